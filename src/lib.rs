@@ -1,0 +1,34 @@
+//! An event router for ZeroMQ services.
+//!
+//! The modules in reading order; each may import only those above it (`tests/it/layering.rs` holds
+//! that). Everything down to [`requests`] is pure: no socket, no clock, no thread, no randomness.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`model`] | names, subjects, endpoints, limits: the words of the domain |
+//! | [`zmtp`] | ZMTP 3.x as bytes in, bytes out |
+//! | [`messagebus`] | MessageBus messages: token, data type, data |
+//! | [`broker`] | the decisions: registry, leases, ports, routes, dispatch, queues |
+//! | [`locator`] | the ServiceLocator's directory and its requests |
+//! | [`requests`] | one file per request: decode, apply, encode |
+//! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
+//! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
+//! | [`outbound`] | requests to others, over libzmq |
+//! | [`telemetry`] | logs and the diagnostic record |
+//! | [`client`] | what the command line and the tests use to talk to a daemon |
+//! | [`daemon`] | the composition root |
+//! | [`cli`] | one file per subcommand |
+
+pub mod model;
+// pub mod zmtp;
+// pub mod messagebus;
+// pub mod broker;
+// pub mod locator;
+// pub mod requests;
+// pub mod config;
+// pub mod reactor;
+// pub mod outbound;
+// pub mod telemetry;
+// pub mod client;
+// pub mod daemon;
+// pub mod cli;

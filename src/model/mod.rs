@@ -1,0 +1,11 @@
+//! The words of the domain. Standard library only.
+
+mod endpoint;
+mod limits;
+mod name;
+mod subject;
+
+pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use limits::Limits;
+pub use name::{InvalidName, ServiceName, SubscriptionId};
+pub use subject::{Dialect, InvalidPattern, SubjectPattern, subject_of};

@@ -1,0 +1,112 @@
+//! Names that peers choose: validated once, then trusted.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvalidName {
+    /// It has no characters.
+    Empty,
+    /// It is longer than [`ServiceName::BYTES_MAX`] bytes; holds its length.
+    TooLong(usize),
+    /// It holds a control character, which would break fields and logs.
+    ControlCharacter,
+}
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "is empty"),
+            Self::TooLong(len) => {
+                write!(f, "has {len} bytes; the limit is {}", ServiceName::BYTES_MAX)
+            }
+            Self::ControlCharacter => write!(f, "holds a control character"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidName {}
+
+fn checked(text: &str) -> Result<Arc<str>, InvalidName> {
+    if text.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if text.len() > ServiceName::BYTES_MAX {
+        return Err(InvalidName::TooLong(text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidName::ControlCharacter);
+    }
+    Ok(Arc::from(text))
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// The longest name, in bytes of UTF-8.
+            pub const BYTES_MAX: usize = 255;
+
+            /// Takes a name of 1 to [`Self::BYTES_MAX`] bytes without control characters.
+            ///
+            /// # Errors
+            /// [`InvalidName`] says what is wrong; its text continues "the name …".
+            pub fn new(text: &str) -> Result<Self, InvalidName> {
+                checked(text).map(Self)
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// The name under which a service's subscriptions are grouped, such as `Billing`.
+    ServiceName
+}
+
+name! {
+    /// What a client calls one of its subscriptions, such as `sub-1`.
+    SubscriptionId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_and_printable() {
+        assert_eq!(ServiceName::new("Billing").unwrap().as_str(), "Billing");
+        assert_eq!(ServiceName::new("Küche").unwrap().to_string(), "Küche");
+        assert_eq!(ServiceName::new(""), Err(InvalidName::Empty));
+        assert!(ServiceName::new(&"x".repeat(255)).is_ok());
+        assert_eq!(ServiceName::new(&"x".repeat(256)), Err(InvalidName::TooLong(256)));
+        assert_eq!(SubscriptionId::new("a\nb"), Err(InvalidName::ControlCharacter));
+    }
+}
