@@ -20,7 +20,7 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod model;
-// pub mod zmtp;
+pub mod zmtp;
 // pub mod messagebus;
 // pub mod broker;
 // pub mod locator;

@@ -34,7 +34,10 @@ impl std::error::Error for InvalidEndpoint {}
 impl Endpoint {
     /// A TCP endpoint from its parts.
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
-        Self::Tcp { host: host.into(), port }
+        Self::Tcp {
+            host: host.into(),
+            port,
+        }
     }
 
     /// The same endpoint on another TCP port; an `ipc://` one gets the port as a suffix of its path.
@@ -71,10 +74,14 @@ fn unbracketed<'a>(host: &'a str, written: &str) -> Result<&'a str, InvalidEndpo
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let host = bare.unwrap_or(host);
     if host.is_empty() {
-        return Err(InvalidEndpoint(format!("{written:?} has no host; write tcp://*:PORT for all")));
+        return Err(InvalidEndpoint(format!(
+            "{written:?} has no host; write tcp://*:PORT for all"
+        )));
     }
     if bare.is_none() && host.contains(':') {
-        return Err(InvalidEndpoint(format!("{written:?}: an IPv6 host stands in brackets")));
+        return Err(InvalidEndpoint(format!(
+            "{written:?}: an IPv6 host stands in brackets"
+        )));
     }
     Ok(host)
 }
@@ -122,12 +129,26 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written() {
-        for written in ["tcp://*:5000", "tcp://localhost:0", "tcp://[::1]:7", "ipc:///tmp/a.sock"] {
+        for written in [
+            "tcp://*:5000",
+            "tcp://localhost:0",
+            "tcp://[::1]:7",
+            "ipc:///tmp/a.sock",
+        ] {
             assert_eq!(written.parse::<Endpoint>().unwrap().to_string(), written);
         }
-        assert_eq!("tcp://*:*".parse::<Endpoint>().unwrap(), Endpoint::tcp("*", 0));
-        assert_eq!(Endpoint::parse_without_port("tcp://*").unwrap(), Endpoint::tcp("*", 0));
-        assert_eq!(Endpoint::parse_without_port("tcp://[::]").unwrap(), Endpoint::tcp("::", 0));
+        assert_eq!(
+            "tcp://*:*".parse::<Endpoint>().unwrap(),
+            Endpoint::tcp("*", 0)
+        );
+        assert_eq!(
+            Endpoint::parse_without_port("tcp://*").unwrap(),
+            Endpoint::tcp("*", 0)
+        );
+        assert_eq!(
+            Endpoint::parse_without_port("tcp://[::]").unwrap(),
+            Endpoint::tcp("::", 0)
+        );
     }
 
     #[test]

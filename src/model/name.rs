@@ -20,7 +20,11 @@ impl fmt::Display for InvalidName {
         match self {
             Self::Empty => write!(f, "is empty"),
             Self::TooLong(len) => {
-                write!(f, "has {len} bytes; the limit is {}", ServiceName::BYTES_MAX)
+                write!(
+                    f,
+                    "has {len} bytes; the limit is {}",
+                    ServiceName::BYTES_MAX
+                )
             }
             Self::ControlCharacter => write!(f, "holds a control character"),
         }
@@ -106,7 +110,13 @@ mod tests {
         assert_eq!(ServiceName::new("Küche").unwrap().to_string(), "Küche");
         assert_eq!(ServiceName::new(""), Err(InvalidName::Empty));
         assert!(ServiceName::new(&"x".repeat(255)).is_ok());
-        assert_eq!(ServiceName::new(&"x".repeat(256)), Err(InvalidName::TooLong(256)));
-        assert_eq!(SubscriptionId::new("a\nb"), Err(InvalidName::ControlCharacter));
+        assert_eq!(
+            ServiceName::new(&"x".repeat(256)),
+            Err(InvalidName::TooLong(256))
+        );
+        assert_eq!(
+            SubscriptionId::new("a\nb"),
+            Err(InvalidName::ControlCharacter)
+        );
     }
 }

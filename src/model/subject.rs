@@ -69,12 +69,18 @@ impl SubjectPattern {
         } else if let Some(text) = written.strip_prefix("glob:") {
             (Dialect::Glob, text)
         } else {
-            (Dialect::Prefix, written.strip_prefix("prefix:").unwrap_or(written))
+            (
+                Dialect::Prefix,
+                written.strip_prefix("prefix:").unwrap_or(written),
+            )
         };
         if text.is_empty() && dialect != Dialect::Prefix {
             return Err(InvalidPattern::EmptyText);
         }
-        Ok(Self { dialect, text: text.into() })
+        Ok(Self {
+            dialect,
+            text: text.into(),
+        })
     }
 
     /// How [`Self::text`] is compared.
@@ -104,7 +110,11 @@ impl fmt::Display for SubjectPattern {
             Dialect::Glob => write!(f, "glob:{}", self.text),
             Dialect::Prefix => {
                 let named = ["exact:", "glob:", "prefix:"];
-                let prefix = if named.iter().any(|n| self.text.starts_with(n)) { "prefix:" } else { "" };
+                let prefix = if named.iter().any(|n| self.text.starts_with(n)) {
+                    "prefix:"
+                } else {
+                    ""
+                };
                 write!(f, "{prefix}{}", self.text)
             }
         }
@@ -126,13 +136,19 @@ fn glob_matches(pattern: &[u8], subject: &[u8]) -> bool {
     loop {
         if pattern[p..].starts_with(b"**") {
             p += 2;
-            across = Some(Retry { after_star: p, subject_at: s });
+            across = Some(Retry {
+                after_star: p,
+                subject_at: s,
+            });
             in_word = None;
             continue;
         }
         if pattern.get(p) == Some(&b'*') {
             p += 1;
-            in_word = Some(Retry { after_star: p, subject_at: s });
+            in_word = Some(Retry {
+                after_star: p,
+                subject_at: s,
+            });
             continue;
         }
         let step = match (pattern.get(p), subject.get(s)) {
@@ -148,11 +164,17 @@ fn glob_matches(pattern: &[u8], subject: &[u8]) -> bool {
         }
         let star = in_word.filter(|r| subject.get(r.subject_at).is_some_and(|&b| b != b'.'));
         if let Some(retry) = star {
-            let next = Retry { subject_at: retry.subject_at + 1, ..retry };
+            let next = Retry {
+                subject_at: retry.subject_at + 1,
+                ..retry
+            };
             in_word = Some(next);
             (p, s) = (next.after_star, next.subject_at);
         } else if let Some(retry) = across.filter(|r| r.subject_at < subject.len()) {
-            let next = Retry { subject_at: retry.subject_at + 1, ..retry };
+            let next = Retry {
+                subject_at: retry.subject_at + 1,
+                ..retry
+            };
             across = Some(next);
             in_word = None;
             (p, s) = (next.after_star, next.subject_at);
@@ -223,8 +245,14 @@ mod tests {
 
     #[test]
     fn wrong_patterns_are_named() {
-        assert_eq!(SubjectPattern::parse("abc", 2), Err(InvalidPattern::TooLong(3, 2)));
-        assert_eq!(SubjectPattern::parse("glob:", 9), Err(InvalidPattern::EmptyText));
+        assert_eq!(
+            SubjectPattern::parse("abc", 2),
+            Err(InvalidPattern::TooLong(3, 2))
+        );
+        assert_eq!(
+            SubjectPattern::parse("glob:", 9),
+            Err(InvalidPattern::EmptyText)
+        );
         assert_eq!(SubjectPattern::parse("a\0b", 9), Err(InvalidPattern::Nul));
     }
 

@@ -1,0 +1,181 @@
+//! Commands: a name, then what it says.
+
+use bytes::{BufMut, BytesMut};
+
+use super::frame::put_command;
+
+/// A PING's context is at most this long, in bytes.
+const CONTEXT_BYTES_MAX: usize = 16;
+
+/// A peer's wish to hear subjects with a prefix, or not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subscription<'a> {
+    /// Hear subjects that begin with this.
+    Subscribe(&'a [u8]),
+    /// End one such subscription.
+    Cancel(&'a [u8]),
+}
+
+impl<'a> Subscription<'a> {
+    /// The form of ZMTP 3.0, where a subscription is a message of one frame: 1 or 0, the prefix.
+    pub fn from_message(body: &'a [u8]) -> Option<Self> {
+        match body {
+            [1, prefix @ ..] => Some(Self::Subscribe(prefix)),
+            [0, prefix @ ..] => Some(Self::Cancel(prefix)),
+            _ => None,
+        }
+    }
+}
+
+/// A command of a peer whose handshake is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// The form of ZMTP 3.1.
+    Subscription(Subscription<'a>),
+    /// Asks for a PONG with this context.
+    Ping(&'a [u8]),
+    /// Answers a PING.
+    Pong,
+    /// The peer gives up, for this reason.
+    Error(&'a [u8]),
+    /// One that we don't know; the RFC has it ignored.
+    Unknown,
+}
+
+/// A command that can't be read; holds what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a malformed command: {0}")]
+pub struct MalformedCommand(pub &'static str);
+
+/// Splits a command's body into its name and the rest.
+pub(super) fn split_name(body: &[u8]) -> Result<(&[u8], &[u8]), MalformedCommand> {
+    let [len, rest @ ..] = body else {
+        return Err(MalformedCommand("it is empty"));
+    };
+    rest.split_at_checked(usize::from(*len))
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or(MalformedCommand("its name is cut off"))
+}
+
+/// The reason in an ERROR command, after its name.
+pub(super) fn error_reason(rest: &[u8]) -> &[u8] {
+    match rest {
+        [len, reason @ ..] => reason.get(..usize::from(*len)).unwrap_or(reason),
+        [] => &[],
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Reads a command frame's body.
+    ///
+    /// # Errors
+    /// [`MalformedCommand`] ends the connection.
+    pub fn parse(body: &'a [u8]) -> Result<Self, MalformedCommand> {
+        let (name, rest) = split_name(body)?;
+        Ok(match name {
+            b"SUBSCRIBE" => Self::Subscription(Subscription::Subscribe(rest)),
+            b"CANCEL" => Self::Subscription(Subscription::Cancel(rest)),
+            b"PING" => match rest {
+                [_, _, context @ ..] if context.len() <= CONTEXT_BYTES_MAX => Self::Ping(context),
+                _ => return Err(MalformedCommand("a PING needs a TTL and at most 16 bytes")),
+            },
+            b"PONG" => Self::Pong,
+            b"ERROR" => Self::Error(error_reason(rest)),
+            _ => Self::Unknown,
+        })
+    }
+}
+
+pub(super) fn encode_command(out: &mut BytesMut, name: &str, parts: &[&[u8]]) {
+    let mut body = BytesMut::with_capacity(32);
+    // Names are our own constants, far below 256 bytes.
+    body.put_u8(name.len() as u8);
+    body.put_slice(name.as_bytes());
+    for part in parts {
+        body.put_slice(part);
+    }
+    put_command(out, &body);
+}
+
+/// Appends a PING that says how long the peer may wait for our next sign of life.
+pub fn encode_ping(out: &mut BytesMut, ttl_deciseconds: u16) {
+    encode_command(out, "PING", &[&ttl_deciseconds.to_be_bytes()]);
+}
+
+/// Appends the answer to a PING.
+pub fn encode_pong(out: &mut BytesMut, context: &[u8]) {
+    encode_command(out, "PONG", &[context]);
+}
+
+/// Appends a subscription to everything with this prefix, in the form that the peer's minor
+/// version knows.
+pub fn encode_subscribe(out: &mut BytesMut, prefix: &[u8], peer_minor: u8) {
+    if peer_minor >= 1 {
+        encode_command(out, "SUBSCRIBE", &[prefix]);
+    } else {
+        super::encode_frame(out, &[&[1], prefix].concat(), false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(encode: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        encode(&mut out);
+        out[2..].to_vec()
+    }
+
+    #[test]
+    fn commands_are_read_back() {
+        let ping = body(|out| encode_command(out, "PING", &[&[0, 9], b"ctx"]));
+        assert_eq!(Command::parse(&ping), Ok(Command::Ping(b"ctx")));
+        let ours = body(|out| encode_ping(out, 30));
+        assert_eq!(Command::parse(&ours), Ok(Command::Ping(b"")));
+        assert_eq!(
+            Command::parse(&body(|out| encode_pong(out, b"ctx"))),
+            Ok(Command::Pong)
+        );
+        let subscribe = body(|out| encode_subscribe(out, b"POS", 1));
+        let expected = Command::Subscription(Subscription::Subscribe(b"POS"));
+        assert_eq!(Command::parse(&subscribe), Ok(expected));
+        assert_eq!(
+            Command::parse(b"\x06CANCELPOS"),
+            Ok(Command::Subscription(Subscription::Cancel(b"POS")))
+        );
+        assert_eq!(
+            Command::parse(b"\x05ERROR\x03why"),
+            Ok(Command::Error(b"why"))
+        );
+        assert_eq!(Command::parse(b"\x04JOINgroup"), Ok(Command::Unknown));
+    }
+
+    #[test]
+    fn wrong_commands_are_refused() {
+        for wrong in [
+            &b""[..],
+            b"\x00",
+            b"\x09PING",
+            b"\x04PING\x00",
+            b"\x04PING\x00\x00seventeen bytes!!",
+        ] {
+            assert!(Command::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_may_be_a_message() {
+        let old = body(|out| encode_subscribe(out, b"POS", 0));
+        assert_eq!(
+            Subscription::from_message(&old),
+            Some(Subscription::Subscribe(b"POS"))
+        );
+        assert_eq!(
+            Subscription::from_message(&[0]),
+            Some(Subscription::Cancel(b""))
+        );
+        assert_eq!(Subscription::from_message(b"hello"), None);
+        assert_eq!(Subscription::from_message(b""), None);
+    }
+}

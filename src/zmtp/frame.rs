@@ -1,0 +1,158 @@
+//! Frames: one flags byte, a length of one or eight bytes, the body.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+pub(super) const MORE: u8 = 1;
+const LONG: u8 = 2;
+pub(super) const COMMAND: u8 = 4;
+
+/// Why the bytes of a peer that is past its handshake were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Flags that the RFC reserves, or a command that says that more follows.
+    #[error("a frame has flags {0:#04x}, which ZMTP 3 does not know")]
+    Flags(u8),
+    /// The message would be larger than allowed; its length so far or announced, and the limit.
+    #[error("a message has at least {0} bytes; the limit is {1}")]
+    MessageTooLarge(u64, usize),
+    /// The message has more frames than allowed; the limit.
+    #[error("a message has more than {0} frames")]
+    TooManyParts(usize),
+}
+
+/// What precedes a frame's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    flags: u8,
+    /// Bytes of the header itself: 2 or 9.
+    pub header_bytes: usize,
+    /// Bytes of the body.
+    pub body_bytes: u64,
+}
+
+impl FrameHeader {
+    /// Reads the header at the front of `bytes`; `None` while it is incomplete.
+    ///
+    /// # Errors
+    /// [`FrameError::Flags`].
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
+        let [flags, rest @ ..] = bytes else {
+            return Ok(None);
+        };
+        let flags = *flags;
+        if flags & !(MORE | LONG | COMMAND) != 0 || flags & (MORE | COMMAND) == MORE | COMMAND {
+            return Err(FrameError::Flags(flags));
+        }
+        if flags & LONG == 0 {
+            let header = |&len: &u8| Self {
+                flags,
+                header_bytes: 2,
+                body_bytes: len.into(),
+            };
+            return Ok(rest.first().map(header));
+        }
+        Ok(rest.first_chunk::<8>().map(|len| Self {
+            flags,
+            header_bytes: 9,
+            body_bytes: u64::from_be_bytes(*len),
+        }))
+    }
+
+    /// Whether another frame of the same message follows.
+    #[inline]
+    pub fn more(self) -> bool {
+        self.flags & MORE != 0
+    }
+
+    /// Whether it is a command, not part of a message.
+    #[inline]
+    pub fn command(self) -> bool {
+        self.flags & COMMAND != 0
+    }
+}
+
+fn put_frame(out: &mut BytesMut, flags: u8, body: &[u8]) {
+    match u8::try_from(body.len()) {
+        Ok(len) => out.put_slice(&[flags, len]),
+        Err(_) => {
+            out.put_u8(flags | LONG);
+            out.put_u64(body.len() as u64);
+        }
+    }
+    out.put_slice(body);
+}
+
+/// Appends one frame of a message.
+pub fn encode_frame(out: &mut BytesMut, body: &[u8], more: bool) {
+    put_frame(out, if more { MORE } else { 0 }, body);
+}
+
+/// Appends a command frame around an already encoded body.
+pub(super) fn put_command(out: &mut BytesMut, body: &[u8]) {
+    put_frame(out, COMMAND, body);
+}
+
+/// Encodes a whole message.
+pub fn encode_message<F: AsRef<[u8]>>(frames: &[F]) -> Bytes {
+    let size = frames.iter().map(|frame| frame.as_ref().len() + 9).sum();
+    let mut out = BytesMut::with_capacity(size);
+    for (i, frame) in frames.iter().enumerate() {
+        encode_frame(&mut out, frame.as_ref(), i + 1 < frames.len());
+    }
+    out.freeze()
+}
+
+/// The bodies of a whole message's frames, sharing its memory. Bytes that the
+/// [`Scanner`](super::Scanner) did not accept end the list early.
+pub fn frames_of(message: &Bytes) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while let Ok(Some(header)) = FrameHeader::parse(&message[at..]) {
+        let start = at + header.header_bytes;
+        let end = usize::try_from(header.body_bytes)
+            .ok()
+            .and_then(|len| start.checked_add(len));
+        let Some(end) = end.filter(|&end| end <= message.len()) else {
+            break;
+        };
+        frames.push(message.slice(start..end));
+        at = end;
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn headers() {
+        assert_eq!(FrameHeader::parse(&[]), Ok(None));
+        assert_eq!(FrameHeader::parse(&[1]), Ok(None));
+        let short = FrameHeader::parse(&[1, 5]).unwrap().unwrap();
+        assert!(short.more() && !short.command() && short.body_bytes == 5);
+        assert_eq!(FrameHeader::parse(&[2, 0, 0, 0, 0, 0, 0, 1]), Ok(None));
+        let long = FrameHeader::parse(&[2, 0, 0, 0, 0, 0, 0, 1, 0])
+            .unwrap()
+            .unwrap();
+        assert_eq!((long.header_bytes, long.body_bytes), (9, 256));
+        assert_eq!(FrameHeader::parse(&[8, 0]), Err(FrameError::Flags(8)));
+        assert_eq!(FrameHeader::parse(&[5, 0]), Err(FrameError::Flags(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_read_back(
+            frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..600), 1..6)
+        ) {
+            prop_assert_eq!(frames_of(&encode_message(&frames)), frames);
+        }
+
+        #[test]
+        fn noise_is_harmless(noise in proptest::collection::vec(any::<u8>(), 0..64)) {
+            frames_of(&noise.into());
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! From the first byte of a connection to the point where messages may flow.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::command::encode_command;
+use super::frame::{FrameError, FrameHeader};
+use super::greeting::{GREETING_BYTES, Greeting, GreetingError};
+use super::mechanism::{Mechanism, MechanismError, Metadata};
+use super::socket_type::{LocalSocket, SocketType};
+
+/// Who the peer is, once its handshake is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its socket's type.
+    pub socket_type: SocketType,
+    /// The routing id that it asks for; empty if it has none. At most 255 bytes.
+    pub identity: Bytes,
+    /// The minor version of ZMTP that both sides speak.
+    pub minor: u8,
+}
+
+/// Why a connection did not get past its handshake. The texts continue "peer … refused:".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The greeting is of another protocol or version.
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    /// The peer wants a mechanism that is not ours; holds its name.
+    #[error("it wants the security mechanism {0:?}; this socket speaks {1}")]
+    Mechanism(String, &'static str),
+    /// The mechanism failed.
+    #[error(transparent)]
+    Failed(#[from] MechanismError),
+    /// A socket type that has no business here: its name, ours, and what is welcome.
+    #[error("a {0} connected to the {1} socket, which takes {2}")]
+    SocketType(String, LocalSocket, String),
+    /// A frame that can't be.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message where a command belongs.
+    #[error("it sent a message before its READY")]
+    MessageTooEarly,
+    /// More bytes than a handshake may take; the limit.
+    #[error("its handshake has more than {0} bytes")]
+    TooLong(usize),
+}
+
+impl HandshakeError {
+    /// A short word for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Greeting(GreetingError::NotZmtp | GreetingError::NoMechanism) => "not-zmtp",
+            Self::Greeting(GreetingError::TooOld(_)) => "zmtp-too-old",
+            Self::Mechanism(..) => "mechanism",
+            Self::Failed(_) => "handshake-failed",
+            Self::SocketType(..) => "wrong-socket-type",
+            Self::Frame(_) | Self::MessageTooEarly => "malformed",
+            Self::TooLong(_) => "handshake-too-long",
+        }
+    }
+}
+
+enum State {
+    Greeting,
+    Mechanism { minor: u8 },
+}
+
+/// The handshake of one connection. The same on both ends: a dialled connection differs only in who
+/// connected.
+///
+/// Feed what arrives to [`receive`](Self::receive), send what it appends to `out`, also after an
+/// error: it may hold the ERROR command that tells the peer why.
+pub struct Handshake {
+    local: LocalSocket,
+    mechanism: Mechanism,
+    state: State,
+    received: BytesMut,
+    bytes_max: usize,
+}
+
+impl Handshake {
+    /// Begins: appends our greeting to `out`.
+    pub fn start(
+        local: LocalSocket,
+        mechanism: Mechanism,
+        bytes_max: usize,
+        out: &mut BytesMut,
+    ) -> Self {
+        out.extend_from_slice(&Greeting::encode(mechanism.name(), false));
+        Self {
+            local,
+            mechanism,
+            state: State::Greeting,
+            received: BytesMut::new(),
+            bytes_max,
+        }
+    }
+
+    /// Takes what arrived; the peer when the handshake is done. What follows it is then the
+    /// beginning of [`into_rest`](Self::into_rest).
+    ///
+    /// # Errors
+    /// Any [`HandshakeError`] ends the connection.
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut BytesMut,
+    ) -> Result<Option<Peer>, HandshakeError> {
+        self.received.extend_from_slice(input);
+        if matches!(self.state, State::Greeting) {
+            let Some(greeting) = Greeting::parse(&self.received)? else {
+                return Ok(None);
+            };
+            self.received.advance(GREETING_BYTES);
+            self.meet(&greeting, out)?;
+        }
+        let State::Mechanism { minor } = self.state else {
+            return Ok(None);
+        };
+        let Some(metadata) = self.receive_command()? else {
+            return Ok(None);
+        };
+        self.admit(metadata, minor, out).map(Some)
+    }
+
+    /// What the peer sent after its handshake.
+    pub fn into_rest(self) -> BytesMut {
+        self.received
+    }
+
+    fn meet(&mut self, greeting: &Greeting, out: &mut BytesMut) -> Result<(), HandshakeError> {
+        if greeting.mechanism != self.mechanism.name() {
+            encode_error(out, "mechanism not supported");
+            return Err(HandshakeError::Mechanism(
+                greeting.mechanism.clone(),
+                self.mechanism.name(),
+            ));
+        }
+        self.mechanism.start(self.local.socket_type(), &[], out);
+        self.state = State::Mechanism {
+            minor: greeting.minor.min(1),
+        };
+        Ok(())
+    }
+
+    fn receive_command(&mut self) -> Result<Option<Metadata>, HandshakeError> {
+        loop {
+            let Some(header) = FrameHeader::parse(&self.received)? else {
+                return Ok(None);
+            };
+            if !header.command() {
+                return Err(HandshakeError::MessageTooEarly);
+            }
+            let room = self.bytes_max.saturating_sub(header.header_bytes);
+            let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+            if body_bytes > room {
+                return Err(HandshakeError::TooLong(self.bytes_max));
+            }
+            if self.received.len() < header.header_bytes + body_bytes {
+                return Ok(None);
+            }
+            self.received.advance(header.header_bytes);
+            let body = self.received.split_to(body_bytes);
+            if let Some(metadata) = self.mechanism.receive(&body)? {
+                return Ok(Some(metadata));
+            }
+        }
+    }
+
+    fn admit(&self, peer: Metadata, minor: u8, out: &mut BytesMut) -> Result<Peer, HandshakeError> {
+        let accepts = self.local.accepts();
+        match peer.socket_type.filter(|kind| accepts.contains(kind)) {
+            Some(socket_type) => Ok(Peer {
+                socket_type,
+                identity: peer.identity,
+                minor,
+            }),
+            None => {
+                encode_error(out, "socket type not accepted here");
+                let welcome = accepts
+                    .iter()
+                    .map(|kind| kind.name())
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                Err(HandshakeError::SocketType(
+                    peer.socket_type_name,
+                    self.local,
+                    welcome,
+                ))
+            }
+        }
+    }
+}
+
+fn encode_error(out: &mut BytesMut, reason: &str) {
+    // Reasons are our own constants, far below 256 bytes.
+    encode_command(out, "ERROR", &[&[reason.len() as u8], reason.as_bytes()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn started(local: LocalSocket) -> Handshake {
+        Handshake::start(local, Mechanism::Null, 8192, &mut BytesMut::new())
+    }
+
+    /// What a peer of this type sends.
+    fn peer_bytes(socket_type: &str, identity: &[u8]) -> Vec<u8> {
+        let mut bytes = Greeting::encode("NULL", false).to_vec();
+        let mut ready = b"\x05READY\x0bSocket-Type".to_vec();
+        ready.extend_from_slice(&(socket_type.len() as u32).to_be_bytes());
+        ready.extend_from_slice(socket_type.as_bytes());
+        ready.extend_from_slice(b"\x08identity");
+        ready.extend_from_slice(&(identity.len() as u32).to_be_bytes());
+        ready.extend_from_slice(identity);
+        bytes.extend_from_slice(&[4, ready.len() as u8]);
+        bytes.extend_from_slice(&ready);
+        bytes
+    }
+
+    fn error_in(out: &[u8]) -> bool {
+        out.windows(6).any(|window| window == b"\x05ERROR")
+    }
+
+    proptest! {
+        #[test]
+        fn a_handshake_may_arrive_in_any_pieces(cuts in proptest::collection::vec(0usize..200, 0..8)) {
+            let mut bytes = peer_bytes("SUB", b"me");
+            bytes.extend_from_slice(b"\x00\x01\x01");
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % bytes.len()).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut handshake = started(LocalSocket::Subscribers);
+            let mut out = BytesMut::new();
+            let mut peer = None;
+            let mut rest = BytesMut::new();
+            for piece in cuts.windows(2).map(|w| &bytes[w[0]..w[1]]) {
+                match peer {
+                    None => peer = handshake.receive(piece, &mut out).unwrap(),
+                    Some(_) => rest.extend_from_slice(piece),
+                }
+            }
+            let expected =
+                Peer { socket_type: SocketType::Sub, identity: Bytes::from_static(b"me"), minor: 1 };
+            prop_assert_eq!(peer, Some(expected));
+            prop_assert_eq!([&handshake.into_rest()[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
+        }
+
+        #[test]
+        fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..300), greeted in any::<bool>()) {
+            let mut input = if greeted { Greeting::encode("NULL", false).to_vec() } else { vec![] };
+            input.extend(noise);
+            let _ = started(LocalSocket::Requests).receive(&input, &mut BytesMut::new());
+        }
+    }
+
+    #[test]
+    fn a_peer_of_the_wrong_kind_is_told() {
+        for (local, welcome, wrong) in [
+            (LocalSocket::Publishers, "PUB", "SUB"),
+            (LocalSocket::Subscribers, "XSUB", "PUB"),
+            (LocalSocket::Workers, "DEALER", "REP"),
+            (LocalSocket::Requests, "REQ", "PUSH"),
+        ] {
+            let mut out = BytesMut::new();
+            assert!(
+                started(local)
+                    .receive(&peer_bytes(welcome, b""), &mut out)
+                    .unwrap()
+                    .is_some()
+            );
+            assert!(!error_in(&out));
+            let error = started(local)
+                .receive(&peer_bytes(wrong, b""), &mut out)
+                .unwrap_err();
+            assert_eq!(error.reason(), "wrong-socket-type");
+            assert!(error.to_string().contains(wrong), "{error}");
+            assert!(error_in(&out));
+        }
+    }
+
+    #[test]
+    fn handshakes_are_bounded() {
+        let mut bytes = Greeting::encode("NULL", false).to_vec();
+        bytes.extend_from_slice(&[6, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]);
+        let error = started(LocalSocket::Workers)
+            .receive(&bytes, &mut BytesMut::new())
+            .unwrap_err();
+        assert_eq!(error, HandshakeError::TooLong(8192));
+    }
+
+    #[test]
+    fn another_mechanism_is_named() {
+        let mut out = BytesMut::new();
+        let error =
+            started(LocalSocket::Workers).receive(&Greeting::encode("CURVE", true), &mut out);
+        assert_eq!(
+            error,
+            Err(HandshakeError::Mechanism("CURVE".into(), "NULL"))
+        );
+        assert!(error_in(&out));
+    }
+
+    #[test]
+    fn two_of_ours_would_understand_each_other() {
+        let (mut sent, mut answered) = (BytesMut::new(), BytesMut::new());
+        let mut dialling =
+            Handshake::start(LocalSocket::Publishers, Mechanism::Null, 8192, &mut sent);
+        let mut bound = Handshake::start(
+            LocalSocket::Subscribers,
+            Mechanism::Null,
+            8192,
+            &mut answered,
+        );
+        assert!(
+            bound
+                .receive(&sent.split(), &mut answered)
+                .unwrap()
+                .is_none()
+        );
+        let peer = dialling
+            .receive(&answered.split(), &mut sent)
+            .unwrap()
+            .unwrap();
+        assert_eq!(peer.socket_type, SocketType::Xpub);
+        let peer = bound
+            .receive(&sent.split(), &mut answered)
+            .unwrap()
+            .unwrap();
+        assert_eq!(peer.socket_type, SocketType::Xsub);
+    }
+}

@@ -1,0 +1,25 @@
+//! ZMTP 3.x (rfc.zeromq.org/spec/37) as bytes in, bytes out.
+//!
+//! A connection is a [`Handshake`] until the peer is known, then a [`Scanner`] that finds the
+//! borders of messages and commands in place. Nothing here reads a socket or a clock, and nothing
+//! is allocated for a length before that length was compared with the [`Limits`](crate::model::Limits).
+
+mod command;
+mod frame;
+mod greeting;
+mod handshake;
+mod heartbeat;
+mod mechanism;
+mod scanner;
+mod socket_type;
+
+pub use command::{
+    Command, MalformedCommand, Subscription, encode_ping, encode_pong, encode_subscribe,
+};
+pub use frame::{FrameError, FrameHeader, encode_frame, encode_message, frames_of};
+pub use greeting::{GREETING_BYTES, Greeting, GreetingError};
+pub use handshake::{Handshake, HandshakeError, Peer};
+pub use heartbeat::{Heartbeat, Pulse};
+pub use mechanism::{Mechanism, MechanismError};
+pub use scanner::{MessageSpan, Scanner, Step};
+pub use socket_type::{LocalSocket, SocketType};

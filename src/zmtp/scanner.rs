@@ -1,0 +1,249 @@
+//! Finds the borders of messages and commands in a connection's bytes, in place.
+
+use std::ops::Range;
+
+use super::frame::{FrameError, FrameHeader};
+use crate::model::Limits;
+
+/// Where a whole message lies in the buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageSpan {
+    /// All its frames with their headers: what a receiver of the same kind is sent.
+    pub bytes: Range<usize>,
+    /// The body of its first frame.
+    pub first: Range<usize>,
+    /// How many frames it has.
+    pub parts: usize,
+}
+
+/// What the scanner found next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A whole message.
+    Message(MessageSpan),
+    /// A command's body.
+    Command(Range<usize>),
+    /// Nothing whole: all from [`Scanner::consumed`] on has to be kept. At least this many more
+    /// bytes are needed; never more than the limits allow.
+    NeedMore(usize),
+}
+
+/// Walks over one connection's buffer, frame by frame, and remembers how far it came in a message
+/// that isn't whole, so that no byte is looked at twice.
+///
+/// Its positions are relative to the buffer's first byte. When the consumed bytes are taken from the
+/// front, [`rebase`](Self::rebase) says so.
+#[derive(Debug)]
+pub struct Scanner {
+    bytes_max: usize,
+    parts_max: usize,
+    /// Where the message in progress begins; all before is done with.
+    start: usize,
+    /// Where the next frame's header begins.
+    at: usize,
+    parts: usize,
+    first: Range<usize>,
+}
+
+impl Scanner {
+    /// A scanner at the front of an empty buffer.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            bytes_max: limits.message_bytes_max,
+            parts_max: limits.message_parts_max,
+            start: 0,
+            at: 0,
+            parts: 0,
+            first: 0..0,
+        }
+    }
+
+    /// The bytes at the front of the buffer that nothing refers to any more.
+    pub fn consumed(&self) -> usize {
+        self.start
+    }
+
+    /// The consumed bytes were taken from the front of the buffer.
+    pub fn rebase(&mut self) {
+        let gone = std::mem::take(&mut self.start);
+        self.at -= gone;
+        if self.parts > 0 {
+            self.first = self.first.start - gone..self.first.end - gone;
+        }
+    }
+
+    /// Looks for the next whole message or command.
+    ///
+    /// `buf` is mutable because libzmq sends its PING also between the frames of one message: such a
+    /// command is moved in front of the message, which so stays in one piece.
+    ///
+    /// # Errors
+    /// [`FrameError`] ends the connection.
+    #[inline]
+    pub fn next(&mut self, buf: &mut [u8]) -> Result<Step, FrameError> {
+        loop {
+            let Some(header) = FrameHeader::parse(buf.get(self.at..).unwrap_or_default())? else {
+                return Ok(Step::NeedMore(1));
+            };
+            let body = self.at + header.header_bytes;
+            let size = ((body - self.start) as u64).saturating_add(header.body_bytes);
+            if size > self.bytes_max as u64 {
+                return Err(FrameError::MessageTooLarge(size, self.bytes_max));
+            }
+            let end = self.start + size as usize;
+            if end > buf.len() {
+                return Ok(Step::NeedMore(end - buf.len()));
+            }
+            if header.command() {
+                return Ok(Step::Command(self.take_command(
+                    buf,
+                    header.header_bytes,
+                    end,
+                )));
+            }
+            if self.parts == 0 {
+                self.first = body..end;
+            }
+            self.parts += 1;
+            self.at = end;
+            if !header.more() {
+                return Ok(Step::Message(self.take_message()));
+            }
+            if self.parts >= self.parts_max {
+                return Err(FrameError::TooManyParts(self.parts_max));
+            }
+        }
+    }
+
+    fn take_message(&mut self) -> MessageSpan {
+        let bytes = self.start..self.at;
+        self.start = self.at;
+        MessageSpan {
+            bytes,
+            first: self.first.clone(),
+            parts: std::mem::take(&mut self.parts),
+        }
+    }
+
+    /// The body of the command that ends at `end`, moved in front of the message in progress.
+    fn take_command(&mut self, buf: &mut [u8], header_bytes: usize, end: usize) -> Range<usize> {
+        let command = self.start;
+        let command_bytes = end - self.at;
+        if self.parts > 0 {
+            buf[command..end].rotate_right(command_bytes);
+            self.first = self.first.start + command_bytes..self.first.end + command_bytes;
+        }
+        self.start += command_bytes;
+        self.at = end;
+        command + header_bytes..command + command_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zmtp::frame::put_command;
+    use crate::zmtp::{encode_frame, frames_of};
+    use bytes::{Buf, Bytes, BytesMut};
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Sent {
+        Message(Vec<Vec<u8>>),
+        Command(Vec<u8>),
+    }
+
+    fn sent() -> impl Strategy<Value = Vec<Sent>> {
+        let body = || proptest::collection::vec(any::<u8>(), 0..300);
+        let message = proptest::collection::vec(body(), 1..5).prop_map(Sent::Message);
+        proptest::collection::vec(prop_oneof![message, body().prop_map(Sent::Command)], 0..8)
+    }
+
+    fn encoded(sent: &[Sent], inner: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        for item in sent {
+            match item {
+                Sent::Command(body) => put_command(&mut out, body),
+                Sent::Message(frames) => {
+                    for (i, frame) in frames.iter().enumerate() {
+                        if i > 0 && !inner.is_empty() {
+                            put_command(&mut out, inner);
+                        }
+                        encode_frame(&mut out, frame, i + 1 < frames.len());
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Feeds `bytes` in pieces of at most `piece` bytes, as a connection does.
+    fn scan(mut bytes: BytesMut, piece: usize) -> Vec<Sent> {
+        let mut scanner = Scanner::new(&Limits::default());
+        let (mut buf, mut found) = (BytesMut::new(), vec![]);
+        while !bytes.is_empty() {
+            buf.extend_from_slice(&bytes.split_to(piece.min(bytes.len())));
+            loop {
+                match scanner.next(&mut buf).unwrap() {
+                    Step::NeedMore(_) => break,
+                    Step::Command(body) => found.push(Sent::Command(buf[body].to_vec())),
+                    Step::Message(span) => {
+                        let frames = frames_of(&Bytes::copy_from_slice(&buf[span.bytes.clone()]));
+                        assert_eq!(frames[0], &buf[span.first]);
+                        assert_eq!(frames.len(), span.parts);
+                        found.push(Sent::Message(frames.iter().map(|f| f.to_vec()).collect()));
+                    }
+                }
+            }
+            buf.advance(scanner.consumed());
+            scanner.rebase();
+        }
+        assert!(buf.is_empty());
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sent_is_found(sent in sent(), piece in 1usize..700) {
+            prop_assert_eq!(scan(encoded(&sent, b""), piece), sent);
+        }
+
+        #[test]
+        fn commands_between_frames_leave_messages_whole(sent in sent(), piece in 1usize..700) {
+            let found = scan(encoded(&sent, b"\x04PING\x00\x00"), piece);
+            let messages = |items: &[Sent]| -> Vec<Sent> {
+                items.iter().filter(|item| matches!(item, Sent::Message(_))).cloned().collect()
+            };
+            prop_assert_eq!(messages(&found), messages(&sent));
+            let parts = |item: &Sent| match item { Sent::Message(f) => f.len() - 1, Sent::Command(_) => 1 };
+            let commands = found.iter().filter(|item| matches!(item, Sent::Command(_))).count();
+            prop_assert_eq!(commands, sent.iter().map(parts).sum::<usize>());
+        }
+
+        #[test]
+        fn noise_never_panics(mut noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut scanner = Scanner::new(&Limits::default());
+            while let Ok(Step::Message(_) | Step::Command(_)) = scanner.next(&mut noise) {}
+        }
+    }
+
+    #[test]
+    fn limits_hold_before_anything_is_awaited() {
+        let limits = Limits {
+            message_bytes_max: 100,
+            message_parts_max: 3,
+            ..Limits::default()
+        };
+        let mut huge = [2, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
+        let error = Scanner::new(&limits).next(&mut huge);
+        assert_eq!(error, Err(FrameError::MessageTooLarge(u64::MAX, 100)));
+        let mut parts = [1, 0, 1, 0, 1, 0, 0, 0];
+        assert_eq!(
+            Scanner::new(&limits).next(&mut parts),
+            Err(FrameError::TooManyParts(3))
+        );
+        let mut sum = [[1, 60].to_vec(), vec![0; 60], vec![0, 60]].concat();
+        let error = Scanner::new(&limits).next(&mut sum);
+        assert_eq!(error, Err(FrameError::MessageTooLarge(124, 100)));
+    }
+}

@@ -1,0 +1,106 @@
+//! Socket types, and which of them may talk to which of ours.
+
+use std::fmt;
+
+/// What a peer says it is, in the `Socket-Type` property of its READY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SocketType {
+    /// Publishes, hears nothing.
+    Pub,
+    /// Publishes and hears subscriptions.
+    Xpub,
+    /// Subscribes.
+    Sub,
+    /// Subscribes by messages, as proxies do.
+    Xsub,
+    /// Asks, waits for the answer.
+    Req,
+    /// Asks and answers freely.
+    Dealer,
+    /// Answers one at a time.
+    Rep,
+    /// Addresses each peer.
+    Router,
+}
+
+impl SocketType {
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::Pub, "PUB"),
+        (Self::Xpub, "XPUB"),
+        (Self::Sub, "SUB"),
+        (Self::Xsub, "XSUB"),
+        (Self::Req, "REQ"),
+        (Self::Dealer, "DEALER"),
+        (Self::Rep, "REP"),
+        (Self::Router, "ROUTER"),
+    ];
+
+    /// The type of this name; `None` for types that have no place here (PUSH, PAIR, …).
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(_, known)| known.as_bytes() == name)
+            .map(|(kind, _)| *kind)
+    }
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        Self::NAMES
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("?", |(_, name)| name)
+    }
+}
+
+impl fmt::Display for SocketType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The sockets that we have, by what connects to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LocalSocket {
+    /// Publishers' side of the forwarder: an XSUB. A dialled publisher is met with the same.
+    Publishers,
+    /// Subscribers' side of the forwarder: an XPUB.
+    Subscribers,
+    /// A service's ROUTER, for its workers.
+    Workers,
+    /// A ROUTER that answers requests.
+    Requests,
+}
+
+impl LocalSocket {
+    /// What we say we are.
+    pub fn socket_type(self) -> SocketType {
+        match self {
+            Self::Publishers => SocketType::Xsub,
+            Self::Subscribers => SocketType::Xpub,
+            Self::Workers | Self::Requests => SocketType::Router,
+        }
+    }
+
+    /// The peers that may connect, as in the RFC's table of valid combinations. A REP is none of
+    /// them: two peers that both wait to be asked would wait for ever.
+    pub fn accepts(self) -> &'static [SocketType] {
+        match self {
+            Self::Publishers => &[SocketType::Pub, SocketType::Xpub],
+            Self::Subscribers => &[SocketType::Sub, SocketType::Xsub],
+            Self::Workers | Self::Requests => {
+                &[SocketType::Dealer, SocketType::Req, SocketType::Router]
+            }
+        }
+    }
+}
+
+impl fmt::Display for LocalSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Publishers => "publishers",
+            Self::Subscribers => "subscribers",
+            Self::Workers => "workers",
+            Self::Requests => "requests",
+        })
+    }
+}
