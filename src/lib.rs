@@ -22,7 +22,7 @@
 pub mod model;
 pub mod zmtp;
 // pub mod messagebus;
-// pub mod broker;
+pub mod broker;
 // pub mod locator;
 // pub mod requests;
 // pub mod config;

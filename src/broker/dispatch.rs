@@ -1,0 +1,361 @@
+//! Which of a service's workers gets the next event.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+
+use slab::Slab;
+
+use super::routes::PeerId;
+
+/// A worker among those of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkerKey(u32);
+
+/// Above this many outstanding events a worker counts as one that doesn't report what it has done:
+/// it is then served in turn with its like. Without a cap, a worker that says READY once would hand
+/// all work to each newcomer until that had caught up with it.
+const REPORTED_MAX: u64 = 16;
+
+#[derive(Debug)]
+struct Worker {
+    peer: PeerId,
+    /// It takes the next event only after READY, as a REQ socket must.
+    lockstep: bool,
+    ready: bool,
+    /// Its outbox has room.
+    open: bool,
+    /// Sent, and not yet reported done.
+    outstanding: u64,
+    /// The number of its valid entry among the turns.
+    stamp: u32,
+}
+
+impl Worker {
+    fn eligible(&self) -> bool {
+        self.ready && self.open && !(self.lockstep && self.outstanding > 0)
+    }
+
+    fn load(&self) -> u64 {
+        self.outstanding.min(REPORTED_MAX)
+    }
+}
+
+/// An entry of the heap: the fewest outstanding first, then who waited longest.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    load: u64,
+    since: u64,
+    worker: u32,
+    stamp: u32,
+}
+
+/// The workers of one service.
+///
+/// Entries of the heap are never searched for: a worker that changes gets a new stamp, and entries
+/// with an older one are skipped. They are bounded by a rebuild when most are stale.
+#[derive(Debug, Default)]
+pub struct Workers {
+    workers: Slab<Worker>,
+    turns: BinaryHeap<Reverse<Turn>>,
+    turn: u64,
+    stamp: u32,
+    eligible: usize,
+}
+
+impl Workers {
+    /// A connection that may become a worker.
+    pub fn join(&mut self, peer: PeerId, lockstep: bool) -> WorkerKey {
+        let worker = Worker {
+            peer,
+            lockstep,
+            ready: false,
+            open: true,
+            outstanding: 0,
+            stamp: 0,
+        };
+        WorkerKey(self.workers.insert(worker) as u32)
+    }
+
+    /// The connection ended: how many events it held that it had not reported done.
+    pub fn leave(&mut self, key: WorkerKey) -> u64 {
+        let worker = self.workers.remove(key.0 as usize);
+        self.eligible -= usize::from(worker.eligible());
+        worker.outstanding
+    }
+
+    /// READY: the first admits it to work, each later one reports an event done.
+    pub fn ready(&mut self, key: WorkerKey) {
+        self.change(key, |worker| {
+            worker.outstanding = worker.outstanding.saturating_sub(worker.ready.into());
+            worker.ready = true;
+        });
+    }
+
+    /// Whether its outbox has room.
+    pub fn set_open(&mut self, key: WorkerKey, open: bool) {
+        if self.workers[key.0 as usize].open != open {
+            self.change(key, |worker| worker.open = open);
+        }
+    }
+
+    /// Takes back events that were given to it and never reached it.
+    pub fn take_back(&mut self, key: WorkerKey, events: u64) {
+        self.change(key, |worker| {
+            worker.outstanding = worker.outstanding.saturating_sub(events)
+        });
+    }
+
+    fn change(&mut self, key: WorkerKey, change: impl FnOnce(&mut Worker)) {
+        let worker = &mut self.workers[key.0 as usize];
+        self.eligible -= usize::from(worker.eligible());
+        change(worker);
+        self.stamp = self.stamp.wrapping_add(1);
+        worker.stamp = self.stamp;
+        if !worker.eligible() {
+            return;
+        }
+        self.eligible += 1;
+        self.turn += 1;
+        let turn = Turn {
+            load: worker.load(),
+            since: self.turn,
+            worker: key.0,
+            stamp: self.stamp,
+        };
+        self.turns.push(Reverse(turn));
+        if self.turns.len() > 2 * self.workers.len() + 16 {
+            let workers = &self.workers;
+            self.turns.retain(|Reverse(turn)| is_valid(workers, turn));
+        }
+    }
+
+    /// Gives the next event to a worker; `None` if none can take one.
+    pub fn pick(&mut self) -> Option<(WorkerKey, PeerId)> {
+        loop {
+            let mut top = self.turns.peek_mut()?;
+            if !is_valid(&self.workers, &top.0) {
+                PeekMut::pop(top);
+                continue;
+            }
+            let key = WorkerKey(top.0.worker);
+            let worker = &mut self.workers[key.0 as usize];
+            worker.outstanding += 1;
+            if worker.eligible() {
+                self.turn += 1;
+                top.0.load = worker.load();
+                top.0.since = self.turn;
+            } else {
+                self.eligible -= 1;
+                PeekMut::pop(top);
+            }
+            return Some((key, worker.peer));
+        }
+    }
+
+    /// If every event would go to one worker anyway, gives it this many at once.
+    pub fn pick_only(&mut self, events: u64) -> Option<(WorkerKey, PeerId)> {
+        if self.eligible != 1 {
+            return None;
+        }
+        let (key, peer) = self.pick()?;
+        if events == 1 {
+            return Some((key, peer));
+        }
+        if self.workers[key.0 as usize].eligible() {
+            self.change(key, |worker| worker.outstanding += events - 1);
+            return Some((key, peer));
+        }
+        // A worker in lockstep takes just one.
+        self.take_back(key, 1);
+        None
+    }
+
+    /// Connections, those that said READY, and those of them that are passed over because they
+    /// don't read.
+    pub fn census(&self) -> (usize, usize, usize) {
+        let ready = self.workers.iter().filter(|(_, worker)| worker.ready);
+        let stalled = ready.clone().filter(|(_, worker)| !worker.open).count();
+        (self.workers.len(), ready.count(), stalled)
+    }
+
+    /// All connections.
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.workers.iter().map(|(_, worker)| worker.peer)
+    }
+
+    /// Whether some worker could take an event now.
+    pub fn any_eligible(&self) -> bool {
+        self.eligible > 0
+    }
+}
+
+fn is_valid(workers: &Slab<Worker>, turn: &Turn) -> bool {
+    workers
+        .get(turn.worker as usize)
+        .is_some_and(|w| w.stamp == turn.stamp && w.eligible())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer(slot: u32) -> PeerId {
+        PeerId { slot, serial: 0 }
+    }
+
+    fn workers(n: u32) -> (Workers, Vec<WorkerKey>) {
+        let mut workers = Workers::default();
+        let keys: Vec<_> = (0..n).map(|slot| workers.join(peer(slot), false)).collect();
+        keys.iter().for_each(|key| workers.ready(*key));
+        (workers, keys)
+    }
+
+    fn picks(workers: &mut Workers, n: usize) -> Vec<u32> {
+        (0..n)
+            .map_while(|_| workers.pick())
+            .map(|(_, peer)| peer.slot)
+            .collect()
+    }
+
+    #[test]
+    fn ready_once_is_round_robin() {
+        let (mut workers, _) = workers(3);
+        assert_eq!(picks(&mut workers, 7), [0, 1, 2, 0, 1, 2, 0]);
+        let (mut many, _) = self::workers(2);
+        let picked = picks(&mut many, 1000);
+        assert_eq!(picked[900..904], [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn ready_after_each_is_least_busy_first() {
+        let (mut workers, keys) = workers(2);
+        assert_eq!(picks(&mut workers, 2), [0, 1]);
+        workers.ready(keys[1]);
+        assert_eq!(picks(&mut workers, 1), [1]);
+        workers.ready(keys[1]);
+        assert_eq!(picks(&mut workers, 2), [1, 0]);
+    }
+
+    #[test]
+    fn a_newcomer_does_not_get_all_the_work() {
+        let (mut workers, _) = workers(1);
+        picks(&mut workers, 1000);
+        let newcomer = workers.join(peer(9), false);
+        workers.ready(newcomer);
+        let picked = picks(&mut workers, 100);
+        assert!(
+            picked[2 * REPORTED_MAX as usize..]
+                .chunks(2)
+                .all(|pair| pair[0] != pair[1])
+        );
+    }
+
+    #[test]
+    fn nobody_gets_events_before_ready_or_while_full() {
+        let mut workers = Workers::default();
+        let key = workers.join(peer(0), false);
+        assert_eq!(workers.pick(), None);
+        workers.ready(key);
+        workers.set_open(key, false);
+        assert_eq!(workers.pick(), None);
+        assert_eq!(workers.census(), (1, 1, 1));
+        workers.set_open(key, true);
+        assert_eq!(workers.pick(), Some((key, peer(0))));
+        assert_eq!(workers.leave(key), 1);
+        assert_eq!(workers.pick(), None);
+    }
+
+    #[test]
+    fn lockstep_takes_one_event_per_ready() {
+        let mut workers = Workers::default();
+        let key = workers.join(peer(0), true);
+        workers.ready(key);
+        assert_eq!(workers.pick_only(5), None);
+        assert_eq!(picks(&mut workers, 3), [0]);
+        workers.ready(key);
+        assert_eq!(picks(&mut workers, 3), [0]);
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        Join(bool),
+        Ready(usize),
+        Open(usize, bool),
+        Leave(usize),
+        Pick,
+        PickOnly(u64),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            1 => any::<bool>().prop_map(Act::Join),
+            3 => any::<usize>().prop_map(Act::Ready),
+            1 => (any::<usize>(), any::<bool>()).prop_map(|(n, open)| Act::Open(n, open)),
+            1 => any::<usize>().prop_map(Act::Leave),
+            5 => Just(Act::Pick),
+            1 => (1u64..5).prop_map(Act::PickOnly),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn picks_agree_with_a_search_over_all_workers(acts in proptest::collection::vec(act(), 1..200)) {
+            let mut workers = Workers::default();
+            // (key, the model's own copy, its place in the order of turns)
+            let mut model: Vec<(WorkerKey, Worker, u64)> = vec![];
+            let mut turn = 0;
+            for act in acts {
+                turn += 1;
+                let at = |n: usize, model: &Vec<_>| n % model.len().max(1);
+                match act {
+                    Act::Join(lockstep) => {
+                        let peer = peer(turn as u32);
+                        let worker = Worker { peer, lockstep, ready: false, open: true, outstanding: 0, stamp: 0 };
+                        model.push((workers.join(peer, lockstep), worker, turn));
+                    }
+                    Act::Ready(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.ready(*key);
+                        worker.outstanding = worker.outstanding.saturating_sub(worker.ready.into());
+                        worker.ready = true;
+                        *since = turn;
+                    },
+                    Act::Open(n, open) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.set_open(*key, open);
+                        if worker.open != open { *since = turn; }
+                        worker.open = open;
+                    },
+                    Act::Leave(n) => if !model.is_empty() {
+                        let (key, worker, _) = model.remove(at(n, &model));
+                        prop_assert_eq!(workers.leave(key), worker.outstanding);
+                    },
+                    Act::Pick => {
+                        let best = model.iter_mut().filter(|(_, w, _)| w.eligible()).min_by_key(|(_, w, since)| (w.load(), *since));
+                        let expected = best.map(|(key, worker, since)| {
+                            worker.outstanding += 1;
+                            *since = turn;
+                            (*key, worker.peer)
+                        });
+                        prop_assert_eq!(workers.pick(), expected);
+                    }
+                    Act::PickOnly(events) => {
+                        let mut able: Vec<_> = model.iter_mut().filter(|(_, w, _)| w.eligible()).collect();
+                        let expected = match &mut able[..] {
+                            [(key, worker, since)] if !worker.lockstep || events == 1 => {
+                                worker.outstanding += events;
+                                *since = turn;
+                                Some((*key, worker.peer))
+                            }
+                            [(_, _, since)] => { *since = turn; None }
+                            _ => None,
+                        };
+                        prop_assert_eq!(workers.pick_only(events), expected);
+                    }
+                }
+                prop_assert_eq!(workers.any_eligible(), model.iter().any(|(_, w, _)| w.eligible()));
+                prop_assert!(workers.turns.len() <= 2 * workers.workers.len() + 16 + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The decisions: who gets which event, who is subscribed, on which port.
+//!
+//! [`Broker`] owns no socket, no clock and no bytes on their way to a peer. It is told what happened
+//! and what time it is; what it needs bound, it asks of [`Streamers`].
+
+mod account;
+mod dispatch;
+mod ports;
+mod prefix_map;
+mod queue;
+mod registry;
+mod routes;
+mod service;
+
+pub use account::{Account, DropReason, Dropped};
+pub use dispatch::{WorkerKey, Workers};
+pub use ports::{BindFailure, PortRange, Streamers};
+pub use queue::{EventQueue, QueueLimits};
+pub use registry::{
+    Broker, BrokerConfig, EndedService, SubscribeError, Subscribed, SubscriptionView,
+    UnknownSubscription,
+};
+pub use routes::{PeerId, Receiver, Route, RouteTable};
+pub use service::{Service, ServiceKey};

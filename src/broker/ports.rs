@@ -1,0 +1,208 @@
+//! Ports for services.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::RangeInclusive;
+
+use super::service::ServiceKey;
+use crate::model::ServiceName;
+
+/// Why a streamer could not be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindFailure {
+    /// The port is in use: the next one may be free.
+    InUse,
+    /// No port will do, such as when file descriptors ran out; says why.
+    Hopeless(String),
+}
+
+/// What the broker asks of the shell: listeners for services.
+pub trait Streamers {
+    /// Binds a ROUTER for the service on this port (0: one that the system chooses) and returns the
+    /// port. When it returns, connections are accepted.
+    ///
+    /// # Errors
+    /// [`BindFailure`]; nothing is bound then.
+    fn open(&mut self, service: ServiceKey, port: u16) -> Result<u16, BindFailure>;
+}
+
+/// For how many services that are gone their port is remembered.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// The range from which services get their ports.
+///
+/// A service gets the port that it had before, if that is free; else the one that was never used or
+/// has been free for the longest time, because libzmq peers of a service that is gone dial its old
+/// port for ever.
+#[derive(Debug)]
+pub struct PortRange {
+    range: RangeInclusive<u16>,
+    /// Free ports, the one to take first at the front.
+    free: VecDeque<u16>,
+    remembered: HashMap<ServiceName, u16>,
+    /// The remembered names, oldest first.
+    ages: BTreeMap<u64, ServiceName>,
+    age: u64,
+}
+
+impl PortRange {
+    /// `0..=0` lets the system choose each port.
+    pub fn new(range: RangeInclusive<u16>) -> Self {
+        let free = if *range.end() == 0 {
+            VecDeque::new()
+        } else {
+            range.clone().collect()
+        };
+        Self {
+            range,
+            free,
+            remembered: HashMap::new(),
+            ages: BTreeMap::new(),
+            age: 0,
+        }
+    }
+
+    /// Binds a port for the service.
+    ///
+    /// # Errors
+    /// A sentence that says why there is none.
+    pub(super) fn open(
+        &mut self,
+        name: &ServiceName,
+        service: ServiceKey,
+        streamers: &mut dyn Streamers,
+    ) -> Result<u16, String> {
+        if *self.range.end() == 0 {
+            return self.open_any(name, service, streamers);
+        }
+        if let Some(at) = self
+            .remembered
+            .get(name)
+            .and_then(|port| self.free.iter().position(|p| p == port))
+            && let Some(port) = self.free.remove(at)
+        {
+            self.free.push_front(port);
+        }
+        for at in 0..self.free.len() {
+            match streamers.open(service, self.free[at]) {
+                Ok(port) => {
+                    self.free.remove(at);
+                    return Ok(port);
+                }
+                Err(BindFailure::InUse) => {}
+                Err(BindFailure::Hopeless(why)) => return Err(why),
+            }
+        }
+        let (min, max) = (self.range.start(), self.range.end());
+        Err(format!(
+            "no port of {min}-{max} is free for service {name:?}"
+        ))
+    }
+
+    fn open_any(
+        &self,
+        name: &ServiceName,
+        service: ServiceKey,
+        streamers: &mut dyn Streamers,
+    ) -> Result<u16, String> {
+        let remembered = self.remembered.get(name).copied();
+        for port in remembered.into_iter().chain([0]) {
+            match streamers.open(service, port) {
+                Ok(port) => return Ok(port),
+                Err(BindFailure::InUse) => {}
+                Err(BindFailure::Hopeless(why)) => return Err(why),
+            }
+        }
+        Err("the system has no free port".into())
+    }
+
+    /// The service is gone and its port is free again.
+    pub(super) fn close(&mut self, name: &ServiceName, port: u16) {
+        if self.range.contains(&port) && *self.range.end() != 0 {
+            self.free.push_back(port);
+        }
+        self.age += 1;
+        if self.remembered.insert(name.clone(), port).is_some() {
+            self.ages.retain(|_, known| known != name);
+        }
+        self.ages.insert(self.age, name.clone());
+        if self.ages.len() > REMEMBERED_MAX
+            && let Some((_, oldest)) = self.ages.pop_first()
+        {
+            self.remembered.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Ports that others hold.
+    struct Held(BTreeSet<u16>);
+
+    impl Streamers for Held {
+        fn open(&mut self, _: ServiceKey, port: u16) -> Result<u16, BindFailure> {
+            let port = if port == 0 { 9000 } else { port };
+            if self.0.insert(port) {
+                Ok(port)
+            } else {
+                Err(BindFailure::InUse)
+            }
+        }
+    }
+
+    fn name(text: &str) -> ServiceName {
+        ServiceName::new(text).unwrap()
+    }
+
+    #[test]
+    fn ports_in_use_are_skipped_and_old_ones_come_back() {
+        let mut ports = PortRange::new(5001..=5004);
+        let mut held = Held(BTreeSet::from([5001]));
+        let open = |ports: &mut PortRange, held: &mut Held, service: &str| {
+            ports.open(&name(service), ServiceKey(0), held)
+        };
+        assert_eq!(open(&mut ports, &mut held, "A"), Ok(5002));
+        assert_eq!(open(&mut ports, &mut held, "B"), Ok(5003));
+        for (service, port) in [("A", 5002), ("B", 5003)] {
+            held.0.remove(&port);
+            ports.close(&name(service), port);
+        }
+        assert_eq!(
+            open(&mut ports, &mut held, "C"),
+            Ok(5004),
+            "never used goes first"
+        );
+        assert_eq!(open(&mut ports, &mut held, "B"), Ok(5003), "its own again");
+        assert_eq!(open(&mut ports, &mut held, "D"), Ok(5002));
+        let error = open(&mut ports, &mut held, "E").unwrap_err();
+        assert!(
+            error.contains("no port of 5001-5004 is free") && error.contains("\"E\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_system_may_choose() {
+        let mut ports = PortRange::new(0..=0);
+        let mut held = Held(BTreeSet::new());
+        assert_eq!(ports.open(&name("A"), ServiceKey(0), &mut held), Ok(9000));
+        held.0.clear();
+        ports.close(&name("A"), 9000);
+        assert_eq!(ports.open(&name("A"), ServiceKey(0), &mut held), Ok(9000));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut ports = PortRange::new(0..=0);
+        for n in 0..REMEMBERED_MAX + 5 {
+            ports.close(&name(&n.to_string()), 1);
+        }
+        assert_eq!(
+            (ports.remembered.len(), ports.ages.len()),
+            (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
+        assert!(!ports.remembered.contains_key("0"));
+    }
+}

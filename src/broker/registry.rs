@@ -1,0 +1,392 @@
+//! Subscriptions, their leases, and the services that they make.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::account::{Account, DropReason};
+use super::ports::{PortRange, Streamers};
+use super::queue::QueueLimits;
+use super::routes::{PeerId, RouteTable};
+use super::service::{Service, ServiceKey};
+use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
+
+/// What the broker needs to know at its beginning.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// Ports of services; `0..=0` lets the system choose.
+    pub streamer_ports: RangeInclusive<u16>,
+    /// How long a subscription lives without a keep-alive.
+    pub subscription_ttl: Duration,
+    /// The most subscriptions in all.
+    pub subscriptions_max: usize,
+    /// The most patterns of one service.
+    pub patterns_per_service_max: usize,
+    /// Bounds of each service's queue.
+    pub queue: QueueLimits,
+}
+
+/// A subscription that is live: events that match it from now on are delivered, queued or counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The service's place.
+    pub service: ServiceKey,
+    /// The port of its streamer.
+    pub port: u16,
+    /// A service that ended because the subscription moved away from it.
+    pub ended: Option<EndedService>,
+}
+
+/// A service that is no more: what the shell has to close.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedService {
+    /// Its place, which may be given to another service.
+    pub key: ServiceKey,
+    /// Its name.
+    pub name: ServiceName,
+    /// Its workers' connections.
+    pub workers: Vec<PeerId>,
+    /// Events that were waiting, and are dropped.
+    pub queued: u64,
+}
+
+/// Why a subscription was refused. Nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// No port; a sentence.
+    #[error("{0}")]
+    NoPort(String),
+    /// The limit on all subscriptions.
+    #[error("there are {0} subscriptions already, which is the limit (maxSubscriptions)")]
+    TooMany(usize),
+    /// The limit on one service's patterns.
+    #[error("the service would have more than {0} subjects (limits.maxSubscriptionsPerPeer)")]
+    TooManyPatterns(usize),
+}
+
+/// There is no such subscription: it expired, ended or never was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no subscription {0:?}; subscribe again")]
+pub struct UnknownSubscription(pub SubscriptionId);
+
+#[derive(Debug)]
+struct Subscription {
+    service: ServiceKey,
+    patterns: BTreeSet<SubjectPattern>,
+    expires_at: Instant,
+}
+
+/// A subscription as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionView<'a> {
+    /// What its client calls it.
+    pub id: &'a SubscriptionId,
+    /// What it asks for.
+    pub patterns: &'a BTreeSet<SubjectPattern>,
+    /// What is left of its lease.
+    pub expires_in: Duration,
+}
+
+/// All state behind the routing of events.
+#[derive(Debug)]
+pub struct Broker {
+    config: BrokerConfig,
+    /// Who gets what.
+    pub routes: RouteTable,
+    services: Slab<Service>,
+    by_name: BTreeMap<ServiceName, ServiceKey>,
+    subscriptions: HashMap<SubscriptionId, Subscription>,
+    /// Leases by their end, so that a look at the clock touches only those that are over.
+    leases: BTreeSet<(Instant, SubscriptionId)>,
+    ports: PortRange,
+    /// Time in which our own loop hung; leases don't run then.
+    stalled: Duration,
+    /// The books of services that are gone.
+    retired: Account,
+}
+
+impl Broker {
+    /// Nobody is subscribed.
+    pub fn new(config: BrokerConfig) -> Self {
+        Self {
+            routes: RouteTable::default(),
+            services: Slab::new(),
+            by_name: BTreeMap::new(),
+            subscriptions: HashMap::new(),
+            leases: BTreeSet::new(),
+            ports: PortRange::new(config.streamer_ports.clone()),
+            stalled: Duration::ZERO,
+            retired: Account::default(),
+            config,
+        }
+    }
+
+    /// Subscribes a service, binds its streamer if it is new, and sets its routes. The same id
+    /// again refreshes the lease and replaces the patterns; with another service it moves there.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; nothing has changed then.
+    pub fn subscribe(
+        &mut self,
+        id: &SubscriptionId,
+        service_name: &ServiceName,
+        patterns: BTreeSet<SubjectPattern>,
+        now: Instant,
+        streamers: &mut dyn Streamers,
+    ) -> Result<Subscribed, SubscribeError> {
+        let known = self.subscriptions.contains_key(id);
+        if !known && self.subscriptions.len() >= self.config.subscriptions_max {
+            return Err(SubscribeError::TooMany(self.config.subscriptions_max));
+        }
+        let patterns_max = self.config.patterns_per_service_max;
+        let others = self.by_name.get(service_name).map_or(0, |key| {
+            let service = &self.services[key.0 as usize];
+            service
+                .patterns
+                .keys()
+                .filter(|pattern| !patterns.contains(pattern))
+                .count()
+        });
+        if others + patterns.len() > patterns_max {
+            return Err(SubscribeError::TooManyPatterns(patterns_max));
+        }
+        let key = self.open_service(service_name, streamers)?;
+        // The new patterns are set before the old ones go, so that no event falls between them.
+        let service = &mut self.services[key.0 as usize];
+        for pattern in &patterns {
+            let count = service.patterns.entry(pattern.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.routes.add(pattern, key);
+            }
+        }
+        let port = service.port();
+        let old = self.subscriptions.remove(id);
+        let moved_from = old
+            .as_ref()
+            .map(|old| old.service)
+            .filter(|old| *old != key);
+        if let Some(old) = old {
+            self.leases.remove(&(old.expires_at, id.clone()));
+            self.forget_patterns(old.service, &old.patterns);
+        }
+        self.services[key.0 as usize]
+            .subscriptions
+            .insert(id.clone());
+        let expires_at = self.lease_end(now);
+        self.leases.insert((expires_at, id.clone()));
+        self.subscriptions.insert(
+            id.clone(),
+            Subscription {
+                service: key,
+                patterns,
+                expires_at,
+            },
+        );
+        let ended = moved_from.and_then(|old| self.leave_service(old, id));
+        Ok(Subscribed {
+            service: key,
+            port,
+            ended,
+        })
+    }
+
+    /// Refreshes a lease.
+    ///
+    /// # Errors
+    /// [`UnknownSubscription`].
+    pub fn keep_alive(
+        &mut self,
+        id: &SubscriptionId,
+        now: Instant,
+    ) -> Result<(), UnknownSubscription> {
+        let expires_at = self.lease_end(now);
+        let Some(subscription) = self.subscriptions.get_mut(id) else {
+            return Err(UnknownSubscription(id.clone()));
+        };
+        self.leases.remove(&(subscription.expires_at, id.clone()));
+        subscription.expires_at = expires_at;
+        self.leases.insert((expires_at, id.clone()));
+        Ok(())
+    }
+
+    /// Ends a subscription, or only some of its patterns if any are named; the service that ended
+    /// with it.
+    ///
+    /// # Errors
+    /// [`UnknownSubscription`].
+    pub fn unsubscribe(
+        &mut self,
+        id: &SubscriptionId,
+        only: &BTreeSet<SubjectPattern>,
+    ) -> Result<Option<EndedService>, UnknownSubscription> {
+        let Some(subscription) = self.subscriptions.get_mut(id) else {
+            return Err(UnknownSubscription(id.clone()));
+        };
+        if !only.is_empty() {
+            let gone: BTreeSet<_> = subscription.patterns.intersection(only).cloned().collect();
+            subscription
+                .patterns
+                .retain(|pattern| !gone.contains(pattern));
+            let (service, is_empty) = (subscription.service, subscription.patterns.is_empty());
+            self.forget_patterns(service, &gone);
+            if !is_empty {
+                return Ok(None);
+            }
+        }
+        Ok(self.end(id))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.leases.first().map(|(end, _)| *end + self.stalled)
+    }
+
+    /// Ends the subscriptions whose lease is over; each with the service that ended with it.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(SubscriptionId, Option<EndedService>)> {
+        let mut expired = Vec::new();
+        while let Some((end, id)) = self.leases.first()
+            && *end + self.stalled <= now
+        {
+            let id = id.clone();
+            let ended = self.end(&id);
+            expired.push((id, ended));
+        }
+        expired
+    }
+
+    /// Our own loop hung for this long: keep-alives that came meanwhile are read only now, so that
+    /// time doesn't count against any lease.
+    pub fn handle_stall(&mut self, stalled: Duration) {
+        self.stalled += stalled;
+    }
+
+    fn lease_end(&self, now: Instant) -> Instant {
+        now - self.stalled + self.config.subscription_ttl
+    }
+
+    fn open_service(
+        &mut self,
+        name: &ServiceName,
+        streamers: &mut dyn Streamers,
+    ) -> Result<ServiceKey, SubscribeError> {
+        if let Some(key) = self.by_name.get(name) {
+            return Ok(*key);
+        }
+        let entry = self.services.vacant_entry();
+        let key = ServiceKey(entry.key() as u32);
+        let port = self
+            .ports
+            .open(name, key, streamers)
+            .map_err(SubscribeError::NoPort)?;
+        entry.insert(Service::new(name.clone(), port, self.config.queue));
+        self.by_name.insert(name.clone(), key);
+        Ok(key)
+    }
+
+    fn end(&mut self, id: &SubscriptionId) -> Option<EndedService> {
+        let subscription = self.subscriptions.remove(id)?;
+        self.leases.remove(&(subscription.expires_at, id.clone()));
+        self.forget_patterns(subscription.service, &subscription.patterns);
+        self.leave_service(subscription.service, id)
+    }
+
+    fn forget_patterns(&mut self, key: ServiceKey, patterns: &BTreeSet<SubjectPattern>) {
+        let service = &mut self.services[key.0 as usize];
+        for pattern in patterns {
+            if let Some(count) = service.patterns.get_mut(pattern) {
+                *count -= 1;
+                if *count == 0 {
+                    service.patterns.remove(pattern);
+                    self.routes.remove(pattern, key);
+                }
+            }
+        }
+    }
+
+    /// Ends the service with its last subscription.
+    fn leave_service(&mut self, key: ServiceKey, id: &SubscriptionId) -> Option<EndedService> {
+        let service = &mut self.services[key.0 as usize];
+        service.subscriptions.remove(id);
+        if !service.subscriptions.is_empty() {
+            return None;
+        }
+        let mut service = self.services.remove(key.0 as usize);
+        self.by_name.remove(service.name());
+        self.ports.close(service.name(), service.port());
+        let queued = service.queue.len() as u64;
+        // What is in its workers' outboxes may or may not be written before they are closed.
+        let lost = queued + service.account.in_flight;
+        service.account.dropped.add(DropReason::ServiceEnded, lost);
+        service.account.in_flight = 0;
+        self.retired.add(&service.account);
+        let workers = service.workers.peers().collect();
+        Some(EndedService {
+            key,
+            name: service.name().clone(),
+            workers,
+            queued,
+        })
+    }
+
+    /// The service in this place.
+    pub fn service(&self, key: ServiceKey) -> Option<&Service> {
+        self.services.get(key.0 as usize)
+    }
+
+    /// The service in this place.
+    pub fn service_mut(&mut self, key: ServiceKey) -> Option<&mut Service> {
+        self.services.get_mut(key.0 as usize)
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceKey, &Service)> {
+        self.by_name
+            .values()
+            .map(|key| (*key, &self.services[key.0 as usize]))
+    }
+
+    /// The names of the services with a subscription that matches the subject.
+    pub fn services_for(&mut self, subject: &[u8]) -> Vec<ServiceName> {
+        let route = self.routes.route(subject);
+        route
+            .services
+            .iter()
+            .map(|key| self.services[key.0 as usize].name().clone())
+            .collect()
+    }
+
+    /// The subscriptions of a service.
+    pub fn subscriptions_of(
+        &self,
+        service: &Service,
+        now: Instant,
+    ) -> impl Iterator<Item = SubscriptionView<'_>> {
+        let ids: Vec<_> = service.subscriptions().cloned().collect();
+        ids.into_iter().filter_map(move |id| {
+            let (id, subscription) = self.subscriptions.get_key_value(&id)?;
+            let expires_in =
+                (subscription.expires_at + self.stalled).saturating_duration_since(now);
+            Some(SubscriptionView {
+                id,
+                patterns: &subscription.patterns,
+                expires_in,
+            })
+        })
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// The books of services that are gone.
+    pub fn retired(&self) -> &Account {
+        &self.retired
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! From a subject to everybody who gets the event.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use super::prefix_map::PrefixMap;
+use super::service::ServiceKey;
+use crate::model::{Dialect, SubjectPattern};
+
+/// A connection: its slot, and a serial number that tells it from the slot's earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId {
+    /// The index in the reactor's table of peers.
+    pub slot: u32,
+    /// Counts connections.
+    pub serial: u32,
+}
+
+/// One who gets events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Receiver {
+    /// A connection to the subscribers' socket.
+    Subscriber(PeerId),
+    /// A service, which gives the event to one of its workers.
+    Service(ServiceKey),
+}
+
+/// Everybody who gets an event, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Connections of the forwarder's side.
+    pub subscribers: Box<[PeerId]>,
+    /// Services.
+    pub services: Box<[ServiceKey]>,
+}
+
+impl Route {
+    /// Whether nobody gets it.
+    pub fn is_empty(&self) -> bool {
+        self.subscribers.is_empty() && self.services.is_empty()
+    }
+}
+
+/// Subjects are chosen by peers: only so many are remembered, and only short ones.
+const CACHED_SUBJECTS_MAX: usize = 4096;
+const CACHED_SUBJECT_BYTES_MAX: usize = 256;
+
+/// All patterns and who asked for them.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    prefixes: PrefixMap<BTreeSet<Receiver>>,
+    exact: HashMap<Box<[u8]>, BTreeSet<Receiver>>,
+    globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
+    cache: HashMap<Box<[u8]>, Rc<Route>>,
+}
+
+impl RouteTable {
+    /// Lets a subscriber hear every subject with this prefix. Twice is once, as in libzmq.
+    pub fn subscribe(&mut self, prefix: &[u8], peer: PeerId) {
+        self.prefixes
+            .entry(prefix)
+            .insert(Receiver::Subscriber(peer));
+        self.cache.clear();
+    }
+
+    /// Ends that.
+    pub fn unsubscribe(&mut self, prefix: &[u8], peer: PeerId) {
+        self.remove_prefix(prefix, Receiver::Subscriber(peer));
+        self.cache.clear();
+    }
+
+    /// Lets a service hear what a pattern matches.
+    pub fn add(&mut self, pattern: &SubjectPattern, service: ServiceKey) {
+        let text = pattern.text().as_bytes();
+        let receivers = match pattern.dialect() {
+            Dialect::Prefix => self.prefixes.entry(text),
+            Dialect::Exact => self.exact.entry(text.into()).or_default(),
+            Dialect::Glob => self.globs.entry(pattern.clone()).or_default(),
+        };
+        receivers.insert(Receiver::Service(service));
+        self.cache.clear();
+    }
+
+    /// Ends that.
+    pub fn remove(&mut self, pattern: &SubjectPattern, service: ServiceKey) {
+        let (text, receiver) = (pattern.text().as_bytes(), Receiver::Service(service));
+        match pattern.dialect() {
+            Dialect::Prefix => self.remove_prefix(text, receiver),
+            Dialect::Exact => {
+                if let Some(receivers) = self.exact.get_mut(text)
+                    && receivers.remove(&receiver)
+                    && receivers.is_empty()
+                {
+                    self.exact.remove(text);
+                }
+            }
+            Dialect::Glob => {
+                if let Some(receivers) = self.globs.get_mut(pattern)
+                    && receivers.remove(&receiver)
+                    && receivers.is_empty()
+                {
+                    self.globs.remove(pattern);
+                }
+            }
+        }
+        self.cache.clear();
+    }
+
+    fn remove_prefix(&mut self, prefix: &[u8], receiver: Receiver) {
+        if let Some(receivers) = self.prefixes.get_mut(prefix)
+            && receivers.remove(&receiver)
+            && receivers.is_empty()
+        {
+            self.prefixes.remove(prefix);
+        }
+    }
+
+    /// Who gets an event with this subject.
+    pub fn route(&mut self, subject: &[u8]) -> Rc<Route> {
+        if let Some(route) = self.cache.get(subject) {
+            return Rc::clone(route);
+        }
+        let route = Rc::new(self.resolve(subject));
+        if subject.len() <= CACHED_SUBJECT_BYTES_MAX {
+            if self.cache.len() >= CACHED_SUBJECTS_MAX {
+                self.cache.clear();
+            }
+            self.cache.insert(subject.into(), Rc::clone(&route));
+        }
+        route
+    }
+
+    fn resolve(&self, subject: &[u8]) -> Route {
+        let mut receivers = Vec::new();
+        self.prefixes
+            .for_each_prefix_of(subject, |found| receivers.extend(found));
+        receivers.extend(self.exact.get(subject).into_iter().flatten());
+        for (pattern, found) in &self.globs {
+            if pattern.matches(subject) {
+                receivers.extend(found);
+            }
+        }
+        receivers.sort_unstable();
+        receivers.dedup();
+        let subscriber = |receiver: &Receiver| match receiver {
+            Receiver::Subscriber(peer) => Some(*peer),
+            Receiver::Service(_) => None,
+        };
+        let service = |receiver: &Receiver| match receiver {
+            Receiver::Service(service) => Some(*service),
+            Receiver::Subscriber(_) => None,
+        };
+        Route {
+            subscribers: receivers.iter().filter_map(subscriber).collect(),
+            services: receivers.iter().filter_map(service).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Change {
+        Subscribe(String, u32),
+        Unsubscribe(String, u32),
+        Add(String, u32),
+        Remove(String, u32),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let prefix = "[ab.]{0,3}";
+        let pattern = "(exact:|glob:|)[ab.*]{1,4}";
+        prop_oneof![
+            (prefix, 0u32..4).prop_map(|(p, n)| Change::Subscribe(p, n)),
+            (prefix, 0u32..4).prop_map(|(p, n)| Change::Unsubscribe(p, n)),
+            (pattern, 0u32..4).prop_map(|(p, n)| Change::Add(p, n)),
+            (pattern, 0u32..4).prop_map(|(p, n)| Change::Remove(p, n)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn routes_agree_with_a_list_of_patterns(
+            changes in proptest::collection::vec((change(), "[ab.]{0,5}"), 1..40)
+        ) {
+            let mut table = RouteTable::default();
+            let mut subscribed = BTreeSet::new();
+            let mut added = BTreeSet::new();
+            for (change, subject) in changes {
+                let peer = |slot| PeerId { slot, serial: 0 };
+                let pattern = |written: &str| SubjectPattern::parse(written, 99).unwrap();
+                match change {
+                    Change::Subscribe(p, n) => {
+                        table.subscribe(p.as_bytes(), peer(n));
+                        subscribed.insert((p, peer(n)));
+                    }
+                    Change::Unsubscribe(p, n) => {
+                        table.unsubscribe(p.as_bytes(), peer(n));
+                        subscribed.remove(&(p, peer(n)));
+                    }
+                    Change::Add(p, n) => {
+                        table.add(&pattern(&p), ServiceKey(n));
+                        added.insert((pattern(&p), ServiceKey(n)));
+                    }
+                    Change::Remove(p, n) => {
+                        table.remove(&pattern(&p), ServiceKey(n));
+                        added.remove(&(pattern(&p), ServiceKey(n)));
+                    }
+                }
+                let peers: BTreeSet<_> =
+                    subscribed.iter().filter(|(p, _)| subject.starts_with(p)).map(|(_, n)| *n).collect();
+                let services: BTreeSet<_> =
+                    added.iter().filter(|(p, _)| p.matches(subject.as_bytes())).map(|(_, n)| *n).collect();
+                let route = table.route(subject.as_bytes());
+                prop_assert_eq!(&*route.subscribers, peers.into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(&*route.services, services.into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn remembered_subjects_are_bounded() {
+        let mut table = RouteTable::default();
+        for n in 0..3 * CACHED_SUBJECTS_MAX {
+            table.route(n.to_string().as_bytes());
+        }
+        table.route(&[b'x'; 10_000]);
+        assert!(table.cache.len() <= CACHED_SUBJECTS_MAX);
+        assert!(!table.cache.contains_key(&[b'x'; 10_000][..]));
+    }
+}

@@ -1,0 +1,107 @@
+//! One service: its subscriptions' patterns, its workers, its queue, its books.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::account::{Account, DropReason};
+use super::dispatch::{WorkerKey, Workers};
+use super::queue::{EventQueue, QueueLimits};
+use super::routes::PeerId;
+use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
+
+/// A service's place in the broker's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey(pub u32);
+
+/// A service with at least one subscription.
+#[derive(Debug)]
+pub struct Service {
+    name: ServiceName,
+    port: u16,
+    pub(super) subscriptions: BTreeSet<SubscriptionId>,
+    /// How many subscriptions ask for each pattern.
+    pub(super) patterns: BTreeMap<SubjectPattern, usize>,
+    /// Its workers.
+    pub workers: Workers,
+    /// Events that no worker could take.
+    pub queue: EventQueue,
+    /// Where its events went.
+    pub account: Account,
+}
+
+impl Service {
+    pub(super) fn new(name: ServiceName, port: u16, limits: QueueLimits) -> Self {
+        Self {
+            name,
+            port,
+            subscriptions: BTreeSet::new(),
+            patterns: BTreeMap::new(),
+            workers: Workers::default(),
+            queue: EventQueue::new(limits),
+            account: Account::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// The port of its streamer.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its subscriptions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &SubscriptionId> {
+        self.subscriptions.iter()
+    }
+
+    /// The union of its subscriptions' patterns.
+    pub fn patterns(&self) -> impl Iterator<Item = &SubjectPattern> {
+        self.patterns.keys()
+    }
+
+    /// Lets an event wait; counts what is given up for it. Returns how many that were.
+    pub fn enqueue(&mut self, event: Bytes) -> u64 {
+        if !self.queue.fits(event.len()) {
+            self.account.dropped.add(DropReason::TooLarge, 1);
+            return 1;
+        }
+        let dropped = self.queue.push_back(event);
+        self.account.dropped.add(DropReason::QueueFull, dropped);
+        dropped
+    }
+
+    /// Takes the next waiting event and the worker that gets it, if there are both.
+    pub fn dequeue(&mut self) -> Option<(Bytes, WorkerKey, PeerId)> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let (worker, peer) = self.workers.pick()?;
+        let event = self.queue.pop_front()?;
+        Some((event, worker, peer))
+    }
+
+    /// A worker's connection ended. The events that had not been written to it go to the front of
+    /// the queue, in their order; returns how many were given up because that was full.
+    pub fn worker_left(&mut self, worker: WorkerKey, unwritten: Vec<Bytes>) -> u64 {
+        let unwritten_events = unwritten.len() as u64;
+        let held = self.workers.leave(worker);
+        self.account.unconfirmed += held.saturating_sub(unwritten_events);
+        self.account.in_flight -= unwritten_events;
+        let dropped = unwritten
+            .into_iter()
+            .rev()
+            .map(|event| self.queue.push_front(event))
+            .sum();
+        self.account.dropped.add(DropReason::QueueFull, dropped);
+        dropped
+    }
+
+    /// The two sides of the accounting law.
+    pub fn sides(&self) -> (u64, u64) {
+        self.account.sides(self.queue.len() as u64)
+    }
+}
