@@ -19,10 +19,10 @@
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
 
+pub mod broker;
+pub mod messagebus;
 pub mod model;
 pub mod zmtp;
-// pub mod messagebus;
-pub mod broker;
 // pub mod locator;
 // pub mod requests;
 // pub mod config;

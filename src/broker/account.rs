@@ -72,6 +72,16 @@ impl Dropped {
             .for_each(|(count, more)| *count += more);
     }
 
+    /// What came to these counts after `before` was copied from them.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut counts = self.0;
+        counts
+            .iter_mut()
+            .zip(before.0)
+            .for_each(|(count, before)| *count -= before);
+        Self(counts)
+    }
+
     /// The sum over all reasons.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()

@@ -1,6 +1,6 @@
 //! From a subject to everybody who gets the event.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::prefix_map::PrefixMap;
@@ -26,7 +26,7 @@ pub enum Receiver {
 }
 
 /// Everybody who gets an event, each once.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Connections of the forwarder's side.
     pub subscribers: Box<[PeerId]>,
@@ -52,6 +52,8 @@ pub struct RouteTable {
     exact: HashMap<Box<[u8]>, BTreeSet<Receiver>>,
     globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
     cache: HashMap<Box<[u8]>, Rc<Route>>,
+    /// Each route once, so that equal ones are told by their address.
+    interned: HashSet<Rc<Route>>,
 }
 
 impl RouteTable {
@@ -60,13 +62,13 @@ impl RouteTable {
         self.prefixes
             .entry(prefix)
             .insert(Receiver::Subscriber(peer));
-        self.cache.clear();
+        self.forget_cached();
     }
 
     /// Ends that.
     pub fn unsubscribe(&mut self, prefix: &[u8], peer: PeerId) {
         self.remove_prefix(prefix, Receiver::Subscriber(peer));
-        self.cache.clear();
+        self.forget_cached();
     }
 
     /// Lets a service hear what a pattern matches.
@@ -78,7 +80,7 @@ impl RouteTable {
             Dialect::Glob => self.globs.entry(pattern.clone()).or_default(),
         };
         receivers.insert(Receiver::Service(service));
-        self.cache.clear();
+        self.forget_cached();
     }
 
     /// Ends that.
@@ -103,7 +105,7 @@ impl RouteTable {
                 }
             }
         }
-        self.cache.clear();
+        self.forget_cached();
     }
 
     fn remove_prefix(&mut self, prefix: &[u8], receiver: Receiver) {
@@ -115,18 +117,36 @@ impl RouteTable {
         }
     }
 
-    /// Who gets an event with this subject.
+    fn forget_cached(&mut self) {
+        self.cache.clear();
+        self.interned.clear();
+    }
+
+    /// Who gets an event with this subject. Until patterns change, routes to the same receivers are
+    /// the same `Rc`.
     pub fn route(&mut self, subject: &[u8]) -> Rc<Route> {
         if let Some(route) = self.cache.get(subject) {
             return Rc::clone(route);
         }
-        let route = Rc::new(self.resolve(subject));
+        let route = self.intern(self.resolve(subject));
         if subject.len() <= CACHED_SUBJECT_BYTES_MAX {
             if self.cache.len() >= CACHED_SUBJECTS_MAX {
-                self.cache.clear();
+                self.forget_cached();
             }
             self.cache.insert(subject.into(), Rc::clone(&route));
         }
+        route
+    }
+
+    fn intern(&mut self, route: Route) -> Rc<Route> {
+        if let Some(known) = self.interned.get(&route) {
+            return Rc::clone(known);
+        }
+        if self.interned.len() >= CACHED_SUBJECTS_MAX {
+            self.forget_cached();
+        }
+        let route = Rc::new(route);
+        self.interned.insert(Rc::clone(&route));
         route
     }
 

@@ -63,30 +63,27 @@ impl Service {
         self.patterns.keys()
     }
 
-    /// Lets an event wait; counts what is given up for it. Returns how many that were.
-    pub fn enqueue(&mut self, event: Bytes) -> u64 {
+    /// Lets an event wait; counts what is given up for it.
+    pub fn enqueue(&mut self, event: Bytes) {
         if !self.queue.fits(event.len()) {
-            self.account.dropped.add(DropReason::TooLarge, 1);
-            return 1;
+            return self.account.dropped.add(DropReason::TooLarge, 1);
         }
         let dropped = self.queue.push_back(event);
         self.account.dropped.add(DropReason::QueueFull, dropped);
-        dropped
     }
 
     /// Takes the next waiting event and the worker that gets it, if there are both.
-    pub fn dequeue(&mut self) -> Option<(Bytes, WorkerKey, PeerId)> {
+    pub fn dequeue(&mut self) -> Option<(Bytes, (WorkerKey, PeerId))> {
         if self.queue.is_empty() {
             return None;
         }
-        let (worker, peer) = self.workers.pick()?;
-        let event = self.queue.pop_front()?;
-        Some((event, worker, peer))
+        let worker = self.workers.pick()?;
+        Some((self.queue.pop_front()?, worker))
     }
 
     /// A worker's connection ended. The events that had not been written to it go to the front of
-    /// the queue, in their order; returns how many were given up because that was full.
-    pub fn worker_left(&mut self, worker: WorkerKey, unwritten: Vec<Bytes>) -> u64 {
+    /// the queue, in their order; the oldest are given up if that is full.
+    pub fn worker_left(&mut self, worker: WorkerKey, unwritten: Vec<Bytes>) {
         let unwritten_events = unwritten.len() as u64;
         let held = self.workers.leave(worker);
         self.account.unconfirmed += held.saturating_sub(unwritten_events);
@@ -97,7 +94,6 @@ impl Service {
             .map(|event| self.queue.push_front(event))
             .sum();
         self.account.dropped.add(DropReason::QueueFull, dropped);
-        dropped
     }
 
     /// The two sides of the accounting law.

@@ -1,0 +1,478 @@
+//! The ways in which clients write messages. Another site's layout is another row of [`LAYOUTS`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::data_type::DataType;
+use super::json;
+use super::message::Message;
+use super::token::Token;
+
+/// How a request was written; its answer is written alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `[token][data type][data]`, each number in the form of the request.
+    Frames {
+        /// The form of the token.
+        token: Form,
+        /// The form of the data type.
+        data_type: Form,
+    },
+    /// One JSON object.
+    Json,
+}
+
+impl Layout {
+    /// What we write when we ask: decimal digits.
+    pub const NATIVE: Self = Self::Frames {
+        token: Form::Decimal,
+        data_type: Form::Decimal,
+    };
+}
+
+/// The forms of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `2097153`
+    Decimal,
+    /// `0x00200001`
+    Hex,
+    /// `2.1`: group and number, in hex.
+    Dotted,
+    /// `TK_EVENT_MANAGER_SUBSCRIBE`
+    Name,
+    /// So many raw bytes.
+    Raw {
+        /// 1, 4 or 8.
+        bytes: u8,
+        /// The lowest byte stands first.
+        little_endian: bool,
+    },
+}
+
+/// What is wrong with a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {sentence}")]
+pub struct Malformed {
+    /// For programs.
+    pub code: &'static str,
+    /// For people.
+    pub sentence: String,
+    /// How an answer can be written.
+    pub layout: Layout,
+}
+
+type Decode = fn(&[Bytes]) -> Option<Result<(Message, Layout), Malformed>>;
+
+/// Each reads its own way of writing, and returns `None` for another.
+const LAYOUTS: [Decode; 2] = [json::decode, decode_frames];
+
+/// Reads a message from its frames, without the envelope.
+///
+/// # Errors
+/// [`Malformed`] can be answered.
+pub fn decode(frames: &[Bytes]) -> Result<(Message, Layout), Malformed> {
+    LAYOUTS.iter().find_map(|decode| decode(frames)).unwrap_or_else(|| {
+        let sentence = format!(
+            "a message has 2 to 4 frames (token, data type, data, timeout), or one JSON object; this one has {}",
+            frames.len()
+        );
+        Err(Malformed { code: "malformed-message", sentence, layout: Layout::NATIVE })
+    })
+}
+
+/// Writes a message.
+pub fn encode(message: &Message, layout: Layout) -> Vec<Bytes> {
+    match layout {
+        Layout::Json => vec![json::encode(message)],
+        Layout::Frames { token, data_type } => {
+            let mut frames = vec![
+                encode_token(message.token, token),
+                encode_data_type(message.data_type, data_type),
+                message.data.clone(),
+            ];
+            if let Some(timeout) = message.timeout {
+                frames.push(timeout.as_micros().to_string().into());
+            }
+            frames
+        }
+    }
+}
+
+/// Splits frames into the envelope (routing ids up to an empty frame, if there are any) and the
+/// message. A request without a delimiter may itself hold an empty frame, such as empty data; so a
+/// first frame that reads as a token is no envelope.
+pub fn split_envelope(frames: &[Bytes]) -> (&[Bytes], &[Bytes]) {
+    let border = frames
+        .iter()
+        .position(Bytes::is_empty)
+        .map_or(0, |at| at + 1);
+    if border > 1
+        && frames
+            .first()
+            .is_some_and(|first| decode_token(first).is_some())
+    {
+        return frames.split_at(0);
+    }
+    frames.split_at(border)
+}
+
+fn decode_frames(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed>> {
+    let (token_frame, data_type_frame, data, timeout) = match frames {
+        [token, data] => (token, None, data, None),
+        [token, data_type, data] => (token, Some(data_type), data, None),
+        [token, data_type, data, timeout] => (token, Some(data_type), data, Some(timeout)),
+        _ => return None,
+    };
+    Some(read_frames(token_frame, data_type_frame, data, timeout))
+}
+
+fn read_frames(
+    token: &Bytes,
+    data_type: Option<&Bytes>,
+    data: &Bytes,
+    timeout: Option<&Bytes>,
+) -> Result<(Message, Layout), Malformed> {
+    let malformed = |code, sentence, layout| Malformed {
+        code,
+        sentence,
+        layout,
+    };
+    let Some((token, token_form)) = decode_token(token) else {
+        let sentence = format!(
+            "{} is no token; write 2097153, 0x00200001, 2.1, TK_EVENT_MANAGER_SUBSCRIBE, or 4 or 8 raw bytes",
+            shown(token)
+        );
+        return Err(malformed("malformed-token", sentence, Layout::NATIVE));
+    };
+    // Without a data type, the answer's is written like the token as far as that makes sense.
+    let mut layout = Layout::Frames {
+        token: token_form,
+        data_type: fallback(token_form),
+    };
+    let mut kind = DataType::Param;
+    if let Some(written) = data_type {
+        let Some((read, form)) = decode_data_type(written) else {
+            let sentence = format!(
+                "{} is no data type; write 0 to 12 or a name such as PARAM",
+                shown(written)
+            );
+            return Err(malformed("malformed-data-type", sentence, layout));
+        };
+        layout = Layout::Frames {
+            token: token_form,
+            data_type: form,
+        };
+        kind = read;
+    }
+    let timeout = match timeout {
+        None => None,
+        Some(written) => decode_timeout(written).map_err(|()| {
+            let sentence = format!(
+                "{} is no timeout; write microseconds, or -1 for none",
+                shown(written)
+            );
+            malformed("malformed-timeout", sentence, layout)
+        })?,
+    };
+    let message = Message {
+        token,
+        data_type: kind,
+        data: data.clone(),
+        timeout,
+        named: None,
+    };
+    Ok((message, layout))
+}
+
+fn fallback(token: Form) -> Form {
+    if matches!(token, Form::Raw { .. } | Form::Name) {
+        token
+    } else {
+        Form::Decimal
+    }
+}
+
+/// A peer's bytes in a sentence: bounded and printable.
+fn shown(bytes: &[u8]) -> String {
+    let cut = &bytes[..bytes.len().min(40)];
+    let dots = if cut.len() < bytes.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", cut.escape_ascii())
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().map(str::trim)
+}
+
+fn hex(text: &str) -> Option<u64> {
+    let digits = text
+        .strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))?;
+    let valid = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u64::from_str_radix(digits, 16).ok().filter(|_| valid)
+}
+
+fn decimal(text: &str) -> Option<u64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// The written forms of a token.
+pub(super) fn token_from_text(text: &str) -> Option<(Token, Form)> {
+    let dotted = || {
+        let (group, number) = text.split_once('.')?;
+        let digits = |t: &str| !t.is_empty() && t.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let parse = |t: &str| u16::from_str_radix(t, 16).ok().filter(|_| digits(t));
+        Some(Token::new(parse(group)?, parse(number)?))
+    };
+    let value = |value| Token::from_value(value);
+    (decimal(text).map(|n| (value(n), Form::Decimal)))
+        .or_else(|| hex(text).map(|n| (value(n), Form::Hex)))
+        .or_else(|| dotted().map(|token| (token, Form::Dotted)))
+        .or_else(|| Token::from_name(text).map(|token| (token, Form::Name)))
+}
+
+/// Text is tried first: four raw bytes that are also digits would be a token of priority 3, which
+/// nobody has. Of the two byte orders, the one that gives a token that we know is right.
+fn decode_token(bytes: &[u8]) -> Option<(Token, Form)> {
+    if let Some(found) = text(bytes).and_then(token_from_text) {
+        return Some(found);
+    }
+    let possible = |value: &u64| *value <= Token::VALUE_MAX;
+    let known = |value: &u64| Token::from_value(*value).name().is_some();
+    let little = raw(bytes, true).filter(possible);
+    let big = raw(bytes, false).filter(possible);
+    let little_endian = little.is_some_and(|value| known(&value))
+        || big.is_none_or(|value| little.is_some() && !known(&value));
+    let value = if little_endian { little? } else { big? };
+    Some((
+        Token::from_value(value),
+        Form::Raw {
+            bytes: bytes.len() as u8,
+            little_endian,
+        },
+    ))
+}
+
+fn raw(bytes: &[u8], little_endian: bool) -> Option<u64> {
+    if bytes.len() != 4 && bytes.len() != 8 {
+        return None;
+    }
+    let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+    Some(if little_endian {
+        bytes.iter().rev().fold(0, fold)
+    } else {
+        bytes.iter().fold(0, fold)
+    })
+}
+
+fn decode_data_type(bytes: &[u8]) -> Option<(DataType, Form)> {
+    if bytes.is_empty() {
+        return Some((DataType::Empty, Form::Decimal));
+    }
+    if let Some(found) = text(bytes).and_then(data_type_from_text) {
+        return Some(found);
+    }
+    if let [byte] = bytes {
+        let form = Form::Raw {
+            bytes: 1,
+            little_endian: true,
+        };
+        return DataType::from_number(u64::from(*byte)).map(|kind| (kind, form));
+    }
+    [true, false].into_iter().find_map(|little_endian| {
+        let kind = DataType::from_number(raw(bytes, little_endian)?)?;
+        Some((
+            kind,
+            Form::Raw {
+                bytes: bytes.len() as u8,
+                little_endian,
+            },
+        ))
+    })
+}
+
+/// The written forms of a data type.
+pub(super) fn data_type_from_text(text: &str) -> Option<(DataType, Form)> {
+    (decimal(text).map(|n| (n, Form::Decimal)))
+        .or_else(|| hex(text).map(|n| (n, Form::Hex)))
+        .and_then(|(n, form)| DataType::from_number(n).map(|kind| (kind, form)))
+        .or_else(|| DataType::from_name(text).map(|kind| (kind, Form::Name)))
+}
+
+/// -1, or nothing, is no timeout.
+fn decode_timeout(bytes: &[u8]) -> Result<Option<Duration>, ()> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let micros = match text(bytes).and_then(|text| text.parse::<i64>().ok()) {
+        Some(micros) => micros,
+        None => match bytes.len() {
+            // Raw timeouts have no value by which their byte order could be told; ours is taken.
+            4 => raw(bytes, true)
+                .map(|value| i64::from(value as u32 as i32))
+                .ok_or(())?,
+            _ => raw(bytes, true).ok_or(())? as i64,
+        },
+    };
+    Ok(u64::try_from(micros).ok().map(Duration::from_micros))
+}
+
+fn encode_token(token: Token, form: Form) -> Bytes {
+    match form {
+        Form::Decimal => token.value().to_string().into(),
+        Form::Hex => format!("{:#010x}", token.value()).into(),
+        Form::Dotted => format!("{:X}.{:X}", token.group(), token.number()).into(),
+        Form::Name => token.to_string().into(),
+        Form::Raw { .. } => encode_raw(token.value(), form),
+    }
+}
+
+fn encode_data_type(kind: DataType, form: Form) -> Bytes {
+    match form {
+        Form::Decimal | Form::Dotted => kind.number().to_string().into(),
+        Form::Hex => format!("{:#x}", kind.number()).into(),
+        Form::Name => kind.name().into(),
+        Form::Raw { .. } => encode_raw(kind.number(), form),
+    }
+}
+
+fn encode_raw(value: u64, form: Form) -> Bytes {
+    let Form::Raw {
+        bytes,
+        little_endian,
+    } = form
+    else {
+        return Bytes::new();
+    };
+    let len = usize::from(bytes);
+    match little_endian {
+        true => Bytes::copy_from_slice(&value.to_le_bytes()[..len]),
+        false => Bytes::copy_from_slice(&value.to_be_bytes()[8 - len..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frames(parts: &[&[u8]]) -> Vec<Bytes> {
+        parts
+            .iter()
+            .map(|part| Bytes::copy_from_slice(part))
+            .collect()
+    }
+
+    #[test]
+    fn every_way_to_write_a_token_is_read_and_answered_in_kind() {
+        let written: [(&[u8], &[u8], &[u8]); 11] = [
+            (b"2097153", b"2", b"4027580417"),
+            (b"0x00200001", b"0x2", b"0xf0100001"),
+            (b"0x200001", b"2", b"0xf0100001"),
+            (b"2.1", b"2", b"1.1"),
+            (b"2.0001", b"PARAM", b"1.1"),
+            (b"TK_EVENT_MANAGER_SUBSCRIBE", b"PARAM", b"TK_SYS_ACK"),
+            (b"subscribe", b"param", b"TK_SYS_ACK"),
+            (&[1, 0, 0x20, 0], &[2, 0, 0, 0], &[1, 0, 0x10, 0xF0]),
+            (&[0, 0x20, 0, 1], &[0, 0, 0, 2], &[0xF0, 0x10, 0, 1]),
+            (
+                &[1, 0, 0x20, 0, 0, 0, 0, 0],
+                &[2],
+                &[1, 0, 0x10, 0xF0, 0, 0, 0, 0],
+            ),
+            (
+                &[0, 0, 0, 0, 0, 0x20, 0, 1],
+                b"2",
+                &[0, 0, 0, 0, 0xF0, 0x10, 0, 1],
+            ),
+        ];
+        for (token, data_type, answer) in written {
+            let (message, layout) = decode(&frames(&[token, data_type, b"a\0b\0c"])).unwrap();
+            assert!(message.token.is(Token::SUBSCRIBE), "{token:?}");
+            assert_eq!(message.data_type, DataType::Param, "{data_type:?}");
+            assert_eq!(message.fields(), [b"a", b"b", b"c"]);
+            let answered = encode(&Message::ack(DataType::Param, "x"), layout);
+            assert_eq!(answered[0], answer, "{token:?}");
+            assert_eq!(decode_data_type(&answered[1]).unwrap().0, DataType::Param);
+            assert_eq!(decode(&answered).unwrap().1, layout);
+        }
+    }
+
+    #[test]
+    fn the_data_type_may_be_missing_and_a_timeout_may_follow() {
+        let (message, _) = decode(&frames(&[b"2.4", b"sub-1"])).unwrap();
+        assert_eq!(
+            (message.fields(), message.timeout),
+            (vec![&b"sub-1"[..]], None)
+        );
+        for (written, expected) in [
+            (&b"1500000"[..], Some(Duration::from_millis(1500))),
+            (b"-1", None),
+            (b"", None),
+            (&[0xFF; 4], None),
+            (&[0xFF; 8], None),
+            (&[232, 3, 0, 0], Some(Duration::from_millis(1))),
+        ] {
+            let (message, _) = decode(&frames(&[b"2.3", b"2", b"x", written])).unwrap();
+            assert_eq!(message.timeout, expected, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_messages_are_named() {
+        for (parts, code) in [
+            (&[&b"nonsense"[..], b"2", b"x"][..], "malformed-token"),
+            (&[b"", b"2", b"x"], "malformed-token"),
+            (&[b"2.1", b"99", b"x"], "malformed-data-type"),
+            (&[b"2.1", b"2", b"x", b"soon"], "malformed-timeout"),
+            (&[b"1", b"2", b"3", b"4", b"5"], "malformed-message"),
+            (&[b"hello"], "malformed-message"),
+        ] {
+            assert_eq!(decode(&frames(parts)).unwrap_err().code, code, "{parts:?}");
+        }
+        let sentence = decode(&frames(&[&[0xFF; 500], b"2", b"x"]))
+            .unwrap_err()
+            .sentence;
+        assert!(
+            sentence.len() < 400 && sentence.is_ascii() || sentence.contains('…'),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn envelopes_are_told_from_empty_data() {
+        let sizes = |parts: &[&[u8]]| {
+            let frames = frames(parts);
+            let (envelope, message) = split_envelope(&frames);
+            (envelope.len(), message.len())
+        };
+        assert_eq!(sizes(&[b"2.1", b"2", b""]), (0, 3));
+        assert_eq!(sizes(&[b"", b"2.1", b"2", b""]), (1, 3));
+        assert_eq!(sizes(&[b"\x00peer", b"", b"2.1", b"2", b"x"]), (2, 3));
+        assert_eq!(sizes(&[b"2.1", b"2", b"x"]), (0, 3));
+        assert_eq!(sizes(&[]), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..12), 0..6)) {
+            let frames: Vec<Bytes> = parts.into_iter().map(Bytes::from).collect();
+            let (_, message) = split_envelope(&frames);
+            let _ = decode(message);
+        }
+
+        #[test]
+        fn a_message_is_read_back_in_each_layout(data in proptest::collection::vec(any::<u8>(), 0..40), form in 0usize..6) {
+            let form = [
+                Form::Decimal, Form::Hex, Form::Dotted, Form::Name,
+                Form::Raw { bytes: 4, little_endian: true }, Form::Raw { bytes: 8, little_endian: false },
+            ][form];
+            let layout = Layout::Frames { token: form, data_type: if form == Form::Dotted { Form::Decimal } else { form } };
+            let message = Message::new(Token::KEEP_ALIVE, DataType::Png, data);
+            prop_assert_eq!(decode(&encode(&message, layout)), Ok((message, layout)));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A message as one JSON object.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::codec::{Layout, Malformed, data_type_from_text, token_from_text};
+use super::data_type::DataType;
+use super::message::Message;
+use super::token::Token;
+
+/// Reads `{"token": …, "data": …}` from a single frame. `data` is a text (with NULs) or a list of
+/// fields; fields may be named instead. `timeout` is in microseconds, as in frames.
+pub(super) fn decode(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed>> {
+    let [frame] = frames else { return None };
+    let first = frame.iter().find(|byte| !byte.is_ascii_whitespace());
+    (first == Some(&b'{')).then(|| read(frame))
+}
+
+fn malformed(code: &'static str, sentence: impl Into<String>) -> Malformed {
+    Malformed {
+        code,
+        sentence: sentence.into(),
+        layout: Layout::Json,
+    }
+}
+
+fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
+    let mut named: Map<String, Value> = serde_json::from_slice(frame).map_err(|error| {
+        malformed(
+            "malformed-json",
+            format!("the message is no JSON object: {error}"),
+        )
+    })?;
+    let written = named.remove("token").unwrap_or_default();
+    let token = match &written {
+        Value::String(text) => token_from_text(text).map(|(token, _)| token),
+        Value::Number(number) => number.as_u64().map(Token::from_value),
+        _ => None,
+    };
+    let token = token.ok_or_else(|| {
+        malformed(
+            "malformed-token",
+            "\"token\" is missing or unknown; write \"subscribe\", \"2.1\" or a number",
+        )
+    })?;
+    let data_type = named
+        .remove("dataType")
+        .or_else(|| named.remove("data_type"));
+    let data_type = match &data_type {
+        None | Some(Value::Null) => Some(DataType::Param),
+        Some(Value::String(text)) => data_type_from_text(text).map(|(kind, _)| kind),
+        Some(other) => other.as_u64().and_then(DataType::from_number),
+    };
+    let data_type = data_type.ok_or_else(|| {
+        malformed(
+            "malformed-data-type",
+            "\"dataType\" is 0 to 12 or a name such as \"PARAM\"",
+        )
+    })?;
+    let data = data(named.remove("data"))?;
+    let timeout = match named.remove("timeout") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            let micros = value.as_i64().ok_or_else(|| {
+                malformed(
+                    "malformed-timeout",
+                    "\"timeout\" is in microseconds, -1 for none",
+                )
+            })?;
+            u64::try_from(micros).ok().map(Duration::from_micros)
+        }
+    };
+    Ok((
+        Message {
+            token,
+            data_type,
+            data,
+            timeout,
+            named: Some(named),
+        },
+        Layout::Json,
+    ))
+}
+
+fn data(value: Option<Value>) -> Result<Bytes, Malformed> {
+    let field = |value: Value| match value {
+        Value::String(text) => Ok(text),
+        Value::Null => Ok(String::new()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        // A payload that is itself JSON goes on as it was written, but for white space.
+        Value::Object(_) => Ok(value.to_string()),
+        Value::Array(_) => Err(malformed(
+            "malformed-data",
+            "a field of \"data\" can't be a list",
+        )),
+    };
+    match value {
+        None => Ok(Bytes::new()),
+        Some(Value::Array(fields)) => {
+            let fields: Vec<String> = fields.into_iter().map(field).collect::<Result<_, _>>()?;
+            Ok(fields.join("\0").into())
+        }
+        Some(value) => field(value).map(Bytes::from),
+    }
+}
+
+/// Writes an answer. Fields become a list, text that is JSON becomes JSON, a NAK's code and sentence
+/// stand by themselves too; what is no text is written as an array of numbers.
+pub(super) fn encode(message: &Message) -> Bytes {
+    let text = std::str::from_utf8(&message.data);
+    let data = match (message.data_type, text) {
+        (_, Err(_)) => json!(message.data.to_vec()),
+        (DataType::Param, Ok(text)) => json!(text.split('\0').collect::<Vec<_>>()),
+        (_, Ok(text)) if text.starts_with(['{', '[']) => {
+            serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+        }
+        (_, Ok(text)) => json!(text),
+    };
+    let token = message.token.to_string();
+    let mut object = json!({"token": token, "dataType": message.data_type.name(), "data": data});
+    if message.token.is(Token::NAK)
+        && let Some((code, sentence)) = text.ok().and_then(|text| text.split_once(": "))
+    {
+        object["code"] = json!(code);
+        object["error"] = json!(sentence);
+    }
+    object.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messagebus::{decode, encode};
+
+    fn read(text: &str) -> Result<(Message, Layout), Malformed> {
+        decode(&[Bytes::copy_from_slice(text.as_bytes())])
+    }
+
+    #[test]
+    fn objects_are_read() {
+        let (message, layout) = read(
+            r#" {"token": "TK_EVENT_MANAGER_SUBSCRIBE", "data": ["sub-1", "Billing", "Order"]}"#,
+        )
+        .unwrap();
+        assert_eq!(message.fields(), [&b"sub-1"[..], b"Billing", b"Order"]);
+        assert_eq!((message.token, layout), (Token::SUBSCRIBE, Layout::Json));
+        let (message, _) =
+            read(r#"{"token": 2097156, "data": "sub-1\u0000", "timeout": 5000}"#).unwrap();
+        assert_eq!(message.fields(), [&b"sub-1"[..]]);
+        assert_eq!(message.timeout, Some(Duration::from_millis(5)));
+        let (message, _) =
+            read(r#"{"token": "2.1", "service": "Billing", "subjects": ["a"]}"#).unwrap();
+        assert_eq!(message.named.unwrap()["service"], "Billing");
+    }
+
+    #[test]
+    fn answers_are_objects() {
+        let answer = |message: &Message| -> Value {
+            serde_json::from_slice(&encode(message, Layout::Json)[0]).unwrap()
+        };
+        let ack = answer(&Message::param(Token::ACK, ["a", "b"]));
+        assert_eq!(
+            ack,
+            json!({"token": "TK_SYS_ACK", "dataType": "PARAM", "data": ["a", "b"]})
+        );
+        let nak = answer(&Message::nak("unknown-subscription", "no subscription"));
+        assert_eq!(
+            (&nak["code"], &nak["error"]),
+            (&json!("unknown-subscription"), &json!("no subscription"))
+        );
+        let status = answer(&Message::ack(DataType::String, r#"{"x":1}"#));
+        assert_eq!(status["data"]["x"], 1);
+    }
+
+    #[test]
+    fn wrong_objects_are_named() {
+        for (text, code) in [
+            ("{", "malformed-json"),
+            ("{}", "malformed-token"),
+            (r#"{"token": "nonsense"}"#, "malformed-token"),
+            (r#"{"token": "2.1", "dataType": 77}"#, "malformed-data-type"),
+            (r#"{"token": "2.1", "data": [["x"]]}"#, "malformed-data"),
+            (
+                r#"{"token": "2.1", "timeout": "soon"}"#,
+                "malformed-timeout",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!((error.code, error.layout), (code, Layout::Json), "{text}");
+        }
+    }
+}

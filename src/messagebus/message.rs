@@ -1,0 +1,60 @@
+//! One message, however it was written.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::data_type::DataType;
+use super::token::Token;
+
+/// A MessageBus message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// What it asks for, or answers.
+    pub token: Token,
+    /// How `data` is to be read.
+    pub data_type: DataType,
+    /// What it says.
+    pub data: Bytes,
+    /// How long its sender waits; `None` leaves that to the receiver.
+    pub timeout: Option<Duration>,
+    /// The named fields of the JSON form.
+    pub named: Option<Map<String, Value>>,
+}
+
+impl Message {
+    /// A message without a timeout.
+    pub fn new(token: Token, data_type: DataType, data: impl Into<Bytes>) -> Self {
+        Self {
+            token,
+            data_type,
+            data: data.into(),
+            timeout: None,
+            named: None,
+        }
+    }
+
+    /// A message of fields.
+    pub fn param<'a>(token: Token, fields: impl IntoIterator<Item = &'a str>) -> Self {
+        let fields: Vec<&str> = fields.into_iter().collect();
+        Self::new(token, DataType::Param, fields.join("\0"))
+    }
+
+    /// The answer yes.
+    pub fn ack(data_type: DataType, data: impl Into<Bytes>) -> Self {
+        Self::new(Token::ACK, data_type, data)
+    }
+
+    /// The answer no: a code for programs, a sentence for people.
+    pub fn nak(code: &str, sentence: impl Display) -> Self {
+        Self::new(Token::NAK, DataType::String, format!("{code}: {sentence}"))
+    }
+
+    /// The data's fields: what stands between its NULs. One NUL at the end is tolerated.
+    pub fn fields(&self) -> Vec<&[u8]> {
+        let data = self.data.strip_suffix(b"\0").unwrap_or(&self.data);
+        data.split(|byte| *byte == 0).collect()
+    }
+}

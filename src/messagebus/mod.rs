@@ -1,0 +1,15 @@
+//! MessageBus messages: what requests, answers and sync events are made of.
+//!
+//! A message is a token (what is asked), a data type and data. How those are written varies from
+//! client to client; [`codec`] reads each way and answers in kind.
+
+mod codec;
+mod data_type;
+mod json;
+mod message;
+mod token;
+
+pub use codec::{Layout, Malformed, decode, encode, split_envelope};
+pub use data_type::DataType;
+pub use message::Message;
+pub use token::Token;
