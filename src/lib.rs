@@ -20,12 +20,12 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod broker;
+pub mod locator;
 pub mod messagebus;
 pub mod model;
 pub mod zmtp;
-// pub mod locator;
 // pub mod requests;
-// pub mod config;
+pub mod config;
 // pub mod reactor;
 // pub mod outbound;
 // pub mod telemetry;

@@ -309,6 +309,8 @@ fn decode_timeout(bytes: &[u8]) -> Result<Option<Duration>, ()> {
     }
     let micros = match text(bytes).and_then(|text| text.parse::<i64>().ok()) {
         Some(micros) => micros,
+        // What looks like text isn't meant as raw bytes: it would be a timeout of minutes or ages.
+        None if bytes.iter().all(u8::is_ascii_graphic) => return Err(()),
         None => match bytes.len() {
             // Raw timeouts have no value by which their byte order could be told; ours is taken.
             4 => raw(bytes, true)

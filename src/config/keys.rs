@@ -1,0 +1,183 @@
+//! The table of keys.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Config, GuardTimeoutAction, values};
+use crate::model::Endpoint;
+
+/// One key of the configuration.
+pub struct Key {
+    /// Its name in `config.json`; a dot leads into an object.
+    pub name: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// What it means, for `check` and the documentation.
+    pub about: &'static str,
+    /// Reads a value; an error says what is allowed.
+    pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+    /// The value in force.
+    pub show: fn(&Config) -> Value,
+}
+
+const fn key(
+    name: &'static str,
+    env: &'static str,
+    about: &'static str,
+    set: fn(&mut Config, &Value) -> Result<(), String>,
+    show: fn(&Config) -> Value,
+) -> Key {
+    Key {
+        name,
+        env,
+        about,
+        set,
+        show,
+    }
+}
+
+fn shown(endpoints: &[Endpoint]) -> Value {
+    match endpoints {
+        [one] => json!(one.to_string()),
+        all => json!(all.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    }
+}
+
+fn secs(duration: Duration) -> Value {
+    let seconds = duration.as_secs_f64();
+    if seconds.fract() == 0.0 {
+        json!(duration.as_secs())
+    } else {
+        json!(seconds)
+    }
+}
+
+/// A day: the longest of all times.
+const DAY: f64 = 86_400.0;
+/// The longest heartbeat: its time to live goes over the wire in 16 bits of deciseconds.
+const HEARTBEAT_MAX: f64 = 1_000.0;
+/// The largest of all sizes.
+const SIZE_MAX: usize = 1 << 40;
+
+/// A value of this type is read into this place.
+macro_rules! set {
+    ($($place:ident).+ = $read:expr) => {
+        |config, value| {
+            config.$($place).+ = $read(value)?;
+            Ok(())
+        }
+    };
+}
+
+macro_rules! size {
+    ($($place:ident).+, $min:expr) => {
+        set!($($place).+ = |value| values::number(value, $min..=SIZE_MAX))
+    };
+}
+
+macro_rules! time {
+    ($($place:ident).+, $min:expr, $max:expr) => {
+        set!($($place).+ = |value| values::seconds(value, $min..=$max))
+    };
+}
+
+fn set_ports(config: &mut Config, min: Option<u16>, max: Option<u16>) {
+    let min = min.unwrap_or(*config.streamer_ports.start());
+    let max = max.unwrap_or(*config.streamer_ports.end());
+    config.streamer_ports = min..=max;
+}
+
+/// All keys. The documentation lists them in this order.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("pubAddress", "EVENT_MANAGER_PUB_ADDRESS", "publishers connect here; one address or a list",
+        set!(pub_addresses = values::some_endpoints), |c| shown(&c.pub_addresses)),
+    key("subAddress", "EVENT_MANAGER_SUB_ADDRESS", "subscribers connect here; one address or a list",
+        set!(sub_addresses = values::some_endpoints), |c| shown(&c.sub_addresses)),
+    key("requestAddress", "EVENT_MANAGER_REQUEST_ADDRESS", "requests come in here; one address or a list",
+        set!(request_addresses = values::some_endpoints), |c| shown(&c.request_addresses)),
+    key("connectPublishers", "EVENT_MANAGER_CONNECT_PUBLISHERS", "publishers that bind: the daemon connects to them",
+        set!(connect_publishers = values::endpoints), |c| json!(c.connect_publishers.iter().map(ToString::to_string).collect::<Vec<_>>())),
+    key("pullAddress", "EVENT_MANAGER_PULL_ADDRESS", "services' sockets bind here, on ports of the range",
+        set!(pull_address = values::endpoint_without_port), |c| json!(c.pull_address.to_string().trim_end_matches(":0"))),
+    key("minStreamerPort", "EVENT_MANAGER_MIN_STREAMER_PORT", "first port for services; 0 (with maxStreamerPort 0) lets the system choose each",
+        |c, v| { set_ports(c, Some(values::number(v, 0..=65535)?), None); Ok(()) }, |c| json!(c.streamer_ports.start())),
+    key("maxStreamerPort", "EVENT_MANAGER_MAX_STREAMER_PORT", "last port for services; ports in use are skipped",
+        |c, v| { set_ports(c, None, Some(values::number(v, 0..=65535)?)); Ok(()) }, |c| json!(c.streamer_ports.end())),
+    key("publicHostname", "PUBLIC_HOSTNAME", "host in the addresses that clients are given",
+        set!(public_hostname = values::hostname), |c| json!(c.public_hostname)),
+    key("locatorAddress", "SERVICE_LOCATOR_ADDRESS", "where the ServiceLocator is",
+        set!(locator.address = values::endpoint), |c| json!(c.locator.address.to_string())),
+    key("embeddedLocator", "EVENT_MANAGER_EMBEDDED_LOCATOR", "run a ServiceLocator in the daemon, at locatorAddress; if that is taken, the one that runs there is used",
+        set!(locator.embedded = values::boolean), |c| json!(c.locator.embedded)),
+    key("locatorRegister", "EVENT_MANAGER_LOCATOR_REGISTER", "register with the ServiceLocator",
+        set!(locator.register = values::boolean), |c| json!(c.locator.register)),
+    key("locatorServiceName", "EVENT_MANAGER_LOCATOR_SERVICE_NAME", "the daemon's name at the ServiceLocator",
+        set!(locator.service_name = values::service), |c| json!(c.locator.service_name.as_str())),
+    key("locatorTtl", "EVENT_MANAGER_LOCATOR_TTL", "seconds that a registration lives; it is refreshed at a third of that",
+        time!(locator.ttl, 0.1, DAY), |c| secs(c.locator.ttl)),
+    key("locatorTokens.register", "EVENT_MANAGER_LOCATOR_TOKENS__REGISTER", "token number of the locator's REGISTER",
+        set!(locator.tokens.register = values::token), |c| json!(format!("{:#010x}", c.locator.tokens.register.value()))),
+    key("locatorTokens.locate", "EVENT_MANAGER_LOCATOR_TOKENS__LOCATE", "token number of the locator's LOCATE",
+        set!(locator.tokens.locate = values::token), |c| json!(format!("{:#010x}", c.locator.tokens.locate.value()))),
+    key("locatorTokens.unregister", "EVENT_MANAGER_LOCATOR_TOKENS__UNREGISTER", "token number of the locator's UNREGISTER",
+        set!(locator.tokens.unregister = values::token), |c| json!(format!("{:#010x}", c.locator.tokens.unregister.value()))),
+    key("locatorTokens.list", "EVENT_MANAGER_LOCATOR_TOKENS__LIST", "token number of the locator's LIST",
+        set!(locator.tokens.list = values::token), |c| json!(format!("{:#010x}", c.locator.tokens.list.value()))),
+    key("startupGuard", "STARTUP_GUARD", "before binding, wait until a predecessor that the locator knows is gone",
+        set!(startup_guard.enabled = values::boolean), |c| json!(c.startup_guard.enabled)),
+    key("startupGuardTimeout", "EVENT_MANAGER_STARTUP_GUARD_TIMEOUT", "seconds that the guard waits at most",
+        time!(startup_guard.timeout, 0.0, DAY), |c| secs(c.startup_guard.timeout)),
+    key("startupGuardInterval", "EVENT_MANAGER_STARTUP_GUARD_INTERVAL", "seconds between two looks of the guard",
+        time!(startup_guard.interval, 0.01, DAY), |c| secs(c.startup_guard.interval)),
+    key("startupGuardTimeoutAction", "EVENT_MANAGER_STARTUP_GUARD_TIMEOUT_ACTION", "when the guard's time is up: exit (code 75) or proceed",
+        set!(startup_guard.on_timeout = values::guard_action),
+        |c| json!(if c.startup_guard.on_timeout == GuardTimeoutAction::Exit { "exit" } else { "proceed" })),
+    key("diagnosticMonitor", "DIAGNOSTIC_MONITOR", "write a diagnostic record to the log at each diagnosticInterval",
+        |c, v| { c.diagnostic_interval = values::boolean(v)?.then(|| c.diagnostic_interval.unwrap_or(DIAGNOSTIC_INTERVAL)); Ok(()) },
+        |c| json!(c.diagnostic_interval.is_some())),
+    key("diagnosticInterval", "DIAGNOSTIC_INTERVAL", "seconds between diagnostic records",
+        |c, v| { let interval = values::seconds(v, 0.1..=30.0 * DAY)?; c.diagnostic_interval = c.diagnostic_interval.map(|_| interval); Ok(()) },
+        |c| secs(c.diagnostic_interval.unwrap_or(DIAGNOSTIC_INTERVAL))),
+    key("subscriptionTtl", "EVENT_MANAGER_SUBSCRIPTION_TTL", "seconds that a subscription lives without a keep-alive",
+        time!(subscription_ttl, 0.1, 30.0 * DAY), |c| secs(c.subscription_ttl)),
+    key("drainTimeout", "EVENT_MANAGER_DRAIN_TIMEOUT", "seconds that stopping may take",
+        time!(drain_timeout, 0.0, DAY), |c| secs(c.drain_timeout)),
+    key("publishTimeout", "EVENT_MANAGER_PUBLISH_TIMEOUT", "seconds that a sync event waits for answers, unless it says otherwise",
+        time!(publish_timeout, 0.01, DAY), |c| secs(c.publish_timeout)),
+    key("heartbeatInterval", "EVENT_MANAGER_HEARTBEAT_INTERVAL", "seconds of silence after which a peer gets a PING, at three of which it is dead; 0 turns it off",
+        time!(heartbeat_interval, 0.0, HEARTBEAT_MAX), |c| secs(c.heartbeat_interval)),
+    key("handshakeTimeout", "EVENT_MANAGER_HANDSHAKE_TIMEOUT", "seconds that a connection may take for its handshake",
+        time!(handshake_timeout, 0.05, 600.0), |c| secs(c.handshake_timeout)),
+    key("limits.maxMessageBytes", "EVENT_MANAGER_LIMITS__MAX_MESSAGE_BYTES", "largest message, all frames together",
+        size!(limits.message_bytes_max, 1024), |c| json!(c.limits.message_bytes_max)),
+    key("limits.maxMessageParts", "EVENT_MANAGER_LIMITS__MAX_MESSAGE_PARTS", "most frames of a message",
+        size!(limits.message_parts_max, 4), |c| json!(c.limits.message_parts_max)),
+    key("limits.maxSubjectBytes", "EVENT_MANAGER_LIMITS__MAX_SUBJECT_BYTES", "longest subject of a subscription",
+        size!(limits.subject_bytes_max, 16), |c| json!(c.limits.subject_bytes_max)),
+    key("limits.maxHandshakeBytes", "EVENT_MANAGER_LIMITS__MAX_HANDSHAKE_BYTES", "most bytes of a command in a handshake",
+        size!(limits.handshake_bytes_max, 512), |c| json!(c.limits.handshake_bytes_max)),
+    key("limits.maxSubscriptionsPerPeer", "EVENT_MANAGER_LIMITS__MAX_SUBSCRIPTIONS_PER_PEER", "most prefixes of a subscriber, and subjects of a service",
+        size!(limits.subscriptions_per_peer_max, 1), |c| json!(c.limits.subscriptions_per_peer_max)),
+    key("budgets.subscriberOutboxBytes", "EVENT_MANAGER_BUDGETS__SUBSCRIBER_OUTBOX_BYTES", "what may wait for one subscriber; then its oldest events are dropped",
+        size!(budgets.subscriber_outbox_bytes, 1024), |c| json!(c.budgets.subscriber_outbox_bytes)),
+    key("budgets.workerOutboxBytes", "EVENT_MANAGER_BUDGETS__WORKER_OUTBOX_BYTES", "what may wait for one worker; then it is passed over",
+        size!(budgets.worker_outbox_bytes, 1024), |c| json!(c.budgets.worker_outbox_bytes)),
+    key("budgets.requestOutboxBytes", "EVENT_MANAGER_BUDGETS__REQUEST_OUTBOX_BYTES", "what may wait for one client of the request socket; then no more is read from it",
+        size!(budgets.request_outbox_bytes, 1024), |c| json!(c.budgets.request_outbox_bytes)),
+    key("budgets.serviceQueueBytes", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_BYTES", "what may wait for one service's workers; then its oldest events are dropped",
+        size!(budgets.service_queue_bytes, 1024), |c| json!(c.budgets.service_queue_bytes)),
+    key("budgets.serviceQueueEvents", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_EVENTS", "the same, in events",
+        size!(budgets.service_queue_events, 1), |c| json!(c.budgets.service_queue_events)),
+    key("maxConnections", "EVENT_MANAGER_MAX_CONNECTIONS", "most connections; 0 derives it from the limit on file descriptors",
+        size!(connections_max, 0), |c| json!(c.connections_max)),
+    key("maxPendingCalls", "EVENT_MANAGER_MAX_PENDING_CALLS", "most sync events that wait for answers",
+        size!(pending_calls_max, 1), |c| json!(c.pending_calls_max)),
+    key("maxSubscriptions", "EVENT_MANAGER_MAX_SUBSCRIPTIONS", "most subscriptions of services",
+        size!(subscriptions_max, 1), |c| json!(c.subscriptions_max)),
+    key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
+        |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)),
+];
+
+const DIAGNOSTIC_INTERVAL: Duration = Duration::from_secs(1800);

@@ -1,0 +1,173 @@
+//! Defaults ← `config.json` ← environment ← flags, parsed once into valid types.
+//!
+//! Every key is one row of [`keys::KEYS`]: what it is called in each source, how it is read, how it
+//! is shown. Whatever is wrong is reported at once, each with its origin.
+
+mod keys;
+mod load;
+mod positions;
+mod values;
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key};
+pub use load::{ConfigErrors, Loaded, Origin, Sources, parse};
+
+use crate::locator::LocatorTokens;
+use crate::model::{Endpoint, Limits, ServiceName};
+
+/// The configuration of a daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where publishers connect.
+    pub pub_addresses: Vec<Endpoint>,
+    /// Where subscribers connect.
+    pub sub_addresses: Vec<Endpoint>,
+    /// Where requests come in.
+    pub request_addresses: Vec<Endpoint>,
+    /// Publishers that bind: we dial them.
+    pub connect_publishers: Vec<Endpoint>,
+    /// Where services' ROUTERs are bound, without the port.
+    pub pull_address: Endpoint,
+    /// Their ports; `0..=0` lets the system choose each.
+    pub streamer_ports: RangeInclusive<u16>,
+    /// The host in the addresses that clients are given.
+    pub public_hostname: String,
+    /// The ServiceLocator.
+    pub locator: LocatorConfig,
+    /// The wait for a predecessor's end.
+    pub startup_guard: GuardConfig,
+    /// The periodic record in the log, if it is wanted: its interval.
+    pub diagnostic_interval: Option<Duration>,
+    /// How long a subscription lives without a keep-alive.
+    pub subscription_ttl: Duration,
+    /// How long stopping may take.
+    pub drain_timeout: Duration,
+    /// How long a sync event without a timeout of its own waits for its answers.
+    pub publish_timeout: Duration,
+    /// Silence after which a peer is asked for a sign of life; zero turns that off.
+    pub heartbeat_interval: Duration,
+    /// How long a connection may take to say who it is.
+    pub handshake_timeout: Duration,
+    /// What one connection may send.
+    pub limits: Limits,
+    /// What may wait.
+    pub budgets: Budgets,
+    /// The most connections; 0 derives it from the limit on file descriptors.
+    pub connections_max: usize,
+    /// The most sync events that wait for answers.
+    pub pending_calls_max: usize,
+    /// The most subscriptions of services.
+    pub subscriptions_max: usize,
+    /// The log configuration's file.
+    pub log_path: Option<PathBuf>,
+}
+
+/// How the ServiceLocator is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocatorConfig {
+    /// Where it is.
+    pub address: Endpoint,
+    /// Run one in this process, at that address.
+    pub embedded: bool,
+    /// Register with it.
+    pub register: bool,
+    /// Our name there.
+    pub service_name: ServiceName,
+    /// How long a registration lives; it is refreshed at a third of that.
+    pub ttl: Duration,
+    /// The numbers of its tokens.
+    pub tokens: LocatorTokens,
+}
+
+/// How the startup guard behaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardConfig {
+    /// Whether to wait at all.
+    pub enabled: bool,
+    /// How long.
+    pub timeout: Duration,
+    /// Between two looks.
+    pub interval: Duration,
+    /// What then.
+    pub on_timeout: GuardTimeoutAction,
+}
+
+/// What happens when the predecessor isn't known to be gone in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuardTimeoutAction {
+    /// Exit with code 75: two daemons would split the services between them.
+    Exit,
+    /// Start all the same.
+    Proceed,
+}
+
+/// Bounds of what waits, in bytes unless it says events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budgets {
+    /// For each subscriber. When full, its oldest events make room.
+    pub subscriber_outbox_bytes: usize,
+    /// For each worker. When full, others get the events.
+    pub worker_outbox_bytes: usize,
+    /// For each client of the request socket. When full, no more is read from it.
+    pub request_outbox_bytes: usize,
+    /// For each service, the events that no worker could take. When full, the oldest make room.
+    pub service_queue_bytes: usize,
+    /// The same in events.
+    pub service_queue_events: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let all = |port| vec![Endpoint::tcp("*", port)];
+        Self {
+            pub_addresses: all(5000),
+            sub_addresses: all(5001),
+            request_addresses: all(5101),
+            connect_publishers: Vec::new(),
+            pull_address: Endpoint::tcp("*", 0),
+            streamer_ports: 5001..=5100,
+            public_hostname: "localhost".into(),
+            locator: LocatorConfig::default(),
+            startup_guard: GuardConfig {
+                enabled: false,
+                timeout: Duration::from_secs(60),
+                interval: Duration::from_secs(2),
+                on_timeout: GuardTimeoutAction::Exit,
+            },
+            diagnostic_interval: None,
+            subscription_ttl: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(5),
+            publish_timeout: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(5),
+            limits: Limits::default(),
+            budgets: Budgets {
+                subscriber_outbox_bytes: 16 << 20,
+                worker_outbox_bytes: 1 << 20,
+                request_outbox_bytes: 4 << 20,
+                service_queue_bytes: 64 << 20,
+                service_queue_events: 1_000_000,
+            },
+            connections_max: 0,
+            pending_calls_max: 10_000,
+            subscriptions_max: 100_000,
+            log_path: None,
+        }
+    }
+}
+
+impl Default for LocatorConfig {
+    fn default() -> Self {
+        Self {
+            address: Endpoint::tcp("localhost", 6000),
+            embedded: false,
+            register: true,
+            service_name: values::service_name("EventManager"),
+            ttl: Duration::from_secs(30),
+            tokens: LocatorTokens::default(),
+        }
+    }
+}
