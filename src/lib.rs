@@ -20,12 +20,12 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod broker;
+pub mod config;
 pub mod locator;
 pub mod messagebus;
 pub mod model;
+pub mod requests;
 pub mod zmtp;
-// pub mod requests;
-pub mod config;
 // pub mod reactor;
 // pub mod outbound;
 // pub mod telemetry;

@@ -377,6 +377,11 @@ impl Broker {
         })
     }
 
+    /// Whether there is such a subscription.
+    pub fn is_subscribed(&self, id: &SubscriptionId) -> bool {
+        self.subscriptions.contains_key(id)
+    }
+
     /// How many subscriptions there are.
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()

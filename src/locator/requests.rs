@@ -89,7 +89,7 @@ fn register(
 ) -> Result<Message, Message> {
     let fields = request.fields();
     let (name, address) = (name(&fields)?, address(&fields)?);
-    let ttl = match fields.get(2) {
+    let ttl = match fields.get(2).filter(|field| !field.is_empty()) {
         None => TTL_DEFAULT,
         Some(written) => {
             let ms = std::str::from_utf8(written)

@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((message.token, layout), (Token::SUBSCRIBE, Layout::Json));
         let (message, _) =
             read(r#"{"token": 2097156, "data": "sub-1\u0000", "timeout": 5000}"#).unwrap();
-        assert_eq!(message.fields(), [&b"sub-1"[..]]);
+        assert_eq!(message.fields(), [&b"sub-1"[..], b""]);
         assert_eq!(message.timeout, Some(Duration::from_millis(5)));
         let (message, _) =
             read(r#"{"token": "2.1", "service": "Billing", "subjects": ["a"]}"#).unwrap();

@@ -52,9 +52,9 @@ impl Message {
         Self::new(Token::NAK, DataType::String, format!("{code}: {sentence}"))
     }
 
-    /// The data's fields: what stands between its NULs. One NUL at the end is tolerated.
+    /// The data's fields: what stands between its NULs. Data that ends with a NUL has an empty last
+    /// field, which may be one or only the end of the one before; its reader knows.
     pub fn fields(&self) -> Vec<&[u8]> {
-        let data = self.data.strip_suffix(b"\0").unwrap_or(&self.data);
-        data.split(|byte| *byte == 0).collect()
+        self.data.split(|byte| *byte == 0).collect()
     }
 }

@@ -1,0 +1,121 @@
+//! Fields of requests, by position or by name.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Nak;
+use crate::messagebus::Message;
+use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
+
+/// What the fields of SUBSCRIBE and its kin say, unchecked.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) id: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) subjects: Vec<String>,
+}
+
+fn utf8(field: &[u8], what: &str) -> Result<String, Nak> {
+    let text = std::str::from_utf8(field);
+    text.map(str::to_owned)
+        .map_err(|_| Nak::new("invalid-utf8", format!("the {what} is not UTF-8")))
+}
+
+impl Fields {
+    /// `sub_id\0[service_name\0]subject…`, or the fields of a JSON object: `id`, `service`,
+    /// `subjects`.
+    pub(super) fn read(request: &Message, has_service: bool) -> Result<Self, Nak> {
+        if let Some(named) = request.named.as_ref().filter(|named| !named.is_empty()) {
+            return Self::named(named);
+        }
+        let fields = request.fields();
+        let mut fields = fields.into_iter();
+        let id = fields
+            .next()
+            .map(|field| utf8(field, "subscription's id"))
+            .transpose()?;
+        let service = match has_service {
+            true => fields
+                .next()
+                .map(|field| utf8(field, "service's name"))
+                .transpose()?,
+            false => None,
+        };
+        let subjects = fields
+            .map(|field| utf8(field, "subject"))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            id,
+            service,
+            subjects,
+        })
+    }
+
+    fn named(named: &serde_json::Map<String, Value>) -> Result<Self, Nak> {
+        let mut fields = Self::default();
+        for (name, value) in named {
+            let wrong = |wanted| Nak::new("invalid-field", format!("{name:?}: {wanted} is wanted"));
+            let text = || {
+                value
+                    .as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| wrong("a text"))
+            };
+            match name.as_str() {
+                "id" | "subscriptionId" | "sub_id" => fields.id = Some(text()?),
+                "service" | "service_name" => fields.service = Some(text()?),
+                "subject" => fields.subjects.push(text()?),
+                "subjects" => {
+                    let list = value.as_array().ok_or_else(|| wrong("a list of texts"))?;
+                    for subject in list {
+                        let subject = subject.as_str().ok_or_else(|| wrong("a list of texts"))?;
+                        fields.subjects.push(subject.to_owned());
+                    }
+                }
+                _ => {
+                    let sentence = format!(
+                        "{name:?} is no field of this request; id, service and subjects are"
+                    );
+                    return Err(Nak::new("unknown-field", sentence));
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    /// The id, which has to be there.
+    pub(super) fn id(&self) -> Result<SubscriptionId, Nak> {
+        match self.id.as_deref() {
+            None | Some("") => Err(Nak::new(
+                "missing-field",
+                "field 1 is the subscription's id",
+            )),
+            Some(id) => checked_id(id),
+        }
+    }
+
+    pub(super) fn service(&self) -> Result<ServiceName, Nak> {
+        match self.service.as_deref() {
+            None | Some("") => Err(Nak::new("missing-field", "field 2 is the service's name")),
+            Some(name) => ServiceName::new(name)
+                .map_err(|error| Nak::new("invalid-name", format!("the service's name {error}"))),
+        }
+    }
+
+    /// One empty subject is everything; none at all is for the caller to judge.
+    pub(super) fn patterns(&self, limits: &Limits) -> Result<BTreeSet<SubjectPattern>, Nak> {
+        let parse = |subject: &String| {
+            SubjectPattern::parse(subject, limits.subject_bytes_max).map_err(|error| {
+                let shown: String = subject.chars().take(40).collect();
+                Nak::new("invalid-subject", format!("the subject {shown:?} {error}"))
+            })
+        };
+        self.subjects.iter().map(parse).collect()
+    }
+}
+
+pub(super) fn checked_id(id: &str) -> Result<SubscriptionId, Nak> {
+    SubscriptionId::new(id)
+        .map_err(|error| Nak::new("invalid-name", format!("the subscription's id {error}")))
+}

@@ -1,0 +1,103 @@
+//! The requests that the event manager answers: one file each, which decodes, applies, encodes.
+//! A new one is its file and its row in [`REQUESTS`].
+
+mod fields;
+mod keep_alive;
+mod publish;
+mod subscribe;
+mod unsubscribe;
+
+use std::time::{Duration, Instant};
+
+use crate::broker::{Broker, EndedService, Streamers};
+use crate::messagebus::{Message, Token};
+use crate::model::{Limits, ServiceName};
+
+pub use publish::SyncEvent;
+
+/// What a request is applied to.
+pub struct Context<'a> {
+    /// The decisions.
+    pub broker: &'a mut Broker,
+    /// Binds services' sockets.
+    pub streamers: &'a mut dyn Streamers,
+    /// Services that ended: the caller closes their sockets.
+    pub ended: &'a mut Vec<EndedService>,
+    /// The time.
+    pub now: Instant,
+    /// What is fixed while the daemon runs.
+    pub settings: &'a Settings,
+}
+
+/// What requests need to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients publish.
+    pub pub_address: String,
+    /// Where a service receives, but for the port: `tcp://host:`.
+    pub pull_address_prefix: String,
+    /// Bounds of what clients name.
+    pub limits: Limits,
+    /// How long a sync event without a timeout of its own waits.
+    pub publish_timeout: Duration,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The answer.
+    Reply(Message),
+    /// Services are to be called; the answer comes when they have answered.
+    Call(SyncEvent),
+    /// The answer is the daemon's state, which the caller knows.
+    Status,
+}
+
+/// A refusal, which leaves everything as it was.
+#[derive(Debug)]
+pub struct Nak {
+    code: &'static str,
+    sentence: String,
+}
+
+impl Nak {
+    fn new(code: &'static str, sentence: impl std::fmt::Display) -> Self {
+        Self {
+            code,
+            sentence: sentence.to_string(),
+        }
+    }
+}
+
+impl From<Nak> for Message {
+    fn from(nak: Nak) -> Self {
+        Self::nak(nak.code, nak.sentence)
+    }
+}
+
+type Handle = fn(&Message, &mut Context<'_>) -> Result<Outcome, Nak>;
+
+/// Every request, by its token.
+const REQUESTS: &[(Token, Handle)] = &[
+    (Token::SUBSCRIBE, subscribe::handle),
+    (Token::UNSUBSCRIBE, unsubscribe::handle),
+    (Token::KEEP_ALIVE, keep_alive::handle),
+    (Token::PUBLISH, publish::handle),
+    (Token::STATUS, |_, _| Ok(Outcome::Status)),
+];
+
+/// Answers a request. Every one gets an answer, if only later.
+pub fn handle(request: &Message, context: &mut Context<'_>) -> Outcome {
+    let row = REQUESTS.iter().find(|(token, _)| token.is(request.token));
+    let Some((_, handle)) = row else {
+        let sentence = format!("{} is no request to the event manager", request.token);
+        return Outcome::Reply(Message::nak("unknown-token", sentence));
+    };
+    handle(request, context).unwrap_or_else(|nak| Outcome::Reply(nak.into()))
+}
+
+/// The services that a sync event goes to.
+pub type Targets = Vec<ServiceName>;
+
+#[cfg(test)]
+mod tests;

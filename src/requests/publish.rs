@@ -1,0 +1,84 @@
+//! PUBLISH, a sync event: `data\0subject\0type\0sync\0source_id`, forwarded as it is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::{Context, Nak, Outcome, Targets};
+use crate::messagebus::{DataType, Message, Token};
+
+/// Services to be called at the same time.
+#[derive(Debug)]
+pub struct SyncEvent {
+    /// What it is about.
+    pub subject: String,
+    /// What each service is sent.
+    pub message: Message,
+    /// Whom to call.
+    pub services: Targets,
+    /// How long to wait for all.
+    pub timeout: Duration,
+}
+
+pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
+    let data = match request.named.as_ref().filter(|named| !named.is_empty()) {
+        Some(named) => named_payload(named)?,
+        None => request.data.clone(),
+    };
+    let subject = data.split(|byte| *byte == 0).nth(1).ok_or_else(|| {
+        Nak::new(
+            "missing-field",
+            "field 2 is the subject: data, subject, type, sync, source_id",
+        )
+    })?;
+    let subject_max = context.settings.limits.subject_bytes_max;
+    if subject.len() > subject_max {
+        let sentence = format!(
+            "the subject has {} bytes; the limit is {subject_max}",
+            subject.len()
+        );
+        return Err(Nak::new("invalid-subject", sentence));
+    }
+    let subject = std::str::from_utf8(subject)
+        .map_err(|_| Nak::new("invalid-utf8", "the subject is not UTF-8"))?
+        .to_owned();
+    let services = context.broker.services_for(subject.as_bytes());
+    let message = Message::new(Token::EVENT, DataType::Param, data);
+    let timeout = request.timeout.unwrap_or(context.settings.publish_timeout);
+    Ok(Outcome::Call(SyncEvent {
+        subject,
+        message,
+        services,
+        timeout,
+    }))
+}
+
+/// The payload from named fields: `data`'s place is the empty `payload` of a JSON request.
+fn named_payload(named: &Map<String, Value>) -> Result<Bytes, Nak> {
+    const FIELDS: [&str; 5] = ["payload", "subject", "type", "sync", "source_id"];
+    if let Some(unknown) = named.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+        let sentence = format!(
+            "{unknown:?} is no field of this request; {} are",
+            FIELDS.join(", ")
+        );
+        return Err(Nak::new("unknown-field", sentence));
+    }
+    if !named.contains_key("subject") {
+        return Err(Nak::new(
+            "missing-field",
+            "\"subject\" says what the event is about",
+        ));
+    }
+    let field = |name: &&str| match named.get(*name) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    Ok(FIELDS
+        .iter()
+        .map(field)
+        .collect::<Vec<_>>()
+        .join("\0")
+        .into())
+}

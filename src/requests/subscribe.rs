@@ -1,0 +1,46 @@
+//! SUBSCRIBE: `sub_id\0service_name\0subject…` → `sub_id\0pub_address\0pull_address`.
+
+use super::fields::{Fields, checked_id};
+use super::{Context, Nak, Outcome};
+use crate::broker::SubscribeError;
+use crate::messagebus::{Message, Token};
+use crate::model::SubscriptionId;
+
+pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
+    let fields = Fields::read(request, true)?;
+    let service = fields.service()?;
+    let patterns = fields.patterns(&context.settings.limits)?;
+    if patterns.is_empty() {
+        let sentence = "field 3 and on are subjects; one empty subject is everything";
+        return Err(Nak::new("missing-field", sentence));
+    }
+    let id = match fields.id.as_deref() {
+        None | Some("") => unused_id(context)?,
+        Some(id) => checked_id(id)?,
+    };
+    let subscribed =
+        context
+            .broker
+            .subscribe(&id, &service, patterns, context.now, context.streamers);
+    let subscribed = subscribed.map_err(|error| {
+        let code = match error {
+            SubscribeError::NoPort(_) => "no-port",
+            SubscribeError::TooMany(_) => "too-many-subscriptions",
+            SubscribeError::TooManyPatterns(_) => "too-many-subjects",
+        };
+        Nak::new(code, error)
+    })?;
+    context.ended.extend(subscribed.ended);
+    let settings = context.settings;
+    let pull_address = format!("{}{}", settings.pull_address_prefix, subscribed.port);
+    let fields = [id.as_str(), &settings.pub_address, &pull_address];
+    Ok(Outcome::Reply(Message::param(Token::ACK, fields)))
+}
+
+/// Made up for a client that didn't choose one. Counting is enough: an id is no secret.
+fn unused_id(context: &Context<'_>) -> Result<SubscriptionId, Nak> {
+    let count = context.broker.subscription_count();
+    let mut ids = (count + 1..=2 * count + 1).filter_map(|n| checked_id(&format!("sub-{n}")).ok());
+    let unused = ids.find(|id| !context.broker.is_subscribed(id));
+    unused.ok_or_else(|| Nak::new("invalid-name", "no id could be made up; name one"))
+}

@@ -1,0 +1,224 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an arbitrary origin for a fake clock"
+)]
+
+use super::*;
+use crate::broker::{BindFailure, BrokerConfig, QueueLimits, ServiceKey};
+use crate::messagebus::{DataType, decode};
+use bytes::Bytes;
+
+struct Willing;
+
+impl Streamers for Willing {
+    fn open(&mut self, _: ServiceKey, port: u16) -> Result<u16, BindFailure> {
+        Ok(port)
+    }
+}
+
+struct Fixture {
+    broker: Broker,
+    settings: Settings,
+    now: Instant,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self {
+            broker: Broker::new(BrokerConfig {
+                streamer_ports: 5002..=5002,
+                subscription_ttl: Duration::from_secs(60),
+                subscriptions_max: 10,
+                patterns_per_service_max: 10,
+                queue: QueueLimits {
+                    bytes_max: 1000,
+                    events_max: 10,
+                },
+            }),
+            settings: Settings {
+                pub_address: "tcp://host:5000".into(),
+                pull_address_prefix: "tcp://host:".into(),
+                limits: Limits {
+                    subject_bytes_max: 20,
+                    ..Limits::default()
+                },
+                publish_timeout: Duration::from_secs(30),
+            },
+            now: Instant::now(),
+        }
+    }
+
+    fn ask(&mut self, request: &Message) -> Outcome {
+        let mut ended = vec![];
+        handle(
+            request,
+            &mut Context {
+                broker: &mut self.broker,
+                streamers: &mut Willing,
+                ended: &mut ended,
+                now: self.now,
+                settings: &self.settings,
+            },
+        )
+    }
+
+    fn reply(&mut self, request: &Message) -> (Token, String) {
+        match self.ask(request) {
+            Outcome::Reply(reply) => (reply.token, String::from_utf8(reply.data.to_vec()).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn json(&mut self, text: &str) -> (Token, String) {
+        let (request, _) = decode(&[Bytes::copy_from_slice(text.as_bytes())]).unwrap();
+        self.reply(&request)
+    }
+}
+
+fn ack(data: &str) -> (Token, String) {
+    (Token::ACK, data.to_owned())
+}
+
+#[test]
+fn a_subscription_lives_and_ends() {
+    let mut fixture = Fixture::new();
+    let subscribe = Message::param(Token::SUBSCRIBE, ["s1", "Billing", "Order"]);
+    assert_eq!(
+        fixture.reply(&subscribe),
+        ack("s1\0tcp://host:5000\0tcp://host:5002")
+    );
+    assert_eq!(
+        fixture.reply(&Message::param(Token::KEEP_ALIVE, ["s1"])),
+        ack("")
+    );
+    assert_eq!(
+        fixture.reply(&Message::param(Token::UNSUBSCRIBE, ["s1", "Order"])),
+        ack("")
+    );
+    let (token, data) = fixture.reply(&Message::param(Token::KEEP_ALIVE, ["s1"]));
+    assert_eq!(
+        (token, &data[..]),
+        (
+            Token::NAK,
+            "unknown-subscription: no subscription \"s1\"; subscribe again"
+        )
+    );
+}
+
+#[test]
+fn names_may_be_made_up_or_named() {
+    let mut fixture = Fixture::new();
+    for expected in ["sub-1\0", "sub-2\0"] {
+        let reply = fixture.reply(&Message::param(Token::SUBSCRIBE, ["", "Billing", ""]));
+        assert!(
+            reply.0 == Token::ACK && reply.1.starts_with(expected),
+            "{reply:?}"
+        );
+    }
+    let reply = fixture.json(
+        r#"{"token": "subscribe", "id": "x", "service": "Billing", "subjects": ["a", "glob:b.*"]}"#,
+    );
+    assert_eq!(reply, ack("x\0tcp://host:5000\0tcp://host:5002"));
+    assert_eq!(
+        fixture.json(r#"{"token": "unsubscribe", "id": "x"}"#),
+        ack("")
+    );
+}
+
+#[test]
+fn wrong_requests_are_answered_with_a_code() {
+    let mut fixture = Fixture::new();
+    let long = "x".repeat(256);
+    let param = |token, fields: &[&str]| Message::param(token, fields.iter().copied());
+    for (request, code) in [
+        (param(Token::SUBSCRIBE, &["s1"]), "missing-field"),
+        (param(Token::SUBSCRIBE, &["s1", "", "A"]), "missing-field"),
+        (param(Token::SUBSCRIBE, &["s1", "Billing"]), "missing-field"),
+        (param(Token::SUBSCRIBE, &["s1", &long, "A"]), "invalid-name"),
+        (
+            param(Token::SUBSCRIBE, &[&long, "Billing", "A"]),
+            "invalid-name",
+        ),
+        (
+            param(Token::SUBSCRIBE, &["s1", "Billing", &long]),
+            "invalid-subject",
+        ),
+        (
+            param(Token::SUBSCRIBE, &["s1", "Billing", "glob:"]),
+            "invalid-subject",
+        ),
+        (
+            Message::new(Token::SUBSCRIBE, DataType::Param, &b"s1\0\xFF\0A"[..]),
+            "invalid-utf8",
+        ),
+        (param(Token::KEEP_ALIVE, &[""]), "missing-field"),
+        (
+            param(Token::KEEP_ALIVE, &["nobody"]),
+            "unknown-subscription",
+        ),
+        (
+            param(Token::UNSUBSCRIBE, &["nobody"]),
+            "unknown-subscription",
+        ),
+        (param(Token::PUBLISH, &["data"]), "missing-field"),
+        (param(Token::PUBLISH, &["data", &long]), "invalid-subject"),
+        (param(Token::LOCATE, &["Billing"]), "unknown-token"),
+    ] {
+        let (token, data) = fixture.reply(&request);
+        assert!(
+            token == Token::NAK && data.starts_with(&format!("{code}: ")),
+            "{data} is not {code}"
+        );
+    }
+    for (text, code) in [
+        (
+            r#"{"token": "subscribe", "service": "B", "subject": "a", "ack": true}"#,
+            "unknown-field",
+        ),
+        (r#"{"token": "subscribe", "service": 7}"#, "invalid-field"),
+        (r#"{"token": "publish", "payload": "x"}"#, "missing-field"),
+    ] {
+        assert!(fixture.json(text).1.starts_with(code), "{text}");
+    }
+    fixture.reply(&param(Token::SUBSCRIBE, &["s1", "A", "x"]));
+    assert!(
+        fixture
+            .reply(&param(Token::SUBSCRIBE, &["s2", "B", "x"]))
+            .1
+            .starts_with("no-port: ")
+    );
+    assert_eq!(fixture.broker.subscription_count(), 1);
+}
+
+#[test]
+fn a_sync_event_goes_to_the_services_that_match_unchanged() {
+    let mut fixture = Fixture::new();
+    fixture.reply(&Message::param(
+        Token::SUBSCRIBE,
+        ["s1", "Billing", "Order"],
+    ));
+    let payload = "data\0OrderCreated\0type\x001\0source";
+    let mut request = Message::new(Token::PUBLISH, DataType::Param, payload);
+    request.timeout = Some(Duration::from_secs(1));
+    let Outcome::Call(call) = fixture.ask(&request) else {
+        panic!()
+    };
+    assert_eq!(
+        call.message,
+        Message::new(Token::EVENT, DataType::Param, payload)
+    );
+    assert_eq!(
+        (&call.subject[..], call.timeout),
+        ("OrderCreated", Duration::from_secs(1))
+    );
+    assert_eq!(call.services, [ServiceName::new("Billing").unwrap()]);
+    let (request, _) = decode(&[Bytes::from_static(
+        br#"{"token":"publish","subject":"Refund","payload":{"n":1}}"#,
+    )])
+    .unwrap();
+    let Outcome::Call(call) = fixture.ask(&request) else {
+        panic!()
+    };
+    assert_eq!(call.message.data, "{\"n\":1}\0Refund\0\0\0");
+    assert!(call.services.is_empty() && call.timeout == Duration::from_secs(30));
+}
