@@ -1,10 +1,12 @@
 //! The words of the domain. Standard library only.
 
+mod backoff;
 mod endpoint;
 mod limits;
 mod name;
 mod subject;
 
+pub use backoff::Backoff;
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use limits::Limits;
 pub use name::{InvalidName, ServiceName, SubscriptionId};

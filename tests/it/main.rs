@@ -1,1 +1,3 @@
+//! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
+mod thin;

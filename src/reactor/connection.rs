@@ -1,0 +1,227 @@
+//! The task of one connection: handshake, then read and write until it ends.
+
+use std::io;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use super::hub::{Hub, SharedHub};
+use super::inbox::{Filled, Inbox, ReadChunk};
+use super::intake::PeerError;
+use super::peer::{Purpose, Role};
+use super::stream::Stream;
+use crate::broker::PeerId;
+use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
+
+/// Reads that a connection may do before others have their turn.
+const READS_PER_TURN: usize = 4;
+/// Bytes given to peers after which they are flushed, though more could be read.
+const FLUSH_BYTES: usize = 256 << 10;
+
+/// Serves an accepted connection to its end.
+pub(super) async fn serve(hub: SharedHub, stream: Stream, address: Rc<str>, purpose: Purpose) {
+    run(&hub, stream, address, &purpose).await;
+    hub.borrow_mut().connections -= 1;
+}
+
+/// Serves a connection to its end; whether its handshake came to one.
+pub(super) async fn run(
+    hub: &SharedHub,
+    stream: Stream,
+    address: Rc<str>,
+    purpose: &Purpose,
+) -> bool {
+    let (timeout, limits) = {
+        let state = hub.borrow();
+        (state.config.handshake_timeout, state.config.limits)
+    };
+    let mut handshake = BytesMut::new();
+    let begun = Handshake::start(
+        purpose.local_socket(),
+        Mechanism::Null,
+        limits.handshake_bytes_max,
+        &mut handshake,
+    );
+    let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
+    let (zmtp, rest) = match met {
+        Ok(Ok(met)) => met,
+        Ok(Err(Failure::Refused(error))) => {
+            hub.borrow_mut().refuse(error.reason(), &address, &error);
+            return false;
+        }
+        Ok(Err(Failure::Lost)) => return false,
+        Err(_) => {
+            let why = format!("no handshake within {timeout:?}");
+            hub.borrow_mut().refuse("handshake-timeout", &address, &why);
+            return false;
+        }
+    };
+    let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
+    let admitted =
+        hub.borrow_mut()
+            .admit(purpose, zmtp, Rc::clone(&stream), address, Rc::clone(&wake));
+    let Some(id) = admitted else { return false };
+    exchange(hub, id, &stream, &wake, Inbox::new(&limits, rest)).await;
+    hub.borrow_mut().remove(id);
+    true
+}
+
+enum Failure {
+    Refused(HandshakeError),
+    /// The connection ended: a port scan, a health check.
+    Lost,
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Lost
+    }
+}
+
+async fn shake_hands(
+    stream: &Stream,
+    mut handshake: Handshake,
+    mut out: BytesMut,
+) -> Result<(ZmtpPeer, BytesMut), Failure> {
+    let mut input = BytesMut::with_capacity(512);
+    loop {
+        write_all(stream, &mut out).await?;
+        stream.readable().await?;
+        match stream.try_read(&mut input) {
+            Ok(0) => return Err(Failure::Lost),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let result = handshake.receive(&input, &mut out);
+        input.clear();
+        match result {
+            Ok(None) => {}
+            Ok(Some(peer)) => {
+                write_all(stream, &mut out).await?;
+                return Ok((peer, handshake.into_rest()));
+            }
+            Err(error) => {
+                // It may hold the ERROR that tells the peer why.
+                let _ = write_all(stream, &mut out).await;
+                return Err(Failure::Refused(error));
+            }
+        }
+    }
+}
+
+async fn write_all(stream: &Stream, out: &mut BytesMut) -> io::Result<()> {
+    while !out.is_empty() {
+        match stream.try_write(&[io::IoSlice::new(out)]) {
+            Ok(n) => drop(out.split_to(n)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What the connection's task waits for.
+struct Wants {
+    read: bool,
+    write: bool,
+}
+
+impl Hub {
+    /// `None` when the peer was removed.
+    fn wants(&mut self, id: PeerId) -> Option<Wants> {
+        let budget = self.config.budgets.request_outbox_bytes;
+        let peer = self.peer(id)?;
+        // A client that asks and doesn't read its answers is not read from either.
+        let read = !matches!(peer.role, Role::Requester { .. }) || peer.outbox.bytes() <= budget;
+        Some(Wants {
+            read,
+            write: peer.outbox.is_blocked(),
+        })
+    }
+}
+
+async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, mut inbox: Inbox) {
+    if let Some(filled) = inbox.take_kept()
+        && !take(hub, id, &mut inbox, filled)
+    {
+        return;
+    }
+    loop {
+        let Some(wants) = hub.borrow_mut().wants(id) else {
+            return;
+        };
+        tokio::select! {
+            result = stream.readable(), if wants.read => {
+                if result.is_err() || !read(hub, id, stream, &mut inbox) {
+                    return;
+                }
+                // Others have their turn, and what was routed is flushed.
+                tokio::task::yield_now().await;
+            }
+            result = stream.writable(), if wants.write => {
+                if result.is_err() {
+                    return;
+                }
+                hub.borrow_mut().flush_peer(id);
+            }
+            () = wake.notified() => {}
+        }
+    }
+}
+
+/// Reads what is there, up to a turn's worth; whether the connection goes on.
+fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool {
+    for _ in 0..READS_PER_TURN {
+        let filled = {
+            let mut state = hub.borrow_mut();
+            let mut chunk: ReadChunk = std::mem::take(&mut state.chunk);
+            let filled = inbox.fill(stream, &mut chunk);
+            state.chunk = chunk;
+            filled
+        };
+        match filled {
+            Ok(Some(filled)) => {
+                let more = filled.more;
+                if !take(hub, id, inbox, filled) {
+                    return false;
+                }
+                if !more {
+                    return true;
+                }
+            }
+            Ok(None) => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Takes what was read; whether the connection goes on.
+fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
+    let mut state = hub.borrow_mut();
+    let now = state.now;
+    let Some(peer) = state.peer(id) else {
+        return false;
+    };
+    peer.may_be_busy = false;
+    if let Some(heartbeat) = &mut peer.heartbeat {
+        heartbeat.heard(now);
+    }
+    let address = Rc::clone(&peer.address);
+    let result = match peer.role {
+        Role::Publisher => state.take_events(id, inbox, filled),
+        Role::Subscriber { .. } => state.take_messages(id, inbox, filled, Hub::take_subscription),
+        Role::Worker { .. } => state.take_messages(id, inbox, filled, Hub::take_worker_message),
+        Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
+    };
+    if state.pending_bytes >= FLUSH_BYTES {
+        state.flush();
+    }
+    result
+        .map_err(|error: PeerError| state.refuse(error.reason(), &address, &error))
+        .is_ok()
+}

@@ -1,0 +1,170 @@
+//! From a run of events to the outboxes of those who get them.
+//!
+//! This is the hot path's second half ([`intake`](super::intake) is the first). A run is a stretch
+//! of whole messages with one route: it is given to each receiver as one slice. Only a service with
+//! several workers needs the borders within it, because each event goes to the next of them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::hub::Hub;
+use crate::broker::{DropReason, PeerId, Route, ServiceKey, WorkerKey};
+
+/// A run of whole messages.
+pub(super) struct Run<'a> {
+    pub(super) bytes: Bytes,
+    /// Where each message ends, relative to `bytes`.
+    pub(super) ends: &'a [usize],
+    /// The size of the memory that a reference to the bytes keeps alive.
+    pub(super) backing_bytes: usize,
+}
+
+impl Run<'_> {
+    fn events(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// Where these messages lie in `bytes`.
+    pub(super) fn part(&self, events: Range<usize>) -> Range<usize> {
+        let border = |event: usize| if event == 0 { 0 } else { self.ends[event - 1] };
+        border(events.start)..border(events.end)
+    }
+}
+
+impl Hub {
+    /// Gives a run to everybody on its route.
+    pub(super) fn deliver(&mut self, route: &Route, run: &Run<'_>) {
+        self.pending_bytes += run.bytes.len() * (route.subscribers.len() + route.services.len());
+        for &id in &route.subscribers {
+            self.deliver_to_subscriber(id, run);
+        }
+        for &service in &route.services {
+            self.deliver_to_service(service, run);
+        }
+    }
+
+    fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) {
+        let budget = self.config.budgets.subscriber_outbox_bytes;
+        let Some(peer) = self.peer(id) else { return };
+        peer.outbox.push(
+            &run.bytes,
+            0..run.bytes.len(),
+            run.events(),
+            run.backing_bytes,
+        );
+        let dropped = if peer.outbox.bytes() > budget {
+            peer.outbox.shed(budget)
+        } else {
+            0
+        };
+        self.subscribers.matched += run.events();
+        self.subscribers.in_flight += run.events();
+        if dropped > 0 {
+            self.subscribers.in_flight -= dropped;
+            self.subscribers
+                .dropped
+                .add(DropReason::SlowSubscriber, dropped);
+            self.log_slow_subscriber(id, dropped);
+        }
+        self.mark_dirty(id);
+    }
+
+    fn log_slow_subscriber(&mut self, id: PeerId, events: u64) {
+        let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+            return;
+        };
+        let burst = format!("{}:{address}", DropReason::SlowSubscriber);
+        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+            tracing::warn!(peer = %address, reason = %DropReason::SlowSubscriber, events, suppressed,
+                "events dropped: a subscriber reads too slowly; its oldest events made room");
+        }
+    }
+
+    fn deliver_to_service(&mut self, key: ServiceKey, run: &Run<'_>) {
+        let Some(service) = self.broker.service_mut(key) else {
+            return;
+        };
+        service.account.matched += run.events();
+        if !service.queue.is_empty() {
+            self.enqueue(key, run, 0);
+            return self.dispatch(key);
+        }
+        if let Some(worker) = service.workers.pick_only(run.events()) {
+            return self.push_to_worker(key, worker, run, 0..run.ends.len());
+        }
+        let dealt = self.deal(key, run);
+        if dealt < run.ends.len() {
+            self.enqueue(key, run, dealt);
+        }
+    }
+
+    /// Gives events to workers one by one; how many found one.
+    fn deal(&mut self, key: ServiceKey, run: &Run<'_>) -> usize {
+        for event in 0..run.ends.len() {
+            let service = self.broker.service_mut(key);
+            let Some(worker) = service.and_then(|service| service.workers.pick()) else {
+                return event;
+            };
+            self.push_to_worker(key, worker, run, event..event + 1);
+        }
+        run.ends.len()
+    }
+
+    /// Lets the run's events from `first` on wait. They are copied together if they are a small part
+    /// of the memory that they lie in: what waits must not keep a whole chunk alive.
+    fn enqueue(&mut self, key: ServiceKey, run: &Run<'_>, first: usize) {
+        let waiting = run.part(first..run.ends.len());
+        let start = waiting.start;
+        let all = match waiting.len() * 2 < run.backing_bytes {
+            true => Bytes::copy_from_slice(&run.bytes[waiting]),
+            false => run.bytes.slice(waiting),
+        };
+        let Some(service) = self.broker.service_mut(key) else {
+            return;
+        };
+        let before = service.account.dropped;
+        for event in first..run.ends.len() {
+            let part = run.part(event..event + 1);
+            service.enqueue(all.slice(part.start - start..part.end - start));
+        }
+        self.log_dropped_since(key, &before);
+    }
+
+    /// Gives a service's waiting events to its workers while one can take them.
+    pub(super) fn dispatch(&mut self, key: ServiceKey) {
+        while let Some(service) = self.broker.service_mut(key)
+            && let Some((event, worker)) = service.dequeue()
+        {
+            let len = event.len();
+            self.pending_bytes += len;
+            let run = Run {
+                bytes: event,
+                ends: &[len],
+                backing_bytes: len,
+            };
+            self.push_to_worker(key, worker, &run, 0..1);
+        }
+    }
+
+    fn push_to_worker(
+        &mut self,
+        service: ServiceKey,
+        (worker, id): (WorkerKey, PeerId),
+        run: &Run<'_>,
+        events: Range<usize>,
+    ) {
+        let budget = self.config.budgets.worker_outbox_bytes;
+        let count = events.len() as u64;
+        let Some(peer) = self.peer(id) else { return };
+        peer.push_to_worker(run, events);
+        let full = peer.outbox.bytes() > budget;
+        if let Some(service) = self.broker.service_mut(service) {
+            service.account.in_flight += count;
+            if full {
+                service.workers.set_open(worker, false);
+            }
+        }
+        self.mark_dirty(id);
+    }
+}

@@ -1,0 +1,38 @@
+//! What goes between the reactor and the rest of the daemon: effects out, inputs in, both bounded.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::requester::Ticket;
+use crate::messagebus::Message;
+use crate::requests::SyncEvent;
+
+/// What the reactor asks of others. When their queue is full, the request is refused as busy.
+#[derive(Debug)]
+pub enum Effect {
+    /// Call services; answer with [`Input::Answer`].
+    Call {
+        /// Names the request.
+        ticket: Ticket,
+        /// Whom to call with what.
+        event: SyncEvent,
+    },
+}
+
+/// What others tell the reactor.
+#[derive(Debug)]
+pub enum Input {
+    /// The answer to a request.
+    Answer {
+        /// Names the request.
+        ticket: Ticket,
+        /// What its client is sent.
+        answer: Message,
+    },
+    /// Asks for the state, as the STATUS request shows it.
+    Status(oneshot::Sender<Value>),
+    /// Take nothing new, deliver what waits, end. At most this long.
+    Stop(Duration),
+}

@@ -1,0 +1,124 @@
+//! What time brings about: signs of life, leases, the coarse clock.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::hub::{Hub, SharedHub};
+use super::kernel::tcp_troubles;
+use super::peer::Peer;
+use crate::broker::PeerId;
+use crate::zmtp::{Pulse, encode_ping};
+
+/// How often to look when nothing asks for more.
+const TICK_MAX: Duration = Duration::from_millis(250);
+/// A tick that comes this much too late means that our own loop hung.
+const STALL_MIN: Duration = Duration::from_millis(500);
+
+/// Ticks until it is aborted.
+#[allow(clippy::disallowed_methods, reason = "the reactor's clock")]
+pub(super) async fn keep_house(hub: SharedHub) {
+    let (heartbeat, ttl) = {
+        let state = hub.borrow();
+        (
+            state.config.heartbeat_interval,
+            state.config.subscription_ttl,
+        )
+    };
+    let heartbeat = if heartbeat.is_zero() {
+        TICK_MAX
+    } else {
+        heartbeat
+    };
+    let tick = (heartbeat.min(ttl) / 8).clamp(Duration::from_millis(10), TICK_MAX);
+    loop {
+        tokio::time::sleep(tick).await;
+        hub.borrow_mut().tick(Instant::now(), tick);
+    }
+}
+
+impl Hub {
+    fn tick(&mut self, now: Instant, tick: Duration) {
+        let late = now.saturating_duration_since(self.now).saturating_sub(tick);
+        let stalled = if late >= STALL_MIN {
+            late
+        } else {
+            Duration::ZERO
+        };
+        if !stalled.is_zero() {
+            tracing::warn!(
+                stalled_ms = stalled.as_millis() as u64,
+                "the event loop stalled; leases and heartbeats are extended"
+            );
+            self.broker.handle_stall(stalled);
+        }
+        self.now = now;
+        self.check_pulses(stalled);
+        self.expire_leases();
+    }
+
+    fn check_pulses(&mut self, stalled: Duration) {
+        let now = self.now;
+        let (mut to_ping, mut silent) = (Vec::new(), Vec::new());
+        for (_, peer) in &mut self.peers {
+            let Some(heartbeat) = &mut peer.heartbeat else {
+                continue;
+            };
+            match heartbeat.poll(now, stalled) {
+                Pulse::Quiet => {}
+                // Behind a full outbox it would only add to the queue.
+                Pulse::Ping if peer.outbox.is_blocked() => {}
+                Pulse::Ping => to_ping.push(peer.id),
+                Pulse::Dead => silent.push(peer.id),
+            }
+        }
+        let ttl = self.config.heartbeat_interval * (crate::zmtp::Heartbeat::DEAD_AFTER + 1);
+        let mut ping = BytesMut::new();
+        encode_ping(
+            &mut ping,
+            (ttl.as_millis() / 100).try_into().unwrap_or(u16::MAX),
+        );
+        for id in to_ping {
+            self.send(id, &ping);
+        }
+        self.bury(&silent);
+    }
+
+    /// Ends connections that gave no sign of life. A peer that was sent events since may only be too
+    /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
+    /// kernel gets no answer from its machine either.
+    fn bury(&mut self, silent: &[PeerId]) {
+        let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
+        let any_busy = silent
+            .iter()
+            .any(|id| self.peer(*id).is_some_and(|peer| busy(peer)));
+        let troubles = if any_busy {
+            tcp_troubles()
+        } else {
+            Default::default()
+        };
+        for id in silent {
+            let Some(peer) = self.peer(*id) else { continue };
+            if busy(peer) && !troubles.contains(&*peer.address) {
+                continue;
+            }
+            let address = peer.address.clone();
+            self.remove(*id);
+            self.refuse(
+                "heartbeat-timeout",
+                &address,
+                &"it gave no sign of life for three heartbeats",
+            );
+        }
+    }
+
+    fn expire_leases(&mut self) {
+        for (id, ended) in self.broker.handle_timeout(self.now) {
+            tracing::info!(subscription = %id, "a subscription expired: it was not kept alive");
+            if let Some(service) = ended {
+                tracing::info!(service = %service.name, "the service ended with its last subscription");
+                self.close_service(&service);
+            }
+        }
+    }
+}

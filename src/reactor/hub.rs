@@ -1,0 +1,372 @@
+//! All state of the data plane, owned by the reactor's one thread.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use slab::Slab;
+use tokio::sync::{Notify, mpsc};
+
+use super::effects::Effect;
+use super::inbox::ReadChunk;
+use super::intake::Runs;
+use super::listener::{Streamer, StreamerTable};
+use super::peer::{Peer, Purpose, Role};
+use super::requester::PendingReplies;
+use super::stream::Stream;
+use crate::broker::{
+    Account, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, QueueLimits,
+    ServiceKey,
+};
+use crate::config::Config;
+use crate::locator::Directory;
+use crate::requests::Settings;
+use crate::telemetry::Bursts;
+use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, encode_subscribe};
+
+/// Shared by the tasks of the reactor's thread; never borrowed across an await.
+pub(super) type SharedHub = Rc<RefCell<Hub>>;
+
+/// Events and bytes that publishers sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Published {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Of those, the events that nobody asked for.
+    pub(super) unmatched: u64,
+}
+
+/// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
+pub(super) struct Hub {
+    pub(super) config: Rc<Config>,
+    pub(super) settings: Settings,
+    /// Where we listen, for reports.
+    pub(super) addresses: serde_json::Value,
+    /// What others are asked to do.
+    pub(super) effects: mpsc::Sender<Effect>,
+    pub(super) broker: Broker,
+    pub(super) streamers: StreamerTable,
+    /// The embedded ServiceLocator, if there is one.
+    pub(super) directory: Option<Directory>,
+    pub(super) peers: Slab<Peer>,
+    serial: u32,
+    /// Peers with something to send and a socket that may take it.
+    dirty: Vec<PeerId>,
+    /// Bytes given to peers since the last flush.
+    pub(super) pending_bytes: usize,
+    pub(super) flush_wanted: Rc<Notify>,
+    pub(super) chunk: ReadChunk,
+    pub(super) runs: Runs,
+    pub(super) pending_replies: PendingReplies,
+    /// The clock as of the last tick: near enough for signs of life.
+    pub(super) now: Instant,
+    pub(super) started_at: Instant,
+    pub(super) connections: usize,
+    pub(super) connections_max: usize,
+    /// Stopping: nothing new is taken on.
+    pub(super) draining: bool,
+    /// The books of the subscribers' side.
+    pub(super) subscribers: Account,
+    pub(super) published: Published,
+    /// Connections and messages that were turned away, by reason.
+    pub(super) refused: BTreeMap<&'static str, u64>,
+    /// Keeps a flood of like log lines down to a line each burst.
+    pub(super) bursts: Bursts,
+}
+
+impl Hub {
+    pub(super) fn new(
+        config: Rc<Config>,
+        settings: Settings,
+        streamers: StreamerTable,
+        effects: mpsc::Sender<Effect>,
+        now: Instant,
+    ) -> Self {
+        let budgets = &config.budgets;
+        let broker = Broker::new(BrokerConfig {
+            streamer_ports: config.streamer_ports.clone(),
+            subscription_ttl: config.subscription_ttl,
+            subscriptions_max: config.subscriptions_max,
+            patterns_per_service_max: config.limits.subscriptions_per_peer_max,
+            queue: QueueLimits {
+                bytes_max: budgets.service_queue_bytes,
+                events_max: budgets.service_queue_events,
+            },
+        });
+        Self {
+            settings,
+            addresses: serde_json::Value::Null,
+            effects,
+            broker,
+            streamers,
+            directory: None,
+            peers: Slab::new(),
+            serial: 0,
+            dirty: Vec::new(),
+            pending_bytes: 0,
+            flush_wanted: Rc::default(),
+            chunk: ReadChunk::default(),
+            runs: Runs::default(),
+            pending_replies: PendingReplies::new(config.pending_calls_max),
+            now,
+            started_at: now,
+            connections: 0,
+            connections_max: usize::MAX,
+            draining: false,
+            subscribers: Account::default(),
+            published: Published::default(),
+            refused: BTreeMap::new(),
+            bursts: Bursts::default(),
+            config,
+        }
+    }
+
+    pub(super) fn peer(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.peers
+            .get_mut(id.slot as usize)
+            .filter(|peer| peer.id == id)
+    }
+
+    /// Counts something that was turned away, and logs the first of a burst.
+    pub(super) fn refuse(
+        &mut self,
+        reason: &'static str,
+        address: &str,
+        why: &dyn std::fmt::Display,
+    ) {
+        *self.refused.entry(reason).or_default() += 1;
+        if let Some(suppressed) = self.bursts.admit(reason, self.now) {
+            tracing::warn!(peer = address, reason, suppressed, "peer refused: {why}");
+        }
+    }
+
+    /// A connection's handshake is done. `None` if its service is gone meanwhile.
+    pub(super) fn admit(
+        &mut self,
+        purpose: &Purpose,
+        zmtp: ZmtpPeer,
+        stream: Rc<Stream>,
+        address: Rc<str>,
+        wake: Rc<Notify>,
+    ) -> Option<PeerId> {
+        self.serial = self.serial.wrapping_add(1);
+        let id = PeerId {
+            slot: self.peers.vacant_key() as u32,
+            serial: self.serial,
+        };
+        let role = match purpose {
+            Purpose::Publishers => Role::Publisher,
+            Purpose::Subscribers => Role::Subscriber {
+                prefixes: Default::default(),
+            },
+            Purpose::Requests => Role::Requester { locator: false },
+            Purpose::Locator => Role::Requester { locator: true },
+            Purpose::Workers(streamer) => self.join_service(streamer, id, &zmtp)?,
+        };
+        let interval = self.config.heartbeat_interval;
+        let heartbeat =
+            (zmtp.minor >= 1 && !interval.is_zero()).then(|| Heartbeat::new(interval, self.now));
+        let is_publisher = matches!(role, Role::Publisher);
+        let minor = zmtp.minor;
+        self.peers.insert(Peer {
+            id,
+            role,
+            zmtp,
+            address,
+            stream,
+            outbox: Default::default(),
+            dirty: false,
+            wake,
+            heartbeat,
+            may_be_busy: false,
+        });
+        if is_publisher {
+            let mut subscribe = bytes::BytesMut::new();
+            encode_subscribe(&mut subscribe, b"", minor);
+            self.send(id, &subscribe);
+        }
+        Some(id)
+    }
+
+    fn join_service(
+        &mut self,
+        streamer: &Rc<Streamer>,
+        id: PeerId,
+        zmtp: &ZmtpPeer,
+    ) -> Option<Role> {
+        if !self.streamers.is_current(streamer) {
+            return None;
+        }
+        let service = streamer.service;
+        if let Some(older) = streamer.claim_identity(&zmtp.identity, id) {
+            let name = self.broker.service(service).map(|s| s.name().clone());
+            if let Some(suppressed) = self.bursts.admit("same-identity", self.now) {
+                tracing::warn!(?name, identity = ?zmtp.identity, suppressed,
+                    "two workers have one identity: the newer connection stays, the older is closed");
+            }
+            self.remove(older);
+        }
+        // A REQ socket can't take a second event before it has asked for it.
+        let lockstep = zmtp.socket_type == SocketType::Req;
+        let key = self.broker.service_mut(service)?.workers.join(id, lockstep);
+        Some(Role::Worker {
+            service,
+            key,
+            delimiter: lockstep,
+        })
+    }
+
+    /// Queues bytes that are no event for one peer.
+    pub(super) fn send(&mut self, id: PeerId, bytes: &[u8]) {
+        if let Some(peer) = self.peer(id) {
+            peer.outbox.push_copy(bytes, 0);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// The peer has something to send: it is written with the next flush, or when its socket takes
+    /// more.
+    pub(super) fn mark_dirty(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(id.slot as usize)
+            && !peer.dirty
+            && !peer.outbox.is_blocked()
+        {
+            peer.dirty = true;
+            self.dirty.push(id);
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Writes what peers are to be sent, as far as their sockets take it.
+    pub(super) fn flush(&mut self) {
+        self.pending_bytes = 0;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            if let Some(peer) = self.peer(id) {
+                peer.dirty = false;
+                self.flush_peer(id);
+            }
+        }
+        // Delivering from a queue may have made others dirty: they wait for the next turn.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Writes to one peer, keeps the books, and gives its service's waiting events to it if it has
+    /// room again.
+    pub(super) fn flush_peer(&mut self, id: PeerId) {
+        let Some(peer) = self.peer(id) else { return };
+        let stream = Rc::clone(&peer.stream);
+        let written = match peer.outbox.write_to(|slices| stream.try_write(slices)) {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::debug!(peer = %peer.address, %error, "connection lost while writing");
+                return self.remove(id);
+            }
+        };
+        peer.may_be_busy |= written.events > 0;
+        if written.blocked {
+            peer.wake.notify_one();
+        }
+        let left_bytes = peer.outbox.bytes();
+        match peer.role {
+            Role::Subscriber { .. } => {
+                self.subscribers.delivered += written.events;
+                self.subscribers.in_flight -= written.events;
+            }
+            Role::Worker { service, key, .. } => {
+                let room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
+                if let Some(found) = self.broker.service_mut(service) {
+                    found.account.delivered += written.events;
+                    found.account.in_flight -= written.events;
+                    if room {
+                        found.workers.set_open(key, true);
+                        self.dispatch(service);
+                    }
+                }
+            }
+            Role::Publisher | Role::Requester { .. } => {}
+        }
+    }
+
+    /// Ends a connection: its routes go, what it held goes back or is counted, its task ends.
+    pub(super) fn remove(&mut self, id: PeerId) {
+        if self.peer(id).is_none() {
+            return;
+        }
+        let mut peer = self.peers.remove(id.slot as usize);
+        peer.wake.notify_one();
+        let in_outbox = peer.outbox.events();
+        let (unwritten, written) = peer.outbox.take_unwritten();
+        match &peer.role {
+            Role::Publisher | Role::Requester { .. } => {}
+            Role::Subscriber { prefixes } => {
+                for prefix in prefixes {
+                    self.broker.routes.unsubscribe(prefix, id);
+                }
+                let lost = unwritten.len() as u64;
+                self.subscribers.delivered += written;
+                self.subscribers.in_flight -= in_outbox;
+                self.subscribers
+                    .dropped
+                    .add(DropReason::SubscriberLost, lost);
+                if lost > 0 {
+                    tracing::info!(peer = %peer.address, events = lost, "a subscriber left before it had read all");
+                }
+            }
+            Role::Worker { service, key, .. } => {
+                let (service, key) = (*service, *key);
+                self.streamers
+                    .release_identity(service, &peer.zmtp.identity, id);
+                let Some(found) = self.broker.service_mut(service) else {
+                    return;
+                };
+                found.account.delivered += written;
+                found.account.in_flight -= written;
+                let events = unwritten.into_iter();
+                let events = events
+                    .map(|event| Peer::without_delimiter(&peer.role, event))
+                    .collect();
+                let before = found.account.dropped;
+                found.worker_left(key, events);
+                self.log_dropped_since(service, &before);
+                self.dispatch(service);
+            }
+        }
+    }
+
+    /// A service's last subscription ended: closes its streamer and its workers' connections.
+    pub(super) fn close_service(&mut self, ended: &EndedService) {
+        self.streamers.close(ended.key);
+        for worker in &ended.workers {
+            // Its service is gone, so there is nothing to keep books of.
+            if self.peer(*worker).is_some() {
+                self.peers.remove(worker.slot as usize).wake.notify_one();
+            }
+        }
+        if ended.queued > 0 {
+            tracing::warn!(service = %ended.name, events = ended.queued, reason = %DropReason::ServiceEnded,
+                "events dropped: the service's last subscription ended while they waited");
+        }
+    }
+
+    /// Logs the first of a burst of drops, by reason.
+    pub(super) fn log_dropped_since(&mut self, key: ServiceKey, before: &Dropped) {
+        let Some(service) = self.broker.service(key) else {
+            return;
+        };
+        if service.account.dropped == *before {
+            return;
+        }
+        for (reason, events) in service.account.dropped.since(before).iter() {
+            let burst = format!("{reason}:{}", service.name());
+            if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+                let total = service.account.dropped.total();
+                tracing::warn!(service = %service.name(), %reason, events, total, suppressed,
+                    "events dropped");
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! From a connection's bytes to runs of events: the hot path's first half.
+//!
+//! What arrives is scanned in place. Consecutive events whose receivers are the same become one run,
+//! which [`deliver`](super::deliver) hands out as one slice; so what is done for each event is to
+//! read its frame headers, to see that its subject is the last one again (or to look it up), and to
+//! note where it ends. All counting is done by run.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::deliver::Run;
+use super::hub::Hub;
+use super::inbox::{Filled, Inbox};
+use crate::broker::{PeerId, Route};
+use crate::model::subject_of;
+use crate::zmtp::{Command, FrameError, MalformedCommand, Step, encode_pong};
+
+/// Why a peer's connection is ended. The texts continue "peer refused:".
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeerError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Command(#[from] MalformedCommand),
+    #[error("it sent ERROR: {0}")]
+    Gave(String),
+    #[error("a subscription of {0} bytes; the limit is {1} (limits.maxSubjectBytes)")]
+    SubscriptionTooLong(usize, usize),
+    #[error("more than {0} subscriptions (limits.maxSubscriptionsPerPeer)")]
+    TooManySubscriptions(usize),
+}
+
+impl PeerError {
+    /// A short word for counters.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Frame(FrameError::Flags(_)) | Self::Command(_) => "malformed",
+            Self::Frame(FrameError::MessageTooLarge(..)) => "message-too-large",
+            Self::Frame(FrameError::TooManyParts(_)) => "too-many-parts",
+            Self::Gave(_) => "peer-error",
+            Self::SubscriptionTooLong(..) => "subscription-too-long",
+            Self::TooManySubscriptions(_) => "too-many-subscriptions",
+        }
+    }
+}
+
+/// A stretch of whole messages with one route.
+struct Stretch {
+    bytes: Range<usize>,
+    route: Rc<Route>,
+    /// Where its messages' ends begin in [`Runs::ends`].
+    first_end: usize,
+}
+
+/// The runs found in one read; kept between reads for their memory.
+#[derive(Default)]
+pub(super) struct Runs {
+    stretches: Vec<Stretch>,
+    /// The end of each message, relative to its stretch.
+    ends: Vec<usize>,
+}
+
+impl Runs {
+    /// Adds a message behind the others: to the last stretch if that has the same route and ends
+    /// where the message begins.
+    #[inline]
+    fn push(&mut self, message: Range<usize>, route: &Rc<Route>) {
+        match self.stretches.last_mut() {
+            Some(last) if last.bytes.end == message.start && Rc::ptr_eq(&last.route, route) => {
+                last.bytes.end = message.end;
+                self.ends.push(message.end - last.bytes.start);
+            }
+            _ => {
+                let first_end = self.ends.len();
+                self.ends.push(message.len());
+                self.stretches.push(Stretch {
+                    bytes: message,
+                    route: Rc::clone(route),
+                    first_end,
+                });
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.stretches.clear();
+        self.ends.clear();
+        // One read of the smallest events should not hold its memory for ever.
+        self.ends.shrink_to(16 << 10);
+    }
+}
+
+impl Hub {
+    /// Takes what a publisher sent: routes the whole events in it and keeps the rest.
+    ///
+    /// # Errors
+    /// [`PeerError`] ends the connection; the events before the fault are delivered.
+    pub(super) fn take_events(
+        &mut self,
+        id: PeerId,
+        inbox: &mut Inbox,
+        mut filled: Filled,
+    ) -> Result<(), PeerError> {
+        let mut runs = std::mem::take(&mut self.runs);
+        let result = self.find_runs(id, inbox, &mut filled.data, &mut runs);
+        if runs.stretches.is_empty() {
+            self.runs = runs;
+            inbox.keep(filled, result?);
+            return Ok(());
+        }
+        let backing_bytes = filled.backing_bytes;
+        let data = filled.data.freeze();
+        for (i, stretch) in runs.stretches.iter().enumerate() {
+            let next = runs
+                .stretches
+                .get(i + 1)
+                .map_or(runs.ends.len(), |next| next.first_end);
+            let ends = &runs.ends[stretch.first_end..next];
+            self.published.events += ends.len() as u64;
+            self.published.bytes += stretch.bytes.len() as u64;
+            if stretch.route.is_empty() {
+                self.published.unmatched += ends.len() as u64;
+                continue;
+            }
+            let bytes = data.slice(stretch.bytes.clone());
+            self.deliver(
+                &stretch.route,
+                &Run {
+                    bytes,
+                    ends,
+                    backing_bytes,
+                },
+            );
+        }
+        runs.clear();
+        self.runs = runs;
+        inbox.keep_copy(&data, result?);
+        Ok(())
+    }
+
+    /// Scans until nothing whole is left; the number of bytes that the next message needs.
+    fn find_runs(
+        &mut self,
+        id: PeerId,
+        inbox: &mut Inbox,
+        data: &mut [u8],
+        runs: &mut Runs,
+    ) -> Result<usize, PeerError> {
+        // A subject longer than any pattern is cut: it can still match prefixes and globs only.
+        let subject_bytes_max = self.config.limits.subject_bytes_max + 1;
+        let mut last: Option<(Range<usize>, Rc<Route>)> = None;
+        loop {
+            let span = match inbox.scanner.next(data)? {
+                Step::NeedMore(missing) => return Ok(missing),
+                Step::Command(body) => {
+                    // Publishers are told what we want, and have nothing to say but this.
+                    self.take_command(id, Command::parse(&data[body])?)?;
+                    continue;
+                }
+                Step::Message(span) => span,
+            };
+            let first = &data[span.first.clone()];
+            let first = &first[..first.len().min(subject_bytes_max)];
+            if let Some((subject, route)) = &last
+                && is_subject(&data[subject.clone()], first)
+            {
+                runs.push(span.bytes, route);
+                continue;
+            }
+            let subject = subject_of(first);
+            let route = self.broker.routes.route(subject);
+            runs.push(span.bytes, &route);
+            last = Some((span.first.start..span.first.start + subject.len(), route));
+        }
+    }
+
+    /// Commands that every kind of peer may send.
+    pub(super) fn take_command(
+        &mut self,
+        id: PeerId,
+        command: Command<'_>,
+    ) -> Result<(), PeerError> {
+        match command {
+            Command::Ping(context) => {
+                let mut pong = bytes::BytesMut::new();
+                encode_pong(&mut pong, context);
+                self.send(id, &pong);
+                Ok(())
+            }
+            Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),
+            Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),
+        }
+    }
+}
+
+/// Whether `subject`, which holds no NUL, is the subject of this frame.
+#[inline]
+fn is_subject(subject: &[u8], first_frame: &[u8]) -> bool {
+    first_frame
+        .strip_prefix(subject)
+        .is_some_and(|rest| matches!(rest.first(), None | Some(0)))
+}

@@ -1,0 +1,320 @@
+//! Bound sockets: what is listened on, and who may connect.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
+
+use super::connection;
+use super::hub::{Hub, SharedHub};
+use super::peer::Purpose;
+use super::stream::Stream;
+use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
+use crate::model::Endpoint;
+
+const BACKLOG: i32 = 4096;
+/// How long accepting rests when file descriptors have run out.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A listening socket. Its task accepts; closing it frees the port at once, whenever the task ends.
+#[derive(Debug)]
+pub(super) struct Listener {
+    bound: Rc<RefCell<Option<Bound>>>,
+    task: RefCell<Option<AbortHandle>>,
+    endpoint: Endpoint,
+    /// The socket's file, which goes with it.
+    path: Option<PathBuf>,
+}
+
+impl Listener {
+    /// Binds and listens. Connections wait until [`accept`](Self::accept) is called.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn bind(endpoint: &Endpoint) -> io::Result<Self> {
+        let (bound, endpoint, path) = match endpoint {
+            Endpoint::Tcp { host, port } => {
+                let listener = bind_tcp(host, *port)?;
+                let port = listener.local_addr()?.port();
+                (Bound::Tcp(listener), endpoint.with_port(port), None)
+            }
+            Endpoint::Ipc(path) => (
+                Bound::Unix(bind_unix(path)?),
+                endpoint.clone(),
+                Some(path.clone()),
+            ),
+        };
+        let bound = Rc::new(RefCell::new(Some(bound)));
+        Ok(Self {
+            bound,
+            task: RefCell::default(),
+            endpoint,
+            path,
+        })
+    }
+
+    /// What it is bound to; the port is the real one.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Begins to accept.
+    pub(super) fn accept(&self, hub: Weak<RefCell<Hub>>, purpose: Purpose) {
+        let task = tokio::task::spawn_local(accept_all(Rc::clone(&self.bound), hub, purpose));
+        *self.task.borrow_mut() = Some(task.abort_handle());
+    }
+
+    /// Stops listening.
+    pub(super) fn close(&self) {
+        self.bound.borrow_mut().take();
+        if let Some(task) = self.task.borrow_mut().take() {
+            task.abort();
+        }
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
+    let listener = if host == "*" {
+        // One socket for both families where the machine has IPv6.
+        let all = |ip: IpAddr| listen(SocketAddr::new(ip, port));
+        all(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+            _ if out_of_descriptors(&error) => Err(error),
+            _ => all(Ipv4Addr::UNSPECIFIED.into()),
+        })?
+    } else {
+        let mut addresses = (host, port).to_socket_addrs()?;
+        let first = addresses.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        listen(first)?
+    };
+    TcpListener::from_std(listener)
+}
+
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket's file outlives a process that was killed: one that nobody listens on is replaced.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match std::os::unix::net::UnixStream::connect(path) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)
+                }
+                _ => Err(error),
+            }
+        }
+        result => result,
+    }
+}
+
+/// EMFILE and ENFILE, which have no kind of their own.
+fn out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+async fn accept_one(bound: &RefCell<Option<Bound>>) -> Option<io::Result<(Stream, Rc<str>)>> {
+    std::future::poll_fn(|context| {
+        let bound = bound.borrow();
+        Poll::Ready(Some(match &*bound {
+            None => return Poll::Ready(None),
+            Some(Bound::Tcp(listener)) => match listener.poll_accept(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => result.map(|(stream, address)| {
+                    (Stream::tcp(stream), canonical(address).to_string().into())
+                }),
+            },
+            Some(Bound::Unix(listener)) => match listener.poll_accept(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => {
+                    result.map(|(stream, _)| (Stream::Unix(stream), "ipc".into()))
+                }
+            },
+        }))
+    })
+    .await
+}
+
+/// An IPv4 peer of a socket for both families, as people write it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+async fn accept_all(bound: Rc<RefCell<Option<Bound>>>, hub: Weak<RefCell<Hub>>, purpose: Purpose) {
+    // Given up when descriptors run out, so that what waits can be accepted, and closed: left alone
+    // it would keep the listener readable and its clients hoping.
+    let mut reserve = File::open("/dev/null").ok();
+    while let Some(result) = accept_one(&bound).await {
+        let Some(hub) = hub.upgrade() else { return };
+        match result {
+            Ok((stream, address)) => take_on(&hub, stream, address, &purpose),
+            Err(error) if out_of_descriptors(&error) => {
+                reserve.take();
+                let turned_away = try_accept(&bound);
+                reserve = File::open("/dev/null").ok();
+                hub.borrow_mut().refuse("out-of-descriptors", "?", &error);
+                drop(hub);
+                if !turned_away {
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+            // The connection was gone before it was accepted.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Accepts and closes one waiting connection; whether there was one.
+fn try_accept(bound: &RefCell<Option<Bound>>) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match &*bound.borrow() {
+        Some(Bound::Tcp(listener)) => listener.poll_accept(&mut context).is_ready(),
+        Some(Bound::Unix(listener)) => listener.poll_accept(&mut context).is_ready(),
+        None => false,
+    }
+}
+
+fn take_on(hub: &SharedHub, stream: Stream, address: Rc<str>, purpose: &Purpose) {
+    let mut state = hub.borrow_mut();
+    if state.connections >= state.connections_max {
+        let limit = state.connections_max;
+        return state.refuse(
+            "too-many-connections",
+            &address,
+            &format!("there are {limit} connections already"),
+        );
+    }
+    state.connections += 1;
+    drop(state);
+    tokio::task::spawn_local(connection::serve(
+        Rc::clone(hub),
+        stream,
+        address,
+        purpose.clone(),
+    ));
+}
+
+/// The socket of one service.
+#[derive(Debug)]
+pub(super) struct Streamer {
+    pub(super) service: ServiceKey,
+    listener: Listener,
+    /// Routing ids that workers chose, and who has them.
+    identities: RefCell<HashMap<Bytes, PeerId>>,
+}
+
+impl Streamer {
+    /// Gives an identity to a connection; who had it before.
+    pub(super) fn claim_identity(&self, identity: &Bytes, id: PeerId) -> Option<PeerId> {
+        if identity.is_empty() {
+            return None;
+        }
+        self.identities.borrow_mut().insert(identity.clone(), id)
+    }
+}
+
+/// The sockets of services.
+#[derive(Debug)]
+pub(super) struct StreamerTable {
+    /// Where they are bound, but for the port.
+    address: Endpoint,
+    by_service: HashMap<ServiceKey, Rc<Streamer>>,
+    hub: Weak<RefCell<Hub>>,
+}
+
+impl StreamerTable {
+    pub(super) fn new(address: Endpoint, hub: Weak<RefCell<Hub>>) -> Self {
+        Self {
+            address,
+            by_service: HashMap::new(),
+            hub,
+        }
+    }
+
+    /// Whether the streamer is still its service's.
+    pub(super) fn is_current(&self, streamer: &Rc<Streamer>) -> bool {
+        self.by_service
+            .get(&streamer.service)
+            .is_some_and(|current| Rc::ptr_eq(current, streamer))
+    }
+
+    pub(super) fn release_identity(&self, service: ServiceKey, identity: &Bytes, id: PeerId) {
+        if let Some(streamer) = self.by_service.get(&service) {
+            let mut identities = streamer.identities.borrow_mut();
+            if identities.get(identity) == Some(&id) {
+                identities.remove(identity);
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, service: ServiceKey) {
+        if let Some(streamer) = self.by_service.remove(&service) {
+            streamer.listener.close();
+        }
+    }
+
+    pub(super) fn close_all(&mut self) {
+        for (_, streamer) in self.by_service.drain() {
+            streamer.listener.close();
+        }
+    }
+}
+
+impl Streamers for StreamerTable {
+    fn open(&mut self, service: ServiceKey, port: u16) -> Result<u16, BindFailure> {
+        // Two services of an `ipc://` pull address differ by their port too.
+        let listener =
+            Listener::bind(&self.address.with_port(port)).map_err(|error| match error.kind() {
+                io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => BindFailure::InUse,
+                _ => BindFailure::Hopeless(format!(
+                    "no socket could be bound for the service: {error}"
+                )),
+            })?;
+        let port = listener.endpoint().port().unwrap_or(port);
+        let streamer = Rc::new(Streamer {
+            service,
+            listener,
+            identities: RefCell::default(),
+        });
+        streamer
+            .listener
+            .accept(self.hub.clone(), Purpose::Workers(Rc::clone(&streamer)));
+        self.by_service.insert(service, streamer);
+        Ok(port)
+    }
+}

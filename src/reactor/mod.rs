@@ -1,0 +1,354 @@
+//! The data plane: one thread that owns every bound socket and the broker.
+//!
+//! Read [`intake`] and [`deliver`] for the way of an event; the rest serves them. A connection is a
+//! task on the thread's runtime; what they share is the [`hub`], which is never borrowed across an
+//! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
+
+mod connection;
+mod deliver;
+mod dial;
+mod effects;
+mod housekeeping;
+mod hub;
+mod inbox;
+mod intake;
+mod kernel;
+mod listener;
+mod outbox;
+mod peer;
+mod requester;
+mod speaker;
+mod status;
+mod stopping;
+mod stream;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::{Rc, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use serde_json::json;
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+pub use effects::{Effect, Input};
+pub use requester::Ticket;
+
+use crate::config::Config;
+use crate::locator::Directory;
+use crate::model::Endpoint;
+use crate::requests::Settings;
+use hub::{Hub, SharedHub};
+use listener::{Listener, StreamerTable};
+use peer::Purpose;
+
+/// What waits for the reactor's attention at most; its senders wait.
+const INPUTS_MAX: usize = 1024;
+/// Registrations in an embedded ServiceLocator.
+const REGISTRATIONS_MAX: usize = 100_000;
+/// File descriptors that are not for connections: our own files, sockets of calls to services.
+const RESERVED_FDS: u64 = 32;
+
+/// A socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} {endpoint} can't be bound: {error}{hint}")]
+pub struct BindError {
+    key: &'static str,
+    endpoint: Endpoint,
+    error: io::Error,
+    hint: &'static str,
+}
+
+/// Where a reactor listens; ports are the real ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// For publishers.
+    pub publishers: Vec<Endpoint>,
+    /// For subscribers.
+    pub subscribers: Vec<Endpoint>,
+    /// For requests.
+    pub requests: Vec<Endpoint>,
+    /// The embedded ServiceLocator, if it runs here.
+    pub locator: Option<Endpoint>,
+}
+
+impl Bound {
+    /// An address as clients are given it.
+    pub fn public(endpoint: &Endpoint, hostname: &str) -> String {
+        match endpoint {
+            Endpoint::Tcp { port, .. } => {
+                Endpoint::tcp(hostname.trim_matches(['[', ']']), *port).to_string()
+            }
+            Endpoint::Ipc(_) => endpoint.to_string(),
+        }
+    }
+}
+
+/// A running reactor.
+#[derive(Debug)]
+pub struct Reactor {
+    /// Where it listens.
+    pub bound: Bound,
+    /// What it is told.
+    pub inputs: mpsc::Sender<Input>,
+    thread: JoinHandle<()>,
+}
+
+impl Reactor {
+    /// Binds all sockets and starts the thread: when it returns, peers are served.
+    ///
+    /// # Errors
+    /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
+    pub fn start(config: Config, effects: mpsc::Sender<Effect>) -> Result<Self, StartError> {
+        let (inputs, inputs_rx) = mpsc::channel(INPUTS_MAX);
+        let (started, has_started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("reactor".into())
+            .spawn(move || {
+                run(config, effects, inputs_rx, &started);
+            })?;
+        match has_started.recv() {
+            Ok(Ok(bound)) => Ok(Self {
+                bound,
+                inputs,
+                thread,
+            }),
+            Ok(Err(error)) => {
+                let _ = thread.join();
+                Err(error)
+            }
+            Err(_) => {
+                let _ = thread.join();
+                Err(StartError::Died)
+            }
+        }
+    }
+
+    /// Waits for the thread's end, which [`Input::Stop`] brings about; whether it ended well.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+/// Why a reactor did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system gives no thread or no event queue.
+    #[error("the reactor can't be started: {0}")]
+    System(#[from] io::Error),
+    /// It panicked; the log says where.
+    #[error("the reactor ended while it started")]
+    Died,
+}
+
+type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
+
+fn run(
+    config: Config,
+    effects: mpsc::Sender<Effect>,
+    inputs: mpsc::Receiver<Input>,
+    started: &Started,
+) {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(started.send(Err(error.into()))),
+    };
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, async {
+        // Within the runtime, because that is where sockets are registered.
+        match Sockets::bind(&config) {
+            Ok(sockets) => {
+                let hub = sockets.serve(config, effects);
+                let _ = started.send(Ok(sockets.bound()));
+                serve(hub, sockets, inputs).await;
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    });
+}
+
+/// The listeners whose addresses are configured.
+struct Sockets {
+    publishers: Vec<Listener>,
+    subscribers: Vec<Listener>,
+    requests: Vec<Listener>,
+    locator: Option<Listener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            locator: bind_locator(config)?,
+            publishers: bind_all("pubAddress", &config.pub_addresses)?,
+            subscribers: bind_all("subAddress", &config.sub_addresses)?,
+            requests: bind_all("requestAddress", &config.request_addresses)?,
+        })
+    }
+
+    fn bound(&self) -> Bound {
+        let endpoints = |all: &[Listener]| all.iter().map(|l| l.endpoint().clone()).collect();
+        Bound {
+            publishers: endpoints(&self.publishers),
+            subscribers: endpoints(&self.subscribers),
+            requests: endpoints(&self.requests),
+            locator: self.locator.as_ref().map(|l| l.endpoint().clone()),
+        }
+    }
+
+    /// Makes the hub and accepts connections for it.
+    fn serve(&self, config: Config, effects: mpsc::Sender<Effect>) -> SharedHub {
+        let settings = self.settings(&config);
+        let addresses = self.addresses(&config.public_hostname);
+        let config = Rc::new(config);
+        let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
+            let streamers = StreamerTable::new(config.pull_address.clone(), hub.clone());
+            let mut state = Hub::new(Rc::clone(&config), settings, streamers, effects, now());
+            state.addresses = addresses;
+            state.connections_max = connections_max(&config);
+            state.directory = self
+                .locator
+                .is_some()
+                .then(|| Directory::new(REGISTRATIONS_MAX));
+            RefCell::new(state)
+        });
+        let groups = [
+            (&self.publishers, Purpose::Publishers),
+            (&self.subscribers, Purpose::Subscribers),
+            (&self.requests, Purpose::Requests),
+        ];
+        for (listeners, purpose) in groups {
+            listeners
+                .iter()
+                .for_each(|l| l.accept(Rc::downgrade(&hub), purpose.clone()));
+        }
+        if let Some(locator) = &self.locator {
+            locator.accept(Rc::downgrade(&hub), Purpose::Locator);
+        }
+        hub
+    }
+
+    fn settings(&self, config: &Config) -> Settings {
+        let public = |endpoint: &Endpoint| Bound::public(endpoint, &config.public_hostname);
+        let pull_address = match &config.pull_address {
+            Endpoint::Tcp { .. } => public(&config.pull_address)
+                .trim_end_matches('0')
+                .to_owned(),
+            Endpoint::Ipc(path) => format!("ipc://{}-", path.display()),
+        };
+        Settings {
+            pub_address: self
+                .publishers
+                .first()
+                .map(|l| public(l.endpoint()))
+                .unwrap_or_default(),
+            pull_address_prefix: pull_address,
+            limits: config.limits,
+            publish_timeout: config.publish_timeout,
+        }
+    }
+
+    fn addresses(&self, hostname: &str) -> serde_json::Value {
+        let public = |all: &[Listener]| -> Vec<String> {
+            all.iter()
+                .map(|l| Bound::public(l.endpoint(), hostname))
+                .collect()
+        };
+        json!({
+            "publishers": public(&self.publishers),
+            "subscribers": public(&self.subscribers),
+            "requests": public(&self.requests),
+            "locator": self.locator.as_ref().map(|l| l.endpoint().to_string()),
+        })
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the reactor's clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn bind_all(key: &'static str, endpoints: &[Endpoint]) -> Result<Vec<Listener>, BindError> {
+    endpoints
+        .iter()
+        .map(|endpoint| bind(key, endpoint))
+        .collect()
+}
+
+fn bind(key: &'static str, endpoint: &Endpoint) -> Result<Listener, BindError> {
+    Listener::bind(endpoint).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another process listens there (ss -ltnp shows which)",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
+            _ => "",
+        };
+        BindError {
+            key,
+            endpoint: endpoint.clone(),
+            error,
+            hint,
+        }
+    })
+}
+
+/// The embedded ServiceLocator's socket; none if another locator runs at its address.
+fn bind_locator(config: &Config) -> Result<Option<Listener>, BindError> {
+    if !config.locator.embedded {
+        return Ok(None);
+    }
+    match bind("locatorAddress", &config.locator.address) {
+        Err(taken) if taken.error.kind() == io::ErrorKind::AddrInUse => {
+            let address = &config.locator.address;
+            tracing::info!(%address, "a ServiceLocator's address is taken: the one that runs there is used, none is embedded");
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
+/// From the limit on file descriptors, with some left for services' sockets and for ourselves.
+fn connections_max(config: &Config) -> usize {
+    if config.connections_max > 0 {
+        return config.connections_max;
+    }
+    let fds_max = rlimit::Resource::NOFILE
+        .get_soft()
+        .unwrap_or(1024)
+        .min(1 << 20);
+    let streamers = (config.streamer_ports.len() as u64).min(fds_max / 4);
+    fds_max.saturating_sub(RESERVED_FDS + streamers).max(8) as usize
+}
+
+async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) {
+    tokio::task::spawn_local(flush_when_wanted(Rc::clone(&hub)));
+    tokio::task::spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
+    let publishers = hub.borrow().config.connect_publishers.clone();
+    let dialling: Vec<_> = publishers
+        .into_iter()
+        .map(|endpoint| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), endpoint)))
+        .collect();
+    while let Some(input) = inputs.recv().await {
+        match input {
+            Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
+            Input::Status(reply) => drop(reply.send(hub.borrow().status())),
+            Input::Stop(timeout) => {
+                dialling.iter().for_each(tokio::task::JoinHandle::abort);
+                return stopping::stop(&hub, sockets, inputs, timeout).await;
+            }
+        }
+    }
+}
+
+/// Flushes after all connections that are readable now have had their turn, so that what many small
+/// reads route to one peer leaves in one write.
+async fn flush_when_wanted(hub: SharedHub) {
+    let wanted = Rc::clone(&hub.borrow().flush_wanted);
+    loop {
+        wanted.notified().await;
+        hub.borrow_mut().flush();
+    }
+}

@@ -1,0 +1,187 @@
+//! Requests: from a message's frames to its answer, at once or later.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::effects::Effect;
+use super::hub::Hub;
+use super::intake::PeerError;
+use super::peer::Role;
+use crate::broker::PeerId;
+use crate::locator;
+use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, split_envelope};
+use crate::requests::{self, Context, Outcome, SyncEvent};
+use crate::zmtp::{encode_message, frames_of};
+
+/// To whom an answer goes, and how it is written.
+#[derive(Debug)]
+struct ReturnAddress {
+    peer: PeerId,
+    envelope: Vec<Bytes>,
+    layout: Layout,
+}
+
+/// Names a request whose answer comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(u64);
+
+/// Requests that wait for others; bounded, further ones are refused.
+#[derive(Debug)]
+pub(super) struct PendingReplies {
+    by_ticket: HashMap<Ticket, ReturnAddress>,
+    max: usize,
+    last: u64,
+}
+
+impl PendingReplies {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            by_ticket: HashMap::new(),
+            max,
+            last: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_ticket.len()
+    }
+}
+
+impl Hub {
+    /// A message on the request socket. What can be answered is.
+    pub(super) fn take_request(&mut self, id: PeerId, message: &Bytes) -> Result<(), PeerError> {
+        let frames = frames_of(message);
+        let (envelope, frames) = split_envelope(&frames);
+        let is_locator = match self.peer(id).map(|peer| &peer.role) {
+            Some(Role::Requester { locator }) => *locator,
+            _ => return Ok(()),
+        };
+        let envelope = envelope.to_vec();
+        match decode(frames) {
+            Ok((request, layout)) => {
+                let back = ReturnAddress {
+                    peer: id,
+                    envelope,
+                    layout,
+                };
+                if is_locator {
+                    self.ask_locator(&request, &back)
+                } else {
+                    self.ask(&request, back)
+                }
+            }
+            Err(malformed) => {
+                self.count_discarded(id, malformed.code);
+                let nak = Message::nak(malformed.code, &malformed.sentence);
+                self.reply(
+                    &ReturnAddress {
+                        peer: id,
+                        envelope,
+                        layout: malformed.layout,
+                    },
+                    &nak,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a lease counts from when its request was read"
+    )]
+    fn ask(&mut self, request: &Message, back: ReturnAddress) {
+        self.now = std::time::Instant::now();
+        if self.draining && (request.token.is(Token::SUBSCRIBE) || request.token.is(Token::PUBLISH))
+        {
+            return self.reply(
+                &back,
+                &Message::nak("stopping", "the event manager is stopping"),
+            );
+        }
+        let mut ended = Vec::new();
+        let outcome = requests::handle(
+            request,
+            &mut Context {
+                broker: &mut self.broker,
+                streamers: &mut self.streamers,
+                ended: &mut ended,
+                now: self.now,
+                settings: &self.settings,
+            },
+        );
+        match outcome {
+            Outcome::Reply(answer) => {
+                self.log_request(request, &answer, back.peer);
+                self.reply(&back, &answer);
+            }
+            Outcome::Status => {
+                let status = self.status().to_string();
+                self.reply(&back, &Message::ack(DataType::String, status));
+            }
+            Outcome::Call(event) => self.call(event, back),
+        }
+        for service in &ended {
+            self.close_service(service);
+        }
+    }
+
+    fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {
+        let Some(peer) = self.peer(id) else { return };
+        let address = peer.address.clone();
+        let answer_text = String::from_utf8_lossy(&answer.data).replace('\0', " ");
+        if answer.token.is(Token::NAK) {
+            if let Some(suppressed) = self.bursts.admit("nak", self.now) {
+                tracing::info!(peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
+            }
+        } else if !request.token.is(Token::KEEP_ALIVE) {
+            tracing::debug!(peer = %address, token = %request.token, "request done: {answer_text}");
+        }
+    }
+
+    fn call(&mut self, event: SyncEvent, back: ReturnAddress) {
+        let busy = |limit: usize| {
+            let sentence =
+                format!("{limit} sync events wait for their answers already (maxPendingCalls)");
+            Message::nak("busy", sentence)
+        };
+        if self.pending_replies.len() >= self.pending_replies.max {
+            return self.reply(&back, &busy(self.pending_replies.max));
+        }
+        self.pending_replies.last += 1;
+        let ticket = Ticket(self.pending_replies.last);
+        match self.effects.try_send(Effect::Call { ticket, event }) {
+            Ok(()) => {
+                self.pending_replies.by_ticket.insert(ticket, back);
+            }
+            Err(_) => self.reply(&back, &busy(self.pending_replies.max)),
+        }
+    }
+
+    /// The answer to a request that waited. Its client may be gone; then nobody wants it.
+    pub(super) fn complete(&mut self, ticket: Ticket, answer: &Message) {
+        if let Some(back) = self.pending_replies.by_ticket.remove(&ticket) {
+            self.reply(&back, answer);
+        }
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a registration counts from when it was read"
+    )]
+    fn ask_locator(&mut self, request: &Message, back: &ReturnAddress) {
+        let Some(directory) = &mut self.directory else {
+            return;
+        };
+        let now = std::time::Instant::now();
+        let answer = locator::answer(request, &self.config.locator.tokens, directory, now);
+        self.reply(back, &answer);
+    }
+
+    fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
+        let mut frames = back.envelope.clone();
+        frames.extend(encode(answer, back.layout));
+        self.send(back.peer, &encode_message(&frames));
+    }
+}

@@ -1,0 +1,143 @@
+//! What peers say that don't publish: subscribers and workers.
+
+use bytes::Bytes;
+
+use super::hub::Hub;
+use super::inbox::{Filled, Inbox};
+use super::intake::PeerError;
+use super::peer::Role;
+use crate::broker::PeerId;
+use crate::zmtp::{Command, Step, Subscription, frames_of};
+
+/// What a worker says to get its first event, and when it is done with one.
+const READY: &[u8] = b"READY";
+
+impl Hub {
+    /// Takes what arrived message by message. `on_message` is given each whole message.
+    ///
+    /// # Errors
+    /// [`PeerError`] ends the connection.
+    pub(super) fn take_messages(
+        &mut self,
+        id: PeerId,
+        inbox: &mut Inbox,
+        mut filled: Filled,
+        on_message: fn(&mut Self, PeerId, &Bytes) -> Result<(), PeerError>,
+    ) -> Result<(), PeerError> {
+        loop {
+            match inbox.scanner.next(&mut filled.data)? {
+                Step::NeedMore(missing) => {
+                    inbox.keep(filled, missing);
+                    return Ok(());
+                }
+                Step::Command(body) => match Command::parse(&filled.data[body])? {
+                    Command::Subscription(wish) => self.subscription(id, wish)?,
+                    command => self.take_command(id, command)?,
+                },
+                Step::Message(span) => {
+                    let message = Bytes::copy_from_slice(&filled.data[span.bytes]);
+                    on_message(self, id, &message)?;
+                }
+            }
+            // The message may have ended the connection: a request that ended its own service.
+            if self.peer(id).is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A message of a subscriber: a subscription in the form of ZMTP 3.0. Anything else goes
+    /// upstream in libzmq, where nobody hears it.
+    pub(super) fn take_subscription(
+        &mut self,
+        id: PeerId,
+        message: &Bytes,
+    ) -> Result<(), PeerError> {
+        let frames = frames_of(message);
+        match &frames[..] {
+            [frame] if let Some(wish) = Subscription::from_message(frame) => {
+                self.subscription(id, wish)
+            }
+            _ => {
+                self.count_discarded(id, "message-to-publisher");
+                Ok(())
+            }
+        }
+    }
+
+    fn subscription(&mut self, id: PeerId, wish: Subscription<'_>) -> Result<(), PeerError> {
+        let limits = self.config.limits;
+        let Some(peer) = self.peer(id) else {
+            return Ok(());
+        };
+        let Role::Subscriber { prefixes } = &mut peer.role else {
+            return Ok(());
+        };
+        match wish {
+            Subscription::Subscribe(prefix) => {
+                if prefix.len() > limits.subject_bytes_max {
+                    let max = limits.subject_bytes_max;
+                    return Err(PeerError::SubscriptionTooLong(prefix.len(), max));
+                }
+                if prefixes.len() >= limits.subscriptions_per_peer_max {
+                    return Err(PeerError::TooManySubscriptions(
+                        limits.subscriptions_per_peer_max,
+                    ));
+                }
+                if prefixes.insert(prefix.into()) {
+                    self.broker.routes.subscribe(prefix, id);
+                }
+            }
+            Subscription::Cancel(prefix) => {
+                if prefixes.remove(prefix) {
+                    self.broker.routes.unsubscribe(prefix, id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A message of a worker: READY, with or without a delimiter before it.
+    pub(super) fn take_worker_message(
+        &mut self,
+        id: PeerId,
+        message: &Bytes,
+    ) -> Result<(), PeerError> {
+        let frames = frames_of(message);
+        let has_delimiter = frames.len() > 1 && frames[0].is_empty();
+        if frames[usize::from(has_delimiter)..] != [READY] {
+            self.count_discarded(id, "unknown-worker-message");
+            return Ok(());
+        }
+        let Some(peer) = self.peer(id) else {
+            return Ok(());
+        };
+        let Role::Worker {
+            service,
+            key,
+            delimiter,
+        } = &mut peer.role
+        else {
+            return Ok(());
+        };
+        // What it is sent has the envelope of its latest READY.
+        *delimiter = has_delimiter;
+        let (service, key) = (*service, *key);
+        if let Some(service) = self.broker.service_mut(service) {
+            service.workers.ready(key);
+        }
+        self.dispatch(service);
+        Ok(())
+    }
+
+    /// Something that has no meaning here, and does no harm.
+    pub(super) fn count_discarded(&mut self, id: PeerId, reason: &'static str) {
+        let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+            return;
+        };
+        *self.refused.entry(reason).or_default() += 1;
+        if let Some(suppressed) = self.bursts.admit(reason, self.now) {
+            tracing::warn!(peer = %address, reason, suppressed, "a message was discarded");
+        }
+    }
+}

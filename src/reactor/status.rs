@@ -1,0 +1,107 @@
+//! The daemon's state as JSON: what the STATUS request and the diagnostic record show.
+
+use serde_json::{Map, Value, json};
+
+use super::hub::Hub;
+use super::peer::Role;
+use crate::broker::{Account, Dropped, Service};
+
+impl Hub {
+    /// The state, without what single subscribers or workers do.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "reports show the time that leases have left"
+    )]
+    pub(super) fn status(&self) -> Value {
+        let now = std::time::Instant::now();
+        let count = |wanted: fn(&Role) -> bool| {
+            self.peers
+                .iter()
+                .filter(|(_, peer)| wanted(&peer.role))
+                .count()
+        };
+        let subscriptions: usize = self
+            .peers
+            .iter()
+            .map(|(_, peer)| match &peer.role {
+                Role::Subscriber { prefixes } => prefixes.len(),
+                _ => 0,
+            })
+            .sum();
+        let services: Vec<Value> = self
+            .broker
+            .services()
+            .map(|(_, service)| self.service_status(service, now))
+            .collect();
+        json!({
+            "service": self.config.locator.service_name.as_str(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": now.saturating_duration_since(self.started_at).as_secs_f64(),
+            "draining": self.draining,
+            "addresses": self.addresses,
+            "services": services,
+            "retiredServices": account(self.broker.retired(), 0),
+            "publishers": {
+                "connected": count(|role| matches!(role, Role::Publisher)),
+                "events": self.published.events,
+                "bytes": self.published.bytes,
+                "unmatched": self.published.unmatched,
+            },
+            "subscribers": {
+                "connected": count(|role| matches!(role, Role::Subscriber { .. })),
+                "subscriptions": subscriptions,
+                "counters": account(&self.subscribers, 0),
+            },
+            "connections": {
+                "open": self.connections,
+                "max": self.connections_max,
+                "requesters": count(|role| matches!(role, Role::Requester { .. })),
+            },
+            "pendingCalls": self.pending_replies.len(),
+            "peers": {"refused": self.refused},
+        })
+    }
+
+    fn service_status(&self, service: &Service, now: std::time::Instant) -> Value {
+        let (connected, ready, stalled) = service.workers.census();
+        let subscriptions: Vec<Value> = self
+            .broker
+            .subscriptions_of(service, now)
+            .map(|view| {
+                json!({
+                    "id": view.id.as_str(),
+                    "subjects": view.patterns.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "expiresInSeconds": view.expires_in.as_secs_f64(),
+                })
+            })
+            .collect();
+        json!({
+            "name": service.name().as_str(),
+            "port": service.port(),
+            "address": format!("{}{}", self.settings.pull_address_prefix, service.port()),
+            "subjects": service.patterns().map(ToString::to_string).collect::<Vec<_>>(),
+            "subscriptions": subscriptions,
+            "workers": {"connected": connected, "ready": ready, "stalled": stalled},
+            "queue": {"events": service.queue.len(), "bytes": service.queue.bytes()},
+            "counters": account(&service.account, service.queue.len()),
+        })
+    }
+}
+
+fn account(account: &Account, queued: usize) -> Value {
+    json!({
+        "matched": account.matched,
+        "delivered": account.delivered,
+        "queued": queued,
+        "inFlight": account.in_flight,
+        "dropped": dropped(&account.dropped),
+        "unconfirmed": account.unconfirmed,
+    })
+}
+
+fn dropped(dropped: &Dropped) -> Map<String, Value> {
+    dropped
+        .iter()
+        .map(|(reason, events)| (reason.name().to_owned(), json!(events)))
+        .collect()
+}
