@@ -30,5 +30,5 @@ pub mod zmtp;
 // pub mod outbound;
 pub mod telemetry;
 // pub mod client;
-// pub mod daemon;
+pub mod daemon;
 // pub mod cli;

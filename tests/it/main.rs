@@ -1,3 +1,5 @@
 //! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
-mod thin;
+mod events;
+mod layering;
+mod support;
