@@ -14,8 +14,12 @@ use super::token::Token;
 /// fields; fields may be named instead. `timeout` is in microseconds, as in frames.
 pub(super) fn decode(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed>> {
     let [frame] = frames else { return None };
-    let first = frame.iter().find(|byte| !byte.is_ascii_whitespace());
-    (first == Some(&b'{')).then(|| read(frame))
+    is_object(frame).then(|| read(frame))
+}
+
+/// Whether a frame is meant as a JSON object.
+pub(super) fn is_object(frame: &[u8]) -> bool {
+    frame.trim_ascii_start().starts_with(b"{")
 }
 
 fn malformed(code: &'static str, sentence: impl Into<String>) -> Malformed {
