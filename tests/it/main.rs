@@ -2,4 +2,11 @@
 
 mod events;
 mod layering;
+mod leases;
+mod locator;
+mod matching;
+mod naks;
+mod ports;
+mod requests;
+mod subscribed;
 mod support;
