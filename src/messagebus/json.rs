@@ -63,7 +63,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             "\"dataType\" is 0 to 12 or a name such as \"PARAM\"",
         )
     })?;
-    let data = data(named.remove("data"))?;
+    let data = named.remove("data");
     let timeout = match named.remove("timeout") {
         None | Some(Value::Null) => None,
         Some(value) => {
@@ -76,11 +76,15 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             u64::try_from(micros).ok().map(Duration::from_micros)
         }
     };
+    if let (Some(_), Some(name)) = (&data, named.keys().next()) {
+        let sentence = format!("fields are in \"data\" or named, not both: {name:?} is beside it");
+        return Err(malformed("malformed-data", sentence));
+    }
     Ok((
         Message {
             token,
             data_type,
-            data,
+            data: self::data(data)?,
             timeout,
             named: Some(named),
         },
@@ -186,6 +190,10 @@ mod tests {
             (r#"{"token": "nonsense"}"#, "malformed-token"),
             (r#"{"token": "2.1", "dataType": 77}"#, "malformed-data-type"),
             (r#"{"token": "2.1", "data": [["x"]]}"#, "malformed-data"),
+            (
+                r#"{"token": "2.3", "data": "x", "subject": "a"}"#,
+                "malformed-data",
+            ),
             (
                 r#"{"token": "2.1", "timeout": "soon"}"#,
                 "malformed-timeout",
