@@ -31,4 +31,4 @@ pub mod zmtp;
 pub mod telemetry;
 // pub mod client;
 // pub mod daemon;
-// pub mod cli;
+pub mod cli;
