@@ -175,10 +175,10 @@ impl Control {
         } else {
             drop(self.deregistered);
         }
-        let diagnostics = self
-            .config
-            .diagnostic_interval
-            .map(|interval| tokio::spawn(write_diagnostics(self.inputs.clone(), interval)));
+        let diagnostic = &self.config.diagnostic;
+        let diagnostics = diagnostic
+            .enabled
+            .then(|| tokio::spawn(write_diagnostics(self.inputs.clone(), diagnostic.interval)));
         let mut calls = JoinSet::new();
         loop {
             tokio::select! {

@@ -135,11 +135,9 @@ pub const KEYS: &[Key] = &[
         set!(startup_guard.on_timeout = values::guard_action),
         |c| json!(if c.startup_guard.on_timeout == GuardTimeoutAction::Exit { "exit" } else { "proceed" })),
     key("diagnosticMonitor", "DIAGNOSTIC_MONITOR", "write a diagnostic record to the log at each diagnosticInterval",
-        |c, v| { c.diagnostic_interval = values::boolean(v)?.then(|| c.diagnostic_interval.unwrap_or(DIAGNOSTIC_INTERVAL)); Ok(()) },
-        |c| json!(c.diagnostic_interval.is_some())),
+        set!(diagnostic.enabled = values::boolean), |c| json!(c.diagnostic.enabled)),
     key("diagnosticInterval", "DIAGNOSTIC_INTERVAL", "seconds between diagnostic records",
-        |c, v| { let interval = values::seconds(v, 0.1..=30.0 * DAY)?; c.diagnostic_interval = c.diagnostic_interval.map(|_| interval); Ok(()) },
-        |c| secs(c.diagnostic_interval.unwrap_or(DIAGNOSTIC_INTERVAL))),
+        time!(diagnostic.interval, 0.1, 30.0 * DAY), |c| secs(c.diagnostic.interval)),
     key("subscriptionTtl", "EVENT_MANAGER_SUBSCRIPTION_TTL", "seconds that a subscription lives without a keep-alive",
         time!(subscription_ttl, 0.1, 30.0 * DAY), |c| secs(c.subscription_ttl)),
     key("drainTimeout", "EVENT_MANAGER_DRAIN_TIMEOUT", "seconds that stopping may take",
@@ -179,5 +177,3 @@ pub const KEYS: &[Key] = &[
     key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
         |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)),
 ];
-
-const DIAGNOSTIC_INTERVAL: Duration = Duration::from_secs(1800);
