@@ -1,3 +1,4 @@
 //! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
+mod documentation;
 mod thin;
