@@ -1,0 +1,136 @@
+//! Each module imports only those above it.
+
+use std::fs;
+use std::path::Path;
+
+/// From the words of the domain down to the command line; `zmtp`, `messagebus` and `broker` know
+/// `model`, and not each other.
+const LAYERS: &[(&str, &str)] = &[
+    ("model", ""),
+    ("zmtp", "model"),
+    ("messagebus", "model"),
+    ("broker", "model"),
+    ("locator", "model messagebus"),
+    ("requests", "model messagebus broker"),
+    ("ambient", ""),
+    ("config", "model messagebus locator"),
+    ("telemetry", "model ambient config"),
+    (
+        "reactor",
+        "model zmtp messagebus broker locator requests ambient config telemetry",
+    ),
+    (
+        "outbound",
+        "model messagebus locator requests ambient config telemetry",
+    ),
+    ("client", "model messagebus"),
+    (
+        "daemon",
+        "model messagebus locator requests ambient config telemetry reactor outbound",
+    ),
+    (
+        "cli",
+        "model messagebus locator ambient config telemetry client daemon",
+    ),
+];
+
+/// Modules that own no socket, no clock, no thread and no randomness.
+const PURE: &[&str] = &[
+    "model",
+    "zmtp",
+    "messagebus",
+    "broker",
+    "locator",
+    "requests",
+];
+const IMPURE: &[&str] = &[
+    "std::net",
+    "std::thread",
+    "std::fs",
+    "tokio::",
+    "zmq::",
+    "Instant::now(",
+    "SystemTime",
+    "RandomState",
+];
+
+fn sources(module: &str) -> Vec<(String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = vec![];
+    let mut open = vec![src.join(module)];
+    let single = src.join(format!("{module}.rs"));
+    if single.exists() {
+        open.push(single);
+    }
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            // Tests may use anything.
+            let code = text
+                .split("#[cfg(test)]")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            let is_test = path.file_name().is_some_and(|name| name == "tests.rs");
+            found.push((
+                path.display().to_string(),
+                if is_test { String::new() } else { code },
+            ));
+        }
+    }
+    found
+}
+
+fn code_lines(code: &str) -> impl Iterator<Item = &str> {
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn modules_import_only_those_above_them() {
+    for (module, allowed) in LAYERS {
+        let sources = sources(module);
+        assert!(!sources.is_empty(), "{module} has no sources");
+        for (path, code) in sources {
+            for line in code_lines(&code) {
+                for (other, _) in LAYERS.iter().filter(|(other, _)| other != module) {
+                    let imports = line.contains(&format!("crate::{other}"));
+                    assert!(
+                        !imports || allowed.split(' ').any(|name| name == *other),
+                        "{path}: {line}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_has_its_layer() {
+    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    for module in lib.lines().filter_map(|line| line.strip_prefix("pub mod ")) {
+        let module = module.trim_end_matches(';');
+        assert!(
+            LAYERS.iter().any(|(known, _)| *known == module),
+            "{module} has no layer"
+        );
+    }
+}
+
+#[test]
+fn the_core_is_pure() {
+    for module in PURE {
+        for (path, code) in sources(module) {
+            for line in code_lines(&code) {
+                let impure = IMPURE.iter().find(|word| line.contains(**word));
+                assert!(impure.is_none(), "{path}: {line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A daemon in this process, its peers over libzmq, and waiting without sleeping blindly.
+
+pub mod peers;
+pub mod raw;
+
+use std::time::{Duration, Instant};
+
+use event_manager::config::Config;
+use event_manager::daemon::Daemon;
+use event_manager::model::Endpoint;
+use serde_json::Value;
+
+/// Longer than anything here takes on a busy machine; only failures wait for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A daemon on free ports, stopped at the end of the test. Every test ends by asserting the
+/// accounting law.
+pub struct TestDaemon {
+    daemon: Option<Daemon>,
+    pub context: zmq::Context,
+}
+
+/// A configuration whose every port the system chooses, without a locator.
+pub fn config() -> Config {
+    let any = || vec![Endpoint::tcp("127.0.0.1", 0)];
+    let mut config = Config {
+        pub_addresses: any(),
+        sub_addresses: any(),
+        request_addresses: any(),
+        pull_address: Endpoint::tcp("127.0.0.1", 0),
+        streamer_ports: 0..=0,
+        public_hostname: "127.0.0.1".into(),
+        drain_timeout: Duration::from_secs(2),
+        ..Config::default()
+    };
+    config.locator.register = false;
+    config
+}
+
+impl TestDaemon {
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Starts with changes to [`config`].
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config();
+        change(&mut config);
+        let daemon = Daemon::start(config).expect("the daemon starts");
+        Self {
+            daemon: Some(daemon),
+            context: zmq::Context::new(),
+        }
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("it runs until it is dropped")
+    }
+
+    pub fn publishers(&self) -> String {
+        self.daemon().bound().publishers[0].to_string()
+    }
+
+    pub fn subscribers(&self) -> String {
+        self.daemon().bound().subscribers[0].to_string()
+    }
+
+    pub fn requests(&self) -> String {
+        self.daemon().bound().requests[0].to_string()
+    }
+
+    pub fn locator(&self) -> String {
+        self.daemon()
+            .bound()
+            .locator
+            .as_ref()
+            .expect("an embedded locator")
+            .to_string()
+    }
+
+    pub fn status(&self) -> Value {
+        self.daemon().status()
+    }
+
+    /// The status of one service; null if there is none.
+    pub fn service(&self, name: &str) -> Value {
+        let status = self.status();
+        let services = status["services"].as_array().expect("a list");
+        services
+            .iter()
+            .find(|service| service["name"] == name)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Waits until the status is as wanted.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what} did not come: {status:#}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until so many subscriptions of plain subscribers are in force.
+    pub fn wait_for_subscriptions(&self, count: u64) {
+        self.wait_for("subscriptions", |status| {
+            status["subscribers"]["subscriptions"] == count
+        });
+    }
+
+    /// Waits until so many workers of a service said READY.
+    pub fn wait_for_ready(&self, service: &str, count: u64) {
+        self.wait_for("ready workers", |status| {
+            let services = status["services"].as_array().expect("a list");
+            services
+                .iter()
+                .any(|s| s["name"] == service && s["workers"]["ready"] == count)
+        });
+    }
+
+    /// How often something was refused or discarded for this reason.
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.status()["peers"]["refused"][reason]
+            .as_u64()
+            .unwrap_or(0)
+    }
+
+    /// Stops the daemon; whether all its threads ended well.
+    pub fn stop(mut self) -> bool {
+        assert_law(&self.status());
+        self.daemon.take().expect("it runs").stop()
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        let Some(daemon) = self.daemon.take() else {
+            return;
+        };
+        let status = daemon.status();
+        let ended_well = daemon.stop();
+        if !std::thread::panicking() {
+            assert_law(&status);
+            assert!(ended_well, "a thread of the daemon panicked");
+        }
+    }
+}
+
+/// `matched = delivered + queued + in flight + dropped`, everywhere.
+pub fn assert_law(status: &Value) {
+    let books = status["services"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|s| &s["counters"]);
+    for counters in books.chain([
+        &status["subscribers"]["counters"],
+        &status["retiredServices"],
+    ]) {
+        let count = |name: &str| counters[name].as_u64().expect("a counter");
+        let dropped: u64 = counters["dropped"]
+            .as_object()
+            .expect("by reason")
+            .values()
+            .filter_map(Value::as_u64)
+            .sum();
+        let right = count("delivered") + count("queued") + count("inFlight") + dropped;
+        assert_eq!(
+            count("matched"),
+            right,
+            "the accounting law is broken: {counters:#}"
+        );
+    }
+}

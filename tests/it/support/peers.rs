@@ -1,0 +1,113 @@
+//! Clients over libzmq.
+
+use super::{PATIENCE, TestDaemon};
+
+/// A libzmq socket that waits with patience and never lingers.
+pub fn socket(context: &zmq::Context, kind: zmq::SocketType) -> zmq::Socket {
+    let socket = context.socket(kind).expect("a socket");
+    let patience = i32::try_from(PATIENCE.as_millis()).expect("it fits");
+    socket.set_rcvtimeo(patience).expect("an option");
+    socket.set_sndtimeo(patience).expect("an option");
+    socket.set_linger(0).expect("an option");
+    for set in [zmq::Socket::set_rcvhwm, zmq::Socket::set_sndhwm] {
+        set(&socket, 0).expect("an option");
+    }
+    socket
+}
+
+pub fn connected(context: &zmq::Context, kind: zmq::SocketType, address: &str) -> zmq::Socket {
+    let socket = socket(context, kind);
+    socket.connect(address).expect("a valid address");
+    socket
+}
+
+/// Whether nothing arrives for a while. Only for what must not arrive at all.
+pub fn is_silent(socket: &zmq::Socket, ms: i64) -> bool {
+    socket.poll(zmq::POLLIN, ms).expect("a poll") == 0
+}
+
+/// What SUBSCRIBE answers.
+pub struct Subscribed {
+    pub id: String,
+    pub pub_address: String,
+    pub pull_address: String,
+}
+
+impl TestDaemon {
+    /// A publisher that the daemon has subscribed to, so that nothing it sends is lost.
+    pub fn publisher(&self) -> zmq::Socket {
+        let publisher = connected(&self.context, zmq::XPUB, &self.publishers());
+        assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
+        publisher
+    }
+
+    /// A plain subscriber whose subscriptions are in force.
+    pub fn subscriber(&self, prefixes: &[&str]) -> zmq::Socket {
+        let before = self.status()["subscribers"]["subscriptions"]
+            .as_u64()
+            .expect("a count");
+        let subscriber = socket(&self.context, zmq::SUB);
+        for prefix in prefixes {
+            subscriber
+                .set_subscribe(prefix.as_bytes())
+                .expect("an option");
+        }
+        subscriber
+            .connect(&self.subscribers())
+            .expect("a valid address");
+        self.wait_for_subscriptions(before + prefixes.len() as u64);
+        subscriber
+    }
+
+    pub fn requester(&self) -> zmq::Socket {
+        connected(&self.context, zmq::REQ, &self.requests())
+    }
+
+    /// Asks in decimal frames: the answer's token name and data.
+    pub fn ask(&self, token: &str, fields: &[&str]) -> (String, String) {
+        let requester = self.requester();
+        requester
+            .send_multipart([token, "2", &fields.join("\0")], 0)
+            .expect("a send");
+        let answer = requester.recv_multipart(0).expect("an answer");
+        let text = |frame: &[u8]| String::from_utf8_lossy(frame).into_owned();
+        (text(&answer[0]), text(&answer[2]))
+    }
+
+    pub fn subscribe(&self, id: &str, service: &str, subjects: &[&str]) -> Subscribed {
+        let fields: Vec<&str> = [id, service].iter().chain(subjects).copied().collect();
+        let (token, data) = self.ask("TK_EVENT_MANAGER_SUBSCRIBE", &fields);
+        assert_eq!(token, "TK_SYS_ACK", "{data}");
+        let mut fields = data.split('\0').map(str::to_owned);
+        let mut next = || fields.next().expect("three fields");
+        Subscribed {
+            id: next(),
+            pub_address: next(),
+            pull_address: next(),
+        }
+    }
+
+    /// A worker that has said READY and is known.
+    pub fn worker(&self, service: &str, pull_address: &str) -> zmq::Socket {
+        let before = self.service(service)["workers"]["ready"]
+            .as_u64()
+            .expect("a count");
+        let worker = connected(&self.context, zmq::DEALER, pull_address);
+        worker.send("READY", 0).expect("a send");
+        self.wait_for_ready(service, before + 1);
+        worker
+    }
+}
+
+/// An event of two frames.
+pub fn publish(publisher: &zmq::Socket, subject: &str, data: &str) {
+    publisher
+        .send_multipart([subject, data], 0)
+        .expect("a send");
+}
+
+/// The data of an event of two frames.
+pub fn received(socket: &zmq::Socket) -> String {
+    let frames = socket.recv_multipart(0).expect("an event");
+    String::from_utf8(frames.last().expect("a frame").clone()).expect("text")
+}
