@@ -2,6 +2,7 @@
 //! names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -32,6 +33,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object on a line.
     Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
 }
 
 /// When a new log file is begun, and what becomes of the old ones.
@@ -88,7 +98,7 @@ pub const LOG_KEYS: &[LogKey] = &[
         show: |c| c.modules.iter().map(|(name, level)| (name.clone(), json!(level.to_string()))).collect() },
     LogKey { name: "format", about: "text, or json: one object on a line",
         set: |c, v| { c.format = format(v)?; Ok(()) },
-        show: |c| json!(match c.format { LogFormat::Text => "text", LogFormat::Json => "json" }) },
+        show: |c| json!(c.format.to_string()) },
     LogKey { name: "file", about: "the log file; null is standard error",
         set: |c, v| { c.file = file(v)?; Ok(()) }, show: |c| json!(c.file) },
     LogKey { name: "rotate.maxBytes", about: "size in bytes at which a new file is begun",

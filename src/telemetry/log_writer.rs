@@ -337,7 +337,9 @@ mod tests {
         for _ in 0..5 {
             queue.push(&line);
         }
-        assert_eq!((queue.lock().lines.len(), queue.lock().dropped), (2, 3));
+        let held = queue.lock();
+        assert_eq!((held.lines.len(), held.dropped), (2, 3));
+        drop(held);
         let thread = spawn(queue.clone(), &config(&path, u64::MAX, 0)).unwrap();
         assert!(queue.close(PATIENCE));
         thread.join().unwrap();

@@ -1,6 +1,5 @@
 //! Logging through `tracing`.
 
-use std::fmt;
 use std::io::{self, IsTerminal};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -120,15 +119,6 @@ where
     match config.format {
         LogFormat::Text => layer.with_ansi(colours).boxed(),
         LogFormat::Json => layer.with_ansi(false).json().flatten_event(true).boxed(),
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
     }
 }
 
