@@ -54,6 +54,7 @@ impl Hub {
                 "open": self.connections,
                 "max": self.connections_max,
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
+                "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
             "pendingCalls": self.pending_replies.len(),
             "peers": {"refused": self.refused},

@@ -3,4 +3,11 @@
 mod documentation;
 mod events;
 mod layering;
+mod leases;
+mod locator;
+mod matching;
+mod naks;
+mod ports;
+mod requests;
+mod subscribed;
 mod support;
