@@ -2,4 +2,5 @@
 
 mod events;
 mod layering;
+mod slow;
 mod support;
