@@ -113,6 +113,11 @@ impl TestDaemon {
         }
     }
 
+    /// Where it listens.
+    pub fn bound(&self) -> &Bound {
+        self.daemon().bound()
+    }
+
     pub fn publishers(&self) -> String {
         self.daemon().bound().publishers[0].to_string()
     }
