@@ -3,5 +3,6 @@
 mod events;
 mod forwarder;
 mod layering;
+mod services;
 mod slow;
 mod support;
