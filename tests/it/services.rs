@@ -303,7 +303,7 @@ const REPLACEMENTS: usize = 50;
 
 /// What all workers of a service together do to a stream of numbers.
 struct Crew<'a> {
-    daemon: &'a TestDaemon,
+    context: &'a zmq::Context,
     address: &'a str,
     received: Mutex<Vec<u64>>,
     replaced: AtomicUsize,
@@ -342,7 +342,7 @@ impl Crew<'_> {
     }
 
     fn work_over_libzmq(&self, events: usize) {
-        let worker = connected(&self.daemon.context, zmq::DEALER, self.address);
+        let worker = connected(self.context, zmq::DEALER, self.address);
         worker.send("READY", 0).expect("a send");
         for _ in 0..events {
             self.take(&worker.recv_multipart(0).expect("an event"));
@@ -351,7 +351,7 @@ impl Crew<'_> {
     }
 
     fn work_to_the_end(&self) {
-        let worker = connected(&self.daemon.context, zmq::DEALER, self.address);
+        let worker = connected(self.context, zmq::DEALER, self.address);
         worker.send("READY", 0).expect("a send");
         while !self.finished.load(Ordering::Relaxed) {
             if !is_silent(&worker, 5) {
@@ -366,7 +366,7 @@ impl Crew<'_> {
 fn replaced_workers_lose_nothing_but_what_was_written_to_them() {
     let (daemon, address) = start();
     let crew = Crew {
-        daemon: &daemon,
+        context: &daemon.context,
         address: &address,
         received: Mutex::default(),
         replaced: AtomicUsize::new(0),
