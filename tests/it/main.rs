@@ -2,6 +2,7 @@
 
 mod documentation;
 mod events;
+mod forwarder;
 mod layering;
 mod leases;
 mod locator;
@@ -9,5 +10,7 @@ mod matching;
 mod naks;
 mod ports;
 mod requests;
+mod services;
+mod slow;
 mod subscribed;
 mod support;
