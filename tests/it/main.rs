@@ -2,6 +2,7 @@
 
 mod events;
 mod forwarder;
+mod hostile;
 mod layering;
 mod slow;
 mod support;
