@@ -3,6 +3,7 @@
 mod documentation;
 mod events;
 mod forwarder;
+mod hostile;
 mod layering;
 mod leases;
 mod locator;

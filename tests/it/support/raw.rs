@@ -97,6 +97,11 @@ impl RawPeer {
         self.0.write_all(bytes).expect("a write");
     }
 
+    /// Sends as long as the daemon listens: it may end the connection before all is sent.
+    pub fn send_while_heard(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
     pub fn read_exactly(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.0.read_exact(&mut bytes).expect("a read");
