@@ -83,6 +83,11 @@ fn unbracketed<'a>(host: &'a str, written: &str) -> Result<&'a str, InvalidEndpo
             "{written:?}: an IPv6 host stands in brackets"
         )));
     }
+    if host.contains(|c: char| c.is_whitespace() || c.is_control() || ",/".contains(c)) {
+        return Err(InvalidEndpoint(format!(
+            "{written:?}: {host:?} is no host name"
+        )));
+    }
     Ok(host)
 }
 
@@ -161,6 +166,7 @@ mod tests {
             ("tcp://::1:5", "brackets"),
             ("ipc://", "no path"),
             ("udp://x:1", "write tcp://"),
+            ("tcp://a b:1", "no host name"),
         ] {
             let error = written.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(part) && error.contains(written), "{error}");

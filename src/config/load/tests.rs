@@ -68,6 +68,14 @@ fn each_source_overrides_the_one_before() {
 }
 
 #[test]
+fn a_switch_and_what_depends_on_it_may_come_from_two_sources() {
+    let env = env(&[("DIAGNOSTIC_MONITOR", "1")]);
+    let loaded = parse("f", r#"{"diagnosticInterval": 90}"#, &env, &[]).unwrap();
+    let interval = loaded.config.diagnostic_interval;
+    assert_eq!(interval, Some(Duration::from_secs(90)));
+}
+
+#[test]
 fn everything_wrong_is_named_at_once() {
     let json = "{\n\"pubAdress\": \"tcp://*:1\",\n\"minStreamerPort\": 70000,\n\"limits\": {\"maxMessageByte\": 5},\n\
                 \"budgets\": 7,\n\"publicHostname\": \"tcp://x\",\n\"drainTimeout\": -1,\n\"drainTimeout\": 1}";
@@ -151,6 +159,7 @@ fn what_is_shown_is_read_back() {
     for json in [
         SHIPPED,
         r#"{"subAddress": ["tcp://*:1", "ipc:///x"], "pullAddress": "tcp://127.0.0.1", "diagnosticMonitor": true, "drainTimeout": 0.5}"#,
+        r#"{"subAddress": ["ipc:///a,b"], "pullAddress": "ipc:///s:0"}"#,
     ] {
         let config = load(json).unwrap().config;
         let mut again = Config::default();
