@@ -1,5 +1,6 @@
 //! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
+mod corpora;
 mod events;
 mod layering;
 mod support;
