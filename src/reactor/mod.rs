@@ -26,7 +26,6 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use serde_json::json;
 use tokio::runtime;
@@ -36,6 +35,7 @@ use tokio::task::LocalSet;
 pub use effects::{Effect, Input};
 pub use requester::Ticket;
 
+use crate::ambient::now;
 use crate::config::Config;
 use crate::locator::Directory;
 use crate::model::Endpoint;
@@ -265,11 +265,6 @@ impl Sockets {
             "locator": self.locator.as_ref().map(|l| l.endpoint().to_string()),
         })
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the reactor's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn bind_all(key: &'static str, endpoints: &[Endpoint]) -> Result<Vec<Listener>, BindError> {

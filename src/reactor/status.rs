@@ -4,16 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::hub::Hub;
 use super::peer::Role;
+use crate::ambient::now;
 use crate::broker::{Account, Dropped, Service};
 
 impl Hub {
     /// The state, without what single subscribers or workers do.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "reports show the time that leases have left"
-    )]
     pub(super) fn status(&self) -> Value {
-        let now = std::time::Instant::now();
+        let now = now();
         let count = |wanted: fn(&Role) -> bool| {
             self.peers
                 .iter()
