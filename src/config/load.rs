@@ -137,23 +137,22 @@ pub fn parse(
         )])
     })?;
     let mut loading = Loading::default();
-    let lines = loading.check_keys(file, json, &root);
-    // In the order of the table, so that a switch is known, from whichever source, before what
-    // depends on it.
+    loading.read_file(file, json, &root);
     for key in KEYS {
-        if let Some(value) = find(&root, key.name) {
-            let line = lines.get(key.name).copied().unwrap_or(1);
-            loading.set(key, value, Origin::File(file.into(), line));
-        }
         if let Some(value) = env.get(key.env).filter(|value| !value.is_empty()) {
-            let value = Value::String(value.clone());
-            loading.set(key, &value, Origin::Environment(key.env));
-        }
-        for (_, value) in flags.iter().filter(|(name, _)| *name == key.name) {
-            loading.set(key, &Value::String(value.clone()), Origin::Flag);
+            loading.set(
+                key,
+                &Value::String(value.clone()),
+                Origin::Environment(key.env),
+            );
         }
     }
     loading.warn_of_misspelt(env);
+    for (name, value) in flags {
+        if let Some(key) = KEYS.iter().find(|key| key.name == *name) {
+            loading.set(key, &Value::String(value.clone()), Origin::Flag);
+        }
+    }
     loading.check_together();
     if !loading.errors.is_empty() {
         return Err(ConfigErrors(loading.errors));
@@ -188,13 +187,7 @@ impl Loading {
         }
     }
 
-    /// The line of each key; keys that are unknown, or stand there twice, are errors.
-    fn check_keys(
-        &mut self,
-        file: &str,
-        json: &str,
-        root: &Map<String, Value>,
-    ) -> BTreeMap<String, usize> {
+    fn read_file(&mut self, file: &str, json: &str, root: &Map<String, Value>) {
         let mut seen = BTreeMap::new();
         for position in positions(json) {
             let path = position.path.as_str();
@@ -220,7 +213,13 @@ impl Loading {
                     .push(format!("{origin}: unknown key {path:?}{hint}"));
             }
         }
-        seen
+        // In the order of the table, so that switches are known before what depends on them.
+        for key in KEYS {
+            if let Some(value) = find(root, key.name) {
+                let line = seen.get(key.name).copied().unwrap_or(1);
+                self.set(key, value, Origin::File(file.into(), line));
+            }
+        }
     }
 
     fn warn_of_misspelt(&mut self, env: &BTreeMap<String, String>) {

@@ -68,14 +68,6 @@ fn each_source_overrides_the_one_before() {
 }
 
 #[test]
-fn a_switch_and_what_depends_on_it_may_come_from_two_sources() {
-    let env = env(&[("DIAGNOSTIC_MONITOR", "1")]);
-    let loaded = parse("f", r#"{"diagnosticInterval": 90}"#, &env, &[]).unwrap();
-    let interval = loaded.config.diagnostic_interval;
-    assert_eq!(interval, Some(Duration::from_secs(90)));
-}
-
-#[test]
 fn everything_wrong_is_named_at_once() {
     let json = "{\n\"pubAdress\": \"tcp://*:1\",\n\"minStreamerPort\": 70000,\n\"limits\": {\"maxMessageByte\": 5},\n\
                 \"budgets\": 7,\n\"publicHostname\": \"tcp://x\",\n\"drainTimeout\": -1,\n\"drainTimeout\": 1}";
