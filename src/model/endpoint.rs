@@ -56,6 +56,17 @@ impl Endpoint {
         }
     }
 
+    /// Where this machine itself can connect to what is bound here: all interfaces include loopback.
+    pub fn local(&self) -> Self {
+        match self {
+            Self::Tcp { host, port } if matches!(host.as_str(), "*" | "0.0.0.0") => {
+                Self::tcp("127.0.0.1", *port)
+            }
+            Self::Tcp { host, port } if host == "::" => Self::tcp("::1", *port),
+            _ => self.clone(),
+        }
+    }
+
     /// Takes `tcp://host` too, for a key whose ports come from elsewhere; the port is then 0.
     ///
     /// # Errors
@@ -154,6 +165,14 @@ mod tests {
             Endpoint::parse_without_port("tcp://[::]").unwrap(),
             Endpoint::tcp("::", 0)
         );
+    }
+
+    #[test]
+    fn what_is_bound_to_all_interfaces_is_reached_by_loopback() {
+        let local = |text: &str| text.parse::<Endpoint>().unwrap().local().to_string();
+        assert_eq!(local("tcp://*:6000"), "tcp://127.0.0.1:6000");
+        assert_eq!(local("tcp://[::]:6000"), "tcp://[::1]:6000");
+        assert_eq!(local("tcp://host:6000"), "tcp://host:6000");
     }
 
     #[test]
