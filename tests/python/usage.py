@@ -54,11 +54,17 @@ def keep_alive(checks, requests):
     token, data = ask(requests, KEEP_ALIVE, "nobody")
     checks.equal("one of an unknown subscription is refused", token, NAK)
     checks.that("and the reason is said", data.startswith("unknown-subscription: "), data)
-    for written in [b"2097156", b"0x00200004", b"2.4", b"TK_EVENT_MANAGER_KEEP_ALIVE",
-                    (KEEP_ALIVE).to_bytes(4, "little"), (KEEP_ALIVE).to_bytes(8, "big")]:
+    for written, answered in [
+        (b"2097156", b"4027580417"),
+        (b"0x00200004", b"0xf0100001"),
+        (b"2.4", b"1.1"),
+        (b"TK_EVENT_MANAGER_KEEP_ALIVE", b"TK_SYS_ACK"),
+        (KEEP_ALIVE.to_bytes(4, "little"), ACK.to_bytes(4, "little")),
+        (KEEP_ALIVE.to_bytes(8, "big"), ACK.to_bytes(8, "big")),
+    ]:
         requests.send_multipart([written, b"2", b"billing-1"])
-        frames = requests.recv_multipart()
-        checks.equal(f"a token written as {written!r} is answered", len(frames), 3)
+        checks.equal(f"a token written as {written!r} is answered alike",
+                     requests.recv_multipart()[0], answered)
 
 
 def wait_for_route(publisher, worker):
