@@ -30,7 +30,7 @@ long:
 corpora:
     cargo test --locked --test it corpora::
 
-# Licences, sources and doubled crates.
+# Licences and sources of what is built in.
 deny:
     cargo deny --all-features --locked check bans licenses sources
 
