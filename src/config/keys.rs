@@ -39,8 +39,17 @@ const fn key(
 
 fn shown(endpoints: &[Endpoint]) -> Value {
     match endpoints {
-        [one] => json!(one.to_string()),
+        // In a text, a comma separates two addresses; only a socket's path can have one.
+        [one] if !one.to_string().contains(',') => json!(one.to_string()),
         all => json!(all.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    }
+}
+
+fn shown_without_port(endpoint: &Endpoint) -> Value {
+    let text = endpoint.to_string();
+    match endpoint.port() {
+        Some(0) => json!(text.trim_end_matches(":0")),
+        _ => json!(text),
     }
 }
 
@@ -100,7 +109,7 @@ pub const KEYS: &[Key] = &[
     key("connectPublishers", "EVENT_MANAGER_CONNECT_PUBLISHERS", "publishers that bind: the daemon connects to them",
         set!(connect_publishers = values::endpoints), |c| json!(c.connect_publishers.iter().map(ToString::to_string).collect::<Vec<_>>())),
     key("pullAddress", "EVENT_MANAGER_PULL_ADDRESS", "services' sockets bind here, on ports of the range",
-        set!(pull_address = values::endpoint_without_port), |c| json!(c.pull_address.to_string().trim_end_matches(":0"))),
+        set!(pull_address = values::endpoint_without_port), |c| shown_without_port(&c.pull_address)),
     key("minStreamerPort", "EVENT_MANAGER_MIN_STREAMER_PORT", "first port for services; 0 (with maxStreamerPort 0) lets the system choose each",
         |c, v| { set_ports(c, Some(values::number(v, 0..=65535)?), None); Ok(()) }, |c| json!(c.streamer_ports.start())),
     key("maxStreamerPort", "EVENT_MANAGER_MAX_STREAMER_PORT", "last port for services; ports in use are skipped",

@@ -1,6 +1,8 @@
 //! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
+mod corpora;
 mod documentation;
+mod embedded_locator;
 mod events;
 mod forwarder;
 mod hostile;

@@ -206,6 +206,7 @@ fn what_is_shown_is_read_back() {
     for json in [
         SHIPPED,
         r#"{"subAddress": ["tcp://*:1", "ipc:///x"], "pullAddress": "tcp://127.0.0.1", "diagnosticMonitor": true, "drainTimeout": 0.5}"#,
+        r#"{"subAddress": ["ipc:///a,b"], "pullAddress": "ipc:///s:0"}"#,
     ] {
         let config = load(json).unwrap().config;
         let mut again = Config::default();
