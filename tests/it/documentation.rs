@@ -9,10 +9,16 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 fn operations_list_every_key_with_its_variable() {
     for key in KEYS {
         let row = format!("| `{}` | `{}` |", key.name, key.env);
-        assert!(OPERATIONS.contains(&row), "docs/operations.md has no row {row}");
+        assert!(
+            OPERATIONS.contains(&row),
+            "docs/operations.md has no row {row}"
+        );
     }
     for key in LOG_KEYS {
         let row = format!("| `log.{}` |", key.name);
-        assert!(OPERATIONS.contains(&row), "docs/operations.md has no row {row}");
+        assert!(
+            OPERATIONS.contains(&row),
+            "docs/operations.md has no row {row}"
+        );
     }
 }
