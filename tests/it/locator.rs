@@ -186,6 +186,22 @@ fn a_daemon_starts_though_the_address_is_another_locator_s() {
     client.done(REGISTER, &["A", "tcp://x:1"], "30000");
 }
 
+/// It is registered there while it runs.
+#[test]
+fn a_daemon_registers_with_the_locator_that_is_there() {
+    let first = with_locator(Endpoint::tcp("127.0.0.1", 0));
+    let second = TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.register = true;
+        config.locator.address = first.locator().parse().expect("an address");
+    });
+    let client = Client::of(&first);
+    first.wait_for("a registration", |_| !client.list().is_empty());
+    client.done(LOCATE, &["EventManager"], &second.requests());
+    assert!(second.stop());
+    assert_eq!(client.refusal(LOCATE, &["EventManager"]), "unknown-service");
+}
+
 /// The same if what listens there isn't ours, and doesn't answer.
 #[test]
 fn a_daemon_starts_though_the_address_is_a_stranger_s() {

@@ -361,6 +361,30 @@ fn json_through_a_proxy() {
     assert!(delimited.len() == 2 && delimited[0].is_empty() && delimited[1].starts_with(b"{"));
 }
 
+/// In C a text ends with a NUL, and many clients send it.
+#[test]
+fn a_nul_at_the_end_is_no_further_field() {
+    let daemon = TestDaemon::start();
+    let client = daemon.requester();
+    let done = |frames: &[&[u8]]| assert_eq!(exchange(&client, frames)[0], b"1.1", "{frames:?}");
+    done(&[b"2.1", b"s1\0Billing\0Order\0Refund\0"]);
+    assert_eq!(
+        daemon.service("Billing")["subjects"],
+        json!(["Order", "Refund"])
+    );
+    done(&[b"2.4", b"s1\0"]);
+    done(&[b"2.2", b"s1\0Order\0"]);
+    assert_eq!(daemon.service("Billing")["subjects"], json!(["Refund"]));
+    done(&[b"2.2", b"s1\0"]);
+    assert_eq!(daemon.service("Billing"), Value::Null);
+    done(&[b"2.1", b"s1\0Billing\0"]);
+    assert_eq!(daemon.service("Billing")["subjects"], json!([""]));
+    done(&[b"2.1", b"s1\0Billing\0Order\0\0"]);
+    assert_eq!(daemon.service("Billing")["subjects"], json!(["", "Order"]));
+    done(&[b"2.2", b"s1\0\0"]);
+    assert_eq!(daemon.service("Billing")["subjects"], json!(["Order"]));
+}
+
 #[test]
 fn a_client_that_names_no_id_is_given_one() {
     let daemon = TestDaemon::start();
