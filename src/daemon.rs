@@ -53,7 +53,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(mut config: Config) -> Result<Self, StartError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -63,6 +63,9 @@ impl Daemon {
         let drain_timeout = config.drain_timeout;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let reactor = Reactor::start(config.clone(), effects)?;
+        if let Some(embedded) = &reactor.bound.locator {
+            config.locator.address = embedded.clone();
+        }
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
         let (state, registration) = watch::channel(RegistrationState::Trying);
@@ -175,10 +178,10 @@ impl Control {
         } else {
             drop(self.deregistered);
         }
-        let diagnostics = self
-            .config
-            .diagnostic_interval
-            .map(|interval| tokio::spawn(write_diagnostics(self.inputs.clone(), interval)));
+        let diagnostic = &self.config.diagnostic;
+        let diagnostics = diagnostic
+            .enabled
+            .then(|| tokio::spawn(write_diagnostics(self.inputs.clone(), diagnostic.interval)));
         let mut calls = JoinSet::new();
         loop {
             tokio::select! {

@@ -22,7 +22,10 @@
 
 pub mod ambient;
 pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod config;
+pub mod daemon;
 pub mod locator;
 pub mod messagebus;
 pub mod model;
@@ -31,6 +34,3 @@ pub mod reactor;
 pub mod requests;
 pub mod telemetry;
 pub mod zmtp;
-// pub mod client;
-pub mod daemon;
-// pub mod cli;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::prefix_map::PrefixMap;
 use super::service::ServiceKey;
-use crate::model::{Dialect, SubjectPattern};
+use crate::model::{Dialect, SubjectPattern, subject_of};
 
 /// A connection: its slot, and a serial number that tells it from the slot's earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +51,8 @@ pub struct RouteTable {
     prefixes: PrefixMap<BTreeSet<Receiver>>,
     exact: HashMap<Box<[u8]>, BTreeSet<Receiver>>,
     globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
+    /// Subscribers' prefixes that hold a NUL, and so go beyond the subject.
+    binary_prefixes: usize,
     cache: HashMap<Box<[u8]>, Rc<Route>>,
     /// Each route once, so that equal ones are told by their address.
     interned: HashSet<Rc<Route>>,
@@ -59,15 +61,18 @@ pub struct RouteTable {
 impl RouteTable {
     /// Lets a subscriber hear every subject with this prefix. Twice is once, as in libzmq.
     pub fn subscribe(&mut self, prefix: &[u8], peer: PeerId) {
-        self.prefixes
-            .entry(prefix)
-            .insert(Receiver::Subscriber(peer));
+        let receivers = self.prefixes.entry(prefix);
+        if receivers.insert(Receiver::Subscriber(peer)) && is_binary(prefix) {
+            self.binary_prefixes += 1;
+        }
         self.forget_cached();
     }
 
     /// Ends that.
     pub fn unsubscribe(&mut self, prefix: &[u8], peer: PeerId) {
-        self.remove_prefix(prefix, Receiver::Subscriber(peer));
+        if self.remove_prefix(prefix, Receiver::Subscriber(peer)) && is_binary(prefix) {
+            self.binary_prefixes -= 1;
+        }
         self.forget_cached();
     }
 
@@ -87,7 +92,9 @@ impl RouteTable {
     pub fn remove(&mut self, pattern: &SubjectPattern, service: ServiceKey) {
         let (text, receiver) = (pattern.text().as_bytes(), Receiver::Service(service));
         match pattern.dialect() {
-            Dialect::Prefix => self.remove_prefix(text, receiver),
+            Dialect::Prefix => {
+                self.remove_prefix(text, receiver);
+            }
             Dialect::Exact => {
                 if let Some(receivers) = self.exact.get_mut(text)
                     && receivers.remove(&receiver)
@@ -108,13 +115,16 @@ impl RouteTable {
         self.forget_cached();
     }
 
-    fn remove_prefix(&mut self, prefix: &[u8], receiver: Receiver) {
-        if let Some(receivers) = self.prefixes.get_mut(prefix)
-            && receivers.remove(&receiver)
-            && receivers.is_empty()
-        {
+    /// Whether it was there.
+    fn remove_prefix(&mut self, prefix: &[u8], receiver: Receiver) -> bool {
+        let Some(receivers) = self.prefixes.get_mut(prefix) else {
+            return false;
+        };
+        let was_there = receivers.remove(&receiver);
+        if receivers.is_empty() {
             self.prefixes.remove(prefix);
         }
+        was_there
     }
 
     fn forget_cached(&mut self) {
@@ -122,18 +132,37 @@ impl RouteTable {
         self.interned.clear();
     }
 
-    /// Who gets an event with this subject. Until patterns change, routes to the same receivers are
-    /// the same `Rc`.
-    pub fn route(&mut self, subject: &[u8]) -> Rc<Route> {
-        if let Some(route) = self.cache.get(subject) {
+    /// The part of a first frame that decides who gets the event: its subject. Subscribers' prefixes
+    /// are compared with the frame, as in libzmq, so while one holds a NUL it is the frame.
+    pub fn key_of<'a>(&self, first_frame: &'a [u8]) -> &'a [u8] {
+        match self.binary_prefixes {
+            0 => subject_of(first_frame),
+            _ => first_frame,
+        }
+    }
+
+    /// Whether this [key](Self::key_of) of another frame is this frame's too.
+    #[inline]
+    pub fn is_key_of(&self, key: &[u8], first_frame: &[u8]) -> bool {
+        let rest = first_frame.strip_prefix(key);
+        rest.is_some_and(|rest| match rest.first() {
+            None => true,
+            Some(&next) => next == 0 && self.binary_prefixes == 0,
+        })
+    }
+
+    /// Who gets an event with this [key](Self::key_of). Until patterns change, routes to the same
+    /// receivers are the same `Rc`.
+    pub fn route(&mut self, key: &[u8]) -> Rc<Route> {
+        if let Some(route) = self.cache.get(key) {
             return Rc::clone(route);
         }
-        let route = self.intern(self.resolve(subject));
-        if subject.len() <= CACHED_SUBJECT_BYTES_MAX {
+        let route = self.intern(self.resolve(key));
+        if key.len() <= CACHED_SUBJECT_BYTES_MAX {
             if self.cache.len() >= CACHED_SUBJECTS_MAX {
                 self.forget_cached();
             }
-            self.cache.insert(subject.into(), Rc::clone(&route));
+            self.cache.insert(key.into(), Rc::clone(&route));
         }
         route
     }
@@ -150,10 +179,11 @@ impl RouteTable {
         route
     }
 
-    fn resolve(&self, subject: &[u8]) -> Route {
+    fn resolve(&self, key: &[u8]) -> Route {
         let mut receivers = Vec::new();
         self.prefixes
-            .for_each_prefix_of(subject, |found| receivers.extend(found));
+            .for_each_prefix_of(key, |found| receivers.extend(found));
+        let subject = subject_of(key);
         receivers.extend(self.exact.get(subject).into_iter().flatten());
         for (pattern, found) in &self.globs {
             if pattern.matches(subject) {
@@ -177,6 +207,10 @@ impl RouteTable {
     }
 }
 
+fn is_binary(prefix: &[u8]) -> bool {
+    prefix.contains(&0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,7 +225,7 @@ mod tests {
     }
 
     fn change() -> impl Strategy<Value = Change> {
-        let prefix = "[ab.]{0,3}";
+        let prefix = "[ab.\0]{0,3}";
         let pattern = "(exact:|glob:|)[ab.*]{1,4}";
         prop_oneof![
             (prefix, 0u32..4).prop_map(|(p, n)| Change::Subscribe(p, n)),
@@ -204,12 +238,12 @@ mod tests {
     proptest! {
         #[test]
         fn routes_agree_with_a_list_of_patterns(
-            changes in proptest::collection::vec((change(), "[ab.]{0,5}"), 1..40)
+            changes in proptest::collection::vec((change(), "[ab.\0]{0,5}"), 1..40)
         ) {
             let mut table = RouteTable::default();
             let mut subscribed = BTreeSet::new();
             let mut added = BTreeSet::new();
-            for (change, subject) in changes {
+            for (change, frame) in changes {
                 let peer = |slot| PeerId { slot, serial: 0 };
                 let pattern = |written: &str| SubjectPattern::parse(written, 99).unwrap();
                 match change {
@@ -230,11 +264,15 @@ mod tests {
                         added.remove(&(pattern(&p), ServiceKey(n)));
                     }
                 }
+                let subject = subject_of(frame.as_bytes());
                 let peers: BTreeSet<_> =
-                    subscribed.iter().filter(|(p, _)| subject.starts_with(p)).map(|(_, n)| *n).collect();
+                    subscribed.iter().filter(|(p, _)| frame.starts_with(p)).map(|(_, n)| *n).collect();
                 let services: BTreeSet<_> =
-                    added.iter().filter(|(p, _)| p.matches(subject.as_bytes())).map(|(_, n)| *n).collect();
-                let route = table.route(subject.as_bytes());
+                    added.iter().filter(|(p, _)| p.matches(subject)).map(|(_, n)| *n).collect();
+                let key = table.key_of(frame.as_bytes()).to_owned();
+                prop_assert!(table.is_key_of(&key, frame.as_bytes()));
+                prop_assert_eq!(table.is_key_of(b"a", frame.as_bytes()), key == b"a");
+                let route = table.route(&key);
                 prop_assert_eq!(&*route.subscribers, peers.into_iter().collect::<Vec<_>>());
                 prop_assert_eq!(&*route.services, services.into_iter().collect::<Vec<_>>());
             }

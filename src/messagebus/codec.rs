@@ -243,13 +243,17 @@ pub(super) fn token_from_text(text: &str) -> Option<(Token, Form)> {
         let (group, number) = text.split_once('.')?;
         let digits = |t: &str| !t.is_empty() && t.bytes().all(|byte| byte.is_ascii_hexdigit());
         let parse = |t: &str| u16::from_str_radix(t, 16).ok().filter(|_| digits(t));
-        Some(Token::new(parse(group)?, parse(number)?))
+        let group = parse(group)?;
+        // A third digit would stand where the priority does, and so name another group.
+        Some(Token::new(group, parse(number)?)).filter(|token| token.group() == group)
     };
-    let value = |value| Token::from_value(value);
-    (decimal(text).map(|n| (value(n), Form::Decimal)))
-        .or_else(|| hex(text).map(|n| (value(n), Form::Hex)))
-        .or_else(|| dotted().map(|token| (token, Form::Dotted)))
-        .or_else(|| Token::from_name(text).map(|token| (token, Form::Name)))
+    let token = |value: u64| (value <= Token::VALUE_MAX).then_some(Token::from_value(value));
+    (decimal(text)
+        .and_then(token)
+        .map(|token| (token, Form::Decimal)))
+    .or_else(|| hex(text).and_then(token).map(|token| (token, Form::Hex)))
+    .or_else(|| dotted().map(|token| (token, Form::Dotted)))
+    .or_else(|| Token::from_name(text).map(|token| (token, Form::Name)))
 }
 
 /// Text is tried first: four raw bytes that are also digits would be a token of priority 3, which
@@ -446,6 +450,8 @@ mod tests {
         for (parts, code) in [
             (&[&b"nonsense"[..], b"2", b"x"][..], "malformed-token"),
             (&[b"", b"2", b"x"], "malformed-token"),
+            (&[b"102.1", b"2", b"x"], "malformed-token"),
+            (&[b"0x1000000200001", b"2", b"x"], "malformed-token"),
             (&[b"2.1", b"99", b"x"], "malformed-data-type"),
             (&[b"2.1", b"2", b"x", b"soon"], "malformed-timeout"),
             (&[b"1", b"2", b"3", b"4", b"5"], "malformed-message"),

@@ -40,7 +40,10 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let written = named.remove("token").unwrap_or_default();
     let token = match &written {
         Value::String(text) => token_from_text(text).map(|(token, _)| token),
-        Value::Number(number) => number.as_u64().map(Token::from_value),
+        Value::Number(number) => number
+            .as_u64()
+            .filter(|value| *value <= Token::VALUE_MAX)
+            .map(Token::from_value),
         _ => None,
     };
     let token = token.ok_or_else(|| {
@@ -188,6 +191,7 @@ mod tests {
             ("{", "malformed-json"),
             ("{}", "malformed-token"),
             (r#"{"token": "nonsense"}"#, "malformed-token"),
+            (r#"{"token": 281474978807809}"#, "malformed-token"),
             (r#"{"token": "2.1", "dataType": 77}"#, "malformed-data-type"),
             (r#"{"token": "2.1", "data": [["x"]]}"#, "malformed-data"),
             (

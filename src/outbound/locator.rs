@@ -39,7 +39,9 @@ pub struct LocatorClient {
 
 impl LocatorClient {
     /// A client of the locator that is configured.
-    pub fn new(caller: Caller, config: LocatorConfig) -> Self {
+    pub fn new(caller: Caller, mut config: LocatorConfig) -> Self {
+        // An embedded locator's address is where it is bound.
+        config.address = config.address.local();
         Self {
             caller,
             config: Arc::new(config),

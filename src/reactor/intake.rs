@@ -12,7 +12,6 @@ use super::deliver::Run;
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
 use crate::broker::{PeerId, Route};
-use crate::model::subject_of;
 use crate::zmtp::{Command, FrameError, MalformedCommand, Step, encode_pong};
 
 /// Why a peer's connection is ended. The texts continue "peer refused:".
@@ -161,16 +160,16 @@ impl Hub {
             };
             let first = &data[span.first.clone()];
             let first = &first[..first.len().min(subject_bytes_max)];
-            if let Some((subject, route)) = &last
-                && is_subject(&data[subject.clone()], first)
+            if let Some((key, route)) = &last
+                && self.broker.routes.is_key_of(&data[key.clone()], first)
             {
                 runs.push(span.bytes, route);
                 continue;
             }
-            let subject = subject_of(first);
-            let route = self.broker.routes.route(subject);
+            let key = self.broker.routes.key_of(first);
+            let route = self.broker.routes.route(key);
             runs.push(span.bytes, &route);
-            last = Some((span.first.start..span.first.start + subject.len(), route));
+            last = Some((span.first.start..span.first.start + key.len(), route));
         }
     }
 
@@ -191,12 +190,4 @@ impl Hub {
             Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),
         }
     }
-}
-
-/// Whether `subject`, which holds no NUL, is the subject of this frame.
-#[inline]
-fn is_subject(subject: &[u8], first_frame: &[u8]) -> bool {
-    first_frame
-        .strip_prefix(subject)
-        .is_some_and(|rest| matches!(rest.first(), None | Some(0)))
 }

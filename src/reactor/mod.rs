@@ -1,7 +1,7 @@
 //! The data plane: one thread that owns every bound socket and the broker.
 //!
-//! Read [`intake`] and [`deliver`] for the way of an event; the rest serves them. A connection is a
-//! task on the thread's runtime; what they share is the [`hub`], which is never borrowed across an
+//! Read `intake` and `deliver` for the way of an event; the rest serves them. A connection is a
+//! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
 mod connection;

@@ -34,6 +34,7 @@ impl Hub {
             "service": self.config.locator.service_name.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": now.saturating_duration_since(self.started_at).as_secs_f64(),
+            "subscriptionTtlSeconds": self.config.subscription_ttl.as_secs_f64(),
             "draining": self.draining,
             "addresses": self.addresses,
             "services": services,

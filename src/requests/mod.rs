@@ -1,5 +1,5 @@
 //! The requests that the event manager answers: one file each, which decodes, applies, encodes.
-//! A new one is its file and its row in [`REQUESTS`].
+//! A new one is its file and its row in `REQUESTS`.
 
 mod fields;
 mod keep_alive;

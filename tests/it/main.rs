@@ -1,15 +1,20 @@
 //! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
-    unreachable_pub,
-    reason = "this is a test, and tests are shells: they have clocks, and what fails is to panic"
+    reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
 )]
 
+mod corpora;
+mod documentation;
+mod embedded_locator;
 mod events;
+mod forwarder;
+mod hostile;
 mod layering;
 mod leases;
 mod locator;
@@ -17,5 +22,7 @@ mod matching;
 mod naks;
 mod ports;
 mod requests;
+mod services;
+mod slow;
 mod subscribed;
 mod support;

@@ -8,7 +8,6 @@ use event_manager::model::Endpoint;
 
 use super::TestDaemon;
 use super::peers::connected;
-use super::raw::RawPeer;
 
 pub type Frames = Vec<Vec<u8>>;
 
@@ -104,26 +103,4 @@ pub fn zmtp_message(frames: &[&[u8]]) -> Vec<u8> {
         message.extend(*frame);
     }
     message
-}
-
-impl RawPeer {
-    /// Reads a message; the daemon must not be about to send commands.
-    pub fn read_message(&mut self) -> Frames {
-        let mut frames = vec![];
-        loop {
-            let flags = self.read_exactly(1)[0];
-            assert_eq!(flags & 4, 0, "a command");
-            let len = match flags & 2 {
-                0 => self.read_exactly(1)[0].into(),
-                _ => {
-                    let len = self.read_exactly(8).try_into().expect("eight bytes");
-                    u64::from_be_bytes(len) as usize
-                }
-            };
-            frames.push(self.read_exactly(len));
-            if flags & 1 == 0 {
-                return frames;
-            }
-        }
-    }
 }

@@ -1,7 +1,10 @@
 //! A daemon in this process, its peers over libzmq, and waiting without sleeping blindly.
 
 pub mod bus;
+pub mod healthy;
+pub mod logs;
 pub mod peers;
+pub mod process;
 pub mod raw;
 
 use std::time::{Duration, Instant};
@@ -9,6 +12,8 @@ use std::time::{Duration, Instant};
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
+use event_manager::reactor::Bound;
+use process::DaemonProcess;
 use serde_json::Value;
 
 /// Longer than anything here takes on a busy machine; only failures wait for it.
@@ -17,8 +22,39 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A daemon on free ports, stopped at the end of the test. Every test ends by asserting the
 /// accounting law.
 pub struct TestDaemon {
-    daemon: Option<Daemon>,
+    daemon: Option<Home>,
     pub context: zmq::Context,
+}
+
+/// Where a daemon runs.
+enum Home {
+    /// In this process, as most do.
+    Here(Daemon),
+    /// In one of its own.
+    Process(DaemonProcess),
+}
+
+impl Home {
+    fn bound(&self) -> &Bound {
+        match self {
+            Self::Here(daemon) => daemon.bound(),
+            Self::Process(process) => process.bound(),
+        }
+    }
+
+    fn status(&self) -> Value {
+        match self {
+            Self::Here(daemon) => daemon.status(),
+            Self::Process(process) => process.status(),
+        }
+    }
+
+    fn stop(self) -> bool {
+        match self {
+            Self::Here(daemon) => daemon.stop(),
+            Self::Process(process) => process.stop(),
+        }
+    }
 }
 
 /// A configuration whose every port the system chooses, without a locator.
@@ -48,14 +84,41 @@ impl TestDaemon {
         let mut config = config();
         change(&mut config);
         let daemon = Daemon::start(config).expect("the daemon starts");
+        Self::at(Home::Here(daemon))
+    }
+
+    /// Starts in a process of its own, with keys of `config.json` over those of [`config`].
+    pub fn in_own_process(settings: &Value) -> Self {
+        Self::at(Home::Process(DaemonProcess::start(settings, None)))
+    }
+
+    /// The same with a limit on file descriptors.
+    pub fn in_own_process_with_fds(settings: &Value, fds_max: u64) -> Self {
+        Self::at(Home::Process(DaemonProcess::start(settings, Some(fds_max))))
+    }
+
+    fn at(home: Home) -> Self {
         Self {
-            daemon: Some(daemon),
+            daemon: Some(home),
             context: zmq::Context::new(),
         }
     }
 
-    fn daemon(&self) -> &Daemon {
+    fn daemon(&self) -> &Home {
         self.daemon.as_ref().expect("it runs until it is dropped")
+    }
+
+    /// Its process, if it has one of its own.
+    pub fn process(&self) -> &DaemonProcess {
+        match self.daemon() {
+            Home::Here(_) => panic!("it runs in the test's process"),
+            Home::Process(process) => process,
+        }
+    }
+
+    /// Where it listens.
+    pub fn bound(&self) -> &Bound {
+        self.daemon().bound()
     }
 
     pub fn publishers(&self) -> String {

@@ -1,5 +1,7 @@
 //! Clients over libzmq.
 
+use std::time::Instant;
+
 use super::{PATIENCE, TestDaemon};
 
 /// A libzmq socket that waits with patience and never lingers.
@@ -24,6 +26,19 @@ pub fn connected(context: &zmq::Context, kind: zmq::SocketType, address: &str) -
 /// Whether nothing arrives for a while. Only for what must not arrive at all.
 pub fn is_silent(socket: &zmq::Socket, ms: i64) -> bool {
     socket.poll(zmq::POLLIN, ms).expect("a poll") == 0
+}
+
+/// Sends events with this subject until the subscriber hears one, for publishers that can't tell
+/// whether they are heard. When it returns, nothing is under way.
+pub fn probe(publisher: &zmq::Socket, subscriber: &zmq::Socket, subject: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = 0;
+    while is_silent(subscriber, 10) {
+        assert!(Instant::now() < deadline, "nobody hears the publisher");
+        sent += 1;
+        publish(publisher, subject, &sent.to_string());
+    }
+    while received(subscriber) != sent.to_string() {}
 }
 
 /// What SUBSCRIBE answers.

@@ -2,8 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use super::PATIENCE;
+
+/// Another frame of the message follows.
+pub const MORE: u8 = 1;
+/// The frame is a command.
+pub const COMMAND: u8 = 4;
 
 /// A TCP connection to one of the daemon's sockets.
 pub struct RawPeer(pub TcpStream);
@@ -15,10 +21,15 @@ pub fn tcp_address(address: &str) -> &str {
 
 /// A greeting of ZMTP 3.1 with the NULL mechanism.
 pub fn greeting() -> Vec<u8> {
+    greeting_of(1)
+}
+
+/// A greeting of this minor version of ZMTP 3.
+pub fn greeting_of(minor: u8) -> Vec<u8> {
     let mut greeting = vec![0; 64];
     greeting[0] = 0xFF;
     greeting[9] = 0x7F;
-    greeting[10..12].copy_from_slice(&[3, 1]);
+    greeting[10..12].copy_from_slice(&[3, minor]);
     greeting[12..16].copy_from_slice(b"NULL");
     greeting
 }
@@ -42,6 +53,22 @@ pub fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
     [&[flags, body.len() as u8], body].concat()
 }
 
+/// A short command.
+pub fn command(name: &str, rest: &[u8]) -> Vec<u8> {
+    let name = [&[name.len() as u8], name.as_bytes()].concat();
+    frame(COMMAND, &[&name[..], rest].concat())
+}
+
+/// A message of short frames.
+pub fn message(frames: &[&str]) -> Vec<u8> {
+    let last = frames.len() - 1;
+    let flags = |n| if n < last { MORE } else { 0 };
+    let frames = frames.iter().enumerate();
+    frames
+        .flat_map(|(n, body)| frame(flags(n), body.as_bytes()))
+        .collect()
+}
+
 impl RawPeer {
     pub fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(tcp_address(address)).expect("a connection");
@@ -52,12 +79,17 @@ impl RawPeer {
 
     /// A peer whose handshake is done.
     pub fn met(address: &str, socket_type: &str) -> Self {
+        Self::met_as(address, socket_type, "", 1)
+    }
+
+    /// The same with an identity and a minor version.
+    pub fn met_as(address: &str, socket_type: &str, identity: &str, minor: u8) -> Self {
         let mut peer = Self::connect(address);
-        peer.send(&greeting());
-        peer.send(&ready(socket_type, ""));
+        peer.send(&greeting_of(minor));
+        peer.send(&ready(socket_type, identity));
         peer.read_exactly(64);
-        let header = peer.read_exactly(2);
-        peer.read_exactly(header[1].into());
+        let (flags, ready) = peer.read_frame();
+        assert!(flags == COMMAND && ready.starts_with(b"\x05READY"));
         peer
     }
 
@@ -65,10 +97,56 @@ impl RawPeer {
         self.0.write_all(bytes).expect("a write");
     }
 
+    /// Sends as long as the daemon listens: it may end the connection before all is sent.
+    pub fn send_while_heard(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
     pub fn read_exactly(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.0.read_exact(&mut bytes).expect("a read");
         bytes
+    }
+
+    /// Reads a frame: its flags without that of its length, and its body.
+    pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
+        const LONG: u8 = 2;
+        let flags = self.read_exactly(1)[0];
+        let len = if flags & LONG == 0 {
+            self.read_exactly(1)[0].into()
+        } else {
+            let len = self.read_exactly(8).try_into().expect("8 bytes");
+            usize::try_from(u64::from_be_bytes(len)).expect("it fits")
+        };
+        (flags & !LONG, self.read_exactly(len))
+    }
+
+    /// Reads the frames of a message.
+    pub fn read_message(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = vec![];
+        loop {
+            let (flags, body) = self.read_frame();
+            assert_eq!(flags & COMMAND, 0, "a command: {body:?}");
+            frames.push(body);
+            if flags & MORE == 0 {
+                return frames;
+            }
+        }
+    }
+
+    /// Waits until the daemon has taken all that was sent. Nothing else may be under way to us.
+    pub fn settle(&mut self) {
+        self.send(&command("PING", b"\0\0settle"));
+        assert_eq!(self.read_frame(), (COMMAND, b"\x04PONGsettle".to_vec()));
+    }
+
+    /// Whether nothing arrives for a while. Only for what must not arrive at all.
+    pub fn is_silent(&mut self, ms: u64) -> bool {
+        let for_ms = |ms| Some(Duration::from_millis(ms));
+        self.0.set_read_timeout(for_ms(ms)).expect("an option");
+        let result = self.0.read(&mut [0]);
+        self.0.set_read_timeout(Some(PATIENCE)).expect("an option");
+        result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Reads until the daemon closes the connection; what it said before.

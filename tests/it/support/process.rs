@@ -1,0 +1,243 @@
+//! A daemon in a process of its own, for what is measured or limited by process. The process is
+//! this test binary once more, told by an environment variable to run [`entry`] alone.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use event_manager::daemon::Daemon;
+use event_manager::model::Endpoint;
+use event_manager::reactor::Bound;
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+
+/// Holds the keys of `config.json` for the daemon to be run.
+const SETTINGS: &str = "EVENT_MANAGER_TEST_SETTINGS";
+/// Holds the most file descriptors that it may open.
+const FDS_MAX: &str = "EVENT_MANAGER_TEST_FDS_MAX";
+/// Begins each line that is meant for the parent, among those of the test harness.
+const MARK: &str = "\u{1}daemon ";
+
+/// The daemon's process. It ends with this, also if the test panics or is killed.
+#[derive(Debug)]
+pub struct DaemonProcess {
+    child: Mutex<Child>,
+    pid: u32,
+    dialogue: Mutex<Dialogue>,
+    bound: Bound,
+}
+
+/// Lines go in, lines come out.
+#[derive(Debug)]
+struct Dialogue {
+    words: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Dialogue {
+    fn ask(&mut self, word: &str) -> Value {
+        let words = self.words.as_mut().expect("it was not told to stop");
+        writeln!(words, "{word}").expect("the process runs");
+        self.next_answer()
+    }
+
+    fn next_answer(&mut self) -> Value {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let n = self.answers.read_line(&mut line).expect("text");
+            assert!(n > 0, "the daemon's process ended");
+            if let Some((_, answer)) = line.split_once(MARK) {
+                return serde_json::from_str(answer).expect("JSON");
+            }
+        }
+    }
+}
+
+impl DaemonProcess {
+    /// Starts it on free ports, without a locator. `settings` are keys of `config.json`, written
+    /// over those defaults.
+    pub fn start(settings: &Value, fds_max: Option<u64>) -> Self {
+        let mut all = json!({
+            "pubAddress": "tcp://127.0.0.1:0",
+            "subAddress": "tcp://127.0.0.1:0",
+            "requestAddress": "tcp://127.0.0.1:0",
+            "pullAddress": "tcp://127.0.0.1",
+            "minStreamerPort": 0,
+            "maxStreamerPort": 0,
+            "publicHostname": "127.0.0.1",
+            "locatorRegister": false,
+            "drainTimeout": 2,
+        });
+        for (key, value) in settings.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command
+            .args(["--exact", "support::process::entry"])
+            .args(["--ignored", "--nocapture"])
+            .env(SETTINGS, all.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if let Some(fds_max) = fds_max {
+            command.env(FDS_MAX, fds_max.to_string());
+        }
+        let mut child = command.spawn().expect("a process");
+        let mut dialogue = Dialogue {
+            words: child.stdin.take(),
+            answers: BufReader::new(child.stdout.take().expect("it is piped")),
+        };
+        let bound = bound_from(&dialogue.next_answer());
+        Self {
+            pid: child.id(),
+            child: Mutex::new(child),
+            dialogue: Mutex::new(dialogue),
+            bound,
+        }
+    }
+
+    /// Where it listens.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Its state, as the STATUS request shows it.
+    pub fn status(&self) -> Value {
+        self.dialogue.lock().expect("no panic").ask("status")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Memory that is resident now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that ever was resident, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let status = self.read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number")
+            * 1024
+    }
+
+    /// Open file descriptors.
+    pub fn open_fds(&self) -> usize {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.pid));
+        fds.expect("the process runs").count()
+    }
+
+    /// The processor time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.read("stat");
+        let (_, after_name) = stat.rsplit_once(") ").expect("the form of proc(5)");
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|n| n.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the process runs")
+    }
+
+    /// Sends a signal, such as `STOP`, `CONT` or `KILL`.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid);
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.expect("a shell").success());
+    }
+
+    /// Stops the daemon and waits for the process; whether all ended well.
+    pub fn stop(self) -> bool {
+        self.dialogue.lock().expect("no panic").words.take();
+        self.wait()
+    }
+
+    fn wait(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let mut child = self.child.lock().expect("no panic");
+        loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                return status.success();
+            }
+            if Instant::now() >= deadline {
+                child.kill().expect("a child");
+                child.wait().expect("a child");
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for DaemonProcess {
+    fn drop(&mut self) {
+        let child = self.child.get_mut();
+        let child = child.unwrap_or_else(std::sync::PoisonError::into_inner);
+        // After a stop that ended well it is gone already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn bound_from(addresses: &Value) -> Bound {
+    let endpoint = |address: &Value| -> Endpoint {
+        let address = address.as_str().expect("an address");
+        address.parse().expect("an address")
+    };
+    let all = |name: &str| {
+        let addresses = addresses[name].as_array().expect("a list");
+        addresses.iter().map(endpoint).collect()
+    };
+    Bound {
+        publishers: all("publishers"),
+        subscribers: all("subscribers"),
+        requests: all("requests"),
+        locator: (!addresses["locator"].is_null()).then(|| endpoint(&addresses["locator"])),
+    }
+}
+
+fn addresses(bound: &Bound) -> Value {
+    let all = |endpoints: &[Endpoint]| -> Vec<String> {
+        endpoints.iter().map(ToString::to_string).collect()
+    };
+    json!({
+        "publishers": all(&bound.publishers),
+        "subscribers": all(&bound.subscribers),
+        "requests": all(&bound.requests),
+        "locator": bound.locator.as_ref().map(ToString::to_string),
+    })
+}
+
+fn answer(value: &Value) {
+    println!("{MARK}{value}");
+}
+
+#[test]
+#[ignore = "what the process of a DaemonProcess runs"]
+fn entry() {
+    let Ok(settings) = std::env::var(SETTINGS) else {
+        return;
+    };
+    if let Some(fds_max) = std::env::var(FDS_MAX).ok().and_then(|max| max.parse().ok()) {
+        rlimit::setrlimit(rlimit::Resource::NOFILE, fds_max, fds_max).expect("a limit");
+    }
+    let loaded = event_manager::config::parse(SETTINGS, &settings, &Default::default(), &[]);
+    let daemon = Daemon::start(loaded.expect("settings").config).expect("the daemon starts");
+    answer(&addresses(daemon.bound()));
+    for word in std::io::stdin().lines() {
+        assert_eq!(word.expect("text"), "status");
+        answer(&daemon.status());
+    }
+    assert!(daemon.stop(), "a thread of the daemon panicked");
+}
