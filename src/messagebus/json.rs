@@ -79,7 +79,9 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             u64::try_from(micros).ok().map(Duration::from_micros)
         }
     };
-    if let (Some(_), Some(name)) = (&data, named.keys().next()) {
+    // Answers do so: a NAK's code and sentence stand beside its data.
+    let is_answer = token.is(Token::ACK) || token.is(Token::NAK);
+    if let (Some(_), Some(name), false) = (&data, named.keys().next(), is_answer) {
         let sentence = format!("fields are in \"data\" or named, not both: {name:?} is beside it");
         return Err(malformed("malformed-data", sentence));
     }

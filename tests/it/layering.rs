@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "model messagebus locator ambient config telemetry client daemon",
+        "model messagebus locator ambient config telemetry reactor client daemon",
     ),
 ];
 
