@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::support::TestDaemon;
 use super::support::bus::{Frames, Proxy, exchange, zmtp_message};
 use super::support::peers::{connected, socket};
-use super::support::raw::RawPeer;
+use super::support::raw::{RawPeer, greeting, ready};
 
 /// A number with a name.
 struct Known {
@@ -417,6 +417,20 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn requests_right_behind_the_handshake_are_answered() {
+    let daemon = TestDaemon::start();
+    let mut client = RawPeer::connect(&daemon.requests());
+    let requests = zmtp_message(&[b"2.100", b""]).repeat(100);
+    client.send(&[greeting(), ready("DEALER", ""), requests].concat());
+    client.read_exactly(64);
+    let header = client.read_exactly(2);
+    client.read_exactly(header[1].into());
+    for _ in 0..100 {
+        assert_eq!(client.read_message()[0], b"1.1");
+    }
+}
+
+#[test]
 fn a_client_that_never_reads_holds_a_bounded_amount() {
     const BUDGET: u64 = 64 << 10;
     const REQUESTS: usize = 8000;
@@ -441,4 +455,22 @@ fn a_client_that_never_reads_holds_a_bounded_amount() {
         assert_eq!(answer[0], b"1.1", "answer {n}");
     }
     daemon.wait_for("an empty outbox", |status| waiting(status) == 0);
+}
+
+#[test]
+fn what_a_client_did_not_read_goes_with_it() {
+    let daemon = TestDaemon::with(|config| config.budgets.request_outbox_bytes = 64 << 10);
+    let mut client = RawPeer::met(&daemon.requests(), "DEALER");
+    client.send(&zmtp_message(&[b"2.100", b""]).repeat(8000));
+    daemon.wait_for("a full outbox", |status| {
+        status["connections"]["outboxBytes"]
+            .as_u64()
+            .expect("bytes")
+            > 64 << 10
+    });
+    drop(client);
+    daemon.wait_for("its end", |status| {
+        let connections = &status["connections"];
+        connections["outboxBytes"] == 0 && connections["open"] == 0
+    });
 }
