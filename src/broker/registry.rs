@@ -105,6 +105,8 @@ pub struct Broker {
     stalled: Duration,
     /// The books of services that are gone.
     retired: Account,
+    /// The last number that was given.
+    number: u64,
 }
 
 impl Broker {
@@ -119,6 +121,7 @@ impl Broker {
             ports: PortRange::new(config.streamer_ports.clone()),
             stalled: Duration::ZERO,
             retired: Account::default(),
+            number: 0,
             config,
         }
     }
@@ -387,6 +390,12 @@ impl Broker {
                 expires_in,
             })
         })
+    }
+
+    /// A number that was not given before.
+    pub fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
     }
 
     /// Whether there is such a subscription.

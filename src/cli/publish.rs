@@ -46,10 +46,12 @@ pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
     socket
         .connect(&address)
         .with_context(|| format!("{address:?} is no address"))?;
-    if socket.recv_bytes(0).is_err() {
-        return Err(ClientError::NoAnswer(address).into());
-    }
-    let publish = |data: &[u8]| socket.send_multipart([args.subject.as_bytes(), data], 0);
+    let mut publisher = Publisher {
+        socket,
+        address,
+        subscribed: false,
+    };
+    let mut publish = |data: &[u8]| publisher.send([args.subject.as_bytes(), data]);
     match &args.data {
         Some(data) => publish(data.as_bytes())?,
         None => {
@@ -59,4 +61,25 @@ pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A publisher that sends only while the daemon is subscribed to it.
+struct Publisher {
+    socket: zmq::Socket,
+    address: String,
+    subscribed: bool,
+}
+
+impl Publisher {
+    fn send(&mut self, event: [&[u8]; 2]) -> anyhow::Result<()> {
+        while let Ok(message) = self.socket.recv_bytes(zmq::DONTWAIT) {
+            self.subscribed = message == [1];
+        }
+        while !self.subscribed {
+            let message = self.socket.recv_bytes(0);
+            let message = message.map_err(|_| ClientError::NoAnswer(self.address.clone()))?;
+            self.subscribed = message == [1];
+        }
+        Ok(self.socket.send_multipart(event, 0)?)
+    }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::print_event;
-use super::signals::until_terminated;
+use super::signals::{StopFlag, until_terminated};
 use super::target::Target;
 use crate::ambient::now;
 use crate::client::ServiceWorker;
@@ -35,26 +35,36 @@ pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
         "{} is subscribed as {} and receives at {}",
         args.service, subscribed.id, subscribed.pull_address
     );
-    let (json, mut left) = (args.json, args.count.unwrap_or(u64::MAX));
+    let (json, count) = (args.json, args.count.unwrap_or(u64::MAX));
     until_terminated(move |stop| {
-        let result = loop {
-            if left == 0 || stop.is_set() {
-                break Ok(());
+        let result = print_events(&mut worker, count, json, &stop);
+        // Also when nobody reads our output any more.
+        let last = worker.stop()?;
+        last.map_or(Ok(()), |frames| print_event(&frames, json))?;
+        result
+    })
+}
+
+fn print_events(
+    worker: &mut ServiceWorker,
+    count: u64,
+    json: bool,
+    stop: &StopFlag,
+) -> anyhow::Result<()> {
+    for left in (0..count).rev() {
+        let frames = loop {
+            if stop.is_set() {
+                return Ok(());
             }
-            match worker.receive(now(), stop.look_until()) {
-                Ok(None) => {}
-                Ok(Some(frames)) => {
-                    if let Err(error) = print_event(&frames, json) {
-                        break Err(error.into());
-                    }
-                    left -= 1;
-                    worker.ready()?;
-                }
-                Err(error) => break Err(error.into()),
+            if let Some(frames) = worker.receive(now(), stop.look_until())? {
+                break frames;
             }
         };
-        // Also when nobody reads our output any more.
-        let stopped = worker.stop();
-        result.and(stopped.map_err(Into::into))
-    })
+        print_event(&frames, json)?;
+        // It must not be given an event that it would not print.
+        if left > 0 {
+            worker.ready()?;
+        }
+    }
+    Ok(())
 }

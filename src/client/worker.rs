@@ -15,7 +15,13 @@ pub enum WorkerError {
     Socket(#[from] zmq::Error),
 }
 
+/// How long events that are under way may take when the subscription has ended.
+const LAST_EVENTS_MS: i64 = 50;
+
 /// A subscribed worker. It subscribes again by itself when its subscription is gone.
+///
+/// Its socket is a REQ, which gets one event for each READY: none waits in it that another worker
+/// could have had.
 pub struct ServiceWorker {
     client: Client,
     context: zmq::Context,
@@ -85,7 +91,7 @@ impl ServiceWorker {
         Ok(Some(self.socket.recv_multipart(0)?))
     }
 
-    /// Says that an event is done.
+    /// Says that an event is done, and asks for the next.
     ///
     /// # Errors
     /// [`WorkerError`].
@@ -97,9 +103,7 @@ impl ServiceWorker {
         self.keep_alive_at = now + self.keep_alive;
         match self.client.keep_alive(&self.subscribed.id) {
             Err(ClientError::Nak { code, .. }) if code == "unknown-subscription" => {
-                self.subscribed =
-                    self.client
-                        .subscribe(&self.subscribed.id, &self.service, &self.subjects)?;
+                self.subscribed = self.client.subscribe("", &self.service, &self.subjects)?;
                 self.socket = connect(&self.context, &self.subscribed.pull_address)?;
                 Ok(())
             }
@@ -109,17 +113,21 @@ impl ServiceWorker {
         }
     }
 
-    /// Ends the subscription.
+    /// Ends the subscription; an event that was under way meanwhile.
     ///
     /// # Errors
-    /// [`ClientError`].
-    pub fn stop(mut self) -> Result<(), ClientError> {
-        self.client.unsubscribe(&self.subscribed.id)
+    /// [`WorkerError`].
+    pub fn stop(mut self) -> Result<Option<Vec<Vec<u8>>>, WorkerError> {
+        self.client.unsubscribe(&self.subscribed.id)?;
+        if self.socket.poll(zmq::POLLIN, LAST_EVENTS_MS)? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.socket.recv_multipart(0)?))
     }
 }
 
 fn connect(context: &zmq::Context, address: &str) -> zmq::Result<zmq::Socket> {
-    let socket = context.socket(zmq::DEALER)?;
+    let socket = context.socket(zmq::REQ)?;
     socket.set_linger(0)?;
     socket.set_ipv6(address.contains('['))?;
     socket.connect(address)?;

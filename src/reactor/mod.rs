@@ -35,7 +35,7 @@ use tokio::task::LocalSet;
 pub use effects::{Effect, Input};
 pub use requester::Ticket;
 
-use crate::ambient::now;
+use crate::ambient::{chance, now};
 use crate::config::Config;
 use crate::locator::Directory;
 use crate::model::Endpoint;
@@ -241,6 +241,7 @@ impl Sockets {
             Endpoint::Ipc(path) => format!("ipc://{}-", path.display()),
         };
         Settings {
+            id_prefix: format!("sub-{:08x}", (chance() * f64::from(u32::MAX)) as u32),
             pub_address: self
                 .publishers
                 .first()

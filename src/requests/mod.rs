@@ -36,6 +36,8 @@ pub struct Settings {
     pub pub_address: String,
     /// Where a service receives, but for the port: `tcp://host:`.
     pub pull_address_prefix: String,
+    /// How ids begin that are made up; other in each run.
+    pub id_prefix: String,
     /// Bounds of what clients name.
     pub limits: Limits,
     /// How long a sync event without a timeout of its own waits.
