@@ -30,7 +30,7 @@ long:
 corpora:
     cargo test --locked --test it corpora::
 
-# Licences and sources of what is built in.
+# Licences, sources and second versions of crates.
 deny:
     cargo deny --all-features --locked check bans licenses sources
 

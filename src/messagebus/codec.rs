@@ -111,16 +111,21 @@ pub fn encode(message: &Message, layout: Layout) -> Vec<Bytes> {
 /// the rest is a message with a token that we know, and only a message without one goes by its form.
 pub fn split_envelope(frames: &[Bytes]) -> (&[Bytes], &[Bytes]) {
     let delimited = frames.iter().position(Bytes::is_empty).map(|at| at + 1);
-    let mut borders = [0].into_iter().chain(delimited).chain(1..frames.len());
-    let known = borders.find(|at| is_known(&frames[*at..]));
-    let border = known.unwrap_or_else(|| {
-        let has_token = frames
-            .first()
-            .is_some_and(|first| decode_token(first).is_some());
-        match delimited {
-            Some(border) if !has_token || frames.len() > FRAMES_MAX => border,
-            _ => 0,
-        }
+    let has_token = frames
+        .first()
+        .is_some_and(|first| decode_token(first).is_some());
+    // Behind what reads as a token, an object is more likely its data: it has to name a token itself.
+    let is_known_undelimited = |at: &usize| match &frames[*at..] {
+        object @ [_] if has_token => decode(object).is_ok_and(|(m, _)| m.token.name().is_some()),
+        rest => is_known(rest),
+    };
+    let mut borders = [0].into_iter().chain(delimited);
+    let known = borders
+        .find(|at| is_known(&frames[*at..]))
+        .or_else(|| (1..frames.len()).find(is_known_undelimited));
+    let border = known.unwrap_or(match delimited {
+        Some(border) if !has_token || frames.len() > FRAMES_MAX => border,
+        _ => 0,
     });
     frames.split_at(border)
 }
@@ -485,6 +490,8 @@ mod tests {
         assert_eq!(sizes(&[b"\x00peer", b"{}"]), (1, 1));
         assert_eq!(sizes(&[b"2.4", b"", b"{}"]), (0, 3));
         assert_eq!(sizes(&[b"9.9", b"2", b""]), (0, 3));
+        assert_eq!(sizes(&[b"9.9", b"6", b"{\"a\": 1}"]), (0, 3));
+        assert_eq!(sizes(&[b"42", b"{\"token\": \"2.4\"}"]), (1, 1));
         assert_eq!(sizes(&[b"2.1", b"2", b"x"]), (0, 3));
         assert_eq!(sizes(&[]), (0, 0));
     }

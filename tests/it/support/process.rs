@@ -108,10 +108,6 @@ impl DaemonProcess {
         self.dialogue.lock().expect("no panic").ask("status")
     }
 
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// Memory that is resident now, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")
