@@ -1,8 +1,18 @@
 //! The daemon as its clients see it: real libzmq sockets on ports of the system's choice.
 
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
+)]
+
 mod events;
 mod forwarder;
 mod hostile;
+mod idle;
 mod layering;
 mod slow;
 mod support;
