@@ -9,6 +9,7 @@
     reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
 )]
 
+mod churn;
 mod events;
 mod forwarder;
 mod hostile;
