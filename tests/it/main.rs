@@ -12,8 +12,10 @@
 mod churn;
 mod events;
 mod forwarder;
+mod heartbeat;
 mod hostile;
 mod idle;
 mod layering;
 mod slow;
+mod stopping;
 mod support;
