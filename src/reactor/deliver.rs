@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::hub::Hub;
+use super::outbox::outweighs;
 use crate::broker::{DropReason, PeerId, Route, ServiceKey, WorkerKey};
 
 /// A run of whole messages.
@@ -111,12 +112,12 @@ impl Hub {
         run.ends.len()
     }
 
-    /// Lets the run's events from `first` on wait. They are copied together if they are a small part
-    /// of the memory that they lie in: what waits must not keep a whole chunk alive.
+    /// Lets the run's events from `first` on wait. They are copied together if they are only a part of
+    /// the memory that they lie in: what waits must not keep a whole chunk alive.
     fn enqueue(&mut self, key: ServiceKey, run: &Run<'_>, first: usize) {
         let waiting = run.part(first..run.ends.len());
         let start = waiting.start;
-        let all = match waiting.len() * 2 < run.backing_bytes {
+        let all = match outweighs(run.backing_bytes, waiting.len()) {
             true => Bytes::copy_from_slice(&run.bytes[waiting]),
             false => run.bytes.slice(waiting),
         };

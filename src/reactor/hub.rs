@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
@@ -150,6 +151,9 @@ impl Hub {
         address: Rc<str>,
         wake: Rc<Notify>,
     ) -> Option<PeerId> {
+        if let Purpose::Workers(streamer) = purpose {
+            self.remove_namesake(streamer, &zmtp.identity);
+        }
         self.serial = self.serial.wrapping_add(1);
         let id = PeerId {
             slot: self.peers.vacant_key() as u32,
@@ -182,7 +186,7 @@ impl Hub {
             may_be_busy: false,
         });
         if is_publisher {
-            let mut subscribe = bytes::BytesMut::new();
+            let mut subscribe = BytesMut::new();
             encode_subscribe(&mut subscribe, b"", minor);
             self.send(id, &subscribe);
         }
@@ -199,22 +203,33 @@ impl Hub {
             return None;
         }
         let service = streamer.service;
-        if let Some(older) = streamer.claim_identity(&zmtp.identity, id) {
-            let name = self.broker.service(service).map(|s| s.name().clone());
-            if let Some(suppressed) = self.bursts.admit("same-identity", self.now) {
-                tracing::warn!(?name, identity = ?zmtp.identity, suppressed,
-                    "two workers have one identity: the newer connection stays, the older is closed");
-            }
-            self.remove(older);
-        }
+        streamer.claim_identity(&zmtp.identity, id);
         // A REQ socket can't take a second event before it has asked for it.
         let lockstep = zmtp.socket_type == SocketType::Req;
         let key = self.broker.service_mut(service)?.workers.join(id, lockstep);
         Some(Role::Worker {
             service,
             key,
-            delimiter: lockstep,
+            delimiter: None,
         })
+    }
+
+    /// Of two workers with one identity the newer connection stays.
+    fn remove_namesake(&mut self, streamer: &Streamer, identity: &Bytes) {
+        let Some(older) = streamer.holder_of(identity) else {
+            return;
+        };
+        let service = self.broker.service(streamer.service);
+        let name = service.map(|service| service.name().clone());
+        if let Some(suppressed) = self.bursts.admit("same-identity", self.now) {
+            tracing::warn!(
+                ?name,
+                ?identity,
+                suppressed,
+                "two workers have one identity: the newer connection stays, the older is closed"
+            );
+        }
+        self.remove(older);
     }
 
     /// Queues bytes that are no event for one peer.

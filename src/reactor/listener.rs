@@ -239,12 +239,16 @@ pub(super) struct Streamer {
 }
 
 impl Streamer {
-    /// Gives an identity to a connection; who had it before.
-    pub(super) fn claim_identity(&self, identity: &Bytes, id: PeerId) -> Option<PeerId> {
-        if identity.is_empty() {
-            return None;
+    /// The connection that has this identity.
+    pub(super) fn holder_of(&self, identity: &Bytes) -> Option<PeerId> {
+        self.identities.borrow().get(identity).copied()
+    }
+
+    /// Gives an identity to a connection; the empty one is none.
+    pub(super) fn claim_identity(&self, identity: &Bytes, id: PeerId) {
+        if !identity.is_empty() {
+            self.identities.borrow_mut().insert(identity.clone(), id);
         }
-        self.identities.borrow_mut().insert(identity.clone(), id)
     }
 }
 

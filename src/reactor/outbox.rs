@@ -14,8 +14,16 @@ const COPY_BELOW_BYTES: usize = 2048;
 const TAIL_BYTES_MAX: usize = 64 << 10;
 /// An empty outbox keeps no larger buffer than this: most of a thousand peers are idle.
 const IDLE_BYTES_MAX: usize = 4 << 10;
+/// With more than this waiting, a peer is slow rather than busy.
+const LONG_BYTES: usize = 1 << 20;
 /// How many slices one vectored write takes.
 const SLICES_MAX: usize = 64;
+
+/// Whether bytes that may wait for long are to be copied, because a reference to them would keep
+/// more memory alive than budgets count.
+pub(super) fn outweighs(backing_bytes: usize, bytes: usize) -> bool {
+    backing_bytes > bytes + bytes / 16
+}
 
 /// Whole messages in one piece of memory.
 #[derive(Debug)]
@@ -102,7 +110,10 @@ impl Outbox {
         events: u64,
         backing_bytes: usize,
     ) {
-        let pins = part.len() * 2 < backing_bytes;
+        let pins = match self.bytes > LONG_BYTES {
+            true => outweighs(backing_bytes, part.len()),
+            false => part.len() * 2 < backing_bytes,
+        };
         if part.len() < COPY_BELOW_BYTES || (self.blocked && pins) {
             return self.push_copy(&all[part], events);
         }

@@ -47,8 +47,8 @@ pub(super) enum Role {
     Worker {
         service: ServiceKey,
         key: WorkerKey,
-        /// It puts an empty frame before its messages, and expects one.
-        delimiter: bool,
+        /// Whether it puts an empty frame before its messages, and expects one: as in its first READY.
+        delimiter: Option<bool>,
     },
     Requester {
         /// It asks the embedded ServiceLocator.
@@ -84,7 +84,7 @@ impl Peer {
         if !matches!(
             self.role,
             Role::Worker {
-                delimiter: true,
+                delimiter: Some(true),
                 ..
             }
         ) {
@@ -104,7 +104,8 @@ impl Peer {
     pub(super) fn without_delimiter(role: &Role, message: Bytes) -> Bytes {
         match role {
             Role::Worker {
-                delimiter: true, ..
+                delimiter: Some(true),
+                ..
             } => message.slice(DELIMITER.len()..),
             _ => message,
         }

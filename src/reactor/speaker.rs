@@ -120,8 +120,8 @@ impl Hub {
         else {
             return Ok(());
         };
-        // What it is sent has the envelope of its latest READY.
-        *delimiter = has_delimiter;
+        // It stays as it is: events that wait for this worker may have to go to another.
+        delimiter.get_or_insert(has_delimiter);
         let (service, key) = (*service, *key);
         if let Some(service) = self.broker.service_mut(service) {
             service.workers.ready(key);

@@ -16,6 +16,7 @@ mod heartbeat;
 mod hostile;
 mod idle;
 mod layering;
+mod services;
 mod slow;
 mod stopping;
 mod support;

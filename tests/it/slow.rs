@@ -1,23 +1,218 @@
-//! Peers that don't read, and what they cost.
+//! Peers that don't read: what they miss is counted, and costs nobody else anything but the memory
+//! of their budgets.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::support::TestDaemon;
-use super::support::peers::{publish, received};
+use super::support::peers::{publish, received, socket};
+use super::support::process::DaemonProcess;
+use super::support::raw::{RawPeer, command, message};
+
+const MIB: u64 = 1 << 20;
+/// What a daemon may need beside its budgets.
+const OVERHEAD: u64 = 16 * MIB;
 
 #[test]
-fn a_daemon_runs_in_a_process_of_its_own() {
+fn a_daemon_in_a_process_of_its_own_can_be_measured_and_stopped() {
     let daemon = TestDaemon::in_own_process_with_fds(&json!({}), 100);
     let subscriber = daemon.subscriber(&[""]);
     publish(&daemon.publisher(), "subject", "data");
     assert_eq!(received(&subscriber), "data");
     let process = daemon.process();
-    assert!(process.resident_bytes() > 100_000);
+    assert!(process.resident_bytes() > MIB);
     assert!(process.peak_resident_bytes() >= process.resident_bytes());
     assert!((5..100).contains(&process.open_fds()));
     process.signal("STOP");
     let used = process.cpu_time();
+    std::thread::sleep(Duration::from_millis(20));
     assert_eq!(process.cpu_time(), used);
     process.signal("CONT");
     assert!(daemon.stop());
+}
+
+/// Fails if the daemon ever held more than this in its outboxes and queues.
+fn assert_memory(process: &DaemonProcess, budgets: u64) {
+    let peak = process.peak_resident_bytes();
+    assert!(
+        peak <= budgets + OVERHEAD,
+        "{} MiB for budgets of {} MiB",
+        peak / MIB,
+        budgets / MIB
+    );
+}
+
+fn counter(counters: &Value, name: &str) -> u64 {
+    counters[name].as_u64().expect("a counter")
+}
+
+/// How many events were dropped, for this reason alone.
+fn dropped_for(counters: &Value, reason: &str) -> u64 {
+    let dropped = counters["dropped"].as_object().expect("by reason");
+    assert!(dropped.keys().eq([reason]), "{dropped:?}");
+    dropped[reason].as_u64().expect("a counter")
+}
+
+const FLOOD: u64 = 65_536;
+const BATCH: u64 = 512;
+
+/// An event of 1 KiB.
+fn numbered(n: u64) -> [Vec<u8>; 2] {
+    let mut data = n.to_be_bytes().to_vec();
+    data.resize(1024, 0);
+    [b"Order".to_vec(), data]
+}
+
+fn number(event: &[Vec<u8>]) -> u64 {
+    assert_eq!((event.len(), event[1].len()), (2, 1024));
+    u64::from_be_bytes(event[1][..8].try_into().expect("8 bytes"))
+}
+
+fn next_number(socket: &zmq::Socket) -> u64 {
+    number(&socket.recv_multipart(0).expect("an event"))
+}
+
+/// Reads what a peer was sent while it did not read, up to the last event; how many there were.
+fn catch_up(peer: &mut RawPeer) -> u64 {
+    let (mut events, mut last) = (0, None);
+    while last != Some(FLOOD - 1) {
+        let n = number(&peer.read_message());
+        assert!(Some(n) > last, "{n} came after {last:?}");
+        (events, last) = (events + 1, Some(n));
+    }
+    events
+}
+
+#[test]
+fn stalled_peers_cost_the_healthy_ones_nothing() {
+    let daemon = TestDaemon::in_own_process(&json!({
+        "budgets": {"subscriberOutboxBytes": 16 * MIB, "serviceQueueBytes": 16 * MIB},
+    }));
+    let shared = daemon.subscribe("sub-1", "Shared", &["Order"]).pull_address;
+    let stuck = daemon.subscribe("sub-2", "Stuck", &["Order"]).pull_address;
+    let ready = |address: &str, service| {
+        let mut worker = RawPeer::met(address, "DEALER");
+        worker.send(&message(&["READY"]));
+        daemon.wait_for_ready(service, 1);
+        worker
+    };
+    let (stalled_worker, mut stuck_worker) = (ready(&shared, "Shared"), ready(&stuck, "Stuck"));
+    let healthy_worker = daemon.worker("Shared", &shared);
+    let healthy = daemon.subscriber(&["Order"]);
+    let mut stalled = RawPeer::met(&daemon.subscribers(), "SUB");
+    stalled.send(&command("SUBSCRIBE", b"Order"));
+    let full = socket(&daemon.context, zmq::SUB);
+    full.set_rcvhwm(10).expect("an option");
+    full.set_subscribe(b"Order").expect("an option");
+    full.connect(&daemon.subscribers())
+        .expect("a valid address");
+    daemon.wait_for_subscriptions(3);
+
+    let publisher = daemon.publisher();
+    for n in 0..FLOOD {
+        publisher.send_multipart(numbered(n), 0).expect("a send");
+        if (n + 1).is_multiple_of(BATCH) {
+            let batch = n + 1 - BATCH..n + 1;
+            assert!(batch.eq((0..BATCH).map(|_| next_number(&healthy))));
+        }
+    }
+    let status = daemon.wait_for("the end of the flood", |status| {
+        status["publishers"]["events"] == FLOOD
+    });
+    let process = daemon.process();
+    assert_memory(process, 2 * 16 * MIB + 16 * MIB + 2 * MIB);
+    let subscribers = &status["subscribers"]["counters"];
+    assert_eq!(counter(subscribers, "matched"), 3 * FLOOD);
+    assert!(dropped_for(subscribers, "slow-subscriber") > 0);
+    let queue = daemon.service("Stuck");
+    assert_eq!(queue["workers"]["stalled"], 1);
+    let given_up = dropped_for(&queue["counters"], "queue-full");
+    assert!(queue["queue"]["bytes"].as_u64() <= Some(16 * MIB));
+
+    // The other worker of the service gets all that the stalled one could not be given.
+    let service = daemon.service("Shared");
+    assert_eq!(service["workers"]["stalled"], 1);
+    assert_eq!(service["counters"]["dropped"], json!({}));
+    drop(stalled_worker);
+    daemon.wait_for_ready("Shared", 1);
+    let counters = daemon.service("Shared")["counters"].clone();
+    let lost = counter(&counters, "unconfirmed") - counter(&service["counters"], "unconfirmed");
+    let mut numbers: Vec<_> = (lost..FLOOD)
+        .map(|_| next_number(&healthy_worker))
+        .collect();
+    // What the stalled one gave back comes behind what went to this one in turn, each in order.
+    let in_turn = numbers
+        .windows(2)
+        .take_while(|pair| pair[0] < pair[1])
+        .count()
+        + 1;
+    let given_back = &numbers[in_turn..];
+    assert!(!given_back.is_empty() && given_back.is_sorted());
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len() as u64, FLOOD - lost);
+
+    assert_eq!(catch_up(&mut stuck_worker), FLOOD - given_up);
+    drop(full);
+    let missed = daemon.wait_for("its end", |s| s["subscribers"]["connected"] == 2);
+    let missed = &missed["subscribers"]["counters"];
+    let kept = catch_up(&mut stalled);
+    assert!(kept < FLOOD && FLOOD - kept < counter(&missed["dropped"], "slow-subscriber"));
+}
+
+/// A subscriber that reads nothing.
+fn deaf_subscriber(daemon: &TestDaemon, prefix: &str) -> RawPeer {
+    let mut subscriber = RawPeer::met(&daemon.subscribers(), "SUB");
+    subscriber.send(&command("SUBSCRIBE", prefix.as_bytes()));
+    subscriber
+}
+
+fn publisher_by_hand(daemon: &TestDaemon) -> RawPeer {
+    let mut publisher = RawPeer::met(&daemon.publishers(), "PUB");
+    publisher.read_frame();
+    publisher
+}
+
+#[test]
+fn tiny_events_that_wait_stay_within_the_budgets() {
+    let daemon = TestDaemon::in_own_process(&json!({
+        "budgets": {"subscriberOutboxBytes": 4 * MIB},
+    }));
+    // Consecutive events have different receivers, so none shares its way with the next.
+    let deaf = [deaf_subscriber(&daemon, ""), deaf_subscriber(&daemon, "A")];
+    daemon.wait_for_subscriptions(2);
+    let mut publisher = publisher_by_hand(&daemon);
+    let event = |subject| message(&[subject, "some twenty bytes"]);
+    let block = [event("A"), event("B")].concat().repeat(10_000);
+    let blocks = 75;
+    (0..blocks).for_each(|_| publisher.send(&block));
+    let events = blocks * 20_000u64;
+    let status = daemon.wait_for("the end of the flood", |status| {
+        status["publishers"]["events"] == events
+    });
+    assert!(dropped_for(&status["subscribers"]["counters"], "slow-subscriber") > 0);
+    assert_memory(daemon.process(), 2 * 4 * MIB);
+    drop(deaf);
+}
+
+#[test]
+fn what_waits_does_not_keep_the_memory_of_what_does_not() {
+    let daemon = TestDaemon::in_own_process(&json!({}));
+    daemon.subscribe("sub-1", "Waiting", &["wanted"]);
+    let deaf = deaf_subscriber(&daemon, "wanted");
+    daemon.wait_for_subscriptions(1);
+    let mut publisher = publisher_by_hand(&daemon);
+    let data = "x".repeat(250);
+    let events = |subject, bytes: usize| {
+        let event = message(&[subject, &data, &data, &data, &data]);
+        event.repeat(bytes / event.len())
+    };
+    let block = [events("wanted", 150_000), events("unwanted", 106_000)].concat();
+    (0..600).for_each(|_| publisher.send(&block));
+    daemon.wait_for("a full queue", |status| {
+        status["services"][0]["counters"]["dropped"] != json!({})
+    });
+    assert_memory(daemon.process(), (64 + 16) * MIB);
+    drop(deaf);
 }

@@ -135,6 +135,12 @@ impl RawPeer {
         }
     }
 
+    /// Waits until the daemon has taken all that was sent. Nothing else may be under way to us.
+    pub fn settle(&mut self) {
+        self.send(&command("PING", b"\0\0settle"));
+        assert_eq!(self.read_frame(), (COMMAND, b"\x04PONGsettle".to_vec()));
+    }
+
     /// Whether nothing arrives for a while. Only for what must not arrive at all.
     pub fn is_silent(&mut self, ms: u64) -> bool {
         let for_ms = |ms| Some(Duration::from_millis(ms));
