@@ -27,7 +27,7 @@ fn cycle(daemon: &TestDaemon, n: usize) -> Option<String> {
             (peer, Some(address))
         }
     };
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         // It closes with a RST.
         let socket = SockRef::from(&peer.0);
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
@@ -40,7 +40,7 @@ fn come_as_subscriber(daemon: &TestDaemon, n: usize) -> RawPeer {
     let mut peer = RawPeer::met(&daemon.subscribers(), "SUB");
     let prefix = format!("subject-{n}");
     peer.send(&command("SUBSCRIBE", prefix.as_bytes()));
-    if n % 4 == 0 {
+    if n.is_multiple_of(4) {
         peer.send(&command("CANCEL", prefix.as_bytes()));
     }
     peer.send(&command("PING", &[0, 10]));
