@@ -2,19 +2,32 @@
 
 use std::io;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use serde_json::{Value, json};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::ambient::now;
+use crate::config::{Config, GuardTimeoutAction};
+use crate::outbound::{
+    Caller, GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
+    wait_for_predecessor,
+};
 use crate::reactor::{Bound, Effect, Input, Reactor};
+use crate::telemetry::ProcessReadings;
 
 /// A running event manager. Several fit in one process.
 #[derive(Debug)]
 pub struct Daemon {
     reactor: Reactor,
     control: JoinHandle<()>,
+    /// Tells control to deregister, until when.
+    deregister: oneshot::Sender<Instant>,
+    /// Disconnected when that is done.
+    deregistered: std::sync::mpsc::Receiver<()>,
+    registration: watch::Receiver<RegistrationState>,
     drain_timeout: Duration,
 }
 
@@ -24,27 +37,54 @@ pub enum StartError {
     /// A socket, or a thread.
     #[error(transparent)]
     Reactor(#[from] crate::reactor::StartError),
-    /// The system gives no thread.
+    /// The system gives no thread or no descriptors.
     #[error("the daemon can't be started: {0}")]
     System(#[from] io::Error),
+    /// The startup guard's time is up; holds what it saw last.
+    #[error(
+        "the startup guard's time is up: {0}; stop the predecessor, or set startupGuardTimeoutAction to \"proceed\""
+    )]
+    Guard(String),
 }
 
 impl Daemon {
-    /// Starts: when it returns, all sockets are bound and served.
+    /// Starts, after the startup guard if that is wanted: when it returns, all sockets are bound and
+    /// served.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(mut config: Config) -> Result<Self, StartError> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        if config.startup_guard.enabled {
+            runtime.block_on(guard(&config))?;
+        }
         let drain_timeout = config.drain_timeout;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let reactor = Reactor::start(config.clone(), effects)?;
-        let inputs = reactor.inputs.clone();
+        if let Some(embedded) = &reactor.bound.locator {
+            config.locator.address = embedded.clone();
+        }
+        let (deregister, stop) = oneshot::channel();
+        let (done, deregistered) = std::sync::mpsc::channel();
+        let (state, registration) = watch::channel(RegistrationState::Trying);
+        let parts = Control {
+            request_address: request_address(&reactor.bound, &config),
+            inputs: reactor.inputs.clone(),
+            config,
+            state,
+            deregistered: done,
+        };
         let control = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || control(effects_rx, inputs))?;
+            .spawn(move || runtime.block_on(parts.run(effects_rx, stop)))?;
         Ok(Self {
             reactor,
             control,
+            deregister,
+            deregistered,
+            registration,
             drain_timeout,
         })
     }
@@ -52,6 +92,11 @@ impl Daemon {
     /// Where it listens.
     pub fn bound(&self) -> &Bound {
         &self.reactor.bound
+    }
+
+    /// Where its registration with the ServiceLocator stands.
+    pub fn registration(&self) -> RegistrationState {
+        *self.registration.borrow()
     }
 
     /// Its state, as the STATUS request shows it; null while it ends.
@@ -66,18 +111,107 @@ impl Daemon {
 
     /// Stops in the order of the data, within the drain timeout; whether all threads ended well.
     pub fn stop(self) -> bool {
-        let _ = self
-            .reactor
-            .inputs
-            .blocking_send(Input::Stop(self.drain_timeout));
+        let deadline = now() + self.drain_timeout;
+        // An embedded locator has to be there still when we deregister, so the reactor ends after.
+        let _ = self.deregister.send(deadline);
+        let _ = self.deregistered.recv_timeout(self.drain_timeout);
+        let left = deadline.saturating_duration_since(now());
+        let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();
         self.control.join().is_ok() && reactor_ended_well
     }
 }
 
-fn control(mut effects: mpsc::Receiver<Effect>, inputs: mpsc::Sender<Input>) {
-    while let Some(Effect::Call { ticket, .. }) = effects.blocking_recv() {
-        let answer = crate::messagebus::Message::nak("unavailable", "not yet");
-        let _ = inputs.blocking_send(Input::Answer { ticket, answer });
+async fn guard(config: &Config) -> Result<(), StartError> {
+    let (caller, thread) = Caller::start()?;
+    let locator = LocatorClient::new(caller, config.locator.clone());
+    let verdict = wait_for_predecessor(&locator, &config.startup_guard).await;
+    drop(thread);
+    match (verdict, config.startup_guard.on_timeout) {
+        (GuardVerdict::Clear(how), _) => tracing::info!("startup guard: {how}"),
+        (GuardVerdict::TimedOut(why), GuardTimeoutAction::Exit) => {
+            return Err(StartError::Guard(why));
+        }
+        (GuardVerdict::TimedOut(why), GuardTimeoutAction::Proceed) => {
+            tracing::warn!("startup guard: starting although {why}");
+        }
+    }
+    Ok(())
+}
+
+/// What we register: where clients can reach us.
+fn request_address(bound: &Bound, config: &Config) -> String {
+    bound
+        .requests
+        .first()
+        .map(|e| Bound::public(e, &config.public_hostname))
+        .unwrap_or_default()
+}
+
+/// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
+struct Control {
+    config: Config,
+    request_address: String,
+    inputs: mpsc::Sender<Input>,
+    state: watch::Sender<RegistrationState>,
+    /// Dropped when we are deregistered.
+    deregistered: std::sync::mpsc::Sender<()>,
+}
+
+impl Control {
+    async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
+        let (caller, caller_thread) = match Caller::start() {
+            Ok(started) => started,
+            Err(error) => return tracing::error!("no calls can be made: {error}"),
+        };
+        let locator = LocatorClient::new(caller.clone(), self.config.locator.clone());
+        // Ends with the task that it holds when control ends.
+        let mut registration = JoinSet::new();
+        if self.config.locator.register {
+            let address = self.request_address;
+            let registering = keep_registered(locator.clone(), address, self.state, stop);
+            let deregistered = self.deregistered;
+            registration.spawn(async move {
+                registering.await;
+                drop(deregistered);
+            });
+        } else {
+            drop(self.deregistered);
+        }
+        let diagnostic = &self.config.diagnostic;
+        let diagnostics = diagnostic
+            .enabled
+            .then(|| tokio::spawn(write_diagnostics(self.inputs.clone(), diagnostic.interval)));
+        let mut calls = JoinSet::new();
+        loop {
+            tokio::select! {
+                effect = effects.recv() => {
+                    // The reactor ended.
+                    let Some(Effect::Call { ticket, event }) = effect else { break };
+                    let (caller, locator, inputs) = (caller.clone(), locator.clone(), self.inputs.clone());
+                    calls.spawn(async move {
+                        let answer = call_services(event, caller, locator).await;
+                        let _ = inputs.send(Input::Answer { ticket, answer }).await;
+                    });
+                }
+                Some(_) = calls.join_next() => {}
+            }
+        }
+        drop(caller_thread);
+        diagnostics.inspect(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// One structured record in the log, again and again.
+async fn write_diagnostics(inputs: mpsc::Sender<Input>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let (reply, status) = oneshot::channel();
+        if inputs.send(Input::Status(reply)).await.is_err() {
+            return;
+        }
+        let Ok(status) = status.await else { return };
+        let record = json!({"process": ProcessReadings::read().to_json(), "daemon": status});
+        tracing::info!(target: "event_manager::diagnostics", snapshot = %record, "diagnostics");
     }
 }

@@ -11,6 +11,7 @@
 //! | [`broker`] | the decisions: registry, leases, ports, routes, dispatch, queues |
 //! | [`locator`] | the ServiceLocator's directory and its requests |
 //! | [`requests`] | one file per request: decode, apply, encode |
+//! | [`ambient`] | the time and chance, for shells |
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`outbound`] | requests to others, over libzmq |
@@ -19,16 +20,17 @@
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
 
+pub mod ambient;
 pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod config;
+pub mod daemon;
 pub mod locator;
 pub mod messagebus;
 pub mod model;
+pub mod outbound;
 pub mod reactor;
 pub mod requests;
-pub mod zmtp;
-// pub mod outbound;
 pub mod telemetry;
-// pub mod client;
-pub mod daemon;
-// pub mod cli;
+pub mod zmtp;

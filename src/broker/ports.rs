@@ -38,7 +38,8 @@ pub struct PortRange {
     range: RangeInclusive<u16>,
     /// Free ports, the one to take first at the front.
     free: VecDeque<u16>,
-    remembered: HashMap<ServiceName, u16>,
+    /// The port that a service had, and the age of that memory.
+    remembered: HashMap<ServiceName, (u16, u64)>,
     /// The remembered names, oldest first.
     ages: BTreeMap<u64, ServiceName>,
     age: u64,
@@ -77,7 +78,7 @@ impl PortRange {
         if let Some(at) = self
             .remembered
             .get(name)
-            .and_then(|port| self.free.iter().position(|p| p == port))
+            .and_then(|(port, _)| self.free.iter().position(|p| p == port))
             && let Some(port) = self.free.remove(at)
         {
             self.free.push_front(port);
@@ -104,7 +105,7 @@ impl PortRange {
         service: ServiceKey,
         streamers: &mut dyn Streamers,
     ) -> Result<u16, String> {
-        let remembered = self.remembered.get(name).copied();
+        let remembered = self.remembered.get(name).map(|(port, _)| *port);
         for port in remembered.into_iter().chain([0]) {
             match streamers.open(service, port) {
                 Ok(port) => return Ok(port),
@@ -121,8 +122,8 @@ impl PortRange {
             self.free.push_back(port);
         }
         self.age += 1;
-        if self.remembered.insert(name.clone(), port).is_some() {
-            self.ages.retain(|_, known| known != name);
+        if let Some((_, age)) = self.remembered.insert(name.clone(), (port, self.age)) {
+            self.ages.remove(&age);
         }
         self.ages.insert(self.age, name.clone());
         if self.ages.len() > REMEMBERED_MAX

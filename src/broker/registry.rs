@@ -105,6 +105,8 @@ pub struct Broker {
     stalled: Duration,
     /// The books of services that are gone.
     retired: Account,
+    /// The last number that was given.
+    number: u64,
 }
 
 impl Broker {
@@ -119,6 +121,7 @@ impl Broker {
             ports: PortRange::new(config.streamer_ports.clone()),
             stalled: Duration::ZERO,
             retired: Account::default(),
+            number: 0,
             config,
         }
     }
@@ -141,15 +144,7 @@ impl Broker {
             return Err(SubscribeError::TooMany(self.config.subscriptions_max));
         }
         let patterns_max = self.config.patterns_per_service_max;
-        let others = self.by_name.get(service_name).map_or(0, |key| {
-            let service = &self.services[key.0 as usize];
-            service
-                .patterns
-                .keys()
-                .filter(|pattern| !patterns.contains(pattern))
-                .count()
-        });
-        if others + patterns.len() > patterns_max {
+        if self.patterns_of_others(service_name, id, &patterns) + patterns.len() > patterns_max {
             return Err(SubscribeError::TooManyPatterns(patterns_max));
         }
         let key = self.open_service(service_name, streamers)?;
@@ -261,6 +256,26 @@ impl Broker {
     /// time doesn't count against any lease.
     pub fn handle_stall(&mut self, stalled: Duration) {
         self.stalled += stalled;
+    }
+
+    /// How many patterns a service keeps when this subscription asks for these and nothing else.
+    fn patterns_of_others(
+        &self,
+        service_name: &ServiceName,
+        id: &SubscriptionId,
+        patterns: &BTreeSet<SubjectPattern>,
+    ) -> usize {
+        let Some(key) = self.by_name.get(service_name) else {
+            return 0;
+        };
+        let own = self.subscriptions.get(id).filter(|own| own.service == *key);
+        let is_kept = |pattern: &SubjectPattern, count: usize| {
+            let is_own = own.is_some_and(|own| own.patterns.contains(pattern));
+            count > usize::from(is_own) && !patterns.contains(pattern)
+        };
+        let all = self.services[key.0 as usize].patterns.iter();
+        all.filter(|(pattern, count)| is_kept(pattern, **count))
+            .count()
     }
 
     fn lease_end(&self, now: Instant) -> Instant {
@@ -375,6 +390,12 @@ impl Broker {
                 expires_in,
             })
         })
+    }
+
+    /// A number that was not given before.
+    pub fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
     }
 
     /// Whether there is such a subscription.

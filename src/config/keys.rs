@@ -39,8 +39,17 @@ const fn key(
 
 fn shown(endpoints: &[Endpoint]) -> Value {
     match endpoints {
-        [one] => json!(one.to_string()),
+        // In a text, a comma separates two addresses; only a socket's path can have one.
+        [one] if !one.to_string().contains(',') => json!(one.to_string()),
         all => json!(all.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    }
+}
+
+fn shown_without_port(endpoint: &Endpoint) -> Value {
+    let text = endpoint.to_string();
+    match endpoint.port() {
+        Some(0) => json!(text.trim_end_matches(":0")),
+        _ => json!(text),
     }
 }
 
@@ -100,7 +109,7 @@ pub const KEYS: &[Key] = &[
     key("connectPublishers", "EVENT_MANAGER_CONNECT_PUBLISHERS", "publishers that bind: the daemon connects to them",
         set!(connect_publishers = values::endpoints), |c| json!(c.connect_publishers.iter().map(ToString::to_string).collect::<Vec<_>>())),
     key("pullAddress", "EVENT_MANAGER_PULL_ADDRESS", "services' sockets bind here, on ports of the range",
-        set!(pull_address = values::endpoint_without_port), |c| json!(c.pull_address.to_string().trim_end_matches(":0"))),
+        set!(pull_address = values::endpoint_without_port), |c| shown_without_port(&c.pull_address)),
     key("minStreamerPort", "EVENT_MANAGER_MIN_STREAMER_PORT", "first port for services; 0 (with maxStreamerPort 0) lets the system choose each",
         |c, v| { set_ports(c, Some(values::number(v, 0..=65535)?), None); Ok(()) }, |c| json!(c.streamer_ports.start())),
     key("maxStreamerPort", "EVENT_MANAGER_MAX_STREAMER_PORT", "last port for services; ports in use are skipped",
@@ -135,11 +144,9 @@ pub const KEYS: &[Key] = &[
         set!(startup_guard.on_timeout = values::guard_action),
         |c| json!(if c.startup_guard.on_timeout == GuardTimeoutAction::Exit { "exit" } else { "proceed" })),
     key("diagnosticMonitor", "DIAGNOSTIC_MONITOR", "write a diagnostic record to the log at each diagnosticInterval",
-        |c, v| { c.diagnostic_interval = values::boolean(v)?.then(|| c.diagnostic_interval.unwrap_or(DIAGNOSTIC_INTERVAL)); Ok(()) },
-        |c| json!(c.diagnostic_interval.is_some())),
+        set!(diagnostic.enabled = values::boolean), |c| json!(c.diagnostic.enabled)),
     key("diagnosticInterval", "DIAGNOSTIC_INTERVAL", "seconds between diagnostic records",
-        |c, v| { let interval = values::seconds(v, 0.1..=30.0 * DAY)?; c.diagnostic_interval = c.diagnostic_interval.map(|_| interval); Ok(()) },
-        |c| secs(c.diagnostic_interval.unwrap_or(DIAGNOSTIC_INTERVAL))),
+        time!(diagnostic.interval, 0.1, 30.0 * DAY), |c| secs(c.diagnostic.interval)),
     key("subscriptionTtl", "EVENT_MANAGER_SUBSCRIPTION_TTL", "seconds that a subscription lives without a keep-alive",
         time!(subscription_ttl, 0.1, 30.0 * DAY), |c| secs(c.subscription_ttl)),
     key("drainTimeout", "EVENT_MANAGER_DRAIN_TIMEOUT", "seconds that stopping may take",
@@ -179,5 +186,3 @@ pub const KEYS: &[Key] = &[
     key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
         |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)),
 ];
-
-const DIAGNOSTIC_INTERVAL: Duration = Duration::from_secs(1800);

@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::keys::{KEYS, Key};
-use super::positions::positions;
+use super::positions::{Position, positions};
 use super::{Config, GuardTimeoutAction};
 use crate::model::Endpoint;
 
 /// The configuration that is shipped, and used where there is no file.
 const SHIPPED: &str = include_str!("../../config.json");
 
-/// Objects of `config.json` that are read elsewhere.
-const READ_ELSEWHERE: [&str; 1] = ["log"];
+/// The object of `config.json` that is read elsewhere.
+const LOG: &str = "log";
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,55 @@ pub struct Loaded {
     /// The file that was read; `None` is the shipped one.
     pub path: Option<PathBuf>,
     /// The `log` object of the file.
-    pub log: Option<Value>,
+    pub log: Option<LogSection>,
+}
+
+/// What a file says about the log: the object `log` of a configuration, or a whole file.
+#[derive(Debug, Clone)]
+pub struct LogSection {
+    /// The file's name.
+    pub file: String,
+    /// An object.
+    pub value: Value,
+    /// The line of each of its keys; a dot leads into an object.
+    pub lines: BTreeMap<String, usize>,
+}
+
+impl LogSection {
+    /// Reads a file that holds nothing else.
+    ///
+    /// # Errors
+    /// Broken JSON, with its place, and keys that stand there twice.
+    pub fn parse(file: &str, json: &str) -> Result<Self, ConfigErrors> {
+        let root = parse_object(file, json)?;
+        let mut lines = BTreeMap::new();
+        let mut errors = Vec::new();
+        for Position { path, line } in positions(json) {
+            if let Some(first) = lines.insert(path.clone(), line) {
+                errors.push(stands_twice(&Origin::File(file.into(), line), &path, first));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        Ok(Self {
+            file: file.into(),
+            value: Value::Object(root),
+            lines,
+        })
+    }
+}
+
+fn parse_object(file: &str, json: &str) -> Result<Map<String, Value>, ConfigErrors> {
+    let json = json.strip_prefix('\u{feff}').unwrap_or(json);
+    serde_json::from_str(json).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        ConfigErrors(vec![format!("{file}:{line}:{column}: {error}")])
+    })
+}
+
+fn stands_twice(origin: &Origin, path: &str, first: usize) -> String {
+    format!("{origin}: {path} stands in line {first} already")
 }
 
 /// All that is wrong with a configuration, a sentence each.
@@ -128,14 +176,7 @@ pub fn parse(
     env: &BTreeMap<String, String>,
     flags: &[(&'static str, String)],
 ) -> Result<Loaded, ConfigErrors> {
-    let json = json.strip_prefix('\u{feff}').unwrap_or(json);
-    let root: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
-        ConfigErrors(vec![format!(
-            "{file}:{}:{}: {error}",
-            error.line(),
-            error.column()
-        )])
-    })?;
+    let root = parse_object(file, json)?;
     let mut loading = Loading::default();
     loading.read_file(file, json, &root);
     for key in KEYS {
@@ -157,14 +198,16 @@ pub fn parse(
     if !loading.errors.is_empty() {
         return Err(ConfigErrors(loading.errors));
     }
-    let Loading {
-        config, origins, ..
-    } = loading;
+    let log = root.get(LOG).cloned().map(|value| LogSection {
+        file: file.into(),
+        value,
+        lines: loading.log_lines,
+    });
     Ok(Loaded {
-        config,
-        origins,
+        config: loading.config,
+        origins: loading.origins,
         path: None,
-        log: root.get("log").cloned(),
+        log,
     })
 }
 
@@ -173,6 +216,7 @@ struct Loading {
     config: Config,
     origins: BTreeMap<&'static str, Origin>,
     errors: Vec<String>,
+    log_lines: BTreeMap<String, usize>,
 }
 
 impl Loading {
@@ -191,16 +235,25 @@ impl Loading {
         let mut seen = BTreeMap::new();
         for position in positions(json) {
             let path = position.path.as_str();
-            if READ_ELSEWHERE
-                .iter()
-                .any(|name| path.split('.').next() == Some(name))
-            {
-                continue;
-            }
             let origin = Origin::File(file.into(), position.line);
             if let Some(first) = seen.insert(path.to_owned(), position.line) {
-                self.errors
-                    .push(format!("{origin}: {path} stands in line {first} already"));
+                self.errors.push(stands_twice(&origin, path, first));
+                continue;
+            }
+            if path == LOG {
+                continue;
+            }
+            if let Some(below) = path
+                .strip_prefix(LOG)
+                .and_then(|rest| rest.strip_prefix('.'))
+            {
+                self.log_lines.insert(below.to_owned(), position.line);
+                continue;
+            }
+            if find(root, path).is_none() {
+                self.errors.push(format!(
+                    "{origin}: {path:?}: a key has no dots; write an object in an object"
+                ));
                 continue;
             }
             let is_object = KEYS.iter().any(|key| parent(key.name) == Some(path));
@@ -227,7 +280,7 @@ impl Loading {
             let known = KEYS.iter().map(|key| key.env);
             // The command line's own variables.
             let others = ["EVENT_MANAGER_ADDRESS"];
-            if !known.clone().chain(others).any(|known| known == name) {
+            if !is_service_link(name) && !known.clone().chain(others).any(|known| known == name) {
                 let hint = suggestion(name, known);
                 self.errors
                     .push(format!("environment {name}: unknown{hint}"));
@@ -270,6 +323,26 @@ impl Loading {
         {
             errors.push("startupGuardTimeout is shorter than startupGuardInterval: the guard could never see a predecessor end".into());
         }
+        let dialled = config.connect_publishers.iter();
+        errors.extend(
+            dialled
+                .filter_map(why_undialable)
+                .map(|why| format!("connectPublishers: {why}")),
+        );
+        if !config.locator.embedded
+            && let Some(why) = why_undialable(&config.locator.address)
+        {
+            errors.push(format!("locatorAddress: {why}"));
+        }
+        let (message, queue) = (
+            config.limits.message_bytes_max,
+            config.budgets.service_queue_bytes,
+        );
+        if message > queue {
+            errors.push(format!(
+                "limits.maxMessageBytes {message} is above budgets.serviceQueueBytes {queue}: the largest messages could wait for no service"
+            ));
+        }
         self.errors.extend(errors);
     }
 }
@@ -296,11 +369,36 @@ fn bound_addresses(config: &Config) -> Vec<(&'static str, &Endpoint)> {
 fn overlap(a: &Endpoint, b: &Endpoint) -> bool {
     match (a, b) {
         (Endpoint::Tcp { host: a, port: p }, Endpoint::Tcp { host: b, port: q }) => {
-            let all = |host: &str| matches!(host, "*" | "0.0.0.0" | "::");
-            p == q && *p != 0 && (a == b || all(a) || all(b))
+            p == q && *p != 0 && (a == b || is_wildcard(a) || is_wildcard(b))
         }
         (a, b) => a == b && a.port() != Some(0),
     }
+}
+
+/// Kubernetes gives each container such variables for a Service that is called `event-manager`.
+fn is_service_link(name: &str) -> bool {
+    let rest = name.strip_prefix("EVENT_MANAGER_").unwrap_or(name);
+    rest == "PORT"
+        || ["PORT_", "SERVICE_HOST", "SERVICE_PORT"]
+            .iter()
+            .any(|start| rest.starts_with(start))
+}
+
+/// Why nobody can connect to this address, if so.
+fn why_undialable(address: &Endpoint) -> Option<String> {
+    match address {
+        Endpoint::Tcp { host, .. } if is_wildcard(host) => Some(format!(
+            "{address} names no host, so nobody can connect to it"
+        )),
+        Endpoint::Tcp { port: 0, .. } => Some(format!(
+            "{address} names no port, so nobody can connect to it"
+        )),
+        _ => None,
+    }
+}
+
+fn is_wildcard(host: &str) -> bool {
+    matches!(host, "*" | "0.0.0.0" | "::")
 }
 
 fn parent(name: &str) -> Option<&str> {

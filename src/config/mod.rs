@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use keys::{KEYS, Key};
-pub use load::{ConfigErrors, Loaded, Origin, Sources, parse};
+pub(crate) use load::suggestion;
+pub use load::{ConfigErrors, Loaded, LogSection, Origin, Sources, parse};
 
 use crate::locator::LocatorTokens;
 use crate::model::{Endpoint, Limits, ServiceName};
@@ -39,8 +40,8 @@ pub struct Config {
     pub locator: LocatorConfig,
     /// The wait for a predecessor's end.
     pub startup_guard: GuardConfig,
-    /// The periodic record in the log, if it is wanted: its interval.
-    pub diagnostic_interval: Option<Duration>,
+    /// The periodic record in the log.
+    pub diagnostic: DiagnosticConfig,
     /// How long a subscription lives without a keep-alive.
     pub subscription_ttl: Duration,
     /// How long stopping may take.
@@ -95,6 +96,15 @@ pub struct GuardConfig {
     pub on_timeout: GuardTimeoutAction,
 }
 
+/// The diagnostic monitor: one structured log record per interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiagnosticConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Between two records.
+    pub interval: Duration,
+}
+
 /// What happens when the predecessor isn't known to be gone in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuardTimeoutAction {
@@ -137,7 +147,10 @@ impl Default for Config {
                 interval: Duration::from_secs(2),
                 on_timeout: GuardTimeoutAction::Exit,
             },
-            diagnostic_interval: None,
+            diagnostic: DiagnosticConfig {
+                enabled: false,
+                interval: Duration::from_secs(1800),
+            },
             subscription_ttl: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
             publish_timeout: Duration::from_secs(30),

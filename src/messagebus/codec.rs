@@ -65,6 +65,9 @@ pub struct Malformed {
 
 type Decode = fn(&[Bytes]) -> Option<Result<(Message, Layout), Malformed>>;
 
+/// Token, data type, data, timeout.
+const FRAMES_MAX: usize = 4;
+
 /// Each reads its own way of writing, and returns `None` for another.
 const LAYOUTS: [Decode; 2] = [json::decode, decode_frames];
 
@@ -100,22 +103,37 @@ pub fn encode(message: &Message, layout: Layout) -> Vec<Bytes> {
     }
 }
 
-/// Splits frames into the envelope (routing ids up to an empty frame, if there are any) and the
-/// message. A request without a delimiter may itself hold an empty frame, such as empty data; so a
-/// first frame that reads as a token is no envelope.
+/// Splits frames into the envelope and the message.
+///
+/// An envelope is what proxies and REQ sockets put first: routing ids, then an empty frame unless
+/// the client is a DEALER that sends none. A routing id may read as a token that nobody knows
+/// (`42`), and a message may itself hold an empty frame, such as empty data; so the border is where
+/// the rest is a message with a token that we know, and only a message without one goes by its form.
 pub fn split_envelope(frames: &[Bytes]) -> (&[Bytes], &[Bytes]) {
-    let border = frames
-        .iter()
-        .position(Bytes::is_empty)
-        .map_or(0, |at| at + 1);
-    if border > 1
-        && frames
+    let delimited = frames.iter().position(Bytes::is_empty).map(|at| at + 1);
+    let mut borders = [0].into_iter().chain(delimited).chain(1..frames.len());
+    let known = borders.find(|at| is_known(&frames[*at..]));
+    let border = known.unwrap_or_else(|| {
+        let has_token = frames
             .first()
-            .is_some_and(|first| decode_token(first).is_some())
-    {
-        return frames.split_at(0);
-    }
+            .is_some_and(|first| decode_token(first).is_some());
+        match delimited {
+            Some(border) if !has_token || frames.len() > FRAMES_MAX => border,
+            _ => 0,
+        }
+    });
     frames.split_at(border)
+}
+
+/// Whether these frames are a message whose token has a name, or in JSON.
+fn is_known(frames: &[Bytes]) -> bool {
+    match frames {
+        [object] => json::is_object(object),
+        [first, ..] if frames.len() <= FRAMES_MAX => {
+            decode_token(first).is_some_and(|(token, _)| token.name().is_some())
+        }
+        _ => false,
+    }
 }
 
 fn decode_frames(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed>> {
@@ -225,13 +243,17 @@ pub(super) fn token_from_text(text: &str) -> Option<(Token, Form)> {
         let (group, number) = text.split_once('.')?;
         let digits = |t: &str| !t.is_empty() && t.bytes().all(|byte| byte.is_ascii_hexdigit());
         let parse = |t: &str| u16::from_str_radix(t, 16).ok().filter(|_| digits(t));
-        Some(Token::new(parse(group)?, parse(number)?))
+        let group = parse(group)?;
+        // A third digit would stand where the priority does, and so name another group.
+        Some(Token::new(group, parse(number)?)).filter(|token| token.group() == group)
     };
-    let value = |value| Token::from_value(value);
-    (decimal(text).map(|n| (value(n), Form::Decimal)))
-        .or_else(|| hex(text).map(|n| (value(n), Form::Hex)))
-        .or_else(|| dotted().map(|token| (token, Form::Dotted)))
-        .or_else(|| Token::from_name(text).map(|token| (token, Form::Name)))
+    let token = |value: u64| (value <= Token::VALUE_MAX).then_some(Token::from_value(value));
+    (decimal(text)
+        .and_then(token)
+        .map(|token| (token, Form::Decimal)))
+    .or_else(|| hex(text).and_then(token).map(|token| (token, Form::Hex)))
+    .or_else(|| dotted().map(|token| (token, Form::Dotted)))
+    .or_else(|| Token::from_name(text).map(|token| (token, Form::Name)))
 }
 
 /// Text is tried first: four raw bytes that are also digits would be a token of priority 3, which
@@ -428,6 +450,8 @@ mod tests {
         for (parts, code) in [
             (&[&b"nonsense"[..], b"2", b"x"][..], "malformed-token"),
             (&[b"", b"2", b"x"], "malformed-token"),
+            (&[b"102.1", b"2", b"x"], "malformed-token"),
+            (&[b"0x1000000200001", b"2", b"x"], "malformed-token"),
             (&[b"2.1", b"99", b"x"], "malformed-data-type"),
             (&[b"2.1", b"2", b"x", b"soon"], "malformed-timeout"),
             (&[b"1", b"2", b"3", b"4", b"5"], "malformed-message"),
@@ -454,6 +478,13 @@ mod tests {
         assert_eq!(sizes(&[b"2.1", b"2", b""]), (0, 3));
         assert_eq!(sizes(&[b"", b"2.1", b"2", b""]), (1, 3));
         assert_eq!(sizes(&[b"\x00peer", b"", b"2.1", b"2", b"x"]), (2, 3));
+        assert_eq!(sizes(&[b"\x00peer", b"2.1", b"2", b"x"]), (1, 3));
+        assert_eq!(sizes(&[b"\x00peer", b"", b"9.9", b"2", b"x"]), (2, 3));
+        assert_eq!(sizes(&[b"42", b"", b"2.1", b"x"]), (2, 2));
+        assert_eq!(sizes(&[b"42", b"", b"9.9", b"2", b"x"]), (2, 3));
+        assert_eq!(sizes(&[b"\x00peer", b"{}"]), (1, 1));
+        assert_eq!(sizes(&[b"2.4", b"", b"{}"]), (0, 3));
+        assert_eq!(sizes(&[b"9.9", b"2", b""]), (0, 3));
         assert_eq!(sizes(&[b"2.1", b"2", b"x"]), (0, 3));
         assert_eq!(sizes(&[]), (0, 0));
     }

@@ -14,8 +14,12 @@ use super::token::Token;
 /// fields; fields may be named instead. `timeout` is in microseconds, as in frames.
 pub(super) fn decode(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed>> {
     let [frame] = frames else { return None };
-    let first = frame.iter().find(|byte| !byte.is_ascii_whitespace());
-    (first == Some(&b'{')).then(|| read(frame))
+    is_object(frame).then(|| read(frame))
+}
+
+/// Whether a frame is meant as a JSON object.
+pub(super) fn is_object(frame: &[u8]) -> bool {
+    frame.trim_ascii_start().starts_with(b"{")
 }
 
 fn malformed(code: &'static str, sentence: impl Into<String>) -> Malformed {
@@ -36,7 +40,10 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let written = named.remove("token").unwrap_or_default();
     let token = match &written {
         Value::String(text) => token_from_text(text).map(|(token, _)| token),
-        Value::Number(number) => number.as_u64().map(Token::from_value),
+        Value::Number(number) => number
+            .as_u64()
+            .filter(|value| *value <= Token::VALUE_MAX)
+            .map(Token::from_value),
         _ => None,
     };
     let token = token.ok_or_else(|| {
@@ -59,7 +66,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             "\"dataType\" is 0 to 12 or a name such as \"PARAM\"",
         )
     })?;
-    let data = data(named.remove("data"))?;
+    let data = named.remove("data");
     let timeout = match named.remove("timeout") {
         None | Some(Value::Null) => None,
         Some(value) => {
@@ -72,11 +79,17 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             u64::try_from(micros).ok().map(Duration::from_micros)
         }
     };
+    // Answers do so: a NAK's code and sentence stand beside its data.
+    let is_answer = token.is(Token::ACK) || token.is(Token::NAK);
+    if let (Some(_), Some(name), false) = (&data, named.keys().next(), is_answer) {
+        let sentence = format!("fields are in \"data\" or named, not both: {name:?} is beside it");
+        return Err(malformed("malformed-data", sentence));
+    }
     Ok((
         Message {
             token,
             data_type,
-            data,
+            data: self::data(data)?,
             timeout,
             named: Some(named),
         },
@@ -180,8 +193,13 @@ mod tests {
             ("{", "malformed-json"),
             ("{}", "malformed-token"),
             (r#"{"token": "nonsense"}"#, "malformed-token"),
+            (r#"{"token": 281474978807809}"#, "malformed-token"),
             (r#"{"token": "2.1", "dataType": 77}"#, "malformed-data-type"),
             (r#"{"token": "2.1", "data": [["x"]]}"#, "malformed-data"),
+            (
+                r#"{"token": "2.3", "data": "x", "subject": "a"}"#,
+                "malformed-data",
+            ),
             (
                 r#"{"token": "2.1", "timeout": "soon"}"#,
                 "malformed-timeout",

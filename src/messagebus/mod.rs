@@ -1,7 +1,7 @@
 //! MessageBus messages: what requests, answers and sync events are made of.
 //!
 //! A message is a token (what is asked), a data type and data. How those are written varies from
-//! client to client; [`codec`] reads each way and answers in kind.
+//! client to client; `codec` reads each way and answers in kind.
 
 mod codec;
 mod data_type;

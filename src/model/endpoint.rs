@@ -56,6 +56,17 @@ impl Endpoint {
         }
     }
 
+    /// Where this machine itself can connect to what is bound here: all interfaces include loopback.
+    pub fn local(&self) -> Self {
+        match self {
+            Self::Tcp { host, port } if matches!(host.as_str(), "*" | "0.0.0.0") => {
+                Self::tcp("127.0.0.1", *port)
+            }
+            Self::Tcp { host, port } if host == "::" => Self::tcp("::1", *port),
+            _ => self.clone(),
+        }
+    }
+
     /// Takes `tcp://host` too, for a key whose ports come from elsewhere; the port is then 0.
     ///
     /// # Errors
@@ -81,6 +92,11 @@ fn unbracketed<'a>(host: &'a str, written: &str) -> Result<&'a str, InvalidEndpo
     if bare.is_none() && host.contains(':') {
         return Err(InvalidEndpoint(format!(
             "{written:?}: an IPv6 host stands in brackets"
+        )));
+    }
+    if host.contains(|c: char| c.is_whitespace() || c.is_control() || ",/".contains(c)) {
+        return Err(InvalidEndpoint(format!(
+            "{written:?}: {host:?} is no host name"
         )));
     }
     Ok(host)
@@ -152,6 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_bound_to_all_interfaces_is_reached_by_loopback() {
+        let local = |text: &str| text.parse::<Endpoint>().unwrap().local().to_string();
+        assert_eq!(local("tcp://*:6000"), "tcp://127.0.0.1:6000");
+        assert_eq!(local("tcp://[::]:6000"), "tcp://[::1]:6000");
+        assert_eq!(local("tcp://host:6000"), "tcp://host:6000");
+    }
+
+    #[test]
     fn wrong_addresses_are_named() {
         for (written, part) in [
             ("5000", "write tcp://"),
@@ -161,6 +185,7 @@ mod tests {
             ("tcp://::1:5", "brackets"),
             ("ipc://", "no path"),
             ("udp://x:1", "write tcp://"),
+            ("tcp://a b:1", "no host name"),
         ] {
             let error = written.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(part) && error.contains(written), "{error}");

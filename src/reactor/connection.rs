@@ -129,29 +129,39 @@ struct Wants {
 }
 
 impl Hub {
+    /// Whether a client asks and doesn't read its answers: it isn't heard until it does.
+    pub(super) fn is_overfull(&mut self, id: PeerId) -> bool {
+        let budget = self.config.budgets.request_outbox_bytes;
+        self.peer(id).is_some_and(|peer| {
+            matches!(peer.role, Role::Requester { .. }) && peer.outbox.bytes() > budget
+        })
+    }
+
     /// `None` when the peer was removed.
     fn wants(&mut self, id: PeerId) -> Option<Wants> {
-        let budget = self.config.budgets.request_outbox_bytes;
-        let peer = self.peer(id)?;
-        // A client that asks and doesn't read its answers is not read from either.
-        let read = !matches!(peer.role, Role::Requester { .. }) || peer.outbox.bytes() <= budget;
-        Some(Wants {
-            read,
-            write: peer.outbox.is_blocked(),
-        })
+        if self.is_overfull(id) && !self.peer(id)?.outbox.is_blocked() {
+            self.flush_peer(id);
+        }
+        let read = !self.is_overfull(id);
+        let write = self.peer(id)?.outbox.is_blocked();
+        Some(Wants { read, write })
     }
 }
 
 async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, mut inbox: Inbox) {
-    if let Some(filled) = inbox.take_kept()
-        && !take(hub, id, &mut inbox, filled)
-    {
-        return;
-    }
     loop {
         let Some(wants) = hub.borrow_mut().wants(id) else {
             return;
         };
+        if wants.read && inbox.is_held() {
+            if let Some(filled) = inbox.take_kept()
+                && !take(hub, id, &mut inbox, filled)
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+            continue;
+        }
         tokio::select! {
             result = stream.readable(), if wants.read => {
                 if result.is_err() || !read(hub, id, stream, &mut inbox) {
@@ -187,7 +197,7 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
                 if !take(hub, id, inbox, filled) {
                     return false;
                 }
-                if !more {
+                if !more || inbox.is_held() {
                     return true;
                 }
             }

@@ -9,6 +9,7 @@ use super::connection;
 use super::hub::SharedHub;
 use super::peer::Purpose;
 use super::stream::Stream;
+use crate::ambient::chance;
 use crate::model::{Backoff, Endpoint};
 
 const DELAY_MIN: Duration = Duration::from_millis(100);
@@ -44,7 +45,7 @@ pub(super) async fn dial(hub: SharedHub, endpoint: Endpoint) {
                 }
             }
         }
-        tokio::time::sleep(backoff.next_delay(jitter())).await;
+        tokio::time::sleep(backoff.next_delay(chance())).await;
     }
 }
 
@@ -55,11 +56,4 @@ async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {
             .map(Stream::tcp),
         Endpoint::Ipc(path) => UnixStream::connect(path).await.map(Stream::Unix),
     }
-}
-
-/// A number from 0 to 1, other in each process and call: hashing nothing with new random keys.
-fn jitter() -> f64 {
-    use std::hash::{BuildHasher, Hasher};
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    (random >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use super::hub::{Hub, SharedHub};
 use super::kernel::tcp_troubles;
 use super::peer::Peer;
+use crate::ambient::now;
 use crate::broker::PeerId;
 use crate::zmtp::{Pulse, encode_ping};
 
@@ -16,7 +17,6 @@ const TICK_MAX: Duration = Duration::from_millis(250);
 const STALL_MIN: Duration = Duration::from_millis(500);
 
 /// Ticks until it is aborted.
-#[allow(clippy::disallowed_methods, reason = "the reactor's clock")]
 pub(super) async fn keep_house(hub: SharedHub) {
     let (heartbeat, ttl) = {
         let state = hub.borrow();
@@ -33,7 +33,7 @@ pub(super) async fn keep_house(hub: SharedHub) {
     let tick = (heartbeat.min(ttl) / 8).clamp(Duration::from_millis(10), TICK_MAX);
     loop {
         tokio::time::sleep(tick).await;
-        hub.borrow_mut().tick(Instant::now(), tick);
+        hub.borrow_mut().tick(now(), tick);
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) struct Inbox {
     kept: BytesMut,
     /// How many bytes the message in progress still needs, at least.
     missing: usize,
+    held: bool,
 }
 
 impl Inbox {
@@ -56,21 +57,34 @@ impl Inbox {
     pub(super) fn new(limits: &Limits, rest: BytesMut) -> Self {
         Self {
             scanner: Scanner::new(limits),
+            held: !rest.is_empty(),
             kept: rest,
             missing: 1,
         }
     }
 
-    /// What followed the handshake, which is there before anything is read.
+    /// What is there before anything is read: it followed the handshake, or was held back.
     pub(super) fn take_kept(&mut self) -> Option<Filled> {
         let data = std::mem::take(&mut self.kept);
         let backing_bytes = data.capacity();
+        self.held = false;
         (!data.is_empty()).then_some(Filled {
             data,
             backing_bytes,
             more: true,
             own: true,
         })
+    }
+
+    /// Whether whole messages may be among what is kept.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Keeps what the scanner did not come to, for another turn.
+    pub(super) fn hold(&mut self, filled: Filled) {
+        self.keep(filled, 1);
+        self.held = true;
     }
 
     /// Reads once. `None` is the end of the stream.

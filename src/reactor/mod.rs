@@ -1,7 +1,7 @@
 //! The data plane: one thread that owns every bound socket and the broker.
 //!
-//! Read [`intake`] and [`deliver`] for the way of an event; the rest serves them. A connection is a
-//! task on the thread's runtime; what they share is the [`hub`], which is never borrowed across an
+//! Read `intake` and `deliver` for the way of an event; the rest serves them. A connection is a
+//! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
 mod connection;
@@ -26,7 +26,6 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use serde_json::json;
 use tokio::runtime;
@@ -36,6 +35,7 @@ use tokio::task::LocalSet;
 pub use effects::{Effect, Input};
 pub use requester::Ticket;
 
+use crate::ambient::{chance, now};
 use crate::config::Config;
 use crate::locator::Directory;
 use crate::model::Endpoint;
@@ -241,6 +241,7 @@ impl Sockets {
             Endpoint::Ipc(path) => format!("ipc://{}-", path.display()),
         };
         Settings {
+            id_prefix: format!("sub-{:08x}", (chance() * f64::from(u32::MAX)) as u32),
             pub_address: self
                 .publishers
                 .first()
@@ -265,11 +266,6 @@ impl Sockets {
             "locator": self.locator.as_ref().map(|l| l.endpoint().to_string()),
         })
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the reactor's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn bind_all(key: &'static str, endpoints: &[Endpoint]) -> Result<Vec<Listener>, BindError> {

@@ -8,6 +8,7 @@ use super::effects::Effect;
 use super::hub::Hub;
 use super::intake::PeerError;
 use super::peer::Role;
+use crate::ambient::now;
 use crate::broker::PeerId;
 use crate::locator;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, split_envelope};
@@ -87,12 +88,9 @@ impl Hub {
         Ok(())
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a lease counts from when its request was read"
-    )]
     fn ask(&mut self, request: &Message, back: ReturnAddress) {
-        self.now = std::time::Instant::now();
+        // A lease counts from when its request was read.
+        self.now = now();
         if self.draining && (request.token.is(Token::SUBSCRIBE) || request.token.is(Token::PUBLISH))
         {
             return self.reply(
@@ -166,16 +164,11 @@ impl Hub {
         }
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a registration counts from when it was read"
-    )]
     fn ask_locator(&mut self, request: &Message, back: &ReturnAddress) {
         let Some(directory) = &mut self.directory else {
             return;
         };
-        let now = std::time::Instant::now();
-        let answer = locator::answer(request, &self.config.locator.tokens, directory, now);
+        let answer = locator::answer(request, &self.config.locator.tokens, directory, now());
         self.reply(back, &answer);
     }
 

@@ -43,6 +43,11 @@ impl Hub {
             if self.peer(id).is_none() {
                 return Ok(());
             }
+            // Small requests may have large answers, so what was read already is bounded too.
+            if self.is_overfull(id) {
+                inbox.hold(filled);
+                return Ok(());
+            }
         }
     }
 

@@ -4,16 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::hub::Hub;
 use super::peer::Role;
+use crate::ambient::now;
 use crate::broker::{Account, Dropped, Service};
 
 impl Hub {
     /// The state, without what single subscribers or workers do.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "reports show the time that leases have left"
-    )]
     pub(super) fn status(&self) -> Value {
-        let now = std::time::Instant::now();
+        let now = now();
         let count = |wanted: fn(&Role) -> bool| {
             self.peers
                 .iter()
@@ -37,6 +34,7 @@ impl Hub {
             "service": self.config.locator.service_name.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": now.saturating_duration_since(self.started_at).as_secs_f64(),
+            "subscriptionTtlSeconds": self.config.subscription_ttl.as_secs_f64(),
             "draining": self.draining,
             "addresses": self.addresses,
             "services": services,
@@ -56,6 +54,7 @@ impl Hub {
                 "open": self.connections,
                 "max": self.connections_max,
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
+                "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
             "pendingCalls": self.pending_replies.len(),
             "peers": {"refused": self.refused},

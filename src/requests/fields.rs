@@ -23,7 +23,7 @@ fn utf8(field: &[u8], what: &str) -> Result<String, Nak> {
 }
 
 impl Fields {
-    /// `sub_id\0[service_name\0]subject…`, or the fields of a JSON object: `id`, `service`,
+    /// `sub_id\0[service_name\0]subject…`, with or without a NUL at the end, or the fields of a JSON object: `id`, `service`,
     /// `subjects`.
     pub(super) fn read(request: &Message, has_service: bool) -> Result<Self, Nak> {
         if let Some(named) = request.named.as_ref().filter(|named| !named.is_empty()) {
@@ -42,9 +42,14 @@ impl Fields {
                 .transpose()?,
             false => None,
         };
-        let subjects = fields
+        let mut subjects = fields
             .map(|field| utf8(field, "subject"))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        // Many clients end the last field with a NUL too. That must not turn some subjects into
+        // everything, nor an UNSUBSCRIBE of all into one of nothing.
+        if (subjects.len() > 1 || !has_service) && subjects.last().is_some_and(String::is_empty) {
+            subjects.pop();
+        }
         Ok(Self {
             id,
             service,

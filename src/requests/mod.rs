@@ -1,5 +1,5 @@
 //! The requests that the event manager answers: one file each, which decodes, applies, encodes.
-//! A new one is its file and its row in [`REQUESTS`].
+//! A new one is its file and its row in `REQUESTS`.
 
 mod fields;
 mod keep_alive;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub pub_address: String,
     /// Where a service receives, but for the port: `tcp://host:`.
     pub pull_address_prefix: String,
+    /// How ids begin that are made up; other in each run.
+    pub id_prefix: String,
     /// Bounds of what clients name.
     pub limits: Limits,
     /// How long a sync event without a timeout of its own waits.

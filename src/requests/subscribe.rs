@@ -37,10 +37,14 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
     Ok(Outcome::Reply(Message::param(Token::ACK, fields)))
 }
 
-/// Made up for a client that didn't choose one. Counting is enough: an id is no secret.
-fn unused_id(context: &Context<'_>) -> Result<SubscriptionId, Nak> {
-    let count = context.broker.subscription_count();
-    let mut ids = (count + 1..=2 * count + 1).filter_map(|n| checked_id(&format!("sub-{n}")).ok());
-    let unused = ids.find(|id| !context.broker.is_subscribed(id));
-    unused.ok_or_else(|| Nak::new("invalid-name", "no id could be made up; name one"))
+/// Made up for a client that didn't choose one. It differs from those of an earlier run, whose
+/// clients may still use theirs.
+fn unused_id(context: &mut Context<'_>) -> Result<SubscriptionId, Nak> {
+    loop {
+        let number = context.broker.next_number();
+        let id = checked_id(&format!("{}-{number}", context.settings.id_prefix))?;
+        if !context.broker.is_subscribed(&id) {
+            return Ok(id);
+        }
+    }
 }

@@ -36,6 +36,7 @@ impl Fixture {
                 },
             }),
             settings: Settings {
+                id_prefix: "sub".into(),
                 pub_address: "tcp://host:5000".into(),
                 pull_address_prefix: "tcp://host:".into(),
                 limits: Limits {

@@ -1,7 +1,12 @@
 //! What a person sees: logs, kept down to a line each burst, and readings of this process.
 
 mod bursts;
+mod log_config;
+mod log_writer;
+mod logging;
 mod process;
 
 pub use bursts::Bursts;
+pub use log_config::{LOG_KEYS, LoadedLog, LogConfig, LogFormat, LogKey, Rotation};
+pub use logging::{Logging, LoggingError};
 pub use process::ProcessReadings;

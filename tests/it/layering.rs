@@ -5,66 +5,32 @@ use std::path::Path;
 
 /// From the words of the domain down to the command line; `zmtp`, `messagebus` and `broker` know
 /// `model`, and not each other.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("model", &[]),
-    ("zmtp", &["model"]),
-    ("messagebus", &["model"]),
-    ("broker", &["model"]),
-    ("locator", &["model", "messagebus"]),
-    ("requests", &["model", "messagebus", "broker"]),
-    ("config", &["model", "messagebus", "locator"]),
-    ("telemetry", &["model", "config"]),
+const LAYERS: &[(&str, &str)] = &[
+    ("model", ""),
+    ("zmtp", "model"),
+    ("messagebus", "model"),
+    ("broker", "model"),
+    ("locator", "model messagebus"),
+    ("requests", "model messagebus broker"),
+    ("ambient", ""),
+    ("config", "model messagebus locator"),
+    ("telemetry", "model ambient config"),
     (
         "reactor",
-        &[
-            "model",
-            "zmtp",
-            "messagebus",
-            "broker",
-            "locator",
-            "requests",
-            "config",
-            "telemetry",
-        ],
+        "model zmtp messagebus broker locator requests ambient config telemetry",
     ),
     (
         "outbound",
-        &[
-            "model",
-            "messagebus",
-            "locator",
-            "requests",
-            "config",
-            "telemetry",
-        ],
+        "model messagebus locator requests ambient config telemetry",
     ),
-    ("client", &["model", "messagebus"]),
+    ("client", "model messagebus"),
     (
         "daemon",
-        &[
-            "model",
-            "messagebus",
-            "locator",
-            "requests",
-            "config",
-            "telemetry",
-            "reactor",
-            "outbound",
-        ],
+        "model messagebus locator requests ambient config telemetry reactor outbound",
     ),
     (
         "cli",
-        &[
-            "model",
-            "messagebus",
-            "locator",
-            "config",
-            "telemetry",
-            "client",
-            "daemon",
-            "reactor",
-            "outbound",
-        ],
+        "model messagebus locator ambient config telemetry reactor client daemon",
     ),
 ];
 
@@ -135,7 +101,10 @@ fn modules_import_only_those_above_them() {
             for line in code_lines(&code) {
                 for (other, _) in LAYERS.iter().filter(|(other, _)| other != module) {
                     let imports = line.contains(&format!("crate::{other}"));
-                    assert!(!imports || allowed.contains(other), "{path}: {line}");
+                    assert!(
+                        !imports || allowed.split(' ').any(|name| name == *other),
+                        "{path}: {line}"
+                    );
                 }
             }
         }

@@ -10,13 +10,23 @@
 )]
 
 mod churn;
+mod corpora;
+mod documentation;
+mod embedded_locator;
 mod events;
 mod forwarder;
 mod heartbeat;
 mod hostile;
 mod idle;
 mod layering;
+mod leases;
+mod locator;
+mod matching;
+mod naks;
+mod ports;
+mod requests;
 mod services;
 mod slow;
 mod stopping;
+mod subscribed;
 mod support;

@@ -88,6 +88,7 @@ fn catch_up(peer: &mut RawPeer) -> u64 {
 fn stalled_peers_cost_the_healthy_ones_nothing() {
     let daemon = TestDaemon::in_own_process(&json!({
         "budgets": {"subscriberOutboxBytes": 16 * MIB, "serviceQueueBytes": 16 * MIB},
+        "limits": {"maxMessageBytes": 16 * MIB},
     }));
     let shared = daemon.subscribe("sub-1", "Shared", &["Order"]).pull_address;
     let stuck = daemon.subscribe("sub-2", "Stuck", &["Order"]).pull_address;

@@ -57,7 +57,8 @@ fn each_source_overrides_the_one_before() {
     assert_eq!(config.public_hostname, "from-flag");
     assert_eq!(config.subscription_ttl, Duration::from_millis(1500));
     assert!(config.startup_guard.enabled);
-    assert_eq!(config.diagnostic_interval, Some(Duration::from_secs(60)));
+    assert!(config.diagnostic.enabled);
+    assert_eq!(config.diagnostic.interval, Duration::from_secs(60));
     assert_eq!(config.sub_addresses.len(), 2);
     assert_eq!(config.budgets.worker_outbox_bytes, 4096);
     assert_eq!(loaded.origins["publicHostname"], Origin::Flag);
@@ -124,6 +125,60 @@ fn values_are_checked_together() {
 }
 
 #[test]
+fn a_switch_in_one_source_keeps_the_interval_of_another() {
+    let env = env(&[("DIAGNOSTIC_MONITOR", "true")]);
+    let loaded = parse("f", r#"{"diagnosticInterval": 60}"#, &env, &[]).unwrap();
+    let diagnostic = loaded.config.diagnostic;
+    assert!(diagnostic.enabled && diagnostic.interval == Duration::from_secs(60));
+}
+
+#[test]
+fn keys_with_dots_are_not_passed_over() {
+    let found = errors(r#"{"limits.maxMessageBytes": 5000}"#);
+    assert!(found[0].contains("an object in an object"), "{found:?}");
+}
+
+#[test]
+fn variables_that_kubernetes_sets_are_not_ours() {
+    let env = env(&[
+        ("EVENT_MANAGER_PORT", "tcp://10.0.0.1:5000"),
+        ("EVENT_MANAGER_PORT_5000_TCP_ADDR", "10.0.0.1"),
+        ("EVENT_MANAGER_SERVICE_HOST", "10.0.0.1"),
+        ("EVENT_MANAGER_SERVICE_PORT_PUB", "5000"),
+    ]);
+    assert!(parse("f", "{}", &env, &[]).is_ok());
+}
+
+#[test]
+fn what_is_dialled_has_host_and_port() {
+    let all = |json: &str| errors(json).join("\n");
+    assert!(all(r#"{"connectPublishers": ["tcp://*:5555"]}"#).contains("names no host"));
+    assert!(all(r#"{"connectPublishers": "tcp://a:0"}"#).contains("names no port"));
+    assert!(all(r#"{"locatorAddress": "tcp://*:6000"}"#).contains("locatorAddress: tcp://*:6000"));
+    assert!(load(r#"{"locatorAddress": "tcp://*:0", "embeddedLocator": true}"#).is_ok());
+}
+
+#[test]
+fn the_largest_message_fits_the_queue_of_a_service() {
+    let found = errors(r#"{"limits": {"maxMessageBytes": 100000000}}"#);
+    assert!(found[0].contains("budgets.serviceQueueBytes"), "{found:?}");
+}
+
+#[test]
+fn the_log_section_is_handed_on_with_its_lines() {
+    let log = load("{\n\"log\": {\n\"rotate\": {\"keep\": 1}}}")
+        .unwrap()
+        .log
+        .unwrap();
+    assert_eq!((log.lines["rotate"], log.lines["rotate.keep"]), (3, 3));
+    assert_eq!(log.value, serde_json::json!({"rotate": {"keep": 1}}));
+    let doubled = r#"{"log": {"level": "info", "level": "warn"}}"#;
+    assert!(errors(doubled)[0].contains("log.level stands in line 1 already"));
+    let doubled = LogSection::parse("l", r#"{"level": "info", "level": "warn"}"#);
+    assert!(doubled.unwrap_err().0[0].contains("l:1: level stands"));
+}
+
+#[test]
 fn names_in_the_table_follow_one_rule() {
     let originals = [
         "PUBLIC_HOSTNAME",
@@ -151,6 +206,7 @@ fn what_is_shown_is_read_back() {
     for json in [
         SHIPPED,
         r#"{"subAddress": ["tcp://*:1", "ipc:///x"], "pullAddress": "tcp://127.0.0.1", "diagnosticMonitor": true, "drainTimeout": 0.5}"#,
+        r#"{"subAddress": ["ipc:///a,b"], "pullAddress": "ipc:///s:0"}"#,
     ] {
         let config = load(json).unwrap().config;
         let mut again = Config::default();

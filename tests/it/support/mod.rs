@@ -1,5 +1,6 @@
 //! A daemon in this process, its peers over libzmq, and waiting without sleeping blindly.
 
+pub mod bus;
 pub mod healthy;
 pub mod logs;
 pub mod peers;

@@ -1,0 +1,45 @@
+# What continuous integration runs (.ci/run), by hand. `just` lists the recipes.
+
+_default:
+    @just --list
+
+# All that has to pass.
+ci: fmt clippy doc test deny python
+
+# The format, unchanged if it is right.
+fmt:
+    cargo fmt --check
+
+# Lints of everything, tests too.
+clippy:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# The documentation; a broken link is an error.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# All tests but the long ones.
+test:
+    cargo test --locked
+
+# Tests that take minutes.
+long:
+    cargo test --locked --test it -- --ignored --nocapture
+
+# Replays what fuzzing found interesting.
+corpora:
+    cargo test --locked --test it corpora::
+
+# Licences and sources of what is built in.
+deny:
+    cargo deny --all-features --locked check bans licenses sources
+
+# The daemon with clients in plain pyzmq.
+python:
+    cargo build --locked
+    tests/python/run
+
+# Fuzzes one target: handshake, frames, messagebus or config. Needs cargo-fuzz and a nightly toolchain.
+fuzz target seconds="60":
+    mkdir -p target/fuzz-corpus/{{ target }}
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz {{ target }} target/fuzz-corpus/{{ target }} tests/fuzz/corpus/{{ target }} -- -max_total_time={{ seconds }}

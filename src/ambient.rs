@@ -1,0 +1,29 @@
+//! What comes from outside: the time, and chance. The core is given both; only shells ask here.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Instant;
+
+/// The time.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place where the clock is read"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// A number from 0 to 1, other in each process and call: hashing nothing with new random keys.
+pub fn chance() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    (random >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn chance_varies_within_its_bounds() {
+        let drawn: Vec<f64> = (0..100).map(|_| super::chance()).collect();
+        assert!(drawn.iter().all(|n| (0.0..1.0).contains(n)));
+        assert!(drawn.iter().any(|n| *n < 0.5) && drawn.iter().any(|n| *n > 0.5));
+    }
+}

@@ -1,0 +1,37 @@
+//! `event-manager call`: publishes a sync event.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::output::AnswerWasNo;
+use super::target::{Target, seconds};
+
+#[derive(Debug, Args)]
+pub(super) struct CallArgs {
+    /// The event's subject.
+    subject: String,
+    /// Its data.
+    data: String,
+    /// Seconds that services have for their answers.
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = seconds)]
+    timeout: f64,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(args: &CallArgs) -> anyhow::Result<()> {
+    let context = zmq::Context::new();
+    let timeout = Duration::from_secs_f64(args.timeout);
+    let (all_acked, results) =
+        args.target
+            .client(&context)
+            .publish_sync(&args.subject, &args.data, timeout)?;
+    writeln!(std::io::stdout(), "{results:#}")?;
+    if all_acked {
+        Ok(())
+    } else {
+        Err(AnswerWasNo.into())
+    }
+}

@@ -1,0 +1,70 @@
+//! `event-manager locator`: a ServiceLocator alone.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::exit;
+use super::signals::{Termination, runtime};
+use crate::config::Config;
+use crate::model::Endpoint;
+use crate::reactor::{Input, Reactor};
+use crate::telemetry::{LogConfig, Logging};
+
+#[derive(Debug, Args)]
+pub(super) struct LocatorArgs {
+    /// Where it listens.
+    #[arg(
+        long,
+        env = "SERVICE_LOCATOR_ADDRESS",
+        default_value = "tcp://*:6000",
+        value_name = "ADDRESS"
+    )]
+    address: Endpoint,
+}
+
+pub(super) fn run(args: &LocatorArgs) -> ExitCode {
+    let logging = match Logging::init(&LogConfig::default(), std::env::var("RUST_LOG").ok()) {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let result = serve(args);
+    if let Err(error) = &result {
+        tracing::error!("{error:#}");
+    }
+    logging.close();
+    ExitCode::from(if result.is_ok() { 0 } else { exit::FAILED })
+}
+
+fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
+    let mut config = Config {
+        pub_addresses: Vec::new(),
+        sub_addresses: Vec::new(),
+        request_addresses: Vec::new(),
+        ..Config::default()
+    };
+    config.locator.embedded = true;
+    config.locator.address = args.address.clone();
+    let drain_timeout = config.drain_timeout;
+    let (effects, _no_effects) = tokio::sync::mpsc::channel(1);
+    let reactor = Reactor::start(config, effects)?;
+    let Some(bound) = &reactor.bound.locator else {
+        let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
+        reactor.join();
+        anyhow::bail!(
+            "{} is taken: a ServiceLocator may run there already",
+            args.address
+        );
+    };
+    tracing::info!(address = %bound, "the ServiceLocator is ready");
+    runtime()?.block_on(async {
+        Termination::listen()?.received().await;
+        std::io::Result::Ok(())
+    })?;
+    let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
+    anyhow::ensure!(reactor.join(), "the reactor ended badly");
+    Ok(())
+}

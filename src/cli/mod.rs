@@ -1,0 +1,99 @@
+//! The command line: one file per subcommand.
+
+mod call;
+pub mod check;
+pub mod config_args;
+mod locator;
+mod output;
+mod publish;
+mod serve;
+mod services;
+mod signals;
+mod subscribe;
+mod target;
+mod worker;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes, as sysexits.h has them where it has them.
+mod exit {
+    /// The answer was no, or the work could not be done.
+    pub(super) const FAILED: u8 = 1;
+    /// No daemon answers.
+    pub(super) const UNAVAILABLE: u8 = 69;
+    /// The startup guard's time was up.
+    pub(super) const GUARD: u8 = 75;
+    /// The configuration is wrong.
+    pub(super) const CONFIG: u8 = super::check::EXIT_CONFIG;
+}
+
+/// Routes events between ZeroMQ services.
+///
+/// Without a subcommand it runs the daemon, as `serve` does.
+#[derive(Debug, Parser)]
+#[command(name = "event-manager", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 the answer was no, or it could not be done; 2 wrong usage; 69 no daemon answers; \
+75 the startup guard's time was up; 78 the configuration is wrong.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Serve(serve::ServeArgs),
+    /// Validate the configuration and show what it amounts to.
+    Check(check::CheckArgs),
+    /// Run a ServiceLocator alone.
+    Locator(locator::LocatorArgs),
+    /// Publish an event, or one for each line of standard input.
+    Pub(publish::PubArgs),
+    /// Show events as a plain subscriber gets them.
+    Sub(subscribe::SubArgs),
+    /// Show events as a worker of a service gets them.
+    Worker(worker::WorkerArgs),
+    /// Publish a sync event and show what each service answers.
+    Call(call::CallArgs),
+    /// Show the services: port, subjects, workers, queue.
+    Services(services::ServicesArgs),
+}
+
+/// Runs the command line.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Locator(args) => locator::run(&args),
+        Command::Pub(args) => output::exit_code(publish::run(&args)),
+        Command::Sub(args) => output::exit_code(subscribe::run(&args)),
+        Command::Worker(args) => output::exit_code(worker::run(&args)),
+        Command::Call(args) => output::exit_code(call::run(&args)),
+        Command::Services(args) => output::exit_code(services::run(&args)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,127 @@
+//! `event-manager services`: who is subscribed, and what waits.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::target::Target;
+
+#[derive(Debug, Args)]
+pub(super) struct ServicesArgs {
+    /// Show each service's subscriptions and counters too.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print the daemon's whole state as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
+    let status = args.target.client(&zmq::Context::new()).status()?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        return Ok(writeln!(out, "{status:#}")?);
+    }
+    let services = status["services"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    if services.is_empty() {
+        return Ok(writeln!(out, "no service is subscribed")?);
+    }
+    let rows: Vec<_> = services.iter().map(row).collect();
+    let widths: Vec<usize> = (0..HEADINGS.len())
+        .map(|i| {
+            rows.iter()
+                .map(|row| row[i].chars().count())
+                .chain([HEADINGS[i].len()])
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    writeln!(out, "{}", line(&HEADINGS.map(str::to_owned), &widths))?;
+    for (row, service) in rows.iter().zip(services) {
+        writeln!(out, "{}", line(row, &widths))?;
+        if args.verbose {
+            write_details(&mut out, service)?;
+        }
+    }
+    Ok(())
+}
+
+const HEADINGS: [&str; 8] = [
+    "SERVICE",
+    "PORT",
+    "READY",
+    "STALLED",
+    "QUEUED",
+    "DELIVERED",
+    "DROPPED",
+    "SUBJECTS",
+];
+
+fn row(service: &Value) -> [String; 8] {
+    let (workers, counters) = (&service["workers"], &service["counters"]);
+    let dropped: u64 = counters["dropped"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, n)| n.as_u64())
+        .sum();
+    let subjects: Vec<&str> = service["subjects"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    [
+        service["name"].as_str().unwrap_or_default().to_owned(),
+        service["port"].to_string(),
+        format!("{}/{}", workers["ready"], workers["connected"]),
+        workers["stalled"].to_string(),
+        service["queue"]["events"].to_string(),
+        counters["delivered"].to_string(),
+        dropped.to_string(),
+        subjects
+            .iter()
+            .map(|s| if s.is_empty() { "(all)" } else { s })
+            .collect::<Vec<_>>()
+            .join(" "),
+    ]
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let cells = cells
+        .iter()
+        .zip(widths)
+        .map(|(cell, width)| format!("{cell:<width$}"));
+    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+}
+
+fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
+    for subscription in service["subscriptions"].as_array().into_iter().flatten() {
+        let id = subscription["id"].as_str().unwrap_or_default();
+        let expires_in = subscription["expiresInSeconds"]
+            .as_f64()
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "    subscription {id}: expires in {expires_in:.0} s, subjects {}",
+            subscription["subjects"]
+        )?;
+    }
+    let counters = &service["counters"];
+    writeln!(
+        out,
+        "    matched {} = delivered {} + queued {} + in flight {} + dropped {}; unconfirmed {}",
+        counters["matched"],
+        counters["delivered"],
+        counters["queued"],
+        counters["inFlight"],
+        counters["dropped"],
+        counters["unconfirmed"]
+    )
+}

@@ -1,0 +1,54 @@
+//! Which daemon a command talks to.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::{Client, ClientError};
+
+/// The flags of every command that talks to a daemon.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The daemon's request address.
+    #[arg(
+        long,
+        env = "EVENT_MANAGER_ADDRESS",
+        default_value = "tcp://localhost:5101",
+        value_name = "ADDRESS"
+    )]
+    address: String,
+    /// Seconds to wait for the daemon's answer.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
+    wait: f64,
+}
+
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: Option<f64> = text
+        .parse()
+        .ok()
+        .filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "seconds from 0.001 to 86400 are wanted".into())
+}
+
+impl Target {
+    pub(super) fn client(&self, context: &zmq::Context) -> Client {
+        Client::new(context.clone(), self.address.clone(), self.wait())
+    }
+
+    pub(super) fn wait(&self) -> Duration {
+        Duration::from_secs_f64(self.wait)
+    }
+
+    /// The first address of a kind (`publishers`, `subscribers`) that the daemon names.
+    pub(super) fn daemon_address(
+        &self,
+        context: &zmq::Context,
+        kind: &str,
+    ) -> Result<String, ClientError> {
+        let status = self.client(context).status()?;
+        let address = status["addresses"][kind][0].as_str();
+        address
+            .map(str::to_owned)
+            .ok_or_else(|| ClientError::Garbled(format!("no address for {kind}")))
+    }
+}

@@ -1,0 +1,101 @@
+//! Sync events: every subscribed service is called at the same time.
+
+use std::time::Instant;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::caller::{CallError, Caller};
+use super::locator::{LocateError, LocatorClient};
+use crate::ambient::now;
+use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
+use crate::model::ServiceName;
+use crate::requests::SyncEvent;
+
+/// Calls the event's services and waits for all, until the event's timeout; the answer to its
+/// publisher. One that hangs delays this answer and nothing else.
+pub async fn call_services(event: SyncEvent, caller: Caller, locator: LocatorClient) -> Message {
+    let deadline = now() + event.timeout;
+    let mut calls = JoinSet::new();
+    for (place, service) in event.services.into_iter().enumerate() {
+        let (caller, locator, message) = (caller.clone(), locator.clone(), event.message.clone());
+        calls.spawn(async move {
+            (
+                place,
+                call_service(service, &message, &caller, &locator, deadline).await,
+            )
+        });
+    }
+    let mut results = calls.join_all().await;
+    results.sort_by_key(|(place, _)| *place);
+    let all_acked = results.iter().all(|(_, result)| result["status"] == "ack");
+    let results: Vec<Value> = results.into_iter().map(|(_, result)| result).collect();
+    let data = json!({"subject": event.subject, "results": results}).to_string();
+    let token = if all_acked { Token::ACK } else { Token::NAK };
+    Message::new(token, DataType::String, data)
+}
+
+async fn call_service(
+    service: ServiceName,
+    message: &Message,
+    caller: &Caller,
+    locator: &LocatorClient,
+    deadline: Instant,
+) -> Value {
+    let mut tries_left = 2;
+    loop {
+        let result = match locator.locate(&service, deadline).await {
+            Err(error) => return located_not(&service, &error),
+            Ok(address) => {
+                caller
+                    .call(&address, encode(message, Layout::NATIVE), deadline)
+                    .await
+            }
+        };
+        match result {
+            Ok(frames) => return answered(&service, &frames),
+            Err(error) => {
+                locator.forget(&service);
+                tries_left -= 1;
+                // What was certainly not sent may go to an address that is newer than ours.
+                let not_sent = matches!(error, CallError::Unreachable(_));
+                if !not_sent || tries_left == 0 {
+                    return failed(&service, &error);
+                }
+            }
+        }
+    }
+}
+
+fn answered(service: &ServiceName, frames: &[bytes::Bytes]) -> Value {
+    let (status, data) = match decode(frames) {
+        Ok((answer, _)) if answer.token.is(Token::ACK) => ("ack", answer.data),
+        Ok((answer, _)) => ("nak", answer.data),
+        Err(error) => ("nak", format!("its answer can't be read: {error}").into()),
+    };
+    match std::str::from_utf8(&data) {
+        Ok(text) => json!({"service": service.as_str(), "status": status, "data": text}),
+        Err(_) => {
+            json!({"service": service.as_str(), "status": status, "dataBase64": BASE64.encode(&data)})
+        }
+    }
+}
+
+fn located_not(service: &ServiceName, error: &LocateError) -> Value {
+    let status = match error {
+        LocateError::Locator(CallError::Timeout) => "timeout",
+        _ => "unreachable",
+    };
+    json!({"service": service.as_str(), "status": status, "data": error.to_string()})
+}
+
+fn failed(service: &ServiceName, error: &CallError) -> Value {
+    let status = if *error == CallError::Timeout {
+        "timeout"
+    } else {
+        "unreachable"
+    };
+    json!({"service": service.as_str(), "status": status, "data": error.to_string()})
+}

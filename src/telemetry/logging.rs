@@ -1,0 +1,212 @@
+//! Logging through `tracing`.
+
+use std::io::{self, IsTerminal};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+use super::log_config::{LogConfig, LogFormat};
+use super::log_writer::{self, LineQueue};
+
+/// How long the end waits for the last lines to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The running log. Call [`Logging::close`] before the process ends.
+#[derive(Debug)]
+pub struct Logging {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// The levels from the environment, which go before those of the configuration.
+    rust_log: Option<String>,
+    queue: LineQueue,
+    writer: JoinHandle<()>,
+}
+
+/// Why logging could not be started or changed; nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The value of `RUST_LOG` can't be read.
+    #[error("environment RUST_LOG: {0:?}: {1}")]
+    RustLog(String, tracing_subscriber::filter::ParseError),
+    /// No thread for writing.
+    #[error("the log's thread can't be started: {0}")]
+    Thread(#[from] io::Error),
+    /// This process logs already.
+    #[error("logging has been started already")]
+    Started,
+    /// It has ended.
+    #[error("logging has ended")]
+    Ended,
+}
+
+impl Logging {
+    /// Starts logging for the whole process; `rust_log` is the value of `RUST_LOG`, which replaces
+    /// all levels of the configuration.
+    ///
+    /// # Errors
+    /// [`LoggingError`]. A log file that can't be written is none: its lines go to standard error.
+    pub fn init(config: &LogConfig, rust_log: Option<String>) -> Result<Self, LoggingError> {
+        let (logging, subscriber) = Self::build(config, rust_log)?;
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::Started)?;
+        Ok(logging)
+    }
+
+    fn build(
+        config: &LogConfig,
+        rust_log: Option<String>,
+    ) -> Result<(Self, impl Subscriber + Send + Sync + use<>), LoggingError> {
+        let rust_log = rust_log.filter(|levels| !levels.trim().is_empty());
+        let (filter, handle) = reload::Layer::new(filter(config, rust_log.as_deref())?);
+        let queue = LineQueue::default();
+        let writer = log_writer::spawn(queue.clone(), config)?;
+        let subscriber = Registry::default()
+            .with(filter)
+            .with(formatter(config, queue.clone()));
+        let logging = Self {
+            filter: handle,
+            rust_log,
+            queue,
+            writer,
+        };
+        Ok((logging, subscriber))
+    }
+
+    /// Takes the levels of another configuration and opens the log file anew, in case somebody moved
+    /// it. Format, file and rotation stay as they were.
+    ///
+    /// # Errors
+    /// [`LoggingError`]; all levels are as they were then.
+    pub fn reload(&self, config: &LogConfig) -> Result<(), LoggingError> {
+        let filter = filter(config, self.rust_log.as_deref())?;
+        self.filter
+            .reload(filter)
+            .map_err(|_| LoggingError::Ended)?;
+        self.queue.reopen();
+        Ok(())
+    }
+
+    /// Writes what is still to be written, within a second. Later lines are lost.
+    pub fn close(self) {
+        // A writer that is stuck in a pipe that nobody reads can't be joined; it must not hold up the end.
+        if self.queue.close(CLOSE_TIMEOUT) {
+            let _ = self.writer.join();
+        }
+    }
+}
+
+fn filter(config: &LogConfig, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {
+    let levels = rust_log.map_or_else(|| levels(config), str::to_owned);
+    EnvFilter::builder()
+        .parse(&levels)
+        .map_err(|error| LoggingError::RustLog(levels, error))
+}
+
+fn levels(config: &LogConfig) -> String {
+    let modules = config.modules.iter();
+    let mut levels = vec![config.level.to_string()];
+    levels.extend(modules.map(|(module, level)| format!("{module}={level}")));
+    levels.join(",")
+}
+
+fn formatter<S>(config: &LogConfig, queue: LineQueue) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let colours = config.file.is_none() && io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || queue.clone());
+    match config.format {
+        LogFormat::Text => layer.with_ansi(colours).boxed(),
+        LogFormat::Json => layer.with_ansi(false).json().flatten_event(true).boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tracing::level_filters::LevelFilter;
+
+    use super::*;
+
+    fn config(path: &Path, format: LogFormat) -> LogConfig {
+        LogConfig {
+            modules: [("quiet".to_owned(), LevelFilter::ERROR)].into(),
+            format,
+            file: Some(path.to_owned()),
+            ..LogConfig::default()
+        }
+    }
+
+    #[test]
+    fn levels_are_kept_and_can_be_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut config = config(&path, LogFormat::Text);
+        let (logging, subscriber) = Logging::build(&config, None).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("one");
+            tracing::debug!("two");
+            tracing::warn!(target: "quiet", "three");
+            config.level = LevelFilter::DEBUG;
+            config.modules.clear();
+            logging.reload(&config).unwrap();
+            tracing::debug!("four");
+            tracing::warn!(target: "quiet", "five");
+        });
+        logging.close();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let words: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split(' ').next_back())
+            .collect();
+        assert_eq!(words, ["one", "four", "five"], "{text}");
+    }
+
+    #[test]
+    fn json_is_an_object_on_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (logging, subscriber) =
+            Logging::build(&config(&path, LogFormat::Json), Some(String::new())).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(port = 5002, "streamer opened");
+        });
+        logging.close();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let record: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(
+            (&record["level"], &record["port"]),
+            (&"INFO".into(), &5002.into())
+        );
+        assert_eq!(record["message"], "streamer opened");
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file_and_is_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let config = config(&path, LogFormat::Text);
+        let (logging, subscriber) =
+            Logging::build(&config, Some("warn,quiet=trace".into())).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("one");
+            tracing::trace!(target: "quiet", "two");
+            logging.reload(&config).unwrap();
+            tracing::info!("three");
+        });
+        logging.close();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().count() == 1 && text.contains("two"), "{text}");
+
+        let error = Logging::build(&config, Some("quiet=loud".into()))
+            .err()
+            .unwrap();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("environment RUST_LOG: \"quiet=loud\""),
+            "{error}"
+        );
+    }
+}
