@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use event_manager::reactor::Bound;
 use serde_json::{Value, json};
 use socket2::SockRef;
 
@@ -19,11 +20,11 @@ const MEMORY_SLACK: u64 = 2 << 20;
 
 /// Connects to the daemon's sockets, subscribes, unsubscribes, and leaves: as a subscriber or as a
 /// service, politely or with a reset. The address of the service's workers, if it was one.
-fn cycle(daemon: &TestDaemon, n: usize) -> Option<String> {
+fn cycle(bound: &Bound, n: usize) -> Option<String> {
     let (peer, pull_address) = match n % 2 {
-        0 => (come_as_subscriber(daemon, n), None),
+        0 => (come_as_subscriber(bound, n), None),
         _ => {
-            let (peer, address) = come_as_service(daemon, n);
+            let (peer, address) = come_as_service(bound, n);
             (peer, Some(address))
         }
     };
@@ -36,8 +37,8 @@ fn cycle(daemon: &TestDaemon, n: usize) -> Option<String> {
 }
 
 /// Every second one leaves without a CANCEL.
-fn come_as_subscriber(daemon: &TestDaemon, n: usize) -> RawPeer {
-    let mut peer = RawPeer::met(&daemon.subscribers(), "SUB");
+fn come_as_subscriber(bound: &Bound, n: usize) -> RawPeer {
+    let mut peer = RawPeer::met(&bound.subscribers[0].to_string(), "SUB");
     let prefix = format!("subject-{n}");
     peer.send(&command("SUBSCRIBE", prefix.as_bytes()));
     if n.is_multiple_of(4) {
@@ -49,8 +50,8 @@ fn come_as_subscriber(daemon: &TestDaemon, n: usize) -> RawPeer {
 }
 
 /// Every second one has a worker.
-fn come_as_service(daemon: &TestDaemon, n: usize) -> (RawPeer, String) {
-    let mut peer = RawPeer::met(&daemon.requests(), "DEALER");
+fn come_as_service(bound: &Bound, n: usize) -> (RawPeer, String) {
+    let mut peer = RawPeer::met(&bound.requests[0].to_string(), "DEALER");
     let mut ask = |token: &str, data: &str| {
         peer.send(&message(&[token, "PARAM", data]));
         let answer = peer.read_message();
@@ -74,12 +75,12 @@ fn come_as_service(daemon: &TestDaemon, n: usize) -> (RawPeer, String) {
     (peer, pull_address)
 }
 
-fn run_cycles(daemon: &TestDaemon, cycles: std::ops::Range<usize>) -> Vec<String> {
+fn run_cycles(bound: &Bound, cycles: std::ops::Range<usize>) -> Vec<String> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
                 let mine = cycles.clone().skip(thread).step_by(THREADS);
-                scope.spawn(move || mine.filter_map(|n| cycle(daemon, n)).last())
+                scope.spawn(move || mine.filter_map(|n| cycle(bound, n)).last())
             })
             .collect();
         let last = threads.into_iter().map(|thread| thread.join());
@@ -103,11 +104,11 @@ fn churn(cycles: usize) {
     daemon.wait_for("its emptiness", is_empty);
     let fds = process.open_fds();
     let warm_up = cycles / 10;
-    run_cycles(&daemon, 0..warm_up);
+    run_cycles(daemon.bound(), 0..warm_up);
     daemon.wait_for("its emptiness", is_empty);
     let memory = process.resident_bytes();
 
-    let last_addresses = run_cycles(&daemon, warm_up..cycles);
+    let last_addresses = run_cycles(daemon.bound(), warm_up..cycles);
     daemon.wait_for("its emptiness", |status| {
         is_empty(status) && process.open_fds() == fds
     });
