@@ -426,7 +426,6 @@ fn a_greeting_may_come_byte_by_byte() {
     let publisher = daemon.publisher();
     let [_, subscribers, ..] = doors(&daemon);
     let mut peer = subscribers.peer();
-    peer.0.set_nodelay(true).expect("an option");
     let all = [greeting(), ready("SUB", ""), command("SUBSCRIBE", b"POS")].concat();
     for byte in all {
         peer.send(&[byte]);

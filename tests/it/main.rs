@@ -9,12 +9,15 @@
     reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
 )]
 
+mod churn;
 mod corpora;
 mod documentation;
 mod embedded_locator;
 mod events;
 mod forwarder;
+mod heartbeat;
 mod hostile;
+mod idle;
 mod layering;
 mod leases;
 mod locator;
@@ -24,5 +27,6 @@ mod ports;
 mod requests;
 mod services;
 mod slow;
+mod stopping;
 mod subscribed;
 mod support;

@@ -74,6 +74,7 @@ impl RawPeer {
         let stream = TcpStream::connect(tcp_address(address)).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         stream.set_write_timeout(Some(PATIENCE)).expect("an option");
+        stream.set_nodelay(true).expect("an option");
         Self(stream)
     }
 

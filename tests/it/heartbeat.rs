@@ -1,0 +1,292 @@
+//! Who gives no sign of life is found, and nobody else.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use event_manager::model::Endpoint;
+
+use super::support::TestDaemon;
+use super::support::peers::publish;
+use super::support::raw::{
+    COMMAND, MORE, RawPeer, command, frame, greeting, message, ready, tcp_address,
+};
+
+/// Short, for tests that wait for several.
+const SHORT: Duration = Duration::from_millis(200);
+
+fn daemon(heartbeat: Duration) -> TestDaemon {
+    TestDaemon::with(|config| {
+        config.heartbeat_interval = heartbeat;
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+    })
+}
+
+/// A subscriber to everything.
+fn subscriber(daemon: &TestDaemon) -> RawPeer {
+    let mut peer = RawPeer::met(&daemon.subscribers(), "SUB");
+    peer.send(&command("SUBSCRIBE", b""));
+    daemon.wait_for_subscriptions(1);
+    peer
+}
+
+fn is_ping(body: &[u8]) -> bool {
+    body.starts_with(b"\x04PING")
+}
+
+/// Reads the frames of a message, with PINGs before and between them left out.
+fn read_message_among_pings(peer: &mut RawPeer) -> Vec<Vec<u8>> {
+    let mut frames = vec![];
+    loop {
+        let (flags, body) = peer.read_frame();
+        if flags & COMMAND != 0 {
+            assert!(is_ping(&body), "{body:?}");
+            continue;
+        }
+        frames.push(body);
+        if flags & MORE == 0 {
+            return frames;
+        }
+    }
+}
+
+#[test]
+fn a_half_open_peer_is_found_on_each_socket() {
+    const HEARTBEAT: Duration = Duration::from_millis(500);
+    let publisher = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let port = publisher.local_addr().expect("it is bound").port();
+    let daemon = TestDaemon::with(|config| {
+        config.heartbeat_interval = HEARTBEAT;
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+        config.connect_publishers = vec![Endpoint::tcp("127.0.0.1", port)];
+    });
+    let service = daemon.subscribe("silent", "Silent", &["none"]);
+    let mut dialled = RawPeer(publisher.accept().expect("it is dialled").0);
+    dialled.send(&[greeting(), ready("PUB", "")].concat());
+    let mut worker = RawPeer::met(&service.pull_address, "DEALER");
+    worker.send(&frame(0, b"READY"));
+    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
+    requester.send(&message(&[
+        "TK_EVENT_MANAGER_KEEP_ALIVE",
+        "STRING",
+        "silent",
+    ]));
+    let half_open = [
+        ("publisher", RawPeer::met(&daemon.publishers(), "PUB")),
+        ("subscriber", subscriber(&daemon)),
+        ("worker", worker),
+        ("requester", requester),
+        ("locator's client", RawPeer::met(&daemon.locator(), "REQ")),
+        ("dialled publisher", dialled),
+    ];
+    let begun = Instant::now();
+    let count = half_open.len() as u64;
+    std::thread::scope(|scope| {
+        for (name, mut peer) in half_open {
+            scope.spawn(move || {
+                let said = peer.read_to_end();
+                let found = begun.elapsed();
+                let in_time = HEARTBEAT * 5 / 2..HEARTBEAT * 7 / 2;
+                assert!(in_time.contains(&found), "{name}: {found:?}");
+                assert!(said.windows(5).any(is_ping), "{name}");
+            });
+        }
+    });
+    daemon.wait_for("all of them counted", |status| {
+        status["peers"]["refused"]["heartbeat-timeout"] == count
+            && status["connections"]["open"] == 0
+    });
+    assert_eq!(daemon.service("Silent")["workers"]["connected"], 0);
+}
+
+#[test]
+fn a_peer_that_answers_stays_and_an_old_one_is_not_asked() {
+    let daemon = daemon(SHORT);
+    let publisher = daemon.publisher();
+    let mut old = RawPeer::met_as(&daemon.subscribers(), "SUB", "", 0);
+    old.send(&frame(0, b"\x01"));
+    daemon.wait_for_subscriptions(1);
+    let mut peer = RawPeer::met(&daemon.subscribers(), "SUB");
+    peer.send(&command("SUBSCRIBE", b""));
+    daemon.wait_for_subscriptions(2);
+    for _ in 0..6 {
+        let (flags, body) = peer.read_frame();
+        assert!(flags == COMMAND && is_ping(&body), "{body:?}");
+        // Its time to live, in tenths of a second, is longer than we take a silence for death.
+        let ttl = u16::from_be_bytes(body[5..7].try_into().expect("two bytes"));
+        assert!(Duration::from_millis(ttl.into()) * 100 > SHORT * 3);
+        peer.send(&command("PONG", &body[7..]));
+    }
+    peer.send(&command("PING", b"\x00\x0acontext"));
+    assert_eq!(peer.read_frame(), (COMMAND, b"\x04PONGcontext".to_vec()));
+    publish(&publisher, "a", "b");
+    assert_eq!(read_message_among_pings(&mut peer), [b"a", b"b"]);
+    // Had it been asked, that would come first.
+    assert_eq!(old.read_message(), [b"a", b"b"]);
+    assert_eq!(daemon.refused("heartbeat-timeout"), 0);
+}
+
+#[test]
+fn who_sends_a_huge_message_slowly_is_alive() {
+    const BYTES: usize = 1 << 20;
+    let daemon = daemon(SHORT);
+    let subscriber = daemon.subscriber(&["huge"]);
+    let mut publisher = RawPeer::met(&daemon.publishers(), "PUB");
+    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
+    let long = [&[2][..], &(BYTES as u64).to_be_bytes()].concat();
+    let body = [&b"huge"[..], &vec![7; BYTES - 4]].concat();
+    let bytes = [&long[..], &body].concat();
+    let slowly = 24;
+    for byte in &bytes[..slowly] {
+        publisher.send(&[*byte]);
+        requester.send(&[*byte]);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(daemon.refused("heartbeat-timeout"), 0);
+    publisher.send(&bytes[slowly..]);
+    requester.send(&bytes[slowly..]);
+    assert!(subscriber.recv_bytes(0).expect("an event") == body);
+    let nak = requester.read_message();
+    assert!(!nak.is_empty());
+}
+
+/// A subscriber that does not answer while it has events to read, of this size.
+fn is_busy_with(count: usize, bytes: usize) {
+    let daemon = daemon(SHORT);
+    let publisher = daemon.publisher();
+    let mut busy = subscriber(&daemon);
+    let data = "x".repeat(bytes);
+    for n in 0..count {
+        publish(&publisher, &n.to_string(), &data);
+    }
+    daemon.wait_for("its events", |status| {
+        status["publishers"]["events"] == count
+    });
+    // Long enough to find who is dead.
+    std::thread::sleep(SHORT * 5);
+    assert_eq!(daemon.refused("heartbeat-timeout"), 0);
+    for n in 0..count {
+        let event = read_message_among_pings(&mut busy);
+        assert_eq!(event, [n.to_string().as_bytes(), data.as_bytes()]);
+    }
+    // It speaks once more; silence without events to read is death.
+    busy.send(&command("PONG", b""));
+    busy.read_to_end();
+    assert_eq!(daemon.refused("heartbeat-timeout"), 1);
+}
+
+#[test]
+fn who_has_a_few_events_to_read_is_not_taken_for_dead() {
+    is_busy_with(10, 100);
+}
+
+#[test]
+fn who_has_more_to_read_than_its_socket_holds_is_not_taken_for_dead() {
+    is_busy_with(100, 100 << 10);
+}
+
+/// A network with one other machine on it, as far as the kernel is concerned.
+struct OtherMachine {
+    name: String,
+    /// Our address and its.
+    ours: String,
+    its: String,
+}
+
+impl OtherMachine {
+    fn start() -> Self {
+        let id = std::process::id();
+        let network = format!("198.18.{}", id % 250);
+        let this = Self {
+            name: format!("event-manager-{id}"),
+            ours: format!("{network}.1"),
+            its: format!("{network}.2"),
+        };
+        let Self { name, ours, its } = &this;
+        let (near, far) = (format!("em{id}a"), format!("em{id}b"));
+        ip(&format!("netns add {name}"));
+        ip(&format!(
+            "link add {near} type veth peer name {far} netns {name}"
+        ));
+        ip(&format!("addr add {ours}/30 dev {near}"));
+        ip(&format!("link set {near} up"));
+        ip(&format!("-n {name} addr add {its}/30 dev {far}"));
+        ip(&format!("-n {name} link set {far} up"));
+        this
+    }
+
+    /// A connection from there: what is written to the process's standard input is sent, what
+    /// comes back is not read.
+    fn connect(&self, address: &str) -> Child {
+        let script = "exec 3<>/dev/tcp/$0/$1; cat >&3";
+        let (host, port) = tcp_address(address).split_once(':').expect("a port");
+        Command::new("ip")
+            .args([
+                "netns", "exec", &self.name, "bash", "-c", script, host, port,
+            ])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip and bash")
+    }
+
+    /// It is gone without a word: nobody answers at its address any more.
+    fn vanish(&self) {
+        ip(&format!("-n {} addr flush to {}", self.name, self.its));
+    }
+}
+
+impl Drop for OtherMachine {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(status.expect("ip").success(), "ip {arguments}");
+}
+
+#[test]
+#[ignore = "needs root: just netns"]
+fn a_machine_that_vanishes_under_traffic_is_found() {
+    // The kernel needs 1.4 s at least to see that nobody answers.
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+    let machine = OtherMachine::start();
+    let daemon = TestDaemon::with(|config| {
+        config.heartbeat_interval = HEARTBEAT;
+        config.sub_addresses = vec![Endpoint::tcp(&machine.ours, 0)];
+    });
+    let publisher = daemon.publisher();
+    let mut connection = machine.connect(&daemon.subscribers());
+    let hello = [greeting(), ready("SUB", ""), command("SUBSCRIBE", b"")].concat();
+    let input = connection.stdin.as_mut().expect("it is piped");
+    input.write_all(&hello).expect("a write");
+    daemon.wait_for_subscriptions(1);
+    publish(&publisher, "before", "");
+    daemon.wait_for("delivery", |status| {
+        status["subscribers"]["counters"]["delivered"] == 1
+    });
+    std::thread::sleep(HEARTBEAT * 4);
+    assert_eq!(
+        daemon.refused("heartbeat-timeout"),
+        0,
+        "it is busy, not dead"
+    );
+
+    machine.vanish();
+    let begun = Instant::now();
+    while daemon.refused("heartbeat-timeout") == 0 {
+        publish(&publisher, "after", "");
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(begun.elapsed() < HEARTBEAT * 7 / 2, "it was not found");
+    }
+    println!("found after {:?}", begun.elapsed());
+    assert_eq!(daemon.status()["subscribers"]["connected"], 0);
+    connection.kill().expect("a child");
+    connection.wait().expect("a child");
+}
