@@ -144,7 +144,8 @@ impl Outbox {
     /// Writes with `write` until nothing is left or it would block.
     ///
     /// # Errors
-    /// Those of `write`, but for `WouldBlock`.
+    /// Those of `write`, but for `WouldBlock`. What was written before counts as not yet reported:
+    /// [`take_unwritten`](Self::take_unwritten) tells of it.
     pub(super) fn write_to(
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
@@ -153,15 +154,24 @@ impl Outbox {
         self.blocked = false;
         while self.bytes > 0 {
             let result = write(&self.slices()[..self.slice_count()]);
-            match result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => self.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let error = match result {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(n) => {
+                    self.advance(n);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::WouldBlock => {
                     self.block();
                     break;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                io::ErrorKind::Interrupted => {}
+                _ => {
+                    self.events = events_before;
+                    return Err(error);
+                }
             }
         }
         Ok(Written {
@@ -353,6 +363,22 @@ mod tests {
             "the one in progress stays whole"
         );
         assert_eq!(room.1[room.1.len() - 3000..], [9; 3000]);
+    }
+
+    #[test]
+    fn what_was_written_before_an_error_is_told() {
+        let mut outbox = Outbox::default();
+        for n in 0..3 {
+            outbox.push_copy(&event(n, 10), 1);
+        }
+        let mut takes = [event(0, 10).len() + 1].into_iter();
+        let result = outbox.write_to(|_| takes.next().ok_or(io::ErrorKind::BrokenPipe.into()));
+        assert!(result.is_err());
+        assert_eq!(outbox.events(), 3);
+        assert_eq!(
+            outbox.take_unwritten(),
+            (vec![event(1, 10), event(2, 10)], 1)
+        );
     }
 
     #[test]
