@@ -36,6 +36,7 @@ impl PeerError {
             Self::Frame(FrameError::Flags(_)) | Self::Command(_) => "malformed",
             Self::Frame(FrameError::MessageTooLarge(..)) => "message-too-large",
             Self::Frame(FrameError::TooManyParts(_)) => "too-many-parts",
+            Self::Frame(FrameError::Interrupted(_)) => "interrupted-message",
             Self::Gave(_) => "peer-error",
             Self::SubscriptionTooLong(..) => "subscription-too-long",
             Self::TooManySubscriptions(_) => "too-many-subscriptions",
@@ -180,6 +181,10 @@ impl Hub {
         command: Command<'_>,
     ) -> Result<(), PeerError> {
         match command {
+            // It doesn't read, so it would not see the answer; asking on must not fill our memory.
+            Command::Ping(_) if self.peer(id).is_some_and(|peer| peer.outbox.is_blocked()) => {
+                Ok(())
+            }
             Command::Ping(context) => {
                 let mut pong = bytes::BytesMut::new();
                 encode_pong(&mut pong, context);

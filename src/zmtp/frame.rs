@@ -18,6 +18,9 @@ pub enum FrameError {
     /// The message has more frames than allowed; the limit.
     #[error("a message has more than {0} frames")]
     TooManyParts(usize),
+    /// Commands stand between the frames of one message more often than any peer needs; the limit.
+    #[error("more than {0} commands interrupt a message")]
+    Interrupted(usize),
 }
 
 /// What precedes a frame's body.

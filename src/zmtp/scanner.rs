@@ -5,6 +5,10 @@ use std::ops::Range;
 use super::frame::{FrameError, FrameHeader};
 use crate::model::Limits;
 
+/// Commands between the frames of one message. Each costs a move of what is there of the message, so
+/// they are bounded; libzmq sends at most one for each interval of its heartbeat.
+const INTERRUPTIONS_MAX: usize = 64;
+
 /// Where a whole message lies in the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageSpan {
@@ -42,6 +46,8 @@ pub struct Scanner {
     /// Where the next frame's header begins.
     at: usize,
     parts: usize,
+    /// Commands within the message in progress.
+    interruptions: usize,
     first: Range<usize>,
 }
 
@@ -54,6 +60,7 @@ impl Scanner {
             start: 0,
             at: 0,
             parts: 0,
+            interruptions: 0,
             first: 0..0,
         }
     }
@@ -95,6 +102,10 @@ impl Scanner {
                 return Ok(Step::NeedMore(end - buf.len()));
             }
             if header.command() {
+                self.interruptions += usize::from(self.parts > 0);
+                if self.interruptions > INTERRUPTIONS_MAX {
+                    return Err(FrameError::Interrupted(INTERRUPTIONS_MAX));
+                }
                 return Ok(Step::Command(self.take_command(
                     buf,
                     header.header_bytes,
@@ -118,6 +129,7 @@ impl Scanner {
     fn take_message(&mut self) -> MessageSpan {
         let bytes = self.start..self.at;
         self.start = self.at;
+        self.interruptions = 0;
         MessageSpan {
             bytes,
             first: self.first.clone(),
@@ -225,6 +237,23 @@ mod tests {
             let mut scanner = Scanner::new(&Limits::default());
             while let Ok(Step::Message(_) | Step::Command(_)) = scanner.next(&mut noise) {}
         }
+    }
+
+    #[test]
+    fn commands_within_a_message_are_bounded() {
+        let mut scanner = Scanner::new(&Limits::default());
+        let ping = b"\x04\x07\x04PING\x00\x00";
+        let interrupted = |pings: usize| [&[1, 0][..], &ping.repeat(pings), &[0, 0]].concat();
+        let mut buf = interrupted(INTERRUPTIONS_MAX).repeat(2);
+        let mut messages = 0;
+        while let Ok(step @ (Step::Message(_) | Step::Command(_))) = scanner.next(&mut buf) {
+            messages += usize::from(matches!(step, Step::Message(_)));
+        }
+        assert_eq!((messages, scanner.consumed()), (2, buf.len()));
+        let mut buf = interrupted(INTERRUPTIONS_MAX + 1);
+        let mut scanner = Scanner::new(&Limits::default());
+        let error = std::iter::repeat_with(|| scanner.next(&mut buf)).find_map(Result::err);
+        assert_eq!(error, Some(FrameError::Interrupted(INTERRUPTIONS_MAX)));
     }
 
     #[test]
