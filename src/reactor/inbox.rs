@@ -12,6 +12,8 @@ use crate::zmtp::Scanner;
 const CHUNK_BYTES: usize = 256 << 10;
 /// A read has room for at least this much.
 const READ_BYTES_MIN: usize = 64 << 10;
+/// A read into a message's own memory has room for this much, though less may be missing of it.
+const OWN_READ_BYTES_MIN: usize = 4 << 10;
 /// A message of which more than this is there, or missing, is read into memory of its own.
 const LARGE_BYTES: usize = 16 << 10;
 
@@ -115,7 +117,9 @@ impl Inbox {
 
     /// A large message: its own memory grows as it arrives, not as it was announced.
     fn fill_own(&mut self, stream: &Stream) -> io::Result<Option<Filled>> {
-        let wanted = self.missing.min(self.kept.len().max(READ_BYTES_MIN) * 4);
+        // No less than a bit, or a message of many small frames would be read byte by byte.
+        let wanted = self.missing.max(OWN_READ_BYTES_MIN);
+        let wanted = wanted.min(self.kept.len().max(READ_BYTES_MIN) * 4);
         self.kept.reserve(wanted);
         let n = stream.try_read(&mut (&mut self.kept).limit(wanted))?;
         let data = std::mem::take(&mut self.kept);
@@ -131,11 +135,13 @@ impl Inbox {
     /// Nothing in `filled` is referred to: keeps what the scanner did not use up, and the number of
     /// bytes that it asked for.
     pub(super) fn keep(&mut self, mut filled: Filled, missing: usize) {
-        if !filled.own {
+        let consumed = self.scanner.consumed();
+        // What is left of a large message's memory is copied out of it, so that an idle peer holds none.
+        if !filled.own || consumed > filled.data.len() / 2 {
             return self.keep_copy(&filled.data, missing);
         }
         self.missing = missing;
-        filled.data.advance(self.scanner.consumed());
+        filled.data.advance(consumed);
         self.scanner.rebase();
         self.kept = filled.data;
     }

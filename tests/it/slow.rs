@@ -217,3 +217,24 @@ fn what_waits_does_not_keep_the_memory_of_what_does_not() {
     assert_memory(daemon.process(), (64 + 16) * MIB);
     drop(deaf);
 }
+
+/// A large message leaves nothing behind in its connection.
+#[test]
+fn an_idle_peer_does_not_keep_the_memory_of_what_it_sent() {
+    const PEERS: usize = 20;
+    const BYTES: usize = 8 << 20;
+    let daemon = TestDaemon::in_own_process(&json!({}));
+    let large = vec![b'x'; BYTES];
+    let before = daemon.process().resident_bytes();
+    let requesters: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let requester = daemon.requester();
+            requester.send(&large, 0).expect("a send");
+            requester.recv_multipart(0).expect("an answer");
+            requester
+        })
+        .collect();
+    let grown = daemon.process().resident_bytes().saturating_sub(before);
+    assert!(grown < (PEERS * BYTES / 3) as u64, "{grown} bytes");
+    drop(requesters);
+}
