@@ -31,15 +31,19 @@ pub(super) async fn keep_house(hub: SharedHub) {
         heartbeat
     };
     let tick = (heartbeat.min(ttl) / 8).clamp(Duration::from_millis(10), TICK_MAX);
+    let mut last = now();
     loop {
         tokio::time::sleep(tick).await;
-        hub.borrow_mut().tick(now(), tick);
+        // Not since `Hub::now`: a request that is read first after a stall sets that.
+        let time = now();
+        let late = time.saturating_duration_since(last).saturating_sub(tick);
+        last = time;
+        hub.borrow_mut().tick(time, late);
     }
 }
 
 impl Hub {
-    fn tick(&mut self, now: Instant, tick: Duration) {
-        let late = now.saturating_duration_since(self.now).saturating_sub(tick);
+    fn tick(&mut self, now: Instant, late: Duration) {
         let stalled = if late >= STALL_MIN {
             late
         } else {
@@ -88,6 +92,7 @@ impl Hub {
     /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
     /// kernel gets no answer from its machine either.
     fn bury(&mut self, silent: &[PeerId]) {
+        let now = self.now;
         let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
         let any_busy = silent
             .iter()
@@ -100,6 +105,10 @@ impl Hub {
         for id in silent {
             let Some(peer) = self.peer(*id) else { continue };
             if busy(peer) && !troubles.contains(&*peer.address) {
+                // Else it would never be asked again, and the kernel at each tick.
+                if let Some(heartbeat) = &mut peer.heartbeat {
+                    heartbeat.excuse(now);
+                }
                 continue;
             }
             let address = peer.address.clone();

@@ -244,6 +244,7 @@ impl Hub {
     /// more.
     pub(super) fn mark_dirty(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(id.slot as usize)
+            && peer.id == id
             && !peer.dirty
             && !peer.outbox.is_blocked()
         {
@@ -281,7 +282,7 @@ impl Hub {
                 return self.remove(id);
             }
         };
-        peer.may_be_busy |= written.events > 0;
+        peer.may_be_busy |= written.events > 0 || written.blocked;
         if written.blocked {
             peer.wake.notify_one();
         }

@@ -71,7 +71,8 @@ pub(super) struct Peer {
     /// Wakes its task: it became blocked, or it was removed.
     pub(super) wake: Rc<Notify>,
     pub(super) heartbeat: Option<Heartbeat>,
-    /// Events were written since it last spoke: it may be too busy with them to answer a PING.
+    /// Events were written since it last spoke, or more than its socket takes: it may be too busy
+    /// with them to answer a PING.
     pub(super) may_be_busy: bool,
 }
 

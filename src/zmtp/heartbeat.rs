@@ -42,6 +42,14 @@ impl Heartbeat {
         self.pinged_at = None;
     }
 
+    /// It was found alive in another way though it did not answer: it is asked again at once, and has
+    /// one more interval.
+    pub fn excuse(&mut self, now: Instant) {
+        let silence = self.interval * (Self::DEAD_AFTER - 1);
+        self.heard_at = now.checked_sub(silence).unwrap_or(now);
+        self.pinged_at = None;
+    }
+
     /// What is due. `stalled` is how long our own loop hung since the last look: silence in that
     /// time says nothing of the peer.
     pub fn poll(&mut self, now: Instant, stalled: Duration) -> Pulse {
@@ -79,8 +87,12 @@ mod tests {
         assert_eq!(pings, [10, 20]);
         assert_eq!(pulses[29], Pulse::Quiet);
         assert_eq!(pulses[30], Pulse::Dead);
-        beat.heard(at(30));
+        beat.excuse(at(30));
+        assert_eq!(beat.poll(at(30), Duration::ZERO), Pulse::Ping);
         assert_eq!(beat.poll(at(39), Duration::ZERO), Pulse::Quiet);
+        assert_eq!(beat.poll(at(40), Duration::ZERO), Pulse::Dead);
+        beat.heard(at(40));
+        assert_eq!(beat.poll(at(49), Duration::ZERO), Pulse::Quiet);
     }
 
     #[test]

@@ -178,6 +178,23 @@ fn is_busy_with(count: usize, bytes: usize) {
     assert_eq!(daemon.refused("heartbeat-timeout"), 1);
 }
 
+/// Else it could never show again that it is alive, and a connection that breaks later is never found.
+#[test]
+fn who_was_busy_is_asked_again() {
+    let daemon = daemon(SHORT);
+    let publisher = daemon.publisher();
+    let mut busy = subscriber(&daemon);
+    publish(&publisher, "a", "b");
+    assert_eq!(read_message_among_pings(&mut busy), [b"a", b"b"]);
+    for _ in 0..8 {
+        let (flags, body) = busy.read_frame();
+        assert!(flags == COMMAND && is_ping(&body), "{body:?}");
+    }
+    busy.send(&command("PONG", b""));
+    busy.read_to_end();
+    assert_eq!(daemon.refused("heartbeat-timeout"), 1);
+}
+
 #[test]
 fn who_has_a_few_events_to_read_is_not_taken_for_dead() {
     is_busy_with(10, 100);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::support::TestDaemon;
 use super::support::bus::{own_host, services_on};
 use super::support::peers::{Subscribed, is_silent, publish, received};
-use super::support::raw::{RawPeer, frame, tcp_address};
+use super::support::raw::{RawPeer, frame, message, tcp_address};
 
 const TTL: Duration = Duration::from_millis(300);
 const SUBSCRIBE: &str = "TK_EVENT_MANAGER_SUBSCRIBE";
@@ -217,4 +217,24 @@ fn a_refused_replacement_changes_nothing() {
     }
     publish(&publisher, "Order", "1");
     assert_eq!(received(&worker), "1");
+}
+
+/// A request that is read first after a stall must not hide the stall from the leases of others.
+#[test]
+fn a_stall_of_the_daemon_costs_nobody_the_lease() {
+    const TTL: u64 = 2;
+    let daemon = TestDaemon::in_own_process(&json!({ "subscriptionTtl": TTL }));
+    daemon.subscribe("first", "Billing", &["Order"]);
+    daemon.subscribe("second", "Kitchen", &["Order"]);
+    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
+    requester.settle();
+    daemon.process().signal("STOP");
+    requester.send(&message(&[KEEP_ALIVE, "2", "first"]));
+    std::thread::sleep(Duration::from_secs(TTL) + Duration::from_millis(200));
+    daemon.process().signal("CONT");
+    let answer = requester.read_message();
+    assert_eq!(answer[0], b"TK_SYS_ACK");
+    // Time enough to look at the leases.
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(daemon.ask(KEEP_ALIVE, &["second"]).0, "TK_SYS_ACK");
 }
