@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::task::Poll;
@@ -82,12 +83,16 @@ impl Listener {
 
     /// Stops listening.
     pub(super) fn close(&self) {
+        // While we listen still, so that the file can't be another process's yet. Once only: later it
+        // may be.
+        if let Some(path) = &self.path
+            && self.bound.borrow().is_some()
+        {
+            let _ = std::fs::remove_file(path);
+        }
         self.bound.borrow_mut().take();
         if let Some(task) = self.task.borrow_mut().take() {
             task.abort();
-        }
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -127,10 +132,15 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// A socket's file outlives a process that was killed: one that nobody listens on is replaced.
+/// A socket's file outlives a process that was killed: one that nobody listens on is replaced. Other
+/// files refuse connections too, and are not ours to remove.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = || {
+        path.symlink_metadata()
+            .is_ok_and(|found| found.file_type().is_socket())
+    };
     match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket() => {
             match std::os::unix::net::UnixStream::connect(path) {
                 Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)?;
@@ -203,8 +213,12 @@ async fn accept_all(bound: Rc<RefCell<Option<Bound>>>, hub: Weak<RefCell<Hub>>, 
 fn try_accept(bound: &RefCell<Option<Bound>>) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match &*bound.borrow() {
-        Some(Bound::Tcp(listener)) => listener.poll_accept(&mut context).is_ready(),
-        Some(Bound::Unix(listener)) => listener.poll_accept(&mut context).is_ready(),
+        Some(Bound::Tcp(listener)) => {
+            matches!(listener.poll_accept(&mut context), Poll::Ready(Ok(_)))
+        }
+        Some(Bound::Unix(listener)) => {
+            matches!(listener.poll_accept(&mut context), Poll::Ready(Ok(_)))
+        }
         None => false,
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
 
 use super::support::peers::{connected, probe, publish, received, socket};
@@ -523,4 +524,16 @@ fn heartbeat(instance: usize) -> String {
     format!(
         r#"{{"type": "heartbeat", "instance_id": "{instance}", "pid": 1, "address": "{address}"}}"#
     )
+}
+
+/// A slip in the configuration must not cost anybody a file.
+#[test]
+fn a_file_that_is_no_socket_is_not_replaced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notes");
+    std::fs::write(&path, "precious").expect("a file");
+    let mut config = config();
+    config.pub_addresses = vec![Endpoint::Ipc(path.clone())];
+    assert!(Daemon::start(config).is_err());
+    assert_eq!(std::fs::read(&path).expect("it is there"), b"precious");
 }
