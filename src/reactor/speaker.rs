@@ -84,14 +84,16 @@ impl Hub {
                     let max = limits.subject_bytes_max;
                     return Err(PeerError::SubscriptionTooLong(prefix.len(), max));
                 }
+                if prefixes.contains(prefix) {
+                    return Ok(());
+                }
                 if prefixes.len() >= limits.subscriptions_per_peer_max {
                     return Err(PeerError::TooManySubscriptions(
                         limits.subscriptions_per_peer_max,
                     ));
                 }
-                if prefixes.insert(prefix.into()) {
-                    self.broker.routes.subscribe(prefix, id);
-                }
+                prefixes.insert(prefix.into());
+                self.broker.routes.subscribe(prefix, id);
             }
             Subscription::Cancel(prefix) => {
                 if prefixes.remove(prefix) {

@@ -1,6 +1,7 @@
 //! Peers that send what they should not: each loses its connection, or only its message, with a
 //! reason that is counted; nobody else notices.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use event_manager::model::Endpoint;
@@ -282,6 +283,11 @@ fn a_fault_after_the_handshake_ends_the_connection() {
                 "too-many-parts",
                 [MORE, 0].repeat(PARTS_MAX + 1),
             ),
+            (
+                "endless commands in a message",
+                "interrupted-message",
+                [vec![MORE, 0], command("PONG", b"").repeat(65)].concat(),
+            ),
             ("reserved flags", "malformed", vec![0x80, 0]),
             ("a command with more", "malformed", vec![COMMAND | MORE, 0]),
             ("an empty command", "malformed", frame(COMMAND, b"")),
@@ -325,6 +331,8 @@ fn subscriptions_are_bounded() {
         let mut modest = met();
         modest.send(&form(&[b'a'; SUBJECT_BYTES_MAX]));
         let most: Vec<u8> = many(SUBSCRIPTIONS_MAX - 1).collect();
+        modest.send(&most);
+        // Twice is once.
         modest.send(&most);
         let wanted = before.as_u64().expect("a count") + SUBSCRIPTIONS_MAX as u64;
         daemon.wait_for_subscriptions(wanted);
@@ -457,6 +465,29 @@ fn what_a_peer_left_unfinished_goes_with_it() {
     daemon.wait_for("their end", only_healthy);
     assert_eq!(daemon.service("Attacked")["counters"]["matched"], 0);
     assert_eq!(refusals(&daemon), Refusals::new());
+    healthy.finish();
+}
+
+/// Sends what is answered, and reads no answer.
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    const SENT: usize = 32 << 20;
+    let daemon = daemon(Duration::from_secs(60));
+    let doors = doors(&daemon);
+    let healthy = Healthy::start(&daemon);
+    let pings = command("PING", &[&[0, 0][..], &[7; 16]].concat()).repeat(4096);
+    for door in &doors {
+        let mut peer = door.met_peer();
+        let impatient = Some(Duration::from_millis(500));
+        peer.0.set_write_timeout(impatient).expect("an option");
+        let mut sent = 0;
+        // A requester isn't heard until it reads; others are.
+        while sent < SENT && peer.0.write_all(&pings).is_ok() {
+            sent += pings.len();
+        }
+        let waiting = daemon.status()["connections"]["outboxBytes"].clone();
+        assert!(waiting.as_u64().expect("a count") < 4 << 20, "{waiting}");
+    }
     healthy.finish();
 }
 
