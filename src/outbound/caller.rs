@@ -22,6 +22,8 @@ const SOCKETS_MAX: usize = 512;
 const CALLS_MAX: usize = 20_000;
 /// A socket without a call is closed after this.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Calls that found no socket try again after this, if nothing happens before.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
 /// How long it may take to find out that nobody listens.
 const PROBE_MAX: Duration = Duration::from_secs(2);
 
@@ -210,6 +212,8 @@ struct Engine {
     targets: HashMap<String, Target>,
     busy: Vec<Busy>,
     sockets: usize,
+    /// Addresses whose calls wait because all sockets, or descriptors, are taken by others.
+    starved: BTreeSet<String>,
 }
 
 impl Engine {
@@ -224,6 +228,7 @@ impl Engine {
             targets: HashMap::new(),
             busy: Vec::new(),
             sockets: 0,
+            starved: BTreeSet::new(),
         }
     }
 
@@ -235,6 +240,7 @@ impl Engine {
             let readable = self.wait();
             self.take_answers(&readable);
             self.expire();
+            self.start_starved();
         }
         for (_, call) in self.calls.drain() {
             let _ = call.reply.send(Err(CallError::Closed));
@@ -274,17 +280,18 @@ impl Engine {
         {
             let socket = match target.idle.pop() {
                 Some((socket, _)) => socket,
-                None if target.busy < SOCKETS_PER_ADDRESS_MAX && self.sockets < SOCKETS_MAX => {
-                    match connect(&self.context, address) {
-                        Ok(socket) => {
-                            self.sockets += 1;
-                            socket
-                        }
-                        // Out of descriptors: the calls wait until some are free, or too late.
-                        Err(_) => return,
-                    }
+                None if target.busy >= SOCKETS_PER_ADDRESS_MAX => return,
+                None => {
+                    let room = self.sockets < SOCKETS_MAX;
+                    // Out of descriptors is the same: the calls wait until some are free, or too late.
+                    let Some(socket) = room.then(|| connect(&self.context, address).ok()).flatten()
+                    else {
+                        self.starved.insert(address.to_owned());
+                        return;
+                    };
+                    self.sockets += 1;
+                    socket
                 }
-                None => return,
             };
             let Some(id) = target.waiting.pop_front() else {
                 return;
@@ -314,12 +321,29 @@ impl Engine {
         }
     }
 
+    /// Nobody else would start these: what their addresses wait for, other addresses give back. Sockets
+    /// without a call make room.
+    fn start_starved(&mut self) {
+        for address in std::mem::take(&mut self.starved) {
+            let mut targets = self.targets.values_mut();
+            if targets.any(|target| target.idle.pop().is_some()) {
+                self.sockets -= 1;
+            }
+            self.start_waiting(&address);
+        }
+    }
+
     /// Waits for an answer, a new call or a deadline; which busy sockets have something.
     fn wait(&mut self) -> Vec<usize> {
         let ends = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let most = if self.starved.is_empty() {
+            IDLE_MAX
+        } else {
+            STARVED_RETRY
+        };
         let wait = ends
-            .map_or(IDLE_MAX, |end| end.saturating_duration_since(now()))
-            .min(IDLE_MAX);
+            .map_or(most, |end| end.saturating_duration_since(now()))
+            .min(most);
         let mut items = vec![zmq::PollItem::from_fd(self.woken.as_raw_fd(), zmq::POLLIN)];
         items.extend(
             self.busy

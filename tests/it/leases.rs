@@ -219,7 +219,7 @@ fn a_refused_replacement_changes_nothing() {
     assert_eq!(received(&worker), "1");
 }
 
-/// A request that is read first after a stall must not hide the stall from the leases of others.
+/// What clients sent meanwhile is read only after it.
 #[test]
 fn a_stall_of_the_daemon_costs_nobody_the_lease() {
     const TTL: u64 = 2;

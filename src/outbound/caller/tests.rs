@@ -175,3 +175,47 @@ fn the_end_answers_calls_under_way() {
         );
     });
 }
+
+#[test]
+fn more_addresses_than_sockets_are_all_called() {
+    let context = zmq::Context::new();
+    let router = context.socket(zmq::ROUTER).unwrap();
+    router.set_rcvtimeo(PATIENCE.as_millis() as i32).unwrap();
+    router.bind("tcp://0.0.0.0:*").unwrap();
+    let bound: Endpoint = router
+        .get_last_endpoint()
+        .unwrap()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let calls = SOCKETS_MAX + 20;
+    let echoing = std::thread::spawn(move || {
+        for _ in 0..calls {
+            let Ok(frames) = router.recv_multipart(0) else {
+                return;
+            };
+            router.send_multipart(frames, 0).unwrap();
+        }
+    });
+    let (caller, thread) = Caller::start().unwrap();
+    run(async {
+        let mut under_way = tokio::task::JoinSet::new();
+        for n in 0..calls {
+            let (caller, host) = (caller.clone(), format!("127.1.{}.{}", n / 250, n % 250 + 1));
+            let address = Endpoint::tcp(&host, bound.port().unwrap());
+            under_way.spawn(async move {
+                let deadline = Instant::now() + PATIENCE;
+                caller.call(&address, request(n), deadline).await == Ok(request(n))
+            });
+        }
+        assert!(
+            under_way
+                .join_all()
+                .await
+                .into_iter()
+                .all(|answered| answered)
+        );
+    });
+    drop(thread);
+    echoing.join().unwrap();
+}
