@@ -25,9 +25,18 @@ fn utf8(field: &[u8], what: &str) -> Result<String, Nak> {
 impl Fields {
     /// `sub_id\0[service_name\0]subject…`, with or without a NUL at the end, or the fields of a JSON object: `id`, `service`,
     /// `subjects`.
-    pub(super) fn read(request: &Message, has_service: bool) -> Result<Self, Nak> {
+    pub(super) fn read(request: &Message, has_service: bool, limits: &Limits) -> Result<Self, Nak> {
         if let Some(named) = request.named.as_ref().filter(|named| !named.is_empty()) {
             return Self::named(named);
+        }
+        // Before they are taken apart: a field costs many times the one byte that it takes on the wire.
+        let max = limits.subscriptions_per_peer_max;
+        let nuls = request.data.iter().filter(|byte| **byte == 0).count();
+        if nuls > max.saturating_add(2) {
+            let sentence = format!(
+                "{nuls} fields; at most {max} subjects are possible (limits.maxSubscriptionsPerPeer)"
+            );
+            return Err(Nak::new("too-many-subjects", sentence));
         }
         let fields = request.fields();
         let mut fields = fields.into_iter();

@@ -7,7 +7,7 @@ use crate::messagebus::{Message, Token};
 use crate::model::SubscriptionId;
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let fields = Fields::read(request, true)?;
+    let fields = Fields::read(request, true, &context.settings.limits)?;
     let service = fields.service()?;
     let patterns = fields.patterns(&context.settings.limits)?;
     if patterns.is_empty() {

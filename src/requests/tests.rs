@@ -130,6 +130,7 @@ fn names_may_be_made_up_or_named() {
 fn wrong_requests_are_answered_with_a_code() {
     let mut fixture = Fixture::new();
     let long = "x".repeat(256);
+    let endless = "\0".repeat(Limits::default().subscriptions_per_peer_max + 3);
     let param = |token, fields: &[&str]| Message::param(token, fields.iter().copied());
     for (request, code) in [
         (param(Token::SUBSCRIBE, &["s1"]), "missing-field"),
@@ -147,6 +148,14 @@ fn wrong_requests_are_answered_with_a_code() {
         (
             param(Token::SUBSCRIBE, &["s1", "Billing", "glob:"]),
             "invalid-subject",
+        ),
+        (
+            Message::new(Token::SUBSCRIBE, DataType::Param, endless.clone()),
+            "too-many-subjects",
+        ),
+        (
+            Message::new(Token::UNSUBSCRIBE, DataType::Param, endless),
+            "too-many-subjects",
         ),
         (
             Message::new(Token::SUBSCRIBE, DataType::Param, &b"s1\0\xFF\0A"[..]),

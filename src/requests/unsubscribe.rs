@@ -5,7 +5,7 @@ use super::{Context, Nak, Outcome};
 use crate::messagebus::{DataType, Message};
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let fields = Fields::read(request, false)?;
+    let fields = Fields::read(request, false, &context.settings.limits)?;
     let id = fields.id()?;
     let only = fields.patterns(&context.settings.limits)?;
     let ended = context.broker.unsubscribe(&id, &only);
