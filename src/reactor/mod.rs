@@ -315,7 +315,8 @@ fn connections_max(config: &Config) -> usize {
         .get_soft()
         .unwrap_or(1024)
         .min(1 << 20);
-    let streamers = (config.streamer_ports.len() as u64).min(fds_max / 4);
+    // Each has a listening socket and its reserve.
+    let streamers = (config.streamer_ports.len() as u64 * 2).min(fds_max / 4);
     fds_max.saturating_sub(RESERVED_FDS + streamers).max(8) as usize
 }
 
