@@ -333,8 +333,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),
             Input::Stop(timeout) => {
-                dialling.iter().for_each(tokio::task::JoinHandle::abort);
-                return stopping::stop(&hub, sockets, inputs, timeout).await;
+                return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }
         }
     }

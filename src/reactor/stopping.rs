@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Sockets;
@@ -21,6 +22,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) async fn stop(
     hub: &SharedHub,
     sockets: Sockets,
+    dialling: &[JoinHandle<()>],
     mut inputs: mpsc::Receiver<Input>,
     timeout: Duration,
 ) {
@@ -34,6 +36,7 @@ pub(super) async fn stop(
     } = sockets;
     drop(publishers);
     hear_last_events(hub, deadline.min(Instant::now() + LAST_READS)).await;
+    dialling.iter().for_each(JoinHandle::abort);
     hub.borrow_mut().remove_publishers();
     let _ = timeout_at(deadline, async {
         while !hub.borrow().is_drained() {

@@ -1,6 +1,6 @@
 //! A daemon ends in the order of the data and in time, and leaves nothing.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use event_manager::model::Endpoint;
 use event_manager::telemetry::ProcessReadings;
 
 use super::support::peers::{publish, received};
-use super::support::raw::{RawPeer, command, frame, greeting, tcp_address};
+use super::support::raw::{RawPeer, command, frame, greeting, ready, tcp_address};
 use super::support::{PATIENCE, TestDaemon, config};
 
 /// More than what the kernel and a worker's outbox hold together.
@@ -183,4 +183,27 @@ fn start_and_stop() {
     assert_eq!([received(&worker), received(&subscriber)], ["b", "b"]);
     let _halfway = RawPeer::connect(&daemon.requests());
     assert!(daemon.stop());
+}
+
+#[test]
+fn what_a_dialled_publisher_has_sent_is_delivered_too() {
+    const SENT: usize = 40;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let port = listener.local_addr().expect("it is bound").port();
+    let daemon = TestDaemon::with(|config| {
+        config.connect_publishers = vec![Endpoint::tcp("127.0.0.1", port)];
+    });
+    let subscriber = daemon.subscriber(&["event"]);
+    let mut publisher = RawPeer(listener.accept().expect("it is dialled").0);
+    publisher.send(&[greeting(), ready("PUB", "")].concat());
+    daemon.wait_for("the publisher", |status| {
+        status["publishers"]["connected"] == 1
+    });
+    let header = [&[2][..], &(EVENT_BYTES as u64).to_be_bytes()].concat();
+    let body = [&b"event"[..], &vec![7; EVENT_BYTES - 5]].concat();
+    publisher.send(&[header, body.clone()].concat().repeat(SENT));
+    assert!(daemon.stop());
+    for _ in 0..SENT {
+        assert!(subscriber.recv_bytes(0).expect("an event") == body);
+    }
 }
