@@ -39,7 +39,8 @@ pub(super) async fn keep_house(hub: SharedHub) {
 
 impl Hub {
     fn tick(&mut self, now: Instant, tick: Duration) {
-        let late = now.saturating_duration_since(self.now).saturating_sub(tick);
+        let since_tick = now.saturating_duration_since(self.ticked_at);
+        let late = since_tick.saturating_sub(tick);
         let stalled = if late >= STALL_MIN {
             late
         } else {
@@ -53,6 +54,7 @@ impl Hub {
             self.broker.handle_stall(stalled);
         }
         self.now = now;
+        self.ticked_at = now;
         self.check_pulses(stalled);
         self.expire_leases();
     }

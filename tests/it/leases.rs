@@ -218,3 +218,19 @@ fn a_refused_replacement_changes_nothing() {
     publish(&publisher, "Order", "1");
     assert_eq!(received(&worker), "1");
 }
+
+#[test]
+fn a_stall_of_the_daemon_is_not_held_against_its_clients() {
+    let daemon = TestDaemon::in_own_process(&json!({"subscriptionTtl": 1}));
+    for id in ["asks-first", "asks-later"] {
+        daemon.subscribe(id, "Billing", &["Order"]);
+    }
+    daemon.process().signal("STOP");
+    // Time itself is the point: longer than the leases.
+    std::thread::sleep(Duration::from_millis(2500));
+    daemon.process().signal("CONT");
+    for id in ["asks-first", "asks-later"] {
+        let (token, data) = daemon.ask(KEEP_ALIVE, &[id]);
+        assert_eq!(token, "TK_SYS_ACK", "{data}");
+    }
+}
