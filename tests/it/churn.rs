@@ -80,7 +80,7 @@ fn run_cycles(bound: &Bound, cycles: std::ops::Range<usize>) -> Vec<String> {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
                 let mine = cycles.clone().skip(thread).step_by(THREADS);
-                scope.spawn(move || mine.filter_map(|n| cycle(bound, n)).last())
+                scope.spawn(move || mine.fold(None, |last, n| cycle(bound, n).or(last)))
             })
             .collect();
         let last = threads.into_iter().map(|thread| thread.join());
