@@ -9,6 +9,8 @@
     reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
 )]
 
+mod command_line;
+mod commands_alone;
 mod corpora;
 mod documentation;
 mod embedded_locator;
