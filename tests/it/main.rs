@@ -26,5 +26,6 @@ mod ports;
 mod requests;
 mod services;
 mod slow;
+mod startup_guard;
 mod subscribed;
 mod support;

@@ -19,14 +19,14 @@ use super::{PATIENCE, TestDaemon};
 
 /// A directory of its own in which programs run, with nothing of the tester's environment.
 pub struct Site {
-    directory: TempDir,
+    directory: Arc<TempDir>,
     environment: Vec<(String, String)>,
 }
 
 impl Site {
     pub fn new() -> Self {
         Self {
-            directory: tempfile::tempdir().expect("a directory"),
+            directory: Arc::new(tempfile::tempdir().expect("a directory")),
             environment: vec![],
         }
     }
@@ -76,7 +76,13 @@ impl Site {
     }
 
     pub fn start(&self, arguments: &[&str]) -> Program {
-        Program::of(self.command(arguments).spawn().expect("a process"))
+        let mut child = self.command(arguments).spawn().expect("a process");
+        Program {
+            stdout: Some(Written::from(child.stdout.take())),
+            stderr: Some(Written::from(child.stderr.take())),
+            child,
+            _directory: Arc::clone(&self.directory),
+        }
     }
 
     /// Runs a command to its end, with nothing on its standard input.
@@ -139,6 +145,8 @@ pub struct Program {
     child: Child,
     stdout: Option<Written>,
     stderr: Option<Written>,
+    /// It is there as long as the program runs.
+    _directory: Arc<TempDir>,
 }
 
 /// How a program ended.
@@ -165,14 +173,6 @@ impl Ended {
 }
 
 impl Program {
-    fn of(mut child: Child) -> Self {
-        Self {
-            stdout: Some(Written::from(child.stdout.take())),
-            stderr: Some(Written::from(child.stderr.take())),
-            child,
-        }
-    }
-
     /// What it has printed.
     pub fn output(&self) -> String {
         self.stdout.as_ref().expect("it runs").so_far()
