@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::support::PATIENCE;
 use super::support::bus::{exchange, own_host};
 use super::support::peers::connected;
-use super::support::program::{Program, Serving, Site};
+use super::support::program::{Serving, Site, locator};
 use super::support::responder::register;
 
 #[test]
@@ -128,13 +128,6 @@ fn levels_in_the_environment_that_cannot_be_read_are_refused_at_the_start() {
     }
 }
 
-fn start_locator(site: &Site, address: &str) -> (Program, String) {
-    let locator = site.start(&["locator", "--address", address]);
-    let line = locator.logged("the ServiceLocator is ready");
-    let (_, bound) = line.split_once("address=").expect("an address");
-    (locator, bound.trim_matches('"').to_owned())
-}
-
 /// Where the daemon is, as the locator says.
 fn locate(locator: &str) -> Option<String> {
     let context = zmq::Context::new();
@@ -147,8 +140,7 @@ fn locate(locator: &str) -> Option<String> {
 
 #[test]
 fn a_locator_runs_alone_and_daemons_register_with_it() {
-    let site = Site::new();
-    let (locator, address) = start_locator(&site, "tcp://127.0.0.1:0");
+    let (program, address) = locator();
     register(&address, "Another", "tcp://127.0.0.1:1");
     let keys = json!({"locatorRegister": true, "locatorAddress": address});
     let serving = Serving::ready(Site::configured(&keys).start(&["serve"]));
@@ -158,14 +150,16 @@ fn a_locator_runs_alone_and_daemons_register_with_it() {
     assert!(serving.stop());
     assert_eq!(locate(&address), None);
 
-    let taken = site.run(&["locator", "--address", &address]).failed(1);
+    let taken = Site::new()
+        .run(&["locator", "--address", &address])
+        .failed(1);
     assert!(taken.contains(&format!("{address} is taken")), "{taken}");
     assert!(
         taken.contains("a ServiceLocator may run there already"),
         "{taken}"
     );
-    locator.signal("TERM");
-    assert_eq!(locator.end().code, Some(0));
+    program.signal("TERM");
+    assert_eq!(program.end().code, Some(0));
 
     let named = Site::new().with("SERVICE_LOCATOR_ADDRESS", &address);
     let again = named.start(&["locator"]);

@@ -24,6 +24,7 @@ mod matching;
 mod naks;
 mod ports;
 mod requests;
+mod serve;
 mod services;
 mod slow;
 mod startup_guard;

@@ -6,28 +6,10 @@ use serde_json::{Value, json};
 
 use super::support::bus::own_host;
 use super::support::peers::socket;
-use super::support::program::{Program, Serving, Site};
-use super::support::responder::register;
+use super::support::program::{Program, Serving, Site, locator};
 
 /// So long that a guard that waits for it is noticed.
 const LONG: f64 = 60.0;
-
-struct Locator {
-    _program: Program,
-    address: String,
-}
-
-impl Locator {
-    fn start() -> Self {
-        let program = Site::new().start(&["locator", "--address", "tcp://127.0.0.1:0"]);
-        let line = program.logged("the ServiceLocator is ready");
-        let (_, address) = line.split_once("address=").expect("an address");
-        Self {
-            address: address.trim_matches('"').to_owned(),
-            _program: program,
-        }
-    }
-}
 
 /// A daemon that waits for the end of a predecessor, for so many seconds.
 fn guarded(locator: &str, seconds: f64, more: &Value) -> Program {
@@ -71,10 +53,10 @@ fn assert_refused(program: Program, why: &str) {
 
 #[test]
 fn a_predecessor_that_lives_keeps_another_from_starting() {
-    let locator = Locator::start();
-    let first = predecessor(&locator.address, false);
+    let (_locator, address) = locator();
+    let first = predecessor(&address, false);
     let why = format!("a predecessor answers at {}", first.bound().requests[0]);
-    let second = guarded(&locator.address, 0.5, &json!({}));
+    let second = guarded(&address, 0.5, &json!({}));
     second.logged(&format!("waiting, {why}"));
     assert_refused(second, &why);
     assert!(first.stop());
@@ -92,10 +74,10 @@ fn the_same_with_the_locator_that_the_predecessor_embeds() {
 
 #[test]
 fn told_to_proceed_it_starts_beside_a_predecessor() {
-    let locator = Locator::start();
-    let first = predecessor(&locator.address, false);
+    let (_locator, address) = locator();
+    let first = predecessor(&address, false);
     let more = json!({"startupGuardTimeoutAction": "proceed"});
-    let second = Serving::ready(guarded(&locator.address, 0.3, &more));
+    let second = Serving::ready(guarded(&address, 0.3, &more));
     second
         .program
         .logged("starting although a predecessor answers");
@@ -105,15 +87,15 @@ fn told_to_proceed_it_starts_beside_a_predecessor() {
 #[test]
 fn it_starts_as_soon_as_the_predecessor_has_stopped() {
     for embedded in [false, true] {
-        let locator = Locator::start();
+        let (_locator, address) = locator();
         let first = if embedded {
             predecessor("tcp://127.0.0.1:0", true)
         } else {
-            predecessor(&locator.address, false)
+            predecessor(&address, false)
         };
         let address = match &first.bound().locator {
             Some(embedded) => embedded.to_string(),
-            None => locator.address,
+            None => address,
         };
         let more = json!({"embeddedLocator": embedded});
         let second = guarded(&address, LONG, &more);
@@ -129,9 +111,9 @@ fn it_starts_as_soon_as_the_predecessor_has_stopped() {
 
 #[test]
 fn without_a_predecessor_it_starts_at_once() {
-    let locator = Locator::start();
+    let (_locator, address) = locator();
     let begun = Instant::now();
-    let first = Serving::ready(guarded(&locator.address, LONG, &json!({})));
+    let first = Serving::ready(guarded(&address, LONG, &json!({})));
     first
         .program
         .logged("the ServiceLocator knows no predecessor");
@@ -139,7 +121,7 @@ fn without_a_predecessor_it_starts_at_once() {
     first.program.signal("KILL");
     first.program.end();
 
-    let second = Serving::ready(guarded(&locator.address, LONG, &json!({})));
+    let second = Serving::ready(guarded(&address, LONG, &json!({})));
     second.program.logged("where nobody listens any more");
     assert!(second.stop());
 
@@ -151,8 +133,8 @@ fn without_a_predecessor_it_starts_at_once() {
 
 #[test]
 fn what_does_not_answer_is_not_known_to_be_gone() {
-    let locator = Locator::start();
-    let first = predecessor(&locator.address, false);
+    let (_locator, address) = locator();
+    let first = predecessor(&address, false);
     first.program.signal("STOP");
     let context = zmq::Context::new();
     let silent = socket(&context, zmq::ROUTER);
@@ -160,7 +142,7 @@ fn what_does_not_answer_is_not_known_to_be_gone() {
     let silent = silent.get_last_endpoint().expect("it is bound");
     let nobody = format!("tcp://{}:9", own_host());
 
-    let asks_the_first = guarded(&locator.address, 0.2, &json!({}));
+    let asks_the_first = guarded(&address, 0.2, &json!({}));
     let asks_silence = guarded(&silent.expect("a text"), 0.2, &json!({}));
     let asks_nobody = guarded(&nobody, 0.2, &json!({}));
     let expected = "it does not answer, which does not mean that it is gone";
@@ -172,9 +154,9 @@ fn what_does_not_answer_is_not_known_to_be_gone() {
 
 #[test]
 fn while_it_waits_it_can_be_stopped() {
-    let locator = Locator::start();
-    let first = predecessor(&locator.address, false);
-    let second = guarded(&locator.address, LONG, &json!({}));
+    let (_locator, address) = locator();
+    let first = predecessor(&address, false);
+    let second = guarded(&address, LONG, &json!({}));
     second.logged("waiting, a predecessor answers");
     second.signal("TERM");
     let ended = second.end();

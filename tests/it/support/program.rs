@@ -57,10 +57,6 @@ impl Site {
         std::fs::write(self.path(name), text).expect("a file");
     }
 
-    pub fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).expect("a text")
-    }
-
     /// A command with pipes for all that it reads and writes.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
@@ -132,7 +128,7 @@ impl Written {
         self.text.lock().expect("no panic").clone()
     }
 
-    fn to_the_end(mut self) -> String {
+    fn all(mut self) -> String {
         let reader = self.reader.take().expect("it is joined once");
         reader.join().expect("no panic");
         self.so_far()
@@ -214,10 +210,7 @@ impl Program {
             .unwrap_or_else(|| panic!("it does not end: {self:#?}"))
             .code();
         let mut text = |written: fn(&mut Self) -> &mut Option<Written>| {
-            written(&mut self)
-                .take()
-                .expect("it ends once")
-                .to_the_end()
+            written(&mut self).take().expect("it ends once").all()
         };
         Ended {
             code,
@@ -244,6 +237,14 @@ pub fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// `event-manager locator` on a free port, ready, and its address.
+pub fn locator() -> (Program, String) {
+    let program = Site::new().start(&["locator", "--address", "tcp://127.0.0.1:0"]);
+    let line = program.logged("the ServiceLocator is ready");
+    let (_, address) = line.split_once("address=").expect("an address");
+    (program, address.to_owned())
 }
 
 /// `event-manager serve`, ready.
