@@ -10,6 +10,8 @@
 )]
 
 mod churn;
+mod command_line;
+mod commands_alone;
 mod corpora;
 mod documentation;
 mod embedded_locator;
@@ -26,8 +28,10 @@ mod naks;
 mod ports;
 mod registration;
 mod requests;
+mod serve;
 mod services;
 mod slow;
+mod startup_guard;
 mod stopping;
 mod subscribed;
 mod support;
