@@ -87,6 +87,10 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
         tokio::select! {
             _ = hangup.recv() => reload(args, logging),
             () = termination.received() => break,
+            () = daemon.died() => {
+                tracing::error!("the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error");
+                return Ok(exit::FAILED);
+            }
         }
     }
     tracing::info!("stopping: what waits is delivered; a second signal ends at once");
