@@ -109,6 +109,11 @@ impl Daemon {
             .unwrap_or_default()
     }
 
+    /// Waits for an end that nobody asked for: a panic of the reactor, which is a fault of ours.
+    pub async fn died(&self) {
+        self.reactor.inputs.closed().await;
+    }
+
     /// Stops in the order of the data, within the drain timeout; whether all threads ended well.
     pub fn stop(self) -> bool {
         let deadline = now() + self.drain_timeout;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
 use crate::config::{ConfigErrors, KEYS, Loaded, Origin};
-use crate::telemetry::{LOG_KEYS, LoadedLog};
+use crate::telemetry::{LOG_KEYS, LoadedLog, check_rust_log};
 
 /// EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
@@ -53,6 +53,8 @@ type Row = (String, Value, Origin);
 fn rows(args: &CheckArgs) -> Result<Vec<Row>, ConfigErrors> {
     let loaded = args.config.load()?;
     let log = LoadedLog::load(&loaded)?;
+    check_rust_log(std::env::var("RUST_LOG").ok())
+        .map_err(|error| ConfigErrors(vec![error.to_string()]))?;
     Ok(rows_of(&loaded, &log))
 }
 

@@ -57,45 +57,54 @@ fn serve(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> anyhow::Result<
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!("the limit on file descriptors stays as it is: {error}");
     }
+    let runtime = runtime().context("no runtime")?;
+    let code = runtime.block_on(run_until_told(args, loaded, logging));
+    // A start or an end that was cut short goes on in its thread until the process is gone.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> anyhow::Result<u8> {
     let source = loaded
         .path
         .as_ref()
         .map_or("embedded defaults".into(), |path| {
             path.display().to_string()
         });
-    let runtime = runtime().context("no runtime")?;
-    runtime.block_on(async {
-        let mut termination = Termination::listen()?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        // The guard may wait for long, and must not hold up a signal.
-        let mut starting = tokio::task::spawn_blocking(move || Daemon::start(loaded.config));
-        let daemon = tokio::select! {
-            daemon = &mut starting => daemon??,
-            () = termination.received() => {
-                tracing::info!("stopped before it had started");
-                std::process::exit(0);
-            }
-        };
-        announce(&daemon, &source);
-        loop {
-            tokio::select! {
-                _ = hangup.recv() => reload(args, logging),
-                () = termination.received() => break,
-            }
+    let mut termination = Termination::listen()?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // The guard may wait for long, and must not hold up a signal.
+    let mut starting = tokio::task::spawn_blocking(move || Daemon::start(loaded.config));
+    let daemon = tokio::select! {
+        daemon = &mut starting => daemon??,
+        () = termination.received() => {
+            tracing::info!("stopped before it had started");
+            return Ok(0);
         }
-        tracing::info!("stopping: what waits is delivered; a second signal ends at once");
-        let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());
+    };
+    announce(&daemon, &source);
+    loop {
         tokio::select! {
-            ended_well = &mut stopping => {
-                tracing::info!("stopped");
-                Ok(if ended_well? { 0 } else { exit::FAILED })
-            }
-            () = termination.received() => {
-                eprintln!("ended at once");
-                std::process::exit(exit::FAILED.into());
+            _ = hangup.recv() => reload(args, logging),
+            () = termination.received() => break,
+            () = daemon.died() => {
+                tracing::error!("the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error");
+                return Ok(exit::FAILED);
             }
         }
-    })
+    }
+    tracing::info!("stopping: what waits is delivered; a second signal ends at once");
+    let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());
+    tokio::select! {
+        ended_well = &mut stopping => {
+            tracing::info!("stopped");
+            Ok(if ended_well? { 0 } else { exit::FAILED })
+        }
+        () = termination.received() => {
+            tracing::warn!("ended at once: what was not delivered is lost");
+            Ok(exit::FAILED)
+        }
+    }
 }
 
 fn announce(daemon: &Daemon, config: &str) {

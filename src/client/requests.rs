@@ -100,6 +100,8 @@ impl Client {
         socket.set_linger(0)?;
         socket.set_sndtimeo(self.timeout.as_millis().try_into().unwrap_or(i32::MAX))?;
         socket.set_ipv6(self.address.contains('['))?;
+        // Where nobody listens, sending fails after the timeout, however long an answer may take.
+        socket.set_immediate(true)?;
         socket.connect(&self.address)?;
         Ok(socket)
     }

@@ -31,19 +31,16 @@ pub(super) async fn keep_house(hub: SharedHub) {
         heartbeat
     };
     let tick = (heartbeat.min(ttl) / 8).clamp(Duration::from_millis(10), TICK_MAX);
-    let mut last = now();
     loop {
         tokio::time::sleep(tick).await;
-        // Not since `Hub::now`: a request that is read first after a stall sets that.
-        let time = now();
-        let late = time.saturating_duration_since(last).saturating_sub(tick);
-        last = time;
-        hub.borrow_mut().tick(time, late);
+        hub.borrow_mut().tick(now(), tick);
     }
 }
 
 impl Hub {
-    fn tick(&mut self, now: Instant, late: Duration) {
+    fn tick(&mut self, now: Instant, tick: Duration) {
+        let since_tick = now.saturating_duration_since(self.ticked_at);
+        let late = since_tick.saturating_sub(tick);
         let stalled = if late >= STALL_MIN {
             late
         } else {
@@ -57,6 +54,7 @@ impl Hub {
             self.broker.handle_stall(stalled);
         }
         self.now = now;
+        self.ticked_at = now;
         self.check_pulses(stalled);
         self.expire_leases();
     }

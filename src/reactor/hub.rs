@@ -60,8 +60,10 @@ pub(super) struct Hub {
     pub(super) chunk: ReadChunk,
     pub(super) runs: Runs,
     pub(super) pending_replies: PendingReplies,
-    /// The clock as of the last tick: near enough for signs of life.
+    /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
+    /// When the last tick was, by which a stall of our own loop is told.
+    pub(super) ticked_at: Instant,
     pub(super) started_at: Instant,
     pub(super) connections: usize,
     pub(super) connections_max: usize,
@@ -111,6 +113,7 @@ impl Hub {
             runs: Runs::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now,
+            ticked_at: now,
             started_at: now,
             connections: 0,
             connections_max: usize::MAX,

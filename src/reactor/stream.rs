@@ -1,9 +1,18 @@
 //! A connection's bytes, over TCP or a Unix domain socket.
 
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use bytes::BufMut;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
+
+/// Silence after which TCP asks.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// Between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Questions without an answer after which the connection is ended.
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// One connected stream. All calls but the two waits return at once.
 #[derive(Debug)]
@@ -13,10 +22,16 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Takes a new TCP connection; events must not wait for Nagle's algorithm.
+    /// Takes a new TCP connection. Events must not wait for Nagle's algorithm; and a peer of ZMTP
+    /// 3.0, which knows no PING, is asked by TCP whether it is still there.
     pub(super) fn tcp(stream: TcpStream) -> Self {
-        // It fails only if the connection is gone already, which the first read will tell.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        // They fail only if the connection is gone already, which the first read will tell.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         Self::Tcp(stream)
     }
 

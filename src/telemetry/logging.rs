@@ -57,7 +57,7 @@ impl Logging {
         config: &LogConfig,
         rust_log: Option<String>,
     ) -> Result<(Self, impl Subscriber + Send + Sync + use<>), LoggingError> {
-        let rust_log = rust_log.filter(|levels| !levels.trim().is_empty());
+        let rust_log = wanted(rust_log);
         let (filter, handle) = reload::Layer::new(filter(config, rust_log.as_deref())?);
         let queue = LineQueue::default();
         let writer = log_writer::spawn(queue.clone(), config)?;
@@ -94,6 +94,19 @@ impl Logging {
             let _ = self.writer.join();
         }
     }
+}
+
+/// Whether the value of `RUST_LOG` can be read.
+///
+/// # Errors
+/// [`LoggingError::RustLog`].
+pub fn check_rust_log(rust_log: Option<String>) -> Result<(), LoggingError> {
+    filter(&LogConfig::default(), wanted(rust_log).as_deref()).map(drop)
+}
+
+/// A blank variable is as good as none.
+fn wanted(rust_log: Option<String>) -> Option<String> {
+    rust_log.filter(|levels| !levels.trim().is_empty())
 }
 
 fn filter(config: &LogConfig, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {

@@ -8,5 +8,5 @@ mod process;
 
 pub use bursts::Bursts;
 pub use log_config::{LOG_KEYS, LoadedLog, LogConfig, LogFormat, LogKey, Rotation};
-pub use logging::{Logging, LoggingError};
+pub use logging::{Logging, LoggingError, check_rust_log};
 pub use process::ProcessReadings;

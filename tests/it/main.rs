@@ -10,6 +10,8 @@
 )]
 
 mod churn;
+mod command_line;
+mod commands_alone;
 mod corpora;
 mod documentation;
 mod embedded_locator;
@@ -24,9 +26,13 @@ mod locator;
 mod matching;
 mod naks;
 mod ports;
+mod registration;
 mod requests;
+mod serve;
 mod services;
 mod slow;
+mod startup_guard;
 mod stopping;
 mod subscribed;
 mod support;
+mod sync_events;

@@ -5,7 +5,9 @@ pub mod healthy;
 pub mod logs;
 pub mod peers;
 pub mod process;
+pub mod program;
 pub mod raw;
+pub mod responder;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
 use process::DaemonProcess;
+use program::{Program, Serving, Site};
 use serde_json::Value;
 
 /// Longer than anything here takes on a busy machine; only failures wait for it.
@@ -32,6 +35,8 @@ enum Home {
     Here(Daemon),
     /// In one of its own.
     Process(DaemonProcess),
+    /// As its users run it.
+    Program(Serving),
 }
 
 impl Home {
@@ -39,6 +44,7 @@ impl Home {
         match self {
             Self::Here(daemon) => daemon.bound(),
             Self::Process(process) => process.bound(),
+            Self::Program(serving) => serving.bound(),
         }
     }
 
@@ -46,6 +52,7 @@ impl Home {
         match self {
             Self::Here(daemon) => daemon.status(),
             Self::Process(process) => process.status(),
+            Self::Program(serving) => serving.status(),
         }
     }
 
@@ -53,6 +60,7 @@ impl Home {
         match self {
             Self::Here(daemon) => daemon.stop(),
             Self::Process(process) => process.stop(),
+            Self::Program(serving) => serving.stop(),
         }
     }
 }
@@ -97,6 +105,26 @@ impl TestDaemon {
         Self::at(Home::Process(DaemonProcess::start(settings, Some(fds_max))))
     }
 
+    /// Starts the program itself, with the `config.json` that is there.
+    pub fn serving(site: &Site) -> Self {
+        Self::at(Home::Program(Serving::ready(site.start(&[]))))
+    }
+
+    pub fn program(&self) -> &Program {
+        match self.daemon() {
+            Home::Program(serving) => &serving.program,
+            _ => panic!("it is no program"),
+        }
+    }
+
+    /// The program, which runs on: nobody stops it now.
+    pub fn into_program(mut self) -> Program {
+        match self.daemon.take() {
+            Some(Home::Program(serving)) => serving.program,
+            _ => panic!("it is no program"),
+        }
+    }
+
     fn at(home: Home) -> Self {
         Self {
             daemon: Some(home),
@@ -111,8 +139,8 @@ impl TestDaemon {
     /// Its process, if it has one of its own.
     pub fn process(&self) -> &DaemonProcess {
         match self.daemon() {
-            Home::Here(_) => panic!("it runs in the test's process"),
             Home::Process(process) => process,
+            _ => panic!("it is no process of this kind"),
         }
     }
 

@@ -57,28 +57,13 @@ impl Dialogue {
 }
 
 impl DaemonProcess {
-    /// Starts it on free ports, without a locator. `settings` are keys of `config.json`, written
-    /// over those defaults.
-    pub fn start(settings: &Value, fds_max: Option<u64>) -> Self {
-        let mut all = json!({
-            "pubAddress": "tcp://127.0.0.1:0",
-            "subAddress": "tcp://127.0.0.1:0",
-            "requestAddress": "tcp://127.0.0.1:0",
-            "pullAddress": "tcp://127.0.0.1",
-            "minStreamerPort": 0,
-            "maxStreamerPort": 0,
-            "publicHostname": "127.0.0.1",
-            "locatorRegister": false,
-            "drainTimeout": 2,
-        });
-        for (key, value) in settings.as_object().expect("an object") {
-            all[key] = value.clone();
-        }
+    /// Starts it with [`settings`].
+    pub fn start(keys: &Value, fds_max: Option<u64>) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("a path"));
         command
             .args(["--exact", "support::process::entry"])
             .args(["--ignored", "--nocapture"])
-            .env(SETTINGS, all.to_string())
+            .env(SETTINGS, settings(keys).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         if let Some(fds_max) = fds_max {
@@ -148,9 +133,7 @@ impl DaemonProcess {
 
     /// Sends a signal, such as `STOP`, `CONT` or `KILL`.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.pid);
-        let status = Command::new("sh").args(["-c", &kill]).status();
-        assert!(status.expect("a shell").success());
+        signal(self.pid, name);
     }
 
     /// Stops the daemon and waits for the process; whether all ended well.
@@ -184,6 +167,32 @@ impl Drop for DaemonProcess {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+/// A `config.json` with free ports and without a locator; `keys` are written over those.
+pub fn settings(keys: &Value) -> Value {
+    let mut all = json!({
+        "pubAddress": "tcp://127.0.0.1:0",
+        "subAddress": "tcp://127.0.0.1:0",
+        "requestAddress": "tcp://127.0.0.1:0",
+        "pullAddress": "tcp://127.0.0.1",
+        "minStreamerPort": 0,
+        "maxStreamerPort": 0,
+        "publicHostname": "127.0.0.1",
+        "locatorRegister": false,
+        "drainTimeout": 2,
+    });
+    for (key, value) in keys.as_object().expect("an object") {
+        all[key] = value.clone();
+    }
+    all
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, name: &str) {
+    let kill = format!("kill -{name} {pid}");
+    let status = Command::new("sh").args(["-c", &kill]).status();
+    assert!(status.expect("a shell").success());
 }
 
 fn bound_from(addresses: &Value) -> Bound {

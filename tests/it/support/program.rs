@@ -1,0 +1,306 @@
+//! The program as its users run it: arguments, variables, files and signals in, text and an exit
+//! code out.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_manager::client::Client;
+use event_manager::model::Endpoint;
+use event_manager::reactor::Bound;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{self, settings};
+use super::{PATIENCE, TestDaemon};
+
+/// A directory of its own in which programs run, with nothing of the tester's environment.
+pub struct Site {
+    directory: Arc<TempDir>,
+    environment: Vec<(String, String)>,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        Self {
+            directory: Arc::new(tempfile::tempdir().expect("a directory")),
+            environment: vec![],
+        }
+    }
+
+    /// With a `config.json` of these keys, over those with which tests run daemons.
+    pub fn configured(keys: &Value) -> Self {
+        let site = Self::new();
+        site.write("config.json", &format!("{:#}", settings(keys)));
+        site
+    }
+
+    /// Its commands talk to this daemon.
+    pub fn of(daemon: &TestDaemon) -> Self {
+        Self::new().with("EVENT_MANAGER_ADDRESS", &daemon.requests())
+    }
+
+    /// With this variable in the environment.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("a file");
+    }
+
+    /// A command with pipes for all that it reads and writes.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Program {
+        let mut child = self.command(arguments).spawn().expect("a process");
+        Program {
+            stdout: Some(Written::from(child.stdout.take())),
+            stderr: Some(Written::from(child.stderr.take())),
+            child,
+            _directory: Arc::clone(&self.directory),
+        }
+    }
+
+    /// Runs a command to its end, with nothing on its standard input.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.fed(arguments, "")
+    }
+
+    /// Runs a command to its end, with this on its standard input.
+    pub fn fed(&self, arguments: &[&str], input: &str) -> Ended {
+        let mut program = self.start(arguments);
+        let mut stdin = program.child.stdin.take().expect("it is piped");
+        // It may end without reading.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        program.end()
+    }
+}
+
+/// What was written to a pipe so far.
+#[derive(Debug)]
+struct Written {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Written {
+    fn from(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let text = Arc::<Mutex<String>>::default();
+        let mut pipe = pipe.expect("it is piped");
+        let reader = std::thread::spawn({
+            let text = Arc::clone(&text);
+            move || {
+                let mut bytes = [0; 4096];
+                while let Ok(n @ 1..) = pipe.read(&mut bytes) {
+                    let read = String::from_utf8_lossy(&bytes[..n]);
+                    text.lock().expect("no panic").push_str(&read);
+                }
+            }
+        });
+        Self {
+            text,
+            reader: Some(reader),
+        }
+    }
+
+    fn so_far(&self) -> String {
+        self.text.lock().expect("no panic").clone()
+    }
+
+    fn all(mut self) -> String {
+        let reader = self.reader.take().expect("it is joined once");
+        reader.join().expect("no panic");
+        self.so_far()
+    }
+}
+
+/// A program that runs; it is killed if nobody waits for its end.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    stdout: Option<Written>,
+    stderr: Option<Written>,
+    /// It is there as long as the program runs.
+    _directory: Arc<TempDir>,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// None if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Its output, if it did what it was asked and complained of nothing.
+    pub fn done(self) -> String {
+        assert_eq!((self.code, &*self.stderr), (Some(0), ""));
+        self.stdout
+    }
+
+    /// Its complaint, if it ended with this code and printed nothing else.
+    pub fn failed(self, code: i32) -> String {
+        assert_eq!((self.code, &*self.stdout), (Some(code), ""), "{self:?}");
+        self.stderr
+    }
+}
+
+impl Program {
+    /// What it has printed.
+    pub fn output(&self) -> String {
+        self.stdout.as_ref().expect("it runs").so_far()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.stderr.as_ref().expect("it runs").so_far()
+    }
+
+    /// Waits until it has printed so many lines; all that it has printed.
+    pub fn printed(&self, lines: usize) -> String {
+        wait_until(|| {
+            let output = self.output();
+            (output.lines().count() >= lines).then_some(output)
+        })
+        .unwrap_or_else(|| panic!("{lines} lines are wanted: {self:#?}"))
+    }
+
+    /// Waits until it has logged a line with this text; the line.
+    pub fn logged(&self, text: &str) -> String {
+        wait_until(|| {
+            let log = self.log();
+            let whole_lines = &log[..log.rfind('\n')?];
+            let mut lines = whole_lines.lines();
+            lines.find(|line| line.contains(text)).map(str::to_owned)
+        })
+        .unwrap_or_else(|| panic!("{text:?} is not logged: {self:#?}"))
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        process::signal(self.child.id(), name);
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Ended {
+        let code = wait_until(|| self.child.try_wait().expect("a child"))
+            .unwrap_or_else(|| panic!("it does not end: {self:#?}"))
+            .code();
+        let mut text = |written: fn(&mut Self) -> &mut Option<Written>| {
+            written(&mut self).take().expect("it ends once").all()
+        };
+        Ended {
+            code,
+            stdout: text(|program| &mut program.stdout),
+            stderr: text(|program| &mut program.stderr),
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for something, with patience.
+pub fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look();
+        if seen.is_some() || Instant::now() >= deadline {
+            return seen;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// `event-manager locator` on a free port, ready, and its address.
+pub fn locator() -> (Program, String) {
+    let program = Site::new().start(&["locator", "--address", "tcp://127.0.0.1:0"]);
+    let line = program.logged("the ServiceLocator is ready");
+    let (_, address) = line.split_once("address=").expect("an address");
+    (program, address.to_owned())
+}
+
+/// `event-manager serve`, ready.
+pub struct Serving {
+    pub program: Program,
+    bound: Bound,
+    context: zmq::Context,
+}
+
+impl Serving {
+    /// Waits until it logs that it is ready.
+    pub fn ready(program: Program) -> Self {
+        let bound = bound_from(&program.logged("publishers"));
+        Self {
+            program,
+            bound,
+            context: zmq::Context::new(),
+        }
+    }
+
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// Its state, as it answers to STATUS.
+    pub fn status(&self) -> Value {
+        let address = self.bound.requests[0].to_string();
+        let mut client = Client::new(self.context.clone(), address, PATIENCE);
+        client.status().expect("it answers")
+    }
+
+    /// Stops it; whether it ended well.
+    pub fn stop(self) -> bool {
+        self.program.signal("TERM");
+        self.program.end().code == Some(0)
+    }
+}
+
+/// The addresses in the line that says that the daemon is ready, in either format.
+fn bound_from(line: &str) -> Bound {
+    let addresses = |field: &str| -> Vec<Endpoint> {
+        let record: Value = serde_json::from_str(line).unwrap_or_default();
+        let in_text = || {
+            line.split_once(&format!(" {field}=\""))?
+                .1
+                .split('"')
+                .next()
+        };
+        let value = record[field].as_str().or_else(in_text);
+        let addresses = value.expect("a field of the line").split(',');
+        addresses.filter_map(|text| text.parse().ok()).collect()
+    };
+    Bound {
+        publishers: addresses("publishers"),
+        subscribers: addresses("subscribers"),
+        requests: addresses("requests"),
+        locator: addresses("locator").pop(),
+    }
+}

@@ -1,0 +1,304 @@
+//! PUBLISH: every subscribed service is called at the same time.
+
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_manager::model::Endpoint;
+use serde_json::{Value, json};
+
+use super::support::TestDaemon;
+use super::support::peers::{connected, publish, received, socket};
+
+const PUBLISH: &str = "TK_EVENT_MANAGER_PUBLISH";
+const PAYLOAD: [&str; 5] = ["{\"n\":1}", "OrderCreated", "type", "1", "till-7"];
+
+fn with_locator() -> TestDaemon {
+    TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+    })
+}
+
+/// Tells the daemon's locator where a service is.
+fn register(daemon: &TestDaemon, service: &str, address: &str) {
+    let locator = connected(&daemon.context, zmq::REQ, &daemon.locator());
+    let data = [service, address].join("\0");
+    locator
+        .send_multipart(["3.1", "2", &data], 0)
+        .expect("a send");
+    assert_eq!(locator.recv_multipart(0).expect("an answer")[0], b"1.1");
+}
+
+/// A service with a socket of its own that gives one answer to everybody.
+struct Service {
+    address: String,
+    requests: mpsc::Receiver<Vec<Vec<u8>>>,
+    stop: zmq::Socket,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    fn answering(context: &zmq::Context, kind: zmq::SocketType, token: &str, data: &[u8]) -> Self {
+        let service = socket(context, kind);
+        service.bind("tcp://127.0.0.1:*").expect("a free port");
+        let address = service
+            .get_last_endpoint()
+            .expect("it is bound")
+            .expect("a text");
+        let (told, requests) = mpsc::channel();
+        let (stop, stopped) = (socket(context, zmq::PAIR), socket(context, zmq::PAIR));
+        stopped
+            .bind(&format!("inproc://{address}"))
+            .expect("a free name");
+        stop.connect(&format!("inproc://{address}"))
+            .expect("a name");
+        let answer = [token.as_bytes(), b"6", data].map(<[u8]>::to_vec);
+        let thread = std::thread::spawn(move || {
+            loop {
+                let mut items = [
+                    service.as_poll_item(zmq::POLLIN),
+                    stopped.as_poll_item(zmq::POLLIN),
+                ];
+                zmq::poll(&mut items, -1).expect("a poll");
+                if items[1].is_readable() {
+                    return;
+                }
+                let mut frames = service.recv_multipart(0).expect("a request");
+                let envelope = frames.iter().position(Vec::is_empty).map_or(0, |at| at + 1);
+                let request = frames.split_off(envelope);
+                told.send(request).expect("somebody listens");
+                frames.extend(answer.clone());
+                service.send_multipart(frames, 0).expect("a send");
+            }
+        });
+        Self {
+            address,
+            requests,
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.send("stop", 0).expect("a send");
+        let ended = self.thread.take().expect("it runs").join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+/// A service that takes requests and never answers.
+fn hung(daemon: &TestDaemon) -> (zmq::Socket, String) {
+    let service = socket(&daemon.context, zmq::ROUTER);
+    service.bind("tcp://127.0.0.1:*").expect("a free port");
+    let address = service
+        .get_last_endpoint()
+        .expect("it is bound")
+        .expect("a text");
+    (service, address)
+}
+
+/// The answer's token and its results by service.
+fn call(daemon: &TestDaemon, timeout: Duration) -> (String, Vec<Value>) {
+    let requester = daemon.requester();
+    let timeout = timeout.as_micros().to_string();
+    requester
+        .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), &timeout], 0)
+        .expect("a send");
+    let answer = requester.recv_multipart(0).expect("an answer");
+    let data: Value = serde_json::from_slice(&answer[2]).expect("JSON");
+    assert_eq!(data["subject"], "OrderCreated");
+    let results = data["results"].as_array().expect("a list").clone();
+    (String::from_utf8_lossy(&answer[0]).into_owned(), results)
+}
+
+const LONG: Duration = Duration::from_secs(15);
+const SHORT: Duration = Duration::from_millis(300);
+
+#[test]
+fn nobody_to_call_is_an_ack_without_results() {
+    let daemon = with_locator();
+    daemon.subscribe("sub-1", "Billing", &["Refund"]);
+    assert_eq!(call(&daemon, LONG), ("TK_SYS_ACK".into(), vec![]));
+}
+
+#[test]
+fn every_subscribed_service_gets_the_payload_unchanged() {
+    let daemon = with_locator();
+    let rep = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"billed");
+    let router = Service::answering(&daemon.context, zmq::ROUTER, "4027580417", b"\xFF\x00");
+    let other = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"");
+    for (service, at, subject) in [
+        ("Billing", &rep, "Order"),
+        ("Kitchen", &router, "glob:Order*"),
+        ("Audit", &other, "exact:Order"),
+    ] {
+        daemon.subscribe(&format!("sub-{service}"), service, &[subject, "Else"]);
+        register(&daemon, service, &at.address);
+    }
+    let (token, results) = call(&daemon, LONG);
+    assert_eq!(token, "TK_SYS_ACK");
+    let expected = [
+        json!({"service": "Billing", "status": "ack", "data": "billed"}),
+        json!({"service": "Kitchen", "status": "ack", "dataBase64": "/wA="}),
+    ];
+    assert_eq!(results, expected);
+    for service in [&rep, &router] {
+        let request = service.requests.recv().expect("a request");
+        let event = 0xF040_0001u32.to_string();
+        assert_eq!(
+            request,
+            [event.as_bytes(), b"2", PAYLOAD.join("\0").as_bytes()]
+        );
+    }
+    assert!(
+        other.requests.try_recv().is_err(),
+        "its subject doesn't match"
+    );
+}
+
+#[test]
+fn one_that_refuses_hangs_or_is_gone_leaves_the_others_results() {
+    let daemon = with_locator();
+    let ack = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"yes");
+    let nak = Service::answering(&daemon.context, zmq::REP, "TK_SYS_NAK", b"full: no");
+    let (_hung, hung_address) = hung(&daemon);
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound");
+    for (service, address) in [
+        ("Ack", ack.address.clone()),
+        ("Gone", format!("tcp://{gone}")),
+        ("Hung", hung_address),
+        ("Nak", nak.address.clone()),
+    ] {
+        daemon.subscribe(&format!("sub-{service}"), service, &["Order"]);
+        register(&daemon, service, &address);
+    }
+    daemon.subscribe("sub-unknown", "Unknown", &["Order"]);
+    let (token, results) = call(&daemon, SHORT);
+    assert_eq!(token, "TK_SYS_NAK");
+    let statuses: Vec<_> = results
+        .iter()
+        .map(|r| (r["service"].as_str(), r["status"].as_str()))
+        .collect();
+    let expected = [
+        ("Ack", "ack"),
+        ("Gone", "unreachable"),
+        ("Hung", "timeout"),
+        ("Nak", "nak"),
+        ("Unknown", "unreachable"),
+    ];
+    assert_eq!(statuses.len(), expected.len());
+    for expected in expected {
+        assert!(
+            statuses.contains(&(Some(expected.0), Some(expected.1))),
+            "{expected:?} in {results:?}"
+        );
+    }
+}
+
+#[test]
+fn a_service_that_moved_is_found_again() {
+    let daemon = with_locator();
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    for n in 0..2 {
+        let data = n.to_string();
+        let service = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", data.as_bytes());
+        register(&daemon, "Billing", &service.address);
+        let (token, results) = call(&daemon, LONG);
+        assert_eq!(
+            (&token[..], &results[0]["data"]),
+            ("TK_SYS_ACK", &json!(data))
+        );
+    }
+}
+
+#[test]
+fn calls_beyond_the_limit_are_refused_as_busy() {
+    let daemon = TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+        config.pending_calls_max = 2;
+    });
+    let (_hung, address) = hung(&daemon);
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    register(&daemon, "Billing", &address);
+    let dealer = connected(&daemon.context, zmq::DEALER, &daemon.requests());
+    for _ in 0..3 {
+        dealer
+            .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "1000000"], 0)
+            .expect("a send");
+    }
+    let first = dealer.recv_multipart(0).expect("an answer");
+    assert!(first[2].starts_with(b"busy: 2 sync events"), "{first:?}");
+    for _ in 0..2 {
+        assert_eq!(
+            dealer.recv_multipart(0).expect("an answer")[0],
+            b"TK_SYS_NAK"
+        );
+    }
+    assert_eq!(daemon.status()["pendingCalls"], 0);
+}
+
+/// The median time of an event's way and of a keep-alive's.
+fn latencies(daemon: &TestDaemon, publisher: &zmq::Socket, worker: &zmq::Socket) -> [Duration; 2] {
+    let requester = daemon.requester();
+    let mut times = [vec![], vec![]];
+    for n in 0..100 {
+        let begun = Instant::now();
+        publish(publisher, "Live", &n.to_string());
+        assert_eq!(received(worker), n.to_string());
+        times[0].push(begun.elapsed());
+        let begun = Instant::now();
+        requester
+            .send_multipart(["2.4", "2", "live"], 0)
+            .expect("a send");
+        assert_eq!(requester.recv_multipart(0).expect("an answer")[0], b"1.1");
+        times[1].push(begun.elapsed());
+    }
+    times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    })
+}
+
+#[test]
+fn a_thousand_calls_to_a_dead_service_hold_up_nothing_else() {
+    let daemon = with_locator();
+    let (_hung, address) = hung(&daemon);
+    daemon.subscribe("dead", "Dead", &["Order"]);
+    register(&daemon, "Dead", &address);
+    let live = daemon.subscribe("live", "Live", &["Live"]);
+    let worker = daemon.worker("Live", &live.pull_address);
+    let publisher = daemon.publisher();
+    let before = latencies(&daemon, &publisher, &worker);
+    let calls = connected(&daemon.context, zmq::DEALER, &daemon.requests());
+    for _ in 0..1000 {
+        calls
+            .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "8000000"], 0)
+            .expect("a send");
+    }
+    daemon.wait_for("a thousand calls", |status| status["pendingCalls"] == 1000);
+    let during = latencies(&daemon, &publisher, &worker);
+    assert_eq!(
+        daemon.status()["pendingCalls"],
+        1000,
+        "all calls were under way to the end"
+    );
+    for (before, during) in before.into_iter().zip(during) {
+        println!("median {before:?} before, {during:?} during");
+        assert!(
+            during <= before * 5 + Duration::from_millis(5),
+            "{before:?} became {during:?}"
+        );
+    }
+    for _ in 0..1000 {
+        let answer = calls.recv_multipart(0).expect("an answer");
+        let data: Value = serde_json::from_slice(&answer[2]).expect("JSON");
+        assert_eq!(data["results"][0]["status"], "timeout");
+    }
+}
