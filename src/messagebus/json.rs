@@ -10,11 +10,20 @@ use super::data_type::DataType;
 use super::message::Message;
 use super::token::Token;
 
+/// Larger objects would take long to read, and many times their size in memory.
+const JSON_BYTES_MAX: usize = 4 << 20;
+
 /// Reads `{"token": …, "data": …}` from a single frame. `data` is a text (with NULs) or a list of
 /// fields; fields may be named instead. `timeout` is in microseconds, as in frames.
 pub(super) fn decode(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed>> {
     let [frame] = frames else { return None };
-    is_object(frame).then(|| read(frame))
+    is_object(frame).then(|| match frame.len() {
+        ..=JSON_BYTES_MAX => read(frame),
+        len => {
+            let sentence = format!("{len} bytes; JSON may have {JSON_BYTES_MAX}, frames more");
+            Err(malformed("malformed-json", sentence))
+        }
+    })
 }
 
 /// Whether a frame is meant as a JSON object.
@@ -185,6 +194,12 @@ mod tests {
         );
         let status = answer(&Message::ack(DataType::String, r#"{"x":1}"#));
         assert_eq!(status["data"]["x"], 1);
+    }
+
+    #[test]
+    fn objects_are_bounded() {
+        let huge = format!("{{\"token\": \"{}\"}}", "x".repeat(JSON_BYTES_MAX));
+        assert_eq!(read(&huge).unwrap_err().code, "malformed-json");
     }
 
     #[test]

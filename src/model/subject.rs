@@ -30,6 +30,8 @@ pub enum InvalidPattern {
     Nul,
     /// `exact:` or `glob:` without a text matches nothing.
     EmptyText,
+    /// A glob with more than [`SubjectPattern::WILDCARDS_MAX`] stars, which would be slow to match.
+    TooManyWildcards,
 }
 
 impl fmt::Display for InvalidPattern {
@@ -38,6 +40,9 @@ impl fmt::Display for InvalidPattern {
             Self::TooLong(len, max) => write!(f, "has {len} bytes; the limit is {max}"),
             Self::Nul => write!(f, "holds a NUL"),
             Self::EmptyText => write!(f, "names a dialect but no subject"),
+            Self::TooManyWildcards => {
+                write!(f, "has more than {} stars", SubjectPattern::WILDCARDS_MAX)
+            }
         }
     }
 }
@@ -53,6 +58,9 @@ pub struct SubjectPattern {
 }
 
 impl SubjectPattern {
+    /// The most stars in a glob.
+    pub const WILDCARDS_MAX: usize = 16;
+
     /// Takes the written form, at most `bytes_max` bytes.
     ///
     /// # Errors
@@ -76,6 +84,10 @@ impl SubjectPattern {
         };
         if text.is_empty() && dialect != Dialect::Prefix {
             return Err(InvalidPattern::EmptyText);
+        }
+        let stars = text.bytes().filter(|byte| *byte == b'*').count();
+        if dialect == Dialect::Glob && stars > Self::WILDCARDS_MAX {
+            return Err(InvalidPattern::TooManyWildcards);
         }
         Ok(Self {
             dialect,
@@ -249,6 +261,9 @@ mod tests {
             SubjectPattern::parse("abc", 2),
             Err(InvalidPattern::TooLong(3, 2))
         );
+        let stars = format!("glob:{}", "*a".repeat(17));
+        let error = SubjectPattern::parse(&stars, 99);
+        assert_eq!(error, Err(InvalidPattern::TooManyWildcards));
         assert_eq!(
             SubjectPattern::parse("glob:", 9),
             Err(InvalidPattern::EmptyText)

@@ -20,9 +20,41 @@ const READS_PER_TURN: usize = 4;
 const FLUSH_BYTES: usize = 256 << 10;
 
 /// Serves an accepted connection to its end.
-pub(super) async fn serve(hub: SharedHub, stream: Stream, address: Rc<str>, purpose: Purpose) {
-    run(&hub, stream, address, &purpose).await;
-    hub.borrow_mut().connections -= 1;
+pub(super) async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
+    run(&counted.0, stream, address, &purpose).await;
+}
+
+/// A connection counts from here to its end, however that comes. A panic is a fault of ours: it is
+/// counted, and costs no more than its connection.
+pub(super) struct Counted(SharedHub);
+
+impl Counted {
+    pub(super) fn new(hub: &SharedHub) -> Self {
+        hub.borrow_mut().connections += 1;
+        Self(Rc::clone(hub))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.try_borrow_mut() {
+            state.connections -= 1;
+            if std::thread::panicking() {
+                *state.refused.entry("internal-error").or_default() += 1;
+            }
+        }
+    }
+}
+
+/// A peer that is in the hub's table as long as its connection's task lives.
+struct Admitted<'a>(&'a SharedHub, PeerId);
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.try_borrow_mut() {
+            state.remove(self.1);
+        }
+    }
 }
 
 /// Serves a connection to its end; whether its handshake came to one.
@@ -62,8 +94,8 @@ pub(super) async fn run(
         hub.borrow_mut()
             .admit(purpose, zmtp, Rc::clone(&stream), address, Rc::clone(&wake));
     let Some(id) = admitted else { return false };
+    let _admitted = Admitted(hub, id);
     exchange(hub, id, &stream, &wake, Inbox::new(&limits, rest)).await;
-    hub.borrow_mut().remove(id);
     true
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::connection;
+use super::connection::{self, Counted};
 use super::hub::SharedHub;
 use super::peer::Purpose;
 use super::stream::Stream;
@@ -26,10 +26,10 @@ pub(super) async fn dial(hub: SharedHub, endpoint: Endpoint) {
             Ok(Ok(stream)) => {
                 tracing::info!(publisher = %address, "connected to a publisher");
                 told = false;
-                hub.borrow_mut().connections += 1;
+                let counted = Counted::new(&hub);
                 let met =
                     connection::run(&hub, stream, Rc::clone(&address), &Purpose::Publishers).await;
-                hub.borrow_mut().connections -= 1;
+                drop(counted);
                 if met {
                     backoff.reset();
                     tracing::info!(publisher = %address, "the connection to a publisher ended");

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
-use super::connection;
+use super::connection::{self, Counted};
 use super::hub::{Hub, SharedHub};
 use super::peer::Purpose;
 use super::stream::Stream;
@@ -24,6 +24,8 @@ use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::model::Endpoint;
 
 const BACKLOG: i32 = 4096;
+/// How long accepting rests after another failure, lest it spins.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(1);
 /// How long accepting rests when file descriptors have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -203,8 +205,8 @@ async fn accept_all(bound: Rc<RefCell<Option<Bound>>>, hub: Weak<RefCell<Hub>>, 
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
             }
-            // The connection was gone before it was accepted.
-            Err(_) => {}
+            // The connection was gone before it was accepted, or the kernel has no memory just now.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
@@ -233,14 +235,9 @@ fn take_on(hub: &SharedHub, stream: Stream, address: Rc<str>, purpose: &Purpose)
             &format!("there are {limit} connections already"),
         );
     }
-    state.connections += 1;
     drop(state);
-    tokio::task::spawn_local(connection::serve(
-        Rc::clone(hub),
-        stream,
-        address,
-        purpose.clone(),
-    ));
+    let counted = Counted::new(hub);
+    tokio::task::spawn_local(connection::serve(counted, stream, address, purpose.clone()));
 }
 
 /// The socket of one service.

@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use serde_json::json;
 use tokio::runtime;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 pub use effects::{Effect, Input};
 pub use requester::Ticket;
@@ -321,14 +321,21 @@ fn connections_max(config: &Config) -> usize {
 }
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) {
-    tokio::task::spawn_local(flush_when_wanted(Rc::clone(&hub)));
-    tokio::task::spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
+    let mut core = JoinSet::new();
+    core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
+    core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
     let publishers = hub.borrow().config.connect_publishers.clone();
     let dialling: Vec<_> = publishers
         .into_iter()
         .map(|endpoint| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), endpoint)))
         .collect();
-    while let Some(input) = inputs.recv().await {
+    loop {
+        let input = tokio::select! {
+            input = inputs.recv() => input,
+            // Neither ends but by a panic. Without them nothing is right any more: the thread goes too.
+            Some(Err(ended)) = core.join_next() => std::panic::resume_unwind(ended.into_panic()),
+        };
+        let Some(input) = input else { return };
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 use super::{Context, Nak, Outcome, Targets};
 use crate::messagebus::{DataType, Message, Token};
 
+/// A hung service and a boundless timeout would hold a place among the pending calls for ever.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
 /// Services to be called at the same time.
 #[derive(Debug)]
 pub struct SyncEvent {
@@ -45,7 +48,10 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         .to_owned();
     let services = context.broker.services_for(subject.as_bytes());
     let message = Message::new(Token::EVENT, DataType::Param, data);
-    let timeout = request.timeout.unwrap_or(context.settings.publish_timeout);
+    let timeout = request
+        .timeout
+        .unwrap_or(context.settings.publish_timeout)
+        .min(TIMEOUT_MAX);
     Ok(Outcome::Call(SyncEvent {
         subject,
         message,

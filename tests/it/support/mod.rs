@@ -245,6 +245,11 @@ impl Drop for TestDaemon {
 
 /// `matched = delivered + queued + in flight + dropped`, everywhere.
 pub fn assert_law(status: &Value) {
+    let faults = &status["peers"]["refused"]["internal-error"];
+    assert!(
+        faults.is_null(),
+        "{faults} connections ended in a panic of the daemon"
+    );
     let books = status["services"]
         .as_array()
         .into_iter()
