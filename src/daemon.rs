@@ -117,9 +117,11 @@ impl Daemon {
     /// Stops in the order of the data, within the drain timeout; whether all threads ended well.
     pub fn stop(self) -> bool {
         let deadline = now() + self.drain_timeout;
+        // A locator that doesn't answer leaves the other half to the events that wait.
+        let deregistering = self.drain_timeout / 2;
         // An embedded locator has to be there still when we deregister, so the reactor ends after.
-        let _ = self.deregister.send(deadline);
-        let _ = self.deregistered.recv_timeout(self.drain_timeout);
+        let _ = self.deregister.send(now() + deregistering);
+        let _ = self.deregistered.recv_timeout(deregistering);
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();

@@ -37,6 +37,29 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn each_delay_is_from_half_to_whole_of_a_bounded_doubling(
+            (min, max) in (1u64..10_000, 1u64..100_000).prop_map(|(a, b)| (a.min(b), a.max(b))),
+            randoms in prop::collection::vec(-0.5f64..1.5, 1..40),
+            reset_at in 0usize..40,
+        ) {
+            let ms = Duration::from_millis;
+            let mut backoff = Backoff::new(ms(min), ms(max));
+            let mut whole = ms(min);
+            for (n, random) in randoms.into_iter().enumerate() {
+                if n == reset_at {
+                    backoff.reset();
+                    whole = ms(min);
+                }
+                let delay = backoff.next_delay(random);
+                prop_assert!(whole / 2 <= delay && delay <= whole, "{delay:?} of {whole:?}");
+                whole = (whole * 2).min(ms(max));
+            }
+        }
+    }
 
     #[test]
     fn delays_double_within_bounds_and_begin_anew() {

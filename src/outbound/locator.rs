@@ -161,3 +161,6 @@ impl LocatorClient {
         change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,9 @@ use event_manager::daemon::{Daemon, StartError};
 use event_manager::locator::{Directory, LocatorTokens, answer};
 use event_manager::messagebus::{Message, Token, decode, encode};
 use event_manager::model::{Endpoint, ServiceName};
+use event_manager::outbound::RegistrationState;
 
+use super::support::logs;
 use super::support::peers::socket;
 use super::support::{PATIENCE, TestDaemon, config};
 
@@ -28,6 +30,15 @@ impl Locator {
     }
 
     fn bound(context: &zmq::Context, at: &str) -> Self {
+        Self::with(context, at, LocatorTokens::default(), Directory::new(100))
+    }
+
+    fn with(
+        context: &zmq::Context,
+        at: &str,
+        tokens: LocatorTokens,
+        mut directory: Directory,
+    ) -> Self {
         let router = socket(context, zmq::ROUTER);
         let deadline = Instant::now() + PATIENCE;
         // The port of one that just ended is free in a moment.
@@ -49,7 +60,6 @@ impl Locator {
             .expect("a name");
         let (told, asked) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let mut directory = Directory::new(100);
             loop {
                 let mut items = [
                     router.as_poll_item(zmq::POLLIN),
@@ -65,12 +75,7 @@ impl Locator {
                 let (request, layout) = decode(&request).expect("a message");
                 // Whoever doesn't look at what was asked has ended.
                 let _ = told.send(request.token);
-                let reply = answer(
-                    &request,
-                    &LocatorTokens::default(),
-                    &mut directory,
-                    Instant::now(),
-                );
+                let reply = answer(&request, &tokens, &mut directory, Instant::now());
                 frames.extend(encode(&reply, layout).iter().map(|frame| frame.to_vec()));
                 router.send_multipart(frames, 0).expect("a send");
             }
@@ -117,6 +122,24 @@ fn registered_with(locator: &Endpoint, ttl: Duration) -> TestDaemon {
         config.locator.address = locator.clone();
         config.locator.ttl = ttl;
     })
+}
+
+/// Starts a daemon that tells its registration's state.
+fn registering(locator: &Endpoint, tokens: LocatorTokens) -> Daemon {
+    let mut config = config();
+    config.locator.register = true;
+    config.locator.address = locator.clone();
+    config.locator.ttl = Duration::from_millis(600);
+    config.locator.tokens = tokens;
+    Daemon::start(config).expect("it starts")
+}
+
+fn wait_for_state(daemon: &Daemon, state: RegistrationState) {
+    let deadline = Instant::now() + PATIENCE;
+    while daemon.registration() != state {
+        assert!(Instant::now() < deadline, "never {state:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn name() -> ServiceName {
@@ -172,6 +195,105 @@ fn it_does_not_ask_when_told_not_to() {
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     assert!(daemon.stop());
     assert!(locator.asked.try_recv().is_err());
+}
+
+#[test]
+fn it_stays_listed_beyond_its_time_to_live() {
+    const TTL: Duration = Duration::from_millis(600);
+    let context = zmq::Context::new();
+    let locator = Locator::start(&context);
+    let begun = Instant::now();
+    let daemon = registered_with(&locator.address, TTL);
+    locator.wait_until_asked(Token::REGISTER);
+    while begun.elapsed() < TTL * 3 {
+        locator.wait_until_asked(Token::REGISTER);
+    }
+    let directory = locator.stop();
+    let (listed, registered) = directory.list(Instant::now()).next().expect("it is listed");
+    assert_eq!((listed, &registered.address), (&name(), &daemon.requests()));
+    assert!(registered.expires_at <= Instant::now() + TTL);
+}
+
+#[test]
+fn a_refusal_is_tried_again() {
+    let context = zmq::Context::new();
+    let mut directory = Directory::new(1);
+    let other = ServiceName::new("Other").expect("a name");
+    let while_full = Duration::from_millis(500);
+    let begun = Instant::now();
+    directory
+        .register(&other, "tcp://other:1", while_full, begun)
+        .expect("there is room");
+    let tokens = LocatorTokens::default();
+    let locator = Locator::with(&context, "tcp://127.0.0.1:*", tokens, directory);
+    let daemon = registering(&locator.address, tokens);
+    locator.wait_until_asked(Token::REGISTER);
+    wait_for_state(&daemon, RegistrationState::Registered);
+    assert!(begun.elapsed() >= while_full);
+    assert!(daemon.stop());
+}
+
+#[test]
+fn a_sites_own_tokens_are_spoken() {
+    let context = zmq::Context::new();
+    let tokens = LocatorTokens {
+        register: Token::new(0x33, 0x11),
+        locate: Token::new(0x33, 0x12),
+        unregister: Token::new(0x33, 0x13),
+        list: Token::new(0x33, 0x14),
+    };
+    let locator = Locator::with(&context, "tcp://127.0.0.1:*", tokens, Directory::new(100));
+    let daemon = registering(&locator.address, tokens);
+    locator.wait_until_asked(tokens.register);
+    wait_for_state(&daemon, RegistrationState::Registered);
+    assert!(daemon.stop());
+    locator.wait_until_asked(tokens.unregister);
+    assert_eq!(locator.stop().list(Instant::now()).count(), 0);
+}
+
+#[test]
+fn a_loss_and_a_return_are_logged_once() {
+    logs::keep();
+    let context = zmq::Context::new();
+    let locator = Locator::start(&context);
+    let address = locator.address.clone();
+    let told = |text| {
+        let lines = logs::lines_with(text);
+        let at = format!("locator={address}");
+        lines.iter().filter(|line| line.contains(&at)).count()
+    };
+    let (lost, there) = ("not registered, trying again", "registered with the ");
+    let daemon = registering(&address, LocatorTokens::default());
+    wait_for_state(&daemon, RegistrationState::Registered);
+    locator.stop();
+    wait_for_state(&daemon, RegistrationState::Trying);
+    // Several tries find nobody.
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!((told(lost), told(there)), (1, 1));
+    let again = Locator::bound(&context, &address.to_string());
+    wait_for_state(&daemon, RegistrationState::Registered);
+    again.wait_until_asked(Token::REGISTER);
+    again.wait_until_asked(Token::REGISTER);
+    assert_eq!((told(lost), told(there)), (1, 2));
+    assert!(daemon.stop());
+}
+
+/// A locator that accepts and never answers leaves time to deliver what waits.
+#[test]
+fn a_hung_locator_does_not_take_the_events_time() {
+    let context = zmq::Context::new();
+    let hung = socket(&context, zmq::ROUTER);
+    hung.bind("tcp://127.0.0.1:*").expect("a free port");
+    let address = hung.get_last_endpoint().expect("bound").expect("a text");
+    let daemon = registering(
+        &address.parse().expect("an address"),
+        LocatorTokens::default(),
+    );
+    hung.recv_multipart(0).expect("a registration");
+    let begun = Instant::now();
+    assert!(daemon.stop());
+    let took = begun.elapsed();
+    assert!(took < config().drain_timeout * 3 / 4, "{took:?}");
 }
 
 /// Starts a guarded daemon beside this locator.

@@ -8,6 +8,7 @@ use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
+use super::support::bus::exchange;
 use super::support::peers::{connected, publish, received, socket};
 
 const PUBLISH: &str = "TK_EVENT_MANAGER_PUBLISH";
@@ -301,4 +302,109 @@ fn a_thousand_calls_to_a_dead_service_hold_up_nothing_else() {
         let data: Value = serde_json::from_slice(&answer[2]).expect("JSON");
         assert_eq!(data["results"][0]["status"], "timeout");
     }
+}
+
+#[test]
+fn who_is_not_there_is_unreachable_long_before_the_timeout() {
+    let daemon = with_locator();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound");
+    daemon.subscribe("sub-1", "Gone", &["Order"]);
+    register(&daemon, "Gone", &format!("tcp://{gone}"));
+    daemon.subscribe("sub-2", "Unknown", &["Order"]);
+    let begun = Instant::now();
+    let (token, results) = call(&daemon, LONG);
+    assert!(begun.elapsed() < LONG / 3);
+    assert_eq!((&*token, results.len()), ("TK_SYS_NAK", 2));
+    assert!(results.iter().all(|r| r["status"] == "unreachable"));
+}
+
+#[test]
+fn without_a_timeout_of_its_own_the_configured_one_counts() {
+    let daemon = TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+        config.publish_timeout = SHORT;
+    });
+    let (_hung, address) = hung(&daemon);
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    register(&daemon, "Billing", &address);
+    for timeout in [&[][..], &[&b"-1"[..]]] {
+        let mut request = vec![PUBLISH.as_bytes(), b"PARAM", b"data\0OrderCreated"];
+        request.extend(timeout);
+        let begun = Instant::now();
+        let answer = exchange(&daemon.requester(), &request);
+        assert!(begun.elapsed() >= SHORT && begun.elapsed() < LONG);
+        let data: Value = serde_json::from_slice(&answer[2]).expect("JSON");
+        assert_eq!(data["results"][0]["status"], "timeout");
+    }
+}
+
+#[test]
+fn named_fields_become_the_payload_and_the_answer_is_json() {
+    let daemon = with_locator();
+    let service = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"billed");
+    daemon.subscribe("sub-1", "Billing", &["exact:OrderCreated"]);
+    register(&daemon, "Billing", &service.address);
+    let request = json!({
+        "token": "publish", "payload": {"n": 1}, "subject": "OrderCreated", "type": "type",
+        "sync": 1, "source_id": "till-7", "timeout": 15_000_000,
+    });
+    let answer = exchange(&daemon.requester(), &[request.to_string().as_bytes()]);
+    let answer: Value = serde_json::from_slice(&answer[0]).expect("JSON");
+    let result = json!({"service": "Billing", "status": "ack", "data": "billed"});
+    let data = json!({"subject": "OrderCreated", "results": [result]});
+    let expected = json!({"token": "TK_SYS_ACK", "dataType": "STRING", "data": data});
+    assert_eq!(answer, expected);
+    let sent = service.requests.recv().expect("a request");
+    assert_eq!(sent[2], PAYLOAD.join("\0").as_bytes());
+}
+
+#[test]
+fn the_answer_is_written_like_the_request_though_it_comes_later() {
+    let daemon = with_locator();
+    let service = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"yes");
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    register(&daemon, "Billing", &service.address);
+    let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
+    type Parts = &'static [&'static [u8]];
+    let forms: [(Parts, Parts); 4] = [
+        (&[b"2.3", b"2"], &[b"1.1", b"6"]),
+        (&[b"", b"0x00200003", b"0x2"], &[b"", b"0xf0100001", b"0x6"]),
+        (
+            &[&[3, 0, 0x20, 0], &[2, 0, 0, 0]],
+            &[&[1, 0, 0x10, 0xF0], &[6, 0, 0, 0]],
+        ),
+        (
+            &[&[0, 0x20, 0, 3], &[0, 0, 0, 2]],
+            &[&[0xF0, 0x10, 0, 1], &[0, 0, 0, 6]],
+        ),
+    ];
+    for (request, expected) in forms {
+        let answer = exchange(&client, &[request, &[b"data\0OrderCreated"]].concat());
+        assert_eq!(answer[..expected.len()], *expected);
+        assert_eq!(answer.len(), expected.len() + 1);
+    }
+}
+
+#[test]
+fn an_answer_whose_client_is_gone_is_nobodys() {
+    let daemon = with_locator();
+    let (hung, address) = hung(&daemon);
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    register(&daemon, "Billing", &address);
+    let client = daemon.requester();
+    client
+        .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "15000000"], 0)
+        .expect("a send");
+    let request = hung.recv_multipart(0).expect("a request");
+    assert_eq!(daemon.status()["pendingCalls"], 1);
+    drop(client);
+    let answer: Vec<&[u8]> = vec![&request[0], b"", b"1.1", b"6", b"late"];
+    hung.send_multipart(answer, 0).expect("a send");
+    daemon.wait_for("the call's end", |status| status["pendingCalls"] == 0);
+    let keep_alive: [&[u8]; 3] = [b"2.4", b"2", b"sub-1"];
+    assert_eq!(exchange(&daemon.requester(), &keep_alive)[0], b"1.1");
 }

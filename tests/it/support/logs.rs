@@ -1,4 +1,4 @@
-//! The log of this process: warnings of all daemons in it.
+//! The log of this process: what all daemons in it tell.
 
 use std::io;
 use std::sync::{Mutex, Once};
@@ -26,7 +26,7 @@ pub fn keep() {
     static KEPT: Once = Once::new();
     KEPT.call_once(|| {
         tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::WARN)
+            .with_max_level(LevelFilter::INFO)
             .with_ansi(false)
             .with_writer(|| Sink)
             .init();
