@@ -11,6 +11,9 @@ use crate::model::Endpoint;
 /// How long a predecessor or the locator may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// What they have at least, however short the guard's own time is.
+const ANSWER_MIN: Duration = Duration::from_millis(200);
+
 /// How the wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuardVerdict {
@@ -35,7 +38,12 @@ pub async fn wait_for_predecessor(locator: &LocatorClient, config: &GuardConfig)
     let deadline = now() + config.timeout;
     let mut last = String::new();
     loop {
-        match look(locator, now() + ANSWER_MAX).await {
+        match look(
+            locator,
+            (now() + ANSWER_MAX).min(deadline.max(now() + ANSWER_MIN)),
+        )
+        .await
+        {
             Look::Gone(how) => return GuardVerdict::Clear(how),
             Look::Unsure(why) => {
                 if why != last {

@@ -280,7 +280,7 @@ fn a_thousand_calls_to_a_dead_service_hold_up_nothing_else() {
     let calls = connected(&daemon.context, zmq::DEALER, &daemon.requests());
     for _ in 0..1000 {
         calls
-            .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "8000000"], 0)
+            .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "4000000"], 0)
             .expect("a send");
     }
     daemon.wait_for("a thousand calls", |status| status["pendingCalls"] == 1000);
