@@ -1,5 +1,6 @@
 //! The daemon as a client of the ServiceLocator, and its startup guard.
 
+use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use event_manager::outbound::RegistrationState;
 
 use super::support::logs;
 use super::support::peers::socket;
+use super::support::program::wait_until;
+use super::support::raw::tcp_address;
 use super::support::{PATIENCE, TestDaemon, config};
 
 /// A ServiceLocator over libzmq, apart from the daemon.
@@ -379,6 +382,10 @@ fn to_the_guard_unreachable_is_not_dead() {
     );
     let nowhere = locator.address.clone();
     locator.stop();
+    // libzmq closes its port in a moment, in a thread of its own.
+    let text = nowhere.to_string();
+    let refused = || TcpStream::connect(tcp_address(&text)).err();
+    wait_until(refused).expect("the port is closed");
     let why = refusal(guarded(&nowhere, GuardTimeoutAction::Exit, 300));
     assert!(why.contains("nobody listens"), "{why}");
 }
