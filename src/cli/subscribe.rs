@@ -13,7 +13,7 @@ pub(super) struct SubArgs {
     /// Prefixes of subjects; none is everything.
     subjects: Vec<String>,
     /// End after this many events.
-    #[arg(short = 'n', long, value_name = "EVENTS")]
+    #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print each event as a JSON object.
     #[arg(long)]

@@ -16,7 +16,7 @@ pub(super) struct WorkerArgs {
     #[arg(required = true)]
     subjects: Vec<String>,
     /// End after this many events.
-    #[arg(short = 'n', long, value_name = "EVENTS")]
+    #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print each event as a JSON object.
     #[arg(long)]
@@ -39,9 +39,9 @@ pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     until_terminated(move |stop| {
         let result = print_events(&mut worker, count, json, &stop);
         // Also when nobody reads our output any more.
-        let last = worker.stop()?;
-        last.map_or(Ok(()), |frames| print_event(&frames, json))?;
-        result
+        let stopped = worker.stop();
+        result?;
+        Ok(stopped?.map_or(Ok(()), |frames| print_event(&frames, json))?)
     })
 }
 

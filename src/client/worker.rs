@@ -118,8 +118,18 @@ impl ServiceWorker {
     /// # Errors
     /// [`WorkerError`].
     pub fn stop(mut self) -> Result<Option<Vec<Vec<u8>>>, WorkerError> {
-        self.client.unsubscribe(&self.subscribed.id)?;
-        if self.socket.poll(zmq::POLLIN, LAST_EVENTS_MS)? == 0 {
+        match self.client.unsubscribe(&self.subscribed.id) {
+            // It has expired, so it has ended all the same.
+            Err(ClientError::Nak { code, .. }) if code == "unknown-subscription" => {}
+            ended => ended?,
+        }
+        let polled = loop {
+            match self.socket.poll(zmq::POLLIN, LAST_EVENTS_MS) {
+                Err(zmq::Error::EINTR) => {}
+                polled => break polled?,
+            }
+        };
+        if polled == 0 {
             return Ok(None);
         }
         Ok(Some(self.socket.recv_multipart(0)?))
