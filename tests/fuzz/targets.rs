@@ -95,7 +95,8 @@ enum Found {
 
 /// Reads frame by frame from the whole input, as the RFC's grammar says.
 fn read_naively(mut bytes: &[u8], limits: &Limits) -> (Vec<Found>, Option<FrameError>) {
-    let (mut found, mut frames, mut size) = (vec![], vec![], 0u64);
+    const INTERRUPTIONS_MAX: usize = 64;
+    let (mut found, mut frames, mut size, mut interruptions) = (vec![], vec![], 0u64, 0);
     loop {
         let Some(&flags) = bytes.first() else {
             return (found, None);
@@ -119,6 +120,10 @@ fn read_naively(mut bytes: &[u8], limits: &Limits) -> (Vec<Found>, Option<FrameE
         };
         bytes = &bytes[header + body.len()..];
         if command {
+            interruptions += usize::from(!frames.is_empty());
+            if interruptions > INTERRUPTIONS_MAX {
+                return (found, Some(FrameError::Interrupted(INTERRUPTIONS_MAX)));
+            }
             found.push(Found::Command(body.to_vec()));
             continue;
         }
@@ -126,7 +131,7 @@ fn read_naively(mut bytes: &[u8], limits: &Limits) -> (Vec<Found>, Option<FrameE
         size = with_this;
         if !more {
             found.push(Found::Message(std::mem::take(&mut frames)));
-            size = 0;
+            (size, interruptions) = (0, 0);
         } else if frames.len() == limits.message_parts_max {
             let error = FrameError::TooManyParts(limits.message_parts_max);
             return (found, Some(error));
