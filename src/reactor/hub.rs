@@ -331,8 +331,13 @@ impl Hub {
                 self.subscribers
                     .dropped
                     .add(DropReason::SubscriberLost, lost);
-                if lost > 0 {
-                    tracing::info!(peer = %peer.address, events = lost, "a subscriber left before it had read all");
+                if lost > 0
+                    && let Some(suppressed) = self
+                        .bursts
+                        .admit(DropReason::SubscriberLost.name(), self.now)
+                {
+                    tracing::info!(peer = %peer.address, events = lost, suppressed,
+                        "a subscriber left before it had read all");
                 }
             }
             Role::Worker { service, key, .. } => {

@@ -164,6 +164,18 @@ impl Hub {
         }
     }
 
+    /// The end has come before their answers: requests that still wait are told so.
+    pub(super) fn refuse_pending(&mut self) {
+        let nak = Message::nak(
+            "stopping",
+            "the event manager stopped before all services had answered",
+        );
+        for (_, back) in std::mem::take(&mut self.pending_replies.by_ticket) {
+            self.reply(&back, &nak);
+        }
+        self.flush();
+    }
+
     fn ask_locator(&mut self, request: &Message, back: &ReturnAddress) {
         let Some(directory) = &mut self.directory else {
             return;

@@ -48,6 +48,7 @@ pub(super) async fn stop(
     })
     .await;
     let mut state = hub.borrow_mut();
+    state.refuse_pending();
     state.report_undelivered();
     state.streamers.close_all();
     drop((subscribers, requests, locator));

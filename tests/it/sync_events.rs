@@ -408,3 +408,24 @@ fn an_answer_whose_client_is_gone_is_nobodys() {
     let keep_alive: [&[u8]; 3] = [b"2.4", b"2", b"sub-1"];
     assert_eq!(exchange(&daemon.requester(), &keep_alive)[0], b"1.1");
 }
+
+#[test]
+fn a_call_that_the_end_overtakes_is_answered() {
+    let daemon = TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+        config.drain_timeout = SHORT;
+    });
+    let (_hung, address) = hung(&daemon);
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    register(&daemon, "Billing", &address);
+    let requester = daemon.requester();
+    requester
+        .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "15000000"], 0)
+        .expect("a send");
+    daemon.wait_for("the call", |status| status["pendingCalls"] == 1);
+    assert!(daemon.stop());
+    let answer = requester.recv_multipart(0).expect("an answer");
+    assert_eq!(answer[0], b"TK_SYS_NAK");
+    assert!(answer[2].starts_with(b"stopping: "), "{answer:?}");
+}
