@@ -118,7 +118,14 @@ pub(super) fn endpoint(value: &Value) -> Result<Endpoint, String> {
 
 /// Reads an address without a port.
 pub(super) fn endpoint_without_port(value: &Value) -> Result<Endpoint, String> {
-    Endpoint::parse_without_port(&text(value)?).map_err(|error| error.to_string())
+    let endpoint =
+        Endpoint::parse_without_port(&text(value)?).map_err(|error| error.to_string())?;
+    match endpoint.port() {
+        None | Some(0) => Ok(endpoint),
+        Some(_) => Err(
+            "no port is wanted: services get theirs from minStreamerPort to maxStreamerPort".into(),
+        ),
+    }
 }
 
 /// Reads an address or a list of addresses; in a text they are separated by commas.

@@ -216,3 +216,13 @@ fn what_is_shown_is_read_back() {
         assert_eq!(again, config);
     }
 }
+
+#[test]
+fn services_get_their_ports_from_the_range_alone() {
+    let wrong = errors(r#"{"pullAddress": "tcp://127.0.0.1:77"}"#);
+    assert!(
+        wrong[0].contains("pullAddress") && wrong[0].contains("no port is wanted"),
+        "{wrong:?}"
+    );
+    assert!(load(r#"{"pullAddress": "tcp://127.0.0.1:0"}"#).is_ok());
+}
