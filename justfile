@@ -26,7 +26,7 @@ test:
 long:
     cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes
 
-# A machine that vanishes under traffic is found: network namespaces, so it needs root, iproute2 and nftables.
+# A machine that vanishes under traffic is found: network namespaces, so it needs root and iproute2.
 netns:
     cargo test --locked --test it -- --ignored --nocapture a_machine_that_vanishes
 

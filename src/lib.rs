@@ -13,9 +13,9 @@
 //! | [`requests`] | one file per request: decode, apply, encode |
 //! | [`ambient`] | the time and chance, for shells |
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
+//! | [`telemetry`] | logs, a line for each burst, and readings of this process |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`outbound`] | requests to others, over libzmq |
-//! | [`telemetry`] | logs and the diagnostic record |
 //! | [`client`] | what the command line and the tests use to talk to a daemon |
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, EndedService, Streamers};
 use crate::messagebus::{Message, Token};
-use crate::model::{Limits, ServiceName};
+use crate::model::Limits;
 
 pub use publish::SyncEvent;
 
@@ -97,9 +97,6 @@ pub fn handle(request: &Message, context: &mut Context<'_>) -> Outcome {
     };
     handle(request, context).unwrap_or_else(|nak| Outcome::Reply(nak.into()))
 }
-
-/// The services that a sync event goes to.
-pub type Targets = Vec<ServiceName>;
 
 #[cfg(test)]
 mod tests;

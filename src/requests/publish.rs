@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome, Targets};
+use super::{Context, Nak, Outcome};
 use crate::messagebus::{DataType, Message, Token};
+use crate::model::ServiceName;
 
 /// A hung service and a boundless timeout would hold a place among the pending calls for ever.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
@@ -19,7 +20,7 @@ pub struct SyncEvent {
     /// What each service is sent.
     pub message: Message,
     /// Whom to call.
-    pub services: Targets,
+    pub services: Vec<ServiceName>,
     /// How long to wait for all.
     pub timeout: Duration,
 }

@@ -6,6 +6,7 @@
 use super::*;
 use crate::broker::{BindFailure, BrokerConfig, QueueLimits, ServiceKey};
 use crate::messagebus::{DataType, decode};
+use crate::model::ServiceName;
 use bytes::Bytes;
 
 struct Willing;
