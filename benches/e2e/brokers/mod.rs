@@ -1,0 +1,121 @@
+//! The brokers, each in a file: how it is started, and what its clients say.
+
+mod event_manager;
+mod mosquitto;
+mod nats;
+mod original;
+mod rabbitmq;
+mod redis;
+mod zmtp;
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::{Publisher, Receiver};
+use crate::process::Process;
+use crate::scenario::{Kind, Pattern, Scenario};
+
+/// Connects one more subscriber; when it returns, the subscription is live.
+pub type Connect = Box<dyn Fn() -> Result<TcpStream>>;
+
+/// A broker that runs, with clients whose subscriptions are live.
+pub struct Setup {
+    pub process: Process,
+    pub publishers: Vec<Publisher>,
+    pub receivers: Vec<Receiver>,
+    /// The broker answers publishers.
+    pub publishers_hear: bool,
+    connect: Option<Connect>,
+    /// Where libzmq's PUB and SUB connect.
+    pub zmtp: Option<(String, String)>,
+}
+
+impl Setup {
+    fn new(process: Process, publishers: Vec<Publisher>, receivers: Vec<Receiver>) -> Self {
+        Self {
+            process,
+            publishers,
+            receivers,
+            publishers_hear: false,
+            connect: None,
+            zmtp: None,
+        }
+    }
+
+    /// How one more subscriber connects.
+    pub fn subscriber(&self) -> Result<&Connect> {
+        self.connect.as_ref().context("a broker with subscribers")
+    }
+}
+
+pub trait Broker {
+    fn name(&self) -> &'static str;
+
+    /// Whether it can do what a scenario asks.
+    fn supports(&self, scenario: &Scenario) -> bool;
+
+    /// What has to be installed first, if something has to.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
+    /// Starts it and connects the clients of a scenario.
+    fn set_up(&self, scenario: &Scenario) -> Result<Setup>;
+
+    /// Starts it; returns when it serves clients.
+    fn start_alone(&self) -> Result<Process> {
+        bail!("{} isn't measured alone", self.name())
+    }
+}
+
+/// All of them, ours first.
+pub fn all() -> Vec<Box<dyn Broker>> {
+    vec![
+        Box::new(event_manager::EventManager),
+        Box::new(zmtp::Relay),
+        Box::new(zmtp::ZmqProxy),
+        Box::new(zmtp::LibzmqServices),
+        Box::new(original::Original),
+        Box::new(nats::Nats { jetstream: false }),
+        Box::new(nats::Nats { jetstream: true }),
+        Box::new(redis::Redis { streams: false }),
+        Box::new(redis::Redis { streams: true }),
+        Box::new(mosquitto::Mosquitto),
+        Box::new(rabbitmq::RabbitMq),
+    ]
+}
+
+/// The program's place, if it is installed.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    places
+        .map(|place| place.join(name))
+        .find(|path| path.is_file())
+}
+
+fn missing_program(name: &str) -> Option<String> {
+    program(name)
+        .is_none()
+        .then(|| format!("{name} is not installed; see benches/install-peers"))
+}
+
+/// Subscribers that are as many as the scenario says, without anything that only event brokers for
+/// ZeroMQ know.
+fn is_plain_fan(scenario: &Scenario) -> bool {
+    matches!(scenario.pattern, Pattern::Fan(_))
+        && !matches!(scenario.kind, Kind::LibzmqEnds | Kind::Start)
+}
+
+fn is_workers(scenario: &Scenario) -> bool {
+    matches!(scenario.pattern, Pattern::Workers(_))
+}
+
+fn is_services(scenario: &Scenario) -> bool {
+    matches!(
+        scenario.pattern,
+        Pattern::Services(_) | Pattern::OneService(_)
+    )
+}

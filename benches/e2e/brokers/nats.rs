@@ -1,0 +1,245 @@
+//! nats-server: core, with a queue group for workers; and JetStream on disk, with explicit acks.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Broker, Setup, is_plain_fan, is_services, is_workers, missing_program, program};
+use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
+use crate::process::{Process, connect_soon, free_port};
+use crate::scenario::{Kind, Pattern, Scenario};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Nats {
+    pub jetstream: bool,
+}
+
+/// A connection that has said CONNECT and got its PONG.
+struct Client {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(port: u16) -> Result<Self> {
+        let stream = connect_soon(port, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let reader = BufReader::new(stream.try_clone()?);
+        let mut client = Self { stream, reader };
+        client.say("CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\n")?;
+        Ok(client)
+    }
+
+    /// Says something, and awaits that all of it was done.
+    fn say(&mut self, text: &str) -> Result<()> {
+        self.stream.write_all(text.as_bytes())?;
+        self.stream.write_all(b"PING\r\n")?;
+        let mut line = String::new();
+        while line != "PONG\r\n" {
+            line.clear();
+            ensure!(
+                self.reader.read_line(&mut line)? > 0,
+                "the connection ended"
+            );
+            if line.starts_with("-ERR") {
+                bail!("{line}");
+            }
+        }
+        Ok(())
+    }
+
+    /// A request of JetStream's API.
+    fn api(&mut self, subject: &str, body: &str) -> Result<()> {
+        let text = format!(
+            "SUB _INBOX.api 9\r\nPUB {subject} _INBOX.api {}\r\n{body}\r\n",
+            body.len()
+        );
+        self.stream.write_all(text.as_bytes())?;
+        let mut line = String::new();
+        while !line.starts_with("MSG _INBOX.api") {
+            line.clear();
+            ensure!(
+                self.reader.read_line(&mut line)? > 0,
+                "the connection ended"
+            );
+        }
+        line.clear();
+        self.reader.read_line(&mut line)?;
+        ensure!(!line.contains("\"error\""), "{line}");
+        self.say("UNSUB 9\r\n")
+    }
+}
+
+fn subscribe(port: u16, subject: &str, queue: &str) -> Result<TcpStream> {
+    let mut client = Client::connect(port)?;
+    client.say(&format!("SUB {subject} {queue} 1\r\n"))?;
+    Ok(client.stream)
+}
+
+fn message(subject: &str, payload: &[u8]) -> Vec<u8> {
+    let head = format!("MSG {subject} 1 {}\r\n", payload.len());
+    [head.as_bytes(), payload, b"\r\n"].concat()
+}
+
+impl Nats {
+    fn start(&self) -> Result<(Process, u16)> {
+        let port = free_port()?;
+        let mut command = Command::new(program("nats-server").context("nats-server")?);
+        command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+        // Larger messages than 1 MiB are refused by default.
+        let directory = std::env::temp_dir().join(format!("e2e-nats-{port}"));
+        std::fs::create_dir_all(&directory)?;
+        let config = directory.join("config");
+        std::fs::write(&config, "max_payload: 8388608\nmax_pending: 268435456\n")?;
+        command.arg("--config").arg(&config);
+        if self.jetstream {
+            command
+                .arg("--jetstream")
+                .arg("--store_dir")
+                .arg(&directory);
+        }
+        let process = Process::quiet(&mut command)?;
+        Client::connect(port)?;
+        Ok((process, port))
+    }
+
+    fn set_up_jetstream(&self, process: Process, port: u16, scenario: &Scenario) -> Result<Setup> {
+        let subject = scenario.subject(0);
+        let mut client = Client::connect(port)?;
+        client.api(
+            "$JS.API.STREAM.CREATE.S",
+            &format!(r#"{{"name":"S","subjects":["{subject}"],"storage":"file","retention":"workqueue"}}"#),
+        )?;
+        let config = r#"{"durable_name":"C","deliver_subject":"deliver","deliver_group":"g","ack_policy":"explicit","max_ack_pending":16384}"#;
+        client.api(
+            "$JS.API.CONSUMER.DURABLE.CREATE.S.C",
+            &format!(r#"{{"stream_name":"S","config":{config}}}"#),
+        )?;
+        let receivers = (0..scenario.pattern.receivers())
+            .map(|_| {
+                let stream = subscribe(port, "deliver", "g")?;
+                Receiver::new(
+                    stream,
+                    scenario,
+                    Acknowledged {
+                        size: scenario.size,
+                        answers: vec![],
+                    },
+                )
+            })
+            .collect::<Result<_>>()?;
+        let publisher = Publisher::new(
+            subscribe(port, "confirmed", "")?,
+            scenario,
+            |out, subject, payload| {
+                out.extend_from_slice(
+                    format!("PUB {subject} confirmed {}\r\n", payload.len()).as_bytes(),
+                );
+                out.extend_from_slice(payload);
+                out.extend_from_slice(b"\r\n");
+            },
+        )?;
+        let mut setup = Setup::new(process, vec![publisher], receivers);
+        setup.publishers_hear = true;
+        Ok(setup)
+    }
+}
+
+impl Broker for Nats {
+    fn name(&self) -> &'static str {
+        if self.jetstream { "JetStream" } else { "nats" }
+    }
+
+    fn supports(&self, scenario: &Scenario) -> bool {
+        match self.jetstream {
+            true => is_workers(scenario),
+            false => {
+                is_plain_fan(scenario)
+                    || is_workers(scenario)
+                    || is_services(scenario)
+                    || scenario.kind == Kind::Start
+            }
+        }
+    }
+
+    fn missing(&self) -> Option<String> {
+        missing_program("nats-server")
+    }
+
+    fn start_alone(&self) -> Result<Process> {
+        Ok(self.start()?.0)
+    }
+
+    fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
+        let (process, port) = self.start()?;
+        if self.jetstream {
+            return self.set_up_jetstream(process, port, scenario);
+        }
+        let event = message(&scenario.subject(0), &payload(scenario.size, 0));
+        let receivers = (0..scenario.pattern.receivers())
+            .map(|i| {
+                let queue = match scenario.pattern {
+                    Pattern::Fan(_) => String::new(),
+                    _ => format!("group{}", scenario.pattern.group(i)),
+                };
+                let stream = subscribe(port, &scenario.subject_for(i), &queue)?;
+                let framing = Fixed {
+                    between: b"PING\r\n",
+                    ..Fixed::like(&event, scenario.size)
+                };
+                Receiver::new(stream, scenario, framing)
+            })
+            .collect::<Result<_>>()?;
+        let publishers = (0..scenario.publishers)
+            .map(|_| {
+                let client = Client::connect(port)?;
+                Publisher::new(client.stream, scenario, |out, subject, payload| {
+                    out.extend_from_slice(
+                        format!("PUB {subject} {}\r\n", payload.len()).as_bytes(),
+                    );
+                    out.extend_from_slice(payload);
+                    out.extend_from_slice(b"\r\n");
+                })
+            })
+            .collect::<Result<_>>()?;
+        let mut setup = Setup::new(process, publishers, receivers);
+        let subject = scenario.subject(0);
+        setup.publishers_hear = true;
+        setup.connect = Some(Box::new(move || subscribe(port, &subject, "")));
+        Ok(setup)
+    }
+}
+
+/// Messages of a consumer: each names the subject that acknowledges it.
+struct Acknowledged {
+    size: usize,
+    answers: Vec<u8>,
+}
+
+impl Framing for Acknowledged {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        let end = bytes.iter().take(512).position(|byte| *byte == b'\n')? + 1;
+        if !bytes.starts_with(b"MSG ") {
+            return Some((end, None));
+        }
+        let len = end + self.size + 2;
+        if bytes.len() < len {
+            return None;
+        }
+        // MSG deliver 1 $JS.ACK.… size
+        let reply = bytes[..end].split(|byte| *byte == b' ').nth(3)?;
+        self.answers.extend_from_slice(b"PUB ");
+        self.answers.extend_from_slice(reply);
+        self.answers.extend_from_slice(b" 4\r\n+ACK\r\n");
+        Some((len, Some(end)))
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.answers);
+    }
+}

@@ -1,0 +1,270 @@
+//! Redis: its pub/sub, and streams with a consumer group (append-only file, synced each second).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Broker, Setup, is_plain_fan, is_workers, missing_program, program};
+use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
+use crate::process::{Process, connect_soon, free_port};
+use crate::scenario::{Kind, Scenario};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Entries that a worker takes at once.
+const COUNT: &str = "128";
+
+pub struct Redis {
+    pub streams: bool,
+}
+
+fn push_command(out: &mut Vec<u8>, words: &[&[u8]]) {
+    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        out.extend_from_slice(word);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Says a command and takes its answer, which has to have so many lines.
+fn say(stream: &mut TcpStream, words: &[&str], lines: usize) -> Result<()> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let mut out = vec![];
+    push_command(&mut out, &words);
+    stream.write_all(&out)?;
+    let (mut answer, mut byte) = (vec![], [0]);
+    while answer.iter().filter(|byte| **byte == b'\n').count() < lines {
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    ensure!(answer[0] != b'-', "{}", String::from_utf8_lossy(&answer));
+    Ok(())
+}
+
+fn connect(port: u16) -> Result<TcpStream> {
+    let stream = connect_soon(port, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn subscribe(port: u16, subject: &str) -> Result<TcpStream> {
+    let mut stream = connect(port)?;
+    say(&mut stream, &["SUBSCRIBE", subject], 6)?;
+    Ok(stream)
+}
+
+impl Redis {
+    fn start(&self) -> Result<(Process, u16)> {
+        let port = free_port()?;
+        let directory = std::env::temp_dir().join(format!("e2e-redis-{port}"));
+        std::fs::create_dir_all(&directory)?;
+        let mut command = Command::new(program("redis-server").context("redis-server")?);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+        ]);
+        command.arg("--dir").arg(&directory);
+        command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
+        if self.streams {
+            command.args(["--appendonly", "yes", "--appendfsync", "everysec"]);
+        }
+        let process = Process::quiet(&mut command)?;
+        connect(port)?;
+        Ok((process, port))
+    }
+
+    fn set_up_streams(process: Process, port: u16, scenario: &Scenario) -> Result<Setup> {
+        let subject = scenario.subject(0);
+        let mut admin = connect(port)?;
+        say(
+            &mut admin,
+            &["XGROUP", "CREATE", &subject, "g", "$", "MKSTREAM"],
+            1,
+        )?;
+        let receivers = (0..scenario.pattern.receivers())
+            .map(|i| Receiver::new(connect(port)?, scenario, Group::new(&subject, i)))
+            .collect::<Result<_>>()?;
+        let publisher = Publisher::new(connect(port)?, scenario, |out, subject, payload| {
+            push_command(
+                out,
+                &[
+                    b"XADD",
+                    subject.as_bytes(),
+                    b"MAXLEN",
+                    b"~",
+                    b"100000",
+                    b"*",
+                    b"d",
+                    payload,
+                ],
+            );
+        })?;
+        let mut setup = Setup::new(process, vec![publisher], receivers);
+        setup.publishers_hear = true;
+        Ok(setup)
+    }
+}
+
+impl Broker for Redis {
+    fn name(&self) -> &'static str {
+        if self.streams {
+            "redis streams"
+        } else {
+            "redis"
+        }
+    }
+
+    fn supports(&self, scenario: &Scenario) -> bool {
+        match self.streams {
+            true => is_workers(scenario),
+            false => is_plain_fan(scenario) || scenario.kind == Kind::Start,
+        }
+    }
+
+    fn missing(&self) -> Option<String> {
+        missing_program("redis-server")
+    }
+
+    fn start_alone(&self) -> Result<Process> {
+        Ok(self.start()?.0)
+    }
+
+    fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
+        let (process, port) = self.start()?;
+        if self.streams {
+            return Self::set_up_streams(process, port, scenario);
+        }
+        let subject = scenario.subject(0);
+        let mut event = vec![];
+        push_command(
+            &mut event,
+            &[b"message", subject.as_bytes(), &payload(scenario.size, 0)],
+        );
+        let receivers = (0..scenario.pattern.receivers())
+            .map(|_| {
+                let stream = subscribe(port, &subject)?;
+                Receiver::new(stream, scenario, Fixed::like(&event, scenario.size))
+            })
+            .collect::<Result<_>>()?;
+        let publishers = (0..scenario.publishers)
+            .map(|_| {
+                Publisher::new(connect(port)?, scenario, |out, subject, payload| {
+                    push_command(out, &[b"PUBLISH", subject.as_bytes(), payload]);
+                })
+            })
+            .collect::<Result<_>>()?;
+        let mut setup = Setup::new(process, publishers, receivers);
+        setup.publishers_hear = true;
+        setup.connect = Some(Box::new(move || subscribe(port, &subject)));
+        Ok(setup)
+    }
+}
+
+/// A consumer of a group: reads entries, acknowledges them, asks for more.
+struct Group {
+    subject: String,
+    consumer: String,
+    ids: Vec<Vec<u8>>,
+    /// Entries that are still to come of the answer that is being read.
+    expected: usize,
+    /// A request for entries waits for its answer.
+    asked: bool,
+}
+
+impl Group {
+    fn new(subject: &str, consumer: usize) -> Self {
+        Self {
+            subject: subject.into(),
+            consumer: format!("c{consumer}"),
+            ids: vec![],
+            expected: 0,
+            asked: false,
+        }
+    }
+}
+
+/// The number after a type byte, and where the next line begins.
+fn line(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    let rest = bytes.get(at..)?;
+    let end = rest.iter().take(64).position(|byte| *byte == b'\n')?;
+    let text = std::str::from_utf8(&rest[1..end - 1]).ok()?;
+    Some((text.parse().ok()?, at + end + 1))
+}
+
+/// A bulk string's place, and where the next value begins.
+fn bulk(bytes: &[u8], at: usize) -> Option<(std::ops::Range<usize>, usize)> {
+    let (len, begin) = line(bytes, at)?;
+    let end = begin + len as usize;
+    (bytes.len() >= end + 2).then_some((begin..end, end + 2))
+}
+
+impl Framing for Group {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        match bytes.first()? {
+            // What XACK did.
+            b':' => Some((line(bytes, 0)?.1, None)),
+            // *1 [*2 [subject, *n [entries]]], or nothing within the time.
+            b'*' if self.expected == 0 => {
+                let (outer, at) = line(bytes, 0)?;
+                if outer < 0 {
+                    self.asked = false;
+                    return Some((at, None));
+                }
+                let (_, at) = line(bytes, at)?;
+                let (_, at) = bulk(bytes, at)?;
+                let (entries, at) = line(bytes, at)?;
+                self.expected = entries as usize;
+                Some((at, None))
+            }
+            // *2 [id, *2 [field, payload]]
+            _ => {
+                let (_, at) = line(bytes, 0)?;
+                let (id, at) = bulk(bytes, at)?;
+                let (_, at) = line(bytes, at)?;
+                let (_, at) = bulk(bytes, at)?;
+                let (value, at) = bulk(bytes, at)?;
+                self.ids.push(bytes[id].to_vec());
+                self.expected -= 1;
+                if self.expected == 0 {
+                    self.asked = false;
+                }
+                Some((at, Some(value.start)))
+            }
+        }
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        if self.asked {
+            return;
+        }
+        if !self.ids.is_empty() {
+            let mut words: Vec<&[u8]> = vec![b"XACK", self.subject.as_bytes(), b"g"];
+            words.extend(self.ids.iter().map(|id| &id[..]));
+            push_command(out, &words);
+            self.ids.clear();
+        }
+        let words: [&str; 11] = [
+            "XREADGROUP",
+            "GROUP",
+            "g",
+            &self.consumer,
+            "COUNT",
+            COUNT,
+            "BLOCK",
+            "10000",
+            "STREAMS",
+            &self.subject,
+            ">",
+        ];
+        push_command(out, &words.map(str::as_bytes));
+        self.asked = true;
+    }
+}

@@ -1,0 +1,193 @@
+//! What is measured.
+
+/// How a scenario is run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// As fast as a window of events under way allows.
+    Flow,
+    /// The same, with libzmq's sockets at both ends.
+    LibzmqEnds,
+    /// At a fixed rate, for latency.
+    Paced { per_second: u32 },
+    /// One of two subscribers doesn't read.
+    Stalled,
+    /// Connected peers, nothing to do.
+    Idle { peers: usize },
+    /// Peers that connect and subscribe all at once.
+    Storm { peers: usize },
+    /// From exec to ready.
+    Start,
+}
+
+/// Who gets an event.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pattern {
+    /// Each of so many subscribers.
+    Fan(usize),
+    /// One of so many workers of a service.
+    Workers(usize),
+    /// Each of so many services, which have one worker each.
+    Services(usize),
+    /// One of so many services, in turn.
+    OneService(usize),
+}
+
+impl Pattern {
+    /// How many connections receive.
+    pub fn receivers(self) -> usize {
+        match self {
+            Self::Fan(n) | Self::Workers(n) | Self::Services(n) | Self::OneService(n) => n,
+        }
+    }
+
+    /// The group of a receiver: each event goes to one of each group that it is for.
+    pub fn group(self, receiver: usize) -> usize {
+        match self {
+            Self::Workers(_) => 0,
+            _ => receiver,
+        }
+    }
+
+    /// How many groups there are.
+    pub fn groups(self) -> usize {
+        match self {
+            Self::Workers(_) => 1,
+            _ => self.receivers(),
+        }
+    }
+
+    /// Whether the event at this place of a block is for a group.
+    pub fn is_for(self, event: usize, group: usize) -> bool {
+        match self {
+            Self::OneService(n) => event % n == group,
+            _ => true,
+        }
+    }
+}
+
+/// One line of the results.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub name: String,
+    pub kind: Kind,
+    pub pattern: Pattern,
+    pub publishers: usize,
+    /// Bytes of an event's payload.
+    pub size: usize,
+    /// How many events one write of a publisher holds at most; none: as many as the socket takes.
+    pub events_per_write: Option<usize>,
+}
+
+impl Scenario {
+    /// How many events may be under way: a MiB, but few enough that nobody's queue is full.
+    pub fn window_events(&self) -> u64 {
+        ((1 << 20) / self.size).clamp(8, 8192) as u64
+    }
+
+    /// The subject of an event, by its place in a block. All have the same length.
+    pub fn subject(&self, event: usize) -> String {
+        match self.pattern {
+            Pattern::OneService(n) => subject_of(event % n),
+            _ => subject_of(0),
+        }
+    }
+
+    /// What a receiver asks for.
+    pub fn subject_for(&self, receiver: usize) -> String {
+        match self.pattern {
+            Pattern::OneService(_) => subject_of(receiver),
+            _ => subject_of(0),
+        }
+    }
+}
+
+fn subject_of(n: usize) -> String {
+    format!("sub{n:04}")
+}
+
+fn named_size(size: usize) -> String {
+    match size {
+        0..1024 => format!("{size} B"),
+        0x10_0000.. => format!("{} MiB", size >> 20),
+        _ => format!("{} KiB", size >> 10),
+    }
+}
+
+/// All scenarios, in the order of the report.
+pub fn all() -> Vec<Scenario> {
+    let scenario = |name: &str, kind, pattern, size| Scenario {
+        name: format!("{name}, {}", named_size(size)),
+        kind,
+        pattern,
+        publishers: 1,
+        size,
+        events_per_write: None,
+    };
+    let mut all = vec![];
+    for size in [64, 256, 1 << 10, 16 << 10, 1 << 20] {
+        all.push(scenario("1 to 1", Kind::Flow, Pattern::Fan(1), size));
+    }
+    for size in [64, 256, 1 << 10, 16 << 10, 1 << 20] {
+        all.push(scenario("1 to 8", Kind::Flow, Pattern::Fan(8), size));
+    }
+    all.push(Scenario {
+        publishers: 32,
+        events_per_write: Some(4),
+        ..scenario("32 to 1, small writes", Kind::Flow, Pattern::Fan(1), 256)
+    });
+    for size in [64, 256, 1 << 10] {
+        all.push(scenario("4 workers", Kind::Flow, Pattern::Workers(4), size));
+    }
+    for services in [10, 50, 90] {
+        let name = format!("{services} services, all match");
+        all.push(scenario(
+            &name,
+            Kind::Flow,
+            Pattern::Services(services),
+            256,
+        ));
+    }
+    for services in [10, 50, 90] {
+        let name = format!("{services} services, one matches");
+        all.push(scenario(
+            &name,
+            Kind::Flow,
+            Pattern::OneService(services),
+            256,
+        ));
+    }
+    for size in [64, 1 << 10] {
+        all.push(scenario(
+            "libzmq at both ends",
+            Kind::LibzmqEnds,
+            Pattern::Fan(1),
+            size,
+        ));
+    }
+    for per_second in [2_000, 20_000] {
+        let name = format!("latency at {per_second}/s");
+        all.push(scenario(
+            &name,
+            Kind::Paced { per_second },
+            Pattern::Fan(1),
+            256,
+        ));
+    }
+    all.push(scenario(
+        "one subscriber stalled",
+        Kind::Stalled,
+        Pattern::Fan(2),
+        1 << 10,
+    ));
+    let bare = |name: &str, kind| Scenario {
+        name: name.into(),
+        ..scenario("", kind, Pattern::Fan(1), 64)
+    };
+    all.push(bare("1,000 idle peers", Kind::Idle { peers: 1000 }));
+    all.push(bare(
+        "1,000 peers connect at once",
+        Kind::Storm { peers: 1000 },
+    ));
+    all.push(bare("start", Kind::Start));
+    all
+}
