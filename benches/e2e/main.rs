@@ -31,6 +31,7 @@ mod scenario;
 mod stalled;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -68,8 +69,17 @@ struct Args {
     play: Vec<String>,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     if let Some((part, rest)) = args.play.split_first() {
         return match part.as_str() {
             "relay" => relay::play(rest[0].parse()?),
@@ -110,7 +120,7 @@ fn main() -> Result<()> {
     }
     let mut report = Report::new(&args.out)?;
     for scenario in &scenarios {
-        measure(scenario, &brokers, &args, &mut report);
+        measure(scenario, &brokers, args, &mut report);
         report.print(scenario);
         report.save()?;
     }
@@ -128,6 +138,9 @@ fn measure(scenario: &Scenario, brokers: &[Box<dyn Broker>], args: &Args, report
         .collect();
     for round in 0..args.rounds {
         for broker in &able {
+            if round > 0 && broker.starts_slowly() {
+                continue;
+            }
             let result = match scenario.kind {
                 Kind::Flow => flow::run(broker.as_ref(), scenario, duration),
                 Kind::LibzmqEnds => libzmq::run_ends(broker.as_ref(), scenario, duration),

@@ -3,15 +3,16 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// A process that ends with its value.
+/// A process that ends with its value, and all that it started with it.
 pub struct Process {
     child: Child,
-    /// Its process group ends with it: some brokers are started by a script.
+    /// The process whose CPU time and memory count: some brokers are started by a script.
     accounted: u32,
 }
 
@@ -41,6 +42,7 @@ impl Process {
     pub fn quiet(command: &mut Command) -> Result<Self> {
         let name = format!("{:?}", command.get_program());
         command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -56,7 +58,7 @@ impl Process {
     /// Starts it; the first line that it writes to standard output, or error, is its address or so.
     pub fn with_line(command: &mut Command, from_stderr: bool) -> Result<(Self, String)> {
         let name = format!("{:?}", command.get_program());
-        command.stdin(Stdio::null());
+        command.process_group(0).stdin(Stdio::null());
         if from_stderr {
             command.stdout(Stdio::null()).stderr(Stdio::piped());
         } else {
@@ -124,20 +126,30 @@ impl Process {
         }
     }
 
-    /// Counts the CPU time and memory of another process than the one that was started.
-    pub fn account(&mut self, pid: u32) {
-        self.accounted = pid;
+    /// What counts is the process of this name that was started by it, as soon as there is one.
+    pub fn account(&mut self, name: &str) -> Result<bool> {
+        for entry in fs::read_dir("/proc")? {
+            let stat = fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
+            let Some((pid, rest)) = stat.split_once(" (") else {
+                continue;
+            };
+            let Some((found, rest)) = rest.rsplit_once(") ") else {
+                continue;
+            };
+            let group = rest.split(' ').nth(2).and_then(|text| text.parse().ok());
+            if found == name && group == Some(self.child.id()) {
+                self.accounted = pid.parse()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.accounted != self.child.id() {
-            let _ = Command::new("kill")
-                .arg(self.accounted.to_string())
-                .status();
-        }
-        let _ = self.child.kill();
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.child.wait();
     }
 }

@@ -61,6 +61,11 @@ pub trait Broker {
         None
     }
 
+    /// Whether it takes so long to start that it is measured in the first round only.
+    fn starts_slowly(&self) -> bool {
+        false
+    }
+
     /// Starts it and connects the clients of a scenario.
     fn set_up(&self, scenario: &Scenario) -> Result<Setup>;
 

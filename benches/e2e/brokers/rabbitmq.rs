@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Not the one in `/usr/sbin`, which changes to a user that can't write where we are.
 const SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const FRAME_BYTES_MAX: usize = 131_072;
+/// Its own limit; 0, which is none, is refused.
+const CHANNELS_MAX: u16 = 2047;
 const PREFETCH: u16 = 256;
 
 pub struct RabbitMq;
@@ -101,7 +103,7 @@ impl Client {
             30,
         )?;
         let tune = [
-            &0u16.to_be_bytes()[..],
+            &CHANNELS_MAX.to_be_bytes()[..],
             &(FRAME_BYTES_MAX as u32).to_be_bytes(),
             &[0, 0],
         ]
@@ -167,14 +169,12 @@ fn start() -> Result<(Process, u16)> {
     let (port, distribution) = (free_port()?, free_port()?);
     let directory = std::env::temp_dir().join(format!("e2e-rabbitmq-{port}"));
     std::fs::create_dir_all(&directory)?;
-    let pid_file = directory.join("pid");
     let mut command = Command::new(SCRIPT);
     command
         .env("RABBITMQ_NODENAME", format!("e2e{port}@localhost"))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_NODE_PORT", port.to_string())
         .env("RABBITMQ_DIST_PORT", distribution.to_string())
-        .env("RABBITMQ_PID_FILE", &pid_file)
         .env("RABBITMQ_MNESIA_BASE", &directory)
         .env("RABBITMQ_LOG_BASE", &directory)
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("plugins"))
@@ -185,11 +185,7 @@ fn start() -> Result<(Process, u16)> {
     let begun = Instant::now();
     loop {
         process.check()?;
-        if let Ok(text) = std::fs::read_to_string(&pid_file)
-            && let Ok(pid) = text.trim().parse()
-            && Client::connect(port).is_ok()
-        {
-            process.account(pid);
+        if Client::connect(port).is_ok() && process.account("beam.smp")? {
             return Ok((process, port));
         }
         ensure!(
@@ -212,6 +208,10 @@ impl Broker for RabbitMq {
     fn missing(&self) -> Option<String> {
         (!Path::new(SCRIPT).exists())
             .then(|| "rabbitmq-server is not installed; see benches/install-peers".into())
+    }
+
+    fn starts_slowly(&self) -> bool {
+        true
     }
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
