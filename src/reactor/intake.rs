@@ -2,8 +2,9 @@
 //!
 //! What arrives is scanned in place. Consecutive events whose receivers are the same become one run,
 //! which [`deliver`](super::deliver) hands out as one slice; so what is done for each event is to
-//! read its frame headers, to see that its subject is the last one again (or to look it up), and to
-//! note where it ends. All counting is done by run.
+//! see that it begins like the last one, and to note where it ends. Only one that doesn't has its
+//! frame headers read and, unless its subject is the last one again, its subject looked up. All
+//! counting is done by run.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -80,6 +81,17 @@ impl Runs {
                 });
             }
         }
+    }
+
+    /// Adds messages of the same length to the last stretch, which they follow.
+    #[inline]
+    fn push_alike(&mut self, messages: usize, bytes: usize) {
+        let Some(last) = self.stretches.last_mut() else {
+            return;
+        };
+        let begin = last.bytes.len();
+        last.bytes.end += messages * bytes;
+        self.ends.extend((1..=messages).map(|n| begin + n * bytes));
     }
 
     fn clear(&mut self) {
@@ -161,16 +173,18 @@ impl Hub {
             };
             let first = &data[span.first.clone()];
             let first = &first[..first.len().min(subject_bytes_max)];
-            if let Some((key, route)) = &last
-                && self.broker.routes.is_key_of(&data[key.clone()], first)
-            {
-                runs.push(span.bytes, route);
-                continue;
-            }
-            let key = self.broker.routes.key_of(first);
-            let route = self.broker.routes.route(key);
-            runs.push(span.bytes, &route);
-            last = Some((span.first.start..span.first.start + key.len(), route));
+            let known = last
+                .take()
+                .filter(|(key, _)| self.broker.routes.is_key_of(&data[key.clone()], first));
+            let (key, route) = known.unwrap_or_else(|| {
+                let key = self.broker.routes.key_of(first);
+                let begin = span.first.start;
+                (begin..begin + key.len(), self.broker.routes.route(key))
+            });
+            runs.push(span.bytes.clone(), &route);
+            let alike = inbox.scanner.skip_alike(data, &span);
+            runs.push_alike(alike, span.bytes.len());
+            last = Some((key, route));
         }
     }
 

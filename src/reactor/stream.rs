@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BufMut;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// Silence after which TCP asks.
@@ -50,11 +51,23 @@ impl Stream {
     }
 
     /// 0 bytes are the end of the stream.
+    ///
+    /// A read that left room has drained the socket. The runtime is told, so that the next wait does
+    /// not begin with another read, which would find nothing.
     pub(super) fn try_read(&self, buf: &mut impl BufMut) -> io::Result<usize> {
-        match self {
+        let room = buf.chunk_mut().len();
+        let n = match self {
             Self::Tcp(stream) => stream.try_read_buf(buf),
             Self::Unix(stream) => stream.try_read_buf(buf),
+        }?;
+        if n > 0 && n < room {
+            let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, drained),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, drained),
+            };
         }
+        Ok(n)
     }
 
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
