@@ -439,8 +439,3 @@ fn keys_cost_nothing_when_nothing_has_them() {
     served(&mut backlog, now);
     assert_eq!(backlog.waiting.key_count(), 0);
 }
-
-#[test]
-fn a_plain_event_costs_what_it_is_counted_for() {
-    assert!(size_of::<Item>() <= Item::OVERHEAD_BYTES);
-}

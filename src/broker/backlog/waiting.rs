@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::held::DeliveryId;
 use super::item::{Item, OrderKey, Place};
 use super::keys::{KeyState, Keys};
@@ -10,6 +12,42 @@ use crate::broker::dispatch::WorkerKey;
 
 /// A delivery that timed out, by the worker that may still acknowledge it.
 pub(super) type Late = (WorkerKey, DeliveryId);
+
+/// An item of which there is nothing else to know: many of them may wait, so they are kept small.
+#[derive(Debug)]
+struct Plain {
+    body: Bytes,
+    seq: Option<u64>,
+    place: Place,
+}
+
+impl Plain {
+    /// The item as a plain one, if that is all it is.
+    fn try_from(item: Item) -> Result<Self, Item> {
+        match item {
+            Item {
+                body,
+                seq,
+                key: None,
+                expires_at: None,
+                first_at: None,
+                attempt: 0,
+                place,
+            } => Ok(Self { body, seq, place }),
+            item => Err(item),
+        }
+    }
+}
+
+impl From<Plain> for Item {
+    fn from(plain: Plain) -> Self {
+        Self {
+            seq: plain.seq,
+            place: plain.place,
+            ..Self::new(plain.body)
+        }
+    }
+}
 
 /// An item that needs more than a place in the line.
 #[derive(Debug)]
@@ -35,7 +73,7 @@ impl Aside {
 /// both goes first.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    line: VecDeque<Item>,
+    line: VecDeque<Plain>,
     aside: BTreeMap<Place, Aside>,
     /// Those aside that may go now.
     ready: BTreeSet<Place>,
@@ -54,22 +92,28 @@ impl Waiting {
     pub(super) fn push_back(&mut self, mut item: Item, due: Option<Instant>) {
         self.back += 1;
         item.place = self.back;
-        if item.key.is_some() || item.expires_at.is_some() || due.is_some() {
+        if due.is_some() {
             return self.put_aside(item, due, None);
         }
-        self.bytes += item.cost();
-        self.line.push_back(item);
+        self.add(item, VecDeque::push_back);
     }
 
     /// Adds an item before all others.
     pub(super) fn push_front(&mut self, mut item: Item) {
         self.front -= 1;
         item.place = self.front;
-        if item.key.is_some() || item.expires_at.is_some() {
-            return self.put_aside(item, None, None);
+        self.add(item, VecDeque::push_front);
+    }
+
+    fn add(&mut self, item: Item, to_line: fn(&mut VecDeque<Plain>, Plain)) {
+        let cost = item.cost();
+        match Plain::try_from(item) {
+            Ok(plain) => {
+                self.bytes += cost;
+                to_line(&mut self.line, plain);
+            }
+            Err(item) => self.put_aside(item, None, None),
         }
-        self.bytes += item.cost();
-        self.line.push_front(item);
     }
 
     /// Adds an item at the place that it has. Until it goes again, `late` may settle it.
@@ -157,9 +201,9 @@ impl Waiting {
 
     fn take(&mut self, place: Place) -> Option<Item> {
         let item = if self.line.front().is_some_and(|item| item.place == place) {
-            self.line.pop_front()
+            self.line.pop_front().map(Item::from)
         } else if self.line.back().is_some_and(|item| item.place == place) {
-            self.line.pop_back()
+            self.line.pop_back().map(Item::from)
         } else {
             self.take_aside(place)
         }?;
@@ -244,5 +288,15 @@ impl Waiting {
     #[cfg(test)]
     pub(super) fn key_count(&self) -> usize {
         self.keys.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_item_costs_no_more_than_it_is_counted_for() {
+        assert!(size_of::<Plain>() <= Item::OVERHEAD_BYTES);
     }
 }
