@@ -29,6 +29,8 @@ pub struct Item {
     pub seq: Option<u64>,
     /// Items with the same key are handed out one at a time, in their order.
     pub key: Option<OrderKey>,
+    /// It is not served before.
+    pub not_before: Option<Instant>,
     /// From then on it is not served any more.
     pub expires_at: Option<Instant>,
     /// When it was given to an acknowledging worker for the first time.
@@ -39,16 +41,18 @@ pub struct Item {
 }
 
 impl Item {
-    /// What a plain event costs beside its own bytes: one with a key, an end or another try costs a
-    /// few times as much, which the bound on their number limits.
+    /// What an event costs beside its own bytes.
     pub const OVERHEAD_BYTES: usize = 64;
+    /// The same for one with a key or a time: there are several indexes to find it by.
+    pub const INDEXED_OVERHEAD_BYTES: usize = 512;
 
-    /// An event without key, end or place in a log, never given to anyone.
+    /// An event without key, times or place in a log, never given to anyone.
     pub fn new(body: Bytes) -> Self {
         Self {
             body,
             seq: None,
             key: None,
+            not_before: None,
             expires_at: None,
             first_at: None,
             attempt: 0,
@@ -58,14 +62,16 @@ impl Item {
 
     /// What it counts for in the bounds of a queue, in bytes.
     pub fn cost(&self) -> usize {
-        cost(self.body.len())
+        let is_indexed =
+            self.key.is_some() || self.not_before.is_some() || self.expires_at.is_some();
+        let overhead = match is_indexed {
+            true => Self::INDEXED_OVERHEAD_BYTES,
+            false => Self::OVERHEAD_BYTES,
+        };
+        self.body.len() + overhead
     }
 
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
-}
-
-pub(super) fn cost(event_bytes: usize) -> usize {
-    event_bytes + Item::OVERHEAD_BYTES
 }

@@ -36,8 +36,8 @@ const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// its end; an event for any other worker is simply [taken](Self::next).
 ///
 /// Events with the same [`OrderKey`] are never held by two workers, and each goes only after all
-/// that came before it are done, dead or given up. One that was [pushed for later](Self::push_at)
-/// comes into this order when it is due.
+/// that came before it are done, dead or given up. One that should go
+/// [not before](Item::not_before) some time comes into this order then.
 ///
 /// What has to do with time happens in [`handle_timeout`](Self::handle_timeout); it should be called
 /// when [`poll_timeout`](Self::poll_timeout) says so, before the next event is taken. Each method that
@@ -59,16 +59,16 @@ impl Backlog {
         }
     }
 
-    /// Whether an event of this size could ever wait here.
-    pub fn fits(&self, event_bytes: usize) -> bool {
+    /// Whether this event could ever wait here.
+    pub fn fits(&self, item: &Item) -> bool {
         let limits = &self.policy.limits;
-        item::cost(event_bytes) <= limits.bytes_max && limits.events_max > 0
+        item.cost() <= limits.bytes_max && limits.events_max > 0
     }
 
-    /// Whether an event of this size could wait now without another being given up for it.
-    pub fn has_room(&self, event_bytes: usize) -> bool {
+    /// Whether this event could wait now without another being given up for it.
+    pub fn has_room(&self, item: &Item) -> bool {
         let limits = &self.policy.limits;
-        self.bytes() + item::cost(event_bytes) <= limits.bytes_max && self.len() < limits.events_max
+        self.bytes() + item.cost() <= limits.bytes_max && self.len() < limits.events_max
     }
 
     /// Lets an event wait behind all others; what was given up for it, maybe itself.
@@ -76,16 +76,7 @@ impl Backlog {
     /// # Errors
     /// The event, if it doesn't [fit](Self::fits); nothing has changed then.
     pub fn push(&mut self, item: Item) -> Result<Lost, Item> {
-        self.add(item, |waiting, item| waiting.push_back(item, None))
-    }
-
-    /// As [`push`](Self::push), but it doesn't go before it is `due`.
-    ///
-    /// # Errors
-    /// As for [`push`](Self::push).
-    pub fn push_at(&mut self, item: Item, due: Instant, now: Instant) -> Result<Lost, Item> {
-        let due = Some(due).filter(|due| *due > now);
-        self.add(item, |waiting, item| waiting.push_back(item, due))
+        self.add(item, Waiting::push_back)
     }
 
     /// Lets an event wait before all others: it was taken, and reached nobody.
@@ -96,8 +87,8 @@ impl Backlog {
         self.add(item, Waiting::push_front)
     }
 
-    fn add(&mut self, item: Item, add: impl FnOnce(&mut Waiting, Item)) -> Result<Lost, Item> {
-        if !self.fits(item.body.len()) {
+    fn add(&mut self, item: Item, add: fn(&mut Waiting, Item)) -> Result<Lost, Item> {
+        if !self.fits(&item) {
             return Err(item);
         }
         add(&mut self.waiting, item);

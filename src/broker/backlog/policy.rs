@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bounds of what waits for one service's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Bytes of all waiting events together, each with [`Item::OVERHEAD_BYTES`](super::Item::OVERHEAD_BYTES).
+    /// Bytes of all waiting events together, as they [cost](super::Item::cost).
     pub bytes_max: usize,
     /// How many events may wait.
     pub events_max: usize,

@@ -113,7 +113,9 @@ fn what_reached_nobody_goes_first() {
 fn what_never_fits_is_handed_back() {
     let mut backlog = backlog(|policy| policy.limits.bytes_max = Item::OVERHEAD_BYTES + 1);
     push(&mut backlog, [item("a")]);
-    assert!(backlog.fits(1) && !backlog.has_room(1) && !backlog.fits(2));
+    assert!(
+        backlog.fits(&item("b")) && !backlog.has_room(&item("b")) && !backlog.fits(&item("bb"))
+    );
     assert_eq!(backlog.push(item("bb")), Err(item("bb")));
     assert_eq!(backlog.put_back(item("bb")), Err(item("bb")));
     assert_eq!(backlog.len(), 1);
@@ -214,8 +216,17 @@ fn a_worker_may_say_how_long_to_wait() {
 fn what_is_tried_again_goes_before_newer_events() {
     let (mut backlog, now) = (backlog(|_| {}), start());
     push(&mut backlog, [item("a"), item("b")]);
-    backlog.push_at(item("c"), now + ms(100), now).unwrap();
-    push(&mut backlog, [item("d")]);
+    let later = Some(now + ms(100));
+    push(
+        &mut backlog,
+        [
+            Item {
+                not_before: later,
+                ..item("c")
+            },
+            item("d"),
+        ],
+    );
     let delivery = backlog.hold_next(worker(0), now).unwrap();
     backlog
         .nak(worker(0), delivery.id, None, "", now, 1.0)
@@ -413,10 +424,11 @@ fn events_with_one_key_go_one_at_a_time() {
 #[test]
 fn what_should_go_later_holds_up_nobody_until_it_is_due() {
     let (mut backlog, now) = (backlog(|_| {}), start());
-    backlog
-        .push_at(keyed("later", 1), now + SECOND, now)
-        .unwrap();
-    push(&mut backlog, [keyed("a", 1)]);
+    let later = Item {
+        not_before: Some(now + SECOND),
+        ..keyed("later", 1)
+    };
+    push(&mut backlog, [later, keyed("a", 1)]);
     let a = backlog.hold_next(worker(0), now).unwrap();
     assert_eq!(a.body, "a");
     let (now, _) = wait(&mut backlog);

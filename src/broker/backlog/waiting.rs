@@ -29,6 +29,7 @@ impl Plain {
                 body,
                 seq,
                 key: None,
+                not_before: None,
                 expires_at: None,
                 first_at: None,
                 attempt: 0,
@@ -88,13 +89,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Adds an item behind all others; it doesn't go before it is `due`.
-    pub(super) fn push_back(&mut self, mut item: Item, due: Option<Instant>) {
+    /// Adds an item behind all others.
+    pub(super) fn push_back(&mut self, mut item: Item) {
         self.back += 1;
         item.place = self.back;
-        if due.is_some() {
-            return self.put_aside(item, due, None);
-        }
         self.add(item, VecDeque::push_back);
     }
 
@@ -112,7 +110,10 @@ impl Waiting {
                 self.bytes += cost;
                 to_line(&mut self.line, plain);
             }
-            Err(item) => self.put_aside(item, None, None),
+            Err(item) => {
+                let due = item.not_before;
+                self.put_aside(item, due, None);
+            }
         }
     }
 
