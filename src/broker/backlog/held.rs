@@ -14,8 +14,8 @@ pub struct DeliveryId(pub u64);
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) item: Item,
-    pub(super) worker: WorkerKey,
     pub(super) given_at: Instant,
+    worker: WorkerKey,
     deadline: Instant,
 }
 
@@ -44,8 +44,8 @@ impl HeldItems {
         self.deadlines.insert((deadline, id));
         let held = Held {
             item,
-            worker,
             given_at,
+            worker,
             deadline,
         };
         self.by_id.insert(id, held);
@@ -62,10 +62,9 @@ impl HeldItems {
     }
 
     /// The earliest whose deadline has come.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<(DeliveryId, Held)> {
+    pub(super) fn overdue(&self, now: Instant) -> Option<(WorkerKey, DeliveryId)> {
         let (_, id) = *self.deadlines.first().filter(|(end, _)| *end <= now)?;
-        let worker = self.by_id[&id].worker;
-        Some((id, self.take(worker, id)?))
+        Some((self.by_id[&id].worker, id))
     }
 
     /// Sets another deadline; whether the worker holds such a delivery.

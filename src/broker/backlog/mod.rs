@@ -273,13 +273,14 @@ impl Backlog {
         while let Some(item) = self.waiting.take_expired(now) {
             outcome.expired.add(&item);
         }
-        while let Some((id, held)) = self.held.take_overdue(now) {
-            self.waiting.set_key_held(&held.item, false);
-            let delivery = (held.worker, id);
-            outcome.timed_out.push(delivery);
+        while let Some((worker, id)) = self.held.overdue(now)
+            && let Ok(held) = self.take_held(worker, id)
+        {
+            outcome.timed_out.push((worker, id));
+            let late = Some((worker, id));
             let delay = self.policy.retry.delay(held.item.attempt, chance());
             let detail = "not acknowledged in time";
-            let again = self.try_again(held, delay, Some(delivery), detail, now, &mut outcome);
+            let again = self.try_again(held, delay, late, detail, now, &mut outcome);
             outcome.retries += u64::from(again);
         }
         self.waiting.wake_due(now);

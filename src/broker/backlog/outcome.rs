@@ -11,6 +11,7 @@ use crate::broker::dispatch::WorkerKey;
 
 /// Events that left without being served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "each event that is lost is counted"]
 pub struct Lost {
     /// How many.
     pub events: u64,
@@ -99,6 +100,7 @@ impl DeadLetter {
 
 /// What became of events that workers gave back, or whose time was over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "what became of each event is counted"]
 pub struct Outcome {
     /// How many wait for another try.
     pub retries: u64,

@@ -257,18 +257,7 @@ impl Waiting {
 
     /// The worker is gone: what it said too late is not heard any more.
     pub(super) fn forget_late(&mut self, worker: WorkerKey) {
-        let all = (worker, DeliveryId(0))..=(worker, DeliveryId(u64::MAX));
-        let theirs: Vec<_> = self
-            .late
-            .range(all)
-            .map(|(late, place)| (*late, *place))
-            .collect();
-        for (late, place) in theirs {
-            self.late.remove(&late);
-            if let Some(aside) = self.aside.get_mut(&place) {
-                aside.late = None;
-            }
-        }
+        self.late.retain(|(by, _), _| *by != worker);
     }
 
     /// When the next item is due, or at its end.
