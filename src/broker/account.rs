@@ -1,5 +1,5 @@
 //! Where each event went. At every moment, for each service and for the subscribers' side:
-//! `matched = delivered + queued + in flight + dropped`, by reason.
+//! `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, by reason.
 
 use std::fmt;
 
@@ -16,16 +16,28 @@ pub enum DropReason {
     ServiceEnded,
     /// The event is larger than the queue that it should wait in.
     TooLarge,
+    /// A durable queue was larger than it may be; the oldest events made room.
+    RetentionBytes,
+    /// It waited in a durable queue for longer than it may.
+    RetentionAge,
+    /// Its record in a durable queue was damaged.
+    Damaged,
+    /// The durable queue that it should wait in took nothing: the disk was full, or failed.
+    StoreFailed,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::SlowSubscriber,
         Self::SubscriberLost,
         Self::ServiceEnded,
         Self::TooLarge,
+        Self::RetentionBytes,
+        Self::RetentionAge,
+        Self::Damaged,
+        Self::StoreFailed,
     ];
 
     /// The name in reports and logs.
@@ -36,6 +48,10 @@ impl DropReason {
             Self::SubscriberLost => "subscriber-lost",
             Self::ServiceEnded => "service-ended",
             Self::TooLarge => "too-large",
+            Self::RetentionBytes => "retention-bytes",
+            Self::RetentionAge => "retention-age",
+            Self::Damaged => "damaged",
+            Self::StoreFailed => "store-failed",
         }
     }
 }
@@ -94,12 +110,20 @@ impl Dropped {
 pub struct Account {
     /// Events that a pattern asked for.
     pub matched: u64,
-    /// Written to a receiver's socket whole.
+    /// Written to a receiver's socket whole; for a worker that acknowledges: acknowledged.
     pub delivered: u64,
-    /// In the outbox of a receiver.
+    /// In the outbox of a receiver that doesn't acknowledge. What others hold their backlog counts.
     pub in_flight: u64,
+    /// No worker could do them.
+    pub dead_lettered: u64,
+    /// Too old before a worker did them.
+    pub expired: u64,
     /// Given up.
     pub dropped: Dropped,
+    /// Deliveries that failed and were not the last: an event counts once for each.
+    pub retries: u64,
+    /// Deliveries of events that were delivered before.
+    pub redelivered: u64,
     /// Of those delivered: held by a worker that left before it reported them done. An upper bound
     /// of what was lost with its connection.
     pub unconfirmed: u64,
@@ -111,15 +135,19 @@ impl Account {
         self.matched += other.matched;
         self.delivered += other.delivered;
         self.in_flight += other.in_flight;
+        self.dead_lettered += other.dead_lettered;
+        self.expired += other.expired;
         self.dropped.merge(&other.dropped);
+        self.retries += other.retries;
+        self.redelivered += other.redelivered;
         self.unconfirmed += other.unconfirmed;
     }
 
-    /// The two sides of the law, given how many events wait: they are always equal.
-    pub fn sides(&self, queued: u64) -> (u64, u64) {
-        (
-            self.matched,
-            self.delivered + queued + self.in_flight + self.dropped.total(),
-        )
+    /// The two sides of the law, given how many events wait, and how many acknowledging workers
+    /// hold: they are always equal.
+    pub fn sides(&self, queued: u64, held: u64) -> (u64, u64) {
+        let in_flight = self.in_flight + held;
+        let ended = self.dead_lettered + self.expired + self.dropped.total();
+        (self.matched, self.delivered + queued + in_flight + ended)
     }
 }

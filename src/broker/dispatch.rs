@@ -9,7 +9,7 @@ use slab::Slab;
 use super::routes::PeerId;
 
 /// A worker among those of its service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerKey(u32);
 
 /// Above this many outstanding events a worker counts as one that doesn't report what it has done:
@@ -22,6 +22,8 @@ struct Worker {
     peer: PeerId,
     /// It takes the next event only after READY, as a REQ socket must.
     lockstep: bool,
+    /// It acknowledges, and holds no more events than this.
+    credit: Option<u32>,
     ready: bool,
     /// Its outbox has room.
     open: bool,
@@ -33,7 +35,12 @@ struct Worker {
 
 impl Worker {
     fn eligible(&self) -> bool {
-        self.ready && self.open && !(self.lockstep && self.outstanding > 0)
+        let held_max = match (self.lockstep, self.credit) {
+            (true, _) => 1,
+            (false, Some(credit)) => credit.into(),
+            (false, None) => u64::MAX,
+        };
+        self.ready && self.open && self.outstanding < held_max
     }
 
     fn load(&self) -> u64 {
@@ -69,6 +76,7 @@ impl Workers {
         let worker = Worker {
             peer,
             lockstep,
+            credit: None,
             ready: false,
             open: true,
             outstanding: 0,
@@ -81,15 +89,40 @@ impl Workers {
     pub fn leave(&mut self, key: WorkerKey) -> u64 {
         let worker = self.workers.remove(key.0 as usize);
         self.eligible -= usize::from(worker.eligible());
+        self.bound_turns();
         worker.outstanding
     }
 
-    /// READY: the first admits it to work, each later one reports an event done.
+    /// READY: the first admits it to work, each later one reports an event done. A worker that
+    /// acknowledges reports in its own way: for it this changes nothing once it is admitted.
     pub fn ready(&mut self, key: WorkerKey) {
         self.change(key, |worker| {
-            worker.outstanding = worker.outstanding.saturating_sub(worker.ready.into());
+            let is_report = worker.ready && worker.credit.is_none();
+            worker.outstanding = worker.outstanding.saturating_sub(is_report.into());
             worker.ready = true;
         });
+    }
+
+    /// READY from a worker that acknowledges, and holds at most `credit` events, from 1. Again, it
+    /// changes the credit. What it got before it said so for the first time is not counted.
+    pub fn ready_with(&mut self, key: WorkerKey, credit: u32) {
+        self.change(key, |worker| {
+            if worker.credit.is_none() {
+                worker.outstanding = 0;
+            }
+            worker.credit = Some(credit);
+            worker.ready = true;
+        });
+    }
+
+    /// BYE: it gets no more, until it says READY again.
+    pub fn bye(&mut self, key: WorkerKey) {
+        self.change(key, |worker| worker.ready = false);
+    }
+
+    /// Whether it acknowledges what it gets.
+    pub fn acknowledges(&self, key: WorkerKey) -> bool {
+        self.workers[key.0 as usize].credit.is_some()
     }
 
     /// Whether its outbox has room.
@@ -99,8 +132,8 @@ impl Workers {
         }
     }
 
-    /// Takes back events that were given to it and never reached it.
-    pub fn take_back(&mut self, key: WorkerKey, events: u64) {
+    /// It doesn't hold these events any more: they are done, or taken from it.
+    pub fn done(&mut self, key: WorkerKey, events: u64) {
         self.change(key, |worker| {
             worker.outstanding = worker.outstanding.saturating_sub(events)
         });
@@ -124,6 +157,10 @@ impl Workers {
             stamp: self.stamp,
         };
         self.turns.push(Reverse(turn));
+        self.bound_turns();
+    }
+
+    fn bound_turns(&mut self) {
         if self.turns.len() > 2 * self.workers.len() + 16 {
             let workers = &self.workers;
             self.turns.retain(|Reverse(turn)| is_valid(workers, turn));
@@ -162,12 +199,13 @@ impl Workers {
         if events == 1 {
             return Some((key, peer));
         }
-        if self.workers[key.0 as usize].eligible() {
+        let worker = &self.workers[key.0 as usize];
+        if worker.eligible() && worker.credit.is_none() {
             self.change(key, |worker| worker.outstanding += events - 1);
             return Some((key, peer));
         }
-        // A worker in lockstep takes just one.
-        self.take_back(key, 1);
+        // A worker in lockstep takes just one; for one that acknowledges each has its own envelope.
+        self.done(key, 1);
         None
     }
 
@@ -278,10 +316,43 @@ mod tests {
         assert_eq!(picks(&mut workers, 3), [0]);
     }
 
+    #[test]
+    fn credit_bounds_what_a_worker_holds() {
+        let mut workers = Workers::default();
+        let key = workers.join(peer(0), false);
+        workers.ready_with(key, 2);
+        assert!(workers.acknowledges(key));
+        // Each event has its own envelope, so a run can't go to it whole.
+        assert_eq!(workers.pick_only(5), None);
+        assert_eq!(picks(&mut workers, 5), [0, 0]);
+        workers.ready(key);
+        assert!(picks(&mut workers, 5).is_empty());
+        workers.done(key, 1);
+        assert_eq!(picks(&mut workers, 5), [0]);
+        workers.ready_with(key, 3);
+        assert_eq!(picks(&mut workers, 5), [0]);
+        workers.done(key, 3);
+        workers.bye(key);
+        assert!(picks(&mut workers, 5).is_empty());
+        workers.ready(key);
+        assert_eq!(picks(&mut workers, 5), [0, 0, 0]);
+    }
+
+    #[test]
+    fn what_a_worker_got_before_it_acknowledged_takes_no_credit() {
+        let (mut workers, keys) = workers(1);
+        picks(&mut workers, 100);
+        workers.ready_with(keys[0], 1);
+        assert_eq!(picks(&mut workers, 5), [0]);
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Act {
         Join(bool),
         Ready(usize),
+        ReadyWith(usize, u32),
+        Done(usize, u64),
+        Bye(usize),
         Open(usize, bool),
         Leave(usize),
         Pick,
@@ -292,6 +363,9 @@ mod tests {
         prop_oneof![
             1 => any::<bool>().prop_map(Act::Join),
             3 => any::<usize>().prop_map(Act::Ready),
+            2 => (any::<usize>(), 1u32..20).prop_map(|(n, credit)| Act::ReadyWith(n, credit)),
+            2 => (any::<usize>(), 1u64..3).prop_map(|(n, events)| Act::Done(n, events)),
+            1 => any::<usize>().prop_map(Act::Bye),
             1 => (any::<usize>(), any::<bool>()).prop_map(|(n, open)| Act::Open(n, open)),
             1 => any::<usize>().prop_map(Act::Leave),
             5 => Just(Act::Pick),
@@ -306,19 +380,44 @@ mod tests {
             // (key, the model's own copy, its place in the order of turns)
             let mut model: Vec<(WorkerKey, Worker, u64)> = vec![];
             let mut turn = 0;
+            let able = |worker: &Worker| {
+                worker.ready && worker.open && match worker.credit {
+                    _ if worker.lockstep => worker.outstanding == 0,
+                    Some(credit) => worker.outstanding < credit.into(),
+                    None => true,
+                }
+            };
             for act in acts {
                 turn += 1;
                 let at = |n: usize, model: &Vec<_>| n % model.len().max(1);
                 match act {
                     Act::Join(lockstep) => {
                         let peer = peer(turn as u32);
-                        let worker = Worker { peer, lockstep, ready: false, open: true, outstanding: 0, stamp: 0 };
+                        let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, stamp: 0 };
                         model.push((workers.join(peer, lockstep), worker, turn));
                     }
                     Act::Ready(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
                         workers.ready(*key);
-                        worker.outstanding = worker.outstanding.saturating_sub(worker.ready.into());
+                        if worker.ready && worker.credit.is_none() {
+                            worker.outstanding = worker.outstanding.saturating_sub(1);
+                        }
                         worker.ready = true;
+                        *since = turn;
+                    },
+                    Act::ReadyWith(n, credit) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.ready_with(*key, credit);
+                        if worker.credit.replace(credit).is_none() { worker.outstanding = 0; }
+                        worker.ready = true;
+                        *since = turn;
+                    },
+                    Act::Done(n, events) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.done(*key, events);
+                        worker.outstanding = worker.outstanding.saturating_sub(events);
+                        *since = turn;
+                    },
+                    Act::Bye(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.bye(*key);
+                        worker.ready = false;
                         *since = turn;
                     },
                     Act::Open(n, open) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
@@ -331,7 +430,7 @@ mod tests {
                         prop_assert_eq!(workers.leave(key), worker.outstanding);
                     },
                     Act::Pick => {
-                        let best = model.iter_mut().filter(|(_, w, _)| w.eligible()).min_by_key(|(_, w, since)| (w.load(), *since));
+                        let best = model.iter_mut().filter(|(_, w, _)| able(w)).min_by_key(|(_, w, since)| (w.load(), *since));
                         let expected = best.map(|(key, worker, since)| {
                             worker.outstanding += 1;
                             *since = turn;
@@ -340,9 +439,9 @@ mod tests {
                         prop_assert_eq!(workers.pick(), expected);
                     }
                     Act::PickOnly(events) => {
-                        let mut able: Vec<_> = model.iter_mut().filter(|(_, w, _)| w.eligible()).collect();
+                        let mut able: Vec<_> = model.iter_mut().filter(|(_, w, _)| able(w)).collect();
                         let expected = match &mut able[..] {
-                            [(key, worker, since)] if !worker.lockstep || events == 1 => {
+                            [(key, worker, since)] if !(worker.lockstep || worker.credit.is_some()) || events == 1 => {
                                 worker.outstanding += events;
                                 *since = turn;
                                 Some((*key, worker.peer))
@@ -353,8 +452,8 @@ mod tests {
                         prop_assert_eq!(workers.pick_only(events), expected);
                     }
                 }
-                prop_assert_eq!(workers.any_eligible(), model.iter().any(|(_, w, _)| w.eligible()));
-                prop_assert!(workers.turns.len() <= 2 * workers.workers.len() + 16 + 1);
+                prop_assert_eq!(workers.any_eligible(), model.iter().any(|(_, w, _)| able(w)));
+                prop_assert!(workers.turns.len() <= 2 * workers.workers.len() + 16);
             }
         }
     }

@@ -4,18 +4,21 @@
 //! and what time it is; what it needs bound, it asks of [`Streamers`].
 
 mod account;
+mod backlog;
 mod dispatch;
 mod ports;
 mod prefix_map;
-mod queue;
 mod registry;
 mod routes;
 mod service;
 
 pub use account::{Account, DropReason, Dropped};
+pub use backlog::{
+    Backlog, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderKey, Outcome, Policy,
+    QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
+};
 pub use dispatch::{WorkerKey, Workers};
 pub use ports::{BindFailure, PortRange, Streamers};
-pub use queue::{EventQueue, QueueLimits};
 pub use registry::{
     Broker, BrokerConfig, EndedService, SubscribeError, Subscribed, SubscriptionView,
     UnknownSubscription,

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use super::account::{Account, DropReason};
+use super::backlog::{Policy, QueueLimits};
 use super::ports::{PortRange, Streamers};
-use super::queue::QueueLimits;
 use super::routes::{PeerId, RouteTable};
 use super::service::{Service, ServiceKey};
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -296,7 +297,8 @@ impl Broker {
             .ports
             .open(name, key, streamers)
             .map_err(SubscribeError::NoPort)?;
-        entry.insert(Service::new(name.clone(), port, self.config.queue));
+        let policy = Rc::new(Policy::live(self.config.queue));
+        entry.insert(Service::new(name.clone(), port, policy));
         self.by_name.insert(name.clone(), key);
         Ok(key)
     }
@@ -332,8 +334,9 @@ impl Broker {
         self.by_name.remove(service.name());
         self.ports.close(service.name(), service.port());
         let queued = service.queue.len() as u64;
-        // What is in its workers' outboxes may or may not be written before they are closed.
-        let lost = queued + service.account.in_flight;
+        // What is in its workers' outboxes, or held by them, may or may not be done before they are
+        // closed.
+        let lost = queued + service.queue.held() as u64 + service.account.in_flight;
         service.account.dropped.add(DropReason::ServiceEnded, lost);
         service.account.in_flight = 0;
         self.retired.add(&service.account);

@@ -1,12 +1,14 @@
 //! One service: its subscriptions' patterns, its workers, its queue, its books.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::account::{Account, DropReason};
+use super::backlog::{Backlog, Item, Lost, Policy};
 use super::dispatch::{WorkerKey, Workers};
-use super::queue::{EventQueue, QueueLimits};
 use super::routes::PeerId;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
@@ -24,21 +26,21 @@ pub struct Service {
     pub(super) patterns: BTreeMap<SubjectPattern, usize>,
     /// Its workers.
     pub workers: Workers,
-    /// Events that no worker could take.
-    pub queue: EventQueue,
+    /// Events that no worker could take, and those that acknowledging workers hold.
+    pub queue: Backlog,
     /// Where its events went.
     pub account: Account,
 }
 
 impl Service {
-    pub(super) fn new(name: ServiceName, port: u16, limits: QueueLimits) -> Self {
+    pub(super) fn new(name: ServiceName, port: u16, policy: Rc<Policy>) -> Self {
         Self {
             name,
             port,
             subscriptions: BTreeSet::new(),
             patterns: BTreeMap::new(),
             workers: Workers::default(),
-            queue: EventQueue::new(limits),
+            queue: Backlog::new(policy),
             account: Account::default(),
         }
     }
@@ -65,20 +67,17 @@ impl Service {
 
     /// Lets an event wait; counts what is given up for it.
     pub fn enqueue(&mut self, event: Bytes) {
-        if !self.queue.fits(event.len()) {
-            return self.account.dropped.add(DropReason::TooLarge, 1);
-        }
-        let dropped = self.queue.push_back(event);
-        self.account.dropped.add(DropReason::QueueFull, dropped);
+        let lost = self.queue.push(Item::new(event));
+        self.count_lost(lost);
     }
 
     /// Takes the next waiting event and the worker that gets it, if there are both.
-    pub fn dequeue(&mut self) -> Option<(Bytes, (WorkerKey, PeerId))> {
-        if self.queue.is_empty() {
+    pub fn dequeue(&mut self, now: Instant) -> Option<(Bytes, (WorkerKey, PeerId))> {
+        if !self.queue.has_next(now) {
             return None;
         }
         let worker = self.workers.pick()?;
-        Some((self.queue.pop_front()?, worker))
+        Some((self.queue.next(now)?.body, worker))
     }
 
     /// A worker's connection ended. The events that had not been written to it go to the front of
@@ -88,16 +87,23 @@ impl Service {
         let held = self.workers.leave(worker);
         self.account.unconfirmed += held.saturating_sub(unwritten_events);
         self.account.in_flight -= unwritten_events;
-        let dropped = unwritten
-            .into_iter()
-            .rev()
-            .map(|event| self.queue.push_front(event))
-            .sum();
-        self.account.dropped.add(DropReason::QueueFull, dropped);
+        for event in unwritten.into_iter().rev() {
+            let lost = self.queue.put_back(Item::new(event));
+            self.count_lost(lost);
+        }
+    }
+
+    fn count_lost(&mut self, lost: Result<Lost, Item>) {
+        let (reason, events) = match lost {
+            Ok(lost) => (DropReason::QueueFull, lost.events),
+            Err(_) => (DropReason::TooLarge, 1),
+        };
+        self.account.dropped.add(reason, events);
     }
 
     /// The two sides of the accounting law.
     pub fn sides(&self) -> (u64, u64) {
-        self.account.sides(self.queue.len() as u64)
+        let (queued, held) = (self.queue.len() as u64, self.queue.held() as u64);
+        self.account.sides(queued, held)
     }
 }

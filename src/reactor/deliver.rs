@@ -134,8 +134,9 @@ impl Hub {
 
     /// Gives a service's waiting events to its workers while one can take them.
     pub(super) fn dispatch(&mut self, key: ServiceKey) {
+        let now = self.now;
         while let Some(service) = self.broker.service_mut(key)
-            && let Some((event, worker)) = service.dequeue()
+            && let Some((event, worker)) = service.dequeue(now)
         {
             let len = event.len();
             self.pending_bytes += len;

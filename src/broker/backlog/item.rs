@@ -1,0 +1,77 @@
+//! An event on its way through a backlog.
+
+use std::num::NonZeroU64;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+/// Where an item stands among all of its backlog: the lower came first.
+pub(super) type Place = i64;
+
+/// What events have in common that keep their order: a hash, so that it costs no memory of its own.
+/// Keys with the same hash are one key here: they wait for each other, which breaks no promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OrderKey(NonZeroU64);
+
+impl OrderKey {
+    /// The key with this hash. Peers choose keys, so the hash should be one that they can't foresee.
+    pub fn from_hash(hash: u64) -> Self {
+        Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+/// An event that waits for a worker, or is held by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The event as it came.
+    pub body: Bytes,
+    /// Its place in a durable log, if it has one.
+    pub seq: Option<u64>,
+    /// Items with the same key are handed out one at a time, in their order.
+    pub key: Option<OrderKey>,
+    /// It is not served before.
+    pub not_before: Option<Instant>,
+    /// From then on it is not served any more.
+    pub expires_at: Option<Instant>,
+    /// When it was given to an acknowledging worker for the first time.
+    pub first_at: Option<Instant>,
+    /// How often it was given to an acknowledging worker.
+    pub attempt: u32,
+    pub(super) place: Place,
+}
+
+impl Item {
+    /// What an event costs beside its own bytes.
+    pub const OVERHEAD_BYTES: usize = 64;
+    /// The same for one with a key or a time: there are several indexes to find it by.
+    pub const INDEXED_OVERHEAD_BYTES: usize = 512;
+
+    /// An event without key, times or place in a log, never given to anyone.
+    pub fn new(body: Bytes) -> Self {
+        Self {
+            body,
+            seq: None,
+            key: None,
+            not_before: None,
+            expires_at: None,
+            first_at: None,
+            attempt: 0,
+            place: 0,
+        }
+    }
+
+    /// What it counts for in the bounds of a queue, in bytes.
+    pub fn cost(&self) -> usize {
+        let is_indexed =
+            self.key.is_some() || self.not_before.is_some() || self.expires_at.is_some();
+        let overhead = match is_indexed {
+            true => Self::INDEXED_OVERHEAD_BYTES,
+            false => Self::OVERHEAD_BYTES,
+        };
+        self.body.len() + overhead
+    }
+
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+}

@@ -1,0 +1,329 @@
+//! Events that wait for a service's workers, and those that acknowledging workers hold.
+
+mod held;
+mod item;
+mod keys;
+mod outcome;
+mod policy;
+mod waiting;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub use held::DeliveryId;
+pub use item::{Item, OrderKey};
+pub use outcome::{DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
+pub use policy::{Policy, QueueLimits, Retry, WhenFull};
+
+use super::dispatch::WorkerKey;
+use held::{Held, HeldItems};
+use waiting::{Late, Waiting};
+
+/// The worker holds no such delivery; nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such delivery")]
+pub struct UnknownDelivery;
+
+/// The longest delay that a worker may ask for.
+const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The events of one service that are not done yet.
+///
+/// An event *waits* or is *held*. It waits for a worker, for another try, for its time, or behind
+/// an event with the same key. Of those that may go, the one that came first goes first, however
+/// often it was tried. It is held by a worker that acknowledges, until a word of it, its timeout or
+/// its end; an event for any other worker is simply [taken](Self::next).
+///
+/// Events with the same [`OrderKey`] are never held by two workers, and each goes only after all
+/// that came before it are done, dead or given up. One that should go
+/// [not before](Item::not_before) some time comes into this order then.
+///
+/// What has to do with time happens in [`handle_timeout`](Self::handle_timeout); it should be called
+/// when [`poll_timeout`](Self::poll_timeout) says so, before the next event is taken. Each method that
+/// drops events, or ends them, tells which; whoever asked keeps the books.
+#[derive(Debug)]
+pub struct Backlog {
+    policy: Rc<Policy>,
+    waiting: Waiting,
+    held: HeldItems,
+}
+
+impl Backlog {
+    /// Nothing waits.
+    pub fn new(policy: Rc<Policy>) -> Self {
+        Self {
+            policy,
+            waiting: Waiting::default(),
+            held: HeldItems::default(),
+        }
+    }
+
+    /// Whether this event could ever wait here.
+    pub fn fits(&self, item: &Item) -> bool {
+        let limits = &self.policy.limits;
+        item.cost() <= limits.bytes_max && limits.events_max > 0
+    }
+
+    /// Whether this event could wait now without another being given up for it.
+    pub fn has_room(&self, item: &Item) -> bool {
+        let limits = &self.policy.limits;
+        self.bytes() + item.cost() <= limits.bytes_max && self.len() < limits.events_max
+    }
+
+    /// Lets an event wait behind all others; what was given up for it, maybe itself.
+    ///
+    /// # Errors
+    /// The event, if it doesn't [fit](Self::fits); nothing has changed then.
+    pub fn push(&mut self, item: Item) -> Result<Lost, Item> {
+        self.add(item, Waiting::push_back)
+    }
+
+    /// Lets an event wait before all others: it was taken, and reached nobody.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push).
+    pub fn put_back(&mut self, item: Item) -> Result<Lost, Item> {
+        self.add(item, Waiting::push_front)
+    }
+
+    fn add(&mut self, item: Item, add: fn(&mut Waiting, Item)) -> Result<Lost, Item> {
+        if !self.fits(&item) {
+            return Err(item);
+        }
+        add(&mut self.waiting, item);
+        let mut lost = Lost::default();
+        self.shrink(&mut lost);
+        Ok(lost)
+    }
+
+    fn shrink(&mut self, lost: &mut Lost) {
+        let limits = self.policy.limits;
+        while self.bytes() > limits.bytes_max || self.len() > limits.events_max {
+            let item = match self.policy.when_full {
+                WhenFull::DropOldest => self.waiting.take_oldest(),
+                WhenFull::DropNewest => self.waiting.take_newest(),
+                WhenFull::Spill => return,
+            };
+            item.iter().for_each(|item| lost.add(item));
+        }
+    }
+
+    /// Whether some event may go.
+    pub fn has_next(&self, now: Instant) -> bool {
+        self.waiting.has_next(now)
+    }
+
+    /// Takes the next event for a worker that doesn't acknowledge: it is done with here.
+    pub fn next(&mut self, now: Instant) -> Option<Item> {
+        self.waiting.take_next(now)
+    }
+
+    /// Gives the next event to a worker that acknowledges. It has the policy's `ack_timeout` from
+    /// now for it.
+    pub fn hold_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
+        let mut item = self.waiting.take_next(now)?;
+        self.waiting.set_key_held(&item, true);
+        item.attempt = item.attempt.saturating_add(1);
+        item.first_at.get_or_insert(now);
+        let (attempt, body) = (item.attempt, item.body.clone());
+        let deadline = now + self.policy.ack_timeout;
+        let id = self.held.insert(item, worker, now, deadline);
+        Some(Delivery { id, attempt, body })
+    }
+
+    /// ACK: the event is done. Heard also when the time for it is over, as long as the event has not
+    /// gone to another worker: nobody needs to do it again.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`].
+    pub fn ack(&mut self, worker: WorkerKey, id: DeliveryId) -> Result<Settled, UnknownDelivery> {
+        if let Some(item) = self.waiting.take_late(worker, id) {
+            return Ok(Settled { item, late: true });
+        }
+        let Held { item, .. } = self.take_held(worker, id)?;
+        Ok(Settled { item, late: false })
+    }
+
+    /// NAK: the event should be tried again, after the delay that the worker asks for (at most a
+    /// day) or that the policy has; `chance` is from 0 to 1. `reason` is for the dead letter, if
+    /// this was the last time.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`], also for a delivery that timed out: it is tried again anyway.
+    pub fn nak(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        delay: Option<Duration>,
+        reason: &str,
+        now: Instant,
+        chance: f64,
+    ) -> Result<Outcome, UnknownDelivery> {
+        let held = self.take_held(worker, id)?;
+        let delay = match delay {
+            Some(delay) => delay.min(NAK_DELAY_MAX),
+            None => self.policy.retry.delay(held.item.attempt, chance),
+        };
+        let mut outcome = Outcome::default();
+        let again = self.try_again(held, delay, None, reason, now, &mut outcome);
+        outcome.retries = again.into();
+        self.shrink(&mut outcome.dropped);
+        Ok(outcome)
+    }
+
+    /// TERM: the event should never be tried again.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`], also for a delivery that timed out.
+    pub fn term(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        reason: &str,
+    ) -> Result<DeadLetter, UnknownDelivery> {
+        let Held { item, given_at, .. } = self.take_held(worker, id)?;
+        Ok(DeadLetter::new(
+            item,
+            DeadReason::Terminated,
+            reason,
+            given_at,
+        ))
+    }
+
+    /// WIP: the worker is still at it; its time begins anew.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`].
+    pub fn wip(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        now: Instant,
+    ) -> Result<(), UnknownDelivery> {
+        let renewed = self.held.renew(worker, id, now + self.policy.ack_timeout);
+        renewed.then_some(()).ok_or(UnknownDelivery)
+    }
+
+    /// The worker left: what it held may go to others at once. Those of `unwritten` certainly never
+    /// reached it, so for them it was no delivery.
+    pub fn release(
+        &mut self,
+        worker: WorkerKey,
+        unwritten: &[DeliveryId],
+        now: Instant,
+    ) -> Outcome {
+        let unwritten: BTreeSet<_> = unwritten.iter().collect();
+        let mut outcome = Outcome::default();
+        self.waiting.forget_late(worker);
+        let ids: Vec<_> = self.held.ids_of(worker).collect();
+        for id in ids {
+            let Ok(mut held) = self.take_held(worker, id) else {
+                continue;
+            };
+            let was_written = !unwritten.contains(&id);
+            if !was_written {
+                held.item.attempt -= 1;
+                held.item.first_at = held.item.first_at.filter(|_| held.item.attempt > 0);
+            }
+            let detail = "its worker left";
+            let again = self.try_again(held, Duration::ZERO, None, detail, now, &mut outcome);
+            outcome.retries += u64::from(again && was_written);
+        }
+        self.shrink(&mut outcome.dropped);
+        outcome
+    }
+
+    fn take_held(&mut self, worker: WorkerKey, id: DeliveryId) -> Result<Held, UnknownDelivery> {
+        let held = self.held.take(worker, id).ok_or(UnknownDelivery)?;
+        self.waiting.set_key_held(&held.item, false);
+        Ok(held)
+    }
+
+    /// Lets an event wait again that a worker didn't do, unless it is too old or was tried too often;
+    /// whether it waits.
+    fn try_again(
+        &mut self,
+        held: Held,
+        delay: Duration,
+        late: Option<Late>,
+        detail: &str,
+        now: Instant,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let Held { item, given_at, .. } = held;
+        if item.attempt >= self.policy.retry.max_deliveries {
+            let letter = DeadLetter::new(item, DeadReason::MaxDeliveries, detail, given_at);
+            outcome.dead.push(letter);
+            return false;
+        }
+        if item.is_expired(now) {
+            outcome.expired.add(&item);
+            return false;
+        }
+        let due = (!delay.is_zero()).then(|| now + delay);
+        self.waiting.put_aside(item, due, late);
+        true
+    }
+
+    /// Does what the time asks for: gives up what is too old, takes back what was held too long, and
+    /// lets go again what has waited long enough. `chance` gives a number from 0 to 1 for each delay.
+    pub fn handle_timeout(&mut self, now: Instant, mut chance: impl FnMut() -> f64) -> Outcome {
+        let mut outcome = Outcome::default();
+        while let Some(item) = self.waiting.take_expired(now) {
+            outcome.expired.add(&item);
+        }
+        while let Some((worker, id)) = self.held.overdue(now)
+            && let Ok(held) = self.take_held(worker, id)
+        {
+            outcome.timed_out.push((worker, id));
+            let late = Some((worker, id));
+            let delay = self.policy.retry.delay(held.item.attempt, chance());
+            let detail = "not acknowledged in time";
+            let again = self.try_again(held, delay, late, detail, now, &mut outcome);
+            outcome.retries += u64::from(again);
+        }
+        self.waiting.wake_due(now);
+        self.shrink(&mut outcome.dropped);
+        outcome
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = [self.waiting.first_deadline(), self.held.first_deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// How many events wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the waiting events cost, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.waiting.bytes()
+    }
+
+    /// How many events are held.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What the held events cost, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// How many events this worker holds.
+    pub fn held_by(&self, worker: WorkerKey) -> usize {
+        self.held.ids_of(worker).count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

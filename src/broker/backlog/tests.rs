@@ -1,0 +1,454 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an arbitrary origin for a fake clock"
+)]
+
+mod oracle;
+mod order;
+
+use super::*;
+use crate::broker::dispatch::Workers;
+use crate::broker::routes::PeerId;
+use bytes::Bytes;
+
+const LIMITS: QueueLimits = QueueLimits {
+    bytes_max: 1 << 20,
+    events_max: 1000,
+};
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// The key of the nth worker of a service.
+fn worker(n: usize) -> WorkerKey {
+    let mut workers = Workers::default();
+    let peer = PeerId { slot: 0, serial: 0 };
+    (0..=n).map(|_| workers.join(peer, false)).last().unwrap()
+}
+
+fn backlog(change: impl FnOnce(&mut Policy)) -> Backlog {
+    let mut policy = Policy::live(LIMITS);
+    change(&mut policy);
+    Backlog::new(Rc::new(policy))
+}
+
+fn item(text: &'static str) -> Item {
+    Item::new(Bytes::from_static(text.as_bytes()))
+}
+
+fn keyed(text: &'static str, key: u64) -> Item {
+    Item {
+        key: Some(OrderKey::from_hash(key)),
+        ..item(text)
+    }
+}
+
+fn push(backlog: &mut Backlog, items: impl IntoIterator<Item = Item>) {
+    for item in items {
+        assert_eq!(backlog.push(item), Ok(Lost::default()));
+    }
+}
+
+/// Takes all that may go now.
+fn served(backlog: &mut Backlog, now: Instant) -> Vec<Bytes> {
+    std::iter::from_fn(|| backlog.next(now))
+        .map(|item| item.body)
+        .collect()
+}
+
+/// Lets the next deadline come, without jitter; when that was.
+fn wait(backlog: &mut Backlog) -> (Instant, Outcome) {
+    let now = backlog.poll_timeout().unwrap();
+    (now, backlog.handle_timeout(now, || 1.0))
+}
+
+#[test]
+fn delays_grow_within_bounds() {
+    let retry = Retry {
+        max: ms(350),
+        ..Retry::default()
+    };
+    let whole: Vec<_> = (1..=4).map(|n| retry.delay(n, 1.0)).collect();
+    assert_eq!(whole, [ms(100), ms(200), ms(350), ms(350)]);
+    assert_eq!(retry.delay(1, 0.0), ms(50));
+    assert_eq!(retry.delay(2, 0.5), ms(150));
+    assert_eq!(retry.delay(u32::MAX, 1.0), ms(350));
+    let at_once = Retry {
+        initial: Duration::ZERO,
+        ..retry
+    };
+    assert_eq!(at_once.delay(u32::MAX, 1.0), Duration::ZERO);
+}
+
+#[test]
+fn what_is_taken_is_done_with() {
+    let mut backlog = backlog(|_| {});
+    push(&mut backlog, [item("a"), item("b")]);
+    assert_eq!(
+        (backlog.len(), backlog.bytes()),
+        (2, 2 + 2 * Item::OVERHEAD_BYTES)
+    );
+    assert_eq!(served(&mut backlog, start()), ["a", "b"]);
+    assert_eq!((backlog.len(), backlog.bytes(), backlog.held()), (0, 0, 0));
+    assert_eq!(backlog.poll_timeout(), None);
+}
+
+#[test]
+fn what_reached_nobody_goes_first() {
+    let mut backlog = backlog(|_| {});
+    push(&mut backlog, [item("c")]);
+    for text in ["b", "a"] {
+        _ = backlog.put_back(item(text)).unwrap();
+    }
+    assert_eq!(served(&mut backlog, start()), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_never_fits_is_handed_back() {
+    let mut backlog = backlog(|policy| policy.limits.bytes_max = Item::OVERHEAD_BYTES + 1);
+    push(&mut backlog, [item("a")]);
+    assert!(
+        backlog.fits(&item("b")) && !backlog.has_room(&item("b")) && !backlog.fits(&item("bb"))
+    );
+    assert_eq!(backlog.push(item("bb")), Err(item("bb")));
+    assert_eq!(backlog.put_back(item("bb")), Err(item("bb")));
+    assert_eq!(backlog.len(), 1);
+}
+
+#[test]
+fn who_makes_room() {
+    let full = |when_full| {
+        let mut backlog = backlog(|policy| {
+            policy.limits.events_max = 2;
+            policy.when_full = when_full;
+        });
+        let numbered = |text, seq| Item {
+            seq: Some(seq),
+            ..item(text)
+        };
+        push(&mut backlog, [numbered("a", 1), numbered("b", 2)]);
+        let lost = backlog.push(numbered("c", 3)).unwrap();
+        (lost.seqs, served(&mut backlog, start()))
+    };
+    let waited = |texts: &'static [&str]| {
+        texts
+            .iter()
+            .map(|text| Bytes::from_static(text.as_bytes()))
+            .collect()
+    };
+    assert_eq!(full(WhenFull::DropOldest), (vec![1], waited(&["b", "c"])));
+    assert_eq!(full(WhenFull::DropNewest), (vec![3], waited(&["a", "b"])));
+    assert_eq!(full(WhenFull::Spill), (vec![], waited(&["a", "b", "c"])));
+}
+
+#[test]
+fn what_is_held_is_never_dropped() {
+    let (mut backlog, now) = (backlog(|policy| policy.limits.events_max = 1), start());
+    push(&mut backlog, [item("held")]);
+    let delivery = backlog.hold_next(worker(0), now).unwrap();
+    push(&mut backlog, [item("b")]);
+    assert_eq!(backlog.push(item("c")).unwrap().events, 1);
+    assert_eq!((backlog.held(), backlog.held_by(worker(0))), (1, 1));
+    // Given back it waits, and is the oldest.
+    let outcome = backlog
+        .nak(worker(0), delivery.id, None, "", now, 1.0)
+        .unwrap();
+    assert_eq!(outcome.dropped.events, 1);
+    assert_eq!(served(&mut backlog, now), ["c"]);
+}
+
+#[test]
+fn an_acknowledged_event_is_done() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a")]);
+    let delivery = backlog.hold_next(worker(0), now).unwrap();
+    assert_eq!((delivery.attempt, &delivery.body[..]), (1, &b"a"[..]));
+    assert_eq!(backlog.ack(worker(1), delivery.id), Err(UnknownDelivery));
+    let settled = backlog.ack(worker(0), delivery.id).unwrap();
+    assert_eq!((&settled.item.body[..], settled.late), (&b"a"[..], false));
+    assert_eq!(backlog.ack(worker(0), delivery.id), Err(UnknownDelivery));
+    assert_eq!(
+        (backlog.held(), backlog.held_bytes(), backlog.poll_timeout()),
+        (0, 0, None)
+    );
+}
+
+#[test]
+fn what_a_worker_refuses_waits_longer_each_time() {
+    let (mut backlog, mut now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a")]);
+    for (attempt, delay) in [(1, 100), (2, 200), (3, 400)] {
+        let delivery = backlog.hold_next(worker(0), now).unwrap();
+        assert_eq!(delivery.attempt, attempt);
+        let outcome = backlog
+            .nak(worker(0), delivery.id, None, "", now, 1.0)
+            .unwrap();
+        assert_eq!(outcome.retries, 1);
+        assert!(!backlog.has_next(now) && backlog.len() == 1);
+        let before = now;
+        (now, _) = wait(&mut backlog);
+        assert_eq!(now - before, ms(delay));
+    }
+}
+
+#[test]
+fn a_worker_may_say_how_long_to_wait() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a")]);
+    let mut nak = |delay| {
+        let delivery = backlog.hold_next(worker(0), now).unwrap();
+        _ = backlog
+            .nak(worker(0), delivery.id, Some(delay), "", now, 1.0)
+            .unwrap();
+        backlog.poll_timeout()
+    };
+    assert_eq!(nak(Duration::ZERO), None);
+    assert_eq!(nak(Duration::MAX), Some(now + NAK_DELAY_MAX));
+}
+
+#[test]
+fn what_is_tried_again_goes_before_newer_events() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a"), item("b")]);
+    let later = Some(now + ms(100));
+    push(
+        &mut backlog,
+        [
+            Item {
+                not_before: later,
+                ..item("c")
+            },
+            item("d"),
+        ],
+    );
+    let delivery = backlog.hold_next(worker(0), now).unwrap();
+    _ = backlog
+        .nak(worker(0), delivery.id, None, "", now, 1.0)
+        .unwrap();
+    assert_eq!(backlog.next(now).unwrap().body, "b");
+    let (now, _) = wait(&mut backlog);
+    assert_eq!(served(&mut backlog, now), ["a", "c", "d"]);
+}
+
+#[test]
+fn a_worker_that_is_silent_for_too_long_loses_the_event() {
+    let (mut backlog, now) = (backlog(|policy| policy.ack_timeout = SECOND), start());
+    push(&mut backlog, [item("a")]);
+    let delivery = backlog.hold_next(worker(0), now).unwrap();
+    // It says in time that it is still at it.
+    backlog.wip(worker(0), delivery.id, now + ms(900)).unwrap();
+    let began = now;
+    let (now, outcome) = wait(&mut backlog);
+    assert_eq!(now - began, ms(1900));
+    assert_eq!(
+        (outcome.timed_out, outcome.retries),
+        (vec![(worker(0), delivery.id)], 1)
+    );
+    assert_eq!(
+        backlog.wip(worker(0), delivery.id, now),
+        Err(UnknownDelivery)
+    );
+    let (now, _) = wait(&mut backlog);
+    assert_eq!(backlog.hold_next(worker(1), now).unwrap().attempt, 2);
+}
+
+#[test]
+fn a_late_ack_saves_the_next_try() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a"), item("b")]);
+    let [a, b] = [(); 2].map(|()| backlog.hold_next(worker(0), now).unwrap().id);
+    _ = wait(&mut backlog);
+    assert_eq!(backlog.ack(worker(1), a), Err(UnknownDelivery));
+    assert!(backlog.ack(worker(0), a).unwrap().late);
+    // Once it has gone to another, only that one's word counts.
+    let (now, _) = wait(&mut backlog);
+    assert_eq!(backlog.hold_next(worker(1), now).unwrap().attempt, 2);
+    assert_eq!(backlog.ack(worker(0), b), Err(UnknownDelivery));
+    _ = backlog.release(worker(1), &[], now);
+    assert_eq!(backlog.ack(worker(0), b), Err(UnknownDelivery));
+    assert_eq!(served(&mut backlog, now), ["b"]);
+}
+
+#[test]
+fn what_a_lost_worker_held_goes_on_at_once() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a"), item("b"), item("c")]);
+    let ids = [(); 2].map(|()| backlog.hold_next(worker(0), now).unwrap().id);
+    let outcome = backlog.release(worker(0), &ids[1..], now);
+    assert_eq!((outcome.retries, backlog.held()), (1, 0));
+    let again = [(); 3].map(|()| backlog.hold_next(worker(1), now).unwrap());
+    let again = again.map(|delivery| (delivery.body, delivery.attempt));
+    // "b" was never written, so nobody can have seen it.
+    assert_eq!(again, [("a".into(), 2), ("b".into(), 1), ("c".into(), 1)]);
+}
+
+#[test]
+fn a_worker_that_left_has_no_late_word() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a")]);
+    let id = backlog.hold_next(worker(0), now).unwrap().id;
+    _ = wait(&mut backlog);
+    _ = backlog.release(worker(0), &[], now);
+    assert_eq!(backlog.ack(worker(0), id), Err(UnknownDelivery));
+    assert_eq!(backlog.len(), 1);
+}
+
+#[test]
+fn an_event_that_kills_its_workers_is_dead_in_the_end() {
+    let (mut backlog, now) = (backlog(|policy| policy.retry.max_deliveries = 3), start());
+    push(&mut backlog, [item("a")]);
+    let mut dead = vec![];
+    let mut killed = 0;
+    while backlog.hold_next(worker(0), now).is_some() {
+        killed += 1;
+        dead.extend(backlog.release(worker(0), &[], now).dead);
+    }
+    assert_eq!(
+        (killed, dead.len(), dead[0].reason),
+        (3, 1, DeadReason::MaxDeliveries)
+    );
+    assert_eq!(dead[0].detail, "its worker left");
+}
+
+#[test]
+fn a_terminated_event_is_dead_at_once() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(&mut backlog, [item("a")]);
+    let id = backlog.hold_next(worker(0), now).unwrap().id;
+    let letter = backlog.term(worker(0), id, &"é".repeat(1000)).unwrap();
+    assert_eq!(
+        (letter.reason, letter.item.attempt),
+        (DeadReason::Terminated, 1)
+    );
+    assert_eq!((letter.item.first_at, letter.last_at), (Some(now), now));
+    assert_eq!(letter.detail, "é".repeat(DeadLetter::DETAIL_CHARS_MAX));
+    assert_eq!(backlog.term(worker(0), id, ""), Err(UnknownDelivery));
+}
+
+#[test]
+fn poison_is_tried_so_often_and_holds_up_nobody() {
+    let (mut backlog, mut now) = (backlog(|_| {}), start());
+    push(
+        &mut backlog,
+        [item("poison"), item("a"), item("b"), item("c")],
+    );
+    let (mut tried, mut done, mut dead) = (0, vec![], vec![]);
+    let began = now;
+    while !backlog.is_empty() {
+        while let Some(delivery) = backlog.hold_next(worker(0), now) {
+            if delivery.body != "poison" {
+                backlog.ack(worker(0), delivery.id).unwrap();
+                done.push((delivery.body, now - began));
+                continue;
+            }
+            tried += 1;
+            let outcome = backlog.nak(worker(0), delivery.id, None, "can't", now, 1.0);
+            dead.extend(outcome.unwrap().dead);
+        }
+        if !backlog.is_empty() {
+            (now, _) = wait(&mut backlog);
+        }
+    }
+    assert_eq!(
+        done,
+        ["a", "b", "c"].map(|text| (Bytes::from_static(text.as_bytes()), Duration::ZERO))
+    );
+    assert_eq!((tried, dead.len()), (8, 1));
+    let letter = &dead[0];
+    assert_eq!(
+        (&letter.item.body[..], &letter.detail[..]),
+        (&b"poison"[..], "can't")
+    );
+    assert_eq!(
+        (letter.item.attempt, letter.item.first_at),
+        (8, Some(began))
+    );
+    // 100 ms, doubled six times.
+    assert_eq!(letter.last_at - began, ms(100 * 127));
+}
+
+#[test]
+fn what_is_too_old_is_not_served() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    let end = now + SECOND;
+    let short_lived = |text, seq| Item {
+        expires_at: Some(end),
+        seq: Some(seq),
+        ..item(text)
+    };
+    push(
+        &mut backlog,
+        [short_lived("a", 1), short_lived("b", 2), item("c")],
+    );
+    let held = backlog.hold_next(worker(0), now).unwrap().id;
+    assert!(backlog.has_next(end - ms(1)));
+    assert_eq!(served(&mut backlog, end), ["c"]);
+    let (at, outcome) = wait(&mut backlog);
+    assert_eq!((at, outcome.expired.seqs), (end, vec![2]));
+    // What a worker holds it may finish, but nobody begins it again.
+    let outcome = backlog.nak(worker(0), held, None, "", end, 1.0).unwrap();
+    assert_eq!((outcome.expired.seqs, outcome.retries), (vec![1], 0));
+}
+
+#[test]
+fn events_with_one_key_go_one_at_a_time() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    push(
+        &mut backlog,
+        [keyed("a1", 1), keyed("a2", 1), keyed("b1", 2), item("c")],
+    );
+    let hold = |backlog: &mut Backlog, n| {
+        let delivery = backlog.hold_next(worker(n), now)?;
+        Some((delivery.id, delivery.body))
+    };
+    let (a1, body) = hold(&mut backlog, 0).unwrap();
+    assert_eq!(body, "a1");
+    assert_eq!(hold(&mut backlog, 1).unwrap().1, "b1");
+    assert_eq!(hold(&mut backlog, 1).unwrap().1, "c");
+    assert_eq!(hold(&mut backlog, 1), None);
+    // Its key waits with it for another try.
+    _ = backlog.nak(worker(0), a1, None, "", now, 1.0).unwrap();
+    assert_eq!(hold(&mut backlog, 1), None);
+    _ = wait(&mut backlog);
+    let (a1, body) = hold(&mut backlog, 1).unwrap();
+    assert_eq!(body, "a1");
+    backlog.term(worker(1), a1, "").unwrap();
+    assert_eq!(hold(&mut backlog, 1).unwrap().1, "a2");
+}
+
+#[test]
+fn what_should_go_later_holds_up_nobody_until_it_is_due() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    let later = Item {
+        not_before: Some(now + SECOND),
+        ..keyed("later", 1)
+    };
+    push(&mut backlog, [later, keyed("a", 1)]);
+    let a = backlog.hold_next(worker(0), now).unwrap();
+    assert_eq!(a.body, "a");
+    let (now, _) = wait(&mut backlog);
+    assert!(!backlog.has_next(now));
+    backlog.ack(worker(0), a.id).unwrap();
+    assert_eq!(served(&mut backlog, now), ["later"]);
+}
+
+#[test]
+fn keys_cost_nothing_when_nothing_has_them() {
+    let (mut backlog, now) = (backlog(|policy| policy.limits.events_max = 2), start());
+    for key in 0..100 {
+        _ = backlog.push(keyed("a", key)).unwrap();
+        if key % 10 == 0 {
+            let id = backlog.hold_next(worker(0), now).unwrap().id;
+            backlog.ack(worker(0), id).unwrap();
+        }
+    }
+    assert_eq!(backlog.waiting.key_count(), 2);
+    served(&mut backlog, now);
+    assert_eq!(backlog.waiting.key_count(), 0);
+}

@@ -1,0 +1,568 @@
+//! The backlog against a list that is searched through for everything.
+
+use super::*;
+use proptest::prelude::*;
+
+const ACK_TIMEOUT: Duration = Duration::from_millis(500);
+const WORKERS: usize = 3;
+
+#[derive(Debug, Clone)]
+enum State {
+    Waiting {
+        due: Option<Instant>,
+        late: Option<(usize, DeliveryId)>,
+    },
+    Held {
+        worker: usize,
+        id: DeliveryId,
+        deadline: Instant,
+        given_at: Instant,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    item: Item,
+    state: State,
+}
+
+impl Entry {
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting { due, .. } => due,
+            State::Held { .. } => None,
+        }
+    }
+
+    fn id_held_by(&self, by: usize) -> Option<DeliveryId> {
+        match self.state {
+            State::Held { worker, id, .. } if worker == by => Some(id),
+            _ => None,
+        }
+    }
+
+    /// In the order of its key: held, ready, or to be tried again.
+    fn in_order(&self) -> bool {
+        self.due().is_none() || self.item.attempt > 0
+    }
+}
+
+struct Oracle {
+    policy: Policy,
+    all: Vec<Entry>,
+    back: i64,
+    front: i64,
+    last_id: u64,
+}
+
+impl Oracle {
+    fn cost(&self, waiting: bool) -> usize {
+        let chosen = self
+            .all
+            .iter()
+            .filter(|entry| entry.is_waiting() == waiting);
+        chosen.map(|entry| entry.item.cost()).sum()
+    }
+
+    fn count(&self, waiting: bool) -> usize {
+        self.all
+            .iter()
+            .filter(|entry| entry.is_waiting() == waiting)
+            .count()
+    }
+
+    fn add(&mut self, mut item: Item, at_back: bool) -> Result<Lost, Item> {
+        if item.cost() > self.policy.limits.bytes_max || self.policy.limits.events_max == 0 {
+            return Err(item);
+        }
+        if at_back {
+            self.back += 1;
+            item.place = self.back;
+        } else {
+            self.front -= 1;
+            item.place = self.front;
+        }
+        let due = item.not_before;
+        self.all.push(Entry {
+            item,
+            state: State::Waiting { due, late: None },
+        });
+        Ok(self.shrink())
+    }
+
+    fn shrink(&mut self) -> Lost {
+        let mut lost = Lost::default();
+        let limits = self.policy.limits;
+        while self.policy.when_full != WhenFull::Spill
+            && (self.cost(true) > limits.bytes_max || self.count(true) > limits.events_max)
+        {
+            let waiting = self
+                .all
+                .iter()
+                .enumerate()
+                .filter(|(_, entry)| entry.is_waiting());
+            let place = |(_, entry): &(usize, &Entry)| entry.item.place;
+            let victim = match self.policy.when_full {
+                WhenFull::DropOldest => waiting.min_by_key(place),
+                _ => waiting.max_by_key(place),
+            };
+            let victim = victim.unwrap().0;
+            lost.add(&self.all.remove(victim).item);
+        }
+        lost
+    }
+
+    /// The index of the next that may go.
+    fn next(&self, now: Instant) -> Option<usize> {
+        let may_go = |entry: &Entry| {
+            let is_first_of_its_key = entry.item.key.is_none()
+                || self.all.iter().all(|other| {
+                    other.item.key != entry.item.key
+                        || other.is_waiting()
+                            && (!other.in_order() || other.item.place >= entry.item.place)
+                });
+            entry.is_waiting()
+                && entry.due().is_none()
+                && entry.item.expires_at.is_none_or(|end| end > now)
+                && is_first_of_its_key
+        };
+        let all = self
+            .all
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| may_go(entry));
+        all.min_by_key(|(_, entry)| entry.item.place)
+            .map(|(index, _)| index)
+    }
+
+    fn hold(&mut self, worker: usize, now: Instant) -> Option<Delivery> {
+        let index = self.next(now)?;
+        self.last_id += 1;
+        let id = DeliveryId(self.last_id);
+        let entry = &mut self.all[index];
+        entry.item.attempt += 1;
+        entry.item.first_at = entry.item.first_at.or(Some(now));
+        entry.state = State::Held {
+            worker,
+            id,
+            deadline: now + ACK_TIMEOUT,
+            given_at: now,
+        };
+        Some(Delivery {
+            id,
+            attempt: entry.item.attempt,
+            body: entry.item.body.clone(),
+        })
+    }
+
+    fn held(&self, worker: usize, id: DeliveryId) -> Result<usize, UnknownDelivery> {
+        let found = self
+            .all
+            .iter()
+            .position(|entry| entry.id_held_by(worker) == Some(id));
+        found.ok_or(UnknownDelivery)
+    }
+
+    fn ack(&mut self, worker: usize, id: DeliveryId) -> Result<Settled, UnknownDelivery> {
+        let found = self.all.iter().position(|entry| match entry.state {
+            State::Held { .. } => entry.id_held_by(worker) == Some(id),
+            State::Waiting { late, .. } => late == Some((worker, id)),
+        });
+        let entry = self.all.remove(found.ok_or(UnknownDelivery)?);
+        Ok(Settled {
+            late: entry.is_waiting(),
+            item: entry.item,
+        })
+    }
+
+    /// The item in this place wasn't done.
+    fn fail(
+        &mut self,
+        index: usize,
+        delay: Duration,
+        by_time: bool,
+        detail: &str,
+        now: Instant,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let entry = self.all[index].clone();
+        let State::Held {
+            worker,
+            id,
+            given_at,
+            ..
+        } = entry.state
+        else {
+            panic!("only what is held can fail")
+        };
+        if entry.item.attempt >= self.policy.retry.max_deliveries {
+            self.all.remove(index);
+            outcome.dead.push(DeadLetter {
+                item: entry.item,
+                reason: DeadReason::MaxDeliveries,
+                detail: detail.into(),
+                last_at: given_at,
+            });
+            return false;
+        }
+        if entry.item.expires_at.is_some_and(|end| end <= now) {
+            self.all.remove(index);
+            outcome.expired.add(&entry.item);
+            return false;
+        }
+        self.all[index].state = State::Waiting {
+            due: (delay > Duration::ZERO).then(|| now + delay),
+            late: by_time.then_some((worker, id)),
+        };
+        true
+    }
+
+    fn backoff(&self, index: usize, chance: f64) -> Duration {
+        let whole = ms(100) * 2u32.pow(self.all[index].item.attempt - 1);
+        let whole = whole.min(ms(300));
+        if chance == 0.0 { whole / 2 } else { whole }
+    }
+
+    fn nak(
+        &mut self,
+        worker: usize,
+        id: DeliveryId,
+        delay: Option<Duration>,
+        now: Instant,
+        chance: f64,
+    ) -> Result<Outcome, UnknownDelivery> {
+        let index = self.held(worker, id)?;
+        let delay = delay.unwrap_or_else(|| self.backoff(index, chance));
+        let mut outcome = Outcome::default();
+        outcome.retries = self
+            .fail(index, delay, false, "no", now, &mut outcome)
+            .into();
+        outcome.dropped = self.shrink();
+        Ok(outcome)
+    }
+
+    fn term(&mut self, worker: usize, id: DeliveryId) -> Result<DeadLetter, UnknownDelivery> {
+        let index = self.held(worker, id)?;
+        let Entry {
+            item,
+            state: State::Held { given_at, .. },
+        } = self.all.remove(index)
+        else {
+            panic!("it is held")
+        };
+        Ok(DeadLetter {
+            item,
+            reason: DeadReason::Terminated,
+            detail: "never".into(),
+            last_at: given_at,
+        })
+    }
+
+    fn wip(&mut self, worker: usize, id: DeliveryId, now: Instant) -> Result<(), UnknownDelivery> {
+        let index = self.held(worker, id)?;
+        if let State::Held { deadline, .. } = &mut self.all[index].state {
+            *deadline = now + ACK_TIMEOUT;
+        }
+        Ok(())
+    }
+
+    fn ids_of(&self, worker: usize) -> Vec<DeliveryId> {
+        let mut ids: Vec<_> = self
+            .all
+            .iter()
+            .filter_map(|entry| entry.id_held_by(worker))
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    fn release(&mut self, worker: usize, unwritten: &[DeliveryId], now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        for entry in &mut self.all {
+            if let State::Waiting { late, .. } = &mut entry.state {
+                *late = late.filter(|(by, _)| *by != worker);
+            }
+        }
+        for id in self.ids_of(worker) {
+            let index = self.held(worker, id).unwrap();
+            let item = &mut self.all[index].item;
+            if unwritten.contains(&id) {
+                item.attempt -= 1;
+                if item.attempt == 0 {
+                    item.first_at = None;
+                }
+            }
+            let again = self.fail(
+                index,
+                Duration::ZERO,
+                false,
+                "its worker left",
+                now,
+                &mut outcome,
+            );
+            outcome.retries += u64::from(again && !unwritten.contains(&id));
+        }
+        outcome.dropped = self.shrink();
+        outcome
+    }
+
+    fn handle_timeout(&mut self, now: Instant, chance: f64) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut ended: Vec<_> = self
+            .all
+            .iter()
+            .filter(|entry| {
+                entry.is_waiting() && entry.item.expires_at.is_some_and(|end| end <= now)
+            })
+            .map(|entry| (entry.item.expires_at, entry.item.place))
+            .collect();
+        ended.sort();
+        for (_, place) in ended {
+            let index = self
+                .all
+                .iter()
+                .position(|entry| entry.item.place == place)
+                .unwrap();
+            outcome.expired.add(&self.all.remove(index).item);
+        }
+        let mut overdue: Vec<_> = self
+            .all
+            .iter()
+            .filter_map(|entry| match entry.state {
+                State::Held {
+                    worker,
+                    id,
+                    deadline,
+                    ..
+                } if deadline <= now => Some((deadline, id, worker)),
+                _ => None,
+            })
+            .collect();
+        overdue.sort();
+        for (_, id, by) in overdue {
+            let index = self.held(by, id).unwrap();
+            outcome.timed_out.push((worker(by), id));
+            let delay = self.backoff(index, chance);
+            let again = self.fail(
+                index,
+                delay,
+                true,
+                "not acknowledged in time",
+                now,
+                &mut outcome,
+            );
+            outcome.retries += u64::from(again);
+        }
+        for entry in &mut self.all {
+            if let State::Waiting { due, .. } = &mut entry.state {
+                *due = due.filter(|due| *due > now);
+            }
+        }
+        outcome.dropped = self.shrink();
+        outcome
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = self.all.iter().flat_map(|entry| match entry.state {
+            State::Waiting { due, .. } => [due, entry.item.expires_at],
+            State::Held { deadline, .. } => [Some(deadline), None],
+        });
+        deadlines.flatten().min()
+    }
+
+    fn keys(&self) -> usize {
+        let keys = self
+            .all
+            .iter()
+            .filter(|entry| entry.in_order())
+            .filter_map(|entry| entry.item.key);
+        keys.collect::<std::collections::HashSet<_>>().len()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Push {
+        key: Option<u64>,
+        size: usize,
+        ttl: Option<u64>,
+        delay: Option<u64>,
+        logged: bool,
+    },
+    PutBack {
+        key: Option<u64>,
+        size: usize,
+    },
+    Next,
+    Hold(usize),
+    /// Of the deliveries given so far, the nth from the last, and by whom.
+    Ack(usize, usize),
+    Nak(usize, usize, Option<u64>),
+    Term(usize, usize),
+    Wip(usize, usize),
+    Release(usize, u8),
+    Wait(u64),
+    Timeout(bool),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let key = || prop::option::of(0u64..3);
+    let delivery = || (prop_oneof![4 => 0usize..4, 1 => 0usize..30], 0..WORKERS);
+    prop_oneof![
+        8 => (key(), 0usize..200, prop::option::weighted(0.2, 0u64..1500), prop::option::weighted(0.2, 0u64..1000), any::<bool>())
+            .prop_map(|(key, size, ttl, delay, logged)| Act::Push { key, size, ttl, delay, logged }),
+        1 => (key(), 0usize..200).prop_map(|(key, size)| Act::PutBack { key, size }),
+        2 => Just(Act::Next),
+        8 => (0..WORKERS).prop_map(Act::Hold),
+        4 => delivery().prop_map(|(n, by)| Act::Ack(n, by)),
+        5 => (delivery(), prop::option::of(0u64..400)).prop_map(|((n, by), delay)| Act::Nak(n, by, delay)),
+        1 => delivery().prop_map(|(n, by)| Act::Term(n, by)),
+        2 => delivery().prop_map(|(n, by)| Act::Wip(n, by)),
+        1 => (0..WORKERS, any::<u8>()).prop_map(|(by, unwritten)| Act::Release(by, unwritten)),
+        3 => (0u64..600).prop_map(Act::Wait),
+        4 => any::<bool>().prop_map(Act::Timeout),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let when_full = prop_oneof![
+        Just(WhenFull::DropOldest),
+        Just(WhenFull::DropNewest),
+        Just(WhenFull::Spill)
+    ];
+    (500usize..8000, 0usize..12, when_full, 1u32..5).prop_map(
+        |(bytes_max, events_max, when_full, max_deliveries)| Policy {
+            limits: QueueLimits {
+                bytes_max,
+                events_max,
+            },
+            when_full,
+            ack_timeout: ACK_TIMEOUT,
+            retry: Retry {
+                max: ms(300),
+                max_deliveries,
+                ..Retry::default()
+            },
+        },
+    )
+}
+
+/// Where all events went, by the answers of the backlog.
+#[derive(Debug, Default)]
+struct Books {
+    pushed: u64,
+    done: u64,
+    dead: u64,
+    expired: u64,
+    dropped: u64,
+}
+
+impl Books {
+    fn count(&mut self, outcome: &Outcome) {
+        self.dead += outcome.dead.len() as u64;
+        self.expired += outcome.expired.events;
+        self.dropped += outcome.dropped.events;
+    }
+
+    fn count_pushed(&mut self, pushed: &Result<Lost, Item>) {
+        self.pushed += 1;
+        self.dropped += pushed.as_ref().map_or(1, |lost| lost.events);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn agrees_with_a_list(policy in policy(), acts in prop::collection::vec(act(), 1..250)) {
+        let mut backlog = Backlog::new(Rc::new(policy.clone()));
+        let mut oracle = Oracle { policy, all: vec![], back: 0, front: 0, last_id: 0 };
+        let mut books = Books::default();
+        let mut now = start();
+        let workers: Vec<_> = (0..WORKERS).map(worker).collect();
+        // Each event is told from the others by what is in it.
+        let new = |n: usize, size: usize, key: Option<u64>| Item {
+            key: key.map(OrderKey::from_hash),
+            ..Item::new([&n.to_be_bytes()[..], &vec![0; size]].concat().into())
+        };
+        for (n, act) in acts.into_iter().enumerate() {
+            let id = |back: usize, oracle: &Oracle| DeliveryId(oracle.last_id.saturating_sub(back as u64));
+            match act {
+                Act::Push { key, size, ttl, delay, logged } => {
+                    let item = Item {
+                        seq: logged.then_some(n as u64),
+                        not_before: delay.map(|delay| now + ms(delay)),
+                        expires_at: ttl.map(|ttl| now + ms(ttl)),
+                        ..new(n, size, key)
+                    };
+                    let pushed = backlog.push(item.clone());
+                    books.count_pushed(&pushed);
+                    prop_assert_eq!(pushed, oracle.add(item, true));
+                }
+                Act::PutBack { key, size } => {
+                    let item = new(n, size, key);
+                    let pushed = backlog.put_back(item.clone());
+                    books.count_pushed(&pushed);
+                    prop_assert_eq!(pushed, oracle.add(item, false));
+                }
+                Act::Next => {
+                    let item = backlog.next(now);
+                    books.done += u64::from(item.is_some());
+                    let next = oracle.next(now);
+                    prop_assert_eq!(item, next.map(|index| oracle.all.remove(index).item));
+                }
+                Act::Hold(by) => prop_assert_eq!(backlog.hold_next(workers[by], now), oracle.hold(by, now)),
+                Act::Ack(back, by) => {
+                    let id = id(back, &oracle);
+                    let settled = backlog.ack(workers[by], id);
+                    books.done += u64::from(settled.is_ok());
+                    prop_assert_eq!(settled, oracle.ack(by, id));
+                }
+                Act::Nak(back, by, delay) => {
+                    let (id, delay) = (id(back, &oracle), delay.map(ms));
+                    let outcome = backlog.nak(workers[by], id, delay, "no", now, 1.0);
+                    outcome.iter().for_each(|outcome| books.count(outcome));
+                    prop_assert_eq!(outcome, oracle.nak(by, id, delay, now, 1.0));
+                }
+                Act::Term(back, by) => {
+                    let id = id(back, &oracle);
+                    let letter = backlog.term(workers[by], id, "never");
+                    books.dead += u64::from(letter.is_ok());
+                    prop_assert_eq!(letter, oracle.term(by, id));
+                }
+                Act::Wip(back, by) => {
+                    let id = id(back, &oracle);
+                    prop_assert_eq!(backlog.wip(workers[by], id, now), oracle.wip(by, id, now));
+                }
+                Act::Release(by, unwritten) => {
+                    let ids = oracle.ids_of(by).into_iter().enumerate();
+                    let unwritten: Vec<_> = ids.filter(|(n, _)| unwritten >> (n % 8) & 1 == 1).map(|(_, id)| id).collect();
+                    let outcome = backlog.release(workers[by], &unwritten, now);
+                    books.count(&outcome);
+                    prop_assert_eq!(outcome, oracle.release(by, &unwritten, now));
+                }
+                Act::Wait(time) => now += ms(time),
+                Act::Timeout(whole) => {
+                    let chance = f64::from(u8::from(whole));
+                    let outcome = backlog.handle_timeout(now, || chance);
+                    books.count(&outcome);
+                    prop_assert_eq!(outcome, oracle.handle_timeout(now, chance));
+                    prop_assert!(backlog.poll_timeout().is_none_or(|next| next > now));
+                }
+            }
+            prop_assert_eq!((backlog.len(), backlog.bytes()), (oracle.count(true), oracle.cost(true)));
+            prop_assert_eq!((backlog.held(), backlog.held_bytes()), (oracle.count(false), oracle.cost(false)));
+            for (by, key) in workers.iter().enumerate() {
+                prop_assert_eq!(backlog.held_by(*key), oracle.ids_of(by).len());
+            }
+            prop_assert_eq!(backlog.has_next(now), oracle.next(now).is_some());
+            prop_assert_eq!(backlog.poll_timeout(), oracle.poll_timeout());
+            prop_assert_eq!(backlog.waiting.key_count(), oracle.keys());
+            let here = (backlog.len() + backlog.held()) as u64;
+            prop_assert_eq!(books.pushed, books.done + here + books.dead + books.expired + books.dropped, "{:?}", books);
+        }
+    }
+}

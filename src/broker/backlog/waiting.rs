@@ -1,0 +1,292 @@
+//! What waits: for a worker, for another try, for its time, or behind its key.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::held::DeliveryId;
+use super::item::{Item, OrderKey, Place};
+use super::keys::{KeyState, Keys};
+use crate::broker::dispatch::WorkerKey;
+
+/// A delivery that timed out, by the worker that may still acknowledge it.
+pub(super) type Late = (WorkerKey, DeliveryId);
+
+/// An item of which there is nothing else to know: many of them may wait, so they are kept small.
+#[derive(Debug)]
+struct Plain {
+    body: Bytes,
+    seq: Option<u64>,
+    place: Place,
+}
+
+impl Plain {
+    /// The item as a plain one, if that is all it is.
+    fn try_from(item: Item) -> Result<Self, Item> {
+        match item {
+            Item {
+                body,
+                seq,
+                key: None,
+                not_before: None,
+                expires_at: None,
+                first_at: None,
+                attempt: 0,
+                place,
+            } => Ok(Self { body, seq, place }),
+            item => Err(item),
+        }
+    }
+}
+
+impl From<Plain> for Item {
+    fn from(plain: Plain) -> Self {
+        Self {
+            seq: plain.seq,
+            place: plain.place,
+            ..Self::new(plain.body)
+        }
+    }
+}
+
+/// An item that needs more than a place in the line.
+#[derive(Debug)]
+struct Aside {
+    item: Item,
+    /// It doesn't go before.
+    due: Option<Instant>,
+    late: Option<Late>,
+}
+
+impl Aside {
+    /// Whether it has its place in the order of its key. What should go later, and was never given
+    /// to anyone, gets it only when it is due: it holds up nobody until then.
+    fn takes_turns(&self) -> bool {
+        self.due.is_none() || self.item.attempt > 0
+    }
+}
+
+/// All that waits, in the order in which it came.
+///
+/// Plain items stand in a line, which is all that a live service without keys ever uses. The others
+/// lie aside, with an index for each question about them; a place in the common order tells which of
+/// both goes first.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    line: VecDeque<Plain>,
+    aside: BTreeMap<Place, Aside>,
+    /// Those aside that may go now.
+    ready: BTreeSet<Place>,
+    due: BTreeSet<(Instant, Place)>,
+    ends: BTreeSet<(Instant, Place)>,
+    late: BTreeMap<Late, Place>,
+    keys: Keys,
+    /// The last place given at the back, and at the front.
+    back: Place,
+    front: Place,
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Adds an item behind all others.
+    pub(super) fn push_back(&mut self, mut item: Item) {
+        self.back += 1;
+        item.place = self.back;
+        self.add(item, VecDeque::push_back);
+    }
+
+    /// Adds an item before all others.
+    pub(super) fn push_front(&mut self, mut item: Item) {
+        self.front -= 1;
+        item.place = self.front;
+        self.add(item, VecDeque::push_front);
+    }
+
+    fn add(&mut self, item: Item, to_line: fn(&mut VecDeque<Plain>, Plain)) {
+        let cost = item.cost();
+        match Plain::try_from(item) {
+            Ok(plain) => {
+                self.bytes += cost;
+                to_line(&mut self.line, plain);
+            }
+            Err(item) => {
+                let due = item.not_before;
+                self.put_aside(item, due, None);
+            }
+        }
+    }
+
+    /// Adds an item at the place that it has. Until it goes again, `late` may settle it.
+    pub(super) fn put_aside(&mut self, item: Item, due: Option<Instant>, late: Option<Late>) {
+        let (place, key) = (item.place, item.key);
+        self.bytes += item.cost();
+        self.due.extend(due.map(|due| (due, place)));
+        self.ends.extend(item.expires_at.map(|end| (end, place)));
+        self.late.extend(late.map(|late| (late, place)));
+        let aside = Aside { item, due, late };
+        let takes_turns = aside.takes_turns();
+        self.aside.insert(place, aside);
+        match key {
+            None if due.is_none() => _ = self.ready.insert(place),
+            Some(key) if takes_turns => self.change_key(key, |key| _ = key.waiting.insert(place)),
+            _ => {}
+        }
+    }
+
+    /// A worker holds an item with this key, or no longer.
+    pub(super) fn set_key_held(&mut self, item: &Item, is_held: bool) {
+        if let Some(key) = item.key {
+            self.change_key(key, |key| key.is_held = is_held);
+        }
+    }
+
+    fn change_key(&mut self, key: OrderKey, change: impl FnOnce(&mut KeyState)) {
+        let (before, after) = self.keys.change(key, change);
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.ready.remove(&before);
+        }
+        if let Some(after) = after
+            && self.aside[&after].due.is_none()
+        {
+            self.ready.insert(after);
+        }
+    }
+
+    /// The place of the next item that may go. Those past their end are passed over.
+    fn next_place(&self, now: Instant) -> Option<Place> {
+        let is_live = |place: &&Place| !self.aside[place].item.is_expired(now);
+        let aside = self.ready.iter().find(is_live).copied();
+        let line = self.line.front().map(|item| item.place);
+        aside.into_iter().chain(line).min()
+    }
+
+    /// Whether some item may go.
+    pub(super) fn has_next(&self, now: Instant) -> bool {
+        self.next_place(now).is_some()
+    }
+
+    /// Takes the next item that may go.
+    pub(super) fn take_next(&mut self, now: Instant) -> Option<Item> {
+        self.take(self.next_place(now)?)
+    }
+
+    /// Takes the item that came first, whether it may go or not.
+    pub(super) fn take_oldest(&mut self) -> Option<Item> {
+        let line = self.line.front().map(|item| item.place);
+        let aside = self.aside.first_key_value().map(|(place, _)| *place);
+        self.take(line.into_iter().chain(aside).min()?)
+    }
+
+    /// Takes the item that came last, whether it may go or not.
+    pub(super) fn take_newest(&mut self) -> Option<Item> {
+        let line = self.line.back().map(|item| item.place);
+        let aside = self.aside.last_key_value().map(|(place, _)| *place);
+        self.take(line.into_iter().chain(aside).max()?)
+    }
+
+    /// Takes an item whose end has come.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Option<Item> {
+        let (_, place) = *self.ends.first().filter(|(end, _)| *end <= now)?;
+        self.take(place)
+    }
+
+    /// Takes the item that waits since this delivery timed out.
+    pub(super) fn take_late(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Item> {
+        let place = *self.late.get(&(worker, id))?;
+        self.take(place)
+    }
+
+    fn take(&mut self, place: Place) -> Option<Item> {
+        let item = if self.line.front().is_some_and(|item| item.place == place) {
+            self.line.pop_front().map(Item::from)
+        } else if self.line.back().is_some_and(|item| item.place == place) {
+            self.line.pop_back().map(Item::from)
+        } else {
+            self.take_aside(place)
+        }?;
+        self.bytes -= item.cost();
+        if self.line.is_empty() {
+            // A burst that once filled the line should not hold its memory for ever.
+            self.line.shrink_to(1024);
+        }
+        Some(item)
+    }
+
+    fn take_aside(&mut self, place: Place) -> Option<Item> {
+        let aside = self.aside.remove(&place)?;
+        self.ready.remove(&place);
+        if let Some(due) = aside.due {
+            self.due.remove(&(due, place));
+        }
+        if let Some(end) = aside.item.expires_at {
+            self.ends.remove(&(end, place));
+        }
+        if let Some(late) = aside.late {
+            self.late.remove(&late);
+        }
+        if let Some(key) = aside.item.key
+            && aside.takes_turns()
+        {
+            self.change_key(key, |key| _ = key.waiting.remove(&place));
+        }
+        Some(aside.item)
+    }
+
+    /// Lets those go whose time has come.
+    pub(super) fn wake_due(&mut self, now: Instant) {
+        while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.due.remove(&(due, place));
+            let Some(aside) = self.aside.get_mut(&place) else {
+                continue;
+            };
+            aside.due = None;
+            let Some(key) = aside.item.key else {
+                self.ready.insert(place);
+                continue;
+            };
+            self.change_key(key, |key| _ = key.waiting.insert(place));
+            if self.keys.front(key) == Some(place) {
+                self.ready.insert(place);
+            }
+        }
+    }
+
+    /// The worker is gone: what it said too late is not heard any more.
+    pub(super) fn forget_late(&mut self, worker: WorkerKey) {
+        self.late.retain(|(by, _), _| *by != worker);
+    }
+
+    /// When the next item is due, or at its end.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        let due = self.due.first().map(|(due, _)| *due);
+        let end = self.ends.first().map(|(end, _)| *end);
+        due.into_iter().chain(end).min()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.line.len() + self.aside.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_item_costs_no_more_than_it_is_counted_for() {
+        assert!(size_of::<Plain>() <= Item::OVERHEAD_BYTES);
+    }
+}
