@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test deny python
+ci: fmt clippy doc test instructions deny python
 
 # The format, unchanged if it is right.
 fmt:
@@ -12,7 +12,7 @@ fmt:
 
 # Lints of everything, tests too.
 clippy:
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --all-targets --all-features -- -D warnings
 
 # The documentation; a broken link is an error.
 doc:
@@ -33,6 +33,14 @@ netns:
 # Replays what fuzzing found interesting.
 corpora:
     cargo test --locked --test it corpora::
+
+# What the hot paths take in instructions, which is bounded. Needs valgrind and gungraun-runner.
+instructions:
+    cargo bench --locked --bench instructions --features internals
+
+# Brokers side by side: all that are installed (benches/install-peers), or as its arguments say.
+bench *args:
+    cargo bench --locked --bench e2e -- {{ args }}
 
 # Licences, sources and second versions of crates.
 deny:

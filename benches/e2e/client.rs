@@ -116,7 +116,7 @@ impl Publisher {
                 self.at = 0;
                 self.cycles += 1;
             }
-            if self.sent() == target && self.at % event_bytes == 0 {
+            if self.sent() == target && self.at.is_multiple_of(event_bytes) {
                 return Ok(());
             }
         }

@@ -29,6 +29,8 @@ struct Worker {
     open: bool,
     /// Sent, and not yet reported done.
     outstanding: u64,
+    /// When it had its last turn, or came.
+    since: u64,
     /// The number of its valid entry among the turns.
     stamp: u32,
 }
@@ -80,6 +82,7 @@ impl Workers {
             ready: false,
             open: true,
             outstanding: 0,
+            since: 0,
             stamp: 0,
         };
         WorkerKey(self.workers.insert(worker) as u32)
@@ -150,6 +153,7 @@ impl Workers {
         }
         self.eligible += 1;
         self.turn += 1;
+        worker.since = self.turn;
         let turn = Turn {
             load: worker.load(),
             since: self.turn,
@@ -180,6 +184,7 @@ impl Workers {
             worker.outstanding += 1;
             if worker.eligible() {
                 self.turn += 1;
+                worker.since = self.turn;
                 top.0.load = worker.load();
                 top.0.since = self.turn;
             } else {
@@ -190,23 +195,35 @@ impl Workers {
         }
     }
 
-    /// If every event would go to one worker anyway, gives it this many at once.
-    pub fn pick_only(&mut self, events: u64) -> Option<(WorkerKey, PeerId)> {
-        if self.eligible != 1 {
-            return None;
+    /// Gives a run of events to all workers in turn, if they would be picked in turn anyway: they are
+    /// as busy as each other, and report nothing in between. Event `i` goes to the worker at
+    /// `i % turns.len()`. Otherwise nothing has changed, and each event has to be [picked](Self::pick)
+    /// for.
+    pub fn pick_in_turn(&mut self, events: usize, turns: &mut Vec<(WorkerKey, PeerId)>) -> bool {
+        turns.clear();
+        // A look at each worker is worth it only if there is something for each.
+        if self.eligible == 0 || events < self.workers.len() {
+            return false;
         }
-        let (key, peer) = self.pick()?;
-        if events == 1 {
-            return Some((key, peer));
+        let mut load = None;
+        for (key, worker) in self.workers.iter().filter(|(_, worker)| worker.eligible()) {
+            let takes_many = !worker.lockstep && worker.credit.is_none();
+            if !takes_many || *load.get_or_insert(worker.load()) != worker.load() {
+                return false;
+            }
+            turns.push((WorkerKey(key as u32), worker.peer));
         }
-        let worker = &self.workers[key.0 as usize];
-        if worker.eligible() && worker.credit.is_none() {
-            self.change(key, |worker| worker.outstanding += events - 1);
-            return Some((key, peer));
+        turns.sort_unstable_by_key(|(key, _)| self.workers[key.0 as usize].since);
+        let (each, more) = (events / turns.len(), events % turns.len());
+        // From the one whose turn is next.
+        let (got_more, others) = turns.split_at(more);
+        for (key, _) in others {
+            self.change(*key, |worker| worker.outstanding += each as u64);
         }
-        // A worker in lockstep takes just one; for one that acknowledges each has its own envelope.
-        self.done(key, 1);
-        None
+        for (key, _) in got_more {
+            self.change(*key, |worker| worker.outstanding += each as u64 + 1);
+        }
+        true
     }
 
     /// Connections, those that said READY, and those of them that are passed over because they
@@ -306,11 +323,26 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_dealt_in_turn() {
+        let (mut workers, keys) = workers(3);
+        picks(&mut workers, 1);
+        let mut turns = vec![];
+        // One is busier than the others.
+        assert!(!workers.pick_in_turn(9, &mut turns));
+        picks(&mut workers, 3);
+        workers.ready(keys[0]);
+        assert!(workers.pick_in_turn(5, &mut turns));
+        let order: Vec<_> = turns.iter().map(|(_, peer)| peer.slot).collect();
+        assert_eq!(order, [1, 2, 0]);
+        assert_eq!(picks(&mut workers, 4), [0, 1, 2, 0]);
+    }
+
+    #[test]
     fn lockstep_takes_one_event_per_ready() {
         let mut workers = Workers::default();
         let key = workers.join(peer(0), true);
         workers.ready(key);
-        assert_eq!(workers.pick_only(5), None);
+        assert!(!workers.pick_in_turn(5, &mut vec![]));
         assert_eq!(picks(&mut workers, 3), [0]);
         workers.ready(key);
         assert_eq!(picks(&mut workers, 3), [0]);
@@ -323,7 +355,7 @@ mod tests {
         workers.ready_with(key, 2);
         assert!(workers.acknowledges(key));
         // Each event has its own envelope, so a run can't go to it whole.
-        assert_eq!(workers.pick_only(5), None);
+        assert!(!workers.pick_in_turn(5, &mut vec![]));
         assert_eq!(picks(&mut workers, 5), [0, 0]);
         workers.ready(key);
         assert!(picks(&mut workers, 5).is_empty());
@@ -356,7 +388,7 @@ mod tests {
         Open(usize, bool),
         Leave(usize),
         Pick,
-        PickOnly(u64),
+        PickInTurn(usize),
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -369,7 +401,7 @@ mod tests {
             1 => (any::<usize>(), any::<bool>()).prop_map(|(n, open)| Act::Open(n, open)),
             1 => any::<usize>().prop_map(Act::Leave),
             5 => Just(Act::Pick),
-            1 => (1u64..5).prop_map(Act::PickOnly),
+            1 => (1usize..20).prop_map(Act::PickInTurn),
         ]
     }
 
@@ -393,7 +425,7 @@ mod tests {
                 match act {
                     Act::Join(lockstep) => {
                         let peer = peer(turn as u32);
-                        let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, stamp: 0 };
+                        let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, since: 0, stamp: 0 };
                         model.push((workers.join(peer, lockstep), worker, turn));
                     }
                     Act::Ready(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
@@ -438,18 +470,17 @@ mod tests {
                         });
                         prop_assert_eq!(workers.pick(), expected);
                     }
-                    Act::PickOnly(events) => {
-                        let mut able: Vec<_> = model.iter_mut().filter(|(_, w, _)| able(w)).collect();
-                        let expected = match &mut able[..] {
-                            [(key, worker, since)] if !(worker.lockstep || worker.credit.is_some()) || events == 1 => {
-                                worker.outstanding += events;
-                                *since = turn;
-                                Some((*key, worker.peer))
-                            }
-                            [(_, _, since)] => { *since = turn; None }
-                            _ => None,
-                        };
-                        prop_assert_eq!(workers.pick_only(events), expected);
+                    Act::PickInTurn(events) => {
+                        let mut turns = vec![];
+                        if !workers.pick_in_turn(events, &mut turns) { continue; }
+                        for event in 0..events {
+                            turn += 1;
+                            let best = model.iter_mut().filter(|(_, w, _)| able(w)).min_by_key(|(_, w, since)| (w.load(), *since));
+                            let (key, worker, since) = best.unwrap();
+                            worker.outstanding += 1;
+                            *since = turn;
+                            prop_assert_eq!(turns[event % turns.len()], (*key, worker.peer));
+                        }
                     }
                 }
                 prop_assert_eq!(workers.any_eligible(), model.iter().any(|(_, w, _)| able(w)));

@@ -91,13 +91,32 @@ impl Hub {
             self.enqueue(key, run, 0);
             return self.dispatch(key);
         }
-        if let Some(worker) = service.workers.pick_only(run.events()) {
-            return self.push_to_worker(key, worker, run, 0..run.ends.len());
+        if self.deal_in_turn(key, run) {
+            return;
         }
         let dealt = self.deal(key, run);
         if dealt < run.ends.len() {
             self.enqueue(key, run, dealt);
         }
+    }
+
+    /// Gives the whole run to the workers in turn, each its share at once, if that is what dealing
+    /// one by one would come to; whether it was.
+    fn deal_in_turn(&mut self, key: ServiceKey, run: &Run<'_>) -> bool {
+        let mut turns = std::mem::take(&mut self.turns);
+        let events = run.ends.len();
+        let service = self.broker.service_mut(key);
+        let dealt = service.is_some_and(|service| service.workers.pick_in_turn(events, &mut turns));
+        if dealt && let [worker] = turns[..] {
+            self.push_to_worker(key, worker, run, std::iter::once(0..events));
+        } else if dealt {
+            for (first, worker) in turns.iter().enumerate() {
+                let share = (first..events).step_by(turns.len());
+                self.push_to_worker(key, *worker, run, share.map(|event| event..event + 1));
+            }
+        }
+        self.turns = turns;
+        dealt
     }
 
     /// Gives events to workers one by one; how many found one.
@@ -107,7 +126,7 @@ impl Hub {
             let Some(worker) = service.and_then(|service| service.workers.pick()) else {
                 return event;
             };
-            self.push_to_worker(key, worker, run, event..event + 1);
+            self.push_to_worker(key, worker, run, std::iter::once(event..event + 1));
         }
         run.ends.len()
     }
@@ -145,24 +164,29 @@ impl Hub {
                 ends: &[len],
                 backing_bytes: len,
             };
-            self.push_to_worker(key, worker, &run, 0..1);
+            self.push_to_worker(key, worker, &run, std::iter::once(0..1));
         }
     }
 
+    /// Appends stretches of the run's events to a worker's outbox. It may go over its budget by as
+    /// much as a run; then it gets no more until it has read.
     fn push_to_worker(
         &mut self,
         service: ServiceKey,
         (worker, id): (WorkerKey, PeerId),
         run: &Run<'_>,
-        events: Range<usize>,
+        stretches: impl Iterator<Item = Range<usize>>,
     ) {
         let budget = self.config.budgets.worker_outbox_bytes;
-        let count = events.len() as u64;
         let Some(peer) = self.peer(id) else { return };
-        peer.push_to_worker(run, events);
+        let before = peer.outbox.events();
+        for events in stretches {
+            peer.push_to_worker(run, events);
+        }
+        let events = peer.outbox.events() - before;
         let full = peer.outbox.bytes() > budget;
         if let Some(service) = self.broker.service_mut(service) {
-            service.account.in_flight += count;
+            service.account.in_flight += events;
             if full {
                 service.workers.set_open(worker, false);
             }

@@ -18,7 +18,7 @@ use super::requester::PendingReplies;
 use super::stream::Stream;
 use crate::broker::{
     Account, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, QueueLimits,
-    ServiceKey,
+    ServiceKey, WorkerKey,
 };
 use crate::config::Config;
 use crate::locator::Directory;
@@ -59,6 +59,8 @@ pub(super) struct Hub {
     pub(super) flush_wanted: Rc<Notify>,
     pub(super) chunk: ReadChunk,
     pub(super) runs: Runs,
+    /// Workers in turn; kept between runs for its memory.
+    pub(super) turns: Vec<(WorkerKey, PeerId)>,
     pub(super) pending_replies: PendingReplies,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
@@ -111,6 +113,7 @@ impl Hub {
             flush_wanted: Rc::default(),
             chunk: ReadChunk::default(),
             runs: Runs::default(),
+            turns: Vec::new(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now,
             ticked_at: now,
@@ -157,11 +160,7 @@ impl Hub {
         if let Purpose::Workers(streamer) = purpose {
             self.remove_namesake(streamer, &zmtp.identity);
         }
-        self.serial = self.serial.wrapping_add(1);
-        let id = PeerId {
-            slot: self.peers.vacant_key() as u32,
-            serial: self.serial,
-        };
+        let id = self.next_peer_id();
         let role = match purpose {
             Purpose::Publishers => Role::Publisher,
             Purpose::Subscribers => Role::Subscriber {
@@ -171,11 +170,36 @@ impl Hub {
             Purpose::Locator => Role::Requester { locator: true },
             Purpose::Workers(streamer) => self.join_service(streamer, id, &zmtp)?,
         };
+        let (is_publisher, minor) = (matches!(role, Role::Publisher), zmtp.minor);
+        self.insert(id, role, zmtp, stream, address, wake);
+        if is_publisher {
+            let mut subscribe = BytesMut::new();
+            encode_subscribe(&mut subscribe, b"", minor);
+            self.send(id, &subscribe);
+        }
+        Some(id)
+    }
+
+    /// The id that the next peer to be inserted has.
+    pub(super) fn next_peer_id(&mut self) -> PeerId {
+        self.serial = self.serial.wrapping_add(1);
+        PeerId {
+            slot: self.peers.vacant_key() as u32,
+            serial: self.serial,
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        id: PeerId,
+        role: Role,
+        zmtp: ZmtpPeer,
+        stream: Rc<Stream>,
+        address: Rc<str>,
+        wake: Rc<Notify>,
+    ) {
         let interval = self.config.heartbeat_interval;
-        let heartbeat =
-            (zmtp.minor >= 1 && !interval.is_zero()).then(|| Heartbeat::new(interval, self.now));
-        let is_publisher = matches!(role, Role::Publisher);
-        let minor = zmtp.minor;
+        let beats = zmtp.minor >= 1 && !interval.is_zero();
         self.peers.insert(Peer {
             id,
             role,
@@ -185,15 +209,9 @@ impl Hub {
             outbox: Default::default(),
             dirty: false,
             wake,
-            heartbeat,
+            heartbeat: beats.then(|| Heartbeat::new(interval, self.now)),
             may_be_busy: false,
         });
-        if is_publisher {
-            let mut subscribe = BytesMut::new();
-            encode_subscribe(&mut subscribe, b"", minor);
-            self.send(id, &subscribe);
-        }
-        Some(id)
     }
 
     fn join_service(

@@ -43,6 +43,19 @@ pub(super) struct Filled {
     own: bool,
 }
 
+#[cfg(feature = "internals")]
+impl Filled {
+    /// Bytes in memory of the connection's own.
+    pub(super) fn own(data: BytesMut) -> Self {
+        Self {
+            backing_bytes: data.capacity(),
+            data,
+            more: false,
+            own: true,
+        }
+    }
+}
+
 /// The receiving end of a connection: the beginning of a message that isn't whole, and the scanner
 /// that knows how far it came in it.
 #[derive(Debug)]

@@ -8,6 +8,8 @@ mod connection;
 mod deliver;
 mod dial;
 mod effects;
+#[cfg(feature = "internals")]
+pub mod hot_path;
 mod housekeeping;
 mod hub;
 mod inbox;

@@ -95,6 +95,12 @@ impl Outbox {
         if !self.tail.is_empty() && self.tail.len() + bytes.len() > TAIL_BYTES_MAX {
             self.end_tail();
         }
+        if self.tail.len() + bytes.len() > self.tail.capacity() {
+            // In few steps, because each copies what is there.
+            let wanted = (self.tail.len() * 8).min(TAIL_BYTES_MAX);
+            self.tail
+                .reserve(bytes.len().max(wanted - self.tail.len().min(wanted)));
+        }
         self.tail.extend_from_slice(bytes);
         self.tail_events += events;
         self.bytes += bytes.len();

@@ -1,0 +1,68 @@
+//! How many instructions the hot paths take: `just instructions`, which needs valgrind.
+//!
+//! Counts don't depend on what else the machine does, so they may fail a build: each has a limit,
+//! a tenth above what was counted when it was set. A change that costs more has to say why, and to
+//! raise it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a bench"
+)]
+
+mod parts;
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+use parts::{Dispatch, Intake, Lookup, Subscribe};
+
+/// Fails above a tenth more than `counted` instructions.
+fn budget(counted: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, counted + counted / 10)]));
+    config
+}
+
+#[library_benchmark]
+#[bench::to_one(args = (1, 64), setup = Intake::fan, config = budget(40_400), teardown = Intake::check)]
+#[bench::to_eight(args = (8, 64), setup = Intake::fan, config = budget(45_800), teardown = Intake::check)]
+#[bench::to_one_of_1_kib(args = (1, 1024), setup = Intake::fan, config = budget(40_700), teardown = Intake::check)]
+#[bench::to_four_workers(args = (4), setup = Intake::workers, config = budget(214_900), teardown = Intake::check)]
+#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(2_094_000), teardown = Intake::check)]
+fn a_thousand_events(intake: Intake) -> Intake {
+    intake.run()
+}
+
+#[library_benchmark]
+#[bench::new(args = (false), setup = Lookup::new, config = budget(33_140_000), teardown = drop)]
+#[bench::known(args = (true), setup = Lookup::new, config = budget(338_700), teardown = drop)]
+fn a_thousand_subjects(lookup: Lookup) -> Lookup {
+    lookup.run()
+}
+
+#[library_benchmark]
+#[bench::among_4(args = (4), setup = Dispatch::new, config = budget(406_700), teardown = drop)]
+#[bench::among_100(args = (100), setup = Dispatch::new, config = budget(559_700), teardown = drop)]
+fn a_thousand_turns(dispatch: Dispatch) -> Dispatch {
+    dispatch.run()
+}
+
+#[library_benchmark]
+#[bench::of_two_subjects(setup = Subscribe::new, config = budget(14_700), teardown = drop)]
+fn a_subscribe_request(subscribe: Subscribe) -> Subscribe {
+    subscribe.run()
+}
+
+library_benchmark_group!(
+    name = hot_paths,
+    benchmarks = [
+        a_thousand_events,
+        a_thousand_subjects,
+        a_thousand_turns,
+        a_subscribe_request
+    ]
+);
+main!(library_benchmark_groups = hot_paths);

@@ -1,0 +1,175 @@
+//! The parts whose cost is watched: each is set up, then run once. `instructions` counts what a run
+//! takes, `micro` takes its time.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use event_manager::broker::{
+    BindFailure, Broker, BrokerConfig, PeerId, QueueLimits, RouteTable, ServiceKey, Streamers,
+    Workers,
+};
+use event_manager::messagebus::{decode, encode};
+use event_manager::model::{Limits, SubjectPattern};
+use event_manager::reactor::hot_path::HotPath;
+use event_manager::requests::{Context, Outcome, Settings, handle};
+use event_manager::zmtp::encode_message;
+
+/// Events in a run, and picks of a dispatch.
+pub const EVENTS: usize = 1000;
+
+/// A data plane, and what its publisher sent.
+pub struct Intake(HotPath, BytesMut);
+
+impl Intake {
+    fn new(path: HotPath, subjects: usize, size: usize) -> Self {
+        let mut sent = BytesMut::new();
+        for event in 0..EVENTS {
+            let subject = format!("subject{:02}", event % subjects);
+            sent.extend_from_slice(&encode_message(&[subject.as_bytes(), &vec![b'x'; size]]));
+        }
+        Self(path, sent)
+    }
+
+    /// Every event to each of so many subscribers.
+    pub fn fan(subscribers: usize, size: usize) -> Self {
+        let mut path = HotPath::new().unwrap();
+        (0..subscribers).for_each(|_| path.subscribe("subject").unwrap());
+        Self::new(path, 1, size)
+    }
+
+    /// Every event to one of so many workers.
+    pub fn workers(workers: usize) -> Self {
+        let mut path = HotPath::new().unwrap();
+        path.serve("Service", "subject", workers).unwrap();
+        Self::new(path, 1, 64)
+    }
+
+    /// Each event to another service.
+    pub fn services(services: usize) -> Self {
+        let mut path = HotPath::new().unwrap();
+        for service in 0..services {
+            let name = format!("Service{service}");
+            path.serve(&name, &format!("subject{service:02}"), 1)
+                .unwrap();
+        }
+        Self::new(path, services, 64)
+    }
+
+    /// Decodes, routes, appends; returns itself so that its end isn't part of the run.
+    pub fn run(mut self) -> Self {
+        self.0.take(std::mem::take(&mut self.1)).unwrap();
+        self
+    }
+
+    /// Whether the events went where they should.
+    pub fn check(mut self) {
+        assert!(self.0.forget() >= EVENTS * 64);
+    }
+}
+
+/// Routes of 90 services, and 1,000 subjects.
+pub struct Lookup(RouteTable, Vec<String>);
+
+impl Lookup {
+    /// The subjects were not looked up before, or were.
+    pub fn new(known: bool) -> Self {
+        let mut table = RouteTable::default();
+        for service in 0..90 {
+            for written in [
+                format!("order.{service:02}"),
+                format!("glob:*.created.{service:02}"),
+            ] {
+                let pattern = SubjectPattern::parse(&written, 1024).unwrap();
+                table.add(&pattern, ServiceKey(service));
+            }
+        }
+        let subjects = (0..1000)
+            .map(|n| format!("order.{:02}.created.{n:03}", n % 90))
+            .collect();
+        let lookup = Self(table, subjects);
+        if known { lookup.run() } else { lookup }
+    }
+
+    pub fn run(mut self) -> Self {
+        for subject in &self.1 {
+            assert_eq!(self.0.route(subject.as_bytes()).services.len(), 1);
+        }
+        self
+    }
+}
+
+/// Workers of one service, each of which reports what it has done.
+pub struct Dispatch(Workers);
+
+impl Dispatch {
+    pub fn new(workers: u32) -> Self {
+        let mut all = Workers::default();
+        for slot in 0..workers {
+            let key = all.join(PeerId { slot, serial: 0 }, false);
+            all.ready(key);
+        }
+        Self(all)
+    }
+
+    pub fn run(mut self) -> Self {
+        for _ in 0..EVENTS {
+            let (worker, _) = self.0.pick().unwrap();
+            self.0.ready(worker);
+        }
+        self
+    }
+}
+
+struct Unbound;
+
+impl Streamers for Unbound {
+    fn open(&mut self, _: ServiceKey, port: u16) -> Result<u16, BindFailure> {
+        Ok(port)
+    }
+}
+
+/// A request to subscribe, and the broker that gets it.
+pub struct Subscribe(Broker, Vec<Bytes>);
+
+impl Subscribe {
+    pub fn new() -> Self {
+        let broker = Broker::new(BrokerConfig {
+            streamer_ports: 5002..=5100,
+            subscription_ttl: Duration::from_secs(60),
+            subscriptions_max: 1000,
+            patterns_per_service_max: 1000,
+            queue: QueueLimits {
+                bytes_max: 1 << 20,
+                events_max: 1000,
+            },
+        });
+        let frames: [&[u8]; 3] = [b"2.1", b"2", b"sub-1\0Billing\0OrderCreated\0OrderPaid"];
+        Self(broker, frames.map(Bytes::from_static).to_vec())
+    }
+
+    pub fn run(mut self) -> Self {
+        let settings = Settings {
+            pub_address: "tcp://localhost:5000".into(),
+            pull_address_prefix: "tcp://localhost:".into(),
+            id_prefix: "sub".into(),
+            limits: Limits::default(),
+            publish_timeout: Duration::from_secs(30),
+        };
+        let (request, layout) = decode(&self.1).unwrap();
+        let outcome = handle(
+            &request,
+            &mut Context {
+                broker: &mut self.0,
+                streamers: &mut Unbound,
+                ended: &mut vec![],
+                now: Instant::now(),
+                settings: &settings,
+            },
+        );
+        let Outcome::Reply(answer) = outcome else {
+            panic!("no answer")
+        };
+        assert!(encode(&answer, layout).len() >= 3);
+        self
+    }
+}

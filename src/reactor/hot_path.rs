@@ -1,0 +1,149 @@
+//! The way of an event without sockets to read from, for benches: the real hub, whose peers' sockets
+//! are never written to. Behind the feature `internals`.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::{Rc, Weak};
+
+use bytes::BytesMut;
+use tokio::net::UnixStream;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::mpsc;
+
+use super::hub::Hub;
+use super::inbox::Inbox;
+use super::listener::StreamerTable;
+use super::peer::Role;
+use super::stream::Stream;
+use crate::ambient::now;
+use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
+use crate::config::Config;
+use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
+use crate::requests::Settings;
+use crate::zmtp::{Peer as ZmtpPeer, SocketType};
+
+/// Services without a socket.
+struct Unbound;
+
+impl Streamers for Unbound {
+    fn open(&mut self, _: ServiceKey, port: u16) -> Result<u16, BindFailure> {
+        Ok(port)
+    }
+}
+
+/// A data plane with one publisher.
+pub struct HotPath {
+    hub: Hub,
+    publisher: PeerId,
+    inbox: Inbox,
+    sockets: Vec<UnixStream>,
+    runtime: Runtime,
+}
+
+impl HotPath {
+    /// One that nobody listens to yet.
+    ///
+    /// # Errors
+    /// The system gives no event queue or no sockets.
+    pub fn new() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let config = Rc::new(Config::default());
+        let settings = Settings {
+            pub_address: String::new(),
+            pull_address_prefix: String::new(),
+            id_prefix: String::new(),
+            limits: Limits::default(),
+            publish_timeout: config.publish_timeout,
+        };
+        let nowhere: Weak<RefCell<Hub>> = Weak::new();
+        let streamers = StreamerTable::new(config.pull_address.clone(), nowhere);
+        let (effects, _) = mpsc::channel(1);
+        let mut path = Self {
+            hub: Hub::new(config, settings, streamers, effects, now()),
+            publisher: PeerId { slot: 0, serial: 0 },
+            inbox: Inbox::new(&Limits::default(), BytesMut::new()),
+            sockets: vec![],
+            runtime,
+        };
+        let id = path.hub.next_peer_id();
+        path.insert(id, Role::Publisher, SocketType::Pub)?;
+        path.publisher = id;
+        Ok(path)
+    }
+
+    fn insert(&mut self, id: PeerId, role: Role, socket_type: SocketType) -> io::Result<()> {
+        let (ours, theirs) = {
+            let _entered = self.runtime.enter();
+            UnixStream::pair()?
+        };
+        self.sockets.push(theirs);
+        let zmtp = ZmtpPeer {
+            socket_type,
+            identity: bytes::Bytes::new(),
+            minor: 1,
+        };
+        let stream = Rc::new(Stream::Unix(ours));
+        self.hub
+            .insert(id, role, zmtp, stream, "bench".into(), Rc::default());
+        Ok(())
+    }
+
+    /// One more subscriber.
+    ///
+    /// # Errors
+    /// The system gives no sockets.
+    pub fn subscribe(&mut self, prefix: &str) -> io::Result<()> {
+        let id = self.hub.next_peer_id();
+        let prefixes = [prefix.as_bytes().into()].into();
+        self.insert(id, Role::Subscriber { prefixes }, SocketType::Sub)?;
+        self.hub.broker.routes.subscribe(prefix.as_bytes(), id);
+        Ok(())
+    }
+
+    /// One more service, with workers that said READY.
+    ///
+    /// # Errors
+    /// The subject is no pattern, or the system gives no sockets.
+    pub fn serve(&mut self, name: &str, subject: &str, workers: usize) -> io::Result<()> {
+        let pattern = SubjectPattern::parse(subject, 1024).map_err(io::Error::other)?;
+        let service = ServiceName::new(name).map_err(io::Error::other)?;
+        let id = SubscriptionId::new(name).map_err(io::Error::other)?;
+        let broker = &mut self.hub.broker;
+        let subscribed = broker.subscribe(&id, &service, [pattern].into(), now(), &mut Unbound);
+        let key = subscribed.map_err(io::Error::other)?.service;
+        for _ in 0..workers {
+            let peer = self.hub.next_peer_id();
+            let Some(found) = self.hub.broker.service_mut(key) else {
+                continue;
+            };
+            let worker = found.workers.join(peer, false);
+            found.workers.ready(worker);
+            let role = Role::Worker {
+                service: key,
+                key: worker,
+                delimiter: None,
+            };
+            self.insert(peer, role, SocketType::Dealer)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the publisher sent, and appends it to the outboxes of those who get it.
+    ///
+    /// # Errors
+    /// The bytes are not ZMTP.
+    pub fn take(&mut self, sent: BytesMut) -> io::Result<()> {
+        let filled = super::inbox::Filled::own(sent);
+        self.hub
+            .take_events(self.publisher, &mut self.inbox, filled)
+            .map_err(io::Error::other)
+    }
+
+    /// Forgets what the outboxes hold: how many bytes that were.
+    pub fn forget(&mut self) -> usize {
+        let outboxes = self.hub.peers.iter_mut().map(|(_, peer)| &mut peer.outbox);
+        outboxes.map(|outbox| std::mem::take(outbox).bytes()).sum()
+    }
+}
