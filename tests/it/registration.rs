@@ -1,6 +1,7 @@
 //! The daemon as a client of the ServiceLocator, and its startup guard.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -56,11 +57,11 @@ impl Locator {
             .parse()
             .expect("an address");
         let (stop, stopped) = (socket(context, zmq::PAIR), socket(context, zmq::PAIR));
-        stopped
-            .bind(&format!("inproc://stop-{address}"))
-            .expect("a free name");
-        stop.connect(&format!("inproc://stop-{address}"))
-            .expect("a name");
+        // The name of one that just ended is free in a moment, as its port is.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("inproc://stop-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        stopped.bind(&name).expect("a free name");
+        stop.connect(&name).expect("a name");
         let (told, asked) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             loop {
