@@ -70,6 +70,8 @@ pub struct Workers {
     turn: u64,
     stamp: u32,
     eligible: usize,
+    /// Workers that acknowledge.
+    acknowledging: usize,
 }
 
 impl Workers {
@@ -92,6 +94,7 @@ impl Workers {
     pub fn leave(&mut self, key: WorkerKey) -> u64 {
         let worker = self.workers.remove(key.0 as usize);
         self.eligible -= usize::from(worker.eligible());
+        self.acknowledging -= usize::from(worker.credit.is_some());
         self.bound_turns();
         worker.outstanding
     }
@@ -109,6 +112,7 @@ impl Workers {
     /// READY from a worker that acknowledges, and holds at most `credit` events, from 1. Again, it
     /// changes the credit. What it got before it said so for the first time is not counted.
     pub fn ready_with(&mut self, key: WorkerKey, credit: u32) {
+        self.acknowledging += usize::from(!self.acknowledges(key));
         self.change(key, |worker| {
             if worker.credit.is_none() {
                 worker.outstanding = 0;
@@ -126,6 +130,11 @@ impl Workers {
     /// Whether it acknowledges what it gets.
     pub fn acknowledges(&self, key: WorkerKey) -> bool {
         self.workers[key.0 as usize].credit.is_some()
+    }
+
+    /// Whether any worker acknowledges.
+    pub fn any_acknowledges(&self) -> bool {
+        self.acknowledging > 0
     }
 
     /// Whether its outbox has room.
@@ -483,6 +492,7 @@ mod tests {
                         }
                     }
                 }
+                prop_assert_eq!(workers.any_acknowledges(), model.iter().any(|(_, w, _)| w.credit.is_some()));
                 prop_assert_eq!(workers.any_eligible(), model.iter().any(|(_, w, _)| able(w)));
                 prop_assert!(workers.turns.len() <= 2 * workers.workers.len() + 16);
             }

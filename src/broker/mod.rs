@@ -24,4 +24,4 @@ pub use registry::{
     UnknownSubscription,
 };
 pub use routes::{PeerId, Receiver, Route, RouteTable};
-pub use service::{Service, ServiceKey};
+pub use service::{Given, Service, ServiceKey, Verdict};

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::account::{Account, DropReason};
-use super::backlog::{Backlog, Item, Lost, Policy};
+use super::backlog::{
+    Backlog, DeadLetter, Delivery, DeliveryId, Item, Lost, Outcome, Policy, UnknownDelivery,
+};
 use super::dispatch::{WorkerKey, Workers};
 use super::routes::PeerId;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -15,6 +17,36 @@ use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 /// A service's place in the broker's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey(pub u32);
+
+/// An event that is given to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// It is done with here.
+    Away(Bytes),
+    /// The worker acknowledges it.
+    Held(Delivery),
+}
+
+/// A worker's word on an event that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// Done.
+    Ack,
+    /// To be tried again, after a delay if it names one.
+    Nak {
+        /// The delay.
+        delay: Option<Duration>,
+        /// For the dead letter.
+        reason: &'a str,
+    },
+    /// Never to be tried again.
+    Term {
+        /// For the dead letter.
+        reason: &'a str,
+    },
+    /// Still at it.
+    Wip,
+}
 
 /// A service with at least one subscription.
 #[derive(Debug)]
@@ -71,17 +103,104 @@ impl Service {
         self.count_lost(lost);
     }
 
+    /// Whether nothing can be done for its events now: none is in a worker's hands, and those that wait
+    /// have no worker, or not come their time.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.queue.held() == 0 && !(self.queue.has_next(now) && self.workers.any_eligible())
+    }
+
+    /// Whether events have to wait before they are given out, if only for an instant: single ones are
+    /// held by workers, or keep an order.
+    pub fn queues_first(&self) -> bool {
+        !self.queue.is_empty() || self.workers.any_acknowledges()
+    }
+
     /// Takes the next waiting event and the worker that gets it, if there are both.
-    pub fn dequeue(&mut self, now: Instant) -> Option<(Bytes, (WorkerKey, PeerId))> {
+    pub fn dequeue(&mut self, now: Instant) -> Option<(Given, (WorkerKey, PeerId))> {
         if !self.queue.has_next(now) {
             return None;
         }
-        let worker = self.workers.pick()?;
-        Some((self.queue.next(now)?.body, worker))
+        let (worker, peer) = self.workers.pick()?;
+        let given = match self.workers.acknowledges(worker) {
+            true => Given::Held(self.queue.hold_next(worker, now)?),
+            false => Given::Away(self.queue.next(now)?.body),
+        };
+        if let Given::Held(Delivery { attempt: 2.., .. }) = given {
+            self.account.redelivered += 1;
+        }
+        Some((given, (worker, peer)))
     }
 
-    /// A worker's connection ended. The events that had not been written to it go to the front of
-    /// the queue, in their order; the oldest are given up if that is full.
+    /// A worker's word on an event that it holds. `chance` is from 0 to 1.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`]; nothing has changed then.
+    pub fn judge(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        verdict: Verdict<'_>,
+        now: Instant,
+        chance: f64,
+    ) -> Result<Vec<DeadLetter>, UnknownDelivery> {
+        let outcome = match verdict {
+            Verdict::Wip => return self.queue.wip(worker, id, now).map(|()| vec![]),
+            Verdict::Ack => {
+                let settled = self.queue.ack(worker, id)?;
+                self.account.delivered += 1;
+                if settled.late {
+                    return Ok(vec![]);
+                }
+                Outcome::default()
+            }
+            Verdict::Nak { delay, reason } => {
+                self.queue.nak(worker, id, delay, reason, now, chance)?
+            }
+            Verdict::Term { reason } => Outcome {
+                dead: vec![self.queue.term(worker, id, reason)?],
+                ..Outcome::default()
+            },
+        };
+        self.workers.done(worker, 1);
+        Ok(self.book(outcome))
+    }
+
+    /// Does what the time asks for; the events that are dead.
+    pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Vec<DeadLetter> {
+        let outcome = self.queue.handle_timeout(now, chance);
+        for (worker, _) in &outcome.timed_out {
+            self.workers.done(*worker, 1);
+        }
+        self.book(outcome)
+    }
+
+    /// Keeps the books of what became of events; those that are dead.
+    fn book(&mut self, outcome: Outcome) -> Vec<DeadLetter> {
+        let account = &mut self.account;
+        account.retries += outcome.retries;
+        account.expired += outcome.expired.events;
+        account
+            .dropped
+            .add(DropReason::QueueFull, outcome.dropped.events);
+        account.dead_lettered += outcome.dead.len() as u64;
+        outcome.dead
+    }
+
+    /// The connection of a worker ended that acknowledges. What it held goes to others; those that
+    /// were not written to it count as never delivered. The events that are dead.
+    pub fn holder_left(
+        &mut self,
+        worker: WorkerKey,
+        unwritten: &[DeliveryId],
+        now: Instant,
+    ) -> Vec<DeadLetter> {
+        let outcome = self.queue.release(worker, unwritten, now);
+        self.workers.leave(worker);
+        self.book(outcome)
+    }
+
+    /// The connection of another worker ended. The events that had not been written to it go to the
+    /// front of the queue, in their order; the oldest are given up if that is full.
     pub fn worker_left(&mut self, worker: WorkerKey, unwritten: Vec<Bytes>) {
         let unwritten_events = unwritten.len() as u64;
         let held = self.workers.leave(worker);

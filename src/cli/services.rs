@@ -116,12 +116,15 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
     let counters = &service["counters"];
     writeln!(
         out,
-        "    matched {} = delivered {} + queued {} + in flight {} + dropped {}; unconfirmed {}",
+        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}",
         counters["matched"],
         counters["delivered"],
         counters["queued"],
         counters["inFlight"],
+        counters["deadLettered"],
+        counters["expired"],
         counters["dropped"],
-        counters["unconfirmed"]
+        counters["unconfirmed"],
+        counters["retries"]
     )
 }

@@ -8,8 +8,10 @@ mod data_type;
 mod json;
 mod message;
 mod token;
+mod worker_words;
 
 pub use codec::{Layout, Malformed, decode, encode, split_envelope};
 pub use data_type::DataType;
 pub use message::Message;
 pub use token::Token;
+pub use worker_words::{WorkerWord, error_word, event_id, event_word};

@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::hub::Hub;
 use super::outbox::outweighs;
-use crate::broker::{DropReason, PeerId, Route, ServiceKey, WorkerKey};
+use crate::ambient::now;
+use crate::broker::{Delivery, DropReason, Given, PeerId, Route, Service, ServiceKey, WorkerKey};
 
 /// A run of whole messages.
 pub(super) struct Run<'a> {
@@ -87,7 +88,7 @@ impl Hub {
             return;
         };
         service.account.matched += run.events();
-        if !service.queue.is_empty() {
+        if service.queues_first() {
             self.enqueue(key, run, 0);
             return self.dispatch(key);
         }
@@ -153,19 +154,53 @@ impl Hub {
 
     /// Gives a service's waiting events to its workers while one can take them.
     pub(super) fn dispatch(&mut self, key: ServiceKey) {
-        let now = self.now;
-        while let Some(service) = self.broker.service_mut(key)
-            && let Some((event, worker)) = service.dequeue(now)
-        {
-            let len = event.len();
-            self.pending_bytes += len;
-            let run = Run {
-                bytes: event,
-                ends: &[len],
-                backing_bytes: len,
-            };
-            self.push_to_worker(key, worker, &run, std::iter::once(0..1));
+        let waits = |service: &Service| !service.queue.is_empty() && service.workers.any_eligible();
+        if !self.broker.service(key).is_some_and(waits) {
+            return;
         }
+        let now = now();
+        let mut holds = false;
+        while let Some(service) = self.broker.service_mut(key)
+            && let Some((given, worker)) = service.dequeue(now)
+        {
+            match given {
+                Given::Away(event) => {
+                    let len = event.len();
+                    self.pending_bytes += len;
+                    let run = Run {
+                        bytes: event,
+                        ends: &[len],
+                        backing_bytes: len,
+                    };
+                    self.push_to_worker(key, worker, &run, std::iter::once(0..1));
+                }
+                Given::Held(delivery) => {
+                    holds = true;
+                    self.pending_bytes += delivery.body.len();
+                    self.push_held(key, worker, &delivery);
+                }
+            }
+        }
+        if holds {
+            self.plan_timeout(key);
+        }
+    }
+
+    fn push_held(
+        &mut self,
+        service: ServiceKey,
+        (worker, id): (WorkerKey, PeerId),
+        delivery: &Delivery,
+    ) {
+        let budget = self.config.budgets.worker_outbox_bytes;
+        let Some(peer) = self.peer(id) else { return };
+        peer.push_held(delivery);
+        if peer.outbox.bytes() > budget
+            && let Some(service) = self.broker.service_mut(service)
+        {
+            service.workers.set_open(worker, false);
+        }
+        self.mark_dirty(id);
     }
 
     /// Appends stretches of the run's events to a worker's outbox. It may go over its budget by as

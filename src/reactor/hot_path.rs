@@ -123,7 +123,7 @@ impl HotPath {
             let role = Role::Worker {
                 service: key,
                 key: worker,
-                delimiter: None,
+                envelope: None,
             };
             self.insert(peer, role, SocketType::Dealer)?;
         }

@@ -1,5 +1,6 @@
 //! What time brings about: signs of life, leases, the coarse clock.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -7,8 +8,8 @@ use bytes::BytesMut;
 use super::hub::{Hub, SharedHub};
 use super::kernel::tcp_troubles;
 use super::peer::Peer;
-use crate::ambient::now;
-use crate::broker::PeerId;
+use crate::ambient::{chance, now};
+use crate::broker::{PeerId, ServiceKey};
 use crate::zmtp::{Pulse, encode_ping};
 
 /// How often to look when nothing asks for more.
@@ -37,7 +38,61 @@ pub(super) async fn keep_house(hub: SharedHub) {
     }
 }
 
+/// Sleeps until the next time that some service's events want: a retry, an end, a worker that took too
+/// long.
+pub(super) async fn keep_time(hub: SharedHub) {
+    let changed = Rc::clone(&hub.borrow().timeout_changed);
+    loop {
+        let next = hub.borrow().timeout_at;
+        tokio::select! {
+            () = sleep_until(next) => {
+                let mut state = hub.borrow_mut();
+                state.timeout_at = None;
+                state.handle_timeouts();
+            }
+            () = changed.notified() => {}
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Hub {
+    /// A service's events want attention at some time, maybe before all others.
+    pub(super) fn plan_timeout(&mut self, key: ServiceKey) {
+        let service = self.broker.service(key);
+        let Some(at) = service.and_then(|service| service.queue.poll_timeout()) else {
+            return;
+        };
+        if self.timeout_at.is_none_or(|planned| at < planned) {
+            self.timeout_at = Some(at);
+            self.timeout_changed.notify_one();
+        }
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = now();
+        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(service) = self.broker.service_mut(key) else {
+                continue;
+            };
+            if service.queue.poll_timeout().is_some_and(|at| at <= now) {
+                let before = service.account.dropped;
+                let dead = service.handle_timeout(now, chance);
+                self.log_dropped_since(key, &before);
+                self.bury_dead(key, dead);
+                self.dispatch(key);
+            }
+            self.plan_timeout(key);
+        }
+    }
+
     fn tick(&mut self, now: Instant, tick: Duration) {
         let since_tick = now.saturating_duration_since(self.ticked_at);
         let late = since_tick.saturating_sub(tick);

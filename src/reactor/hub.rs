@@ -16,6 +16,7 @@ use super::listener::{Streamer, StreamerTable};
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
 use super::stream::Stream;
+use crate::ambient::now;
 use crate::broker::{
     Account, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, QueueLimits,
     ServiceKey, WorkerKey,
@@ -64,6 +65,9 @@ pub(super) struct Hub {
     pub(super) pending_replies: PendingReplies,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
+    /// When some service's events want attention; the clock's task sleeps until then.
+    pub(super) timeout_at: Option<Instant>,
+    pub(super) timeout_changed: Rc<Notify>,
     /// When the last tick was, by which a stall of our own loop is told.
     pub(super) ticked_at: Instant,
     pub(super) started_at: Instant,
@@ -86,7 +90,7 @@ impl Hub {
         settings: Settings,
         streamers: StreamerTable,
         effects: mpsc::Sender<Effect>,
-        now: Instant,
+        at: Instant,
     ) -> Self {
         let budgets = &config.budgets;
         let broker = Broker::new(BrokerConfig {
@@ -115,9 +119,11 @@ impl Hub {
             runs: Runs::default(),
             turns: Vec::new(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
-            now,
-            ticked_at: now,
-            started_at: now,
+            now: at,
+            ticked_at: at,
+            started_at: at,
+            timeout_at: None,
+            timeout_changed: Rc::default(),
             connections: 0,
             connections_max: usize::MAX,
             draining: false,
@@ -231,7 +237,7 @@ impl Hub {
         Some(Role::Worker {
             service,
             key,
-            delimiter: None,
+            envelope: None,
         })
     }
 
@@ -358,22 +364,32 @@ impl Hub {
                         "a subscriber left before it had read all");
                 }
             }
-            Role::Worker { service, key, .. } => {
+            Role::Worker {
+                service,
+                key,
+                envelope,
+            } => {
                 let (service, key) = (*service, *key);
                 self.streamers
                     .release_identity(service, &peer.zmtp.identity, id);
                 let Some(found) = self.broker.service_mut(service) else {
                     return;
                 };
-                found.account.delivered += written;
-                found.account.in_flight -= written;
-                let events = unwritten.into_iter();
-                let events = events
-                    .map(|event| Peer::without_delimiter(&peer.role, event))
-                    .collect();
                 let before = found.account.dropped;
-                found.worker_left(key, events);
+                let dead = if envelope.is_some_and(|envelope| envelope.acknowledges) {
+                    found.holder_left(key, &Peer::deliveries(&unwritten), now())
+                } else {
+                    found.account.delivered += written;
+                    found.account.in_flight -= written;
+                    let events = unwritten.into_iter();
+                    let events = events
+                        .map(|event| Peer::without_delimiter(&peer.role, event))
+                        .collect();
+                    found.worker_left(key, events);
+                    vec![]
+                };
                 self.log_dropped_since(service, &before);
+                self.bury_dead(service, dead);
                 self.dispatch(service);
             }
         }

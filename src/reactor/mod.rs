@@ -5,6 +5,7 @@
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
 mod connection;
+mod dead;
 mod deliver;
 mod dial;
 mod effects;
@@ -23,6 +24,7 @@ mod speaker;
 mod status;
 mod stopping;
 mod stream;
+mod worker;
 
 use std::cell::RefCell;
 use std::io;
@@ -326,6 +328,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     let mut core = JoinSet::new();
     core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
+    core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
     let publishers = hub.borrow().config.connect_publishers.clone();
     let dialling: Vec<_> = publishers
         .into_iter()

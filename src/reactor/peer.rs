@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::deliver::Run;
 use super::listener::Streamer;
 use super::outbox::Outbox;
 use super::stream::Stream;
-use crate::broker::{PeerId, ServiceKey, WorkerKey};
-use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer};
+use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
+use crate::messagebus::{event_id, event_word};
+use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer, encode_frame, frames_of};
 
 /// What a listener, or a dialled address, is for.
 #[derive(Debug, Clone)]
@@ -47,13 +48,42 @@ pub(super) enum Role {
     Worker {
         service: ServiceKey,
         key: WorkerKey,
-        /// Whether it puts an empty frame before its messages, and expects one: as in its first READY.
-        delimiter: Option<bool>,
+        /// How it wants its events; it has not said READY yet without.
+        envelope: Option<Envelope>,
     },
     Requester {
         /// It asks the embedded ServiceLocator.
         locator: bool,
     },
+}
+
+/// What a worker's first READY settles: events that wait for it in its outbox may have to go to
+/// another, so it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Envelope {
+    /// It puts an empty frame before its messages, and expects one.
+    pub(super) delimiter: bool,
+    /// It acknowledges its events, each of which comes with its delivery's id.
+    pub(super) acknowledges: bool,
+}
+
+impl Envelope {
+    /// READY: the first settles it, a later one must agree.
+    pub(super) fn agree(
+        known: &mut Option<Self>,
+        delimiter: bool,
+        credit: Option<u32>,
+    ) -> Result<(), String> {
+        let acknowledges = credit.is_some();
+        let known = known.get_or_insert(Self {
+            delimiter,
+            acknowledges,
+        });
+        match (known.acknowledges, acknowledges) {
+            (false, true) => Err("its first READY was without acknowledgements".into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One connection.
@@ -80,15 +110,16 @@ pub(super) struct Peer {
 const DELIMITER: [u8; 2] = [1, 0];
 
 impl Peer {
-    /// Appends events to the outbox of a worker in the envelope that it uses.
+    fn envelope(&self) -> Option<Envelope> {
+        match self.role {
+            Role::Worker { envelope, .. } => envelope,
+            _ => None,
+        }
+    }
+
+    /// Appends events to the outbox of a worker that doesn't acknowledge.
     pub(super) fn push_to_worker(&mut self, run: &Run<'_>, events: Range<usize>) {
-        if !matches!(
-            self.role,
-            Role::Worker {
-                delimiter: Some(true),
-                ..
-            }
-        ) {
+        if !self.envelope().is_some_and(|envelope| envelope.delimiter) {
             let part = run.part(events.clone());
             return self
                 .outbox
@@ -101,14 +132,38 @@ impl Peer {
         }
     }
 
+    /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
+    /// so the outbox counts it as no event.
+    pub(super) fn push_held(&mut self, delivery: &Delivery) {
+        let mut message = BytesMut::new();
+        if self.envelope().is_some_and(|envelope| envelope.delimiter) {
+            message.extend_from_slice(&DELIMITER);
+        }
+        let word = event_word(delivery.id.0, delivery.attempt);
+        encode_frame(&mut message, &word, true);
+        message.extend_from_slice(&delivery.body);
+        let len = message.len();
+        self.outbox.push(&message.freeze(), 0..len, 0, len);
+    }
+
     /// An event as it was before [`push_to_worker`](Self::push_to_worker).
     pub(super) fn without_delimiter(role: &Role, message: Bytes) -> Bytes {
         match role {
             Role::Worker {
-                delimiter: Some(true),
+                envelope: Some(envelope),
                 ..
-            } => message.slice(DELIMITER.len()..),
+            } if envelope.delimiter => message.slice(DELIMITER.len()..),
             _ => message,
         }
+    }
+
+    /// The deliveries among messages that were not written to a worker that acknowledges.
+    pub(super) fn deliveries(messages: &[Bytes]) -> Vec<DeliveryId> {
+        let ids = messages.iter().filter_map(|message| {
+            let frames = frames_of(message);
+            let first = frames.iter().find(|frame| !frame.is_empty())?;
+            event_id(first).map(DeliveryId)
+        });
+        ids.collect()
     }
 }

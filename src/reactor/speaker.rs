@@ -1,4 +1,4 @@
-//! What peers say that don't publish: subscribers and workers.
+//! What peers say that don't publish, message by message; and what subscribers say.
 
 use bytes::Bytes;
 
@@ -8,9 +8,6 @@ use super::intake::PeerError;
 use super::peer::Role;
 use crate::broker::PeerId;
 use crate::zmtp::{Command, Step, Subscription, frames_of};
-
-/// What a worker says to get its first event, and when it is done with one.
-const READY: &[u8] = b"READY";
 
 impl Hub {
     /// Takes what arrived message by message. `on_message` is given each whole message.
@@ -101,39 +98,6 @@ impl Hub {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// A message of a worker: READY, with or without a delimiter before it.
-    pub(super) fn take_worker_message(
-        &mut self,
-        id: PeerId,
-        message: &Bytes,
-    ) -> Result<(), PeerError> {
-        let frames = frames_of(message);
-        let has_delimiter = frames.len() > 1 && frames[0].is_empty();
-        if frames[usize::from(has_delimiter)..] != [READY] {
-            self.count_discarded(id, "unknown-worker-message");
-            return Ok(());
-        }
-        let Some(peer) = self.peer(id) else {
-            return Ok(());
-        };
-        let Role::Worker {
-            service,
-            key,
-            delimiter,
-        } = &mut peer.role
-        else {
-            return Ok(());
-        };
-        // It stays as it is: events that wait for this worker may have to go to another.
-        delimiter.get_or_insert(has_delimiter);
-        let (service, key) = (*service, *key);
-        if let Some(service) = self.broker.service_mut(service) {
-            service.workers.ready(key);
-        }
-        self.dispatch(service);
         Ok(())
     }
 

@@ -38,7 +38,7 @@ impl Hub {
             "draining": self.draining,
             "addresses": self.addresses,
             "services": services,
-            "retiredServices": account(self.broker.retired(), 0),
+            "retiredServices": account(self.broker.retired(), 0, 0),
             "publishers": {
                 "connected": count(|role| matches!(role, Role::Publisher)),
                 "events": self.published.events,
@@ -48,7 +48,7 @@ impl Hub {
             "subscribers": {
                 "connected": count(|role| matches!(role, Role::Subscriber { .. })),
                 "subscriptions": subscriptions,
-                "counters": account(&self.subscribers, 0),
+                "counters": account(&self.subscribers, 0, 0),
             },
             "connections": {
                 "open": self.connections,
@@ -82,19 +82,24 @@ impl Hub {
             "subscriptions": subscriptions,
             "workers": {"connected": connected, "ready": ready, "stalled": stalled},
             "queue": {"events": service.queue.len(), "bytes": service.queue.bytes()},
-            "counters": account(&service.account, service.queue.len()),
+            "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},
+            "counters": account(&service.account, service.queue.len(), service.queue.held()),
         })
     }
 }
 
-fn account(account: &Account, queued: usize) -> Value {
+fn account(account: &Account, queued: usize, held: usize) -> Value {
     json!({
         "matched": account.matched,
         "delivered": account.delivered,
         "queued": queued,
-        "inFlight": account.in_flight,
+        "inFlight": account.in_flight + held as u64,
+        "deadLettered": account.dead_lettered,
+        "expired": account.expired,
         "dropped": dropped(&account.dropped),
         "unconfirmed": account.unconfirmed,
+        "retries": account.retries,
+        "redelivered": account.redelivered,
     })
 }
 

@@ -10,6 +10,7 @@ use super::Sockets;
 use super::effects::Input;
 use super::hub::{Hub, SharedHub};
 use super::peer::Role;
+use crate::ambient::now;
 
 /// How long publishers may go on at most, so that what they have sent already is read.
 const LAST_READS: Duration = Duration::from_millis(250);
@@ -98,12 +99,13 @@ impl Hub {
             && self
                 .broker
                 .services()
-                .all(|(_, s)| s.queue.is_empty() || !s.workers.any_eligible())
+                .all(|(_, service)| service.is_idle(now()))
     }
 
     fn report_undelivered(&self) {
         for (_, service) in self.broker.services() {
-            let left = service.queue.len() as u64 + service.account.in_flight;
+            let waiting = service.queue.len() + service.queue.held();
+            let left = waiting as u64 + service.account.in_flight;
             if left > 0 {
                 tracing::warn!(service = %service.name(), events = left, "events not delivered: the event manager stopped");
             }

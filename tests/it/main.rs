@@ -9,6 +9,7 @@
     reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
 )]
 
+mod acknowledging;
 mod churn;
 mod command_line;
 mod commands_alone;

@@ -243,7 +243,7 @@ impl Drop for TestDaemon {
     }
 }
 
-/// `matched = delivered + queued + in flight + dropped`, everywhere.
+/// `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, everywhere.
 pub fn assert_law(status: &Value) {
     let faults = &status["peers"]["refused"]["internal-error"];
     assert!(
@@ -266,7 +266,8 @@ pub fn assert_law(status: &Value) {
             .values()
             .filter_map(Value::as_u64)
             .sum();
-        let right = count("delivered") + count("queued") + count("inFlight") + dropped;
+        let ended = count("deadLettered") + count("expired") + dropped;
+        let right = count("delivered") + count("queued") + count("inFlight") + ended;
         assert_eq!(
             count("matched"),
             right,

@@ -1,0 +1,243 @@
+//! What a service's workers say: words with spaces between, in one frame, so that ten lines of any
+//! language can speak it.
+//!
+//! `READY` and `READY {"ack": true, "credit": 32}`, `ACK <id>`, `NAK <id> [delay ms] [reason]`,
+//! `TERM <id> [reason]`, `WIP <id>`, `BYE`; the daemon puts `EVENT <id> <attempt>` before each event
+//! that it wants acknowledged, and says `ERROR <sentence>` to what it doesn't understand.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+/// Events that a worker holds at most, unless it says otherwise.
+const CREDIT_DEFAULT: u32 = 32;
+/// The most that it may ask for.
+const CREDIT_MAX: u32 = 100_000;
+
+/// A worker's message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerWord<'a> {
+    /// It wants events; with a number it acknowledges them, and holds at most so many.
+    Ready(Option<u32>),
+    /// The event is done.
+    Ack(u64),
+    /// The event should be tried again.
+    Nak {
+        /// Which.
+        id: u64,
+        /// Not before this time is over; the service's policy says it if the worker doesn't.
+        delay: Option<Duration>,
+        /// For the dead letter.
+        reason: &'a str,
+    },
+    /// The event should never be tried again.
+    Term {
+        /// Which.
+        id: u64,
+        /// For the dead letter.
+        reason: &'a str,
+    },
+    /// It is still at it.
+    Wip(u64),
+    /// It is about to leave, and wants no more.
+    Bye,
+}
+
+impl<'a> WorkerWord<'a> {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(frame: &'a [u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(frame).map_err(|_| "it is no text".to_owned())?;
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let rest = rest.trim();
+        match word {
+            "READY" if rest.is_empty() => Ok(Self::Ready(None)),
+            "READY" => ready_options(rest).map(Self::Ready),
+            "BYE" if rest.is_empty() => Ok(Self::Bye),
+            "ACK" => alone(rest).map(Self::Ack),
+            "WIP" => alone(rest).map(Self::Wip),
+            "TERM" => id(rest).map(|(id, reason)| Self::Term { id, reason }),
+            "NAK" => id(rest).map(|(id, rest)| {
+                let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
+                match first.parse().map(Duration::from_millis) {
+                    Ok(delay) => Self::Nak {
+                        id,
+                        delay: Some(delay),
+                        reason: more.trim(),
+                    },
+                    Err(_) => Self::Nak {
+                        id,
+                        delay: None,
+                        reason: rest,
+                    },
+                }
+            }),
+            _ => Err("workers say READY, ACK, NAK, TERM, WIP or BYE".into()),
+        }
+    }
+}
+
+fn id(text: &str) -> Result<(u64, &str), String> {
+    let (id, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let id = id
+        .parse()
+        .map_err(|_| format!("{id:?} is no delivery id"))?;
+    Ok((id, rest.trim()))
+}
+
+fn alone(text: &str) -> Result<u64, String> {
+    match id(text)? {
+        (id, "") => Ok(id),
+        (_, rest) => Err(format!("{rest:?} has no meaning there")),
+    }
+}
+
+/// The credit of a worker that acknowledges. Options that nobody knows have no meaning, and do no harm.
+fn ready_options(text: &str) -> Result<Option<u32>, String> {
+    let options: Value = serde_json::from_str(text)
+        .map_err(|error| format!("READY's options are no JSON: {error}"))?;
+    if !options.is_object() {
+        return Err("READY's options are a JSON object".into());
+    }
+    let acknowledges = match &options["ack"] {
+        Value::Null => false,
+        Value::Bool(acknowledges) => *acknowledges,
+        other => return Err(format!("ack is true or false, not {other}")),
+    };
+    let credit = match &options["credit"] {
+        Value::Null => CREDIT_DEFAULT,
+        given => given
+            .as_u64()
+            .and_then(|credit| u32::try_from(credit).ok())
+            .filter(|credit| (1..=CREDIT_MAX).contains(credit))
+            .ok_or_else(|| format!("credit is 1 to {CREDIT_MAX}, not {given}"))?,
+    };
+    Ok(acknowledges.then_some(credit))
+}
+
+/// The frame before an event that is to be acknowledged.
+pub fn event_word(id: u64, attempt: u32) -> Bytes {
+    format!("EVENT {id} {attempt}").into()
+}
+
+/// The delivery id in such a frame.
+pub fn event_id(frame: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(frame).ok()?.strip_prefix("EVENT ")?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// The answer to a message that was not understood.
+pub fn error_word(sentence: &str) -> Bytes {
+    format!("ERROR {sentence}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn words_are_read() {
+        let delay = |ms| Some(Duration::from_millis(ms));
+        let table: [(&str, WorkerWord<'_>); 14] = [
+            ("READY", WorkerWord::Ready(None)),
+            ("READY {}", WorkerWord::Ready(None)),
+            (
+                r#"READY {"ack": false, "credit": 5}"#,
+                WorkerWord::Ready(None),
+            ),
+            (
+                r#"READY {"ack": true}"#,
+                WorkerWord::Ready(Some(CREDIT_DEFAULT)),
+            ),
+            (
+                r#"READY {"ack":true,"credit":1,"colour":"red"}"#,
+                WorkerWord::Ready(Some(1)),
+            ),
+            ("ACK 7", WorkerWord::Ack(7)),
+            ("WIP 7", WorkerWord::Wip(7)),
+            ("BYE", WorkerWord::Bye),
+            (
+                "NAK 7",
+                WorkerWord::Nak {
+                    id: 7,
+                    delay: None,
+                    reason: "",
+                },
+            ),
+            (
+                "NAK 7 250",
+                WorkerWord::Nak {
+                    id: 7,
+                    delay: delay(250),
+                    reason: "",
+                },
+            ),
+            (
+                "NAK 7 250 no stock",
+                WorkerWord::Nak {
+                    id: 7,
+                    delay: delay(250),
+                    reason: "no stock",
+                },
+            ),
+            (
+                "NAK 7 no stock",
+                WorkerWord::Nak {
+                    id: 7,
+                    delay: None,
+                    reason: "no stock",
+                },
+            ),
+            ("TERM 7", WorkerWord::Term { id: 7, reason: "" }),
+            (
+                "TERM 7 404 not found",
+                WorkerWord::Term {
+                    id: 7,
+                    reason: "404 not found",
+                },
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(WorkerWord::parse(text.as_bytes()), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_told_what_is_wrong() {
+        for (text, what) in [
+            ("", "workers say"),
+            ("ready", "workers say"),
+            ("READYX", "workers say"),
+            ("BYE now", "workers say"),
+            ("READY {", "no JSON"),
+            ("READY [1]", "JSON object"),
+            (r#"READY {"ack": 1}"#, "true or false"),
+            (r#"READY {"ack": true, "credit": 0}"#, "1 to 100000"),
+            ("ACK", "no delivery id"),
+            ("ACK x", "no delivery id"),
+            ("ACK -1", "no delivery id"),
+            ("ACK 1 2", "no meaning"),
+        ] {
+            let error = WorkerWord::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+        assert!(WorkerWord::parse(b"ACK \xFF").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_s_id_is_found_again(id: u64, attempt: u32) {
+            prop_assert_eq!(event_id(&event_word(id, attempt)), Some(id));
+        }
+
+        #[test]
+        fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = WorkerWord::parse(&noise);
+            let _ = event_id(&noise);
+        }
+    }
+}

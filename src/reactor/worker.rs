@@ -1,0 +1,99 @@
+//! What workers say, and what becomes of the events that they hold.
+
+use bytes::Bytes;
+
+use super::hub::Hub;
+use super::intake::PeerError;
+use super::peer::{Envelope, Role};
+use crate::ambient::{chance, now};
+use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, WorkerKey};
+use crate::messagebus::{WorkerWord, error_word};
+use crate::zmtp::{encode_message, frames_of};
+
+impl Hub {
+    /// A message of a worker: one frame, with or without a delimiter before it.
+    pub(super) fn take_worker_message(
+        &mut self,
+        id: PeerId,
+        message: &Bytes,
+    ) -> Result<(), PeerError> {
+        let frames = frames_of(message);
+        let has_delimiter = frames.len() > 1 && frames[0].is_empty();
+        let word = match &frames[usize::from(has_delimiter)..] {
+            [frame] => WorkerWord::parse(frame),
+            frames => Err(format!("a word is one frame, not {}", frames.len())),
+        };
+        let Some(Role::Worker {
+            service,
+            key,
+            envelope,
+        }) = self.peer(id).map(|peer| &mut peer.role)
+        else {
+            return Ok(());
+        };
+        let (service, key) = (*service, *key);
+        let understood = word.and_then(|word| {
+            match (&word, *envelope) {
+                (WorkerWord::Ready(credit), _) => {
+                    Envelope::agree(envelope, has_delimiter, *credit)?
+                }
+                (_, Some(known)) if known.acknowledges => {}
+                _ => return Err("it has not said READY {\"ack\": true}".to_owned()),
+            }
+            Ok(word)
+        });
+        match understood {
+            Ok(word) => self.hear_worker(service, key, word),
+            Err(sentence) => self.not_understood(id, has_delimiter, &sentence),
+        }
+        Ok(())
+    }
+
+    fn hear_worker(&mut self, service: ServiceKey, key: WorkerKey, word: WorkerWord<'_>) {
+        let Some(found) = self.broker.service_mut(service) else {
+            return;
+        };
+        let (id, verdict) = match word {
+            WorkerWord::Ready(None) => {
+                found.workers.ready(key);
+                return self.dispatch(service);
+            }
+            WorkerWord::Ready(Some(credit)) => {
+                found.workers.ready_with(key, credit);
+                return self.dispatch(service);
+            }
+            WorkerWord::Bye => return found.workers.bye(key),
+            WorkerWord::Ack(id) => (id, Verdict::Ack),
+            WorkerWord::Nak { id, delay, reason } => (id, Verdict::Nak { delay, reason }),
+            WorkerWord::Term { id, reason } => (id, Verdict::Term { reason }),
+            WorkerWord::Wip(id) => (id, Verdict::Wip),
+        };
+        let before = found.account.dropped;
+        match found.judge(key, DeliveryId(id), verdict, now(), chance()) {
+            Ok(dead) => {
+                self.log_dropped_since(service, &before);
+                self.bury_dead(service, dead);
+                self.dispatch(service);
+                self.plan_timeout(service);
+            }
+            Err(UnknownDelivery) => *self.refused.entry("unknown-delivery").or_default() += 1,
+        }
+    }
+
+    /// A worker that speaks of acknowledgements is told what we don't understand; another would take
+    /// the answer for an event.
+    fn not_understood(&mut self, id: PeerId, has_delimiter: bool, sentence: &str) {
+        self.count_discarded(id, "unknown-worker-message");
+        let acknowledges = self.peer(id).is_some_and(|peer| {
+            matches!(&peer.role, Role::Worker { envelope: Some(known), .. } if known.acknowledges)
+        });
+        if acknowledges {
+            let delimiter = has_delimiter.then(Bytes::new);
+            let frames: Vec<Bytes> = delimiter
+                .into_iter()
+                .chain([error_word(sentence)])
+                .collect();
+            self.send(id, &encode_message(&frames));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Workers that acknowledge: credit, retries, dead letters, side by side with those that don't.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::support::TestDaemon;
+use super::support::peers::{connected, is_silent, publish, received};
+
+/// An event in the hands of a worker that acknowledges.
+struct Delivered {
+    id: String,
+    attempt: u32,
+    subject: String,
+    data: String,
+}
+
+/// A worker that acknowledges, over libzmq.
+struct Worker(zmq::Socket);
+
+impl Worker {
+    fn start(daemon: &TestDaemon, service: &str, address: &str, options: &str) -> Self {
+        let before = daemon.service(service)["workers"]["ready"]
+            .as_u64()
+            .expect("a count");
+        let socket = connected(&daemon.context, zmq::DEALER, address);
+        let worker = Self(socket);
+        worker.say(&format!("READY {options}"));
+        daemon.wait_for_ready(service, before + 1);
+        worker
+    }
+
+    fn say(&self, word: &str) {
+        self.0.send(word, 0).expect("a send");
+    }
+
+    fn receive(&self) -> Delivered {
+        let frames = self.0.recv_multipart(0).expect("an event");
+        let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
+        let word = text(&frames[0]);
+        let words: Vec<&str> = word.split(' ').collect();
+        assert_eq!((words[0], words.len()), ("EVENT", 3), "{word}");
+        Delivered {
+            id: words[1].into(),
+            attempt: words[2].parse().expect("a number"),
+            subject: text(&frames[1]),
+            data: text(&frames[2]),
+        }
+    }
+
+    fn ack(&self, event: &Delivered) {
+        self.say(&format!("ACK {}", event.id));
+    }
+
+    fn is_silent(&self) -> bool {
+        is_silent(&self.0, 50)
+    }
+}
+
+fn counters(daemon: &TestDaemon, service: &str) -> Value {
+    daemon.service(service)["counters"].clone()
+}
+
+fn wait_for_counter(daemon: &TestDaemon, service: &str, name: &str, count: u64) {
+    daemon.wait_for(&format!("{service}: {name} {count}"), |status| {
+        let services = status["services"].as_array().into_iter().flatten();
+        services
+            .filter(|found| found["name"] == service)
+            .any(|found| found["counters"][name] == count)
+    });
+}
+
+#[test]
+fn an_event_is_in_flight_until_it_is_acknowledged() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    let publisher = daemon.publisher();
+    publish(&publisher, "OrderCreated", "first");
+    let event = worker.receive();
+    assert_eq!(
+        (event.subject.as_str(), event.data.as_str(), event.attempt),
+        ("OrderCreated", "first", 1)
+    );
+    assert_eq!(counters(&daemon, "Billing")["inFlight"], 1);
+    assert_eq!(counters(&daemon, "Billing")["delivered"], 0);
+    worker.ack(&event);
+    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    assert_eq!(counters(&daemon, "Billing")["inFlight"], 0);
+}
+
+#[test]
+fn a_worker_holds_no_more_than_its_credit() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true, "credit": 2}"#,
+    );
+    let publisher = daemon.publisher();
+    (0..5).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let (first, second) = (worker.receive(), worker.receive());
+    assert_eq!((first.data.as_str(), second.data.as_str()), ("0", "1"));
+    assert!(worker.is_silent());
+    assert_eq!(counters(&daemon, "Billing")["queued"], 3);
+    worker.ack(&second);
+    assert_eq!(worker.receive().data, "2");
+    assert!(worker.is_silent());
+    worker.say(r#"READY {"ack": true, "credit": 4}"#);
+    assert_eq!(
+        (worker.receive().data, worker.receive().data),
+        ("3".into(), "4".into())
+    );
+}
+
+#[test]
+fn what_a_worker_held_when_it_died_goes_to_another_with_its_attempt_raised() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let dying = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    let publisher = daemon.publisher();
+    (0..3).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let held: Vec<_> = (0..3).map(|_| dying.receive()).collect();
+    dying.ack(&held[1]);
+    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    let other = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    drop(dying);
+    let again: Vec<_> = (0..2).map(|_| other.receive()).collect();
+    let seen: Vec<_> = again
+        .iter()
+        .map(|event| (event.data.as_str(), event.attempt))
+        .collect();
+    assert_eq!(seen, [("0", 2), ("2", 2)]);
+    again.iter().for_each(|event| other.ack(event));
+    wait_for_counter(&daemon, "Billing", "delivered", 3);
+    let counters = counters(&daemon, "Billing");
+    assert_eq!(
+        (&counters["redelivered"], &counters["unconfirmed"]),
+        (&2.into(), &0.into())
+    );
+}
+
+#[test]
+fn what_is_naked_comes_again_and_holds_nobody_up() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true, "credit": 1}"#,
+    );
+    let publisher = daemon.publisher();
+    ["bad", "good"]
+        .iter()
+        .for_each(|data| publish(&publisher, "Order", data));
+    let bad = worker.receive();
+    worker.say(&format!("NAK {} 200 no stock", bad.id));
+    let good = worker.receive();
+    assert_eq!(good.data, "good");
+    worker.ack(&good);
+    let again = worker.receive();
+    assert_eq!((again.data.as_str(), again.attempt), ("bad", 2));
+    assert_ne!(again.id, bad.id);
+    // The first delivery is over: nothing comes of a word on it.
+    worker.ack(&bad);
+    worker.ack(&again);
+    wait_for_counter(&daemon, "Billing", "delivered", 2);
+    assert_eq!(daemon.refused("unknown-delivery"), 1);
+    assert_eq!(counters(&daemon, "Billing")["retries"], 1);
+}
+
+#[test]
+fn a_poisoned_event_is_dead_after_eight_deliveries_and_others_hear_of_it() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let watcher = daemon.subscriber(&["Billing.DLQ"]);
+    let worker = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    let publisher = daemon.publisher();
+    publish(&publisher, "OrderCreated", "poison");
+    for attempt in 1..=8 {
+        let event = worker.receive();
+        assert_eq!(event.attempt, attempt);
+        worker.say(&format!("NAK {} 1 no stock", event.id));
+    }
+    let frames = watcher.recv_multipart(0).expect("a dead letter");
+    assert_eq!(frames[0], b"Billing.DLQ");
+    let what: Value = serde_json::from_slice(&frames[1]).expect("JSON");
+    assert_eq!(what["reason"], "max-deliveries");
+    assert_eq!(what["detail"], "no stock");
+    assert_eq!(what["attempts"], 8);
+    assert_eq!(what["subject"], "OrderCreated");
+    assert_eq!(&frames[2..], [b"OrderCreated".to_vec(), b"poison".to_vec()]);
+    assert!(worker.is_silent());
+    assert_eq!(counters(&daemon, "Billing")["deadLettered"], 1);
+}
+
+#[test]
+fn a_terminated_event_is_dead_at_once() {
+    let daemon = TestDaemon::start();
+    // It hears of its own dead letters, which must not make new ones for ever.
+    let all = daemon.subscribe("sub-1", "All", &[""]);
+    let worker = Worker::start(&daemon, "All", &all.pull_address, r#"{"ack": true}"#);
+    publish(&daemon.publisher(), "Order", "x");
+    let event = worker.receive();
+    worker.say(&format!("TERM {} of no use", event.id));
+    let letter = worker.receive();
+    assert_eq!(letter.subject, "All.DLQ");
+    assert!(letter.data.contains("of no use"), "{}", letter.data);
+    worker.say(&format!("TERM {}", letter.id));
+    assert!(worker.is_silent());
+    assert_eq!(counters(&daemon, "All")["deadLettered"], 2);
+}
+
+#[test]
+fn workers_of_both_kinds_serve_side_by_side() {
+    const EVENTS: usize = 200;
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let acknowledging = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    let plain = daemon.worker("Billing", &billing.pull_address);
+    let publisher = daemon.publisher();
+    (0..EVENTS).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let mut got = BTreeSet::new();
+    let mut by_kind = BTreeMap::new();
+    while got.len() < EVENTS {
+        let mut items = [
+            acknowledging.0.as_poll_item(zmq::POLLIN),
+            plain.as_poll_item(zmq::POLLIN),
+        ];
+        assert!(
+            zmq::poll(&mut items, 5000).expect("a poll") > 0,
+            "only {} arrived",
+            got.len()
+        );
+        let ready = items.each_ref().map(zmq::PollItem::is_readable);
+        if ready[0] {
+            let event = acknowledging.receive();
+            acknowledging.ack(&event);
+            got.insert(event.data);
+            *by_kind.entry("acknowledging").or_insert(0) += 1;
+        }
+        if ready[1] {
+            got.insert(received(&plain));
+            *by_kind.entry("plain").or_insert(0) += 1;
+        }
+    }
+    assert_eq!(by_kind.len(), 2, "{by_kind:?}");
+    wait_for_counter(&daemon, "Billing", "delivered", EVENTS as u64);
+}
+
+#[test]
+fn who_says_bye_gets_no_more_and_may_finish_what_it_holds() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let leaving = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", "held");
+    let held = leaving.receive();
+    leaving.say("BYE");
+    daemon.wait_for_ready("Billing", 0);
+    publish(&publisher, "Order", "for another");
+    leaving.ack(&held);
+    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    assert!(leaving.is_silent());
+    let other = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    assert_eq!(other.receive().data, "for another");
+}
+
+#[test]
+fn an_envelope_is_kept() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = connected(&daemon.context, zmq::DEALER, &billing.pull_address);
+    worker
+        .send_multipart(["", r#"READY {"ack": true}"#], 0)
+        .expect("a send");
+    daemon.wait_for_ready("Billing", 1);
+    publish(&daemon.publisher(), "Order", "x");
+    let frames = worker.recv_multipart(0).expect("an event");
+    assert_eq!((frames.len(), frames[0].len()), (4, 0));
+    assert_eq!(&frames[2..], [b"Order".to_vec(), b"x".to_vec()]);
+    let word = String::from_utf8(frames[1].clone()).expect("text");
+    let id = word.split(' ').nth(1).expect("an id");
+    worker
+        .send_multipart(["", &format!("ACK {id}")], 0)
+        .expect("a send");
+    wait_for_counter(&daemon, "Billing", "delivered", 1);
+}
+
+#[test]
+fn nonsense_is_answered_to_those_who_acknowledge() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = Worker::start(
+        &daemon,
+        "Billing",
+        &billing.pull_address,
+        r#"{"ack": true}"#,
+    );
+    worker.say("ACK seven");
+    let answer = worker.0.recv_string(0).expect("an answer").expect("text");
+    assert!(
+        answer.starts_with("ERROR \"seven\" is no delivery id"),
+        "{answer}"
+    );
+    worker.say("ACK 7");
+    daemon.wait_for("the word on nothing", |status| {
+        status["peers"]["refused"]["unknown-delivery"] == 1
+    });
+    // One that doesn't would take an answer for an event.
+    let plain = daemon.worker("Billing", &billing.pull_address);
+    plain.send("ACK 1", 0).expect("a send");
+    daemon.wait_for("it is counted", |status| {
+        status["peers"]["refused"]["unknown-worker-message"] == 2
+    });
+    assert!(is_silent(&plain, 50));
+}
