@@ -135,6 +135,10 @@ impl Outbox {
 
     fn end_tail(&mut self) {
         if !self.tail.is_empty() {
+            // A tail that ends early has room for much that will not come.
+            if self.tail.len() * 2 < self.tail.capacity() {
+                self.tail = BytesMut::from(&self.tail[..]);
+            }
             let backing_bytes = self.tail.capacity();
             let bytes = self.tail.split().freeze();
             let events = std::mem::take(&mut self.tail_events);
