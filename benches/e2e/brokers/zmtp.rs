@@ -176,17 +176,20 @@ impl Broker for Relay {
     fn supports(&self, scenario: &Scenario) -> bool {
         matches!(scenario.pattern, Pattern::Fan(_))
             && matches!(scenario.kind, Kind::Flow | Kind::Paced { .. })
-            && scenario.publishers == 1
     }
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
-        let receivers = scenario.pattern.receivers();
-        let (process, ports) = part(&["relay", &receivers.to_string()])?;
+        let (receivers, publishers) = (scenario.pattern.receivers(), scenario.publishers);
+        let (process, ports) = part(&["relay", &receivers.to_string(), &publishers.to_string()])?;
         let connect = || connect_soon(ports[0], PATIENCE);
         let receivers = (0..receivers).map(|_| receiver(connect()?, scenario));
         let receivers = receivers.collect::<Result<_>>()?;
-        let publisher = Publisher::new(connect()?, scenario, push_event)?;
-        Ok(Setup::new(process, vec![publisher], receivers))
+        let publishers = (0..publishers).map(|_| Publisher::new(connect()?, scenario, push_event));
+        Ok(Setup::new(
+            process,
+            publishers.collect::<Result<_>>()?,
+            receivers,
+        ))
     }
 }
 
