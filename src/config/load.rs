@@ -343,6 +343,12 @@ impl Loading {
                 "limits.maxMessageBytes {message} is above budgets.serviceQueueBytes {queue}: the largest messages could wait for no service"
             ));
         }
+        let limit = config.memory_limit;
+        if limit != 0 && message > limit {
+            errors.push(format!(
+                "limits.maxMessageBytes {message} is above memoryLimit {limit}: the largest messages could never be taken"
+            ));
+        }
         self.errors.extend(errors);
     }
 }
