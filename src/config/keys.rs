@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::services::{Services, Wrong};
 use super::values::{self, Words};
 use super::{Config, GuardTimeoutAction, SlowSubscriber};
 use crate::model::Endpoint;
@@ -17,16 +18,31 @@ pub struct Key {
     /// What it means, for `check` and the documentation.
     pub about: &'static str,
     /// Reads a value; an error says what is allowed.
-    pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+    pub(super) set: fn(&mut Config, &Value) -> Result<(), Refused>,
     /// The value in force.
     pub show: fn(&Config) -> Value,
+}
+
+/// Why a value was refused.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// What is allowed instead.
+    Wanted(String),
+    /// What is wrong inside it.
+    Inside(Vec<Wrong>),
+}
+
+impl From<String> for Refused {
+    fn from(wanted: String) -> Self {
+        Self::Wanted(wanted)
+    }
 }
 
 const fn key(
     name: &'static str,
     env: &'static str,
     about: &'static str,
-    set: fn(&mut Config, &Value) -> Result<(), String>,
+    set: fn(&mut Config, &Value) -> Result<(), Refused>,
     show: fn(&Config) -> Value,
 ) -> Key {
     Key {
@@ -54,21 +70,25 @@ fn shown_without_port(endpoint: &Endpoint) -> Value {
     }
 }
 
-fn secs(duration: Duration) -> Value {
-    let seconds = duration.as_secs_f64();
-    if seconds.fract() == 0.0 {
-        json!(duration.as_secs())
+pub(super) fn secs(duration: Duration) -> Value {
+    shown_decimal(duration.as_secs_f64())
+}
+
+/// A number that isn't negative, without a fraction if it has none.
+pub(super) fn shown_decimal(number: f64) -> Value {
+    if number.fract() == 0.0 {
+        json!(number as u64)
     } else {
-        json!(seconds)
+        json!(number)
     }
 }
 
 /// A day: the longest of all times.
-const DAY: f64 = 86_400.0;
+pub(super) const DAY: f64 = 86_400.0;
 /// The longest heartbeat: its time to live goes over the wire in 16 bits of deciseconds.
 const HEARTBEAT_MAX: f64 = 1_000.0;
 /// The largest of all sizes.
-const SIZE_MAX: usize = 1 << 40;
+pub(super) const SIZE_MAX: usize = 1 << 40;
 
 const GUARD_ACTIONS: &Words<GuardTimeoutAction> = &[
     ("exit", GuardTimeoutAction::Exit),
@@ -184,7 +204,7 @@ pub const KEYS: &[Key] = &[
         size!(budgets.worker_outbox_bytes, 1024), |c| json!(c.budgets.worker_outbox_bytes)),
     key("budgets.requestOutboxBytes", "EVENT_MANAGER_BUDGETS__REQUEST_OUTBOX_BYTES", "what may wait for one client of the request socket; then no more is read from it",
         size!(budgets.request_outbox_bytes, 1024), |c| json!(c.budgets.request_outbox_bytes)),
-    key("budgets.serviceQueueBytes", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_BYTES", "what may wait for one service's workers; then its oldest events are dropped",
+    key("budgets.serviceQueueBytes", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_BYTES", "what may wait for one service's workers, unless services says otherwise; then whenFull says what happens",
         size!(budgets.service_queue_bytes, 1024), |c| json!(c.budgets.service_queue_bytes)),
     key("budgets.serviceQueueEvents", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_EVENTS", "the same, in events",
         size!(budgets.service_queue_events, 1), |c| json!(c.budgets.service_queue_events)),
@@ -194,6 +214,8 @@ pub const KEYS: &[Key] = &[
         size!(pending_calls_max, 1), |c| json!(c.pending_calls_max)),
     key("maxSubscriptions", "EVENT_MANAGER_MAX_SUBSCRIPTIONS", "most subscriptions of services",
         size!(subscriptions_max, 1), |c| json!(c.subscriptions_max)),
+    key("services", "EVENT_MANAGER_SERVICES", "what is different for single services, by name or glob; an object",
+        set!(services = Services::read), |c| c.services.show()),
     key("memoryLimit", "EVENT_MANAGER_MEMORY_LIMIT", "bytes that may wait in the whole process; 0 sets no limit beyond the single budgets",
         size!(memory_limit, 0), |c| json!(c.memory_limit)),
     key("slowSubscriber", "EVENT_MANAGER_SLOW_SUBSCRIBER", "when a subscriber's outbox is full: drop-oldest or disconnect",

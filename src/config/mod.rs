@@ -6,6 +6,7 @@
 mod keys;
 mod load;
 mod positions;
+mod services;
 mod values;
 
 use std::ops::RangeInclusive;
@@ -15,7 +16,9 @@ use std::time::Duration;
 pub use keys::{KEYS, Key};
 pub(crate) use load::suggestion;
 pub use load::{ConfigErrors, Loaded, LogSection, Origin, Sources, parse};
+pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
 
+use crate::broker::QueueLimits;
 use crate::locator::LocatorTokens;
 use crate::model::{Endpoint, Limits, ServiceName};
 
@@ -62,6 +65,8 @@ pub struct Config {
     pub pending_calls_max: usize,
     /// The most subscriptions of services.
     pub subscriptions_max: usize,
+    /// What is different for single services.
+    pub services: Services,
     /// What may wait in the whole process, in bytes; 0 sets no limit beyond the single budgets.
     pub memory_limit: usize,
     /// What happens when a subscriber's outbox is full.
@@ -144,10 +149,22 @@ pub struct Budgets {
     pub worker_outbox_bytes: usize,
     /// For each client of the request socket. When full, no more is read from it.
     pub request_outbox_bytes: usize,
-    /// For each service, the events that no worker could take. When full, the oldest make room.
+    /// For each service, the events that no worker could take, unless its own entry says otherwise.
+    /// When full, its policy says what happens.
     pub service_queue_bytes: usize,
     /// The same in events.
     pub service_queue_events: usize,
+}
+
+impl Config {
+    /// What is configured for the service of this name.
+    pub fn policy_of(&self, name: &ServiceName) -> ServicePolicy {
+        let budget = QueueLimits {
+            bytes_max: self.budgets.service_queue_bytes,
+            events_max: self.budgets.service_queue_events,
+        };
+        self.services.policy_of(name, budget)
+    }
 }
 
 impl Default for Config {
@@ -188,6 +205,7 @@ impl Default for Config {
             connections_max: 0,
             pending_calls_max: 10_000,
             subscriptions_max: 100_000,
+            services: Services::default(),
             memory_limit: 0,
             slow_subscriber: SlowSubscriber::DropOldest,
             state_dir: PathBuf::from("./data"),
