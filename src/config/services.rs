@@ -3,6 +3,7 @@
 mod fields;
 mod pattern;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -135,8 +136,9 @@ impl Services {
         let object = serde_json::from_str(text)
             .map_err(|error| Refused::Wanted(format!("an object in JSON is wanted: {error}")))?;
         let written: Vec<_> = positions(text).into_iter().map(|key| key.path).collect();
-        if let Some(again) = (1..written.len()).find(|n| written[..*n].contains(&written[*n])) {
-            let path = written[again].join(".");
+        let mut seen = BTreeSet::new();
+        if let Some(again) = written.iter().find(|path| !seen.insert(*path)) {
+            let path = again.join(".");
             return Err(Refused::Wanted(format!("{path:?} stands there twice")));
         }
         let mut services = Self::read_object(&object)?;

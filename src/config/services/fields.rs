@@ -205,6 +205,11 @@ impl Fields {
     }
 }
 
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|field| field.name)
+}
+
 /// The object that the field stands in.
 fn object_of(field: &Field) -> Option<&'static str> {
     field.name.split_once('.').map(|(object, _)| object)

@@ -287,6 +287,24 @@ fn a_text_holds_an_object_in_which_nothing_stands_twice() {
     assert!(apart.is_ok(), "a name may have dots");
 }
 
+#[test]
+fn operations_list_every_field_and_show_what_is_valid() {
+    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+    for field in fields::names() {
+        let row = format!("| `{field}` |");
+        assert!(OPERATIONS.contains(&row), "no row {row}");
+    }
+    let start = OPERATIONS.find("\"services\": {\n").unwrap();
+    let example = OPERATIONS[start..].split("\n```").next().unwrap();
+    let example = format!("{{{example}}}");
+    let config = parse("docs", &example, &BTreeMap::new(), &[])
+        .unwrap()
+        .config;
+    let kitchen = config.policy_of(&name("Kitchen")).backlog;
+    assert_eq!(kitchen.when_full, WhenFull::DropNewest);
+    assert_eq!(kitchen.ack_timeout, Duration::from_secs(10));
+}
+
 /// The definition, as naive as it can be said.
 fn glob_matches(glob: &[char], name: &[char]) -> bool {
     match glob {
