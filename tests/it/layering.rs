@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("locator", "model messagebus"),
     ("requests", "model messagebus broker"),
     ("ambient", ""),
-    ("config", "model messagebus locator"),
+    ("config", "model messagebus broker locator"),
     ("telemetry", "model ambient config"),
     (
         "reactor",
