@@ -180,7 +180,10 @@ impl Broker for Relay {
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (receivers, publishers) = (scenario.pattern.receivers(), scenario.publishers);
-        let (process, ports) = part(&["relay", &receivers.to_string(), &publishers.to_string()])?;
+        let mut event = vec![];
+        push_event(&mut event, &scenario.subject(0), &payload(scenario.size, 0));
+        let args = [receivers, publishers, event.len()].map(|n| n.to_string());
+        let (process, ports) = part(&["relay", &args[0], &args[1], &args[2]])?;
         let connect = || connect_soon(ports[0], PATIENCE);
         let receivers = (0..receivers).map(|_| receiver(connect()?, scenario));
         let receivers = receivers.collect::<Result<_>>()?;
