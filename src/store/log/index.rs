@@ -237,6 +237,13 @@ impl Index {
         missing
     }
 
+    /// Counts the unsettled events one by one.
+    #[cfg(test)]
+    pub(super) fn live_in_all(&self) -> u64 {
+        let segments = self.segments.iter();
+        segments.map(|s| self.live_in(s.number).len() as u64).sum()
+    }
+
     pub(super) fn segment(&self, number: u64) -> Option<&Segment> {
         let at = self.segments.partition_point(|s| s.number < number);
         self.segments.get(at).filter(|s| s.number == number)

@@ -216,6 +216,8 @@ pub struct QueueLog<D: Directory> {
     /// A file was removed, and the directory not synced since.
     owes_sync: bool,
     unproven: Option<Unproven>,
+    /// Files without a record, to be removed when there is a newer one.
+    leftovers: Vec<String>,
     damage: Vec<Damage>,
     failed: Option<String>,
 }
@@ -254,9 +256,10 @@ impl<D: Directory> QueueLog<D> {
             settled: recovery.missing,
             attempts: BTreeMap::new(),
             homeless_ids: false,
-            // The files that a crash left over may have been removed.
+            // What was removed before a crash may not be durable.
             owes_sync: true,
             unproven: recovery.unproven,
+            leftovers: recovery.leftovers,
             damage: vec![],
             failed: None,
         };
@@ -302,7 +305,8 @@ impl<D: Directory> QueueLog<D> {
         std::mem::take(&mut self.damage)
     }
 
-    /// Buffers an event, whether or not its id was seen; returns its sequence number.
+    /// Buffers an event; returns its sequence number. Ask first whether its id was [seen](Self::seen):
+    /// if so, that is not known of the older event any more.
     ///
     /// # Errors
     /// [`LogError::Failed`], [`LogError::TooLarge`] or [`LogError::CommitFirst`].
@@ -466,8 +470,6 @@ impl<D: Directory> QueueLog<D> {
     /// Creates the next segment, after which the one before it is closed.
     fn begin_segment(&mut self, now_ms: u64) -> io::Result<()> {
         self.last_number += 1;
-        let blank = self.index.segments.back().filter(|last| last.is_blank());
-        let blank = blank.map(Segment::name);
         let mut written = self.index.segments.iter().rev().filter(|s| !s.is_blank());
         let previous = written
             .next()
@@ -486,15 +488,20 @@ impl<D: Directory> QueueLog<D> {
         match self.create(&segment.name(), &header) {
             Ok(file) => self.active = Some(file),
             Err(error) => {
-                // Should it stay, the header of the next one leaves it out.
-                let _ = self.directory.remove(&segment.name());
+                if self.directory.remove(&segment.name()).is_err() {
+                    self.leftovers.push(segment.name());
+                }
                 return Err(error);
             }
         }
-        if let Some(name) = blank {
-            let _ = self.directory.remove(&name);
-            self.index.segments.pop_back();
+        if let Some(blank) = self.index.segments.pop_back_if(|last| last.is_blank()) {
+            self.leftovers.push(blank.name());
         }
+        let directory = &self.directory;
+        self.leftovers.retain(|name| {
+            let removed = directory.remove(name);
+            removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+        });
         self.index.segments.push_back(segment);
         Ok(())
     }
@@ -554,3 +561,10 @@ impl<D: Directory> QueueLog<D> {
 fn seconds(time_ms: u64) -> u32 {
     u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod sim_disk;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

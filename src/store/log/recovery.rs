@@ -64,6 +64,8 @@ pub(super) struct Recovery {
     /// Events that were lost to damage, and whose settlement is yet to be written.
     pub(super) missing: Vec<u64>,
     pub(super) torn_bytes: u64,
+    /// Files that hold nothing but, in their names, how far the numbers had come.
+    pub(super) leftovers: Vec<String>,
     now_ms: u64,
     /// Settled ranges that came before all of their events.
     ahead: Vec<(u64, u64)>,
@@ -84,10 +86,11 @@ pub(super) fn recover<D: Directory>(
         damage: vec![],
         missing: vec![],
         torn_bytes: 0,
+        leftovers: vec![],
         now_ms,
         ahead: vec![],
     };
-    let mut parts = recovery.chain(directory, candidates);
+    let mut parts = recovery.chain(candidates);
     let newest = parts.pop();
     for part in parts {
         recovery.read(&part);
@@ -139,18 +142,14 @@ fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate<D::File>>, Lo
 impl Recovery {
     /// Sorts out what belongs to the log. A segment's header names the one before it; a file between
     /// the two never held a committed record.
-    fn chain<D: Directory>(
-        &mut self,
-        directory: &D,
-        candidates: Vec<Candidate<D::File>>,
-    ) -> Vec<Part<D::File>> {
+    fn chain<F: SegmentFile>(&mut self, candidates: Vec<Candidate<F>>) -> Vec<Part<F>> {
         let mut parts = vec![];
         let mut known: Option<Predecessor> = None;
         for candidate in candidates.into_iter().rev() {
             let left_out = known.is_some_and(|known| candidate.number > known.number);
             if left_out || (known.is_none() && is_stillborn(&candidate)) {
-                // If it can't be removed it is left out again the next time.
-                let _ = directory.remove(&candidate.name);
+                self.saw(candidate.first_seq);
+                self.leftovers.push(candidate.name);
                 continue;
             }
             if let Some(lost) = known.take_if(|known| candidate.number < known.number) {
@@ -199,11 +198,13 @@ impl Recovery {
             },
         );
         for (offset, bytes) in damaged {
-            let why = if known.is_none() && offset >= scanned.last_commit {
-                "no valid record; it is in the last commit, which may never have been confirmed"
-            } else {
-                "no valid record"
-            };
+            let mut why = "no valid record";
+            if known.is_none() {
+                self.skip_seqs(bytes);
+                if offset >= scanned.last_commit {
+                    why = "no valid record; it is in the last commit, which may be unconfirmed";
+                }
+            }
             self.damaged(candidate, offset, bytes, why);
         }
         match known {
@@ -213,7 +214,10 @@ impl Recovery {
                 }
                 self.pad(known.end_seq, end);
             }
-            None => self.torn(end - scanned.end),
+            None => {
+                self.torn_bytes += end - scanned.end;
+                self.skip_seqs(end - scanned.end);
+            }
         }
         for (first, last) in std::mem::take(&mut self.ahead) {
             self.settle(first, last);
@@ -234,10 +238,9 @@ impl Recovery {
         });
     }
 
-    /// Cuts the end of a segment. It may have held events whose numbers somebody knows, if it isn't
-    /// torn but damaged, so as many numbers as would fit are not used again.
-    fn torn(&mut self, bytes: u64) {
-        self.torn_bytes += bytes;
+    /// The last events of a log may be among what can't be read, and their numbers known to somebody:
+    /// as many as would fit are not used again.
+    fn skip_seqs(&mut self, bytes: u64) {
         self.next_seq += bytes.div_ceil(format::EVENT_RECORD_BYTES_MIN as u64);
     }
 

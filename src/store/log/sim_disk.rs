@@ -91,7 +91,10 @@ impl State {
     }
 
     fn used(&self) -> usize {
-        self.names.values().map(|n| self.inodes[*n].cache.len()).sum()
+        self.names
+            .values()
+            .map(|n| self.inodes[*n].cache.len())
+            .sum()
     }
 }
 
