@@ -146,12 +146,6 @@ impl Recovery {
         let mut parts = vec![];
         let mut known: Option<Predecessor> = None;
         for candidate in candidates.into_iter().rev() {
-            let left_out = known.is_some_and(|known| candidate.number > known.number);
-            if left_out || (known.is_none() && is_stillborn(&candidate)) {
-                self.saw(candidate.first_seq);
-                self.leftovers.push(candidate.name);
-                continue;
-            }
             if let Some(lost) = known.take_if(|known| candidate.number < known.number) {
                 self.damage.push(Damage {
                     segment: format!("{:016x}-*.log", lost.number),
@@ -160,6 +154,19 @@ impl Recovery {
                     why: "the file is missing",
                     events: 0,
                 });
+            }
+            let is_left_out = known.is_some_and(|known| candidate.number > known.number);
+            if is_left_out || (known.is_none() && is_stillborn(&candidate)) {
+                self.saw(candidate.first_seq);
+                if !is_left_out {
+                    self.cut(
+                        candidate
+                            .file_bytes
+                            .saturating_sub(format::HEADER_BYTES as u64),
+                    );
+                }
+                self.leftovers.push(candidate.name);
+                continue;
             }
             let previous = candidate.header.as_ref().map(|header| header.previous);
             parts.push(Part { candidate, known });
@@ -214,10 +221,7 @@ impl Recovery {
                 }
                 self.pad(known.end_seq, end);
             }
-            None => {
-                self.torn_bytes += end - scanned.end;
-                self.skip_seqs(end - scanned.end);
-            }
+            None => self.cut(end - scanned.end),
         }
         for (first, last) in std::mem::take(&mut self.ahead) {
             self.settle(first, last);
@@ -236,6 +240,11 @@ impl Recovery {
             why,
             events: 0,
         });
+    }
+
+    fn cut(&mut self, bytes: u64) {
+        self.torn_bytes += bytes;
+        self.skip_seqs(bytes);
     }
 
     /// The last events of a log may be among what can't be read, and their numbers known to somebody:

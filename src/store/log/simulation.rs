@@ -39,6 +39,8 @@ struct Event {
     may_return: bool,
     /// A record of its attempts or its id was damaged, or the id was in no segment at a crash.
     loose: bool,
+    /// Found by a log that has failed, and perhaps settled then: it may still be lost.
+    untold: bool,
 }
 
 struct World {
@@ -158,9 +160,10 @@ impl World {
                 doubted: false,
                 may_return: false,
                 loose: false,
+                untold: false,
             };
             let known = self.events.insert(seq, event);
-            assert!(known.is_none_or(|known| known.state == State::Gone));
+            assert!(known.is_none_or(|known| known.untold || known.state == State::Gone));
         }
     }
 
@@ -170,7 +173,12 @@ impl World {
         if let Some(seq) = seen {
             let event = &self.events[&seq];
             assert!(event.id.as_deref() == Some(id) && fresh(event));
-            assert!(!matches!(event.state, State::Gone | State::Unsure), "{seq}");
+            let is_known = !matches!(event.state, State::Gone | State::Unsure);
+            assert!(
+                is_known || event.loose,
+                "id of {seq}, which is {:?}",
+                event.state
+            );
         }
         let committed =
             |event: &&Event| matches!(event.state, State::Live | State::Settling | State::Settled);
@@ -204,18 +212,21 @@ impl World {
                     State::Settling => Some(State::Settled),
                     _ => None,
                 });
-                for (seq, event) in &mut self.events {
-                    if event.state == State::Live {
-                        event.attempts.drain(..event.attempts.len() - 1);
-                        self.highest = self.highest.max(*seq);
-                    }
-                    if event.state == State::Settled {
-                        self.highest = self.highest.max(*seq);
-                    }
+                let live = self.events.values_mut().filter(|e| e.state == State::Live);
+                for event in live {
+                    event.attempts.drain(..event.attempts.len() - 1);
                 }
+                self.told();
             }
             Err(_) => self.failed(),
         }
+    }
+
+    fn told(&mut self) {
+        let is_told =
+            |event: &Event| matches!(event.state, State::Live | State::Settled) && !event.untold;
+        let told = self.those(is_told).last().copied();
+        self.highest = self.highest.max(told.unwrap_or(0));
     }
 
     fn failed(&mut self) {
@@ -223,14 +234,14 @@ impl World {
         self.states(|event| (event.state == State::Buffered).then_some(State::Unsure));
     }
 
-    fn unsettled(&self, which: impl Fn(&Event) -> bool) -> Vec<u64> {
+    fn those(&self, which: impl Fn(&Event) -> bool) -> Vec<u64> {
         let events = self.events.iter().filter(|(_, event)| which(event));
         events.map(|(seq, _)| *seq).collect()
     }
 
     fn settle(&mut self) {
         for _ in 0..self.rng.below(12) {
-            let open = self.unsettled(|event| {
+            let open = self.those(|event| {
                 matches!(event.state, State::Live | State::Unproven | State::Buffered)
             });
             // Mostly in order, as queues are worked off.
@@ -257,12 +268,15 @@ impl World {
             let event = self.events.get_mut(&seq).unwrap();
             if event.state == State::Live {
                 event.state = State::Settled;
+            } else {
+                // Found with its settlement, it is known by its id only.
+                event.loose = true;
             }
         }
     }
 
     fn attempts(&mut self) {
-        let live = self.unsettled(|event| matches!(event.state, State::Live | State::Unproven));
+        let live = self.those(|event| matches!(event.state, State::Live | State::Unproven));
         if let Some(seq) = self.rng.pick(&live).copied() {
             let event = self.events.get_mut(&seq).unwrap();
             let attempts = event.attempts.last().unwrap() + 1;
@@ -425,6 +439,10 @@ impl World {
                 State::Unproven => Some(State::Live),
                 _ => None,
             });
+            self.events
+                .values_mut()
+                .for_each(|event| event.untold = false);
+            self.told();
         } else {
             assert!(self.log.failed().is_some());
         }
@@ -472,26 +490,34 @@ impl World {
         for (seq, event) in &mut self.events {
             let attempts = found.get(seq);
             event.state = match (event.state, attempts.is_some()) {
+                (State::Settling, true) if event.untold && !proven => State::Unproven,
                 (State::Live | State::Settling, true) => State::Live,
                 (State::Gone, true) if self.lost_header && proven => State::Live,
                 (State::Gone, true) if self.lost_header => State::Unproven,
                 (State::Unsure, true) if proven => State::Live,
                 (State::Unsure, true) => State::Unproven,
-                (State::Unsure, false) => State::Gone,
+                (State::Unsure, false) if proven => State::Gone,
                 (State::Settled, true) if event.may_return => State::Live,
                 (State::Live, false) if event.doubted => {
                     lost += 1;
                     State::Settling
                 }
                 (State::Settling, false) if proven => State::Settled,
-                (State::Gone | State::Settled | State::Settling, false) => event.state,
+                (State::Gone | State::Settled | State::Settling | State::Unsure, false) => {
+                    event.state
+                }
                 (state, found) => panic!("{seq} was {state:?}, found: {found}"),
             };
+            event.untold |= event.state == State::Unproven;
             if let Some(attempts) = attempts {
-                event.attempts = vec![*attempts];
-                self.highest = self.highest.max(*seq);
+                if proven {
+                    event.untold = false;
+                    event.attempts.clear();
+                }
+                event.attempts.push(*attempts);
             }
         }
+        self.told();
         let is_named = !recovered.damage.is_empty() || recovered.torn_bytes > 0;
         assert!(lost == 0 || is_named, "{lost} lost without a word");
     }
@@ -528,7 +554,7 @@ impl World {
         self.read_all();
         self.reopen(true);
         self.read_all();
-        let live = self.unsettled(|event| event.state == State::Live);
+        let live = self.those(|event| event.state == State::Live);
         live.into_iter().for_each(|seq| self.log.settle(seq));
         let new = NewEvent {
             id: None,

@@ -19,8 +19,8 @@ pub(super) struct Parsed {
     pub(super) kind: Kind,
 }
 
-/// The records of a segment, read from docs/log-format.md and not with the code under test; up to
-/// the first that isn't whole.
+/// The records of a segment, read from docs/log-format.md and not with the code under test.
+/// What isn't whole is passed over.
 pub(super) fn parse(file: &[u8], number: u64) -> Vec<Parsed> {
     let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
     let u64_at = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
@@ -31,12 +31,14 @@ pub(super) fn parse(file: &[u8], number: u64) -> Vec<Parsed> {
         let check = crc32fast::hash(&[&place, &file[at..at + 12]].concat());
         let bytes = 20 + u32_at(at + 4) as usize;
         if check != u32_at(at + 12) || at + bytes > file.len() {
-            break;
+            at += 1;
+            continue;
         }
         let payload = at + 20;
         let check = crc32fast::hash(&[&file[at..at + 16], &file[payload..at + bytes]].concat());
         if check != u32_at(at + 16) {
-            break;
+            at += bytes;
+            continue;
         }
         let kind = match file[at] {
             0xE1 | 0xE2 => Kind::Event(u64_at(payload)),
