@@ -590,3 +590,6 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

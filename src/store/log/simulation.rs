@@ -497,11 +497,16 @@ impl World {
                 (State::Unsure, true) if proven => State::Live,
                 (State::Unsure, true) => State::Unproven,
                 (State::Unsure, false) if proven => State::Gone,
-                (State::Settled, true) if event.may_return => State::Live,
+                // An event may be found with its settlement after their commit failed, and count as
+                // gone.
+                (State::Settled | State::Gone, true) if event.may_return && proven => State::Live,
+                (State::Settled | State::Gone, true) if event.may_return => State::Unproven,
                 (State::Live, false) if event.doubted => {
                     lost += 1;
                     State::Settling
                 }
+                (State::Settling, false) if event.untold && proven => State::Gone,
+                (State::Settling, false) if event.untold => State::Unsure,
                 (State::Settling, false) if proven => State::Settled,
                 (State::Gone | State::Settled | State::Settling | State::Unsure, false) => {
                     event.state
