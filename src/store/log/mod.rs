@@ -494,7 +494,10 @@ impl<D: Directory> QueueLog<D> {
                 return Err(error);
             }
         }
-        if let Some(blank) = self.index.segments.pop_back_if(|last| last.is_blank()) {
+        let segments = &mut self.index.segments;
+        if segments.back().is_some_and(Segment::is_blank)
+            && let Some(blank) = segments.pop_back()
+        {
             self.leftovers.push(blank.name());
         }
         let directory = &self.directory;

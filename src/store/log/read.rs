@@ -25,7 +25,7 @@ impl<D: Directory> QueueLog<D> {
             };
             from = last.seq + 1;
             let mut events = vec![];
-            for run in wanted.chunk_by(|one, next| is_close(one, next)) {
+            for run in wanted.chunk_by(is_close) {
                 self.read_run(run, |found, record| events.push(stored(found, record)));
             }
             if !events.is_empty() {

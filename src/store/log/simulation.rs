@@ -93,24 +93,7 @@ impl World {
 
     fn step(&mut self) {
         self.now_ms += self.rng.below(3000);
-        let step = self.rng.below(40);
-        if std::env::var("STORE_TRACE").is_ok() {
-            let parts: Vec<_> = self
-                .log
-                .index
-                .segments
-                .iter()
-                .map(|s| (s.number, s.first_seq, s.end_seq(), s.bytes))
-                .collect();
-            eprintln!(
-                "step {step} next {} failed {:?} {parts:?} files {:?} flips {:?}",
-                self.log.next_seq,
-                self.log.failed,
-                self.disk.names().unwrap(),
-                self.flips
-            );
-        }
-        match step {
+        match self.rng.below(40) {
             0..12 => self.append(),
             12..19 => self.commit(),
             19..25 => self.settle(),
@@ -490,7 +473,8 @@ impl World {
         for (seq, event) in &mut self.events {
             let attempts = found.get(seq);
             event.state = match (event.state, attempts.is_some()) {
-                (State::Settling, true) if event.untold && !proven => State::Unproven,
+                // The settlement may be in a tail whose removal was not synced.
+                (State::Settling, true) if !proven => State::Unproven,
                 (State::Live | State::Settling, true) => State::Live,
                 (State::Gone, true) if self.lost_header && proven => State::Live,
                 (State::Gone, true) if self.lost_header => State::Unproven,
