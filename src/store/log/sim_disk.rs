@@ -81,13 +81,21 @@ struct State {
     pending: Vec<(String, Option<usize>)>,
     /// A write or sync fails once in so many; 0: never.
     fails_one_in: u64,
+    /// Syncs that still work; then nothing but writing does.
+    syncs_left: Option<u64>,
     bytes_max: usize,
     unreadable: Option<(String, u64)>,
 }
 
 impl State {
     fn fails(&mut self) -> bool {
-        self.fails_one_in > 0 && self.rng.one_in(self.fails_one_in)
+        self.syncs_left == Some(0) || (self.fails_one_in > 0 && self.rng.one_in(self.fails_one_in))
+    }
+
+    fn sync_fails(&mut self) -> bool {
+        let fails = self.fails();
+        self.syncs_left = self.syncs_left.map(|left| left.saturating_sub(1));
+        fails
     }
 
     fn used(&self) -> usize {
@@ -121,6 +129,7 @@ impl SimDisk {
             durable_names: BTreeMap::new(),
             pending: vec![],
             fails_one_in: 0,
+            syncs_left: None,
             bytes_max: usize::MAX,
             unreadable: None,
         })))
@@ -128,7 +137,14 @@ impl SimDisk {
 
     /// Lets one write or sync in `n` fail; 0: none.
     pub(super) fn fail_one_in(&self, n: u64) {
-        self.0.borrow_mut().fails_one_in = n;
+        let mut state = self.0.borrow_mut();
+        state.fails_one_in = n;
+        state.syncs_left = None;
+    }
+
+    /// Lets so many syncs succeed, and from then on nothing that isn't a write.
+    pub(super) fn fail_syncs_after(&self, syncs: u64) {
+        self.0.borrow_mut().syncs_left = Some(syncs);
     }
 
     /// Leaves so much room.
@@ -239,7 +255,7 @@ impl Directory for SimDisk {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
-        if state.fails() {
+        if state.sync_fails() {
             return Err(eio());
         }
         state.pending.clear();
@@ -269,7 +285,7 @@ impl SegmentFile for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.0.borrow_mut();
-        let fails = state.fails();
+        let fails = state.syncs_left.is_none() && state.fails();
         let offset = offset as usize;
         let grows_from = state.inodes[self.inode].cache.len().max(offset);
         let room = state.bytes_max.saturating_sub(state.used());
@@ -302,7 +318,7 @@ impl SegmentFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.0.borrow_mut();
-        let fails = state.fails();
+        let fails = state.sync_fails();
         let State { rng, inodes, .. } = &mut *state;
         let inode = &mut inodes[self.inode];
         if fails {

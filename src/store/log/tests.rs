@@ -327,3 +327,50 @@ fn events_have_their_bounds() {
     assert_eq!(seqs(&mut log), [1]);
     assert_eq!(log.seen(b"", NOW_MS), Some(1), "an empty id is one");
 }
+
+#[test]
+fn what_was_not_committed_is_never_found_again() {
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        // Without a committed record the failed segment is left out, else it ends before the tail.
+        let committed: Vec<u64> = (0..seed % 3)
+            .map(|_| append(&mut log, None, b"kept"))
+            .collect();
+        for _ in 0..1 + seed % 2 {
+            for _ in 0..3 {
+                let event = NewEvent {
+                    id: None,
+                    attributes: b"",
+                    body: b"lost",
+                };
+                log.append(event, NOW_MS).unwrap();
+            }
+            // A new segment takes two, for its header and the directory.
+            disk.fail_syncs_after(if log.active.is_none() { 2 } else { 0 });
+            log.commit(NOW_MS).unwrap_err();
+            disk.fail_one_in(0);
+            log.try_recover(NOW_MS).unwrap();
+        }
+        disk.crash();
+        let (mut log, recovered) = open(&disk);
+        assert_eq!(seqs(&mut log), committed, "seed {seed}");
+        assert!(recovered.damage.is_empty(), "seed {seed}: {recovered:?}");
+    }
+}
+
+#[test]
+fn what_was_settled_before_it_was_damaged_is_not_missed() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    append(&mut log, None, b"one");
+    append(&mut log, None, b"two");
+    log.settle(2);
+    log.commit(NOW_MS).unwrap();
+    append(&mut log, None, b"three");
+    let name = files(&disk).remove(0);
+    disk.flip(&name, 64 + 50 + 10, 0);
+    let (mut log, recovered) = open(&disk);
+    assert_eq!(seqs(&mut log), [1, 3]);
+    assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 0));
+}
