@@ -3,7 +3,10 @@
 use std::fs;
 use std::sync::mpsc::channel;
 
+use bytes::Bytes;
+
 use super::*;
+use crate::store::log::Recovered;
 
 /// Long enough for the slowest disk.
 const PATIENCE: Duration = Duration::from_secs(60);
