@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("ambient", ""),
     ("config", "model messagebus broker locator"),
     ("telemetry", "model ambient config"),
+    ("store", "model ambient"),
     (
         "reactor",
         "model zmtp messagebus broker locator requests ambient config telemetry",
@@ -42,6 +43,7 @@ const PURE: &[&str] = &[
     "broker",
     "locator",
     "requests",
+    "store/log",
 ];
 const IMPURE: &[&str] = &[
     "std::net",
