@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::outbound::{
     wait_for_predecessor,
 };
 use crate::reactor::{Bound, Effect, Input, Reactor};
+use crate::store::{StateDirError, Store};
 use crate::telemetry::ProcessReadings;
 
 /// A running event manager. Several fit in one process.
@@ -29,6 +31,7 @@ pub struct Daemon {
     deregistered: std::sync::mpsc::Receiver<()>,
     registration: watch::Receiver<RegistrationState>,
     drain_timeout: Duration,
+    store: Option<Arc<Store>>,
 }
 
 /// Why a daemon did not start.
@@ -40,6 +43,12 @@ pub enum StartError {
     /// The system gives no thread or no descriptors.
     #[error("the daemon can't be started: {0}")]
     System(#[from] io::Error),
+    /// The state directory, which durable services need.
+    #[error(transparent)]
+    State(#[from] StateDirError),
+    /// There is none.
+    #[error("services with \"delivery\": \"queue\" need a stateDir")]
+    NoStateDir,
     /// The startup guard's time is up; holds what it saw last.
     #[error(
         "the startup guard's time is up: {0}; stop the predecessor, or set startupGuardTimeoutAction to \"proceed\""
@@ -62,7 +71,9 @@ impl Daemon {
         }
         let drain_timeout = config.drain_timeout;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
-        let reactor = Reactor::start(config.clone(), effects)?;
+        let (inputs, inputs_rx) = Reactor::inputs();
+        let store = start_store(&config, inputs.clone())?.map(Arc::new);
+        let reactor = Reactor::start(config.clone(), effects, (inputs, inputs_rx), store.clone())?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
         }
@@ -86,6 +97,7 @@ impl Daemon {
             deregistered,
             registration,
             drain_timeout,
+            store,
         })
     }
 
@@ -125,7 +137,34 @@ impl Daemon {
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();
+        // What is done by now is noted still.
+        if let Some(store) = self.store.and_then(Arc::into_inner) {
+            store.stop();
+        }
         self.control.join().is_ok() && reactor_ended_well
+    }
+}
+
+/// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts
+/// without it too.
+fn start_store(config: &Config, inputs: mpsc::Sender<Input>) -> Result<Option<Store>, StartError> {
+    if config.state_dir.as_os_str().is_empty() {
+        return match config.services.any_durable() {
+            true => Err(StartError::NoStateDir),
+            false => Ok(None),
+        };
+    }
+    let report = move |report| {
+        // It fails when the reactor has ended, and nobody wants to know any more.
+        let _ = inputs.blocking_send(Input::Store(report));
+    };
+    match Store::start(&config.state_dir, report) {
+        Ok(store) => Ok(Some(store)),
+        Err(error) if config.services.any_durable() => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "dead letters are not kept");
+            Ok(None)
+        }
     }
 }
 

@@ -221,7 +221,7 @@ pub const KEYS: &[Key] = &[
     key("slowSubscriber", "EVENT_MANAGER_SLOW_SUBSCRIBER", "when a subscriber's outbox is full: drop-oldest or disconnect",
         set!(slow_subscriber = |value| values::word(value, SLOW_SUBSCRIBER)), |c| values::shown_word(&c.slow_subscriber, SLOW_SUBSCRIBER)),
     key("stateDir", "EVENT_MANAGER_STATE_DIR", "directory of all that outlives the process",
-        |c, v| { c.state_dir = values::text_that_is_not_empty(v)?.into(); Ok(()) }, |c| json!(c.state_dir)),
+        |c, v| { c.state_dir = values::text(v)?.into(); Ok(()) }, |c| json!(c.state_dir)),
     key("dedupWindow", "EVENT_MANAGER_DEDUP_WINDOW", "seconds for which the id of a confirmed event is remembered, so that it is accepted once",
         time!(dedup_window, 0.0, DAY), |c| secs(c.dedup_window)),
     key("dedupIdsMax", "EVENT_MANAGER_DEDUP_IDS_MAX", "most ids that are remembered",

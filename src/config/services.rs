@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::keys::Refused;
 use super::positions::positions;
+pub use crate::broker::OrderBy;
 use crate::broker::{Policy, QueueLimits, Retry, WhenFull};
 use crate::model::{Limits, ServiceName, SubjectPattern};
 use fields::Fields;
@@ -38,20 +39,6 @@ impl DeliveryMode {
             Self::Queue => WhenFull::Spill,
         }
     }
-}
-
-/// What events have in common that keep their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderBy {
-    /// The subject.
-    Subject,
-    /// The frame with this index, at most [`Self::FRAME_MAX`]; 0 is the first.
-    Frame(usize),
-}
-
-impl OrderBy {
-    /// The highest index of a frame.
-    pub const FRAME_MAX: usize = 1023;
 }
 
 /// What a queue on disk may keep.
@@ -187,6 +174,12 @@ impl Services {
         self.entries
             .iter()
             .filter_map(|entry| Some((entry.pattern.exact()?, entry.fields.subjects.as_deref()?)))
+    }
+
+    /// Whether any service may be durable.
+    pub fn any_durable(&self) -> bool {
+        let durable = |entry: &Entry| entry.fields.delivery == Some(DeliveryMode::Queue);
+        self.entries.iter().any(durable)
     }
 
     fn fields_of(&self, name: &ServiceName) -> Fields {

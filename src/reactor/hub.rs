@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
+use super::durable::DurableSide;
 use super::effects::Effect;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
@@ -18,10 +20,10 @@ use super::requester::PendingReplies;
 use super::stream::Stream;
 use crate::ambient::now;
 use crate::broker::{
-    Account, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, QueueLimits,
-    ServiceKey, WorkerKey,
+    Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
+    ServiceKey, ServiceSettings, WorkerKey,
 };
-use crate::config::Config;
+use crate::config::{Config, DeliveryMode};
 use crate::locator::Directory;
 use crate::requests::Settings;
 use crate::telemetry::Bursts;
@@ -37,6 +39,18 @@ pub(super) struct Published {
     pub(super) bytes: u64,
     /// Of those, the events that nobody asked for.
     pub(super) unmatched: u64,
+}
+
+fn policies(config: &Rc<Config>) -> Policies {
+    let config = Rc::clone(config);
+    Policies::new(move |name| {
+        let policy = config.policy_of(name);
+        ServiceSettings {
+            policy: policy.backlog,
+            order_by: policy.order_by,
+            durable: policy.delivery == DeliveryMode::Queue,
+        }
+    })
 }
 
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
@@ -65,6 +79,10 @@ pub(super) struct Hub {
     pub(super) pending_replies: PendingReplies,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
+    /// What is kept on disk.
+    pub(super) durable: DurableSide,
+    /// Peers choose keys, so their hashes can't be foreseen.
+    pub(super) hasher: RandomState,
     /// When some service's events want attention; the clock's task sleeps until then.
     pub(super) timeout_at: Option<Instant>,
     pub(super) timeout_changed: Rc<Notify>,
@@ -92,16 +110,12 @@ impl Hub {
         effects: mpsc::Sender<Effect>,
         at: Instant,
     ) -> Self {
-        let budgets = &config.budgets;
         let broker = Broker::new(BrokerConfig {
             streamer_ports: config.streamer_ports.clone(),
             subscription_ttl: config.subscription_ttl,
             subscriptions_max: config.subscriptions_max,
             patterns_per_service_max: config.limits.subscriptions_per_peer_max,
-            queue: QueueLimits {
-                bytes_max: budgets.service_queue_bytes,
-                events_max: budgets.service_queue_events,
-            },
+            policies: policies(&config),
         });
         Self {
             settings,
@@ -122,6 +136,8 @@ impl Hub {
             now: at,
             ticked_at: at,
             started_at: at,
+            durable: DurableSide::default(),
+            hasher: RandomState::new(),
             timeout_at: None,
             timeout_changed: Rc::default(),
             connections: 0,
@@ -284,6 +300,7 @@ impl Hub {
     /// Writes what peers are to be sent, as far as their sockets take it.
     pub(super) fn flush(&mut self) {
         self.pending_bytes = 0;
+        self.flush_store();
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             if let Some(peer) = self.peer(id) {
@@ -322,10 +339,12 @@ impl Hub {
             Role::Worker { service, key, .. } => {
                 let room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
                 if let Some(found) = self.broker.service_mut(service) {
-                    found.account.delivered += written.events;
-                    found.account.in_flight -= written.events;
+                    let aftermath = found.written(key, written.events);
                     if room {
                         found.workers.set_open(key, true);
+                    }
+                    self.finish(service, aftermath);
+                    if room {
                         self.dispatch(service);
                     }
                 }
@@ -376,8 +395,10 @@ impl Hub {
                     return;
                 };
                 let before = found.account.dropped;
-                let dead = if envelope.is_some_and(|envelope| envelope.acknowledges) {
+                let aftermath = if envelope.is_some_and(|envelope| envelope.acknowledges) {
                     found.holder_left(key, &Peer::deliveries(&unwritten), now())
+                } else if found.shelf.is_some() {
+                    found.borrower_left(key, written, now())
                 } else {
                     found.account.delivered += written;
                     found.account.in_flight -= written;
@@ -386,10 +407,10 @@ impl Hub {
                         .map(|event| Peer::without_delimiter(&peer.role, event))
                         .collect();
                     found.worker_left(key, events);
-                    vec![]
+                    Aftermath::default()
                 };
                 self.log_dropped_since(service, &before);
-                self.bury_dead(service, dead);
+                self.finish(service, aftermath);
                 self.dispatch(service);
             }
         }

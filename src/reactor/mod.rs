@@ -8,6 +8,7 @@ mod connection;
 mod dead;
 mod deliver;
 mod dial;
+mod durable;
 mod effects;
 #[cfg(feature = "internals")]
 pub mod hot_path;
@@ -29,6 +30,7 @@ mod worker;
 use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use serde_json::json;
@@ -44,6 +46,7 @@ use crate::config::Config;
 use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
+use crate::store::Store;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -101,17 +104,27 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Binds all sockets and starts the thread: when it returns, peers are served.
+    /// The channel to tell it something, before it starts.
+    pub fn inputs() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
+        mpsc::channel(INPUTS_MAX)
+    }
+
+    /// Binds all sockets and starts the thread: when it returns, peers are served. Without a store, no
+    /// service is durable.
     ///
     /// # Errors
     /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
-    pub fn start(config: Config, effects: mpsc::Sender<Effect>) -> Result<Self, StartError> {
-        let (inputs, inputs_rx) = mpsc::channel(INPUTS_MAX);
+    pub fn start(
+        config: Config,
+        effects: mpsc::Sender<Effect>,
+        (inputs, inputs_rx): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+        store: Option<Arc<Store>>,
+    ) -> Result<Self, StartError> {
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
-                run(config, effects, inputs_rx, &started);
+                run(config, effects, inputs_rx, store, &started);
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -156,6 +169,7 @@ fn run(
     config: Config,
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
+    store: Option<Arc<Store>>,
     started: &Started,
 ) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
@@ -168,6 +182,7 @@ fn run(
         match Sockets::bind(&config) {
             Ok(sockets) => {
                 let hub = sockets.serve(config, effects);
+                hub.borrow_mut().begin_durable(store);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await;
             }
@@ -343,6 +358,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
         let Some(input) = input else { return };
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
+            Input::Store(report) => hub.borrow_mut().hear_store(report),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),
             Input::Stop(timeout) => {
                 return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;

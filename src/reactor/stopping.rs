@@ -86,6 +86,7 @@ impl Hub {
     fn take_while_stopping(&mut self, input: Input) {
         match input {
             Input::Answer { ticket, answer } => self.complete(ticket, &answer),
+            Input::Store(report) => self.hear_store(report),
             Input::Status(reply) => drop(reply.send(self.status())),
             Input::Stop(_) => {}
         }
@@ -103,7 +104,11 @@ impl Hub {
     }
 
     fn report_undelivered(&self) {
-        for (_, service) in self.broker.services() {
+        let live = self
+            .broker
+            .services()
+            .filter(|(_, service)| service.shelf.is_none());
+        for (_, service) in live {
             let waiting = service.queue.len() + service.queue.held();
             let left = waiting as u64 + service.account.in_flight;
             if left > 0 {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::log::{Damage, Expelled, Recovered, StoredEvent};
+use super::log::{Damage, Expelled, LogLimits, Recovered, StoredEvent};
 use crate::model::ServiceName;
 
 /// An event to append.
@@ -29,6 +29,8 @@ pub enum Command {
     Open {
         /// Its service.
         queue: ServiceName,
+        /// Its bounds.
+        limits: LogLimits,
     },
     /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`].
     Append {

@@ -45,7 +45,6 @@ impl Store {
     /// [`StateDirError`]; also if the system has no thread.
     pub fn start(
         state_dir: &Path,
-        limits: LogLimits,
         report: impl Fn(Report) + Send + 'static,
     ) -> Result<Self, StateDirError> {
         let state = StateDir::lock(state_dir)?;
@@ -54,7 +53,6 @@ impl Store {
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let worker = Worker {
             state,
-            limits,
             logs: HashMap::new(),
             waiting_bytes: waiting_bytes.clone(),
             tidied: now(),
@@ -125,7 +123,6 @@ struct Log {
 
 struct Worker<F> {
     state: StateDir,
-    limits: LogLimits,
     logs: HashMap<ServiceName, Log>,
     waiting_bytes: Arc<AtomicUsize>,
     tidied: Instant,
@@ -188,7 +185,7 @@ impl<F: Fn(Report)> Worker<F> {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Open { queue } => self.open(queue),
+            Command::Open { queue, limits } => self.open(queue, limits),
             Command::Append { queue, tag, events } => match self.logs.get_mut(&queue) {
                 Some(log) => log.append(&queue, tag, &events, &self.report),
                 None => (self.report)(Report::Failed {
@@ -246,11 +243,11 @@ impl<F: Fn(Report)> Worker<F> {
         }
     }
 
-    fn open(&mut self, queue: ServiceName) {
+    fn open(&mut self, queue: ServiceName, limits: LogLimits) {
         self.close(&queue);
         let directory = self.state.queue(&queue).map_err(LogError::Disk);
         let opened =
-            directory.and_then(|directory| QueueLog::open(directory, self.limits, wall_clock_ms()));
+            directory.and_then(|directory| QueueLog::open(directory, limits, wall_clock_ms()));
         match opened {
             Ok((log, recovered)) => {
                 (self.report)(Report::Opened {

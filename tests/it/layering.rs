@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("store", "model ambient"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry",
+        "model zmtp messagebus broker locator requests ambient config telemetry store",
     ),
     (
         "outbound",
@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry reactor outbound",
+        "model messagebus locator requests ambient config telemetry store reactor outbound",
     ),
     (
         "cli",

@@ -26,6 +26,7 @@ fn event(id: &str, body: &'static str) -> Event {
 /// A store, and what it reports.
 struct Tested {
     store: Store,
+    limits: LogLimits,
     reports: Receiver<Report>,
 }
 
@@ -35,8 +36,12 @@ impl Tested {
         let report = move |report| {
             let _ = sender.send(report);
         };
-        let store = Store::start(directory, limits, report).unwrap();
-        Self { store, reports }
+        let store = Store::start(directory, report).unwrap();
+        Self {
+            store,
+            limits,
+            reports,
+        }
     }
 
     fn send(&self, command: Command) {
@@ -48,7 +53,10 @@ impl Tested {
     }
 
     fn open(&self, queue: &str) -> Recovered {
-        self.send(Command::Open { queue: name(queue) });
+        self.send(Command::Open {
+            queue: name(queue),
+            limits: self.limits,
+        });
         match self.next() {
             Report::Opened { recovered, .. } => recovered,
             other => panic!("{other:?}"),
@@ -249,7 +257,7 @@ fn a_queue_that_was_removed_begins_anew() {
 fn what_waits_for_the_thread_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let (gate, closed) = channel::<()>();
-    let store = Store::start(directory.path(), LogLimits::default(), move |_| {
+    let store = Store::start(directory.path(), move |_| {
         let _ = closed.recv();
     });
     let store = store.unwrap();
@@ -272,7 +280,7 @@ fn what_waits_for_the_thread_is_bounded() {
 fn bytes_that_wait_for_the_thread_are_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let (gate, closed) = channel::<()>();
-    let store = Store::start(directory.path(), LogLimits::default(), move |_| {
+    let store = Store::start(directory.path(), move |_| {
         let _ = closed.recv();
     });
     let store = store.unwrap();
