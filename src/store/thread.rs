@@ -309,11 +309,12 @@ impl Log {
         report: &impl Fn(Report),
     ) {
         let mut outcomes = vec![];
+        let now_ms = wall_clock_ms();
         for event in events {
-            let mut outcome = self.append_one(event);
+            let mut outcome = self.append_one(event, now_ms);
             if let Err(LogError::CommitFirst) = outcome {
                 self.commit(queue, report);
-                outcome = self.append_one(event);
+                outcome = self.append_one(event, now_ms);
             }
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
@@ -329,8 +330,7 @@ impl Log {
         self.waiting.push(Waiting { tag, outcomes });
     }
 
-    fn append_one(&mut self, event: &Event) -> Result<Outcome, LogError> {
-        let now_ms = wall_clock_ms();
+    fn append_one(&mut self, event: &Event, now_ms: u64) -> Result<Outcome, LogError> {
         let seen = event.id.as_ref().and_then(|id| self.log.seen(id, now_ms));
         if let Some(seq) = seen {
             return Ok(Outcome::Seen(seq));

@@ -374,3 +374,29 @@ fn what_was_settled_before_it_was_damaged_is_not_missed() {
     assert_eq!(seqs(&mut log), [1, 3]);
     assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 0));
 }
+
+#[test]
+fn what_was_carried_to_an_unproven_commit_keeps_its_old_place() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, None, b"stuck");
+        for _ in 0..40 {
+            let seq = append(&mut log, None, &[7; 200]);
+            log.settle(seq);
+        }
+        log.commit(NOW_MS).unwrap();
+        // The directory is synced, and what is carried is not.
+        disk.fail_syncs_after(0);
+        log.owes_sync = false;
+        log.trim(NOW_MS).unwrap_err();
+        let (mut log, _) = open(&disk);
+        disk.fail_one_in(0);
+        assert!(log.failed().is_some());
+        assert_eq!(seqs(&mut log), [1]);
+        log.trim(NOW_MS).unwrap();
+        disk.crash();
+        let (mut log, _) = open(&disk);
+        assert_eq!(seqs(&mut log), [1], "seed {seed}");
+    }
+}
