@@ -49,6 +49,8 @@ impl<D: Directory> QueueLog<D> {
             return Ok(());
         }
         self.ids.forget_old(now_ms);
+        // The segments whose headers leave them out may be next.
+        self.remove_leftovers()?;
         // The newest segment knows the next sequence number, and stays.
         for _ in 1..self.index.segments.len() {
             // A segment that comes back after a crash is harmless, unless one after it, which may
