@@ -168,6 +168,12 @@ impl<F: Fn(Report)> Worker<F> {
             bytes += command_bytes;
             match command {
                 read @ Command::Read { .. } => reads.push(read),
+                command @ (Command::Open { .. }
+                | Command::Close { .. }
+                | Command::Remove { .. }) => {
+                    self.finish(&mut reads);
+                    self.apply(command);
+                }
                 command => self.apply(command),
             }
             next = if bytes < GROUP_BYTES_MAX {
@@ -176,14 +182,17 @@ impl<F: Fn(Report)> Worker<F> {
                 None
             };
         }
-        for (queue, log) in self
-            .logs
-            .iter_mut()
-            .filter(|(_, log)| !log.waiting.is_empty())
-        {
-            log.commit(queue, &self.report);
+        self.finish(&mut reads);
+    }
+
+    /// Commits what was appended; then reads.
+    fn finish(&mut self, reads: &mut Vec<Command>) {
+        for (queue, log) in &mut self.logs {
+            if !log.waiting.is_empty() {
+                log.commit(queue, &self.report);
+            }
         }
-        reads.into_iter().for_each(|read| self.apply(read));
+        reads.drain(..).for_each(|read| self.apply(read));
     }
 
     fn apply(&mut self, command: Command) {
