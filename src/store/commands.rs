@@ -22,7 +22,8 @@ impl Event {
     }
 }
 
-/// What the thread is asked to do, in this order for each queue.
+/// What the thread is asked to do. It does so in this order, but reads after the appends, settlements
+/// and attempts that it finds waiting with them.
 #[derive(Debug)]
 pub enum Command {
     /// Opens a queue, or begins it: [`Report::Opened`] or [`Report::OpenFailed`].

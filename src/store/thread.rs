@@ -165,6 +165,12 @@ impl<F: Fn(Report)> Worker<F> {
             bytes += command_bytes;
             match command {
                 read @ Command::Read { .. } => reads.push(read),
+                command @ (Command::Open { .. }
+                | Command::Close { .. }
+                | Command::Remove { .. }) => {
+                    self.finish(&mut reads);
+                    self.apply(command);
+                }
                 command => self.apply(command),
             }
             next = if bytes < GROUP_BYTES_MAX {
@@ -173,14 +179,17 @@ impl<F: Fn(Report)> Worker<F> {
                 None
             };
         }
-        for (queue, log) in self
-            .logs
-            .iter_mut()
-            .filter(|(_, log)| !log.waiting.is_empty())
-        {
-            log.commit(queue, &self.report);
+        self.finish(&mut reads);
+    }
+
+    /// Commits what was appended; then reads.
+    fn finish(&mut self, reads: &mut Vec<Command>) {
+        for (queue, log) in &mut self.logs {
+            if !log.waiting.is_empty() {
+                log.commit(queue, &self.report);
+            }
         }
-        reads.into_iter().for_each(|read| self.apply(read));
+        reads.drain(..).for_each(|read| self.apply(read));
     }
 
     fn apply(&mut self, command: Command) {
@@ -306,11 +315,12 @@ impl Log {
         report: &impl Fn(Report),
     ) {
         let mut outcomes = vec![];
+        let now_ms = wall_clock_ms();
         for event in events {
-            let mut outcome = self.append_one(event);
+            let mut outcome = self.append_one(event, now_ms);
             if let Err(LogError::CommitFirst) = outcome {
                 self.commit(queue, report);
-                outcome = self.append_one(event);
+                outcome = self.append_one(event, now_ms);
             }
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
@@ -326,8 +336,7 @@ impl Log {
         self.waiting.push(Waiting { tag, outcomes });
     }
 
-    fn append_one(&mut self, event: &Event) -> Result<Outcome, LogError> {
-        let now_ms = wall_clock_ms();
+    fn append_one(&mut self, event: &Event, now_ms: u64) -> Result<Outcome, LogError> {
         let seen = event.id.as_ref().and_then(|id| self.log.seen(id, now_ms));
         if let Some(seq) = seen {
             return Ok(Outcome::Seen(seq));

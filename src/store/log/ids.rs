@@ -65,21 +65,15 @@ impl Ids {
     pub(super) fn forget_old(&mut self, now_ms: u64) {
         while let Some((_, oldest)) = self.by_seq.first_key_value()
             && (self.by_seq.len() > self.max || !self.is_fresh(oldest, now_ms))
-            && let Some((seq, oldest)) = self.by_seq.pop_first()
+            && let Some((_, oldest)) = self.by_seq.pop_first()
         {
-            self.forget(seq, &oldest);
+            self.by_id.remove(&oldest.id);
         }
     }
 
     /// Forgets the events from this sequence number on: they were not committed.
     pub(super) fn forget_from(&mut self, seq: u64) {
-        for (seq, remembered) in self.by_seq.split_off(&seq) {
-            self.forget(seq, &remembered);
-        }
-    }
-
-    fn forget(&mut self, seq: u64, remembered: &Remembered) {
-        if self.by_id.get(&remembered.id) == Some(&seq) {
+        for remembered in self.by_seq.split_off(&seq).into_values() {
             self.by_id.remove(&remembered.id);
         }
     }

@@ -81,11 +81,6 @@ impl Segment {
         self.bytes <= format::HEADER_BYTES as u64
     }
 
-    /// Whether so few of its bytes are unsettled that carrying them forward is worth it.
-    pub(super) fn is_sparse(&self) -> bool {
-        self.live_bytes * 16 <= self.bytes
-    }
-
     fn slot_mut(&mut self, seq: u64) -> Option<&mut Slot> {
         let at = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
         self.slots.get_mut(at)

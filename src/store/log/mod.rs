@@ -63,7 +63,7 @@ pub struct QueueLog<D: Directory> {
     /// A file was removed, and the directory not synced since.
     owes_sync: bool,
     unproven: Option<Unproven>,
-    /// Files without a record, to be removed when there is a newer one.
+    /// Files without a record, to be removed when there is a newer segment.
     leftovers: Vec<String>,
     damage: Vec<Damage>,
     failed: Option<String>,
@@ -347,12 +347,26 @@ impl<D: Directory> QueueLog<D> {
         {
             self.leftovers.push(blank.name());
         }
-        let directory = &self.directory;
-        self.leftovers.retain(|name| {
-            let removed = directory.remove(name);
-            removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
-        });
         self.index.segments.push_back(segment);
+        // If that fails, the new header leaves them out.
+        let _ = self.remove_leftovers();
+        Ok(())
+    }
+
+    /// Removes the files without a record that are older than a segment.
+    fn remove_leftovers(&mut self) -> io::Result<()> {
+        let newest = self.index.segments.back().map(Segment::name);
+        while let Some(at) = self
+            .leftovers
+            .iter()
+            .position(|name| Some(name) < newest.as_ref())
+        {
+            match self.directory.remove(&self.leftovers[at]) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.owes_sync = true,
+            }
+            self.leftovers.swap_remove(at);
+        }
         Ok(())
     }
 

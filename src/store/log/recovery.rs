@@ -6,7 +6,7 @@ use super::directory::{Directory, SegmentFile};
 use super::format::{self, EventRecord, HeaderError, Predecessor, Record, SegmentHeader};
 use super::ids::Ids;
 use super::index::{Index, Segment, Slot};
-use super::scan::{Item, scan};
+use super::scan::{Item, Scanned, scan};
 use super::{Damage, LogError, LogLimits};
 
 /// The newest segment's last commit. What was read of it may have been in memory only, from a sync
@@ -38,18 +38,17 @@ impl Unproven {
 }
 
 /// A file with a segment's name.
-struct Candidate<F> {
+struct Candidate {
     number: u64,
     first_seq: u64,
     name: String,
-    file: F,
     file_bytes: u64,
     header: Option<SegmentHeader>,
 }
 
 /// A segment and what its successor knows of it.
-struct Part<F> {
-    candidate: Candidate<F>,
+struct Part {
+    candidate: Candidate,
     known: Option<Predecessor>,
 }
 
@@ -90,13 +89,13 @@ pub(super) fn recover<D: Directory>(
         now_ms,
         ahead: vec![],
     };
-    let mut parts = recovery.chain(candidates);
+    let mut parts = recovery.chain(directory, candidates)?;
     let newest = parts.pop();
     for part in parts {
-        recovery.read(&part);
+        recovery.read(directory, &part)?;
     }
     if let Some(newest) = newest {
-        let scanned = recovery.read(&newest);
+        let scanned = recovery.read(directory, &newest)?;
         let blank = scanned.end == format::HEADER_BYTES as u64;
         recovery.unproven = Some(Unproven {
             name: newest.candidate.name,
@@ -108,7 +107,7 @@ pub(super) fn recover<D: Directory>(
     Ok(recovery)
 }
 
-fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate<D::File>>, LogError> {
+fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate>, LogError> {
     let mut candidates = vec![];
     for name in directory.names()? {
         let Some((number, first_seq)) = format::parse_segment_name(&name) else {
@@ -129,7 +128,6 @@ fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate<D::File>>, Lo
             number,
             first_seq,
             name,
-            file,
             // Offsets have 32 bits; no segment that was written is longer.
             file_bytes: file_bytes.min(u64::from(u32::MAX)),
             header: header.filter(|h| h.number == number && h.first_seq == first_seq),
@@ -142,7 +140,11 @@ fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate<D::File>>, Lo
 impl Recovery {
     /// Sorts out what belongs to the log. A segment's header names the one before it; a file between
     /// the two never held a committed record.
-    fn chain<F: SegmentFile>(&mut self, candidates: Vec<Candidate<F>>) -> Vec<Part<F>> {
+    fn chain<D: Directory>(
+        &mut self,
+        directory: &D,
+        candidates: Vec<Candidate>,
+    ) -> io::Result<Vec<Part>> {
         let mut parts = vec![];
         let mut known: Option<Predecessor> = None;
         for candidate in candidates.into_iter().rev() {
@@ -156,14 +158,11 @@ impl Recovery {
                 });
             }
             let is_left_out = known.is_some_and(|known| candidate.number > known.number);
-            if is_left_out || (known.is_none() && is_stillborn(&candidate)) {
+            if is_left_out || (known.is_none() && is_stillborn(directory, &candidate)?) {
                 self.saw(candidate.first_seq);
                 if !is_left_out {
-                    self.cut(
-                        candidate
-                            .file_bytes
-                            .saturating_sub(format::HEADER_BYTES as u64),
-                    );
+                    let header_bytes = format::HEADER_BYTES as u64;
+                    self.cut(candidate.file_bytes.saturating_sub(header_bytes));
                 }
                 self.leftovers.push(candidate.name);
                 continue;
@@ -173,18 +172,14 @@ impl Recovery {
             known = previous;
         }
         parts.reverse();
-        parts
+        Ok(parts)
     }
 
-    fn read<F: SegmentFile>(&mut self, part: &Part<F>) -> super::scan::Scanned {
+    fn read<D: Directory>(&mut self, directory: &D, part: &Part) -> io::Result<Scanned> {
         let Part { candidate, known } = part;
         if candidate.header.is_none() {
-            self.damaged(
-                candidate,
-                0,
-                format::HEADER_BYTES as u64,
-                "its header is damaged",
-            );
+            let header_bytes = format::HEADER_BYTES as u64;
+            self.damaged(candidate, 0, header_bytes, "its header is damaged");
         }
         self.saw(candidate.first_seq);
         let segment = Segment::new(candidate.number, candidate.first_seq);
@@ -192,7 +187,7 @@ impl Recovery {
         let end = known.map_or(candidate.file_bytes, |known| known.bytes);
         let mut damaged = vec![];
         let scanned = scan(
-            &candidate.file,
+            &directory.open(&candidate.name)?,
             candidate.number,
             end.min(candidate.file_bytes),
             |item| match item {
@@ -229,10 +224,10 @@ impl Recovery {
         if let Some(segment) = self.index.segments.back_mut() {
             segment.bytes = if known.is_some() { end } else { scanned.end };
         }
-        scanned
+        Ok(scanned)
     }
 
-    fn damaged<F>(&mut self, candidate: &Candidate<F>, offset: u64, bytes: u64, why: &'static str) {
+    fn damaged(&mut self, candidate: &Candidate, offset: u64, bytes: u64, why: &'static str) {
         self.damage.push(Damage {
             segment: candidate.name.clone(),
             offset,
@@ -343,12 +338,13 @@ impl Recovery {
 }
 
 /// Whether it is what a creation leaves that failed or was cut short.
-fn is_stillborn<F: SegmentFile>(candidate: &Candidate<F>) -> bool {
-    let empty = |candidate: &Candidate<F>| {
-        let (file, number) = (&candidate.file, candidate.number);
-        scan(file, number, candidate.file_bytes, |_| {}).end == format::HEADER_BYTES as u64
-    };
-    candidate.header.is_none() && empty(candidate)
+fn is_stillborn<D: Directory>(directory: &D, candidate: &Candidate) -> io::Result<bool> {
+    if candidate.header.is_some() {
+        return Ok(false);
+    }
+    let file = directory.open(&candidate.name)?;
+    let scanned = scan(&file, candidate.number, candidate.file_bytes, |_| {});
+    Ok(scanned.end == format::HEADER_BYTES as u64)
 }
 
 fn slot(event: &EventRecord<'_>, offset: u64, bytes: u64) -> Slot {

@@ -9,9 +9,10 @@ use super::sim_disk::{Rng, SimDisk};
 use super::tests::{Kind, parse};
 use super::*;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
     /// Appended, not committed.
+    #[default]
     Buffered,
     /// Its commit failed: it may be found by the next who opens the log, unless this one recovers.
     Unsure,
@@ -25,7 +26,7 @@ enum State {
     Settled,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 struct Event {
     state: State,
     id: Option<Vec<u8>>,
@@ -137,15 +138,11 @@ impl World {
             };
             assert!(seq > self.highest, "{seq} was used before");
             let event = Event {
-                state: State::Buffered,
                 id,
                 body,
                 time_ms: self.now_ms,
                 attempts: vec![0],
-                doubted: false,
-                may_return: false,
-                loose: false,
-                untold: false,
+                ..Event::default()
             };
             let known = self.events.insert(seq, event);
             assert!(known.is_none_or(|known| known.untold || known.state == State::Gone));
@@ -328,12 +325,8 @@ impl World {
         if self.log.trim(self.now_ms).is_err() && self.log.failed().is_some() {
             self.failed();
         }
-        self.quarantined();
-    }
-
-    /// Carrying may come upon damage, too.
-    fn quarantined(&mut self) {
         if !self.log.damage.is_empty() {
+            // Carrying came upon it.
             self.read_all();
         }
     }
@@ -527,6 +520,14 @@ impl World {
             let Some(segment) = segments.iter().find(|s| s.name() == *name) else {
                 return false;
             };
+            // It may have been in a tail that was lost since.
+            if self
+                .disk
+                .content(name)
+                .is_some_and(|content| content.len() as u64 <= offset)
+            {
+                return false;
+            }
             let is_named = recovered.damage.iter().any(|damage| {
                 damage.segment == *name
                     && (damage.offset..damage.offset + damage.bytes).contains(&offset)

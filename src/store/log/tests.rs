@@ -374,3 +374,75 @@ fn what_was_settled_before_it_was_damaged_is_not_missed() {
     assert_eq!(seqs(&mut log), [1, 3]);
     assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 0));
 }
+
+#[test]
+fn what_was_carried_to_an_unproven_commit_keeps_its_old_place() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, None, b"stuck");
+        for _ in 0..40 {
+            let seq = append(&mut log, None, &[7; 200]);
+            log.settle(seq);
+        }
+        log.commit(NOW_MS).unwrap();
+        // The directory is synced, and what is carried is not.
+        disk.fail_syncs_after(0);
+        log.owes_sync = false;
+        log.trim(NOW_MS).unwrap_err();
+        let (mut log, _) = open(&disk);
+        disk.fail_one_in(0);
+        assert!(log.failed().is_some());
+        assert_eq!(seqs(&mut log), [1]);
+        log.trim(NOW_MS).unwrap();
+        disk.crash();
+        let (mut log, _) = open(&disk);
+        assert_eq!(seqs(&mut log), [1], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_leftover_goes_before_the_segment_that_knows_it() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    for segments in 1..=2 {
+        let event = NewEvent {
+            id: None,
+            attributes: b"",
+            body: b"lost",
+        };
+        log.append(event, NOW_MS).unwrap();
+        disk.fail_syncs_after(if log.active.is_none() { 2 } else { 0 });
+        log.commit(NOW_MS).unwrap_err();
+        // The next segment can be created, and the blank one not removed.
+        disk.fail_syncs_after(2);
+        log.try_recover(NOW_MS).unwrap();
+        disk.fail_one_in(0);
+        assert_eq!(files(&disk).len(), 1 + segments);
+        let seq = append(&mut log, None, b"kept");
+        log.settle(seq);
+    }
+    log.commit(NOW_MS).unwrap();
+    log.trim(NOW_MS).unwrap();
+    assert_eq!(files(&disk).len(), 1);
+    let (mut log, recovered) = open(&disk);
+    assert!(recovered.damage.is_empty(), "{recovered:?}");
+    assert!(seqs(&mut log).is_empty());
+}
+
+#[test]
+fn a_segment_of_ids_is_not_copied_again_and_again() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    for n in 0..100u64 {
+        append(&mut log, Some(&n.to_le_bytes()), b"");
+    }
+    (1..=100).for_each(|seq| log.settle(seq));
+    log.commit(NOW_MS).unwrap();
+    let before = files(&disk);
+    assert!(before.len() > 2);
+    log.trim(NOW_MS).unwrap();
+    assert_eq!(files(&disk), before);
+    log.trim(NOW_MS + limits().dedup_window_ms).unwrap();
+    assert_eq!(files(&disk).len(), 1);
+}

@@ -34,8 +34,8 @@ impl<D: Directory> QueueLog<D> {
     }
 
     /// Deletes segments from the oldest on: those whose events are all settled, and those in which a
-    /// few unsettled ones hold back later segments; these are carried forward first, as are ids that
-    /// are still remembered. Does nothing between [`Self::append`] and [`Self::commit`].
+    /// few unsettled ones hold back much that is settled; these are carried forward first, as are ids
+    /// that are still remembered. Does nothing between [`Self::append`] and [`Self::commit`].
     ///
     /// While the log has failed, only wholly settled segments are deleted. Their ids are still known,
     /// and written when the log goes on.
@@ -44,10 +44,13 @@ impl<D: Directory> QueueLog<D> {
     /// [`LogError::Failed`]: carrying failed, and with it the log. [`LogError::Disk`]: a file can't be
     /// removed, or the directory not synced; it will be tried again. Nothing is lost.
     pub fn trim(&mut self, now_ms: u64) -> Result<(), LogError> {
-        if !self.buffered.is_empty() {
+        // What was carried before a restart may be nowhere else while the last commit is unproven.
+        if !self.buffered.is_empty() || self.unproven.is_some() {
             return Ok(());
         }
         self.ids.forget_old(now_ms);
+        // The segments whose headers leave them out may be next.
+        self.remove_leftovers()?;
         // The newest segment knows the next sequence number, and stays.
         for _ in 1..self.index.segments.len() {
             // A segment that comes back after a crash is harmless, unless one after it, which may
@@ -70,18 +73,22 @@ impl<D: Directory> QueueLog<D> {
         self.sync_directory()
     }
 
+    /// Whether deleting the oldest segment gives back more than carrying what it still has costs. Of
+    /// events that are settled in their order the last of a segment are waited for.
     fn is_worth_carrying(&self, oldest: &Segment) -> bool {
-        let next = self.index.segments.get(1);
-        let holds_back = |next: &Segment| {
-            oldest.is_sparse() && next.is_sparse() && self.index.segments.len() > 2
-        };
-        if oldest.live_events > 0 && !next.is_some_and(holds_back) {
-            return false;
-        }
         let ids = self.ids.held_by(oldest.number);
         let ids_bytes: usize = ids.map(|(_, _, id)| format::id_record_bytes(id)).sum();
-        // Else more would be written than given back.
-        (oldest.live_bytes + ids_bytes as u64) * 2 <= oldest.bytes
+        let cost = oldest.live_bytes + ids_bytes as u64;
+        if oldest.live_events == 0 {
+            return cost * 2 <= oldest.bytes;
+        }
+        let (mut bytes, mut settled_bytes) = (0, 0);
+        let newest = self.index.segments.len() - 1;
+        for later in self.index.segments.range(1..newest) {
+            bytes += later.bytes;
+            settled_bytes += later.bytes.saturating_sub(later.live_bytes);
+        }
+        settled_bytes * 2 >= bytes && cost * 16 <= settled_bytes
     }
 
     /// Commits copies of what a segment still has.

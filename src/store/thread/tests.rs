@@ -161,6 +161,28 @@ fn a_read_sees_the_appends_before_it() {
 }
 
 #[test]
+fn a_read_before_a_close_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    for _ in 0..20 {
+        tested.open("A");
+        tested.send_append("A", 1, vec![event("id", "x")]);
+        tested.send(Command::Read {
+            queue: name("A"),
+            from: 0,
+            events_max: 1,
+            bytes_max: 0,
+        });
+        tested.send(Command::Close { queue: name("A") });
+        assert!(matches!(tested.next(), Report::Committed { .. }));
+        let report = tested.next();
+        assert!(matches!(report, Report::Stored { events, .. } if events.len() == 1));
+        assert!(matches!(tested.next(), Report::Closed { .. }));
+    }
+    tested.store.stop();
+}
+
+#[test]
 fn a_log_that_fails_recovers_and_leaves_others_alone() {
     let directory = tempfile::tempdir().unwrap();
     let tested = Tested::start(directory.path(), LogLimits::default());
