@@ -53,6 +53,11 @@ impl DurableSide {
         self.appending_bytes > APPENDING_BYTES_MAX
     }
 
+    /// Whether nothing waits for the disk that has to be heard of again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unsent.is_empty() && self.burials.is_empty() && self.settled.is_empty()
+    }
+
     /// Why a queue takes no events.
     pub(super) fn failure(&self, queue: &ServiceName) -> Option<&str> {
         self.failed.get(queue).map(String::as_str)

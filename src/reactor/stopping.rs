@@ -50,6 +50,8 @@ pub(super) async fn stop(
     .await;
     let mut state = hub.borrow_mut();
     state.refuse_pending();
+    // What is done by now is noted still.
+    state.flush_store();
     state.report_undelivered();
     state.streamers.close_all();
     drop((subscribers, requests, locator));
@@ -97,6 +99,7 @@ impl Hub {
     fn is_drained(&self) -> bool {
         self.peers.iter().all(|(_, peer)| peer.outbox.is_empty())
             && self.pending_replies.len() == 0
+            && self.durable.is_idle()
             && self
                 .broker
                 .services()
