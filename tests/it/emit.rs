@@ -42,8 +42,7 @@ fn an_event_is_confirmed_when_it_is_on_disk() {
         answer,
         json!({"id": "a-1", "services": 1, "level": "disk", "duplicate": false})
     );
-    first.process().signal("KILL");
-    std::mem::forget(first);
+    first.kill();
     let second = durable(&directory);
     second.wait_for("the event", |status| {
         status["services"][0]["counters"]["queued"] == 1
