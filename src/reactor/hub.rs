@@ -72,6 +72,8 @@ pub(super) struct Hub {
     dirty: Vec<PeerId>,
     /// Bytes given to peers since the last flush.
     pub(super) pending_bytes: usize,
+    /// Bytes given to peers and services since what waits was added up.
+    pub(super) taken_bytes: usize,
     pub(super) flush_wanted: Rc<Notify>,
     pub(super) chunk: ReadChunk,
     pub(super) runs: Runs,
@@ -130,6 +132,7 @@ impl Hub {
             serial: 0,
             dirty: Vec::new(),
             pending_bytes: 0,
+            taken_bytes: 0,
             flush_wanted: Rc::default(),
             chunk: ReadChunk::default(),
             runs: Runs::default(),

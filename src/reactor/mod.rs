@@ -19,6 +19,7 @@ mod inbox;
 mod intake;
 mod kernel;
 mod listener;
+mod memory;
 mod outbox;
 mod peer;
 mod requester;
