@@ -431,6 +431,9 @@ impl Hub {
                 self.peers.remove(worker.slot as usize).wake.notify_one();
             }
         }
+        if ended.durable {
+            self.remove_queue(&ended.name);
+        }
         if ended.queued > 0 {
             tracing::warn!(service = %ended.name, events = ended.queued, reason = %DropReason::ServiceEnded,
                 "events dropped: the service's last subscription ended while they waited");
