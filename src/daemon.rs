@@ -16,7 +16,11 @@ use crate::outbound::{
     wait_for_predecessor,
 };
 use crate::reactor::{Bound, Effect, Input, Reactor};
+use crate::state::{self, WriterThread};
 use crate::telemetry::ProcessReadings;
+
+/// How long the state database may take to write its last changes, on a disk that hangs.
+const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running event manager. Several fit in one process.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Daemon {
     /// Disconnected when that is done.
     deregistered: std::sync::mpsc::Receiver<()>,
     registration: watch::Receiver<RegistrationState>,
+    /// Writes what outlives the process.
+    state: Option<WriterThread>,
     drain_timeout: Duration,
 }
 
@@ -62,18 +68,22 @@ impl Daemon {
         }
         let drain_timeout = config.drain_timeout;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
-        let reactor = Reactor::start(config.clone(), effects)?;
+        let state = config.state_dir.as_deref().and_then(state::open);
+        let (former, state) = state
+            .map(|state| ((state.kept, state.writer), state.thread))
+            .unzip();
+        let reactor = Reactor::start(config.clone(), effects, former)?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
         }
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
-        let (state, registration) = watch::channel(RegistrationState::Trying);
+        let (registration_state, registration) = watch::channel(RegistrationState::Trying);
         let parts = Control {
             request_address: request_address(&reactor.bound, &config),
             inputs: reactor.inputs.clone(),
             config,
-            state,
+            state: registration_state,
             deregistered: done,
         };
         let control = std::thread::Builder::new()
@@ -85,6 +95,7 @@ impl Daemon {
             deregister,
             deregistered,
             registration,
+            state,
             drain_timeout,
         })
     }
@@ -125,7 +136,8 @@ impl Daemon {
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();
-        self.control.join().is_ok() && reactor_ended_well
+        let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
+        self.control.join().is_ok() && reactor_ended_well && state_is_written
     }
 }
 

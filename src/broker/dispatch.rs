@@ -127,6 +127,16 @@ impl Workers {
         self.change(key, |worker| worker.ready = false);
     }
 
+    /// Whether it said READY, and no BYE since.
+    pub fn is_ready(&self, key: WorkerKey) -> bool {
+        self.workers[key.0 as usize].ready
+    }
+
+    /// How many events it holds at most, if it acknowledges.
+    pub fn credit(&self, key: WorkerKey) -> Option<u32> {
+        self.workers[key.0 as usize].credit
+    }
+
     /// Whether it acknowledges what it gets.
     pub fn acknowledges(&self, key: WorkerKey) -> bool {
         self.workers[key.0 as usize].credit.is_some()

@@ -20,8 +20,8 @@ pub use backlog::{
 pub use dispatch::{WorkerKey, Workers};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
-    Broker, BrokerConfig, EndedService, SubscribeError, Subscribed, SubscriptionView,
-    UnknownSubscription,
+    Broker, BrokerConfig, EndedService, FormerSubscription, RestoreError, SubscribeError,
+    Subscribed, SubscriptionView, UnknownSubscription,
 };
 pub use routes::{PeerId, Receiver, Route, RouteTable};
 pub use service::{Given, Service, ServiceKey, Verdict};

@@ -1,11 +1,15 @@
 //! Subscriptions, their leases, and the services that they make.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::{Account, DropReason};
 use super::backlog::{Policy, QueueLimits};
@@ -77,6 +81,8 @@ struct Subscription {
     service: ServiceKey,
     patterns: BTreeSet<SubjectPattern>,
     expires_at: Instant,
+    /// Its end when it was last among the [changed](Broker::take_changed).
+    noted_expiry: Instant,
 }
 
 /// A subscription as reports show it.
@@ -108,6 +114,10 @@ pub struct Broker {
     retired: Account,
     /// The last number that was given.
     number: u64,
+    /// Subscriptions that changed, for those who keep them elsewhere.
+    changed: Vec<SubscriptionId>,
+    /// Deliveries are numbered from here on.
+    last_delivery: u64,
 }
 
 impl Broker {
@@ -123,6 +133,8 @@ impl Broker {
             stalled: Duration::ZERO,
             retired: Account::default(),
             number: 0,
+            changed: Vec::new(),
+            last_delivery: 0,
             config,
         }
     }
@@ -140,15 +152,46 @@ impl Broker {
         now: Instant,
         streamers: &mut dyn Streamers,
     ) -> Result<Subscribed, SubscribeError> {
+        self.check_limits(id, service_name, &patterns)?;
+        let any_port = |ports: &mut PortRange, key, streamers: &mut dyn Streamers| {
+            ports.open(service_name, key, streamers)
+        };
+        let key = self.open_service(service_name, streamers, any_port)?;
+        let (port, ended) = self.set(id, key, patterns, self.lease_end(now));
+        self.changed.push(id.clone());
+        Ok(Subscribed {
+            service: key,
+            port,
+            ended,
+        })
+    }
+
+    fn check_limits(
+        &self,
+        id: &SubscriptionId,
+        service_name: &ServiceName,
+        patterns: &BTreeSet<SubjectPattern>,
+    ) -> Result<(), SubscribeError> {
         let known = self.subscriptions.contains_key(id);
         if !known && self.subscriptions.len() >= self.config.subscriptions_max {
             return Err(SubscribeError::TooMany(self.config.subscriptions_max));
         }
         let patterns_max = self.config.patterns_per_service_max;
-        if self.patterns_of_others(service_name, id, &patterns) + patterns.len() > patterns_max {
+        if self.patterns_of_others(service_name, id, patterns) + patterns.len() > patterns_max {
             return Err(SubscribeError::TooManyPatterns(patterns_max));
         }
-        let key = self.open_service(service_name, streamers)?;
+        Ok(())
+    }
+
+    /// Sets a subscription and its routes; the service's port, and the one that ended because the
+    /// subscription moved away from it.
+    fn set(
+        &mut self,
+        id: &SubscriptionId,
+        key: ServiceKey,
+        patterns: BTreeSet<SubjectPattern>,
+        expires_at: Instant,
+    ) -> (u16, Option<EndedService>) {
         // The new patterns are set before the old ones go, so that no event falls between them.
         let service = &mut self.services[key.0 as usize];
         for pattern in &patterns {
@@ -171,7 +214,6 @@ impl Broker {
         self.services[key.0 as usize]
             .subscriptions
             .insert(id.clone());
-        let expires_at = self.lease_end(now);
         self.leases.insert((expires_at, id.clone()));
         self.subscriptions.insert(
             id.clone(),
@@ -179,14 +221,11 @@ impl Broker {
                 service: key,
                 patterns,
                 expires_at,
+                noted_expiry: expires_at,
             },
         );
         let ended = moved_from.and_then(|old| self.leave_service(old, id));
-        Ok(Subscribed {
-            service: key,
-            port,
-            ended,
-        })
+        (port, ended)
     }
 
     /// Refreshes a lease.
@@ -204,6 +243,12 @@ impl Broker {
         };
         self.leases.remove(&(subscription.expires_at, id.clone()));
         subscription.expires_at = expires_at;
+        if expires_at.saturating_duration_since(subscription.noted_expiry)
+            >= self.config.subscription_ttl / 4
+        {
+            subscription.noted_expiry = expires_at;
+            self.changed.push(id.clone());
+        }
         self.leases.insert((expires_at, id.clone()));
         Ok(())
     }
@@ -229,6 +274,7 @@ impl Broker {
             let (service, is_empty) = (subscription.service, subscription.patterns.is_empty());
             self.forget_patterns(service, &gone);
             if !is_empty {
+                self.changed.push(id.clone());
                 return Ok(None);
             }
         }
@@ -287,24 +333,25 @@ impl Broker {
         &mut self,
         name: &ServiceName,
         streamers: &mut dyn Streamers,
+        open: impl FnOnce(&mut PortRange, ServiceKey, &mut dyn Streamers) -> Result<u16, String>,
     ) -> Result<ServiceKey, SubscribeError> {
         if let Some(key) = self.by_name.get(name) {
             return Ok(*key);
         }
         let entry = self.services.vacant_entry();
         let key = ServiceKey(entry.key() as u32);
-        let port = self
-            .ports
-            .open(name, key, streamers)
-            .map_err(SubscribeError::NoPort)?;
+        let port = open(&mut self.ports, key, streamers).map_err(SubscribeError::NoPort)?;
         let policy = Rc::new(Policy::live(self.config.queue));
-        entry.insert(Service::new(name.clone(), port, policy));
+        let mut service = Service::new(name.clone(), port, policy);
+        service.queue.number_from(self.last_delivery);
+        entry.insert(service);
         self.by_name.insert(name.clone(), key);
         Ok(key)
     }
 
     fn end(&mut self, id: &SubscriptionId) -> Option<EndedService> {
         let subscription = self.subscriptions.remove(id)?;
+        self.changed.push(id.clone());
         self.leases.remove(&(subscription.expires_at, id.clone()));
         self.forget_patterns(subscription.service, &subscription.patterns);
         self.leave_service(subscription.service, id)
@@ -376,6 +423,39 @@ impl Broker {
             .collect()
     }
 
+    /// A subscription and its service.
+    pub fn subscription(
+        &self,
+        id: &SubscriptionId,
+        now: Instant,
+    ) -> Option<(ServiceKey, &Service, SubscriptionView<'_>)> {
+        let (id, subscription) = self.subscriptions.get_key_value(id)?;
+        let view = SubscriptionView {
+            id,
+            patterns: &subscription.patterns,
+            expires_in: (subscription.expires_at + self.stalled).saturating_duration_since(now),
+        };
+        let key = subscription.service;
+        Some((key, &self.services[key.0 as usize], view))
+    }
+
+    /// The ids of all subscriptions.
+    pub fn subscription_ids(&self) -> impl Iterator<Item = &SubscriptionId> {
+        self.subscriptions.keys()
+    }
+
+    /// The subscriptions that began, changed or ended since the last call. Their leases change with
+    /// each keep-alive: that counts once a quarter of `subscription_ttl`.
+    pub fn take_changed(&mut self) -> Vec<SubscriptionId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Deliveries of services that begin from now on have numbers above this one. A worker may speak
+    /// of what it got from an earlier run, and must not be taken to mean another event.
+    pub fn number_deliveries_from(&mut self, last: u64) {
+        self.last_delivery = last;
+    }
+
     /// The subscriptions of a service.
     pub fn subscriptions_of(
         &self,
@@ -383,16 +463,8 @@ impl Broker {
         now: Instant,
     ) -> impl Iterator<Item = SubscriptionView<'_>> {
         let ids: Vec<_> = service.subscriptions().cloned().collect();
-        ids.into_iter().filter_map(move |id| {
-            let (id, subscription) = self.subscriptions.get_key_value(&id)?;
-            let expires_in =
-                (subscription.expires_at + self.stalled).saturating_duration_since(now);
-            Some(SubscriptionView {
-                id,
-                patterns: &subscription.patterns,
-                expires_in,
-            })
-        })
+        ids.into_iter()
+            .filter_map(move |id| Some(self.subscription(&id, now)?.2))
     }
 
     /// A number that was not given before.

@@ -183,6 +183,8 @@ pub const KEYS: &[Key] = &[
         size!(pending_calls_max, 1), |c| json!(c.pending_calls_max)),
     key("maxSubscriptions", "EVENT_MANAGER_MAX_SUBSCRIPTIONS", "most subscriptions of services",
         size!(subscriptions_max, 1), |c| json!(c.subscriptions_max)),
+    key("stateDir", "EVENT_MANAGER_STATE_DIR", "directory of what outlives the process; if it is empty, nothing is kept",
+        |c, v| { c.state_dir = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.state_dir)),
     key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
         |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)),
 ];

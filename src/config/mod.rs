@@ -62,6 +62,8 @@ pub struct Config {
     pub pending_calls_max: usize,
     /// The most subscriptions of services.
     pub subscriptions_max: usize,
+    /// The directory of what outlives the process; without one nothing is kept.
+    pub state_dir: Option<PathBuf>,
     /// The log configuration's file.
     pub log_path: Option<PathBuf>,
 }
@@ -167,6 +169,7 @@ impl Default for Config {
             connections_max: 0,
             pending_calls_max: 10_000,
             subscriptions_max: 100_000,
+            state_dir: Some(PathBuf::from("./data")),
             log_path: None,
         }
     }

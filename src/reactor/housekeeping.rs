@@ -112,6 +112,7 @@ impl Hub {
         self.ticked_at = now;
         self.check_pulses(stalled);
         self.expire_leases();
+        self.tend_keeping();
     }
 
     fn check_pulses(&mut self, stalled: Duration) {

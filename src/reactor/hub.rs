@@ -12,11 +12,12 @@ use tokio::sync::{Notify, mpsc};
 use super::effects::Effect;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
+use super::keeping::Keeping;
 use super::listener::{Streamer, StreamerTable};
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
 use super::stream::Stream;
-use crate::ambient::now;
+use crate::ambient::{now, time_of_day};
 use crate::broker::{
     Account, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, QueueLimits,
     ServiceKey, WorkerKey,
@@ -63,6 +64,8 @@ pub(super) struct Hub {
     /// Workers in turn; kept between runs for its memory.
     pub(super) turns: Vec<(WorkerKey, PeerId)>,
     pub(super) pending_replies: PendingReplies,
+    /// What outlives the process.
+    pub(super) keeping: Keeping,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
     /// When some service's events want attention; the clock's task sleeps until then.
@@ -93,7 +96,7 @@ impl Hub {
         at: Instant,
     ) -> Self {
         let budgets = &config.budgets;
-        let broker = Broker::new(BrokerConfig {
+        let mut broker = Broker::new(BrokerConfig {
             streamer_ports: config.streamer_ports.clone(),
             subscription_ttl: config.subscription_ttl,
             subscriptions_max: config.subscriptions_max,
@@ -103,6 +106,8 @@ impl Hub {
                 events_max: budgets.service_queue_events,
             },
         });
+        // By the time of day, so that each run has numbers of its own.
+        broker.number_deliveries_from((time_of_day().as_millis() as u64) << 10);
         Self {
             settings,
             addresses: serde_json::Value::Null,
@@ -118,6 +123,7 @@ impl Hub {
             chunk: ReadChunk::default(),
             runs: Runs::default(),
             turns: Vec::new(),
+            keeping: Keeping::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,
             ticked_at: at,
@@ -234,6 +240,7 @@ impl Hub {
         // A REQ socket can't take a second event before it has asked for it.
         let lockstep = zmtp.socket_type == SocketType::Req;
         let key = self.broker.service_mut(service)?.workers.join(id, lockstep);
+        self.keeping.worker_joined(service, id, lockstep);
         Some(Role::Worker {
             service,
             key,
@@ -370,6 +377,7 @@ impl Hub {
                 envelope,
             } => {
                 let (service, key) = (*service, *key);
+                self.keeping.worker_left(service, id);
                 self.streamers
                     .release_identity(service, &peer.zmtp.identity, id);
                 let Some(found) = self.broker.service_mut(service) else {
@@ -398,6 +406,7 @@ impl Hub {
     /// A service's last subscription ended: closes its streamer and its workers' connections.
     pub(super) fn close_service(&mut self, ended: &EndedService) {
         self.streamers.close(ended.key);
+        self.keeping.service_ended(ended);
         for worker in &ended.workers {
             // Its service is gone, so there is nothing to keep books of.
             if self.peer(*worker).is_some() {

@@ -15,6 +15,7 @@ mod housekeeping;
 mod hub;
 mod inbox;
 mod intake;
+mod keeping;
 mod kernel;
 mod listener;
 mod outbox;
@@ -44,6 +45,7 @@ use crate::config::Config;
 use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
+use crate::state::{Kept, Writer};
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -101,17 +103,22 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Binds all sockets and starts the thread: when it returns, peers are served.
+    /// Binds all sockets, those of services that `former` kept too, and starts the thread: when it
+    /// returns, peers are served. What changes is told to the writer.
     ///
     /// # Errors
     /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
-    pub fn start(config: Config, effects: mpsc::Sender<Effect>) -> Result<Self, StartError> {
+    pub fn start(
+        config: Config,
+        effects: mpsc::Sender<Effect>,
+        former: Option<(Kept, Writer)>,
+    ) -> Result<Self, StartError> {
         let (inputs, inputs_rx) = mpsc::channel(INPUTS_MAX);
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
-                run(config, effects, inputs_rx, &started);
+                run(config, effects, former, inputs_rx, &started);
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -155,6 +162,7 @@ type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 fn run(
     config: Config,
     effects: mpsc::Sender<Effect>,
+    former: Option<(Kept, Writer)>,
     inputs: mpsc::Receiver<Input>,
     started: &Started,
 ) {
@@ -168,6 +176,9 @@ fn run(
         match Sockets::bind(&config) {
             Ok(sockets) => {
                 let hub = sockets.serve(config, effects);
+                if let Some((kept, writer)) = former {
+                    hub.borrow_mut().restore(&kept, writer);
+                }
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await;
             }

@@ -123,6 +123,7 @@ impl Hub {
         for service in &ended {
             self.close_service(service);
         }
+        self.keep_changes();
     }
 
     fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {

@@ -23,6 +23,13 @@ impl Hub {
             [frame] => WorkerWord::parse(frame),
             frames => Err(format!("a word is one frame, not {}", frames.len())),
         };
+        if let Ok(WorkerWord::Ready(credit)) = &word {
+            let said = Envelope {
+                delimiter: has_delimiter,
+                acknowledges: credit.is_some(),
+            };
+            self.hear_presumed(id, said);
+        }
         let Some(Role::Worker {
             service,
             key,
@@ -56,13 +63,18 @@ impl Hub {
         let (id, verdict) = match word {
             WorkerWord::Ready(None) => {
                 found.workers.ready(key);
+                self.keeping.worker_spoke(service);
                 return self.dispatch(service);
             }
             WorkerWord::Ready(Some(credit)) => {
                 found.workers.ready_with(key, credit);
+                self.keeping.worker_spoke(service);
                 return self.dispatch(service);
             }
-            WorkerWord::Bye => return found.workers.bye(key),
+            WorkerWord::Bye => {
+                found.workers.bye(key);
+                return self.keeping.worker_spoke(service);
+            }
             WorkerWord::Ack(id) => (id, Verdict::Ack),
             WorkerWord::Nak { id, delay, reason } => (id, Verdict::Nak { delay, reason }),
             WorkerWord::Term { id, reason } => (id, Verdict::Term { reason }),

@@ -15,9 +15,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("ambient", ""),
     ("config", "model messagebus locator"),
     ("telemetry", "model ambient config"),
+    ("state", "ambient telemetry"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry",
+        "model zmtp messagebus broker locator requests ambient config telemetry state",
     ),
     (
         "outbound",
@@ -26,7 +27,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry reactor outbound",
+        "model messagebus locator requests ambient config telemetry state reactor outbound",
     ),
     (
         "cli",

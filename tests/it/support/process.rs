@@ -181,6 +181,7 @@ pub fn settings(keys: &Value) -> Value {
         "publicHostname": "127.0.0.1",
         "locatorRegister": false,
         "drainTimeout": 2,
+        "stateDir": "",
     });
     for (key, value) in keys.as_object().expect("an object") {
         all[key] = value.clone();
