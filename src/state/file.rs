@@ -5,10 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Builder, Database, DatabaseError, Error, ReadableTable, StorageError, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Builder, Database, Error, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,14 +17,14 @@ type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 const SUBSCRIPTIONS: Records = TableDefinition::new("subscriptions");
 const SERVICES: Records = TableDefinition::new("services");
 /// One entry: the version of the records' form.
-const FORMAT: TableDefinition<'static, (), u32> = TableDefinition::new("format");
-const VERSION: u32 = 1;
+pub(super) const FORMAT: TableDefinition<'static, (), u32> = TableDefinition::new("format");
+pub(super) const VERSION: u32 = 1;
 /// All that is kept fits many times.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// Why a database can't be used; the text says what can be done.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
+pub(super) enum StateError {
     /// It is not what we wrote.
     #[error("it is damaged: {0}")]
     Damaged(String),
@@ -40,11 +37,11 @@ pub(super) enum OpenError {
     #[error("another process has it open; give each daemon a stateDir of its own")]
     InUse,
     /// The system.
-    #[error("{0}; make stateDir a directory that this user may write to, or set it to \"\"")]
+    #[error("{0}; stateDir has to be a directory that this user may write to, with some room")]
     System(io::Error),
 }
 
-impl<E: Into<Error>> From<E> for OpenError {
+impl<E: Into<Error>> From<E> for StateError {
     fn from(error: E) -> Self {
         match error.into() {
             Error::DatabaseAlreadyOpen => Self::InUse,
@@ -68,29 +65,32 @@ pub(super) struct StateFile(Option<Database>);
 impl Drop for StateFile {
     fn drop(&mut self) {
         let database = self.0.take();
-        let _ = guarded(|| Ok::<_, Error>(drop(database)));
+        let _ = guarded(|| {
+            drop(database);
+            Ok(())
+        });
     }
 }
 
 /// The database's code panics on some damage that its checksums don't cover. That costs us the file,
 /// and nothing else.
-fn guarded<T, E: From<Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let error = "the database's code panicked; the message is on standard error";
-        Err(Error::Corrupted(error.into()).into())
+        Err(StateError::Damaged(error.into()))
     })
 }
 
 /// Opens the database. A damaged one is moved aside under another name, and an empty one begun.
-pub(super) fn open_or_set_aside(path: &Path) -> Result<(StateFile, Kept), OpenError> {
+pub(super) fn open_or_set_aside(path: &Path) -> Result<(StateFile, Kept), StateError> {
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(OpenError::System)?;
+        std::fs::create_dir_all(directory).map_err(StateError::System)?;
     }
     let error = match guarded(|| open(path)) {
-        Err(OpenError::Damaged(error)) => error,
+        Err(StateError::Damaged(error)) => error,
         result => return result,
     };
-    let aside = set_aside(path).map_err(OpenError::System)?;
+    let aside = set_aside(path).map_err(StateError::System)?;
     tracing::warn!(path = %path.display(), aside = %aside.display(),
         "the state database is damaged and was moved aside: {error}; clients have to subscribe again, as they do after a NAK to KEEP_ALIVE");
     guarded(|| open(path))
@@ -110,7 +110,7 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn open(path: &Path) -> Result<(StateFile, Kept), OpenError> {
+fn open(path: &Path) -> Result<(StateFile, Kept), StateError> {
     let mut database = Builder::new()
         .set_cache_size(CACHE_BYTES)
         .create_with_file_format_v3(true)
@@ -127,7 +127,7 @@ fn open(path: &Path) -> Result<(StateFile, Kept), OpenError> {
         found.unwrap_or(VERSION)
     };
     if version != VERSION {
-        return Err(OpenError::OtherVersion(version));
+        return Err(StateError::OtherVersion(version));
     }
     let kept = Kept {
         subscriptions: read(&transaction, SUBSCRIPTIONS)?,
@@ -140,22 +140,27 @@ fn open(path: &Path) -> Result<(StateFile, Kept), OpenError> {
 fn read<T: DeserializeOwned>(
     transaction: &WriteTransaction,
     records: Records,
-) -> Result<BTreeMap<String, T>, OpenError> {
+) -> Result<BTreeMap<String, T>, StateError> {
     let table = transaction.open_table(records)?;
     let mut all = BTreeMap::new();
     for entry in table.iter()? {
         let (name, record) = entry?;
         let name = name.value().to_owned();
         let record = serde_json::from_slice(record.value())
-            .map_err(|error| OpenError::Damaged(format!("the record of {name:?}: {error}")))?;
+            .map_err(|error| StateError::Damaged(format!("the record of {name:?}: {error}")))?;
         all.insert(name, record);
     }
     Ok(all)
 }
 
 impl StateFile {
+    #[cfg(test)]
+    pub(super) fn on(backend: impl redb::StorageBackend) -> Self {
+        Self(Some(Builder::new().create_with_backend(backend).unwrap()))
+    }
+
     /// Writes changes all together; when it returns, they are on disk.
-    pub(super) fn write(&mut self, changes: &Changes) -> Result<(), Error> {
+    pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StateError> {
         let Some(database) = &self.0 else {
             return Ok(());
         };
@@ -177,14 +182,13 @@ fn put<T: Serialize>(
     transaction: &WriteTransaction,
     records: Records,
     changes: &BTreeMap<String, Option<T>>,
-) -> Result<(), Error> {
+) -> Result<(), StateError> {
     let mut table = transaction.open_table(records)?;
     for (name, record) in changes {
         match record {
             Some(record) => {
-                let record = serde_json::to_vec(record).map_err(|error| {
-                    Error::from(DatabaseError::from(StorageError::Io(error.into())))
-                })?;
+                let record =
+                    serde_json::to_vec(record).map_err(|error| StateError::System(error.into()))?;
                 table.insert(name.as_str(), record.as_slice())?;
             }
             None => drop(table.remove(name.as_str())?),
