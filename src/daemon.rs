@@ -137,6 +137,9 @@ impl Daemon {
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();
         let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
+        if !state_is_written {
+            tracing::error!("the state database was not written and closed in time");
+        }
         self.control.join().is_ok() && reactor_ended_well && state_is_written
     }
 }

@@ -127,14 +127,10 @@ impl Workers {
         self.change(key, |worker| worker.ready = false);
     }
 
-    /// Whether it said READY, and no BYE since.
-    pub fn is_ready(&self, key: WorkerKey) -> bool {
-        self.workers[key.0 as usize].ready
-    }
-
-    /// How many events it holds at most, if it acknowledges.
-    pub fn credit(&self, key: WorkerKey) -> Option<u32> {
-        self.workers[key.0 as usize].credit
+    /// Whether it said READY and no BYE since, and its credit if it acknowledges.
+    pub fn readiness(&self, key: WorkerKey) -> (bool, Option<u32>) {
+        let worker = &self.workers[key.0 as usize];
+        (worker.ready, worker.credit)
     }
 
     /// Whether it acknowledges what it gets.

@@ -30,7 +30,7 @@ pub(super) struct Keeping {
     /// All is to be written.
     whole: bool,
     changed: BTreeSet<SubscriptionId>,
-    /// Services whose workers came, went or said something.
+    /// Services whose workers came, went or said something new.
     stirred: BTreeSet<ServiceKey>,
     ended: BTreeSet<ServiceName>,
     /// What the database was told of services.
@@ -60,8 +60,8 @@ impl Keeping {
         }
     }
 
-    /// A worker said READY or BYE.
-    pub(super) fn worker_spoke(&mut self, service: ServiceKey) {
+    /// A worker became ready, or is so no more, or otherwise.
+    pub(super) fn workers_changed(&mut self, service: ServiceKey) {
         if self.writer.is_some() {
             self.stirred.insert(service);
         }
@@ -69,7 +69,7 @@ impl Keeping {
 
     pub(super) fn worker_left(&mut self, service: ServiceKey, id: PeerId) {
         self.grace.presumed.remove(&id);
-        self.worker_spoke(service);
+        self.workers_changed(service);
     }
 
     pub(super) fn service_ended(&mut self, service: &EndedService) {
@@ -217,8 +217,13 @@ impl Hub {
             Some(credit) => found.workers.ready_with(key, credit),
             None => found.workers.ready(key),
         }
+        let name = found.name().clone();
+        if let Some(suppressed) = self.bursts.admit("presumed-ready", self.now) {
+            tracing::info!(service = %name, suppressed,
+                "a worker connected again and says nothing: it counts as ready, as before the restart");
+        }
         self.keeping.grace.presumed.insert(id);
-        self.keeping.worker_spoke(service);
+        self.keeping.workers_changed(service);
         self.dispatch(service);
     }
 
@@ -380,11 +385,11 @@ impl Hub {
         else {
             return None;
         };
-        let workers = &self.broker.service(service)?.workers;
-        let counts = peer.zmtp.socket_type != SocketType::Req && workers.is_ready(key);
-        counts.then(|| KeptReady {
+        let (ready, credit) = self.broker.service(service)?.workers.readiness(key);
+        let counts = ready && peer.zmtp.socket_type != SocketType::Req;
+        counts.then_some(KeptReady {
             delimiter: envelope.delimiter,
-            credit: workers.credit(key),
+            credit,
         })
     }
 }

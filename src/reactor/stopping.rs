@@ -51,6 +51,7 @@ pub(super) async fn stop(
     let mut state = hub.borrow_mut();
     state.refuse_pending();
     state.report_undelivered();
+    state.keep_changes();
     state.keeping.close();
     state.streamers.close_all();
     drop((subscribers, requests, locator));

@@ -60,20 +60,21 @@ impl Hub {
         let Some(found) = self.broker.service_mut(service) else {
             return;
         };
+        let before = found.workers.readiness(key);
         let (id, verdict) = match word {
-            WorkerWord::Ready(None) => {
-                found.workers.ready(key);
-                self.keeping.worker_spoke(service);
-                return self.dispatch(service);
-            }
-            WorkerWord::Ready(Some(credit)) => {
-                found.workers.ready_with(key, credit);
-                self.keeping.worker_spoke(service);
+            WorkerWord::Ready(credit) => {
+                match credit {
+                    None => found.workers.ready(key),
+                    Some(credit) => found.workers.ready_with(key, credit),
+                }
+                if found.workers.readiness(key) != before {
+                    self.keeping.workers_changed(service);
+                }
                 return self.dispatch(service);
             }
             WorkerWord::Bye => {
                 found.workers.bye(key);
-                return self.keeping.worker_spoke(service);
+                return self.keeping.workers_changed(service);
             }
             WorkerWord::Ack(id) => (id, Verdict::Ack),
             WorkerWord::Nak { id, delay, reason } => (id, Verdict::Nak { delay, reason }),
