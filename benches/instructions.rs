@@ -31,7 +31,7 @@ fn budget(counted: u64) -> LibraryBenchmarkConfig {
 #[bench::to_eight(args = (8, 64), setup = Intake::fan, config = budget(45_800), teardown = Intake::check)]
 #[bench::to_one_of_1_kib(args = (1, 1024), setup = Intake::fan, config = budget(40_700), teardown = Intake::check)]
 #[bench::to_four_workers(args = (4), setup = Intake::workers, config = budget(214_900), teardown = Intake::check)]
-#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(2_094_000), teardown = Intake::check)]
+#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(1_893_000), teardown = Intake::check)]
 fn a_thousand_events(intake: Intake) -> Intake {
     intake.run()
 }
@@ -44,8 +44,8 @@ fn a_thousand_subjects(lookup: Lookup) -> Lookup {
 }
 
 #[library_benchmark]
-#[bench::among_4(args = (4), setup = Dispatch::new, config = budget(406_700), teardown = drop)]
-#[bench::among_100(args = (100), setup = Dispatch::new, config = budget(559_700), teardown = drop)]
+#[bench::among_4(args = (4), setup = Dispatch::new, config = budget(376_300), teardown = drop)]
+#[bench::among_100(args = (100), setup = Dispatch::new, config = budget(528_100), teardown = drop)]
 fn a_thousand_turns(dispatch: Dispatch) -> Dispatch {
     dispatch.run()
 }

@@ -1,7 +1,7 @@
 //! What comes from outside: the time, and chance. The core is given both; only shells ask here.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The time.
 #[allow(
@@ -12,16 +12,14 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The time of day, since 1970: for what outlives the process. It may be set, so nothing that only
-/// this process measures goes by it.
+/// The wall clock, in milliseconds since 1970: for what outlives the process. It may jump.
 #[allow(
     clippy::disallowed_methods,
-    reason = "the one place where the clock is read"
+    reason = "the one place where the wall clock is read"
 )]
-pub fn time_of_day() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+pub fn wall_clock_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A number from 0 to 1, other in each process and call: hashing nothing with new random keys.

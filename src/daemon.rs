@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ use crate::outbound::{
     wait_for_predecessor,
 };
 use crate::reactor::{Bound, Effect, Input, Reactor};
-use crate::state::{self, WriterThread};
+use crate::state::{self, State, WriterThread};
+use crate::store::{StateDirError, Store};
 use crate::telemetry::ProcessReadings;
 
 /// How long the state database may take to write its last changes, on a disk that hangs.
@@ -35,6 +37,7 @@ pub struct Daemon {
     /// Writes what outlives the process.
     state: Option<WriterThread>,
     drain_timeout: Duration,
+    store: Option<Arc<Store>>,
 }
 
 /// Why a daemon did not start.
@@ -46,6 +49,12 @@ pub enum StartError {
     /// The system gives no thread or no descriptors.
     #[error("the daemon can't be started: {0}")]
     System(#[from] io::Error),
+    /// The state directory, which durable services need.
+    #[error(transparent)]
+    State(#[from] StateDirError),
+    /// There is none.
+    #[error("services with \"delivery\": \"queue\" need a stateDir")]
+    NoStateDir,
     /// The startup guard's time is up; holds what it saw last.
     #[error(
         "the startup guard's time is up: {0}; stop the predecessor, or set startupGuardTimeoutAction to \"proceed\""
@@ -68,11 +77,19 @@ impl Daemon {
         }
         let drain_timeout = config.drain_timeout;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
-        let state = config.state_dir.as_deref().and_then(state::open);
+        let (inputs, inputs_rx) = Reactor::inputs();
+        let store = start_store(&config, inputs.clone())?.map(Arc::new);
+        let state = open_state(&config);
         let (former, state) = state
             .map(|state| ((state.kept, state.writer), state.thread))
             .unzip();
-        let reactor = Reactor::start(config.clone(), effects, former)?;
+        let reactor = Reactor::start(
+            config.clone(),
+            effects,
+            (inputs, inputs_rx),
+            former,
+            store.clone(),
+        )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
         }
@@ -97,6 +114,7 @@ impl Daemon {
             registration,
             state,
             drain_timeout,
+            store,
         })
     }
 
@@ -136,11 +154,46 @@ impl Daemon {
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();
+        // What is done by now is noted still.
+        if let Some(store) = self.store.and_then(Arc::into_inner) {
+            store.stop();
+        }
         let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
         if !state_is_written {
             tracing::error!("the state database was not written and closed in time");
         }
         self.control.join().is_ok() && reactor_ended_well && state_is_written
+    }
+}
+
+/// The state database, if there is to be one and it can be used.
+fn open_state(config: &Config) -> Option<State> {
+    let directory = &config.state_dir;
+    (!directory.as_os_str().is_empty())
+        .then(|| state::open(directory))
+        .flatten()
+}
+
+/// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts
+/// without it too.
+fn start_store(config: &Config, inputs: mpsc::Sender<Input>) -> Result<Option<Store>, StartError> {
+    if config.state_dir.as_os_str().is_empty() {
+        return match config.services.any_durable() {
+            true => Err(StartError::NoStateDir),
+            false => Ok(None),
+        };
+    }
+    let report = move |report| {
+        // It fails when the reactor has ended, and nobody wants to know any more.
+        let _ = inputs.blocking_send(Input::Store(report));
+    };
+    match Store::start(&config.state_dir, report) {
+        Ok(store) => Ok(Some(store)),
+        Err(error) if config.services.any_durable() => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "dead letters are not kept");
+            Ok(None)
+        }
     }
 }
 

@@ -97,7 +97,15 @@ impl<'a> Run<'a> {
             for (i, receiver) in setup.receivers.iter_mut().enumerate() {
                 let group = self.scenario.pattern.group(i);
                 let (tally, before) = (&mut self.tallies[group], receiver.received);
-                idle &= !receiver.receive(|stamp| tally[stamp] += 1)?;
+                let mut stray = None;
+                idle &= !receiver.receive(|stamp| match tally.get_mut(stamp) {
+                    Some(count) => *count += 1,
+                    None => stray = Some(stamp),
+                })?;
+                ensure!(
+                    stray.is_none(),
+                    "an event has the stamp {stray:?}: its bytes are not its own"
+                );
                 self.received[group] += receiver.received - before;
             }
             if ending && whole && self.done() >= self.sent {

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     if let Some((part, rest)) = args.play.split_first() {
         return match part.as_str() {
-            "relay" => relay::play(rest[0].parse()?),
+            "relay" => relay::play(rest[0].parse()?, rest[1].parse()?, rest[2].parse()?),
             "zmq-proxy" => libzmq::play_proxy(),
             "libzmq-services" => libzmq::play_services(rest),
             _ => bail!("no such part: {part}"),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use event_manager::broker::{
-    BindFailure, Broker, BrokerConfig, PeerId, QueueLimits, RouteTable, ServiceKey, Streamers,
-    Workers,
+    BindFailure, Broker, BrokerConfig, PeerId, Policies, QueueLimits, RouteTable, ServiceKey,
+    Streamers, Workers,
 };
 use event_manager::messagebus::{decode, encode};
 use event_manager::model::{Limits, SubjectPattern};
@@ -138,10 +138,10 @@ impl Subscribe {
             subscription_ttl: Duration::from_secs(60),
             subscriptions_max: 1000,
             patterns_per_service_max: 1000,
-            queue: QueueLimits {
+            policies: Policies::live(QueueLimits {
                 bytes_max: 1 << 20,
                 events_max: 1000,
-            },
+            }),
         });
         let frames: [&[u8]; 3] = [b"2.1", b"2", b"sub-1\0Billing\0OrderCreated\0OrderPaid"];
         Self(broker, frames.map(Bytes::from_static).to_vec())

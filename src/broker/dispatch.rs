@@ -186,28 +186,32 @@ impl Workers {
         }
     }
 
+    /// Brings a valid entry to the top of the heap, if there is one.
+    fn forget_stale(&mut self) {
+        while let Some(Reverse(top)) = self.turns.peek()
+            && !is_valid(&self.workers, top)
+        {
+            self.turns.pop();
+        }
+    }
+
     /// Gives the next event to a worker; `None` if none can take one.
     pub fn pick(&mut self) -> Option<(WorkerKey, PeerId)> {
-        loop {
-            let mut top = self.turns.peek_mut()?;
-            if !is_valid(&self.workers, &top.0) {
-                PeekMut::pop(top);
-                continue;
-            }
-            let key = WorkerKey(top.0.worker);
-            let worker = &mut self.workers[key.0 as usize];
-            worker.outstanding += 1;
-            if worker.eligible() {
-                self.turn += 1;
-                worker.since = self.turn;
-                top.0.load = worker.load();
-                top.0.since = self.turn;
-            } else {
-                self.eligible -= 1;
-                PeekMut::pop(top);
-            }
-            return Some((key, worker.peer));
+        self.forget_stale();
+        let mut top = self.turns.peek_mut()?;
+        let key = WorkerKey(top.0.worker);
+        let worker = &mut self.workers[key.0 as usize];
+        worker.outstanding += 1;
+        if worker.eligible() {
+            self.turn += 1;
+            worker.since = self.turn;
+            top.0.load = worker.load();
+            top.0.since = self.turn;
+        } else {
+            self.eligible -= 1;
+            PeekMut::pop(top);
         }
+        Some((key, worker.peer))
     }
 
     /// Gives a run of events to all workers in turn, if they would be picked in turn anyway: they are
@@ -216,6 +220,10 @@ impl Workers {
     /// for.
     pub fn pick_in_turn(&mut self, events: usize, turns: &mut Vec<(WorkerKey, PeerId)>) -> bool {
         turns.clear();
+        if self.eligible == 1 && events == 1 && !self.any_acknowledges() {
+            turns.extend(self.pick());
+            return !turns.is_empty();
+        }
         // A look at each worker is worth it only if there is something for each.
         if self.eligible == 0 || events < self.workers.len() {
             return false;

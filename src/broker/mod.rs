@@ -11,17 +11,19 @@ mod prefix_map;
 mod registry;
 mod routes;
 mod service;
+mod shelf;
 
 pub use account::{Account, DropReason, Dropped};
 pub use backlog::{
-    Backlog, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderKey, Outcome, Policy,
-    QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
+    Backlog, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderBy, OrderKey, Outcome,
+    Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
 };
 pub use dispatch::{WorkerKey, Workers};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
-    Broker, BrokerConfig, EndedService, FormerSubscription, RestoreError, SubscribeError,
-    Subscribed, SubscriptionView, UnknownSubscription,
+    Broker, BrokerConfig, EndError, EndedService, FormerSubscription, Policies, RestoreError,
+    SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
 pub use routes::{PeerId, Receiver, Route, RouteTable};
-pub use service::{Given, Service, ServiceKey, Verdict};
+pub use service::{Aftermath, Given, Service, ServiceKey, ServiceSettings, Verdict};
+pub use shelf::{Shelf, Wanted};

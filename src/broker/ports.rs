@@ -146,6 +146,11 @@ impl PortRange {
         if self.range.contains(&port) && *self.range.end() != 0 {
             self.free.push_back(port);
         }
+        self.remember(name, port);
+    }
+
+    /// The service gets this port when it comes, if that is free.
+    pub(super) fn remember(&mut self, name: &ServiceName, port: u16) {
         self.age += 1;
         if let Some((_, age)) = self.remembered.insert(name.clone(), (port, self.age)) {
             self.ages.remove(&age);

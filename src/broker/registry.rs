@@ -3,6 +3,7 @@
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,10 +13,11 @@ use slab::Slab;
 pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::{Account, DropReason};
-use super::backlog::{Policy, QueueLimits};
+use super::backlog::QueueLimits;
 use super::ports::{PortRange, Streamers};
 use super::routes::{PeerId, RouteTable};
-use super::service::{Service, ServiceKey};
+use super::service::{Service, ServiceKey, ServiceSettings};
+use super::shelf::Shelf;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// What the broker needs to know at its beginning.
@@ -29,8 +31,30 @@ pub struct BrokerConfig {
     pub subscriptions_max: usize,
     /// The most patterns of one service.
     pub patterns_per_service_max: usize,
-    /// Bounds of each service's queue.
-    pub queue: QueueLimits,
+    /// What each service's events are kept in, and how they are handed out.
+    pub policies: Policies,
+}
+
+/// The settings of a service, by its name.
+#[derive(Clone)]
+pub struct Policies(Rc<dyn Fn(&ServiceName) -> ServiceSettings>);
+
+impl Policies {
+    /// As a function has it.
+    pub fn new(of: impl Fn(&ServiceName) -> ServiceSettings + 'static) -> Self {
+        Self(Rc::new(of))
+    }
+
+    /// The same for all: in memory, the oldest make room.
+    pub fn live(limits: QueueLimits) -> Self {
+        Self::new(move |_| ServiceSettings::live(limits))
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policies")
+    }
 }
 
 /// A subscription that is live: events that match it from now on are delivered, queued or counted.
@@ -69,6 +93,20 @@ pub enum SubscribeError {
     /// The limit on one service's patterns.
     #[error("the service would have more than {0} subjects (limits.maxSubscriptionsPerPeer)")]
     TooManyPatterns(usize),
+}
+
+/// Why a durable service can't be ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndError {
+    /// There is none of this name.
+    #[error("there is no such service")]
+    Unknown,
+    /// It has subscriptions; how many.
+    #[error("it has {0} subscriptions; end them first (UNSUBSCRIBE)")]
+    Subscribed(usize),
+    /// The configuration declares it.
+    #[error("the configuration declares it; take its subjects from there first")]
+    Declared,
 }
 
 /// There is no such subscription: it expired, ended or never was.
@@ -153,10 +191,7 @@ impl Broker {
         streamers: &mut dyn Streamers,
     ) -> Result<Subscribed, SubscribeError> {
         self.check_limits(id, service_name, &patterns)?;
-        let any_port = |ports: &mut PortRange, key, streamers: &mut dyn Streamers| {
-            ports.open(service_name, key, streamers)
-        };
-        let key = self.open_service(service_name, streamers, any_port)?;
+        let key = self.open_service(service_name, None, streamers)?;
         let (port, ended) = self.set(id, key, patterns, self.lease_end(now));
         self.changed.push(id.clone());
         Ok(Subscribed {
@@ -193,15 +228,8 @@ impl Broker {
         expires_at: Instant,
     ) -> (u16, Option<EndedService>) {
         // The new patterns are set before the old ones go, so that no event falls between them.
-        let service = &mut self.services[key.0 as usize];
-        for pattern in &patterns {
-            let count = service.patterns.entry(pattern.clone()).or_default();
-            *count += 1;
-            if *count == 1 {
-                self.routes.add(pattern, key);
-            }
-        }
-        let port = service.port();
+        self.add_patterns(key, patterns.iter());
+        let port = self.services[key.0 as usize].port();
         let old = self.subscriptions.remove(id);
         let moved_from = old
             .as_ref()
@@ -225,6 +253,7 @@ impl Broker {
             },
         );
         let ended = moved_from.and_then(|old| self.leave_service(old, id));
+        self.forget_kept(key);
         (port, ended)
     }
 
@@ -329,30 +358,107 @@ impl Broker {
         now - self.stalled + self.config.subscription_ttl
     }
 
+    /// The service of this name; a new one is bound to this port, or to any if none is named.
     fn open_service(
         &mut self,
         name: &ServiceName,
+        port: Option<u16>,
         streamers: &mut dyn Streamers,
-        open: impl FnOnce(&mut PortRange, ServiceKey, &mut dyn Streamers) -> Result<u16, String>,
     ) -> Result<ServiceKey, SubscribeError> {
         if let Some(key) = self.by_name.get(name) {
             return Ok(*key);
         }
         let entry = self.services.vacant_entry();
         let key = ServiceKey(entry.key() as u32);
-        let port = open(&mut self.ports, key, streamers).map_err(SubscribeError::NoPort)?;
-        let policy = Rc::new(Policy::live(self.config.queue));
-        let mut service = Service::new(name.clone(), port, policy);
+        let opened = match port {
+            Some(port) => self.ports.open_same(port, key, streamers),
+            None => self.ports.open(name, key, streamers),
+        };
+        let port = opened.map_err(SubscribeError::NoPort)?;
+        let settings = (self.config.policies.0)(name);
+        let mut service = Service::new(name.clone(), port, settings);
         service.queue.number_from(self.last_delivery);
         entry.insert(service);
         self.by_name.insert(name.clone(), key);
         Ok(key)
     }
 
+    /// A durable service exists from the start, without a subscription, and always wants these.
+    ///
+    /// # Errors
+    /// [`SubscribeError::NoPort`].
+    pub fn declare(
+        &mut self,
+        name: &ServiceName,
+        patterns: &[SubjectPattern],
+        streamers: &mut dyn Streamers,
+    ) -> Result<ServiceKey, SubscribeError> {
+        let key = self.open_service(name, None, streamers)?;
+        self.add_patterns(key, patterns.iter());
+        self.services[key.0 as usize].is_declared = true;
+        Ok(key)
+    }
+
+    fn add_patterns<'a>(
+        &mut self,
+        key: ServiceKey,
+        patterns: impl Iterator<Item = &'a SubjectPattern>,
+    ) {
+        let service = &mut self.services[key.0 as usize];
+        for pattern in patterns {
+            let count = service.patterns.entry(pattern.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.routes.add(pattern, key);
+            }
+        }
+    }
+
+    /// A durable service goes on wanting what its last subscription wanted, until another comes.
+    fn keep_patterns(&mut self, key: ServiceKey, patterns: BTreeSet<SubjectPattern>) {
+        self.services[key.0 as usize].kept = patterns;
+    }
+
+    fn forget_kept(&mut self, key: ServiceKey) {
+        let kept = std::mem::take(&mut self.services[key.0 as usize].kept);
+        self.forget_patterns(key, &kept);
+    }
+
+    /// The service of this name.
+    pub fn find(&self, name: &ServiceName) -> Option<ServiceKey> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Ends a durable service without subscriptions, and what it wanted.
+    ///
+    /// # Errors
+    /// [`EndError`]; nothing has changed then.
+    pub fn end_service(&mut self, name: &ServiceName) -> Result<EndedService, EndError> {
+        let key = self.find(name).ok_or(EndError::Unknown)?;
+        let service = &mut self.services[key.0 as usize];
+        if !service.subscriptions.is_empty() {
+            return Err(EndError::Subscribed(service.subscriptions.len()));
+        }
+        if service.is_declared {
+            return Err(EndError::Declared);
+        }
+        let patterns: Vec<_> = service.patterns.keys().cloned().collect();
+        for pattern in patterns {
+            self.routes.remove(&pattern, key);
+        }
+        Ok(self.close_service(key))
+    }
+
     fn end(&mut self, id: &SubscriptionId) -> Option<EndedService> {
         let subscription = self.subscriptions.remove(id)?;
         self.changed.push(id.clone());
         self.leases.remove(&(subscription.expires_at, id.clone()));
+        let service = &mut self.services[subscription.service.0 as usize];
+        if service.outlives_subscriptions() && service.subscriptions.len() == 1 {
+            service.subscriptions.clear();
+            self.keep_patterns(subscription.service, subscription.patterns);
+            return None;
+        }
         self.forget_patterns(subscription.service, &subscription.patterns);
         self.leave_service(subscription.service, id)
     }
@@ -374,13 +480,17 @@ impl Broker {
     fn leave_service(&mut self, key: ServiceKey, id: &SubscriptionId) -> Option<EndedService> {
         let service = &mut self.services[key.0 as usize];
         service.subscriptions.remove(id);
-        if !service.subscriptions.is_empty() {
+        if !service.subscriptions.is_empty() || service.outlives_subscriptions() {
             return None;
         }
+        Some(self.close_service(key))
+    }
+
+    fn close_service(&mut self, key: ServiceKey) -> EndedService {
         let mut service = self.services.remove(key.0 as usize);
         self.by_name.remove(service.name());
         self.ports.close(service.name(), service.port());
-        let queued = service.queue.len() as u64;
+        let queued = service.queue.len() as u64 + service.shelf.as_ref().map_or(0, Shelf::len);
         // What is in its workers' outboxes, or held by them, may or may not be done before they are
         // closed.
         let lost = queued + service.queue.held() as u64 + service.account.in_flight;
@@ -388,12 +498,12 @@ impl Broker {
         service.account.in_flight = 0;
         self.retired.add(&service.account);
         let workers = service.workers.peers().collect();
-        Some(EndedService {
+        EndedService {
             key,
             name: service.name().clone(),
             workers,
             queued,
-        })
+        }
     }
 
     /// The service in this place.

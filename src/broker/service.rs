@@ -8,10 +8,12 @@ use bytes::Bytes;
 
 use super::account::{Account, DropReason};
 use super::backlog::{
-    Backlog, DeadLetter, Delivery, DeliveryId, Item, Lost, Outcome, Policy, UnknownDelivery,
+    Backlog, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome, Policy, QueueLimits,
+    UnknownDelivery,
 };
 use super::dispatch::{WorkerKey, Workers};
 use super::routes::PeerId;
+use super::shelf::Shelf;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// A service's place in the broker's table.
@@ -25,6 +27,49 @@ pub enum Given {
     Away(Bytes),
     /// The worker acknowledges it.
     Held(Delivery),
+    /// It is done when it is written: the worker doesn't acknowledge, but the queue is durable.
+    Lent(Delivery),
+}
+
+/// What is configured for a service.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings {
+    /// Its queue.
+    pub policy: Policy,
+    /// What events have in common that keep their order.
+    pub order_by: Option<OrderBy>,
+    /// Its events are kept on disk.
+    pub durable: bool,
+}
+
+impl ServiceSettings {
+    /// In memory, the oldest make room.
+    pub fn live(limits: QueueLimits) -> Self {
+        Self {
+            policy: Policy::live(limits),
+            order_by: None,
+            durable: false,
+        }
+    }
+}
+
+/// What is left to do for events that are done with.
+#[derive(Debug, Default)]
+#[must_use = "dead events are told of, and durable ones settled"]
+pub struct Aftermath {
+    /// No worker could do them.
+    pub dead: Vec<DeadLetter>,
+    /// The places of others in the durable log.
+    pub settled: Vec<u64>,
+}
+
+impl Aftermath {
+    fn done(place: Option<u64>) -> Self {
+        Self {
+            dead: vec![],
+            settled: place.into_iter().collect(),
+        }
+    }
 }
 
 /// A worker's word on an event that it holds.
@@ -54,6 +99,14 @@ pub struct Service {
     name: ServiceName,
     port: u16,
     pub(super) subscriptions: BTreeSet<SubscriptionId>,
+    /// What it wants on though nobody is subscribed.
+    pub(super) kept: BTreeSet<SubjectPattern>,
+    /// The configuration says that it exists.
+    pub(super) is_declared: bool,
+    /// What events have in common that keep their order.
+    pub order_by: Option<OrderBy>,
+    /// The events that are not in the queue's memory, if it is durable.
+    pub shelf: Option<Shelf>,
     /// How many subscriptions ask for each pattern.
     pub(super) patterns: BTreeMap<SubjectPattern, usize>,
     /// Its workers.
@@ -65,8 +118,13 @@ pub struct Service {
 }
 
 impl Service {
-    pub(super) fn new(name: ServiceName, port: u16, policy: Rc<Policy>) -> Self {
+    pub(super) fn new(name: ServiceName, port: u16, settings: ServiceSettings) -> Self {
+        let policy = Rc::new(settings.policy);
         Self {
+            kept: BTreeSet::new(),
+            is_declared: false,
+            order_by: settings.order_by,
+            shelf: settings.durable.then(Shelf::default),
             name,
             port,
             subscriptions: BTreeSet::new(),
@@ -97,22 +155,34 @@ impl Service {
         self.patterns.keys()
     }
 
+    /// What it wants on though nobody is subscribed.
+    pub fn wanted_on(&self) -> impl Iterator<Item = &SubjectPattern> {
+        self.kept.iter()
+    }
+
     /// Lets an event wait; counts what is given up for it.
-    pub fn enqueue(&mut self, event: Bytes) {
-        let lost = self.queue.push(Item::new(event));
+    pub fn enqueue(&mut self, event: Item) {
+        let lost = self.queue.push(event);
         self.count_lost(lost);
     }
 
+    /// Whether it lives on without subscriptions, until it is ended.
+    pub(super) fn outlives_subscriptions(&self) -> bool {
+        self.shelf.is_some()
+    }
+
     /// Whether nothing can be done for its events now: none is in a worker's hands, and those that wait
-    /// have no worker, or not come their time.
+    /// have no worker, or not come their time, or are safe on disk.
     pub fn is_idle(&self, now: Instant) -> bool {
-        self.queue.held() == 0 && !(self.queue.has_next(now) && self.workers.any_eligible())
+        let pending = self.shelf.as_ref().map_or(0, Shelf::pending);
+        let can_go = self.queue.has_next(now) && self.workers.any_eligible();
+        pending == 0 && self.queue.held() == 0 && !can_go
     }
 
     /// Whether events have to wait before they are given out, if only for an instant: single ones are
     /// held by workers, or keep an order.
     pub fn queues_first(&self) -> bool {
-        !self.queue.is_empty() || self.workers.any_acknowledges()
+        !self.queue.is_empty() || self.workers.any_acknowledges() || self.order_by.is_some()
     }
 
     /// Takes the next waiting event and the worker that gets it, if there are both.
@@ -121,11 +191,14 @@ impl Service {
             return None;
         }
         let (worker, peer) = self.workers.pick()?;
-        let given = match self.workers.acknowledges(worker) {
-            true => Given::Held(self.queue.hold_next(worker, now)?),
-            false => Given::Away(self.queue.next(now)?.body),
+        let given = match (self.workers.acknowledges(worker), &self.shelf) {
+            (true, _) => Given::Held(self.queue.hold_next(worker, now)?),
+            (false, Some(_)) => Given::Lent(self.queue.lend_next(worker, now)?),
+            (false, None) => Given::Away(self.queue.next(now)?.body),
         };
-        if let Given::Held(Delivery { attempt: 2.., .. }) = given {
+        if let Given::Held(Delivery { attempt: 2.., .. })
+        | Given::Lent(Delivery { attempt: 2.., .. }) = given
+        {
             self.account.redelivered += 1;
         }
         Some((given, (worker, peer)))
@@ -142,16 +215,21 @@ impl Service {
         verdict: Verdict<'_>,
         now: Instant,
         chance: f64,
-    ) -> Result<Vec<DeadLetter>, UnknownDelivery> {
+    ) -> Result<Aftermath, UnknownDelivery> {
         let outcome = match verdict {
-            Verdict::Wip => return self.queue.wip(worker, id, now).map(|()| vec![]),
+            Verdict::Wip => {
+                return self
+                    .queue
+                    .wip(worker, id, now)
+                    .map(|()| Aftermath::default());
+            }
             Verdict::Ack => {
                 let settled = self.queue.ack(worker, id)?;
                 self.account.delivered += 1;
-                if settled.late {
-                    return Ok(vec![]);
+                if !settled.late {
+                    self.workers.done(worker, 1);
                 }
-                Outcome::default()
+                return Ok(Aftermath::done(settled.item.seq));
             }
             Verdict::Nak { delay, reason } => {
                 self.queue.nak(worker, id, delay, reason, now, chance)?
@@ -165,8 +243,25 @@ impl Service {
         Ok(self.book(outcome))
     }
 
-    /// Does what the time asks for; the events that are dead.
-    pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Vec<DeadLetter> {
+    /// So many events are written to a worker that doesn't acknowledge.
+    pub fn written(&mut self, worker: WorkerKey, events: u64) -> Aftermath {
+        self.account.delivered += events;
+        if self.shelf.is_none() {
+            self.account.in_flight -= events;
+            return Aftermath::default();
+        }
+        let ids: Vec<_> = self.queue.held_by(worker).take(events as usize).collect();
+        let acked = ids
+            .into_iter()
+            .filter_map(|id| self.queue.ack(worker, id).ok());
+        Aftermath {
+            settled: acked.filter_map(|settled| settled.item.seq).collect(),
+            ..Aftermath::default()
+        }
+    }
+
+    /// Does what the time asks for.
+    pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Aftermath {
         let outcome = self.queue.handle_timeout(now, chance);
         for (worker, _) in &outcome.timed_out {
             self.workers.done(*worker, 1);
@@ -174,8 +269,8 @@ impl Service {
         self.book(outcome)
     }
 
-    /// Keeps the books of what became of events; those that are dead.
-    fn book(&mut self, outcome: Outcome) -> Vec<DeadLetter> {
+    /// Keeps the books of what became of events.
+    fn book(&mut self, outcome: Outcome) -> Aftermath {
         let account = &mut self.account;
         account.retries += outcome.retries;
         account.expired += outcome.expired.events;
@@ -183,7 +278,12 @@ impl Service {
             .dropped
             .add(DropReason::QueueFull, outcome.dropped.events);
         account.dead_lettered += outcome.dead.len() as u64;
-        outcome.dead
+        let mut settled = outcome.expired.seqs;
+        settled.extend(outcome.dropped.seqs);
+        Aftermath {
+            dead: outcome.dead,
+            settled,
+        }
     }
 
     /// The connection of a worker ended that acknowledges. What it held goes to others; those that
@@ -193,10 +293,21 @@ impl Service {
         worker: WorkerKey,
         unwritten: &[DeliveryId],
         now: Instant,
-    ) -> Vec<DeadLetter> {
+    ) -> Aftermath {
         let outcome = self.queue.release(worker, unwritten, now);
         self.workers.leave(worker);
         self.book(outcome)
+    }
+
+    /// The connection of a worker ended that doesn't acknowledge, of a durable service. So many of the
+    /// events that it was lent were written to it, the others go to others.
+    pub fn borrower_left(&mut self, worker: WorkerKey, written: u64, now: Instant) -> Aftermath {
+        let mut aftermath = self.written(worker, written);
+        let unwritten: Vec<_> = self.queue.held_by(worker).collect();
+        let others = self.holder_left(worker, &unwritten, now);
+        aftermath.dead.extend(others.dead);
+        aftermath.settled.extend(others.settled);
+        aftermath
     }
 
     /// The connection of another worker ended. The events that had not been written to it go to the
@@ -220,9 +331,13 @@ impl Service {
         self.account.dropped.add(reason, events);
     }
 
+    /// Events that wait, in memory or on disk.
+    pub fn queued(&self) -> u64 {
+        self.queue.len() as u64 + self.shelf.as_ref().map_or(0, Shelf::len)
+    }
+
     /// The two sides of the accounting law.
     pub fn sides(&self) -> (u64, u64) {
-        let (queued, held) = (self.queue.len() as u64, self.queue.held() as u64);
-        self.account.sides(queued, held)
+        self.account.sides(self.queued(), self.queue.held() as u64)
     }
 }

@@ -29,12 +29,13 @@ pub struct CheckArgs {
 /// Prints the effective configuration to standard output, or what is wrong to standard error (exit
 /// code 78).
 pub fn run(args: &CheckArgs) -> ExitCode {
-    match rows(args) {
-        Ok(rows) => {
+    match load(args) {
+        Ok((loaded, log)) => {
+            let rows = rows_of(&loaded, &log);
             let report = if args.json {
                 as_json(rows)
             } else {
-                as_text(&rows)
+                as_text(&single_values(rows, &loaded.origins))
             };
             // A reader such as `head` may have left; the configuration is valid all the same.
             let _ = io::stdout().write_all(report.as_bytes());
@@ -50,24 +51,21 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 /// A key, its value, and where that comes from.
 type Row = (String, Value, Origin);
 
-fn rows(args: &CheckArgs) -> Result<Vec<Row>, ConfigErrors> {
+fn load(args: &CheckArgs) -> Result<(Loaded, LoadedLog), ConfigErrors> {
     let loaded = args.config.load()?;
     let log = LoadedLog::load(&loaded)?;
     check_rust_log(std::env::var("RUST_LOG").ok())
         .map_err(|error| ConfigErrors(vec![error.to_string()]))?;
-    Ok(rows_of(&loaded, &log))
+    Ok((loaded, log))
 }
 
 fn rows_of(loaded: &Loaded, log: &LoadedLog) -> Vec<Row> {
-    let origin = |origins: &BTreeMap<&str, Origin>, name| {
-        origins.get(name).cloned().unwrap_or(Origin::Default)
-    };
     let keys = KEYS.iter().map(|key| {
         let value = (key.show)(&loaded.config);
         (
             key.name.to_owned(),
             value,
-            origin(&loaded.origins, key.name),
+            origin_of(loaded.origins.get(key.name)),
         )
     });
     let log_keys = LOG_KEYS.iter().map(|key| {
@@ -75,10 +73,33 @@ fn rows_of(loaded: &Loaded, log: &LoadedLog) -> Vec<Row> {
         (
             format!("log.{}", key.name),
             value,
-            origin(&log.origins, key.name),
+            origin_of(log.origins.get(key.name)),
         )
     });
     keys.chain(log_keys).collect()
+}
+
+fn origin_of(known: Option<&Origin>) -> Origin {
+    known.cloned().unwrap_or(Origin::Default)
+}
+
+/// A row for each value inside of objects; `origins` may know their own lines.
+fn single_values(rows: Vec<Row>, origins: &BTreeMap<String, Origin>) -> Vec<Row> {
+    let mut single = Vec::new();
+    for (name, value, origin) in rows {
+        match value {
+            Value::Object(object) if !object.is_empty() => {
+                let inner = object.into_iter().map(|(key, value)| {
+                    let name = format!("{name}.{key}");
+                    let origin = origins.get(&name).unwrap_or(&origin).clone();
+                    (name, value, origin)
+                });
+                single.extend(single_values(inner.collect(), origins));
+            }
+            value => single.push((name, value, origin)),
+        }
+    }
+    single
 }
 
 fn as_text(rows: &[Row]) -> String {
@@ -107,15 +128,24 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn rows() -> Vec<Row> {
-        let json = "{\n\"drainTimeout\": 2.5,\n\"log\": {\"level\": \"warn\"}\n}";
-        let loaded = parse("config.json", json, &BTreeMap::new(), &[]).unwrap();
-        rows_of(&loaded, &LoadedLog::load(&loaded).unwrap())
+    const JSON: &str = "{\n\"drainTimeout\": 2.5,\n\"log\": {\"level\": \"warn\"}\n}";
+
+    fn loaded(json: &str) -> Loaded {
+        parse("config.json", json, &BTreeMap::new(), &[]).unwrap()
+    }
+
+    fn rows(loaded: &Loaded) -> Vec<Row> {
+        rows_of(loaded, &LoadedLog::load(loaded).unwrap())
+    }
+
+    fn text(json: &str) -> String {
+        let loaded = loaded(json);
+        as_text(&single_values(rows(&loaded), &loaded.origins))
     }
 
     #[test]
     fn each_key_is_printed_with_value_and_origin() {
-        let text = as_text(&rows());
+        let text = text(JSON);
         assert_eq!(text.lines().count(), KEYS.len() + LOG_KEYS.len());
         let words = |line: &str| {
             line.split_whitespace()
@@ -140,8 +170,43 @@ mod tests {
     }
 
     #[test]
+    fn each_value_of_a_service_is_printed_with_its_own_line() {
+        let text = text(
+            "{\"services\": {\n\"Billing\": {\"retry\":\n{\"maxMs\": 7000}, \"ackTimeout\": 5},\n\"Kit*\": {}}}",
+        );
+        let lines = text.lines().filter(|line| line.starts_with("services"));
+        let lines: Vec<_> = lines
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        let expected = [
+            "services.Billing.ackTimeout 5 config.json:3",
+            "services.Billing.retry.maxMs 7000 config.json:3",
+            "services.Kit* {} config.json:4",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_programs_get_is_read_back() {
+        let json = r#"{"services": {
+            "Billing": {"delivery": "queue", "subjects": ["Order", "glob:a.*"], "whenFull": "spill",
+                        "queueBytes": 67108864, "queueEvents": 1000, "ackTimeout": 0.5, "orderBy": 2,
+                        "retry": {"initialMs": 100, "multiplier": 1.5, "maxMs": 30000, "maxDeliveries": 8},
+                        "retention": {"maxBytes": 10737418240, "maxAge": 604800}},
+            "a.b": {"orderBy": null, "delivery": "live"},
+            "Kit*": {"whenFull": "drop-newest", "orderBy": "subject", "retry": {"multiplier": 3}},
+            "*": {}}}"#;
+        let before = loaded(json);
+        let report: Value = serde_json::from_str(&as_json(rows(&before))).unwrap();
+        let written: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(report["services"]["value"], written["services"]);
+        let again = json!({"services": report["services"]["value"]}).to_string();
+        assert_eq!(loaded(&again).config, before.config);
+    }
+
+    #[test]
     fn programs_get_json() {
-        let report: Value = serde_json::from_str(&as_json(rows())).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows(&loaded(JSON)))).unwrap();
         assert_eq!(
             report["drainTimeout"],
             json!({"value": 2.5, "origin": "config.json:2"})

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Config, GuardTimeoutAction, values};
+use super::services::{Services, Wrong};
+use super::values::{self, Words};
+use super::{Config, GuardTimeoutAction, SlowSubscriber};
 use crate::model::Endpoint;
 
 /// One key of the configuration.
@@ -16,16 +18,31 @@ pub struct Key {
     /// What it means, for `check` and the documentation.
     pub about: &'static str,
     /// Reads a value; an error says what is allowed.
-    pub(super) set: fn(&mut Config, &Value) -> Result<(), String>,
+    pub(super) set: fn(&mut Config, &Value) -> Result<(), Refused>,
     /// The value in force.
     pub show: fn(&Config) -> Value,
+}
+
+/// Why a value was refused.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// What is allowed instead.
+    Wanted(String),
+    /// What is wrong inside it.
+    Inside(Vec<Wrong>),
+}
+
+impl From<String> for Refused {
+    fn from(wanted: String) -> Self {
+        Self::Wanted(wanted)
+    }
 }
 
 const fn key(
     name: &'static str,
     env: &'static str,
     about: &'static str,
-    set: fn(&mut Config, &Value) -> Result<(), String>,
+    set: fn(&mut Config, &Value) -> Result<(), Refused>,
     show: fn(&Config) -> Value,
 ) -> Key {
     Key {
@@ -53,21 +70,35 @@ fn shown_without_port(endpoint: &Endpoint) -> Value {
     }
 }
 
-fn secs(duration: Duration) -> Value {
-    let seconds = duration.as_secs_f64();
-    if seconds.fract() == 0.0 {
-        json!(duration.as_secs())
+pub(super) fn secs(duration: Duration) -> Value {
+    shown_decimal(duration.as_secs_f64())
+}
+
+/// A number that isn't negative, without a fraction if it has none.
+pub(super) fn shown_decimal(number: f64) -> Value {
+    if number.fract() == 0.0 {
+        json!(number as u64)
     } else {
-        json!(seconds)
+        json!(number)
     }
 }
 
 /// A day: the longest of all times.
-const DAY: f64 = 86_400.0;
+pub(super) const DAY: f64 = 86_400.0;
 /// The longest heartbeat: its time to live goes over the wire in 16 bits of deciseconds.
 const HEARTBEAT_MAX: f64 = 1_000.0;
 /// The largest of all sizes.
-const SIZE_MAX: usize = 1 << 40;
+pub(super) const SIZE_MAX: usize = 1 << 40;
+
+const GUARD_ACTIONS: &Words<GuardTimeoutAction> = &[
+    ("exit", GuardTimeoutAction::Exit),
+    ("proceed", GuardTimeoutAction::Proceed),
+];
+
+const SLOW_SUBSCRIBER: &Words<SlowSubscriber> = &[
+    ("drop-oldest", SlowSubscriber::DropOldest),
+    ("disconnect", SlowSubscriber::Disconnect),
+];
 
 /// A value of this type is read into this place.
 macro_rules! set {
@@ -141,8 +172,8 @@ pub const KEYS: &[Key] = &[
     key("startupGuardInterval", "EVENT_MANAGER_STARTUP_GUARD_INTERVAL", "seconds between two looks of the guard",
         time!(startup_guard.interval, 0.01, DAY), |c| secs(c.startup_guard.interval)),
     key("startupGuardTimeoutAction", "EVENT_MANAGER_STARTUP_GUARD_TIMEOUT_ACTION", "when the guard's time is up: exit (code 75) or proceed",
-        set!(startup_guard.on_timeout = values::guard_action),
-        |c| json!(if c.startup_guard.on_timeout == GuardTimeoutAction::Exit { "exit" } else { "proceed" })),
+        set!(startup_guard.on_timeout = |value| values::word(value, GUARD_ACTIONS)),
+        |c| values::shown_word(&c.startup_guard.on_timeout, GUARD_ACTIONS)),
     key("diagnosticMonitor", "DIAGNOSTIC_MONITOR", "write a diagnostic record to the log at each diagnosticInterval",
         set!(diagnostic.enabled = values::boolean), |c| json!(c.diagnostic.enabled)),
     key("diagnosticInterval", "DIAGNOSTIC_INTERVAL", "seconds between diagnostic records",
@@ -167,13 +198,13 @@ pub const KEYS: &[Key] = &[
         size!(limits.handshake_bytes_max, 512), |c| json!(c.limits.handshake_bytes_max)),
     key("limits.maxSubscriptionsPerPeer", "EVENT_MANAGER_LIMITS__MAX_SUBSCRIPTIONS_PER_PEER", "most prefixes of a subscriber, and subjects of a service",
         size!(limits.subscriptions_per_peer_max, 1), |c| json!(c.limits.subscriptions_per_peer_max)),
-    key("budgets.subscriberOutboxBytes", "EVENT_MANAGER_BUDGETS__SUBSCRIBER_OUTBOX_BYTES", "what may wait for one subscriber; then its oldest events are dropped",
+    key("budgets.subscriberOutboxBytes", "EVENT_MANAGER_BUDGETS__SUBSCRIBER_OUTBOX_BYTES", "what may wait for one subscriber; then slowSubscriber says what happens",
         size!(budgets.subscriber_outbox_bytes, 1024), |c| json!(c.budgets.subscriber_outbox_bytes)),
     key("budgets.workerOutboxBytes", "EVENT_MANAGER_BUDGETS__WORKER_OUTBOX_BYTES", "what may wait for one worker; then it is passed over",
         size!(budgets.worker_outbox_bytes, 1024), |c| json!(c.budgets.worker_outbox_bytes)),
     key("budgets.requestOutboxBytes", "EVENT_MANAGER_BUDGETS__REQUEST_OUTBOX_BYTES", "what may wait for one client of the request socket; then no more is read from it",
         size!(budgets.request_outbox_bytes, 1024), |c| json!(c.budgets.request_outbox_bytes)),
-    key("budgets.serviceQueueBytes", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_BYTES", "what may wait for one service's workers; then its oldest events are dropped",
+    key("budgets.serviceQueueBytes", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_BYTES", "what may wait for one service's workers, unless services says otherwise; then whenFull says what happens",
         size!(budgets.service_queue_bytes, 1024), |c| json!(c.budgets.service_queue_bytes)),
     key("budgets.serviceQueueEvents", "EVENT_MANAGER_BUDGETS__SERVICE_QUEUE_EVENTS", "the same, in events",
         size!(budgets.service_queue_events, 1), |c| json!(c.budgets.service_queue_events)),
@@ -183,8 +214,20 @@ pub const KEYS: &[Key] = &[
         size!(pending_calls_max, 1), |c| json!(c.pending_calls_max)),
     key("maxSubscriptions", "EVENT_MANAGER_MAX_SUBSCRIPTIONS", "most subscriptions of services",
         size!(subscriptions_max, 1), |c| json!(c.subscriptions_max)),
-    key("stateDir", "EVENT_MANAGER_STATE_DIR", "directory of what outlives the process; if it is empty, nothing is kept",
-        |c, v| { c.state_dir = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.state_dir)),
+    key("services", "EVENT_MANAGER_SERVICES", "what is different for single services, by name or glob; an object",
+        set!(services = Services::read), |c| c.services.show()),
+    key("memoryLimit", "EVENT_MANAGER_MEMORY_LIMIT", "bytes that may wait in the whole process; 0 sets no limit beyond the single budgets",
+        size!(memory_limit, 0), |c| json!(c.memory_limit)),
+    key("slowSubscriber", "EVENT_MANAGER_SLOW_SUBSCRIBER", "when a subscriber's outbox is full: drop-oldest or disconnect",
+        set!(slow_subscriber = |value| values::word(value, SLOW_SUBSCRIBER)), |c| values::shown_word(&c.slow_subscriber, SLOW_SUBSCRIBER)),
+    key("stateDir", "EVENT_MANAGER_STATE_DIR", "directory of all that outlives the process",
+        |c, v| { c.state_dir = values::text(v)?.into(); Ok(()) }, |c| json!(c.state_dir)),
+    key("dedupWindow", "EVENT_MANAGER_DEDUP_WINDOW", "seconds for which the id of a confirmed event is remembered, so that it is accepted once",
+        time!(dedup_window, 0.0, DAY), |c| secs(c.dedup_window)),
+    key("dedupIdsMax", "EVENT_MANAGER_DEDUP_IDS_MAX", "most ids that are remembered",
+        size!(dedup_ids_max, 1), |c| json!(c.dedup_ids_max)),
+    key("restartGrace", "EVENT_MANAGER_RESTART_GRACE", "seconds that subscriptions kept over a restart live at least",
+        time!(restart_grace, 0.0, DAY), |c| secs(c.restart_grace)),
     key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
         |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)),
 ];

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, Refused};
 use super::positions::{Position, positions};
+use super::services::{SERVICES, Wrong};
 use super::{Config, GuardTimeoutAction};
 use crate::model::Endpoint;
 
@@ -72,8 +73,9 @@ impl fmt::Display for Origin {
 pub struct Loaded {
     /// The values in force.
     pub config: Config,
-    /// Where each key's value comes from; keys that are not there have their default.
-    pub origins: BTreeMap<&'static str, Origin>,
+    /// Where each key's value comes from, with dots between it and the object that it is in; keys
+    /// that are not there have their default.
+    pub origins: BTreeMap<String, Origin>,
     /// The file that was read; `None` is the shipped one.
     pub path: Option<PathBuf>,
     /// The `log` object of the file.
@@ -101,6 +103,7 @@ impl LogSection {
         let mut lines = BTreeMap::new();
         let mut errors = Vec::new();
         for Position { path, line } in positions(json) {
+            let path = path.join(".");
             if let Some(first) = lines.insert(path.clone(), line) {
                 errors.push(stands_twice(&Origin::File(file.into(), line), &path, first));
             }
@@ -214,7 +217,7 @@ pub fn parse(
 #[derive(Default)]
 struct Loading {
     config: Config,
-    origins: BTreeMap<&'static str, Origin>,
+    origins: BTreeMap<String, Origin>,
     errors: Vec<String>,
     log_lines: BTreeMap<String, usize>,
 }
@@ -223,55 +226,79 @@ impl Loading {
     fn set(&mut self, key: &'static Key, value: &Value, origin: Origin) {
         match (key.set)(&mut self.config, value) {
             Ok(()) => {
-                self.origins.insert(key.name, origin);
+                if !matches!(origin, Origin::File(..)) {
+                    self.origins.retain(|path, _| !is_inside(path, key.name));
+                }
+                self.origins.insert(key.name.into(), origin);
             }
-            Err(wanted) => self
+            Err(Refused::Wanted(wanted)) => self
                 .errors
                 .push(format!("{origin}: {}: {value}: {wanted}", key.name)),
+            Err(Refused::Inside(wrong)) => {
+                for Wrong { path, text } in wrong {
+                    let line = match &origin {
+                        Origin::File(..) => self.origins.get(&path),
+                        _ => None,
+                    };
+                    let origin = line.unwrap_or(&origin);
+                    self.errors.push(format!("{origin}: {text}"));
+                }
+            }
         }
     }
 
     fn read_file(&mut self, file: &str, json: &str, root: &Map<String, Value>) {
         let mut seen = BTreeMap::new();
-        for position in positions(json) {
-            let path = position.path.as_str();
-            let origin = Origin::File(file.into(), position.line);
-            if let Some(first) = seen.insert(path.to_owned(), position.line) {
-                self.errors.push(stands_twice(&origin, path, first));
+        let mut services = Vec::new();
+        for Position { path: keys, line } in positions(json) {
+            let path = keys.join(".");
+            let origin = Origin::File(file.into(), line);
+            if let Some(first) = seen.insert(keys.clone(), line) {
+                self.errors.push(stands_twice(&origin, &path, first));
                 continue;
             }
-            if path == LOG {
-                continue;
-            }
-            if let Some(below) = path
-                .strip_prefix(LOG)
-                .and_then(|rest| rest.strip_prefix('.'))
-            {
-                self.log_lines.insert(below.to_owned(), position.line);
-                continue;
-            }
-            if find(root, path).is_none() {
-                self.errors.push(format!(
-                    "{origin}: {path:?}: a key has no dots; write an object in an object"
-                ));
-                continue;
-            }
-            let is_object = KEYS.iter().any(|key| parent(key.name) == Some(path));
-            if is_object && find(root, path).is_some_and(|value| !value.is_object()) {
-                self.errors
-                    .push(format!("{origin}: {path}: an object is wanted"));
-            } else if !is_object && !KEYS.iter().any(|key| key.name == path) {
-                let hint = suggestion(path, KEYS.iter().map(|key| key.name));
-                self.errors
-                    .push(format!("{origin}: unknown key {path:?}{hint}"));
+            match &keys[..] {
+                [section] if section == LOG => {}
+                [section, below @ ..] if section == LOG => {
+                    self.log_lines.insert(below.join("."), line);
+                }
+                [section, below @ ..] if section == SERVICES && !below.is_empty() => {
+                    self.origins.insert(path, origin);
+                    if let [name] = below {
+                        services.push(name.clone());
+                    }
+                }
+                _ => self.check_key(root, &keys, &origin),
             }
         }
         // In the order of the table, so that switches are known before what depends on them.
         for key in KEYS {
             if let Some(value) = find(root, key.name) {
-                let line = seen.get(key.name).copied().unwrap_or(1);
+                let keys: Vec<_> = key.name.split('.').map(str::to_owned).collect();
+                let line = seen.get(&keys).copied().unwrap_or(1);
                 self.set(key, value, Origin::File(file.into(), line));
             }
+        }
+        self.config.services.sort_as_written(services.iter());
+    }
+
+    /// Whether there is such a key, or an object of keys.
+    fn check_key(&mut self, root: &Map<String, Value>, keys: &[String], origin: &Origin) {
+        let path = &*keys.join(".");
+        if keys.iter().any(|key| key.contains('.')) {
+            self.errors.push(format!(
+                "{origin}: {path:?}: a key has no dots; write an object in an object"
+            ));
+            return;
+        }
+        let is_object = KEYS.iter().any(|key| parent(key.name) == Some(path));
+        if is_object && find(root, path).is_some_and(|value| !value.is_object()) {
+            self.errors
+                .push(format!("{origin}: {path}: an object is wanted"));
+        } else if !is_object && !KEYS.iter().any(|key| key.name == path) {
+            let hint = suggestion(path, KEYS.iter().map(|key| key.name));
+            self.errors
+                .push(format!("{origin}: unknown key {path:?}{hint}"));
         }
     }
 
@@ -343,6 +370,16 @@ impl Loading {
                 "limits.maxMessageBytes {message} is above budgets.serviceQueueBytes {queue}: the largest messages could wait for no service"
             ));
         }
+        let limit = config.memory_limit;
+        if limit != 0 && message > limit {
+            errors.push(format!(
+                "limits.maxMessageBytes {message} is above memoryLimit {limit}: the largest messages could never be taken"
+            ));
+        }
+        for Wrong { path, text } in config.services.check(&config.limits) {
+            let origin = self.origins.get(&path).or(self.origins.get(SERVICES));
+            errors.push(format!("{}: {text}", origin.unwrap_or(&Origin::Default)));
+        }
         self.errors.extend(errors);
     }
 }
@@ -399,6 +436,12 @@ fn why_undialable(address: &Endpoint) -> Option<String> {
 
 fn is_wildcard(host: &str) -> bool {
     matches!(host, "*" | "0.0.0.0" | "::")
+}
+
+/// Whether a key's path leads into this object.
+fn is_inside(path: &str, object: &str) -> bool {
+    path.strip_prefix(object)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn parent(name: &str) -> Option<&str> {

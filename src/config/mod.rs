@@ -6,6 +6,7 @@
 mod keys;
 mod load;
 mod positions;
+mod services;
 mod values;
 
 use std::ops::RangeInclusive;
@@ -15,7 +16,9 @@ use std::time::Duration;
 pub use keys::{KEYS, Key};
 pub(crate) use load::suggestion;
 pub use load::{ConfigErrors, Loaded, LogSection, Origin, Sources, parse};
+pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
 
+use crate::broker::QueueLimits;
 use crate::locator::LocatorTokens;
 use crate::model::{Endpoint, Limits, ServiceName};
 
@@ -62,8 +65,20 @@ pub struct Config {
     pub pending_calls_max: usize,
     /// The most subscriptions of services.
     pub subscriptions_max: usize,
-    /// The directory of what outlives the process; without one nothing is kept.
-    pub state_dir: Option<PathBuf>,
+    /// What is different for single services.
+    pub services: Services,
+    /// What may wait in the whole process, in bytes; 0 sets no limit beyond the single budgets.
+    pub memory_limit: usize,
+    /// What happens when a subscriber's outbox is full.
+    pub slow_subscriber: SlowSubscriber,
+    /// The directory of all that outlives the process.
+    pub state_dir: PathBuf,
+    /// How long the id of a confirmed event is remembered.
+    pub dedup_window: Duration,
+    /// The most ids that are remembered.
+    pub dedup_ids_max: usize,
+    /// How long subscriptions that were kept over a restart live at least.
+    pub restart_grace: Duration,
     /// The log configuration's file.
     pub log_path: Option<PathBuf>,
 }
@@ -116,19 +131,40 @@ pub enum GuardTimeoutAction {
     Proceed,
 }
 
+/// What happens when a subscriber's outbox is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlowSubscriber {
+    /// Its oldest events make room.
+    DropOldest,
+    /// Its connection is closed.
+    Disconnect,
+}
+
 /// Bounds of what waits, in bytes unless it says events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budgets {
-    /// For each subscriber. When full, its oldest events make room.
+    /// For each subscriber. When full, [`Config::slow_subscriber`] says what happens.
     pub subscriber_outbox_bytes: usize,
     /// For each worker. When full, others get the events.
     pub worker_outbox_bytes: usize,
     /// For each client of the request socket. When full, no more is read from it.
     pub request_outbox_bytes: usize,
-    /// For each service, the events that no worker could take. When full, the oldest make room.
+    /// For each service, the events that no worker could take, unless its own entry says otherwise.
+    /// When full, its policy says what happens.
     pub service_queue_bytes: usize,
     /// The same in events.
     pub service_queue_events: usize,
+}
+
+impl Config {
+    /// What is configured for the service of this name.
+    pub fn policy_of(&self, name: &ServiceName) -> ServicePolicy {
+        let budget = QueueLimits {
+            bytes_max: self.budgets.service_queue_bytes,
+            events_max: self.budgets.service_queue_events,
+        };
+        self.services.policy_of(name, budget)
+    }
 }
 
 impl Default for Config {
@@ -169,7 +205,13 @@ impl Default for Config {
             connections_max: 0,
             pending_calls_max: 10_000,
             subscriptions_max: 100_000,
-            state_dir: Some(PathBuf::from("./data")),
+            services: Services::default(),
+            memory_limit: 0,
+            slow_subscriber: SlowSubscriber::DropOldest,
+            state_dir: PathBuf::from("./data"),
+            dedup_window: Duration::from_secs(120),
+            dedup_ids_max: 100_000,
+            restart_grace: Duration::from_secs(30),
             log_path: None,
         }
     }

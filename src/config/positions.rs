@@ -1,9 +1,9 @@
 //! Where each key stands in a JSON text.
 
-/// A key of a JSON object: its path from the root, joined by dots, and its line.
+/// A key of a JSON object: the keys that lead to it from the root, itself the last, and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Position {
-    pub(super) path: String,
+    pub(super) path: Vec<String>,
     pub(super) line: usize,
 }
 
@@ -12,8 +12,8 @@ pub(super) struct Position {
 pub(super) fn positions(json: &str) -> Vec<Position> {
     let mut found = Vec::new();
     // For each open bracket: the path of the object, or `None` in a list.
-    let mut open: Vec<Option<String>> = Vec::new();
-    let (mut last_key, mut line) = (String::new(), 1);
+    let mut open: Vec<Option<Vec<String>>> = Vec::new();
+    let (mut last_key, mut line) = (Vec::new(), 1);
     let mut rest = json;
     while let Some(character) = rest.chars().next() {
         match character {
@@ -30,11 +30,7 @@ pub(super) fn positions(json: &str) -> Vec<Position> {
                     && let Some(Some(parent)) = open.last()
                 {
                     let key: String = serde_json::from_str(&rest[..len]).unwrap_or_default();
-                    last_key = if parent.is_empty() {
-                        key
-                    } else {
-                        format!("{parent}.{key}")
-                    };
+                    last_key = [&parent[..], &[key]].concat();
                     found.push(Position {
                         path: last_key.clone(),
                         line,
@@ -74,7 +70,7 @@ mod tests {
             "{\n \"a\": \"x:\\\"y\",\n \"b\": {\"c\": [1, {\"d\": 2}],\n\"e\": 3},\n \"a\": 4}";
         let found: Vec<_> = positions(json)
             .into_iter()
-            .map(|p| (p.path, p.line))
+            .map(|p| (p.path.join("."), p.line))
             .collect();
         let expected = [
             ("a", 2),

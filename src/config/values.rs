@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::GuardTimeoutAction;
 use crate::messagebus::Token;
 use crate::model::{Endpoint, ServiceName};
 
@@ -20,7 +19,8 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-fn text_that_is_not_empty(value: &Value) -> Result<String, String> {
+/// Reads a text that isn't empty.
+pub(super) fn text_that_is_not_empty(value: &Value) -> Result<String, String> {
     text(value)?
         .some_if_not_empty()
         .ok_or_else(|| "it must not be empty".into())
@@ -77,12 +77,7 @@ where
 
 /// Reads seconds, with a fraction if need be.
 pub(super) fn seconds(value: &Value, range: RangeInclusive<f64>) -> Result<Duration, String> {
-    let read = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    };
-    let read = read.filter(|seconds| range.contains(seconds));
+    let read = decimal(value).filter(|seconds| range.contains(seconds));
     read.map(Duration::from_secs_f64).ok_or_else(|| {
         format!(
             "seconds from {} to {} are wanted",
@@ -90,6 +85,26 @@ pub(super) fn seconds(value: &Value, range: RangeInclusive<f64>) -> Result<Durat
             range.end()
         )
     })
+}
+
+/// Reads a number, with a fraction if need be.
+pub(super) fn factor(value: &Value, range: RangeInclusive<f64>) -> Result<f64, String> {
+    let read = decimal(value).filter(|number| range.contains(number));
+    read.ok_or_else(|| {
+        format!(
+            "a number from {} to {} is wanted",
+            range.start(),
+            range.end()
+        )
+    })
+}
+
+fn decimal(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
 }
 
 /// Reads a truth value, in the forms that the original's environment variables take.
@@ -183,11 +198,22 @@ pub(super) fn token(value: &Value) -> Result<Token, String> {
         .ok_or_else(|| "a token's number is wanted, such as \"0x00300001\"".into())
 }
 
-/// Reads what the guard does at its end.
-pub(super) fn guard_action(value: &Value) -> Result<GuardTimeoutAction, String> {
-    match text(value)?.as_str() {
-        "exit" => Ok(GuardTimeoutAction::Exit),
-        "proceed" => Ok(GuardTimeoutAction::Proceed),
-        _ => Err("\"exit\" or \"proceed\" is wanted".into()),
-    }
+/// The words that stand for the values of a type.
+pub(super) type Words<T> = [(&'static str, T)];
+
+/// Reads one of some words.
+pub(super) fn word<T: Copy>(value: &Value, words: &Words<T>) -> Result<T, String> {
+    let found = words
+        .iter()
+        .find(|(word, _)| value.as_str().map(str::trim) == Some(word));
+    found.map(|(_, meant)| *meant).ok_or_else(|| {
+        let words = words.iter().map(|(word, _)| format!("{word:?}"));
+        format!("{} is wanted", words.collect::<Vec<_>>().join(" or "))
+    })
+}
+
+/// The word for a value.
+pub(super) fn shown_word<T: PartialEq>(value: &T, words: &Words<T>) -> Value {
+    let found = words.iter().find(|(_, meant)| meant == value);
+    found.map_or(Value::Null, |(word, _)| Value::from(*word))
 }

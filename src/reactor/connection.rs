@@ -161,11 +161,15 @@ struct Wants {
 }
 
 impl Hub {
-    /// Whether a client asks and doesn't read its answers: it isn't heard until it does.
+    /// Whether a client asks and doesn't read its answers, or the disk is behind with what publishers
+    /// sent: it isn't heard until that is over.
     pub(super) fn is_overfull(&mut self, id: PeerId) -> bool {
         let budget = self.config.budgets.request_outbox_bytes;
-        self.peer(id).is_some_and(|peer| {
-            matches!(peer.role, Role::Requester { .. }) && peer.outbox.bytes() > budget
+        let is_behind = self.durable.is_behind();
+        self.peer(id).is_some_and(|peer| match peer.role {
+            Role::Requester { .. } => peer.outbox.bytes() > budget,
+            Role::Publisher => is_behind,
+            _ => false,
         })
     }
 

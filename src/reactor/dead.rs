@@ -1,12 +1,16 @@
 //! Events that no worker could do.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use serde_json::json;
 
 use super::deliver::Run;
 use super::hub::Hub;
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{DeadLetter, ServiceKey};
-use crate::model::subject_of;
+use crate::model::{ServiceName, subject_of};
+use crate::store::Event;
 use crate::zmtp::{encode_message, frames_of};
 
 /// What the subject of an event about a dead letter ends with.
@@ -30,37 +34,20 @@ impl Hub {
                     attempts = letter.item.attempt, subject = %String::from_utf8_lossy(&subject),
                     suppressed, "an event is dead: no worker could do it");
             }
+            let account = account_of(&name, &subject, &letter);
+            let kept = Event {
+                id: None,
+                attributes: account.clone(),
+                body: letter.item.body.clone(),
+            };
+            self.keep_dead(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
             if !subject.ends_with(DLQ.as_bytes()) {
-                self.publish_dead(name.as_str(), &subject, &letter, &frames);
+                let head = [Bytes::from(format!("{name}{DLQ}")), account];
+                let all: Vec<_> = head.iter().chain(&frames).collect();
+                self.publish_own(&encode_message(&all));
             }
         }
-    }
-
-    fn publish_dead(
-        &mut self,
-        service: &str,
-        subject: &[u8],
-        letter: &DeadLetter,
-        frames: &[Bytes],
-    ) {
-        let ago =
-            |at: std::time::Instant| self.now.saturating_duration_since(at).as_millis() as u64;
-        let account = json!({
-            "service": service,
-            "subject": String::from_utf8_lossy(subject),
-            "reason": letter.reason.name(),
-            "detail": letter.detail,
-            "attempts": letter.item.attempt,
-            "firstDeliveryMsAgo": letter.item.first_at.map(ago),
-            "lastDeliveryMsAgo": ago(letter.last_at),
-        });
-        let head = [
-            Bytes::from(format!("{service}{DLQ}")),
-            account.to_string().into(),
-        ];
-        let all: Vec<_> = head.iter().chain(frames).collect();
-        self.publish_own(&encode_message(&all));
     }
 
     /// An event of our own goes to everybody whom one of a publisher would go to.
@@ -76,4 +63,21 @@ impl Hub {
         };
         self.deliver(&route, &run);
     }
+}
+
+/// What happened to a dead event, in JSON.
+fn account_of(service: &ServiceName, subject: &[u8], letter: &DeadLetter) -> Bytes {
+    let (here, there) = (now(), wall_clock_ms());
+    let at_ms = |at: Instant| there - here.saturating_duration_since(at).as_millis() as u64;
+    json!({
+        "service": service.as_str(),
+        "subject": String::from_utf8_lossy(subject),
+        "reason": letter.reason.name(),
+        "detail": letter.detail,
+        "attempts": letter.item.attempt,
+        "firstDeliveryMs": letter.item.first_at.map(at_ms),
+        "lastDeliveryMs": at_ms(letter.last_at),
+    })
+    .to_string()
+    .into()
 }

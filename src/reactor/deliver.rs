@@ -88,6 +88,9 @@ impl Hub {
             return;
         };
         service.account.matched += run.events();
+        if service.shelf.is_some() {
+            return self.append(key, run);
+        }
         if service.queues_first() {
             self.enqueue(key, run, 0);
             return self.dispatch(key);
@@ -141,13 +144,16 @@ impl Hub {
             true => Bytes::copy_from_slice(&run.bytes[waiting]),
             false => run.bytes.slice(waiting),
         };
-        let Some(service) = self.broker.service_mut(key) else {
+        let Some(service) = self.broker.service(key) else {
             return;
         };
-        let before = service.account.dropped;
+        let (order_by, before) = (service.order_by, service.account.dropped);
         for event in first..run.ends.len() {
             let part = run.part(event..event + 1);
-            service.enqueue(all.slice(part.start - start..part.end - start));
+            let item = self.item(order_by, all.slice(part.start - start..part.end - start));
+            if let Some(service) = self.broker.service_mut(key) {
+                service.enqueue(item);
+            }
         }
         self.log_dropped_since(key, &before);
     }
@@ -177,12 +183,43 @@ impl Hub {
                 Given::Held(delivery) => {
                     holds = true;
                     self.pending_bytes += delivery.body.len();
+                    self.note_attempts(key, &delivery);
                     self.push_held(key, worker, &delivery);
+                }
+                Given::Lent(delivery) => {
+                    self.pending_bytes += delivery.body.len();
+                    self.note_attempts(key, &delivery);
+                    self.push_lent(key, worker, &delivery);
                 }
             }
         }
         if holds {
             self.plan_timeout(key);
+        }
+        self.refill(key);
+    }
+
+    /// To a worker that doesn't acknowledge, of a durable service.
+    fn push_lent(
+        &mut self,
+        service: ServiceKey,
+        (worker, id): (WorkerKey, PeerId),
+        delivery: &Delivery,
+    ) {
+        let len = delivery.body.len();
+        let run = Run {
+            bytes: delivery.body.clone(),
+            ends: &[len],
+            backing_bytes: len,
+        };
+        let in_flight = self
+            .broker
+            .service(service)
+            .map(|found| found.account.in_flight);
+        self.push_to_worker(service, (worker, id), &run, std::iter::once(0..1));
+        // It is held, and so in flight already.
+        if let Some((found, in_flight)) = self.broker.service_mut(service).zip(in_flight) {
+            found.account.in_flight = in_flight;
         }
     }
 

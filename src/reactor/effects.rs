@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::requester::Ticket;
 use crate::messagebus::Message;
 use crate::requests::SyncEvent;
+use crate::store::Report;
 
 /// What the reactor asks of others. When their queue is full, the request is refused as busy.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum Input {
         /// What its client is sent.
         answer: Message,
     },
+    /// What became of events that are kept on disk.
+    Store(Report),
     /// Asks for the state, as the STATUS request shows it.
     Status(oneshot::Sender<Value>),
     /// Take nothing new, deliver what waits, end. At most this long.

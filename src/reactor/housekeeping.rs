@@ -84,9 +84,9 @@ impl Hub {
             };
             if service.queue.poll_timeout().is_some_and(|at| at <= now) {
                 let before = service.account.dropped;
-                let dead = service.handle_timeout(now, chance);
+                let aftermath = service.handle_timeout(now, chance);
                 self.log_dropped_since(key, &before);
-                self.bury_dead(key, dead);
+                self.finish(key, aftermath);
                 self.dispatch(key);
             }
             self.plan_timeout(key);

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
+use super::durable::DurableSide;
 use super::effects::Effect;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
@@ -17,12 +19,12 @@ use super::listener::{Streamer, StreamerTable};
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
 use super::stream::Stream;
-use crate::ambient::{now, time_of_day};
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    Account, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, QueueLimits,
-    ServiceKey, WorkerKey,
+    Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
+    ServiceKey, ServiceSettings, WorkerKey,
 };
-use crate::config::Config;
+use crate::config::{Config, DeliveryMode};
 use crate::locator::Directory;
 use crate::requests::Settings;
 use crate::telemetry::Bursts;
@@ -38,6 +40,18 @@ pub(super) struct Published {
     pub(super) bytes: u64,
     /// Of those, the events that nobody asked for.
     pub(super) unmatched: u64,
+}
+
+fn policies(config: &Rc<Config>) -> Policies {
+    let config = Rc::clone(config);
+    Policies::new(move |name| {
+        let policy = config.policy_of(name);
+        ServiceSettings {
+            policy: policy.backlog,
+            order_by: policy.order_by,
+            durable: policy.delivery == DeliveryMode::Queue,
+        }
+    })
 }
 
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
@@ -68,6 +82,10 @@ pub(super) struct Hub {
     pub(super) keeping: Keeping,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
+    /// What is kept on disk.
+    pub(super) durable: DurableSide,
+    /// Peers choose keys, so their hashes can't be foreseen.
+    pub(super) hasher: RandomState,
     /// When some service's events want attention; the clock's task sleeps until then.
     pub(super) timeout_at: Option<Instant>,
     pub(super) timeout_changed: Rc<Notify>,
@@ -95,19 +113,15 @@ impl Hub {
         effects: mpsc::Sender<Effect>,
         at: Instant,
     ) -> Self {
-        let budgets = &config.budgets;
         let mut broker = Broker::new(BrokerConfig {
             streamer_ports: config.streamer_ports.clone(),
             subscription_ttl: config.subscription_ttl,
             subscriptions_max: config.subscriptions_max,
             patterns_per_service_max: config.limits.subscriptions_per_peer_max,
-            queue: QueueLimits {
-                bytes_max: budgets.service_queue_bytes,
-                events_max: budgets.service_queue_events,
-            },
+            policies: policies(&config),
         });
         // By the time of day, so that each run has numbers of its own.
-        broker.number_deliveries_from((time_of_day().as_millis() as u64) << 10);
+        broker.number_deliveries_from(wall_clock_ms() << 10);
         Self {
             settings,
             addresses: serde_json::Value::Null,
@@ -128,6 +142,8 @@ impl Hub {
             now: at,
             ticked_at: at,
             started_at: at,
+            durable: DurableSide::default(),
+            hasher: RandomState::new(),
             timeout_at: None,
             timeout_changed: Rc::default(),
             connections: 0,
@@ -291,6 +307,7 @@ impl Hub {
     /// Writes what peers are to be sent, as far as their sockets take it.
     pub(super) fn flush(&mut self) {
         self.pending_bytes = 0;
+        self.flush_store();
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             if let Some(peer) = self.peer(id) {
@@ -329,10 +346,12 @@ impl Hub {
             Role::Worker { service, key, .. } => {
                 let room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
                 if let Some(found) = self.broker.service_mut(service) {
-                    found.account.delivered += written.events;
-                    found.account.in_flight -= written.events;
+                    let aftermath = found.written(key, written.events);
                     if room {
                         found.workers.set_open(key, true);
+                    }
+                    self.finish(service, aftermath);
+                    if room {
                         self.dispatch(service);
                     }
                 }
@@ -371,36 +390,47 @@ impl Hub {
                         "a subscriber left before it had read all");
                 }
             }
-            Role::Worker {
-                service,
-                key,
-                envelope,
-            } => {
-                let (service, key) = (*service, *key);
-                self.keeping.worker_left(service, id);
+            Role::Worker { service, .. } => {
+                self.keeping.worker_left(*service, id);
                 self.streamers
-                    .release_identity(service, &peer.zmtp.identity, id);
-                let Some(found) = self.broker.service_mut(service) else {
-                    return;
-                };
-                let before = found.account.dropped;
-                let dead = if envelope.is_some_and(|envelope| envelope.acknowledges) {
-                    found.holder_left(key, &Peer::deliveries(&unwritten), now())
-                } else {
-                    found.account.delivered += written;
-                    found.account.in_flight -= written;
-                    let events = unwritten.into_iter();
-                    let events = events
-                        .map(|event| Peer::without_delimiter(&peer.role, event))
-                        .collect();
-                    found.worker_left(key, events);
-                    vec![]
-                };
-                self.log_dropped_since(service, &before);
-                self.bury_dead(service, dead);
-                self.dispatch(service);
+                    .release_identity(*service, &peer.zmtp.identity, id);
+                self.let_worker_go(&peer.role, unwritten, written);
             }
         }
+    }
+
+    /// A worker is none any more: what it held goes to others. Of what was in its outbox, this was
+    /// written, and that wasn't.
+    pub(super) fn let_worker_go(&mut self, role: &Role, unwritten: Vec<Bytes>, written: u64) {
+        let Role::Worker {
+            service,
+            key,
+            envelope,
+        } = *role
+        else {
+            return;
+        };
+        let Some(found) = self.broker.service_mut(service) else {
+            return;
+        };
+        let before = found.account.dropped;
+        let aftermath = if envelope.is_some_and(|envelope| envelope.acknowledges) {
+            found.holder_left(key, &Peer::deliveries(&unwritten), now())
+        } else if found.shelf.is_some() {
+            found.borrower_left(key, written, now())
+        } else {
+            found.account.delivered += written;
+            found.account.in_flight -= written;
+            let events = unwritten.into_iter();
+            let events = events
+                .map(|event| Peer::without_delimiter(role, event))
+                .collect();
+            found.worker_left(key, events);
+            Aftermath::default()
+        };
+        self.log_dropped_since(service, &before);
+        self.finish(service, aftermath);
+        self.dispatch(service);
     }
 
     /// A service's last subscription ended: closes its streamer and its workers' connections.

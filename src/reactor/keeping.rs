@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::hub::Hub;
 use super::peer::{Envelope, Role};
-use crate::ambient::{now, time_of_day};
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     EndedService, FormerSubscription, PeerId, RestoreError, ServiceKey, SubscribeError, WorkerKey,
 };
@@ -15,8 +15,6 @@ use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
 use crate::zmtp::SocketType;
 
-/// How long what was restored lives at least, and how long silent workers count as ready.
-const RESTART_GRACE: Duration = Duration::from_secs(30);
 /// A worker that has something to say says it at once when it is connected.
 const SILENCE: Duration = Duration::from_millis(200);
 /// Changes that wait for the database while it is busy; when there are more, all is written anew.
@@ -104,19 +102,19 @@ impl Keeping {
 }
 
 impl Hub {
-    /// Takes up what an earlier run left, and keeps what changes from here on.
-    pub(super) fn restore(&mut self, kept: &Kept, writer: Writer) {
+    /// Takes up what an earlier run left, but for services that the configuration declares: they get
+    /// their ports again when they begin.
+    pub(super) fn restore(&mut self, kept: &Kept) {
+        for (name, service) in &kept.services {
+            if let Ok(name) = ServiceName::new(name) {
+                self.broker.remember_port(&name, service.port);
+            }
+        }
         let mut refused: BTreeMap<String, usize> = BTreeMap::new();
         for (id, subscription) in &kept.subscriptions {
             let service = kept.services.get(&subscription.service);
-            match self.restore_one(id, subscription, service) {
-                Ok((key, service)) => {
-                    if let Some(ready) = service.ready {
-                        self.keeping.grace.ready.insert(key, ready);
-                    }
-                    self.keeping.noted.insert(key, service);
-                }
-                Err(why) => *refused.entry(why).or_default() += 1,
+            if let Err(why) = self.restore_one(id, subscription, service) {
+                *refused.entry(why).or_default() += 1;
             }
         }
         for (why, subscriptions) in &refused {
@@ -125,13 +123,45 @@ impl Hub {
                 "not restored; their clients' next KEEP_ALIVE is refused, and they subscribe again: {why}"
             );
         }
+        for (name, service) in &kept.services {
+            if let Err(why) = self.restore_wanting(name, service) {
+                tracing::warn!(
+                    "not restored; its events stay on disk until a client subscribes: {why}"
+                );
+            }
+        }
         let subscriptions = self.broker.subscription_count();
         if subscriptions > 0 {
             let services = self.broker.services().count();
             tracing::info!(subscriptions, services, "restored");
         }
-        self.keeping.grace.ends_at = Some(now() + RESTART_GRACE);
         self.keeping.whole = !refused.is_empty();
+    }
+
+    /// Keeps what is there now, and changes from here on. Workers of services that were there before
+    /// may come back.
+    pub(super) fn begin_keeping(&mut self, former: &BTreeMap<String, KeptService>, writer: Writer) {
+        for (name, kept) in former {
+            let Ok(name) = ServiceName::new(name) else {
+                continue;
+            };
+            match self.broker.find(&name) {
+                None => drop(self.keeping.ended.insert(name)),
+                Some(key) => {
+                    let service = self.broker.service(key);
+                    // Its workers connect to the port that they know.
+                    if service.is_some_and(|service| service.port() == kept.port)
+                        && let Some(ready) = kept.ready
+                    {
+                        self.keeping.grace.ready.insert(key, ready);
+                    }
+                    self.keeping.noted.insert(key, kept.clone());
+                }
+            }
+        }
+        let keys = self.broker.services().map(|(key, _)| key);
+        self.keeping.stirred.extend(keys);
+        self.keeping.grace.ends_at = Some(now() + self.config.restart_grace);
         self.keeping.writer = Some(writer);
         self.keep_changes();
     }
@@ -141,32 +171,56 @@ impl Hub {
         id: &str,
         subscription: &KeptSubscription,
         service: Option<&KeptService>,
-    ) -> Result<(ServiceKey, KeptService), String> {
+    ) -> Result<(), String> {
         let name = &subscription.service;
         let service = service.ok_or_else(|| format!("service {name:?} is not in the database"))?;
-        let subject_max = self.config.limits.subject_bytes_max;
-        let patterns = subscription.subjects.iter().map(|subject| {
-            SubjectPattern::parse(subject, subject_max)
-                .map_err(|error| format!("a subject of service {name:?} {error}"))
-        });
         let former = FormerSubscription {
             id: SubscriptionId::new(id).map_err(|error| format!("an id {error}"))?,
-            service: ServiceName::new(name).map_err(|error| format!("a service's name {error}"))?,
+            service: checked_name(name)?,
             port: service.port,
-            patterns: patterns.collect::<Result<_, _>>()?,
+            patterns: self.parse_all(name, &subscription.subjects)?,
             expires_at: Duration::from_millis(subscription.expires_at_ms),
         };
         let (now, streamers) = (now(), &mut self.streamers);
-        let restored = self
-            .broker
-            .restore(former, RESTART_GRACE, now, time_of_day(), streamers);
+        let restored = self.broker.restore(
+            former,
+            self.config.restart_grace,
+            now,
+            Duration::from_millis(wall_clock_ms()),
+            streamers,
+        );
         match restored {
-            Ok(key) => Ok((key, service.clone())),
+            Ok(_) => Ok(()),
             Err(RestoreError::Refused(SubscribeError::NoPort(why))) => {
                 Err(format!("port {} of service {name:?}: {why}", service.port))
             }
             Err(why) => Err(why.to_string()),
         }
+    }
+
+    /// A durable service without subscriptions goes on wanting what its last one wanted.
+    fn restore_wanting(&mut self, name: &str, service: &KeptService) -> Result<(), String> {
+        if service.subjects.is_empty() {
+            return Ok(());
+        }
+        let patterns = self.parse_all(name, &service.subjects)?;
+        let name = checked_name(name)?;
+        let streamers = &mut self.streamers;
+        let restored = self.broker.restore_wanting(&name, patterns, streamers);
+        restored.map_err(|error| format!("service {name:?}: {error}"))
+    }
+
+    fn parse_all(
+        &self,
+        service: &str,
+        subjects: &[String],
+    ) -> Result<BTreeSet<SubjectPattern>, String> {
+        let subject_max = self.config.limits.subject_bytes_max;
+        let parse = |subject: &String| {
+            SubjectPattern::parse(subject, subject_max)
+                .map_err(|error| format!("a subject of service {service:?} {error}"))
+        };
+        subjects.iter().map(parse).collect()
     }
 
     /// What time brings about: silent workers are presumed ready, the grace ends, what could not be
@@ -240,7 +294,6 @@ impl Hub {
             return;
         }
         let Some(peer) = self.peer(id) else { return };
-        let (is_empty, address) = (peer.outbox.is_empty(), peer.address.clone());
         let Role::Worker {
             service,
             key,
@@ -252,22 +305,20 @@ impl Hub {
         if presumed == said {
             return;
         }
-        if !is_empty {
-            return tracing::warn!(peer = %address, "a worker says READY otherwise than before the restart, with events on their way to it: it gets them as before; let it connect anew");
+        if !peer.outbox.is_empty() {
+            return tracing::warn!(peer = %peer.address, "a worker says READY otherwise than before the restart, with events on their way to it: it gets them as before; let it connect anew");
         }
-        let Some(found) = self.broker.service_mut(service) else {
-            return;
+        let anew = Role::Worker {
+            service,
+            key,
+            envelope: None,
         };
-        let dead = match presumed.acknowledges {
-            true => found.holder_left(key, &[], now()),
-            false => {
-                found.worker_left(key, vec![]);
-                vec![]
-            }
-        };
-        let key = found.workers.join(id, false);
-        self.set_envelope(id, key, None);
-        self.bury_dead(service, dead);
+        let former = std::mem::replace(&mut peer.role, anew);
+        self.let_worker_go(&former, vec![], 0);
+        if let Some(found) = self.broker.service_mut(service) {
+            let key = found.workers.join(id, false);
+            self.set_envelope(id, key, None);
+        }
     }
 
     /// Tells the database what changed, if it has room; if not, the same again is told once, later.
@@ -308,7 +359,7 @@ impl Hub {
     }
 
     fn take_changes(&mut self) -> Changes {
-        let (now, time_of_day) = (now(), time_of_day());
+        let (now, wall_clock_ms) = (now(), wall_clock_ms());
         let keeping = &mut self.keeping;
         let whole = std::mem::take(&mut keeping.whole);
         let mut ids = std::mem::take(&mut keeping.changed);
@@ -323,6 +374,13 @@ impl Hub {
             services: ended.iter().map(|name| (name.to_string(), None)).collect(),
             ..Changes::default()
         };
+        let is_gone = |id: &SubscriptionId| !self.broker.is_subscribed(id);
+        if whole || ids.iter().any(is_gone) {
+            // A durable service may go on without subscriptions.
+            let services = self.broker.services();
+            let lasting = services.filter(|(_, service)| whole || service.shelf.is_some());
+            keys.extend(lasting.map(|(key, _)| key));
+        }
         for id in ids {
             let found = self.broker.subscription(&id, now);
             let record = found.map(|(key, service, view)| {
@@ -330,7 +388,7 @@ impl Hub {
                 KeptSubscription {
                     service: service.name().to_string(),
                     subjects: view.patterns.iter().map(ToString::to_string).collect(),
-                    expires_at_ms: (time_of_day + view.expires_in).as_millis() as u64,
+                    expires_at_ms: wall_clock_ms + view.expires_in.as_millis() as u64,
                 }
             });
             changes.subscriptions.insert(id.to_string(), record);
@@ -343,6 +401,7 @@ impl Hub {
             let record = KeptService {
                 port: service.port(),
                 ready: self.common_ready(key),
+                subjects: service.wanted_on().map(ToString::to_string).collect(),
             };
             if self.keeping.noted.get(&key) != Some(&record) {
                 self.keeping.noted.insert(key, record.clone());
@@ -392,4 +451,8 @@ impl Hub {
             credit,
         })
     }
+}
+
+fn checked_name(name: &str) -> Result<ServiceName, String> {
+    ServiceName::new(name).map_err(|error| format!("a service's name {error}"))
 }

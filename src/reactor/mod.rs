@@ -8,6 +8,7 @@ mod connection;
 mod dead;
 mod deliver;
 mod dial;
+mod durable;
 mod effects;
 #[cfg(feature = "internals")]
 pub mod hot_path;
@@ -30,6 +31,7 @@ mod worker;
 use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use serde_json::json;
@@ -46,6 +48,7 @@ use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
 use crate::state::{Kept, Writer};
+use crate::store::Store;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -103,22 +106,29 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Binds all sockets, those of services that `former` kept too, and starts the thread: when it
-    /// returns, peers are served. What changes is told to the writer.
+    /// The channel to tell it something, before it starts.
+    pub fn inputs() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
+        mpsc::channel(INPUTS_MAX)
+    }
+
+    /// Binds all sockets, those of services that an earlier run kept too, and starts the thread: when
+    /// it returns, peers are served. What changes is told to the writer. Without a store, no service
+    /// is durable.
     ///
     /// # Errors
     /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
     pub fn start(
         config: Config,
         effects: mpsc::Sender<Effect>,
+        (inputs, inputs_rx): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
         former: Option<(Kept, Writer)>,
+        store: Option<Arc<Store>>,
     ) -> Result<Self, StartError> {
-        let (inputs, inputs_rx) = mpsc::channel(INPUTS_MAX);
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
-                run(config, effects, former, inputs_rx, &started);
+                run(config, effects, inputs_rx, former, store, &started);
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -162,8 +172,9 @@ type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 fn run(
     config: Config,
     effects: mpsc::Sender<Effect>,
-    former: Option<(Kept, Writer)>,
     inputs: mpsc::Receiver<Input>,
+    former: Option<(Kept, Writer)>,
+    store: Option<Arc<Store>>,
     started: &Started,
 ) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
@@ -176,15 +187,24 @@ fn run(
         match Sockets::bind(&config) {
             Ok(sockets) => {
                 let hub = sockets.serve(config, effects);
-                if let Some((kept, writer)) = former {
-                    hub.borrow_mut().restore(&kept, writer);
-                }
+                begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await;
             }
             Err(error) => drop(started.send(Err(error))),
         }
     });
+}
+
+/// Services that are there before any client asks: those of an earlier run, and those that the
+/// configuration declares.
+fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
+    let Some((kept, writer)) = former else {
+        return hub.begin_durable(store);
+    };
+    hub.restore(&kept);
+    hub.begin_durable(store);
+    hub.begin_keeping(&kept.services, writer);
 }
 
 /// The listeners whose addresses are configured.
@@ -354,6 +374,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
         let Some(input) = input else { return };
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
+            Input::Store(report) => hub.borrow_mut().hear_store(report),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),
             Input::Stop(timeout) => {
                 return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;

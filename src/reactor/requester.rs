@@ -123,6 +123,9 @@ impl Hub {
         for service in &ended {
             self.close_service(service);
         }
+        if request.token.is(Token::SUBSCRIBE) {
+            self.open_queues();
+        }
         self.keep_changes();
     }
 

@@ -84,12 +84,27 @@ impl Hub {
             "workers": {"connected": connected, "ready": ready, "stalled": stalled},
             "queue": {"events": service.queue.len(), "bytes": service.queue.bytes()},
             "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},
-            "counters": account(&service.account, service.queue.len(), service.queue.held()),
+            "durable": self.durable_status(service),
+            "counters": account(&service.account, service.queued(), service.queue.held()),
         })
     }
 }
 
-fn account(account: &Account, queued: usize, held: usize) -> Value {
+impl Hub {
+    fn durable_status(&self, service: &Service) -> Value {
+        let Some(shelf) = &service.shelf else {
+            return Value::Null;
+        };
+        json!({
+            "state": self.durable.failure(service.name()).map_or("ok", |_| "failed"),
+            "reason": self.durable.failure(service.name()),
+            "pendingEvents": shelf.pending(),
+            "onDiskOnlyEvents": shelf.shelved(),
+        })
+    }
+}
+
+fn account(account: &Account, queued: u64, held: usize) -> Value {
     json!({
         "matched": account.matched,
         "delivered": account.delivered,

@@ -50,6 +50,8 @@ pub(super) async fn stop(
     .await;
     let mut state = hub.borrow_mut();
     state.refuse_pending();
+    // What is done by now is noted still.
+    state.flush_store();
     state.report_undelivered();
     state.keep_changes();
     state.keeping.close();
@@ -88,6 +90,7 @@ impl Hub {
     fn take_while_stopping(&mut self, input: Input) {
         match input {
             Input::Answer { ticket, answer } => self.complete(ticket, &answer),
+            Input::Store(report) => self.hear_store(report),
             Input::Status(reply) => drop(reply.send(self.status())),
             Input::Stop(_) => {}
         }
@@ -98,6 +101,7 @@ impl Hub {
     fn is_drained(&self) -> bool {
         self.peers.iter().all(|(_, peer)| peer.outbox.is_empty())
             && self.pending_replies.len() == 0
+            && self.durable.is_idle()
             && self
                 .broker
                 .services()
@@ -105,7 +109,11 @@ impl Hub {
     }
 
     fn report_undelivered(&self) {
-        for (_, service) in self.broker.services() {
+        let live = self
+            .broker
+            .services()
+            .filter(|(_, service)| service.shelf.is_none());
+        for (_, service) in live {
             let waiting = service.queue.len() + service.queue.held();
             let left = waiting as u64 + service.account.in_flight;
             if left > 0 {

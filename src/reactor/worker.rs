@@ -83,9 +83,9 @@ impl Hub {
         };
         let before = found.account.dropped;
         match found.judge(key, DeliveryId(id), verdict, now(), chance()) {
-            Ok(dead) => {
+            Ok(aftermath) => {
                 self.log_dropped_since(service, &before);
-                self.bury_dead(service, dead);
+                self.finish(service, aftermath);
                 self.dispatch(service);
                 self.plan_timeout(service);
             }

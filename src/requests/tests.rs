@@ -4,7 +4,7 @@
 )]
 
 use super::*;
-use crate::broker::{BindFailure, BrokerConfig, QueueLimits, ServiceKey};
+use crate::broker::{BindFailure, BrokerConfig, Policies, QueueLimits, ServiceKey};
 use crate::messagebus::{DataType, decode};
 use crate::model::ServiceName;
 use bytes::Bytes;
@@ -31,10 +31,10 @@ impl Fixture {
                 subscription_ttl: Duration::from_secs(60),
                 subscriptions_max: 10,
                 patterns_per_service_max: 10,
-                queue: QueueLimits {
+                policies: Policies::live(QueueLimits {
                     bytes_max: 1000,
                     events_max: 10,
-                },
+                }),
             }),
             settings: Settings {
                 id_prefix: "sub".into(),

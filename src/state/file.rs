@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::kept::{Changes, Kept};
-use crate::ambient::time_of_day;
+use crate::ambient::wall_clock_ms;
 
 type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -98,7 +98,7 @@ pub(super) fn open_or_set_aside(path: &Path) -> Result<(StateFile, Kept), StateE
 
 /// Gives the file a name that no other has.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut at = time_of_day().as_secs();
+    let mut at = wall_clock_ms() / 1000;
     loop {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".damaged-{at}"));

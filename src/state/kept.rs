@@ -25,6 +25,8 @@ pub struct KeptService {
     pub port: u16,
     /// What its workers said, if there were any and all said the same.
     pub ready: Option<KeptReady>,
+    /// What it wants though nobody is subscribed, if it is durable; as they are written in a request.
+    pub subjects: Vec<String>,
 }
 
 /// A worker's READY.

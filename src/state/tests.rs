@@ -33,6 +33,7 @@ fn service(port: u16) -> KeptService {
             delimiter: true,
             credit: Some(7),
         }),
+        subjects: vec!["exact:Order".into()],
     }
 }
 

@@ -13,12 +13,13 @@ const LAYERS: &[(&str, &str)] = &[
     ("locator", "model messagebus"),
     ("requests", "model messagebus broker"),
     ("ambient", ""),
-    ("config", "model messagebus locator"),
+    ("config", "model messagebus broker locator"),
     ("telemetry", "model ambient config"),
+    ("store", "model ambient"),
     ("state", "ambient telemetry"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry state",
+        "model zmtp messagebus broker locator requests ambient config telemetry store state",
     ),
     (
         "outbound",
@@ -27,7 +28,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry state reactor outbound",
+        "model messagebus locator requests ambient config telemetry store state reactor outbound",
     ),
     (
         "cli",
@@ -43,6 +44,7 @@ const PURE: &[&str] = &[
     "broker",
     "locator",
     "requests",
+    "store/log",
 ];
 const IMPURE: &[&str] = &[
     "std::net",

@@ -15,6 +15,7 @@ mod command_line;
 mod commands_alone;
 mod corpora;
 mod documentation;
+mod durable;
 mod embedded_locator;
 mod events;
 mod forwarder;

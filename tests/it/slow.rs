@@ -12,7 +12,7 @@ use super::support::raw::{RawPeer, command, message};
 
 const MIB: u64 = 1 << 20;
 /// What a daemon may need beside its budgets.
-const OVERHEAD: u64 = 16 * MIB;
+const OVERHEAD: u64 = 20 * MIB;
 
 #[test]
 fn a_daemon_in_a_process_of_its_own_can_be_measured_and_stopped() {

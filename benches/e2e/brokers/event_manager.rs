@@ -22,8 +22,14 @@ fn start() -> Result<(Process, [u16; 3])> {
     for key in ["--pub-address", "--sub-address", "--request-address"] {
         command.args([key, "tcp://127.0.0.1:0"]);
     }
-    command.args(["--set", "minStreamerPort=0", "--set", "maxStreamerPort=0"]);
-    command.args(["--set", "stateDir="]);
+    command.args([
+        "--set",
+        "minStreamerPort=0",
+        "--set",
+        "maxStreamerPort=0",
+        "--set",
+        "stateDir=",
+    ]);
     let (process, ready) = Process::with_line(&mut command, true)?;
     let port = |name: &str| -> Result<u16> {
         let from = ready.split(&format!("{name}=\"tcp://127.0.0.1:")).nth(1);

@@ -176,17 +176,23 @@ impl Broker for Relay {
     fn supports(&self, scenario: &Scenario) -> bool {
         matches!(scenario.pattern, Pattern::Fan(_))
             && matches!(scenario.kind, Kind::Flow | Kind::Paced { .. })
-            && scenario.publishers == 1
     }
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
-        let receivers = scenario.pattern.receivers();
-        let (process, ports) = part(&["relay", &receivers.to_string()])?;
+        let (receivers, publishers) = (scenario.pattern.receivers(), scenario.publishers);
+        let mut event = vec![];
+        push_event(&mut event, &scenario.subject(0), &payload(scenario.size, 0));
+        let args = [receivers, publishers, event.len()].map(|n| n.to_string());
+        let (process, ports) = part(&["relay", &args[0], &args[1], &args[2]])?;
         let connect = || connect_soon(ports[0], PATIENCE);
         let receivers = (0..receivers).map(|_| receiver(connect()?, scenario));
         let receivers = receivers.collect::<Result<_>>()?;
-        let publisher = Publisher::new(connect()?, scenario, push_event)?;
-        Ok(Setup::new(process, vec![publisher], receivers))
+        let publishers = (0..publishers).map(|_| Publisher::new(connect()?, scenario, push_event));
+        Ok(Setup::new(
+            process,
+            publishers.collect::<Result<_>>()?,
+            receivers,
+        ))
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use held::DeliveryId;
 pub use item::{Item, OrderKey};
 pub use outcome::{DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
-pub use policy::{Policy, QueueLimits, Retry, WhenFull};
+pub use policy::{OrderBy, Policy, QueueLimits, Retry, WhenFull};
 
 use super::dispatch::WorkerKey;
 use held::{Held, HeldItems};
@@ -25,6 +25,8 @@ use waiting::{Late, Waiting};
 #[error("no such delivery")]
 pub struct UnknownDelivery;
 
+/// What is written soon, or comes back when the worker leaves.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The longest delay that a worker may ask for.
 const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -127,14 +129,28 @@ impl Backlog {
     /// Gives the next event to a worker that acknowledges. It has the policy's `ack_timeout` from
     /// now for it.
     pub fn hold_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
+        self.hold(worker, now, now + self.policy.ack_timeout)
+    }
+
+    fn hold(&mut self, worker: WorkerKey, now: Instant, deadline: Instant) -> Option<Delivery> {
         let mut item = self.waiting.take_next(now)?;
         self.waiting.set_key_held(&item, true);
         item.attempt = item.attempt.saturating_add(1);
         item.first_at.get_or_insert(now);
-        let (attempt, body) = (item.attempt, item.body.clone());
-        let deadline = now + self.policy.ack_timeout;
+        let (attempt, seq, body) = (item.attempt, item.seq, item.body.clone());
         let id = self.held.insert(item, worker, now, deadline);
-        Some(Delivery { id, attempt, body })
+        Some(Delivery {
+            id,
+            attempt,
+            seq,
+            body,
+        })
+    }
+
+    /// Gives the next event to a worker that doesn't acknowledge, to be [acked](Self::ack) when it is
+    /// written: it is lost to nobody until then.
+    pub fn lend_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
+        self.hold(worker, now, now + NEVER)
     }
 
     /// ACK: the event is done. Heard also when the time for it is over, as long as the event has not
@@ -324,9 +340,9 @@ impl Backlog {
         self.held.bytes()
     }
 
-    /// How many events this worker holds.
-    pub fn held_by(&self, worker: WorkerKey) -> usize {
-        self.held.ids_of(worker).count()
+    /// The deliveries that this worker holds, in the order in which it got them.
+    pub fn held_by(&self, worker: WorkerKey) -> impl Iterator<Item = DeliveryId> {
+        self.held.ids_of(worker)
     }
 }
 

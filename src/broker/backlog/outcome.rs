@@ -33,6 +33,8 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// How often the event was delivered, with this time; 1 for the first.
     pub attempt: u32,
+    /// Its place in a durable log, if it has one.
+    pub seq: Option<u64>,
     /// The event.
     pub body: Bytes,
 }

@@ -85,3 +85,17 @@ impl Policy {
         }
     }
 }
+
+/// What events have in common that keep their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderBy {
+    /// The subject.
+    Subject,
+    /// The frame with this index, at most [`Self::FRAME_MAX`]; 0 is the first.
+    Frame(usize),
+}
+
+impl OrderBy {
+    /// The highest index of a frame.
+    pub const FRAME_MAX: usize = 1023;
+}

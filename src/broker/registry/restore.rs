@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Broker, SubscribeError};
-use crate::broker::ports::{PortRange, Streamers};
+use crate::broker::ports::Streamers;
 use crate::broker::service::ServiceKey;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
@@ -38,7 +38,8 @@ impl Broker {
     /// Sets a subscription again that an earlier run had, and binds its service's port: that one and no
     /// other, because workers connect to it. It lives for what is left of its lease, but at least for
     /// `grace`, and at most for `subscription_ttl` if that is longer. `time_of_day` is the same moment
-    /// as `now`.
+    /// as `now`. One of a durable service is restored also when it expired, for what the service wants
+    /// on.
     ///
     /// # Errors
     /// [`RestoreError`]; nothing has changed then.
@@ -50,14 +51,12 @@ impl Broker {
         time_of_day: Duration,
         streamers: &mut dyn Streamers,
     ) -> Result<ServiceKey, RestoreError> {
-        if kept.expires_at + grace <= time_of_day {
+        let is_durable = (self.config.policies.0)(&kept.service).durable;
+        if kept.expires_at + grace <= time_of_day && !is_durable {
             return Err(RestoreError::Expired);
         }
         self.check_limits(&kept.id, &kept.service, &kept.patterns)?;
-        let same_port = |ports: &mut PortRange, key, streamers: &mut dyn Streamers| {
-            ports.open_same(kept.port, key, streamers)
-        };
-        let key = self.open_service(&kept.service, streamers, same_port)?;
+        let key = self.open_service(&kept.service, Some(kept.port), streamers)?;
         // The time of day may have been set back.
         let left = kept.expires_at.saturating_sub(time_of_day);
         let lease = left.min(self.config.subscription_ttl).max(grace);
@@ -67,5 +66,29 @@ impl Broker {
             restored.noted_expiry = now;
         }
         Ok(key)
+    }
+
+    /// A durable service without subscriptions exists again, and goes on wanting these. One that is
+    /// durable no more doesn't.
+    ///
+    /// # Errors
+    /// [`SubscribeError::NoPort`].
+    pub fn restore_wanting(
+        &mut self,
+        name: &ServiceName,
+        patterns: BTreeSet<SubjectPattern>,
+        streamers: &mut dyn Streamers,
+    ) -> Result<(), SubscribeError> {
+        if (self.config.policies.0)(name).durable {
+            let key = self.open_service(name, None, streamers)?;
+            self.add_patterns(key, patterns.iter());
+            self.keep_patterns(key, patterns);
+        }
+        Ok(())
+    }
+
+    /// The service gets this port when it comes, if that is free.
+    pub fn remember_port(&mut self, name: &ServiceName, port: u16) {
+        self.ports.remember(name, port);
     }
 }

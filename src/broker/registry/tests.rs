@@ -32,10 +32,10 @@ fn broker() -> Broker {
         subscription_ttl: TTL,
         subscriptions_max: 5,
         patterns_per_service_max: 4,
-        queue: QueueLimits {
+        policies: Policies::live(QueueLimits {
             bytes_max: 1 << 20,
             events_max: 1000,
-        },
+        }),
     })
 }
 

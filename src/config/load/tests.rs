@@ -165,6 +165,22 @@ fn the_largest_message_fits_the_queue_of_a_service() {
 }
 
 #[test]
+fn the_largest_message_fits_the_memory_of_the_process() {
+    let found = errors(r#"{"memoryLimit": 1000000}"#);
+    assert!(found[0].contains("above memoryLimit 1000000"), "{found:?}");
+    assert!(load(r#"{"memoryLimit": 67108864}"#).is_ok());
+}
+
+#[test]
+fn a_word_that_is_not_known_is_told_the_others() {
+    let found = errors(r#"{"slowSubscriber": "spill"}"#);
+    assert_eq!(
+        found,
+        ["config.json:1: slowSubscriber: \"spill\": \"drop-oldest\" or \"disconnect\" is wanted"]
+    );
+}
+
+#[test]
 fn the_log_section_is_handed_on_with_its_lines() {
     let log = load("{\n\"log\": {\n\"rotate\": {\"keep\": 1}}}")
         .unwrap()
@@ -206,6 +222,7 @@ fn what_is_shown_is_read_back() {
     for json in [
         SHIPPED,
         r#"{"subAddress": ["tcp://*:1", "ipc:///x"], "pullAddress": "tcp://127.0.0.1", "diagnosticMonitor": true, "drainTimeout": 0.5}"#,
+        r#"{"slowSubscriber": "disconnect", "startupGuardTimeoutAction": "proceed", "stateDir": "/x", "memoryLimit": 67108864, "dedupWindow": 0}"#,
         r#"{"subAddress": ["ipc:///a,b"], "pullAddress": "ipc:///s:0"}"#,
     ] {
         let config = load(json).unwrap().config;

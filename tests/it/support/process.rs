@@ -180,6 +180,7 @@ pub fn settings(keys: &Value) -> Value {
         "maxStreamerPort": 0,
         "publicHostname": "127.0.0.1",
         "locatorRegister": false,
+        "stateDir": "",
         "drainTimeout": 2,
         "stateDir": "",
     });

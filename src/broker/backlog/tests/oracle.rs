@@ -155,6 +155,7 @@ impl Oracle {
         Some(Delivery {
             id,
             attempt: entry.item.attempt,
+            seq: entry.item.seq,
             body: entry.item.body.clone(),
         })
     }
@@ -556,7 +557,7 @@ proptest! {
             prop_assert_eq!((backlog.len(), backlog.bytes()), (oracle.count(true), oracle.cost(true)));
             prop_assert_eq!((backlog.held(), backlog.held_bytes()), (oracle.count(false), oracle.cost(false)));
             for (by, key) in workers.iter().enumerate() {
-                prop_assert_eq!(backlog.held_by(*key), oracle.ids_of(by).len());
+                prop_assert_eq!(backlog.held_by(*key).count(), oracle.ids_of(by).len());
             }
             prop_assert_eq!(backlog.has_next(now), oracle.next(now).is_some());
             prop_assert_eq!(backlog.poll_timeout(), oracle.poll_timeout());

@@ -1,0 +1,288 @@
+//! What each service's events are kept in, and how they are handed out: the entries of `services`.
+
+mod fields;
+mod pattern;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::keys::Refused;
+use super::positions::positions;
+pub use crate::broker::OrderBy;
+use crate::broker::{Policy, QueueLimits, Retry, WhenFull};
+use crate::model::{Limits, ServiceName, SubjectPattern};
+use fields::Fields;
+use pattern::NamePattern;
+
+/// The key of all that is here.
+pub(super) const SERVICES: &str = "services";
+
+/// Where a service's events are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryMode {
+    /// In memory, while the service has a subscription.
+    Live,
+    /// In a queue on disk, which outlives workers, subscriptions and the daemon.
+    Queue,
+}
+
+impl DeliveryMode {
+    fn allows(self, when_full: WhenFull) -> bool {
+        (self == Self::Queue) == (when_full == WhenFull::Spill)
+    }
+
+    fn when_full(self) -> WhenFull {
+        match self {
+            Self::Live => WhenFull::DropOldest,
+            Self::Queue => WhenFull::Spill,
+        }
+    }
+}
+
+/// What a queue on disk may keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes of all its events together.
+    pub bytes_max: u64,
+    /// For how long; `None` is without end.
+    pub age_max: Option<Duration>,
+}
+
+/// All that is configured for one service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServicePolicy {
+    /// Where its events are kept.
+    pub delivery: DeliveryMode,
+    /// What waits in memory, and how it is tried again.
+    pub backlog: Policy,
+    /// Events that have this in common keep their order; `None` promises none.
+    pub order_by: Option<OrderBy>,
+    /// What its queue may keep; without meaning for [`DeliveryMode::Live`].
+    pub retention: Retention,
+}
+
+/// The configuration of services, by exact name or glob.
+///
+/// For each field the most specific entry that has it goes before the others: the exact name, then
+/// the glob with more literal characters, then the one that was written first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Services {
+    /// The most specific first.
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    pattern: NamePattern,
+    fields: Fields,
+}
+
+/// What is wrong with a part of `services`.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// The keys that lead to it from the root, joined by dots.
+    pub(super) path: String,
+    /// What is wrong, with the path.
+    pub(super) text: String,
+}
+
+impl Wrong {
+    fn value(path: &[&str], value: &Value, wanted: &str) -> Self {
+        let path = full_path(path);
+        let text = format!("{path}: {value}: {wanted}");
+        Self { path, text }
+    }
+
+    fn unknown(path: &[&str], hint: &str) -> Self {
+        let path = full_path(path);
+        let text = format!("unknown key {path:?}{hint}");
+        Self { path, text }
+    }
+}
+
+fn full_path(below: &[&str]) -> String {
+    [&[SERVICES], below].concat().join(".")
+}
+
+impl Services {
+    /// Reads an object, or the text of one.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it by itself.
+    pub(super) fn read(value: &Value) -> Result<Self, Refused> {
+        match value {
+            Value::Object(object) => Self::read_object(object),
+            Value::String(text) => Self::read_text(text),
+            _ => Err(Refused::Wanted("an object is wanted".into())),
+        }
+    }
+
+    fn read_text(text: &str) -> Result<Self, Refused> {
+        let object = serde_json::from_str(text)
+            .map_err(|error| Refused::Wanted(format!("an object in JSON is wanted: {error}")))?;
+        let written: Vec<_> = positions(text).into_iter().map(|key| key.path).collect();
+        let mut seen = BTreeSet::new();
+        if let Some(again) = written.iter().find(|path| !seen.insert(*path)) {
+            let path = again.join(".");
+            return Err(Refused::Wanted(format!("{path:?} stands there twice")));
+        }
+        let mut services = Self::read_object(&object)?;
+        services.sort_as_written(written.iter().filter(|path| path.len() == 1).flatten());
+        Ok(services)
+    }
+
+    fn read_object(object: &Map<String, Value>) -> Result<Self, Refused> {
+        let (mut entries, mut wrong) = (Vec::new(), Vec::new());
+        for (name, value) in object {
+            let fields = Fields::read(name, value, &mut wrong);
+            match NamePattern::new(name) {
+                Ok(pattern) => entries.push(Entry { pattern, fields }),
+                Err(error) => {
+                    wrong.push(Wrong::value(&[name], value, &format!("the name {error}")))
+                }
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(Refused::Inside(wrong));
+        }
+        let mut services = Self { entries };
+        services.sort_as_written(object.keys());
+        Ok(services)
+    }
+
+    /// Takes the order in which the names were written, which an object of JSON doesn't keep.
+    pub(super) fn sort_as_written<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        let names: Vec<_> = names.collect();
+        let place = |entry: &Entry| {
+            let own = entry.pattern.as_name().as_str();
+            names.iter().position(|name| *name == own)
+        };
+        self.entries
+            .sort_by_cached_key(|entry| (entry.pattern.rank(), place(entry)));
+    }
+
+    /// What is written, by name.
+    pub(super) fn show(&self) -> Value {
+        let shown = |entry: &Entry| (entry.pattern.as_name().to_string(), entry.fields.show());
+        self.entries.iter().map(shown).collect()
+    }
+
+    /// Durable services that exist from the start, without a subscription, and their subjects.
+    pub fn declared(&self) -> impl Iterator<Item = (&ServiceName, &[SubjectPattern])> {
+        self.entries
+            .iter()
+            .filter_map(|entry| Some((entry.pattern.exact()?, entry.fields.subjects.as_deref()?)))
+    }
+
+    /// Whether any service may be durable.
+    pub fn any_durable(&self) -> bool {
+        let durable = |entry: &Entry| entry.fields.delivery == Some(DeliveryMode::Queue);
+        self.entries.iter().any(durable)
+    }
+
+    fn fields_of(&self, name: &ServiceName) -> Fields {
+        let matching = self.entries.iter().filter(|e| e.pattern.matches(name));
+        matching.fold(Fields::default(), |fields, entry| fields.or(&entry.fields))
+    }
+
+    /// The policy of the service of this name; `queue` stands where nothing else is said.
+    pub(super) fn policy_of(&self, name: &ServiceName, queue: QueueLimits) -> ServicePolicy {
+        let fields = self.fields_of(name);
+        let delivery = fields.delivery();
+        let default = Policy::live(QueueLimits {
+            bytes_max: fields.queue_bytes.unwrap_or(queue.bytes_max),
+            events_max: fields.queue_events.unwrap_or(queue.events_max),
+        });
+        // Globs may say what doesn't go together; the delivery decides then.
+        let when_full = fields.when_full.filter(|what| delivery.allows(*what));
+        ServicePolicy {
+            delivery,
+            backlog: Policy {
+                when_full: when_full.unwrap_or(delivery.when_full()),
+                ack_timeout: fields.ack_timeout.unwrap_or(default.ack_timeout),
+                retry: fields.retry(),
+                limits: default.limits,
+            },
+            order_by: fields.order_by.flatten(),
+            retention: Retention {
+                bytes_max: fields.retention_bytes.unwrap_or(10 << 30),
+                age_max: fields.retention_age.filter(|age| !age.is_zero()),
+            },
+        }
+    }
+
+    /// What doesn't go together, or not with the limits.
+    pub(super) fn check(&self, limits: &Limits) -> Vec<Wrong> {
+        let wrong = self.entries.iter().flat_map(|entry| {
+            // A glob, too, is seen as the name of a service, for which it says what it says.
+            let general = self.fields_of(entry.pattern.as_name());
+            entry.check(&entry.fields.clone().or(&general), limits)
+        });
+        wrong.collect()
+    }
+}
+
+impl Entry {
+    /// `all` is what is in force for its service.
+    fn check(&self, all: &Fields, limits: &Limits) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        let own = &self.fields;
+        let mut refuse = |field: &str, why: String| {
+            let value = own.show();
+            let value = value.pointer(&format!("/{}", field.replace('.', "/")));
+            let path = [self.pattern.as_name().as_str(), field];
+            wrong.push(Wrong::value(&path, value.unwrap_or(&Value::Null), &why));
+        };
+        let delivery = all.delivery();
+        if own.when_full.is_some_and(|what| !delivery.allows(what)) {
+            let other = match delivery {
+                DeliveryMode::Live => "queue",
+                DeliveryMode::Queue => "live",
+            };
+            refuse("whenFull", format!("only with delivery {other:?}"));
+        }
+        if let Some(subjects) = &own.subjects {
+            let most = limits.subscriptions_per_peer_max;
+            let longest = limits.subject_bytes_max;
+            if self.pattern.exact().is_none() {
+                refuse(
+                    "subjects",
+                    "only with an exact name, not with a glob".into(),
+                );
+            } else if delivery == DeliveryMode::Live {
+                refuse("subjects", "only with delivery \"queue\"".into());
+            } else if subjects.len() > most {
+                let why = format!("more than limits.maxSubscriptionsPerPeer {most}");
+                refuse("subjects", why);
+            } else if subjects.iter().any(|s| s.to_string().len() > longest) {
+                let why = format!("one is longer than limits.maxSubjectBytes {longest}");
+                refuse("subjects", why);
+            }
+        }
+        let message = limits.message_bytes_max;
+        let too_small = format!("below limits.maxMessageBytes {message}");
+        if own.queue_bytes.is_some_and(|bytes| bytes < message) {
+            refuse("queueBytes", too_small.clone());
+        }
+        if own
+            .retention_bytes
+            .is_some_and(|bytes| bytes < message as u64)
+        {
+            refuse("retention.maxBytes", too_small);
+        }
+        let Retry { initial, max, .. } = all.retry();
+        if initial > max && own.retry_initial.is_some() {
+            let why = format!("above retry.maxMs {}", max.as_millis());
+            refuse("retry.initialMs", why);
+        } else if initial > max && own.retry_max.is_some() {
+            let why = format!("below retry.initialMs {}", initial.as_millis());
+            refuse("retry.maxMs", why);
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,508 @@
+//! Services whose events are kept on disk: from a run to the store, and from there to workers.
+//!
+//! An event of a durable service goes to the store first, and to the service's backlog when it is
+//! durable: what a worker gets, a crash can't take back. All that came since the last flush is one
+//! append for each service. While too much waits for the disk, publishers are not read from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::deliver::Run;
+use super::hub::Hub;
+use super::peer::Role;
+use crate::broker::{
+    Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey,
+};
+use crate::model::{ServiceName, subject_of};
+use crate::store::log::{ExpelReason, LogLimits, StoredEvent};
+use crate::store::{Command, Event, Outcome, Report, Store};
+use crate::zmtp::frames_of;
+
+/// Events that may wait for the disk, in bytes; then no more is read from publishers.
+const APPENDING_BYTES_MAX: usize = 32 << 20;
+
+/// What is noted of an event beside it: its id, the account of a dead one.
+const NOTES_BYTES_MAX: usize = 64 << 10;
+
+/// What the reactor keeps of the store.
+#[derive(Default)]
+pub(super) struct DurableSide {
+    pub(super) store: Option<Arc<Store>>,
+    /// What came since the last flush.
+    unsent: BTreeMap<ServiceKey, Vec<Item>>,
+    /// What is done since the last flush.
+    settled: BTreeMap<ServiceName, Vec<u64>>,
+    /// Queues that the store was asked to open.
+    opened: BTreeSet<ServiceName>,
+    /// Queues that take no events, and why.
+    failed: BTreeMap<ServiceName, String>,
+    /// What waits for the disk.
+    appending_bytes: usize,
+    /// Appends of dead letters, with the places of the events in the queues that they come from.
+    burials: BTreeMap<(ServiceName, u64), (ServiceName, Vec<u64>)>,
+    last_burial: u64,
+}
+
+impl DurableSide {
+    /// Whether so much waits for the disk that publishers have to wait too.
+    pub(super) fn is_behind(&self) -> bool {
+        self.appending_bytes > APPENDING_BYTES_MAX
+    }
+
+    /// Whether nothing waits for the disk that has to be heard of again.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unsent.is_empty() && self.burials.is_empty() && self.settled.is_empty()
+    }
+
+    /// Why a queue takes no events.
+    pub(super) fn failure(&self, queue: &ServiceName) -> Option<&str> {
+        self.failed.get(queue).map(String::as_str)
+    }
+
+    fn send(&self, command: Command) -> bool {
+        let store = self.store.as_ref();
+        store.is_some_and(|store| store.try_send(command).is_ok())
+    }
+
+    fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
+        let mut places = places.into_iter().peekable();
+        if places.peek().is_some() {
+            self.settled
+                .entry(queue.clone())
+                .or_default()
+                .extend(places);
+        }
+    }
+
+    fn open(&mut self, queue: &ServiceName, limits: LogLimits) {
+        let queue = queue.clone();
+        let command = Command::Open {
+            queue: queue.clone(),
+            limits,
+        };
+        if !self.opened.contains(&queue) && self.send(command) {
+            self.opened.insert(queue);
+        }
+    }
+}
+
+/// The name of a service's dead letters in the store; none if it would be too long.
+pub(super) fn dead_letters_of(service: &ServiceName) -> Option<ServiceName> {
+    ServiceName::new(&format!("{service}.DLQ")).ok()
+}
+
+impl Hub {
+    /// Durable services that are declared exist from now on.
+    pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
+        self.durable.store = store;
+        let config = Rc::clone(&self.config);
+        for (name, subjects) in config.services.declared() {
+            let declared = self.broker.declare(name, subjects, &mut self.streamers);
+            if let Err(error) = declared {
+                tracing::error!(service = %name, %error, "a declared service could not be opened");
+            }
+        }
+        self.open_queues();
+    }
+
+    /// Has the store open the queues of durable services that are new.
+    pub(super) fn open_queues(&mut self) {
+        let durable = self
+            .broker
+            .services()
+            .filter(|(_, service)| service.shelf.is_some());
+        let names: Vec<_> = durable.map(|(_, service)| service.name().clone()).collect();
+        for name in names {
+            let limits = self.log_limits(&name);
+            self.durable.open(&name, limits);
+        }
+    }
+
+    fn log_limits(&self, service: &ServiceName) -> LogLimits {
+        let retention = self.config.policy_of(service).retention;
+        LogLimits {
+            event_bytes_max: self.config.limits.message_bytes_max + NOTES_BYTES_MAX,
+            bytes_max: retention.bytes_max,
+            age_max_ms: retention
+                .age_max
+                .map_or(u64::MAX, |age| age.as_millis() as u64),
+            dedup_window_ms: self.config.dedup_window.as_millis() as u64,
+            dedup_ids_max: self.config.dedup_ids_max,
+            ..LogLimits::default()
+        }
+    }
+
+    /// Takes a run of events for a durable service. They matched already.
+    pub(super) fn append(&mut self, key: ServiceKey, run: &Run<'_>) {
+        let Some(service) = self.broker.service_mut(key) else {
+            return;
+        };
+        if self.durable.store.is_none() || self.durable.failed.contains_key(service.name()) {
+            let before = service.account.dropped;
+            service
+                .account
+                .dropped
+                .add(DropReason::StoreFailed, run.ends.len() as u64);
+            return self.log_dropped_since(key, &before);
+        }
+        let order_by = service.order_by;
+        // What waits must not keep a whole chunk alive.
+        let all = Bytes::copy_from_slice(&run.bytes);
+        let items: Vec<_> = (0..run.ends.len())
+            .map(|event| self.item(order_by, all.slice(run.part(event..event + 1))))
+            .collect();
+        self.durable.unsent.entry(key).or_default().extend(items);
+        self.flush_wanted.notify_one();
+    }
+
+    /// Hands the store what came and what is done since the last time.
+    pub(super) fn flush_store(&mut self) {
+        for (key, items) in std::mem::take(&mut self.durable.unsent) {
+            let Some(service) = self.broker.service_mut(key) else {
+                continue;
+            };
+            let Some(shelf) = &mut service.shelf else {
+                continue;
+            };
+            let event = |item: &Item| Event {
+                id: None,
+                attributes: Bytes::new(),
+                body: item.body.clone(),
+            };
+            let events = items.iter().map(event).collect();
+            let before = shelf.pending_bytes();
+            let tag = shelf.append(items);
+            self.durable.appending_bytes += shelf.pending_bytes() - before;
+            let queue = service.name().clone();
+            if !self.durable.send(Command::Append { queue, tag, events }) {
+                self.append_failed(key, tag);
+            }
+        }
+        for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
+            let command = Command::Settle {
+                queue: queue.clone(),
+                seqs: seqs.clone(),
+            };
+            if !self.durable.send(command) {
+                self.durable.settle(&queue, seqs);
+            }
+        }
+    }
+
+    fn append_failed(&mut self, key: ServiceKey, tag: u64) {
+        let before = self
+            .broker
+            .service(key)
+            .map(|service| service.account.dropped);
+        self.with_shelf(key, |service, appending_bytes| {
+            let Some(shelf) = &mut service.shelf else {
+                return;
+            };
+            let bytes = shelf.pending_bytes();
+            let events = shelf.failed(tag);
+            *appending_bytes -= bytes - shelf.pending_bytes();
+            service.account.dropped.add(DropReason::StoreFailed, events);
+        });
+        before.inspect(|before| self.log_dropped_since(key, before));
+    }
+
+    fn with_shelf(&mut self, key: ServiceKey, act: impl FnOnce(&mut Service, &mut usize)) {
+        let was_behind = self.durable.is_behind();
+        if let Some(service) = self.broker.service_mut(key) {
+            act(service, &mut self.durable.appending_bytes);
+        }
+        if was_behind && self.durable.appending_bytes < APPENDING_BYTES_MAX / 2 {
+            let publishers = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| matches!(peer.role, Role::Publisher));
+            publishers.for_each(|(_, peer)| peer.wake.notify_one());
+        }
+    }
+
+    /// What is left to do for events that are done with.
+    pub(super) fn finish(&mut self, key: ServiceKey, aftermath: Aftermath) {
+        let Some(service) = self.broker.service(key) else {
+            return;
+        };
+        if !aftermath.settled.is_empty() {
+            self.durable.settle(service.name(), aftermath.settled);
+            self.flush_wanted.notify_one();
+        }
+        self.bury_dead(key, aftermath.dead);
+    }
+
+    /// Notes how often a durable event was tried before, when it is tried again.
+    pub(super) fn note_attempts(&mut self, key: ServiceKey, delivery: &Delivery) {
+        if let Delivery {
+            attempt: attempt @ 2..,
+            seq: Some(seq),
+            ..
+        } = *delivery
+            && let Some(service) = self.broker.service(key)
+        {
+            let queue = service.name().clone();
+            // Should it not get there, an event is tried more often, not lost.
+            self.durable.send(Command::Attempts {
+                queue,
+                seq,
+                attempts: attempt - 1,
+            });
+        }
+    }
+
+    /// Keeps a dead letter. An event of a durable queue is done there when it is durable here.
+    pub(super) fn keep_dead(&mut self, service: &ServiceName, place: Option<u64>, event: Event) {
+        let Some(queue) = dead_letters_of(service) else {
+            return;
+        };
+        let limits = self.log_limits(service);
+        self.durable.open(&queue, limits);
+        self.durable.last_burial += 1;
+        let tag = self.durable.last_burial;
+        let command = Command::Append {
+            queue: queue.clone(),
+            tag,
+            events: vec![event],
+        };
+        if self.durable.send(command) {
+            let places = place.into_iter().collect();
+            self.durable
+                .burials
+                .insert((queue, tag), (service.clone(), places));
+        } else if self.durable.store.is_some() {
+            tracing::error!(%service, "a dead letter could not be kept: too much waits for the disk");
+        }
+    }
+
+    /// What the store has to say.
+    pub(super) fn hear_store(&mut self, report: Report) {
+        match report {
+            Report::Opened { queue, recovered } => {
+                for damage in &recovered.damage {
+                    tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                }
+                let found = recovered.unsettled_events;
+                if found > 0 || recovered.torn_bytes > 0 {
+                    tracing::info!(%queue, events = found, torn_bytes = recovered.torn_bytes, "a queue was found on disk");
+                }
+                let Some(key) = self.broker.find(&queue) else {
+                    return;
+                };
+                self.with_shelf(key, |service, _| {
+                    if let Some(shelf) = &mut service.shelf {
+                        shelf.found(recovered.next_seq, recovered.lowest_unsettled, found);
+                        // Those of an earlier run match still.
+                        service.account.matched += found;
+                    }
+                });
+                self.refill(key);
+            }
+            Report::Committed {
+                queue,
+                tag,
+                outcomes,
+            } => self.committed(&queue, tag, &outcomes),
+            Report::Failed { queue, tag, reason } => {
+                if let Some((service, _)) = self.durable.burials.remove(&(queue.clone(), tag)) {
+                    return tracing::error!(%service, reason, "a dead letter could not be kept");
+                }
+                if let Some(key) = self.broker.find(&queue) {
+                    self.append_failed(key, tag);
+                }
+            }
+            Report::Stored { queue, events, .. } => self.stored(&queue, events),
+            Report::Expelled { queue, events } => {
+                for reason in [ExpelReason::RetentionBytes, ExpelReason::RetentionAge] {
+                    let those = events.iter().filter(|event| event.reason == reason);
+                    self.gave_up(
+                        &queue,
+                        retention(reason),
+                        those.map(|event| event.seq).collect(),
+                    );
+                }
+            }
+            Report::Damaged { queue, damage } => {
+                tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                let events = damage.iter().map(|damage| damage.events).sum();
+                if let Some(key) = self.broker.find(&queue) {
+                    self.with_shelf(key, |service, _| {
+                        let gone = service.shelf.as_mut().map_or(0, |shelf| shelf.lost(events));
+                        service.account.dropped.add(DropReason::Damaged, gone);
+                    });
+                }
+            }
+            Report::OpenFailed { queue, reason } => self.queue_failed(queue, reason),
+            Report::State {
+                queue,
+                failed: Some(reason),
+            } => self.queue_failed(queue, reason),
+            Report::State {
+                queue,
+                failed: None,
+            } => {
+                if self.durable.failed.remove(&queue).is_some() {
+                    tracing::info!(%queue, "the queue takes events again");
+                }
+            }
+            Report::Closed { .. } => {}
+            Report::Removed { queue, error } => {
+                self.durable.opened.remove(&queue);
+                error.inspect(
+                    |error| tracing::error!(%queue, error, "a queue could not be removed"),
+                );
+            }
+        }
+    }
+
+    fn queue_failed(&mut self, queue: ServiceName, reason: String) {
+        tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
+        self.durable.failed.insert(queue, reason);
+    }
+
+    fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {
+        if let Some((service, places)) = self.durable.burials.remove(&(queue.clone(), tag)) {
+            self.durable.settle(&service, places);
+            return self.flush_wanted.notify_one();
+        }
+        let Some(key) = self.broker.find(queue) else {
+            return;
+        };
+        let places: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Appended(place) => Some(*place),
+                Outcome::Seen(_) | Outcome::TooLarge => None,
+            })
+            .collect();
+        let too_large = outcomes
+            .iter()
+            .filter(|outcome| **outcome == Outcome::TooLarge)
+            .count();
+        let mut given_up = vec![];
+        self.with_shelf(key, |service, appending_bytes| {
+            let Some(shelf) = &mut service.shelf else {
+                return;
+            };
+            let bytes = shelf.pending_bytes();
+            let lost = shelf.committed(tag, &places, &mut service.queue);
+            *appending_bytes -= bytes - shelf.pending_bytes();
+            service
+                .account
+                .dropped
+                .add(DropReason::TooLarge, lost.events + too_large as u64);
+            given_up = lost.seqs;
+        });
+        self.durable.settle(queue, given_up);
+        self.dispatch(key);
+    }
+
+    /// Reads from the disk what the backlog has room for.
+    pub(super) fn refill(&mut self, key: ServiceKey) {
+        let Some(service) = self.broker.service_mut(key) else {
+            return;
+        };
+        let Some(wanted) = service
+            .shelf
+            .as_mut()
+            .and_then(|shelf| shelf.wants(&service.queue))
+        else {
+            return;
+        };
+        let command = Command::Read {
+            queue: service.name().clone(),
+            from: wanted.from,
+            events_max: wanted.events_max,
+            bytes_max: wanted.bytes_max,
+        };
+        if !self.durable.send(command)
+            && let Some(shelf) = self
+                .broker
+                .service_mut(key)
+                .and_then(|found| found.shelf.as_mut())
+        {
+            shelf.not_read();
+        }
+    }
+
+    fn stored(&mut self, queue: &ServiceName, events: Vec<StoredEvent>) {
+        let Some(key) = self.broker.find(queue) else {
+            return;
+        };
+        let Some(service) = self.broker.service(key) else {
+            return;
+        };
+        let order_by = service.order_by;
+        // If there is nothing where something should be, that was damaged.
+        let reason = match events.is_empty() {
+            true => DropReason::Damaged,
+            false => DropReason::TooLarge,
+        };
+        let items: Vec<_> = events
+            .into_iter()
+            .map(|event| {
+                let mut item = self.item(order_by, event.body);
+                item.seq = Some(event.seq);
+                item.attempt = event.attempts;
+                item
+            })
+            .collect();
+        let mut given_up = vec![];
+        self.with_shelf(key, |service, _| {
+            let Some(shelf) = &mut service.shelf else {
+                return;
+            };
+            let lost = shelf.read(items, &mut service.queue);
+            service.account.dropped.add(reason, lost.events);
+            given_up = lost.seqs;
+        });
+        self.durable.settle(queue, given_up);
+        self.dispatch(key);
+    }
+
+    fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: Vec<u64>) {
+        let Some(key) = self.broker.find(queue) else {
+            return;
+        };
+        let before = self
+            .broker
+            .service(key)
+            .map(|service| service.account.dropped);
+        self.with_shelf(key, |service, _| {
+            let events = service
+                .shelf
+                .as_mut()
+                .map_or(0, |shelf| shelf.gave_up(places.into_iter()));
+            service.account.dropped.add(reason, events);
+        });
+        before.inspect(|before| self.log_dropped_since(key, before));
+    }
+}
+
+impl Hub {
+    /// An event as a service's queue has it.
+    pub(super) fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item {
+        let key = order_by.and_then(|order_by| {
+            let frames = frames_of(&body);
+            let of = match order_by {
+                OrderBy::Subject => subject_of(frames.first()?),
+                OrderBy::Frame(index) => frames.get(index)?,
+            };
+            Some(OrderKey::from_hash(self.hasher.hash_one(of)))
+        });
+        let mut item = Item::new(body);
+        item.key = key;
+        item
+    }
+}
+
+fn retention(reason: ExpelReason) -> DropReason {
+    match reason {
+        ExpelReason::RetentionBytes => DropReason::RetentionBytes,
+        ExpelReason::RetentionAge => DropReason::RetentionAge,
+    }
+}

@@ -1,0 +1,181 @@
+//! What the store's thread is asked, and what it answers.
+
+use bytes::Bytes;
+
+use super::log::{Damage, Expelled, LogLimits, Recovered, StoredEvent};
+use crate::model::ServiceName;
+
+/// An event to append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// By which a second publication of it is known.
+    pub id: Option<Bytes>,
+    /// What the daemon notes of it.
+    pub attributes: Bytes,
+    /// The event.
+    pub body: Bytes,
+}
+
+impl Event {
+    pub(super) fn bytes(&self) -> usize {
+        self.id.as_ref().map_or(0, Bytes::len) + self.attributes.len() + self.body.len()
+    }
+}
+
+/// What the thread is asked to do. It does so in this order, but reads after the appends, settlements
+/// and attempts that it finds waiting with them.
+#[derive(Debug)]
+pub enum Command {
+    /// Opens a queue, or begins it: [`Report::Opened`] or [`Report::OpenFailed`].
+    Open {
+        /// Its service.
+        queue: ServiceName,
+        /// Its bounds.
+        limits: LogLimits,
+    },
+    /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`].
+    Append {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Comes back with the report.
+        tag: u64,
+        /// The events.
+        events: Vec<Event>,
+    },
+    /// These events are done. Durable after 100 ms, if not before.
+    Settle {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Sequence numbers.
+        seqs: Vec<u64>,
+    },
+    /// So many deliveries of this event have failed. Durable after 100 ms, if not before.
+    Attempts {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Its sequence number.
+        seq: u64,
+        /// How many.
+        attempts: u32,
+    },
+    /// Reads unsettled events, those of appends before it included: [`Report::Stored`].
+    Read {
+        /// The queue's service.
+        queue: ServiceName,
+        /// The lowest sequence number.
+        from: u64,
+        /// The most events.
+        events_max: usize,
+        /// The most bytes; one event may be larger.
+        bytes_max: u64,
+    },
+    /// Commits and closes a queue: [`Report::Closed`].
+    Close {
+        /// Its service.
+        queue: ServiceName,
+    },
+    /// Deletes a queue, open or not, with all that is in it: [`Report::Removed`].
+    Remove {
+        /// Its service.
+        queue: ServiceName,
+    },
+}
+
+impl Command {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { events, .. } => events.iter().map(Event::bytes).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// What became of an event that was to be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable under this sequence number.
+    Appended(u64),
+    /// Its id was seen before: with the event of this sequence number, which is durable.
+    Seen(u64),
+    /// It is larger than [`super::log::LogLimits::event_bytes_max`], or its id too long.
+    TooLarge,
+}
+
+/// What the thread has to say.
+#[derive(Debug)]
+pub enum Report {
+    /// The queue is open.
+    Opened {
+        /// Its service.
+        queue: ServiceName,
+        /// What was found in it.
+        recovered: Recovered,
+    },
+    /// The queue can't be opened.
+    OpenFailed {
+        /// Its service.
+        queue: ServiceName,
+        /// Why.
+        reason: String,
+    },
+    /// The events of an append are durable.
+    Committed {
+        /// The queue's service.
+        queue: ServiceName,
+        /// The append's.
+        tag: u64,
+        /// One for each event, in their order.
+        outcomes: Vec<Outcome>,
+    },
+    /// The events of an append are lost.
+    Failed {
+        /// The queue's service.
+        queue: ServiceName,
+        /// The append's.
+        tag: u64,
+        /// Why.
+        reason: String,
+    },
+    /// What was read.
+    Stored {
+        /// The queue's service.
+        queue: ServiceName,
+        /// The lowest sequence number that was asked for.
+        from: u64,
+        /// The events; none if there are no more, or the queue isn't open.
+        events: Vec<StoredEvent>,
+    },
+    /// Events were given up, as they were too many or too old. They are settled.
+    Expelled {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Which.
+        events: Vec<Expelled>,
+    },
+    /// Events turned out to be damaged. They are settled.
+    Damaged {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Where.
+        damage: Vec<Damage>,
+    },
+    /// The log has failed, or works again.
+    State {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Why it has failed; none if it works.
+        failed: Option<String>,
+    },
+    /// The queue is closed; all that could be is committed.
+    Closed {
+        /// Its service.
+        queue: ServiceName,
+    },
+    /// The queue is gone, or why it isn't.
+    Removed {
+        /// Its service.
+        queue: ServiceName,
+        /// Why it is still there.
+        error: Option<String>,
+    },
+}

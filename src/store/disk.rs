@@ -1,0 +1,364 @@
+//! The real disk: a state directory that one process holds, with a directory for each queue.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::log::{Directory, SegmentFile};
+use crate::model::ServiceName;
+
+/// What most file systems take for a file name, in bytes.
+const FILE_NAME_BYTES_MAX: usize = 255;
+/// What the directory of a queue that was ended is called until it is gone. No queue's begins so.
+const REMOVED: &str = ".removed-";
+
+/// Why a state directory is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// Another process holds it. Nothing was changed.
+    #[error("{} is in use by process {pid}", directory.display())]
+    InUse {
+        /// The state directory.
+        directory: PathBuf,
+        /// The process, as it wrote itself into the lock file.
+        pid: String,
+    },
+    /// It can't be created, locked or read; says what was being done.
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+}
+
+/// A state directory, locked as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    queues: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Creates the directory where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn lock(path: &Path) -> Result<Self, StateDirError> {
+        let queues = path.join("queues");
+        create_directory(path)?;
+        let lock = lock(path)?;
+        create_directory(&queues)?;
+        let state = Self {
+            queues,
+            _lock: lock,
+        };
+        for name in state
+            .names()?
+            .iter()
+            .filter(|name| name.starts_with(REMOVED))
+        {
+            let path = state.queues.join(name);
+            fs::remove_dir_all(&path).map_err(while_doing("removing", &path))?;
+        }
+        Ok(state)
+    }
+
+    /// The queues that are there.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn queues(&self) -> io::Result<Vec<ServiceName>> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| decode(name)).collect())
+    }
+
+    /// A queue's directory, which is created where it is missing.
+    ///
+    /// # Errors
+    /// It can't be created, or its name is too long for a file system.
+    pub fn queue(&self, queue: &ServiceName) -> io::Result<DiskDirectory> {
+        let path = self.queues.join(encode(queue)?);
+        create_directory(&path)?;
+        Ok(DiskDirectory { path })
+    }
+
+    /// Deletes a queue and its events. After a crash it is there as before, or not at all.
+    ///
+    /// # Errors
+    /// The disk's; the queue may still be there.
+    pub fn remove(&self, queue: &ServiceName) -> io::Result<()> {
+        let path = self.queues.join(encode(queue)?);
+        let removed = (0..)
+            .map(|n: u32| self.queues.join(format!("{REMOVED}{n}")))
+            .find(|path| !path.exists())
+            .unwrap_or_default();
+        match fs::rename(&path, &removed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(while_doing("removing", &path))?,
+        }
+        sync_directory(&self.queues)?;
+        fs::remove_dir_all(&removed).map_err(while_doing("removing", &removed))
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        names(&self.queues)
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, StateDirError> {
+    let path = directory.join("lock");
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
+    let mut file = opened.map_err(while_doing("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(StateDirError::InUse {
+                directory: directory.into(),
+                pid: pid.trim().into(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(while_doing("locking", &path)(error).into()),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(while_doing("writing", &path))?;
+    Ok(file)
+}
+
+/// A queue's name as a file name: as it is, but for `/`, `%` and a leading dot, which are written
+/// `%2F`, `%25` and `%2E`.
+fn encode(queue: &ServiceName) -> io::Result<String> {
+    let mut name = queue.as_str().replace('%', "%25").replace('/', "%2F");
+    if name.starts_with('.') {
+        name.replace_range(..1, "%2E");
+    }
+    if name.len() > FILE_NAME_BYTES_MAX {
+        let bytes = name.len();
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidFilename,
+            format!("{name}: a file name of {bytes} bytes; the limit is {FILE_NAME_BYTES_MAX}"),
+        ));
+    }
+    Ok(name)
+}
+
+fn decode(name: &str) -> Option<ServiceName> {
+    let queue = name
+        .replace("%2E", ".")
+        .replace("%2F", "/")
+        .replace("%25", "%");
+    let queue = ServiceName::new(&queue).ok()?;
+    (encode(&queue).ok()? == name).then_some(queue)
+}
+
+/// Adds to an error what was being done, and where.
+fn while_doing(what: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.ok_or_else(|| while_doing("creating", path)(error))?;
+            create_directory(parent)?;
+            create_directory(path)
+        }
+        created => {
+            created.map_err(while_doing("creating", path))?;
+            match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+                _ => sync_directory(Path::new(".")),
+            }
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(while_doing("syncing", path))
+}
+
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(path).map_err(while_doing("listing", path))?;
+    let mut names = vec![];
+    for entry in entries {
+        let name = entry.map_err(while_doing("listing", path))?.file_name();
+        // What isn't UTF-8 is not ours.
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
+/// A queue's directory on the disk.
+#[derive(Debug)]
+pub struct DiskDirectory {
+    path: PathBuf,
+}
+
+impl Directory for DiskDirectory {
+    type File = DiskFile;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        names(&self.path)
+    }
+
+    fn create(&self, name: &str) -> io::Result<DiskFile> {
+        self.opened(
+            "creating",
+            name,
+            OpenOptions::new().create_new(true).mode(0o600),
+        )
+    }
+
+    fn open(&self, name: &str) -> io::Result<DiskFile> {
+        self.opened("opening", name, &mut OpenOptions::new())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        fs::remove_file(&path).map_err(while_doing("removing", &path))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+}
+
+impl DiskDirectory {
+    fn opened(&self, what: &str, name: &str, options: &mut OpenOptions) -> io::Result<DiskFile> {
+        let path = self.path.join(name);
+        let opened = options.read(true).write(true).open(&path);
+        let file = opened.map_err(while_doing(what, &path))?;
+        Ok(DiskFile { file, path })
+    }
+}
+
+/// A segment on the disk.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl SegmentFile for DiskFile {
+    fn bytes(&self) -> io::Result<u64> {
+        let metadata = self.file.metadata();
+        Ok(metadata
+            .map_err(while_doing("looking at", &self.path))?
+            .len())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let read = self.file.read_exact_at(into, offset);
+        read.map_err(while_doing("reading", &self.path))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(while_doing("writing", &self.path))
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        let cut = self.file.set_len(bytes);
+        cut.map_err(while_doing("cutting", &self.path))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let synced = self.file.sync_data();
+        synced.map_err(while_doing("syncing", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn names_of_queues_are_reversible_and_safe(name in "[a-z./%2EF ü]{1,40}") {
+            let queue = ServiceName::new(&name).unwrap();
+            let file = encode(&queue).unwrap();
+            prop_assert!(!file.starts_with('.') && !file.contains('/'));
+            prop_assert_eq!(decode(&file), Some(queue));
+        }
+    }
+
+    #[test]
+    fn only_what_was_encoded_is_a_queue() {
+        assert_eq!(
+            decode("%2f"),
+            ServiceName::new("%2f").ok().filter(|_| false)
+        );
+        assert_eq!(
+            (decode(".x"), decode("a.%2E"), decode("%41")),
+            (None, None, None)
+        );
+        let long = ServiceName::new(&"/".repeat(100)).unwrap();
+        let error = encode(&long).unwrap_err().to_string();
+        assert!(error.contains("300 bytes; the limit is 255"), "{error}");
+    }
+
+    #[test]
+    fn the_second_to_lock_is_told_who_was_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state");
+        let first = StateDir::lock(&path).unwrap();
+        let error = StateDir::lock(&path).unwrap_err().to_string();
+        let expected = format!(
+            "{} is in use by process {}",
+            path.display(),
+            std::process::id()
+        );
+        assert_eq!(error, expected);
+        drop(first);
+        StateDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn errors_say_what_was_done_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let queue = state.queue(&ServiceName::new("Billing").unwrap()).unwrap();
+        let error = queue.open("none.log").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("opening /") && text.contains("/queues/Billing/none.log: "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_removed_queue_is_gone_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let names = ["a/b", "c"].map(|name| ServiceName::new(name).unwrap());
+        for name in &names {
+            state.queue(name).unwrap().create("x").unwrap();
+        }
+        // One that a crash left half removed.
+        fs::create_dir(directory.path().join("queues/.removed-0")).unwrap();
+        state.remove(&names[0]).unwrap();
+        state.remove(&names[0]).unwrap();
+        assert_eq!(state.queues().unwrap(), [names[1].clone()]);
+        drop(state);
+        StateDir::lock(directory.path()).unwrap();
+        assert_eq!(names_in(directory.path().join("queues")), ["c"]);
+    }
+
+    fn names_in(path: PathBuf) -> Vec<String> {
+        names(&path).unwrap()
+    }
+}

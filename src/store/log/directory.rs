@@ -1,0 +1,74 @@
+//! What the log asks of a disk.
+
+use std::io;
+
+/// A directory that holds one log's segments and nothing else.
+pub trait Directory {
+    /// An open segment.
+    type File: SegmentFile;
+
+    /// The names of all files in it, in any order.
+    ///
+    /// # Errors
+    /// The disk's, saying what was being done and where.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// Creates a file that didn't exist. It is sure to be found after a crash only when both it and
+    /// the directory were synced.
+    ///
+    /// # Errors
+    /// The disk's; a file of that name may be there afterwards.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file that exists.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Removes a file; sure only when the directory was synced.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes what was created and removed durable.
+    ///
+    /// # Errors
+    /// The disk's; what was created and removed may or may not be durable then.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// An open file of a log.
+pub trait SegmentFile {
+    /// How long it is.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Fills `into` with what is at this offset.
+    ///
+    /// # Errors
+    /// The disk's, or that the file ends before.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at this offset.
+    ///
+    /// # Errors
+    /// The disk's; some of the bytes may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file to this length.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// The disk's. What was written since the last success may be lost then, though it can still be
+    /// read, and even if a later call succeeds.
+    fn sync(&self) -> io::Result<()>;
+}

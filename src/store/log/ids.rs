@@ -1,0 +1,133 @@
+//! Ids of recent events, by which one that is published twice is known.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+#[derive(Debug)]
+struct Remembered {
+    id: Arc<[u8]>,
+    time_ms: u64,
+    /// The segment that holds it durably; [`Ids::NOWHERE`] while none does.
+    segment: u64,
+}
+
+/// Ids that are remembered for a time, the oldest forgotten first when there are too many.
+#[derive(Debug)]
+pub(super) struct Ids {
+    by_seq: BTreeMap<u64, Remembered>,
+    by_id: HashMap<Arc<[u8]>, u64>,
+    window_ms: u64,
+    max: usize,
+}
+
+impl Ids {
+    /// No segment has this number.
+    pub(super) const NOWHERE: u64 = 0;
+
+    pub(super) fn new(window_ms: u64, max: usize) -> Self {
+        Self {
+            by_seq: BTreeMap::new(),
+            by_id: HashMap::new(),
+            window_ms,
+            max,
+        }
+    }
+
+    /// The sequence number of the event that had this id within the window.
+    pub(super) fn seen(&self, id: &[u8], now_ms: u64) -> Option<u64> {
+        let seq = *self.by_id.get(id)?;
+        let remembered = self.by_seq.get(&seq)?;
+        self.is_fresh(remembered, now_ms).then_some(seq)
+    }
+
+    fn is_fresh(&self, remembered: &Remembered, now_ms: u64) -> bool {
+        now_ms < remembered.time_ms.saturating_add(self.window_ms)
+    }
+
+    /// Remembers the id of an event; of two events with one id the later one counts.
+    pub(super) fn remember(&mut self, id: &[u8], seq: u64, time_ms: u64, segment: u64) {
+        if self.by_id.get(id).is_some_and(|known| *known > seq) {
+            return;
+        }
+        let id: Arc<[u8]> = id.into();
+        if let Some(known) = self.by_id.insert(id.clone(), seq) {
+            self.by_seq.remove(&known);
+        }
+        let remembered = Remembered {
+            id,
+            time_ms,
+            segment,
+        };
+        self.by_seq.insert(seq, remembered);
+    }
+
+    /// Forgets those whose time is over, and the oldest if there are too many.
+    pub(super) fn forget_old(&mut self, now_ms: u64) {
+        while let Some((_, oldest)) = self.by_seq.first_key_value()
+            && (self.by_seq.len() > self.max || !self.is_fresh(oldest, now_ms))
+            && let Some((_, oldest)) = self.by_seq.pop_first()
+        {
+            self.by_id.remove(&oldest.id);
+        }
+    }
+
+    /// Forgets the events from this sequence number on: they were not committed.
+    pub(super) fn forget_from(&mut self, seq: u64) {
+        for remembered in self.by_seq.split_off(&seq).into_values() {
+            self.by_id.remove(&remembered.id);
+        }
+    }
+
+    /// The ids that this segment holds: sequence number, time and id.
+    pub(super) fn held_by(&self, segment: u64) -> impl Iterator<Item = (u64, u64, &[u8])> {
+        self.by_seq
+            .iter()
+            .filter(move |(_, remembered)| remembered.segment == segment)
+            .map(|(seq, remembered)| (*seq, remembered.time_ms, &*remembered.id))
+    }
+
+    /// What one segment held, another holds now.
+    pub(super) fn move_all(&mut self, from: u64, to: u64) {
+        for remembered in self.by_seq.values_mut().filter(|r| r.segment == from) {
+            remembered.segment = to;
+        }
+    }
+
+    /// The events from this sequence number on are committed, in this segment.
+    pub(super) fn place_from(&mut self, seq: u64, segment: u64) {
+        for (_, remembered) in self.by_seq.range_mut(seq..) {
+            remembered.segment = segment;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_forgotten_by_time_and_number() {
+        let mut ids = Ids::new(100, 2);
+        ids.remember(b"a", 1, 1000, 1);
+        ids.remember(b"b", 2, 1050, 1);
+        assert_eq!(
+            (ids.seen(b"a", 1099), ids.seen(b"a", 1100)),
+            (Some(1), None)
+        );
+        ids.remember(b"c", 3, 1060, 1);
+        ids.forget_old(1060);
+        assert_eq!(
+            (ids.seen(b"a", 1060), ids.seen(b"b", 1060)),
+            (None, Some(2))
+        );
+        ids.remember(b"b", 4, 1070, 1);
+        assert_eq!(ids.seen(b"b", 1070), Some(4));
+        ids.forget_from(4);
+        assert_eq!(
+            (ids.seen(b"b", 1070), ids.seen(b"c", 1070)),
+            (None, Some(3))
+        );
+        ids.forget_old(1160);
+        assert!(ids.by_id.is_empty() && ids.by_seq.is_empty());
+    }
+}

@@ -1,0 +1,257 @@
+//! Where the unsettled events are: 16 bytes for each, and for the settled ones of segments that are
+//! still there.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::format;
+
+/// Where an event is in its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) offset: u32,
+    /// Its whole record; 0 if it is settled or was carried to another segment.
+    pub(super) bytes: u32,
+    pub(super) attempts: u32,
+    /// When it was appended, in seconds since 1970.
+    pub(super) seconds: u32,
+}
+
+impl Slot {
+    /// Of an event that should be in its segment and wasn't found there.
+    pub(super) const MISSING: Self = Self {
+        offset: u32::MAX,
+        bytes: 0,
+        attempts: 0,
+        seconds: 0,
+    };
+
+    pub(super) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.bytes)
+    }
+}
+
+/// An unsettled event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) seq: u64,
+    /// The number of the segment that holds it.
+    pub(super) segment: u64,
+    pub(super) slot: Slot,
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) first_seq: u64,
+    /// Its length; what its file has behind that was never committed.
+    pub(super) bytes: u64,
+    /// Its own events, by sequence number from `first_seq`.
+    slots: Vec<Slot>,
+    /// All slots before this one are gone.
+    low: usize,
+    /// Its unsettled events, those carried here included.
+    pub(super) live_events: u64,
+    pub(super) live_bytes: u64,
+}
+
+impl Segment {
+    pub(super) fn new(number: u64, first_seq: u64) -> Self {
+        Self {
+            number,
+            first_seq,
+            bytes: format::HEADER_BYTES as u64,
+            slots: vec![],
+            low: 0,
+            live_events: 0,
+            live_bytes: 0,
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        format::segment_name(self.number, self.first_seq)
+    }
+
+    /// One above its last own event.
+    pub(super) fn end_seq(&self) -> u64 {
+        self.first_seq + self.slots.len() as u64
+    }
+
+    /// Whether it holds no record at all.
+    pub(super) fn is_blank(&self) -> bool {
+        self.bytes <= format::HEADER_BYTES as u64
+    }
+
+    fn slot_mut(&mut self, seq: u64) -> Option<&mut Slot> {
+        let at = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        self.slots.get_mut(at)
+    }
+
+    fn first_live(&self, from: u64) -> Option<Found> {
+        let at = usize::try_from(from.saturating_sub(self.first_seq)).ok()?;
+        let at = at.max(self.low);
+        let slots = self
+            .slots
+            .get(at..)?
+            .iter()
+            .zip(self.first_seq + at as u64..);
+        slots
+            .into_iter()
+            .find(|(slot, _)| slot.bytes > 0)
+            .map(|(slot, seq)| Found {
+                seq,
+                segment: self.number,
+                slot: *slot,
+            })
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Oldest first, by number.
+    pub(super) segments: VecDeque<Segment>,
+    /// Unsettled events that are not in the segment of their sequence number any more.
+    carried: BTreeMap<u64, (u64, Slot)>,
+    pub(super) live_events: u64,
+    pub(super) live_bytes: u64,
+}
+
+impl Index {
+    /// Adds the next new event of the newest segment.
+    pub(super) fn push(&mut self, slot: Slot) {
+        if let Some(segment) = self.segments.back_mut() {
+            segment.slots.push(slot);
+            if slot.bytes > 0 {
+                segment.live_events += 1;
+                segment.live_bytes += u64::from(slot.bytes);
+                self.live_events += 1;
+                self.live_bytes += u64::from(slot.bytes);
+            }
+        }
+    }
+
+    /// The event is in the newest segment now, whether or not it was known in another.
+    pub(super) fn carry(&mut self, seq: u64, slot: Slot) {
+        self.remove(seq);
+        let Some(segment) = self.segments.back_mut() else {
+            return;
+        };
+        segment.live_events += 1;
+        segment.live_bytes += u64::from(slot.bytes);
+        self.live_events += 1;
+        self.live_bytes += u64::from(slot.bytes);
+        self.carried.insert(seq, (segment.number, slot));
+    }
+
+    /// The event is settled: forgets where it is. Returns whether it was unsettled.
+    pub(super) fn remove(&mut self, seq: u64) -> bool {
+        let removed = match self.carried.remove(&seq) {
+            Some((number, slot)) => self.segment_mut(number).map(|segment| (segment, slot)),
+            None => self.own_mut(seq).and_then(|segment| {
+                let gone = Slot {
+                    bytes: 0,
+                    offset: 0,
+                    ..Slot::MISSING
+                };
+                let slot = std::mem::replace(segment.slot_mut(seq)?, gone);
+                while segment
+                    .slots
+                    .get(segment.low)
+                    .is_some_and(|slot| slot.bytes == 0)
+                {
+                    segment.low += 1;
+                }
+                Some((segment, slot))
+            }),
+        };
+        let Some((segment, slot)) = removed.filter(|(_, slot)| slot.bytes > 0) else {
+            return false;
+        };
+        segment.live_events -= 1;
+        segment.live_bytes -= u64::from(slot.bytes);
+        self.live_events -= 1;
+        self.live_bytes -= u64::from(slot.bytes);
+        true
+    }
+
+    /// Counts failed deliveries of an unsettled event. Returns whether it is one.
+    pub(super) fn set_attempts(&mut self, seq: u64, attempts: u32) -> bool {
+        let slot = match self.carried.get_mut(&seq) {
+            Some((_, slot)) => Some(slot),
+            None => self.own_mut(seq).and_then(|segment| segment.slot_mut(seq)),
+        };
+        let slot = slot.filter(|slot| slot.bytes > 0);
+        slot.map(|slot| slot.attempts = attempts).is_some()
+    }
+
+    /// The first unsettled event from this sequence number on.
+    pub(super) fn first_live(&self, from: u64) -> Option<Found> {
+        let at = self.segments.partition_point(|s| s.end_seq() <= from);
+        let own = self
+            .segments
+            .range(at..)
+            .find_map(|segment| segment.first_live(from));
+        let carried = self.carried.range(from..).next();
+        let carried = carried.map(|(seq, (segment, slot))| Found {
+            seq: *seq,
+            segment: *segment,
+            slot: *slot,
+        });
+        own.into_iter().chain(carried).min_by_key(|found| found.seq)
+    }
+
+    /// The unsettled events that are in this segment, its own first.
+    pub(super) fn live_in(&self, number: u64) -> Vec<Found> {
+        let segment = self.segments.iter().find(|s| s.number == number);
+        let mut from = 0;
+        let own = std::iter::from_fn(|| {
+            let found = segment?.first_live(from)?;
+            from = found.seq + 1;
+            Some(found)
+        });
+        let carried = self.carried.iter().filter(|(_, place)| place.0 == number);
+        let carried = carried.map(|(seq, (segment, slot))| Found {
+            seq: *seq,
+            segment: *segment,
+            slot: *slot,
+        });
+        own.chain(carried).collect()
+    }
+
+    /// The events that should have been found and were not, by their segment. They count as settled
+    /// from now on.
+    pub(super) fn settle_missing(&mut self) -> Vec<(u64, u64)> {
+        let mut missing = vec![];
+        for segment in &mut self.segments {
+            for (slot, seq) in segment.slots.iter_mut().zip(segment.first_seq..) {
+                if *slot == Slot::MISSING {
+                    slot.offset = 0;
+                    missing.push((segment.number, seq));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Counts the unsettled events one by one.
+    #[cfg(test)]
+    pub(super) fn live_in_all(&self) -> u64 {
+        let segments = self.segments.iter();
+        segments.map(|s| self.live_in(s.number).len() as u64).sum()
+    }
+
+    pub(super) fn segment(&self, number: u64) -> Option<&Segment> {
+        let at = self.segments.partition_point(|s| s.number < number);
+        self.segments.get(at).filter(|s| s.number == number)
+    }
+
+    fn segment_mut(&mut self, number: u64) -> Option<&mut Segment> {
+        let at = self.segments.partition_point(|s| s.number < number);
+        self.segments.get_mut(at).filter(|s| s.number == number)
+    }
+
+    /// The segment whose own events this sequence number is among.
+    fn own_mut(&mut self, seq: u64) -> Option<&mut Segment> {
+        let at = self.segments.partition_point(|s| s.end_seq() <= seq);
+        self.segments.get_mut(at).filter(|s| s.first_seq <= seq)
+    }
+}

@@ -1,0 +1,434 @@
+//! The log of one queue: segments of records, appended in commits, over a [`Directory`].
+//!
+//! [`QueueLog`] owns no clock, thread or file system. Its format is in `docs/log-format.md`.
+
+mod directory;
+mod format;
+mod ids;
+mod index;
+mod read;
+mod recovery;
+mod scan;
+mod trim;
+mod types;
+
+use std::collections::BTreeMap;
+use std::io;
+
+pub use directory::{Directory, SegmentFile};
+use format::{EventRecord, Predecessor, SegmentHeader};
+use ids::Ids;
+use index::{Index, Segment, Slot};
+use recovery::Unproven;
+pub use types::{
+    Damage, ExpelReason, Expelled, LogError, LogLimits, NewEvent, Recovered, StoredEvent,
+};
+
+/// No commit is larger, in bytes.
+const COMMIT_BYTES_MAX: usize = 512 << 20;
+/// A buffer that once was larger than this is given back.
+const BUFFER_BYTES_KEPT: usize = 4 << 20;
+
+/// The log of one queue.
+///
+/// Appended events, settlements and attempts are buffered, and durable when [`Self::commit`] has
+/// returned `Ok`. Sequence numbers go up from 1 and are not used again, also after restarts.
+///
+/// When a write or sync fails, the log has *failed*: it takes no events, but can still be read and
+/// settled. It goes on in a new segment, which says where the one before it ends, so that what was
+/// not committed is never found again.
+#[derive(Debug)]
+pub struct QueueLog<D: Directory> {
+    directory: D,
+    limits: LogLimits,
+    index: Index,
+    ids: Ids,
+    next_seq: u64,
+    /// The highest number that a segment had, or should have had.
+    last_number: u64,
+    /// The newest segment, if more may be appended to it.
+    active: Option<D::File>,
+    /// The segment that was read last.
+    reader: Option<(u64, D::File)>,
+    /// Records of the events to commit.
+    records: Vec<u8>,
+    /// The same events, by their offset in `records`.
+    buffered: Vec<Slot>,
+    /// Settlements to commit.
+    settled: Vec<u64>,
+    /// Attempts to commit.
+    attempts: BTreeMap<u64, u32>,
+    /// Some ids are in no segment, as theirs was deleted while the log had failed.
+    homeless_ids: bool,
+    /// A file was removed, and the directory not synced since.
+    owes_sync: bool,
+    unproven: Option<Unproven>,
+    /// Files without a record, to be removed when there is a newer segment.
+    leftovers: Vec<String>,
+    damage: Vec<Damage>,
+    failed: Option<String>,
+}
+
+impl<D: Directory> QueueLog<D> {
+    /// Opens the log that a directory holds, or begins one in an empty directory. If the disk lets it
+    /// be read but not written, it is open and has [failed](Self::failed).
+    ///
+    /// # Errors
+    /// The directory or a file can't be opened, or has a newer format. Nothing was changed.
+    pub fn open(
+        directory: D,
+        limits: LogLimits,
+        now_ms: u64,
+    ) -> Result<(Self, Recovered), LogError> {
+        let recovery = recovery::recover(&directory, &limits, now_ms)?;
+        let recovered = Recovered {
+            next_seq: recovery.next_seq,
+            unsettled_events: recovery.index.live_events,
+            unsettled_bytes: recovery.index.live_bytes,
+            lowest_unsettled: recovery.index.first_live(0).map(|found| found.seq),
+            damage: recovery.damage,
+            torn_bytes: recovery.torn_bytes,
+        };
+        let mut log = Self {
+            directory,
+            limits,
+            index: recovery.index,
+            ids: recovery.ids,
+            next_seq: recovery.next_seq,
+            last_number: recovery.last_number,
+            active: None,
+            reader: None,
+            records: vec![],
+            buffered: vec![],
+            settled: recovery.missing,
+            attempts: BTreeMap::new(),
+            homeless_ids: false,
+            // What was removed before a crash may not be durable.
+            owes_sync: true,
+            unproven: recovery.unproven,
+            leftovers: recovery.leftovers,
+            damage: vec![],
+            failed: None,
+        };
+        if let Err(error) = log.prove() {
+            log.fail(&error);
+        }
+        Ok((log, recovered))
+    }
+
+    /// Why the log takes no events, if it has failed.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// How many committed events are unsettled.
+    pub fn unsettled_events(&self) -> u64 {
+        self.index.live_events
+    }
+
+    /// What their records take, in bytes.
+    pub fn unsettled_bytes(&self) -> u64 {
+        self.index.live_bytes
+    }
+
+    /// How many bytes are buffered for the next commit.
+    pub fn buffered_bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is anything to commit.
+    pub fn is_dirty(&self) -> bool {
+        !(self.buffered.is_empty() && self.settled.is_empty() && self.attempts.is_empty())
+            || self.homeless_ids
+    }
+
+    /// The event that was appended with this id within the window, buffered ones included.
+    pub fn seen(&self, id: &[u8], now_ms: u64) -> Option<u64> {
+        self.ids.seen(id, now_ms)
+    }
+
+    /// What was found to be damaged since it was last asked, by reading and trimming.
+    pub fn take_damage(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.damage)
+    }
+
+    /// Buffers an event; returns its sequence number. Ask first whether its id was [seen](Self::seen):
+    /// if so, that is not known of the older event any more.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`], [`LogError::TooLarge`] or [`LogError::CommitFirst`].
+    pub fn append(&mut self, event: NewEvent<'_>, time_ms: u64) -> Result<u64, LogError> {
+        self.check_usable()?;
+        let seq = self.next_seq;
+        let record = EventRecord {
+            seq,
+            time_ms,
+            attempts: 0,
+            id: event.id,
+            attributes: event.attributes,
+            body: event.body,
+        };
+        self.check_size(&record)?;
+        let offset = self.records.len();
+        format::put_event(&mut self.records, &record, false);
+        self.buffered.push(Slot {
+            offset: offset as u32,
+            bytes: (self.records.len() - offset) as u32,
+            attempts: 0,
+            seconds: seconds(time_ms),
+        });
+        self.next_seq += 1;
+        if let Some(id) = event.id {
+            self.ids.remember(id, seq, time_ms, Ids::NOWHERE);
+        }
+        Ok(seq)
+    }
+
+    fn check_size(&self, record: &EventRecord<'_>) -> Result<(), LogError> {
+        let bytes = record.record_bytes();
+        let max = self.limits.event_bytes_max.min(255 << 20);
+        let id_bytes = record.id.map_or(0, <[u8]>::len);
+        if id_bytes > format::ID_BYTES_MAX {
+            return Err(LogError::TooLarge {
+                bytes: id_bytes,
+                max: format::ID_BYTES_MAX,
+            });
+        }
+        if bytes - format::EVENT_RECORD_BYTES_MIN > max {
+            let bytes = bytes - format::EVENT_RECORD_BYTES_MIN;
+            return Err(LogError::TooLarge { bytes, max });
+        }
+        if self.records.len() + bytes > COMMIT_BYTES_MAX {
+            return Err(LogError::CommitFirst);
+        }
+        Ok(())
+    }
+
+    /// An event is done, whatever became of it. Without effect if it was settled before.
+    pub fn settle(&mut self, seq: u64) {
+        if self.index.remove(seq) || self.is_buffered(seq) {
+            self.attempts.remove(&seq);
+            self.settled.push(seq);
+        }
+    }
+
+    /// How many deliveries of an unsettled event have failed so far.
+    pub fn note_attempts(&mut self, seq: u64, attempts: u32) {
+        if self.index.set_attempts(seq, attempts) || self.is_buffered(seq) {
+            self.attempts.insert(seq, attempts);
+        }
+    }
+
+    fn first_buffered(&self) -> u64 {
+        self.next_seq - self.buffered.len() as u64
+    }
+
+    fn is_buffered(&self, seq: u64) -> bool {
+        (self.first_buffered()..self.next_seq).contains(&seq)
+    }
+
+    fn check_usable(&self) -> Result<(), LogError> {
+        match &self.failed {
+            Some(reason) => Err(LogError::Failed(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes all that is buffered durable: one write and one sync, and some more for a new segment.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`]: the buffered events are lost.
+    pub fn commit(&mut self, now_ms: u64) -> Result<(), LogError> {
+        self.check_usable()?;
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        self.settled.sort_unstable();
+        self.settled.dedup();
+        let mut records = std::mem::take(&mut self.records);
+        let attempts: Vec<_> = self.attempts.iter().map(|(seq, n)| (*seq, *n)).collect();
+        format::put_attempts(&mut records, &attempts);
+        format::put_settled(&mut records, &self.settled);
+        if self.homeless_ids {
+            self.put_ids(&mut records, Ids::NOWHERE);
+        }
+        let written = self.write(&mut records, now_ms);
+        records.clear();
+        if records.capacity() <= BUFFER_BYTES_KEPT {
+            self.records = records;
+        }
+        match written {
+            Ok((segment, offset)) => {
+                self.committed(segment, offset, now_ms);
+                Ok(())
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    /// Appends the ids that a segment holds and that should be remembered without it.
+    fn put_ids(&self, records: &mut Vec<u8>, segment: u64) {
+        let buffered = self.first_buffered();
+        for (seq, time_ms, id) in self.ids.held_by(segment).filter(|held| held.0 < buffered) {
+            format::put_id(records, seq, time_ms, id);
+        }
+    }
+
+    fn committed(&mut self, segment: u64, offset: u64, now_ms: u64) {
+        if std::mem::take(&mut self.homeless_ids) {
+            self.ids.move_all(Ids::NOWHERE, segment);
+        }
+        self.ids.place_from(self.first_buffered(), segment);
+        self.ids.forget_old(now_ms);
+        for slot in self.buffered.drain(..) {
+            self.index.push(Slot {
+                offset: slot.offset + offset as u32,
+                ..slot
+            });
+        }
+        for (seq, attempts) in std::mem::take(&mut self.attempts) {
+            self.index.set_attempts(seq, attempts);
+        }
+        for seq in self.settled.drain(..) {
+            self.index.remove(seq);
+        }
+    }
+
+    /// Writes and syncs records; returns the segment and the offset of the first.
+    fn write(&mut self, records: &mut [u8], now_ms: u64) -> io::Result<(u64, u64)> {
+        let segment_bytes = self.limits.segment_bytes.min(1 << 30);
+        let is_full = |segment: &Segment| {
+            !segment.is_blank() && segment.bytes + records.len() as u64 > segment_bytes
+        };
+        if self.active.is_none() || self.index.segments.back().is_some_and(is_full) {
+            self.begin_segment(now_ms)?;
+        }
+        let (Some(file), Some(segment)) = (&self.active, self.index.segments.back_mut()) else {
+            return Err(io::Error::other("there is no segment"));
+        };
+        let offset = segment.bytes;
+        format::seal(records, segment.number, offset);
+        file.write_at(offset, records)?;
+        file.sync()?;
+        segment.bytes += records.len() as u64;
+        Ok((segment.number, offset))
+    }
+
+    /// Creates the next segment, after which the one before it is closed.
+    fn begin_segment(&mut self, now_ms: u64) -> io::Result<()> {
+        self.last_number += 1;
+        let mut written = self.index.segments.iter().rev().filter(|s| !s.is_blank());
+        let previous = written
+            .next()
+            .map_or_else(Predecessor::default, |last| Predecessor {
+                number: last.number,
+                bytes: last.bytes,
+                end_seq: last.end_seq(),
+            });
+        let header = SegmentHeader {
+            number: self.last_number,
+            first_seq: self.first_buffered(),
+            created_ms: now_ms,
+            previous,
+        };
+        let segment = Segment::new(header.number, header.first_seq);
+        match self.create(&segment.name(), &header) {
+            Ok(file) => self.active = Some(file),
+            Err(error) => {
+                if self.directory.remove(&segment.name()).is_err() {
+                    self.leftovers.push(segment.name());
+                }
+                return Err(error);
+            }
+        }
+        let segments = &mut self.index.segments;
+        if segments.back().is_some_and(Segment::is_blank)
+            && let Some(blank) = segments.pop_back()
+        {
+            self.leftovers.push(blank.name());
+        }
+        self.index.segments.push_back(segment);
+        // If that fails, the new header leaves them out.
+        let _ = self.remove_leftovers();
+        Ok(())
+    }
+
+    /// Removes the files without a record that are older than a segment.
+    fn remove_leftovers(&mut self) -> io::Result<()> {
+        let newest = self.index.segments.back().map(Segment::name);
+        while let Some(at) = self
+            .leftovers
+            .iter()
+            .position(|name| Some(name) < newest.as_ref())
+        {
+            match self.directory.remove(&self.leftovers[at]) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.owes_sync = true,
+            }
+            self.leftovers.swap_remove(at);
+        }
+        Ok(())
+    }
+
+    fn create(&self, name: &str, header: &SegmentHeader) -> io::Result<D::File> {
+        let file = self.directory.create(name)?;
+        file.write_at(0, &header.encode())?;
+        file.sync()?;
+        self.directory.sync()?;
+        Ok(file)
+    }
+
+    /// Gives up what is buffered, and takes no more.
+    fn fail(&mut self, error: &io::Error) -> LogError {
+        let buffered = self.first_buffered();
+        self.ids.forget_from(buffered);
+        self.settled.retain(|seq| *seq < buffered);
+        self.attempts.retain(|seq, _| *seq < buffered);
+        self.buffered.clear();
+        self.records.clear();
+        if let (Some(file), Some(segment)) = (self.active.take(), self.index.segments.back()) {
+            // Gives back what may be missed on a full disk; that it isn't valid doesn't depend on it.
+            let _ = file.truncate(segment.bytes);
+        }
+        let reason = error.to_string();
+        self.failed = Some(reason.clone());
+        LogError::Failed(reason)
+    }
+
+    /// Goes on after a failure, in a new segment. Without effect if the log hasn't failed.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`]: it still fails.
+    pub fn try_recover(&mut self, now_ms: u64) -> Result<(), LogError> {
+        if self.failed.is_none() {
+            return Ok(());
+        }
+        let tried = self.prove().and_then(|()| self.begin_segment(now_ms));
+        match tried {
+            Ok(()) => {
+                self.failed = None;
+                Ok(())
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn prove(&mut self) -> io::Result<()> {
+        if let Some(unproven) = &self.unproven {
+            unproven.prove(&self.directory)?;
+            self.unproven = None;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(time_ms: u64) -> u32 {
+    u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod sim_disk;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Reading events back.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::directory::{Directory, SegmentFile};
+use super::format::{self, EventRecord, Record, RecordHeader};
+use super::index::{Found, Segment};
+use super::{Damage, QueueLog, StoredEvent};
+
+/// Events so far apart are read each on its own.
+const GAP_BYTES_MAX: u64 = 16 << 10;
+
+impl<D: Directory> QueueLog<D> {
+    /// Unsettled committed events from a sequence number on, in their order: so many of at most
+    /// `bytes_max` bytes together, but one at least, if there is one. What turns out to be damaged is
+    /// passed over and settled; [`Self::take_damage`] names it.
+    pub fn read(&mut self, from: u64, events_max: usize, bytes_max: u64) -> Vec<StoredEvent> {
+        let mut from = from;
+        loop {
+            let wanted = self.wanted(from, events_max, bytes_max);
+            let Some(last) = wanted.last() else {
+                return vec![];
+            };
+            from = last.seq + 1;
+            let mut events = vec![];
+            for run in wanted.chunk_by(is_close) {
+                self.read_run(run, |found, record| events.push(stored(found, record)));
+            }
+            if !events.is_empty() {
+                return events;
+            }
+        }
+    }
+
+    fn wanted(&self, from: u64, events_max: usize, bytes_max: u64) -> Vec<Found> {
+        let mut wanted: Vec<Found> = vec![];
+        let (mut from, mut bytes) = (from, 0);
+        while let Some(found) = self.index.first_live(from) {
+            bytes += u64::from(found.slot.bytes);
+            let is_more = wanted.len() >= events_max || bytes > bytes_max;
+            if is_more && !wanted.is_empty() {
+                break;
+            }
+            wanted.push(found);
+            from = found.seq + 1;
+        }
+        wanted
+    }
+
+    /// Reads events that are near each other in one segment.
+    pub(super) fn read_run(
+        &mut self,
+        run: &[Found],
+        mut event: impl FnMut(&Found, &EventRecord<'_>),
+    ) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return;
+        };
+        let start = u64::from(first.slot.offset);
+        let mut bytes = vec![0; (last.slot.end() - start) as usize];
+        let is_whole = self.read_at(first.segment, start, &mut bytes).is_ok();
+        for found in run {
+            let at = (u64::from(found.slot.offset) - start) as usize;
+            let record = &mut bytes[at..at + found.slot.bytes as usize];
+            if !is_whole {
+                // One bad sector should not cost the others.
+                let alone = self.read_at(found.segment, u64::from(found.slot.offset), record);
+                if alone.is_err() {
+                    self.quarantine(found, "the disk can't read it");
+                    continue;
+                }
+            }
+            match decode(found, record) {
+                Some(record) => event(found, &record),
+                None => self.quarantine(found, "no valid record"),
+            }
+        }
+    }
+
+    fn read_at(&mut self, segment: u64, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let reader = match self.reader.take() {
+            Some((number, file)) if number == segment => file,
+            _ => {
+                let name = self.index.segment(segment).map(Segment::name);
+                self.directory.open(&name.unwrap_or_default())?
+            }
+        };
+        let (_, file) = self.reader.insert((segment, reader));
+        file.read_at(offset, into)
+    }
+
+    fn quarantine(&mut self, found: &Found, why: &'static str) {
+        self.settle(found.seq);
+        let segment = self.index.segment(found.segment).map(Segment::name);
+        self.damage.push(Damage {
+            segment: segment.unwrap_or_default(),
+            offset: u64::from(found.slot.offset),
+            bytes: u64::from(found.slot.bytes),
+            why,
+            events: 1,
+        });
+    }
+}
+
+fn is_close(one: &Found, next: &Found) -> bool {
+    let (end, start) = (one.slot.end(), u64::from(next.slot.offset));
+    one.segment == next.segment && start >= end && start - end <= GAP_BYTES_MAX
+}
+
+fn decode<'a>(found: &Found, record: &'a [u8]) -> Option<EventRecord<'a>> {
+    let (head, payload) = record.split_first_chunk()?;
+    let header = RecordHeader::decode(head, found.segment, u64::from(found.slot.offset))?;
+    if header.payload_bytes != payload.len() || !format::payload_is_whole(head, payload) {
+        return None;
+    }
+    match Record::decode(header.kind, payload)? {
+        Record::Event(event) | Record::Carried(event) if event.seq == found.seq => Some(event),
+        _ => None,
+    }
+}
+
+/// An event with memory of its own, all in one piece.
+fn stored(found: &Found, record: &EventRecord<'_>) -> StoredEvent {
+    let id = record.id.unwrap_or_default();
+    let all = Bytes::from([id, record.attributes, record.body].concat());
+    let attributes_end = id.len() + record.attributes.len();
+    StoredEvent {
+        seq: record.seq,
+        time_ms: record.time_ms,
+        attempts: found.slot.attempts,
+        id: record.id.map(|_| all.slice(..id.len())),
+        attributes: all.slice(id.len()..attributes_end),
+        body: all.slice(attributes_end..),
+    }
+}

@@ -1,0 +1,357 @@
+//! What a directory holds, when it is opened.
+
+use std::io;
+
+use super::directory::{Directory, SegmentFile};
+use super::format::{self, EventRecord, HeaderError, Predecessor, Record, SegmentHeader};
+use super::ids::Ids;
+use super::index::{Index, Segment, Slot};
+use super::scan::{Item, Scanned, scan};
+use super::{Damage, LogError, LogLimits};
+
+/// The newest segment's last commit. What was read of it may have been in memory only, from a sync
+/// that had failed or was never made.
+#[derive(Debug)]
+pub(super) struct Unproven {
+    name: String,
+    start: u64,
+    end: u64,
+}
+
+impl Unproven {
+    /// Writes the same bytes again and syncs them.
+    pub(super) fn prove<D: Directory>(&self, directory: &D) -> io::Result<()> {
+        let file = directory.open(&self.name)?;
+        let mut block = [0; 4096];
+        let mut at = self.start;
+        while at < self.end {
+            let bytes = (self.end - at).min(block.len() as u64) as usize;
+            // What can't be read was no record either.
+            if file.read_at(at, &mut block[..bytes]).is_ok() {
+                file.write_at(at, &block[..bytes])?;
+            }
+            at += bytes as u64;
+        }
+        file.sync()?;
+        directory.sync()
+    }
+}
+
+/// A file with a segment's name.
+struct Candidate {
+    number: u64,
+    first_seq: u64,
+    name: String,
+    file_bytes: u64,
+    header: Option<SegmentHeader>,
+}
+
+/// A segment and what its successor knows of it.
+struct Part {
+    candidate: Candidate,
+    known: Option<Predecessor>,
+}
+
+pub(super) struct Recovery {
+    pub(super) index: Index,
+    pub(super) ids: Ids,
+    pub(super) next_seq: u64,
+    /// The highest number of a segment so far.
+    pub(super) last_number: u64,
+    pub(super) unproven: Option<Unproven>,
+    pub(super) damage: Vec<Damage>,
+    /// Events that were lost to damage, and whose settlement is yet to be written.
+    pub(super) missing: Vec<u64>,
+    pub(super) torn_bytes: u64,
+    /// Files that hold nothing but, in their names, how far the numbers had come.
+    pub(super) leftovers: Vec<String>,
+    now_ms: u64,
+    /// Settled ranges that came before all of their events.
+    ahead: Vec<(u64, u64)>,
+}
+
+pub(super) fn recover<D: Directory>(
+    directory: &D,
+    limits: &LogLimits,
+    now_ms: u64,
+) -> Result<Recovery, LogError> {
+    let candidates = candidates(directory)?;
+    let mut recovery = Recovery {
+        index: Index::default(),
+        ids: Ids::new(limits.dedup_window_ms, limits.dedup_ids_max),
+        next_seq: 1,
+        last_number: candidates.last().map_or(0, |newest| newest.number),
+        unproven: None,
+        damage: vec![],
+        missing: vec![],
+        torn_bytes: 0,
+        leftovers: vec![],
+        now_ms,
+        ahead: vec![],
+    };
+    let mut parts = recovery.chain(directory, candidates)?;
+    let newest = parts.pop();
+    for part in parts {
+        recovery.read(directory, &part)?;
+    }
+    if let Some(newest) = newest {
+        let scanned = recovery.read(directory, &newest)?;
+        let blank = scanned.end == format::HEADER_BYTES as u64;
+        recovery.unproven = Some(Unproven {
+            name: newest.candidate.name,
+            start: if blank { 0 } else { scanned.last_commit },
+            end: scanned.end,
+        });
+    }
+    recovery.count_missing();
+    Ok(recovery)
+}
+
+fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate>, LogError> {
+    let mut candidates = vec![];
+    for name in directory.names()? {
+        let Some((number, first_seq)) = format::parse_segment_name(&name) else {
+            continue;
+        };
+        let file = directory.open(&name)?;
+        let file_bytes = file.bytes()?;
+        let mut header = [0; format::HEADER_BYTES];
+        let header = match file.read_at(0, &mut header) {
+            Ok(()) => SegmentHeader::decode(&header),
+            Err(_) => Err(HeaderError::Damaged),
+        };
+        let header = match header {
+            Err(HeaderError::Newer(version)) => return Err(LogError::Newer { name, version }),
+            header => header.ok(),
+        };
+        candidates.push(Candidate {
+            number,
+            first_seq,
+            name,
+            // Offsets have 32 bits; no segment that was written is longer.
+            file_bytes: file_bytes.min(u64::from(u32::MAX)),
+            header: header.filter(|h| h.number == number && h.first_seq == first_seq),
+        });
+    }
+    candidates.sort_by_key(|candidate| candidate.number);
+    Ok(candidates)
+}
+
+impl Recovery {
+    /// Sorts out what belongs to the log. A segment's header names the one before it; a file between
+    /// the two never held a committed record.
+    fn chain<D: Directory>(
+        &mut self,
+        directory: &D,
+        candidates: Vec<Candidate>,
+    ) -> io::Result<Vec<Part>> {
+        let mut parts = vec![];
+        let mut known: Option<Predecessor> = None;
+        for candidate in candidates.into_iter().rev() {
+            if let Some(lost) = known.take_if(|known| candidate.number < known.number) {
+                self.damage.push(Damage {
+                    segment: format!("{:016x}-*.log", lost.number),
+                    offset: 0,
+                    bytes: lost.bytes,
+                    why: "the file is missing",
+                    events: 0,
+                });
+            }
+            let is_left_out = known.is_some_and(|known| candidate.number > known.number);
+            if is_left_out || (known.is_none() && is_stillborn(directory, &candidate)?) {
+                self.saw(candidate.first_seq);
+                if !is_left_out {
+                    let header_bytes = format::HEADER_BYTES as u64;
+                    self.cut(candidate.file_bytes.saturating_sub(header_bytes));
+                }
+                self.leftovers.push(candidate.name);
+                continue;
+            }
+            let previous = candidate.header.as_ref().map(|header| header.previous);
+            parts.push(Part { candidate, known });
+            known = previous;
+        }
+        parts.reverse();
+        Ok(parts)
+    }
+
+    fn read<D: Directory>(&mut self, directory: &D, part: &Part) -> io::Result<Scanned> {
+        let Part { candidate, known } = part;
+        if candidate.header.is_none() {
+            let header_bytes = format::HEADER_BYTES as u64;
+            self.damaged(candidate, 0, header_bytes, "its header is damaged");
+        }
+        self.saw(candidate.first_seq);
+        let segment = Segment::new(candidate.number, candidate.first_seq);
+        self.index.segments.push_back(segment);
+        let end = known.map_or(candidate.file_bytes, |known| known.bytes);
+        let mut damaged = vec![];
+        let scanned = scan(
+            &directory.open(&candidate.name)?,
+            candidate.number,
+            end.min(candidate.file_bytes),
+            |item| match item {
+                Item::Damaged { offset, bytes } => damaged.push((offset, bytes)),
+                Item::Record {
+                    record,
+                    offset,
+                    bytes,
+                } => self.take(candidate.number, record, offset, bytes),
+            },
+        );
+        for (offset, bytes) in damaged {
+            let mut why = "no valid record";
+            if known.is_none() {
+                self.skip_seqs(bytes);
+                if offset >= scanned.last_commit {
+                    why = "no valid record; it is in the last commit, which may be unconfirmed";
+                }
+            }
+            self.damaged(candidate, offset, bytes, why);
+        }
+        match known {
+            Some(known) => {
+                if scanned.end < end {
+                    self.damaged(candidate, scanned.end, end - scanned.end, "no valid record");
+                }
+                self.pad(known.end_seq, end);
+            }
+            None => self.cut(end - scanned.end),
+        }
+        for (first, last) in std::mem::take(&mut self.ahead) {
+            self.settle(first, last);
+        }
+        if let Some(segment) = self.index.segments.back_mut() {
+            segment.bytes = if known.is_some() { end } else { scanned.end };
+        }
+        Ok(scanned)
+    }
+
+    fn damaged(&mut self, candidate: &Candidate, offset: u64, bytes: u64, why: &'static str) {
+        self.damage.push(Damage {
+            segment: candidate.name.clone(),
+            offset,
+            bytes,
+            why,
+            events: 0,
+        });
+    }
+
+    fn cut(&mut self, bytes: u64) {
+        self.torn_bytes += bytes;
+        self.skip_seqs(bytes);
+    }
+
+    /// The last events of a log may be among what can't be read, and their numbers known to somebody:
+    /// as many as would fit are not used again.
+    fn skip_seqs(&mut self, bytes: u64) {
+        self.next_seq += bytes.div_ceil(format::EVENT_RECORD_BYTES_MIN as u64);
+    }
+
+    fn saw(&mut self, next_seq: u64) {
+        self.next_seq = self.next_seq.max(next_seq);
+    }
+
+    fn take(&mut self, segment: u64, record: Record<'_>, offset: u64, bytes: u64) {
+        match record {
+            Record::Event(event) => self.take_event(segment, &event, offset, bytes),
+            Record::Carried(event) => {
+                self.saw(event.seq + 1);
+                self.index.carry(event.seq, slot(&event, offset, bytes));
+                self.remember(segment, event.seq, event.time_ms, event.id);
+            }
+            Record::Settled(ranges) => {
+                for (first, last) in ranges {
+                    self.settle(first, last);
+                    if last >= self.end_seq() {
+                        self.ahead.push((first, last));
+                    }
+                }
+            }
+            Record::Attempts(attempts) => {
+                for (seq, attempts) in attempts {
+                    self.index.set_attempts(seq, attempts);
+                }
+            }
+            Record::Id { seq, time_ms, id } => self.remember(segment, seq, time_ms, Some(id)),
+        }
+    }
+
+    fn take_event(&mut self, segment: u64, event: &EventRecord<'_>, offset: u64, bytes: u64) {
+        self.pad(event.seq, offset);
+        if self.end_seq() == event.seq {
+            self.index.push(slot(event, offset, bytes));
+            self.saw(event.seq + 1);
+            self.remember(segment, event.seq, event.time_ms, event.id);
+        }
+    }
+
+    /// The newest segment's events below this number were written before this offset.
+    fn pad(&mut self, seq: u64, offset: u64) {
+        let missing = seq.saturating_sub(self.end_seq());
+        if missing <= offset / format::EVENT_RECORD_BYTES_MIN as u64 {
+            (0..missing).for_each(|_| self.index.push(Slot::MISSING));
+            self.saw(self.end_seq());
+        }
+    }
+
+    fn end_seq(&self) -> u64 {
+        self.index.segments.back().map_or(0, Segment::end_seq)
+    }
+
+    fn settle(&mut self, first: u64, last: u64) {
+        for seq in first..=last.min(self.next_seq) {
+            self.index.remove(seq);
+        }
+    }
+
+    fn remember(&mut self, segment: u64, seq: u64, time_ms: u64, id: Option<&[u8]>) {
+        if let Some(id) = id {
+            self.saw(seq + 1);
+            self.ids.remember(id, seq, time_ms, segment);
+            self.ids.forget_old(self.now_ms);
+        }
+    }
+
+    /// Says of each segment how many of its events were lost to damage.
+    fn count_missing(&mut self) {
+        for (number, seq) in self.index.settle_missing() {
+            let name = self.index.segment(number).map(Segment::name);
+            let name = name.unwrap_or_default();
+            self.missing.push(seq);
+            match self
+                .damage
+                .iter_mut()
+                .rfind(|damage| damage.segment == name)
+            {
+                Some(damage) => damage.events += 1,
+                None => self.damage.push(Damage {
+                    segment: name,
+                    offset: 0,
+                    bytes: 0,
+                    why: "events are missing in it",
+                    events: 1,
+                }),
+            }
+        }
+    }
+}
+
+/// Whether it is what a creation leaves that failed or was cut short.
+fn is_stillborn<D: Directory>(directory: &D, candidate: &Candidate) -> io::Result<bool> {
+    if candidate.header.is_some() {
+        return Ok(false);
+    }
+    let file = directory.open(&candidate.name)?;
+    let scanned = scan(&file, candidate.number, candidate.file_bytes, |_| {});
+    Ok(scanned.end == format::HEADER_BYTES as u64)
+}
+
+fn slot(event: &EventRecord<'_>, offset: u64, bytes: u64) -> Slot {
+    Slot {
+        offset: offset as u32,
+        bytes: bytes as u32,
+        attempts: event.attempts,
+        seconds: super::seconds(event.time_ms),
+    }
+}

@@ -1,0 +1,335 @@
+//! A disk in memory that loses, tears and refuses what a real one may.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::rc::Rc;
+
+use super::directory::{Directory, SegmentFile};
+
+const SECTOR: usize = 512;
+
+/// Numbers that depend on nothing but the seed (splitmix64).
+#[derive(Debug, Clone)]
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to below `end`.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        of.get(self.below(of.len() as u64) as usize)
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Inode {
+    /// What is read.
+    cache: Vec<u8>,
+    /// What a crash leaves.
+    durable: Vec<u8>,
+    /// Sectors of the cache that were not written to the disk.
+    dirty: BTreeSet<usize>,
+}
+
+impl Inode {
+    fn write_back(&mut self, sector: usize) {
+        let (start, end) = (sector * SECTOR, self.cache.len().min((sector + 1) * SECTOR));
+        if start < end {
+            self.durable.resize(self.durable.len().max(end), 0);
+            self.durable[start..end].copy_from_slice(&self.cache[start..end]);
+        }
+    }
+
+    /// Writes back any of the dirty sectors; the others count as written.
+    fn write_back_some(&mut self, rng: &mut Rng) {
+        if rng.one_in(2) {
+            self.durable.truncate(self.cache.len());
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            if rng.one_in(2) {
+                self.write_back(sector);
+            }
+        }
+        if rng.one_in(4) && self.durable.len() < self.cache.len() {
+            self.durable.resize(self.cache.len(), 0);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    rng: Rng,
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// Creations and removals that were not synced.
+    pending: Vec<(String, Option<usize>)>,
+    /// A write or sync fails once in so many; 0: never.
+    fails_one_in: u64,
+    /// Syncs that still work; then nothing but writing does.
+    syncs_left: Option<u64>,
+    bytes_max: usize,
+    unreadable: Option<(String, u64)>,
+}
+
+impl State {
+    fn fails(&mut self) -> bool {
+        self.syncs_left == Some(0) || (self.fails_one_in > 0 && self.rng.one_in(self.fails_one_in))
+    }
+
+    fn sync_fails(&mut self) -> bool {
+        let fails = self.fails();
+        self.syncs_left = self.syncs_left.map(|left| left.saturating_sub(1));
+        fails
+    }
+
+    fn used(&self) -> usize {
+        self.names
+            .values()
+            .map(|n| self.inodes[*n].cache.len())
+            .sum()
+    }
+}
+
+/// The disk, and the directory on it. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub(super) struct SimDisk(Rc<RefCell<State>>);
+
+#[derive(Debug)]
+pub(super) struct SimFile {
+    disk: SimDisk,
+    inode: usize,
+}
+
+fn eio() -> io::Error {
+    io::Error::other("injected EIO")
+}
+
+impl SimDisk {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            rng: Rng(seed),
+            inodes: vec![],
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            pending: vec![],
+            fails_one_in: 0,
+            syncs_left: None,
+            bytes_max: usize::MAX,
+            unreadable: None,
+        })))
+    }
+
+    /// Lets one write or sync in `n` fail; 0: none.
+    pub(super) fn fail_one_in(&self, n: u64) {
+        let mut state = self.0.borrow_mut();
+        state.fails_one_in = n;
+        state.syncs_left = None;
+    }
+
+    /// Lets so many syncs succeed, and from then on nothing that isn't a write.
+    pub(super) fn fail_syncs_after(&self, syncs: u64) {
+        self.0.borrow_mut().syncs_left = Some(syncs);
+    }
+
+    /// Leaves so much room.
+    pub(super) fn leave_room(&self, bytes: usize) {
+        let mut state = self.0.borrow_mut();
+        state.bytes_max = state.used().saturating_add(bytes);
+    }
+
+    /// The byte of this file can't be read.
+    pub(super) fn make_unreadable(&self, name: &str, offset: u64) {
+        self.0.borrow_mut().unreadable = Some((name.into(), offset));
+    }
+
+    /// The power fails: of what was not synced, anything may be lost.
+    pub(super) fn crash(&self) {
+        let mut state = self.0.borrow_mut();
+        let State {
+            rng,
+            inodes,
+            names,
+            durable_names,
+            pending,
+            ..
+        } = &mut *state;
+        for (name, inode) in pending.drain(..) {
+            if rng.one_in(2) {
+                match inode {
+                    Some(inode) => durable_names.insert(name, inode),
+                    None => durable_names.remove(&name),
+                };
+            }
+        }
+        names.clone_from(durable_names);
+        for inode in inodes {
+            inode.write_back_some(rng);
+            inode.cache.clone_from(&inode.durable);
+        }
+    }
+
+    /// Changes a bit of a file, in memory and on the disk.
+    pub(super) fn flip(&self, name: &str, offset: usize, bit: u32) {
+        let mut state = self.0.borrow_mut();
+        let inode = state.names[name];
+        let Inode { cache, durable, .. } = &mut state.inodes[inode];
+        for bytes in [cache, durable] {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= 1 << bit;
+            }
+        }
+    }
+
+    pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.0.borrow();
+        let inode = state.names.get(name)?;
+        Some(state.inodes[*inode].cache.clone())
+    }
+}
+
+impl Directory for SimDisk {
+    type File = SimFile;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names: Vec<String> = self.0.borrow().names.keys().cloned().collect();
+        names.reverse();
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<SimFile> {
+        let mut state = self.0.borrow_mut();
+        if state.used() >= state.bytes_max {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        assert!(!state.names.contains_key(name), "{name} exists");
+        let inode = state.inodes.len();
+        state.inodes.push(Inode::default());
+        state.names.insert(name.into(), inode);
+        state.pending.push((name.into(), Some(inode)));
+        if state.fails() {
+            return Err(eio());
+        }
+        drop(state);
+        Ok(SimFile {
+            disk: self.clone(),
+            inode,
+        })
+    }
+
+    fn open(&self, name: &str) -> io::Result<SimFile> {
+        let inode = self.0.borrow().names.get(name).copied();
+        let inode = inode.ok_or(io::ErrorKind::NotFound)?;
+        Ok(SimFile {
+            disk: self.clone(),
+            inode,
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        if state.fails() {
+            return Err(eio());
+        }
+        if state.names.remove(name).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.pending.push((name.into(), None));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        if state.sync_fails() {
+            return Err(eio());
+        }
+        state.pending.clear();
+        state.durable_names = state.names.clone();
+        Ok(())
+    }
+}
+
+impl SegmentFile for SimFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.disk.0.borrow().inodes[self.inode].cache.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let state = self.disk.0.borrow();
+        let (offset, end) = (offset as usize, offset as usize + into.len());
+        if let Some((name, at)) = &state.unreadable
+            && state.names.get(name) == Some(&self.inode)
+            && (offset..end).contains(&(*at as usize))
+        {
+            return Err(eio());
+        }
+        let bytes = state.inodes[self.inode].cache.get(offset..end);
+        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.0.borrow_mut();
+        let fails = state.syncs_left.is_none() && state.fails();
+        let offset = offset as usize;
+        let grows_from = state.inodes[self.inode].cache.len().max(offset);
+        let room = state.bytes_max.saturating_sub(state.used());
+        let mut writable = bytes.len().min(grows_from - offset + room);
+        if fails {
+            writable = state.rng.below(writable as u64 + 1) as usize;
+        }
+        let inode = &mut state.inodes[self.inode];
+        let end = offset + writable;
+        inode.cache.resize(inode.cache.len().max(end), 0);
+        inode.cache[offset..end].copy_from_slice(&bytes[..writable]);
+        inode.dirty.extend(offset / SECTOR..end.div_ceil(SECTOR));
+        if fails {
+            return Err(eio());
+        }
+        if writable < bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.0.borrow_mut();
+        if state.fails() {
+            return Err(eio());
+        }
+        state.inodes[self.inode].cache.truncate(bytes as usize);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.0.borrow_mut();
+        let fails = state.sync_fails();
+        let State { rng, inodes, .. } = &mut *state;
+        let inode = &mut inodes[self.inode];
+        if fails {
+            // The kernel takes them for clean: they can be read, and are lost.
+            inode.write_back_some(rng);
+            return Err(eio());
+        }
+        inode.durable.truncate(inode.cache.len());
+        for sector in std::mem::take(&mut inode.dirty) {
+            inode.write_back(sector);
+        }
+        Ok(())
+    }
+}

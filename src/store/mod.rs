@@ -1,0 +1,10 @@
+//! Queues that outlive the process: one log for each durable service, one thread for all.
+
+mod commands;
+mod disk;
+pub mod log;
+mod thread;
+
+pub use commands::{Command, Event, Outcome, Report};
+pub use disk::{DiskDirectory, DiskFile, StateDir, StateDirError};
+pub use thread::{Full, Store};

@@ -1,0 +1,426 @@
+//! The thread that owns all logs.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::commands::{Command, Event, Outcome, Report};
+use super::disk::{DiskDirectory, StateDir, StateDirError};
+use super::log::{LogError, LogLimits, NewEvent, QueueLog};
+use crate::ambient::{now, wall_clock_ms};
+use crate::model::ServiceName;
+
+/// Commands that may wait for the thread.
+const COMMANDS_MAX: usize = 1024;
+/// Bytes of events in commands that may wait; a single command may be larger.
+const COMMAND_BYTES_MAX: usize = 64 << 20;
+/// What is committed together, in bytes of events.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// For how long settlements may wait for an append to be committed with.
+const SETTLE_DELAY: Duration = Duration::from_millis(100);
+/// How often logs are trimmed, their retention is enforced, and failed ones try again.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Too much waits for the thread, or it has ended. Holds the command.
+#[derive(Debug)]
+pub struct Full(pub Command);
+
+/// The thread that owns all logs of a state directory.
+#[derive(Debug)]
+pub struct Store {
+    commands: SyncSender<Command>,
+    waiting_bytes: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+    found: Vec<ServiceName>,
+}
+
+impl Store {
+    /// Locks the state directory and starts the thread, which calls `report`. No queue is open yet.
+    ///
+    /// # Errors
+    /// [`StateDirError`]; also if the system has no thread.
+    pub fn start(
+        state_dir: &Path,
+        report: impl Fn(Report) + Send + 'static,
+    ) -> Result<Self, StateDirError> {
+        let state = StateDir::lock(state_dir)?;
+        let found = state.queues()?;
+        let (commands, receiver) = sync_channel(COMMANDS_MAX);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let worker = Worker {
+            state,
+            logs: HashMap::new(),
+            waiting_bytes: waiting_bytes.clone(),
+            tidied: now(),
+            report,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || worker.run(&receiver))?;
+        Ok(Self {
+            commands,
+            waiting_bytes,
+            thread,
+            found,
+        })
+    }
+
+    /// The queues that the directory held when it was locked.
+    pub fn found(&self) -> &[ServiceName] {
+        &self.found
+    }
+
+    /// Hands a command to the thread.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing was done.
+    pub fn try_send(&self, command: Command) -> Result<(), Full> {
+        let bytes = command.bytes();
+        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let sent = if waiting > 0 && waiting + bytes > COMMAND_BYTES_MAX {
+            Err(Full(command))
+        } else {
+            self.commands
+                .try_send(command)
+                .map_err(|error| match error {
+                    TrySendError::Full(command) | TrySendError::Disconnected(command) => {
+                        Full(command)
+                    }
+                })
+        };
+        if sent.is_err() {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// Does what was asked, commits it, and ends the thread.
+    pub fn stop(self) {
+        drop(self.commands);
+        // Should it have panicked, that was reported where it happened.
+        let _ = self.thread.join();
+    }
+}
+
+/// An append that waits for its commit.
+struct Waiting {
+    tag: u64,
+    outcomes: Vec<Outcome>,
+}
+
+struct Log {
+    log: QueueLog<DiskDirectory>,
+    waiting: Vec<Waiting>,
+    /// Since when settlements wait to be committed.
+    dirty_since: Option<Instant>,
+    /// Its failure was reported.
+    has_failed: bool,
+}
+
+struct Worker<F> {
+    state: StateDir,
+    logs: HashMap<ServiceName, Log>,
+    waiting_bytes: Arc<AtomicUsize>,
+    tidied: Instant,
+    report: F,
+}
+
+impl<F: Fn(Report)> Worker<F> {
+    fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let due = self.next_due().saturating_duration_since(now());
+            match commands.recv_timeout(due) {
+                Ok(first) => self.group(first, commands),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.commit_due();
+            self.tidy();
+        }
+        self.logs
+            .iter_mut()
+            .for_each(|(queue, log)| log.commit(queue, &self.report));
+    }
+
+    fn next_due(&self) -> Instant {
+        let dirty = self.logs.values().filter_map(|log| log.dirty_since);
+        let settled = dirty.min().map(|since| since + SETTLE_DELAY);
+        let tidy = self.tidied + TIDY_INTERVAL;
+        settled.map_or(tidy, |settled| settled.min(tidy))
+    }
+
+    /// Does this command and those that are there already; commits what they appended.
+    fn group(&mut self, first: Command, commands: &Receiver<Command>) {
+        let mut reads = vec![];
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(command) = next {
+            let command_bytes = command.bytes();
+            self.waiting_bytes
+                .fetch_sub(command_bytes, Ordering::Relaxed);
+            bytes += command_bytes;
+            match command {
+                read @ Command::Read { .. } => reads.push(read),
+                command @ (Command::Open { .. }
+                | Command::Close { .. }
+                | Command::Remove { .. }) => {
+                    self.finish(&mut reads);
+                    self.apply(command);
+                }
+                command => self.apply(command),
+            }
+            next = if bytes < GROUP_BYTES_MAX {
+                commands.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        self.finish(&mut reads);
+    }
+
+    /// Commits what was appended; then reads.
+    fn finish(&mut self, reads: &mut Vec<Command>) {
+        for (queue, log) in &mut self.logs {
+            if !log.waiting.is_empty() {
+                log.commit(queue, &self.report);
+            }
+        }
+        reads.drain(..).for_each(|read| self.apply(read));
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Open { queue, limits } => self.open(queue, limits),
+            Command::Append { queue, tag, events } => match self.logs.get_mut(&queue) {
+                Some(log) => log.append(&queue, tag, &events, &self.report),
+                None => (self.report)(Report::Failed {
+                    queue,
+                    tag,
+                    reason: "the queue is not open".into(),
+                }),
+            },
+            Command::Settle { queue, seqs } => {
+                if let Some(log) = self.logs.get_mut(&queue) {
+                    seqs.into_iter().for_each(|seq| log.log.settle(seq));
+                    log.dirty_since.get_or_insert_with(now);
+                }
+            }
+            Command::Attempts {
+                queue,
+                seq,
+                attempts,
+            } => {
+                if let Some(log) = self.logs.get_mut(&queue) {
+                    log.log.note_attempts(seq, attempts);
+                    log.dirty_since.get_or_insert_with(now);
+                }
+            }
+            Command::Read {
+                queue,
+                from,
+                events_max,
+                bytes_max,
+            } => {
+                let log = self.logs.get_mut(&queue);
+                let events = log.map(|log| {
+                    let events = log.log.read(from, events_max, bytes_max);
+                    log.report_damage(&queue, &self.report);
+                    events
+                });
+                (self.report)(Report::Stored {
+                    queue,
+                    from,
+                    events: events.unwrap_or_default(),
+                });
+            }
+            Command::Close { queue } => {
+                self.close(&queue);
+                (self.report)(Report::Closed { queue });
+            }
+            Command::Remove { queue } => {
+                self.close(&queue);
+                let removed = self.state.remove(&queue);
+                (self.report)(Report::Removed {
+                    queue,
+                    error: removed.err().map(|error| error.to_string()),
+                });
+            }
+        }
+    }
+
+    fn open(&mut self, queue: ServiceName, limits: LogLimits) {
+        self.close(&queue);
+        let directory = self.state.queue(&queue).map_err(LogError::Disk);
+        let opened =
+            directory.and_then(|directory| QueueLog::open(directory, limits, wall_clock_ms()));
+        match opened {
+            Ok((log, recovered)) => {
+                (self.report)(Report::Opened {
+                    queue: queue.clone(),
+                    recovered,
+                });
+                let mut log = Log {
+                    log,
+                    waiting: vec![],
+                    dirty_since: Some(now()),
+                    has_failed: false,
+                };
+                log.report_state(&queue, &self.report);
+                self.logs.insert(queue, log);
+            }
+            Err(error) => (self.report)(Report::OpenFailed {
+                queue,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    fn close(&mut self, queue: &ServiceName) {
+        if let Some(mut log) = self.logs.remove(queue) {
+            log.commit(queue, &self.report);
+        }
+    }
+
+    /// Commits settlements that have waited long enough.
+    fn commit_due(&mut self) {
+        let before = now().checked_sub(SETTLE_DELAY);
+        for (queue, log) in &mut self.logs {
+            if log.dirty_since.is_some_and(|since| Some(since) <= before) {
+                log.commit(queue, &self.report);
+            }
+        }
+    }
+
+    fn tidy(&mut self) {
+        if now() < self.tidied + TIDY_INTERVAL {
+            return;
+        }
+        self.tidied = now();
+        for (queue, log) in &mut self.logs {
+            log.tidy(queue, &self.report);
+        }
+    }
+}
+
+impl Log {
+    fn append(
+        &mut self,
+        queue: &ServiceName,
+        tag: u64,
+        events: &[Event],
+        report: &impl Fn(Report),
+    ) {
+        let mut outcomes = vec![];
+        let now_ms = wall_clock_ms();
+        for event in events {
+            let mut outcome = self.append_one(event, now_ms);
+            if let Err(LogError::CommitFirst) = outcome {
+                self.commit(queue, report);
+                outcome = self.append_one(event, now_ms);
+            }
+            match outcome {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => {
+                    return report(Report::Failed {
+                        queue: queue.clone(),
+                        tag,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        self.waiting.push(Waiting { tag, outcomes });
+    }
+
+    fn append_one(&mut self, event: &Event, now_ms: u64) -> Result<Outcome, LogError> {
+        let seen = event.id.as_ref().and_then(|id| self.log.seen(id, now_ms));
+        if let Some(seq) = seen {
+            return Ok(Outcome::Seen(seq));
+        }
+        let new = NewEvent {
+            id: event.id.as_deref(),
+            attributes: &event.attributes,
+            body: &event.body,
+        };
+        match self.log.append(new, now_ms) {
+            Ok(seq) => Ok(Outcome::Appended(seq)),
+            Err(LogError::TooLarge { .. }) => Ok(Outcome::TooLarge),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits what is buffered; tells those who wait for it.
+    fn commit(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        self.dirty_since = None;
+        let committed = self.log.commit(wall_clock_ms());
+        let error = committed.err().map(|error| error.to_string());
+        for Waiting { tag, outcomes } in self.waiting.drain(..) {
+            let queue = queue.clone();
+            report(match &error {
+                None => Report::Committed {
+                    queue,
+                    tag,
+                    outcomes,
+                },
+                Some(reason) => Report::Failed {
+                    queue,
+                    tag,
+                    reason: reason.clone(),
+                },
+            });
+        }
+        self.enforce(queue, report);
+        self.report_state(queue, report);
+    }
+
+    fn enforce(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        let events = self.log.enforce(wall_clock_ms());
+        if !events.is_empty() {
+            self.dirty_since.get_or_insert_with(now);
+            report(Report::Expelled {
+                queue: queue.clone(),
+                events,
+            });
+        }
+    }
+
+    fn tidy(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        self.enforce(queue, report);
+        // A failure of trimming is one of the log and reported as such, or tried again.
+        let _ = self.log.trim(wall_clock_ms());
+        if self.log.failed().is_some() && self.log.try_recover(wall_clock_ms()).is_ok() {
+            self.dirty_since.get_or_insert_with(now);
+        }
+        self.report_damage(queue, report);
+        self.report_state(queue, report);
+    }
+
+    fn report_damage(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        let damage = self.log.take_damage();
+        if !damage.is_empty() {
+            self.dirty_since.get_or_insert_with(now);
+            report(Report::Damaged {
+                queue: queue.clone(),
+                damage,
+            });
+        }
+    }
+
+    fn report_state(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        let failed = self.log.failed();
+        if failed.is_some() != self.has_failed {
+            self.has_failed = failed.is_some();
+            report(Report::State {
+                queue: queue.clone(),
+                failed: failed.map(Into::into),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

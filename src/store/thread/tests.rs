@@ -1,0 +1,390 @@
+#![allow(clippy::disallowed_methods, reason = "tests have a clock")]
+
+use std::fs;
+use std::sync::mpsc::channel;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::store::log::Recovered;
+
+/// Long enough for the slowest disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+fn event(id: &str, body: &'static str) -> Event {
+    Event {
+        id: (!id.is_empty()).then(|| Bytes::copy_from_slice(id.as_bytes())),
+        attributes: Bytes::from_static(b"attributes"),
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}
+
+/// A store, and what it reports.
+struct Tested {
+    store: Store,
+    limits: LogLimits,
+    reports: Receiver<Report>,
+}
+
+impl Tested {
+    fn start(directory: &Path, limits: LogLimits) -> Self {
+        let (sender, reports) = channel();
+        let report = move |report| {
+            let _ = sender.send(report);
+        };
+        let store = Store::start(directory, report).unwrap();
+        Self {
+            store,
+            limits,
+            reports,
+        }
+    }
+
+    fn send(&self, command: Command) {
+        self.store.try_send(command).unwrap();
+    }
+
+    fn next(&self) -> Report {
+        self.reports.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn open(&self, queue: &str) -> Recovered {
+        self.send(Command::Open {
+            queue: name(queue),
+            limits: self.limits,
+        });
+        match self.next() {
+            Report::Opened { recovered, .. } => recovered,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn send_append(&self, queue: &str, tag: u64, events: Vec<Event>) {
+        let queue = name(queue);
+        self.send(Command::Append { queue, tag, events });
+    }
+
+    fn append(&self, queue: &str, tag: u64, events: Vec<Event>) -> Vec<Outcome> {
+        self.send_append(queue, tag, events);
+        match self.next() {
+            Report::Committed {
+                tag: committed,
+                outcomes,
+                ..
+            } if committed == tag => outcomes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn bodies(&self, queue: &str) -> Vec<(u64, u32, Bytes)> {
+        let (events_max, bytes_max) = (usize::MAX, u64::MAX);
+        let queue = name(queue);
+        self.send(Command::Read {
+            queue,
+            from: 0,
+            events_max,
+            bytes_max,
+        });
+        match self.next() {
+            Report::Stored { events, .. } => events
+                .into_iter()
+                .map(|event| (event.seq, event.attempts, event.body))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart() {
+    use Outcome::{Appended, Seen};
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    assert_eq!(tested.open("Billing").next_seq, 1);
+    let events = vec![event("a", "one"), event("", "two"), event("a", "one again")];
+    let outcomes = tested.append("Billing", 7, events);
+    assert_eq!(outcomes, [Appended(1), Appended(2), Seen(1)]);
+    let queue = name("Billing");
+    tested.send(Command::Settle {
+        queue: queue.clone(),
+        seqs: vec![1],
+    });
+    tested.send(Command::Attempts {
+        queue,
+        seq: 2,
+        attempts: 3,
+    });
+    tested.store.stop();
+
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    assert_eq!(tested.store.found(), [name("Billing")]);
+    let recovered = tested.open("Billing");
+    assert_eq!((recovered.next_seq, recovered.unsettled_events), (3, 1));
+    let expected = (2, 3, Bytes::from_static(b"two"));
+    assert_eq!(tested.bodies("Billing"), [expected]);
+    assert_eq!(
+        tested.append("Billing", 8, vec![event("a", "one")]),
+        [Seen(1)]
+    );
+    tested.store.stop();
+}
+
+#[test]
+fn a_read_sees_the_appends_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    tested.open("A");
+    for tag in 0..100 {
+        tested.send_append("A", tag, vec![event("", "x")]);
+    }
+    let queue = name("A");
+    tested.send(Command::Read {
+        queue,
+        from: 1,
+        events_max: 1000,
+        bytes_max: 1 << 20,
+    });
+    for expected in 0..100 {
+        let report = tested.next();
+        assert!(
+            matches!(report, Report::Committed { tag, .. } if tag == expected),
+            "{report:?}"
+        );
+    }
+    let report = tested.next();
+    assert!(matches!(report, Report::Stored { events, .. } if events.len() == 100));
+    tested.store.stop();
+}
+
+#[test]
+fn a_read_before_a_close_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    for _ in 0..20 {
+        tested.open("A");
+        tested.send_append("A", 1, vec![event("id", "x")]);
+        tested.send(Command::Read {
+            queue: name("A"),
+            from: 0,
+            events_max: 1,
+            bytes_max: 0,
+        });
+        tested.send(Command::Close { queue: name("A") });
+        assert!(matches!(tested.next(), Report::Committed { .. }));
+        let report = tested.next();
+        assert!(matches!(report, Report::Stored { events, .. } if events.len() == 1));
+        assert!(matches!(tested.next(), Report::Closed { .. }));
+    }
+    tested.store.stop();
+}
+
+#[test]
+fn a_log_that_fails_recovers_and_leaves_others_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    tested.open("A");
+    tested.open("B");
+    // Without its directory it can't have a segment.
+    let path = directory.path().join("queues/A");
+    fs::remove_dir(&path).unwrap();
+    tested.send_append("A", 1, vec![event("id", "lost")]);
+    let reason = match tested.next() {
+        Report::Failed { tag: 1, reason, .. } => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        reason.contains("creating /") && reason.contains("queues/A/"),
+        "{reason}"
+    );
+    let report = tested.next();
+    assert!(
+        matches!(
+            &report,
+            Report::State {
+                failed: Some(_),
+                ..
+            }
+        ),
+        "{report:?}"
+    );
+    assert_eq!(
+        tested.append("B", 2, vec![event("", "kept")]),
+        [Outcome::Appended(1)]
+    );
+    fs::create_dir(&path).unwrap();
+    let report = tested.next();
+    assert!(
+        matches!(&report, Report::State { failed: None, .. }),
+        "{report:?}"
+    );
+    assert_eq!(
+        tested.append("A", 3, vec![event("id", "kept")]),
+        [Outcome::Appended(2)]
+    );
+    assert_eq!(tested.bodies("A").len(), 1);
+    tested.store.stop();
+}
+
+#[test]
+fn what_is_too_much_is_expelled_and_what_is_too_large_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = LogLimits {
+        bytes_max: 150,
+        event_bytes_max: 20,
+        ..LogLimits::default()
+    };
+    let tested = Tested::start(directory.path(), limits);
+    tested.open("A");
+    let events = vec![
+        event("", "one"),
+        event("", "much too large"),
+        event("", "two"),
+        event("", "three"),
+    ];
+    use Outcome::{Appended, TooLarge};
+    let outcomes = tested.append("A", 1, events);
+    assert_eq!(outcomes, [Appended(1), TooLarge, Appended(2), Appended(3)]);
+    match tested.next() {
+        Report::Expelled { events, .. } => {
+            let expelled: Vec<_> = events.iter().map(|e| (e.seq, e.reason.name())).collect();
+            assert_eq!(expelled, [(1, "retention-bytes")]);
+        }
+        other => panic!("{other:?}"),
+    }
+    tested.store.stop();
+}
+
+#[test]
+fn a_queue_that_was_removed_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    tested.open("A/1");
+    tested.append("A/1", 1, vec![event("id", "x")]);
+    tested.send(Command::Remove { queue: name("A/1") });
+    assert!(matches!(tested.next(), Report::Removed { error: None, .. }));
+    tested.send_append("A/1", 2, vec![event("id", "x")]);
+    assert!(matches!(tested.next(), Report::Failed { tag: 2, .. }));
+    assert_eq!(tested.open("A/1").next_seq, 1);
+    tested.send(Command::Close { queue: name("A/1") });
+    assert!(matches!(tested.next(), Report::Closed { .. }));
+    assert!(tested.bodies("A/1").is_empty());
+    tested.store.stop();
+}
+
+#[test]
+fn what_waits_for_the_thread_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (gate, closed) = channel::<()>();
+    let store = Store::start(directory.path(), move |_| {
+        let _ = closed.recv();
+    });
+    let store = store.unwrap();
+    let read = || Command::Read {
+        queue: name("none"),
+        from: 0,
+        events_max: 1,
+        bytes_max: 1,
+    };
+    // The thread may have taken some before it was stuck in its first report.
+    let sent = (0..10 * COMMANDS_MAX)
+        .take_while(|_| store.try_send(read()).is_ok())
+        .count();
+    assert!((COMMANDS_MAX..10 * COMMANDS_MAX).contains(&sent), "{sent}");
+    drop(gate);
+    store.stop();
+}
+
+#[test]
+fn bytes_that_wait_for_the_thread_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (gate, closed) = channel::<()>();
+    let store = Store::start(directory.path(), move |_| {
+        let _ = closed.recv();
+    });
+    let store = store.unwrap();
+    let body = Bytes::from(vec![0; COMMAND_BYTES_MAX / 4]);
+    let append = || Command::Append {
+        queue: name("none"),
+        tag: 0,
+        events: vec![Event {
+            id: None,
+            attributes: Bytes::new(),
+            body: body.clone(),
+        }],
+    };
+    let sent = (0..100)
+        .take_while(|_| store.try_send(append()).is_ok())
+        .count();
+    assert!((4..10).contains(&sent), "{sent}");
+    drop(gate);
+    store.stop();
+}
+
+/// Needs root: mounts a tmpfs of 1 MiB.
+#[test]
+#[ignore = "needs root"]
+fn a_full_file_system_is_survived_again_and_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(directory.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let outcome = std::panic::catch_unwind(|| fill_again_and_again(directory.path()));
+    let unmounted = std::process::Command::new("umount")
+        .arg(directory.path())
+        .status();
+    assert!(unmounted.unwrap().success());
+    outcome.unwrap();
+}
+
+fn fill_again_and_again(directory: &Path) {
+    let limits = LogLimits {
+        segment_bytes: 100_000,
+        ..LogLimits::default()
+    };
+    let large: &'static str = String::leak("x".repeat(20_000));
+    let mut highest = 0;
+    for _ in 0..5 {
+        let tested = Tested::start(directory, limits);
+        assert!(tested.open("A").next_seq > highest);
+        let mut kept: Vec<u64> = tested.bodies("A").iter().map(|event| event.0).collect();
+        loop {
+            tested.send_append("A", 1, vec![event("", large)]);
+            match tested.next() {
+                Report::Committed { outcomes, .. } => match outcomes[..] {
+                    [Outcome::Appended(seq)] => kept.push(seq),
+                    _ => panic!("{outcomes:?}"),
+                },
+                Report::Failed { reason, .. } => {
+                    assert!(reason.contains("No space left"), "{reason}");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(
+            tested.next(),
+            Report::State {
+                failed: Some(_),
+                ..
+            }
+        ));
+        let found: Vec<u64> = tested.bodies("A").iter().map(|event| event.0).collect();
+        assert_eq!(found, kept);
+        highest = *kept.last().unwrap();
+        let seqs = kept[..kept.len() - 1].to_vec();
+        let queue = name("A");
+        tested.send(Command::Settle { queue, seqs });
+        let report = tested.next();
+        assert!(
+            matches!(&report, Report::State { failed: None, .. }),
+            "{report:?}"
+        );
+        tested.store.stop();
+    }
+}

@@ -1,0 +1,283 @@
+//! Services whose events are kept on disk.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::support::TestDaemon;
+use super::support::peers::{connected, is_silent, publish, received};
+use super::support::program::Site;
+
+/// A daemon with a durable service, Billing, that is declared to want orders.
+fn daemon(directory: &TempDir, more: Value) -> TestDaemon {
+    let mut settings = json!({
+        "stateDir": directory.path(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+    });
+    for (key, value) in more.as_object().expect("an object") {
+        settings[key] = value.clone();
+    }
+    TestDaemon::in_own_process(&settings)
+}
+
+fn address(daemon: &TestDaemon) -> String {
+    let address = daemon.service("Billing")["address"]
+        .as_str()
+        .expect("a text")
+        .to_owned();
+    address.replace('*', "127.0.0.1")
+}
+
+fn wait_for(daemon: &TestDaemon, what: &str, count: u64) {
+    daemon.wait_for(&format!("{what} {count}"), |status| {
+        let services = status["services"].as_array().into_iter().flatten();
+        services
+            .filter(|found| found["name"] == "Billing")
+            .any(|found| found["counters"][what] == count)
+    });
+}
+
+fn wait_until_on_disk(daemon: &TestDaemon, events: u64) {
+    daemon.wait_for(&format!("{events} events on disk"), |status| {
+        let services = status["services"].as_array().into_iter().flatten();
+        services
+            .filter(|found| found["name"] == "Billing")
+            .any(|found| {
+                found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == events
+            })
+    });
+}
+
+struct Held {
+    id: String,
+    attempt: u32,
+    data: String,
+}
+
+fn acknowledging(daemon: &TestDaemon) -> zmq::Socket {
+    let worker = connected(&daemon.context, zmq::DEALER, &address(daemon));
+    worker
+        .send(r#"READY {"ack": true, "credit": 1000}"#, 0)
+        .expect("a send");
+    worker
+}
+
+fn hold(worker: &zmq::Socket) -> Held {
+    let frames = worker.recv_multipart(0).expect("an event");
+    let word = String::from_utf8(frames[0].clone()).expect("text");
+    let words: Vec<&str> = word.split(' ').collect();
+    Held {
+        id: words[1].into(),
+        attempt: words[2].parse().expect("a number"),
+        data: String::from_utf8(frames[2].clone()).expect("text"),
+    }
+}
+
+#[test]
+fn events_wait_without_anybody_and_survive_a_kill() {
+    let directory = TempDir::new().expect("a directory");
+    let first = daemon(&directory, json!({}));
+    let publisher = first.publisher();
+    (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    publish(&publisher, "Refund", "is for nobody");
+    wait_until_on_disk(&first, 100);
+    first.process().signal("KILL");
+    std::mem::forget(first);
+    let second = daemon(&directory, json!({}));
+    wait_for(&second, "matched", 100);
+    let worker = acknowledging(&second);
+    for n in 0..100 {
+        let event = hold(&worker);
+        assert_eq!(event.data, n.to_string());
+        // It may have been delivered before the kill, for all that is known.
+        assert_eq!(event.attempt, 2);
+        worker
+            .send(&format!("ACK {}", event.id), 0)
+            .expect("a send");
+    }
+    wait_for(&second, "delivered", 100);
+    assert!(is_silent(&worker, 50));
+}
+
+#[test]
+fn what_is_acknowledged_does_not_come_back() {
+    let directory = TempDir::new().expect("a directory");
+    let first = daemon(&directory, json!({}));
+    let worker = acknowledging(&first);
+    let publisher = first.publisher();
+    (0..10).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let held: Vec<_> = (0..10).map(|_| hold(&worker)).collect();
+    for event in held
+        .iter()
+        .filter(|event| event.data.parse::<u32>().expect("a number") % 2 == 0)
+    {
+        assert_eq!(event.attempt, 1);
+        worker
+            .send(&format!("ACK {}", event.id), 0)
+            .expect("a send");
+    }
+    wait_for(&first, "delivered", 5);
+    drop(worker);
+    assert!(first.stop());
+    let second = daemon(&directory, json!({}));
+    let worker = acknowledging(&second);
+    let again: Vec<_> = (0..5).map(|_| hold(&worker).data).collect();
+    assert_eq!(again, ["1", "3", "5", "7", "9"]);
+    assert!(is_silent(&worker, 50));
+}
+
+#[test]
+fn plain_workers_are_served_too_and_what_was_not_written_comes_back() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, json!({}));
+    let publisher = daemon.publisher();
+    let worker = daemon.worker("Billing", &address(&daemon));
+    (0..1000).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    (0..1000).for_each(|n| assert_eq!(received(&worker), n.to_string()));
+    wait_for(&daemon, "delivered", 1000);
+    drop(worker);
+    publish(&publisher, "Order", "later");
+    wait_until_on_disk(&daemon, 1);
+    let other = acknowledging(&daemon);
+    let event = hold(&other);
+    assert_eq!((event.data.as_str(), event.attempt), ("later", 1));
+}
+
+#[test]
+fn more_than_memory_holds_stays_on_disk_in_its_order() {
+    const EVENTS: u64 = 5_000;
+    let directory = TempDir::new().expect("a directory");
+    let services =
+        json!({"Billing": {"delivery": "queue", "subjects": ["Order"], "queueEvents": 100}});
+    let daemon = daemon(&directory, json!({"services": services}));
+    let publisher = daemon.publisher();
+    (0..EVENTS).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    wait_until_on_disk(&daemon, EVENTS);
+    let service = daemon.service("Billing");
+    assert_eq!(service["queue"]["events"], 100);
+    assert_eq!(service["durable"]["onDiskOnlyEvents"], EVENTS - 100);
+    let worker = acknowledging(&daemon);
+    for n in 0..EVENTS {
+        let event = hold(&worker);
+        assert_eq!((event.data, event.attempt), (n.to_string(), 1));
+        worker
+            .send(&format!("ACK {}", event.id), 0)
+            .expect("a send");
+    }
+    wait_for(&daemon, "delivered", EVENTS);
+    assert_eq!(daemon.service("Billing")["durable"]["onDiskOnlyEvents"], 0);
+}
+
+#[test]
+fn retries_and_dead_letters_survive_a_restart() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({"Billing": {
+        "delivery": "queue", "subjects": ["Order"],
+        "retry": {"initialMs": 1, "maxMs": 1, "maxDeliveries": 3},
+    }});
+    let first = daemon(&directory, json!({"services": services}));
+    let worker = acknowledging(&first);
+    publish(&first.publisher(), "Order", "poison");
+    for attempt in 1..=2 {
+        let event = hold(&worker);
+        assert_eq!(event.attempt, attempt);
+        if attempt == 1 {
+            worker
+                .send(&format!("NAK {}", event.id), 0)
+                .expect("a send");
+        }
+    }
+    drop(worker);
+    assert!(first.stop());
+    let second = daemon(&directory, json!({"services": services}));
+    let worker = acknowledging(&second);
+    let event = hold(&worker);
+    assert!((2..=3).contains(&event.attempt), "{}", event.attempt);
+    worker
+        .send(&format!("TERM {}", event.id), 0)
+        .expect("a send");
+    wait_for(&second, "deadLettered", 1);
+    drop(worker);
+    assert!(second.stop());
+    let third = daemon(&directory, json!({"services": services}));
+    let worker = acknowledging(&third);
+    assert!(is_silent(&worker, 100));
+    assert_eq!(third.service("Billing")["counters"]["matched"], 0);
+}
+
+#[test]
+fn a_durable_service_outlives_its_subscriptions() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({"Kitchen": {"delivery": "queue"}});
+    let daemon = daemon(&directory, json!({"services": services}));
+    let kitchen = daemon.subscribe("sub-1", "Kitchen", &["Meal"]);
+    let publisher = daemon.publisher();
+    publish(&publisher, "Meal", "1");
+    daemon.ask("TK_EVENT_MANAGER_UNSUBSCRIBE", &["sub-1"]);
+    publish(&publisher, "Meal", "2");
+    let again = daemon.subscribe("sub-2", "Kitchen", &["Meal"]);
+    assert_eq!(again.pull_address, kitchen.pull_address);
+    let worker = daemon.worker("Kitchen", &again.pull_address);
+    assert_eq!(
+        (received(&worker), received(&worker)),
+        ("1".into(), "2".into())
+    );
+}
+
+#[test]
+fn events_with_one_key_are_in_one_hand_and_keep_their_order() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({"Billing": {
+        "delivery": "queue", "subjects": ["Order"], "orderBy": "subject",
+        "retry": {"initialMs": 1, "maxMs": 5, "maxDeliveries": 100},
+    }});
+    let daemon = daemon(&directory, json!({"services": services}));
+    let workers: Vec<_> = (0..3).map(|_| acknowledging(&daemon)).collect();
+    daemon.wait_for_ready("Billing", 3);
+    let publisher = daemon.publisher();
+    for n in 0..300 {
+        publish(&publisher, &format!("Order.{}", n % 5), &n.to_string());
+    }
+    let mut done: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut turn = 0;
+    while done.values().map(Vec::len).sum::<usize>() < 300 {
+        let mut items: Vec<_> = workers
+            .iter()
+            .map(|worker| worker.as_poll_item(zmq::POLLIN))
+            .collect();
+        assert!(
+            zmq::poll(&mut items, 5000).expect("a poll") > 0,
+            "stuck: {done:?}"
+        );
+        let ready: Vec<bool> = items.iter().map(zmq::PollItem::is_readable).collect();
+        for (worker, _) in workers.iter().zip(ready).filter(|(_, ready)| *ready) {
+            let event = hold(worker);
+            turn += 1;
+            if turn % 7 == 0 {
+                worker
+                    .send(&format!("NAK {}", event.id), 0)
+                    .expect("a send");
+                continue;
+            }
+            let n: u32 = event.data.parse().expect("a number");
+            done.entry(n % 5).or_default().push(n);
+            worker
+                .send(&format!("ACK {}", event.id), 0)
+                .expect("a send");
+        }
+    }
+    assert!(done.values().all(|of_key| of_key.is_sorted()), "{done:?}");
+}
+
+#[test]
+fn a_second_daemon_is_kept_out_of_the_state_directory() {
+    let directory = TempDir::new().expect("a directory");
+    let _first = daemon(&directory, json!({}));
+    let site = Site::configured(&json!({
+        "stateDir": directory.path(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+    }));
+    let said = site.run(&["serve"]).failed(1);
+    assert!(said.contains("is in use by process"), "{said}");
+}
