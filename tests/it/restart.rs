@@ -26,16 +26,23 @@ const TERM: &str = "TERM";
 struct Home {
     site: Site,
     host: String,
+    services: Value,
 }
 
 impl Home {
     fn new() -> Self {
+        Self::with_services(&json!({}))
+    }
+
+    /// With settings of single services.
+    fn with_services(services: &Value) -> Self {
         // Nothing else on this address takes a port that is free for a moment.
         let host = own_host();
         let any = format!("tcp://{host}:0");
         let home = Self {
             site: Site::new(),
             host,
+            services: services.clone(),
         };
         home.configure(&json!({
             "pubAddress": any, "subAddress": any, "requestAddress": any,
@@ -48,6 +55,7 @@ impl Home {
         keys["pullAddress"] = json!(format!("tcp://{}", self.host));
         keys["publicHostname"] = json!(self.host);
         keys["stateDir"] = json!("state");
+        keys["services"] = self.services.clone();
         self.site.write("config.json", &keys.to_string());
     }
 
@@ -286,6 +294,53 @@ fn nothing_is_presumed_of_workers_that_differed_nor_without_any() {
         worker.send("READY", 0).expect("a send");
         assert_eq!(received(worker), name);
     }
+}
+
+#[test]
+fn a_durable_service_that_is_declared_has_its_port_and_its_workers_again() {
+    let home = Home::with_services(&json!({
+        "Billing": {"delivery": "queue", "subjects": ["Order"]},
+        "Kitchen": {"delivery": "queue", "subjects": ["Order"]},
+    }));
+    let mut daemon = home.start();
+    let address = |daemon: &TestDaemon, name: &str| {
+        let address = daemon.service(name)["address"].clone();
+        address.as_str().expect("an address").to_owned()
+    };
+    let names = ["Kitchen", "Billing"];
+    let before = names.map(|name| address(&daemon, name));
+    let workers = [0, 1].map(|n| daemon.worker(names[n], &before[n]));
+    for signal in [KILL, TERM] {
+        daemon = home.restart(daemon, signal);
+        assert_eq!(names.map(|name| address(&daemon, name)), before);
+        publish(&daemon.publisher(), "Order", signal);
+        for worker in &workers {
+            assert_eq!(received(worker), signal);
+        }
+    }
+}
+
+#[test]
+fn a_durable_service_without_subscriptions_wants_on_after_a_restart() {
+    let home = Home::with_services(&json!({"Kit*": {"delivery": "queue"}}));
+    let daemon = home.start();
+    let kitchen = daemon.subscribe("sub-1", "Kitchen", &["exact:Order", "Refund"]);
+    daemon.unsubscribe("sub-1");
+    let daemon = home.restart(daemon, KILL);
+    let daemon = home.restart(daemon, KILL);
+    let service = daemon.service("Kitchen");
+    assert_eq!(service["address"], kitchen.pull_address);
+    assert_eq!(service["subscriptions"], json!([]));
+    let publisher = daemon.publisher();
+    for subject in ["Order", "OrderCreated", "Refund"] {
+        publish(&publisher, subject, subject);
+    }
+    let worker = daemon.worker("Kitchen", &kitchen.pull_address);
+    assert_eq!([received(&worker), received(&worker)], ["Order", "Refund"]);
+    // With its next subscription it wants what that asks for, and no more.
+    daemon.subscribe("sub-2", "Kitchen", &["Return"]);
+    let daemon = home.restart(daemon, KILL);
+    assert_eq!(daemon.service("Kitchen")["subjects"], json!(["Return"]));
 }
 
 #[test]

@@ -27,15 +27,21 @@ impl Streamers for NoDescriptors {
 const TTL: Duration = Duration::from_secs(60);
 
 fn broker() -> Broker {
+    broker_with(Policies::live(LIMITS))
+}
+
+const LIMITS: QueueLimits = QueueLimits {
+    bytes_max: 1 << 20,
+    events_max: 1000,
+};
+
+fn broker_with(policies: Policies) -> Broker {
     Broker::new(BrokerConfig {
         streamer_ports: 5001..=5003,
         subscription_ttl: TTL,
         subscriptions_max: 5,
         patterns_per_service_max: 4,
-        policies: Policies::live(QueueLimits {
-            bytes_max: 1 << 20,
-            events_max: 1000,
-        }),
+        policies,
     })
 }
 
@@ -292,6 +298,41 @@ fn a_former_subscription_that_can_t_be_restored_changes_nothing() {
 }
 
 #[test]
+fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
+    let (origin, mut binding) = (Instant::now(), Binding::default());
+    let mut broker = broker_with(Policies::new(|name| ServiceSettings {
+        durable: name.as_str() != "Live",
+        ..ServiceSettings::live(LIMITS)
+    }));
+    let expired = former("s", "Billing", 5003, &["Order"], -9999);
+    broker
+        .restore(expired, GRACE, origin, TODAY, &mut binding)
+        .unwrap();
+    assert_eq!(broker.handle_timeout(origin + GRACE).len(), 1);
+    assert_eq!(
+        services_for(&mut broker, "Order"),
+        ["Billing"],
+        "it wants on"
+    );
+
+    for service in ["Kitchen", "Live"] {
+        broker.remember_port(&name(service), 5002);
+        let wanted = patterns(&["Order"]);
+        broker
+            .restore_wanting(&name(service), wanted, &mut binding)
+            .unwrap();
+    }
+    assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
+    assert_eq!(binding.bound, [5003, 5002]);
+    subscribe(&mut broker, "k", "Kitchen", &["Refund"], origin).unwrap();
+    assert_eq!(
+        services_for(&mut broker, "Order"),
+        ["Billing"],
+        "until another comes"
+    );
+}
+
+#[test]
 fn a_port_that_was_restored_is_no_other_service_s() {
     let (mut broker, now, mut binding) = (broker(), Instant::now(), Binding::default());
     let kept = former("a", "A", 5001, &["X"], 0);
@@ -332,10 +373,10 @@ fn changes_are_told_once_and_keep_alives_once_a_quarter_of_a_lease() {
     assert_eq!(changed(&mut broker), ["a"]);
     assert!(broker.subscription(&id("a"), at(120)).is_none());
 
+    // The grace is longer than a lease here, so that a keep-alive ends it sooner.
     let kept = former("r", "R", 5001, &["X"], -20);
-    broker
-        .restore(kept, GRACE, at(120), TODAY, &mut Willing)
-        .unwrap();
+    let restored = broker.restore(kept, TTL * 2, at(120), TODAY, &mut Willing);
+    assert!(restored.is_ok());
     assert!(changed(&mut broker).is_empty(), "it is kept already");
     broker.keep_alive(&id("r"), at(121)).unwrap();
     assert_eq!(changed(&mut broker), ["r"]);
