@@ -549,23 +549,6 @@ impl Broker {
         Some((key, &self.services[key.0 as usize], view))
     }
 
-    /// The ids of all subscriptions.
-    pub fn subscription_ids(&self) -> impl Iterator<Item = &SubscriptionId> {
-        self.subscriptions.keys()
-    }
-
-    /// The subscriptions that began, changed or ended since the last call. Their leases change with
-    /// each keep-alive: that counts once a quarter of `subscription_ttl`.
-    pub fn take_changed(&mut self) -> Vec<SubscriptionId> {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// Deliveries of services that begin from now on have numbers above this one. A worker may speak
-    /// of what it got from an earlier run, and must not be taken to mean another event.
-    pub fn number_deliveries_from(&mut self, last: u64) {
-        self.last_delivery = last;
-    }
-
     /// The subscriptions of a service.
     pub fn subscriptions_of(
         &self,

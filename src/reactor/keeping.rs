@@ -9,7 +9,8 @@ use super::hub::Hub;
 use super::peer::{Envelope, Role};
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    EndedService, FormerSubscription, PeerId, RestoreError, ServiceKey, SubscribeError, WorkerKey,
+    EndedService, FormerSubscription, PeerId, RestoreError, Service, ServiceKey, SubscribeError,
+    WorkerKey,
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
@@ -81,11 +82,6 @@ impl Keeping {
         }
     }
 
-    /// Nothing is kept from here on: what ends now ends with the process.
-    pub(super) fn close(&mut self) {
-        self.writer = None;
-    }
-
     fn is_clean(&self) -> bool {
         let nothing = self.changed.is_empty() && self.stirred.is_empty() && self.ended.is_empty();
         nothing && !self.whole
@@ -148,11 +144,11 @@ impl Hub {
             match self.broker.find(&name) {
                 None => drop(self.keeping.ended.insert(name)),
                 Some(key) => {
-                    let service = self.broker.service(key);
-                    // Its workers connect to the port that they know.
-                    if service.is_some_and(|service| service.port() == kept.port)
-                        && let Some(ready) = kept.ready
-                    {
+                    let port = self.broker.service(key).map(Service::port);
+                    if port != Some(kept.port) {
+                        tracing::warn!(service = %name, port, former_port = kept.port,
+                            "the port that the service had can't be bound: its workers have to connect to another");
+                    } else if let Some(ready) = kept.ready {
                         self.keeping.grace.ready.insert(key, ready);
                     }
                     self.keeping.noted.insert(key, kept.clone());
@@ -174,11 +170,15 @@ impl Hub {
     ) -> Result<(), String> {
         let name = &subscription.service;
         let service = service.ok_or_else(|| format!("service {name:?} is not in the database"))?;
+        let (checked, patterns) = (
+            checked_name(name)?,
+            self.parse_all(name, &subscription.subjects)?,
+        );
         let former = FormerSubscription {
             id: SubscriptionId::new(id).map_err(|error| format!("an id {error}"))?,
-            service: checked_name(name)?,
+            service: checked.clone(),
             port: service.port,
-            patterns: self.parse_all(name, &subscription.subjects)?,
+            patterns: patterns.clone(),
             expires_at: Duration::from_millis(subscription.expires_at_ms),
         };
         let (now, streamers) = (now(), &mut self.streamers);
@@ -192,6 +192,9 @@ impl Hub {
         match restored {
             Ok(_) => Ok(()),
             Err(RestoreError::Refused(SubscribeError::NoPort(why))) => {
+                // Events for a durable service wait on disk until its client comes back.
+                let streamers = &mut self.streamers;
+                let _ = self.broker.restore_wanting(&checked, patterns, streamers);
                 Err(format!("port {} of service {name:?}: {why}", service.port))
             }
             Err(why) => Err(why.to_string()),
@@ -321,7 +324,7 @@ impl Hub {
         }
     }
 
-    /// Tells the database what changed, if it has room; if not, the same again is told once, later.
+    /// Tells the database what changed. While its thread has no room, changes are put together here.
     pub(super) fn keep_changes(&mut self) {
         let changed = self.broker.take_changed();
         let Some(writer) = &self.keeping.writer else {

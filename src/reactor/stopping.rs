@@ -54,7 +54,6 @@ pub(super) async fn stop(
     state.flush_store();
     state.report_undelivered();
     state.keep_changes();
-    state.keeping.close();
     state.streamers.close_all();
     drop((subscribers, requests, locator));
 }

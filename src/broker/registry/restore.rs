@@ -1,4 +1,4 @@
-//! Subscriptions of an earlier run.
+//! Subscriptions of an earlier run, and what a later one needs to know.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -57,6 +57,11 @@ impl Broker {
         }
         self.check_limits(&kept.id, &kept.service, &kept.patterns)?;
         let key = self.open_service(&kept.service, Some(kept.port), streamers)?;
+        let port = self.services[key.0 as usize].port();
+        if port != kept.port {
+            let why = format!("the service has port {port} now");
+            return Err(SubscribeError::NoPort(why).into());
+        }
         // The time of day may have been set back.
         let left = kept.expires_at.saturating_sub(time_of_day);
         let lease = left.min(self.config.subscription_ttl).max(grace);
@@ -68,8 +73,9 @@ impl Broker {
         Ok(key)
     }
 
-    /// A durable service without subscriptions exists again, and goes on wanting these. One that is
-    /// durable no more doesn't.
+    /// A durable service without subscriptions exists again, on the port that is
+    /// [remembered](Self::remember_port) if that is free, and goes on wanting these too. One that is
+    /// not durable doesn't.
     ///
     /// # Errors
     /// [`SubscribeError::NoPort`].
@@ -81,8 +87,10 @@ impl Broker {
     ) -> Result<(), SubscribeError> {
         if (self.config.policies.0)(name).durable {
             let key = self.open_service(name, None, streamers)?;
-            self.add_patterns(key, patterns.iter());
-            self.keep_patterns(key, patterns);
+            let kept = &self.services[key.0 as usize].kept;
+            let more: BTreeSet<_> = patterns.difference(kept).cloned().collect();
+            self.add_patterns(key, more.iter());
+            self.services[key.0 as usize].kept.extend(more);
         }
         Ok(())
     }
@@ -90,5 +98,22 @@ impl Broker {
     /// The service gets this port when it comes, if that is free.
     pub fn remember_port(&mut self, name: &ServiceName, port: u16) {
         self.ports.remember(name, port);
+    }
+
+    /// The ids of all subscriptions.
+    pub fn subscription_ids(&self) -> impl Iterator<Item = &SubscriptionId> {
+        self.subscriptions.keys()
+    }
+
+    /// The subscriptions that began, changed or ended since the last call. Their leases change with
+    /// each keep-alive: that counts once a quarter of `subscription_ttl`.
+    pub fn take_changed(&mut self) -> Vec<SubscriptionId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Deliveries of services that begin from now on have numbers above this one. A worker may speak
+    /// of what it got from an earlier run, and must not be taken to mean another event.
+    pub fn number_deliveries_from(&mut self, last: u64) {
+        self.last_delivery = last;
     }
 }

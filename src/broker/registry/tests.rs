@@ -315,6 +315,33 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
         "it wants on"
     );
 
+    // Another took the port of these two subscriptions, and the service got one more.
+    binding.taken.insert(5001);
+    for (sub, subject) in [("1", "A"), ("2", "B")] {
+        let former = former(sub, "Moved", 5001, &[subject], 0);
+        let wanted = former.patterns.clone();
+        let refused = broker.restore(former, GRACE, origin, TODAY, &mut binding);
+        assert!(
+            matches!(
+                refused,
+                Err(RestoreError::Refused(SubscribeError::NoPort(_)))
+            ),
+            "{refused:?}"
+        );
+        broker
+            .restore_wanting(&name("Moved"), wanted, &mut binding)
+            .unwrap();
+        assert_eq!(services_for(&mut broker, subject), ["Moved"]);
+    }
+    let again = subscribe(&mut broker, "1", "Moved", &["A"], origin).unwrap();
+    assert_eq!(
+        (again.port, services_for(&mut broker, "B").len()),
+        (5002, 0)
+    );
+    broker.unsubscribe(&id("1"), &BTreeSet::new()).unwrap();
+    broker.end_service(&name("Moved")).unwrap();
+    assert!(services_for(&mut broker, "A").is_empty());
+
     for service in ["Kitchen", "Live"] {
         broker.remember_port(&name(service), 5002);
         let wanted = patterns(&["Order"]);
@@ -323,7 +350,7 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
             .unwrap();
     }
     assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
-    assert_eq!(binding.bound, [5003, 5002]);
+    assert_eq!(binding.bound, [5003, 5002, 5002]);
     subscribe(&mut broker, "k", "Kitchen", &["Refund"], origin).unwrap();
     assert_eq!(
         services_for(&mut broker, "Order"),
