@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::deliver::Run;
 use super::hub::Hub;
 use super::peer::Role;
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey,
 };
@@ -28,12 +30,22 @@ const APPENDING_BYTES_MAX: usize = 32 << 20;
 /// What is noted of an event beside it: its id, the account of a dead one.
 const NOTES_BYTES_MAX: usize = 64 << 10;
 
+/// An event on its way to the store.
+struct Unsent {
+    item: Item,
+    id: Option<Bytes>,
+    /// Its publisher waits to hear of it.
+    emission: Option<u64>,
+}
+
 /// What the reactor keeps of the store.
 #[derive(Default)]
 pub(super) struct DurableSide {
     pub(super) store: Option<Arc<Store>>,
     /// What came since the last flush.
-    unsent: BTreeMap<ServiceKey, Vec<Item>>,
+    unsent: BTreeMap<ServiceKey, Vec<Unsent>>,
+    /// Appends with emissions in them: the place of each event, and its emission.
+    confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
     settled: BTreeMap<ServiceName, Vec<u64>>,
     /// Queues that the store was asked to open.
@@ -56,6 +68,14 @@ impl DurableSide {
     /// Whether nothing waits for the disk that has to be heard of again.
     pub(super) fn is_idle(&self) -> bool {
         self.unsent.is_empty() && self.burials.is_empty() && self.settled.is_empty()
+    }
+
+    /// Why a queue would not take an event now.
+    pub(super) fn refusal(&self, queue: &ServiceName) -> Option<&str> {
+        match self.store {
+            None => Some("there is no state directory"),
+            Some(_) => self.failure(queue),
+        }
     }
 
     /// Why a queue takes no events.
@@ -141,7 +161,7 @@ impl Hub {
         let Some(service) = self.broker.service_mut(key) else {
             return;
         };
-        if self.durable.store.is_none() || self.durable.failed.contains_key(service.name()) {
+        if self.durable.refusal(service.name()).is_some() {
             let before = service.account.dropped;
             service
                 .account
@@ -153,33 +173,53 @@ impl Hub {
         // What waits must not keep a whole chunk alive.
         let all = Bytes::copy_from_slice(&run.bytes);
         let items: Vec<_> = (0..run.ends.len())
-            .map(|event| self.item(order_by, all.slice(run.part(event..event + 1))))
+            .map(|event| Unsent {
+                item: self.item(order_by, all.slice(run.part(event..event + 1))),
+                id: None,
+                emission: None,
+            })
             .collect();
         self.durable.unsent.entry(key).or_default().extend(items);
         self.flush_wanted.notify_one();
     }
 
+    /// Takes an event whose publisher may wait to hear of it.
+    pub(super) fn append_confirmed(
+        &mut self,
+        key: ServiceKey,
+        item: Item,
+        id: &Bytes,
+        emission: Option<u64>,
+    ) {
+        let id = (!id.is_empty()).then(|| id.clone());
+        let unsent = Unsent { item, id, emission };
+        self.durable.unsent.entry(key).or_default().push(unsent);
+        self.flush_wanted.notify_one();
+    }
+
     /// Hands the store what came and what is done since the last time.
     pub(super) fn flush_store(&mut self) {
-        for (key, items) in std::mem::take(&mut self.durable.unsent) {
+        for (key, unsent) in std::mem::take(&mut self.durable.unsent) {
             let Some(service) = self.broker.service_mut(key) else {
                 continue;
             };
             let Some(shelf) = &mut service.shelf else {
                 continue;
             };
-            let event = |item: &Item| Event {
-                id: None,
-                attributes: Bytes::new(),
-                body: item.body.clone(),
-            };
-            let events = items.iter().map(event).collect();
+            let emissions = unsent.iter().enumerate();
+            let emissions: Vec<_> = emissions
+                .filter_map(|(place, unsent)| Some((place, unsent.emission?)))
+                .collect();
+            let (events, items) = unsent.into_iter().map(into_event).unzip();
             let before = shelf.pending_bytes();
             let tag = shelf.append(items);
             self.durable.appending_bytes += shelf.pending_bytes() - before;
             let queue = service.name().clone();
+            if !emissions.is_empty() {
+                self.durable.confirms.insert((key, tag), emissions);
+            }
             if !self.durable.send(Command::Append { queue, tag, events }) {
-                self.append_failed(key, tag);
+                self.append_failed(key, tag, "too much waits for the disk");
             }
         }
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
@@ -193,7 +233,7 @@ impl Hub {
         }
     }
 
-    fn append_failed(&mut self, key: ServiceKey, tag: u64) {
+    fn append_failed(&mut self, key: ServiceKey, tag: u64, reason: &str) {
         let before = self
             .broker
             .service(key)
@@ -208,6 +248,14 @@ impl Hub {
             service.account.dropped.add(DropReason::StoreFailed, events);
         });
         before.inspect(|before| self.log_dropped_since(key, before));
+        for (_, emission) in self
+            .durable
+            .confirms
+            .remove(&(key, tag))
+            .unwrap_or_default()
+        {
+            self.confirm(emission, Err(reason.to_owned()));
+        }
     }
 
     fn with_shelf(&mut self, key: ServiceKey, act: impl FnOnce(&mut Service, &mut usize)) {
@@ -312,7 +360,7 @@ impl Hub {
                     return tracing::error!(%service, reason, "a dead letter could not be kept");
                 }
                 if let Some(key) = self.broker.find(&queue) {
-                    self.append_failed(key, tag);
+                    self.append_failed(key, tag, &reason);
                 }
             }
             Report::Stored { queue, events, .. } => self.stored(&queue, events),
@@ -383,8 +431,12 @@ impl Hub {
             .iter()
             .filter(|outcome| **outcome == Outcome::TooLarge)
             .count();
+        let seen = |outcome: &&Outcome| matches!(outcome, Outcome::Seen(_));
+        let seen = outcomes.iter().filter(seen).count() as u64;
         let mut given_up = vec![];
         self.with_shelf(key, |service, appending_bytes| {
+            // It had them already, and counted them then.
+            service.account.matched -= seen;
             let Some(shelf) = &mut service.shelf else {
                 return;
             };
@@ -398,7 +450,20 @@ impl Hub {
             given_up = lost.seqs;
         });
         self.durable.settle(queue, given_up);
+        for (place, emission) in self
+            .durable
+            .confirms
+            .remove(&(key, tag))
+            .unwrap_or_default()
+        {
+            let result = match outcomes.get(place) {
+                Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
+                _ => Ok(()),
+            };
+            self.confirm(emission, result);
+        }
         self.dispatch(key);
+        self.plan_timeout(key);
     }
 
     /// Reads from the disk what the backlog has room for.
@@ -448,6 +513,7 @@ impl Hub {
                 let mut item = self.item(order_by, event.body);
                 item.seq = Some(event.seq);
                 item.attempt = event.attempts;
+                times_from(&event.attributes, &mut item);
                 item
             })
             .collect();
@@ -498,6 +564,39 @@ impl Hub {
         item.key = key;
         item
     }
+}
+
+/// What is noted of an event: when it should be served first, and no more, by the wall clock in ms.
+fn into_event(unsent: Unsent) -> (Event, Item) {
+    let Unsent { item, id, .. } = unsent;
+    let (here, there) = (now(), wall_clock_ms());
+    let ms = |at: Option<Instant>| {
+        at.map_or(0, |at| {
+            there + at.saturating_duration_since(here).as_millis() as u64
+        })
+    };
+    let attributes = match (item.not_before, item.expires_at) {
+        (None, None) => Bytes::new(),
+        (begin, end) => [ms(begin).to_le_bytes(), ms(end).to_le_bytes()]
+            .concat()
+            .into(),
+    };
+    let event = Event {
+        id,
+        attributes,
+        body: item.body.clone(),
+    };
+    (event, item)
+}
+
+fn times_from(attributes: &[u8], item: &mut Item) {
+    let (here, there) = (now(), wall_clock_ms());
+    let at = |bytes: Option<&[u8; 8]>| {
+        let ms = u64::from_le_bytes(*bytes?);
+        (ms > 0).then(|| here + Duration::from_millis(ms.saturating_sub(there)))
+    };
+    item.not_before = at(attributes.first_chunk());
+    item.expires_at = at(attributes.get(8..).and_then(<[u8]>::first_chunk));
 }
 
 fn retention(reason: ExpelReason) -> DropReason {

@@ -223,6 +223,15 @@ impl TestDaemon {
             .unwrap_or(0)
     }
 
+    /// Kills a daemon that has a process of its own, with SIGKILL; when it returns, that has ended.
+    pub fn kill(mut self) {
+        assert!(
+            matches!(self.daemon(), Home::Process(_)),
+            "it has no process of its own"
+        );
+        drop(self.daemon.take());
+    }
+
     /// Stops the daemon; whether all its threads ended well.
     pub fn stop(mut self) -> bool {
         assert_law(&self.status());
