@@ -12,7 +12,9 @@ FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="event-manager" \
       org.opencontainers.image.description="An event router for ZeroMQ services" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin event-manager
+RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin event-manager \
+    && install --directory --owner=10001 --group=10001 /var/lib/event-manager
+ENV EVENT_MANAGER_STATE_DIR=/var/lib/event-manager
 COPY --from=build /build/target/release/event-manager /usr/local/bin/event-manager
 # A file that is mounted here, or named by CONFIG_PATH, goes before the configuration that is built in.
 WORKDIR /etc/event-manager

@@ -17,8 +17,12 @@ use crate::outbound::{
     wait_for_predecessor,
 };
 use crate::reactor::{Bound, Effect, Input, Reactor};
+use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::telemetry::ProcessReadings;
+
+/// How long the state database may take to write its last changes, on a disk that hangs.
+const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running event manager. Several fit in one process.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct Daemon {
     /// Disconnected when that is done.
     deregistered: std::sync::mpsc::Receiver<()>,
     registration: watch::Receiver<RegistrationState>,
+    /// Writes what outlives the process.
+    state: Option<WriterThread>,
     drain_timeout: Duration,
     store: Option<Arc<Store>>,
 }
@@ -73,18 +79,28 @@ impl Daemon {
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
         let store = start_store(&config, inputs.clone())?.map(Arc::new);
-        let reactor = Reactor::start(config.clone(), effects, (inputs, inputs_rx), store.clone())?;
+        let state = open_state(&config);
+        let (former, state) = state
+            .map(|state| ((state.kept, state.writer), state.thread))
+            .unzip();
+        let reactor = Reactor::start(
+            config.clone(),
+            effects,
+            (inputs, inputs_rx),
+            former,
+            store.clone(),
+        )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
         }
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
-        let (state, registration) = watch::channel(RegistrationState::Trying);
+        let (registration_state, registration) = watch::channel(RegistrationState::Trying);
         let parts = Control {
             request_address: request_address(&reactor.bound, &config),
             inputs: reactor.inputs.clone(),
             config,
-            state,
+            state: registration_state,
             deregistered: done,
         };
         let control = std::thread::Builder::new()
@@ -96,6 +112,7 @@ impl Daemon {
             deregister,
             deregistered,
             registration,
+            state,
             drain_timeout,
             store,
         })
@@ -141,8 +158,20 @@ impl Daemon {
         if let Some(store) = self.store.and_then(Arc::into_inner) {
             store.stop();
         }
-        self.control.join().is_ok() && reactor_ended_well
+        let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
+        if !state_is_written {
+            tracing::error!("the state database was not written and closed in time");
+        }
+        self.control.join().is_ok() && reactor_ended_well && state_is_written
     }
+}
+
+/// The state database, if there is to be one and it can be used.
+fn open_state(config: &Config) -> Option<State> {
+    let directory = &config.state_dir;
+    (!directory.as_os_str().is_empty())
+        .then(|| state::open(directory))
+        .flatten()
 }
 
 /// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts

@@ -15,6 +15,7 @@
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
 //! | [`telemetry`] | logs, a line for each burst, and readings of this process |
 //! | [`store`] | queues that outlive the process |
+//! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`outbound`] | requests to others, over libzmq |
 //! | [`client`] | what the command line and the tests use to talk to a daemon |
@@ -33,6 +34,7 @@ pub mod model;
 pub mod outbound;
 pub mod reactor;
 pub mod requests;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 pub mod zmtp;

@@ -127,6 +127,12 @@ impl Workers {
         self.change(key, |worker| worker.ready = false);
     }
 
+    /// Whether it said READY and no BYE since, and its credit if it acknowledges.
+    pub fn readiness(&self, key: WorkerKey) -> (bool, Option<u32>) {
+        let worker = &self.workers[key.0 as usize];
+        (worker.ready, worker.credit)
+    }
+
     /// Whether it acknowledges what it gets.
     pub fn acknowledges(&self, key: WorkerKey) -> bool {
         self.workers[key.0 as usize].credit.is_some()

@@ -21,8 +21,8 @@ pub use backlog::{
 pub use dispatch::{WorkerKey, Workers};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
-    Broker, BrokerConfig, EndError, EndedService, Policies, SubscribeError, Subscribed,
-    SubscriptionView, UnknownSubscription,
+    Broker, BrokerConfig, EndError, EndedService, FormerSubscription, Policies, RestoreError,
+    SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
 pub use routes::{PeerId, Receiver, Route, RouteTable};
 pub use service::{Aftermath, Given, Service, ServiceKey, ServiceSettings, Verdict};

@@ -99,6 +99,31 @@ impl PortRange {
         ))
     }
 
+    /// Binds this port and no other for the service.
+    ///
+    /// # Errors
+    /// A sentence that says why it can't.
+    pub(super) fn open_same(
+        &mut self,
+        port: u16,
+        service: ServiceKey,
+        streamers: &mut dyn Streamers,
+    ) -> Result<u16, String> {
+        let at = self.free.iter().position(|free| *free == port);
+        if at.is_none() && *self.range.end() != 0 {
+            let (min, max) = (self.range.start(), self.range.end());
+            return Err(format!("it is no free port of {min}-{max}"));
+        }
+        match streamers.open(service, port) {
+            Ok(port) => {
+                at.and_then(|at| self.free.remove(at));
+                Ok(port)
+            }
+            Err(BindFailure::InUse) => Err("it is in use".into()),
+            Err(BindFailure::Hopeless(why)) => Err(why),
+        }
+    }
+
     fn open_any(
         &self,
         name: &ServiceName,
@@ -121,6 +146,11 @@ impl PortRange {
         if self.range.contains(&port) && *self.range.end() != 0 {
             self.free.push_back(port);
         }
+        self.remember(name, port);
+    }
+
+    /// The service gets this port when it comes, if that is free.
+    pub(super) fn remember(&mut self, name: &ServiceName, port: u16) {
         self.age += 1;
         if let Some((_, age)) = self.remembered.insert(name.clone(), (port, self.age)) {
             self.ages.remove(&age);

@@ -1,5 +1,7 @@
 //! Subscriptions, their leases, and the services that they make.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -7,6 +9,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::{Account, DropReason};
 use super::backlog::QueueLimits;
@@ -117,6 +121,8 @@ struct Subscription {
     service: ServiceKey,
     patterns: BTreeSet<SubjectPattern>,
     expires_at: Instant,
+    /// Its end when it was last among the [changed](Broker::take_changed).
+    noted_expiry: Instant,
 }
 
 /// A subscription as reports show it.
@@ -148,6 +154,10 @@ pub struct Broker {
     retired: Account,
     /// The last number that was given.
     number: u64,
+    /// Subscriptions that changed, for those who keep them elsewhere.
+    changed: Vec<SubscriptionId>,
+    /// Deliveries are numbered from here on.
+    last_delivery: u64,
 }
 
 impl Broker {
@@ -163,6 +173,8 @@ impl Broker {
             stalled: Duration::ZERO,
             retired: Account::default(),
             number: 0,
+            changed: Vec::new(),
+            last_delivery: 0,
             config,
         }
     }
@@ -180,15 +192,43 @@ impl Broker {
         now: Instant,
         streamers: &mut dyn Streamers,
     ) -> Result<Subscribed, SubscribeError> {
+        self.check_limits(id, service_name, &patterns)?;
+        let key = self.open_service(service_name, None, streamers)?;
+        let (port, ended) = self.set(id, key, patterns, self.lease_end(now));
+        self.changed.push(id.clone());
+        Ok(Subscribed {
+            service: key,
+            port,
+            ended,
+        })
+    }
+
+    fn check_limits(
+        &self,
+        id: &SubscriptionId,
+        service_name: &ServiceName,
+        patterns: &BTreeSet<SubjectPattern>,
+    ) -> Result<(), SubscribeError> {
         let known = self.subscriptions.contains_key(id);
         if !known && self.subscriptions.len() >= self.config.subscriptions_max {
             return Err(SubscribeError::TooMany(self.config.subscriptions_max));
         }
         let patterns_max = self.config.patterns_per_service_max;
-        if self.patterns_of_others(service_name, id, &patterns) + patterns.len() > patterns_max {
+        if self.patterns_of_others(service_name, id, patterns) + patterns.len() > patterns_max {
             return Err(SubscribeError::TooManyPatterns(patterns_max));
         }
-        let key = self.open_service(service_name, streamers)?;
+        Ok(())
+    }
+
+    /// Sets a subscription and its routes; the service's port, and the one that ended because the
+    /// subscription moved away from it.
+    fn set(
+        &mut self,
+        id: &SubscriptionId,
+        key: ServiceKey,
+        patterns: BTreeSet<SubjectPattern>,
+        expires_at: Instant,
+    ) -> (u16, Option<EndedService>) {
         // The new patterns are set before the old ones go, so that no event falls between them.
         self.add_patterns(key, patterns.iter());
         let port = self.services[key.0 as usize].port();
@@ -204,7 +244,6 @@ impl Broker {
         self.services[key.0 as usize]
             .subscriptions
             .insert(id.clone());
-        let expires_at = self.lease_end(now);
         self.leases.insert((expires_at, id.clone()));
         self.subscriptions.insert(
             id.clone(),
@@ -212,15 +251,12 @@ impl Broker {
                 service: key,
                 patterns,
                 expires_at,
+                noted_expiry: expires_at,
             },
         );
         let ended = moved_from.and_then(|old| self.leave_service(old, id));
         self.forget_kept(key);
-        Ok(Subscribed {
-            service: key,
-            port,
-            ended,
-        })
+        (port, ended)
     }
 
     /// Refreshes a lease.
@@ -238,6 +274,12 @@ impl Broker {
         };
         self.leases.remove(&(subscription.expires_at, id.clone()));
         subscription.expires_at = expires_at;
+        if expires_at.saturating_duration_since(subscription.noted_expiry)
+            >= self.config.subscription_ttl / 4
+        {
+            subscription.noted_expiry = expires_at;
+            self.changed.push(id.clone());
+        }
         self.leases.insert((expires_at, id.clone()));
         Ok(())
     }
@@ -263,6 +305,7 @@ impl Broker {
             let (service, is_empty) = (subscription.service, subscription.patterns.is_empty());
             self.forget_patterns(service, &gone);
             if !is_empty {
+                self.changed.push(id.clone());
                 return Ok(None);
             }
         }
@@ -317,9 +360,11 @@ impl Broker {
         now - self.stalled + self.config.subscription_ttl
     }
 
+    /// The service of this name; a new one is bound to this port, or to any if none is named.
     fn open_service(
         &mut self,
         name: &ServiceName,
+        port: Option<u16>,
         streamers: &mut dyn Streamers,
     ) -> Result<ServiceKey, SubscribeError> {
         if let Some(key) = self.by_name.get(name) {
@@ -327,12 +372,15 @@ impl Broker {
         }
         let entry = self.services.vacant_entry();
         let key = ServiceKey(entry.key() as u32);
-        let port = self
-            .ports
-            .open(name, key, streamers)
-            .map_err(SubscribeError::NoPort)?;
+        let opened = match port {
+            Some(port) => self.ports.open_same(port, key, streamers),
+            None => self.ports.open(name, key, streamers),
+        };
+        let port = opened.map_err(SubscribeError::NoPort)?;
         let settings = (self.config.policies.0)(name);
-        entry.insert(Service::new(name.clone(), port, settings));
+        let mut service = Service::new(name.clone(), port, settings);
+        service.queue.number_from(self.last_delivery);
+        entry.insert(service);
         self.by_name.insert(name.clone(), key);
         Ok(key)
     }
@@ -347,7 +395,7 @@ impl Broker {
         patterns: &[SubjectPattern],
         streamers: &mut dyn Streamers,
     ) -> Result<ServiceKey, SubscribeError> {
-        let key = self.open_service(name, streamers)?;
+        let key = self.open_service(name, None, streamers)?;
         self.add_patterns(key, patterns.iter());
         self.services[key.0 as usize].is_declared = true;
         Ok(key)
@@ -405,6 +453,7 @@ impl Broker {
 
     fn end(&mut self, id: &SubscriptionId) -> Option<EndedService> {
         let subscription = self.subscriptions.remove(id)?;
+        self.changed.push(id.clone());
         self.leases.remove(&(subscription.expires_at, id.clone()));
         let service = &mut self.services[subscription.service.0 as usize];
         if service.outlives_subscriptions() && service.subscriptions.len() == 1 {
@@ -487,6 +536,22 @@ impl Broker {
             .collect()
     }
 
+    /// A subscription and its service.
+    pub fn subscription(
+        &self,
+        id: &SubscriptionId,
+        now: Instant,
+    ) -> Option<(ServiceKey, &Service, SubscriptionView<'_>)> {
+        let (id, subscription) = self.subscriptions.get_key_value(id)?;
+        let view = SubscriptionView {
+            id,
+            patterns: &subscription.patterns,
+            expires_in: (subscription.expires_at + self.stalled).saturating_duration_since(now),
+        };
+        let key = subscription.service;
+        Some((key, &self.services[key.0 as usize], view))
+    }
+
     /// The subscriptions of a service.
     pub fn subscriptions_of(
         &self,
@@ -494,16 +559,8 @@ impl Broker {
         now: Instant,
     ) -> impl Iterator<Item = SubscriptionView<'_>> {
         let ids: Vec<_> = service.subscriptions().cloned().collect();
-        ids.into_iter().filter_map(move |id| {
-            let (id, subscription) = self.subscriptions.get_key_value(&id)?;
-            let expires_in =
-                (subscription.expires_at + self.stalled).saturating_duration_since(now);
-            Some(SubscriptionView {
-                id,
-                patterns: &subscription.patterns,
-                expires_in,
-            })
-        })
+        ids.into_iter()
+            .filter_map(move |id| Some(self.subscription(&id, now)?.2))
     }
 
     /// A number that was not given before.

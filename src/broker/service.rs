@@ -155,6 +155,11 @@ impl Service {
         self.patterns.keys()
     }
 
+    /// What it wants on though nobody is subscribed.
+    pub fn wanted_on(&self) -> impl Iterator<Item = &SubjectPattern> {
+        self.kept.iter()
+    }
+
     /// Lets an event wait; counts what is given up for it.
     pub fn enqueue(&mut self, event: Item) {
         let lost = self.queue.push(event);

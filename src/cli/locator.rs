@@ -50,7 +50,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
     config.locator.address = args.address.clone();
     let drain_timeout = config.drain_timeout;
     let (effects, _no_effects) = tokio::sync::mpsc::channel(1);
-    let reactor = Reactor::start(config, effects, Reactor::inputs(), None)?;
+    let reactor = Reactor::start(config, effects, Reactor::inputs(), None, None)?;
     let Some(bound) = &reactor.bound.locator else {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
         reactor.join();

@@ -118,6 +118,7 @@ impl Hub {
         self.ticked_at = now;
         self.check_pulses(stalled);
         self.expire_leases();
+        self.tend_keeping();
     }
 
     fn check_pulses(&mut self, stalled: Duration) {

@@ -15,11 +15,12 @@ use super::effects::Effect;
 use super::emit::Emissions;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
+use super::keeping::Keeping;
 use super::listener::{Streamer, StreamerTable};
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
 use super::stream::Stream;
-use crate::ambient::now;
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
     ServiceKey, ServiceSettings, WorkerKey,
@@ -80,6 +81,8 @@ pub(super) struct Hub {
     /// Workers in turn; kept between runs for its memory.
     pub(super) turns: Vec<(WorkerKey, PeerId)>,
     pub(super) pending_replies: PendingReplies,
+    /// What outlives the process.
+    pub(super) keeping: Keeping,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
     /// What is kept on disk.
@@ -114,13 +117,15 @@ impl Hub {
         effects: mpsc::Sender<Effect>,
         at: Instant,
     ) -> Self {
-        let broker = Broker::new(BrokerConfig {
+        let mut broker = Broker::new(BrokerConfig {
             streamer_ports: config.streamer_ports.clone(),
             subscription_ttl: config.subscription_ttl,
             subscriptions_max: config.subscriptions_max,
             patterns_per_service_max: config.limits.subscriptions_per_peer_max,
             policies: policies(&config),
         });
+        // By the time of day, so that each run has numbers of its own.
+        broker.number_deliveries_from(wall_clock_ms() << 10);
         Self {
             settings,
             addresses: serde_json::Value::Null,
@@ -137,6 +142,7 @@ impl Hub {
             chunk: ReadChunk::default(),
             runs: Runs::default(),
             turns: Vec::new(),
+            keeping: Keeping::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,
             ticked_at: at,
@@ -256,6 +262,7 @@ impl Hub {
         // A REQ socket can't take a second event before it has asked for it.
         let lockstep = zmtp.socket_type == SocketType::Req;
         let key = self.broker.service_mut(service)?.workers.join(id, lockstep);
+        self.keeping.worker_joined(service, id, lockstep);
         Some(Role::Worker {
             service,
             key,
@@ -389,42 +396,53 @@ impl Hub {
                         "a subscriber left before it had read all");
                 }
             }
-            Role::Worker {
-                service,
-                key,
-                envelope,
-            } => {
-                let (service, key) = (*service, *key);
+            Role::Worker { service, .. } => {
+                self.keeping.worker_left(*service, id);
                 self.streamers
-                    .release_identity(service, &peer.zmtp.identity, id);
-                let Some(found) = self.broker.service_mut(service) else {
-                    return;
-                };
-                let before = found.account.dropped;
-                let aftermath = if envelope.is_some_and(|envelope| envelope.acknowledges) {
-                    found.holder_left(key, &Peer::deliveries(&unwritten), now())
-                } else if found.shelf.is_some() {
-                    found.borrower_left(key, written, now())
-                } else {
-                    found.account.delivered += written;
-                    found.account.in_flight -= written;
-                    let events = unwritten.into_iter();
-                    let events = events
-                        .map(|event| Peer::without_delimiter(&peer.role, event))
-                        .collect();
-                    found.worker_left(key, events);
-                    Aftermath::default()
-                };
-                self.log_dropped_since(service, &before);
-                self.finish(service, aftermath);
-                self.dispatch(service);
+                    .release_identity(*service, &peer.zmtp.identity, id);
+                self.let_worker_go(&peer.role, unwritten, written);
             }
         }
+    }
+
+    /// A worker is none any more: what it held goes to others. Of what was in its outbox, this was
+    /// written, and that wasn't.
+    pub(super) fn let_worker_go(&mut self, role: &Role, unwritten: Vec<Bytes>, written: u64) {
+        let Role::Worker {
+            service,
+            key,
+            envelope,
+        } = *role
+        else {
+            return;
+        };
+        let Some(found) = self.broker.service_mut(service) else {
+            return;
+        };
+        let before = found.account.dropped;
+        let aftermath = if envelope.is_some_and(|envelope| envelope.acknowledges) {
+            found.holder_left(key, &Peer::deliveries(&unwritten), now())
+        } else if found.shelf.is_some() {
+            found.borrower_left(key, written, now())
+        } else {
+            found.account.delivered += written;
+            found.account.in_flight -= written;
+            let events = unwritten.into_iter();
+            let events = events
+                .map(|event| Peer::without_delimiter(role, event))
+                .collect();
+            found.worker_left(key, events);
+            Aftermath::default()
+        };
+        self.log_dropped_since(service, &before);
+        self.finish(service, aftermath);
+        self.dispatch(service);
     }
 
     /// A service's last subscription ended: closes its streamer and its workers' connections.
     pub(super) fn close_service(&mut self, ended: &EndedService) {
         self.streamers.close(ended.key);
+        self.keeping.service_ended(ended);
         for worker in &ended.workers {
             // Its service is gone, so there is nothing to keep books of.
             if self.peer(*worker).is_some() {

@@ -17,6 +17,7 @@ mod housekeeping;
 mod hub;
 mod inbox;
 mod intake;
+mod keeping;
 mod kernel;
 mod listener;
 mod memory;
@@ -48,6 +49,7 @@ use crate::config::Config;
 use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
+use crate::state::{Kept, Writer};
 use crate::store::Store;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
@@ -111,8 +113,9 @@ impl Reactor {
         mpsc::channel(INPUTS_MAX)
     }
 
-    /// Binds all sockets and starts the thread: when it returns, peers are served. Without a store, no
-    /// service is durable.
+    /// Binds all sockets, those of services that an earlier run kept too, and starts the thread: when
+    /// it returns, peers are served. What changes is told to the writer. Without a store, no service
+    /// is durable.
     ///
     /// # Errors
     /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
@@ -120,13 +123,14 @@ impl Reactor {
         config: Config,
         effects: mpsc::Sender<Effect>,
         (inputs, inputs_rx): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+        former: Option<(Kept, Writer)>,
         store: Option<Arc<Store>>,
     ) -> Result<Self, StartError> {
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
-                run(config, effects, inputs_rx, store, &started);
+                run(config, effects, inputs_rx, former, store, &started);
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -171,6 +175,7 @@ fn run(
     config: Config,
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
+    former: Option<(Kept, Writer)>,
     store: Option<Arc<Store>>,
     started: &Started,
 ) {
@@ -184,13 +189,24 @@ fn run(
         match Sockets::bind(&config) {
             Ok(sockets) => {
                 let hub = sockets.serve(config, effects);
-                hub.borrow_mut().begin_durable(store);
+                begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await;
             }
             Err(error) => drop(started.send(Err(error))),
         }
     });
+}
+
+/// Services that are there before any client asks: those of an earlier run, and those that the
+/// configuration declares.
+fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
+    let Some((kept, writer)) = former else {
+        return hub.begin_durable(store);
+    };
+    hub.restore(&kept);
+    hub.begin_durable(store);
+    hub.begin_keeping(&kept.services, writer);
 }
 
 /// The listeners whose addresses are configured.

@@ -127,6 +127,7 @@ impl Hub {
         if request.token.is(Token::SUBSCRIBE) {
             self.open_queues();
         }
+        self.keep_changes();
     }
 
     fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {

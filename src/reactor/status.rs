@@ -56,6 +56,7 @@ impl Hub {
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
                 "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
+            "state": self.keeping.status(),
             "pendingCalls": self.pending_replies.len(),
             "peers": {"refused": self.refused},
         })

@@ -53,6 +53,7 @@ pub(super) async fn stop(
     // What is done by now is noted still.
     state.flush_store();
     state.report_undelivered();
+    state.keep_changes();
     state.streamers.close_all();
     drop((subscribers, requests, locator));
 }

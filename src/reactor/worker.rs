@@ -23,6 +23,13 @@ impl Hub {
             [frame] => WorkerWord::parse(frame),
             frames => Err(format!("a word is one frame, not {}", frames.len())),
         };
+        if let Ok(WorkerWord::Ready(credit)) = &word {
+            let said = Envelope {
+                delimiter: has_delimiter,
+                acknowledges: credit.is_some(),
+            };
+            self.hear_presumed(id, said);
+        }
         let Some(Role::Worker {
             service,
             key,
@@ -53,16 +60,22 @@ impl Hub {
         let Some(found) = self.broker.service_mut(service) else {
             return;
         };
+        let before = found.workers.readiness(key);
         let (id, verdict) = match word {
-            WorkerWord::Ready(None) => {
-                found.workers.ready(key);
+            WorkerWord::Ready(credit) => {
+                match credit {
+                    None => found.workers.ready(key),
+                    Some(credit) => found.workers.ready_with(key, credit),
+                }
+                if found.workers.readiness(key) != before {
+                    self.keeping.workers_changed(service);
+                }
                 return self.dispatch(service);
             }
-            WorkerWord::Ready(Some(credit)) => {
-                found.workers.ready_with(key, credit);
-                return self.dispatch(service);
+            WorkerWord::Bye => {
+                found.workers.bye(key);
+                return self.keeping.workers_changed(service);
             }
-            WorkerWord::Bye => return found.workers.bye(key),
             WorkerWord::Ack(id) => (id, Verdict::Ack),
             WorkerWord::Nak { id, delay, reason } => (id, Verdict::Nak { delay, reason }),
             WorkerWord::Term { id, reason } => (id, Verdict::Term { reason }),

@@ -16,9 +16,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("config", "model messagebus broker locator"),
     ("telemetry", "model ambient config"),
     ("store", "model ambient"),
+    ("state", "ambient telemetry"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry store",
+        "model zmtp messagebus broker locator requests ambient config telemetry store state",
     ),
     (
         "outbound",
@@ -27,7 +28,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry store reactor outbound",
+        "model messagebus locator requests ambient config telemetry store state reactor outbound",
     ),
     (
         "cli",

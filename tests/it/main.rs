@@ -31,6 +31,7 @@ mod naks;
 mod ports;
 mod registration;
 mod requests;
+mod restart;
 mod serve;
 mod services;
 mod slow;

@@ -30,6 +30,10 @@ pub(super) struct HeldItems {
 }
 
 impl HeldItems {
+    pub(super) fn number_from(&mut self, last: u64) {
+        self.last_id = last;
+    }
+
     pub(super) fn insert(
         &mut self,
         item: Item,

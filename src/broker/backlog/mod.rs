@@ -61,6 +61,11 @@ impl Backlog {
         }
     }
 
+    /// Deliveries get numbers above this one.
+    pub fn number_from(&mut self, last: u64) {
+        self.held.number_from(last);
+    }
+
     /// Whether this event could ever wait here.
     pub fn fits(&self, item: &Item) -> bool {
         let limits = &self.policy.limits;

@@ -27,15 +27,21 @@ impl Streamers for NoDescriptors {
 const TTL: Duration = Duration::from_secs(60);
 
 fn broker() -> Broker {
+    broker_with(Policies::live(LIMITS))
+}
+
+const LIMITS: QueueLimits = QueueLimits {
+    bytes_max: 1 << 20,
+    events_max: 1000,
+};
+
+fn broker_with(policies: Policies) -> Broker {
     Broker::new(BrokerConfig {
         streamer_ports: 5001..=5003,
         subscription_ttl: TTL,
         subscriptions_max: 5,
         patterns_per_service_max: 4,
-        policies: Policies::live(QueueLimits {
-            bytes_max: 1 << 20,
-            events_max: 1000,
-        }),
+        policies,
     })
 }
 
@@ -196,6 +202,211 @@ fn what_is_refused_changes_nothing() {
     );
     assert_eq!(services_for(&mut broker, "X"), ["A", "B", "C"]);
     assert_eq!(broker.subscription_count(), 5);
+}
+
+const GRACE: Duration = Duration::from_secs(30);
+/// Some time of day.
+const TODAY: Duration = Duration::from_secs(1_800_000_000);
+
+/// Whatever was bound, by port; some ports are others'.
+#[derive(Default)]
+struct Binding {
+    taken: BTreeSet<u16>,
+    bound: Vec<u16>,
+}
+
+impl Streamers for Binding {
+    fn open(&mut self, _: ServiceKey, port: u16) -> Result<u16, BindFailure> {
+        if self.taken.contains(&port) {
+            return Err(BindFailure::InUse);
+        }
+        self.bound.push(port);
+        Ok(port)
+    }
+}
+
+/// A subscription whose lease ends so many seconds after [`TODAY`], or before.
+fn former(sub: &str, service: &str, port: u16, subjects: &[&str], left: i64) -> FormerSubscription {
+    FormerSubscription {
+        id: id(sub),
+        service: name(service),
+        port,
+        patterns: patterns(subjects),
+        expires_at: Duration::from_secs(TODAY.as_secs().strict_add_signed(left)),
+    }
+}
+
+#[test]
+fn a_former_subscription_is_restored_on_its_port_with_what_is_left_of_its_lease() {
+    let (mut broker, origin, mut binding) = (broker(), Instant::now(), Binding::default());
+    let at = |seconds: u64| origin + Duration::from_secs(seconds);
+    let mut restore = |kept| broker.restore(kept, GRACE, origin, TODAY, &mut binding);
+    let key = restore(former("long", "Billing", 5003, &["Order"], 50)).unwrap();
+    let second = restore(former("over", "Billing", 5003, &["Refund"], -29));
+    assert_eq!(second, Ok(key), "two subscriptions of one service");
+    restore(former("clock set back", "Kitchen", 5001, &["Order"], 9999)).unwrap();
+    assert_eq!(binding.bound, [5003, 5001]);
+    assert_eq!(broker.service(key).unwrap().port(), 5003);
+    assert_eq!(
+        services_for(&mut broker, "OrderCreated"),
+        ["Billing", "Kitchen"]
+    );
+    assert_eq!(services_for(&mut broker, "Refund"), ["Billing"]);
+    let ended = |broker: &mut Broker, seconds| -> Vec<_> {
+        let expired = broker.handle_timeout(at(seconds));
+        expired.into_iter().map(|(id, _)| id.to_string()).collect()
+    };
+    assert!(ended(&mut broker, 29).is_empty());
+    assert_eq!(ended(&mut broker, 30), ["over"], "the grace is the least");
+    assert_eq!(ended(&mut broker, 50), ["long"]);
+    assert_eq!(
+        ended(&mut broker, 60),
+        ["clock set back"],
+        "a whole lease is the most"
+    );
+}
+
+#[test]
+fn a_former_subscription_that_can_t_be_restored_changes_nothing() {
+    let (mut broker, now, mut binding) = (broker(), Instant::now(), Binding::default());
+    binding.taken.insert(5002);
+    let mut restore = |kept| broker.restore(kept, GRACE, now, TODAY, &mut binding);
+    let expired = restore(former("s", "S", 5001, &["X"], -30));
+    assert_eq!(expired, Err(RestoreError::Expired));
+    for (port, why) in [
+        (5002, "it is in use"),
+        (5004, "it is no free port of 5001-5003"),
+    ] {
+        let refused = restore(former("s", "S", port, &["X"], 0)).unwrap_err();
+        assert_eq!(refused.to_string(), why);
+    }
+    restore(former("a", "A", 5001, &["X"], 0)).unwrap();
+    let refused = restore(former("s", "S", 5001, &["X"], 0)).unwrap_err();
+    assert_eq!(refused.to_string(), "it is no free port of 5001-5003");
+    let refused = restore(former("b", "A", 5001, &["1", "2", "3", "4"], 0));
+    assert_eq!(refused, Err(SubscribeError::TooManyPatterns(4).into()));
+    for sub in ["b", "c", "d", "e"] {
+        restore(former(sub, "A", 5001, &["X"], 0)).unwrap();
+    }
+    let refused = restore(former("f", "A", 5001, &["X"], 0));
+    assert_eq!(refused, Err(SubscribeError::TooMany(5).into()));
+    assert_eq!(binding.bound, [5001]);
+    assert_eq!(
+        (broker.subscription_count(), broker.services().count()),
+        (5, 1)
+    );
+}
+
+#[test]
+fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
+    let (origin, mut binding) = (Instant::now(), Binding::default());
+    let mut broker = broker_with(Policies::new(|name| ServiceSettings {
+        durable: name.as_str() != "Live",
+        ..ServiceSettings::live(LIMITS)
+    }));
+    let expired = former("s", "Billing", 5003, &["Order"], -9999);
+    broker
+        .restore(expired, GRACE, origin, TODAY, &mut binding)
+        .unwrap();
+    assert_eq!(broker.handle_timeout(origin + GRACE).len(), 1);
+    assert_eq!(
+        services_for(&mut broker, "Order"),
+        ["Billing"],
+        "it wants on"
+    );
+
+    // Another took the port of these two subscriptions, and the service got one more.
+    binding.taken.insert(5001);
+    for (sub, subject) in [("1", "A"), ("2", "B")] {
+        let former = former(sub, "Moved", 5001, &[subject], 0);
+        let wanted = former.patterns.clone();
+        let refused = broker.restore(former, GRACE, origin, TODAY, &mut binding);
+        assert!(
+            matches!(
+                refused,
+                Err(RestoreError::Refused(SubscribeError::NoPort(_)))
+            ),
+            "{refused:?}"
+        );
+        broker
+            .restore_wanting(&name("Moved"), wanted, &mut binding)
+            .unwrap();
+        assert_eq!(services_for(&mut broker, subject), ["Moved"]);
+    }
+    let again = subscribe(&mut broker, "1", "Moved", &["A"], origin).unwrap();
+    assert_eq!(
+        (again.port, services_for(&mut broker, "B").len()),
+        (5002, 0)
+    );
+    broker.unsubscribe(&id("1"), &BTreeSet::new()).unwrap();
+    broker.end_service(&name("Moved")).unwrap();
+    assert!(services_for(&mut broker, "A").is_empty());
+
+    for service in ["Kitchen", "Live"] {
+        broker.remember_port(&name(service), 5002);
+        let wanted = patterns(&["Order"]);
+        broker
+            .restore_wanting(&name(service), wanted, &mut binding)
+            .unwrap();
+    }
+    assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
+    assert_eq!(binding.bound, [5003, 5002, 5002]);
+    subscribe(&mut broker, "k", "Kitchen", &["Refund"], origin).unwrap();
+    assert_eq!(
+        services_for(&mut broker, "Order"),
+        ["Billing"],
+        "until another comes"
+    );
+}
+
+#[test]
+fn a_port_that_was_restored_is_no_other_service_s() {
+    let (mut broker, now, mut binding) = (broker(), Instant::now(), Binding::default());
+    let kept = former("a", "A", 5001, &["X"], 0);
+    broker
+        .restore(kept, GRACE, now, TODAY, &mut binding)
+        .unwrap();
+    let subscribed = subscribe(&mut broker, "b", "B", &["X"], now).unwrap();
+    assert_eq!(subscribed.port, 5002);
+    broker.unsubscribe(&id("a"), &BTreeSet::new()).unwrap();
+    let subscribed = subscribe(&mut broker, "a", "A", &["X"], now).unwrap();
+    assert_eq!(subscribed.port, 5001, "its own again");
+}
+
+#[test]
+fn changes_are_told_once_and_keep_alives_once_a_quarter_of_a_lease() {
+    let (mut broker, origin) = (broker(), Instant::now());
+    let at = |seconds: u64| origin + Duration::from_secs(seconds);
+    let changed = |broker: &mut Broker| -> Vec<_> {
+        broker
+            .take_changed()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    subscribe(&mut broker, "a", "A", &["X", "Y"], at(0)).unwrap();
+    assert_eq!(changed(&mut broker), ["a"]);
+    assert!(changed(&mut broker).is_empty());
+    for second in 1..=60 {
+        broker.keep_alive(&id("a"), at(second)).unwrap();
+        let expected = if second % 15 == 0 { vec!["a"] } else { vec![] };
+        assert_eq!(changed(&mut broker), expected, "second {second}");
+    }
+    broker.unsubscribe(&id("a"), &patterns(&["X"])).unwrap();
+    assert_eq!(changed(&mut broker), ["a"]);
+    subscribe(&mut broker, "a", "B", &["X"], at(60)).unwrap();
+    assert_eq!(changed(&mut broker), ["a"]);
+    broker.handle_timeout(at(120));
+    assert_eq!(changed(&mut broker), ["a"]);
+    assert!(broker.subscription(&id("a"), at(120)).is_none());
+
+    // The grace is longer than a lease here, so that a keep-alive ends it sooner.
+    let kept = former("r", "R", 5001, &["X"], -20);
+    let restored = broker.restore(kept, TTL * 2, at(120), TODAY, &mut Willing);
+    assert!(restored.is_ok());
+    assert!(changed(&mut broker).is_empty(), "it is kept already");
+    broker.keep_alive(&id("r"), at(121)).unwrap();
+    assert_eq!(changed(&mut broker), ["r"]);
 }
 
 #[derive(Debug, Clone)]

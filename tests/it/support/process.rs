@@ -182,6 +182,7 @@ pub fn settings(keys: &Value) -> Value {
         "locatorRegister": false,
         "stateDir": "",
         "drainTimeout": 2,
+        "stateDir": "",
     });
     for (key, value) in keys.as_object().expect("an object") {
         all[key] = value.clone();

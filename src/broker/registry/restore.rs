@@ -1,0 +1,119 @@
+//! Subscriptions of an earlier run, and what a later one needs to know.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{Broker, SubscribeError};
+use crate::broker::ports::Streamers;
+use crate::broker::service::ServiceKey;
+use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
+
+/// A subscription as an earlier run left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerSubscription {
+    /// What its client calls it.
+    pub id: SubscriptionId,
+    /// Its service.
+    pub service: ServiceName,
+    /// The port of the service, which its workers connect to.
+    pub port: u16,
+    /// What it asks for.
+    pub patterns: BTreeSet<SubjectPattern>,
+    /// When its lease is over, by the time of day.
+    pub expires_at: Duration,
+}
+
+/// Why a subscription was not restored. Nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Its lease was over before, and the grace too.
+    #[error("it expired")]
+    Expired,
+    /// What refuses a subscription at any time.
+    #[error(transparent)]
+    Refused(#[from] SubscribeError),
+}
+
+impl Broker {
+    /// Sets a subscription again that an earlier run had, and binds its service's port: that one and no
+    /// other, because workers connect to it. It lives for what is left of its lease, but at least for
+    /// `grace`, and at most for `subscription_ttl` if that is longer. `time_of_day` is the same moment
+    /// as `now`. One of a durable service is restored also when it expired, for what the service wants
+    /// on.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; nothing has changed then.
+    pub fn restore(
+        &mut self,
+        kept: FormerSubscription,
+        grace: Duration,
+        now: Instant,
+        time_of_day: Duration,
+        streamers: &mut dyn Streamers,
+    ) -> Result<ServiceKey, RestoreError> {
+        let is_durable = (self.config.policies.0)(&kept.service).durable;
+        if kept.expires_at + grace <= time_of_day && !is_durable {
+            return Err(RestoreError::Expired);
+        }
+        self.check_limits(&kept.id, &kept.service, &kept.patterns)?;
+        let key = self.open_service(&kept.service, Some(kept.port), streamers)?;
+        let port = self.services[key.0 as usize].port();
+        if port != kept.port {
+            let why = format!("the service has port {port} now");
+            return Err(SubscribeError::NoPort(why).into());
+        }
+        // The time of day may have been set back.
+        let left = kept.expires_at.saturating_sub(time_of_day);
+        let lease = left.min(self.config.subscription_ttl).max(grace);
+        self.set(&kept.id, key, kept.patterns, now + lease);
+        if let Some(restored) = self.subscriptions.get_mut(&kept.id) {
+            // So that its first keep-alive is noted.
+            restored.noted_expiry = now;
+        }
+        Ok(key)
+    }
+
+    /// A durable service without subscriptions exists again, on the port that is
+    /// [remembered](Self::remember_port) if that is free, and goes on wanting these too. One that is
+    /// not durable doesn't.
+    ///
+    /// # Errors
+    /// [`SubscribeError::NoPort`].
+    pub fn restore_wanting(
+        &mut self,
+        name: &ServiceName,
+        patterns: BTreeSet<SubjectPattern>,
+        streamers: &mut dyn Streamers,
+    ) -> Result<(), SubscribeError> {
+        if (self.config.policies.0)(name).durable {
+            let key = self.open_service(name, None, streamers)?;
+            let kept = &self.services[key.0 as usize].kept;
+            let more: BTreeSet<_> = patterns.difference(kept).cloned().collect();
+            self.add_patterns(key, more.iter());
+            self.services[key.0 as usize].kept.extend(more);
+        }
+        Ok(())
+    }
+
+    /// The service gets this port when it comes, if that is free.
+    pub fn remember_port(&mut self, name: &ServiceName, port: u16) {
+        self.ports.remember(name, port);
+    }
+
+    /// The ids of all subscriptions.
+    pub fn subscription_ids(&self) -> impl Iterator<Item = &SubscriptionId> {
+        self.subscriptions.keys()
+    }
+
+    /// The subscriptions that began, changed or ended since the last call. Their leases change with
+    /// each keep-alive: that counts once a quarter of `subscription_ttl`.
+    pub fn take_changed(&mut self) -> Vec<SubscriptionId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Deliveries of services that begin from now on have numbers above this one. A worker may speak
+    /// of what it got from an earlier run, and must not be taken to mean another event.
+    pub fn number_deliveries_from(&mut self, last: u64) {
+        self.last_delivery = last;
+    }
+}

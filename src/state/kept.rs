@@ -1,0 +1,72 @@
+//! What is kept, in the form that it has on disk: each record is JSON under its name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A subscription, by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptSubscription {
+    /// The service's name.
+    pub service: String,
+    /// Its subjects as they are written in a request.
+    pub subjects: Vec<String>,
+    /// When its lease is over, in milliseconds since 1970; up to a quarter of a lease too early,
+    /// because not each KEEP_ALIVE is written.
+    pub expires_at_ms: u64,
+}
+
+/// A service, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptService {
+    /// The port of its socket.
+    pub port: u16,
+    /// What its workers said, if there were any and all said the same.
+    pub ready: Option<KeptReady>,
+    /// What it wants though nobody is subscribed, if it is durable; as they are written in a request.
+    pub subjects: Vec<String>,
+}
+
+/// A worker's READY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptReady {
+    /// It puts an empty frame before its messages, and expects one.
+    pub delimiter: bool,
+    /// It acknowledges, and holds no more events than this.
+    pub credit: Option<u32>,
+}
+
+/// All that is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// By id.
+    pub subscriptions: BTreeMap<String, KeptSubscription>,
+    /// By name.
+    pub services: BTreeMap<String, KeptService>,
+}
+
+/// What is to be written: records, or nothing in the place of those that are gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// This is all that there is: whatever was kept before goes.
+    pub whole: bool,
+    /// By id.
+    pub subscriptions: BTreeMap<String, Option<KeptSubscription>>,
+    /// By name.
+    pub services: BTreeMap<String, Option<KeptService>>,
+}
+
+impl Changes {
+    /// Puts later changes on top.
+    pub(super) fn add(&mut self, later: Self) {
+        if later.whole {
+            *self = later;
+        } else {
+            self.subscriptions.extend(later.subscriptions);
+            self.services.extend(later.services);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The thread that owns the database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::file::{StateFile, open_or_set_aside};
+use super::kept::Changes;
+use crate::ambient::now;
+use crate::telemetry::Bursts;
+
+/// Changes that wait for the thread; when there are more, the reactor puts its own together.
+const CHANGES_MAX: usize = 1024;
+/// What changes within this time is written together.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
+/// How long to wait after an error before the database is opened anew.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the two sides of the channel tell each other beside it.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Changes that are on disk, or were given up for the whole state that is to come.
+    done: AtomicU64,
+    /// What is on disk is not known: the whole state is wanted.
+    wants_whole: AtomicBool,
+}
+
+/// The reactor's end: takes changes, and never waits.
+#[derive(Debug)]
+pub struct Writer {
+    changes: mpsc::Sender<Changes>,
+    taken: u64,
+    progress: Arc<Progress>,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub struct WriterThread {
+    thread: JoinHandle<()>,
+    /// Disconnected when it ends.
+    ended: std::sync::mpsc::Receiver<()>,
+}
+
+impl WriterThread {
+    /// Waits for the thread's end, which comes after the writer's; whether it came in time.
+    pub fn join(self, timeout: Duration) -> bool {
+        match self.ended.recv_timeout(timeout) {
+            Err(RecvTimeoutError::Timeout) => false,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => self.thread.join().is_ok(),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn start(path: PathBuf, file: StateFile) -> std::io::Result<(Self, WriterThread)> {
+        let (changes, changes_rx) = mpsc::channel(CHANGES_MAX);
+        let (running, ended) = std::sync::mpsc::channel();
+        let progress = Arc::<Progress>::default();
+        let work = Work {
+            path,
+            file: Some(file),
+            progress: Arc::clone(&progress),
+            bursts: Bursts::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("state".into())
+            .spawn(move || {
+                work.run(changes_rx);
+                drop(running);
+            })?;
+        let writer = Self {
+            changes,
+            taken: 0,
+            progress,
+        };
+        Ok((writer, WriterThread { thread, ended }))
+    }
+
+    /// Whether there is room for changes now.
+    pub fn has_room(&self) -> bool {
+        self.changes.capacity() > 0
+    }
+
+    /// Takes changes; false if there is no [room](Self::has_room), or the thread is gone.
+    pub fn take(&mut self, changes: Changes) -> bool {
+        let taken = self.changes.try_send(changes).is_ok();
+        self.taken += u64::from(taken);
+        taken
+    }
+
+    /// Whether the whole state is wanted, because an error left it open what is on disk. Once for
+    /// each error.
+    pub fn wants_whole(&self) -> bool {
+        self.progress.wants_whole.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether all that it took is on disk.
+    pub fn is_idle(&self) -> bool {
+        !self.progress.wants_whole.load(Ordering::Relaxed)
+            && self.progress.done.load(Ordering::Acquire) == self.taken
+    }
+}
+
+struct Work {
+    path: PathBuf,
+    /// None after an error.
+    file: Option<StateFile>,
+    progress: Arc<Progress>,
+    bursts: Bursts,
+}
+
+impl Work {
+    fn run(mut self, mut changes: mpsc::Receiver<Changes>) {
+        while let Some(mut together) = changes.blocking_recv() {
+            let mut count = 1;
+            while let Ok(more) = changes.try_recv() {
+                together.add(more);
+                count += 1;
+            }
+            let written = self.write(&together);
+            if let Err(error) = &written {
+                self.file = None;
+                self.progress.wants_whole.store(true, Ordering::Relaxed);
+                if let Some(suppressed) = self.bursts.admit("error", now()) {
+                    tracing::error!(path = %self.path.display(), suppressed,
+                        "the state database can't be written; it is tried again: {error}");
+                }
+            }
+            self.progress.done.fetch_add(count, Ordering::Release);
+            rest(if written.is_ok() {
+                COMMIT_INTERVAL
+            } else {
+                RETRY_INTERVAL
+            });
+        }
+    }
+
+    /// After an error only the whole state puts the database right again; changes before that are in
+    /// it anyway.
+    fn write(&mut self, changes: &Changes) -> Result<(), String> {
+        if let Some(file) = &mut self.file {
+            return file.write(changes).map_err(|error| error.to_string());
+        }
+        if !changes.whole {
+            return Ok(());
+        }
+        let (mut file, _) = open_or_set_aside(&self.path).map_err(|error| error.to_string())?;
+        file.write(changes).map_err(|error| error.to_string())?;
+        self.file = Some(file);
+        tracing::info!(path = %self.path.display(), "the state database is written again");
+        Ok(())
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "so that what comes meanwhile is written together"
+)]
+fn rest(interval: Duration) {
+    std::thread::sleep(interval);
+}

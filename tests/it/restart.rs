@@ -1,0 +1,540 @@
+//! A restart: clients whose sockets connect again by themselves go on without a new request.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_manager::model::Endpoint;
+use event_manager::state::{self, Changes, KeptService, KeptSubscription};
+use serde_json::{Value, json};
+
+use super::support::bus::own_host;
+use super::support::peers::{connected, is_silent, publish, received, socket};
+use super::support::program::Site;
+use super::support::{PATIENCE, TestDaemon};
+
+const KEEP_ALIVE: &str = "TK_EVENT_MANAGER_KEEP_ALIVE";
+const KILL: &str = "KILL";
+const TERM: &str = "TERM";
+
+/// The program in a directory of its own, which keeps its state there. From its second start on it
+/// has the ports of the first.
+struct Home {
+    site: Site,
+    host: String,
+    services: Value,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self::with_services(&json!({}))
+    }
+
+    /// With settings of single services.
+    fn with_services(services: &Value) -> Self {
+        // Nothing else on this address takes a port that is free for a moment.
+        let host = own_host();
+        let any = format!("tcp://{host}:0");
+        let home = Self {
+            site: Site::new(),
+            host,
+            services: services.clone(),
+        };
+        home.configure(&json!({
+            "pubAddress": any, "subAddress": any, "requestAddress": any,
+        }));
+        home
+    }
+
+    fn configure(&self, addresses: &Value) {
+        let mut keys = super::support::process::settings(addresses);
+        keys["pullAddress"] = json!(format!("tcp://{}", self.host));
+        keys["publicHostname"] = json!(self.host);
+        keys["stateDir"] = json!("state");
+        keys["services"] = self.services.clone();
+        self.site.write("config.json", &keys.to_string());
+    }
+
+    fn start(&self) -> TestDaemon {
+        let daemon = TestDaemon::serving(&self.site);
+        let bound = daemon.bound();
+        let first = |all: &[Endpoint]| json!(all[0].to_string());
+        self.configure(&json!({
+            "pubAddress": first(&bound.publishers),
+            "subAddress": first(&bound.subscribers),
+            "requestAddress": first(&bound.requests),
+        }));
+        daemon
+    }
+
+    /// Ends the daemon by this signal, when all it keeps is on disk, and starts it again.
+    fn restart(&self, daemon: TestDaemon, signal: &str) -> TestDaemon {
+        end(daemon, signal);
+        self.start()
+    }
+
+    fn database(&self) -> PathBuf {
+        self.site.path("state").join(state::FILE_NAME)
+    }
+}
+
+fn end(daemon: TestDaemon, signal: &str) {
+    daemon.wait_for("state on disk", |status| status["state"]["written"] == true);
+    if signal == TERM {
+        assert!(daemon.stop());
+    } else {
+        let program = daemon.into_program();
+        program.signal(signal);
+        assert_eq!(program.end().code, None, "a signal ended it");
+    }
+}
+
+fn assert_kept_alive(daemon: &TestDaemon, id: &str) {
+    let (token, data) = daemon.ask(KEEP_ALIVE, &[id]);
+    assert_eq!(token, "TK_SYS_ACK", "{data}");
+}
+
+/// Publishes numbers, about 5,000 in a second, whether anybody hears or not.
+struct Stream {
+    sent: Arc<AtomicU64>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stream {
+    fn start(address: &str, subjects: Vec<String>) -> Self {
+        let (sent, ends) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let context = zmq::Context::new();
+        let publisher = connected(&context, zmq::PUB, address);
+        let thread = std::thread::spawn({
+            let (sent, ends) = (Arc::clone(&sent), Arc::clone(&ends));
+            move || {
+                while !ends.load(Ordering::Relaxed) {
+                    for _ in 0..5 {
+                        let number = sent.load(Ordering::Relaxed) + 1;
+                        for subject in &subjects {
+                            publish(&publisher, subject, &number.to_string());
+                        }
+                        sent.store(number, Ordering::Relaxed);
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Self {
+            sent,
+            ends,
+            thread: Some(thread),
+        }
+    }
+
+    /// Waits until the receiver hears an event that was sent after this call.
+    fn assert_heard_by(&self, who: &str, receiver: &zmq::Socket) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let deadline = Instant::now() + PATIENCE;
+        while received(receiver).parse::<u64>().expect("a number") <= sent {
+            assert!(Instant::now() < deadline, "{who} hears nothing new");
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_some_and(|ended| ended.is_ok()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn subscribers_and_workers_go_on_under_load() {
+    let home = Home::new();
+    let mut daemon = home.start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order", "glob:x.*"]);
+    let worker = daemon.worker("Billing", &billing.pull_address);
+    let subscriber = daemon.subscriber(&["Order"]);
+    let stream = Stream::start(&daemon.publishers(), vec!["OrderCreated".into()]);
+    for signal in [KILL, TERM, KILL] {
+        stream.assert_heard_by("the worker", &worker);
+        stream.assert_heard_by("the subscriber", &subscriber);
+        daemon = home.restart(daemon, signal);
+        stream.assert_heard_by("the worker", &worker);
+        stream.assert_heard_by("the subscriber", &subscriber);
+        let service = daemon.service("Billing");
+        assert_eq!(service["address"], billing.pull_address);
+        assert_eq!(service["subjects"], json!(["Order", "glob:x.*"]));
+        assert_eq!(service["workers"]["ready"], 1);
+        assert_kept_alive(&daemon, "sub-1");
+    }
+}
+
+#[test]
+fn fifty_services_come_back() {
+    let home = Home::new();
+    let daemon = home.start();
+    let names: Vec<String> = (0..50).map(|n| format!("Service-{n}")).collect();
+    let workers: Vec<zmq::Socket> = names
+        .iter()
+        .map(|name| {
+            let subscribed = daemon.subscribe(name, name, &[&format!("exact:{name}")]);
+            daemon.worker(name, &subscribed.pull_address)
+        })
+        .collect();
+    let stream = Stream::start(&daemon.publishers(), names.clone());
+    let daemon = home.restart(daemon, KILL);
+    for (name, worker) in names.iter().zip(&workers) {
+        stream.assert_heard_by(name, worker);
+        assert_kept_alive(&daemon, name);
+    }
+}
+
+/// A word of an acknowledging worker that puts an empty frame before each.
+fn say(worker: &zmq::Socket, word: &str) {
+    worker.send_multipart(["", word], 0).expect("a send");
+}
+
+/// An event of a worker that acknowledges: its delivery's number, and its data.
+fn held(worker: &zmq::Socket) -> (u64, String) {
+    let frames = worker.recv_multipart(0).expect("an event");
+    let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
+    let (delimiter, word) = (&frames[0], text(&frames[1]));
+    assert!(delimiter.is_empty());
+    let number = word.split(' ').nth(1).expect("EVENT <id> <attempt>");
+    (number.parse().expect("a number"), text(&frames[3]))
+}
+
+#[test]
+fn a_worker_that_acknowledges_goes_on_as_it_began() {
+    let home = Home::new();
+    let daemon = home.start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = connected(&daemon.context, zmq::DEALER, &billing.pull_address);
+    say(&worker, r#"READY {"ack": true, "credit": 1}"#);
+    daemon.wait_for_ready("Billing", 1);
+    publish(&daemon.publisher(), "Order", "before");
+    let (before, _) = held(&worker);
+
+    let daemon = home.restart(daemon, KILL);
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", "after");
+    publish(&publisher, "Order", "beyond its credit");
+    let (after, data) = held(&worker);
+    assert_eq!(data, "after");
+    say(&worker, &format!("ACK {before}"));
+    daemon.wait_for("the ACK of an earlier run", |status| {
+        status["peers"]["refused"]["unknown-delivery"] == 1
+    });
+    assert_eq!(daemon.service("Billing")["counters"]["inFlight"], 1);
+    say(&worker, &format!("ACK {after}"));
+    let (_, data) = held(&worker);
+    assert_eq!(data, "beyond its credit");
+    // READY again is harmless.
+    say(&worker, r#"READY {"ack": true, "credit": 2}"#);
+    publish(&publisher, "Order", "more");
+    assert_eq!(held(&worker).1, "more");
+}
+
+#[test]
+fn a_worker_s_own_ready_goes_before_what_was_presumed() {
+    let home = Home::new();
+    let daemon = home.start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let former = daemon.worker("Billing", &billing.pull_address);
+    end(daemon, KILL);
+    drop(former);
+    let daemon = home.start();
+    let newcomer = connected(&daemon.context, zmq::DEALER, &billing.pull_address);
+    daemon.wait_for_ready("Billing", 1);
+    say(&newcomer, r#"READY {"ack": true}"#);
+    let publisher = daemon.publisher();
+    // What it is given until then has the form that was presumed.
+    daemon.wait_for("its own READY", |_| {
+        publish(&publisher, "Order", "x");
+        newcomer.recv_multipart(0).expect("an event").len() == 4
+    });
+}
+
+#[test]
+fn nothing_is_presumed_of_workers_that_differed_nor_without_any() {
+    let home = Home::new();
+    let daemon = home.start();
+    let subscribed =
+        ["Mixed", "None", "Left"].map(|name| daemon.subscribe(name, name, &[name]).pull_address);
+    let [mixed, none, left] = &subscribed;
+    let plain = daemon.worker("Mixed", mixed);
+    let acknowledging = connected(&daemon.context, zmq::DEALER, mixed);
+    say(&acknowledging, r#"READY {"ack": true}"#);
+    daemon.wait_for_ready("Mixed", 2);
+    let silent = connected(&daemon.context, zmq::DEALER, none);
+    let gone = connected(&daemon.context, zmq::DEALER, left);
+    say(&gone, r#"READY {"ack": true}"#);
+    daemon.wait_for_ready("Left", 1);
+    say(&gone, "BYE");
+    daemon.wait_for_ready("Left", 0);
+
+    let daemon = home.restart(daemon, KILL);
+    daemon.wait_for("connections", |status| {
+        let services = status["services"].as_array().expect("a list");
+        let connected = |s: &Value| s["workers"]["connected"].as_u64().expect("a count");
+        services.iter().map(connected).sum::<u64>() == 4
+    });
+    let publisher = daemon.publisher();
+    for name in ["Mixed", "None", "Left"] {
+        publish(&publisher, name, name);
+    }
+    assert!(is_silent(&plain, 500));
+    for worker in [&acknowledging, &silent, &gone] {
+        assert!(is_silent(worker, 0));
+    }
+    for (worker, name) in [(&plain, "Mixed"), (&silent, "None"), (&gone, "Left")] {
+        worker.send("READY", 0).expect("a send");
+        assert_eq!(received(worker), name);
+    }
+}
+
+#[test]
+fn a_durable_service_that_is_declared_has_its_port_and_its_workers_again() {
+    let home = Home::with_services(&json!({
+        "Billing": {"delivery": "queue", "subjects": ["Order"]},
+        "Kitchen": {"delivery": "queue", "subjects": ["Order"]},
+    }));
+    let mut daemon = home.start();
+    let address = |daemon: &TestDaemon, name: &str| {
+        let address = daemon.service(name)["address"].clone();
+        address.as_str().expect("an address").to_owned()
+    };
+    let names = ["Kitchen", "Billing"];
+    let before = names.map(|name| address(&daemon, name));
+    let workers = [0, 1].map(|n| daemon.worker(names[n], &before[n]));
+    for signal in [KILL, TERM] {
+        daemon = home.restart(daemon, signal);
+        assert_eq!(names.map(|name| address(&daemon, name)), before);
+        publish(&daemon.publisher(), "Order", signal);
+        for worker in &workers {
+            assert_eq!(received(worker), signal);
+        }
+    }
+}
+
+#[test]
+fn a_durable_service_without_subscriptions_wants_on_after_a_restart() {
+    let home = Home::with_services(&json!({"Kit*": {"delivery": "queue"}}));
+    let daemon = home.start();
+    let kitchen = daemon.subscribe("sub-1", "Kitchen", &["exact:Order", "Refund"]);
+    daemon.unsubscribe("sub-1");
+    let daemon = home.restart(daemon, KILL);
+    let daemon = home.restart(daemon, KILL);
+    let service = daemon.service("Kitchen");
+    assert_eq!(service["address"], kitchen.pull_address);
+    assert_eq!(service["subscriptions"], json!([]));
+    let publisher = daemon.publisher();
+    for subject in ["Order", "OrderCreated", "Refund"] {
+        publish(&publisher, subject, subject);
+    }
+    let worker = daemon.worker("Kitchen", &kitchen.pull_address);
+    assert_eq!([received(&worker), received(&worker)], ["Order", "Refund"]);
+    // With its next subscription it wants what that asks for, and no more.
+    daemon.subscribe("sub-2", "Kitchen", &["Return"]);
+    let daemon = home.restart(daemon, KILL);
+    assert_eq!(daemon.service("Kitchen")["subjects"], json!(["Return"]));
+}
+
+#[test]
+fn a_req_socket_asks_anew() {
+    let home = Home::new();
+    let daemon = home.start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = daemon.worker("Billing", &billing.pull_address);
+    let daemon = home.restart(daemon, KILL);
+    daemon.wait_for_ready("Billing", 1);
+    let asking = socket(&daemon.context, zmq::REQ);
+    asking.connect(&billing.pull_address).expect("an address");
+    daemon.wait_for("two connections", |status| {
+        status["services"][0]["workers"]["connected"] == 2
+    });
+    let publisher = daemon.publisher();
+    for n in 0..3 {
+        publish(&publisher, "Order", &n.to_string());
+        assert_eq!(received(&worker), n.to_string());
+    }
+    assert!(is_silent(&worker, 300));
+    assert_eq!(daemon.service("Billing")["workers"]["ready"], 1);
+}
+
+#[test]
+fn what_ended_or_changed_before_the_restart_is_so_after_it() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.subscribe("ended", "Ended", &["A"]);
+    daemon.subscribe("moved", "Billing", &["A"]);
+    daemon.subscribe("moved", "Kitchen", &["A", "B"]);
+    daemon.subscribe("stays", "Kitchen", &["C"]);
+    daemon.unsubscribe("ended");
+    let (token, data) = daemon.ask("TK_EVENT_MANAGER_UNSUBSCRIBE", &["moved", "B"]);
+    assert_eq!(token, "TK_SYS_ACK", "{data}");
+    let daemon = home.restart(daemon, KILL);
+    let status = daemon.status();
+    assert_eq!(status["services"].as_array().map(Vec::len), Some(1));
+    assert_eq!(daemon.service("Kitchen")["subjects"], json!(["A", "C"]));
+    assert_eq!(
+        daemon.refusal(KEEP_ALIVE, &["ended"]),
+        "unknown-subscription"
+    );
+    assert_kept_alive(&daemon, "moved");
+}
+
+#[test]
+fn thousands_of_subscriptions_at_once_are_kept() {
+    const COUNT: usize = 3000;
+    let home = Home::new();
+    let daemon = home.start();
+    let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
+    for n in 0..COUNT {
+        let subscribe =
+            json!({"token": "subscribe", "data": [format!("sub-{n}"), "Billing", "Order"]});
+        client.send(&subscribe.to_string(), 0).expect("a send");
+    }
+    for _ in 0..COUNT {
+        let answer = client.recv_string(0).expect("an answer").expect("text");
+        assert!(answer.contains("TK_SYS_ACK"), "{answer}");
+    }
+    let daemon = home.restart(daemon, KILL);
+    let subscriptions = daemon.service("Billing")["subscriptions"].clone();
+    let subscriptions = subscriptions.as_array().expect("a list");
+    let ids: BTreeSet<&str> = subscriptions
+        .iter()
+        .filter_map(|s| s["id"].as_str())
+        .collect();
+    assert_eq!(ids.len(), COUNT);
+}
+
+/// Leaves a state as a daemon would have that ended long ago.
+fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
+    let mut state = state::open(directory).expect("a database");
+    let subscription = KeptSubscription {
+        service: service.into(),
+        subjects: vec!["Order".into()],
+        expires_at_ms: 1_000_000,
+    };
+    let changes = Changes {
+        subscriptions: [(id.into(), Some(subscription))].into(),
+        services: [(
+            service.into(),
+            Some(KeptService {
+                port,
+                ready: None,
+                subjects: vec![],
+            }),
+        )]
+        .into(),
+        ..Changes::default()
+    };
+    assert!(state.writer.take(changes));
+    drop(state.writer);
+    assert!(state.thread.join(PATIENCE));
+}
+
+#[test]
+fn a_subscription_that_expired_meanwhile_is_not_restored() {
+    let home = Home::new();
+    leave_expired(&home.site.path("state"), "sub-1", "Billing", 1);
+    let daemon = home.start();
+    assert_eq!(daemon.status()["services"], json!([]));
+    assert_eq!(
+        daemon.refusal(KEEP_ALIVE, &["sub-1"]),
+        "unknown-subscription"
+    );
+    let line = daemon.program().logged("not restored");
+    assert!(line.contains("expired"), "{line}");
+    let daemon = home.restart(daemon, TERM);
+    assert!(
+        !daemon.program().log().contains("not restored"),
+        "it is forgotten"
+    );
+}
+
+#[test]
+fn a_port_that_another_took_is_named_and_its_client_subscribes_again() {
+    let home = Home::new();
+    let daemon = home.start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    daemon.subscribe("sub-2", "Billing", &["Refund"]);
+    daemon.subscribe("sub-3", "Kitchen", &["Order"]);
+    let address = billing.pull_address.trim_start_matches("tcp://");
+    end(daemon, KILL);
+    let _other = TcpListener::bind(address).expect("it is free");
+    let daemon = home.start();
+    let line = daemon.program().logged("not restored");
+    let (_, port) = address.split_once(':').expect("a port");
+    let named = format!("port {port} of service \"Billing\": it is in use");
+    assert!(
+        line.contains(&named) && line.contains("subscriptions=2"),
+        "{line}"
+    );
+    assert_eq!(
+        daemon.refusal(KEEP_ALIVE, &["sub-1"]),
+        "unknown-subscription"
+    );
+    assert_kept_alive(&daemon, "sub-3");
+    let again = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    assert_ne!(again.pull_address, billing.pull_address);
+    let daemon = home.restart(daemon, KILL);
+    assert_eq!(daemon.service("Billing")["address"], again.pull_address);
+}
+
+#[test]
+fn a_damaged_database_is_moved_aside_and_named() {
+    let home = Home::new();
+    let daemon = home.start();
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    end(daemon, KILL);
+    std::fs::write(home.database(), "damaged").expect("a file");
+    let daemon = home.start();
+    let line = daemon.program().logged("is damaged and was moved aside");
+    let aside = std::fs::read_dir(home.site.path("state")).expect("a directory");
+    let aside = aside.map(|entry| entry.expect("an entry").path());
+    let is_aside = |path: &PathBuf| path.to_string_lossy().contains("state.redb.damaged-");
+    let aside: Vec<_> = aside.filter(is_aside).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(
+        std::fs::read_to_string(&aside[0]).expect("a file"),
+        "damaged"
+    );
+    let name = aside[0].file_name().and_then(|name| name.to_str());
+    assert!(line.contains(name.expect("a name")), "{line}");
+    daemon.subscribe("sub-2", "Billing", &["Order"]);
+    let daemon = home.restart(daemon, KILL);
+    assert_kept_alive(&daemon, "sub-2");
+}
+
+#[test]
+fn without_a_database_everything_else_is_served() {
+    let first = Home::new();
+    let held = first.start();
+    let taken = first.site.path("state");
+    let taken = taken.to_str().expect("text");
+    // Nobody may write to the second one, not even the superuser.
+    let directories = [
+        (taken, "another process has it open"),
+        ("/sys/event-manager", "stateDir has to be a directory"),
+        ("/dev/null/below", "stateDir has to be a directory"),
+    ];
+    for (directory, hint) in directories {
+        let site = Site::configured(&json!({ "stateDir": directory }));
+        let daemon = TestDaemon::serving(&site);
+        let line = daemon
+            .program()
+            .logged("subscriptions are not kept over a restart");
+        assert!(line.contains(directory) && line.contains(hint), "{line}");
+        assert_eq!(daemon.status()["state"]["kept"], false);
+        let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+        let worker = daemon.worker("Billing", &billing.pull_address);
+        publish(&daemon.publisher(), "Order", "x");
+        assert_eq!(received(&worker), "x");
+    }
+    assert!(held.stop());
+}
