@@ -19,6 +19,7 @@ mod durable;
 mod embedded_locator;
 mod events;
 mod forwarder;
+mod hard;
 mod heartbeat;
 mod hostile;
 mod idle;

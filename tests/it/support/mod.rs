@@ -223,6 +223,14 @@ impl TestDaemon {
             .unwrap_or(0)
     }
 
+    /// Kills the daemon's process, and waits until it is gone.
+    pub fn kill(mut self) {
+        match self.daemon.take() {
+            Some(Home::Process(process)) => drop(process),
+            _ => panic!("it is no process of this kind"),
+        }
+    }
+
     /// Stops the daemon; whether all its threads ended well.
     pub fn stop(mut self) -> bool {
         assert_law(&self.status());

@@ -1,0 +1,4 @@
+//! What durable queues and acknowledgements promise, under load, kills, poison and broken disks.
+
+mod bed;
+mod kills;

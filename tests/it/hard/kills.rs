@@ -1,0 +1,224 @@
+//! A daemon that is killed again and again under load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::bed::{Chance, Heard, Worker, address, count, sealed, service_of, unsealed};
+use crate::support::peers::publish;
+use crate::support::{TestDaemon, assert_law};
+
+/// Events of one cycle that may be under way.
+const WINDOW: u64 = 500;
+/// For how long an acknowledgement may be on its way to the disk.
+const SETTLED_AFTER: Duration = Duration::from_millis(300);
+
+/// What was seen over all cycles.
+#[derive(Default)]
+struct History {
+    served: BTreeSet<u64>,
+    /// Acknowledged long enough before a kill.
+    done: BTreeSet<u64>,
+    /// Known to be on disk before a kill.
+    durable: BTreeSet<u64>,
+    repeated: u64,
+}
+
+impl History {
+    fn serve(&mut self, n: u64, attempt: u32) {
+        assert!(!self.done.contains(&n), "event {n} was done, and came back");
+        if !self.served.insert(n) {
+            self.repeated += 1;
+            assert!(attempt > 1, "event {n} came again as if for the first time");
+        }
+    }
+}
+
+/// One run of the daemon.
+struct Cycle<'a> {
+    address: String,
+    context: zmq::Context,
+    history: &'a Mutex<History>,
+    /// When each event's acknowledgement had been counted.
+    acked: Mutex<BTreeMap<u64, Instant>>,
+    published: AtomicU64,
+    answered: AtomicU64,
+    ends: AtomicBool,
+}
+
+impl Cycle<'_> {
+    /// Works until the cycle ends. Leaves and comes back now and then with events in its hands.
+    fn work(&self, mut chance: Chance) {
+        while !self.ends.load(Ordering::Relaxed) {
+            let worker = Worker::join(&self.context, &self.address, 100);
+            let stays = 50 + chance.below(500);
+            self.serve(&worker, stays, &mut chance);
+        }
+    }
+
+    fn serve(&self, worker: &Worker, stays: u64, chance: &mut Chance) {
+        let (mut said, mut asked) = (vec![], None);
+        let mut heard = 0;
+        while heard < stays && !self.ends.load(Ordering::Relaxed) {
+            match worker.hear(5) {
+                Some(Heard::Event(event)) => {
+                    heard += 1;
+                    let n = unsealed(&event.data);
+                    let mut history = self.history.lock().expect("no panic");
+                    history.serve(n, event.attempt);
+                    drop(history);
+                    if chance.one_in(20) {
+                        worker.nak(&event);
+                    } else if !chance.one_in(100) {
+                        worker.ack(&event);
+                        said.push(n);
+                    }
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(Heard::Answer) => {
+                    let now = Instant::now();
+                    let counted = asked.take().into_iter().flatten().map(|n| (n, now));
+                    self.acked.lock().expect("no panic").extend(counted);
+                }
+                None => {}
+            }
+            if asked.is_none() && !said.is_empty() {
+                asked = Some(std::mem::take(&mut said));
+                worker.ask();
+            }
+        }
+    }
+
+    fn publish(&self, publisher: &zmq::Socket, first: u64) {
+        while !self.ends.load(Ordering::Relaxed) {
+            let published = self.published.load(Ordering::Relaxed);
+            if published > self.answered.load(Ordering::Relaxed) + WINDOW {
+                std::thread::yield_now();
+                continue;
+            }
+            publish(publisher, "Order", &sealed(first + published));
+            self.published.store(published + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many of this cycle's events were seen to be on disk until a kill is due.
+    fn watch(&self, daemon: &TestDaemon, until: Instant) -> u64 {
+        let mut durable = 0;
+        while Instant::now() < until {
+            let status = daemon.status();
+            assert_law(&status);
+            let service = service_of(&status, "Billing");
+            assert_eq!(service["counters"]["dropped"], json!({}));
+            if service["durable"]["pendingEvents"] == 0 {
+                durable = durable.max(count(&status["publishers"]["events"]));
+            }
+        }
+        durable
+    }
+}
+
+fn start(directory: &TempDir) -> TestDaemon {
+    let retry = json!({"initialMs": 1, "maxMs": 5, "maxDeliveries": 1000});
+    TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"], "retry": retry}},
+    }))
+}
+
+/// One run under load, and its kill; how many events were published.
+fn run_and_kill(
+    directory: &TempDir,
+    history: &Mutex<History>,
+    first: u64,
+    chance: &mut Chance,
+) -> u64 {
+    let daemon = start(directory);
+    let cycle = Cycle {
+        address: address(&daemon, "Billing"),
+        context: daemon.context.clone(),
+        history,
+        acked: Mutex::default(),
+        published: AtomicU64::new(0),
+        answered: AtomicU64::new(0),
+        ends: AtomicBool::new(false),
+    };
+    let publisher = daemon.publisher();
+    let until = Instant::now() + Duration::from_millis(350 + chance.below(300));
+    let (durable, killed_at) = std::thread::scope(|scope| {
+        for chance in [chance.fork(), chance.fork()] {
+            scope.spawn(|| cycle.work(chance));
+        }
+        let running = &cycle;
+        scope.spawn(move || running.publish(&publisher, first));
+        let durable = cycle.watch(&daemon, until);
+        let killed_at = Instant::now();
+        daemon.kill();
+        cycle.ends.store(true, Ordering::Relaxed);
+        (durable, killed_at)
+    });
+    let mut history = history.lock().expect("no panic");
+    history.durable.extend(first..first + durable);
+    let acked = cycle.acked.into_inner().expect("no panic");
+    let long_ago = acked
+        .iter()
+        .filter(|(_, at)| **at + SETTLED_AFTER < killed_at);
+    history.done.extend(long_ago.map(|(n, _)| *n));
+    cycle.published.into_inner()
+}
+
+/// Serves what is left.
+fn drain(directory: &TempDir, history: &mut History) {
+    let daemon = start(directory);
+    let worker = Worker::join(&daemon.context, &address(&daemon, "Billing"), 1000);
+    let is_done = |daemon: &TestDaemon| {
+        let counters = &daemon.service("Billing")["counters"];
+        // Before the queue is open nothing matched.
+        counters["matched"] != 0 && counters["queued"] == 0 && counters["inFlight"] == 0
+    };
+    loop {
+        while let Some(event) = worker.hold(50) {
+            history.serve(unsealed(&event.data), event.attempt);
+            worker.ack(&event);
+        }
+        if is_done(&daemon) {
+            return;
+        }
+    }
+}
+
+fn kill_often(cycles: u32) {
+    let directory = TempDir::new().expect("a directory");
+    let mut chance = Chance::new();
+    let history = Mutex::<History>::default();
+    let mut published = 0;
+    for _ in 0..cycles {
+        published += run_and_kill(&directory, &history, published, &mut chance);
+    }
+    let mut history = history.into_inner().expect("no panic");
+    drain(&directory, &mut history);
+    println!(
+        "{cycles} kills, {published} published, {} known to be on disk, {} known to be done, {} served, {} more than once",
+        history.durable.len(),
+        history.done.len(),
+        history.served.len(),
+        history.repeated,
+    );
+    let mut lost = history.durable.difference(&history.served);
+    assert_eq!(lost.next(), None, "on disk, and not served");
+    assert!(history.done.len() > 100 && history.repeated > 0);
+}
+
+#[test]
+fn kills_lose_nothing_that_was_on_disk_and_bring_nothing_back_that_was_done() {
+    kill_often(5);
+}
+
+#[test]
+#[ignore = "takes three minutes"]
+fn two_hundred_kills_lose_nothing_either() {
+    kill_often(200);
+}
