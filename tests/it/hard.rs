@@ -1,4 +1,6 @@
 //! What durable queues and acknowledgements promise, under load, kills, poison and broken disks.
 
 mod bed;
+mod books;
 mod kills;
+mod poison;
