@@ -4,22 +4,24 @@
 //! durable: what a worker gets, a crash can't take back. All that came since the last flush is one
 //! append for each service. While too much waits for the disk, publishers are not read from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::deliver::Run;
 use super::hub::Hub;
 use super::peer::Role;
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey,
 };
 use crate::model::{ServiceName, subject_of};
 use crate::store::log::{ExpelReason, LogLimits, StoredEvent};
-use crate::store::{Command, Event, Outcome, Report, Store};
+use crate::store::{Command, Event, Full, Outcome, Report, Store};
 use crate::zmtp::frames_of;
 
 /// Events that may wait for the disk, in bytes; then no more is read from publishers.
@@ -28,12 +30,24 @@ const APPENDING_BYTES_MAX: usize = 32 << 20;
 /// What is noted of an event beside it: its id, the account of a dead one.
 const NOTES_BYTES_MAX: usize = 64 << 10;
 
+/// An event on its way to the store.
+struct Unsent {
+    item: Item,
+    id: Option<Bytes>,
+    /// Its publisher waits to hear of it.
+    emission: Option<u64>,
+}
+
 /// What the reactor keeps of the store.
 #[derive(Default)]
 pub(super) struct DurableSide {
     pub(super) store: Option<Arc<Store>>,
+    /// Commands that the store had no room for yet, the oldest first.
+    line: VecDeque<Command>,
     /// What came since the last flush.
-    unsent: BTreeMap<ServiceKey, Vec<Item>>,
+    unsent: BTreeMap<ServiceKey, Vec<Unsent>>,
+    /// Appends with emissions in them: the place of each event, and its emission.
+    confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
     settled: BTreeMap<ServiceName, Vec<u64>>,
     /// Queues that the store was asked to open.
@@ -55,7 +69,23 @@ impl DurableSide {
 
     /// Whether nothing waits for the disk that has to be heard of again.
     pub(super) fn is_idle(&self) -> bool {
-        self.unsent.is_empty() && self.burials.is_empty() && self.settled.is_empty()
+        self.line.is_empty()
+            && self.unsent.is_empty()
+            && self.burials.is_empty()
+            && self.settled.is_empty()
+    }
+
+    /// Events of a service that the store was not handed yet.
+    pub(super) fn unsent(&self, service: ServiceKey) -> usize {
+        self.unsent.get(&service).map_or(0, Vec::len)
+    }
+
+    /// Why a queue would not take an event now.
+    pub(super) fn refusal(&self, queue: &ServiceName) -> Option<&str> {
+        match self.store {
+            None => Some("there is no state directory"),
+            Some(_) => self.failure(queue),
+        }
     }
 
     /// Why a queue takes no events.
@@ -63,9 +93,25 @@ impl DurableSide {
         self.failed.get(queue).map(String::as_str)
     }
 
-    fn send(&self, command: Command) -> bool {
-        let store = self.store.as_ref();
-        store.is_some_and(|store| store.try_send(command).is_ok())
+    /// Hands the store a command, as soon as it has room; false if there is no store. How much can wait
+    /// for that is bounded: events by what may wait for the disk, the others by the events in memory.
+    fn send(&mut self, command: Command) -> bool {
+        if self.store.is_none() {
+            return false;
+        }
+        self.line.push_back(command);
+        self.send_line();
+        true
+    }
+
+    /// Hands the store what it had no room for.
+    pub(super) fn send_line(&mut self) {
+        let Some(store) = &self.store else { return };
+        while let Some(command) = self.line.pop_front() {
+            if let Err(Full(command)) = store.try_send(command) {
+                return self.line.push_front(command);
+            }
+        }
     }
 
     fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
@@ -141,7 +187,7 @@ impl Hub {
         let Some(service) = self.broker.service_mut(key) else {
             return;
         };
-        if self.durable.store.is_none() || self.durable.failed.contains_key(service.name()) {
+        if self.durable.refusal(service.name()).is_some() {
             let before = service.account.dropped;
             service
                 .account
@@ -153,33 +199,53 @@ impl Hub {
         // What waits must not keep a whole chunk alive.
         let all = Bytes::copy_from_slice(&run.bytes);
         let items: Vec<_> = (0..run.ends.len())
-            .map(|event| self.item(order_by, all.slice(run.part(event..event + 1))))
+            .map(|event| Unsent {
+                item: self.item(order_by, all.slice(run.part(event..event + 1))),
+                id: None,
+                emission: None,
+            })
             .collect();
         self.durable.unsent.entry(key).or_default().extend(items);
         self.flush_wanted.notify_one();
     }
 
+    /// Takes an event whose publisher may wait to hear of it.
+    pub(super) fn append_confirmed(
+        &mut self,
+        key: ServiceKey,
+        item: Item,
+        id: &Bytes,
+        emission: Option<u64>,
+    ) {
+        let id = (!id.is_empty()).then(|| id.clone());
+        let unsent = Unsent { item, id, emission };
+        self.durable.unsent.entry(key).or_default().push(unsent);
+        self.flush_wanted.notify_one();
+    }
+
     /// Hands the store what came and what is done since the last time.
     pub(super) fn flush_store(&mut self) {
-        for (key, items) in std::mem::take(&mut self.durable.unsent) {
+        for (key, unsent) in std::mem::take(&mut self.durable.unsent) {
             let Some(service) = self.broker.service_mut(key) else {
                 continue;
             };
             let Some(shelf) = &mut service.shelf else {
                 continue;
             };
-            let event = |item: &Item| Event {
-                id: None,
-                attributes: Bytes::new(),
-                body: item.body.clone(),
-            };
-            let events = items.iter().map(event).collect();
+            let emissions = unsent.iter().enumerate();
+            let emissions: Vec<_> = emissions
+                .filter_map(|(place, unsent)| Some((place, unsent.emission?)))
+                .collect();
+            let (events, items) = unsent.into_iter().map(into_event).unzip();
             let before = shelf.pending_bytes();
             let tag = shelf.append(items);
             self.durable.appending_bytes += shelf.pending_bytes() - before;
             let queue = service.name().clone();
+            if !emissions.is_empty() {
+                self.durable.confirms.insert((key, tag), emissions);
+            }
             if !self.durable.send(Command::Append { queue, tag, events }) {
-                self.append_failed(key, tag);
+                self.append_failed(key, tag, "there is no state directory");
             }
         }
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
@@ -193,7 +259,7 @@ impl Hub {
         }
     }
 
-    fn append_failed(&mut self, key: ServiceKey, tag: u64) {
+    fn append_failed(&mut self, key: ServiceKey, tag: u64, reason: &str) {
         let before = self
             .broker
             .service(key)
@@ -208,6 +274,14 @@ impl Hub {
             service.account.dropped.add(DropReason::StoreFailed, events);
         });
         before.inspect(|before| self.log_dropped_since(key, before));
+        for (_, emission) in self
+            .durable
+            .confirms
+            .remove(&(key, tag))
+            .unwrap_or_default()
+        {
+            self.confirm(emission, Err(reason.to_owned()));
+        }
     }
 
     fn with_shelf(&mut self, key: ServiceKey, act: impl FnOnce(&mut Service, &mut usize)) {
@@ -274,13 +348,12 @@ impl Hub {
             self.durable
                 .burials
                 .insert((queue, tag), (service.clone(), places));
-        } else if self.durable.store.is_some() {
-            tracing::error!(%service, "a dead letter could not be kept: too much waits for the disk");
         }
     }
 
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
+        self.durable.send_line();
         match report {
             Report::Opened { queue, recovered } => {
                 for damage in &recovered.damage {
@@ -312,7 +385,7 @@ impl Hub {
                     return tracing::error!(%service, reason, "a dead letter could not be kept");
                 }
                 if let Some(key) = self.broker.find(&queue) {
-                    self.append_failed(key, tag);
+                    self.append_failed(key, tag, &reason);
                 }
             }
             Report::Stored { queue, events, .. } => self.stored(&queue, events),
@@ -383,8 +456,12 @@ impl Hub {
             .iter()
             .filter(|outcome| **outcome == Outcome::TooLarge)
             .count();
+        let seen = |outcome: &&Outcome| matches!(outcome, Outcome::Seen(_));
+        let seen = outcomes.iter().filter(seen).count() as u64;
         let mut given_up = vec![];
         self.with_shelf(key, |service, appending_bytes| {
+            // It had them already, and counted them then.
+            service.account.matched -= seen;
             let Some(shelf) = &mut service.shelf else {
                 return;
             };
@@ -398,7 +475,20 @@ impl Hub {
             given_up = lost.seqs;
         });
         self.durable.settle(queue, given_up);
+        for (place, emission) in self
+            .durable
+            .confirms
+            .remove(&(key, tag))
+            .unwrap_or_default()
+        {
+            let result = match outcomes.get(place) {
+                Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
+                _ => Ok(()),
+            };
+            self.confirm(emission, result);
+        }
         self.dispatch(key);
+        self.plan_timeout(key);
     }
 
     /// Reads from the disk what the backlog has room for.
@@ -448,6 +538,7 @@ impl Hub {
                 let mut item = self.item(order_by, event.body);
                 item.seq = Some(event.seq);
                 item.attempt = event.attempts;
+                times_from(&event.attributes, &mut item);
                 item
             })
             .collect();
@@ -498,6 +589,39 @@ impl Hub {
         item.key = key;
         item
     }
+}
+
+/// What is noted of an event: when it should be served first, and no more, by the wall clock in ms.
+fn into_event(unsent: Unsent) -> (Event, Item) {
+    let Unsent { item, id, .. } = unsent;
+    let (here, there) = (now(), wall_clock_ms());
+    let ms = |at: Option<Instant>| {
+        at.map_or(0, |at| {
+            there + at.saturating_duration_since(here).as_millis() as u64
+        })
+    };
+    let attributes = match (item.not_before, item.expires_at) {
+        (None, None) => Bytes::new(),
+        (begin, end) => [ms(begin).to_le_bytes(), ms(end).to_le_bytes()]
+            .concat()
+            .into(),
+    };
+    let event = Event {
+        id,
+        attributes,
+        body: item.body.clone(),
+    };
+    (event, item)
+}
+
+fn times_from(attributes: &[u8], item: &mut Item) {
+    let (here, there) = (now(), wall_clock_ms());
+    let at = |bytes: Option<&[u8; 8]>| {
+        let ms = u64::from_le_bytes(*bytes?);
+        (ms > 0).then(|| here + Duration::from_millis(ms.saturating_sub(there)))
+    };
+    item.not_before = at(attributes.first_chunk());
+    item.expires_at = at(attributes.get(8..).and_then(<[u8]>::first_chunk));
 }
 
 fn retention(reason: ExpelReason) -> DropReason {

@@ -69,6 +69,11 @@ impl Hub {
         let Some(at) = service.and_then(|service| service.queue.poll_timeout()) else {
             return;
         };
+        self.plan(at);
+    }
+
+    /// Something wants attention at some time.
+    pub(super) fn plan(&mut self, at: Instant) {
         if self.timeout_at.is_none_or(|planned| at < planned) {
             self.timeout_at = Some(at);
             self.timeout_changed.notify_one();
@@ -77,6 +82,7 @@ impl Hub {
 
     fn handle_timeouts(&mut self) {
         let now = now();
+        self.deliver_scheduled(now);
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
         for key in keys {
             let Some(service) = self.broker.service_mut(key) else {
@@ -112,6 +118,7 @@ impl Hub {
         self.ticked_at = now;
         self.check_pulses(stalled);
         self.expire_leases();
+        self.durable.send_line();
     }
 
     fn check_pulses(&mut self, stalled: Duration) {

@@ -10,6 +10,7 @@ mod deliver;
 mod dial;
 mod durable;
 mod effects;
+mod emit;
 #[cfg(feature = "internals")]
 pub mod hot_path;
 mod housekeeping;

@@ -17,7 +17,7 @@ use crate::zmtp::{encode_message, frames_of};
 
 /// To whom an answer goes, and how it is written.
 #[derive(Debug)]
-struct ReturnAddress {
+pub(super) struct ReturnAddress {
     peer: PeerId,
     envelope: Vec<Bytes>,
     layout: Layout,
@@ -91,8 +91,8 @@ impl Hub {
     fn ask(&mut self, request: &Message, back: ReturnAddress) {
         // A lease counts from when its request was read.
         self.now = now();
-        if self.draining && (request.token.is(Token::SUBSCRIBE) || request.token.is(Token::PUBLISH))
-        {
+        let adds = [Token::SUBSCRIBE, Token::PUBLISH, Token::EMIT];
+        if self.draining && adds.iter().any(|token| request.token.is(*token)) {
             return self.reply(
                 &back,
                 &Message::nak("stopping", "the event manager is stopping"),
@@ -119,6 +119,7 @@ impl Hub {
                 self.reply(&back, &Message::ack(DataType::String, status));
             }
             Outcome::Call(event) => self.call(event, back),
+            Outcome::Emit(emission) => self.emit(&emission, back),
         }
         for service in &ended {
             self.close_service(service);
@@ -187,7 +188,22 @@ impl Hub {
         self.reply(back, &answer);
     }
 
-    fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
+    /// A place among the requests whose answers come later, or the refusal if there is none.
+    pub(super) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
+        let max = self.pending_replies.max;
+        if self.pending_replies.len() >= max {
+            let sentence =
+                format!("{max} requests wait for their answers already (maxPendingCalls)");
+            self.reply(&back, &Message::nak("busy", sentence));
+            return None;
+        }
+        self.pending_replies.last += 1;
+        let ticket = Ticket(self.pending_replies.last);
+        self.pending_replies.by_ticket.insert(ticket, back);
+        Some(ticket)
+    }
+
+    pub(super) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
         let mut frames = back.envelope.clone();
         frames.extend(encode(answer, back.layout));
         self.send(back.peer, &encode_message(&frames));

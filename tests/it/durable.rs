@@ -82,8 +82,7 @@ fn events_wait_without_anybody_and_survive_a_kill() {
     (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     publish(&publisher, "Refund", "is for nobody");
     wait_until_on_disk(&first, 100);
-    first.process().signal("KILL");
-    std::mem::forget(first);
+    first.kill();
     let second = daemon(&directory, json!({}));
     wait_for(&second, "matched", 100);
     let worker = acknowledging(&second);

@@ -17,6 +17,7 @@ mod corpora;
 mod documentation;
 mod durable;
 mod embedded_locator;
+mod emit;
 mod events;
 mod forwarder;
 mod hard;

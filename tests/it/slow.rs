@@ -11,7 +11,7 @@ use super::support::process::DaemonProcess;
 use super::support::raw::{RawPeer, command, message};
 
 const MIB: u64 = 1 << 20;
-/// What a daemon may need beside its budgets.
+/// What a daemon may need beside its budgets; of it, 4 MiB are the code of a debug build.
 const OVERHEAD: u64 = 20 * MIB;
 
 #[test]

@@ -14,14 +14,16 @@ use crate::support::{TestDaemon, assert_law};
 
 /// Events of one cycle that may be under way.
 const WINDOW: u64 = 500;
-/// For how long an acknowledgement may be on its way to the disk.
-const SETTLED_AFTER: Duration = Duration::from_millis(300);
+/// After so many looks that find new events on disk, what was acknowledged before them is there too:
+/// the first may come before the acknowledgement is handed to the store, the second tell of events
+/// that were handed over together with it.
+const LOOKS_UNTIL_SETTLED: usize = 3;
 
 /// What was seen over all cycles.
 #[derive(Default)]
 struct History {
     served: BTreeSet<u64>,
-    /// Acknowledged long enough before a kill.
+    /// Acknowledged, and that on disk, before a kill.
     done: BTreeSet<u64>,
     /// Known to be on disk before a kill.
     durable: BTreeSet<u64>,
@@ -35,6 +37,15 @@ impl History {
             self.repeated += 1;
             assert!(attempt > 1, "event {n} came again as if for the first time");
         }
+    }
+}
+
+/// Ends the threads of a cycle, also if a check fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -105,16 +116,19 @@ impl Cycle<'_> {
         }
     }
 
-    /// How many of this cycle's events were seen to be on disk until a kill is due.
-    fn watch(&self, daemon: &TestDaemon, until: Instant) -> u64 {
-        let mut durable = 0;
+    /// How many of this cycle's events were on disk at each look that found more, until a kill is due.
+    fn watch(&self, daemon: &TestDaemon, until: Instant) -> Vec<(Instant, u64)> {
+        let mut durable = vec![];
         while Instant::now() < until {
+            let asked = Instant::now();
             let status = daemon.status();
             assert_law(&status);
             let service = service_of(&status, "Billing");
             assert_eq!(service["counters"]["dropped"], json!({}));
-            if service["durable"]["pendingEvents"] == 0 {
-                durable = durable.max(count(&status["publishers"]["events"]));
+            let events = count(&status["publishers"]["events"]);
+            let before = durable.last().map_or(0, |(_, events)| *events);
+            if service["durable"]["pendingEvents"] == 0 && events > before {
+                durable.push((asked, events));
             }
         }
         durable
@@ -148,25 +162,26 @@ fn run_and_kill(
     };
     let publisher = daemon.publisher();
     let until = Instant::now() + Duration::from_millis(350 + chance.below(300));
-    let (durable, killed_at) = std::thread::scope(|scope| {
+    let durable = std::thread::scope(|scope| {
         for chance in [chance.fork(), chance.fork()] {
             scope.spawn(|| cycle.work(chance));
         }
         let running = &cycle;
         scope.spawn(move || running.publish(&publisher, first));
+        let _end = End(&cycle.ends);
         let durable = cycle.watch(&daemon, until);
-        let killed_at = Instant::now();
         daemon.kill();
-        cycle.ends.store(true, Ordering::Relaxed);
-        (durable, killed_at)
+        durable
     });
     let mut history = history.lock().expect("no panic");
-    history.durable.extend(first..first + durable);
-    let acked = cycle.acked.into_inner().expect("no panic");
-    let long_ago = acked
-        .iter()
-        .filter(|(_, at)| **at + SETTLED_AFTER < killed_at);
-    history.done.extend(long_ago.map(|(n, _)| *n));
+    let on_disk = durable.last().map_or(0, |(_, events)| *events);
+    history.durable.extend(first..first + on_disk);
+    if let Some(at) = durable.len().checked_sub(LOOKS_UNTIL_SETTLED) {
+        let (settled, _) = durable[at];
+        let acked = cycle.acked.into_inner().expect("no panic");
+        let before = acked.iter().filter(|(_, at)| **at < settled);
+        history.done.extend(before.map(|(n, _)| *n));
+    }
     cycle.published.into_inner()
 }
 

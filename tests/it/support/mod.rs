@@ -223,12 +223,13 @@ impl TestDaemon {
             .unwrap_or(0)
     }
 
-    /// Kills the daemon's process, and waits until it is gone.
+    /// Kills a daemon that has a process of its own, with SIGKILL; when it returns, that has ended.
     pub fn kill(mut self) {
-        match self.daemon.take() {
-            Some(Home::Process(process)) => drop(process),
-            _ => panic!("it is no process of this kind"),
-        }
+        assert!(
+            matches!(self.daemon(), Home::Process(_)),
+            "it has no process of its own"
+        );
+        drop(self.daemon.take());
     }
 
     /// Stops the daemon; whether all its threads ended well.

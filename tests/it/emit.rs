@@ -1,0 +1,170 @@
+//! Confirmed publishing.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::support::TestDaemon;
+use super::support::peers::{is_silent, received};
+
+fn durable(directory: &TempDir) -> TestDaemon {
+    TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+    }))
+}
+
+/// Asks in JSON: the answer's data, or its code.
+fn emit(daemon: &TestDaemon, mut request: Value) -> Result<Value, String> {
+    request["token"] = "emit".into();
+    let requester = daemon.requester();
+    requester.send(&request.to_string(), 0).expect("a send");
+    let answer = requester.recv_bytes(0).expect("an answer");
+    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+    match answer["code"].as_str() {
+        Some(code) => Err(code.to_owned()),
+        None => Ok(answer["data"].clone()),
+    }
+}
+
+fn queued(daemon: &TestDaemon) -> Value {
+    daemon.service("Billing")["counters"]["queued"].clone()
+}
+
+#[test]
+fn an_event_is_confirmed_when_it_is_on_disk() {
+    let directory = TempDir::new().expect("a directory");
+    let first = durable(&directory);
+    let request = json!({"id": "a-1", "level": "disk", "subject": "Order", "payload": "x"});
+    let answer = emit(&first, request.clone()).expect("an ACK");
+    assert_eq!(
+        answer,
+        json!({"id": "a-1", "services": 1, "level": "disk", "duplicate": false})
+    );
+    first.kill();
+    let second = durable(&directory);
+    second.wait_for("the event", |status| {
+        status["services"][0]["counters"]["queued"] == 1
+    });
+    // Its publisher may not have heard the answer: the same again is no second event.
+    emit(&second, request).expect("an ACK");
+    assert_eq!(queued(&second), 1);
+    let again = json!({"id": "a-2", "level": "disk", "subject": "Order", "payload": "x"});
+    emit(&second, again).expect("an ACK");
+    assert_eq!(queued(&second), 2);
+}
+
+#[test]
+fn the_same_id_is_accepted_once_and_answered_the_same() {
+    let daemon = TestDaemon::start();
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let request = json!({"id": "a-1", "subject": "Order", "payload": "x"});
+    let first = emit(&daemon, request.clone()).expect("an ACK");
+    assert_eq!(
+        first,
+        json!({"id": "a-1", "services": 1, "level": "memory", "duplicate": false})
+    );
+    let again = emit(&daemon, request).expect("an ACK");
+    assert_eq!(
+        again,
+        json!({"id": "a-1", "services": 1, "level": "memory", "duplicate": true})
+    );
+    let without = json!({"subject": "Order", "payload": "x"});
+    (0..2).for_each(|_| drop(emit(&daemon, without.clone()).expect("an ACK")));
+    assert_eq!(queued(&daemon), 3);
+}
+
+#[test]
+fn frames_and_positions_come_through() {
+    let daemon = TestDaemon::start();
+    let subscriber = daemon.subscriber(&["Order"]);
+    emit(&daemon, json!({"framesBase64": ["T3JkZXI=", "AAH/", ""]})).expect("an ACK");
+    let frames = subscriber.recv_multipart(0).expect("an event");
+    assert_eq!(frames, [b"Order".to_vec(), vec![0, 1, 0xFF], vec![]]);
+    emit(&daemon, json!({"frames": ["Order alone"]})).expect("an ACK");
+    assert_eq!(
+        subscriber.recv_multipart(0).expect("an event"),
+        [b"Order alone".to_vec()]
+    );
+    let (token, data) = daemon.ask(
+        "TK_EVENT_MANAGER_EMIT",
+        &["id-1", "memory", "Order", "a\0b"],
+    );
+    assert_eq!(token, "TK_SYS_ACK", "{data}");
+    let frames = subscriber.recv_multipart(0).expect("an event");
+    assert_eq!(frames, [b"Order".to_vec(), b"a\0b".to_vec()]);
+}
+
+#[test]
+fn an_event_that_is_too_old_is_not_served() {
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    emit(
+        &daemon,
+        json!({"subject": "Order", "payload": "old", "ttl": 0.05}),
+    )
+    .expect("an ACK");
+    emit(&daemon, json!({"subject": "Order", "payload": "new"})).expect("an ACK");
+    daemon.wait_for("its end", |status| {
+        status["services"][0]["counters"]["expired"] == 1
+    });
+    let worker = daemon.worker("Billing", &billing.pull_address);
+    assert_eq!(received(&worker), "new");
+    assert!(is_silent(&worker, 30));
+}
+
+#[test]
+fn an_event_comes_when_its_time_has_come() {
+    const DELAY: Duration = Duration::from_millis(300);
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = daemon.worker("Billing", &billing.pull_address);
+    let subscriber = daemon.subscriber(&["Order"]);
+    let at = SystemTime::now() + DELAY;
+    let at_ms = at.duration_since(UNIX_EPOCH).expect("a time").as_millis() as u64;
+    emit(
+        &daemon,
+        json!({"subject": "Order", "payload": "later", "deliverAt": at_ms}),
+    )
+    .expect("an ACK");
+    emit(&daemon, json!({"subject": "Order", "payload": "now"})).expect("an ACK");
+    for receiver in [&worker, &subscriber] {
+        assert_eq!(received(receiver), "now");
+        assert_eq!(received(receiver), "later");
+    }
+    // The wall clock may have been read a millisecond before ours.
+    assert!(SystemTime::now() + Duration::from_millis(2) >= at);
+}
+
+#[test]
+fn nonsense_is_refused_by_name() {
+    let daemon = TestDaemon::start();
+    for (request, code) in [
+        (json!({"payload": "x"}), "missing-field"),
+        (json!({"subject": "x", "level": "tape"}), "invalid-field"),
+        (json!({"subject": "x", "colour": "red"}), "unknown-field"),
+        (json!({"subject": "x", "frames": ["x"]}), "invalid-field"),
+        (json!({"frames": []}), "invalid-field"),
+        (json!({"framesBase64": ["?"]}), "invalid-field"),
+        (json!({"subject": "x", "ttl": 0}), "invalid-field"),
+        (
+            json!({"subject": "x", "deliverAt": "soon"}),
+            "invalid-field",
+        ),
+        (json!({"subject": "x".repeat(2000)}), "invalid-subject"),
+        (
+            json!({"subject": "x", "id": "i".repeat(256)}),
+            "invalid-field",
+        ),
+        (json!({"frames": vec!["f"; 2000]}), "too-large"),
+    ] {
+        assert_eq!(
+            emit(&daemon, request.clone()),
+            Err(code.to_owned()),
+            "{request}"
+        );
+    }
+    let (_, data) = daemon.ask("TK_EVENT_MANAGER_EMIT", &["id", "memory"]);
+    assert!(data.starts_with("missing-field: field 3"), "{data}");
+}
