@@ -3,4 +3,5 @@
 mod bed;
 mod books;
 mod kills;
+mod order;
 mod poison;
