@@ -2,6 +2,7 @@
 
 mod bed;
 mod books;
+mod disk;
 mod kills;
 mod order;
 mod poison;

@@ -39,7 +39,10 @@ impl History {
         } else {
             let next = of_key.last.map_or(0, |last| last + 1);
             assert_eq!(n, next, "{subject}: an inversion");
-            assert!(of_key.last.is_none() || of_key.acked, "{subject}: {n} before its turn");
+            assert!(
+                of_key.last.is_none() || of_key.acked,
+                "{subject}: {n} before its turn"
+            );
         }
         (of_key.last, of_key.in_hand, of_key.acked) = (Some(n), true, false);
     }
@@ -170,7 +173,11 @@ fn keys_keep_their_order(delivery: &str) {
     loop {
         while published < EVENTS && !crowd.chance.one_in(30) {
             let key = crowd.chance.below(KEYS) as usize;
-            publish(&publisher, &format!("Order.{key}"), &numbers[key].to_string());
+            publish(
+                &publisher,
+                &format!("Order.{key}"),
+                &numbers[key].to_string(),
+            );
             numbers[key] += 1;
             published += 1;
         }
