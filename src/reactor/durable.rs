@@ -155,7 +155,8 @@ impl Hub {
         self.open_queues();
     }
 
-    /// Has the store open the queues of durable services that are new.
+    /// Has the store open the queues of durable services that are not open: they are new, or could not
+    /// be opened.
     pub(super) fn open_queues(&mut self) {
         let durable = self
             .broker
@@ -356,6 +357,7 @@ impl Hub {
         self.durable.send_line();
         match report {
             Report::Opened { queue, recovered } => {
+                self.queue_recovered(&queue);
                 for damage in &recovered.damage {
                     tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
                 }
@@ -409,7 +411,10 @@ impl Hub {
                     });
                 }
             }
-            Report::OpenFailed { queue, reason } => self.queue_failed(queue, reason),
+            Report::OpenFailed { queue, reason } => {
+                self.durable.opened.remove(&queue);
+                self.queue_failed(queue, reason);
+            }
             Report::State {
                 queue,
                 failed: Some(reason),
@@ -417,11 +422,7 @@ impl Hub {
             Report::State {
                 queue,
                 failed: None,
-            } => {
-                if self.durable.failed.remove(&queue).is_some() {
-                    tracing::info!(%queue, "the queue takes events again");
-                }
-            }
+            } => self.queue_recovered(&queue),
             Report::Closed { .. } => {}
             Report::Removed { queue, error } => {
                 self.durable.opened.remove(&queue);
@@ -433,8 +434,16 @@ impl Hub {
     }
 
     fn queue_failed(&mut self, queue: ServiceName, reason: String) {
-        tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
-        self.durable.failed.insert(queue, reason);
+        if self.durable.failure(&queue) != Some(&reason) {
+            tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
+            self.durable.failed.insert(queue, reason);
+        }
+    }
+
+    fn queue_recovered(&mut self, queue: &ServiceName) {
+        if self.durable.failed.remove(queue).is_some() {
+            tracing::info!(%queue, "the queue takes events again");
+        }
     }
 
     fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {

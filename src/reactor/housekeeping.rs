@@ -119,6 +119,7 @@ impl Hub {
         self.check_pulses(stalled);
         self.expire_leases();
         self.durable.send_line();
+        self.open_queues();
     }
 
     fn check_pulses(&mut self, stalled: Duration) {

@@ -6,3 +6,4 @@ mod disk;
 mod kills;
 mod order;
 mod poison;
+mod stalled;

@@ -14,9 +14,9 @@ use crate::support::{TestDaemon, assert_law};
 
 /// Events of one cycle that may be under way.
 const WINDOW: u64 = 500;
-/// After so many looks that find new events on disk, what was acknowledged before them is there too:
-/// the first may come before the acknowledgement is handed to the store, the second tell of events
-/// that were handed over together with it.
+/// After so many looks, each of which finds on disk what came after the one before it, all that was
+/// acknowledged before the first is on disk too: the second shows that it was handed to the store, if
+/// maybe after those events, and the third that the store wrote what it was handed later.
 const LOOKS_UNTIL_SETTLED: usize = 3;
 
 /// What was seen over all cycles.
@@ -116,23 +116,35 @@ impl Cycle<'_> {
         }
     }
 
-    /// How many of this cycle's events were on disk at each look that found more, until a kill is due.
-    fn watch(&self, daemon: &TestDaemon, until: Instant) -> Vec<(Instant, u64)> {
-        let mut durable = vec![];
+    /// Looks at the daemon until a kill is due.
+    fn watch(&self, daemon: &TestDaemon, until: Instant) -> Looks {
+        let mut looks = Looks::default();
         while Instant::now() < until {
             let asked = Instant::now();
             let status = daemon.status();
             assert_law(&status);
             let service = service_of(&status, "Billing");
             assert_eq!(service["counters"]["dropped"], json!({}));
-            let events = count(&status["publishers"]["events"]);
-            let before = durable.last().map_or(0, |(_, events)| *events);
-            if service["durable"]["pendingEvents"] == 0 && events > before {
-                durable.push((asked, events));
+            let came = count(&status["publishers"]["events"]);
+            looks.on_disk = came - count(&service["durable"]["pendingEvents"]);
+            if looks.on_disk > looks.came {
+                looks.came = came;
+                looks.asked.push(asked);
             }
         }
-        durable
+        looks
     }
+}
+
+/// What was seen of the events of one cycle.
+#[derive(Default)]
+struct Looks {
+    /// The first so many were on disk at the last look.
+    on_disk: u64,
+    /// When those looks began that found on disk what came after the one before.
+    asked: Vec<Instant>,
+    /// How many had come at the last of these.
+    came: u64,
 }
 
 fn start(directory: &TempDir) -> TestDaemon {
@@ -156,30 +168,34 @@ fn run_and_kill(
         context: daemon.context.clone(),
         history,
         acked: Mutex::default(),
-        published: AtomicU64::new(0),
+        published: AtomicU64::new(1),
         answered: AtomicU64::new(0),
         ends: AtomicBool::new(false),
     };
     let publisher = daemon.publisher();
+    // A long queue takes its time to be opened.
+    publish(&publisher, "Order", &sealed(first));
+    daemon.wait_for("the first event on disk", |status| {
+        status["publishers"]["events"] == 1
+            && service_of(status, "Billing")["durable"]["pendingEvents"] == 0
+    });
     let until = Instant::now() + Duration::from_millis(350 + chance.below(300));
-    let durable = std::thread::scope(|scope| {
+    let looks = std::thread::scope(|scope| {
         for chance in [chance.fork(), chance.fork()] {
             scope.spawn(|| cycle.work(chance));
         }
         let running = &cycle;
         scope.spawn(move || running.publish(&publisher, first));
         let _end = End(&cycle.ends);
-        let durable = cycle.watch(&daemon, until);
+        let looks = cycle.watch(&daemon, until);
         daemon.kill();
-        durable
+        looks
     });
     let mut history = history.lock().expect("no panic");
-    let on_disk = durable.last().map_or(0, |(_, events)| *events);
-    history.durable.extend(first..first + on_disk);
-    if let Some(at) = durable.len().checked_sub(LOOKS_UNTIL_SETTLED) {
-        let (settled, _) = durable[at];
+    history.durable.extend(first..first + looks.on_disk);
+    if let Some(settled) = looks.asked.iter().nth_back(LOOKS_UNTIL_SETTLED - 1) {
         let acked = cycle.acked.into_inner().expect("no panic");
-        let before = acked.iter().filter(|(_, at)| **at < settled);
+        let before = acked.iter().filter(|(_, at)| *at < settled);
         history.done.extend(before.map(|(n, _)| *n));
     }
     cycle.published.into_inner()
