@@ -4,7 +4,7 @@
 //! durable: what a worker gets, a crash can't take back. All that came since the last flush is one
 //! append for each service. While too much waits for the disk, publishers are not read from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::broker::{
 };
 use crate::model::{ServiceName, subject_of};
 use crate::store::log::{ExpelReason, LogLimits, StoredEvent};
-use crate::store::{Command, Event, Outcome, Report, Store};
+use crate::store::{Command, Event, Full, Outcome, Report, Store};
 use crate::zmtp::frames_of;
 
 /// Events that may wait for the disk, in bytes; then no more is read from publishers.
@@ -42,6 +42,8 @@ struct Unsent {
 #[derive(Default)]
 pub(super) struct DurableSide {
     pub(super) store: Option<Arc<Store>>,
+    /// Commands that the store had no room for yet, the oldest first.
+    line: VecDeque<Command>,
     /// What came since the last flush.
     unsent: BTreeMap<ServiceKey, Vec<Unsent>>,
     /// Appends with emissions in them: the place of each event, and its emission.
@@ -67,7 +69,15 @@ impl DurableSide {
 
     /// Whether nothing waits for the disk that has to be heard of again.
     pub(super) fn is_idle(&self) -> bool {
-        self.unsent.is_empty() && self.burials.is_empty() && self.settled.is_empty()
+        self.line.is_empty()
+            && self.unsent.is_empty()
+            && self.burials.is_empty()
+            && self.settled.is_empty()
+    }
+
+    /// Events of a service that the store was not handed yet.
+    pub(super) fn unsent(&self, service: ServiceKey) -> usize {
+        self.unsent.get(&service).map_or(0, Vec::len)
     }
 
     /// Why a queue would not take an event now.
@@ -83,9 +93,25 @@ impl DurableSide {
         self.failed.get(queue).map(String::as_str)
     }
 
-    fn send(&self, command: Command) -> bool {
-        let store = self.store.as_ref();
-        store.is_some_and(|store| store.try_send(command).is_ok())
+    /// Hands the store a command, as soon as it has room; false if there is no store. How much can wait
+    /// for that is bounded: events by what may wait for the disk, the others by the events in memory.
+    fn send(&mut self, command: Command) -> bool {
+        if self.store.is_none() {
+            return false;
+        }
+        self.line.push_back(command);
+        self.send_line();
+        true
+    }
+
+    /// Hands the store what it had no room for.
+    pub(super) fn send_line(&mut self) {
+        let Some(store) = &self.store else { return };
+        while let Some(command) = self.line.pop_front() {
+            if let Err(Full(command)) = store.try_send(command) {
+                return self.line.push_front(command);
+            }
+        }
     }
 
     fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
@@ -129,7 +155,8 @@ impl Hub {
         self.open_queues();
     }
 
-    /// Has the store open the queues of durable services that are new.
+    /// Has the store open the queues of durable services that are not open: they are new, or could not
+    /// be opened.
     pub(super) fn open_queues(&mut self) {
         let durable = self
             .broker
@@ -231,7 +258,7 @@ impl Hub {
                 self.durable.confirms.insert((key, tag), emissions);
             }
             if !self.durable.send(Command::Append { queue, tag, events }) {
-                self.append_failed(key, tag, "too much waits for the disk");
+                self.append_failed(key, tag, "there is no state directory");
             }
         }
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
@@ -334,15 +361,15 @@ impl Hub {
             self.durable
                 .burials
                 .insert((queue, tag), (service.clone(), places));
-        } else if self.durable.store.is_some() {
-            tracing::error!(%service, "a dead letter could not be kept: too much waits for the disk");
         }
     }
 
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
+        self.durable.send_line();
         match report {
             Report::Opened { queue, recovered } => {
+                self.queue_recovered(&queue);
                 for damage in &recovered.damage {
                     tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
                 }
@@ -396,7 +423,10 @@ impl Hub {
                     });
                 }
             }
-            Report::OpenFailed { queue, reason } => self.queue_failed(queue, reason),
+            Report::OpenFailed { queue, reason } => {
+                self.durable.opened.remove(&queue);
+                self.queue_failed(queue, reason);
+            }
             Report::State {
                 queue,
                 failed: Some(reason),
@@ -404,11 +434,7 @@ impl Hub {
             Report::State {
                 queue,
                 failed: None,
-            } => {
-                if self.durable.failed.remove(&queue).is_some() {
-                    tracing::info!(%queue, "the queue takes events again");
-                }
-            }
+            } => self.queue_recovered(&queue),
             Report::Closed { .. } => {}
             Report::Removed { queue, error } => {
                 self.durable.opened.remove(&queue);
@@ -420,8 +446,16 @@ impl Hub {
     }
 
     fn queue_failed(&mut self, queue: ServiceName, reason: String) {
-        tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
-        self.durable.failed.insert(queue, reason);
+        if self.durable.failure(&queue) != Some(&reason) {
+            tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
+            self.durable.failed.insert(queue, reason);
+        }
+    }
+
+    fn queue_recovered(&mut self, queue: &ServiceName) {
+        if self.durable.failed.remove(queue).is_some() {
+            tracing::info!(%queue, "the queue takes events again");
+        }
     }
 
     fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {

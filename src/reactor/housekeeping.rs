@@ -119,6 +119,8 @@ impl Hub {
         self.check_pulses(stalled);
         self.expire_leases();
         self.tend_keeping();
+        self.durable.send_line();
+        self.open_queues();
     }
 
     fn check_pulses(&mut self, stalled: Duration) {

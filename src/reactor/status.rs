@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::hub::Hub;
 use super::peer::Role;
 use crate::ambient::now;
-use crate::broker::{Account, Dropped, Service};
+use crate::broker::{Account, Dropped, Service, ServiceKey};
 
 impl Hub {
     /// The state, without what single subscribers or workers do.
@@ -28,7 +28,7 @@ impl Hub {
         let services: Vec<Value> = self
             .broker
             .services()
-            .map(|(_, service)| self.service_status(service, now))
+            .map(|(key, service)| self.service_status(key, service, now))
             .collect();
         json!({
             "service": self.config.locator.service_name.as_str(),
@@ -62,7 +62,8 @@ impl Hub {
         })
     }
 
-    fn service_status(&self, service: &Service, now: std::time::Instant) -> Value {
+    fn service_status(&self, key: ServiceKey, service: &Service, now: std::time::Instant) -> Value {
+        let unsent = self.durable.unsent(key);
         let (connected, ready, stalled) = service.workers.census();
         let subscriptions: Vec<Value> = self
             .broker
@@ -84,21 +85,21 @@ impl Hub {
             "workers": {"connected": connected, "ready": ready, "stalled": stalled},
             "queue": {"events": service.queue.len(), "bytes": service.queue.bytes()},
             "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},
-            "durable": self.durable_status(service),
-            "counters": account(&service.account, service.queued(), service.queue.held()),
+            "durable": self.durable_status(service, unsent),
+            "counters": account(&service.account, service.queued() + unsent as u64, service.queue.held()),
         })
     }
 }
 
 impl Hub {
-    fn durable_status(&self, service: &Service) -> Value {
+    fn durable_status(&self, service: &Service, unsent: usize) -> Value {
         let Some(shelf) = &service.shelf else {
             return Value::Null;
         };
         json!({
             "state": self.durable.failure(service.name()).map_or("ok", |_| "failed"),
             "reason": self.durable.failure(service.name()),
-            "pendingEvents": shelf.pending(),
+            "pendingEvents": shelf.pending() + unsent,
             "onDiskOnlyEvents": shelf.shelved(),
         })
     }

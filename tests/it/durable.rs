@@ -136,6 +136,9 @@ fn plain_workers_are_served_too_and_what_was_not_written_comes_back() {
     (0..1000).for_each(|n| assert_eq!(received(&worker), n.to_string()));
     wait_for(&daemon, "delivered", 1000);
     drop(worker);
+    daemon.wait_for("the worker's end", |status| {
+        status["services"][0]["workers"]["connected"] == 0
+    });
     publish(&publisher, "Order", "later");
     wait_until_on_disk(&daemon, 1);
     let other = acknowledging(&daemon);

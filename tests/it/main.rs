@@ -20,6 +20,7 @@ mod embedded_locator;
 mod emit;
 mod events;
 mod forwarder;
+mod hard;
 mod heartbeat;
 mod hostile;
 mod idle;

@@ -88,6 +88,11 @@ impl DaemonProcess {
         &self.bound
     }
 
+    /// The system's number of the process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Its state, as the STATUS request shows it.
     pub fn status(&self) -> Value {
         self.dialogue.lock().expect("no panic").ask("status")

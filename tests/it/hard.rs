@@ -1,0 +1,9 @@
+//! What durable queues and acknowledgements promise, under load, kills, poison and broken disks.
+
+mod bed;
+mod books;
+mod disk;
+mod kills;
+mod order;
+mod poison;
+mod stalled;

@@ -1,0 +1,101 @@
+//! The books, looked into at any moment.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::bed::{Chance, Worker, address, count, readable, service_of};
+use crate::support::peers::{connected, is_silent, publish};
+use crate::support::{TestDaemon, assert_law};
+
+/// For how long the books are looked into.
+const LOOKS_FOR: Duration = Duration::from_secs(2);
+
+/// Workers of one service, which come, go, die, acknowledge, refuse and give up at random.
+fn work(context: &zmq::Context, address: &str, until: Instant, mut chance: Chance) {
+    let mut workers = vec![];
+    while Instant::now() < until {
+        if workers.is_empty() || workers.len() < 4 && chance.one_in(50) {
+            workers.push(Worker::join(context, address, 1 + chance.below(50) as u32));
+        }
+        for at in readable(&workers, 1) {
+            let event = workers[at].hold(0).expect("it is readable");
+            match chance.below(20) {
+                0..14 => workers[at].ack(&event),
+                14..18 => workers[at].nak(&event),
+                18 => workers[at].say(&format!("TERM {} of no use", event.id)),
+                _ => {}
+            }
+        }
+        if chance.one_in(200) {
+            workers.swap_remove(chance.below(workers.len() as u64) as usize);
+        }
+    }
+}
+
+/// One that doesn't acknowledge, and comes and goes.
+fn work_plainly(context: &zmq::Context, address: &str, until: Instant, mut chance: Chance) {
+    while Instant::now() < until {
+        let worker = Worker(connected(context, zmq::DEALER, address));
+        worker.say("READY");
+        for _ in 0..chance.below(500) {
+            if !is_silent(&worker.0, 1) {
+                worker.0.recv_multipart(0).expect("an event");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_law_holds_at_every_moment() {
+    let directory = TempDir::new().expect("a directory");
+    let retry = json!({"initialMs": 1, "maxMs": 20, "maxDeliveries": 3});
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {
+            "Kept": {"delivery": "queue", "subjects": ["Order"], "queueEvents": 50, "retry": retry},
+            "Live": {"queueEvents": 500, "retry": retry},
+        },
+    }));
+    daemon.subscribe("sub-1", "Live", &["Order"]);
+    let mut chance = Chance::new();
+    let until = Instant::now() + LOOKS_FOR;
+    let publisher = daemon.publisher();
+    let mut looks = 0;
+    std::thread::scope(|scope| {
+        for service in ["Kept", "Live"] {
+            let (context, address) = (daemon.context.clone(), address(&daemon, service));
+            let (working, plain) = (chance.fork(), chance.fork());
+            scope.spawn(move || {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| work(&context, &address, until, working));
+                    scope.spawn(|| work_plainly(&context, &address, until, plain));
+                });
+            });
+        }
+        let mut pause = chance.fork();
+        scope.spawn(move || {
+            while Instant::now() < until {
+                (0..pause.below(100)).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+                std::thread::sleep(Duration::from_millis(pause.below(5)));
+            }
+        });
+        while Instant::now() < until {
+            assert_law(&daemon.status());
+            looks += 1;
+        }
+    });
+    let status = daemon.status();
+    println!("{looks} looks");
+    for service in ["Kept", "Live"] {
+        let counters = &service_of(&status, service)["counters"];
+        for what in ["delivered", "deadLettered", "retries", "redelivered"] {
+            assert!(
+                count(&counters[what]) > 0,
+                "{service}: {what}: {counters:#}"
+            );
+        }
+    }
+    assert!(looks > 20);
+}

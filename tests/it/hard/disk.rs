@@ -1,0 +1,245 @@
+//! Disks that are full or fail. These tests mount and trace, so they need root.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::bed::{Worker, address, count, sealed, service_of, unsealed};
+use crate::support::peers::{publish, received};
+use crate::support::{PATIENCE, TestDaemon};
+
+const ROUNDS: u64 = 5;
+
+/// A small file system in memory.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(directory.path()));
+        Self(directory)
+    }
+
+    /// Takes all space but this.
+    fn fill(&self, left: usize) {
+        let filler = self.0.path().join("filler");
+        // It is written until there is no more space.
+        let _ = fs::write(&filler, vec![1; 8 << 20]);
+        let len = fs::metadata(&filler).expect("a file").len();
+        let file = fs::OpenOptions::new().write(true).open(&filler);
+        let shorter = len.saturating_sub(left as u64);
+        file.expect("a file").set_len(shorter).expect("it shrinks");
+    }
+
+    fn make_space(&self) {
+        fs::remove_file(self.0.path().join("filler")).expect("it is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("a program");
+    assert!(status.success(), "{command:?}");
+}
+
+fn start(state_dir: &Path) -> TestDaemon {
+    TestDaemon::in_own_process(&json!({
+        "stateDir": state_dir,
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+    }))
+}
+
+fn billing(daemon: &TestDaemon) -> Value {
+    daemon.service("Billing")
+}
+
+fn wait_for_state(daemon: &TestDaemon, state: &str) -> Value {
+    let status = daemon.wait_for(state, |status| {
+        service_of(status, "Billing")["durable"]["state"] == state
+    });
+    service_of(&status, "Billing").clone()
+}
+
+/// Waits until no event is on its way to the disk, of so many that were published; how many were
+/// dropped because of the disk.
+fn settled(daemon: &TestDaemon, published: u64) -> u64 {
+    let status = daemon.wait_for("an end of what is pending", |status| {
+        service_of(status, "Billing")["durable"]["pendingEvents"] == 0
+            && status["publishers"]["events"] == published
+    });
+    let dropped = &service_of(&status, "Billing")["counters"]["dropped"];
+    let reasons = dropped.as_object().expect("by reason");
+    assert!(
+        reasons.keys().all(|reason| reason == "store-failed"),
+        "{dropped}"
+    );
+    reasons.get("store-failed").map_or(0, count)
+}
+
+/// Acknowledges all that waits; the numbers.
+fn drain(daemon: &TestDaemon, wanted: u64) -> BTreeSet<u64> {
+    let worker = Worker::join(&daemon.context, &address(daemon, "Billing"), 100);
+    let mut served = BTreeSet::new();
+    while (served.len() as u64) < wanted {
+        let event = worker
+            .hold(PATIENCE.as_millis() as i64)
+            .unwrap_or_else(|| panic!("{} of {wanted} are served", served.len()));
+        assert!(served.insert(unsealed(&event.data)), "it is served again");
+        worker.ack(&event);
+    }
+    daemon.wait_for("all are done", |status| {
+        let counters = &service_of(status, "Billing")["counters"];
+        counters["queued"] == 0 && counters["inFlight"] == 0
+    });
+    assert!(worker.hold(50).is_none());
+    served
+}
+
+#[test]
+#[ignore = "needs root, for a file system of its own"]
+fn a_full_disk_stops_one_service_until_there_is_space() {
+    let disk = SmallDisk::mount();
+    let daemon = start(&disk.0.path().join("state"));
+    let kitchen = daemon.subscribe("sub-1", "Kitchen", &["Meal"]);
+    let cook = daemon.worker("Kitchen", &kitchen.pull_address);
+    let publisher = daemon.publisher();
+    // All events, those of Billing among them, those that were dropped, those that were served.
+    let (mut published, mut orders, mut dropped, mut served) = (0, 0, 0, 0);
+    for round in 0..ROUNDS {
+        disk.fill(128 << 10);
+        while billing(&daemon)["durable"]["state"] == "ok" {
+            (0..50).for_each(|n| publish(&publisher, "Order", &sealed(orders + n)));
+            (published, orders) = (published + 50, orders + 50);
+            settled(&daemon, published);
+        }
+        let failed = wait_for_state(&daemon, "failed");
+        let reason = failed["durable"]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("space"), "{reason}");
+        let before = settled(&daemon, published);
+        assert!(before > dropped, "what did not fit is counted");
+        (0..10).for_each(|n| publish(&publisher, "Order", &sealed(orders + n)));
+        (published, orders) = (published + 10, orders + 10);
+        dropped = settled(&daemon, published);
+        assert_eq!(dropped, before + 10, "what is not accepted is counted");
+        publish(&publisher, "Meal", &round.to_string());
+        published += 1;
+        assert_eq!(received(&cook), round.to_string());
+        disk.make_space();
+        wait_for_state(&daemon, "ok");
+        (0..10).for_each(|n| publish(&publisher, "Order", &sealed(orders + n)));
+        (published, orders) = (published + 10, orders + 10);
+        assert_eq!(settled(&daemon, published), dropped, "there is space");
+        let wanted = orders - dropped - served;
+        let now_served = drain(&daemon, wanted);
+        assert_eq!(now_served.last(), Some(&(orders - 1)));
+        served += wanted;
+        println!("round {round}: {orders} published, {dropped} dropped, {served} served; {reason}");
+    }
+    assert!(daemon.stop());
+}
+
+#[test]
+fn a_queue_that_can_not_be_opened_is_tried_again() {
+    let directory = TempDir::new().expect("a directory");
+    assert!(start(directory.path()).stop());
+    let queue = directory.path().join("queues/Billing");
+    fs::remove_dir_all(&queue).expect("it is there");
+    fs::write(&queue, "in the way").expect("a file");
+    let daemon = start(directory.path());
+    let failed = wait_for_state(&daemon, "failed");
+    assert!(failed["durable"]["reason"].is_string());
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", &sealed(0));
+    assert_eq!(settled(&daemon, 1), 1);
+    fs::remove_file(&queue).expect("it is there");
+    wait_for_state(&daemon, "ok");
+    publish(&publisher, "Order", &sealed(1));
+    assert_eq!(settled(&daemon, 2), 1);
+    assert!(drain(&daemon, 1).contains(&1));
+}
+
+/// Syncs of a process that fail, as long as this lives.
+struct FailingSyncs(Child);
+
+impl FailingSyncs {
+    /// All from the `when`th on.
+    fn inject(pid: u32, when: u32) -> Self {
+        let mut child = Command::new("strace")
+            .args(["-f", "-e", "trace=fdatasync,fsync"])
+            .args([
+                "-e",
+                &format!("inject=fdatasync,fsync:error=EIO:when={when}+"),
+            ])
+            .args(["-p", &pid.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace is installed");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let attached = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("attached")));
+        assert!(attached.is_some(), "strace could not attach");
+        // It must not wait for us to read.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+
+    fn end(mut self) {
+        crate::support::process::signal(self.0.id(), "INT");
+        self.0.wait().expect("a child");
+    }
+}
+
+impl Drop for FailingSyncs {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs root or the right to trace, and strace"]
+fn events_whose_sync_failed_are_not_called_durable() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(directory.path());
+    let publisher = daemon.publisher();
+    let (mut published, mut dropped, mut served) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        let failing = FailingSyncs::inject(daemon.process().pid(), 3);
+        while billing(&daemon)["durable"]["state"] == "ok" {
+            publish(&publisher, "Order", &sealed(published));
+            published += 1;
+            settled(&daemon, published);
+        }
+        let failed = wait_for_state(&daemon, "failed");
+        let now_dropped = settled(&daemon, published);
+        assert!(now_dropped > dropped, "a failed sync was called a success");
+        dropped = now_dropped;
+        failing.end();
+        wait_for_state(&daemon, "ok");
+        publish(&publisher, "Order", &sealed(published));
+        published += 1;
+        assert_eq!(settled(&daemon, published), dropped);
+        let wanted = published - dropped - served;
+        assert!(drain(&daemon, wanted).contains(&(published - 1)));
+        served += wanted;
+        let reason = &failed["durable"]["reason"];
+        println!(
+            "round {round}: {published} published, {dropped} dropped, {served} served; {reason}"
+        );
+    }
+    assert!(daemon.stop());
+    let again = start(directory.path());
+    assert_eq!(drain(&again, 0).len(), 0);
+}
