@@ -24,11 +24,13 @@ pub enum DropReason {
     Damaged,
     /// The durable queue that it should wait in took nothing: the disk was full, or failed.
     StoreFailed,
+    /// All that waits together was more than the limit of the process; the largest made room.
+    MemoryLimit,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::SlowSubscriber,
         Self::SubscriberLost,
@@ -38,6 +40,7 @@ impl DropReason {
         Self::RetentionAge,
         Self::Damaged,
         Self::StoreFailed,
+        Self::MemoryLimit,
     ];
 
     /// The name in reports and logs.
@@ -52,6 +55,7 @@ impl DropReason {
             Self::RetentionAge => "retention-age",
             Self::Damaged => "damaged",
             Self::StoreFailed => "store-failed",
+            Self::MemoryLimit => "memory-limit",
         }
     }
 }

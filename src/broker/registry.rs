@@ -79,6 +79,8 @@ pub struct EndedService {
     pub workers: Vec<PeerId>,
     /// Events that were waiting, and are dropped.
     pub queued: u64,
+    /// It had a queue on disk, which is to be removed.
+    pub durable: bool,
 }
 
 /// Why a subscription was refused. Nothing has changed then.
@@ -503,6 +505,7 @@ impl Broker {
             name: service.name().clone(),
             workers,
             queued,
+            durable: service.shelf.is_some(),
         }
     }
 

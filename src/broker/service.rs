@@ -204,6 +204,14 @@ impl Service {
         Some((given, (worker, peer)))
     }
 
+    /// Gives up the oldest events, until at most so many bytes wait in memory.
+    pub fn shed(&mut self, bytes_max: usize) {
+        let lost = self.queue.shed(bytes_max);
+        self.account
+            .dropped
+            .add(DropReason::MemoryLimit, lost.events);
+    }
+
     /// A worker's word on an event that it holds. `chance` is from 0 to 1.
     ///
     /// # Errors

@@ -12,6 +12,9 @@ pub(super) struct ServicesArgs {
     /// Show each service's subscriptions and counters too.
     #[arg(short, long)]
     verbose: bool,
+    /// End this durable service, which must have no subscription, and all that waits for it.
+    #[arg(long, value_name = "SERVICE", conflicts_with_all = ["verbose", "json"])]
+    end: Option<String>,
     /// Print the daemon's whole state as JSON.
     #[arg(long)]
     json: bool,
@@ -20,7 +23,11 @@ pub(super) struct ServicesArgs {
 }
 
 pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
-    let status = args.target.client(&zmq::Context::new()).status()?;
+    let mut client = args.target.client(&zmq::Context::new());
+    if let Some(service) = &args.end {
+        return Ok(client.end(service)?);
+    }
+    let status = client.status()?;
     let mut out = std::io::stdout().lock();
     if args.json {
         return Ok(writeln!(out, "{status:#}")?);

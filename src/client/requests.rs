@@ -172,6 +172,15 @@ impl Client {
             .map(drop)
     }
 
+    /// Ends a durable service that has no subscription, and what waits for it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn end(&mut self, service: &str) -> Result<(), ClientError> {
+        self.confirmed(&Message::param(Token::END, [service]))
+            .map(drop)
+    }
+
     /// Publishes a sync event and waits for all services; whether all said yes, and the results.
     ///
     /// # Errors

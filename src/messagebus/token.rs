@@ -8,13 +8,14 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-const NAMES: [(Token, &str); 13] = [
+const NAMES: [(Token, &str); 14] = [
     (Token::SUBSCRIBE, "TK_EVENT_MANAGER_SUBSCRIBE"),
     (Token::UNSUBSCRIBE, "TK_EVENT_MANAGER_UNSUBSCRIBE"),
     (Token::PUBLISH, "TK_EVENT_MANAGER_PUBLISH"),
     (Token::KEEP_ALIVE, "TK_EVENT_MANAGER_KEEP_ALIVE"),
     (Token::STATUS, "TK_EVENT_MANAGER_STATUS"),
     (Token::EMIT, "TK_EVENT_MANAGER_EMIT"),
+    (Token::END, "TK_EVENT_MANAGER_END"),
     (Token::REGISTER, "TK_SERVICE_LOCATOR_REGISTER"),
     (Token::LOCATE, "TK_SERVICE_LOCATOR_LOCATE"),
     (Token::UNREGISTER, "TK_SERVICE_LOCATOR_UNREGISTER"),
@@ -37,6 +38,8 @@ impl Token {
     pub const STATUS: Self = Self::new(2, 0x0100);
     /// Publishes an event and confirms it; ours.
     pub const EMIT: Self = Self::new(2, 0x0101);
+    /// Ends a durable service, with what waits for it; ours.
+    pub const END: Self = Self::new(2, 0x0102);
     /// Registers a service's address with the ServiceLocator.
     pub const REGISTER: Self = Self::new(3, 1);
     /// Asks for a service's address.

@@ -14,7 +14,8 @@ use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use crate::model::ServiceName;
 use crate::requests::SyncEvent;
 
-/// Calls the event's services and waits for all, until the event's timeout; the answer to its
+/// Calls the event's services and waits for all, or for the first ACK if that is enough, until the
+/// event's timeout; the answer to its
 /// publisher. One that hangs delays this answer and nothing else.
 pub async fn call_services(event: SyncEvent, caller: Caller, locator: LocatorClient) -> Message {
     let deadline = now() + event.timeout;
@@ -28,12 +29,27 @@ pub async fn call_services(event: SyncEvent, caller: Caller, locator: LocatorCli
             )
         });
     }
-    let mut results = calls.join_all().await;
+    let is_ack = |result: &Value| result["status"] == "ack";
+    let (first, called) = (event.first, calls.len());
+    let mut results = vec![];
+    while let Some(result) = calls.join_next().await {
+        let Ok(result) = result else { continue };
+        let enough = first && is_ack(&result.1);
+        results.push(result);
+        if enough {
+            break;
+        }
+    }
+    // Calls that nobody waits for any more end with the set; what they sent, they sent.
+    drop(calls);
     results.sort_by_key(|(place, _)| *place);
-    let all_acked = results.iter().all(|(_, result)| result["status"] == "ack");
+    let acked = match first && called > 0 {
+        true => results.iter().any(|(_, result)| is_ack(result)),
+        false => results.len() == called && results.iter().all(|(_, result)| is_ack(result)),
+    };
     let results: Vec<Value> = results.into_iter().map(|(_, result)| result).collect();
     let data = json!({"subject": event.subject, "results": results}).to_string();
-    let token = if all_acked { Token::ACK } else { Token::NAK };
+    let token = if acked { Token::ACK } else { Token::NAK };
     Message::new(token, DataType::String, data)
 }
 

@@ -12,6 +12,7 @@ use super::hub::Hub;
 use super::outbox::outweighs;
 use crate::ambient::now;
 use crate::broker::{Delivery, DropReason, Given, PeerId, Route, Service, ServiceKey, WorkerKey};
+use crate::config::SlowSubscriber;
 
 /// A run of whole messages.
 pub(super) struct Run<'a> {
@@ -37,13 +38,15 @@ impl Run<'_> {
 impl Hub {
     /// Gives a run to everybody on its route.
     pub(super) fn deliver(&mut self, route: &Route, run: &Run<'_>) {
-        self.pending_bytes += run.bytes.len() * (route.subscribers.len() + route.services.len());
+        let given = run.bytes.len() * (route.subscribers.len() + route.services.len());
+        self.pending_bytes += given;
         for &id in &route.subscribers {
             self.deliver_to_subscriber(id, run);
         }
         for &service in &route.services {
             self.deliver_to_service(service, run);
         }
+        self.taken(given);
     }
 
     fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) {
@@ -55,30 +58,45 @@ impl Hub {
             run.events(),
             run.backing_bytes,
         );
-        let dropped = if peer.outbox.bytes() > budget {
-            peer.outbox.shed(budget)
-        } else {
-            0
-        };
+        let over = peer.outbox.bytes() > budget;
         self.subscribers.matched += run.events();
         self.subscribers.in_flight += run.events();
+        if over && self.config.slow_subscriber == SlowSubscriber::Disconnect {
+            return self.disconnect_slow(id);
+        }
+        let Some(peer) = self.peer(id) else { return };
+        let dropped = if over { peer.outbox.shed(budget) } else { 0 };
         if dropped > 0 {
             self.subscribers.in_flight -= dropped;
             self.subscribers
                 .dropped
                 .add(DropReason::SlowSubscriber, dropped);
-            self.log_slow_subscriber(id, dropped);
+            self.log_slow_subscriber(id, DropReason::SlowSubscriber, dropped);
         }
         self.mark_dirty(id);
     }
 
-    fn log_slow_subscriber(&mut self, id: PeerId, events: u64) {
+    /// Ends the connection of a subscriber whose outbox is full: it subscribes again, and knows that
+    /// it missed something.
+    fn disconnect_slow(&mut self, id: PeerId) {
         let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
             return;
         };
-        let burst = format!("{}:{address}", DropReason::SlowSubscriber);
+        self.remove(id);
+        self.refuse(
+            "slow-subscriber",
+            &address,
+            &"it reads too slowly (slowSubscriber is \"disconnect\")",
+        );
+    }
+
+    pub(super) fn log_slow_subscriber(&mut self, id: PeerId, reason: DropReason, events: u64) {
+        let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+            return;
+        };
+        let burst = format!("{reason}:{address}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            tracing::warn!(peer = %address, reason = %DropReason::SlowSubscriber, events, suppressed,
+            tracing::warn!(peer = %address, %reason, events, suppressed,
                 "events dropped: a subscriber reads too slowly; its oldest events made room");
         }
     }

@@ -156,6 +156,18 @@ impl Hub {
         }
     }
 
+    /// A durable service was ended: its queue goes.
+    pub(super) fn remove_queue(&mut self, queue: &ServiceName) {
+        self.durable.settled.remove(queue);
+        self.durable.failed.remove(queue);
+        let removed = self.durable.send(Command::Remove {
+            queue: queue.clone(),
+        });
+        if !removed && self.durable.store.is_some() {
+            tracing::error!(%queue, "too much waits for the disk: the queue is there still; end it again");
+        }
+    }
+
     /// Takes a run of events for a durable service. They matched already.
     pub(super) fn append(&mut self, key: ServiceKey, run: &Run<'_>) {
         let Some(service) = self.broker.service_mut(key) else {

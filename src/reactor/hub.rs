@@ -73,6 +73,8 @@ pub(super) struct Hub {
     dirty: Vec<PeerId>,
     /// Bytes given to peers since the last flush.
     pub(super) pending_bytes: usize,
+    /// Bytes given to peers and services since what waits was added up.
+    pub(super) taken_bytes: usize,
     pub(super) flush_wanted: Rc<Notify>,
     pub(super) chunk: ReadChunk,
     pub(super) runs: Runs,
@@ -135,6 +137,7 @@ impl Hub {
             serial: 0,
             dirty: Vec::new(),
             pending_bytes: 0,
+            taken_bytes: 0,
             flush_wanted: Rc::default(),
             chunk: ReadChunk::default(),
             runs: Runs::default(),
@@ -445,6 +448,9 @@ impl Hub {
             if self.peer(*worker).is_some() {
                 self.peers.remove(worker.slot as usize).wake.notify_one();
             }
+        }
+        if ended.durable {
+            self.remove_queue(&ended.name);
         }
         if ended.queued > 0 {
             tracing::warn!(service = %ended.name, events = ended.queued, reason = %DropReason::ServiceEnded,

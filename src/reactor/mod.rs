@@ -20,6 +20,7 @@ mod intake;
 mod keeping;
 mod kernel;
 mod listener;
+mod memory;
 mod outbox;
 mod peer;
 mod requester;

@@ -2,6 +2,7 @@
 //! A new one is its file and its row in `REQUESTS`.
 
 mod emit;
+mod end;
 mod fields;
 mod keep_alive;
 mod publish;
@@ -91,6 +92,7 @@ const REQUESTS: &[(Token, Handle)] = &[
     (Token::PUBLISH, publish::handle),
     (Token::STATUS, |_, _| Ok(Outcome::Status)),
     (Token::EMIT, emit::handle),
+    (Token::END, end::handle),
 ];
 
 /// Answers a request. Every one gets an answer, if only later.

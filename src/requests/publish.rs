@@ -21,8 +21,10 @@ pub struct SyncEvent {
     pub message: Message,
     /// Whom to call.
     pub services: Vec<ServiceName>,
-    /// How long to wait for all.
+    /// How long to wait.
     pub timeout: Duration,
+    /// The first ACK is the answer; nobody waits for the others.
+    pub first: bool,
 }
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
@@ -47,6 +49,7 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
     let subject = std::str::from_utf8(subject)
         .map_err(|_| Nak::new("invalid-utf8", "the subject is not UTF-8"))?
         .to_owned();
+    let first = first(request)?;
     let services = context.broker.services_for(subject.as_bytes());
     let message = Message::new(Token::EVENT, DataType::Param, data);
     let timeout = request
@@ -58,15 +61,31 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         message,
         services,
         timeout,
+        first,
     }))
+}
+
+/// Whether one ACK is enough: `"answers": "first"`, else `all`.
+fn first(request: &Message) -> Result<bool, Nak> {
+    let named = request.named.as_ref();
+    match named.and_then(|named| named.get("answers")) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::String(which)) if which == "all" => Ok(false),
+        Some(Value::String(which)) if which == "first" => Ok(true),
+        Some(_) => Err(Nak::new(
+            "invalid-field",
+            "\"answers\": \"all\" or \"first\" is wanted",
+        )),
+    }
 }
 
 /// The payload from named fields: `data`'s place is the empty `payload` of a JSON request.
 fn named_payload(named: &Map<String, Value>) -> Result<Bytes, Nak> {
     const FIELDS: [&str; 5] = ["payload", "subject", "type", "sync", "source_id"];
-    if let Some(unknown) = named.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+    let known = |name: &str| FIELDS.contains(&name) || name == "answers";
+    if let Some(unknown) = named.keys().find(|name| !known(name)) {
         let sentence = format!(
-            "{unknown:?} is no field of this request; {} are",
+            "{unknown:?} is no field of this request; answers, {} are",
             FIELDS.join(", ")
         );
         return Err(Nak::new("unknown-field", sentence));

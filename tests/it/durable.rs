@@ -280,3 +280,52 @@ fn a_second_daemon_is_kept_out_of_the_state_directory() {
     let said = site.run(&["serve"]).failed(1);
     assert!(said.contains("is in use by process"), "{said}");
 }
+
+#[test]
+fn a_durable_service_is_ended_on_request_alone() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({
+        "Billing": {"delivery": "queue", "subjects": ["Order"]},
+        "Kitchen": {"delivery": "queue"},
+    });
+    let daemon = daemon(&directory, json!({"services": services}));
+    daemon.subscribe("sub-1", "Kitchen", &["Meal"]);
+    let publisher = daemon.publisher();
+    publish(&publisher, "Meal", "1");
+    daemon.wait_for("the meal", |status| {
+        status["services"][1]["durable"]["pendingEvents"] == 0
+            && status["services"][1]["counters"]["queued"] == 1
+    });
+    let site = Site::of(&daemon);
+    let end = |service: &str| site.run(&["services", "--end", service]);
+    assert!(
+        end("Kitchen")
+            .failed(1)
+            .contains("in-use: Kitchen: it has 1 subscriptions")
+    );
+    assert!(
+        end("Billing")
+            .failed(1)
+            .contains("the configuration declares it")
+    );
+    assert!(end("Bakery").failed(1).contains("unknown-service"));
+    daemon.ask("TK_EVENT_MANAGER_UNSUBSCRIBE", &["sub-1"]);
+    end("Kitchen").done();
+    assert_eq!(
+        daemon.status()["services"].as_array().map(Vec::len),
+        Some(1)
+    );
+    let queues = || {
+        std::fs::read_dir(directory.path().join("queues"))
+            .expect("a directory")
+            .count()
+    };
+    assert!(super::support::program::wait_until(|| (queues() == 1).then_some(())).is_some());
+    // A service of this name begins anew.
+    let again = daemon.subscribe("sub-2", "Kitchen", &["Meal"]);
+    publish(&publisher, "Meal", "2");
+    assert_eq!(
+        received(&daemon.worker("Kitchen", &again.pull_address)),
+        "2"
+    );
+}

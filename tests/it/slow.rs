@@ -238,3 +238,60 @@ fn an_idle_peer_does_not_keep_the_memory_of_what_it_sent() {
     assert!(grown < (PEERS * BYTES / 3) as u64, "{grown} bytes");
     drop(requesters);
 }
+
+#[test]
+fn a_slow_subscriber_may_be_disconnected_instead() {
+    let daemon = TestDaemon::in_own_process(&json!({
+        "slowSubscriber": "disconnect",
+        "budgets": {"subscriberOutboxBytes": MIB},
+    }));
+    let mut stalled = RawPeer::met(&daemon.subscribers(), "SUB");
+    stalled.send(&command("SUBSCRIBE", b"Order"));
+    daemon.wait_for_subscriptions(1);
+    let publisher = daemon.publisher();
+    let mut sent = 0;
+    while daemon.status()["subscribers"]["connected"] == 1 {
+        for _ in 0..BATCH {
+            publisher.send_multipart(numbered(sent), 0).expect("a send");
+            sent += 1;
+        }
+        assert!(sent < FLOOD, "it is still there");
+    }
+    assert_eq!(daemon.refused("slow-subscriber"), 1);
+    let status = daemon.status();
+    assert!(dropped_for(&status["subscribers"]["counters"], "subscriber-lost") > 0);
+}
+
+#[test]
+fn all_that_waits_together_is_bounded_too() {
+    const LIMIT: u64 = 64 * MIB;
+    let daemon = TestDaemon::in_own_process(&json!({
+        "memoryLimit": LIMIT,
+        "limits": {"maxMessageBytes": 4 * MIB},
+        "budgets": {"subscriberOutboxBytes": 32 * MIB, "serviceQueueBytes": 32 * MIB},
+    }));
+    // Together they may hold four times the limit.
+    for n in 0..8 {
+        daemon.subscribe(&format!("sub-{n}"), &format!("Service{n}"), &["Order"]);
+    }
+    let publisher = daemon.publisher();
+    for n in 0..FLOOD {
+        publisher.send_multipart(numbered(n), 0).expect("a send");
+    }
+    daemon.wait_for("all events", |status| {
+        status["publishers"]["events"] == FLOOD
+    });
+    assert_memory(daemon.process(), LIMIT + LIMIT / 16);
+    let status = daemon.status();
+    let services = status["services"].as_array().expect("a list");
+    let held = services
+        .iter()
+        .map(|s| s["queue"]["bytes"].as_u64().expect("bytes"))
+        .sum::<u64>();
+    assert!(held > LIMIT / 4, "{held}");
+    assert!(
+        services
+            .iter()
+            .all(|s| dropped_for(&s["counters"], "memory-limit") > 0)
+    );
+}

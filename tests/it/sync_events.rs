@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::support::TestDaemon;
 use super::support::bus::exchange;
 use super::support::peers::{connected, publish, received, socket};
+use super::support::responder::Responder;
 
 const PUBLISH: &str = "TK_EVENT_MANAGER_PUBLISH";
 const PAYLOAD: [&str; 5] = ["{\"n\":1}", "OrderCreated", "type", "1", "till-7"];
@@ -428,4 +429,43 @@ fn a_call_that_the_end_overtakes_is_answered() {
     let answer = requester.recv_multipart(0).expect("an answer");
     assert_eq!(answer[0], b"TK_SYS_NAK");
     assert!(answer[2].starts_with(b"stopping: "), "{answer:?}");
+}
+
+#[test]
+fn the_first_ack_is_enough_if_it_is_asked_for() {
+    let daemon = with_locator();
+    let quick = Responder::new("TK_SYS_ACK", "done");
+    let refusing = Responder::new("TK_SYS_NAK", "no");
+    let (_silent, silent) = hung(&daemon);
+    for (service, address) in [
+        ("Quick", &quick.address),
+        ("Refusing", &refusing.address),
+        ("Silent", &silent),
+    ] {
+        daemon.subscribe(service, service, &["Order"]);
+        register(&daemon, service, address);
+    }
+    let requester = daemon.requester();
+    let begun = Instant::now();
+    let request = r#"{"token": "publish", "subject": "Order", "payload": "x", "answers": "first"}"#;
+    requester.send(request, 0).expect("a send");
+    let answer: Value =
+        serde_json::from_slice(&requester.recv_bytes(0).expect("an answer")).expect("JSON");
+    assert_eq!(answer["token"], "TK_SYS_ACK");
+    // The configured timeout, for which the silent one would have been waited.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let results = answer["data"]["results"].as_array().expect("a list");
+    assert!(
+        results.iter().any(|result| result["status"] == "ack"),
+        "{results:?}"
+    );
+    assert!(
+        results.iter().all(|result| result["service"] != "Silent"),
+        "{results:?}"
+    );
+    let wrong = request.replace("first", "some");
+    requester.send(&wrong, 0).expect("a send");
+    let answer: Value =
+        serde_json::from_slice(&requester.recv_bytes(0).expect("an answer")).expect("JSON");
+    assert_eq!(answer["code"], "invalid-field");
 }

@@ -104,6 +104,17 @@ impl Backlog {
         Ok(lost)
     }
 
+    /// Gives up those that came first, until at most so many bytes wait.
+    pub fn shed(&mut self, bytes_max: usize) -> Lost {
+        let mut lost = Lost::default();
+        while self.bytes() > bytes_max
+            && let Some(item) = self.waiting.take_oldest()
+        {
+            lost.add(&item);
+        }
+        lost
+    }
+
     fn shrink(&mut self, lost: &mut Lost) {
         let limits = self.policy.limits;
         while self.bytes() > limits.bytes_max || self.len() > limits.events_max {
