@@ -17,6 +17,7 @@
     reason = "a bench"
 )]
 
+mod beside;
 mod brokers;
 mod client;
 mod flow;
@@ -142,10 +143,13 @@ fn measure(scenario: &Scenario, brokers: &[Box<dyn Broker>], args: &Args, report
                 continue;
             }
             let result = match scenario.kind {
-                Kind::Flow => flow::run(broker.as_ref(), scenario, duration),
+                Kind::Flow | Kind::Durable => flow::run(broker.as_ref(), scenario, duration),
                 Kind::LibzmqEnds => libzmq::run_ends(broker.as_ref(), scenario, duration),
                 Kind::Paced { per_second } => {
                     paced::run(broker.as_ref(), scenario, per_second, duration * 2)
+                }
+                Kind::BesideDurable { per_second } => {
+                    beside::run(broker.as_ref(), scenario, per_second, duration * 2)
                 }
                 Kind::Stalled => stalled::run(broker.as_ref(), scenario, duration),
                 Kind::Idle { peers } => quiet::idle(broker.as_ref(), scenario, peers),

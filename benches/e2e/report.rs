@@ -30,6 +30,8 @@ pub struct Sample {
     pub lost: Option<u64>,
     /// A healthy subscriber's rate beside a stalled one, in parts of the rate without.
     pub rate_kept: Option<f64>,
+    /// Median latency beside durable traffic, in parts of that without.
+    pub p50_beside: Option<f64>,
     pub ready_ms: Option<f64>,
 }
 
@@ -71,6 +73,7 @@ impl Sample {
             ("p90_us", latency(|l| l.p90)),
             ("p99_us", latency(|l| l.p99)),
             ("p999_us", latency(|l| l.p999)),
+            ("p50_beside", self.p50_beside),
             ("ready_ms", self.ready_ms),
             ("lost", self.lost.map(|n| n as f64)),
             ("rate_kept", self.rate_kept),

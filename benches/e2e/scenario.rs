@@ -5,7 +5,11 @@
 pub enum Kind {
     /// As fast as a window of events under way allows.
     Flow,
-    /// The same, with libzmq's sockets at both ends.
+    /// The same with events kept on disk until a worker acknowledges them.
+    Durable,
+    /// At a fixed rate, now and then beside as many events for a durable service.
+    BesideDurable { per_second: u32 },
+    /// As fast as a window allows, with libzmq's sockets at both ends.
     LibzmqEnds,
     /// At a fixed rate, for latency.
     Paced { per_second: u32 },
@@ -138,6 +142,14 @@ pub fn all() -> Vec<Scenario> {
     for size in [64, 256, 1 << 10] {
         all.push(scenario("4 workers", Kind::Flow, Pattern::Workers(4), size));
     }
+    for size in [64, 1 << 10] {
+        all.push(scenario(
+            "durable: 4 workers",
+            Kind::Durable,
+            Pattern::Workers(4),
+            size,
+        ));
+    }
     for services in [10, 50, 90] {
         let name = format!("{services} services, all match");
         all.push(scenario(
@@ -173,6 +185,12 @@ pub fn all() -> Vec<Scenario> {
             256,
         ));
     }
+    all.push(scenario(
+        "live beside durable, 2000/s each",
+        Kind::BesideDurable { per_second: 2_000 },
+        Pattern::Fan(1),
+        256,
+    ));
     all.push(scenario(
         "one subscriber stalled",
         Kind::Stalled,

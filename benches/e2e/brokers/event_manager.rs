@@ -3,16 +3,23 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
-use super::zmtp::{ask, connect, service_subjects, set_up_fan, set_up_services};
+use super::zmtp::{
+    acknowledging_worker, ask, connect, push_event, service_subjects, set_up_fan, set_up_services,
+};
 use super::{Broker, Setup};
+use crate::client::Publisher;
 use crate::process::Process;
-use crate::scenario::{Pattern, Scenario};
+use crate::scenario::{Kind, Pattern, Scenario};
 
 pub struct EventManager;
 
-/// Where it listens: publishers, subscribers, requests.
-fn start() -> Result<(Process, [u16; 3])> {
+/// The subject of the durable service beside live traffic.
+const DURABLE_SUBJECT: &str = "dur0000";
+
+/// Where it listens: publishers, subscribers, requests. With a directory its services are durable.
+fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3])> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
     command.args([
         "serve",
@@ -22,14 +29,14 @@ fn start() -> Result<(Process, [u16; 3])> {
     for key in ["--pub-address", "--sub-address", "--request-address"] {
         command.args([key, "tcp://127.0.0.1:0"]);
     }
-    command.args([
-        "--set",
-        "minStreamerPort=0",
-        "--set",
-        "maxStreamerPort=0",
-        "--set",
-        "stateDir=",
-    ]);
+    command.args(["--set", "minStreamerPort=0", "--set", "maxStreamerPort=0"]);
+    match state {
+        None => command.args(["--set", "stateDir="]),
+        Some(directory) => command
+            .arg("--set")
+            .arg(format!("stateDir={}", directory.path().display()))
+            .args(["--set", r#"services={"*": {"delivery": "queue"}}"#]),
+    };
     let (process, ready) = Process::with_line(&mut command, true)?;
     let port = |name: &str| -> Result<u16> {
         let from = ready.split(&format!("{name}=\"tcp://127.0.0.1:")).nth(1);
@@ -42,6 +49,38 @@ fn start() -> Result<(Process, [u16; 3])> {
     Ok((process, ports))
 }
 
+/// The port of a service's workers, with a subscription.
+fn subscribe(requests: u16, number: usize, subject: &str) -> Result<u16> {
+    let mut client = connect(requests, "DEALER")?;
+    let data = format!("bench-{number}\0Service{number}\0{subject}");
+    let answer = ask(&mut client, &[b"2.1", b"2", data.as_bytes()])?;
+    ensure!(answer.len() >= 3, "{answer:?}");
+    let data = String::from_utf8(answer[2].clone())?;
+    let address = data.split('\0').nth(2).with_context(|| data.clone())?;
+    let port = address.rsplit(':').next().unwrap_or("");
+    port.parse().with_context(|| data.clone())
+}
+
+/// Live peers first; then a publisher and a worker of a durable service.
+fn set_up_beside(
+    process: Process,
+    [publishers, subscribers, requests]: [u16; 3],
+    scenario: &Scenario,
+) -> Result<Setup> {
+    let mut setup = set_up_fan(process, (publishers, subscribers), true, scenario)?;
+    let workers = subscribe(requests, 0, DURABLE_SUBJECT)?;
+    setup
+        .receivers
+        .push(acknowledging_worker(workers, scenario)?);
+    let stream = connect(publishers, "PUB")?;
+    setup
+        .publishers
+        .push(Publisher::new(stream, scenario, |out, _, payload| {
+            push_event(out, DURABLE_SUBJECT, payload);
+        })?);
+    Ok(setup)
+}
+
 impl Broker for EventManager {
     fn name(&self) -> &'static str {
         crate::report::OURS
@@ -52,31 +91,31 @@ impl Broker for EventManager {
     }
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
-        let (process, [publishers, subscribers, requests]) = start()?;
-        if let Pattern::Fan(_) = scenario.pattern {
-            return set_up_fan(process, (publishers, subscribers), true, scenario);
-        }
-        let mut client = connect(requests, "DEALER")?;
-        let mut ports = vec![];
-        for (i, subject) in service_subjects(scenario).iter().enumerate() {
-            let data = format!("bench-{i}\0Service{i}\0{subject}");
-            let answer = ask(&mut client, &[b"2.1", b"2", data.as_bytes()])?;
-            ensure!(answer.len() >= 3, "{answer:?}");
-            let data = String::from_utf8(answer[2].clone())?;
-            let address = data.split('\0').nth(2).with_context(|| data.clone())?;
-            ports.push(
-                address
-                    .rsplit(':')
-                    .next()
-                    .unwrap_or("")
-                    .parse()
-                    .with_context(|| data.clone())?,
-            );
-        }
-        set_up_services(process, publishers, &ports, scenario)
+        let keeps = matches!(scenario.kind, Kind::Durable | Kind::BesideDurable { .. });
+        let state = keeps.then(TempDir::new).transpose()?;
+        let (process, ports) = start(state.as_ref())?;
+        let mut setup = set_up(process, ports, scenario)?;
+        setup.state = state;
+        Ok(setup)
     }
 
     fn start_alone(&self) -> Result<Process> {
-        Ok(start()?.0)
+        Ok(start(None)?.0)
     }
+}
+
+fn set_up(process: Process, ports: [u16; 3], scenario: &Scenario) -> Result<Setup> {
+    let [publishers, subscribers, requests] = ports;
+    if matches!(scenario.kind, Kind::BesideDurable { .. }) {
+        return set_up_beside(process, ports, scenario);
+    }
+    if let Pattern::Fan(_) = scenario.pattern {
+        return set_up_fan(process, (publishers, subscribers), true, scenario);
+    }
+    let services = service_subjects(scenario);
+    let workers = services.iter().enumerate();
+    let workers = workers
+        .map(|(number, subject)| subscribe(requests, number, subject))
+        .collect::<Result<Vec<_>>>()?;
+    set_up_services(process, publishers, &workers, scenario)
 }

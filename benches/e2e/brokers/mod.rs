@@ -12,10 +12,12 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::client::{Publisher, Receiver};
 use crate::process::Process;
 use crate::scenario::{Kind, Pattern, Scenario};
+use redis::Synced;
 
 /// Connects one more subscriber; when it returns, the subscription is live.
 pub type Connect = Box<dyn Fn() -> Result<TcpStream>>;
@@ -30,6 +32,8 @@ pub struct Setup {
     connect: Option<Connect>,
     /// Where libzmq's PUB and SUB connect.
     pub zmtp: Option<(String, String)>,
+    /// What the broker keeps; it goes after its process.
+    state: Option<TempDir>,
 }
 
 impl Setup {
@@ -41,6 +45,7 @@ impl Setup {
             publishers_hear: false,
             connect: None,
             zmtp: None,
+            state: None,
         }
     }
 
@@ -85,8 +90,13 @@ pub fn all() -> Vec<Box<dyn Broker>> {
         Box::new(original::Original),
         Box::new(nats::Nats { jetstream: false }),
         Box::new(nats::Nats { jetstream: true }),
-        Box::new(redis::Redis { streams: false }),
-        Box::new(redis::Redis { streams: true }),
+        Box::new(redis::Redis { synced: None }),
+        Box::new(redis::Redis {
+            synced: Some(Synced::EverySecond),
+        }),
+        Box::new(redis::Redis {
+            synced: Some(Synced::Always),
+        }),
         Box::new(mosquitto::Mosquitto),
         Box::new(rabbitmq::RabbitMq),
     ]
@@ -111,11 +121,19 @@ fn missing_program(name: &str) -> Option<String> {
 /// ZeroMQ know.
 fn is_plain_fan(scenario: &Scenario) -> bool {
     matches!(scenario.pattern, Pattern::Fan(_))
-        && !matches!(scenario.kind, Kind::LibzmqEnds | Kind::Start)
+        && !matches!(
+            scenario.kind,
+            Kind::LibzmqEnds | Kind::Start | Kind::BesideDurable { .. }
+        )
 }
 
 fn is_workers(scenario: &Scenario) -> bool {
-    matches!(scenario.pattern, Pattern::Workers(_))
+    matches!(scenario.pattern, Pattern::Workers(_)) && !is_durable(scenario)
+}
+
+/// Whether events are to be on disk until they are acknowledged.
+fn is_durable(scenario: &Scenario) -> bool {
+    scenario.kind == Kind::Durable
 }
 
 fn is_services(scenario: &Scenario) -> bool {

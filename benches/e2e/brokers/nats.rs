@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Broker, Setup, is_plain_fan, is_services, is_workers, missing_program, program};
+use super::{
+    Broker, Setup, is_durable, is_plain_fan, is_services, is_workers, missing_program, program,
+};
 use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
 use crate::process::{Process, connect_soon, free_port};
 use crate::scenario::{Kind, Pattern, Scenario};
@@ -157,7 +159,7 @@ impl Broker for Nats {
 
     fn supports(&self, scenario: &Scenario) -> bool {
         match self.jetstream {
-            true => is_workers(scenario),
+            true => is_workers(scenario) || is_durable(scenario),
             false => {
                 is_plain_fan(scenario)
                     || is_workers(scenario)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{Broker, Setup, is_plain_fan, is_workers};
+use super::{Broker, Setup, is_durable, is_plain_fan, is_workers};
 use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
 use crate::process::{Process, free_port};
 use crate::scenario::Scenario;
@@ -202,7 +202,7 @@ impl Broker for RabbitMq {
     }
 
     fn supports(&self, scenario: &Scenario) -> bool {
-        is_plain_fan(scenario) || is_workers(scenario)
+        is_plain_fan(scenario) || is_workers(scenario) || is_durable(scenario)
     }
 
     fn missing(&self) -> Option<String> {
@@ -216,7 +216,7 @@ impl Broker for RabbitMq {
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (process, port) = start()?;
-        let workers = is_workers(scenario);
+        let workers = is_workers(scenario) || is_durable(scenario);
         let mut setup = Setup::new(process, vec![], vec![]);
         if workers {
             Client::connect(port)?.declare("service", DURABLE)?;

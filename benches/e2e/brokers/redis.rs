@@ -1,4 +1,4 @@
-//! Redis: its pub/sub, and streams with a consumer group (append-only file, synced each second).
+//! Redis: its pub/sub, and streams with a consumer group and an append-only file.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Broker, Setup, is_plain_fan, is_workers, missing_program, program};
+use super::{Broker, Setup, is_durable, is_plain_fan, is_workers, missing_program, program};
 use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
 use crate::process::{Process, connect_soon, free_port};
 use crate::scenario::{Kind, Scenario};
@@ -17,7 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const COUNT: &str = "128";
 
 pub struct Redis {
-    pub streams: bool,
+    /// None: pub/sub; else streams, and when their file is synced.
+    pub synced: Option<Synced>,
+}
+
+/// When the append-only file is synced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Synced {
+    EverySecond,
+    /// Before commands are answered.
+    Always,
 }
 
 fn push_command(out: &mut Vec<u8>, words: &[&[u8]]) {
@@ -73,8 +82,13 @@ impl Redis {
         ]);
         command.arg("--dir").arg(&directory);
         command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
-        if self.streams {
-            command.args(["--appendonly", "yes", "--appendfsync", "everysec"]);
+        let synced = match self.synced {
+            None => None,
+            Some(Synced::EverySecond) => Some("everysec"),
+            Some(Synced::Always) => Some("always"),
+        };
+        if let Some(synced) = synced {
+            command.args(["--appendonly", "yes", "--appendfsync", synced]);
         }
         let process = Process::quiet(&mut command)?;
         connect(port)?;
@@ -115,17 +129,18 @@ impl Redis {
 
 impl Broker for Redis {
     fn name(&self) -> &'static str {
-        if self.streams {
-            "redis streams"
-        } else {
-            "redis"
+        match self.synced {
+            None => "redis",
+            Some(Synced::EverySecond) => "redis streams",
+            Some(Synced::Always) => "redis AOF always",
         }
     }
 
     fn supports(&self, scenario: &Scenario) -> bool {
-        match self.streams {
-            true => is_workers(scenario),
-            false => is_plain_fan(scenario) || scenario.kind == Kind::Start,
+        match self.synced {
+            Some(Synced::EverySecond) => is_workers(scenario) || is_durable(scenario),
+            Some(Synced::Always) => is_durable(scenario),
+            None => is_plain_fan(scenario) || scenario.kind == Kind::Start,
         }
     }
 
@@ -139,7 +154,7 @@ impl Broker for Redis {
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (process, port) = self.start()?;
-        if self.streams {
+        if self.synced.is_some() {
             return Self::set_up_streams(process, port, scenario);
         }
         let subject = scenario.subject(0);

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Broker, Setup, is_plain_fan, is_services};
-use crate::client::{Fixed, Publisher, Receiver, payload};
+use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
 use crate::process::{Process, connect_soon};
 use crate::scenario::{Kind, Pattern, Scenario};
 
@@ -112,6 +113,55 @@ pub fn receiver(stream: TcpStream, scenario: &Scenario) -> Result<Receiver> {
     Receiver::new(stream, scenario, framing)
 }
 
+/// A frame's flags and the place of its body, if it is whole.
+fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
+    let flags = *bytes.get(at)?;
+    let (body, len) = match flags & 2 {
+        0 => (at + 2, usize::from(*bytes.get(at + 1)?)),
+        _ => {
+            let len = bytes.get(at + 1..at + 9)?.try_into().ok()?;
+            (at + 9, u64::from_be_bytes(len) as usize)
+        }
+    };
+    (bytes.len() >= body + len).then_some((flags, body..body + len))
+}
+
+/// Events that are to be acknowledged: `[EVENT id attempt][subject][payload]`.
+#[derive(Default)]
+struct Acknowledged {
+    answers: Vec<u8>,
+}
+
+impl Framing for Acknowledged {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        let (flags, word) = frame_at(bytes, 0)?;
+        if flags & 1 == 0 {
+            // A sign of life; the acknowledgements are ours.
+            return Some((word.end, None));
+        }
+        let (_, subject) = frame_at(bytes, word.end)?;
+        let (_, payload) = frame_at(bytes, subject.end)?;
+        let id = bytes[word].split(|byte| *byte == b' ').nth(1)?;
+        push_frame(&mut self.answers, &[b"ACK ", id].concat(), false);
+        Some((payload.end, Some(payload.start)))
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.answers);
+    }
+}
+
+/// A worker that acknowledges what it gets.
+pub fn acknowledging_worker(port: u16, scenario: &Scenario) -> Result<Receiver> {
+    let mut stream = connect(port, "DEALER")?;
+    let mut out = vec![];
+    push_frame(&mut out, br#"READY {"ack": true, "credit": 1024}"#, false);
+    out.extend_from_slice(b"\x04\x0b\x04PING\0\0last");
+    stream.write_all(&out)?;
+    stream.read_exact(&mut [0; 11]).context("no PONG")?;
+    Receiver::new(stream, scenario, Acknowledged::default())
+}
+
 /// A worker of a service: a DEALER that says READY.
 pub fn worker(port: u16, scenario: &Scenario) -> Result<Receiver> {
     let mut stream = connect(port, "DEALER")?;
@@ -205,7 +255,7 @@ impl Broker for ZmqProxy {
     }
 
     fn supports(&self, scenario: &Scenario) -> bool {
-        matches!(scenario.pattern, Pattern::Fan(_))
+        is_plain_fan(scenario) || matches!(scenario.kind, Kind::LibzmqEnds | Kind::Start)
     }
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
@@ -257,6 +307,10 @@ pub fn set_up_services(
         services.len() == scenario.pattern.groups(),
         "ports of services: {services:?}"
     );
+    let worker = match scenario.kind {
+        Kind::Durable => acknowledging_worker,
+        _ => worker,
+    };
     let receivers = (0..scenario.pattern.receivers())
         .map(|i| worker(services[scenario.pattern.group(i)], scenario))
         .collect::<Result<_>>()?;
