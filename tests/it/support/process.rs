@@ -108,6 +108,11 @@ impl DaemonProcess {
         self.memory("VmHWM:")
     }
 
+    /// Memory that holds parts of files, such as the program itself, in bytes.
+    pub fn code_bytes(&self) -> u64 {
+        self.memory("RssFile:")
+    }
+
     fn memory(&self, name: &str) -> u64 {
         let status = self.read("status");
         let line = status.lines().find_map(|line| line.strip_prefix(name));
