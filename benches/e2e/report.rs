@@ -91,7 +91,7 @@ impl Sample {
 }
 
 /// The order of columns.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "events_per_s",
     "cpu_us",
     "user_share",
@@ -100,6 +100,7 @@ const COLUMNS: [&str; 14] = [
     "p90_us",
     "p99_us",
     "p999_us",
+    "p50_beside",
     "ready_ms",
     "lost",
     "rate_kept",
