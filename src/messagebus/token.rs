@@ -8,12 +8,13 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-const NAMES: [(Token, &str); 12] = [
+const NAMES: [(Token, &str); 13] = [
     (Token::SUBSCRIBE, "TK_EVENT_MANAGER_SUBSCRIBE"),
     (Token::UNSUBSCRIBE, "TK_EVENT_MANAGER_UNSUBSCRIBE"),
     (Token::PUBLISH, "TK_EVENT_MANAGER_PUBLISH"),
     (Token::KEEP_ALIVE, "TK_EVENT_MANAGER_KEEP_ALIVE"),
     (Token::STATUS, "TK_EVENT_MANAGER_STATUS"),
+    (Token::DLQ, "TK_EVENT_MANAGER_DLQ"),
     (Token::REGISTER, "TK_SERVICE_LOCATOR_REGISTER"),
     (Token::LOCATE, "TK_SERVICE_LOCATOR_LOCATE"),
     (Token::UNREGISTER, "TK_SERVICE_LOCATOR_UNREGISTER"),
@@ -34,6 +35,8 @@ impl Token {
     pub const KEEP_ALIVE: Self = Self::new(2, 4);
     /// The state of the daemon as JSON; ours.
     pub const STATUS: Self = Self::new(2, 0x0100);
+    /// A service's dead letters; ours.
+    pub const DLQ: Self = Self::new(2, 0x0103);
     /// Registers a service's address with the ServiceLocator.
     pub const REGISTER: Self = Self::new(3, 1);
     /// Asks for a service's address.

@@ -58,12 +58,12 @@ impl DurableSide {
         self.failed.get(queue).map(String::as_str)
     }
 
-    fn send(&self, command: Command) -> bool {
+    pub(super) fn send(&self, command: Command) -> bool {
         let store = self.store.as_ref();
         store.is_some_and(|store| store.try_send(command).is_ok())
     }
 
-    fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
+    pub(super) fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
         let mut places = places.into_iter().peekable();
         if places.peek().is_some() {
             self.settled
@@ -73,7 +73,7 @@ impl DurableSide {
         }
     }
 
-    fn open(&mut self, queue: &ServiceName, limits: LogLimits) {
+    pub(super) fn open(&mut self, queue: &ServiceName, limits: LogLimits) {
         let queue = queue.clone();
         let command = Command::Open {
             queue: queue.clone(),
@@ -117,7 +117,7 @@ impl Hub {
         }
     }
 
-    fn log_limits(&self, service: &ServiceName) -> LogLimits {
+    pub(super) fn log_limits(&self, service: &ServiceName) -> LogLimits {
         let retention = self.config.policy_of(service).retention;
         LogLimits {
             event_bytes_max: self.config.limits.message_bytes_max + NOTES_BYTES_MAX,
@@ -188,7 +188,7 @@ impl Hub {
         }
     }
 
-    fn append_failed(&mut self, key: ServiceKey, tag: u64) {
+    pub(super) fn append_failed(&mut self, key: ServiceKey, tag: u64) {
         let before = self
             .broker
             .service(key)
@@ -205,7 +205,11 @@ impl Hub {
         before.inspect(|before| self.log_dropped_since(key, before));
     }
 
-    fn with_shelf(&mut self, key: ServiceKey, act: impl FnOnce(&mut Service, &mut usize)) {
+    pub(super) fn with_shelf(
+        &mut self,
+        key: ServiceKey,
+        act: impl FnOnce(&mut Service, &mut usize),
+    ) {
         let was_behind = self.durable.is_behind();
         if let Some(service) = self.broker.service_mut(key) {
             act(service, &mut self.durable.appending_bytes);
@@ -301,7 +305,10 @@ impl Hub {
                 queue,
                 tag,
                 outcomes,
-            } => self.committed(&queue, tag, &outcomes),
+            } => {
+                self.committed(&queue, tag, &outcomes);
+                self.replay_committed(&queue, tag, &outcomes);
+            }
             Report::Failed { queue, tag, reason } => {
                 if let Some((service, _)) = self.durable.burials.remove(&(queue.clone(), tag)) {
                     return tracing::error!(%service, reason, "a dead letter could not be kept");
@@ -309,8 +316,13 @@ impl Hub {
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag);
                 }
+                self.replay_failed(&queue, tag, &reason);
             }
-            Report::Stored { queue, events, .. } => self.stored(&queue, events),
+            Report::Stored { queue, events, .. } => {
+                if let Some(events) = self.letters_read(&queue, events) {
+                    self.stored(&queue, events);
+                }
+            }
             Report::Expelled { queue, events } => {
                 for reason in [ExpelReason::RetentionBytes, ExpelReason::RetentionAge] {
                     let those = events.iter().filter(|event| event.reason == reason);

@@ -14,6 +14,7 @@ use super::durable::DurableSide;
 use super::effects::Effect;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
+use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
@@ -81,6 +82,7 @@ pub(super) struct Hub {
     pub(super) now: Instant,
     /// What is kept on disk.
     pub(super) durable: DurableSide,
+    pub(super) letters: Letters,
     /// Peers choose keys, so their hashes can't be foreseen.
     pub(super) hasher: RandomState,
     /// When some service's events want attention; the clock's task sleeps until then.
@@ -137,6 +139,7 @@ impl Hub {
             ticked_at: at,
             started_at: at,
             durable: DurableSide::default(),
+            letters: Letters::default(),
             hasher: RandomState::new(),
             timeout_at: None,
             timeout_changed: Rc::default(),

@@ -17,6 +17,7 @@ mod hub;
 mod inbox;
 mod intake;
 mod kernel;
+mod letters;
 mod listener;
 mod outbox;
 mod peer;

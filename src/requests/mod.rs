@@ -1,6 +1,7 @@
 //! The requests that the event manager answers: one file each, which decodes, applies, encodes.
 //! A new one is its file and its row in `REQUESTS`.
 
+mod dlq;
 mod fields;
 mod keep_alive;
 mod publish;
@@ -13,6 +14,7 @@ use crate::broker::{Broker, EndedService, Streamers};
 use crate::messagebus::{Message, Token};
 use crate::model::Limits;
 
+pub use dlq::{LettersOp, LettersRequest};
 pub use publish::SyncEvent;
 
 /// What a request is applied to.
@@ -51,6 +53,8 @@ pub enum Outcome {
     Reply(Message),
     /// Services are to be called; the answer comes when they have answered.
     Call(SyncEvent),
+    /// Dead letters are asked for; the answer comes when the store has answered.
+    Letters(LettersRequest),
     /// The answer is the daemon's state, which the caller knows.
     Status,
 }
@@ -86,6 +90,7 @@ const REQUESTS: &[(Token, Handle)] = &[
     (Token::KEEP_ALIVE, keep_alive::handle),
     (Token::PUBLISH, publish::handle),
     (Token::STATUS, |_, _| Ok(Outcome::Status)),
+    (Token::DLQ, dlq::handle),
 ];
 
 /// Answers a request. Every one gets an answer, if only later.
