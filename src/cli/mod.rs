@@ -3,6 +3,7 @@
 mod call;
 pub mod check;
 pub mod config_args;
+mod dlq;
 mod locator;
 mod output;
 mod publish;
@@ -64,6 +65,8 @@ enum Command {
     Call(call::CallArgs),
     /// Show the services: port, subjects, workers, queue.
     Services(services::ServicesArgs),
+    /// List, show, replay or purge a service's dead letters.
+    Dlq(dlq::DlqArgs),
 }
 
 /// Runs the command line.
@@ -84,6 +87,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Worker(args) => output::exit_code(worker::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
+        Command::Dlq(args) => output::exit_code(dlq::run(&args)),
     }
 }
 

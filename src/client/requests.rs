@@ -219,4 +219,20 @@ impl Client {
         serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
+
+    /// Lists, shows, replays or purges dead letters; the answer as the daemon gives it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn dead_letters(
+        &mut self,
+        op: &str,
+        service: &str,
+        options: &Value,
+    ) -> Result<Value, ClientError> {
+        let fields = [op, service, &options.to_string()];
+        let answer = self.confirmed(&Message::param(Token::DLQ, fields))?;
+        serde_json::from_slice(&answer.data)
+            .map_err(|error| ClientError::Garbled(error.to_string()))
+    }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-const NAMES: [(Token, &str); 14] = [
+const NAMES: [(Token, &str); 15] = [
     (Token::SUBSCRIBE, "TK_EVENT_MANAGER_SUBSCRIBE"),
     (Token::UNSUBSCRIBE, "TK_EVENT_MANAGER_UNSUBSCRIBE"),
     (Token::PUBLISH, "TK_EVENT_MANAGER_PUBLISH"),
@@ -16,6 +16,7 @@ const NAMES: [(Token, &str); 14] = [
     (Token::STATUS, "TK_EVENT_MANAGER_STATUS"),
     (Token::EMIT, "TK_EVENT_MANAGER_EMIT"),
     (Token::END, "TK_EVENT_MANAGER_END"),
+    (Token::DLQ, "TK_EVENT_MANAGER_DLQ"),
     (Token::REGISTER, "TK_SERVICE_LOCATOR_REGISTER"),
     (Token::LOCATE, "TK_SERVICE_LOCATOR_LOCATE"),
     (Token::UNREGISTER, "TK_SERVICE_LOCATOR_UNREGISTER"),
@@ -40,6 +41,8 @@ impl Token {
     pub const EMIT: Self = Self::new(2, 0x0101);
     /// Ends a durable service, with what waits for it; ours.
     pub const END: Self = Self::new(2, 0x0102);
+    /// A service's dead letters; ours.
+    pub const DLQ: Self = Self::new(2, 0x0103);
     /// Registers a service's address with the ServiceLocator.
     pub const REGISTER: Self = Self::new(3, 1);
     /// Asks for a service's address.

@@ -16,6 +16,7 @@ use super::emit::Emissions;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
 use super::keeping::Keeping;
+use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
@@ -88,6 +89,7 @@ pub(super) struct Hub {
     /// What is kept on disk.
     pub(super) durable: DurableSide,
     pub(super) emissions: Emissions,
+    pub(super) letters: Letters,
     /// Peers choose keys, so their hashes can't be foreseen.
     pub(super) hasher: RandomState,
     /// When some service's events want attention; the clock's task sleeps until then.
@@ -149,6 +151,7 @@ impl Hub {
             started_at: at,
             durable: DurableSide::default(),
             emissions: Emissions::default(),
+            letters: Letters::default(),
             hasher: RandomState::new(),
             timeout_at: None,
             timeout_changed: Rc::default(),

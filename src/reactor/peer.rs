@@ -135,7 +135,7 @@ impl Peer {
     /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
     /// so the outbox counts it as no event.
     pub(super) fn push_held(&mut self, delivery: &Delivery) {
-        let mut message = BytesMut::new();
+        let mut message = BytesMut::with_capacity(delivery.body.len() + 64);
         if self.envelope().is_some_and(|envelope| envelope.delimiter) {
             message.extend_from_slice(&DELIMITER);
         }

@@ -12,7 +12,7 @@ use crate::ambient::now;
 use crate::broker::PeerId;
 use crate::locator;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, split_envelope};
-use crate::requests::{self, Context, Outcome, SyncEvent};
+use crate::requests::{self, Context, LettersRequest, Outcome, SyncEvent};
 use crate::zmtp::{encode_message, frames_of};
 
 /// To whom an answer goes, and how it is written.
@@ -42,6 +42,11 @@ impl PendingReplies {
             max,
             last: 0,
         }
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.last += 1;
+        Ticket(self.last)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -120,6 +125,7 @@ impl Hub {
             }
             Outcome::Call(event) => self.call(event, back),
             Outcome::Emit(emission) => self.emit(&emission, back),
+            Outcome::Letters(request) => self.ask_letters(request, back),
         }
         for service in &ended {
             self.close_service(service);
@@ -152,13 +158,26 @@ impl Hub {
         if self.pending_replies.len() >= self.pending_replies.max {
             return self.reply(&back, &busy(self.pending_replies.max));
         }
-        self.pending_replies.last += 1;
-        let ticket = Ticket(self.pending_replies.last);
+        let ticket = self.pending_replies.ticket();
         match self.effects.try_send(Effect::Call { ticket, event }) {
             Ok(()) => {
                 self.pending_replies.by_ticket.insert(ticket, back);
             }
             Err(_) => self.reply(&back, &busy(self.pending_replies.max)),
+        }
+    }
+
+    fn ask_letters(&mut self, request: LettersRequest, back: ReturnAddress) {
+        let max = self.pending_replies.max;
+        if self.pending_replies.len() >= max {
+            let sentence = format!("{max} requests wait for their answers already");
+            return self.reply(&back, &Message::nak("busy", sentence));
+        }
+        match self.begin_letters(request) {
+            Ok(ticket) => {
+                self.pending_replies.by_ticket.insert(ticket, back);
+            }
+            Err(nak) => self.reply(&back, &nak),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The requests that the event manager answers: one file each, which decodes, applies, encodes.
 //! A new one is its file and its row in `REQUESTS`.
 
+mod dlq;
 mod emit;
 mod end;
 mod fields;
@@ -15,6 +16,7 @@ use crate::broker::{Broker, EndedService, Streamers};
 use crate::messagebus::{Message, Token};
 use crate::model::Limits;
 
+pub use dlq::{LettersOp, LettersRequest};
 pub use emit::{Emission, Level};
 pub use publish::SyncEvent;
 
@@ -56,6 +58,8 @@ pub enum Outcome {
     Call(SyncEvent),
     /// An event is to be published; the answer comes when it is accepted.
     Emit(Emission),
+    /// Dead letters are asked for; the answer comes when the store has answered.
+    Letters(LettersRequest),
     /// The answer is the daemon's state, which the caller knows.
     Status,
 }
@@ -93,6 +97,7 @@ const REQUESTS: &[(Token, Handle)] = &[
     (Token::STATUS, |_, _| Ok(Outcome::Status)),
     (Token::EMIT, emit::handle),
     (Token::END, end::handle),
+    (Token::DLQ, dlq::handle),
 ];
 
 /// Answers a request. Every one gets an answer, if only later.

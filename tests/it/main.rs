@@ -14,6 +14,7 @@ mod churn;
 mod command_line;
 mod commands_alone;
 mod corpora;
+mod dead_letters;
 mod documentation;
 mod durable;
 mod embedded_locator;

@@ -1,0 +1,111 @@
+//! `event-manager dlq`: lists, shows, replays, purges a service's dead letters.
+
+use std::io::Write;
+use std::thread::sleep;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::output::AnswerWasNo;
+use super::target::Target;
+
+/// What one request looks at.
+const PAGE: u64 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Op {
+    /// What happened to each.
+    List,
+    /// Their frames too, as JSON.
+    Show,
+    /// Put their events back into the service's queue.
+    Replay,
+    /// Delete them.
+    Purge,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DlqArgs {
+    /// What to do.
+    #[arg(value_enum)]
+    op: Op,
+    /// Whose dead letters.
+    service: String,
+    /// Only those that died of this.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only those whose subject begins with this.
+    #[arg(long, value_name = "PREFIX")]
+    subject: Option<String>,
+    /// Look at this many at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Show what would be replayed or purged; change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many in a second.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// One JSON object for each letter.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
+    let op = args.op.to_possible_value();
+    let op = op.as_ref().map_or("list", |value| value.get_name());
+    let mut client = args.target.client(&zmq::Context::new());
+    let mut out = std::io::stdout().lock();
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let (mut from, mut count) = (0, 0);
+    while left > 0 {
+        let limit = left.min(PAGE).min(args.rate.unwrap_or(PAGE));
+        let options = json!({"from": from, "limit": limit, "reason": args.reason,
+            "subject": args.subject, "dryRun": args.dry_run});
+        let page = client.dead_letters(op, &args.service, &options)?;
+        let letters = page["letters"].as_array().map(Vec::as_slice);
+        let letters = letters.unwrap_or_default();
+        for letter in letters {
+            match args.json || args.op == Op::Show {
+                true => writeln!(out, "{letter}")?,
+                false => writeln!(out, "{}", line(letter))?,
+            }
+        }
+        count += letters.len();
+        if let Some(why) = page["stopped"].as_str() {
+            eprintln!("stopped after {count}: {why}");
+            return Err(AnswerWasNo.into());
+        }
+        let Some(next) = page["next"].as_u64() else {
+            break;
+        };
+        from = next;
+        left -= limit;
+        if let Some(rate) = args.rate {
+            sleep(Duration::from_secs_f64(letters.len() as f64 / rate as f64));
+        }
+    }
+    if matches!(args.op, Op::Replay | Op::Purge) {
+        let would = if args.dry_run { "would be " } else { "" };
+        eprintln!(
+            "{count} {would}{op}{}",
+            if op == "purge" { "d" } else { "ed" }
+        );
+    }
+    Ok(())
+}
+
+fn line(letter: &Value) -> String {
+    let text = |name: &str| letter[name].as_str().unwrap_or_default().escape_debug();
+    format!(
+        "{}\t{}\t{}\tattempts {}\t{}",
+        letter["seq"],
+        text("reason"),
+        text("subject"),
+        letter["attempts"],
+        text("detail")
+    )
+}

@@ -1,0 +1,255 @@
+//! What the store has to say: events that are durable now, were read, or are no more.
+
+use super::durable::times_from;
+use super::hub::Hub;
+use crate::broker::{DropReason, ServiceKey};
+use crate::model::ServiceName;
+use crate::store::log::{ExpelReason, StoredEvent};
+use crate::store::{Command, Outcome, Report};
+
+impl Hub {
+    /// What the store has to say.
+    pub(super) fn hear_store(&mut self, report: Report) {
+        self.durable.send_line();
+        match report {
+            Report::Opened { queue, recovered } => {
+                self.queue_recovered(&queue);
+                for damage in &recovered.damage {
+                    tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                }
+                let found = recovered.unsettled_events;
+                if found > 0 || recovered.torn_bytes > 0 {
+                    tracing::info!(%queue, events = found, torn_bytes = recovered.torn_bytes, "a queue was found on disk");
+                }
+                let Some(key) = self.broker.find(&queue) else {
+                    return;
+                };
+                self.with_shelf(key, |service, _| {
+                    if let Some(shelf) = &mut service.shelf {
+                        shelf.found(recovered.next_seq, recovered.lowest_unsettled, found);
+                        // Those of an earlier run match still.
+                        service.account.matched += found;
+                    }
+                });
+                self.refill(key);
+            }
+            Report::Committed {
+                queue,
+                tag,
+                outcomes,
+            } => {
+                self.committed(&queue, tag, &outcomes);
+                self.replay_committed(&queue, tag, &outcomes);
+            }
+            Report::Failed { queue, tag, reason } => {
+                if let Some((service, _)) = self.durable.burials.remove(&(queue.clone(), tag)) {
+                    return tracing::error!(%service, reason, "a dead letter could not be kept");
+                }
+                if let Some(key) = self.broker.find(&queue) {
+                    self.append_failed(key, tag, &reason);
+                }
+                self.replay_failed(&queue, tag, &reason);
+            }
+            Report::Stored { queue, events, .. } => {
+                if let Some(events) = self.letters_read(&queue, events) {
+                    self.stored(&queue, events);
+                }
+            }
+            Report::Expelled { queue, events } => {
+                for reason in [ExpelReason::RetentionBytes, ExpelReason::RetentionAge] {
+                    let those = events.iter().filter(|event| event.reason == reason);
+                    self.gave_up(
+                        &queue,
+                        retention(reason),
+                        those.map(|event| event.seq).collect(),
+                    );
+                }
+            }
+            Report::Damaged { queue, damage } => {
+                tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                let events = damage.iter().map(|damage| damage.events).sum();
+                if let Some(key) = self.broker.find(&queue) {
+                    self.with_shelf(key, |service, _| {
+                        let gone = service.shelf.as_mut().map_or(0, |shelf| shelf.lost(events));
+                        service.account.dropped.add(DropReason::Damaged, gone);
+                    });
+                }
+            }
+            Report::OpenFailed { queue, reason } => {
+                self.durable.opened.remove(&queue);
+                self.queue_failed(queue, reason);
+            }
+            Report::State {
+                queue,
+                failed: Some(reason),
+            } => self.queue_failed(queue, reason),
+            Report::State {
+                queue,
+                failed: None,
+            } => self.queue_recovered(&queue),
+            Report::Closed { .. } => {}
+            Report::Removed { queue, error } => {
+                self.durable.opened.remove(&queue);
+                error.inspect(
+                    |error| tracing::error!(%queue, error, "a queue could not be removed"),
+                );
+            }
+        }
+    }
+
+    fn queue_failed(&mut self, queue: ServiceName, reason: String) {
+        if self.durable.failure(&queue) != Some(&reason) {
+            tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
+            self.durable.failed.insert(queue, reason);
+        }
+    }
+
+    fn queue_recovered(&mut self, queue: &ServiceName) {
+        if self.durable.failed.remove(queue).is_some() {
+            tracing::info!(%queue, "the queue takes events again");
+        }
+    }
+
+    fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {
+        if let Some((service, places)) = self.durable.burials.remove(&(queue.clone(), tag)) {
+            self.durable.settle(&service, places);
+            return self.flush_wanted.notify_one();
+        }
+        let Some(key) = self.broker.find(queue) else {
+            return;
+        };
+        let places: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Appended(place) => Some(*place),
+                Outcome::Seen(_) | Outcome::TooLarge => None,
+            })
+            .collect();
+        let too_large = outcomes
+            .iter()
+            .filter(|outcome| **outcome == Outcome::TooLarge)
+            .count();
+        let seen = |outcome: &&Outcome| matches!(outcome, Outcome::Seen(_));
+        let seen = outcomes.iter().filter(seen).count() as u64;
+        let mut given_up = vec![];
+        self.with_shelf(key, |service, appending_bytes| {
+            // It had them already, and counted them then.
+            service.account.matched -= seen;
+            let Some(shelf) = &mut service.shelf else {
+                return;
+            };
+            let bytes = shelf.pending_bytes();
+            let lost = shelf.committed(tag, &places, &mut service.queue);
+            *appending_bytes -= bytes - shelf.pending_bytes();
+            service
+                .account
+                .dropped
+                .add(DropReason::TooLarge, lost.events + too_large as u64);
+            given_up = lost.seqs;
+        });
+        self.durable.settle(queue, given_up);
+        for (place, emission) in self
+            .durable
+            .confirms
+            .remove(&(key, tag))
+            .unwrap_or_default()
+        {
+            let result = match outcomes.get(place) {
+                Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
+                _ => Ok(()),
+            };
+            self.confirm(emission, result);
+        }
+        self.dispatch(key);
+        self.plan_timeout(key);
+    }
+
+    /// Reads from the disk what the backlog has room for.
+    pub(super) fn refill(&mut self, key: ServiceKey) {
+        let Some(service) = self.broker.service_mut(key) else {
+            return;
+        };
+        let Some(wanted) = service
+            .shelf
+            .as_mut()
+            .and_then(|shelf| shelf.wants(&service.queue))
+        else {
+            return;
+        };
+        let command = Command::Read {
+            queue: service.name().clone(),
+            from: wanted.from,
+            events_max: wanted.events_max,
+            bytes_max: wanted.bytes_max,
+        };
+        if !self.durable.send(command)
+            && let Some(shelf) = self
+                .broker
+                .service_mut(key)
+                .and_then(|found| found.shelf.as_mut())
+        {
+            shelf.not_read();
+        }
+    }
+
+    fn stored(&mut self, queue: &ServiceName, events: Vec<StoredEvent>) {
+        let Some(key) = self.broker.find(queue) else {
+            return;
+        };
+        let Some(service) = self.broker.service(key) else {
+            return;
+        };
+        let order_by = service.order_by;
+        // If there is nothing where something should be, that was damaged.
+        let reason = match events.is_empty() {
+            true => DropReason::Damaged,
+            false => DropReason::TooLarge,
+        };
+        let items: Vec<_> = events
+            .into_iter()
+            .map(|event| {
+                let mut item = self.item(order_by, event.body);
+                item.seq = Some(event.seq);
+                item.attempt = event.attempts;
+                times_from(&event.attributes, &mut item);
+                item
+            })
+            .collect();
+        let mut given_up = vec![];
+        self.with_shelf(key, |service, _| {
+            let Some(shelf) = &mut service.shelf else {
+                return;
+            };
+            let lost = shelf.read(items, &mut service.queue);
+            service.account.dropped.add(reason, lost.events);
+            given_up = lost.seqs;
+        });
+        self.durable.settle(queue, given_up);
+        self.dispatch(key);
+    }
+
+    fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: Vec<u64>) {
+        let Some(key) = self.broker.find(queue) else {
+            return;
+        };
+        let before = self
+            .broker
+            .service(key)
+            .map(|service| service.account.dropped);
+        self.with_shelf(key, |service, _| {
+            let events = service
+                .shelf
+                .as_mut()
+                .map_or(0, |shelf| shelf.gave_up(places.into_iter()));
+            service.account.dropped.add(reason, events);
+        });
+        before.inspect(|before| self.log_dropped_since(key, before));
+    }
+}
+
+fn retention(reason: ExpelReason) -> DropReason {
+    match reason {
+        ExpelReason::RetentionBytes => DropReason::RetentionBytes,
+        ExpelReason::RetentionAge => DropReason::RetentionAge,
+    }
+}

@@ -1,0 +1,155 @@
+//! Dead letters on request.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use event_manager::client::{Client, ClientError};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::support::TestDaemon;
+use super::support::peers::{connected, is_silent, publish};
+use super::support::program::wait_until;
+
+const LETTERS: usize = 60;
+
+fn daemon(directory: &TempDir) -> TestDaemon {
+    TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+    }))
+}
+
+fn worker(daemon: &TestDaemon, service: &str) -> zmq::Socket {
+    let address = daemon.service(service)["address"].clone();
+    let address = address.as_str().expect("a text").replace('*', "127.0.0.1");
+    let worker = connected(&daemon.context, zmq::DEALER, &address);
+    let ready = r#"READY {"ack": true, "credit": 1000}"#;
+    worker.send(ready, 0).expect("a send");
+    worker
+}
+
+/// Receives an event and answers it; its data.
+fn answer(worker: &zmq::Socket, word: &str) -> String {
+    let frames = worker.recv_multipart(0).expect("an event");
+    let head = String::from_utf8(frames[0].clone()).expect("text");
+    let id = head.split(' ').nth(1).expect("an id");
+    worker.send(&format!("{word} {id}"), 0).expect("a send");
+    String::from_utf8(frames[2].clone()).expect("text")
+}
+
+fn client(daemon: &TestDaemon, ms: u64) -> Client {
+    let timeout = Duration::from_millis(ms);
+    Client::new(daemon.context.clone(), daemon.requests(), timeout)
+}
+
+fn ask(daemon: &TestDaemon, op: &str, service: &str, options: Value) -> Value {
+    let answer = client(daemon, 5000).dead_letters(op, service, &options);
+    answer.expect("an answer")
+}
+
+fn seqs(daemon: &TestDaemon, service: &str) -> Vec<u64> {
+    let answer = ask(daemon, "list", service, json!({"limit": 1000}));
+    let letters = answer["letters"].as_array().expect("letters").iter();
+    letters
+        .map(|letter| letter["seq"].as_u64().expect("a place"))
+        .collect()
+}
+
+fn bury(daemon: &TestDaemon, service: &str, count: usize) {
+    let worker = worker(daemon, service);
+    daemon.wait_for_ready(service, 1);
+    let publisher = daemon.publisher();
+    (0..count).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    (0..count).for_each(|_| drop(answer(&worker, "TERM")));
+    let kept = wait_until(|| (seqs(daemon, service).len() == count).then_some(()));
+    kept.expect("all letters");
+}
+
+#[test]
+fn letters_are_shown_filtered_replayed_and_purged() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory);
+    daemon.subscribe("sub-1", "Live", &["Order"]);
+    // Billing's own copies go on waiting, but for those that are dead.
+    for service in ["Live", "Billing"] {
+        let before = seqs(&daemon, service);
+        assert!(before.is_empty());
+    }
+    bury(&daemon, "Live", 5);
+    let all = seqs(&daemon, "Live");
+    let shown = ask(&daemon, "show", "Live", json!({"seqs": [all[1]]}));
+    assert_eq!(shown["letters"][0]["frames"], json!(["Order", "1"]));
+    assert_eq!(shown["letters"][0]["reason"], "terminated");
+    for filter in [json!({"reason": "other"}), json!({"subject": "Refund"})] {
+        assert_eq!(ask(&daemon, "purge", "Live", filter)["letters"], json!([]));
+    }
+    ask(&daemon, "purge", "Live", json!({"dryRun": true}));
+    ask(&daemon, "replay", "Live", json!({"dryRun": true}));
+    assert_eq!(seqs(&daemon, "Live"), all);
+    ask(
+        &daemon,
+        "replay",
+        "Live",
+        json!({"limit": 2, "subject": "Ord"}),
+    );
+    assert_eq!(seqs(&daemon, "Live"), all[2..]);
+    let worker = worker(&daemon, "Live");
+    assert_eq!(answer(&worker, "ACK"), "0");
+    assert_eq!(answer(&worker, "ACK"), "1");
+    ask(&daemon, "purge", "Live", json!({}));
+    assert!(seqs(&daemon, "Live").is_empty());
+    assert!(is_silent(&worker, 50));
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory);
+    let refused = |op: &str, service: &str, options: Value| {
+        let answer = client(&daemon, 5000).dead_letters(op, service, &options);
+        match answer {
+            Err(ClientError::Nak { code, .. }) => code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused("list", "Nobody", json!({})), "unknown-service");
+    assert_eq!(refused("eat", "Billing", json!({})), "invalid-field");
+    assert_eq!(
+        refused("list", "Billing", json!({"limit": 0})),
+        "invalid-field"
+    );
+    assert_eq!(
+        refused("list", "Billing", json!({"what": 1})),
+        "unknown-field"
+    );
+    let none = TestDaemon::start();
+    none.subscribe("sub-1", "Live", &["Order"]);
+    let answer = client(&none, 5000).dead_letters("list", "Live", &json!({}));
+    assert!(matches!(answer, Err(ClientError::Nak { code, .. }) if code == "no-store"));
+}
+
+#[test]
+fn a_replay_that_is_killed_loses_and_doubles_nothing() {
+    // Killed as soon as it may have begun; somewhere in it; when it was answered.
+    for wait_ms in [5, 30, 5000] {
+        let directory = TempDir::new().expect("a directory");
+        let first = daemon(&directory);
+        bury(&first, "Billing", LETTERS);
+        let _ = client(&first, wait_ms).dead_letters("replay", "Billing", &json!({}));
+        first.process().signal("KILL");
+        std::mem::forget(first);
+        let second = daemon(&directory);
+        ask(&second, "replay", "Billing", json!({}));
+        assert!(seqs(&second, "Billing").is_empty());
+        let worker = worker(&second, "Billing");
+        let mut got = BTreeMap::new();
+        for _ in 0..LETTERS {
+            *got.entry(answer(&worker, "ACK")).or_insert(0) += 1;
+        }
+        assert!(
+            got.len() == LETTERS && is_silent(&worker, 50),
+            "{wait_ms}: {got:?}"
+        );
+    }
+}
