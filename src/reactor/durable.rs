@@ -188,12 +188,9 @@ impl Hub {
     pub(super) fn remove_queue(&mut self, queue: &ServiceName) {
         self.durable.settled.remove(queue);
         self.durable.failed.remove(queue);
-        let removed = self.durable.send(Command::Remove {
+        self.durable.send(Command::Remove {
             queue: queue.clone(),
         });
-        if !removed && self.durable.store.is_some() {
-            tracing::error!(%queue, "too much waits for the disk: the queue is there still; end it again");
-        }
     }
 
     /// Takes a run of events for a durable service. They matched already.
