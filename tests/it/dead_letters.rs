@@ -84,6 +84,11 @@ fn letters_are_shown_filtered_replayed_and_purged() {
     for filter in [json!({"reason": "other"}), json!({"subject": "Refund"})] {
         assert_eq!(ask(&daemon, "purge", "Live", filter)["letters"], json!([]));
     }
+    let early = ask(&daemon, "purge", "Live", json!({"before": 1}));
+    assert_eq!(
+        (&early["letters"], &early["next"]),
+        (&json!([]), &Value::Null)
+    );
     ask(&daemon, "purge", "Live", json!({"dryRun": true}));
     ask(&daemon, "replay", "Live", json!({"dryRun": true}));
     assert_eq!(seqs(&daemon, "Live"), all);
