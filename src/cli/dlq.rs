@@ -97,13 +97,6 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
             sleep(Duration::from_secs_f64(letters.len() as f64 / rate as f64));
         }
     }
-    if matches!(args.op, Op::Replay | Op::Purge) {
-        let would = if args.dry_run { "would be " } else { "" };
-        eprintln!(
-            "{count} {would}{op}{}",
-            if op == "purge" { "d" } else { "ed" }
-        );
-    }
     Ok(())
 }
 
