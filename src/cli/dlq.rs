@@ -54,6 +54,10 @@ pub(super) struct DlqArgs {
     target: Target,
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a rate is kept by waiting for a time"
+)]
 pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
     let op = args.op.to_possible_value();
     let op = op.as_ref().map_or("list", |value| value.get_name());
@@ -61,11 +65,16 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let mut left = args.limit.unwrap_or(u64::MAX);
     let (mut from, mut count) = (0, 0);
+    // An event that dies again is a new letter, which must not be replayed for ever.
+    let mut before = Value::Null;
     while left > 0 {
         let limit = left.min(PAGE).min(args.rate.unwrap_or(PAGE));
         let options = json!({"from": from, "limit": limit, "reason": args.reason,
-            "subject": args.subject, "dryRun": args.dry_run});
+            "subject": args.subject, "before": before, "dryRun": args.dry_run});
         let page = client.dead_letters(op, &args.service, &options)?;
+        if before.is_null() {
+            before = page["nowMs"].clone();
+        }
         let letters = page["letters"].as_array().map(Vec::as_slice);
         let letters = letters.unwrap_or_default();
         for letter in letters {
@@ -87,13 +96,6 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
         if let Some(rate) = args.rate {
             sleep(Duration::from_secs_f64(letters.len() as f64 / rate as f64));
         }
-    }
-    if matches!(args.op, Op::Replay | Op::Purge) {
-        let would = if args.dry_run { "would be " } else { "" };
-        eprintln!(
-            "{count} {would}{op}{}",
-            if op == "purge" { "d" } else { "ed" }
-        );
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::durable::dead_letters_of;
 use super::hub::Hub;
 use super::requester::Ticket;
+use crate::ambient::wall_clock_ms;
 use crate::broker::ServiceKey;
 use crate::messagebus::{DataType, Message};
 use crate::model::{ServiceName, subject_of};
@@ -121,11 +122,13 @@ impl Hub {
             self.complete(ticket, &answer);
             return None;
         }
-        let next = found.last().map(|last| last.seq + 1);
+        let is_early = |letter: &StoredEvent| request.before.is_none_or(|ms| letter.time_ms < ms);
+        let last = found.last().filter(|last| is_early(last));
+        let next = last.map(|last| last.seq + 1);
         let mut wanted = vec![];
         for letter in found {
             let account: Value = serde_json::from_slice(&letter.attributes).unwrap_or_default();
-            if request.wants(&letter, &account) {
+            if is_early(&letter) && request.wants(&letter, &account) {
                 wanted.push((letter, account));
             }
         }
@@ -135,7 +138,7 @@ impl Hub {
             .map(|(letter, account)| shown(letter, account, with_frames))
             .collect();
         let letters: Vec<_> = wanted.into_iter().map(|(letter, _)| letter).collect();
-        let answer = json!({"service": request.service.as_str(), "letters": shown, "next": next});
+        let answer = json!({"service": request.service.as_str(), "letters": shown, "next": next, "nowMs": wall_clock_ms()});
         if !request.changes() {
             self.answer_letters(ticket, &answer);
         } else if request.op == LettersOp::Purge {

@@ -40,6 +40,8 @@ pub struct LettersRequest {
     pub reason: Option<String>,
     /// Only those whose subject begins with this.
     pub subject: Option<String>,
+    /// Only those that were kept before this time, in milliseconds since 1970.
+    pub before: Option<u64>,
     /// Only those at these places.
     pub seqs: Option<BTreeSet<u64>>,
     /// Changes nothing.
@@ -87,8 +89,8 @@ fn read(fields: &Map<String, Value>) -> Result<LettersRequest, Nak> {
             .map(|value| value.as_u64().ok_or_else(|| wrong(name, "a number")))
             .transpose()
     };
-    const NAMES: [&str; 8] = [
-        "op", "service", "from", "limit", "reason", "subject", "seqs", "dryRun",
+    const NAMES: [&str; 9] = [
+        "op", "service", "from", "limit", "reason", "subject", "seqs", "before", "dryRun",
     ];
     if let Some(unknown) = fields.keys().find(|name| !NAMES.contains(&name.as_str())) {
         let sentence = format!(
@@ -127,6 +129,7 @@ fn read(fields: &Map<String, Value>) -> Result<LettersRequest, Nak> {
         limit: limit as usize,
         reason: text("reason")?,
         subject: text("subject")?,
+        before: number("before")?,
         seqs: seqs.transpose()?,
         dry_run: dry_run.transpose()?.unwrap_or_default(),
     })

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish};
-use super::support::program::wait_until;
+use super::support::program::{Site, wait_until};
 
 const LETTERS: usize = 60;
 
@@ -84,6 +84,11 @@ fn letters_are_shown_filtered_replayed_and_purged() {
     for filter in [json!({"reason": "other"}), json!({"subject": "Refund"})] {
         assert_eq!(ask(&daemon, "purge", "Live", filter)["letters"], json!([]));
     }
+    let early = ask(&daemon, "purge", "Live", json!({"before": 1}));
+    assert_eq!(
+        (&early["letters"], &early["next"]),
+        (&json!([]), &Value::Null)
+    );
     ask(&daemon, "purge", "Live", json!({"dryRun": true}));
     ask(&daemon, "replay", "Live", json!({"dryRun": true}));
     assert_eq!(seqs(&daemon, "Live"), all);
@@ -100,6 +105,33 @@ fn letters_are_shown_filtered_replayed_and_purged() {
     ask(&daemon, "purge", "Live", json!({}));
     assert!(seqs(&daemon, "Live").is_empty());
     assert!(is_silent(&worker, 50));
+}
+
+#[test]
+fn the_command_replays_each_letter_once_though_it_dies_again() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory);
+    bury(&daemon, "Billing", 3);
+    let site = Site::of(&daemon);
+    let listed = site.run(&["dlq", "list", "Billing"]).done();
+    assert_eq!(
+        listed.matches("\tterminated\tOrder\t").count(),
+        3,
+        "{listed}"
+    );
+    let worker = worker(&daemon, "Billing");
+    let replay = site.start(&["dlq", "replay", "Billing", "--rate", "1"]);
+    (0..3).for_each(|n| assert_eq!(answer(&worker, "TERM"), n.to_string()));
+    replay.end().done();
+    assert!(is_silent(&worker, 50));
+    let purged = ["dlq", "purge", "Billing", "--json"];
+    assert_eq!(site.run(&purged).done().lines().count(), 3);
+    assert!(seqs(&daemon, "Billing").is_empty());
+    assert!(
+        site.run(&["dlq", "list", "Nobody"])
+            .failed(1)
+            .contains("unknown-service")
+    );
 }
 
 #[test]
