@@ -120,7 +120,8 @@ fn besiege(settings: &Value, reason: &str) -> String {
     ask("TK_EVENT_MANAGER_UNSUBSCRIBE", "besieged");
     let status = daemon.status();
     println!("{:.1} % CPU, {}", share * 100.0, status["peers"]["refused"]);
-    assert!(share < 0.2, "{share}");
+    // A loop that spins would take all of a core.
+    assert!(share < 0.5, "{share}");
     assert!((60..128).contains(&open_connections(&status)), "{status:#}");
 
     drop(clients);
