@@ -18,7 +18,7 @@ use super::hub::Hub;
 use super::peer::Role;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey,
+    Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf,
 };
 use crate::model::{ServiceName, subject_of};
 use crate::store::log::LogLimits;
@@ -237,10 +237,11 @@ impl Hub {
     /// Hands the store what came and what is done since the last time.
     pub(super) fn flush_store(&mut self) {
         for (key, unsent) in std::mem::take(&mut self.durable.unsent) {
-            let Some(service) = self.broker.service_mut(key) else {
-                continue;
-            };
-            let Some(shelf) = &mut service.shelf else {
+            let service = self.broker.service_mut(key);
+            let Some((queue, shelf)) = service.and_then(with_its_shelf) else {
+                for emission in unsent.iter().filter_map(|unsent| unsent.emission) {
+                    self.confirm(emission, Err("the service has ended".to_owned()));
+                }
                 continue;
             };
             let emissions = unsent.iter().enumerate();
@@ -251,7 +252,6 @@ impl Hub {
             let before = shelf.pending_bytes();
             let tag = shelf.append(items);
             self.durable.appending_bytes += shelf.pending_bytes() - before;
-            let queue = service.name().clone();
             if !emissions.is_empty() {
                 self.durable.confirms.insert((key, tag), emissions);
             }
@@ -382,6 +382,11 @@ impl Hub {
         item.key = key;
         item
     }
+}
+
+fn with_its_shelf(service: &mut Service) -> Option<(ServiceName, &mut Shelf)> {
+    let name = service.name().clone();
+    Some((name, service.shelf.as_mut()?))
 }
 
 /// What is noted of an event: when it should be served first, and no more, by the wall clock in ms.
