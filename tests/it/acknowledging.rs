@@ -61,15 +61,6 @@ fn counters(daemon: &TestDaemon, service: &str) -> Value {
     daemon.service(service)["counters"].clone()
 }
 
-fn wait_for_counter(daemon: &TestDaemon, service: &str, name: &str, count: u64) {
-    daemon.wait_for(&format!("{service}: {name} {count}"), |status| {
-        let services = status["services"].as_array().into_iter().flatten();
-        services
-            .filter(|found| found["name"] == service)
-            .any(|found| found["counters"][name] == count)
-    });
-}
-
 #[test]
 fn an_event_is_in_flight_until_it_is_acknowledged() {
     let daemon = TestDaemon::start();
@@ -90,7 +81,7 @@ fn an_event_is_in_flight_until_it_is_acknowledged() {
     assert_eq!(counters(&daemon, "Billing")["inFlight"], 1);
     assert_eq!(counters(&daemon, "Billing")["delivered"], 0);
     worker.ack(&event);
-    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    daemon.wait_for_counter("Billing", "delivered", 1);
     assert_eq!(counters(&daemon, "Billing")["inFlight"], 0);
 }
 
@@ -134,7 +125,7 @@ fn what_a_worker_held_when_it_died_goes_to_another_with_its_attempt_raised() {
     (0..3).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     let held: Vec<_> = (0..3).map(|_| dying.receive()).collect();
     dying.ack(&held[1]);
-    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    daemon.wait_for_counter("Billing", "delivered", 1);
     let other = Worker::start(
         &daemon,
         "Billing",
@@ -149,7 +140,7 @@ fn what_a_worker_held_when_it_died_goes_to_another_with_its_attempt_raised() {
         .collect();
     assert_eq!(seen, [("0", 2), ("2", 2)]);
     again.iter().for_each(|event| other.ack(event));
-    wait_for_counter(&daemon, "Billing", "delivered", 3);
+    daemon.wait_for_counter("Billing", "delivered", 3);
     let counters = counters(&daemon, "Billing");
     assert_eq!(
         (&counters["redelivered"], &counters["unconfirmed"]),
@@ -182,7 +173,7 @@ fn what_is_naked_comes_again_and_holds_nobody_up() {
     // The first delivery is over: nothing comes of a word on it.
     worker.ack(&bad);
     worker.ack(&again);
-    wait_for_counter(&daemon, "Billing", "delivered", 2);
+    daemon.wait_for_counter("Billing", "delivered", 2);
     assert_eq!(daemon.refused("unknown-delivery"), 1);
     assert_eq!(counters(&daemon, "Billing")["retries"], 1);
 }
@@ -273,7 +264,7 @@ fn workers_of_both_kinds_serve_side_by_side() {
         }
     }
     assert_eq!(by_kind.len(), 2, "{by_kind:?}");
-    wait_for_counter(&daemon, "Billing", "delivered", EVENTS as u64);
+    daemon.wait_for_counter("Billing", "delivered", EVENTS as u64);
 }
 
 #[test]
@@ -293,7 +284,7 @@ fn who_says_bye_gets_no_more_and_may_finish_what_it_holds() {
     daemon.wait_for_ready("Billing", 0);
     publish(&publisher, "Order", "for another");
     leaving.ack(&held);
-    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    daemon.wait_for_counter("Billing", "delivered", 1);
     assert!(leaving.is_silent());
     let other = Worker::start(
         &daemon,
@@ -322,7 +313,7 @@ fn an_envelope_is_kept() {
     worker
         .send_multipart(["", &format!("ACK {id}")], 0)
         .expect("a send");
-    wait_for_counter(&daemon, "Billing", "delivered", 1);
+    daemon.wait_for_counter("Billing", "delivered", 1);
 }
 
 #[test]

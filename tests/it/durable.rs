@@ -29,23 +29,9 @@ fn address(daemon: &TestDaemon) -> String {
     address.replace('*', "127.0.0.1")
 }
 
-fn wait_for(daemon: &TestDaemon, what: &str, count: u64) {
-    daemon.wait_for(&format!("{what} {count}"), |status| {
-        let services = status["services"].as_array().into_iter().flatten();
-        services
-            .filter(|found| found["name"] == "Billing")
-            .any(|found| found["counters"][what] == count)
-    });
-}
-
 fn wait_until_on_disk(daemon: &TestDaemon, events: u64) {
-    daemon.wait_for(&format!("{events} events on disk"), |status| {
-        let services = status["services"].as_array().into_iter().flatten();
-        services
-            .filter(|found| found["name"] == "Billing")
-            .any(|found| {
-                found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == events
-            })
+    daemon.wait_for_service("Billing", &format!("{events} events on disk"), |found| {
+        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == events
     });
 }
 
@@ -84,7 +70,7 @@ fn events_wait_without_anybody_and_survive_a_kill() {
     wait_until_on_disk(&first, 100);
     first.kill();
     let second = daemon(&directory, json!({}));
-    wait_for(&second, "matched", 100);
+    second.wait_for_counter("Billing", "matched", 100);
     let worker = acknowledging(&second);
     for n in 0..100 {
         let event = hold(&worker);
@@ -95,7 +81,7 @@ fn events_wait_without_anybody_and_survive_a_kill() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    wait_for(&second, "delivered", 100);
+    second.wait_for_counter("Billing", "delivered", 100);
     assert!(is_silent(&worker, 50));
 }
 
@@ -116,7 +102,7 @@ fn what_is_acknowledged_does_not_come_back() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    wait_for(&first, "delivered", 5);
+    first.wait_for_counter("Billing", "delivered", 5);
     drop(worker);
     assert!(first.stop());
     let second = daemon(&directory, json!({}));
@@ -134,7 +120,7 @@ fn plain_workers_are_served_too_and_what_was_not_written_comes_back() {
     let worker = daemon.worker("Billing", &address(&daemon));
     (0..1000).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     (0..1000).for_each(|n| assert_eq!(received(&worker), n.to_string()));
-    wait_for(&daemon, "delivered", 1000);
+    daemon.wait_for_counter("Billing", "delivered", 1000);
     drop(worker);
     daemon.wait_for("the worker's end", |status| {
         status["services"][0]["workers"]["connected"] == 0
@@ -167,7 +153,7 @@ fn more_than_memory_holds_stays_on_disk_in_its_order() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    wait_for(&daemon, "delivered", EVENTS);
+    daemon.wait_for_counter("Billing", "delivered", EVENTS);
     assert_eq!(daemon.service("Billing")["durable"]["onDiskOnlyEvents"], 0);
 }
 
@@ -199,7 +185,7 @@ fn retries_and_dead_letters_survive_a_restart() {
     worker
         .send(&format!("TERM {}", event.id), 0)
         .expect("a send");
-    wait_for(&second, "deadLettered", 1);
+    second.wait_for_counter("Billing", "deadLettered", 1);
     drop(worker);
     assert!(second.stop());
     let third = daemon(&directory, json!({"services": services}));

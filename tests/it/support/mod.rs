@@ -199,6 +199,23 @@ impl TestDaemon {
         }
     }
 
+    /// Waits until a service is as wanted.
+    pub fn wait_for_service(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) {
+        self.wait_for(&format!("{name}: {what}"), |status| {
+            let services = status["services"].as_array().into_iter().flatten();
+            services
+                .filter(|service| service["name"] == name)
+                .any(&wanted)
+        });
+    }
+
+    /// Waits until a service has counted so many events.
+    pub fn wait_for_counter(&self, service: &str, counter: &str, count: u64) {
+        self.wait_for_service(service, &format!("{counter} {count}"), |found| {
+            found["counters"][counter] == count
+        });
+    }
+
     /// Waits until so many subscriptions of plain subscribers are in force.
     pub fn wait_for_subscriptions(&self, count: u64) {
         self.wait_for("subscriptions", |status| {
