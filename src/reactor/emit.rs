@@ -12,6 +12,7 @@ use super::requester::{ReturnAddress, Ticket};
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Item, Route, ServiceKey};
 use crate::messagebus::{DataType, Message};
+use crate::model::ServiceName;
 use crate::requests::{Emission, Level};
 use crate::zmtp::encode_message;
 
@@ -127,20 +128,9 @@ impl Hub {
         let first = emission.frames.first().cloned().unwrap_or_default();
         let key = self.broker.routes.key_of(&first).to_vec();
         let route = self.broker.routes.route(&key);
-        let is_durable = |hub: &Self, key: &ServiceKey| {
-            hub.broker
-                .service(*key)
-                .is_some_and(|service| service.shelf.is_some())
-        };
-        let durable: Vec<_> = route
-            .services
-            .iter()
-            .copied()
-            .filter(|key| is_durable(self, key))
-            .collect();
-        let failing = durable.iter().find_map(|key| {
-            let name = self.broker.service(*key)?.name().clone();
-            let reason = self.durable.refusal(&name)?;
+        let durable = self.durable_services(&route);
+        let failing = durable.iter().find_map(|name| {
+            let reason = self.durable.refusal(name)?;
             Some(format!("{name}: {reason}"))
         });
         if let Some(failing) = failing {
@@ -180,6 +170,13 @@ impl Hub {
         let due = emission.deliver_at_ms.filter(|at| *at > there);
         let due = due.map(|at| here + Duration::from_millis(at - there));
         self.spread(&route, emission, &event, due, number, waits);
+    }
+
+    fn durable_services(&self, route: &Route) -> Vec<ServiceName> {
+        let services = route.services.iter();
+        let services = services.filter_map(|key| self.broker.service(*key));
+        let durable = services.filter(|service| service.shelf.is_some());
+        durable.map(|service| service.name().clone()).collect()
     }
 
     /// Gives the event to subscribers and services, now or when it is due.
