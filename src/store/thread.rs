@@ -119,6 +119,8 @@ struct Log {
     dirty_since: Option<Instant>,
     /// Its failure was reported.
     has_failed: bool,
+    /// How many segments it had when it was trimmed.
+    segments: usize,
 }
 
 struct Worker<F> {
@@ -141,9 +143,10 @@ impl<F: Fn(Report)> Worker<F> {
             self.commit_due();
             self.tidy();
         }
-        self.logs
-            .iter_mut()
-            .for_each(|(queue, log)| log.commit(queue, &self.report));
+        for (queue, mut log) in self.logs {
+            log.commit(&queue, &self.report);
+            log.log.close();
+        }
     }
 
     fn next_due(&self) -> Instant {
@@ -268,6 +271,7 @@ impl<F: Fn(Report)> Worker<F> {
                     waiting: vec![],
                     dirty_since: Some(now()),
                     has_failed: false,
+                    segments: 0,
                 };
                 log.report_state(&queue, &self.report);
                 self.logs.insert(queue, log);
@@ -282,6 +286,7 @@ impl<F: Fn(Report)> Worker<F> {
     fn close(&mut self, queue: &ServiceName) {
         if let Some(mut log) = self.logs.remove(queue) {
             log.commit(queue, &self.report);
+            log.log.close();
         }
     }
 
@@ -374,7 +379,17 @@ impl Log {
             });
         }
         self.enforce(queue, report);
+        if self.log.segments() > self.segments {
+            // One that is done with makes a file for the next.
+            self.trim();
+        }
         self.report_state(queue, report);
+    }
+
+    fn trim(&mut self) {
+        // A failure of trimming is one of the log and reported as such, or tried again.
+        let _ = self.log.trim(wall_clock_ms());
+        self.segments = self.log.segments();
     }
 
     fn enforce(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
@@ -390,8 +405,7 @@ impl Log {
 
     fn tidy(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
         self.enforce(queue, report);
-        // A failure of trimming is one of the log and reported as such, or tried again.
-        let _ = self.log.trim(wall_clock_ms());
+        self.trim();
         if self.log.failed().is_some() && self.log.try_recover(wall_clock_ms()).is_ok() {
             self.dirty_since.get_or_insert_with(now);
         }

@@ -193,6 +193,11 @@ impl HeldItems {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        reason = "an instant is only to be had from a clock"
+    )]
+
     use std::time::Duration;
 
     use bytes::Bytes;
