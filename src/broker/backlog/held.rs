@@ -195,7 +195,7 @@ impl HeldItems {
 mod tests {
     #![allow(
         clippy::disallowed_methods,
-        reason = "an instant is only to be had from a clock"
+        reason = "an arbitrary origin for a fake clock"
     )]
 
     use std::time::Duration;
