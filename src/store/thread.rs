@@ -20,7 +20,7 @@ const COMMANDS_MAX: usize = 1024;
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 /// What is committed together, in bytes of events.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// For how long settlements may wait for an append to be committed with.
+/// For how long what nobody waits for may wait for an append to be committed with.
 const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// How often logs are trimmed, their retention is enforced, and failed ones try again.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
@@ -115,8 +115,10 @@ struct Waiting {
 struct Log {
     log: QueueLog<DiskDirectory>,
     waiting: Vec<Waiting>,
-    /// Since when settlements wait to be committed.
+    /// Since when something waits to be committed that nobody waits for.
     dirty_since: Option<Instant>,
+    /// Somebody waits for what was appended.
+    is_urgent: bool,
     /// Its failure was reported.
     has_failed: bool,
     /// How many segments it had when it was trimmed.
@@ -185,10 +187,10 @@ impl<F: Fn(Report)> Worker<F> {
         self.finish(&mut reads);
     }
 
-    /// Commits what was appended; then reads.
+    /// Commits what was appended and is waited for; then reads.
     fn finish(&mut self, reads: &mut Vec<Command>) {
         for (queue, log) in &mut self.logs {
-            if !log.waiting.is_empty() {
+            if log.is_urgent || !(reads.is_empty() || log.waiting.is_empty()) {
                 log.commit(queue, &self.report);
             }
         }
@@ -198,8 +200,17 @@ impl<F: Fn(Report)> Worker<F> {
     fn apply(&mut self, command: Command) {
         match command {
             Command::Open { queue, limits } => self.open(queue, limits),
-            Command::Append { queue, tag, events } => match self.logs.get_mut(&queue) {
-                Some(log) => log.append(&queue, tag, &events, &self.report),
+            Command::Append {
+                queue,
+                tag,
+                events,
+                urgent,
+            } => match self.logs.get_mut(&queue) {
+                Some(log) => {
+                    log.append(&queue, tag, &events, &self.report);
+                    log.is_urgent |= urgent;
+                    log.dirty_since.get_or_insert_with(now);
+                }
                 None => (self.report)(Report::Failed {
                     queue,
                     tag,
@@ -212,13 +223,11 @@ impl<F: Fn(Report)> Worker<F> {
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
-            Command::Attempts {
-                queue,
-                seq,
-                attempts,
-            } => {
+            Command::Attempts { queue, attempts } => {
                 if let Some(log) = self.logs.get_mut(&queue) {
-                    log.log.note_attempts(seq, attempts);
+                    for (seq, attempts) in attempts {
+                        log.log.note_attempts(seq, attempts);
+                    }
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
@@ -270,6 +279,7 @@ impl<F: Fn(Report)> Worker<F> {
                     log,
                     waiting: vec![],
                     dirty_since: Some(now()),
+                    is_urgent: false,
                     has_failed: false,
                     segments: 0,
                 };
@@ -360,7 +370,7 @@ impl Log {
 
     /// Commits what is buffered; tells those who wait for it.
     fn commit(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
-        self.dirty_since = None;
+        (self.dirty_since, self.is_urgent) = (None, false);
         let committed = self.log.commit(wall_clock_ms());
         let error = committed.err().map(|error| error.to_string());
         for Waiting { tag, outcomes } in self.waiting.drain(..) {
