@@ -71,6 +71,7 @@ fn subscribe(
         &id(sub),
         &name(service),
         patterns(subjects),
+        None,
         now,
         &mut Willing,
     )
@@ -177,6 +178,7 @@ fn what_is_refused_changes_nothing() {
         &id("s"),
         &name("S"),
         patterns(&["A"]),
+        None,
         now,
         &mut NoDescriptors,
     );
@@ -231,6 +233,7 @@ fn former(sub: &str, service: &str, port: u16, subjects: &[&str], left: i64) -> 
         id: id(sub),
         service: name(service),
         port,
+        delivery: None,
         patterns: patterns(subjects),
         expires_at: Duration::from_secs(TODAY.as_secs().strict_add_signed(left)),
     }
@@ -300,8 +303,11 @@ fn a_former_subscription_that_can_t_be_restored_changes_nothing() {
 #[test]
 fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
     let (origin, mut binding) = (Instant::now(), Binding::default());
-    let mut broker = broker_with(Policies::new(|name| ServiceSettings {
-        durable: name.as_str() != "Live",
+    let mut broker = broker_with(Policies::new(|name, asked| ServiceSettings {
+        delivery: asked.unwrap_or(match name.as_str() {
+            "Live" => DeliveryMode::Live,
+            _ => DeliveryMode::Queue,
+        }),
         ..ServiceSettings::live(LIMITS)
     }));
     let expired = former("s", "Billing", 5003, &["Order"], -9999);
@@ -329,7 +335,7 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
             "{refused:?}"
         );
         broker
-            .restore_wanting(&name("Moved"), wanted, &mut binding)
+            .restore_wanting(&name("Moved"), wanted, None, &mut binding)
             .unwrap();
         assert_eq!(services_for(&mut broker, subject), ["Moved"]);
     }
@@ -346,7 +352,7 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
         broker.remember_port(&name(service), 5002);
         let wanted = patterns(&["Order"]);
         broker
-            .restore_wanting(&name(service), wanted, &mut binding)
+            .restore_wanting(&name(service), wanted, None, &mut binding)
             .unwrap();
     }
     assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
@@ -442,7 +448,7 @@ proptest! {
             match act {
                 Act::Subscribe(sub, service, subjects) => {
                     let result = broker.subscribe(
-                        &id(&sub.to_string()), &name(&service.to_string()), written(&subjects), now, &mut Willing,
+                        &id(&sub.to_string()), &name(&service.to_string()), written(&subjects), None, now, &mut Willing,
                     );
                     prop_assert!(result.is_ok());
                     model.insert(sub, (service, subjects.into_iter().collect(), now + TTL));
