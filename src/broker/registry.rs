@@ -81,6 +81,8 @@ pub struct EndedService {
     pub queued: u64,
     /// It had a queue on disk, which is to be removed.
     pub durable: bool,
+    /// What of it was on its way there, in bytes.
+    pub pending_bytes: usize,
 }
 
 /// Why a subscription was refused. Nothing has changed then.
@@ -506,6 +508,7 @@ impl Broker {
             workers,
             queued,
             durable: service.shelf.is_some(),
+            pending_bytes: service.shelf.as_ref().map_or(0, Shelf::pending_bytes),
         }
     }
 

@@ -50,9 +50,12 @@ pub(super) struct DurableSide {
     /// Appends with emissions in them: the place of each event, and its emission.
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
-    settled: BTreeMap<ServiceName, Vec<u64>>,
+    pub(super) settled: BTreeMap<ServiceName, Vec<u64>>,
     /// Queues that the store was asked to open.
     pub(super) opened: BTreeSet<ServiceName>,
+    /// Queues whose removal the store has not reported yet, and how many removals those are: what it
+    /// reports of them until then is of services that are gone.
+    pub(super) removing: BTreeMap<ServiceName, usize>,
     /// Queues that take no events, and why.
     pub(super) failed: BTreeMap<ServiceName, String>,
     /// What waits for the disk.
@@ -184,15 +187,6 @@ impl Hub {
         }
     }
 
-    /// A durable service was ended: its queue goes.
-    pub(super) fn remove_queue(&mut self, queue: &ServiceName) {
-        self.durable.settled.remove(queue);
-        self.durable.failed.remove(queue);
-        self.durable.send(Command::Remove {
-            queue: queue.clone(),
-        });
-    }
-
     /// Takes a run of events for a durable service. They matched already.
     pub(super) fn append(&mut self, key: ServiceKey, run: &Run<'_>) {
         let Some(service) = self.broker.service_mut(key) else {
@@ -304,6 +298,11 @@ impl Hub {
         if let Some(service) = self.broker.service_mut(key) {
             act(service, &mut self.durable.appending_bytes);
         }
+        self.wake_publishers(was_behind);
+    }
+
+    /// If too much waited for the disk, and doesn't any more, publishers are read from again.
+    pub(super) fn wake_publishers(&mut self, was_behind: bool) {
         if was_behind && self.durable.appending_bytes < APPENDING_BYTES_MAX / 2 {
             let publishers = self
                 .peers

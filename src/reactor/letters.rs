@@ -51,6 +51,17 @@ impl Letters {
     }
 }
 
+impl Letters {
+    /// The tags of the appends to a service's queue that are replays.
+    pub(super) fn replays_to(&self, service: &ServiceName) -> Vec<u64> {
+        let to_it = (service.clone(), 0)..=(service.clone(), u64::MAX);
+        self.replays
+            .range(to_it)
+            .map(|((_, tag), _)| *tag)
+            .collect()
+    }
+}
+
 impl LettersRequest {
     fn changes(&self) -> bool {
         !self.dry_run && matches!(self.op, LettersOp::Replay | LettersOp::Purge)

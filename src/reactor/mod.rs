@@ -11,6 +11,7 @@ mod dial;
 mod durable;
 mod effects;
 mod emit;
+mod ended;
 #[cfg(feature = "internals")]
 pub mod hot_path;
 mod housekeeping;

@@ -11,6 +11,9 @@ impl Hub {
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
         self.durable.send_line();
+        if self.is_of_the_past(&report) {
+            return;
+        }
         match report {
             Report::Opened { queue, recovered } => {
                 self.queue_recovered(&queue);
@@ -89,7 +92,6 @@ impl Hub {
             } => self.queue_recovered(&queue),
             Report::Closed { .. } => {}
             Report::Removed { queue, error } => {
-                self.durable.opened.remove(&queue);
                 error.inspect(
                     |error| tracing::error!(%queue, error, "a queue could not be removed"),
                 );

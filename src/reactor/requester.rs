@@ -103,6 +103,10 @@ impl Hub {
                 &Message::nak("stopping", "the event manager is stopping"),
             );
         }
+        if request.token.is(Token::END) {
+            // What came for the service until now ends with it.
+            self.flush_store();
+        }
         let mut ended = Vec::new();
         let outcome = requests::handle(
             request,

@@ -179,3 +179,21 @@ pub enum Report {
         error: Option<String>,
     },
 }
+
+impl Report {
+    /// Whose it is.
+    pub fn queue(&self) -> &ServiceName {
+        match self {
+            Self::Opened { queue, .. }
+            | Self::OpenFailed { queue, .. }
+            | Self::Committed { queue, .. }
+            | Self::Failed { queue, .. }
+            | Self::Stored { queue, .. }
+            | Self::Expelled { queue, .. }
+            | Self::Damaged { queue, .. }
+            | Self::State { queue, .. }
+            | Self::Closed { queue }
+            | Self::Removed { queue, .. } => queue,
+        }
+    }
+}
