@@ -28,13 +28,16 @@ impl Hub {
             let frames = frames_of(&letter.item.body);
             let subject = frames.first().map(|first| subject_of(first).to_vec());
             let subject = subject.unwrap_or_default();
+            // No more than counts as the subject, or all of a large frame would be told and kept twice.
+            let shown_max = self.config.limits.subject_bytes_max;
+            let shown = &subject[..subject.len().min(shown_max)];
             let burst = format!("dead:{name}");
             if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
                 tracing::warn!(service = %name, reason = %letter.reason, detail = letter.detail,
-                    attempts = letter.item.attempt, subject = %String::from_utf8_lossy(&subject),
+                    attempts = letter.item.attempt, subject = %String::from_utf8_lossy(shown),
                     suppressed, "an event is dead: no worker could do it");
             }
-            let account = account_of(&name, &subject, &letter);
+            let account = account_of(&name, shown, &letter);
             let kept = Event {
                 id: None,
                 attributes: account.clone(),

@@ -39,6 +39,14 @@ struct Unsent {
     emission: Option<u64>,
 }
 
+/// A dead letter on its way to the store.
+pub(super) struct Burial {
+    pub(super) service: ServiceName,
+    /// The event's place in the service's queue, if that is durable.
+    pub(super) place: Option<u64>,
+    bytes: usize,
+}
+
 /// What the reactor keeps of the store.
 #[derive(Default)]
 pub(super) struct DurableSide {
@@ -60,8 +68,8 @@ pub(super) struct DurableSide {
     pub(super) failed: BTreeMap<ServiceName, String>,
     /// What waits for the disk.
     pub(super) appending_bytes: usize,
-    /// Appends of dead letters, with the places of the events in the queues that they come from.
-    pub(super) burials: BTreeMap<(ServiceName, u64), (ServiceName, Vec<u64>)>,
+    /// Appends of dead letters, by the letters' queue and the append's tag.
+    pub(super) burials: BTreeMap<(ServiceName, u64), Burial>,
     last_burial: u64,
 }
 
@@ -95,6 +103,13 @@ impl DurableSide {
     /// Why a queue takes no events.
     pub(super) fn failure(&self, queue: &ServiceName) -> Option<&str> {
         self.failed.get(queue).map(String::as_str)
+    }
+
+    /// Whether the store has such a queue, as far as is known: it was there at the start, or was asked
+    /// for since.
+    pub(super) fn has_queue(&self, queue: &ServiceName) -> bool {
+        let found = self.store.as_ref().map_or(&[][..], |store| store.found());
+        self.opened.contains(queue) || found.contains(queue)
     }
 
     /// Hands the store a command, as soon as it has room; false if there is no store. How much can wait
@@ -352,17 +367,30 @@ impl Hub {
         self.durable.open(&queue, limits);
         self.durable.last_burial += 1;
         let tag = self.durable.last_burial;
+        let bytes = event.attributes.len() + event.body.len();
         let command = Command::Append {
             queue: queue.clone(),
             tag,
             events: vec![event],
         };
         if self.durable.send(command) {
-            let places = place.into_iter().collect();
-            self.durable
-                .burials
-                .insert((queue, tag), (service.clone(), places));
+            let burial = Burial {
+                service: service.clone(),
+                place,
+                bytes,
+            };
+            self.durable.appending_bytes += bytes;
+            self.durable.burials.insert((queue, tag), burial);
         }
+    }
+
+    /// The dead letter of this append, of which the store has said what became of it.
+    pub(super) fn take_burial(&mut self, queue: &ServiceName, tag: u64) -> Option<Burial> {
+        let burial = self.durable.burials.remove(&(queue.clone(), tag))?;
+        let was_behind = self.durable.is_behind();
+        self.durable.appending_bytes -= burial.bytes;
+        self.wake_publishers(was_behind);
+        Some(burial)
     }
 }
 
@@ -394,7 +422,8 @@ fn into_event(unsent: Unsent) -> (Event, Item) {
     let (here, there) = (now(), wall_clock_ms());
     let ms = |at: Option<Instant>| {
         at.map_or(0, |at| {
-            there + at.saturating_duration_since(here).as_millis() as u64
+            let left = at.saturating_duration_since(here).as_millis();
+            there.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
         })
     };
     let attributes = match (item.not_before, item.expires_at) {

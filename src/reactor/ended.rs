@@ -14,10 +14,9 @@ impl Hub {
         self.durable.settled.remove(queue);
         self.durable.failed.remove(queue);
         // Their letters are kept, but the places are the next queue's soon.
-        for (service, places) in self.durable.burials.values_mut() {
-            if service == queue {
-                places.clear();
-            }
+        let burials = self.durable.burials.values_mut();
+        for burial in burials.filter(|burial| burial.service == *queue) {
+            burial.place = None;
         }
         let was_behind = self.durable.is_behind();
         self.durable.appending_bytes -= ended.pending_bytes;

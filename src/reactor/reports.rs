@@ -45,8 +45,8 @@ impl Hub {
                 self.replay_committed(&queue, tag, &outcomes);
             }
             Report::Failed { queue, tag, reason } => {
-                if let Some((service, _)) = self.durable.burials.remove(&(queue.clone(), tag)) {
-                    return tracing::error!(%service, reason, "a dead letter could not be kept");
+                if let Some(burial) = self.take_burial(&queue, tag) {
+                    return self.log_not_kept(&burial.service, &reason);
                 }
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag, &reason);
@@ -99,6 +99,13 @@ impl Hub {
         }
     }
 
+    fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
+        let burst = format!("not-kept:{service}");
+        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+            tracing::error!(%service, reason, suppressed, "a dead letter could not be kept");
+        }
+    }
+
     fn queue_failed(&mut self, queue: ServiceName, reason: String) {
         if self.durable.failure(&queue) != Some(&reason) {
             tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
@@ -113,8 +120,11 @@ impl Hub {
     }
 
     fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {
-        if let Some((service, places)) = self.durable.burials.remove(&(queue.clone(), tag)) {
-            self.durable.settle(&service, places);
+        if let Some(burial) = self.take_burial(queue, tag) {
+            if outcomes.contains(&Outcome::TooLarge) {
+                return self.log_not_kept(&burial.service, "it is too large");
+            }
+            self.durable.settle(&burial.service, burial.place);
             return self.flush_wanted.notify_one();
         }
         let Some(key) = self.broker.find(queue) else {
