@@ -1,5 +1,6 @@
 //! Subscriptions, their leases, and the services that they make.
 
+mod errors;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+pub use errors::{EndError, SubscribeError, UnknownSubscription};
 pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::{Account, DropReason};
@@ -84,39 +86,6 @@ pub struct EndedService {
     /// What of it was on its way there, in bytes.
     pub pending_bytes: usize,
 }
-
-/// Why a subscription was refused. Nothing has changed then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// No port; a sentence.
-    #[error("{0}")]
-    NoPort(String),
-    /// The limit on all subscriptions.
-    #[error("there are {0} subscriptions already, which is the limit (maxSubscriptions)")]
-    TooMany(usize),
-    /// The limit on one service's patterns.
-    #[error("the service would have more than {0} subjects (limits.maxSubscriptionsPerPeer)")]
-    TooManyPatterns(usize),
-}
-
-/// Why a durable service can't be ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndError {
-    /// There is none of this name.
-    #[error("there is no such service")]
-    Unknown,
-    /// It has subscriptions; how many.
-    #[error("it has {0} subscriptions; end them first (UNSUBSCRIBE)")]
-    Subscribed(usize),
-    /// The configuration declares it.
-    #[error("the configuration declares it; take its subjects from there first")]
-    Declared,
-}
-
-/// There is no such subscription: it expired, ended or never was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no subscription {0:?}; subscribe again")]
-pub struct UnknownSubscription(pub SubscriptionId);
 
 #[derive(Debug)]
 struct Subscription {
@@ -241,7 +210,12 @@ impl Broker {
             .filter(|old| *old != key);
         if let Some(old) = old {
             self.leases.remove(&(old.expires_at, id.clone()));
-            self.forget_patterns(old.service, &old.patterns);
+            let left = &self.services[old.service.0 as usize];
+            let is_last = moved_from.is_some() && left.subscriptions.len() == 1;
+            match is_last && left.outlives_subscriptions() {
+                true => self.keep_patterns(old.service, old.patterns),
+                false => self.forget_patterns(old.service, &old.patterns),
+            }
         }
         self.services[key.0 as usize]
             .subscriptions
@@ -372,6 +346,10 @@ impl Broker {
         if let Some(key) = self.by_name.get(name) {
             return Ok(*key);
         }
+        let settings = (self.config.policies.0)(name);
+        if settings.durable && name.is_of_dead_letters() {
+            return Err(SubscribeError::Reserved(name.clone()));
+        }
         let entry = self.services.vacant_entry();
         let key = ServiceKey(entry.key() as u32);
         let opened = match port {
@@ -379,7 +357,6 @@ impl Broker {
             None => self.ports.open(name, key, streamers),
         };
         let port = opened.map_err(SubscribeError::NoPort)?;
-        let settings = (self.config.policies.0)(name);
         let mut service = Service::new(name.clone(), port, settings);
         service.queue.number_from(self.last_delivery);
         entry.insert(service);

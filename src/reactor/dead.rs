@@ -13,9 +13,6 @@ use crate::model::{ServiceName, subject_of};
 use crate::store::Event;
 use crate::zmtp::{encode_message, frames_of};
 
-/// What the subject of an event about a dead letter ends with.
-const DLQ: &str = ".DLQ";
-
 impl Hub {
     /// Tells others of dead events: each is published under the service's name with `.DLQ`, as a frame
     /// of JSON that says what happened and then the event's own frames.
@@ -45,8 +42,11 @@ impl Hub {
             };
             self.keep_dead(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
-            if !subject.ends_with(DLQ.as_bytes()) {
-                let head = [Bytes::from(format!("{name}{DLQ}")), account];
+            if !subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes()) {
+                let head = [
+                    Bytes::from(format!("{name}{}", ServiceName::DEAD_LETTERS)),
+                    account,
+                ];
                 let all: Vec<_> = head.iter().chain(&frames).collect();
                 self.publish_own(&encode_message(&all));
             }

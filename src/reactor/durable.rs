@@ -155,11 +155,6 @@ impl DurableSide {
     }
 }
 
-/// The name of a service's dead letters in the store; none if it would be too long.
-pub(super) fn dead_letters_of(service: &ServiceName) -> Option<ServiceName> {
-    ServiceName::new(&format!("{service}.DLQ")).ok()
-}
-
 impl Hub {
     /// Durable services that are declared exist from now on.
     pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
@@ -360,8 +355,8 @@ impl Hub {
 
     /// Keeps a dead letter. An event of a durable queue is done there when it is durable here.
     pub(super) fn keep_dead(&mut self, service: &ServiceName, place: Option<u64>, event: Event) {
-        let Some(queue) = dead_letters_of(service) else {
-            return;
+        let Some(queue) = service.dead_letters() else {
+            return self.log_not_kept(service, "the service's name is too long");
         };
         let limits = self.log_limits(service);
         self.durable.open(&queue, limits);

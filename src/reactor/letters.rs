@@ -11,7 +11,6 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::durable::dead_letters_of;
 use super::hub::Hub;
 use super::requester::Ticket;
 use crate::ambient::wall_clock_ms;
@@ -107,8 +106,9 @@ impl Hub {
         }
         let service = &request.service;
         let sentence = || format!("there is no service {service}, and no dead letter of one");
-        let queue =
-            dead_letters_of(service).ok_or_else(|| Message::nak("unknown-service", sentence()))?;
+        let queue = service
+            .dead_letters()
+            .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
         if !self.durable.has_queue(&queue) {
             return match self.broker.find(service) {
                 Some(_) => Ok(Begun::Answered(no_letters(service))),

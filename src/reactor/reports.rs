@@ -1,5 +1,7 @@
 //! What the store has to say: events that are durable now, were read, or are no more.
 
+use std::collections::BTreeSet;
+
 use super::durable::times_from;
 use super::hub::Hub;
 use crate::broker::{DropReason, ServiceKey};
@@ -99,10 +101,17 @@ impl Hub {
         }
     }
 
-    fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
+    pub(super) fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
         let burst = format!("not-kept:{service}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
             tracing::error!(%service, reason, suppressed, "a dead letter could not be kept");
+        }
+    }
+
+    fn log_letters_given_up(&mut self, queue: &ServiceName, reason: DropReason, letters: usize) {
+        let burst = format!("{reason}:{queue}");
+        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+            tracing::warn!(%queue, %reason, letters, suppressed, "dead letters dropped: the oldest");
         }
     }
 
@@ -240,7 +249,14 @@ impl Hub {
         self.dispatch(key);
     }
 
-    fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: Vec<u64>) {
+    /// The store gave up events of a queue, the oldest.
+    fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: BTreeSet<u64>) {
+        if places.is_empty() {
+            return;
+        }
+        if queue.is_of_dead_letters() {
+            return self.log_letters_given_up(queue, reason, places.len());
+        }
         let Some(key) = self.broker.find(queue) else {
             return;
         };
@@ -249,11 +265,13 @@ impl Hub {
             .service(key)
             .map(|service| service.account.dropped);
         self.with_shelf(key, |service, _| {
-            let events = service
+            let waited = service.queue.give_up_oldest(&places).events;
+            let on_disk = places.into_iter();
+            let on_disk = service
                 .shelf
                 .as_mut()
-                .map_or(0, |shelf| shelf.gave_up(places.into_iter()));
-            service.account.dropped.add(reason, events);
+                .map_or(0, |shelf| shelf.gave_up(on_disk));
+            service.account.dropped.add(reason, waited + on_disk);
         });
         before.inspect(|before| self.log_dropped_since(key, before));
     }

@@ -318,3 +318,32 @@ fn a_durable_service_is_ended_on_request_alone() {
         "2"
     );
 }
+
+#[test]
+fn what_retention_gives_up_is_counted_and_not_served() {
+    const EVENTS: usize = 60;
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({
+        "limits": {"maxMessageBytes": 100_000},
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"],
+            "retention": {"maxBytes": 1_000_000}}},
+    });
+    let daemon = daemon(&directory, settings);
+    let publisher = daemon.publisher();
+    let large = "x".repeat(90_000);
+    (0..EVENTS).for_each(|n| publish(&publisher, "Order", &format!("{n} {large}")));
+    daemon.wait_for_service("Billing", "what there is room for", |found| {
+        let counters = &found["counters"];
+        let dropped = counters["dropped"]["retention-bytes"].as_u64().unwrap_or(0);
+        let queued = counters["queued"].as_u64().expect("a count");
+        counters["matched"] == EVENTS && (1..=11).contains(&queued) && dropped >= 49
+    });
+    let first = hold(&acknowledging(&daemon)).data;
+    let first: usize = first
+        .split(' ')
+        .next()
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    assert!((49..EVENTS).contains(&first), "{first}");
+}
