@@ -348,7 +348,7 @@ fn nonsense_is_answered_to_those_who_acknowledge() {
 
 #[test]
 fn a_worker_that_does_not_read_its_errors_gets_no_more_of_them() {
-    const WORDS: u64 = 100_000;
+    const WORDS: u64 = 200_000;
     const BUDGET: usize = 64 << 10;
     let daemon = TestDaemon::with(|config| config.budgets.worker_outbox_bytes = BUDGET);
     let pull = daemon
@@ -358,7 +358,7 @@ fn a_worker_that_does_not_read_its_errors_gets_no_more_of_them() {
     let socket = socket2::SockRef::from(&worker.0);
     socket.set_recv_buffer_size(4096).expect("an option");
     worker.send(&message(&[r#"READY {"ack": true}"#]));
-    let nonsense = message(&["ACK nonsense nonsense nonsense nonsense"]).repeat(100);
+    let nonsense = message(&[&format!("ACK {}", "x".repeat(40))]).repeat(100);
     (0..WORDS / 100).for_each(|_| worker.send(&nonsense));
     daemon.wait_for("all that was said", |status| {
         status["peers"]["refused"]["unknown-worker-message"] == WORDS
