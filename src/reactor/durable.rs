@@ -68,6 +68,8 @@ pub(super) struct DurableSide {
     pub(super) failed: BTreeMap<ServiceName, String>,
     /// What waits for the disk.
     pub(super) appending_bytes: usize,
+    /// Some publisher is not read from until less waits.
+    holds_publishers: bool,
     /// Appends of dead letters, by the letters' queue and the append's tag.
     pub(super) burials: BTreeMap<(ServiceName, u64), Burial>,
     last_burial: u64,
@@ -77,6 +79,13 @@ impl DurableSide {
     /// Whether so much waits for the disk that publishers have to wait too.
     pub(super) fn is_behind(&self) -> bool {
         self.appending_bytes > APPENDING_BYTES_MAX
+    }
+
+    /// Whether a publisher has to wait; it is woken when it may go on.
+    pub(super) fn holds_publisher(&mut self) -> bool {
+        let is_behind = self.is_behind();
+        self.holds_publishers |= is_behind;
+        is_behind
     }
 
     /// Whether nothing waits for the disk that has to be heard of again.
@@ -304,16 +313,16 @@ impl Hub {
         key: ServiceKey,
         act: impl FnOnce(&mut Service, &mut usize),
     ) {
-        let was_behind = self.durable.is_behind();
         if let Some(service) = self.broker.service_mut(key) {
             act(service, &mut self.durable.appending_bytes);
         }
-        self.wake_publishers(was_behind);
+        self.wake_publishers();
     }
 
     /// If too much waited for the disk, and doesn't any more, publishers are read from again.
-    pub(super) fn wake_publishers(&mut self, was_behind: bool) {
-        if was_behind && self.durable.appending_bytes < APPENDING_BYTES_MAX / 2 {
+    pub(super) fn wake_publishers(&mut self) {
+        if self.durable.holds_publishers && self.durable.appending_bytes < APPENDING_BYTES_MAX / 2 {
+            self.durable.holds_publishers = false;
             let publishers = self
                 .peers
                 .iter()
@@ -382,9 +391,8 @@ impl Hub {
     /// The dead letter of this append, of which the store has said what became of it.
     pub(super) fn take_burial(&mut self, queue: &ServiceName, tag: u64) -> Option<Burial> {
         let burial = self.durable.burials.remove(&(queue.clone(), tag))?;
-        let was_behind = self.durable.is_behind();
         self.durable.appending_bytes -= burial.bytes;
-        self.wake_publishers(was_behind);
+        self.wake_publishers();
         Some(burial)
     }
 }

@@ -18,9 +18,8 @@ impl Hub {
         for burial in burials.filter(|burial| burial.service == *queue) {
             burial.place = None;
         }
-        let was_behind = self.durable.is_behind();
         self.durable.appending_bytes -= ended.pending_bytes;
-        self.wake_publishers(was_behind);
+        self.wake_publishers();
         self.durable.opened.remove(queue);
         let command = Command::Remove {
             queue: queue.clone(),

@@ -347,3 +347,19 @@ fn what_retention_gives_up_is_counted_and_not_served() {
         .expect("a number");
     assert!((49..EVENTS).contains(&first), "{first}");
 }
+
+#[test]
+fn a_publisher_that_outruns_the_disk_goes_on_when_that_has_caught_up() {
+    // A hundred megabytes, of which 32 MiB may wait for the disk.
+    const EVENTS: u64 = 1_000;
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"],
+            "retention": {"maxBytes": 67_108_864}}},
+    });
+    let daemon = daemon(&directory, settings);
+    let publisher = daemon.publisher();
+    let large = "x".repeat(100_000);
+    (0..EVENTS).for_each(|_| publish(&publisher, "Order", &large));
+    daemon.wait_for_counter("Billing", "matched", EVENTS);
+}
