@@ -46,7 +46,9 @@ impl Hub {
 
     /// Whether a report is of a queue that was to be removed before what is in it now.
     pub(super) fn is_of_the_past(&mut self, report: &Report) -> bool {
-        let queue = report.queue();
+        let Some(queue) = report.queue() else {
+            return false;
+        };
         let Some(removals) = self.durable.removing.get_mut(queue) else {
             return false;
         };

@@ -92,7 +92,7 @@ impl Hub {
                 queue,
                 failed: None,
             } => self.queue_recovered(&queue),
-            Report::Closed { .. } => {}
+            Report::Closed { .. } | Report::Died => {}
             Report::Removed { queue, error } => {
                 error.inspect(
                     |error| tracing::error!(%queue, error, "a queue could not be removed"),

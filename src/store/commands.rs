@@ -178,12 +178,15 @@ pub enum Report {
         /// Why it is still there.
         error: Option<String>,
     },
+    /// The thread panicked: nothing that waits is done, nor what comes. The last report.
+    Died,
 }
 
 impl Report {
-    /// Whose it is.
-    pub fn queue(&self) -> &ServiceName {
-        match self {
+    /// Whose it is, if it is of one queue.
+    pub fn queue(&self) -> Option<&ServiceName> {
+        Some(match self {
+            Self::Died => return None,
             Self::Opened { queue, .. }
             | Self::OpenFailed { queue, .. }
             | Self::Committed { queue, .. }
@@ -194,6 +197,6 @@ impl Report {
             | Self::State { queue, .. }
             | Self::Closed { queue }
             | Self::Removed { queue, .. } => queue,
-        }
+        })
     }
 }
