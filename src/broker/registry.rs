@@ -127,6 +127,8 @@ pub struct Broker {
     number: u64,
     /// Subscriptions that changed, for those who keep them elsewhere.
     changed: Vec<SubscriptionId>,
+    /// Durable services that lost their last subscription to another, and want on.
+    deserted: Vec<ServiceKey>,
     /// Deliveries are numbered from here on.
     last_delivery: u64,
 }
@@ -144,6 +146,7 @@ impl Broker {
             stalled: Duration::ZERO,
             retired: Account::default(),
             number: 0,
+            deserted: Vec::new(),
             changed: Vec::new(),
             last_delivery: 0,
             config,
@@ -213,7 +216,10 @@ impl Broker {
             let left = &self.services[old.service.0 as usize];
             let is_last = moved_from.is_some() && left.subscriptions.len() == 1;
             match is_last && left.outlives_subscriptions() {
-                true => self.keep_patterns(old.service, old.patterns),
+                true => {
+                    self.keep_patterns(old.service, old.patterns);
+                    self.deserted.push(old.service);
+                }
                 false => self.forget_patterns(old.service, &old.patterns),
             }
         }

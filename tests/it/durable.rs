@@ -363,3 +363,23 @@ fn a_publisher_that_outruns_the_disk_goes_on_when_that_has_caught_up() {
     (0..EVENTS).for_each(|_| publish(&publisher, "Order", &large));
     daemon.wait_for_counter("Billing", "matched", EVENTS);
 }
+
+#[test]
+fn a_durable_service_whose_subscription_moved_away_wants_on_after_a_restart() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({"Kitchen": {"delivery": "queue"}, "Bakery": {"delivery": "queue"}});
+    let first = daemon(&directory, json!({"services": services}));
+    first.subscribe("sub-1", "Kitchen", &["Meal"]);
+    first.wait_for("what is kept", |status| status["state"]["written"] == true);
+    first.subscribe("sub-1", "Bakery", &["Meal"]);
+    let publisher = first.publisher();
+    publish(&publisher, "Meal", "1");
+    for service in ["Kitchen", "Bakery"] {
+        first.wait_for_counter(service, "matched", 1);
+    }
+    assert!(first.stop());
+    let second = daemon(&directory, json!({"services": services}));
+    for service in ["Kitchen", "Bakery"] {
+        second.wait_for_counter(service, "matched", 1);
+    }
+}

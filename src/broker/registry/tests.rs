@@ -307,6 +307,7 @@ fn a_durable_service_wants_on_when_its_last_subscription_moves_away() {
     subscribe(&mut broker, "s", "Billing", &["Order"], now).unwrap();
     let moved = subscribe(&mut broker, "s", "Kitchen", &["Order"], now).unwrap();
     assert_eq!(moved.ended, None);
+    assert_eq!(broker.take_deserted().len(), 1);
     assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
     // With its new subscription it wants what that wants, and no more.
     subscribe(&mut broker, "t", "Billing", &["Refund"], now).unwrap();
