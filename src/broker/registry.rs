@@ -1,5 +1,6 @@
 //! Subscriptions, their leases, and the services that they make.
 
+mod errors;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+pub use errors::{EndError, SubscribeError, UnknownSubscription};
 pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::{Account, DropReason};
@@ -85,43 +87,9 @@ pub struct EndedService {
     pub queued: u64,
     /// It had a queue on disk, which is to be removed.
     pub durable: bool,
+    /// What of it was on its way there, in bytes.
+    pub pending_bytes: usize,
 }
-
-/// Why a subscription was refused. Nothing has changed then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// No port; a sentence.
-    #[error("{0}")]
-    NoPort(String),
-    /// The limit on all subscriptions.
-    #[error("there are {0} subscriptions already, which is the limit (maxSubscriptions)")]
-    TooMany(usize),
-    /// The service is there, and its events are kept elsewhere than was asked for.
-    #[error("the service's delivery is {}; it stays so until the service ends", .0.name())]
-    Delivery(DeliveryMode),
-    /// The limit on one service's patterns.
-    #[error("the service would have more than {0} subjects (limits.maxSubscriptionsPerPeer)")]
-    TooManyPatterns(usize),
-}
-
-/// Why a durable service can't be ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndError {
-    /// There is none of this name.
-    #[error("there is no such service")]
-    Unknown,
-    /// It has subscriptions; how many.
-    #[error("it has {0} subscriptions; end them first (UNSUBSCRIBE)")]
-    Subscribed(usize),
-    /// The configuration declares it.
-    #[error("the configuration declares it; take its subjects from there first")]
-    Declared,
-}
-
-/// There is no such subscription: it expired, ended or never was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no subscription {0:?}; subscribe again")]
-pub struct UnknownSubscription(pub SubscriptionId);
 
 #[derive(Debug)]
 struct Subscription {
@@ -163,6 +131,8 @@ pub struct Broker {
     number: u64,
     /// Subscriptions that changed, for those who keep them elsewhere.
     changed: Vec<SubscriptionId>,
+    /// Durable services that lost their last subscription to another, and want on.
+    deserted: Vec<ServiceKey>,
     /// Deliveries are numbered from here on.
     last_delivery: u64,
 }
@@ -180,6 +150,7 @@ impl Broker {
             stalled: Duration::ZERO,
             retired: Account::default(),
             number: 0,
+            deserted: Vec::new(),
             changed: Vec::new(),
             last_delivery: 0,
             config,
@@ -248,7 +219,15 @@ impl Broker {
             .filter(|old| *old != key);
         if let Some(old) = old {
             self.leases.remove(&(old.expires_at, id.clone()));
-            self.forget_patterns(old.service, &old.patterns);
+            let left = &self.services[old.service.0 as usize];
+            let is_last = moved_from.is_some() && left.subscriptions.len() == 1;
+            match is_last && left.outlives_subscriptions() {
+                true => {
+                    self.keep_patterns(old.service, old.patterns);
+                    self.deserted.push(old.service);
+                }
+                false => self.forget_patterns(old.service, &old.patterns),
+            }
         }
         self.services[key.0 as usize]
             .subscriptions
@@ -384,6 +363,10 @@ impl Broker {
                 false => Err(SubscribeError::Delivery(is)),
             };
         }
+        let settings = (self.config.policies.0)(name, delivery);
+        if settings.delivery == DeliveryMode::Queue && name.is_of_dead_letters() {
+            return Err(SubscribeError::Reserved(name.clone()));
+        }
         let entry = self.services.vacant_entry();
         let key = ServiceKey(entry.key() as u32);
         let opened = match port {
@@ -391,7 +374,6 @@ impl Broker {
             None => self.ports.open(name, key, streamers),
         };
         let port = opened.map_err(SubscribeError::NoPort)?;
-        let settings = (self.config.policies.0)(name, delivery);
         let mut service = Service::new(name.clone(), port, settings);
         service.asked = delivery;
         service.queue.number_from(self.last_delivery);
@@ -521,6 +503,7 @@ impl Broker {
             workers,
             queued,
             durable: service.shelf.is_some(),
+            pending_bytes: service.shelf.as_ref().map_or(0, Shelf::pending_bytes),
         }
     }
 

@@ -233,6 +233,14 @@ impl Entry {
             wrong.push(Wrong::value(&path, value.unwrap_or(&Value::Null), &why));
         };
         let delivery = all.delivery();
+        let is_taken = |name: &ServiceName| name.is_of_dead_letters();
+        if own.delivery == Some(DeliveryMode::Queue) && self.pattern.exact().is_some_and(is_taken) {
+            let end = ServiceName::DEAD_LETTERS;
+            let why = format!(
+                "under a name that ends with {end} the dead letters of another service are on disk"
+            );
+            refuse("delivery", why);
+        }
         if own.when_full.is_some_and(|what| !delivery.allows(what)) {
             let other = match delivery {
                 DeliveryMode::Live => "queue",

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// Events that a worker holds at most, unless it says otherwise.
 const CREDIT_DEFAULT: u32 = 32;
+/// What is shown of something that was not understood.
+const SHOWN_CHARS_MAX: usize = 40;
 /// The most that it may ask for.
 const CREDIT_MAX: u32 = 100_000;
 
@@ -80,18 +82,22 @@ impl<'a> WorkerWord<'a> {
     }
 }
 
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
 fn id(text: &str) -> Result<(u64, &str), String> {
     let (id, rest) = text.split_once(' ').unwrap_or((text, ""));
     let id = id
         .parse()
-        .map_err(|_| format!("{id:?} is no delivery id"))?;
+        .map_err(|_| format!("{:?} is no delivery id", shown(id)))?;
     Ok((id, rest.trim()))
 }
 
 fn alone(text: &str) -> Result<u64, String> {
     match id(text)? {
         (id, "") => Ok(id),
-        (_, rest) => Err(format!("{rest:?} has no meaning there")),
+        (_, rest) => Err(format!("{:?} has no meaning there", shown(rest))),
     }
 }
 
@@ -105,7 +111,12 @@ fn ready_options(text: &str) -> Result<Option<u32>, String> {
     let acknowledges = match &options["ack"] {
         Value::Null => false,
         Value::Bool(acknowledges) => *acknowledges,
-        other => return Err(format!("ack is true or false, not {other}")),
+        other => {
+            return Err(format!(
+                "ack is true or false, not {}",
+                shown(&other.to_string())
+            ));
+        }
     };
     let credit = match &options["credit"] {
         Value::Null => CREDIT_DEFAULT,
@@ -113,7 +124,12 @@ fn ready_options(text: &str) -> Result<Option<u32>, String> {
             .as_u64()
             .and_then(|credit| u32::try_from(credit).ok())
             .filter(|credit| (1..=CREDIT_MAX).contains(credit))
-            .ok_or_else(|| format!("credit is 1 to {CREDIT_MAX}, not {given}"))?,
+            .ok_or_else(|| {
+                format!(
+                    "credit is 1 to {CREDIT_MAX}, not {}",
+                    shown(&given.to_string())
+                )
+            })?,
     };
     Ok(acknowledges.then_some(credit))
 }
@@ -270,6 +286,17 @@ mod tests {
             assert!(error.contains(what), "{text}: {error}");
         }
         assert!(WorkerWord::parse(b"ACK \xFF").is_err());
+        // Whoever says much doesn't hear all of it again.
+        let much = "x".repeat(1 << 20);
+        for text in [
+            format!("ACK {much}"),
+            format!("ACK 1 {much}"),
+            format!(r#"READY {{"ack": "{much}"}}"#),
+            format!(r#"READY {{"ack": true, "credit": "{much}"}}"#),
+        ] {
+            let error = WorkerWord::parse(text.as_bytes()).unwrap_err();
+            assert!(error.len() < 100, "{} bytes", error.len());
+        }
     }
 
     proptest! {

@@ -100,6 +100,21 @@ name! {
     SubscriptionId
 }
 
+impl ServiceName {
+    /// What the name of a service's dead letters ends with.
+    pub const DEAD_LETTERS: &str = ".DLQ";
+
+    /// The name of its dead letters; none if that would be too long.
+    pub fn dead_letters(&self) -> Option<Self> {
+        Self::new(&format!("{self}{}", Self::DEAD_LETTERS)).ok()
+    }
+
+    /// Whether this is the name of some service's dead letters.
+    pub fn is_of_dead_letters(&self) -> bool {
+        self.0.ends_with(Self::DEAD_LETTERS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -165,12 +165,11 @@ impl Hub {
     /// sent: it isn't heard until that is over.
     pub(super) fn is_overfull(&mut self, id: PeerId) -> bool {
         let budget = self.config.budgets.request_outbox_bytes;
-        let is_behind = self.durable.is_behind();
-        self.peer(id).is_some_and(|peer| match peer.role {
-            Role::Requester { .. } => peer.outbox.bytes() > budget,
-            Role::Publisher => is_behind,
+        match self.peer(id).map(|peer| (&peer.role, peer.outbox.bytes())) {
+            Some((Role::Requester { .. }, waiting)) => waiting > budget,
+            Some((Role::Publisher, _)) => self.durable.holds_publisher(),
             _ => false,
-        })
+        }
     }
 
     /// `None` when the peer was removed.

@@ -13,9 +13,6 @@ use crate::model::{ServiceName, subject_of};
 use crate::store::Event;
 use crate::zmtp::{encode_message, frames_of};
 
-/// What the subject of an event about a dead letter ends with.
-const DLQ: &str = ".DLQ";
-
 impl Hub {
     /// Tells others of dead events: each is published under the service's name with `.DLQ`, as a frame
     /// of JSON that says what happened and then the event's own frames.
@@ -28,13 +25,16 @@ impl Hub {
             let frames = frames_of(&letter.item.body);
             let subject = frames.first().map(|first| subject_of(first).to_vec());
             let subject = subject.unwrap_or_default();
+            // No more than counts as the subject, or all of a large frame would be told and kept twice.
+            let shown_max = self.config.limits.subject_bytes_max;
+            let shown = &subject[..subject.len().min(shown_max)];
             let burst = format!("dead:{name}");
             if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
                 tracing::warn!(service = %name, reason = %letter.reason, detail = letter.detail,
-                    attempts = letter.item.attempt, subject = %String::from_utf8_lossy(&subject),
+                    attempts = letter.item.attempt, subject = %String::from_utf8_lossy(shown),
                     suppressed, "an event is dead: no worker could do it");
             }
-            let account = account_of(&name, &subject, &letter);
+            let account = account_of(&name, shown, &letter);
             let kept = Event {
                 id: None,
                 attributes: account.clone(),
@@ -42,8 +42,11 @@ impl Hub {
             };
             self.keep_dead(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
-            if !subject.ends_with(DLQ.as_bytes()) {
-                let head = [Bytes::from(format!("{name}{DLQ}")), account];
+            if !subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes()) {
+                let head = [
+                    Bytes::from(format!("{name}{}", ServiceName::DEAD_LETTERS)),
+                    account,
+                ];
                 let all: Vec<_> = head.iter().chain(&frames).collect();
                 self.publish_own(&encode_message(&all));
             }

@@ -39,6 +39,14 @@ struct Unsent {
     emission: Option<u64>,
 }
 
+/// Dead letters on their way to the store.
+pub(super) struct Burial {
+    pub(super) service: ServiceName,
+    /// The events' places in the service's queue, if that is durable.
+    pub(super) places: Vec<Option<u64>>,
+    bytes: usize,
+}
+
 /// What the reactor keeps of the store.
 #[derive(Default)]
 pub(super) struct DurableSide {
@@ -50,19 +58,24 @@ pub(super) struct DurableSide {
     /// Appends with emissions in them: the place of each event, and its emission.
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
-    settled: BTreeMap<ServiceName, Vec<u64>>,
+    pub(super) settled: BTreeMap<ServiceName, Vec<u64>>,
     /// Events that are tried again since then, and how often they were before.
-    attempts: BTreeMap<ServiceName, Vec<(u64, u32)>>,
+    pub(super) attempts: BTreeMap<ServiceName, Vec<(u64, u32)>>,
     /// Events that died since then, by their services, with their places if they have any.
     dead: BTreeMap<ServiceName, Vec<(Event, Option<u64>)>>,
     /// Queues that the store was asked to open.
     pub(super) opened: BTreeSet<ServiceName>,
+    /// Queues whose removal the store has not reported yet, and how many removals those are: what it
+    /// reports of them until then is of services that are gone.
+    pub(super) removing: BTreeMap<ServiceName, usize>,
     /// Queues that take no events, and why.
     pub(super) failed: BTreeMap<ServiceName, String>,
     /// What waits for the disk.
     pub(super) appending_bytes: usize,
-    /// Appends of dead letters, with the places of the events in the queues that they come from.
-    pub(super) burials: BTreeMap<(ServiceName, u64), (ServiceName, Vec<u64>)>,
+    /// Some publisher is not read from until less waits.
+    holds_publishers: bool,
+    /// Appends of dead letters, by the letters' queue and the append's tag.
+    pub(super) burials: BTreeMap<(ServiceName, u64), Burial>,
     last_burial: u64,
 }
 
@@ -70,6 +83,13 @@ impl DurableSide {
     /// Whether so much waits for the disk that publishers have to wait too.
     pub(super) fn is_behind(&self) -> bool {
         self.appending_bytes > APPENDING_BYTES_MAX
+    }
+
+    /// Whether a publisher has to wait; it is woken when it may go on.
+    pub(super) fn holds_publisher(&mut self) -> bool {
+        let is_behind = self.is_behind();
+        self.holds_publishers |= is_behind;
+        is_behind
     }
 
     /// Whether nothing waits for the disk that has to be heard of again.
@@ -97,6 +117,13 @@ impl DurableSide {
     /// Why a queue takes no events.
     pub(super) fn failure(&self, queue: &ServiceName) -> Option<&str> {
         self.failed.get(queue).map(String::as_str)
+    }
+
+    /// Whether the store has such a queue, as far as is known: it was there at the start, or was asked
+    /// for since.
+    pub(super) fn has_queue(&self, queue: &ServiceName) -> bool {
+        let found = self.store.as_ref().map_or(&[][..], |store| store.found());
+        self.opened.contains(queue) || found.contains(queue)
     }
 
     /// Hands the store a command, as soon as it has room; false if there is no store. How much can wait
@@ -130,6 +157,12 @@ impl DurableSide {
         }
     }
 
+    /// The queue goes; the letters of its events stay.
+    pub(super) fn forget_places(&mut self, queue: &ServiceName) {
+        let dead = self.dead.get_mut(queue).into_iter().flatten();
+        dead.for_each(|(_, place)| *place = None);
+    }
+
     pub(super) fn open(&mut self, queue: &ServiceName, limits: LogLimits) {
         let queue = queue.clone();
         let command = Command::Open {
@@ -140,11 +173,6 @@ impl DurableSide {
             self.opened.insert(queue);
         }
     }
-}
-
-/// The name of a service's dead letters in the store; none if it would be too long.
-pub(super) fn dead_letters_of(service: &ServiceName) -> Option<ServiceName> {
-    ServiceName::new(&format!("{service}.DLQ")).ok()
 }
 
 impl Hub {
@@ -188,16 +216,6 @@ impl Hub {
             dedup_ids_max: self.config.dedup_ids_max,
             ..LogLimits::default()
         }
-    }
-
-    /// A durable service was ended: its queue goes.
-    pub(super) fn remove_queue(&mut self, queue: &ServiceName) {
-        self.durable.settled.remove(queue);
-        self.durable.attempts.remove(queue);
-        self.durable.failed.remove(queue);
-        self.durable.send(Command::Remove {
-            queue: queue.clone(),
-        });
     }
 
     /// Takes a run of events for a durable service. They matched already.
@@ -285,7 +303,8 @@ impl Hub {
     /// Hands the store dead letters. An event of a durable queue is done there when it is durable here.
     fn flush_dead(&mut self) {
         for (service, dead) in std::mem::take(&mut self.durable.dead) {
-            let Some(queue) = dead_letters_of(&service) else {
+            let Some(queue) = service.dead_letters() else {
+                self.log_not_kept(&service, "the service's name is too long");
                 continue;
             };
             let limits = self.log_limits(&service);
@@ -293,6 +312,7 @@ impl Hub {
             self.durable.last_burial += 1;
             let tag = self.durable.last_burial;
             let (events, places): (Vec<_>, Vec<_>) = dead.into_iter().unzip();
+            let bytes = events.iter().map(Event::bytes).sum();
             let command = Command::Append {
                 queue: queue.clone(),
                 tag,
@@ -300,8 +320,13 @@ impl Hub {
                 urgent: false,
             };
             if self.durable.send(command) {
-                let places = places.into_iter().flatten().collect();
-                self.durable.burials.insert((queue, tag), (service, places));
+                let burial = Burial {
+                    service,
+                    places,
+                    bytes,
+                };
+                self.durable.appending_bytes += bytes;
+                self.durable.burials.insert((queue, tag), burial);
             }
         }
     }
@@ -336,11 +361,16 @@ impl Hub {
         key: ServiceKey,
         act: impl FnOnce(&mut Service, &mut usize),
     ) {
-        let was_behind = self.durable.is_behind();
         if let Some(service) = self.broker.service_mut(key) {
             act(service, &mut self.durable.appending_bytes);
         }
-        if was_behind && self.durable.appending_bytes < APPENDING_BYTES_MAX / 2 {
+        self.wake_publishers();
+    }
+
+    /// If too much waited for the disk, and doesn't any more, publishers are read from again.
+    pub(super) fn wake_publishers(&mut self) {
+        if self.durable.holds_publishers && self.durable.appending_bytes < APPENDING_BYTES_MAX / 2 {
+            self.durable.holds_publishers = false;
             let publishers = self
                 .peers
                 .iter()
@@ -383,6 +413,14 @@ impl Hub {
         dead.push((event, place));
         self.flush_wanted.notify_one();
     }
+
+    /// The dead letters of this append, of which the store has said what became of it.
+    pub(super) fn take_burial(&mut self, queue: &ServiceName, tag: u64) -> Option<Burial> {
+        let burial = self.durable.burials.remove(&(queue.clone(), tag))?;
+        self.durable.appending_bytes -= burial.bytes;
+        self.wake_publishers();
+        Some(burial)
+    }
 }
 
 impl Hub {
@@ -413,7 +451,8 @@ fn into_event(unsent: Unsent) -> (Event, Item) {
     let (here, there) = (now(), wall_clock_ms());
     let ms = |at: Option<Instant>| {
         at.map_or(0, |at| {
-            there + at.saturating_duration_since(here).as_millis() as u64
+            let left = at.saturating_duration_since(here).as_millis();
+            there.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
         })
     };
     let attributes = match (item.not_before, item.expires_at) {

@@ -18,6 +18,8 @@ use crate::zmtp::encode_message;
 
 /// Events that wait to be given to subscribers later.
 const SCHEDULED_MAX: usize = 10_000;
+/// Their bytes; a single one may have more.
+const SCHEDULED_BYTES_MAX: usize = 64 << 20;
 
 /// An emission whose answer isn't known yet.
 struct Pending {
@@ -47,6 +49,7 @@ pub(super) struct Emissions {
     accepted: VecDeque<(Instant, Bytes)>,
     /// For subscribers, by their time.
     scheduled: BTreeMap<(Instant, u64), Bytes>,
+    scheduled_bytes: usize,
 }
 
 impl Emissions {
@@ -72,6 +75,32 @@ impl Emissions {
         while self.accepted.front().is_some_and(|(at, _)| *at <= time) {
             self.forget_oldest();
         }
+    }
+
+    /// Why an event can't wait for its time, if it can't.
+    fn no_room_for(&self, event: &Bytes) -> Option<String> {
+        let waiting = self.scheduled_bytes;
+        let is_too_much = waiting > 0 && waiting + event.len() > SCHEDULED_BYTES_MAX;
+        if self.scheduled.len() < SCHEDULED_MAX && !is_too_much {
+            return None;
+        }
+        let events = self.scheduled.len();
+        Some(format!(
+            "{events} events of {waiting} bytes wait for their time to go to subscribers already"
+        ))
+    }
+
+    fn schedule(&mut self, at: Instant, number: u64, event: &Bytes) {
+        self.scheduled_bytes += event.len();
+        self.scheduled.insert((at, number), event.clone());
+    }
+
+    /// The next event, if its time has come.
+    fn take_due(&mut self, now: Instant) -> Option<Bytes> {
+        let entry = self.scheduled.first_entry();
+        let event = entry.filter(|entry| entry.key().0 <= now)?.remove();
+        self.scheduled_bytes -= event.len();
+        Some(event)
     }
 
     /// When the next event goes to subscribers.
@@ -112,10 +141,6 @@ impl Hub {
             }
             None => {}
         }
-        if self.emissions.scheduled.len() >= SCHEDULED_MAX && emission.deliver_at_ms.is_some() {
-            let sentence = format!("{SCHEDULED_MAX} events wait for their time already");
-            return self.reply(&back, &Message::nak("busy", sentence));
-        }
         if self.durable.is_behind() {
             let sentence = "too much waits for the disk; try again";
             return self.reply(&back, &Message::nak("busy", sentence));
@@ -137,8 +162,15 @@ impl Hub {
             // Nobody gets it, so that it can be sent again.
             return self.reply(&back, &Message::nak("store-failed", failing));
         }
-        self.published.events += 1;
-        self.published.bytes += event.len() as u64;
+        let (here, there) = (now(), wall_clock_ms());
+        let due = emission.deliver_at_ms.filter(|at| *at > there);
+        let due = due.map(|at| here + Duration::from_millis(at - there));
+        if due.is_some()
+            && !route.subscribers.is_empty()
+            && let Some(sentence) = self.emissions.no_room_for(&event)
+        {
+            return self.reply(&back, &Message::nak("busy", sentence));
+        }
         let services = route.services.len();
         let waits = emission.level == Level::Disk && !durable.is_empty();
         self.emissions.last += 1;
@@ -166,9 +198,11 @@ impl Hub {
                 .remember(&emission.id, services, Level::Memory, ids_max);
             self.reply(&back, &answer(&emission.id, services, Level::Memory, false));
         }
-        let (here, there) = (now(), wall_clock_ms());
-        let due = emission.deliver_at_ms.filter(|at| *at > there);
-        let due = due.map(|at| here + Duration::from_millis(at - there));
+        self.published.events += 1;
+        self.published.bytes += event.len() as u64;
+        if route.is_empty() {
+            self.published.unmatched += 1;
+        }
         self.spread(&route, emission, &event, due, number, waits);
     }
 
@@ -191,7 +225,7 @@ impl Hub {
     ) {
         match due {
             Some(at) if !route.subscribers.is_empty() => {
-                self.emissions.scheduled.insert((at, number), event.clone());
+                self.emissions.schedule(at, number, event);
                 self.plan(at);
             }
             Some(_) => {}
@@ -210,6 +244,7 @@ impl Hub {
             self.give_to_service(key, item, &emission.id, waits.then_some(number));
             self.plan_timeout(key);
         }
+        self.taken(event.len() * route.services.len());
     }
 
     fn give_to_service(&mut self, key: ServiceKey, item: Item, id: &Bytes, emission: Option<u64>) {
@@ -240,10 +275,7 @@ impl Hub {
 
     /// Gives subscribers the events whose time has come.
     pub(super) fn deliver_scheduled(&mut self, now: Instant) {
-        while let Some(entry) = self.emissions.scheduled.first_entry()
-            && entry.key().0 <= now
-        {
-            let event = entry.remove();
+        while let Some(event) = self.emissions.take_due(now) {
             let frames = crate::zmtp::frames_of(&event);
             let Some(first) = frames.first() else {
                 continue;

@@ -453,7 +453,7 @@ impl Hub {
             }
         }
         if ended.durable {
-            self.remove_queue(&ended.name);
+            self.remove_queue(ended);
         }
         if ended.queued > 0 {
             tracing::warn!(service = %ended.name, events = ended.queued, reason = %DropReason::ServiceEnded,

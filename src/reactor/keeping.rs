@@ -334,11 +334,13 @@ impl Hub {
     /// Tells the database what changed. While its thread has no room, changes are put together here.
     pub(super) fn keep_changes(&mut self) {
         let changed = self.broker.take_changed();
+        let deserted = self.broker.take_deserted();
         let Some(writer) = &self.keeping.writer else {
             return;
         };
         let has_room = writer.has_room();
         self.keeping.changed.extend(changed);
+        self.keeping.stirred.extend(deserted);
         if self.keeping.is_clean() {
             return;
         }

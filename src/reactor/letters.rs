@@ -11,7 +11,6 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::durable::dead_letters_of;
 use super::hub::Hub;
 use super::requester::Ticket;
 use crate::ambient::wall_clock_ms;
@@ -25,6 +24,8 @@ use crate::zmtp::frames_of;
 
 /// What one request reads, in bytes.
 const READ_BYTES: u64 = 4 << 20;
+/// Requests that may wait for what they read: each has so much in memory.
+const READS_MAX: usize = 16;
 
 /// Requests that wait for the store.
 #[derive(Default)]
@@ -33,6 +34,14 @@ pub(super) struct Letters {
     reads: BTreeMap<ServiceName, VecDeque<(Ticket, LettersRequest)>>,
     /// By the service's queue and the append's tag.
     replays: BTreeMap<(ServiceName, u64), Replay>,
+}
+
+/// What a request came to at first.
+pub(super) enum Begun {
+    /// It waits for the store.
+    Waiting(Ticket),
+    /// There was nothing to wait for.
+    Answered(Message),
 }
 
 /// Letters whose events are on their way to a durable queue.
@@ -44,10 +53,25 @@ struct Replay {
 }
 
 impl Letters {
+    fn reading(&self) -> usize {
+        self.reads.values().map(VecDeque::len).sum()
+    }
+
     fn is_changing(&self, letters: &ServiceName) -> bool {
         let mut reads = self.reads.get(letters).into_iter().flatten();
         reads.any(|(_, request)| request.changes())
             || self.replays.values().any(|found| found.letters == *letters)
+    }
+}
+
+impl Letters {
+    /// The tags of the appends to a service's queue that are replays.
+    pub(super) fn replays_to(&self, service: &ServiceName) -> Vec<u64> {
+        let to_it = (service.clone(), 0)..=(service.clone(), u64::MAX);
+        self.replays
+            .range(to_it)
+            .map(|((_, tag), _)| *tag)
+            .collect()
     }
 }
 
@@ -72,7 +96,7 @@ impl LettersRequest {
 
 impl Hub {
     /// Reads a service's dead letters; the answer comes with [`Self::letters_read`].
-    pub(super) fn begin_letters(&mut self, request: LettersRequest) -> Result<Ticket, Message> {
+    pub(super) fn begin_letters(&mut self, request: LettersRequest) -> Result<Begun, Message> {
         if self.durable.store.is_none() {
             let sentence = "this event manager keeps no dead letters: it has no store";
             return Err(Message::nak("no-store", sentence));
@@ -81,10 +105,20 @@ impl Hub {
             return Err(Message::nak("stopping", "the event manager is stopping"));
         }
         let service = &request.service;
-        let (Some(_), Some(queue)) = (self.broker.find(service), dead_letters_of(service)) else {
-            let sentence = format!("there is no service {service}");
-            return Err(Message::nak("unknown-service", sentence));
-        };
+        let sentence = || format!("there is no service {service}, and no dead letter of one");
+        let queue = service
+            .dead_letters()
+            .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
+        if !self.durable.has_queue(&queue) {
+            return match self.broker.find(service) {
+                Some(_) => Ok(Begun::Answered(no_letters(service))),
+                None => Err(Message::nak("unknown-service", sentence())),
+            };
+        }
+        if self.letters.reading() >= READS_MAX {
+            let sentence = format!("{READS_MAX} requests wait for dead letters already; try again");
+            return Err(Message::nak("busy", sentence));
+        }
         if request.changes() && self.letters.is_changing(&queue) {
             let sentence = "its dead letters are being replayed or purged already";
             return Err(Message::nak("busy", sentence));
@@ -104,7 +138,7 @@ impl Hub {
         let ticket = self.pending_replies.ticket();
         let reads = self.letters.reads.entry(queue).or_default();
         reads.push_back((ticket, request));
-        Ok(ticket)
+        Ok(Begun::Waiting(ticket))
     }
 
     /// What was read of a queue, if it was read for a request; else it's given back.
@@ -138,7 +172,7 @@ impl Hub {
             .map(|(letter, account)| shown(letter, account, with_frames))
             .collect();
         let letters: Vec<_> = wanted.into_iter().map(|(letter, _)| letter).collect();
-        let answer = json!({"service": request.service.as_str(), "letters": shown, "next": next, "nowMs": wall_clock_ms()});
+        let answer = found_of(&request.service, shown, next);
         if !request.changes() {
             self.answer_letters(ticket, &answer);
         } else if request.op == LettersOp::Purge {
@@ -159,7 +193,8 @@ impl Hub {
         mut answer: Value,
     ) {
         let Some(key) = self.broker.find(service) else {
-            let sentence = format!("there is no service {service}");
+            let sentence =
+                format!("there is no service {service} to give them to; subscribe it first");
             return self.complete(ticket, &Message::nak("unknown-service", sentence));
         };
         if let Some(reason) = self.durable.failure(service) {
@@ -293,6 +328,15 @@ impl Hub {
         let answer = Message::ack(DataType::String, answer.to_string());
         self.complete(ticket, &answer);
     }
+}
+
+fn found_of(service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
+    json!({"service": service.as_str(), "letters": letters, "next": next, "nowMs": wall_clock_ms()})
+}
+
+fn no_letters(service: &ServiceName) -> Message {
+    let nothing = found_of(service, vec![], None);
+    Message::ack(DataType::String, nothing.to_string())
 }
 
 fn shown(letter: &StoredEvent, account: &Value, with_frames: bool) -> Value {

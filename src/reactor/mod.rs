@@ -11,6 +11,7 @@ mod dial;
 mod durable;
 mod effects;
 mod emit;
+mod ended;
 #[cfg(feature = "internals")]
 pub mod hot_path;
 mod housekeeping;
@@ -52,7 +53,7 @@ use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
 use crate::state::{Kept, Writer};
-use crate::store::Store;
+use crate::store::{Report, Store};
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -379,6 +380,9 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
         let Some(input) = input else { return };
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
+            // Durable services would take events for ever that go nowhere: a new process has what is
+            // on disk.
+            Input::Store(Report::Died) => std::panic::resume_unwind(Box::new("the store died")),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),
             Input::Stop(timeout) => {

@@ -1,5 +1,7 @@
 //! What the store has to say: events that are durable now, were read, or are no more.
 
+use std::collections::BTreeSet;
+
 use super::durable::times_from;
 use super::hub::Hub;
 use crate::broker::{DropReason, ServiceKey};
@@ -11,6 +13,9 @@ impl Hub {
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
         self.durable.send_line();
+        if self.is_of_the_past(&report) {
+            return;
+        }
         match report {
             Report::Opened { queue, recovered } => {
                 self.queue_recovered(&queue);
@@ -42,8 +47,8 @@ impl Hub {
                 self.replay_committed(&queue, tag, &outcomes);
             }
             Report::Failed { queue, tag, reason } => {
-                if let Some((service, _)) = self.durable.burials.remove(&(queue.clone(), tag)) {
-                    return tracing::error!(%service, reason, "a dead letter could not be kept");
+                if let Some(burial) = self.take_burial(&queue, tag) {
+                    return self.log_not_kept(&burial.service, &reason);
                 }
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag, &reason);
@@ -87,13 +92,26 @@ impl Hub {
                 queue,
                 failed: None,
             } => self.queue_recovered(&queue),
-            Report::Closed { .. } => {}
+            Report::Closed { .. } | Report::Died => {}
             Report::Removed { queue, error } => {
-                self.durable.opened.remove(&queue);
                 error.inspect(
                     |error| tracing::error!(%queue, error, "a queue could not be removed"),
                 );
             }
+        }
+    }
+
+    pub(super) fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
+        let burst = format!("not-kept:{service}");
+        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+            tracing::error!(%service, reason, suppressed, "a dead letter could not be kept");
+        }
+    }
+
+    fn log_letters_given_up(&mut self, queue: &ServiceName, reason: DropReason, letters: usize) {
+        let burst = format!("{reason}:{queue}");
+        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+            tracing::warn!(%queue, %reason, letters, suppressed, "dead letters dropped: the oldest");
         }
     }
 
@@ -111,8 +129,15 @@ impl Hub {
     }
 
     fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {
-        if let Some((service, places)) = self.durable.burials.remove(&(queue.clone(), tag)) {
-            self.durable.settle(&service, places);
+        if let Some(burial) = self.take_burial(queue, tag) {
+            for (outcome, place) in outcomes.iter().zip(burial.places) {
+                match outcome {
+                    Outcome::TooLarge => self.log_not_kept(&burial.service, "it is too large"),
+                    Outcome::Appended(_) | Outcome::Seen(_) => {
+                        self.durable.settle(&burial.service, place);
+                    }
+                }
+            }
             return self.flush_wanted.notify_one();
         }
         let Some(key) = self.broker.find(queue) else {
@@ -228,7 +253,14 @@ impl Hub {
         self.dispatch(key);
     }
 
-    fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: Vec<u64>) {
+    /// The store gave up events of a queue, the oldest.
+    fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: BTreeSet<u64>) {
+        if places.is_empty() {
+            return;
+        }
+        if queue.is_of_dead_letters() {
+            return self.log_letters_given_up(queue, reason, places.len());
+        }
         let Some(key) = self.broker.find(queue) else {
             return;
         };
@@ -237,11 +269,13 @@ impl Hub {
             .service(key)
             .map(|service| service.account.dropped);
         self.with_shelf(key, |service, _| {
-            let events = service
+            let waited = service.queue.give_up_oldest(&places).events;
+            let on_disk = places.into_iter();
+            let on_disk = service
                 .shelf
                 .as_mut()
-                .map_or(0, |shelf| shelf.gave_up(places.into_iter()));
-            service.account.dropped.add(reason, events);
+                .map_or(0, |shelf| shelf.gave_up(on_disk));
+            service.account.dropped.add(reason, waited + on_disk);
         });
         before.inspect(|before| self.log_dropped_since(key, before));
     }

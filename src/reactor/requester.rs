@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::effects::Effect;
 use super::hub::Hub;
 use super::intake::PeerError;
+use super::letters::Begun;
 use super::peer::Role;
 use crate::ambient::now;
 use crate::broker::PeerId;
@@ -103,6 +104,10 @@ impl Hub {
                 &Message::nak("stopping", "the event manager is stopping"),
             );
         }
+        if request.token.is(Token::END) {
+            // What came for the service until now ends with it.
+            self.flush_store();
+        }
         let mut ended = Vec::new();
         let outcome = requests::handle(
             request,
@@ -174,10 +179,10 @@ impl Hub {
             return self.reply(&back, &Message::nak("busy", sentence));
         }
         match self.begin_letters(request) {
-            Ok(ticket) => {
+            Ok(Begun::Waiting(ticket)) => {
                 self.pending_replies.by_ticket.insert(ticket, back);
             }
-            Err(nak) => self.reply(&back, &nak),
+            Ok(Begun::Answered(answer)) | Err(answer) => self.reply(&back, &answer),
         }
     }
 

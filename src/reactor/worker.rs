@@ -98,10 +98,13 @@ impl Hub {
     /// the answer for an event.
     fn not_understood(&mut self, id: PeerId, has_delimiter: bool, sentence: &str) {
         self.count_discarded(id, "unknown-worker-message");
-        let acknowledges = self.peer(id).is_some_and(|peer| {
-            matches!(&peer.role, Role::Worker { envelope: Some(known), .. } if known.acknowledges)
+        let budget = self.config.budgets.worker_outbox_bytes;
+        let is_told = self.peer(id).is_some_and(|peer| {
+            // One that doesn't read its errors needs no more of them.
+            peer.outbox.bytes() <= budget
+                && matches!(&peer.role, Role::Worker { envelope: Some(known), .. } if known.acknowledges)
         });
-        if acknowledges {
+        if is_told {
             let delimiter = has_delimiter.then(Bytes::new);
             let frames: Vec<Bytes> = delimiter
                 .into_iter()

@@ -32,6 +32,7 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
     );
     let subscribed = subscribed.map_err(|error| {
         let code = match error {
+            SubscribeError::Reserved(_) => "invalid-name",
             SubscribeError::NoPort(_) => "no-port",
             SubscribeError::TooMany(_) => "too-many-subscriptions",
             SubscribeError::TooManyPatterns(_) => "too-many-subjects",

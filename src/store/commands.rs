@@ -17,7 +17,8 @@ pub struct Event {
 }
 
 impl Event {
-    pub(super) fn bytes(&self) -> usize {
+    /// What it takes, in bytes.
+    pub fn bytes(&self) -> usize {
         self.id.as_ref().map_or(0, Bytes::len) + self.attributes.len() + self.body.len()
     }
 }
@@ -179,4 +180,25 @@ pub enum Report {
         /// Why it is still there.
         error: Option<String>,
     },
+    /// The thread panicked: nothing that waits is done, nor what comes. The last report.
+    Died,
+}
+
+impl Report {
+    /// Whose it is, if it is of one queue.
+    pub fn queue(&self) -> Option<&ServiceName> {
+        Some(match self {
+            Self::Died => return None,
+            Self::Opened { queue, .. }
+            | Self::OpenFailed { queue, .. }
+            | Self::Committed { queue, .. }
+            | Self::Failed { queue, .. }
+            | Self::Stored { queue, .. }
+            | Self::Expelled { queue, .. }
+            | Self::Damaged { queue, .. }
+            | Self::State { queue, .. }
+            | Self::Closed { queue }
+            | Self::Removed { queue, .. } => queue,
+        })
+    }
 }

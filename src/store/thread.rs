@@ -51,16 +51,20 @@ impl Store {
         let found = state.queues()?;
         let (commands, receiver) = sync_channel(COMMANDS_MAX);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let worker = Worker {
-            state,
-            logs: HashMap::new(),
-            waiting_bytes: waiting_bytes.clone(),
-            tidied: now(),
-            report,
-        };
+        let waiting = Arc::clone(&waiting_bytes);
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || worker.run(&receiver))?;
+            .spawn(move || {
+                let _last = LastWord(&report);
+                let worker = Worker {
+                    state,
+                    logs: HashMap::new(),
+                    waiting_bytes: waiting,
+                    tidied: now(),
+                    report: &report,
+                };
+                worker.run(&receiver);
+            })?;
         Ok(Self {
             commands,
             waiting_bytes,
@@ -103,6 +107,17 @@ impl Store {
         drop(self.commands);
         // Should it have panicked, that was reported where it happened.
         let _ = self.thread.join();
+    }
+}
+
+/// Says so if the thread panics.
+struct LastWord<'a, F: Fn(Report)>(&'a F);
+
+impl<F: Fn(Report)> Drop for LastWord<'_, F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)(Report::Died);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish, received};
+use super::support::raw::{RawPeer, message};
 
 /// An event in the hands of a worker that acknowledges.
 struct Delivered {
@@ -343,4 +344,28 @@ fn nonsense_is_answered_to_those_who_acknowledge() {
         status["peers"]["refused"]["unknown-worker-message"] == 2
     });
     assert!(is_silent(&plain, 50));
+}
+
+#[test]
+fn a_worker_that_does_not_read_its_errors_gets_no_more_of_them() {
+    const WORDS: u64 = 200_000;
+    const BUDGET: usize = 64 << 10;
+    let daemon = TestDaemon::with(|config| config.budgets.worker_outbox_bytes = BUDGET);
+    let pull = daemon
+        .subscribe("sub-1", "Billing", &["Order"])
+        .pull_address;
+    let mut worker = RawPeer::met(&pull, "DEALER");
+    let socket = socket2::SockRef::from(&worker.0);
+    socket.set_recv_buffer_size(4096).expect("an option");
+    worker.send(&message(&[r#"READY {"ack": true}"#]));
+    let nonsense = message(&[&format!("ACK {}", "x".repeat(40))]).repeat(100);
+    (0..WORDS / 100).for_each(|_| worker.send(&nonsense));
+    daemon.wait_for("all that was said", |status| {
+        status["peers"]["refused"]["unknown-worker-message"] == WORDS
+    });
+    let waiting = daemon.status()["connections"]["outboxBytes"].clone();
+    assert!(
+        waiting.as_u64().expect("a count") <= 2 * BUDGET as u64,
+        "{waiting}"
+    );
 }

@@ -385,3 +385,68 @@ fn a_durable_service_is_ended_on_request_alone() {
         "2"
     );
 }
+
+#[test]
+fn what_retention_gives_up_is_counted_and_not_served() {
+    const EVENTS: usize = 60;
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({
+        "limits": {"maxMessageBytes": 100_000},
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"],
+            "retention": {"maxBytes": 1_000_000}}},
+    });
+    let daemon = daemon(&directory, settings);
+    let publisher = daemon.publisher();
+    let large = "x".repeat(90_000);
+    (0..EVENTS).for_each(|n| publish(&publisher, "Order", &format!("{n} {large}")));
+    daemon.wait_for_service("Billing", "what there is room for", |found| {
+        let counters = &found["counters"];
+        let dropped = counters["dropped"]["retention-bytes"].as_u64().unwrap_or(0);
+        let queued = counters["queued"].as_u64().expect("a count");
+        counters["matched"] == EVENTS && (1..=11).contains(&queued) && dropped >= 49
+    });
+    let first = hold(&acknowledging(&daemon)).data;
+    let first: usize = first
+        .split(' ')
+        .next()
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    assert!((49..EVENTS).contains(&first), "{first}");
+}
+
+#[test]
+fn a_publisher_that_outruns_the_disk_goes_on_when_that_has_caught_up() {
+    // A hundred megabytes, of which 32 MiB may wait for the disk.
+    const EVENTS: u64 = 1_000;
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"],
+            "retention": {"maxBytes": 67_108_864}}},
+    });
+    let daemon = daemon(&directory, settings);
+    let publisher = daemon.publisher();
+    let large = "x".repeat(100_000);
+    (0..EVENTS).for_each(|_| publish(&publisher, "Order", &large));
+    daemon.wait_for_counter("Billing", "matched", EVENTS);
+}
+
+#[test]
+fn a_durable_service_whose_subscription_moved_away_wants_on_after_a_restart() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({"Kitchen": {"delivery": "queue"}, "Bakery": {"delivery": "queue"}});
+    let first = daemon(&directory, json!({"services": services}));
+    first.subscribe("sub-1", "Kitchen", &["Meal"]);
+    first.wait_for("what is kept", |status| status["state"]["written"] == true);
+    first.subscribe("sub-1", "Bakery", &["Meal"]);
+    let publisher = first.publisher();
+    publish(&publisher, "Meal", "1");
+    for service in ["Kitchen", "Bakery"] {
+        first.wait_for_counter(service, "matched", 1);
+    }
+    assert!(first.stop());
+    let second = daemon(&directory, json!({"services": services}));
+    for service in ["Kitchen", "Bakery"] {
+        second.wait_for_counter(service, "matched", 1);
+    }
+}

@@ -168,3 +168,62 @@ fn nonsense_is_refused_by_name() {
     let (_, data) = daemon.ask("TK_EVENT_MANAGER_EMIT", &["id", "memory"]);
     assert!(data.starts_with("missing-field: field 3"), "{data}");
 }
+
+fn hour_from_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970").as_millis() as u64 + 3_600_000
+}
+
+#[test]
+fn the_end_of_time_is_a_time_too() {
+    let directory = TempDir::new().expect("a directory");
+    let first = durable(&directory);
+    for time in [u64::MAX, u64::MAX - 1, 1 << 53] {
+        let request = json!({"level": "disk", "subject": "Order", "payload": "x",
+            "deliverAt": time, "ttl": 31_000_000});
+        emit(&first, request).expect("an ACK");
+    }
+    first.kill();
+    let second = durable(&directory);
+    second.wait_for("the events", |status| {
+        let counters = &status["services"][0]["counters"];
+        counters["queued"] == 3 && counters["expired"] == 0
+    });
+}
+
+#[test]
+fn what_waits_for_its_time_for_subscribers_is_bounded_in_bytes() {
+    let daemon = TestDaemon::start();
+    let _subscriber = daemon.subscriber(&["Order"]);
+    let payload = "x".repeat(3 << 20);
+    let request = json!({"subject": "Order", "payload": payload, "deliverAt": hour_from_now()});
+    for _ in 0..21 {
+        emit(&daemon, request.clone()).expect("an ACK");
+    }
+    assert_eq!(emit(&daemon, request), Err("busy".to_owned()));
+    // For services they wait in queues of their own bounds.
+    let request = json!({"subject": "Refund", "payload": "x", "deliverAt": hour_from_now()});
+    emit(&daemon, request).expect("an ACK");
+    let publishers = &daemon.status()["publishers"];
+    assert_eq!(
+        (&publishers["events"], &publishers["unmatched"]),
+        (&json!(22), &json!(1))
+    );
+}
+
+#[test]
+fn confirmed_events_are_within_the_memory_limit_too() {
+    const LIMIT: usize = 1 << 20;
+    let daemon = TestDaemon::with(|config| {
+        config.limits.message_bytes_max = LIMIT / 8;
+        config.memory_limit = LIMIT;
+    });
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let request = json!({"subject": "Order", "payload": "x".repeat(LIMIT / 16)});
+    for _ in 0..40 {
+        emit(&daemon, request.clone()).expect("an ACK");
+    }
+    let service = daemon.service("Billing");
+    let waiting = service["queue"]["bytes"].as_u64().expect("a count") as usize;
+    assert!(waiting <= LIMIT + LIMIT / 8, "{waiting} bytes wait");
+}

@@ -19,6 +19,7 @@ mod documentation;
 mod durable;
 mod embedded_locator;
 mod emit;
+mod ended;
 mod events;
 mod forwarder;
 mod hard;

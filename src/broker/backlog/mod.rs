@@ -113,6 +113,18 @@ impl Backlog {
         lost
     }
 
+    /// Gives up those that came first, while their places are among these: the log has done so.
+    pub fn give_up_oldest(&mut self, places: &BTreeSet<u64>) -> Lost {
+        let mut lost = Lost::default();
+        while let Some(seq) = self.waiting.oldest_seq()
+            && places.contains(&seq)
+            && let Some(item) = self.waiting.take_oldest()
+        {
+            lost.add(&item);
+        }
+        lost
+    }
+
     fn shrink(&mut self, lost: &mut Lost) {
         let limits = self.policy.limits;
         while self.bytes() > limits.bytes_max || self.len() > limits.events_max {

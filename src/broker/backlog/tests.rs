@@ -452,3 +452,32 @@ fn keys_cost_nothing_when_nothing_has_them() {
     served(&mut backlog, now);
     assert_eq!(backlog.waiting.key_count(), 0);
 }
+
+#[test]
+fn what_the_log_gave_up_waits_no_more() {
+    let now = start();
+    let mut backlog = backlog(|_| {});
+    let numbered = |seq: u64| Item {
+        seq: Some(seq),
+        ..item("x")
+    };
+    push(&mut backlog, (1..=3).map(numbered));
+    let delayed = Item {
+        not_before: Some(now + SECOND),
+        ..numbered(4)
+    };
+    push(&mut backlog, [delayed]);
+    push(&mut backlog, (5..=7).map(numbered));
+    let held = backlog.hold_next(worker(0), now).unwrap();
+    let lost = backlog.give_up_oldest(&(1..=5).collect());
+    // The first is in a worker's hands: it may still be done.
+    assert_eq!((lost.events, lost.seqs), (4, vec![2, 3, 4, 5]));
+    assert_eq!((backlog.len(), backlog.held()), (2, 1));
+    backlog.ack(worker(0), held.id).unwrap();
+    assert_eq!(
+        backlog.give_up_oldest(&BTreeSet::from([7])),
+        Lost::default()
+    );
+    assert_eq!(served(&mut backlog, now).len(), 2);
+    assert_eq!(backlog.bytes(), 0);
+}

@@ -181,6 +181,14 @@ impl Waiting {
         self.take(line.into_iter().chain(aside).min()?)
     }
 
+    /// The place in a durable log of the item that came first.
+    pub(super) fn oldest_seq(&self) -> Option<u64> {
+        let line = self.line.front().map(|item| (item.place, item.seq));
+        let aside = self.aside.first_key_value();
+        let aside = aside.map(|(place, aside)| (*place, aside.item.seq));
+        line.into_iter().chain(aside).min()?.1
+    }
+
     /// Takes the item that came last, whether it may go or not.
     pub(super) fn take_newest(&mut self) -> Option<Item> {
         let line = self.line.back().map(|item| item.place);

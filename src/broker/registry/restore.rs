@@ -118,6 +118,11 @@ impl Broker {
         std::mem::take(&mut self.changed)
     }
 
+    /// Durable services whose last subscription moved to another since the last call.
+    pub fn take_deserted(&mut self) -> Vec<ServiceKey> {
+        std::mem::take(&mut self.deserted)
+    }
+
     /// Deliveries of services that begin from now on have numbers above this one. A worker may speak
     /// of what it got from an earlier run, and must not be taken to mean another event.
     pub fn number_deliveries_from(&mut self, last: u64) {

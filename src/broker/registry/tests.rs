@@ -301,6 +301,40 @@ fn a_former_subscription_that_can_t_be_restored_changes_nothing() {
 }
 
 #[test]
+fn a_durable_service_wants_on_when_its_last_subscription_moves_away() {
+    let now = Instant::now();
+    let mut broker = broker_with(Policies::new(|_, _| ServiceSettings {
+        delivery: DeliveryMode::Queue,
+        ..ServiceSettings::live(LIMITS)
+    }));
+    subscribe(&mut broker, "s", "Billing", &["Order"], now).unwrap();
+    let moved = subscribe(&mut broker, "s", "Kitchen", &["Order"], now).unwrap();
+    assert_eq!(moved.ended, None);
+    assert_eq!(broker.take_deserted().len(), 1);
+    assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
+    // With its new subscription it wants what that wants, and no more.
+    subscribe(&mut broker, "t", "Billing", &["Refund"], now).unwrap();
+    assert_eq!(services_for(&mut broker, "Order"), ["Kitchen"]);
+    broker.end_service(&name("Kitchen")).unwrap_err();
+}
+
+#[test]
+fn no_durable_service_takes_the_name_of_dead_letters() {
+    let now = Instant::now();
+    let mut broker = broker_with(Policies::new(|name, _| ServiceSettings {
+        delivery: match name.as_str() {
+            "Live.DLQ" => DeliveryMode::Live,
+            _ => DeliveryMode::Queue,
+        },
+        ..ServiceSettings::live(LIMITS)
+    }));
+    let refused = subscribe(&mut broker, "s", "Billing.DLQ", &[""], now).unwrap_err();
+    assert_eq!(refused, SubscribeError::Reserved(name("Billing.DLQ")));
+    assert!(services_for(&mut broker, "Order").is_empty());
+    subscribe(&mut broker, "s", "Live.DLQ", &[""], now).unwrap();
+}
+
+#[test]
 fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
     let (origin, mut binding) = (Instant::now(), Binding::default());
     let mut broker = broker_with(Policies::new(|name, asked| ServiceSettings {

@@ -205,6 +205,10 @@ fn what_does_not_go_together_is_named() {
             "services.a.whenFull: \"spill\": only with delivery \"queue\"",
         ),
         (
+            r#"{"a.DLQ": {"delivery": "queue"}}"#,
+            "services.a.DLQ.delivery: \"queue\": under a name that ends with .DLQ the dead letters of another service are on disk",
+        ),
+        (
             r#"{"a": {"delivery": "queue", "whenFull": "drop-oldest"}}"#,
             "services.a.whenFull: \"drop-oldest\": only with delivery \"live\"",
         ),

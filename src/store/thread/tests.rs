@@ -411,3 +411,22 @@ fn fill_again_and_again(directory: &Path) {
         tested.store.stop();
     }
 }
+
+#[test]
+fn a_thread_that_panics_says_so_at_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sender, reports) = channel();
+    let report = move |report| {
+        let opened = matches!(report, Report::Opened { .. });
+        sender.send(report).unwrap();
+        assert!(!opened, "as a fault of the thread's own would");
+    };
+    let store = Store::start(directory.path(), report).unwrap();
+    let queue = name("Billing");
+    let limits = LogLimits::default();
+    store.try_send(Command::Open { queue, limits }).unwrap();
+    let next = || reports.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(next(), Report::Opened { .. }));
+    assert!(matches!(next(), Report::Died));
+    store.stop();
+}
