@@ -19,6 +19,7 @@ use crate::outbound::{
 use crate::reactor::{Bound, Effect, Input, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
+use crate::systemd::{Inherited, Manager};
 use crate::telemetry::ProcessReadings;
 
 /// How long the state database may take to write its last changes, on a disk that hangs.
@@ -68,11 +69,25 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(mut config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_under(config, &Manager::default(), Inherited::default())
+    }
+
+    /// The same under a service manager: it is told when the start waits, and that the reactor turns.
+    /// That all is bound is for the caller to tell. Its sockets are used in place of new ones.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start_under(
+        mut config: Config,
+        manager: &Manager,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         if config.startup_guard.enabled {
+            manager.starting(config.startup_guard.timeout);
             runtime.block_on(guard(&config))?;
         }
         let drain_timeout = config.drain_timeout;
@@ -89,6 +104,7 @@ impl Daemon {
             (inputs, inputs_rx),
             former,
             store.clone(),
+            (inherited, manager.beat(now())),
         )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
@@ -126,6 +142,11 @@ impl Daemon {
     /// Where its registration with the ServiceLocator stands.
     pub fn registration(&self) -> RegistrationState {
         *self.registration.borrow()
+    }
+
+    /// How long [`stop`](Self::stop) may take, but for what the state directory still has to write.
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
     }
 
     /// Its state, as the STATUS request shows it; null while it ends.

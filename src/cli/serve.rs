@@ -11,6 +11,7 @@ use super::exit;
 use super::signals::{Termination, runtime};
 use crate::config::Loaded;
 use crate::daemon::{Daemon, StartError};
+use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{LoadedLog, Logging};
 
 #[derive(Debug, Args)]
@@ -20,6 +21,8 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    // Before there are threads: it changes the environment.
+    let (inherited, unusable) = Inherited::from_env();
     let (loaded, log) = match args
         .config
         .load()
@@ -38,7 +41,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let code = match serve(args, loaded, &logging) {
+    for why in unusable {
+        tracing::warn!("not used, of what the service manager handed over: {why}");
+    }
+    let code = match serve(args, loaded, &logging, inherited) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -52,19 +58,29 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> anyhow::Result<u8> {
+fn serve(
+    args: &ServeArgs,
+    loaded: Loaded,
+    logging: &Logging,
+    inherited: Inherited,
+) -> anyhow::Result<u8> {
     // More peers than the usual soft limit of 1024 are nothing special.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!("the limit on file descriptors stays as it is: {error}");
     }
     let runtime = runtime().context("no runtime")?;
-    let code = runtime.block_on(run_until_told(args, loaded, logging));
+    let code = runtime.block_on(run_until_told(args, loaded, logging, inherited));
     // A start or an end that was cut short goes on in its thread until the process is gone.
     runtime.shutdown_background();
     code
 }
 
-async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> anyhow::Result<u8> {
+async fn run_until_told(
+    args: &ServeArgs,
+    loaded: Loaded,
+    logging: &Logging,
+    inherited: Inherited,
+) -> anyhow::Result<u8> {
     let source = loaded
         .path
         .as_ref()
@@ -74,7 +90,11 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
     let mut termination = Termination::listen()?;
     let mut hangup = signal(SignalKind::hangup())?;
     // The guard may wait for long, and must not hold up a signal.
-    let mut starting = tokio::task::spawn_blocking(move || Daemon::start(loaded.config));
+    let manager = Manager::from_env();
+    let mut starting = tokio::task::spawn_blocking({
+        let manager = manager.clone();
+        move || Daemon::start_under(loaded.config, &manager, inherited)
+    });
     let daemon = tokio::select! {
         daemon = &mut starting => daemon??,
         () = termination.received() => {
@@ -83,9 +103,14 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
         }
     };
     announce(&daemon, &source);
+    manager.ready();
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(args, logging),
+            _ = hangup.recv() => {
+                manager.reloading();
+                reload(args, logging);
+                manager.ready();
+            }
             () = termination.received() => break,
             () = daemon.died() => {
                 tracing::error!("the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error");
@@ -93,6 +118,7 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
             }
         }
     }
+    manager.stopping(daemon.drain_timeout());
     tracing::info!("stopping: what waits is delivered; a second signal ends at once");
     let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());
     tokio::select! {

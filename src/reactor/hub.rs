@@ -29,6 +29,7 @@ use crate::broker::{
 use crate::config::{Config, DeliveryMode};
 use crate::locator::Directory;
 use crate::requests::Settings;
+use crate::systemd::Beat;
 use crate::telemetry::Bursts;
 use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, encode_subscribe};
 
@@ -95,6 +96,8 @@ pub(super) struct Hub {
     /// When some service's events want attention; the clock's task sleeps until then.
     pub(super) timeout_at: Option<Instant>,
     pub(super) timeout_changed: Rc<Notify>,
+    /// Tells the service manager that we turn.
+    pub(super) beat: Option<Beat>,
     /// When the last tick was, by which a stall of our own loop is told.
     pub(super) ticked_at: Instant,
     pub(super) started_at: Instant,
@@ -148,6 +151,7 @@ impl Hub {
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,
             ticked_at: at,
+            beat: None,
             started_at: at,
             durable: DurableSide::default(),
             emissions: Emissions::default(),

@@ -42,3 +42,4 @@ mod stopping;
 mod subscribed;
 mod support;
 mod sync_events;
+mod systemd;
