@@ -179,6 +179,16 @@ impl Broker {
         }
     }
 
+    /// Other bounds and settings from now on, also for services that are there: what has no room any more
+    /// is dropped and counted. Leases run on to the end that they have. The ports stay.
+    pub fn reconfigure(&mut self, config: BrokerConfig) {
+        for (_, service) in &mut self.services {
+            let settings = (config.policies.0)(service.name());
+            service.set(settings);
+        }
+        self.config = config;
+    }
+
     /// Subscribes a service, binds its streamer if it is new, and sets its routes. The same id
     /// again refreshes the lease and replaces the patterns; with another service it moves there.
     ///

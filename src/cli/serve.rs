@@ -9,10 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::config_args::ConfigArgs;
 use super::exit;
 use super::signals::{Termination, runtime};
-use crate::config::Loaded;
+use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::{Daemon, StartError};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{LoadedLog, Logging};
+use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -23,12 +23,8 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
     // Before there are threads: it changes the environment.
     let (inherited, unusable) = Inherited::from_env();
-    let (loaded, log) = match args
-        .config
-        .load()
-        .and_then(|loaded| Ok((LoadedLog::load(&loaded)?, loaded)))
-    {
-        Ok((log, loaded)) => (loaded, log),
+    let (loaded, log) = match load(args) {
+        Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{errors}");
             return ExitCode::from(exit::CONFIG);
@@ -44,7 +40,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     for why in unusable {
         tracing::warn!("not used, of what the service manager handed over: {why}");
     }
-    let code = match serve(args, loaded, &logging, inherited) {
+    let code = match serve(args, (loaded, log.config), &logging, inherited) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -58,9 +54,15 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
+fn load(args: &ServeArgs) -> Result<(Loaded, LoadedLog), ConfigErrors> {
+    let loaded = args.config.load()?;
+    let log = LoadedLog::load(&loaded)?;
+    Ok((loaded, log))
+}
+
 fn serve(
     args: &ServeArgs,
-    loaded: Loaded,
+    loaded: (Loaded, LogConfig),
     logging: &Logging,
     inherited: Inherited,
 ) -> anyhow::Result<u8> {
@@ -77,7 +79,7 @@ fn serve(
 
 async fn run_until_told(
     args: &ServeArgs,
-    loaded: Loaded,
+    (loaded, log): (Loaded, LogConfig),
     logging: &Logging,
     inherited: Inherited,
 ) -> anyhow::Result<u8> {
@@ -95,7 +97,7 @@ async fn run_until_told(
         let manager = manager.clone();
         move || Daemon::start_under(loaded.config, &manager, inherited)
     });
-    let daemon = tokio::select! {
+    let mut daemon = tokio::select! {
         daemon = &mut starting => daemon??,
         () = termination.received() => {
             tracing::info!("stopped before it had started");
@@ -108,8 +110,10 @@ async fn run_until_told(
         tokio::select! {
             _ = hangup.recv() => {
                 manager.reloading();
-                reload(args, logging);
-                manager.ready();
+                tokio::select! {
+                    () = reload(args, &mut daemon, logging, &log) => manager.ready(),
+                    () = termination.received() => break,
+                }
             }
             () = termination.received() => break,
             () = daemon.died() => {
@@ -157,17 +161,27 @@ fn announce(daemon: &Daemon, config: &str) {
     );
 }
 
-/// SIGHUP: log levels, all or nothing.
-fn reload(args: &ServeArgs, logging: &Logging) {
-    let log = args
-        .config
-        .load()
-        .and_then(|loaded| LoadedLog::load(&loaded));
-    match log {
-        Err(errors) => tracing::error!("not reloaded, the old log configuration stays: {errors}"),
-        Ok(log) => match logging.reload(&log.config) {
-            Ok(()) => tracing::info!("log levels reloaded"),
-            Err(error) => tracing::error!("not reloaded, the old log configuration stays: {error}"),
-        },
+/// SIGHUP: all that needs no restart, or nothing if anything is wrong.
+async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun: &LogConfig) {
+    let (loaded, log) = match load(args) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            return tracing::error!("not reloaded, the old configuration stays: {errors}");
+        }
+    };
+    if let Err(error) = logging.reload(&log.config) {
+        return tracing::error!("not reloaded, the old configuration stays: {error}");
     }
+    // It fails when the reactor has ended, which is told elsewhere.
+    let Some(reload) = daemon.reload(loaded.config).await else {
+        return;
+    };
+    let log_keys = LOG_KEYS
+        .iter()
+        .filter(|key| !key.is_live && (key.show)(begun) != (key.show)(&log.config))
+        .map(|key| format!("log.{}", key.name));
+    for key in reload.need_restart.into_iter().chain(log_keys) {
+        tracing::warn!(key, "not changed: another value needs a restart");
+    }
+    tracing::info!(changed = reload.changed.join(","), "configuration reloaded");
 }

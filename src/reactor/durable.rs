@@ -142,6 +142,11 @@ pub(super) fn dead_letters_of(service: &ServiceName) -> Option<ServiceName> {
     ServiceName::new(&format!("{service}.DLQ")).ok()
 }
 
+/// The service whose dead letters the store keeps under this name.
+pub(super) fn service_of(dead_letters: &ServiceName) -> Option<ServiceName> {
+    ServiceName::new(dead_letters.as_str().strip_suffix(".DLQ")?).ok()
+}
+
 impl Hub {
     /// Durable services that are declared exist from now on.
     pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {

@@ -57,6 +57,16 @@ fn policies(config: &Rc<Config>) -> Policies {
     })
 }
 
+pub(super) fn broker_config(config: &Rc<Config>) -> BrokerConfig {
+    BrokerConfig {
+        streamer_ports: config.streamer_ports.clone(),
+        subscription_ttl: config.subscription_ttl,
+        subscriptions_max: config.subscriptions_max,
+        patterns_per_service_max: config.limits.subscriptions_per_peer_max,
+        policies: policies(config),
+    }
+}
+
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
 pub(super) struct Hub {
     pub(super) config: Rc<Config>,
@@ -122,13 +132,7 @@ impl Hub {
         effects: mpsc::Sender<Effect>,
         at: Instant,
     ) -> Self {
-        let mut broker = Broker::new(BrokerConfig {
-            streamer_ports: config.streamer_ports.clone(),
-            subscription_ttl: config.subscription_ttl,
-            subscriptions_max: config.subscriptions_max,
-            patterns_per_service_max: config.limits.subscriptions_per_peer_max,
-            policies: policies(&config),
-        });
+        let mut broker = Broker::new(broker_config(&config));
         // By the time of day, so that each run has numbers of its own.
         broker.number_deliveries_from(wall_clock_ms() << 10);
         Self {
@@ -240,8 +244,7 @@ impl Hub {
         wake: Rc<Notify>,
     ) {
         let interval = self.config.heartbeat_interval;
-        let beats = zmtp.minor >= 1 && !interval.is_zero();
-        self.peers.insert(Peer {
+        let mut peer = Peer {
             id,
             role,
             zmtp,
@@ -250,9 +253,13 @@ impl Hub {
             outbox: Default::default(),
             dirty: false,
             wake,
-            heartbeat: beats.then(|| Heartbeat::new(interval, self.now)),
+            heartbeat: None,
             may_be_busy: false,
-        });
+        };
+        if peer.beats(interval) {
+            peer.heartbeat = Some(Heartbeat::new(interval, self.now));
+        }
+        self.peers.insert(peer);
     }
 
     fn join_service(

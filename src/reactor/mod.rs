@@ -24,6 +24,7 @@ mod listener;
 mod memory;
 mod outbox;
 mod peer;
+mod reload;
 mod reports;
 mod requester;
 mod speaker;
@@ -421,6 +422,10 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),
+            Input::Reload(config, done) => {
+                hub.borrow_mut().reload(*config);
+                let _ = done.send(());
+            }
             Input::Stop(timeout) => {
                 return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }

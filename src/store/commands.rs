@@ -33,6 +33,13 @@ pub enum Command {
         /// Its bounds.
         limits: LogLimits,
     },
+    /// Other bounds for an open queue.
+    Limit {
+        /// Its service.
+        queue: ServiceName,
+        /// Its bounds.
+        limits: LogLimits,
+    },
     /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`].
     Append {
         /// The queue's service.

@@ -189,7 +189,7 @@ fn sighup_reloads_levels_or_nothing() {
 
     site.write("config.json", &with_level("debug"));
     log.signal("HUP");
-    log.logged("log levels reloaded");
+    log.logged("configuration reloaded");
     daemon.subscribe("2", "Billing", &["Order"]);
     log.logged("request done");
     assert_eq!(debug_lines(), 1);
@@ -208,7 +208,7 @@ fn sighup_reloads_levels_or_nothing() {
         site.write("config.json", &wrong);
         log.signal("HUP");
         let complaint = log.logged(named);
-        let expected = "not reloaded, the old log configuration stays: config.json:";
+        let expected = "not reloaded, the old configuration stays: config.json:";
         assert!(complaint.contains(expected), "{complaint}");
     }
     daemon.subscribe("3", "Billing", &["Order"]);
@@ -251,7 +251,7 @@ fn a_hundred_sighups_under_load_lose_no_event() {
     let reloaded = daemon
         .program()
         .log()
-        .matches("log levels reloaded")
+        .matches("configuration reloaded")
         .count();
     assert!(reloaded > 10, "{reloaded}");
 }
