@@ -106,7 +106,7 @@ impl Hub {
         waiting += self.subscribers.in_flight;
         let doing = if self.draining { "stopping" } else { "serving" };
         format!(
-            "{doing}: {count} services with {workers} workers, {} connections; {} events published, {waiting} under way, {dropped} dropped",
+            "{doing}: services {count}, workers {workers}, connections {}, events published {}, under way {waiting}, dropped {dropped}",
             self.connections, self.published.events
         )
     }

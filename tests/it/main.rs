@@ -32,6 +32,7 @@ mod matching;
 mod naks;
 mod ports;
 mod registration;
+mod reload;
 mod requests;
 mod restart;
 mod serve;

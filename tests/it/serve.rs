@@ -225,38 +225,6 @@ fn sighup_reloads_levels_or_nothing() {
 }
 
 #[test]
-fn a_hundred_sighups_under_load_lose_no_event() {
-    const EVENTS: u32 = 20_000;
-    let site = Site::configured(&json!({}));
-    let daemon = TestDaemon::serving(&site);
-    let subscribed = daemon.subscribe("1", "Billing", &["Order"]);
-    let worker = daemon.worker("Billing", &subscribed.pull_address);
-    let subscriber = daemon.subscriber(&["Order"]);
-    let publisher = daemon.publisher();
-    let received = std::thread::spawn(move || {
-        for n in 0..EVENTS {
-            assert_eq!(received(&subscriber), n.to_string());
-            assert_eq!(received(&worker), n.to_string());
-        }
-    });
-    for signal in 0..100 {
-        let level = ["info", "debug"][signal % 2];
-        site.write("config.json", &with_level(level));
-        daemon.program().signal("HUP");
-        let batch = EVENTS / 100;
-        let first = signal as u32 * batch;
-        (first..first + batch).for_each(|n| publish(&publisher, "Order", &n.to_string()));
-    }
-    received.join().expect("nothing is lost");
-    let reloaded = daemon
-        .program()
-        .log()
-        .matches("configuration reloaded")
-        .count();
-    assert!(reloaded > 10, "{reloaded}");
-}
-
-#[test]
 fn an_address_in_use_is_named_with_its_key_and_a_remedy() {
     let first = TestDaemon::serving(&Site::configured(&json!({})));
     for (key, address) in [

@@ -1,84 +1,32 @@
 //! Under a service manager: what it is told, when, and the sockets that it keeps. The test plays it.
 
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::PathBuf;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
-use tempfile::TempDir;
 
 use super::support::PATIENCE;
 use super::support::TestDaemon;
-use super::support::peers::publish;
-use super::support::program::{Serving, Site};
-
-/// Where a service manager listens.
-struct Manager {
-    socket: UnixDatagram,
-    path: PathBuf,
-    _directory: TempDir,
-}
-
-impl Manager {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("notify");
-        let socket = UnixDatagram::bind(&path).expect("a socket");
-        Self {
-            socket,
-            path,
-            _directory: directory,
-        }
-    }
-
-    fn site(&self, keys: &Value) -> Site {
-        let path = self.path.to_str().expect("text");
-        Site::configured(keys).with("NOTIFY_SOCKET", path)
-    }
-
-    /// The next message, if one comes within this time.
-    fn within(&self, time: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(time)).expect("a socket");
-        let mut bytes = [0; 4096];
-        let n = self.socket.recv(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes[..n]).into_owned())
-    }
-
-    /// The next message that is no sign of life.
-    fn next(&self) -> String {
-        loop {
-            let message = self.within(PATIENCE).expect("the daemon tells of itself");
-            if !is_beat(&message) {
-                return message;
-            }
-        }
-    }
-}
-
-fn is_beat(message: &str) -> bool {
-    message.starts_with("STATUS=serving") || message.starts_with("STATUS=stopping: ")
-}
+use super::support::manager::Manager;
+use super::support::peers::{connected, publish, received};
+use super::support::program::{Program, Serving, Site};
 
 #[test]
 fn it_is_told_of_the_start_reloads_and_the_end_in_their_order() {
     let manager = Manager::new();
-    let requests = manager.path.with_file_name("requests");
+    let requests = manager.path().with_file_name("requests");
     let address = format!("ipc://{}", requests.display());
     let site = manager.site(&json!({"requestAddress": address}));
     let program = site.start(&[]);
-    assert_eq!(manager.next(), "READY=1\n");
+    manager.ready();
     // It is bound when it says so, not some time later.
     UnixStream::connect(&requests).expect("somebody listens");
     let serving = Serving::ready(program);
-    for _ in 0..2 {
-        serving.program.signal("HUP");
-        let reloading = manager.next();
-        let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
-        let time: u64 = time.expect(&reloading).trim().parse().expect("a number");
-        assert!(time > 0);
-        assert_eq!(manager.next(), "READY=1\n");
-    }
+    (0..2).for_each(|_| manager.reload(&serving.program));
     assert!(serving.stop());
     let stopping = manager.next();
     assert!(stopping.starts_with("STOPPING=1\n"), "{stopping}");
@@ -98,7 +46,7 @@ fn its_status_has_figures() {
     let publisher = daemon.publisher();
     publish(&publisher, "Order", "x");
     let deadline = Instant::now() + PATIENCE;
-    let wanted = "STATUS=serving: 1 services with 0 workers, 2 connections; 1 events published, 1 under way, 0 dropped\nWATCHDOG=1\n";
+    let wanted = "STATUS=serving: services 1, workers 0, connections 1, events published 1, under way 1, dropped 0\nWATCHDOG=1\n";
     loop {
         let message = manager.within(PATIENCE).expect("a status");
         if message == wanted {
@@ -129,7 +77,7 @@ fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
         }))
         .with("WATCHDOG_USEC", "600000");
     let daemon = TestDaemon::serving(&site);
-    assert_eq!(manager.next(), "READY=1\n");
+    manager.ready();
     let fed = |message: &str| message.ends_with("\nWATCHDOG=1\n");
     for _ in 0..3 {
         let message = manager.within(PATIENCE);
@@ -150,7 +98,78 @@ fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
     assert_eq!(manager.within(Duration::from_millis(900)), None);
 
     drop(trap.accept().expect("the daemon's look"));
-    assert_eq!(manager.next(), "READY=1\n");
+    manager.ready();
     let message = manager.within(PATIENCE);
     assert!(message.as_deref().is_some_and(fed), "{message:?}");
+}
+
+/// A socket that the service manager keeps; as a copy, which a daemon can be handed.
+fn kept() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+/// Starts the daemon with these two as descriptors 3 and 4.
+fn start_with(site: &Site, sockets: [&TcpListener; 2]) -> Program {
+    let [first, second] = sockets.map(|socket| socket.try_clone().expect("a descriptor"));
+    let script = "exec 3<&0 4<&1 0</dev/null 1>&2; \
+                  LISTEN_FDS=2 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    site.start_by_shell(script, OwnedFd::from(first), OwnedFd::from(second))
+}
+
+#[test]
+fn a_restart_refuses_no_connection() {
+    let [(publishers, p), (requests, r)] = [kept(), kept()];
+    let site = Site::configured(&json!({
+        "pubAddress": format!("tcp://127.0.0.1:{p}"),
+        "requestAddress": format!("tcp://127.0.0.1:{r}"),
+    }));
+    let start = || Serving::ready(start_with(&site, [&publishers, &requests]));
+    let first = start();
+    assert!(
+        !first.program.log().contains("WARN"),
+        "{}",
+        first.program.log()
+    );
+    assert_eq!(first.bound().publishers[0].port(), Some(p));
+    assert_eq!(first.status()["publishers"]["connected"], 0);
+    assert!(first.stop());
+
+    // Connected while nobody is there, and served then.
+    let mut publisher = TcpStream::connect(("127.0.0.1", p)).expect("it is not refused");
+    let context = zmq::Context::new();
+    let requester = connected(&context, zmq::REQ, &format!("tcp://127.0.0.1:{r}"));
+    let status = ["TK_EVENT_MANAGER_STATUS", "2", ""];
+    requester.send_multipart(status, 0).expect("a send");
+    let second = start();
+    let answer = requester.recv_multipart(0).expect("an answer");
+    assert_eq!(answer[0], b"TK_SYS_ACK");
+    publisher.read_exact(&mut [0; 10]).expect("a greeting");
+    assert!(second.stop());
+}
+
+#[test]
+fn sockets_are_known_by_their_addresses_and_others_are_named() {
+    let [(for_service, service), (other, port)] = [kept(), kept()];
+    let site = Site::configured(&json!({
+        "minStreamerPort": service,
+        "maxStreamerPort": service,
+        "subscriptionTtl": 0.3,
+    }));
+    let program = start_with(&site, [&other, &for_service]);
+    let line = program.logged("a socket of the service manager is not used");
+    assert!(line.contains(&format!("tcp://127.0.0.1:{port}")), "{line}");
+    let daemon = TestDaemon::of(Serving::ready(program));
+    // Its socket is bound already, and not by another.
+    for id in ["1", "2"] {
+        let subscribed = daemon.subscribe(id, "Billing", &["Order"]);
+        assert!(subscribed.pull_address.ends_with(&format!(":{service}")));
+        let worker = daemon.worker("Billing", &subscribed.pull_address);
+        publish(&daemon.publisher(), "Order", "x");
+        assert_eq!(received(&worker), "x");
+        drop(worker);
+        daemon.wait_for("the end of the service", |s| s["services"] == json!([]));
+    }
+    assert_eq!(daemon.program().log().matches("not used").count(), 1);
 }

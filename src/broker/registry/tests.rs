@@ -85,6 +85,40 @@ fn services_for(broker: &mut Broker, subject: &str) -> Vec<String> {
 }
 
 #[test]
+fn other_settings_are_for_services_that_are_there_too() {
+    let (mut broker, now) = (broker(), Instant::now());
+    let subscribe = |broker: &mut Broker, n: usize| {
+        let all = patterns(&["a"]);
+        broker.subscribe(&id(&n.to_string()), &name("x"), all, now, &mut Willing)
+    };
+    let key = subscribe(&mut broker, 1).unwrap().service;
+    let service = broker.service_mut(key).unwrap();
+    service.account.matched += 3;
+    (0..3).for_each(|_| service.enqueue(Item::new(Bytes::from_static(b"event"))));
+    let limits = QueueLimits {
+        events_max: 1,
+        ..LIMITS
+    };
+    broker.reconfigure(BrokerConfig {
+        subscription_ttl: TTL / 4,
+        subscriptions_max: 1,
+        policies: Policies::live(limits),
+        ..broker.config.clone()
+    });
+    let service = broker.service(key).unwrap();
+    assert_eq!(
+        (service.queue.len(), service.account.dropped.total()),
+        (1, 2)
+    );
+    assert_eq!(service.sides().0, service.sides().1);
+    assert_eq!(subscribe(&mut broker, 2), Err(SubscribeError::TooMany(1)));
+    // A lease runs on as it was promised; the next one is shorter.
+    assert!(broker.handle_timeout(now + TTL / 2).is_empty());
+    broker.keep_alive(&id("1"), now + TTL / 2).unwrap();
+    assert_eq!(broker.handle_timeout(now + TTL).len(), 1);
+}
+
+#[test]
 fn subscriptions_of_one_service_share_port_and_union() {
     let (mut broker, now) = (broker(), Instant::now());
     let first = subscribe(&mut broker, "s1", "Billing", &["Order"], now).unwrap();

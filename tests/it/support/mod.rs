@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod healthy;
 pub mod logs;
+pub mod manager;
 pub mod peers;
 pub mod process;
 pub mod program;
@@ -109,6 +110,11 @@ impl TestDaemon {
     /// Starts the program itself, with the `config.json` that is there.
     pub fn serving(site: &Site) -> Self {
         Self::at(Home::Program(Serving::ready(site.start(&[]))))
+    }
+
+    /// The program, which is ready.
+    pub fn of(serving: Serving) -> Self {
+        Self::at(Home::Program(serving))
     }
 
     pub fn program(&self) -> &Program {
