@@ -116,14 +116,15 @@ impl Socket {
     }
 }
 
-/// Whether a socket that is bound here is what binding to this host would give.
+/// Whether a socket that is bound here is what binding to this host could give: a name may have
+/// several addresses.
 fn is_host(at: SocketAddr, host: &str) -> bool {
     if host == "*" {
         return at.ip().is_unspecified();
     }
     let same = |ip: IpAddr| ip.to_canonical() == at.ip().to_canonical();
-    let first = (host, at.port()).to_socket_addrs();
-    first.is_ok_and(|mut all| all.next().is_some_and(|first| same(first.ip())))
+    let all = (host, at.port()).to_socket_addrs();
+    all.is_ok_and(|mut all| all.any(|one| same(one.ip())))
 }
 
 #[cfg(test)]
@@ -150,6 +151,8 @@ mod tests {
             assert!(local.take(&other).unwrap().is_none(), "{other}");
         }
         assert_eq!(local.unused().count(), 1);
+        let named = Endpoint::tcp("localhost", port);
+        assert!(local.take(&named).unwrap().is_some());
         let wanted = Endpoint::tcp("127.0.0.1", port);
         drop(local.take(&wanted).unwrap().unwrap());
         // What was closed can be opened again.

@@ -4,7 +4,8 @@
 )]
 
 use super::*;
-use crate::broker::BindFailure;
+use crate::broker::{BindFailure, Item};
+use bytes::Bytes;
 use proptest::prelude::*;
 
 /// Binds whatever it is asked to.
