@@ -63,17 +63,15 @@ impl Listener {
     /// Those of the system.
     pub(super) fn bind(endpoint: &Endpoint, inherited: &mut Inherited) -> io::Result<Self> {
         let handed = inherited.take(endpoint)?;
-        let (bound, endpoint, path) = match endpoint {
-            _ if let Some(handed) = handed => {
-                // Its file, if it has one, is the service manager's.
-                (Bound::handed(handed)?, endpoint.clone(), None)
-            }
-            Endpoint::Tcp { host, port } => {
+        let (bound, endpoint, path) = match (handed, endpoint) {
+            // Its file, if it has one, is the service manager's.
+            (Some(handed), _) => (Bound::handed(handed)?, endpoint.clone(), None),
+            (None, Endpoint::Tcp { host, port }) => {
                 let listener = bind_tcp(host, *port)?;
                 let port = listener.local_addr()?.port();
                 (Bound::Tcp(listener), endpoint.with_port(port), None)
             }
-            Endpoint::Ipc(path) => (
+            (None, Endpoint::Ipc(path)) => (
                 Bound::Unix(bind_unix(path)?),
                 endpoint.clone(),
                 Some(path.clone()),

@@ -246,6 +246,31 @@ fn a_memory_limit_makes_room_at_once() {
 }
 
 #[test]
+fn a_queue_on_disk_has_its_new_bounds() {
+    let keys = |bytes_max: u64| {
+        let retention = json!({"maxBytes": bytes_max});
+        json!({
+            "stateDir": "state",
+            "limits": {"maxMessageBytes": 1024},
+            "services": {"Billing": {"delivery": "queue", "retention": retention}},
+        })
+    };
+    let changing = Changing::start(&keys(1 << 20));
+    let daemon = &changing.daemon;
+    daemon.subscribe("1", "Billing", &["Order"]);
+    let publisher = daemon.publisher();
+    (0..50).for_each(|_| publish(&publisher, "Order", &"x".repeat(500)));
+    daemon.wait_for_service("Billing", "events on disk", |service| {
+        service["counters"]["queued"] == 50 && service["durable"]["pendingEvents"] == 0
+    });
+    changing.change(&keys(4096));
+    publish(&publisher, "Order", "the last");
+    daemon.wait_for("what is too much to go", |_| {
+        changing.dropped("Billing", "retention-bytes") > 40
+    });
+}
+
+#[test]
 fn the_monitor_and_the_time_for_stopping_change_too() {
     let changing = Changing::start(&json!({}));
     changing.change(&json!({"drainTimeout": 3}));

@@ -33,7 +33,7 @@ pub struct TestDaemon {
 /// Where a daemon runs.
 enum Home {
     /// In this process, as most do.
-    Here(Daemon),
+    Here(Box<Daemon>),
     /// In one of its own.
     Process(DaemonProcess),
     /// As its users run it.
@@ -94,7 +94,7 @@ impl TestDaemon {
         let mut config = config();
         change(&mut config);
         let daemon = Daemon::start(config).expect("the daemon starts");
-        Self::at(Home::Here(daemon))
+        Self::at(Home::Here(Box::new(daemon)))
     }
 
     /// Starts in a process of its own, with keys of `config.json` over those of [`config`].
