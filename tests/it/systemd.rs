@@ -38,6 +38,23 @@ fn it_is_told_of_the_start_reloads_and_the_end_in_their_order() {
 }
 
 #[test]
+fn a_start_that_has_to_wait_asks_for_time() {
+    let manager = Manager::new();
+    let site = manager.site(&json!({
+        "locatorAddress": "tcp://127.0.0.1:1",
+        "startupGuard": true,
+        "startupGuardTimeout": 0.1,
+        "startupGuardInterval": 0.05,
+        "startupGuardTimeoutAction": "proceed",
+    }));
+    let _program = site.start(&[]);
+    let waiting = manager.next();
+    let status = "STATUS=waiting until a predecessor is gone\n";
+    assert_eq!(waiting, format!("{status}EXTEND_TIMEOUT_USEC=30100000\n"));
+    manager.ready();
+}
+
+#[test]
 fn its_status_has_figures() {
     let manager = Manager::new();
     let site = manager.site(&json!({})).with("WATCHDOG_USEC", "300000");
