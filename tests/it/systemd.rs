@@ -4,10 +4,12 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tempfile::TempDir;
 
 use super::support::PATIENCE;
 use super::support::TestDaemon;
@@ -73,51 +75,94 @@ fn its_status_has_figures() {
     }
 }
 
-/// A service's socket is bound by the reactor. Where a file is there already, it looks whether
-/// somebody listens at it, and hangs if somebody does, but takes no more connections.
-#[test]
-fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
-    let manager = Manager::new();
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("service");
-    let trap = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
-    let trap_path = format!("{}-7001", path.display());
-    let address = socket2::SockAddr::unix(&trap_path).expect("an address");
-    trap.bind(&address).expect("a file");
-    trap.listen(0).expect("a socket");
-    let _fills_it = UnixStream::connect(&trap_path).expect("room for one");
-    let site = manager
-        .site(&json!({
-            "pullAddress": format!("ipc://{}", path.display()),
-            "minStreamerPort": 7001,
-            "maxStreamerPort": 7001,
-        }))
-        .with("WATCHDOG_USEC", "600000");
-    let daemon = TestDaemon::serving(&site);
-    manager.ready();
-    let fed = |message: &str| message.ends_with("\nWATCHDOG=1\n");
-    for _ in 0..3 {
-        let message = manager.within(PATIENCE);
-        assert!(message.as_deref().is_some_and(fed), "{message:?}");
+/// Hangs the reactor. It binds services' sockets: where a file is there already, it looks whether
+/// somebody listens at it, and waits if somebody does who takes no more connections.
+struct Trap {
+    socket: Socket,
+    path: PathBuf,
+    _fills_it: UnixStream,
+    _directory: TempDir,
+}
+
+impl Trap {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("service");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        let file = format!("{}-7001", path.display());
+        let address = SockAddr::unix(&file).expect("an address");
+        socket.bind(&address).expect("a file");
+        socket.listen(0).expect("a socket");
+        Self {
+            _fills_it: UnixStream::connect(&file).expect("room for one"),
+            socket,
+            path,
+            _directory: directory,
+        }
     }
 
-    let asks = daemon.requester();
-    let request = ["TK_EVENT_MANAGER_SUBSCRIBE", "2", "1\0Billing\0Order"];
-    asks.send_multipart(request, 0).expect("a send");
-    let deadline = Instant::now() + PATIENCE;
-    while manager.within(Duration::from_millis(600)).is_some() {
-        assert!(Instant::now() < deadline, "the reactor does not hang");
+    /// A daemon that it will hang, started by the manager.
+    fn daemon(&self, manager: &Manager) -> Serving {
+        let site = manager.site(&json!({
+            "pullAddress": format!("ipc://{}", self.path.display()),
+            "minStreamerPort": 7001,
+            "maxStreamerPort": 7001,
+        }));
+        let serving = Serving::ready(site.with("WATCHDOG_USEC", "600000").start(&[]));
+        manager.ready();
+        serving
     }
+
+    /// Hangs the daemon's reactor, until it is [let go](Self::let_go).
+    fn spring(&self, serving: &Serving, manager: &Manager) {
+        let context = zmq::Context::new();
+        let address = serving.bound().requests[0].to_string();
+        let asks = connected(&context, zmq::DEALER, &address);
+        let request = ["TK_EVENT_MANAGER_SUBSCRIBE", "2", "1\0Billing\0Order"];
+        asks.send_multipart(request, 0).expect("a send");
+        let deadline = Instant::now() + PATIENCE;
+        while manager.within(Duration::from_millis(600)).is_some() {
+            assert!(Instant::now() < deadline, "the reactor does not hang");
+        }
+    }
+
+    fn let_go(&self) {
+        drop(self.socket.accept().expect("the daemon's look"));
+    }
+}
+
+#[test]
+fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
+    let (manager, trap) = (Manager::new(), Trap::new());
+    let serving = trap.daemon(&manager);
+    let is_fed = || {
+        let message = manager.within(PATIENCE).expect("a sign of life");
+        assert!(message.ends_with("\nWATCHDOG=1\n"), "{message}");
+    };
+    (0..3).for_each(|_| is_fed());
+    trap.spring(&serving, &manager);
     // The rest of the process runs on: it still hears signals, and says so.
-    daemon.program().signal("HUP");
+    serving.program.signal("HUP");
     let reloading = manager.within(PATIENCE).expect("the main thread lives");
     assert!(reloading.starts_with("RELOADING=1\n"), "{reloading}");
     assert_eq!(manager.within(Duration::from_millis(900)), None);
-
-    drop(trap.accept().expect("the daemon's look"));
+    trap.let_go();
     manager.ready();
-    let message = manager.within(PATIENCE);
-    assert!(message.as_deref().is_some_and(fed), "{message:?}");
+    is_fed();
+    assert!(serving.stop());
+}
+
+#[test]
+fn a_reload_that_hangs_does_not_hold_up_the_end() {
+    let (manager, trap) = (Manager::new(), Trap::new());
+    let serving = trap.daemon(&manager);
+    trap.spring(&serving, &manager);
+    serving.program.signal("HUP");
+    assert!(manager.next().starts_with("RELOADING=1\n"));
+    serving.program.signal("TERM");
+    assert!(manager.next().starts_with("STOPPING=1\n"));
+    serving.program.signal("TERM");
+    assert_eq!(serving.program.end().code, Some(1));
 }
 
 /// A socket that the service manager keeps; as a copy, which a daemon can be handed.
