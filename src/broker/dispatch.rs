@@ -10,7 +10,7 @@ use super::routes::PeerId;
 
 /// A worker among those of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerKey(u32);
+pub struct WorkerKey(pub(super) u32);
 
 /// Above this many outstanding events a worker counts as one that doesn't report what it has done:
 /// it is then served in turn with its like. Without a cap, a worker that says READY once would hand

@@ -14,4 +14,4 @@ pub use codec::{Layout, Malformed, decode, encode, split_envelope};
 pub use data_type::DataType;
 pub use message::Message;
 pub use token::Token;
-pub use worker_words::{WorkerWord, error_word, event_id, event_word};
+pub use worker_words::{EventWord, WorkerWord, error_word, event_id};

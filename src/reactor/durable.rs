@@ -51,6 +51,10 @@ pub(super) struct DurableSide {
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
     settled: BTreeMap<ServiceName, Vec<u64>>,
+    /// Events that are tried again since then, and how often they were before.
+    attempts: BTreeMap<ServiceName, Vec<(u64, u32)>>,
+    /// Events that died since then, by their services, with their places if they have any.
+    dead: BTreeMap<ServiceName, Vec<(Event, Option<u64>)>>,
     /// Queues that the store was asked to open.
     pub(super) opened: BTreeSet<ServiceName>,
     /// Queues that take no events, and why.
@@ -73,6 +77,7 @@ impl DurableSide {
         self.line.is_empty()
             && self.unsent.is_empty()
             && self.burials.is_empty()
+            && self.dead.is_empty()
             && self.settled.is_empty()
     }
 
@@ -192,6 +197,7 @@ impl Hub {
     /// A durable service was ended: its queue goes.
     pub(super) fn remove_queue(&mut self, queue: &ServiceName) {
         self.durable.settled.remove(queue);
+        self.durable.attempts.remove(queue);
         self.durable.failed.remove(queue);
         self.durable.send(Command::Remove {
             queue: queue.clone(),
@@ -260,17 +266,46 @@ impl Hub {
             if !emissions.is_empty() {
                 self.durable.confirms.insert((key, tag), emissions);
             }
-            if !self.durable.send(Command::Append { queue, tag, events }) {
+            let command = Command::Append {
+                queue,
+                tag,
+                events,
+                urgent: true,
+            };
+            if !self.durable.send(command) {
                 self.append_failed(key, tag, "there is no state directory");
             }
         }
+        self.flush_dead();
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
-            let command = Command::Settle {
-                queue: queue.clone(),
-                seqs: seqs.clone(),
+            self.durable.send(Command::Settle { queue, seqs });
+        }
+        // Should one not get there, an event is tried more often, not lost.
+        for (queue, attempts) in std::mem::take(&mut self.durable.attempts) {
+            self.durable.send(Command::Attempts { queue, attempts });
+        }
+    }
+
+    /// Hands the store dead letters. An event of a durable queue is done there when it is durable here.
+    fn flush_dead(&mut self) {
+        for (service, dead) in std::mem::take(&mut self.durable.dead) {
+            let Some(queue) = dead_letters_of(&service) else {
+                continue;
             };
-            if !self.durable.send(command) {
-                self.durable.settle(&queue, seqs);
+            let limits = self.log_limits(&service);
+            self.durable.open(&queue, limits);
+            self.durable.last_burial += 1;
+            let tag = self.durable.last_burial;
+            let (events, places): (Vec<_>, Vec<_>) = dead.into_iter().unzip();
+            let command = Command::Append {
+                queue: queue.clone(),
+                tag,
+                events,
+                urgent: false,
+            };
+            if self.durable.send(command) {
+                let places = places.into_iter().flatten().collect();
+                self.durable.burials.insert((queue, tag), (service, places));
             }
         }
     }
@@ -339,36 +374,18 @@ impl Hub {
         } = *delivery
             && let Some(service) = self.broker.service(key)
         {
-            let queue = service.name().clone();
-            // Should it not get there, an event is tried more often, not lost.
-            self.durable.send(Command::Attempts {
-                queue,
-                seq,
-                attempts: attempt - 1,
-            });
+            let attempts = &mut self.durable.attempts;
+            let of_queue = attempts.entry(service.name().clone()).or_default();
+            of_queue.push((seq, attempt - 1));
+            self.flush_wanted.notify_one();
         }
     }
 
-    /// Keeps a dead letter. An event of a durable queue is done there when it is durable here.
+    /// Keeps a dead letter, with the next flush.
     pub(super) fn keep_dead(&mut self, service: &ServiceName, place: Option<u64>, event: Event) {
-        let Some(queue) = dead_letters_of(service) else {
-            return;
-        };
-        let limits = self.log_limits(service);
-        self.durable.open(&queue, limits);
-        self.durable.last_burial += 1;
-        let tag = self.durable.last_burial;
-        let command = Command::Append {
-            queue: queue.clone(),
-            tag,
-            events: vec![event],
-        };
-        if self.durable.send(command) {
-            let places = place.into_iter().collect();
-            self.durable
-                .burials
-                .insert((queue, tag), (service.clone(), places));
-        }
+        let dead = self.durable.dead.entry(service.clone()).or_default();
+        dead.push((event, place));
+        self.flush_wanted.notify_one();
     }
 }
 

@@ -247,7 +247,12 @@ impl Hub {
         let Some(tag) = tag else { return };
         let queue = name.clone();
         self.letters.replays.insert((queue.clone(), tag), replay);
-        if !self.durable.send(Command::Append { queue, tag, events }) {
+        if !self.durable.send(Command::Append {
+            queue,
+            tag,
+            events,
+            urgent: true,
+        }) {
             self.append_failed(key, tag, "there is no state directory");
             self.replay_failed(name, tag, "too much waits for the disk");
         }

@@ -92,19 +92,38 @@ impl Outbox {
 
     /// Appends whole messages that hold this many events, by copy.
     pub(super) fn push_copy(&mut self, bytes: &[u8], events: u64) {
-        if !self.tail.is_empty() && self.tail.len() + bytes.len() > TAIL_BYTES_MAX {
-            self.end_tail();
-        }
-        if self.tail.len() + bytes.len() > self.tail.capacity() {
-            // In few steps, because each copies what is there.
-            let wanted = (self.tail.len() * 8).min(TAIL_BYTES_MAX);
-            self.tail
-                .reserve(bytes.len().max(wanted - self.tail.len().min(wanted)));
-        }
+        self.make_room(bytes.len());
         self.tail.extend_from_slice(bytes);
         self.tail_events += events;
         self.bytes += bytes.len();
         self.events += events;
+    }
+
+    /// Appends one message that is in two pieces, by copy, and counts it as no event.
+    pub(super) fn push_joined(&mut self, parts: [&[u8]; 2]) {
+        let bytes = parts[0].len() + parts[1].len();
+        if bytes < COPY_BELOW_BYTES {
+            self.make_room(bytes);
+            parts
+                .iter()
+                .for_each(|part| self.tail.extend_from_slice(part));
+            self.bytes += bytes;
+        } else {
+            self.push(&parts.concat().into(), 0..bytes, 0, bytes);
+        }
+    }
+
+    /// Makes room for so many bytes in the tail.
+    fn make_room(&mut self, bytes: usize) {
+        if !self.tail.is_empty() && self.tail.len() + bytes > TAIL_BYTES_MAX {
+            self.end_tail();
+        }
+        if self.tail.len() + bytes > self.tail.capacity() {
+            // In few steps, because each copies what is there.
+            let wanted = (self.tail.len() * 8).min(TAIL_BYTES_MAX);
+            self.tail
+                .reserve(bytes.max(wanted - self.tail.len().min(wanted)));
+        }
     }
 
     /// Appends whole messages that hold this many events: a part of `all`, whose memory a reference

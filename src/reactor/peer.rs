@@ -13,7 +13,7 @@ use super::listener::Streamer;
 use super::outbox::Outbox;
 use super::stream::Stream;
 use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
-use crate::messagebus::{event_id, event_word};
+use crate::messagebus::{EventWord, event_id};
 use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer, encode_frame, frames_of};
 
 /// What a listener, or a dialled address, is for.
@@ -141,15 +141,13 @@ impl Peer {
     /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
     /// so the outbox counts it as no event.
     pub(super) fn push_held(&mut self, delivery: &Delivery) {
-        let mut message = BytesMut::with_capacity(delivery.body.len() + 64);
+        let mut head = BytesMut::with_capacity(64);
         if self.envelope().is_some_and(|envelope| envelope.delimiter) {
-            message.extend_from_slice(&DELIMITER);
+            head.extend_from_slice(&DELIMITER);
         }
-        let word = event_word(delivery.id.0, delivery.attempt);
-        encode_frame(&mut message, &word, true);
-        message.extend_from_slice(&delivery.body);
-        let len = message.len();
-        self.outbox.push(&message.freeze(), 0..len, 0, len);
+        let word = EventWord::new(delivery.id.0, delivery.attempt);
+        encode_frame(&mut head, word.as_ref(), true);
+        self.outbox.push_joined([&head, &delivery.body]);
     }
 
     /// An event as it was before [`push_to_worker`](Self::push_to_worker).

@@ -56,8 +56,8 @@ impl PendingReplies {
 
 impl Hub {
     /// A message on the request socket. What can be answered is.
-    pub(super) fn take_request(&mut self, id: PeerId, message: &Bytes) -> Result<(), PeerError> {
-        let frames = frames_of(message);
+    pub(super) fn take_request(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
+        let frames = frames_of(&Bytes::copy_from_slice(message));
         let (envelope, frames) = split_envelope(&frames);
         let is_locator = match self.peer(id).map(|peer| &peer.role) {
             Some(Role::Requester { locator }) => *locator,

@@ -1,13 +1,11 @@
 //! What peers say that don't publish, message by message; and what subscribers say.
 
-use bytes::Bytes;
-
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
 use super::intake::PeerError;
 use super::peer::Role;
 use crate::broker::PeerId;
-use crate::zmtp::{Command, Step, Subscription, frames_of};
+use crate::zmtp::{Command, Step, Subscription, frames};
 
 impl Hub {
     /// Takes what arrived message by message. `on_message` is given each whole message.
@@ -19,7 +17,7 @@ impl Hub {
         id: PeerId,
         inbox: &mut Inbox,
         mut filled: Filled,
-        on_message: fn(&mut Self, PeerId, &Bytes) -> Result<(), PeerError>,
+        on_message: fn(&mut Self, PeerId, &[u8]) -> Result<(), PeerError>,
     ) -> Result<(), PeerError> {
         loop {
             match inbox.scanner.next(&mut filled.data)? {
@@ -32,8 +30,7 @@ impl Hub {
                     command => self.take_command(id, command)?,
                 },
                 Step::Message(span) => {
-                    let message = Bytes::copy_from_slice(&filled.data[span.bytes]);
-                    on_message(self, id, &message)?;
+                    on_message(self, id, &filled.data[span.bytes])?;
                 }
             }
             // The message may have ended the connection: a request that ended its own service.
@@ -53,11 +50,11 @@ impl Hub {
     pub(super) fn take_subscription(
         &mut self,
         id: PeerId,
-        message: &Bytes,
+        message: &[u8],
     ) -> Result<(), PeerError> {
-        let frames = frames_of(message);
-        match &frames[..] {
-            [frame] if let Some(wish) = Subscription::from_message(frame) => {
+        let mut frames = frames(message);
+        match (frames.next(), frames.next()) {
+            (Some(frame), None) if let Some(wish) = Subscription::from_message(frame) => {
                 self.subscription(id, wish)
             }
             _ => {

@@ -8,20 +8,21 @@ use super::peer::{Envelope, Role};
 use crate::ambient::{chance, now};
 use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, WorkerKey};
 use crate::messagebus::{WorkerWord, error_word};
-use crate::zmtp::{encode_message, frames_of};
+use crate::zmtp::{encode_message, frames};
 
 impl Hub {
     /// A message of a worker: one frame, with or without a delimiter before it.
     pub(super) fn take_worker_message(
         &mut self,
         id: PeerId,
-        message: &Bytes,
+        message: &[u8],
     ) -> Result<(), PeerError> {
-        let frames = frames_of(message);
-        let has_delimiter = frames.len() > 1 && frames[0].is_empty();
-        let word = match &frames[usize::from(has_delimiter)..] {
-            [frame] => WorkerWord::parse(frame),
-            frames => Err(format!("a word is one frame, not {}", frames.len())),
+        let mut rest = frames(message).peekable();
+        let first = rest.next_if(|frame| frame.is_empty());
+        let has_delimiter = first.is_some() && rest.peek().is_some();
+        let word = match (rest.next().or(first), rest.count()) {
+            (Some(frame), 0) => WorkerWord::parse(frame),
+            (_, more) => Err(format!("a word is one frame, not {}", 1 + more)),
         };
         if let Ok(WorkerWord::Ready(credit)) = &word {
             let said = Envelope {

@@ -40,7 +40,8 @@ pub enum Command {
         /// Its bounds.
         limits: LogLimits,
     },
-    /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`].
+    /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`]. Those that nobody
+    /// waits for are durable after 100 ms, if not before.
     Append {
         /// The queue's service.
         queue: ServiceName,
@@ -48,6 +49,8 @@ pub enum Command {
         tag: u64,
         /// The events.
         events: Vec<Event>,
+        /// Somebody waits for them.
+        urgent: bool,
     },
     /// These events are done. Durable after 100 ms, if not before.
     Settle {
@@ -56,14 +59,12 @@ pub enum Command {
         /// Sequence numbers.
         seqs: Vec<u64>,
     },
-    /// So many deliveries of this event have failed. Durable after 100 ms, if not before.
+    /// So many deliveries of these events have failed. Durable after 100 ms, if not before.
     Attempts {
         /// The queue's service.
         queue: ServiceName,
-        /// Its sequence number.
-        seq: u64,
-        /// How many.
-        attempts: u32,
+        /// Sequence numbers, and how many.
+        attempts: Vec<(u64, u32)>,
     },
     /// Reads unsettled events, those of appends before it included: [`Report::Stored`].
     Read {

@@ -1,5 +1,6 @@
 //! The real disk: a state directory that one process holds, with a directory for each queue.
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -10,6 +11,10 @@ use crate::model::ServiceName;
 
 /// What most file systems take for a file name, in bytes.
 const FILE_NAME_BYTES_MAX: usize = 255;
+/// What files are called that were segments, with a number behind it. No segment's name begins so.
+const SPARE: &str = "spare-";
+/// More files of a queue than this are not kept to be written again.
+const SPARES_MAX: usize = 2;
 /// What the directory of a queue that was ended is called until it is gone. No queue's begins so.
 const REMOVED: &str = ".removed-";
 
@@ -77,7 +82,7 @@ impl StateDir {
     pub fn queue(&self, queue: &ServiceName) -> io::Result<DiskDirectory> {
         let path = self.queues.join(encode(queue)?);
         create_directory(&path)?;
-        Ok(DiskDirectory { path })
+        DiskDirectory::at(path)
     }
 
     /// Deletes a queue and its events. After a crash it is there as before, or not at all.
@@ -200,20 +205,41 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Files that were removed, to be written again.
+#[derive(Debug, Default)]
+struct Spares {
+    /// A crash can't bring them back under the names that they had.
+    ready: Vec<String>,
+    /// The directory was not synced since.
+    renamed: Vec<String>,
+    last: u32,
+}
+
 /// A queue's directory on the disk.
+///
+/// A file that is removed is kept for the next that is created: to write where blocks are allocated
+/// and pages cached takes a third of the time, and a sync has no metadata to write.
 #[derive(Debug)]
 pub struct DiskDirectory {
     path: PathBuf,
+    spares: RefCell<Spares>,
 }
 
 impl Directory for DiskDirectory {
     type File = DiskFile;
 
     fn names(&self) -> io::Result<Vec<String>> {
-        names(&self.path)
+        let mut names = names(&self.path)?;
+        names.retain(|name| !name.starts_with(SPARE));
+        Ok(names)
     }
 
     fn create(&self, name: &str) -> io::Result<DiskFile> {
+        if let Some(spare) = self.spares.borrow_mut().ready.pop()
+            && let Some(file) = self.reuse(&spare, name)
+        {
+            return Ok(file);
+        }
         self.opened(
             "creating",
             name,
@@ -227,15 +253,57 @@ impl Directory for DiskDirectory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.path.join(name);
+        let mut spares = self.spares.borrow_mut();
+        if spares.ready.len() + spares.renamed.len() < SPARES_MAX {
+            spares.last += 1;
+            let spare = format!("{SPARE}{}", spares.last);
+            if fs::rename(&path, self.path.join(&spare)).is_ok() {
+                spares.renamed.push(spare);
+                return Ok(());
+            }
+        }
         fs::remove_file(&path).map_err(while_doing("removing", &path))
     }
 
     fn sync(&self) -> io::Result<()> {
-        sync_directory(&self.path)
+        sync_directory(&self.path)?;
+        let Spares { ready, renamed, .. } = &mut *self.spares.borrow_mut();
+        ready.append(renamed);
+        Ok(())
     }
 }
 
 impl DiskDirectory {
+    /// Takes over the spares that are there.
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let mut spares = Spares::default();
+        for name in names(&path)? {
+            let Some(number) = name.strip_prefix(SPARE) else {
+                continue;
+            };
+            spares.last = spares.last.max(number.parse().unwrap_or_default());
+            spares.renamed.push(name);
+        }
+        for name in spares
+            .renamed
+            .split_off(SPARES_MAX.min(spares.renamed.len()))
+        {
+            fs::remove_file(path.join(name))?;
+        }
+        let spares = RefCell::new(spares);
+        Ok(Self { path, spares })
+    }
+
+    /// None if it can't be had, or that name is taken.
+    fn reuse(&self, spare: &str, name: &str) -> Option<DiskFile> {
+        let path = self.path.join(name);
+        let is_free = matches!(path.try_exists(), Ok(false));
+        if !is_free || fs::rename(self.path.join(spare), &path).is_err() {
+            return None;
+        }
+        self.open(name).ok()
+    }
+
     fn opened(&self, what: &str, name: &str, options: &mut OpenOptions) -> io::Result<DiskFile> {
         let path = self.path.join(name);
         let opened = options.read(true).write(true).open(&path);
@@ -356,6 +424,34 @@ mod tests {
         drop(state);
         StateDir::lock(directory.path()).unwrap();
         assert_eq!(names_in(directory.path().join("queues")), ["c"]);
+    }
+
+    #[test]
+    fn a_removed_file_is_written_again_only_when_it_cannot_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let name = ServiceName::new("Billing").unwrap();
+        let queue = state.queue(&name).unwrap();
+        let create = |name| queue.create(name).unwrap().write_at(0, b"old").unwrap();
+        let bytes = |name| queue.create(name).unwrap().bytes().unwrap();
+        create("1.log");
+        queue.remove("1.log").unwrap();
+        assert_eq!(bytes("2.log"), 0, "it was used before a sync");
+        queue.sync().unwrap();
+        assert_eq!(bytes("3.log"), 3);
+        for name in ["4.log", "5.log", "6.log"] {
+            create(name);
+            queue.remove(name).unwrap();
+        }
+        assert_eq!(queue.names().unwrap().len(), 2);
+        let on_disk = names_in(directory.path().join("queues/Billing")).len();
+        assert_eq!(on_disk, 2 + SPARES_MAX, "more are kept");
+        // The next to open it has them, too.
+        let queue = state.queue(&name).unwrap();
+        queue.sync().unwrap();
+        assert_eq!(queue.create("7.log").unwrap().bytes().unwrap(), 3);
+        let taken = queue.create("7.log").unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
     }
 
     fn names_in(path: PathBuf) -> Vec<String> {

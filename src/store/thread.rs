@@ -20,7 +20,7 @@ const COMMANDS_MAX: usize = 1024;
 const COMMAND_BYTES_MAX: usize = 64 << 20;
 /// What is committed together, in bytes of events.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// For how long settlements may wait for an append to be committed with.
+/// For how long what nobody waits for may wait for an append to be committed with.
 const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// How often logs are trimmed, their retention is enforced, and failed ones try again.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
@@ -115,10 +115,14 @@ struct Waiting {
 struct Log {
     log: QueueLog<DiskDirectory>,
     waiting: Vec<Waiting>,
-    /// Since when settlements wait to be committed.
+    /// Since when something waits to be committed that nobody waits for.
     dirty_since: Option<Instant>,
+    /// Somebody waits for what was appended.
+    is_urgent: bool,
     /// Its failure was reported.
     has_failed: bool,
+    /// How many segments it had when it was trimmed.
+    segments: usize,
 }
 
 struct Worker<F> {
@@ -141,9 +145,10 @@ impl<F: Fn(Report)> Worker<F> {
             self.commit_due();
             self.tidy();
         }
-        self.logs
-            .iter_mut()
-            .for_each(|(queue, log)| log.commit(queue, &self.report));
+        for (queue, mut log) in self.logs {
+            log.commit(&queue, &self.report);
+            log.log.close();
+        }
     }
 
     fn next_due(&self) -> Instant {
@@ -182,10 +187,10 @@ impl<F: Fn(Report)> Worker<F> {
         self.finish(&mut reads);
     }
 
-    /// Commits what was appended; then reads.
+    /// Commits what was appended and is waited for; then reads.
     fn finish(&mut self, reads: &mut Vec<Command>) {
         for (queue, log) in &mut self.logs {
-            if !log.waiting.is_empty() {
+            if log.is_urgent || !(reads.is_empty() || log.waiting.is_empty()) {
                 log.commit(queue, &self.report);
             }
         }
@@ -200,8 +205,17 @@ impl<F: Fn(Report)> Worker<F> {
                     log.log.set_limits(limits);
                 }
             }
-            Command::Append { queue, tag, events } => match self.logs.get_mut(&queue) {
-                Some(log) => log.append(&queue, tag, &events, &self.report),
+            Command::Append {
+                queue,
+                tag,
+                events,
+                urgent,
+            } => match self.logs.get_mut(&queue) {
+                Some(log) => {
+                    log.append(&queue, tag, &events, &self.report);
+                    log.is_urgent |= urgent;
+                    log.dirty_since.get_or_insert_with(now);
+                }
                 None => (self.report)(Report::Failed {
                     queue,
                     tag,
@@ -214,13 +228,11 @@ impl<F: Fn(Report)> Worker<F> {
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
-            Command::Attempts {
-                queue,
-                seq,
-                attempts,
-            } => {
+            Command::Attempts { queue, attempts } => {
                 if let Some(log) = self.logs.get_mut(&queue) {
-                    log.log.note_attempts(seq, attempts);
+                    for (seq, attempts) in attempts {
+                        log.log.note_attempts(seq, attempts);
+                    }
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
@@ -272,7 +284,9 @@ impl<F: Fn(Report)> Worker<F> {
                     log,
                     waiting: vec![],
                     dirty_since: Some(now()),
+                    is_urgent: false,
                     has_failed: false,
+                    segments: 0,
                 };
                 log.report_state(&queue, &self.report);
                 self.logs.insert(queue, log);
@@ -287,6 +301,7 @@ impl<F: Fn(Report)> Worker<F> {
     fn close(&mut self, queue: &ServiceName) {
         if let Some(mut log) = self.logs.remove(queue) {
             log.commit(queue, &self.report);
+            log.log.close();
         }
     }
 
@@ -360,7 +375,7 @@ impl Log {
 
     /// Commits what is buffered; tells those who wait for it.
     fn commit(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
-        self.dirty_since = None;
+        (self.dirty_since, self.is_urgent) = (None, false);
         let committed = self.log.commit(wall_clock_ms());
         let error = committed.err().map(|error| error.to_string());
         for Waiting { tag, outcomes } in self.waiting.drain(..) {
@@ -379,7 +394,17 @@ impl Log {
             });
         }
         self.enforce(queue, report);
+        if self.log.segments() > self.segments {
+            // One that is done with makes a file for the next.
+            self.trim();
+        }
         self.report_state(queue, report);
+    }
+
+    fn trim(&mut self) {
+        // A failure of trimming is one of the log and reported as such, or tried again.
+        let _ = self.log.trim(wall_clock_ms());
+        self.segments = self.log.segments();
     }
 
     fn enforce(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
@@ -395,8 +420,7 @@ impl Log {
 
     fn tidy(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
         self.enforce(queue, report);
-        // A failure of trimming is one of the log and reported as such, or tried again.
-        let _ = self.log.trim(wall_clock_ms());
+        self.trim();
         if self.log.failed().is_some() && self.log.try_recover(wall_clock_ms()).is_ok() {
             self.dirty_since.get_or_insert_with(now);
         }

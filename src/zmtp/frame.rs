@@ -109,20 +109,21 @@ pub fn encode_message<F: AsRef<[u8]>>(frames: &[F]) -> Bytes {
 /// The bodies of a whole message's frames, sharing its memory. Bytes that the
 /// [`Scanner`](super::Scanner) did not accept end the list early.
 pub fn frames_of(message: &Bytes) -> Vec<Bytes> {
-    let mut frames = Vec::new();
-    let mut at = 0;
-    while let Ok(Some(header)) = FrameHeader::parse(&message[at..]) {
-        let start = at + header.header_bytes;
-        let end = usize::try_from(header.body_bytes)
-            .ok()
-            .and_then(|len| start.checked_add(len));
-        let Some(end) = end.filter(|&end| end <= message.len()) else {
-            break;
-        };
-        frames.push(message.slice(start..end));
-        at = end;
-    }
-    frames
+    frames(message)
+        .map(|frame| message.slice_ref(frame))
+        .collect()
+}
+
+/// The same without sharing.
+pub fn frames(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        let header = FrameHeader::parse(rest).ok()??;
+        let body_bytes = usize::try_from(header.body_bytes).ok()?;
+        let (frame, behind) = rest[header.header_bytes..].split_at_checked(body_bytes)?;
+        rest = behind;
+        Some(frame)
+    })
 }
 
 #[cfg(test)]

@@ -169,8 +169,7 @@ fn a_replay_that_is_killed_loses_and_doubles_nothing() {
         let first = daemon(&directory);
         bury(&first, "Billing", LETTERS);
         let _ = client(&first, wait_ms).dead_letters("replay", "Billing", &json!({}));
-        first.process().signal("KILL");
-        std::mem::forget(first);
+        first.kill();
         let second = daemon(&directory);
         ask(&second, "replay", "Billing", json!({}));
         assert!(seqs(&second, "Billing").is_empty());

@@ -1,10 +1,17 @@
 //! What acknowledging workers hold.
+//!
+//! Nearly all is done in the order in which it was given, so each index is a line that is added to
+//! behind and taken from in front. What is done out of order leaves an entry that means nothing any
+//! more; it goes when it comes to the front, or when such entries are the most.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::item::Item;
 use crate::broker::dispatch::WorkerKey;
+
+/// A line may have so many entries that mean nothing, beside as many as it has others.
+const STALE_MAX: usize = 64;
 
 /// What a worker calls an event by that it holds. Never given twice by one backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,15 +23,67 @@ pub(super) struct Held {
     pub(super) item: Item,
     pub(super) given_at: Instant,
     worker: WorkerKey,
-    deadline: Instant,
+    deadline: Option<Instant>,
+}
+
+/// Deliveries by their ids, which only go up.
+#[derive(Debug, Default)]
+struct ById {
+    line: VecDeque<(DeliveryId, Option<Held>)>,
+    len: usize,
+}
+
+impl ById {
+    fn place(&self, id: DeliveryId) -> Option<usize> {
+        let (first, _) = self.line.front()?;
+        // Where it is if none before it is missing; it can't be further back.
+        let dense = usize::try_from(id.0.checked_sub(first.0)?).ok()?;
+        match self.line.get(dense) {
+            Some((found, _)) if *found == id => Some(dense),
+            _ => self.line.binary_search_by_key(&id, |(id, _)| *id).ok(),
+        }
+    }
+
+    fn get(&self, id: DeliveryId) -> Option<&Held> {
+        self.line[self.place(id)?].1.as_ref()
+    }
+
+    fn get_mut(&mut self, id: DeliveryId) -> Option<&mut Held> {
+        let place = self.place(id)?;
+        self.line[place].1.as_mut()
+    }
+
+    fn push(&mut self, id: DeliveryId, held: Held) {
+        self.line.push_back((id, Some(held)));
+        self.len += 1;
+    }
+
+    fn take(&mut self, id: DeliveryId) -> Option<Held> {
+        let place = self.place(id)?;
+        let held = self.line[place].1.take()?;
+        self.len -= 1;
+        tidy(&mut self.line, self.len, |(_, held)| held.is_some());
+        Some(held)
+    }
+}
+
+/// Takes out what means nothing any more: in front always, elsewhere when it has become too much.
+fn tidy<T>(line: &mut VecDeque<T>, others_max: usize, is_live: impl Fn(&T) -> bool) {
+    while line.front().is_some_and(|entry| !is_live(entry)) {
+        line.pop_front();
+    }
+    if line.len() > 2 * others_max + STALE_MAX {
+        line.retain(is_live);
+        line.shrink_to(2 * line.len() + STALE_MAX);
+    }
 }
 
 /// All that is held, by id, by worker and by deadline.
 #[derive(Debug, Default)]
 pub(super) struct HeldItems {
-    by_id: BTreeMap<DeliveryId, Held>,
-    by_worker: BTreeSet<(WorkerKey, DeliveryId)>,
-    deadlines: BTreeSet<(Instant, DeliveryId)>,
+    by_id: ById,
+    by_worker: BTreeMap<WorkerKey, VecDeque<DeliveryId>>,
+    deadlines: VecDeque<(Instant, DeliveryId)>,
     last_id: u64,
     bytes: usize,
 }
@@ -34,70 +93,189 @@ impl HeldItems {
         self.last_id = last;
     }
 
+    /// Without a deadline it is held until the worker says something, or leaves.
     pub(super) fn insert(
         &mut self,
         item: Item,
         worker: WorkerKey,
         given_at: Instant,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> DeliveryId {
         self.last_id += 1;
         let id = DeliveryId(self.last_id);
         self.bytes += item.cost();
-        self.by_worker.insert((worker, id));
-        self.deadlines.insert((deadline, id));
+        self.by_worker.entry(worker).or_default().push_back(id);
         let held = Held {
             item,
             given_at,
             worker,
             deadline,
         };
-        self.by_id.insert(id, held);
+        self.by_id.push(id, held);
+        deadline.inspect(|deadline| self.expect(*deadline, id));
         id
+    }
+
+    /// Deadlines nearly always go up, too.
+    fn expect(&mut self, deadline: Instant, id: DeliveryId) {
+        let entry = (deadline, id);
+        match self.deadlines.back() {
+            Some(last) if *last > entry => {
+                let place = self.deadlines.partition_point(|other| *other < entry);
+                self.deadlines.insert(place, entry);
+            }
+            _ => self.deadlines.push_back(entry),
+        }
     }
 
     /// What this worker holds under this id.
     pub(super) fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
-        let is_theirs = self.by_worker.remove(&(worker, id));
-        let held = is_theirs.then(|| self.by_id.remove(&id)).flatten()?;
-        self.deadlines.remove(&(held.deadline, id));
+        let is_theirs = self.by_id.get(id)?.worker == worker;
+        let held = is_theirs.then(|| self.by_id.take(id)).flatten()?;
         self.bytes -= held.item.cost();
+        self.tidy_deadlines();
+        let (by_id, by_worker) = (&self.by_id, &mut self.by_worker);
+        if let Some(ids) = by_worker.get_mut(&worker) {
+            tidy(ids, by_id.len, |id| by_id.get(*id).is_some());
+            if ids.is_empty() {
+                by_worker.remove(&worker);
+            }
+        }
         Some(held)
+    }
+
+    fn tidy_deadlines(&mut self) {
+        let by_id = &self.by_id;
+        tidy(&mut self.deadlines, by_id.len, |(deadline, id)| {
+            by_id
+                .get(*id)
+                .is_some_and(|held| held.deadline == Some(*deadline))
+        });
     }
 
     /// The earliest whose deadline has come.
     pub(super) fn overdue(&self, now: Instant) -> Option<(WorkerKey, DeliveryId)> {
-        let (_, id) = *self.deadlines.first().filter(|(end, _)| *end <= now)?;
-        Some((self.by_id[&id].worker, id))
+        let (_, id) = *self.deadlines.front().filter(|(end, _)| *end <= now)?;
+        Some((self.by_id.get(id)?.worker, id))
     }
 
     /// Sets another deadline; whether the worker holds such a delivery.
     pub(super) fn renew(&mut self, worker: WorkerKey, id: DeliveryId, deadline: Instant) -> bool {
-        let held = self.by_id.get_mut(&id);
+        let held = self.by_id.get_mut(id);
         let Some(held) = held.filter(|held| held.worker == worker) else {
             return false;
         };
-        self.deadlines.remove(&(held.deadline, id));
-        self.deadlines.insert((deadline, id));
-        held.deadline = deadline;
+        if held.deadline.replace(deadline) != Some(deadline) {
+            self.expect(deadline, id);
+            self.tidy_deadlines();
+        }
         true
     }
 
     /// What this worker holds, in the order in which it got it.
     pub(super) fn ids_of(&self, worker: WorkerKey) -> impl Iterator<Item = DeliveryId> {
-        let all = (worker, DeliveryId(0))..=(worker, DeliveryId(u64::MAX));
-        self.by_worker.range(all).map(|(_, id)| *id)
+        let ids = self.by_worker.get(&worker).into_iter().flatten();
+        ids.copied().filter(|id| self.by_id.get(*id).is_some())
     }
 
     pub(super) fn first_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(end, _)| *end)
+        self.deadlines.front().map(|(end, _)| *end)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+        self.by_id.len
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines(held: &HeldItems) -> [usize; 3] {
+        let of_workers = held.by_worker.values().map(VecDeque::len).max();
+        [
+            held.by_id.line.len(),
+            held.deadlines.len(),
+            of_workers.unwrap_or_default(),
+        ]
+    }
+
+    #[test]
+    fn one_that_is_held_for_long_pins_nothing() {
+        let mut held = HeldItems::default();
+        let start = Instant::now();
+        let worker = WorkerKey(0);
+        let give = |held: &mut HeldItems, ms| {
+            let at = start + Duration::from_millis(ms);
+            held.insert(Item::new(Bytes::new()), worker, at, Some(at))
+        };
+        let first = give(&mut held, 0);
+        for ms in 1..10_000 {
+            let id = give(&mut held, ms);
+            assert!(held.renew(worker, id, start + Duration::from_millis(20_000 + ms)));
+            assert!(held.take(worker, id).is_some());
+            assert!(lines(&held).iter().all(|len| *len <= 2 + STALE_MAX));
+        }
+        assert_eq!(held.ids_of(worker).collect::<Vec<_>>(), [first]);
+        assert!(held.take(worker, first).is_some());
+        assert_eq!((lines(&held), held.by_worker.len()), ([0; 3], 0));
+    }
+
+    /// All that is held, by a naive model: id, worker, deadline.
+    type Naive = Vec<(DeliveryId, WorkerKey, Option<Instant>)>;
+
+    proptest! {
+        #[test]
+        fn it_is_what_a_list_would_be(steps in prop::collection::vec((0..5_u8, 0..3_u32, any::<prop::sample::Index>(), 0..50_u64), 0..400)) {
+            let start = Instant::now();
+            let (mut held, mut naive) = (HeldItems::default(), Naive::new());
+            for (what, worker, which, ms) in steps {
+                let (worker, at) = (WorkerKey(worker), start + Duration::from_millis(ms));
+                let known = (!naive.is_empty()).then(|| which.index(naive.len()));
+                match (what, known) {
+                    (0 | 1, _) => {
+                        let deadline = (what == 0).then_some(at);
+                        let id = held.insert(Item::new(Bytes::new()), worker, start, deadline);
+                        naive.push((id, worker, deadline));
+                    }
+                    (2, Some(place)) => {
+                        let (id, theirs, _) = naive[place];
+                        prop_assert_eq!(held.take(worker, id).is_some(), theirs == worker);
+                        naive.retain(|(other, _, _)| *other != id || theirs != worker);
+                    }
+                    (3, Some(place)) => {
+                        let (id, theirs, deadline) = &mut naive[place];
+                        prop_assert_eq!(held.renew(worker, *id, at), *theirs == worker);
+                        if *theirs == worker {
+                            *deadline = Some(at);
+                        }
+                    }
+                    _ => prop_assert!(held.take(worker, DeliveryId(1_000_000)).is_none()),
+                }
+                let first = naive.iter().filter_map(|(id, worker, end)| Some(((*end)?, *id, *worker))).min();
+                prop_assert_eq!(held.first_deadline(), first.map(|(end, ..)| end));
+                let overdue = first.filter(|(end, ..)| *end <= at).map(|(_, id, worker)| (worker, id));
+                prop_assert_eq!(held.overdue(at), overdue);
+                prop_assert_eq!(held.len(), naive.len());
+                for worker in (0..3).map(WorkerKey) {
+                    let theirs: Vec<_> = naive.iter().filter(|entry| entry.1 == worker).map(|entry| entry.0).collect();
+                    prop_assert_eq!(held.ids_of(worker).collect::<Vec<_>>(), theirs);
+                }
+            }
+        }
     }
 }

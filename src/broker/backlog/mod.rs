@@ -25,8 +25,6 @@ use waiting::{Late, Waiting};
 #[error("no such delivery")]
 pub struct UnknownDelivery;
 
-/// What is written soon, or comes back when the worker leaves.
-const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The longest delay that a worker may ask for.
 const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -149,10 +147,15 @@ impl Backlog {
     /// Gives the next event to a worker that acknowledges. It has the policy's `ack_timeout` from
     /// now for it.
     pub fn hold_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
-        self.hold(worker, now, now + self.policy.ack_timeout)
+        self.hold(worker, now, Some(now + self.policy.ack_timeout))
     }
 
-    fn hold(&mut self, worker: WorkerKey, now: Instant, deadline: Instant) -> Option<Delivery> {
+    fn hold(
+        &mut self,
+        worker: WorkerKey,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Option<Delivery> {
         let mut item = self.waiting.take_next(now)?;
         self.waiting.set_key_held(&item, true);
         item.attempt = item.attempt.saturating_add(1);
@@ -170,7 +173,7 @@ impl Backlog {
     /// Gives the next event to a worker that doesn't acknowledge, to be [acked](Self::ack) when it is
     /// written: it is lost to nobody until then.
     pub fn lend_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
-        self.hold(worker, now, now + NEVER)
+        self.hold(worker, now, None)
     }
 
     /// ACK: the event is done. Heard also when the time for it is over, as long as the event has not

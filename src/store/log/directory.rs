@@ -14,7 +14,7 @@ pub trait Directory {
     fn names(&self) -> io::Result<Vec<String>>;
 
     /// Creates a file that didn't exist. It is sure to be found after a crash only when both it and
-    /// the directory were synced.
+    /// the directory were synced. It may hold anything: what was in a file that was removed before.
     ///
     /// # Errors
     /// The disk's; a file of that name may be there afterwards.
@@ -26,7 +26,8 @@ pub trait Directory {
     /// The disk's.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// Removes a file; sure only when the directory was synced.
+    /// Removes a file; sure only when the directory was synced. No file that was opened by this name is
+    /// used again.
     ///
     /// # Errors
     /// The disk's.

@@ -402,6 +402,19 @@ impl<D: Directory> QueueLog<D> {
         LogError::Failed(reason)
     }
 
+    /// How many segments it has.
+    pub fn segments(&self) -> usize {
+        self.index.segments.len()
+    }
+
+    /// Cuts off what an earlier use of its file left behind the newest segment, so that the next who
+    /// opens the log has less to read. Nothing depends on it.
+    pub fn close(self) {
+        if let (Some(file), Some(segment)) = (&self.active, self.index.segments.back()) {
+            let _ = file.truncate(segment.bytes);
+        }
+    }
+
     /// Goes on after a failure, in a new segment. Without effect if the log hasn't failed.
     ///
     /// # Errors

@@ -79,6 +79,10 @@ struct State {
     durable_names: BTreeMap<String, usize>,
     /// Creations and removals that were not synced.
     pending: Vec<(String, Option<usize>)>,
+    /// Removed files that are created again with what they have; the second ones when the directory
+    /// was synced.
+    spares: Vec<usize>,
+    removed: Vec<usize>,
     /// A write or sync fails once in so many; 0: never.
     fails_one_in: u64,
     /// Syncs that still work; then nothing but writing does.
@@ -128,6 +132,8 @@ impl SimDisk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             pending: vec![],
+            spares: vec![],
+            removed: vec![],
             fails_one_in: 0,
             syncs_left: None,
             bytes_max: usize::MAX,
@@ -167,8 +173,10 @@ impl SimDisk {
             names,
             durable_names,
             pending,
+            removed,
             ..
         } = &mut *state;
+        removed.clear();
         for (name, inode) in pending.drain(..) {
             if rng.one_in(2) {
                 match inode {
@@ -218,8 +226,11 @@ impl Directory for SimDisk {
             return Err(io::ErrorKind::StorageFull.into());
         }
         assert!(!state.names.contains_key(name), "{name} exists");
-        let inode = state.inodes.len();
-        state.inodes.push(Inode::default());
+        let reused = state.spares.pop();
+        let inode = reused.unwrap_or(state.inodes.len());
+        if reused.is_none() {
+            state.inodes.push(Inode::default());
+        }
         state.names.insert(name.into(), inode);
         state.pending.push((name.into(), Some(inode)));
         if state.fails() {
@@ -246,8 +257,11 @@ impl Directory for SimDisk {
         if state.fails() {
             return Err(eio());
         }
-        if state.names.remove(name).is_none() {
+        let Some(inode) = state.names.remove(name) else {
             return Err(io::ErrorKind::NotFound.into());
+        };
+        if state.rng.one_in(2) {
+            state.removed.push(inode);
         }
         state.pending.push((name.into(), None));
         Ok(())
@@ -260,6 +274,10 @@ impl Directory for SimDisk {
         }
         state.pending.clear();
         state.durable_names = state.names.clone();
+        let State {
+            spares, removed, ..
+        } = &mut *state;
+        spares.append(removed);
         Ok(())
     }
 }

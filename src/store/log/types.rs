@@ -93,7 +93,8 @@ pub struct Recovered {
     pub lowest_unsettled: Option<u64>,
     /// What could not be read.
     pub damage: Vec<Damage>,
-    /// What was cut from the end of the last segment, as it was never committed, in bytes.
+    /// What was cut from the end of the last segment, in bytes: it was never committed, or the file had
+    /// it from an earlier use.
     pub torn_bytes: u64,
 }
 

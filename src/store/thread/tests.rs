@@ -63,13 +63,18 @@ impl Tested {
         }
     }
 
-    fn send_append(&self, queue: &str, tag: u64, events: Vec<Event>) {
+    fn send_append(&self, queue: &str, tag: u64, events: Vec<Event>, urgent: bool) {
         let queue = name(queue);
-        self.send(Command::Append { queue, tag, events });
+        self.send(Command::Append {
+            queue,
+            tag,
+            events,
+            urgent,
+        });
     }
 
     fn append(&self, queue: &str, tag: u64, events: Vec<Event>) -> Vec<Outcome> {
-        self.send_append(queue, tag, events);
+        self.send_append(queue, tag, events, true);
         match self.next() {
             Report::Committed {
                 tag: committed,
@@ -115,8 +120,7 @@ fn what_was_committed_is_there_after_a_restart() {
     });
     tested.send(Command::Attempts {
         queue,
-        seq: 2,
-        attempts: 3,
+        attempts: vec![(2, 3)],
     });
     tested.store.stop();
 
@@ -134,12 +138,30 @@ fn what_was_committed_is_there_after_a_restart() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_durable_soon_or_with_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    tested.open("A");
+    let is_report_of = |expected| {
+        let report = tested.next();
+        assert!(matches!(report, Report::Committed { tag, .. } if tag == expected));
+    };
+    tested.send_append("A", 1, vec![event("", "x")], false);
+    is_report_of(1);
+    tested.send_append("A", 2, vec![event("", "x")], false);
+    tested.send_append("A", 3, vec![event("", "x")], true);
+    is_report_of(2);
+    is_report_of(3);
+    tested.store.stop();
+}
+
+#[test]
 fn a_read_sees_the_appends_before_it() {
     let directory = tempfile::tempdir().unwrap();
     let tested = Tested::start(directory.path(), LogLimits::default());
     tested.open("A");
     for tag in 0..100 {
-        tested.send_append("A", tag, vec![event("", "x")]);
+        tested.send_append("A", tag, vec![event("", "x")], false);
     }
     let queue = name("A");
     tested.send(Command::Read {
@@ -166,7 +188,7 @@ fn a_read_before_a_close_is_answered() {
     let tested = Tested::start(directory.path(), LogLimits::default());
     for _ in 0..20 {
         tested.open("A");
-        tested.send_append("A", 1, vec![event("id", "x")]);
+        tested.send_append("A", 1, vec![event("id", "x")], true);
         tested.send(Command::Read {
             queue: name("A"),
             from: 0,
@@ -191,7 +213,7 @@ fn a_log_that_fails_recovers_and_leaves_others_alone() {
     // Without its directory it can't have a segment.
     let path = directory.path().join("queues/A");
     fs::remove_dir(&path).unwrap();
-    tested.send_append("A", 1, vec![event("id", "lost")]);
+    tested.send_append("A", 1, vec![event("id", "lost")], true);
     let reason = match tested.next() {
         Report::Failed { tag: 1, reason, .. } => reason,
         other => panic!("{other:?}"),
@@ -266,7 +288,7 @@ fn a_queue_that_was_removed_begins_anew() {
     tested.append("A/1", 1, vec![event("id", "x")]);
     tested.send(Command::Remove { queue: name("A/1") });
     assert!(matches!(tested.next(), Report::Removed { error: None, .. }));
-    tested.send_append("A/1", 2, vec![event("id", "x")]);
+    tested.send_append("A/1", 2, vec![event("id", "x")], true);
     assert!(matches!(tested.next(), Report::Failed { tag: 2, .. }));
     assert_eq!(tested.open("A/1").next_seq, 1);
     tested.send(Command::Close { queue: name("A/1") });
@@ -315,6 +337,7 @@ fn bytes_that_wait_for_the_thread_are_bounded() {
             attributes: Bytes::new(),
             body: body.clone(),
         }],
+        urgent: true,
     };
     let sent = (0..100)
         .take_while(|_| store.try_send(append()).is_ok())
@@ -354,7 +377,7 @@ fn fill_again_and_again(directory: &Path) {
         assert!(tested.open("A").next_seq > highest);
         let mut kept: Vec<u64> = tested.bodies("A").iter().map(|event| event.0).collect();
         loop {
-            tested.send_append("A", 1, vec![event("", large)]);
+            tested.send_append("A", 1, vec![event("", large)], true);
             match tested.next() {
                 Report::Committed { outcomes, .. } => match outcomes[..] {
                     [Outcome::Appended(seq)] => kept.push(seq),
