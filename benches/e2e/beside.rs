@@ -1,12 +1,12 @@
 //! Live events at a fixed rate, in turns without and beside as many events for a durable service of
 //! the same daemon: what the disk costs those who don't use it.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use crate::brokers::{Broker, Setup};
+use crate::paced::Intended;
 use crate::report::{Latency, Sample};
 use crate::scenario::Scenario;
 
@@ -51,15 +51,14 @@ fn turn(
 ) -> Result<Vec<u64>> {
     let begun = Instant::now();
     let (counts_from, ends) = (begun + WARM_UP, begun + WARM_UP + duration);
-    let mut under_way: VecDeque<Instant> = VecDeque::new();
-    let mut latencies_ns = vec![];
+    let mut intended = Intended::new(counts_from);
     let (mut due, mut now) = (begun, begun);
     // Between two live events.
     let mut durable_due = begun + interval / 2;
     let lacks = |setup: &Setup| setup.publishers[1].sent() - setup.receivers[1].received;
-    while now < ends || !under_way.is_empty() || lacks(setup) > 0 {
+    while now < ends || intended.under_way() > 0 || lacks(setup) > 0 {
         if now >= due && due < ends {
-            under_way.push_back(due);
+            intended.sent(due);
             setup.publishers[0].send_one()?;
             due += interval;
         }
@@ -70,13 +69,7 @@ fn turn(
         let mut arrived = 0;
         setup.receivers[0].receive(|_| arrived += 1)?;
         now = Instant::now();
-        for _ in 0..arrived {
-            let intended = under_way.pop_front();
-            ensure!(intended.is_some(), "more events arrived than were sent");
-            if let Some(intended) = intended.filter(|at| *at >= counts_from) {
-                latencies_ns.push((now - intended).as_nanos() as u64);
-            }
-        }
+        intended.arrived(arrived, now)?;
         setup.receivers[1].receive(|_| {})?;
         ensure!(
             setup.publishers[1].sent() >= setup.receivers[1].received,
@@ -85,9 +78,9 @@ fn turn(
         ensure!(
             now < ends + PATIENCE,
             "{} live and {} durable events did not arrive",
-            under_way.len(),
+            intended.under_way(),
             lacks(setup)
         );
     }
-    Ok(latencies_ns)
+    Ok(intended.latencies_ns)
 }

@@ -153,6 +153,7 @@ impl Subscribe {
             pull_address_prefix: "tcp://localhost:".into(),
             id_prefix: "sub".into(),
             limits: Limits::default(),
+            has_store: false,
             publish_timeout: Duration::from_secs(30),
         };
         let (request, layout) = decode(&self.1).unwrap();

@@ -25,5 +25,5 @@ pub use registry::{
     SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
 pub use routes::{PeerId, Receiver, Route, RouteTable};
-pub use service::{Aftermath, Given, Service, ServiceKey, ServiceSettings, Verdict};
+pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, Verdict};
 pub use shelf::{Shelf, Wanted};

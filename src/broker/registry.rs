@@ -1,5 +1,6 @@
 //! Subscriptions, their leases, and the services that they make.
 
+mod reconfigure;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +17,7 @@ use super::account::{Account, DropReason};
 use super::backlog::QueueLimits;
 use super::ports::{PortRange, Streamers};
 use super::routes::{PeerId, RouteTable};
-use super::service::{Service, ServiceKey, ServiceSettings};
+use super::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
 use super::shelf::Shelf;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
@@ -35,19 +36,23 @@ pub struct BrokerConfig {
     pub policies: Policies,
 }
 
-/// The settings of a service, by its name.
+/// The settings of a service, by its name and by where its subscription wants its events kept.
 #[derive(Clone)]
-pub struct Policies(Rc<dyn Fn(&ServiceName) -> ServiceSettings>);
+pub struct Policies(Rc<SettingsOf>);
+
+type SettingsOf = dyn Fn(&ServiceName, Option<DeliveryMode>) -> ServiceSettings;
 
 impl Policies {
     /// As a function has it.
-    pub fn new(of: impl Fn(&ServiceName) -> ServiceSettings + 'static) -> Self {
+    pub fn new(
+        of: impl Fn(&ServiceName, Option<DeliveryMode>) -> ServiceSettings + 'static,
+    ) -> Self {
         Self(Rc::new(of))
     }
 
     /// The same for all: in memory, the oldest make room.
     pub fn live(limits: QueueLimits) -> Self {
-        Self::new(move |_| ServiceSettings::live(limits))
+        Self::new(move |_, _| ServiceSettings::live(limits))
     }
 }
 
@@ -92,6 +97,9 @@ pub enum SubscribeError {
     /// The limit on all subscriptions.
     #[error("there are {0} subscriptions already, which is the limit (maxSubscriptions)")]
     TooMany(usize),
+    /// The service is there, and its events are kept elsewhere than was asked for.
+    #[error("the service's delivery is {}; it stays so until the service ends", .0.name())]
+    Delivery(DeliveryMode),
     /// The limit on one service's patterns.
     #[error("the service would have more than {0} subjects (limits.maxSubscriptionsPerPeer)")]
     TooManyPatterns(usize),
@@ -179,18 +187,9 @@ impl Broker {
         }
     }
 
-    /// Other bounds and settings from now on, also for services that are there: what has no room any more
-    /// is dropped and counted. Leases run on to the end that they have. The ports stay.
-    pub fn reconfigure(&mut self, config: BrokerConfig) {
-        for (_, service) in &mut self.services {
-            let settings = (config.policies.0)(service.name());
-            service.set(settings);
-        }
-        self.config = config;
-    }
-
     /// Subscribes a service, binds its streamer if it is new, and sets its routes. The same id
     /// again refreshes the lease and replaces the patterns; with another service it moves there.
+    /// Where the events of a new service are kept is as asked, else as configured.
     ///
     /// # Errors
     /// [`SubscribeError`]; nothing has changed then.
@@ -199,11 +198,12 @@ impl Broker {
         id: &SubscriptionId,
         service_name: &ServiceName,
         patterns: BTreeSet<SubjectPattern>,
+        delivery: Option<DeliveryMode>,
         now: Instant,
         streamers: &mut dyn Streamers,
     ) -> Result<Subscribed, SubscribeError> {
         self.check_limits(id, service_name, &patterns)?;
-        let key = self.open_service(service_name, None, streamers)?;
+        let key = self.open_service(service_name, delivery, None, streamers)?;
         let (port, ended) = self.set(id, key, patterns, self.lease_end(now));
         self.changed.push(id.clone());
         Ok(Subscribed {
@@ -374,11 +374,16 @@ impl Broker {
     fn open_service(
         &mut self,
         name: &ServiceName,
+        delivery: Option<DeliveryMode>,
         port: Option<u16>,
         streamers: &mut dyn Streamers,
     ) -> Result<ServiceKey, SubscribeError> {
         if let Some(key) = self.by_name.get(name) {
-            return Ok(*key);
+            let is = self.services[key.0 as usize].delivery();
+            return match delivery.is_none_or(|asked| asked == is) {
+                true => Ok(*key),
+                false => Err(SubscribeError::Delivery(is)),
+            };
         }
         let entry = self.services.vacant_entry();
         let key = ServiceKey(entry.key() as u32);
@@ -387,8 +392,9 @@ impl Broker {
             None => self.ports.open(name, key, streamers),
         };
         let port = opened.map_err(SubscribeError::NoPort)?;
-        let settings = (self.config.policies.0)(name);
+        let settings = (self.config.policies.0)(name, delivery);
         let mut service = Service::new(name.clone(), port, settings);
+        service.asked = delivery;
         service.queue.number_from(self.last_delivery);
         entry.insert(service);
         self.by_name.insert(name.clone(), key);
@@ -405,7 +411,7 @@ impl Broker {
         patterns: &[SubjectPattern],
         streamers: &mut dyn Streamers,
     ) -> Result<ServiceKey, SubscribeError> {
-        let key = self.open_service(name, None, streamers)?;
+        let key = self.open_service(name, None, None, streamers)?;
         self.add_patterns(key, patterns.iter());
         self.services[key.0 as usize].is_declared = true;
         Ok(key)

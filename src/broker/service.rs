@@ -31,6 +31,32 @@ pub enum Given {
     Lent(Delivery),
 }
 
+/// Where a service's events are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryMode {
+    /// In memory, while the service has a subscription.
+    Live,
+    /// In a queue on disk, which outlives workers, subscriptions and the daemon.
+    Queue,
+}
+
+impl DeliveryMode {
+    /// As it is written in configurations and requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Queue => "queue",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Live, Self::Queue]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
+}
+
 /// What is configured for a service.
 #[derive(Debug, Clone)]
 pub struct ServiceSettings {
@@ -38,8 +64,8 @@ pub struct ServiceSettings {
     pub policy: Policy,
     /// What events have in common that keep their order.
     pub order_by: Option<OrderBy>,
-    /// Its events are kept on disk.
-    pub durable: bool,
+    /// Where its events are kept.
+    pub delivery: DeliveryMode,
 }
 
 impl ServiceSettings {
@@ -48,7 +74,7 @@ impl ServiceSettings {
         Self {
             policy: Policy::live(limits),
             order_by: None,
-            durable: false,
+            delivery: DeliveryMode::Live,
         }
     }
 }
@@ -103,6 +129,8 @@ pub struct Service {
     pub(super) kept: BTreeSet<SubjectPattern>,
     /// The configuration says that it exists.
     pub(super) is_declared: bool,
+    /// Where its events are kept, if its first subscription said so.
+    pub(super) asked: Option<DeliveryMode>,
     /// What events have in common that keep their order.
     pub order_by: Option<OrderBy>,
     /// The events that are not in the queue's memory, if it is durable.
@@ -123,8 +151,9 @@ impl Service {
         Self {
             kept: BTreeSet::new(),
             is_declared: false,
+            asked: None,
             order_by: settings.order_by,
-            shelf: settings.durable.then(Shelf::default),
+            shelf: (settings.delivery == DeliveryMode::Queue).then(Shelf::default),
             name,
             port,
             subscriptions: BTreeSet::new(),
@@ -151,6 +180,19 @@ impl Service {
     /// The port of its streamer.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where its events are kept.
+    pub fn delivery(&self) -> DeliveryMode {
+        match self.shelf {
+            Some(_) => DeliveryMode::Queue,
+            None => DeliveryMode::Live,
+        }
+    }
+
+    /// The same, if a subscription said so rather than the configuration.
+    pub fn asked_delivery(&self) -> Option<DeliveryMode> {
+        self.asked
     }
 
     /// Its subscriptions.

@@ -161,11 +161,16 @@ pub struct Budgets {
 impl Config {
     /// What is configured for the service of this name.
     pub fn policy_of(&self, name: &ServiceName) -> ServicePolicy {
+        self.policy_with(name, None)
+    }
+
+    /// The same where a subscription says where the events are to be kept.
+    pub fn policy_with(&self, name: &ServiceName, asked: Option<DeliveryMode>) -> ServicePolicy {
         let budget = QueueLimits {
             bytes_max: self.budgets.service_queue_bytes,
             events_max: self.budgets.service_queue_events,
         };
-        self.services.policy_of(name, budget)
+        self.services.policy_of(name, asked, budget)
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::keys::Refused;
 use super::positions::positions;
-pub use crate::broker::OrderBy;
+pub use crate::broker::{DeliveryMode, OrderBy};
 use crate::broker::{Policy, QueueLimits, Retry, WhenFull};
 use crate::model::{Limits, ServiceName, SubjectPattern};
 use fields::Fields;
@@ -18,15 +18,6 @@ use pattern::NamePattern;
 
 /// The key of all that is here.
 pub(super) const SERVICES: &str = "services";
-
-/// Where a service's events are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryMode {
-    /// In memory, while the service has a subscription.
-    Live,
-    /// In a queue on disk, which outlives workers, subscriptions and the daemon.
-    Queue,
-}
 
 impl DeliveryMode {
     fn allows(self, when_full: WhenFull) -> bool {
@@ -240,10 +231,16 @@ impl Services {
         fields_of(&self.entries, name)
     }
 
-    /// The policy of the service of this name; `queue` stands where nothing else is said.
-    pub(super) fn policy_of(&self, name: &ServiceName, queue: QueueLimits) -> ServicePolicy {
+    /// The policy of the service of this name; `queue` stands where nothing else is said, and what is
+    /// `asked` for goes before all.
+    pub(super) fn policy_of(
+        &self,
+        name: &ServiceName,
+        asked: Option<DeliveryMode>,
+        queue: QueueLimits,
+    ) -> ServicePolicy {
         let fields = self.fields_of(name);
-        let delivery = fields_of(self.places(), name).delivery();
+        let delivery = asked.unwrap_or_else(|| fields_of(self.places(), name).delivery());
         let default = Policy::live(QueueLimits {
             bytes_max: fields.queue_bytes.unwrap_or(queue.bytes_max),
             events_max: fields.queue_events.unwrap_or(queue.events_max),

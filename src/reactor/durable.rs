@@ -155,6 +155,7 @@ pub(super) fn service_of(dead_letters: &ServiceName) -> Option<ServiceName> {
 impl Hub {
     /// Durable services that are declared exist from now on.
     pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
+        self.settings.has_store = store.is_some();
         self.durable.store = store;
         let config = Rc::clone(&self.config);
         for (name, subjects) in config.services.declared() {

@@ -55,6 +55,7 @@ impl HotPath {
             pull_address_prefix: String::new(),
             id_prefix: String::new(),
             limits: Limits::default(),
+            has_store: false,
             publish_timeout: config.publish_timeout,
         };
         let nowhere: Weak<RefCell<Hub>> = Weak::new();
@@ -112,7 +113,8 @@ impl HotPath {
         let service = ServiceName::new(name).map_err(io::Error::other)?;
         let id = SubscriptionId::new(name).map_err(io::Error::other)?;
         let broker = &mut self.hub.broker;
-        let subscribed = broker.subscribe(&id, &service, [pattern].into(), now(), &mut Unbound);
+        let subscribed =
+            broker.subscribe(&id, &service, [pattern].into(), None, now(), &mut Unbound);
         let key = subscribed.map_err(io::Error::other)?.service;
         for _ in 0..workers {
             let peer = self.hub.next_peer_id();

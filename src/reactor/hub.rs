@@ -26,7 +26,7 @@ use crate::broker::{
     Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
     ServiceKey, ServiceSettings, WorkerKey,
 };
-use crate::config::{Config, DeliveryMode};
+use crate::config::Config;
 use crate::locator::Directory;
 use crate::requests::Settings;
 use crate::systemd::Beat;
@@ -47,12 +47,12 @@ pub(super) struct Published {
 
 fn policies(config: &Rc<Config>) -> Policies {
     let config = Rc::clone(config);
-    Policies::new(move |name| {
-        let policy = config.policy_of(name);
+    Policies::new(move |name, asked| {
+        let policy = config.policy_with(name, asked);
         ServiceSettings {
             policy: policy.backlog,
             order_by: policy.order_by,
-            durable: policy.delivery == DeliveryMode::Queue,
+            delivery: policy.delivery,
         }
     })
 }

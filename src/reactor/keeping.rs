@@ -9,8 +9,8 @@ use super::hub::Hub;
 use super::peer::{Envelope, Role};
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    EndedService, FormerSubscription, PeerId, RestoreError, Service, ServiceKey, SubscribeError,
-    WorkerKey,
+    DeliveryMode, EndedService, FormerSubscription, PeerId, RestoreError, Service, ServiceKey,
+    SubscribeError, WorkerKey,
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
@@ -178,6 +178,7 @@ impl Hub {
             id: SubscriptionId::new(id).map_err(|error| format!("an id {error}"))?,
             service: checked.clone(),
             port: service.port,
+            delivery: delivery_of(service),
             patterns: patterns.clone(),
             expires_at: Duration::from_millis(subscription.expires_at_ms),
         };
@@ -194,7 +195,10 @@ impl Hub {
             Err(RestoreError::Refused(SubscribeError::NoPort(why))) => {
                 // Events for a durable service wait on disk until its client comes back.
                 let streamers = &mut self.streamers;
-                let _ = self.broker.restore_wanting(&checked, patterns, streamers);
+                let asked = delivery_of(service);
+                let _ = self
+                    .broker
+                    .restore_wanting(&checked, patterns, asked, streamers);
                 Err(format!("port {} of service {name:?}: {why}", service.port))
             }
             Err(why) => Err(why.to_string()),
@@ -209,7 +213,10 @@ impl Hub {
         let patterns = self.parse_all(name, &service.subjects)?;
         let name = checked_name(name)?;
         let streamers = &mut self.streamers;
-        let restored = self.broker.restore_wanting(&name, patterns, streamers);
+        let asked = delivery_of(service);
+        let restored = self
+            .broker
+            .restore_wanting(&name, patterns, asked, streamers);
         restored.map_err(|error| format!("service {name:?}: {error}"))
     }
 
@@ -405,6 +412,9 @@ impl Hub {
                 port: service.port(),
                 ready: self.common_ready(key),
                 subjects: service.wanted_on().map(ToString::to_string).collect(),
+                durable: service
+                    .asked_delivery()
+                    .map(|asked| asked == DeliveryMode::Queue),
             };
             if self.keeping.noted.get(&key) != Some(&record) {
                 self.keeping.noted.insert(key, record.clone());
@@ -454,6 +464,13 @@ impl Hub {
             credit,
         })
     }
+}
+
+fn delivery_of(service: &KeptService) -> Option<DeliveryMode> {
+    service.durable.map(|durable| match durable {
+        true => DeliveryMode::Queue,
+        false => DeliveryMode::Live,
+    })
 }
 
 fn checked_name(name: &str) -> Result<ServiceName, String> {

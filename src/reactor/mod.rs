@@ -306,6 +306,7 @@ impl Sockets {
                 .unwrap_or_default(),
             pull_address_prefix: pull_address,
             limits: config.limits,
+            has_store: false,
             publish_timeout: config.publish_timeout,
         }
     }

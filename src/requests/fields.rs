@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Nak;
+use crate::broker::DeliveryMode;
 use crate::messagebus::Message;
 use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
 
@@ -14,6 +15,7 @@ pub(super) struct Fields {
     pub(super) id: Option<String>,
     pub(super) service: Option<String>,
     pub(super) subjects: Vec<String>,
+    pub(super) delivery: Option<DeliveryMode>,
 }
 
 fn utf8(field: &[u8], what: &str) -> Result<String, Nak> {
@@ -23,11 +25,11 @@ fn utf8(field: &[u8], what: &str) -> Result<String, Nak> {
 }
 
 impl Fields {
-    /// `sub_id\0[service_name\0]subject…`, with or without a NUL at the end, or the fields of a JSON object: `id`, `service`,
-    /// `subjects`.
+    /// `sub_id\0[service_name\0]subject…`, with or without a NUL at the end, or the fields of a JSON
+    /// object: `id`, `service`, `subjects`, `delivery`.
     pub(super) fn read(request: &Message, has_service: bool, limits: &Limits) -> Result<Self, Nak> {
         if let Some(named) = request.named.as_ref().filter(|named| !named.is_empty()) {
-            return Self::named(named);
+            return Self::named(named, has_service);
         }
         // Before they are taken apart: a field costs many times the one byte that it takes on the wire.
         let max = limits.subscriptions_per_peer_max;
@@ -63,10 +65,11 @@ impl Fields {
             id,
             service,
             subjects,
+            delivery: None,
         })
     }
 
-    fn named(named: &serde_json::Map<String, Value>) -> Result<Self, Nak> {
+    fn named(named: &serde_json::Map<String, Value>, has_service: bool) -> Result<Self, Nak> {
         let mut fields = Self::default();
         for (name, value) in named {
             let wrong = |wanted| Nak::new("invalid-field", format!("{name:?}: {wanted} is wanted"));
@@ -87,9 +90,13 @@ impl Fields {
                         fields.subjects.push(subject.to_owned());
                     }
                 }
+                "delivery" if has_service => {
+                    let mode = DeliveryMode::named(&text()?);
+                    fields.delivery = Some(mode.ok_or_else(|| wrong("\"live\" or \"queue\""))?);
+                }
                 _ => {
                     let sentence = format!(
-                        "{name:?} is no field of this request; id, service and subjects are"
+                        "{name:?} is no field of this request; id, service, subjects and delivery are"
                     );
                     return Err(Nak::new("unknown-field", sentence));
                 }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub id_prefix: String,
     /// Bounds of what clients name.
     pub limits: Limits,
+    /// Whether events can be kept on disk.
+    pub has_store: bool,
     /// How long a sync event without a timeout of its own waits.
     pub publish_timeout: Duration,
 }

@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, checked_id};
 use super::{Context, Nak, Outcome};
-use crate::broker::SubscribeError;
+use crate::broker::{DeliveryMode, SubscribeError};
 use crate::messagebus::{Message, Token};
 use crate::model::SubscriptionId;
 
@@ -18,15 +18,24 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         None | Some("") => unused_id(context)?,
         Some(id) => checked_id(id)?,
     };
-    let subscribed =
-        context
-            .broker
-            .subscribe(&id, &service, patterns, context.now, context.streamers);
+    if fields.delivery == Some(DeliveryMode::Queue) && !context.settings.has_store {
+        let sentence = "delivery: there is no queue without a state directory (stateDir)";
+        return Err(Nak::new("no-store", sentence));
+    }
+    let subscribed = context.broker.subscribe(
+        &id,
+        &service,
+        patterns,
+        fields.delivery,
+        context.now,
+        context.streamers,
+    );
     let subscribed = subscribed.map_err(|error| {
         let code = match error {
             SubscribeError::NoPort(_) => "no-port",
             SubscribeError::TooMany(_) => "too-many-subscriptions",
             SubscribeError::TooManyPatterns(_) => "too-many-subjects",
+            SubscribeError::Delivery(_) => "in-use",
         };
         Nak::new(code, error)
     })?;

@@ -44,6 +44,7 @@ impl Fixture {
                     subject_bytes_max: 20,
                     ..Limits::default()
                 },
+                has_store: false,
                 publish_timeout: Duration::from_secs(30),
             },
             now: Instant::now(),

@@ -27,6 +27,9 @@ pub struct KeptService {
     pub ready: Option<KeptReady>,
     /// What it wants though nobody is subscribed, if it is durable; as they are written in a request.
     pub subjects: Vec<String>,
+    /// Whether its events are kept on disk, if a subscription said so rather than the configuration.
+    #[serde(default)]
+    pub durable: Option<bool>,
 }
 
 /// A worker's READY.

@@ -34,6 +34,7 @@ fn service(port: u16) -> KeptService {
             credit: Some(7),
         }),
         subjects: vec!["exact:Order".into()],
+        durable: Some(true),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::requests::ask_json;
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::program::Site;
@@ -268,6 +269,72 @@ fn a_second_daemon_is_kept_out_of_the_state_directory() {
     }));
     let said = site.run(&["serve"]).failed(1);
     assert!(said.contains("is in use by process"), "{said}");
+}
+
+#[test]
+fn a_subscription_may_make_its_service_durable() {
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({"stateDir": directory.path()});
+    let first = TestDaemon::in_own_process(&settings);
+    let subscribe = |daemon: &TestDaemon, service: &str, delivery: &str| {
+        let request = json!({"token": "subscribe", "id": format!("sub-{service}"),
+            "service": service, "subjects": ["Order"], "delivery": delivery});
+        ask_json(&daemon.requester(), &request)["data"].to_string()
+    };
+    let answer = subscribe(&first, "Billing", "disk");
+    assert!(answer.contains(r#"invalid-field"#), "{answer}");
+    subscribe(&first, "Billing", "queue");
+    // The one is durable already, the other is not, and neither changes while it is there.
+    subscribe(&first, "Billing", "queue");
+    let answer = subscribe(&first, "Billing", "live");
+    assert!(
+        answer.contains("the service's delivery is queue"),
+        "{answer}"
+    );
+    first.subscribe("sub-Kitchen", "Kitchen", &["Order"]);
+    let answer = subscribe(&first, "Kitchen", "queue");
+    assert!(
+        answer.contains("the service's delivery is live"),
+        "{answer}"
+    );
+    // Nobody is subscribed any more when events come, and again after a kill.
+    let unsubscribe = json!({"token": "unsubscribe", "id": "sub-Billing"});
+    ask_json(&first.requester(), &unsubscribe);
+    let publisher = first.publisher();
+    (0..10).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    wait_until_on_disk(&first, 10);
+    first.wait_for("what is to be kept", |status| {
+        status["state"]["written"] == true
+    });
+    first.kill();
+    let second = TestDaemon::in_own_process(&settings);
+    second.wait_for_counter("Billing", "matched", 10);
+    let publisher = second.publisher();
+    publish(&publisher, "Order", "10");
+    wait_until_on_disk(&second, 11);
+    let worker = acknowledging(&second);
+    for n in 0..=10 {
+        let event = hold(&worker);
+        assert_eq!(event.data, n.to_string());
+        worker
+            .send(&format!("ACK {}", event.id), 0)
+            .expect("a send");
+    }
+    second.wait_for_counter("Billing", "delivered", 11);
+    assert!(second.stop());
+}
+
+#[test]
+fn there_is_no_durable_subscription_without_a_state_directory() {
+    let daemon = TestDaemon::in_own_process(&json!({"stateDir": ""}));
+    let request = json!({"token": "subscribe", "id": "sub-1", "service": "Billing",
+        "subjects": ["Order"], "delivery": "queue"});
+    let answer = ask_json(&daemon.requester(), &request)["data"].to_string();
+    assert!(
+        answer.contains("no-store") && answer.contains("stateDir"),
+        "{answer}"
+    );
+    assert_eq!(daemon.status()["services"], json!([]));
 }
 
 #[test]

@@ -304,7 +304,7 @@ fn through_a_proxy_with_a_routing_id_that_reads_as_a_token() {
     }
 }
 
-fn ask_json(client: &zmq::Socket, request: &Value) -> Value {
+pub(crate) fn ask_json(client: &zmq::Socket, request: &Value) -> Value {
     let answer = exchange(client, &[request.to_string().as_bytes()]);
     assert_eq!(answer.len(), 1);
     serde_json::from_slice(&answer[0]).expect("JSON")

@@ -428,6 +428,7 @@ fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
                 port,
                 ready: None,
                 subjects: vec![],
+                durable: None,
             }),
         )]
         .into(),

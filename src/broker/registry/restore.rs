@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Broker, SubscribeError};
 use crate::broker::ports::Streamers;
-use crate::broker::service::ServiceKey;
+use crate::broker::service::{DeliveryMode, ServiceKey};
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// A subscription as an earlier run left it.
@@ -17,6 +17,8 @@ pub struct FormerSubscription {
     pub service: ServiceName,
     /// The port of the service, which its workers connect to.
     pub port: u16,
+    /// Where its service's events are kept, if a subscription said so.
+    pub delivery: Option<DeliveryMode>,
     /// What it asks for.
     pub patterns: BTreeSet<SubjectPattern>,
     /// When its lease is over, by the time of day.
@@ -51,12 +53,12 @@ impl Broker {
         time_of_day: Duration,
         streamers: &mut dyn Streamers,
     ) -> Result<ServiceKey, RestoreError> {
-        let is_durable = (self.config.policies.0)(&kept.service).durable;
+        let is_durable = self.is_durable(&kept.service, kept.delivery);
         if kept.expires_at + grace <= time_of_day && !is_durable {
             return Err(RestoreError::Expired);
         }
         self.check_limits(&kept.id, &kept.service, &kept.patterns)?;
-        let key = self.open_service(&kept.service, Some(kept.port), streamers)?;
+        let key = self.open_service(&kept.service, kept.delivery, Some(kept.port), streamers)?;
         let port = self.services[key.0 as usize].port();
         if port != kept.port {
             let why = format!("the service has port {port} now");
@@ -83,16 +85,21 @@ impl Broker {
         &mut self,
         name: &ServiceName,
         patterns: BTreeSet<SubjectPattern>,
+        delivery: Option<DeliveryMode>,
         streamers: &mut dyn Streamers,
     ) -> Result<(), SubscribeError> {
-        if (self.config.policies.0)(name).durable {
-            let key = self.open_service(name, None, streamers)?;
+        if self.is_durable(name, delivery) {
+            let key = self.open_service(name, delivery, None, streamers)?;
             let kept = &self.services[key.0 as usize].kept;
             let more: BTreeSet<_> = patterns.difference(kept).cloned().collect();
             self.add_patterns(key, more.iter());
             self.services[key.0 as usize].kept.extend(more);
         }
         Ok(())
+    }
+
+    fn is_durable(&self, name: &ServiceName, asked: Option<DeliveryMode>) -> bool {
+        (self.config.policies.0)(name, asked).delivery == DeliveryMode::Queue
     }
 
     /// The service gets this port when it comes, if that is free.

@@ -4,7 +4,7 @@
 )]
 
 use super::*;
-use crate::broker::{BindFailure, Item};
+use crate::broker::{BindFailure, Item, WhenFull};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -72,6 +72,7 @@ fn subscribe(
         &id(sub),
         &name(service),
         patterns(subjects),
+        None,
         now,
         &mut Willing,
     )
@@ -86,11 +87,50 @@ fn services_for(broker: &mut Broker, subject: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_service_that_is_durable_by_request_stays_so() {
+    let policies = |events_max| {
+        Policies::new(move |_, asked| {
+            let mut settings = ServiceSettings::live(QueueLimits {
+                events_max,
+                ..LIMITS
+            });
+            settings.delivery = asked.unwrap_or(DeliveryMode::Live);
+            if settings.delivery == DeliveryMode::Queue {
+                settings.policy.when_full = WhenFull::Spill;
+            }
+            settings
+        })
+    };
+    let (mut broker, now) = (broker_with(policies(9)), Instant::now());
+    let (durable, wanted) = (Some(DeliveryMode::Queue), patterns(&["a"]));
+    let subscribed = broker.subscribe(&id("1"), &name("x"), wanted, durable, now, &mut Willing);
+    let key = subscribed.unwrap().service;
+    let service = broker.service_mut(key).unwrap();
+    (0..3).for_each(|_| service.enqueue(Item::new(Bytes::from_static(b"event"))));
+    broker.reconfigure(BrokerConfig {
+        policies: policies(1),
+        ..broker.config.clone()
+    });
+    let service = broker.service(key).unwrap();
+    assert_eq!(
+        (service.queue.len(), service.delivery()),
+        (3, DeliveryMode::Queue)
+    );
+}
+
+#[test]
 fn other_settings_are_for_services_that_are_there_too() {
     let (mut broker, now) = (broker(), Instant::now());
     let subscribe = |broker: &mut Broker, n: usize| {
         let all = patterns(&["a"]);
-        broker.subscribe(&id(&n.to_string()), &name("x"), all, now, &mut Willing)
+        broker.subscribe(
+            &id(&n.to_string()),
+            &name("x"),
+            all,
+            None,
+            now,
+            &mut Willing,
+        )
     };
     let key = subscribe(&mut broker, 1).unwrap().service;
     let service = broker.service_mut(key).unwrap();
@@ -212,6 +252,7 @@ fn what_is_refused_changes_nothing() {
         &id("s"),
         &name("S"),
         patterns(&["A"]),
+        None,
         now,
         &mut NoDescriptors,
     );
@@ -266,6 +307,7 @@ fn former(sub: &str, service: &str, port: u16, subjects: &[&str], left: i64) -> 
         id: id(sub),
         service: name(service),
         port,
+        delivery: None,
         patterns: patterns(subjects),
         expires_at: Duration::from_secs(TODAY.as_secs().strict_add_signed(left)),
     }
@@ -335,8 +377,11 @@ fn a_former_subscription_that_can_t_be_restored_changes_nothing() {
 #[test]
 fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
     let (origin, mut binding) = (Instant::now(), Binding::default());
-    let mut broker = broker_with(Policies::new(|name| ServiceSettings {
-        durable: name.as_str() != "Live",
+    let mut broker = broker_with(Policies::new(|name, asked| ServiceSettings {
+        delivery: asked.unwrap_or(match name.as_str() {
+            "Live" => DeliveryMode::Live,
+            _ => DeliveryMode::Queue,
+        }),
         ..ServiceSettings::live(LIMITS)
     }));
     let expired = former("s", "Billing", 5003, &["Order"], -9999);
@@ -364,7 +409,7 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
             "{refused:?}"
         );
         broker
-            .restore_wanting(&name("Moved"), wanted, &mut binding)
+            .restore_wanting(&name("Moved"), wanted, None, &mut binding)
             .unwrap();
         assert_eq!(services_for(&mut broker, subject), ["Moved"]);
     }
@@ -381,7 +426,7 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
         broker.remember_port(&name(service), 5002);
         let wanted = patterns(&["Order"]);
         broker
-            .restore_wanting(&name(service), wanted, &mut binding)
+            .restore_wanting(&name(service), wanted, None, &mut binding)
             .unwrap();
     }
     assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
@@ -477,7 +522,7 @@ proptest! {
             match act {
                 Act::Subscribe(sub, service, subjects) => {
                     let result = broker.subscribe(
-                        &id(&sub.to_string()), &name(&service.to_string()), written(&subjects), now, &mut Willing,
+                        &id(&sub.to_string()), &name(&service.to_string()), written(&subjects), None, now, &mut Willing,
                     );
                     prop_assert!(result.is_ok());
                     model.insert(sub, (service, subjects.into_iter().collect(), now + TTL));

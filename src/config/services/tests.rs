@@ -39,7 +39,10 @@ fn without_an_entry_all_is_as_it_was() {
             age_max: None,
         },
     };
-    assert_eq!(Services::default().policy_of(&name("x"), BUDGET), expected);
+    assert_eq!(
+        Services::default().policy_of(&name("x"), None, BUDGET),
+        expected
+    );
     let config = parse(
         "c",
         r#"{"budgets": {"serviceQueueEvents": 3}, "services": {"y": {"queueEvents": 4}}}"#,
@@ -411,7 +414,7 @@ proptest! {
         let members = entries.iter().map(|(name, said)| format!("{name:?}: {}", said.written()));
         let text = format!("{{{}}}", members.collect::<Vec<_>>().join(", "));
         let services = Services::read(&Value::String(text)).unwrap();
-        let policy = services.policy_of(&name(&service), BUDGET);
+        let policy = services.policy_of(&name(&service), None, BUDGET);
 
         let durable = best(&entries, &service, |said| said.delivery).unwrap_or(false);
         prop_assert_eq!(policy.delivery == DeliveryMode::Queue, durable);
