@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test instructions deny python
+ci: fmt clippy doc test instructions deny python units
 
 # The format, unchanged if it is right.
 fmt:
@@ -29,6 +29,16 @@ long:
 # A machine that vanishes under traffic is found: network namespaces, so it needs root and iproute2.
 netns:
     cargo test --locked --test it -- --ignored --nocapture a_machine_that_vanishes
+
+# The systemd units as they are written.
+units:
+    cargo build --locked
+    packaging/systemd/check
+
+# The same, and in a real systemd: needs root, debootstrap and systemd-container.
+systemd:
+    cargo build --locked
+    packaging/systemd/check boot
 
 # Replays what fuzzing found interesting.
 corpora:

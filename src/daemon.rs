@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::ambient::now;
-use crate::config::{Config, GuardTimeoutAction};
+use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload};
 use crate::outbound::{
     Caller, GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
@@ -19,6 +19,7 @@ use crate::outbound::{
 use crate::reactor::{Bound, Effect, Input, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
+use crate::systemd::{Inherited, Manager};
 use crate::telemetry::ProcessReadings;
 
 /// How long the state database may take to write its last changes, on a disk that hangs.
@@ -36,7 +37,9 @@ pub struct Daemon {
     registration: watch::Receiver<RegistrationState>,
     /// Writes what outlives the process.
     state: Option<WriterThread>,
-    drain_timeout: Duration,
+    /// In force.
+    config: Config,
+    diagnostic: watch::Sender<DiagnosticConfig>,
     store: Option<Arc<Store>>,
 }
 
@@ -68,14 +71,28 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(mut config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_under(config, &Manager::default(), Inherited::default())
+    }
+
+    /// The same under a service manager: it is told when the start waits, and that the reactor turns.
+    /// That all is bound is for the caller to tell. Its sockets are used in place of new ones.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start_under(
+        mut config: Config,
+        manager: &Manager,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         if config.startup_guard.enabled {
+            manager.starting(config.startup_guard.timeout);
             runtime.block_on(guard(&config))?;
         }
-        let drain_timeout = config.drain_timeout;
+        let in_force = config.clone();
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
         let store = start_store(&config, inputs.clone())?.map(Arc::new);
@@ -89,6 +106,7 @@ impl Daemon {
             (inputs, inputs_rx),
             former,
             store.clone(),
+            (inherited, manager.beat(now())),
         )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
@@ -96,7 +114,9 @@ impl Daemon {
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
         let (registration_state, registration) = watch::channel(RegistrationState::Trying);
+        let (diagnostic, diagnostic_rx) = watch::channel(config.diagnostic);
         let parts = Control {
+            diagnostic: diagnostic_rx,
             request_address: request_address(&reactor.bound, &config),
             inputs: reactor.inputs.clone(),
             config,
@@ -113,7 +133,8 @@ impl Daemon {
             deregistered,
             registration,
             state,
-            drain_timeout,
+            config: in_force,
+            diagnostic,
             store,
         })
     }
@@ -126,6 +147,24 @@ impl Daemon {
     /// Where its registration with the ServiceLocator stands.
     pub fn registration(&self) -> RegistrationState {
         *self.registration.borrow()
+    }
+
+    /// How long [`stop`](Self::stop) may take, but for what the state directory still has to write.
+    pub fn drain_timeout(&self) -> Duration {
+        self.config.drain_timeout
+    }
+
+    /// Puts another configuration in force, as far as that needs no restart: which keys changed, and
+    /// which do need one. `None` if the reactor ended; then nothing has changed.
+    pub async fn reload(&mut self, wanted: Config) -> Option<Reload> {
+        let reload = self.config.reload(wanted);
+        let (done, is_done) = oneshot::channel();
+        let input = Input::Reload(Box::new(reload.config.clone()), done);
+        self.reactor.inputs.send(input).await.ok()?;
+        is_done.await.ok()?;
+        self.diagnostic.send_replace(reload.config.diagnostic);
+        self.config = reload.config.clone();
+        Some(reload)
     }
 
     /// Its state, as the STATUS request shows it; null while it ends.
@@ -145,9 +184,10 @@ impl Daemon {
 
     /// Stops in the order of the data, within the drain timeout; whether all threads ended well.
     pub fn stop(self) -> bool {
-        let deadline = now() + self.drain_timeout;
+        let drain_timeout = self.config.drain_timeout;
+        let deadline = now() + drain_timeout;
         // A locator that doesn't answer leaves the other half to the events that wait.
-        let deregistering = self.drain_timeout / 2;
+        let deregistering = drain_timeout / 2;
         // An embedded locator has to be there still when we deregister, so the reactor ends after.
         let _ = self.deregister.send(now() + deregistering);
         let _ = self.deregistered.recv_timeout(deregistering);
@@ -226,6 +266,7 @@ fn request_address(bound: &Bound, config: &Config) -> String {
 /// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
 struct Control {
     config: Config,
+    diagnostic: watch::Receiver<DiagnosticConfig>,
     request_address: String,
     inputs: mpsc::Sender<Input>,
     state: watch::Sender<RegistrationState>,
@@ -253,10 +294,8 @@ impl Control {
         } else {
             drop(self.deregistered);
         }
-        let diagnostic = &self.config.diagnostic;
-        let diagnostics = diagnostic
-            .enabled
-            .then(|| tokio::spawn(write_diagnostics(self.inputs.clone(), diagnostic.interval)));
+        let diagnostics = write_diagnostics(self.inputs.clone(), self.diagnostic);
+        let diagnostics = tokio::spawn(diagnostics);
         let mut calls = JoinSet::new();
         loop {
             tokio::select! {
@@ -273,14 +312,24 @@ impl Control {
             }
         }
         drop(caller_thread);
-        diagnostics.inspect(tokio::task::JoinHandle::abort);
+        diagnostics.abort();
     }
 }
 
-/// One structured record in the log, again and again.
-async fn write_diagnostics(inputs: mpsc::Sender<Input>, interval: Duration) {
+/// One structured record in the log, again and again, as long as it is wanted.
+async fn write_diagnostics(
+    inputs: mpsc::Sender<Input>,
+    mut wanted: watch::Receiver<DiagnosticConfig>,
+) {
     loop {
-        tokio::time::sleep(interval).await;
+        let DiagnosticConfig { enabled, interval } = *wanted.borrow_and_update();
+        tokio::select! {
+            changed = wanted.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            () = tokio::time::sleep(interval), if enabled => {}
+        }
         let (reply, status) = oneshot::channel();
         if inputs.send(Input::Status(reply)).await.is_err() {
             return;

@@ -16,6 +16,7 @@
 //! | [`telemetry`] | logs, a line for each burst, and readings of this process |
 //! | [`store`] | queues that outlive the process |
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
+//! | [`systemd`] | what the service manager is told, and the sockets that it hands over |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`outbound`] | requests to others, over libzmq |
 //! | [`client`] | what the command line and the tests use to talk to a daemon |
@@ -36,5 +37,6 @@ pub mod reactor;
 pub mod requests;
 pub mod state;
 pub mod store;
+pub mod systemd;
 pub mod telemetry;
 pub mod zmtp;

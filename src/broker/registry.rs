@@ -1,6 +1,7 @@
 //! Subscriptions, their leases, and the services that they make.
 
 mod errors;
+mod reconfigure;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -164,6 +164,14 @@ impl Service {
         }
     }
 
+    /// Its settings are others from now on, but for where its events are kept. What has no room any
+    /// more is given up, and counted; events that wait keep the order that they have.
+    pub(super) fn set(&mut self, settings: ServiceSettings) {
+        self.order_by = settings.order_by;
+        let lost = self.queue.set_policy(Rc::new(settings.policy));
+        self.account.dropped.add(DropReason::QueueFull, lost.events);
+    }
+
     /// Its name.
     pub fn name(&self) -> &ServiceName {
         &self.name

@@ -6,9 +6,11 @@ use clap::Args;
 
 use super::exit;
 use super::signals::{Termination, runtime};
+use crate::ambient::now;
 use crate::config::Config;
 use crate::model::Endpoint;
 use crate::reactor::{Input, Reactor};
+use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{LogConfig, Logging};
 
 #[derive(Debug, Args)]
@@ -50,7 +52,14 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
     config.locator.address = args.address.clone();
     let drain_timeout = config.drain_timeout;
     let (effects, _no_effects) = tokio::sync::mpsc::channel(1);
-    let reactor = Reactor::start(config, effects, Reactor::inputs(), None, None)?;
+    let reactor = Reactor::start(
+        config,
+        effects,
+        Reactor::inputs(),
+        None,
+        None,
+        (Inherited::default(), Manager::default().beat(now())),
+    )?;
     let Some(bound) = &reactor.bound.locator else {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
         reactor.join();

@@ -9,9 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::config_args::ConfigArgs;
 use super::exit;
 use super::signals::{Termination, runtime};
-use crate::config::Loaded;
+use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::{Daemon, StartError};
-use crate::telemetry::{LoadedLog, Logging};
+use crate::systemd::{Inherited, Manager};
+use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -20,12 +21,10 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let (loaded, log) = match args
-        .config
-        .load()
-        .and_then(|loaded| Ok((LoadedLog::load(&loaded)?, loaded)))
-    {
-        Ok((log, loaded)) => (loaded, log),
+    // Before there are threads: it changes the environment.
+    let (inherited, unusable) = Inherited::from_env();
+    let (loaded, log) = match load(args) {
+        Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{errors}");
             return ExitCode::from(exit::CONFIG);
@@ -38,7 +37,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let code = match serve(args, loaded, &logging) {
+    for why in unusable {
+        tracing::warn!("not used, of what the service manager handed over: {why}");
+    }
+    let code = match serve(args, (loaded, log.config), &logging, inherited) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -52,19 +54,35 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> anyhow::Result<u8> {
+fn load(args: &ServeArgs) -> Result<(Loaded, LoadedLog), ConfigErrors> {
+    let loaded = args.config.load()?;
+    let log = LoadedLog::load(&loaded)?;
+    Ok((loaded, log))
+}
+
+fn serve(
+    args: &ServeArgs,
+    loaded: (Loaded, LogConfig),
+    logging: &Logging,
+    inherited: Inherited,
+) -> anyhow::Result<u8> {
     // More peers than the usual soft limit of 1024 are nothing special.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!("the limit on file descriptors stays as it is: {error}");
     }
     let runtime = runtime().context("no runtime")?;
-    let code = runtime.block_on(run_until_told(args, loaded, logging));
+    let code = runtime.block_on(run_until_told(args, loaded, logging, inherited));
     // A start or an end that was cut short goes on in its thread until the process is gone.
     runtime.shutdown_background();
     code
 }
 
-async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> anyhow::Result<u8> {
+async fn run_until_told(
+    args: &ServeArgs,
+    (loaded, log): (Loaded, LogConfig),
+    logging: &Logging,
+    inherited: Inherited,
+) -> anyhow::Result<u8> {
     let source = loaded
         .path
         .as_ref()
@@ -74,8 +92,12 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
     let mut termination = Termination::listen()?;
     let mut hangup = signal(SignalKind::hangup())?;
     // The guard may wait for long, and must not hold up a signal.
-    let mut starting = tokio::task::spawn_blocking(move || Daemon::start(loaded.config));
-    let daemon = tokio::select! {
+    let manager = Manager::from_env();
+    let mut starting = tokio::task::spawn_blocking({
+        let manager = manager.clone();
+        move || Daemon::start_under(loaded.config, &manager, inherited)
+    });
+    let mut daemon = tokio::select! {
         daemon = &mut starting => daemon??,
         () = termination.received() => {
             tracing::info!("stopped before it had started");
@@ -83,9 +105,16 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
         }
     };
     announce(&daemon, &source);
+    manager.ready();
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(args, logging),
+            _ = hangup.recv() => {
+                manager.reloading();
+                tokio::select! {
+                    () = reload(args, &mut daemon, logging, &log) => manager.ready(),
+                    () = termination.received() => break,
+                }
+            }
             () = termination.received() => break,
             () = daemon.died() => {
                 tracing::error!("the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error");
@@ -93,6 +122,7 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
             }
         }
     }
+    manager.stopping(daemon.drain_timeout());
     tracing::info!("stopping: what waits is delivered; a second signal ends at once");
     let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());
     tokio::select! {
@@ -131,17 +161,27 @@ fn announce(daemon: &Daemon, config: &str) {
     );
 }
 
-/// SIGHUP: log levels, all or nothing.
-fn reload(args: &ServeArgs, logging: &Logging) {
-    let log = args
-        .config
-        .load()
-        .and_then(|loaded| LoadedLog::load(&loaded));
-    match log {
-        Err(errors) => tracing::error!("not reloaded, the old log configuration stays: {errors}"),
-        Ok(log) => match logging.reload(&log.config) {
-            Ok(()) => tracing::info!("log levels reloaded"),
-            Err(error) => tracing::error!("not reloaded, the old log configuration stays: {error}"),
-        },
+/// SIGHUP: all that needs no restart, or nothing if anything is wrong.
+async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun: &LogConfig) {
+    let (loaded, log) = match load(args) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            return tracing::error!("not reloaded, the old configuration stays: {errors}");
+        }
+    };
+    if let Err(error) = logging.reload(&log.config) {
+        return tracing::error!("not reloaded, the old configuration stays: {error}");
     }
+    // It fails when the reactor has ended, which is told elsewhere.
+    let Some(reload) = daemon.reload(loaded.config).await else {
+        return;
+    };
+    let log_keys = LOG_KEYS
+        .iter()
+        .filter(|key| !key.is_live && (key.show)(begun) != (key.show)(&log.config))
+        .map(|key| format!("log.{}", key.name));
+    for key in reload.need_restart.into_iter().chain(log_keys) {
+        tracing::warn!(key, "not changed: another value needs a restart");
+    }
+    tracing::info!(changed = reload.changed.join(","), "configuration reloaded");
 }

@@ -6,6 +6,7 @@
 mod keys;
 mod load;
 mod positions;
+mod reload;
 mod services;
 mod values;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use keys::{KEYS, Key};
 pub(crate) use load::suggestion;
 pub use load::{ConfigErrors, Loaded, LogSection, Origin, Sources, parse};
+pub use reload::Reload;
 pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
 
 use crate::broker::QueueLimits;

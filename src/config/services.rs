@@ -62,6 +62,9 @@ pub struct ServicePolicy {
 pub struct Services {
     /// The most specific first.
     entries: Vec<Entry>,
+    /// The entries whose `delivery` and `subjects` are in force, if they are not those: neither
+    /// changes while the daemon runs.
+    places: Option<Vec<Entry>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +141,10 @@ impl Services {
         if !wrong.is_empty() {
             return Err(Refused::Inside(wrong));
         }
-        let mut services = Self { entries };
+        let mut services = Self {
+            entries,
+            places: None,
+        };
         services.sort_as_written(object.keys());
         Ok(services)
     }
@@ -160,9 +166,57 @@ impl Services {
         self.entries.iter().map(shown).collect()
     }
 
+    fn places(&self) -> &[Entry] {
+        self.places.as_deref().unwrap_or(&self.entries)
+    }
+
+    /// The same, but with `delivery` and `subjects` as the others have them in force; and the paths of
+    /// those that are not.
+    pub(super) fn with_places_of(&self, others: &Self) -> (Self, Vec<String>) {
+        let (wanted, in_force) = (&self.entries, others.places());
+        let mut paths = vec![];
+        let more = in_force
+            .iter()
+            .filter(|old| wanted.iter().all(|entry| entry.pattern != old.pattern));
+        for Entry { pattern, .. } in wanted.iter().chain(more) {
+            let of = |entries: &[Entry]| {
+                let entry = entries.iter().find(|entry| entry.pattern == *pattern);
+                entry.map_or((None, None), |Entry { fields, .. }| {
+                    (fields.delivery, fields.subjects.clone())
+                })
+            };
+            let (new, old) = (of(wanted), of(in_force));
+            let name = pattern.as_name().as_str();
+            if new.0 != old.0 {
+                paths.push(full_path(&[name, "delivery"]));
+            }
+            if new.1 != old.1 {
+                paths.push(full_path(&[name, "subjects"]));
+            }
+        }
+        let services = Self {
+            entries: wanted.clone(),
+            places: (!paths.is_empty()).then(|| in_force.to_vec()),
+        };
+        (services, paths)
+    }
+
+    /// Whether all that may change while the daemon runs is the same.
+    pub(super) fn live_part_is(&self, other: &Self) -> bool {
+        let live = |services: &Self| -> Vec<Entry> {
+            let mut entries = services.entries.clone();
+            for Entry { fields, .. } in &mut entries {
+                (fields.delivery, fields.subjects) = (None, None);
+            }
+            entries.retain(|entry| entry.fields != Fields::default());
+            entries
+        };
+        live(self) == live(other)
+    }
+
     /// Durable services that exist from the start, without a subscription, and their subjects.
     pub fn declared(&self) -> impl Iterator<Item = (&ServiceName, &[SubjectPattern])> {
-        self.entries
+        self.places()
             .iter()
             .filter_map(|entry| Some((entry.pattern.exact()?, entry.fields.subjects.as_deref()?)))
     }
@@ -170,12 +224,11 @@ impl Services {
     /// Whether any service may be durable.
     pub fn any_durable(&self) -> bool {
         let durable = |entry: &Entry| entry.fields.delivery == Some(DeliveryMode::Queue);
-        self.entries.iter().any(durable)
+        self.places().iter().any(durable)
     }
 
     fn fields_of(&self, name: &ServiceName) -> Fields {
-        let matching = self.entries.iter().filter(|e| e.pattern.matches(name));
-        matching.fold(Fields::default(), |fields, entry| fields.or(&entry.fields))
+        fields_of(&self.entries, name)
     }
 
     /// The policy of the service of this name; `queue` stands where nothing else is said, and what is
@@ -187,7 +240,7 @@ impl Services {
         queue: QueueLimits,
     ) -> ServicePolicy {
         let fields = self.fields_of(name);
-        let delivery = asked.unwrap_or(fields.delivery());
+        let delivery = asked.unwrap_or_else(|| fields_of(self.places(), name).delivery());
         let default = Policy::live(QueueLimits {
             bytes_max: fields.queue_bytes.unwrap_or(queue.bytes_max),
             events_max: fields.queue_events.unwrap_or(queue.events_max),
@@ -219,6 +272,11 @@ impl Services {
         });
         wrong.collect()
     }
+}
+
+fn fields_of(entries: &[Entry], name: &ServiceName) -> Fields {
+    let matching = entries.iter().filter(|entry| entry.pattern.matches(name));
+    matching.fold(Fields::default(), |fields, entry| fields.or(&entry.fields))
 }
 
 impl Entry {

@@ -109,6 +109,11 @@ impl ServiceName {
         Self::new(&format!("{self}{}", Self::DEAD_LETTERS)).ok()
     }
 
+    /// The service whose dead letters have this name; none if it is no such name.
+    pub fn of_dead_letters(&self) -> Option<Self> {
+        Self::new(self.0.strip_suffix(Self::DEAD_LETTERS)?).ok()
+    }
+
     /// Whether this is the name of some service's dead letters.
     pub fn is_of_dead_letters(&self) -> bool {
         self.0.ends_with(Self::DEAD_LETTERS)

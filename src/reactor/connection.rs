@@ -249,6 +249,7 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
 fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
     let mut state = hub.borrow_mut();
     let now = state.now;
+    inbox.scanner.set_limits(&state.config.limits);
     let Some(peer) = state.peer(id) else {
         return false;
     };

@@ -17,11 +17,11 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps a connection to a publisher until it is aborted.
 pub(super) async fn dial(hub: SharedHub, endpoint: Endpoint) {
-    let timeout = hub.borrow().config.handshake_timeout;
     let address: Rc<str> = endpoint.to_string().into();
     let mut backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
     let mut told = false;
     loop {
+        let timeout = hub.borrow().config.handshake_timeout;
         match tokio::time::timeout(timeout, connect(&endpoint)).await {
             Ok(Ok(stream)) => {
                 tracing::info!(publisher = %address, "connected to a publisher");

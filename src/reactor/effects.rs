@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::requester::Ticket;
+use crate::config::Config;
 use crate::messagebus::Message;
 use crate::requests::SyncEvent;
 use crate::store::Report;
@@ -36,6 +37,9 @@ pub enum Input {
     Store(Report),
     /// Asks for the state, as the STATUS request shows it.
     Status(oneshot::Sender<Value>),
+    /// Another configuration is in force, with the addresses and all else that needs a restart as they
+    /// are. Answered when that is done.
+    Reload(Box<Config>, oneshot::Sender<()>),
     /// Take nothing new, deliver what waits, end. At most this long.
     Stop(Duration),
 }

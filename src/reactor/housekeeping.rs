@@ -10,6 +10,7 @@ use super::kernel::tcp_troubles;
 use super::peer::Peer;
 use crate::ambient::{chance, now};
 use crate::broker::{PeerId, ServiceKey};
+use crate::systemd::Beat;
 use crate::zmtp::{Pulse, encode_ping};
 
 /// How often to look when nothing asks for more.
@@ -19,20 +20,8 @@ const STALL_MIN: Duration = Duration::from_millis(500);
 
 /// Ticks until it is aborted.
 pub(super) async fn keep_house(hub: SharedHub) {
-    let (heartbeat, ttl) = {
-        let state = hub.borrow();
-        (
-            state.config.heartbeat_interval,
-            state.config.subscription_ttl,
-        )
-    };
-    let heartbeat = if heartbeat.is_zero() {
-        TICK_MAX
-    } else {
-        heartbeat
-    };
-    let tick = (heartbeat.min(ttl) / 8).clamp(Duration::from_millis(10), TICK_MAX);
     loop {
+        let tick = hub.borrow().tick_interval();
         tokio::time::sleep(tick).await;
         hub.borrow_mut().tick(now(), tick);
     }
@@ -99,6 +88,23 @@ impl Hub {
         }
     }
 
+    fn tick_interval(&self) -> Duration {
+        let heartbeat = self.config.heartbeat_interval;
+        let beat = self.beat.as_ref().map_or(TICK_MAX, Beat::interval);
+        let wanted = [heartbeat / 8, self.config.subscription_ttl / 8, beat / 2];
+        let wanted = wanted.into_iter().filter(|wanted| !wanted.is_zero());
+        let shortest = wanted.min().unwrap_or(TICK_MAX);
+        shortest.clamp(Duration::from_millis(10), TICK_MAX)
+    }
+
+    /// Tells the service manager that the loop turns: it is the loop itself that does.
+    fn show_life(&mut self) {
+        if let Some(mut beat) = self.beat.take() {
+            beat.turned(self.now, || self.status_line());
+            self.beat = Some(beat);
+        }
+    }
+
     fn tick(&mut self, now: Instant, tick: Duration) {
         let since_tick = now.saturating_duration_since(self.ticked_at);
         let late = since_tick.saturating_sub(tick);
@@ -121,6 +127,7 @@ impl Hub {
         self.tend_keeping();
         self.durable.send_line();
         self.open_queues();
+        self.show_life();
     }
 
     fn check_pulses(&mut self, stalled: Duration) {

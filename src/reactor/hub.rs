@@ -29,6 +29,7 @@ use crate::broker::{
 use crate::config::Config;
 use crate::locator::Directory;
 use crate::requests::Settings;
+use crate::systemd::Beat;
 use crate::telemetry::Bursts;
 use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, encode_subscribe};
 
@@ -54,6 +55,16 @@ fn policies(config: &Rc<Config>) -> Policies {
             delivery: policy.delivery,
         }
     })
+}
+
+pub(super) fn broker_config(config: &Rc<Config>) -> BrokerConfig {
+    BrokerConfig {
+        streamer_ports: config.streamer_ports.clone(),
+        subscription_ttl: config.subscription_ttl,
+        subscriptions_max: config.subscriptions_max,
+        patterns_per_service_max: config.limits.subscriptions_per_peer_max,
+        policies: policies(config),
+    }
 }
 
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
@@ -95,6 +106,8 @@ pub(super) struct Hub {
     /// When some service's events want attention; the clock's task sleeps until then.
     pub(super) timeout_at: Option<Instant>,
     pub(super) timeout_changed: Rc<Notify>,
+    /// Tells the service manager that we turn.
+    pub(super) beat: Option<Beat>,
     /// When the last tick was, by which a stall of our own loop is told.
     pub(super) ticked_at: Instant,
     pub(super) started_at: Instant,
@@ -119,13 +132,7 @@ impl Hub {
         effects: mpsc::Sender<Effect>,
         at: Instant,
     ) -> Self {
-        let mut broker = Broker::new(BrokerConfig {
-            streamer_ports: config.streamer_ports.clone(),
-            subscription_ttl: config.subscription_ttl,
-            subscriptions_max: config.subscriptions_max,
-            patterns_per_service_max: config.limits.subscriptions_per_peer_max,
-            policies: policies(&config),
-        });
+        let mut broker = Broker::new(broker_config(&config));
         // By the time of day, so that each run has numbers of its own.
         broker.number_deliveries_from(wall_clock_ms() << 10);
         Self {
@@ -148,6 +155,7 @@ impl Hub {
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,
             ticked_at: at,
+            beat: None,
             started_at: at,
             durable: DurableSide::default(),
             emissions: Emissions::default(),
@@ -236,8 +244,7 @@ impl Hub {
         wake: Rc<Notify>,
     ) {
         let interval = self.config.heartbeat_interval;
-        let beats = zmtp.minor >= 1 && !interval.is_zero();
-        self.peers.insert(Peer {
+        let mut peer = Peer {
             id,
             role,
             zmtp,
@@ -246,9 +253,13 @@ impl Hub {
             outbox: Default::default(),
             dirty: false,
             wake,
-            heartbeat: beats.then(|| Heartbeat::new(interval, self.now)),
+            heartbeat: None,
             may_be_busy: false,
-        });
+        };
+        if peer.beats(interval) {
+            peer.heartbeat = Some(Heartbeat::new(interval, self.now));
+        }
+        self.peers.insert(peer);
     }
 
     fn join_service(

@@ -10,7 +10,8 @@ const UNANSWERED_MIN: u32 = 3;
 /// The remote addresses of TCP connections whose other machine doesn't answer. Empty where the system
 /// has no such list: then nobody is taken for gone.
 pub(super) fn tcp_troubles() -> HashSet<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    // Not `/proc/net`, which a service that may see processes alone does not have.
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     let texts = tables
         .iter()
         .filter_map(|path| std::fs::read_to_string(path).ok());

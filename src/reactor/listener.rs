@@ -22,6 +22,7 @@ use super::peer::Purpose;
 use super::stream::Stream;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::model::Endpoint;
+use crate::systemd::{Inherited, Socket as Handed};
 
 const BACKLOG: i32 = 4096;
 /// How long accepting rests after another failure, lest it spins.
@@ -35,6 +36,15 @@ enum Bound {
     Unix(UnixListener),
 }
 
+impl Bound {
+    fn handed(socket: Handed) -> io::Result<Self> {
+        Ok(match socket {
+            Handed::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Handed::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+}
+
 /// A listening socket. Its task accepts; closing it frees the port at once, whenever the task ends.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -46,18 +56,22 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds and listens. Connections wait until [`accept`](Self::accept) is called.
+    /// Binds and listens, or takes the socket that the service manager has bound there. Connections
+    /// wait until [`accept`](Self::accept) is called.
     ///
     /// # Errors
     /// Those of the system.
-    pub(super) fn bind(endpoint: &Endpoint) -> io::Result<Self> {
-        let (bound, endpoint, path) = match endpoint {
-            Endpoint::Tcp { host, port } => {
+    pub(super) fn bind(endpoint: &Endpoint, inherited: &mut Inherited) -> io::Result<Self> {
+        let handed = inherited.take(endpoint)?;
+        let (bound, endpoint, path) = match (handed, endpoint) {
+            // Its file, if it has one, is the service manager's.
+            (Some(handed), _) => (Bound::handed(handed)?, endpoint.clone(), None),
+            (None, Endpoint::Tcp { host, port }) => {
                 let listener = bind_tcp(host, *port)?;
                 let port = listener.local_addr()?.port();
                 (Bound::Tcp(listener), endpoint.with_port(port), None)
             }
-            Endpoint::Ipc(path) => (
+            (None, Endpoint::Ipc(path)) => (
                 Bound::Unix(bind_unix(path)?),
                 endpoint.clone(),
                 Some(path.clone()),
@@ -269,13 +283,15 @@ pub(super) struct StreamerTable {
     /// Where they are bound, but for the port.
     address: Endpoint,
     by_service: HashMap<ServiceKey, Rc<Streamer>>,
+    inherited: Inherited,
     hub: Weak<RefCell<Hub>>,
 }
 
 impl StreamerTable {
-    pub(super) fn new(address: Endpoint, hub: Weak<RefCell<Hub>>) -> Self {
+    pub(super) fn new(address: Endpoint, inherited: Inherited, hub: Weak<RefCell<Hub>>) -> Self {
         Self {
             address,
+            inherited,
             by_service: HashMap::new(),
             hub,
         }
@@ -313,8 +329,9 @@ impl StreamerTable {
 impl Streamers for StreamerTable {
     fn open(&mut self, service: ServiceKey, port: u16) -> Result<u16, BindFailure> {
         // Two services of an `ipc://` pull address differ by their port too.
+        let address = self.address.with_port(port);
         let listener =
-            Listener::bind(&self.address.with_port(port)).map_err(|error| match error.kind() {
+            Listener::bind(&address, &mut self.inherited).map_err(|error| match error.kind() {
                 io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => BindFailure::InUse,
                 _ => BindFailure::Hopeless(format!(
                     "no socket could be bound for the service: {error}"

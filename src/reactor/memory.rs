@@ -45,7 +45,7 @@ impl Hub {
         outboxes.chain(queues).sum()
     }
 
-    fn make_room(&mut self, limit: usize) {
+    pub(super) fn make_room(&mut self, limit: usize) {
         let mut waiting = self.waiting_bytes();
         while waiting > limit
             && let Some((holder, bytes)) = self.largest()

@@ -25,6 +25,7 @@ mod listener;
 mod memory;
 mod outbox;
 mod peer;
+mod reload;
 mod reports;
 mod requester;
 mod speaker;
@@ -54,6 +55,7 @@ use crate::model::Endpoint;
 use crate::requests::Settings;
 use crate::state::{Kept, Writer};
 use crate::store::{Report, Store};
+use crate::systemd::{Beat, Inherited};
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -118,7 +120,8 @@ impl Reactor {
 
     /// Binds all sockets, those of services that an earlier run kept too, and starts the thread: when
     /// it returns, peers are served. What changes is told to the writer. Without a store, no service
-    /// is durable.
+    /// is durable. Of the service manager's sockets it takes those that it would have to bind; `beat`
+    /// tells that it turns.
     ///
     /// # Errors
     /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
@@ -128,12 +131,20 @@ impl Reactor {
         (inputs, inputs_rx): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
         former: Option<(Kept, Writer)>,
         store: Option<Arc<Store>>,
+        manager: (Inherited, Beat),
     ) -> Result<Self, StartError> {
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
-                run(config, effects, inputs_rx, former, store, &started);
+                run(
+                    config,
+                    effects,
+                    inputs_rx,
+                    (former, store),
+                    manager,
+                    &started,
+                );
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -178,8 +189,8 @@ fn run(
     config: Config,
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
-    former: Option<(Kept, Writer)>,
-    store: Option<Arc<Store>>,
+    (former, store): (Option<(Kept, Writer)>, Option<Arc<Store>>),
+    (mut inherited, beat): (Inherited, Beat),
     started: &Started,
 ) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
@@ -189,9 +200,11 @@ fn run(
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         // Within the runtime, because that is where sockets are registered.
-        match Sockets::bind(&config) {
+        match Sockets::bind(&config, &mut inherited) {
             Ok(sockets) => {
-                let hub = sockets.serve(config, effects);
+                report_unused(&inherited, &config);
+                let hub = sockets.serve(config, effects, inherited);
+                hub.borrow_mut().beat = Some(beat);
                 begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await;
@@ -221,12 +234,12 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn bind(config: &Config) -> Result<Self, StartError> {
+    fn bind(config: &Config, inherited: &mut Inherited) -> Result<Self, StartError> {
         Ok(Self {
-            locator: bind_locator(config)?,
-            publishers: bind_all("pubAddress", &config.pub_addresses)?,
-            subscribers: bind_all("subAddress", &config.sub_addresses)?,
-            requests: bind_all("requestAddress", &config.request_addresses)?,
+            locator: bind_locator(config, inherited)?,
+            publishers: bind_all("pubAddress", &config.pub_addresses, inherited)?,
+            subscribers: bind_all("subAddress", &config.sub_addresses, inherited)?,
+            requests: bind_all("requestAddress", &config.request_addresses, inherited)?,
         })
     }
 
@@ -241,12 +254,17 @@ impl Sockets {
     }
 
     /// Makes the hub and accepts connections for it.
-    fn serve(&self, config: Config, effects: mpsc::Sender<Effect>) -> SharedHub {
+    fn serve(
+        &self,
+        config: Config,
+        effects: mpsc::Sender<Effect>,
+        inherited: Inherited,
+    ) -> SharedHub {
         let settings = self.settings(&config);
         let addresses = self.addresses(&config.public_hostname);
         let config = Rc::new(config);
         let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
-            let streamers = StreamerTable::new(config.pull_address.clone(), hub.clone());
+            let streamers = StreamerTable::new(config.pull_address.clone(), inherited, hub.clone());
             let mut state = Hub::new(Rc::clone(&config), settings, streamers, effects, now());
             state.addresses = addresses;
             state.connections_max = connections_max(&config);
@@ -309,15 +327,23 @@ impl Sockets {
     }
 }
 
-fn bind_all(key: &'static str, endpoints: &[Endpoint]) -> Result<Vec<Listener>, BindError> {
+fn bind_all(
+    key: &'static str,
+    endpoints: &[Endpoint],
+    inherited: &mut Inherited,
+) -> Result<Vec<Listener>, BindError> {
     endpoints
         .iter()
-        .map(|endpoint| bind(key, endpoint))
+        .map(|endpoint| bind(key, endpoint, inherited))
         .collect()
 }
 
-fn bind(key: &'static str, endpoint: &Endpoint) -> Result<Listener, BindError> {
-    Listener::bind(endpoint).map_err(|error| {
+fn bind(
+    key: &'static str,
+    endpoint: &Endpoint,
+    inherited: &mut Inherited,
+) -> Result<Listener, BindError> {
+    Listener::bind(endpoint, inherited).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; another process listens there (ss -ltnp shows which)",
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
@@ -333,17 +359,33 @@ fn bind(key: &'static str, endpoint: &Endpoint) -> Result<Listener, BindError> {
 }
 
 /// The embedded ServiceLocator's socket; none if another locator runs at its address.
-fn bind_locator(config: &Config) -> Result<Option<Listener>, BindError> {
+fn bind_locator(config: &Config, inherited: &mut Inherited) -> Result<Option<Listener>, BindError> {
     if !config.locator.embedded {
         return Ok(None);
     }
-    match bind("locatorAddress", &config.locator.address) {
+    match bind("locatorAddress", &config.locator.address, inherited) {
         Err(taken) if taken.error.kind() == io::ErrorKind::AddrInUse => {
             let address = &config.locator.address;
             tracing::info!(%address, "a ServiceLocator's address is taken: the one that runs there is used, none is embedded");
             Ok(None)
         }
         result => result.map(Some),
+    }
+}
+
+/// Names the service manager's sockets that are at no configured address. One for a service is used
+/// when that comes.
+fn report_unused(inherited: &Inherited, config: &Config) {
+    let services = |port| config.pull_address.with_port(port);
+    for socket in inherited.unused() {
+        let mut ports = config.streamer_ports.clone();
+        if !ports.any(|port| socket.is_at(&services(port))) {
+            let address = socket.address();
+            tracing::warn!(
+                address,
+                "a socket of the service manager is not used: it is at no address of the configuration"
+            );
+        }
     }
 }
 
@@ -385,6 +427,10 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Store(Report::Died) => std::panic::resume_unwind(Box::new("the store died")),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
             Input::Status(reply) => drop(reply.send(hub.borrow().status())),
+            Input::Reload(config, done) => {
+                hub.borrow_mut().reload(*config);
+                let _ = done.send(());
+            }
             Input::Stop(timeout) => {
                 return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -110,6 +111,11 @@ pub(super) struct Peer {
 const DELIMITER: [u8; 2] = [1, 0];
 
 impl Peer {
+    /// Whether it is asked for signs of life at such an interval: since ZMTP 3.1 it can be.
+    pub(super) fn beats(&self, interval: Duration) -> bool {
+        self.zmtp.minor >= 1 && !interval.is_zero()
+    }
+
     fn envelope(&self) -> Option<Envelope> {
         match self.role {
             Role::Worker { envelope, .. } => envelope,

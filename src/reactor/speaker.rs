@@ -53,11 +53,10 @@ impl Hub {
         message: &[u8],
     ) -> Result<(), PeerError> {
         let mut frames = frames(message);
-        match (frames.next(), frames.next()) {
-            (Some(frame), None) if let Some(wish) = Subscription::from_message(frame) => {
-                self.subscription(id, wish)
-            }
-            _ => {
+        let only = frames.next().filter(|_| frames.next().is_none());
+        match only.and_then(Subscription::from_message) {
+            Some(wish) => self.subscription(id, wish),
+            None => {
                 self.count_discarded(id, "message-to-publisher");
                 Ok(())
             }

@@ -92,6 +92,25 @@ impl Hub {
 }
 
 impl Hub {
+    /// What matters most, on one line.
+    pub(super) fn status_line(&self) -> String {
+        let services = self.broker.services();
+        let (mut count, mut workers, mut waiting, mut dropped) = (0, 0, 0, 0);
+        for (_, service) in services {
+            count += 1;
+            workers += service.workers.census().1;
+            waiting += service.queued() + service.queue.held() as u64 + service.account.in_flight;
+            dropped += service.account.dropped.total();
+        }
+        dropped += self.broker.retired().dropped.total() + self.subscribers.dropped.total();
+        waiting += self.subscribers.in_flight;
+        let doing = if self.draining { "stopping" } else { "serving" };
+        format!(
+            "{doing}: services {count}, workers {workers}, connections {}, events published {}, under way {waiting}, dropped {dropped}",
+            self.connections, self.published.events
+        )
+    }
+
     fn durable_status(&self, service: &Service, unsent: usize) -> Value {
         let Some(shelf) = &service.shelf else {
             return Value::Null;

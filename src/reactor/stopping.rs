@@ -91,7 +91,8 @@ impl Hub {
             Input::Answer { ticket, answer } => self.complete(ticket, &answer),
             Input::Store(report) => self.hear_store(report),
             Input::Status(reply) => drop(reply.send(self.status())),
-            Input::Stop(_) => {}
+            // Too late: its sender sees that nobody answers.
+            Input::Reload(..) | Input::Stop(_) => {}
         }
     }
 

@@ -30,7 +30,7 @@ pub struct Context<'a> {
     pub ended: &'a mut Vec<EndedService>,
     /// The time.
     pub now: Instant,
-    /// What is fixed while the daemon runs.
+    /// What the configuration says.
     pub settings: &'a Settings,
 }
 

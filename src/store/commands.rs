@@ -34,6 +34,13 @@ pub enum Command {
         /// Its bounds.
         limits: LogLimits,
     },
+    /// Other bounds for an open queue.
+    Limit {
+        /// Its service.
+        queue: ServiceName,
+        /// Its bounds.
+        limits: LogLimits,
+    },
     /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`]. Those that nobody
     /// waits for are durable after 100 ms, if not before.
     Append {

@@ -215,6 +215,11 @@ impl<F: Fn(Report)> Worker<F> {
     fn apply(&mut self, command: Command) {
         match command {
             Command::Open { queue, limits } => self.open(queue, limits),
+            Command::Limit { queue, limits } => {
+                if let Some(log) = self.logs.get_mut(&queue) {
+                    log.log.set_limits(limits);
+                }
+            }
             Command::Append {
                 queue,
                 tag,

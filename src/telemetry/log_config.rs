@@ -86,25 +86,27 @@ pub struct LogKey {
     set: fn(&mut LogConfig, &Value) -> Result<(), String>,
     /// The value in force.
     pub show: fn(&LogConfig) -> Value,
+    /// SIGHUP puts another value in force; else that needs a restart.
+    pub is_live: bool,
 }
 
 /// All keys.
 #[rustfmt::skip]
 pub const LOG_KEYS: &[LogKey] = &[
     LogKey { name: "level", about: "least severe level that is written: off, error, warn, info, debug, trace",
-        set: |c, v| { c.level = level(v)?; Ok(()) }, show: |c| json!(c.level.to_string()) },
+        set: |c, v| { c.level = level(v)?; Ok(()) }, show: |c| json!(c.level.to_string()), is_live: true },
     LogKey { name: "modules", about: "levels of single modules, an object such as {\"event_manager::reactor\": \"debug\"}",
         set: |c, v| { c.modules = modules(v)?; Ok(()) },
-        show: |c| c.modules.iter().map(|(name, level)| (name.clone(), json!(level.to_string()))).collect() },
+        show: |c| c.modules.iter().map(|(name, level)| (name.clone(), json!(level.to_string()))).collect(), is_live: true },
     LogKey { name: "format", about: "text, or json: one object on a line",
         set: |c, v| { c.format = format(v)?; Ok(()) },
-        show: |c| json!(c.format.to_string()) },
+        show: |c| json!(c.format.to_string()), is_live: false },
     LogKey { name: "file", about: "the log file; null is standard error",
-        set: |c, v| { c.file = file(v)?; Ok(()) }, show: |c| json!(c.file) },
+        set: |c, v| { c.file = file(v)?; Ok(()) }, show: |c| json!(c.file), is_live: false },
     LogKey { name: "rotate.maxBytes", about: "size in bytes at which a new file is begun",
-        set: |c, v| { c.rotate.bytes_max = number(v, 4096..=1 << 50)?; Ok(()) }, show: |c| json!(c.rotate.bytes_max) },
+        set: |c, v| { c.rotate.bytes_max = number(v, 4096..=1 << 50)?; Ok(()) }, show: |c| json!(c.rotate.bytes_max), is_live: false },
     LogKey { name: "rotate.keep", about: "how many old files are kept, as FILE.1, FILE.2 and so on",
-        set: |c, v| { c.rotate.keep = number(v, 0..=1000)?; Ok(()) }, show: |c| json!(c.rotate.keep) },
+        set: |c, v| { c.rotate.keep = number(v, 0..=1000)?; Ok(()) }, show: |c| json!(c.rotate.keep), is_live: false },
 ];
 
 impl LoadedLog {

@@ -35,6 +35,11 @@ impl Heartbeat {
         }
     }
 
+    /// Beats otherwise from now on.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// Bytes arrived.
     #[inline]
     pub fn heard(&mut self, now: Instant) {

@@ -69,6 +69,13 @@ impl Scanner {
         }
     }
 
+    /// Other limits from now on, for the message in progress too.
+    #[inline]
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.bytes_max = limits.message_bytes_max;
+        self.parts_max = limits.message_parts_max;
+    }
+
     /// The bytes at the front of the buffer that nothing refers to any more.
     pub fn consumed(&self) -> usize {
         self.start

@@ -17,9 +17,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("telemetry", "model ambient config"),
     ("store", "model ambient"),
     ("state", "ambient telemetry"),
+    ("systemd", "model"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry store state",
+        "model zmtp messagebus broker locator requests ambient config telemetry store state systemd",
     ),
     (
         "outbound",
@@ -28,11 +29,11 @@ const LAYERS: &[(&str, &str)] = &[
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry store state reactor outbound",
+        "model messagebus locator requests ambient config telemetry store state systemd reactor outbound",
     ),
     (
         "cli",
-        "model messagebus locator ambient config telemetry reactor client daemon",
+        "model messagebus locator ambient config telemetry systemd reactor client daemon",
     ),
 ];
 

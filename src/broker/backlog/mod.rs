@@ -59,6 +59,15 @@ impl Backlog {
         }
     }
 
+    /// Behaves otherwise from now on; what was given up, because less may wait. Workers have the time
+    /// that they were given for what they hold.
+    pub fn set_policy(&mut self, policy: Rc<Policy>) -> Lost {
+        self.policy = policy;
+        let mut lost = Lost::default();
+        self.shrink(&mut lost);
+        lost
+    }
+
     /// Deliveries get numbers above this one.
     pub fn number_from(&mut self, last: u64) {
         self.held.number_from(last);

@@ -4,7 +4,8 @@
 )]
 
 use super::*;
-use crate::broker::BindFailure;
+use crate::broker::{BindFailure, Item, WhenFull};
+use bytes::Bytes;
 use proptest::prelude::*;
 
 /// Binds whatever it is asked to.
@@ -83,6 +84,79 @@ fn services_for(broker: &mut Broker, subject: &str) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect()
+}
+
+#[test]
+fn a_service_that_is_durable_by_request_stays_so() {
+    let policies = |events_max| {
+        Policies::new(move |_, asked| {
+            let mut settings = ServiceSettings::live(QueueLimits {
+                events_max,
+                ..LIMITS
+            });
+            settings.delivery = asked.unwrap_or(DeliveryMode::Live);
+            if settings.delivery == DeliveryMode::Queue {
+                settings.policy.when_full = WhenFull::Spill;
+            }
+            settings
+        })
+    };
+    let (mut broker, now) = (broker_with(policies(9)), Instant::now());
+    let (durable, wanted) = (Some(DeliveryMode::Queue), patterns(&["a"]));
+    let subscribed = broker.subscribe(&id("1"), &name("x"), wanted, durable, now, &mut Willing);
+    let key = subscribed.unwrap().service;
+    let service = broker.service_mut(key).unwrap();
+    (0..3).for_each(|_| service.enqueue(Item::new(Bytes::from_static(b"event"))));
+    broker.reconfigure(BrokerConfig {
+        policies: policies(1),
+        ..broker.config.clone()
+    });
+    let service = broker.service(key).unwrap();
+    assert_eq!(
+        (service.queue.len(), service.delivery()),
+        (3, DeliveryMode::Queue)
+    );
+}
+
+#[test]
+fn other_settings_are_for_services_that_are_there_too() {
+    let (mut broker, now) = (broker(), Instant::now());
+    let subscribe = |broker: &mut Broker, n: usize| {
+        let all = patterns(&["a"]);
+        broker.subscribe(
+            &id(&n.to_string()),
+            &name("x"),
+            all,
+            None,
+            now,
+            &mut Willing,
+        )
+    };
+    let key = subscribe(&mut broker, 1).unwrap().service;
+    let service = broker.service_mut(key).unwrap();
+    service.account.matched += 3;
+    (0..3).for_each(|_| service.enqueue(Item::new(Bytes::from_static(b"event"))));
+    let limits = QueueLimits {
+        events_max: 1,
+        ..LIMITS
+    };
+    broker.reconfigure(BrokerConfig {
+        subscription_ttl: TTL / 4,
+        subscriptions_max: 1,
+        policies: Policies::live(limits),
+        ..broker.config.clone()
+    });
+    let service = broker.service(key).unwrap();
+    assert_eq!(
+        (service.queue.len(), service.account.dropped.total()),
+        (1, 2)
+    );
+    assert_eq!(service.sides().0, service.sides().1);
+    assert_eq!(subscribe(&mut broker, 2), Err(SubscribeError::TooMany(1)));
+    // A lease runs on as it was promised; the next one is shorter.
+    assert!(broker.handle_timeout(now + TTL / 2).is_empty());
+    broker.keep_alive(&id("1"), now + TTL / 2).unwrap();
+    assert_eq!(broker.handle_timeout(now + TTL).len(), 1);
 }
 
 #[test]

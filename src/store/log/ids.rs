@@ -33,6 +33,11 @@ impl Ids {
         }
     }
 
+    /// Other bounds from now on.
+    pub(super) fn set_bounds(&mut self, window_ms: u64, max: usize) {
+        (self.window_ms, self.max) = (window_ms, max);
+    }
+
     /// The sequence number of the event that had this id within the window.
     pub(super) fn seen(&self, id: &[u8], now_ms: u64) -> Option<u64> {
         let seq = *self.by_id.get(id)?;

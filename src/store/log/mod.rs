@@ -116,6 +116,13 @@ impl<D: Directory> QueueLog<D> {
         Ok((log, recovered))
     }
 
+    /// Other bounds from now on. What is above them goes when [`enforce`](Self::enforce) is called.
+    pub fn set_limits(&mut self, limits: LogLimits) {
+        self.ids
+            .set_bounds(limits.dedup_window_ms, limits.dedup_ids_max);
+        self.limits = limits;
+    }
+
     /// Why the log takes no events, if it has failed.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()

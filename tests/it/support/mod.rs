@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod healthy;
 pub mod logs;
+pub mod manager;
 pub mod peers;
 pub mod process;
 pub mod program;
@@ -32,7 +33,7 @@ pub struct TestDaemon {
 /// Where a daemon runs.
 enum Home {
     /// In this process, as most do.
-    Here(Daemon),
+    Here(Box<Daemon>),
     /// In one of its own.
     Process(DaemonProcess),
     /// As its users run it.
@@ -93,7 +94,7 @@ impl TestDaemon {
         let mut config = config();
         change(&mut config);
         let daemon = Daemon::start(config).expect("the daemon starts");
-        Self::at(Home::Here(daemon))
+        Self::at(Home::Here(Box::new(daemon)))
     }
 
     /// Starts in a process of its own, with keys of `config.json` over those of [`config`].
@@ -109,6 +110,11 @@ impl TestDaemon {
     /// Starts the program itself, with the `config.json` that is there.
     pub fn serving(site: &Site) -> Self {
         Self::at(Home::Program(Serving::ready(site.start(&[]))))
+    }
+
+    /// The program, which is ready.
+    pub fn of(serving: Serving) -> Self {
+        Self::at(Home::Program(serving))
     }
 
     pub fn program(&self) -> &Program {

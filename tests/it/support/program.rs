@@ -2,6 +2,7 @@
 //! code out.
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -71,11 +72,32 @@ impl Site {
         command
     }
 
+    /// Has a shell start the daemon: the script's `$0` is the program. Its standard input and output are
+    /// these, for it to give them other numbers.
+    pub fn start_by_shell(&self, script: &str, input: OwnedFd, output: OwnedFd) -> Program {
+        let daemon = self.command(&[]);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", script])
+            .arg(daemon.get_program())
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            .stdin(input)
+            .stdout(output)
+            .stderr(Stdio::piped());
+        self.spawn(&mut shell)
+    }
+
     pub fn start(&self, arguments: &[&str]) -> Program {
-        let mut child = self.command(arguments).spawn().expect("a process");
+        self.spawn(&mut self.command(arguments))
+    }
+
+    fn spawn(&self, command: &mut Command) -> Program {
+        let mut child = command.spawn().expect("a process");
         Program {
-            stdout: Some(Written::from(child.stdout.take())),
-            stderr: Some(Written::from(child.stderr.take())),
+            stdout: child.stdout.take().map(Written::from),
+            stderr: child.stderr.take().map(Written::from),
             child,
             _directory: Arc::clone(&self.directory),
         }
@@ -105,9 +127,8 @@ struct Written {
 }
 
 impl Written {
-    fn from(pipe: Option<impl Read + Send + 'static>) -> Self {
+    fn from(mut pipe: impl Read + Send + 'static) -> Self {
         let text = Arc::<Mutex<String>>::default();
-        let mut pipe = pipe.expect("it is piped");
         let reader = std::thread::spawn({
             let text = Arc::clone(&text);
             move || {
@@ -199,6 +220,11 @@ impl Program {
         .unwrap_or_else(|| panic!("{text:?} is not logged: {self:#?}"))
     }
 
+    /// The system's number of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         process::signal(self.child.id(), name);
@@ -210,7 +236,9 @@ impl Program {
             .unwrap_or_else(|| panic!("it does not end: {self:#?}"))
             .code();
         let mut text = |written: fn(&mut Self) -> &mut Option<Written>| {
-            written(&mut self).take().expect("it ends once").all()
+            written(&mut self)
+                .take()
+                .map_or_else(String::new, Written::all)
         };
         Ended {
             code,

@@ -149,7 +149,7 @@ impl Oracle {
         entry.state = State::Held {
             worker,
             id,
-            deadline: now + ACK_TIMEOUT,
+            deadline: now + self.policy.ack_timeout,
             given_at: now,
         };
         Some(Delivery {
@@ -266,7 +266,7 @@ impl Oracle {
     fn wip(&mut self, worker: usize, id: DeliveryId, now: Instant) -> Result<(), UnknownDelivery> {
         let index = self.held(worker, id)?;
         if let State::Held { deadline, .. } = &mut self.all[index].state {
-            *deadline = now + ACK_TIMEOUT;
+            *deadline = now + self.policy.ack_timeout;
         }
         Ok(())
     }
@@ -408,6 +408,7 @@ enum Act {
     Release(usize, u8),
     Wait(u64),
     Timeout(bool),
+    SetPolicy(Policy),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -426,6 +427,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..WORKERS, any::<u8>()).prop_map(|(by, unwritten)| Act::Release(by, unwritten)),
         3 => (0u64..600).prop_map(Act::Wait),
         4 => any::<bool>().prop_map(Act::Timeout),
+        1 => policy().prop_map(Act::SetPolicy),
     ]
 }
 
@@ -442,7 +444,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 events_max,
             },
             when_full,
-            ack_timeout: ACK_TIMEOUT,
+            ack_timeout: ACK_TIMEOUT * max_deliveries,
             retry: Retry {
                 max: ms(300),
                 max_deliveries,
@@ -546,6 +548,12 @@ proptest! {
                     prop_assert_eq!(outcome, oracle.release(by, &unwritten, now));
                 }
                 Act::Wait(time) => now += ms(time),
+                Act::SetPolicy(policy) => {
+                    let lost = backlog.set_policy(Rc::new(policy.clone()));
+                    books.dropped += lost.events;
+                    oracle.policy = policy;
+                    prop_assert_eq!(lost, oracle.shrink());
+                }
                 Act::Timeout(whole) => {
                     let chance = f64::from(u8::from(whole));
                     let outcome = backlog.handle_timeout(now, || chance);

@@ -1,0 +1,115 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{DeliveryMode, parse};
+use crate::model::ServiceName;
+
+fn config(json: &Value) -> Config {
+    let parsed = parse("c.json", &json.to_string(), &BTreeMap::new(), &[]);
+    parsed.unwrap().config
+}
+
+/// A file in which every key has another value than its default.
+fn all_others() -> Value {
+    json!({
+        "pubAddress": "tcp://*:7000", "subAddress": ["tcp://*:7001", "ipc://a,b"],
+        "requestAddress": "tcp://*:7002", "connectPublishers": ["tcp://h:1"],
+        "pullAddress": "tcp://127.0.0.1", "minStreamerPort": 8000, "maxStreamerPort": 8001,
+        "publicHostname": "h", "locatorAddress": "tcp://h:6001", "embeddedLocator": true,
+        "locatorRegister": false, "locatorServiceName": "x", "locatorTtl": 0.3,
+        "locatorTokens": {"register": 1, "locate": 2, "unregister": 3, "list": 4},
+        "startupGuard": true, "startupGuardTimeout": 61.1, "startupGuardInterval": 3,
+        "startupGuardTimeoutAction": "proceed", "diagnosticMonitor": true, "diagnosticInterval": 7,
+        "subscriptionTtl": 1.7, "drainTimeout": 7, "publishTimeout": 7, "heartbeatInterval": 7,
+        "handshakeTimeout": 7,
+        "limits": {"maxMessageBytes": 2000, "maxMessageParts": 7, "maxSubjectBytes": 17,
+            "maxHandshakeBytes": 777, "maxSubscriptionsPerPeer": 7},
+        "budgets": {"subscriberOutboxBytes": 7777, "workerOutboxBytes": 7777,
+            "requestOutboxBytes": 7777, "serviceQueueBytes": 7777, "serviceQueueEvents": 7},
+        "maxConnections": 7, "maxPendingCalls": 7, "maxSubscriptions": 7,
+        "services": {"Billing": {"ackTimeout": 7}}, "memoryLimit": 7777,
+        "slowSubscriber": "disconnect", "stateDir": "elsewhere", "dedupWindow": 7, "dedupIdsMax": 7,
+        "restartGrace": 7, "logPath": "log.json",
+    })
+}
+
+#[test]
+fn live_keys_change_and_the_others_stay() {
+    let (old, new) = (Config::default(), config(&all_others()));
+    let reload = old.reload(new.clone());
+    for key in KEYS {
+        let [before, wanted, after] = [&old, &new, &reload.config].map(key.show);
+        assert_ne!(before, wanted, "{} has its default here", key.name);
+        let expected = if key.is_live { wanted } else { before };
+        assert_eq!(after, expected, "{}", key.name);
+        let named = |keys: &[String]| keys.iter().any(|name| name == key.name);
+        assert_eq!(named(&reload.changed), key.is_live, "{}", key.name);
+        assert_eq!(named(&reload.need_restart), !key.is_live, "{}", key.name);
+    }
+    let back = reload.config.reload(Config::default());
+    assert_eq!(
+        (back.config, back.need_restart),
+        (Config::default(), vec![])
+    );
+}
+
+#[test]
+fn nothing_new_changes_nothing() {
+    for same in [Config::default(), config(&all_others())] {
+        let reload = same.reload(same.clone());
+        assert_eq!(reload.config, same);
+        assert!(reload.changed.is_empty() && reload.need_restart.is_empty());
+    }
+}
+
+fn delivery(config: &Config, service: &str) -> DeliveryMode {
+    config
+        .policy_of(&ServiceName::new(service).unwrap())
+        .delivery
+}
+
+#[test]
+fn where_events_are_kept_needs_a_restart() {
+    let old = config(&json!({"services": {
+        "Billing": {"delivery": "queue", "subjects": ["Order"]},
+        "Kit*": {"delivery": "queue", "ackTimeout": 1},
+    }}));
+    let wanted = config(&json!({"services": {
+        "Billing": {"subjects": ["Order", "Paid"], "delivery": "queue", "ackTimeout": 5},
+        "Kitchen": {"whenFull": "drop-newest", "delivery": "live"},
+        "*": {"delivery": "queue"},
+    }}));
+    let reload = old.reload(wanted.clone());
+    assert_eq!(reload.changed, ["services"]);
+    let mut restart = reload.need_restart;
+    restart.sort();
+    assert_eq!(
+        restart,
+        [
+            "services.*.delivery",
+            "services.Billing.subjects",
+            "services.Kit*.delivery",
+            "services.Kitchen.delivery"
+        ]
+    );
+    let in_force = reload.config;
+    for (service, mode) in [
+        ("Billing", DeliveryMode::Queue),
+        ("Kitchen", DeliveryMode::Queue),
+        ("Other", DeliveryMode::Live),
+    ] {
+        assert_eq!(delivery(&in_force, service), mode, "{service}");
+    }
+    let declared: Vec<_> = in_force.services.declared().collect();
+    assert_eq!(declared[0].1.len(), 1);
+    let billing = in_force.policy_of(&ServiceName::new("Billing").unwrap());
+    assert_eq!(billing.backlog.ack_timeout.as_secs(), 5);
+    // As long as it is not restarted, it is told again; a change back is none.
+    let again = in_force.reload(wanted);
+    assert_eq!((again.changed.len(), again.need_restart.len()), (0, 4));
+    assert_eq!(again.config, in_force);
+    let back = in_force.reload(old.clone());
+    assert_eq!((back.config, back.need_restart.len()), (old, 0));
+}

@@ -1,0 +1,185 @@
+//! Listening sockets that the service manager bound, and keeps while we are not there.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+
+use crate::model::Endpoint;
+
+/// A listening socket of the service manager's.
+#[derive(Debug)]
+pub enum Socket {
+    /// Of TCP, for IPv4, IPv6 or both.
+    Tcp(TcpListener),
+    /// With a file.
+    Unix(UnixListener),
+}
+
+/// All of them. They stay here: who listens gets a duplicate, so that what was closed can be opened
+/// again.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    sockets: Vec<(Socket, bool)>,
+}
+
+impl Inherited {
+    /// Those that the environment tells of (`LISTEN_FDS`, `LISTEN_PID`). The variables go, so this has
+    /// to be called before there are other threads. What is no listening socket of a stream is left
+    /// alone, and named in the second part.
+    pub fn from_env() -> (Self, Vec<String>) {
+        let mut fds = ListenFd::from_env();
+        let (mut sockets, mut unusable) = (vec![], vec![]);
+        for index in 0..fds.len() {
+            let unix =
+                |fds: &mut ListenFd| fds.take_unix_listener(index).map(|s| s.map(Socket::Unix));
+            let tcp = |fds: &mut ListenFd| fds.take_tcp_listener(index).map(|s| s.map(Socket::Tcp));
+            match unix(&mut fds).or_else(|_| tcp(&mut fds)) {
+                Ok(Some(socket)) if socket.listens() => sockets.push((socket, false)),
+                Ok(Some(socket)) => unusable.push(format!("{} does not listen", socket.address())),
+                Ok(None) => {}
+                Err(error) => unusable.push(error.to_string()),
+            }
+        }
+        (Self { sockets }, unusable)
+    }
+
+    /// A duplicate of the socket that is bound to this address, with its real port, if there is one.
+    /// It doesn't block.
+    ///
+    /// # Errors
+    /// Those of the system: there are no more descriptors.
+    pub fn take(&mut self, wanted: &Endpoint) -> io::Result<Option<Socket>> {
+        for (socket, is_used) in &mut self.sockets {
+            if !socket.is_at(wanted) {
+                continue;
+            }
+            let duplicate = match socket {
+                Socket::Tcp(listener) => {
+                    listener.set_nonblocking(true)?;
+                    Socket::Tcp(listener.try_clone()?)
+                }
+                Socket::Unix(listener) => {
+                    listener.set_nonblocking(true)?;
+                    Socket::Unix(listener.try_clone()?)
+                }
+            };
+            *is_used = true;
+            return Ok(Some(duplicate));
+        }
+        Ok(None)
+    }
+
+    /// Those that nobody took.
+    pub fn unused(&self) -> impl Iterator<Item = &Socket> {
+        let unused = self.sockets.iter().filter(|(_, is_used)| !is_used);
+        unused.map(|(socket, _)| socket)
+    }
+}
+
+impl Socket {
+    /// Whether it is bound to this address, with its real port.
+    pub fn is_at(&self, wanted: &Endpoint) -> bool {
+        match (self, wanted) {
+            (Self::Tcp(listener), Endpoint::Tcp { host, port }) => listener
+                .local_addr()
+                .is_ok_and(|at| at.port() == *port && is_host(at, host)),
+            (Self::Unix(listener), Endpoint::Ipc(path)) => listener
+                .local_addr()
+                .is_ok_and(|at| at.as_pathname() == Some(path)),
+            _ => false,
+        }
+    }
+
+    fn listens(&self) -> bool {
+        let listens = match self {
+            Self::Tcp(listener) => SockRef::from(listener).is_listener(),
+            Self::Unix(listener) => SockRef::from(listener).is_listener(),
+        };
+        listens.unwrap_or(false)
+    }
+
+    /// Its address, for people.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map_or("tcp://?".into(), |at| format!("tcp://{at}")),
+            Self::Unix(listener) => {
+                let path = listener.local_addr().ok();
+                let path = path.as_ref().and_then(|at| at.as_pathname());
+                path.map_or("ipc://?".into(), |path| format!("ipc://{}", path.display()))
+            }
+        }
+    }
+}
+
+/// Whether a socket that is bound here is what binding to this host could give: a name may have
+/// several addresses.
+fn is_host(at: SocketAddr, host: &str) -> bool {
+    if host == "*" {
+        return at.ip().is_unspecified();
+    }
+    let same = |ip: IpAddr| ip.to_canonical() == at.ip().to_canonical();
+    let all = (host, at.port()).to_socket_addrs();
+    all.is_ok_and(|mut all| all.any(|one| same(one.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inherited(address: &str) -> (Inherited, u16) {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let sockets = vec![(Socket::Tcp(listener), false)];
+        (Inherited { sockets }, port)
+    }
+
+    #[test]
+    fn a_socket_is_known_by_its_address() {
+        let (mut local, port) = inherited("127.0.0.1:0");
+        for other in [
+            Endpoint::tcp("*", port),
+            Endpoint::tcp("127.0.0.2", port),
+            Endpoint::tcp("127.0.0.1", port - 1),
+            Endpoint::tcp("127.0.0.1", 0),
+            Endpoint::Ipc("x".into()),
+        ] {
+            assert!(local.take(&other).unwrap().is_none(), "{other}");
+        }
+        assert_eq!(local.unused().count(), 1);
+        let named = Endpoint::tcp("localhost", port);
+        assert!(local.take(&named).unwrap().is_some());
+        let wanted = Endpoint::tcp("127.0.0.1", port);
+        drop(local.take(&wanted).unwrap().unwrap());
+        // What was closed can be opened again.
+        assert!(local.take(&wanted).unwrap().is_some());
+        assert_eq!(local.unused().count(), 0);
+    }
+
+    #[test]
+    fn a_socket_for_all_is_one_for_all() {
+        let (mut all, port) = inherited("0.0.0.0:0");
+        assert!(
+            all.take(&Endpoint::tcp("127.0.0.1", port))
+                .unwrap()
+                .is_none()
+        );
+        assert!(all.take(&Endpoint::tcp("*", port)).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_socket_with_a_file_is_known_by_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let sockets = vec![(Socket::Unix(listener), false)];
+        let mut inherited = Inherited { sockets };
+        let other = Endpoint::Ipc(directory.path().join("other"));
+        assert!(inherited.take(&other).unwrap().is_none());
+        assert!(inherited.take(&Endpoint::Ipc(path)).unwrap().is_some());
+    }
+}
