@@ -19,8 +19,10 @@ use crate::outbound::{
 use crate::reactor::{Bound, Effect, Input, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
-use crate::telemetry::ProcessReadings;
+use crate::telemetry::{Journal, Notable, ProcessReadings, Rotation, instance_name};
 
+/// How long the event log may take to write its last lines, on a disk that hangs.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the state database may take to write its last changes, on a disk that hangs.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,7 @@ pub struct Daemon {
     state: Option<WriterThread>,
     drain_timeout: Duration,
     store: Option<Arc<Store>>,
+    journal: Journal,
 }
 
 /// Why a daemon did not start.
@@ -68,18 +71,32 @@ impl Daemon {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(mut config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let journal = open_journal(&config);
+        let started = Self::start_noting(config, journal.clone());
+        if let Err(error) = &started {
+            let why = &error.to_string();
+            journal.note(&match error {
+                StartError::Guard(_) => Notable::GuardTimeout { why },
+                _ => Notable::StartFailed { why },
+            });
+            journal.close(JOURNAL_TIMEOUT);
+        }
+        started
+    }
+
+    fn start_noting(mut config: Config, journal: Journal) -> Result<Self, StartError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         if config.startup_guard.enabled {
-            runtime.block_on(guard(&config))?;
+            runtime.block_on(guard(&config, &journal))?;
         }
         let drain_timeout = config.drain_timeout;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
-        let store = start_store(&config, inputs.clone())?.map(Arc::new);
-        let state = open_state(&config);
+        let store = start_store(&config, inputs.clone(), &journal)?.map(Arc::new);
+        let state = open_state(&config, &journal);
         let (former, state) = state
             .map(|state| ((state.kept, state.writer), state.thread))
             .unzip();
@@ -89,6 +106,7 @@ impl Daemon {
             (inputs, inputs_rx),
             former,
             store.clone(),
+            journal.clone(),
         )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
@@ -102,6 +120,7 @@ impl Daemon {
             config,
             state: registration_state,
             deregistered: done,
+            journal: journal.clone(),
         };
         let control = std::thread::Builder::new()
             .name("control".into())
@@ -115,6 +134,7 @@ impl Daemon {
             state,
             drain_timeout,
             store,
+            journal,
         })
     }
 
@@ -126,6 +146,11 @@ impl Daemon {
     /// Where its registration with the ServiceLocator stands.
     pub fn registration(&self) -> RegistrationState {
         *self.registration.borrow()
+    }
+
+    /// Where notable things are noted, and read.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Its state, as the STATUS request shows it; null while it ends.
@@ -153,7 +178,7 @@ impl Daemon {
         let _ = self.deregistered.recv_timeout(deregistering);
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
-        let reactor_ended_well = self.reactor.join();
+        let undelivered = self.reactor.join();
         // What is done by now is noted still.
         if let Some(store) = self.store.and_then(Arc::into_inner) {
             store.stop();
@@ -162,21 +187,53 @@ impl Daemon {
         if !state_is_written {
             tracing::error!("the state database was not written and closed in time");
         }
-        self.control.join().is_ok() && reactor_ended_well && state_is_written
+        let ended_well = self.control.join().is_ok() && undelivered.is_some() && state_is_written;
+        let undelivered = undelivered.unwrap_or_default();
+        self.journal.note(&Notable::Stopped {
+            drained: !undelivered.in_a_hurry,
+            undelivered: undelivered.events,
+        });
+        self.journal.close(JOURNAL_TIMEOUT);
+        ended_well
     }
 }
 
+/// The event log, in a file if one is named or something is to outlive the process.
+fn open_journal(config: &Config) -> Journal {
+    let instance = instance_name(config.locator.service_name.as_str());
+    let rotation = Rotation {
+        bytes_max: config.event_log.bytes_max as u64,
+        keep: config.event_log.files.saturating_sub(1),
+    };
+    let Some(path) = config.event_log_path() else {
+        return Journal::in_memory(instance);
+    };
+    let shown = path.display().to_string();
+    Journal::start(instance.clone(), path, rotation).unwrap_or_else(|error| {
+        let journal = Journal::in_memory(instance);
+        journal.note(&Notable::EventLogFailed {
+            path: &shown,
+            why: &error.to_string(),
+        });
+        journal
+    })
+}
+
 /// The state database, if there is to be one and it can be used.
-fn open_state(config: &Config) -> Option<State> {
+fn open_state(config: &Config, journal: &Journal) -> Option<State> {
     let directory = &config.state_dir;
     (!directory.as_os_str().is_empty())
-        .then(|| state::open(directory))
+        .then(|| state::open(directory, journal))
         .flatten()
 }
 
 /// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts
 /// without it too.
-fn start_store(config: &Config, inputs: mpsc::Sender<Input>) -> Result<Option<Store>, StartError> {
+fn start_store(
+    config: &Config,
+    inputs: mpsc::Sender<Input>,
+    journal: &Journal,
+) -> Result<Option<Store>, StartError> {
     if config.state_dir.as_os_str().is_empty() {
         return match config.services.any_durable() {
             true => Err(StartError::NoStateDir),
@@ -191,24 +248,26 @@ fn start_store(config: &Config, inputs: mpsc::Sender<Input>) -> Result<Option<St
         Ok(store) => Ok(Some(store)),
         Err(error) if config.services.any_durable() => Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, "dead letters are not kept");
+            journal.note(&Notable::LettersUnavailable {
+                error: &error.to_string(),
+            });
             Ok(None)
         }
     }
 }
 
-async fn guard(config: &Config) -> Result<(), StartError> {
+async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
     let (caller, thread) = Caller::start()?;
     let locator = LocatorClient::new(caller, config.locator.clone());
-    let verdict = wait_for_predecessor(&locator, &config.startup_guard).await;
+    let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
     drop(thread);
     match (verdict, config.startup_guard.on_timeout) {
-        (GuardVerdict::Clear(how), _) => tracing::info!("startup guard: {how}"),
+        (GuardVerdict::Clear(how), _) => journal.note(&Notable::GuardClear { how: &how }),
         (GuardVerdict::TimedOut(why), GuardTimeoutAction::Exit) => {
             return Err(StartError::Guard(why));
         }
         (GuardVerdict::TimedOut(why), GuardTimeoutAction::Proceed) => {
-            tracing::warn!("startup guard: starting although {why}");
+            journal.note(&Notable::GuardOverridden { why: &why });
         }
     }
     Ok(())
@@ -231,6 +290,7 @@ struct Control {
     state: watch::Sender<RegistrationState>,
     /// Dropped when we are deregistered.
     deregistered: std::sync::mpsc::Sender<()>,
+    journal: Journal,
 }
 
 impl Control {
@@ -244,7 +304,8 @@ impl Control {
         let mut registration = JoinSet::new();
         if self.config.locator.register {
             let address = self.request_address;
-            let registering = keep_registered(locator.clone(), address, self.state, stop);
+            let registering =
+                keep_registered(locator.clone(), address, self.state, self.journal, stop);
             let deregistered = self.deregistered;
             registration.spawn(async move {
                 registering.await;

@@ -9,7 +9,7 @@ use super::signals::{Termination, runtime};
 use crate::config::Config;
 use crate::model::Endpoint;
 use crate::reactor::{Input, Reactor};
-use crate::telemetry::{LogConfig, Logging};
+use crate::telemetry::{Journal, LogConfig, Logging};
 
 #[derive(Debug, Args)]
 pub(super) struct LocatorArgs {
@@ -50,7 +50,14 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
     config.locator.address = args.address.clone();
     let drain_timeout = config.drain_timeout;
     let (effects, _no_effects) = tokio::sync::mpsc::channel(1);
-    let reactor = Reactor::start(config, effects, Reactor::inputs(), None, None)?;
+    let reactor = Reactor::start(
+        config,
+        effects,
+        Reactor::inputs(),
+        None,
+        None,
+        Journal::default(),
+    )?;
     let Some(bound) = &reactor.bound.locator else {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
         reactor.join();
@@ -65,6 +72,6 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         std::io::Result::Ok(())
     })?;
     let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
-    anyhow::ensure!(reactor.join(), "the reactor ended badly");
+    anyhow::ensure!(reactor.join().is_some(), "the reactor ended badly");
     Ok(())
 }

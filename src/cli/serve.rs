@@ -1,6 +1,7 @@
 //! `event-manager serve`: the daemon.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,7 +12,10 @@ use super::exit;
 use super::signals::{Termination, runtime};
 use crate::config::Loaded;
 use crate::daemon::{Daemon, StartError};
-use crate::telemetry::{LoadedLog, Logging};
+use crate::telemetry::{Journal, LoadedLog, Logging, Notable};
+
+/// How long the event log may take to write its last lines.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -40,13 +44,15 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     };
     let code = match serve(args, loaded, &logging) {
         Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            match error.downcast_ref() {
-                Some(StartError::Guard(_)) => exit::GUARD,
-                _ => exit::FAILED,
+        Err(error) => match error.downcast_ref() {
+            // The daemon noted it.
+            Some(StartError::Guard(_)) => exit::GUARD,
+            Some(_) => exit::FAILED,
+            None => {
+                tracing::error!("{error:#}");
+                exit::FAILED
             }
-        }
+        },
     };
     logging.close();
     ExitCode::from(code)
@@ -85,23 +91,23 @@ async fn run_until_told(args: &ServeArgs, loaded: Loaded, logging: &Logging) -> 
     announce(&daemon, &source);
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(args, logging),
+            _ = hangup.recv() => reload(args, logging, daemon.journal()),
             () = termination.received() => break,
             () = daemon.died() => {
-                tracing::error!("the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error");
+                daemon.journal().note(&Notable::Died {});
+                daemon.journal().close(JOURNAL_TIMEOUT);
                 return Ok(exit::FAILED);
             }
         }
     }
-    tracing::info!("stopping: what waits is delivered; a second signal ends at once");
+    let journal = daemon.journal().clone();
+    journal.note(&Notable::Stopping {});
     let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());
     tokio::select! {
-        ended_well = &mut stopping => {
-            tracing::info!("stopped");
-            Ok(if ended_well? { 0 } else { exit::FAILED })
-        }
+        ended_well = &mut stopping => Ok(if ended_well? { 0 } else { exit::FAILED }),
         () = termination.received() => {
-            tracing::warn!("ended at once: what was not delivered is lost");
+            journal.note(&Notable::StoppedAtOnce {});
+            journal.close(JOURNAL_TIMEOUT);
             Ok(exit::FAILED)
         }
     }
@@ -120,28 +126,31 @@ fn announce(daemon: &Daemon, config: &str) {
         .locator
         .as_ref()
         .map_or("none embedded".into(), ToString::to_string);
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+    daemon.journal().note(&Notable::Started {
+        version: env!("CARGO_PKG_VERSION"),
         config,
-        publishers = list(&bound.publishers),
-        subscribers = list(&bound.subscribers),
-        requests = list(&bound.requests),
-        locator,
-        "ready"
-    );
+        publishers: &list(&bound.publishers),
+        subscribers: &list(&bound.subscribers),
+        requests: &list(&bound.requests),
+        locator: &locator,
+    });
 }
 
 /// SIGHUP: log levels, all or nothing.
-fn reload(args: &ServeArgs, logging: &Logging) {
+fn reload(args: &ServeArgs, logging: &Logging, journal: &Journal) {
     let log = args
         .config
         .load()
         .and_then(|loaded| LoadedLog::load(&loaded));
-    match log {
-        Err(errors) => tracing::error!("not reloaded, the old log configuration stays: {errors}"),
-        Ok(log) => match logging.reload(&log.config) {
-            Ok(()) => tracing::info!("log levels reloaded"),
-            Err(error) => tracing::error!("not reloaded, the old log configuration stays: {error}"),
-        },
-    }
+    let reloaded = match log {
+        Err(errors) => Err(errors.to_string()),
+        Ok(log) => logging
+            .reload(&log.config)
+            .map_err(|error| error.to_string()),
+    };
+    journal.note(&match &reloaded {
+        Ok(()) => Notable::Reloaded {},
+        Err(why) => Notable::ReloadRefused { why },
+    });
+    journal.reopen();
 }

@@ -22,6 +22,7 @@ mod kernel;
 mod letters;
 mod listener;
 mod memory;
+mod noting;
 mod outbox;
 mod peer;
 mod reports;
@@ -53,6 +54,7 @@ use crate::model::Endpoint;
 use crate::requests::Settings;
 use crate::state::{Kept, Writer};
 use crate::store::Store;
+use crate::telemetry::Journal;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -106,7 +108,17 @@ pub struct Reactor {
     pub bound: Bound,
     /// What it is told.
     pub inputs: mpsc::Sender<Input>,
-    thread: JoinHandle<()>,
+    /// Gives the number of events that were not delivered.
+    thread: JoinHandle<Undelivered>,
+}
+
+/// What was left at the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Events in memory that nobody got.
+    pub events: u64,
+    /// Some could have been delivered, but the time was up.
+    pub in_a_hurry: bool,
 }
 
 impl Reactor {
@@ -127,12 +139,20 @@ impl Reactor {
         (inputs, inputs_rx): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
         former: Option<(Kept, Writer)>,
         store: Option<Arc<Store>>,
+        journal: Journal,
     ) -> Result<Self, StartError> {
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
-                run(config, effects, inputs_rx, former, store, &started);
+                run(
+                    (config, journal),
+                    effects,
+                    inputs_rx,
+                    former,
+                    store,
+                    &started,
+                )
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -151,9 +171,9 @@ impl Reactor {
         }
     }
 
-    /// Waits for the thread's end, which [`Input::Stop`] brings about; whether it ended well.
-    pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+    /// Waits for the thread's end, which [`Input::Stop`] brings about; `None` if it panicked.
+    pub fn join(self) -> Option<Undelivered> {
+        self.thread.join().ok()
     }
 }
 
@@ -174,16 +194,19 @@ pub enum StartError {
 type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 
 fn run(
-    config: Config,
+    (config, journal): (Config, Journal),
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
     former: Option<(Kept, Writer)>,
     store: Option<Arc<Store>>,
     started: &Started,
-) {
+) -> Undelivered {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return drop(started.send(Err(error.into()))),
+        Err(error) => {
+            let _ = started.send(Err(error.into()));
+            return Undelivered::default();
+        }
     };
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -191,13 +214,17 @@ fn run(
         match Sockets::bind(&config) {
             Ok(sockets) => {
                 let hub = sockets.serve(config, effects);
+                hub.borrow_mut().journal = journal;
                 begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
-                serve(hub, sockets, inputs).await;
+                serve(hub, sockets, inputs).await
             }
-            Err(error) => drop(started.send(Err(error))),
+            Err(error) => {
+                let _ = started.send(Err(error));
+                Undelivered::default()
+            }
         }
-    });
+    })
 }
 
 /// Services that are there before any client asks: those of an earlier run, and those that the
@@ -360,7 +387,7 @@ fn connections_max(config: &Config) -> usize {
     fds_max.saturating_sub(RESERVED_FDS + streamers).max(8) as usize
 }
 
-async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) {
+async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {
     let mut core = JoinSet::new();
     core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
@@ -376,7 +403,9 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             // Neither ends but by a panic. Without them nothing is right any more: the thread goes too.
             Some(Err(ended)) = core.join_next() => std::panic::resume_unwind(ended.into_panic()),
         };
-        let Some(input) = input else { return };
+        let Some(input) = input else {
+            return Undelivered::default();
+        };
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
             Input::Store(report) => hub.borrow_mut().hear_store(report),

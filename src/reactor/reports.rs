@@ -6,6 +6,7 @@ use crate::broker::{DropReason, ServiceKey};
 use crate::model::ServiceName;
 use crate::store::log::{ExpelReason, StoredEvent};
 use crate::store::{Command, Outcome, Report};
+use crate::telemetry::Notable;
 
 impl Hub {
     /// What the store has to say.
@@ -15,7 +16,7 @@ impl Hub {
             Report::Opened { queue, recovered } => {
                 self.queue_recovered(&queue);
                 for damage in &recovered.damage {
-                    tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                    self.note_damaged(&queue, damage);
                 }
                 let found = recovered.unsettled_events;
                 if found > 0 || recovered.torn_bytes > 0 {
@@ -43,7 +44,10 @@ impl Hub {
             }
             Report::Failed { queue, tag, reason } => {
                 if let Some((service, _)) = self.durable.burials.remove(&(queue.clone(), tag)) {
-                    return tracing::error!(%service, reason, "a dead letter could not be kept");
+                    return self.journal.note(&Notable::DeadLetterNotKept {
+                        service: service.as_str(),
+                        reason: &reason,
+                    });
                 }
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag, &reason);
@@ -66,7 +70,7 @@ impl Hub {
                 }
             }
             Report::Damaged { queue, damage } => {
-                tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                self.note_damaged(&queue, &damage);
                 let events = damage.iter().map(|damage| damage.events).sum();
                 if let Some(key) = self.broker.find(&queue) {
                     self.with_shelf(key, |service, _| {
@@ -97,16 +101,28 @@ impl Hub {
         }
     }
 
+    fn note_damaged(&self, queue: &ServiceName, damage: impl std::fmt::Debug) {
+        self.journal.note(&Notable::QueueDamaged {
+            queue: queue.as_str(),
+            damage: &format!("{damage:?}"),
+        });
+    }
+
     fn queue_failed(&mut self, queue: ServiceName, reason: String) {
         if self.durable.failure(&queue) != Some(&reason) {
-            tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
+            self.journal.note(&Notable::StoreFailed {
+                queue: queue.as_str(),
+                reason: &reason,
+            });
             self.durable.failed.insert(queue, reason);
         }
     }
 
     fn queue_recovered(&mut self, queue: &ServiceName) {
         if self.durable.failed.remove(queue).is_some() {
-            tracing::info!(%queue, "the queue takes events again");
+            self.journal.note(&Notable::StoreRecovered {
+                queue: queue.as_str(),
+            });
         }
     }
 

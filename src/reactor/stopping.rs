@@ -6,11 +6,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Sockets;
 use super::effects::Input;
 use super::hub::{Hub, SharedHub};
 use super::peer::Role;
+use super::{Sockets, Undelivered};
 use crate::ambient::now;
+use crate::telemetry::Notable;
 
 /// How long publishers may go on at most, so that what they have sent already is read.
 const LAST_READS: Duration = Duration::from_millis(250);
@@ -26,7 +27,7 @@ pub(super) async fn stop(
     dialling: &[JoinHandle<()>],
     mut inputs: mpsc::Receiver<Input>,
     timeout: Duration,
-) {
+) -> Undelivered {
     let deadline = Instant::now() + timeout;
     hub.borrow_mut().draining = true;
     let Sockets {
@@ -39,7 +40,7 @@ pub(super) async fn stop(
     hear_last_events(hub, deadline.min(Instant::now() + LAST_READS)).await;
     dialling.iter().for_each(JoinHandle::abort);
     hub.borrow_mut().remove_publishers();
-    let _ = timeout_at(deadline, async {
+    let drained = timeout_at(deadline, async {
         while !hub.borrow().is_drained() {
             tokio::select! {
                 () = sleep(LOOK) => {}
@@ -52,10 +53,14 @@ pub(super) async fn stop(
     state.refuse_pending();
     // What is done by now is noted still.
     state.flush_store();
-    state.report_undelivered();
+    let events = state.report_undelivered();
     state.keep_changes();
     state.streamers.close_all();
     drop((subscribers, requests, locator));
+    Undelivered {
+        events,
+        in_a_hurry: drained.is_err(),
+    }
 }
 
 async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
@@ -107,7 +112,9 @@ impl Hub {
                 .all(|(_, service)| service.is_idle(now()))
     }
 
-    fn report_undelivered(&self) {
+    /// Notes what was not delivered; the number of events.
+    fn report_undelivered(&self) -> u64 {
+        let mut all = self.subscribers.in_flight;
         let live = self
             .broker
             .services()
@@ -116,15 +123,19 @@ impl Hub {
             let waiting = service.queue.len() + service.queue.held();
             let left = waiting as u64 + service.account.in_flight;
             if left > 0 {
-                tracing::warn!(service = %service.name(), events = left, "events not delivered: the event manager stopped");
+                all += left;
+                self.journal.note(&Notable::Undelivered {
+                    service: Some(service.name().as_str()),
+                    events: left,
+                });
             }
         }
         if self.subscribers.in_flight > 0 {
-            let events = self.subscribers.in_flight;
-            tracing::warn!(
-                events,
-                "events not delivered to subscribers: the event manager stopped"
-            );
+            self.journal.note(&Notable::Undelivered {
+                service: None,
+                events: self.subscribers.in_flight,
+            });
         }
+        all
     }
 }

@@ -21,6 +21,7 @@ struct Fixture {
     broker: Broker,
     settings: Settings,
     now: Instant,
+    happened: Vec<Happening>,
 }
 
 impl Fixture {
@@ -48,6 +49,7 @@ impl Fixture {
                 publish_timeout: Duration::from_secs(30),
             },
             now: Instant::now(),
+            happened: vec![],
         }
     }
 
@@ -59,6 +61,7 @@ impl Fixture {
                 broker: &mut self.broker,
                 streamers: &mut Willing,
                 ended: &mut ended,
+                happened: &mut self.happened,
                 now: self.now,
                 settings: &self.settings,
             },

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use event_manager::model::Endpoint;
 use event_manager::state::{self, Changes, KeptService, KeptSubscription};
+use event_manager::telemetry::Journal;
 use serde_json::{Value, json};
 
 use super::support::bus::own_host;
@@ -414,7 +415,7 @@ fn thousands_of_subscriptions_at_once_are_kept() {
 
 /// Leaves a state as a daemon would have that ended long ago.
 fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
-    let mut state = state::open(directory).expect("a database");
+    let mut state = state::open(directory, &Journal::default()).expect("a database");
     let subscription = KeptSubscription {
         service: service.into(),
         subjects: vec!["Order".into()],
