@@ -193,16 +193,14 @@ impl Hub {
 
     /// Workers that were full for a heartbeat, and took no byte in it.
     pub(super) fn note_stuck_workers(&mut self) {
-        if self.now.saturating_duration_since(self.stuck_looked_at)
-            < STUCK_LOOK.min(self.config.heartbeat_interval)
-        {
-            return;
-        }
-        self.stuck_looked_at = self.now;
         let patience = match self.config.heartbeat_interval {
             Duration::ZERO => STUCK_MIN,
             interval => interval,
         };
+        if self.now.saturating_duration_since(self.stuck_looked_at) < STUCK_LOOK.min(patience) {
+            return;
+        }
+        self.stuck_looked_at = self.now;
         let budget = self.config.budgets.worker_outbox_bytes;
         let mut stuck = vec![];
         for (_, peer) in &mut self.peers {

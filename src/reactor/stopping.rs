@@ -125,14 +125,13 @@ impl Hub {
             if left > 0 {
                 all += left;
                 self.journal.note(&Notable::Undelivered {
-                    service: Some(service.name().as_str()),
+                    service: service.name().as_str(),
                     events: left,
                 });
             }
         }
         if self.subscribers.in_flight > 0 {
-            self.journal.note(&Notable::Undelivered {
-                service: None,
+            self.journal.note(&Notable::UndeliveredToSubscribers {
                 events: self.subscribers.in_flight,
             });
         }

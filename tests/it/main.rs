@@ -30,6 +30,7 @@ mod leases;
 mod locator;
 mod matching;
 mod naks;
+mod notable;
 mod ports;
 mod registration;
 mod requests;

@@ -385,13 +385,19 @@ notables! {
         suppressed: u64,
     } "an event is dead: no worker could do it"
 
-    /// The end came before delivery.
+    /// The end came before a service's events were delivered.
     "EM-0303" Undelivered "undelivered" WARN "event_manager::reactor::stopping" {
-        /// The service; absent for subscribers.
-        service: Option<&'a str>,
+        /// The service.
+        service: &'a str = bare,
         /// So many events.
         events: u64,
     } "events not delivered: the event manager stopped"
+
+    /// The same for subscribers.
+    "EM-0304" UndeliveredToSubscribers "undelivered-to-subscribers" WARN "event_manager::reactor::stopping" {
+        /// So many events.
+        events: u64,
+    } "events not delivered to subscribers: the event manager stopped"
 
     /// The ServiceLocator knows us.
     "EM-0401" LocatorFound "locator-found" INFO "event_manager::outbound::registration" {
