@@ -11,6 +11,8 @@ pub struct Kind {
     pub name: &'static str,
     /// `info`, `warn` or `error`.
     pub level: &'static str,
+    /// The names of its own fields.
+    pub fields: &'static [&'static str],
 }
 
 /// A text's bytes in a record; what is longer is cut. Peers choose some of them.
@@ -58,16 +60,24 @@ macro_rules! notables {
 
         /// All kinds, by their codes.
         pub const KINDS: &[Kind] = &[
-            $(Kind { code: $code, name: $name, level: level_name!($level) },)*
+            $(Kind {
+                code: $code,
+                name: $name,
+                level: level_name!($level),
+                fields: &[$(stringify!($field)),*],
+            },)*
         ];
 
         impl Notable<'_> {
             /// Its kind.
             pub fn kind(&self) -> Kind {
                 match *self {
-                    $(Self::$variant { .. } => {
-                        Kind { code: $code, name: $name, level: level_name!($level) }
-                    })*
+                    $(Self::$variant { .. } => Kind {
+                        code: $code,
+                        name: $name,
+                        level: level_name!($level),
+                        fields: &[$(stringify!($field)),*],
+                    },)*
                 }
             }
 
