@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ impl EventsArgs {
         }
     }
 
-    fn print_file(&self, path: &PathBuf) -> anyhow::Result<()> {
+    fn print_file(&self, path: &Path) -> anyhow::Result<()> {
         let mut latest = VecDeque::new();
         let context = || format!("{} can't be read", path.display());
         let count = self.count_max(usize::MAX);

@@ -256,8 +256,9 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
         memory: InMemoryBackend::new(),
         fails: Arc::clone(&fails),
     };
+    let journal = Journal::default();
     let (mut writer, thread) =
-        Writer::start(path.clone(), StateFile::on(disk), Journal::default()).unwrap();
+        Writer::start(path.clone(), StateFile::on(disk), journal.clone()).unwrap();
     assert!(writer.take(all(false, 1)));
     wait_until("the first write", || writer.is_idle());
     fails.store(true, Ordering::Relaxed);
@@ -272,6 +273,9 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
     assert!(thread.join(Duration::from_secs(20)));
     let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 5)));
+    let noted = journal.page(None, 10).events;
+    let codes: Vec<_> = noted.iter().map(|event| event.code).collect();
+    assert_eq!(codes, ["EM-0511", "EM-0512"]);
 }
 
 #[test]

@@ -471,6 +471,7 @@ fn a_port_that_another_took_is_named_and_its_client_subscribes_again() {
     let _other = TcpListener::bind(address).expect("it is free");
     let daemon = home.start();
     let line = daemon.program().logged("not restored");
+    assert!(line.contains("code=\"EM-0522\""), "{line}");
     let (_, port) = address.split_once(':').expect("a port");
     let named = format!("port {port} of service \"Billing\": it is in use");
     assert!(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use event_manager::config::SlowSubscriber;
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use super::{noted, parsed, wait_for, with_code};
 use crate::support::TestDaemon;
 use crate::support::bus::{own_host, services_on};
 use crate::support::peers::{connected, publish, received};
-use crate::support::program::{Serving, Site, locator};
+use crate::support::program::{Program, Serving, Site, locator};
 use crate::support::raw::{RawPeer, command, frame, message};
 
 #[test]
@@ -414,8 +415,35 @@ fn each_event_is_a_line_of_the_log_with_the_same_code_and_words() {
 }
 
 #[test]
+fn an_end_in_a_hurry_is_noted_with_what_it_cost() {
+    let (program, site, _deaf) = with_a_deaf_subscriber(0.2);
+    program.signal("TERM");
+    assert_eq!(program.end().code, Some(0));
+    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
+    let all = parsed(&file);
+    let left = with_code(&all, "EM-0304")[0]["events"].clone();
+    assert!(left.as_u64() > Some(0));
+    let stopped = all.last().expect("an event");
+    assert_eq!(
+        [&stopped["drained"], &stopped["undelivered"]],
+        [&json!(false), &left]
+    );
+}
+
+#[test]
 fn a_second_signal_is_noted_too() {
-    let site = Site::configured(&json!({"stateDir": "state", "drainTimeout": 60}));
+    let (program, site, _deaf) = with_a_deaf_subscriber(60.0);
+    program.signal("TERM");
+    program.logged("a second signal ends at once");
+    program.signal("TERM");
+    assert_eq!(program.end().code, Some(1));
+    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
+    assert_eq!(parsed(&file).last().expect("an event")["code"], "EM-0004");
+}
+
+/// A daemon with more for a subscriber than that and the system take.
+fn with_a_deaf_subscriber(drain_timeout: f64) -> (Program, Site, RawPeer) {
+    let site = Site::configured(&json!({"stateDir": "state", "drainTimeout": drain_timeout}));
     let serving = Serving::ready(site.start(&[]));
     let mut deaf = RawPeer::met(&serving.bound().subscribers[0].to_string(), "SUB");
     deaf.send(&command("SUBSCRIBE", b""));
@@ -428,11 +456,78 @@ fn a_second_signal_is_noted_too() {
     publisher.recv_bytes(0).expect("a subscription");
     let waits = || serving.status()["subscribers"]["subscriptions"] == 1;
     crate::support::program::wait_until(|| waits().then_some(())).expect("a subscription");
-    (0..400).for_each(|_| publish(&publisher, "Order", &"x".repeat(64 << 10)));
-    serving.program.signal("TERM");
-    serving.program.logged("a second signal ends at once");
-    serving.program.signal("TERM");
-    assert_eq!(serving.program.end().code, Some(1));
-    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
-    assert_eq!(parsed(&file).last().expect("an event")["code"], "EM-0004");
+    (0..1000).for_each(|_| publish(&publisher, "Order", &"x".repeat(64 << 10)));
+    let all = || (serving.status()["publishers"]["events"] == 1000).then_some(());
+    crate::support::program::wait_until(all).expect("all events");
+    (serving.program, site, deaf)
+}
+
+#[test]
+fn records_that_are_damaged() {
+    let directory = TempDir::new().expect("a directory");
+    let start = || {
+        TestDaemon::in_own_process(&json!({
+            "stateDir": directory.path(),
+            "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+        }))
+    };
+    let daemon = start();
+    let publisher = daemon.publisher();
+    for n in 0..10 {
+        publish(&publisher, "Order", &format!("{n} {}", "x".repeat(1000)));
+        daemon.wait_for_service("Billing", "it on disk", |found| {
+            found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == n + 1
+        });
+    }
+    assert!(daemon.stop());
+    let segments = fs::read_dir(directory.path().join("queues/Billing")).expect("a directory");
+    let segments = segments.map(|entry| entry.expect("an entry").path());
+    let largest = segments.max_by_key(|path| path.metadata().expect("a file").len());
+    let largest = largest.expect("a segment");
+    let mut bytes = fs::read(&largest).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xFF;
+    fs::write(&largest, bytes).expect("it is written");
+    let daemon = start();
+    let damaged = wait_for(&daemon, "EM-0503");
+    assert!(damaged["queue"] == "Billing" && damaged["damage"].is_string());
+}
+
+#[test]
+fn a_dead_letter_that_can_not_be_kept() {
+    let directory = TempDir::new().expect("a directory");
+    fs::create_dir(directory.path().join("queues")).expect("a directory");
+    fs::write(directory.path().join("queues/Billing.DLQ"), "in the way").expect("a file");
+    let daemon = TestDaemon::in_own_process(&json!({"stateDir": directory.path()}));
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = connected(&daemon.context, zmq::DEALER, &billing.pull_address);
+    worker.send("READY {\"ack\": true}", 0).expect("a send");
+    daemon.wait_for_ready("Billing", 1);
+    publish(&daemon.publisher(), "Order", "x");
+    let event = worker.recv_multipart(0).expect("an event");
+    let head = String::from_utf8(event[0].clone()).expect("text");
+    let id = head.split(' ').nth(1).expect("an id");
+    worker.send(&format!("TERM {id}"), 0).expect("a send");
+    let not_kept = wait_for(&daemon, "EM-0504");
+    assert!(not_kept["service"] == "Billing" && not_kept["reason"].is_string());
+}
+
+#[test]
+fn a_slow_subscriber_that_is_disconnected() {
+    let daemon = TestDaemon::with(|config| {
+        config.slow_subscriber = SlowSubscriber::Disconnect;
+        config.budgets.subscriber_outbox_bytes = 1024;
+    });
+    let mut deaf = RawPeer::met(&daemon.subscribers(), "SUB");
+    deaf.send(&command("SUBSCRIBE", b"Order"));
+    daemon.wait_for_subscriptions(1);
+    let publisher = daemon.publisher();
+    let data = "x".repeat(256 << 10);
+    let mut sent = 0;
+    while daemon.status()["subscribers"]["connected"] == 1 {
+        publish(&publisher, "Order", &data);
+        sent += 1;
+        assert!(sent < 1000, "it is not slow");
+    }
+    assert_eq!(wait_for(&daemon, "EM-0212")["reason"], "slow-subscriber");
 }
