@@ -148,9 +148,9 @@ fn reload(args: &ServeArgs, logging: &Logging, journal: &Journal) {
             .reload(&log.config)
             .map_err(|error| error.to_string()),
     };
+    journal.reopen();
     journal.note(&match &reloaded {
         Ok(()) => Notable::Reloaded {},
         Err(why) => Notable::ReloadRefused { why },
     });
-    journal.reopen();
 }

@@ -46,7 +46,7 @@ impl Hub {
     }
 
     /// Whether to note something of this kind and service now, and how many were left out.
-    fn admit_of(&mut self, kind: &str, service: &ServiceName) -> Option<u64> {
+    pub(super) fn admit_of(&mut self, kind: &str, service: &ServiceName) -> Option<u64> {
         self.bursts.admit(&format!("{kind}:{service}"), self.now)
     }
 
@@ -124,13 +124,15 @@ impl Hub {
                 suppressed,
             });
         }
-        if ended.queued > 0 {
+        if ended.queued > 0
+            && let Some(suppressed) = self.admit_of(DropReason::ServiceEnded.name(), &ended.name)
+        {
             self.journal.note(&Notable::EventsDropped {
                 service: ended.name.as_str(),
                 reason: DropReason::ServiceEnded.name(),
                 events: ended.queued,
                 total: ended.queued,
-                suppressed: 0,
+                suppressed,
             });
         }
     }

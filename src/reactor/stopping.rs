@@ -113,20 +113,27 @@ impl Hub {
     }
 
     /// Notes what was not delivered; the number of events.
-    fn report_undelivered(&self) -> u64 {
-        let mut all = self.subscribers.in_flight;
+    fn report_undelivered(&mut self) -> u64 {
         let live = self
             .broker
             .services()
             .filter(|(_, service)| service.shelf.is_none());
-        for (_, service) in live {
-            let waiting = service.queue.len() + service.queue.held();
-            let left = waiting as u64 + service.account.in_flight;
-            if left > 0 {
-                all += left;
+        let left: Vec<_> = live
+            .map(|(_, service)| {
+                let waiting = service.queue.len() + service.queue.held();
+                let left = waiting as u64 + service.account.in_flight;
+                (service.name().clone(), left)
+            })
+            .filter(|(_, left)| *left > 0)
+            .collect();
+        let mut all = self.subscribers.in_flight;
+        for (name, events) in left {
+            all += events;
+            if let Some(suppressed) = self.admit_of("undelivered", &name) {
                 self.journal.note(&Notable::Undelivered {
-                    service: service.name().as_str(),
-                    events: left,
+                    service: name.as_str(),
+                    events,
+                    suppressed,
                 });
             }
         }

@@ -237,3 +237,45 @@ fn a_sync_event_goes_to_the_services_that_match_unchanged() {
     assert_eq!(call.message.data, "{\"n\":1}\0Refund\0\0\0");
     assert!(call.services.is_empty() && call.timeout == Duration::from_secs(30));
 }
+
+#[test]
+fn what_is_new_is_told_and_what_was_there_is_not() {
+    let mut fixture = Fixture::new();
+    let mut told = |token, fields: &[&str]| {
+        fixture.ask(&Message::param(token, fields.iter().copied()));
+        std::mem::take(&mut fixture.happened)
+    };
+    let (id, name) = (
+        |id: &str| SubscriptionId::new(id).unwrap(),
+        |name: &str| ServiceName::new(name).unwrap(),
+    );
+    let subscribed = |subscription: &str, opened| Happening::Subscribed {
+        id: id(subscription),
+        service: name("Billing"),
+        subjects: vec!["Order".into()],
+        port: 5002,
+        opened,
+    };
+    let order = |id| [id, "Billing", "Order"];
+    assert_eq!(
+        told(Token::SUBSCRIBE, &order("s1")),
+        [subscribed("s1", true)]
+    );
+    assert_eq!(told(Token::SUBSCRIBE, &order("s1")), []);
+    assert_eq!(
+        told(Token::SUBSCRIBE, &order("s2")),
+        [subscribed("s2", false)]
+    );
+    assert_eq!(told(Token::KEEP_ALIVE, &["s2"]), []);
+    assert_eq!(told(Token::UNSUBSCRIBE, &["s2", "Refund"]), []);
+    let unsubscribed = Happening::Unsubscribed {
+        id: id("s2"),
+        service: name("Billing"),
+    };
+    assert_eq!(told(Token::UNSUBSCRIBE, &["s2", "Order"]), [unsubscribed]);
+    assert_eq!(told(Token::UNSUBSCRIBE, &["s2"]), []);
+    let refused = told(Token::SUBSCRIBE, &["s3", "Kitchen", "Meal"]);
+    assert!(
+        matches!(&refused[..], [Happening::NoPort { service, .. }] if *service == name("Kitchen"))
+    );
+}

@@ -253,7 +253,7 @@ notables! {
         suppressed: u64,
     } "a service was opened"
 
-    /// A service's last subscription ended, and the service with it.
+    /// A service is no more: its last subscription ended, or it was ended by END.
     "EM-0105" ServiceEnded "service-ended" INFO "event_manager::reactor::housekeeping" {
         /// Its name.
         service: &'a str = bare,
@@ -261,7 +261,7 @@ notables! {
         queued: u64,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
-    } "the service ended with its last subscription"
+    } "a service ended"
 
     /// A service gets no port.
     "EM-0106" PortExhausted "port-exhausted" WARN "event_manager::reactor::requester" {
@@ -401,6 +401,8 @@ notables! {
         service: &'a str = bare,
         /// So many events.
         events: u64,
+        /// Events of this kind that were not written.
+        suppressed: u64,
     } "events not delivered: the event manager stopped"
 
     /// The same for subscribers.
