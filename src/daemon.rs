@@ -188,10 +188,9 @@ impl Daemon {
             tracing::error!("the state database was not written and closed in time");
         }
         let ended_well = self.control.join().is_ok() && undelivered.is_some() && state_is_written;
-        let undelivered = undelivered.unwrap_or_default();
         self.journal.note(&Notable::Stopped {
-            drained: !undelivered.in_a_hurry,
-            undelivered: undelivered.events,
+            drained: undelivered.is_some_and(|left| !left.in_a_hurry),
+            undelivered: undelivered.map_or(0, |left| left.events),
         });
         self.journal.close(JOURNAL_TIMEOUT);
         ended_well
