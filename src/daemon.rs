@@ -20,8 +20,10 @@ use crate::reactor::{Bound, Effect, Input, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::ProcessReadings;
+use crate::telemetry::{Journal, Notable, ProcessReadings, Rotation, instance_name};
 
+/// How long the event log may take to write its last lines, on a disk that hangs.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the state database may take to write its last changes, on a disk that hangs.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,7 @@ pub struct Daemon {
     config: Config,
     diagnostic: watch::Sender<DiagnosticConfig>,
     store: Option<Arc<Store>>,
+    journal: Journal,
 }
 
 /// Why a daemon did not start.
@@ -81,22 +84,41 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub fn start_under(
+        config: Config,
+        manager: &Manager,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
+        let journal = open_journal(&config);
+        let started = Self::start_noting(config, manager, inherited, journal.clone());
+        if let Err(error) = &started {
+            let why = &error.to_string();
+            journal.note(&match error {
+                StartError::Guard(_) => Notable::GuardTimeout { why },
+                _ => Notable::StartFailed { why },
+            });
+            journal.close(JOURNAL_TIMEOUT);
+        }
+        started
+    }
+
+    fn start_noting(
         mut config: Config,
         manager: &Manager,
         inherited: Inherited,
+        journal: Journal,
     ) -> Result<Self, StartError> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         if config.startup_guard.enabled {
             manager.starting(config.startup_guard.timeout);
-            runtime.block_on(guard(&config))?;
+            runtime.block_on(guard(&config, &journal))?;
         }
         let in_force = config.clone();
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
-        let store = start_store(&config, inputs.clone())?.map(Arc::new);
-        let state = open_state(&config);
+        let store = start_store(&config, inputs.clone(), &journal)?.map(Arc::new);
+        let state = open_state(&config, &journal);
         let (former, state) = state
             .map(|state| ((state.kept, state.writer), state.thread))
             .unzip();
@@ -107,6 +129,7 @@ impl Daemon {
             former,
             store.clone(),
             (inherited, manager.beat(now())),
+            journal.clone(),
         )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
@@ -122,6 +145,7 @@ impl Daemon {
             config,
             state: registration_state,
             deregistered: done,
+            journal: journal.clone(),
         };
         let control = std::thread::Builder::new()
             .name("control".into())
@@ -136,6 +160,7 @@ impl Daemon {
             config: in_force,
             diagnostic,
             store,
+            journal,
         })
     }
 
@@ -147,6 +172,11 @@ impl Daemon {
     /// Where its registration with the ServiceLocator stands.
     pub fn registration(&self) -> RegistrationState {
         *self.registration.borrow()
+    }
+
+    /// Where notable things are noted, and read.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// How long [`stop`](Self::stop) may take, but for what the state directory still has to write.
@@ -193,7 +223,7 @@ impl Daemon {
         let _ = self.deregistered.recv_timeout(deregistering);
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
-        let reactor_ended_well = self.reactor.join();
+        let undelivered = self.reactor.join();
         // What is done by now is noted still.
         if let Some(store) = self.store.and_then(Arc::into_inner) {
             store.stop();
@@ -202,21 +232,52 @@ impl Daemon {
         if !state_is_written {
             tracing::error!("the state database was not written and closed in time");
         }
-        self.control.join().is_ok() && reactor_ended_well && state_is_written
+        let ended_well = self.control.join().is_ok() && undelivered.is_some() && state_is_written;
+        self.journal.note(&Notable::Stopped {
+            drained: undelivered.is_some_and(|left| !left.in_a_hurry),
+            undelivered: undelivered.map_or(0, |left| left.events),
+        });
+        self.journal.close(JOURNAL_TIMEOUT);
+        ended_well
     }
 }
 
+/// The event log, in a file if one is named or something is to outlive the process.
+fn open_journal(config: &Config) -> Journal {
+    let instance = instance_name(config.locator.service_name.as_str());
+    let rotation = Rotation {
+        bytes_max: config.event_log.bytes_max as u64,
+        keep: config.event_log.files.saturating_sub(1),
+    };
+    let Some(path) = config.event_log_path() else {
+        return Journal::in_memory(instance);
+    };
+    let shown = path.display().to_string();
+    Journal::start(instance.clone(), path, rotation).unwrap_or_else(|error| {
+        let journal = Journal::in_memory(instance);
+        journal.note(&Notable::EventLogFailed {
+            path: &shown,
+            why: &error.to_string(),
+        });
+        journal
+    })
+}
+
 /// The state database, if there is to be one and it can be used.
-fn open_state(config: &Config) -> Option<State> {
+fn open_state(config: &Config, journal: &Journal) -> Option<State> {
     let directory = &config.state_dir;
     (!directory.as_os_str().is_empty())
-        .then(|| state::open(directory))
+        .then(|| state::open(directory, journal))
         .flatten()
 }
 
 /// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts
 /// without it too.
-fn start_store(config: &Config, inputs: mpsc::Sender<Input>) -> Result<Option<Store>, StartError> {
+fn start_store(
+    config: &Config,
+    inputs: mpsc::Sender<Input>,
+    journal: &Journal,
+) -> Result<Option<Store>, StartError> {
     if config.state_dir.as_os_str().is_empty() {
         return match config.services.any_durable() {
             true => Err(StartError::NoStateDir),
@@ -231,24 +292,26 @@ fn start_store(config: &Config, inputs: mpsc::Sender<Input>) -> Result<Option<St
         Ok(store) => Ok(Some(store)),
         Err(error) if config.services.any_durable() => Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, "dead letters are not kept");
+            journal.note(&Notable::LettersUnavailable {
+                error: &error.to_string(),
+            });
             Ok(None)
         }
     }
 }
 
-async fn guard(config: &Config) -> Result<(), StartError> {
+async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
     let (caller, thread) = Caller::start()?;
     let locator = LocatorClient::new(caller, config.locator.clone());
-    let verdict = wait_for_predecessor(&locator, &config.startup_guard).await;
+    let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
     drop(thread);
     match (verdict, config.startup_guard.on_timeout) {
-        (GuardVerdict::Clear(how), _) => tracing::info!("startup guard: {how}"),
+        (GuardVerdict::Clear(how), _) => journal.note(&Notable::GuardClear { how: &how }),
         (GuardVerdict::TimedOut(why), GuardTimeoutAction::Exit) => {
             return Err(StartError::Guard(why));
         }
         (GuardVerdict::TimedOut(why), GuardTimeoutAction::Proceed) => {
-            tracing::warn!("startup guard: starting although {why}");
+            journal.note(&Notable::GuardOverridden { why: &why });
         }
     }
     Ok(())
@@ -272,6 +335,7 @@ struct Control {
     state: watch::Sender<RegistrationState>,
     /// Dropped when we are deregistered.
     deregistered: std::sync::mpsc::Sender<()>,
+    journal: Journal,
 }
 
 impl Control {
@@ -285,7 +349,8 @@ impl Control {
         let mut registration = JoinSet::new();
         if self.config.locator.register {
             let address = self.request_address;
-            let registering = keep_registered(locator.clone(), address, self.state, stop);
+            let registering =
+                keep_registered(locator.clone(), address, self.state, self.journal, stop);
             let deregistered = self.deregistered;
             registration.spawn(async move {
                 registering.await;

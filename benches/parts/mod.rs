@@ -163,6 +163,7 @@ impl Subscribe {
                 broker: &mut self.0,
                 streamers: &mut Unbound,
                 ended: &mut vec![],
+                happened: &mut vec![],
                 now: Instant::now(),
                 settings: &settings,
             },

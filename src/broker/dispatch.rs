@@ -133,6 +133,11 @@ impl Workers {
         (worker.ready, worker.credit)
     }
 
+    /// Events that it was sent, and has not reported done.
+    pub fn outstanding(&self, key: WorkerKey) -> u64 {
+        self.workers[key.0 as usize].outstanding
+    }
+
     /// Whether it acknowledges what it gets.
     pub fn acknowledges(&self, key: WorkerKey) -> bool {
         self.workers[key.0 as usize].credit.is_some()

@@ -306,15 +306,19 @@ impl Broker {
         self.leases.first().map(|(end, _)| *end + self.stalled)
     }
 
-    /// Ends the subscriptions whose lease is over; each with the service that ended with it.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<(SubscriptionId, Option<EndedService>)> {
+    /// Ends the subscriptions whose lease is over; each with its service, and that again if it ended.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+    ) -> Vec<(SubscriptionId, ServiceName, Option<EndedService>)> {
         let mut expired = Vec::new();
         while let Some((end, id)) = self.leases.first()
             && *end + self.stalled <= now
         {
             let id = id.clone();
+            let name = self.service_of(&id).cloned();
             let ended = self.end(&id);
-            expired.push((id, ended));
+            expired.extend(name.map(|name| (id, name, ended)));
         }
         expired
     }
@@ -566,6 +570,12 @@ impl Broker {
     pub fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
+    }
+
+    /// The service of a subscription.
+    pub fn service_of(&self, id: &SubscriptionId) -> Option<&ServiceName> {
+        let subscription = self.subscriptions.get(id)?;
+        Some(self.services[subscription.service.0 as usize].name())
     }
 
     /// Whether there is such a subscription.

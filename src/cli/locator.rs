@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::model::Endpoint;
 use crate::reactor::{Input, Reactor};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{LogConfig, Logging};
+use crate::telemetry::{Journal, LogConfig, Logging};
 
 #[derive(Debug, Args)]
 pub(super) struct LocatorArgs {
@@ -59,6 +59,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         None,
         None,
         (Inherited::default(), Manager::default().beat(now())),
+        Journal::default(),
     )?;
     let Some(bound) = &reactor.bound.locator else {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
@@ -74,6 +75,6 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         std::io::Result::Ok(())
     })?;
     let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
-    anyhow::ensure!(reactor.join(), "the reactor ended badly");
+    anyhow::ensure!(reactor.join().is_some(), "the reactor ended badly");
     Ok(())
 }

@@ -4,6 +4,8 @@ mod call;
 pub mod check;
 pub mod config_args;
 mod dlq;
+mod events;
+mod feed;
 mod locator;
 mod output;
 mod publish;
@@ -11,6 +13,7 @@ mod serve;
 mod services;
 mod signals;
 mod subscribe;
+mod tail;
 mod target;
 mod worker;
 
@@ -59,6 +62,8 @@ enum Command {
     Pub(publish::PubArgs),
     /// Show events as a plain subscriber gets them.
     Sub(subscribe::SubArgs),
+    /// Show what passes: subjects and sizes, payloads on request.
+    Tail(tail::TailArgs),
     /// Show events as a worker of a service gets them.
     Worker(worker::WorkerArgs),
     /// Publish a sync event and show what each service answers.
@@ -67,6 +72,8 @@ enum Command {
     Services(services::ServicesArgs),
     /// List, show, replay or purge a service's dead letters.
     Dlq(dlq::DlqArgs),
+    /// Show notable events: what docs/events.md explains by code.
+    Events(events::EventsArgs),
 }
 
 /// Runs the command line.
@@ -84,10 +91,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Locator(args) => locator::run(&args),
         Command::Pub(args) => output::exit_code(publish::run(&args)),
         Command::Sub(args) => output::exit_code(subscribe::run(&args)),
+        Command::Tail(args) => output::exit_code(tail::run(&args)),
         Command::Worker(args) => output::exit_code(worker::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),
+        Command::Events(args) => output::exit_code(events::run(&args)),
     }
 }
 

@@ -55,7 +55,8 @@ pub(super) fn print_event(frames: &[Vec<u8>], as_json: bool) -> io::Result<()> {
         let first = frames.first().map(Vec::as_slice).unwrap_or_default();
         let subject = String::from_utf8_lossy(subject_of(first));
         let frames: Vec<Value> = frames.iter().map(|frame| frame_json(frame)).collect();
-        writeln!(out, "{}", json!({"subject": subject, "frames": frames}))?;
+        let event = json!({"subject": subject, "frames": frames});
+        writeln!(out, "{}", json_line(&event))?;
     } else {
         let frames: Vec<String> = frames.iter().map(|frame| shown(frame)).collect();
         writeln!(out, "{}", frames.join("\t"))?;
@@ -63,15 +64,27 @@ pub(super) fn print_event(frames: &[Vec<u8>], as_json: bool) -> io::Result<()> {
     out.flush()
 }
 
-fn frame_json(frame: &[u8]) -> Value {
+pub(super) fn frame_json(frame: &[u8]) -> Value {
     match std::str::from_utf8(frame) {
         Ok(text) => json!(text),
         Err(_) => json!({"base64": BASE64.encode(frame)}),
     }
 }
 
+/// JSON on one line. JSON itself allows some control characters in its texts that terminals obey.
+pub(super) fn json_line(value: &Value) -> String {
+    let mut line = String::new();
+    for character in value.to_string().chars() {
+        match character.is_control() {
+            true => line.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
 /// Text as it is, but for what would break the line; other bytes escaped.
-fn shown(frame: &[u8]) -> String {
+pub(super) fn shown(frame: &[u8]) -> String {
     match std::str::from_utf8(frame) {
         Ok(text) => {
             let mut shown = String::with_capacity(text.len());

@@ -1,6 +1,7 @@
 //! `event-manager serve`: the daemon.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -12,7 +13,10 @@ use super::signals::{Termination, runtime};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::{Daemon, StartError};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging};
+use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging, Notable};
+
+/// How long the event log may take to write its last lines.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -42,13 +46,15 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     }
     let code = match serve(args, (loaded, log.config), &logging, inherited) {
         Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            match error.downcast_ref() {
-                Some(StartError::Guard(_)) => exit::GUARD,
-                _ => exit::FAILED,
+        Err(error) => match error.downcast_ref() {
+            // The daemon noted it.
+            Some(StartError::Guard(_)) => exit::GUARD,
+            Some(_) => exit::FAILED,
+            None => {
+                tracing::error!("{error:#}");
+                exit::FAILED
             }
-        }
+        },
     };
     logging.close();
     ExitCode::from(code)
@@ -117,21 +123,21 @@ async fn run_until_told(
             }
             () = termination.received() => break,
             () = daemon.died() => {
-                tracing::error!("the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error");
+                daemon.journal().note(&Notable::Died {});
+                daemon.journal().close(JOURNAL_TIMEOUT);
                 return Ok(exit::FAILED);
             }
         }
     }
     manager.stopping(daemon.drain_timeout());
-    tracing::info!("stopping: what waits is delivered; a second signal ends at once");
+    let journal = daemon.journal().clone();
+    journal.note(&Notable::Stopping {});
     let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());
     tokio::select! {
-        ended_well = &mut stopping => {
-            tracing::info!("stopped");
-            Ok(if ended_well? { 0 } else { exit::FAILED })
-        }
+        ended_well = &mut stopping => Ok(if ended_well? { 0 } else { exit::FAILED }),
         () = termination.received() => {
-            tracing::warn!("ended at once: what was not delivered is lost");
+            journal.note(&Notable::StoppedAtOnce {});
+            journal.close(JOURNAL_TIMEOUT);
             Ok(exit::FAILED)
         }
     }
@@ -150,28 +156,30 @@ fn announce(daemon: &Daemon, config: &str) {
         .locator
         .as_ref()
         .map_or("none embedded".into(), ToString::to_string);
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+    daemon.journal().note(&Notable::Started {
+        version: env!("CARGO_PKG_VERSION"),
         config,
-        publishers = list(&bound.publishers),
-        subscribers = list(&bound.subscribers),
-        requests = list(&bound.requests),
-        locator,
-        "ready"
-    );
+        publishers: &list(&bound.publishers),
+        subscribers: &list(&bound.subscribers),
+        requests: &list(&bound.requests),
+        locator: &locator,
+    });
 }
 
 /// SIGHUP: all that needs no restart, or nothing if anything is wrong.
 async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun: &LogConfig) {
-    let (loaded, log) = match load(args) {
+    let journal = daemon.journal().clone();
+    let loaded = load(args).map_err(|errors| errors.to_string());
+    let loaded = loaded.and_then(|(loaded, log)| {
+        let reloaded = logging.reload(&log.config);
+        reloaded.map_err(|error| error.to_string())?;
+        Ok((loaded, log))
+    });
+    let (loaded, log) = match loaded {
         Ok(loaded) => loaded,
-        Err(errors) => {
-            return tracing::error!("not reloaded, the old configuration stays: {errors}");
-        }
+        Err(why) => return journal.note(&Notable::ReloadRefused { why: &why }),
     };
-    if let Err(error) = logging.reload(&log.config) {
-        return tracing::error!("not reloaded, the old configuration stays: {error}");
-    }
+    journal.reopen();
     // It fails when the reactor has ended, which is told elsewhere.
     let Some(reload) = daemon.reload(loaded.config).await else {
         return;
@@ -183,5 +191,6 @@ async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun:
     for key in reload.need_restart.into_iter().chain(log_keys) {
         tracing::warn!(key, "not changed: another value needs a restart");
     }
-    tracing::info!(changed = reload.changed.join(","), "configuration reloaded");
+    let changed = &reload.changed.join(",");
+    journal.note(&Notable::Reloaded { changed });
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::client::{Client, ClientError};
 
 /// The flags of every command that talks to a daemon.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Target {
     /// The daemon's request address.
     #[arg(

@@ -220,6 +220,19 @@ impl Client {
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
 
+    /// The first `max` notable events after a number, or the latest without one; the answer as the
+    /// daemon gives it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn events(&mut self, after: Option<u64>, max: usize) -> Result<Value, ClientError> {
+        let after = after.map(|after| after.to_string()).unwrap_or_default();
+        let fields = [after.as_str(), &max.to_string()];
+        let answer = self.confirmed(&Message::param(Token::EVENTS, fields))?;
+        serde_json::from_slice(&answer.data)
+            .map_err(|error| ClientError::Garbled(error.to_string()))
+    }
+
     /// Lists, shows, replays or purges dead letters; the answer as the daemon gives it.
     ///
     /// # Errors

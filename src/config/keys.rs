@@ -240,6 +240,12 @@ pub const KEYS: &[Key] = &[
         size!(dedup_ids_max, 1), |c| json!(c.dedup_ids_max)).live(),
     key("restartGrace", "EVENT_MANAGER_RESTART_GRACE", "seconds that subscriptions kept over a restart live at least",
         time!(restart_grace, 0.0, DAY), |c| secs(c.restart_grace)),
+    key("eventLog.path", "EVENT_MANAGER_EVENT_LOG__PATH", "file of the event log; without it, events.jsonl in stateDir",
+        |c, v| { c.event_log.path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.event_log.path)),
+    key("eventLog.maxBytes", "EVENT_MANAGER_EVENT_LOG__MAX_BYTES", "size at which a new file of the event log is begun",
+        size!(event_log.bytes_max, 4096), |c| json!(c.event_log.bytes_max)),
+    key("eventLog.files", "EVENT_MANAGER_EVENT_LOG__FILES", "files of the event log that are kept, with the one that is written",
+        set!(event_log.files = |value| values::number(value, 1..=1000)), |c| json!(c.event_log.files)),
     key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
         |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)).live(),
 ];

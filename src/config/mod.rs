@@ -81,8 +81,21 @@ pub struct Config {
     pub dedup_ids_max: usize,
     /// How long subscriptions that were kept over a restart live at least.
     pub restart_grace: Duration,
+    /// Where notable events are written.
+    pub event_log: EventLogConfig,
     /// The log configuration's file.
     pub log_path: Option<PathBuf>,
+}
+
+/// The file of notable events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLogConfig {
+    /// Its path; `None` is `events.jsonl` in the state directory.
+    pub path: Option<PathBuf>,
+    /// Size at which a new file is begun.
+    pub bytes_max: usize,
+    /// How many are kept, from 1, with the one that is written.
+    pub files: u64,
 }
 
 /// How the ServiceLocator is used.
@@ -174,6 +187,17 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The file of notable events; none if nothing is to outlive the process and no file is named.
+    pub fn event_log_path(&self) -> Option<PathBuf> {
+        let in_state_dir = || {
+            let directory = &self.state_dir;
+            (!directory.as_os_str().is_empty()).then(|| directory.join("events.jsonl"))
+        };
+        self.event_log.path.clone().or_else(in_state_dir)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let all = |port| vec![Endpoint::tcp("*", port)];
@@ -219,6 +243,11 @@ impl Default for Config {
             dedup_window: Duration::from_secs(120),
             dedup_ids_max: 100_000,
             restart_grace: Duration::from_secs(30),
+            event_log: EventLogConfig {
+                path: None,
+                bytes_max: 16 << 20,
+                files: 4,
+            },
             log_path: None,
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-const NAMES: [(Token, &str); 15] = [
+const NAMES: [(Token, &str); 16] = [
     (Token::SUBSCRIBE, "TK_EVENT_MANAGER_SUBSCRIBE"),
     (Token::UNSUBSCRIBE, "TK_EVENT_MANAGER_UNSUBSCRIBE"),
     (Token::PUBLISH, "TK_EVENT_MANAGER_PUBLISH"),
@@ -17,6 +17,7 @@ const NAMES: [(Token, &str); 15] = [
     (Token::EMIT, "TK_EVENT_MANAGER_EMIT"),
     (Token::END, "TK_EVENT_MANAGER_END"),
     (Token::DLQ, "TK_EVENT_MANAGER_DLQ"),
+    (Token::EVENTS, "TK_EVENT_MANAGER_EVENTS"),
     (Token::REGISTER, "TK_SERVICE_LOCATOR_REGISTER"),
     (Token::LOCATE, "TK_SERVICE_LOCATOR_LOCATE"),
     (Token::UNREGISTER, "TK_SERVICE_LOCATOR_UNREGISTER"),
@@ -43,6 +44,8 @@ impl Token {
     pub const END: Self = Self::new(2, 0x0102);
     /// A service's dead letters; ours.
     pub const DLQ: Self = Self::new(2, 0x0103);
+    /// The latest notable events; ours.
+    pub const EVENTS: Self = Self::new(2, 0x0104);
     /// Registers a service's address with the ServiceLocator.
     pub const REGISTER: Self = Self::new(3, 1);
     /// Asks for a service's address.

@@ -7,6 +7,7 @@ use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
 use crate::config::GuardConfig;
 use crate::model::Endpoint;
+use crate::telemetry::{Journal, Notable};
 
 /// How long a predecessor or the locator may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -34,7 +35,11 @@ enum Look {
 
 /// Asks the locator for a predecessor and waits until that is gone, or the time is up. With an
 /// embedded locator, nobody at the locator's address means that no predecessor embeds it either.
-pub async fn wait_for_predecessor(locator: &LocatorClient, config: &GuardConfig) -> GuardVerdict {
+pub async fn wait_for_predecessor(
+    locator: &LocatorClient,
+    config: &GuardConfig,
+    journal: &Journal,
+) -> GuardVerdict {
     let deadline = now() + config.timeout;
     let mut last = String::new();
     loop {
@@ -47,7 +52,7 @@ pub async fn wait_for_predecessor(locator: &LocatorClient, config: &GuardConfig)
             Look::Gone(how) => return GuardVerdict::Clear(how),
             Look::Unsure(why) => {
                 if why != last {
-                    tracing::info!("startup guard: waiting, {why}");
+                    journal.note(&Notable::GuardWaiting { why: &why });
                     last = why;
                 }
             }

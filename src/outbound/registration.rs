@@ -7,6 +7,7 @@ use tokio::sync::{oneshot, watch};
 use super::locator::LocatorClient;
 use crate::ambient::{chance, now};
 use crate::model::Backoff;
+use crate::telemetry::{Journal, Notable};
 
 /// How long the locator may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -28,6 +29,7 @@ pub async fn keep_registered(
     locator: LocatorClient,
     address: String,
     state: watch::Sender<RegistrationState>,
+    journal: Journal,
     mut stop: oneshot::Receiver<Instant>,
 ) {
     let refresh = locator.config().ttl / 3;
@@ -47,13 +49,20 @@ pub async fn keep_registered(
         };
         state.send_replace(now_is);
         if told.replace(now_is) != Some(now_is) {
-            let (name, at) = (&locator.config().service_name, &locator.config().address);
+            let (name, address) = (locator.config().service_name.as_str(), address.as_str());
+            let at = locator.config().address.to_string();
             match result {
-                Ok(()) => {
-                    tracing::info!(%name, %address, locator = %at, "registered with the ServiceLocator")
-                }
-                Err(error) => tracing::warn!(%name, %address, locator = %at,
-                    "not registered, trying again; clients reach us at our request address meanwhile: {error}"),
+                Ok(()) => journal.note(&Notable::LocatorFound {
+                    name,
+                    address,
+                    locator: &at,
+                }),
+                Err(error) => journal.note(&Notable::LocatorLost {
+                    name,
+                    address,
+                    locator: &at,
+                    why: &error.to_string(),
+                }),
             }
         }
         tokio::select! {

@@ -11,6 +11,7 @@ use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{DeadLetter, ServiceKey};
 use crate::model::{ServiceName, subject_of};
 use crate::store::Event;
+use crate::telemetry::Notable;
 use crate::zmtp::{encode_message, frames_of};
 
 impl Hub {
@@ -30,9 +31,14 @@ impl Hub {
             let shown = &subject[..subject.len().min(shown_max)];
             let burst = format!("dead:{name}");
             if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-                tracing::warn!(service = %name, reason = %letter.reason, detail = letter.detail,
-                    attempts = letter.item.attempt, subject = %String::from_utf8_lossy(shown),
-                    suppressed, "an event is dead: no worker could do it");
+                self.journal.note(&Notable::DeadLetter {
+                    service: name.as_str(),
+                    reason: letter.reason.name(),
+                    detail: Some(&*letter.detail).filter(|detail| !detail.is_empty()),
+                    attempts: letter.item.attempt,
+                    subject: &String::from_utf8_lossy(shown),
+                    suppressed,
+                });
             }
             let account = account_of(&name, shown, &letter);
             let kept = Event {

@@ -13,6 +13,7 @@ use super::outbox::outweighs;
 use crate::ambient::now;
 use crate::broker::{Delivery, DropReason, Given, PeerId, Route, Service, ServiceKey, WorkerKey};
 use crate::config::SlowSubscriber;
+use crate::telemetry::Notable;
 
 /// A run of whole messages.
 pub(super) struct Run<'a> {
@@ -96,8 +97,12 @@ impl Hub {
         };
         let burst = format!("{reason}:{address}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            tracing::warn!(peer = %address, %reason, events, suppressed,
-                "events dropped: a subscriber reads too slowly; its oldest events made room");
+            self.journal.note(&Notable::SubscriberSlow {
+                peer: &address,
+                reason: reason.name(),
+                events,
+                suppressed,
+            });
         }
     }
 

@@ -183,8 +183,12 @@ impl Hub {
         let config = Rc::clone(&self.config);
         for (name, subjects) in config.services.declared() {
             let declared = self.broker.declare(name, subjects, &mut self.streamers);
-            if let Err(error) = declared {
-                tracing::error!(service = %name, %error, "a declared service could not be opened");
+            match declared {
+                Ok(key) => {
+                    let port = self.broker.service(key).map(Service::port);
+                    self.note_service_opened(name, port.unwrap_or_default());
+                }
+                Err(error) => self.note_no_port(name, &error.to_string()),
             }
         }
         self.open_queues();

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use super::hub::{Hub, SharedHub};
 use super::kernel::tcp_troubles;
 use super::peer::Peer;
-use crate::ambient::{chance, now};
+use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{PeerId, ServiceKey};
 use crate::systemd::Beat;
+use crate::telemetry::Notable;
 use crate::zmtp::{Pulse, encode_ping};
 
 /// How often to look when nothing asks for more.
@@ -114,14 +115,17 @@ impl Hub {
             Duration::ZERO
         };
         if !stalled.is_zero() {
-            tracing::warn!(
-                stalled_ms = stalled.as_millis() as u64,
-                "the event loop stalled; leases and heartbeats are extended"
-            );
+            self.journal.note(&Notable::LoopStalled {
+                stalled_ms: stalled.as_millis() as u64,
+            });
             self.broker.handle_stall(stalled);
         }
         self.now = now;
         self.ticked_at = now;
+        if let Some(jump_ms) = self.clock.look(wall_clock_ms(), now) {
+            self.journal.note(&Notable::ClockJumped { jump_ms });
+        }
+        self.note_stuck_workers();
         self.check_pulses(stalled);
         self.expire_leases();
         self.tend_keeping();
@@ -191,10 +195,9 @@ impl Hub {
     }
 
     fn expire_leases(&mut self) {
-        for (id, ended) in self.broker.handle_timeout(self.now) {
-            tracing::info!(subscription = %id, "a subscription expired: it was not kept alive");
+        for (id, service, ended) in self.broker.handle_timeout(self.now) {
+            self.note_expired(&service, &id);
             if let Some(service) = ended {
-                tracing::info!(service = %service.name, "the service ended with its last subscription");
                 self.close_service(&service);
             }
         }

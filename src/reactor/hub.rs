@@ -18,6 +18,7 @@ use super::intake::Runs;
 use super::keeping::Keeping;
 use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
+use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
 use super::requester::PendingReplies;
 use super::stream::Stream;
@@ -28,9 +29,10 @@ use crate::broker::{
 };
 use crate::config::Config;
 use crate::locator::Directory;
+use crate::model::ServiceName;
 use crate::requests::Settings;
 use crate::systemd::Beat;
-use crate::telemetry::Bursts;
+use crate::telemetry::{Bursts, Journal, Notable};
 use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, encode_subscribe};
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
@@ -122,6 +124,11 @@ pub(super) struct Hub {
     pub(super) refused: BTreeMap<&'static str, u64>,
     /// Keeps a flood of like log lines down to a line each burst.
     pub(super) bursts: Bursts,
+    /// Where notable things go.
+    pub(super) journal: Journal,
+    pub(super) clock: ClockWatch,
+    /// When it was looked for workers that read nothing.
+    pub(super) stuck_looked_at: Instant,
 }
 
 impl Hub {
@@ -170,6 +177,9 @@ impl Hub {
             published: Published::default(),
             refused: BTreeMap::new(),
             bursts: Bursts::default(),
+            journal: Journal::default(),
+            clock: ClockWatch::default(),
+            stuck_looked_at: at,
             config,
         }
     }
@@ -189,7 +199,7 @@ impl Hub {
     ) {
         *self.refused.entry(reason).or_default() += 1;
         if let Some(suppressed) = self.bursts.admit(reason, self.now) {
-            tracing::warn!(peer = address, reason, suppressed, "peer refused: {why}");
+            self.note_refused(reason, address, why, suppressed);
         }
     }
 
@@ -255,6 +265,7 @@ impl Hub {
             wake,
             heartbeat: None,
             may_be_busy: false,
+            stuck: None,
         };
         if peer.beats(interval) {
             peer.heartbeat = Some(Heartbeat::new(interval, self.now));
@@ -292,12 +303,11 @@ impl Hub {
         let service = self.broker.service(streamer.service);
         let name = service.map(|service| service.name().clone());
         if let Some(suppressed) = self.bursts.admit("same-identity", self.now) {
-            tracing::warn!(
-                ?name,
-                ?identity,
+            self.journal.note(&Notable::SameIdentity {
+                service: name.as_ref().map_or("", ServiceName::as_str),
+                identity: &identity.escape_ascii().to_string(),
                 suppressed,
-                "two workers have one identity: the newer connection stays, the older is closed"
-            );
+            });
         }
         self.remove(older);
     }
@@ -346,6 +356,7 @@ impl Hub {
     pub(super) fn flush_peer(&mut self, id: PeerId) {
         let Some(peer) = self.peer(id) else { return };
         let stream = Rc::clone(&peer.stream);
+        let bytes = peer.outbox.bytes();
         let written = match peer.outbox.write_to(|slices| stream.try_write(slices)) {
             Ok(written) => written,
             Err(error) => {
@@ -358,6 +369,9 @@ impl Hub {
             peer.wake.notify_one();
         }
         let left_bytes = peer.outbox.bytes();
+        if left_bytes < bytes {
+            peer.stuck = None;
+        }
         match peer.role {
             Role::Subscriber { .. } => {
                 self.subscribers.delivered += written.events;
@@ -406,11 +420,15 @@ impl Hub {
                         .bursts
                         .admit(DropReason::SubscriberLost.name(), self.now)
                 {
-                    tracing::info!(peer = %peer.address, events = lost, suppressed,
-                        "a subscriber left before it had read all");
+                    self.journal.note(&Notable::SubscriberLost {
+                        peer: &peer.address,
+                        events: lost,
+                        suppressed,
+                    });
                 }
             }
             Role::Worker { service, .. } => {
+                self.note_worker_gone(&peer.address, &peer.role);
                 self.keeping.worker_left(*service, id);
                 self.streamers
                     .release_identity(*service, &peer.zmtp.identity, id);
@@ -466,10 +484,7 @@ impl Hub {
         if ended.durable {
             self.remove_queue(ended);
         }
-        if ended.queued > 0 {
-            tracing::warn!(service = %ended.name, events = ended.queued, reason = %DropReason::ServiceEnded,
-                "events dropped: the service's last subscription ended while they waited");
-        }
+        self.note_service_ended(ended);
     }
 
     /// Logs the first of a burst of drops, by reason.
@@ -484,8 +499,13 @@ impl Hub {
             let burst = format!("{reason}:{}", service.name());
             if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
                 let total = service.account.dropped.total();
-                tracing::warn!(service = %service.name(), %reason, events, total, suppressed,
-                    "events dropped");
+                self.journal.note(&Notable::EventsDropped {
+                    service: service.name().as_str(),
+                    reason: reason.name(),
+                    events,
+                    total,
+                    suppressed,
+                });
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::broker::{
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
+use crate::telemetry::Notable;
 use crate::zmtp::SocketType;
 
 /// A worker that has something to say says it at once when it is connected.
@@ -114,10 +115,10 @@ impl Hub {
             }
         }
         for (why, subscriptions) in &refused {
-            tracing::warn!(
-                subscriptions,
-                "not restored; their clients' next KEEP_ALIVE is refused, and they subscribe again: {why}"
-            );
+            self.journal.note(&Notable::NotRestored {
+                subscriptions: *subscriptions as u64,
+                why,
+            });
         }
         for (name, service) in &kept.services {
             if let Err(why) = self.restore_wanting(name, service) {
@@ -129,7 +130,10 @@ impl Hub {
         let subscriptions = self.broker.subscription_count();
         if subscriptions > 0 {
             let services = self.broker.services().count();
-            tracing::info!(subscriptions, services, "restored");
+            self.journal.note(&Notable::Restored {
+                subscriptions: subscriptions as u64,
+                services: services as u64,
+            });
         }
         self.keeping.whole = !refused.is_empty();
     }

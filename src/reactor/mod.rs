@@ -23,6 +23,7 @@ mod kernel;
 mod letters;
 mod listener;
 mod memory;
+mod noting;
 mod outbox;
 mod peer;
 mod reload;
@@ -56,6 +57,7 @@ use crate::requests::Settings;
 use crate::state::{Kept, Writer};
 use crate::store::{Report, Store};
 use crate::systemd::{Beat, Inherited};
+use crate::telemetry::Journal;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -109,7 +111,17 @@ pub struct Reactor {
     pub bound: Bound,
     /// What it is told.
     pub inputs: mpsc::Sender<Input>,
-    thread: JoinHandle<()>,
+    /// Gives the number of events that were not delivered.
+    thread: JoinHandle<Undelivered>,
+}
+
+/// What was left at the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Events in memory that nobody got.
+    pub events: u64,
+    /// Some could have been delivered, but the time was up.
+    pub in_a_hurry: bool,
 }
 
 impl Reactor {
@@ -132,19 +144,20 @@ impl Reactor {
         former: Option<(Kept, Writer)>,
         store: Option<Arc<Store>>,
         manager: (Inherited, Beat),
+        journal: Journal,
     ) -> Result<Self, StartError> {
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
                 run(
-                    config,
+                    (config, journal),
                     effects,
                     inputs_rx,
                     (former, store),
                     manager,
                     &started,
-                );
+                )
             })?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
@@ -163,9 +176,9 @@ impl Reactor {
         }
     }
 
-    /// Waits for the thread's end, which [`Input::Stop`] brings about; whether it ended well.
-    pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+    /// Waits for the thread's end, which [`Input::Stop`] brings about; `None` if it panicked.
+    pub fn join(self) -> Option<Undelivered> {
+        self.thread.join().ok()
     }
 }
 
@@ -186,16 +199,19 @@ pub enum StartError {
 type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 
 fn run(
-    config: Config,
+    (config, journal): (Config, Journal),
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
     (former, store): (Option<(Kept, Writer)>, Option<Arc<Store>>),
     (mut inherited, beat): (Inherited, Beat),
     started: &Started,
-) {
+) -> Undelivered {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return drop(started.send(Err(error.into()))),
+        Err(error) => {
+            let _ = started.send(Err(error.into()));
+            return Undelivered::default();
+        }
     };
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -205,13 +221,17 @@ fn run(
                 report_unused(&inherited, &config);
                 let hub = sockets.serve(config, effects, inherited);
                 hub.borrow_mut().beat = Some(beat);
+                hub.borrow_mut().journal = journal;
                 begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
-                serve(hub, sockets, inputs).await;
+                serve(hub, sockets, inputs).await
             }
-            Err(error) => drop(started.send(Err(error))),
+            Err(error) => {
+                let _ = started.send(Err(error));
+                Undelivered::default()
+            }
         }
-    });
+    })
 }
 
 /// Services that are there before any client asks: those of an earlier run, and those that the
@@ -403,7 +423,7 @@ fn connections_max(config: &Config) -> usize {
     fds_max.saturating_sub(RESERVED_FDS + streamers).max(8) as usize
 }
 
-async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) {
+async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {
     let mut core = JoinSet::new();
     core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
@@ -419,7 +439,9 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             // Neither ends but by a panic. Without them nothing is right any more: the thread goes too.
             Some(Err(ended)) = core.join_next() => std::panic::resume_unwind(ended.into_panic()),
         };
-        let Some(input) = input else { return };
+        let Some(input) = input else {
+            return Undelivered::default();
+        };
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
             // Durable services would take events for ever that go nowhere: a new process has what is

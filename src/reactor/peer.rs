@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -105,6 +105,8 @@ pub(super) struct Peer {
     /// Events were written since it last spoke, or more than its socket takes: it may be too busy
     /// with them to answer a PING.
     pub(super) may_be_busy: bool,
+    /// A worker that is full: since when it took nothing, and whether that was noted.
+    pub(super) stuck: Option<(Instant, bool)>,
 }
 
 /// An empty frame with another to follow.

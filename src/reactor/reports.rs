@@ -8,6 +8,7 @@ use crate::broker::{DropReason, ServiceKey};
 use crate::model::ServiceName;
 use crate::store::log::{ExpelReason, StoredEvent};
 use crate::store::{Command, Outcome, Report};
+use crate::telemetry::Notable;
 
 impl Hub {
     /// What the store has to say.
@@ -20,7 +21,7 @@ impl Hub {
             Report::Opened { queue, recovered } => {
                 self.queue_recovered(&queue);
                 for damage in &recovered.damage {
-                    tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                    self.note_damaged(&queue, damage);
                 }
                 let found = recovered.unsettled_events;
                 if found > 0 || recovered.torn_bytes > 0 {
@@ -71,7 +72,7 @@ impl Hub {
                 }
             }
             Report::Damaged { queue, damage } => {
-                tracing::error!(%queue, ?damage, "a queue has damaged records; they are not served");
+                self.note_damaged(&queue, &damage);
                 let events = damage.iter().map(|damage| damage.events).sum();
                 if let Some(key) = self.broker.find(&queue) {
                     self.with_shelf(key, |service, _| {
@@ -104,7 +105,11 @@ impl Hub {
     pub(super) fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
         let burst = format!("not-kept:{service}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            tracing::error!(%service, reason, suppressed, "a dead letter could not be kept");
+            self.journal.note(&Notable::DeadLetterNotKept {
+                service: service.as_str(),
+                reason,
+                suppressed,
+            });
         }
     }
 
@@ -115,16 +120,28 @@ impl Hub {
         }
     }
 
+    fn note_damaged(&self, queue: &ServiceName, damage: impl std::fmt::Debug) {
+        self.journal.note(&Notable::QueueDamaged {
+            queue: queue.as_str(),
+            damage: &format!("{damage:?}"),
+        });
+    }
+
     fn queue_failed(&mut self, queue: ServiceName, reason: String) {
         if self.durable.failure(&queue) != Some(&reason) {
-            tracing::error!(%queue, reason, "a queue takes no events; it tries again by itself");
+            self.journal.note(&Notable::StoreFailed {
+                queue: queue.as_str(),
+                reason: &reason,
+            });
             self.durable.failed.insert(queue, reason);
         }
     }
 
     fn queue_recovered(&mut self, queue: &ServiceName) {
         if self.durable.failed.remove(queue).is_some() {
-            tracing::info!(%queue, "the queue takes events again");
+            self.journal.note(&Notable::StoreRecovered {
+                queue: queue.as_str(),
+            });
         }
     }
 

@@ -108,13 +108,14 @@ impl Hub {
             // What came for the service until now ends with it.
             self.flush_store();
         }
-        let mut ended = Vec::new();
+        let (mut ended, mut happened) = (Vec::new(), Vec::new());
         let outcome = requests::handle(
             request,
             &mut Context {
                 broker: &mut self.broker,
                 streamers: &mut self.streamers,
                 ended: &mut ended,
+                happened: &mut happened,
                 now: self.now,
                 settings: &self.settings,
             },
@@ -128,9 +129,16 @@ impl Hub {
                 let status = self.status().to_string();
                 self.reply(&back, &Message::ack(DataType::String, status));
             }
+            Outcome::Events(request) => {
+                let events = self.latest_events(request);
+                self.reply(&back, &events);
+            }
             Outcome::Call(event) => self.call(event, back),
             Outcome::Emit(emission) => self.emit(&emission, back),
             Outcome::Letters(request) => self.ask_letters(request, back),
+        }
+        for happening in &happened {
+            self.note_happening(happening);
         }
         for service in &ended {
             self.close_service(service);

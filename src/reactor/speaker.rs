@@ -5,6 +5,7 @@ use super::inbox::{Filled, Inbox};
 use super::intake::PeerError;
 use super::peer::Role;
 use crate::broker::PeerId;
+use crate::telemetry::Notable;
 use crate::zmtp::{Command, Step, Subscription, frames};
 
 impl Hub {
@@ -104,7 +105,11 @@ impl Hub {
         };
         *self.refused.entry(reason).or_default() += 1;
         if let Some(suppressed) = self.bursts.admit(reason, self.now) {
-            tracing::warn!(peer = %address, reason, suppressed, "a message was discarded");
+            self.journal.note(&Notable::MessageDiscarded {
+                peer: &address,
+                reason,
+                suppressed,
+            });
         }
     }
 }

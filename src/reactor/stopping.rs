@@ -6,11 +6,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Sockets;
 use super::effects::Input;
 use super::hub::{Hub, SharedHub};
 use super::peer::Role;
+use super::{Sockets, Undelivered};
 use crate::ambient::now;
+use crate::telemetry::Notable;
 
 /// How long publishers may go on at most, so that what they have sent already is read.
 const LAST_READS: Duration = Duration::from_millis(250);
@@ -26,7 +27,7 @@ pub(super) async fn stop(
     dialling: &[JoinHandle<()>],
     mut inputs: mpsc::Receiver<Input>,
     timeout: Duration,
-) {
+) -> Undelivered {
     let deadline = Instant::now() + timeout;
     hub.borrow_mut().draining = true;
     let Sockets {
@@ -39,7 +40,7 @@ pub(super) async fn stop(
     hear_last_events(hub, deadline.min(Instant::now() + LAST_READS)).await;
     dialling.iter().for_each(JoinHandle::abort);
     hub.borrow_mut().remove_publishers();
-    let _ = timeout_at(deadline, async {
+    let drained = timeout_at(deadline, async {
         while !hub.borrow().is_drained() {
             tokio::select! {
                 () = sleep(LOOK) => {}
@@ -52,10 +53,14 @@ pub(super) async fn stop(
     state.refuse_pending();
     // What is done by now is noted still.
     state.flush_store();
-    state.report_undelivered();
+    let events = state.report_undelivered();
     state.keep_changes();
     state.streamers.close_all();
     drop((subscribers, requests, locator));
+    Undelivered {
+        events,
+        in_a_hurry: drained.is_err(),
+    }
 }
 
 async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
@@ -108,24 +113,36 @@ impl Hub {
                 .all(|(_, service)| service.is_idle(now()))
     }
 
-    fn report_undelivered(&self) {
+    /// Notes what was not delivered; the number of events.
+    fn report_undelivered(&mut self) -> u64 {
         let live = self
             .broker
             .services()
             .filter(|(_, service)| service.shelf.is_none());
-        for (_, service) in live {
-            let waiting = service.queue.len() + service.queue.held();
-            let left = waiting as u64 + service.account.in_flight;
-            if left > 0 {
-                tracing::warn!(service = %service.name(), events = left, "events not delivered: the event manager stopped");
+        let left: Vec<_> = live
+            .map(|(_, service)| {
+                let waiting = service.queue.len() + service.queue.held();
+                let left = waiting as u64 + service.account.in_flight;
+                (service.name().clone(), left)
+            })
+            .filter(|(_, left)| *left > 0)
+            .collect();
+        let mut all = self.subscribers.in_flight;
+        for (name, events) in left {
+            all += events;
+            if let Some(suppressed) = self.admit_of("undelivered", &name) {
+                self.journal.note(&Notable::Undelivered {
+                    service: name.as_str(),
+                    events,
+                    suppressed,
+                });
             }
         }
         if self.subscribers.in_flight > 0 {
-            let events = self.subscribers.in_flight;
-            tracing::warn!(
-                events,
-                "events not delivered to subscribers: the event manager stopped"
-            );
+            self.journal.note(&Notable::UndeliveredToSubscribers {
+                events: self.subscribers.in_flight,
+            });
         }
+        all
     }
 }

@@ -51,13 +51,19 @@ impl Hub {
             Ok(word)
         });
         match understood {
-            Ok(word) => self.hear_worker(service, key, word),
+            Ok(word) => self.hear_worker(id, service, key, word),
             Err(sentence) => self.not_understood(id, has_delimiter, &sentence),
         }
         Ok(())
     }
 
-    fn hear_worker(&mut self, service: ServiceKey, key: WorkerKey, word: WorkerWord<'_>) {
+    fn hear_worker(
+        &mut self,
+        peer: PeerId,
+        service: ServiceKey,
+        key: WorkerKey,
+        word: WorkerWord<'_>,
+    ) {
         let Some(found) = self.broker.service_mut(service) else {
             return;
         };
@@ -70,6 +76,9 @@ impl Hub {
                 }
                 if found.workers.readiness(key) != before {
                     self.keeping.workers_changed(service);
+                    if !before.0 {
+                        self.note_worker_joined(peer, service, key);
+                    }
                 }
                 return self.dispatch(service);
             }

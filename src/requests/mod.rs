@@ -4,6 +4,7 @@
 mod dlq;
 mod emit;
 mod end;
+mod events;
 mod fields;
 mod keep_alive;
 mod publish;
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, EndedService, Streamers};
 use crate::messagebus::{Message, Token};
-use crate::model::Limits;
+use crate::model::{Limits, ServiceName, SubscriptionId};
 
 pub use dlq::{LettersOp, LettersRequest};
 pub use emit::{Emission, Level};
+pub use events::EventsRequest;
 pub use publish::SyncEvent;
 
 /// What a request is applied to.
@@ -28,6 +30,8 @@ pub struct Context<'a> {
     pub streamers: &'a mut dyn Streamers,
     /// Services that ended: the caller closes their sockets.
     pub ended: &'a mut Vec<EndedService>,
+    /// What is notable of it.
+    pub happened: &'a mut Vec<Happening>,
     /// The time.
     pub now: Instant,
     /// What the configuration says.
@@ -51,6 +55,38 @@ pub struct Settings {
     pub publish_timeout: Duration,
 }
 
+/// Something notable that a request brought about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// A subscription is there, or at this service, that was not.
+    Subscribed {
+        /// What its client calls it.
+        id: SubscriptionId,
+        /// The service.
+        service: ServiceName,
+        /// What it asks for.
+        subjects: Vec<String>,
+        /// The service's port.
+        port: u16,
+        /// The service is new too.
+        opened: bool,
+    },
+    /// A client ended its subscription.
+    Unsubscribed {
+        /// What its client called it.
+        id: SubscriptionId,
+        /// The service.
+        service: ServiceName,
+    },
+    /// There is no port for a service.
+    NoPort {
+        /// The service.
+        service: ServiceName,
+        /// A sentence.
+        why: String,
+    },
+}
+
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Outcome {
@@ -64,6 +100,8 @@ pub enum Outcome {
     Letters(LettersRequest),
     /// The answer is the daemon's state, which the caller knows.
     Status,
+    /// Notable events are asked for, which the caller has.
+    Events(EventsRequest),
 }
 
 /// A refusal, which leaves everything as it was.
@@ -100,6 +138,7 @@ const REQUESTS: &[(Token, Handle)] = &[
     (Token::EMIT, emit::handle),
     (Token::END, end::handle),
     (Token::DLQ, dlq::handle),
+    (Token::EVENTS, events::handle),
 ];
 
 /// Answers a request. Every one gets an answer, if only later.

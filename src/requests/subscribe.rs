@@ -1,7 +1,7 @@
 //! SUBSCRIBE: `sub_id\0service_name\0subject…` → `sub_id\0pub_address\0pull_address`.
 
 use super::fields::{Fields, checked_id};
-use super::{Context, Nak, Outcome};
+use super::{Context, Happening, Nak, Outcome};
 use crate::broker::{DeliveryMode, SubscribeError};
 use crate::messagebus::{Message, Token};
 use crate::model::SubscriptionId;
@@ -22,6 +22,12 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         let sentence = "delivery: there is no queue without a state directory (stateDir)";
         return Err(Nak::new("no-store", sentence));
     }
+    let opened = context.broker.find(&service).is_none();
+    let is_known = context.broker.service_of(&id) == Some(&service);
+    let subjects = match is_known {
+        true => vec![],
+        false => patterns.iter().map(ToString::to_string).collect(),
+    };
     let subscribed = context.broker.subscribe(
         &id,
         &service,
@@ -31,20 +37,38 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         context.streamers,
     );
     let subscribed = subscribed.map_err(|error| {
-        let code = match error {
-            SubscribeError::Reserved(_) => "invalid-name",
-            SubscribeError::NoPort(_) => "no-port",
-            SubscribeError::TooMany(_) => "too-many-subscriptions",
-            SubscribeError::TooManyPatterns(_) => "too-many-subjects",
-            SubscribeError::Delivery(_) => "in-use",
-        };
-        Nak::new(code, error)
+        if let SubscribeError::NoPort(why) = &error {
+            context.happened.push(Happening::NoPort {
+                service: service.clone(),
+                why: why.clone(),
+            });
+        }
+        Nak::new(code_of(&error), error)
     })?;
     context.ended.extend(subscribed.ended);
+    if !is_known {
+        context.happened.push(Happening::Subscribed {
+            id: id.clone(),
+            service,
+            subjects,
+            port: subscribed.port,
+            opened,
+        });
+    }
     let settings = context.settings;
     let pull_address = format!("{}{}", settings.pull_address_prefix, subscribed.port);
     let fields = [id.as_str(), &settings.pub_address, &pull_address];
     Ok(Outcome::Reply(Message::param(Token::ACK, fields)))
+}
+
+fn code_of(error: &SubscribeError) -> &'static str {
+    match error {
+        SubscribeError::Reserved(_) => "invalid-name",
+        SubscribeError::NoPort(_) => "no-port",
+        SubscribeError::TooMany(_) => "too-many-subscriptions",
+        SubscribeError::TooManyPatterns(_) => "too-many-subjects",
+        SubscribeError::Delivery(_) => "in-use",
+    }
 }
 
 /// Made up for a client that didn't choose one. It differs from those of an earlier run, whose

@@ -21,6 +21,7 @@ struct Fixture {
     broker: Broker,
     settings: Settings,
     now: Instant,
+    happened: Vec<Happening>,
 }
 
 impl Fixture {
@@ -48,6 +49,7 @@ impl Fixture {
                 publish_timeout: Duration::from_secs(30),
             },
             now: Instant::now(),
+            happened: vec![],
         }
     }
 
@@ -59,6 +61,7 @@ impl Fixture {
                 broker: &mut self.broker,
                 streamers: &mut Willing,
                 ended: &mut ended,
+                happened: &mut self.happened,
                 now: self.now,
                 settings: &self.settings,
             },
@@ -233,4 +236,46 @@ fn a_sync_event_goes_to_the_services_that_match_unchanged() {
     };
     assert_eq!(call.message.data, "{\"n\":1}\0Refund\0\0\0");
     assert!(call.services.is_empty() && call.timeout == Duration::from_secs(30));
+}
+
+#[test]
+fn what_is_new_is_told_and_what_was_there_is_not() {
+    let mut fixture = Fixture::new();
+    let mut told = |token, fields: &[&str]| {
+        fixture.ask(&Message::param(token, fields.iter().copied()));
+        std::mem::take(&mut fixture.happened)
+    };
+    let (id, name) = (
+        |id: &str| SubscriptionId::new(id).unwrap(),
+        |name: &str| ServiceName::new(name).unwrap(),
+    );
+    let subscribed = |subscription: &str, opened| Happening::Subscribed {
+        id: id(subscription),
+        service: name("Billing"),
+        subjects: vec!["Order".into()],
+        port: 5002,
+        opened,
+    };
+    let order = |id| [id, "Billing", "Order"];
+    assert_eq!(
+        told(Token::SUBSCRIBE, &order("s1")),
+        [subscribed("s1", true)]
+    );
+    assert_eq!(told(Token::SUBSCRIBE, &order("s1")), []);
+    assert_eq!(
+        told(Token::SUBSCRIBE, &order("s2")),
+        [subscribed("s2", false)]
+    );
+    assert_eq!(told(Token::KEEP_ALIVE, &["s2"]), []);
+    assert_eq!(told(Token::UNSUBSCRIBE, &["s2", "Refund"]), []);
+    let unsubscribed = Happening::Unsubscribed {
+        id: id("s2"),
+        service: name("Billing"),
+    };
+    assert_eq!(told(Token::UNSUBSCRIBE, &["s2", "Order"]), [unsubscribed]);
+    assert_eq!(told(Token::UNSUBSCRIBE, &["s2"]), []);
+    let refused = told(Token::SUBSCRIBE, &["s3", "Kitchen", "Meal"]);
+    assert!(
+        matches!(&refused[..], [Happening::NoPort { service, .. }] if *service == name("Kitchen"))
+    );
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::kept::{Changes, Kept};
 use crate::ambient::wall_clock_ms;
+use crate::telemetry::{Journal, Notable};
 
 type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -82,7 +83,10 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateEr
 }
 
 /// Opens the database. A damaged one is moved aside under another name, and an empty one begun.
-pub(super) fn open_or_set_aside(path: &Path) -> Result<(StateFile, Kept), StateError> {
+pub(super) fn open_or_set_aside(
+    path: &Path,
+    journal: &Journal,
+) -> Result<(StateFile, Kept), StateError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(StateError::System)?;
     }
@@ -91,8 +95,11 @@ pub(super) fn open_or_set_aside(path: &Path) -> Result<(StateFile, Kept), StateE
         result => return result,
     };
     let aside = set_aside(path).map_err(StateError::System)?;
-    tracing::warn!(path = %path.display(), aside = %aside.display(),
-        "the state database is damaged and was moved aside: {error}; clients have to subscribe again, as they do after a NAK to KEEP_ALIVE");
+    journal.note(&Notable::StateDamaged {
+        path: &path.display().to_string(),
+        aside: &aside.display().to_string(),
+        why: &error,
+    });
     guarded(|| open(path))
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 pub use kept::{Changes, Kept, KeptReady, KeptService, KeptSubscription};
 pub use writer::{Writer, WriterThread};
 
+use crate::telemetry::{Journal, Notable};
 use file::open_or_set_aside;
 
 /// The name of the database's file.
@@ -31,27 +32,27 @@ pub struct State {
 
 /// Opens the database in this directory, which is made if need be. A damaged one is moved aside, and
 /// an empty one begun. `None` if it can't be used; the log says why, and what can be done.
-pub fn open(directory: &Path) -> Option<State> {
+pub fn open(directory: &Path, journal: &Journal) -> Option<State> {
     let path = directory.join(FILE_NAME);
-    let opened = open_or_set_aside(&path).map_err(|error| error.to_string());
-    let (file, kept) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            tracing::warn!(path = %path.display(),
-                "subscriptions are not kept over a restart: {error}");
-            return None;
-        }
+    let shown = path.display().to_string();
+    let unavailable = |why: String| {
+        journal.note(&Notable::StateUnavailable {
+            path: &shown,
+            why: &why,
+        });
+        None
     };
-    match Writer::start(path, file) {
+    let (file, kept) = match open_or_set_aside(&path, journal) {
+        Ok(opened) => opened,
+        Err(error) => return unavailable(error.to_string()),
+    };
+    match Writer::start(path, file, journal.clone()) {
         Ok((writer, thread)) => Some(State {
             kept,
             writer,
             thread,
         }),
-        Err(error) => {
-            tracing::warn!("subscriptions are not kept over a restart: no thread: {error}");
-            None
-        }
+        Err(error) => unavailable(format!("no thread: {error}")),
     }
 }
 

@@ -73,7 +73,7 @@ fn others_in(path: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_was_written_is_there_again() {
     let (_directory, path) = directory();
-    let (mut file, found) = open_or_set_aside(&path).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found, Kept::default());
     file.write(&all(false, 3)).unwrap();
     let gone = Changes {
@@ -83,13 +83,13 @@ fn what_was_written_is_there_again() {
     };
     file.write(&gone).unwrap();
     drop(file);
-    let (mut file, found) = open_or_set_aside(&path).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     let mut together = all(false, 3);
     together.add(gone);
     assert_eq!(found, kept(&together));
     file.write(&all(true, 1)).unwrap();
     drop(file);
-    let (_file, found) = open_or_set_aside(&path).unwrap();
+    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 1)));
     assert!(others_in(&path).is_empty());
 }
@@ -97,12 +97,12 @@ fn what_was_written_is_there_again() {
 #[test]
 fn what_was_written_is_there_though_the_file_was_never_closed() {
     let (_directory, path) = directory();
-    let (mut file, _) = open_or_set_aside(&path).unwrap();
+    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
     for count in 1..6 {
         file.write(&all(false, count)).unwrap();
         let copy = path.with_file_name("copy.redb");
         std::fs::copy(&path, &copy).unwrap();
-        let (_copy, found) = open_or_set_aside(&copy).unwrap();
+        let (_copy, found) = open_or_set_aside(&copy, &Journal::default()).unwrap();
         assert_eq!(found, kept(&all(false, count)));
     }
     assert_eq!(others_in(&path).len(), 1);
@@ -111,7 +111,7 @@ fn what_was_written_is_there_though_the_file_was_never_closed() {
 /// Of a file with 50 subscriptions, as a process leaves it that is killed, and one that ends well.
 static IMAGES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let (_directory, path) = directory();
-    let (mut file, _) = open_or_set_aside(&path).unwrap();
+    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
     file.write(&all(false, 50)).unwrap();
     let open = std::fs::read(&path).unwrap();
     drop(file);
@@ -140,7 +140,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
         std::fs::write(&path, &bytes).unwrap();
-        let (mut file, found) = open_or_set_aside(&path).unwrap();
+        let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
         match &others_in(&path)[..] {
             // The database may go back by one commit, as after a write that was torn.
             [] => prop_assert!(found == kept(&all(false, 50)) || found == Kept::default()),
@@ -160,7 +160,7 @@ fn a_file_that_is_no_database_keeps_its_bytes_and_each_gets_a_name() {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     for text in ["first", "second", "third"] {
         std::fs::write(&path, text).unwrap();
-        open_or_set_aside(&path).unwrap();
+        open_or_set_aside(&path, &Journal::default()).unwrap();
     }
     let mut texts: Vec<_> = others_in(&path)
         .iter()
@@ -173,8 +173,11 @@ fn a_file_that_is_no_database_keeps_its_bytes_and_each_gets_a_name() {
 #[test]
 fn what_is_not_ours_to_mend_stays_as_it_is() {
     let (directory, path) = directory();
-    let (file, _) = open_or_set_aside(&path).unwrap();
-    assert!(matches!(open_or_set_aside(&path), Err(StateError::InUse)));
+    let (file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    assert!(matches!(
+        open_or_set_aside(&path, &Journal::default()),
+        Err(StateError::InUse)
+    ));
     drop(file);
 
     let database = Builder::new().open(&path).unwrap();
@@ -186,12 +189,12 @@ fn what_is_not_ours_to_mend_stays_as_it_is() {
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = open_or_set_aside(&path).unwrap_err();
+    let error = open_or_set_aside(&path, &Journal::default()).unwrap_err();
     assert!(matches!(error, StateError::OtherVersion(_)), "{error}");
 
     let in_a_file = directory.path().join("file");
     std::fs::write(&in_a_file, "").unwrap();
-    let error = open_or_set_aside(&in_a_file.join(FILE_NAME)).unwrap_err();
+    let error = open_or_set_aside(&in_a_file.join(FILE_NAME), &Journal::default()).unwrap_err();
     assert!(matches!(error, StateError::System(_)), "{error}");
     assert!(others_in(&path).is_empty());
 }
@@ -253,7 +256,9 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
         memory: InMemoryBackend::new(),
         fails: Arc::clone(&fails),
     };
-    let (mut writer, thread) = Writer::start(path.clone(), StateFile::on(disk)).unwrap();
+    let journal = Journal::default();
+    let (mut writer, thread) =
+        Writer::start(path.clone(), StateFile::on(disk), journal.clone()).unwrap();
     assert!(writer.take(all(false, 1)));
     wait_until("the first write", || writer.is_idle());
     fails.store(true, Ordering::Relaxed);
@@ -266,15 +271,18 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
     assert!(writer.take(all(false, 5)));
     drop(writer);
     assert!(thread.join(Duration::from_secs(20)));
-    let (_file, found) = open_or_set_aside(&path).unwrap();
+    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 5)));
+    let noted = journal.page(None, 10).events;
+    let codes: Vec<_> = noted.iter().map(|event| event.code).collect();
+    assert_eq!(codes, ["EM-0511", "EM-0512"]);
 }
 
 #[test]
 fn a_writer_that_is_behind_has_no_room_and_loses_nothing_that_it_took() {
     let (_directory, path) = directory();
-    let (file, _) = open_or_set_aside(&path).unwrap();
-    let (mut writer, thread) = Writer::start(path.clone(), file).unwrap();
+    let (file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut writer, thread) = Writer::start(path.clone(), file, Journal::default()).unwrap();
     let one = |n: usize| Changes {
         subscriptions: [(n.to_string(), Some(subscription("Billing", 1)))].into(),
         ..Changes::default()
@@ -286,6 +294,6 @@ fn a_writer_that_is_behind_has_no_room_and_loses_nothing_that_it_took() {
     }
     drop(writer);
     assert!(thread.join(Duration::from_secs(20)));
-    let (_file, found) = open_or_set_aside(&path).unwrap();
+    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found.subscriptions.len(), taken);
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::file::{StateFile, open_or_set_aside};
 use super::kept::Changes;
 use crate::ambient::now;
-use crate::telemetry::Bursts;
+use crate::telemetry::{Bursts, Journal, Notable};
 
 /// Changes that wait for the thread; when there are more, the reactor puts its own together.
 const CHANGES_MAX: usize = 1024;
@@ -57,7 +57,11 @@ impl WriterThread {
 }
 
 impl Writer {
-    pub(super) fn start(path: PathBuf, file: StateFile) -> std::io::Result<(Self, WriterThread)> {
+    pub(super) fn start(
+        path: PathBuf,
+        file: StateFile,
+        journal: Journal,
+    ) -> std::io::Result<(Self, WriterThread)> {
         let (changes, changes_rx) = mpsc::channel(CHANGES_MAX);
         let (running, ended) = std::sync::mpsc::channel();
         let progress = Arc::<Progress>::default();
@@ -66,6 +70,7 @@ impl Writer {
             file: Some(file),
             progress: Arc::clone(&progress),
             bursts: Bursts::default(),
+            journal,
         };
         let thread = std::thread::Builder::new()
             .name("state".into())
@@ -112,6 +117,7 @@ struct Work {
     file: Option<StateFile>,
     progress: Arc<Progress>,
     bursts: Bursts,
+    journal: Journal,
 }
 
 impl Work {
@@ -127,8 +133,11 @@ impl Work {
                 self.file = None;
                 self.progress.wants_whole.store(true, Ordering::Relaxed);
                 if let Some(suppressed) = self.bursts.admit("error", now()) {
-                    tracing::error!(path = %self.path.display(), suppressed,
-                        "the state database can't be written; it is tried again: {error}");
+                    self.journal.note(&Notable::StateFailed {
+                        path: &self.path.display().to_string(),
+                        why: error,
+                        suppressed,
+                    });
                 }
             }
             self.progress.done.fetch_add(count, Ordering::Release);
@@ -149,10 +158,13 @@ impl Work {
         if !changes.whole {
             return Ok(());
         }
-        let (mut file, _) = open_or_set_aside(&self.path).map_err(|error| error.to_string())?;
+        let (mut file, _) =
+            open_or_set_aside(&self.path, &self.journal).map_err(|error| error.to_string())?;
         file.write(changes).map_err(|error| error.to_string())?;
         self.file = Some(file);
-        tracing::info!(path = %self.path.display(), "the state database is written again");
+        self.journal.note(&Notable::StateRecovered {
+            path: &self.path.display().to_string(),
+        });
         Ok(())
     }
 }

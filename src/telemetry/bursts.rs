@@ -9,7 +9,8 @@ const BURST: Duration = Duration::from_secs(10);
 const KEYS_MAX: usize = 1024;
 
 /// Decides which of many like lines is written. The count of those that were not is told with the
-/// next one.
+/// next one. A key is `kind`, or `kind:detail` where the detail may be of a peer's making; the kinds
+/// are ours, and few.
 #[derive(Debug, Default)]
 pub struct Bursts {
     by_key: HashMap<String, Burst>,
@@ -36,9 +37,11 @@ impl Bursts {
             self.by_key
                 .retain(|_, burst| now.saturating_duration_since(burst.begun_at) < BURST);
         }
-        // More keys than that at once are a burst of their own.
-        if self.by_key.len() >= KEYS_MAX && key != "others" {
-            return self.admit("others", now);
+        // More details than that at once are one burst of their kind, and hide no other kind.
+        if self.by_key.len() >= KEYS_MAX
+            && let Some((kind, _)) = key.split_once(':')
+        {
+            return self.admit(kind, now);
         }
         self.by_key.insert(
             key.to_owned(),
@@ -74,8 +77,12 @@ mod tests {
     fn keys_are_bounded() {
         let mut bursts = Bursts::default();
         let now = Instant::now();
-        let admitted = (0..3 * KEYS_MAX).filter(|n| bursts.admit(&n.to_string(), now).is_some());
+        let keys = (0..3 * KEYS_MAX).map(|n| format!("kind:{n}"));
+        let admitted = keys.filter(|key| bursts.admit(key, now).is_some());
         assert_eq!(admitted.count(), KEYS_MAX + 1);
         assert!(bursts.by_key.len() <= KEYS_MAX + 1);
+        assert_eq!(bursts.admit("other:1", now), Some(0));
+        assert_eq!(bursts.admit("other:2", now), None);
+        assert_eq!(bursts.admit("third", now), Some(0));
     }
 }

@@ -41,10 +41,12 @@ struct State {
 }
 
 /// What the writing thread does next.
-struct Work {
-    line: Option<Vec<u8>>,
-    dropped: u64,
-    reopen: bool,
+pub(super) struct Work {
+    pub(super) line: Option<Vec<u8>>,
+    /// So many were dropped after that line.
+    pub(super) dropped: u64,
+    /// The file is to be opened anew, before that line.
+    pub(super) reopen: bool,
 }
 
 impl LineQueue {
@@ -52,7 +54,7 @@ impl LineQueue {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, line: &[u8]) {
+    pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.bytes + line.len() > QUEUE_BYTES_MAX || state.closed {
             state.dropped += 1;
@@ -95,6 +97,15 @@ impl LineQueue {
         })
     }
 
+    /// Hands out what there is to do, until the queue is closed and empty.
+    pub(super) fn serve(&self, mut handle: impl FnMut(Work)) {
+        while let Some(work) = self.next() {
+            handle(work);
+        }
+        self.lock().finished = true;
+        self.0.changed.notify_all();
+    }
+
     /// Takes no more lines and waits until those that it has are written, for at most `patience`.
     /// Returns whether they are.
     pub(super) fn close(&self, patience: Duration) -> bool {
@@ -128,24 +139,23 @@ impl Write for LineQueue {
 /// The system has no thread for it.
 pub(super) fn spawn(queue: LineQueue, config: &LogConfig) -> io::Result<JoinHandle<()>> {
     let mut sink = Sink::new(config);
-    thread::Builder::new().name("log".into()).spawn(move || {
-        while let Some(work) = queue.next() {
-            if work.reopen {
-                sink.open();
-            }
-            if let Some(line) = &work.line {
-                sink.write(line);
-            }
-            if work.dropped > 0 {
-                let dropped = work.dropped;
-                sink.notice(&format!(
-                    "{dropped} log lines were dropped: they came too fast"
-                ));
-            }
+    let mut handle = move |work: Work| {
+        if work.reopen {
+            sink.open();
         }
-        queue.lock().finished = true;
-        queue.0.changed.notify_all();
-    })
+        if let Some(line) = &work.line {
+            sink.write(line);
+        }
+        if work.dropped > 0 {
+            let dropped = work.dropped;
+            sink.notice(&format!(
+                "{dropped} log lines were dropped: they came too fast"
+            ));
+        }
+    };
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(move || queue.serve(&mut handle))
 }
 
 /// The file, or standard error where there is none or it failed.
@@ -215,7 +225,7 @@ impl Sink {
 
 /// A file that is set aside when it is full.
 #[derive(Debug)]
-struct RotatingFile {
+pub(super) struct RotatingFile {
     path: PathBuf,
     file: File,
     bytes: u64,
@@ -223,7 +233,7 @@ struct RotatingFile {
 }
 
 impl RotatingFile {
-    fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self {
             bytes: file.metadata()?.len(),
@@ -233,7 +243,7 @@ impl RotatingFile {
         })
     }
 
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let len = line.len() as u64;
         if self.bytes > 0 && self.bytes.saturating_add(len) > self.rotation.bytes_max {
             self.rotate()?;
@@ -260,7 +270,7 @@ impl RotatingFile {
 }
 
 /// The name of an old file; age 0 is the one that is written.
-fn aged(path: &Path, age: u64) -> PathBuf {
+pub(super) fn aged(path: &Path, age: u64) -> PathBuf {
     if age == 0 {
         return path.to_owned();
     }

@@ -1,12 +1,17 @@
-//! What a person sees: logs, kept down to a line each burst, and readings of this process.
+//! What a person sees: logs, kept down to a line each burst, notable events with a code, and readings
+//! of this process.
 
 mod bursts;
+mod journal;
 mod log_config;
 mod log_writer;
 mod logging;
 mod process;
 
 pub use bursts::Bursts;
+pub use journal::{
+    Journal, KINDS, Kind, Notable, Page, RING_MAX, Record, instance_name, read_events, rfc3339,
+};
 pub use log_config::{LOG_KEYS, LoadedLog, LogConfig, LogFormat, LogKey, Rotation};
 pub use logging::{Logging, LoggingError, check_rust_log};
 pub use process::ProcessReadings;

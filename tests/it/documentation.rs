@@ -1,9 +1,13 @@
 //! The documentation keeps up with the code.
 
 use event_manager::config::KEYS;
-use event_manager::telemetry::LOG_KEYS;
+use event_manager::telemetry::{KINDS, LOG_KEYS};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const EVENTS: &str = include_str!("../../docs/events.md");
+/// Every code that ever was, with its name; `retired` behind those that are no more. Nothing is
+/// taken from it or changed in it, so no code can come to mean something else.
+const CODES: &str = include_str!("notable/codes.txt");
 
 #[test]
 fn operations_list_every_key_with_its_variable() {
@@ -23,4 +27,60 @@ fn is_marked_live(row: &str) -> bool {
     let line = lines.find(|line| line.starts_with(row));
     let line = line.unwrap_or_else(|| panic!("docs/operations.md has no row {row}"));
     line.ends_with(" (live) |")
+}
+
+#[test]
+fn every_code_has_its_section_and_no_section_is_orphaned() {
+    let sections: Vec<_> = EVENTS.split("\n### ").skip(1).collect();
+    let headings: Vec<_> = sections
+        .iter()
+        .map(|section| section.lines().next())
+        .collect();
+    let expected: Vec<_> = KINDS
+        .iter()
+        .map(|kind| format!("{} {}", kind.code, kind.name))
+        .collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|heading| Some(heading.as_str()))
+        .collect();
+    assert_eq!(headings, expected);
+    for (kind, section) in KINDS.iter().zip(sections) {
+        let fields: Vec<_> = kind
+            .fields
+            .iter()
+            .map(|field| format!("`{field}`"))
+            .collect();
+        let fields = match fields.is_empty() {
+            true => "none".to_owned(),
+            false => fields.join(", "),
+        };
+        let facts = format!("\n- Level: {}. Fields: {fields}.\n", kind.level);
+        assert!(section.contains(&facts), "{} lacks {facts:?}", kind.code);
+        for part in ["\n- Check: ", "\n- Mend: "] {
+            assert!(section.contains(part), "{} lacks {part:?}", kind.code);
+        }
+    }
+    let link = "[events.md](events.md)";
+    assert!(OPERATIONS.contains(link), "docs/operations.md lacks {link}");
+}
+
+#[test]
+fn no_code_is_used_again_for_something_else() {
+    let listed = CODES.lines().filter(|line| !line.ends_with(" retired"));
+    let used = KINDS
+        .iter()
+        .map(|kind| format!("{} {}", kind.code, kind.name));
+    assert!(
+        listed.eq(used),
+        "tests/it/notable/codes.txt lists other codes"
+    );
+    let codes: Vec<_> = CODES
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(
+        codes.windows(2).all(|pair| pair[0] < pair[1]),
+        "a code is listed twice"
+    );
 }

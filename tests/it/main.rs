@@ -31,6 +31,7 @@ mod leases;
 mod locator;
 mod matching;
 mod naks;
+mod notable;
 mod ports;
 mod registration;
 mod reload;

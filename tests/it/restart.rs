@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use event_manager::model::Endpoint;
 use event_manager::state::{self, Changes, KeptService, KeptSubscription};
+use event_manager::telemetry::Journal;
 use serde_json::{Value, json};
 
 use super::support::bus::own_host;
@@ -414,7 +415,7 @@ fn thousands_of_subscriptions_at_once_are_kept() {
 
 /// Leaves a state as a daemon would have that ended long ago.
 fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
-    let mut state = state::open(directory).expect("a database");
+    let mut state = state::open(directory, &Journal::default()).expect("a database");
     let subscription = KeptSubscription {
         service: service.into(),
         subjects: vec!["Order".into()],
@@ -470,6 +471,7 @@ fn a_port_that_another_took_is_named_and_its_client_subscribes_again() {
     let _other = TcpListener::bind(address).expect("it is free");
     let daemon = home.start();
     let line = daemon.program().logged("not restored");
+    assert!(line.contains("code=\"EM-0522\""), "{line}");
     let (_, port) = address.split_once(':').expect("a port");
     let named = format!("port {port} of service \"Billing\": it is in use");
     assert!(

@@ -224,7 +224,7 @@ fn a_lease_ends_unless_it_is_kept_alive() {
     let expired = broker.handle_timeout(at(60));
     assert_eq!(expired.len(), 1);
     assert_eq!(expired[0].0, id("s1"));
-    assert_eq!(expired[0].1.as_ref().unwrap().name, name("Billing"));
+    assert_eq!(expired[0].2.as_ref().unwrap().name, name("Billing"));
     assert_eq!(
         broker.keep_alive(&id("s1"), at(61)),
         Err(UnknownSubscription(id("s1")))
@@ -331,7 +331,7 @@ fn a_former_subscription_is_restored_on_its_port_with_what_is_left_of_its_lease(
     assert_eq!(services_for(&mut broker, "Refund"), ["Billing"]);
     let ended = |broker: &mut Broker, seconds| -> Vec<_> {
         let expired = broker.handle_timeout(at(seconds));
-        expired.into_iter().map(|(id, _)| id.to_string()).collect()
+        expired.into_iter().map(|(id, ..)| id.to_string()).collect()
     };
     assert!(ended(&mut broker, 29).is_empty());
     assert_eq!(ended(&mut broker, 30), ["over"], "the grace is the least");

@@ -6,11 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use event_manager::client::Client;
+use event_manager::telemetry::read_events;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bed::{Worker, address, count, sealed, service_of, unsealed};
 use crate::support::peers::{publish, received};
+use crate::support::program::wait_until;
 use crate::support::{PATIENCE, TestDaemon};
 
 const ROUNDS: u64 = 5;
@@ -169,6 +172,73 @@ fn a_queue_that_can_not_be_opened_is_tried_again() {
     publish(&publisher, "Order", &sealed(1));
     assert_eq!(settled(&daemon, 2), 1);
     assert!(drain(&daemon, 1).contains(&1));
+}
+
+#[test]
+#[ignore = "needs root, for a file system of its own"]
+fn the_event_log_counts_the_lines_that_a_full_disk_cost() {
+    let disk = SmallDisk::mount();
+    let path = disk.0.path().join("events.jsonl");
+    let daemon = TestDaemon::in_own_process(&json!({"eventLog": {"path": path}}));
+    let mut client = Client::new(daemon.context.clone(), daemon.requests(), PATIENCE);
+    let mut page = |max| client.events(None, max).expect("an answer");
+    let mut services = 0;
+    let mut next_service = || {
+        services += 1;
+        daemon.subscribe(
+            &format!("sub-{services}"),
+            &format!("S{services}"),
+            &["Order"],
+        );
+    };
+    for round in 0..ROUNDS {
+        next_service();
+        disk.fill(0);
+        // What is left of the last page takes some lines, and a part of one.
+        let lost_before = page(1)["lostLines"].clone();
+        let failed = wait_until(|| {
+            next_service();
+            (page(1)["lostLines"] != lost_before).then_some(())
+        });
+        failed.expect("a line that is lost");
+        disk.make_space();
+        let whole = wait_until(|| {
+            next_service();
+            let events = events_in(&path);
+            let told = events.iter().filter(|event| event["lost"].is_u64());
+            (told.count() as u64 > round).then_some(())
+        });
+        whole.expect("a line that says how many were lost");
+    }
+    let settled = wait_until(|| {
+        let last = events_in(&path).last().cloned().unwrap_or_default();
+        (last["seq"] == page(1)["latest"]).then_some(())
+    });
+    settled.expect("the last line");
+    let events = events_in(&path);
+    let mut next = 1;
+    for event in &events {
+        next += event["lost"].as_u64().unwrap_or(0);
+        assert_eq!(event["seq"], next, "{event}");
+        next += 1;
+    }
+    let lost: u64 = events
+        .iter()
+        .filter_map(|event| event["lost"].as_u64())
+        .sum();
+    assert_eq!(page(1)["lostLines"], lost);
+    println!("{} lines, {lost} lost", events.len());
+    assert!(daemon.stop());
+}
+
+fn events_in(path: &Path) -> Vec<Value> {
+    let mut events = vec![];
+    let read = read_events(path, |event| {
+        events.push(Value::from(event));
+        Ok(())
+    });
+    read.expect("a file");
+    events
 }
 
 /// Syncs of a process that fail, as long as this lives.

@@ -1,0 +1,322 @@
+//! `event-manager events`: notable events, from the daemon or from its file.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Map, Value};
+
+use super::output::{json_line, shown};
+use super::signals::{StopFlag, until_terminated};
+use super::target::Target;
+use crate::client::{Client, ClientError};
+use crate::config::{Loaded, Sources};
+use crate::telemetry::{KINDS, RING_MAX, read_events};
+
+/// Between two questions of `--follow`.
+const POLL: Duration = Duration::from_millis(200);
+/// How long `--follow` waits for an answer: it has to end soon after a signal.
+const FOLLOW_WAIT: Duration = Duration::from_secs(1);
+
+fn codes() -> PossibleValuesParser {
+    KINDS.iter().map(|kind| kind.code).into()
+}
+
+fn names() -> PossibleValuesParser {
+    KINDS.iter().map(|kind| kind.name).into()
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct EventsArgs {
+    /// Go on with those that come, until a signal.
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// The latest so many.
+    #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Print each event as a JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Read this file, and those that were rotated away from it, and ask no daemon.
+    #[arg(long, value_name = "PATH", conflicts_with = "follow")]
+    file: Option<PathBuf>,
+    /// The configuration that names the file, if no daemon answers.
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Filter {
+    /// Only events with this code; may be given more than once.
+    #[arg(long = "code", value_name = "EM-nnnn", value_parser = codes(), hide_possible_values = true, ignore_case = true)]
+    codes: Vec<String>,
+    /// Only events of this type; may be given more than once.
+    #[arg(long = "type", value_name = "TYPE", value_parser = names(), hide_possible_values = true)]
+    types: Vec<String>,
+    /// Only events of this service; may be given more than once.
+    #[arg(long = "service", value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+type Event = Map<String, Value>;
+
+impl Filter {
+    fn wants(&self, event: &Event) -> bool {
+        let is_one_of = |wanted: &[String], fields: &[&str]| {
+            let mut values = fields.iter().filter_map(|name| event.get(*name)?.as_str());
+            wanted.is_empty() || values.any(|value| wanted.iter().any(|one| one == value))
+        };
+        is_one_of(&self.types, &["type"])
+            && is_one_of(&self.services, &["service", "queue"])
+            && is_one_of(&self.codes, &["code"])
+    }
+}
+
+pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
+    let mut args = args.clone();
+    for code in &mut args.filter.codes {
+        code.make_ascii_uppercase();
+    }
+    if let Some(path) = args.file.clone() {
+        return args.print_file(&path);
+    }
+    let context = zmq::Context::new();
+    let mut client = args.target.client(&context);
+    let place = match client.events(None, RING_MAX) {
+        Ok(page) => {
+            args.print_latest(events_of(&page))?;
+            Place::of(&page)
+        }
+        Err(ClientError::NoAnswer(address)) => {
+            args.print_without_daemon(&address)?;
+            Place::default()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !args.follow {
+        return Ok(());
+    }
+    let wait = args.target.wait().min(FOLLOW_WAIT);
+    let client = Client::new(context, client.address(), wait);
+    until_terminated(move |stop| args.follow(client, place, &stop))
+}
+
+/// How far a daemon's events were seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Place {
+    /// Which run of the daemon.
+    started_ms: Value,
+    after: u64,
+}
+
+impl Place {
+    fn of(page: &Value) -> Self {
+        Self {
+            started_ms: page["startedMs"].clone(),
+            after: page["eventsAfter"].as_u64().unwrap_or_default(),
+        }
+    }
+}
+
+fn events_of(page: &Value) -> impl Iterator<Item = &Event> {
+    let events = page["events"].as_array().into_iter().flatten();
+    events.filter_map(Value::as_object)
+}
+
+impl EventsArgs {
+    fn print(&self, event: &Event) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let line = match self.json {
+            true => json_line(&event.clone().into()),
+            false => line(event),
+        };
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
+    fn print_latest<'a>(&self, events: impl Iterator<Item = &'a Event>) -> io::Result<()> {
+        let wanted: Vec<_> = events.filter(|event| self.filter.wants(event)).collect();
+        let count = self.count_max(wanted.len());
+        let latest = &wanted[wanted.len() - count..];
+        latest.iter().try_for_each(|event| self.print(event))
+    }
+
+    fn count_max(&self, of: usize) -> usize {
+        let count = self.count.and_then(|count| usize::try_from(count).ok());
+        count.map_or(of, |count| count.min(of))
+    }
+
+    /// Nobody answers, so it is the file that tells.
+    fn print_without_daemon(&self, address: &str) -> anyhow::Result<()> {
+        let loaded = Loaded::load(&Sources::from_env(self.config.clone(), vec![]))?;
+        let no_answer = || ClientError::NoAnswer(address.to_owned());
+        let path = loaded.config.event_log_path();
+        match path.filter(|path| path.exists()) {
+            Some(path) => {
+                eprintln!(
+                    "no event manager answers at {address}; these are from {}",
+                    path.display()
+                );
+                self.print_file(&path)
+            }
+            None if self.follow => {
+                eprintln!("no event manager answers at {address}; waiting for it");
+                Ok(())
+            }
+            None => Err(no_answer().into()),
+        }
+    }
+
+    fn print_file(&self, path: &Path) -> anyhow::Result<()> {
+        let mut latest = VecDeque::new();
+        let context = || format!("{} can't be read", path.display());
+        let count = self.count_max(usize::MAX);
+        let read = read_events(path, |event| {
+            if !self.filter.wants(&event) {
+                return Ok(());
+            }
+            if self.count.is_none() {
+                return self.print(&event);
+            }
+            if latest.len() == count {
+                latest.pop_front();
+            }
+            latest.push_back(event);
+            Ok(())
+        });
+        match read {
+            // Whoever read our output has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(error.into()),
+            read => read.with_context(context)?,
+        }
+        Ok(latest.iter().try_for_each(|event| self.print(event))?)
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the daemon is asked again after a time"
+    )]
+    fn follow(&self, mut client: Client, mut place: Place, stop: &StopFlag) -> anyhow::Result<()> {
+        let mut is_there = true;
+        while !stop.is_set() {
+            let page = match client.events(Some(place.after), RING_MAX) {
+                Ok(page) => page,
+                Err(ClientError::NoAnswer(address)) => {
+                    if std::mem::take(&mut is_there) {
+                        eprintln!("no event manager answers at {address}; waiting for it");
+                    }
+                    sleep(POLL);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            is_there = true;
+            if page["startedMs"] != place.started_ms {
+                // Another run, whose numbers begin anew.
+                place = Place {
+                    started_ms: page["startedMs"].clone(),
+                    after: 0,
+                };
+                continue;
+            }
+            if let Some(missed @ 1..) = page["missed"].as_u64() {
+                eprintln!("{missed} events came too fast to be followed; the file has them");
+            }
+            for event in events_of(&page).filter(|event| self.filter.wants(event)) {
+                self.print(event)?;
+            }
+            let is_latest = page["eventsAfter"] == page["latest"];
+            place = Place::of(&page);
+            if is_latest {
+                sleep(POLL);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event on a line: what all have, the sentence, and the fields that it doesn't say.
+fn line(event: &Event) -> String {
+    const HEAD: [&str; 9] = [
+        "ts", "level", "code", "type", "message", "instance", "seq", "why", "how",
+    ];
+    let text = |name: &str| {
+        let value = event.get(name).and_then(Value::as_str);
+        shown(value.unwrap_or_default().as_bytes())
+    };
+    let mut line = format!(
+        "{} {:5} {} {}: {}",
+        text("ts"),
+        text("level").to_uppercase(),
+        text("code"),
+        text("type"),
+        text("message")
+    );
+    let rest = event
+        .iter()
+        .filter(|(name, _)| !HEAD.contains(&name.as_str()));
+    for (name, value) in rest {
+        let value = match value {
+            Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
+                shown(text.as_bytes())
+            }
+            value => json_line(value),
+        };
+        line.push_str(&format!(" {}={value}", shown(name.as_bytes())));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(value: Value) -> Event {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn an_event_is_shown_on_one_line_without_control_characters() {
+        let dead = event(json!({
+            "ts": "2026-11-21T15:44:04.123Z", "code": "EM-0302", "type": "dead-letter",
+            "level": "warn", "instance": "x@y/1", "seq": 3, "message": "it is dead", "why": "said",
+            "service": "Billing", "subject": "a\u{1b}[2J\u{9b}", "attempts": 8, "detail": "no\nway",
+        }));
+        assert_eq!(
+            line(&dead),
+            "2026-11-21T15:44:04.123Z WARN  EM-0302 dead-letter: it is dead attempts=8 \
+             detail=no\\nway service=Billing subject=a\\u{1b}[2J\\u{9b}"
+        );
+    }
+
+    #[test]
+    fn filters_are_combined() {
+        let of = |code: &str, name: &str, service: &str| {
+            event(json!({"code": code, "type": name, "queue": service}))
+        };
+        let filter = |codes: &[&str], types: &[&str], services: &[&str]| {
+            let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+            Filter {
+                codes: owned(codes),
+                types: owned(types),
+                services: owned(services),
+            }
+        };
+        let failed = of("EM-0501", "store-failed", "Billing");
+        assert!(filter(&[], &[], &[]).wants(&failed));
+        assert!(filter(&["EM-0101", "EM-0501"], &["store-failed"], &["Billing"]).wants(&failed));
+        assert!(!filter(&["EM-0101"], &["store-failed"], &[]).wants(&failed));
+        assert!(!filter(&[], &["stopped"], &[]).wants(&failed));
+        assert!(!filter(&[], &[], &["Kitchen"]).wants(&failed));
+    }
+}

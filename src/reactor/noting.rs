@@ -1,0 +1,322 @@
+//! What is notable of the data plane, at most a line for each burst.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+use super::hub::Hub;
+use super::peer::Role;
+use crate::broker::{DropReason, EndedService, PeerId, ServiceKey, WorkerKey};
+use crate::messagebus::{DataType, Message};
+use crate::model::{ServiceName, SubscriptionId};
+use crate::requests::{EventsRequest, Happening};
+use crate::telemetry::Notable;
+
+/// Subjects that a subscription's event shows.
+const SUBJECTS_SHOWN: usize = 16;
+/// How often to look for workers that read nothing.
+const STUCK_LOOK: Duration = Duration::from_secs(1);
+/// How long a worker may read nothing, if there are no heartbeats to say so.
+const STUCK_MIN: Duration = Duration::from_secs(10);
+/// The wall clock is adjusted by less than this between two ticks, if it is not set.
+const JUMP_MIN_MS: u64 = 1000;
+
+/// Tells when the wall clock is set.
+#[derive(Debug, Default)]
+pub(super) struct ClockWatch {
+    last: Option<(u64, Instant)>,
+}
+
+impl ClockWatch {
+    /// By how much it went forward since the last look, beyond the time that passed; if it was set.
+    pub(super) fn look(&mut self, wall_clock_ms: u64, now: Instant) -> Option<i64> {
+        let (wall, at) = self.last.replace((wall_clock_ms, now))?;
+        let passed = now.saturating_duration_since(at).as_millis() as u64;
+        let jump = wall_clock_ms.wrapping_sub(wall.wrapping_add(passed)) as i64;
+        (jump.unsigned_abs() >= JUMP_MIN_MS).then_some(jump)
+    }
+}
+
+impl Hub {
+    /// The answer to EVENTS.
+    pub(super) fn latest_events(&self, request: EventsRequest) -> Message {
+        let page = self.journal.page(request.after, request.max);
+        // It has nothing that JSON can't say.
+        let page = serde_json::to_string(&page).unwrap_or_default();
+        Message::ack(DataType::String, page)
+    }
+
+    /// Whether to note something of this kind and service now, and how many were left out.
+    pub(super) fn admit_of(&mut self, kind: &str, service: &ServiceName) -> Option<u64> {
+        self.bursts.admit(&format!("{kind}:{service}"), self.now)
+    }
+
+    /// What a request brought about.
+    pub(super) fn note_happening(&mut self, happening: &Happening) {
+        match happening {
+            Happening::Subscribed {
+                id,
+                service,
+                subjects,
+                port,
+                opened,
+            } => {
+                if *opened {
+                    self.note_service_opened(service, *port);
+                }
+                if let Some(suppressed) = self.admit_of("subscribed", service) {
+                    self.journal.note(&Notable::Subscribed {
+                        service: service.as_str(),
+                        subscription: id.as_str(),
+                        subjects: &shown(subjects),
+                        port: *port,
+                        suppressed,
+                    });
+                }
+            }
+            Happening::Unsubscribed { id, service } => {
+                if let Some(suppressed) = self.admit_of("unsubscribed", service) {
+                    self.journal.note(&Notable::Unsubscribed {
+                        service: service.as_str(),
+                        subscription: id.as_str(),
+                        suppressed,
+                    });
+                }
+            }
+            Happening::NoPort { service, why } => self.note_no_port(service, why),
+        }
+    }
+
+    pub(super) fn note_service_opened(&mut self, service: &ServiceName, port: u16) {
+        if let Some(suppressed) = self.admit_of("opened", service) {
+            self.journal.note(&Notable::ServiceOpened {
+                service: service.as_str(),
+                port,
+                suppressed,
+            });
+        }
+    }
+
+    pub(super) fn note_no_port(&mut self, service: &ServiceName, why: &str) {
+        if let Some(suppressed) = self.bursts.admit("no-port", self.now) {
+            self.journal.note(&Notable::PortExhausted {
+                service: service.as_str(),
+                why,
+                suppressed,
+            });
+        }
+    }
+
+    pub(super) fn note_expired(&mut self, service: &ServiceName, id: &SubscriptionId) {
+        if let Some(suppressed) = self.admit_of("expired", service) {
+            self.journal.note(&Notable::SubscriptionExpired {
+                service: service.as_str(),
+                subscription: id.as_str(),
+                suppressed,
+            });
+        }
+    }
+
+    pub(super) fn note_service_ended(&mut self, ended: &EndedService) {
+        if let Some(suppressed) = self.admit_of("ended", &ended.name) {
+            self.journal.note(&Notable::ServiceEnded {
+                service: ended.name.as_str(),
+                queued: ended.queued,
+                suppressed,
+            });
+        }
+        if ended.queued > 0
+            && let Some(suppressed) = self.admit_of(DropReason::ServiceEnded.name(), &ended.name)
+        {
+            self.journal.note(&Notable::EventsDropped {
+                service: ended.name.as_str(),
+                reason: DropReason::ServiceEnded.name(),
+                events: ended.queued,
+                total: ended.queued,
+                suppressed,
+            });
+        }
+    }
+
+    pub(super) fn note_worker_joined(&mut self, id: PeerId, service: ServiceKey, key: WorkerKey) {
+        let Some(found) = self.broker.service(service) else {
+            return;
+        };
+        let acknowledges = found.workers.acknowledges(key);
+        let name = found.name().clone();
+        if let Some(suppressed) = self.admit_of("joined", &name)
+            && let Some(peer) = self.peers.get(id.slot as usize)
+        {
+            self.journal.note(&Notable::WorkerJoined {
+                service: name.as_str(),
+                peer: &peer.address,
+                acknowledges,
+                suppressed,
+            });
+        }
+    }
+
+    /// A worker's connection ended; the service has its books still.
+    pub(super) fn note_worker_gone(&mut self, address: &str, role: &Role) {
+        let Role::Worker {
+            service,
+            key,
+            envelope: Some(envelope),
+        } = *role
+        else {
+            return;
+        };
+        // At our own end all of them go.
+        if self.draining {
+            return;
+        }
+        let Some(found) = self.broker.service(service) else {
+            return;
+        };
+        let held = found.workers.outstanding(key);
+        let name = found.name().clone();
+        if held > 0 {
+            if let Some(suppressed) = self.admit_of("worker-lost", &name) {
+                self.journal.note(&Notable::WorkerLost {
+                    service: name.as_str(),
+                    peer: address,
+                    held,
+                    acknowledged: envelope.acknowledges,
+                    suppressed,
+                });
+            }
+        } else if let Some(suppressed) = self.admit_of("worker-left", &name) {
+            self.journal.note(&Notable::WorkerLeft {
+                service: name.as_str(),
+                peer: address,
+                suppressed,
+            });
+        }
+    }
+
+    /// Workers that were full for a heartbeat, and took no byte in it.
+    pub(super) fn note_stuck_workers(&mut self) {
+        let patience = match self.config.heartbeat_interval {
+            Duration::ZERO => STUCK_MIN,
+            interval => interval,
+        };
+        if self.now.saturating_duration_since(self.stuck_looked_at) < STUCK_LOOK.min(patience) {
+            return;
+        }
+        self.stuck_looked_at = self.now;
+        let budget = self.config.budgets.worker_outbox_bytes;
+        let mut stuck = vec![];
+        for (_, peer) in &mut self.peers {
+            let Role::Worker { service, .. } = peer.role else {
+                continue;
+            };
+            if peer.outbox.bytes() <= budget {
+                continue;
+            }
+            match peer.stuck {
+                None => peer.stuck = Some((self.now, false)),
+                Some((since, false)) if self.now.saturating_duration_since(since) >= patience => {
+                    peer.stuck = Some((since, true));
+                    stuck.push((service, peer.address.clone(), peer.outbox.bytes()));
+                }
+                Some(_) => {}
+            }
+        }
+        for (service, address, bytes) in stuck {
+            let Some(found) = self.broker.service(service) else {
+                continue;
+            };
+            let name = found.name().clone();
+            if let Some(suppressed) = self.admit_of("worker-stalled", &name) {
+                self.journal.note(&Notable::WorkerStalled {
+                    service: name.as_str(),
+                    peer: &address,
+                    bytes: bytes as u64,
+                    suppressed,
+                });
+            }
+        }
+    }
+
+    /// A connection that was turned away or ended.
+    pub(super) fn note_refused(
+        &mut self,
+        reason: &'static str,
+        peer: &str,
+        why: &dyn Display,
+        suppressed: u64,
+    ) {
+        let why = &*why.to_string();
+        self.journal.note(&match reason {
+            "out-of-descriptors" | "too-many-connections" => Notable::ConnectionRefused {
+                peer,
+                reason,
+                why,
+                suppressed,
+            },
+            "heartbeat-timeout" => Notable::PeerSilent {
+                peer,
+                reason,
+                why,
+                suppressed,
+            },
+            "slow-subscriber" => Notable::SubscriberDisconnected {
+                peer,
+                reason,
+                why,
+                suppressed,
+            },
+            _ => Notable::PeerRefused {
+                peer,
+                reason,
+                why,
+                suppressed,
+            },
+        });
+    }
+}
+
+fn shown(subjects: &[String]) -> String {
+    let mut shown: Vec<&str> = subjects
+        .iter()
+        .take(SUBJECTS_SHOWN)
+        .map(|subject| match subject.as_str() {
+            "" => "(all)",
+            subject => subject,
+        })
+        .collect();
+    if subjects.len() > SUBJECTS_SHOWN {
+        shown.push("…");
+    }
+    shown.join(" ")
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an arbitrary origin for a fake clock"
+)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_one_that_is_adjusted_is_not() {
+        let origin = Instant::now();
+        let at = |ms| origin + Duration::from_millis(ms);
+        let mut clock = ClockWatch::default();
+        assert_eq!(clock.look(1_000_000, at(0)), None);
+        assert_eq!(clock.look(1_000_250, at(250)), None);
+        // A stall of our own loop is no jump.
+        assert_eq!(clock.look(1_060_250, at(60_250)), None);
+        // Slewed by a little at each look, which adds up.
+        for look in 1..100 {
+            assert_eq!(
+                clock.look(1_060_250 + 300 * look, at(60_250 + 250 * look)),
+                None
+            );
+        }
+        let (wall, passed) = (1_060_250 + 300 * 99, 60_250 + 250 * 99);
+        assert_eq!(clock.look(wall + 5_250, at(passed + 250)), Some(5_000));
+        assert_eq!(clock.look(wall - 3_500, at(passed + 500)), Some(-9_000));
+        assert_eq!(clock.look(wall - 3_250, at(passed + 750)), None);
+    }
+}

@@ -1,0 +1,596 @@
+//! What is notable: the table of all kinds, each with its code. docs/events.md has a section for each.
+
+use serde_json::{Map, Value};
+
+/// What all events of one kind have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Never changes, and is never given to another kind.
+    pub code: &'static str,
+    /// The same for people.
+    pub name: &'static str,
+    /// `info`, `warn` or `error`.
+    pub level: &'static str,
+    /// The names of its own fields.
+    pub fields: &'static [&'static str],
+}
+
+/// A text's bytes in a record; what is longer is cut. Peers choose some of them.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// How the ordinary log shows a field: as it is, without quotes, or not at all because the sentence
+/// says it.
+macro_rules! logged {
+    ($field:ident) => {
+        $field
+    };
+    ($field:ident bare) => {
+        tracing::field::display($field)
+    };
+    ($field:ident said) => {
+        tracing::field::Empty
+    };
+}
+
+macro_rules! level_name {
+    (INFO) => {
+        "info"
+    };
+    (WARN) => {
+        "warn"
+    };
+    (ERROR) => {
+        "error"
+    };
+}
+
+/// One row a kind: code, variant, name, level, the log's module, fields, the sentence.
+macro_rules! notables {
+    ($(
+        $(#[$about:meta])*
+        $code:literal $variant:ident $name:literal $level:ident $target:literal
+        { $($(#[$field_about:meta])* $field:ident: $type:ty $(= $shown:ident)?),* $(,)? }
+        $sentence:literal
+    )*) => {
+        /// A notable event.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub enum Notable<'a> {
+            $($(#[$about])* $variant { $($(#[$field_about])* $field: $type),* },)*
+        }
+
+        /// All kinds, by their codes.
+        pub const KINDS: &[Kind] = &[
+            $(Kind {
+                code: $code,
+                name: $name,
+                level: level_name!($level),
+                fields: &[$(stringify!($field)),*],
+            },)*
+        ];
+
+        impl Notable<'_> {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match *self {
+                    $(Self::$variant { .. } => Kind {
+                        code: $code,
+                        name: $name,
+                        level: level_name!($level),
+                        fields: &[$(stringify!($field)),*],
+                    },)*
+                }
+            }
+
+            /// The sentence for people.
+            #[allow(unused_variables, reason = "not every sentence says every field")]
+            pub(super) fn sentence(&self) -> String {
+                match *self {
+                    $(Self::$variant { $($field),* } => format!($sentence),)*
+                }
+            }
+
+            /// The fields that have a value.
+            pub(super) fn fields(&self) -> Map<String, Value> {
+                let mut fields = Map::new();
+                match *self {
+                    $(Self::$variant { $($field),* } => {
+                        $(put(&mut fields, stringify!($field), $field.into());)*
+                    })*
+                }
+                fields
+            }
+
+            /// Writes it to the ordinary log.
+            pub(super) fn log(&self) {
+                match *self {
+                    $(Self::$variant { $($field),* } => tracing::event!(
+                        target: $target,
+                        tracing::Level::$level,
+                        code = $code,
+                        $($field = logged!($field $($shown)?),)*
+                        $sentence
+                    ),)*
+                }
+            }
+        }
+    };
+}
+
+fn put(fields: &mut Map<String, Value>, name: &str, value: Value) {
+    match value {
+        Value::Null => {}
+        Value::String(text) => drop(fields.insert(name.to_owned(), cut(text).into())),
+        value => drop(fields.insert(name.to_owned(), value)),
+    }
+}
+
+/// A text of at most [`TEXT_BYTES_MAX`] bytes, and a mark if there was more.
+pub(super) fn cut(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        let mut end = TEXT_BYTES_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+notables! {
+    /// All sockets are bound and served.
+    "EM-0001" Started "started" INFO "event_manager::cli::serve" {
+        /// Of this program.
+        version: &'a str,
+        /// Where the configuration came from.
+        config: &'a str,
+        /// Bound addresses, with commas between them; so are the next two.
+        publishers: &'a str,
+        /// For subscribers.
+        subscribers: &'a str,
+        /// For requests.
+        requests: &'a str,
+        /// The embedded ServiceLocator's address.
+        locator: &'a str,
+    } "ready"
+
+    /// It was told to stop.
+    "EM-0002" Stopping "stopping" INFO "event_manager::cli::serve" {}
+        "stopping: what waits is delivered; a second signal ends at once"
+
+    /// It has stopped.
+    "EM-0003" Stopped "stopped" INFO "event_manager::cli::serve" {
+        /// All that could be delivered was, in time.
+        drained: bool,
+        /// Events in memory that were not.
+        undelivered: u64,
+    } "stopped"
+
+    /// A second signal came.
+    "EM-0004" StoppedAtOnce "stopped-at-once" WARN "event_manager::cli::serve" {}
+        "ended at once: what was not delivered is lost"
+
+    /// It could not start.
+    "EM-0005" StartFailed "start-failed" ERROR "event_manager::cli::serve" {
+        /// A sentence.
+        why: &'a str = said,
+    } "{why}"
+
+    /// A thread ended by a fault of ours.
+    "EM-0006" Died "died" ERROR "event_manager::cli::serve" {}
+        "the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error"
+
+    /// SIGHUP was obeyed.
+    "EM-0007" Reloaded "reloaded" INFO "event_manager::cli::serve" {
+        /// The keys that have another value now, with commas between.
+        changed: &'a str,
+    } "configuration reloaded"
+
+    /// The configuration that SIGHUP found is wrong.
+    "EM-0008" ReloadRefused "reload-refused" ERROR "event_manager::cli::serve" {
+        /// What is wrong.
+        why: &'a str = said,
+    } "not reloaded, the old configuration stays: {why}"
+
+    /// The reactor did not turn for a while.
+    "EM-0009" LoopStalled "loop-stalled" WARN "event_manager::reactor::housekeeping" {
+        /// For so long, in milliseconds.
+        stalled_ms: u64,
+    } "the event loop stalled; leases and heartbeats are extended"
+
+    /// The wall clock was set.
+    "EM-0010" ClockJumped "clock-jumped" WARN "event_manager::reactor::housekeeping" {
+        /// Forward by so much, in milliseconds; backward if negative.
+        jump_ms: i64,
+    } "the wall clock jumped; leases go on by the time since the start, but those kept over a restart go by the clock"
+
+    /// The event log's own file fails.
+    "EM-0011" EventLogFailed "event-log-failed" WARN "event_manager::telemetry" {
+        /// The file.
+        path: &'a str,
+        /// The system's reason.
+        why: &'a str = said,
+    } "the event log can't be written, and each event tries again: {why}"
+
+    /// A subscription that was not there.
+    "EM-0101" Subscribed "subscribed" INFO "event_manager::reactor::requester" {
+        /// The service.
+        service: &'a str = bare,
+        /// What its client calls it.
+        subscription: &'a str,
+        /// What it asks for, with blanks between.
+        subjects: &'a str,
+        /// Where its workers connect.
+        port: u16,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a service subscribed"
+
+    /// A client ended its subscription.
+    "EM-0102" Unsubscribed "unsubscribed" INFO "event_manager::reactor::requester" {
+        /// The service.
+        service: &'a str = bare,
+        /// What its client calls it.
+        subscription: &'a str,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a subscription was ended by its client"
+
+    /// No keep-alive came.
+    "EM-0103" SubscriptionExpired "subscription-expired" INFO "event_manager::reactor::housekeeping" {
+        /// The service.
+        service: &'a str = bare,
+        /// What its client calls it.
+        subscription: &'a str,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a subscription expired: it was not kept alive"
+
+    /// A service has a port now.
+    "EM-0104" ServiceOpened "service-opened" INFO "event_manager::reactor::requester" {
+        /// Its name.
+        service: &'a str = bare,
+        /// Where its workers connect.
+        port: u16,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a service was opened"
+
+    /// A service is no more: its last subscription ended, or it was ended by END.
+    "EM-0105" ServiceEnded "service-ended" INFO "event_manager::reactor::housekeeping" {
+        /// Its name.
+        service: &'a str = bare,
+        /// Events that waited, and are dropped.
+        queued: u64,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a service ended"
+
+    /// A service gets no port.
+    "EM-0106" PortExhausted "port-exhausted" WARN "event_manager::reactor::requester" {
+        /// Its name.
+        service: &'a str = bare,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "a service gets no port: {why}"
+
+    /// A worker's first READY.
+    "EM-0201" WorkerJoined "worker-joined" INFO "event_manager::reactor::worker" {
+        /// Its service.
+        service: &'a str = bare,
+        /// Where it connects from.
+        peer: &'a str,
+        /// Whether it acknowledges.
+        acknowledges: bool,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a worker is ready"
+
+    /// A worker's connection ended, and it held nothing or had said BYE.
+    "EM-0202" WorkerLeft "worker-left" INFO "event_manager::reactor::worker" {
+        /// Its service.
+        service: &'a str = bare,
+        /// Where it connected from.
+        peer: &'a str,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a worker left"
+
+    /// A worker's connection ended while it held events that it had not reported done.
+    "EM-0203" WorkerLost "worker-lost" WARN "event_manager::reactor::worker" {
+        /// Its service.
+        service: &'a str = bare,
+        /// Where it connected from.
+        peer: &'a str,
+        /// So many events.
+        held: u64,
+        /// Whether it acknowledged: then others get them.
+        acknowledged: bool,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a worker was lost with events that it had not reported done"
+
+    /// A worker doesn't read.
+    "EM-0204" WorkerStalled "worker-stalled" WARN "event_manager::reactor::housekeeping" {
+        /// Its service.
+        service: &'a str = bare,
+        /// Where it connects from.
+        peer: &'a str,
+        /// Bytes that wait for it.
+        bytes: u64,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a worker reads nothing and is passed over"
+
+    /// Two workers of one service have one identity.
+    "EM-0205" SameIdentity "same-identity" WARN "event_manager::reactor::hub" {
+        /// Their service.
+        service: &'a str = bare,
+        /// The identity, as text.
+        identity: &'a str,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "two workers have one identity: the newer connection stays, the older is closed"
+
+    /// A subscriber's outbox is full.
+    "EM-0211" SubscriberSlow "subscriber-slow" WARN "event_manager::reactor::deliver" {
+        /// Where it connects from.
+        peer: &'a str = bare,
+        /// `slow-subscriber` or `memory-limit`.
+        reason: &'a str = bare,
+        /// Events that made room.
+        events: u64,
+        /// Events of this kind and peer that were not written since the last.
+        suppressed: u64,
+    } "events dropped: a subscriber reads too slowly; its oldest events made room"
+
+    /// The same, where it is to be disconnected.
+    "EM-0212" SubscriberDisconnected "subscriber-disconnected" WARN "event_manager::reactor::hub" {
+        /// Where it connected from.
+        peer: &'a str,
+        /// `slow-subscriber`.
+        reason: &'a str,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "peer refused: {why}"
+
+    /// A subscriber left with events on their way to it.
+    "EM-0213" SubscriberLost "subscriber-lost" INFO "event_manager::reactor::hub" {
+        /// Where it connected from.
+        peer: &'a str = bare,
+        /// Events that it did not get.
+        events: u64,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "a subscriber left before it had read all"
+
+    /// Events of a service were dropped.
+    "EM-0301" EventsDropped "events-dropped" WARN "event_manager::reactor::hub" {
+        /// The service.
+        service: &'a str = bare,
+        /// As the counters name it.
+        reason: &'a str = bare,
+        /// So many now.
+        events: u64,
+        /// So many of this service for any reason, since it began.
+        total: u64,
+        /// Events of this kind, service and reason that were not written since the last.
+        suppressed: u64,
+    } "events dropped"
+
+    /// An event that no worker could do.
+    "EM-0302" DeadLetter "dead-letter" WARN "event_manager::reactor::dead" {
+        /// The service.
+        service: &'a str = bare,
+        /// `max-deliveries` or `terminated`.
+        reason: &'a str = bare,
+        /// What the worker said.
+        detail: Option<&'a str>,
+        /// Deliveries.
+        attempts: u32,
+        /// The event's.
+        subject: &'a str,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "an event is dead: no worker could do it"
+
+    /// The end came before a service's events were delivered.
+    "EM-0303" Undelivered "undelivered" WARN "event_manager::reactor::stopping" {
+        /// The service.
+        service: &'a str = bare,
+        /// So many events.
+        events: u64,
+        /// Events of this kind that were not written.
+        suppressed: u64,
+    } "events not delivered: the event manager stopped"
+
+    /// The same for subscribers.
+    "EM-0304" UndeliveredToSubscribers "undelivered-to-subscribers" WARN "event_manager::reactor::stopping" {
+        /// So many events.
+        events: u64,
+    } "events not delivered to subscribers: the event manager stopped"
+
+    /// The ServiceLocator knows us.
+    "EM-0401" LocatorFound "locator-found" INFO "event_manager::outbound::registration" {
+        /// Our name there.
+        name: &'a str = bare,
+        /// Where clients reach us.
+        address: &'a str = bare,
+        /// Its address.
+        locator: &'a str = bare,
+    } "registered with the ServiceLocator"
+
+    /// The ServiceLocator doesn't answer, or says no.
+    "EM-0402" LocatorLost "locator-lost" WARN "event_manager::outbound::registration" {
+        /// Our name there.
+        name: &'a str = bare,
+        /// Where clients reach us.
+        address: &'a str = bare,
+        /// Its address.
+        locator: &'a str = bare,
+        /// A sentence.
+        why: &'a str = said,
+    } "not registered, trying again; clients reach us at our request address meanwhile: {why}"
+
+    /// The startup guard saw a predecessor, or can't tell.
+    "EM-0411" GuardWaiting "guard-waiting" INFO "event_manager::outbound::guard" {
+        /// What it saw.
+        why: &'a str = said,
+    } "startup guard: waiting, {why}"
+
+    /// The startup guard lets us start.
+    "EM-0412" GuardClear "guard-clear" INFO "event_manager::daemon" {
+        /// How that is known.
+        how: &'a str = said,
+    } "startup guard: {how}"
+
+    /// Its time was up, and we started all the same.
+    "EM-0413" GuardOverridden "guard-overridden" WARN "event_manager::daemon" {
+        /// What it saw last.
+        why: &'a str = said,
+    } "startup guard: starting although {why}"
+
+    /// Its time was up, and we did not start.
+    "EM-0414" GuardTimeout "guard-timeout" ERROR "event_manager::daemon" {
+        /// A sentence.
+        why: &'a str = said,
+    } "{why}"
+
+    /// A durable queue takes nothing.
+    "EM-0501" StoreFailed "store-failed" ERROR "event_manager::reactor::reports" {
+        /// Its service.
+        queue: &'a str = bare,
+        /// The system's.
+        reason: &'a str,
+    } "a queue takes no events; it tries again by itself"
+
+    /// It does again.
+    "EM-0502" StoreRecovered "store-recovered" INFO "event_manager::reactor::reports" {
+        /// Its service.
+        queue: &'a str = bare,
+    } "the queue takes events again"
+
+    /// Records that can't be read.
+    "EM-0503" QueueDamaged "queue-damaged" ERROR "event_manager::reactor::reports" {
+        /// Its service.
+        queue: &'a str = bare,
+        /// Where.
+        damage: &'a str = bare,
+    } "a queue has damaged records; they are not served"
+
+    /// A dead letter is not on disk.
+    "EM-0504" DeadLetterNotKept "dead-letter-not-kept" ERROR "event_manager::reactor::reports" {
+        /// Its service.
+        service: &'a str = bare,
+        /// Why.
+        reason: &'a str,
+        /// So many were left out since the last one that was told.
+        suppressed: u64,
+    } "a dead letter could not be kept"
+
+    /// There is no store.
+    "EM-0505" LettersUnavailable "letters-unavailable" WARN "event_manager::daemon" {
+        /// A sentence.
+        error: &'a str = bare,
+    } "dead letters are not kept"
+
+    /// The state database can't be written.
+    "EM-0511" StateFailed "state-failed" ERROR "event_manager::state::writer" {
+        /// Its file.
+        path: &'a str = bare,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "the state database can't be written; it is tried again: {why}"
+
+    /// It can be again.
+    "EM-0512" StateRecovered "state-recovered" INFO "event_manager::state::writer" {
+        /// Its file.
+        path: &'a str = bare,
+    } "the state database is written again"
+
+    /// It was damaged.
+    "EM-0513" StateDamaged "state-damaged" WARN "event_manager::state::file" {
+        /// Its file.
+        path: &'a str = bare,
+        /// Where that is now.
+        aside: &'a str = bare,
+        /// What is wrong with it.
+        why: &'a str = said,
+    } "the state database is damaged and was moved aside: {why}; clients have to subscribe again, as they do after a NAK to KEEP_ALIVE"
+
+    /// It can't be used.
+    "EM-0514" StateUnavailable "state-unavailable" WARN "event_manager::state" {
+        /// Its file.
+        path: &'a str = bare,
+        /// What can be done.
+        why: &'a str = said,
+    } "subscriptions are not kept over a restart: {why}"
+
+    /// Subscriptions are back after a restart.
+    "EM-0521" Restored "restored" INFO "event_manager::reactor::keeping" {
+        /// So many.
+        subscriptions: u64,
+        /// Of so many services.
+        services: u64,
+    } "restored"
+
+    /// Some are not.
+    "EM-0522" NotRestored "not-restored" WARN "event_manager::reactor::keeping" {
+        /// So many, for this reason.
+        subscriptions: u64,
+        /// A sentence.
+        why: &'a str = said,
+    } "not restored; their clients' next KEEP_ALIVE is refused, and they subscribe again: {why}"
+
+    /// A connection is not taken on.
+    "EM-0601" ConnectionRefused "connection-refused" WARN "event_manager::reactor::hub" {
+        /// Where it comes from.
+        peer: &'a str,
+        /// `out-of-descriptors` or `too-many-connections`.
+        reason: &'a str,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind and reason that were not written since the last.
+        suppressed: u64,
+    } "peer refused: {why}"
+
+    /// A peer broke the protocol or a limit.
+    "EM-0602" PeerRefused "peer-refused" WARN "event_manager::reactor::hub" {
+        /// Where it connected from.
+        peer: &'a str,
+        /// As the counters name it.
+        reason: &'a str,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind and reason that were not written since the last.
+        suppressed: u64,
+    } "peer refused: {why}"
+
+    /// A peer gave no sign of life.
+    "EM-0603" PeerSilent "peer-silent" WARN "event_manager::reactor::hub" {
+        /// Where it connected from.
+        peer: &'a str,
+        /// `heartbeat-timeout`.
+        reason: &'a str,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "peer refused: {why}"
+
+    /// A message that has no meaning here.
+    "EM-0604" MessageDiscarded "message-discarded" WARN "event_manager::reactor::speaker" {
+        /// Where it came from.
+        peer: &'a str = bare,
+        /// As the counters name it.
+        reason: &'a str,
+        /// Events of this kind and reason that were not written since the last.
+        suppressed: u64,
+    } "a message was discarded"
+}
