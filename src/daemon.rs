@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,11 +13,12 @@ use tokio::task::JoinSet;
 
 use crate::ambient::now;
 use crate::config::{Config, GuardTimeoutAction};
+use crate::http::{self, HttpServer};
 use crate::outbound::{
     Caller, GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
 };
-use crate::reactor::{Bound, Effect, Input, Reactor};
+use crate::reactor::{BindError, Bound, Effect, Input, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::telemetry::ProcessReadings;
@@ -38,6 +40,7 @@ pub struct Daemon {
     state: Option<WriterThread>,
     drain_timeout: Duration,
     store: Option<Arc<Store>>,
+    http: Option<HttpServer>,
 }
 
 /// Why a daemon did not start.
@@ -46,6 +49,9 @@ pub enum StartError {
     /// A socket, or a thread.
     #[error(transparent)]
     Reactor(#[from] crate::reactor::StartError),
+    /// The address for HTTP.
+    #[error(transparent)]
+    Http(#[from] BindError),
     /// The system gives no thread or no descriptors.
     #[error("the daemon can't be started: {0}")]
     System(#[from] io::Error),
@@ -76,6 +82,7 @@ impl Daemon {
             runtime.block_on(guard(&config))?;
         }
         let drain_timeout = config.drain_timeout;
+        let http = config.http_address.as_ref().map(http::bind).transpose()?;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
         let store = start_store(&config, inputs.clone())?.map(Arc::new);
@@ -96,6 +103,12 @@ impl Daemon {
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
         let (registration_state, registration) = watch::channel(RegistrationState::Trying);
+        let http = http
+            .map(|listener| {
+                let inputs = reactor.inputs.clone();
+                HttpServer::start(listener, &config, inputs, registration.clone())
+            })
+            .transpose()?;
         let parts = Control {
             request_address: request_address(&reactor.bound, &config),
             inputs: reactor.inputs.clone(),
@@ -115,12 +128,18 @@ impl Daemon {
             state,
             drain_timeout,
             store,
+            http,
         })
     }
 
     /// Where it listens.
     pub fn bound(&self) -> &Bound {
         &self.reactor.bound
+    }
+
+    /// Where HTTP is served, if it is; the port is the real one.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
     }
 
     /// Where its registration with the ServiceLocator stands.
@@ -146,6 +165,7 @@ impl Daemon {
     /// Stops in the order of the data, within the drain timeout; whether all threads ended well.
     pub fn stop(self) -> bool {
         let deadline = now() + self.drain_timeout;
+        self.http.as_ref().inspect(|http| http.announce_stop());
         // A locator that doesn't answer leaves the other half to the events that wait.
         let deregistering = self.drain_timeout / 2;
         // An embedded locator has to be there still when we deregister, so the reactor ends after.
@@ -154,6 +174,8 @@ impl Daemon {
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let reactor_ended_well = self.reactor.join();
+        // Until here it could tell how far the end is.
+        let http_ended_well = self.http.is_none_or(HttpServer::stop);
         // What is done by now is noted still.
         if let Some(store) = self.store.and_then(Arc::into_inner) {
             store.stop();
@@ -162,7 +184,7 @@ impl Daemon {
         if !state_is_written {
             tracing::error!("the state database was not written and closed in time");
         }
-        self.control.join().is_ok() && reactor_ended_well && state_is_written
+        self.control.join().is_ok() && reactor_ended_well && http_ended_well && state_is_written
     }
 }
 

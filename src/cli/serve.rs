@@ -120,6 +120,8 @@ fn announce(daemon: &Daemon, config: &str) {
         .locator
         .as_ref()
         .map_or("none embedded".into(), ToString::to_string);
+    let http = daemon.http();
+    let http = http.map_or("off".into(), |address| address.to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config,
@@ -127,6 +129,7 @@ fn announce(daemon: &Daemon, config: &str) {
         subscribers = list(&bound.subscribers),
         requests = list(&bound.requests),
         locator,
+        http,
         "ready"
     );
 }

@@ -10,7 +10,7 @@ use super::deliver::Run;
 use super::hub::Hub;
 use super::requester::{ReturnAddress, Ticket};
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{Item, Route, ServiceKey};
+use crate::broker::{Item, KnownSubject, Route, ServiceKey};
 use crate::messagebus::{DataType, Message};
 use crate::model::ServiceName;
 use crate::requests::{Emission, Level};
@@ -127,7 +127,7 @@ impl Hub {
         let event = encode_message(&emission.frames);
         let first = emission.frames.first().cloned().unwrap_or_default();
         let key = self.broker.routes.key_of(&first).to_vec();
-        let route = self.broker.routes.route(&key);
+        let KnownSubject { route, place } = self.broker.routes.look_up(&key);
         let durable = self.durable_services(&route);
         let failing = durable.iter().find_map(|name| {
             let reason = self.durable.refusal(name)?;
@@ -138,6 +138,7 @@ impl Hub {
             return self.reply(&back, &Message::nak("store-failed", failing));
         }
         self.published.events += 1;
+        self.broker.routes.subjects.add(place, 1);
         self.published.bytes += event.len() as u64;
         let services = route.services.len();
         let waits = emission.level == Level::Disk && !durable.is_empty();

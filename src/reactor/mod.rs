@@ -44,10 +44,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 pub use effects::{Effect, Input};
+pub use listener::listen_tcp;
 pub use requester::Ticket;
 
 use crate::ambient::{chance, now};
-use crate::config::Config;
+use crate::config::{Config, HTTP_CONNECTIONS_MAX};
 use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
@@ -66,10 +67,10 @@ const RESERVED_FDS: u64 = 32;
 
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{key} {endpoint} can't be bound: {error}{hint}")]
+#[error("{key} {address} can't be bound: {error}{hint}")]
 pub struct BindError {
     key: &'static str,
-    endpoint: Endpoint,
+    address: String,
     error: io::Error,
     hint: &'static str,
 }
@@ -315,19 +316,24 @@ fn bind_all(key: &'static str, endpoints: &[Endpoint]) -> Result<Vec<Listener>, 
 }
 
 fn bind(key: &'static str, endpoint: &Endpoint) -> Result<Listener, BindError> {
-    Listener::bind(endpoint).map_err(|error| {
+    Listener::bind(endpoint).map_err(|error| BindError::new(key, endpoint.to_string(), error))
+}
+
+impl BindError {
+    /// The address is as the key has it.
+    pub fn new(key: &'static str, address: String, error: io::Error) -> Self {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; another process listens there (ss -ltnp shows which)",
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
             _ => "",
         };
-        BindError {
+        Self {
             key,
-            endpoint: endpoint.clone(),
+            address,
             error,
             hint,
         }
-    })
+    }
 }
 
 /// The embedded ServiceLocator's socket; none if another locator runs at its address.
@@ -356,7 +362,13 @@ fn connections_max(config: &Config) -> usize {
         .min(1 << 20);
     // Each has a listening socket and its reserve.
     let streamers = (config.streamer_ports.len() as u64 * 2).min(fds_max / 4);
-    fds_max.saturating_sub(RESERVED_FDS + streamers).max(8) as usize
+    let http = match config.http_address {
+        Some(_) => (HTTP_CONNECTIONS_MAX as u64).min(fds_max / 8),
+        None => 0,
+    };
+    fds_max
+        .saturating_sub(RESERVED_FDS + streamers + http)
+        .max(8) as usize
 }
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) {
@@ -379,7 +391,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
         match input {
             Input::Answer { ticket, answer } => hub.borrow_mut().complete(ticket, &answer),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
-            Input::Status(reply) => drop(reply.send(hub.borrow().status())),
+            Input::Status(reply) => hub.borrow_mut().tell_status(reply),
             Input::Stop(timeout) => {
                 return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }

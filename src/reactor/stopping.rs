@@ -90,7 +90,7 @@ impl Hub {
         match input {
             Input::Answer { ticket, answer } => self.complete(ticket, &answer),
             Input::Store(report) => self.hear_store(report),
-            Input::Status(reply) => drop(reply.send(self.status())),
+            Input::Status(reply) => self.tell_status(reply),
             Input::Stop(_) => {}
         }
     }

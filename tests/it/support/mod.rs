@@ -72,6 +72,7 @@ pub fn config() -> Config {
         pub_addresses: any(),
         sub_addresses: any(),
         request_addresses: any(),
+        http_address: None,
         pull_address: Endpoint::tcp("127.0.0.1", 0),
         streamer_ports: 0..=0,
         public_hostname: "127.0.0.1".into(),

@@ -185,6 +185,7 @@ pub fn settings(keys: &Value) -> Value {
         "pubAddress": "tcp://127.0.0.1:0",
         "subAddress": "tcp://127.0.0.1:0",
         "requestAddress": "tcp://127.0.0.1:0",
+        "httpAddress": "off",
         "pullAddress": "tcp://127.0.0.1",
         "minStreamerPort": 0,
         "maxStreamerPort": 0,
