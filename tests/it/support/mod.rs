@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod healthy;
+pub mod http;
 pub mod logs;
 pub mod peers;
 pub mod process;
@@ -9,6 +10,7 @@ pub mod program;
 pub mod raw;
 pub mod responder;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use event_manager::config::Config;
@@ -45,6 +47,14 @@ impl Home {
             Self::Here(daemon) => daemon.bound(),
             Self::Process(process) => process.bound(),
             Self::Program(serving) => serving.bound(),
+        }
+    }
+
+    fn http(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Here(daemon) => daemon.http(),
+            Self::Process(process) => process.http(),
+            Self::Program(serving) => serving.http(),
         }
     }
 
@@ -170,6 +180,11 @@ impl TestDaemon {
             .as_ref()
             .expect("an embedded locator")
             .to_string()
+    }
+
+    /// Where it serves HTTP.
+    pub fn http(&self) -> SocketAddr {
+        self.daemon().http().expect("it serves HTTP")
     }
 
     pub fn status(&self) -> Value {
