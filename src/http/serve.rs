@@ -22,6 +22,8 @@ use crate::config::HTTP_CONNECTIONS_MAX;
 
 /// How long a connection may take for a request's head, and be idle between two.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a response may take, from when the peer's buffers are full.
+const WRITE_TIME: Duration = Duration::from_secs(10);
 /// A request's head, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long accepting rests after a failure, lest it spins: descriptors may have run out.
@@ -108,7 +110,7 @@ async fn converse(stream: TcpStream, router: Router, since: Rc<Cell<Instant>>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Timed::new(stream)), service)
+        .serve_connection(TokioIo::new(Timed::new(stream, WRITE_TIME)), service)
         .await;
     if let Err(error) = conversation {
         tracing::debug!("an HTTP connection ended: {error}");

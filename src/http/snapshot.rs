@@ -127,3 +127,101 @@ impl Snapshots {
         Ok(snapshot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+    use tokio::sync::watch;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::outbound::RegistrationState;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Snapshots of a reactor that the test plays.
+    fn with_reactor<T: Future>(
+        test: impl FnOnce(Arc<Snapshots>, mpsc::Receiver<Input>) -> T,
+    ) -> T::Output {
+        let (inputs, reactor) = mpsc::channel(4);
+        let (_, registration) = watch::channel(RegistrationState::Trying);
+        let watched = Watched::new(&Config::default(), registration, Arc::default());
+        let snapshots = Arc::new(Snapshots::new(inputs, watched));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test(snapshots, reactor))
+    }
+
+    async fn question(reactor: &mut mpsc::Receiver<Input>) -> oneshot::Sender<Value> {
+        match reactor.recv().await {
+            Some(Input::Status(reply)) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_thousand_who_ask_at_once_are_one_question() {
+        with_reactor(async |snapshots, mut reactor| {
+            let mut asking = JoinSet::new();
+            for _ in 0..1000 {
+                let snapshots = Arc::clone(&snapshots);
+                asking.spawn(async move { snapshots.get(LONG).await });
+            }
+            let reply = question(&mut reactor).await;
+            reply.send(json!({"n": 1})).unwrap();
+            while let Some(answer) = asking.join_next().await {
+                assert_eq!(answer.unwrap().unwrap().status["n"], 1);
+            }
+            assert!(reactor.try_recv().is_err(), "it is asked again");
+        });
+    }
+
+    #[test]
+    fn an_old_answer_is_not_good_enough() {
+        with_reactor(async |snapshots, mut reactor| {
+            let answering = tokio::spawn(async move {
+                for n in 1..=2 {
+                    question(&mut reactor).await.send(json!({"n": n})).unwrap();
+                }
+            });
+            let begun = now();
+            while snapshots.get(LONG).await.unwrap().status["n"] == 1 {
+                tokio::task::yield_now().await;
+            }
+            assert!(now() - begun >= FRESH);
+            answering.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_reactor_that_hangs_is_asked_once_and_its_late_answer_is_heard() {
+        with_reactor(async |snapshots, mut reactor| {
+            for _ in 0..3 {
+                let answer = snapshots.get(SHORT).await;
+                assert_eq!(answer.unwrap_err(), NoAnswer::Late(SHORT));
+            }
+            let late = question(&mut reactor).await;
+            assert!(reactor.try_recv().is_err(), "it is asked again");
+            late.send(json!({"n": 7})).unwrap();
+            assert_eq!(snapshots.get(LONG).await.unwrap().status["n"], 7);
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reactor_that_has_ended() {
+        with_reactor(async |snapshots, mut reactor| {
+            let asking = {
+                let snapshots = Arc::clone(&snapshots);
+                tokio::spawn(async move { snapshots.get(LONG).await })
+            };
+            drop(question(&mut reactor).await);
+            drop(reactor);
+            assert_eq!(asking.await.unwrap().unwrap_err(), NoAnswer::Ended);
+            assert_eq!(snapshots.get(LONG).await.unwrap_err(), NoAnswer::Ended);
+            let readiness = snapshots.watched.readiness(Err(NoAnswer::Ended));
+            assert!(!readiness.is_ready());
+            assert_eq!(readiness.to_json()["checks"]["bound"]["ok"], false);
+        });
+    }
+}
