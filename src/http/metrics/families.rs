@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{Labels, Page, State};
+use crate::broker::DropReason;
 
 fn count(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
@@ -248,7 +249,9 @@ fn subscribers(page: &mut Page<'_>, subscribers: &Value) -> fmt::Result {
     page.counters(
         "event_manager_subscriber_events_dropped",
         "Of these, given up",
-        by_reason(counters).map(|(reason, events)| (vec![("reason", reason)], events)),
+        by_reason(counters, SUBSCRIBER_DROPS)
+            .into_iter()
+            .map(|(reason, events)| (vec![("reason", reason)], events)),
     )?;
     page.gauge(
         "event_manager_subscriber_events_in_flight",
@@ -257,9 +260,33 @@ fn subscribers(page: &mut Page<'_>, subscribers: &Value) -> fmt::Result {
     )
 }
 
-fn by_reason(counters: &Value) -> impl Iterator<Item = (&str, u64)> {
-    let reasons = counters["dropped"].as_object().into_iter().flatten();
-    reasons.map(|(reason, events)| (&**reason, count(events)))
+/// Why events for subscribers are dropped.
+const SUBSCRIBER_DROPS: &[DropReason] = &[
+    DropReason::SlowSubscriber,
+    DropReason::SubscriberLost,
+    DropReason::MemoryLimit,
+];
+/// Why those of services are.
+const LIVE_DROPS: &[DropReason] = &[
+    DropReason::QueueFull,
+    DropReason::TooLarge,
+    DropReason::MemoryLimit,
+];
+const DURABLE_DROPS: &[DropReason] = &[
+    DropReason::TooLarge,
+    DropReason::RetentionBytes,
+    DropReason::RetentionAge,
+    DropReason::Damaged,
+    DropReason::StoreFailed,
+];
+
+/// Drops by reason. Those to be expected are there before they occur: a rate sees no rise in a series
+/// that begins with it.
+fn by_reason<'s>(counters: &'s Value, expected: &[DropReason]) -> BTreeMap<&'s str, u64> {
+    let mut all: BTreeMap<_, _> = expected.iter().map(|reason| (reason.name(), 0)).collect();
+    let occurred = counters["dropped"].as_object().into_iter().flatten();
+    all.extend(occurred.map(|(reason, events)| (&**reason, count(events))));
+    all
 }
 
 /// A counter of a service: its name, what it says, and where the status has it.
@@ -363,7 +390,12 @@ pub(super) fn services(page: &mut Page<'_>, status: &Value) -> fmt::Result {
         )?;
     }
     let drops = services.iter().flat_map(|service| {
-        by_reason(&service["counters"]).map(|(reason, events)| {
+        let expected = match service["durable"].is_object() {
+            true => DURABLE_DROPS,
+            false => LIVE_DROPS,
+        };
+        let drops = by_reason(&service["counters"], expected).into_iter();
+        drops.map(|(reason, events)| {
             let mut labels = of(service);
             labels.push(("reason", reason));
             (labels, events)

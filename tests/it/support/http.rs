@@ -1,6 +1,6 @@
 //! A client of the HTTP listener, and a reader of metrics that lets nothing pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
@@ -233,13 +233,6 @@ impl Metrics {
             found == name && label.is_none_or(has)
         });
         wanted.map(|(_, value)| value).sum()
-    }
-
-    /// The names of all samples, with and without the suffixes of histograms.
-    pub fn names(&self) -> BTreeSet<&str> {
-        let samples = self.samples.keys().map(|(name, _)| name.as_str());
-        let families = self.families.keys().map(String::as_str);
-        samples.chain(families).collect()
     }
 }
 
