@@ -81,10 +81,17 @@ mod tests {
 
     use super::*;
 
-    const WRITE_TIME: Duration = Duration::from_millis(100);
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(20);
 
-    /// Writes so many bytes to a peer that reads so many at once, with a pause after each.
-    fn written_to(bytes: usize, at_once: usize, pause: Duration) -> io::Result<()> {
+    /// Writes so many bytes within a time to a peer that reads so many at once, with a pause after
+    /// each.
+    fn written_to(
+        bytes: usize,
+        within: Duration,
+        at_once: usize,
+        pause: Duration,
+    ) -> io::Result<()> {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -97,7 +104,7 @@ mod tests {
                     sleep(pause).await;
                 }
             });
-            let mut timed = Timed::new(stream, WRITE_TIME);
+            let mut timed = Timed::new(stream, within);
             let written = timed.write_all(&vec![0; bytes]).await;
             reading.abort();
             written
@@ -106,12 +113,12 @@ mod tests {
 
     #[test]
     fn a_peer_that_takes_all_has_all_the_time_it_needs() {
-        written_to(16 << 20, 1 << 20, Duration::ZERO).unwrap();
+        written_to(16 << 20, LONG, 1 << 20, Duration::ZERO).unwrap();
     }
 
     #[test]
     fn a_peer_that_reads_in_drops_is_given_up() {
-        let failed = written_to(64 << 20, 1000, Duration::from_millis(5)).unwrap_err();
+        let failed = written_to(64 << 20, SHORT, 1000, Duration::from_millis(5)).unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
     }
 }
