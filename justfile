@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test instructions deny python units
+ci: fmt clippy doc test instructions deny python promtool units
 
 # The format, unchanged if it is right.
 fmt:
@@ -60,6 +60,11 @@ deny:
 python:
     cargo build --locked
     tests/python/run
+
+# The Prometheus alerts, and the metrics of a daemon that runs. Needs promtool.
+promtool:
+    cargo build --locked
+    packaging/prometheus/check
 
 # Fuzzes one target: handshake, frames, messagebus or config. Needs cargo-fuzz and a nightly toolchain.
 fuzz target seconds="60":

@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,11 +13,12 @@ use tokio::task::JoinSet;
 
 use crate::ambient::now;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload};
+use crate::http::{self, HttpServer};
 use crate::outbound::{
     Caller, GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
 };
-use crate::reactor::{Bound, Effect, Input, Reactor};
+use crate::reactor::{BindError, Bound, Effect, Input, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
@@ -44,6 +46,7 @@ pub struct Daemon {
     diagnostic: watch::Sender<DiagnosticConfig>,
     store: Option<Arc<Store>>,
     journal: Journal,
+    http: Option<HttpServer>,
 }
 
 /// Why a daemon did not start.
@@ -52,6 +55,9 @@ pub enum StartError {
     /// A socket, or a thread.
     #[error(transparent)]
     Reactor(#[from] crate::reactor::StartError),
+    /// The address for HTTP.
+    #[error(transparent)]
+    Http(#[from] BindError),
     /// The system gives no thread or no descriptors.
     #[error("the daemon can't be started: {0}")]
     System(#[from] io::Error),
@@ -115,6 +121,7 @@ impl Daemon {
             runtime.block_on(guard(&config, &journal))?;
         }
         let in_force = config.clone();
+        let http = config.http_address.as_ref().map(http::bind).transpose()?;
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
         let store = start_store(&config, inputs.clone(), &journal)?.map(Arc::new);
@@ -138,6 +145,12 @@ impl Daemon {
         let (done, deregistered) = std::sync::mpsc::channel();
         let (registration_state, registration) = watch::channel(RegistrationState::Trying);
         let (diagnostic, diagnostic_rx) = watch::channel(config.diagnostic);
+        let http = http
+            .map(|listener| {
+                let inputs = reactor.inputs.clone();
+                HttpServer::start(listener, &config, inputs, registration.clone())
+            })
+            .transpose()?;
         let parts = Control {
             diagnostic: diagnostic_rx,
             request_address: request_address(&reactor.bound, &config),
@@ -161,12 +174,18 @@ impl Daemon {
             diagnostic,
             store,
             journal,
+            http,
         })
     }
 
     /// Where it listens.
     pub fn bound(&self) -> &Bound {
         &self.reactor.bound
+    }
+
+    /// Where HTTP is served, if it is; the port is the real one.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
     }
 
     /// Where its registration with the ServiceLocator stands.
@@ -216,6 +235,7 @@ impl Daemon {
     pub fn stop(self) -> bool {
         let drain_timeout = self.config.drain_timeout;
         let deadline = now() + drain_timeout;
+        self.http.as_ref().inspect(|http| http.announce_stop());
         // A locator that doesn't answer leaves the other half to the events that wait.
         let deregistering = drain_timeout / 2;
         // An embedded locator has to be there still when we deregister, so the reactor ends after.
@@ -224,6 +244,8 @@ impl Daemon {
         let left = deadline.saturating_duration_since(now());
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let undelivered = self.reactor.join();
+        // Until here it could tell how far the end is.
+        let http_ended_well = self.http.is_none_or(HttpServer::stop);
         // What is done by now is noted still.
         if let Some(store) = self.store.and_then(Arc::into_inner) {
             store.stop();
@@ -232,7 +254,8 @@ impl Daemon {
         if !state_is_written {
             tracing::error!("the state database was not written and closed in time");
         }
-        let ended_well = self.control.join().is_ok() && undelivered.is_some() && state_is_written;
+        let threads_ended_well = self.control.join().is_ok() && http_ended_well;
+        let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;
         self.journal.note(&Notable::Stopped {
             drained: undelivered.is_some_and(|left| !left.in_a_hurry),
             undelivered: undelivered.map_or(0, |left| left.events),

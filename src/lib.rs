@@ -19,6 +19,7 @@
 //! | [`systemd`] | what the service manager is told, and the sockets that it hands over |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`outbound`] | requests to others, over libzmq |
+//! | [`http`] | health, metrics and the dashboard, for those who watch |
 //! | [`client`] | what the command line and the tests use to talk to a daemon |
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod http;
 pub mod locator;
 pub mod messagebus;
 pub mod model;

@@ -6,12 +6,14 @@
 mod account;
 mod backlog;
 mod dispatch;
+mod histogram;
 mod ports;
 mod prefix_map;
 mod registry;
 mod routes;
 mod service;
 mod shelf;
+mod subjects;
 
 pub use account::{Account, DropReason, Dropped};
 pub use backlog::{
@@ -19,11 +21,13 @@ pub use backlog::{
     Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
 };
 pub use dispatch::{WorkerKey, Workers};
+pub use histogram::{BUCKETS_US, Histogram};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, Policies, RestoreError,
     SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
-pub use routes::{PeerId, Receiver, Route, RouteTable};
+pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, Verdict};
 pub use shelf::{Shelf, Wanted};
+pub use subjects::{NamedSubject, SubjectCounts, SubjectPlace};

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::prefix_map::PrefixMap;
 use super::service::ServiceKey;
+use super::subjects::{SubjectCounts, SubjectPlace};
 use crate::model::{Dialect, SubjectPattern, subject_of};
 
 /// A connection: its slot, and a serial number that tells it from the slot's earlier ones.
@@ -41,6 +42,15 @@ impl Route {
     }
 }
 
+/// What is known of an event by its subject.
+#[derive(Debug, Clone)]
+pub struct KnownSubject {
+    /// Who gets it.
+    pub route: Rc<Route>,
+    /// Where it is counted. Void after another subject was looked up.
+    pub place: SubjectPlace,
+}
+
 /// Subjects are chosen by peers: only so many are remembered, and only short ones.
 const CACHED_SUBJECTS_MAX: usize = 4096;
 const CACHED_SUBJECT_BYTES_MAX: usize = 256;
@@ -53,9 +63,11 @@ pub struct RouteTable {
     globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
     /// Subscribers' prefixes that hold a NUL, and so go beyond the subject.
     binary_prefixes: usize,
-    cache: HashMap<Box<[u8]>, Rc<Route>>,
+    cache: HashMap<Box<[u8]>, KnownSubject>,
     /// Each route once, so that equal ones are told by their address.
     interned: HashSet<Rc<Route>>,
+    /// How many events each subject had.
+    pub subjects: SubjectCounts,
 }
 
 impl RouteTable {
@@ -154,17 +166,26 @@ impl RouteTable {
     /// Who gets an event with this [key](Self::key_of). Until patterns change, routes to the same
     /// receivers are the same `Rc`.
     pub fn route(&mut self, key: &[u8]) -> Rc<Route> {
-        if let Some(route) = self.cache.get(key) {
-            return Rc::clone(route);
+        self.look_up(key).route
+    }
+
+    /// The same, and where events with this key are counted.
+    pub fn look_up(&mut self, key: &[u8]) -> KnownSubject {
+        if let Some(known) = self.cache.get(key) {
+            return known.clone();
         }
         let route = self.intern(self.resolve(key));
-        if key.len() <= CACHED_SUBJECT_BYTES_MAX {
-            if self.cache.len() >= CACHED_SUBJECTS_MAX {
-                self.forget_cached();
-            }
-            self.cache.insert(key.into(), Rc::clone(&route));
+        if key.len() > CACHED_SUBJECT_BYTES_MAX {
+            let place = SubjectPlace::OTHERS;
+            return KnownSubject { route, place };
         }
-        route
+        let (place, others_are_void) = self.subjects.place_of(subject_of(key));
+        if others_are_void || self.cache.len() >= CACHED_SUBJECTS_MAX {
+            self.forget_cached();
+        }
+        let known = KnownSubject { route, place };
+        self.cache.insert(key.into(), known.clone());
+        known
     }
 
     fn intern(&mut self, route: Route) -> Rc<Route> {

@@ -12,6 +12,7 @@ use super::backlog::{
     UnknownDelivery,
 };
 use super::dispatch::{WorkerKey, Workers};
+use super::histogram::Histogram;
 use super::routes::PeerId;
 use super::shelf::Shelf;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -143,6 +144,8 @@ pub struct Service {
     pub queue: Backlog,
     /// Where its events went.
     pub account: Account,
+    /// How long workers had events that they acknowledged.
+    pub consumed: Histogram,
 }
 
 impl Service {
@@ -161,6 +164,7 @@ impl Service {
             workers: Workers::default(),
             queue: Backlog::new(policy),
             account: Account::default(),
+            consumed: Histogram::default(),
         }
     }
 
@@ -284,6 +288,9 @@ impl Service {
             Verdict::Ack => {
                 let settled = self.queue.ack(worker, id)?;
                 self.account.delivered += 1;
+                if let Some(given_at) = settled.given_at {
+                    self.consumed.add(now.saturating_duration_since(given_at));
+                }
                 if !settled.late {
                     self.workers.done(worker, 1);
                 }

@@ -156,6 +156,8 @@ fn announce(daemon: &Daemon, config: &str) {
         .locator
         .as_ref()
         .map_or("none embedded".into(), ToString::to_string);
+    let http = daemon.http();
+    let http = http.map_or("off".into(), |address| address.to_string());
     daemon.journal().note(&Notable::Started {
         version: env!("CARGO_PKG_VERSION"),
         config,
@@ -163,6 +165,7 @@ fn announce(daemon: &Daemon, config: &str) {
         subscribers: &list(&bound.subscribers),
         requests: &list(&bound.requests),
         locator: &locator,
+        http: &http,
     });
 }
 

@@ -82,6 +82,13 @@ fn shown_without_port(endpoint: &Endpoint) -> Value {
     }
 }
 
+fn shown_http_address(endpoint: Option<&Endpoint>) -> Value {
+    match endpoint {
+        Some(endpoint) => json!(endpoint.to_string().trim_start_matches("tcp://")),
+        None => json!("off"),
+    }
+}
+
 pub(super) fn secs(duration: Duration) -> Value {
     shown_decimal(duration.as_secs_f64())
 }
@@ -149,6 +156,8 @@ pub const KEYS: &[Key] = &[
         set!(sub_addresses = values::some_endpoints), |c| shown(&c.sub_addresses)),
     key("requestAddress", "EVENT_MANAGER_REQUEST_ADDRESS", "requests come in here; one address or a list",
         set!(request_addresses = values::some_endpoints), |c| shown(&c.request_addresses)),
+    key("httpAddress", "EVENT_MANAGER_HTTP_ADDRESS", "health, metrics and the dashboard are served here over HTTP; off serves none",
+        set!(http_address = values::http_address), |c| shown_http_address(c.http_address.as_ref())),
     key("connectPublishers", "EVENT_MANAGER_CONNECT_PUBLISHERS", "publishers that bind: the daemon connects to them",
         set!(connect_publishers = values::endpoints), |c| json!(c.connect_publishers.iter().map(ToString::to_string).collect::<Vec<_>>())),
     key("pullAddress", "EVENT_MANAGER_PULL_ADDRESS", "services' sockets bind here, on ports of the range",

@@ -390,6 +390,7 @@ fn bound_addresses(config: &Config) -> Vec<(&'static str, &Endpoint)> {
         ("pubAddress", &config.pub_addresses[..]),
         ("subAddress", &config.sub_addresses[..]),
         ("requestAddress", &config.request_addresses[..]),
+        ("httpAddress", config.http_address.as_slice()),
         (
             "locatorAddress",
             std::slice::from_ref(&config.locator.address),

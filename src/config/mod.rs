@@ -33,6 +33,8 @@ pub struct Config {
     pub sub_addresses: Vec<Endpoint>,
     /// Where requests come in.
     pub request_addresses: Vec<Endpoint>,
+    /// Where HTTP is served, for people and machines that watch; none if it isn't.
+    pub http_address: Option<Endpoint>,
     /// Publishers that bind: we dial them.
     pub connect_publishers: Vec<Endpoint>,
     /// Where services' ROUTERs are bound, without the port.
@@ -97,6 +99,9 @@ pub struct EventLogConfig {
     /// How many are kept, from 1, with the one that is written.
     pub files: u64,
 }
+
+/// The most connections to the HTTP listener, which have descriptors of their own.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
 
 /// How the ServiceLocator is used.
 #[derive(Debug, Clone, PartialEq)]
@@ -205,6 +210,7 @@ impl Default for Config {
             pub_addresses: all(5000),
             sub_addresses: all(5001),
             request_addresses: all(5101),
+            http_address: Some(Endpoint::tcp("127.0.0.1", 5180)),
             connect_publishers: Vec::new(),
             pull_address: Endpoint::tcp("*", 0),
             streamer_ports: 5001..=5100,

@@ -131,6 +131,22 @@ pub(super) fn endpoint(value: &Value) -> Result<Endpoint, String> {
     parsed(&text(value)?)
 }
 
+/// Reads where HTTP is served, `HOST:PORT`; none if it is `off` or empty.
+pub(super) fn http_address(value: &Value) -> Result<Option<Endpoint>, String> {
+    let Some(written) = optional_text(value)?.filter(|written| written != "off") else {
+        return Ok(None);
+    };
+    let wanted = |why: &str| format!("HOST:PORT or \"off\" is wanted: {why}");
+    let bare = written.strip_prefix("http://").unwrap_or(&written);
+    if bare.contains("://") {
+        return Err(wanted("an address of HTTP has no other scheme"));
+    }
+    let endpoint = format!("tcp://{}", bare.trim_end_matches('/')).parse::<Endpoint>();
+    endpoint
+        .map(Some)
+        .map_err(|error| wanted(&error.to_string().replacen("tcp://", "", 1)))
+}
+
 /// Reads an address without a port.
 pub(super) fn endpoint_without_port(value: &Value) -> Result<Endpoint, String> {
     let endpoint =

@@ -59,7 +59,9 @@ impl Hub {
             run.events(),
             run.backing_bytes,
         );
-        let over = peer.outbox.bytes() > budget;
+        let waiting = peer.outbox.bytes();
+        let over = waiting > budget;
+        self.subscriber_outbox_peak = self.subscriber_outbox_peak.max(waiting);
         self.subscribers.matched += run.events();
         self.subscribers.in_flight += run.events();
         if over && self.config.slow_subscriber == SlowSubscriber::Disconnect {

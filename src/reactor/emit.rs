@@ -10,7 +10,7 @@ use super::deliver::Run;
 use super::hub::Hub;
 use super::requester::{ReturnAddress, Ticket};
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{Item, Route, ServiceKey};
+use crate::broker::{Item, KnownSubject, Route, ServiceKey};
 use crate::messagebus::{DataType, Message};
 use crate::model::ServiceName;
 use crate::requests::{Emission, Level};
@@ -152,7 +152,7 @@ impl Hub {
         let event = encode_message(&emission.frames);
         let first = emission.frames.first().cloned().unwrap_or_default();
         let key = self.broker.routes.key_of(&first).to_vec();
-        let route = self.broker.routes.route(&key);
+        let KnownSubject { route, place } = self.broker.routes.look_up(&key);
         let durable = self.durable_services(&route);
         let failing = durable.iter().find_map(|name| {
             let reason = self.durable.refusal(name)?;
@@ -199,6 +199,7 @@ impl Hub {
             self.reply(&back, &answer(&emission.id, services, Level::Memory, false));
         }
         self.published.events += 1;
+        self.broker.routes.subjects.add(place, 1);
         self.published.bytes += event.len() as u64;
         if route.is_empty() {
             self.published.unmatched += 1;

@@ -20,7 +20,7 @@ use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
 use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
-use super::requester::PendingReplies;
+use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
@@ -120,6 +120,9 @@ pub(super) struct Hub {
     /// The books of the subscribers' side.
     pub(super) subscribers: Account,
     pub(super) published: Published,
+    pub(super) publish_times: PublishTimes,
+    /// The most bytes that ever waited for one subscriber.
+    pub(super) subscriber_outbox_peak: usize,
     /// Connections and messages that were turned away, by reason.
     pub(super) refused: BTreeMap<&'static str, u64>,
     /// Keeps a flood of like log lines down to a line each burst.
@@ -175,6 +178,8 @@ impl Hub {
             draining: false,
             subscribers: Account::default(),
             published: Published::default(),
+            publish_times: PublishTimes::default(),
+            subscriber_outbox_peak: 0,
             refused: BTreeMap::new(),
             bursts: Bursts::default(),
             journal: Journal::default(),

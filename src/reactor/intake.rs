@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::deliver::Run;
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
-use crate::broker::{PeerId, Route};
+use crate::broker::{KnownSubject, PeerId, Route, SubjectPlace};
 use crate::zmtp::{Command, FrameError, MalformedCommand, Step, encode_pong};
 
 /// Why a peer's connection is ended. The texts continue "peer refused:".
@@ -59,6 +59,8 @@ pub(super) struct Runs {
     stretches: Vec<Stretch>,
     /// The end of each message, relative to its stretch.
     ends: Vec<usize>,
+    /// Events with the subject that was looked up last, and where they are to be counted.
+    alike: Option<(SubjectPlace, u64)>,
 }
 
 impl Runs {
@@ -115,6 +117,7 @@ impl Hub {
     ) -> Result<(), PeerError> {
         let mut runs = std::mem::take(&mut self.runs);
         let result = self.find_runs(id, inbox, &mut filled.data, &mut runs);
+        self.count_alike(&mut runs);
         if runs.stretches.is_empty() {
             self.runs = runs;
             inbox.keep(filled, result?);
@@ -177,14 +180,27 @@ impl Hub {
                 .take()
                 .filter(|(key, _)| self.broker.routes.is_key_of(&data[key.clone()], first));
             let (key, route) = known.unwrap_or_else(|| {
+                // Before the next look-up, which may void the place.
+                self.count_alike(runs);
                 let key = self.broker.routes.key_of(first);
                 let begin = span.first.start;
-                (begin..begin + key.len(), self.broker.routes.route(key))
+                let KnownSubject { route, place } = self.broker.routes.look_up(key);
+                runs.alike = Some((place, 0));
+                (begin..begin + key.len(), route)
             });
             runs.push(span.bytes.clone(), &route);
             let alike = inbox.scanner.skip_alike(data, &span);
             runs.push_alike(alike, span.bytes.len());
+            if let Some((_, events)) = &mut runs.alike {
+                *events += 1 + alike as u64;
+            }
             last = Some((key, route));
+        }
+    }
+
+    fn count_alike(&mut self, runs: &mut Runs) {
+        if let Some((place, events)) = runs.alike.take() {
+            self.broker.routes.subjects.add(place, events);
         }
     }
 

@@ -88,12 +88,14 @@ impl Keeping {
         nothing && !self.whole
     }
 
-    /// For the status: whether anything is kept, and whether all of it is on disk.
+    /// For the status: whether anything is kept, whether all of it is on disk, and whether the disk
+    /// takes it.
     pub(super) fn status(&self) -> Value {
         let written = self.writer.as_ref().map(Writer::is_idle);
         json!({
             "kept": written.is_some(),
             "written": written.unwrap_or(false) && self.is_clean(),
+            "failing": self.writer.as_ref().is_some_and(Writer::is_failing),
         })
     }
 }

@@ -67,7 +67,7 @@ impl Listener {
             // Its file, if it has one, is the service manager's.
             (Some(handed), _) => (Bound::handed(handed)?, endpoint.clone(), None),
             (None, Endpoint::Tcp { host, port }) => {
-                let listener = bind_tcp(host, *port)?;
+                let listener = TcpListener::from_std(listen_tcp(host, *port)?)?;
                 let port = listener.local_addr()?.port();
                 (Bound::Tcp(listener), endpoint.with_port(port), None)
             }
@@ -119,21 +119,25 @@ impl Drop for Listener {
     }
 }
 
-fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
-    let listener = if host == "*" {
+/// Listens on a host, `*` for all addresses, and port, 0 for one of the system's choice. The socket
+/// doesn't block.
+///
+/// # Errors
+/// Those of the system.
+pub fn listen_tcp(host: &str, port: u16) -> io::Result<std::net::TcpListener> {
+    if host == "*" {
         // One socket for both families where the machine has IPv6.
         let all = |ip: IpAddr| listen(SocketAddr::new(ip, port));
         all(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| match error.kind() {
             io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
             _ if out_of_descriptors(&error) => Err(error),
             _ => all(Ipv4Addr::UNSPECIFIED.into()),
-        })?
+        })
     } else {
         let mut addresses = (host, port).to_socket_addrs()?;
         let first = addresses.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        listen(first)?
-    };
-    TcpListener::from_std(listener)
+        listen(first)
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {

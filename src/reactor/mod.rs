@@ -47,10 +47,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 pub use effects::{Effect, Input};
+pub use listener::listen_tcp;
 pub use requester::Ticket;
 
 use crate::ambient::{chance, now};
-use crate::config::Config;
+use crate::config::{Config, HTTP_CONNECTIONS_MAX};
 use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
@@ -71,10 +72,10 @@ const RESERVED_FDS: u64 = 32;
 
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{key} {endpoint} can't be bound: {error}{hint}")]
+#[error("{key} {address} can't be bound: {error}{hint}")]
 pub struct BindError {
     key: &'static str,
-    endpoint: Endpoint,
+    address: String,
     error: io::Error,
     hint: &'static str,
 }
@@ -363,19 +364,25 @@ fn bind(
     endpoint: &Endpoint,
     inherited: &mut Inherited,
 ) -> Result<Listener, BindError> {
-    Listener::bind(endpoint, inherited).map_err(|error| {
+    Listener::bind(endpoint, inherited)
+        .map_err(|error| BindError::new(key, endpoint.to_string(), error))
+}
+
+impl BindError {
+    /// The address is as the key has it.
+    pub fn new(key: &'static str, address: String, error: io::Error) -> Self {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "; another process listens there (ss -ltnp shows which)",
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
             _ => "",
         };
-        BindError {
+        Self {
             key,
-            endpoint: endpoint.clone(),
+            address,
             error,
             hint,
         }
-    })
+    }
 }
 
 /// The embedded ServiceLocator's socket; none if another locator runs at its address.
@@ -420,7 +427,13 @@ fn connections_max(config: &Config) -> usize {
         .min(1 << 20);
     // Each has a listening socket and its reserve.
     let streamers = (config.streamer_ports.len() as u64 * 2).min(fds_max / 4);
-    fds_max.saturating_sub(RESERVED_FDS + streamers).max(8) as usize
+    let http = match config.http_address {
+        Some(_) => (HTTP_CONNECTIONS_MAX as u64).min(fds_max / 8),
+        None => 0,
+    };
+    fds_max
+        .saturating_sub(RESERVED_FDS + streamers + http)
+        .max(8) as usize
 }
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {
@@ -448,7 +461,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             // on disk.
             Input::Store(Report::Died) => std::panic::resume_unwind(Box::new("the store died")),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
-            Input::Status(reply) => drop(reply.send(hub.borrow().status())),
+            Input::Status(reply) => hub.borrow_mut().tell_status(reply),
             Input::Reload(config, done) => {
                 hub.borrow_mut().reload(*config);
                 let _ = done.send(());

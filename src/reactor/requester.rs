@@ -1,6 +1,7 @@
 //! Requests: from a message's frames to its answer, at once or later.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::intake::PeerError;
 use super::letters::Begun;
 use super::peer::Role;
 use crate::ambient::now;
-use crate::broker::PeerId;
+use crate::broker::{Histogram, PeerId};
 use crate::locator;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, split_envelope};
 use crate::requests::{self, Context, LettersRequest, Outcome, SyncEvent};
@@ -22,6 +23,30 @@ pub(super) struct ReturnAddress {
     peer: PeerId,
     envelope: Vec<Bytes>,
     layout: Layout,
+    /// When it was read, if it publishes.
+    publishes: Option<(Publishing, Instant)>,
+}
+
+/// Requests that publish, whose answers are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Publishing {
+    Emit,
+    Call,
+}
+
+impl Publishing {
+    fn of(request: &Message) -> Option<Self> {
+        let kinds = [(Token::EMIT, Self::Emit), (Token::PUBLISH, Self::Call)];
+        let kind = kinds.iter().find(|(token, _)| request.token.is(*token));
+        kind.map(|(_, kind)| *kind)
+    }
+}
+
+/// How long it took to answer requests that publish: ACKs, and NAKs.
+#[derive(Debug, Default)]
+pub(super) struct PublishTimes {
+    pub(super) emits: [Histogram; 2],
+    pub(super) calls: [Histogram; 2],
 }
 
 /// Names a request whose answer comes later.
@@ -71,6 +96,7 @@ impl Hub {
                     peer: id,
                     envelope,
                     layout,
+                    publishes: None,
                 };
                 if is_locator {
                     self.ask_locator(&request, &back)
@@ -86,6 +112,7 @@ impl Hub {
                         peer: id,
                         envelope,
                         layout: malformed.layout,
+                        publishes: None,
                     },
                     &nak,
                 );
@@ -94,9 +121,10 @@ impl Hub {
         Ok(())
     }
 
-    fn ask(&mut self, request: &Message, back: ReturnAddress) {
+    fn ask(&mut self, request: &Message, mut back: ReturnAddress) {
         // A lease counts from when its request was read.
         self.now = now();
+        back.publishes = Publishing::of(request).map(|kind| (kind, self.now));
         let adds = [Token::SUBSCRIBE, Token::PUBLISH, Token::EMIT];
         if self.draining && adds.iter().any(|token| request.token.is(*token)) {
             return self.reply(
@@ -237,6 +265,14 @@ impl Hub {
     }
 
     pub(super) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
+        if let Some((kind, read_at)) = back.publishes {
+            let times = match kind {
+                Publishing::Emit => &mut self.publish_times.emits,
+                Publishing::Call => &mut self.publish_times.calls,
+            };
+            let is_nak = usize::from(answer.token.is(Token::NAK));
+            times[is_nak].add(now().saturating_duration_since(read_at));
+        }
         let mut frames = back.envelope.clone();
         frames.extend(encode(answer, back.layout));
         self.send(back.peer, &encode_message(&frames));

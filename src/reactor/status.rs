@@ -1,16 +1,28 @@
 //! The daemon's state as JSON: what the STATUS request and the diagnostic record show.
 
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 
 use super::hub::Hub;
 use super::peer::Role;
 use crate::ambient::now;
-use crate::broker::{Account, Dropped, Service, ServiceKey};
+use crate::broker::{Account, Dropped, Histogram, Service, ServiceKey};
+
+/// Subscribers that are shown: those for whom the most waits.
+const SLOW_MAX: usize = 8;
 
 impl Hub {
-    /// The state, without what single subscribers or workers do.
-    pub(super) fn status(&self) -> Value {
+    /// Answers who asks for the state, unless they have gone.
+    pub(super) fn tell_status(&mut self, reply: oneshot::Sender<Value>) {
+        if !reply.is_closed() {
+            let _ = reply.send(self.status());
+        }
+    }
+
+    /// The state, without what single workers do.
+    pub(super) fn status(&mut self) -> Value {
         let now = now();
+        self.broker.routes.subjects.name_largest();
         let count = |wanted: fn(&Role) -> bool| {
             self.peers
                 .iter()
@@ -44,10 +56,14 @@ impl Hub {
                 "events": self.published.events,
                 "bytes": self.published.bytes,
                 "unmatched": self.published.unmatched,
+                "subjects": self.subjects(),
+                "emitSeconds": times(&self.publish_times.emits),
+                "callSeconds": times(&self.publish_times.calls),
             },
             "subscribers": {
                 "connected": count(|role| matches!(role, Role::Subscriber { .. })),
                 "subscriptions": subscriptions,
+                "outbox": self.subscriber_outboxes(),
                 "counters": account(&self.subscribers, 0, 0),
             },
             "connections": {
@@ -55,6 +71,12 @@ impl Hub {
                 "max": self.connections_max,
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
                 "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
+            },
+            "memory": {"waitingBytes": self.waiting_bytes(), "limitBytes": self.config.memory_limit},
+            "store": {
+                "kept": self.durable.store.is_some(),
+                "waitingBytes": self.durable.appending_bytes,
+                "failed": self.failed_queues(),
             },
             "state": self.keeping.status(),
             "pendingCalls": self.pending_replies.len(),
@@ -83,7 +105,13 @@ impl Hub {
             "subjects": service.patterns().map(ToString::to_string).collect::<Vec<_>>(),
             "subscriptions": subscriptions,
             "workers": {"connected": connected, "ready": ready, "stalled": stalled},
-            "queue": {"events": service.queue.len(), "bytes": service.queue.bytes()},
+            "queue": {
+                "events": service.queue.len(),
+                "bytes": service.queue.bytes(),
+                "budgetBytes": service.queue.limits().bytes_max,
+                "budgetEvents": service.queue.limits().events_max,
+            },
+            "consumeSeconds": histogram(&service.consumed),
             "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},
             "durable": self.durable_status(service, unsent),
             "counters": account(&service.account, service.queued() + unsent as u64, service.queue.held()),
@@ -111,6 +139,50 @@ impl Hub {
         )
     }
 
+    /// Events by subject, for the subjects with the most of them.
+    fn subjects(&self) -> Value {
+        let subjects = &self.broker.routes.subjects;
+        let named: Vec<Value> = subjects
+            .named()
+            .map(|named| {
+                let text = std::str::from_utf8(&named.subject).map(str::to_owned);
+                let subject = text.unwrap_or_else(|_| named.subject.escape_ascii().to_string());
+                json!({"subject": subject, "events": named.events})
+            })
+            .collect();
+        json!({"named": named, "otherEvents": subjects.unnamed_events()})
+    }
+
+    fn subscriber_outboxes(&self) -> Value {
+        let subscribers = self.peers.iter().filter(|(_, peer)| {
+            matches!(peer.role, Role::Subscriber { .. }) && !peer.outbox.is_empty()
+        });
+        let mut waiting: Vec<_> = subscribers
+            .map(|(_, peer)| (peer.outbox.bytes(), &peer.address))
+            .collect();
+        waiting.sort_unstable_by(|a, b| b.cmp(a));
+        let slowest: Vec<Value> = waiting
+            .iter()
+            .take(SLOW_MAX)
+            .map(|(bytes, address)| json!({"peer": &***address, "bytes": bytes}))
+            .collect();
+        json!({
+            "bytes": waiting.iter().map(|(bytes, _)| bytes).sum::<usize>(),
+            "largestBytes": waiting.first().map_or(0, |(bytes, _)| *bytes),
+            "peakBytes": self.subscriber_outbox_peak,
+            "budgetBytes": self.config.budgets.subscriber_outbox_bytes,
+            "slowest": slowest,
+        })
+    }
+
+    /// Queues on disk that take no events, with the reasons.
+    fn failed_queues(&self) -> Map<String, Value> {
+        let failed = self.durable.failed.iter();
+        failed
+            .map(|(queue, reason)| (queue.to_string(), json!(reason)))
+            .collect()
+    }
+
     fn durable_status(&self, service: &Service, unsent: usize) -> Value {
         let Some(shelf) = &service.shelf else {
             return Value::Null;
@@ -122,6 +194,19 @@ impl Hub {
             "onDiskOnlyEvents": shelf.shelved(),
         })
     }
+}
+
+/// Durations of what was done, and of what was refused.
+fn times([done, refused]: &[Histogram; 2]) -> Value {
+    json!({"ack": histogram(done), "nak": histogram(refused)})
+}
+
+/// Counts by bucket, not added up, for the bounds of [`BUCKETS_US`](crate::broker::BUCKETS_US) and one for what is above.
+fn histogram(histogram: &Histogram) -> Value {
+    json!({
+        "counts": histogram.counts(),
+        "sum": histogram.sum_us() as f64 / 1e6,
+    })
 }
 
 fn account(account: &Account, queued: u64, held: usize) -> Value {

@@ -95,7 +95,7 @@ impl Hub {
         match input {
             Input::Answer { ticket, answer } => self.complete(ticket, &answer),
             Input::Store(report) => self.hear_store(report),
-            Input::Status(reply) => drop(reply.send(self.status())),
+            Input::Status(reply) => self.tell_status(reply),
             // Too late: its sender sees that nobody answers.
             Input::Reload(..) | Input::Stop(_) => {}
         }

@@ -28,6 +28,8 @@ struct Progress {
     done: AtomicU64,
     /// What is on disk is not known: the whole state is wanted.
     wants_whole: AtomicBool,
+    /// The last write failed.
+    is_failing: AtomicBool,
 }
 
 /// The reactor's end: takes changes, and never waits.
@@ -104,6 +106,11 @@ impl Writer {
         self.progress.wants_whole.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether the disk took nothing the last time; it is tried again.
+    pub fn is_failing(&self) -> bool {
+        self.progress.is_failing.load(Ordering::Relaxed)
+    }
+
     /// Whether all that it took is on disk.
     pub fn is_idle(&self) -> bool {
         !self.progress.wants_whole.load(Ordering::Relaxed)
@@ -140,6 +147,9 @@ impl Work {
                     });
                 }
             }
+            self.progress
+                .is_failing
+                .store(self.file.is_none(), Ordering::Relaxed);
             self.progress.done.fetch_add(count, Ordering::Release);
             rest(if written.is_ok() {
                 COMMIT_INTERVAL

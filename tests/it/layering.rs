@@ -26,10 +26,14 @@ const LAYERS: &[(&str, &str)] = &[
         "outbound",
         "model messagebus locator requests ambient config telemetry",
     ),
+    (
+        "http",
+        "model broker ambient config telemetry reactor outbound",
+    ),
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry store state systemd reactor outbound",
+        "model messagebus locator requests ambient config telemetry store state systemd reactor outbound http",
     ),
     (
         "cli",

@@ -25,6 +25,7 @@ mod forwarder;
 mod hard;
 mod heartbeat;
 mod hostile;
+mod http;
 mod idle;
 mod layering;
 mod leases;

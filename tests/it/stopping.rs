@@ -173,6 +173,7 @@ fn starts_and_stops() {
 /// A daemon with a client of each kind, which carries an event.
 fn start_and_stop() {
     let daemon = TestDaemon::with(|config| {
+        config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
         config.locator.embedded = true;
         config.locator.address = Endpoint::tcp("127.0.0.1", 0);
     });
@@ -182,6 +183,8 @@ fn start_and_stop() {
     publish(&daemon.publisher(), "a", "b");
     assert_eq!([received(&worker), received(&subscriber)], ["b", "b"]);
     let _halfway = RawPeer::connect(&daemon.requests());
+    assert_eq!(daemon.http_get("/livez").status, 200);
+    let _silent = TcpStream::connect(daemon.http()).expect("a connection");
     assert!(daemon.stop());
 }
 

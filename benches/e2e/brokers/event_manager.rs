@@ -29,6 +29,7 @@ fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3])> {
     for key in ["--pub-address", "--sub-address", "--request-address"] {
         command.args([key, "tcp://127.0.0.1:0"]);
     }
+    command.args(["--set", "httpAddress=127.0.0.1:0"]);
     command.args(["--set", "minStreamerPort=0", "--set", "maxStreamerPort=0"]);
     match state {
         None => command.args(["--set", "stateDir="]),

@@ -195,10 +195,18 @@ impl Backlog {
     /// [`UnknownDelivery`].
     pub fn ack(&mut self, worker: WorkerKey, id: DeliveryId) -> Result<Settled, UnknownDelivery> {
         if let Some(item) = self.waiting.take_late(worker, id) {
-            return Ok(Settled { item, late: true });
+            return Ok(Settled {
+                given_at: item.first_at,
+                item,
+                late: true,
+            });
         }
-        let Held { item, .. } = self.take_held(worker, id)?;
-        Ok(Settled { item, late: false })
+        let Held { item, given_at, .. } = self.take_held(worker, id)?;
+        Ok(Settled {
+            item,
+            given_at: Some(given_at),
+            late: false,
+        })
     }
 
     /// NAK: the event should be tried again, after the delay that the worker asks for (at most a
@@ -348,6 +356,11 @@ impl Backlog {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let deadlines = [self.waiting.first_deadline(), self.held.first_deadline()];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// What may wait at most.
+    pub fn limits(&self) -> QueueLimits {
+        self.policy.limits
     }
 
     /// How many events wait.

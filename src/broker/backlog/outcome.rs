@@ -44,6 +44,8 @@ pub struct Delivery {
 pub struct Settled {
     /// The event.
     pub item: Item,
+    /// When the worker got it; when the first one did if it is [late](Self::late).
+    pub given_at: Option<Instant>,
     /// The worker's time was over and the event waited again; it has given back its credit already.
     pub late: bool,
 }

@@ -243,3 +243,30 @@ fn services_get_their_ports_from_the_range_alone() {
     );
     assert!(load(r#"{"pullAddress": "tcp://127.0.0.1:0"}"#).is_ok());
 }
+
+#[test]
+fn http_is_served_at_an_address_or_off() {
+    let at = |written: &str| {
+        let json = serde_json::json!({"httpAddress": written}).to_string();
+        load(&json).unwrap().config.http_address
+    };
+    for (written, host, port) in [
+        ("127.0.0.1:0", "127.0.0.1", 0),
+        (" [::1]:5180 ", "::1", 5180),
+        ("*:80", "*", 80),
+        ("http://localhost:5180/", "localhost", 5180),
+    ] {
+        assert_eq!(at(written), Some(Endpoint::tcp(host, port)), "{written}");
+    }
+    assert_eq!((at(""), at("off")), (None, None));
+    let off = env(&[("EVENT_MANAGER_HTTP_ADDRESS", "off")]);
+    let loaded = parse("config.json", "{}", &off, &[]).unwrap();
+    assert_eq!(loaded.config.http_address, None);
+    // What is shown can be written again.
+    for key in KEYS.iter().filter(|key| key.name == "httpAddress") {
+        for written in ["[::1]:7", "off"] {
+            let json = serde_json::json!({"httpAddress": written}).to_string();
+            assert_eq!((key.show)(&load(&json).unwrap().config), written);
+        }
+    }
+}

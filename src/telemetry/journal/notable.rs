@@ -152,6 +152,8 @@ notables! {
         requests: &'a str,
         /// The embedded ServiceLocator's address.
         locator: &'a str,
+        /// Where HTTP listens, or `off`.
+        http: &'a str,
     } "ready"
 
     /// It was told to stop.

@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod healthy;
+pub mod http;
 pub mod logs;
 pub mod manager;
 pub mod peers;
@@ -10,6 +11,7 @@ pub mod program;
 pub mod raw;
 pub mod responder;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use event_manager::config::Config;
@@ -49,6 +51,14 @@ impl Home {
         }
     }
 
+    fn http(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Here(daemon) => daemon.http(),
+            Self::Process(process) => process.http(),
+            Self::Program(serving) => serving.http(),
+        }
+    }
+
     fn status(&self) -> Value {
         match self {
             Self::Here(daemon) => daemon.status(),
@@ -73,6 +83,7 @@ pub fn config() -> Config {
         pub_addresses: any(),
         sub_addresses: any(),
         request_addresses: any(),
+        http_address: None,
         pull_address: Endpoint::tcp("127.0.0.1", 0),
         streamer_ports: 0..=0,
         public_hostname: "127.0.0.1".into(),
@@ -175,6 +186,11 @@ impl TestDaemon {
             .as_ref()
             .expect("an embedded locator")
             .to_string()
+    }
+
+    /// Where it serves HTTP.
+    pub fn http(&self) -> SocketAddr {
+        self.daemon().http().expect("it serves HTTP")
     }
 
     pub fn status(&self) -> Value {

@@ -2,6 +2,7 @@
 //! this test binary once more, told by an environment variable to run [`entry`] alone.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub struct DaemonProcess {
     pid: u32,
     dialogue: Mutex<Dialogue>,
     bound: Bound,
+    http: Option<SocketAddr>,
 }
 
 /// Lines go in, lines come out.
@@ -74,13 +76,20 @@ impl DaemonProcess {
             words: child.stdin.take(),
             answers: BufReader::new(child.stdout.take().expect("it is piped")),
         };
-        let bound = bound_from(&dialogue.next_answer());
+        let addresses = dialogue.next_answer();
+        let http = addresses["http"].as_str();
         Self {
             pid: child.id(),
             child: Mutex::new(child),
             dialogue: Mutex::new(dialogue),
-            bound,
+            bound: bound_from(&addresses),
+            http: http.map(|address| address.parse().expect("an address")),
         }
+    }
+
+    /// Where it serves HTTP.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// Where it listens.
@@ -185,6 +194,7 @@ pub fn settings(keys: &Value) -> Value {
         "pubAddress": "tcp://127.0.0.1:0",
         "subAddress": "tcp://127.0.0.1:0",
         "requestAddress": "tcp://127.0.0.1:0",
+        "httpAddress": "off",
         "pullAddress": "tcp://127.0.0.1",
         "minStreamerPort": 0,
         "maxStreamerPort": 0,
@@ -224,7 +234,8 @@ fn bound_from(addresses: &Value) -> Bound {
     }
 }
 
-fn addresses(bound: &Bound) -> Value {
+fn addresses(daemon: &Daemon) -> Value {
+    let bound = daemon.bound();
     let all = |endpoints: &[Endpoint]| -> Vec<String> {
         endpoints.iter().map(ToString::to_string).collect()
     };
@@ -233,6 +244,7 @@ fn addresses(bound: &Bound) -> Value {
         "subscribers": all(&bound.subscribers),
         "requests": all(&bound.requests),
         "locator": bound.locator.as_ref().map(ToString::to_string),
+        "http": daemon.http().map(|address| address.to_string()),
     })
 }
 
@@ -251,7 +263,7 @@ fn entry() {
     }
     let loaded = event_manager::config::parse(SETTINGS, &settings, &Default::default(), &[]);
     let daemon = Daemon::start(loaded.expect("settings").config).expect("the daemon starts");
-    answer(&addresses(daemon.bound()));
+    answer(&addresses(&daemon));
     for word in std::io::stdin().lines() {
         assert_eq!(word.expect("text"), "status");
         answer(&daemon.status());

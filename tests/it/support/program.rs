@@ -2,6 +2,7 @@
 //! code out.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -279,22 +280,29 @@ pub fn locator() -> (Program, String) {
 pub struct Serving {
     pub program: Program,
     bound: Bound,
+    http: Option<SocketAddr>,
     context: zmq::Context,
 }
 
 impl Serving {
     /// Waits until it logs that it is ready.
     pub fn ready(program: Program) -> Self {
-        let bound = bound_from(&program.logged("publishers"));
+        let ready = program.logged("publishers");
         Self {
             program,
-            bound,
+            bound: bound_from(&ready),
+            http: field_of(&ready, "http").parse().ok(),
             context: zmq::Context::new(),
         }
     }
 
     pub fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    /// Where it serves HTTP.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// Its state, as it answers to STATUS.
@@ -314,15 +322,8 @@ impl Serving {
 /// The addresses in the line that says that the daemon is ready, in either format.
 fn bound_from(line: &str) -> Bound {
     let addresses = |field: &str| -> Vec<Endpoint> {
-        let record: Value = serde_json::from_str(line).unwrap_or_default();
-        let in_text = || {
-            line.split_once(&format!(" {field}=\""))?
-                .1
-                .split('"')
-                .next()
-        };
-        let value = record[field].as_str().or_else(in_text);
-        let addresses = value.expect("a field of the line").split(',');
+        let value = field_of(line, field);
+        let addresses = value.split(',');
         addresses.filter_map(|text| text.parse().ok()).collect()
     };
     Bound {
@@ -331,4 +332,16 @@ fn bound_from(line: &str) -> Bound {
         requests: addresses("requests"),
         locator: addresses("locator").pop(),
     }
+}
+
+fn field_of(line: &str, field: &str) -> String {
+    let record: Value = serde_json::from_str(line).unwrap_or_default();
+    let in_text = || {
+        line.split_once(&format!(" {field}=\""))?
+            .1
+            .split('"')
+            .next()
+    };
+    let value = record[field].as_str().or_else(in_text);
+    value.expect("a field of the line").to_owned()
 }

@@ -175,6 +175,10 @@ impl Oracle {
         });
         let entry = self.all.remove(found.ok_or(UnknownDelivery)?);
         Ok(Settled {
+            given_at: match entry.state {
+                State::Held { given_at, .. } => Some(given_at),
+                State::Waiting { .. } => entry.item.first_at,
+            },
             late: entry.is_waiting(),
             item: entry.item,
         })

@@ -1,0 +1,93 @@
+//! Health, metrics and the dashboard over HTTP, for people and machines that watch.
+//!
+//! A thread of its own serves snapshots: however many ask, the reactor is asked for its state at most
+//! every 250 ms, and only when somebody wants it. Whoever reads slowly, or says nothing, costs a
+//! connection here, of which there are few, and nothing else.
+
+mod health;
+mod metrics;
+mod pages;
+mod serve;
+mod snapshot;
+mod timed;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::model::Endpoint;
+use crate::outbound::RegistrationState;
+use crate::reactor::{BindError, Input, listen_tcp};
+use health::Watched;
+use snapshot::Snapshots;
+
+/// Binds the address, and listens.
+///
+/// # Errors
+/// The address can't be bound.
+pub fn bind(endpoint: &Endpoint) -> Result<TcpListener, BindError> {
+    let shown = endpoint.to_string().replacen("tcp://", "", 1);
+    let listener = match endpoint {
+        Endpoint::Tcp { host, port } => listen_tcp(host, *port),
+        Endpoint::Ipc(_) => Err(io::ErrorKind::Unsupported.into()),
+    };
+    listener.map_err(|error| BindError::new("httpAddress", shown, error))
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct HttpServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    is_stopping: Arc<AtomicBool>,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl HttpServer {
+    /// Serves what the reactor says of itself, and where the registration stands.
+    ///
+    /// # Errors
+    /// The system gives no thread or no event queue.
+    pub fn start(
+        listener: TcpListener,
+        config: &Config,
+        inputs: mpsc::Sender<Input>,
+        registration: watch::Receiver<RegistrationState>,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let is_stopping = Arc::<AtomicBool>::default();
+        let watched = Watched::new(config, registration, Arc::clone(&is_stopping));
+        let router = pages::router(Snapshots::new(inputs, watched));
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("http".into())
+            .spawn(move || serve::run(&runtime, listener, router, stopped))?;
+        Ok(Self {
+            address,
+            is_stopping,
+            stop,
+            thread,
+        })
+    }
+
+    /// The daemon begins to stop: from now on it is not ready.
+    pub fn announce_stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all connections and waits for the thread; whether it ended well.
+    pub fn stop(self) -> bool {
+        let _ = self.stop.send(());
+        self.thread.join().is_ok()
+    }
+}

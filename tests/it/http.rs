@@ -1,0 +1,310 @@
+//! What is served over HTTP: health, metrics, statistics.
+
+mod hostile;
+mod metrics;
+mod packaging;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use event_manager::daemon::Daemon;
+use event_manager::model::Endpoint;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::support::bus::own_host;
+use super::support::http::HttpClient;
+use super::support::peers::publish;
+use super::support::program::{Site, wait_until};
+use super::support::raw::{RawPeer, frame};
+use super::support::{PATIENCE, TestDaemon, config};
+
+/// A daemon that serves HTTP.
+fn watched() -> TestDaemon {
+    TestDaemon::with(|config| config.http_address = Some(Endpoint::tcp("127.0.0.1", 0)))
+}
+
+fn not_ready_because(shown: &Value, check: &str, part: &str) -> bool {
+    let found = &shown["checks"][check];
+    let says_why = found["reason"]
+        .as_str()
+        .is_some_and(|why| why.contains(part));
+    shown["ready"] == false && found["ok"] == false && says_why
+}
+
+#[test]
+fn a_daemon_at_rest_is_live_and_ready_and_tells_its_state() {
+    let daemon = watched();
+    assert_eq!(daemon.http_get("/livez").json(), json!({"live": true}));
+    let ready = daemon.http_get("/readyz");
+    let shown = ready.json();
+    assert_eq!(
+        (ready.status, &shown["ready"]),
+        (200, &json!(true)),
+        "{shown}"
+    );
+    for check in ["bound", "registered", "draining", "stores"] {
+        assert_eq!(shown["checks"][check]["ok"], true, "{check}");
+        let reason = &shown["checks"][check]["reason"];
+        assert!(reason.as_str().is_some_and(|reason| !reason.is_empty()));
+    }
+    let stats = daemon.http_get("/stats").json();
+    assert_eq!(stats["instance"], "EventManager");
+    assert_eq!(
+        stats["registration"],
+        json!({"state": "off", "locator": null})
+    );
+    assert_eq!(stats["readiness"], shown);
+    assert!(stats["startedAtMs"].as_u64() <= stats["takenAtMs"].as_u64());
+    assert!(stats["process"]["residentBytes"].as_u64() > Some(0));
+    let page = daemon.http_get("/");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    let policy = &page.headers["content-security-policy"];
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"));
+    assert!(page.body.contains("/metrics") && page.body.contains("/stats"));
+}
+
+#[test]
+fn what_is_not_there_and_what_is_not_possible_is_said_in_json() {
+    let daemon = watched();
+    let mut client = HttpClient::connect(daemon.http());
+    let lost = client.get("/metric?x=1");
+    assert_eq!(lost.status, 404);
+    assert_eq!(lost.json()["error"], "there is nothing at /metric");
+    assert!(
+        lost.json()["hint"]
+            .as_str()
+            .is_some_and(|hint| hint.contains("/metrics"))
+    );
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let refused = client.request(method, "/stats", "Content-Length: 0\r\n");
+        assert_eq!(
+            (refused.status, refused.headers["allow"].as_str()),
+            (405, "GET, HEAD")
+        );
+        assert_eq!(refused.json()["hint"], "GET or HEAD");
+    }
+    let head = client.request("HEAD", "/stats", "Origin: http://elsewhere\r\n");
+    assert_eq!((head.status, head.body.contains('{')), (200, false));
+    assert!(
+        head.headers["content-length"]
+            .parse::<usize>()
+            .expect("a number")
+            > 100
+    );
+    assert!(
+        !head
+            .headers
+            .keys()
+            .any(|name| name.starts_with("access-control"))
+    );
+    assert_eq!(client.get("/livez").status, 200, "the connection goes on");
+}
+
+#[test]
+fn it_is_ready_while_the_locator_knows_it() {
+    let address = format!("tcp://{}:6000", own_host());
+    let daemon = TestDaemon::serving(&Site::configured(&json!({
+        "httpAddress": "127.0.0.1:0", "locatorAddress": address,
+        "locatorRegister": true, "locatorTtl": 0.6,
+    })));
+    let missing = |shown: &Value| not_ready_because(shown, "registered", &address);
+    assert!(missing(&daemon.http_get("/readyz").json()));
+    assert_eq!(daemon.http_get("/readyz").status, 503);
+    let locator = Site::new().start(&["locator", "--address", &address]);
+    daemon.http_wait_for("/readyz", "ready", |shown| shown["ready"] == true);
+    assert_eq!(daemon.metrics().value("event_manager_registered", &[]), 1.0);
+    drop(locator);
+    daemon.http_wait_for("/readyz", "the loss", missing);
+    let metrics = daemon.metrics();
+    assert_eq!(metrics.value("event_manager_registered", &[]), 0.0);
+    assert_eq!(metrics.value("event_manager_ready", &[]), 0.0);
+    let check = [("check", "registered")];
+    assert_eq!(metrics.value("event_manager_ready_check", &check), 0.0);
+}
+
+#[test]
+fn it_is_not_ready_while_it_stops_and_says_so() {
+    let daemon = TestDaemon::with(|config| {
+        config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
+        config.drain_timeout = PATIENCE;
+    });
+    let address = daemon.http();
+    // A worker that was given more than its socket takes, so that stopping waits for it.
+    let service = daemon.subscribe("stalled", "Stalled", &["event"]);
+    let mut worker = RawPeer::met(&service.pull_address, "DEALER");
+    worker.send(&frame(0, b"READY"));
+    daemon.wait_for_ready("Stalled", 1);
+    let publisher = daemon.publisher();
+    let padding = "x".repeat(60_000);
+    (0..200).for_each(|_| publish(&publisher, "event", &padding));
+    daemon.wait_for("all", |status| status["publishers"]["events"] == 200);
+    std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| daemon.stop());
+        let seen = wait_until(|| {
+            let answer = HttpClient::connect(address).get("/readyz");
+            let shown = answer.json();
+            not_ready_because(&shown, "draining", "stopping").then_some((answer.status, shown))
+        });
+        let (status, shown) = seen.expect("it says so");
+        assert_eq!(status, 503);
+        assert_eq!(shown["checks"]["stores"]["ok"], true, "no other reason");
+        assert_eq!(HttpClient::connect(address).get("/livez").status, 200);
+        (0..200).for_each(|_| assert_eq!(worker.read_message().len(), 2));
+        assert!(stopped.join().expect("no panic"));
+    });
+    assert!(TcpStream::connect(address).is_err(), "nobody listens there");
+}
+
+#[test]
+fn it_is_not_ready_while_a_queue_takes_no_events() {
+    let directory = TempDir::new().expect("a directory");
+    let start = || {
+        TestDaemon::in_own_process(&json!({
+            "httpAddress": "127.0.0.1:0", "stateDir": directory.path(),
+            "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+        }))
+    };
+    let first = start();
+    first.http_wait_for("/readyz", "ready", |shown| shown["ready"] == true);
+    assert!(first.stop());
+    let queue = directory.path().join("queues/Billing");
+    std::fs::remove_dir_all(&queue).expect("it is there");
+    std::fs::write(&queue, "in the way").expect("a file");
+    let daemon = start();
+    daemon.http_wait_for("/readyz", "the failure", |shown| {
+        not_ready_because(shown, "stores", "queue Billing takes no events: ")
+    });
+    let metrics = daemon.metrics();
+    assert_eq!(metrics.value("event_manager_store_failed_queues", &[]), 1.0);
+    let billing = [("service", "Billing")];
+    assert_eq!(metrics.value("event_manager_queue_failed", &billing), 1.0);
+    std::fs::remove_file(&queue).expect("it is there");
+    daemon.http_wait_for("/readyz", "ready again", |shown| shown["ready"] == true);
+}
+
+#[test]
+fn it_is_not_ready_when_subscriptions_should_be_kept_and_are_not() {
+    let directory = TempDir::new().expect("a directory");
+    std::fs::create_dir(directory.path().join("state.redb")).expect("a directory in the way");
+    let daemon = TestDaemon::with(|config| {
+        config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
+        config.state_dir = directory.path().into();
+    });
+    let shown = daemon.http_get("/readyz").json();
+    assert!(
+        not_ready_because(&shown, "stores", "state database"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn without_an_address_nothing_listens() {
+    for off in ["", "off"] {
+        let site = Site::configured(&json!({"httpAddress": off}));
+        let daemon = TestDaemon::serving(&site);
+        let line = daemon.program().logged(" ready ");
+        assert!(line.contains("http=\"off\""), "{line}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named_with_its_key_and_nothing_runs() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound");
+    let site = Site::configured(&json!({"httpAddress": address.to_string()}));
+    let complaint = site.run(&["serve"]).failed(1);
+    let expected = format!("httpAddress {address} can't be bound: Address already in use");
+    assert!(complaint.contains(&expected), "{complaint}");
+    assert!(
+        complaint.contains("another process listens there"),
+        "{complaint}"
+    );
+    let mut config = config();
+    config.http_address = Some(Endpoint::tcp("127.0.0.1", address.port()));
+    assert!(Daemon::start(config).is_err());
+}
+
+#[test]
+fn the_address_is_checked_with_the_others() {
+    for (keys, part) in [
+        (json!({"httpAddress": "5180"}), "HOST:PORT"),
+        (json!({"httpAddress": "ipc:///tmp/x"}), "no other scheme"),
+        (json!({"httpAddress": "::1:80"}), "brackets"),
+        (
+            json!({"httpAddress": "127.0.0.1:5101", "requestAddress": "tcp://*:5101"}),
+            "overlap",
+        ),
+    ] {
+        let said = Site::configured(&keys).run(&["check"]).failed(78);
+        assert!(
+            said.contains("httpAddress") && said.contains(part),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_ipv6_address_is_served_too() {
+    let ipv6: SocketAddr = "[::1]:0".parse().expect("an address");
+    if TcpListener::bind(ipv6).is_err() {
+        return println!("this machine has no IPv6");
+    }
+    let site = Site::configured(&json!({"httpAddress": "[::1]:0"}));
+    let daemon = TestDaemon::serving(&site);
+    assert!(daemon.http().is_ipv6());
+    assert_eq!(daemon.http_get("/livez").status, 200);
+}
+
+#[test]
+fn two_thousand_scrapes_under_load_lose_no_event() {
+    const EVENTS: u64 = 20_000;
+    let daemon = watched();
+    let subscriber = daemon.subscriber(&["load"]);
+    let service = daemon.subscribe("sub-1", "Load", &["load"]);
+    let worker = daemon.worker("Load", &service.pull_address);
+    let publisher = daemon.publisher();
+    let address = daemon.http();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let scrapers = [0; 4].map(|_| {
+            scope.spawn(|| {
+                let mut client = HttpClient::connect(address);
+                let mut scrapes = 0;
+                while scrapes < 500 || !is_done.load(Ordering::Relaxed) {
+                    let path = ["/metrics", "/stats"][scrapes % 2];
+                    assert_eq!(client.get(path).status, 200);
+                    scrapes += 1;
+                }
+                scrapes
+            })
+        });
+        for socket in [&subscriber, &worker] {
+            socket.set_rcvhwm(0).expect("an option");
+        }
+        let published = scope.spawn(move || {
+            (0..EVENTS).for_each(|n| publish(&publisher, "load", &n.to_string()));
+            publisher
+        });
+        for n in 0..EVENTS {
+            for socket in [&subscriber, &worker] {
+                let event = socket.recv_multipart(0).expect("an event");
+                assert_eq!(event[1], n.to_string().as_bytes());
+            }
+        }
+        is_done.store(true, Ordering::Relaxed);
+        let scrapes: usize = scrapers.map(|s| s.join().expect("no panic")).iter().sum();
+        assert!(scrapes >= 2000);
+        drop(published.join().expect("no panic"));
+    });
+    let metrics = daemon.metrics();
+    let load = [("service", "Load")];
+    assert_eq!(
+        metrics.value("event_manager_events_delivered_total", &load),
+        EVENTS as f64
+    );
+    assert_eq!(
+        metrics.value("event_manager_published_events_total", &[]),
+        EVENTS as f64
+    );
+}
