@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test instructions deny python
+ci: fmt clippy doc test instructions deny python deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -50,6 +50,18 @@ deny:
 python:
     cargo build --locked
     tests/python/run
+
+# The container image, built and used as its users do. Needs docker; docs/development.md helps where there is no registry.
+container *args:
+    packaging/docker/check {{ args }}
+
+# Builds the Debian package. Needs cargo-deb.
+deb-build:
+    packaging/deb/build
+
+# The Debian package, installed, used, upgraded and purged under a real systemd. Needs root, debootstrap and systemd-container too.
+deb:
+    packaging/deb/check "$(packaging/deb/build)"
 
 # Fuzzes one target: handshake, frames, messagebus or config. Needs cargo-fuzz and a nightly toolchain.
 fuzz target seconds="60":
