@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::support::program::Site;
 
@@ -67,5 +67,71 @@ fn configurations_of_packages_are_valid() {
         let path = root.join(file).display().to_string();
         let shown = Site::new().run(&["check", "--config", &path]).done();
         assert!(shown.contains("embeddedLocator"), "{file}: {shown}");
+    }
+}
+
+/// Sources below a directory, but tests.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let (directories, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+    let below = directories.iter().flat_map(|path| sources(path));
+    let files = files.into_iter().filter(|path| !path.ends_with("tests.rs"));
+    below.chain(files).collect()
+}
+
+/// The image is built in docker alone, which not every machine has; what it needs is known here.
+#[test]
+fn the_dockerfile_copies_all_that_the_build_needs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("a file");
+    let (dockerfile, ignored, manifest) = (
+        read("Dockerfile"),
+        read(".dockerignore"),
+        read("Cargo.toml"),
+    );
+    // Cargo wants the files of all targets that its manifest names.
+    let mut targets = 0;
+    for section in manifest
+        .split("\n[")
+        .filter(|s| s.starts_with("[bench]]") || s.starts_with("[test]]"))
+    {
+        let value = |key: &str| {
+            let line = section.lines().find_map(|line| line.strip_prefix(key));
+            line.map(|value| value.trim_matches([' ', '=', '"']).to_owned())
+        };
+        let path = value("path")
+            .or_else(|| Some(format!("benches/{}.rs", value("name")?)))
+            .expect("a path or a name");
+        assert!(
+            dockerfile.contains(&path),
+            "the Dockerfile has no empty {path}"
+        );
+        targets += 1;
+    }
+    assert!(targets >= 4, "{targets}");
+    // What is built in from outside `src`.
+    let mut built_in = BTreeSet::new();
+    for source in sources(&root.join("src")) {
+        let text = fs::read_to_string(&source).expect("text");
+        for macro_name in ["include_str!(\"", "include_bytes!(\""] {
+            for rest in text.split(macro_name).skip(1) {
+                let (path, _) = rest.split_once('"').expect("a path");
+                let path = source.with_file_name(path).canonicalize().expect("a file");
+                let path = path.strip_prefix(root.canonicalize().expect("a directory"));
+                built_in.insert(path.expect("it is ours").display().to_string());
+            }
+        }
+    }
+    assert!(built_in.contains("config.json"), "{built_in:?}");
+    for path in built_in.iter().filter(|path| !path.starts_with("src/")) {
+        assert!(
+            dockerfile.contains(&format!("COPY {path}")),
+            "the Dockerfile doesn't copy {path}"
+        );
+        assert!(
+            ignored.contains(&format!("!{path}")),
+            ".dockerignore leaves {path} out"
+        );
     }
 }
