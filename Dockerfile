@@ -4,8 +4,17 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY . .
-RUN cargo build --release --locked --bin event-manager
+# The dependencies first, with empty sources of our own: a layer that lasts until one of them changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches/e2e tests/it \
+    && touch src/lib.rs benches/instructions.rs benches/micro.rs benches/e2e/main.rs tests/it/main.rs \
+    && echo 'fn main() {}' > src/main.rs \
+    && cargo build --release --locked --bin event-manager
+COPY config.json ./
+COPY src ./src
+# Cargo goes by the files' times, and these may be older than the empty ones.
+RUN touch src/lib.rs src/main.rs \
+    && cargo build --release --locked --bin event-manager
 
 # libstdc++, which libzmq needs, is in this image because apt needs it too.
 FROM debian:bookworm-slim
@@ -14,12 +23,17 @@ LABEL org.opencontainers.image.title="event-manager" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin event-manager \
     && install --directory --owner=10001 --group=10001 /var/lib/event-manager
-ENV EVENT_MANAGER_STATE_DIR=/var/lib/event-manager
+COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/event-manager/
+COPY packaging/docker/config.json /etc/event-manager/config.json
 COPY --from=build /build/target/release/event-manager /usr/local/bin/event-manager
-# A file that is mounted here, or named by CONFIG_PATH, goes before the configuration that is built in.
-WORKDIR /etc/event-manager
+ENV CONFIG_PATH=/etc/event-manager/config.json
+# The configuration's relative paths begin here, that of stateDir too.
+WORKDIR /var/lib/event-manager
+VOLUME /var/lib/event-manager
 USER 10001:10001
 # Publishers, subscribers, services, requests, the embedded ServiceLocator.
 EXPOSE 5000 5001 5002-5100 5101 6000
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/event-manager", "health"]
 ENTRYPOINT ["/usr/local/bin/event-manager"]

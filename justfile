@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test instructions deny python promtool units
+ci: fmt clippy doc test instructions deny python promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -65,6 +65,18 @@ python:
 promtool:
     cargo build --locked
     packaging/prometheus/check
+
+# The container image, built and used as its users do. Needs docker; docs/development.md helps where there is no registry.
+container *args:
+    packaging/docker/check {{ args }}
+
+# Builds the Debian package. Needs cargo-deb.
+deb-build:
+    packaging/deb/build
+
+# The Debian package, installed, used, upgraded and purged under a real systemd. Needs root, debootstrap and systemd-container too.
+deb:
+    packaging/deb/check "$(packaging/deb/build)"
 
 # Fuzzes one target: handshake, frames, messagebus or config. Needs cargo-fuzz and a nightly toolchain.
 fuzz target seconds="60":

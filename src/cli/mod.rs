@@ -2,11 +2,14 @@
 
 mod call;
 pub mod check;
+mod completions;
 pub mod config_args;
 mod dlq;
 mod events;
 mod feed;
+mod health;
 mod locator;
+mod man;
 mod output;
 mod publish;
 mod serve;
@@ -20,7 +23,7 @@ mod worker;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Exit codes, as sysexits.h has them where it has them.
 mod exit {
@@ -74,6 +77,13 @@ enum Command {
     Dlq(dlq::DlqArgs),
     /// Show notable events: what docs/events.md explains by code.
     Events(events::EventsArgs),
+    /// Ask the daemon whether it is well: code 0 if it is.
+    Health(health::HealthArgs),
+    /// Print the completions for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 /// Runs the command line.
@@ -97,13 +107,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Services(args) => output::exit_code(services::run(&args)),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),
         Command::Events(args) => output::exit_code(events::run(&args)),
+        Command::Health(args) => output::exit_code(health::run(&args)),
+        Command::Completions(args) => output::exit_code(completions::run(&args, Cli::command())),
+        Command::Man(args) => output::exit_code(man::run(&args, Cli::command())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

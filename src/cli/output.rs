@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::exit;
 use crate::client::{ClientError, WorkerError};
+use crate::config::ConfigErrors;
 use crate::model::subject_of;
 
 /// The answer was no, which has been shown.
@@ -23,6 +24,10 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     };
     if error.is::<AnswerWasNo>() {
         return ExitCode::from(exit::FAILED);
+    }
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        eprintln!("{errors}");
+        return ExitCode::from(exit::CONFIG);
     }
     // Whoever read our output has seen enough.
     if error

@@ -179,6 +179,7 @@ fn without_a_daemon_commands_say_where_they_looked_and_what_to_do() {
         &["call", "Order", "x"],
         &["services"],
         &["services", "--json"],
+        &["health"],
     ] {
         let begun = Instant::now();
         let complaint = site
@@ -252,7 +253,17 @@ fn help_and_version_are_answers() {
     let version = format!("event-manager {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(site.run(&["--version"]).done(), version);
     for command in [
-        "serve", "check", "locator", "pub", "sub", "worker", "call", "services",
+        "serve",
+        "check",
+        "locator",
+        "pub",
+        "sub",
+        "worker",
+        "call",
+        "services",
+        "health",
+        "completions",
+        "man",
     ] {
         let help = site.run(&[command, "--help"]).done();
         assert!(help.contains("Usage: event-manager "), "{command}: {help}");

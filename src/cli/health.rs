@@ -1,0 +1,59 @@
+//! `event-manager health`: whether the daemon does its work, as an exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::target::seconds;
+use crate::client::Client;
+use crate::config::{Loaded, Sources};
+use crate::model::Endpoint;
+
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// The daemon's request address [default: the requestAddress of its configuration]
+    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS")]
+    address: Option<String>,
+    /// The daemon's configuration file [environment: CONFIG_PATH; default: ./config.json]
+    #[arg(long, value_name = "PATH", conflicts_with = "address")]
+    config: Option<PathBuf>,
+    /// Seconds to wait for the daemon's answer.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
+    wait: f64,
+}
+
+/// The daemon's reactor itself has to answer: that a port is open says little.
+pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    let address = match &args.address {
+        Some(address) => address.clone(),
+        None => configured_address(args.config.clone())?,
+    };
+    let wait = Duration::from_secs_f64(args.wait);
+    let status = Client::new(zmq::Context::new(), &*address, wait).status()?;
+    let name = status["service"].as_str().unwrap_or_default();
+    let version = status["version"].as_str().unwrap_or_default();
+    if status["draining"].as_bool() != Some(false) {
+        bail!("{name} {version} at {address} is stopping: it takes no more events");
+    }
+    let uptime = status["uptimeSeconds"].as_f64().unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "healthy: {name} {version} answers at {address}, up for {uptime:.0} s"
+    )?;
+    Ok(())
+}
+
+/// Where a daemon with this configuration answers on this machine.
+fn configured_address(path: Option<PathBuf>) -> anyhow::Result<String> {
+    let config = Loaded::load(&Sources::from_env(path, vec![]))?.config;
+    let address = config.request_addresses.first().map(Endpoint::local);
+    let address = address.context("requestAddress is empty")?;
+    if address.port() == Some(0) {
+        bail!("requestAddress {address} leaves the port to the system: name it with --address");
+    }
+    Ok(address.to_string())
+}
