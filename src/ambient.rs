@@ -22,10 +22,14 @@ pub fn wall_clock_ms() -> u64 {
     since_1970.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// A number from 0 to 1, other in each process and call: hashing nothing with new random keys.
+/// A number, other in each process and call: hashing nothing with new random keys.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The same from 0 to 1.
 pub fn chance() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    (random >> 11) as f64 / (1u64 << 53) as f64
+    (random() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

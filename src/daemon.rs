@@ -23,11 +23,14 @@ use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, ProcessReadings, Rotation, instance_name};
+use crate::traces::{Exporter, Resource, Tracer};
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the state database may take to write its last changes, on a disk that hangs.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last spans may take to a collector that hangs.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running event manager. Several fit in one process.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub struct Daemon {
     diagnostic: watch::Sender<DiagnosticConfig>,
     store: Option<Arc<Store>>,
     journal: Journal,
+    traces: Option<Exporter>,
     http: Option<HttpServer>,
 }
 
@@ -129,6 +133,7 @@ impl Daemon {
         let (former, state) = state
             .map(|state| ((state.kept, state.writer), state.thread))
             .unzip();
+        let (tracer, traces) = start_traces(&config)?;
         let reactor = Reactor::start(
             config.clone(),
             effects,
@@ -136,7 +141,7 @@ impl Daemon {
             former,
             store.clone(),
             (inherited, manager.beat(now())),
-            journal.clone(),
+            (journal.clone(), tracer.clone()),
         )?;
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
@@ -159,6 +164,7 @@ impl Daemon {
             state: registration_state,
             deregistered: done,
             journal: journal.clone(),
+            tracer,
         };
         let control = std::thread::Builder::new()
             .name("control".into())
@@ -174,6 +180,7 @@ impl Daemon {
             diagnostic,
             store,
             journal,
+            traces,
             http,
         })
     }
@@ -255,6 +262,10 @@ impl Daemon {
             tracing::error!("the state database was not written and closed in time");
         }
         let threads_ended_well = self.control.join().is_ok() && http_ended_well;
+        // Nothing makes spans any more.
+        if let Some(traces) = self.traces {
+            traces.stop(TRACES_TIMEOUT);
+        }
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;
         self.journal.note(&Notable::Stopped {
             drained: undelivered.is_some_and(|left| !left.in_a_hurry),
@@ -284,6 +295,13 @@ fn open_journal(config: &Config) -> Journal {
         });
         journal
     })
+}
+
+/// What makes spans, and what exports them if that is wanted.
+fn start_traces(config: &Config) -> io::Result<(Tracer, Option<Exporter>)> {
+    let service = config.locator.service_name.to_string();
+    let instance = instance_name(&service);
+    Exporter::start(&config.traces, Resource { service, instance })
 }
 
 /// The state database, if there is to be one and it can be used.
@@ -359,6 +377,7 @@ struct Control {
     /// Dropped when we are deregistered.
     deregistered: std::sync::mpsc::Sender<()>,
     journal: Journal,
+    tracer: Tracer,
 }
 
 impl Control {
@@ -391,8 +410,9 @@ impl Control {
                     // The reactor ended.
                     let Some(Effect::Call { ticket, event }) = effect else { break };
                     let (caller, locator, inputs) = (caller.clone(), locator.clone(), self.inputs.clone());
+                    let tracer = self.tracer.clone();
                     calls.spawn(async move {
-                        let answer = call_services(event, caller, locator).await;
+                        let answer = call_services(event, caller, locator, tracer).await;
                         let _ = inputs.send(Input::Answer { ticket, answer }).await;
                     });
                 }

@@ -14,6 +14,7 @@
 //! | [`ambient`] | the time and chance, for shells |
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
 //! | [`telemetry`] | logs, a line for each burst, and readings of this process |
+//! | [`traces`] | spans of sync events, redeliveries and dead letters |
 //! | [`store`] | queues that outlive the process |
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
 //! | [`systemd`] | what the service manager is told, and the sockets that it hands over |
@@ -41,4 +42,5 @@ pub mod state;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;
+pub mod traces;
 pub mod zmtp;

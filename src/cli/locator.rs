@@ -12,6 +12,7 @@ use crate::model::Endpoint;
 use crate::reactor::{Input, Reactor};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, LogConfig, Logging};
+use crate::traces::Tracer;
 
 #[derive(Debug, Args)]
 pub(super) struct LocatorArgs {
@@ -59,7 +60,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         None,
         None,
         (Inherited::default(), Manager::default().beat(now())),
-        Journal::default(),
+        (Journal::default(), Tracer::default()),
     )?;
     let Some(bound) = &reactor.bound.locator else {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::services::{Services, Wrong};
 use super::values::{self, Words};
-use super::{Config, GuardTimeoutAction, SlowSubscriber};
+use super::{Config, GuardTimeoutAction, SlowSubscriber, traces};
 use crate::model::Endpoint;
 
 /// One key of the configuration.
@@ -255,6 +255,10 @@ pub const KEYS: &[Key] = &[
         size!(event_log.bytes_max, 4096), |c| json!(c.event_log.bytes_max)),
     key("eventLog.files", "EVENT_MANAGER_EVENT_LOG__FILES", "files of the event log that are kept, with the one that is written",
         set!(event_log.files = |value| values::number(value, 1..=1000)), |c| json!(c.event_log.files)),
+    key("traces.endpoint", "EVENT_MANAGER_TRACES__ENDPOINT", "collector of spans, by OTLP over HTTP; off makes none; needs the cargo feature traces",
+        set!(traces.endpoint = traces::endpoint), |c| traces::shown_endpoint(c.traces.endpoint.as_ref())),
+    key("traces.traceparent", "EVENT_MANAGER_TRACES__TRACEPARENT", "where events carry their traceparent: header:N, json:FIELD or off; needs the cargo feature traces",
+        set!(traces.traceparent = traces::carrier), |c| traces::shown_carrier(c.traces.traceparent.as_ref())),
     key("logPath", "LOG_PATH", "file of the log configuration; without it, \"log\" in config.json",
         |c, v| { c.log_path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.log_path)).live(),
 ];

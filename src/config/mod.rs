@@ -8,6 +8,7 @@ mod load;
 mod positions;
 mod reload;
 mod services;
+mod traces;
 mod values;
 
 use std::ops::RangeInclusive;
@@ -19,6 +20,7 @@ pub(crate) use load::suggestion;
 pub use load::{ConfigErrors, Loaded, LogSection, Origin, Sources, parse};
 pub use reload::Reload;
 pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
+pub use traces::{Carrier, TracesConfig};
 
 use crate::broker::QueueLimits;
 use crate::locator::LocatorTokens;
@@ -85,6 +87,8 @@ pub struct Config {
     pub restart_grace: Duration,
     /// Where notable events are written.
     pub event_log: EventLogConfig,
+    /// Spans of what happens to single events.
+    pub traces: TracesConfig,
     /// The log configuration's file.
     pub log_path: Option<PathBuf>,
 }
@@ -254,6 +258,7 @@ impl Default for Config {
                 bytes_max: 16 << 20,
                 files: 4,
             },
+            traces: TracesConfig::default(),
             log_path: None,
         }
     }

@@ -5,9 +5,11 @@ mod endpoint;
 mod limits;
 mod name;
 mod subject;
+mod trace_context;
 
 pub use backoff::Backoff;
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use limits::Limits;
 pub use name::{InvalidName, ServiceName, SubscriptionId};
 pub use subject::{Dialect, InvalidPattern, SubjectPattern, subject_of};
+pub use trace_context::{MalformedTraceparent, TraceContext};

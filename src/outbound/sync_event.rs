@@ -13,12 +13,20 @@ use crate::ambient::now;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use crate::model::ServiceName;
 use crate::requests::SyncEvent;
+use crate::traces::{CallTrace, Tracer};
 
 /// Calls the event's services and waits for all, or for the first ACK if that is enough, until the
 /// event's timeout; the answer to its
 /// publisher. One that hangs delays this answer and nothing else.
-pub async fn call_services(event: SyncEvent, caller: Caller, locator: LocatorClient) -> Message {
+pub async fn call_services(
+    event: SyncEvent,
+    caller: Caller,
+    locator: LocatorClient,
+    tracer: Tracer,
+) -> Message {
     let deadline = now() + event.timeout;
+    let payload = &event.message.data;
+    let mut trace = CallTrace::begin(&tracer, &event.subject, payload, &event.services);
     let mut calls = JoinSet::new();
     for (place, service) in event.services.into_iter().enumerate() {
         let (caller, locator, message) = (caller.clone(), locator.clone(), event.message.clone());
@@ -35,6 +43,9 @@ pub async fn call_services(event: SyncEvent, caller: Caller, locator: LocatorCli
     while let Some(result) = calls.join_next().await {
         let Ok(result) = result else { continue };
         let enough = first && is_ack(&result.1);
+        if let Some(trace) = &mut trace {
+            trace.answered(text(&result.1, "service"), text(&result.1, "status"));
+        }
         results.push(result);
         if enough {
             break;
@@ -47,10 +58,17 @@ pub async fn call_services(event: SyncEvent, caller: Caller, locator: LocatorCli
         true => results.iter().any(|(_, result)| is_ack(result)),
         false => results.len() == called && results.iter().all(|(_, result)| is_ack(result)),
     };
+    if let Some(trace) = trace {
+        trace.finish(acked);
+    }
     let results: Vec<Value> = results.into_iter().map(|(_, result)| result).collect();
     let data = json!({"subject": event.subject, "results": results}).to_string();
     let token = if acked { Token::ACK } else { Token::NAK };
     Message::new(token, DataType::String, data)
+}
+
+fn text<'a>(result: &'a Value, field: &str) -> &'a str {
+    result[field].as_str().unwrap_or_default()
 }
 
 async fn call_service(

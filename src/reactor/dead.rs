@@ -40,6 +40,7 @@ impl Hub {
                     suppressed,
                 });
             }
+            self.trace_dead(&name, &letter);
             let account = account_of(&name, shown, &letter);
             let kept = Event {
                 id: None,

@@ -209,11 +209,13 @@ impl Hub {
                     holds = true;
                     self.pending_bytes += delivery.body.len();
                     self.note_attempts(key, &delivery);
+                    self.trace_attempt(key, &delivery);
                     self.push_held(key, worker, &delivery);
                 }
                 Given::Lent(delivery) => {
                     self.pending_bytes += delivery.body.len();
                     self.note_attempts(key, &delivery);
+                    self.trace_attempt(key, &delivery);
                     self.push_lent(key, worker, &delivery);
                 }
             }

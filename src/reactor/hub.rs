@@ -33,6 +33,7 @@ use crate::model::ServiceName;
 use crate::requests::Settings;
 use crate::systemd::Beat;
 use crate::telemetry::{Bursts, Journal, Notable};
+use crate::traces::Tracer;
 use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, encode_subscribe};
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
@@ -129,6 +130,8 @@ pub(super) struct Hub {
     pub(super) bursts: Bursts,
     /// Where notable things go.
     pub(super) journal: Journal,
+    /// Where spans go.
+    pub(super) tracer: Tracer,
     pub(super) clock: ClockWatch,
     /// When it was looked for workers that read nothing.
     pub(super) stuck_looked_at: Instant,
@@ -183,6 +186,7 @@ impl Hub {
             refused: BTreeMap::new(),
             bursts: Bursts::default(),
             journal: Journal::default(),
+            tracer: Tracer::default(),
             clock: ClockWatch::default(),
             stuck_looked_at: at,
             config,

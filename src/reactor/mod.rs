@@ -29,6 +29,7 @@ mod peer;
 mod reload;
 mod reports;
 mod requester;
+mod spans;
 mod speaker;
 mod status;
 mod stopping;
@@ -59,6 +60,7 @@ use crate::state::{Kept, Writer};
 use crate::store::{Report, Store};
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
+use crate::traces::Tracer;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use peer::Purpose;
@@ -145,14 +147,14 @@ impl Reactor {
         former: Option<(Kept, Writer)>,
         store: Option<Arc<Store>>,
         manager: (Inherited, Beat),
-        journal: Journal,
+        (journal, tracer): (Journal, Tracer),
     ) -> Result<Self, StartError> {
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
                 run(
-                    (config, journal),
+                    (config, journal, tracer),
                     effects,
                     inputs_rx,
                     (former, store),
@@ -200,7 +202,7 @@ pub enum StartError {
 type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 
 fn run(
-    (config, journal): (Config, Journal),
+    (config, journal, tracer): (Config, Journal, Tracer),
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
     (former, store): (Option<(Kept, Writer)>, Option<Arc<Store>>),
@@ -223,6 +225,7 @@ fn run(
                 let hub = sockets.serve(config, effects, inherited);
                 hub.borrow_mut().beat = Some(beat);
                 hub.borrow_mut().journal = journal;
+                hub.borrow_mut().tracer = tracer;
                 begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await

@@ -79,6 +79,7 @@ impl Hub {
                 "failed": self.failed_queues(),
             },
             "state": self.keeping.status(),
+            "traces": self.tracer.status(),
             "pendingCalls": self.pending_replies.len(),
             "peers": {"refused": self.refused},
         })

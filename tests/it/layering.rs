@@ -15,16 +15,17 @@ const LAYERS: &[(&str, &str)] = &[
     ("ambient", ""),
     ("config", "model messagebus broker locator"),
     ("telemetry", "model ambient config"),
+    ("traces", "model ambient config telemetry"),
     ("store", "model ambient"),
     ("state", "ambient telemetry"),
     ("systemd", "model"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry store state systemd",
+        "model zmtp messagebus broker locator requests ambient config telemetry traces store state systemd",
     ),
     (
         "outbound",
-        "model messagebus locator requests ambient config telemetry",
+        "model messagebus locator requests ambient config telemetry traces",
     ),
     (
         "http",
@@ -33,11 +34,11 @@ const LAYERS: &[(&str, &str)] = &[
     ("client", "model messagebus"),
     (
         "daemon",
-        "model messagebus locator requests ambient config telemetry store state systemd reactor outbound http",
+        "model messagebus locator requests ambient config telemetry traces store state systemd reactor outbound http",
     ),
     (
         "cli",
-        "model messagebus locator ambient config telemetry systemd reactor client daemon",
+        "model messagebus locator ambient config telemetry traces systemd reactor client daemon",
     ),
 ];
 
@@ -50,6 +51,8 @@ const PURE: &[&str] = &[
     "locator",
     "requests",
     "store/log",
+    "traces/carried",
+    "traces/otlp",
 ];
 const IMPURE: &[&str] = &[
     "std::net",
