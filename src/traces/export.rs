@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
@@ -45,6 +46,7 @@ pub struct Exporter {
     stop: watch::Sender<Option<Instant>>,
     /// Disconnected when that is done.
     ended: Receiver<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Exporter {
@@ -71,7 +73,7 @@ impl Exporter {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("traces".into())
             .spawn(move || {
                 runtime.block_on(sending.run());
@@ -79,14 +81,22 @@ impl Exporter {
                 runtime.shutdown_background();
                 drop(running);
             })?;
-        Ok((tracer, Some(Self { stop, ended })))
+        let exporter = Self {
+            stop,
+            ended,
+            thread,
+        };
+        Ok((tracer, Some(exporter)))
     }
 
     /// Sends what waits, for at most this long, and ends.
     pub fn stop(self, within: Duration) {
         self.stop.send_replace(Some(now() + within));
         // It keeps to the time itself; this is for a thread that gets no turn.
-        let _ = self.ended.recv_timeout(within * 2);
+        let ended = self.ended.recv_timeout(within * 2);
+        if ended == Err(RecvTimeoutError::Disconnected) {
+            let _ = self.thread.join();
+        }
     }
 }
 

@@ -49,3 +49,4 @@ mod subscribed;
 mod support;
 mod sync_events;
 mod systemd;
+mod traces;
