@@ -144,7 +144,7 @@ fn a_file_that_somebody_removes_is_missed() {
     tested.open("A");
     tested.append("A", 1, vec![event("", "x")]);
     let queue = directory.path().join("queues/A");
-    let segments = std::fs::read_dir(&queue).unwrap();
+    let segments = fs::read_dir(&queue).unwrap();
     for segment in segments {
         std::fs::remove_file(segment.unwrap().path()).unwrap();
     }
@@ -158,7 +158,7 @@ fn a_file_that_somebody_removes_is_missed() {
     // It goes on in another file.
     assert!(matches!(tested.next(), Report::State { failed: None, .. }));
     tested.append("A", 2, vec![event("", "y")]);
-    assert_eq!(std::fs::read_dir(&queue).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&queue).unwrap().count(), 1);
     tested.store.stop();
 }
 
