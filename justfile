@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test instructions deny python promtool units deb-build
+ci: fmt clippy doc test traces instructions deny python promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -21,6 +21,10 @@ doc:
 # All tests but the long ones.
 test:
     cargo test --locked
+
+# Spans and all that they touch, which needs the cargo feature `traces`.
+traces:
+    cargo test --locked --features traces -- traces trace_context config:: sync_events::
 
 # Tests that take minutes.
 long:

@@ -60,10 +60,14 @@ impl Tracer {
     }
 
     /// Where an event with these frames is, counted from 0 for its subject: in the trace that it says,
-    /// or a new one. None if it is not to be traced: nobody wants spans, or its own trace is not
-    /// recorded.
+    /// or a new one. None if it is not to be traced: nobody wants spans, its own trace is not
+    /// recorded, or too many spans wait, which counts as one that was dropped.
     pub fn spot<'a>(&self, frame: impl FnOnce(usize) -> Option<&'a [u8]>) -> Option<Spot> {
         let shared = self.0.as_ref()?;
+        if shared.spans.capacity() == 0 {
+            self.dropped(1);
+            return None;
+        }
         let found = shared
             .carrier
             .as_ref()
@@ -209,19 +213,15 @@ mod tests {
     #[test]
     fn spans_without_room_are_dropped_and_counted() {
         let (tracer, mut spans) = Tracer::channel(None, 2);
-        for _ in 0..5 {
-            let spot = spot(&tracer, "").unwrap();
-            tracer.record(spot.span("PUBLISH".into(), SpanKind::Server, Anchor::now()));
-        }
+        let of_room = spot(&tracer, "").unwrap();
+        let span = || of_room.span("PUBLISH".into(), SpanKind::Server, Anchor::now());
+        (0..4).for_each(|_| tracer.record(span()));
+        assert_eq!(spot(&tracer, ""), None);
         assert_eq!(tracer.status()["dropped"], 3);
         assert!(spans.try_recv().is_ok() && spans.try_recv().is_ok());
         assert!(spans.try_recv().is_err());
         drop(spans);
-        tracer.record(spot(&tracer, "").unwrap().span(
-            String::new(),
-            SpanKind::Client,
-            Anchor::now(),
-        ));
+        tracer.record(span());
         assert_eq!(tracer.status()["dropped"], 4);
     }
 }
