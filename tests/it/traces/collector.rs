@@ -19,11 +19,11 @@ pub struct Collector {
 
 impl Collector {
     /// Answers the first requests with these, and all others with 200.
-    pub fn answering(first: &[&'static str]) -> Self {
+    pub fn answering(first: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let (told, requests) = channel();
-        let mut answers = first.to_vec().into_iter();
+        let mut answers = first.iter().copied();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.expect("a connection");
