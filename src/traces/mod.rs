@@ -5,6 +5,11 @@
 //! OTLP over HTTP in JSON. That thread is there with the cargo feature `traces` only; without it every
 //! tracer is off.
 
+#![cfg_attr(
+    not(feature = "traces"),
+    allow(dead_code, reason = "what only the exporter needs")
+)]
+
 mod call;
 mod carried;
 #[cfg(feature = "traces")]
