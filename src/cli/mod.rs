@@ -12,6 +12,7 @@ mod services;
 mod signals;
 mod subscribe;
 mod target;
+mod top;
 mod worker;
 
 use std::ffi::OsString;
@@ -65,6 +66,8 @@ enum Command {
     Call(call::CallArgs),
     /// Show the services: port, subjects, workers, queue.
     Services(services::ServicesArgs),
+    /// Show what flows, again and again.
+    Top(top::TopArgs),
     /// List, show, replay or purge a service's dead letters.
     Dlq(dlq::DlqArgs),
 }
@@ -87,6 +90,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Worker(args) => output::exit_code(worker::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
+        Command::Top(args) => output::exit_code(top::run(&args)),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),
     }
 }

@@ -36,7 +36,7 @@ impl Hub {
 
     /// What waits for peers and services, in bytes. What durable services have in memory is bounded
     /// by their own budgets, and can't be given up.
-    fn waiting_bytes(&self) -> usize {
+    pub(super) fn waiting_bytes(&self) -> usize {
         let outboxes = self.peers.iter().map(|(_, peer)| peer.outbox.bytes());
         let queues = self
             .broker

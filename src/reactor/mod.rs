@@ -26,6 +26,7 @@ mod outbox;
 mod peer;
 mod reports;
 mod requester;
+mod slow;
 mod speaker;
 mod status;
 mod stopping;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::hub::Hub;
 use super::peer::Role;
-use crate::ambient::now;
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Account, Dropped, Service, ServiceKey};
 
 impl Hub {
@@ -33,6 +33,9 @@ impl Hub {
         json!({
             "service": self.config.locator.service_name.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "startedAtMs": self.started_at_ms,
+            "wallClockMs": wall_clock_ms(),
             "uptimeSeconds": now.saturating_duration_since(self.started_at).as_secs_f64(),
             "subscriptionTtlSeconds": self.config.subscription_ttl.as_secs_f64(),
             "draining": self.draining,
@@ -53,17 +56,20 @@ impl Hub {
             "connections": {
                 "open": self.connections,
                 "max": self.connections_max,
+                "fdsMax": rlimit::Resource::NOFILE.get_soft().ok(),
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
                 "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
+            "memory": {"waitingBytes": self.waiting_bytes(), "limitBytes": self.config.memory_limit},
             "state": self.keeping.status(),
             "pendingCalls": self.pending_replies.len(),
-            "peers": {"refused": self.refused},
+            "peers": {"refused": self.refused, "slow": self.slow_peers()},
         })
     }
 
     fn service_status(&self, key: ServiceKey, service: &Service, now: std::time::Instant) -> Value {
         let unsent = self.durable.unsent(key);
+        let limits = service.queue.limits();
         let (connected, ready, stalled) = service.workers.census();
         let subscriptions: Vec<Value> = self
             .broker
@@ -83,7 +89,12 @@ impl Hub {
             "subjects": service.patterns().map(ToString::to_string).collect::<Vec<_>>(),
             "subscriptions": subscriptions,
             "workers": {"connected": connected, "ready": ready, "stalled": stalled},
-            "queue": {"events": service.queue.len(), "bytes": service.queue.bytes()},
+            "queue": {
+                "events": service.queue.len(),
+                "bytes": service.queue.bytes(),
+                "eventsMax": limits.events_max,
+                "bytesMax": limits.bytes_max,
+            },
             "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},
             "durable": self.durable_status(service, unsent),
             "counters": account(&service.account, service.queued() + unsent as u64, service.queue.held()),

@@ -59,6 +59,11 @@ impl Backlog {
         }
     }
 
+    /// What may wait.
+    pub fn limits(&self) -> QueueLimits {
+        self.policy.limits
+    }
+
     /// Deliveries get numbers above this one.
     pub fn number_from(&mut self, last: u64) {
         self.held.number_from(last);
