@@ -4,6 +4,7 @@ mod call;
 pub mod check;
 pub mod config_args;
 mod dlq;
+mod doctor;
 mod locator;
 mod output;
 mod publish;
@@ -68,6 +69,8 @@ enum Command {
     Services(services::ServicesArgs),
     /// Show what flows, again and again.
     Top(top::TopArgs),
+    /// Name what is wrong with the configuration and the daemon, and what mends it.
+    Doctor(doctor::DoctorArgs),
     /// List, show, replay or purge a service's dead letters.
     Dlq(dlq::DlqArgs),
 }
@@ -91,6 +94,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
         Command::Top(args) => output::exit_code(top::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),
     }
 }

@@ -61,6 +61,7 @@ impl Hub {
                 "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
             "memory": {"waitingBytes": self.waiting_bytes(), "limitBytes": self.config.memory_limit},
+            "stateDir": self.config.state_dir,
             "state": self.keeping.status(),
             "pendingCalls": self.pending_replies.len(),
             "peers": {"refused": self.refused, "slow": self.slow_peers()},

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::super::output::safe;
+
 /// The daemon's state at one time.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Snapshot {
@@ -82,17 +84,6 @@ pub(super) struct AllRates {
     pub(super) plain: Rates,
     /// By service; one that is new has none.
     pub(super) services: BTreeMap<String, Rates>,
-}
-
-/// A text from elsewhere without what moves the cursor or turns the writing direction.
-pub(super) fn safe(text: &str) -> String {
-    let is_unsafe = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-    };
-    text.chars()
-        .map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c })
-        .collect()
 }
 
 fn number(value: &Value) -> u64 {

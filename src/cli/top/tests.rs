@@ -6,7 +6,8 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
-use super::snapshot::{Snapshot, safe};
+use super::super::output::safe;
+use super::snapshot::Snapshot;
 use super::state::{Mode, Sort, Top};
 use super::table::{cut, width_of};
 use super::view::{plain, render};

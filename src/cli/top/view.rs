@@ -127,10 +127,10 @@ fn totals(top: &Top, snapshot: &Snapshot) -> [String; 2] {
     let to_plain = rates.map_or("-".into(), |rates| shown(rates.plain.delivered));
     let dropped = rates.map_or("-".into(), |rates| drops(&rates.plain));
     let services = &snapshot.services;
-    let out: f64 = rates.map_or(0.0, |rates| {
-        rates.services.values().map(|r| r.delivered).sum()
+    let out = rates.map_or("-".into(), |rates| {
+        let all = rates.services.values();
+        shown(all.fold(0.0, |sum, rates| sum + rates.delivered))
     });
-    let out = rates.map_or("-".into(), |_| shown(out));
     [
         format!(
             "publishers {}: {published}/s   subscribers {}: {to_plain}/s, drop/s {dropped}",
