@@ -31,15 +31,13 @@ fn number(value: &Value) -> u64 {
 fn descriptors(status: &Value) -> Option<Finding> {
     let connections = &status["connections"];
     let (max, fds_max) = (number(&connections["max"]), connections["fdsMax"].as_u64()?);
-    // Each has a listening socket and its reserve.
-    let services = status["services"].as_array().map_or(0, Vec::len) as u64 * 2;
-    let needed = max.saturating_add(RESERVED_FDS + services);
+    let needed = max.saturating_add(RESERVED_FDS);
     (needed > fds_max).then(|| {
         Finding::new(
             Severity::Warning,
             Code::FewDescriptors,
             "maxConnections",
-            format!("{max} connections need {needed} file descriptors, and the process may open {fds_max}"),
+            format!("{max} connections and the rest need {needed} file descriptors, and the process may open {fds_max}"),
             format!("allow more: `ulimit -n {needed}` before it starts, or LimitNOFILE={needed} in its unit; or set \"maxConnections\" to 0"),
         )
     })

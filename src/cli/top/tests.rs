@@ -156,7 +156,7 @@ fn nothing_is_known_of_rates_at_first_and_after_a_restart() {
         row.skip(1).take(2).map(str::to_owned).collect::<Vec<_>>()
     };
     let first = status(1, 10.0, 100, &[billing(100, 50)]);
-    assert_eq!(rates(&[first.clone()]), ["-", "-"]);
+    assert_eq!(rates(std::slice::from_ref(&first)), ["-", "-"]);
     let second = status(1, 11.0, 100, &[billing(102, 51)]);
     assert_eq!(rates(&[first.clone(), second.clone()]), ["2.0", "1.0"]);
     // The daemon was started again, and has been running for longer than we saw it before.
@@ -273,7 +273,11 @@ fn a_narrow_screen_keeps_what_matters_most() {
     );
     for mode in [Mode::List, Mode::Filter, Mode::Help] {
         top.mode = mode;
-        for (width, height) in (0..45).flat_map(|w| [0, 1, 2, 3, 5, 10, 17].map(|h| (w, h))) {
+        let widths = [0, 1, 2, 9, 10, 11, 17, 25, 33, 40, 44];
+        for (width, height) in widths
+            .into_iter()
+            .flat_map(|w| [0, 1, 2, 3, 5, 17].map(|h| (w, h)))
+        {
             screen(&top, now(), width, height);
         }
     }
@@ -333,6 +337,8 @@ fn names_can_not_harm_the_screen() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_text_is_cut_to_its_width(text in "\\PC{0,30}", width in 0..20usize) {
         let text = safe(&text);
