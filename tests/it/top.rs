@@ -197,3 +197,16 @@ fn a_signal_gives_the_terminal_back_too() {
     assert!(output.stdout.contains("code=0"), "{output:?}");
     assert_restored(&site, &output.stdout);
 }
+
+#[test]
+fn a_daemon_that_does_not_answer_holds_up_no_key() {
+    let site = Site::new();
+    let mut top = site.start_in_terminal(&["top", "--wait", "60", "--address", "ipc://nowhere"]);
+    printed(&top, "the screen", |output| {
+        output.contains("ipc://nowhere")
+    });
+    top.types("q");
+    let output = top.end();
+    assert!(output.stdout.contains("code=0"), "{output:?}");
+    assert_restored(&site, &output.stdout);
+}

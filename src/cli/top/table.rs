@@ -7,8 +7,10 @@ use super::state::Row;
 
 /// The widest that a service's name may make its column.
 const NAME_MAX: usize = 40;
-/// The least that is left to a name before a column gives way to it.
+/// The least that is left to a name before a column gives way to it; on a wide screen a quarter.
 const NAME_MIN: usize = 10;
+/// The widest that reasons for drops may make their column, which is the last.
+const DROPS_MAX: usize = 30;
 /// Between two columns.
 const GAP: usize = 1;
 
@@ -95,11 +97,15 @@ impl Table {
         let cells_of = |column: Column| rows.iter().map(move |row| column.cell(row));
         let width_of = |column: Column| {
             let widest = cells_of(column).map(|cell| width_of(&cell)).max();
-            widest.unwrap_or(0).max(column.heading().len())
+            let width = widest.unwrap_or(0).max(column.heading().len());
+            match column {
+                Column::DropRate => width.min(DROPS_MAX),
+                _ => width,
+            }
         };
         let [name, others @ ..] = Column::BY_WORTH;
         let mut columns = vec![name];
-        let mut left = width.saturating_sub(width_of(name).clamp(1, NAME_MIN));
+        let mut left = width.saturating_sub(width_of(name).min(NAME_MIN.max(width / 4)));
         for column in others {
             let needed = width_of(column) + GAP;
             if needed <= left {

@@ -284,6 +284,24 @@ fn a_narrow_screen_keeps_what_matters_most() {
 }
 
 #[test]
+fn long_names_and_many_reasons_leave_room_for_each_other() {
+    let name = "a-service-with-a-rather-long-name";
+    let reasons = json!({"queue-full": 9, "memory-limit": 8, "store-failed": 7, "too-late": 6});
+    let before = status(1, 1.0, 0, &[service(name, 100, 10, json!({}))]);
+    let after = status(1, 2.0, 0, &[service(name, 200, 20, reasons)]);
+    let (top, at) = top_of(&[(0, Ok(before)), (1, Ok(after))]);
+    let lines = screen(&top, at, 80, 24);
+    let row = line_with(&lines, "a-service-with-a-ra");
+    assert!(row.contains("30 queue-full,memory-limit"), "{row}");
+    let text = plain(&top, at);
+    assert!(text.contains(name), "{text}");
+    assert!(
+        text.contains("30 queue-full,memory-limit,store-failed,too-late\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn ninety_services_scroll_with_the_mark() {
     let services: Vec<_> = (0..90)
         .map(|n| service(&format!("service-{n:02}"), 100 + n, 1, json!({})))
