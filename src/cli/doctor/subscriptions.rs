@@ -89,15 +89,21 @@ fn wide_prefix(prefix: &str, service: &str, subjects: &BTreeSet<String>) -> Opti
     let mut caught: Vec<_> = longer
         .map(|subject| (continuation(prefix, subject), subject))
         .filter(|(how, _)| *how != Continuation::Word)
-        .take(NAMED_MAX)
+        .take(NAMED_MAX + 1)
         .collect();
     caught.sort_by_key(|(how, _)| std::cmp::Reverse(*how));
     let severity = match caught.first()?.0 {
         Continuation::Digits => Severity::Warning,
         Continuation::Letters | Continuation::Word => Severity::Note,
     };
+    let more = if caught.len() > NAMED_MAX {
+        " and others"
+    } else {
+        ""
+    };
     let names: Vec<_> = caught
         .iter()
+        .take(NAMED_MAX)
         .map(|(_, subject)| format!("{subject:?}"))
         .collect();
     Some(Finding::new(
@@ -105,7 +111,7 @@ fn wide_prefix(prefix: &str, service: &str, subjects: &BTreeSet<String>) -> Opti
         Code::WidePrefix,
         service,
         format!(
-            "the subject {prefix:?} is a prefix: it catches {} too",
+            "the subject {prefix:?} is a prefix: it catches {}{more} too",
             names.join(", ")
         ),
         format!(

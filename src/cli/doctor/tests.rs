@@ -184,6 +184,22 @@ fn prefixes_are_judged_by_how_subjects_go_on() {
     }
 }
 
+#[test]
+fn a_prefix_that_catches_many_names_a_few() {
+    let text = |last: u32| {
+        let subjects: Vec<String> = (1..=last).map(|n| format!("POS{n}")).collect();
+        let status = json!({"services": [service(json!({"subjects": subjects}))]});
+        subscriptions::check(&status)[0].text.clone()
+    };
+    assert!(
+        text(12).ends_with(r#"it catches "POS10", "POS11", "POS12" too"#),
+        "{}",
+        text(12)
+    );
+    let many = r#"it catches "POS10", "POS11", "POS12" and others too"#;
+    assert!(text(13).ends_with(many), "{}", text(13));
+}
+
 proptest! {
     /// A prefix is named exactly if another subject goes on in the middle of a word or number.
     #[test]

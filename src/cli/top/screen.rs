@@ -25,32 +25,46 @@ impl Drop for Screen {
     }
 }
 
+/// What keys asked for.
+#[derive(PartialEq)]
+enum Keys {
+    None,
+    Change,
+    End,
+}
+
 /// Shows the daemon until a key or a signal ends that.
 pub(super) fn run(mut top: Top, poller: &Poller, stop: &StopFlag) -> anyhow::Result<()> {
     let mut screen = Screen(ratatui::try_init()?);
+    let mut stale = true;
     while !stop.is_set() {
         while let Some((at, answer)) = poller.next(Duration::ZERO) {
             top.observe(at, answer);
+            stale = true;
         }
-        screen.0.draw(|frame| render(frame, &top, now()))?;
-        if !take_keys(&mut top)? {
-            break;
+        if stale {
+            screen.0.draw(|frame| render(frame, &top, now()))?;
+        }
+        match take_keys(&mut top)? {
+            Keys::End => break,
+            keys => stale = keys == Keys::Change,
         }
     }
     Ok(())
 }
 
-/// Takes the keys that are there, after waiting a little for the first; false if one ends it.
-fn take_keys(top: &mut Top) -> io::Result<bool> {
-    let mut wait = LOOK;
+/// Takes the keys that are there, after waiting a little for the first. A new size of the terminal
+/// is a change, too.
+fn take_keys(top: &mut Top) -> io::Result<Keys> {
+    let (mut wait, mut keys) = (LOOK, Keys::None);
     while event::poll(wait)? {
-        wait = Duration::ZERO;
+        (wait, keys) = (Duration::ZERO, Keys::Change);
         if let Event::Key(key) = event::read()?
             && key.kind != KeyEventKind::Release
             && !top.key(key)
         {
-            return Ok(false);
+            return Ok(Keys::End);
         }
     }
-    Ok(true)
+    Ok(keys)
 }
