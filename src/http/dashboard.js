@@ -247,7 +247,7 @@ const COLUMNS = [
   { name: "name", label: "Service", by: ({ now }) => now.name },
   { name: "in", label: "In", by: (row) => row.in.rate ?? -1 },
   { name: "out", label: "Out", by: (row) => row.out.rate ?? -1 },
-  { name: "trends", label: "In, out: 5 minutes" },
+  { name: "trends", label: "5 minutes" },
   { name: "queued", label: "Queued", by: ({ now }) => now.counters.queued },
   { name: "flight", label: "In flight", by: ({ now }) => now.counters.inFlight },
   { name: "workers", label: "Workers", by: ({ now }) => now.workers.ready },
@@ -371,13 +371,16 @@ const flow = { chosenAt: -Infinity, chosen: [], published: new Course(), unmatch
 const trunk = new Stream($("publishers"), $("forwarder"));
 const heard = new Stream($("forwarder"), $("subscribers"));
 
+/** A lane for others stands for two at least. */
+const lanesWanted = () => (rows.size > LANES_MAX + 1 ? LANES_MAX : rows.size);
+
 /** Who is in the picture: the busiest, but not others every second. */
 function choose() {
   const isThere = flow.chosen.every((name) => rows.has(name));
-  const isFull = flow.chosen.length === Math.min(LANES_MAX, rows.size);
+  const isFull = flow.chosen.length === lanesWanted();
   if (isThere && isFull && performance.now() - flow.chosenAt < LANES_STAY_MS) return;
   flow.chosenAt = performance.now();
-  const busiest = [...rows.values()].sort((a, b) => b.activity - a.activity).slice(0, LANES_MAX);
+  const busiest = [...rows.values()].sort((a, b) => b.activity - a.activity).slice(0, lanesWanted());
   flow.chosen = busiest.map(({ now }) => now.name).sort(names.compare);
 }
 
@@ -406,7 +409,7 @@ function showFlow(stats) {
   };
   node("publishers", perSecond(flow.published.rate), `${whole(publishers.connected)} connected\n${size(publishers.bytes)} in all`);
   const limit = memory.limitBytes > 0 ? ` of ${size(memory.limitBytes)}` : "";
-  node("forwarder", `${perSecond(flow.unmatched.rate)} unmatched`, `${whole(connections.open)} of ${whole(connections.max)} connections\n${size(memory.waitingBytes)}${limit} waiting`);
+  node("forwarder", perSecond(tiles.get("delivered").course.rate), `${perSecond(flow.unmatched.rate)} unmatched\n${whole(connections.open)} connections\n${size(memory.waitingBytes)}${limit} waiting`);
   const lost = dropsOf(subscribers.counters);
   const drops = lost > 0 ? `, ${whole(lost)} dropped` : "";
   node("subscribers", perSecond(flow.heard.rate), `${whole(subscribers.connected)} connected, ${size(subscribers.outbox.bytes)} waiting${drops}`, drops && "bad");
@@ -440,8 +443,8 @@ function showTotals(stats) {
   const counted = (value) => (course) => course.count(value, stats);
   const [delivered, dead, dropped] = [sum((one) => one.delivered), sum((one) => one.deadLettered), sum(dropsOf)];
   const waiting = sum((one) => one.queued + one.inFlight);
-  const { events, unmatched } = stats.publishers;
-  tile("published", counted(events), ({ rate }) => perSecond(rate), `${whole(events)} in all, ${whole(unmatched)} unmatched`);
+  const { events } = stats.publishers;
+  tile("published", counted(events), ({ rate }) => perSecond(rate), `${whole(events)} in all`);
   tile("delivered", counted(delivered), ({ rate }) => perSecond(rate), `${whole(delivered)} in all`);
   tile("waiting", (course) => course.hold(waiting), () => whole(waiting), size(stats.memory.waitingBytes));
   tile("dead", counted(dead), () => whole(dead), perSecond(tiles.get("dead").course.rate), dead > 0 ? "tile bad" : "tile");
@@ -486,8 +489,8 @@ function show(stats) {
   else if (stats.readiness.ready) showState("ready", "good");
   else showState(`not ready: ${failing.join(", ")}`, "warn");
   showServices(stats);
-  showFlow(stats);
   showTotals(stats);
+  showFlow(stats);
   showSlow(stats);
   showReadiness(stats.readiness);
 }
@@ -511,7 +514,7 @@ function eventItem(event) {
   const time = make("time", "", timeOfDay(new Date(event.ts)));
   time.dateTime = time.title = event.ts;
   const grave = { warn: "warn", error: "bad" }[event.level] ?? "none";
-  const fields = Object.entries(event).filter(([name]) => !EVENT_COLUMNS.includes(name))
+  const fields = Object.entries(event).filter(([name, value]) => !EVENT_COLUMNS.includes(name) && !(name === "suppressed" && value === 0))
     .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
   const text = make("span");
   text.append(make("span", "message", event.message), ` ${fields.join(" ")}`);

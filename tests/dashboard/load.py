@@ -15,7 +15,7 @@ from messagebus import ACK, SUBSCRIBE, ask, connect
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "<img src=x onerror=alert(1)>"
-PATIENCE_S = 30
+PATIENCE_S = 40
 
 
 def wait_for(what, wanted, patience=PATIENCE_S):
