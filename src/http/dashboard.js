@@ -247,7 +247,7 @@ const COLUMNS = [
   { name: "name", label: "Service", by: ({ now }) => now.name },
   { name: "in", label: "In", by: (row) => row.in.rate ?? -1 },
   { name: "out", label: "Out", by: (row) => row.out.rate ?? -1 },
-  { name: "trends", label: "5 minutes" },
+  { name: "trends", label: "5 minutes", head: "In, out (dashed), 5 min" },
   { name: "queued", label: "Queued", by: ({ now }) => now.counters.queued },
   { name: "flight", label: "In flight", by: ({ now }) => now.counters.inFlight },
   { name: "workers", label: "Workers", by: ({ now }) => now.workers.ready },
@@ -321,9 +321,9 @@ function addColumns() {
     const head = $("columns").appendChild(make("th"));
     head.setAttribute("role", "columnheader");
     head.scope = "col";
-    column.head = head;
+    column.cell = head;
     if (!column.by) {
-      head.append(make("small", "", column.label));
+      head.append(make("small", "", column.head));
       continue;
     }
     const button = head.appendChild(make("button", "", column.label));
@@ -339,8 +339,8 @@ function addColumns() {
 /** Sorts and filters the table. Rows that stay where they are are not touched. */
 function arrange() {
   const { column, down } = sorting;
-  for (const { head } of COLUMNS) head.removeAttribute("aria-sort");
-  column.head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  for (const { cell } of COLUMNS) cell.removeAttribute("aria-sort");
+  column.cell.setAttribute("aria-sort", down ? "descending" : "ascending");
   const wanted = $("filter").value.trim().toLowerCase();
   const isWanted = ({ now }) => [now.name, ...now.subjects].some((text) => text.toLowerCase().includes(wanted));
   const byName = (a, b) => names.compare(a.now.name, b.now.name);

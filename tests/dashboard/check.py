@@ -1,6 +1,7 @@
 """What the dashboard shows, in a real browser, beside what `/stats` says.
 
-    check.py [--screenshot FILE]
+    check.py                     all checks
+    check.py --screenshot FILE   a picture of a lively daemon, and nothing else
 """
 
 import argparse
@@ -37,6 +38,12 @@ TABLE = """() => [...document.querySelectorAll("#services tr")].map((row) => Obj
         note: cell.querySelector("small")?.textContent ?? "",
         meter: cell.querySelector("meter")?.value,
     }])))"""
+
+
+# Some service drops, while events come for it.
+BUSY = """[...document.querySelectorAll("#services tr")].some((row) =>
+    row.querySelector(".drops span").textContent !== "0"
+    && /^[1-9]/.test(row.querySelector(".in span").textContent))"""
 
 
 def number(text):
@@ -152,31 +159,41 @@ def check_nothing_yet(browser, daemon):
     page.close()
 
 
-def check_under_load(browser, daemon, screenshot):
+def is_lively(page):
+    page.wait_for(BUSY)
+    page.wait_for("document.querySelector('.tile[data-tile=dead] b').textContent !== '0'")
+    page.wait_for("document.querySelectorAll('#slow .slow, #slow .bad').length >= 2")
+
+
+def take_screenshot(browser, daemon, path):
+    """For the README: after three minutes, so that the courses have something to tell."""
+    page = Page(browser, daemon, {"width": 1200, "height": 1325})
+    load = Load(daemon)
+    load.begin("Analytics")
+    is_lively(page)
+    page.tab.wait_for_timeout(180_000)
+    page.tab.screenshot(path=path)
+    page.close()
+    load.close()
+
+
+def check_under_load(browser, daemon):
     """Lively figures in each scheme and width; leaves the page open."""
     page = Page(browser, daemon)
     load = Load(daemon)
     load.begin()
-    busy = "[...document.querySelectorAll('#services tr')].some((row) => " \
-        "row.querySelector('.drops span').textContent !== '0' && /^[1-9]/.test(row.querySelector('.in span').textContent))"
-    page.wait_for(busy)
-    page.wait_for("document.querySelector('.tile[data-tile=dead] b').textContent !== '0'")
-    page.wait_for("document.querySelectorAll('#slow .slow, #slow .bad').length >= 2")
+    is_lively(page)
     rates = page.tab.locator("#services td.in span").all_text_contents()
     assert any(re.match(r"[1-9]", rate) for rate in rates), rates
     moving = "[...document.querySelectorAll('#edges .drops')].some((path) => path.checkVisibility({visibilityProperty: true}))"
     assert page.tab.evaluate(moving)
-    if screenshot:
-        # So that the courses have something to tell.
-        page.tab.wait_for_timeout(150_000)
-        page.tab.screenshot(path=screenshot, full_page=True)
     page.picture("light")
     for name, viewport, options in [
         ("dark", WIDE, {"color_scheme": "dark"}), ("still", WIDE, {"reduced_motion": "reduce"}),
         ("phone", PHONE, {}), ("phone-dark", PHONE, {"color_scheme": "dark"}), ("tablet", {"width": 800, "height": 900}, {}),
     ]:
         other = Page(browser, daemon, viewport, **options)
-        other.wait_for(busy)
+        other.wait_for(BUSY)
         assert other.is_as_wide_as_the_window(), name
         ground = other.tab.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(map(int, re.findall(r"\d+", ground)[:3])) / 3
@@ -282,34 +299,41 @@ def check_hang_and_restart(page, daemon):
     page.complaints = [said for said in page.complaints if "ERR_CONNECTION_REFUSED" not in said and "ERR_CONNECTION_RESET" not in said and "ERR_EMPTY_RESPONSE" not in said]
 
 
+def check_all(browser, daemon):
+    check_nothing_yet(browser, daemon)
+    page, load = check_under_load(browser, daemon)
+    check_at_rest(page, daemon)
+    check_sorting_and_filter(page)
+    check_theme(page)
+    check_pause(page)
+    check_ninety_services(browser, daemon, load)
+    check_hang_and_restart(page, daemon)
+    page.close()
+    load.close()
+    print(f"the dashboard shows what /stats says; pictures are in {PICTURES}")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--screenshot", help="write one of a lively daemon here")
+    parser.add_argument("--screenshot", help="only write a picture of a lively daemon here")
     screenshot = parser.parse_args().screenshot
     PICTURES.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp())
     daemon = Daemon(work)
-    load = None
     try:
         with sync_playwright() as playwright:
             # As root, as in containers, Chromium has no sandbox.
             options = ["--no-sandbox"] if os.geteuid() == 0 else []
             browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=options)
-            check_nothing_yet(browser, daemon)
-            page, load = check_under_load(browser, daemon, screenshot)
-            for check in [lambda: check_at_rest(page, daemon), lambda: check_sorting_and_filter(page),
-                          lambda: check_theme(page), lambda: check_pause(page),
-                          lambda: check_ninety_services(browser, daemon, load),
-                          lambda: check_hang_and_restart(page, daemon)]:
-                check()
-            page.close()
+            if screenshot:
+                take_screenshot(browser, daemon, screenshot)
+            else:
+                check_all(browser, daemon)
             browser.close()
-        load.close()
         assert daemon.stop() == 0, daemon.log.read_text()
     finally:
         daemon.kill()
         shutil.rmtree(work)
-    print(f"the dashboard shows what /stats says; pictures are in {PICTURES}")
 
 
 if __name__ == "__main__":

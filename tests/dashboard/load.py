@@ -1,6 +1,7 @@
 """A daemon and its clients: some do well, some stumble, hang, or never come."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -107,10 +108,11 @@ class Load:
         thread.start()
         self._threads.append(thread)
 
-    def begin(self):
+    def begin(self, evil=EVIL):
+        """`evil` is what a service calls itself."""
         for service, workers, *subjects in [
             ("Billing", 3, "OrderCreated", "OrderPaid"), ("Stock", 2, "OrderCreated"),
-            ("Mail", 1, "OrderPaid", "CustomerAdded"), ("Search", 2, ""), (EVIL, 1, "Order"),
+            ("Mail", 1, "OrderPaid", "CustomerAdded"), ("Search", 2, ""), (evil, 1, "Order"),
         ]:
             address = self.subscribe(service, *subjects)
             for _ in range(workers):
@@ -123,8 +125,8 @@ class Load:
         self._hang(zmq.DEALER, self.subscribe("Labels", "OrderPaid"), [b"READY"])
         self._hang(zmq.SUB, self._daemon.subscribers, None)
         self._run(self._listen)
-        for subject, pause, bytes_ in [("OrderCreated", .002, 120), ("OrderPaid", .0015, 900),
-                                       ("CustomerAdded", .02, 200), ("Unheard", .05, 50)]:
+        for subject, pause, bytes_ in [("OrderCreated", .001, 120), ("OrderPaid", .0012, 900),
+                                       ("CustomerAdded", .01, 200), ("Heartbeat", .05, 50)]:
             self._run(self._publish, subject, pause, bytes_)
 
     def _publish(self, subject, pause, size):
@@ -132,11 +134,11 @@ class Load:
         socket.recv()
         n = 0
         while not self._stop.is_set():
-            # In waves, so that the lines are no straight ones.
-            for _ in range(1 + n % 7):
+            for _ in range(5):
                 socket.send_multipart([subject.encode(), str(n).encode().ljust(size)])
-            n += 1
-            self._stop.wait(pause * (1.5 + (n // 400) % 3))
+                n += 1
+            # In waves, so that the lines are no straight ones.
+            self._stop.wait(5 * pause * (1.3 + math.sin(time.monotonic() / 15 + size)))
         socket.close()
 
     def _work(self, address):
