@@ -207,7 +207,8 @@ class Lane {
     say(this.service.title, name);
     this.service.node.title = name;
     say(this.service.figures, perSecond(rates[0]));
-    fill(this.meter, Math.max(...shown.map(({ now }) => fullness(now))));
+    const fullest = shown.reduce((a, b) => (fullness(b.now) > fullness(a.now) ? b : a)).now;
+    fill(this.meter, fullness(fullest), "", whenFull(fullest));
     const lost = dropped > 0 ? `, ${whole(dropped)} dropped` : "";
     say(this.service.note, `${whole(queued)} queued${lost}`, lost && "bad");
     say(this.workers.title, connected > 0 ? `${ready}/${connected} ready` : "no worker", connected > 0 ? "" : "warn");
@@ -231,17 +232,21 @@ class Lane {
 
 function gauge() {
   const meter = document.createElement("meter");
-  Object.assign(meter, { min: 0, max: 1, low: .6, high: .85, optimum: 0 });
+  Object.assign(meter, { min: 0, max: 1, optimum: 0 });
   return meter;
 }
 
-function fill(meter, part, title = "") {
+function fill(meter, part, title = "", whenFull = "drops") {
   meter.value = part;
+  // What goes on to the disk when memory is full is nothing to warn of.
+  Object.assign(meter, whenFull === "drops" ? { low: .6, high: .85 } : { low: 1, high: 1 });
   meter.title = title || `${Math.round(part * 100)} % of the budget`;
   meter.setAttribute("aria-label", meter.title);
 }
 
 const fullness = ({ queue }) => Math.max(queue.bytes / queue.budgetBytes, queue.events / queue.budgetEvents);
+
+const whenFull = ({ durable }) => (durable ? "spills" : "drops");
 
 const COLUMNS = [
   { name: "name", label: "Service", by: ({ now }) => now.name },
@@ -301,7 +306,7 @@ class Row {
     this.trend.show(this.in, this.out);
     const disk = durable ? `, disk ${whole(durable.onDiskOnlyEvents)}` : "";
     cell("queued", whole(counters.queued), `memory ${whole(queue.events)}${disk}`);
-    fill(this.meter, fullness(now), `${size(queue.bytes)} of ${size(queue.budgetBytes)}, ${whole(queue.events)} of ${whole(queue.budgetEvents)} events`);
+    fill(this.meter, fullness(now), `${size(queue.bytes)} of ${size(queue.budgetBytes)}, ${whole(queue.events)} of ${whole(queue.budgetEvents)} events`, whenFull(now));
     cell("flight", whole(counters.inFlight), counters.retries > 0 ? `${whole(counters.retries)} retries` : "");
     const stalled = workers.stalled > 0 ? `${workers.stalled} stalled` : "";
     cell("workers", `${workers.ready}/${workers.connected}`, stalled || (workers.connected > 0 ? "ready" : "none"), stalled ? "bad" : workers.connected > 0 ? "" : "warn");
@@ -535,27 +540,32 @@ async function poll() {
   clearTimeout(polling.timer);
   if (polling.now || document.hidden) return;
   polling.now = true;
-  let stats = null;
+  try {
+    await look();
+  } finally {
+    polling.now = false;
+    polling.timer = setTimeout(poll, Math.min(POLL_MS * 2 ** polling.failures, BACKOFF_MAX_MS));
+  }
+}
+
+async function look() {
+  let stats;
   try {
     stats = await ask("/stats");
   } catch (error) {
-    await lost(error);
+    return lost(error);
   }
-  if (stats) {
-    Object.assign(polling, { failures: 0, since: null });
-    show(stats);
-    // What is noted can wait: the figures are there.
-    await showEvents().catch(() => {});
-  }
-  polling.now = false;
-  polling.timer = setTimeout(poll, Math.min(POLL_MS * 2 ** polling.failures, BACKOFF_MAX_MS));
+  Object.assign(polling, { failures: 0, since: null });
+  show(stats);
+  // What is noted can wait: the figures are there.
+  return showEvents().catch(() => {});
 }
 
 async function lost(error) {
   polling.failures += 1;
   polling.since ??= new Date();
-  const why = error.isAnswer ? error.message : error.name === "TimeoutError" ? `no answer within ${PATIENCE_MS / 1000} s` : "no connection";
-  showState(`daemon does not answer since ${timeOfDay(polling.since)}: ${why}`, "bad");
+  const known = { TimeoutError: `no answer within ${PATIENCE_MS / 1000} s`, TypeError: "no connection" };
+  showState(`daemon does not answer since ${timeOfDay(polling.since)}: ${known[error.name] ?? error.message}`, "bad");
   $("main").classList.add("stale");
   [trunk, heard, ...[...lanes.values()].flatMap((lane) => lane.streams)].forEach((stream) => stream.flow(0));
   if (error.isAnswer) await ask("/readyz").then(showReadiness).catch(() => {});

@@ -167,12 +167,12 @@ def is_lively(page):
 
 def take_screenshot(browser, daemon, path):
     """For the README: after three minutes, so that the courses have something to tell."""
-    page = Page(browser, daemon, {"width": 1200, "height": 1325})
+    page = Page(browser, daemon, {"width": 1200, "height": 1600})
     load = Load(daemon)
-    load.begin("Analytics")
-    is_lively(page)
+    load.begin(for_picture=True)
     page.tab.wait_for_timeout(180_000)
-    page.tab.screenshot(path=path)
+    bottom = page.tab.evaluate("document.querySelector('table').closest('section').getBoundingClientRect().bottom")
+    page.tab.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1200, "height": bottom + 12})
     page.close()
     load.close()
 
