@@ -155,7 +155,7 @@ def check_nothing_yet(browser, daemon):
     page = Page(browser, daemon)
     page.wait_for_state("ready")
     assert page.names() == ["Archive"]
-    assert page.tab.locator("#events li b").all_text_contents().count("started") == 1
+    wait_for("one start", lambda: page.tab.locator("#events li b").all_text_contents().count("started") == 1)
     page.close()
 
 
