@@ -27,17 +27,17 @@ fn budget(counted: u64) -> LibraryBenchmarkConfig {
 }
 
 #[library_benchmark]
-#[bench::to_one(args = (1, 64), setup = Intake::fan, config = budget(40_400), teardown = Intake::check)]
-#[bench::to_eight(args = (8, 64), setup = Intake::fan, config = budget(45_800), teardown = Intake::check)]
-#[bench::to_one_of_1_kib(args = (1, 1024), setup = Intake::fan, config = budget(40_700), teardown = Intake::check)]
+#[bench::to_one(args = (1, 64), setup = Intake::fan, config = budget(43_700), teardown = Intake::check)]
+#[bench::to_eight(args = (8, 64), setup = Intake::fan, config = budget(49_300), teardown = Intake::check)]
+#[bench::to_one_of_1_kib(args = (1, 1024), setup = Intake::fan, config = budget(44_100), teardown = Intake::check)]
 #[bench::to_four_workers(args = (4), setup = Intake::workers, config = budget(214_900), teardown = Intake::check)]
-#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(1_893_000), teardown = Intake::check)]
+#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(2_088_000), teardown = Intake::check)]
 fn a_thousand_events(intake: Intake) -> Intake {
     intake.run()
 }
 
 #[library_benchmark]
-#[bench::new(args = (false), setup = Lookup::new, config = budget(33_140_000), teardown = drop)]
+#[bench::new(args = (false), setup = Lookup::new, config = budget(34_930_000), teardown = drop)]
 #[bench::known(args = (true), setup = Lookup::new, config = budget(338_700), teardown = drop)]
 fn a_thousand_subjects(lookup: Lookup) -> Lookup {
     lookup.run()
@@ -51,7 +51,7 @@ fn a_thousand_turns(dispatch: Dispatch) -> Dispatch {
 }
 
 #[library_benchmark]
-#[bench::of_two_subjects(setup = Subscribe::new, config = budget(14_700), teardown = drop)]
+#[bench::of_two_subjects(setup = Subscribe::new, config = budget(17_400), teardown = drop)]
 fn a_subscribe_request(subscribe: Subscribe) -> Subscribe {
     subscribe.run()
 }

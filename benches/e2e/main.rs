@@ -29,6 +29,7 @@ mod quiet;
 mod relay;
 mod report;
 mod scenario;
+mod scraped;
 mod stalled;
 
 use std::path::PathBuf;
@@ -150,6 +151,9 @@ fn measure(scenario: &Scenario, brokers: &[Box<dyn Broker>], args: &Args, report
                 }
                 Kind::BesideDurable { per_second } => {
                     beside::run(broker.as_ref(), scenario, per_second, duration * 2)
+                }
+                Kind::Scraped { per_second } => {
+                    scraped::run(broker.as_ref(), scenario, per_second, duration * 2)
                 }
                 Kind::Stalled => stalled::run(broker.as_ref(), scenario, duration),
                 Kind::Idle { peers } => quiet::idle(broker.as_ref(), scenario, peers),

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -87,9 +88,7 @@ impl Process {
         let pid = self.accounted;
         let mut total_ns = 0.0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // A thread may end between the listing and the look.
-            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            total_ns += text.split(' ').next().unwrap_or("").parse().unwrap_or(0.0);
+            total_ns += schedstat_ns(&task?.path());
         }
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
@@ -99,6 +98,22 @@ impl Process {
             user_us: ticks(11).context("utime")? * 10_000.0,
             system_us: ticks(12).context("stime")? * 10_000.0,
         })
+    }
+
+    /// CPU time that its threads of this name took, in µs.
+    pub fn cpu_us_of(&self, thread: &str) -> Result<f64> {
+        let mut total_ns = 0.0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.accounted))? {
+            let task = task?.path();
+            if fs::read_to_string(task.join("comm"))
+                .unwrap_or_default()
+                .trim()
+                == thread
+            {
+                total_ns += schedstat_ns(&task);
+            }
+        }
+        Ok(total_ns / 1000.0)
     }
 
     fn status_kib(&self, field: &str) -> Result<u64> {
@@ -144,6 +159,12 @@ impl Process {
         }
         Ok(false)
     }
+}
+
+/// CPU time of a thread; none if it ended meanwhile.
+fn schedstat_ns(task: &Path) -> f64 {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    text.split(' ').next().unwrap_or("").parse().unwrap_or(0.0)
 }
 
 impl Drop for Process {

@@ -30,8 +30,11 @@ pub struct Sample {
     pub lost: Option<u64>,
     /// A healthy subscriber's rate beside a stalled one, in parts of the rate without.
     pub rate_kept: Option<f64>,
-    /// Median latency beside durable traffic, in parts of that without.
+    /// Median latency beside durable traffic, or scrapes, in parts of that without.
     pub p50_beside: Option<f64>,
+    /// The data plane's CPU time for each event beside scrapes, in parts of that without.
+    pub cpu_beside: Option<f64>,
+    pub scrapes: Option<u64>,
     pub ready_ms: Option<f64>,
 }
 
@@ -74,6 +77,8 @@ impl Sample {
             ("p99_us", latency(|l| l.p99)),
             ("p999_us", latency(|l| l.p999)),
             ("p50_beside", self.p50_beside),
+            ("cpu_beside", self.cpu_beside),
+            ("scrapes", self.scrapes.map(|n| n as f64)),
             ("ready_ms", self.ready_ms),
             ("lost", self.lost.map(|n| n as f64)),
             ("rate_kept", self.rate_kept),
@@ -91,7 +96,7 @@ impl Sample {
 }
 
 /// The order of columns.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 17] = [
     "events_per_s",
     "cpu_us",
     "user_share",
@@ -101,6 +106,8 @@ const COLUMNS: [&str; 15] = [
     "p99_us",
     "p999_us",
     "p50_beside",
+    "cpu_beside",
+    "scrapes",
     "ready_ms",
     "lost",
     "rate_kept",

@@ -9,6 +9,8 @@ pub enum Kind {
     Durable,
     /// At a fixed rate, now and then beside as many events for a durable service.
     BesideDurable { per_second: u32 },
+    /// At a fixed rate, now and then beside somebody who reads the metrics all the time.
+    Scraped { per_second: u32 },
     /// As fast as a window allows, with libzmq's sockets at both ends.
     LibzmqEnds,
     /// At a fixed rate, for latency.
@@ -188,6 +190,12 @@ pub fn all() -> Vec<Scenario> {
     all.push(scenario(
         "live beside durable, 2000/s each",
         Kind::BesideDurable { per_second: 2_000 },
+        Pattern::Fan(1),
+        256,
+    ));
+    all.push(scenario(
+        "metrics read 1000 times a second, 20000/s",
+        Kind::Scraped { per_second: 20_000 },
         Pattern::Fan(1),
         256,
     ));

@@ -434,6 +434,8 @@ impl Log {
     }
 
     fn tidy(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        self.log.check_file();
+        self.report_state(queue, report);
         self.enforce(queue, report);
         self.trim();
         if self.log.failed().is_some() && self.log.try_recover(wall_clock_ms()).is_ok() {

@@ -18,8 +18,8 @@ pub struct EventManager;
 /// The subject of the durable service beside live traffic.
 const DURABLE_SUBJECT: &str = "dur0000";
 
-/// Where it listens: publishers, subscribers, requests. With a directory its services are durable.
-fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3])> {
+/// Where it listens: publishers, subscribers, requests; and its metrics. With a directory its services are durable.
+fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3], u16)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
     command.args([
         "serve",
@@ -40,14 +40,18 @@ fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3])> {
     };
     let (process, ready) = Process::with_line(&mut command, true)?;
     let port = |name: &str| -> Result<u16> {
-        let from = ready.split(&format!("{name}=\"tcp://127.0.0.1:")).nth(1);
+        let from = ready.split(&format!("{name}127.0.0.1:")).nth(1);
         let digits = from.and_then(|rest| rest.split('"').next());
         Ok(digits
             .with_context(|| format!("no port of {name} in: {ready}"))?
             .parse()?)
     };
-    let ports = [port("publishers")?, port("subscribers")?, port("requests")?];
-    Ok((process, ports))
+    let ports = [
+        port("publishers=\"tcp://")?,
+        port("subscribers=\"tcp://")?,
+        port("requests=\"tcp://")?,
+    ];
+    Ok((process, ports, port("http=\"")?))
 }
 
 /// The port of a service's workers, with a subscription.
@@ -94,9 +98,9 @@ impl Broker for EventManager {
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let keeps = matches!(scenario.kind, Kind::Durable | Kind::BesideDurable { .. });
         let state = keeps.then(TempDir::new).transpose()?;
-        let (process, ports) = start(state.as_ref())?;
+        let (process, ports, http) = start(state.as_ref())?;
         let mut setup = set_up(process, ports, scenario)?;
-        setup.state = state;
+        (setup.state, setup.http) = (state, Some(http));
         Ok(setup)
     }
 

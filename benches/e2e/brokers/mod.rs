@@ -32,6 +32,8 @@ pub struct Setup {
     connect: Option<Connect>,
     /// Where libzmq's PUB and SUB connect.
     pub zmtp: Option<(String, String)>,
+    /// The port of its metrics.
+    pub http: Option<u16>,
     /// What the broker keeps; it goes after its process.
     state: Option<TempDir>,
 }
@@ -45,6 +47,7 @@ impl Setup {
             publishers_hear: false,
             connect: None,
             zmtp: None,
+            http: None,
             state: None,
         }
     }
@@ -123,7 +126,7 @@ fn is_plain_fan(scenario: &Scenario) -> bool {
     matches!(scenario.pattern, Pattern::Fan(_))
         && !matches!(
             scenario.kind,
-            Kind::LibzmqEnds | Kind::Start | Kind::BesideDurable { .. }
+            Kind::LibzmqEnds | Kind::Start | Kind::BesideDurable { .. } | Kind::Scraped { .. }
         )
 }
 

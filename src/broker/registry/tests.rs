@@ -309,7 +309,7 @@ fn former(sub: &str, service: &str, port: u16, subjects: &[&str], left: i64) -> 
         port,
         delivery: None,
         patterns: patterns(subjects),
-        expires_at: Duration::from_secs(TODAY.as_secs().strict_add_signed(left)),
+        expires_at: Duration::from_secs(TODAY.as_secs().saturating_add_signed(left)),
     }
 }
 

@@ -13,7 +13,7 @@ fn config(json: &Value) -> Config {
 
 /// A file in which every key has another value than its default.
 fn all_others() -> Value {
-    json!({
+    let file = r#"{
         "pubAddress": "tcp://*:7000", "subAddress": ["tcp://*:7001", "ipc://a,b"],
         "requestAddress": "tcp://*:7002", "connectPublishers": ["tcp://h:1"],
         "pullAddress": "tcp://127.0.0.1", "minStreamerPort": 8000, "maxStreamerPort": 8001,
@@ -32,8 +32,9 @@ fn all_others() -> Value {
         "services": {"Billing": {"ackTimeout": 7}}, "memoryLimit": 7777,
         "slowSubscriber": "disconnect", "stateDir": "elsewhere", "dedupWindow": 7, "dedupIdsMax": 7,
         "restartGrace": 7, "logPath": "log.json", "httpAddress": "off",
-        "eventLog": {"path": "x", "maxBytes": 7777, "files": 7},
-    })
+        "eventLog": {"path": "x", "maxBytes": 7777, "files": 7}
+    }"#;
+    serde_json::from_str(file).unwrap()
 }
 
 #[test]

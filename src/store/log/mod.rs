@@ -407,6 +407,17 @@ impl<D: Directory> QueueLog<D> {
         self.index.segments.len()
     }
 
+    /// Fails if somebody removed the file that is written to: what is synced would be found by nobody.
+    pub fn check_file(&mut self) {
+        let newest = self.index.segments.back().map(Segment::name);
+        if let (Some(_), Some(name)) = (&self.active, newest)
+            && let Err(error) = self.directory.open(&name)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            self.fail(&error);
+        }
+    }
+
     /// Cuts off what an earlier use of its file left behind the newest segment, so that the next who
     /// opens the log has less to read. Nothing depends on it.
     pub fn close(self) {

@@ -138,6 +138,31 @@ fn what_was_committed_is_there_after_a_restart() {
 }
 
 #[test]
+fn a_file_that_somebody_removes_is_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    tested.open("A");
+    tested.append("A", 1, vec![event("", "x")]);
+    let queue = directory.path().join("queues/A");
+    let segments = fs::read_dir(&queue).unwrap();
+    for segment in segments {
+        std::fs::remove_file(segment.unwrap().path()).unwrap();
+    }
+    match tested.next() {
+        Report::State {
+            failed: Some(reason),
+            ..
+        } => assert!(reason.starts_with("opening /"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    // It goes on in another file.
+    assert!(matches!(tested.next(), Report::State { failed: None, .. }));
+    tested.append("A", 2, vec![event("", "y")]);
+    assert_eq!(fs::read_dir(&queue).unwrap().count(), 1);
+    tested.store.stop();
+}
+
+#[test]
 fn what_nobody_waits_for_is_durable_soon_or_with_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let tested = Tested::start(directory.path(), LogLimits::default());
