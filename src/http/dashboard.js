@@ -309,7 +309,8 @@ class Row {
     fill(this.meter, fullness(now), `${size(queue.bytes)} of ${size(queue.budgetBytes)}, ${whole(queue.events)} of ${whole(queue.budgetEvents)} events`, whenFull(now));
     cell("flight", whole(counters.inFlight), counters.retries > 0 ? `${whole(counters.retries)} retries` : "");
     const stalled = workers.stalled > 0 ? `${workers.stalled} stalled` : "";
-    cell("workers", `${workers.ready}/${workers.connected}`, stalled || (workers.connected > 0 ? "ready" : "none"), stalled ? "bad" : workers.connected > 0 ? "" : "warn");
+    const able = workers.ready > 0 ? "ready" : workers.connected > 0 ? "none ready" : "none";
+    cell("workers", `${workers.ready}/${workers.connected}`, stalled || able, stalled ? "bad" : able === "ready" ? "" : "warn");
     cell("dead", whole(counters.deadLettered), "", "", counters.deadLettered > 0 ? "bad" : "none");
     const expired = counters.expired > 0 ? [`expired ${whole(counters.expired)}`] : [];
     const drops = dropsOf(counters);
