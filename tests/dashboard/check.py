@@ -20,14 +20,15 @@ PICTURES = ROOT / "target/dashboard"
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 
-# Texts that were ever shown with a negative number, and violations of the policy.
+# What was ever shown: texts with a negative number, rates; and violations of the policy.
 WATCH = """
-window.seen = {negative: [], violations: []};
+window.seen = {negative: [], rates: [], violations: []};
 document.addEventListener("securitypolicyviolation", (event) =>
     seen.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
 new MutationObserver((changes) => changes.forEach(({target}) => {
     if (/(^|[^\\w.])[-−]\\d|NaN|undefined|Infinity/.test(target.textContent)
         && !target.closest?.("#events, main, body, html")) seen.negative.push(target.textContent);
+    if (/\\/s$/.test(target.textContent) && target.closest?.("td, .tile, .figures")) seen.rates.push(target.textContent);
 })).observe(document, {subtree: true, childList: true, characterData: true});
 """
 
@@ -277,6 +278,7 @@ def check_ninety_services(browser, daemon, load):
 
 
 def check_hang_and_restart(page, daemon):
+    page.tab.evaluate("seen.rates = []")
     daemon.signal(signal.SIGSTOP)
     page.wait_for_state("daemon does not answer since")
     assert "no answer within 4 s" in page.state()
@@ -295,6 +297,10 @@ def check_hang_and_restart(page, daemon):
     assert run > before + 1000
     is_as_stats_say(page, daemon)
     page.wait_for(f"{started}.some((at) => at > {run - 1000})")
+    # Nobody published meanwhile: a counter that begins anew is no rate.
+    page.wait_for("document.querySelector('.tile[data-tile=published] b').textContent === '0/s'")
+    rates = set(page.tab.evaluate("seen.rates"))
+    assert rates == {"0/s"}, rates
     # The browser itself complains of what did not answer.
     page.complaints = [said for said in page.complaints if "ERR_CONNECTION_REFUSED" not in said and "ERR_CONNECTION_RESET" not in said and "ERR_EMPTY_RESPONSE" not in said]
 
