@@ -5,6 +5,7 @@ pub mod check;
 mod completions;
 pub mod config_args;
 mod dlq;
+mod doctor;
 mod events;
 mod feed;
 mod health;
@@ -18,6 +19,7 @@ mod signals;
 mod subscribe;
 mod tail;
 mod target;
+mod top;
 mod worker;
 
 use std::ffi::OsString;
@@ -73,6 +75,10 @@ enum Command {
     Call(call::CallArgs),
     /// Show the services: port, subjects, workers, queue.
     Services(services::ServicesArgs),
+    /// Show what flows, again and again.
+    Top(top::TopArgs),
+    /// Name what is wrong with the configuration and the daemon, and what mends it.
+    Doctor(doctor::DoctorArgs),
     /// List, show, replay or purge a service's dead letters.
     Dlq(dlq::DlqArgs),
     /// Show notable events: what docs/events.md explains by code.
@@ -105,6 +111,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Worker(args) => output::exit_code(worker::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
+        Command::Top(args) => output::exit_code(top::run(&args)),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),
         Command::Events(args) => output::exit_code(events::run(&args)),
         Command::Health(args) => output::exit_code(health::run(&args)),

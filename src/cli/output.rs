@@ -106,6 +106,17 @@ pub(super) fn shown(frame: &[u8]) -> String {
     }
 }
 
+/// A text from elsewhere without what moves the cursor or turns the writing direction.
+pub(super) fn safe(text: &str) -> String {
+    let is_unsafe = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+    };
+    text.chars()
+        .map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! A worker of a service: subscribed, kept alive, READY.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::requests::{Client, ClientError, Subscribed};
@@ -18,7 +19,8 @@ pub enum WorkerError {
 /// How long events that are under way may take when the subscription has ended.
 const LAST_EVENTS_MS: i64 = 50;
 
-/// A subscribed worker. It subscribes again by itself when its subscription is gone.
+/// A subscribed worker. It subscribes again by itself when its subscription is gone, and says READY
+/// again when its connection was: the answer that it waited for is lost then.
 ///
 /// Its socket is a REQ, which gets one event for each READY: none waits in it that another worker
 /// could have had.
@@ -28,7 +30,7 @@ pub struct ServiceWorker {
     service: String,
     subjects: Vec<String>,
     subscribed: Subscribed,
-    socket: zmq::Socket,
+    connection: Connection,
     /// A third of the subscription's time to live.
     keep_alive: Duration,
     keep_alive_at: Instant,
@@ -51,7 +53,7 @@ impl ServiceWorker {
             .unwrap_or(60.0);
         let keep_alive = Duration::from_secs_f64(ttl / 3.0);
         let subscribed = client.subscribe("", service, &subjects)?;
-        let socket = connect(&context, &subscribed.pull_address)?;
+        let connection = Connection::new(&context, &subscribed.pull_address)?;
         let service = service.to_owned();
         let keep_alive_at = now + keep_alive;
         Ok(Self {
@@ -60,7 +62,7 @@ impl ServiceWorker {
             service,
             subjects,
             subscribed,
-            socket,
+            connection,
             keep_alive,
             keep_alive_at,
         })
@@ -84,11 +86,20 @@ impl ServiceWorker {
             self.keep_alive(now)?;
         }
         let wait = until.min(self.keep_alive_at).saturating_duration_since(now);
-        match self.socket.poll(zmq::POLLIN, wait.as_millis() as i64) {
+        let Connection { socket, ended } = &self.connection;
+        let mut items = [
+            socket.as_poll_item(zmq::POLLIN),
+            ended.as_poll_item(zmq::POLLIN),
+        ];
+        match zmq::poll(&mut items, wait.as_millis() as i64) {
             Ok(0) | Err(zmq::Error::EINTR) => return Ok(None),
             result => result?,
         };
-        Ok(Some(self.socket.recv_multipart(0)?))
+        if items[0].is_readable() {
+            return Ok(Some(socket.recv_multipart(0)?));
+        }
+        self.connection = Connection::new(&self.context, &self.subscribed.pull_address)?;
+        Ok(None)
     }
 
     /// Says that an event is done, and asks for the next.
@@ -96,7 +107,7 @@ impl ServiceWorker {
     /// # Errors
     /// [`WorkerError`].
     pub fn ready(&self) -> Result<(), WorkerError> {
-        Ok(self.socket.send("READY", 0)?)
+        Ok(self.connection.socket.send("READY", 0)?)
     }
 
     fn keep_alive(&mut self, now: Instant) -> Result<(), WorkerError> {
@@ -104,7 +115,7 @@ impl ServiceWorker {
         match self.client.keep_alive(&self.subscribed.id) {
             Err(ClientError::Nak { code, .. }) if code == "unknown-subscription" => {
                 self.subscribed = self.client.subscribe("", &self.service, &self.subjects)?;
-                self.socket = connect(&self.context, &self.subscribed.pull_address)?;
+                self.connection = Connection::new(&self.context, &self.subscribed.pull_address)?;
                 Ok(())
             }
             // The daemon may be restarting: the next one may be answered.
@@ -124,7 +135,7 @@ impl ServiceWorker {
             ended => ended?,
         }
         let polled = loop {
-            match self.socket.poll(zmq::POLLIN, LAST_EVENTS_MS) {
+            match self.connection.socket.poll(zmq::POLLIN, LAST_EVENTS_MS) {
                 Err(zmq::Error::EINTR) => {}
                 polled => break polled?,
             }
@@ -132,15 +143,28 @@ impl ServiceWorker {
         if polled == 0 {
             return Ok(None);
         }
-        Ok(Some(self.socket.recv_multipart(0)?))
+        Ok(Some(self.connection.socket.recv_multipart(0)?))
     }
 }
 
-fn connect(context: &zmq::Context, address: &str) -> zmq::Result<zmq::Socket> {
-    let socket = context.socket(zmq::REQ)?;
-    socket.set_linger(0)?;
-    socket.set_ipv6(address.contains('['))?;
-    socket.connect(address)?;
-    socket.send("READY", 0)?;
-    Ok(socket)
+/// A socket that has said READY, and another that says when its connection has ended.
+struct Connection {
+    socket: zmq::Socket,
+    ended: zmq::Socket,
+}
+
+impl Connection {
+    fn new(context: &zmq::Context, address: &str) -> zmq::Result<Self> {
+        let socket = context.socket(zmq::REQ)?;
+        socket.set_linger(0)?;
+        socket.set_ipv6(address.contains('['))?;
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let monitor = format!("inproc://worker-{}", LAST.fetch_add(1, Ordering::Relaxed));
+        socket.monitor(&monitor, zmq::SocketEvent::DISCONNECTED as i32)?;
+        let ended = context.socket(zmq::PAIR)?;
+        ended.connect(&monitor)?;
+        socket.connect(address)?;
+        socket.send("READY", 0)?;
+        Ok(Self { socket, ended })
+    }
 }

@@ -113,6 +113,8 @@ pub(super) struct Hub {
     /// When the last tick was, by which a stall of our own loop is told.
     pub(super) ticked_at: Instant,
     pub(super) started_at: Instant,
+    /// The same by the wall clock: since then they should have gone on alike.
+    pub(super) started_at_ms: u64,
     pub(super) connections: usize,
     pub(super) connections_max: usize,
     /// Stopping: nothing new is taken on.
@@ -167,6 +169,7 @@ impl Hub {
             ticked_at: at,
             beat: None,
             started_at: at,
+            started_at_ms: wall_clock_ms(),
             durable: DurableSide::default(),
             emissions: Emissions::default(),
             letters: Letters::default(),

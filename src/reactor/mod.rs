@@ -29,6 +29,7 @@ mod peer;
 mod reload;
 mod reports;
 mod requester;
+mod slow;
 mod speaker;
 mod status;
 mod stopping;
@@ -68,7 +69,7 @@ const INPUTS_MAX: usize = 1024;
 /// Registrations in an embedded ServiceLocator.
 const REGISTRATIONS_MAX: usize = 100_000;
 /// File descriptors that are not for connections: our own files, sockets of calls to services.
-const RESERVED_FDS: u64 = 32;
+pub const RESERVED_FDS: u64 = 32;
 
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]

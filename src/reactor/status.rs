@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::hub::Hub;
 use super::peer::Role;
-use crate::ambient::now;
+use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Account, Dropped, Histogram, Service, ServiceKey};
 
 /// Subscribers that are shown: those for whom the most waits.
@@ -45,6 +45,9 @@ impl Hub {
         json!({
             "service": self.config.locator.service_name.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "startedAtMs": self.started_at_ms,
+            "wallClockMs": wall_clock_ms(),
             "uptimeSeconds": now.saturating_duration_since(self.started_at).as_secs_f64(),
             "subscriptionTtlSeconds": self.config.subscription_ttl.as_secs_f64(),
             "draining": self.draining,
@@ -69,6 +72,7 @@ impl Hub {
             "connections": {
                 "open": self.connections,
                 "max": self.connections_max,
+                "fdsMax": rlimit::Resource::NOFILE.get_soft().ok(),
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
                 "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
@@ -78,14 +82,16 @@ impl Hub {
                 "waitingBytes": self.durable.appending_bytes,
                 "failed": self.failed_queues(),
             },
+            "stateDir": self.config.state_dir,
             "state": self.keeping.status(),
             "pendingCalls": self.pending_replies.len(),
-            "peers": {"refused": self.refused},
+            "peers": {"refused": self.refused, "slow": self.slow_peers()},
         })
     }
 
     fn service_status(&self, key: ServiceKey, service: &Service, now: std::time::Instant) -> Value {
         let unsent = self.durable.unsent(key);
+        let limits = service.queue.limits();
         let (connected, ready, stalled) = service.workers.census();
         let subscriptions: Vec<Value> = self
             .broker
@@ -108,8 +114,8 @@ impl Hub {
             "queue": {
                 "events": service.queue.len(),
                 "bytes": service.queue.bytes(),
-                "budgetBytes": service.queue.limits().bytes_max,
-                "budgetEvents": service.queue.limits().events_max,
+                "budgetBytes": limits.bytes_max,
+                "budgetEvents": limits.events_max,
             },
             "consumeSeconds": histogram(&service.consumed),
             "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},

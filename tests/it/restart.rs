@@ -152,6 +152,24 @@ impl Drop for Stream {
 }
 
 #[test]
+fn the_worker_of_the_command_line_goes_on() {
+    let home = Home::new();
+    let first = home.start();
+    let site = Site::of(&first);
+    let worker = site.start(&["worker", "Billing", "Order", "-n", "2"]);
+    first.wait_for_ready("Billing", 1);
+    publish(&first.publisher(), "Order", "before");
+    worker.printed(1);
+    first.wait_for_ready("Billing", 1);
+    let second = home.restart(first, KILL);
+    second.wait_for_ready("Billing", 1);
+    publish(&second.publisher(), "Order", "after");
+    let ended = worker.end();
+    assert_eq!(ended.stdout, "Order\tbefore\nOrder\tafter\n");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
 fn subscribers_and_workers_go_on_under_load() {
     let home = Home::new();
     let mut daemon = home.start();

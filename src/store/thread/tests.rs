@@ -146,7 +146,7 @@ fn a_file_that_somebody_removes_is_missed() {
     let queue = directory.path().join("queues/A");
     let segments = fs::read_dir(&queue).unwrap();
     for segment in segments {
-        std::fs::remove_file(segment.unwrap().path()).unwrap();
+        fs::remove_file(segment.unwrap().path()).unwrap();
     }
     match tested.next() {
         Report::State {

@@ -62,8 +62,12 @@ impl Site {
     /// A command with pipes for all that it reads and writes.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
+        command.args(arguments);
+        self.within(command)
+    }
+
+    fn within(&self, mut command: Command) -> Command {
         command
-            .args(arguments)
             .current_dir(self.directory.path())
             .env_clear()
             .envs(self.environment.iter().cloned())
@@ -94,8 +98,29 @@ impl Site {
         self.spawn(&mut self.command(arguments))
     }
 
+    /// Starts it in a terminal of its own, 30 rows of 120 columns, by way of util-linux's `script`.
+    /// What the terminal shows is its output; then `code=N` comes. The terminal's settings before and
+    /// after are in the files `before` and `after`, its process in `pid`.
+    pub fn start_in_terminal(&self, arguments: &[&str]) -> Program {
+        let line = format!(
+            "stty rows 30 cols 120; stty -a > before; \
+             sh -c 'echo $$ > pid; exec \"$0\" \"$@\"' {} {}; \
+             echo code=$?; stty -a > after",
+            env!("CARGO_BIN_EXE_event-manager"),
+            arguments.join(" ")
+        );
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]);
+        let mut command = self.within(command);
+        command.env("TERM", "xterm");
+        self.spawn(&mut command)
+    }
+
     fn spawn(&self, command: &mut Command) -> Program {
-        let mut child = command.spawn().expect("a process");
+        let program = command.get_program().to_owned();
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program:?} can't be run: {error}"));
         Program {
             stdout: child.stdout.take().map(Written::from),
             stderr: child.stderr.take().map(Written::from),
@@ -221,7 +246,14 @@ impl Program {
         .unwrap_or_else(|| panic!("{text:?} is not logged: {self:#?}"))
     }
 
-    /// The system's number of the process.
+    /// Gives it this to read, and no end.
+    pub fn types(&mut self, keys: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(keys.as_bytes()).expect("it reads");
+        stdin.flush().expect("it reads");
+    }
+
+    /// The system's number of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

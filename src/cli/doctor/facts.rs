@@ -1,0 +1,184 @@
+//! What checks are about, as it is gathered from the daemon and the machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::configuration::ports_wanted;
+use super::listeners::{Listening, listening_on};
+use crate::client::{Client, ClientError};
+use crate::config::{Config, ConfigErrors, Loaded};
+use crate::messagebus::{Message, Token};
+use crate::model::Endpoint;
+
+/// Where a daemon is looked for when nothing says otherwise.
+const ADDRESS: &str = "tcp://localhost:5101";
+/// The most dead letters of a service that are counted.
+pub(super) const LETTERS_MAX: u64 = 1000;
+
+/// All that checks may look at.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) config: Result<Loaded, ConfigErrors>,
+    /// Where the daemon was asked.
+    pub(super) address: String,
+    /// Its state, or why there was no answer.
+    pub(super) status: Result<Value, String>,
+    /// Who listens on ports that the configuration names.
+    pub(super) listening: Vec<Listening>,
+    pub(super) locator: Locator,
+    /// Dead letters on disk by service: how many, at most [`LETTERS_MAX`].
+    pub(super) letters: Vec<(String, u64)>,
+    /// The file system of the state directory.
+    pub(super) disk: Option<Disk>,
+    /// The least that should be free there, in bytes; without it a tenth, at most a GiB.
+    pub(super) disk_free_min: Option<u64>,
+}
+
+/// What the ServiceLocator says of the daemon.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Locator {
+    /// The daemon is not to register there.
+    NotAsked,
+    Registered,
+    /// It answers, and does not know the daemon.
+    Unknown,
+    /// Why it could not be asked.
+    Unreachable(String),
+}
+
+/// A file system's space, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Disk {
+    pub(super) path: PathBuf,
+    pub(super) free: u64,
+    pub(super) total: u64,
+}
+
+impl Facts {
+    /// Asks the daemon at this address, else at that of the configuration.
+    pub(super) fn gather(
+        config: Result<Loaded, ConfigErrors>,
+        address: Option<String>,
+        wait: Duration,
+        disk_free_min: Option<u64>,
+    ) -> Self {
+        let context = zmq::Context::new();
+        let known = config.as_ref().ok().map(|loaded| &loaded.config);
+        let address = address.unwrap_or_else(|| known.map_or(ADDRESS.into(), address_of));
+        let mut client = Client::new(context.clone(), address.clone(), wait);
+        let status = client.status().map_err(|error| error.to_string());
+        let directory = state_directory(known, status.as_ref().ok());
+        Self {
+            listening: known.map_or(vec![], |config| {
+                listening_on(&ports_wanted(config, &address))
+            }),
+            locator: known.map_or(Locator::NotAsked, |config| {
+                ask_locator(&context, config, status.as_ref().ok(), wait)
+            }),
+            letters: match &status {
+                Ok(status) => letters(&mut client, status, directory.as_deref()),
+                Err(_) => vec![],
+            },
+            disk: directory.as_deref().and_then(disk_at),
+            config,
+            address,
+            status,
+            disk_free_min,
+        }
+    }
+}
+
+/// Where a daemon with this configuration takes requests.
+fn address_of(config: &Config) -> String {
+    let first = config.request_addresses.first().map(Endpoint::local);
+    match first {
+        Some(address) if address.port() != Some(0) => address.to_string(),
+        _ => ADDRESS.into(),
+    }
+}
+
+fn ask_locator(
+    context: &zmq::Context,
+    config: &Config,
+    status: Option<&Value>,
+    wait: Duration,
+) -> Locator {
+    let locator = &config.locator;
+    // One that is embedded is gone with its daemon.
+    if !locator.register || locator.embedded && status.is_none() {
+        return Locator::NotAsked;
+    }
+    let bound = status.and_then(|status| status["addresses"]["locator"].as_str());
+    let bound = bound.and_then(|address| address.parse::<Endpoint>().ok());
+    let address = bound.unwrap_or_else(|| locator.address.clone()).local();
+    let name = locator.service_name.as_str();
+    let mut client = Client::new(context.clone(), address.to_string(), wait);
+    let request = Message::param(locator.tokens.locate, [name]);
+    match client.ask(&request, Duration::ZERO) {
+        Ok(answer) if answer.token.is(Token::ACK) => Locator::Registered,
+        Ok(_) => Locator::Unknown,
+        Err(ClientError::NoAnswer(address)) => {
+            Locator::Unreachable(format!("{address} doesn't answer"))
+        }
+        Err(error) => Locator::Unreachable(error.to_string()),
+    }
+}
+
+/// The daemon's own, as it runs; else the configured one.
+fn state_directory(config: Option<&Config>, status: Option<&Value>) -> Option<PathBuf> {
+    let running = status.and_then(|status| status["stateDir"].as_str().map(PathBuf::from));
+    let directory = running.or_else(|| config.map(|config| config.state_dir.clone()))?;
+    if directory.as_os_str().is_empty() {
+        return None;
+    }
+    // A relative one begins where the daemon runs, if we may see that.
+    let pid = status.and_then(|status| status["pid"].as_u64());
+    let cwd = pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    Some(cwd.unwrap_or_default().join(directory))
+}
+
+/// The file system of a directory, or of what it would be made in.
+fn disk_at(directory: &Path) -> Option<Disk> {
+    let path = directory
+        .ancestors()
+        .map(|path| match path.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => path,
+        })
+        .find(|path| path.exists())?;
+    let system = rustix::fs::statvfs(path).ok()?;
+    Some(Disk {
+        path: directory.to_owned(),
+        free: system.f_bavail.saturating_mul(system.f_frsize),
+        total: system.f_blocks.saturating_mul(system.f_frsize),
+    })
+}
+
+/// Asks for the dead letters of services that may have some: to list those of another would make a
+/// directory for them.
+fn letters(client: &mut Client, status: &Value, directory: Option<&Path>) -> Vec<(String, u64)> {
+    let services = status["services"].as_array().into_iter().flatten();
+    let names = services.filter_map(|service| {
+        let name = service["name"].as_str()?;
+        let counted = service["counters"]["deadLettered"].as_u64() > Some(0);
+        let on_disk = directory.is_some_and(|directory| {
+            let queues = directory.join("queues");
+            !name.contains('/') && queues.join(format!("{name}.DLQ")).exists()
+        });
+        (counted || on_disk).then_some(name)
+    });
+    let mut found = vec![];
+    for name in names {
+        // A daemon without a store keeps none, and says so.
+        let Ok(answer) = client.dead_letters("list", name, &json!({"limit": LETTERS_MAX})) else {
+            continue;
+        };
+        let count = answer["letters"].as_array().map_or(0, Vec::len) as u64;
+        if count > 0 {
+            found.push((name.to_owned(), count));
+        }
+    }
+    found
+}

@@ -1,0 +1,158 @@
+//! `event-manager doctor`: what is wrong with the configuration and the running daemon, and what
+//! mends it.
+//!
+//! `facts` gathers; the checks are functions of what it found, one file for each group.
+
+mod configuration;
+mod facts;
+mod finding;
+mod listeners;
+mod machine;
+mod services;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::config_args::ConfigArgs;
+use super::exit;
+use super::output::{exit_code, safe};
+use super::target::seconds;
+use crate::model::Endpoint;
+use facts::Facts;
+use finding::{Code, Finding, Severity};
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Warn if less is free on the disk of stateDir; without it a tenth, at most 1 GiB.
+    #[arg(long, value_name = "BYTES")]
+    min_disk_free: Option<u64>,
+    /// The daemon's request address; else that of the configuration.
+    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS")]
+    address: Option<String>,
+    /// Seconds to wait for each answer.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
+    wait: f64,
+}
+
+/// Prints what is wrong. Code 0 if there is nothing above a note, 1 if there is, 69 if no daemon
+/// answers.
+pub(super) fn run(args: &DoctorArgs) -> ExitCode {
+    let facts = Facts::gather(
+        args.config.load(),
+        args.address.clone(),
+        Duration::from_secs_f64(args.wait),
+        args.min_disk_free,
+    );
+    let findings = check(&facts);
+    let report = match args.json {
+        true => format!("{:#}\n", as_json(&facts, &findings)),
+        false => as_text(&facts, &findings),
+    };
+    if let Err(error) = std::io::stdout().write_all(report.as_bytes()) {
+        return exit_code(Err(error.into()));
+    }
+    match (&facts.status, findings.first()) {
+        (Err(_), _) => ExitCode::from(exit::UNAVAILABLE),
+        (Ok(_), Some(worst)) if worst.severity > Severity::Note => ExitCode::from(exit::FAILED),
+        (Ok(_), _) => ExitCode::SUCCESS,
+    }
+}
+
+/// All findings, the worst first.
+fn check(facts: &Facts) -> Vec<Finding> {
+    let mut found = configuration::check(facts);
+    match &facts.status {
+        Err(why) => found.push(no_daemon(facts, why)),
+        Ok(status) => {
+            found.extend(services::check(status, &facts.letters));
+            found.extend(subscriptions::check(status));
+            found.extend(machine::check(status));
+        }
+    }
+    let disk = facts.disk.as_ref();
+    found.extend(disk.and_then(|disk| machine::check_disk(disk, facts.disk_free_min)));
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+fn no_daemon(facts: &Facts, why: &str) -> Finding {
+    let port = facts
+        .address
+        .parse::<Endpoint>()
+        .ok()
+        .and_then(|e| e.port());
+    let holder = facts
+        .listening
+        .iter()
+        .find(|socket| Some(socket.port) == port);
+    let seen = match holder.map(|socket| &socket.process) {
+        None => "nothing listens on that port of this machine".to_owned(),
+        Some(Some(process)) => format!("process {} ({}) listens there", process.pid, process.name),
+        Some(None) => "something listens there".to_owned(),
+    };
+    let mend = match holder {
+        None => "start it (`event-manager serve`), or name where it is: --address or EVENT_MANAGER_ADDRESS".to_owned(),
+        Some(_) => "see whether that is the daemon and what its log says; else name where it is: --address or EVENT_MANAGER_ADDRESS".to_owned(),
+    };
+    let text = format!("{why}; {seen}");
+    Finding::new(Severity::Error, Code::NoDaemon, &facts.address, text, mend)
+}
+
+fn count(findings: &[Finding], severity: Severity) -> usize {
+    let such = findings
+        .iter()
+        .filter(|finding| finding.severity == severity);
+    such.count()
+}
+
+fn as_text(facts: &Facts, findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let (severity, code) = (finding.severity.name(), finding.code.text());
+        let (about, what) = (safe(&finding.about), safe(&finding.text));
+        let _ = writeln!(text, "{severity} {code} {about}: {what}");
+        let _ = writeln!(text, "    mend: {}", safe(&finding.mend));
+    }
+    if findings.is_empty() {
+        let _ = writeln!(
+            text,
+            "nothing is wrong with the daemon at {}",
+            facts.address
+        );
+    } else {
+        let [errors, warnings, notes] =
+            [Severity::Error, Severity::Warning, Severity::Note].map(|s| count(findings, s));
+        let _ = writeln!(
+            text,
+            "errors {errors}, warnings {warnings}, notes {notes}; docs/operations.md explains each code"
+        );
+    }
+    text
+}
+
+fn as_json(facts: &Facts, findings: &[Finding]) -> Value {
+    let daemon = facts.status.as_ref().ok().map(|status| {
+        json!({"version": status["version"], "pid": status["pid"], "uptimeSeconds": status["uptimeSeconds"]})
+    });
+    json!({
+        "address": facts.address,
+        "daemon": daemon,
+        "errors": count(findings, Severity::Error),
+        "warnings": count(findings, Severity::Warning),
+        "notes": count(findings, Severity::Note),
+        "findings": findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
+    })
+}

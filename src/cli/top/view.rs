@@ -1,0 +1,221 @@
+//! The screen, and the same as plain lines.
+
+use std::time::{Duration, Instant};
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Text};
+use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table as Grid, TableState};
+
+use super::snapshot::{Service, SlowPeer, Snapshot};
+use super::state::{Mode, Top};
+use super::table::{Column, Table, cut, drops, shown};
+
+/// Slow peers that a screen shows.
+const SLOW_SHOWN: usize = 5;
+/// Below this height the screen has no room for slow peers.
+const HEIGHT_FOR_SLOW: u16 = 16;
+
+const HELP: &str = "\
+up, down, j, k   mark another service
+page up, down    ten services further
+s                sort by the next column
+r                the other way round
+/                show services whose name has this
+Esc              show all services
+q, Ctrl-C        end
+
+LAG      events that wait, on disk too
+ON DISK  of those, what is on disk alone
+READY    workers that said READY, of all connected
+DEAD     dead letters since the start
+
+Any key goes back.";
+
+/// Draws everything.
+pub(super) fn render(frame: &mut Frame<'_>, top: &Top, now: Instant) {
+    let area = frame.area();
+    let width = usize::from(area.width);
+    let head = head(top, now);
+    let slow = slow_lines(top, area.height);
+    let [head_area, table_area, slow_area, foot_area] = Layout::vertical([
+        Constraint::Length(head.len() as u16),
+        Constraint::Min(0),
+        Constraint::Length(slow.len() as u16),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let head = head.into_iter().enumerate().map(|(n, line)| {
+        let style = if n == 0 { bold } else { Style::new() };
+        Line::styled(cut(&line, width), style)
+    });
+    frame.render_widget(Paragraph::new(Text::from_iter(head)), head_area);
+    services(frame, top, table_area);
+    let slow = slow.into_iter().map(|line| Line::raw(cut(&line, width)));
+    frame.render_widget(Paragraph::new(Text::from_iter(slow)), slow_area);
+    let foot = Line::styled(cut(&foot(top), width), Modifier::DIM);
+    frame.render_widget(Paragraph::new(foot), foot_area);
+    if top.mode == Mode::Help {
+        frame.render_widget(Clear, area);
+        frame.render_widget(Paragraph::new(HELP), area);
+    }
+}
+
+fn services(frame: &mut Frame<'_>, top: &Top, area: Rect) {
+    let rows = top.rows();
+    let table = Table::new(&rows, usize::from(area.width));
+    let cells = |texts: Vec<String>| {
+        let cells = texts.into_iter().zip(&table.columns).map(|(text, column)| {
+            let text = Text::raw(text);
+            Cell::new(if column.is_figure() {
+                text.right_aligned()
+            } else {
+                text
+            })
+        });
+        Row::new(cells.collect::<Vec<_>>())
+    };
+    let headings = table
+        .headings
+        .iter()
+        .map(|text| (*text).to_owned())
+        .collect();
+    let name_width = table.widths.first().copied().unwrap_or(0);
+    let body = table.cells.iter().map(|texts| {
+        let mut texts = texts.clone();
+        if let (Some(name), Some(Column::Name)) = (texts.first_mut(), table.columns.first()) {
+            *name = cut(name, name_width);
+        }
+        cells(texts)
+    });
+    let widths = table.widths.iter().map(|width| *width as u16);
+    let grid = Grid::new(body, widths.map(Constraint::Length))
+        .header(cells(headings).style(Modifier::BOLD))
+        .row_highlight_style(Modifier::REVERSED);
+    let mut state = TableState::new().with_selected(top.selected(&rows));
+    frame.render_stateful_widget(grid, area, &mut state);
+}
+
+/// What goes for the whole daemon.
+fn head(top: &Top, now: Instant) -> Vec<String> {
+    let mut lines = vec![];
+    match &top.snapshot {
+        None => lines.push(format!("event-manager top: {}", top.address)),
+        Some(snapshot) => {
+            let draining = if snapshot.draining { ", stopping" } else { "" };
+            let (title, address) = (&snapshot.title, &top.address);
+            let uptime = span(Duration::from_secs_f64(snapshot.uptime.clamp(0.0, 1e12)));
+            lines.push(format!("{title} at {address}: up {uptime}{draining}"));
+            lines.extend(totals(top, snapshot));
+        }
+    }
+    if let Some(trouble) = &top.trouble {
+        let age = top.age(now);
+        let age = age.map_or(String::new(), |age| {
+            format!("; what is shown is {} old", span(age))
+        });
+        lines.push(format!("{trouble}; trying again{age}"));
+    }
+    lines
+}
+
+fn totals(top: &Top, snapshot: &Snapshot) -> [String; 2] {
+    let rates = top.rates.as_ref();
+    let published = rates.map_or("-".into(), |rates| shown(rates.published));
+    let to_plain = rates.map_or("-".into(), |rates| shown(rates.plain.delivered));
+    let dropped = rates.map_or("-".into(), |rates| drops(&rates.plain));
+    let services = &snapshot.services;
+    let out = rates.map_or("-".into(), |rates| {
+        let all = rates.services.values();
+        shown(all.fold(0.0, |sum, rates| sum + rates.delivered))
+    });
+    [
+        format!(
+            "publishers {}: {published}/s   subscribers {}: {to_plain}/s, drop/s {dropped}",
+            snapshot.publishers, snapshot.subscribers
+        ),
+        format!(
+            "services {}: {out}/s   connections {} of {}   subscriptions {}",
+            services.len(),
+            snapshot.connections,
+            snapshot.connections_max,
+            snapshot.subscriptions
+        ),
+    ]
+}
+
+/// The bottom line: what is being typed, or the marked service and what the keys do.
+fn foot(top: &Top) -> String {
+    if top.mode == Mode::Filter {
+        return format!("/{}_", top.filter);
+    }
+    let mut parts = vec![];
+    if !top.filter.is_empty() {
+        parts.push(format!("/{}", top.filter));
+    }
+    let order = if top.reversed { ", reversed" } else { "" };
+    parts.push(format!("by {}{order}", top.sort.name()));
+    parts.push("? help".into());
+    let rows = top.rows();
+    let marked = top.selected(&rows).and_then(|at| rows.get(at));
+    parts.extend(marked.map(|row| about(row.service)));
+    parts.join("  ")
+}
+
+fn about(service: &Service) -> String {
+    let mut text = format!(
+        "{}: port {}, subjects {}",
+        service.name, service.port, service.subjects
+    );
+    for (why, events) in &service.counters.dropped {
+        text.push_str(&format!(", {why} {events}"));
+    }
+    text
+}
+
+fn slow_lines(top: &Top, height: u16) -> Vec<String> {
+    let slow = top.snapshot.iter().flat_map(|snapshot| &snapshot.slow);
+    let lines: Vec<_> = slow.take(SLOW_SHOWN).map(slow_line).collect();
+    if lines.is_empty() || height < HEIGHT_FOR_SLOW {
+        return vec![];
+    }
+    [vec!["SLOW PEERS".into()], lines].concat()
+}
+
+fn slow_line(peer: &SlowPeer) -> String {
+    let (bytes, bytes_max) = (peer.bytes, peer.bytes_max);
+    format!(
+        "{} {}: {bytes} of {bytes_max} bytes wait",
+        peer.role, peer.address
+    )
+}
+
+/// The same without a screen: lines, and an empty one at the end.
+pub(super) fn plain(top: &Top, now: Instant) -> String {
+    let mut lines = head(top, now);
+    if top.trouble.is_none() {
+        let rows = top.rows();
+        match rows.is_empty() {
+            true => lines.push("no service is subscribed".into()),
+            false => lines.extend(Table::new(&rows, usize::MAX).lines()),
+        }
+        let slow = top.snapshot.iter().flat_map(|snapshot| &snapshot.slow);
+        lines.extend(slow.map(|peer| format!("slow: {}", slow_line(peer))));
+    }
+    lines.push(String::new());
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// A time in its two largest units.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}

@@ -1,0 +1,55 @@
+//! Peers that read more slowly than they are sent, for reports.
+
+use serde_json::{Value, json};
+
+use super::hub::Hub;
+use super::peer::{Peer, Role};
+
+/// So many are named at most.
+const NAMED_MAX: usize = 20;
+
+impl Hub {
+    /// Peers for whom more than half of their budget waits, those with the most bytes first.
+    pub(super) fn slow_peers(&self) -> Vec<Value> {
+        let mut slow: Vec<_> = self
+            .peers
+            .iter()
+            .filter_map(|(_, peer)| {
+                let budget = self.outbox_budget(peer)?;
+                (peer.outbox.bytes() > budget / 2).then_some((peer, budget))
+            })
+            .collect();
+        slow.sort_by_key(|(peer, _)| std::cmp::Reverse(peer.outbox.bytes()));
+        slow.truncate(NAMED_MAX);
+        slow.into_iter()
+            .map(|(peer, budget)| self.slow_peer(peer, budget))
+            .collect()
+    }
+
+    /// What may wait for a peer, in bytes; none for one that is sent no more than a few words.
+    fn outbox_budget(&self, peer: &Peer) -> Option<usize> {
+        let budgets = &self.config.budgets;
+        match peer.role {
+            Role::Publisher => None,
+            Role::Subscriber { .. } => Some(budgets.subscriber_outbox_bytes),
+            Role::Worker { .. } => Some(budgets.worker_outbox_bytes),
+            Role::Requester { .. } => Some(budgets.request_outbox_bytes),
+        }
+    }
+
+    fn slow_peer(&self, peer: &Peer, budget: usize) -> Value {
+        let (role, service) = match peer.role {
+            Role::Publisher => ("publisher", None),
+            Role::Subscriber { .. } => ("subscriber", None),
+            Role::Worker { service, .. } => ("worker", self.broker.service(service)),
+            Role::Requester { .. } => ("requester", None),
+        };
+        json!({
+            "address": &*peer.address,
+            "role": role,
+            "service": service.map(|service| service.name().as_str()),
+            "bytes": peer.outbox.bytes(),
+            "budgetBytes": budget,
+        })
+    }
+}
