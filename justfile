@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test traces instructions deny python promtool units deb-build
+ci: fmt clippy doc test traces instructions deny python dashboard promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -64,6 +64,11 @@ deny:
 python:
     cargo build --locked
     tests/python/run
+
+# The dashboard in a headless Chromium, beside what /stats says. Needs chromium.
+dashboard *args:
+    cargo build --locked
+    tests/dashboard/run {{ args }}
 
 # The Prometheus alerts, and the metrics of a daemon that runs. Needs promtool.
 promtool:

@@ -153,7 +153,13 @@ impl Daemon {
         let http = http
             .map(|listener| {
                 let inputs = reactor.inputs.clone();
-                HttpServer::start(listener, &config, inputs, registration.clone())
+                HttpServer::start(
+                    listener,
+                    &config,
+                    inputs,
+                    registration.clone(),
+                    journal.clone(),
+                )
             })
             .transpose()?;
         let parts = Control {

@@ -4,6 +4,7 @@
 //! every 250 ms, and only when somebody wants it. Whoever reads slowly, or says nothing, costs a
 //! connection here, of which there are few, and nothing else.
 
+mod events;
 mod health;
 mod metrics;
 mod pages;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::model::Endpoint;
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Input, listen_tcp};
+use crate::telemetry::Journal;
 use health::Watched;
 use snapshot::Snapshots;
 
@@ -51,7 +53,7 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves what the reactor says of itself, and where the registration stands.
+    /// Serves what the reactor says of itself, where the registration stands, and what was noted.
     ///
     /// # Errors
     /// The system gives no thread or no event queue.
@@ -60,11 +62,12 @@ impl HttpServer {
         config: &Config,
         inputs: mpsc::Sender<Input>,
         registration: watch::Receiver<RegistrationState>,
+        journal: Journal,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let is_stopping = Arc::<AtomicBool>::default();
         let watched = Watched::new(config, registration, Arc::clone(&is_stopping));
-        let router = pages::router(Snapshots::new(inputs, watched));
+        let router = pages::router(Snapshots::new(inputs, watched), journal);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

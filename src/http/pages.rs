@@ -13,32 +13,42 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::events::events;
 use super::metrics;
 use super::snapshot::{PATIENCE, Snapshots};
+use crate::telemetry::Journal;
 
 /// A reactor that takes longer for an answer hangs.
 const LIVE: Duration = Duration::from_secs(2);
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The page may load what lies beside it here, and nothing else.
+/// The page may load what lies beside it here, and nothing else. No text becomes markup or script,
+/// whatever peers call themselves.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
+    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-const PATHS: &str = "/, /livez, /readyz, /metrics, /stats";
+const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /events";
 
 type Shared = State<Arc<Snapshots>>;
 
 /// All paths. GET and HEAD, nothing else.
-pub(super) fn router(snapshots: Snapshots) -> Router {
+pub(super) fn router(snapshots: Snapshots, journal: Journal) -> Router {
+    let style = || async { answer(StatusCode::OK, CSS, include_str!("dashboard.css")) };
+    let script = || async { answer(StatusCode::OK, JAVASCRIPT, include_str!("dashboard.js")) };
     Router::new()
         .route("/", get(dashboard))
+        .route("/dashboard.css", get(style))
+        .route("/dashboard.js", get(script))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/stats", get(stats))
+        .route("/events", get(events).with_state(journal))
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
         .with_state(Arc::new(snapshots))
@@ -120,12 +130,16 @@ async fn not_allowed(method: Method) -> Response {
     ([(header::ALLOW, "GET, HEAD")], refusal).into_response()
 }
 
-fn in_json(status: StatusCode, shown: &Value) -> Response {
+pub(super) fn in_json(status: StatusCode, shown: &Value) -> Response {
     answer(status, JSON, shown.to_string())
 }
 
 /// No cache keeps it, and no browser guesses what it is.
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub(super) fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response {
     let headers: [(HeaderName, &str); 3] = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-store"),

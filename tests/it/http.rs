@@ -1,5 +1,6 @@
 //! What is served over HTTP: health, metrics, statistics.
 
+mod dashboard;
 mod hostile;
 mod metrics;
 mod packaging;
