@@ -218,7 +218,7 @@ struct Spares {
 /// A queue's directory on the disk.
 ///
 /// A file that is removed is kept for the next that is created: to write where blocks are allocated
-/// and pages cached takes a third of the time, and a sync has no metadata to write.
+/// and pages cached takes about half the time, and a sync has no metadata to write.
 #[derive(Debug)]
 pub struct DiskDirectory {
     path: PathBuf,
