@@ -90,20 +90,9 @@ pub struct Aftermath {
     pub settled: Vec<u64>,
 }
 
-impl Aftermath {
-    fn done(place: Option<u64>) -> Self {
-        Self {
-            dead: vec![],
-            settled: place.into_iter().collect(),
-        }
-    }
-}
-
-/// A worker's word on an event that it holds.
+/// A worker's word on an event that it holds, if it isn't [done](Service::ack).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// Done.
-    Ack,
     /// To be tried again, after a delay if it names one.
     Nak {
         /// The delay.
@@ -266,7 +255,28 @@ impl Service {
             .add(DropReason::MemoryLimit, lost.events);
     }
 
-    /// A worker's word on an event that it holds. `chance` is from 0 to 1.
+    /// ACK: the event is done; its place in the durable log, if it has one.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`]; nothing has changed then.
+    pub fn ack(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        now: Instant,
+    ) -> Result<Option<u64>, UnknownDelivery> {
+        let settled = self.queue.ack(worker, id)?;
+        self.account.delivered += 1;
+        if let Some(given_at) = settled.given_at {
+            self.consumed.add(now.saturating_duration_since(given_at));
+        }
+        if !settled.late {
+            self.workers.done(worker, 1);
+        }
+        Ok(settled.item.seq)
+    }
+
+    /// Another word of a worker on an event that it holds. `chance` is from 0 to 1.
     ///
     /// # Errors
     /// [`UnknownDelivery`]; nothing has changed then.
@@ -284,17 +294,6 @@ impl Service {
                     .queue
                     .wip(worker, id, now)
                     .map(|()| Aftermath::default());
-            }
-            Verdict::Ack => {
-                let settled = self.queue.ack(worker, id)?;
-                self.account.delivered += 1;
-                if let Some(given_at) = settled.given_at {
-                    self.consumed.add(now.saturating_duration_since(given_at));
-                }
-                if !settled.late {
-                    self.workers.done(worker, 1);
-                }
-                return Ok(Aftermath::done(settled.item.seq));
             }
             Verdict::Nak { delay, reason } => {
                 self.queue.nak(worker, id, delay, reason, now, chance)?

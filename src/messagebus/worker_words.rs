@@ -52,6 +52,10 @@ impl<'a> WorkerWord<'a> {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn parse(frame: &'a [u8]) -> Result<Self, String> {
+        // There is one for each event.
+        if let Some(id) = frame.strip_prefix(b"ACK ").and_then(digits) {
+            return Ok(Self::Ack(id));
+        }
         let text = std::str::from_utf8(frame).map_err(|_| "it is no text".to_owned())?;
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let rest = rest.trim();
@@ -80,6 +84,17 @@ impl<'a> WorkerWord<'a> {
             _ => Err("workers say READY, ACK, NAK, TERM, WIP or BYE".into()),
         }
     }
+}
+
+/// A number of digits alone that is in no danger of being too large.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() >= u64::MAX.ilog10() as usize {
+        return None;
+    }
+    text.iter().try_fold(0, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        Some(10 * number + u64::from(digit))
+    })
 }
 
 fn shown(text: &str) -> String {
@@ -174,6 +189,14 @@ impl EventWord {
                 return;
             }
         }
+    }
+}
+
+impl EventWord {
+    /// How long it is.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> u8 {
+        (EVENT_WORD_BYTES_MAX - self.begin) as u8
     }
 }
 

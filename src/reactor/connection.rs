@@ -261,7 +261,7 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     let result = match peer.role {
         Role::Publisher => state.take_events(id, inbox, filled),
         Role::Subscriber { .. } => state.take_messages(id, inbox, filled, Hub::take_subscription),
-        Role::Worker { .. } => state.take_messages(id, inbox, filled, Hub::take_worker_message),
+        Role::Worker { service, .. } => state.take_words(id, service, inbox, filled),
         Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
     };
     if state.pending_bytes >= FLUSH_BYTES {

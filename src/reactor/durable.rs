@@ -31,12 +31,26 @@ const APPENDING_BYTES_MAX: usize = 32 << 20;
 /// What is noted of an event beside it: its id, the account of a dead one.
 const NOTES_BYTES_MAX: usize = 64 << 10;
 
-/// An event on its way to the store.
+/// A service's events on their way to the store.
+#[derive(Default)]
 struct Unsent {
-    item: Item,
-    id: Option<Bytes>,
-    /// Its publisher waits to hear of it.
-    emission: Option<u64>,
+    /// What the store gets of each,
+    events: Vec<Event>,
+    /// and what stays here.
+    items: Vec<Item>,
+    /// The place of each whose publisher waits to hear of it, and its emission.
+    emissions: Vec<(usize, u64)>,
+}
+
+impl Unsent {
+    fn push(&mut self, item: Item, id: Option<Bytes>) {
+        self.events.push(Event {
+            id,
+            attributes: attributes_of(&item),
+            body: item.body.clone(),
+        });
+        self.items.push(item);
+    }
 }
 
 /// Dead letters on their way to the store.
@@ -54,7 +68,7 @@ pub(super) struct DurableSide {
     /// Commands that the store had no room for yet, the oldest first.
     line: VecDeque<Command>,
     /// What came since the last flush.
-    unsent: BTreeMap<ServiceKey, Vec<Unsent>>,
+    unsent: BTreeMap<ServiceKey, Unsent>,
     /// Appends with emissions in them: the place of each event, and its emission.
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
@@ -103,7 +117,8 @@ impl DurableSide {
 
     /// Events of a service that the store was not handed yet.
     pub(super) fn unsent(&self, service: ServiceKey) -> usize {
-        self.unsent.get(&service).map_or(0, Vec::len)
+        let unsent = self.unsent.get(&service);
+        unsent.map_or(0, |unsent| unsent.items.len())
     }
 
     /// Why a queue would not take an event now.
@@ -238,14 +253,12 @@ impl Hub {
         let order_by = service.order_by;
         // What waits must not keep a whole chunk alive.
         let all = Bytes::copy_from_slice(&run.bytes);
-        let items: Vec<_> = (0..run.ends.len())
-            .map(|event| Unsent {
-                item: self.item(order_by, all.slice(run.part(event..event + 1))),
-                id: None,
-                emission: None,
-            })
-            .collect();
-        self.durable.unsent.entry(key).or_default().extend(items);
+        let mut unsent = self.durable.unsent.remove(&key).unwrap_or_default();
+        for event in 0..run.ends.len() {
+            let item = self.item(order_by, all.slice(run.part(event..event + 1)));
+            unsent.push(item, None);
+        }
+        self.durable.unsent.insert(key, unsent);
         self.flush_wanted.notify_one();
     }
 
@@ -258,8 +271,12 @@ impl Hub {
         emission: Option<u64>,
     ) {
         let id = (!id.is_empty()).then(|| id.clone());
-        let unsent = Unsent { item, id, emission };
-        self.durable.unsent.entry(key).or_default().push(unsent);
+        let unsent = self.durable.unsent.entry(key).or_default();
+        let place = unsent.items.len();
+        unsent
+            .emissions
+            .extend(emission.map(|emission| (place, emission)));
+        unsent.push(item, id);
         self.flush_wanted.notify_one();
     }
 
@@ -268,26 +285,21 @@ impl Hub {
         for (key, unsent) in std::mem::take(&mut self.durable.unsent) {
             let service = self.broker.service_mut(key);
             let Some((queue, shelf)) = service.and_then(with_its_shelf) else {
-                for emission in unsent.iter().filter_map(|unsent| unsent.emission) {
+                for (_, emission) in unsent.emissions {
                     self.confirm(emission, Err("the service has ended".to_owned()));
                 }
                 continue;
             };
-            let emissions = unsent.iter().enumerate();
-            let emissions: Vec<_> = emissions
-                .filter_map(|(place, unsent)| Some((place, unsent.emission?)))
-                .collect();
-            let (events, items) = unsent.into_iter().map(into_event).unzip();
             let before = shelf.pending_bytes();
-            let tag = shelf.append(items);
+            let tag = shelf.append(unsent.items);
             self.durable.appending_bytes += shelf.pending_bytes() - before;
-            if !emissions.is_empty() {
-                self.durable.confirms.insert((key, tag), emissions);
+            if !unsent.emissions.is_empty() {
+                self.durable.confirms.insert((key, tag), unsent.emissions);
             }
             let command = Command::Append {
                 queue,
                 tag,
-                events,
+                events: unsent.events,
                 urgent: true,
             };
             if !self.durable.send(command) {
@@ -450,8 +462,10 @@ fn with_its_shelf(service: &mut Service) -> Option<(ServiceName, &mut Shelf)> {
 }
 
 /// What is noted of an event: when it should be served first, and no more, by the wall clock in ms.
-fn into_event(unsent: Unsent) -> (Event, Item) {
-    let Unsent { item, id, .. } = unsent;
+fn attributes_of(item: &Item) -> Bytes {
+    if (item.not_before, item.expires_at) == (None, None) {
+        return Bytes::new();
+    }
     let (here, there) = (now(), wall_clock_ms());
     let ms = |at: Option<Instant>| {
         at.map_or(0, |at| {
@@ -459,18 +473,8 @@ fn into_event(unsent: Unsent) -> (Event, Item) {
             there.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
         })
     };
-    let attributes = match (item.not_before, item.expires_at) {
-        (None, None) => Bytes::new(),
-        (begin, end) => [ms(begin).to_le_bytes(), ms(end).to_le_bytes()]
-            .concat()
-            .into(),
-    };
-    let event = Event {
-        id,
-        attributes,
-        body: item.body.clone(),
-    };
-    (event, item)
+    let times = [item.not_before, item.expires_at];
+    times.map(|at| ms(at).to_le_bytes()).concat().into()
 }
 
 pub(super) fn times_from(attributes: &[u8], item: &mut Item) {

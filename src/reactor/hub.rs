@@ -22,6 +22,7 @@ use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
 use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
+use super::worker::Words;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
@@ -95,6 +96,7 @@ pub(super) struct Hub {
     pub(super) runs: Runs,
     /// Workers in turn; kept between runs for its memory.
     pub(super) turns: Vec<(WorkerKey, PeerId)>,
+    pub(super) words: Words,
     pub(super) pending_replies: PendingReplies,
     /// What outlives the process.
     pub(super) keeping: Keeping,
@@ -166,6 +168,7 @@ impl Hub {
             chunk: ReadChunk::default(),
             runs: Runs::default(),
             turns: Vec::new(),
+            words: Words::new(at),
             keeping: Keeping::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,

@@ -99,9 +99,9 @@ impl Outbox {
         self.events += events;
     }
 
-    /// Appends one message that is in two pieces, by copy, and counts it as no event.
-    pub(super) fn push_joined(&mut self, parts: [&[u8]; 2]) {
-        let bytes = parts[0].len() + parts[1].len();
+    /// Appends one message that is in pieces, by copy, and counts it as no event.
+    pub(super) fn push_joined(&mut self, parts: [&[u8]; 4]) {
+        let bytes = parts.iter().map(|part| part.len()).sum();
         if bytes < COPY_BELOW_BYTES {
             self.make_room(bytes);
             parts

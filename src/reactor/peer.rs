@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::deliver::Run;
@@ -14,7 +14,7 @@ use super::outbox::Outbox;
 use super::stream::Stream;
 use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
 use crate::messagebus::{EventWord, event_id};
-use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer, encode_frame, frames_of};
+use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer, frames_of, short_header};
 
 /// What a listener, or a dialled address, is for.
 #[derive(Debug, Clone)]
@@ -143,13 +143,14 @@ impl Peer {
     /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
     /// so the outbox counts it as no event.
     pub(super) fn push_held(&mut self, delivery: &Delivery) {
-        let mut head = BytesMut::with_capacity(64);
-        if self.envelope().is_some_and(|envelope| envelope.delimiter) {
-            head.extend_from_slice(&DELIMITER);
-        }
+        let delimiter = match self.envelope() {
+            Some(envelope) if envelope.delimiter => &DELIMITER[..],
+            _ => &[],
+        };
         let word = EventWord::new(delivery.id.0, delivery.attempt);
-        encode_frame(&mut head, word.as_ref(), true);
-        self.outbox.push_joined([&head, &delivery.body]);
+        let header = short_header(word.len(), true);
+        let parts = [delimiter, &header, word.as_ref(), &delivery.body];
+        self.outbox.push_joined(parts);
     }
 
     /// An event as it was before [`push_to_worker`](Self::push_to_worker).

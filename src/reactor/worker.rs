@@ -1,8 +1,11 @@
 //! What workers say, and what becomes of the events that they hold.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::hub::Hub;
+use super::inbox::{Filled, Inbox};
 use super::intake::PeerError;
 use super::peer::{Envelope, Role};
 use crate::ambient::{chance, now};
@@ -10,13 +13,61 @@ use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, Wo
 use crate::messagebus::{WorkerWord, error_word};
 use crate::zmtp::{encode_message, frames};
 
+/// What the words of one read came to: what it costs to go on from there, it costs once for all of them.
+pub(super) struct Words {
+    /// When they were read.
+    at: Instant,
+    /// The places of events that are done.
+    settled: Vec<u64>,
+    /// Events may go, to this worker or to others.
+    moved: bool,
+}
+
+impl Words {
+    pub(super) fn new(at: Instant) -> Self {
+        Self {
+            at,
+            settled: vec![],
+            moved: false,
+        }
+    }
+}
+
 impl Hub {
-    /// A message of a worker: one frame, with or without a delimiter before it.
-    pub(super) fn take_worker_message(
+    /// Takes what a worker of this service sent.
+    ///
+    /// # Errors
+    /// [`PeerError`] ends the connection; what it said before the fault holds.
+    pub(super) fn take_words(
         &mut self,
         id: PeerId,
-        message: &[u8],
+        service: ServiceKey,
+        inbox: &mut Inbox,
+        filled: Filled,
     ) -> Result<(), PeerError> {
+        self.words.at = now();
+        let result = self.take_messages(id, inbox, filled, Self::take_worker_message);
+        if std::mem::take(&mut self.words.moved) {
+            self.settle_words(service);
+            self.dispatch(service);
+            self.plan_timeout(service);
+        }
+        result
+    }
+
+    fn settle_words(&mut self, service: ServiceKey) {
+        let settled = &mut self.words.settled;
+        if !settled.is_empty()
+            && let Some(found) = self.broker.service(service)
+        {
+            self.durable.settle(found.name(), settled.drain(..));
+            self.flush_wanted.notify_one();
+        }
+        settled.clear();
+    }
+
+    /// A message of a worker: one frame, with or without a delimiter before it.
+    fn take_worker_message(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
         let mut rest = frames(message).peekable();
         let first = rest.next_if(|frame| frame.is_empty());
         let has_delimiter = first.is_some() && rest.peek().is_some();
@@ -67,9 +118,9 @@ impl Hub {
         let Some(found) = self.broker.service_mut(service) else {
             return;
         };
-        let before = found.workers.readiness(key);
         let (id, verdict) = match word {
             WorkerWord::Ready(credit) => {
+                let before = found.workers.readiness(key);
                 match credit {
                     None => found.workers.ready(key),
                     Some(credit) => found.workers.ready_with(key, credit),
@@ -86,21 +137,33 @@ impl Hub {
                 found.workers.bye(key);
                 return self.keeping.workers_changed(service);
             }
-            WorkerWord::Ack(id) => (id, Verdict::Ack),
+            WorkerWord::Ack(id) => {
+                match found.ack(key, DeliveryId(id), self.words.at) {
+                    Ok(place) => {
+                        self.words.settled.extend(place);
+                        self.words.moved = true;
+                    }
+                    Err(UnknownDelivery) => self.count_unknown_delivery(),
+                }
+                return;
+            }
             WorkerWord::Nak { id, delay, reason } => (id, Verdict::Nak { delay, reason }),
             WorkerWord::Term { id, reason } => (id, Verdict::Term { reason }),
             WorkerWord::Wip(id) => (id, Verdict::Wip),
         };
         let before = found.account.dropped;
-        match found.judge(key, DeliveryId(id), verdict, now(), chance()) {
+        match found.judge(key, DeliveryId(id), verdict, self.words.at, chance()) {
             Ok(aftermath) => {
                 self.log_dropped_since(service, &before);
                 self.finish(service, aftermath);
-                self.dispatch(service);
-                self.plan_timeout(service);
+                self.words.moved = true;
             }
-            Err(UnknownDelivery) => *self.refused.entry("unknown-delivery").or_default() += 1,
+            Err(UnknownDelivery) => self.count_unknown_delivery(),
         }
+    }
+
+    fn count_unknown_delivery(&mut self) {
+        *self.refused.entry("unknown-delivery").or_default() += 1;
     }
 
     /// A worker that speaks of acknowledgements is told what we don't understand; another would take

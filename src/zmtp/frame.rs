@@ -91,6 +91,11 @@ pub fn encode_frame(out: &mut BytesMut, body: &[u8], more: bool) {
     put_frame(out, if more { MORE } else { 0 }, body);
 }
 
+/// What precedes a frame's body of at most 255 bytes.
+pub fn short_header(len: u8, more: bool) -> [u8; 2] {
+    [if more { MORE } else { 0 }, len]
+}
+
 /// Appends a command frame around an already encoded body.
 pub(super) fn put_command(out: &mut BytesMut, body: &[u8]) {
     put_frame(out, COMMAND, body);

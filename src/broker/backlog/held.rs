@@ -58,18 +58,22 @@ impl ById {
         self.len += 1;
     }
 
-    fn take(&mut self, id: DeliveryId) -> Option<Held> {
+    fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
         let place = self.place(id)?;
-        let held = self.line[place].1.take()?;
+        let (_, entry) = &mut self.line[place];
+        let held = entry.take_if(|held| held.worker == worker)?;
         self.len -= 1;
-        tidy(&mut self.line, self.len, |(_, held)| held.is_some());
+        tidy(&mut self.line, self.len, place == 0, |(_, held)| {
+            held.is_some()
+        });
         Some(held)
     }
 }
 
-/// Takes out what means nothing any more: in front always, elsewhere when it has become too much.
-fn tidy<T>(line: &mut VecDeque<T>, others_max: usize, is_live: impl Fn(&T) -> bool) {
-    while line.front().is_some_and(|entry| !is_live(entry)) {
+/// Takes out what means nothing any more: in front always, elsewhere when it has become too much. The
+/// entry in front still means something unless it `ended` just now.
+fn tidy<T>(line: &mut VecDeque<T>, others_max: usize, ended: bool, is_live: impl Fn(&T) -> bool) {
+    while ended && line.front().is_some_and(|entry| !is_live(entry)) {
         line.pop_front();
     }
     if line.len() > 2 * others_max + STALE_MAX {
@@ -130,13 +134,13 @@ impl HeldItems {
 
     /// What this worker holds under this id.
     pub(super) fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
-        let is_theirs = self.by_id.get(id)?.worker == worker;
-        let held = is_theirs.then(|| self.by_id.take(id)).flatten()?;
+        let held = self.by_id.take(worker, id)?;
         self.bytes -= held.item.cost();
-        self.tidy_deadlines();
+        self.tidy_deadlines(id);
         let (by_id, by_worker) = (&self.by_id, &mut self.by_worker);
         if let Some(ids) = by_worker.get_mut(&worker) {
-            tidy(ids, by_id.len, |id| by_id.get(*id).is_some());
+            let ended = ids.front() == Some(&id);
+            tidy(ids, by_id.len, ended, |id| by_id.get(*id).is_some());
             if ids.is_empty() {
                 by_worker.remove(&worker);
             }
@@ -144,9 +148,11 @@ impl HeldItems {
         Some(held)
     }
 
-    fn tidy_deadlines(&mut self) {
+    /// A deadline of this delivery means nothing any more.
+    fn tidy_deadlines(&mut self, ended: DeliveryId) {
         let by_id = &self.by_id;
-        tidy(&mut self.deadlines, by_id.len, |(deadline, id)| {
+        let ended = self.deadlines.front().is_some_and(|(_, id)| *id == ended);
+        tidy(&mut self.deadlines, by_id.len, ended, |(deadline, id)| {
             by_id
                 .get(*id)
                 .is_some_and(|held| held.deadline == Some(*deadline))
@@ -167,7 +173,7 @@ impl HeldItems {
         };
         if held.deadline.replace(deadline) != Some(deadline) {
             self.expect(deadline, id);
-            self.tidy_deadlines();
+            self.tidy_deadlines(id);
         }
         true
     }
