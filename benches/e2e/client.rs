@@ -17,6 +17,12 @@ pub fn payload(size: usize, event: usize) -> Vec<u8> {
     payload
 }
 
+/// The number that these digits are.
+pub fn number(digits: &[u8]) -> usize {
+    let digits = digits.iter();
+    digits.fold(0, |number, digit| 10 * number + usize::from(digit & 15))
+}
+
 /// Sends one block again and again.
 pub struct Publisher {
     stream: TcpStream,
@@ -223,12 +229,8 @@ impl Receiver {
         let mut at = 0;
         while let Some((len, stamp)) = self.framing.next(&self.buffer[at..self.filled]) {
             if let Some(stamp) = stamp {
-                let digits = &self.buffer[at + stamp..at + stamp + STAMP_BYTES];
-                seen(
-                    digits
-                        .iter()
-                        .fold(0, |n, digit| n * 10 + usize::from(digit & 15)),
-                );
+                let begin = at + stamp;
+                seen(number(&self.buffer[begin..begin + STAMP_BYTES]));
                 self.received += 1;
             }
             at += len;

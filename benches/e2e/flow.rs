@@ -33,10 +33,10 @@ pub fn run(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> Resu
 }
 
 /// The state of a run.
-struct Run<'a> {
+pub struct Run<'a> {
     scenario: &'a Scenario,
     window: u64,
-    sent: u64,
+    pub sent: u64,
     /// What each group got, by the event's place in its block.
     tallies: Vec<Vec<u64>>,
     /// The same in all.
@@ -44,7 +44,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &'a Scenario, setup: &Setup) -> Self {
+    pub fn new(scenario: &'a Scenario, setup: &Setup) -> Self {
         let groups = scenario.pattern.groups();
         let block = setup.publishers[0].block_events();
         Self {
@@ -66,7 +66,7 @@ impl<'a> Run<'a> {
     }
 
     /// Sends for so long, to the end of a block, and waits for all of it.
-    fn pump(&mut self, setup: &mut Setup, duration: Duration) -> Result<()> {
+    pub fn pump(&mut self, setup: &mut Setup, duration: Duration) -> Result<()> {
         let begun = Instant::now();
         let (mut last, mut last_done) = (begun, self.done());
         loop {
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
     }
 
     /// Each event came to each group that it is for once.
-    fn verify(&self, setup: &Setup) -> Result<()> {
+    pub fn verify(&self, setup: &Setup) -> Result<()> {
         let cycles: u64 = setup
             .publishers
             .iter()

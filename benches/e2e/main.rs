@@ -24,6 +24,7 @@ mod flow;
 mod libzmq;
 mod paced;
 mod plot;
+mod poisoned;
 mod process;
 mod quiet;
 mod relay;
@@ -145,6 +146,7 @@ fn measure(scenario: &Scenario, brokers: &[Box<dyn Broker>], args: &Args, report
             }
             let result = match scenario.kind {
                 Kind::Flow | Kind::Durable => flow::run(broker.as_ref(), scenario, duration),
+                Kind::Poisoned { .. } => poisoned::run(broker.as_ref(), scenario, duration * 2),
                 Kind::LibzmqEnds => libzmq::run_ends(broker.as_ref(), scenario, duration),
                 Kind::Paced { per_second } => {
                     paced::run(broker.as_ref(), scenario, per_second, duration * 2)

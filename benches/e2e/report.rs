@@ -28,11 +28,11 @@ pub struct Sample {
     pub grown_kib: Option<u64>,
     /// Events that a healthy subscriber didn't get.
     pub lost: Option<u64>,
-    /// A healthy subscriber's rate beside a stalled one, in parts of the rate without.
+    /// The rate beside a stalled subscriber, or beside poison, in parts of the rate without.
     pub rate_kept: Option<f64>,
     /// Median latency beside durable traffic, or scrapes, in parts of that without.
     pub p50_beside: Option<f64>,
-    /// The data plane's CPU time for each event beside scrapes, in parts of that without.
+    /// CPU time for each event beside scrapes, or beside poison, in parts of that without.
     pub cpu_beside: Option<f64>,
     pub scrapes: Option<u64>,
     pub ready_ms: Option<f64>,

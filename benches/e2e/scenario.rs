@@ -7,6 +7,8 @@ pub enum Kind {
     Flow,
     /// The same with events kept on disk until a worker acknowledges them.
     Durable,
+    /// In turns without and with events that no worker can do.
+    Poisoned { is_durable: bool },
     /// At a fixed rate, now and then beside as many events for a durable service.
     BesideDurable { per_second: u32 },
     /// At a fixed rate, now and then beside somebody who reads the metrics all the time.
@@ -151,6 +153,13 @@ pub fn all() -> Vec<Scenario> {
             Pattern::Workers(4),
             size,
         ));
+    }
+    for (name, is_durable) in [
+        ("1 % poison: 4 workers", false),
+        ("1 % poison, durable: 4 workers", true),
+    ] {
+        let kind = Kind::Poisoned { is_durable };
+        all.push(scenario(name, kind, Pattern::Workers(4), 256));
     }
     for services in [10, 50, 90] {
         let name = format!("{services} services, all match");

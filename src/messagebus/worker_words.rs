@@ -153,7 +153,7 @@ fn ready_options(text: &str) -> Result<Option<u32>, String> {
 #[derive(Debug)]
 pub struct EventWord {
     bytes: [u8; EVENT_WORD_BYTES_MAX],
-    begin: usize,
+    len: u8,
 }
 
 /// Both numbers at their largest.
@@ -164,45 +164,33 @@ impl EventWord {
     pub fn new(id: u64, attempt: u32) -> Self {
         let mut word = Self {
             bytes: [0; EVENT_WORD_BYTES_MAX],
-            begin: EVENT_WORD_BYTES_MAX,
+            len: 0,
         };
         // There is one for each event, and formatting costs ten times as much.
-        word.put_number(attempt.into());
-        word.put(b" ");
-        word.put_number(id);
+        let mut digits = itoa::Buffer::new();
         word.put(b"EVENT ");
+        word.put(digits.format(id).as_bytes());
+        word.put(b" ");
+        word.put(digits.format(attempt).as_bytes());
         word
     }
 
-    /// Puts something before what is there.
     fn put(&mut self, bytes: &[u8]) {
-        let end = self.begin;
-        self.begin -= bytes.len();
-        self.bytes[self.begin..end].copy_from_slice(bytes);
+        let begin = usize::from(self.len);
+        self.bytes[begin..begin + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len() as u8;
     }
 
-    fn put_number(&mut self, mut number: u64) {
-        loop {
-            self.put(&[b'0' + (number % 10) as u8]);
-            number /= 10;
-            if number == 0 {
-                return;
-            }
-        }
-    }
-}
-
-impl EventWord {
-    /// How long it is.
+    /// How many bytes it has.
     #[allow(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> u8 {
-        (EVENT_WORD_BYTES_MAX - self.begin) as u8
+        self.len
     }
 }
 
 impl AsRef<[u8]> for EventWord {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[self.begin..]
+        &self.bytes[..self.len.into()]
     }
 }
 

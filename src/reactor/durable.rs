@@ -43,6 +43,11 @@ struct Unsent {
 }
 
 impl Unsent {
+    fn reserve(&mut self, events: usize) {
+        self.events.reserve(events);
+        self.items.reserve(events);
+    }
+
     fn push(&mut self, item: Item, id: Option<Bytes>) {
         self.events.push(Event {
             id,
@@ -254,6 +259,7 @@ impl Hub {
         // What waits must not keep a whole chunk alive.
         let all = Bytes::copy_from_slice(&run.bytes);
         let mut unsent = self.durable.unsent.remove(&key).unwrap_or_default();
+        unsent.reserve(run.ends.len());
         for event in 0..run.ends.len() {
             let item = self.item(order_by, all.slice(run.part(event..event + 1)));
             unsent.push(item, None);

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::zmtp::{
@@ -10,6 +11,7 @@ use super::zmtp::{
 };
 use super::{Broker, Setup};
 use crate::client::Publisher;
+use crate::poisoned::DELIVERIES_MAX;
 use crate::process::Process;
 use crate::scenario::{Kind, Pattern, Scenario};
 
@@ -18,8 +20,8 @@ pub struct EventManager;
 /// The subject of the durable service beside live traffic.
 const DURABLE_SUBJECT: &str = "dur0000";
 
-/// Where it listens: publishers, subscribers, requests; and its metrics. With a directory its services are durable.
-fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3], u16)> {
+/// Where it listens: publishers, subscribers, requests; and its metrics. With a directory it has a state.
+fn start(state: Option<&TempDir>, services: &Value) -> Result<(Process, [u16; 3], u16)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
     command.args([
         "serve",
@@ -31,13 +33,11 @@ fn start(state: Option<&TempDir>) -> Result<(Process, [u16; 3], u16)> {
     }
     command.args(["--set", "httpAddress=127.0.0.1:0"]);
     command.args(["--set", "minStreamerPort=0", "--set", "maxStreamerPort=0"]);
-    match state {
-        None => command.args(["--set", "stateDir="]),
-        Some(directory) => command
-            .arg("--set")
-            .arg(format!("stateDir={}", directory.path().display()))
-            .args(["--set", r#"services={"*": {"delivery": "queue"}}"#]),
-    };
+    let state = state.map_or(Default::default(), |state| {
+        state.path().display().to_string()
+    });
+    command.args(["--set", &format!("stateDir={state}")]);
+    command.args(["--set", &format!("services={services}")]);
     let (process, ready) = Process::with_line(&mut command, true)?;
     let port = |name: &str| -> Result<u16> {
         let from = ready.split(&format!("{name}127.0.0.1:")).nth(1);
@@ -76,7 +76,7 @@ fn set_up_beside(
     let workers = subscribe(requests, 0, DURABLE_SUBJECT)?;
     setup
         .receivers
-        .push(acknowledging_worker(workers, scenario)?);
+        .push(acknowledging_worker(workers, scenario, &setup.poison)?);
     let stream = connect(publishers, "PUB")?;
     setup
         .publishers
@@ -96,16 +96,25 @@ impl Broker for EventManager {
     }
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
-        let keeps = matches!(scenario.kind, Kind::Durable | Kind::BesideDurable { .. });
+        let (delivery, retry) = match scenario.kind {
+            Kind::Durable | Kind::BesideDurable { .. } => ("queue", json!({})),
+            Kind::Poisoned { is_durable } => (
+                if is_durable { "queue" } else { "live" },
+                json!({"initialMs": 1, "maxMs": 5, "maxDeliveries": DELIVERIES_MAX}),
+            ),
+            _ => ("live", json!({})),
+        };
+        let services = json!({"*": {"delivery": delivery, "retry": retry}});
+        let keeps = delivery == "queue";
         let state = keeps.then(TempDir::new).transpose()?;
-        let (process, ports, http) = start(state.as_ref())?;
+        let (process, ports, http) = start(state.as_ref(), &services)?;
         let mut setup = set_up(process, ports, scenario)?;
         (setup.state, setup.http) = (state, Some(http));
         Ok(setup)
     }
 
     fn start_alone(&self) -> Result<Process> {
-        Ok(start(None)?.0)
+        Ok(start(None, &json!({}))?.0)
     }
 }
 

@@ -10,11 +10,13 @@ mod zmtp;
 
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::client::{Publisher, Receiver};
+use crate::poisoned::Poison;
 use crate::process::Process;
 use crate::scenario::{Kind, Pattern, Scenario};
 use redis::Synced;
@@ -34,6 +36,8 @@ pub struct Setup {
     pub zmtp: Option<(String, String)>,
     /// The port of its metrics.
     pub http: Option<u16>,
+    /// What acknowledging workers refuse.
+    pub poison: Rc<Poison>,
     /// What the broker keeps; it goes after its process.
     state: Option<TempDir>,
 }
@@ -48,6 +52,7 @@ impl Setup {
             connect: None,
             zmtp: None,
             http: None,
+            poison: Rc::default(),
             state: None,
         }
     }
@@ -131,7 +136,7 @@ fn is_plain_fan(scenario: &Scenario) -> bool {
 }
 
 fn is_workers(scenario: &Scenario) -> bool {
-    matches!(scenario.pattern, Pattern::Workers(_)) && !is_durable(scenario)
+    matches!(scenario.pattern, Pattern::Workers(_)) && scenario.kind == Kind::Flow
 }
 
 /// Whether events are to be on disk until they are acknowledged.

@@ -4,12 +4,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Broker, Setup, is_plain_fan, is_services};
-use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
+use crate::client::{Fixed, Framing, Publisher, Receiver, STAMP_BYTES, number, payload};
+use crate::poisoned::{Poison, Verdict};
 use crate::process::{Process, connect_soon};
 use crate::scenario::{Kind, Pattern, Scenario};
 
@@ -127,9 +129,9 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
 }
 
 /// Events that are to be acknowledged: `[EVENT id attempt][subject][payload]`.
-#[derive(Default)]
 struct Acknowledged {
     answers: Vec<u8>,
+    poison: Rc<Poison>,
 }
 
 impl Framing for Acknowledged {
@@ -141,9 +143,16 @@ impl Framing for Acknowledged {
         }
         let (_, subject) = frame_at(bytes, word.end)?;
         let (_, payload) = frame_at(bytes, subject.end)?;
-        let id = bytes[word].split(|byte| *byte == b' ').nth(1)?;
-        push_frame(&mut self.answers, &[b"ACK ", id].concat(), false);
-        Some((payload.end, Some(payload.start)))
+        let mut words = bytes[word].split(|byte| *byte == b' ').skip(1);
+        let (id, attempt) = (words.next()?, number(words.next()?));
+        let stamp = number(&bytes[payload.start..payload.start + STAMP_BYTES]);
+        let answer: &[u8] = match self.poison.judge(stamp, attempt as u32) {
+            Verdict::Good => b"ACK ",
+            Verdict::Poison => b"NAK ",
+        };
+        push_frame(&mut self.answers, &[answer, id].concat(), false);
+        // An event counts once.
+        Some((payload.end, (attempt == 1).then_some(payload.start)))
     }
 
     fn answer(&mut self, out: &mut Vec<u8>) {
@@ -151,15 +160,23 @@ impl Framing for Acknowledged {
     }
 }
 
-/// A worker that acknowledges what it gets.
-pub fn acknowledging_worker(port: u16, scenario: &Scenario) -> Result<Receiver> {
+/// A worker that acknowledges what it gets, unless it is poison.
+pub fn acknowledging_worker(
+    port: u16,
+    scenario: &Scenario,
+    poison: &Rc<Poison>,
+) -> Result<Receiver> {
     let mut stream = connect(port, "DEALER")?;
     let mut out = vec![];
     push_frame(&mut out, br#"READY {"ack": true, "credit": 1024}"#, false);
     out.extend_from_slice(b"\x04\x0b\x04PING\0\0last");
     stream.write_all(&out)?;
     stream.read_exact(&mut [0; 11]).context("no PONG")?;
-    Receiver::new(stream, scenario, Acknowledged::default())
+    let framing = Acknowledged {
+        answers: vec![],
+        poison: Rc::clone(poison),
+    };
+    Receiver::new(stream, scenario, framing)
 }
 
 /// A worker of a service: a DEALER that says READY.
@@ -307,15 +324,20 @@ pub fn set_up_services(
         services.len() == scenario.pattern.groups(),
         "ports of services: {services:?}"
     );
-    let worker = match scenario.kind {
-        Kind::Durable => acknowledging_worker,
-        _ => worker,
-    };
-    let receivers = (0..scenario.pattern.receivers())
-        .map(|i| worker(services[scenario.pattern.group(i)], scenario))
-        .collect::<Result<_>>()?;
-    let publisher = publisher(publishers, scenario, true)?;
-    Ok(Setup::new(process, vec![publisher], receivers))
+    let mut setup = Setup::new(process, vec![], vec![]);
+    for i in 0..scenario.pattern.receivers() {
+        let port = services[scenario.pattern.group(i)];
+        setup.receivers.push(match scenario.kind {
+            Kind::Durable | Kind::Poisoned { .. } => {
+                acknowledging_worker(port, scenario, &setup.poison)?
+            }
+            _ => worker(port, scenario)?,
+        });
+    }
+    setup
+        .publishers
+        .push(publisher(publishers, scenario, true)?);
+    Ok(setup)
 }
 
 /// Whether a broker of forwarders and services in ZMTP can do this.
