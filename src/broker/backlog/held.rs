@@ -11,7 +11,7 @@ use super::item::Item;
 use crate::broker::dispatch::WorkerKey;
 
 /// A line may have so many entries that mean nothing, beside as many as it has others.
-const STALE_MAX: usize = 64;
+const STALE_MAX: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// What a worker calls an event by that it holds. Never given twice by one backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,47 +26,86 @@ pub(super) struct Held {
     deadline: Option<Instant>,
 }
 
-/// Deliveries by their ids, which only go up.
+/// Deliveries by their ids, which are given one after the other.
 #[derive(Debug, Default)]
 struct ById {
-    line: VecDeque<(DeliveryId, Option<Held>)>,
-    len: usize,
+    /// Those from `first` on; what is done leaves a gap.
+    line: VecDeque<Option<Held>>,
+    first: u64,
+    /// How many of the line are no gaps.
+    in_line: usize,
+    /// Those before `first`: held for so long that most of what came after them is done.
+    long_held: BTreeMap<DeliveryId, Held>,
 }
 
 impl ById {
     fn place(&self, id: DeliveryId) -> Option<usize> {
-        let (first, _) = self.line.front()?;
-        // Where it is if none before it is missing; it can't be further back.
-        let dense = usize::try_from(id.0.checked_sub(first.0)?).ok()?;
-        match self.line.get(dense) {
-            Some((found, _)) if *found == id => Some(dense),
-            _ => self.line.binary_search_by_key(&id, |(id, _)| *id).ok(),
-        }
+        usize::try_from(id.0.checked_sub(self.first)?).ok()
     }
 
     fn get(&self, id: DeliveryId) -> Option<&Held> {
-        self.line[self.place(id)?].1.as_ref()
+        match self.place(id) {
+            Some(place) => self.line.get(place)?.as_ref(),
+            None => self.long_held.get(&id),
+        }
     }
 
     fn get_mut(&mut self, id: DeliveryId) -> Option<&mut Held> {
-        let place = self.place(id)?;
-        self.line[place].1.as_mut()
+        match self.place(id) {
+            Some(place) => self.line.get_mut(place)?.as_mut(),
+            None => self.long_held.get_mut(&id),
+        }
     }
 
     fn push(&mut self, id: DeliveryId, held: Held) {
-        self.line.push_back((id, Some(held)));
-        self.len += 1;
+        if self.line.is_empty() {
+            self.first = id.0;
+        }
+        self.line.push_back(Some(held));
+        self.in_line += 1;
     }
 
     fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
-        let place = self.place(id)?;
-        let (_, entry) = &mut self.line[place];
-        let held = entry.take_if(|held| held.worker == worker)?;
-        self.len -= 1;
-        tidy(&mut self.line, self.len, place == 0, |(_, held)| {
-            held.is_some()
-        });
+        let Some(place) = self.place(id) else {
+            let held = self.long_held.get(&id)?;
+            return (held.worker == worker).then(|| self.long_held.remove(&id))?;
+        };
+        let held = self.line.get_mut(place)?;
+        let held = held.take_if(|held| held.worker == worker)?;
+        self.in_line -= 1;
+        self.tidy();
         Some(held)
+    }
+
+    /// Ends the gap in front, and sets those apart before which there are too many.
+    fn tidy(&mut self) {
+        let line_max = line_max(self.in_line);
+        while let Some(front) = self.line.front()
+            && (front.is_none() || self.line.len() > line_max)
+        {
+            if let Some(held) = self.line.pop_front().flatten() {
+                self.long_held.insert(DeliveryId(self.first), held);
+                self.in_line -= 1;
+            }
+            self.first += 1;
+        }
+        shrink(&mut self.line);
+    }
+
+    fn len(&self) -> usize {
+        self.in_line + self.long_held.len()
+    }
+}
+
+/// How many entries a line may have of which so many mean something.
+fn line_max(entries: usize) -> usize {
+    2 * entries + STALE_MAX
+}
+
+/// Gives memory back, but not what will be needed again soon.
+fn shrink<T>(line: &mut VecDeque<T>) {
+    if line.capacity() > 8 * line_max(line.len()) {
+        line.shrink_to(line_max(line.len()));
     }
 }
 
@@ -76,10 +115,10 @@ fn tidy<T>(line: &mut VecDeque<T>, others_max: usize, ended: bool, is_live: impl
     while ended && line.front().is_some_and(|entry| !is_live(entry)) {
         line.pop_front();
     }
-    if line.len() > 2 * others_max + STALE_MAX {
+    if line.len() > line_max(others_max) {
         line.retain(is_live);
-        line.shrink_to(2 * line.len() + STALE_MAX);
     }
+    shrink(line);
 }
 
 /// All that is held, by id, by worker and by deadline.
@@ -140,7 +179,7 @@ impl HeldItems {
         let (by_id, by_worker) = (&self.by_id, &mut self.by_worker);
         if let Some(ids) = by_worker.get_mut(&worker) {
             let ended = ids.front() == Some(&id);
-            tidy(ids, by_id.len, ended, |id| by_id.get(*id).is_some());
+            tidy(ids, by_id.len(), ended, |id| by_id.get(*id).is_some());
             if ids.is_empty() {
                 by_worker.remove(&worker);
             }
@@ -152,7 +191,7 @@ impl HeldItems {
     fn tidy_deadlines(&mut self, ended: DeliveryId) {
         let by_id = &self.by_id;
         let ended = self.deadlines.front().is_some_and(|(_, id)| *id == ended);
-        tidy(&mut self.deadlines, by_id.len, ended, |(deadline, id)| {
+        tidy(&mut self.deadlines, by_id.len(), ended, |(deadline, id)| {
             by_id
                 .get(*id)
                 .is_some_and(|held| held.deadline == Some(*deadline))
@@ -189,7 +228,7 @@ impl HeldItems {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_id.len
+        self.by_id.len()
     }
 
     pub(super) fn bytes(&self) -> usize {

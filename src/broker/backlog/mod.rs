@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 pub use held::DeliveryId;
 pub use item::{Item, OrderKey};
 pub use outcome::{DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
@@ -315,7 +317,9 @@ impl Backlog {
         now: Instant,
         outcome: &mut Outcome,
     ) -> bool {
-        let Held { item, given_at, .. } = held;
+        let Held {
+            mut item, given_at, ..
+        } = held;
         if item.attempt >= self.policy.retry.max_deliveries {
             let letter = DeadLetter::new(item, DeadReason::MaxDeliveries, detail, given_at);
             outcome.dead.push(letter);
@@ -324,6 +328,10 @@ impl Backlog {
         if item.is_expired(now) {
             outcome.expired.add(&item);
             return false;
+        }
+        if item.attempt <= 1 {
+            // It came as a part of much that others are done with, and may stay for long.
+            item.body = Bytes::copy_from_slice(&item.body);
         }
         let due = (!delay.is_zero()).then(|| now + delay);
         self.waiting.put_aside(item, due, late);

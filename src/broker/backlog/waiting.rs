@@ -10,6 +10,9 @@ use super::item::{Item, OrderKey, Place};
 use super::keys::{KeyState, Keys};
 use crate::broker::dispatch::WorkerKey;
 
+/// An empty line keeps memory for so many items.
+const LINE_KEPT: usize = 4096;
+
 /// A delivery that timed out, by the worker that may still acknowledge it.
 pub(super) type Late = (WorkerKey, DeliveryId);
 
@@ -219,7 +222,7 @@ impl Waiting {
         self.bytes -= item.cost();
         if self.line.is_empty() {
             // A burst that once filled the line should not hold its memory for ever.
-            self.line.shrink_to(1024);
+            self.line.shrink_to(LINE_KEPT);
         }
         Some(item)
     }
