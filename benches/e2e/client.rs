@@ -145,7 +145,7 @@ pub trait Framing {
     /// of its stamp. `None` if it isn't whole.
     fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)>;
 
-    /// What is to be sent for the events found so far: acknowledgements, requests for more.
+    /// What is to be sent by now for the events found so far: acknowledgements, requests for more.
     fn answer(&mut self, _out: &mut Vec<u8>) {}
 }
 
@@ -223,7 +223,11 @@ impl Receiver {
         match self.stream.read(&mut self.buffer[self.filled..]) {
             Ok(0) => bail!("the broker closed a receiver's connection"),
             Ok(n) => self.filled += n,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.framing.answer(&mut self.answers);
+                self.write_answers()?;
+                return Ok(false);
+            }
             Err(error) => return Err(error.into()),
         }
         let mut at = 0;

@@ -1,5 +1,7 @@
 //! What is measured.
 
+use std::time::Duration;
+
 /// How a scenario is run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -7,8 +9,8 @@ pub enum Kind {
     Flow,
     /// The same with events kept on disk until a worker acknowledges them.
     Durable,
-    /// In turns without and with events that no worker can do.
-    Poisoned { is_durable: bool },
+    /// In turns without and with events that no worker can do; each takes a worker so long.
+    Poisoned { is_durable: bool, work: Duration },
     /// At a fixed rate, now and then beside as many events for a durable service.
     BesideDurable { per_second: u32 },
     /// At a fixed rate, now and then beside somebody who reads the metrics all the time.
@@ -154,11 +156,14 @@ pub fn all() -> Vec<Scenario> {
             size,
         ));
     }
-    for (name, is_durable) in [
-        ("1 % poison: 4 workers", false),
-        ("1 % poison, durable: 4 workers", true),
+    for (name, is_durable, work_us) in [
+        ("1 % poison: 4 workers", false, 0),
+        ("1 % poison, durable: 4 workers", true, 0),
+        ("1 % poison: 4 workers at work for 20 us", false, 20),
+        ("1 % poison, durable: 4 workers at work for 20 us", true, 20),
     ] {
-        let kind = Kind::Poisoned { is_durable };
+        let work = Duration::from_micros(work_us);
+        let kind = Kind::Poisoned { is_durable, work };
         all.push(scenario(name, kind, Pattern::Workers(4), 256));
     }
     for services in [10, 50, 90] {

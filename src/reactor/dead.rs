@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-use serde_json::json;
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 
 use super::deliver::Run;
 use super::hub::Hub;
@@ -12,7 +12,7 @@ use crate::broker::{DeadLetter, ServiceKey};
 use crate::model::{ServiceName, subject_of};
 use crate::store::Event;
 use crate::telemetry::Notable;
-use crate::zmtp::{encode_message, frames_of};
+use crate::zmtp::{encode_frame, frames};
 
 impl Hub {
     /// Tells others of dead events: each is published under the service's name with `.DLQ`, as a frame
@@ -22,13 +22,12 @@ impl Hub {
             return;
         };
         let name = service.name().clone();
+        let subject_max = self.config.limits.subject_bytes_max;
         for letter in dead {
-            let frames = frames_of(&letter.item.body);
-            let subject = frames.first().map(|first| subject_of(first).to_vec());
-            let subject = subject.unwrap_or_default();
+            let body = letter.item.body.clone();
+            let subject = frames(&body).next().map_or(&[][..], subject_of);
             // No more than counts as the subject, or all of a large frame would be told and kept twice.
-            let shown_max = self.config.limits.subject_bytes_max;
-            let shown = &subject[..subject.len().min(shown_max)];
+            let shown = &subject[..subject.len().min(subject_max)];
             let burst = format!("dead:{name}");
             if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
                 self.journal.note(&Notable::DeadLetter {
@@ -45,49 +44,61 @@ impl Hub {
             let kept = Event {
                 id: None,
                 attributes: account.clone(),
-                body: letter.item.body.clone(),
+                body: body.clone(),
             };
             self.keep_dead(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
             if !subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes()) {
-                let head = [
-                    Bytes::from(format!("{name}{}", ServiceName::DEAD_LETTERS)),
-                    account,
-                ];
-                let all: Vec<_> = head.iter().chain(&frames).collect();
-                self.publish_own(&encode_message(&all));
+                self.publish_letter(&name, &account, &body);
             }
         }
     }
 
-    /// An event of our own goes to everybody whom one of a publisher would go to.
-    pub(super) fn publish_own(&mut self, message: &Bytes) {
-        let frames = frames_of(message);
-        let Some(first) = frames.first() else { return };
-        let key = self.broker.routes.key_of(first).to_vec();
-        let route = self.broker.routes.route(&key);
+    /// A letter goes to everybody whom an event of a publisher would go to.
+    fn publish_letter(&mut self, service: &ServiceName, account: &[u8], event: &[u8]) {
+        let subject = format!("{service}{}", ServiceName::DEAD_LETTERS);
+        let route = self.broker.routes.route(subject.as_bytes());
+        if route.is_empty() {
+            return;
+        }
+        let mut message = BytesMut::new();
+        encode_frame(&mut message, subject.as_bytes(), true);
+        encode_frame(&mut message, account, true);
+        message.extend_from_slice(event);
         let run = Run {
-            bytes: message.clone(),
             ends: &[message.len()],
             backing_bytes: message.len(),
+            bytes: message.freeze(),
         };
         self.deliver(&route, &run);
     }
 }
 
-/// What happened to a dead event, in JSON.
+/// What happened to a dead event.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LetterAccount<'a> {
+    service: &'a str,
+    subject: &'a str,
+    reason: &'static str,
+    detail: &'a str,
+    attempts: u32,
+    first_delivery_ms: Option<u64>,
+    last_delivery_ms: u64,
+}
+
+/// The same in JSON.
 fn account_of(service: &ServiceName, subject: &[u8], letter: &DeadLetter) -> Bytes {
     let (here, there) = (now(), wall_clock_ms());
     let at_ms = |at: Instant| there - here.saturating_duration_since(at).as_millis() as u64;
-    json!({
-        "service": service.as_str(),
-        "subject": String::from_utf8_lossy(subject),
-        "reason": letter.reason.name(),
-        "detail": letter.detail,
-        "attempts": letter.item.attempt,
-        "firstDeliveryMs": letter.item.first_at.map(at_ms),
-        "lastDeliveryMs": at_ms(letter.last_at),
-    })
-    .to_string()
-    .into()
+    let account = LetterAccount {
+        service: service.as_str(),
+        subject: &String::from_utf8_lossy(subject),
+        reason: letter.reason.name(),
+        detail: &letter.detail,
+        attempts: letter.item.attempt,
+        first_delivery_ms: letter.item.first_at.map(at_ms),
+        last_delivery_ms: at_ms(letter.last_at),
+    };
+    serde_json::to_vec(&account).unwrap_or_default().into()
 }

@@ -98,7 +98,7 @@ impl Broker for EventManager {
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (delivery, retry) = match scenario.kind {
             Kind::Durable | Kind::BesideDurable { .. } => ("queue", json!({})),
-            Kind::Poisoned { is_durable } => (
+            Kind::Poisoned { is_durable, .. } => (
                 if is_durable { "queue" } else { "live" },
                 json!({"initialMs": 1, "maxMs": 5, "maxDeliveries": DELIVERIES_MAX}),
             ),

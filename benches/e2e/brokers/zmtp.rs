@@ -1,11 +1,12 @@
 //! Brokers that speak ZMTP 3.1, and their clients.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::process::Command;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -131,6 +132,11 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
 /// Events that are to be acknowledged: `[EVENT id attempt][subject][payload]`.
 struct Acknowledged {
     answers: Vec<u8>,
+    /// When the work is done that each answer is for, and how long the answer is.
+    done: VecDeque<(Instant, usize)>,
+    /// How long the worker is at work with each event, and until when it is with those it has.
+    work: Duration,
+    busy_until: Instant,
     poison: Rc<Poison>,
 }
 
@@ -150,13 +156,25 @@ impl Framing for Acknowledged {
             Verdict::Good => b"ACK ",
             Verdict::Poison => b"NAK ",
         };
+        let begin = self.answers.len();
         push_frame(&mut self.answers, &[answer, id].concat(), false);
+        if !self.work.is_zero() {
+            self.busy_until = self.busy_until.max(Instant::now()) + self.work;
+            let bytes = self.answers.len() - begin;
+            self.done.push_back((self.busy_until, bytes));
+        }
         // An event counts once.
         Some((payload.end, (attempt == 1).then_some(payload.start)))
     }
 
     fn answer(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.answers);
+        if self.work.is_zero() {
+            return out.append(&mut self.answers);
+        }
+        let now = Instant::now();
+        let done = self.done.partition_point(|(at, _)| *at <= now);
+        let bytes: usize = self.done.drain(..done).map(|(_, bytes)| bytes).sum();
+        out.extend(self.answers.drain(..bytes));
     }
 }
 
@@ -174,6 +192,12 @@ pub fn acknowledging_worker(
     stream.read_exact(&mut [0; 11]).context("no PONG")?;
     let framing = Acknowledged {
         answers: vec![],
+        done: VecDeque::new(),
+        work: match scenario.kind {
+            Kind::Poisoned { work, .. } => work,
+            _ => Duration::ZERO,
+        },
+        busy_until: Instant::now(),
         poison: Rc::clone(poison),
     };
     Receiver::new(stream, scenario, framing)
