@@ -349,7 +349,7 @@ impl Log {
         events: &[Event],
         report: &impl Fn(Report),
     ) {
-        let mut outcomes = vec![];
+        let mut outcomes = Vec::with_capacity(events.len());
         let now_ms = wall_clock_ms();
         for event in events {
             let mut outcome = self.append_one(event, now_ms);
