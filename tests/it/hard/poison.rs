@@ -1,7 +1,6 @@
 //! Events that no worker can do among those that all can.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,8 +10,6 @@ use crate::support::TestDaemon;
 use crate::support::peers::{is_silent, publish};
 
 const EVENTS: u64 = 5_000;
-/// Enough to measure by.
-const MEASURED: u64 = 40_000;
 /// One in so many events is poison.
 const POISON_EVERY: u64 = 100;
 const DELIVERIES_MAX: u32 = 3;
@@ -37,29 +34,26 @@ fn start(directory: &TempDir, delivery: &str) -> TestDaemon {
     daemon
 }
 
-/// Publishes all and works until all others are done: how long that took, and how often each poison
-/// event was delivered.
-fn work(daemon: &TestDaemon, events: u64, poison_every: u64) -> (Duration, BTreeMap<String, u32>) {
+/// Publishes all and works until all others are done: how often each poison event was delivered.
+fn work(daemon: &TestDaemon) -> BTreeMap<String, u32> {
     let address = address(daemon, "Billing");
     let workers: Vec<_> = (0..2)
         .map(|_| Worker::join(&daemon.context, &address, 100))
         .collect();
     daemon.wait_for_ready("Billing", 2);
     let publisher = daemon.publisher();
-    let is_poison = |n: u64| n.is_multiple_of(poison_every);
-    let began = Instant::now();
-    for n in 0..events {
+    let is_poison = |n: u64| n.is_multiple_of(POISON_EVERY);
+    for n in 0..EVENTS {
         let kind = if is_poison(n) { "poison" } else { "good" };
         publish(&publisher, "Order", &format!("{kind} {n}"));
     }
-    let mut left: BTreeSet<_> = (0..events).filter(|n| !is_poison(*n)).collect();
+    let mut left: BTreeSet<_> = (0..EVENTS).filter(|n| !is_poison(*n)).collect();
     let mut poisoned = BTreeMap::new();
-    let mut done_after = None;
     loop {
         let ready = readable(&workers, if left.is_empty() { 100 } else { 5000 });
         if ready.is_empty() {
             assert!(left.is_empty(), "{} are not served", left.len());
-            return (done_after.expect("all are done"), poisoned);
+            return poisoned;
         }
         for worker in ready.into_iter().map(|at| &workers[at]) {
             let event = worker.hold(0).expect("it is readable");
@@ -73,9 +67,6 @@ fn work(daemon: &TestDaemon, events: u64, poison_every: u64) -> (Duration, BTree
             }
             assert!(left.remove(&n.parse().expect("a number")), "{n} came again");
             worker.ack(&event);
-            if left.is_empty() {
-                done_after = Some(began.elapsed());
-            }
         }
     }
 }
@@ -84,7 +75,7 @@ fn poison_is_dead_once(delivery: &str) {
     let directory = TempDir::new().expect("a directory");
     let daemon = start(&directory, delivery);
     let watcher = daemon.subscriber(&["Billing.DLQ"]);
-    let (_, poisoned) = work(&daemon, EVENTS, POISON_EVERY);
+    let poisoned = work(&daemon);
     let dead = EVENTS / POISON_EVERY;
     let mut letters = BTreeSet::new();
     for _ in 0..dead {
@@ -118,25 +109,4 @@ fn poison_of_a_live_service_is_dead_once_and_all_others_are_done() {
 #[test]
 fn poison_of_a_durable_service_is_dead_once_and_all_others_are_done() {
     poison_is_dead_once("queue");
-}
-
-#[test]
-#[ignore = "it measures, and asserts nothing"]
-fn what_poison_costs_the_others() {
-    for delivery in ["live", "queue"] {
-        let measure = |poison_every: u64| {
-            let directory = TempDir::new().expect("a directory");
-            let daemon = start(&directory, delivery);
-            let (took, poisoned) = work(&daemon, MEASURED, poison_every);
-            (MEASURED - poisoned.len() as u64) as f64 / took.as_secs_f64()
-        };
-        let mut ratios: Vec<f64> = (0..7)
-            .map(|_| {
-                let without = measure(u64::MAX);
-                measure(POISON_EVERY) / without
-            })
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        println!("{delivery}: good events per second with poison to without, 7 runs: {ratios:.3?}");
-    }
 }
