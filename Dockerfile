@@ -31,8 +31,8 @@ ENV CONFIG_PATH=/etc/event-manager/config.json
 WORKDIR /var/lib/event-manager
 VOLUME /var/lib/event-manager
 USER 10001:10001
-# Publishers, subscribers, services, requests, the embedded ServiceLocator.
-EXPOSE 5000 5001 5002-5100 5101 6000
+# Publishers, subscribers, services, requests, HTTP, the embedded ServiceLocator.
+EXPOSE 5000 5001 5002-5100 5101 5180 6000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
     CMD ["/usr/local/bin/event-manager", "health"]
