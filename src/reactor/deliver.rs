@@ -175,7 +175,7 @@ impl Hub {
         let (order_by, before) = (service.order_by, service.account.dropped);
         for event in first..run.ends.len() {
             let part = run.part(event..event + 1);
-            let item = self.item(order_by, all.slice(part.start - start..part.end - start));
+            let item = self.part_item(order_by, &all, part.start - start..part.end - start);
             if let Some(service) = self.broker.service_mut(key) {
                 service.enqueue(item);
             }

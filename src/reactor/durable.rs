@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -261,7 +262,7 @@ impl Hub {
         let mut unsent = self.durable.unsent.remove(&key).unwrap_or_default();
         unsent.reserve(run.ends.len());
         for event in 0..run.ends.len() {
-            let item = self.item(order_by, all.slice(run.part(event..event + 1)));
+            let item = self.part_item(order_by, &all, run.part(event..event + 1));
             unsent.push(item, None);
         }
         self.durable.unsent.insert(key, unsent);
@@ -446,6 +447,21 @@ impl Hub {
 }
 
 impl Hub {
+    /// [`item`](Self::item) for one of many events in one piece of memory.
+    pub(super) fn part_item(
+        &self,
+        order_by: Option<OrderBy>,
+        all: &Bytes,
+        part: Range<usize>,
+    ) -> Item {
+        let mut item = self.item(order_by, all.slice(part));
+        if item.key.is_some() {
+            // It may wait for its key while all around it is done.
+            item.own_body();
+        }
+        item
+    }
+
     /// An event as a service's queue has it.
     pub(super) fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item {
         let key = order_by.and_then(|order_by| {

@@ -83,7 +83,8 @@ impl ById {
         while let Some(front) = self.line.front()
             && (front.is_none() || self.line.len() > line_max)
         {
-            if let Some(held) = self.line.pop_front().flatten() {
+            if let Some(mut held) = self.line.pop_front().flatten() {
+                held.item.own_body();
                 self.long_held.insert(DeliveryId(self.first), held);
                 self.in_line -= 1;
             }
@@ -278,6 +279,21 @@ mod tests {
         assert_eq!(held.ids_of(worker).collect::<Vec<_>>(), [first]);
         assert!(held.take(worker, first).is_some());
         assert_eq!((lines(&held), held.by_worker.len()), ([0; 3], 0));
+    }
+
+    #[test]
+    fn what_is_held_for_long_keeps_no_more_alive_than_its_own() {
+        let (mut held, worker, start) = (HeldItems::default(), WorkerKey(0), Instant::now());
+        let all = Bytes::from(vec![b'x'; 1 << 20]);
+        let long = held.insert(Item::new(all.slice(..9)), worker, start, None);
+        assert!(!all.is_unique());
+        for _ in 0..100 {
+            let id = held.insert(Item::new(all.slice(9..)), worker, start, None);
+            assert!(held.take(worker, id).is_some());
+        }
+        assert!(all.is_unique());
+        let kept = held.take(worker, long).map(|held| held.item.body);
+        assert_eq!(kept, Some(Bytes::from_static(b"xxxxxxxxx")));
     }
 
     /// All that is held, by a naive model: id, worker, deadline.

@@ -60,6 +60,12 @@ impl Item {
         }
     }
 
+    /// Copies the event, which came as a part of more: while it stays for longer than those beside it,
+    /// it keeps no more memory alive than its own.
+    pub fn own_body(&mut self) {
+        self.body = Bytes::copy_from_slice(&self.body);
+    }
+
     /// What it counts for in the bounds of a queue, in bytes.
     pub fn cost(&self) -> usize {
         let is_indexed =

@@ -11,8 +11,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 pub use held::DeliveryId;
 pub use item::{Item, OrderKey};
 pub use outcome::{DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
@@ -330,8 +328,7 @@ impl Backlog {
             return false;
         }
         if item.attempt <= 1 {
-            // It came as a part of much that others are done with, and may stay for long.
-            item.body = Bytes::copy_from_slice(&item.body);
+            item.own_body();
         }
         let due = (!delay.is_zero()).then(|| now + delay);
         self.waiting.put_aside(item, due, late);

@@ -198,6 +198,19 @@ fn what_a_worker_refuses_waits_longer_each_time() {
 }
 
 #[test]
+fn what_waits_for_another_try_keeps_no_more_alive_than_its_own() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    let all = Bytes::from(vec![b'x'; 1 << 20]);
+    push(&mut backlog, [Item::new(all.slice(..9))]);
+    let delivery = backlog.hold_next(worker(0), now).unwrap();
+    _ = backlog
+        .nak(worker(0), delivery.id, None, "", now, 1.0)
+        .unwrap();
+    drop(delivery);
+    assert!(all.is_unique());
+}
+
+#[test]
 fn a_worker_may_say_how_long_to_wait() {
     let (mut backlog, now) = (backlog(|_| {}), start());
     push(&mut backlog, [item("a")]);
