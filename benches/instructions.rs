@@ -17,7 +17,7 @@ mod parts;
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use parts::{Dispatch, Intake, Lookup, Subscribe};
+use parts::{Acknowledged, Dispatch, Intake, Lookup, Subscribe};
 
 /// Fails above a tenth more than `counted` instructions.
 fn budget(counted: u64) -> LibraryBenchmarkConfig {
@@ -31,9 +31,16 @@ fn budget(counted: u64) -> LibraryBenchmarkConfig {
 #[bench::to_eight(args = (8, 64), setup = Intake::fan, config = budget(49_300), teardown = Intake::check)]
 #[bench::to_one_of_1_kib(args = (1, 1024), setup = Intake::fan, config = budget(44_100), teardown = Intake::check)]
 #[bench::to_four_workers(args = (4), setup = Intake::workers, config = budget(214_900), teardown = Intake::check)]
+#[bench::to_four_acknowledging_workers(args = (4), setup = Intake::acknowledging, config = budget(1_825_000), teardown = Intake::check)]
 #[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(2_088_000), teardown = Intake::check)]
 fn a_thousand_events(intake: Intake) -> Intake {
     intake.run()
+}
+
+#[library_benchmark]
+#[bench::of_four_workers(args = (4), setup = Acknowledged::new, config = budget(1_303_500), teardown = Acknowledged::check)]
+fn a_thousand_acknowledgements(acknowledged: Acknowledged) -> Acknowledged {
+    acknowledged.run()
 }
 
 #[library_benchmark]
@@ -60,6 +67,7 @@ library_benchmark_group!(
     name = hot_paths,
     benchmarks = [
         a_thousand_events,
+        a_thousand_acknowledgements,
         a_thousand_subjects,
         a_thousand_turns,
         a_subscribe_request

@@ -13,7 +13,7 @@ mod parts;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use parts::{Dispatch, EVENTS, Intake, Lookup, Subscribe};
+use parts::{Acknowledged, Dispatch, EVENTS, Intake, Lookup, Subscribe};
 
 fn main() {
     Intake::fan(1, 64).run().check();
@@ -34,6 +34,22 @@ fn events_to_workers(bencher: Bencher, workers: usize) {
         .counter(ItemsCount::new(EVENTS))
         .with_inputs(|| Intake::workers(workers))
         .bench_values(Intake::run);
+}
+
+#[divan::bench]
+fn events_to_acknowledging_workers(bencher: Bencher) {
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(|| Intake::acknowledging(4))
+        .bench_values(Intake::run);
+}
+
+#[divan::bench]
+fn acknowledgements(bencher: Bencher) {
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(|| Acknowledged::new(4))
+        .bench_values(Acknowledged::run);
 }
 
 #[divan::bench]

@@ -40,7 +40,15 @@ impl Intake {
     /// Every event to one of so many workers.
     pub fn workers(workers: usize) -> Self {
         let mut path = HotPath::new().unwrap();
-        path.serve("Service", "subject", workers).unwrap();
+        path.serve("Service", "subject", workers, None).unwrap();
+        Self::new(path, 1, 64)
+    }
+
+    /// Every event to one of so many workers that acknowledge.
+    pub fn acknowledging(workers: usize) -> Self {
+        let mut path = HotPath::new().unwrap();
+        path.serve("Service", "subject", workers, Some(EVENTS as u32))
+            .unwrap();
         Self::new(path, 1, 64)
     }
 
@@ -49,7 +57,7 @@ impl Intake {
         let mut path = HotPath::new().unwrap();
         for service in 0..services {
             let name = format!("Service{service}");
-            path.serve(&name, &format!("subject{service:02}"), 1)
+            path.serve(&name, &format!("subject{service:02}"), 1, None)
                 .unwrap();
         }
         Self::new(path, services, 64)
@@ -64,6 +72,30 @@ impl Intake {
     /// Whether the events went where they should.
     pub fn check(mut self) {
         assert!(self.0.forget() >= EVENTS * 64);
+    }
+}
+
+/// What workers say who hold events.
+pub struct Acknowledged(HotPath, Vec<(PeerId, BytesMut)>);
+
+impl Acknowledged {
+    pub fn new(workers: usize) -> Self {
+        let Intake(mut path, _) = Intake::acknowledging(workers).run();
+        assert_eq!(path.held(), EVENTS);
+        let said = path.acknowledgements();
+        Self(path, said)
+    }
+
+    pub fn run(mut self) -> Self {
+        for (worker, said) in std::mem::take(&mut self.1) {
+            self.0.hear(worker, said).unwrap();
+        }
+        self
+    }
+
+    /// Whether nothing is held any more.
+    pub fn check(self) {
+        assert_eq!(self.0.held(), 0);
     }
 }
 

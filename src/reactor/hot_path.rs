@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 use super::hub::Hub;
 use super::inbox::Inbox;
 use super::listener::StreamerTable;
-use super::peer::Role;
+use super::peer::{Envelope, Role};
 use super::stream::Stream;
 use crate::ambient::now;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
 use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
 use crate::requests::Settings;
-use crate::zmtp::{Peer as ZmtpPeer, SocketType};
+use crate::zmtp::{Peer as ZmtpPeer, SocketType, encode_frame};
 
 /// Services without a socket.
 struct Unbound;
@@ -104,11 +104,17 @@ impl HotPath {
         Ok(())
     }
 
-    /// One more service, with workers that said READY.
+    /// One more service, with workers that said READY; with a credit, they acknowledge.
     ///
     /// # Errors
     /// The subject is no pattern, or the system gives no sockets.
-    pub fn serve(&mut self, name: &str, subject: &str, workers: usize) -> io::Result<()> {
+    pub fn serve(
+        &mut self,
+        name: &str,
+        subject: &str,
+        workers: usize,
+        credit: Option<u32>,
+    ) -> io::Result<()> {
         let pattern = SubjectPattern::parse(subject, 1024).map_err(io::Error::other)?;
         let service = ServiceName::new(name).map_err(io::Error::other)?;
         let id = SubscriptionId::new(name).map_err(io::Error::other)?;
@@ -122,11 +128,17 @@ impl HotPath {
                 continue;
             };
             let worker = found.workers.join(peer, false);
-            found.workers.ready(worker);
+            match credit {
+                None => found.workers.ready(worker),
+                Some(credit) => found.workers.ready_with(worker, credit),
+            }
             let role = Role::Worker {
                 service: key,
                 key: worker,
-                envelope: None,
+                envelope: credit.map(|_| Envelope {
+                    delimiter: false,
+                    acknowledges: true,
+                }),
             };
             self.insert(peer, role, SocketType::Dealer)?;
         }
@@ -142,6 +154,45 @@ impl HotPath {
         self.hub
             .take_events(self.publisher, &mut self.inbox, filled)
             .map_err(io::Error::other)
+    }
+
+    /// What each worker says to acknowledge all that it holds.
+    pub fn acknowledgements(&mut self) -> Vec<(PeerId, BytesMut)> {
+        let mut said = vec![];
+        for (_, peer) in &self.hub.peers {
+            let Role::Worker { service, key, .. } = peer.role else {
+                continue;
+            };
+            let mut words = BytesMut::new();
+            let service = self.hub.broker.service(service);
+            let held = service.map(|service| service.queue.held_by(key));
+            for id in held.into_iter().flatten() {
+                encode_frame(&mut words, format!("ACK {}", id.0).as_bytes(), false);
+            }
+            said.push((peer.id, words));
+        }
+        said
+    }
+
+    /// Takes what a worker said, as one read.
+    ///
+    /// # Errors
+    /// The bytes are not ZMTP.
+    pub fn hear(&mut self, worker: PeerId, said: BytesMut) -> io::Result<()> {
+        let Some(Role::Worker { service, .. }) = self.hub.peer(worker).map(|peer| &peer.role)
+        else {
+            return Ok(());
+        };
+        let (service, filled) = (*service, super::inbox::Filled::own(said));
+        self.hub
+            .take_words(worker, service, &mut self.inbox, filled)
+            .map_err(io::Error::other)
+    }
+
+    /// Events that workers hold.
+    pub fn held(&self) -> usize {
+        let services = self.hub.broker.services();
+        services.map(|(_, service)| service.queue.held()).sum()
     }
 
     /// Forgets what the outboxes hold: how many bytes that were.
