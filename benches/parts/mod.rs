@@ -90,12 +90,8 @@ impl Acknowledged {
         for (worker, said) in std::mem::take(&mut self.1) {
             self.0.hear(worker, said).unwrap();
         }
-        self
-    }
-
-    /// Whether nothing is held any more.
-    pub fn check(self) {
         assert_eq!(self.0.held(), 0);
+        self
     }
 }
 
