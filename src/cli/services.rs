@@ -123,7 +123,7 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
     let counters = &service["counters"];
     writeln!(
         out,
-        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}",
+        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}, letters lost {}",
         counters["matched"],
         counters["delivered"],
         counters["queued"],
@@ -132,6 +132,7 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
         counters["expired"],
         counters["dropped"],
         counters["unconfirmed"],
-        counters["retries"]
+        counters["retries"],
+        counters["lettersLost"]
     )
 }

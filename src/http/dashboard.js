@@ -311,7 +311,8 @@ class Row {
     const stalled = workers.stalled > 0 ? `${workers.stalled} stalled` : "";
     const able = workers.ready > 0 ? "ready" : workers.connected > 0 ? "none ready" : "none";
     cell("workers", `${workers.ready}/${workers.connected}`, stalled || able, stalled ? "bad" : able === "ready" ? "" : "warn");
-    cell("dead", whole(counters.deadLettered), "", "", counters.deadLettered > 0 ? "bad" : "none");
+    const unkept = counters.lettersLost > 0 ? `${whole(counters.lettersLost)} not kept` : "";
+    cell("dead", whole(counters.deadLettered), unkept, "bad", counters.deadLettered > 0 ? "bad" : "none");
     const expired = counters.expired > 0 ? [`expired ${whole(counters.expired)}`] : [];
     const drops = dropsOf(counters);
     cell("drops", whole(drops), [...pairs(counters.dropped), ...expired].join(", "), "warn", drops > 0 ? "bad" : "none");

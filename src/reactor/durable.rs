@@ -326,7 +326,7 @@ impl Hub {
     fn flush_dead(&mut self) {
         for (service, dead) in std::mem::take(&mut self.durable.dead) {
             let Some(queue) = service.dead_letters() else {
-                self.log_not_kept(&service, "the service's name is too long");
+                self.letters_lost(&service, dead.len(), "the service's name is too long");
                 continue;
             };
             let limits = self.log_limits(&service);
@@ -341,7 +341,13 @@ impl Hub {
                 events,
                 urgent: false,
             };
-            if self.durable.send(command) {
+            let letters = places.len();
+            if !self.durable.send(command) {
+                // Without a state directory nobody asked for them to be kept.
+                if !self.config.state_dir.as_os_str().is_empty() {
+                    self.letters_lost(&service, letters, "the state directory can't be used");
+                }
+            } else {
                 let burial = Burial {
                     service,
                     places,

@@ -111,7 +111,11 @@ impl Hub {
             .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
         if !self.durable.has_queue(&queue) {
             return match self.broker.find(service) {
-                Some(_) => Ok(Begun::Answered(no_letters(service))),
+                Some(_) => {
+                    let nothing = self.found_of(service, vec![], None);
+                    let answer = Message::ack(DataType::String, nothing.to_string());
+                    Ok(Begun::Answered(answer))
+                }
                 None => Err(Message::nak("unknown-service", sentence())),
             };
         }
@@ -172,7 +176,7 @@ impl Hub {
             .map(|(letter, account)| shown(letter, account, with_frames))
             .collect();
         let letters: Vec<_> = wanted.into_iter().map(|(letter, _)| letter).collect();
-        let answer = found_of(&request.service, shown, next);
+        let answer = self.found_of(&request.service, shown, next);
         if !request.changes() {
             self.answer_letters(ticket, &answer);
         } else if request.op == LettersOp::Purge {
@@ -324,19 +328,23 @@ impl Hub {
         }
     }
 
+    /// What is found; a service that is gone has lost none that are known.
+    fn found_of(&self, service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
+        let found = self.broker.find(service);
+        let account = found.and_then(|key| Some(self.broker.service(key)?.account));
+        json!({
+            "service": service.as_str(),
+            "letters": letters,
+            "next": next,
+            "nowMs": wall_clock_ms(),
+            "lettersLost": account.map_or(0, |account| account.letters_lost),
+        })
+    }
+
     fn answer_letters(&mut self, ticket: Ticket, answer: &Value) {
         let answer = Message::ack(DataType::String, answer.to_string());
         self.complete(ticket, &answer);
     }
-}
-
-fn found_of(service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
-    json!({"service": service.as_str(), "letters": letters, "next": next, "nowMs": wall_clock_ms()})
-}
-
-fn no_letters(service: &ServiceName) -> Message {
-    let nothing = found_of(service, vec![], None);
-    Message::ack(DataType::String, nothing.to_string())
 }
 
 fn shown(letter: &StoredEvent, account: &Value, with_frames: bool) -> Value {

@@ -49,7 +49,7 @@ impl Hub {
             }
             Report::Failed { queue, tag, reason } => {
                 if let Some(burial) = self.take_burial(&queue, tag) {
-                    return self.log_not_kept(&burial.service, &reason);
+                    return self.letters_lost(&burial.service, burial.places.len(), &reason);
                 }
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag, &reason);
@@ -102,7 +102,9 @@ impl Hub {
         }
     }
 
-    pub(super) fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
+    /// Dead letters of a service could not be kept.
+    pub(super) fn letters_lost(&mut self, service: &ServiceName, letters: usize, reason: &str) {
+        self.broker.letters_lost(service, letters as u64);
         let burst = format!("not-kept:{service}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
             self.journal.note(&Notable::DeadLetterNotKept {
@@ -149,7 +151,9 @@ impl Hub {
         if let Some(burial) = self.take_burial(queue, tag) {
             for (outcome, place) in outcomes.iter().zip(burial.places) {
                 match outcome {
-                    Outcome::TooLarge => self.log_not_kept(&burial.service, "it is too large"),
+                    Outcome::TooLarge => {
+                        self.letters_lost(&burial.service, 1, "it is too large");
+                    }
                     Outcome::Appended(_) | Outcome::Seen(_) => {
                         self.durable.settle(&burial.service, place);
                     }

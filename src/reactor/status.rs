@@ -228,6 +228,7 @@ fn account(account: &Account, queued: u64, held: usize) -> Value {
         "unconfirmed": account.unconfirmed,
         "retries": account.retries,
         "redelivered": account.redelivered,
+        "lettersLost": account.letters_lost,
     })
 }
 

@@ -322,6 +322,11 @@ const COUNTERS: &[(&str, &str, &str)] = &[
         "unconfirmed",
     ),
     (
+        "event_manager_dead_letters_lost",
+        "Dead letters that could not be kept on disk",
+        "lettersLost",
+    ),
+    (
         "events_consumed",
         "The same as event_manager_events_delivered_total",
         "delivered",
