@@ -292,7 +292,7 @@ impl Hub {
             let service = self.broker.service_mut(key);
             let Some((queue, shelf)) = service.and_then(with_its_shelf) else {
                 for (_, emission) in unsent.emissions {
-                    self.confirm(emission, Err("the service has ended".to_owned()));
+                    self.confirm(emission, None, Err("the service has ended".to_owned()));
                 }
                 continue;
             };
@@ -374,13 +374,11 @@ impl Hub {
             service.account.dropped.add(DropReason::StoreFailed, events);
         });
         before.inspect(|before| self.log_dropped_since(key, before));
-        for (_, emission) in self
-            .durable
-            .confirms
-            .remove(&(key, tag))
-            .unwrap_or_default()
-        {
-            self.confirm(emission, Err(reason.to_owned()));
+        let confirms = self.durable.confirms.remove(&(key, tag));
+        let service = self.broker.service(key);
+        let name = service.map(|service| service.name().clone());
+        for (_, emission) in confirms.unwrap_or_default() {
+            self.confirm(emission, name.as_ref(), Err(reason.to_owned()));
         }
     }
 

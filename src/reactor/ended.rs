@@ -41,7 +41,11 @@ impl Hub {
             .filter_map(|tag| self.durable.confirms.remove(tag));
         let emissions: Vec<_> = confirms.flatten().collect();
         for (_, emission) in emissions {
-            self.confirm(emission, Err(format!("{queue}: the service has ended")));
+            self.confirm(
+                emission,
+                Some(queue),
+                Err(format!("{queue}: the service has ended")),
+            );
         }
         self.refuse_replays(queue);
     }

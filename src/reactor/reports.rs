@@ -204,7 +204,7 @@ impl Hub {
                 Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
                 _ => Ok(()),
             };
-            self.confirm(emission, result);
+            self.confirm(emission, Some(queue), result);
         }
         self.dispatch(key);
         self.plan_timeout(key);
