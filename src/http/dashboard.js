@@ -298,7 +298,8 @@ class Row {
       say(this.cells[name].note, note, noteClass);
     };
     const subjects = now.subjects.map((subject) => subject || "(everything)").join(" ");
-    const failed = durable?.state === "failed" ? `takes no events: ${durable.reason}` : "";
+    const trouble = { failed: "takes no events", unreadable: "can't be read" }[durable?.state];
+    const failed = trouble ? `${trouble}: ${durable.reason}` : "";
     cell("name", now.name, failed || `${now.port || "no port"} · ${durable ? "durable · " : ""}${subjects}`, failed && "bad");
     this.cells.name.cell.title = `${now.name}\n${subjects}`;
     cell("in", perSecond(this.in.rate), whole(counters.matched));

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::deliver::Run;
 use super::hub::Hub;
 use super::peer::Role;
+use super::unread::Unread;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf,
@@ -89,6 +90,8 @@ pub(super) struct DurableSide {
     pub(super) removing: BTreeMap<ServiceName, usize>,
     /// Queues that take no events, and why.
     pub(super) failed: BTreeMap<ServiceName, String>,
+    /// Queues that could not be read when they were asked last.
+    pub(super) unread: BTreeMap<ServiceName, Unread>,
     /// What waits for the disk.
     pub(super) appending_bytes: usize,
     /// Some publisher is not read from until less waits.

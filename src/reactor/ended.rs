@@ -15,6 +15,7 @@ impl Hub {
         self.durable.attempts.remove(queue);
         self.durable.forget_places(queue);
         self.durable.failed.remove(queue);
+        self.durable.unread.remove(queue);
         // Their letters are kept, but the places are the next queue's soon.
         let burials = self.durable.burials.values_mut();
         for burial in burials.filter(|burial| burial.service == *queue) {

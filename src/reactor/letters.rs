@@ -188,6 +188,16 @@ impl Hub {
         None
     }
 
+    /// A queue could not be read: if it was for a request, that is refused, and true.
+    pub(super) fn refuse_letters(&mut self, queue: &ServiceName, reason: &str) -> bool {
+        let next = self.letters.reads.get_mut(queue);
+        let Some((ticket, _)) = next.and_then(VecDeque::pop_front) else {
+            return false;
+        };
+        self.complete(ticket, &Message::nak("store-failed", reason));
+        true
+    }
+
     fn replay(
         &mut self,
         ticket: Ticket,

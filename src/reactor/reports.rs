@@ -58,9 +58,11 @@ impl Hub {
             }
             Report::Stored { queue, events, .. } => {
                 if let Some(events) = self.letters_read(&queue, events) {
+                    self.hear_read(&queue);
                     self.stored(&queue, events);
                 }
             }
+            Report::Unread { queue, reason, .. } => self.hear_unread(queue, reason),
             Report::Expelled { queue, events } => {
                 for reason in [ExpelReason::RetentionBytes, ExpelReason::RetentionAge] {
                     let those = events.iter().filter(|event| event.reason == reason);

@@ -194,9 +194,16 @@ impl Hub {
         let Some(shelf) = &service.shelf else {
             return Value::Null;
         };
+        let failure = self.durable.failure(service.name());
+        let unread = self.durable.unread.get(service.name());
+        let (state, reason) = match (failure, unread) {
+            (Some(reason), _) => ("failed", Some(reason)),
+            (None, Some(unread)) => ("unreadable", Some(&*unread.reason)),
+            (None, None) => ("ok", None),
+        };
         json!({
-            "state": self.durable.failure(service.name()).map_or("ok", |_| "failed"),
-            "reason": self.durable.failure(service.name()),
+            "state": state,
+            "reason": reason,
             "pendingEvents": shelf.pending() + unsent,
             "onDiskOnlyEvents": shelf.shelved(),
         })

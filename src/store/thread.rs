@@ -258,15 +258,22 @@ impl<F: Fn(Report)> Worker<F> {
                 bytes_max,
             } => {
                 let log = self.logs.get_mut(&queue);
-                let events = log.map(|log| {
-                    let events = log.log.read(from, events_max, bytes_max);
+                let read = log.map_or(Ok(vec![]), |log| {
+                    let read = log.log.read(from, events_max, bytes_max);
                     log.report_damage(&queue, &self.report);
-                    events
+                    read
                 });
-                (self.report)(Report::Stored {
-                    queue,
-                    from,
-                    events: events.unwrap_or_default(),
+                (self.report)(match read {
+                    Ok(events) => Report::Stored {
+                        queue,
+                        from,
+                        events,
+                    },
+                    Err(error) => Report::Unread {
+                        queue,
+                        from,
+                        reason: error.to_string(),
+                    },
                 });
             }
             Command::Close { queue } => {
