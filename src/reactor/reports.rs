@@ -56,8 +56,13 @@ impl Hub {
                 }
                 self.replay_failed(&queue, tag, &reason);
             }
-            Report::Stored { queue, events, .. } => {
-                if let Some(events) = self.letters_read(&queue, events) {
+            Report::Stored {
+                queue,
+                events,
+                unsettled,
+                ..
+            } => {
+                if let Some(events) = self.letters_read(&queue, events, unsettled) {
                     self.hear_read(&queue);
                     self.stored(&queue, events);
                 }

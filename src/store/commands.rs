@@ -154,6 +154,8 @@ pub enum Report {
         from: u64,
         /// The events; none if there are no more, or the queue isn't open.
         events: Vec<StoredEvent>,
+        /// How many are unsettled in all of the queue.
+        unsettled: u64,
     },
     /// The disk doesn't let them be read now. They are unsettled as before; who wants them asks again.
     Unread {

@@ -258,16 +258,17 @@ impl<F: Fn(Report)> Worker<F> {
                 bytes_max,
             } => {
                 let log = self.logs.get_mut(&queue);
-                let read = log.map_or(Ok(vec![]), |log| {
+                let read = log.map_or(Ok((vec![], 0)), |log| {
                     let read = log.log.read(from, events_max, bytes_max);
                     log.report_damage(&queue, &self.report);
-                    read
+                    read.map(|events| (events, log.log.unsettled_events()))
                 });
                 (self.report)(match read {
-                    Ok(events) => Report::Stored {
+                    Ok((events, unsettled)) => Report::Stored {
                         queue,
                         from,
                         events,
+                        unsettled,
                     },
                     Err(error) => Report::Unread {
                         queue,

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::facts::LETTERS_MAX;
-use super::finding::{Code, Finding, Severity, quoted};
+use super::finding::{Code, Finding, Severity};
+use crate::cli::output::quoted;
 
 /// The part of a budget from which on it is named.
 const NEAR: f64 = 0.8;
