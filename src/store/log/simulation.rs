@@ -373,8 +373,6 @@ impl World {
     }
 
     fn recover(&mut self) {
-        // What can't be read then is another matter: the log takes it for no record.
-        self.disk.fail_reads_one_in(0);
         if self.log.try_recover(self.now_ms).is_ok() {
             assert!(self.log.failed().is_none());
             self.states(|event| match event.state {
@@ -397,6 +395,7 @@ impl World {
                 .values_mut()
                 .for_each(|event| event.loose = true);
         }
+        // What can't be read then is damaged.
         self.disk.fail_reads_one_in(0);
         if power_fails {
             self.disk.crash();
@@ -478,6 +477,7 @@ impl World {
 
     /// In the end the disk is well, and everything is found.
     fn end(&mut self) {
+        self.disk.fail_reads_one_in(0);
         self.disk.fail_one_in(0);
         self.disk.leave_room(usize::MAX);
         self.recover();

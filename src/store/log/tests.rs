@@ -455,3 +455,24 @@ fn a_segment_of_ids_is_not_copied_again_and_again() {
     log.trim(NOW_MS + limits().dedup_window_ms).unwrap();
     assert_eq!(files(&disk).len(), 1);
 }
+
+#[test]
+fn a_last_commit_that_can_not_be_read_for_a_while_is_not_proven() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, None, b"told");
+        let name = files(&disk).remove(0);
+        disk.fail_syncs_after(0);
+        let (mut log, _) = open(&disk);
+        assert!(log.failed().is_some());
+        disk.fail_one_in(0);
+        disk.make_unreadable(&name, 70);
+        log.try_recover(NOW_MS).unwrap_err();
+        disk.make_readable();
+        log.try_recover(NOW_MS).unwrap();
+        disk.crash();
+        let (mut log, _) = open(&disk);
+        assert_eq!(seqs(&mut log), [1], "seed {seed}");
+    }
+}

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use event_manager::client::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{parsed, wait_for};
@@ -33,15 +33,22 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     worker.send(ready, 0).expect("a send");
     daemon.wait_for_ready("Billing", 1);
     let publisher = daemon.publisher();
+    publish(&publisher, "Order", "dead");
+    let (number, _) = delivered(&worker);
+    worker.send(&format!("TERM {number}"), 0).expect("a send");
+    // Header and record: it is kept.
+    let letters = directory.path().join("queues/Billing.DLQ");
+    let is_kept = || {
+        let mut files = fs::read_dir(&letters).ok()?.filter_map(Result::ok);
+        let length = |file: fs::DirEntry| file.metadata().map_or(0, |found| found.len());
+        files.any(|file| length(file) > 64).then_some(())
+    };
+    wait_until(is_kept).expect("the letter");
     publish(&publisher, "Order", "0");
     let held = delivered(&worker);
     // Connected before it is too late.
     let mut client = Client::new(daemon.context.clone(), daemon.requests(), PATIENCE);
-    let mut noted = || -> Vec<Value> {
-        let page = client.events(None, 512).expect("an answer");
-        page["events"].as_array().expect("a list").clone()
-    };
-    noted();
+    client.events(None, 1).expect("an answer");
 
     let address = daemon.publishers().replace("tcp://", "");
     let crowd: Vec<_> = (0..FDS_MAX)
@@ -64,12 +71,16 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     let found = daemon.service("Billing");
     assert_eq!(found["counters"]["dropped"], json!({}));
     assert_eq!(found["counters"]["queued"], 3);
-    let all = noted();
+    let page = client.events(None, 512).expect("an answer");
+    let all = page["events"].as_array().expect("a list");
     let of = |code: &str| all.iter().filter(|event| event["code"] == code).count();
     assert_eq!([of("EM-0501"), of("EM-0503"), of("EM-0506")], [0, 0, 1]);
     let refused = all.iter().find(|event| event["code"] == "EM-0601");
     let refused = refused.expect("it is noted");
     assert_eq!(refused["reason"], "out-of-descriptors");
+    let letters = |client: &mut Client| client.dead_letters("list", "Billing", &json!({}));
+    let unread = letters(&mut client).expect_err("a refusal").to_string();
+    assert!(unread.contains("store-failed"), "{unread}");
 
     drop(crowd);
     daemon.wait_for_service("Billing", "that it can be read", |found| {
@@ -84,6 +95,8 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
         acknowledge(&worker, &held);
     }
     daemon.wait_for_counter("Billing", "delivered", 5);
+    let letters = letters(&mut client).expect("an answer");
+    assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1));
 }
 
 /// The next event of a worker that acknowledges: its number, and its data.
