@@ -131,6 +131,8 @@ pub struct Account {
     /// Of those delivered: held by a worker that left before it reported them done. An upper bound
     /// of what was lost with its connection.
     pub unconfirmed: u64,
+    /// Dead letters that could not be kept on disk, though they should have been.
+    pub letters_lost: u64,
 }
 
 impl Account {
@@ -145,6 +147,7 @@ impl Account {
         self.retries += other.retries;
         self.redelivered += other.redelivered;
         self.unconfirmed += other.unconfirmed;
+        self.letters_lost += other.letters_lost;
     }
 
     /// The two sides of the law, given how many events wait, and how many acknowledging workers

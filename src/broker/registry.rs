@@ -1,5 +1,6 @@
 //! Subscriptions, their leases, and the services that they make.
 
+mod books;
 mod errors;
 mod reconfigure;
 mod restore;
@@ -586,11 +587,6 @@ impl Broker {
     /// How many subscriptions there are.
     pub fn subscription_count(&self) -> usize {
         self.subscriptions.len()
-    }
-
-    /// The books of services that are gone.
-    pub fn retired(&self) -> &Account {
-        &self.retired
     }
 }
 

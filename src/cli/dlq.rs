@@ -74,6 +74,12 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
         let page = client.dead_letters(op, &args.service, &options)?;
         if before.is_null() {
             before = page["nowMs"].clone();
+            let lost = page["lettersLost"].as_u64().unwrap_or_default();
+            if lost > 0 {
+                eprintln!(
+                    "{lost} more could not be kept since the daemon started, see EM-0504 in its log"
+                );
+            }
         }
         let letters = page["letters"].as_array().map(Vec::as_slice);
         let letters = letters.unwrap_or_default();

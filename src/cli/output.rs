@@ -117,6 +117,15 @@ pub(super) fn safe(text: &str) -> String {
         .collect()
 }
 
+/// A text as one word of a shell.
+pub(super) fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +135,14 @@ mod tests {
         assert_eq!(shown("für\tdich\n".as_bytes()), "für\\tdich\\n");
         assert_eq!(shown(b"\xFF\x00a"), "\\xff\\x00a");
         assert_eq!(frame_json(b"\xFF"), json!({"base64": "/w=="}));
+    }
+
+    #[test]
+    fn words_for_a_shell_are_quoted() {
+        let all = ["Billing", "", "two words", "Bob's", "$(x)"].map(quoted);
+        assert_eq!(
+            all,
+            ["Billing", "''", "'two words'", r"'Bob'\''s'", "'$(x)'"]
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::Value;
 
+use super::output::quoted;
 use super::target::Target;
 
 #[derive(Debug, Args)]
@@ -25,7 +26,8 @@ pub(super) struct ServicesArgs {
 pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
     let mut client = args.target.client(&zmq::Context::new());
     if let Some(service) = &args.end {
-        return Ok(client.end(service)?);
+        let letters = client.end(service)?;
+        return Ok(write_ended(&mut std::io::stdout(), service, letters)?);
     }
     let status = client.status()?;
     let mut out = std::io::stdout().lock();
@@ -57,6 +59,21 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The dead letters of a service stay when it has ended.
+fn write_ended(out: &mut impl Write, service: &str, letters: Option<u64>) -> std::io::Result<()> {
+    let count = match letters {
+        Some(0) => return Ok(()),
+        Some(1) => "1 dead letter of it stays".to_owned(),
+        Some(count) => format!("{count} dead letters of it stay"),
+        None => "dead letters of it may stay, which could not be counted".to_owned(),
+    };
+    let name = quoted(service);
+    writeln!(
+        out,
+        "{service} has ended; {count}: `event-manager dlq list {name}` shows, `event-manager dlq purge {name}` deletes"
+    )
 }
 
 const HEADINGS: [&str; 8] = [
@@ -123,7 +140,7 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
     let counters = &service["counters"];
     writeln!(
         out,
-        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}",
+        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}, letters lost {}",
         counters["matched"],
         counters["delivered"],
         counters["queued"],
@@ -132,6 +149,7 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
         counters["expired"],
         counters["dropped"],
         counters["unconfirmed"],
-        counters["retries"]
+        counters["retries"],
+        counters["lettersLost"]
     )
 }

@@ -172,13 +172,16 @@ impl Client {
             .map(drop)
     }
 
-    /// Ends a durable service that has no subscription, and what waits for it.
+    /// Ends a durable service that has no subscription, and what waits for it; how many dead letters
+    /// of it are kept, if the daemon can tell.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn end(&mut self, service: &str) -> Result<(), ClientError> {
-        self.confirmed(&Message::param(Token::END, [service]))
-            .map(drop)
+    pub fn end(&mut self, service: &str) -> Result<Option<u64>, ClientError> {
+        let answer = self.confirmed(&Message::param(Token::END, [service]))?;
+        let answer: Value = serde_json::from_slice(&answer.data)
+            .map_err(|error| ClientError::Garbled(error.to_string()))?;
+        Ok(answer["deadLetters"].as_u64())
     }
 
     /// Publishes a sync event and waits for all services; whether all said yes, and the results.

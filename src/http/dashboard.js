@@ -15,17 +15,18 @@ const EVENT_COLUMNS = ["ts", "code", "type", "level", "instance", "seq", "messag
 const $ = (id) => document.getElementById(id);
 const SVG = $("edges").namespaceURI;
 
-function make(tag, className = "", text = "") {
+/** An element with texts and other elements in it. */
+function make(tag, className = "", ...content) {
   const element = document.createElement(tag);
   element.className = className;
-  element.textContent = text;
+  element.append(...content);
   return element;
 }
 
-function draw(parent, className) {
-  const path = document.createElementNS(SVG, "path");
-  path.setAttribute("class", className);
-  return parent.appendChild(path);
+function draw(parent, className, tag = "path") {
+  const shape = document.createElementNS(SVG, tag);
+  shape.setAttribute("class", className);
+  return parent.appendChild(shape);
 }
 
 /** Changes only what differs, lest selections and screen readers are disturbed. */
@@ -40,6 +41,7 @@ function pairs(map) {
 }
 
 const total = (list, of) => list.reduce((sum, item) => sum + of(item), 0);
+const also = (count, what) => (count > 0 ? `, ${whole(count)} ${what}` : "");
 const dropsOf = (counters) => total(Object.values(counters.dropped), (events) => events);
 
 const grouped = new Intl.NumberFormat("en");
@@ -168,8 +170,7 @@ class Stream {
       const x = from.left + 13 - origin.left;
       path = `M${x} ${from.bottom - origin.top}V${top - 10}Q${x} ${top} ${x + 10} ${top}H${left}`;
     }
-    this.bed.setAttribute("d", path);
-    this.drops.setAttribute("d", path);
+    for (const shape of [this.bed, this.drops]) shape.setAttribute("d", path);
   }
 
   remove() {
@@ -209,7 +210,7 @@ class Lane {
     say(this.service.figures, perSecond(rates[0]));
     const fullest = shown.reduce((a, b) => (fullness(b.now) > fullness(a.now) ? b : a)).now;
     fill(this.meter, fullness(fullest), "", whenFull(fullest));
-    const lost = dropped > 0 ? `, ${whole(dropped)} dropped` : "";
+    const lost = also(dropped, "dropped");
     say(this.service.note, `${whole(queued)} queued${lost}`, lost && "bad");
     say(this.workers.title, connected > 0 ? `${ready}/${connected} ready` : "no worker", connected > 0 ? "" : "warn");
     say(this.workers.figures, perSecond(rates[1]));
@@ -280,10 +281,9 @@ class Row {
     }
     this.meter = gauge();
     this.cells.queued.main.after(this.meter);
-    const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("class", "trend");
+    this.cells.trends.cell.replaceChildren();
+    const svg = draw(this.cells.trends.cell, "trend", "svg");
     svg.setAttribute("aria-hidden", "true");
-    this.cells.trends.cell.replaceChildren(svg);
     this.trend = new Trend(svg, ["in", "out"]);
   }
 
@@ -298,7 +298,8 @@ class Row {
       say(this.cells[name].note, note, noteClass);
     };
     const subjects = now.subjects.map((subject) => subject || "(everything)").join(" ");
-    const failed = durable?.state === "failed" ? `takes no events: ${durable.reason}` : "";
+    const trouble = { failed: "takes no events", unreadable: "can't be read, events wait" }[durable?.state];
+    const failed = trouble ? `${trouble}: ${durable.reason}` : "";
     cell("name", now.name, failed || `${now.port || "no port"} · ${durable ? "durable · " : ""}${subjects}`, failed && "bad");
     this.cells.name.cell.title = `${now.name}\n${subjects}`;
     cell("in", perSecond(this.in.rate), whole(counters.matched));
@@ -311,7 +312,8 @@ class Row {
     const stalled = workers.stalled > 0 ? `${workers.stalled} stalled` : "";
     const able = workers.ready > 0 ? "ready" : workers.connected > 0 ? "none ready" : "none";
     cell("workers", `${workers.ready}/${workers.connected}`, stalled || able, stalled ? "bad" : able === "ready" ? "" : "warn");
-    cell("dead", whole(counters.deadLettered), "", "", counters.deadLettered > 0 ? "bad" : "none");
+    const unkept = counters.lettersLost > 0 ? `${whole(counters.lettersLost)} not kept` : "";
+    cell("dead", whole(counters.deadLettered), unkept, "bad", counters.deadLettered > 0 ? "bad" : "none");
     const expired = counters.expired > 0 ? [`expired ${whole(counters.expired)}`] : [];
     const drops = dropsOf(counters);
     cell("drops", whole(drops), [...pairs(counters.dropped), ...expired].join(", "), "warn", drops > 0 ? "bad" : "none");
@@ -416,8 +418,7 @@ function showFlow(stats) {
   node("publishers", perSecond(flow.published.rate), `${whole(publishers.connected)} connected\n${size(publishers.bytes)} in all`);
   const limit = memory.limitBytes > 0 ? ` of ${size(memory.limitBytes)}` : "";
   node("forwarder", perSecond(tiles.get("delivered").course.rate), `${perSecond(flow.unmatched.rate)} unmatched\n${whole(connections.open)} connections\n${size(memory.waitingBytes)}${limit} waiting`);
-  const lost = dropsOf(subscribers.counters);
-  const drops = lost > 0 ? `, ${whole(lost)} dropped` : "";
+  const drops = also(dropsOf(subscribers.counters), "dropped");
   node("subscribers", perSecond(flow.heard.rate), `${whole(subscribers.connected)} connected, ${size(subscribers.outbox.bytes)} waiting${drops}`, drops && "bad");
   layFlow();
 }
@@ -457,14 +458,12 @@ function showTotals(stats) {
   tile("dropped", counted(dropped), () => whole(dropped), perSecond(tiles.get("dropped").course.rate), dropped > 0 ? "tile bad" : "tile");
 }
 
-function showSlow({ subscribers, services, peers }) {
-  const { slowest, budgetBytes } = subscribers.outbox;
-  const waiting = slowest.map(({ peer, bytes }) => {
-    const item = make("li", "slow");
+function showSlow({ services, peers }) {
+  const waiting = peers.slow.map(({ role, service, address, bytes, budgetBytes }) => {
     const meter = gauge();
     fill(meter, bytes / budgetBytes, `${size(bytes)} of ${size(budgetBytes)}`);
-    item.append(make("span", "", `subscriber ${peer}`), make("span", "", size(bytes)), meter);
-    return item;
+    const name = [role, service, address].filter((part) => part).join(" ");
+    return make("li", "slow", make("span", "", name), make("span", "", size(bytes)), meter);
   });
   const stalled = services.filter(({ workers }) => workers.stalled > 0)
     .map(({ name, workers }) => make("li", "bad", `${name}: ${workers.stalled} of ${workers.connected} workers stalled`));
@@ -475,11 +474,8 @@ function showSlow({ subscribers, services, peers }) {
 }
 
 function showReadiness({ checks }) {
-  $("ready").replaceChildren(...Object.entries(checks).map(([name, { ok, reason }]) => {
-    const item = make("li");
-    item.append(make("b", ok ? "good" : "bad", `${ok ? "✓" : "✗"} ${name}`), `  ${reason}`);
-    return item;
-  }));
+  $("ready").replaceChildren(...Object.entries(checks).map(([name, { ok, reason }]) =>
+    make("li", "", make("b", ok ? "good" : "bad", `${ok ? "✓" : "✗"} ${name}`), `  ${reason}`)));
 }
 
 function showState(text, className) {
@@ -516,16 +512,13 @@ async function showEvents() {
 }
 
 function eventItem(event) {
-  const item = make("li");
   const time = make("time", "", timeOfDay(new Date(event.ts)));
   time.dateTime = time.title = event.ts;
   const grave = { warn: "warn", error: "bad" }[event.level] ?? "none";
   const fields = Object.entries(event).filter(([name, value]) => !EVENT_COLUMNS.includes(name) && !(name === "suppressed" && value === 0))
     .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
-  const text = make("span");
-  text.append(make("span", "message", event.message), ` ${fields.join(" ")}`);
-  item.append(time, make("span", grave, event.level), make("span", "none", event.code), make("b", grave === "none" ? "" : grave, event.type), text);
-  return item;
+  const text = make("span", "", make("span", "message", event.message), ` ${fields.join(" ")}`);
+  return make("li", "", time, make("span", grave, event.level), make("span", "none", event.code), make("b", grave === "none" ? "" : grave, event.type), text);
 }
 
 async function ask(path) {
@@ -580,9 +573,10 @@ function setTheme(theme) {
   say($("theme"), `Theme: ${theme}`);
 }
 
-function remembered() {
+/** What the browser keeps, unless it keeps nothing. */
+function kept(act) {
   try {
-    return localStorage.getItem("theme");
+    return act(localStorage);
   } catch {
     return null;
   }
@@ -591,14 +585,10 @@ function remembered() {
 function switchTheme() {
   const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "auto") + 1) % THEMES.length];
   setTheme(theme);
-  try {
-    localStorage.setItem("theme", theme);
-  } catch {
-    // It is for this visit only, then.
-  }
+  kept((storage) => storage.setItem("theme", theme));
 }
 
-setTheme(THEMES.includes(remembered()) ? remembered() : "auto");
+setTheme(THEMES.find((theme) => theme === kept((storage) => storage.getItem("theme"))) ?? "auto");
 addColumns();
 $("theme").addEventListener("click", switchTheme);
 $("filter").addEventListener("input", arrange);

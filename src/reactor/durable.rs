@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::deliver::Run;
 use super::hub::Hub;
 use super::peer::Role;
+use super::unread::Unread;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
     Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf,
@@ -90,6 +91,8 @@ pub(super) struct DurableSide {
     pub(super) removing: BTreeMap<ServiceName, usize>,
     /// Queues that take no events, and why.
     pub(super) failed: BTreeMap<ServiceName, String>,
+    /// Queues that could not be read when they were asked last.
+    pub(super) unread: BTreeMap<ServiceName, Unread>,
     /// What waits for the disk.
     pub(super) appending_bytes: usize,
     /// Some publisher is not read from until less waits.
@@ -293,7 +296,7 @@ impl Hub {
             let service = self.broker.service_mut(key);
             let Some((queue, shelf)) = service.and_then(with_its_shelf) else {
                 for (_, emission) in unsent.emissions {
-                    self.confirm(emission, Err("the service has ended".to_owned()));
+                    self.confirm(emission, None, Err("the service has ended".to_owned()));
                 }
                 continue;
             };
@@ -327,7 +330,7 @@ impl Hub {
     fn flush_dead(&mut self) {
         for (service, dead) in std::mem::take(&mut self.durable.dead) {
             let Some(queue) = service.dead_letters() else {
-                self.log_not_kept(&service, "the service's name is too long");
+                self.letters_lost(&service, dead.len(), "the service's name is too long");
                 continue;
             };
             let limits = self.log_limits(&service);
@@ -342,7 +345,13 @@ impl Hub {
                 events,
                 urgent: false,
             };
-            if self.durable.send(command) {
+            let letters = places.len();
+            if !self.durable.send(command) {
+                // Without a state directory nobody asked for them to be kept.
+                if !self.config.state_dir.as_os_str().is_empty() {
+                    self.letters_lost(&service, letters, "the state directory can't be used");
+                }
+            } else {
                 let burial = Burial {
                     service,
                     places,
@@ -369,13 +378,11 @@ impl Hub {
             service.account.dropped.add(DropReason::StoreFailed, events);
         });
         before.inspect(|before| self.log_dropped_since(key, before));
-        for (_, emission) in self
-            .durable
-            .confirms
-            .remove(&(key, tag))
-            .unwrap_or_default()
-        {
-            self.confirm(emission, Err(reason.to_owned()));
+        let confirms = self.durable.confirms.remove(&(key, tag));
+        let service = self.broker.service(key);
+        let name = service.map(|service| service.name().clone());
+        for (_, emission) in confirms.unwrap_or_default() {
+            self.confirm(emission, name.as_ref(), Err(reason.to_owned()));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Confirmed publishing: an event goes to all that it matches, and its publisher is told so.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,15 +29,37 @@ struct Pending {
     tickets: Vec<Ticket>,
     /// Durable services that have not said yet whether they have it.
     awaited: usize,
+    reached: Reached,
+    /// Those that don't have it, and why the first one does not.
+    failed: Vec<ServiceName>,
+    reason: Option<String>,
+}
+
+/// Who has an event.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    /// Services that have it.
     services: usize,
-    failed: Option<String>,
+    /// Whether one of them has it on disk.
+    on_disk: bool,
+}
+
+impl Reached {
+    fn level(self, asked: Level) -> Level {
+        match self.on_disk {
+            true => asked,
+            false => Level::Memory,
+        }
+    }
 }
 
 /// What is known of an id.
 enum Known {
-    Pending(u64),
+    Pending,
     /// It was accepted, and answered with this number of services.
     Accepted(usize, Level),
+    /// All have it who should, but for these services: sent again, it is for them alone.
+    Partial(Reached, Vec<ServiceName>),
 }
 
 /// Emissions that wait for the disk or for their time, and the ids of others.
@@ -44,35 +67,38 @@ enum Known {
 pub(super) struct Emissions {
     pending: BTreeMap<u64, Pending>,
     last: u64,
-    known: HashMap<Bytes, Known>,
-    /// The order in which ids are forgotten.
-    accepted: VecDeque<(Instant, Bytes)>,
+    /// What is known of ids, and the number of the emission from which it is.
+    known: HashMap<Bytes, (u64, Known)>,
+    /// The order in which ids are forgotten, unless a later emission had them too.
+    answered: VecDeque<(Instant, u64, Bytes)>,
     /// For subscribers, by their time.
     scheduled: BTreeMap<(Instant, u64), Bytes>,
     scheduled_bytes: usize,
 }
 
 impl Emissions {
-    fn remember(&mut self, id: &Bytes, services: usize, level: Level, ids_max: usize) {
+    /// What became of an emission with this id.
+    fn remember(&mut self, id: &Bytes, number: u64, known: Known, ids_max: usize) {
         if id.is_empty() {
             return;
         }
-        self.known
-            .insert(id.clone(), Known::Accepted(services, level));
-        self.accepted.push_back((now(), id.clone()));
-        while self.accepted.len() > ids_max {
+        self.known.insert(id.clone(), (number, known));
+        self.answered.push_back((now(), number, id.clone()));
+        while self.answered.len() > ids_max {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, id)) = self.accepted.pop_front() {
+        if let Some((_, number, id)) = self.answered.pop_front()
+            && self.known.get(&id).is_some_and(|(last, _)| *last == number)
+        {
             self.known.remove(&id);
         }
     }
 
     fn forget_until(&mut self, time: Instant) {
-        while self.accepted.front().is_some_and(|(at, _)| *at <= time) {
+        while self.answered.front().is_some_and(|(at, ..)| *at <= time) {
             self.forget_oldest();
         }
     }
@@ -125,12 +151,13 @@ impl Hub {
         if let Some(begun) = now().checked_sub(window) {
             self.emissions.forget_until(begun);
         }
+        let mut before = None;
         match self.emissions.known.get(&emission.id) {
-            Some(Known::Accepted(services, level)) => {
+            Some((_, Known::Accepted(services, level))) => {
                 let known = answer(&emission.id, *services, *level, true);
                 return self.reply(&back, &known);
             }
-            Some(Known::Pending(number)) => {
+            Some((number, Known::Pending)) => {
                 let number = *number;
                 if let Some(ticket) = self.promise(back)
                     && let Some(pending) = self.emissions.pending.get_mut(&number)
@@ -139,20 +166,33 @@ impl Hub {
                 }
                 return;
             }
+            Some((_, Known::Partial(reached, failed))) => before = Some((*reached, failed.clone())),
             None => {}
         }
         if self.durable.is_behind() {
             let sentence = "too much waits for the disk; try again";
             return self.reply(&back, &Message::nak("busy", sentence));
         }
-        self.publish_confirmed(emission, back);
+        self.publish_confirmed(emission, back, before);
     }
 
-    fn publish_confirmed(&mut self, emission: &Emission, back: ReturnAddress) {
+    /// Publishes an event; if it was before, to the services that failed then and want it still.
+    fn publish_confirmed(
+        &mut self,
+        emission: &Emission,
+        back: ReturnAddress,
+        before: Option<(Reached, Vec<ServiceName>)>,
+    ) {
         let event = encode_message(&emission.frames);
         let first = emission.frames.first().cloned().unwrap_or_default();
         let key = self.broker.routes.key_of(&first).to_vec();
-        let KnownSubject { route, place } = self.broker.routes.look_up(&key);
+        let KnownSubject { mut route, place } = self.broker.routes.look_up(&key);
+        let is_new = before.is_none();
+        let mut reached = Reached::default();
+        if let Some((had, failed)) = before {
+            route = Rc::new(self.those_of(&route, &failed));
+            reached = had;
+        }
         let durable = self.durable_services(&route);
         let failing = durable.iter().find_map(|name| {
             let reason = self.durable.refusal(name)?;
@@ -171,7 +211,6 @@ impl Hub {
         {
             return self.reply(&back, &Message::nak("busy", sentence));
         }
-        let services = route.services.len();
         let waits = emission.level == Level::Disk && !durable.is_empty();
         self.emissions.last += 1;
         let number = self.emissions.last;
@@ -179,32 +218,56 @@ impl Hub {
             let Some(ticket) = self.promise(back) else {
                 return;
             };
+            reached.services += route.services.len() - durable.len();
             let pending = Pending {
                 id: emission.id.clone(),
                 tickets: vec![ticket],
                 awaited: durable.len(),
-                services,
-                failed: None,
+                reached,
+                failed: vec![],
+                reason: None,
             };
             self.emissions.pending.insert(number, pending);
             if !emission.id.is_empty() {
                 self.emissions
                     .known
-                    .insert(emission.id.clone(), Known::Pending(number));
+                    .insert(emission.id.clone(), (number, Known::Pending));
             }
         } else {
-            let ids_max = self.config.dedup_ids_max;
-            self.emissions
-                .remember(&emission.id, services, Level::Memory, ids_max);
-            self.reply(&back, &answer(&emission.id, services, Level::Memory, false));
+            reached.services += route.services.len();
+            let answered = self.accepted(&emission.id, number, reached, emission.level);
+            self.reply(&back, &answered);
         }
-        self.published.events += 1;
-        self.broker.routes.subjects.add(place, 1);
-        self.published.bytes += event.len() as u64;
-        if route.is_empty() {
-            self.published.unmatched += 1;
+        if is_new {
+            self.published.events += 1;
+            self.broker.routes.subjects.add(place, 1);
+            self.published.bytes += event.len() as u64;
+            if route.is_empty() {
+                self.published.unmatched += 1;
+            }
         }
         self.spread(&route, emission, &event, due, number, waits);
+    }
+
+    /// All who should have it do: the answer.
+    fn accepted(&mut self, id: &Bytes, number: u64, reached: Reached, asked: Level) -> Message {
+        let level = reached.level(asked);
+        let known = Known::Accepted(reached.services, level);
+        let ids_max = self.config.dedup_ids_max;
+        self.emissions.remember(id, number, known, ids_max);
+        answer(id, reached.services, level, false)
+    }
+
+    /// The part of a route that leads to these services.
+    fn those_of(&self, route: &Route, names: &[ServiceName]) -> Route {
+        let is_wanted = |key: &ServiceKey| {
+            let service = self.broker.service(*key);
+            service.is_some_and(|service| names.contains(service.name()))
+        };
+        Route {
+            subscribers: Box::default(),
+            services: route.services.iter().copied().filter(is_wanted).collect(),
+        }
     }
 
     fn durable_services(&self, route: &Route) -> Vec<ServiceName> {
@@ -288,30 +351,42 @@ impl Hub {
         self.emissions.next_due().inspect(|at| self.plan(*at));
     }
 
-    /// A durable service has the event of an emission, or not; the last one's word is the answer.
-    pub(super) fn confirm(&mut self, number: u64, result: Result<(), String>) {
+    /// A durable service has the event of an emission, or not; the last one's word is the answer. One
+    /// that is gone has no name any more.
+    pub(super) fn confirm(
+        &mut self,
+        number: u64,
+        service: Option<&ServiceName>,
+        result: Result<(), String>,
+    ) {
         let Some(pending) = self.emissions.pending.get_mut(&number) else {
             return;
         };
         pending.awaited -= 1;
-        pending.failed = pending.failed.take().or(result.err());
+        match result {
+            Ok(()) => {
+                pending.reached.services += 1;
+                pending.reached.on_disk = true;
+            }
+            Err(reason) => {
+                pending.failed.extend(service.cloned());
+                pending.reason.get_or_insert(reason);
+            }
+        }
         if pending.awaited > 0 {
             return;
         }
         let Some(pending) = self.emissions.pending.remove(&number) else {
             return;
         };
-        let answer = match pending.failed {
+        let answer = match pending.reason {
             Some(reason) => {
-                self.emissions.known.remove(&pending.id);
+                let known = Known::Partial(pending.reached, pending.failed);
+                let ids_max = self.config.dedup_ids_max;
+                self.emissions.remember(&pending.id, number, known, ids_max);
                 Message::nak("store-failed", reason)
             }
-            None => {
-                let ids_max = self.config.dedup_ids_max;
-                self.emissions
-                    .remember(&pending.id, pending.services, Level::Disk, ids_max);
-                answer(&pending.id, pending.services, Level::Disk, false)
-            }
+            None => self.accepted(&pending.id, number, pending.reached, Level::Disk),
         };
         for ticket in pending.tickets {
             self.complete(ticket, &answer);

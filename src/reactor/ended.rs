@@ -15,6 +15,7 @@ impl Hub {
         self.durable.attempts.remove(queue);
         self.durable.forget_places(queue);
         self.durable.failed.remove(queue);
+        self.durable.unread.remove(queue);
         // Their letters are kept, but the places are the next queue's soon.
         let burials = self.durable.burials.values_mut();
         for burial in burials.filter(|burial| burial.service == *queue) {
@@ -41,7 +42,11 @@ impl Hub {
             .filter_map(|tag| self.durable.confirms.remove(tag));
         let emissions: Vec<_> = confirms.flatten().collect();
         for (_, emission) in emissions {
-            self.confirm(emission, Err(format!("{queue}: the service has ended")));
+            self.confirm(
+                emission,
+                Some(queue),
+                Err(format!("{queue}: the service has ended")),
+            );
         }
         self.refuse_replays(queue);
     }

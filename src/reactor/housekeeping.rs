@@ -131,6 +131,7 @@ impl Hub {
         self.tend_keeping();
         self.durable.send_line();
         self.open_queues();
+        self.read_again();
         self.show_life();
     }
 

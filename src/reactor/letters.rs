@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::hub::Hub;
-use super::requester::Ticket;
+use super::requester::{ReturnAddress, Ticket};
 use crate::ambient::wall_clock_ms;
 use crate::broker::ServiceKey;
 use crate::messagebus::{DataType, Message};
@@ -31,9 +31,16 @@ const READS_MAX: usize = 16;
 #[derive(Default)]
 pub(super) struct Letters {
     /// By the letters' queue, in the order of their reads.
-    reads: BTreeMap<ServiceName, VecDeque<(Ticket, LettersRequest)>>,
+    reads: BTreeMap<ServiceName, VecDeque<(Ticket, Asked)>>,
     /// By the service's queue and the append's tag.
     replays: BTreeMap<(ServiceName, u64), Replay>,
+}
+
+/// What a queue of letters is read for.
+enum Asked {
+    Letters(LettersRequest),
+    /// How many there are, of a service that has ended.
+    Count(ServiceName),
 }
 
 /// What a request came to at first.
@@ -59,7 +66,8 @@ impl Letters {
 
     fn is_changing(&self, letters: &ServiceName) -> bool {
         let mut reads = self.reads.get(letters).into_iter().flatten();
-        reads.any(|(_, request)| request.changes())
+        let changes = |asked: &Asked| matches!(asked, Asked::Letters(asked) if asked.changes());
+        reads.any(|(_, asked)| changes(asked))
             || self.replays.values().any(|found| found.letters == *letters)
     }
 }
@@ -111,7 +119,10 @@ impl Hub {
             .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
         if !self.durable.has_queue(&queue) {
             return match self.broker.find(service) {
-                Some(_) => Ok(Begun::Answered(no_letters(service))),
+                Some(_) => {
+                    let nothing = self.found_of(service, vec![], None);
+                    Ok(Begun::Answered(ack(&nothing)))
+                }
                 None => Err(Message::nak("unknown-service", sentence())),
             };
         }
@@ -137,7 +148,7 @@ impl Hub {
         }
         let ticket = self.pending_replies.ticket();
         let reads = self.letters.reads.entry(queue).or_default();
-        reads.push_back((ticket, request));
+        reads.push_back((ticket, Asked::Letters(request)));
         Ok(Begun::Waiting(ticket))
     }
 
@@ -146,10 +157,19 @@ impl Hub {
         &mut self,
         queue: &ServiceName,
         found: Vec<StoredEvent>,
+        unsettled: u64,
     ) -> Option<Vec<StoredEvent>> {
         let next = self.letters.reads.get_mut(queue);
-        let Some((ticket, request)) = next.and_then(VecDeque::pop_front) else {
+        let Some((ticket, asked)) = next.and_then(VecDeque::pop_front) else {
             return Some(found);
+        };
+        let request = match asked {
+            Asked::Letters(request) => request,
+            Asked::Count(service) => {
+                let count = self.durable.failure(queue).is_none().then_some(unsettled);
+                self.answer_letters(ticket, &has_ended(&service, count));
+                return None;
+            }
         };
         if let Some(reason) = self.durable.failure(queue) {
             let answer = Message::nak("store-failed", reason);
@@ -172,7 +192,7 @@ impl Hub {
             .map(|(letter, account)| shown(letter, account, with_frames))
             .collect();
         let letters: Vec<_> = wanted.into_iter().map(|(letter, _)| letter).collect();
-        let answer = found_of(&request.service, shown, next);
+        let answer = self.found_of(&request.service, shown, next);
         if !request.changes() {
             self.answer_letters(ticket, &answer);
         } else if request.op == LettersOp::Purge {
@@ -182,6 +202,46 @@ impl Hub {
             self.replay(ticket, queue, &request.service, letters, answer);
         }
         None
+    }
+
+    /// A queue could not be read: if it was for a request, that is refused, and true.
+    pub(super) fn refuse_letters(&mut self, queue: &ServiceName, reason: &str) -> bool {
+        let next = self.letters.reads.get_mut(queue);
+        let Some((ticket, asked)) = next.and_then(VecDeque::pop_front) else {
+            return false;
+        };
+        match asked {
+            Asked::Letters(_) => self.complete(ticket, &Message::nak("store-failed", reason)),
+            Asked::Count(service) => self.answer_letters(ticket, &has_ended(&service, None)),
+        }
+        true
+    }
+
+    /// A service has ended. The answer says how many dead letters of it are kept, which the store
+    /// has to count.
+    pub(super) fn answer_end(&mut self, service: ServiceName, back: ReturnAddress) {
+        let queue = service.dead_letters();
+        let Some(queue) = queue.filter(|queue| self.durable.has_queue(queue)) else {
+            return self.reply(&back, &ack(&has_ended(&service, Some(0))));
+        };
+        if !self.has_room_for_promise() {
+            return self.reply(&back, &ack(&has_ended(&service, None)));
+        }
+        let limits = self.log_limits(&service);
+        self.durable.open(&queue, limits);
+        let command = Command::Read {
+            queue: queue.clone(),
+            from: 0,
+            events_max: 1,
+            bytes_max: 0,
+        };
+        if !self.durable.send(command) {
+            return self.reply(&back, &ack(&has_ended(&service, None)));
+        }
+        if let Some(ticket) = self.promise(back) {
+            let reads = self.letters.reads.entry(queue).or_default();
+            reads.push_back((ticket, Asked::Count(service)));
+        }
     }
 
     fn replay(
@@ -324,19 +384,38 @@ impl Hub {
         }
     }
 
+    /// What is found; a service that is gone has lost none that are known.
+    fn found_of(&self, service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
+        let found = self.broker.find(service);
+        let account = found.and_then(|key| Some(self.broker.service(key)?.account));
+        json!({
+            "service": service.as_str(),
+            "letters": letters,
+            "next": next,
+            "nowMs": wall_clock_ms(),
+            "lettersLost": account.map_or(0, |account| account.letters_lost),
+        })
+    }
+
     fn answer_letters(&mut self, ticket: Ticket, answer: &Value) {
-        let answer = Message::ack(DataType::String, answer.to_string());
-        self.complete(ticket, &answer);
+        self.complete(ticket, &ack(answer));
     }
 }
 
-fn found_of(service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
-    json!({"service": service.as_str(), "letters": letters, "next": next, "nowMs": wall_clock_ms()})
+fn ack(answer: &Value) -> Message {
+    Message::ack(DataType::String, answer.to_string())
 }
 
-fn no_letters(service: &ServiceName) -> Message {
-    let nothing = found_of(service, vec![], None);
-    Message::ack(DataType::String, nothing.to_string())
+/// The answer to END; the count is not known if the store can't tell.
+fn has_ended(service: &ServiceName, letters: Option<u64>) -> Value {
+    let mut answer = json!({"service": service.as_str(), "deadLetters": letters});
+    if letters != Some(0) {
+        answer["hint"] = json!(
+            "its dead letters stay: DLQ with list shows them and with purge deletes them, as do \
+             `event-manager dlq list SERVICE` and `event-manager dlq purge SERVICE`"
+        );
+    }
+    answer
 }
 
 fn shown(letter: &StoredEvent, account: &Value, with_frames: bool) -> Value {

@@ -35,6 +35,7 @@ mod speaker;
 mod status;
 mod stopping;
 mod stream;
+mod unread;
 mod worker;
 
 use std::cell::RefCell;

@@ -49,18 +49,25 @@ impl Hub {
             }
             Report::Failed { queue, tag, reason } => {
                 if let Some(burial) = self.take_burial(&queue, tag) {
-                    return self.log_not_kept(&burial.service, &reason);
+                    return self.letters_lost(&burial.service, burial.places.len(), &reason);
                 }
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag, &reason);
                 }
                 self.replay_failed(&queue, tag, &reason);
             }
-            Report::Stored { queue, events, .. } => {
-                if let Some(events) = self.letters_read(&queue, events) {
+            Report::Stored {
+                queue,
+                events,
+                unsettled,
+                ..
+            } => {
+                if let Some(events) = self.letters_read(&queue, events, unsettled) {
+                    self.hear_read(&queue);
                     self.stored(&queue, events);
                 }
             }
+            Report::Unread { queue, reason, .. } => self.hear_unread(queue, reason),
             Report::Expelled { queue, events } => {
                 for reason in [ExpelReason::RetentionBytes, ExpelReason::RetentionAge] {
                     let those = events.iter().filter(|event| event.reason == reason);
@@ -102,7 +109,9 @@ impl Hub {
         }
     }
 
-    pub(super) fn log_not_kept(&mut self, service: &ServiceName, reason: &str) {
+    /// Dead letters of a service could not be kept.
+    pub(super) fn letters_lost(&mut self, service: &ServiceName, letters: usize, reason: &str) {
+        self.broker.letters_lost(service, letters as u64);
         let burst = format!("not-kept:{service}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
             self.journal.note(&Notable::DeadLetterNotKept {
@@ -149,7 +158,9 @@ impl Hub {
         if let Some(burial) = self.take_burial(queue, tag) {
             for (outcome, place) in outcomes.iter().zip(burial.places) {
                 match outcome {
-                    Outcome::TooLarge => self.log_not_kept(&burial.service, "it is too large"),
+                    Outcome::TooLarge => {
+                        self.letters_lost(&burial.service, 1, "it is too large");
+                    }
                     Outcome::Appended(_) | Outcome::Seen(_) => {
                         self.durable.settle(&burial.service, place);
                     }
@@ -200,7 +211,7 @@ impl Hub {
                 Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
                 _ => Ok(()),
             };
-            self.confirm(emission, result);
+            self.confirm(emission, Some(queue), result);
         }
         self.dispatch(key);
         self.plan_timeout(key);

@@ -148,7 +148,9 @@ impl Hub {
                 settings: &self.settings,
             },
         );
+        let mut ending = None;
         match outcome {
+            Outcome::End(service) => ending = Some((service, back)),
             Outcome::Reply(answer) => {
                 self.log_request(request, &answer, back.peer);
                 self.reply(&back, &answer);
@@ -170,6 +172,9 @@ impl Hub {
         }
         for service in &ended {
             self.close_service(service);
+        }
+        if let Some((service, back)) = ending {
+            self.answer_end(service, back);
         }
         if request.token.is(Token::SUBSCRIBE) {
             self.open_queues();
@@ -249,10 +254,15 @@ impl Hub {
         self.reply(back, &answer);
     }
 
+    /// Whether there is a place among the requests whose answers come later.
+    pub(super) fn has_room_for_promise(&self) -> bool {
+        self.pending_replies.len() < self.pending_replies.max
+    }
+
     /// A place among the requests whose answers come later, or the refusal if there is none.
     pub(super) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
-        let max = self.pending_replies.max;
-        if self.pending_replies.len() >= max {
+        if !self.has_room_for_promise() {
+            let max = self.pending_replies.max;
             let sentence =
                 format!("{max} requests wait for their answers already (maxPendingCalls)");
             self.reply(&back, &Message::nak("busy", sentence));

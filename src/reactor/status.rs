@@ -8,9 +8,6 @@ use super::peer::Role;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Account, Dropped, Histogram, Service, ServiceKey};
 
-/// Subscribers that are shown: those for whom the most waits.
-const SLOW_MAX: usize = 8;
-
 impl Hub {
     /// Answers who asks for the state, unless they have gone.
     pub(super) fn tell_status(&mut self, reply: oneshot::Sender<Value>) {
@@ -164,21 +161,16 @@ impl Hub {
         let subscribers = self.peers.iter().filter(|(_, peer)| {
             matches!(peer.role, Role::Subscriber { .. }) && !peer.outbox.is_empty()
         });
-        let mut waiting: Vec<_> = subscribers
-            .map(|(_, peer)| (peer.outbox.bytes(), &peer.address))
-            .collect();
-        waiting.sort_unstable_by(|a, b| b.cmp(a));
-        let slowest: Vec<Value> = waiting
-            .iter()
-            .take(SLOW_MAX)
-            .map(|(bytes, address)| json!({"peer": &***address, "bytes": bytes}))
-            .collect();
+        let (mut bytes, mut largest) = (0, 0);
+        for (_, peer) in subscribers {
+            bytes += peer.outbox.bytes();
+            largest = largest.max(peer.outbox.bytes());
+        }
         json!({
-            "bytes": waiting.iter().map(|(bytes, _)| bytes).sum::<usize>(),
-            "largestBytes": waiting.first().map_or(0, |(bytes, _)| *bytes),
+            "bytes": bytes,
+            "largestBytes": largest,
             "peakBytes": self.subscriber_outbox_peak,
             "budgetBytes": self.config.budgets.subscriber_outbox_bytes,
-            "slowest": slowest,
         })
     }
 
@@ -194,9 +186,16 @@ impl Hub {
         let Some(shelf) = &service.shelf else {
             return Value::Null;
         };
+        let failure = self.durable.failure(service.name());
+        let unread = self.durable.unread.get(service.name());
+        let (state, reason) = match (failure, unread) {
+            (Some(reason), _) => ("failed", Some(reason)),
+            (None, Some(unread)) => ("unreadable", Some(&*unread.reason)),
+            (None, None) => ("ok", None),
+        };
         json!({
-            "state": self.durable.failure(service.name()).map_or("ok", |_| "failed"),
-            "reason": self.durable.failure(service.name()),
+            "state": state,
+            "reason": reason,
             "pendingEvents": shelf.pending() + unsent,
             "onDiskOnlyEvents": shelf.shelved(),
         })
@@ -228,6 +227,7 @@ fn account(account: &Account, queued: u64, held: usize) -> Value {
         "unconfirmed": account.unconfirmed,
         "retries": account.retries,
         "redelivered": account.redelivered,
+        "lettersLost": account.letters_lost,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Context, Nak, Outcome};
 use crate::broker::EndError;
-use crate::messagebus::{DataType, Message};
+use crate::messagebus::Message;
 use crate::model::ServiceName;
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
@@ -33,5 +33,5 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         Nak::new(code, format!("{name}: {error}"))
     })?;
     context.ended.push(ended);
-    Ok(Outcome::Reply(Message::ack(DataType::Empty, "")))
+    Ok(Outcome::End(name))
 }

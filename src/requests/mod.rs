@@ -98,6 +98,8 @@ pub enum Outcome {
     Emit(Emission),
     /// Dead letters are asked for; the answer comes when the store has answered.
     Letters(LettersRequest),
+    /// A service has ended; the answer says how many dead letters of it are kept.
+    End(ServiceName),
     /// The answer is the daemon's state, which the caller knows.
     Status,
     /// Notable events are asked for, which the caller has.

@@ -67,7 +67,8 @@ pub enum Command {
         /// Sequence numbers, and how many.
         attempts: Vec<(u64, u32)>,
     },
-    /// Reads unsettled events, those of appends before it included: [`Report::Stored`].
+    /// Reads unsettled events, those of appends before it included: [`Report::Stored`] or
+    /// [`Report::Unread`].
     Read {
         /// The queue's service.
         queue: ServiceName,
@@ -153,6 +154,17 @@ pub enum Report {
         from: u64,
         /// The events; none if there are no more, or the queue isn't open.
         events: Vec<StoredEvent>,
+        /// How many are unsettled in all of the queue.
+        unsettled: u64,
+    },
+    /// The disk doesn't let them be read now. They are unsettled as before; who wants them asks again.
+    Unread {
+        /// The queue's service.
+        queue: ServiceName,
+        /// The lowest sequence number that was asked for.
+        from: u64,
+        /// Why.
+        reason: String,
     },
     /// Events were given up, as they were too many or too old. They are settled.
     Expelled {
@@ -201,6 +213,7 @@ impl Report {
             | Self::Committed { queue, .. }
             | Self::Failed { queue, .. }
             | Self::Stored { queue, .. }
+            | Self::Unread { queue, .. }
             | Self::Expelled { queue, .. }
             | Self::Damaged { queue, .. }
             | Self::State { queue, .. }

@@ -258,15 +258,23 @@ impl<F: Fn(Report)> Worker<F> {
                 bytes_max,
             } => {
                 let log = self.logs.get_mut(&queue);
-                let events = log.map(|log| {
-                    let events = log.log.read(from, events_max, bytes_max);
+                let read = log.map_or(Ok((vec![], 0)), |log| {
+                    let read = log.log.read(from, events_max, bytes_max);
                     log.report_damage(&queue, &self.report);
-                    events
+                    read.map(|events| (events, log.log.unsettled_events()))
                 });
-                (self.report)(Report::Stored {
-                    queue,
-                    from,
-                    events: events.unwrap_or_default(),
+                (self.report)(match read {
+                    Ok((events, unsettled)) => Report::Stored {
+                        queue,
+                        from,
+                        events,
+                        unsettled,
+                    },
+                    Err(error) => Report::Unread {
+                        queue,
+                        from,
+                        reason: error.to_string(),
+                    },
                 });
             }
             Command::Close { queue } => {

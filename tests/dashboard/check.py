@@ -214,6 +214,11 @@ def check_at_rest(page, daemon):
     assert EVIL in stats and EVIL in page.names()
     assert page.tab.locator("main img").count() == 0
     page.wait_for("document.querySelector('.tile[data-tile=published] b').textContent === '0/s'")
+    slow = lambda: [" ".join(filter(None, (peer["role"], peer["service"], peer["address"])))
+                    for peer in daemon.stats()["peers"]["slow"]]
+    shown = lambda: page.tab.locator("#slow .slow span:first-child").all_text_contents()
+    wait_for("the same slow peers", lambda: shown() == slow())
+    assert {"subscriber", "worker"} <= {name.split()[0] for name in slow()}, slow()
     assert any(code.startswith("EM-03") for code in page.tab.locator("#events li span").all_text_contents())
 
 

@@ -305,7 +305,7 @@ fn services_are_shown() {
     for expected in [
         "subscription sub-1: expires in ",
         "subjects [\"Order\",\"exact:Refund\"]",
-        "matched 3 = delivered 3 + queued 0 + in flight 0 + dead-lettered 0 + expired 0 + dropped {}; unconfirmed 0, retries 0",
+        "matched 3 = delivered 3 + queued 0 + in flight 0 + dead-lettered 0 + expired 0 + dropped {}; unconfirmed 0, retries 0, letters lost 0",
         "subscription sub-2: expires in ",
         "matched 3 = delivered 0 + queued 3 + in flight 0 + dead-lettered 0 + expired 0 + dropped {}; unconfirmed 0, retries 0",
     ] {

@@ -282,3 +282,83 @@ fn a_letter_with_an_endless_subject_is_kept() {
     let letter = &ask(&daemon, "list", "Billing", json!({}))["letters"][0];
     assert!(letter["subject"].as_str().expect("a text").len() <= 1024);
 }
+
+#[test]
+fn letters_that_can_not_be_kept_are_counted_wherever_somebody_looks() {
+    let directory = TempDir::new().expect("a directory");
+    std::fs::create_dir(directory.path().join("queues")).expect("a directory");
+    let in_the_way = directory.path().join("queues/Live.DLQ");
+    std::fs::write(&in_the_way, "in the way").expect("a file");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "httpAddress": "127.0.0.1:0",
+    }));
+    daemon.subscribe("sub-1", "Live", &["Order"]);
+    let worker = worker(&daemon, "Live");
+    daemon.wait_for_ready("Live", 1);
+    let publisher = daemon.publisher();
+    (0..3).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    (0..3).for_each(|_| drop(answer(&worker, "TERM")));
+    daemon.wait_for_counter("Live", "lettersLost", 3);
+    std::fs::remove_file(&in_the_way).expect("it is there");
+    assert_eq!(
+        ask(&daemon, "list", "Live", json!({}))["lettersLost"],
+        json!(3)
+    );
+    let site = Site::of(&daemon);
+    let listed = site.run(&["dlq", "list", "Live"]);
+    assert_eq!((listed.code, &*listed.stdout), (Some(0), ""));
+    assert!(
+        listed.stderr.starts_with("3 more could not be kept"),
+        "{}",
+        listed.stderr
+    );
+    let verbose = site.run(&["services", "--verbose"]).done();
+    assert!(verbose.contains("letters lost 3"), "{verbose}");
+    let lost = "event_manager_dead_letters_lost_total";
+    assert_eq!(daemon.metrics().value(lost, &[("service", "Live")]), 3.0);
+    let stats = daemon.http_get("/stats").json();
+    assert_eq!(stats["services"][0]["counters"]["lettersLost"], 3);
+    daemon.unsubscribe("sub-1");
+    assert_eq!(daemon.status()["retiredServices"]["lettersLost"], 3);
+}
+
+#[test]
+fn the_end_of_a_service_says_how_many_of_its_letters_stay() {
+    let directory = TempDir::new().expect("a directory");
+    std::fs::create_dir(directory.path().join("queues")).expect("a directory");
+    let in_the_way = directory.path().join("queues/Locked.DLQ");
+    std::fs::write(&in_the_way, "in the way").expect("a file");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {"*": {"delivery": "queue"}},
+    }));
+    let site = Site::of(&daemon);
+    let end = |service: &str| site.run(&["services", "--end", service]).done();
+    daemon.subscribe("sub-1", "Bob's", &["Order"]);
+    bury(&daemon, "Bob's", 3);
+    daemon.unsubscribe("sub-1");
+    assert_eq!(
+        end("Bob's"),
+        "Bob's has ended; 3 dead letters of it stay: `event-manager dlq list 'Bob'\\''s'` shows, \
+         `event-manager dlq purge 'Bob'\\''s'` deletes\n"
+    );
+    let purged = site.run(&["dlq", "purge", "Bob's"]).done();
+    assert_eq!(purged.lines().count(), 3);
+    for (service, letters) in [
+        ("Bob's", json!(0)),
+        ("New", json!(0)),
+        ("Locked", Value::Null),
+    ] {
+        daemon.subscribe("sub-1", service, &["Order"]);
+        daemon.unsubscribe("sub-1");
+        let (token, answer) = daemon.ask("TK_EVENT_MANAGER_END", &[service]);
+        assert_eq!(token, "TK_SYS_ACK", "{answer}");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(answer["deadLetters"], letters, "{answer}");
+        assert_eq!(answer["hint"].is_string(), letters.is_null());
+    }
+    daemon.subscribe("sub-1", "New", &["Order"]);
+    daemon.unsubscribe("sub-1");
+    assert_eq!(end("New"), "");
+}

@@ -227,3 +227,107 @@ fn confirmed_events_are_within_the_memory_limit_too() {
     let waiting = service["queue"]["bytes"].as_u64().expect("a count") as usize;
     assert!(waiting <= LIMIT + LIMIT / 8, "{waiting} bytes wait");
 }
+
+/// The service's queue fails with its first event, until the directory is back. There is a durable
+/// service `Probe`.
+fn break_queue(daemon: &TestDaemon, directory: &TempDir, service: &str) -> impl Fn() {
+    // The store does all in its order: it has opened the queue when it has taken this.
+    let probe = json!({"level": "disk", "subject": "Probe", "payload": "x"});
+    emit(daemon, probe).expect("an ACK");
+    let queue = directory.path().join("queues").join(service);
+    std::fs::remove_dir_all(&queue).expect("it is there");
+    move || std::fs::create_dir(&queue).expect("a directory")
+}
+
+fn acknowledging(daemon: &TestDaemon, service: &str) -> zmq::Socket {
+    let address = daemon.service(service)["address"].clone();
+    let address = address.as_str().expect("a text").replace('*', "127.0.0.1");
+    daemon.worker(service, &address)
+}
+
+#[test]
+fn what_failed_in_one_service_is_sent_again_to_that_one_alone() {
+    let directory = TempDir::new().expect("a directory");
+    let queue = json!({"delivery": "queue", "subjects": ["Order"]});
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {
+            "Archive": queue, "Billing": queue, "Cellar": queue,
+            "Probe": {"delivery": "queue", "subjects": ["Probe"]},
+        },
+    }));
+    let subscriber = daemon.subscriber(&["Order"]);
+    let live = daemon.subscribe("sub-1", "Live", &["Order"]);
+    let live = daemon.worker("Live", &live.pull_address);
+    let workers = ["Archive", "Billing", "Cellar"].map(|name| acknowledging(&daemon, name));
+    daemon.wait_for_subscriptions(1);
+    for name in ["Live", "Archive", "Billing", "Cellar"] {
+        daemon.wait_for_ready(name, 1);
+    }
+    let mend = ["Billing", "Cellar"].map(|name| break_queue(&daemon, &directory, name));
+    let request = json!({"id": "a-1", "level": "disk", "subject": "Order", "payload": "x"});
+    let refused = || Err("store-failed".to_owned());
+    assert_eq!(emit(&daemon, request.clone()), refused());
+    // Those that have it are not asked to take it again while others still fail.
+    assert_eq!(emit(&daemon, request.clone()), refused());
+    for (mend, name) in mend.iter().zip(["Billing", "Cellar"]) {
+        mend();
+        daemon.wait_for_service(name, "that it works", |found| {
+            found["durable"]["state"] == "ok"
+        });
+    }
+    let answer = emit(&daemon, request.clone()).expect("an ACK");
+    assert_eq!(
+        answer,
+        json!({"id": "a-1", "services": 4, "level": "disk", "duplicate": false})
+    );
+    let again = emit(&daemon, request).expect("an ACK");
+    assert_eq!(
+        again,
+        json!({"id": "a-1", "services": 4, "level": "disk", "duplicate": true})
+    );
+    let last = json!({"level": "disk", "subject": "Order", "payload": "last"});
+    emit(&daemon, last).expect("an ACK");
+    for receiver in workers.iter().chain([&live, &subscriber]) {
+        assert_eq!(received(receiver), "x");
+        assert_eq!(received(receiver), "last");
+    }
+    let probes = 2;
+    assert_eq!(daemon.status()["publishers"]["events"], probes + 2);
+}
+
+#[test]
+fn who_failed_and_is_gone_is_not_waited_for() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {
+            "Billing": {"delivery": "queue"},
+            "Probe": {"delivery": "queue", "subjects": ["Probe"]},
+        },
+    }));
+    let live = daemon.subscribe("sub-1", "Live", &["Order"]);
+    let live = daemon.worker("Live", &live.pull_address);
+    daemon.wait_for_ready("Live", 1);
+    daemon.subscribe("sub-2", "Billing", &["Order"]);
+    let _mend = break_queue(&daemon, &directory, "Billing");
+    let request = json!({"id": "a-1", "level": "disk", "subject": "Order", "payload": "x"});
+    assert_eq!(
+        emit(&daemon, request.clone()),
+        Err("store-failed".to_owned())
+    );
+    daemon.unsubscribe("sub-2");
+    let (token, _) = daemon.ask("TK_EVENT_MANAGER_END", &["Billing"]);
+    assert_eq!(token, "TK_SYS_ACK");
+    // It comes too late for this event.
+    daemon.subscribe("sub-3", "Late", &["Order"]);
+    let answer = emit(&daemon, request).expect("an ACK");
+    assert_eq!(
+        answer,
+        json!({"id": "a-1", "services": 1, "level": "memory", "duplicate": false})
+    );
+    emit(&daemon, json!({"subject": "Order", "payload": "last"})).expect("an ACK");
+    assert_eq!(received(&live), "x");
+    assert_eq!(received(&live), "last");
+    assert_eq!(daemon.service("Late")["counters"]["matched"], 1);
+}

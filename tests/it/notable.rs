@@ -1,5 +1,6 @@
 //! Notable events: each kind is provoked, and read by request, from the file and by the commands.
 
+mod adverse;
 mod commands;
 mod kinds;
 

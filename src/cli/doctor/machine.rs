@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::facts::Disk;
-use super::finding::{Code, Finding, Severity, quoted};
+use super::finding::{Code, Finding, Severity};
 use super::services::is_near;
+use crate::cli::output::quoted;
 use crate::reactor::RESERVED_FDS;
 
 /// Below so much the disk is as good as full.

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::facts::LETTERS_MAX;
-use super::finding::{Code, Finding, Severity, quoted};
+use super::finding::{Code, Finding, Severity};
+use crate::cli::output::quoted;
 
 /// The part of a budget from which on it is named.
 const NEAR: f64 = 0.8;
@@ -107,15 +108,24 @@ fn near_budget(service: &Value) -> Option<Finding> {
 fn failed(service: &Value) -> Option<Finding> {
     let durable = &service["durable"];
     let reason = durable["reason"].as_str().unwrap_or("no reason is given");
-    (durable["state"] == "failed").then(|| {
-        Finding::new(
-            Severity::Error,
-            Code::QueueFailed,
-            name(service),
-            format!("its queue on disk takes no events: {reason}"),
+    let (what, mend) = match durable["state"].as_str() {
+        Some("failed") => (
+            "takes no events",
             "make space, or let the daemon write below \"stateDir\"; it tries again by itself",
-        )
-    })
+        ),
+        Some("unreadable") => (
+            "can't be read, so its events wait",
+            "look at the disk (`dmesg`) and at the limit on file descriptors; it tries again by itself",
+        ),
+        _ => return None,
+    };
+    Some(Finding::new(
+        Severity::Error,
+        Code::QueueFailed,
+        name(service),
+        format!("its queue on disk {what}: {reason}"),
+        mend,
+    ))
 }
 
 fn dead(name: &str, count: u64) -> Finding {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::facts::{Disk, Facts, Locator};
-use super::finding::{Code, Finding, Severity, quoted};
+use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
 use super::{as_text, check, configuration, machine, services, subscriptions};
 use crate::config::{Loaded, parse};
@@ -298,15 +298,6 @@ fn the_worst_comes_first_and_nothing_moves_the_cursor() {
         text.chars()
             .all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
         "{text:?}"
-    );
-}
-
-#[test]
-fn words_for_a_shell_are_quoted() {
-    let all = ["Billing", "", "two words", "Bob's", "$(x)"].map(quoted);
-    assert_eq!(
-        all,
-        ["Billing", "''", "'two words'", r"'Bob'\''s'", "'$(x)'"]
     );
 }
 

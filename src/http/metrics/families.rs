@@ -322,6 +322,11 @@ const COUNTERS: &[(&str, &str, &str)] = &[
         "unconfirmed",
     ),
     (
+        "event_manager_dead_letters_lost",
+        "Dead letters that could not be kept on disk",
+        "lettersLost",
+    ),
+    (
         "events_consumed",
         "The same as event_manager_events_delivered_total",
         "delivered",
@@ -411,12 +416,25 @@ pub(super) fn services(page: &mut Page<'_>, status: &Value) -> fmt::Result {
         let values = each.filter_map(|s| Some((of(s), s.pointer(path)?.as_f64()?)));
         page.gauges(name, help, values)?;
     }
-    let failed = services.iter().filter(|s| s["durable"].is_object());
-    page.gauges(
-        "event_manager_queue_failed",
-        "Durable services: the queue takes no events",
-        failed.map(|s| (of(s), truth(s["durable"]["state"] == "failed"))),
-    )?;
+    for (name, help, state) in [
+        (
+            "event_manager_queue_failed",
+            "Durable services: the queue takes no events",
+            "failed",
+        ),
+        (
+            "event_manager_queue_unreadable",
+            "Durable services: events on disk can't be read now",
+            "unreadable",
+        ),
+    ] {
+        let durable = services.iter().filter(|s| s["durable"].is_object());
+        page.gauges(
+            name,
+            help,
+            durable.map(|s| (of(s), truth(s["durable"]["state"] == state))),
+        )?;
+    }
     let subscriptions = |s: &Value| s["subscriptions"].as_array().map_or(0, Vec::len) as f64;
     page.gauges(
         "event_manager_subscriptions",

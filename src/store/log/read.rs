@@ -16,20 +16,34 @@ impl<D: Directory> QueueLog<D> {
     /// Unsettled committed events from a sequence number on, in their order: so many of at most
     /// `bytes_max` bytes together, but one at least, if there is one. What turns out to be damaged is
     /// passed over and settled; [`Self::take_damage`] names it.
-    pub fn read(&mut self, from: u64, events_max: usize, bytes_max: u64) -> Vec<StoredEvent> {
+    ///
+    /// # Errors
+    /// The disk doesn't let the first of them be read now. It is unsettled as before, and so is what
+    /// comes after it, lest the order changes.
+    pub fn read(
+        &mut self,
+        from: u64,
+        events_max: usize,
+        bytes_max: u64,
+    ) -> io::Result<Vec<StoredEvent>> {
         let mut from = from;
         loop {
             let wanted = self.wanted(from, events_max, bytes_max);
             let Some(last) = wanted.last() else {
-                return vec![];
+                return Ok(vec![]);
             };
             from = last.seq + 1;
             let mut events = vec![];
             for run in wanted.chunk_by(is_close) {
-                self.read_run(run, |found, record| events.push(stored(found, record)));
+                let read = self.read_run(run, |found, record| events.push(stored(found, record)));
+                match read {
+                    Err(error) if events.is_empty() => return Err(error),
+                    Err(_) => break,
+                    Ok(()) => {}
+                }
             }
             if !events.is_empty() {
-                return events;
+                return Ok(events);
             }
         }
     }
@@ -49,14 +63,15 @@ impl<D: Directory> QueueLog<D> {
         wanted
     }
 
-    /// Reads events that are near each other in one segment.
+    /// Reads events that are near each other in one segment, up to one that the disk doesn't let be
+    /// read now.
     pub(super) fn read_run(
         &mut self,
         run: &[Found],
         mut event: impl FnMut(&Found, &EventRecord<'_>),
-    ) {
+    ) -> io::Result<()> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            return;
+            return Ok(());
         };
         let start = u64::from(first.slot.offset);
         let mut bytes = vec![0; (last.slot.end() - start) as usize];
@@ -65,11 +80,15 @@ impl<D: Directory> QueueLog<D> {
             let at = (u64::from(found.slot.offset) - start) as usize;
             let record = &mut bytes[at..at + found.slot.bytes as usize];
             if !is_whole {
-                // One bad sector should not cost the others.
+                // One bad sector should not hold up those before it.
                 let alone = self.read_at(found.segment, u64::from(found.slot.offset), record);
-                if alone.is_err() {
-                    self.quarantine(found, "the disk can't read it");
-                    continue;
+                match alone {
+                    Err(error) if is_gone(&error) => {
+                        self.quarantine(found, "its file is gone, or cut off");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                    Ok(()) => {}
                 }
             }
             match decode(found, record) {
@@ -77,6 +96,7 @@ impl<D: Directory> QueueLog<D> {
                 None => self.quarantine(found, "no valid record"),
             }
         }
+        Ok(())
     }
 
     fn read_at(&mut self, segment: u64, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -102,6 +122,14 @@ impl<D: Directory> QueueLog<D> {
             events: 1,
         });
     }
+}
+
+/// Whether what should be read is not there. Any other error may pass.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn is_close(one: &Found, next: &Found) -> bool {

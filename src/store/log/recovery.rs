@@ -16,21 +16,40 @@ pub(super) struct Unproven {
     name: String,
     start: u64,
     end: u64,
+    /// Where blocks begin that could not be read when it was found: they were no record either.
+    unreadable: Vec<u64>,
 }
 
+/// What is written again at once, in bytes.
+const BLOCK_BYTES: usize = 4096;
+
 impl Unproven {
+    fn find<F: SegmentFile>(file: &F, name: String, start: u64, end: u64) -> Self {
+        let mut block = [0; BLOCK_BYTES];
+        let blocks = (start..end).step_by(BLOCK_BYTES);
+        let unreadable = blocks.filter(|at| {
+            let bytes = (end - at).min(BLOCK_BYTES as u64) as usize;
+            file.read_at(*at, &mut block[..bytes]).is_err()
+        });
+        Self {
+            unreadable: unreadable.collect(),
+            name,
+            start,
+            end,
+        }
+    }
+
     /// Writes the same bytes again and syncs them.
     pub(super) fn prove<D: Directory>(&self, directory: &D) -> io::Result<()> {
         let file = directory.open(&self.name)?;
-        let mut block = [0; 4096];
-        let mut at = self.start;
-        while at < self.end {
-            let bytes = (self.end - at).min(block.len() as u64) as usize;
-            // What can't be read was no record either.
-            if file.read_at(at, &mut block[..bytes]).is_ok() {
-                file.write_at(at, &block[..bytes])?;
+        let mut block = [0; BLOCK_BYTES];
+        for at in (self.start..self.end).step_by(BLOCK_BYTES) {
+            let bytes = (self.end - at).min(BLOCK_BYTES as u64) as usize;
+            match file.read_at(at, &mut block[..bytes]) {
+                Ok(()) => file.write_at(at, &block[..bytes])?,
+                Err(_) if self.unreadable.contains(&at) => {}
+                Err(error) => return Err(error),
             }
-            at += bytes as u64;
         }
         file.sync()?;
         directory.sync()
@@ -97,11 +116,10 @@ pub(super) fn recover<D: Directory>(
     if let Some(newest) = newest {
         let scanned = recovery.read(directory, &newest)?;
         let blank = scanned.end == format::HEADER_BYTES as u64;
-        recovery.unproven = Some(Unproven {
-            name: newest.candidate.name,
-            start: if blank { 0 } else { scanned.last_commit },
-            end: scanned.end,
-        });
+        let start = if blank { 0 } else { scanned.last_commit };
+        let name = newest.candidate.name;
+        let file = directory.open(&name)?;
+        recovery.unproven = Some(Unproven::find(&file, name, start, scanned.end));
     }
     recovery.count_missing();
     Ok(recovery)

@@ -85,6 +85,8 @@ struct State {
     removed: Vec<usize>,
     /// A write or sync fails once in so many; 0: never.
     fails_one_in: u64,
+    /// A read fails once in so many; 0: never.
+    reads_fail_one_in: u64,
     /// Syncs that still work; then nothing but writing does.
     syncs_left: Option<u64>,
     bytes_max: usize,
@@ -135,6 +137,7 @@ impl SimDisk {
             spares: vec![],
             removed: vec![],
             fails_one_in: 0,
+            reads_fail_one_in: 0,
             syncs_left: None,
             bytes_max: usize::MAX,
             unreadable: None,
@@ -146,6 +149,16 @@ impl SimDisk {
         let mut state = self.0.borrow_mut();
         state.fails_one_in = n;
         state.syncs_left = None;
+    }
+
+    /// Lets one read in `n` fail; 0: none.
+    pub(super) fn fail_reads_one_in(&self, n: u64) {
+        self.0.borrow_mut().reads_fail_one_in = n;
+    }
+
+    /// Whether reads may fail.
+    pub(super) fn fails_reads(&self) -> bool {
+        self.0.borrow().reads_fail_one_in > 0
     }
 
     /// Lets so many syncs succeed, and from then on nothing that isn't a write.
@@ -162,6 +175,11 @@ impl SimDisk {
     /// The byte of this file can't be read.
     pub(super) fn make_unreadable(&self, name: &str, offset: u64) {
         self.0.borrow_mut().unreadable = Some((name.into(), offset));
+    }
+
+    /// It can be read again.
+    pub(super) fn make_readable(&self) {
+        self.0.borrow_mut().unreadable = None;
     }
 
     /// The power fails: of what was not synced, anything may be lost.
@@ -288,8 +306,12 @@ impl SegmentFile for SimFile {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.0.borrow();
+        let mut state = self.disk.0.borrow_mut();
         let (offset, end) = (offset as usize, offset as usize + into.len());
+        let one_in = state.reads_fail_one_in;
+        if one_in > 0 && state.rng.one_in(one_in) {
+            return Err(eio());
+        }
         if let Some((name, at)) = &state.unreadable
             && state.names.get(name) == Some(&self.inode)
             && (offset..end).contains(&(*at as usize))

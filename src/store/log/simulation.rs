@@ -274,13 +274,16 @@ impl World {
         }
     }
 
-    /// Everything that is there, by pieces of any size.
+    /// Everything that is there, by pieces of any size. What can't be read now can be later.
     fn found(&mut self) -> Vec<StoredEvent> {
         let mut found: Vec<StoredEvent> = vec![];
         loop {
             let from = found.last().map_or(0, |event| event.seq + 1);
             let (events_max, bytes_max) = (1 + self.rng.below(20), self.rng.below(4000));
-            let read = self.log.read(from, events_max as usize, bytes_max);
+            let Ok(read) = self.log.read(from, events_max as usize, bytes_max) else {
+                assert!(self.disk.fails_reads());
+                continue;
+            };
             assert!(read.len() as u64 <= events_max);
             assert!(read.is_sorted_by_key(|event| event.seq));
             if read.is_empty() {
@@ -357,10 +360,12 @@ impl World {
     }
 
     fn faults(&mut self) {
-        match self.rng.below(5) {
+        match self.rng.below(7) {
             0 => self.disk.fail_one_in(1 + self.rng.below(6)),
             1 => self.disk.leave_room(self.rng.below(3000) as usize),
+            2 | 3 => self.disk.fail_reads_one_in(2 + self.rng.below(4)),
             _ => {
+                self.disk.fail_reads_one_in(0);
                 self.disk.fail_one_in(0);
                 self.disk.leave_room(usize::MAX);
             }
@@ -390,6 +395,8 @@ impl World {
                 .values_mut()
                 .for_each(|event| event.loose = true);
         }
+        // What can't be read then is damaged.
+        self.disk.fail_reads_one_in(0);
         if power_fails {
             self.disk.crash();
         }
@@ -470,6 +477,7 @@ impl World {
 
     /// In the end the disk is well, and everything is found.
     fn end(&mut self) {
+        self.disk.fail_reads_one_in(0);
         self.disk.fail_one_in(0);
         self.disk.leave_room(usize::MAX);
         self.recover();

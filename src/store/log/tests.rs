@@ -88,7 +88,7 @@ fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]) -> u64 {
 }
 
 fn seqs(log: &mut QueueLog<SimDisk>) -> Vec<u64> {
-    let events = log.read(0, usize::MAX, u64::MAX);
+    let events = log.read(0, usize::MAX, u64::MAX).unwrap_or_default();
     events.iter().map(|event| event.seq).collect()
 }
 
@@ -173,20 +173,29 @@ fn a_newer_format_is_left_alone() {
 }
 
 #[test]
-fn a_bad_sector_costs_its_events_only() {
+fn what_can_not_be_read_waits_with_what_is_behind_it() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
     for _ in 0..6 {
         append(&mut log, None, &[7; 200]);
     }
     disk.make_unreadable(&files(&disk)[0], 64 + 2 * 247 + 100);
-    assert_eq!(seqs(&mut log), [1, 2, 4, 5, 6]);
-    let damage = log.take_damage();
-    assert_eq!(
-        (damage.len(), damage[0].offset, damage[0].bytes),
-        (1, 64 + 2 * 247, 247)
-    );
-    // Its settlement was not committed, so it is missed again, and only then.
+    assert_eq!(seqs(&mut log), [1, 2]);
+    assert!(log.read(3, 10, u64::MAX).is_err());
+    assert_eq!((log.unsettled_events(), log.is_dirty()), (6, false));
+    assert!(log.failed().is_none() && log.take_damage().is_empty());
+    disk.make_readable();
+    assert_eq!(seqs(&mut log), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_bad_sector_costs_its_events_only_after_a_restart() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    for _ in 0..6 {
+        append(&mut log, None, &[7; 200]);
+    }
+    disk.make_unreadable(&files(&disk)[0], 64 + 2 * 247 + 100);
     let (mut log, recovered) = open(&disk);
     assert_eq!(
         recovered
@@ -237,7 +246,7 @@ fn a_few_old_events_do_not_hold_a_segment() {
     assert!(files(&disk).len() <= 2, "{:?}", files(&disk));
     let (mut log, recovered) = open(&disk);
     assert_eq!(recovered.lowest_unsettled, Some(1));
-    let stuck = &log.read(0, 1, 0)[0];
+    let stuck = &log.read(0, 1, 0).unwrap()[0];
     assert_eq!(
         (stuck.seq, stuck.attempts, &stuck.body[..]),
         (1, 3, &b"stuck"[..])
@@ -445,4 +454,25 @@ fn a_segment_of_ids_is_not_copied_again_and_again() {
     assert_eq!(files(&disk), before);
     log.trim(NOW_MS + limits().dedup_window_ms).unwrap();
     assert_eq!(files(&disk).len(), 1);
+}
+
+#[test]
+fn a_last_commit_that_can_not_be_read_for_a_while_is_not_proven() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, None, b"told");
+        let name = files(&disk).remove(0);
+        disk.fail_syncs_after(0);
+        let (mut log, _) = open(&disk);
+        assert!(log.failed().is_some());
+        disk.fail_one_in(0);
+        disk.make_unreadable(&name, 70);
+        log.try_recover(NOW_MS).unwrap_err();
+        disk.make_readable();
+        log.try_recover(NOW_MS).unwrap();
+        disk.crash();
+        let (mut log, _) = open(&disk);
+        assert_eq!(seqs(&mut log), [1], "seed {seed}");
+    }
 }

@@ -42,7 +42,7 @@ impl<D: Directory> QueueLog<D> {
     ///
     /// # Errors
     /// [`LogError::Failed`]: carrying failed, and with it the log. [`LogError::Disk`]: a file can't be
-    /// removed, or the directory not synced; it will be tried again. Nothing is lost.
+    /// read or removed, or the directory not synced; it will be tried again. Nothing is lost.
     pub fn trim(&mut self, now_ms: u64) -> Result<(), LogError> {
         // What was carried before a restart may be nowhere else while the last commit is unproven.
         if !self.buffered.is_empty() || self.unproven.is_some() {
@@ -105,7 +105,7 @@ impl<D: Directory> QueueLog<D> {
                 format::put_event(&mut records, &event, true);
                 let offset = offset as u32;
                 carried.push((*seq, Slot { offset, ..*slot }));
-            });
+            })?;
         }
         self.put_ids(&mut records, number);
         if records.is_empty() {

@@ -3,6 +3,9 @@
 //! Here it is decided that they go to the ordinary log, to a ring in memory that requests read, and
 //! to a file. A thread of its own writes that, so whoever notes something never waits for a disk.
 
+#[macro_use]
+mod words;
+
 mod file;
 mod notable;
 mod record;

@@ -18,32 +18,6 @@ pub struct Kind {
 /// A text's bytes in a record; what is longer is cut. Peers choose some of them.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// How the ordinary log shows a field: as it is, without quotes, or not at all because the sentence
-/// says it.
-macro_rules! logged {
-    ($field:ident) => {
-        $field
-    };
-    ($field:ident bare) => {
-        tracing::field::display($field)
-    };
-    ($field:ident said) => {
-        tracing::field::Empty
-    };
-}
-
-macro_rules! level_name {
-    (INFO) => {
-        "info"
-    };
-    (WARN) => {
-        "warn"
-    };
-    (ERROR) => {
-        "error"
-    };
-}
-
 /// One row a kind: code, variant, name, level, the log's module, fields, the sentence.
 macro_rules! notables {
     ($(
@@ -470,11 +444,11 @@ notables! {
         reason: &'a str,
     } "a queue takes no events; it tries again by itself"
 
-    /// It does again.
+    /// It does again, or can be read again.
     "EM-0502" StoreRecovered "store-recovered" INFO "event_manager::reactor::reports" {
         /// Its service.
         queue: &'a str = bare,
-    } "the queue takes events again"
+    } "the queue works again"
 
     /// Records that can't be read.
     "EM-0503" QueueDamaged "queue-damaged" ERROR "event_manager::reactor::reports" {
@@ -499,6 +473,14 @@ notables! {
         /// A sentence.
         error: &'a str = bare,
     } "dead letters are not kept"
+
+    /// Events on disk can't be read now.
+    "EM-0506" QueueUnreadable "queue-unreadable" ERROR "event_manager::reactor::unread" {
+        /// Its service.
+        queue: &'a str = bare,
+        /// The system's.
+        reason: &'a str,
+    } "events of a queue can't be read from the disk; they wait, and it tries again by itself"
 
     /// The state database can't be written.
     "EM-0511" StateFailed "state-failed" ERROR "event_manager::state::writer" {

@@ -30,6 +30,7 @@ fn assert_books(metrics: &Metrics, status: &Value) {
             ("events_consumed_total", "delivered"),
             ("events_retried_total", "retries"),
             ("events_dlq_total", "deadLettered"),
+            ("event_manager_dead_letters_lost_total", "lettersLost"),
             ("event_manager_events_queued", "queued"),
         ] {
             let value = metrics.value(metric, &[("service", name)]);

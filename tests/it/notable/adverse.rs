@@ -1,0 +1,176 @@
+//! What the machine may do to a daemon: no descriptor is left, its clock is set, a thread panics.
+
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+
+use event_manager::client::Client;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{parsed, wait_for};
+use crate::support::peers::{connected, publish};
+use crate::support::program::{Site, wait_until};
+use crate::support::{PATIENCE, TestDaemon};
+
+#[test]
+fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits() {
+    const FDS_MAX: u64 = 128;
+    let directory = TempDir::new().expect("a directory");
+    let daemon = TestDaemon::in_own_process_with_fds(
+        &json!({
+            "stateDir": directory.path(),
+            "maxConnections": 1000,
+            "handshakeTimeout": 600,
+            "services": {"Billing": {"delivery": "queue", "subjects": ["Order"], "queueEvents": 1}},
+        }),
+        FDS_MAX,
+    );
+    let address = daemon.service("Billing")["address"].clone();
+    let address = address.as_str().expect("a text");
+    let worker = connected(&daemon.context, zmq::DEALER, address);
+    let ready = r#"READY {"ack": true, "credit": 1}"#;
+    worker.send(ready, 0).expect("a send");
+    daemon.wait_for_ready("Billing", 1);
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", "dead");
+    let (number, _) = delivered(&worker);
+    worker.send(&format!("TERM {number}"), 0).expect("a send");
+    // Header and record: it is kept.
+    let letters = directory.path().join("queues/Billing.DLQ");
+    let is_kept = || {
+        let mut files = fs::read_dir(&letters).ok()?.filter_map(Result::ok);
+        let length = |file: fs::DirEntry| file.metadata().map_or(0, |found| found.len());
+        files.any(|file| length(file) > 64).then_some(())
+    };
+    wait_until(is_kept).expect("the letter");
+    publish(&publisher, "Order", "0");
+    let held = delivered(&worker);
+    // Connected before it is too late.
+    let mut client = Client::new(daemon.context.clone(), daemon.requests(), PATIENCE);
+    client.events(None, 1).expect("an answer");
+
+    let address = daemon.publishers().replace("tcp://", "");
+    let crowd: Vec<_> = (0..FDS_MAX)
+        .map(|_| TcpStream::connect(&address).expect("the system accepts it"))
+        .collect();
+    daemon.wait_for("refusals", |status| {
+        status["peers"]["refused"]["out-of-descriptors"].is_u64()
+    });
+    for n in 1..5 {
+        publish(&publisher, "Order", &n.to_string());
+    }
+    daemon.wait_for_service("Billing", "one in memory, three on disk", |found| {
+        found["queue"]["events"] == 1 && found["durable"]["onDiskOnlyEvents"] == 3
+    });
+    acknowledge(&worker, &held);
+    let held = delivered(&worker);
+    daemon.wait_for_service("Billing", "that it can't be read", |found| {
+        found["durable"]["state"] == "unreadable"
+    });
+    let found = daemon.service("Billing");
+    assert_eq!(found["counters"]["dropped"], json!({}));
+    assert_eq!(found["counters"]["queued"], 3);
+    let page = client.events(None, 512).expect("an answer");
+    let all = page["events"].as_array().expect("a list");
+    let of = |code: &str| all.iter().filter(|event| event["code"] == code).count();
+    assert_eq!([of("EM-0501"), of("EM-0503"), of("EM-0506")], [0, 0, 1]);
+    let refused = all.iter().find(|event| event["code"] == "EM-0601");
+    let refused = refused.expect("it is noted");
+    assert_eq!(refused["reason"], "out-of-descriptors");
+    let letters = |client: &mut Client| client.dead_letters("list", "Billing", &json!({}));
+    let unread = letters(&mut client).expect_err("a refusal").to_string();
+    assert!(unread.contains("store-failed"), "{unread}");
+
+    drop(crowd);
+    daemon.wait_for_service("Billing", "that it can be read", |found| {
+        found["durable"]["state"] == "ok"
+    });
+    assert_eq!(wait_for(&daemon, "EM-0502")["queue"], "Billing");
+    assert_eq!(held.1, "1");
+    acknowledge(&worker, &held);
+    for n in 2..5 {
+        let held = delivered(&worker);
+        assert_eq!(held.1, n.to_string());
+        acknowledge(&worker, &held);
+    }
+    daemon.wait_for_counter("Billing", "delivered", 5);
+    let letters = letters(&mut client).expect("an answer");
+    assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1));
+}
+
+/// The next event of a worker that acknowledges: its number, and its data.
+fn delivered(worker: &zmq::Socket) -> (String, String) {
+    let frames = worker.recv_multipart(0).expect("an event");
+    let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
+    let head = text(&frames[0]);
+    (
+        head.split(' ').nth(1).expect("a number").to_owned(),
+        text(&frames[2]),
+    )
+}
+
+fn acknowledge(worker: &zmq::Socket, (number, _): &(String, String)) {
+    worker.send(&format!("ACK {number}"), 0).expect("a send");
+}
+
+/// A daemon whose wall clock is what the site's file `clock` says; see `clock.c`.
+fn with_a_clock() -> (Site, TestDaemon) {
+    let site = Site::configured(&json!({"stateDir": "state"}));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/notable/clock.c");
+    let library = site.path("clock.so");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(source)
+        .status();
+    assert!(built.expect("a C compiler").success());
+    let clock = site.path("clock");
+    let site = site
+        .with("LD_PRELOAD", library.to_str().expect("text"))
+        .with("TEST_CLOCK", clock.to_str().expect("text"));
+    let daemon = TestDaemon::serving(&site);
+    (site, daemon)
+}
+
+/// At once, as it is read all the time.
+fn set_clock(site: &Site, text: &str) {
+    site.write("clock.new", text);
+    fs::rename(site.path("clock.new"), site.path("clock")).expect("it is there");
+}
+
+#[test]
+fn a_wall_clock_that_is_set_is_noted_and_costs_no_lease() {
+    let (site, daemon) = with_a_clock();
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let last_jump = || {
+        let all = super::noted(&daemon);
+        super::with_code(&all, "EM-0010").pop()?["jump_ms"].as_i64()
+    };
+    // The first look only tells what the clock is; it comes soon after the start.
+    let mut hours = 0;
+    let forward = wait_until(|| {
+        hours += 1;
+        set_clock(&site, &(hours * 3600).to_string());
+        last_jump()
+    });
+    let forward = forward.expect("it is noted");
+    let from_hours = (forward + 1000) % 3_600_000;
+    assert!(forward > 0 && from_hours < 2000, "{forward}");
+    set_clock(&site, "0");
+    wait_until(|| last_jump().filter(|by| *by < 0)).expect("it was set back");
+    assert_eq!(daemon.service("Billing")["subscriptions"][0]["id"], "sub-1");
+}
+
+#[test]
+fn a_panic_of_its_own_ends_the_daemon_and_is_noted_in_the_file() {
+    let (site, daemon) = with_a_clock();
+    let program = daemon.into_program();
+    set_clock(&site, "broken");
+    let ended = program.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("panicked"), "{}", ended.stderr);
+    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
+    let last = parsed(&file).pop().expect("an event");
+    assert_eq!([&last["code"], &last["type"]], ["EM-0006", "died"]);
+}
