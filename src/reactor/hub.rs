@@ -276,6 +276,7 @@ impl Hub {
             address,
             stream,
             outbox: Default::default(),
+            half_received: 0,
             dirty: false,
             wake,
             heartbeat: None,

@@ -97,6 +97,8 @@ pub(super) struct Peer {
     pub(super) address: Rc<str>,
     pub(super) stream: Rc<Stream>,
     pub(super) outbox: Outbox,
+    /// What its inbox keeps of a message that isn't whole, in bytes; 0 while that is little.
+    pub(super) half_received: usize,
     /// It is in the list of those to be flushed.
     pub(super) dirty: bool,
     /// Wakes its task: it became blocked, or it was removed.
