@@ -54,9 +54,7 @@ fn the_host_of_services_is_looked_up_at_the_start() {
         config.pull_address = Endpoint::tcp(host, 0);
         config
     };
-    let error = Daemon::start(with_host("no host"))
-        .err()
-        .expect("a name that can't be");
+    let error = Daemon::start(with_host("no host")).expect_err("a name that can't be");
     let error = error.to_string();
     assert!(error.contains("pullAddress tcp://no host"), "{error}");
     let daemon = TestDaemon::with(|config| *config = with_host("localhost"));
