@@ -206,7 +206,7 @@ impl State {
 
     fn hear(&mut self, command: Command<'_>) -> io::Result<()> {
         match command {
-            Command::Ping(context) => {
+            Command::Ping { context, .. } => {
                 let mut pong = BytesMut::new();
                 encode_pong(&mut pong, context);
                 self.write(&pong)
