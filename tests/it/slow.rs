@@ -312,6 +312,40 @@ fn messages_that_are_never_finished_are_bounded_together() {
 }
 
 #[test]
+fn the_largest_makes_room_and_not_who_sends_a_smaller_message() {
+    let daemon = TestDaemon::in_own_process(&json!({
+        "memoryLimit": 8 * MIB,
+        "limits": {"maxMessageBytes": 4 * MIB},
+        "budgets": {"subscriberOutboxBytes": 64 * MIB},
+    }));
+    let deaf = deaf_subscriber(&daemon, "Order");
+    let large = daemon.subscriber(&["x"]);
+    daemon.wait_for_subscriptions(2);
+    let mut slow = publisher_by_hand(&daemon);
+    slow.send(
+        &[
+            &[2][..],
+            &(2 * MIB).to_be_bytes(),
+            &vec![b'x'; MIB as usize],
+        ]
+        .concat(),
+    );
+    let publisher = daemon.publisher();
+    for n in 0..24 << 10 {
+        publisher.send_multipart(numbered(n), 0).expect("a send");
+    }
+    let status = daemon.wait_for("all events", |status| {
+        status["publishers"]["events"] == 24 << 10
+    });
+    assert!(dropped_for(&status["subscribers"]["counters"], "memory-limit") > 0);
+    assert_eq!(daemon.refused("half-received"), 0);
+    slow.send(&vec![b'x'; MIB as usize]);
+    let event = large.recv_bytes(0).expect("an event");
+    assert_eq!(event.len() as u64, 2 * MIB);
+    drop(deaf);
+}
+
+#[test]
 fn all_that_waits_together_is_bounded_too() {
     const LIMIT: u64 = 64 * MIB;
     let daemon = TestDaemon::in_own_process(&json!({
