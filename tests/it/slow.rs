@@ -301,7 +301,7 @@ fn messages_that_are_never_finished_are_bounded_together() {
         "{status:#}"
     );
     // They were to take 400 MiB. The allocator has its gaps between such large pieces.
-    assert_memory(daemon.process(), LIMIT * 2);
+    assert_memory(daemon.process(), LIMIT * 3);
     slow.send(&vec![b'x'; MIB as usize]);
     let event = subscriber.recv_bytes(0).expect("an event");
     assert_eq!(event.len() as u64, 3 * MIB);
@@ -318,8 +318,8 @@ fn the_largest_makes_room_and_not_who_sends_a_smaller_message() {
         "limits": {"maxMessageBytes": 4 * MIB},
         "budgets": {"subscriberOutboxBytes": 64 * MIB},
     }));
-    let deaf = deaf_subscriber(&daemon, "Order");
     let large = daemon.subscriber(&["x"]);
+    let deaf = deaf_subscriber(&daemon, "Order");
     daemon.wait_for_subscriptions(2);
     let mut slow = publisher_by_hand(&daemon);
     slow.send(
