@@ -26,6 +26,10 @@ test:
 traces:
     cargo test --locked --features traces -- traces trace_context config:: sync_events::
 
+# The oldest Rust that Cargo.toml names still builds everything. Needs that toolchain.
+msrv:
+    CARGO_TARGET_DIR=target/msrv cargo +1.89.0 check --locked --all-targets --all-features
+
 # Tests that take minutes.
 long:
     cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes

@@ -64,6 +64,9 @@ enum Command {
     /// Run a ServiceLocator alone.
     Locator(locator::LocatorArgs),
     /// Publish an event, or one for each line of standard input.
+    ///
+    /// It ends when the daemon has taken all of them. If a connection breaks before that, or nothing is
+    /// taken for 10 s, it ends with code 1 and says how many may be lost.
     Pub(publish::PubArgs),
     /// Show events as a plain subscriber gets them.
     Sub(subscribe::SubArgs),

@@ -1,15 +1,15 @@
 //! `event-manager pub`: publishes events.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader};
 
 use anyhow::Context;
 use clap::Args;
 
 use super::target::Target;
-use crate::client::ClientError;
+use crate::client::Publisher;
 
-/// How long what was sent may take to leave, in ms.
-const LINGER_MS: i32 = 10_000;
+/// What is read of standard input at once.
+const INPUT_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Args)]
 pub(super) struct PubArgs {
@@ -25,61 +25,33 @@ pub(super) struct PubArgs {
 }
 
 pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
-    let context = zmq::Context::new();
     let address = match &args.pub_address {
         Some(address) => address.clone(),
-        None => args.target.daemon_address(&context, "publishers")?,
-    };
-    // An XPUB hears the daemon's subscription, before which all it sent would be lost.
-    let socket = context.socket(zmq::XPUB)?;
-    socket.set_linger(LINGER_MS)?;
-    // At a high-water mark it would drop what it can't send yet. What is read here is sent at once,
-    // so this holds no more than standard input is ahead of the daemon.
-    socket.set_sndhwm(0)?;
-    socket.set_rcvtimeo(
-        args.target
-            .wait()
-            .as_millis()
-            .try_into()
-            .unwrap_or(i32::MAX),
-    )?;
-    socket
-        .connect(&address)
-        .with_context(|| format!("{address:?} is no address"))?;
-    let mut publisher = Publisher {
-        socket,
-        address,
-        subscribed: false,
-    };
-    let mut publish = |data: &[u8]| publisher.send([args.subject.as_bytes(), data]);
-    match &args.data {
-        Some(data) => publish(data.as_bytes())?,
         None => {
-            for line in io::stdin().lock().split(b'\n') {
-                publish(&line?)?;
+            let context = zmq::Context::new();
+            args.target.daemon_address(&context, "publishers")?
+        }
+    };
+    let address = address
+        .parse()
+        .with_context(|| format!("{address:?} is no address"))?;
+    let mut publisher = Publisher::new(address, args.target.wait());
+    let subject = args.subject.as_bytes();
+    match &args.data {
+        Some(data) => publisher.send(&[subject, data.as_bytes()])?,
+        None => {
+            let mut input = BufReader::with_capacity(INPUT_BYTES, io::stdin());
+            let mut line = Vec::new();
+            while input.read_until(b'\n', &mut line)? > 0 {
+                let data = line.strip_suffix(b"\n").unwrap_or(&line);
+                publisher.send(&[subject, data])?;
+                line.clear();
+                // Nothing more may come for long.
+                if input.buffer().is_empty() {
+                    publisher.flush()?;
+                }
             }
         }
     }
-    Ok(())
-}
-
-/// A publisher that sends only while the daemon is subscribed to it.
-struct Publisher {
-    socket: zmq::Socket,
-    address: String,
-    subscribed: bool,
-}
-
-impl Publisher {
-    fn send(&mut self, event: [&[u8]; 2]) -> anyhow::Result<()> {
-        while let Ok(message) = self.socket.recv_bytes(zmq::DONTWAIT) {
-            self.subscribed = message == [1];
-        }
-        while !self.subscribed {
-            let message = self.socket.recv_bytes(0);
-            let message = message.map_err(|_| ClientError::NoAnswer(self.address.clone()))?;
-            self.subscribed = message == [1];
-        }
-        Ok(self.socket.send_multipart(event, 0)?)
-    }
+    Ok(publisher.finish()?)
 }

@@ -24,6 +24,16 @@ pub enum ClientError {
     /// The answer makes no sense.
     #[error("the answer can't be read: {0}")]
     Garbled(String),
+    /// The connection ended, or nothing was taken by it any more, before the daemon had all events.
+    #[error("{lost} of {events} events may be lost: {why}")]
+    MayBeLost {
+        /// How many were sent, and not taken for certain.
+        lost: u64,
+        /// How many there were up to then.
+        events: u64,
+        /// The reason of the last connection that ended so.
+        why: String,
+    },
     /// libzmq, such as a malformed address.
     #[error("{0}: {1}")]
     Socket(String, zmq::Error),

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::hub::{Hub, SharedHub};
 use super::inbox::{Filled, Inbox, ReadChunk};
 use super::intake::PeerError;
+use super::memory::HALF_RECEIVED_MIN;
 use super::peer::{Purpose, Role};
 use super::stream::Stream;
 use crate::broker::PeerId;
@@ -257,6 +258,7 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     if let Some(heartbeat) = &mut peer.heartbeat {
         heartbeat.heard(now);
     }
+    let was_counted = peer.half_received > 0;
     let address = Rc::clone(&peer.address);
     let result = match peer.role {
         Role::Publisher => state.take_events(id, inbox, filled),
@@ -266,6 +268,9 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     };
     if state.pending_bytes >= FLUSH_BYTES {
         state.flush();
+    }
+    if was_counted || inbox.kept_bytes() >= HALF_RECEIVED_MIN {
+        state.count_half_received(id, inbox.kept_bytes());
     }
     result
         .map_err(|error: PeerError| state.refuse(error.reason(), &address, &error))

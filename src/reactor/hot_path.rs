@@ -59,8 +59,11 @@ impl HotPath {
             publish_timeout: config.publish_timeout,
         };
         let nowhere: Weak<RefCell<Hub>> = Weak::new();
-        let streamers =
-            StreamerTable::new(config.pull_address.clone(), Default::default(), nowhere);
+        let streamers = StreamerTable::new(
+            vec![config.pull_address.clone()],
+            Default::default(),
+            nowhere,
+        );
         let (effects, _) = mpsc::channel(1);
         let mut path = Self {
             hub: Hub::new(config, settings, streamers, effects, now()),

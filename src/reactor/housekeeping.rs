@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::hub::{Hub, SharedHub};
 use super::kernel::tcp_troubles;
-use super::peer::Peer;
+use super::peer::{Peer, Role};
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{PeerId, ServiceKey};
 use crate::systemd::Beat;
@@ -137,17 +137,28 @@ impl Hub {
 
     fn check_pulses(&mut self, stalled: Duration) {
         let now = self.now;
-        let (mut to_ping, mut silent) = (Vec::new(), Vec::new());
+        let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
+        let holds_publishers = self.durable.holds_publisher();
+        let answers_max = self.config.budgets.request_outbox_bytes;
         for (_, peer) in &mut self.peers {
             let Some(heartbeat) = &mut peer.heartbeat else {
                 continue;
             };
+            match peer.role {
+                // We don't listen to it, so its silence says nothing.
+                Role::Publisher if holds_publishers => heartbeat.heard(now),
+                Role::Requester { .. } if peer.outbox.bytes() > answers_max => {
+                    heartbeat.unheeded(now);
+                }
+                _ => {}
+            }
             match heartbeat.poll(now, stalled) {
                 Pulse::Quiet => {}
                 // Behind a full outbox it would only add to the queue.
                 Pulse::Ping if peer.outbox.is_blocked() => {}
                 Pulse::Ping => to_ping.push(peer.id),
                 Pulse::Dead => silent.push(peer.id),
+                Pulse::Expired => expired.push(peer.id),
             }
         }
         let ttl = self.config.heartbeat_interval * (crate::zmtp::Heartbeat::DEAD_AFTER + 1);
@@ -160,6 +171,16 @@ impl Hub {
             self.send(id, &ping);
         }
         self.bury(&silent);
+        for id in expired {
+            self.end_silent(id, "it was silent for the time to live that it named");
+        }
+    }
+
+    fn end_silent(&mut self, id: PeerId, why: &str) {
+        if let Some(address) = self.peer(id).map(|peer| peer.address.clone()) {
+            self.remove(id);
+            self.refuse("heartbeat-timeout", &address, &why);
+        }
     }
 
     /// Ends connections that gave no sign of life. A peer that was sent events since may only be too
@@ -185,13 +206,7 @@ impl Hub {
                 }
                 continue;
             }
-            let address = peer.address.clone();
-            self.remove(*id);
-            self.refuse(
-                "heartbeat-timeout",
-                &address,
-                &"it gave no sign of life for three heartbeats",
-            );
+            self.end_silent(*id, "it gave no sign of life for three heartbeats");
         }
     }
 

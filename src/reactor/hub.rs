@@ -269,23 +269,21 @@ impl Hub {
         wake: Rc<Notify>,
     ) {
         let interval = self.config.heartbeat_interval;
-        let mut peer = Peer {
+        let can_be_asked = zmtp.minor >= 1;
+        self.peers.insert(Peer {
             id,
             role,
             zmtp,
             address,
             stream,
             outbox: Default::default(),
+            half_received: 0,
             dirty: false,
             wake,
-            heartbeat: None,
+            heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.now)),
             may_be_busy: false,
             stuck: None,
-        };
-        if peer.beats(interval) {
-            peer.heartbeat = Some(Heartbeat::new(interval, self.now));
-        }
-        self.peers.insert(peer);
+        });
     }
 
     fn join_service(

@@ -96,6 +96,12 @@ impl Inbox {
         self.held
     }
 
+    /// What is kept, in bytes: of a message that isn't whole, or of more that had no turn yet.
+    #[inline]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Keeps what the scanner did not come to, for another turn.
     pub(super) fn hold(&mut self, filled: Filled) {
         self.keep(filled, 1);

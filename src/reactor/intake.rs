@@ -8,12 +8,16 @@
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::deliver::Run;
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
 use crate::broker::{KnownSubject, PeerId, Route, SubjectPlace};
 use crate::zmtp::{Command, FrameError, MalformedCommand, Step, encode_pong};
+
+/// In which PINGs name times to live.
+const TTL_UNIT: Duration = Duration::from_millis(100);
 
 /// Why a peer's connection is ended. The texts continue "peer refused:".
 #[derive(Debug, thiserror::Error)]
@@ -211,11 +215,20 @@ impl Hub {
         command: Command<'_>,
     ) -> Result<(), PeerError> {
         match command {
-            // It doesn't read, so it would not see the answer; asking on must not fill our memory.
-            Command::Ping(_) if self.peer(id).is_some_and(|peer| peer.outbox.is_blocked()) => {
-                Ok(())
-            }
-            Command::Ping(context) => {
+            Command::Ping {
+                ttl_deciseconds,
+                context,
+            } => {
+                let Some(peer) = self.peer(id) else {
+                    return Ok(());
+                };
+                if let Some(heartbeat) = &mut peer.heartbeat {
+                    heartbeat.set_ttl(TTL_UNIT * ttl_deciseconds.into());
+                }
+                // It doesn't read, so it would not see the answer; asking on must not fill our memory.
+                if peer.outbox.is_blocked() {
+                    return Ok(());
+                }
                 let mut pong = bytes::BytesMut::new();
                 encode_pong(&mut pong, context);
                 self.send(id, &pong);

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
@@ -140,6 +140,30 @@ pub fn listen_tcp(host: &str, port: u16) -> io::Result<std::net::TcpListener> {
     }
 }
 
+/// The same place with addresses instead of a host's name, which is looked up now: who binds there
+/// again and again doesn't wait for a name server. The first is the one to bind.
+///
+/// # Errors
+/// The name is not known, or nobody can say.
+pub(super) fn resolved(endpoint: &Endpoint) -> io::Result<Vec<Endpoint>> {
+    let (host, port) = match endpoint {
+        Endpoint::Tcp { host, port } if host != "*" => (host.as_str(), *port),
+        _ => return Ok(vec![endpoint.clone()]),
+    };
+    let host_of = |address: SocketAddr| match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        _ => address.ip().to_string(),
+    };
+    let found = (host, port).to_socket_addrs()?;
+    let found: Vec<_> = found
+        .map(|address| Endpoint::tcp(host_of(address), port))
+        .collect();
+    if found.is_empty() {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
+    Ok(found)
+}
+
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
@@ -161,7 +185,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     };
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket() => {
-            match std::os::unix::net::UnixStream::connect(path) {
+            match probe_unix(path) {
                 Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)?;
                     UnixListener::bind(path)
@@ -171,6 +195,13 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         }
         result => result,
     }
+}
+
+/// Whether somebody listens there. It doesn't wait for one whose backlog is full: that is a listener.
+fn probe_unix(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// EMFILE and ENFILE, which have no kind of their own.
@@ -284,21 +315,34 @@ impl Streamer {
 /// The sockets of services.
 #[derive(Debug)]
 pub(super) struct StreamerTable {
-    /// Where they are bound, but for the port.
-    address: Endpoint,
+    /// Where they are bound, but for the port: the first of them, unless the service manager has bound
+    /// another.
+    addresses: Vec<Endpoint>,
     by_service: HashMap<ServiceKey, Rc<Streamer>>,
     inherited: Inherited,
     hub: Weak<RefCell<Hub>>,
 }
 
 impl StreamerTable {
-    pub(super) fn new(address: Endpoint, inherited: Inherited, hub: Weak<RefCell<Hub>>) -> Self {
+    /// The addresses are [`resolved`], at least one.
+    pub(super) fn new(
+        addresses: Vec<Endpoint>,
+        inherited: Inherited,
+        hub: Weak<RefCell<Hub>>,
+    ) -> Self {
         Self {
-            address,
+            addresses,
             inherited,
             by_service: HashMap::new(),
             hub,
         }
+    }
+
+    /// Where a service with this port is bound. Two services of an `ipc://` address differ by it too.
+    fn address(&self, port: u16) -> Option<Endpoint> {
+        let mut all = self.addresses.iter().map(|address| address.with_port(port));
+        let first = all.clone().next();
+        all.find(|address| self.inherited.has(address)).or(first)
     }
 
     /// Whether the streamer is still its service's.
@@ -332,8 +376,9 @@ impl StreamerTable {
 
 impl Streamers for StreamerTable {
     fn open(&mut self, service: ServiceKey, port: u16) -> Result<u16, BindFailure> {
-        // Two services of an `ipc://` pull address differ by their port too.
-        let address = self.address.with_port(port);
+        let address = self
+            .address(port)
+            .ok_or_else(|| BindFailure::Hopeless("there is no address to bind".into()))?;
         let listener =
             Listener::bind(&address, &mut self.inherited).map_err(|error| match error.kind() {
                 io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => BindFailure::InUse,

@@ -1,8 +1,9 @@
-//! The memory limit of the process: what waits for all peers and services together.
+//! The memory limit of the process: what waits for all peers and services together, and what was
+//! received of messages that aren't whole.
 //!
-//! Each outbox and queue has its own budget; many of them may be more than the machine has. What
-//! waits is added up each time that a part of the limit has been taken in since, and when it is too
-//! much, the largest make room.
+//! Each outbox, queue and message has its own bound; many of them may be more than the machine has.
+//! What is there is added up each time that a part of the limit has been taken in since, and when it
+//! is too much, the largest make room.
 
 use super::hub::Hub;
 use super::peer::Role;
@@ -10,6 +11,9 @@ use crate::broker::{DropReason, PeerId, ServiceKey};
 
 /// It is added up after so large a part of the limit, and so may be exceeded by that.
 const LOOK_PART: usize = 16;
+/// Less than this of a message that isn't whole is not counted, so that who sends small ones pays
+/// nothing for it.
+pub(super) const HALF_RECEIVED_MIN: usize = 16 << 10;
 /// Whoever has to make room keeps this part of what it had.
 const KEPT_PART: usize = 2;
 
@@ -34,7 +38,20 @@ impl Hub {
         }
     }
 
-    /// What waits for peers and services, in bytes. What durable services have in memory is bounded
+    /// A connection keeps so many bytes of a message that isn't whole.
+    pub(super) fn count_half_received(&mut self, id: PeerId, bytes: usize) {
+        let Some(peer) = self.peer(id) else { return };
+        let counted = if bytes < HALF_RECEIVED_MIN { 0 } else { bytes };
+        let before = std::mem::replace(&mut peer.half_received, counted);
+        self.taken(counted.saturating_sub(before));
+    }
+
+    /// What all connections keep of messages that aren't whole, in bytes.
+    pub(super) fn half_received_bytes(&self) -> usize {
+        self.peers.iter().map(|(_, peer)| peer.half_received).sum()
+    }
+
+    /// What waits for peers and services and what is half received, in bytes. What durable services have in memory is bounded
     /// by their own budgets, and can't be given up.
     pub(super) fn waiting_bytes(&self) -> usize {
         let outboxes = self.peers.iter().map(|(_, peer)| peer.outbox.bytes());
@@ -42,20 +59,48 @@ impl Hub {
             .broker
             .services()
             .map(|(_, service)| service.queue.bytes());
-        outboxes.chain(queues).sum()
+        outboxes.chain(queues).sum::<usize>() + self.half_received_bytes()
     }
 
     pub(super) fn make_room(&mut self, limit: usize) {
         let mut waiting = self.waiting_bytes();
-        while waiting > limit
-            && let Some((holder, bytes)) = self.largest()
-        {
-            self.shed(holder, bytes / KEPT_PART);
+        while waiting > limit {
+            // Together like one holder: else many small ones would drive out one queue after another.
+            let half_received = self.half_received_bytes();
+            match self.largest() {
+                Some((holder, bytes)) if bytes >= half_received => {
+                    self.shed(holder, bytes / KEPT_PART);
+                }
+                _ => self.end_half_received(waiting - limit),
+            }
             let left = self.waiting_bytes();
             if left == waiting {
                 return;
             }
             waiting = left;
+        }
+    }
+
+    /// Ends the connections that keep the most of messages that aren't whole, until so much is free.
+    fn end_half_received(&mut self, mut excess: usize) {
+        let keepers = self.peers.iter().filter(|(_, peer)| peer.half_received > 0);
+        let mut keepers: Vec<_> = keepers
+            .map(|(_, peer)| (peer.half_received, peer.id))
+            .collect();
+        keepers.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, id) in keepers {
+            if excess == 0 {
+                return;
+            }
+            excess = excess.saturating_sub(bytes);
+            let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+                continue;
+            };
+            self.remove(id);
+            let why = format!(
+                "no connection has sent more of a message that isn't whole, {bytes} bytes, and memoryLimit is reached"
+            );
+            self.refuse("half-received", &address, &why);
         }
     }
 

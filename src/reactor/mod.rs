@@ -138,10 +138,10 @@ impl Reactor {
     /// Binds all sockets, those of services that an earlier run kept too, and starts the thread: when
     /// it returns, peers are served. What changes is told to the writer. Without a store, no service
     /// is durable. Of the service manager's sockets it takes those that it would have to bind; `beat`
-    /// tells that it turns.
+    /// tells that it turns. The name of a host to bind services' sockets to is looked up here, once.
     ///
     /// # Errors
-    /// The first socket that can't be bound, or that no thread could be started; nothing runs then.
+    /// That name is not known, the first socket that can't be bound, or that no thread could be started; nothing runs then.
     pub fn start(
         config: Config,
         effects: mpsc::Sender<Effect>,
@@ -151,12 +151,15 @@ impl Reactor {
         manager: (Inherited, Beat),
         (journal, tracer): (Journal, Tracer),
     ) -> Result<Self, StartError> {
+        let streamers_at = listener::resolved(&config.pull_address).map_err(|error| {
+            BindError::new("pullAddress", config.pull_address.to_string(), error)
+        })?;
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
             .spawn(move || {
                 run(
-                    (config, journal, tracer),
+                    (config, streamers_at, journal, tracer),
                     effects,
                     inputs_rx,
                     (former, store),
@@ -204,7 +207,7 @@ pub enum StartError {
 type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 
 fn run(
-    (config, journal, tracer): (Config, Journal, Tracer),
+    (config, streamers_at, journal, tracer): (Config, Vec<Endpoint>, Journal, Tracer),
     effects: mpsc::Sender<Effect>,
     inputs: mpsc::Receiver<Input>,
     (former, store): (Option<(Kept, Writer)>, Option<Arc<Store>>),
@@ -224,7 +227,7 @@ fn run(
         match Sockets::bind(&config, &mut inherited) {
             Ok(sockets) => {
                 report_unused(&inherited, &config);
-                let hub = sockets.serve(config, effects, inherited);
+                let hub = sockets.serve(config, streamers_at, effects, inherited);
                 hub.borrow_mut().beat = Some(beat);
                 hub.borrow_mut().journal = journal;
                 hub.borrow_mut().tracer = tracer;
@@ -283,6 +286,7 @@ impl Sockets {
     fn serve(
         &self,
         config: Config,
+        streamers_at: Vec<Endpoint>,
         effects: mpsc::Sender<Effect>,
         inherited: Inherited,
     ) -> SharedHub {
@@ -290,7 +294,7 @@ impl Sockets {
         let addresses = self.addresses(&config.public_hostname);
         let config = Rc::new(config);
         let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
-            let streamers = StreamerTable::new(config.pull_address.clone(), inherited, hub.clone());
+            let streamers = StreamerTable::new(streamers_at, inherited, hub.clone());
             let mut state = Hub::new(Rc::clone(&config), settings, streamers, effects, now());
             state.addresses = addresses;
             state.connections_max = connections_max(&config);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -97,10 +97,13 @@ pub(super) struct Peer {
     pub(super) address: Rc<str>,
     pub(super) stream: Rc<Stream>,
     pub(super) outbox: Outbox,
+    /// What its inbox keeps of a message that isn't whole, in bytes; 0 while that is little.
+    pub(super) half_received: usize,
     /// It is in the list of those to be flushed.
     pub(super) dirty: bool,
     /// Wakes its task: it became blocked, or it was removed.
     pub(super) wake: Rc<Notify>,
+    /// Since ZMTP 3.1 it can be asked for signs of life, and name a time to live.
     pub(super) heartbeat: Option<Heartbeat>,
     /// Events were written since it last spoke, or more than its socket takes: it may be too busy
     /// with them to answer a PING.
@@ -113,11 +116,6 @@ pub(super) struct Peer {
 const DELIMITER: [u8; 2] = [1, 0];
 
 impl Peer {
-    /// Whether it is asked for signs of life at such an interval: since ZMTP 3.1 it can be.
-    pub(super) fn beats(&self, interval: Duration) -> bool {
-        self.zmtp.minor >= 1 && !interval.is_zero()
-    }
-
     fn envelope(&self) -> Option<Envelope> {
         match self.role {
             Role::Worker { envelope, .. } => envelope,

@@ -1,14 +1,12 @@
 //! Another configuration while the daemon runs.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::connections_max;
 use super::hub::{Hub, broker_config};
-use super::peer::{Peer, Role};
+use super::peer::Role;
 use crate::config::Config;
 use crate::store::Command;
-use crate::zmtp::Heartbeat;
 
 impl Hub {
     /// Puts a configuration in force, all of it between two events. What was copied from the old one
@@ -46,7 +44,9 @@ impl Hub {
         let worker_budget = self.config.budgets.worker_outbox_bytes;
         let mut open = vec![];
         for (_, peer) in &mut self.peers {
-            set_heartbeat(peer, interval, now);
+            if let Some(heartbeat) = &mut peer.heartbeat {
+                heartbeat.set_interval(interval, now);
+            }
             match peer.role {
                 // It may have room for more answers, or none.
                 Role::Requester { .. } => peer.wake.notify_one(),
@@ -73,15 +73,5 @@ impl Hub {
             let limits = self.log_limits(service.as_ref().unwrap_or(&queue));
             self.durable.send(Command::Limit { queue, limits });
         }
-    }
-}
-
-fn set_heartbeat(peer: &mut Peer, interval: Duration, now: std::time::Instant) {
-    if !peer.beats(interval) {
-        peer.heartbeat = None;
-    } else if let Some(heartbeat) = &mut peer.heartbeat {
-        heartbeat.set_interval(interval);
-    } else {
-        peer.heartbeat = Some(Heartbeat::new(interval, now));
     }
 }

@@ -73,7 +73,11 @@ impl Hub {
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
                 "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
             },
-            "memory": {"waitingBytes": self.waiting_bytes(), "limitBytes": self.config.memory_limit},
+            "memory": {
+                "waitingBytes": self.waiting_bytes(),
+                "halfReceivedBytes": self.half_received_bytes(),
+                "limitBytes": self.config.memory_limit,
+            },
             "store": {
                 "kept": self.durable.store.is_some(),
                 "waitingBytes": self.durable.appending_bytes,

@@ -72,6 +72,11 @@ impl Inherited {
         Ok(None)
     }
 
+    /// Whether one is bound to this address.
+    pub fn has(&self, wanted: &Endpoint) -> bool {
+        self.sockets.iter().any(|(socket, _)| socket.is_at(wanted))
+    }
+
     /// Those that nobody took.
     pub fn unused(&self) -> impl Iterator<Item = &Socket> {
         let unused = self.sockets.iter().filter(|(_, is_used)| !is_used);

@@ -32,8 +32,13 @@ impl<'a> Subscription<'a> {
 pub enum Command<'a> {
     /// The form of ZMTP 3.1.
     Subscription(Subscription<'a>),
-    /// Asks for a PONG with this context.
-    Ping(&'a [u8]),
+    /// Asks for a PONG.
+    Ping {
+        /// The silence after which the peer wants to be given up, in tenths of a second; 0 is none.
+        ttl_deciseconds: u16,
+        /// What the PONG is to repeat.
+        context: &'a [u8],
+    },
     /// Answers a PING.
     Pong,
     /// The peer gives up, for this reason.
@@ -76,7 +81,10 @@ impl<'a> Command<'a> {
             b"SUBSCRIBE" => Self::Subscription(Subscription::Subscribe(rest)),
             b"CANCEL" => Self::Subscription(Subscription::Cancel(rest)),
             b"PING" => match rest {
-                [_, _, context @ ..] if context.len() <= CONTEXT_BYTES_MAX => Self::Ping(context),
+                [high, low, context @ ..] if context.len() <= CONTEXT_BYTES_MAX => Self::Ping {
+                    ttl_deciseconds: u16::from_be_bytes([*high, *low]),
+                    context,
+                },
                 _ => return Err(MalformedCommand("a PING needs a TTL and at most 16 bytes")),
             },
             b"PONG" => Self::Pong,
@@ -129,10 +137,17 @@ mod tests {
 
     #[test]
     fn commands_are_read_back() {
-        let ping = body(|out| encode_command(out, "PING", &[&[0, 9], b"ctx"]));
-        assert_eq!(Command::parse(&ping), Ok(Command::Ping(b"ctx")));
+        let read_ping = |ping: &[u8]| match Command::parse(ping) {
+            Ok(Command::Ping {
+                ttl_deciseconds,
+                context,
+            }) => (ttl_deciseconds, context.to_vec()),
+            other => panic!("{other:?}"),
+        };
+        let ping = body(|out| encode_command(out, "PING", &[&[1, 9], b"ctx"]));
+        assert_eq!(read_ping(&ping), (265, b"ctx".to_vec()));
         let ours = body(|out| encode_ping(out, 30));
-        assert_eq!(Command::parse(&ours), Ok(Command::Ping(b"")));
+        assert_eq!(read_ping(&ours), (30, vec![]));
         assert_eq!(
             Command::parse(&body(|out| encode_pong(out, b"ctx"))),
             Ok(Command::Pong)

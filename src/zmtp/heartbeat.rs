@@ -11,33 +11,55 @@ pub enum Pulse {
     Ping,
     /// Nothing was heard for [`Heartbeat::DEAD_AFTER`] intervals, though we asked.
     Dead,
+    /// Nothing was heard for the time to live that the peer named, at two looks.
+    Expired,
 }
 
 /// One connection's heartbeat: any byte that arrives is a sign of life; after an interval of silence
-/// comes a PING, then one each interval.
+/// comes a PING, then one each interval. A peer that names a time to live in its PINGs wants to be
+/// given up when it is silent for that time, whatever we asked.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     interval: Duration,
     heard_at: Instant,
     pinged_at: Option<Instant>,
+    /// What the last PING of the peer named, if it named any.
+    ttl: Option<Duration>,
+    /// As `heard_at`, but an excuse does not change it.
+    spoke_at: Instant,
+    /// Its time to live was over at the last look.
+    is_overdue: bool,
 }
 
 impl Heartbeat {
     /// Intervals of silence after which a peer is dead.
     pub const DEAD_AFTER: u32 = 3;
 
-    /// Begins at the handshake's end.
+    /// Begins at the handshake's end. Without an interval (0) the peer is never asked.
     pub fn new(interval: Duration, now: Instant) -> Self {
         Self {
             interval,
             heard_at: now,
             pinged_at: None,
+            ttl: None,
+            spoke_at: now,
+            is_overdue: false,
         }
     }
 
-    /// Beats otherwise from now on.
-    pub fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval;
+    /// Beats otherwise from now on. Who was silent for longer than the new interval is asked before it
+    /// is dead.
+    pub fn set_interval(&mut self, interval: Duration, now: Instant) {
+        if self.interval != interval {
+            self.interval = interval;
+            let asked_from = now.checked_sub(interval).unwrap_or(now);
+            self.heard_at = self.heard_at.max(asked_from);
+        }
+    }
+
+    /// A PING came that names this time to live; 0 is none.
+    pub fn set_ttl(&mut self, ttl: Duration) {
+        self.ttl = (!ttl.is_zero()).then_some(ttl);
     }
 
     /// Bytes arrived.
@@ -45,6 +67,14 @@ impl Heartbeat {
     pub fn heard(&mut self, now: Instant) {
         self.heard_at = now;
         self.pinged_at = None;
+        self.unheeded(now);
+    }
+
+    /// We did not listen: its time to live begins anew.
+    #[inline]
+    pub fn unheeded(&mut self, now: Instant) {
+        self.spoke_at = now;
+        self.is_overdue = false;
     }
 
     /// It was found alive in another way though it did not answer: it is asked again at once, and has
@@ -59,6 +89,18 @@ impl Heartbeat {
     /// time says nothing of the peer.
     pub fn poll(&mut self, now: Instant, stalled: Duration) -> Pulse {
         self.heard_at = (self.heard_at + stalled).min(now);
+        self.spoke_at = (self.spoke_at + stalled).min(now);
+        // What came while we were busy may not be read yet, so there is a second look.
+        if self
+            .ttl
+            .is_some_and(|ttl| now.saturating_duration_since(self.spoke_at) >= ttl)
+            && std::mem::replace(&mut self.is_overdue, true)
+        {
+            return Pulse::Expired;
+        }
+        if self.interval.is_zero() {
+            return Pulse::Quiet;
+        }
         let silent = now.saturating_duration_since(self.heard_at);
         if self.pinged_at.is_some() && silent >= self.interval * Self::DEAD_AFTER {
             return Pulse::Dead;
@@ -76,7 +118,100 @@ impl Heartbeat {
 mod tests {
     use super::*;
 
+    use proptest::prelude::*;
+
     const INTERVAL: Duration = Duration::from_secs(10);
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Pass(u64),
+        Hear,
+        Ping(u64),
+        Excuse,
+        Look,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1u64..300).prop_map(Step::Pass),
+            2 => Just(Step::Hear),
+            1 => (0u64..8).prop_map(|deciseconds| Step::Ping(deciseconds * 100)),
+            1 => Just(Step::Excuse),
+            4 => Just(Step::Look),
+        ]
+    }
+
+    proptest! {
+        /// Expired is who was silent for its time to live at this look and the one before.
+        #[test]
+        #[allow(clippy::disallowed_methods, reason = "an arbitrary origin for a fake clock")]
+        fn a_time_to_live_is_kept(steps in proptest::collection::vec(step(), 1..200)) {
+            let origin = Instant::now();
+            let mut beat = Heartbeat::new(Duration::ZERO, origin);
+            // In ms: now, the last sign of life, its time to live; and whether it was late at each look since.
+            let (mut at, mut spoke, mut ttl) = (0, 0, 0);
+            let mut looks = vec![];
+            for step in steps {
+                let now = origin + Duration::from_millis(at);
+                match step {
+                    Step::Pass(ms) => at += ms,
+                    Step::Excuse => beat.excuse(now),
+                    Step::Hear => {
+                        beat.heard(now);
+                        (spoke, looks) = (at, vec![]);
+                    }
+                    Step::Ping(ms) => {
+                        beat.heard(now);
+                        beat.set_ttl(Duration::from_millis(ms));
+                        (spoke, ttl, looks) = (at, ms, vec![]);
+                    }
+                    Step::Look => {
+                        looks.push(ttl > 0 && at - spoke >= ttl);
+                        let expected = matches!(looks[..], [.., true, true]);
+                        let pulse = beat.poll(now, Duration::ZERO);
+                        prop_assert_eq!(pulse == Pulse::Expired, expected);
+                        prop_assert!(expected || pulse == Pulse::Quiet);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+    fn a_time_to_live_is_no_shorter_for_our_stalls() {
+        let origin = Instant::now();
+        let at = |ms: u64| origin + Duration::from_millis(ms);
+        let mut beat = Heartbeat::new(INTERVAL, origin);
+        beat.set_ttl(Duration::from_millis(500));
+        assert_eq!(beat.poll(at(5_000), Duration::from_secs(5)), Pulse::Quiet);
+        assert_eq!(beat.poll(at(5_499), Duration::ZERO), Pulse::Quiet);
+        beat.unheeded(at(5_499));
+        assert_eq!(beat.poll(at(5_998), Duration::ZERO), Pulse::Quiet);
+        assert_eq!(beat.poll(at(5_999), Duration::ZERO), Pulse::Quiet);
+        assert_eq!(beat.poll(at(6_000), Duration::ZERO), Pulse::Expired);
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+    fn a_shorter_interval_asks_before_it_gives_up() {
+        let origin = Instant::now();
+        let at = |seconds: u64| origin + Duration::from_secs(seconds);
+        for before in [Duration::ZERO, INTERVAL * 100] {
+            let mut beat = Heartbeat::new(before, origin);
+            assert_eq!(beat.poll(at(500), Duration::ZERO), Pulse::Quiet);
+            beat.set_interval(INTERVAL, at(500));
+            assert_eq!(beat.poll(at(500), Duration::ZERO), Pulse::Ping);
+            assert_eq!(beat.poll(at(501), Duration::ZERO), Pulse::Quiet);
+            assert_eq!(beat.poll(at(520), Duration::ZERO), Pulse::Dead);
+        }
+    }
 
     #[test]
     #[allow(

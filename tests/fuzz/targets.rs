@@ -192,7 +192,15 @@ fn check_command(body: &[u8]) {
         ),
         b"CANCEL" => assert_eq!(read, Ok(Command::Subscription(Subscription::Cancel(rest)))),
         b"PING" if (2..=18).contains(&rest.len()) => {
-            assert_eq!(read, Ok(Command::Ping(&rest[2..])));
+            let ttl_deciseconds = u16::from_be_bytes([rest[0], rest[1]]);
+            let context = &rest[2..];
+            assert_eq!(
+                read,
+                Ok(Command::Ping {
+                    ttl_deciseconds,
+                    context
+                })
+            );
         }
         b"PING" => assert!(read.is_err()),
         b"PONG" => assert_eq!(read, Ok(Command::Pong)),

@@ -9,7 +9,7 @@ use event_manager::model::Endpoint;
 
 use super::support::peers::{connected, probe, publish, received, socket};
 use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, message};
-use super::support::{TestDaemon, config};
+use super::support::{PATIENCE, TestDaemon, config};
 
 /// Events of all shapes that exist.
 fn events() -> Vec<Vec<Vec<u8>>> {
@@ -247,6 +247,38 @@ fn all_addresses_belong_to_one_forwarder() {
     assert_eq!(daemon.bound().publishers.len(), 3);
     daemon.stop();
     assert!(!directory.path().join("pub").exists());
+}
+
+/// Its backlog is full, so that to connect to it would be to wait for it.
+#[test]
+fn a_listener_that_hangs_keeps_nobody_waiting() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("hangs");
+    let address = socket2::SockAddr::unix(&path).expect("an address");
+    let socket = || {
+        let (unix, stream) = (socket2::Domain::UNIX, socket2::Type::STREAM);
+        let socket = socket2::Socket::new(unix, stream, None).expect("a socket");
+        socket.set_nonblocking(true).expect("an option");
+        socket
+    };
+    let listener = socket();
+    listener.bind(&address).expect("a free path");
+    listener.listen(0).expect("a listener");
+    let waiting: Vec<_> = std::iter::repeat_with(socket)
+        .take_while(|socket| socket.connect(&address).is_ok())
+        .collect();
+    assert!(!waiting.is_empty());
+    let (told, result) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut config = config();
+        config.pub_addresses = vec![Endpoint::Ipc(path)];
+        let started = Daemon::start(config);
+        let _ = told.send(started.err().map(|error| error.to_string()));
+    });
+    let error = result.recv_timeout(PATIENCE).expect("it doesn't wait");
+    let error = error.expect("the address is taken");
+    assert!(error.contains("another process listens"), "{error}");
+    drop((listener, waiting));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use event_manager::model::Endpoint;
 
 use super::support::TestDaemon;
 use super::support::peers::publish;
+use super::support::process::signal;
 use super::support::raw::{
     COMMAND, MORE, RawPeer, command, frame, greeting, message, ready, tcp_address,
 };
@@ -203,6 +204,91 @@ fn who_has_a_few_events_to_read_is_not_taken_for_dead() {
 #[test]
 fn who_has_more_to_read_than_its_socket_holds_is_not_taken_for_dead() {
     is_busy_with(100, 100 << 10);
+}
+
+/// Holds the address that [`libzmq_subscriber`] is to connect to.
+const CONNECT_TO: &str = "EVENT_MANAGER_TEST_CONNECT_TO";
+/// The time to live that it names.
+const TTL: Duration = Duration::from_millis(500);
+
+#[test]
+#[ignore = "what the process of a subscriber runs"]
+fn libzmq_subscriber() {
+    let Ok(address) = std::env::var(CONNECT_TO) else {
+        return;
+    };
+    let context = zmq::Context::new();
+    let socket = context.socket(zmq::SUB).expect("a socket");
+    socket.set_heartbeat_ivl(100).expect("an option");
+    let ttl = i32::try_from(TTL.as_millis()).expect("it fits");
+    socket.set_heartbeat_ttl(ttl).expect("an option");
+    socket.set_heartbeat_timeout(60_000).expect("an option");
+    socket.set_subscribe(b"").expect("an option");
+    socket.connect(&address).expect("a valid address");
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+/// The process of [`libzmq_subscriber`]. It ends with this, also while it is stopped.
+struct Subscriber(Child);
+
+impl Subscriber {
+    fn start(address: &str) -> Self {
+        let child = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "heartbeat::libzmq_subscriber", "--ignored"])
+            .env(CONNECT_TO, address)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.expect("a process"))
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_peer_of_libzmq_is_given_up_when_its_time_to_live_is_over() {
+    let daemon = TestDaemon::start();
+    let subscriber = Subscriber::start(&daemon.subscribers());
+    daemon.wait_for_subscriptions(1);
+    // It lives, though we don't ask it.
+    std::thread::sleep(TTL * 2);
+    assert_eq!(daemon.status()["subscribers"]["connected"], 1);
+    signal(subscriber.0.id(), "STOP");
+    let begun = Instant::now();
+    // It doesn't read this, and that is no excuse.
+    publish(&daemon.publisher(), "a", "b");
+    daemon.wait_for("its end", |status| status["subscribers"]["connected"] == 0);
+    let found = begun.elapsed();
+    // Its last PING may be as old as their interval, and there are four looks in a second.
+    assert!(found > TTL - Duration::from_millis(150), "{found:?}");
+    assert!(found < TTL + Duration::from_millis(900), "{found:?}");
+    assert_eq!(daemon.refused("heartbeat-timeout"), 1);
+}
+
+#[test]
+fn the_last_time_to_live_that_was_named_counts() {
+    // No heartbeats, and still what the peer asks for.
+    let daemon = daemon(Duration::ZERO);
+    let named = |ttl: &[u8; 2]| {
+        let mut peer = RawPeer::met(&daemon.subscribers(), "SUB");
+        peer.send(&command("PING", ttl));
+        assert_eq!(peer.read_frame(), (COMMAND, b"\x04PONG".to_vec()));
+        peer
+    };
+    let (mut taken_back, mut never) = (named(&[0, 2]), named(&[0, 0]));
+    taken_back.send(&command("PING", &[0, 0]));
+    assert_eq!(taken_back.read_frame(), (COMMAND, b"\x04PONG".to_vec()));
+    let begun = Instant::now();
+    assert_eq!(named(&[0, 2]).read_to_end(), b"");
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert_eq!(daemon.refused("heartbeat-timeout"), 1);
+    taken_back.settle();
+    never.settle();
 }
 
 /// A network with one other machine on it, as far as the kernel is concerned.

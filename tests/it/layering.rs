@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &str)] = &[
         "http",
         "model broker ambient config telemetry reactor outbound",
     ),
-    ("client", "model messagebus"),
+    ("client", "model zmtp messagebus ambient"),
     (
         "daemon",
         "model messagebus locator requests ambient config telemetry traces store state systemd reactor outbound http",

@@ -37,6 +37,7 @@ mod naks;
 mod notable;
 mod packaging;
 mod ports;
+mod publishing;
 mod registration;
 mod reload;
 mod requests;

@@ -3,11 +3,12 @@
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
 
+use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
 
-use super::support::TestDaemon;
 use super::support::bus::{own_host, services_on};
 use super::support::peers::{connected, publish, received, socket};
+use super::support::{TestDaemon, config};
 
 const SUBSCRIBE: &str = "TK_EVENT_MANAGER_SUBSCRIBE";
 
@@ -43,6 +44,24 @@ fn with_ports(host: &str, ports: RangeInclusive<u16>) -> TestDaemon {
 fn port(address: &str) -> u16 {
     let (_, port) = address.rsplit_once(':').expect("a port");
     port.parse().expect("a number")
+}
+
+/// A new service doesn't wait for a name server, so a name has to be known before.
+#[test]
+fn the_host_of_services_is_looked_up_at_the_start() {
+    let with_host = |host: &str| {
+        let mut config = config();
+        config.pull_address = Endpoint::tcp(host, 0);
+        config
+    };
+    let error = Daemon::start(with_host("no host")).expect_err("a name that can't be");
+    let error = error.to_string();
+    assert!(error.contains("pullAddress tcp://no host"), "{error}");
+    let daemon = TestDaemon::with(|config| *config = with_host("localhost"));
+    let service = daemon.subscribe("1", "A", &["Order"]);
+    let worker = daemon.worker("A", &service.pull_address);
+    publish(&daemon.publisher(), "Order", "x");
+    assert_eq!(received(&worker), "x");
 }
 
 #[test]

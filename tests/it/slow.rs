@@ -264,6 +264,88 @@ fn a_slow_subscriber_may_be_disconnected_instead() {
 }
 
 #[test]
+fn messages_that_are_never_finished_are_bounded_together() {
+    const LIMIT: u64 = 64 * MIB;
+    const ANNOUNCED: u64 = 16 * MIB;
+    const OTHERS: u64 = 100;
+    let daemon = TestDaemon::in_own_process(&json!({
+        "memoryLimit": LIMIT,
+        "limits": {"maxMessageBytes": 17 * MIB},
+    }));
+    let begun = |body_bytes: u64, sent: u64| {
+        let header = [&[2][..], &body_bytes.to_be_bytes()].concat();
+        [header, vec![b'x'; sent as usize]].concat()
+    };
+    let subscriber = daemon.subscriber(&["x"]);
+    // It sends its message slowly, but it is not the one that has sent the most.
+    let mut slow = publisher_by_hand(&daemon);
+    slow.send(&begun(3 * MIB, 2 * MIB));
+    let half_received = |status: &Value| status["memory"]["halfReceivedBytes"].as_u64();
+    daemon.wait_for("its beginning", |status| {
+        half_received(status) == Some(2 * MIB + 9)
+    });
+    let addresses = [(daemon.publishers(), "PUB"), (daemon.requests(), "DEALER")];
+    let mut others = vec![];
+    for n in 0..OTHERS {
+        let (address, socket_type) = &addresses[n as usize % 2];
+        let mut other = RawPeer::met(address, socket_type);
+        other.send_while_heard(&begun(ANNOUNCED, 4 * MIB));
+        others.push(other);
+    }
+    let status = daemon.wait_for("all that was sent", |status| {
+        let ended = status["peers"]["refused"]["half-received"].as_u64();
+        half_received(status) == Some(2 * MIB + 9 + (OTHERS - ended.unwrap_or(0)) * (4 * MIB + 9))
+    });
+    assert!(
+        half_received(&status) <= Some(LIMIT + LIMIT / 16),
+        "{status:#}"
+    );
+    // They were to take 400 MiB. The allocator has its gaps between such large pieces.
+    assert_memory(daemon.process(), LIMIT * 3);
+    slow.send(&vec![b'x'; MIB as usize]);
+    let event = subscriber.recv_bytes(0).expect("an event");
+    assert_eq!(event.len() as u64, 3 * MIB);
+    drop(others);
+    daemon.wait_for("nothing half received", |status| {
+        half_received(status) == Some(0)
+    });
+}
+
+#[test]
+fn the_largest_makes_room_and_not_who_sends_a_smaller_message() {
+    let daemon = TestDaemon::in_own_process(&json!({
+        "memoryLimit": 8 * MIB,
+        "limits": {"maxMessageBytes": 4 * MIB},
+        "budgets": {"subscriberOutboxBytes": 64 * MIB},
+    }));
+    let large = daemon.subscriber(&["x"]);
+    let deaf = deaf_subscriber(&daemon, "Order");
+    daemon.wait_for_subscriptions(2);
+    let mut slow = publisher_by_hand(&daemon);
+    slow.send(
+        &[
+            &[2][..],
+            &(2 * MIB).to_be_bytes(),
+            &vec![b'x'; MIB as usize],
+        ]
+        .concat(),
+    );
+    let publisher = daemon.publisher();
+    for n in 0..24 << 10 {
+        publisher.send_multipart(numbered(n), 0).expect("a send");
+    }
+    let status = daemon.wait_for("all events", |status| {
+        status["publishers"]["events"] == 24 << 10
+    });
+    assert!(dropped_for(&status["subscribers"]["counters"], "memory-limit") > 0);
+    assert_eq!(daemon.refused("half-received"), 0);
+    slow.send(&vec![b'x'; MIB as usize]);
+    let event = large.recv_bytes(0).expect("an event");
+    assert_eq!(event.len() as u64, 2 * MIB);
+    drop(deaf);
+}
+
+#[test]
 fn all_that_waits_together_is_bounded_too() {
     const LIMIT: u64 = 64 * MIB;
     let daemon = TestDaemon::in_own_process(&json!({

@@ -1,15 +1,13 @@
 //! Under a service manager: what it is told, when, and the sockets that it keeps. The test plays it.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use socket2::{Domain, SockAddr, Socket, Type};
-use tempfile::TempDir;
 
 use super::support::PATIENCE;
 use super::support::TestDaemon;
@@ -75,78 +73,75 @@ fn its_status_has_figures() {
     }
 }
 
-/// Hangs the reactor. It binds services' sockets: where a file is there already, it looks whether
-/// somebody listens at it, and waits if somebody does who takes no more connections.
-struct Trap {
-    socket: Socket,
-    path: PathBuf,
-    _fills_it: UnixStream,
-    _directory: TempDir,
-}
+/// Stops the thread whose process and name are its arguments, as a debugger does, until it is killed
+/// itself. It reaps the thread if the process ends meanwhile, which would not be over else.
+const HOLD_THREAD: &str = r#"
+import ctypes, os, sys
+process, name = sys.argv[1:]
+def called(thread):
+    return open(f"/proc/{process}/task/{thread}/comm").read().strip()
+[thread] = [int(t) for t in os.listdir(f"/proc/{process}/task") if called(t) == name]
+SEIZE, INTERRUPT, ALL = 0x4206, 0x4207, 0x40000000
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+for request in SEIZE, INTERRUPT:
+    if ptrace(request, thread, None, None) == -1:
+        sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(thread, ALL)
+print("held", flush=True)
+os.waitpid(thread, ALL)
+"#;
+
+/// Hangs the reactor, and nothing else, as long as it is there.
+struct Trap(Child);
 
 impl Trap {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("service");
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
-        let file = format!("{}-7001", path.display());
-        let address = SockAddr::unix(&file).expect("an address");
-        socket.bind(&address).expect("a file");
-        socket.listen(0).expect("a socket");
-        Self {
-            _fills_it: UnixStream::connect(&file).expect("room for one"),
-            socket,
-            path,
-            _directory: directory,
-        }
+    fn spring(serving: &Serving) -> Self {
+        let mut python = Command::new("python3");
+        let pid = serving.program.pid().to_string();
+        python.args(["-c", HOLD_THREAD, &pid, "reactor"]);
+        let mut child = python.stdout(Stdio::piped()).spawn().expect("Python 3");
+        let mut said = String::new();
+        let out = child.stdout.as_mut().expect("it is piped");
+        BufReader::new(out).read_line(&mut said).expect("text");
+        assert_eq!(said, "held\n", "it may not stop a thread");
+        Self(child)
     }
+}
 
-    /// A daemon that it will hang, started by the manager.
-    fn daemon(&self, manager: &Manager) -> Serving {
-        let site = manager.site(&json!({
-            "pullAddress": format!("ipc://{}", self.path.display()),
-            "minStreamerPort": 7001,
-            "maxStreamerPort": 7001,
-        }));
-        let serving = Serving::ready(site.with("WATCHDOG_USEC", "600000").start(&[]));
-        manager.ready();
-        serving
+impl Drop for Trap {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
+}
 
-    /// Hangs the daemon's reactor, until it is [let go](Self::let_go).
-    fn spring(&self, serving: &Serving, manager: &Manager) {
-        let context = zmq::Context::new();
-        let address = serving.bound().requests[0].to_string();
-        let asks = connected(&context, zmq::DEALER, &address);
-        let request = ["TK_EVENT_MANAGER_SUBSCRIBE", "2", "1\0Billing\0Order"];
-        asks.send_multipart(request, 0).expect("a send");
-        let deadline = Instant::now() + PATIENCE;
-        while manager.within(Duration::from_millis(600)).is_some() {
-            assert!(Instant::now() < deadline, "the reactor does not hang");
-        }
-    }
-
-    fn let_go(&self) {
-        drop(self.socket.accept().expect("the daemon's look"));
-    }
+/// A daemon with a watchdog, started by the manager.
+fn watched(manager: &Manager) -> Serving {
+    let site = manager.site(&json!({}));
+    let serving = Serving::ready(site.with("WATCHDOG_USEC", "600000").start(&[]));
+    manager.ready();
+    serving
 }
 
 #[test]
 fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
-    let (manager, trap) = (Manager::new(), Trap::new());
-    let serving = trap.daemon(&manager);
+    let manager = Manager::new();
+    let serving = watched(&manager);
     let is_fed = || {
         let message = manager.within(PATIENCE).expect("a sign of life");
         assert!(message.ends_with("\nWATCHDOG=1\n"), "{message}");
     };
     (0..3).for_each(|_| is_fed());
-    trap.spring(&serving, &manager);
+    let trap = Trap::spring(&serving);
+    // What it sent before.
+    while manager.within(Duration::from_millis(1)).is_some() {}
     // The rest of the process runs on: it still hears signals, and says so.
     serving.program.signal("HUP");
     let reloading = manager.within(PATIENCE).expect("the main thread lives");
     assert!(reloading.starts_with("RELOADING=1\n"), "{reloading}");
     assert_eq!(manager.within(Duration::from_millis(900)), None);
-    trap.let_go();
+    drop(trap);
     manager.ready();
     is_fed();
     assert!(serving.stop());
@@ -154,15 +149,18 @@ fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
 
 #[test]
 fn a_reload_that_hangs_does_not_hold_up_the_end() {
-    let (manager, trap) = (Manager::new(), Trap::new());
-    let serving = trap.daemon(&manager);
-    trap.spring(&serving, &manager);
+    let manager = Manager::new();
+    let serving = watched(&manager);
+    let trap = Trap::spring(&serving);
+    // What it sent before.
+    while manager.within(Duration::from_millis(1)).is_some() {}
     serving.program.signal("HUP");
     assert!(manager.next().starts_with("RELOADING=1\n"));
     serving.program.signal("TERM");
     assert!(manager.next().starts_with("STOPPING=1\n"));
     serving.program.signal("TERM");
     assert_eq!(serving.program.end().code, Some(1));
+    drop(trap);
 }
 
 /// A socket that the service manager keeps; as a copy, which a daemon can be handed.

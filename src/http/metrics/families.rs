@@ -58,6 +58,11 @@ pub(super) fn daemon(page: &mut Page<'_>, state: &State) -> fmt::Result {
         number(&memory["waitingBytes"]),
     )?;
     page.gauge(
+        "event_manager_memory_half_received_bytes",
+        "Received of messages that are not whole, as part of what waits",
+        number(&memory["halfReceivedBytes"]),
+    )?;
+    page.gauge(
         "event_manager_memory_limit_bytes",
         "What may wait for all together (memoryLimit); 0 is no limit",
         number(&memory["limitBytes"]),

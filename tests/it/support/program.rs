@@ -253,6 +253,11 @@ impl Program {
         stdin.flush().expect("it reads");
     }
 
+    /// Nothing more comes for it to read.
+    pub fn ends_input(&mut self) {
+        self.child.stdin.take();
+    }
+
     /// The system's number of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
