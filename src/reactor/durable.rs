@@ -78,8 +78,8 @@ pub(super) struct DurableSide {
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
     pub(super) settled: BTreeMap<ServiceName, Vec<u64>>,
-    /// Events that are tried again since then, and how often they were before.
-    pub(super) attempts: BTreeMap<ServiceName, Vec<(u64, u32)>>,
+    /// Events that are tried again since the store last had room, and how often they were before.
+    pub(super) attempts: BTreeMap<ServiceName, BTreeMap<u64, u32>>,
     /// Events that died since then, by their services, with their places if they have any.
     dead: BTreeMap<ServiceName, Vec<(Event, Option<u64>)>>,
     /// Queues that the store was asked to open.
@@ -163,6 +163,28 @@ impl DurableSide {
         while let Some(command) = self.line.pop_front() {
             if let Err(Full(command)) = store.try_send(command) {
                 return self.line.push_front(command);
+            }
+        }
+    }
+
+    /// Notes how often an event was tried.
+    fn note_attempts(&mut self, queue: &ServiceName, seq: u64, attempts: u32) {
+        let of_queue = self.attempts.entry(queue.clone()).or_default();
+        of_queue.insert(seq, attempts);
+    }
+
+    /// Whether attempts wait for the store, which has room for them.
+    pub(super) fn owes_attempts(&self) -> bool {
+        self.line.is_empty() && !self.attempts.is_empty()
+    }
+
+    /// Should one not get there, an event is tried more often, not lost. There is no bound to how often
+    /// events are tried while the disk hangs, so only the last counts wait for it.
+    fn send_attempts(&mut self) {
+        if self.owes_attempts() {
+            for (queue, attempts) in std::mem::take(&mut self.attempts) {
+                let attempts = attempts.into_iter().collect();
+                self.send(Command::Attempts { queue, attempts });
             }
         }
     }
@@ -316,10 +338,7 @@ impl Hub {
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
             self.durable.send(Command::Settle { queue, seqs });
         }
-        // Should one not get there, an event is tried more often, not lost.
-        for (queue, attempts) in std::mem::take(&mut self.durable.attempts) {
-            self.durable.send(Command::Attempts { queue, attempts });
-        }
+        self.durable.send_attempts();
     }
 
     /// Hands the store dead letters. An event of a durable queue is done there when it is durable here.
@@ -422,9 +441,7 @@ impl Hub {
         } = *delivery
             && let Some(service) = self.broker.service(key)
         {
-            let attempts = &mut self.durable.attempts;
-            let of_queue = attempts.entry(service.name().clone()).or_default();
-            of_queue.push((seq, attempt - 1));
+            self.durable.note_attempts(service.name(), seq, attempt - 1);
             self.flush_wanted.notify_one();
         }
     }
@@ -491,4 +508,34 @@ pub(super) fn times_from(attributes: &[u8], item: &mut Item) {
     };
     item.not_before = at(attributes.first_chunk());
     item.expires_at = at(attributes.get(8..).and_then(<[u8]>::first_chunk));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn attempts_do_not_pile_up_before_a_disk_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let (gate, closed) = channel::<()>();
+        let hang = move |_| {
+            let _ = closed.recv();
+        };
+        let store = Store::start(directory.path(), hang).unwrap();
+        let mut side = DurableSide {
+            store: Some(Arc::new(store)),
+            ..DurableSide::default()
+        };
+        let queue = ServiceName::new("Billing").unwrap();
+        side.open(&queue, LogLimits::default());
+        for attempts in 1..=100_000 {
+            side.note_attempts(&queue, 7, attempts);
+            side.send_attempts();
+        }
+        assert_eq!(side.line.len(), 1);
+        assert_eq!(side.attempts[&queue], BTreeMap::from([(7, 100_000)]));
+        drop(gate);
+    }
 }
