@@ -237,16 +237,24 @@ impl Hub {
     }
 
     /// Has the store open the queues of durable services that are not open: they are new, or could not
-    /// be opened.
+    /// be opened. Those of dead letters, too, if they could not be: it may be long until the next event
+    /// dies, and the daemon isn't ready meanwhile.
     pub(super) fn open_queues(&mut self) {
         let durable = self
             .broker
             .services()
             .filter(|(_, service)| service.shelf.is_some());
         let names: Vec<_> = durable.map(|(_, service)| service.name().clone()).collect();
-        for name in names {
-            let limits = self.log_limits(&name);
-            self.durable.open(&name, limits);
+        let failed = self.durable.failed.keys();
+        let failed = failed.filter_map(|queue| Some((queue.clone(), queue.of_dead_letters()?)));
+        let failed: Vec<_> = failed.collect();
+        for (queue, service) in names
+            .into_iter()
+            .map(|name| (name.clone(), name))
+            .chain(failed)
+        {
+            let limits = self.log_limits(&service);
+            self.durable.open(&queue, limits);
         }
     }
 

@@ -109,7 +109,7 @@ impl Hub {
         let queue = service
             .dead_letters()
             .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
-        if !self.durable.has_queue(&queue) {
+        if !self.durable.has_queue(&queue) && self.durable.failure(&queue).is_none() {
             return match self.broker.find(service) {
                 Some(_) => Ok(Begun::Answered(no_letters(service))),
                 None => Err(Message::nak("unknown-service", sentence())),
