@@ -219,6 +219,18 @@ impl Workers {
         Some((key, worker.peer))
     }
 
+    /// Gives the next event to a worker that doesn't acknowledge, or holds none: for when too much is
+    /// held. It looks at each worker.
+    pub fn pick_light(&mut self) -> Option<(WorkerKey, PeerId)> {
+        let is_light = |worker: &Worker| worker.credit.is_none() || worker.outstanding == 0;
+        let workers = self.workers.iter();
+        let light = workers.filter(|(_, worker)| worker.eligible() && is_light(worker));
+        let (key, worker) = light.min_by_key(|(_, worker)| (worker.load(), worker.since))?;
+        let picked = (WorkerKey(key as u32), worker.peer);
+        self.change(picked.0, |worker| worker.outstanding += 1);
+        Some(picked)
+    }
+
     /// Gives a run of events to all workers in turn, if they would be picked in turn anyway: they are
     /// as busy as each other, and report nothing in between. Event `i` goes to the worker at
     /// `i % turns.len()`. Otherwise nothing has changed, and each event has to be [picked](Self::pick)
@@ -374,6 +386,23 @@ mod tests {
         assert_eq!(picks(&mut workers, 3), [0]);
         workers.ready(key);
         assert_eq!(picks(&mut workers, 3), [0]);
+    }
+
+    #[test]
+    fn the_light_ones_hold_nothing_or_do_not_acknowledge() {
+        let (mut workers, keys) = workers(1);
+        let acknowledging: Vec<_> = (5..7).map(|slot| workers.join(peer(slot), false)).collect();
+        let light = |workers: &mut Workers| workers.pick_light().map(|(_, peer)| peer.slot);
+        for key in &acknowledging {
+            workers.ready_with(*key, 100);
+        }
+        assert_eq!([0; 4].map(|_| light(&mut workers)), [0, 5, 6, 0].map(Some));
+        workers.bye(keys[0]);
+        assert_eq!(light(&mut workers), None);
+        workers.done(acknowledging[1], 1);
+        assert_eq!((light(&mut workers), light(&mut workers)), (Some(6), None));
+        // What was picked so is counted as ever.
+        assert_eq!(picks(&mut workers, 2), [5, 6]);
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub(super) struct DurableSide {
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
     pub(super) settled: BTreeMap<ServiceName, Vec<u64>>,
-    /// Events that are tried again since then, and how often they were before.
-    pub(super) attempts: BTreeMap<ServiceName, Vec<(u64, u32)>>,
+    /// Events that are tried again since the store last had room, and how often they were before.
+    pub(super) attempts: BTreeMap<ServiceName, BTreeMap<u64, u32>>,
     /// Events that died since then, by their services, with their places if they have any.
     dead: BTreeMap<ServiceName, Vec<(Event, Option<u64>)>>,
     /// Queues that the store was asked to open.
@@ -171,6 +171,28 @@ impl DurableSide {
         }
     }
 
+    /// Notes how often an event was tried.
+    fn note_attempts(&mut self, queue: &ServiceName, seq: u64, attempts: u32) {
+        let of_queue = self.attempts.entry(queue.clone()).or_default();
+        of_queue.insert(seq, attempts);
+    }
+
+    /// Whether attempts wait for the store, which has room for them.
+    pub(super) fn owes_attempts(&self) -> bool {
+        self.line.is_empty() && !self.attempts.is_empty()
+    }
+
+    /// Should one not get there, an event is tried more often, not lost. There is no bound to how often
+    /// events are tried while the disk hangs, so only the last counts wait for it.
+    fn send_attempts(&mut self) {
+        if self.owes_attempts() {
+            for (queue, attempts) in std::mem::take(&mut self.attempts) {
+                let attempts = attempts.into_iter().collect();
+                self.send(Command::Attempts { queue, attempts });
+            }
+        }
+    }
+
     pub(super) fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
         let mut places = places.into_iter().peekable();
         if places.peek().is_some() {
@@ -219,16 +241,24 @@ impl Hub {
     }
 
     /// Has the store open the queues of durable services that are not open: they are new, or could not
-    /// be opened.
+    /// be opened. Those of dead letters, too, if they could not be: it may be long until the next event
+    /// dies, and the daemon isn't ready meanwhile.
     pub(super) fn open_queues(&mut self) {
         let durable = self
             .broker
             .services()
             .filter(|(_, service)| service.shelf.is_some());
         let names: Vec<_> = durable.map(|(_, service)| service.name().clone()).collect();
-        for name in names {
-            let limits = self.log_limits(&name);
-            self.durable.open(&name, limits);
+        let failed = self.durable.failed.keys();
+        let failed = failed.filter_map(|queue| Some((queue.clone(), queue.of_dead_letters()?)));
+        let failed: Vec<_> = failed.collect();
+        for (queue, service) in names
+            .into_iter()
+            .map(|name| (name.clone(), name))
+            .chain(failed)
+        {
+            let limits = self.log_limits(&service);
+            self.durable.open(&queue, limits);
         }
     }
 
@@ -320,10 +350,7 @@ impl Hub {
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
             self.durable.send(Command::Settle { queue, seqs });
         }
-        // Should one not get there, an event is tried more often, not lost.
-        for (queue, attempts) in std::mem::take(&mut self.durable.attempts) {
-            self.durable.send(Command::Attempts { queue, attempts });
-        }
+        self.durable.send_attempts();
     }
 
     /// Hands the store dead letters. An event of a durable queue is done there when it is durable here.
@@ -430,9 +457,7 @@ impl Hub {
         } = *delivery
             && let Some(service) = self.broker.service(key)
         {
-            let attempts = &mut self.durable.attempts;
-            let of_queue = attempts.entry(service.name().clone()).or_default();
-            of_queue.push((seq, attempt - 1));
+            self.durable.note_attempts(service.name(), seq, attempt - 1);
             self.flush_wanted.notify_one();
         }
     }
@@ -514,4 +539,34 @@ pub(super) fn times_from(attributes: &[u8], item: &mut Item) {
     };
     item.not_before = at(attributes.first_chunk());
     item.expires_at = at(attributes.get(8..).and_then(<[u8]>::first_chunk));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn attempts_do_not_pile_up_before_a_disk_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let (gate, closed) = channel::<()>();
+        let hang = move |_| {
+            let _ = closed.recv();
+        };
+        let store = Store::start(directory.path(), hang).unwrap();
+        let mut side = DurableSide {
+            store: Some(Arc::new(store)),
+            ..DurableSide::default()
+        };
+        let queue = ServiceName::new("Billing").unwrap();
+        side.open(&queue, LogLimits::default());
+        for attempts in 1..=100_000 {
+            side.note_attempts(&queue, 7, attempts);
+            side.send_attempts();
+        }
+        assert_eq!(side.line.len(), 1);
+        assert_eq!(side.attempts[&queue], BTreeMap::from([(7, 100_000)]));
+        drop(gate);
+    }
 }

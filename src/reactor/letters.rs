@@ -117,7 +117,7 @@ impl Hub {
         let queue = service
             .dead_letters()
             .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
-        if !self.durable.has_queue(&queue) {
+        if !self.durable.has_queue(&queue) && self.durable.failure(&queue).is_none() {
             return match self.broker.find(service) {
                 Some(_) => {
                     let nothing = self.found_of(service, vec![], None);

@@ -14,6 +14,9 @@ impl Hub {
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
         self.durable.send_line();
+        if self.durable.owes_attempts() {
+            self.flush_wanted.notify_one();
+        }
         if self.is_of_the_past(&report) {
             return;
         }

@@ -95,6 +95,8 @@ impl Command {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Append { events, .. } => events.iter().map(Event::bytes).sum(),
+            Self::Settle { seqs, .. } => size_of_val(&seqs[..]),
+            Self::Attempts { attempts, .. } => size_of_val(&attempts[..]),
             _ => 0,
         }
     }

@@ -265,6 +265,13 @@ impl Directory for DiskDirectory {
         fs::remove_file(&path).map_err(while_doing("removing", &path))
     }
 
+    fn give_back(&self) {
+        let Spares { ready, renamed, .. } = &mut *self.spares.borrow_mut();
+        for spares in [ready, renamed] {
+            spares.retain(|spare| fs::remove_file(self.path.join(spare)).is_err());
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         sync_directory(&self.path)?;
         let Spares { ready, renamed, .. } = &mut *self.spares.borrow_mut();
@@ -274,21 +281,20 @@ impl Directory for DiskDirectory {
 }
 
 impl DiskDirectory {
-    /// Takes over the spares that are there.
+    /// Takes over the spares that are there, if there are segments: where somebody removed these, their
+    /// numbers are given again, and what a spare still holds could be taken for theirs.
     fn at(path: PathBuf) -> io::Result<Self> {
         let mut spares = Spares::default();
-        for name in names(&path)? {
-            let Some(number) = name.strip_prefix(SPARE) else {
-                continue;
-            };
-            spares.last = spares.last.max(number.parse().unwrap_or_default());
-            spares.renamed.push(name);
-        }
-        for name in spares
-            .renamed
-            .split_off(SPARES_MAX.min(spares.renamed.len()))
-        {
-            fs::remove_file(path.join(name))?;
+        let (renamed, segments): (Vec<_>, Vec<_>) = names(&path)?
+            .into_iter()
+            .partition(|name| name.starts_with(SPARE));
+        spares.renamed = renamed;
+        let numbers = spares.renamed.iter().filter_map(|n| n.strip_prefix(SPARE));
+        spares.last = numbers.filter_map(|n| n.parse().ok()).max().unwrap_or(0);
+        let kept = if segments.is_empty() { 0 } else { SPARES_MAX };
+        for name in spares.renamed.split_off(kept.min(spares.renamed.len())) {
+            let path = path.join(name);
+            fs::remove_file(&path).map_err(while_doing("removing", &path))?;
         }
         let spares = RefCell::new(spares);
         Ok(Self { path, spares })
@@ -452,6 +458,37 @@ mod tests {
         assert_eq!(queue.create("7.log").unwrap().bytes().unwrap(), 3);
         let taken = queue.create("7.log").unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn what_is_kept_is_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let queue = state.queue(&ServiceName::new("Billing").unwrap()).unwrap();
+        for name in ["1.log", "2.log", "3.log"] {
+            queue.create(name).unwrap();
+        }
+        queue.remove("1.log").unwrap();
+        queue.sync().unwrap();
+        queue.remove("2.log").unwrap();
+        queue.give_back();
+        assert_eq!(names_in(directory.path().join("queues/Billing")), ["3.log"]);
+        queue.sync().unwrap();
+        assert_eq!(queue.create("4.log").unwrap().bytes().unwrap(), 0);
+    }
+
+    /// Its number would be given to a new one.
+    #[test]
+    fn what_is_left_of_segments_that_somebody_removed_is_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let name = ServiceName::new("Billing").unwrap();
+        let queue = state.queue(&name).unwrap();
+        queue.create("1.log").unwrap().write_at(0, b"old").unwrap();
+        queue.remove("1.log").unwrap();
+        let queue = state.queue(&name).unwrap();
+        queue.sync().unwrap();
+        assert_eq!(queue.create("1.log").unwrap().bytes().unwrap(), 0);
     }
 
     fn names_in(path: PathBuf) -> Vec<String> {

@@ -24,6 +24,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// How often logs are trimmed, their retention is enforced, and failed ones try again.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long a log that is not written to keeps space to write in again.
+const SPACE_KEPT: Duration = Duration::from_secs(60);
 
 /// Too much waits for the thread, or it has ended. Holds the command.
 #[derive(Debug)]
@@ -138,6 +140,8 @@ struct Log {
     has_failed: bool,
     /// How many segments it had when it was trimmed.
     segments: usize,
+    /// Since when it has no use for the space that it may keep.
+    keeps_since: Option<Instant>,
 }
 
 struct Worker<F> {
@@ -310,6 +314,7 @@ impl<F: Fn(Report)> Worker<F> {
                     is_urgent: false,
                     has_failed: false,
                     segments: 0,
+                    keeps_since: Some(now()),
                 };
                 log.report_state(&queue, &self.report);
                 self.logs.insert(queue, log);
@@ -343,8 +348,24 @@ impl<F: Fn(Report)> Worker<F> {
             return;
         }
         self.tidied = now();
+        self.give_back();
         for (queue, log) in &mut self.logs {
             log.tidy(queue, &self.report);
+        }
+    }
+
+    /// What logs keep to write in again goes to all when one of them finds the disk full.
+    fn give_back(&mut self) {
+        let lack = self.logs.values().any(|log| log.log.lacks_space());
+        let before = now().checked_sub(SPACE_KEPT);
+        for log in self.logs.values_mut() {
+            if log
+                .keeps_since
+                .take_if(|since| lack || Some(*since) <= before)
+                .is_some()
+            {
+                log.log.give_back();
+            }
         }
     }
 }
@@ -399,6 +420,9 @@ impl Log {
     /// Commits what is buffered; tells those who wait for it.
     fn commit(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
         (self.dirty_since, self.is_urgent) = (None, false);
+        if self.log.is_dirty() {
+            self.keeps_since = Some(now());
+        }
         let committed = self.log.commit(wall_clock_ms());
         let error = committed.err().map(|error| error.to_string());
         for Waiting { tag, outcomes } in self.waiting.drain(..) {
@@ -426,8 +450,12 @@ impl Log {
 
     fn trim(&mut self) {
         // A failure of trimming is one of the log and reported as such, or tried again.
+        let before = self.log.segments();
         let _ = self.log.trim(wall_clock_ms());
         self.segments = self.log.segments();
+        if self.segments < before {
+            self.keeps_since = Some(now());
+        }
     }
 
     fn enforce(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {

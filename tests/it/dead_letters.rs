@@ -362,3 +362,32 @@ fn the_end_of_a_service_says_how_many_of_its_letters_stay() {
     daemon.unsubscribe("sub-1");
     assert_eq!(end("New"), "");
 }
+
+#[test]
+fn letters_that_could_not_be_kept_are_not_taken_for_none() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory);
+    daemon.subscribe("sub-1", "Live", &["Order"]);
+    let in_the_way = directory.path().join("queues/Live.DLQ");
+    std::fs::write(&in_the_way, "").expect("a file");
+    let worker = worker(&daemon, "Live");
+    daemon.wait_for_ready("Live", 1);
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", "0");
+    assert_eq!(answer(&worker, "TERM"), "0");
+    let failed = |status: &Value| status["store"]["failed"]["Live.DLQ"].is_string();
+    daemon.wait_for("a queue that fails", failed);
+    let refusal = refused(&daemon, "list", "Live");
+    assert!(
+        refusal.contains("store-failed") && refusal.contains("queues/Live.DLQ"),
+        "{refusal}"
+    );
+    // No other event has to die for it.
+    std::fs::remove_file(&in_the_way).expect("a removal");
+    daemon.wait_for("a queue that works", |status| !failed(status));
+    assert!(seqs(&daemon, "Live").is_empty());
+    publish(&publisher, "Order", "1");
+    assert_eq!(answer(&worker, "TERM"), "1");
+    let kept = wait_until(|| (seqs(&daemon, "Live").len() == 1).then_some(()));
+    kept.expect("the letter");
+}

@@ -393,6 +393,11 @@ impl Backlog {
         self.held.bytes()
     }
 
+    /// Whether workers hold as much as may wait.
+    pub fn holds_too_much(&self) -> bool {
+        self.held_bytes() >= self.policy.limits.bytes_max
+    }
+
     /// The deliveries that this worker holds, in the order in which it got them.
     pub fn held_by(&self, worker: WorkerKey) -> impl Iterator<Item = DeliveryId> {
         self.held.ids_of(worker)

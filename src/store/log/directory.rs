@@ -33,6 +33,9 @@ pub trait Directory {
     /// The disk's.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Gives back the space that is kept of removed files, as far as the disk lets it.
+    fn give_back(&self);
+
     /// Makes what was created and removed durable.
     ///
     /// # Errors
@@ -60,7 +63,7 @@ pub trait SegmentFile {
     /// The disk's; some of the bytes may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts the file to this length.
+    /// Cuts the file to this length, or makes it so long with zeros that take no space.
     ///
     /// # Errors
     /// The disk's.

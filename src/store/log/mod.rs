@@ -13,7 +13,7 @@ mod trim;
 mod types;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 
 pub use directory::{Directory, SegmentFile};
 use format::{EventRecord, Predecessor, SegmentHeader};
@@ -67,6 +67,8 @@ pub struct QueueLog<D: Directory> {
     leftovers: Vec<String>,
     damage: Vec<Damage>,
     failed: Option<String>,
+    /// It failed because the disk is full.
+    lacks_space: bool,
 }
 
 impl<D: Directory> QueueLog<D> {
@@ -109,6 +111,7 @@ impl<D: Directory> QueueLog<D> {
             leftovers: recovery.leftovers,
             damage: vec![],
             failed: None,
+            lacks_space: false,
         };
         if let Err(error) = log.prove() {
             log.fail(&error);
@@ -126,6 +129,11 @@ impl<D: Directory> QueueLog<D> {
     /// Why the log takes no events, if it has failed.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
+    }
+
+    /// Whether it has failed because the disk is full.
+    pub fn lacks_space(&self) -> bool {
+        self.failed.is_some() && self.lacks_space
     }
 
     /// How many committed events are unsettled.
@@ -369,7 +377,7 @@ impl<D: Directory> QueueLog<D> {
             .position(|name| Some(name) < newest.as_ref())
         {
             match self.directory.remove(&self.leftovers[at]) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => self.owes_sync = true,
             }
             self.leftovers.swap_remove(at);
@@ -397,6 +405,8 @@ impl<D: Directory> QueueLog<D> {
             // Gives back what may be missed on a full disk; that it isn't valid doesn't depend on it.
             let _ = file.truncate(segment.bytes);
         }
+        let kind = error.kind();
+        self.lacks_space = matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         let reason = error.to_string();
         self.failed = Some(reason.clone());
         LogError::Failed(reason)
@@ -412,10 +422,31 @@ impl<D: Directory> QueueLog<D> {
         let newest = self.index.segments.back().map(Segment::name);
         if let (Some(_), Some(name)) = (&self.active, newest)
             && let Err(error) = self.directory.open(&name)
-            && error.kind() == io::ErrorKind::NotFound
+            && error.kind() == ErrorKind::NotFound
         {
             self.fail(&error);
         }
+    }
+
+    /// Gives back the space that is kept to be written again: that of removed segments, and that behind
+    /// the newest one's last record. Nothing depends on it; commits cost more until there is some again.
+    pub fn give_back(&self) {
+        self.directory.give_back();
+        let Some(segment) = self.index.segments.back() else {
+            return;
+        };
+        let _ = match &self.active {
+            Some(file) => file.truncate(segment.bytes),
+            None => self.hollow(segment),
+        };
+    }
+
+    /// The length stays: by what is torn the next who opens the log knows which numbers not to use.
+    fn hollow(&self, segment: &Segment) -> io::Result<()> {
+        let file = self.directory.open(&segment.name())?;
+        let bytes = file.bytes()?;
+        file.truncate(segment.bytes)?;
+        file.truncate(bytes)
     }
 
     /// Cuts off what an earlier use of its file left behind the newest segment, so that the next who

@@ -105,10 +105,8 @@ impl State {
     }
 
     fn used(&self) -> usize {
-        self.names
-            .values()
-            .map(|n| self.inodes[*n].cache.len())
-            .sum()
+        let named = self.names.values().chain(&self.spares).chain(&self.removed);
+        named.map(|n| self.inodes[*n].cache.len()).sum()
     }
 }
 
@@ -285,6 +283,12 @@ impl Directory for SimDisk {
         Ok(())
     }
 
+    fn give_back(&self) {
+        let mut state = self.0.borrow_mut();
+        state.spares.clear();
+        state.removed.clear();
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         if state.sync_fails() {
@@ -352,7 +356,7 @@ impl SegmentFile for SimFile {
         if state.fails() {
             return Err(eio());
         }
-        state.inodes[self.inode].cache.truncate(bytes as usize);
+        state.inodes[self.inode].cache.resize(bytes as usize, 0);
         Ok(())
     }
 

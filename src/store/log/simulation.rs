@@ -100,7 +100,7 @@ impl World {
 
     fn step(&mut self) {
         self.now_ms += self.rng.below(3000);
-        match self.rng.below(40) {
+        match self.rng.below(41) {
             0..12 => self.append(),
             12..19 => self.commit(),
             19..25 => self.settle(),
@@ -112,6 +112,7 @@ impl World {
             35 => self.faults(),
             36..38 => self.recover(),
             38 => self.reopen(true),
+            39 => self.log.give_back(),
             _ => self.reopen(false),
         }
         assert_eq!(self.log.unsettled_events(), self.log.index.live_in_all());

@@ -376,13 +376,25 @@ fn bytes_that_wait_for_the_thread_are_bounded() {
 #[test]
 #[ignore = "needs root"]
 fn a_full_file_system_is_survived_again_and_again() {
+    on_a_small_file_system(fill_again_and_again);
+}
+
+/// The same.
+#[test]
+#[ignore = "needs root"]
+fn what_a_queue_is_done_with_is_room_for_another() {
+    on_a_small_file_system(fill_and_empty_one);
+}
+
+fn on_a_small_file_system(test: impl FnOnce(&Path)) {
     let directory = tempfile::tempdir().unwrap();
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
         .arg(directory.path())
         .status();
     assert!(mounted.unwrap().success());
-    let outcome = std::panic::catch_unwind(|| fill_again_and_again(directory.path()));
+    let test = std::panic::AssertUnwindSafe(|| test(directory.path()));
+    let outcome = std::panic::catch_unwind(test);
     let unmounted = std::process::Command::new("umount")
         .arg(directory.path())
         .status();
@@ -435,6 +447,49 @@ fn fill_again_and_again(directory: &Path) {
         );
         tested.store.stop();
     }
+}
+
+fn fill_and_empty_one(directory: &Path) {
+    let limits = LogLimits {
+        segment_bytes: 450_000,
+        ..LogLimits::default()
+    };
+    let tested = Tested::start(directory, limits);
+    tested.open("A");
+    tested.open("B");
+    let event = || vec![event("", String::leak("x".repeat(20_000)))];
+    let mut seqs = vec![];
+    loop {
+        tested.send_append("A", 1, event(), true);
+        match tested.next() {
+            Report::Committed { outcomes, .. } => seqs.extend(outcomes.iter().map(|o| match o {
+                Outcome::Appended(seq) => *seq,
+                other => panic!("{other:?}"),
+            })),
+            Report::Failed { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let queue = name("A");
+    tested.send(Command::Settle { queue, seqs });
+    let is_state = |report: &Report| matches!(report, Report::State { .. });
+    let (mut sent, mut committed) = (0, 0);
+    let end = now() + PATIENCE;
+    // A goes on by itself, and B needs more than was left to it.
+    while committed < 15 {
+        assert!(now() < end, "B has {committed} of {sent}");
+        sent += 1;
+        tested.send_append("B", sent, event(), true);
+        match tested.reports.iter().find(|report| !is_state(report)) {
+            Some(Report::Committed { .. }) => committed += 1,
+            Some(Report::Failed { .. }) => {
+                // Until its next try.
+                let _ = tested.reports.recv_timeout(Duration::from_secs(2));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    tested.store.stop();
 }
 
 #[test]
