@@ -1,16 +1,16 @@
 //! Under a service manager: what it is told, when, and the sockets that it keeps. The test plays it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::support::PATIENCE;
 use super::support::TestDaemon;
+use super::support::clock::Clock;
 use super::support::manager::Manager;
 use super::support::peers::{connected, publish, received};
 use super::support::program::{Program, Serving, Site};
@@ -73,75 +73,39 @@ fn its_status_has_figures() {
     }
 }
 
-/// Stops the thread whose process and name are its arguments, as a debugger does, until it is killed
-/// itself. It reaps the thread if the process ends meanwhile, which would not be over else.
-const HOLD_THREAD: &str = r#"
-import ctypes, os, sys
-process, name = sys.argv[1:]
-def called(thread):
-    return open(f"/proc/{process}/task/{thread}/comm").read().strip()
-[thread] = [int(t) for t in os.listdir(f"/proc/{process}/task") if called(t) == name]
-SEIZE, INTERRUPT, ALL = 0x4206, 0x4207, 0x40000000
-ptrace = ctypes.CDLL(None, use_errno=True).ptrace
-ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-for request in SEIZE, INTERRUPT:
-    if ptrace(request, thread, None, None) == -1:
-        sys.exit(os.strerror(ctypes.get_errno()))
-os.waitpid(thread, ALL)
-print("held", flush=True)
-os.waitpid(thread, ALL)
-"#;
-
-/// Hangs the reactor, and nothing else, as long as it is there.
-struct Trap(Child);
-
-impl Trap {
-    fn spring(serving: &Serving) -> Self {
-        let mut python = Command::new("python3");
-        let pid = serving.program.pid().to_string();
-        python.args(["-c", HOLD_THREAD, &pid, "reactor"]);
-        let mut child = python.stdout(Stdio::piped()).spawn().expect("Python 3");
-        let mut said = String::new();
-        let out = child.stdout.as_mut().expect("it is piped");
-        BufReader::new(out).read_line(&mut said).expect("text");
-        assert_eq!(said, "held\n", "it may not stop a thread");
-        Self(child)
-    }
-}
-
-impl Drop for Trap {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A daemon with a watchdog, started by the manager.
-fn watched(manager: &Manager) -> Serving {
-    let site = manager.site(&json!({}));
+/// A daemon with a watchdog, started by the manager, and what hangs its reactor.
+fn watched(manager: &Manager) -> (Clock, Serving) {
+    let (clock, site) = Clock::of(manager.site(&json!({})));
     let serving = Serving::ready(site.with("WATCHDOG_USEC", "600000").start(&[]));
     manager.ready();
-    serving
+    (clock, serving)
+}
+
+/// Hangs the reactor, and nothing else; waits for the last of what it sent before.
+fn hang(clock: &Clock, manager: &Manager) {
+    clock.hang();
+    let deadline = Instant::now() + PATIENCE;
+    while manager.within(Duration::from_millis(600)).is_some() {
+        assert!(Instant::now() < deadline, "the reactor does not hang");
+    }
 }
 
 #[test]
 fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
     let manager = Manager::new();
-    let serving = watched(&manager);
+    let (clock, serving) = watched(&manager);
     let is_fed = || {
         let message = manager.within(PATIENCE).expect("a sign of life");
         assert!(message.ends_with("\nWATCHDOG=1\n"), "{message}");
     };
     (0..3).for_each(|_| is_fed());
-    let trap = Trap::spring(&serving);
-    // What it sent before.
-    while manager.within(Duration::from_millis(1)).is_some() {}
+    hang(&clock, &manager);
     // The rest of the process runs on: it still hears signals, and says so.
     serving.program.signal("HUP");
     let reloading = manager.within(PATIENCE).expect("the main thread lives");
     assert!(reloading.starts_with("RELOADING=1\n"), "{reloading}");
     assert_eq!(manager.within(Duration::from_millis(900)), None);
-    drop(trap);
+    clock.set(0);
     manager.ready();
     is_fed();
     assert!(serving.stop());
@@ -150,17 +114,14 @@ fn the_watchdog_starves_when_the_reactor_hangs_and_nothing_else_does() {
 #[test]
 fn a_reload_that_hangs_does_not_hold_up_the_end() {
     let manager = Manager::new();
-    let serving = watched(&manager);
-    let trap = Trap::spring(&serving);
-    // What it sent before.
-    while manager.within(Duration::from_millis(1)).is_some() {}
+    let (clock, serving) = watched(&manager);
+    hang(&clock, &manager);
     serving.program.signal("HUP");
     assert!(manager.next().starts_with("RELOADING=1\n"));
     serving.program.signal("TERM");
     assert!(manager.next().starts_with("STOPPING=1\n"));
     serving.program.signal("TERM");
     assert_eq!(serving.program.end().code, Some(1));
-    drop(trap);
 }
 
 /// A socket that the service manager keeps; as a copy, which a daemon can be handed.

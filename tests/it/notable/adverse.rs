@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::process::Command;
 
 use event_manager::client::Client;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::{parsed, wait_for};
+use crate::support::clock::Clock;
 use crate::support::peers::{connected, publish};
 use crate::support::program::{Site, wait_until};
 use crate::support::{PATIENCE, TestDaemon};
@@ -114,34 +114,16 @@ fn acknowledge(worker: &zmq::Socket, (number, _): &(String, String)) {
     worker.send(&format!("ACK {number}"), 0).expect("a send");
 }
 
-/// A daemon whose wall clock is what the site's file `clock` says; see `clock.c`.
-fn with_a_clock() -> (Site, TestDaemon) {
-    let site = Site::configured(&json!({"stateDir": "state"}));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/notable/clock.c");
-    let library = site.path("clock.so");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(source)
-        .status();
-    assert!(built.expect("a C compiler").success());
-    let clock = site.path("clock");
-    let site = site
-        .with("LD_PRELOAD", library.to_str().expect("text"))
-        .with("TEST_CLOCK", clock.to_str().expect("text"));
+/// A daemon with a clock that can be set.
+fn with_a_clock() -> (Clock, Site, TestDaemon) {
+    let (clock, site) = Clock::of(Site::configured(&json!({"stateDir": "state"})));
     let daemon = TestDaemon::serving(&site);
-    (site, daemon)
-}
-
-/// At once, as it is read all the time.
-fn set_clock(site: &Site, text: &str) {
-    site.write("clock.new", text);
-    fs::rename(site.path("clock.new"), site.path("clock")).expect("it is there");
+    (clock, site, daemon)
 }
 
 #[test]
 fn a_wall_clock_that_is_set_is_noted_and_costs_no_lease() {
-    let (site, daemon) = with_a_clock();
+    let (clock, _site, daemon) = with_a_clock();
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     let last_jump = || {
         let all = super::noted(&daemon);
@@ -151,22 +133,22 @@ fn a_wall_clock_that_is_set_is_noted_and_costs_no_lease() {
     let mut hours = 0;
     let forward = wait_until(|| {
         hours += 1;
-        set_clock(&site, &(hours * 3600).to_string());
+        clock.set(hours * 3600);
         last_jump()
     });
     let forward = forward.expect("it is noted");
     let from_hours = (forward + 1000) % 3_600_000;
     assert!(forward > 0 && from_hours < 2000, "{forward}");
-    set_clock(&site, "0");
+    clock.set(0);
     wait_until(|| last_jump().filter(|by| *by < 0)).expect("it was set back");
     assert_eq!(daemon.service("Billing")["subscriptions"][0]["id"], "sub-1");
 }
 
 #[test]
 fn a_panic_of_its_own_ends_the_daemon_and_is_noted_in_the_file() {
-    let (site, daemon) = with_a_clock();
+    let (clock, site, daemon) = with_a_clock();
     let program = daemon.into_program();
-    set_clock(&site, "broken");
+    clock.break_it();
     let ended = program.end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("panicked"), "{}", ended.stderr);

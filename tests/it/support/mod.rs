@@ -1,6 +1,7 @@
 //! A daemon in this process, its peers over libzmq, and waiting without sleeping blindly.
 
 pub mod bus;
+pub mod clock;
 pub mod healthy;
 pub mod http;
 pub mod logs;
