@@ -155,11 +155,16 @@ impl Workers {
         }
     }
 
-    /// It doesn't hold these events any more: they are done, or taken from it.
+    /// It doesn't hold these events any more: they are done, or taken from it. As long as it counts as
+    /// no less busy it keeps its turn.
     pub fn done(&mut self, key: WorkerKey, events: u64) {
-        self.change(key, |worker| {
-            worker.outstanding = worker.outstanding.saturating_sub(events)
-        });
+        let worker = &mut self.workers[key.0 as usize];
+        let outstanding = worker.outstanding.saturating_sub(events);
+        if worker.eligible() && worker.load() == outstanding.min(REPORTED_MAX) {
+            worker.outstanding = outstanding;
+        } else {
+            self.change(key, |worker| worker.outstanding = outstanding);
+        }
     }
 
     fn change(&mut self, key: WorkerKey, change: impl FnOnce(&mut Worker)) {
@@ -452,7 +457,7 @@ mod tests {
         prop_oneof![
             1 => any::<bool>().prop_map(Act::Join),
             3 => any::<usize>().prop_map(Act::Ready),
-            2 => (any::<usize>(), 1u32..20).prop_map(|(n, credit)| Act::ReadyWith(n, credit)),
+            2 => (any::<usize>(), 1u32..40).prop_map(|(n, credit)| Act::ReadyWith(n, credit)),
             2 => (any::<usize>(), 1u64..3).prop_map(|(n, events)| Act::Done(n, events)),
             1 => any::<usize>().prop_map(Act::Bye),
             1 => (any::<usize>(), any::<bool>()).prop_map(|(n, open)| Act::Open(n, open)),
@@ -501,8 +506,9 @@ mod tests {
                     },
                     Act::Done(n, events) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
                         workers.done(*key, events);
+                        let (was_able, load) = (able(worker), worker.load());
                         worker.outstanding = worker.outstanding.saturating_sub(events);
-                        *since = turn;
+                        if !was_able || worker.load() != load { *since = turn; }
                     },
                     Act::Bye(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
                         workers.bye(*key);
