@@ -19,7 +19,7 @@ impl Taker {
     fn publisher(&self) -> Program {
         let port = self.0.local_addr().expect("it is bound").port();
         let address = format!("tcp://127.0.0.1:{port}");
-        Site::new().start(&["pub", "Order", "--wait", "0.5", "--pub-address", &address])
+        Site::new().start(&["pub", "Order", "--wait", "2", "--pub-address", &address])
     }
 
     /// The next connection, after the handshake, with a subscription to everything.
@@ -32,10 +32,16 @@ impl Taker {
         peer.send(subscription);
         peer
     }
-}
 
-fn subscribe() -> Vec<u8> {
-    command("SUBSCRIBE", b"")
+    /// A publisher that has sent event a, and a PING behind it.
+    fn asked(&self) -> (Program, RawPeer) {
+        let mut publisher = self.publisher();
+        publisher.types("a\n");
+        let mut peer = self.met(1, &command("SUBSCRIBE", b""));
+        read_event(&mut peer, "a");
+        read_ping(&mut peer);
+        (publisher, peer)
+    }
 }
 
 fn read_event(peer: &mut RawPeer, data: &str) {
@@ -53,11 +59,7 @@ fn read_ping(peer: &mut RawPeer) {
 #[test]
 fn what_was_not_confirmed_may_be_lost_with_the_connection() {
     let taker = Taker::new();
-    let mut publisher = taker.publisher();
-    publisher.types("a\n");
-    let mut peer = taker.met(1, &subscribe());
-    read_event(&mut peer, "a");
-    read_ping(&mut peer);
+    let (mut publisher, mut peer) = taker.asked();
     peer.send(&command("PONG", b""));
     publisher.types("b\n");
     read_event(&mut peer, "b");
@@ -79,11 +81,7 @@ fn what_was_not_confirmed_may_be_lost_with_the_connection() {
 #[test]
 fn all_is_confirmed_before_it_ends() {
     let taker = Taker::new();
-    let mut publisher = taker.publisher();
-    publisher.types("a\n");
-    let mut peer = taker.met(1, &subscribe());
-    read_event(&mut peer, "a");
-    read_ping(&mut peer);
+    let (mut publisher, mut peer) = taker.asked();
     publisher.types("b\n");
     publisher.ends_input();
     read_event(&mut peer, "b");
@@ -107,7 +105,7 @@ fn all_is_confirmed_before_it_ends() {
 fn a_daemon_that_is_killed_has_not_taken_all() {
     let daemon = TestDaemon::in_own_process(&json!({}));
     let site = Site::of(&daemon);
-    let mut publisher = site.start(&["pub", "Order", "--wait", "0.5"]);
+    let mut publisher = site.start(&["pub", "Order", "--wait", "2"]);
     publisher.types("1\n");
     daemon.wait_for("the first event", |status| {
         status["publishers"]["events"] == 1
