@@ -3,12 +3,11 @@
 use std::fs;
 
 use event_manager::model::Endpoint;
-use serde_json::Value;
 
-use super::support::TestDaemon;
 use super::support::peers::{publish, received};
 use super::support::process::signal;
 use super::support::program::{Program, Site, wait_until};
+use super::support::{TestDaemon, dropped};
 
 /// Waits until it has printed something like this.
 fn printed(program: &Program, what: &str, wanted: impl Fn(&str) -> bool) -> String {
@@ -44,12 +43,7 @@ fn figures_at_rest_are_those_of_the_status() {
     for (at, ready) in [(0, "1/1"), (1, "0/0")] {
         let service = &status["services"][at];
         let counters = &service["counters"];
-        let dropped: u64 = counters["dropped"]
-            .as_object()
-            .expect("by reason")
-            .values()
-            .filter_map(Value::as_u64)
-            .sum();
+        let dropped = dropped(counters);
         let expected = [
             service["name"].as_str().expect("a name").to_owned(),
             "0".into(),

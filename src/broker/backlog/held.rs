@@ -2,7 +2,8 @@
 //!
 //! Nearly all is done in the order in which it was given, so each index is a line that is added to
 //! behind and taken from in front. What is done out of order leaves an entry that means nothing any
-//! more; it goes when it comes to the front, or when such entries are the most.
+//! more; it goes when it comes to the front, or when such entries are the most. What is held while
+//! nearly all after it is done is set apart, so that it keeps no line long.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

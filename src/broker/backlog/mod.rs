@@ -327,6 +327,7 @@ impl Backlog {
             outcome.expired.add(&item);
             return false;
         }
+        // The first time; from then on it has its own.
         if item.attempt <= 1 {
             item.own_body();
         }

@@ -310,13 +310,7 @@ pub fn assert_law(status: &Value) {
         &status["retiredServices"],
     ]) {
         let count = |name: &str| counters[name].as_u64().expect("a counter");
-        let dropped: u64 = counters["dropped"]
-            .as_object()
-            .expect("by reason")
-            .values()
-            .filter_map(Value::as_u64)
-            .sum();
-        let ended = count("deadLettered") + count("expired") + dropped;
+        let ended = count("deadLettered") + count("expired") + dropped(counters);
         let right = count("delivered") + count("queued") + count("inFlight") + ended;
         assert_eq!(
             count("matched"),
@@ -324,4 +318,10 @@ pub fn assert_law(status: &Value) {
             "the accounting law is broken: {counters:#}"
         );
     }
+}
+
+/// Events dropped by these counters, for whatever reason.
+pub fn dropped(counters: &Value) -> u64 {
+    let by_reason = counters["dropped"].as_object().expect("by reason");
+    by_reason.values().filter_map(Value::as_u64).sum()
 }
