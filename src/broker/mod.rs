@@ -14,6 +14,7 @@ mod routes;
 mod service;
 mod shelf;
 mod subjects;
+mod timetable;
 
 pub use account::{Account, DropReason, Dropped};
 pub use backlog::{
@@ -31,3 +32,4 @@ pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, Verdict};
 pub use shelf::{Shelf, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectPlace};
+pub use timetable::Timetable;

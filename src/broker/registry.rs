@@ -22,6 +22,7 @@ use super::ports::{PortRange, Streamers};
 use super::routes::{PeerId, RouteTable};
 use super::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
 use super::shelf::Shelf;
+use super::timetable::Timetable;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// What the broker needs to know at its beginning.
@@ -119,6 +120,8 @@ pub struct Broker {
     config: BrokerConfig,
     /// Who gets what.
     pub routes: RouteTable,
+    /// When services want attention: what is noted there is acted on, so whoever changes a queue notes it.
+    pub timetable: Timetable,
     services: Slab<Service>,
     by_name: BTreeMap<ServiceName, ServiceKey>,
     subscriptions: HashMap<SubscriptionId, Subscription>,
@@ -144,6 +147,7 @@ impl Broker {
     pub fn new(config: BrokerConfig) -> Self {
         Self {
             routes: RouteTable::default(),
+            timetable: Timetable::default(),
             services: Slab::new(),
             by_name: BTreeMap::new(),
             subscriptions: HashMap::new(),
@@ -494,6 +498,7 @@ impl Broker {
     fn close_service(&mut self, key: ServiceKey) -> EndedService {
         let mut service = self.services.remove(key.0 as usize);
         self.by_name.remove(service.name());
+        self.timetable.set(key, None);
         self.ports.close(service.name(), service.port());
         let queued = service.queue.len() as u64 + service.shelf.as_ref().map_or(0, Shelf::len);
         // What is in its workers' outboxes, or held by them, may or may not be done before they are

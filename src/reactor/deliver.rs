@@ -183,14 +183,19 @@ impl Hub {
         self.log_dropped_since(key, &before);
     }
 
-    /// Gives a service's waiting events to its workers while one can take them.
+    /// Gives a service's waiting events to its workers while one can take them, and notes when the
+    /// others want attention.
     pub(super) fn dispatch(&mut self, key: ServiceKey) {
+        self.hand_out(key);
+        self.plan_timeout(key);
+    }
+
+    fn hand_out(&mut self, key: ServiceKey) {
         let waits = |service: &Service| !service.queue.is_empty() && service.workers.any_eligible();
         if !self.broker.service(key).is_some_and(waits) {
             return;
         }
         let now = now();
-        let mut holds = false;
         while let Some(service) = self.broker.service_mut(key)
             && let Some((given, worker)) = service.dequeue(now)
         {
@@ -206,7 +211,6 @@ impl Hub {
                     self.push_to_worker(key, worker, &run, std::iter::once(0..1));
                 }
                 Given::Held(delivery) => {
-                    holds = true;
                     self.pending_bytes += delivery.body.len();
                     self.note_attempts(key, &delivery);
                     self.trace_attempt(key, &delivery);
@@ -219,9 +223,6 @@ impl Hub {
                     self.push_lent(key, worker, &delivery);
                 }
             }
-        }
-        if holds {
-            self.plan_timeout(key);
         }
         self.refill(key);
     }

@@ -348,7 +348,6 @@ impl Hub {
             let route = self.broker.routes.route(&key);
             self.deliver_to_subscribers(&route, &event);
         }
-        self.emissions.next_due().inspect(|at| self.plan(*at));
     }
 
     /// A durable service has the event of an emission, or not; the last one's word is the answer. One

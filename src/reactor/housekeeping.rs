@@ -33,13 +33,9 @@ pub(super) async fn keep_house(hub: SharedHub) {
 pub(super) async fn keep_time(hub: SharedHub) {
     let changed = Rc::clone(&hub.borrow().timeout_changed);
     loop {
-        let next = hub.borrow().timeout_at;
+        let next = hub.borrow_mut().next_timeout();
         tokio::select! {
-            () = sleep_until(next) => {
-                let mut state = hub.borrow_mut();
-                state.timeout_at = None;
-                state.handle_timeouts();
-            }
+            () = sleep_until(next) => hub.borrow_mut().handle_timeouts(),
             () = changed.notified() => {}
         }
     }
@@ -53,16 +49,16 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Hub {
-    /// A service's events want attention at some time, maybe before all others.
+    /// Notes when a service's events want attention, if they do: exactly, however late or soon it was
+    /// before. To be called whenever they may want it sooner.
     pub(super) fn plan_timeout(&mut self, key: ServiceKey) {
         let service = self.broker.service(key);
-        let Some(at) = service.and_then(|service| service.queue.poll_timeout()) else {
-            return;
-        };
-        self.plan(at);
+        let at = service.and_then(|service| service.queue.poll_timeout());
+        self.broker.timetable.set(key, at);
+        at.inspect(|at| self.plan(*at));
     }
 
-    /// Something wants attention at some time.
+    /// Something wants attention at some time: the clock's task sleeps no longer than until then.
     pub(super) fn plan(&mut self, at: Instant) {
         if self.timeout_at.is_none_or(|planned| at < planned) {
             self.timeout_at = Some(at);
@@ -70,22 +66,35 @@ impl Hub {
         }
     }
 
+    /// Until when the clock's task may sleep.
+    fn next_timeout(&mut self) -> Option<Instant> {
+        let first = [self.broker.timetable.first(), self.emissions.next_due()];
+        self.timeout_at = first.into_iter().flatten().min();
+        self.timeout_at
+    }
+
     fn handle_timeouts(&mut self) {
         let now = now();
         self.deliver_scheduled(now);
-        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
-        for key in keys {
+        for key in self.broker.timetable.take_due(now) {
             let Some(service) = self.broker.service_mut(key) else {
                 continue;
             };
-            if service.queue.poll_timeout().is_some_and(|at| at <= now) {
-                let before = service.account.dropped;
-                let aftermath = service.handle_timeout(now, chance);
-                self.log_dropped_since(key, &before);
-                self.finish(key, aftermath);
-                self.dispatch(key);
-            }
-            self.plan_timeout(key);
+            let before = service.account.dropped;
+            let aftermath = service.handle_timeout(now, chance);
+            self.log_dropped_since(key, &before);
+            self.finish(key, aftermath);
+            self.dispatch(key);
+        }
+    }
+
+    /// No service wants attention before the time that is noted for it, or it would wait for ever.
+    #[cfg(debug_assertions)]
+    fn check_timetable(&self) {
+        for (key, service) in self.broker.services() {
+            let (wanted, noted) = (service.queue.poll_timeout(), self.broker.timetable.at(key));
+            let is_noted = wanted.is_none_or(|wanted| noted.is_some_and(|noted| noted <= wanted));
+            assert!(is_noted, "{}: {wanted:?} {noted:?}", service.name());
         }
     }
 
@@ -122,6 +131,8 @@ impl Hub {
         }
         self.now = now;
         self.ticked_at = now;
+        #[cfg(debug_assertions)]
+        self.check_timetable();
         if let Some(jump_ms) = self.clock.look(wall_clock_ms(), now) {
             self.journal.note(&Notable::ClockJumped { jump_ms });
         }

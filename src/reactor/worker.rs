@@ -50,7 +50,6 @@ impl Hub {
         if std::mem::take(&mut self.words.moved) {
             self.settle_words(service);
             self.dispatch(service);
-            self.plan_timeout(service);
         }
         result
     }
