@@ -13,7 +13,7 @@ use bytes::{Buf, BytesMut};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::ambient::now;
-use crate::model::{Endpoint, Limits};
+use crate::model::{Endpoint, Limits, socket_name};
 use crate::zmtp::{
     Command, Handshake, LocalSocket, Mechanism, Scanner, Step, Subscription, encode_ping,
     encode_pong,
@@ -297,7 +297,7 @@ fn connect(address: &Endpoint, deadline: Instant) -> io::Result<Socket> {
             let found = (host.as_str(), *port).to_socket_addrs()?;
             found.map(SockAddr::from).collect()
         }
-        Endpoint::Ipc(path) => vec![SockAddr::unix(path)?],
+        Endpoint::Ipc(path) => vec![SockAddr::unix(socket_name(path))?],
     };
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses {

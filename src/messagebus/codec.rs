@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::data_type::DataType;
+use super::data_type::{DataType, TypeName};
 use super::json;
 use super::message::Message;
 use super::token::Token;
@@ -65,8 +65,8 @@ pub struct Malformed {
 
 type Decode = fn(&[Bytes]) -> Option<Result<(Message, Layout), Malformed>>;
 
-/// Token, data type, data, timeout.
-const FRAMES_MAX: usize = 4;
+/// The most frames of a message: token, data type, data, timeout.
+pub const FRAMES_MAX: usize = 4;
 
 /// Each reads its own way of writing, and returns `None` for another.
 const LAYOUTS: [Decode; 2] = [json::decode, decode_frames];
@@ -178,8 +178,9 @@ fn read_frames(
     if let Some(written) = data_type {
         let Some((read, form)) = decode_data_type(written) else {
             let sentence = format!(
-                "{} is no data type; write 0 to 12 or a name such as PARAM",
-                shown(written)
+                "{} is no data type; write a number, or a name such as PARAM of at most {} bytes",
+                shown(written),
+                TypeName::BYTES_MAX
             );
             return Err(malformed("malformed-data-type", sentence, layout));
         };
@@ -302,30 +303,26 @@ fn decode_data_type(bytes: &[u8]) -> Option<(DataType, Form)> {
     if let Some(found) = text(bytes).and_then(data_type_from_text) {
         return Some(found);
     }
+    let form = |little_endian| Form::Raw {
+        bytes: bytes.len() as u8,
+        little_endian,
+    };
     if let [byte] = bytes {
-        let form = Form::Raw {
-            bytes: 1,
-            little_endian: true,
-        };
-        return DataType::from_number(u64::from(*byte)).map(|kind| (kind, form));
+        return Some((DataType::from_number(u64::from(*byte)), form(true)));
     }
-    [true, false].into_iter().find_map(|little_endian| {
-        let kind = DataType::from_number(raw(bytes, little_endian)?)?;
-        Some((
-            kind,
-            Form::Raw {
-                bytes: bytes.len() as u8,
-                little_endian,
-            },
-        ))
-    })
+    // Of the two byte orders the one that gives a type that we know, else the smaller number.
+    let (little, big) = (raw(bytes, true)?, raw(bytes, false)?);
+    let order = |number: u64| (!DataType::from_number(number).is_known(), number);
+    let little_endian = order(little) <= order(big);
+    let number = if little_endian { little } else { big };
+    Some((DataType::from_number(number), form(little_endian)))
 }
 
 /// The written forms of a data type.
 pub(super) fn data_type_from_text(text: &str) -> Option<(DataType, Form)> {
     (decimal(text).map(|n| (n, Form::Decimal)))
         .or_else(|| hex(text).map(|n| (n, Form::Hex)))
-        .and_then(|(n, form)| DataType::from_number(n).map(|kind| (kind, form)))
+        .map(|(n, form)| (DataType::from_number(n), form))
         .or_else(|| DataType::from_name(text).map(|kind| (kind, Form::Name)))
 }
 
@@ -359,12 +356,13 @@ fn encode_token(token: Token, form: Form) -> Bytes {
     }
 }
 
+/// One that has no number, or no name, is written as what it has.
 fn encode_data_type(kind: DataType, form: Form) -> Bytes {
-    match form {
-        Form::Decimal | Form::Dotted => kind.number().to_string().into(),
-        Form::Hex => format!("{:#x}", kind.number()).into(),
-        Form::Name => kind.name().into(),
-        Form::Raw { .. } => encode_raw(kind.number(), form),
+    match (form, kind.number()) {
+        (Form::Name, _) | (_, None) => kind.to_string().into(),
+        (Form::Decimal | Form::Dotted, Some(number)) => number.to_string().into(),
+        (Form::Hex, Some(number)) => format!("{number:#x}").into(),
+        (Form::Raw { .. }, Some(number)) => encode_raw(number, form),
     }
 }
 
@@ -431,6 +429,30 @@ mod tests {
     }
 
     #[test]
+    fn a_data_type_that_nobody_knows_passes_through() {
+        let name = |name| DataType::from_name(name).unwrap();
+        for (written, expected) in [
+            (&b"13"[..], DataType::Number(13)),
+            (b"0x1f", DataType::Number(31)),
+            (b"json", name("json")),
+            (b"application/JSON", name("application/JSON")),
+            (&[0x1F], DataType::Number(31)),
+            (&[0x01, 0x01, 0, 0], DataType::Number(257)),
+            (&[0, 0, 0, 0, 0, 0, 0x01, 0x01], DataType::Number(257)),
+        ] {
+            let parts = frames(&[b"2.3", written, b"x"]);
+            let (message, layout) = decode(&parts).unwrap();
+            assert_eq!(message.data_type, expected);
+            assert!(!message.data_type.is_known());
+            assert_eq!(encode(&message, layout), parts);
+            let object = encode(&message, Layout::Json);
+            assert_eq!(decode(&object).unwrap().0.data_type, expected);
+        }
+        assert_eq!(name("Json").to_string(), "Json");
+        assert_eq!(name("param"), DataType::Param);
+    }
+
+    #[test]
     fn the_data_type_may_be_missing_and_a_timeout_may_follow() {
         let (message, _) = decode(&frames(&[b"2.4", b"sub-1"])).unwrap();
         assert_eq!(
@@ -457,7 +479,8 @@ mod tests {
             (&[b"", b"2", b"x"], "malformed-token"),
             (&[b"102.1", b"2", b"x"], "malformed-token"),
             (&[b"0x1000000200001", b"2", b"x"], "malformed-token"),
-            (&[b"2.1", b"99", b"x"], "malformed-data-type"),
+            (&[b"2.1", b"no name", b"x"], "malformed-data-type"),
+            (&[b"2.1", &[b'n'; 31], b"x"], "malformed-data-type"),
             (&[b"2.1", b"2", b"x", b"soon"], "malformed-timeout"),
             (&[b"1", b"2", b"3", b"4", b"5"], "malformed-message"),
             (&[b"hello"], "malformed-message"),

@@ -67,12 +67,12 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let data_type = match &data_type {
         None | Some(Value::Null) => Some(DataType::Param),
         Some(Value::String(text)) => data_type_from_text(text).map(|(kind, _)| kind),
-        Some(other) => other.as_u64().and_then(DataType::from_number),
+        Some(other) => other.as_u64().map(DataType::from_number),
     };
     let data_type = data_type.ok_or_else(|| {
         malformed(
             "malformed-data-type",
-            "\"dataType\" is 0 to 12 or a name such as \"PARAM\"",
+            "\"dataType\" is a number, or a name such as \"PARAM\" of at most 30 bytes",
         )
     })?;
     let data = named.remove("data");
@@ -128,6 +128,14 @@ fn data(value: Option<Value>) -> Result<Bytes, Malformed> {
     }
 }
 
+/// A data type's name, or its number if it has none.
+pub fn shown_type(kind: DataType) -> Value {
+    match (kind.name(), kind.number()) {
+        (Some(name), _) => json!(name),
+        (None, number) => json!(number),
+    }
+}
+
 /// Writes an answer. Fields become a list, text that is JSON becomes JSON, a NAK's code and sentence
 /// stand by themselves too; what is no text is written as an array of numbers.
 pub(super) fn encode(message: &Message) -> Bytes {
@@ -141,7 +149,8 @@ pub(super) fn encode(message: &Message) -> Bytes {
         (_, Ok(text)) => json!(text),
     };
     let token = message.token.to_string();
-    let mut object = json!({"token": token, "dataType": message.data_type.name(), "data": data});
+    let mut object =
+        json!({"token": token, "dataType": shown_type(message.data_type), "data": data});
     if message.token.is(Token::NAK)
         && let Some((code, sentence)) = text.ok().and_then(|text| text.split_once(": "))
     {
@@ -209,7 +218,11 @@ mod tests {
             ("{}", "malformed-token"),
             (r#"{"token": "nonsense"}"#, "malformed-token"),
             (r#"{"token": 281474978807809}"#, "malformed-token"),
-            (r#"{"token": "2.1", "dataType": 77}"#, "malformed-data-type"),
+            (r#"{"token": "2.1", "dataType": -1}"#, "malformed-data-type"),
+            (
+                r#"{"token": "2.1", "dataType": "a b"}"#,
+                "malformed-data-type",
+            ),
             (r#"{"token": "2.1", "data": [["x"]]}"#, "malformed-data"),
             (
                 r#"{"token": "2.3", "data": "x", "subject": "a"}"#,

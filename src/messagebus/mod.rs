@@ -10,8 +10,9 @@ mod message;
 mod token;
 mod worker_words;
 
-pub use codec::{Layout, Malformed, decode, encode, split_envelope};
-pub use data_type::DataType;
+pub use codec::{FRAMES_MAX, Layout, Malformed, decode, encode, split_envelope};
+pub use data_type::{DataType, TypeName};
+pub use json::shown_type;
 pub use message::Message;
 pub use token::Token;
 pub use worker_words::{EventWord, WorkerWord, error_word, event_id};

@@ -1,11 +1,14 @@
 //! Addresses in libzmq's notation.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where a socket is bound or dialled: `tcp://host:port`, `tcp://*:port` (all interfaces, IPv6 too
-/// where the machine has it), `tcp://[::1]:port` or `ipc://path`.
+/// where the machine has it), `tcp://[::1]:port`, `ipc://path` or `ipc://@name`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A TCP address; the host is a name, an address without brackets, or `*`.
@@ -15,8 +18,20 @@ pub enum Endpoint {
         /// 0 asks the system for a free one.
         port: u16,
     },
-    /// A Unix domain socket.
+    /// A Unix domain socket: a file's path, or `@` and a name in Linux's abstract namespace.
     Ipc(PathBuf),
+}
+
+/// What names the socket of an `ipc://` address to the system: its file's path, or a NUL and the rest
+/// of a name that begins with `@`, which has no file.
+pub fn socket_name(path: &Path) -> Cow<'_, Path> {
+    match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => {
+            let name = [b"\0", name].concat();
+            Cow::Owned(OsStr::from_bytes(&name).into())
+        }
+        _ => Cow::Borrowed(path),
+    }
 }
 
 /// What is wrong with an address; a sentence that names it.
@@ -107,8 +122,11 @@ impl FromStr for Endpoint {
 
     fn from_str(written: &str) -> Result<Self, InvalidEndpoint> {
         if let Some(path) = written.strip_prefix("ipc://") {
-            if path.is_empty() {
+            if path.is_empty() || path == "@" {
                 return Err(InvalidEndpoint(format!("{written:?} has no path")));
+            }
+            if path.contains('\0') {
+                return Err(InvalidEndpoint(format!("{written:?} holds a NUL")));
             }
             return Ok(Self::Ipc(path.into()));
         }
@@ -150,6 +168,7 @@ mod tests {
             "tcp://localhost:0",
             "tcp://[::1]:7",
             "ipc:///tmp/a.sock",
+            "ipc://@name",
         ] {
             assert_eq!(written.parse::<Endpoint>().unwrap().to_string(), written);
         }
@@ -184,6 +203,7 @@ mod tests {
             ("tcp://:5000", "no host"),
             ("tcp://::1:5", "brackets"),
             ("ipc://", "no path"),
+            ("ipc://@", "no path"),
             ("udp://x:1", "write tcp://"),
             ("tcp://a b:1", "no host name"),
         ] {

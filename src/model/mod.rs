@@ -8,7 +8,7 @@ mod subject;
 mod trace_context;
 
 pub use backoff::Backoff;
-pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use endpoint::{Endpoint, InvalidEndpoint, socket_name};
 pub use limits::Limits;
 pub use name::{InvalidName, ServiceName, SubscriptionId};
 pub use subject::{Dialect, InvalidPattern, SubjectPattern, subject_of};

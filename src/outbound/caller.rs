@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::ambient::now;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, socket_name};
 
 /// Sockets to one address: as many calls to it are under way at once, others wait.
 const SOCKETS_PER_ADDRESS_MAX: usize = 64;
@@ -174,7 +174,9 @@ async fn probe(address: &Endpoint, deadline: Instant) -> Result<(), CallError> {
             Endpoint::Tcp { host, port } => tokio::net::TcpStream::connect((host.as_str(), port))
                 .await
                 .map(drop),
-            Endpoint::Ipc(path) => tokio::net::UnixStream::connect(path).await.map(drop),
+            Endpoint::Ipc(path) => tokio::net::UnixStream::connect(socket_name(&path))
+                .await
+                .map(drop),
         }
     };
     let probe_end =

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::caller::{CallError, Caller};
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
-use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
+use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, shown_type};
 use crate::model::ServiceName;
 use crate::requests::SyncEvent;
 use crate::traces::{CallTrace, Tracer};
@@ -104,17 +104,32 @@ async fn call_service(
 }
 
 fn answered(service: &ServiceName, frames: &[bytes::Bytes]) -> Value {
-    let (status, data) = match decode(frames) {
-        Ok((answer, _)) if answer.token.is(Token::ACK) => ("ack", answer.data),
-        Ok((answer, _)) => ("nak", answer.data),
-        Err(error) => ("nak", format!("its answer can't be read: {error}").into()),
+    let read = match (decode(frames), frames) {
+        // Nobody reads the type here: what it is must not turn a yes into a no.
+        (Err(error), [token, _, data, ..]) if error.code == "malformed-data-type" => {
+            decode(&[token.clone(), data.clone()])
+        }
+        (read, _) => read,
     };
-    match std::str::from_utf8(&data) {
+    let (status, data_type, data) = match read {
+        Ok((answer, _)) if answer.token.is(Token::ACK) => ("ack", answer.data_type, answer.data),
+        Ok((answer, _)) => ("nak", answer.data_type, answer.data),
+        Err(error) => (
+            "nak",
+            DataType::String,
+            format!("its answer can't be read: {error}").into(),
+        ),
+    };
+    let mut result = match std::str::from_utf8(&data) {
         Ok(text) => json!({"service": service.as_str(), "status": status, "data": text}),
         Err(_) => {
             json!({"service": service.as_str(), "status": status, "dataBase64": BASE64.encode(&data)})
         }
+    };
+    if !data_type.is_known() {
+        result["dataType"] = shown_type(data_type);
     }
+    result
 }
 
 fn located_not(service: &ServiceName, error: &LocateError) -> Value {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
@@ -19,6 +20,10 @@ use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
 const READS_PER_TURN: usize = 4;
 /// Bytes given to peers after which they are flushed, though more could be read.
 const FLUSH_BYTES: usize = 256 << 10;
+/// How long a peer that was told why its connection ends has to read it.
+const PARTING_MAX: Duration = Duration::from_secs(1);
+/// What it sends meanwhile is read in pieces of so many bytes, and dropped.
+const PARTING_READ_BYTES: usize = 64 << 10;
 
 /// Serves an accepted connection to its end.
 pub(super) async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
@@ -97,6 +102,7 @@ pub(super) async fn run(
     let Some(id) = admitted else { return false };
     let _admitted = Admitted(hub, id);
     exchange(hub, id, &stream, &wake, Inbox::new(&limits, rest)).await;
+    let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
     true
 }
 
@@ -244,6 +250,39 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
         }
     }
     true
+}
+
+/// Lets a peer read why its connection ends: to close while it still sends would have its system throw
+/// away what it has not read.
+async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
+    let mut dropped = BytesMut::with_capacity(PARTING_READ_BYTES);
+    let mut has_said = false;
+    loop {
+        let says_more = match hub.borrow_mut().peer(id) {
+            Some(peer) if peer.is_parting => peer.outbox.is_blocked(),
+            _ => return,
+        };
+        if !says_more && !std::mem::replace(&mut has_said, true) {
+            stream.end_writing();
+        }
+        tokio::select! {
+            result = stream.readable() => {
+                dropped.clear();
+                match result.and_then(|()| stream.try_read(&mut dropped)) {
+                    Ok(0) => return,
+                    Ok(_) => tokio::task::yield_now().await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+            result = stream.writable(), if says_more => {
+                if result.is_err() {
+                    return;
+                }
+                hub.borrow_mut().flush_peer(id);
+            }
+        }
+    }
 }
 
 /// Takes what was read; whether the connection goes on.

@@ -10,7 +10,7 @@ use super::hub::SharedHub;
 use super::peer::Purpose;
 use super::stream::Stream;
 use crate::ambient::chance;
-use crate::model::{Backoff, Endpoint};
+use crate::model::{Backoff, Endpoint, socket_name};
 
 const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {
         Endpoint::Tcp { host, port } => TcpStream::connect((host.as_str(), *port))
             .await
             .map(Stream::tcp),
-        Endpoint::Ipc(path) => UnixStream::connect(path).await.map(Stream::Unix),
+        Endpoint::Ipc(path) => UnixStream::connect(socket_name(path))
+            .await
+            .map(Stream::Unix),
     }
 }

@@ -282,6 +282,7 @@ impl Hub {
             wake,
             heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.now)),
             may_be_busy: false,
+            is_parting: false,
             stuck: None,
         });
     }

@@ -1,5 +1,6 @@
 //! Bound sockets: what is listened on, and who may connect.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,7 +22,7 @@ use super::hub::{Hub, SharedHub};
 use super::peer::Purpose;
 use super::stream::Stream;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, socket_name};
 use crate::systemd::{Inherited, Socket as Handed};
 
 const BACKLOG: i32 = 4096;
@@ -71,11 +72,12 @@ impl Listener {
                 let port = listener.local_addr()?.port();
                 (Bound::Tcp(listener), endpoint.with_port(port), None)
             }
-            (None, Endpoint::Ipc(path)) => (
-                Bound::Unix(bind_unix(path)?),
-                endpoint.clone(),
-                Some(path.clone()),
-            ),
+            (None, Endpoint::Ipc(path)) => {
+                let name = socket_name(path);
+                let is_file = matches!(name, Cow::Borrowed(_));
+                let bound = Bound::Unix(bind_unix(&name)?);
+                (bound, endpoint.clone(), is_file.then(|| path.clone()))
+            }
         };
         let bound = Rc::new(RefCell::new(Some(bound)));
         Ok(Self {

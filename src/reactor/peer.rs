@@ -108,6 +108,8 @@ pub(super) struct Peer {
     /// Events were written since it last spoke, or more than its socket takes: it may be too busy
     /// with them to answer a PING.
     pub(super) may_be_busy: bool,
+    /// It was told why its connection ends: it gets the time to read that.
+    pub(super) is_parting: bool,
     /// A worker that is full: since when it took nothing, and whether that was noted.
     pub(super) stuck: Option<(Instant, bool)>,
 }

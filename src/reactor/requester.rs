@@ -13,9 +13,17 @@ use super::peer::Role;
 use crate::ambient::now;
 use crate::broker::{Histogram, PeerId};
 use crate::locator;
-use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, split_envelope};
+use crate::messagebus::{
+    DataType, FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope,
+};
 use crate::requests::{self, Context, LettersRequest, Outcome, SyncEvent};
-use crate::zmtp::{encode_message, frames_of};
+use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
+
+/// Of a request that is too large, so many frames are looked at, which are more than those of any
+/// request and its way through proxies.
+const BEGUN_FRAMES_MAX: usize = 16;
+/// And of each of them so many bytes; a routing id has at most 255.
+const BEGUN_BYTES_MAX: usize = 1024;
 
 /// To whom an answer goes, and how it is written.
 #[derive(Debug)]
@@ -85,6 +93,12 @@ impl Hub {
     pub(super) fn take_request(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
         let frames = frames_of(&Bytes::copy_from_slice(message));
         let (envelope, frames) = split_envelope(&frames);
+        if frames.is_empty() {
+            // ZMQ_PROBE_ROUTER: its socket only says that it is there. It would take an answer for that
+            // to its first request.
+            *self.refused.entry("probe").or_default() += 1;
+            return Ok(());
+        }
         let is_locator = match self.peer(id).map(|peer| &peer.role) {
             Some(Role::Requester { locator }) => *locator,
             _ => return Ok(()),
@@ -119,6 +133,50 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// A request has more frames or bytes than the limits allow: nothing more is read from its
+    /// connection, but it is answered, as far as what came tells to whom.
+    pub(super) fn refuse_request(&mut self, id: PeerId, begun: &[u8], error: &FrameError) {
+        let limit = match error {
+            FrameError::MessageTooLarge(..) => "limits.maxMessageBytes",
+            FrameError::TooManyParts(_) => "limits.maxMessageParts",
+            FrameError::Flags(_) | FrameError::Interrupted(_) => return,
+        };
+        let Some(Role::Requester { .. }) = self.peer(id).map(|peer| &peer.role) else {
+            return;
+        };
+        // Of its data only the beginning is looked at.
+        let begun = begun_frames(begun).take(BEGUN_FRAMES_MAX);
+        let mut begun: Vec<Bytes> = begun
+            .map(|frame| Bytes::copy_from_slice(&frame[..frame.len().min(BEGUN_BYTES_MAX)]))
+            .collect();
+        // Behind its envelope a request has no more frames than these.
+        let delimited = begun
+            .iter()
+            .position(Bytes::is_empty)
+            .map_or(0, |at| at + 1);
+        begun.truncate(delimited + FRAMES_MAX);
+        let (envelope, message) = split_envelope(&begun);
+        if envelope.iter().any(|frame| frame.len() == BEGUN_BYTES_MAX) {
+            return;
+        }
+        let layout = match decode(message) {
+            Ok((_, layout)) => layout,
+            Err(malformed) => malformed.layout,
+        };
+        let back = ReturnAddress {
+            peer: id,
+            envelope: envelope.to_vec(),
+            layout,
+            publishes: None,
+        };
+        let nak = Message::nak("too-large", format!("{error} ({limit})"));
+        self.reply(&back, &nak);
+        self.flush_peer(id);
+        if let Some(peer) = self.peer(id) {
+            peer.is_parting = true;
+        }
     }
 
     fn ask(&mut self, request: &Message, mut back: ReturnAddress) {

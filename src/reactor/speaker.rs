@@ -21,7 +21,10 @@ impl Hub {
         on_message: fn(&mut Self, PeerId, &[u8]) -> Result<(), PeerError>,
     ) -> Result<(), PeerError> {
         loop {
-            match inbox.scanner.next(&mut filled.data)? {
+            let step = inbox.scanner.next(&mut filled.data);
+            match step.inspect_err(|error| {
+                self.refuse_request(id, inbox.scanner.begun(&filled.data), error);
+            })? {
                 Step::NeedMore(missing) => {
                     inbox.keep(filled, missing);
                     return Ok(());
@@ -46,22 +49,24 @@ impl Hub {
         }
     }
 
-    /// A message of a subscriber: a subscription in the form of ZMTP 3.0. Anything else goes
-    /// upstream in libzmq, where nobody hears it.
+    /// A message of a subscriber: subscriptions in the form of ZMTP 3.0. Each frame is one of its own,
+    /// as it is for libzmq's XPUB. Anything else goes upstream in libzmq, where nobody hears it.
     pub(super) fn take_subscription(
         &mut self,
         id: PeerId,
         message: &[u8],
     ) -> Result<(), PeerError> {
-        let mut frames = frames(message);
-        let only = frames.next().filter(|_| frames.next().is_none());
-        match only.and_then(Subscription::from_message) {
-            Some(wish) => self.subscription(id, wish),
-            None => {
-                self.count_discarded(id, "message-to-publisher");
-                Ok(())
+        let mut has_other = false;
+        for frame in frames(message) {
+            match Subscription::from_message(frame) {
+                Some(wish) => self.subscription(id, wish)?,
+                None => has_other = true,
             }
         }
+        if has_other {
+            self.count_discarded(id, "message-to-publisher");
+        }
+        Ok(())
     }
 
     fn subscription(&mut self, id: PeerId, wish: Subscription<'_>) -> Result<(), PeerError> {

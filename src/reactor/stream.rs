@@ -1,6 +1,7 @@
 //! A connection's bytes, over TCP or a Unix domain socket.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -68,6 +69,15 @@ impl Stream {
             };
         }
         Ok(n)
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) fn end_writing(&self) {
+        // It fails only if the connection is gone already, which the next read will tell.
+        let _ = match self {
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+        };
     }
 
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {

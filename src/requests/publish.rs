@@ -51,7 +51,12 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         .to_owned();
     let first = first(request)?;
     let services = context.broker.services_for(subject.as_bytes());
-    let message = Message::new(Token::EVENT, DataType::Param, data);
+    // A type that is not known here may mean something to the services.
+    let data_type = match request.data_type {
+        known if known.is_known() => DataType::Param,
+        other => other,
+    };
+    let message = Message::new(Token::EVENT, data_type, data);
     let timeout = request
         .timeout
         .unwrap_or(context.settings.publish_timeout)

@@ -1,8 +1,12 @@
 //! Listening sockets that the service manager bound, and keeps while we are not there.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+use std::path::PathBuf;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
@@ -93,7 +97,7 @@ impl Socket {
                 .is_ok_and(|at| at.port() == *port && is_host(at, host)),
             (Self::Unix(listener), Endpoint::Ipc(path)) => listener
                 .local_addr()
-                .is_ok_and(|at| at.as_pathname() == Some(path)),
+                .is_ok_and(|at| written(&at).as_ref() == Some(path)),
             _ => false,
         }
     }
@@ -113,11 +117,19 @@ impl Socket {
                 .local_addr()
                 .map_or("tcp://?".into(), |at| format!("tcp://{at}")),
             Self::Unix(listener) => {
-                let path = listener.local_addr().ok();
-                let path = path.as_ref().and_then(|at| at.as_pathname());
+                let path = listener.local_addr().ok().and_then(|at| written(&at));
                 path.map_or("ipc://?".into(), |path| format!("ipc://{}", path.display()))
             }
         }
+    }
+}
+
+/// A Unix domain socket's address as `ipc://` has it.
+fn written(at: &UnixAddr) -> Option<PathBuf> {
+    match (at.as_pathname(), at.as_abstract_name()) {
+        (Some(path), _) => Some(path.to_owned()),
+        (None, Some(name)) => Some(OsStr::from_bytes(&[b"@", name].concat()).into()),
+        _ => None,
     }
 }
 

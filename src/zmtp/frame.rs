@@ -131,6 +131,18 @@ pub fn frames(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The frames of a message of which only the beginning is there, the last of them cut off.
+pub fn begun_frames(mut begun: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let header = FrameHeader::parse(begun).ok()??;
+        let rest = &begun[header.header_bytes..];
+        let len = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+        let (frame, behind) = rest.split_at(len.min(rest.len()));
+        begun = behind;
+        Some(frame)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,11 +168,17 @@ mod tests {
         fn a_message_is_read_back(
             frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..600), 1..6)
         ) {
-            prop_assert_eq!(frames_of(&encode_message(&frames)), frames);
+            let message = encode_message(&frames);
+            prop_assert_eq!(begun_frames(&message).collect::<Vec<_>>(), frames.clone());
+            let cut = begun_frames(&message[..message.len() - 1]).collect::<Vec<_>>();
+            let last = frames.len() - 1;
+            prop_assert_eq!(&cut[..last.min(cut.len())], &frames[..last]);
+            prop_assert_eq!(frames_of(&message), frames);
         }
 
         #[test]
         fn noise_is_harmless(noise in proptest::collection::vec(any::<u8>(), 0..64)) {
+            assert!(begun_frames(&noise).count() <= noise.len());
             frames_of(&noise.into());
         }
     }

@@ -17,7 +17,8 @@ pub use command::{
     Command, MalformedCommand, Subscription, encode_ping, encode_pong, encode_subscribe,
 };
 pub use frame::{
-    FrameError, FrameHeader, encode_frame, encode_message, frames, frames_of, short_header,
+    FrameError, FrameHeader, begun_frames, encode_frame, encode_message, frames, frames_of,
+    short_header,
 };
 pub use greeting::{GREETING_BYTES, Greeting, GreetingError};
 pub use handshake::{Handshake, HandshakeError, Peer};

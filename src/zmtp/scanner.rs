@@ -90,6 +90,11 @@ impl Scanner {
         }
     }
 
+    /// What is there of the message in progress, from the front of its first frame.
+    pub fn begun<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
+        buf.get(self.start..).unwrap_or_default()
+    }
+
     /// Looks for the next whole message or command.
     ///
     /// `buf` is mutable because libzmq sends its PING also between the frames of one message: such a

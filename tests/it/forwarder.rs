@@ -203,6 +203,37 @@ fn ipc(directory: &Path, name: &str) -> Endpoint {
     Endpoint::Ipc(directory.join(name))
 }
 
+/// A name that begins with `@` is one of Linux's abstract namespace, as for libzmq: there is no file.
+#[test]
+fn an_abstract_address_has_no_file() {
+    let name = |socket| format!("@event-manager-test-{}-{socket}", std::process::id());
+    let endpoint = |socket| Endpoint::Ipc(name(socket).into());
+    let context = zmq::Context::new();
+    let dialled = socket(&context, zmq::PUB);
+    let address = endpoint("dialled").to_string();
+    dialled.bind(&address).expect("a free name");
+    let daemon = TestDaemon::with(|config| {
+        config.pub_addresses.push(endpoint("pub"));
+        config.sub_addresses.push(endpoint("sub"));
+        config.pull_address = endpoint("pull");
+        config.connect_publishers = vec![endpoint("dialled")];
+    });
+    let subscriber = connected_to(&daemon.context, zmq::SUB, &endpoint("sub"));
+    subscriber.set_subscribe(b"").expect("an option");
+    daemon.wait_for_subscriptions(1);
+    let publisher = connected_to(&daemon.context, zmq::PUB, &endpoint("pub"));
+    let service = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = daemon.worker("Billing", &service.pull_address);
+    assert!(service.pull_address.starts_with("ipc://@"));
+    publish(&publisher, "Order", "by name");
+    assert_eq!(received(&worker), "by name");
+    assert_eq!(received(&subscriber), "by name");
+    probe(&dialled, &subscriber, "dialled");
+    for socket in ["pub", "sub", "pull", "dialled"] {
+        assert!(!Path::new(&name(socket)).exists());
+    }
+}
+
 #[test]
 fn all_addresses_belong_to_one_forwarder() {
     let directory = tempfile::tempdir().expect("a directory");

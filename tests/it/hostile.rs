@@ -263,7 +263,6 @@ fn a_fault_after_the_handshake_ends_the_connection() {
     let daemon = daemon(Duration::from_secs(60));
     let doors = doors(&daemon);
     let healthy = Healthy::start(&daemon);
-    let overlong_ping = [&[0, 10][..], &[7; 17]].concat();
     for door in &doors {
         for (what, reason, bytes) in [
             ("a huge frame", "message-too-large", huge_frame(0)),
@@ -297,17 +296,54 @@ fn a_fault_after_the_handshake_ends_the_connection() {
                 frame(COMMAND, b"\x09PING"),
             ),
             ("a PING without a TTL", "malformed", command("PING", b"")),
-            (
-                "a PING with a long context",
-                "malformed",
-                command("PING", &overlong_ping),
-            ),
+            ("half a TTL", "malformed", command("PING", b"\0")),
             ("an ERROR", "peer-error", command("ERROR", b"\x02no")),
         ] {
             door.assert_ends(&daemon, what, reason, door.met_peer(), &bytes);
         }
     }
     healthy.finish();
+}
+
+#[test]
+fn the_context_of_a_ping_comes_back_cut_to_16_bytes() {
+    let daemon = daemon(Duration::from_secs(60));
+    for door in &doors(&daemon) {
+        let mut peer = door.met_peer();
+        if door.name == "publishers" {
+            peer.read_frame();
+        }
+        for context in [
+            &b""[..],
+            b"sixteen bytes!!!",
+            b"and seventeen, or many more",
+        ] {
+            peer.send(&command("PING", &[b"\0\0", context].concat()));
+            let cut = &context[..context.len().min(16)];
+            let pong = [b"\x04PONG", cut].concat();
+            assert_eq!(peer.read_frame(), (COMMAND, pong), "at {}", door.name);
+        }
+    }
+    assert_eq!(refusals(&daemon), Refusals::new());
+}
+
+/// As libzmq's XPUB has it: each frame is a subscription of its own.
+#[test]
+fn subscriptions_may_come_as_frames_of_one_message() {
+    let daemon = daemon(Duration::from_secs(60));
+    let publisher = daemon.publisher();
+    let mut subscriber = RawPeer::met_as(&daemon.subscribers(), "SUB", "", 0);
+    subscriber.send(&[frame(MORE, b"\x01a"), frame(0, b"\x01b")].concat());
+    daemon.wait_for_subscriptions(2);
+    subscriber.send(&[frame(MORE, b"\0b"), frame(MORE, b"?"), frame(0, b"\x01c")].concat());
+    daemon.wait_for("the one between discarded", |status| {
+        status["peers"]["refused"]["message-to-publisher"] == 1
+    });
+    for subject in ["a", "b", "c"] {
+        publish(&publisher, subject, "data");
+    }
+    assert_eq!(subscriber.read_message()[0], b"a");
+    assert_eq!(subscriber.read_message()[0], b"c");
 }
 
 #[test]
@@ -351,7 +387,7 @@ fn a_message_without_meaning_is_discarded() {
     let upstream = [
         frame(0, b""),
         frame(0, b"\x02hello"),
-        [frame(MORE, b"\x01a"), frame(0, b"b")].concat(),
+        [frame(MORE, b"a"), frame(0, b"b")].concat(),
         large,
     ];
     let mut subscriber = subscribers.met_peer();

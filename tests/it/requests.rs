@@ -1,5 +1,6 @@
 //! Requests and their answers on the wire: every way to write them, from every kind of socket.
 
+use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
@@ -308,6 +309,79 @@ pub(crate) fn ask_json(client: &zmq::Socket, request: &Value) -> Value {
     let answer = exchange(client, &[request.to_string().as_bytes()]);
     assert_eq!(answer.len(), 1);
     serde_json::from_slice(&answer[0]).expect("JSON")
+}
+
+/// ZMQ_PROBE_ROUTER: an empty message comes first, which is no request; proxies pass it on.
+#[test]
+fn a_probe_is_not_answered() {
+    let daemon = TestDaemon::start();
+    let proxy = Proxy::to(&daemon.requests());
+    let mut probes = 0;
+    for address in [daemon.requests(), proxy.address.clone()] {
+        for kind in [zmq::REQ, zmq::DEALER] {
+            for n in 0..10 {
+                let client = socket(&daemon.context, kind);
+                client.set_probe_router(true).expect("an option");
+                client.connect(&address).expect("a valid address");
+                probes += 1;
+                daemon.wait_for("the probe", |status| {
+                    status["peers"]["refused"]["probe"] == probes
+                });
+                let answer = exchange(&client, &[b"status", b""]);
+                assert_eq!(answer[0], b"TK_SYS_ACK", "{kind:?} {n} at {address}");
+            }
+        }
+    }
+    // An empty message of a REQ is a request, if a wrong one.
+    let client = daemon.requester();
+    let answer = exchange(&client, &[b""]);
+    assert!(answer[2].starts_with(b"malformed-message: "), "{answer:?}");
+}
+
+#[test]
+fn a_request_that_is_too_large_is_answered() {
+    const BYTES_MAX: usize = 100_000;
+    const PARTS_MAX: usize = 20;
+    let daemon = TestDaemon::with(|config| {
+        config.limits.message_bytes_max = BYTES_MAX;
+        config.limits.message_parts_max = PARTS_MAX;
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+    });
+    // More than the system's buffers hold.
+    for size in [BYTES_MAX, 16 << 20] {
+        let payload = vec![b'x'; size];
+        let emit = [&b"1\0memory\0Order\0"[..], &payload].concat();
+        let object = format!(r#"{{"token": "emit", "payload": "{}"}}"#, "x".repeat(size));
+        let requests: [&[&[u8]]; 4] = [
+            &[b"0x00200101", b"2", &emit],
+            &[b"TK_EVENT_MANAGER_EMIT", b"PARAM", &emit],
+            &[object.as_bytes()],
+            &[b"emit", b"PARAM", &emit, b"1000"],
+        ];
+        let tokens = ["0xf0100002", "TK_SYS_NAK", "{", "TK_SYS_NAK"];
+        for kind in [zmq::REQ, zmq::DEALER] {
+            for (request, token) in requests.iter().zip(tokens) {
+                // The connection ends, so each has its own.
+                let proxy = Proxy::to(&daemon.requests());
+                for address in [&daemon.requests(), &proxy.address] {
+                    let client = connected(&daemon.context, kind, address);
+                    let answer = exchange(&client, request);
+                    let text = String::from_utf8_lossy(&answer.concat()).into_owned();
+                    assert!(text.starts_with(token), "{kind:?} {token}: {text}");
+                    assert!(text.contains("too-large"), "{text}");
+                    assert!(text.contains("limits.maxMessageBytes"), "{text}");
+                }
+            }
+        }
+    }
+    let answer = exchange(&daemon.requester(), &[&b"emit"[..]; PARTS_MAX]);
+    assert!(answer[2].starts_with(b"too-large: "), "{answer:?}");
+    let locator = connected(&daemon.context, zmq::REQ, &daemon.locator());
+    let answer = exchange(&locator, &[b"3.1", b"2", &[b'x'; BYTES_MAX]]);
+    assert!(answer[2].starts_with(b"too-large: "), "{answer:?}");
+    assert_eq!(daemon.refused("message-too-large"), 2 * 2 * 2 * 4 + 1);
+    assert_eq!(daemon.refused("too-many-parts"), 1);
 }
 
 #[test]

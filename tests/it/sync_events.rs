@@ -42,6 +42,11 @@ struct Service {
 
 impl Service {
     fn answering(context: &zmq::Context, kind: zmq::SocketType, token: &str, data: &[u8]) -> Self {
+        Self::typed(context, kind, [token.as_bytes(), b"6", data])
+    }
+
+    /// Answers with these frames: token, data type, data.
+    fn typed(context: &zmq::Context, kind: zmq::SocketType, answer: [&[u8]; 3]) -> Self {
         let service = socket(context, kind);
         service.bind("tcp://127.0.0.1:*").expect("a free port");
         let address = service
@@ -55,7 +60,7 @@ impl Service {
             .expect("a free name");
         stop.connect(&format!("inproc://{address}"))
             .expect("a name");
-        let answer = [token.as_bytes(), b"6", data].map(<[u8]>::to_vec);
+        let answer = answer.map(<[u8]>::to_vec);
         let thread = std::thread::spawn(move || {
             loop {
                 let mut items = [
@@ -159,6 +164,40 @@ fn every_subscribed_service_gets_the_payload_unchanged() {
         other.requests.try_recv().is_err(),
         "its subject doesn't match"
     );
+}
+
+#[test]
+fn data_types_that_nobody_knows_pass_through() {
+    let daemon = with_locator();
+    let types: [(&str, &[u8], Value); 4] = [
+        ("A", b"json", json!("json")),
+        ("B", b"77", json!(77)),
+        ("C", b"PARAM", json!(null)),
+        ("D", b"\xFF\xFE\xFD", json!(null)),
+    ];
+    let services: Vec<_> = types
+        .iter()
+        .map(|(name, kind, _)| {
+            let answer = [b"TK_SYS_ACK", *kind, b"{}"];
+            let service = Service::typed(&daemon.context, zmq::REP, answer);
+            daemon.subscribe(&format!("sub-{name}"), name, &["Order"]);
+            register(&daemon, name, &service.address);
+            service
+        })
+        .collect();
+    for (asked, sent) in [("json", "json"), ("4711", "4711"), ("STRING", "2")] {
+        let request = [PUBLISH, asked, &PAYLOAD.join("\0")];
+        let answer = exchange(&daemon.requester(), &request.map(str::as_bytes));
+        let data: Value = serde_json::from_slice(&answer[2]).expect("JSON");
+        assert_eq!(answer[0], b"TK_SYS_ACK", "{data}");
+        for (at, (_, _, shown)) in types.iter().enumerate() {
+            assert_eq!(data["results"][at]["status"], "ack");
+            assert_eq!(data["results"][at]["data"], "{}");
+            assert_eq!(data["results"][at]["dataType"], *shown);
+            let request = services[at].requests.recv().expect("a request");
+            assert_eq!(request[1], sent.as_bytes());
+        }
+    }
 }
 
 #[test]
