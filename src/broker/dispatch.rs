@@ -29,6 +29,8 @@ struct Worker {
     open: bool,
     /// Sent, and not yet reported done.
     outstanding: u64,
+    /// It let a delivery's time pass, and has said nothing since: others go first.
+    is_doubted: bool,
     /// When it had its last turn, or came.
     since: u64,
     /// The number of its valid entry among the turns.
@@ -46,7 +48,10 @@ impl Worker {
     }
 
     fn load(&self) -> u64 {
-        self.outstanding.min(REPORTED_MAX)
+        match self.is_doubted {
+            true => u64::MAX,
+            false => self.outstanding.min(REPORTED_MAX),
+        }
     }
 }
 
@@ -84,6 +89,7 @@ impl Workers {
             ready: false,
             open: true,
             outstanding: 0,
+            is_doubted: false,
             since: 0,
             stamp: 0,
         };
@@ -160,10 +166,28 @@ impl Workers {
     pub fn done(&mut self, key: WorkerKey, events: u64) {
         let worker = &mut self.workers[key.0 as usize];
         let outstanding = worker.outstanding.saturating_sub(events);
-        if worker.eligible() && worker.load() == outstanding.min(REPORTED_MAX) {
+        let before = worker.load();
+        if worker.eligible() && (worker.is_doubted || before == outstanding.min(REPORTED_MAX)) {
             worker.outstanding = outstanding;
         } else {
             self.change(key, |worker| worker.outstanding = outstanding);
+        }
+    }
+
+    /// It let the time of a delivery pass, which is taken from it. Until it says something, it gets
+    /// events only if no other worker can take them. It does get them: it may have lost the event, and
+    /// wait for the next.
+    pub fn let_down(&mut self, key: WorkerKey) {
+        self.change(key, |worker| {
+            worker.outstanding = worker.outstanding.saturating_sub(1);
+            worker.is_doubted = true;
+        });
+    }
+
+    /// It said something.
+    pub fn trust(&mut self, key: WorkerKey) {
+        if self.workers[key.0 as usize].is_doubted {
+            self.change(key, |worker| worker.is_doubted = false);
         }
     }
 
@@ -446,6 +470,8 @@ mod tests {
         Ready(usize),
         ReadyWith(usize, u32),
         Done(usize, u64),
+        LetDown(usize),
+        Trust(usize),
         Bye(usize),
         Open(usize, bool),
         Leave(usize),
@@ -459,6 +485,8 @@ mod tests {
             3 => any::<usize>().prop_map(Act::Ready),
             2 => (any::<usize>(), 1u32..40).prop_map(|(n, credit)| Act::ReadyWith(n, credit)),
             2 => (any::<usize>(), 1u64..3).prop_map(|(n, events)| Act::Done(n, events)),
+            1 => any::<usize>().prop_map(Act::LetDown),
+            1 => any::<usize>().prop_map(Act::Trust),
             1 => any::<usize>().prop_map(Act::Bye),
             1 => (any::<usize>(), any::<bool>()).prop_map(|(n, open)| Act::Open(n, open)),
             1 => any::<usize>().prop_map(Act::Leave),
@@ -487,7 +515,7 @@ mod tests {
                 match act {
                     Act::Join(lockstep) => {
                         let peer = peer(turn as u32);
-                        let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, since: 0, stamp: 0 };
+                        let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, is_doubted: false, since: 0, stamp: 0 };
                         model.push((workers.join(peer, lockstep), worker, turn));
                     }
                     Act::Ready(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
@@ -509,6 +537,16 @@ mod tests {
                         let (was_able, load) = (able(worker), worker.load());
                         worker.outstanding = worker.outstanding.saturating_sub(events);
                         if !was_able || worker.load() != load { *since = turn; }
+                    },
+                    Act::LetDown(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.let_down(*key);
+                        worker.outstanding = worker.outstanding.saturating_sub(1);
+                        worker.is_doubted = true;
+                        *since = turn;
+                    },
+                    Act::Trust(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
+                        workers.trust(*key);
+                        if std::mem::take(&mut worker.is_doubted) { *since = turn; }
                     },
                     Act::Bye(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {
                         workers.bye(*key);

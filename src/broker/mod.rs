@@ -18,8 +18,8 @@ mod timetable;
 
 pub use account::{Account, DropReason, Dropped};
 pub use backlog::{
-    Backlog, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderBy, OrderKey, Outcome,
-    Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
+    Acked, Backlog, ClockChange, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderBy,
+    OrderKey, Outcome, Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
 };
 pub use dispatch::{WorkerKey, Workers};
 pub use histogram::{BUCKETS_US, Histogram};

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::account::{Account, DropReason};
 use super::backlog::{
-    Backlog, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome, Policy, QueueLimits,
-    UnknownDelivery,
+    Acked, Backlog, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome, Policy,
+    QueueLimits, UnknownDelivery,
 };
 use super::dispatch::{WorkerKey, Workers};
 use super::histogram::Histogram;
@@ -260,6 +260,12 @@ impl Service {
             .add(DropReason::MemoryLimit, lost.events);
     }
 
+    /// The worker said something: it goes on.
+    pub fn hear(&mut self, worker: WorkerKey, now: Instant) {
+        self.queue.hear(worker, now);
+        self.workers.trust(worker);
+    }
+
     /// ACK: the event is done; its place in the durable log, if it has one.
     ///
     /// # Errors
@@ -270,13 +276,24 @@ impl Service {
         id: DeliveryId,
         now: Instant,
     ) -> Result<Option<u64>, UnknownDelivery> {
-        let settled = self.queue.ack(worker, id)?;
+        let acked = self.queue.ack(worker, id, now);
+        let settled = match acked {
+            Ok(Acked::Done(settled)) if !settled.late => {
+                self.workers.trust(worker);
+                self.workers.done(worker, 1);
+                settled
+            }
+            other => {
+                self.hear(worker, now);
+                match other? {
+                    Acked::Done(settled) => settled,
+                    Acked::HeldAgain => return Ok(None),
+                }
+            }
+        };
         self.account.delivered += 1;
         if let Some(given_at) = settled.given_at {
             self.consumed.add(now.saturating_duration_since(given_at));
-        }
-        if !settled.late {
-            self.workers.done(worker, 1);
         }
         Ok(settled.item.seq)
     }
@@ -293,6 +310,7 @@ impl Service {
         now: Instant,
         chance: f64,
     ) -> Result<Aftermath, UnknownDelivery> {
+        self.hear(worker, now);
         let outcome = match verdict {
             Verdict::Wip => {
                 return self
@@ -303,17 +321,14 @@ impl Service {
             Verdict::Nak { delay, reason } => {
                 self.queue.nak(worker, id, delay, reason, now, chance)?
             }
-            Verdict::Term { reason } => Outcome {
-                dead: vec![self.queue.term(worker, id, reason)?],
-                ..Outcome::default()
-            },
+            Verdict::Term { reason } => self.queue.term(worker, id, reason, now)?,
         };
         self.workers.done(worker, 1);
         Ok(self.book(outcome))
     }
 
     /// So many events are written to a worker that doesn't acknowledge.
-    pub fn written(&mut self, worker: WorkerKey, events: u64) -> Aftermath {
+    pub fn written(&mut self, worker: WorkerKey, events: u64, now: Instant) -> Aftermath {
         self.account.delivered += events;
         if self.shelf.is_none() {
             self.account.in_flight -= events;
@@ -322,9 +337,13 @@ impl Service {
         let ids: Vec<_> = self.queue.held_by(worker).take(events as usize).collect();
         let acked = ids
             .into_iter()
-            .filter_map(|id| self.queue.ack(worker, id).ok());
+            .filter_map(|id| self.queue.ack(worker, id, now).ok());
+        let seq_of = |acked| match acked {
+            Acked::Done(settled) => settled.item.seq,
+            Acked::HeldAgain => None,
+        };
         Aftermath {
-            settled: acked.filter_map(|settled| settled.item.seq).collect(),
+            settled: acked.filter_map(seq_of).collect(),
             ..Aftermath::default()
         }
     }
@@ -333,7 +352,7 @@ impl Service {
     pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Aftermath {
         let outcome = self.queue.handle_timeout(now, chance);
         for (worker, _) in &outcome.timed_out {
-            self.workers.done(*worker, 1);
+            self.workers.let_down(*worker);
         }
         self.book(outcome)
     }
@@ -342,6 +361,7 @@ impl Service {
     fn book(&mut self, outcome: Outcome) -> Aftermath {
         let account = &mut self.account;
         account.retries += outcome.retries;
+        account.delivered += outcome.done.events;
         account.expired += outcome.expired.events;
         account
             .dropped
@@ -349,6 +369,7 @@ impl Service {
         account.dead_lettered += outcome.dead.len() as u64;
         let mut settled = outcome.expired.seqs;
         settled.extend(outcome.dropped.seqs);
+        settled.extend(outcome.done.seqs);
         Aftermath {
             dead: outcome.dead,
             settled,
@@ -371,7 +392,7 @@ impl Service {
     /// The connection of a worker ended that doesn't acknowledge, of a durable service. So many of the
     /// events that it was lent were written to it, the others go to others.
     pub fn borrower_left(&mut self, worker: WorkerKey, written: u64, now: Instant) -> Aftermath {
-        let mut aftermath = self.written(worker, written);
+        let mut aftermath = self.written(worker, written, now);
         let unwritten: Vec<_> = self.queue.held_by(worker).collect();
         let others = self.holder_left(worker, &unwritten, now);
         aftermath.dead.extend(others.dead);

@@ -394,7 +394,7 @@ impl Hub {
             Role::Worker { service, key, .. } => {
                 let room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
                 if let Some(found) = self.broker.service_mut(service) {
-                    let aftermath = found.written(key, written.events);
+                    let aftermath = found.written(key, written.events, self.now);
                     if room {
                         found.workers.set_open(key, true);
                     }

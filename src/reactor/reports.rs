@@ -300,7 +300,7 @@ impl Hub {
             .service(key)
             .map(|service| service.account.dropped);
         self.with_shelf(key, |service, _| {
-            let waited = service.queue.give_up_oldest(&places).events;
+            let waited = service.queue.give_up(&places).events;
             let on_disk = places.into_iter();
             let on_disk = service
                 .shelf

@@ -119,6 +119,7 @@ impl Hub {
         };
         let (id, verdict) = match word {
             WorkerWord::Ready(credit) => {
+                found.hear(key, self.words.at);
                 let before = found.workers.readiness(key);
                 match credit {
                     None => found.workers.ready(key),

@@ -1,8 +1,9 @@
 //! Workers that acknowledge: credit, retries, dead letters, side by side with those that don't.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish, received};
@@ -368,4 +369,94 @@ fn a_worker_that_does_not_read_its_errors_gets_no_more_of_them() {
         waiting.as_u64().expect("a count") <= 2 * BUDGET as u64,
         "{waiting}"
     );
+}
+
+/// What a worker takes at once is not late while it does one after the other: the last of its credit
+/// waits in its hands for longer than `ackTimeout`.
+#[test]
+fn a_slow_worker_with_much_credit_gets_each_event_once() {
+    let services = json!({"Billing": {"ackTimeout": 0.4, "retry": {"maxDeliveries": 2}}});
+    let daemon = TestDaemon::in_own_process(&json!({"services": services}));
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let options = r#"{"ack": true, "credit": 32}"#;
+    let worker = Worker::start(&daemon, "Billing", &billing.pull_address, options);
+    let publisher = daemon.publisher();
+    let events = 60;
+    for event in 0..events {
+        publish(&publisher, "Order", &event.to_string());
+    }
+    for event in 0..events {
+        let delivered = worker.receive();
+        let what = (delivered.data.clone(), delivered.attempt);
+        assert_eq!(what, (event.to_string(), 1));
+        // Its work: 32 of them take twice as long as ackTimeout.
+        std::thread::sleep(Duration::from_millis(25));
+        worker.ack(&delivered);
+    }
+    daemon.wait_for_counter("Billing", "delivered", events);
+    let counters = counters(&daemon, "Billing");
+    let again = ["redelivered", "retries", "deadLettered"].map(|name| &counters[name]);
+    assert_eq!(again, [0; 3], "{counters:#}");
+    assert_eq!(daemon.refused("unknown-delivery"), 0);
+}
+
+/// It hangs: what it holds goes to the other, which then is asked first.
+#[test]
+fn a_worker_that_hangs_is_found_and_gets_nothing_more_while_another_is_ready() {
+    let services = json!({"Billing": {"ackTimeout": 0.3}});
+    let daemon = TestDaemon::in_own_process(&json!({"services": services}));
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let options = r#"{"ack": true, "credit": 2}"#;
+    let hung = Worker::start(&daemon, "Billing", &billing.pull_address, options);
+    let publisher = daemon.publisher();
+    for event in ["a", "b"] {
+        publish(&publisher, "Order", event);
+    }
+    daemon.wait_for_counter("Billing", "inFlight", 2);
+    let healthy = Worker::start(&daemon, "Billing", &billing.pull_address, options);
+    let mut done = vec![];
+    for _ in 0..2 {
+        let event = healthy.receive();
+        assert_eq!(event.attempt, 2);
+        healthy.ack(&event);
+        done.push(event.data);
+    }
+    done.sort();
+    assert_eq!(done, ["a", "b"]);
+    for event in ["c", "d", "e"] {
+        publish(&publisher, "Order", event);
+        let delivered = healthy.receive();
+        assert_eq!((delivered.data.as_str(), delivered.attempt), (event, 1));
+        healthy.ack(&delivered);
+    }
+    daemon.wait_for_counter("Billing", "delivered", 5);
+    // It comes to itself, and says so: what it says is late, and it takes part again.
+    let late = [hung.receive(), hung.receive()];
+    late.iter().for_each(|event| hung.ack(event));
+    for event in ["f", "g"] {
+        publish(&publisher, "Order", event);
+    }
+    healthy.ack(&healthy.receive());
+    hung.ack(&hung.receive());
+    daemon.wait_for_counter("Billing", "delivered", 7);
+}
+
+/// Too late, and nobody else is there: the event has gone back to the same worker when it answers.
+#[test]
+fn a_late_acknowledgement_counts_though_the_event_went_back_to_the_worker() {
+    let retry = json!({"initialMs": 1, "maxDeliveries": 2});
+    let services = json!({"Billing": {"ackTimeout": 0.1, "retry": retry}});
+    let daemon = TestDaemon::in_own_process(&json!({"services": services}));
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let options = r#"{"ack": true, "credit": 1}"#;
+    let worker = Worker::start(&daemon, "Billing", &billing.pull_address, options);
+    publish(&daemon.publisher(), "Order", "a");
+    let first = worker.receive();
+    let second = worker.receive();
+    assert_eq!((first.attempt, second.attempt), (1, 2));
+    worker.ack(&first);
+    // It gives the second one back; that it was the last try means nothing now.
+    worker.say(&format!("NAK {}", second.id));
+    daemon.wait_for_counter("Billing", "delivered", 1);
+    assert_eq!(counters(&daemon, "Billing")["deadLettered"], 0);
 }

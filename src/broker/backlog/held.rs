@@ -4,18 +4,26 @@
 //! behind and taken from in front. What is done out of order leaves an entry that means nothing any
 //! more; it goes when it comes to the front, or when such entries are the most. What is held while
 //! nearly all after it is done is set apart, so that it keeps no line long.
+//!
+//! **When a delivery is overdue.** A worker takes what it holds in its order, mostly one after the other:
+//! what waits in its hands behind other events is not late. So the time of a delivery runs from when it
+//! was given or from the last word of its worker, whichever is later. But once the worker has answered an
+//! event that it got later, it has *overtaken* this one: it is at work on it, or forgot it. From then on
+//! only a word on this delivery itself gives it more time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Instant;
 
 use super::item::Item;
+use super::waiting::Late;
 use crate::broker::dispatch::WorkerKey;
 
 /// A line may have so many entries that mean nothing, beside as many as it has others.
 const STALE_MAX: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// What a worker calls an event by that it holds. Never given twice by one backlog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(pub u64);
 
 /// An event in a worker's hands.
@@ -23,8 +31,35 @@ pub struct DeliveryId(pub u64);
 pub(super) struct Held {
     pub(super) item: Item,
     pub(super) given_at: Instant,
+    /// A worker that had it before acknowledged it meanwhile: it is done, however this delivery ends.
+    pub(super) is_done: bool,
     worker: WorkerKey,
+    /// None for what is held until its worker says something, or leaves.
     deadline: Option<Instant>,
+    /// Its worker has answered an event that it got later.
+    overtaken: bool,
+}
+
+/// What one worker holds.
+#[derive(Debug, Default)]
+struct OfWorker {
+    /// In the order in which it got them; those before `overtaken` have been overtaken.
+    ids: VecDeque<DeliveryId>,
+    overtaken: usize,
+    /// Until then its last word counts for what it holds.
+    trusted_until: Option<Instant>,
+    /// Its entry among those that are looked at when their time comes.
+    looked_at: Option<Instant>,
+}
+
+impl OfWorker {
+    fn deadline_of(&self, held: &Held) -> Option<Instant> {
+        let deadline = held.deadline?;
+        match (held.overtaken, self.trusted_until) {
+            (false, Some(trusted)) => Some(deadline.max(trusted)),
+            _ => Some(deadline),
+        }
+    }
 }
 
 /// Deliveries by their ids, which are given one after the other.
@@ -111,24 +146,17 @@ fn shrink<T>(line: &mut VecDeque<T>) {
     }
 }
 
-/// Takes out what means nothing any more: in front always, elsewhere when it has become too much. The
-/// entry in front still means something unless it `ended` just now.
-fn tidy<T>(line: &mut VecDeque<T>, others_max: usize, ended: bool, is_live: impl Fn(&T) -> bool) {
-    while ended && line.front().is_some_and(|entry| !is_live(entry)) {
-        line.pop_front();
-    }
-    if line.len() > line_max(others_max) {
-        line.retain(is_live);
-    }
-    shrink(line);
-}
-
 /// All that is held, by id, by worker and by deadline.
 #[derive(Debug, Default)]
 pub(super) struct HeldItems {
     by_id: ById,
-    by_worker: BTreeMap<WorkerKey, VecDeque<DeliveryId>>,
-    deadlines: VecDeque<(Instant, DeliveryId)>,
+    by_worker: BTreeMap<WorkerKey, OfWorker>,
+    /// Workers that hold something with a deadline, and when to look at them: not after the first of
+    /// those deadlines, often before it.
+    looks: BTreeSet<(Instant, WorkerKey)>,
+    /// What was held before by a worker that may still acknowledge it, and the delivery by which it is
+    /// held now.
+    late: BTreeMap<Late, DeliveryId>,
     last_id: u64,
     bytes: usize,
 }
@@ -136,6 +164,11 @@ pub(super) struct HeldItems {
 impl HeldItems {
     pub(super) fn number_from(&mut self, last: u64) {
         self.last_id = last;
+    }
+
+    /// The number of the last delivery.
+    pub(super) fn last_id(&self) -> u64 {
+        self.last_id
     }
 
     /// Without a deadline it is held until the worker says something, or leaves.
@@ -149,84 +182,200 @@ impl HeldItems {
         self.last_id += 1;
         let id = DeliveryId(self.last_id);
         self.bytes += item.cost();
-        self.by_worker.entry(worker).or_default().push_back(id);
+        self.late
+            .extend(item.late.as_deref().map(|late| (*late, id)));
         let held = Held {
             item,
             given_at,
+            is_done: false,
             worker,
             deadline,
+            overtaken: false,
         };
         self.by_id.push(id, held);
-        deadline.inspect(|deadline| self.expect(*deadline, id));
+        let of_worker = self.by_worker.entry(worker).or_default();
+        if of_worker.ids.is_empty() {
+            of_worker.trusted_until = None;
+        }
+        of_worker.ids.push_back(id);
+        if let Some(deadline) = deadline {
+            look_by(&mut self.looks, worker, of_worker, deadline);
+        }
         id
     }
 
-    /// Deadlines nearly always go up, too.
-    fn expect(&mut self, deadline: Instant, id: DeliveryId) {
-        let entry = (deadline, id);
-        match self.deadlines.back() {
-            Some(last) if *last > entry => {
-                let place = self.deadlines.partition_point(|other| *other < entry);
-                self.deadlines.insert(place, entry);
-            }
-            _ => self.deadlines.push_back(entry),
+    /// The worker said something: until `trusted_until` all that it holds in its order is in time.
+    pub(super) fn hear(&mut self, worker: WorkerKey, trusted_until: Instant) {
+        if let Some(of_worker) = self.by_worker.get_mut(&worker) {
+            of_worker.trusted_until = of_worker.trusted_until.max(Some(trusted_until));
         }
     }
 
-    /// What this worker holds under this id.
-    pub(super) fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
+    /// What this worker holds under this id, which it has answered; what it got before is overtaken, and
+    /// has this deadline.
+    pub(super) fn answered(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        deadline: Instant,
+    ) -> Option<Held> {
         let held = self.by_id.take(worker, id)?;
         self.bytes -= held.item.cost();
-        self.tidy_deadlines(id);
-        let (by_id, by_worker) = (&self.by_id, &mut self.by_worker);
-        if let Some(ids) = by_worker.get_mut(&worker) {
-            let ended = ids.front() == Some(&id);
-            tidy(ids, by_id.len(), ended, |id| by_id.get(*id).is_some());
-            if ids.is_empty() {
-                by_worker.remove(&worker);
+        let Some(of_worker) = self.by_worker.get_mut(&worker) else {
+            return Some(held);
+        };
+        of_worker.trusted_until = of_worker.trusted_until.max(Some(deadline));
+        while let Some(older) = of_worker
+            .ids
+            .get(of_worker.overtaken)
+            .filter(|at| **at < id)
+        {
+            of_worker.overtaken += 1;
+            if let Some(older) = self.by_id.get_mut(*older)
+                && older.deadline.is_some()
+            {
+                older.overtaken = true;
+                older.deadline = Some(deadline);
+                look_by(&mut self.looks, worker, of_worker, deadline);
             }
         }
+        self.tidy(worker, &held);
         Some(held)
     }
 
-    /// A deadline of this delivery means nothing any more.
-    fn tidy_deadlines(&mut self, ended: DeliveryId) {
+    /// What this worker holds under this id, and is taken from it.
+    pub(super) fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
+        let held = self.by_id.take(worker, id)?;
+        self.bytes -= held.item.cost();
+        self.tidy(worker, &held);
+        Some(held)
+    }
+
+    /// One of a worker's deliveries ended.
+    fn tidy(&mut self, worker: WorkerKey, ended: &Held) {
+        if let Some(late) = &ended.item.late {
+            self.late.remove(&**late);
+        }
         let by_id = &self.by_id;
-        let ended = self.deadlines.front().is_some_and(|(_, id)| *id == ended);
-        tidy(&mut self.deadlines, by_id.len(), ended, |(deadline, id)| {
-            by_id
-                .get(*id)
-                .is_some_and(|held| held.deadline == Some(*deadline))
+        let Some(of_worker) = self.by_worker.get_mut(&worker) else {
+            return;
+        };
+        let ids = &mut of_worker.ids;
+        while ids.front().is_some_and(|id| by_id.get(*id).is_none()) {
+            ids.pop_front();
+            of_worker.overtaken = of_worker.overtaken.saturating_sub(1);
+        }
+        if ids.len() > line_max(by_id.len()) {
+            let mut overtaken = 0;
+            let mut place = 0;
+            ids.retain(|id| {
+                let is_held = by_id.get(*id).is_some();
+                overtaken += usize::from(is_held && place < of_worker.overtaken);
+                place += 1;
+                is_held
+            });
+            of_worker.overtaken = overtaken;
+        }
+        shrink(ids);
+        if ids.is_empty() && of_worker.looked_at.is_none() {
+            self.by_worker.remove(&worker);
+        }
+    }
+
+    /// The worker is gone; it holds nothing any more.
+    pub(super) fn forget(&mut self, worker: WorkerKey) {
+        if let Some(of_worker) = self.by_worker.remove(&worker)
+            && let Some(at) = of_worker.looked_at
+        {
+            self.looks.remove(&(at, worker));
+        }
+        let by_id = &mut self.by_id;
+        self.late.retain(|(by, _), id| {
+            let is_of_another = *by != worker;
+            if !is_of_another && let Some(held) = by_id.get_mut(*id) {
+                held.item.late = None;
+            }
+            is_of_another
         });
     }
 
-    /// The earliest whose deadline has come.
-    pub(super) fn overdue(&self, now: Instant) -> Option<(WorkerKey, DeliveryId)> {
-        let (_, id) = *self.deadlines.front().filter(|(end, _)| *end <= now)?;
-        Some((self.by_id.get(id)?.worker, id))
+    /// Those whose deadline has come, the earliest first; they are still held. From then on
+    /// [`Self::first_look`] is after `now`, if they are taken.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(WorkerKey, DeliveryId)> {
+        let mut overdue = vec![];
+        while let Some((at, worker)) = self.looks.first().copied().filter(|(at, _)| *at <= now) {
+            self.looks.remove(&(at, worker));
+            let Some(of_worker) = self.by_worker.get_mut(&worker) else {
+                continue;
+            };
+            of_worker.looked_at = None;
+            let mut next: Option<Instant> = None;
+            for id in &of_worker.ids {
+                let held = self.by_id.get(*id);
+                match held.and_then(|held| of_worker.deadline_of(held)) {
+                    None => {}
+                    Some(deadline) if deadline <= now => overdue.push((deadline, *id, worker)),
+                    Some(deadline) => {
+                        next = Some(next.map_or(deadline, |next| next.min(deadline)));
+                    }
+                }
+            }
+            match next {
+                Some(next) => look_by(&mut self.looks, worker, of_worker, next),
+                None if of_worker.ids.is_empty() => drop(self.by_worker.remove(&worker)),
+                None => {}
+            }
+        }
+        overdue.sort_unstable();
+        overdue.into_iter().map(|(_, id, by)| (by, id)).collect()
     }
 
-    /// Sets another deadline; whether the worker holds such a delivery.
+    /// A word on this delivery: whether the worker holds it. If it was overtaken, it has until
+    /// `deadline`.
     pub(super) fn renew(&mut self, worker: WorkerKey, id: DeliveryId, deadline: Instant) -> bool {
         let held = self.by_id.get_mut(id);
         let Some(held) = held.filter(|held| held.worker == worker) else {
             return false;
         };
-        if held.deadline.replace(deadline) != Some(deadline) {
-            self.expect(deadline, id);
-            self.tidy_deadlines(id);
+        if held.deadline.is_some() {
+            held.deadline = held.deadline.max(Some(deadline));
+            if let Some(of_worker) = self.by_worker.get_mut(&worker) {
+                look_by(&mut self.looks, worker, of_worker, deadline);
+            }
         }
         true
     }
 
+    /// A worker that held this event before says that it is done: whether somebody holds it now.
+    pub(super) fn mark_done(&mut self, late: Late) -> bool {
+        let id = self.late.get(&late).copied();
+        let held = id.and_then(|id| self.by_id.get_mut(id));
+        held.map(|held| held.is_done = true).is_some()
+    }
+
     /// What this worker holds, in the order in which it got it.
     pub(super) fn ids_of(&self, worker: WorkerKey) -> impl Iterator<Item = DeliveryId> {
-        let ids = self.by_worker.get(&worker).into_iter().flatten();
+        let of_worker = self.by_worker.get(&worker);
+        let ids = of_worker.into_iter().flat_map(|of_worker| &of_worker.ids);
         ids.copied().filter(|id| self.by_id.get(*id).is_some())
     }
 
-    pub(super) fn first_deadline(&self) -> Option<Instant> {
-        self.deadlines.front().map(|(end, _)| *end)
+    /// What is held and was given after this delivery.
+    pub(super) fn given_after(&self, id: DeliveryId) -> impl Iterator<Item = &Held> {
+        let from = id.0.saturating_add(1).saturating_sub(self.by_id.first);
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let from = from.min(self.by_id.line.len());
+        let line = self.by_id.line.range(from..).flatten();
+        let apart = self
+            .by_id
+            .long_held
+            .range((Bound::Excluded(id), Bound::Unbounded));
+        apart.map(|(_, held)| held).chain(line)
+    }
+
+    /// When to look whether something is overdue: not after the first deadline.
+    pub(super) fn first_look(&self) -> Option<Instant> {
+        self.looks.first().map(|(at, _)| *at)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -236,6 +385,22 @@ impl HeldItems {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// Has a worker looked at when this deadline comes, if not before.
+fn look_by(
+    looks: &mut BTreeSet<(Instant, WorkerKey)>,
+    worker: WorkerKey,
+    of_worker: &mut OfWorker,
+    deadline: Instant,
+) {
+    if of_worker.looked_at.is_some_and(|at| at <= deadline) {
+        return;
+    }
+    if let Some(at) = of_worker.looked_at.replace(deadline) {
+        looks.remove(&(at, worker));
+    }
+    looks.insert((deadline, worker));
 }
 
 #[cfg(test)]
@@ -253,10 +418,10 @@ mod tests {
     use super::*;
 
     fn lines(held: &HeldItems) -> [usize; 3] {
-        let of_workers = held.by_worker.values().map(VecDeque::len).max();
+        let of_workers = held.by_worker.values().map(|by| by.ids.len()).max();
         [
             held.by_id.line.len(),
-            held.deadlines.len(),
+            held.looks.len(),
             of_workers.unwrap_or_default(),
         ]
     }
@@ -273,12 +438,16 @@ mod tests {
         let first = give(&mut held, 0);
         for ms in 1..10_000 {
             let id = give(&mut held, ms);
-            assert!(held.renew(worker, id, start + Duration::from_millis(20_000 + ms)));
-            assert!(held.take(worker, id).is_some());
+            let later = start + Duration::from_millis(20_000 + ms);
+            assert!(held.renew(worker, id, later));
+            assert!(held.answered(worker, id, later).is_some());
             assert!(lines(&held).iter().all(|len| *len <= 2 + STALE_MAX));
         }
         assert_eq!(held.ids_of(worker).collect::<Vec<_>>(), [first]);
         assert!(held.take(worker, first).is_some());
+        // Its worker is looked at once more.
+        assert_eq!((lines(&held), held.by_worker.len()), ([0, 1, 0], 1));
+        assert_eq!(held.overdue(start + Duration::from_secs(60)), []);
         assert_eq!((lines(&held), held.by_worker.len()), ([0; 3], 0));
     }
 
@@ -297,44 +466,82 @@ mod tests {
         assert_eq!(kept, Some(Bytes::from_static(b"xxxxxxxxx")));
     }
 
-    /// All that is held, by a naive model: id, worker, deadline.
-    type Naive = Vec<(DeliveryId, WorkerKey, Option<Instant>)>;
+    /// One that is held, by a naive model.
+    #[derive(Debug, Clone, Copy)]
+    struct Naive {
+        id: DeliveryId,
+        worker: WorkerKey,
+        deadline: Option<Instant>,
+        overtaken: bool,
+    }
 
     proptest! {
         #[test]
-        fn it_is_what_a_list_would_be(steps in prop::collection::vec((0..5_u8, 0..3_u32, any::<prop::sample::Index>(), 0..50_u64), 0..400)) {
+        fn it_is_what_a_list_would_be(steps in prop::collection::vec((0..8_u8, 0..3_u32, any::<prop::sample::Index>(), 0..50_u64), 0..400)) {
             let start = Instant::now();
-            let (mut held, mut naive) = (HeldItems::default(), Naive::new());
-            for (what, worker, which, ms) in steps {
-                let (worker, at) = (WorkerKey(worker), start + Duration::from_millis(ms));
+            let (mut held, mut naive) = (HeldItems::default(), Vec::<Naive>::new());
+            let mut trusted = [None::<Instant>; 3];
+            for (what, n, which, ms) in steps {
+                let (worker, at) = (WorkerKey(n), start + Duration::from_millis(ms));
                 let known = (!naive.is_empty()).then(|| which.index(naive.len()));
                 match (what, known) {
                     (0 | 1, _) => {
+                        if naive.iter().all(|entry| entry.worker != worker) {
+                            trusted[n as usize] = None;
+                        }
                         let deadline = (what == 0).then_some(at);
                         let id = held.insert(Item::new(Bytes::new()), worker, start, deadline);
-                        naive.push((id, worker, deadline));
+                        naive.push(Naive { id, worker, deadline, overtaken: false });
                     }
                     (2, Some(place)) => {
-                        let (id, theirs, _) = naive[place];
+                        let Naive { id, worker: theirs, .. } = naive[place];
                         prop_assert_eq!(held.take(worker, id).is_some(), theirs == worker);
-                        naive.retain(|(other, _, _)| *other != id || theirs != worker);
+                        naive.retain(|other| other.id != id || theirs != worker);
                     }
                     (3, Some(place)) => {
-                        let (id, theirs, deadline) = &mut naive[place];
-                        prop_assert_eq!(held.renew(worker, *id, at), *theirs == worker);
-                        if *theirs == worker {
-                            *deadline = Some(at);
+                        let entry = &mut naive[place];
+                        prop_assert_eq!(held.renew(worker, entry.id, at), entry.worker == worker);
+                        if entry.worker == worker {
+                            entry.deadline = entry.deadline.map(|before| before.max(at));
                         }
+                    }
+                    (4, Some(place)) => {
+                        let Naive { id, worker: theirs, .. } = naive[place];
+                        prop_assert_eq!(held.answered(worker, id, at).is_some(), theirs == worker);
+                        if theirs == worker {
+                            trusted[n as usize] = trusted[n as usize].max(Some(at));
+                            naive.retain(|other| other.id != id);
+                            for older in naive.iter_mut().filter(|other| other.worker == worker && other.id < id && !other.overtaken) {
+                                older.overtaken = true;
+                                older.deadline = older.deadline.map(|_| at);
+                            }
+                        }
+                    }
+                    (5, _) => {
+                        held.hear(worker, at);
+                        trusted[n as usize] = trusted[n as usize].max(Some(at));
+                    }
+                    (6, _) => {
+                        let mut expected: Vec<_> = naive.iter().filter_map(|entry| {
+                            let trusted = trusted[entry.worker.0 as usize].filter(|_| !entry.overtaken);
+                            let deadline = trusted.map_or(entry.deadline?, |trusted| trusted.max(entry.deadline.unwrap()));
+                            (deadline <= at).then_some((deadline, entry.id, entry.worker))
+                        }).collect();
+                        expected.sort();
+                        let overdue = held.overdue(at);
+                        prop_assert_eq!(&overdue, &expected.iter().map(|(_, id, by)| (*by, *id)).collect::<Vec<_>>());
+                        for (by, id) in overdue {
+                            prop_assert!(held.take(by, id).is_some());
+                            naive.retain(|other| other.id != id);
+                        }
+                        prop_assert!(held.first_look().is_none_or(|next| next > at));
                     }
                     _ => prop_assert!(held.take(worker, DeliveryId(1_000_000)).is_none()),
                 }
-                let first = naive.iter().filter_map(|(id, worker, end)| Some(((*end)?, *id, *worker))).min();
-                prop_assert_eq!(held.first_deadline(), first.map(|(end, ..)| end));
-                let overdue = first.filter(|(end, ..)| *end <= at).map(|(_, id, worker)| (worker, id));
-                prop_assert_eq!(held.overdue(at), overdue);
                 prop_assert_eq!(held.len(), naive.len());
+                prop_assert_eq!(held.given_after(DeliveryId(3)).count(), naive.iter().filter(|entry| entry.id.0 > 3).count());
                 for worker in (0..3).map(WorkerKey) {
-                    let theirs: Vec<_> = naive.iter().filter(|entry| entry.1 == worker).map(|entry| entry.0).collect();
+                    let theirs: Vec<_> = naive.iter().filter(|entry| entry.worker == worker).map(|entry| entry.id).collect();
                     prop_assert_eq!(held.ids_of(worker).collect::<Vec<_>>(), theirs);
                 }
             }

@@ -1,9 +1,11 @@
 //! An event on its way through a backlog.
 
 use std::num::NonZeroU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
+use super::waiting::Late;
 
 /// Where an item stands among all of its backlog: the lower came first.
 pub(super) type Place = i64;
@@ -20,6 +22,26 @@ impl OrderKey {
     }
 }
 
+/// The wall clock was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockChange {
+    /// By how much it went forward, in milliseconds; less than 0 if it went back.
+    pub forward_ms: i64,
+}
+
+impl ClockChange {
+    /// When a time of the wall clock comes, which was thought to come at `at`. One that is over comes at
+    /// once.
+    pub fn apply(self, at: Instant, now: Instant) -> Instant {
+        let by = Duration::from_millis(self.forward_ms.unsigned_abs());
+        if self.forward_ms < 0 {
+            at + by
+        } else {
+            at.checked_sub(by).map_or(now, |at| at.max(now))
+        }
+    }
+}
+
 /// An event that waits for a worker, or is held by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -33,10 +55,14 @@ pub struct Item {
     pub not_before: Option<Instant>,
     /// From then on it is not served any more.
     pub expires_at: Option<Instant>,
+    /// Both times are times of the wall clock: they move when that is set.
+    pub by_clock: bool,
     /// When it was given to an acknowledging worker for the first time.
     pub first_at: Option<Instant>,
     /// How often it was given to an acknowledging worker.
     pub attempt: u32,
+    /// The last delivery of it that timed out: its worker may still acknowledge it. Rare, so it is apart.
+    pub(super) late: Option<Box<Late>>,
     pub(super) place: Place,
 }
 
@@ -54,8 +80,10 @@ impl Item {
             key: None,
             not_before: None,
             expires_at: None,
+            by_clock: false,
             first_at: None,
             attempt: 0,
+            late: None,
             place: 0,
         }
     }

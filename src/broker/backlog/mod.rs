@@ -7,18 +7,18 @@ mod outcome;
 mod policy;
 mod waiting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use held::DeliveryId;
-pub use item::{Item, OrderKey};
-pub use outcome::{DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
+pub use item::{ClockChange, Item, OrderKey};
+pub use outcome::{Acked, DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
 pub use policy::{OrderBy, Policy, QueueLimits, Retry, WhenFull};
 
 use super::dispatch::WorkerKey;
 use held::{Held, HeldItems};
-use waiting::{Late, Waiting};
+use waiting::Waiting;
 
 /// The worker holds no such delivery; nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,9 @@ const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// often it was tried. It is held by a worker that acknowledges, until a word of it, its timeout or
 /// its end; an event for any other worker is simply [taken](Self::next).
 ///
+/// A delivery is overdue when its worker was silent for the policy's `ack_timeout`, or answered what it
+/// got later that long ago; [`held`] says why.
+///
 /// Events with the same [`OrderKey`] are never held by two workers, and each goes only after all
 /// that came before it are done, dead or given up. One that should go
 /// [not before](Item::not_before) some time comes into this order then.
@@ -47,6 +50,16 @@ pub struct Backlog {
     policy: Rc<Policy>,
     waiting: Waiting,
     held: HeldItems,
+    tries: Tries,
+}
+
+/// How often durable events were tried, as far as their log doesn't know it yet.
+#[derive(Debug, Default)]
+struct Tries {
+    /// Those that came back.
+    came_back: BTreeMap<u64, u32>,
+    /// What is held was told up to this delivery.
+    told: DeliveryId,
 }
 
 impl Backlog {
@@ -56,6 +69,7 @@ impl Backlog {
             policy,
             waiting: Waiting::default(),
             held: HeldItems::default(),
+            tries: Tries::default(),
         }
     }
 
@@ -122,16 +136,45 @@ impl Backlog {
         lost
     }
 
-    /// Gives up those that came first, while their places are among these: the log has done so.
-    pub fn give_up_oldest(&mut self, places: &BTreeSet<u64>) -> Lost {
+    /// Gives up those that wait and have these sequence numbers: the log has done so.
+    pub fn give_up(&mut self, seqs: &BTreeSet<u64>) -> Lost {
         let mut lost = Lost::default();
-        while let Some(seq) = self.waiting.oldest_seq()
-            && places.contains(&seq)
-            && let Some(item) = self.waiting.take_oldest()
-        {
-            lost.add(&item);
+        for seq in seqs {
+            let item = self.waiting.take_seq(*seq);
+            item.iter().for_each(|item| lost.add(item));
         }
         lost
+    }
+
+    /// Takes the event that waits for the latest time of all, and that time: it waits elsewhere, so that
+    /// others have room.
+    pub fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
+        self.waiting.take_latest_due()
+    }
+
+    /// Whether an event waits for its time, or for that of its next try.
+    pub fn any_waits_for_time(&self) -> bool {
+        self.waiting.any_waits_for_time()
+    }
+
+    /// How many events may go now, but for those that are past their end.
+    pub fn ready(&self) -> usize {
+        self.waiting.ready()
+    }
+
+    /// The wall clock was set.
+    pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        self.waiting.clock_was_set(change, now);
+    }
+
+    /// How often events were tried of which the log should know it, since this was last asked: those
+    /// that workers hold, and those that came back from them. What was done meanwhile is not among them.
+    pub fn take_tries(&mut self) -> Vec<(u64, u32)> {
+        let mut tries = std::mem::take(&mut self.tries.came_back);
+        let held = self.held.given_after(self.tries.told);
+        tries.extend(held.filter_map(|held| Some((held.item.seq?, held.item.attempt))));
+        self.tries.told = DeliveryId(self.held.last_id());
+        tries.into_iter().collect()
     }
 
     fn shrink(&mut self, lost: &mut Lost) {
@@ -156,8 +199,7 @@ impl Backlog {
         self.waiting.take_next(now)
     }
 
-    /// Gives the next event to a worker that acknowledges. It has the policy's `ack_timeout` from
-    /// now for it.
+    /// Gives the next event to a worker that acknowledges.
     pub fn hold_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
         self.hold(worker, now, Some(now + self.policy.ack_timeout))
     }
@@ -188,25 +230,46 @@ impl Backlog {
         self.hold(worker, now, None)
     }
 
-    /// ACK: the event is done. Heard also when the time for it is over, as long as the event has not
-    /// gone to another worker: nobody needs to do it again.
+    /// The worker said something that shows that it goes on.
+    pub fn hear(&mut self, worker: WorkerKey, now: Instant) {
+        self.held.hear(worker, now + self.policy.ack_timeout);
+    }
+
+    /// ACK: the event is done. Heard also when the time for it is over: nobody needs to do it again. If
+    /// it went to a worker again meanwhile, it is done when that delivery ends, however it does: until
+    /// then that worker may be at it, and an event with the same key must not go to another.
     ///
     /// # Errors
     /// [`UnknownDelivery`].
-    pub fn ack(&mut self, worker: WorkerKey, id: DeliveryId) -> Result<Settled, UnknownDelivery> {
+    pub fn ack(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        now: Instant,
+    ) -> Result<Acked, UnknownDelivery> {
+        if let Some(held) = self.take_answered(worker, id, now) {
+            return Ok(Acked::Done(Settled {
+                given_at: Some(held.given_at),
+                item: held.item,
+                late: false,
+            }));
+        }
         if let Some(item) = self.waiting.take_late(worker, id) {
-            return Ok(Settled {
+            return Ok(Acked::Done(Settled {
                 given_at: item.first_at,
                 item,
                 late: true,
-            });
+            }));
         }
-        let Held { item, given_at, .. } = self.take_held(worker, id)?;
-        Ok(Settled {
-            item,
-            given_at: Some(given_at),
-            late: false,
-        })
+        let is_held = self.held.mark_done((worker, id));
+        is_held.then_some(Acked::HeldAgain).ok_or(UnknownDelivery)
+    }
+
+    fn take_answered(&mut self, worker: WorkerKey, id: DeliveryId, now: Instant) -> Option<Held> {
+        let deadline = now + self.policy.ack_timeout;
+        let held = self.held.answered(worker, id, deadline)?;
+        self.waiting.set_key_held(&held.item, false);
+        Some(held)
     }
 
     /// NAK: the event should be tried again, after the delay that the worker asks for (at most a
@@ -224,13 +287,14 @@ impl Backlog {
         now: Instant,
         chance: f64,
     ) -> Result<Outcome, UnknownDelivery> {
-        let held = self.take_held(worker, id)?;
+        let held = self.take_answered(worker, id, now);
+        let held = held.ok_or(UnknownDelivery)?;
         let delay = match delay {
             Some(delay) => delay.min(NAK_DELAY_MAX),
             None => self.policy.retry.delay(held.item.attempt, chance),
         };
         let mut outcome = Outcome::default();
-        let again = self.try_again(held, delay, None, reason, now, &mut outcome);
+        let again = self.try_again(held, delay, reason, now, &mut outcome);
         outcome.retries = again.into();
         self.shrink(&mut outcome.dropped);
         Ok(outcome)
@@ -245,17 +309,22 @@ impl Backlog {
         worker: WorkerKey,
         id: DeliveryId,
         reason: &str,
-    ) -> Result<DeadLetter, UnknownDelivery> {
-        let Held { item, given_at, .. } = self.take_held(worker, id)?;
-        Ok(DeadLetter::new(
-            item,
-            DeadReason::Terminated,
-            reason,
-            given_at,
-        ))
+        now: Instant,
+    ) -> Result<Outcome, UnknownDelivery> {
+        let held = self.take_answered(worker, id, now);
+        let held = held.ok_or(UnknownDelivery)?;
+        let mut outcome = Outcome::default();
+        if held.is_done {
+            outcome.done.add(&held.item);
+        } else {
+            let terminated = DeadReason::Terminated;
+            let letter = DeadLetter::new(held.item, terminated, reason, held.given_at);
+            outcome.dead.push(letter);
+        }
+        Ok(outcome)
     }
 
-    /// WIP: the worker is still at it; its time begins anew.
+    /// WIP: the worker is still at it; its time begins anew, and that of what waits in its hands.
     ///
     /// # Errors
     /// [`UnknownDelivery`].
@@ -265,7 +334,9 @@ impl Backlog {
         id: DeliveryId,
         now: Instant,
     ) -> Result<(), UnknownDelivery> {
-        let renewed = self.held.renew(worker, id, now + self.policy.ack_timeout);
+        let deadline = now + self.policy.ack_timeout;
+        self.held.hear(worker, deadline);
+        let renewed = self.held.renew(worker, id, deadline);
         renewed.then_some(()).ok_or(UnknownDelivery)
     }
 
@@ -291,9 +362,10 @@ impl Backlog {
                 held.item.first_at = held.item.first_at.filter(|_| held.item.attempt > 0);
             }
             let detail = "its worker left";
-            let again = self.try_again(held, Duration::ZERO, None, detail, now, &mut outcome);
+            let again = self.try_again(held, Duration::ZERO, detail, now, &mut outcome);
             outcome.retries += u64::from(again && was_written);
         }
+        self.held.forget(worker);
         self.shrink(&mut outcome.dropped);
         outcome
     }
@@ -310,14 +382,20 @@ impl Backlog {
         &mut self,
         held: Held,
         delay: Duration,
-        late: Option<Late>,
         detail: &str,
         now: Instant,
         outcome: &mut Outcome,
     ) -> bool {
         let Held {
-            mut item, given_at, ..
+            mut item,
+            given_at,
+            is_done,
+            ..
         } = held;
+        if is_done {
+            outcome.done.add(&item);
+            return false;
+        }
         if item.attempt >= self.policy.retry.max_deliveries {
             let letter = DeadLetter::new(item, DeadReason::MaxDeliveries, detail, given_at);
             outcome.dead.push(letter);
@@ -331,8 +409,11 @@ impl Backlog {
         if item.attempt <= 1 {
             item.own_body();
         }
+        if let Some(seq) = item.seq {
+            self.tries.came_back.insert(seq, item.attempt);
+        }
         let due = (!delay.is_zero()).then(|| now + delay);
-        self.waiting.put_aside(item, due, late);
+        self.waiting.put_aside(item, due);
         true
     }
 
@@ -343,14 +424,15 @@ impl Backlog {
         while let Some(item) = self.waiting.take_expired(now) {
             outcome.expired.add(&item);
         }
-        while let Some((worker, id)) = self.held.overdue(now)
-            && let Ok(held) = self.take_held(worker, id)
-        {
+        for (worker, id) in self.held.overdue(now) {
+            let Ok(mut held) = self.take_held(worker, id) else {
+                continue;
+            };
             outcome.timed_out.push((worker, id));
-            let late = Some((worker, id));
+            held.item.late = Some(Box::new((worker, id)));
             let delay = self.policy.retry.delay(held.item.attempt, chance());
             let detail = "not acknowledged in time";
-            let again = self.try_again(held, delay, late, detail, now, &mut outcome);
+            let again = self.try_again(held, delay, detail, now, &mut outcome);
             outcome.retries += u64::from(again);
         }
         self.waiting.wake_due(now);
@@ -358,9 +440,9 @@ impl Backlog {
         outcome
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest; it may find nothing to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = [self.waiting.first_deadline(), self.held.first_deadline()];
+        let deadlines = [self.waiting.first_deadline(), self.held.first_look()];
         deadlines.into_iter().flatten().min()
     }
 

@@ -9,9 +9,9 @@ use super::held::DeliveryId;
 use super::item::Item;
 use crate::broker::dispatch::WorkerKey;
 
-/// Events that left without being served.
+/// Events that left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[must_use = "each event that is lost is counted"]
+#[must_use = "each event that left is counted"]
 pub struct Lost {
     /// How many.
     pub events: u64,
@@ -48,6 +48,15 @@ pub struct Settled {
     pub given_at: Option<Instant>,
     /// The worker's time was over and the event waited again; it has given back its credit already.
     pub late: bool,
+}
+
+/// What an ACK came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acked {
+    /// The event is done.
+    Done(Settled),
+    /// It came late, and a worker holds the event again: it is done when that delivery ends.
+    HeldAgain,
 }
 
 /// Why an event is dead.
@@ -114,6 +123,8 @@ pub struct Outcome {
     pub expired: Lost,
     /// Those that no worker could do.
     pub dead: Vec<DeadLetter>,
+    /// Done: a worker acknowledged them late, while another held them that gave them back now.
+    pub done: Lost,
     /// Deliveries whose time their workers let pass; each gives back its credit.
     pub timed_out: Vec<(WorkerKey, DeliveryId)>,
 }

@@ -38,6 +38,13 @@ fn backlog(change: impl FnOnce(&mut Policy)) -> Backlog {
     Backlog::new(Rc::new(policy))
 }
 
+fn done(acked: Result<Acked, UnknownDelivery>) -> Settled {
+    match acked {
+        Ok(Acked::Done(settled)) => settled,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn item(text: &'static str) -> Item {
     Item::new(Bytes::from_static(text.as_bytes()))
 }
@@ -169,14 +176,15 @@ fn an_acknowledged_event_is_done() {
     push(&mut backlog, [item("a")]);
     let delivery = backlog.hold_next(worker(0), now).unwrap();
     assert_eq!((delivery.attempt, &delivery.body[..]), (1, &b"a"[..]));
-    assert_eq!(backlog.ack(worker(1), delivery.id), Err(UnknownDelivery));
-    let settled = backlog.ack(worker(0), delivery.id).unwrap();
+    let ack = |backlog: &mut Backlog, n| backlog.ack(worker(n), delivery.id, now);
+    assert_eq!(ack(&mut backlog, 1), Err(UnknownDelivery));
+    let settled = done(ack(&mut backlog, 0));
     assert_eq!((&settled.item.body[..], settled.late), (&b"a"[..], false));
-    assert_eq!(backlog.ack(worker(0), delivery.id), Err(UnknownDelivery));
-    assert_eq!(
-        (backlog.held(), backlog.held_bytes(), backlog.poll_timeout()),
-        (0, 0, None)
-    );
+    assert_eq!(ack(&mut backlog, 0), Err(UnknownDelivery));
+    assert_eq!((backlog.held(), backlog.held_bytes()), (0, 0));
+    // It looks once more, and then never.
+    _ = wait(&mut backlog);
+    assert_eq!(backlog.poll_timeout(), None);
 }
 
 #[test]
@@ -219,7 +227,7 @@ fn a_worker_may_say_how_long_to_wait() {
         _ = backlog
             .nak(worker(0), delivery.id, Some(delay), "", now, 1.0)
             .unwrap();
-        backlog.poll_timeout()
+        backlog.waiting.first_deadline()
     };
     assert_eq!(nak(Duration::ZERO), None);
     assert_eq!(nak(Duration::MAX), Some(now + NAK_DELAY_MAX));
@@ -257,6 +265,7 @@ fn a_worker_that_is_silent_for_too_long_loses_the_event() {
     // It says in time that it is still at it.
     backlog.wip(worker(0), delivery.id, now + ms(900)).unwrap();
     let began = now;
+    assert_eq!(wait(&mut backlog), (now + SECOND, Outcome::default()));
     let (now, outcome) = wait(&mut backlog);
     assert_eq!(now - began, ms(1900));
     assert_eq!(
@@ -276,16 +285,131 @@ fn a_late_ack_saves_the_next_try() {
     let (mut backlog, now) = (backlog(|_| {}), start());
     push(&mut backlog, [item("a"), item("b")]);
     let [a, b] = [(); 2].map(|()| backlog.hold_next(worker(0), now).unwrap().id);
-    _ = wait(&mut backlog);
-    assert_eq!(backlog.ack(worker(1), a), Err(UnknownDelivery));
-    assert!(backlog.ack(worker(0), a).unwrap().late);
-    // Once it has gone to another, only that one's word counts.
+    let (now, _) = wait(&mut backlog);
+    assert_eq!(backlog.ack(worker(1), a, now), Err(UnknownDelivery));
+    assert!(done(backlog.ack(worker(0), a, now)).late);
+    // It went to another: that one may finish, but nobody begins it again.
     let (now, _) = wait(&mut backlog);
     assert_eq!(backlog.hold_next(worker(1), now).unwrap().attempt, 2);
-    assert_eq!(backlog.ack(worker(0), b), Err(UnknownDelivery));
-    _ = backlog.release(worker(1), &[], now);
-    assert_eq!(backlog.ack(worker(0), b), Err(UnknownDelivery));
-    assert_eq!(served(&mut backlog, now), ["b"]);
+    assert_eq!(backlog.ack(worker(0), b, now), Ok(Acked::HeldAgain));
+    let outcome = backlog.release(worker(1), &[], now);
+    assert_eq!((outcome.done.events, outcome.retries), (1, 0));
+    assert_eq!(backlog.ack(worker(0), b, now), Err(UnknownDelivery));
+    assert!(backlog.is_empty());
+}
+
+#[test]
+fn a_late_ack_counts_though_the_event_went_back_to_the_same_worker() {
+    let (mut backlog, now) = (backlog(|policy| policy.retry.max_deliveries = 2), start());
+    push(&mut backlog, [keyed("a1", 1), keyed("a2", 1)]);
+    let first = backlog.hold_next(worker(0), now).unwrap();
+    _ = wait(&mut backlog);
+    let (now, _) = wait(&mut backlog);
+    let second = backlog.hold_next(worker(0), now).unwrap();
+    assert_eq!(backlog.ack(worker(0), first.id, now), Ok(Acked::HeldAgain));
+    // It has the event in its hands until it answers, so its key waits.
+    assert!(!backlog.has_next(now));
+    let outcome = backlog
+        .nak(worker(0), second.id, None, "", now, 1.0)
+        .unwrap();
+    assert_eq!((outcome.done.events, outcome.dead.len()), (1, 0));
+    assert_eq!(backlog.next(now).unwrap().body, "a2");
+}
+
+#[test]
+fn a_worker_that_does_one_after_the_other_is_in_time() {
+    let (mut backlog, start) = (backlog(|policy| policy.ack_timeout = SECOND), start());
+    let events = 100;
+    push(&mut backlog, (0..events).map(|_| item("a")));
+    let mut hands: std::collections::VecDeque<_> = (0..32)
+        .map(|_| backlog.hold_next(worker(0), start).unwrap().id)
+        .collect();
+    for done in 1..=events {
+        // Each takes nearly as long as a silence may, and the last of its hands 31 times as long.
+        let now = start + done * ms(900);
+        let outcome = backlog.handle_timeout(now, || 1.0);
+        assert_eq!(outcome, Outcome::default(), "after {done} events");
+        let id = hands.pop_front().unwrap();
+        assert!(backlog.ack(worker(0), id, now).is_ok());
+        let next = backlog.hold_next(worker(0), now);
+        hands.extend(next.map(|delivery| delivery.id));
+    }
+    assert_eq!((backlog.len(), backlog.held()), (0, 0));
+}
+
+#[test]
+fn a_worker_that_says_nothing_loses_all_that_it_holds() {
+    let (mut backlog, start) = (backlog(|policy| policy.ack_timeout = SECOND), start());
+    push(&mut backlog, [item("a"), item("b"), item("c")]);
+    let ids = [(); 3].map(|()| backlog.hold_next(worker(0), start).unwrap().id);
+    let now = start + ms(700);
+    assert!(backlog.ack(worker(0), ids[0], now).is_ok());
+    assert_eq!(
+        backlog.handle_timeout(start + ms(1699), || 1.0),
+        Outcome::default()
+    );
+    let outcome = backlog.handle_timeout(start + ms(1700), || 1.0);
+    let expected: Vec<_> = ids[1..].iter().map(|id| (worker(0), *id)).collect();
+    assert_eq!((outcome.timed_out, outcome.retries), (expected, 2));
+}
+
+#[test]
+fn an_event_that_a_busy_worker_forgot_comes_back() {
+    let (mut backlog, start) = (backlog(|policy| policy.ack_timeout = SECOND), start());
+    push(&mut backlog, (0..20).map(|_| item("a")));
+    let forgotten = backlog.hold_next(worker(0), start).unwrap().id;
+    let mut lost = None;
+    for step in 1..20 {
+        let now = start + step * ms(500);
+        let outcome = backlog.handle_timeout(now, || 1.0);
+        if !outcome.timed_out.is_empty() {
+            lost = Some((now - start, outcome.timed_out));
+            break;
+        }
+        let id = backlog.hold_next(worker(0), now).unwrap().id;
+        assert!(backlog.ack(worker(0), id, now).is_ok());
+    }
+    // A second after a later one was answered, at half a second.
+    assert_eq!(lost, Some((ms(1500), vec![(worker(0), forgotten)])));
+}
+
+#[test]
+fn an_overtaken_event_has_more_time_while_its_worker_says_so() {
+    let (mut backlog, start) = (backlog(|policy| policy.ack_timeout = SECOND), start());
+    push(&mut backlog, [item("long"), item("b")]);
+    let [long, b] = [(); 2].map(|()| backlog.hold_next(worker(0), start).unwrap().id);
+    assert!(backlog.ack(worker(0), b, start + ms(100)).is_ok());
+    for step in 1..10 {
+        let now = start + step * ms(900);
+        backlog.wip(worker(0), long, now).unwrap();
+        let outcome = backlog.handle_timeout(now + ms(899), || 1.0);
+        assert_eq!(outcome, Outcome::default(), "after {step} words");
+    }
+    // What it says of others is nothing of this one.
+    let now = start + ms(9 * 900 + 950);
+    backlog.hear(worker(0), now);
+    let outcome = backlog.handle_timeout(now + ms(50), || 1.0);
+    assert_eq!(outcome.timed_out, [(worker(0), long)]);
+}
+
+#[test]
+fn the_log_is_told_of_tries_that_are_not_over() {
+    let (mut backlog, now) = (backlog(|_| {}), start());
+    let numbered = |seq| Item {
+        seq: Some(seq),
+        ..item("x")
+    };
+    push(&mut backlog, (1..=4).map(numbered));
+    let ids = [(); 3].map(|()| backlog.hold_next(worker(0), now).unwrap().id);
+    assert!(backlog.ack(worker(0), ids[0], now).is_ok());
+    _ = backlog.nak(worker(0), ids[2], None, "", now, 1.0).unwrap();
+    // The first is done and the last was given to nobody.
+    assert_eq!(backlog.take_tries(), [(2, 1), (3, 1)]);
+    assert_eq!(backlog.take_tries(), []);
+    let outcome = backlog.release(worker(0), &ids[1..2], now);
+    assert_eq!(outcome.retries, 0);
+    // It had not been written.
+    assert_eq!(backlog.take_tries(), [(2, 0)]);
 }
 
 #[test]
@@ -308,7 +432,7 @@ fn a_worker_that_left_has_no_late_word() {
     let id = backlog.hold_next(worker(0), now).unwrap().id;
     _ = wait(&mut backlog);
     _ = backlog.release(worker(0), &[], now);
-    assert_eq!(backlog.ack(worker(0), id), Err(UnknownDelivery));
+    assert_eq!(backlog.ack(worker(0), id, now), Err(UnknownDelivery));
     assert_eq!(backlog.len(), 1);
 }
 
@@ -334,14 +458,15 @@ fn a_terminated_event_is_dead_at_once() {
     let (mut backlog, now) = (backlog(|_| {}), start());
     push(&mut backlog, [item("a")]);
     let id = backlog.hold_next(worker(0), now).unwrap().id;
-    let letter = backlog.term(worker(0), id, &"é".repeat(1000)).unwrap();
+    let outcome = backlog.term(worker(0), id, &"é".repeat(1000), now);
+    let letter = &outcome.unwrap().dead[0];
     assert_eq!(
         (letter.reason, letter.item.attempt),
         (DeadReason::Terminated, 1)
     );
     assert_eq!((letter.item.first_at, letter.last_at), (Some(now), now));
     assert_eq!(letter.detail, "é".repeat(DeadLetter::DETAIL_CHARS_MAX));
-    assert_eq!(backlog.term(worker(0), id, ""), Err(UnknownDelivery));
+    assert_eq!(backlog.term(worker(0), id, "", now), Err(UnknownDelivery));
 }
 
 #[test]
@@ -356,7 +481,7 @@ fn poison_is_tried_so_often_and_holds_up_nobody() {
     while !backlog.is_empty() {
         while let Some(delivery) = backlog.hold_next(worker(0), now) {
             if delivery.body != "poison" {
-                backlog.ack(worker(0), delivery.id).unwrap();
+                backlog.ack(worker(0), delivery.id, now).unwrap();
                 done.push((delivery.body, now - began));
                 continue;
             }
@@ -431,7 +556,7 @@ fn events_with_one_key_go_one_at_a_time() {
     _ = wait(&mut backlog);
     let (a1, body) = hold(&mut backlog, 1).unwrap();
     assert_eq!(body, "a1");
-    backlog.term(worker(1), a1, "").unwrap();
+    _ = backlog.term(worker(1), a1, "", now).unwrap();
     assert_eq!(hold(&mut backlog, 1).unwrap().1, "a2");
 }
 
@@ -447,7 +572,7 @@ fn what_should_go_later_holds_up_nobody_until_it_is_due() {
     assert_eq!(a.body, "a");
     let (now, _) = wait(&mut backlog);
     assert!(!backlog.has_next(now));
-    backlog.ack(worker(0), a.id).unwrap();
+    backlog.ack(worker(0), a.id, now).unwrap();
     assert_eq!(served(&mut backlog, now), ["later"]);
 }
 
@@ -458,7 +583,7 @@ fn keys_cost_nothing_when_nothing_has_them() {
         _ = backlog.push(keyed("a", key)).unwrap();
         if key % 10 == 0 {
             let id = backlog.hold_next(worker(0), now).unwrap().id;
-            backlog.ack(worker(0), id).unwrap();
+            backlog.ack(worker(0), id, now).unwrap();
         }
     }
     assert_eq!(backlog.waiting.key_count(), 2);
@@ -482,15 +607,12 @@ fn what_the_log_gave_up_waits_no_more() {
     push(&mut backlog, [delayed]);
     push(&mut backlog, (5..=7).map(numbered));
     let held = backlog.hold_next(worker(0), now).unwrap();
-    let lost = backlog.give_up_oldest(&(1..=5).collect());
+    let lost = backlog.give_up(&(1..=5).collect());
     // The first is in a worker's hands: it may still be done.
     assert_eq!((lost.events, lost.seqs), (4, vec![2, 3, 4, 5]));
     assert_eq!((backlog.len(), backlog.held()), (2, 1));
-    backlog.ack(worker(0), held.id).unwrap();
-    assert_eq!(
-        backlog.give_up_oldest(&BTreeSet::from([7])),
-        Lost::default()
-    );
+    backlog.ack(worker(0), held.id, now).unwrap();
+    assert_eq!(backlog.give_up(&BTreeSet::from([4])), Lost::default());
     assert_eq!(served(&mut backlog, now).len(), 2);
     assert_eq!(backlog.bytes(), 0);
 }

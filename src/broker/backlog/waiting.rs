@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::held::DeliveryId;
-use super::item::{Item, OrderKey, Place};
+use super::item::{ClockChange, Item, OrderKey, Place};
 use super::keys::{KeyState, Keys};
 use crate::broker::dispatch::WorkerKey;
 
@@ -36,6 +36,8 @@ impl Plain {
                 expires_at: None,
                 first_at: None,
                 attempt: 0,
+                late: None,
+                by_clock: _,
                 place,
             } => Ok(Self { body, seq, place }),
             item => Err(item),
@@ -59,7 +61,6 @@ struct Aside {
     item: Item,
     /// It doesn't go before.
     due: Option<Instant>,
-    late: Option<Late>,
 }
 
 impl Aside {
@@ -92,11 +93,20 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Adds an item behind all others.
+    /// Adds an item behind all others; one that has a sequence number, behind those with lower ones.
     pub(super) fn push_back(&mut self, mut item: Item) {
-        self.back += 1;
-        item.place = self.back;
-        self.add(item, VecDeque::push_back);
+        item.place = match item.seq {
+            Some(seq) => Place::try_from(seq).unwrap_or(Place::MAX),
+            None => self.back + 1,
+        };
+        self.back = self.back.max(item.place);
+        let is_last = self.line.back().is_none_or(|last| last.place < item.place);
+        if is_last {
+            self.add(item, VecDeque::push_back);
+        } else {
+            let due = item.not_before;
+            self.put_aside(item, due);
+        }
     }
 
     /// Adds an item before all others.
@@ -115,19 +125,20 @@ impl Waiting {
             }
             Err(item) => {
                 let due = item.not_before;
-                self.put_aside(item, due, None);
+                self.put_aside(item, due);
             }
         }
     }
 
-    /// Adds an item at the place that it has. Until it goes again, `late` may settle it.
-    pub(super) fn put_aside(&mut self, item: Item, due: Option<Instant>, late: Option<Late>) {
+    /// Adds an item at the place that it has.
+    pub(super) fn put_aside(&mut self, item: Item, due: Option<Instant>) {
         let (place, key) = (item.place, item.key);
         self.bytes += item.cost();
         self.due.extend(due.map(|due| (due, place)));
         self.ends.extend(item.expires_at.map(|end| (end, place)));
-        self.late.extend(late.map(|late| (late, place)));
-        let aside = Aside { item, due, late };
+        self.late
+            .extend(item.late.as_deref().map(|late| (*late, place)));
+        let aside = Aside { item, due };
         let takes_turns = aside.takes_turns();
         self.aside.insert(place, aside);
         match key {
@@ -184,12 +195,47 @@ impl Waiting {
         self.take(line.into_iter().chain(aside).min()?)
     }
 
-    /// The place in a durable log of the item that came first.
-    pub(super) fn oldest_seq(&self) -> Option<u64> {
-        let line = self.line.front().map(|item| (item.place, item.seq));
-        let aside = self.aside.first_key_value();
-        let aside = aside.map(|(place, aside)| (*place, aside.item.seq));
-        line.into_iter().chain(aside).min()?.1
+    /// Takes the item with this sequence number in a durable log, if it waits.
+    pub(super) fn take_seq(&mut self, seq: u64) -> Option<Item> {
+        let place = Place::try_from(seq).ok()?;
+        self.take(place)
+    }
+
+    /// Takes the item that waits for the latest time of all, and that time.
+    pub(super) fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
+        let (due, place) = *self.due.last()?;
+        Some((due, self.take(place)?))
+    }
+
+    /// Whether an item waits for its time.
+    pub(super) fn any_waits_for_time(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// How many items may go now. Of those past their end some are counted, too.
+    pub(super) fn ready(&self) -> usize {
+        self.line.len() + self.ready.len()
+    }
+
+    /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
+    pub(super) fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        let by_clock = self.aside.iter().filter(|(_, aside)| aside.item.by_clock);
+        let places: Vec<_> = by_clock.map(|(place, _)| *place).collect();
+        for place in places {
+            let due = self.aside.get(&place).and_then(|aside| aside.due);
+            let Some(mut item) = self.take(place) else {
+                continue;
+            };
+            let waits_for_clock = due.is_some() && due == item.not_before;
+            item.not_before = item.not_before.map(|at| change.apply(at, now));
+            item.expires_at = item.expires_at.map(|at| change.apply(at, now));
+            let due = if waits_for_clock {
+                item.not_before
+            } else {
+                due
+            };
+            self.put_aside(item, due);
+        }
     }
 
     /// Takes the item that came last, whether it may go or not.
@@ -218,6 +264,7 @@ impl Waiting {
             self.line.pop_back().map(Item::from)
         } else {
             self.take_aside(place)
+                .or_else(|| self.take_from_line(place))
         }?;
         self.bytes -= item.cost();
         if self.line.is_empty() {
@@ -225,6 +272,11 @@ impl Waiting {
             self.line.shrink_to(LINE_KEPT);
         }
         Some(item)
+    }
+
+    fn take_from_line(&mut self, place: Place) -> Option<Item> {
+        let at = self.line.binary_search_by_key(&place, |item| item.place);
+        self.line.remove(at.ok()?).map(Item::from)
     }
 
     fn take_aside(&mut self, place: Place) -> Option<Item> {
@@ -236,8 +288,8 @@ impl Waiting {
         if let Some(end) = aside.item.expires_at {
             self.ends.remove(&(end, place));
         }
-        if let Some(late) = aside.late {
-            self.late.remove(&late);
+        if let Some(late) = &aside.item.late {
+            self.late.remove(&**late);
         }
         if let Some(key) = aside.item.key
             && aside.takes_turns()
@@ -268,7 +320,14 @@ impl Waiting {
 
     /// The worker is gone: what it said too late is not heard any more.
     pub(super) fn forget_late(&mut self, worker: WorkerKey) {
-        self.late.retain(|(by, _), _| *by != worker);
+        let aside = &mut self.aside;
+        self.late.retain(|(by, _), place| {
+            let is_of_another = *by != worker;
+            if !is_of_another && let Some(aside) = aside.get_mut(place) {
+                aside.item.late = None;
+            }
+            is_of_another
+        });
     }
 
     /// When the next item is due, or at its end.

@@ -10,13 +10,14 @@ const WORKERS: usize = 3;
 enum State {
     Waiting {
         due: Option<Instant>,
-        late: Option<(usize, DeliveryId)>,
     },
     Held {
         worker: usize,
         id: DeliveryId,
         deadline: Instant,
+        overtaken: bool,
         given_at: Instant,
+        is_done: bool,
     },
 }
 
@@ -33,7 +34,7 @@ impl Entry {
 
     fn due(&self) -> Option<Instant> {
         match self.state {
-            State::Waiting { due, .. } => due,
+            State::Waiting { due } => due,
             State::Held { .. } => None,
         }
     }
@@ -57,9 +58,48 @@ struct Oracle {
     back: i64,
     front: i64,
     last_id: u64,
+    /// Until when the last word of each worker counts.
+    trusted: [Option<Instant>; WORKERS],
+    /// What is in the backlog is in a log, too: it has sequence numbers.
+    logged: bool,
 }
 
 impl Oracle {
+    fn deadline_of(&self, entry: &Entry) -> Option<Instant> {
+        match entry.state {
+            State::Held {
+                deadline,
+                overtaken: true,
+                ..
+            } => Some(deadline),
+            State::Held {
+                deadline, worker, ..
+            } => Some(self.trusted[worker].map_or(deadline, |trusted| deadline.max(trusted))),
+            State::Waiting { .. } => None,
+        }
+    }
+
+    /// The worker answered a delivery that it holds: what it got before is overtaken.
+    fn answered(&mut self, by: usize, answered: DeliveryId, now: Instant) {
+        let end = now + self.policy.ack_timeout;
+        self.trusted[by] = self.trusted[by].max(Some(end));
+        for entry in &mut self.all {
+            if let State::Held {
+                worker,
+                id,
+                overtaken,
+                deadline,
+                ..
+            } = &mut entry.state
+                && *worker == by
+                && *id < answered
+                && !*overtaken
+            {
+                (*overtaken, *deadline) = (true, end);
+            }
+        }
+    }
+
     fn cost(&self, waiting: bool) -> usize {
         let chosen = self
             .all
@@ -80,8 +120,8 @@ impl Oracle {
             return Err(item);
         }
         if at_back {
-            self.back += 1;
-            item.place = self.back;
+            item.place = item.seq.map_or(self.back + 1, |seq| seq as i64);
+            self.back = self.back.max(item.place);
         } else {
             self.front -= 1;
             item.place = self.front;
@@ -89,7 +129,7 @@ impl Oracle {
         let due = item.not_before;
         self.all.push(Entry {
             item,
-            state: State::Waiting { due, late: None },
+            state: State::Waiting { due },
         });
         Ok(self.shrink())
     }
@@ -141,6 +181,9 @@ impl Oracle {
 
     fn hold(&mut self, worker: usize, now: Instant) -> Option<Delivery> {
         let index = self.next(now)?;
+        if self.ids_of(worker).is_empty() {
+            self.trusted[worker] = None;
+        }
         self.last_id += 1;
         let id = DeliveryId(self.last_id);
         let entry = &mut self.all[index];
@@ -150,7 +193,9 @@ impl Oracle {
             worker,
             id,
             deadline: now + self.policy.ack_timeout,
+            overtaken: false,
             given_at: now,
+            is_done: false,
         };
         Some(Delivery {
             id,
@@ -168,20 +213,35 @@ impl Oracle {
         found.ok_or(UnknownDelivery)
     }
 
-    fn ack(&mut self, worker: usize, id: DeliveryId) -> Result<Settled, UnknownDelivery> {
-        let found = self.all.iter().position(|entry| match entry.state {
-            State::Held { .. } => entry.id_held_by(worker) == Some(id),
-            State::Waiting { late, .. } => late == Some((worker, id)),
-        });
-        let entry = self.all.remove(found.ok_or(UnknownDelivery)?);
-        Ok(Settled {
-            given_at: match entry.state {
-                State::Held { given_at, .. } => Some(given_at),
-                State::Waiting { .. } => entry.item.first_at,
-            },
-            late: entry.is_waiting(),
-            item: entry.item,
-        })
+    fn ack(&mut self, by: usize, id: DeliveryId, now: Instant) -> Result<Acked, UnknownDelivery> {
+        if let Ok(index) = self.held(by, id) {
+            self.answered(by, id, now);
+            let entry = self.all.remove(index);
+            let State::Held { given_at, .. } = entry.state else {
+                panic!("it is held")
+            };
+            return Ok(Acked::Done(Settled {
+                given_at: Some(given_at),
+                late: false,
+                item: entry.item,
+            }));
+        }
+        let late = Some((worker(by), id));
+        let found = self
+            .all
+            .iter()
+            .position(|entry| entry.item.late.as_deref() == late.as_ref());
+        let index = found.ok_or(UnknownDelivery)?;
+        if let State::Held { is_done, .. } = &mut self.all[index].state {
+            *is_done = true;
+            return Ok(Acked::HeldAgain);
+        }
+        let item = self.all.remove(index).item;
+        Ok(Acked::Done(Settled {
+            given_at: item.first_at,
+            late: true,
+            item,
+        }))
     }
 
     /// The item in this place wasn't done.
@@ -196,14 +256,24 @@ impl Oracle {
     ) -> bool {
         let entry = self.all[index].clone();
         let State::Held {
-            worker,
+            worker: by,
             id,
             given_at,
+            is_done,
             ..
         } = entry.state
         else {
             panic!("only what is held can fail")
         };
+        if by_time {
+            self.all[index].item.late = Some(Box::new((worker(by), id)));
+        }
+        let entry = self.all[index].clone();
+        if is_done {
+            self.all.remove(index);
+            outcome.done.add(&entry.item);
+            return false;
+        }
         if entry.item.attempt >= self.policy.retry.max_deliveries {
             self.all.remove(index);
             outcome.dead.push(DeadLetter {
@@ -221,7 +291,6 @@ impl Oracle {
         }
         self.all[index].state = State::Waiting {
             due: (delay > Duration::ZERO).then(|| now + delay),
-            late: by_time.then_some((worker, id)),
         };
         true
     }
@@ -241,6 +310,7 @@ impl Oracle {
         chance: f64,
     ) -> Result<Outcome, UnknownDelivery> {
         let index = self.held(worker, id)?;
+        self.answered(worker, id, now);
         let delay = delay.unwrap_or_else(|| self.backoff(index, chance));
         let mut outcome = Outcome::default();
         outcome.retries = self
@@ -250,27 +320,46 @@ impl Oracle {
         Ok(outcome)
     }
 
-    fn term(&mut self, worker: usize, id: DeliveryId) -> Result<DeadLetter, UnknownDelivery> {
+    fn term(
+        &mut self,
+        worker: usize,
+        id: DeliveryId,
+        now: Instant,
+    ) -> Result<Outcome, UnknownDelivery> {
         let index = self.held(worker, id)?;
+        self.answered(worker, id, now);
         let Entry {
             item,
-            state: State::Held { given_at, .. },
+            state: State::Held {
+                given_at, is_done, ..
+            },
         } = self.all.remove(index)
         else {
             panic!("it is held")
         };
-        Ok(DeadLetter {
+        let mut outcome = Outcome::default();
+        if is_done {
+            outcome.done.add(&item);
+            return Ok(outcome);
+        }
+        outcome.dead.push(DeadLetter {
             item,
             reason: DeadReason::Terminated,
             detail: "never".into(),
             last_at: given_at,
-        })
+        });
+        Ok(outcome)
+    }
+
+    fn hear(&mut self, worker: usize, now: Instant) {
+        self.trusted[worker] = self.trusted[worker].max(Some(now + self.policy.ack_timeout));
     }
 
     fn wip(&mut self, worker: usize, id: DeliveryId, now: Instant) -> Result<(), UnknownDelivery> {
+        self.hear(worker, now);
         let index = self.held(worker, id)?;
         if let State::Held { deadline, .. } = &mut self.all[index].state {
-            *deadline = now + self.policy.ack_timeout;
+            *deadline = (now + self.policy.ack_timeout).max(*deadline);
         }
         Ok(())
     }
@@ -287,9 +376,10 @@ impl Oracle {
 
     fn release(&mut self, worker: usize, unwritten: &[DeliveryId], now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
+        let gone = self::worker(worker);
         for entry in &mut self.all {
-            if let State::Waiting { late, .. } = &mut entry.state {
-                *late = late.filter(|(by, _)| *by != worker);
+            if entry.is_waiting() {
+                entry.item.late.take_if(|late| late.0 == gone);
             }
         }
         for id in self.ids_of(worker) {
@@ -310,6 +400,11 @@ impl Oracle {
                 &mut outcome,
             );
             outcome.retries += u64::from(again && !unwritten.contains(&id));
+        }
+        for entry in &mut self.all {
+            if !entry.is_waiting() {
+                entry.item.late.take_if(|late| late.0 == gone);
+            }
         }
         outcome.dropped = self.shrink();
         outcome
@@ -337,14 +432,12 @@ impl Oracle {
         let mut overdue: Vec<_> = self
             .all
             .iter()
-            .filter_map(|entry| match entry.state {
-                State::Held {
-                    worker,
-                    id,
-                    deadline,
-                    ..
-                } if deadline <= now => Some((deadline, id, worker)),
-                _ => None,
+            .filter_map(|entry| {
+                let deadline = self.deadline_of(entry).filter(|end| *end <= now)?;
+                let State::Held { worker, id, .. } = entry.state else {
+                    return None;
+                };
+                Some((deadline, id, worker))
             })
             .collect();
         overdue.sort();
@@ -363,7 +456,7 @@ impl Oracle {
             outcome.retries += u64::from(again);
         }
         for entry in &mut self.all {
-            if let State::Waiting { due, .. } = &mut entry.state {
+            if let State::Waiting { due } = &mut entry.state {
                 *due = due.filter(|due| *due > now);
             }
         }
@@ -373,8 +466,8 @@ impl Oracle {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let deadlines = self.all.iter().flat_map(|entry| match entry.state {
-            State::Waiting { due, .. } => [due, entry.item.expires_at],
-            State::Held { deadline, .. } => [Some(deadline), None],
+            State::Waiting { due } => [due, entry.item.expires_at],
+            State::Held { .. } => [self.deadline_of(entry), None],
         });
         deadlines.flatten().min()
     }
@@ -396,7 +489,6 @@ enum Act {
         size: usize,
         ttl: Option<u64>,
         delay: Option<u64>,
-        logged: bool,
     },
     PutBack {
         key: Option<u64>,
@@ -409,6 +501,7 @@ enum Act {
     Nak(usize, usize, Option<u64>),
     Term(usize, usize),
     Wip(usize, usize),
+    Hear(usize),
     Release(usize, u8),
     Wait(u64),
     Timeout(bool),
@@ -419,8 +512,8 @@ fn act() -> impl Strategy<Value = Act> {
     let key = || prop::option::of(0u64..3);
     let delivery = || (prop_oneof![4 => 0usize..4, 1 => 0usize..30], 0..WORKERS);
     prop_oneof![
-        8 => (key(), 0usize..200, prop::option::weighted(0.2, 0u64..1500), prop::option::weighted(0.2, 0u64..1000), any::<bool>())
-            .prop_map(|(key, size, ttl, delay, logged)| Act::Push { key, size, ttl, delay, logged }),
+        8 => (key(), 0usize..200, prop::option::weighted(0.2, 0u64..1500), prop::option::weighted(0.2, 0u64..1000))
+            .prop_map(|(key, size, ttl, delay)| Act::Push { key, size, ttl, delay }),
         1 => (key(), 0usize..200).prop_map(|(key, size)| Act::PutBack { key, size }),
         2 => Just(Act::Next),
         8 => (0..WORKERS).prop_map(Act::Hold),
@@ -428,6 +521,7 @@ fn act() -> impl Strategy<Value = Act> {
         5 => (delivery(), prop::option::of(0u64..400)).prop_map(|((n, by), delay)| Act::Nak(n, by, delay)),
         1 => delivery().prop_map(|(n, by)| Act::Term(n, by)),
         2 => delivery().prop_map(|(n, by)| Act::Wip(n, by)),
+        1 => (0..WORKERS).prop_map(Act::Hear),
         1 => (0..WORKERS, any::<u8>()).prop_map(|(by, unwritten)| Act::Release(by, unwritten)),
         3 => (0u64..600).prop_map(Act::Wait),
         4 => any::<bool>().prop_map(Act::Timeout),
@@ -471,6 +565,7 @@ struct Books {
 impl Books {
     fn count(&mut self, outcome: &Outcome) {
         self.dead += outcome.dead.len() as u64;
+        self.done += outcome.done.events;
         self.expired += outcome.expired.events;
         self.dropped += outcome.dropped.events;
     }
@@ -484,9 +579,9 @@ impl Books {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn agrees_with_a_list(policy in policy(), acts in prop::collection::vec(act(), 1..250)) {
+    fn agrees_with_a_list(policy in policy(), logged in any::<bool>(), acts in prop::collection::vec(act(), 1..250)) {
         let mut backlog = Backlog::new(Rc::new(policy.clone()));
-        let mut oracle = Oracle { policy, all: vec![], back: 0, front: 0, last_id: 0 };
+        let mut oracle = Oracle { policy, all: vec![], back: 0, front: 0, last_id: 0, trusted: [None; WORKERS], logged };
         let mut books = Books::default();
         let mut now = start();
         let workers: Vec<_> = (0..WORKERS).map(worker).collect();
@@ -498,9 +593,9 @@ proptest! {
         for (n, act) in acts.into_iter().enumerate() {
             let id = |back: usize, oracle: &Oracle| DeliveryId(oracle.last_id.saturating_sub(back as u64));
             match act {
-                Act::Push { key, size, ttl, delay, logged } => {
+                Act::Push { key, size, ttl, delay } => {
                     let item = Item {
-                        seq: logged.then_some(n as u64),
+                        seq: oracle.logged.then_some(n as u64 + 1),
                         not_before: delay.map(|delay| now + ms(delay)),
                         expires_at: ttl.map(|ttl| now + ms(ttl)),
                         ..new(n, size, key)
@@ -524,9 +619,9 @@ proptest! {
                 Act::Hold(by) => prop_assert_eq!(backlog.hold_next(workers[by], now), oracle.hold(by, now)),
                 Act::Ack(back, by) => {
                     let id = id(back, &oracle);
-                    let settled = backlog.ack(workers[by], id);
-                    books.done += u64::from(settled.is_ok());
-                    prop_assert_eq!(settled, oracle.ack(by, id));
+                    let acked = backlog.ack(workers[by], id, now);
+                    books.done += u64::from(matches!(acked, Ok(Acked::Done(_))));
+                    prop_assert_eq!(acked, oracle.ack(by, id, now));
                 }
                 Act::Nak(back, by, delay) => {
                     let (id, delay) = (id(back, &oracle), delay.map(ms));
@@ -536,13 +631,17 @@ proptest! {
                 }
                 Act::Term(back, by) => {
                     let id = id(back, &oracle);
-                    let letter = backlog.term(workers[by], id, "never");
-                    books.dead += u64::from(letter.is_ok());
-                    prop_assert_eq!(letter, oracle.term(by, id));
+                    let outcome = backlog.term(workers[by], id, "never", now);
+                    outcome.iter().for_each(|outcome| books.count(outcome));
+                    prop_assert_eq!(outcome, oracle.term(by, id, now));
                 }
                 Act::Wip(back, by) => {
                     let id = id(back, &oracle);
                     prop_assert_eq!(backlog.wip(workers[by], id, now), oracle.wip(by, id, now));
+                }
+                Act::Hear(by) => {
+                    backlog.hear(workers[by], now);
+                    oracle.hear(by, now);
                 }
                 Act::Release(by, unwritten) => {
                     let ids = oracle.ids_of(by).into_iter().enumerate();
@@ -572,7 +671,9 @@ proptest! {
                 prop_assert_eq!(backlog.held_by(*key).count(), oracle.ids_of(by).len());
             }
             prop_assert_eq!(backlog.has_next(now), oracle.next(now).is_some());
-            prop_assert_eq!(backlog.poll_timeout(), oracle.poll_timeout());
+            if let Some(at) = oracle.poll_timeout() {
+                prop_assert!(backlog.poll_timeout().is_some_and(|earlier| earlier <= at));
+            }
             prop_assert_eq!(backlog.waiting.key_count(), oracle.keys());
             let here = (backlog.len() + backlog.held()) as u64;
             prop_assert_eq!(books.pushed, books.done + here + books.dead + books.expired + books.dropped, "{:?}", books);

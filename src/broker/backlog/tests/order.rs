@@ -58,6 +58,8 @@ struct Site {
     /// In the order in which they were given.
     hands: Vec<Hand>,
     timed_out: Vec<Hand>,
+    /// The keys of events, by their sequence numbers.
+    keys: HashMap<u64, u64>,
     histories: HashMap<u64, History>,
     now: Instant,
 }
@@ -98,19 +100,31 @@ impl Site {
 
     fn end(&mut self, item: &Item) {
         let (key, number) = read(&item.body);
+        self.end_of(key, number);
+    }
+
+    fn end_of(&mut self, key: u64, number: usize) {
         let history = self.histories.get_mut(&key).unwrap();
         assert_eq!((history.last, history.is_over), (number, false));
         history.is_over = true;
     }
 
-    fn bury(&mut self, dead: &[DeadLetter]) {
-        dead.iter().for_each(|letter| self.end(&letter.item));
+    fn hear(&mut self, outcome: &Outcome) {
+        outcome
+            .dead
+            .iter()
+            .for_each(|letter| self.end(&letter.item));
+        for number in &outcome.done.seqs {
+            self.end_of(self.keys[number], *number as usize);
+        }
     }
 
     fn act(&mut self, number: usize, act: Act) {
         match act {
             Act::Push(key) => {
-                let item = Item::new(format!("{key} {number}").into());
+                let mut item = Item::new(format!("{key} {number}").into());
+                item.seq = Some(number as u64);
+                self.keys.insert(number as u64, key);
                 let key = Some(OrderKey::from_hash(key));
                 push(&mut self.backlog, [Item { key, ..item }]);
             }
@@ -123,13 +137,16 @@ impl Site {
             Act::Dispatch => self.dispatch(),
             Act::Ack(n) => {
                 if let Some((worker, id, _)) = self.let_go(n) {
-                    let settled = self.backlog.ack(worker, id).unwrap();
+                    let acked = self.backlog.ack(worker, id, self.now);
+                    let Ok(Acked::Done(settled)) = acked else {
+                        panic!("it was held: {acked:?}")
+                    };
                     self.end(&settled.item);
                 }
             }
             Act::AckLate(n) => {
                 if let Some((worker, id, _)) = pick(&mut self.timed_out, n)
-                    && let Ok(settled) = self.backlog.ack(worker, id)
+                    && let Ok(Acked::Done(settled)) = self.backlog.ack(worker, id, self.now)
                 {
                     assert!(settled.late);
                     self.end(&settled.item);
@@ -138,13 +155,13 @@ impl Site {
             Act::Nak(n) => {
                 if let Some((worker, id, _)) = self.let_go(n) {
                     let outcome = self.backlog.nak(worker, id, None, "", self.now, 0.7);
-                    self.bury(&outcome.unwrap().dead);
+                    self.hear(&outcome.unwrap());
                 }
             }
             Act::Term(n) => {
                 if let Some((worker, id, _)) = self.let_go(n) {
-                    let letter = self.backlog.term(worker, id, "").unwrap();
-                    self.end(&letter.item);
+                    let outcome = self.backlog.term(worker, id, "", self.now);
+                    self.hear(&outcome.unwrap());
                 }
             }
             Act::Kill(n, unwritten) => {
@@ -174,25 +191,25 @@ impl Site {
             self.histories.get_mut(key).unwrap().held = None;
         }
         let outcome = self.backlog.release(worker, &unwritten, self.now);
-        self.bury(&outcome.dead);
+        self.hear(&outcome);
     }
 
     fn wait(&mut self, until: Instant) {
         while let Some(next) = self.backlog.poll_timeout().filter(|next| *next <= until) {
             self.now = next;
             let outcome = self.backlog.handle_timeout(next, || 0.3);
-            for (worker, id) in outcome.timed_out {
-                self.workers.done(worker, 1);
+            for (worker, id) in &outcome.timed_out {
+                self.workers.let_down(*worker);
                 let n = self
                     .hands
                     .iter()
-                    .position(|(_, held, _)| *held == id)
+                    .position(|(_, held, _)| held == id)
                     .unwrap();
                 let hand = self.hands.remove(n);
                 self.histories.get_mut(&hand.2).unwrap().held = None;
                 self.timed_out.push(hand);
             }
-            self.bury(&outcome.dead);
+            self.hear(&outcome);
             self.dispatch();
         }
         self.now = until;
@@ -219,6 +236,7 @@ proptest! {
             present: vec![],
             hands: vec![],
             timed_out: vec![],
+            keys: HashMap::new(),
             histories: HashMap::new(),
             now: start(),
         };
