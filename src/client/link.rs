@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::ambient::now;
 use crate::model::{Endpoint, Limits, socket_name};
 use crate::zmtp::{
-    Command, Handshake, LocalSocket, Mechanism, Scanner, Step, Subscription, encode_ping,
+    Command, Handshake, LocalSocket, Mechanism, Scanner, Step, Subscription, Version, encode_ping,
     encode_pong,
 };
 
@@ -66,13 +66,13 @@ impl Link {
     /// Those of the system; what makes no sense is among them.
     pub(super) fn open(address: &Endpoint, deadline: Instant) -> io::Result<Self> {
         let socket = connect(address, deadline)?;
-        let (minor, rest) = shake_hands(&socket, deadline)?;
+        let (version, rest) = shake_hands(&socket, deadline)?;
         socket.set_read_timeout(None)?;
         socket.set_write_timeout(Some(STALL_MAX))?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 socket: socket.try_clone()?,
-                can_ask: minor >= 1,
+                can_ask: version.has_ping(),
                 is_wanted: false,
                 sent: 0,
                 asked: None,
@@ -85,7 +85,7 @@ impl Link {
         let reader = std::thread::Builder::new()
             .name("publisher".into())
             .spawn(move || {
-                let ended = match hears.listen(reads, rest) {
+                let ended = match hears.listen(reads, version, rest) {
                     Ok(()) => Ended::Closed,
                     Err(error) => Ended::Broken(error.to_string()),
                 };
@@ -246,8 +246,8 @@ impl Shared {
     }
 
     /// Reads until the daemon closes the connection.
-    fn listen(&self, mut socket: Socket, mut buffer: BytesMut) -> io::Result<()> {
-        let mut scanner = Scanner::new(&Limits::default());
+    fn listen(&self, mut socket: Socket, version: Version, mut buffer: BytesMut) -> io::Result<()> {
+        let mut scanner = Scanner::new(&Limits::default(), version);
         let mut chunk = [0; 1024];
         loop {
             self.hear_all(&mut scanner, &mut buffer)?;
@@ -316,8 +316,8 @@ fn connect(address: &Endpoint, deadline: Instant) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The minor version of ZMTP that both speak, and what followed the handshake.
-fn shake_hands(mut socket: &Socket, deadline: Instant) -> io::Result<(u8, BytesMut)> {
+/// The version of ZMTP that both speak, and what followed the handshake.
+fn shake_hands(mut socket: &Socket, deadline: Instant) -> io::Result<(Version, BytesMut)> {
     let mut out = BytesMut::new();
     let limits = Limits::default();
     // Such a socket has the daemon for its subscriber.
@@ -337,7 +337,7 @@ fn shake_hands(mut socket: &Socket, deadline: Instant) -> io::Result<(u8, BytesM
         let met = handshake.receive(&chunk[..n], &mut out);
         if let Some(peer) = met.map_err(io::Error::other)? {
             socket.write_all(&out)?;
-            return Ok((peer.minor, handshake.into_rest()));
+            return Ok((peer.version, handshake.into_rest()));
         }
     }
 }

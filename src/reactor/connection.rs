@@ -88,7 +88,12 @@ pub(super) async fn run(
             hub.borrow_mut().refuse(error.reason(), &address, &error);
             return false;
         }
-        Ok(Err(Failure::Lost)) => return false,
+        Ok(Err(Failure::HungUp(0))) => return false,
+        Ok(Err(Failure::HungUp(heard))) => {
+            let why = format!("it hung up in the middle of its handshake, after {heard} bytes");
+            hub.borrow_mut().refuse("hung-up", &address, &why);
+            return false;
+        }
         Err(_) => {
             let why = format!("no handshake within {timeout:?}");
             hub.borrow_mut().refuse("handshake-timeout", &address, &why);
@@ -96,26 +101,21 @@ pub(super) async fn run(
         }
     };
     let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
+    let inbox = Inbox::new(&limits, zmtp.version, rest);
     let admitted =
         hub.borrow_mut()
             .admit(purpose, zmtp, Rc::clone(&stream), address, Rc::clone(&wake));
     let Some(id) = admitted else { return false };
     let _admitted = Admitted(hub, id);
-    exchange(hub, id, &stream, &wake, Inbox::new(&limits, rest)).await;
+    exchange(hub, id, &stream, &wake, inbox).await;
     let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
     true
 }
 
 enum Failure {
     Refused(HandshakeError),
-    /// The connection ended: a port scan, a health check.
-    Lost,
-}
-
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Lost
-    }
+    /// The connection ended after so many bytes of a handshake; 0 is a port scan, a health check.
+    HungUp(usize),
 }
 
 async fn shake_hands(
@@ -124,21 +124,20 @@ async fn shake_hands(
     mut out: BytesMut,
 ) -> Result<(ZmtpPeer, BytesMut), Failure> {
     let mut input = BytesMut::with_capacity(512);
+    let mut heard = 0;
     loop {
-        write_all(stream, &mut out).await?;
-        stream.readable().await?;
-        match stream.try_read(&mut input) {
-            Ok(0) => return Err(Failure::Lost),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error.into()),
+        // It may be gone already. What it has said is read all the same: it tells who that was.
+        let _ = write_all(stream, &mut out).await;
+        match read_some(stream, &mut input).await {
+            Ok(0) | Err(_) => return Err(Failure::HungUp(heard)),
+            Ok(n) => heard += n,
         }
         let result = handshake.receive(&input, &mut out);
         input.clear();
         match result {
             Ok(None) => {}
             Ok(Some(peer)) => {
-                write_all(stream, &mut out).await?;
+                let _ = write_all(stream, &mut out).await;
                 return Ok((peer, handshake.into_rest()));
             }
             Err(error) => {
@@ -146,6 +145,17 @@ async fn shake_hands(
                 let _ = write_all(stream, &mut out).await;
                 return Err(Failure::Refused(error));
             }
+        }
+    }
+}
+
+/// Waits for bytes; 0 are the end of the stream.
+async fn read_some(stream: &Stream, input: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(input) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
         }
     }
 }

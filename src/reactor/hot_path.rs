@@ -20,7 +20,7 @@ use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
 use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
 use crate::requests::Settings;
-use crate::zmtp::{Peer as ZmtpPeer, SocketType, encode_frame};
+use crate::zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
 
 /// Services without a socket.
 struct Unbound;
@@ -68,7 +68,7 @@ impl HotPath {
         let mut path = Self {
             hub: Hub::new(config, settings, streamers, effects, now()),
             publisher: PeerId { slot: 0, serial: 0 },
-            inbox: Inbox::new(&Limits::default(), BytesMut::new()),
+            inbox: Inbox::new(&Limits::default(), Version::V3_1, BytesMut::new()),
             sockets: vec![],
             runtime,
         };
@@ -87,7 +87,7 @@ impl HotPath {
         let zmtp = ZmtpPeer {
             socket_type,
             identity: bytes::Bytes::new(),
-            minor: 1,
+            version: Version::V3_1,
         };
         let stream = Rc::new(Stream::Unix(ours));
         self.hub

@@ -240,11 +240,11 @@ impl Hub {
             Purpose::Locator => Role::Requester { locator: true },
             Purpose::Workers(streamer) => self.join_service(streamer, id, &zmtp)?,
         };
-        let (is_publisher, minor) = (matches!(role, Role::Publisher), zmtp.minor);
+        let (is_publisher, version) = (matches!(role, Role::Publisher), zmtp.version);
         self.insert(id, role, zmtp, stream, address, wake);
         if is_publisher {
             let mut subscribe = BytesMut::new();
-            encode_subscribe(&mut subscribe, b"", minor);
+            encode_subscribe(&mut subscribe, b"", version);
             self.send(id, &subscribe);
         }
         Some(id)
@@ -269,7 +269,7 @@ impl Hub {
         wake: Rc<Notify>,
     ) {
         let interval = self.config.heartbeat_interval;
-        let can_be_asked = zmtp.minor >= 1;
+        let can_be_asked = zmtp.version.has_ping();
         self.peers.insert(Peer {
             id,
             role,

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use super::stream::Stream;
 use crate::model::Limits;
-use crate::zmtp::Scanner;
+use crate::zmtp::{Scanner, Version};
 
 /// The memory that all connections read into.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -68,10 +68,10 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Begins with what followed the handshake.
-    pub(super) fn new(limits: &Limits, rest: BytesMut) -> Self {
+    /// Begins with what followed the handshake of a peer of this version.
+    pub(super) fn new(limits: &Limits, version: Version, rest: BytesMut) -> Self {
         Self {
-            scanner: Scanner::new(limits),
+            scanner: Scanner::new(limits, version),
             held: !rest.is_empty(),
             kept: rest,
             missing: 1,

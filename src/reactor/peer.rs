@@ -58,6 +58,18 @@ pub(super) enum Role {
     },
 }
 
+impl Role {
+    /// For reports.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Subscriber { .. } => "subscriber",
+            Self::Worker { .. } => "worker",
+            Self::Requester { .. } => "requester",
+        }
+    }
+}
+
 /// What a worker's first READY settles: events that wait for it in its outbox may have to go to
 /// another, so it stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,17 +37,20 @@ impl Hub {
         }
     }
 
-    fn slow_peer(&self, peer: &Peer, budget: usize) -> Value {
-        let (role, service) = match peer.role {
-            Role::Publisher => ("publisher", None),
-            Role::Subscriber { .. } => ("subscriber", None),
-            Role::Worker { service, .. } => ("worker", self.broker.service(service)),
-            Role::Requester { .. } => ("requester", None),
+    /// The service whose worker it is.
+    pub(super) fn service_of(&self, peer: &Peer) -> Option<&str> {
+        let Role::Worker { service, .. } = peer.role else {
+            return None;
         };
+        let service = self.broker.service(service)?;
+        Some(service.name().as_str())
+    }
+
+    fn slow_peer(&self, peer: &Peer, budget: usize) -> Value {
         json!({
             "address": &*peer.address,
-            "role": role,
-            "service": service.map(|service| service.name().as_str()),
+            "role": peer.role.name(),
+            "service": self.service_of(peer),
             "bytes": peer.outbox.bytes(),
             "budgetBytes": budget,
         })

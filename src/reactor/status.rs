@@ -1,5 +1,7 @@
 //! The daemon's state as JSON: what the STATUS request and the diagnostic record show.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
@@ -7,6 +9,9 @@ use super::hub::Hub;
 use super::peer::Role;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Account, Dropped, Histogram, Service, ServiceKey};
+
+/// Peers of ZMTP 2.0 that are named.
+const OLD_PEERS_SHOWN: usize = 64;
 
 impl Hub {
     /// Answers who asks for the state, unless they have gone.
@@ -87,7 +92,11 @@ impl Hub {
             "state": self.keeping.status(),
             "traces": self.tracer.status(),
             "pendingCalls": self.pending_replies.len(),
-            "peers": {"refused": self.refused, "slow": self.slow_peers()},
+            "peers": {
+                "refused": self.refused,
+                "slow": self.slow_peers(),
+                "zmtp": self.zmtp_spoken(),
+            },
         })
     }
 
@@ -159,6 +168,25 @@ impl Hub {
             })
             .collect();
         json!({"named": named, "otherEvents": subjects.unnamed_events()})
+    }
+
+    /// How many peers speak each version of ZMTP, and who speaks one of before 3.0.
+    fn zmtp_spoken(&self) -> Value {
+        let mut versions = BTreeMap::<&str, u64>::new();
+        let mut old = vec![];
+        for (_, peer) in &self.peers {
+            *versions.entry(peer.zmtp.version.name()).or_default() += 1;
+            if !peer.zmtp.version.has_commands() && old.len() < OLD_PEERS_SHOWN {
+                old.push(json!({
+                    "address": &*peer.address,
+                    "role": peer.role.name(),
+                    "service": self.service_of(peer),
+                    "socketType": peer.zmtp.socket_type.name(),
+                    "identity": peer.zmtp.identity.escape_ascii().to_string(),
+                }));
+            }
+        }
+        json!({"versions": versions, "old": old})
     }
 
     fn subscriber_outboxes(&self) -> Value {

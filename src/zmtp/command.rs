@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::frame::put_command;
+use super::version::Version;
 
 /// So much of a PING's context comes back, in bytes; libzmq cuts it there, too.
 const CONTEXT_BYTES_MAX: usize = 16;
@@ -17,7 +18,7 @@ pub enum Subscription<'a> {
 }
 
 impl<'a> Subscription<'a> {
-    /// The form of ZMTP 3.0, where a subscription is a message of one frame: 1 or 0, the prefix.
+    /// The form of ZMTP 3.0 and 2.0, where a subscription is a message of one frame: 1 or 0, the prefix.
     pub fn from_message(body: &'a [u8]) -> Option<Self> {
         match body {
             [1, prefix @ ..] => Some(Self::Subscribe(prefix)),
@@ -115,10 +116,10 @@ pub fn encode_pong(out: &mut BytesMut, context: &[u8]) {
     encode_command(out, "PONG", &[context]);
 }
 
-/// Appends a subscription to everything with this prefix, in the form that the peer's minor
+/// Appends a subscription to everything with this prefix, in the form that the peer's
 /// version knows.
-pub fn encode_subscribe(out: &mut BytesMut, prefix: &[u8], peer_minor: u8) {
-    if peer_minor >= 1 {
+pub fn encode_subscribe(out: &mut BytesMut, prefix: &[u8], peer: Version) {
+    if peer.has_ping() {
         encode_command(out, "SUBSCRIBE", &[prefix]);
     } else {
         super::encode_frame(out, &[&[1], prefix].concat(), false);
@@ -154,7 +155,7 @@ mod tests {
             Command::parse(&body(|out| encode_pong(out, b"ctx"))),
             Ok(Command::Pong)
         );
-        let subscribe = body(|out| encode_subscribe(out, b"POS", 1));
+        let subscribe = body(|out| encode_subscribe(out, b"POS", Version::V3_1));
         let expected = Command::Subscription(Subscription::Subscribe(b"POS"));
         assert_eq!(Command::parse(&subscribe), Ok(expected));
         assert_eq!(
@@ -177,11 +178,13 @@ mod tests {
 
     #[test]
     fn a_subscription_may_be_a_message() {
-        let old = body(|out| encode_subscribe(out, b"POS", 0));
-        assert_eq!(
-            Subscription::from_message(&old),
-            Some(Subscription::Subscribe(b"POS"))
-        );
+        for old in [Version::V2_0, Version::V3_0] {
+            let old = body(|out| encode_subscribe(out, b"POS", old));
+            assert_eq!(
+                Subscription::from_message(&old),
+                Some(Subscription::Subscribe(b"POS"))
+            );
+        }
         assert_eq!(
             Subscription::from_message(&[0]),
             Some(Subscription::Cancel(b""))

@@ -2,15 +2,17 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::version::Version;
+
 pub(super) const MORE: u8 = 1;
-const LONG: u8 = 2;
+pub(super) const LONG: u8 = 2;
 pub(super) const COMMAND: u8 = 4;
 
 /// Why the bytes of a peer that is past its handshake were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Flags that the RFC reserves, or a command that says that more follows.
-    #[error("a frame has flags {0:#04x}, which ZMTP 3 does not know")]
+    /// Flags that the RFC reserves, a command that says that more follows, or one in ZMTP 2.0.
+    #[error("a frame has flags {0:#04x}, which its version of ZMTP does not know")]
     Flags(u8),
     /// The message would be larger than allowed; its length so far or announced, and the limit.
     #[error("a message has at least {0} bytes; the limit is {1}")]
@@ -34,17 +36,23 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the header at the front of `bytes`; `None` while it is incomplete.
+    /// Reads the header of ZMTP 3 at the front of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
     /// [`FrameError::Flags`].
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
+        Self::parse_with(bytes, MORE | LONG | COMMAND)
+    }
+
+    /// The same with the [`flags_known`] of some version.
+    #[inline]
+    pub(super) fn parse_with(bytes: &[u8], flags_known: u8) -> Result<Option<Self>, FrameError> {
         let [flags, rest @ ..] = bytes else {
             return Ok(None);
         };
         let flags = *flags;
-        if flags & !(MORE | LONG | COMMAND) != 0 || flags & (MORE | COMMAND) == MORE | COMMAND {
+        if flags & !flags_known != 0 || flags & (MORE | COMMAND) == MORE | COMMAND {
             return Err(FrameError::Flags(flags));
         }
         if flags & LONG == 0 {
@@ -72,6 +80,15 @@ impl FrameHeader {
     #[inline]
     pub fn command(self) -> bool {
         self.flags & COMMAND != 0
+    }
+}
+
+/// The flags that frames may have in this version.
+pub(super) fn flags_known(version: Version) -> u8 {
+    if version.has_commands() {
+        MORE | LONG | COMMAND
+    } else {
+        MORE | LONG
     }
 }
 

@@ -1,13 +1,60 @@
-//! The first 64 bytes: who speaks which version, and which mechanism.
+//! What is said first: who speaks which version; in ZMTP 3 which mechanism, in 2.0 which socket type.
 
 /// A greeting's length, in bytes.
 pub const GREETING_BYTES: usize = 64;
+/// The length of a greeting of ZMTP 2.0, in bytes. A frame with the identity follows.
+pub const OLD_GREETING_BYTES: usize = 12;
 
 const SIGNATURE_BYTES: usize = 10;
+/// What both sides say before they know each other's version: the signature and their own.
+const OPENING_BYTES: usize = SIGNATURE_BYTES + 1;
 const MECHANISM: std::ops::Range<usize> = 12..32;
 const AS_SERVER: usize = 32;
 
-/// What a peer's greeting said.
+/// What ends a greeting depends on the versions of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Generation {
+    /// The peer speaks ZMTP 2.0, and so we do.
+    Old,
+    /// ZMTP 3.x.
+    New,
+}
+
+impl Generation {
+    /// Which it is, from the beginning of what was received; `None` while that is too short.
+    ///
+    /// # Errors
+    /// As soon as the bytes that are there can't become a greeting: a peer of another kind may never
+    /// send more.
+    pub(super) fn of(received: &[u8]) -> Result<Option<Self>, GreetingError> {
+        let Some(&first) = received.first() else {
+            return Ok(None);
+        };
+        if first != 0xFF {
+            // A ZMTP 1.0 peer opens with its identity: a length of at least 1, then flags of 0.
+            let unversioned = first != 0 && received.get(1).is_none_or(|&flags| flags == 0);
+            return match (unversioned, received.len()) {
+                (true, 1) => Ok(None),
+                (true, _) => Err(GreetingError::TooOld),
+                (false, _) => Err(GreetingError::NotZmtp),
+            };
+        }
+        if let Some(last) = received.get(SIGNATURE_BYTES - 1)
+            && last & 1 == 0
+        {
+            return Err(GreetingError::TooOld);
+        }
+        match received.get(SIGNATURE_BYTES) {
+            None => Ok(None),
+            Some(0) => Err(GreetingError::TooOld),
+            // 2 was a draft's; the RFC of ZMTP 3 has it treated alike.
+            Some(1 | 2) => Ok(Some(Self::Old)),
+            Some(_) => Ok(Some(Self::New)),
+        }
+    }
+}
+
+/// What a peer's greeting of ZMTP 3.x said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     /// The minor version: 0 for ZMTP 3.0, 1 for 3.1, which has SUBSCRIBE commands and PING.
@@ -24,9 +71,9 @@ pub enum GreetingError {
     /// No ZMTP at all: HTTP, TLS, noise.
     #[error("it does not speak ZMTP (no greeting signature)")]
     NotZmtp,
-    /// ZMTP 1.0 or 2.0; holds which.
-    #[error("it speaks ZMTP {0}; 3.0 or later is needed (libzmq 4.0, October 2013)")]
-    TooOld(&'static str),
+    /// ZMTP 1.0.
+    #[error("it speaks ZMTP 1.0; 2.0 or later is needed (libzmq 3.2, 2012)")]
+    TooOld,
     /// The mechanism's name is not upper-case ASCII padded with NULs.
     #[error("its greeting names no mechanism")]
     NoMechanism,
@@ -45,34 +92,26 @@ impl Greeting {
         bytes
     }
 
-    /// Reads a greeting from the front of `received`; `None` while it is incomplete.
+    /// What we say before we know who the peer is: as much as each version understands.
+    pub(super) fn opening() -> [u8; OPENING_BYTES] {
+        let mut bytes = [0; OPENING_BYTES];
+        bytes.copy_from_slice(&Self::encode("", false)[..OPENING_BYTES]);
+        bytes
+    }
+
+    /// What we say after the opening to a peer of ZMTP 3.x.
+    pub(super) fn rest(mechanism: &str, as_server: bool) -> [u8; GREETING_BYTES - OPENING_BYTES] {
+        let mut bytes = [0; GREETING_BYTES - OPENING_BYTES];
+        bytes.copy_from_slice(&Self::encode(mechanism, as_server)[OPENING_BYTES..]);
+        bytes
+    }
+
+    /// Reads a greeting of ZMTP 3.x from the front of `received`, which begins like one; `None` while
+    /// it is incomplete.
     ///
     /// # Errors
-    /// As soon as the bytes that are there can't become a greeting of ZMTP 3.x: a peer of another
-    /// kind may never send 64 bytes.
-    pub fn parse(received: &[u8]) -> Result<Option<Self>, GreetingError> {
-        let Some(&first) = received.first() else {
-            return Ok(None);
-        };
-        if first != 0xFF {
-            // A ZMTP 1.0 peer opens with its identity: a length of at least 1, then flags of 0.
-            let unversioned = first != 0 && received.get(1).is_none_or(|&flags| flags == 0);
-            return match (unversioned, received.len()) {
-                (true, 1) => Ok(None),
-                (true, _) => Err(GreetingError::TooOld("1.0")),
-                (false, _) => Err(GreetingError::NotZmtp),
-            };
-        }
-        if let Some(last) = received.get(SIGNATURE_BYTES - 1)
-            && last & 1 == 0
-        {
-            return Err(GreetingError::TooOld("1.0"));
-        }
-        match received.get(SIGNATURE_BYTES) {
-            Some(0) => return Err(GreetingError::TooOld("1.0")),
-            Some(1 | 2) => return Err(GreetingError::TooOld("2.0")),
-            _ => {}
-        }
+    /// [`GreetingError::NoMechanism`].
+    pub(super) fn parse(received: &[u8]) -> Result<Option<Self>, GreetingError> {
         if received.len() < GREETING_BYTES {
             return Ok(None);
         }
@@ -102,7 +141,13 @@ mod tests {
     #[test]
     fn our_own_greeting_is_read_in_pieces() {
         let bytes = Greeting::encode("NULL", false);
+        assert_eq!(
+            [&Greeting::opening()[..], &Greeting::rest("NULL", false)].concat(),
+            bytes
+        );
         for len in 0..GREETING_BYTES {
+            let known = (len > SIGNATURE_BYTES).then_some(Generation::New);
+            assert_eq!(Generation::of(&bytes[..len]), Ok(known));
             assert_eq!(Greeting::parse(&bytes[..len]), Ok(None));
         }
         let greeting = Greeting::parse(&bytes).unwrap().unwrap();
@@ -119,21 +164,26 @@ mod tests {
     #[test]
     fn others_are_told_apart_early() {
         assert_eq!(
-            Greeting::parse(b"GET / HTTP/1.1\r\n"),
+            Generation::of(b"GET / HTTP/1.1\r\n"),
             Err(GreetingError::NotZmtp)
         );
         assert_eq!(
-            Greeting::parse(&[0x16, 0x03, 0x01, 0x02]),
+            Generation::of(&[0x16, 0x03, 0x01, 0x02]),
             Err(GreetingError::NotZmtp)
         );
-        assert_eq!(
-            Greeting::parse(&[0x01, 0x00]),
-            Err(GreetingError::TooOld("1.0"))
-        );
-        let mut old = vec![0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F];
-        assert_eq!(Greeting::parse(&old), Ok(None));
-        old.push(1);
-        assert_eq!(Greeting::parse(&old), Err(GreetingError::TooOld("2.0")));
+        assert_eq!(Generation::of(&[0x01, 0x00]), Err(GreetingError::TooOld));
+        let signature = [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F];
+        assert_eq!(Generation::of(&signature), Ok(None));
+        for (revision, expected) in [
+            (0, Err(GreetingError::TooOld)),
+            (1, Ok(Some(Generation::Old))),
+            (2, Ok(Some(Generation::Old))),
+            (3, Ok(Some(Generation::New))),
+            (4, Ok(Some(Generation::New))),
+        ] {
+            let opening = [&signature[..], &[revision]].concat();
+            assert_eq!(Generation::of(&opening), expected, "{revision}");
+        }
         let mut nameless = Greeting::encode("NULL", false);
         nameless[12..16].fill(0);
         assert_eq!(Greeting::parse(&nameless), Err(GreetingError::NoMechanism));

@@ -3,10 +3,11 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::command::encode_command;
-use super::frame::{FrameError, FrameHeader};
-use super::greeting::{GREETING_BYTES, Greeting, GreetingError};
-use super::mechanism::{Mechanism, MechanismError, Metadata};
+use super::frame::{FrameError, FrameHeader, LONG, encode_frame};
+use super::greeting::{GREETING_BYTES, Generation, Greeting, GreetingError, OLD_GREETING_BYTES};
+use super::mechanism::{IDENTITY_TOO_LONG, Mechanism, MechanismError, Metadata};
 use super::socket_type::{LocalSocket, SocketType};
+use super::version::Version;
 
 /// Who the peer is, once its handshake is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +16,8 @@ pub struct Peer {
     pub socket_type: SocketType,
     /// The routing id that it asks for; empty if it has none. At most 255 bytes.
     pub identity: Bytes,
-    /// The minor version of ZMTP that both sides speak.
-    pub minor: u8,
+    /// The version of ZMTP that both sides speak.
+    pub version: Version,
 }
 
 /// Why a connection did not get past its handshake. The texts continue "peer … refused:".
@@ -50,7 +51,7 @@ impl HandshakeError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Greeting(GreetingError::NotZmtp | GreetingError::NoMechanism) => "not-zmtp",
-            Self::Greeting(GreetingError::TooOld(_)) => "zmtp-too-old",
+            Self::Greeting(GreetingError::TooOld) => "zmtp-too-old",
             Self::Mechanism(..) => "mechanism",
             Self::Failed(_) => "handshake-failed",
             Self::SocketType(..) => "wrong-socket-type",
@@ -60,13 +61,21 @@ impl HandshakeError {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
 enum State {
+    /// Until its version is known.
+    Opening,
+    /// ZMTP 2.0: its socket type is to come, then a frame with its identity.
+    Old,
     Greeting,
-    Mechanism { minor: u8 },
+    Mechanism {
+        version: Version,
+    },
 }
 
 /// The handshake of one connection. The same on both ends: a dialled connection differs only in who
-/// connected.
+/// connected. As libzmq does, we say no more than our version before the peer has said its own: one
+/// of ZMTP 2.0 would take what follows for its messages.
 ///
 /// Feed what arrives to [`receive`](Self::receive), send what it appends to `out`, also after an
 /// error: it may hold the ERROR command that tells the peer why.
@@ -79,18 +88,18 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Begins: appends our greeting to `out`.
+    /// Begins: appends the first part of our greeting to `out`.
     pub fn start(
         local: LocalSocket,
         mechanism: Mechanism,
         bytes_max: usize,
         out: &mut BytesMut,
     ) -> Self {
-        out.extend_from_slice(&Greeting::encode(mechanism.name(), false));
+        out.extend_from_slice(&Greeting::opening());
         Self {
             local,
             mechanism,
-            state: State::Greeting,
+            state: State::Opening,
             received: BytesMut::new(),
             bytes_max,
         }
@@ -107,25 +116,85 @@ impl Handshake {
         out: &mut BytesMut,
     ) -> Result<Option<Peer>, HandshakeError> {
         self.received.extend_from_slice(input);
-        if matches!(self.state, State::Greeting) {
-            let Some(greeting) = Greeting::parse(&self.received)? else {
-                return Ok(None);
-            };
-            self.received.advance(GREETING_BYTES);
-            self.meet(&greeting, out)?;
+        loop {
+            match self.state {
+                State::Opening => {
+                    let Some(generation) = Generation::of(&self.received)? else {
+                        return Ok(None);
+                    };
+                    self.state = self.answer(generation, out)?;
+                }
+                State::Old => return self.receive_old(out),
+                State::Greeting => {
+                    let Some(greeting) = Greeting::parse(&self.received)? else {
+                        return Ok(None);
+                    };
+                    self.received.advance(GREETING_BYTES);
+                    self.meet(&greeting, out)?;
+                }
+                State::Mechanism { version } => {
+                    let Some(metadata) = self.receive_command()? else {
+                        return Ok(None);
+                    };
+                    return self.admit(metadata, version, out).map(Some);
+                }
+            }
         }
-        let State::Mechanism { minor } = self.state else {
-            return Ok(None);
-        };
-        let Some(metadata) = self.receive_command()? else {
-            return Ok(None);
-        };
-        self.admit(metadata, minor, out).map(Some)
     }
 
     /// What the peer sent after its handshake.
     pub fn into_rest(self) -> BytesMut {
         self.received
+    }
+
+    /// Says the rest of our greeting, which the peer understands.
+    fn answer(&self, generation: Generation, out: &mut BytesMut) -> Result<State, HandshakeError> {
+        let ours = self.mechanism.name();
+        match generation {
+            Generation::New => {
+                out.extend_from_slice(&Greeting::rest(ours, false));
+                Ok(State::Greeting)
+            }
+            Generation::Old if !self.mechanism.is_open() => {
+                Err(HandshakeError::Mechanism("none (ZMTP 2.0)".into(), ours))
+            }
+            Generation::Old => {
+                out.extend_from_slice(&[self.local.socket_type().number()]);
+                encode_frame(out, b"", false);
+                Ok(State::Old)
+            }
+        }
+    }
+
+    /// The socket type and the identity of a peer of ZMTP 2.0.
+    fn receive_old(&mut self, out: &mut BytesMut) -> Result<Option<Peer>, HandshakeError> {
+        let Some((greeting, rest)) = self.received.split_at_checked(OLD_GREETING_BYTES) else {
+            return Ok(None);
+        };
+        let Some(header) = FrameHeader::parse_with(rest, LONG)? else {
+            return Ok(None);
+        };
+        if header.body_bytes > 255 {
+            return Err(IDENTITY_TOO_LONG.into());
+        }
+        let identity = &rest[header.header_bytes..];
+        let Some(identity) = identity.get(..header.body_bytes as usize) else {
+            return Ok(None);
+        };
+        let number = greeting[OLD_GREETING_BYTES - 1];
+        let socket_type = SocketType::from_number(number);
+        let name = socket_type.map_or_else(
+            || format!("socket of type {number}"),
+            |kind| kind.name().into(),
+        );
+        let metadata = Metadata {
+            socket_type,
+            socket_type_name: name,
+            identity: Bytes::copy_from_slice(identity),
+        };
+        let taken = OLD_GREETING_BYTES + header.header_bytes + identity.len();
+        self.received.advance(taken);
+        self.admit(metadata, Version::V2_0, out).map(Some)
     }
 
     fn meet(&mut self, greeting: &Greeting, out: &mut BytesMut) -> Result<(), HandshakeError> {
@@ -137,9 +206,11 @@ impl Handshake {
             ));
         }
         self.mechanism.start(self.local.socket_type(), &[], out);
-        self.state = State::Mechanism {
-            minor: greeting.minor.min(1),
+        let version = match greeting.minor {
+            0 => Version::V3_0,
+            _ => Version::V3_1,
         };
+        self.state = State::Mechanism { version };
         Ok(())
     }
 
@@ -167,16 +238,23 @@ impl Handshake {
         }
     }
 
-    fn admit(&self, peer: Metadata, minor: u8, out: &mut BytesMut) -> Result<Peer, HandshakeError> {
+    fn admit(
+        &self,
+        peer: Metadata,
+        version: Version,
+        out: &mut BytesMut,
+    ) -> Result<Peer, HandshakeError> {
         let accepts = self.local.accepts();
         match peer.socket_type.filter(|kind| accepts.contains(kind)) {
             Some(socket_type) => Ok(Peer {
                 socket_type,
                 identity: peer.identity,
-                minor,
+                version,
             }),
             None => {
-                encode_error(out, "socket type not accepted here");
+                if version.has_commands() {
+                    encode_error(out, "socket type not accepted here");
+                }
                 let welcome = accepts
                     .iter()
                     .map(|kind| kind.name())
@@ -220,39 +298,64 @@ mod tests {
         bytes
     }
 
+    /// What a peer of ZMTP 2.0 sends.
+    fn old_bytes(socket_type: u8, identity: &[u8]) -> Vec<u8> {
+        let greeting = [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 1, socket_type];
+        [&greeting[..], &[0, identity.len() as u8], identity].concat()
+    }
+
     fn error_in(out: &[u8]) -> bool {
         out.windows(6).any(|window| window == b"\x05ERROR")
     }
 
     proptest! {
         #[test]
-        fn a_handshake_may_arrive_in_any_pieces(cuts in proptest::collection::vec(0usize..200, 0..8)) {
-            let mut bytes = peer_bytes("SUB", b"me");
+        fn a_handshake_may_arrive_in_any_pieces(
+            cuts in proptest::collection::vec(0usize..200, 0..8),
+            old in any::<bool>(),
+            identity in proptest::collection::vec(any::<u8>(), 0..=200),
+        ) {
+            let (mut bytes, version) = match old {
+                true => (old_bytes(2, &identity), Version::V2_0),
+                false => (peer_bytes("SUB", &identity), Version::V3_1),
+            };
             bytes.extend_from_slice(b"\x00\x01\x01");
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % bytes.len()).collect();
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
-            let mut handshake = started(LocalSocket::Subscribers);
             let mut out = BytesMut::new();
+            let mut handshake =
+                Handshake::start(LocalSocket::Subscribers, Mechanism::Null, 8192, &mut out);
             let mut peer = None;
             let mut rest = BytesMut::new();
+            let mut heard = 0;
             for piece in cuts.windows(2).map(|w| &bytes[w[0]..w[1]]) {
+                // Nothing that only one version understands is said before it is known.
+                prop_assert!(heard > 10 || out == Greeting::opening()[..]);
+                heard += piece.len();
                 match peer {
                     None => peer = handshake.receive(piece, &mut out).unwrap(),
                     Some(_) => rest.extend_from_slice(piece),
                 }
             }
-            let expected =
-                Peer { socket_type: SocketType::Sub, identity: Bytes::from_static(b"me"), minor: 1 };
+            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version };
             prop_assert_eq!(peer, Some(expected));
             prop_assert_eq!([&handshake.into_rest()[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
+            let said = match old {
+                true => [&Greeting::opening()[..], &[1, 0, 0]].concat(),
+                false => Greeting::encode("NULL", false).to_vec(),
+            };
+            prop_assert_eq!(&out[..said.len()], &said[..]);
+            prop_assert!(!old || out.len() == said.len());
         }
 
         #[test]
         fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..300), greeted in any::<bool>()) {
             let mut input = if greeted { Greeting::encode("NULL", false).to_vec() } else { vec![] };
-            input.extend(noise);
+            input.extend(&noise);
             let _ = started(LocalSocket::Requests).receive(&input, &mut BytesMut::new());
+            let old = [&old_bytes(3, b"")[..12], &noise].concat();
+            let _ = started(LocalSocket::Requests).receive(&old, &mut BytesMut::new());
         }
     }
 
@@ -282,6 +385,30 @@ mod tests {
     }
 
     #[test]
+    fn an_old_peer_is_told_by_its_number() {
+        for (local, ours, welcome, unwelcome) in [
+            (LocalSocket::Publishers, 2, [1, 9], [0, 2, 10, 11]),
+            (LocalSocket::Subscribers, 1, [2, 10], [0, 1, 9, 11]),
+            (LocalSocket::Workers, 6, [3, 5], [4, 7, 8, 255]),
+            (LocalSocket::Requests, 6, [5, 6], [4, 7, 8, 255]),
+        ] {
+            for number in welcome {
+                let mut out = BytesMut::new();
+                let met = started(local).receive(&old_bytes(number, b""), &mut out);
+                let peer = met.unwrap().unwrap();
+                assert_eq!(SocketType::from_number(number), Some(peer.socket_type));
+                assert_eq!(out[..], [ours, 0, 0]);
+            }
+            for number in unwelcome {
+                let mut out = BytesMut::new();
+                let met = started(local).receive(&old_bytes(number, b""), &mut out);
+                assert_eq!(met.unwrap_err().reason(), "wrong-socket-type");
+                assert!(!error_in(&out), "it knows no commands");
+            }
+        }
+    }
+
+    #[test]
     fn handshakes_are_bounded() {
         let mut bytes = Greeting::encode("NULL", false).to_vec();
         bytes.extend_from_slice(&[6, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]);
@@ -304,31 +431,22 @@ mod tests {
     }
 
     #[test]
-    fn two_of_ours_would_understand_each_other() {
+    fn two_of_ours_understand_each_other() {
         let (mut sent, mut answered) = (BytesMut::new(), BytesMut::new());
-        let mut dialling =
-            Handshake::start(LocalSocket::Publishers, Mechanism::Null, 8192, &mut sent);
-        let mut bound = Handshake::start(
-            LocalSocket::Subscribers,
-            Mechanism::Null,
-            8192,
-            &mut answered,
-        );
-        assert!(
-            bound
-                .receive(&sent.split(), &mut answered)
-                .unwrap()
-                .is_none()
-        );
-        let peer = dialling
-            .receive(&answered.split(), &mut sent)
-            .unwrap()
-            .unwrap();
-        assert_eq!(peer.socket_type, SocketType::Xpub);
-        let peer = bound
-            .receive(&sent.split(), &mut answered)
-            .unwrap()
-            .unwrap();
-        assert_eq!(peer.socket_type, SocketType::Xsub);
+        let start = |local, out| Handshake::start(local, Mechanism::Null, 8192, out);
+        let mut dialling = start(LocalSocket::Publishers, &mut sent);
+        let mut bound = start(LocalSocket::Subscribers, &mut answered);
+        let (mut theirs, mut ours) = (None, None);
+        while theirs.is_none() || ours.is_none() {
+            assert!(!sent.is_empty() || !answered.is_empty(), "both wait");
+            if theirs.is_none() {
+                theirs = bound.receive(&sent.split(), &mut answered).unwrap();
+            }
+            if ours.is_none() {
+                ours = dialling.receive(&answered.split(), &mut sent).unwrap();
+            }
+        }
+        assert_eq!(theirs.unwrap().socket_type, SocketType::Xsub);
+        assert_eq!(ours.unwrap().socket_type, SocketType::Xpub);
     }
 }

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::command::{MalformedCommand, encode_command, error_reason, split_name};
 use super::socket_type::SocketType;
 
-/// The properties of READY that matter here.
+/// The properties of READY that matter here, or what ZMTP 2.0 says instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Metadata {
     pub(super) socket_type: Option<SocketType>,
@@ -24,6 +24,10 @@ pub enum MechanismError {
     #[error("it refused us: {0}")]
     Refused(String),
 }
+
+/// An identity has at most 255 bytes.
+pub(super) const IDENTITY_TOO_LONG: MechanismError =
+    MechanismError::Malformed("its identity has more than 255 bytes");
 
 impl From<MalformedCommand> for MechanismError {
     fn from(error: MalformedCommand) -> Self {
@@ -44,6 +48,13 @@ impl Mechanism {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Null => "NULL",
+        }
+    }
+
+    /// Whether peers of ZMTP 2.0 may connect, which knows no mechanisms: not with keys.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Null => true,
         }
     }
 
@@ -101,9 +112,7 @@ fn parse_metadata(mut rest: &[u8]) -> Result<Metadata, MechanismError> {
             metadata.socket_type_name = String::from_utf8_lossy(value).into_owned();
         } else if name.eq_ignore_ascii_case(b"Identity") {
             if value.len() > 255 {
-                return Err(MechanismError::Malformed(
-                    "its identity has more than 255 bytes",
-                ));
+                return Err(IDENTITY_TOO_LONG);
             }
             metadata.identity = Bytes::copy_from_slice(value);
         }

@@ -1,4 +1,4 @@
-//! ZMTP 3.x (rfc.zeromq.org/spec/37) as bytes in, bytes out.
+//! ZMTP 3.x (rfc.zeromq.org/spec/37) and 2.0 (spec/15) as bytes in, bytes out.
 //!
 //! A connection is a [`Handshake`] until the peer is known, then a [`Scanner`] that finds the
 //! borders of messages and commands in place. Nothing here reads a socket or a clock, and nothing
@@ -12,6 +12,7 @@ mod heartbeat;
 mod mechanism;
 mod scanner;
 mod socket_type;
+mod version;
 
 pub use command::{
     Command, MalformedCommand, Subscription, encode_ping, encode_pong, encode_subscribe,
@@ -20,9 +21,10 @@ pub use frame::{
     FrameError, FrameHeader, begun_frames, encode_frame, encode_message, frames, frames_of,
     short_header,
 };
-pub use greeting::{GREETING_BYTES, Greeting, GreetingError};
+pub use greeting::{GREETING_BYTES, Greeting, GreetingError, OLD_GREETING_BYTES};
 pub use handshake::{Handshake, HandshakeError, Peer};
 pub use heartbeat::{Heartbeat, Pulse};
 pub use mechanism::{Mechanism, MechanismError};
 pub use scanner::{MessageSpan, Scanner, Step};
 pub use socket_type::{LocalSocket, SocketType};
+pub use version::Version;

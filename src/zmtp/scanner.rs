@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::frame::{FrameError, FrameHeader};
+use super::frame::{FrameError, FrameHeader, flags_known};
+use super::version::Version;
 use crate::model::Limits;
 
 /// Commands between the frames of one message. Each costs a move of what is there of the message, so
@@ -53,12 +54,15 @@ pub struct Scanner {
     /// Commands within the message in progress.
     interruptions: usize,
     first: Range<usize>,
+    /// The flags of frames in the peer's version.
+    flags_known: u8,
 }
 
 impl Scanner {
-    /// A scanner at the front of an empty buffer.
-    pub fn new(limits: &Limits) -> Self {
+    /// A scanner at the front of an empty buffer, for a peer of this version.
+    pub fn new(limits: &Limits, version: Version) -> Self {
         Self {
+            flags_known: flags_known(version),
             bytes_max: limits.message_bytes_max,
             parts_max: limits.message_parts_max,
             start: 0,
@@ -105,7 +109,9 @@ impl Scanner {
     #[inline]
     pub fn next(&mut self, buf: &mut [u8]) -> Result<Step, FrameError> {
         loop {
-            let Some(header) = FrameHeader::parse(buf.get(self.at..).unwrap_or_default())? else {
+            let Some(header) =
+                FrameHeader::parse_with(buf.get(self.at..).unwrap_or_default(), self.flags_known)?
+            else {
                 return Ok(Step::NeedMore(1));
             };
             let body = self.at + header.header_bytes;
@@ -256,7 +262,7 @@ mod tests {
 
     /// Feeds `bytes` in pieces of at most `piece` bytes, as a connection does.
     fn scan(mut bytes: BytesMut, piece: usize) -> Vec<Sent> {
-        let mut scanner = Scanner::new(&Limits::default());
+        let mut scanner = Scanner::new(&Limits::default(), Version::V3_1);
         let (mut buf, mut found) = (BytesMut::new(), vec![]);
         while !bytes.is_empty() {
             buf.extend_from_slice(&bytes.split_to(piece.min(bytes.len())));
@@ -311,7 +317,7 @@ mod tests {
                 encode_frame(&mut bytes, &vec![filler; size / 31 * 31], false);
             }
             bytes.truncate(bytes.len().saturating_sub(cut));
-            let (mut one, mut all) = (Scanner::new(&Limits::default()), Scanner::new(&Limits::default()));
+            let (mut one, mut all) = (Scanner::new(&Limits::default(), Version::V3_1), Scanner::new(&Limits::default(), Version::V3_1));
             while let Step::Message(span) = one.next(&mut bytes).unwrap() {
                 let Step::Message(again) = all.next(&mut bytes).unwrap() else { panic!("fewer") };
                 prop_assert_eq!(&again, &span);
@@ -327,14 +333,14 @@ mod tests {
 
         #[test]
         fn noise_never_panics(mut noise in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut scanner = Scanner::new(&Limits::default());
+            let mut scanner = Scanner::new(&Limits::default(), Version::V3_1);
             while let Ok(Step::Message(_) | Step::Command(_)) = scanner.next(&mut noise) {}
         }
     }
 
     #[test]
     fn commands_within_a_message_are_bounded() {
-        let mut scanner = Scanner::new(&Limits::default());
+        let mut scanner = Scanner::new(&Limits::default(), Version::V3_1);
         let ping = b"\x04\x07\x04PING\x00\x00";
         let interrupted = |pings: usize| [&[1, 0][..], &ping.repeat(pings), &[0, 0]].concat();
         let mut buf = interrupted(INTERRUPTIONS_MAX).repeat(2);
@@ -344,7 +350,7 @@ mod tests {
         }
         assert_eq!((messages, scanner.consumed()), (2, buf.len()));
         let mut buf = interrupted(INTERRUPTIONS_MAX + 1);
-        let mut scanner = Scanner::new(&Limits::default());
+        let mut scanner = Scanner::new(&Limits::default(), Version::V3_1);
         let error = std::iter::repeat_with(|| scanner.next(&mut buf)).find_map(Result::err);
         assert_eq!(error, Some(FrameError::Interrupted(INTERRUPTIONS_MAX)));
     }
@@ -357,15 +363,15 @@ mod tests {
             ..Limits::default()
         };
         let mut huge = [2, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
-        let error = Scanner::new(&limits).next(&mut huge);
+        let error = Scanner::new(&limits, Version::V3_1).next(&mut huge);
         assert_eq!(error, Err(FrameError::MessageTooLarge(u64::MAX, 100)));
         let mut parts = [1, 0, 1, 0, 1, 0, 0, 0];
         assert_eq!(
-            Scanner::new(&limits).next(&mut parts),
+            Scanner::new(&limits, Version::V3_1).next(&mut parts),
             Err(FrameError::TooManyParts(3))
         );
         let mut sum = [[1, 60].to_vec(), vec![0; 60], vec![0, 60]].concat();
-        let error = Scanner::new(&limits).next(&mut sum);
+        let error = Scanner::new(&limits, Version::V3_1).next(&mut sum);
         assert_eq!(error, Err(FrameError::MessageTooLarge(124, 100)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a peer says it is, in the `Socket-Type` property of its READY.
+/// What a peer says it is: by name in the `Socket-Type` property of its READY, by number in ZMTP 2.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SocketType {
     /// Publishes, hears nothing.
@@ -34,6 +34,40 @@ impl SocketType {
         (Self::Rep, "REP"),
         (Self::Router, "ROUTER"),
     ];
+
+    /// The numbers of ZMTP 2.0. Its RFC has an XPUB say that it is a PUB, an XSUB that it is a SUB;
+    /// libzmq has numbers of its own for them.
+    const NUMBERS: [(Self, u8); 8] = [
+        (Self::Pub, 1),
+        (Self::Sub, 2),
+        (Self::Req, 3),
+        (Self::Rep, 4),
+        (Self::Dealer, 5),
+        (Self::Router, 6),
+        (Self::Xpub, 9),
+        (Self::Xsub, 10),
+    ];
+
+    /// The type of this number in ZMTP 2.0; `None` for types that have no place here.
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::NUMBERS
+            .iter()
+            .find(|(_, known)| *known == number)
+            .map(|(kind, _)| *kind)
+    }
+
+    /// The number by which peers of ZMTP 2.0 know it.
+    pub(super) fn number(self) -> u8 {
+        let known = match self {
+            Self::Xpub => Self::Pub,
+            Self::Xsub => Self::Sub,
+            other => other,
+        };
+        Self::NUMBERS
+            .iter()
+            .find(|(kind, _)| *kind == known)
+            .map_or(0, |(_, number)| *number)
+    }
 
     /// The type of this name; `None` for types that have no place here (PUSH, PAIR, …).
     pub fn from_name(name: &[u8]) -> Option<Self> {

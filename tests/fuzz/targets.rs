@@ -8,8 +8,8 @@ use event_manager::config::{self, KEYS};
 use event_manager::messagebus::{DataType, Layout, Message, decode, encode, split_envelope};
 use event_manager::model::Limits;
 use event_manager::zmtp::{
-    Command, FrameError, GREETING_BYTES, Handshake, HandshakeError, LocalSocket, Mechanism, Peer,
-    Scanner, Step, Subscription, encode_message, frames_of,
+    Command, FrameError, GREETING_BYTES, Handshake, HandshakeError, LocalSocket, Mechanism,
+    OLD_GREETING_BYTES, Peer, Scanner, Step, Subscription, Version, encode_message, frames_of,
 };
 use serde_json::{Map, Value};
 
@@ -53,6 +53,24 @@ fn shake_hands(local: LocalSocket, pieces: &[&[u8]]) -> Met {
     (None, out, vec![])
 }
 
+/// What a peer of ZMTP 2.0 said, and what it was told: nothing that it could take for a message.
+fn check_old(peer: &Peer, taken: &[u8], out: &[u8]) {
+    assert!((1..=2).contains(&taken[10]));
+    let [0 | 2, rest @ ..] = &taken[OLD_GREETING_BYTES..] else {
+        panic!("its identity is a frame of its own: {taken:?}");
+    };
+    let header = if taken[OLD_GREETING_BYTES] == 0 { 1 } else { 8 };
+    let len = rest[..header]
+        .iter()
+        .fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+    assert_eq!(
+        (len, &rest[header..]),
+        (peer.identity.len() as u64, &peer.identity[..])
+    );
+    assert_eq!(out.len(), OLD_GREETING_BYTES + 2);
+    assert!(out[10] == 3 && (1..=8).contains(&out[11]) && out[12..] == [0, 0]);
+}
+
 /// Greeting and handshake: it makes no difference in which pieces they arrive, an undecided
 /// handshake holds few bytes, and whoever gets in is one of those who may.
 pub fn handshake(input: &[u8]) {
@@ -76,11 +94,17 @@ pub fn handshake(input: &[u8]) {
         Some(Ok(peer)) => {
             assert_eq!(rest, rest_at_once);
             assert!(whole.ends_with(&rest));
-            let body = &whole[GREETING_BYTES..whole.len() - rest.len()];
-            assert!(whole[0] == 0xFF && whole[10] >= 3 && &whole[12..17] == b"NULL\0");
-            assert!(body.len() <= HANDSHAKE_BYTES_MAX);
+            let taken = &whole[..whole.len() - rest.len()];
+            assert!(whole[0] == 0xFF && whole[9] & 1 == 1);
             assert!(local.accepts().contains(&peer.socket_type));
-            assert!(peer.identity.len() <= 255 && peer.minor <= 1);
+            assert!(peer.identity.len() <= 255);
+            if peer.version == Version::V2_0 {
+                check_old(&peer, taken, &out);
+                return;
+            }
+            assert!(whole[10] >= 3 && &whole[12..17] == b"NULL\0");
+            assert!(taken.len() <= GREETING_BYTES + HANDSHAKE_BYTES_MAX);
+            assert!(out.len() > GREETING_BYTES && out[10..17] == *b"\x03\x01NULL\0");
         }
         Some(Err(error)) => assert!(!error.to_string().is_empty() && !error.reason().is_empty()),
         None => {}
@@ -94,7 +118,11 @@ enum Found {
 }
 
 /// Reads frame by frame from the whole input, as the RFC's grammar says.
-fn read_naively(mut bytes: &[u8], limits: &Limits) -> (Vec<Found>, Option<FrameError>) {
+fn read_naively(
+    mut bytes: &[u8],
+    limits: &Limits,
+    version: Version,
+) -> (Vec<Found>, Option<FrameError>) {
     const INTERRUPTIONS_MAX: usize = 64;
     let (mut found, mut frames, mut size, mut interruptions) = (vec![], vec![], 0u64, 0);
     loop {
@@ -102,7 +130,8 @@ fn read_naively(mut bytes: &[u8], limits: &Limits) -> (Vec<Found>, Option<FrameE
             return (found, None);
         };
         let (more, long, command) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
-        if flags > 7 || (more && command) {
+        let known = if version == Version::V2_0 { 3 } else { 7 };
+        if flags > known || (more && command) {
             return (found, Some(FrameError::Flags(flags)));
         }
         let header = if long { 9 } else { 2 };
@@ -140,8 +169,8 @@ fn read_naively(mut bytes: &[u8], limits: &Limits) -> (Vec<Found>, Option<FrameE
 }
 
 /// Reads as a connection does: a buffer that grows at one end and is used up at the other.
-fn scan(pieces: &[&[u8]], limits: &Limits) -> (Vec<Found>, Option<FrameError>) {
-    let mut scanner = Scanner::new(limits);
+fn scan(pieces: &[&[u8]], limits: &Limits, version: Version) -> (Vec<Found>, Option<FrameError>) {
+    let mut scanner = Scanner::new(limits, version);
     let (mut buf, mut found, mut missing) = (BytesMut::new(), vec![], 1);
     for piece in pieces {
         buf.extend_from_slice(piece);
@@ -221,14 +250,14 @@ pub fn frames(input: &[u8]) {
     let Some((pieces, whole)) = in_pieces(input) else {
         return;
     };
-    let (found, error) = scan(&pieces, &limits);
-    assert_eq!(
-        (&found, &error),
-        (
-            &read_naively(whole, &limits).0,
-            &read_naively(whole, &limits).1
-        )
-    );
+    for version in [Version::V2_0, Version::V3_1] {
+        let read = scan(&pieces, &limits, version);
+        assert_eq!(read, read_naively(whole, &limits, version), "{version:?}");
+        check_found(read.0);
+    }
+}
+
+fn check_found(found: Vec<Found>) {
     for item in found {
         match item {
             Found::Command(body) => check_command(&body),

@@ -166,10 +166,11 @@ fn old_zmtp_is_refused_with_one_log_line() {
     let anonymous = vec![1, 0];
     let named = b"\x06\x00hello".to_vec();
     let unversioned = [&signature[..], &[0, 1]].concat();
-    let second = [&signature[..], &[1, 2, 0, 0]].concat();
-    for (version, greetings) in [
-        ("1.0", vec![anonymous, named, unversioned]),
-        ("2.0", vec![second]),
+    let versioned_later = [&[0xFF][..], &[0; 7], &[6, 0], b"hello"].concat();
+    for greetings in [
+        vec![anonymous, named],
+        vec![unversioned],
+        vec![versioned_later],
     ] {
         let daemon = daemon(Duration::from_secs(60));
         let mut addresses = vec![];
@@ -177,7 +178,7 @@ fn old_zmtp_is_refused_with_one_log_line() {
             for greeting in &greetings {
                 let peer = door.peer();
                 addresses.push(peer.0.local_addr().expect("connected").to_string());
-                door.assert_ends(&daemon, version, "zmtp-too-old", peer, greeting);
+                door.assert_ends(&daemon, "ZMTP 1.0", "zmtp-too-old", peer, greeting);
             }
         }
         let lines: Vec<_> = addresses
@@ -186,8 +187,8 @@ fn old_zmtp_is_refused_with_one_log_line() {
             .collect();
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert!(lines[0].contains(&addresses[0]), "{lines:#?}");
-        let sentence = format!("it speaks ZMTP {version}; 3.0 or later is needed");
-        assert!(lines[0].contains(&sentence), "{lines:#?}");
+        let sentence = "it speaks ZMTP 1.0; 2.0 or later is needed";
+        assert!(lines[0].contains(sentence), "{lines:#?}");
     }
 }
 

@@ -35,6 +35,7 @@ mod locator;
 mod matching;
 mod naks;
 mod notable;
+mod old_peers;
 mod packaging;
 mod ports;
 mod publishing;

@@ -103,6 +103,15 @@ fn connections(page: &mut Page<'_>, status: &Value) -> fmt::Result {
         "Requests that wait for their answers",
         number(&status["pendingCalls"]),
     )?;
+    let versions = status["peers"]["zmtp"]["versions"].as_object();
+    page.gauges(
+        "event_manager_peers_connected",
+        "Peers whose handshake is done, by the version of ZMTP that they speak",
+        versions
+            .into_iter()
+            .flatten()
+            .map(|(version, peers)| (vec![("zmtp", &**version)], number(peers))),
+    )?;
     let refused = status["peers"]["refused"].as_object().into_iter().flatten();
     page.counters(
         "event_manager_peers_refused",

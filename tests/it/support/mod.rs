@@ -6,6 +6,7 @@ pub mod healthy;
 pub mod http;
 pub mod logs;
 pub mod manager;
+pub mod old;
 pub mod peers;
 pub mod process;
 pub mod program;
