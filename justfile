@@ -69,6 +69,11 @@ python:
     cargo build --locked
     tests/python/run
 
+# The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
+jeromq:
+    cargo build --locked
+    tests/jeromq/run
+
 # The dashboard in a headless Chromium, beside what /stats says. Needs chromium.
 dashboard *args:
     cargo build --locked
