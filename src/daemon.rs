@@ -143,6 +143,7 @@ impl Daemon {
             (inherited, manager.beat(now())),
             (journal.clone(), tracer.clone()),
         )?;
+        config.locator.embedded = reactor.bound.locator.is_some();
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();
         }
@@ -164,7 +165,10 @@ impl Daemon {
             .transpose()?;
         let parts = Control {
             diagnostic: diagnostic_rx,
-            request_address: request_address(&reactor.bound, &config),
+            request_address: reactor
+                .bound
+                .request_address(&config.public_hostname)
+                .unwrap_or_default(),
             inputs: reactor.inputs.clone(),
             config,
             state: registration_state,
@@ -348,7 +352,7 @@ fn start_store(
 }
 
 async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
-    let (caller, thread) = Caller::start()?;
+    let (caller, thread) = Caller::start(config.limits.message_bytes_max)?;
     let locator = LocatorClient::new(caller, config.locator.clone());
     let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
     drop(thread);
@@ -362,15 +366,6 @@ async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
         }
     }
     Ok(())
-}
-
-/// What we register: where clients can reach us.
-fn request_address(bound: &Bound, config: &Config) -> String {
-    bound
-        .requests
-        .first()
-        .map(|e| Bound::public(e, &config.public_hostname))
-        .unwrap_or_default()
 }
 
 /// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
@@ -388,7 +383,7 @@ struct Control {
 
 impl Control {
     async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
-        let (caller, caller_thread) = match Caller::start() {
+        let (caller, caller_thread) = match Caller::start(self.config.limits.message_bytes_max) {
             Ok(started) => started,
             Err(error) => return tracing::error!("no calls can be made: {error}"),
         };

@@ -6,5 +6,5 @@
 mod directory;
 mod requests;
 
-pub use directory::{Directory, Full, Registered};
+pub use directory::{Directory, RegisterError, Registered};
 pub use requests::{LocatorTokens, answer};

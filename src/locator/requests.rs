@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::directory::Directory;
+use super::directory::{Directory, RegisterError};
 use crate::messagebus::{DataType, Message, Token};
 use crate::model::{Endpoint, ServiceName};
 
@@ -17,7 +17,7 @@ pub struct LocatorTokens {
     pub locate: Token,
     /// `service_name\0address`
     pub unregister: Token,
-    /// No data.
+    /// No data, or `service_name\0address`: what comes after that.
     pub list: Token,
 }
 
@@ -36,6 +36,8 @@ impl Default for LocatorTokens {
 const TTL_DEFAULT: Duration = Duration::from_secs(30);
 /// The longest life of a registration.
 const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The most registrations in one answer.
+const LIST_MAX: usize = 1000;
 
 /// Answers a request to the locator. Every request gets an answer.
 pub fn answer(
@@ -52,7 +54,7 @@ pub fn answer(
     } else if token.is(tokens.unregister) {
         unregister(request, directory, now)
     } else if token.is(tokens.list) {
-        Ok(list(directory, now))
+        list(request, directory, now)
     } else {
         let sentence = format!("{token} is no request to a ServiceLocator");
         Err(Message::nak("unknown-token", sentence))
@@ -109,11 +111,14 @@ fn register(
     };
     directory
         .register(&name, address, ttl, now)
-        .map_err(|full| Message::nak("full", full))?;
+        .map_err(|error| match error {
+            RegisterError::Full(_) => Message::nak("full", error),
+            RegisterError::Reserved(_) => Message::nak("reserved", error),
+        })?;
     Ok(Message::ack(DataType::Param, ttl.as_millis().to_string()))
 }
 
-fn locate(request: &Message, directory: &Directory, now: Instant) -> Result<Message, Message> {
+fn locate(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Message> {
     let name = name(&request.fields())?;
     match directory.locate(&name, now) {
         Some(address) => Ok(Message::ack(DataType::AddrPort, address.to_owned())),
@@ -131,6 +136,9 @@ fn unregister(
 ) -> Result<Message, Message> {
     let fields = request.fields();
     let (name, address) = (name(&fields)?, address(&fields)?);
+    if directory.is_own(&name) {
+        return Err(Message::nak("reserved", RegisterError::Reserved(name)));
+    }
     if directory.unregister(&name, address, now) {
         return Ok(Message::ack(DataType::Empty, ""));
     }
@@ -140,13 +148,31 @@ fn unregister(
     ))
 }
 
-fn list(directory: &Directory, now: Instant) -> Message {
-    let entry = |(name, entry): (&ServiceName, &super::Registered)| {
-        let expires_in = entry.expires_at.saturating_duration_since(now);
-        json!({"service": name.as_str(), "address": entry.address, "expiresInMs": expires_in.as_millis() as u64})
+/// At most [`LIST_MAX`] registrations; if there are more, the last entry says after which one to go on.
+fn list(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Message> {
+    directory.expire(now);
+    let fields = request.fields();
+    // One field alone had no meaning ever, and has none.
+    let after = match fields.get(1).is_some_and(|second| !second.is_empty()) {
+        true => Some((name(&fields)?, address(&fields)?)),
+        false => None,
     };
-    let list: Vec<_> = directory.list(now).map(entry).collect();
-    Message::ack(DataType::String, serde_json::Value::from(list).to_string())
+    let mut live = directory.list(after, now).peekable();
+    let mut list = vec![];
+    let mut last = None;
+    for (name, address, entry) in live.by_ref().take(LIST_MAX) {
+        let expires_in = entry.expires_at.saturating_duration_since(now);
+        list.push(json!({"service": name.as_str(), "address": address, "expiresInMs": expires_in.as_millis() as u64}));
+        last = Some((name, address));
+    }
+    if let Some((name, address)) = last
+        && live.peek().is_some()
+    {
+        let after = json!({"service": name.as_str(), "address": address});
+        list.push(json!({"more": true, "after": after, "registrations": directory.len()}));
+    }
+    let list = serde_json::Value::from(list).to_string();
+    Ok(Message::ack(DataType::String, list))
 }
 
 #[cfg(test)]

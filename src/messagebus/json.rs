@@ -9,6 +9,7 @@ use super::codec::{Layout, Malformed, data_type_from_text, token_from_text};
 use super::data_type::DataType;
 use super::message::Message;
 use super::token::Token;
+use crate::model::excerpt;
 
 /// Larger objects would take long to read, and many times their size in memory.
 const JSON_BYTES_MAX: usize = 4 << 20;
@@ -91,6 +92,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     // Answers do so: a NAK's code and sentence stand beside its data.
     let is_answer = token.is(Token::ACK) || token.is(Token::NAK);
     if let (Some(_), Some(name), false) = (&data, named.keys().next(), is_answer) {
+        let name = excerpt(name, 40);
         let sentence = format!("fields are in \"data\" or named, not both: {name:?} is beside it");
         return Err(malformed("malformed-data", sentence));
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::data_type::DataType;
 use super::token::Token;
+use crate::model::{EXCERPT_BYTES_MAX, excerpt};
 
 /// A MessageBus message.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,9 +48,11 @@ impl Message {
         Self::new(Token::ACK, data_type, data)
     }
 
-    /// The answer no: a code for programs, a sentence for people.
+    /// The answer no: a code for programs, a sentence for people, which is cut if it is long.
     pub fn nak(code: &str, sentence: impl Display) -> Self {
-        Self::new(Token::NAK, DataType::String, format!("{code}: {sentence}"))
+        let text = format!("{code}: {sentence}");
+        let text = excerpt(&text, EXCERPT_BYTES_MAX).into_owned();
+        Self::new(Token::NAK, DataType::String, text)
     }
 
     /// The data's fields: what stands between its NULs. Data that ends with a NUL has an empty last

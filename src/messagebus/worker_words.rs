@@ -5,15 +5,18 @@
 //! `TERM <id> [reason]`, `WIP <id>`, `BYE`; the daemon puts `EVENT <id> <attempt>` before each event
 //! that it wants acknowledged, and says `ERROR <sentence>` to what it doesn't understand.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::model::excerpt;
+
 /// Events that a worker holds at most, unless it says otherwise.
 const CREDIT_DEFAULT: u32 = 32;
 /// What is shown of something that was not understood.
-const SHOWN_CHARS_MAX: usize = 40;
+const SHOWN_BYTES_MAX: usize = 40;
 /// The most that it may ask for.
 const CREDIT_MAX: u32 = 100_000;
 
@@ -97,8 +100,8 @@ fn digits(text: &[u8]) -> Option<u64> {
     })
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS_MAX).collect()
+fn shown(text: &str) -> Cow<'_, str> {
+    excerpt(text, SHOWN_BYTES_MAX)
 }
 
 fn id(text: &str) -> Result<(u64, &str), String> {

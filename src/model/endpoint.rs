@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::excerpt::excerpt;
+
 /// Where a socket is bound or dialled: `tcp://host:port`, `tcp://*:port` (all interfaces, IPv6 too
 /// where the machine has it), `tcp://[::1]:port`, `ipc://path` or `ipc://@name`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +49,9 @@ impl fmt::Display for InvalidEndpoint {
 impl std::error::Error for InvalidEndpoint {}
 
 impl Endpoint {
+    /// The longest address, in bytes: a host's name has at most 255, a socket's path 107.
+    pub const BYTES_MAX: usize = 512;
+
     /// A TCP endpoint from its parts.
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
         Self::Tcp {
@@ -121,6 +126,13 @@ impl FromStr for Endpoint {
     type Err = InvalidEndpoint;
 
     fn from_str(written: &str) -> Result<Self, InvalidEndpoint> {
+        if written.len() > Self::BYTES_MAX {
+            let (len, max) = (written.len(), Self::BYTES_MAX);
+            let begin = excerpt(written, 40);
+            return Err(InvalidEndpoint(format!(
+                "{begin:?} has {len} bytes; an address has at most {max}"
+            )));
+        }
         if let Some(path) = written.strip_prefix("ipc://") {
             if path.is_empty() || path == "@" {
                 return Err(InvalidEndpoint(format!("{written:?} has no path")));

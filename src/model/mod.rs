@@ -2,6 +2,7 @@
 
 mod backoff;
 mod endpoint;
+mod excerpt;
 mod limits;
 mod name;
 mod subject;
@@ -9,6 +10,7 @@ mod trace_context;
 
 pub use backoff::Backoff;
 pub use endpoint::{Endpoint, InvalidEndpoint, socket_name};
+pub use excerpt::{EXCERPT_BYTES_MAX, beginning, excerpt, excerpt_of_bytes};
 pub use limits::Limits;
 pub use name::{InvalidName, ServiceName, SubscriptionId};
 pub use subject::{Dialect, InvalidPattern, SubjectPattern, subject_of};

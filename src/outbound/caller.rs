@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,11 +102,12 @@ impl Drop for CallerThread {
 }
 
 impl Caller {
-    /// Starts the thread.
+    /// Starts the thread. A frame of an answer may have so many bytes: with a larger one libzmq ends the
+    /// connection, and the call has no answer.
     ///
     /// # Errors
     /// The system gives no thread or no descriptors.
-    pub fn start() -> io::Result<(Self, CallerThread)> {
+    pub fn start(frame_bytes_max: usize) -> io::Result<(Self, CallerThread)> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
@@ -113,7 +115,7 @@ impl Caller {
             inbox: Mutex::default(),
             wake,
         });
-        let engine = Engine::new(Arc::clone(&shared), woken);
+        let engine = Engine::new(Arc::clone(&shared), woken, frame_bytes_max);
         let thread = std::thread::Builder::new()
             .name("caller".into())
             .spawn(move || engine.run())?;
@@ -132,10 +134,10 @@ impl Caller {
     /// # Errors
     /// [`CallError`].
     pub async fn call(&self, address: &Endpoint, frames: Vec<Bytes>, deadline: Instant) -> Answer {
-        probe(address, deadline).await?;
+        let address = probe(address, deadline).await?;
         let (reply, answer) = oneshot::channel();
         let call = Call {
-            address: dialled(address).to_string(),
+            address: address.to_string(),
             frames,
             deadline,
             reply,
@@ -165,25 +167,31 @@ fn dialled(address: &Endpoint) -> Endpoint {
 }
 
 /// libzmq goes on trying where nobody listens, so that is found out before: a refusal is quick, and
-/// the request is certain not to have been sent.
-async fn probe(address: &Endpoint, deadline: Instant) -> Result<(), CallError> {
+/// the request is certain not to have been sent. Where a connection was accepted is what libzmq dials:
+/// it would look up the name again, in the one thread that has all connections.
+async fn probe(address: &Endpoint, deadline: Instant) -> Result<Endpoint, CallError> {
     let unreachable =
         |error: &dyn std::fmt::Display| CallError::Unreachable(format!("{address} ({error})"));
     let connect = async {
         match dialled(address) {
-            Endpoint::Tcp { host, port } => tokio::net::TcpStream::connect((host.as_str(), port))
-                .await
-                .map(drop),
-            Endpoint::Ipc(path) => tokio::net::UnixStream::connect(socket_name(&path))
-                .await
-                .map(drop),
+            Endpoint::Tcp { host, port } => {
+                let at = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+                Ok(match at.peer_addr()? {
+                    SocketAddr::V6(at) if at.scope_id() != 0 => Endpoint::tcp(host, port),
+                    at => Endpoint::tcp(at.ip().to_string(), at.port()),
+                })
+            }
+            Endpoint::Ipc(path) => {
+                tokio::net::UnixStream::connect(socket_name(&path)).await?;
+                Ok(Endpoint::Ipc(path))
+            }
         }
     };
     let probe_end =
         tokio::time::Instant::from_std(deadline).min(tokio::time::Instant::now() + PROBE_MAX);
     match tokio::time::timeout_at(probe_end, connect).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(unreachable(&error)),
+        Ok(Ok(at)) => Ok(at),
+        Ok(Err::<_, io::Error>(error)) => Err(unreachable(&error)),
         Err(_) => Err(unreachable(&"no answer to the connection")),
     }
 }
@@ -208,6 +216,7 @@ struct Engine {
     shared: Arc<Shared>,
     woken: UnixStream,
     context: zmq::Context,
+    frame_bytes_max: i64,
     calls: HashMap<u64, Call>,
     last_call: u64,
     deadlines: BTreeSet<(Instant, u64)>,
@@ -219,11 +228,12 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(shared: Arc<Shared>, woken: UnixStream) -> Self {
+    fn new(shared: Arc<Shared>, woken: UnixStream, frame_bytes_max: usize) -> Self {
         Self {
             shared,
             woken,
             context: zmq::Context::new(),
+            frame_bytes_max: frame_bytes_max.try_into().unwrap_or(i64::MAX),
             calls: HashMap::new(),
             last_call: 0,
             deadlines: BTreeSet::new(),
@@ -286,7 +296,9 @@ impl Engine {
                 None => {
                     let room = self.sockets < SOCKETS_MAX;
                     // Out of descriptors is the same: the calls wait until some are free, or too late.
-                    let Some(socket) = room.then(|| connect(&self.context, address).ok()).flatten()
+                    let Some(socket) = room
+                        .then(|| connect(&self.context, address, self.frame_bytes_max).ok())
+                        .flatten()
                     else {
                         self.starved.insert(address.to_owned());
                         return;
@@ -436,9 +448,14 @@ impl Engine {
 }
 
 /// A DEALER that writes the delimiter itself can be asked without waiting, which REQ can't.
-fn connect(context: &zmq::Context, address: &str) -> zmq::Result<zmq::Socket> {
+fn connect(
+    context: &zmq::Context,
+    address: &str,
+    frame_bytes_max: i64,
+) -> zmq::Result<zmq::Socket> {
     let socket = context.socket(zmq::DEALER)?;
     socket.set_linger(0)?;
+    socket.set_maxmsgsize(frame_bytes_max)?;
     socket.set_ipv6(address.contains('['))?;
     socket.connect(address)?;
     Ok(socket)

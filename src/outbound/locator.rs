@@ -8,7 +8,7 @@ use super::caller::{CallError, Caller};
 use crate::ambient::now;
 use crate::config::LocatorConfig;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
-use crate::model::{Endpoint, ServiceName};
+use crate::model::{EXCERPT_BYTES_MAX, Endpoint, ServiceName, excerpt_of_bytes};
 
 /// An address that was found is believed for so long, unless a call to it fails.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -21,6 +21,9 @@ pub enum LocateError {
     /// The locator says no.
     #[error("the ServiceLocator does not know it ({0})")]
     Unknown(String),
+    /// The locator says no to something else.
+    #[error("the ServiceLocator says no ({0})")]
+    Refused(String),
     /// The locator says something that can't be understood.
     #[error("the ServiceLocator's answer can't be read ({0})")]
     Garbled(String),
@@ -57,7 +60,7 @@ impl LocatorClient {
     /// Sends one request and reads its answer.
     ///
     /// # Errors
-    /// [`LocateError`], but for `Unknown`.
+    /// [`LocateError`], but for `Unknown` and `Refused`.
     pub async fn ask(&self, request: &Message, deadline: Instant) -> Result<Message, LocateError> {
         let frames = encode(request, Layout::NATIVE);
         let answer = self
@@ -84,9 +87,7 @@ impl LocatorClient {
         }
         let request = Message::param(self.config.tokens.locate, [name.as_str()]);
         let answer = self.ask(&request, deadline).await?;
-        let text = String::from_utf8_lossy(&answer.data)
-            .trim_matches(['\0', ' '])
-            .to_owned();
+        let text = said(&answer);
         if !answer.token.is(Token::ACK) {
             return Err(LocateError::Unknown(text));
         }
@@ -108,7 +109,7 @@ impl LocatorClient {
     /// Registers us at this address for the configured time.
     ///
     /// # Errors
-    /// [`LocateError`]; a NAK is `Unknown`.
+    /// [`LocateError`]; a NAK is `Refused`.
     pub async fn register(&self, address: &str, deadline: Instant) -> Result<(), LocateError> {
         let ttl = self.config.ttl.as_millis().to_string();
         let fields = [self.config.service_name.as_str(), address, &ttl];
@@ -122,7 +123,7 @@ impl LocatorClient {
     /// Ends our registration.
     ///
     /// # Errors
-    /// [`LocateError`]; a NAK is `Unknown`.
+    /// [`LocateError`]; a NAK is `Refused`.
     pub async fn unregister(&self, address: &str, deadline: Instant) -> Result<(), LocateError> {
         let fields = [self.config.service_name.as_str(), address];
         self.confirmed(
@@ -137,9 +138,7 @@ impl LocatorClient {
         if answer.token.is(Token::ACK) {
             return Ok(());
         }
-        Err(LocateError::Unknown(
-            String::from_utf8_lossy(&answer.data).into_owned(),
-        ))
+        Err(LocateError::Refused(said(&answer)))
     }
 
     /// Whether something at this address answers a request: any ACK or NAK will do.
@@ -160,6 +159,12 @@ impl LocatorClient {
     ) -> T {
         change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What an answer says, as far as it is of use: no address is longer, and no sentence need be.
+fn said(answer: &Message) -> String {
+    let text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX);
+    text.trim_matches(['\0', ' ']).to_owned()
 }
 
 #[cfg(test)]

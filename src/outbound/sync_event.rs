@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -11,7 +12,7 @@ use super::caller::{CallError, Caller};
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, shown_type};
-use crate::model::ServiceName;
+use crate::model::{EXCERPT_BYTES_MAX, ServiceName};
 use crate::requests::SyncEvent;
 use crate::traces::{CallTrace, Tracer};
 
@@ -40,8 +41,12 @@ pub async fn call_services(
     let is_ack = |result: &Value| result["status"] == "ack";
     let (first, called) = (event.first, calls.len());
     let mut results = vec![];
+    let mut room = event.answers_bytes_max;
     while let Some(result) = calls.join_next().await {
-        let Ok(result) = result else { continue };
+        let Ok((place, result)) = result else {
+            continue;
+        };
+        let result = (place, result.shown_within(&mut room));
         let enough = first && is_ack(&result.1);
         if let Some(trace) = &mut trace {
             trace.answered(text(&result.1, "service"), text(&result.1, "status"));
@@ -67,6 +72,53 @@ pub async fn call_services(
     Message::new(token, DataType::String, data)
 }
 
+/// What became of a call.
+struct Called {
+    service: ServiceName,
+    status: &'static str,
+    data: Bytes,
+    /// If it is one that we don't know.
+    data_type: Option<DataType>,
+}
+
+impl Called {
+    fn new(service: ServiceName, status: &'static str, data: impl Into<Bytes>) -> Self {
+        Self {
+            service,
+            status,
+            data: data.into(),
+            data_type: None,
+        }
+    }
+
+    /// As its publisher gets it. All answers have so much room; of one that is larger than what is left
+    /// only the beginning is told, and how large it was.
+    fn shown_within(self, room: &mut usize) -> Value {
+        let (len, is_whole) = (self.data.len(), self.data.len() <= *room);
+        let mut data = self.data;
+        match is_whole {
+            true => *room -= len,
+            false => data.truncate(EXCERPT_BYTES_MAX),
+        }
+        let mut shown = json!({"service": self.service.as_str(), "status": self.status});
+        match std::str::from_utf8(&data) {
+            Ok(text) => shown["data"] = text.into(),
+            // It was cut within a character.
+            Err(error) if !is_whole && error.error_len().is_none() => {
+                shown["data"] = String::from_utf8_lossy(&data[..error.valid_up_to()]).into();
+            }
+            Err(_) => shown["dataBase64"] = BASE64.encode(&data).into(),
+        }
+        if !is_whole {
+            shown["dataBytes"] = len.into();
+        }
+        if let Some(data_type) = self.data_type {
+            shown["dataType"] = shown_type(data_type);
+        }
+        shown
+    }
+}
+
 fn text<'a>(result: &'a Value, field: &str) -> &'a str {
     result[field].as_str().unwrap_or_default()
 }
@@ -77,11 +129,11 @@ async fn call_service(
     caller: &Caller,
     locator: &LocatorClient,
     deadline: Instant,
-) -> Value {
+) -> Called {
     let mut tries_left = 2;
     loop {
         let result = match locator.locate(&service, deadline).await {
-            Err(error) => return located_not(&service, &error),
+            Err(error) => return located_not(service, &error),
             Ok(address) => {
                 caller
                     .call(&address, encode(message, Layout::NATIVE), deadline)
@@ -89,21 +141,21 @@ async fn call_service(
             }
         };
         match result {
-            Ok(frames) => return answered(&service, &frames),
+            Ok(frames) => return answered(service, &frames),
             Err(error) => {
                 locator.forget(&service);
                 tries_left -= 1;
                 // What was certainly not sent may go to an address that is newer than ours.
                 let not_sent = matches!(error, CallError::Unreachable(_));
                 if !not_sent || tries_left == 0 {
-                    return failed(&service, &error);
+                    return failed(service, &error);
                 }
             }
         }
     }
 }
 
-fn answered(service: &ServiceName, frames: &[bytes::Bytes]) -> Value {
+fn answered(service: ServiceName, frames: &[Bytes]) -> Called {
     let read = match (decode(frames), frames) {
         // Nobody reads the type here: what it is must not turn a yes into a no.
         (Err(error), [token, _, data, ..]) if error.code == "malformed-data-type" => {
@@ -111,40 +163,38 @@ fn answered(service: &ServiceName, frames: &[bytes::Bytes]) -> Value {
         }
         (read, _) => read,
     };
-    let (status, data_type, data) = match read {
-        Ok((answer, _)) if answer.token.is(Token::ACK) => ("ack", answer.data_type, answer.data),
-        Ok((answer, _)) => ("nak", answer.data_type, answer.data),
-        Err(error) => (
-            "nak",
-            DataType::String,
-            format!("its answer can't be read: {error}").into(),
-        ),
-    };
-    let mut result = match std::str::from_utf8(&data) {
-        Ok(text) => json!({"service": service.as_str(), "status": status, "data": text}),
-        Err(_) => {
-            json!({"service": service.as_str(), "status": status, "dataBase64": BASE64.encode(&data)})
+    match read {
+        Ok((answer, _)) => Called {
+            data_type: (!answer.data_type.is_known()).then_some(answer.data_type),
+            ..Called::new(
+                service,
+                if answer.token.is(Token::ACK) {
+                    "ack"
+                } else {
+                    "nak"
+                },
+                answer.data,
+            )
+        },
+        Err(error) => {
+            let sentence = format!("its answer can't be read: {error}");
+            Called::new(service, "nak", sentence)
         }
-    };
-    if !data_type.is_known() {
-        result["dataType"] = shown_type(data_type);
     }
-    result
 }
 
-fn located_not(service: &ServiceName, error: &LocateError) -> Value {
+fn located_not(service: ServiceName, error: &LocateError) -> Called {
     let status = match error {
         LocateError::Locator(CallError::Timeout) => "timeout",
         _ => "unreachable",
     };
-    json!({"service": service.as_str(), "status": status, "data": error.to_string()})
+    Called::new(service, status, error.to_string())
 }
 
-fn failed(service: &ServiceName, error: &CallError) -> Value {
-    let status = if *error == CallError::Timeout {
-        "timeout"
-    } else {
-        "unreachable"
+fn failed(service: ServiceName, error: &CallError) -> Called {
+    let status = match error {
+        CallError::Timeout => "timeout",
+        _ => "unreachable",
     };
-    json!({"service": service.as_str(), "status": status, "data": error.to_string()})
+    Called::new(service, status, error.to_string())
 }

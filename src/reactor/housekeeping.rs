@@ -222,6 +222,10 @@ impl Hub {
     }
 
     fn expire_leases(&mut self) {
+        let now = self.now;
+        self.directory
+            .iter_mut()
+            .for_each(|locator| locator.expire(now));
         for (id, service, ended) in self.broker.handle_timeout(self.now) {
             self.note_expired(&service, &id);
             if let Some(service) = ended {

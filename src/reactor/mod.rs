@@ -107,6 +107,12 @@ impl Bound {
             Endpoint::Ipc(_) => endpoint.to_string(),
         }
     }
+
+    /// What we register: where clients can reach us, if there is such a socket.
+    pub fn request_address(&self, hostname: &str) -> Option<String> {
+        let first = self.requests.first();
+        first.map(|endpoint| Self::public(endpoint, hostname))
+    }
 }
 
 /// A running reactor.
@@ -298,10 +304,7 @@ impl Sockets {
             let mut state = Hub::new(Rc::clone(&config), settings, streamers, effects, now());
             state.addresses = addresses;
             state.connections_max = connections_max(&config);
-            state.directory = self
-                .locator
-                .is_some()
-                .then(|| Directory::new(REGISTRATIONS_MAX));
+            state.directory = self.locator.is_some().then(|| self.directory(&config));
             RefCell::new(state)
         });
         let groups = [
@@ -318,6 +321,16 @@ impl Sockets {
             locator.accept(Rc::downgrade(&hub), Purpose::Locator);
         }
         hub
+    }
+
+    fn directory(&self, config: &Config) -> Directory {
+        let mut directory = Directory::new(REGISTRATIONS_MAX);
+        if config.locator.register
+            && let Some(address) = self.bound().request_address(&config.public_hostname)
+        {
+            directory.reserve(config.locator.service_name.clone(), address);
+        }
+        directory
     }
 
     fn settings(&self, config: &Config) -> Settings {

@@ -16,6 +16,7 @@ use crate::locator;
 use crate::messagebus::{
     DataType, FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope,
 };
+use crate::model::{EXCERPT_BYTES_MAX, excerpt_of_bytes};
 use crate::requests::{self, Context, LettersRequest, Outcome, SyncEvent};
 use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
 
@@ -243,7 +244,7 @@ impl Hub {
     fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {
         let Some(peer) = self.peer(id) else { return };
         let address = peer.address.clone();
-        let answer_text = String::from_utf8_lossy(&answer.data).replace('\0', " ");
+        let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
         if answer.token.is(Token::NAK) {
             if let Some(suppressed) = self.bursts.admit("nak", self.now) {
                 tracing::info!(peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");

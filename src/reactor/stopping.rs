@@ -11,6 +11,7 @@ use super::hub::{Hub, SharedHub};
 use super::peer::Role;
 use super::{Sockets, Undelivered};
 use crate::ambient::now;
+use crate::locator::Directory;
 use crate::telemetry::Notable;
 
 /// How long publishers may go on at most, so that what they have sent already is read.
@@ -29,7 +30,7 @@ pub(super) async fn stop(
     timeout: Duration,
 ) -> Undelivered {
     let deadline = Instant::now() + timeout;
-    hub.borrow_mut().draining = true;
+    hub.borrow_mut().drain();
     let Sockets {
         publishers,
         subscribers,
@@ -76,6 +77,12 @@ async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
 }
 
 impl Hub {
+    /// Nothing new is taken on, and the embedded locator doesn't lead anyone here any more.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.directory.iter_mut().for_each(Directory::end_own);
+    }
+
     fn has_publishers(&self) -> bool {
         self.peers
             .iter()

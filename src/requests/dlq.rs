@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome};
+use super::{Context, Nak, Outcome, unknown_field};
 use crate::messagebus::Message;
 use crate::model::ServiceName;
 
@@ -93,11 +93,7 @@ fn read(fields: &Map<String, Value>) -> Result<LettersRequest, Nak> {
         "op", "service", "from", "limit", "reason", "subject", "seqs", "before", "dryRun",
     ];
     if let Some(unknown) = fields.keys().find(|name| !NAMES.contains(&name.as_str())) {
-        let sentence = format!(
-            "{unknown:?} is no field of this request; {} are",
-            NAMES.join(", ")
-        );
-        return Err(Nak::new("unknown-field", sentence));
+        return Err(unknown_field(unknown, &NAMES.join(", ")));
     }
     let op = match text("op")?.as_deref() {
         Some("list") => LettersOp::List,

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome};
+use super::{Context, Nak, Outcome, unknown_field};
 use crate::messagebus::Message;
 use crate::model::{Limits, subject_of};
 
@@ -113,11 +113,7 @@ fn by_name(named: &Map<String, Value>) -> Result<Emission, Nak> {
         "deliverAt",
     ];
     if let Some(unknown) = named.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-        let sentence = format!(
-            "{unknown:?} is no field of this request; {} are",
-            FIELDS.join(", ")
-        );
-        return Err(Nak::new("unknown-field", sentence));
+        return Err(unknown_field(unknown, &FIELDS.join(", ")));
     }
     let text = |name: &str| match named.get(name) {
         None | Some(Value::Null) => Ok(""),

@@ -1,6 +1,6 @@
 //! EVENTS: `after\0max`, both optional; or by name. The latest notable events.
 
-use super::{Context, Nak, Outcome};
+use super::{Context, Nak, Outcome, unknown_field};
 use crate::messagebus::Message;
 
 /// The most events that one answer has.
@@ -23,9 +23,7 @@ pub(super) fn handle(request: &Message, _: &mut Context<'_>) -> Result<Outcome, 
                 .keys()
                 .find(|name| !["after", "max"].contains(&&***name))
             {
-                let sentence =
-                    format!("{unknown:?} is no field of this request; after and max are");
-                return Err(Nak::new("unknown-field", sentence));
+                return Err(unknown_field(unknown, "after and max"));
             }
             let number = |name: &str| {
                 let value = named.get(name).filter(|value| !value.is_null());

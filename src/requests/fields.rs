@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::Nak;
+use super::{Nak, unknown_field};
 use crate::broker::DeliveryMode;
 use crate::messagebus::Message;
-use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
+use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId, excerpt};
+
+/// What is shown of a subject that is none.
+const SUBJECT_SHOWN_BYTES_MAX: usize = 40;
 
 /// What the fields of SUBSCRIBE and its kin say, unchecked.
 #[derive(Debug, Default)]
@@ -95,10 +98,7 @@ impl Fields {
                     fields.delivery = Some(mode.ok_or_else(|| wrong("\"live\" or \"queue\""))?);
                 }
                 _ => {
-                    let sentence = format!(
-                        "{name:?} is no field of this request; id, service, subjects and delivery are"
-                    );
-                    return Err(Nak::new("unknown-field", sentence));
+                    return Err(unknown_field(name, "id, service, subjects and delivery"));
                 }
             }
         }
@@ -128,7 +128,7 @@ impl Fields {
     pub(super) fn patterns(&self, limits: &Limits) -> Result<BTreeSet<SubjectPattern>, Nak> {
         let parse = |subject: &String| {
             SubjectPattern::parse(subject, limits.subject_bytes_max).map_err(|error| {
-                let shown: String = subject.chars().take(40).collect();
+                let shown = excerpt(subject, SUBJECT_SHOWN_BYTES_MAX);
                 Nak::new("invalid-subject", format!("the subject {shown:?} {error}"))
             })
         };

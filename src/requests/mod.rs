@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, EndedService, Streamers};
 use crate::messagebus::{Message, Token};
-use crate::model::{Limits, ServiceName, SubscriptionId};
+use crate::model::{Limits, ServiceName, SubscriptionId, excerpt};
 
 pub use dlq::{LettersOp, LettersRequest};
 pub use emit::{Emission, Level};
 pub use events::EventsRequest;
 pub use publish::SyncEvent;
+
+/// What is shown of a name that has no meaning.
+const NAME_SHOWN_BYTES_MAX: usize = 40;
 
 /// What a request is applied to.
 pub struct Context<'a> {
@@ -120,6 +123,13 @@ impl Nak {
             sentence: sentence.to_string(),
         }
     }
+}
+
+/// A name in JSON that has no meaning; these have one.
+fn unknown_field(name: &str, known: &str) -> Nak {
+    let name = excerpt(name, NAME_SHOWN_BYTES_MAX);
+    let sentence = format!("{name:?} is no field of this request; {known} are");
+    Nak::new("unknown-field", sentence)
 }
 
 impl From<Nak> for Message {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome};
+use super::{Context, Nak, Outcome, unknown_field};
 use crate::messagebus::{DataType, Message, Token};
 use crate::model::ServiceName;
 
@@ -25,6 +25,8 @@ pub struct SyncEvent {
     pub timeout: Duration,
     /// The first ACK is the answer; nobody waits for the others.
     pub first: bool,
+    /// What the services' answers may have together, in bytes.
+    pub answers_bytes_max: usize,
 }
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
@@ -67,6 +69,7 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         services,
         timeout,
         first,
+        answers_bytes_max: context.settings.limits.message_bytes_max,
     }))
 }
 
@@ -89,11 +92,8 @@ fn named_payload(named: &Map<String, Value>) -> Result<Bytes, Nak> {
     const FIELDS: [&str; 5] = ["payload", "subject", "type", "sync", "source_id"];
     let known = |name: &str| FIELDS.contains(&name) || name == "answers";
     if let Some(unknown) = named.keys().find(|name| !known(name)) {
-        let sentence = format!(
-            "{unknown:?} is no field of this request; answers, {} are",
-            FIELDS.join(", ")
-        );
-        return Err(Nak::new("unknown-field", sentence));
+        let known = format!("answers, {}", FIELDS.join(", "));
+        return Err(unknown_field(unknown, &known));
     }
     if !named.contains_key("subject") {
         return Err(Nak::new(

@@ -400,7 +400,7 @@ fn a_clock_that_jumped() {
         (started + 60_000, "back by 60 s"),
     ] {
         status["startedAtMs"] = json!(started);
-        let liar = Responder::new("TK_SYS_ACK", status.to_string().leak());
+        let liar = Responder::new("TK_SYS_ACK", status.to_string());
         let report = examine(&liar.address, &json!({}), &[]);
         report.names("EM-9017", "warning", &[severity, "timedatectl"]);
     }

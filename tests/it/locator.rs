@@ -1,5 +1,7 @@
 //! The embedded ServiceLocator on the wire.
 
+use std::collections::BTreeSet;
+
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
@@ -215,4 +217,81 @@ fn a_daemon_starts_though_the_address_is_a_stranger_s() {
     let daemon = with_locator(address.parse().expect("an address"));
     daemon.subscribe("s1", "Billing", &["Order"]);
     assert!(is_silent(&stranger, 50));
+}
+
+#[test]
+fn a_long_address_is_refused_and_not_echoed() {
+    let daemon = with_locator(Endpoint::tcp("127.0.0.1", 0));
+    let client = Client::of(&daemon);
+    let host = ["tcp://", &"h".repeat(1 << 20), ":1"].concat();
+    let path = ["ipc://", &"p".repeat(1 << 20)].concat();
+    for address in [&host, &path, &"x".repeat(1 << 20)] {
+        for token in [REGISTER, UNREGISTER] {
+            let [token, _, said] = client.ask(token, &["Billing", address]);
+            assert_eq!((&*token, code_of(&said)), ("TK_SYS_NAK", "invalid-address"));
+            assert!(said.len() < 2048, "{} bytes are echoed", said.len());
+        }
+    }
+    assert_eq!(client.list(), [] as [Value; 0]);
+}
+
+#[test]
+fn the_list_is_given_in_parts_that_are_bounded() {
+    const NAMES: usize = 1100;
+    let daemon = with_locator(Endpoint::tcp("127.0.0.1", 0));
+    let client = Client::of(&daemon);
+    for n in 0..NAMES {
+        let name = format!("S{n:04}");
+        client.done(REGISTER, &[&name, "tcp://one:7001"], "30000");
+        // One has many addresses: a list by names alone could not go on within it.
+        client.done(REGISTER, &["Many", &format!("tcp://one:{n}")], "30000");
+    }
+    let mut listed = BTreeSet::new();
+    let mut after: Vec<String> = vec![];
+    for part in 0.. {
+        let fields: Vec<&str> = after.iter().map(String::as_str).collect();
+        let [_, _, data] = client.ask(LIST, &fields);
+        let mut entries: Vec<Value> = serde_json::from_str(&data).expect("a JSON list");
+        let more = entries.pop_if(|entry| entry["more"] == true);
+        assert!(entries.len() <= 1000 && part < 10);
+        for entry in entries {
+            let text = |name: &str| entry[name].as_str().expect("a text").to_owned();
+            let is_new = listed.insert((text("service"), text("address")));
+            assert!(is_new, "{entry} came twice");
+        }
+        let Some(more) = more else { break };
+        assert_eq!(more["registrations"], 2 * NAMES);
+        let text = |name: &str| more["after"][name].as_str().expect("a text").to_owned();
+        after = vec![text("service"), text("address")];
+    }
+    assert_eq!(listed.len(), 2 * NAMES);
+}
+
+#[test]
+fn the_name_of_the_daemon_is_its_own() {
+    let daemon = TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.register = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+    });
+    let client = Client::of(&daemon);
+    let own = daemon.requests();
+    for stranger in ["tcp://stranger:7001", "tcp://127.0.0.1:1"] {
+        let fields = ["EventManager", stranger];
+        assert_eq!(client.refusal(REGISTER, &fields), "reserved");
+        assert_eq!(client.refusal(UNREGISTER, &fields), "reserved");
+    }
+    daemon.wait_for("its registration", |_| {
+        client.ask(LOCATE, &["EventManager"])[0] == "TK_SYS_ACK"
+    });
+    // Nobody ends it, nor makes it end sooner.
+    client.done(REGISTER, &["EventManager", &own, "1"], "1");
+    assert_eq!(
+        client.refusal(UNREGISTER, &["EventManager", &own]),
+        "reserved"
+    );
+    client.done(LOCATE, &["EventManager"], &own);
+    let listed = client.list();
+    assert_eq!((listed.len(), &listed[0]["address"]), (1, &json!(own)));
+    assert!(listed[0]["expiresInMs"].as_u64() > Some(1000), "{listed:?}");
 }

@@ -170,7 +170,7 @@ fn it_registers_again_when_the_locator_comes_back() {
     let address = locator.address.clone();
     let daemon = registered_with(&address, Duration::from_millis(600));
     locator.wait_until_asked(Token::REGISTER);
-    let directory = locator.stop();
+    let mut directory = locator.stop();
     assert_eq!(
         directory.locate(&name(), Instant::now()),
         Some(&daemon.requests()[..])
@@ -213,8 +213,9 @@ fn it_stays_listed_beyond_its_time_to_live() {
         locator.wait_until_asked(Token::REGISTER);
     }
     let directory = locator.stop();
-    let (listed, registered) = directory.list(Instant::now()).next().expect("it is listed");
-    assert_eq!((listed, &registered.address), (&name(), &daemon.requests()));
+    let mut listed = directory.list(None, Instant::now());
+    let (listed, address, registered) = listed.next().expect("it is listed");
+    assert_eq!((listed, address), (&name(), &*daemon.requests()));
     assert!(registered.expires_at <= Instant::now() + TTL);
 }
 
@@ -252,7 +253,7 @@ fn a_sites_own_tokens_are_spoken() {
     wait_for_state(&daemon, RegistrationState::Registered);
     assert!(daemon.stop());
     locator.wait_until_asked(tokens.unregister);
-    assert_eq!(locator.stop().list(Instant::now()).count(), 0);
+    assert_eq!(locator.stop().list(None, Instant::now()).count(), 0);
 }
 
 #[test]

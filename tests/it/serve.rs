@@ -248,16 +248,19 @@ fn an_address_in_use_is_named_with_its_key_and_a_remedy() {
 
 #[test]
 fn an_embedded_locator_s_address_in_use_is_no_obstacle() {
-    let keys = |address: &str| {
+    let keys = |address: &str, name: &str| {
         json!({
             "embeddedLocator": true,
             "locatorAddress": address,
             "locatorRegister": true,
+            "locatorServiceName": name,
         })
     };
-    let first = TestDaemon::serving(&Site::configured(&keys("tcp://127.0.0.1:0")));
+    let first = keys("tcp://127.0.0.1:0", "First");
+    let first = TestDaemon::serving(&Site::configured(&first));
     let address = first.locator();
-    let second = TestDaemon::serving(&Site::configured(&keys(&address)));
+    let second = keys(&address, "Second");
+    let second = TestDaemon::serving(&Site::configured(&second));
     let line = second.program().logged("address is taken");
     assert!(
         line.contains("the one that runs there is used, none is embedded"),
@@ -268,6 +271,10 @@ fn an_embedded_locator_s_address_in_use_is_no_obstacle() {
     second
         .program()
         .logged("registered with the ServiceLocator");
+    // The name of the one whose locator it is, is not to be had.
+    let namesake = TestDaemon::serving(&Site::configured(&keys(&address, "First")));
+    let line = namesake.program().logged("not registered, trying again");
+    assert!(line.contains("says no (reserved: First is"), "{line}");
 }
 
 #[test]

@@ -508,3 +508,69 @@ fn the_first_ack_is_enough_if_it_is_asked_for() {
         serde_json::from_slice(&requester.recv_bytes(0).expect("an answer")).expect("JSON");
     assert_eq!(answer["code"], "invalid-field");
 }
+
+#[test]
+fn what_a_locator_says_is_bounded_before_it_is_used_or_echoed() {
+    const MIB: usize = 1 << 20;
+    let host = ["tcp://", &"h".repeat(4 * MIB), ":1"].concat();
+    let path = ["ipc://", &"\u{1}".repeat(4 * MIB)].concat();
+    let garbled = "\u{1}".repeat(4 * MIB);
+    for (token, said) in [
+        ("TK_SYS_ACK", &host),
+        ("TK_SYS_ACK", &path),
+        ("TK_SYS_ACK", &garbled),
+        ("TK_SYS_NAK", &garbled),
+    ] {
+        let locator = Responder::new(token, said.as_str());
+        let daemon = TestDaemon::with(|config| {
+            config.locator.address = locator.address.parse().expect("an address");
+        });
+        daemon.subscribe("sub-1", "Billing", &["Order"]);
+        let begun = Instant::now();
+        let (token, results) = call(&daemon, Duration::from_secs(2));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert_eq!(token, "TK_SYS_NAK");
+        assert_eq!(results[0]["status"], "unreachable");
+        let shown = results[0]["data"].as_str().expect("a sentence").len();
+        assert!(shown < 2048, "{shown} bytes are echoed");
+    }
+}
+
+#[test]
+fn answers_of_services_are_no_larger_together_than_a_message() {
+    const SAID: usize = 40_000;
+    let daemon = TestDaemon::with(|config| {
+        config.locator.embedded = true;
+        config.locator.address = Endpoint::tcp("127.0.0.1", 0);
+        config.limits.message_bytes_max = 100_000;
+    });
+    let services: Vec<_> = (0..4)
+        .map(|n| {
+            let data = vec![b'a' + n; SAID];
+            let service = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", &data);
+            let name = format!("Service-{n}");
+            daemon.subscribe(&format!("sub-{n}"), &name, &["Order"]);
+            register(&daemon, &name, &service.address);
+            service
+        })
+        .collect();
+    let (token, results) = call(&daemon, LONG);
+    assert_eq!((&*token, results.len()), ("TK_SYS_ACK", services.len()));
+    let whole = |result: &&Value| {
+        result["data"]
+            .as_str()
+            .is_some_and(|data| data.len() == SAID)
+    };
+    let (whole, cut): (Vec<_>, Vec<_>) = results.iter().partition(whole);
+    assert_eq!(whole.len(), 2, "they fit");
+    for result in cut {
+        assert_eq!(result["status"], "ack");
+        assert_eq!(result["dataBytes"], SAID);
+        assert!(
+            result["data"]
+                .as_str()
+                .is_some_and(|data| data.len() < SAID)
+        );
+    }
+}

@@ -51,7 +51,7 @@ fn a_call_is_answered_by_rep_and_by_router() {
         assert_eq!(frames.len(), 4, "routing id, delimiter, two frames");
         router.send_multipart(frames, 0).unwrap();
     });
-    let (caller, thread) = Caller::start().unwrap();
+    let (caller, thread) = Caller::start(1 << 20).unwrap();
     run(async {
         for n in 0..3 {
             let answer = caller
@@ -71,7 +71,7 @@ fn a_call_is_answered_by_rep_and_by_router() {
 
 #[test]
 fn nobody_there_is_told_at_once() {
-    let (caller, _thread) = Caller::start().unwrap();
+    let (caller, _thread) = Caller::start(1 << 20).unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -90,7 +90,7 @@ fn a_thousand_calls_to_a_hung_service_hold_up_nobody_else() {
     let context = zmq::Context::new();
     let (_hung, hung_address) = bound(&context, zmq::ROUTER);
     let (healthy, echoing) = echo(&context, 100);
-    let (caller, thread) = Caller::start().unwrap();
+    let (caller, thread) = Caller::start(1 << 20).unwrap();
     run(async {
         let deadline = Instant::now() + Duration::from_secs(3);
         let mut hung = tokio::task::JoinSet::new();
@@ -124,7 +124,7 @@ fn a_thousand_calls_to_a_hung_service_hold_up_nobody_else() {
 fn a_late_answer_is_nobodys() {
     let context = zmq::Context::new();
     let (service, address) = bound(&context, zmq::ROUTER);
-    let (caller, _thread) = Caller::start().unwrap();
+    let (caller, _thread) = Caller::start(1 << 20).unwrap();
     run(async {
         let soon = Instant::now() + Duration::from_millis(50);
         assert_eq!(
@@ -151,7 +151,7 @@ fn a_late_answer_is_nobodys() {
 fn the_end_answers_calls_under_way() {
     let context = zmq::Context::new();
     let (_hung, address) = bound(&context, zmq::ROUTER);
-    let (caller, thread) = Caller::start().unwrap();
+    let (caller, thread) = Caller::start(1 << 20).unwrap();
     run(async {
         let call = tokio::spawn({
             let caller = caller.clone();
@@ -197,7 +197,7 @@ fn more_addresses_than_sockets_are_all_called() {
             router.send_multipart(frames, 0).unwrap();
         }
     });
-    let (caller, thread) = Caller::start().unwrap();
+    let (caller, thread) = Caller::start(1 << 20).unwrap();
     run(async {
         let mut under_way = tokio::task::JoinSet::new();
         for n in 0..calls {

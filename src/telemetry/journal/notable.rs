@@ -1,6 +1,10 @@
 //! What is notable: the table of all kinds, each with its code. docs/events.md has a section for each.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+
+use crate::model::{EXCERPT_BYTES_MAX, beginning, excerpt};
 
 /// What all events of one kind have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +18,6 @@ pub struct Kind {
     /// The names of its own fields.
     pub fields: &'static [&'static str],
 }
-
-/// A text's bytes in a record; what is longer is cut. Peers choose some of them.
-const TEXT_BYTES_MAX: usize = 1024;
 
 /// One row a kind: code, variant, name, level, the log's module, fields, the sentence.
 macro_rules! notables {
@@ -77,13 +78,16 @@ macro_rules! notables {
             /// Writes it to the ordinary log.
             pub(super) fn log(&self) {
                 match *self {
-                    $(Self::$variant { $($field),* } => tracing::event!(
-                        target: $target,
-                        tracing::Level::$level,
-                        code = $code,
-                        $($field = logged!($field $($shown)?),)*
-                        $sentence
-                    ),)*
+                    $(Self::$variant { $($field),* } => {
+                        $(let $field = $field.bounded();)*
+                        tracing::event!(
+                            target: $target,
+                            tracing::Level::$level,
+                            code = $code,
+                            $($field = logged!($field $($shown)?),)*
+                            $sentence
+                        );
+                    })*
                 }
             }
         }
@@ -98,18 +102,43 @@ fn put(fields: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// A text of at most [`TEXT_BYTES_MAX`] bytes, and a mark if there was more.
-pub(super) fn cut(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        let mut end = TEXT_BYTES_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
+/// A text of at most [`EXCERPT_BYTES_MAX`] bytes, and a mark if there was more. Peers choose some.
+pub(super) fn cut(text: String) -> String {
+    match excerpt(&text, EXCERPT_BYTES_MAX) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(cut) => cut,
     }
-    text
 }
+
+/// A field as the ordinary log shows it.
+trait Loggable: Copy {
+    /// No more than the record has of it.
+    fn bounded(self) -> Self;
+}
+
+impl Loggable for &str {
+    fn bounded(self) -> Self {
+        beginning(self, EXCERPT_BYTES_MAX)
+    }
+}
+
+impl Loggable for Option<&str> {
+    fn bounded(self) -> Self {
+        self.map(Loggable::bounded)
+    }
+}
+
+macro_rules! as_they_are {
+    ($($type:ty)*) => {
+        $(impl Loggable for $type {
+            fn bounded(self) -> Self {
+                self
+            }
+        })*
+    };
+}
+
+as_they_are! { u16 u32 u64 i64 bool }
 
 notables! {
     /// All sockets are bound and served.

@@ -14,7 +14,8 @@ pub struct Responder {
 
 impl Responder {
     /// Answers with this token, such as `TK_SYS_ACK`, and data.
-    pub fn new(token: &'static str, data: &'static str) -> Self {
+    pub fn new(token: &'static str, data: impl Into<Vec<u8>>) -> Self {
+        let data = data.into();
         let context = zmq::Context::new();
         let service = socket(&context, zmq::REP);
         service.set_rcvtimeo(-1).expect("an option");
@@ -22,7 +23,7 @@ impl Responder {
         let address = service.get_last_endpoint().expect("it is bound");
         let thread = std::thread::spawn(move || {
             while service.recv_multipart(0).is_ok() {
-                let answer = [token, "STRING", data];
+                let answer = [token.as_bytes(), b"STRING", &data];
                 service.send_multipart(answer, 0).expect("a send");
             }
         });
