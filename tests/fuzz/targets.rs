@@ -220,9 +220,10 @@ fn check_command(body: &[u8]) {
             Ok(Command::Subscription(Subscription::Subscribe(rest)))
         ),
         b"CANCEL" => assert_eq!(read, Ok(Command::Subscription(Subscription::Cancel(rest)))),
-        b"PING" if (2..=18).contains(&rest.len()) => {
+        b"PING" if rest.len() >= 2 => {
             let ttl_deciseconds = u16::from_be_bytes([rest[0], rest[1]]);
-            let context = &rest[2..];
+            // A longer one is cut, as libzmq does.
+            let context = &rest[2..rest.len().min(18)];
             assert_eq!(
                 read,
                 Ok(Command::Ping {
