@@ -6,7 +6,7 @@ use super::durable::times_from;
 use super::hub::Hub;
 use crate::broker::{DropReason, ServiceKey};
 use crate::model::ServiceName;
-use crate::store::log::{ExpelReason, StoredEvent};
+use crate::store::log::{ExpelReason, Refused, StoredEvent};
 use crate::store::{Command, Outcome, Report};
 use crate::telemetry::Notable;
 
@@ -88,6 +88,16 @@ impl Hub {
                     self.with_shelf(key, |service, _| {
                         let gone = service.shelf.as_mut().map_or(0, |shelf| shelf.lost(events));
                         service.account.dropped.add(DropReason::Damaged, gone);
+                    });
+                }
+            }
+            Report::Refused { queue, refused } => {
+                for Refused { file, now, why } in &refused {
+                    self.journal.note(&Notable::SegmentRefused {
+                        queue: queue.as_str(),
+                        file,
+                        now,
+                        why,
                     });
                 }
             }

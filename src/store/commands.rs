@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::log::{Damage, Expelled, LogLimits, Recovered, StoredEvent};
+use super::log::{Damage, Expelled, LogLimits, Recovered, Refused, StoredEvent};
 use crate::model::ServiceName;
 
 /// An event to append.
@@ -182,6 +182,13 @@ pub enum Report {
         /// Where.
         damage: Vec<Damage>,
     },
+    /// Files in the queue's directory look like segments and are none of its own. They are not served.
+    Refused {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Which.
+        refused: Vec<Refused>,
+    },
     /// The log has failed, or works again.
     State {
         /// The queue's service.
@@ -218,6 +225,7 @@ impl Report {
             | Self::Unread { queue, .. }
             | Self::Expelled { queue, .. }
             | Self::Damaged { queue, .. }
+            | Self::Refused { queue, .. }
             | Self::State { queue, .. }
             | Self::Closed { queue }
             | Self::Removed { queue, .. } => queue,

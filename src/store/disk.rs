@@ -13,6 +13,8 @@ use crate::model::ServiceName;
 const FILE_NAME_BYTES_MAX: usize = 255;
 /// What files are called that were segments, with a number behind it. No segment's name begins so.
 const SPARE: &str = "spare-";
+/// What the name of a file ends with that has a segment's name and is none of the queue's.
+const REFUSED: &str = ".refused";
 /// More files of a queue than this are not kept to be written again.
 const SPARES_MAX: usize = 2;
 /// What the directory of a queue that was ended is called until it is gone. No queue's begins so.
@@ -55,13 +57,12 @@ impl StateDir {
             queues,
             _lock: lock,
         };
-        for name in state
-            .names()?
-            .iter()
-            .filter(|name| name.starts_with(REMOVED))
-        {
+        for name in state.names()?.iter().filter(|name| is_removed(name)) {
             let path = state.queues.join(name);
-            fs::remove_dir_all(&path).map_err(while_doing("removing", &path))?;
+            // What can't be removed is in nobody's way, and may be somebody else's.
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), "a queue that was ended can't be removed: {error}");
+            }
         }
         Ok(state)
     }
@@ -106,6 +107,12 @@ impl StateDir {
     fn names(&self) -> io::Result<Vec<String>> {
         names(&self.queues)
     }
+}
+
+/// Whether a directory was a queue that was ended.
+fn is_removed(name: &str) -> bool {
+    let number = name.strip_prefix(REMOVED);
+    number.is_some_and(|number| number.parse().is_ok_and(|n: u32| n.to_string() == number))
 }
 
 fn lock(directory: &Path) -> Result<File, StateDirError> {
@@ -230,7 +237,7 @@ impl Directory for DiskDirectory {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = names(&self.path)?;
-        names.retain(|name| !name.starts_with(SPARE));
+        names.retain(|name| spare_number(name).is_none());
         Ok(names)
     }
 
@@ -248,6 +255,12 @@ impl Directory for DiskDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<DiskFile> {
+        let path = self.path.join(name);
+        let metadata = fs::metadata(&path).map_err(while_doing("opening", &path))?;
+        if !metadata.is_file() {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
+            return Err(while_doing("opening", &path)(error));
+        }
         self.opened("opening", name, &mut OpenOptions::new())
     }
 
@@ -255,14 +268,28 @@ impl Directory for DiskDirectory {
         let path = self.path.join(name);
         let mut spares = self.spares.borrow_mut();
         if spares.ready.len() + spares.renamed.len() < SPARES_MAX {
-            spares.last += 1;
-            let spare = format!("{SPARE}{}", spares.last);
+            let spare = self.free_name(&mut spares.last);
             if fs::rename(&path, self.path.join(&spare)).is_ok() {
                 spares.renamed.push(spare);
                 return Ok(());
             }
         }
         fs::remove_file(&path).map_err(while_doing("removing", &path))
+    }
+
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        let path = self.path.join(name);
+        let taken = |aside: &String| fs::symlink_metadata(self.path.join(aside)).is_ok();
+        let mut names = (1..).map(|n: u32| match n {
+            1 => format!("{name}{REFUSED}"),
+            n => format!("{name}{REFUSED}-{n}"),
+        });
+        let aside = names.find(|aside| !taken(aside)).unwrap_or_default();
+        let renamed = fs::rename(&path, self.path.join(&aside));
+        renamed.map_err(while_doing("renaming", &path))?;
+        // Its old name may be a segment's soon. A disk that can't sync won't let one begin either.
+        let _ = sync_directory(&self.path);
+        Ok(aside)
     }
 
     fn give_back(&self) {
@@ -280,18 +307,30 @@ impl Directory for DiskDirectory {
     }
 }
 
+/// The number of a file that was a segment and is to be written again.
+fn spare_number(name: &str) -> Option<u32> {
+    let number: u32 = name.strip_prefix(SPARE)?.parse().ok()?;
+    (name == format!("{SPARE}{number}")).then_some(number)
+}
+
 impl DiskDirectory {
     /// Takes over the spares that are there, if there are segments: where somebody removed these, their
     /// numbers are given again, and what a spare still holds could be taken for theirs.
     fn at(path: PathBuf) -> io::Result<Self> {
         let mut spares = Spares::default();
-        let (renamed, segments): (Vec<_>, Vec<_>) = names(&path)?
-            .into_iter()
-            .partition(|name| name.starts_with(SPARE));
-        spares.renamed = renamed;
-        let numbers = spares.renamed.iter().filter_map(|n| n.strip_prefix(SPARE));
-        spares.last = numbers.filter_map(|n| n.parse().ok()).max().unwrap_or(0);
-        let kept = if segments.is_empty() { 0 } else { SPARES_MAX };
+        let names = names(&path)?;
+        let is_spare = |name: &&String| {
+            let number = spare_number(name);
+            number.is_some() && fs::symlink_metadata(path.join(name)).is_ok_and(|m| m.is_file())
+        };
+        spares.renamed = names.iter().filter(is_spare).cloned().collect();
+        spares.last = names
+            .iter()
+            .filter_map(|name| spare_number(name))
+            .max()
+            .unwrap_or(0);
+        let has_segments = names.iter().any(|name| name.ends_with(".log"));
+        let kept = if has_segments { SPARES_MAX } else { 0 };
         for name in spares.renamed.split_off(kept.min(spares.renamed.len())) {
             let path = path.join(name);
             fs::remove_file(&path).map_err(while_doing("removing", &path))?;
@@ -300,10 +339,22 @@ impl DiskDirectory {
         Ok(Self { path, spares })
     }
 
+    /// What a spare may be called: the next number, or another if somebody has a file of that name.
+    fn free_name(&self, last: &mut u32) -> String {
+        loop {
+            *last = last.wrapping_add(1);
+            let name = format!("{SPARE}{last}");
+            if fs::symlink_metadata(self.path.join(&name)).is_err() {
+                return name;
+            }
+        }
+    }
+
     /// None if it can't be had, or that name is taken.
     fn reuse(&self, spare: &str, name: &str) -> Option<DiskFile> {
         let path = self.path.join(name);
-        let is_free = matches!(path.try_exists(), Ok(false));
+        // A link that leads nowhere is there, too.
+        let is_free = fs::symlink_metadata(&path).is_err();
         if !is_free || fs::rename(self.path.join(spare), &path).is_err() {
             return None;
         }

@@ -299,8 +299,9 @@ impl<F: Fn(Report)> Worker<F> {
     fn open(&mut self, queue: ServiceName, limits: LogLimits) {
         self.close(&queue);
         let directory = self.state.queue(&queue).map_err(LogError::Disk);
-        let opened =
-            directory.and_then(|directory| QueueLog::open(directory, limits, wall_clock_ms()));
+        let opened = directory.and_then(|directory| {
+            QueueLog::open(directory, queue.as_str(), limits, wall_clock_ms())
+        });
         match opened {
             Ok((log, recovered)) => {
                 (self.report)(Report::Opened {
@@ -316,6 +317,7 @@ impl<F: Fn(Report)> Worker<F> {
                     segments: 0,
                     keeps_since: Some(now()),
                 };
+                log.report_damage(&queue, &self.report);
                 log.report_state(&queue, &self.report);
                 self.logs.insert(queue, log);
             }
@@ -481,7 +483,15 @@ impl Log {
         self.report_state(queue, report);
     }
 
+    /// Says what of the queue, or beside it, is not what it should be.
     fn report_damage(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+        let refused = self.log.take_refused();
+        if !refused.is_empty() {
+            report(Report::Refused {
+                queue: queue.clone(),
+                refused,
+            });
+        }
         let damage = self.log.take_damage();
         if !damage.is_empty() {
             self.dirty_since.get_or_insert_with(now);

@@ -7,3 +7,4 @@ mod kills;
 mod order;
 mod poison;
 mod stalled;
+mod strays;

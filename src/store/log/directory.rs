@@ -13,7 +13,7 @@ pub trait Directory {
     /// The disk's, saying what was being done and where.
     fn names(&self) -> io::Result<Vec<String>>;
 
-    /// Creates a file that didn't exist. It is sure to be found after a crash only when both it and
+    /// Creates a file that doesn't exist; [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it does. It is sure to be found after a crash only when both it and
     /// the directory were synced. It may hold anything: what was in a file that was removed before.
     ///
     /// # Errors
@@ -23,7 +23,7 @@ pub trait Directory {
     /// Opens a file that exists.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's; [`InvalidInput`](io::ErrorKind::InvalidInput) if it is something else than a file.
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
     /// Removes a file; sure only when the directory was synced. No file that was opened by this name is
@@ -32,6 +32,13 @@ pub trait Directory {
     /// # Errors
     /// The disk's.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Renames a file that is none of the log's to a name that no segment has and that is free; returns
+    /// that name. A crash doesn't take that back.
+    ///
+    /// # Errors
+    /// The disk's; it is called as before.
+    fn set_aside(&self, name: &str) -> io::Result<String>;
 
     /// Gives back the space that is kept of removed files, as far as the disk lets it.
     fn give_back(&self);

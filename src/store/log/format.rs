@@ -3,11 +3,18 @@
 use crc32fast::Hasher;
 
 /// The version that is written, and the newest that is read.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The first one, whose headers don't name their queue.
+pub(super) const NAMELESS_VERSION: u32 = 1;
 /// What a segment begins with.
 const MAGIC: &[u8; 8] = b"EVMGRLOG";
-/// The segment's header.
-pub(super) const HEADER_BYTES: usize = 64;
+/// The segment's header: one sector, so that it is written whole or not at all.
+pub(super) const HEADER_BYTES: usize = 512;
+/// What the headers of all versions have, and all that those of the first have.
+pub(super) const HEADER_BYTES_MIN: usize = 64;
+/// No segment and no event has a number above this, and no file that says so is one of ours: there is
+/// always a next number.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
 /// A record's header.
 pub(super) const RECORD_HEADER_BYTES: usize = 20;
 /// An event's payload before its id.
@@ -45,6 +52,8 @@ pub(super) struct SegmentHeader {
     pub(super) first_seq: u64,
     pub(super) created_ms: u64,
     pub(super) previous: Predecessor,
+    /// The queue that it is of; none if it was written in the first version.
+    pub(super) queue: Option<String>,
 }
 
 /// Why a header was not read.
@@ -71,26 +80,36 @@ impl SegmentHeader {
         for (place, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
         }
-        let crc = header_crc(&bytes);
+        let crc = header_crc(&bytes[..HEADER_BYTES_MIN]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        let queue = self.queue.as_deref().unwrap_or_default().as_bytes();
+        let queue = &queue[..queue.len().min(HEADER_BYTES - QUEUE_AT)];
+        bytes[QUEUE_AT - 2..QUEUE_AT].copy_from_slice(&(queue.len() as u16).to_le_bytes());
+        bytes[QUEUE_AT..QUEUE_AT + queue.len()].copy_from_slice(queue);
+        let crc = crc32fast::hash(&bytes[HEADER_BYTES_MIN + 4..]);
+        bytes[HEADER_BYTES_MIN..HEADER_BYTES_MIN + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
-        let mut fields = Fields(bytes);
+    /// Reads a header from what a file begins with, up to [`HEADER_BYTES`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let fixed: &[u8; HEADER_BYTES_MIN] = bytes.first_chunk().ok_or(HeaderError::Damaged)?;
+        let mut fields = Fields(fixed);
         let magic = fields.take(8);
         let (version, crc) = (fields.u32(), fields.u32());
-        if magic != Some(MAGIC) || crc != Some(header_crc(bytes)) {
+        if magic != Some(MAGIC) || crc != Some(header_crc(fixed)) {
             return Err(HeaderError::Damaged);
         }
-        match version {
-            Some(VERSION) => Self::fields(fields).ok_or(HeaderError::Damaged),
-            Some(version) => Err(HeaderError::Newer(version)),
-            None => Err(HeaderError::Damaged),
-        }
+        let queue = match version {
+            Some(NAMELESS_VERSION) => None,
+            Some(VERSION) => Some(queue_of(bytes).ok_or(HeaderError::Damaged)?),
+            Some(version) => return Err(HeaderError::Newer(version)),
+            None => return Err(HeaderError::Damaged),
+        };
+        Self::fields(fields, queue).ok_or(HeaderError::Damaged)
     }
 
-    fn fields(mut fields: Fields<'_>) -> Option<Self> {
+    fn fields(mut fields: Fields<'_>, queue: Option<String>) -> Option<Self> {
         Some(Self {
             number: fields.u64()?,
             first_seq: fields.u64()?,
@@ -100,11 +119,34 @@ impl SegmentHeader {
                 bytes: fields.u64()?,
                 end_seq: fields.u64()?,
             },
+            queue,
         })
+    }
+
+    /// Where the segment's records begin.
+    pub(super) fn bytes(&self) -> u64 {
+        match self.queue {
+            Some(_) => HEADER_BYTES as u64,
+            None => HEADER_BYTES_MIN as u64,
+        }
     }
 }
 
-fn header_crc(bytes: &[u8; HEADER_BYTES]) -> u32 {
+/// Where the queue's name is in a header, behind its length.
+const QUEUE_AT: usize = HEADER_BYTES_MIN + 6;
+
+fn queue_of(header: &[u8]) -> Option<String> {
+    let mut fields = Fields(header.get(HEADER_BYTES_MIN..HEADER_BYTES)?);
+    let crc = fields.u32()?;
+    if crc != crc32fast::hash(fields.0) {
+        return None;
+    }
+    let bytes = usize::from(fields.u16()?);
+    String::from_utf8(fields.take(bytes)?.to_vec()).ok()
+}
+
+/// Of the part that all versions have.
+fn header_crc(bytes: &[u8]) -> u32 {
     let mut crc = Hasher::new();
     crc.update(&bytes[..12]);
     crc.update(&bytes[16..]);

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::format;
-
 /// Where an event is in its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -43,6 +41,8 @@ pub(super) struct Found {
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) first_seq: u64,
+    /// Where its records begin.
+    start: u64,
     /// Its length; what its file has behind that was never committed.
     pub(super) bytes: u64,
     /// Its own events, by sequence number from `first_seq`.
@@ -55,11 +55,12 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, first_seq: u64) -> Self {
+    pub(super) fn new(number: u64, first_seq: u64, start: u64) -> Self {
         Self {
             number,
             first_seq,
-            bytes: format::HEADER_BYTES as u64,
+            start,
+            bytes: start,
             slots: vec![],
             low: 0,
             live_events: 0,
@@ -68,7 +69,7 @@ impl Segment {
     }
 
     pub(super) fn name(&self) -> String {
-        format::segment_name(self.number, self.first_seq)
+        super::format::segment_name(self.number, self.first_seq)
     }
 
     /// One above its last own event.
@@ -78,7 +79,7 @@ impl Segment {
 
     /// Whether it holds no record at all.
     pub(super) fn is_blank(&self) -> bool {
-        self.bytes <= format::HEADER_BYTES as u64
+        self.bytes <= self.start
     }
 
     fn slot_mut(&mut self, seq: u64) -> Option<&mut Slot> {
@@ -171,6 +172,23 @@ impl Index {
         self.live_events -= 1;
         self.live_bytes -= u64::from(slot.bytes);
         true
+    }
+
+    /// These events are settled, both ends included, as far as they are known.
+    pub(super) fn remove_range(&mut self, first: u64, last: u64) {
+        if first > last {
+            return;
+        }
+        let carried = self.carried.range(first..=last).map(|(seq, _)| *seq);
+        let carried: Vec<_> = carried.collect();
+        let own = self.segments.iter().flat_map(|segment| {
+            let first = first.max(segment.first_seq + segment.low as u64);
+            first..segment.end_seq().min(last.saturating_add(1))
+        });
+        let own: Vec<_> = own.collect();
+        for seq in carried.into_iter().chain(own) {
+            self.remove(seq);
+        }
     }
 
     /// Counts failed deliveries of an unsettled event. Returns whether it is one.

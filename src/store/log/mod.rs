@@ -2,6 +2,7 @@
 //!
 //! [`QueueLog`] owns no clock, thread or file system. Its format is in `docs/log-format.md`.
 
+mod candidates;
 mod directory;
 mod format;
 mod ids;
@@ -21,7 +22,7 @@ use ids::Ids;
 use index::{Index, Segment, Slot};
 use recovery::Unproven;
 pub use types::{
-    Damage, ExpelReason, Expelled, LogError, LogLimits, NewEvent, Recovered, StoredEvent,
+    Damage, ExpelReason, Expelled, LogError, LogLimits, NewEvent, Recovered, Refused, StoredEvent,
 };
 
 /// No commit is larger, in bytes.
@@ -40,6 +41,8 @@ const BUFFER_BYTES_KEPT: usize = 4 << 20;
 #[derive(Debug)]
 pub struct QueueLog<D: Directory> {
     directory: D,
+    /// Whose it is, as its segments' headers say.
+    queue: String,
     limits: LogLimits,
     index: Index,
     ids: Ids,
@@ -66,23 +69,26 @@ pub struct QueueLog<D: Directory> {
     /// Files without a record, to be removed when there is a newer segment.
     leftovers: Vec<String>,
     damage: Vec<Damage>,
+    refused: Vec<Refused>,
     failed: Option<String>,
     /// It failed because the disk is full.
     lacks_space: bool,
 }
 
 impl<D: Directory> QueueLog<D> {
-    /// Opens the log that a directory holds, or begins one in an empty directory. If the disk lets it
-    /// be read but not written, it is open and has [failed](Self::failed).
+    /// Opens the log of a queue that a directory holds, or begins one in an empty directory. If the disk
+    /// lets it be read but not written, it is open and has [failed](Self::failed). Files that have a
+    /// segment's name and are none of this queue's are [refused](Self::take_refused).
     ///
     /// # Errors
     /// The directory or a file can't be opened, or has a newer format. Nothing was changed.
     pub fn open(
         directory: D,
+        queue: &str,
         limits: LogLimits,
         now_ms: u64,
     ) -> Result<(Self, Recovered), LogError> {
-        let recovery = recovery::recover(&directory, &limits, now_ms)?;
+        let recovery = recovery::recover(&directory, queue, &limits, now_ms)?;
         let recovered = Recovered {
             next_seq: recovery.next_seq,
             unsettled_events: recovery.index.live_events,
@@ -93,6 +99,7 @@ impl<D: Directory> QueueLog<D> {
         };
         let mut log = Self {
             directory,
+            queue: queue.to_owned(),
             limits,
             index: recovery.index,
             ids: recovery.ids,
@@ -110,6 +117,7 @@ impl<D: Directory> QueueLog<D> {
             unproven: recovery.unproven,
             leftovers: recovery.leftovers,
             damage: vec![],
+            refused: recovery.refused,
             failed: None,
             lacks_space: false,
         };
@@ -165,6 +173,11 @@ impl<D: Directory> QueueLog<D> {
     /// What was found to be damaged since it was last asked, by reading and trimming.
     pub fn take_damage(&mut self) -> Vec<Damage> {
         std::mem::take(&mut self.damage)
+    }
+
+    /// Files that turned out to be none of the log's since it was last asked.
+    pub fn take_refused(&mut self) -> Vec<Refused> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Buffers an event; returns its sequence number. Ask first whether its id was [seen](Self::seen):
@@ -345,10 +358,13 @@ impl<D: Directory> QueueLog<D> {
             first_seq: self.first_buffered(),
             created_ms: now_ms,
             previous,
+            queue: Some(self.queue.clone()),
         };
-        let segment = Segment::new(header.number, header.first_seq);
+        let segment = Segment::new(header.number, header.first_seq, header.bytes());
         match self.create(&segment.name(), &header) {
             Ok(file) => self.active = Some(file),
+            // Whose it is isn't known, but it isn't ours.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
             Err(error) => {
                 if self.directory.remove(&segment.name()).is_err() {
                     self.leftovers.push(segment.name());
@@ -385,8 +401,17 @@ impl<D: Directory> QueueLog<D> {
         Ok(())
     }
 
-    fn create(&self, name: &str, header: &SegmentHeader) -> io::Result<D::File> {
-        let file = self.directory.create(name)?;
+    fn create(&mut self, name: &str, header: &SegmentHeader) -> io::Result<D::File> {
+        let mut created = self.directory.create(name);
+        if let Err(error) = &created
+            && error.kind() == ErrorKind::AlreadyExists
+        {
+            let why = "it has the name of the segment that was to be begun".to_owned();
+            let refused = recovery::set_aside(&self.directory, name.to_owned(), why);
+            self.refused.push(refused);
+            created = self.directory.create(name);
+        }
+        let file = created?;
         file.write_at(0, &header.encode())?;
         file.sync()?;
         self.directory.sync()?;
@@ -492,5 +517,7 @@ fn seconds(time_ms: u64) -> u32 {
 mod sim_disk;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod strays;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 
 use std::io;
 
+use super::candidates::{Candidate, candidates};
 use super::directory::{Directory, SegmentFile};
-use super::format::{self, EventRecord, HeaderError, Predecessor, Record, SegmentHeader};
+use super::format::{self, EventRecord, NUMBER_MAX, Predecessor, Record};
 use super::ids::Ids;
 use super::index::{Index, Segment, Slot};
 use super::scan::{Item, Scanned, scan};
-use super::{Damage, LogError, LogLimits};
+use super::{Damage, LogError, LogLimits, Refused};
 
 /// The newest segment's last commit. What was read of it may have been in memory only, from a sync
 /// that had failed or was never made.
@@ -56,15 +57,6 @@ impl Unproven {
     }
 }
 
-/// A file with a segment's name.
-struct Candidate {
-    number: u64,
-    first_seq: u64,
-    name: String,
-    file_bytes: u64,
-    header: Option<SegmentHeader>,
-}
-
 /// A segment and what its successor knows of it.
 struct Part {
     candidate: Candidate,
@@ -84,6 +76,10 @@ pub(super) struct Recovery {
     pub(super) torn_bytes: u64,
     /// Files that hold nothing but, in their names, how far the numbers had come.
     pub(super) leftovers: Vec<String>,
+    /// Files that are none of the log's.
+    pub(super) refused: Vec<Refused>,
+    /// The same while all is read, and why they are none.
+    strangers: Vec<(String, String)>,
     now_ms: u64,
     /// Settled ranges that came before all of their events.
     ahead: Vec<(u64, u64)>,
@@ -91,10 +87,12 @@ pub(super) struct Recovery {
 
 pub(super) fn recover<D: Directory>(
     directory: &D,
+    queue: &str,
     limits: &LogLimits,
     now_ms: u64,
 ) -> Result<Recovery, LogError> {
-    let candidates = candidates(directory)?;
+    let found = candidates(directory, queue)?;
+    let candidates = found.taken;
     let mut recovery = Recovery {
         index: Index::default(),
         ids: Ids::new(limits.dedup_window_ms, limits.dedup_ids_max),
@@ -105,67 +103,51 @@ pub(super) fn recover<D: Directory>(
         missing: vec![],
         torn_bytes: 0,
         leftovers: vec![],
+        refused: vec![],
+        strangers: found.refused,
         now_ms,
         ahead: vec![],
     };
-    let mut parts = recovery.chain(directory, candidates)?;
+    let mut parts = recovery.chain(candidates);
     let newest = parts.pop();
     for part in parts {
         recovery.read(directory, &part)?;
     }
     if let Some(newest) = newest {
         let scanned = recovery.read(directory, &newest)?;
-        let blank = scanned.end == format::HEADER_BYTES as u64;
+        let blank = scanned.end == newest.candidate.start();
         let start = if blank { 0 } else { scanned.last_commit };
         let name = newest.candidate.name;
         let file = directory.open(&name)?;
         recovery.unproven = Some(Unproven::find(&file, name, start, scanned.end));
     }
     recovery.count_missing();
+    let strangers = std::mem::take(&mut recovery.strangers).into_iter();
+    recovery.refused = strangers
+        .map(|(file, why)| set_aside(directory, file, why))
+        .collect();
     Ok(recovery)
 }
 
-fn candidates<D: Directory>(directory: &D) -> Result<Vec<Candidate>, LogError> {
-    let mut candidates = vec![];
-    for name in directory.names()? {
-        let Some((number, first_seq)) = format::parse_segment_name(&name) else {
-            continue;
-        };
-        let file = directory.open(&name)?;
-        let file_bytes = file.bytes()?;
-        let mut header = [0; format::HEADER_BYTES];
-        let header = match file.read_at(0, &mut header) {
-            Ok(()) => SegmentHeader::decode(&header),
-            Err(_) => Err(HeaderError::Damaged),
-        };
-        let header = match header {
-            Err(HeaderError::Newer(version)) => return Err(LogError::Newer { name, version }),
-            header => header.ok(),
-        };
-        candidates.push(Candidate {
-            number,
-            first_seq,
-            name,
-            // Offsets have 32 bits; no segment that was written is longer.
-            file_bytes: file_bytes.min(u64::from(u32::MAX)),
-            header: header.filter(|h| h.number == number && h.first_seq == first_seq),
-        });
-    }
-    candidates.sort_by_key(|candidate| candidate.number);
-    Ok(candidates)
+/// Has a file that is none of the log's out of the way, if the disk lets it.
+pub(super) fn set_aside<D: Directory>(directory: &D, file: String, why: String) -> Refused {
+    let now = directory.set_aside(&file).unwrap_or_else(|_| file.clone());
+    Refused { file, now, why }
 }
 
 impl Recovery {
     /// Sorts out what belongs to the log. A segment's header names the one before it; a file between
     /// the two never held a committed record.
-    fn chain<D: Directory>(
-        &mut self,
-        directory: &D,
-        candidates: Vec<Candidate>,
-    ) -> io::Result<Vec<Part>> {
+    fn chain(&mut self, candidates: Vec<Candidate>) -> Vec<Part> {
         let mut parts = vec![];
         let mut known: Option<Predecessor> = None;
         for candidate in candidates.into_iter().rev() {
+            let is_below = known.is_some_and(|known| candidate.number < known.number);
+            if is_below && candidate.is_stillborn() {
+                let why = "it holds nothing of a segment, and no segment names it";
+                self.strangers.push((candidate.name, why.to_owned()));
+                continue;
+            }
             if let Some(lost) = known.take_if(|known| candidate.number < known.number) {
                 self.damage.push(Damage {
                     segment: format!("{:016x}-*.log", lost.number),
@@ -176,11 +158,10 @@ impl Recovery {
                 });
             }
             let is_left_out = known.is_some_and(|known| candidate.number > known.number);
-            if is_left_out || (known.is_none() && is_stillborn(directory, &candidate)?) {
+            if is_left_out || (known.is_none() && candidate.is_stillborn()) {
                 self.saw(candidate.first_seq);
                 if !is_left_out {
-                    let header_bytes = format::HEADER_BYTES as u64;
-                    self.cut(candidate.file_bytes.saturating_sub(header_bytes));
+                    self.cut(candidate.file_bytes.saturating_sub(candidate.start()));
                 }
                 self.leftovers.push(candidate.name);
                 continue;
@@ -190,24 +171,23 @@ impl Recovery {
             known = previous;
         }
         parts.reverse();
-        Ok(parts)
+        parts
     }
 
     fn read<D: Directory>(&mut self, directory: &D, part: &Part) -> io::Result<Scanned> {
         let Part { candidate, known } = part;
         if candidate.header.is_none() {
-            let header_bytes = format::HEADER_BYTES as u64;
-            self.damaged(candidate, 0, header_bytes, "its header is damaged");
+            self.damaged(candidate, 0, candidate.start(), "its header is damaged");
         }
         self.saw(candidate.first_seq);
-        let segment = Segment::new(candidate.number, candidate.first_seq);
+        let segment = Segment::new(candidate.number, candidate.first_seq, candidate.start());
         self.index.segments.push_back(segment);
         let end = known.map_or(candidate.file_bytes, |known| known.bytes);
         let mut damaged = vec![];
         let scanned = scan(
             &directory.open(&candidate.name)?,
             candidate.number,
-            end.min(candidate.file_bytes),
+            candidate.start()..end.min(candidate.file_bytes),
             |item| match item {
                 Item::Damaged { offset, bytes } => damaged.push((offset, bytes)),
                 Item::Record {
@@ -272,6 +252,9 @@ impl Recovery {
 
     fn take(&mut self, segment: u64, record: Record<'_>, offset: u64, bytes: u64) {
         match record {
+            // It would leave no next number.
+            Record::Carried(EventRecord { seq, .. }) | Record::Id { seq, .. }
+                if seq > NUMBER_MAX => {}
             Record::Event(event) => self.take_event(segment, &event, offset, bytes),
             Record::Carried(event) => {
                 self.saw(event.seq + 1);
@@ -318,9 +301,7 @@ impl Recovery {
     }
 
     fn settle(&mut self, first: u64, last: u64) {
-        for seq in first..=last.min(self.next_seq) {
-            self.index.remove(seq);
-        }
+        self.index.remove_range(first, last);
     }
 
     fn remember(&mut self, segment: u64, seq: u64, time_ms: u64, id: Option<&[u8]>) {
@@ -353,16 +334,6 @@ impl Recovery {
             }
         }
     }
-}
-
-/// Whether it is what a creation leaves that failed or was cut short.
-fn is_stillborn<D: Directory>(directory: &D, candidate: &Candidate) -> io::Result<bool> {
-    if candidate.header.is_some() {
-        return Ok(false);
-    }
-    let file = directory.open(&candidate.name)?;
-    let scanned = scan(&file, candidate.number, candidate.file_bytes, |_| {});
-    Ok(scanned.end == format::HEADER_BYTES as u64)
 }
 
 fn slot(event: &EventRecord<'_>, offset: u64, bytes: u64) -> Slot {

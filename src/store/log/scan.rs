@@ -1,9 +1,10 @@
 //! Reads a segment's records one after the other, and past what is damaged.
 
 use std::io;
+use std::ops::Range;
 
 use super::directory::SegmentFile;
-use super::format::{HEADER_BYTES, RECORD_HEADER_BYTES, Record, RecordHeader, payload_is_whole};
+use super::format::{RECORD_HEADER_BYTES, Record, RecordHeader, payload_is_whole};
 
 /// How much is read at once.
 const WINDOW_BYTES: u64 = 256 << 10;
@@ -73,11 +74,11 @@ pub(super) struct Scanned {
     pub(super) end: u64,
 }
 
-/// Reads all records from the header to `end`, which the file must reach.
+/// Reads all records between two offsets; the file must reach the second.
 pub(super) fn scan<F: SegmentFile>(
     file: &F,
     segment: u64,
-    end: u64,
+    Range { start, end }: Range<u64>,
     mut found: impl FnMut(Item<'_>),
 ) -> Scanned {
     let mut window = Window {
@@ -87,8 +88,8 @@ pub(super) fn scan<F: SegmentFile>(
         bytes: vec![],
     };
     let mut scanned = Scanned {
-        last_commit: HEADER_BYTES as u64,
-        end: HEADER_BYTES as u64,
+        last_commit: start,
+        end: start,
     };
     let mut offset = scanned.end;
     while offset < end {

@@ -220,6 +220,31 @@ impl SimDisk {
         }
     }
 
+    /// Somebody puts a file there, unless there is one of that name.
+    pub(super) fn put(&self, name: &str, content: &[u8]) -> bool {
+        let mut state = self.0.borrow_mut();
+        if state.names.contains_key(name) || state.durable_names.contains_key(name) {
+            return false;
+        }
+        let inode = state.inodes.len();
+        state.inodes.push(Inode {
+            cache: content.to_vec(),
+            durable: content.to_vec(),
+            dirty: BTreeSet::new(),
+        });
+        state.names.insert(name.into(), inode);
+        state.durable_names.insert(name.into(), inode);
+        true
+    }
+
+    pub(super) fn contents(&self) -> Vec<Vec<u8>> {
+        let state = self.0.borrow();
+        let inodes = state.names.values();
+        inodes
+            .map(|inode| state.inodes[*inode].cache.clone())
+            .collect()
+    }
+
     pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.0.borrow();
         let inode = state.names.get(name)?;
@@ -241,7 +266,9 @@ impl Directory for SimDisk {
         if state.used() >= state.bytes_max {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        assert!(!state.names.contains_key(name), "{name} exists");
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let reused = state.spares.pop();
         let inode = reused.unwrap_or(state.inodes.len());
         if reused.is_none() {
@@ -281,6 +308,23 @@ impl Directory for SimDisk {
         }
         state.pending.push((name.into(), None));
         Ok(())
+    }
+
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        let mut state = self.0.borrow_mut();
+        if state.fails() {
+            return Err(eio());
+        }
+        let aside = (0..).map(|n| format!("{name}.refused-{n}"));
+        let aside = aside
+            .into_iter()
+            .find(|aside| !state.names.contains_key(aside));
+        let aside = aside.unwrap();
+        let inode = state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(aside.clone(), inode);
+        state.durable_names.remove(name);
+        state.durable_names.insert(aside.clone(), inode);
+        Ok(aside)
     }
 
     fn give_back(&self) {

@@ -9,6 +9,7 @@ use super::sim_disk::{Rng, SimDisk};
 use super::*;
 
 mod damage;
+mod strays;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -62,11 +63,15 @@ struct World {
     /// A header was damaged: it knew what was not committed in the segment before it.
     lost_header: bool,
     has_flipped: bool,
+    /// What somebody put there and has to stay.
+    strays: Vec<Vec<u8>>,
+    /// Segments of which there is another copy.
+    copied: BTreeSet<String>,
 }
 
 fn limits(rng: &mut Rng) -> LogLimits {
     LogLimits {
-        segment_bytes: 600 + rng.below(3000),
+        segment_bytes: 1000 + rng.below(3000),
         event_bytes_max: 2000,
         bytes_max: if rng.one_in(4) { 3000 } else { u64::MAX },
         age_max_ms: if rng.one_in(4) { 20_000 } else { u64::MAX },
@@ -81,7 +86,7 @@ impl World {
         let disk = SimDisk::new(rng.next());
         let limits = limits(&mut rng);
         let now_ms = 1_700_000_000_000;
-        let (log, recovered) = QueueLog::open(disk.clone(), limits, now_ms).unwrap();
+        let (log, recovered) = QueueLog::open(disk.clone(), "own", limits, now_ms).unwrap();
         assert_eq!((recovered.next_seq, recovered.lowest_unsettled), (1, None));
         Self {
             rng,
@@ -95,6 +100,8 @@ impl World {
             flips: BTreeSet::new(),
             lost_header: false,
             has_flipped: false,
+            strays: vec![],
+            copied: BTreeSet::new(),
         }
     }
 
@@ -406,7 +413,10 @@ impl World {
             State::Unproven => Some(State::Unsure),
             _ => None,
         });
-        let opened = QueueLog::open(self.disk.clone(), self.limits, self.now_ms);
+        if self.rng.one_in(2) {
+            self.put_stray();
+        }
+        let opened = QueueLog::open(self.disk.clone(), "own", self.limits, self.now_ms);
         let (log, recovered) = opened.unwrap();
         self.log = log;
         let found = self.found();
@@ -429,6 +439,7 @@ impl World {
         assert!(self.has_flipped || !is_odd, "{recovered:?}");
         self.reconcile(&found, &recovered);
         self.check_flips(&recovered);
+        self.check_strays();
     }
 
     fn reconcile(&mut self, found: &[StoredEvent], recovered: &Recovered) {
@@ -501,7 +512,9 @@ impl World {
         self.log.commit(self.now_ms).unwrap();
         self.log.trim(self.now_ms).unwrap();
         assert_eq!(self.log.index.segments.len(), 1, "the newest stays");
-        assert_eq!(self.disk.names().unwrap().len(), 1);
+        let mut names = self.disk.names().unwrap();
+        names.retain(|name| !name.contains("refused"));
+        assert_eq!(names.len(), 1);
     }
 }
 

@@ -62,9 +62,9 @@ pub(super) fn parse(file: &[u8], number: u64) -> Vec<Parsed> {
     records
 }
 
-const NOW_MS: u64 = 1_700_000_000_000;
+pub(super) const NOW_MS: u64 = 1_700_000_000_000;
 
-fn limits() -> LogLimits {
+pub(super) fn limits() -> LogLimits {
     LogLimits {
         segment_bytes: 2000,
         event_bytes_max: 10_000,
@@ -72,11 +72,11 @@ fn limits() -> LogLimits {
     }
 }
 
-fn open(disk: &SimDisk) -> (QueueLog<SimDisk>, Recovered) {
-    QueueLog::open(disk.clone(), limits(), NOW_MS).unwrap()
+pub(super) fn open(disk: &SimDisk) -> (QueueLog<SimDisk>, Recovered) {
+    QueueLog::open(disk.clone(), "Billing", limits(), NOW_MS).unwrap()
 }
 
-fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]) -> u64 {
+pub(super) fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]) -> u64 {
     let event = NewEvent {
         id,
         attributes: b"a",
@@ -87,12 +87,12 @@ fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]) -> u64 {
     seq
 }
 
-fn seqs(log: &mut QueueLog<SimDisk>) -> Vec<u64> {
+pub(super) fn seqs(log: &mut QueueLog<SimDisk>) -> Vec<u64> {
     let events = log.read(0, usize::MAX, u64::MAX).unwrap_or_default();
     events.iter().map(|event| event.seq).collect()
 }
 
-fn files(disk: &SimDisk) -> Vec<String> {
+pub(super) fn files(disk: &SimDisk) -> Vec<String> {
     let mut names = disk.names().unwrap();
     names.sort();
     names
@@ -111,7 +111,7 @@ fn a_segment_is_what_the_documentation_says() {
     let file = disk
         .content("0000000000000001-0000000000000001.log")
         .unwrap();
-    assert_eq!(&file[..12], b"EVMGRLOG\x01\0\0\0");
+    assert_eq!(&file[..12], b"EVMGRLOG\x02\0\0\0");
     let crc = crc32fast::hash(&[&file[..12], &file[16..64]].concat());
     assert_eq!(file[12..16], crc.to_le_bytes());
     let fields: [u64; 6] = [1, 1, NOW_MS, 0, 0, 1];
@@ -135,7 +135,11 @@ fn a_segment_is_what_the_documentation_says() {
         &2u16.to_le_bytes(),
         b"idabody",
     ];
-    assert_eq!(file[84..117], event.concat());
+    let crc = crc32fast::hash(&file[68..512]);
+    assert_eq!(file[64..68], crc.to_le_bytes());
+    assert_eq!(&file[68..78], b"\x07\0Billing\0");
+    assert!(file[77..512].iter().all(|byte| *byte == 0));
+    assert_eq!(file[532..565], event.concat());
     let kinds: Vec<Kind> = parse(&file, 1).into_iter().map(|r| r.kind).collect();
     let expected = [
         Kind::Event(1),
@@ -152,7 +156,7 @@ fn a_newer_format_is_left_alone() {
     append(&mut log, None, b"body");
     let name = files(&disk).remove(0);
     let file = disk.open(&name).unwrap();
-    file.write_at(8, &2u32.to_le_bytes()).unwrap();
+    file.write_at(8, &3u32.to_le_bytes()).unwrap();
     let (_, recovered) = open(&disk);
     assert_eq!(
         recovered.damage[0].why, "its header is damaged",
@@ -163,10 +167,10 @@ fn a_newer_format_is_left_alone() {
     let crc = crc32fast::hash(&[&content[..12], &content[16..64]].concat());
     file.write_at(12, &crc.to_le_bytes()).unwrap();
     let content = disk.content(&name);
-    let error = QueueLog::open(disk.clone(), limits(), NOW_MS).unwrap_err();
+    let error = QueueLog::open(disk.clone(), "Billing", limits(), NOW_MS).unwrap_err();
     let error = error.to_string();
     assert!(
-        error.contains("format version 2, and this release reads up to 1"),
+        error.contains("format version 3, and this release reads up to 2"),
         "{error}"
     );
     assert_eq!(disk.content(&name), content);
@@ -179,7 +183,7 @@ fn what_can_not_be_read_waits_with_what_is_behind_it() {
     for _ in 0..6 {
         append(&mut log, None, &[7; 200]);
     }
-    disk.make_unreadable(&files(&disk)[0], 64 + 2 * 247 + 100);
+    disk.make_unreadable(&files(&disk)[0], 512 + 2 * 247 + 100);
     assert_eq!(seqs(&mut log), [1, 2]);
     assert!(log.read(3, 10, u64::MAX).is_err());
     assert_eq!((log.unsettled_events(), log.is_dirty()), (6, false));
@@ -195,7 +199,7 @@ fn a_bad_sector_costs_its_events_only_after_a_restart() {
     for _ in 0..6 {
         append(&mut log, None, &[7; 200]);
     }
-    disk.make_unreadable(&files(&disk)[0], 64 + 2 * 247 + 100);
+    disk.make_unreadable(&files(&disk)[0], 512 + 2 * 247 + 100);
     let (mut log, recovered) = open(&disk);
     assert_eq!(
         recovered
@@ -261,7 +265,7 @@ fn a_few_old_events_do_not_hold_a_segment() {
 fn settling_gives_a_full_disk_its_room_back() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
-    disk.leave_room(9000);
+    disk.leave_room(16_000);
     let full = loop {
         let event = NewEvent {
             id: Some(&log.next_seq.to_le_bytes()),
@@ -297,11 +301,11 @@ fn a_disk_that_stays_full_does_not_fill_with_empty_segments() {
     let (mut log, _) = open(&disk);
     append(&mut log, None, b"one");
     for _ in 0..20 {
-        disk.leave_room(200);
+        disk.leave_room(700);
         let event = NewEvent {
             id: None,
             attributes: b"",
-            body: &[7; 300],
+            body: &[7; 900],
         };
         log.append(event, NOW_MS).unwrap();
         log.commit(NOW_MS).unwrap_err();
@@ -378,7 +382,7 @@ fn what_was_settled_before_it_was_damaged_is_not_missed() {
     log.commit(NOW_MS).unwrap();
     append(&mut log, None, b"three");
     let name = files(&disk).remove(0);
-    disk.flip(&name, 64 + 50 + 10, 0);
+    disk.flip(&name, 512 + 50 + 10, 0);
     let (mut log, recovered) = open(&disk);
     assert_eq!(seqs(&mut log), [1, 3]);
     assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 0));
@@ -467,7 +471,7 @@ fn a_last_commit_that_can_not_be_read_for_a_while_is_not_proven() {
         let (mut log, _) = open(&disk);
         assert!(log.failed().is_some());
         disk.fail_one_in(0);
-        disk.make_unreadable(&name, 70);
+        disk.make_unreadable(&name, 520);
         log.try_recover(NOW_MS).unwrap_err();
         disk.make_readable();
         log.try_recover(NOW_MS).unwrap();

@@ -80,6 +80,17 @@ pub struct Damage {
     pub events: u64,
 }
 
+/// A file with a segment's name that is none of the log's. Its content was not changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What it was called.
+    pub file: String,
+    /// What it is called now; the same if the disk didn't let it be renamed.
+    pub now: String,
+    /// Why it is none of the log's.
+    pub why: String,
+}
+
 /// What was found when a log was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {

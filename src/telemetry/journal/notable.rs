@@ -511,6 +511,18 @@ notables! {
         reason: &'a str,
     } "events of a queue can't be read from the disk; they wait, and it tries again by itself"
 
+    /// Somebody put a file into a queue's directory.
+    "EM-0507" SegmentRefused "segment-refused" ERROR "event_manager::reactor::reports" {
+        /// The directory's service.
+        queue: &'a str = bare,
+        /// What it was called.
+        file: &'a str = bare,
+        /// What it is called now.
+        now: &'a str = bare,
+        /// Why it is none of the queue's.
+        why: &'a str = said,
+    } "a file in a queue's directory is not served: {why}"
+
     /// The state database can't be written.
     "EM-0511" StateFailed "state-failed" ERROR "event_manager::state::writer" {
         /// Its file.

@@ -13,7 +13,8 @@ impl World {
             return;
         };
         let content = self.disk.content(&name).unwrap();
-        if self.flips.iter().any(|(flipped, _)| *flipped == name) {
+        let has_flipped = self.flips.iter().any(|(flipped, _)| *flipped == name);
+        if has_flipped || self.copied.contains(&name) {
             return;
         }
         let offset = self.rng.below(bytes) as usize;
