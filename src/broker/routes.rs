@@ -175,13 +175,12 @@ impl RouteTable {
             return known.clone();
         }
         let route = self.intern(self.resolve(key));
-        if key.len() > CACHED_SUBJECT_BYTES_MAX {
-            let place = SubjectPlace::OTHERS;
-            return KnownSubject { route, place };
-        }
         let (place, others_are_void) = self.subjects.place_of(subject_of(key));
         if others_are_void || self.cache.len() >= CACHED_SUBJECTS_MAX {
             self.forget_cached();
+        }
+        if key.len() > CACHED_SUBJECT_BYTES_MAX {
+            return KnownSubject { route, place };
         }
         let known = KnownSubject { route, place };
         self.cache.insert(key.into(), known.clone());

@@ -1,7 +1,8 @@
 //! How many events each subject had, for reports.
 //!
 //! Publishers choose subjects, so only so many are remembered, and of these only a few are shown by
-//! name; the others are shown as one.
+//! name; the others are shown as one. An event of one frame may be all payload: what counts as its
+//! subject's name is what can be read of its beginning ([`label_of`]).
 
 use std::collections::HashMap;
 
@@ -16,6 +17,23 @@ const NAMED_MAX: usize = 16;
 /// go say nothing.
 const LEAD: u64 = 2;
 
+/// The longest name, in bytes.
+const LABEL_BYTES_MAX: usize = 64;
+
+/// What a subject is called in reports: its beginning, as far as that can be read, at most 64 bytes.
+/// Spaces and what begins structured data end it, so that JSON has no name, and `Till/7: {…}` is
+/// `Till/7:`.
+fn label_of(subject: &[u8]) -> &str {
+    let begin = &subject[..subject.len().min(LABEL_BYTES_MAX)];
+    // A character that is cut in two is left out, as one is that is none.
+    let text = match std::str::from_utf8(begin) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&begin[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "{}[]()<>\"'`=,;".contains(c);
+    text.split(ends).next().unwrap_or_default()
+}
+
 /// Where a subject's events are counted. Valid until [`SubjectCounts::place_of`] says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubjectPlace(u32);
@@ -23,15 +41,15 @@ pub struct SubjectPlace(u32);
 /// A subject that is shown by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedSubject {
-    /// The subject; any bytes.
-    pub subject: Box<[u8]>,
+    /// What it is called; not empty, at most 64 bytes.
+    pub subject: Box<str>,
     /// Its events since it is shown: what was before is among the others.
     pub events: u64,
 }
 
 #[derive(Debug)]
 struct Counted {
-    subject: Box<[u8]>,
+    subject: Box<str>,
     events: u64,
     /// How many it had when it got its name, if it has one.
     named_at: Option<u64>,
@@ -40,9 +58,11 @@ struct Counted {
 /// Counts of events by subject.
 #[derive(Debug, Default)]
 pub struct SubjectCounts {
-    places: HashMap<Box<[u8]>, SubjectPlace>,
+    places: HashMap<Box<str>, SubjectPlace>,
     /// By place, but for the first, which is for subjects that have none.
     counted: Vec<Counted>,
+    /// How many of them have a name.
+    named: usize,
     others: u64,
     /// Events under names that are gone.
     ended: u64,
@@ -54,8 +74,13 @@ impl SubjectPlace {
 }
 
 impl SubjectCounts {
-    /// Where a subject is counted, and whether places that were given before are void now.
+    /// Where a subject is counted, and whether places that were given before are void now. A new
+    /// one has a name from the first event on, as long as there are names.
     pub fn place_of(&mut self, subject: &[u8]) -> (SubjectPlace, bool) {
+        let subject = label_of(subject);
+        if subject.is_empty() {
+            return (SubjectPlace::OTHERS, false);
+        }
         if let Some(place) = self.places.get(subject) {
             return (*place, false);
         }
@@ -63,10 +88,12 @@ impl SubjectCounts {
         if is_full {
             self.forget_small();
         }
+        let is_named = self.named < NAMED_MAX;
+        self.named += usize::from(is_named);
         self.counted.push(Counted {
             subject: subject.into(),
             events: 0,
-            named_at: None,
+            named_at: is_named.then_some(0),
         });
         let place = SubjectPlace(self.counted.len() as u32);
         self.places.insert(subject.into(), place);
@@ -111,11 +138,12 @@ impl SubjectCounts {
             if named_at.is_some() || events == 0 {
                 continue;
             }
-            let is_full = self.named().count() >= NAMED_MAX;
+            let is_full = self.named >= NAMED_MAX;
             if is_full && !self.unname_below(events / LEAD) {
                 return;
             }
             self.counted[place].named_at = Some(events);
+            self.named += 1;
         }
     }
 
@@ -132,6 +160,7 @@ impl SubjectCounts {
             return false;
         };
         self.ended += least.events - named_at;
+        self.named -= 1;
         true
     }
 
@@ -168,7 +197,61 @@ mod tests {
         n.to_string().into_bytes()
     }
 
-    fn events_of(counts: &SubjectCounts, subject: &[u8]) -> Option<u64> {
+    /// Takes all names, so that what comes later has none.
+    fn take_names(counts: &mut SubjectCounts, events: u64) {
+        for n in 0..NAMED_MAX {
+            let (place, _) = counts.place_of(format!("early{n}").as_bytes());
+            counts.add(place, events);
+        }
+    }
+
+    #[test]
+    fn names_are_what_can_be_read() {
+        for (subject, label) in [
+            (&b"OrderCreated"[..], "OrderCreated"),
+            (b"pos.till-7/opened_v2:x", "pos.till-7/opened_v2:x"),
+            (b"10001 25 60", "10001"),
+            (br#"{"type": 1}"#, ""),
+            (br#"Till{"type": 1}"#, "Till"),
+            (b"temperature=21;", "temperature"),
+            (b" Order", ""),
+            (b"Order\x1b[31m", "Order"),
+            ("Bestätigung".as_bytes(), "Bestätigung"),
+            ("\u{a0}".as_bytes(), ""),
+            (b"Best\xe4tigung", "Best"),
+            (b"\xff", ""),
+            (b"", ""),
+        ] {
+            assert_eq!(label_of(subject), label, "{subject:?}");
+        }
+        assert_eq!(label_of(&[b'x'; 300]), "x".repeat(64));
+        assert_eq!(label_of("x".repeat(63).as_bytes()).len(), 63);
+        let cut = format!("{}ä", "x".repeat(63));
+        assert_eq!(label_of(cut.as_bytes()), "x".repeat(63));
+    }
+
+    #[test]
+    fn subjects_with_one_name_are_counted_together() {
+        let mut counts = SubjectCounts::default();
+        let (first, _) = counts.place_of(b"Till 1");
+        assert_eq!(counts.place_of(b"Till 2"), (first, false));
+        assert_eq!(counts.place_of(b"{}"), (SubjectPlace::OTHERS, false));
+    }
+
+    #[test]
+    fn a_subject_has_a_name_from_its_first_event_while_there_are_names() {
+        let mut counts = SubjectCounts::default();
+        for n in 0..NAMED_MAX as u32 + 1 {
+            let (place, _) = counts.place_of(&name(n));
+            counts.add(place, 3);
+        }
+        assert_eq!(events_of(&counts, "0"), Some(3));
+        assert_eq!(events_of(&counts, "15"), Some(3));
+        assert_eq!(events_of(&counts, "16"), None);
+        assert_eq!(counts.unnamed_events(), 3);
+    }
+
+    fn events_of(counts: &SubjectCounts, subject: &str) -> Option<u64> {
         let found = counts.named().find(|named| *named.subject == *subject);
         found.map(|named| named.events)
     }
@@ -176,17 +259,18 @@ mod tests {
     #[test]
     fn a_name_counts_from_when_it_is_given() {
         let mut counts = SubjectCounts::default();
+        take_names(&mut counts, 0);
         let (place, _) = counts.place_of(b"a");
         counts.add(place, 5);
         counts.name_largest();
         assert_eq!(
-            (events_of(&counts, b"a"), counts.unnamed_events()),
+            (events_of(&counts, "a"), counts.unnamed_events()),
             (Some(0), 5)
         );
         counts.add(place, 2);
         counts.add(SubjectPlace::OTHERS, 1);
         assert_eq!(
-            (events_of(&counts, b"a"), counts.unnamed_events()),
+            (events_of(&counts, "a"), counts.unnamed_events()),
             (Some(2), 6)
         );
     }
@@ -202,10 +286,10 @@ mod tests {
         let (late, _) = counts.place_of(b"late");
         counts.add(late, 201);
         counts.name_largest();
-        assert_eq!(events_of(&counts, b"late"), None, "not by so little");
+        assert_eq!(events_of(&counts, "late"), None, "not by so little");
         counts.add(late, 1);
         counts.name_largest();
-        assert_eq!(events_of(&counts, b"late"), Some(0));
+        assert_eq!(events_of(&counts, "late"), Some(0));
         assert_eq!(counts.named().count(), NAMED_MAX);
     }
 
@@ -223,10 +307,11 @@ mod tests {
             counts.add(large, 1);
         }
         assert!(counts.counted.len() <= SUBJECTS_MAX);
-        let all = 100 + 6 * SUBJECTS_MAX as u64;
-        assert_eq!(counts.unnamed_events(), all);
         counts.name_largest();
-        assert_eq!(events_of(&counts, b"large"), Some(0));
+        let large = 100 + 3 * SUBJECTS_MAX as u64;
+        assert_eq!(events_of(&counts, "large"), Some(large));
+        let small = NAMED_MAX as u64 - 1;
+        assert_eq!(counts.unnamed_events(), 3 * SUBJECTS_MAX as u64 - small);
     }
 
     proptest! {
@@ -235,7 +320,7 @@ mod tests {
         #[test]
         fn counts_never_fall(steps in prop::collection::vec((0u32..40, 0u64..50, any::<bool>()), 1..300)) {
             let mut counts = SubjectCounts::default();
-            let mut before: HashMap<Box<[u8]>, u64> = HashMap::new();
+            let mut before: HashMap<Box<str>, u64> = HashMap::new();
             let mut unnamed = 0;
             for (n, events, names) in steps {
                 let (place, _) = counts.place_of(&name(n));

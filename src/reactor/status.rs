@@ -161,11 +161,7 @@ impl Hub {
         let subjects = &self.broker.routes.subjects;
         let named: Vec<Value> = subjects
             .named()
-            .map(|named| {
-                let text = std::str::from_utf8(&named.subject).map(str::to_owned);
-                let subject = text.unwrap_or_else(|_| named.subject.escape_ascii().to_string());
-                json!({"subject": subject, "events": named.events})
-            })
+            .map(|named| json!({"subject": named.subject, "events": named.events}))
             .collect();
         json!({"named": named, "otherEvents": subjects.unnamed_events()})
     }

@@ -133,7 +133,7 @@ fn figures_equal_the_books_at_rest() {
     let subject = |name: &str| metrics.value("events_published_total", &[("subject", name)]);
     assert_eq!(
         (subject("Meal"), subject("Order"), subject("other")),
-        (11.0, 4.0, 2.0)
+        (12.0, 5.0, 0.0)
     );
     let answered = |answer: &str| {
         let labels = [("kind", "emit"), ("answer", answer)];
@@ -149,43 +149,66 @@ fn figures_equal_the_books_at_rest() {
 fn subjects_that_are_no_labels_are_written_as_labels() {
     let daemon = watched();
     let publisher = daemon.publisher();
-    let subjects: [&[u8]; 6] = [
-        b"\xff\xfe\"",
-        b"a\"b\\c\nd",
+    let long = "Long.".repeat(2000);
+    let subjects: [&[u8]; 14] = [
+        br#"{"type": "heartbeat", "instance_id": "1"}"#,
+        br#" [1, 2]"#,
+        b"<event/>",
+        b"\x08\x96\x01",
+        b"\xff\xfe",
         b"",
         b"other",
-        "é".as_bytes(),
-        &[b'x'; 9000],
+        b"Best\xe4tigung",
+        "Bestätigung".as_bytes(),
+        b"Till/7: \"opened\"",
+        b"Till/7:",
+        b"a\\b\x1b[31m",
+        long.as_bytes(),
+        &long.as_bytes()[..200],
     ];
-    for _ in 0..2 {
-        for subject in subjects {
-            publisher
-                .send_multipart([subject, b"x"], 0)
-                .expect("a send");
+    for subject in subjects {
+        for _ in 0..2 {
+            publisher.send(subject, 0).expect("a send");
         }
-        // Now those that are shown have their names.
-        daemon.http_get("/metrics");
-        daemon.status();
     }
-    daemon.wait_for("all", |status| status["publishers"]["events"] == 12);
+    daemon.wait_for("all", |status| status["publishers"]["events"] == 28);
     let metrics = daemon.metrics();
-    assert_eq!(metrics.sum("events_published_total", None), 12.0);
-    let shown: Vec<_> = metrics
-        .samples
-        .keys()
-        .filter(|(name, _)| name == "events_published_total")
+    let samples = metrics.samples.iter();
+    let mut shown: Vec<_> = samples
+        .filter(|((name, _), _)| name == "events_published_total")
+        .map(|((_, labels), events)| (labels["subject"].as_str(), *events))
         .collect();
-    assert!(
-        shown
-            .iter()
-            .any(|(_, labels)| labels["subject"] == "a\"b\\c\nd")
+    shown.sort_by(|a, b| a.0.cmp(b.0));
+    assert_eq!(
+        shown,
+        [
+            ("Best", 2.0),
+            ("Bestätigung", 2.0),
+            (&long[..64], 4.0),
+            ("Till/7:", 4.0),
+            ("a\\b", 2.0),
+            ("other", 14.0),
+        ]
     );
-    assert!(
-        shown
-            .iter()
-            .any(|(_, labels)| labels["subject"] == "\\xff\\xfe\\\"")
-    );
-    assert!(shown.len() <= 17);
+    let listed = daemon.status()["publishers"]["subjects"].clone();
+    let listed = listed["named"].as_array().expect("a list").len();
+    assert_eq!(listed, shown.len(), "`other` is a subject, too");
+}
+
+#[test]
+fn the_first_event_of_a_subject_counts_under_its_name_while_names_are_free() {
+    let daemon = watched();
+    let publisher = daemon.publisher();
+    for n in 0..20 {
+        publish(&publisher, &format!("Subject{n}"), "x");
+    }
+    daemon.wait_for("all", |status| status["publishers"]["events"] == 20);
+    let metrics = daemon.metrics();
+    let subject = |name: &str| metrics.value("events_published_total", &[("subject", name)]);
+    for n in 0..16 {
+        assert_eq!(subject(&format!("Subject{n}")), 1.0);
+    }
+    assert_eq!(subject("other"), 4.0);
 }
 
 #[test]
