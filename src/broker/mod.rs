@@ -4,6 +4,7 @@
 //! and what time it is; what it needs bound, it asks of [`Streamers`].
 
 mod account;
+mod audience;
 mod backlog;
 mod dispatch;
 mod histogram;
@@ -17,6 +18,7 @@ mod subjects;
 mod timetable;
 
 pub use account::{Account, DropReason, Dropped};
+pub use audience::Audience;
 pub use backlog::{
     Acked, Backlog, ClockChange, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderBy,
     OrderKey, Outcome, Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,

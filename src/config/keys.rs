@@ -249,6 +249,8 @@ pub const KEYS: &[Key] = &[
         size!(dedup_ids_max, 1), |c| json!(c.dedup_ids_max)).live(),
     key("restartGrace", "EVENT_MANAGER_RESTART_GRACE", "seconds that subscriptions kept over a restart live at least",
         time!(restart_grace, 0.0, DAY), |c| secs(c.restart_grace)),
+    key("subscriberGrace", "EVENT_MANAGER_SUBSCRIBER_GRACE", "seconds after a start for which publishers wait at most until the subscribers of the run before are back",
+        time!(subscriber_grace, 0.0, 60.0), |c| secs(c.subscriber_grace)),
     key("eventLog.path", "EVENT_MANAGER_EVENT_LOG__PATH", "file of the event log; without it, events.jsonl in stateDir",
         |c, v| { c.event_log.path = values::optional_text(v)?.map(Into::into); Ok(()) }, |c| json!(c.event_log.path)),
     key("eventLog.maxBytes", "EVENT_MANAGER_EVENT_LOG__MAX_BYTES", "size at which a new file of the event log is begun",

@@ -85,6 +85,8 @@ pub struct Config {
     pub dedup_ids_max: usize,
     /// How long subscriptions that were kept over a restart live at least.
     pub restart_grace: Duration,
+    /// How long publishers wait after a start, at most, for the subscribers of the run before.
+    pub subscriber_grace: Duration,
     /// Where notable events are written.
     pub event_log: EventLogConfig,
     /// Spans of what happens to single events.
@@ -253,6 +255,7 @@ impl Default for Config {
             dedup_window: Duration::from_secs(120),
             dedup_ids_max: 100_000,
             restart_grace: Duration::from_secs(30),
+            subscriber_grace: Duration::from_secs(1),
             event_log: EventLogConfig {
                 path: None,
                 bytes_max: 16 << 20,

@@ -178,13 +178,15 @@ struct Wants {
 }
 
 impl Hub {
-    /// Whether a client asks and doesn't read its answers, or the disk is behind with what publishers
-    /// sent: it isn't heard until that is over.
+    /// Whether a client asks and doesn't read its answers, or a publisher has to wait: for subscribers,
+    /// or because the disk is behind with what publishers sent. It isn't heard until that is over.
     pub(super) fn is_overfull(&mut self, id: PeerId) -> bool {
         let budget = self.config.budgets.request_outbox_bytes;
         match self.peer(id).map(|peer| (&peer.role, peer.outbox.bytes())) {
             Some((Role::Requester { .. }, waiting)) => waiting > budget,
-            Some((Role::Publisher, _)) => self.durable.holds_publisher(),
+            Some((Role::Publisher, _)) => {
+                self.attendance.is_awaited() || self.durable.holds_publisher()
+            }
             _ => false,
         }
     }

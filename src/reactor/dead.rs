@@ -58,7 +58,7 @@ impl Hub {
     fn publish_letter(&mut self, service: &ServiceName, account: &[u8], event: &[u8]) {
         let subject = format!("{service}{}", ServiceName::DEAD_LETTERS);
         let route = self.broker.routes.route(subject.as_bytes());
-        if route.is_empty() {
+        if route.is_empty() && !self.attendance.is_awaited() {
             return;
         }
         let mut message = BytesMut::new();
@@ -70,7 +70,7 @@ impl Hub {
             backing_bytes: message.len(),
             bytes: message.freeze(),
         };
-        self.deliver(&route, &run);
+        self.deliver_or_hold(&route, &run);
     }
 }
 

@@ -73,7 +73,11 @@ pub(super) struct Emissions {
     answered: VecDeque<(Instant, u64, Bytes)>,
     /// For subscribers, by their time.
     scheduled: BTreeMap<(Instant, u64), Bytes>,
-    scheduled_bytes: usize,
+    /// Those that wait, as publishers do, until the subscribers of the run before are back, and whether
+    /// services have them. While publishers don't wait, there are none.
+    held: VecDeque<(Bytes, bool)>,
+    /// Of both.
+    waiting_bytes: usize,
 }
 
 impl Emissions {
@@ -105,19 +109,19 @@ impl Emissions {
 
     /// Why an event can't wait for its time, if it can't.
     fn no_room_for(&self, event: &Bytes) -> Option<String> {
-        let waiting = self.scheduled_bytes;
+        let waiting = self.waiting_bytes;
         let is_too_much = waiting > 0 && waiting + event.len() > SCHEDULED_BYTES_MAX;
-        if self.scheduled.len() < SCHEDULED_MAX && !is_too_much {
+        let events = self.scheduled.len() + self.held.len();
+        if events < SCHEDULED_MAX && !is_too_much {
             return None;
         }
-        let events = self.scheduled.len();
         Some(format!(
             "{events} events of {waiting} bytes wait for their time to go to subscribers already"
         ))
     }
 
     fn schedule(&mut self, at: Instant, number: u64, event: &Bytes) {
-        self.scheduled_bytes += event.len();
+        self.waiting_bytes += event.len();
         self.scheduled.insert((at, number), event.clone());
     }
 
@@ -125,8 +129,19 @@ impl Emissions {
     fn take_due(&mut self, now: Instant) -> Option<Bytes> {
         let entry = self.scheduled.first_entry();
         let event = entry.filter(|entry| entry.key().0 <= now)?.remove();
-        self.scheduled_bytes -= event.len();
+        self.waiting_bytes -= event.len();
         Some(event)
+    }
+
+    fn hold(&mut self, event: &Bytes, has_services: bool) {
+        self.waiting_bytes += event.len();
+        self.held.push_back((event.clone(), has_services));
+    }
+
+    fn take_held(&mut self) -> Option<(Bytes, bool)> {
+        let (event, has_services) = self.held.pop_front()?;
+        self.waiting_bytes -= event.len();
+        Some((event, has_services))
     }
 
     /// When the next event goes to subscribers.
@@ -205,8 +220,9 @@ impl Hub {
         let (here, there) = (now(), wall_clock_ms());
         let due = emission.deliver_at_ms.filter(|at| *at > there);
         let due = due.map(|at| here + Duration::from_millis(at - there));
-        if due.is_some()
-            && !route.subscribers.is_empty()
+        let is_held = is_new && due.is_none() && self.attendance.is_awaited();
+        let is_scheduled = due.is_some() && !route.subscribers.is_empty();
+        if (is_scheduled || is_held)
             && let Some(sentence) = self.emissions.no_room_for(&event)
         {
             return self.reply(&back, &Message::nak("busy", sentence));
@@ -242,11 +258,20 @@ impl Hub {
             self.published.events += 1;
             self.broker.routes.subjects.add(place, 1);
             self.published.bytes += event.len() as u64;
-            if route.is_empty() {
+            if route.is_empty() && !is_held {
                 self.published.unmatched += 1;
             }
         }
-        self.spread(&route, emission, &event, due, number, waits);
+        match due {
+            _ if is_held => self.emissions.hold(&event, !route.services.is_empty()),
+            Some(at) if is_scheduled => {
+                self.emissions.schedule(at, number, &event);
+                self.plan(at);
+            }
+            Some(_) => {}
+            None => self.deliver_to_subscribers(&route, &event),
+        }
+        self.give_to_services(&route, emission, &event, due, number, waits);
     }
 
     /// All who should have it do: the answer.
@@ -277,8 +302,8 @@ impl Hub {
         durable.map(|service| service.name().clone()).collect()
     }
 
-    /// Gives the event to subscribers and services, now or when it is due.
-    fn spread(
+    /// Gives the event to services, which keep it until it is due.
+    fn give_to_services(
         &mut self,
         route: &Route,
         emission: &Emission,
@@ -287,14 +312,6 @@ impl Hub {
         number: u64,
         waits: bool,
     ) {
-        match due {
-            Some(at) if !route.subscribers.is_empty() => {
-                self.emissions.schedule(at, number, event);
-                self.plan(at);
-            }
-            Some(_) => {}
-            None => self.deliver_to_subscribers(route, event),
-        }
         let expires_at = emission.ttl.map(|ttl| due.unwrap_or_else(now) + ttl);
         for &key in &route.services {
             let Some(service) = self.broker.service_mut(key) else {
@@ -337,17 +354,49 @@ impl Hub {
         self.deliver(&subscribers, &run);
     }
 
-    /// Gives subscribers the events whose time has come.
+    /// Gives subscribers the events whose time has come, unless they have to wait for subscribers.
     pub(super) fn deliver_scheduled(&mut self, now: Instant) {
-        while let Some(event) = self.emissions.take_due(now) {
-            let frames = crate::zmtp::frames_of(&event);
-            let Some(first) = frames.first() else {
-                continue;
-            };
-            let key = self.broker.routes.key_of(first).to_vec();
-            let route = self.broker.routes.route(&key);
-            self.deliver_to_subscribers(&route, &event);
+        if self.attendance.is_awaited() {
+            return;
         }
+        while let Some(event) = self.emissions.take_due(now) {
+            self.deliver_to_present(&event);
+        }
+    }
+
+    /// An event of our own goes to services now, and to subscribers when they are not waited for.
+    pub(super) fn deliver_or_hold(&mut self, route: &Route, run: &Run<'_>) {
+        if !self.attendance.is_awaited() || self.emissions.no_room_for(&run.bytes).is_some() {
+            return self.deliver(route, run);
+        }
+        self.emissions.hold(&run.bytes, true);
+        let services = Route {
+            subscribers: Box::default(),
+            services: route.services.clone(),
+        };
+        self.deliver(&services, run);
+    }
+
+    /// Gives subscribers the events that waited for them.
+    pub(super) fn deliver_held(&mut self) {
+        while let Some((event, has_services)) = self.emissions.take_held() {
+            let has_subscribers = self.deliver_to_present(&event);
+            if !has_subscribers && !has_services {
+                self.published.unmatched += 1;
+            }
+        }
+    }
+
+    /// Gives an event to the subscribers that there are now; whether there are any.
+    fn deliver_to_present(&mut self, event: &Bytes) -> bool {
+        let frames = crate::zmtp::frames_of(event);
+        let Some(first) = frames.first() else {
+            return false;
+        };
+        let key = self.broker.routes.key_of(first).to_vec();
+        let route = self.broker.routes.route(&key);
+        self.deliver_to_subscribers(&route, event);
+        !route.subscribers.is_empty()
     }
 
     /// A durable service has the event of an emission, or not; the last one's word is the answer. One

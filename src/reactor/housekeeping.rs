@@ -75,6 +75,7 @@ impl Hub {
 
     fn handle_timeouts(&mut self) {
         let now = now();
+        self.tend_audience(now);
         self.deliver_scheduled(now);
         for key in self.broker.timetable.take_due(now) {
             let Some(service) = self.broker.service_mut(key) else {
@@ -139,6 +140,7 @@ impl Hub {
         self.note_stuck_workers();
         self.check_pulses(stalled);
         self.expire_leases();
+        self.tend_audience(now);
         self.tend_keeping();
         self.durable.send_line();
         self.open_queues();
@@ -149,7 +151,7 @@ impl Hub {
     fn check_pulses(&mut self, stalled: Duration) {
         let now = self.now;
         let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
-        let holds_publishers = self.durable.holds_publisher();
+        let holds_publishers = self.attendance.is_awaited() || self.durable.holds_publisher();
         let answers_max = self.config.budgets.request_outbox_bytes;
         for (_, peer) in &mut self.peers {
             let Some(heartbeat) = &mut peer.heartbeat else {

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
+use super::audience::Attendance;
 use super::durable::DurableSide;
 use super::effects::Effect;
 use super::emit::Emissions;
@@ -100,6 +101,8 @@ pub(super) struct Hub {
     pub(super) pending_replies: PendingReplies,
     /// What outlives the process.
     pub(super) keeping: Keeping,
+    /// Plain subscribers, and whether publishers wait for those of the run before.
+    pub(super) attendance: Attendance,
     /// The clock as of the last tick or request: near enough for signs of life.
     pub(super) now: Instant,
     /// What is kept on disk.
@@ -170,6 +173,7 @@ impl Hub {
             turns: Vec::new(),
             words: Words::new(at),
             keeping: Keeping::default(),
+            attendance: Attendance::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,
             ticked_at: at,
@@ -422,6 +426,7 @@ impl Hub {
             Role::Subscriber { prefixes } => {
                 for prefix in prefixes {
                     self.broker.routes.unsubscribe(prefix, id);
+                    self.attendance.audience.left(prefix);
                 }
                 let lost = unwritten.len() as u64;
                 self.subscribers.delivered += written;

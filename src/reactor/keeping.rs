@@ -9,8 +9,8 @@ use super::hub::Hub;
 use super::peer::{Envelope, Role};
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    DeliveryMode, EndedService, FormerSubscription, PeerId, RestoreError, Service, ServiceKey,
-    SubscribeError, WorkerKey,
+    Audience, DeliveryMode, EndedService, FormerSubscription, PeerId, RestoreError, Service,
+    ServiceKey, SubscribeError, WorkerKey,
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
@@ -90,11 +90,12 @@ impl Keeping {
 
     /// For the status: whether anything is kept, whether all of it is on disk, and whether the disk
     /// takes it.
-    pub(super) fn status(&self) -> Value {
+    pub(super) fn status(&self, audience: &Audience) -> Value {
+        let is_clean = self.is_clean() && !audience.has_changed();
         let written = self.writer.as_ref().map(Writer::is_idle);
         json!({
             "kept": written.is_some(),
-            "written": written.unwrap_or(false) && self.is_clean(),
+            "written": written.unwrap_or(false) && is_clean,
             "failing": self.writer.as_ref().is_some_and(Writer::is_failing),
         })
     }
@@ -347,7 +348,7 @@ impl Hub {
         let has_room = writer.has_room();
         self.keeping.changed.extend(changed);
         self.keeping.stirred.extend(deserted);
-        if self.keeping.is_clean() {
+        if self.keeping.is_clean() && !self.attendance.audience.has_changed() {
             return;
         }
         if !has_room {
@@ -390,6 +391,7 @@ impl Hub {
         let mut changes = Changes {
             whole,
             services: ended.iter().map(|name| (name.to_string(), None)).collect(),
+            subscribers: self.attendance.audience.take_changes(whole),
             ..Changes::default()
         };
         let is_gone = |id: &SubscriptionId| !self.broker.is_subscribed(id);

@@ -4,6 +4,7 @@
 //! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
+mod audience;
 mod connection;
 mod dead;
 mod deliver;
@@ -253,8 +254,10 @@ fn run(
 /// configuration declares.
 fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
     let Some((kept, writer)) = former else {
+        hub.await_audience(None);
         return hub.begin_durable(store);
     };
+    hub.await_audience(Some(&kept.subscribers));
     hub.restore(&kept);
     hub.begin_durable(store);
     hub.begin_keeping(&kept.services, writer);

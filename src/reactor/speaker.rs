@@ -93,10 +93,12 @@ impl Hub {
                 }
                 prefixes.insert(prefix.into());
                 self.broker.routes.subscribe(prefix, id);
+                self.subscriber_joined(prefix);
             }
             Subscription::Cancel(prefix) => {
                 if prefixes.remove(prefix) {
                     self.broker.routes.unsubscribe(prefix, id);
+                    self.attendance.audience.left(prefix);
                 }
             }
         }

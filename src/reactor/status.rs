@@ -61,6 +61,7 @@ impl Hub {
                 "events": self.published.events,
                 "bytes": self.published.bytes,
                 "unmatched": self.published.unmatched,
+                "held": self.attendance.status(),
                 "subjects": self.subjects(),
                 "emitSeconds": times(&self.publish_times.emits),
                 "callSeconds": times(&self.publish_times.calls),
@@ -68,6 +69,7 @@ impl Hub {
             "subscribers": {
                 "connected": count(|role| matches!(role, Role::Subscriber { .. })),
                 "subscriptions": subscriptions,
+                "remembered": self.attendance.audience.remembered(),
                 "outbox": self.subscriber_outboxes(),
                 "counters": account(&self.subscribers, 0, 0),
             },
@@ -89,7 +91,7 @@ impl Hub {
                 "failed": self.failed_queues(),
             },
             "stateDir": self.config.state_dir,
-            "state": self.keeping.status(),
+            "state": self.keeping.status(&self.attendance.audience),
             "traces": self.tracer.status(),
             "pendingCalls": self.pending_replies.len(),
             "peers": {

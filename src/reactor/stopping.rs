@@ -31,6 +31,7 @@ pub(super) async fn stop(
 ) -> Undelivered {
     let deadline = Instant::now() + timeout;
     hub.borrow_mut().drain();
+    hub.borrow_mut().let_publishers_in();
     let Sockets {
         publishers,
         subscribers,

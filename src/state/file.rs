@@ -17,6 +17,7 @@ type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 
 const SUBSCRIPTIONS: Records = TableDefinition::new("subscriptions");
 const SERVICES: Records = TableDefinition::new("services");
+const SUBSCRIBERS: Records = TableDefinition::new("subscribers");
 /// One entry: the version of the records' form.
 pub(super) const FORMAT: TableDefinition<'static, (), u32> = TableDefinition::new("format");
 pub(super) const VERSION: u32 = 1;
@@ -139,6 +140,7 @@ fn open(path: &Path) -> Result<(StateFile, Kept), StateError> {
     let kept = Kept {
         subscriptions: read(&transaction, SUBSCRIPTIONS)?,
         services: read(&transaction, SERVICES)?,
+        subscribers: read(&transaction, SUBSCRIBERS)?,
     };
     transaction.commit()?;
     Ok((StateFile(Some(database)), kept))
@@ -176,9 +178,11 @@ impl StateFile {
             if changes.whole {
                 transaction.delete_table(SUBSCRIPTIONS)?;
                 transaction.delete_table(SERVICES)?;
+                transaction.delete_table(SUBSCRIBERS)?;
             }
             put(&transaction, SUBSCRIPTIONS, &changes.subscriptions)?;
             put(&transaction, SERVICES, &changes.services)?;
+            put(&transaction, SUBSCRIBERS, &changes.subscribers)?;
             transaction.commit()?;
             Ok(())
         })

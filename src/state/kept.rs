@@ -49,6 +49,8 @@ pub struct Kept {
     pub subscriptions: BTreeMap<String, KeptSubscription>,
     /// By name.
     pub services: BTreeMap<String, KeptService>,
+    /// How many plain subscribers had each prefix, which is escaped ASCII.
+    pub subscribers: BTreeMap<String, u32>,
 }
 
 /// What is to be written: records, or nothing in the place of those that are gone.
@@ -60,6 +62,8 @@ pub struct Changes {
     pub subscriptions: BTreeMap<String, Option<KeptSubscription>>,
     /// By name.
     pub services: BTreeMap<String, Option<KeptService>>,
+    /// By prefix.
+    pub subscribers: BTreeMap<String, Option<u32>>,
 }
 
 impl Changes {
@@ -70,6 +74,7 @@ impl Changes {
         } else {
             self.subscriptions.extend(later.subscriptions);
             self.services.extend(later.services);
+            self.subscribers.extend(later.subscribers);
         }
     }
 }

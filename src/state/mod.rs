@@ -1,5 +1,5 @@
 //! What outlives the process, so that a restart needs no new SUBSCRIBE: subscriptions, the ports of
-//! their services, and what these services' workers said.
+//! their services, what these services' workers said, and whom publishers have to wait for.
 //!
 //! A thread of its own owns the database; the reactor hands it [`Changes`] and never waits for it.
 //! Without the database everything else works: clients subscribe again when the daemon starts anew.

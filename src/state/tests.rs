@@ -47,6 +47,7 @@ fn all(whole: bool, count: u16) -> Changes {
             .map(|(id, n)| (id.clone(), Some(subscription(&id, n.into()))))
             .collect(),
         services: numbers().map(|(id, n)| (id, Some(service(n)))).collect(),
+        subscribers: numbers().map(|(id, n)| (id, Some(n.into()))).collect(),
     }
 }
 
@@ -59,6 +60,10 @@ fn kept(changes: &Changes) -> Kept {
     for (name, record) in &changes.services {
         kept.services
             .extend(record.clone().map(|record| (name.clone(), record)));
+    }
+    for (prefix, count) in &changes.subscribers {
+        kept.subscribers
+            .extend(count.map(|count| (prefix.clone(), count)));
     }
     kept
 }

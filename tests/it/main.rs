@@ -10,6 +10,7 @@
 )]
 
 mod acknowledging;
+mod audience;
 mod churn;
 mod command_line;
 mod commands_alone;

@@ -169,6 +169,11 @@ pub(super) fn forwarder(page: &mut Page<'_>, status: &Value) -> fmt::Result {
         "Publishers that are connected",
         number(&publishers["connected"]),
     )?;
+    page.gauge(
+        "event_manager_publishers_held",
+        "Publishers wait after a start for the subscribers of the run before",
+        truth(!publishers["held"].is_null()),
+    )?;
     page.counter(
         "event_manager_published_events",
         "Events that came from publishers, and by EMIT",

@@ -573,6 +573,14 @@ notables! {
         why: &'a str = said,
     } "not restored; their clients' next KEEP_ALIVE is refused, and they subscribe again: {why}"
 
+    /// Publishers waited after a restart, and not all who listened before came back.
+    "EM-0523" SubscribersMissing "subscribers-missing" WARN "event_manager::reactor::audience" {
+        /// So many subscriptions of plain subscribers.
+        subscriptions: u64,
+        /// Publishers waited for them for so long, in milliseconds.
+        waited_ms: u64,
+    } "subscribers of the run before have not come back in time: they miss what is published until they do"
+
     /// A connection is not taken on.
     "EM-0601" ConnectionRefused "connection-refused" WARN "event_manager::reactor::hub" {
         /// Where it comes from.

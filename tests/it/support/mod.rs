@@ -90,6 +90,7 @@ pub fn config() -> Config {
         streamer_ports: 0..=0,
         public_hostname: "127.0.0.1".into(),
         drain_timeout: Duration::from_secs(2),
+        subscriber_grace: Duration::ZERO,
         state_dir: Default::default(),
         ..Config::default()
     };

@@ -202,6 +202,7 @@ pub fn settings(keys: &Value) -> Value {
         "locatorRegister": false,
         "stateDir": "",
         "drainTimeout": 2,
+        "subscriberGrace": 0,
         "stateDir": "",
     });
     for (key, value) in keys.as_object().expect("an object") {

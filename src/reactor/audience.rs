@@ -1,0 +1,138 @@
+//! Publishers wait after a start until the plain subscribers of the run before are back, or a short
+//! time is over: libzmq's publishers connect again as soon as its subscribers do, and what they have
+//! queued would go to nobody.
+//!
+//! A publisher that waits is connected and subscribed to, but not read from. So its libzmq queues, also
+//! if it was not connected before: one that isn't subscribed to drops what it is given.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::hub::Hub;
+use super::peer::Role;
+use crate::ambient::now;
+use crate::broker::Audience;
+use crate::telemetry::Notable;
+
+/// The audience, and for how long publishers wait for it.
+#[derive(Debug, Default)]
+pub(super) struct Attendance {
+    pub(super) audience: Audience,
+    hold: Option<Hold>,
+    /// Until then subscribers that are not back are remembered: they may need longer than publishers
+    /// wait, and the next restart may come before.
+    remembered_until: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    until: Instant,
+    /// Without a state database it isn't known who was there.
+    is_known: bool,
+}
+
+impl Attendance {
+    /// Whether publishers, and what is published by request, wait for subscribers.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// For STATUS: null if publishers don't wait.
+    pub(super) fn status(&self) -> Value {
+        let hold = self.hold.map(|hold| {
+            json!({
+                "awaitedSubscriptions": hold.is_known.then(|| self.audience.missing()),
+                "secondsLeft": hold.until.saturating_duration_since(now()).as_secs_f64(),
+            })
+        });
+        hold.unwrap_or_default()
+    }
+}
+
+impl Hub {
+    /// Publishers wait from here on if the run before had subscribers, or nobody knows.
+    pub(super) fn await_audience(&mut self, former: Option<&BTreeMap<String, u32>>) {
+        let grace = self.config.subscriber_grace;
+        let now = now();
+        if let Some(former) = former {
+            self.attendance.audience = Audience::of_former_run(former);
+            self.attendance.remembered_until = Some(now + self.config.restart_grace.max(grace));
+        }
+        let missing = self.attendance.audience.missing();
+        let is_known = former.is_some();
+        if grace.is_zero() || (is_known && missing == 0) {
+            return;
+        }
+        let grace = if is_known { grace } else { grace / 2 };
+        let seconds = grace.as_secs_f64();
+        if is_known {
+            tracing::info!(
+                subscriptions = missing,
+                seconds,
+                "what is published waits until the subscribers of the run before are back, or the time is over"
+            );
+        } else {
+            tracing::info!(
+                seconds,
+                "what is published waits for subscribers: without state it isn't known whether there were any"
+            );
+        }
+        let until = now + grace;
+        self.attendance.hold = Some(Hold { until, is_known });
+        self.plan(until);
+    }
+
+    pub(super) fn subscriber_joined(&mut self, prefix: &[u8]) {
+        self.attendance.audience.joined(prefix);
+        if self.attendance.hold.is_some_and(|hold| hold.is_known)
+            && self.attendance.audience.missing() == 0
+        {
+            tracing::info!(
+                "the subscribers of the run before are back: what is published waits no more"
+            );
+            self.let_publishers_in();
+        }
+    }
+
+    /// What time brings about: nobody is waited for any more, or remembered.
+    pub(super) fn tend_audience(&mut self, now: Instant) {
+        if let Some(hold) = self.attendance.hold {
+            if hold.until > now {
+                return self.plan(hold.until);
+            }
+            self.note_missing_audience();
+            self.let_publishers_in();
+        }
+        let remembered_until = self.attendance.remembered_until;
+        if remembered_until.is_some_and(|until| until <= now) {
+            self.attendance.remembered_until = None;
+            self.attendance.audience.forget_missing();
+        }
+    }
+
+    fn note_missing_audience(&mut self) {
+        let subscriptions = self.attendance.audience.missing();
+        if subscriptions > 0 {
+            self.journal.note(&Notable::SubscribersMissing {
+                subscriptions,
+                waited_ms: self.config.subscriber_grace.as_millis() as u64,
+            });
+        }
+    }
+
+    /// Publishers wait no more. What was published by request goes first: it was there before.
+    pub(super) fn let_publishers_in(&mut self) {
+        if self.attendance.hold.take().is_none() {
+            return;
+        }
+        self.deliver_held();
+        self.deliver_scheduled(now());
+        let publishers = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer.role, Role::Publisher));
+        publishers.for_each(|(_, peer)| peer.wake.notify_one());
+    }
+}

@@ -1,0 +1,290 @@
+//! A restart under publishers: what they send meanwhile reaches the plain subscribers that come back.
+
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+use event_manager::model::Endpoint;
+use serde_json::{Value, json};
+
+use super::support::bus::own_host;
+use super::support::peers::{connected, publish, received, socket};
+use super::support::process::settings;
+use super::support::program::Site;
+use super::support::{PATIENCE, TestDaemon};
+
+const EMIT: &str = "TK_EVENT_MANAGER_EMIT";
+
+/// The program in a directory of its own. From its second start on it has the ports of the first.
+struct Place {
+    site: Site,
+    keys: Value,
+}
+
+impl Place {
+    fn new(keys: &Value) -> Self {
+        // Nothing else on this address takes a port that is free for a moment.
+        let any = format!("tcp://{}:0", own_host());
+        let mut all = settings(keys);
+        for key in ["pubAddress", "subAddress", "requestAddress"] {
+            all[key] = json!(any);
+        }
+        Self {
+            site: Site::new(),
+            keys: all,
+        }
+    }
+
+    /// Keeps its state, and would wait for subscribers for longer than any test.
+    fn patient() -> Self {
+        Self::new(&json!({"stateDir": "state", "subscriberGrace": 60}))
+    }
+
+    fn start(&mut self) -> TestDaemon {
+        self.site.write("config.json", &self.keys.to_string());
+        let daemon = TestDaemon::serving(&self.site);
+        let bound = daemon.bound();
+        let first = |all: &[Endpoint]| json!(all[0].to_string());
+        self.keys["pubAddress"] = first(&bound.publishers);
+        self.keys["subAddress"] = first(&bound.subscribers);
+        self.keys["requestAddress"] = first(&bound.requests);
+        daemon
+    }
+}
+
+/// Ends the daemon by this signal, when all it keeps is on disk.
+fn end(daemon: TestDaemon, signal: &str) {
+    daemon.wait_for("state on disk", |status| status["state"]["written"] == true);
+    let program = daemon.into_program();
+    program.signal(signal);
+    program.end();
+}
+
+/// A libzmq publisher that sends numbers, and sees when its connection ends.
+struct Publisher {
+    socket: zmq::Socket,
+    monitor: zmq::Socket,
+    sent: u32,
+}
+
+impl Publisher {
+    fn of(daemon: &TestDaemon) -> Self {
+        Self::watched(&daemon.context, daemon.publisher())
+    }
+
+    fn watched(context: &zmq::Context, socket: zmq::Socket) -> Self {
+        let endpoint = "inproc://publisher";
+        let disconnected = zmq::SocketEvent::DISCONNECTED as i32;
+        socket.monitor(endpoint, disconnected).expect("a monitor");
+        let monitor = connected(context, zmq::PAIR, endpoint);
+        Self {
+            socket,
+            monitor,
+            sent: 0,
+        }
+    }
+
+    /// Waits until its connection has ended: what it sends from here on waits in libzmq.
+    fn sees_the_end(&self) {
+        self.monitor.recv_multipart(0).expect("it is disconnected");
+    }
+
+    fn send(&mut self, events: u32) {
+        for _ in 0..events {
+            self.sent += 1;
+            publish(&self.socket, "Order", &self.sent.to_string());
+        }
+    }
+}
+
+/// A plain subscriber that connects again after this many milliseconds: long after publishers do.
+fn subscriber(daemon: &TestDaemon, prefixes: &[&[u8]], again_ms: i32) -> zmq::Socket {
+    let before = daemon.status()["subscribers"]["subscriptions"].as_u64();
+    let subscriber = socket(&daemon.context, zmq::SUB);
+    subscriber.set_reconnect_ivl(again_ms).expect("an option");
+    for prefix in prefixes {
+        subscriber.set_subscribe(prefix).expect("an option");
+    }
+    let address = daemon.subscribers();
+    subscriber.connect(&address).expect("a valid address");
+    daemon.wait_for_subscriptions(before.expect("a count") + prefixes.len() as u64);
+    subscriber
+}
+
+fn assert_hears(subscriber: &zmq::Socket, numbers: impl IntoIterator<Item = u32>) {
+    for number in numbers {
+        assert_eq!(received(subscriber), number.to_string());
+    }
+}
+
+/// Each hears all of them and nothing else. They take turns: libzmq subscribes again only when the
+/// application asks for something after the connection is back.
+fn assert_all_hear(subscribers: &[zmq::Socket], numbers: RangeInclusive<u32>) {
+    let mut next = vec![*numbers.start(); subscribers.len()];
+    let deadline = Instant::now() + PATIENCE;
+    while next.iter().any(|next| numbers.contains(next)) {
+        assert!(
+            Instant::now() < deadline,
+            "{next:?} are missing of {numbers:?}"
+        );
+        for (subscriber, next) in subscribers.iter().zip(&mut next) {
+            while subscriber.poll(zmq::POLLIN, 1).expect("a poll") > 0 {
+                assert_eq!(received(subscriber), next.to_string());
+                *next += 1;
+            }
+        }
+    }
+}
+
+/// What STATUS says of publishers that wait.
+fn held(daemon: &TestDaemon) -> Value {
+    daemon.status()["publishers"]["held"].clone()
+}
+
+/// Waits until publishers don't wait any more; this subscriber's application is not idle meanwhile.
+fn wait_until_let_in(daemon: &TestDaemon, subscriber: &zmq::Socket) {
+    daemon.wait_for("publishers that are let in", |status| {
+        subscriber.poll(zmq::POLLIN, 0).expect("a poll");
+        status["publishers"]["held"].is_null()
+    });
+}
+
+#[test]
+fn what_publishers_queued_meanwhile_reaches_every_subscriber_that_was_there() {
+    let mut place = Place::patient();
+    let mut daemon = place.start();
+    // The same prefix twice, several of one subscriber, one that is no text.
+    let prefixes: [&[&[u8]]; 5] = [
+        &[b""],
+        &[b"Order"],
+        &[b"Order"],
+        &[b"x", b"O"],
+        &[b"\xff\0", b""],
+    ];
+    let subscribers: Vec<_> = (200..)
+        .step_by(100)
+        .zip(prefixes)
+        .map(|(again_ms, prefixes)| subscriber(&daemon, prefixes, again_ms))
+        .collect();
+    let mut publisher = Publisher::of(&daemon);
+    let mut heard = 0;
+    for signal in ["KILL", "TERM", "KILL"] {
+        publisher.send(10);
+        assert_all_hear(&subscribers, heard + 1..=publisher.sent);
+        heard = publisher.sent;
+        end(daemon, signal);
+        publisher.sees_the_end();
+        publisher.send(500);
+        daemon = place.start();
+        publisher.send(10);
+        assert_all_hear(&subscribers, heard + 1..=publisher.sent);
+        heard = publisher.sent;
+        wait_until_let_in(&daemon, &subscribers[0]);
+    }
+}
+
+#[test]
+fn a_publisher_that_binds_waits_too() {
+    let mut place = Place::patient();
+    let context = zmq::Context::new();
+    let publisher = socket(&context, zmq::XPUB);
+    publisher.bind("tcp://127.0.0.1:*").expect("a free port");
+    let address = publisher.get_last_endpoint().expect("it is bound");
+    place.keys["connectPublishers"] = json!([address.expect("text")]);
+    let daemon = place.start();
+    let subscriber = subscriber(&daemon, &[b"Order"], 500);
+    assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
+    end(daemon, "KILL");
+    assert_eq!(publisher.recv_bytes(0).expect("its end"), [0]);
+    let _daemon = place.start();
+    assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
+    (1..=10).for_each(|number| publish(&publisher, "Order", &number.to_string()));
+    assert_hears(&subscriber, 1..=10);
+}
+
+#[test]
+fn a_confirmed_event_waits_for_subscribers_and_its_publisher_does_not() {
+    let mut place = Place::patient();
+    let daemon = place.start();
+    let slow = subscriber(&daemon, &[b"Order"], 500);
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let worker = daemon.worker("Billing", &billing.pull_address);
+    end(daemon, "KILL");
+    let daemon = place.start();
+    let gone = subscriber(&daemon, &[b"Other"], 500);
+    assert_eq!(held(&daemon)["awaitedSubscriptions"], 1);
+    for number in ["1", "2"] {
+        let (token, answer) = daemon.ask(EMIT, &["", "memory", "Order", number]);
+        assert_eq!(token, "TK_SYS_ACK", "{answer}");
+    }
+    assert_hears(&slow, 1..=2);
+    assert_hears(&worker, 1..=2);
+    let counters = daemon.status()["subscribers"]["counters"].clone();
+    assert_eq!(counters["matched"], 2);
+    drop(gone);
+}
+
+#[test]
+fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_more() {
+    let mut place = Place::new(&json!({
+        "stateDir": "state", "subscriberGrace": 0.5, "restartGrace": 1,
+    }));
+    let daemon = place.start();
+    assert_eq!(held(&daemon), Value::Null, "a fresh daemon knows nobody");
+    let stays = subscriber(&daemon, &[b"Order"], 100);
+    let gone = subscriber(&daemon, &[b"Order", b"x"], 100);
+    let mut publisher = Publisher::of(&daemon);
+    end(daemon, "KILL");
+    publisher.sees_the_end();
+    drop(gone);
+    publisher.send(10);
+    let daemon = place.start();
+    assert_hears(&stays, 1..=10);
+    assert_eq!(held(&daemon), Value::Null);
+    let log = daemon.program().logged("have not come back");
+    assert!(log.contains("subscriptions=2"), "{log}");
+    daemon.wait_for("those who are gone to be forgotten", |status| {
+        status["subscribers"]["remembered"] == 1
+    });
+    end(daemon, "KILL");
+    // Nobody is let in by the time now, and one comes back.
+    place.keys["subscriberGrace"] = json!(60);
+    let daemon = place.start();
+    wait_until_let_in(&daemon, &stays);
+    publisher.send(1);
+    assert_hears(&stays, [11]);
+}
+
+#[test]
+fn a_daemon_that_stops_lets_publishers_in() {
+    let mut place = Place::patient();
+    let daemon = place.start();
+    let gone = subscriber(&daemon, &[b"Order"], 100);
+    end(daemon, "KILL");
+    drop(gone);
+    let daemon = place.start();
+    let publisher = daemon.publisher();
+    let other = subscriber(&daemon, &[b"Other"], 100);
+    assert_eq!(held(&daemon)["awaitedSubscriptions"], 1);
+    publish(&publisher, "Other", "1");
+    daemon.program().signal("TERM");
+    assert_hears(&other, [1]);
+    let ended = daemon.into_program().end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn without_a_state_directory_publishers_wait_half_as_long_for_whoever_there_was() {
+    let mut place = Place::new(&json!({"subscriberGrace": 2}));
+    let daemon = place.start();
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", "1");
+    let late = subscriber(&daemon, &[b"Order"], 100);
+    // Unless this machine takes a second for that, the publisher is held still.
+    let was_held = !held(&daemon).is_null();
+    wait_until_let_in(&daemon, &late);
+    if was_held {
+        assert_hears(&late, [1]);
+    }
+    let uptime = daemon.status()["uptimeSeconds"].as_f64();
+    assert!(uptime >= Some(1.0), "{uptime:?}");
+}
