@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::output::AnswerWasNo;
+use super::output::{AnswerWasNo, Out};
 use super::target::{Target, seconds};
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(super) fn run(args: &CallArgs) -> anyhow::Result<()> {
         args.target
             .client(&context)
             .publish_sync(&args.subject, &args.data, timeout)?;
-    writeln!(std::io::stdout(), "{results:#}")?;
+    writeln!(Out::new(true), "{results:#}")?;
     if all_acked {
         Ok(())
     } else {

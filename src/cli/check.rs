@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
+use super::output::{Out, complain, exit_code};
 use crate::config::{ConfigErrors, KEYS, Loaded, Origin};
 use crate::telemetry::{LOG_KEYS, LoadedLog, check_rust_log};
 
@@ -37,12 +38,12 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             } else {
                 as_text(&single_values(rows, &loaded.origins))
             };
-            // A reader such as `head` may have left; the configuration is valid all the same.
-            let _ = io::stdout().write_all(report.as_bytes());
-            ExitCode::SUCCESS
+            loaded.warnings.iter().for_each(|warning| complain(warning));
+            let written = Out::new(args.json).write_all(report.as_bytes());
+            exit_code(written.map_err(Into::into))
         }
         Err(errors) => {
-            eprintln!("{errors}");
+            complain(&errors.to_string());
             ExitCode::from(EXIT_CONFIG)
         }
     }

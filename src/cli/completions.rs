@@ -1,9 +1,9 @@
 //! `event-manager completions`: what a shell has to know to complete commands and flags.
 
-use std::io::Write;
-
 use clap::{Args, Command};
 use clap_complete::Shell;
+
+use super::output::Out;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
@@ -17,5 +17,5 @@ pub(super) fn run(args: &CompletionsArgs, mut command: Command) -> anyhow::Resul
     // The generator panics where it can't write, so it writes to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
-    Ok(std::io::stdout().lock().write_all(&script)?)
+    Ok(Out::write_own(&script)?)
 }

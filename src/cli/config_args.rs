@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::{Config, ConfigErrors, KEYS, Key, Loaded, Sources, suggestion};
+use crate::telemetry::LOG_KEYS;
 
 const HEADING: &str = "Configuration";
 
@@ -112,10 +113,14 @@ fn arg(flag: &'static str, key: &'static Key) -> Arg {
 
 fn key_and_value(written: &str) -> Result<(&'static str, String), String> {
     let (name, value) = written.split_once('=').ok_or("write KEY=VALUE")?;
-    match key_named(name.trim()) {
-        Some(key) => Ok((key.name, value.to_owned())),
+    let all = || {
+        let log = LOG_KEYS.iter().map(|key| key.full_name);
+        KEYS.iter().map(|key| key.name).chain(log)
+    };
+    match all().find(|key| *key == name.trim()) {
+        Some(key) => Ok((key, value.to_owned())),
         None => {
-            let hint = suggestion(name, KEYS.iter().map(|key| key.name));
+            let hint = suggestion(name, all());
             Err(format!("unknown key {name:?}{hint}"))
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::output::AnswerWasNo;
+use super::output::{AnswerWasNo, Out, complain, shown_field};
 use super::target::Target;
 
 /// What one request looks at.
@@ -62,7 +62,8 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
     let op = args.op.to_possible_value();
     let op = op.as_ref().map_or("list", |value| value.get_name());
     let mut client = args.target.client(&zmq::Context::new());
-    let mut out = std::io::stdout().lock();
+    let is_json = args.json || args.op == Op::Show;
+    let mut out = Out::new(is_json);
     let mut left = args.limit.unwrap_or(u64::MAX);
     let (mut from, mut count) = (0, 0);
     // An event that dies again is a new letter, which must not be replayed for ever.
@@ -76,22 +77,22 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
             before = page["nowMs"].clone();
             let lost = page["lettersLost"].as_u64().unwrap_or_default();
             if lost > 0 {
-                eprintln!(
+                complain(&format!(
                     "{lost} more could not be kept since the daemon started, see EM-0504 in its log"
-                );
+                ));
             }
         }
         let letters = page["letters"].as_array().map(Vec::as_slice);
         let letters = letters.unwrap_or_default();
         for letter in letters {
-            match args.json || args.op == Op::Show {
+            match is_json {
                 true => writeln!(out, "{letter}")?,
                 false => writeln!(out, "{}", line(letter))?,
             }
         }
         count += letters.len();
         if let Some(why) = page["stopped"].as_str() {
-            eprintln!("stopped after {count}: {why}");
+            complain(&format!("stopped after {count}: {why}"));
             return Err(AnswerWasNo.into());
         }
         let Some(next) = page["next"].as_u64() else {
@@ -107,7 +108,7 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
 }
 
 fn line(letter: &Value) -> String {
-    let text = |name: &str| letter[name].as_str().unwrap_or_default().escape_debug();
+    let text = |name: &str| shown_field(&letter[name]);
     format!(
         "{}\t{}\t{}\tattempts {}\t{}",
         letter["seq"],

@@ -11,12 +11,12 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
-use super::output::{json_line, shown};
+use super::output::{Out, complain, shown};
 use super::signals::{StopFlag, until_terminated};
 use super::target::Target;
 use crate::client::{Client, ClientError};
 use crate::config::{Loaded, Sources};
-use crate::telemetry::{KINDS, RING_MAX, read_events};
+use crate::telemetry::{KINDS, RING_MAX, printable_json, read_events};
 
 /// Between two questions of `--follow`.
 const POLL: Duration = Duration::from_millis(200);
@@ -134,9 +134,9 @@ fn events_of(page: &Value) -> impl Iterator<Item = &Event> {
 
 impl EventsArgs {
     fn print(&self, event: &Event) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = Out::new(self.json);
         let line = match self.json {
-            true => json_line(&event.clone().into()),
+            true => Value::from(event.clone()).to_string(),
             false => line(event),
         };
         writeln!(out, "{line}")?;
@@ -162,14 +162,16 @@ impl EventsArgs {
         let path = loaded.config.event_log_path();
         match path.filter(|path| path.exists()) {
             Some(path) => {
-                eprintln!(
+                complain(&format!(
                     "no event manager answers at {address}; these are from {}",
                     path.display()
-                );
+                ));
                 self.print_file(&path)
             }
             None if self.follow => {
-                eprintln!("no event manager answers at {address}; waiting for it");
+                complain(&format!(
+                    "no event manager answers at {address}; waiting for it"
+                ));
                 Ok(())
             }
             None => Err(no_answer().into()),
@@ -212,7 +214,9 @@ impl EventsArgs {
                 Ok(page) => page,
                 Err(ClientError::NoAnswer(address)) => {
                     if std::mem::take(&mut is_there) {
-                        eprintln!("no event manager answers at {address}; waiting for it");
+                        complain(&format!(
+                            "no event manager answers at {address}; waiting for it"
+                        ));
                     }
                     sleep(POLL);
                     continue;
@@ -229,7 +233,9 @@ impl EventsArgs {
                 continue;
             }
             if let Some(missed @ 1..) = page["missed"].as_u64() {
-                eprintln!("{missed} events came too fast to be followed; the file has them");
+                complain(&format!(
+                    "{missed} events came too fast to be followed; the file has them"
+                ));
             }
             for event in events_of(&page).filter(|event| self.filter.wants(event)) {
                 self.print(event)?;
@@ -269,7 +275,7 @@ fn line(event: &Event) -> String {
             Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
                 shown(text.as_bytes())
             }
-            value => json_line(value),
+            value => printable_json(&value.to_string()).into_owned(),
         };
         line.push_str(&format!(" {}={value}", shown(name.as_bytes())));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::output::Out;
 use super::target::seconds;
 use crate::client::Client;
 use crate::config::{Loaded, Sources};
@@ -39,7 +40,7 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
         bail!("{name} {version} at {address} is stopping: it takes no more events");
     }
     let uptime = status["uptimeSeconds"].as_f64().unwrap_or_default();
-    let mut out = std::io::stdout().lock();
+    let mut out = Out::new(false);
     writeln!(
         out,
         "healthy: {name} {version} answers at {address}, up for {uptime:.0} s"

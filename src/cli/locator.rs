@@ -1,10 +1,12 @@
 //! `event-manager locator`: a ServiceLocator alone.
 
+use std::env::VarError;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::exit;
+use super::output::complain;
 use super::signals::{Termination, runtime};
 use crate::ambient::now;
 use crate::config::Config;
@@ -27,10 +29,17 @@ pub(super) struct LocatorArgs {
 }
 
 pub(super) fn run(args: &LocatorArgs) -> ExitCode {
-    let logging = match Logging::init(&LogConfig::default(), std::env::var("RUST_LOG").ok()) {
+    let rust_log = match std::env::var("RUST_LOG") {
+        Err(VarError::NotUnicode(_)) => {
+            complain("environment RUST_LOG: its value is not UTF-8");
+            return ExitCode::from(exit::CONFIG);
+        }
+        levels => levels.ok(),
+    };
+    let logging = match Logging::init(&LogConfig::default(), rust_log) {
         Ok(logging) => logging,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error.to_string());
             return ExitCode::from(exit::CONFIG);
         }
     };

@@ -1,11 +1,12 @@
 //! `event-manager man`: the manual pages, for packages.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Command};
 use clap_mangen::Man;
+
+use super::output::Out;
 
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
@@ -20,7 +21,7 @@ pub(super) fn run(args: &ManArgs, command: Command) -> anyhow::Result<()> {
     let Some(directory) = &args.out else {
         let mut page = Vec::new();
         Man::new(command).render(&mut page)?;
-        return Ok(std::io::stdout().lock().write_all(&page)?);
+        return Ok(Out::write_own(&page)?);
     };
     clap_mangen::generate_to(command, directory)
         .with_context(|| format!("the pages can't be written to {}", directory.display()))

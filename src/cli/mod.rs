@@ -22,10 +22,13 @@ mod target;
 mod top;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Exit codes, as sysexits.h has them where it has them.
 mod exit {
@@ -97,11 +100,23 @@ enum Command {
 
 /// Runs the command line.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    output::finish(run_command(args))
+}
+
+fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = without_empty_variables(Cli::command());
+    let matches = command.clone().try_get_matches_from(args);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            if let Err(error) = error.print() {
+                return output::exit_code(Err(error.into()));
+            }
+            if error.kind() == ErrorKind::InvalidUtf8 {
+                name_unreadable_variables(&command);
+            }
+            return code;
         }
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
@@ -121,6 +136,34 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Health(args) => output::exit_code(health::run(&args)),
         Command::Completions(args) => output::exit_code(completions::run(&args, Cli::command())),
         Command::Man(args) => output::exit_code(man::run(&args, Cli::command())),
+    }
+}
+
+/// A variable that is there but empty is as good as none, as it is for keys of the configuration:
+/// containers and units are often given such.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let command = command.mut_args(|arg| match is_empty(&arg) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+/// The parser doesn't say where it found what is no text.
+fn name_unreadable_variables(command: &clap::Command) {
+    let all = command.get_subcommands().chain([command]);
+    let names: BTreeSet<_> = all
+        .flat_map(|command| command.get_arguments().filter_map(Arg::get_env))
+        .collect();
+    for name in names {
+        if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
+            let name = name.to_string_lossy();
+            output::complain(&format!("environment {name}: its value is not UTF-8"));
+        }
     }
 }
 

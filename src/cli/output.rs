@@ -1,6 +1,6 @@
 //! What commands print, and how they end.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, StdoutLock, Write};
 use std::process::ExitCode;
 
 use base64::Engine;
@@ -11,6 +11,7 @@ use super::exit;
 use crate::client::{ClientError, WorkerError};
 use crate::config::ConfigErrors;
 use crate::model::subject_of;
+use crate::telemetry::{is_unsafe, printable, printable_json};
 
 /// The answer was no, which has been shown.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(exit::FAILED);
     }
     if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
-        eprintln!("{errors}");
+        complain(&errors.to_string());
         return ExitCode::from(exit::CONFIG);
     }
     // Whoever read our output has seen enough.
@@ -43,25 +44,83 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
             _ => None,
         });
     if let Some(ClientError::NoAnswer(address)) = client_error {
-        eprintln!(
+        complain(&format!(
             "no event manager answers at {address}\n\
              Start one with `event-manager`, or name another: --address or EVENT_MANAGER_ADDRESS"
-        );
+        ));
         return ExitCode::from(exit::UNAVAILABLE);
     }
-    eprintln!("event-manager: {error:#}");
+    complain(&format!("event-manager: {error:#}"));
     ExitCode::from(exit::FAILED)
+}
+
+/// Standard output. Texts of peers may hold what a terminal acts on, so all that is written goes through
+/// here: it is escaped, also where no terminal is, as it may be shown on one later.
+pub(super) struct Out {
+    stdout: StdoutLock<'static>,
+    is_json: bool,
+}
+
+impl Out {
+    /// For lines for people, or JSON.
+    pub(super) fn new(is_json: bool) -> Self {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "this is what all others are to use"
+        )]
+        let stdout = io::stdout().lock();
+        Self { stdout, is_json }
+    }
+
+    /// What is no text of peers goes out as it is.
+    pub(super) fn write_own(bytes: &[u8]) -> io::Result<()> {
+        Self::new(false).stdout.write_all(bytes)
+    }
+}
+
+/// Each call has whole characters, as those of `write!` have.
+impl Write for Out {
+    fn write(&mut self, written: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(written);
+        let text = match self.is_json {
+            true => printable_json(&text),
+            false => printable(&text, |c| c == '\n' || c == '\t'),
+        };
+        self.stdout.write_all(text.as_bytes())?;
+        Ok(written.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+}
+
+/// Writes what is still to be written to standard output; the exit code, or that of a failure if it
+/// could not be written.
+pub(super) fn finish(code: ExitCode) -> ExitCode {
+    match Out::new(false).flush() {
+        Ok(()) => code,
+        Err(error) => match exit_code(Err(error.into())) {
+            ExitCode::SUCCESS => code,
+            failed => failed,
+        },
+    }
+}
+
+/// Says something on standard error, on a line for each line of it.
+pub(super) fn complain(sentence: &str) {
+    eprintln!("{}", printable(sentence, |c| c == '\n' || c == '\t'));
 }
 
 /// Prints one event on a line: the subject, a tab, the other frames; or a JSON object.
 pub(super) fn print_event(frames: &[Vec<u8>], as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = Out::new(as_json);
     if as_json {
         let first = frames.first().map(Vec::as_slice).unwrap_or_default();
         let subject = String::from_utf8_lossy(subject_of(first));
         let frames: Vec<Value> = frames.iter().map(|frame| frame_json(frame)).collect();
         let event = json!({"subject": subject, "frames": frames});
-        writeln!(out, "{}", json_line(&event))?;
+        writeln!(out, "{event}")?;
     } else {
         let frames: Vec<String> = frames.iter().map(|frame| shown(frame)).collect();
         writeln!(out, "{}", frames.join("\t"))?;
@@ -76,42 +135,21 @@ pub(super) fn frame_json(frame: &[u8]) -> Value {
     }
 }
 
-/// JSON on one line. JSON itself allows some control characters in its texts that terminals obey.
-pub(super) fn json_line(value: &Value) -> String {
-    let mut line = String::new();
-    for character in value.to_string().chars() {
-        match character.is_control() {
-            true => line.push_str(&format!("\\u{:04x}", u32::from(character))),
-            false => line.push(character),
-        }
-    }
-    line
-}
-
-/// Text as it is, but for what would break the line; other bytes escaped.
+/// Text as it is, but for what would break the line or what a terminal acts on; other bytes escaped.
 pub(super) fn shown(frame: &[u8]) -> String {
     match std::str::from_utf8(frame) {
-        Ok(text) => {
-            let mut shown = String::with_capacity(text.len());
-            for character in text.chars() {
-                if character.is_control() {
-                    shown.extend(character.escape_default())
-                } else {
-                    shown.push(character)
-                }
-            }
-            shown
-        }
+        Ok(text) => printable(text, |_| false).into_owned(),
         Err(_) => frame.escape_ascii().to_string(),
     }
 }
 
+/// The same for a field of JSON.
+pub(super) fn shown_field(value: &Value) -> String {
+    shown(value.as_str().unwrap_or_default().as_bytes())
+}
+
 /// A text from elsewhere without what moves the cursor or turns the writing direction.
 pub(super) fn safe(text: &str) -> String {
-    let is_unsafe = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-    };
     text.chars()
         .map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c })
         .collect()

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::config_args::ConfigArgs;
 use super::exit;
+use super::output::complain;
 use super::signals::{Termination, runtime};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::{Daemon, StartError};
@@ -30,17 +31,20 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     let (loaded, log) = match load(args) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("{errors}");
+            complain(&errors.to_string());
             return ExitCode::from(exit::CONFIG);
         }
     };
     let logging = match Logging::init(&log.config, std::env::var("RUST_LOG").ok()) {
         Ok(logging) => logging,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error.to_string());
             return ExitCode::from(exit::CONFIG);
         }
     };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     for why in unusable {
         tracing::warn!("not used, of what the service manager handed over: {why}");
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::Value;
 
-use super::output::quoted;
+use super::output::{Out, quoted, shown, shown_field};
 use super::target::Target;
 
 #[derive(Debug, Args)]
@@ -27,10 +27,10 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
     let mut client = args.target.client(&zmq::Context::new());
     if let Some(service) = &args.end {
         let letters = client.end(service)?;
-        return Ok(write_ended(&mut std::io::stdout(), service, letters)?);
+        return Ok(write_ended(&mut Out::new(false), service, letters)?);
     }
     let status = client.status()?;
-    let mut out = std::io::stdout().lock();
+    let mut out = Out::new(args.json);
     if args.json {
         return Ok(writeln!(out, "{status:#}")?);
     }
@@ -102,7 +102,7 @@ fn row(service: &Value) -> [String; 8] {
         .filter_map(Value::as_str)
         .collect();
     [
-        service["name"].as_str().unwrap_or_default().to_owned(),
+        shown_field(&service["name"]),
         service["port"].to_string(),
         format!("{}/{}", workers["ready"], workers["connected"]),
         workers["stalled"].to_string(),
@@ -111,7 +111,10 @@ fn row(service: &Value) -> [String; 8] {
         dropped.to_string(),
         subjects
             .iter()
-            .map(|s| if s.is_empty() { "(all)" } else { s })
+            .map(|s| match *s {
+                "" => "(all)".to_owned(),
+                subject => shown(subject.as_bytes()),
+            })
             .collect::<Vec<_>>()
             .join(" "),
     ]
@@ -127,7 +130,7 @@ fn line(cells: &[String], widths: &[usize]) -> String {
 
 fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
     for subscription in service["subscriptions"].as_array().into_iter().flatten() {
-        let id = subscription["id"].as_str().unwrap_or_default();
+        let id = shown_field(&subscription["id"]);
         let expires_in = subscription["expiresInSeconds"]
             .as_f64()
             .unwrap_or_default();

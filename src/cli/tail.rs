@@ -1,12 +1,12 @@
 //! `event-manager tail`: what passes, without its payloads unless they are asked for.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::feed::Feed;
-use super::output::{frame_json, json_line, shown};
+use super::output::{Out, frame_json, shown};
 use crate::ambient::wall_clock_ms;
 use crate::model::subject_of;
 use crate::telemetry::rfc3339;
@@ -29,10 +29,10 @@ pub(super) struct TailArgs {
 pub(super) fn run(args: &TailArgs) -> anyhow::Result<()> {
     let (json, payload_bytes) = (args.json, args.payload.then_some(args.bytes));
     args.feed.each(move |frames| {
-        let mut out = io::stdout().lock();
+        let mut out = Out::new(json);
         let ts = rfc3339(wall_clock_ms());
         let line = match json {
-            true => json_line(&as_json(&ts, frames, payload_bytes)),
+            true => as_json(&ts, frames, payload_bytes).to_string(),
             false => as_text(&ts, frames, payload_bytes),
         };
         writeln!(out, "{line}")?;
@@ -110,6 +110,7 @@ fn payload(frames: &[Vec<u8>], bytes_max: usize) -> (Vec<&[u8]>, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::printable_json;
 
     fn frames(frames: &[&[u8]]) -> Vec<Vec<u8>> {
         frames.iter().map(|frame| frame.to_vec()).collect()
@@ -139,7 +140,8 @@ mod tests {
         let all_bytes: Vec<u8> = (0..=255).collect();
         for nasty in [controls.as_bytes(), &all_bytes] {
             let event = frames(&[nasty, nasty]);
-            let json = json_line(&as_json("now", &event, Some(1000)));
+            let json = as_json("now", &event, Some(1000)).to_string();
+            let json = printable_json(&json).into_owned();
             for line in [as_text("now", &event, Some(1000)), json] {
                 assert!(
                     !line.chars().any(|c| c.is_control() && c != '\t'),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::print_event;
+use super::output::{complain, print_event};
 use super::signals::{StopFlag, until_terminated};
 use super::target::Target;
 use crate::ambient::now;
@@ -31,10 +31,10 @@ pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     let mut worker =
         ServiceWorker::start(context, client, &args.service, args.subjects.clone(), now())?;
     let subscribed = worker.subscribed();
-    eprintln!(
+    complain(&format!(
         "{} is subscribed as {} and receives at {}",
         args.service, subscribed.id, subscribed.pull_address
-    );
+    ));
     let (json, count) = (args.json, args.count.unwrap_or(u64::MAX));
     until_terminated(move |stop| {
         let result = print_events(&mut worker, count, json, &stop);

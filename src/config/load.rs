@@ -18,6 +18,17 @@ const SHIPPED: &str = include_str!("../../config.json");
 /// The object of `config.json` that is read elsewhere.
 const LOG: &str = "log";
 
+/// Names the configuration file.
+const CONFIG_PATH: &str = "CONFIG_PATH";
+/// What the variables of all newer keys begin with.
+const ENV_PREFIX: &str = "EVENT_MANAGER_";
+/// For variables of programs that talk to a daemon: none is a key, now or later.
+const CLIENTS_PREFIX: &str = "EVENT_MANAGER_CLIENT_";
+/// The command line's own variables.
+const COMMAND_LINE: [&str; 1] = ["EVENT_MANAGER_ADDRESS"];
+/// From this closeness on, of 1, an unknown variable is taken for a misspelt one.
+const MISSPELT: f64 = 0.9;
+
 /// Where a configuration comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -27,20 +38,33 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// Keys from the command line.
     pub flags: Vec<(&'static str, String)>,
+    /// Variables that are ours, but no text.
+    pub unreadable: Vec<String>,
 }
 
 impl Sources {
     /// The process's own environment, `CONFIG_PATH` too.
     pub fn from_env(path: Option<PathBuf>, flags: Vec<(&'static str, String)>) -> Self {
-        let env: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let path = path.or_else(|| {
-            env.get("CONFIG_PATH")
-                .filter(|p| !p.is_empty())
-                .map(PathBuf::from)
-        });
-        Self { path, env, flags }
+        let mut sources = Self {
+            flags,
+            ..Self::default()
+        };
+        for (name, value) in std::env::vars_os() {
+            // A path may be anything.
+            if name == CONFIG_PATH {
+                sources.path =
+                    Some(value.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty());
+                continue;
+            }
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => drop(sources.env.insert(name, value)),
+                (Ok(name), Err(_)) => sources.unreadable.extend(is_ours(&name).then_some(name)),
+                // No variable of ours has such a name.
+                (Err(_), _) => {}
+            }
+        }
+        sources.path = path.or(sources.path);
+        sources
     }
 }
 
@@ -80,6 +104,10 @@ pub struct Loaded {
     pub path: Option<PathBuf>,
     /// The `log` object of the file.
     pub log: Option<LogSection>,
+    /// Keys of that object, with its name before them, from the command line.
+    pub log_flags: Vec<(&'static str, String)>,
+    /// What may be meant otherwise, but does no harm; a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// What a file says about the log: the object `log` of a configuration, or a whole file.
@@ -163,9 +191,18 @@ impl Loaded {
         let name = path
             .as_ref()
             .map_or("embedded config.json".into(), |p| p.display().to_string());
-        let mut loaded = parse(&name, &text, &sources.env, &sources.flags)?;
-        loaded.path = path;
-        Ok(loaded)
+        let unreadable = sources.unreadable.iter();
+        let mut errors: Vec<_> = unreadable
+            .map(|name| format!("environment {name}: its value is not UTF-8"))
+            .collect();
+        match parse(&name, &text, &sources.env, &sources.flags) {
+            Ok(loaded) if errors.is_empty() => Ok(Self { path, ..loaded }),
+            Ok(_) => Err(ConfigErrors(errors)),
+            Err(others) => {
+                errors.extend(others.0);
+                Err(ConfigErrors(errors))
+            }
+        }
     }
 }
 
@@ -197,6 +234,7 @@ pub fn parse(
             loading.set(key, &Value::String(value.clone()), Origin::Flag);
         }
     }
+    loading.default_locator();
     loading.check_together();
     if !loading.errors.is_empty() {
         return Err(ConfigErrors(loading.errors));
@@ -211,6 +249,12 @@ pub fn parse(
         origins: loading.origins,
         path: None,
         log,
+        log_flags: flags
+            .iter()
+            .filter(|(name, _)| is_inside(name, LOG))
+            .cloned()
+            .collect(),
+        warnings: loading.warnings,
     })
 }
 
@@ -220,6 +264,7 @@ struct Loading {
     origins: BTreeMap<String, Origin>,
     errors: Vec<String>,
     log_lines: BTreeMap<String, usize>,
+    warnings: Vec<String>,
 }
 
 impl Loading {
@@ -303,15 +348,34 @@ impl Loading {
     }
 
     fn warn_of_misspelt(&mut self, env: &BTreeMap<String, String>) {
-        for name in env.keys().filter(|name| name.starts_with("EVENT_MANAGER_")) {
-            let known = KEYS.iter().map(|key| key.env);
-            // The command line's own variables.
-            let others = ["EVENT_MANAGER_ADDRESS"];
-            if !is_service_link(name) && !known.clone().chain(others).any(|known| known == name) {
-                let hint = suggestion(name, known);
-                self.errors
-                    .push(format!("environment {name}: unknown{hint}"));
+        for (name, rest) in env
+            .keys()
+            .filter_map(|name| Some((name, name.strip_prefix(ENV_PREFIX)?)))
+        {
+            let known = KEYS.iter().map(|key| key.env).chain(COMMAND_LINE);
+            let is_free = is_service_link(name) || name.starts_with(CLIENTS_PREFIX);
+            if is_free || known.clone().any(|known| known == name) {
+                continue;
             }
+            let meant = known.filter(|known| {
+                let known = known.strip_prefix(ENV_PREFIX);
+                known.is_some_and(|known| strsim::jaro_winkler(rest, known) > MISSPELT)
+            });
+            match &*suggestion(name, meant) {
+                "" => self.warnings.push(format!(
+                    "environment {name}: unknown, and not used; names that begin with {CLIENTS_PREFIX} are free for other programs"
+                )),
+                hint => self.errors.push(format!("environment {name}: unknown{hint}")),
+            }
+        }
+    }
+
+    /// Who says nothing of a ServiceLocator has the embedded one, as in the shipped file. Who says where
+    /// one is means one that is there.
+    fn default_locator(&mut self) {
+        let said = ["embeddedLocator", "locatorAddress"];
+        if !said.iter().any(|key| self.origins.contains_key(*key)) {
+            self.config.locator.embedded = true;
         }
     }
 
@@ -420,6 +484,13 @@ fn is_service_link(name: &str) -> bool {
         || ["PORT_", "SERVICE_HOST", "SERVICE_PORT"]
             .iter()
             .any(|start| rest.starts_with(start))
+}
+
+/// Whether this program reads a variable of this name, or would say that it doesn't know it.
+fn is_ours(name: &str) -> bool {
+    let is_key = || KEYS.iter().any(|key| key.env == name);
+    let is_reserved = name.starts_with(ENV_PREFIX) && !name.starts_with(CLIENTS_PREFIX);
+    is_reserved || name == "RUST_LOG" || is_key()
 }
 
 /// Why nobody can connect to this address, if so.

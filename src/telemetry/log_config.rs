@@ -81,6 +81,8 @@ pub struct LoadedLog {
 pub struct LogKey {
     /// Its name; a dot leads into an object.
     pub name: &'static str,
+    /// The same from the root of the configuration.
+    pub full_name: &'static str,
     /// What it means, for the documentation.
     pub about: &'static str,
     set: fn(&mut LogConfig, &Value) -> Result<(), String>,
@@ -93,28 +95,59 @@ pub struct LogKey {
 /// All keys.
 #[rustfmt::skip]
 pub const LOG_KEYS: &[LogKey] = &[
-    LogKey { name: "level", about: "least severe level that is written: off, error, warn, info, debug, trace",
+    LogKey { name: "level", full_name: "log.level", about: "least severe level that is written: off, error, warn, info, debug, trace",
         set: |c, v| { c.level = level(v)?; Ok(()) }, show: |c| json!(c.level.to_string()), is_live: true },
-    LogKey { name: "modules", about: "levels of single modules, an object such as {\"event_manager::reactor\": \"debug\"}",
+    LogKey { name: "modules", full_name: "log.modules", about: "levels of single modules, an object such as {\"event_manager::reactor\": \"debug\"}",
         set: |c, v| { c.modules = modules(v)?; Ok(()) },
         show: |c| c.modules.iter().map(|(name, level)| (name.clone(), json!(level.to_string()))).collect(), is_live: true },
-    LogKey { name: "format", about: "text, or json: one object on a line",
+    LogKey { name: "format", full_name: "log.format", about: "text, or json: one object on a line",
         set: |c, v| { c.format = format(v)?; Ok(()) },
         show: |c| json!(c.format.to_string()), is_live: false },
-    LogKey { name: "file", about: "the log file; null is standard error",
+    LogKey { name: "file", full_name: "log.file", about: "the log file; null is standard error",
         set: |c, v| { c.file = file(v)?; Ok(()) }, show: |c| json!(c.file), is_live: false },
-    LogKey { name: "rotate.maxBytes", about: "size in bytes at which a new file is begun",
+    LogKey { name: "rotate.maxBytes", full_name: "log.rotate.maxBytes", about: "size in bytes at which a new file is begun",
         set: |c, v| { c.rotate.bytes_max = number(v, 4096..=1 << 50)?; Ok(()) }, show: |c| json!(c.rotate.bytes_max), is_live: false },
-    LogKey { name: "rotate.keep", about: "how many old files are kept, as FILE.1, FILE.2 and so on",
+    LogKey { name: "rotate.keep", full_name: "log.rotate.keep", about: "how many old files are kept, as FILE.1, FILE.2 and so on",
         set: |c, v| { c.rotate.keep = number(v, 0..=1000)?; Ok(()) }, show: |c| json!(c.rotate.keep), is_live: false },
 ];
 
+impl LogKey {
+    /// Reads a value as the command line has it: JSON, or a text without quotes.
+    fn set_text(&self, config: &mut LogConfig, text: &str) -> Result<(), String> {
+        let json = serde_json::from_str(text).ok();
+        match json.map(|value| (self.set)(config, &value)) {
+            Some(Ok(())) => Ok(()),
+            _ => (self.set)(config, &json!(text)),
+        }
+    }
+}
+
 impl LoadedLog {
-    /// Reads the file that `logPath` names, else the object `log` of the configuration.
+    /// Reads the file that `logPath` names, else the object `log` of the configuration; then what the
+    /// command line says.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(loaded: &Loaded) -> Result<Self, ConfigErrors> {
+        let mut log = Self::load_files(loaded)?;
+        let mut errors = Vec::new();
+        for (name, value) in &loaded.log_flags {
+            let key = LOG_KEYS.iter().find(|key| key.full_name == *name);
+            match key.map(|key| (key, key.set_text(&mut log.config, value))) {
+                None => errors.push(format!("{}: unknown key {name:?}", Origin::Flag)),
+                Some((key, Ok(()))) => drop(log.origins.insert(key.name, Origin::Flag)),
+                Some((_, Err(wanted))) => {
+                    errors.push(format!("{}: {name}: {value:?}: {wanted}", Origin::Flag));
+                }
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(log),
+            false => Err(ConfigErrors(errors)),
+        }
+    }
+
+    fn load_files(loaded: &Loaded) -> Result<Self, ConfigErrors> {
         let canonical = |path: &PathBuf| path.canonicalize().ok();
         let own = loaded.path.as_ref().and_then(canonical);
         match &loaded.config.log_path {

@@ -121,18 +121,6 @@ impl LineQueue {
     }
 }
 
-/// One record is written in one call.
-impl Write for LineQueue {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Starts the thread that writes the queue's lines until it is closed.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Logging through `tracing`.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::log_config::{LogConfig, LogFormat};
 use super::log_writer::{self, LineQueue};
+use super::printable::{printable, printable_json};
 
 /// How long the end waits for the last lines to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -128,10 +129,42 @@ where
     S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let colours = config.file.is_none() && io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer().with_writer(move || queue.clone());
+    let format = config.format;
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || Printable {
+        queue: queue.clone(),
+        format,
+        colours,
+    });
     match config.format {
         LogFormat::Text => layer.with_ansi(colours).boxed(),
         LogFormat::Json => layer.with_ansi(false).json().flatten_event(true).boxed(),
+    }
+}
+
+/// A record on its way to the queue: what it quotes of peers may be shown by a terminal, now or later,
+/// and must not look like another record.
+struct Printable {
+    queue: LineQueue,
+    format: LogFormat,
+    /// The formatter's own escapes stay; those of values it has escaped itself.
+    colours: bool,
+}
+
+/// One record is written in one call.
+impl Write for Printable {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let line = match self.format {
+            LogFormat::Text => printable(line, |c| c == '\t' || (c == '\u{1b}' && self.colours)),
+            LogFormat::Json => printable_json(line),
+        };
+        self.queue.push(&[line.as_bytes(), b"\n"].concat());
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -175,6 +208,28 @@ mod tests {
             .filter_map(|line| line.split(' ').next_back())
             .collect();
         assert_eq!(words, ["one", "four", "five"], "{text}");
+    }
+
+    #[test]
+    fn a_record_is_one_line_without_what_a_terminal_acts_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let evil = "a\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\n2026-01-01T00:00:00Z INFO forged";
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let path = dir.path().join(format.to_string());
+            let (logging, subscriber) = Logging::build(&config(&path, format), None).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!(name = evil, shown = %evil, "said: {evil}");
+            });
+            logging.close();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), 1, "{text:?}");
+            let line = text.trim_end_matches('\n');
+            assert!(!line.contains(crate::telemetry::is_unsafe), "{line:?}");
+            if format == LogFormat::Json {
+                let record: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(record["name"], evil);
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod journal;
 mod log_config;
 mod log_writer;
 mod logging;
+mod printable;
 mod process;
 
 pub use bursts::Bursts;
@@ -14,4 +15,5 @@ pub use journal::{
 };
 pub use log_config::{LOG_KEYS, LoadedLog, LogConfig, LogFormat, LogKey, Rotation};
 pub use logging::{Logging, LoggingError, check_rust_log};
+pub use printable::{is_unsafe, printable, printable_json};
 pub use process::ProcessReadings;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::config_args::ConfigArgs;
 use super::exit;
-use super::output::{exit_code, safe};
+use super::output::{Out, exit_code, safe};
 use super::target::seconds;
 use crate::model::Endpoint;
 use facts::Facts;
@@ -61,7 +61,7 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
         true => format!("{:#}\n", as_json(&facts, &findings)),
         false => as_text(&facts, &findings),
     };
-    if let Err(error) = std::io::stdout().write_all(report.as_bytes()) {
+    if let Err(error) = Out::new(args.json).write_all(report.as_bytes()) {
         return exit_code(Err(error.into()));
     }
     match (&facts.status, findings.first()) {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::output::Out;
 use super::signals::{StopFlag, until_terminated};
 use super::target::{Target, seconds};
 use crate::ambient::now;
@@ -43,7 +44,9 @@ pub(super) fn run(args: &TopArgs) -> anyhow::Result<()> {
     let context = zmq::Context::new();
     let client = args.target.client(&context);
     let top = Top::new(client.address().to_owned());
-    let on_screen = !args.plain && args.count.is_none() && stdout().is_terminal();
+    #[allow(clippy::disallowed_methods, reason = "nothing is written to it")]
+    let is_terminal = stdout().is_terminal();
+    let on_screen = !args.plain && args.count.is_none() && is_terminal;
     let (interval, count) = (Duration::from_secs_f64(args.interval), args.count);
     until_terminated(move |stop| {
         let poller = Poller::start(context, client, interval)?;
@@ -64,7 +67,7 @@ fn print(mut top: Top, poller: &Poller, stop: &StopFlag, count: Option<u64>) -> 
             continue;
         };
         top.observe(at, answer);
-        let mut out = stdout().lock();
+        let mut out = Out::new(false);
         out.write_all(view::plain(&top, now()).as_bytes())?;
         out.flush()?;
         left -= 1;

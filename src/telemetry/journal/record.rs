@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::notable::{Notable, cut};
+use crate::telemetry::printable::printable_json;
 
 /// A notable event, as the file and the ring have it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,7 +48,8 @@ impl Record {
     /// As a line of the file, with the end of the line.
     pub(super) fn line(&self) -> Vec<u8> {
         // It has nothing that JSON can't say.
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        let line = serde_json::to_string(self).unwrap_or_default();
+        let mut line = printable_json(&line).into_owned().into_bytes();
         line.push(b'\n');
         line
     }

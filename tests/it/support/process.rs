@@ -200,7 +200,7 @@ pub fn settings(keys: &Value) -> Value {
         "maxStreamerPort": 0,
         "publicHostname": "127.0.0.1",
         "locatorRegister": false,
-        "stateDir": "",
+        "embeddedLocator": false,
         "drainTimeout": 2,
         "subscriberGrace": 0,
         "stateDir": "",
