@@ -1,10 +1,12 @@
 //! The real disk: a state directory that one process holds, with a directory for each queue.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::log::{Directory, SegmentFile};
 use crate::model::ServiceName;
@@ -15,6 +17,8 @@ const FILE_NAME_BYTES_MAX: usize = 255;
 const SPARE: &str = "spare-";
 /// What the name of a file ends with that has a segment's name and is none of the queue's.
 const REFUSED: &str = ".refused";
+/// The file that has space for the settlements of a full disk.
+const RESERVE: &str = "reserve";
 /// More files of a queue than this are not kept to be written again.
 const SPARES_MAX: usize = 2;
 /// What the directory of a queue that was ended is called until it is gone. No queue's begins so.
@@ -230,6 +234,8 @@ struct Spares {
 pub struct DiskDirectory {
     path: PathBuf,
     spares: RefCell<Spares>,
+    /// Whether the reserve is known to be there.
+    has_reserve: Cell<bool>,
 }
 
 impl Directory for DiskDirectory {
@@ -237,7 +243,7 @@ impl Directory for DiskDirectory {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = names(&self.path)?;
-        names.retain(|name| spare_number(name).is_none());
+        names.retain(|name| spare_number(name).is_none() && name != RESERVE);
         Ok(names)
     }
 
@@ -252,6 +258,34 @@ impl Directory for DiskDirectory {
             name,
             OpenOptions::new().create_new(true).mode(0o600),
         )
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let path = self.path.join(RESERVE);
+        let is_there = || fs::symlink_metadata(&path).is_ok_and(|found| found.len() >= bytes);
+        if self.has_reserve.get() || is_there() {
+            self.has_reserve.set(true);
+            return Ok(());
+        }
+        let made = write_zeros(&path, bytes);
+        if made.is_err() {
+            // Half of it helps nobody.
+            let _ = fs::remove_file(&path);
+        }
+        self.has_reserve.set(made.is_ok());
+        made.map_err(while_doing("reserving space in", &path))
+    }
+
+    fn create_reserved(&self, name: &str) -> io::Result<DiskFile> {
+        self.has_reserve.set(false);
+        let (reserve, path) = (self.path.join(RESERVE), self.path.join(name));
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(while_doing("creating", &path)(
+                io::ErrorKind::AlreadyExists.into(),
+            ));
+        }
+        fs::rename(&reserve, &path).map_err(while_doing("creating", &path))?;
+        self.open(name)
     }
 
     fn open(&self, name: &str) -> io::Result<DiskFile> {
@@ -307,6 +341,15 @@ impl Directory for DiskDirectory {
     }
 }
 
+/// Zeros that were written take space wherever a file system keeps them; a length alone doesn't.
+fn write_zeros(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600);
+    let mut file = options.open(path)?;
+    io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+    file.sync_all()
+}
+
 /// The number of a file that was a segment and is to be written again.
 fn spare_number(name: &str) -> Option<u32> {
     let number: u32 = name.strip_prefix(SPARE)?.parse().ok()?;
@@ -336,7 +379,11 @@ impl DiskDirectory {
             fs::remove_file(&path).map_err(while_doing("removing", &path))?;
         }
         let spares = RefCell::new(spares);
-        Ok(Self { path, spares })
+        Ok(Self {
+            path,
+            spares,
+            has_reserve: Cell::new(false),
+        })
     }
 
     /// What a spare may be called: the next number, or another if somebody has a file of that name.
@@ -392,6 +439,16 @@ impl SegmentFile for DiskFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(while_doing("writing", &self.path))
+    }
+
+    fn hollow(&self, from: u64) -> io::Result<()> {
+        let bytes = self.bytes()?.saturating_sub(from);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let hollowed = fallocate(&self.file, flags, from, bytes).map_err(io::Error::from);
+        hollowed.map_err(while_doing("giving back space of", &self.path))
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {

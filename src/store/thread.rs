@@ -427,6 +427,7 @@ impl Log {
         }
         let committed = self.log.commit(wall_clock_ms());
         let error = committed.err().map(|error| error.to_string());
+        self.log.commit_settled(wall_clock_ms());
         for Waiting { tag, outcomes } in self.waiting.drain(..) {
             let queue = queue.clone();
             report(match &error {
@@ -475,6 +476,7 @@ impl Log {
         self.log.check_file();
         self.report_state(queue, report);
         self.enforce(queue, report);
+        self.log.commit_settled(wall_clock_ms());
         self.trim();
         if self.log.failed().is_some() && self.log.try_recover(wall_clock_ms()).is_ok() {
             self.dirty_since.get_or_insert_with(now);

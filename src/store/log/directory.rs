@@ -20,6 +20,20 @@ pub trait Directory {
     /// The disk's; a file of that name may be there afterwards.
     fn create(&self, name: &str) -> io::Result<Self::File>;
 
+    /// Takes this much space for a file that [`Self::create_reserved`] makes a segment of, unless it is
+    /// taken already.
+    ///
+    /// # Errors
+    /// The disk's; nothing is taken then.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
+
+    /// Creates a file as [`Self::create`] does, in the space that was reserved: up to that many bytes
+    /// can be written though the disk is full. [`NotFound`](io::ErrorKind::NotFound) if there is none.
+    ///
+    /// # Errors
+    /// The disk's; a file of that name may be there afterwards.
+    fn create_reserved(&self, name: &str) -> io::Result<Self::File>;
+
     /// Opens a file that exists.
     ///
     /// # Errors
@@ -70,7 +84,13 @@ pub trait SegmentFile {
     /// The disk's; some of the bytes may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts the file to this length, or makes it so long with zeros that take no space.
+    /// Gives back the space behind this offset, where zeros are read then; the length stays.
+    ///
+    /// # Errors
+    /// The disk's, or its file system can't.
+    fn hollow(&self, from: u64) -> io::Result<()>;
+
+    /// Cuts the file to this length.
     ///
     /// # Errors
     /// The disk's.

@@ -367,13 +367,17 @@ pub(super) fn put_event(bytes: &mut Vec<u8>, event: &EventRecord<'_>, carried: b
 
 /// Appends records of settled events, whose numbers are sorted.
 pub(super) fn put_settled(bytes: &mut Vec<u8>, seqs: &[u64]) {
-    let ranges: Vec<&[u64]> = seqs.chunk_by(|seq, next| *next == *seq + 1).collect();
+    let runs = seqs.chunk_by(|seq, next| *next == *seq + 1);
+    let ranges = runs.filter_map(|run| Some((*run.first()?, *run.last()?)));
+    put_settled_ranges(bytes, &ranges.collect::<Vec<_>>());
+}
+
+/// Appends records of settled ranges, both ends included.
+pub(super) fn put_settled_ranges(bytes: &mut Vec<u8>, ranges: &[(u64, u64)]) {
     for ranges in ranges.chunks(ENTRIES_MAX) {
         put(bytes, SETTLED, |bytes| {
-            for range in ranges {
-                for end in [range.first(), range.last()].into_iter().flatten() {
-                    bytes.extend(end.to_le_bytes());
-                }
+            for end in ranges.iter().flat_map(|(first, last)| [first, last]) {
+                bytes.extend(end.to_le_bytes());
             }
         });
     }

@@ -9,6 +9,7 @@ mod ids;
 mod index;
 mod read;
 mod recovery;
+mod reserve;
 mod scan;
 mod trim;
 mod types;
@@ -30,6 +31,9 @@ const COMMIT_BYTES_MAX: usize = 512 << 20;
 /// A buffer that once was larger than this is given back.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
+/// How a segment's file comes to be.
+type Create<D> = fn(&D, &str) -> io::Result<<D as Directory>::File>;
+
 /// The log of one queue.
 ///
 /// Appended events, settlements and attempts are buffered, and durable when [`Self::commit`] has
@@ -37,7 +41,8 @@ const BUFFER_BYTES_KEPT: usize = 4 << 20;
 ///
 /// When a write or sync fails, the log has *failed*: it takes no events, but can still be read and
 /// settled. It goes on in a new segment, which says where the one before it ends, so that what was
-/// not committed is never found again.
+/// not committed is never found again. If the disk is full, settlements are written into a segment for
+/// which space was reserved.
 #[derive(Debug)]
 pub struct QueueLog<D: Directory> {
     directory: D,
@@ -49,7 +54,7 @@ pub struct QueueLog<D: Directory> {
     next_seq: u64,
     /// The highest number that a segment had, or should have had.
     last_number: u64,
-    /// The newest segment, if more may be appended to it.
+    /// The newest segment, if more may be appended to it; if the log has failed, only settlements.
     active: Option<D::File>,
     /// The segment that was read last.
     reader: Option<(u64, D::File)>,
@@ -329,7 +334,8 @@ impl<D: Directory> QueueLog<D> {
             !segment.is_blank() && segment.bytes + records.len() as u64 > segment_bytes
         };
         if self.active.is_none() || self.index.segments.back().is_some_and(is_full) {
-            self.begin_segment(now_ms)?;
+            self.reserve()?;
+            self.begin_segment(now_ms, D::create)?;
         }
         let (Some(file), Some(segment)) = (&self.active, self.index.segments.back_mut()) else {
             return Err(io::Error::other("there is no segment"));
@@ -343,7 +349,7 @@ impl<D: Directory> QueueLog<D> {
     }
 
     /// Creates the next segment, after which the one before it is closed.
-    fn begin_segment(&mut self, now_ms: u64) -> io::Result<()> {
+    fn begin_segment(&mut self, now_ms: u64, create: Create<D>) -> io::Result<()> {
         self.last_number += 1;
         let mut written = self.index.segments.iter().rev().filter(|s| !s.is_blank());
         let previous = written
@@ -361,7 +367,7 @@ impl<D: Directory> QueueLog<D> {
             queue: Some(self.queue.clone()),
         };
         let segment = Segment::new(header.number, header.first_seq, header.bytes());
-        match self.create(&segment.name(), &header) {
+        match self.create(&segment.name(), &header, create) {
             Ok(file) => self.active = Some(file),
             // Whose it is isn't known, but it isn't ours.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
@@ -401,15 +407,20 @@ impl<D: Directory> QueueLog<D> {
         Ok(())
     }
 
-    fn create(&mut self, name: &str, header: &SegmentHeader) -> io::Result<D::File> {
-        let mut created = self.directory.create(name);
+    fn create(
+        &mut self,
+        name: &str,
+        header: &SegmentHeader,
+        create: Create<D>,
+    ) -> io::Result<D::File> {
+        let mut created = create(&self.directory, name);
         if let Err(error) = &created
             && error.kind() == ErrorKind::AlreadyExists
         {
             let why = "it has the name of the segment that was to be begun".to_owned();
             let refused = recovery::set_aside(&self.directory, name.to_owned(), why);
             self.refused.push(refused);
-            created = self.directory.create(name);
+            created = create(&self.directory, name);
         }
         let file = created?;
         file.write_at(0, &header.encode())?;
@@ -426,15 +437,20 @@ impl<D: Directory> QueueLog<D> {
         self.attempts.retain(|seq, _| *seq < buffered);
         self.buffered.clear();
         self.records.clear();
-        if let (Some(file), Some(segment)) = (self.active.take(), self.index.segments.back()) {
-            // Gives back what may be missed on a full disk; that it isn't valid doesn't depend on it.
-            let _ = file.truncate(segment.bytes);
-        }
+        self.end_segment();
         let kind = error.kind();
         self.lacks_space = matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         let reason = error.to_string();
         self.failed = Some(reason.clone());
         LogError::Failed(reason)
+    }
+
+    /// Nothing more is appended to the newest segment.
+    fn end_segment(&mut self) {
+        if let (Some(file), Some(segment)) = (self.active.take(), self.index.segments.back()) {
+            // Gives back what may be missed on a full disk; that it isn't valid doesn't depend on it.
+            let _ = file.truncate(segment.bytes);
+        }
     }
 
     /// How many segments it has.
@@ -461,17 +477,15 @@ impl<D: Directory> QueueLog<D> {
             return;
         };
         let _ = match &self.active {
+            // What is behind its end is for settlements.
+            Some(_) if self.failed.is_some() => Ok(()),
             Some(file) => file.truncate(segment.bytes),
-            None => self.hollow(segment),
+            // By what is torn the next who opens the log knows which numbers not to use.
+            None => {
+                let file = self.directory.open(&segment.name());
+                file.and_then(|file| file.hollow(segment.bytes))
+            }
         };
-    }
-
-    /// The length stays: by what is torn the next who opens the log knows which numbers not to use.
-    fn hollow(&self, segment: &Segment) -> io::Result<()> {
-        let file = self.directory.open(&segment.name())?;
-        let bytes = file.bytes()?;
-        file.truncate(segment.bytes)?;
-        file.truncate(bytes)
     }
 
     /// Cuts off what an earlier use of its file left behind the newest segment, so that the next who
@@ -479,24 +493,6 @@ impl<D: Directory> QueueLog<D> {
     pub fn close(self) {
         if let (Some(file), Some(segment)) = (&self.active, self.index.segments.back()) {
             let _ = file.truncate(segment.bytes);
-        }
-    }
-
-    /// Goes on after a failure, in a new segment. Without effect if the log hasn't failed.
-    ///
-    /// # Errors
-    /// [`LogError::Failed`]: it still fails.
-    pub fn try_recover(&mut self, now_ms: u64) -> Result<(), LogError> {
-        if self.failed.is_none() {
-            return Ok(());
-        }
-        let tried = self.prove().and_then(|()| self.begin_segment(now_ms));
-        match tried {
-            Ok(()) => {
-                self.failed = None;
-                Ok(())
-            }
-            Err(error) => Err(self.fail(&error)),
         }
     }
 
@@ -513,6 +509,8 @@ fn seconds(time_ms: u64) -> u32 {
     u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
 }
 
+#[cfg(test)]
+mod full;
 #[cfg(test)]
 mod sim_disk;
 #[cfg(test)]

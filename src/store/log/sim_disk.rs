@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::directory::{Directory, SegmentFile};
 
 const SECTOR: usize = 512;
+const RESERVE: &str = "reserve";
 
 /// Numbers that depend on nothing but the seed (splitmix64).
 #[derive(Debug, Clone)]
@@ -257,6 +258,7 @@ impl Directory for SimDisk {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names: Vec<String> = self.0.borrow().names.keys().cloned().collect();
+        names.retain(|name| name != RESERVE);
         names.reverse();
         Ok(names)
     }
@@ -274,6 +276,47 @@ impl Directory for SimDisk {
         if reused.is_none() {
             state.inodes.push(Inode::default());
         }
+        state.names.insert(name.into(), inode);
+        state.pending.push((name.into(), Some(inode)));
+        if state.fails() {
+            return Err(eio());
+        }
+        drop(state);
+        Ok(SimFile {
+            disk: self.clone(),
+            inode,
+        })
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        if state.names.contains_key(RESERVE) {
+            return Ok(());
+        }
+        if state.fails() {
+            return Err(eio());
+        }
+        if state.used() + bytes as usize > state.bytes_max {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let inode = state.inodes.len();
+        state.inodes.push(Inode {
+            cache: vec![0; bytes as usize],
+            durable: vec![0; bytes as usize],
+            dirty: BTreeSet::new(),
+        });
+        state.names.insert(RESERVE.into(), inode);
+        state.durable_names.insert(RESERVE.into(), inode);
+        Ok(())
+    }
+
+    fn create_reserved(&self, name: &str) -> io::Result<SimFile> {
+        let mut state = self.0.borrow_mut();
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = state.names.remove(RESERVE).ok_or(io::ErrorKind::NotFound)?;
+        state.durable_names.remove(RESERVE);
         state.names.insert(name.into(), inode);
         state.pending.push((name.into(), Some(inode)));
         if state.fails() {
@@ -392,6 +435,18 @@ impl SegmentFile for SimFile {
         if writable < bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        Ok(())
+    }
+
+    fn hollow(&self, from: u64) -> io::Result<()> {
+        let mut state = self.disk.0.borrow_mut();
+        if state.fails() {
+            return Err(eio());
+        }
+        let inode = &mut state.inodes[self.inode];
+        let (from, end) = (from as usize, inode.cache.len());
+        inode.cache[from.min(end)..].fill(0);
+        inode.dirty.extend(from / SECTOR..end.div_ceil(SECTOR));
         Ok(())
     }
 

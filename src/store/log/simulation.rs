@@ -77,6 +77,7 @@ fn limits(rng: &mut Rng) -> LogLimits {
         age_max_ms: if rng.one_in(4) { 20_000 } else { u64::MAX },
         dedup_window_ms: 1 + rng.below(60_000),
         dedup_ids_max: if rng.one_in(2) { 4 } else { 1000 },
+        reserve_bytes: 1200,
     }
 }
 
@@ -215,7 +216,21 @@ impl World {
                 }
                 self.told();
             }
-            Err(_) => self.failed(),
+            Err(_) => {
+                self.failed();
+                self.commit_settled();
+            }
+        }
+    }
+
+    /// On a full disk what is done is durable as well, unless too much else is written there.
+    fn commit_settled(&mut self) {
+        self.log.commit_settled(self.now_ms);
+        if self.log.settled.is_empty() {
+            self.states(|event| match event.state {
+                State::Settling => Some(State::Settled),
+                _ => None,
+            });
         }
     }
 

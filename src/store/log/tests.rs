@@ -68,6 +68,7 @@ pub(super) fn limits() -> LogLimits {
     LogLimits {
         segment_bytes: 2000,
         event_bytes_max: 10_000,
+        reserve_bytes: 2000,
         ..LogLimits::default()
     }
 }

@@ -21,6 +21,8 @@ pub struct LogLimits {
     pub dedup_window_ms: u64,
     /// How many ids are remembered.
     pub dedup_ids_max: usize,
+    /// Space that is kept free for settlements, for when the disk is full. At most 1 MiB counts.
+    pub reserve_bytes: u64,
 }
 
 impl Default for LogLimits {
@@ -32,6 +34,7 @@ impl Default for LogLimits {
             age_max_ms: 7 * 24 * 3_600_000,
             dedup_window_ms: 600_000,
             dedup_ids_max: 100_000,
+            reserve_bytes: 64 << 10,
         }
     }
 }

@@ -244,7 +244,7 @@ fn a_log_that_fails_recovers_and_leaves_others_alone() {
         other => panic!("{other:?}"),
     };
     assert!(
-        reason.contains("creating /") && reason.contains("queues/A/"),
+        reason.contains("reserving space in /") && reason.contains("queues/A/"),
         "{reason}"
     );
     let report = tested.next();

@@ -154,6 +154,48 @@ fn a_full_disk_stops_one_service_until_there_is_space() {
     assert!(daemon.stop());
 }
 
+/// Publishes until the disk has no room for more; how many are there.
+fn fill_with_events(daemon: &TestDaemon) -> u64 {
+    let publisher = daemon.publisher();
+    let mut published = 0;
+    while billing(daemon)["durable"]["state"] == "ok" {
+        (0..200).for_each(|n| publish(&publisher, "Order", &sealed(published + n)));
+        published += 200;
+        settled(daemon, published);
+    }
+    published - settled(daemon, published)
+}
+
+#[test]
+#[ignore = "needs root, for a file system of its own"]
+fn a_disk_that_a_queue_filled_to_the_last_page_drains() {
+    let disk = SmallDisk::mount();
+    let state_dir = disk.0.path().join("state");
+    let daemon = start(&state_dir);
+    let waiting = fill_with_events(&daemon);
+    // Not even a page is left, and half of them are done.
+    disk.fill(0);
+    let worker = Worker::join(&daemon.context, &address(&daemon, "Billing"), 100);
+    let mut done = BTreeSet::new();
+    while (done.len() as u64) < waiting / 2 {
+        let event = worker.hold(PATIENCE.as_millis() as i64).expect("an event");
+        assert!(done.insert(unsealed(&event.data)), "it is served again");
+        worker.ack(&event);
+    }
+    daemon.wait_for_counter("Billing", "delivered", waiting / 2);
+    drop(worker);
+    assert_eq!(billing(&daemon)["durable"]["state"], "failed");
+    assert!(daemon.stop());
+    // They don't come again. The others drain, which makes room for new ones.
+    let again = start(&state_dir);
+    let rest = drain(&again, waiting - waiting / 2);
+    assert!(rest.is_disjoint(&done), "what was acknowledged comes again");
+    wait_for_state(&again, "ok");
+    publish(&again.publisher(), "Order", &sealed(1_000_000));
+    assert_eq!(drain(&again, 1).first(), Some(&1_000_000));
+    assert!(again.stop());
+}
+
 #[test]
 fn a_queue_that_can_not_be_opened_is_tried_again() {
     let directory = TempDir::new().expect("a directory");
