@@ -136,7 +136,7 @@ pub struct Broker {
     number: u64,
     /// Subscriptions that changed, for those who keep them elsewhere.
     changed: Vec<SubscriptionId>,
-    /// Durable services that lost their last subscription to another, and want on.
+    /// Durable services that lost their last subscription, and want on.
     deserted: Vec<ServiceKey>,
     /// Deliveries are numbered from here on.
     last_delivery: u64,
@@ -344,14 +344,16 @@ impl Broker {
         let Some(key) = self.by_name.get(service_name) else {
             return 0;
         };
+        let service = &self.services[key.0 as usize];
+        // It has a look at the subscription's own patterns only: the service may have many.
         let own = self.subscriptions.get(id).filter(|own| own.service == *key);
-        let is_kept = |pattern: &SubjectPattern, count: usize| {
-            let is_own = own.is_some_and(|own| own.patterns.contains(pattern));
-            count > usize::from(is_own) && !patterns.contains(pattern)
+        let is_its_own = |pattern: &&SubjectPattern| {
+            !patterns.contains(pattern) && service.patterns.get(pattern) == Some(&1)
         };
-        let all = self.services[key.0 as usize].patterns.iter();
-        all.filter(|(pattern, count)| is_kept(pattern, **count))
-            .count()
+        let given_up = own.map_or(0, |own| own.patterns.iter().filter(is_its_own).count());
+        let is_there = |pattern: &&SubjectPattern| service.patterns.contains_key(pattern);
+        let shared = patterns.iter().filter(is_there).count();
+        service.patterns.len() - given_up - shared
     }
 
     fn lease_end(&self, now: Instant) -> Instant {
@@ -466,6 +468,7 @@ impl Broker {
         if service.outlives_subscriptions() && service.subscriptions.len() == 1 {
             service.subscriptions.clear();
             self.keep_patterns(subscription.service, subscription.patterns);
+            self.deserted.push(subscription.service);
             return None;
         }
         self.forget_patterns(subscription.service, &subscription.patterns);

@@ -240,25 +240,41 @@ impl Hub {
         self.open_queues();
     }
 
-    /// Has the store open the queues of durable services that are not open: they are new, or could not
-    /// be opened. Those of dead letters, too, if they could not be: it may be long until the next event
-    /// dies, and the daemon isn't ready meanwhile.
+    /// Has the store open the queues of all durable services.
     pub(super) fn open_queues(&mut self) {
-        let durable = self
-            .broker
-            .services()
-            .filter(|(_, service)| service.shelf.is_some());
-        let names: Vec<_> = durable.map(|(_, service)| service.name().clone()).collect();
-        let failed = self.durable.failed.keys();
-        let failed = failed.filter_map(|queue| Some((queue.clone(), queue.of_dead_letters()?)));
-        let failed: Vec<_> = failed.collect();
-        for (queue, service) in names
-            .into_iter()
-            .map(|name| (name.clone(), name))
-            .chain(failed)
+        let services = self.broker.services();
+        let names: Vec<_> = services
+            .map(|(_, service)| service.name().clone())
+            .collect();
+        names.iter().for_each(|name| self.open_queue(name));
+    }
+
+    /// Has the store open the service's queue, if it has one, and that is not open.
+    pub(super) fn open_queue(&mut self, service: &ServiceName) {
+        let found = self.broker.find(service);
+        let found = found.and_then(|key| self.broker.service(key));
+        if found.is_some_and(|found| found.shelf.is_some())
+            && !self.durable.opened.contains(service)
         {
-            let limits = self.log_limits(&service);
-            self.durable.open(&queue, limits);
+            let limits = self.log_limits(service);
+            self.durable.open(service, limits);
+        }
+    }
+
+    /// Tries again those that could not be opened. Those of dead letters, too: it may be long until the
+    /// next event dies, and the daemon isn't ready meanwhile.
+    pub(super) fn open_failed_queues(&mut self) {
+        let failed = self.durable.failed.keys();
+        let failed = failed.filter(|queue| !self.durable.opened.contains(*queue));
+        let failed: Vec<_> = failed.cloned().collect();
+        for queue in failed {
+            match queue.of_dead_letters() {
+                Some(service) => {
+                    let limits = self.log_limits(&service);
+                    self.durable.open(&queue, limits);
+                }
+                None => self.open_queue(&queue),
+            }
         }
     }
 

@@ -99,6 +99,21 @@ impl Hub {
         }
     }
 
+    /// Nobody looks for durable services whose queues are not open, but for those that failed.
+    #[cfg(debug_assertions)]
+    fn check_queues(&self) {
+        let durable = &self.durable;
+        let services = self.broker.services();
+        for (_, service) in services.filter(|(_, service)| service.shelf.is_some()) {
+            let name = service.name();
+            let is_open = durable.opened.contains(name) || durable.failed.contains_key(name);
+            assert!(
+                is_open || durable.store.is_none(),
+                "{name}: its queue is not open"
+            );
+        }
+    }
+
     fn tick_interval(&self) -> Duration {
         let heartbeat = self.config.heartbeat_interval;
         let beat = self.beat.as_ref().map_or(TICK_MAX, Beat::interval);
@@ -133,7 +148,10 @@ impl Hub {
         self.now = now;
         self.ticked_at = now;
         #[cfg(debug_assertions)]
-        self.check_timetable();
+        {
+            self.check_timetable();
+            self.check_queues();
+        }
         if let Some(jump_ms) = self.clock.look(wall_clock_ms(), now) {
             self.journal.note(&Notable::ClockJumped { jump_ms });
         }
@@ -143,7 +161,7 @@ impl Hub {
         self.tend_audience(now);
         self.tend_keeping();
         self.durable.send_line();
-        self.open_queues();
+        self.open_failed_queues();
         self.read_again();
         self.show_life();
     }

@@ -19,7 +19,8 @@ use crate::zmtp::SocketType;
 
 /// A worker that has something to say says it at once when it is connected.
 const SILENCE: Duration = Duration::from_millis(200);
-/// Changes that wait for the database while it is busy; when there are more, all is written anew.
+/// Changes that wait for the database while it is busy; when there are more, and more than there are
+/// subscriptions, all is written anew.
 const DIRTY_MAX: usize = 4096;
 
 /// What the database doesn't know yet, and what an earlier run left to go by.
@@ -352,7 +353,9 @@ impl Hub {
             return;
         }
         if !has_room {
-            if self.keeping.changed.len() + self.keeping.ended.len() > DIRTY_MAX {
+            // To write all costs no more than what changed, or it would be done again and again.
+            let all = self.broker.subscription_count();
+            if self.keeping.changed.len() + self.keeping.ended.len() > DIRTY_MAX.max(all) {
                 self.keeping.whole = true;
                 self.keeping.changed.clear();
                 self.keeping.ended.clear();
@@ -394,12 +397,8 @@ impl Hub {
             subscribers: self.attendance.audience.take_changes(whole),
             ..Changes::default()
         };
-        let is_gone = |id: &SubscriptionId| !self.broker.is_subscribed(id);
-        if whole || ids.iter().any(is_gone) {
-            // A durable service may go on without subscriptions.
-            let services = self.broker.services();
-            let lasting = services.filter(|(_, service)| whole || service.shelf.is_some());
-            keys.extend(lasting.map(|(key, _)| key));
+        if whole {
+            keys.extend(self.broker.services().map(|(key, _)| key));
         }
         for id in ids {
             let found = self.broker.subscription(&id, now);

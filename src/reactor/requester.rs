@@ -17,7 +17,7 @@ use crate::messagebus::{
     DataType, FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope,
 };
 use crate::model::{EXCERPT_BYTES_MAX, excerpt_of_bytes};
-use crate::requests::{self, Context, LettersRequest, Outcome, SyncEvent};
+use crate::requests::{self, Context, Happening, LettersRequest, Outcome, SyncEvent};
 use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
 
 /// Of a request that is too large, so many frames are looked at, which are more than those of any
@@ -235,8 +235,10 @@ impl Hub {
         if let Some((service, back)) = ending {
             self.answer_end(service, back);
         }
-        if request.token.is(Token::SUBSCRIBE) {
-            self.open_queues();
+        for happening in &happened {
+            if let Happening::Subscribed { service, .. } = happening {
+                self.open_queue(service);
+            }
         }
         self.keep_changes();
     }

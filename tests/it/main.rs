@@ -34,6 +34,7 @@ mod idle;
 mod layering;
 mod leases;
 mod locator;
+mod many;
 mod matching;
 mod naks;
 mod notable;

@@ -118,7 +118,7 @@ impl Broker {
         std::mem::take(&mut self.changed)
     }
 
-    /// Durable services whose last subscription moved to another since the last call.
+    /// Durable services whose last subscription ended or moved to another since the last call.
     pub fn take_deserted(&mut self) -> Vec<ServiceKey> {
         std::mem::take(&mut self.deserted)
     }

@@ -532,7 +532,7 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let subjects = |min| proptest::collection::vec(0u8..3, min..3);
+    let subjects = |min| proptest::collection::vec(0u8..6, min..4);
     prop_oneof![
         (0u8..4, 0u8..3, subjects(1)).prop_map(|(s, n, p)| Act::Subscribe(s, n, p)),
         (0u8..4).prop_map(Act::KeepAlive),
@@ -558,8 +558,15 @@ proptest! {
                     let result = broker.subscribe(
                         &id(&sub.to_string()), &name(&service.to_string()), written(&subjects), None, now, &mut Willing,
                     );
-                    prop_assert!(result.is_ok());
-                    model.insert(sub, (service, subjects.into_iter().collect(), now + TTL));
+                    let others = model.iter().filter(|(other, (s, ..))| **other != sub && *s == service);
+                    let mut all: BTreeSet<u8> = others.flat_map(|(_, (_, p, _))| p.clone()).collect();
+                    all.extend(&subjects);
+                    if all.len() > 4 {
+                        prop_assert_eq!(result, Err(SubscribeError::TooManyPatterns(4)));
+                    } else {
+                        prop_assert!(result.is_ok());
+                        model.insert(sub, (service, subjects.into_iter().collect(), now + TTL));
+                    }
                 }
                 Act::KeepAlive(sub) => {
                     let known = model.get_mut(&sub).map(|entry| entry.2 = now + TTL);
@@ -581,7 +588,7 @@ proptest! {
                     model.retain(|_, (_, _, end)| *end > now);
                 }
             }
-            for n in 0..3 {
+            for n in 0..6 {
                 let expected: BTreeSet<_> =
                     model.values().filter(|(_, p, _)| p.contains(&n)).map(|(s, ..)| s.to_string()).collect();
                 let found: BTreeSet<_> = services_for(&mut broker, &subject(&n)).into_iter().collect();
