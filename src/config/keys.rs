@@ -158,6 +158,8 @@ pub const KEYS: &[Key] = &[
         set!(request_addresses = values::some_endpoints), |c| shown(&c.request_addresses)),
     key("httpAddress", "EVENT_MANAGER_HTTP_ADDRESS", "health, metrics and the dashboard are served here over HTTP; off serves none",
         set!(http_address = values::http_address), |c| shown_http_address(c.http_address.as_ref())),
+    key("httpHosts", "EVENT_MANAGER_HTTP_HOSTS", "names, beside publicHostname, by which HTTP may be asked: NAME, *.DOMAIN, or * for any",
+        set!(http_hosts = values::http_hosts), |c| json!(c.http_hosts)),
     key("connectPublishers", "EVENT_MANAGER_CONNECT_PUBLISHERS", "publishers that bind: the daemon connects to them",
         set!(connect_publishers = values::endpoints), |c| json!(c.connect_publishers.iter().map(ToString::to_string).collect::<Vec<_>>())),
     key("pullAddress", "EVENT_MANAGER_PULL_ADDRESS", "services' sockets bind here, on ports of the range",

@@ -37,6 +37,9 @@ pub struct Config {
     pub request_addresses: Vec<Endpoint>,
     /// Where HTTP is served, for people and machines that watch; none if it isn't.
     pub http_address: Option<Endpoint>,
+    /// Names beside [`public_hostname`](Self::public_hostname) by which HTTP may be asked; `*` is any,
+    /// `*.DOMAIN` are those below it.
+    pub http_hosts: Vec<String>,
     /// Publishers that bind: we dial them.
     pub connect_publishers: Vec<Endpoint>,
     /// Where services' ROUTERs are bound, without the port.
@@ -217,6 +220,7 @@ impl Default for Config {
             sub_addresses: all(5001),
             request_addresses: all(5101),
             http_address: Some(Endpoint::tcp("127.0.0.1", 5180)),
+            http_hosts: Vec::new(),
             connect_publishers: Vec::new(),
             pull_address: Endpoint::tcp("*", 0),
             streamer_ports: 5001..=5100,

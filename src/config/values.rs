@@ -147,6 +147,30 @@ pub(super) fn http_address(value: &Value) -> Result<Option<Endpoint>, String> {
         .map_err(|error| wanted(&error.to_string().replacen("tcp://", "", 1)))
 }
 
+/// Reads names of hosts: a list, or a text with commas.
+pub(super) fn http_hosts(value: &Value) -> Result<Vec<String>, String> {
+    let all = match value {
+        Value::Array(values) => values.iter().map(text).collect::<Result<Vec<_>, _>>()?,
+        Value::String(text) => {
+            let parts = text.split(',').map(str::trim);
+            let parts = parts.filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        }
+        _ => return Err("a list of host names is wanted".into()),
+    };
+    let is_name = |name: &str| {
+        let host = name.strip_prefix("*.").unwrap_or(name);
+        let is_host = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+        !host.is_empty() && host.chars().all(is_host)
+    };
+    match all.iter().find(|name| *name != "*" && !is_name(name)) {
+        None => Ok(all),
+        Some(wrong) => Err(format!(
+            "{wrong:?} is none of NAME, *.DOMAIN and *, without scheme and port"
+        )),
+    }
+}
+
 /// Reads an address without a port.
 pub(super) fn endpoint_without_port(value: &Value) -> Result<Endpoint, String> {
     let endpoint =

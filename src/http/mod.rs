@@ -6,6 +6,7 @@
 
 mod events;
 mod health;
+mod hosts;
 mod metrics;
 mod pages;
 mod serve;
@@ -27,6 +28,7 @@ use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Input, listen_tcp};
 use crate::telemetry::Journal;
 use health::Watched;
+use hosts::Hosts;
 use snapshot::Snapshots;
 
 /// Binds the address, and listens.
@@ -67,7 +69,7 @@ impl HttpServer {
         let address = listener.local_addr()?;
         let is_stopping = Arc::<AtomicBool>::default();
         let watched = Watched::new(config, registration, Arc::clone(&is_stopping));
-        let router = pages::router(Snapshots::new(inputs, watched), journal);
+        let router = pages::router(Snapshots::new(inputs, watched), journal, Hosts::new(config));
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

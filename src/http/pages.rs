@@ -9,11 +9,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::events::events;
+use super::hosts::{Hosts, only_ours};
 use super::metrics;
 use super::snapshot::{PATIENCE, Snapshots};
 use crate::telemetry::Journal;
@@ -37,7 +39,7 @@ const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /events";
 type Shared = State<Arc<Snapshots>>;
 
 /// All paths. GET and HEAD, nothing else.
-pub(super) fn router(snapshots: Snapshots, journal: Journal) -> Router {
+pub(super) fn router(snapshots: Snapshots, journal: Journal, hosts: Hosts) -> Router {
     let style = || async { answer(StatusCode::OK, CSS, include_str!("dashboard.css")) };
     let script = || async { answer(StatusCode::OK, JAVASCRIPT, include_str!("dashboard.js")) };
     Router::new()
@@ -52,6 +54,7 @@ pub(super) fn router(snapshots: Snapshots, journal: Journal) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
         .with_state(Arc::new(snapshots))
+        .layer(from_fn_with_state(Arc::new(hosts), only_ours))
 }
 
 async fn dashboard() -> Response {

@@ -102,6 +102,80 @@ fn what_is_not_there_and_what_is_not_possible_is_said_in_json() {
     assert_eq!(client.get("/livez").status, 200, "the connection goes on");
 }
 
+/// A web page whose name comes to resolve to this machine is not answered.
+#[test]
+fn only_names_of_the_daemon_are_answered() {
+    let site = Site::configured(&json!({
+        "httpAddress": "127.0.0.1:0", "publicHostname": "pos1.shop.example",
+        "httpHosts": ["watch.example", "*.svc.cluster.local"],
+    }));
+    let daemon = TestDaemon::serving(&site);
+    let ask = |path: &str, host: &str| {
+        let mut client = HttpClient::connect(daemon.http());
+        client.send(format!("GET {path} HTTP/1.1\r\n{host}\r\n").as_bytes());
+        client.answer(false)
+    };
+    let paths = [
+        "/",
+        "/stats",
+        "/metrics",
+        "/events",
+        "/dashboard.js",
+        "/else",
+    ];
+    for host in [
+        "evil.example",
+        "evil.example:5180",
+        "127.0.0.1.evil.example",
+        "a b",
+        "é.example",
+    ] {
+        for path in paths {
+            let refused = ask(path, &format!("Host: {host}\r\n"));
+            assert_eq!(refused.status, 421, "{host} {path}");
+            let hint = refused.json()["hint"].clone();
+            assert!(
+                hint.as_str().is_some_and(|hint| hint.contains("httpHosts")),
+                "{hint}"
+            );
+        }
+        // Probes come by any name, and tell no more than how it is.
+        let host = format!("Host: {host}\r\n");
+        assert_eq!(ask("/livez", &host).json(), json!({"live": true}));
+        let ready = ask("/readyz", &host);
+        assert_eq!((ready.status, ready.json()), (200, json!({"ready": true})));
+    }
+    let port = daemon.http().port();
+    for host in [
+        "Host: 127.0.0.1\r\n",
+        &format!("Host: 127.0.0.1:{port}\r\n"),
+        &format!("Host: localhost:{port}\r\n"),
+        "Host: [::1]:5180\r\n",
+        "Host: 10.42.0.7:5180\r\n",
+        "Host: event-manager:5180\r\n",
+        "Host: pos1.shop.example\r\n",
+        "Host: WATCH.example.\r\n",
+        "Host: events.default.svc.cluster.local\r\n",
+        "Host:\r\n",
+        "",
+    ] {
+        for path in ["/", "/stats", "/metrics", "/events", "/livez"] {
+            assert_eq!(ask(path, host).status, 200, "{host:?} {path}");
+        }
+        assert_eq!(
+            ask("/readyz", host).json()["checks"]["registered"]["ok"],
+            true
+        );
+    }
+    // The last of several headers, and a name in the request's first line, count too.
+    let two = "Host: localhost\r\nHost: evil.example\r\n";
+    assert_eq!(ask("/stats", two).status, 421);
+    assert_eq!(
+        ask("http://evil.example/stats", "Host: localhost\r\n").status,
+        421
+    );
+}
+
 #[test]
 fn it_is_ready_while_the_locator_knows_it() {
     let address = format!("tcp://{}:6000", own_host());
@@ -233,15 +307,16 @@ fn the_address_is_checked_with_the_others() {
         (json!({"httpAddress": "ipc:///tmp/x"}), "no other scheme"),
         (json!({"httpAddress": "::1:80"}), "brackets"),
         (
+            json!({"httpHosts": ["http://x"], "httpAddress": "off"}),
+            "NAME, *.DOMAIN",
+        ),
+        (
             json!({"httpAddress": "127.0.0.1:5101", "requestAddress": "tcp://*:5101"}),
             "overlap",
         ),
     ] {
         let said = Site::configured(&keys).run(&["check"]).failed(78);
-        assert!(
-            said.contains("httpAddress") && said.contains(part),
-            "{said}"
-        );
+        assert!(said.contains("http") && said.contains(part), "{said}");
     }
 }
 
