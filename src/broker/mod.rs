@@ -27,8 +27,8 @@ pub use dispatch::{WorkerKey, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
-    Broker, BrokerConfig, EndError, EndedService, FormerSubscription, Policies, RestoreError,
-    SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
+    Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,
+    Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
 pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, Verdict};

@@ -43,6 +43,17 @@ pub struct PortRange {
     /// The remembered names, oldest first.
     ages: BTreeMap<u64, ServiceName>,
     age: u64,
+    /// Names that are not remembered any more, for those who keep them elsewhere.
+    forgotten: Vec<ServiceName>,
+    /// Who had each port last.
+    holders: HashMap<u16, Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    service: ServiceName,
+    /// Others had the port, too: their workers may still dial it.
+    is_shared: bool,
 }
 
 impl PortRange {
@@ -59,6 +70,8 @@ impl PortRange {
             remembered: HashMap::new(),
             ages: BTreeMap::new(),
             age: 0,
+            forgotten: Vec::new(),
+            holders: HashMap::new(),
         }
     }
 
@@ -73,7 +86,9 @@ impl PortRange {
         streamers: &mut dyn Streamers,
     ) -> Result<u16, String> {
         if *self.range.end() == 0 {
-            return self.open_any(name, service, streamers);
+            let port = self.open_any(name, service, streamers)?;
+            self.hold(name, port, false);
+            return Ok(port);
         }
         if let Some(at) = self
             .remembered
@@ -87,6 +102,7 @@ impl PortRange {
             match streamers.open(service, self.free[at]) {
                 Ok(port) => {
                     self.free.remove(at);
+                    self.hold(name, port, false);
                     return Ok(port);
                 }
                 Err(BindFailure::InUse) => {}
@@ -105,10 +121,14 @@ impl PortRange {
     /// A sentence that says why it can't.
     pub(super) fn open_same(
         &mut self,
+        name: &ServiceName,
         port: u16,
         service: ServiceKey,
         streamers: &mut dyn Streamers,
     ) -> Result<u16, String> {
+        if port == 0 {
+            return Err("it had none".into());
+        }
         let at = self.free.iter().position(|free| *free == port);
         if at.is_none() && *self.range.end() != 0 {
             let (min, max) = (self.range.start(), self.range.end());
@@ -117,11 +137,28 @@ impl PortRange {
         match streamers.open(service, port) {
             Ok(port) => {
                 at.and_then(|at| self.free.remove(at));
+                self.hold(name, port, false);
                 Ok(port)
             }
             Err(BindFailure::InUse) => Err("it is in use".into()),
             Err(BindFailure::Hopeless(why)) => Err(why),
         }
+    }
+
+    fn hold(&mut self, service: &ServiceName, port: u16, is_shared: bool) {
+        let before = self.holders.get(&port);
+        let is_shared =
+            is_shared || before.is_some_and(|held| held.is_shared || held.service != *service);
+        let holder = Holder {
+            service: service.clone(),
+            is_shared,
+        };
+        self.holders.insert(port, holder);
+    }
+
+    /// Whether another service than the last had this port, too.
+    pub(super) fn is_shared(&self, port: u16) -> bool {
+        self.holders.get(&port).is_some_and(|held| held.is_shared)
     }
 
     fn open_any(
@@ -149,8 +186,42 @@ impl PortRange {
         self.remember(name, port);
     }
 
+    /// A service had this port in an earlier run, maybe as one of several.
+    pub(super) fn recall(&mut self, name: &ServiceName, port: u16, is_shared: bool) {
+        if port > 0 {
+            self.hold(name, port, is_shared);
+            self.remember(name, port);
+        }
+    }
+
+    /// Ports that some service had in an earlier run come after the others.
+    pub(super) fn put_used_last(&mut self) {
+        let free = std::mem::take(&mut self.free);
+        let is_used = |port: &u16| self.holders.contains_key(port);
+        let (used, unused): (VecDeque<_>, VecDeque<_>) = free.into_iter().partition(is_used);
+        self.free = unused;
+        self.free.extend(used);
+    }
+
+    /// The port that a service had when it was heard of last.
+    pub(super) fn remembered(&self, name: &ServiceName) -> Option<u16> {
+        self.remembered.get(name).map(|(port, _)| *port)
+    }
+
+    /// All of them.
+    pub(super) fn all_remembered(&self) -> impl Iterator<Item = (&ServiceName, u16)> {
+        self.remembered
+            .iter()
+            .map(|(name, (port, _))| (name, *port))
+    }
+
+    /// Services whose port is not remembered any more, since the last call.
+    pub(super) fn take_forgotten(&mut self) -> Vec<ServiceName> {
+        std::mem::take(&mut self.forgotten)
+    }
+
     /// The service gets this port when it comes, if that is free.
-    pub(super) fn remember(&mut self, name: &ServiceName, port: u16) {
+    fn remember(&mut self, name: &ServiceName, port: u16) {
         self.age += 1;
         if let Some((_, age)) = self.remembered.insert(name.clone(), (port, self.age)) {
             self.ages.remove(&age);
@@ -160,6 +231,7 @@ impl PortRange {
             && let Some((_, oldest)) = self.ages.pop_first()
         {
             self.remembered.remove(&oldest);
+            self.forgotten.push(oldest);
         }
     }
 }
@@ -215,6 +287,32 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_several_services_had_are_known_also_after_a_restart() {
+        let mut held = Held(BTreeSet::new());
+        let mut before = PortRange::new(5001..=5001);
+        for service in ["A", "B", "B"] {
+            let port = before.open(&name(service), ServiceKey(0), &mut held);
+            assert_eq!(port, Ok(5001));
+            assert_eq!(before.is_shared(5001), service == "B");
+            before.close(&name(service), 5001);
+            held.0.clear();
+        }
+        let mut after = PortRange::new(5001..=5003);
+        after.recall(&name("B"), 5001, before.is_shared(5001));
+        after.recall(&name("C"), 5002, false);
+        after.put_used_last();
+        assert_eq!(after.free, [5003, 5001, 5002]);
+        assert_eq!(
+            [5001, 5002, 5003].map(|port| after.is_shared(port)),
+            [true, false, false]
+        );
+        after
+            .open_same(&name("D"), 5002, ServiceKey(0), &mut held)
+            .unwrap();
+        assert!(after.is_shared(5002));
+    }
+
+    #[test]
     fn the_system_may_choose() {
         let mut ports = PortRange::new(0..=0);
         let mut held = Held(BTreeSet::new());
@@ -235,5 +333,6 @@ mod tests {
             (REMEMBERED_MAX, REMEMBERED_MAX)
         );
         assert!(!ports.remembered.contains_key("0"));
+        assert_eq!(ports.take_forgotten().len(), 5);
     }
 }

@@ -2,6 +2,7 @@
 
 mod books;
 mod errors;
+mod open;
 mod reconfigure;
 mod restore;
 
@@ -13,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-pub use errors::{EndError, SubscribeError, UnknownSubscription};
+pub use errors::{EndError, KeepAliveError, SubscribeError, UnknownSubscription};
+pub use open::FoundPort;
 pub use restore::{FormerSubscription, RestoreError};
 
-use super::account::{Account, DropReason};
+use super::account::Account;
 use super::backlog::QueueLimits;
 use super::ports::{PortRange, Streamers};
 use super::routes::{PeerId, RouteTable};
 use super::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
-use super::shelf::Shelf;
 use super::timetable::Timetable;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 
@@ -98,6 +99,8 @@ pub struct EndedService {
 struct Subscription {
     service: ServiceKey,
     patterns: BTreeSet<SubjectPattern>,
+    /// The port that its client was told.
+    told_port: u16,
     expires_at: Instant,
     /// Its end when it was last among the [changed](Broker::take_changed).
     noted_expiry: Instant,
@@ -112,6 +115,8 @@ pub struct SubscriptionView<'a> {
     pub patterns: &'a BTreeSet<SubjectPattern>,
     /// What is left of its lease.
     pub expires_in: Duration,
+    /// The port of the service that its client was told, in this run or an earlier one.
+    pub told_port: u16,
 }
 
 /// All state behind the routing of events.
@@ -128,6 +133,8 @@ pub struct Broker {
     /// Leases by their end, so that a look at the clock touches only those that are over.
     leases: BTreeSet<(Instant, SubscriptionId)>,
     ports: PortRange,
+    /// Queues that an earlier run left on disk, and that were not ended since.
+    on_disk: BTreeSet<ServiceName>,
     /// Time in which our own loop hung; leases don't run then.
     stalled: Duration,
     /// The books of services that are gone.
@@ -153,6 +160,7 @@ impl Broker {
             subscriptions: HashMap::new(),
             leases: BTreeSet::new(),
             ports: PortRange::new(config.streamer_ports.clone()),
+            on_disk: BTreeSet::new(),
             stalled: Duration::ZERO,
             retired: Account::default(),
             number: 0,
@@ -179,8 +187,8 @@ impl Broker {
         streamers: &mut dyn Streamers,
     ) -> Result<Subscribed, SubscribeError> {
         self.check_limits(id, service_name, &patterns)?;
-        let key = self.open_service(service_name, delivery, None, streamers)?;
-        let (port, ended) = self.set(id, key, patterns, self.lease_end(now));
+        let (key, port) = self.open_for_workers(service_name, delivery, streamers)?;
+        let ended = self.set(id, key, patterns, (port, self.lease_end(now)));
         self.changed.push(id.clone());
         Ok(Subscribed {
             service: key,
@@ -206,18 +214,17 @@ impl Broker {
         Ok(())
     }
 
-    /// Sets a subscription and its routes; the service's port, and the one that ended because the
-    /// subscription moved away from it.
+    /// Sets a subscription and its routes; the service that ended because the subscription moved away
+    /// from it.
     fn set(
         &mut self,
         id: &SubscriptionId,
         key: ServiceKey,
         patterns: BTreeSet<SubjectPattern>,
-        expires_at: Instant,
-    ) -> (u16, Option<EndedService>) {
+        (told_port, expires_at): (u16, Instant),
+    ) -> Option<EndedService> {
         // The new patterns are set before the old ones go, so that no event falls between them.
         self.add_patterns(key, patterns.iter());
-        let port = self.services[key.0 as usize].port();
         let old = self.subscriptions.remove(id);
         let moved_from = old
             .as_ref()
@@ -244,28 +251,29 @@ impl Broker {
             Subscription {
                 service: key,
                 patterns,
+                told_port,
                 expires_at,
                 noted_expiry: expires_at,
             },
         );
         let ended = moved_from.and_then(|old| self.leave_service(old, id));
         self.forget_kept(key);
-        (port, ended)
+        ended
     }
 
     /// Refreshes a lease.
     ///
     /// # Errors
-    /// [`UnknownSubscription`].
-    pub fn keep_alive(
-        &mut self,
-        id: &SubscriptionId,
-        now: Instant,
-    ) -> Result<(), UnknownSubscription> {
+    /// [`KeepAliveError`]; nothing has changed then.
+    pub fn keep_alive(&mut self, id: &SubscriptionId, now: Instant) -> Result<(), KeepAliveError> {
         let expires_at = self.lease_end(now);
         let Some(subscription) = self.subscriptions.get_mut(id) else {
-            return Err(UnknownSubscription(id.clone()));
+            return Err(UnknownSubscription(id.clone()).into());
         };
+        let service = &self.services[subscription.service.0 as usize];
+        if service.port() != Some(subscription.told_port) {
+            return Err(KeepAliveError::Moved(service.name().clone()));
+        }
         self.leases.remove(&(subscription.expires_at, id.clone()));
         subscription.expires_at = expires_at;
         if expires_at.saturating_duration_since(subscription.noted_expiry)
@@ -360,56 +368,6 @@ impl Broker {
         now - self.stalled + self.config.subscription_ttl
     }
 
-    /// The service of this name; a new one is bound to this port, or to any if none is named.
-    fn open_service(
-        &mut self,
-        name: &ServiceName,
-        delivery: Option<DeliveryMode>,
-        port: Option<u16>,
-        streamers: &mut dyn Streamers,
-    ) -> Result<ServiceKey, SubscribeError> {
-        if let Some(key) = self.by_name.get(name) {
-            let is = self.services[key.0 as usize].delivery();
-            return match delivery.is_none_or(|asked| asked == is) {
-                true => Ok(*key),
-                false => Err(SubscribeError::Delivery(is)),
-            };
-        }
-        let settings = (self.config.policies.0)(name, delivery);
-        if settings.delivery == DeliveryMode::Queue && name.is_of_dead_letters() {
-            return Err(SubscribeError::Reserved(name.clone()));
-        }
-        let entry = self.services.vacant_entry();
-        let key = ServiceKey(entry.key() as u32);
-        let opened = match port {
-            Some(port) => self.ports.open_same(port, key, streamers),
-            None => self.ports.open(name, key, streamers),
-        };
-        let port = opened.map_err(SubscribeError::NoPort)?;
-        let mut service = Service::new(name.clone(), port, settings);
-        service.asked = delivery;
-        service.queue.number_from(self.last_delivery);
-        entry.insert(service);
-        self.by_name.insert(name.clone(), key);
-        Ok(key)
-    }
-
-    /// A durable service exists from the start, without a subscription, and always wants these.
-    ///
-    /// # Errors
-    /// [`SubscribeError::NoPort`].
-    pub fn declare(
-        &mut self,
-        name: &ServiceName,
-        patterns: &[SubjectPattern],
-        streamers: &mut dyn Streamers,
-    ) -> Result<ServiceKey, SubscribeError> {
-        let key = self.open_service(name, None, None, streamers)?;
-        self.add_patterns(key, patterns.iter());
-        self.services[key.0 as usize].is_declared = true;
-        Ok(key)
-    }
-
     fn add_patterns<'a>(
         &mut self,
         key: ServiceKey,
@@ -438,26 +396,6 @@ impl Broker {
     /// The service of this name.
     pub fn find(&self, name: &ServiceName) -> Option<ServiceKey> {
         self.by_name.get(name).copied()
-    }
-
-    /// Ends a durable service without subscriptions, and what it wanted.
-    ///
-    /// # Errors
-    /// [`EndError`]; nothing has changed then.
-    pub fn end_service(&mut self, name: &ServiceName) -> Result<EndedService, EndError> {
-        let key = self.find(name).ok_or(EndError::Unknown)?;
-        let service = &mut self.services[key.0 as usize];
-        if !service.subscriptions.is_empty() {
-            return Err(EndError::Subscribed(service.subscriptions.len()));
-        }
-        if service.is_declared {
-            return Err(EndError::Declared);
-        }
-        let patterns: Vec<_> = service.patterns.keys().cloned().collect();
-        for pattern in patterns {
-            self.routes.remove(&pattern, key);
-        }
-        Ok(self.close_service(key))
     }
 
     fn end(&mut self, id: &SubscriptionId) -> Option<EndedService> {
@@ -498,29 +436,6 @@ impl Broker {
         Some(self.close_service(key))
     }
 
-    fn close_service(&mut self, key: ServiceKey) -> EndedService {
-        let mut service = self.services.remove(key.0 as usize);
-        self.by_name.remove(service.name());
-        self.timetable.set(key, None);
-        self.ports.close(service.name(), service.port());
-        let queued = service.queue.len() as u64 + service.shelf.as_ref().map_or(0, Shelf::len);
-        // What is in its workers' outboxes, or held by them, may or may not be done before they are
-        // closed.
-        let lost = queued + service.queue.held() as u64 + service.account.in_flight;
-        service.account.dropped.add(DropReason::ServiceEnded, lost);
-        service.account.in_flight = 0;
-        self.retired.add(&service.account);
-        let workers = service.workers.peers().collect();
-        EndedService {
-            key,
-            name: service.name().clone(),
-            workers,
-            queued,
-            durable: service.shelf.is_some(),
-            pending_bytes: service.shelf.as_ref().map_or(0, Shelf::pending_bytes),
-        }
-    }
-
     /// The service in this place.
     pub fn service(&self, key: ServiceKey) -> Option<&Service> {
         self.services.get(key.0 as usize)
@@ -559,6 +474,7 @@ impl Broker {
             id,
             patterns: &subscription.patterns,
             expires_in: (subscription.expires_at + self.stalled).saturating_duration_since(now),
+            told_port: subscription.told_port,
         };
         let key = subscription.service;
         Some((key, &self.services[key.0 as usize], view))

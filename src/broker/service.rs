@@ -109,11 +109,12 @@ pub enum Verdict<'a> {
     Wip,
 }
 
-/// A service with at least one subscription.
+/// A service with at least one subscription, or a queue on disk.
 #[derive(Debug)]
 pub struct Service {
     name: ServiceName,
-    port: u16,
+    /// The port of its streamer, or why it has none.
+    pub(super) port: Result<u16, String>,
     pub(super) subscriptions: BTreeSet<SubscriptionId>,
     /// What it wants on though nobody is subscribed.
     pub(super) kept: BTreeSet<SubjectPattern>,
@@ -138,7 +139,11 @@ pub struct Service {
 }
 
 impl Service {
-    pub(super) fn new(name: ServiceName, port: u16, settings: ServiceSettings) -> Self {
+    pub(super) fn new(
+        name: ServiceName,
+        port: Result<u16, String>,
+        settings: ServiceSettings,
+    ) -> Self {
         let policy = Rc::new(settings.policy);
         Self {
             kept: BTreeSet::new(),
@@ -170,9 +175,22 @@ impl Service {
         &self.name
     }
 
-    /// The port of its streamer.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// The port of its streamer, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        self.port.as_ref().ok().copied()
+    }
+
+    /// Why it has no port though workers should reach it; a sentence.
+    pub fn lacks_port(&self) -> Option<&str> {
+        let why = self.port.as_ref().err()?;
+        self.needs_port().then_some(why)
+    }
+
+    /// Whether workers have something to do for it, or may come to have. What has only an empty queue
+    /// on disk takes no port from others.
+    pub(super) fn needs_port(&self) -> bool {
+        let pending = self.shelf.as_ref().map_or(0, Shelf::pending);
+        !self.patterns.is_empty() || self.queued() > 0 || self.queue.held() > 0 || pending > 0
     }
 
     /// Where its events are kept.
@@ -449,7 +467,7 @@ mod tests {
             events_max: 1000,
         };
         let name = ServiceName::new("Billing").unwrap();
-        let mut service = Service::new(name, 1, ServiceSettings::live(limits));
+        let mut service = Service::new(name, Ok(1), ServiceSettings::live(limits));
         let workers = [0, 1].map(|slot| {
             let peer = PeerId { slot, serial: 0 };
             service.workers.join(peer, false)

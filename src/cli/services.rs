@@ -103,21 +103,32 @@ fn row(service: &Value) -> [String; 8] {
         .collect();
     [
         shown_field(&service["name"]),
-        service["port"].to_string(),
+        match service["port"].as_u64() {
+            Some(port) => port.to_string(),
+            None => "-".to_owned(),
+        },
         format!("{}/{}", workers["ready"], workers["connected"]),
         workers["stalled"].to_string(),
         service["queue"]["events"].to_string(),
         counters["delivered"].to_string(),
         dropped.to_string(),
-        subjects
-            .iter()
-            .map(|s| match *s {
-                "" => "(all)".to_owned(),
-                subject => shown(subject.as_bytes()),
-            })
-            .collect::<Vec<_>>()
-            .join(" "),
+        match is_left(service) && subjects.is_empty() {
+            true => "(its queue is left on disk)".to_owned(),
+            false => subjects
+                .iter()
+                .map(|s| match *s {
+                    "" => "(all)".to_owned(),
+                    subject => shown(subject.as_bytes()),
+                })
+                .collect::<Vec<_>>()
+                .join(" "),
+        },
     ]
+}
+
+/// Whether nothing but its queue on disk makes it durable.
+fn is_left(service: &Value) -> bool {
+    service["durable"]["because"] == "on-disk"
 }
 
 fn line(cells: &[String], widths: &[usize]) -> String {
@@ -138,6 +149,20 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
             out,
             "    subscription {id}: expires in {expires_in:.0} s, subjects {}",
             subscription["subjects"]
+        )?;
+    }
+    if let Some(why) = service["noPort"].as_str() {
+        writeln!(
+            out,
+            "    no port, it is tried again: {}",
+            shown(why.as_bytes())
+        )?;
+    }
+    if is_left(service) {
+        let name = quoted(service["name"].as_str().unwrap_or_default());
+        writeln!(
+            out,
+            "    durable only because its queue is on disk, until `event-manager services --end {name}`"
         )?;
     }
     let counters = &service["counters"];

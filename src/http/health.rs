@@ -34,7 +34,7 @@ pub(super) struct Check {
 /// All of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Readiness {
-    pub(super) checks: [Check; 4],
+    pub(super) checks: [Check; 5],
 }
 
 impl Readiness {
@@ -101,6 +101,7 @@ impl Watched {
                 self.registered(),
                 self.draining(status),
                 self.stores(status),
+                ports(status),
             ],
         }
     }
@@ -177,6 +178,32 @@ fn bound(status: Result<&Value, NoAnswer>) -> Check {
         }
     };
     check("bound", ok, reason)
+}
+
+/// Whether workers can reach every service that they should.
+fn ports(status: Result<&Value, NoAnswer>) -> Check {
+    let (ok, reason) = match status {
+        Err(why) => (false, format!("not known: {why}")),
+        Ok(status) => {
+            let services = status["services"].as_array().into_iter().flatten();
+            let mut without = services.filter_map(|service| {
+                Some((service["name"].as_str()?, service["noPort"].as_str()?))
+            });
+            match (without.next(), without.count()) {
+                (None, _) => (true, "every service has one".to_owned()),
+                (Some((name, why)), others) => {
+                    let others = match others {
+                        0 => String::new(),
+                        others => format!(" (and {others} others)"),
+                    };
+                    let reason =
+                        format!("service {name} has none{others}: {why}; it is tried again");
+                    (false, reason)
+                }
+            }
+        }
+    };
+    check("ports", ok, reason)
 }
 
 fn check(name: &'static str, ok: bool, reason: String) -> Check {

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -222,24 +221,6 @@ impl DurableSide {
 }
 
 impl Hub {
-    /// Durable services that are declared exist from now on.
-    pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
-        self.settings.has_store = store.is_some();
-        self.durable.store = store;
-        let config = Rc::clone(&self.config);
-        for (name, subjects) in config.services.declared() {
-            let declared = self.broker.declare(name, subjects, &mut self.streamers);
-            match declared {
-                Ok(key) => {
-                    let port = self.broker.service(key).map(Service::port);
-                    self.note_service_opened(name, port.unwrap_or_default());
-                }
-                Err(error) => self.note_no_port(name, &error.to_string()),
-            }
-        }
-        self.open_queues();
-    }
-
     /// Has the store open the queues of all durable services.
     pub(super) fn open_queues(&mut self) {
         let services = self.broker.services();

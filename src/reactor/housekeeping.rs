@@ -161,6 +161,7 @@ impl Hub {
         self.tend_audience(now);
         self.tend_keeping();
         self.durable.send_line();
+        self.seek_ports();
         self.open_failed_queues();
         self.read_again();
         self.show_life();

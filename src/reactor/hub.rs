@@ -142,6 +142,8 @@ pub(super) struct Hub {
     pub(super) clock: ClockWatch,
     /// When it was looked for workers that read nothing.
     pub(super) stuck_looked_at: Instant,
+    /// When it was looked for ports of services that have none.
+    pub(super) ports_sought_at: Option<Instant>,
 }
 
 impl Hub {
@@ -199,6 +201,7 @@ impl Hub {
             tracer: Tracer::default(),
             clock: ClockWatch::default(),
             stuck_looked_at: at,
+            ports_sought_at: None,
             config,
         }
     }

@@ -1,24 +1,20 @@
 //! What outlives the process: telling the state database of it, and taking it up again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::hub::Hub;
-use super::peer::{Envelope, Role};
+use super::presumed::Grace;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    Audience, DeliveryMode, EndedService, FormerSubscription, PeerId, RestoreError, Service,
-    ServiceKey, SubscribeError, WorkerKey,
+    Audience, DeliveryMode, EndedService, FormerSubscription, PeerId, RestoreError, ServiceKey,
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
-use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
+use crate::state::{Changes, Kept, KeptService, KeptSubscription, Writer};
 use crate::telemetry::Notable;
-use crate::zmtp::SocketType;
 
-/// A worker that has something to say says it at once when it is connected.
-const SILENCE: Duration = Duration::from_millis(200);
 /// Changes that wait for the database while it is busy; when there are more, and more than there are
 /// subscriptions, all is written anew.
 const DIRTY_MAX: usize = 4096;
@@ -33,34 +29,15 @@ pub(super) struct Keeping {
     changed: BTreeSet<SubscriptionId>,
     /// Services whose workers came, went or said something new.
     stirred: BTreeSet<ServiceKey>,
+    /// Services that are gone, or whose port is not remembered any more.
     ended: BTreeSet<ServiceName>,
     /// What the database was told of services.
     noted: HashMap<ServiceKey, KeptService>,
-    grace: Grace,
-}
-
-/// A time after the start in which workers of an earlier run come back, and say nothing: their
-/// libzmq connected again, and they don't know of it.
-#[derive(Debug, Default)]
-struct Grace {
-    ends_at: Option<Instant>,
-    /// What the workers of restored services had said.
-    ready: HashMap<ServiceKey, KeptReady>,
-    /// Connections to these services, and when they came.
-    silent: VecDeque<(PeerId, Instant)>,
-    /// Those that count as ready without having said so.
-    presumed: HashSet<PeerId>,
+    /// Workers of an earlier run.
+    pub(super) grace: Grace,
 }
 
 impl Keeping {
-    /// A connection to a service. A REQ socket that waits for its answer isn't one of these: it has
-    /// to ask anew anyway.
-    pub(super) fn worker_joined(&mut self, service: ServiceKey, id: PeerId, lockstep: bool) {
-        if !lockstep && self.grace.ready.contains_key(&service) {
-            self.grace.silent.push_back((id, now()));
-        }
-    }
-
     /// A worker became ready, or is so no more, or otherwise.
     pub(super) fn workers_changed(&mut self, service: ServiceKey) {
         if self.writer.is_some() {
@@ -68,16 +45,19 @@ impl Keeping {
         }
     }
 
+    /// A connection to a service came.
+    pub(super) fn worker_joined(&mut self, service: ServiceKey, id: PeerId, lockstep: bool) {
+        self.grace.worker_joined(service, id, lockstep);
+        self.workers_changed(service);
+    }
+
     pub(super) fn worker_left(&mut self, service: ServiceKey, id: PeerId) {
-        self.grace.presumed.remove(&id);
+        self.grace.worker_left(service, id);
         self.workers_changed(service);
     }
 
     pub(super) fn service_ended(&mut self, service: &EndedService) {
-        self.grace.ready.remove(&service.key);
-        for worker in &service.workers {
-            self.grace.presumed.remove(worker);
-        }
+        self.grace.service_ended(service.key, &service.workers);
         self.noted.remove(&service.key);
         if self.writer.is_some() {
             self.ended.insert(service.name.clone());
@@ -108,9 +88,11 @@ impl Hub {
     pub(super) fn restore(&mut self, kept: &Kept) {
         for (name, service) in &kept.services {
             if let Ok(name) = ServiceName::new(name) {
-                self.broker.remember_port(&name, service.port);
+                self.broker
+                    .recall_port(&name, service.port, service.shares_port);
             }
         }
+        self.broker.recalled_ports();
         let mut refused: BTreeMap<String, usize> = BTreeMap::new();
         for (id, subscription) in &kept.subscriptions {
             let service = kept.services.get(&subscription.service);
@@ -139,7 +121,6 @@ impl Hub {
                 services: services as u64,
             });
         }
-        self.keeping.whole = !refused.is_empty();
     }
 
     /// Keeps what is there now, and changes from here on. Workers of services that were there before
@@ -149,23 +130,22 @@ impl Hub {
             let Ok(name) = ServiceName::new(name) else {
                 continue;
             };
-            match self.broker.find(&name) {
-                None => drop(self.keeping.ended.insert(name)),
-                Some(key) => {
-                    let port = self.broker.service(key).map(Service::port);
-                    if port != Some(kept.port) {
-                        tracing::warn!(service = %name, port, former_port = kept.port,
-                            "the port that the service had can't be bound: its workers have to connect to another");
-                    } else if let Some(ready) = kept.ready {
-                        self.keeping.grace.ready.insert(key, ready);
-                    }
-                    self.keeping.noted.insert(key, kept.clone());
+            let Some(key) = self.broker.find(&name) else {
+                // Its port is remembered from now on, and no more.
+                if !kept.is_gone {
+                    self.keeping.ended.insert(name);
                 }
+                continue;
+            };
+            if let Some(ready) = kept.ready.clone() {
+                let is_shared = self.broker.is_shared_port(kept.port);
+                self.keeping.grace.expect(key, kept.port, ready, is_shared);
             }
+            self.keeping.noted.insert(key, kept.clone());
         }
         let keys = self.broker.services().map(|(key, _)| key);
         self.keeping.stirred.extend(keys);
-        self.keeping.grace.ends_at = Some(now() + self.config.restart_grace);
+        self.keeping.grace.begin(now() + self.config.restart_grace);
         self.keeping.writer = Some(writer);
         self.keep_changes();
     }
@@ -180,45 +160,39 @@ impl Hub {
         let service = service.ok_or_else(|| format!("service {name:?} is not in the database"))?;
         let (checked, patterns) = (
             checked_name(name)?,
-            self.parse_all(name, &subscription.subjects)?,
+            parse_all(name, &subscription.subjects)?,
         );
         let former = FormerSubscription {
             id: SubscriptionId::new(id).map_err(|error| format!("an id {error}"))?,
-            service: checked.clone(),
+            service: checked,
             port: service.port,
+            told_port: subscription.told_port.unwrap_or(service.port),
             delivery: delivery_of(service),
-            patterns: patterns.clone(),
+            patterns,
             expires_at: Duration::from_millis(subscription.expires_at_ms),
         };
-        let (now, streamers) = (now(), &mut self.streamers);
+        let id = former.id.clone();
         let restored = self.broker.restore(
             former,
             self.config.restart_grace,
-            now,
+            now(),
             Duration::from_millis(wall_clock_ms()),
-            streamers,
+            &mut self.streamers,
         );
-        match restored {
-            Ok(_) => Ok(()),
-            Err(RestoreError::Refused(SubscribeError::NoPort(why))) => {
-                // Events for a durable service wait on disk until its client comes back.
-                let streamers = &mut self.streamers;
-                let asked = delivery_of(service);
-                let _ = self
-                    .broker
-                    .restore_wanting(&checked, patterns, asked, streamers);
-                Err(format!("port {} of service {name:?}: {why}", service.port))
-            }
-            Err(why) => Err(why.to_string()),
+        if restored == Err(RestoreError::Expired) {
+            // What can't be restored for another reason is left where it is.
+            self.keeping.changed.insert(id);
         }
+        restored.map(drop).map_err(|why| why.to_string())
     }
 
     /// A durable service without subscriptions goes on wanting what its last one wanted.
     fn restore_wanting(&mut self, name: &str, service: &KeptService) -> Result<(), String> {
-        if service.subjects.is_empty() {
+        let is_by_request = delivery_of(service) == Some(DeliveryMode::Queue);
+        if service.is_gone || service.subjects.is_empty() && !is_by_request {
             return Ok(());
         }
-        let patterns = self.parse_all(name, &service.subjects)?;
+        let patterns = parse_all(name, &service.subjects)?;
         let name = checked_name(name)?;
         let streamers = &mut self.streamers;
         let asked = delivery_of(service);
@@ -228,127 +202,35 @@ impl Hub {
         restored.map_err(|error| format!("service {name:?}: {error}"))
     }
 
-    fn parse_all(
-        &self,
-        service: &str,
-        subjects: &[String],
-    ) -> Result<BTreeSet<SubjectPattern>, String> {
-        let subject_max = self.config.limits.subject_bytes_max;
-        let parse = |subject: &String| {
-            SubjectPattern::parse(subject, subject_max)
-                .map_err(|error| format!("a subject of service {service:?} {error}"))
-        };
-        subjects.iter().map(parse).collect()
+    /// The service has another port: it is noted which one its clients were told.
+    pub(super) fn keep_subscriptions_of(&mut self, service: ServiceKey) {
+        if let Some(service) = self.broker.service(service) {
+            let ids = service.subscriptions().cloned();
+            self.keeping.changed.extend(ids);
+        }
     }
 
     /// What time brings about: silent workers are presumed ready, the grace ends, what could not be
     /// written is tried again.
     pub(super) fn tend_keeping(&mut self) {
-        while let Some((id, since)) = self.keeping.grace.silent.front().copied()
-            && self.now.saturating_duration_since(since) >= SILENCE
-        {
-            self.keeping.grace.silent.pop_front();
-            self.presume_ready(id);
-        }
-        let grace = &mut self.keeping.grace;
-        if grace.ends_at.is_some_and(|end| end <= self.now) && grace.silent.is_empty() {
-            grace.ends_at = None;
-            let services = grace.ready.drain().map(|(service, _)| service);
-            self.keeping.stirred.extend(services);
-        }
+        self.tend_grace();
         let writer = self.keeping.writer.as_ref();
         self.keeping.whole |= writer.is_some_and(Writer::wants_whole);
         self.keep_changes();
-    }
-
-    fn presume_ready(&mut self, id: PeerId) {
-        let Some(Role::Worker {
-            service,
-            key,
-            envelope: None,
-        }) = self.peer(id).map(|peer| &peer.role)
-        else {
-            return;
-        };
-        let (service, key) = (*service, *key);
-        let Some(ready) = self.keeping.grace.ready.get(&service).copied() else {
-            return;
-        };
-        self.set_envelope(
-            id,
-            key,
-            Some(Envelope {
-                delimiter: ready.delimiter,
-                acknowledges: ready.credit.is_some(),
-            }),
-        );
-        let Some(found) = self.broker.service_mut(service) else {
-            return;
-        };
-        match ready.credit {
-            Some(credit) => found.workers.ready_with(key, credit),
-            None => found.workers.ready(key),
-        }
-        let name = found.name().clone();
-        if let Some(suppressed) = self.bursts.admit("presumed-ready", self.now) {
-            tracing::info!(service = %name, suppressed,
-                "a worker connected again and says nothing: it counts as ready, as before the restart");
-        }
-        self.keeping.grace.presumed.insert(id);
-        self.keeping.workers_changed(service);
-        self.dispatch(service);
-    }
-
-    fn set_envelope(&mut self, id: PeerId, new_key: WorkerKey, new: Option<Envelope>) {
-        if let Some(Role::Worker { key, envelope, .. }) = self.peer(id).map(|peer| &mut peer.role) {
-            (*key, *envelope) = (new_key, new);
-        }
-    }
-
-    /// A worker that was presumed ready says READY, and so how it really wants its events. If that is
-    /// otherwise, it begins anew, unless some are on their way to it.
-    pub(super) fn hear_presumed(&mut self, id: PeerId, said: Envelope) {
-        if !self.keeping.grace.presumed.remove(&id) {
-            return;
-        }
-        let Some(peer) = self.peer(id) else { return };
-        let Role::Worker {
-            service,
-            key,
-            envelope: Some(presumed),
-        } = peer.role
-        else {
-            return;
-        };
-        if presumed == said {
-            return;
-        }
-        if !peer.outbox.is_empty() {
-            return tracing::warn!(peer = %peer.address, "a worker says READY otherwise than before the restart, with events on their way to it: it gets them as before; let it connect anew");
-        }
-        let anew = Role::Worker {
-            service,
-            key,
-            envelope: None,
-        };
-        let former = std::mem::replace(&mut peer.role, anew);
-        self.let_worker_go(&former, vec![], 0);
-        if let Some(found) = self.broker.service_mut(service) {
-            let key = found.workers.join(id, false);
-            self.set_envelope(id, key, None);
-        }
     }
 
     /// Tells the database what changed. While its thread has no room, changes are put together here.
     pub(super) fn keep_changes(&mut self) {
         let changed = self.broker.take_changed();
         let deserted = self.broker.take_deserted();
+        let forgotten = self.broker.take_forgotten();
         let Some(writer) = &self.keeping.writer else {
             return;
         };
         let has_room = writer.has_room();
         self.keeping.changed.extend(changed);
         self.keeping.stirred.extend(deserted);
+        self.keeping.ended.extend(forgotten);
         if self.keeping.is_clean() && !self.attendance.audience.has_changed() {
             return;
         }
@@ -393,10 +275,15 @@ impl Hub {
         }
         let mut changes = Changes {
             whole,
-            services: ended.iter().map(|name| (name.to_string(), None)).collect(),
             subscribers: self.attendance.audience.take_changes(whole),
             ..Changes::default()
         };
+        let remembered = self.broker.former_ports().map(|(name, _)| name);
+        for name in ended.iter().chain(remembered.filter(|_| whole)) {
+            if self.broker.find(name).is_none() {
+                changes.services.insert(name.to_string(), self.gone(name));
+            }
+        }
         if whole {
             keys.extend(self.broker.services().map(|(key, _)| key));
         }
@@ -404,10 +291,12 @@ impl Hub {
             let found = self.broker.subscription(&id, now);
             let record = found.map(|(key, service, view)| {
                 keys.insert(key);
+                let told_port = Some(view.told_port).filter(|told| service.port() != Some(*told));
                 KeptSubscription {
                     service: service.name().to_string(),
                     subjects: view.patterns.iter().map(ToString::to_string).collect(),
                     expires_at_ms: wall_clock_ms + view.expires_in.as_millis() as u64,
+                    told_port,
                 }
             });
             changes.subscriptions.insert(id.to_string(), record);
@@ -417,8 +306,12 @@ impl Hub {
                 continue;
             };
             let name = service.name().to_string();
+            let former = self.broker.former_port(service.name());
+            let port = service.port().or(former).unwrap_or_default();
             let record = KeptService {
-                port: service.port(),
+                port,
+                shares_port: self.broker.is_shared_port(port),
+                is_gone: false,
                 ready: self.common_ready(key),
                 subjects: service.wanted_on().map(ToString::to_string).collect(),
                 durable: service
@@ -432,45 +325,18 @@ impl Hub {
         }
         changes
     }
+}
 
-    /// What the service's workers said: all the same, but for the credit, of which the least counts.
-    /// If they didn't, nothing can be presumed of the next one. While they may still come back after
-    /// a restart it is what they said before.
-    fn common_ready(&self, key: ServiceKey) -> Option<KeptReady> {
-        let service = self.broker.service(key)?;
-        let mut common: Option<KeptReady> = None;
-        for id in service.workers.peers() {
-            let Some(ready) = self.ready_of(id) else {
-                continue;
-            };
-            let form = |ready: &KeptReady| (ready.delimiter, ready.credit.is_some());
-            let before = *common.get_or_insert(ready);
-            if form(&before) != form(&ready) {
-                return None;
-            }
-            common = Some(KeptReady {
-                credit: before.credit.min(ready.credit),
-                ..ready
-            });
-        }
-        common.or_else(|| self.keeping.grace.ready.get(&key).copied())
-    }
-
-    fn ready_of(&self, id: PeerId) -> Option<KeptReady> {
-        let peer = self.peers.get(id.slot as usize)?;
-        let Role::Worker {
-            service,
-            key,
-            envelope: Some(envelope),
-        } = peer.role
-        else {
-            return None;
-        };
-        let (ready, credit) = self.broker.service(service)?.workers.readiness(key);
-        let counts = ready && peer.zmtp.socket_type != SocketType::Req;
-        counts.then_some(KeptReady {
-            delimiter: envelope.delimiter,
-            credit,
+impl Hub {
+    /// What is kept of a service that is gone: its port, so that it gets that again, and others get one
+    /// that its workers don't dial.
+    fn gone(&self, name: &ServiceName) -> Option<KeptService> {
+        let port = self.broker.former_port(name)?;
+        Some(KeptService {
+            port,
+            shares_port: self.broker.is_shared_port(port),
+            is_gone: true,
+            ..KeptService::default()
         })
     }
 }
@@ -484,4 +350,13 @@ fn delivery_of(service: &KeptService) -> Option<DeliveryMode> {
 
 fn checked_name(name: &str) -> Result<ServiceName, String> {
     ServiceName::new(name).map_err(|error| format!("a service's name {error}"))
+}
+
+/// Limits are for what clients ask for now: what was wanted before is wanted still.
+fn parse_all(service: &str, subjects: &[String]) -> Result<BTreeSet<SubjectPattern>, String> {
+    let parse = |subject: &String| {
+        SubjectPattern::parse(subject, usize::MAX)
+            .map_err(|error| format!("a subject of service {service:?} {error}"))
+    };
+    subjects.iter().map(parse).collect()
 }

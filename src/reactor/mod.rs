@@ -21,12 +21,14 @@ mod inbox;
 mod intake;
 mod keeping;
 mod kernel;
+mod lasting;
 mod letters;
 mod listener;
 mod memory;
 mod noting;
 mod outbox;
 mod peer;
+mod presumed;
 mod reload;
 mod reports;
 mod requester;
@@ -250,17 +252,18 @@ fn run(
     })
 }
 
-/// Services that are there before any client asks: those of an earlier run, and those that the
-/// configuration declares.
+/// Services that are there before any client asks: those of an earlier run, those that the
+/// configuration declares, and those of which there is a queue on disk.
 fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
-    let Some((kept, writer)) = former else {
-        hub.await_audience(None);
-        return hub.begin_durable(store);
-    };
-    hub.await_audience(Some(&kept.subscribers));
-    hub.restore(&kept);
+    hub.know_queues(store.as_ref());
+    hub.await_audience(former.as_ref().map(|(kept, _)| &kept.subscribers));
+    if let Some((kept, _)) = &former {
+        hub.restore(kept);
+    }
     hub.begin_durable(store);
-    hub.begin_keeping(&kept.services, writer);
+    if let Some((kept, writer)) = former {
+        hub.begin_keeping(&kept.services, writer);
+    }
 }
 
 /// The listeners whose addresses are configured.

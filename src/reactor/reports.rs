@@ -40,6 +40,7 @@ impl Hub {
                         service.account.matched += found;
                     }
                 });
+                self.note_if_left(key, found);
                 self.refill(key);
             }
             Report::Committed {

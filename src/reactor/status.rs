@@ -120,7 +120,8 @@ impl Hub {
         json!({
             "name": service.name().as_str(),
             "port": service.port(),
-            "address": format!("{}{}", self.settings.pull_address_prefix, service.port()),
+            "address": service.port().map(|port| format!("{}{port}", self.settings.pull_address_prefix)),
+            "noPort": service.lacks_port(),
             "subjects": service.patterns().map(ToString::to_string).collect::<Vec<_>>(),
             "subscriptions": subscriptions,
             "workers": {"connected": connected, "ready": ready, "stalled": stalled},
@@ -210,25 +211,6 @@ impl Hub {
         failed
             .map(|(queue, reason)| (queue.to_string(), json!(reason)))
             .collect()
-    }
-
-    fn durable_status(&self, service: &Service, unsent: usize) -> Value {
-        let Some(shelf) = &service.shelf else {
-            return Value::Null;
-        };
-        let failure = self.durable.failure(service.name());
-        let unread = self.durable.unread.get(service.name());
-        let (state, reason) = match (failure, unread) {
-            (Some(reason), _) => ("failed", Some(reason)),
-            (None, Some(unread)) => ("unreadable", Some(&*unread.reason)),
-            (None, None) => ("ok", None),
-        };
-        json!({
-            "state": state,
-            "reason": reason,
-            "pendingEvents": shelf.pending() + unsent,
-            "onDiskOnlyEvents": shelf.shelved(),
-        })
     }
 }
 

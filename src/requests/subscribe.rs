@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, checked_id};
 use super::{Context, Happening, Nak, Outcome};
-use crate::broker::{DeliveryMode, SubscribeError};
+use crate::broker::{DeliveryMode, Service, SubscribeError};
 use crate::messagebus::{Message, Token};
 use crate::model::SubscriptionId;
 
@@ -22,7 +22,10 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         let sentence = "delivery: there is no queue without a state directory (stateDir)";
         return Err(Nak::new("no-store", sentence));
     }
-    let opened = context.broker.find(&service).is_none();
+    let found = context.broker.find(&service);
+    let found = found.and_then(|key| context.broker.service(key));
+    // A durable one may have had none.
+    let opened = found.and_then(Service::port).is_none();
     let is_known = context.broker.service_of(&id) == Some(&service);
     let subjects = match is_known {
         true => vec![],
@@ -46,7 +49,7 @@ pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Out
         Nak::new(code_of(&error), error)
     })?;
     context.ended.extend(subscribed.ended);
-    if !is_known {
+    if !is_known || opened {
         context.happened.push(Happening::Subscribed {
             id: id.clone(),
             service,

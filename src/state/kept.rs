@@ -1,11 +1,11 @@
 //! What is kept, in the form that it has on disk: each record is JSON under its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 /// A subscription, by its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptSubscription {
     /// The service's name.
@@ -15,14 +15,23 @@ pub struct KeptSubscription {
     /// When its lease is over, in milliseconds since 1970; up to a quarter of a lease too early,
     /// because not each KEEP_ALIVE is written.
     pub expires_at_ms: u64,
+    /// The port that its client was told, if the service has another now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_port: Option<u16>,
 }
 
 /// A service, by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptService {
-    /// The port of its socket.
+    /// The port of its socket, or the one that it had; 0 if it never had one.
     pub port: u16,
+    /// Other services had that port, too: their workers may still dial it.
+    #[serde(default)]
+    pub shares_port: bool,
+    /// It has ended: only its port is remembered.
+    #[serde(default)]
+    pub is_gone: bool,
     /// What its workers said, if there were any and all said the same.
     pub ready: Option<KeptReady>,
     /// What it wants though nobody is subscribed, if it is durable; as they are written in a request.
@@ -32,14 +41,29 @@ pub struct KeptService {
     pub durable: Option<bool>,
 }
 
-/// A worker's READY.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A worker's READY, and whose it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptReady {
     /// It puts an empty frame before its messages, and expects one.
     pub delimiter: bool,
     /// It acknowledges, and holds no more events than this.
     pub credit: Option<u32>,
+    /// By what these workers are known again; only if others may dial their port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<KeptMarks>,
+}
+
+/// By what the workers of a service are known again among all that may connect to its port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptMarks {
+    /// Routing ids of ready workers, in base64.
+    pub identities: BTreeSet<String>,
+    /// How many ready workers without one each host had.
+    pub hosts: BTreeMap<String, u32>,
+    /// Hosts with a connection that was not ready and had no routing id: whose it was is not known.
+    pub strangers: BTreeSet<String>,
 }
 
 /// All that is kept.

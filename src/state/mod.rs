@@ -10,7 +10,7 @@ mod writer;
 
 use std::path::Path;
 
-pub use kept::{Changes, Kept, KeptReady, KeptService, KeptSubscription};
+pub use kept::{Changes, Kept, KeptMarks, KeptReady, KeptService, KeptSubscription};
 pub use writer::{Writer, WriterThread};
 
 use crate::telemetry::{Journal, Notable};

@@ -23,6 +23,7 @@ fn subscription(service: &str, expires_at_ms: u64) -> KeptSubscription {
         service: service.into(),
         subjects: vec!["Order".into(), "glob:a.*".into(), String::new()],
         expires_at_ms,
+        told_port: None,
     }
 }
 
@@ -32,9 +33,11 @@ fn service(port: u16) -> KeptService {
         ready: Some(KeptReady {
             delimiter: true,
             credit: Some(7),
+            marks: None,
         }),
         subjects: vec!["exact:Order".into()],
         durable: Some(true),
+        ..KeptService::default()
     }
 }
 

@@ -88,7 +88,8 @@ fn sources(module: &str) -> Vec<(String, String)> {
                 .next()
                 .unwrap_or_default()
                 .to_owned();
-            let is_test = path.file_name().is_some_and(|name| name == "tests.rs");
+            let mut parts = path.iter().skip(src.iter().count());
+            let is_test = parts.any(|part| part == "tests.rs" || part == "tests");
             found.push((
                 path.display().to_string(),
                 if is_test { String::new() } else { code },

@@ -11,14 +11,14 @@ use super::support::program::wait_until;
 use super::support::{PATIENCE, TestDaemon};
 
 /// The latest events that a daemon has.
-fn noted(daemon: &TestDaemon) -> Vec<Value> {
+pub fn noted(daemon: &TestDaemon) -> Vec<Value> {
     let mut client = Client::new(daemon.context.clone(), daemon.requests(), PATIENCE);
     let page = client.events(None, 512).expect("an answer");
     page["events"].as_array().expect("a list").clone()
 }
 
 /// Waits for an event with this code; the first.
-fn wait_for(daemon: &TestDaemon, code: &str) -> Value {
+pub fn wait_for(daemon: &TestDaemon, code: &str) -> Value {
     let found = wait_until(|| {
         noted(daemon)
             .into_iter()
@@ -27,7 +27,7 @@ fn wait_for(daemon: &TestDaemon, code: &str) -> Value {
     found.unwrap_or_else(|| panic!("{code} is not noted: {:#?}", noted(daemon)))
 }
 
-fn with_code<'a>(events: &'a [Value], code: &str) -> Vec<&'a Value> {
+pub fn with_code<'a>(events: &'a [Value], code: &str) -> Vec<&'a Value> {
     events
         .iter()
         .filter(|event| event["code"] == code)

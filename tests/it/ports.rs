@@ -13,7 +13,7 @@ use super::support::{TestDaemon, config};
 const SUBSCRIBE: &str = "TK_EVENT_MANAGER_SUBSCRIBE";
 
 /// So many ports in a row, all of them held.
-fn held_ports(host: &str, count: u16) -> Vec<TcpListener> {
+pub fn held_ports(host: &str, count: u16) -> Vec<TcpListener> {
     let bind = |port: u16| TcpListener::bind((host, port));
     loop {
         let first = bind(0).expect("a port");
@@ -26,11 +26,11 @@ fn held_ports(host: &str, count: u16) -> Vec<TcpListener> {
     }
 }
 
-fn port_of(listener: &TcpListener) -> u16 {
+pub fn port_of(listener: &TcpListener) -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-fn range_of(held: &[TcpListener]) -> RangeInclusive<u16> {
+pub fn range_of(held: &[TcpListener]) -> RangeInclusive<u16> {
     port_of(&held[0])..=port_of(&held[held.len() - 1])
 }
 
@@ -41,7 +41,7 @@ fn with_ports(host: &str, ports: RangeInclusive<u16>) -> TestDaemon {
     })
 }
 
-fn port(address: &str) -> u16 {
+pub fn port(address: &str) -> u16 {
     let (_, port) = address.rsplit_once(':').expect("a port");
     port.parse().expect("a number")
 }

@@ -18,62 +18,71 @@ use super::support::peers::{connected, is_silent, publish, received, socket};
 use super::support::program::Site;
 use super::support::{PATIENCE, TestDaemon};
 
-const KEEP_ALIVE: &str = "TK_EVENT_MANAGER_KEEP_ALIVE";
-const KILL: &str = "KILL";
-const TERM: &str = "TERM";
+pub const KEEP_ALIVE: &str = "TK_EVENT_MANAGER_KEEP_ALIVE";
+pub const KILL: &str = "KILL";
+pub const TERM: &str = "TERM";
 
 /// The program in a directory of its own, which keeps its state there. From its second start on it
 /// has the ports of the first.
-struct Home {
-    site: Site,
-    host: String,
-    services: Value,
+pub struct Home {
+    pub site: Site,
+    pub host: String,
+    addresses: Value,
+    /// Keys of `config.json` beside those that each daemon here has; they hold from the next start on.
+    pub keys: Value,
 }
 
 impl Home {
-    fn new() -> Self {
-        Self::with_services(&json!({}))
+    pub fn new() -> Self {
+        Self::with(json!({}))
     }
 
     /// With settings of single services.
-    fn with_services(services: &Value) -> Self {
+    pub fn with_services(services: &Value) -> Self {
+        Self::with(json!({ "services": services }))
+    }
+
+    /// With these keys.
+    pub fn with(keys: Value) -> Self {
         // Nothing else on this address takes a port that is free for a moment.
         let host = own_host();
         let any = format!("tcp://{host}:0");
-        let home = Self {
+        Self {
             site: Site::new(),
             host,
-            services: services.clone(),
-        };
-        home.configure(&json!({
-            "pubAddress": any, "subAddress": any, "requestAddress": any,
-        }));
-        home
+            addresses: json!({
+                "pubAddress": any, "subAddress": any, "requestAddress": any,
+            }),
+            keys,
+        }
     }
 
-    fn configure(&self, addresses: &Value) {
-        let mut keys = super::support::process::settings(addresses);
+    fn configure(&self) {
+        let mut keys = super::support::process::settings(&self.addresses);
         keys["pullAddress"] = json!(format!("tcp://{}", self.host));
         keys["publicHostname"] = json!(self.host);
         keys["stateDir"] = json!("state");
-        keys["services"] = self.services.clone();
+        for (key, value) in self.keys.as_object().expect("an object") {
+            keys[key] = value.clone();
+        }
         self.site.write("config.json", &keys.to_string());
     }
 
-    fn start(&self) -> TestDaemon {
+    pub fn start(&mut self) -> TestDaemon {
+        self.configure();
         let daemon = TestDaemon::serving(&self.site);
         let bound = daemon.bound();
         let first = |all: &[Endpoint]| json!(all[0].to_string());
-        self.configure(&json!({
+        self.addresses = json!({
             "pubAddress": first(&bound.publishers),
             "subAddress": first(&bound.subscribers),
             "requestAddress": first(&bound.requests),
-        }));
+        });
         daemon
     }
 
     /// Ends the daemon by this signal, when all it keeps is on disk, and starts it again.
-    fn restart(&self, daemon: TestDaemon, signal: &str) -> TestDaemon {
+    pub fn restart(&mut self, daemon: TestDaemon, signal: &str) -> TestDaemon {
         end(daemon, signal);
         self.start()
     }
@@ -83,7 +92,7 @@ impl Home {
     }
 }
 
-fn end(daemon: TestDaemon, signal: &str) {
+pub fn end(daemon: TestDaemon, signal: &str) {
     daemon.wait_for("state on disk", |status| status["state"]["written"] == true);
     if signal == TERM {
         assert!(daemon.stop());
@@ -94,7 +103,7 @@ fn end(daemon: TestDaemon, signal: &str) {
     }
 }
 
-fn assert_kept_alive(daemon: &TestDaemon, id: &str) {
+pub fn assert_kept_alive(daemon: &TestDaemon, id: &str) {
     let (token, data) = daemon.ask(KEEP_ALIVE, &[id]);
     assert_eq!(token, "TK_SYS_ACK", "{data}");
 }
@@ -153,7 +162,7 @@ impl Drop for Stream {
 
 #[test]
 fn the_worker_of_the_command_line_goes_on() {
-    let home = Home::new();
+    let mut home = Home::new();
     let first = home.start();
     let site = Site::of(&first);
     let worker = site.start(&["worker", "Billing", "Order", "-n", "2"]);
@@ -171,7 +180,7 @@ fn the_worker_of_the_command_line_goes_on() {
 
 #[test]
 fn subscribers_and_workers_go_on_under_load() {
-    let home = Home::new();
+    let mut home = Home::new();
     let mut daemon = home.start();
     let billing = daemon.subscribe("sub-1", "Billing", &["Order", "glob:x.*"]);
     let worker = daemon.worker("Billing", &billing.pull_address);
@@ -193,7 +202,7 @@ fn subscribers_and_workers_go_on_under_load() {
 
 #[test]
 fn fifty_services_come_back() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let names: Vec<String> = (0..50).map(|n| format!("Service-{n}")).collect();
     let workers: Vec<zmq::Socket> = names
@@ -228,7 +237,7 @@ fn held(worker: &zmq::Socket) -> (u64, String) {
 
 #[test]
 fn a_worker_that_acknowledges_goes_on_as_it_began() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
     let worker = connected(&daemon.context, zmq::DEALER, &billing.pull_address);
@@ -259,7 +268,7 @@ fn a_worker_that_acknowledges_goes_on_as_it_began() {
 
 #[test]
 fn a_worker_s_own_ready_goes_before_what_was_presumed() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
     let former = daemon.worker("Billing", &billing.pull_address);
@@ -279,7 +288,7 @@ fn a_worker_s_own_ready_goes_before_what_was_presumed() {
 
 #[test]
 fn nothing_is_presumed_of_workers_that_differed_nor_without_any() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let subscribed =
         ["Mixed", "None", "Left"].map(|name| daemon.subscribe(name, name, &[name]).pull_address);
@@ -317,7 +326,7 @@ fn nothing_is_presumed_of_workers_that_differed_nor_without_any() {
 
 #[test]
 fn a_durable_service_that_is_declared_has_its_port_and_its_workers_again() {
-    let home = Home::with_services(&json!({
+    let mut home = Home::with_services(&json!({
         "Billing": {"delivery": "queue", "subjects": ["Order"]},
         "Kitchen": {"delivery": "queue", "subjects": ["Order"]},
     }));
@@ -341,7 +350,7 @@ fn a_durable_service_that_is_declared_has_its_port_and_its_workers_again() {
 
 #[test]
 fn a_durable_service_without_subscriptions_wants_on_after_a_restart() {
-    let home = Home::with_services(&json!({"Kit*": {"delivery": "queue"}}));
+    let mut home = Home::with_services(&json!({"Kit*": {"delivery": "queue"}}));
     let daemon = home.start();
     let kitchen = daemon.subscribe("sub-1", "Kitchen", &["exact:Order", "Refund"]);
     daemon.unsubscribe("sub-1");
@@ -364,7 +373,7 @@ fn a_durable_service_without_subscriptions_wants_on_after_a_restart() {
 
 #[test]
 fn a_req_socket_asks_anew() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
     let worker = daemon.worker("Billing", &billing.pull_address);
@@ -386,7 +395,7 @@ fn a_req_socket_asks_anew() {
 
 #[test]
 fn what_ended_or_changed_before_the_restart_is_so_after_it() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     daemon.subscribe("ended", "Ended", &["A"]);
     daemon.subscribe("moved", "Billing", &["A"]);
@@ -409,7 +418,7 @@ fn what_ended_or_changed_before_the_restart_is_so_after_it() {
 #[test]
 fn thousands_of_subscriptions_at_once_are_kept() {
     const COUNT: usize = 3000;
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
     for n in 0..COUNT {
@@ -438,6 +447,7 @@ fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
         service: service.into(),
         subjects: vec!["Order".into()],
         expires_at_ms: 1_000_000,
+        told_port: None,
     };
     let changes = Changes {
         subscriptions: [(id.into(), Some(subscription))].into(),
@@ -445,9 +455,7 @@ fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
             service.into(),
             Some(KeptService {
                 port,
-                ready: None,
-                subjects: vec![],
-                durable: None,
+                ..KeptService::default()
             }),
         )]
         .into(),
@@ -460,7 +468,7 @@ fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
 
 #[test]
 fn a_subscription_that_expired_meanwhile_is_not_restored() {
-    let home = Home::new();
+    let mut home = Home::new();
     leave_expired(&home.site.path("state"), "sub-1", "Billing", 1);
     let daemon = home.start();
     assert_eq!(daemon.status()["services"], json!([]));
@@ -479,7 +487,7 @@ fn a_subscription_that_expired_meanwhile_is_not_restored() {
 
 #[test]
 fn a_port_that_another_took_is_named_and_its_client_subscribes_again() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
     daemon.subscribe("sub-2", "Billing", &["Refund"]);
@@ -488,14 +496,19 @@ fn a_port_that_another_took_is_named_and_its_client_subscribes_again() {
     end(daemon, KILL);
     let _other = TcpListener::bind(address).expect("it is free");
     let daemon = home.start();
-    let line = daemon.program().logged("not restored");
-    assert!(line.contains("code=\"EM-0522\""), "{line}");
+    let line = daemon.program().logged("code=\"EM-0107\"");
     let (_, port) = address.split_once(':').expect("a port");
-    let named = format!("port {port} of service \"Billing\": it is in use");
+    let named = format!("former_port={port}");
     assert!(
-        line.contains(&named) && line.contains("subscriptions=2"),
+        line.contains("service=Billing") && line.contains(&named),
         "{line}"
     );
+    // Nothing is lost until its clients come.
+    assert_eq!(
+        daemon.service("Billing")["subjects"],
+        json!(["Order", "Refund"])
+    );
+    publish(&daemon.publisher(), "Refund", "1");
     assert_eq!(
         daemon.refusal(KEEP_ALIVE, &["sub-1"]),
         "unknown-subscription"
@@ -503,13 +516,21 @@ fn a_port_that_another_took_is_named_and_its_client_subscribes_again() {
     assert_kept_alive(&daemon, "sub-3");
     let again = daemon.subscribe("sub-1", "Billing", &["Order"]);
     assert_ne!(again.pull_address, billing.pull_address);
+    let worker = daemon.worker("Billing", &again.pull_address);
+    assert_eq!(received(&worker), "1");
     let daemon = home.restart(daemon, KILL);
     assert_eq!(daemon.service("Billing")["address"], again.pull_address);
+    // It has not told this one's client yet.
+    assert_eq!(
+        daemon.refusal(KEEP_ALIVE, &["sub-2"]),
+        "unknown-subscription"
+    );
+    assert_kept_alive(&daemon, "sub-1");
 }
 
 #[test]
 fn a_damaged_database_is_moved_aside_and_named() {
-    let home = Home::new();
+    let mut home = Home::new();
     let daemon = home.start();
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     end(daemon, KILL);
@@ -534,7 +555,7 @@ fn a_damaged_database_is_moved_aside_and_named() {
 
 #[test]
 fn without_a_database_everything_else_is_served() {
-    let first = Home::new();
+    let mut first = Home::new();
     let held = first.start();
     let taken = first.site.path("state");
     let taken = taken.to_str().expect("text");

@@ -44,3 +44,14 @@ pub enum EndError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no subscription {0:?}; subscribe again")]
 pub struct UnknownSubscription(pub SubscriptionId);
+
+/// Why a lease is not refreshed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeepAliveError {
+    /// There is none.
+    #[error(transparent)]
+    Unknown(#[from] UnknownSubscription),
+    /// The service has another port than its client was told, since the last start.
+    #[error("service {0:?} is not where it was; subscribe again")]
+    Moved(ServiceName),
+}

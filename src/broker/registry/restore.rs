@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::open::PortWish;
 use super::{Broker, SubscribeError};
 use crate::broker::ports::Streamers;
 use crate::broker::service::{DeliveryMode, ServiceKey};
@@ -15,8 +16,10 @@ pub struct FormerSubscription {
     pub id: SubscriptionId,
     /// Its service.
     pub service: ServiceName,
-    /// The port of the service, which its workers connect to.
+    /// The port that the service had.
     pub port: u16,
+    /// The one that the subscription's client was told.
+    pub told_port: u16,
     /// Where its service's events are kept, if a subscription said so.
     pub delivery: Option<DeliveryMode>,
     /// What it asks for.
@@ -38,10 +41,12 @@ pub enum RestoreError {
 
 impl Broker {
     /// Sets a subscription again that an earlier run had, and binds its service's port: that one and no
-    /// other, because workers connect to it. It lives for what is left of its lease, but at least for
-    /// `grace`, and at most for `subscription_ttl` if that is longer. `time_of_day` is the same moment
-    /// as `now`. One of a durable service is restored also when it expired, for what the service wants
-    /// on.
+    /// other, because workers connect to it. If it can't be bound, the service has none until
+    /// [`find_ports`](Self::find_ports) finds another; its clients learn of it by their next keep-alive.
+    /// Limits are for new subscriptions: what was there stays. It lives for what is left of its lease,
+    /// but at least for `grace`, and at most for `subscription_ttl` if that is longer. `time_of_day` is
+    /// the same moment as `now`. One of a durable service is restored also when it expired, for what the
+    /// service wants on.
     ///
     /// # Errors
     /// [`RestoreError`]; nothing has changed then.
@@ -57,17 +62,12 @@ impl Broker {
         if kept.expires_at + grace <= time_of_day && !is_durable {
             return Err(RestoreError::Expired);
         }
-        self.check_limits(&kept.id, &kept.service, &kept.patterns)?;
-        let key = self.open_service(&kept.service, kept.delivery, Some(kept.port), streamers)?;
-        let port = self.services[key.0 as usize].port();
-        if port != kept.port {
-            let why = format!("the service has port {port} now");
-            return Err(SubscribeError::NoPort(why).into());
-        }
+        let wish = PortWish::Same(kept.port);
+        let key = self.open_service(&kept.service, kept.delivery, wish, streamers)?;
         // The time of day may have been set back.
         let left = kept.expires_at.saturating_sub(time_of_day);
         let lease = left.min(self.config.subscription_ttl).max(grace);
-        self.set(&kept.id, key, kept.patterns, now + lease);
+        self.set(&kept.id, key, kept.patterns, (kept.told_port, now + lease));
         if let Some(restored) = self.subscriptions.get_mut(&kept.id) {
             // So that its first keep-alive is noted.
             restored.noted_expiry = now;
@@ -76,11 +76,11 @@ impl Broker {
     }
 
     /// A durable service without subscriptions exists again, on the port that is
-    /// [remembered](Self::remember_port) if that is free, and goes on wanting these too. One that is
+    /// [remembered](Self::recall_port) if that is free, and goes on wanting these too. One that is
     /// not durable doesn't.
     ///
     /// # Errors
-    /// [`SubscribeError::NoPort`].
+    /// [`SubscribeError::Reserved`].
     pub fn restore_wanting(
         &mut self,
         name: &ServiceName,
@@ -89,7 +89,7 @@ impl Broker {
         streamers: &mut dyn Streamers,
     ) -> Result<(), SubscribeError> {
         if self.is_durable(name, delivery) {
-            let key = self.open_service(name, delivery, None, streamers)?;
+            let key = self.open_service(name, delivery, PortWish::Former, streamers)?;
             let kept = &self.services[key.0 as usize].kept;
             let more: BTreeSet<_> = patterns.difference(kept).cloned().collect();
             self.add_patterns(key, more.iter());
@@ -99,12 +99,8 @@ impl Broker {
     }
 
     fn is_durable(&self, name: &ServiceName, asked: Option<DeliveryMode>) -> bool {
-        (self.config.policies.0)(name, asked).delivery == DeliveryMode::Queue
-    }
-
-    /// The service gets this port when it comes, if that is free.
-    pub fn remember_port(&mut self, name: &ServiceName, port: u16) {
-        self.ports.remember(name, port);
+        let settings = self.settings_of(name, asked);
+        settings.is_ok_and(|settings| settings.delivery == DeliveryMode::Queue)
     }
 
     /// The ids of all subscriptions.

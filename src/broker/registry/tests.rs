@@ -3,6 +3,8 @@
     reason = "an arbitrary origin for a fake clock"
 )]
 
+mod restore;
+
 use super::*;
 use crate::broker::{BindFailure, Item, WhenFull};
 use bytes::Bytes;
@@ -227,7 +229,7 @@ fn a_lease_ends_unless_it_is_kept_alive() {
     assert_eq!(expired[0].2.as_ref().unwrap().name, name("Billing"));
     assert_eq!(
         broker.keep_alive(&id("s1"), at(61)),
-        Err(UnknownSubscription(id("s1")))
+        Err(UnknownSubscription(id("s1")).into())
     );
     assert_eq!(broker.poll_timeout(), Some(at(110)));
     assert_eq!(broker.handle_timeout(at(110)).len(), 1);
@@ -307,71 +309,11 @@ fn former(sub: &str, service: &str, port: u16, subjects: &[&str], left: i64) -> 
         id: id(sub),
         service: name(service),
         port,
+        told_port: port,
         delivery: None,
         patterns: patterns(subjects),
         expires_at: Duration::from_secs(TODAY.as_secs().saturating_add_signed(left)),
     }
-}
-
-#[test]
-fn a_former_subscription_is_restored_on_its_port_with_what_is_left_of_its_lease() {
-    let (mut broker, origin, mut binding) = (broker(), Instant::now(), Binding::default());
-    let at = |seconds: u64| origin + Duration::from_secs(seconds);
-    let mut restore = |kept| broker.restore(kept, GRACE, origin, TODAY, &mut binding);
-    let key = restore(former("long", "Billing", 5003, &["Order"], 50)).unwrap();
-    let second = restore(former("over", "Billing", 5003, &["Refund"], -29));
-    assert_eq!(second, Ok(key), "two subscriptions of one service");
-    restore(former("clock set back", "Kitchen", 5001, &["Order"], 9999)).unwrap();
-    assert_eq!(binding.bound, [5003, 5001]);
-    assert_eq!(broker.service(key).unwrap().port(), 5003);
-    assert_eq!(
-        services_for(&mut broker, "OrderCreated"),
-        ["Billing", "Kitchen"]
-    );
-    assert_eq!(services_for(&mut broker, "Refund"), ["Billing"]);
-    let ended = |broker: &mut Broker, seconds| -> Vec<_> {
-        let expired = broker.handle_timeout(at(seconds));
-        expired.into_iter().map(|(id, ..)| id.to_string()).collect()
-    };
-    assert!(ended(&mut broker, 29).is_empty());
-    assert_eq!(ended(&mut broker, 30), ["over"], "the grace is the least");
-    assert_eq!(ended(&mut broker, 50), ["long"]);
-    assert_eq!(
-        ended(&mut broker, 60),
-        ["clock set back"],
-        "a whole lease is the most"
-    );
-}
-
-#[test]
-fn a_former_subscription_that_can_t_be_restored_changes_nothing() {
-    let (mut broker, now, mut binding) = (broker(), Instant::now(), Binding::default());
-    binding.taken.insert(5002);
-    let mut restore = |kept| broker.restore(kept, GRACE, now, TODAY, &mut binding);
-    let expired = restore(former("s", "S", 5001, &["X"], -30));
-    assert_eq!(expired, Err(RestoreError::Expired));
-    for (port, why) in [
-        (5002, "it is in use"),
-        (5004, "it is no free port of 5001-5003"),
-    ] {
-        let refused = restore(former("s", "S", port, &["X"], 0)).unwrap_err();
-        assert_eq!(refused.to_string(), why);
-    }
-    restore(former("a", "A", 5001, &["X"], 0)).unwrap();
-    let refused = restore(former("s", "S", 5001, &["X"], 0)).unwrap_err();
-    assert_eq!(refused.to_string(), "it is no free port of 5001-5003");
-    let refused = restore(former("b", "A", 5001, &["1", "2", "3", "4"], 0));
-    assert_eq!(refused, Err(SubscribeError::TooManyPatterns(4).into()));
-    for sub in ["b", "c", "d", "e"] {
-        restore(former(sub, "A", 5001, &["X"], 0)).unwrap();
-    }
-    let refused = restore(former("f", "A", 5001, &["X"], 0));
-    assert_eq!(refused, Err(SubscribeError::TooMany(5).into()));
-    assert_eq!(binding.bound, [5001]);
-    assert_eq!(
-        (broker.subscription_count(), broker.services().count()),
-        (5, 1)
-    );
 }
 
 #[test]
@@ -406,85 +348,6 @@ fn no_durable_service_takes_the_name_of_dead_letters() {
     assert_eq!(refused, SubscribeError::Reserved(name("Billing.DLQ")));
     assert!(services_for(&mut broker, "Order").is_empty());
     subscribe(&mut broker, "s", "Live.DLQ", &[""], now).unwrap();
-}
-
-#[test]
-fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
-    let (origin, mut binding) = (Instant::now(), Binding::default());
-    let mut broker = broker_with(Policies::new(|name, asked| ServiceSettings {
-        delivery: asked.unwrap_or(match name.as_str() {
-            "Live" => DeliveryMode::Live,
-            _ => DeliveryMode::Queue,
-        }),
-        ..ServiceSettings::live(LIMITS)
-    }));
-    let expired = former("s", "Billing", 5003, &["Order"], -9999);
-    broker
-        .restore(expired, GRACE, origin, TODAY, &mut binding)
-        .unwrap();
-    assert_eq!(broker.handle_timeout(origin + GRACE).len(), 1);
-    assert_eq!(
-        services_for(&mut broker, "Order"),
-        ["Billing"],
-        "it wants on"
-    );
-
-    // Another took the port of these two subscriptions, and the service got one more.
-    binding.taken.insert(5001);
-    for (sub, subject) in [("1", "A"), ("2", "B")] {
-        let former = former(sub, "Moved", 5001, &[subject], 0);
-        let wanted = former.patterns.clone();
-        let refused = broker.restore(former, GRACE, origin, TODAY, &mut binding);
-        assert!(
-            matches!(
-                refused,
-                Err(RestoreError::Refused(SubscribeError::NoPort(_)))
-            ),
-            "{refused:?}"
-        );
-        broker
-            .restore_wanting(&name("Moved"), wanted, None, &mut binding)
-            .unwrap();
-        assert_eq!(services_for(&mut broker, subject), ["Moved"]);
-    }
-    let again = subscribe(&mut broker, "1", "Moved", &["A"], origin).unwrap();
-    assert_eq!(
-        (again.port, services_for(&mut broker, "B").len()),
-        (5002, 0)
-    );
-    broker.unsubscribe(&id("1"), &BTreeSet::new()).unwrap();
-    broker.end_service(&name("Moved")).unwrap();
-    assert!(services_for(&mut broker, "A").is_empty());
-
-    for service in ["Kitchen", "Live"] {
-        broker.remember_port(&name(service), 5002);
-        let wanted = patterns(&["Order"]);
-        broker
-            .restore_wanting(&name(service), wanted, None, &mut binding)
-            .unwrap();
-    }
-    assert_eq!(services_for(&mut broker, "Order"), ["Billing", "Kitchen"]);
-    assert_eq!(binding.bound, [5003, 5002, 5002]);
-    subscribe(&mut broker, "k", "Kitchen", &["Refund"], origin).unwrap();
-    assert_eq!(
-        services_for(&mut broker, "Order"),
-        ["Billing"],
-        "until another comes"
-    );
-}
-
-#[test]
-fn a_port_that_was_restored_is_no_other_service_s() {
-    let (mut broker, now, mut binding) = (broker(), Instant::now(), Binding::default());
-    let kept = former("a", "A", 5001, &["X"], 0);
-    broker
-        .restore(kept, GRACE, now, TODAY, &mut binding)
-        .unwrap();
-    let subscribed = subscribe(&mut broker, "b", "B", &["X"], now).unwrap();
-    assert_eq!(subscribed.port, 5002);
-    broker.unsubscribe(&id("a"), &BTreeSet::new()).unwrap();
-    let subscribed = subscribe(&mut broker, "a", "A", &["X"], now).unwrap();
-    assert_eq!(subscribed.port, 5001, "its own again");
 }
 
 #[test]

@@ -44,12 +44,14 @@ pub(super) enum Code {
     DiskNearlyFull = 9016,
     ClockJumped = 9017,
     MemoryNearLimit = 9018,
+    NoPort = 9019,
+    QueueLeft = 9020,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -68,6 +70,8 @@ impl Code {
         Self::DiskNearlyFull,
         Self::ClockJumped,
         Self::MemoryNearLimit,
+        Self::NoPort,
+        Self::QueueLeft,
     ];
 
     pub(super) fn text(self) -> String {

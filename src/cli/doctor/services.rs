@@ -23,6 +23,8 @@ pub(super) fn check(status: &Value, letters: &[(String, u64)]) -> Vec<Finding> {
         found.extend(stalled(service));
         found.extend(near_budget(service));
         found.extend(failed(service));
+        found.extend(no_port(service));
+        found.extend(left(service));
     }
     found.extend(letters.iter().map(|(name, count)| dead(name, *count)));
     found
@@ -49,7 +51,8 @@ fn nobody_ready(service: &Value) -> Option<Finding> {
         0 => "no worker is connected".to_owned(),
         n => format!("none of {n} connected workers said READY"),
     };
-    let address = service["address"].as_str().unwrap_or_default();
+    // Nobody can connect to one without a port.
+    let address = service["address"].as_str()?;
     (number(&workers["ready"]) == 0).then(|| {
         Finding::new(
             severity,
@@ -125,6 +128,41 @@ fn failed(service: &Value) -> Option<Finding> {
         name(service),
         format!("its queue on disk {what}: {reason}"),
         mend,
+    ))
+}
+
+fn no_port(service: &Value) -> Option<Finding> {
+    let why = service["noPort"].as_str()?;
+    Some(Finding::new(
+        Severity::Error,
+        Code::NoPort,
+        name(service),
+        format!("no worker can connect to it, as it has no port: {why}"),
+        "free a port (`ss -ltnp` shows who has them), or widen minStreamerPort to maxStreamerPort and restart; the daemon tries again each second, and takes events meanwhile",
+    ))
+}
+
+fn left(service: &Value) -> Option<Finding> {
+    if service["durable"]["because"] != "on-disk" {
+        return None;
+    }
+    let (name, waiting) = (name(service), number(&service["counters"]["queued"]));
+    let severity = match waiting {
+        0 => Severity::Note,
+        _ => Severity::Warning,
+    };
+    let entry = serde_json::json!({name: {"delivery": "queue"}});
+    Some(Finding::new(
+        severity,
+        Code::QueueLeft,
+        name,
+        format!(
+            "it is durable only because its queue is on disk, with {waiting} events; neither the configuration nor a subscription says so"
+        ),
+        format!(
+            "let workers take what waits, then end it when it has no subscription (`event-manager services --end {}` deletes its queue); or keep it: \"services\": {entry}",
+            quoted(name)
+        ),
     ))
 }
 

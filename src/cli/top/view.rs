@@ -165,10 +165,11 @@ fn foot(top: &Top) -> String {
 }
 
 fn about(service: &Service) -> String {
-    let mut text = format!(
-        "{}: port {}, subjects {}",
-        service.name, service.port, service.subjects
-    );
+    let port = match service.port {
+        0 => "no port".to_owned(),
+        port => format!("port {port}"),
+    };
+    let mut text = format!("{}: {port}, subjects {}", service.name, service.subjects);
     for (why, events) in &service.counters.dropped {
         text.push_str(&format!(", {why} {events}"));
     }

@@ -281,6 +281,16 @@ notables! {
         suppressed: u64,
     } "a service gets no port: {why}"
 
+    /// A service of an earlier run has another port.
+    "EM-0107" ServiceMoved "service-moved" WARN "event_manager::reactor::lasting" {
+        /// Its name.
+        service: &'a str = bare,
+        /// Where its workers connect now.
+        port: u16,
+        /// Where they connected before.
+        former_port: u16,
+    } "the port that the service had can't be bound: its workers have to connect to another"
+
     /// A worker's first READY.
     "EM-0201" WorkerJoined "worker-joined" INFO "event_manager::reactor::worker" {
         /// Its service.
@@ -338,6 +348,18 @@ notables! {
         /// Events of this kind that were not written since the last.
         suppressed: u64,
     } "two workers have one identity: the newer connection stays, the older is closed"
+
+    /// A peer that says nothing after a restart may be another service's worker.
+    "EM-0206" WorkerInDoubt "worker-in-doubt" WARN "event_manager::reactor::presumed" {
+        /// The service that has the port.
+        service: &'a str = bare,
+        /// Where the peer connects from.
+        peer: &'a str,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind and service that were not written since the last.
+        suppressed: u64,
+    } "a peer that says nothing after the restart gets no events until it says READY, as other services had the port, too: {why}"
 
     /// A subscriber's outbox is full.
     "EM-0211" SubscriberSlow "subscriber-slow" WARN "event_manager::reactor::deliver" {
@@ -522,6 +544,14 @@ notables! {
         /// Why it is none of the queue's.
         why: &'a str = said,
     } "a file in a queue's directory is not served: {why}"
+
+    /// A queue was found of which nothing else says that its service is durable.
+    "EM-0510" QueueLeft "queue-left" WARN "event_manager::reactor::lasting" {
+        /// The service.
+        service: &'a str = bare,
+        /// Events that wait in it.
+        events: u64,
+    } "a queue was found on disk, and neither the configuration nor a subscription makes its service durable: it stays so until the service is ended"
 
     /// The state database can't be written.
     "EM-0511" StateFailed "state-failed" ERROR "event_manager::state::writer" {

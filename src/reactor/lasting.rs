@@ -1,0 +1,150 @@
+//! Durable services are there whatever else is not: their ports, their subscriptions, the words that made
+//! them durable. What lacks is looked for, and said.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::hub::Hub;
+use crate::broker::{DeliveryMode, FoundPort, Service, ServiceKey};
+use crate::store::Store;
+use crate::telemetry::Notable;
+
+/// How long to wait before ports are looked for again.
+const SEEK_INTERVAL: Duration = Duration::from_secs(1);
+/// How many services without a port are named at the start.
+const NAMED_MAX: usize = 16;
+
+impl Hub {
+    /// Queues that are on disk make their services durable, whatever else is known of these.
+    pub(super) fn know_queues(&mut self, store: Option<&Arc<Store>>) {
+        let found = store.map_or(&[][..], |store| store.found());
+        self.broker.know_queues(found.iter().cloned());
+    }
+
+    /// Durable services that are declared, or of which there is a queue on disk, exist from now on. All
+    /// that have not the port that they had get another, if there is one.
+    pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
+        self.settings.has_store = store.is_some();
+        self.durable.store = store;
+        let config = Rc::clone(&self.config);
+        for (name, subjects) in config.services.declared() {
+            let declared = self.broker.declare(name, subjects, &mut self.streamers);
+            match declared {
+                Ok(key) => {
+                    if let Some(port) = self.broker.service(key).and_then(Service::port) {
+                        self.note_service_opened(name, port);
+                    }
+                }
+                Err(error) => tracing::error!(service = %name, "not declared: {error}"),
+            }
+        }
+        self.broker.adopt_queues(&mut self.streamers);
+        self.find_ports();
+        self.note_without_port();
+        self.open_queues();
+    }
+
+    /// Looks for ports again, if services lack one and it is time.
+    pub(super) fn seek_ports(&mut self) {
+        let is_due = |at: Instant| self.now.saturating_duration_since(at) >= SEEK_INTERVAL;
+        if self.ports_sought_at.is_none_or(is_due) {
+            self.find_ports();
+        }
+    }
+
+    fn find_ports(&mut self) {
+        self.ports_sought_at = Some(self.now);
+        let found = self.broker.find_ports(&mut self.streamers);
+        for FoundPort {
+            service,
+            port,
+            former,
+        } in found
+        {
+            let Some(found) = self.broker.service(service) else {
+                continue;
+            };
+            let name = found.name().clone();
+            match former.filter(|former| *former != port) {
+                None => self.note_service_opened(&name, port),
+                Some(former) => self.journal.note(&Notable::ServiceMoved {
+                    service: name.as_str(),
+                    port,
+                    former_port: former,
+                }),
+            }
+            self.keeping.workers_changed(service);
+            self.keep_subscriptions_of(service);
+        }
+    }
+
+    /// Names services that have no port; if they are many, the first of them.
+    fn note_without_port(&self) {
+        let services = self.broker.services();
+        let without: Vec<_> = services
+            .filter_map(|(_, service)| Some((service.name(), service.lacks_port()?)))
+            .collect();
+        for (at, (name, why)) in without.iter().enumerate().take(NAMED_MAX) {
+            let is_last = at + 1 == NAMED_MAX;
+            self.journal.note(&Notable::PortExhausted {
+                service: name.as_str(),
+                why,
+                suppressed: if is_last {
+                    (without.len() - NAMED_MAX) as u64
+                } else {
+                    0
+                },
+            });
+        }
+    }
+
+    /// A queue that is open. If nothing but it makes its service durable, somebody should know.
+    pub(super) fn note_if_left(&mut self, key: ServiceKey, events: u64) {
+        let Some(service) = self.broker.service(key) else {
+            return;
+        };
+        if self.why_durable(service) == "on-disk" {
+            let name = service.name().clone();
+            self.journal.note(&Notable::QueueLeft {
+                service: name.as_str(),
+                events,
+            });
+            // It needs a port only if there is something in it.
+            self.ports_sought_at = None;
+        }
+    }
+
+    /// What makes a durable service durable.
+    fn why_durable(&self, service: &Service) -> &'static str {
+        if service.asked_delivery() == Some(DeliveryMode::Queue) {
+            return "subscribed";
+        }
+        match self.config.policy_of(service.name()).delivery {
+            DeliveryMode::Queue => "configured",
+            DeliveryMode::Live => "on-disk",
+        }
+    }
+
+    pub(super) fn durable_status(&self, service: &Service, unsent: usize) -> Value {
+        let Some(shelf) = &service.shelf else {
+            return Value::Null;
+        };
+        let failure = self.durable.failure(service.name());
+        let unread = self.durable.unread.get(service.name());
+        let (state, reason) = match (failure, unread) {
+            (Some(reason), _) => ("failed", Some(reason)),
+            (None, Some(unread)) => ("unreadable", Some(&*unread.reason)),
+            (None, None) => ("ok", None),
+        };
+        json!({
+            "state": state,
+            "reason": reason,
+            "because": self.why_durable(service),
+            "pendingEvents": shelf.pending() + unsent,
+            "onDiskOnlyEvents": shelf.shelved(),
+        })
+    }
+}
