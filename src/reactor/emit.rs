@@ -25,10 +25,14 @@ const SCHEDULED_BYTES_MAX: usize = 64 << 20;
 /// An emission whose answer isn't known yet.
 struct Pending {
     id: Bytes,
-    /// Its publisher; more if it was sent again meanwhile.
-    tickets: Vec<Ticket>,
+    /// Its publisher.
+    ticket: Ticket,
+    /// Those who have sent it again meanwhile.
+    again: Vec<Ticket>,
     /// Durable services that have not said yet whether they have it.
     awaited: usize,
+    /// One of them did not have it before: it is no duplicate of an earlier run's.
+    is_new: bool,
     reached: Reached,
     /// Those that don't have it, and why the first one does not.
     failed: Vec<ServiceName>,
@@ -42,6 +46,8 @@ struct Reached {
     services: usize,
     /// Whether one of them has it on disk.
     on_disk: bool,
+    /// Whether plain subscribers get it.
+    subscribers: bool,
 }
 
 impl Reached {
@@ -51,7 +57,37 @@ impl Reached {
             false => Level::Memory,
         }
     }
+
+    /// Nobody has it: it can be sent again when somebody wants it.
+    fn is_nobody(self) -> bool {
+        self.services == 0 && !self.subscribers
+    }
 }
+
+/// Where the wall clock stood by ours at some time. All times of the wall clock are converted by it,
+/// so that the same is the same, and a later one later, whenever it is converted.
+#[derive(Debug, Default)]
+struct WallTime(Option<(Instant, u64)>);
+
+impl WallTime {
+    /// It is still true when the clocks differ by this much, in ms: they are not read at once, and the
+    /// wall clock is adjusted all the time.
+    const TOLERANCE_MS: u64 = 2;
+
+    /// When the wall clock will show `at_ms`, which it showed as `there_ms` at `here`.
+    fn instant_of(&mut self, at_ms: u64, here: Instant, there_ms: u64) -> Instant {
+        let is_true = |(at, ms): &(Instant, u64)| {
+            let passed = here.saturating_duration_since(*at).as_millis() as u64;
+            ms.saturating_add(passed).abs_diff(there_ms) <= Self::TOLERANCE_MS
+        };
+        let known = self.0.filter(is_true);
+        let (at, ms) = *self.0.insert(known.unwrap_or((here, there_ms)));
+        at + Duration::from_millis(at_ms.saturating_sub(ms))
+    }
+}
+
+/// Whether a durable service did not have an event before, by its id.
+pub(super) struct IsNew(pub(super) bool);
 
 /// What is known of an id.
 enum Known {
@@ -71,6 +107,7 @@ pub(super) struct Emissions {
     known: HashMap<Bytes, (u64, Known)>,
     /// The order in which ids are forgotten, unless a later emission had them too.
     answered: VecDeque<(Instant, u64, Bytes)>,
+    wall_time: WallTime,
     /// For subscribers, by their time.
     scheduled: BTreeMap<(Instant, u64), Bytes>,
     /// Those that wait, as publishers do, until the subscribers of the run before are back, and whether
@@ -150,6 +187,18 @@ impl Emissions {
     }
 }
 
+/// Ours, and the wall clock in ms, at one time: who is interrupted between reads them again.
+fn both_clocks() -> (Instant, u64) {
+    let mut clocks = (now(), wall_clock_ms());
+    for _ in 0..3 {
+        if now().saturating_duration_since(clocks.0) < Duration::from_millis(1) {
+            break;
+        }
+        clocks = (now(), wall_clock_ms());
+    }
+    clocks
+}
+
 fn answer(id: &Bytes, services: usize, level: Level, duplicate: bool) -> Message {
     let data = json!({
         "id": String::from_utf8_lossy(id),
@@ -177,7 +226,7 @@ impl Hub {
                 if let Some(ticket) = self.promise(back)
                     && let Some(pending) = self.emissions.pending.get_mut(&number)
                 {
-                    pending.tickets.push(ticket);
+                    pending.again.push(ticket);
                 }
                 return;
             }
@@ -217,9 +266,9 @@ impl Hub {
             // Nobody gets it, so that it can be sent again.
             return self.reply(&back, &Message::nak("store-failed", failing));
         }
-        let (here, there) = (now(), wall_clock_ms());
+        let (here, there) = both_clocks();
         let due = emission.deliver_at_ms.filter(|at| *at > there);
-        let due = due.map(|at| here + Duration::from_millis(at - there));
+        let due = due.map(|at| self.emissions.wall_time.instant_of(at, here, there));
         let is_held = is_new && due.is_none() && self.attendance.is_awaited();
         let is_scheduled = due.is_some() && !route.subscribers.is_empty();
         if (is_scheduled || is_held)
@@ -227,6 +276,8 @@ impl Hub {
         {
             return self.reply(&back, &Message::nak("busy", sentence));
         }
+        // Those who are waited for count as there: the event may be theirs.
+        reached.subscribers |= is_held || !route.subscribers.is_empty();
         let waits = emission.level == Level::Disk && !durable.is_empty();
         self.emissions.last += 1;
         let number = self.emissions.last;
@@ -237,8 +288,10 @@ impl Hub {
             reached.services += route.services.len() - durable.len();
             let pending = Pending {
                 id: emission.id.clone(),
-                tickets: vec![ticket],
+                ticket,
+                again: vec![],
                 awaited: durable.len(),
+                is_new: false,
                 reached,
                 failed: vec![],
                 reason: None,
@@ -251,7 +304,7 @@ impl Hub {
             }
         } else {
             reached.services += route.services.len();
-            let answered = self.accepted(&emission.id, number, reached, emission.level);
+            let answered = self.accepted(&emission.id, number, reached, emission.level, false);
             self.reply(&back, &answered);
         }
         if is_new {
@@ -269,18 +322,33 @@ impl Hub {
                 self.plan(at);
             }
             Some(_) => {}
-            None => self.deliver_to_subscribers(&route, &event),
+            None => {
+                // Its time may have come just after that of others.
+                self.deliver_scheduled(here);
+                self.deliver_to_subscribers(&route, &event);
+            }
         }
         self.give_to_services(&route, emission, &event, due, number, waits);
     }
 
     /// All who should have it do: the answer.
-    fn accepted(&mut self, id: &Bytes, number: u64, reached: Reached, asked: Level) -> Message {
+    fn accepted(
+        &mut self,
+        id: &Bytes,
+        number: u64,
+        reached: Reached,
+        asked: Level,
+        is_duplicate: bool,
+    ) -> Message {
         let level = reached.level(asked);
-        let known = Known::Accepted(reached.services, level);
-        let ids_max = self.config.dedup_ids_max;
-        self.emissions.remember(id, number, known, ids_max);
-        answer(id, reached.services, level, false)
+        if reached.is_nobody() {
+            self.emissions.known.remove(id);
+        } else {
+            let known = Known::Accepted(reached.services, level);
+            let ids_max = self.config.dedup_ids_max;
+            self.emissions.remember(id, number, known, ids_max);
+        }
+        answer(id, reached.services, level, is_duplicate)
     }
 
     /// The part of a route that leads to these services.
@@ -399,20 +467,21 @@ impl Hub {
         !route.subscribers.is_empty()
     }
 
-    /// A durable service has the event of an emission, or not; the last one's word is the answer. One
-    /// that is gone has no name any more.
+    /// A durable service has the event of an emission, and maybe had it before; or it has not. The last
+    /// one's word is the answer. One that is gone has no name any more.
     pub(super) fn confirm(
         &mut self,
         number: u64,
         service: Option<&ServiceName>,
-        result: Result<(), String>,
+        result: Result<IsNew, String>,
     ) {
         let Some(pending) = self.emissions.pending.get_mut(&number) else {
             return;
         };
         pending.awaited -= 1;
         match result {
-            Ok(()) => {
+            Ok(IsNew(is_new)) => {
+                pending.is_new |= is_new;
                 pending.reached.services += 1;
                 pending.reached.on_disk = true;
             }
@@ -427,17 +496,53 @@ impl Hub {
         let Some(pending) = self.emissions.pending.remove(&number) else {
             return;
         };
-        let answer = match pending.reason {
+        let reached = pending.reached;
+        let (first, again) = match pending.reason {
             Some(reason) => {
-                let known = Known::Partial(pending.reached, pending.failed);
+                let known = Known::Partial(reached, pending.failed);
                 let ids_max = self.config.dedup_ids_max;
                 self.emissions.remember(&pending.id, number, known, ids_max);
-                Message::nak("store-failed", reason)
+                let nak = Message::nak("store-failed", reason);
+                (nak.clone(), nak)
             }
-            None => self.accepted(&pending.id, number, pending.reached, Level::Disk),
+            None => {
+                let is_duplicate = !pending.is_new;
+                let level = Level::Disk;
+                let first = self.accepted(&pending.id, number, reached, level, is_duplicate);
+                let level = reached.level(level);
+                (first, answer(&pending.id, reached.services, level, true))
+            }
         };
-        for ticket in pending.tickets {
-            self.complete(ticket, &answer);
+        self.complete(pending.ticket, &first);
+        for ticket in pending.again {
+            self.complete(ticket, &again);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an arbitrary origin for a fake clock"
+)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_the_wall_clock_is_the_same_whenever_it_is_converted() {
+        let origin = Instant::now();
+        let at = |us: u64| origin + Duration::from_micros(us);
+        let mut wall = WallTime::default();
+        let due = wall.instant_of(1_000, at(700), 0);
+        assert_eq!(due, at(1_000_700));
+        // The wall clock turns to the next ms at 1000, 2000, … µs of ours.
+        for us in 701..9_000 {
+            assert_eq!(wall.instant_of(1_000, at(us), us / 1_000), due);
+            assert!(wall.instant_of(1_001, at(us), us / 1_000) > due);
+        }
+        // It was set.
+        let later = wall.instant_of(60_000, at(9_000), 59_000);
+        assert_eq!(later, at(1_009_000));
+        assert_eq!(wall.instant_of(0, at(10_000), 59_001), at(9_000));
     }
 }

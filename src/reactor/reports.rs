@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::durable::times_from;
+use super::emit::IsNew;
 use super::hub::Hub;
 use crate::broker::{DropReason, ServiceKey};
 use crate::model::ServiceName;
@@ -223,7 +224,7 @@ impl Hub {
         {
             let result = match outcomes.get(place) {
                 Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
-                _ => Ok(()),
+                outcome => Ok(IsNew(!matches!(outcome, Some(Outcome::Seen(_))))),
             };
             self.confirm(emission, Some(queue), result);
         }

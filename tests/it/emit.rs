@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::support::TestDaemon;
 use super::support::peers::{is_silent, received};
+use super::support::raw::{RawPeer, message};
 
 fn durable(directory: &TempDir) -> TestDaemon {
     TestDaemon::in_own_process(&json!({
@@ -48,11 +49,95 @@ fn an_event_is_confirmed_when_it_is_on_disk() {
         status["services"][0]["counters"]["queued"] == 1
     });
     // Its publisher may not have heard the answer: the same again is no second event.
-    emit(&second, request).expect("an ACK");
-    assert_eq!(queued(&second), 1);
+    let mut expected = answer;
+    expected["duplicate"] = true.into();
+    for _ in 0..2 {
+        let again = emit(&second, request.clone()).expect("an ACK");
+        assert_eq!(again, expected);
+        assert_eq!(queued(&second), 1);
+    }
     let again = json!({"id": "a-2", "level": "disk", "subject": "Order", "payload": "x"});
-    emit(&second, again).expect("an ACK");
+    let answer = emit(&second, again).expect("an ACK");
+    assert_eq!(answer["duplicate"], false);
     assert_eq!(queued(&second), 2);
+}
+
+#[test]
+fn of_two_that_wait_with_one_id_one_is_a_duplicate() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = durable(&directory);
+    // Both arrive in one read, before the disk can have said anything.
+    let request = json!({
+        "token": "emit", "id": "a-1", "level": "disk", "subject": "Order", "payload": "x",
+    });
+    let mut peer = RawPeer::met(&daemon.requests(), "DEALER");
+    peer.send(&message(&["", &request.to_string()]).repeat(3));
+    let mut duplicates = (0..3).map(|_| {
+        let frames = peer.read_message();
+        let answer: Value = serde_json::from_slice(&frames[1]).expect("JSON");
+        assert_eq!(answer["data"]["services"], 1, "{answer}");
+        answer["data"]["duplicate"]
+            .as_bool()
+            .expect("true or false")
+    });
+    assert_eq!(
+        [(); 3].map(|()| duplicates.next()),
+        [false, true, true].map(Some)
+    );
+    assert_eq!(queued(&daemon), 1);
+}
+
+#[test]
+fn an_id_that_reached_nobody_can_be_used_again() {
+    let daemon = TestDaemon::start();
+    let request = json!({"id": "a-1", "subject": "Order", "payload": "x"});
+    let nobody = json!({"id": "a-1", "services": 0, "level": "memory", "duplicate": false});
+    for _ in 0..2 {
+        assert_eq!(emit(&daemon, request.clone()).expect("an ACK"), nobody);
+    }
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let mut expected = json!({"id": "a-1", "services": 1, "level": "memory", "duplicate": false});
+    assert_eq!(emit(&daemon, request.clone()).expect("an ACK"), expected);
+    expected["duplicate"] = true.into();
+    assert_eq!(emit(&daemon, request).expect("an ACK"), expected);
+    assert_eq!(queued(&daemon), 1);
+
+    // A plain subscriber is somebody, though no service.
+    let subscriber = daemon.subscriber(&["Stock"]);
+    let request = json!({"id": "a-2", "subject": "Stock", "payload": "once"});
+    for duplicate in [false, true] {
+        let answer = emit(&daemon, request.clone()).expect("an ACK");
+        assert_eq!(
+            (&answer["services"], &answer["duplicate"]),
+            (&json!(0), &json!(duplicate))
+        );
+    }
+    assert_eq!(received(&subscriber), "once");
+    assert!(is_silent(&subscriber, 30));
+}
+
+#[test]
+fn events_of_one_time_come_in_the_order_in_which_they_were_sent() {
+    const EVENTS: usize = 300;
+    let daemon = TestDaemon::start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let subscriber = daemon.subscriber(&["Order"]);
+    let at = SystemTime::now() + Duration::from_millis(1500);
+    let at_ms = at.duration_since(UNIX_EPOCH).expect("a time").as_millis() as u64;
+    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
+    for n in 0..EVENTS {
+        let payload = n.to_string();
+        let request =
+            json!({"token": "emit", "subject": "Order", "payload": payload, "deliverAt": at_ms});
+        requester.send(&message(&["", &request.to_string()]));
+    }
+    (0..EVENTS).for_each(|_| drop(requester.read_message()));
+    let worker = daemon.worker("Billing", &billing.pull_address);
+    for receiver in [&subscriber, &worker] {
+        let heard: Vec<_> = (0..EVENTS).map(|_| received(receiver)).collect();
+        let sent: Vec<_> = (0..EVENTS).map(|n| n.to_string()).collect();
+        assert_eq!(heard, sent);
+    }
 }
 
 #[test]
