@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome, unknown_field};
+use super::{Context, Nak, Outcome, check_names};
 use crate::messagebus::Message;
 use crate::model::ServiceName;
 
@@ -48,6 +48,10 @@ pub struct LettersRequest {
     pub dry_run: bool,
 }
 
+pub(super) const NAMES: &[&str] = &[
+    "op", "service", "from", "limit", "reason", "subject", "seqs", "before", "dryRun",
+];
+
 pub(super) fn handle(request: &Message, _: &mut Context<'_>) -> Result<Outcome, Nak> {
     let fields = match request.named.as_ref().filter(|named| !named.is_empty()) {
         Some(named) => named.clone(),
@@ -89,12 +93,8 @@ fn read(fields: &Map<String, Value>) -> Result<LettersRequest, Nak> {
             .map(|value| value.as_u64().ok_or_else(|| wrong(name, "a number")))
             .transpose()
     };
-    const NAMES: [&str; 9] = [
-        "op", "service", "from", "limit", "reason", "subject", "seqs", "before", "dryRun",
-    ];
-    if let Some(unknown) = fields.keys().find(|name| !NAMES.contains(&name.as_str())) {
-        return Err(unknown_field(unknown, &NAMES.join(", ")));
-    }
+    // Those of the options, too.
+    check_names(fields.keys(), NAMES)?;
     let op = match text("op")?.as_deref() {
         Some("list") => LettersOp::List,
         Some("show") => LettersOp::Show,

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome, unknown_field};
+use super::{Context, Nak, Outcome};
 use crate::messagebus::Message;
 use crate::model::{Limits, subject_of};
 
@@ -51,6 +51,17 @@ pub struct Emission {
     /// Nobody gets it before this time of the wall clock, in ms since 1970.
     pub deliver_at_ms: Option<u64>,
 }
+
+pub(super) const NAMES: &[&str] = &[
+    "id",
+    "level",
+    "subject",
+    "payload",
+    "frames",
+    "framesBase64",
+    "ttl",
+    "deliverAt",
+];
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
     let emission = match request.named.as_ref().filter(|named| !named.is_empty()) {
@@ -102,19 +113,6 @@ fn wrong(name: &str, wanted: &str) -> Nak {
 }
 
 fn by_name(named: &Map<String, Value>) -> Result<Emission, Nak> {
-    const FIELDS: [&str; 8] = [
-        "id",
-        "level",
-        "subject",
-        "payload",
-        "frames",
-        "framesBase64",
-        "ttl",
-        "deliverAt",
-    ];
-    if let Some(unknown) = named.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-        return Err(unknown_field(unknown, &FIELDS.join(", ")));
-    }
     let text = |name: &str| match named.get(name) {
         None | Some(Value::Null) => Ok(""),
         Some(value) => value.as_str().ok_or_else(|| wrong(name, "a text")),

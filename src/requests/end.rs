@@ -5,13 +5,18 @@ use crate::broker::EndError;
 use crate::messagebus::Message;
 use crate::model::ServiceName;
 
+pub(super) const NAMES: &[&str] = &["service"];
+
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
     let named = request
         .named
         .as_ref()
         .and_then(|named| named.get("service"));
     let name = match named {
-        Some(name) => name.as_str().unwrap_or_default().as_bytes().to_vec(),
+        Some(name) => {
+            let wrong = || Nak::new("invalid-field", "\"service\": a text is wanted");
+            name.as_str().ok_or_else(wrong)?.as_bytes().to_vec()
+        }
         None => request
             .fields()
             .first()

@@ -1,6 +1,6 @@
 //! EVENTS: `after\0max`, both optional; or by name. The latest notable events.
 
-use super::{Context, Nak, Outcome, unknown_field};
+use super::{Context, Nak, Outcome};
 use crate::messagebus::Message;
 
 /// The most events that one answer has.
@@ -16,15 +16,11 @@ pub struct EventsRequest {
     pub max: usize,
 }
 
+pub(super) const NAMES: &[&str] = &["after", "max"];
+
 pub(super) fn handle(request: &Message, _: &mut Context<'_>) -> Result<Outcome, Nak> {
     let (after, max) = match request.named.as_ref().filter(|named| !named.is_empty()) {
         Some(named) => {
-            if let Some(unknown) = named
-                .keys()
-                .find(|name| !["after", "max"].contains(&&***name))
-            {
-                return Err(unknown_field(unknown, "after and max"));
-            }
             let number = |name: &str| {
                 let value = named.get(name).filter(|value| !value.is_null());
                 let number = value.map(|value| value.as_u64().ok_or_else(|| wrong(name)));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Nak, unknown_field};
+use super::Nak;
 use crate::broker::DeliveryMode;
 use crate::messagebus::Message;
 use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId, excerpt};
@@ -32,7 +32,7 @@ impl Fields {
     /// object: `id`, `service`, `subjects`, `delivery`.
     pub(super) fn read(request: &Message, has_service: bool, limits: &Limits) -> Result<Self, Nak> {
         if let Some(named) = request.named.as_ref().filter(|named| !named.is_empty()) {
-            return Self::named(named, has_service);
+            return Self::named(named);
         }
         // Before they are taken apart: a field costs many times the one byte that it takes on the wire.
         let max = limits.subscriptions_per_peer_max;
@@ -72,7 +72,7 @@ impl Fields {
         })
     }
 
-    fn named(named: &serde_json::Map<String, Value>, has_service: bool) -> Result<Self, Nak> {
+    fn named(named: &serde_json::Map<String, Value>) -> Result<Self, Nak> {
         let mut fields = Self::default();
         for (name, value) in named {
             let wrong = |wanted| Nak::new("invalid-field", format!("{name:?}: {wanted} is wanted"));
@@ -93,13 +93,12 @@ impl Fields {
                         fields.subjects.push(subject.to_owned());
                     }
                 }
-                "delivery" if has_service => {
+                "delivery" => {
                     let mode = DeliveryMode::named(&text()?);
                     fields.delivery = Some(mode.ok_or_else(|| wrong("\"live\" or \"queue\""))?);
                 }
-                _ => {
-                    return Err(unknown_field(name, "id, service, subjects and delivery"));
-                }
+                // The table of requests says which it may have.
+                _ => {}
             }
         }
         Ok(fields)

@@ -125,11 +125,19 @@ impl Nak {
     }
 }
 
-/// A name in JSON that has no meaning; these have one.
-fn unknown_field(name: &str, known: &str) -> Nak {
+/// Refuses names in JSON that have no meaning; these have one.
+fn check_names<'a>(mut names: impl Iterator<Item = &'a String>, known: &[&str]) -> Result<(), Nak> {
+    let Some(name) = names.find(|name| !known.contains(&name.as_str())) else {
+        return Ok(());
+    };
     let name = excerpt(name, NAME_SHOWN_BYTES_MAX);
-    let sentence = format!("{name:?} is no field of this request; {known} are");
-    Nak::new("unknown-field", sentence)
+    let known = match known {
+        [] => "it has none".to_owned(),
+        [only] => format!("{only:?} is its only one"),
+        known => format!("{} are", known.join(", ")),
+    };
+    let sentence = format!("{name:?} is no field of this request; {known}");
+    Err(Nak::new("unknown-field", sentence))
 }
 
 impl From<Nak> for Message {
@@ -140,27 +148,29 @@ impl From<Nak> for Message {
 
 type Handle = fn(&Message, &mut Context<'_>) -> Result<Outcome, Nak>;
 
-/// Every request, by its token.
-const REQUESTS: &[(Token, Handle)] = &[
-    (Token::SUBSCRIBE, subscribe::handle),
-    (Token::UNSUBSCRIBE, unsubscribe::handle),
-    (Token::KEEP_ALIVE, keep_alive::handle),
-    (Token::PUBLISH, publish::handle),
-    (Token::STATUS, |_, _| Ok(Outcome::Status)),
-    (Token::EMIT, emit::handle),
-    (Token::END, end::handle),
-    (Token::DLQ, dlq::handle),
-    (Token::EVENTS, events::handle),
+/// Every request, by its token, with the names that its fields have in JSON: another is refused.
+const REQUESTS: &[(Token, &[&str], Handle)] = &[
+    (Token::SUBSCRIBE, subscribe::NAMES, subscribe::handle),
+    (Token::UNSUBSCRIBE, unsubscribe::NAMES, unsubscribe::handle),
+    (Token::KEEP_ALIVE, keep_alive::NAMES, keep_alive::handle),
+    (Token::PUBLISH, publish::NAMES, publish::handle),
+    (Token::STATUS, &[], |_, _| Ok(Outcome::Status)),
+    (Token::EMIT, emit::NAMES, emit::handle),
+    (Token::END, end::NAMES, end::handle),
+    (Token::DLQ, dlq::NAMES, dlq::handle),
+    (Token::EVENTS, events::NAMES, events::handle),
 ];
 
 /// Answers a request. Every one gets an answer, if only later.
 pub fn handle(request: &Message, context: &mut Context<'_>) -> Outcome {
-    let row = REQUESTS.iter().find(|(token, _)| token.is(request.token));
-    let Some((_, handle)) = row else {
+    let row = REQUESTS.iter().find(|(token, ..)| token.is(request.token));
+    let Some((_, names, handle)) = row else {
         let sentence = format!("{} is no request to the event manager", request.token);
         return Outcome::Reply(Message::nak("unknown-token", sentence));
     };
-    handle(request, context).unwrap_or_else(|nak| Outcome::Reply(nak.into()))
+    let named = request.named.iter().flat_map(|named| named.keys());
+    let result = check_names(named, names).and_then(|()| handle(request, context));
+    result.unwrap_or_else(|nak| Outcome::Reply(nak.into()))
 }
 
 #[cfg(test)]

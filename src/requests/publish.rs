@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Context, Nak, Outcome, unknown_field};
+use super::{Context, Nak, Outcome};
 use crate::messagebus::{DataType, Message, Token};
 use crate::model::ServiceName;
 
@@ -28,6 +28,8 @@ pub struct SyncEvent {
     /// What the services' answers may have together, in bytes.
     pub answers_bytes_max: usize,
 }
+
+pub(super) const NAMES: &[&str] = &["answers", "payload", "subject", "type", "sync", "source_id"];
 
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
     let data = match request.named.as_ref().filter(|named| !named.is_empty()) {
@@ -90,11 +92,6 @@ fn first(request: &Message) -> Result<bool, Nak> {
 /// The payload from named fields: `data`'s place is the empty `payload` of a JSON request.
 fn named_payload(named: &Map<String, Value>) -> Result<Bytes, Nak> {
     const FIELDS: [&str; 5] = ["payload", "subject", "type", "sync", "source_id"];
-    let known = |name: &str| FIELDS.contains(&name) || name == "answers";
-    if let Some(unknown) = named.keys().find(|name| !known(name)) {
-        let known = format!("answers, {}", FIELDS.join(", "));
-        return Err(unknown_field(unknown, &known));
-    }
     if !named.contains_key("subject") {
         return Err(Nak::new(
             "missing-field",

@@ -6,6 +6,17 @@ use crate::broker::{DeliveryMode, Service, SubscribeError};
 use crate::messagebus::{Message, Token};
 use crate::model::SubscriptionId;
 
+pub(super) const NAMES: &[&str] = &[
+    "id",
+    "subscriptionId",
+    "sub_id",
+    "service",
+    "service_name",
+    "subject",
+    "subjects",
+    "delivery",
+];
+
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
     let fields = Fields::read(request, true, &context.settings.limits)?;
     let service = fields.service()?;

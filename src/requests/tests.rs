@@ -191,6 +191,7 @@ fn wrong_requests_are_answered_with_a_code() {
             "unknown-field",
         ),
         (r#"{"token": "subscribe", "service": 7}"#, "invalid-field"),
+        (r#"{"token": "end", "service": 7}"#, "invalid-field"),
         (r#"{"token": "publish", "payload": "x"}"#, "missing-field"),
     ] {
         assert!(fixture.json(text).1.starts_with(code), "{text}");
@@ -203,6 +204,30 @@ fn wrong_requests_are_answered_with_a_code() {
             .starts_with("no-port: ")
     );
     assert_eq!(fixture.broker.subscription_count(), 1);
+}
+
+#[test]
+fn what_has_no_meaning_is_refused_in_every_request() {
+    let mut fixture = Fixture::new();
+    fixture.reply(&Message::param(Token::SUBSCRIBE, ["s1", "A", "x"]));
+    let of_others = [
+        "id", "service", "subjects", "delivery", "payload", "answers", "level", "ttl", "op",
+        "limit", "after", "max",
+    ];
+    for (token, names, _) in REQUESTS {
+        let token = token.name().unwrap();
+        let others = of_others.iter().filter(|name| !names.contains(name));
+        for name in others.chain(&["nonsense", ""]) {
+            let (answer, data) =
+                fixture.json(&format!(r#"{{"token": "{token}", "{name}": null}}"#));
+            assert_eq!(answer, Token::NAK, "{token} {name}");
+            let sentence = format!("unknown-field: {name:?} is no field of this request; ");
+            assert!(data.starts_with(&sentence), "{token}: {data}");
+        }
+    }
+    // The subscription is as it was.
+    let kept = r#"{"token": "keep_alive", "sub_id": "s1"}"#;
+    assert_eq!(fixture.json(kept), ack(""));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::fields::Fields;
 use super::{Context, Happening, Nak, Outcome};
 use crate::messagebus::{DataType, Message};
 
+pub(super) const NAMES: &[&str] = &["id", "subscriptionId", "sub_id", "subject", "subjects"];
+
 pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
     let fields = Fields::read(request, false, &context.settings.limits)?;
     let id = fields.id()?;
