@@ -162,6 +162,8 @@ pub const KEYS: &[Key] = &[
         set!(http_hosts = values::http_hosts), |c| json!(c.http_hosts)),
     key("connectPublishers", "EVENT_MANAGER_CONNECT_PUBLISHERS", "publishers that bind: the daemon connects to them",
         set!(connect_publishers = values::endpoints), |c| json!(c.connect_publishers.iter().map(ToString::to_string).collect::<Vec<_>>())),
+    key("requirePublishers", "EVENT_MANAGER_REQUIRE_PUBLISHERS", "the daemon is ready only while all of connectPublishers are connected",
+        set!(require_publishers = values::boolean), |c| json!(c.require_publishers)).live(),
     key("pullAddress", "EVENT_MANAGER_PULL_ADDRESS", "services' sockets bind here, on ports of the range",
         set!(pull_address = values::endpoint_without_port), |c| shown_without_port(&c.pull_address)),
     key("minStreamerPort", "EVENT_MANAGER_MIN_STREAMER_PORT", "first port for services; 0 (with maxStreamerPort 0) lets the system choose each",

@@ -72,6 +72,8 @@ pub struct Config {
     pub connections_max: usize,
     /// The most sync events that wait for answers.
     pub pending_calls_max: usize,
+    /// Whether the daemon is ready only while all publishers that it dials are connected.
+    pub require_publishers: bool,
     /// The most subscriptions of services.
     pub subscriptions_max: usize,
     /// What is different for single services.
@@ -251,6 +253,7 @@ impl Default for Config {
             },
             connections_max: 0,
             pending_calls_max: 10_000,
+            require_publishers: false,
             subscriptions_max: 100_000,
             services: Services::default(),
             memory_limit: 0,

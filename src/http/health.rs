@@ -34,7 +34,7 @@ pub(super) struct Check {
 /// All of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Readiness {
-    pub(super) checks: [Check; 5],
+    pub(super) checks: [Check; 6],
 }
 
 impl Readiness {
@@ -102,6 +102,7 @@ impl Watched {
                 self.draining(status),
                 self.stores(status),
                 ports(status),
+                publishers(status),
             ],
         }
     }
@@ -204,6 +205,35 @@ fn ports(status: Result<&Value, NoAnswer>) -> Check {
         }
     };
     check("ports", ok, reason)
+}
+
+/// Those that are dialled.
+fn publishers(status: Result<&Value, NoAnswer>) -> Check {
+    let (ok, reason) = match status {
+        Err(why) => (false, format!("not known: {why}")),
+        Ok(status) => {
+            let publishers = &status["publishers"];
+            let dialled = publishers["dialled"].as_array().into_iter().flatten();
+            let missing: Vec<_> = dialled
+                .filter(|one| one["connected"] != true)
+                .filter_map(|one| one["address"].as_str())
+                .collect();
+            let is_required = publishers["dialledAreRequired"] == true;
+            let names = missing.join(", ");
+            match (missing.is_empty(), is_required) {
+                (true, _) => (true, "all of connectPublishers are connected".to_owned()),
+                (false, true) => (
+                    false,
+                    format!("not connected, and requirePublishers is true: {names}"),
+                ),
+                (false, false) => (
+                    true,
+                    format!("not connected, and not required (requirePublishers): {names}"),
+                ),
+            }
+        }
+    };
+    check("publishers", ok, reason)
 }
 
 fn check(name: &'static str, ok: bool, reason: String) -> Check {

@@ -27,7 +27,8 @@ const PARTING_READ_BYTES: usize = 64 << 10;
 
 /// Serves an accepted connection to its end.
 pub(super) async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
-    run(&counted.0, stream, address, &purpose).await;
+    // What went wrong is noted.
+    let _ = run(&counted.0, stream, address, &purpose).await;
 }
 
 /// A connection counts from here to its end, however that comes. A panic is a fault of ours: it is
@@ -63,13 +64,16 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// Serves a connection to its end; whether its handshake came to one.
+/// Serves a connection to its end.
+///
+/// # Errors
+/// Why its handshake came to none.
 pub(super) async fn run(
     hub: &SharedHub,
     stream: Stream,
     address: Rc<str>,
     purpose: &Purpose,
-) -> bool {
+) -> Result<(), String> {
     let (timeout, limits) = {
         let state = hub.borrow();
         (state.config.handshake_timeout, state.config.limits)
@@ -86,18 +90,18 @@ pub(super) async fn run(
         Ok(Ok(met)) => met,
         Ok(Err(Failure::Refused(error))) => {
             hub.borrow_mut().refuse(error.reason(), &address, &error);
-            return false;
+            return Err(error.to_string());
         }
-        Ok(Err(Failure::HungUp(0))) => return false,
+        Ok(Err(Failure::HungUp(0))) => return Err("it hung up without a word".to_owned()),
         Ok(Err(Failure::HungUp(heard))) => {
             let why = format!("it hung up in the middle of its handshake, after {heard} bytes");
             hub.borrow_mut().refuse("hung-up", &address, &why);
-            return false;
+            return Err(why);
         }
         Err(_) => {
             let why = format!("no handshake within {timeout:?}");
             hub.borrow_mut().refuse("handshake-timeout", &address, &why);
-            return false;
+            return Err(why);
         }
     };
     let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
@@ -105,11 +109,13 @@ pub(super) async fn run(
     let admitted =
         hub.borrow_mut()
             .admit(purpose, zmtp, Rc::clone(&stream), address, Rc::clone(&wake));
-    let Some(id) = admitted else { return false };
+    let Some(id) = admitted else {
+        return Err("its service is gone".to_owned());
+    };
     let _admitted = Admitted(hub, id);
     exchange(hub, id, &stream, &wake, inbox).await;
     let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
-    true
+    Ok(())
 }
 
 enum Failure {

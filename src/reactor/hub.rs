@@ -11,6 +11,7 @@ use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
 use super::audience::Attendance;
+use super::dial::Dialled;
 use super::durable::DurableSide;
 use super::effects::Effect;
 use super::emit::Emissions;
@@ -85,6 +86,8 @@ pub(super) struct Hub {
     /// The embedded ServiceLocator, if there is one.
     pub(super) directory: Option<Directory>,
     pub(super) peers: Slab<Peer>,
+    /// Publishers that we connect to.
+    pub(super) dialled: Vec<Dialled>,
     serial: u32,
     /// Peers with something to send and a socket that may take it.
     dirty: Vec<PeerId>,
@@ -165,6 +168,7 @@ impl Hub {
             streamers,
             directory: None,
             peers: Slab::new(),
+            dialled: Vec::new(),
             serial: 0,
             dirty: Vec::new(),
             pending_bytes: 0,
@@ -239,7 +243,7 @@ impl Hub {
         }
         let id = self.next_peer_id();
         let role = match purpose {
-            Purpose::Publishers => Role::Publisher,
+            Purpose::Publishers | Purpose::Dialled(_) => Role::Publisher,
             Purpose::Subscribers => Role::Subscriber {
                 prefixes: Default::default(),
             },
@@ -249,6 +253,9 @@ impl Hub {
         };
         let (is_publisher, version) = (matches!(role, Role::Publisher), zmtp.version);
         self.insert(id, role, zmtp, stream, address, wake);
+        if let Purpose::Dialled(place) = purpose {
+            self.has_dialled(*place);
+        }
         if is_publisher {
             let mut subscribe = BytesMut::new();
             encode_subscribe(&mut subscribe, b"", version);

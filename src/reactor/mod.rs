@@ -470,9 +470,11 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
     let publishers = hub.borrow().config.connect_publishers.clone();
-    let dialling: Vec<_> = publishers
-        .into_iter()
-        .map(|endpoint| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), endpoint)))
+    let publishers: Vec<_> = publishers.into_iter().map(dial::Dialled::new).collect();
+    let count = publishers.len();
+    hub.borrow_mut().dialled = publishers;
+    let dialling: Vec<_> = (0..count)
+        .map(|place| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), place)))
         .collect();
     loop {
         let input = tokio::select! {

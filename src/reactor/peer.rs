@@ -20,6 +20,8 @@ use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer, frames_of, short_hea
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
     Publishers,
+    /// A publisher that we connect to; its place among them.
+    Dialled(usize),
     Subscribers,
     Requests,
     /// Requests to the embedded ServiceLocator.
@@ -31,7 +33,7 @@ pub(super) enum Purpose {
 impl Purpose {
     pub(super) fn local_socket(&self) -> LocalSocket {
         match self {
-            Self::Publishers => LocalSocket::Publishers,
+            Self::Publishers | Self::Dialled(_) => LocalSocket::Publishers,
             Self::Subscribers => LocalSocket::Subscribers,
             Self::Requests | Self::Locator => LocalSocket::Requests,
             Self::Workers(_) => LocalSocket::Workers,

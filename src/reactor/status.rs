@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+use super::dial::Dialled;
 use super::hub::Hub;
 use super::peer::Role;
 use crate::ambient::{now, wall_clock_ms};
@@ -62,6 +63,8 @@ impl Hub {
                 "bytes": self.published.bytes,
                 "unmatched": self.published.unmatched,
                 "held": self.attendance.status(),
+                "dialled": self.dialled.iter().map(Dialled::status).collect::<Vec<_>>(),
+                "dialledAreRequired": self.config.require_publishers,
                 "subjects": self.subjects(),
                 "emitSeconds": times(&self.publish_times.emits),
                 "callSeconds": times(&self.publish_times.calls),

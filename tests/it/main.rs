@@ -16,6 +16,7 @@ mod command_line;
 mod commands_alone;
 mod corpora;
 mod dead_letters;
+mod dialled;
 mod doctor;
 mod documentation;
 mod durable;

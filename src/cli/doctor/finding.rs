@@ -46,12 +46,13 @@ pub(super) enum Code {
     MemoryNearLimit = 9018,
     NoPort = 9019,
     QueueLeft = 9020,
+    PublisherMissing = 9021,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -72,6 +73,7 @@ impl Code {
         Self::MemoryNearLimit,
         Self::NoPort,
         Self::QueueLeft,
+        Self::PublisherMissing,
     ];
 
     pub(super) fn text(self) -> String {

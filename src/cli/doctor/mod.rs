@@ -8,6 +8,7 @@ mod facts;
 mod finding;
 mod listeners;
 mod machine;
+mod publishers;
 mod services;
 mod subscriptions;
 #[cfg(test)]
@@ -80,6 +81,7 @@ fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(services::check(status, &facts.letters));
             found.extend(subscriptions::check(status));
             found.extend(machine::check(status));
+            found.extend(publishers::check(status));
         }
     }
     let disk = facts.disk.as_ref();

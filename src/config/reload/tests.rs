@@ -31,7 +31,7 @@ fn all_others() -> Value {
         "maxConnections": 7, "maxPendingCalls": 7, "maxSubscriptions": 7,
         "services": {"Billing": {"ackTimeout": 7}}, "memoryLimit": 7777,
         "slowSubscriber": "disconnect", "stateDir": "elsewhere", "dedupWindow": 7, "dedupIdsMax": 7,
-        "restartGrace": 7, "subscriberGrace": 7, "logPath": "log.json", "httpAddress": "off", "httpHosts": ["h.example"],
+        "restartGrace": 7, "requirePublishers": true, "subscriberGrace": 7, "logPath": "log.json", "httpAddress": "off", "httpHosts": ["h.example"],
         "eventLog": {"path": "x", "maxBytes": 7777, "files": 7}
     }"#;
     let mut all: Value = serde_json::from_str(file).unwrap();

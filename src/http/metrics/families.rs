@@ -174,6 +174,7 @@ pub(super) fn forwarder(page: &mut Page<'_>, status: &Value) -> fmt::Result {
         "Publishers wait after a start for the subscribers of the run before",
         truth(!publishers["held"].is_null()),
     )?;
+    dialled(page, &publishers["dialled"])?;
     page.counter(
         "event_manager_published_events",
         "Events that came from publishers, and by EMIT",
@@ -220,6 +221,26 @@ fn by_subject(subjects: &Value) -> BTreeMap<String, u64> {
         *all.entry(subject).or_default() += count(&named["events"]);
     }
     all
+}
+
+fn address_of(dialled: &Value) -> &str {
+    dialled["address"].as_str().unwrap_or_default()
+}
+
+/// Publishers that we connect to. The configuration names them, so that there are few.
+fn dialled(page: &mut Page<'_>, dialled: &Value) -> fmt::Result {
+    let each = || dialled.as_array().into_iter().flatten();
+    let labels = |one| vec![("publisher", address_of(one))];
+    page.gauges(
+        "event_manager_dialled_publisher_connected",
+        "A publisher of connectPublishers is connected",
+        each().map(|one| (labels(one), truth(one["connected"] == true))),
+    )?;
+    page.counters(
+        "event_manager_dialled_publisher_connections",
+        "How often it was connected",
+        each().map(|one| (labels(one), count(&one["connections"]))),
+    )
 }
 
 fn subscribers(page: &mut Page<'_>, subscribers: &Value) -> fmt::Result {

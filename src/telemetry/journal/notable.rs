@@ -581,4 +581,22 @@ notables! {
         /// Events of this kind and reason that were not written since the last.
         suppressed: u64,
     } "a message was discarded"
+
+    /// A publisher that binds is connected.
+    "EM-0611" PublisherFound "publisher-found" INFO "event_manager::reactor::dial" {
+        /// Its address, as `connectPublishers` has it.
+        publisher: &'a str = bare,
+        /// Events of this kind and publisher that were not written since the last.
+        suppressed: u64,
+    } "connected to a publisher"
+
+    /// It is not, or not any more.
+    "EM-0612" PublisherLost "publisher-lost" WARN "event_manager::reactor::dial" {
+        /// Its address, as `connectPublishers` has it.
+        publisher: &'a str = bare,
+        /// A sentence.
+        why: &'a str = said,
+        /// Events of this kind and publisher that were not written since the last.
+        suppressed: u64,
+    } "a publisher is not connected, trying again: {why}"
 }

@@ -1,0 +1,159 @@
+//! Publishers that bind: how they are dialled, and where it shows whether they are there.
+
+use std::net::TcpListener;
+
+use event_manager::model::Endpoint;
+use serde_json::{Value, json};
+
+use super::notable::{noted, wait_for, with_code};
+use super::support::TestDaemon;
+use super::support::bus::own_host;
+use super::support::peers::socket;
+use super::support::program::Site;
+
+/// An address where nobody listens, nor will by chance.
+fn free_address() -> Endpoint {
+    let host = own_host();
+    let listener = TcpListener::bind((host.as_str(), 0)).expect("a port");
+    Endpoint::tcp(&host, listener.local_addr().expect("it is bound").port())
+}
+
+fn dialling(endpoint: &Endpoint, required: bool) -> TestDaemon {
+    TestDaemon::with(|config| {
+        config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
+        config.connect_publishers = vec![endpoint.clone()];
+        config.require_publishers = required;
+    })
+}
+
+/// What STATUS says of the only one.
+fn dialled(status: &Value) -> Value {
+    status["publishers"]["dialled"][0].clone()
+}
+
+fn binds(context: &zmq::Context, kind: zmq::SocketType, endpoint: &Endpoint) -> zmq::Socket {
+    let bound = socket(context, kind);
+    bound.bind(&endpoint.to_string()).expect("a free address");
+    bound
+}
+
+fn examined(daemon: &TestDaemon) -> Value {
+    let ended = Site::of(daemon).run(&["doctor", "--json"]);
+    serde_json::from_str(&ended.stdout).expect("JSON")
+}
+
+fn finding(report: &Value) -> Option<&Value> {
+    let all = report["findings"].as_array().expect("a list");
+    all.iter().find(|finding| finding["code"] == "EM-9021")
+}
+
+/// With delays that double up to 10 s, the tenth try would come after 17 s at the earliest.
+#[test]
+fn one_that_is_not_there_is_tried_again_each_second() {
+    let daemon = dialling(&free_address(), false);
+    daemon.wait_for("ten tries within 10 s", |status| {
+        let tries = dialled(status)["failedTries"].as_u64();
+        assert!(
+            status["uptimeSeconds"].as_f64() < Some(12.0),
+            "{tries:?} tries"
+        );
+        tries >= Some(10)
+    });
+}
+
+#[test]
+fn one_that_is_not_there_shows_everywhere() {
+    let endpoint = free_address();
+    let address = endpoint.to_string();
+    let daemon = dialling(&endpoint, true);
+    let status = daemon.wait_for("a try", |status| dialled(status)["failedTries"] != 0);
+    let shown = dialled(&status);
+    assert_eq!(
+        (&shown["address"], &shown["connected"]),
+        (&json!(address), &json!(false))
+    );
+    assert_eq!(shown["connections"], 0);
+    let why = shown["lastError"].as_str().expect("a reason");
+    assert!(why.contains("refused"), "{why}");
+    assert!(shown["sinceMs"].as_u64() <= status["wallClockMs"].as_u64());
+
+    let lost = wait_for(&daemon, "EM-0612");
+    assert_eq!(
+        (&lost["publisher"], &lost["level"]),
+        (&json!(address), &json!("warn"))
+    );
+    assert!(lost["why"].as_str().expect("a reason").contains("refused"));
+
+    let ready = daemon.http_get("/readyz").json();
+    let check = &ready["checks"]["publishers"];
+    assert_eq!(
+        (&ready["ready"], &check["ok"]),
+        (&json!(false), &json!(false))
+    );
+    assert!(
+        check["reason"]
+            .as_str()
+            .expect("a reason")
+            .contains(&address)
+    );
+    let labels = [("publisher", &*address)];
+    let connected = "event_manager_dialled_publisher_connected";
+    assert_eq!(daemon.metrics().value(connected, &labels), 0.0);
+    let report = examined(&daemon);
+    let found = finding(&report).expect("a finding");
+    assert_eq!(found["severity"], "error");
+    assert!(found["text"].as_str().expect("a text").contains(&address));
+
+    let context = zmq::Context::new();
+    let publisher = binds(&context, zmq::XPUB, &endpoint);
+    assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
+    let status = daemon.wait_for("a connection", |status| {
+        dialled(status)["connected"] == true
+    });
+    let shown = dialled(&status);
+    assert_eq!(
+        (&shown["failedTries"], &shown["connections"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(wait_for(&daemon, "EM-0611")["publisher"], address);
+    daemon.http_wait_for("/readyz", "ready", |shown| shown["ready"] == true);
+    assert_eq!(daemon.metrics().value(connected, &labels), 1.0);
+    assert_eq!(finding(&examined(&daemon)), None);
+
+    let before = with_code(&noted(&daemon), "EM-0612").len();
+    drop((publisher, context));
+    daemon.wait_for("its end", |status| dialled(status)["connected"] == false);
+    let all = noted(&daemon);
+    let lost = with_code(&all, "EM-0612");
+    // One within 10 s of another like it is only counted.
+    assert!(lost.len() >= before, "{lost:#?}");
+    daemon.http_wait_for("/readyz", "not ready", |shown| shown["ready"] == false);
+}
+
+#[test]
+fn one_that_is_not_required_does_not_matter_for_readiness() {
+    let endpoint = free_address();
+    let daemon = dialling(&endpoint, false);
+    daemon.wait_for("a try", |status| dialled(status)["failedTries"] != 0);
+    let ready = daemon.http_get("/readyz").json();
+    let check = &ready["checks"]["publishers"];
+    assert_eq!(
+        (&ready["ready"], &check["ok"]),
+        (&json!(true), &json!(true))
+    );
+    let reason = check["reason"].as_str().expect("a reason");
+    assert!(reason.contains(&endpoint.to_string()), "{reason}");
+    let report = examined(&daemon);
+    assert_eq!(finding(&report).expect("a finding")["severity"], "warning");
+}
+
+#[test]
+fn who_is_no_publisher_says_so_in_the_state() {
+    let endpoint = free_address();
+    let context = zmq::Context::new();
+    let _subscriber = binds(&context, zmq::SUB, &endpoint);
+    let daemon = dialling(&endpoint, false);
+    let status = daemon.wait_for("a try", |status| dialled(status)["failedTries"] != 0);
+    let why = dialled(&status)["lastError"].to_string();
+    assert!(why.contains("SUB") || why.contains("hung up"), "{why}");
+}
