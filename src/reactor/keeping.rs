@@ -33,6 +33,8 @@ pub(super) struct Keeping {
     ended: BTreeSet<ServiceName>,
     /// What the database was told of services.
     noted: HashMap<ServiceKey, KeptService>,
+    /// Durable services that can't be restored in this run, as their queues can't be used.
+    unrestored: BTreeMap<ServiceName, KeptService>,
     /// Workers of an earlier run.
     pub(super) grace: Grace,
 }
@@ -59,6 +61,7 @@ impl Keeping {
     pub(super) fn service_ended(&mut self, service: &EndedService) {
         self.grace.service_ended(service.key, &service.workers);
         self.noted.remove(&service.key);
+        self.unrestored.remove(&service.name);
         if self.writer.is_some() {
             self.ended.insert(service.name.clone());
         }
@@ -131,8 +134,11 @@ impl Hub {
                 continue;
             };
             let Some(key) = self.broker.find(&name) else {
-                // Its port is remembered from now on, and no more.
-                if !kept.is_gone {
+                if !kept.subjects.is_empty() {
+                    // It was durable. What it wants is kept for a run that finds its queue.
+                    self.keeping.unrestored.insert(name, kept.clone());
+                } else if !kept.is_gone {
+                    // Its port is remembered from now on, and no more.
                     self.keeping.ended.insert(name);
                 }
                 continue;
@@ -280,11 +286,16 @@ impl Hub {
         };
         let remembered = self.broker.former_ports().map(|(name, _)| name);
         for name in ended.iter().chain(remembered.filter(|_| whole)) {
-            if self.broker.find(name).is_none() {
+            if self.broker.find(name).is_none() && !self.keeping.unrestored.contains_key(name) {
                 changes.services.insert(name.to_string(), self.gone(name));
             }
         }
         if whole {
+            for (name, kept) in &self.keeping.unrestored {
+                changes
+                    .services
+                    .insert(name.to_string(), Some(kept.clone()));
+            }
             keys.extend(self.broker.services().map(|(key, _)| key));
         }
         for id in ids {

@@ -1,9 +1,9 @@
 //! Workers of an earlier run that come back and say nothing: their libzmq connected again, and they don't
 //! know of it. Who is presumed to be one of them.
 //!
-//! Who connects to a port that only its service ever had is its worker. If other services had the port,
-//! too, their workers may dial it still: then a silent peer is presumed ready only if it is known by its
-//! routing id, or by its host if no other can be meant.
+//! A peer with a routing id is known by that. Another one that connects to a port that only its service
+//! ever had is its worker. If other services had the port, too, their workers may dial it still: then it is
+//! presumed ready only if it is known by its host, and no other can be meant.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -42,7 +42,9 @@ pub(super) struct Grace {
 struct Former {
     /// The port that it had.
     port: u16,
-    /// What its workers had said. Without marks nobody else ever had the port.
+    /// Other services had it, too.
+    is_shared: bool,
+    /// What its workers had said.
     ready: KeptReady,
     /// Those presumed ready that are known by their host alone.
     by_host: HashMap<String, HashSet<PeerId>>,
@@ -59,7 +61,10 @@ enum Verdict {
 impl Former {
     fn judge(&mut self, id: PeerId, identity: &[u8], host: &str) -> Verdict {
         let Some(marks) = &mut self.ready.marks else {
-            return Verdict::Presumed;
+            return match self.is_shared {
+                true => Verdict::InDoubt("it is not known who was ready", vec![]),
+                false => Verdict::Presumed,
+            };
         };
         if !identity.is_empty() {
             return match marks.identities.contains(&STANDARD.encode(identity)) {
@@ -69,6 +74,9 @@ impl Former {
                     vec![],
                 ),
             };
+        }
+        if !self.is_shared {
+            return Verdict::Presumed;
         }
         if marks.strangers.contains(host) {
             let why = "from its host there were workers and others without a routing id";
@@ -97,12 +105,12 @@ impl Grace {
         &mut self,
         service: ServiceKey,
         port: u16,
-        mut ready: KeptReady,
+        ready: KeptReady,
         is_shared: bool,
     ) {
-        ready.marks = is_shared.then(|| ready.marks.unwrap_or_default());
         let former = Former {
             port,
+            is_shared,
             ready,
             by_host: HashMap::new(),
         };
@@ -307,7 +315,8 @@ impl Hub {
         let is_shared = service
             .port()
             .is_some_and(|port| self.broker.is_shared_port(port));
-        let mut marks = is_shared.then(|| (Marks::default(), self.keeping.grace.unjudged()));
+        let mut marks = Marks::of(is_shared);
+        let unjudged = self.keeping.grace.unjudged();
         let mut common: Option<KeptReady> = None;
         for id in service.workers.peers() {
             let Some(peer) = self.peers.get(id.slot as usize) else {
@@ -317,9 +326,7 @@ impl Hub {
                 continue;
             }
             let ready = self.ready_of(peer);
-            if let Some((marks, unjudged)) = &mut marks
-                && !unjudged.contains(&id)
-            {
+            if !unjudged.contains(&id) {
                 marks.note(peer, ready.is_some());
             }
             let Some(ready) = ready else { continue };
@@ -337,11 +344,9 @@ impl Hub {
             .get(&key)
             .map(|former| &former.ready);
         let mut common = common.or_else(|| former.cloned())?;
-        common.marks = marks.map(|(mut marks, _)| {
-            let before = former.and_then(|former| former.marks.as_ref());
-            before.inspect(|before| marks.add(before));
-            marks.kept
-        });
+        let before = former.and_then(|former| former.marks.as_ref());
+        before.inspect(|before| marks.add(before));
+        common.marks = marks.kept();
         Some(common)
     }
 
@@ -366,19 +371,36 @@ impl Hub {
 /// Marks as they are gathered, within their bounds. A worker that is not noted is not presumed ready.
 #[derive(Debug, Default)]
 struct Marks {
+    /// Hosts matter, too.
+    is_shared: bool,
     kept: KeptMarks,
     identities_bytes: usize,
+    /// Some identities were too many.
+    lacks_identities: bool,
     /// Some hosts were too many.
-    is_cut: bool,
+    lacks_strangers: bool,
 }
 
 impl Marks {
+    fn of(is_shared: bool) -> Self {
+        Self {
+            is_shared,
+            ..Self::default()
+        }
+    }
+
+    /// At a port that nobody else had, a worker that is not noted must not be in doubt.
+    fn kept(self) -> Option<KeptMarks> {
+        (self.is_shared || !self.lacks_identities).then_some(self.kept)
+    }
+
     fn note(&mut self, peer: &Peer, is_ready: bool) {
         let (identity, host) = (&peer.zmtp.identity, host_of(peer));
         match (identity.is_empty(), is_ready) {
             (false, true) => self.add_identity(STANDARD.encode(identity)),
             // Its routing id is known to nobody, which is enough.
             (false, false) => {}
+            (true, _) if !self.is_shared => {}
             (true, true) => *self.host(host) += 1,
             (true, false) => self.add_stranger(host),
         }
@@ -391,15 +413,18 @@ impl Marks {
                 true => bytes,
                 false => 0,
             };
+        } else {
+            self.lacks_identities = true;
         }
     }
 
     fn host(&mut self, host: &str) -> &mut u32 {
         let hosts = &mut self.kept.hosts;
-        let host = match self.is_cut || hosts.len() >= HOSTS_MAX && !hosts.contains_key(host) {
-            true => "",
-            false => host,
-        };
+        let host =
+            match self.lacks_strangers || hosts.len() >= HOSTS_MAX && !hosts.contains_key(host) {
+                true => "",
+                false => host,
+            };
         hosts.entry(host.to_owned()).or_default()
     }
 
@@ -408,7 +433,7 @@ impl Marks {
             self.kept.strangers.insert(host.to_owned());
         } else {
             // One that is not noted must not be taken for a worker.
-            self.is_cut = true;
+            self.lacks_strangers = true;
             self.kept.hosts.clear();
         }
     }
@@ -445,13 +470,14 @@ mod tests {
         PeerId { slot, serial: 0 }
     }
 
-    fn former(marks: Option<KeptMarks>) -> Former {
+    fn former(is_shared: bool, marks: Option<KeptMarks>) -> Former {
         let ready = KeptReady {
             marks,
             ..KeptReady::default()
         };
         Former {
             port: 1,
+            is_shared,
             ready,
             by_host: HashMap::new(),
         }
@@ -470,15 +496,20 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_to_a_port_of_one_service_only_is_its_worker() {
-        let mut former = former(None);
-        assert!((0..9).all(|slot| presumes(&mut former, slot, "", "10.0.0.1")));
-        assert!(presumes(&mut former, 9, "unknown", "10.0.0.9"));
+    fn whoever_comes_to_a_port_of_one_service_only_is_its_worker_but_for_unknown_routing_ids() {
+        for known in [None, Some(marks())] {
+            let is_known = known.is_some();
+            let mut former = former(false, known);
+            assert!((0..9).all(|slot| presumes(&mut former, slot, "", "10.0.0.2")));
+            assert!(presumes(&mut former, 9, "known", "10.0.0.9"));
+            assert_eq!(presumes(&mut former, 9, "unknown", "10.0.0.9"), !is_known);
+        }
+        assert!(!presumes(&mut former(true, None), 0, "", "10.0.0.1"));
     }
 
     #[test]
     fn at_a_port_of_several_services_a_worker_has_to_be_known() {
-        let mut former = former(Some(marks()));
+        let mut former = former(true, Some(marks()));
         assert!(presumes(&mut former, 0, "known", "10.0.0.9"));
         assert!(!presumes(&mut former, 1, "unknown", "10.0.0.1"));
         assert!(
@@ -502,7 +533,7 @@ mod tests {
     #[test]
     fn one_that_came_and_went_leaves_its_place_to_the_next() {
         let mut grace = Grace::default();
-        let ready = former(Some(marks())).ready;
+        let ready = former(true, Some(marks())).ready;
         grace.expect(ServiceKey(0), 1, ready, true);
         for slot in 0..9 {
             let former = grace.former.get_mut(&ServiceKey(0)).unwrap();
@@ -513,7 +544,7 @@ mod tests {
 
     #[test]
     fn marks_are_bounded_and_what_is_not_noted_is_not_presumed() {
-        let mut gathered = Marks::default();
+        let mut gathered = Marks::of(true);
         for n in 0..10_000 {
             gathered.add_identity(format!("{n:0100}"));
             *gathered.host(&n.to_string()) += 1;
@@ -524,6 +555,11 @@ mod tests {
         *gathered.host("again") += 1;
         assert_eq!(gathered.kept.strangers.len(), HOSTS_MAX);
         assert!(gathered.kept.hosts.keys().all(String::is_empty));
+        assert!(gathered.kept().is_some());
+        let mut gathered = Marks::of(false);
+        gathered.add_identity("x".repeat(IDENTITIES_BYTES_MAX));
+        gathered.add_identity("y".into());
+        assert_eq!(gathered.kept(), None);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct KeptReady {
     pub delimiter: bool,
     /// It acknowledges, and holds no more events than this.
     pub credit: Option<u32>,
-    /// By what these workers are known again; only if others may dial their port.
+    /// By what these workers are known again, as far as that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<KeptMarks>,
 }
@@ -60,9 +60,9 @@ pub struct KeptReady {
 pub struct KeptMarks {
     /// Routing ids of ready workers, in base64.
     pub identities: BTreeSet<String>,
-    /// How many ready workers without one each host had.
+    /// How many ready workers without one each host had; only if other services had their port, too.
     pub hosts: BTreeMap<String, u32>,
-    /// Hosts with a connection that was not ready and had no routing id: whose it was is not known.
+    /// Hosts with a connection that was not ready and had no routing id, likewise: whose it was is not known.
     pub strangers: BTreeSet<String>,
 }
 

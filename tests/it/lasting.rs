@@ -295,3 +295,26 @@ fn queues_that_are_left_and_empty_take_no_port_from_others() {
     let report = doctor(&daemon);
     assert!(!report.contains("EM-9019"), "{report}");
 }
+
+#[test]
+fn a_start_without_the_queues_forgets_no_service_of_theirs() {
+    let mut home = Home::new();
+    home.keys["services"] = json!({"Billing": {"delivery": "queue"}});
+    let daemon = home.start();
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    daemon.unsubscribe("sub-1");
+    end(daemon, TERM);
+    let [queues, away] = ["state/queues", "away"].map(|name| home.site.path(name));
+    std::fs::rename(&queues, &away).expect("it is there");
+    std::fs::write(&queues, "in the way").expect("a file");
+    home.keys["services"] = json!({});
+    let daemon = home.start();
+    assert_eq!(daemon.status()["store"]["kept"], false);
+    assert!(daemon.service("Billing").is_null());
+    end(daemon, TERM);
+    std::fs::remove_file(&queues).expect("it is there");
+    std::fs::rename(&away, &queues).expect("it is there");
+    let daemon = home.start();
+    assert_eq!(daemon.service("Billing")["subjects"], json!(["Order"]));
+    assert_eq!(emit(&daemon, "Order", "1"), 1);
+}

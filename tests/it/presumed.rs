@@ -172,3 +172,30 @@ fn a_port_that_was_used_before_a_restart_goes_last_after_it() {
     assert_eq!(again.pull_address, gone.pull_address, "its own again");
     assert_eq!(daemon.service("Gone")["noPort"], Value::Null);
 }
+
+#[test]
+fn a_worker_that_had_said_bye_is_not_ready_after_a_restart() {
+    let mut home = Home::new();
+    let daemon = home.start();
+    let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let workers = ["stays", "leaves"].map(|name| {
+        let worker = socket(&daemon.context, zmq::DEALER);
+        worker.set_identity(name.as_bytes()).expect("an option");
+        worker.connect(&billing.pull_address).expect("an address");
+        worker.send(r#"READY {"ack": true}"#, 0).expect("a send");
+        worker
+    });
+    daemon.wait_for_ready("Billing", 2);
+    workers[1].send("BYE", 0).expect("a send");
+    daemon.wait_for_ready("Billing", 1);
+    let daemon = home.restart(daemon, KILL);
+    wait_for_connected(&daemon, 2);
+    assert_eq!(wait_for(&daemon, "EM-0206")["service"], "Billing");
+    daemon.wait_for_ready("Billing", 1);
+    let publisher = daemon.publisher();
+    (0..4).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    for n in 0..4 {
+        assert_eq!(received(&workers[0]), n.to_string());
+    }
+    assert!(is_silent(&workers[1], 100));
+}

@@ -274,7 +274,7 @@ notables! {
         suppressed: u64,
     } "two workers have one identity: the newer connection stays, the older is closed"
 
-    /// A peer that says nothing after a restart may be another service's worker.
+    /// A peer that says nothing after a restart may be no worker of the service, or none that is ready.
     "EM-0206" WorkerInDoubt "worker-in-doubt" WARN "event_manager::reactor::presumed" {
         /// The service that has the port.
         service: &'a str = bare,
@@ -284,7 +284,7 @@ notables! {
         why: &'a str = said,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
-    } "a peer that says nothing after the restart gets no events until it says READY, as other services had the port, too: {why}"
+    } "a peer that says nothing after the restart is not taken for a ready worker, and gets no events until it says READY: {why}"
 
     /// A subscriber's outbox is full.
     "EM-0211" SubscriberSlow "subscriber-slow" WARN "event_manager::reactor::deliver" {
