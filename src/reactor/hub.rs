@@ -22,6 +22,7 @@ use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
 use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
+use super::refusals::Refusals;
 use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
 use super::worker::Words;
@@ -136,6 +137,8 @@ pub(super) struct Hub {
     pub(super) subscriber_outbox_peak: usize,
     /// Connections and messages that were turned away, by reason.
     pub(super) refused: BTreeMap<&'static str, u64>,
+    /// Who is turned away again and again.
+    pub(super) refusals: Refusals,
     /// Keeps a flood of like log lines down to a line each burst.
     pub(super) bursts: Bursts,
     /// Where notable things go.
@@ -200,6 +203,7 @@ impl Hub {
             publish_times: PublishTimes::default(),
             subscriber_outbox_peak: 0,
             refused: BTreeMap::new(),
+            refusals: Refusals::default(),
             bursts: Bursts::default(),
             journal: Journal::default(),
             tracer: Tracer::default(),
@@ -224,8 +228,10 @@ impl Hub {
         why: &dyn std::fmt::Display,
     ) {
         *self.refused.entry(reason).or_default() += 1;
+        let why = why.to_string();
+        self.refusals.add(reason, address, &why, self.now);
         if let Some(suppressed) = self.bursts.admit(reason, self.now) {
-            self.note_refused(reason, address, why, suppressed);
+            self.note_refused(reason, address, &why, suppressed);
         }
     }
 

@@ -29,6 +29,7 @@ mod noting;
 mod outbox;
 mod peer;
 mod presumed;
+mod refusals;
 mod reload;
 mod reports;
 mod requester;

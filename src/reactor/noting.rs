@@ -1,6 +1,5 @@
 //! What is notable of the data plane, at most a line for each burst.
 
-use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use super::hub::Hub;
@@ -242,10 +241,9 @@ impl Hub {
         &mut self,
         reason: &'static str,
         peer: &str,
-        why: &dyn Display,
+        why: &str,
         suppressed: u64,
     ) {
-        let why = &*why.to_string();
         self.journal.note(&match reason {
             "out-of-descriptors" | "too-many-connections" => Notable::ConnectionRefused {
                 peer,

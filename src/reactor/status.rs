@@ -99,6 +99,7 @@ impl Hub {
             "pendingCalls": self.pending_replies.len(),
             "peers": {
                 "refused": self.refused,
+                "refusedAgain": self.refusals.again(now),
                 "slow": self.slow_peers(),
                 "zmtp": self.zmtp_spoken(),
             },

@@ -165,7 +165,8 @@ fn encode(queue: &ServiceName) -> io::Result<String> {
     Ok(name)
 }
 
-fn decode(name: &str) -> Option<ServiceName> {
+/// The queue whose directory this is.
+pub(crate) fn decode(name: &str) -> Option<ServiceName> {
     let queue = name
         .replace("%2E", ".")
         .replace("%2F", "/")

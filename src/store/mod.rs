@@ -6,5 +6,6 @@ pub mod log;
 mod thread;
 
 pub use commands::{Command, Event, Outcome, Report};
+pub(crate) use disk::decode as queue_of;
 pub use disk::{DiskDirectory, DiskFile, StateDir, StateDirError};
 pub use thread::{Full, Store};

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::support::TestDaemon;
 use super::support::bus::own_host;
-use super::support::peers::{connected, publish};
+use super::support::peers::{connected, is_silent, publish};
 use super::support::program::{Site, locator, wait_until};
 use super::support::raw::{RawPeer, message};
 use super::support::responder::{Responder, register};
@@ -404,4 +404,70 @@ fn a_clock_that_jumped() {
         let report = examine(&liar.address, &json!({}), &[]);
         report.names("EM-9017", "warning", &[severity, "timedatectl"]);
     }
+}
+
+#[test]
+fn dead_letters_are_found_whatever_their_service_is_called() {
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({"stateDir": directory.path()});
+    let names = ["Till/7", "100%", ".hidden", "%2F"];
+    let daemon = TestDaemon::in_own_process(&settings);
+    let publisher = daemon.publisher();
+    for name in names {
+        let service = daemon.subscribe(&format!("sub {name}"), name, &[&format!("exact:{name}")]);
+        let worker = connected(&daemon.context, zmq::DEALER, &service.pull_address);
+        worker.send("READY {\"ack\": true}", 0).expect("a send");
+        daemon.wait_for_ready(name, 1);
+        publish(&publisher, name, "x");
+        let event = worker.recv_multipart(0).expect("an event");
+        let word = String::from_utf8(event[0].clone()).expect("text");
+        let id = word.split(' ').nth(1).expect("an id");
+        worker.send(&format!("TERM {id}"), 0).expect("a send");
+        daemon.wait_for_counter(name, "deadLettered", 1);
+    }
+    daemon.stop();
+    // Of another run, and all of these services are gone but one.
+    let daemon = TestDaemon::in_own_process(&settings);
+    for name in &names[1..] {
+        daemon.unsubscribe(&format!("sub {name}"));
+    }
+    let report = examined(&daemon);
+    let all = report.json["findings"].as_array().expect("a list");
+    let letters = all.iter().filter(|finding| finding["code"] == "EM-9011");
+    let mut about: Vec<_> = letters
+        .map(|finding| finding["about"].as_str().expect("a text"))
+        .collect();
+    about.sort_unstable();
+    let mut expected = names;
+    expected.sort_unstable();
+    assert_eq!(about, expected, "{report:#?}");
+}
+
+#[test]
+fn who_is_refused_again_and_again_is_named() {
+    let daemon = TestDaemon::with(|config| config.limits.subscriptions_per_peer_max = 2);
+    let subscriber = connected(&daemon.context, zmq::SUB, &daemon.subscribers());
+    for n in 0..3 {
+        subscriber
+            .set_subscribe(n.to_string().as_bytes())
+            .expect("an option");
+    }
+    // One that is refused once is no finding.
+    RawPeer::connect(&daemon.requests()).send_while_heard(b"GET / HTTP/1.1\r\n\r\n");
+    daemon.wait_for("its refusals", |status| {
+        // It subscribes anew only while somebody uses it.
+        is_silent(&subscriber, 1);
+        let again = &status["peers"]["refusedAgain"];
+        again[0]["times"].as_u64() >= Some(5) && status["peers"]["refused"]["not-zmtp"] == 1
+    });
+    drop(subscriber);
+    let report = examined(&daemon);
+    report.names(
+        "EM-9022",
+        "warning",
+        &[
+            "127.0.0.1 | it was refused",
+            "(too-many-subscriptions): more than 2 subscriptions (limits.maxSubscriptionsPerPeer)",
+        ],
+    );
 }

@@ -1,5 +1,6 @@
 //! What checks are about, as it is gathered from the daemon and the machine.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -156,29 +157,38 @@ fn disk_at(directory: &Path) -> Option<Disk> {
     })
 }
 
-/// Asks for the dead letters of services that may have some: to list those of another would make a
-/// directory for them.
+/// Asks for the dead letters of services that may have some, gone ones too: to list those of another
+/// would make a directory for them.
 fn letters(client: &mut Client, status: &Value, directory: Option<&Path>) -> Vec<(String, u64)> {
     let services = status["services"].as_array().into_iter().flatten();
-    let names = services.filter_map(|service| {
-        let name = service["name"].as_str()?;
+    let counted = services.filter_map(|service| {
         let counted = service["counters"]["deadLettered"].as_u64() > Some(0);
-        let on_disk = directory.is_some_and(|directory| {
-            let queues = directory.join("queues");
-            !name.contains('/') && queues.join(format!("{name}.DLQ")).exists()
-        });
-        (counted || on_disk).then_some(name)
+        let name = service["name"].as_str()?;
+        counted.then(|| name.to_owned())
     });
+    let mut names: BTreeSet<String> = counted.collect();
+    names.extend(directory.into_iter().flat_map(letters_on_disk));
     let mut found = vec![];
     for name in names {
         // A daemon without a store keeps none, and says so.
-        let Ok(answer) = client.dead_letters("list", name, &json!({"limit": LETTERS_MAX})) else {
+        let Ok(answer) = client.dead_letters("list", &name, &json!({"limit": LETTERS_MAX})) else {
             continue;
         };
         let count = answer["letters"].as_array().map_or(0, Vec::len) as u64;
         if count > 0 {
-            found.push((name.to_owned(), count));
+            found.push((name, count));
         }
     }
     found
+}
+
+/// Services with a directory for their dead letters, if we may see that.
+fn letters_on_disk(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.join("queues"));
+    let names = entries.into_iter().flatten().filter_map(|entry| {
+        let file_name = entry.ok()?.file_name();
+        let queue = crate::store::queue_of(file_name.to_str()?)?;
+        Some(queue.of_dead_letters()?.to_string())
+    });
+    names.collect()
 }

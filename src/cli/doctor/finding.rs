@@ -47,12 +47,13 @@ pub(super) enum Code {
     NoPort = 9019,
     QueueLeft = 9020,
     PublisherMissing = 9021,
+    RefusedAgain = 9022,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -74,6 +75,7 @@ impl Code {
         Self::NoPort,
         Self::QueueLeft,
         Self::PublisherMissing,
+        Self::RefusedAgain,
     ];
 
     pub(super) fn text(self) -> String {

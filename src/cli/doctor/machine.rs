@@ -1,4 +1,4 @@
-//! What the daemon has of the machine: descriptors, memory, disk, time.
+//! What the daemon has of the machine: descriptors, memory, disk, time; and who connects in vain.
 
 use serde_json::Value;
 
@@ -22,7 +22,31 @@ pub(super) fn check(status: &Value) -> Vec<Finding> {
         clock(status),
         memory(status),
     ];
-    found.into_iter().flatten().collect()
+    let again = status["peers"]["refusedAgain"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let again = again.map(refused_again);
+    found.into_iter().flatten().chain(again).collect()
+}
+
+fn refused_again(series: &Value) -> Finding {
+    let text = |key: &str| series[key].as_str().unwrap_or_default();
+    let (host, reason) = (text("host"), text("reason"));
+    let (times, seconds) = (
+        number(&series["times"]),
+        series["seconds"].as_f64().unwrap_or_default(),
+    );
+    Finding::new(
+        Severity::Warning,
+        Code::RefusedAgain,
+        host,
+        format!(
+            "it was refused {times} times within {seconds:.0} s ({reason}): {}",
+            text("why")
+        ),
+        "see which client of that machine dials again and again, and mend it or raise the limit that is named; EM-0602 in docs/events.md says what the reasons mean",
+    )
 }
 
 fn number(value: &Value) -> u64 {
