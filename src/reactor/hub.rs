@@ -321,7 +321,7 @@ impl Hub {
         // A REQ socket can't take a second event before it has asked for it.
         let lockstep = zmtp.socket_type == SocketType::Req;
         let key = self.broker.service_mut(service)?.workers.join(id, lockstep);
-        self.keeping.worker_joined(service, id, lockstep);
+        self.keeping.worker_joined(id, lockstep);
         Some(Role::Worker {
             service,
             key,

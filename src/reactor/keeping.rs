@@ -48,9 +48,10 @@ impl Keeping {
     }
 
     /// A connection to a service came.
-    pub(super) fn worker_joined(&mut self, service: ServiceKey, id: PeerId, lockstep: bool) {
-        self.grace.worker_joined(service, id, lockstep);
-        self.workers_changed(service);
+    pub(super) fn worker_joined(&mut self, id: PeerId, lockstep: bool) {
+        if self.writer.is_some() {
+            self.grace.worker_joined(id, lockstep, now());
+        }
     }
 
     pub(super) fn worker_left(&mut self, service: ServiceKey, id: PeerId) {

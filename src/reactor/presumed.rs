@@ -13,7 +13,6 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::hub::Hub;
 use super::peer::{Envelope, Peer, Role};
-use crate::ambient::now;
 use crate::broker::{PeerId, Service, ServiceKey, WorkerKey};
 use crate::state::{KeptMarks, KeptReady};
 use crate::telemetry::Notable;
@@ -31,8 +30,10 @@ const HOSTS_MAX: usize = 1024;
 pub(super) struct Grace {
     ends_at: Option<Instant>,
     former: HashMap<ServiceKey, Former>,
-    /// Connections to these services, and when they came.
+    /// Connections of which it is not known yet whether they are silent, and when they came.
     silent: VecDeque<(PeerId, Instant)>,
+    /// The same as a set.
+    unjudged: HashSet<PeerId>,
     /// Those that count, or counted, as ready without having said so.
     presumed: HashSet<PeerId>,
 }
@@ -123,21 +124,35 @@ impl Grace {
 
     /// The services of which nothing is presumed any more, if its time is over.
     fn end(&mut self, now: Instant) -> Option<Vec<ServiceKey>> {
+        let first = self.silent.front().map(|(_, since)| *since);
         self.ends_at
-            .take_if(|end| *end <= now && self.silent.is_empty())?;
+            .take_if(|end| *end <= now && first.is_none_or(|first| first >= *end))?;
         Some(self.former.drain().map(|(service, _)| service).collect())
     }
 
-    /// A connection to a service. A REQ socket that waits for its answer isn't one of these: it has
-    /// to ask anew anyway.
-    pub(super) fn worker_joined(&mut self, service: ServiceKey, id: PeerId, lockstep: bool) {
-        if !lockstep && self.former.contains_key(&service) {
-            self.silent.push_back((id, now()));
+    /// A connection to a service, at this time. A REQ socket that waits for its answer isn't one of
+    /// these: it has to ask anew anyway.
+    pub(super) fn worker_joined(&mut self, id: PeerId, lockstep: bool, at: Instant) {
+        if !lockstep {
+            self.silent.push_back((id, at));
+            self.unjudged.insert(id);
         }
+    }
+
+    /// One that has been there for long enough to say what it has to say.
+    fn next_judged(&mut self, now: Instant) -> Option<PeerId> {
+        let (_, since) = self.silent.front()?;
+        if now.saturating_duration_since(*since) < SILENCE {
+            return None;
+        }
+        let (id, _) = self.silent.pop_front()?;
+        self.unjudged.remove(&id);
+        Some(id)
     }
 
     pub(super) fn worker_left(&mut self, service: ServiceKey, id: PeerId) {
         self.presumed.remove(&id);
+        self.unjudged.remove(&id);
         if let Some(former) = self.former.get_mut(&service) {
             for ids in former.by_host.values_mut() {
                 ids.remove(&id);
@@ -149,22 +164,15 @@ impl Grace {
         self.former.remove(&service);
         for worker in workers {
             self.presumed.remove(worker);
+            self.unjudged.remove(worker);
         }
-    }
-
-    /// Connections of which it is not known yet what to take them for.
-    fn unjudged(&self) -> HashSet<PeerId> {
-        self.silent.iter().map(|(id, _)| *id).collect()
     }
 }
 
 impl Hub {
     /// What time brings about: silent workers are presumed ready, the grace ends.
     pub(super) fn tend_grace(&mut self) {
-        while let Some((id, since)) = self.keeping.grace.silent.front().copied()
-            && self.now.saturating_duration_since(since) >= SILENCE
-        {
-            self.keeping.grace.silent.pop_front();
+        while let Some(id) = self.keeping.grace.next_judged(self.now) {
             self.hear_silence(id);
         }
         for service in self.keeping.grace.end(self.now).unwrap_or_default() {
@@ -189,6 +197,8 @@ impl Hub {
         else {
             return;
         };
+        // It counts as a stranger from now on, if it is not presumed ready.
+        self.keeping.workers_changed(service);
         let port = self.broker.service(service).and_then(Service::port);
         let former = self.keeping.grace.former.get_mut(&service);
         let Some(former) = former.filter(|former| port == Some(former.port)) else {
@@ -207,7 +217,6 @@ impl Hub {
                 self.note_in_doubt(service, &address, why);
             }
         }
-        self.keeping.workers_changed(service);
     }
 
     fn presume_ready(
@@ -316,7 +325,7 @@ impl Hub {
             .port()
             .is_some_and(|port| self.broker.is_shared_port(port));
         let mut marks = Marks::of(is_shared);
-        let unjudged = self.keeping.grace.unjudged();
+        let unjudged = &self.keeping.grace.unjudged;
         let mut common: Option<KeptReady> = None;
         for id in service.workers.peers() {
             let Some(peer) = self.peers.get(id.slot as usize) else {
@@ -326,7 +335,8 @@ impl Hub {
                 continue;
             }
             let ready = self.ready_of(peer);
-            if !unjudged.contains(&id) {
+            // One that has just come may be about to say READY.
+            if ready.is_some() || !unjudged.contains(&id) {
                 marks.note(peer, ready.is_some());
             }
             let Some(ready) = ready else { continue };
@@ -540,6 +550,31 @@ mod tests {
             assert!(presumes(former, slot, "", "10.0.0.1"));
             grace.worker_left(ServiceKey(0), id(slot));
         }
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+    fn who_has_just_come_is_not_judged_yet_and_does_not_hold_up_the_end() {
+        let origin = Instant::now();
+        let at = |ms| origin + Duration::from_millis(ms);
+        let mut grace = Grace::default();
+        grace.begin(at(1000));
+        grace.worker_joined(id(1), false, at(900));
+        grace.worker_joined(id(2), true, at(900));
+        grace.worker_joined(id(3), false, at(1000));
+        assert_eq!(grace.unjudged, [id(1), id(3)].into());
+        assert_eq!(
+            (grace.end(at(1000)), grace.next_judged(at(1099))),
+            (None, None)
+        );
+        assert_eq!(grace.next_judged(at(1100)), Some(id(1)));
+        assert_eq!(grace.unjudged, [id(3)].into());
+        assert_eq!(grace.end(at(1100)), Some(vec![]));
+        grace.worker_left(ServiceKey(0), id(3));
+        assert!(grace.unjudged.is_empty());
     }
 
     #[test]
