@@ -308,6 +308,11 @@ impl Workers {
         self.workers.iter().map(|(_, worker)| worker.peer)
     }
 
+    /// Whether some worker said READY, and no BYE since.
+    pub fn any_ready(&self) -> bool {
+        self.workers.iter().any(|(_, worker)| worker.ready)
+    }
+
     /// Whether some worker could take an event now.
     pub fn any_eligible(&self) -> bool {
         self.eligible > 0

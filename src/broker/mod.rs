@@ -32,6 +32,6 @@ pub use registry::{
 };
 pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, Verdict};
-pub use shelf::{Shelf, Wanted};
+pub use shelf::{ReadLoss, Shelf, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectPlace};
 pub use timetable::Timetable;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::account::{Account, DropReason};
 use super::backlog::{
-    Acked, Backlog, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome, Policy,
-    QueueLimits, UnknownDelivery,
+    Acked, Backlog, ClockChange, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome,
+    Policy, QueueLimits, UnknownDelivery,
 };
 use super::dispatch::{WorkerKey, Workers};
 use super::histogram::Histogram;
@@ -250,7 +250,8 @@ impl Service {
     /// as much as may wait, each that acknowledges has one event at a time: a worker that only takes
     /// must not cost all memory, nor the others their work.
     pub fn dequeue(&mut self, now: Instant) -> Option<(Given, (WorkerKey, PeerId))> {
-        if !self.queue.has_next(now) {
+        let may_hand_out = self.shelf.as_ref().is_none_or(Shelf::may_hand_out);
+        if !may_hand_out || !self.queue.has_next(now) {
             return None;
         }
         let (worker, peer) = match self.queue.holds_too_much() {
@@ -268,6 +269,21 @@ impl Service {
             self.account.redelivered += 1;
         }
         Some((given, (worker, peer)))
+    }
+
+    /// Whether its log is to be told that events are given to workers from now on.
+    pub fn wants_to_hand_out(&mut self, now: Instant) -> bool {
+        let shelf = self.shelf.as_mut().filter(|shelf| !shelf.may_hand_out());
+        let can_go = || self.workers.any_eligible() && self.queue.has_next(now);
+        shelf.is_some_and(|shelf| can_go() && shelf.wants_to_hand_out())
+    }
+
+    /// Whether its log is to be told that no events are given to workers any more: no worker holds one,
+    /// and, `forever` or for now, none could take one.
+    pub fn rests(&mut self, forever: bool) -> bool {
+        let is_idle = self.queue.held() == 0 && (forever || !self.workers.any_ready());
+        let shelf = self.shelf.as_mut().filter(|_| forever || is_idle);
+        shelf.is_some_and(Shelf::rests)
     }
 
     /// Gives up the oldest events, until at most so many bytes wait in memory.
@@ -366,9 +382,28 @@ impl Service {
         }
     }
 
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do; it may find nothing.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let shelf = self.shelf.as_ref().and_then(Shelf::poll_timeout);
+        shelf.into_iter().chain(self.queue.poll_timeout()).min()
+    }
+
+    /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
+    pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        self.queue.clock_was_set(change, now);
+        if let Some(shelf) = &mut self.shelf {
+            shelf.clock_was_set(change, now);
+        }
+    }
+
     /// Does what the time asks for.
     pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Aftermath {
-        let outcome = self.queue.handle_timeout(now, chance);
+        let mut outcome = self.queue.handle_timeout(now, chance);
+        if let Some(shelf) = &mut self.shelf {
+            let expired = shelf.handle_timeout(now);
+            outcome.expired.events += expired.events;
+            outcome.expired.seqs.extend(expired.seqs);
+        }
         for (worker, _) in &outcome.timed_out {
             self.workers.let_down(*worker);
         }

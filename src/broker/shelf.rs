@@ -1,51 +1,148 @@
 //! The events of a durable queue that are not in its backlog: on their way to the disk, or on it alone.
 
-use std::collections::VecDeque;
+mod timed;
 
-use super::backlog::{Backlog, Item, Lost};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
 
-/// A backlog that has fewer events than this takes more from the disk.
-const LOW_EVENTS: usize = 1024;
+use super::backlog::{Backlog, ClockChange, Item, Lost};
+use timed::Timed;
+pub use timed::Times;
+
+/// A backlog of which fewer events may go than this takes more from the disk.
+const LOW_EVENTS: usize = if cfg!(test) { 4 } else { 1024 };
 /// What is read at once, at most.
 const READ_EVENTS: usize = 1024;
 const READ_BYTES: u64 = 4 << 20;
 
 /// What should be read from the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
-    /// The lowest place.
-    pub from: u64,
-    /// The most events.
-    pub events_max: usize,
-    /// The most bytes.
-    pub bytes_max: u64,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// What comes in the order of the queue.
+    InOrder {
+        /// The lowest sequence number.
+        from: u64,
+        /// The most events.
+        events_max: usize,
+        /// The most bytes.
+        bytes_max: u64,
+    },
+    /// Single events whose time has come.
+    These {
+        /// Their sequence numbers, the lowest first.
+        seqs: Vec<u64>,
+        /// The most bytes.
+        bytes_max: u64,
+    },
+}
+
+/// What was on disk and is not in the backlog, though it was read.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use = "each event that is lost is counted"]
+pub struct ReadLoss {
+    /// Larger than all that may wait.
+    pub too_large: Lost,
+    /// What should have been there, and wasn't.
+    pub missing: u64,
+}
+
+/// What the disk is asked for just now.
+#[derive(Debug)]
+enum Reading {
+    InOrder,
+    These(Vec<u64>),
+}
+
+/// Whether the log knows that workers are served. Until it does none is given an event, or an event that
+/// was given out just before a crash would come again as if for the first time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum HandingOut {
+    #[default]
+    No,
+    Asked,
+    Yes,
 }
 
 /// Where a durable queue's events are beside its backlog.
 ///
 /// An event is *pending* from when it came until it is durable. Then it goes to the backlog, if that
-/// has room and nothing is on disk alone; else its body is forgotten, and it is *shelved*: read again
-/// when the backlog runs low. So the backlog always has the first ones, and memory is bounded.
+/// has room and nothing before it is on disk alone; else its body is forgotten, and it is on disk alone
+/// until it is read again: in the order of the queue when few events of the backlog may go, or, if it
+/// has to wait for a time, when that has come. What waits for a time, in the backlog too, makes room for
+/// what may go. So memory is bounded but for some 100 bytes for each event with a time, and nothing that
+/// may go waits behind what may not.
+///
+/// [`handle_timeout`](Self::handle_timeout) and [`wants`](Self::wants) should be called after each
+/// change, and when [`poll_timeout`](Self::poll_timeout) says so.
 #[derive(Debug, Default)]
 pub struct Shelf {
     pending: VecDeque<(u64, Vec<Item>)>,
     last_tag: u64,
     pending_events: usize,
     pending_bytes: usize,
-    /// From this place on events are on disk alone.
+    /// From this sequence number on events are on disk alone.
     from: Option<u64>,
-    shelved: u64,
-    is_reading: bool,
-    /// Events before this place may have been delivered by an earlier run.
-    inherited_below: u64,
+    /// How many those are, but for parked ones.
+    in_order: u64,
+    timed: Timed,
+    reading: Option<Reading>,
+    /// Events that left the disk while it is read: they may be among what is read.
+    gone: BTreeSet<u64>,
+    /// Events came while the disk is read: it may have been read before.
+    came: bool,
+    /// Events below this number may have been given to workers by an earlier run, unless that is noted.
+    given_below: u64,
+    handing_out: HandingOut,
+    /// What could not be taken from the disk because the backlog had no room for so many bytes.
+    lacks_bytes: usize,
 }
 
 impl Shelf {
-    /// What was found on disk: the place of the next new event, and of the first that is not done.
-    pub fn found(&mut self, next: u64, first: Option<u64>, events: u64) {
-        self.inherited_below = next;
-        self.from = first;
-        self.shelved = events;
+    /// What was found on disk: the first event, how many there are, below which number they may have been
+    /// given to workers without a note of it, and the times of those that have some.
+    pub fn found(
+        &mut self,
+        first: Option<u64>,
+        events: u64,
+        given_below: u64,
+        timed: impl IntoIterator<Item = (u64, Times)>,
+    ) {
+        timed
+            .into_iter()
+            .for_each(|(seq, times)| self.timed.add(seq, times));
+        self.given_below = given_below;
+        self.in_order = events.saturating_sub(self.timed.parked());
+        self.from = first.filter(|_| self.in_order > 0);
+    }
+
+    /// Whether events may be given to workers.
+    pub fn may_hand_out(&self) -> bool {
+        self.handing_out == HandingOut::Yes
+    }
+
+    /// Events should be given to workers: whether the log is to be told so now.
+    pub fn wants_to_hand_out(&mut self) -> bool {
+        let is_asked = self.handing_out != HandingOut::No;
+        if !is_asked {
+            self.handing_out = HandingOut::Asked;
+        }
+        !is_asked
+    }
+
+    /// The log knows that events are given to workers.
+    pub fn hands_out(&mut self) {
+        if self.handing_out == HandingOut::Asked {
+            self.handing_out = HandingOut::Yes;
+        }
+    }
+
+    /// No worker holds an event, and none will get one: whether the log is to be told so now.
+    pub fn rests(&mut self) -> bool {
+        let handed_out = self.handing_out == HandingOut::Yes;
+        if handed_out {
+            self.handing_out = HandingOut::No;
+        }
+        handed_out
     }
 
     /// Events are appended: the tag by which the disk reports of them.
@@ -67,25 +164,33 @@ impl Shelf {
         items
     }
 
-    /// The append with this tag is durable; `places` has the place of each of its events, or none for
-    /// one that was known already. What the backlog gave up, which is nothing unless an event is
+    /// The append with this tag is durable; `seqs` has the sequence number of each of its events, or none
+    /// for one that was known already. What the backlog gave up, which is nothing unless an event is
     /// larger than all of it.
-    pub fn committed(&mut self, tag: u64, places: &[Option<u64>], backlog: &mut Backlog) -> Lost {
+    pub fn committed(&mut self, tag: u64, seqs: &[Option<u64>], backlog: &mut Backlog) -> Lost {
         let mut lost = Lost::default();
-        for (mut item, place) in self.take_pending(tag).into_iter().zip(places) {
-            let Some(place) = *place else { continue };
-            item.seq = Some(place);
-            if self.from.is_none() && backlog.has_room(&item) {
-                add(backlog, item, &mut lost);
-            } else if self.from.is_none() && !backlog.fits(&item) {
+        for (mut item, seq) in self.take_pending(tag).into_iter().zip(seqs) {
+            let Some(seq) = *seq else { continue };
+            item.seq = Some(seq);
+            if !backlog.fits(&item) {
                 lost.events += 1;
-                lost.seqs.push(place);
+                lost.seqs.push(seq);
+            } else if self.from.is_none() && self.make_room(&item, backlog) {
+                add(backlog, item, &mut lost);
             } else {
-                self.from.get_or_insert(place);
-                self.shelved += 1;
+                self.keep_on_disk(seq, Times::of(&item));
             }
         }
         lost
+    }
+
+    fn keep_on_disk(&mut self, seq: u64, times: Times) {
+        if times.not_before.is_none() {
+            self.from.get_or_insert(seq);
+            self.in_order += 1;
+        }
+        self.timed.add(seq, times);
+        self.came |= self.reading.is_some();
     }
 
     /// The append with this tag came to nothing: how many events it had.
@@ -93,75 +198,209 @@ impl Shelf {
         self.take_pending(tag).len() as u64
     }
 
-    /// What to read, if the backlog runs low and the last reading is done.
+    /// Whether the backlog has room, if what waits for its time there makes way: it waits on disk.
+    fn make_room(&mut self, item: &Item, backlog: &mut Backlog) -> bool {
+        while !backlog.has_room(item) {
+            // It would be the one to make way for others that wait for a time.
+            if item.not_before.is_some() {
+                return false;
+            }
+            let Some((due, later)) = backlog.take_latest_due() else {
+                return false;
+            };
+            let Some(seq) = later.seq else { return false };
+            let times = Times {
+                not_before: Some(due),
+                ..Times::of(&later)
+            };
+            self.timed.add(seq, times);
+        }
+        true
+    }
+
+    /// What to read: if few events of the backlog may go, it has room, and the last reading is done.
     pub fn wants(&mut self, backlog: &Backlog) -> Option<Wanted> {
-        let from = self.from?;
-        if self.is_reading || backlog.len() >= LOW_EVENTS {
+        let has_room = backlog.any_waits_for_time() || backlog.has_bytes(self.lacks_bytes);
+        if self.reading.is_some() || backlog.ready() >= LOW_EVENTS || !has_room {
             return None;
         }
-        self.is_reading = true;
-        Some(Wanted {
+        let bytes_max = READ_BYTES;
+        let seqs: Vec<_> = self.timed.ready().take(READ_EVENTS).collect();
+        if !seqs.is_empty() {
+            self.reading = Some(Reading::These(seqs.clone()));
+            return Some(Wanted::These { seqs, bytes_max });
+        }
+        let from = self.from?;
+        self.reading = Some(Reading::InOrder);
+        Some(Wanted::InOrder {
             from,
             events_max: READ_EVENTS,
-            bytes_max: READ_BYTES,
+            bytes_max,
         })
     }
 
-    /// What was read, in the order of places; none if there is no more. What the backlog gave up, or
-    /// what should have been there.
-    pub fn read(&mut self, items: Vec<Item>, backlog: &mut Backlog) -> Lost {
-        self.is_reading = false;
-        let mut lost = Lost::default();
-        if items.is_empty() {
-            self.from = None;
-            lost.events = std::mem::take(&mut self.shelved);
+    /// What was read, in the order of sequence numbers; what there is no room for is read again. What
+    /// the backlog gave up, and what should have been there.
+    pub fn read(&mut self, items: Vec<Item>, backlog: &mut Backlog) -> ReadLoss {
+        let mut loss = ReadLoss::default();
+        match self.reading.take() {
+            Some(Reading::InOrder) => self.read_in_order(items, backlog, &mut loss),
+            Some(Reading::These(seqs)) => self.read_these(&seqs, items, backlog, &mut loss),
+            None => {}
         }
-        for mut item in items {
-            let place = item.seq.unwrap_or_default();
-            if !backlog.fits(&item) {
-                lost.events += 1;
-                lost.seqs.push(place);
-            } else if backlog.has_room(&item) {
-                if place < self.inherited_below {
-                    item.attempt = item.attempt.max(1);
+        self.reading_is_over();
+        loss
+    }
+
+    fn read_in_order(&mut self, items: Vec<Item>, backlog: &mut Backlog, loss: &mut ReadLoss) {
+        if items.is_empty() && !self.came {
+            loss.missing += std::mem::take(&mut self.in_order);
+            if let Some(from) = self.from {
+                self.timed.forget_from(from);
+            }
+        }
+        for item in items {
+            let seq = item.seq.unwrap_or_default();
+            let is_on_disk_alone = !self.gone.contains(&seq) && !self.timed.is_parked(seq);
+            if is_on_disk_alone {
+                if !self.take_in(item, backlog, &mut loss.too_large) {
+                    break;
                 }
-                add(backlog, item, &mut lost);
-            } else {
+                self.in_order = self.in_order.saturating_sub(1);
+            }
+            self.from = Some(seq + 1);
+        }
+    }
+
+    fn read_these(
+        &mut self,
+        seqs: &[u64],
+        items: Vec<Item>,
+        backlog: &mut Backlog,
+        loss: &mut ReadLoss,
+    ) {
+        let last = items.last().map(|item| item.seq.unwrap_or_default());
+        let found: BTreeSet<_> = items.iter().filter_map(|item| item.seq).collect();
+        for item in items {
+            let is_wanted = item.seq.is_some_and(|seq| self.timed.is_ready(seq));
+            if is_wanted && !self.take_in(item, backlog, &mut loss.too_large) {
                 break;
             }
-            self.from = Some(place + 1);
-            self.shelved = self.shelved.saturating_sub(1);
         }
-        if self.shelved == 0 {
+        // Others before the last one that was found are not there; what comes after it was too much.
+        let missing = seqs
+            .iter()
+            .filter(|seq| last.is_none_or(|last| **seq < last));
+        for seq in missing.filter(|seq| !found.contains(seq)) {
+            loss.missing += u64::from(self.timed.remove(*seq).is_some());
+        }
+    }
+
+    /// Takes an event that was read into the backlog; false if that has no room.
+    fn take_in(&mut self, mut item: Item, backlog: &mut Backlog, lost: &mut Lost) -> bool {
+        let seq = item.seq.unwrap_or_default();
+        if !backlog.fits(&item) {
+            self.timed.remove(seq);
+            lost.add(&item);
+            return true;
+        }
+        if let Some(times) = self.timed.get(seq) {
+            times.restore(&mut item);
+        }
+        item.given_before = seq < self.given_below && item.attempt == 0;
+        if !self.make_room(&item, backlog) {
+            self.lacks_bytes = item.cost();
+            return false;
+        }
+        self.lacks_bytes = 0;
+        self.timed.remove(seq);
+        add(backlog, item, lost);
+        true
+    }
+
+    fn reading_is_over(&mut self) {
+        self.reading = None;
+        self.gone.clear();
+        self.came = false;
+        self.forget_order_if_empty();
+    }
+
+    fn forget_order_if_empty(&mut self) {
+        if self.in_order == 0 && self.reading.is_none() {
             self.from = None;
         }
-        lost
     }
 
-    /// The disk was too busy to be asked.
+    /// The disk was not asked, or could not answer: it is asked again when more is [wanted](Self::wants).
     pub fn not_read(&mut self) {
-        self.is_reading = false;
+        self.reading_is_over();
     }
 
-    /// So many events are damaged on the disk; how many of them were on it alone.
-    pub fn lost(&mut self, events: u64) -> u64 {
-        let gone = events.min(self.shelved);
-        self.shelved -= gone;
-        gone
+    /// These were given up on the disk, or are damaged there; how many of them were on it alone.
+    pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = u64>) -> u64 {
+        seqs.into_iter()
+            .map(|seq| u64::from(self.leave_disk(seq)))
+            .sum()
     }
 
-    /// These places were given up on the disk; how many of them were on it alone.
-    pub fn gave_up(&mut self, places: impl Iterator<Item = u64>) -> u64 {
-        let Some(from) = self.from else { return 0 };
-        let gone = places.filter(|place| *place >= from).count() as u64;
-        let gone = gone.min(self.shelved);
-        self.shelved -= gone;
-        gone
+    /// The event leaves the disk; whether it was there alone.
+    fn leave_disk(&mut self, seq: u64) -> bool {
+        let is_parked = self.timed.is_parked(seq);
+        let is_in_order = self.from.is_some_and(|from| seq >= from)
+            && self.in_order > 0
+            && !self.gone.contains(&seq);
+        if !is_parked && !is_in_order {
+            return false;
+        }
+        self.timed.remove(seq);
+        if self.reading.is_some() {
+            self.gone.insert(seq);
+        }
+        if !is_parked {
+            self.in_order -= 1;
+            self.forget_order_if_empty();
+        }
+        true
     }
 
-    /// Events that are pending or shelved.
+    /// Does what the time asks for: what is past its end leaves, and is to be settled; what should not go
+    /// before now is to be read.
+    pub fn handle_timeout(&mut self, now: Instant) -> Lost {
+        let mut expired = Lost::default();
+        while let Some(seq) = self.timed.ended(now) {
+            if !self.leave_disk(seq) {
+                // It would be found again and again.
+                self.timed.remove(seq);
+                continue;
+            }
+            expired.events += 1;
+            expired.seqs.push(seq);
+        }
+        let from = self.from;
+        let was_passed = |seq| from.is_none_or(|from| seq < from);
+        while let Some(seq) = self.timed.wake(now, was_passed) {
+            if !was_passed(seq) {
+                self.in_order += 1;
+                self.came |= self.reading.is_some();
+                self.timed.forget_if_timeless(seq);
+            }
+        }
+        expired
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timed.first_deadline()
+    }
+
+    /// The wall clock was set.
+    pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        self.timed.clock_was_set(change, now);
+    }
+
+    /// Events that are pending or on disk alone.
     pub fn len(&self) -> u64 {
-        self.pending_events as u64 + self.shelved
+        self.pending_events as u64 + self.on_disk_alone()
     }
 
     /// Whether there is none.
@@ -180,8 +419,18 @@ impl Shelf {
     }
 
     /// Events that are on disk alone.
-    pub fn shelved(&self) -> u64 {
-        self.shelved
+    pub fn on_disk_alone(&self) -> u64 {
+        self.in_order + self.timed.parked()
+    }
+
+    /// Those of them that could go if they were read.
+    pub fn due(&self) -> u64 {
+        self.in_order + self.timed.ready().count() as u64
+    }
+
+    /// Whether the disk was asked, and has not answered.
+    pub fn is_reading(&self) -> bool {
+        self.reading.is_some()
     }
 }
 
@@ -206,104 +455,369 @@ mod tests {
     )]
 
     use super::*;
-    use crate::broker::{Policy, QueueLimits, WhenFull};
+    use crate::broker::dispatch::Workers;
+    use crate::broker::{OrderKey, PeerId};
+    use crate::broker::{Policy, QueueLimits, WhenFull, WorkerKey};
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::rc::Rc;
-    use std::time::Instant;
+    use std::time::Duration;
 
-    fn backlog(events_max: usize) -> Backlog {
-        Backlog::new(Rc::new(Policy {
-            when_full: WhenFull::Spill,
-            ..Policy::live(QueueLimits {
-                bytes_max: 1 << 20,
-                events_max,
-            })
-        }))
+    const EVENTS_MAX: usize = 7;
+
+    /// An event that is durable and not done, as the disk has it.
+    #[derive(Debug, Clone, Copy)]
+    struct Kept {
+        number: u64,
+        times: Times,
+        key: Option<u64>,
     }
 
-    fn item(n: u64) -> Item {
-        Item::new(Bytes::copy_from_slice(&n.to_be_bytes()))
+    impl Kept {
+        fn item(self, seq: Option<u64>) -> Item {
+            let mut item = Item::new(Bytes::copy_from_slice(&self.number.to_be_bytes()));
+            item.seq = seq;
+            item.not_before = self.times.not_before;
+            item.expires_at = self.times.expires_at;
+            item.key = self.key.map(OrderKey::from_hash);
+            item
+        }
     }
 
     #[derive(Debug, Clone)]
     enum Act {
-        Append(usize),
+        /// Events with a delay, a time to live and a key.
+        Append(Vec<(Option<u64>, Option<u64>, Option<u64>)>),
         Report(bool),
-        Read,
+        /// The disk is asked, and what it is asked for is read; its answer comes later.
+        Ask,
+        Answer,
+        /// Events that a worker does at once.
         Take(usize),
+        /// Whatever may go now is done, in memory or on disk.
+        Work,
+        /// One that it gives back, to be tried again after this time.
+        GiveBack(u64),
+        Wait(u64),
+        /// So many of the first are too many, or too old.
+        Expel(usize),
+        Restart,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let event = (
+            prop::option::weighted(0.3, 1u64..2000),
+            prop::option::weighted(0.3, 1u64..2000),
+            prop::option::weighted(0.3, 0u64..3),
+        );
+        prop_oneof![
+            6 => prop::collection::vec(event, 1..6).prop_map(Act::Append),
+            6 => prop::bool::weighted(0.9).prop_map(Act::Report),
+            5 => Just(Act::Ask),
+            5 => Just(Act::Answer),
+            4 => (1usize..9).prop_map(Act::Take),
+            1 => Just(Act::Work),
+            4 => (1u64..2000).prop_map(Act::GiveBack),
+            3 => (1u64..1000).prop_map(Act::Wait),
+            1 => (1usize..6).prop_map(Act::Expel),
+            1 => Just(Act::Restart),
+        ]
+    }
+
+    struct Site {
+        now: Instant,
+        shelf: Shelf,
+        backlog: Backlog,
+        worker: WorkerKey,
+        disk: BTreeMap<u64, Kept>,
+        next_seq: u64,
+        number: u64,
+        on_the_way: VecDeque<(u64, Vec<Kept>)>,
+        answer: Option<Vec<Item>>,
+        /// What became of each that was durable.
+        ended: BTreeMap<u64, &'static str>,
+        durable: u64,
+    }
+
+    fn backlog() -> Backlog {
+        Backlog::new(Rc::new(Policy {
+            when_full: WhenFull::Spill,
+            ..Policy::live(QueueLimits {
+                bytes_max: 1 << 20,
+                events_max: EVENTS_MAX,
+            })
+        }))
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let peer = PeerId { slot: 0, serial: 0 };
+            Self {
+                now: Instant::now(),
+                shelf: Shelf::default(),
+                backlog: backlog(),
+                worker: Workers::default().join(peer, false),
+                disk: BTreeMap::new(),
+                next_seq: 1,
+                number: 0,
+                on_the_way: VecDeque::new(),
+                answer: None,
+                ended: BTreeMap::new(),
+                durable: 0,
+            }
+        }
+
+        fn end(&mut self, seq: u64, how: &'static str) {
+            let kept = self.disk.remove(&seq);
+            let kept = kept.unwrap_or_else(|| panic!("{seq} {how}, and was done before"));
+            assert_eq!(self.ended.insert(kept.number, how), None);
+            let expires_at = kept.times.expires_at;
+            if how == "served" {
+                assert!(kept.times.not_before.is_none_or(|at| at <= self.now));
+                assert!(expires_at.is_none_or(|at| at > self.now));
+            } else if how == "expired" {
+                assert!(expires_at.is_some_and(|at| at <= self.now));
+            }
+        }
+
+        fn act(&mut self, act: Act) {
+            match act {
+                Act::Append(events) => self.append(events),
+                Act::Report(well) => self.report(well),
+                Act::Ask => self.ask(),
+                Act::Answer => self.hear_answer(),
+                Act::Take(events) => {
+                    for _ in 0..events {
+                        let Some(item) = self.backlog.next(self.now) else {
+                            break;
+                        };
+                        self.end(item.seq.unwrap(), "served");
+                    }
+                }
+                Act::Work => self.work(),
+                Act::GiveBack(ms) => {
+                    if let Some(delivery) = self.backlog.hold_next(self.worker, self.now) {
+                        let delay = Some(Duration::from_millis(ms));
+                        let nak =
+                            self.backlog
+                                .nak(self.worker, delivery.id, delay, "", self.now, 0.0);
+                        self.book(nak.unwrap());
+                    }
+                }
+                Act::Wait(ms) => {
+                    self.now += Duration::from_millis(ms);
+                    let expired = self.shelf.handle_timeout(self.now);
+                    expired
+                        .seqs
+                        .into_iter()
+                        .for_each(|seq| self.end(seq, "expired"));
+                    let outcome = self.backlog.handle_timeout(self.now, || 0.0);
+                    self.book(outcome);
+                }
+                Act::Expel(events) => {
+                    let seqs: BTreeSet<_> = self.disk.keys().copied().take(events).collect();
+                    let here = self.backlog.give_up(&seqs);
+                    let on_disk = self.shelf.gave_up(seqs.iter().copied());
+                    assert_eq!(here.events + on_disk, seqs.len() as u64);
+                    seqs.into_iter().for_each(|seq| self.end(seq, "expelled"));
+                }
+                Act::Restart => self.restart(),
+            }
+            let pending: usize = self.on_the_way.iter().map(|(_, all)| all.len()).sum();
+            assert_eq!(self.shelf.pending(), pending);
+            let known = self.shelf.on_disk_alone() + self.backlog.len() as u64;
+            assert_eq!(known, self.disk.len() as u64);
+            assert!(self.backlog.len() <= EVENTS_MAX);
+            self.assert_nothing_waits_in_vain();
+        }
+
+        fn book(&mut self, outcome: crate::broker::Outcome) {
+            for seq in outcome.expired.seqs {
+                self.end(seq, "expired");
+            }
+            for letter in outcome.dead {
+                self.end(letter.item.seq.unwrap(), "dead");
+            }
+        }
+
+        fn work(&mut self) {
+            for _ in 0..=self.disk.len() {
+                self.act(Act::Wait(0));
+                self.act(Act::Ask);
+                self.act(Act::Answer);
+                self.act(Act::Take(9));
+            }
+            assert!(!self.backlog.has_next(self.now));
+            if !self.is_blocked() {
+                assert_eq!(self.shelf.due(), 0);
+            }
+        }
+
+        /// Memory is full of events whose key's turn it isn't.
+        fn is_blocked(&self) -> bool {
+            self.backlog.len() == EVENTS_MAX && !self.backlog.any_waits_for_time()
+        }
+
+        fn append(&mut self, events: Vec<(Option<u64>, Option<u64>, Option<u64>)>) {
+            let at = |ms: Option<u64>| ms.map(|ms| self.now + Duration::from_millis(ms));
+            let mut kept = vec![];
+            for (delay, ttl, key) in events {
+                self.number += 1;
+                let times = Times {
+                    not_before: at(delay),
+                    expires_at: at(ttl),
+                    ..Times::default()
+                };
+                kept.push(Kept {
+                    number: self.number,
+                    times,
+                    key,
+                });
+            }
+            let items = kept.iter().map(|kept| kept.item(None)).collect();
+            let tag = self.shelf.append(items);
+            self.on_the_way.push_back((tag, kept));
+        }
+
+        fn report(&mut self, well: bool) {
+            let Some((tag, all)) = self.on_the_way.pop_front() else {
+                return;
+            };
+            if !well {
+                assert_eq!(self.shelf.failed(tag), all.len() as u64);
+                return;
+            }
+            let mut seqs = vec![];
+            for kept in all {
+                self.disk.insert(self.next_seq, kept);
+                seqs.push(Some(self.next_seq));
+                self.next_seq += 1;
+                self.durable += 1;
+            }
+            let lost = self.shelf.committed(tag, &seqs, &mut self.backlog);
+            assert_eq!(lost, Lost::default());
+        }
+
+        fn ask(&mut self) {
+            if self.answer.is_some() {
+                assert_eq!(self.shelf.wants(&self.backlog), None);
+                return;
+            }
+            let items = match self.shelf.wants(&self.backlog) {
+                None => return,
+                Some(Wanted::InOrder { from, .. }) => {
+                    let found = self.disk.range(from..).take(3);
+                    found.map(|(seq, kept)| kept.item(Some(*seq))).collect()
+                }
+                Some(Wanted::These { seqs, .. }) => {
+                    let found = seqs.into_iter().take(3);
+                    found
+                        .filter_map(|seq| Some(self.disk.get(&seq)?.item(Some(seq))))
+                        .collect()
+                }
+            };
+            self.answer = Some(items);
+        }
+
+        fn hear_answer(&mut self) {
+            if let Some(items) = self.answer.take() {
+                let loss = self.shelf.read(items, &mut self.backlog);
+                assert_eq!(loss, ReadLoss::default());
+            }
+        }
+
+        /// What is not durable is lost, what was tried is tried again.
+        fn restart(&mut self) {
+            (self.shelf, self.backlog) = (Shelf::default(), backlog());
+            self.on_the_way.clear();
+            self.answer = None;
+            let now = self.now;
+            for kept in self.disk.values_mut() {
+                kept.times.not_before = kept.times.not_before.filter(|at| *at > now);
+            }
+            let times: Vec<_> = self
+                .disk
+                .iter()
+                .map(|(seq, kept)| (*seq, kept.times))
+                .collect();
+            let first = self.disk.keys().next().copied();
+            self.shelf.found(first, self.disk.len() as u64, 0, times);
+        }
+
+        /// Nobody who asks gets nothing while there is something for him, unless it is on its way.
+        fn assert_nothing_waits_in_vain(&mut self) {
+            let deadlines = [self.shelf.poll_timeout(), self.backlog.poll_timeout()];
+            let is_planned = deadlines.into_iter().flatten().any(|at| at <= self.now);
+            let can_go = self.backlog.has_next(self.now);
+            if can_go || self.answer.is_some() || is_planned {
+                return;
+            }
+            if self.shelf.due() > 0 && !self.is_blocked() {
+                self.ask();
+                assert!(
+                    self.answer.is_some(),
+                    "due events wait on disk, and nobody reads them"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_while_the_disk_was_read_is_not_missing() {
+        let mut site = Site::new();
+        site.act(Act::Append(vec![(None, None, None); EVENTS_MAX]));
+        site.act(Act::Append(vec![(None, Some(1000), None)]));
+        site.act(Act::Report(true));
+        site.act(Act::Report(true));
+        site.act(Act::Take(EVENTS_MAX));
+        // What is asked for ends before it is read, and another comes after that.
+        assert!(site.answer.is_some());
+        site.act(Act::Wait(1000));
+        assert!(site.disk.is_empty());
+        site.answer = Some(vec![]);
+        site.act(Act::Append(vec![(None, None, None)]));
+        site.act(Act::Report(true));
+        site.act(Act::Answer);
+        site.act(Act::Work);
+        assert!(site.disk.is_empty());
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
         #[test]
-        fn every_durable_event_is_served_once_in_its_order(
-            inherited in 0u64..30,
-            acts in proptest::collection::vec(
-                prop_oneof![
-                    (1usize..6).prop_map(Act::Append),
-                    prop::bool::weighted(0.8).prop_map(Act::Report),
-                    Just(Act::Read),
-                    (1usize..9).prop_map(Act::Take),
-                ],
-                1..120,
-            ),
-        ) {
-            let now = Instant::now();
-            let (mut shelf, mut backlog) = (Shelf::default(), backlog(7));
-            // The disk: what is durable and not done.
-            let mut disk: BTreeMap<u64, u64> = (1..=inherited).map(|n| (n, n)).collect();
-            let (mut next, mut number) = (inherited + 1, inherited);
-            shelf.found(next, disk.keys().next().copied(), inherited);
-            let mut on_the_way: VecDeque<(u64, Vec<u64>)> = VecDeque::new();
-            let mut served = vec![];
-            let mut expected: Vec<u64> = disk.values().copied().collect();
-            let drain = std::iter::repeat_n([Act::Report(true), Act::Read, Act::Take(9)], 300).flatten();
-            for act in acts.into_iter().chain(drain) {
-                match act {
-                    Act::Append(n) => {
-                        let numbers: Vec<u64> = (0..n as u64).map(|n| number + n + 1).collect();
-                        number += n as u64;
-                        let tag = shelf.append(numbers.iter().copied().map(item).collect());
-                        on_the_way.push_back((tag, numbers));
-                    }
-                    Act::Report(well) => if let Some((tag, numbers)) = on_the_way.pop_front() {
-                        if !well {
-                            prop_assert_eq!(shelf.failed(tag), numbers.len() as u64);
-                            continue;
-                        }
-                        let places: Vec<_> = numbers.iter().map(|number| {
-                            disk.insert(next, *number);
-                            expected.push(*number);
-                            next += 1;
-                            Some(next - 1)
-                        }).collect();
-                        prop_assert_eq!(shelf.committed(tag, &places, &mut backlog), Lost::default());
-                    },
-                    Act::Read => if let Some(wanted) = shelf.wants(&backlog) {
-                        prop_assert_eq!(shelf.wants(&backlog), None);
-                        let found = disk.range(wanted.from..).take(3);
-                        let items = found.map(|(place, number)| {
-                            let mut item = item(*number);
-                            item.seq = Some(*place);
-                            item
-                        });
-                        prop_assert_eq!(shelf.read(items.collect(), &mut backlog), Lost::default());
-                    },
-                    Act::Take(n) => for _ in 0..n {
-                        let Some(item) = backlog.next(now) else { break };
-                        let number = u64::from_be_bytes(item.body[..].try_into().unwrap());
-                        prop_assert_eq!(disk.remove(&item.seq.unwrap()), Some(number));
-                        prop_assert_eq!(item.attempt, u32::from(number <= inherited));
-                        served.push(number);
-                    },
-                }
-                let pending: usize = on_the_way.iter().map(|(_, numbers)| numbers.len()).sum();
-                prop_assert_eq!(shelf.pending(), pending);
-                prop_assert_eq!(shelf.len() as usize + backlog.len(), pending + disk.len());
-                prop_assert!(backlog.len() <= 7);
+        fn every_durable_event_ends_once_and_none_waits_in_vain(acts in prop::collection::vec(act(), 1..120)) {
+            let mut site = Site::new();
+            for act in acts {
+                site.act(act);
             }
-            prop_assert_eq!(served, expected);
+            let drain = [Act::Report(true), Act::Ask, Act::Answer, Act::Take(9), Act::Wait(50)];
+            for act in std::iter::repeat_n(drain, 400).flatten() {
+                if site.on_the_way.is_empty() && site.disk.is_empty() {
+                    break;
+                }
+                site.act(act);
+            }
+            prop_assert_eq!(site.ended.len() as u64, site.durable, "{:?}", site.disk);
+        }
+
+        #[test]
+        fn events_without_times_keep_their_order(
+            acts in prop::collection::vec((0..4u8, 1usize..9), 1..120),
+        ) {
+            let mut site = Site::new();
+            let drain = std::iter::repeat_n([(1, 1), (2, 1), (3, 9)], 300).flatten();
+            for (what, n) in acts.into_iter().chain(drain) {
+                site.act(match what {
+                    0 => Act::Append(vec![(None, None, None); n]),
+                    1 => Act::Report(true),
+                    2 => Act::Ask,
+                    _ => Act::Take(n),
+                });
+                site.act(Act::Answer);
+            }
+            // They were served in the order of their numbers, or `next` gave them in another.
+            prop_assert_eq!(site.ended.len() as u64, site.number);
         }
     }
 }

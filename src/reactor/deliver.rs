@@ -183,10 +183,12 @@ impl Hub {
         self.log_dropped_since(key, &before);
     }
 
-    /// Gives a service's waiting events to its workers while one can take them, and notes when the
-    /// others want attention.
+    /// What follows when anything of a service changed, whatever it was: waiting events go to workers that
+    /// can take them, more are read from disk if few can go, and it is noted when the others want
+    /// attention. Who changes a service and doesn't call this lets events wait for ever.
     pub(super) fn dispatch(&mut self, key: ServiceKey) {
         self.hand_out(key);
+        self.refill(key);
         self.plan_timeout(key);
     }
 
@@ -196,7 +198,10 @@ impl Hub {
             return;
         }
         let now = now();
+        self.ask_to_hand_out(key, now);
+        let mut is_durable = false;
         while let Some(service) = self.broker.service_mut(key)
+            && !self.has_ended
             && let Some((given, worker)) = service.dequeue(now)
         {
             match given {
@@ -211,20 +216,22 @@ impl Hub {
                     self.push_to_worker(key, worker, &run, std::iter::once(0..1));
                 }
                 Given::Held(delivery) => {
+                    is_durable |= delivery.seq.is_some();
                     self.pending_bytes += delivery.body.len();
-                    self.note_attempts(key, &delivery);
                     self.trace_attempt(key, &delivery);
                     self.push_held(key, worker, &delivery);
                 }
                 Given::Lent(delivery) => {
+                    is_durable = true;
                     self.pending_bytes += delivery.body.len();
-                    self.note_attempts(key, &delivery);
                     self.trace_attempt(key, &delivery);
                     self.push_lent(key, worker, &delivery);
                 }
             }
         }
-        self.refill(key);
+        if is_durable {
+            self.durable.tried(key);
+        }
     }
 
     /// To a worker that doesn't acknowledge, of a durable service.

@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::deliver::Run;
 use super::hub::Hub;
@@ -19,7 +21,7 @@ use super::peer::Role;
 use super::unread::Unread;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    Aftermath, Delivery, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf,
+    Aftermath, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf, Times,
 };
 use crate::model::{ServiceName, subject_of};
 use crate::store::log::LogLimits;
@@ -79,8 +81,10 @@ pub(super) struct DurableSide {
     pub(super) confirms: BTreeMap<(ServiceKey, u64), Vec<(usize, u64)>>,
     /// What is done since the last flush.
     pub(super) settled: BTreeMap<ServiceName, Vec<u64>>,
-    /// Events that are tried again since the store last had room, and how often they were before.
-    pub(super) attempts: BTreeMap<ServiceName, BTreeMap<u64, u32>>,
+    /// Services whose events were given to workers, or came back from them, since the store was told
+    /// how often those were tried.
+    tried: BTreeSet<ServiceKey>,
+    pub(super) tries_wanted: Rc<Notify>,
     /// Events that died since then, by their services, with their places if they have any.
     dead: BTreeMap<ServiceName, Vec<(Event, Option<u64>)>>,
     /// Queues that the store was asked to open.
@@ -170,26 +174,20 @@ impl DurableSide {
         }
     }
 
-    /// Notes how often an event was tried.
-    fn note_attempts(&mut self, queue: &ServiceName, seq: u64, attempts: u32) {
-        let of_queue = self.attempts.entry(queue.clone()).or_default();
-        of_queue.insert(seq, attempts);
-    }
-
-    /// Whether attempts wait for the store, which has room for them.
-    pub(super) fn owes_attempts(&self) -> bool {
-        self.line.is_empty() && !self.attempts.is_empty()
-    }
-
-    /// Should one not get there, an event is tried more often, not lost. There is no bound to how often
-    /// events are tried while the disk hangs, so only the last counts wait for it.
-    fn send_attempts(&mut self) {
-        if self.owes_attempts() {
-            for (queue, attempts) in std::mem::take(&mut self.attempts) {
-                let attempts = attempts.into_iter().collect();
-                self.send(Command::Attempts { queue, attempts });
-            }
+    /// Events of this service were given to workers, or came back from them.
+    pub(super) fn tried(&mut self, service: ServiceKey) {
+        if self.tried.insert(service) {
+            self.tries_wanted.notify_one();
         }
+    }
+
+    /// Whether the store should be told of tries, and has room for that.
+    pub(super) fn owes_tries(&self) -> bool {
+        self.line.is_empty() && !self.tried.is_empty()
+    }
+
+    pub(super) fn forget_tries(&mut self, service: ServiceKey) {
+        self.tried.remove(&service);
     }
 
     pub(super) fn settle(&mut self, queue: &ServiceName, places: impl IntoIterator<Item = u64>) {
@@ -347,7 +345,43 @@ impl Hub {
         for (queue, seqs) in std::mem::take(&mut self.durable.settled) {
             self.durable.send(Command::Settle { queue, seqs });
         }
-        self.durable.send_attempts();
+    }
+
+    /// Tells the store how often events were tried that are not done, unless it has no room: then later.
+    /// There is no bound to how often events are tried while the disk hangs, so only the last counts wait
+    /// for it, with the events.
+    pub(super) fn note_tries(&mut self) {
+        if !self.durable.line.is_empty() {
+            return;
+        }
+        for key in std::mem::take(&mut self.durable.tried) {
+            let Some(service) = self.broker.service_mut(key) else {
+                continue;
+            };
+            let attempts = service.queue.take_tries();
+            let queue = service.name().clone();
+            let rests = service.rests(self.has_ended);
+            if !attempts.is_empty() && service.shelf.is_some() {
+                let queue = queue.clone();
+                self.durable.send(Command::Attempts { queue, attempts });
+            }
+            if rests {
+                self.durable.send(Command::HandOut { queue, on: false });
+            }
+        }
+    }
+
+    /// Tells the log of a durable service that its events are given to workers, if they are to be and it
+    /// doesn't know. They go when it does.
+    pub(super) fn ask_to_hand_out(&mut self, key: ServiceKey, now: Instant) {
+        let service = self.broker.service_mut(key);
+        let asking = service.filter(|service| service.shelf.is_some());
+        if let Some(service) = asking
+            && service.wants_to_hand_out(now)
+        {
+            let queue = service.name().clone();
+            self.durable.send(Command::HandOut { queue, on: true });
+        }
     }
 
     /// Hands the store dead letters. An event of a durable queue is done there when it is durable here.
@@ -410,6 +444,7 @@ impl Hub {
         }
     }
 
+    /// Changes what is of a durable service on its way to the disk, or on it, and does what follows.
     pub(super) fn with_shelf(
         &mut self,
         key: ServiceKey,
@@ -419,6 +454,7 @@ impl Hub {
             act(service, &mut self.durable.appending_bytes);
         }
         self.wake_publishers();
+        self.dispatch(key);
     }
 
     /// If too much waited for the disk, and doesn't any more, publishers are read from again.
@@ -438,25 +474,14 @@ impl Hub {
         let Some(service) = self.broker.service(key) else {
             return;
         };
+        if service.shelf.is_some() {
+            self.durable.tried(key);
+        }
         if !aftermath.settled.is_empty() {
             self.durable.settle(service.name(), aftermath.settled);
             self.flush_wanted.notify_one();
         }
         self.bury_dead(key, aftermath.dead);
-    }
-
-    /// Notes how often a durable event was tried before, when it is tried again.
-    pub(super) fn note_attempts(&mut self, key: ServiceKey, delivery: &Delivery) {
-        if let Delivery {
-            attempt: attempt @ 2..,
-            seq: Some(seq),
-            ..
-        } = *delivery
-            && let Some(service) = self.broker.service(key)
-        {
-            self.durable.note_attempts(service.name(), seq, attempt - 1);
-            self.flush_wanted.notify_one();
-        }
     }
 
     /// Keeps a dead letter, with the next flush.
@@ -528,42 +553,52 @@ fn attributes_of(item: &Item) -> Bytes {
     times.map(|at| ms(at).to_le_bytes()).concat().into()
 }
 
-pub(super) fn times_from(attributes: &[u8], item: &mut Item) {
+/// The same as it is in memory; what is over already is due, or at its end, now.
+pub(super) fn times_from(attributes: &[u8]) -> Times {
     let (here, there) = (now(), wall_clock_ms());
     let at = |bytes: Option<&[u8; 8]>| {
         let ms = u64::from_le_bytes(*bytes?);
         (ms > 0).then(|| here + Duration::from_millis(ms.saturating_sub(there)))
     };
-    item.not_before = at(attributes.first_chunk());
-    item.expires_at = at(attributes.get(8..).and_then(<[u8]>::first_chunk));
+    Times {
+        not_before: at(attributes.first_chunk()).filter(|at| *at > here),
+        expires_at: at(attributes.get(8..).and_then(<[u8]>::first_chunk)),
+        by_clock: true,
+        ..Times::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use super::*;
+    use bytes::Bytes;
 
     #[test]
-    fn attempts_do_not_pile_up_before_a_disk_that_hangs() {
-        let directory = tempfile::tempdir().unwrap();
-        let (gate, closed) = channel::<()>();
-        let hang = move |_| {
-            let _ = closed.recv();
-        };
-        let store = Store::start(directory.path(), hang).unwrap();
-        let mut side = DurableSide {
-            store: Some(Arc::new(store)),
-            ..DurableSide::default()
-        };
-        let queue = ServiceName::new("Billing").unwrap();
-        side.open(&queue, LogLimits::default());
-        for attempts in 1..=100_000 {
-            side.note_attempts(&queue, 7, attempts);
-            side.send_attempts();
+    fn times_are_what_they_were() {
+        let mut item = Item::new(Bytes::new());
+        assert!(attributes_of(&item).is_empty());
+        assert_eq!(
+            times_from(&[]),
+            Times {
+                by_clock: true,
+                ..Times::default()
+            }
+        );
+        let hour = Duration::from_secs(3600);
+        item.not_before = Some(now() + hour);
+        item.expires_at = Some(now() + 2 * hour);
+        let times = times_from(&attributes_of(&item));
+        for (was, is) in [
+            (item.not_before, times.not_before),
+            (item.expires_at, times.expires_at),
+        ] {
+            let (was, is) = (was.unwrap(), is.unwrap());
+            let apart = was.max(is) - was.min(is);
+            assert!(apart < Duration::from_secs(60), "{apart:?}");
         }
-        assert_eq!(side.line.len(), 1);
-        assert_eq!(side.attempts[&queue], BTreeMap::from([(7, 100_000)]));
-        drop(gate);
+        let is_over = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+        let times = times_from(&is_over);
+        assert_eq!(times.not_before, None);
+        assert!(times.expires_at.unwrap() <= now());
     }
 }

@@ -11,7 +11,7 @@ use super::deliver::Run;
 use super::hub::Hub;
 use super::requester::{ReturnAddress, Ticket};
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{Item, KnownSubject, Route, ServiceKey};
+use crate::broker::{ClockChange, Item, KnownSubject, Route, ServiceKey};
 use crate::messagebus::{DataType, Message};
 use crate::model::ServiceName;
 use crate::requests::{Emission, Level};
@@ -179,6 +179,14 @@ impl Emissions {
         let (event, has_services) = self.held.pop_front()?;
         self.waiting_bytes -= event.len();
         Some((event, has_services))
+    }
+
+    /// The wall clock was set, and events wait for a time of it.
+    pub(super) fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        let scheduled = std::mem::take(&mut self.scheduled).into_iter();
+        self.scheduled = scheduled
+            .map(|((at, number), event)| ((change.apply(at, now), number), event))
+            .collect();
     }
 
     /// When the next event goes to subscribers.
@@ -390,6 +398,7 @@ impl Hub {
             let mut item = self.item(order_by, event.clone());
             item.not_before = due;
             item.expires_at = expires_at;
+            item.by_clock = due.is_some();
             self.give_to_service(key, item, &emission.id, waits.then_some(number));
             self.plan_timeout(key);
         }

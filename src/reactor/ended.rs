@@ -12,7 +12,7 @@ impl Hub {
     pub(super) fn remove_queue(&mut self, ended: &EndedService) {
         let queue = &ended.name;
         self.durable.settled.remove(queue);
-        self.durable.attempts.remove(queue);
+        self.durable.forget_tries(ended.key);
         self.durable.forget_places(queue);
         self.durable.failed.remove(queue);
         self.durable.unread.remove(queue);

@@ -9,7 +9,7 @@ use super::hub::{Hub, SharedHub};
 use super::kernel::tcp_troubles;
 use super::peer::{Peer, Role};
 use crate::ambient::{chance, now, wall_clock_ms};
-use crate::broker::{PeerId, ServiceKey};
+use crate::broker::{ClockChange, PeerId, Service, ServiceKey};
 use crate::systemd::Beat;
 use crate::telemetry::Notable;
 use crate::zmtp::{Pulse, encode_ping};
@@ -41,6 +41,19 @@ pub(super) async fn keep_time(hub: SharedHub) {
     }
 }
 
+/// How long the store may not know yet that an event was given to a worker. Most are done by then.
+const TRIES_DELAY: Duration = Duration::from_millis(50);
+
+/// Tells the store now and then how often events were tried.
+pub(super) async fn keep_tries(hub: SharedHub) {
+    let wanted = Rc::clone(&hub.borrow().durable.tries_wanted);
+    loop {
+        wanted.notified().await;
+        tokio::time::sleep(TRIES_DELAY).await;
+        hub.borrow_mut().note_tries();
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -53,7 +66,7 @@ impl Hub {
     /// before. To be called whenever they may want it sooner.
     pub(super) fn plan_timeout(&mut self, key: ServiceKey) {
         let service = self.broker.service(key);
-        let at = service.and_then(|service| service.queue.poll_timeout());
+        let at = service.and_then(Service::poll_timeout);
         self.broker.timetable.set(key, at);
         at.inspect(|at| self.plan(*at));
     }
@@ -89,11 +102,25 @@ impl Hub {
         }
     }
 
+    /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
+    fn clock_was_set(&mut self, change: ClockChange) {
+        let now = now();
+        self.emissions.clock_was_set(change, now);
+        self.emissions.next_due().inspect(|at| self.plan(*at));
+        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(service) = self.broker.service_mut(key) {
+                service.clock_was_set(change, now);
+            }
+            self.plan_timeout(key);
+        }
+    }
+
     /// No service wants attention before the time that is noted for it, or it would wait for ever.
     #[cfg(debug_assertions)]
     fn check_timetable(&self) {
         for (key, service) in self.broker.services() {
-            let (wanted, noted) = (service.queue.poll_timeout(), self.broker.timetable.at(key));
+            let (wanted, noted) = (service.poll_timeout(), self.broker.timetable.at(key));
             let is_noted = wanted.is_none_or(|wanted| noted.is_some_and(|noted| noted <= wanted));
             assert!(is_noted, "{}: {wanted:?} {noted:?}", service.name());
         }
@@ -154,6 +181,9 @@ impl Hub {
         }
         if let Some(jump_ms) = self.clock.look(wall_clock_ms(), now) {
             self.journal.note(&Notable::ClockJumped { jump_ms });
+            self.clock_was_set(ClockChange {
+                forward_ms: jump_ms,
+            });
         }
         self.note_stuck_workers();
         self.check_pulses(stalled);

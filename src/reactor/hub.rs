@@ -129,6 +129,8 @@ pub(super) struct Hub {
     pub(super) connections_max: usize,
     /// Stopping: nothing new is taken on.
     pub(super) draining: bool,
+    /// No worker is given anything any more.
+    pub(super) has_ended: bool,
     /// The books of the subscribers' side.
     pub(super) subscribers: Account,
     pub(super) published: Published,
@@ -198,6 +200,7 @@ impl Hub {
             connections: 0,
             connections_max: usize::MAX,
             draining: false,
+            has_ended: false,
             subscribers: Account::default(),
             published: Published::default(),
             publish_times: PublishTimes::default(),
@@ -207,7 +210,7 @@ impl Hub {
             bursts: Bursts::default(),
             journal: Journal::default(),
             tracer: Tracer::default(),
-            clock: ClockWatch::default(),
+            clock: ClockWatch::started(wall_clock_ms(), at),
             stuck_looked_at: at,
             ports_sought_at: None,
             config,

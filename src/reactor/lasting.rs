@@ -144,7 +144,7 @@ impl Hub {
             "reason": reason,
             "because": self.why_durable(service),
             "pendingEvents": shelf.pending() + unsent,
-            "onDiskOnlyEvents": shelf.shelved(),
+            "onDiskOnlyEvents": shelf.on_disk_alone(),
         })
     }
 }

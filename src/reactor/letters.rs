@@ -210,6 +210,9 @@ impl Hub {
         let Some((ticket, asked)) = next.and_then(VecDeque::pop_front) else {
             return false;
         };
+        // That it isn't open says less than why it could not be opened.
+        let failure = self.durable.failure(queue).map(str::to_owned);
+        let reason = failure.as_deref().unwrap_or(reason);
         match asked {
             Asked::Letters(_) => self.complete(ticket, &Message::nak("store-failed", reason)),
             Asked::Count(service) => self.answer_letters(ticket, &has_ended(&service, None)),

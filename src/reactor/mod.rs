@@ -470,6 +470,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
+    core.spawn_local(housekeeping::keep_tries(Rc::clone(&hub)));
     let publishers = hub.borrow().config.connect_publishers.clone();
     let publishers: Vec<_> = publishers.into_iter().map(dial::Dialled::new).collect();
     let count = publishers.len();

@@ -26,6 +26,13 @@ pub(super) struct ClockWatch {
 }
 
 impl ClockWatch {
+    /// What is set from now on is noticed.
+    pub(super) fn started(wall_clock_ms: u64, now: Instant) -> Self {
+        Self {
+            last: Some((wall_clock_ms, now)),
+        }
+    }
+
     /// By how much it went forward since the last look, beyond the time that passed; if it was set.
     pub(super) fn look(&mut self, wall_clock_ms: u64, now: Instant) -> Option<i64> {
         let (wall, at) = self.last.replace((wall_clock_ms, now))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::durable::times_from;
 use super::emit::IsNew;
 use super::hub::Hub;
-use crate::broker::{DropReason, ServiceKey};
+use crate::broker::{DropReason, ServiceKey, Shelf, Wanted};
 use crate::model::ServiceName;
 use crate::store::log::{ExpelReason, Refused, StoredEvent};
 use crate::store::{Command, Outcome, Report};
@@ -15,8 +15,8 @@ impl Hub {
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
         self.durable.send_line();
-        if self.durable.owes_attempts() {
-            self.flush_wanted.notify_one();
+        if self.durable.owes_tries() {
+            self.durable.tries_wanted.notify_one();
         }
         if self.is_of_the_past(&report) {
             return;
@@ -34,15 +34,19 @@ impl Hub {
                 let Some(key) = self.broker.find(&queue) else {
                     return;
                 };
+                let noted = recovered.attributes.iter();
+                let times: Vec<_> = noted
+                    .map(|(seq, attributes)| (*seq, times_from(attributes)))
+                    .collect();
                 self.with_shelf(key, |service, _| {
                     if let Some(shelf) = &mut service.shelf {
-                        shelf.found(recovered.next_seq, recovered.lowest_unsettled, found);
+                        let given_below = recovered.given_below;
+                        shelf.found(recovered.lowest_unsettled, found, given_below, times);
                         // Those of an earlier run match still.
                         service.account.matched += found;
                     }
                 });
                 self.note_if_left(key, found);
-                self.refill(key);
             }
             Report::Committed {
                 queue,
@@ -72,6 +76,13 @@ impl Hub {
                     self.stored(&queue, events);
                 }
             }
+            Report::HandingOut { queue } => {
+                if let Some(key) = self.broker.find(&queue) {
+                    self.with_shelf(key, |service, _| {
+                        service.shelf.iter_mut().for_each(Shelf::hands_out);
+                    });
+                }
+            }
             Report::Unread { queue, reason, .. } => self.hear_unread(queue, reason),
             Report::Expelled { queue, events } => {
                 for reason in [ExpelReason::RetentionBytes, ExpelReason::RetentionAge] {
@@ -85,13 +96,8 @@ impl Hub {
             }
             Report::Damaged { queue, damage } => {
                 self.note_damaged(&queue, &damage);
-                let events = damage.iter().map(|damage| damage.events).sum();
-                if let Some(key) = self.broker.find(&queue) {
-                    self.with_shelf(key, |service, _| {
-                        let gone = service.shelf.as_mut().map_or(0, |shelf| shelf.lost(events));
-                        service.account.dropped.add(DropReason::Damaged, gone);
-                    });
-                }
+                let seqs = damage.into_iter().flat_map(|damage| damage.seqs);
+                self.gave_up(&queue, DropReason::Damaged, seqs.collect());
             }
             Report::Refused { queue, refused } => {
                 for Refused { file, now, why } in &refused {
@@ -228,8 +234,6 @@ impl Hub {
             };
             self.confirm(emission, Some(queue), result);
         }
-        self.dispatch(key);
-        self.plan_timeout(key);
     }
 
     /// Reads from the disk what the backlog has room for.
@@ -244,11 +248,23 @@ impl Hub {
         else {
             return;
         };
-        let command = Command::Read {
-            queue: service.name().clone(),
-            from: wanted.from,
-            events_max: wanted.events_max,
-            bytes_max: wanted.bytes_max,
+        let queue = service.name().clone();
+        let command = match wanted {
+            Wanted::InOrder {
+                from,
+                events_max,
+                bytes_max,
+            } => Command::Read {
+                queue,
+                from,
+                events_max,
+                bytes_max,
+            },
+            Wanted::These { seqs, bytes_max } => Command::ReadThese {
+                queue,
+                seqs,
+                bytes_max,
+            },
         };
         if !self.durable.send(command)
             && let Some(shelf) = self
@@ -268,18 +284,12 @@ impl Hub {
             return;
         };
         let order_by = service.order_by;
-        // If there is nothing where something should be, that was damaged.
-        let reason = match events.is_empty() {
-            true => DropReason::Damaged,
-            false => DropReason::TooLarge,
-        };
         let items: Vec<_> = events
             .into_iter()
             .map(|event| {
                 let mut item = self.item(order_by, event.body);
                 item.seq = Some(event.seq);
                 item.attempt = event.attempts;
-                times_from(&event.attributes, &mut item);
                 item
             })
             .collect();
@@ -288,15 +298,18 @@ impl Hub {
             let Some(shelf) = &mut service.shelf else {
                 return;
             };
-            let lost = shelf.read(items, &mut service.queue);
-            service.account.dropped.add(reason, lost.events);
-            given_up = lost.seqs;
+            let loss = shelf.read(items, &mut service.queue);
+            let dropped = &mut service.account.dropped;
+            dropped.add(DropReason::TooLarge, loss.too_large.events);
+            // What isn't where it should be was damaged.
+            dropped.add(DropReason::Damaged, loss.missing);
+            given_up = loss.too_large.seqs;
         });
         self.durable.settle(queue, given_up);
-        self.dispatch(key);
+        self.flush_wanted.notify_one();
     }
 
-    /// The store gave up events of a queue, the oldest.
+    /// The store gave up events of a queue: the oldest, or damaged ones.
     fn gave_up(&mut self, queue: &ServiceName, reason: DropReason, places: BTreeSet<u64>) {
         if places.is_empty() {
             return;

@@ -57,6 +57,10 @@ pub(super) async fn stop(
     state.flush_store();
     let events = state.report_undelivered();
     state.keep_changes();
+    // Of workers no more is to be kept than that.
+    state.end_workers();
+    state.flush_store();
+    state.note_tries();
     state.streamers.close_all();
     drop((subscribers, requests, locator));
     Undelivered {
@@ -97,6 +101,19 @@ impl Hub {
             .filter(|(_, peer)| matches!(peer.role, Role::Publisher));
         let ids: Vec<_> = publishers.map(|(_, peer)| peer.id).collect();
         ids.into_iter().for_each(|id| self.remove(id));
+    }
+
+    /// Takes back what was not written to workers: nobody had it.
+    fn end_workers(&mut self) {
+        self.has_ended = true;
+        let workers = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| matches!(peer.role, Role::Worker { .. }));
+        let ids: Vec<_> = workers.map(|(_, peer)| peer.id).collect();
+        ids.into_iter().for_each(|id| self.remove(id));
+        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.durable.tried(key));
     }
 
     fn take_while_stopping(&mut self, input: Input) {

@@ -66,7 +66,6 @@ impl Hub {
                     shelf.not_read();
                 }
             });
-            self.refill(key);
         }
     }
 }

@@ -60,12 +60,21 @@ pub enum Command {
         /// Sequence numbers.
         seqs: Vec<u64>,
     },
-    /// So many deliveries of these events have failed. Durable after 100 ms, if not before.
+    /// These events were given to workers so often, and are not done. Durable after 100 ms, if not
+    /// before.
     Attempts {
         /// The queue's service.
         queue: ServiceName,
         /// Sequence numbers, and how many.
         attempts: Vec<(u64, u32)>,
+    },
+    /// Events are given to workers from now on, or not any more. When it is durable that they are:
+    /// [`Report::HandingOut`].
+    HandOut {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Whether they are.
+        on: bool,
     },
     /// Reads unsettled events, those of appends before it included: [`Report::Stored`] or
     /// [`Report::Unread`].
@@ -77,6 +86,16 @@ pub enum Command {
         /// The most events.
         events_max: usize,
         /// The most bytes; one event may be larger.
+        bytes_max: u64,
+    },
+    /// Reads single events, those of appends before it included, as far as they are unsettled:
+    /// [`Report::Stored`] or [`Report::Unread`].
+    ReadThese {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Their sequence numbers, the lowest first; one at least.
+        seqs: Vec<u64>,
+        /// The most bytes; one event may be larger. The last ones are left out then.
         bytes_max: u64,
     },
     /// Commits and closes a queue: [`Report::Closed`].
@@ -97,6 +116,7 @@ impl Command {
             Self::Append { events, .. } => events.iter().map(Event::bytes).sum(),
             Self::Settle { seqs, .. } => size_of_val(&seqs[..]),
             Self::Attempts { attempts, .. } => size_of_val(&attempts[..]),
+            Self::ReadThese { seqs, .. } => size_of_val(&seqs[..]),
             _ => 0,
         }
     }
@@ -148,13 +168,19 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+    /// Events may be given to workers: who finds the queue after a crash will know that they may have
+    /// been. Or that can't be written now, which should hold up nobody.
+    HandingOut {
+        /// The queue's service.
+        queue: ServiceName,
+    },
     /// What was read.
     Stored {
         /// The queue's service.
         queue: ServiceName,
         /// The lowest sequence number that was asked for.
         from: u64,
-        /// The events; none if there are no more, or the queue isn't open.
+        /// The events; none if there are no more.
         events: Vec<StoredEvent>,
         /// How many are unsettled in all of the queue.
         unsettled: u64,
@@ -222,6 +248,7 @@ impl Report {
             | Self::Committed { queue, .. }
             | Self::Failed { queue, .. }
             | Self::Stored { queue, .. }
+            | Self::HandingOut { queue }
             | Self::Unread { queue, .. }
             | Self::Expelled { queue, .. }
             | Self::Damaged { queue, .. }

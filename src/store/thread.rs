@@ -1,6 +1,7 @@
 //! The thread that owns all logs.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::{Command, Event, Outcome, Report};
 use super::disk::{DiskDirectory, StateDir, StateDirError};
-use super::log::{LogError, LogLimits, NewEvent, QueueLog};
+use super::log::{LogError, LogLimits, NewEvent, QueueLog, StoredEvent};
 use crate::ambient::{now, wall_clock_ms};
 use crate::model::ServiceName;
 
@@ -136,6 +137,8 @@ struct Log {
     dirty_since: Option<Instant>,
     /// Somebody waits for what was appended.
     is_urgent: bool,
+    /// Somebody waits to give events to workers.
+    is_asked_for_hands: bool,
     /// Its failure was reported.
     has_failed: bool,
     /// How many segments it had when it was trimmed.
@@ -188,7 +191,7 @@ impl<F: Fn(Report)> Worker<F> {
                 .fetch_sub(command_bytes, Ordering::Relaxed);
             bytes += command_bytes;
             match command {
-                read @ Command::Read { .. } => reads.push(read),
+                read @ (Command::Read { .. } | Command::ReadThese { .. }) => reads.push(read),
                 command @ (Command::Open { .. }
                 | Command::Close { .. }
                 | Command::Remove { .. }) => {
@@ -255,31 +258,30 @@ impl<F: Fn(Report)> Worker<F> {
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
+            Command::HandOut { queue, on } => match self.logs.get_mut(&queue) {
+                Some(log) => {
+                    log.log.set_handing_out(on);
+                    log.dirty_since.get_or_insert_with(now);
+                    log.is_urgent |= on;
+                    log.is_asked_for_hands |= on;
+                }
+                None => (self.report)(Report::HandingOut { queue }),
+            },
             Command::Read {
                 queue,
                 from,
                 events_max,
                 bytes_max,
             } => {
-                let log = self.logs.get_mut(&queue);
-                let read = log.map_or(Ok((vec![], 0)), |log| {
-                    let read = log.log.read(from, events_max, bytes_max);
-                    log.report_damage(&queue, &self.report);
-                    read.map(|events| (events, log.log.unsettled_events()))
-                });
-                (self.report)(match read {
-                    Ok((events, unsettled)) => Report::Stored {
-                        queue,
-                        from,
-                        events,
-                        unsettled,
-                    },
-                    Err(error) => Report::Unread {
-                        queue,
-                        from,
-                        reason: error.to_string(),
-                    },
-                });
+                self.read(queue, from, |log| log.read(from, events_max, bytes_max));
+            }
+            Command::ReadThese {
+                queue,
+                seqs,
+                bytes_max,
+            } => {
+                let from = seqs.first().copied().unwrap_or_default();
+                self.read(queue, from, |log| log.read_these(&seqs, bytes_max));
             }
             Command::Close { queue } => {
                 self.close(&queue);
@@ -294,6 +296,35 @@ impl<F: Fn(Report)> Worker<F> {
                 });
             }
         }
+    }
+
+    fn read(
+        &mut self,
+        queue: ServiceName,
+        from: u64,
+        read: impl FnOnce(&mut QueueLog<DiskDirectory>) -> io::Result<Vec<StoredEvent>>,
+    ) {
+        let log = self.logs.get_mut(&queue);
+        // What is not open is not empty.
+        let closed = || Err(io::Error::other("the queue is not open"));
+        let read = log.map_or_else(closed, |log| {
+            let read = read(&mut log.log);
+            log.report_damage(&queue, &self.report);
+            read.map(|events| (events, log.log.unsettled_events()))
+        });
+        (self.report)(match read {
+            Ok((events, unsettled)) => Report::Stored {
+                queue,
+                from,
+                events,
+                unsettled,
+            },
+            Err(error) => Report::Unread {
+                queue,
+                from,
+                reason: error.to_string(),
+            },
+        });
     }
 
     fn open(&mut self, queue: ServiceName, limits: LogLimits) {
@@ -313,6 +344,7 @@ impl<F: Fn(Report)> Worker<F> {
                     waiting: vec![],
                     dirty_since: Some(now()),
                     is_urgent: false,
+                    is_asked_for_hands: false,
                     has_failed: false,
                     segments: 0,
                     keeps_since: Some(now()),
@@ -442,6 +474,10 @@ impl Log {
                     reason: reason.clone(),
                 },
             });
+        }
+        if std::mem::take(&mut self.is_asked_for_hands) {
+            let queue = queue.clone();
+            report(Report::HandingOut { queue });
         }
         self.enforce(queue, report);
         if self.log.segments() > self.segments {

@@ -17,7 +17,7 @@ fn durable(directory: &TempDir) -> TestDaemon {
 }
 
 /// Asks in JSON: the answer's data, or its code.
-fn emit(daemon: &TestDaemon, mut request: Value) -> Result<Value, String> {
+pub(super) fn emit(daemon: &TestDaemon, mut request: Value) -> Result<Value, String> {
     request["token"] = "emit".into();
     let requester = daemon.requester();
     requester.send(&request.to_string(), 0).expect("a send");

@@ -35,6 +35,7 @@ mod idle;
 mod lasting;
 mod layering;
 mod leases;
+mod liveness;
 mod locator;
 mod many;
 mod matching;

@@ -61,6 +61,9 @@ pub struct Item {
     pub first_at: Option<Instant>,
     /// How often it was given to an acknowledging worker.
     pub attempt: u32,
+    /// It may have been given to a worker once more, for all that is known: it is shown as tried, and not
+    /// counted so.
+    pub given_before: bool,
     /// The last delivery of it that timed out: its worker may still acknowledge it. Rare, so it is apart.
     pub(super) late: Option<Box<Late>>,
     pub(super) place: Place,
@@ -83,6 +86,7 @@ impl Item {
             by_clock: false,
             first_at: None,
             attempt: 0,
+            given_before: false,
             late: None,
             place: 0,
         }

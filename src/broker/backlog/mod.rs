@@ -95,8 +95,13 @@ impl Backlog {
 
     /// Whether this event could wait now without another being given up for it.
     pub fn has_room(&self, item: &Item) -> bool {
+        self.has_bytes(item.cost())
+    }
+
+    /// Whether an event that costs so much could wait now without another being given up for it.
+    pub fn has_bytes(&self, cost: usize) -> bool {
         let limits = &self.policy.limits;
-        self.bytes() + item.cost() <= limits.bytes_max && self.len() < limits.events_max
+        self.bytes() + cost <= limits.bytes_max && self.len() < limits.events_max
     }
 
     /// Lets an event wait behind all others; what was given up for it, maybe itself.
@@ -214,7 +219,8 @@ impl Backlog {
         self.waiting.set_key_held(&item, true);
         item.attempt = item.attempt.saturating_add(1);
         item.first_at.get_or_insert(now);
-        let (attempt, seq, body) = (item.attempt, item.seq, item.body.clone());
+        let attempt = item.attempt + u32::from(item.given_before);
+        let (seq, body) = (item.seq, item.body.clone());
         let id = self.held.insert(item, worker, now, deadline);
         Some(Delivery {
             id,

@@ -20,7 +20,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    pub(super) fn add(&mut self, item: &Item) {
+    pub(in crate::broker) fn add(&mut self, item: &Item) {
         self.events += 1;
         self.seqs.extend(item.seq);
     }
@@ -31,7 +31,8 @@ impl Lost {
 pub struct Delivery {
     /// What the worker calls it by.
     pub id: DeliveryId,
-    /// How often the event was delivered, with this time; 1 for the first.
+    /// How often the event was delivered, with this time; 1 for the first, 2 at least if it may have been
+    /// delivered before, for all that is known.
     pub attempt: u32,
     /// Its place in a durable log, if it has one.
     pub seq: Option<u64>,

@@ -36,6 +36,7 @@ impl Plain {
                 expires_at: None,
                 first_at: None,
                 attempt: 0,
+                given_before: false,
                 late: None,
                 by_clock: _,
                 place,

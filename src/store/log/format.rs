@@ -33,6 +33,7 @@ const CARRIED: u8 = 0xE2;
 const SETTLED: u8 = 0xE3;
 const ATTEMPTS: u8 = 0xE4;
 const ID: u8 = 0xE5;
+const GIVEN: u8 = 0xE6;
 
 /// Where the segment before ends, as the one after it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -185,7 +186,7 @@ impl RecordHeader {
         offset: u64,
     ) -> Option<Self> {
         let kind = bytes[0];
-        if !(EVENT..=ID).contains(&kind) || bytes[1..4] != [0; 3] {
+        if !(EVENT..=GIVEN).contains(&kind) || bytes[1..4] != [0; 3] {
             return None;
         }
         let mut fields = Fields(&bytes[4..]);
@@ -233,7 +234,7 @@ pub(super) fn payload_is_whole(header: &[u8; RECORD_HEADER_BYTES], payload: &[u8
 pub(super) struct EventRecord<'a> {
     pub(super) seq: u64,
     pub(super) time_ms: u64,
-    /// Failed deliveries before it was written, which is 0 unless it was carried forward.
+    /// How often it was given to workers before it was written: 0 unless it was carried forward.
     pub(super) attempts: u32,
     pub(super) id: Option<&'a [u8]>,
     pub(super) attributes: &'a [u8],
@@ -258,8 +259,10 @@ pub(super) enum Record<'a> {
     Carried(EventRecord<'a>),
     /// From a sequence number to another, both included.
     Settled(Vec<(u64, u64)>),
-    /// Sequence numbers and how many of their deliveries failed.
+    /// Sequence numbers and how often those events were given to workers.
     Attempts(Vec<(u64, u32)>),
+    /// Unsettled events below this number may have been given to workers, though no attempt is noted.
+    Given { below: u64 },
     /// An id whose event is in a segment that is to go.
     Id {
         seq: u64,
@@ -281,6 +284,9 @@ impl<'a> Record<'a> {
             ATTEMPTS => Self::Attempts(entries(fields, |fields| {
                 Some((fields.u64()?, fields.u32()?))
             })?),
+            GIVEN => Self::Given {
+                below: fields.u64()?,
+            },
             ID => Self::Id {
                 seq: fields.u64()?,
                 time_ms: fields.u64()?,
@@ -393,6 +399,11 @@ pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(u64, u32)]) {
             }
         });
     }
+}
+
+/// Appends the record that says which events may have been given to workers.
+pub(super) fn put_given(bytes: &mut Vec<u8>, below: u64) {
+    put(bytes, GIVEN, |bytes| bytes.extend(below.to_le_bytes()));
 }
 
 /// Appends the record of an id.

@@ -191,7 +191,7 @@ impl Index {
         }
     }
 
-    /// Counts failed deliveries of an unsettled event. Returns whether it is one.
+    /// Notes how often an unsettled event was given out. Returns whether it is one.
     pub(super) fn set_attempts(&mut self, seq: u64, attempts: u32) -> bool {
         let slot = match self.carried.get_mut(&seq) {
             Some((_, slot)) => Some(slot),
@@ -199,6 +199,11 @@ impl Index {
         };
         let slot = slot.filter(|slot| slot.bytes > 0);
         slot.map(|slot| slot.attempts = attempts).is_some()
+    }
+
+    /// Whether the event is unsettled.
+    pub(super) fn is_live(&self, seq: u64) -> bool {
+        self.first_live(seq).is_some_and(|found| found.seq == seq)
     }
 
     /// The first unsettled event from this sequence number on.

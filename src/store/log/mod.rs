@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 pub use directory::{Directory, SegmentFile};
-use format::{EventRecord, Predecessor, SegmentHeader};
+use format::{EventRecord, NUMBER_MAX, Predecessor, SegmentHeader};
 use ids::Ids;
 use index::{Index, Segment, Slot};
 use recovery::Unproven;
 pub use types::{
-    Damage, ExpelReason, Expelled, LogError, LogLimits, NewEvent, Recovered, Refused, StoredEvent,
+    Damage, ExpelReason, Expelled, LogError, LogLimits, NOTES_KEPT_BYTES, NewEvent, Recovered,
+    Refused, StoredEvent,
 };
 
 /// No commit is larger, in bytes.
@@ -66,6 +67,12 @@ pub struct QueueLog<D: Directory> {
     settled: Vec<u64>,
     /// Attempts to commit.
     attempts: BTreeMap<u64, u32>,
+    /// Events below this number may have been given to workers, though no attempt is noted. While it is
+    /// not 0, each commit says so: any segment may be the oldest one that is left.
+    given_below: u64,
+    /// What an earlier run left in `given_below`.
+    given_before: u64,
+    owes_given: bool,
     /// Some ids are in no segment, as theirs was deleted while the log had failed.
     homeless_ids: bool,
     /// A file was removed, and the directory not synced since.
@@ -93,12 +100,14 @@ impl<D: Directory> QueueLog<D> {
         limits: LogLimits,
         now_ms: u64,
     ) -> Result<(Self, Recovered), LogError> {
-        let recovery = recovery::recover(&directory, queue, &limits, now_ms)?;
+        let mut recovery = recovery::recover(&directory, queue, &limits, now_ms)?;
         let recovered = Recovered {
             next_seq: recovery.next_seq,
             unsettled_events: recovery.index.live_events,
             unsettled_bytes: recovery.index.live_bytes,
             lowest_unsettled: recovery.index.first_live(0).map(|found| found.seq),
+            given_below: recovery.given_below.min(recovery.next_seq),
+            attributes: recovery.take_attributes(),
             damage: recovery.damage,
             torn_bytes: recovery.torn_bytes,
         };
@@ -116,6 +125,9 @@ impl<D: Directory> QueueLog<D> {
             buffered: vec![],
             settled: recovery.missing,
             attempts: BTreeMap::new(),
+            given_below: recovered.given_below,
+            given_before: recovered.given_below,
+            owes_given: false,
             homeless_ids: false,
             // What was removed before a crash may not be durable.
             owes_sync: true,
@@ -168,6 +180,7 @@ impl<D: Directory> QueueLog<D> {
     pub fn is_dirty(&self) -> bool {
         !(self.buffered.is_empty() && self.settled.is_empty() && self.attempts.is_empty())
             || self.homeless_ids
+            || self.owes_given
     }
 
     /// The event that was appended with this id within the window, buffered ones included.
@@ -245,10 +258,31 @@ impl<D: Directory> QueueLog<D> {
         }
     }
 
-    /// How many deliveries of an unsettled event have failed so far.
+    /// How often an unsettled event was given to workers so far.
     pub fn note_attempts(&mut self, seq: u64, attempts: u32) {
         if self.index.set_attempts(seq, attempts) || self.is_buffered(seq) {
             self.attempts.insert(seq, attempts);
+        }
+    }
+
+    /// Whether events are given to workers from now on. Once that is committed, who finds the log after a
+    /// crash knows that unsettled events may have been given to workers even if no attempt is noted. If
+    /// none is given any more, all attempts should have been noted.
+    pub fn set_handing_out(&mut self, is_handing_out: bool) {
+        let oldest = self.index.first_live(0);
+        let below = match is_handing_out {
+            true => NUMBER_MAX,
+            // Of those that an earlier run left it is as unknown as before.
+            false if oldest.is_some_and(|found| found.seq < self.given_before) => self.given_before,
+            false => 0,
+        };
+        self.owes_given |= below != self.given_below;
+        self.given_below = below;
+    }
+
+    fn put_given(&self, records: &mut Vec<u8>) {
+        if self.given_below > 0 || self.owes_given {
+            format::put_given(records, self.given_below);
         }
     }
 
@@ -285,6 +319,7 @@ impl<D: Directory> QueueLog<D> {
         if self.homeless_ids {
             self.put_ids(&mut records, Ids::NOWHERE);
         }
+        self.put_given(&mut records);
         let written = self.write(&mut records, now_ms);
         records.clear();
         if records.capacity() <= BUFFER_BYTES_KEPT {
@@ -311,6 +346,7 @@ impl<D: Directory> QueueLog<D> {
         if std::mem::take(&mut self.homeless_ids) {
             self.ids.move_all(Ids::NOWHERE, segment);
         }
+        self.owes_given = false;
         self.ids.place_from(self.first_buffered(), segment);
         self.ids.forget_old(now_ms);
         for slot in self.buffered.drain(..) {

@@ -33,19 +33,46 @@ impl<D: Directory> QueueLog<D> {
                 return Ok(vec![]);
             };
             from = last.seq + 1;
-            let mut events = vec![];
-            for run in wanted.chunk_by(is_close) {
-                let read = self.read_run(run, |found, record| events.push(stored(found, record)));
-                match read {
-                    Err(error) if events.is_empty() => return Err(error),
-                    Err(_) => break,
-                    Ok(()) => {}
-                }
-            }
+            let events = self.read_all(&wanted)?;
             if !events.is_empty() {
                 return Ok(events);
             }
         }
+    }
+
+    /// Those of these events that are unsettled and committed, in this order: so many as have at most
+    /// `bytes_max` bytes together, but one at least, if there is one. What is damaged among them is
+    /// treated as by [`Self::read`].
+    ///
+    /// # Errors
+    /// The disk doesn't let the first of them be read now. It is unsettled as before.
+    pub fn read_these(&mut self, seqs: &[u64], bytes_max: u64) -> io::Result<Vec<StoredEvent>> {
+        let found = seqs.iter().filter_map(|seq| {
+            self.index
+                .first_live(*seq)
+                .filter(|found| found.seq == *seq)
+        });
+        let mut bytes = 0;
+        let is_within = |found: &Found| {
+            let is_first = bytes == 0;
+            bytes += u64::from(found.slot.bytes);
+            is_first || bytes <= bytes_max
+        };
+        let wanted: Vec<_> = found.take_while(is_within).collect();
+        self.read_all(&wanted)
+    }
+
+    fn read_all(&mut self, wanted: &[Found]) -> io::Result<Vec<StoredEvent>> {
+        let mut events = vec![];
+        for run in wanted.chunk_by(is_close) {
+            let read = self.read_run(run, |found, record| events.push(stored(found, record)));
+            match read {
+                Err(error) if events.is_empty() => return Err(error),
+                Err(_) => break,
+                Ok(()) => {}
+            }
+        }
+        Ok(events)
     }
 
     fn wanted(&self, from: u64, events_max: usize, bytes_max: u64) -> Vec<Found> {
@@ -119,7 +146,7 @@ impl<D: Directory> QueueLog<D> {
             offset: u64::from(found.slot.offset),
             bytes: u64::from(found.slot.bytes),
             why,
-            events: 1,
+            seqs: vec![found.seq],
         });
     }
 }

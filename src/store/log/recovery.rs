@@ -1,6 +1,9 @@
 //! What a directory holds, when it is opened.
 
+use std::collections::BTreeMap;
 use std::io;
+
+use bytes::Bytes;
 
 use super::candidates::{Candidate, candidates};
 use super::directory::{Directory, SegmentFile};
@@ -8,7 +11,7 @@ use super::format::{self, EventRecord, NUMBER_MAX, Predecessor, Record};
 use super::ids::Ids;
 use super::index::{Index, Segment, Slot};
 use super::scan::{Item, Scanned, scan};
-use super::{Damage, LogError, LogLimits, Refused};
+use super::{Damage, LogError, LogLimits, NOTES_KEPT_BYTES, Refused};
 
 /// The newest segment's last commit. What was read of it may have been in memory only, from a sync
 /// that had failed or was never made.
@@ -80,6 +83,10 @@ pub(super) struct Recovery {
     pub(super) refused: Vec<Refused>,
     /// The same while all is read, and why they are none.
     strangers: Vec<(String, String)>,
+    /// What is noted of events, if it is short.
+    attributes: BTreeMap<u64, Bytes>,
+    /// Events below this number may have been given to workers, though no attempt is noted.
+    pub(super) given_below: u64,
     now_ms: u64,
     /// Settled ranges that came before all of their events.
     ahead: Vec<(u64, u64)>,
@@ -105,6 +112,8 @@ pub(super) fn recover<D: Directory>(
         leftovers: vec![],
         refused: vec![],
         strangers: found.refused,
+        attributes: BTreeMap::new(),
+        given_below: 0,
         now_ms,
         ahead: vec![],
     };
@@ -154,7 +163,7 @@ impl Recovery {
                     offset: 0,
                     bytes: lost.bytes,
                     why: "the file is missing",
-                    events: 0,
+                    seqs: vec![],
                 });
             }
             let is_left_out = known.is_some_and(|known| candidate.number > known.number);
@@ -231,7 +240,7 @@ impl Recovery {
             offset,
             bytes,
             why,
-            events: 0,
+            seqs: vec![],
         });
     }
 
@@ -259,6 +268,7 @@ impl Recovery {
             Record::Carried(event) => {
                 self.saw(event.seq + 1);
                 self.index.carry(event.seq, slot(&event, offset, bytes));
+                self.note(&event);
                 self.remember(segment, event.seq, event.time_ms, event.id);
             }
             Record::Settled(ranges) => {
@@ -274,6 +284,7 @@ impl Recovery {
                     self.index.set_attempts(seq, attempts);
                 }
             }
+            Record::Given { below } => self.given_below = below,
             Record::Id { seq, time_ms, id } => self.remember(segment, seq, time_ms, Some(id)),
         }
     }
@@ -282,6 +293,7 @@ impl Recovery {
         self.pad(event.seq, offset);
         if self.end_seq() == event.seq {
             self.index.push(slot(event, offset, bytes));
+            self.note(event);
             self.saw(event.seq + 1);
             self.remember(segment, event.seq, event.time_ms, event.id);
         }
@@ -304,6 +316,19 @@ impl Recovery {
         self.index.remove_range(first, last);
     }
 
+    fn note(&mut self, event: &EventRecord<'_>) {
+        if (1..=NOTES_KEPT_BYTES).contains(&event.attributes.len()) {
+            let attributes = Bytes::copy_from_slice(event.attributes);
+            self.attributes.insert(event.seq, attributes);
+        }
+    }
+
+    /// What is noted of the events that are unsettled.
+    pub(super) fn take_attributes(&mut self) -> Vec<(u64, Bytes)> {
+        let noted = std::mem::take(&mut self.attributes).into_iter();
+        noted.filter(|(seq, _)| self.index.is_live(*seq)).collect()
+    }
+
     fn remember(&mut self, segment: u64, seq: u64, time_ms: u64, id: Option<&[u8]>) {
         if let Some(id) = id {
             self.saw(seq + 1);
@@ -323,13 +348,13 @@ impl Recovery {
                 .iter_mut()
                 .rfind(|damage| damage.segment == name)
             {
-                Some(damage) => damage.events += 1,
+                Some(damage) => damage.seqs.push(seq),
                 None => self.damage.push(Damage {
                     segment: name,
                     offset: 0,
                     bytes: 0,
                     why: "events are missing in it",
-                    events: 1,
+                    seqs: vec![seq],
                 }),
             }
         }

@@ -206,14 +206,17 @@ fn a_bad_sector_costs_its_events_only_after_a_restart() {
         recovered
             .damage
             .iter()
-            .map(|damage| damage.events)
+            .map(|damage| damage.seqs.len() as u64)
             .sum::<u64>(),
         1
     );
     assert_eq!(seqs(&mut log), [1, 2, 4, 5, 6]);
     log.commit(NOW_MS).unwrap();
     let (_, recovered) = open(&disk);
-    assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 0));
+    assert_eq!(
+        (recovered.damage.len(), recovered.damage[0].seqs.len()),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -231,7 +234,10 @@ fn what_looks_like_records_within_an_event_is_not_taken_for_them() {
     disk.flip(&name, whole.len() + 4, 0);
     let (mut log, recovered) = open(&disk);
     assert_eq!(seqs(&mut log), [2, 4]);
-    assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 1));
+    assert_eq!(
+        (recovered.damage.len(), recovered.damage[0].seqs.len()),
+        (1, 1)
+    );
     assert_eq!(recovered.damage[0].bytes as usize, 47 + whole.len());
 }
 
@@ -386,7 +392,10 @@ fn what_was_settled_before_it_was_damaged_is_not_missed() {
     disk.flip(&name, 512 + 50 + 10, 0);
     let (mut log, recovered) = open(&disk);
     assert_eq!(seqs(&mut log), [1, 3]);
-    assert_eq!((recovered.damage.len(), recovered.damage[0].events), (1, 0));
+    assert_eq!(
+        (recovered.damage.len(), recovered.damage[0].seqs.len()),
+        (1, 0)
+    );
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl<D: Directory> QueueLog<D> {
         if records.is_empty() {
             return Ok(());
         }
+        self.put_given(&mut records);
         let written = self.write(&mut records, now_ms);
         let (segment, offset) = written.map_err(|error| self.fail(&error))?;
         for (seq, slot) in carried {

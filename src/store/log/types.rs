@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use super::format;
 
+/// What is noted of an event is remembered when a log is opened, if it has no more bytes.
+pub const NOTES_KEPT_BYTES: usize = 16;
+
 /// Bounds of one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimits {
@@ -78,9 +81,9 @@ pub struct Damage {
     pub bytes: u64,
     /// What is wrong with it.
     pub why: &'static str,
-    /// Unsettled events that were lost with it, and not counted before; of several stretches of one
+    /// Unsettled events that were lost with it, by their sequence numbers; of several stretches of one
     /// segment the last one has all.
-    pub events: u64,
+    pub seqs: Vec<u64>,
 }
 
 /// A file with a segment's name that is none of the log's. Its content was not changed.
@@ -105,6 +108,11 @@ pub struct Recovered {
     pub unsettled_bytes: u64,
     /// The first unsettled event.
     pub lowest_unsettled: Option<u64>,
+    /// Events below this number may have been given to workers, though no attempt is noted of them: the
+    /// log was not closed in order while workers were served.
+    pub given_below: u64,
+    /// What is noted of unsettled events, as far as it is no longer than [`NOTES_KEPT_BYTES`].
+    pub attributes: Vec<(u64, Bytes)>,
     /// What could not be read.
     pub damage: Vec<Damage>,
     /// What was cut from the end of the last segment, in bytes: it was never committed, or the file had

@@ -318,8 +318,76 @@ fn a_queue_that_was_removed_begins_anew() {
     assert_eq!(tested.open("A/1").next_seq, 1);
     tested.send(Command::Close { queue: name("A/1") });
     assert!(matches!(tested.next(), Report::Closed { .. }));
-    assert!(tested.bodies("A/1").is_empty());
+    // It is there no more; that is not the same as empty.
+    let (events_max, bytes_max) = (1, 1);
+    tested.send(Command::Read {
+        queue: name("A/1"),
+        from: 0,
+        events_max,
+        bytes_max,
+    });
+    assert!(matches!(tested.next(), Report::Unread { .. }));
     tested.store.stop();
+}
+
+#[test]
+fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let tested = Tested::start(directory.path(), LogLimits::default());
+    let recovered = tested.open("A");
+    assert_eq!(recovered.given_below, 0);
+    let times = |text: &'static str| Event {
+        attributes: Bytes::from_static(b"16 bytes of time"),
+        ..event("", text)
+    };
+    let plain = |text: &'static str| Event {
+        attributes: Bytes::new(),
+        ..event("", text)
+    };
+    let events = vec![times("a"), plain("b"), times("c"), plain("d")];
+    tested.append("A", 1, events);
+    let queue = name("A");
+    let seqs = vec![1];
+    tested.send(Command::Settle { queue, seqs });
+    tested.send(Command::ReadThese {
+        queue: name("A"),
+        seqs: vec![1, 3, 4, 9],
+        bytes_max: u64::MAX,
+    });
+    let Report::Stored { events, .. } = tested.next() else {
+        panic!("they can be read")
+    };
+    let found: Vec<_> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(found, [3, 4]);
+    let on = true;
+    tested.send(Command::HandOut {
+        queue: name("A"),
+        on,
+    });
+    assert!(matches!(tested.next(), Report::HandingOut { .. }));
+    // It is on disk when that is said: another who looks there meanwhile sees it.
+    let copy = tempfile::tempdir().unwrap();
+    let queues = copy.path().join("queues/A");
+    fs::create_dir_all(&queues).unwrap();
+    for file in fs::read_dir(directory.path().join("queues/A")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), queues.join(file.file_name())).unwrap();
+    }
+    let crashed = Tested::start(copy.path(), LogLimits::default());
+    let recovered = crashed.open("A");
+    assert_eq!(recovered.given_below, recovered.next_seq);
+    let noted: Vec<_> = recovered.attributes.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!((noted, recovered.unsettled_events), (vec![3], 3));
+    crashed.store.stop();
+    let on = false;
+    tested.send(Command::HandOut {
+        queue: name("A"),
+        on,
+    });
+    tested.store.stop();
+    let next = Tested::start(directory.path(), LogLimits::default());
+    assert_eq!(next.open("A").given_below, 0);
+    next.store.stop();
 }
 
 #[test]

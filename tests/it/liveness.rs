@@ -1,0 +1,321 @@
+//! Nothing that is due waits while somebody ready could take it.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::emit::emit;
+use super::support::TestDaemon;
+use super::support::clock::Clock;
+use super::support::peers::{connected, is_silent, publish};
+use super::support::program::Site;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// A daemon with a durable service, Billing, that wants orders and is configured so.
+fn start(directory: &TempDir, billing: Value) -> TestDaemon {
+    TestDaemon::in_own_process(&settings(directory, billing))
+}
+
+fn settings(directory: &TempDir, mut billing: Value) -> Value {
+    billing["delivery"] = "queue".into();
+    billing["subjects"] = json!(["Order"]);
+    json!({
+        "stateDir": directory.path(),
+        "limits": {"maxMessageBytes": 1024},
+        "services": {"Billing": billing},
+    })
+}
+
+fn counter(daemon: &TestDaemon, name: &str) -> u64 {
+    let counters = daemon.service("Billing")["counters"].clone();
+    counters[name].as_u64().expect("a counter")
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("after 1970").as_millis() as u64
+}
+
+/// Puts an event on disk.
+fn put(daemon: &TestDaemon, payload: &str, more: Value) {
+    let mut request = json!({"level": "disk", "subject": "Order", "payload": payload});
+    for (key, value) in more.as_object().expect("an object") {
+        request[key] = value.clone();
+    }
+    let answer = emit(daemon, request).expect("an ACK");
+    assert_eq!(answer["level"], "disk");
+}
+
+/// A worker that acknowledges.
+struct Worker(zmq::Socket);
+
+impl Worker {
+    fn join(daemon: &TestDaemon, credit: u32) -> Self {
+        let address = daemon.service("Billing")["address"].clone();
+        let address = address.as_str().expect("a text").replace('*', "127.0.0.1");
+        let socket = connected(&daemon.context, zmq::DEALER, &address);
+        let ready = json!({"ack": true, "credit": credit});
+        socket.send(&format!("READY {ready}"), 0).expect("a send");
+        Self(socket)
+    }
+
+    /// The next event: its delivery id, attempt and data.
+    fn receive(&self) -> (String, u32, String) {
+        let frames = self.0.recv_multipart(0).expect("an event");
+        let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
+        let word = text(&frames[0]);
+        let words: Vec<&str> = word.split(' ').collect();
+        let attempt = words[2].parse().expect("a number");
+        (words[1].to_owned(), attempt, text(&frames[2]))
+    }
+
+    fn say(&self, word: &str, id: &str) {
+        self.0.send(&format!("{word} {id}"), 0).expect("a send");
+    }
+
+    /// Does so many events: their data.
+    fn work(&self, events: u64) -> Vec<String> {
+        let one = |_| {
+            let (id, _, data) = self.receive();
+            self.say("ACK", &id);
+            data
+        };
+        (0..events).map(one).collect()
+    }
+}
+
+#[test]
+fn what_is_on_disk_alone_goes_on_when_retention_took_what_was_in_memory() {
+    let directory = TempDir::new().expect("a directory");
+    let retention = json!({"maxBytes": 40_000});
+    let billing = json!({"queueEvents": 50, "retention": retention});
+    let daemon = start(&directory, billing);
+    let publisher = daemon.publisher();
+    (0..2000).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    daemon.wait_for_service("Billing", "all on disk", |found| {
+        let counters = &found["counters"];
+        let dropped = &counters["dropped"]["retention-bytes"];
+        let kept = counters["queued"].as_u64().zip(dropped.as_u64());
+        let bound = &found["durable"]["pendingEvents"];
+        bound == 0
+            && kept.is_some_and(|(queued, dropped)| queued + dropped == 2000 && queued < 1000)
+    });
+    let queued = counter(&daemon, "queued");
+    let worker = Worker::join(&daemon, 32);
+    let done = worker.work(queued);
+    let expected: Vec<_> = (2000 - queued..2000).map(|n| n.to_string()).collect();
+    assert_eq!(done, expected);
+    // And what comes later.
+    publish(&publisher, "Order", "later");
+    assert_eq!(worker.work(1), ["later"]);
+}
+
+#[test]
+fn what_is_on_disk_alone_goes_on_when_what_was_in_memory_has_expired() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(&directory, json!({"queueEvents": 10}));
+    for n in 0..10 {
+        put(&daemon, &n.to_string(), json!({"ttl": 1}));
+    }
+    for n in 10..60 {
+        put(&daemon, &n.to_string(), json!({}));
+    }
+    daemon.wait_for_counter("Billing", "expired", 10);
+    let done = Worker::join(&daemon, 32).work(50);
+    assert_eq!(done, (10..60).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_expires_on_disk_alone_expires_in_time() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(&directory, json!({"queueEvents": 5}));
+    for n in 0..20 {
+        put(&daemon, &n.to_string(), json!({"ttl": 0.5}));
+    }
+    put(&daemon, "lasts", json!({}));
+    // Nobody is there.
+    daemon.wait_for_counter("Billing", "expired", 20);
+    assert_eq!(Worker::join(&daemon, 1).work(1), ["lasts"]);
+}
+
+#[test]
+fn what_should_go_later_holds_up_nothing_whether_in_memory_or_on_disk() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(&directory, json!({"queueEvents": 10, "orderBy": "subject"}));
+    let later = now_ms() + HOUR_MS;
+    for n in 0..25 {
+        put(&daemon, &format!("later {n}"), json!({"deliverAt": later}));
+    }
+    for n in 0..15 {
+        put(&daemon, &n.to_string(), json!({}));
+    }
+    let worker = Worker::join(&daemon, 32);
+    let expected: Vec<_> = (0..15).map(|n| n.to_string()).collect();
+    assert_eq!(worker.work(15), expected);
+    assert_eq!(counter(&daemon, "queued"), 25);
+}
+
+#[test]
+fn what_was_given_back_for_later_holds_up_nothing() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(&directory, json!({"queueEvents": 10}));
+    let publisher = daemon.publisher();
+    let worker = Worker::join(&daemon, 1);
+    for n in 0..30 {
+        publish(&publisher, "Order", &n.to_string());
+        let (id, _, data) = worker.receive();
+        assert_eq!(data, n.to_string());
+        worker.say("NAK", &format!("{id} {HOUR_MS}"));
+    }
+    // They come when their time does, though most are on disk alone.
+    for n in 30..60 {
+        publish(&publisher, "Order", &n.to_string());
+    }
+    assert_eq!(
+        worker.work(30),
+        (30..60).map(|n| n.to_string()).collect::<Vec<_>>()
+    );
+    assert_eq!(counter(&daemon, "queued"), 30);
+}
+
+#[test]
+fn what_was_given_back_for_a_moment_comes_again_from_the_disk() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(&directory, json!({"queueEvents": 4}));
+    let publisher = daemon.publisher();
+    let worker = Worker::join(&daemon, 40);
+    for n in 0..40 {
+        publish(&publisher, "Order", &n.to_string());
+    }
+    let mut given_back = BTreeSet::new();
+    let mut done = BTreeSet::new();
+    while done.len() < 40 {
+        let (id, attempt, data) = worker.receive();
+        if given_back.insert(data.clone()) {
+            assert_eq!(attempt, 1);
+            worker.say("NAK", &format!("{id} 300"));
+        } else {
+            assert_eq!(attempt, 2, "{data}");
+            worker.say("ACK", &id);
+            done.insert(data);
+        }
+    }
+    daemon.wait_for_counter("Billing", "delivered", 40);
+}
+
+#[test]
+fn times_are_kept_over_a_restart() {
+    for is_killed in [false, true] {
+        let directory = TempDir::new().expect("a directory");
+        let billing = json!({"orderBy": "subject"});
+        let first = start(&directory, billing.clone());
+        let due = now_ms() + 1500;
+        for n in 0..50 {
+            put(&first, &n.to_string(), json!({"deliverAt": due}));
+        }
+        put(&first, "tomorrow", json!({"deliverAt": due + 24 * HOUR_MS}));
+        for n in 0..5 {
+            put(&first, &format!("short {n}"), json!({"ttl": 1}));
+        }
+        put(&first, "now", json!({}));
+        if is_killed {
+            first.kill();
+        } else {
+            assert!(first.stop());
+        }
+        let second = start(&directory, billing);
+        // Whoever expires does so without a worker, and without anything else that happens.
+        second.wait_for_counter("Billing", "expired", 5);
+        let worker = Worker::join(&second, 100);
+        // The first is not held up by the key of those that wait for their time.
+        assert_eq!(worker.work(1), ["now"]);
+        let expected: Vec<_> = (0..50).map(|n| n.to_string()).collect();
+        assert_eq!(worker.work(50), expected);
+        assert!(now_ms() >= due);
+        assert_eq!(counter(&second, "queued"), 1);
+    }
+}
+
+#[test]
+fn a_restart_is_no_try() {
+    for is_killed in [false, true] {
+        let directory = TempDir::new().expect("a directory");
+        let retry = json!({"maxDeliveries": 2, "initialMs": 1, "maxMs": 1});
+        let billing = json!({"retry": retry});
+        let mut daemon = start(&directory, billing.clone());
+        let publisher = daemon.publisher();
+        for n in 0..3 {
+            publish(&publisher, "Order", &n.to_string());
+        }
+        daemon.wait_for_service("Billing", "all on disk", |found| {
+            found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == 3
+        });
+        for _ in 0..3 {
+            if is_killed {
+                daemon.kill();
+            } else {
+                assert!(daemon.stop());
+            }
+            daemon = start(&directory, billing.clone());
+            daemon.wait_for_counter("Billing", "queued", 3);
+        }
+        let worker = Worker::join(&daemon, 1);
+        for n in 0..3 {
+            for tried in 1..=2 {
+                let (id, attempt, data) = worker.receive();
+                assert_eq!((data, attempt), (n.to_string(), tried));
+                match tried {
+                    1 => worker.say("NAK", &format!("{id} 0")),
+                    _ => worker.say("ACK", &id),
+                }
+            }
+        }
+        daemon.wait_for_counter("Billing", "delivered", 3);
+        assert_eq!(counter(&daemon, "deadLettered"), 0);
+    }
+}
+
+#[test]
+fn what_a_worker_had_comes_again_after_an_orderly_stop_and_the_rest_for_the_first_time() {
+    let directory = TempDir::new().expect("a directory");
+    let settings = settings(&directory, json!({}));
+    let mut quick = settings.clone();
+    quick["drainTimeout"] = json!(0.2);
+    let first = TestDaemon::in_own_process(&quick);
+    let publisher = first.publisher();
+    let worker = Worker::join(&first, 2);
+    for n in 0..5 {
+        publish(&publisher, "Order", &n.to_string());
+    }
+    let had = [worker.receive().2, worker.receive().2];
+    assert_eq!(had, ["0", "1"]);
+    drop(worker);
+    assert!(first.stop());
+    let second = TestDaemon::in_own_process(&settings);
+    let worker = Worker::join(&second, 9);
+    let attempts: Vec<_> = (0..5).map(|_| worker.receive().1).collect();
+    assert_eq!(attempts, [2, 2, 1, 1, 1]);
+}
+
+/// A machine without a clock of its own: it is 1970 or long ago at the start, until somebody sets it.
+#[test]
+fn a_time_to_come_is_one_of_the_clock_that_is_set() {
+    let directory = TempDir::new().expect("a directory");
+    let keys = settings(&directory, json!({}));
+    let (clock, site) = Clock::of(Site::configured(&keys));
+    clock.set(-10 * 365 * 24 * 3600);
+    let daemon = TestDaemon::serving(&site);
+    let subscriber = daemon.subscriber(&["Order"]);
+    let due = now_ms() + 1000;
+    put(&daemon, "real", json!({"deliverAt": due}));
+    let worker = Worker::join(&daemon, 1);
+    assert!(is_silent(&worker.0, 50));
+    clock.set(0);
+    assert_eq!(worker.work(1), ["real"]);
+    assert!(now_ms() >= due);
+    let frames = subscriber.recv_multipart(0).expect("an event");
+    assert_eq!(frames[1], b"real");
+}
