@@ -131,7 +131,8 @@ pub struct Account {
     /// Of those delivered: held by a worker that left before it reported them done. An upper bound
     /// of what was lost with its connection.
     pub unconfirmed: u64,
-    /// Dead letters that could not be kept on disk, though they should have been.
+    /// Dead letters that could not be kept on disk, though they should have been, and are lost. Those of
+    /// durable services come back.
     pub letters_lost: u64,
 }
 

@@ -388,7 +388,8 @@ impl Hub {
     fn flush_dead(&mut self) {
         for (service, dead) in std::mem::take(&mut self.durable.dead) {
             let Some(queue) = service.dead_letters() else {
-                self.letters_lost(&service, dead.len(), "the service's name is too long");
+                let places: Vec<_> = dead.iter().map(|(_, place)| *place).collect();
+                self.letters_not_kept(&service, &places, "the service's name is too long");
                 continue;
             };
             let limits = self.log_limits(&service);
@@ -403,11 +404,11 @@ impl Hub {
                 events,
                 urgent: false,
             };
-            let letters = places.len();
             if !self.durable.send(command) {
                 // Without a state directory nobody asked for them to be kept.
                 if !self.config.state_dir.as_os_str().is_empty() {
-                    self.letters_lost(&service, letters, "the state directory can't be used");
+                    let reason = "the state directory can't be used";
+                    self.letters_not_kept(&service, &places, reason);
                 }
             } else {
                 let burial = Burial {

@@ -58,7 +58,7 @@ impl Hub {
             }
             Report::Failed { queue, tag, reason } => {
                 if let Some(burial) = self.take_burial(&queue, tag) {
-                    return self.letters_lost(&burial.service, burial.places.len(), &reason);
+                    return self.letters_not_kept(&burial.service, &burial.places, &reason);
                 }
                 if let Some(key) = self.broker.find(&queue) {
                     self.append_failed(key, tag, &reason);
@@ -130,14 +130,25 @@ impl Hub {
         }
     }
 
-    /// Dead letters of a service could not be kept.
-    pub(super) fn letters_lost(&mut self, service: &ServiceName, letters: usize, reason: &str) {
-        self.broker.letters_lost(service, letters as u64);
+    /// Dead letters of a service could not be kept; they are from these places of its queue, if that is
+    /// durable. Those are not lost: their events are done only when their letters are on disk.
+    pub(super) fn letters_not_kept(
+        &mut self,
+        service: &ServiceName,
+        places: &[Option<u64>],
+        reason: &str,
+    ) {
+        let lost = places.iter().filter(|place| place.is_none()).count();
+        self.broker.letters_lost(service, lost as u64);
+        let reason = match lost == places.len() {
+            true => reason.to_owned(),
+            false => format!("{reason}; its event stays in the queue, and comes after a restart"),
+        };
         let burst = format!("not-kept:{service}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
             self.journal.note(&Notable::DeadLetterNotKept {
                 service: service.as_str(),
-                reason,
+                reason: &reason,
                 suppressed,
             });
         }
@@ -180,7 +191,7 @@ impl Hub {
             for (outcome, place) in outcomes.iter().zip(burial.places) {
                 match outcome {
                     Outcome::TooLarge => {
-                        self.letters_lost(&burial.service, 1, "it is too large");
+                        self.letters_not_kept(&burial.service, &[place], "it is too large");
                     }
                     Outcome::Appended(_) | Outcome::Seen(_) => {
                         self.durable.settle(&burial.service, place);

@@ -324,6 +324,41 @@ fn letters_that_can_not_be_kept_are_counted_wherever_somebody_looks() {
 }
 
 #[test]
+fn an_event_that_comes_back_is_no_lost_letter() {
+    let directory = TempDir::new().expect("a directory");
+    std::fs::create_dir(directory.path().join("queues")).expect("a directory");
+    let in_the_way = directory.path().join("queues/Billing.DLQ");
+    std::fs::write(&in_the_way, "in the way").expect("a file");
+    let first = daemon(&directory);
+    let dying = worker(&first, "Billing");
+    first.wait_for_ready("Billing", 1);
+    publish(&first.publisher(), "Order", "x");
+    assert_eq!(answer(&dying, "TERM"), "x");
+    first.wait_for_counter("Billing", "deadLettered", 1);
+    // It says so only when the store has refused the letter.
+    let told = wait_until(|| {
+        let events = Site::of(&first).run(&["events", "--json"]).done();
+        events
+            .lines()
+            .find(|line| line.contains("EM-0504"))
+            .map(str::to_owned)
+    });
+    let told = told.expect("a word of it");
+    assert!(told.contains("its event stays in the queue"), "{told}");
+    assert_eq!(first.service("Billing")["counters"]["lettersLost"], 0);
+    std::fs::remove_file(&in_the_way).expect("it is there");
+    drop(dying);
+    first.stop();
+
+    let second = daemon(&directory);
+    let again = worker(&second, "Billing");
+    assert_eq!(answer(&again, "TERM"), "x");
+    let kept = wait_until(|| (seqs(&second, "Billing").len() == 1).then_some(()));
+    kept.expect("the letter");
+    assert_eq!(second.service("Billing")["counters"]["lettersLost"], 0);
+}
+
+#[test]
 fn the_end_of_a_service_says_how_many_of_its_letters_stay() {
     let directory = TempDir::new().expect("a directory");
     std::fs::create_dir(directory.path().join("queues")).expect("a directory");
