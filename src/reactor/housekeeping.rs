@@ -190,6 +190,7 @@ impl Hub {
         self.expire_leases();
         self.tend_audience(now);
         self.tend_keeping();
+        self.tend_endings();
         self.durable.send_line();
         self.seek_ports();
         self.open_failed_queues();

@@ -15,6 +15,7 @@ use super::dial::Dialled;
 use super::durable::DurableSide;
 use super::effects::Effect;
 use super::emit::Emissions;
+use super::ended::Ending;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
 use super::keeping::Keeping;
@@ -97,6 +98,8 @@ pub(super) struct Hub {
     /// Bytes given to peers and services since what waits was added up.
     pub(super) taken_bytes: usize,
     pub(super) flush_wanted: Rc<Notify>,
+    /// Ends whose clients wait until they are durable.
+    pub(super) endings: Vec<Ending>,
     pub(super) chunk: ReadChunk,
     pub(super) runs: Runs,
     /// Workers in turn; kept between runs for its memory.
@@ -179,6 +182,7 @@ impl Hub {
             pending_bytes: 0,
             taken_bytes: 0,
             flush_wanted: Rc::default(),
+            endings: Vec::new(),
             chunk: ReadChunk::default(),
             runs: Runs::default(),
             turns: Vec::new(),

@@ -1,9 +1,11 @@
 //! What outlives the process: telling the state database of it, and taking it up again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::hub::Hub;
 use super::presumed::Grace;
@@ -15,6 +17,8 @@ use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptService, KeptSubscription, Writer};
 use crate::telemetry::Notable;
 
+/// How often to look whether the database's file is still there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes that wait for the database while it is busy; when there are more, and more than there are
 /// subscriptions, all is written anew.
 const DIRTY_MAX: usize = 4096;
@@ -37,6 +41,8 @@ pub(super) struct Keeping {
     unrestored: BTreeMap<ServiceName, KeptService>,
     /// Workers of an earlier run.
     pub(super) grace: Grace,
+    /// When the database's thread was last asked whether its file is there.
+    looked_at: Option<Instant>,
 }
 
 impl Keeping {
@@ -66,6 +72,26 @@ impl Keeping {
         if self.writer.is_some() {
             self.ended.insert(service.name.clone());
         }
+    }
+
+    /// Stands for the end of a service in what the database was told; none as long as it was not.
+    pub(super) fn mark_of_end(&self, service: &ServiceName) -> Option<u64> {
+        let is_told = !self.whole && !self.ended.contains(service);
+        match &self.writer {
+            Some(writer) => is_told.then(|| writer.mark()),
+            None => Some(0),
+        }
+    }
+
+    /// Whether the database has all that it was told up to this mark, if there is one.
+    pub(super) fn has_written(&self, mark: u64) -> bool {
+        let writer = self.writer.as_ref();
+        writer.is_none_or(|writer| writer.has_written(mark))
+    }
+
+    /// Told when the database has something new.
+    pub(super) fn written(&self) -> Option<Arc<Notify>> {
+        self.writer.as_ref().map(Writer::written)
     }
 
     fn is_clean(&self) -> bool {
@@ -222,6 +248,15 @@ impl Hub {
     pub(super) fn tend_keeping(&mut self) {
         self.tend_grace();
         let writer = self.keeping.writer.as_ref();
+        if let Some(writer) = writer
+            && self
+                .keeping
+                .looked_at
+                .is_none_or(|at| self.now >= at + LOOK_INTERVAL)
+        {
+            writer.look();
+            self.keeping.looked_at = Some(self.now);
+        }
         self.keeping.whole |= writer.is_some_and(Writer::wants_whole);
         self.keep_changes();
     }

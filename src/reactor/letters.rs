@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::hub::Hub;
-use super::requester::{ReturnAddress, Ticket};
+use super::requester::Ticket;
 use crate::ambient::wall_clock_ms;
 use crate::broker::ServiceKey;
 use crate::messagebus::{DataType, Message};
@@ -222,14 +222,11 @@ impl Hub {
 
     /// A service has ended. The answer says how many dead letters of it are kept, which the store
     /// has to count.
-    pub(super) fn answer_end(&mut self, service: ServiceName, back: ReturnAddress) {
+    pub(super) fn answer_end(&mut self, service: ServiceName, ticket: Ticket) {
         let queue = service.dead_letters();
         let Some(queue) = queue.filter(|queue| self.durable.has_queue(queue)) else {
-            return self.reply(&back, &ack(&has_ended(&service, Some(0))));
+            return self.complete(ticket, &ack(&has_ended(&service, Some(0))));
         };
-        if !self.has_room_for_promise() {
-            return self.reply(&back, &ack(&has_ended(&service, None)));
-        }
         let limits = self.log_limits(&service);
         self.durable.open(&queue, limits);
         let command = Command::Read {
@@ -239,12 +236,10 @@ impl Hub {
             bytes_max: 0,
         };
         if !self.durable.send(command) {
-            return self.reply(&back, &ack(&has_ended(&service, None)));
+            return self.complete(ticket, &ack(&has_ended(&service, None)));
         }
-        if let Some(ticket) = self.promise(back) {
-            let reads = self.letters.reads.entry(queue).or_default();
-            reads.push_back((ticket, Asked::Count(service)));
-        }
+        let reads = self.letters.reads.entry(queue).or_default();
+        reads.push_back((ticket, Asked::Count(service)));
     }
 
     fn replay(

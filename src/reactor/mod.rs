@@ -468,6 +468,7 @@ fn connections_max(config: &Config) -> usize {
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {
     let mut core = JoinSet::new();
     core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
+    core.spawn_local(ended::hear_of_state(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_tries(Rc::clone(&hub)));

@@ -121,11 +121,15 @@ impl Hub {
                 queue,
                 failed: None,
             } => self.queue_recovered(&queue),
+            Report::DirectoryGone { why } => {
+                self.journal.note(&Notable::StateDirGone { why: &why });
+            }
             Report::Closed { .. } | Report::Died => {}
             Report::Removed { queue, error } => {
-                error.inspect(
-                    |error| tracing::error!(%queue, error, "a queue could not be removed"),
-                );
+                if let Some(error) = &error {
+                    tracing::error!(%queue, error, "a queue could not be removed");
+                }
+                self.queue_removed(&queue, error);
             }
         }
     }

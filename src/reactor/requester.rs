@@ -192,6 +192,12 @@ impl Hub {
             );
         }
         if request.token.is(Token::END) {
+            if !self.has_room_for_promise() {
+                let max = self.pending_replies.max;
+                let sentence =
+                    format!("{max} requests wait for their answers already (maxPendingCalls)");
+                return self.reply(&back, &Message::nak("busy", sentence));
+            }
             // What came for the service until now ends with it.
             self.flush_store();
         }
@@ -232,15 +238,15 @@ impl Hub {
         for service in &ended {
             self.close_service(service);
         }
-        if let Some((service, back)) = ending {
-            self.answer_end(service, back);
-        }
         for happening in &happened {
             if let Happening::Subscribed { service, .. } = happening {
                 self.open_queue(service);
             }
         }
         self.keep_changes();
+        if let Some((service, back)) = ending {
+            self.promise_end(service, back);
+        }
     }
 
     fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {

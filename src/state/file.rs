@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -62,11 +63,20 @@ fn is_about_content(error: &io::Error) -> bool {
 
 /// An open database. Closing it may take a write, and is as safe as [`guarded`] makes it.
 #[derive(Debug)]
-pub(super) struct StateFile(Option<Database>);
+pub(super) struct StateFile {
+    database: Option<Database>,
+    /// Device and number of the file.
+    identity: Option<(u64, u64)>,
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
 
 impl Drop for StateFile {
     fn drop(&mut self) {
-        let database = self.0.take();
+        let database = self.database.take();
         let _ = guarded(|| {
             drop(database);
             Ok(())
@@ -143,7 +153,11 @@ fn open(path: &Path) -> Result<(StateFile, Kept), StateError> {
         subscribers: read(&transaction, SUBSCRIBERS)?,
     };
     transaction.commit()?;
-    Ok((StateFile(Some(database)), kept))
+    let file = StateFile {
+        database: Some(database),
+        identity: identity(path),
+    };
+    Ok((file, kept))
 }
 
 fn read<T: DeserializeOwned>(
@@ -165,12 +179,20 @@ fn read<T: DeserializeOwned>(
 impl StateFile {
     #[cfg(test)]
     pub(super) fn on(backend: impl redb::StorageBackend) -> Self {
-        Self(Some(Builder::new().create_with_backend(backend).unwrap()))
+        Self {
+            database: Some(Builder::new().create_with_backend(backend).unwrap()),
+            identity: None,
+        }
+    }
+
+    /// Whether its path leads to another file, or to none.
+    pub(super) fn is_gone(&self, path: &Path) -> bool {
+        self.identity.is_some() && identity(path) != self.identity
     }
 
     /// Writes changes all together; when it returns, they are on disk.
     pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StateError> {
-        let Some(database) = &self.0 else {
+        let Some(database) = &self.database else {
             return Ok(());
         };
         guarded(|| {

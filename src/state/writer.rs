@@ -7,7 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::file::{StateFile, open_or_set_aside};
 use super::kept::Changes;
@@ -28,14 +28,17 @@ struct Progress {
     done: AtomicU64,
     /// What is on disk is not known: the whole state is wanted.
     wants_whole: AtomicBool,
-    /// The last write failed.
+    /// The last write failed, or the file is gone.
     is_failing: AtomicBool,
+    /// Told after each write.
+    written: Arc<Notify>,
 }
 
 /// The reactor's end: takes changes, and never waits.
 #[derive(Debug)]
 pub struct Writer {
-    changes: mpsc::Sender<Changes>,
+    /// Nothing stands for a look at the file.
+    changes: mpsc::Sender<Option<Changes>>,
     taken: u64,
     progress: Arc<Progress>,
 }
@@ -95,9 +98,33 @@ impl Writer {
 
     /// Takes changes; false if there is no [room](Self::has_room), or the thread is gone.
     pub fn take(&mut self, changes: Changes) -> bool {
-        let taken = self.changes.try_send(changes).is_ok();
+        let taken = self.changes.try_send(Some(changes)).is_ok();
         self.taken += u64::from(taken);
         taken
+    }
+
+    /// Has the thread look whether the file is still there, if it has nothing else to do.
+    pub fn look(&self) {
+        // If there is no room, it is busy with the file.
+        let _ = self.changes.try_send(None);
+    }
+
+    /// Told when changes were written, or could not be.
+    pub fn written(&self) -> Arc<Notify> {
+        Arc::clone(&self.progress.written)
+    }
+
+    /// Stands for all that was taken so far.
+    pub fn mark(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether all is on disk that was taken up to this mark.
+    pub fn has_written(&self, mark: u64) -> bool {
+        let progress = &self.progress;
+        let done = progress.done.load(Ordering::Acquire) >= mark;
+        // What failed is in the whole state, which is written next.
+        done && !progress.wants_whole.load(Ordering::Relaxed) && !self.is_failing()
     }
 
     /// Whether the whole state is wanted, because an error left it open what is on disk. Once for
@@ -128,10 +155,19 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, mut changes: mpsc::Receiver<Changes>) {
-        while let Some(mut together) = changes.blocking_recv() {
-            let mut count = 1;
+    fn run(mut self, mut changes: mpsc::Receiver<Option<Changes>>) {
+        while let Some(first) = changes.blocking_recv() {
+            let mut waiting = vec![first];
             while let Ok(more) = changes.try_recv() {
+                waiting.push(more);
+            }
+            self.miss_file();
+            let mut waiting = waiting.into_iter().flatten();
+            let Some(mut together) = waiting.next() else {
+                continue;
+            };
+            let mut count = 1;
+            for more in waiting {
                 together.add(more);
                 count += 1;
             }
@@ -151,11 +187,23 @@ impl Work {
                 .is_failing
                 .store(self.file.is_none(), Ordering::Relaxed);
             self.progress.done.fetch_add(count, Ordering::Release);
+            self.progress.written.notify_one();
             rest(if written.is_ok() {
                 COMMIT_INTERVAL
             } else {
                 RETRY_INTERVAL
             });
+        }
+    }
+
+    /// If somebody removed the file, what is written would be found by nobody: all is written anew.
+    fn miss_file(&mut self) {
+        if self.file.take_if(|file| file.is_gone(&self.path)).is_some() {
+            self.journal.note(&Notable::StateGone {
+                path: &self.path.display().to_string(),
+            });
+            self.progress.wants_whole.store(true, Ordering::Relaxed);
+            self.progress.is_failing.store(true, Ordering::Relaxed);
         }
     }
 

@@ -234,6 +234,11 @@ pub enum Report {
         /// Why it is still there.
         error: Option<String>,
     },
+    /// Somebody removed the state directory, and what was done about it.
+    DirectoryGone {
+        /// A sentence.
+        why: String,
+    },
     /// The thread panicked: nothing that waits is done, nor what comes. The last report.
     Died,
 }
@@ -242,7 +247,7 @@ impl Report {
     /// Whose it is, if it is of one queue.
     pub fn queue(&self) -> Option<&ServiceName> {
         Some(match self {
-            Self::Died => return None,
+            Self::Died | Self::DirectoryGone { .. } => return None,
             Self::Opened { queue, .. }
             | Self::OpenFailed { queue, .. }
             | Self::Committed { queue, .. }

@@ -1,9 +1,9 @@
 //! The real disk: a state directory that one process holds, with a directory for each queue.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -11,6 +11,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::log::{Directory, SegmentFile};
 use crate::model::ServiceName;
 
+/// What the process that holds the directory has locked.
+const LOCK: &str = "lock";
 /// What most file systems take for a file name, in bytes.
 const FILE_NAME_BYTES_MAX: usize = 255;
 /// What files are called that were segments, with a number behind it. No segment's name begins so.
@@ -43,8 +45,9 @@ pub enum StateDirError {
 /// A state directory, locked as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
+    path: PathBuf,
     queues: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -58,17 +61,35 @@ impl StateDir {
         let lock = lock(path)?;
         create_directory(&queues)?;
         let state = Self {
+            path: path.into(),
             queues,
-            _lock: lock,
+            lock,
         };
         for name in state.names()?.iter().filter(|name| is_removed(name)) {
-            let path = state.queues.join(name);
-            // What can't be removed is in nobody's way, and may be somebody else's.
-            if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::warn!(path = %path.display(), "a queue that was ended can't be removed: {error}");
-            }
+            remove_remains(&state.queues.join(name));
         }
         Ok(state)
+    }
+
+    /// Whether the directory that its path leads to is still the one that is locked.
+    pub fn is_held(&self) -> bool {
+        let there = fs::metadata(self.path.join(LOCK));
+        let held = self.lock.metadata();
+        let (Ok(there), Ok(held)) = (there, held) else {
+            return false;
+        };
+        (there.dev(), there.ino()) == (held.dev(), held.ino())
+    }
+
+    /// Creates and locks the directory again, when it isn't [held](Self::is_held) any more.
+    ///
+    /// # Errors
+    /// [`StateDirError`]; nothing may be written there then.
+    pub fn lock_again(&mut self) -> Result<(), StateDirError> {
+        create_directory(&self.path)?;
+        self.lock = lock(&self.path)?;
+        create_directory(&self.queues)?;
+        Ok(())
     }
 
     /// The queues that are there.
@@ -90,7 +111,8 @@ impl StateDir {
         DiskDirectory::at(path)
     }
 
-    /// Deletes a queue and its events. After a crash it is there as before, or not at all.
+    /// Deletes a queue and its events. After a crash it is there as before, or, once this is done, not at
+    /// all.
     ///
     /// # Errors
     /// The disk's; the queue may still be there.
@@ -105,11 +127,20 @@ impl StateDir {
             renamed => renamed.map_err(while_doing("removing", &path))?,
         }
         sync_directory(&self.queues)?;
-        fs::remove_dir_all(&removed).map_err(while_doing("removing", &removed))
+        remove_remains(&removed);
+        Ok(())
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
         names(&self.queues)
+    }
+}
+
+/// Removes the directory of a queue that was ended. What can't be removed is in nobody's way, and may be
+/// somebody else's.
+fn remove_remains(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path) {
+        tracing::warn!(path = %path.display(), "a queue that was ended can't be removed: {error}");
     }
 }
 
@@ -120,7 +151,7 @@ fn is_removed(name: &str) -> bool {
 }
 
 fn lock(directory: &Path) -> Result<File, StateDirError> {
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let opened = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -235,8 +266,6 @@ struct Spares {
 pub struct DiskDirectory {
     path: PathBuf,
     spares: RefCell<Spares>,
-    /// Whether the reserve is known to be there.
-    has_reserve: Cell<bool>,
 }
 
 impl Directory for DiskDirectory {
@@ -263,22 +292,20 @@ impl Directory for DiskDirectory {
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         let path = self.path.join(RESERVE);
-        let is_there = || fs::symlink_metadata(&path).is_ok_and(|found| found.len() >= bytes);
-        if self.has_reserve.get() || is_there() {
-            self.has_reserve.set(true);
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.len() >= bytes) {
             return Ok(());
         }
+        // It goes on where somebody removed it.
+        create_directory(&self.path)?;
         let made = write_zeros(&path, bytes);
         if made.is_err() {
             // Half of it helps nobody.
             let _ = fs::remove_file(&path);
         }
-        self.has_reserve.set(made.is_ok());
         made.map_err(while_doing("reserving space in", &path))
     }
 
     fn create_reserved(&self, name: &str) -> io::Result<DiskFile> {
-        self.has_reserve.set(false);
         let (reserve, path) = (self.path.join(RESERVE), self.path.join(name));
         if fs::symlink_metadata(&path).is_ok() {
             return Err(while_doing("creating", &path)(
@@ -380,11 +407,7 @@ impl DiskDirectory {
             fs::remove_file(&path).map_err(while_doing("removing", &path))?;
         }
         let spares = RefCell::new(spares);
-        Ok(Self {
-            path,
-            spares,
-            has_reserve: Cell::new(false),
-        })
+        Ok(Self { path, spares })
     }
 
     /// What a spare may be called: the next number, or another if somebody has a file of that name.

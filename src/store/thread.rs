@@ -28,6 +28,9 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long a log that is not written to keeps space to write in again.
 const SPACE_KEPT: Duration = Duration::from_secs(60);
 
+/// Why nothing is kept.
+const GONE: &str = "the state directory was removed";
+
 /// Too much waits for the thread, or it has ended. Holds the command.
 #[derive(Debug)]
 pub struct Full(pub Command);
@@ -64,6 +67,7 @@ impl Store {
                     logs: HashMap::new(),
                     waiting_bytes: waiting,
                     tidied: now(),
+                    is_homeless: false,
                     report: &report,
                 };
                 worker.run(&receiver);
@@ -152,6 +156,8 @@ struct Worker<F> {
     logs: HashMap<ServiceName, Log>,
     waiting_bytes: Arc<AtomicUsize>,
     tidied: Instant,
+    /// The state directory is not there any more, or another process's. That was reported.
+    is_homeless: bool,
     report: F,
 }
 
@@ -220,6 +226,13 @@ impl<F: Fn(Report)> Worker<F> {
     }
 
     fn apply(&mut self, command: Command) {
+        match self.is_homeless {
+            true => self.refuse(command),
+            false => self.apply_there(command),
+        }
+    }
+
+    fn apply_there(&mut self, command: Command) {
         match command {
             Command::Open { queue, limits } => self.open(queue, limits),
             Command::Limit { queue, limits } => {
@@ -382,10 +395,58 @@ impl<F: Fn(Report)> Worker<F> {
             return;
         }
         self.tidied = now();
+        if !self.hold_directory() {
+            return;
+        }
         self.give_back();
         for (queue, log) in &mut self.logs {
             log.tidy(queue, &self.report);
         }
+    }
+
+    /// Whether the state directory is ours. If somebody removed it, it is begun anew, unless another
+    /// process has it by now.
+    fn hold_directory(&mut self) -> bool {
+        if self.state.is_held() {
+            self.is_homeless = false;
+            return true;
+        }
+        let locked = self.state.lock_again();
+        let is_new = !std::mem::replace(&mut self.is_homeless, locked.is_err());
+        if is_new || locked.is_ok() {
+            let why = match &locked {
+                Ok(()) => "it is begun anew".to_owned(),
+                Err(error) => format!("it can't be begun anew, and nothing is kept: {error}"),
+            };
+            (self.report)(Report::DirectoryGone { why });
+        }
+        for (queue, log) in &mut self.logs {
+            log.log.leave(GONE);
+            log.report_state(queue, &self.report);
+        }
+        locked.is_ok()
+    }
+
+    /// What can't be done without a directory; it may be another process's that is there now.
+    fn refuse(&mut self, command: Command) {
+        let error = GONE.to_owned();
+        (self.report)(match command {
+            Command::Open { queue, .. } => Report::OpenFailed {
+                queue,
+                reason: error,
+            },
+            Command::Read { queue, from, .. } => Report::Unread {
+                queue,
+                from,
+                reason: error,
+            },
+            Command::Close { queue } => Report::Closed { queue },
+            Command::Remove { queue } => Report::Removed {
+                queue,
+                error: Some(error),
+            },
+            command => return self.apply_there(command),
+        });
     }
 
     /// What logs keep to write in again goes to all when one of them finds the disk full.

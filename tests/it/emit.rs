@@ -313,7 +313,7 @@ fn confirmed_events_are_within_the_memory_limit_too() {
     assert!(waiting <= LIMIT + LIMIT / 8, "{waiting} bytes wait");
 }
 
-/// The service's queue fails with its first event, until the directory is back. There is a durable
+/// The service's queue fails with its first event, until what is in its place is gone. There is a durable
 /// service `Probe`.
 fn break_queue(daemon: &TestDaemon, directory: &TempDir, service: &str) -> impl Fn() {
     // The store does all in its order: it has opened the queue when it has taken this.
@@ -321,7 +321,8 @@ fn break_queue(daemon: &TestDaemon, directory: &TempDir, service: &str) -> impl 
     emit(daemon, probe).expect("an ACK");
     let queue = directory.path().join("queues").join(service);
     std::fs::remove_dir_all(&queue).expect("it is there");
-    move || std::fs::create_dir(&queue).expect("a directory")
+    std::fs::write(&queue, "in the way").expect("a file");
+    move || std::fs::remove_file(&queue).expect("it is there")
 }
 
 fn acknowledging(daemon: &TestDaemon, service: &str) -> zmq::Socket {

@@ -82,3 +82,25 @@ fn what_was_on_its_way_to_the_disk_holds_up_nobody_after_the_end() {
     publish(&daemon.publisher(), "Meal", "small");
     assert_eq!(received(&worker), "small");
 }
+
+#[test]
+fn a_service_that_was_ended_is_not_there_after_a_kill() {
+    let directory = TempDir::new().expect("a directory");
+    for round in 0..6 {
+        let first = daemon(&directory);
+        assert_eq!(first.status()["services"], json!([]), "round {round}");
+        first.subscribe("sub-1", "Kitchen", &["Meal"]);
+        let id = format!("id-{round}");
+        let (token, _) = first.ask("TK_EVENT_MANAGER_EMIT", &[&id, "disk", "Meal", "soup"]);
+        assert_eq!(token, "TK_SYS_ACK");
+        first.unsubscribe("sub-1");
+        let is_kept = |status: &Value| status["state"]["written"] == true;
+        first.wait_for("the service is kept", is_kept);
+        let (token, answer) = first.ask("TK_EVENT_MANAGER_END", &["Kitchen"]);
+        first.kill();
+        assert_eq!(token, "TK_SYS_ACK", "{answer}");
+        let queue = directory.path().join("queues/Kitchen");
+        assert!(!queue.exists(), "round {round}");
+    }
+    assert_eq!(daemon(&directory).status()["services"], json!([]));
+}

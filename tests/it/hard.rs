@@ -3,6 +3,7 @@
 mod bed;
 mod books;
 mod disk;
+mod gone;
 mod kills;
 mod order;
 mod poison;

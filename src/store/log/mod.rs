@@ -494,14 +494,23 @@ impl<D: Directory> QueueLog<D> {
         self.index.segments.len()
     }
 
-    /// Fails if somebody removed the file that is written to: what is synced would be found by nobody.
+    /// Fails if somebody removed the newest file: what is synced would be found by nobody.
     pub fn check_file(&mut self) {
         let newest = self.index.segments.back().map(Segment::name);
-        if let (Some(_), Some(name)) = (&self.active, newest)
+        if self.failed.is_none()
+            && let Some(name) = newest
             && let Err(error) = self.directory.open(&name)
             && error.kind() == ErrorKind::NotFound
         {
             self.fail(&error);
+        }
+    }
+
+    /// Fails, because its directory is gone: nothing is read or written until [`Self::try_recover`].
+    pub fn leave(&mut self, why: &str) {
+        self.reader = None;
+        if self.failed.is_none() {
+            self.fail(&io::Error::new(ErrorKind::NotFound, why.to_owned()));
         }
     }
 

@@ -470,6 +470,12 @@ notables! {
         why: &'a str = said,
     } "a file in a queue's directory is not served: {why}"
 
+    /// Somebody removed it, or put another in its place.
+    "EM-0508" StateDirGone "state-dir-gone" ERROR "event_manager::reactor::reports" {
+        /// What was done about it.
+        why: &'a str = said,
+    } "the state directory was removed while it was used: {why}"
+
     /// A queue was found of which nothing else says that its service is durable.
     "EM-0510" QueueLeft "queue-left" WARN "event_manager::reactor::lasting" {
         /// The service.
@@ -511,6 +517,12 @@ notables! {
         /// What can be done.
         why: &'a str = said,
     } "subscriptions are not kept over a restart: {why}"
+
+    /// Somebody removed it, or put another in its place.
+    "EM-0515" StateGone "state-gone" ERROR "event_manager::state::writer" {
+        /// Its file.
+        path: &'a str = bare,
+    } "the state database was removed while it was used: it is written anew, from memory"
 
     /// Subscriptions are back after a restart.
     "EM-0521" Restored "restored" INFO "event_manager::reactor::keeping" {
