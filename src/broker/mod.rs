@@ -8,6 +8,7 @@ mod audience;
 mod backlog;
 mod dispatch;
 mod histogram;
+mod loops;
 mod ports;
 mod prefix_map;
 mod registry;
@@ -25,6 +26,7 @@ pub use backlog::{
 };
 pub use dispatch::{WorkerKey, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
+pub use loops::{Heard, Loops};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,

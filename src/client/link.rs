@@ -230,7 +230,7 @@ impl State {
                 let reason = String::from_utf8_lossy(reason);
                 Err(io::Error::other(format!("it was refused: {reason}")))
             }
-            Command::Subscription(_) | Command::Unknown => Ok(()),
+            Command::Subscription(_) | Command::Trace(_) | Command::Unknown => Ok(()),
         }
     }
 }

@@ -79,12 +79,15 @@ pub(super) async fn run(
         (state.config.handshake_timeout, state.config.limits)
     };
     let mut handshake = BytesMut::new();
-    let begun = Handshake::start(
+    let mut begun = Handshake::start(
         purpose.local_socket(),
         Mechanism::Null,
         limits.handshake_bytes_max,
         &mut handshake,
     );
+    if matches!(purpose, Purpose::Dialled(_)) {
+        begun = begun.of_event_manager(hub.borrow().watch.loops.own());
+    }
     let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
     let (zmtp, rest) = match met {
         Ok(Ok(met)) => met,

@@ -8,9 +8,11 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{self, Counted};
 use super::hub::{Hub, SharedHub};
+use super::loops::Ring;
 use super::peer::Purpose;
 use super::stream::Stream;
 use crate::ambient::{chance, wall_clock_ms};
+use crate::broker::PeerId;
 use crate::model::{Backoff, Endpoint, socket_name};
 use crate::telemetry::Notable;
 
@@ -27,7 +29,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Dialled {
     endpoint: Endpoint,
     address: Rc<str>,
-    is_connected: bool,
+    /// The connection, if there is one.
+    peer: Option<PeerId>,
     /// Since when that is so, in milliseconds since 1970.
     since_ms: u64,
     /// Tries that failed since it was connected, or since the start.
@@ -37,6 +40,8 @@ pub(super) struct Dialled {
     last_error: Option<String>,
     /// That it is not connected was noted.
     is_missed: bool,
+    /// What it sends would come back to it.
+    pub(super) ring: Option<Ring>,
 }
 
 impl Dialled {
@@ -44,20 +49,33 @@ impl Dialled {
         Self {
             address: endpoint.to_string().into(),
             endpoint,
-            is_connected: false,
+            peer: None,
             since_ms: wall_clock_ms(),
             failed_tries: 0,
             connections: 0,
             last_error: None,
             is_missed: false,
+            ring: None,
         }
+    }
+
+    /// The connection, if there is one.
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        self.peer
+    }
+
+    /// As it was written.
+    pub(super) fn address(&self) -> Rc<str> {
+        Rc::clone(&self.address)
     }
 
     /// For STATUS.
     pub(super) fn status(&self) -> Value {
+        let ring = |ring: Ring| json!({"daemons": ring.daemons, "held": ring.is_held});
         json!({
             "address": &*self.address,
-            "connected": self.is_connected,
+            "connected": self.peer.is_some(),
+            "ring": self.ring.map(ring),
             "sinceMs": self.since_ms,
             "failedTries": self.failed_tries,
             "connections": self.connections,
@@ -117,11 +135,12 @@ impl Hub {
     }
 
     /// A handshake with a publisher that is dialled is done.
-    pub(super) fn has_dialled(&mut self, place: usize) {
+    pub(super) fn has_dialled(&mut self, place: usize, id: PeerId) {
         let Some(dialled) = self.dialled.get_mut(place) else {
             return;
         };
-        dialled.is_connected = true;
+        dialled.peer = Some(id);
+        dialled.ring = None;
         dialled.since_ms = wall_clock_ms();
         dialled.failed_tries = 0;
         dialled.connections += 1;
@@ -141,7 +160,8 @@ impl Hub {
             return;
         };
         let is_news = !std::mem::replace(&mut dialled.is_missed, true);
-        if std::mem::take(&mut dialled.is_connected) {
+        dialled.ring = None;
+        if dialled.peer.take().is_some() {
             dialled.since_ms = wall_clock_ms();
         }
         let why = match ended {

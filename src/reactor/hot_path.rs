@@ -88,6 +88,7 @@ impl HotPath {
             socket_type,
             identity: bytes::Bytes::new(),
             version: Version::V3_1,
+            event_manager: None,
         };
         let stream = Rc::new(Stream::Unix(ours));
         self.hub

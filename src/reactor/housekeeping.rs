@@ -189,6 +189,7 @@ impl Hub {
         self.check_pulses(stalled);
         self.expire_leases();
         self.tend_audience(now);
+        self.tend_loops(now);
         self.tend_keeping();
         self.tend_endings();
         self.durable.send_line();

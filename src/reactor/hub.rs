@@ -6,7 +6,7 @@ use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
@@ -21,13 +21,14 @@ use super::intake::Runs;
 use super::keeping::Keeping;
 use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
+use super::loops::Watch;
 use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
 use super::refusals::Refusals;
 use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
 use super::worker::Words;
-use crate::ambient::{now, wall_clock_ms};
+use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{
     Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
     ServiceKey, ServiceSettings, WorkerKey,
@@ -39,7 +40,7 @@ use crate::requests::Settings;
 use crate::systemd::Beat;
 use crate::telemetry::{Bursts, Journal, Notable};
 use crate::traces::Tracer;
-use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, encode_subscribe};
+use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
@@ -75,6 +76,12 @@ pub(super) fn broker_config(config: &Rc<Config>) -> BrokerConfig {
     }
 }
 
+/// An id that no other daemon has.
+fn random_id() -> u64 {
+    let half = || (chance() * f64::from(u32::MAX)) as u64;
+    half() << 32 | half()
+}
+
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
 pub(super) struct Hub {
     pub(super) config: Rc<Config>,
@@ -90,6 +97,8 @@ pub(super) struct Hub {
     pub(super) peers: Slab<Peer>,
     /// Publishers that we connect to.
     pub(super) dialled: Vec<Dialled>,
+    /// Looks for rings of event managers.
+    pub(super) watch: Watch,
     serial: u32,
     /// Peers with something to send and a socket that may take it.
     dirty: Vec<PeerId>,
@@ -177,6 +186,7 @@ impl Hub {
             directory: None,
             peers: Slab::new(),
             dialled: Vec::new(),
+            watch: Watch::new(random_id(), at),
             serial: 0,
             dirty: Vec::new(),
             pending_bytes: 0,
@@ -264,15 +274,17 @@ impl Hub {
             Purpose::Locator => Role::Requester { locator: true },
             Purpose::Workers(streamer) => self.join_service(streamer, id, &zmtp)?,
         };
-        let (is_publisher, version) = (matches!(role, Role::Publisher), zmtp.version);
+        let is_publisher = matches!(role, Role::Publisher);
+        let is_downstream = matches!(role, Role::Subscriber { .. }) && zmtp.event_manager.is_some();
         self.insert(id, role, zmtp, stream, address, wake);
         if let Purpose::Dialled(place) = purpose {
-            self.has_dialled(*place);
+            self.has_dialled(*place, id);
         }
         if is_publisher {
-            let mut subscribe = BytesMut::new();
-            encode_subscribe(&mut subscribe, b"", version);
-            self.send(id, &subscribe);
+            self.subscribe_to(id);
+        }
+        if is_downstream {
+            self.downstream_joined(id);
         }
         Some(id)
     }

@@ -235,6 +235,10 @@ impl Hub {
                 Ok(())
             }
             Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),
+            Command::Trace(trace) => {
+                self.hear_trace(id, trace);
+                Ok(())
+            }
             Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),
         }
     }

@@ -24,6 +24,7 @@ mod kernel;
 mod lasting;
 mod letters;
 mod listener;
+mod loops;
 mod memory;
 mod noting;
 mod outbox;

@@ -42,6 +42,8 @@ pub enum Command<'a> {
     },
     /// Answers a PING.
     Pong,
+    /// Not ZMTP's: an event manager looks for rings of event managers; see `broker::Loops`.
+    Trace(&'a [u8]),
     /// The peer gives up, for this reason.
     Error(&'a [u8]),
     /// One that we don't know; the RFC has it ignored.
@@ -89,6 +91,7 @@ impl<'a> Command<'a> {
                 _ => return Err(MalformedCommand("a PING needs a TTL")),
             },
             b"PONG" => Self::Pong,
+            b"EMTRACE" => Self::Trace(rest),
             b"ERROR" => Self::Error(error_reason(rest)),
             _ => Self::Unknown,
         })
@@ -114,6 +117,16 @@ pub fn encode_ping(out: &mut BytesMut, ttl_deciseconds: u16) {
 /// Appends the answer to a PING.
 pub fn encode_pong(out: &mut BytesMut, context: &[u8]) {
     encode_command(out, "PONG", &[context]);
+}
+
+/// Appends a trace, for event managers only.
+pub fn encode_trace(out: &mut BytesMut, trace: &[u8]) {
+    encode_command(out, "EMTRACE", &[trace]);
+}
+
+/// Appends the end of a subscription, for peers of ZMTP 3.1.
+pub fn encode_cancel(out: &mut BytesMut, prefix: &[u8]) {
+    encode_command(out, "CANCEL", &[prefix]);
 }
 
 /// Appends a subscription to everything with this prefix, in the form that the peer's

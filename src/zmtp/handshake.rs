@@ -18,6 +18,8 @@ pub struct Peer {
     pub identity: Bytes,
     /// The version of ZMTP that both sides speak.
     pub version: Version,
+    /// Its id, if it is an event manager that dialled us.
+    pub event_manager: Option<u64>,
 }
 
 /// Why a connection did not get past its handshake. The texts continue "peer … refused:".
@@ -85,6 +87,7 @@ pub struct Handshake {
     state: State,
     received: BytesMut,
     bytes_max: usize,
+    event_manager: Option<u64>,
 }
 
 impl Handshake {
@@ -102,7 +105,14 @@ impl Handshake {
             state: State::Opening,
             received: BytesMut::new(),
             bytes_max,
+            event_manager: None,
         }
+    }
+
+    /// Tells the peer that this is an event manager with this id; one of ZMTP 2.0 is not told.
+    pub fn of_event_manager(mut self, id: u64) -> Self {
+        self.event_manager = Some(id);
+        self
     }
 
     /// Takes what arrived; the peer when the handshake is done. What follows it is then the
@@ -191,6 +201,7 @@ impl Handshake {
             socket_type,
             socket_type_name: name,
             identity: Bytes::copy_from_slice(identity),
+            event_manager: None,
         };
         let taken = OLD_GREETING_BYTES + header.header_bytes + identity.len();
         self.received.advance(taken);
@@ -205,7 +216,8 @@ impl Handshake {
                 self.mechanism.name(),
             ));
         }
-        self.mechanism.start(self.local.socket_type(), &[], out);
+        self.mechanism
+            .start(self.local.socket_type(), self.event_manager, out);
         let version = match greeting.minor {
             0 => Version::V3_0,
             _ => Version::V3_1,
@@ -250,6 +262,7 @@ impl Handshake {
                 socket_type,
                 identity: peer.identity,
                 version,
+                event_manager: peer.event_manager,
             }),
             None => {
                 if version.has_commands() {
@@ -338,7 +351,7 @@ mod tests {
                     Some(_) => rest.extend_from_slice(piece),
                 }
             }
-            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version };
+            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None };
             prop_assert_eq!(peer, Some(expected));
             prop_assert_eq!([&handshake.into_rest()[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
             let said = match old {

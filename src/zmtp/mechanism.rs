@@ -12,7 +12,12 @@ pub(super) struct Metadata {
     /// As written, for the error that names it.
     pub(super) socket_type_name: String,
     pub(super) identity: Bytes,
+    /// Which event manager it is.
+    pub(super) event_manager: Option<u64>,
 }
+
+/// A property by which an event manager that dials another says who it is.
+const EVENT_MANAGER: &str = "X-Event-Manager";
 
 /// Why a mechanism ended the handshake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,12 +64,20 @@ impl Mechanism {
     }
 
     /// Says what this side says first, once the greetings agree.
-    pub(super) fn start(&mut self, ours: SocketType, identity: &[u8], out: &mut BytesMut) {
+    pub(super) fn start(
+        &mut self,
+        ours: SocketType,
+        event_manager: Option<u64>,
+        out: &mut BytesMut,
+    ) {
         match self {
             Self::Null => {
                 let mut properties = Vec::with_capacity(64);
                 put_property(&mut properties, "Socket-Type", ours.name().as_bytes());
-                put_property(&mut properties, "Identity", identity);
+                put_property(&mut properties, "Identity", b"");
+                if let Some(id) = event_manager {
+                    put_property(&mut properties, EVENT_MANAGER, &id.to_be_bytes());
+                }
                 encode_command(out, "READY", &[&properties]);
             }
         }
@@ -98,6 +111,7 @@ fn parse_metadata(mut rest: &[u8]) -> Result<Metadata, MechanismError> {
         socket_type: None,
         socket_type_name: String::new(),
         identity: Bytes::new(),
+        event_manager: None,
     };
     while let [len, after @ ..] = rest {
         let (name, after) = after
@@ -115,6 +129,8 @@ fn parse_metadata(mut rest: &[u8]) -> Result<Metadata, MechanismError> {
                 return Err(IDENTITY_TOO_LONG);
             }
             metadata.identity = Bytes::copy_from_slice(value);
+        } else if name.eq_ignore_ascii_case(EVENT_MANAGER.as_bytes()) {
+            metadata.event_manager = value.try_into().ok().map(u64::from_be_bytes);
         }
         rest = after;
     }

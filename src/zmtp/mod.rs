@@ -15,7 +15,8 @@ mod socket_type;
 mod version;
 
 pub use command::{
-    Command, MalformedCommand, Subscription, encode_ping, encode_pong, encode_subscribe,
+    Command, MalformedCommand, Subscription, encode_cancel, encode_ping, encode_pong,
+    encode_subscribe, encode_trace,
 };
 pub use frame::{
     FrameError, FrameHeader, begun_frames, encode_frame, encode_message, frames, frames_of,

@@ -50,6 +50,7 @@ mod registration;
 mod reload;
 mod requests;
 mod restart;
+mod rings;
 mod serve;
 mod services;
 mod slow;

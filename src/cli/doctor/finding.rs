@@ -48,12 +48,13 @@ pub(super) enum Code {
     QueueLeft = 9020,
     PublisherMissing = 9021,
     RefusedAgain = 9022,
+    PublisherRing = 9025,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -76,6 +77,7 @@ impl Code {
         Self::QueueLeft,
         Self::PublisherMissing,
         Self::RefusedAgain,
+        Self::PublisherRing,
     ];
 
     pub(super) fn text(self) -> String {

@@ -10,10 +10,37 @@ pub(super) fn check(status: &Value) -> Vec<Finding> {
     let publishers = &status["publishers"];
     let dialled = publishers["dialled"].as_array().into_iter().flatten();
     let required = publishers["dialledAreRequired"] == true;
-    dialled
-        .filter(|one| one["connected"] != true)
-        .map(|one| missing(one, status, required))
-        .collect()
+    let findings = dialled.map(|one| match one["connected"] == true {
+        true => ring(one),
+        false => Some(missing(one, status, required)),
+    });
+    findings.flatten().collect()
+}
+
+fn ring(one: &Value) -> Option<Finding> {
+    let daemons = one["ring"]["daemons"].as_u64()?;
+    let address = one["address"].as_str().unwrap_or_default();
+    let what = match daemons {
+        1 => "is this daemon's own".to_owned(),
+        2 => "is that of an event manager that dials this one".to_owned(),
+        more => format!("is that of one of {more} event managers that dial each other in a ring"),
+    };
+    let held = match one["ring"]["held"] == true {
+        true => "this daemon takes no events from there",
+        false => "another of them takes no events from its publisher",
+    };
+    Some(Finding::new(
+        Severity::Warning,
+        Code::PublisherRing,
+        "connectPublishers",
+        format!(
+            "the subscribers' socket at {address} {what}, and events would go round for ever; {held}"
+        ),
+        format!(
+            "take {} out of \"connectPublishers\", or open the ring at another of its event managers",
+            quoted(address)
+        ),
+    ))
 }
 
 fn missing(one: &Value, status: &Value, required: bool) -> Finding {

@@ -611,4 +611,16 @@ notables! {
         /// Events of this kind and publisher that were not written since the last.
         suppressed: u64,
     } "a publisher is not connected, trying again: {why}"
+
+    /// What it sends would come back to it.
+    "EM-0613" PublisherRing "publisher-ring" WARN "event_manager::reactor::loops" {
+        /// Its address, as `connectPublishers` has it.
+        publisher: &'a str = bare,
+        /// Event managers that dial each other in this ring, with this one.
+        daemons: u64,
+        /// This daemon takes no events from it; else another of them breaks the ring.
+        held: bool,
+        /// Events of this kind and publisher that were not written since the last.
+        suppressed: u64,
+    } "event managers dial each other in a ring: one of them takes no events from its publisher, or they would go round for ever"
 }
