@@ -46,6 +46,9 @@ impl Hub {
                         service.account.matched += found;
                     }
                 });
+                let damage = recovered.damage.iter();
+                let damaged = damage.map(|damage| damage.seqs.len() as u64).sum();
+                self.found_damaged(key, damaged);
                 self.note_if_left(key, found);
             }
             Report::Committed {
@@ -188,6 +191,17 @@ impl Hub {
                 queue: queue.as_str(),
             });
         }
+    }
+
+    /// Events of an earlier run matched as those that are whole did, and are lost.
+    fn found_damaged(&mut self, key: ServiceKey, events: u64) {
+        let Some(service) = self.broker.service_mut(key) else {
+            return;
+        };
+        let before = service.account.dropped;
+        service.account.matched += events;
+        service.account.dropped.add(DropReason::Damaged, events);
+        self.log_dropped_since(key, &before);
     }
 
     fn committed(&mut self, queue: &ServiceName, tag: u64, outcomes: &[Outcome]) {

@@ -492,6 +492,20 @@ fn records_that_are_damaged() {
     let daemon = start();
     let damaged = wait_for(&daemon, "EM-0503");
     assert!(damaged["queue"] == "Billing" && damaged["damage"].is_string());
+    daemon.wait_for_service("Billing", "all but one", |found| {
+        found["counters"]["queued"] == 9
+    });
+    let counters = daemon.service("Billing")["counters"].clone();
+    assert_eq!(
+        (&counters["matched"], &counters["dropped"]),
+        (&json!(10), &json!({"damaged": 1}))
+    );
+    // It is told once.
+    assert!(daemon.stop());
+    let daemon = start();
+    daemon.wait_for_service("Billing", "the others", |found| {
+        found["counters"]["queued"] == 9 && found["counters"]["dropped"] == json!({})
+    });
 }
 
 #[test]
