@@ -308,6 +308,16 @@ impl Workers {
         self.workers.iter().map(|(_, worker)| worker.peer)
     }
 
+    /// How many workers could take an event now; if too much is held, how many of those that don't
+    /// acknowledge or hold nothing.
+    pub fn free(&self, too_much_is_held: bool) -> usize {
+        let is_light = |worker: &Worker| worker.credit.is_none() || worker.outstanding == 0;
+        let eligible = self.workers.iter().filter(|(_, worker)| worker.eligible());
+        eligible
+            .filter(|(_, worker)| !too_much_is_held || is_light(worker))
+            .count()
+    }
+
     /// Whether some worker said READY, and no BYE since.
     pub fn any_ready(&self) -> bool {
         self.workers.iter().any(|(_, worker)| worker.ready)

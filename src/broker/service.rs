@@ -136,10 +136,11 @@ pub struct Service {
     pub account: Account,
     /// How long workers had events that they acknowledged.
     pub consumed: Histogram,
+    given_out: u64,
 }
 
 impl Service {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: ServiceName,
         port: Result<u16, String>,
         settings: ServiceSettings,
@@ -159,6 +160,7 @@ impl Service {
             queue: Backlog::new(policy),
             account: Account::default(),
             consumed: Histogram::default(),
+            given_out: 0,
         }
     }
 
@@ -263,12 +265,40 @@ impl Service {
             (false, Some(_)) => Given::Lent(self.queue.lend_next(worker, now)?),
             (false, None) => Given::Away(self.queue.next(now)?.body),
         };
+        self.given_out += 1;
         if let Given::Held(Delivery { attempt: 2.., .. })
         | Given::Lent(Delivery { attempt: 2.., .. }) = given
         {
             self.account.redelivered += 1;
         }
         Some((given, (worker, peer)))
+    }
+
+    /// How many waiting events were given to workers since it began.
+    pub fn given_out(&self) -> u64 {
+        self.given_out
+    }
+
+    /// How many waiting events could go now if there is a worker for them, in memory or on disk. Those
+    /// on disk count only if there is room for them in memory.
+    pub fn due_events(&self, now: Instant) -> u64 {
+        let in_memory = match self.queue.has_next(now) {
+            true => self.queue.ready() as u64,
+            false => 0,
+        };
+        let has_room = self.queue.has_bytes(0) || self.queue.any_waits_for_time();
+        let shelf = self.shelf.as_ref().filter(|_| has_room || in_memory > 0);
+        in_memory + shelf.map_or(0, Shelf::due)
+    }
+
+    /// How many workers could take an event now.
+    pub fn free_workers(&self) -> usize {
+        self.workers.free(self.queue.holds_too_much())
+    }
+
+    /// Whether the disk was asked for something that has to be there before events can go on.
+    pub fn waits_for_disk(&self) -> bool {
+        self.shelf.as_ref().is_some_and(Shelf::waits_for_disk)
     }
 
     /// Whether its log is to be told that events are given to workers from now on.

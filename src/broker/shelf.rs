@@ -428,9 +428,9 @@ impl Shelf {
         self.in_order + self.timed.ready().count() as u64
     }
 
-    /// Whether the disk was asked, and has not answered.
-    pub fn is_reading(&self) -> bool {
-        self.reading.is_some()
+    /// Whether the disk was asked for events, or told that they are given out, and has not answered.
+    pub fn waits_for_disk(&self) -> bool {
+        self.reading.is_some() || self.handing_out == HandingOut::Asked
     }
 }
 

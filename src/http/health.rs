@@ -34,7 +34,7 @@ pub(super) struct Check {
 /// All of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Readiness {
-    pub(super) checks: [Check; 6],
+    pub(super) checks: [Check; 7],
 }
 
 impl Readiness {
@@ -103,6 +103,7 @@ impl Watched {
                 self.stores(status),
                 ports(status),
                 publishers(status),
+                delivering(status),
             ],
         }
     }
@@ -205,6 +206,38 @@ fn ports(status: Result<&Value, NoAnswer>) -> Check {
         }
     };
     check("ports", ok, reason)
+}
+
+/// Whether what is due goes to workers that could take it.
+fn delivering(status: Result<&Value, NoAnswer>) -> Check {
+    let (ok, reason) = match status {
+        Err(why) => (false, format!("not known: {why}")),
+        Ok(status) => {
+            let services = status["services"].as_array().into_iter().flatten();
+            let stuck = services
+                .filter_map(|service| Some((service, service["dispatch"]["stuckMs"].as_u64()?)))
+                .max_by_key(|(_, ms)| *ms);
+            match stuck {
+                None => (
+                    true,
+                    "nothing that is due waits for a ready worker".to_owned(),
+                ),
+                Some((service, ms)) => {
+                    let name = service["name"].as_str().unwrap_or_default();
+                    let due = &service["dispatch"]["dueEvents"];
+                    let disk = match service["dispatch"]["waitsForDisk"] == true {
+                        true => "; it waits for the disk",
+                        false => "; the daemon tries again by itself",
+                    };
+                    let reason = format!(
+                        "service {name} has {due} events that are due and a worker that could take them, and gave out none for {ms} ms{disk}"
+                    );
+                    (false, reason)
+                }
+            }
+        }
+    };
+    check("delivering", ok, reason)
 }
 
 /// Those that are dialled.

@@ -196,6 +196,7 @@ impl Hub {
         self.seek_ports();
         self.open_failed_queues();
         self.read_again();
+        self.watch_services();
         self.show_life();
     }
 

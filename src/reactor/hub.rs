@@ -27,6 +27,7 @@ use super::peer::{Peer, Purpose, Role};
 use super::refusals::Refusals;
 use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
+use super::watchdog::Watchdog;
 use super::worker::Words;
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{
@@ -143,6 +144,7 @@ pub(super) struct Hub {
     pub(super) draining: bool,
     /// No worker is given anything any more.
     pub(super) has_ended: bool,
+    pub(super) watchdog: Watchdog,
     /// The books of the subscribers' side.
     pub(super) subscribers: Account,
     pub(super) published: Published,
@@ -215,6 +217,7 @@ impl Hub {
             connections_max: usize::MAX,
             draining: false,
             has_ended: false,
+            watchdog: Watchdog::default(),
             subscribers: Account::default(),
             published: Published::default(),
             publish_times: PublishTimes::default(),

@@ -41,6 +41,7 @@ mod status;
 mod stopping;
 mod stream;
 mod unread;
+mod watchdog;
 mod worker;
 
 use std::cell::RefCell;

@@ -138,6 +138,7 @@ impl Hub {
             "consumeSeconds": histogram(&service.consumed),
             "held": {"events": service.queue.held(), "bytes": service.queue.held_bytes()},
             "durable": self.durable_status(service, unsent),
+            "dispatch": self.dispatch_status(key, service),
             "counters": account(&service.account, service.queued() + unsent as u64, service.queue.held()),
         })
     }

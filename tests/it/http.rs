@@ -44,7 +44,14 @@ fn a_daemon_at_rest_is_live_and_ready_and_tells_its_state() {
         (200, &json!(true)),
         "{shown}"
     );
-    for check in ["bound", "registered", "draining", "stores", "publishers"] {
+    for check in [
+        "bound",
+        "registered",
+        "draining",
+        "stores",
+        "publishers",
+        "delivering",
+    ] {
         assert_eq!(shown["checks"][check]["ok"], true, "{check}");
         let reason = &shown["checks"][check]["reason"];
         assert!(reason.as_str().is_some_and(|reason| !reason.is_empty()));

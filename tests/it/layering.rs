@@ -38,7 +38,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "model messagebus locator ambient config telemetry traces systemd reactor client daemon",
+        "model messagebus locator ambient config telemetry traces systemd store reactor client daemon",
     ),
 ];
 

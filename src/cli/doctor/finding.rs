@@ -48,13 +48,14 @@ pub(super) enum Code {
     QueueLeft = 9020,
     PublisherMissing = 9021,
     RefusedAgain = 9022,
+    ServiceStuck = 9023,
     PublisherRing = 9025,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -77,6 +78,7 @@ impl Code {
         Self::QueueLeft,
         Self::PublisherMissing,
         Self::RefusedAgain,
+        Self::ServiceStuck,
         Self::PublisherRing,
     ];
 

@@ -25,6 +25,7 @@ pub(super) fn check(status: &Value, letters: &[(String, u64)]) -> Vec<Finding> {
         found.extend(failed(service));
         found.extend(no_port(service));
         found.extend(left(service));
+        found.extend(stuck(service));
     }
     found.extend(letters.iter().map(|(name, count)| dead(name, *count)));
     found
@@ -80,6 +81,25 @@ fn stalled(service: &Value) -> Option<Finding> {
             format!("find and restart them: `ss -tnp 'dport = :{port}'` shows their processes"),
         )
     })
+}
+
+fn stuck(service: &Value) -> Option<Finding> {
+    let dispatch = &service["dispatch"];
+    let stuck_ms = dispatch["stuckMs"].as_u64()?;
+    let due = number(&dispatch["dueEvents"]);
+    let mend = match dispatch["waitsForDisk"] == true {
+        true => "the disk has not answered: look for its errors with `dmesg`",
+        false => "the daemon tries again by itself; please report it, with the answer of STATUS",
+    };
+    Some(Finding::new(
+        Severity::Error,
+        Code::ServiceStuck,
+        name(service),
+        format!(
+            "{due} events are due and a worker could take them, and none was given out for {stuck_ms} ms"
+        ),
+        mend,
+    ))
 }
 
 fn near_budget(service: &Value) -> Option<Finding> {

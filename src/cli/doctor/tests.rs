@@ -128,6 +128,12 @@ fn services_are_judged_by_their_bounds() {
         of_service(json!({"workers": nobody})),
         nobody_ready(Severity::Warning)
     );
+    let dispatch =
+        json!({"dueEvents": 3, "freeWorkers": 1, "waitsForDisk": false, "stuckMs": 4000});
+    assert_eq!(
+        of_service(json!({"dispatch": dispatch})),
+        [(Code::ServiceStuck, Severity::Error)]
+    );
     // A durable service may wait for nobody, but not with events.
     let durable = json!({"state": "ok"});
     let quiet = json!({"workers": nobody, "durable": durable});

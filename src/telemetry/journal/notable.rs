@@ -366,6 +366,20 @@ notables! {
         events: u64,
     } "events not delivered to subscribers: the event manager stopped"
 
+    /// Events of a service wait in vain.
+    "EM-0305" ServiceStuck "service-stuck" ERROR "event_manager::reactor::watchdog" {
+        /// Its name.
+        service: &'a str = bare,
+        /// Events that could have gone.
+        due: u64,
+        /// For how long, in milliseconds.
+        stuck_ms: u64,
+        /// The disk has not answered.
+        waits_for_disk: bool,
+        /// Others of this kind since the last line.
+        suppressed: u64,
+    } "events are due and a worker could take them, and none was given out; the daemon tries again"
+
     /// The ServiceLocator knows us.
     "EM-0401" LocatorFound "locator-found" INFO "event_manager::outbound::registration" {
         /// Our name there.

@@ -13,6 +13,7 @@ pub mod program;
 pub mod raw;
 pub mod responder;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -277,6 +278,7 @@ impl TestDaemon {
     /// Stops the daemon; whether all its threads ended well.
     pub fn stop(mut self) -> bool {
         assert_law(&self.status());
+        assert_nothing_waits_in_vain(|| self.status());
         self.daemon.take().expect("it runs").stop()
     }
 }
@@ -287,6 +289,9 @@ impl Drop for TestDaemon {
             return;
         };
         let status = daemon.status();
+        if !std::thread::panicking() {
+            assert_nothing_waits_in_vain(|| daemon.status());
+        }
         let ended_well = daemon.stop();
         if !std::thread::panicking() {
             assert_law(&status);
@@ -319,6 +324,40 @@ pub fn assert_law(status: &Value) {
             right,
             "the accounting law is broken: {counters:#}"
         );
+    }
+}
+
+/// Nothing that is due waits while a worker could take it. What is on its way to or from the disk takes
+/// a moment, so each service is looked at until it has nothing due, no free worker, or gives out events.
+pub fn assert_nothing_waits_in_vain(status: impl Fn() -> Value) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut suspects: BTreeMap<String, u64> = BTreeMap::new();
+    let mut is_first = true;
+    while is_first || !suspects.is_empty() {
+        let status = status();
+        let services = status["services"].as_array().into_iter().flatten();
+        let mut waiting = BTreeMap::new();
+        for service in services {
+            let dispatch = &service["dispatch"];
+            let waits = dispatch["dueEvents"] != 0 && dispatch["freeWorkers"] != 0;
+            let name = service["name"].as_str().expect("a name").to_owned();
+            let counters = &service["counters"];
+            let gone = ["delivered", "inFlight"].map(|name| counters[name].as_u64().unwrap_or(0));
+            let gone = gone.iter().sum();
+            let suspected = suspects.get(&name);
+            if waits && (is_first || suspected == Some(&gone)) {
+                waiting.insert(name, gone);
+            }
+        }
+        (suspects, is_first) = (waiting, false);
+        assert!(
+            Instant::now() < deadline,
+            "events are due and a worker is free: {:#}",
+            status["services"]
+        );
+        if !suspects.is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
