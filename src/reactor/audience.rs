@@ -52,16 +52,20 @@ impl Attendance {
 }
 
 impl Hub {
-    /// Publishers wait from here on if the run before had subscribers, or nobody knows.
-    pub(super) fn await_audience(&mut self, former: Option<&BTreeMap<String, u32>>) {
+    /// The subscribers that the run before had.
+    pub(super) fn remember_audience(&mut self, former: &BTreeMap<String, u32>) {
+        self.attendance.audience = Audience::of_former_run(former);
+    }
+
+    /// Publishers wait from here on if the run before had subscribers, or nobody knows whether it had.
+    /// To be called when peers are about to be served: what comes before that takes none of the time.
+    pub(super) fn await_audience(&mut self, is_known: bool) {
         let grace = self.config.subscriber_grace;
         let now = now();
-        if let Some(former) = former {
-            self.attendance.audience = Audience::of_former_run(former);
+        if is_known {
             self.attendance.remembered_until = Some(now + self.config.restart_grace.max(grace));
         }
         let missing = self.attendance.audience.missing();
-        let is_known = former.is_some();
         if grace.is_zero() || (is_known && missing == 0) {
             return;
         }

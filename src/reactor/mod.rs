@@ -259,14 +259,16 @@ fn run(
 /// configuration declares, and those of which there is a queue on disk.
 fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
     hub.know_queues(store.as_ref());
-    hub.await_audience(former.as_ref().map(|(kept, _)| &kept.subscribers));
+    let is_audience_known = former.is_some();
     if let Some((kept, _)) = &former {
+        hub.remember_audience(&kept.subscribers);
         hub.restore(kept);
     }
     hub.begin_durable(store);
     if let Some((kept, writer)) = former {
         hub.begin_keeping(&kept.services, writer);
     }
+    hub.await_audience(is_audience_known);
 }
 
 /// The listeners whose addresses are configured.
