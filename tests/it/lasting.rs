@@ -1,7 +1,9 @@
 //! What is durable stays so: without a port, below lower limits, and when only its queue is left.
 
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 
+use event_manager::ambient::random;
 use serde_json::{Value, json};
 
 use super::notable::{noted, wait_for, with_code};
@@ -317,4 +319,64 @@ fn a_start_without_the_queues_forgets_no_service_of_theirs() {
     let daemon = home.start();
     assert_eq!(daemon.service("Billing")["subjects"], json!(["Order"]));
     assert_eq!(emit(&daemon, "Order", "1"), 1);
+}
+
+/// Starts that lack this and that, in any order: what is confirmed for a service is there in the end.
+#[test]
+fn no_start_forgets_what_is_durable_whatever_it_lacks() {
+    const STARTS: u64 = 8;
+    let seed = random();
+    println!("seed {seed}");
+    let mut chance = seed;
+    let mut one_in = |n: u64| {
+        chance = chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (chance >> 33).is_multiple_of(n)
+    };
+    let mut home = Home::new();
+    drop(with_ports(&mut home, 3));
+    let ports = home.keys.clone();
+    let mut daemon = home.start();
+    let names = ["Asked", "Configured-1", "Configured-2"];
+    home.keys["services"] = json!({"Configured*": {"delivery": "queue"}});
+    daemon = home.restart(daemon, TERM);
+    subscribe_durable(&daemon, names[0], names[0], "Order");
+    daemon.subscribe(names[1], names[1], &["Order"]);
+    daemon.subscribe(names[2], names[2], &["Order"]);
+    daemon.unsubscribe(names[2]);
+    for n in 0..STARTS {
+        assert_eq!(emit(&daemon, "Order", &n.to_string()), 3, "start {n}");
+        end(daemon, if one_in(2) { KILL } else { TERM });
+        home.keys = ports.clone();
+        if one_in(2) {
+            home.keys["services"] = json!({"Configured*": {"delivery": "queue"}});
+        }
+        if one_in(2) {
+            home.keys["maxSubscriptions"] = json!(1);
+        }
+        let taken: Vec<TcpListener> = range(&ports)
+            .filter(|_| one_in(2))
+            .map(|port| TcpListener::bind((&*home.host, port)).expect("it is free"))
+            .collect();
+        daemon = home.start();
+        drop(taken);
+    }
+    for name in names {
+        daemon.wait_for_service(name, "a port", |found| found["port"].is_number());
+        let address = daemon.service(name)["address"].clone();
+        let worker = daemon.worker(name, address.as_str().expect("an address"));
+        for n in 0..STARTS {
+            assert_eq!(received(&worker), n.to_string(), "{name}");
+        }
+        daemon.wait_for_counter(name, "delivered", STARTS);
+    }
+}
+
+fn range(keys: &Value) -> RangeInclusive<u16> {
+    let port = |name: &str| {
+        let port = keys[name].as_u64().expect("a port");
+        u16::try_from(port).expect("a port")
+    };
+    port("minStreamerPort")..=port("maxStreamerPort")
 }
