@@ -489,7 +489,13 @@ impl Service {
         let unwritten_events = unwritten.len() as u64;
         let held = self.workers.leave(worker);
         self.account.unconfirmed += held.saturating_sub(unwritten_events);
-        self.account.in_flight -= unwritten_events;
+        self.take_back(unwritten);
+    }
+
+    /// Events that were given away, and not written: they go to the front of the queue, in their order;
+    /// the oldest are given up if that is full.
+    pub fn take_back(&mut self, unwritten: Vec<Bytes>) {
+        self.account.in_flight -= unwritten.len() as u64;
         for event in unwritten.into_iter().rev() {
             let lost = self.queue.put_back(Item::new(event));
             self.count_lost(lost);

@@ -266,11 +266,12 @@ impl Hub {
     ) {
         let budget = self.config.budgets.worker_outbox_bytes;
         let Some(peer) = self.peer(id) else { return };
-        peer.push_held(delivery);
-        if peer.outbox.bytes() > budget
-            && let Some(service) = self.broker.service_mut(service)
-        {
-            service.workers.set_open(worker, false);
+        peer.push_held(worker, delivery);
+        if peer.outbox.bytes() > budget {
+            if let Some(service) = self.broker.service_mut(service) {
+                service.workers.set_open(worker, false);
+            }
+            self.set_proxied_open(service, id, false);
         }
         self.mark_dirty(id);
     }
@@ -288,7 +289,7 @@ impl Hub {
         let Some(peer) = self.peer(id) else { return };
         let before = peer.outbox.events();
         for events in stretches {
-            peer.push_to_worker(run, events);
+            peer.push_to_worker(worker, run, events);
         }
         let events = peer.outbox.events() - before;
         let full = peer.outbox.bytes() > budget;
@@ -297,6 +298,9 @@ impl Hub {
             if full {
                 service.workers.set_open(worker, false);
             }
+        }
+        if full {
+            self.set_proxied_open(service, id, false);
         }
         self.mark_dirty(id);
     }

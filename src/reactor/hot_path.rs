@@ -143,6 +143,7 @@ impl HotPath {
                     delimiter: false,
                     acknowledges: true,
                 }),
+                proxied: None,
             };
             self.insert(peer, role, SocketType::Dealer)?;
         }

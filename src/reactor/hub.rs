@@ -348,6 +348,7 @@ impl Hub {
             service,
             key,
             envelope: None,
+            proxied: None,
         })
     }
 
@@ -428,12 +429,26 @@ impl Hub {
         if left_bytes < bytes {
             peer.stuck = None;
         }
-        match peer.role {
+        match &mut peer.role {
             Role::Subscriber { .. } => {
                 self.subscribers.delivered += written.events;
                 self.subscribers.in_flight -= written.events;
             }
+            Role::Worker {
+                service,
+                proxied: Some(proxied),
+                ..
+            } => {
+                let service = *service;
+                let shares = proxied.wrote(bytes - left_bytes);
+                self.proxied_wrote(service, shares);
+                if left_bytes <= self.config.budgets.worker_outbox_bytes / 2 {
+                    self.set_proxied_open(service, id, true);
+                    self.dispatch(service);
+                }
+            }
             Role::Worker { service, key, .. } => {
+                let (service, key) = (*service, *key);
                 let room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
                 if let Some(found) = self.broker.service_mut(service) {
                     let aftermath = found.written(key, written.events, self.now);
@@ -459,10 +474,10 @@ impl Hub {
         peer.wake.notify_one();
         let in_outbox = peer.outbox.events();
         let (unwritten, written) = peer.outbox.take_unwritten();
-        match &peer.role {
+        match &mut peer.role {
             Role::Publisher | Role::Requester { .. } => {}
             Role::Subscriber { prefixes } => {
-                for prefix in prefixes {
+                for prefix in prefixes.iter() {
                     self.broker.routes.unsubscribe(prefix, id);
                     self.attendance.audience.left(prefix);
                 }
@@ -485,11 +500,18 @@ impl Hub {
                 }
             }
             Role::Worker { service, .. } => {
+                let service = *service;
                 self.note_worker_gone(&peer.address, &peer.role);
-                self.keeping.worker_left(*service, id);
+                self.keeping.worker_left(service, id);
                 self.streamers
-                    .release_identity(*service, &peer.zmtp.identity, id);
-                self.let_worker_go(&peer.role, unwritten, written);
+                    .release_identity(service, &peer.zmtp.identity, id);
+                match &peer.role {
+                    Role::Worker {
+                        proxied: Some(proxied),
+                        ..
+                    } => self.let_proxied_go(service, proxied, unwritten),
+                    role => self.let_worker_go(role, unwritten, written),
+                }
             }
         }
     }
@@ -501,6 +523,7 @@ impl Hub {
             service,
             key,
             envelope,
+            ..
         } = *role
         else {
             return;

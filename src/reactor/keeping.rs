@@ -65,6 +65,11 @@ impl Keeping {
         self.workers_changed(service);
     }
 
+    /// Whether a connection counted as ready without having said so; it says something now.
+    pub(super) fn was_presumed(&mut self, id: PeerId) -> bool {
+        self.grace.was_presumed(id)
+    }
+
     pub(super) fn service_ended(&mut self, service: &EndedService) {
         self.grace.service_ended(service.key, &service.workers);
         self.noted.remove(&service.key);

@@ -166,19 +166,26 @@ impl Hub {
         let Role::Worker {
             service,
             key,
-            envelope: Some(envelope),
-        } = *role
+            envelope,
+            proxied,
+        } = role
         else {
             return;
         };
         // At our own end all of them go.
-        if self.draining {
+        if self.draining || (envelope.is_none() && proxied.is_none()) {
             return;
         }
-        let Some(found) = self.broker.service(service) else {
+        let Some(found) = self.broker.service(*service) else {
             return;
         };
-        let held = found.workers.outstanding(key);
+        let all: Vec<WorkerKey> = match proxied {
+            Some(proxied) => proxied.workers().collect(),
+            None => vec![*key],
+        };
+        let workers = &found.workers;
+        let held = all.iter().map(|key| workers.outstanding(*key)).sum();
+        let acknowledged = all.iter().any(|key| workers.acknowledges(*key));
         let name = found.name().clone();
         if held > 0 {
             if let Some(suppressed) = self.admit_of("worker-lost", &name) {
@@ -186,7 +193,7 @@ impl Hub {
                     service: name.as_str(),
                     peer: address,
                     held,
-                    acknowledged: envelope.acknowledges,
+                    acknowledged,
                     suppressed,
                 });
             }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::deliver::Run;
 use super::listener::Streamer;
 use super::outbox::Outbox;
+use super::paths::Proxied;
 use super::stream::Stream;
 use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
 use crate::messagebus::{EventWord, event_id};
@@ -53,6 +54,9 @@ pub(super) enum Role {
         key: WorkerKey,
         /// How it wants its events; it has not said READY yet without.
         envelope: Option<Envelope>,
+        /// Those behind it, if it is a proxy; then the others' fields say nothing, but that `key` is one
+        /// of them.
+        proxied: Option<Box<Proxied>>,
     },
     Requester {
         /// It asks the embedded ServiceLocator.
@@ -129,7 +133,14 @@ pub(super) struct Peer {
 }
 
 /// An empty frame with another to follow.
-const DELIMITER: [u8; 2] = [1, 0];
+pub(super) const DELIMITER: [u8; 2] = [1, 0];
+
+fn proxied(role: &mut Role) -> Option<&mut Proxied> {
+    match role {
+        Role::Worker { proxied, .. } => proxied.as_deref_mut(),
+        _ => None,
+    }
+}
 
 impl Peer {
     fn envelope(&self) -> Option<Envelope> {
@@ -140,7 +151,15 @@ impl Peer {
     }
 
     /// Appends events to the outbox of a worker that doesn't acknowledge.
-    pub(super) fn push_to_worker(&mut self, run: &Run<'_>, events: Range<usize>) {
+    pub(super) fn push_to_worker(
+        &mut self,
+        worker: WorkerKey,
+        run: &Run<'_>,
+        events: Range<usize>,
+    ) {
+        if let Some(proxied) = proxied(&mut self.role) {
+            return proxied.push_events(&mut self.outbox, worker, run, events);
+        }
         if !self.envelope().is_some_and(|envelope| envelope.delimiter) {
             let part = run.part(events.clone());
             return self
@@ -156,7 +175,10 @@ impl Peer {
 
     /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
     /// so the outbox counts it as no event.
-    pub(super) fn push_held(&mut self, delivery: &Delivery) {
+    pub(super) fn push_held(&mut self, worker: WorkerKey, delivery: &Delivery) {
+        if let Some(proxied) = proxied(&mut self.role) {
+            return proxied.push_held(&mut self.outbox, worker, delivery);
+        }
         let delimiter = match self.envelope() {
             Some(envelope) if envelope.delimiter => &DELIMITER[..],
             _ => &[],

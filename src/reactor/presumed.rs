@@ -150,6 +150,11 @@ impl Grace {
         Some(id)
     }
 
+    /// Whether a connection counted as ready without having said so; it says something now.
+    pub(super) fn was_presumed(&mut self, id: PeerId) -> bool {
+        self.presumed.remove(&id)
+    }
+
     pub(super) fn worker_left(&mut self, service: ServiceKey, id: PeerId) {
         self.presumed.remove(&id);
         self.unjudged.remove(&id);
@@ -193,6 +198,7 @@ impl Hub {
             service,
             key,
             envelope: None,
+            proxied: None,
         } = peer.role
         else {
             return;
@@ -292,6 +298,7 @@ impl Hub {
             service,
             key,
             envelope: Some(presumed),
+            ..
         } = peer.role
         else {
             return;
@@ -306,6 +313,7 @@ impl Hub {
             service,
             key,
             envelope: None,
+            proxied: None,
         };
         let former = std::mem::replace(&mut peer.role, anew);
         self.keeping.grace.worker_left(service, id);
@@ -333,6 +341,17 @@ impl Hub {
             };
             if peer.zmtp.socket_type == SocketType::Req {
                 continue;
+            }
+            let is_proxy = matches!(
+                peer.role,
+                Role::Worker {
+                    proxied: Some(_),
+                    ..
+                }
+            );
+            if is_proxy {
+                // After a restart it is not known by which ways its workers are reached.
+                return None;
             }
             let ready = self.ready_of(peer);
             // One that has just come may be about to say READY.
@@ -365,6 +384,7 @@ impl Hub {
             service,
             key,
             envelope: Some(envelope),
+            ..
         } = peer.role
         else {
             return None;

@@ -51,14 +51,15 @@ impl Hub {
                 // It may have room for more answers, or none.
                 Role::Requester { .. } => peer.wake.notify_one(),
                 Role::Worker { service, key, .. } if peer.outbox.bytes() <= worker_budget / 2 => {
-                    open.push((service, key));
+                    open.push((service, key, peer.id));
                 }
                 _ => {}
             }
         }
-        for (service, worker) in open {
+        for (service, worker, id) in open {
             if let Some(found) = self.broker.service_mut(service) {
                 found.workers.set_open(worker, true);
+                self.set_proxied_open(service, id, true);
                 self.dispatch(service);
             }
         }

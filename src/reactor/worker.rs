@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
 use super::intake::PeerError;
+use super::paths::Said;
 use super::peer::{Envelope, Role};
 use crate::ambient::{chance, now};
 use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, WorkerKey};
 use crate::messagebus::{WorkerWord, error_word};
-use crate::zmtp::{encode_message, frames};
+use crate::zmtp::encode_message;
 
 /// What the words of one read came to: what it costs to go on from there, it costs once for all of them.
 pub(super) struct Words {
@@ -65,18 +64,28 @@ impl Hub {
         settled.clear();
     }
 
-    /// A message of a worker: one frame, with or without a delimiter before it.
+    /// A message of a worker: a word in the last frame, and before it what its events are to have
+    /// before them: an empty frame, or the way through proxies.
     fn take_worker_message(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
-        let mut rest = frames(message).peekable();
-        let first = rest.next_if(|frame| frame.is_empty());
-        let has_delimiter = first.is_some() && rest.peek().is_some();
-        let word = match (rest.next().or(first), rest.count()) {
-            (Some(frame), 0) => WorkerWord::parse(frame),
-            (_, more) => Err(format!("a word is one frame, not {}", 1 + more)),
+        let (said, frame) = Said::split(message);
+        let word = WorkerWord::parse(frame);
+        let role = self.peer(id).map(|peer| &peer.role);
+        let shares = |role| {
+            matches!(
+                role,
+                Some(&Role::Worker {
+                    proxied: Some(_),
+                    ..
+                })
+            )
         };
+        if !said.is_direct() || shares(role) {
+            self.take_routed(id, said, word);
+            return Ok(());
+        }
         if let Ok(WorkerWord::Ready(credit)) = &word {
             let said = Envelope {
-                delimiter: has_delimiter,
+                delimiter: said.delimiter,
                 acknowledges: credit.is_some(),
             };
             self.hear_presumed(id, said);
@@ -85,6 +94,7 @@ impl Hub {
             service,
             key,
             envelope,
+            ..
         }) = self.peer(id).map(|peer| &mut peer.role)
         else {
             return Ok(());
@@ -93,7 +103,7 @@ impl Hub {
         let understood = word.and_then(|word| {
             match (&word, *envelope) {
                 (WorkerWord::Ready(credit), _) => {
-                    Envelope::agree(envelope, has_delimiter, *credit)?
+                    Envelope::agree(envelope, said.delimiter, *credit)?
                 }
                 (_, Some(known)) if known.acknowledges => {}
                 _ => return Err("it has not said READY {\"ack\": true}".to_owned()),
@@ -102,12 +112,12 @@ impl Hub {
         });
         match understood {
             Ok(word) => self.hear_worker(id, service, key, word),
-            Err(sentence) => self.not_understood(id, has_delimiter, &sentence),
+            Err(sentence) => self.not_understood(id, said, &sentence),
         }
         Ok(())
     }
 
-    fn hear_worker(
+    pub(super) fn hear_worker(
         &mut self,
         peer: PeerId,
         service: ServiceKey,
@@ -168,21 +178,15 @@ impl Hub {
 
     /// A worker that speaks of acknowledgements is told what we don't understand; another would take
     /// the answer for an event.
-    fn not_understood(&mut self, id: PeerId, has_delimiter: bool, sentence: &str) {
+    pub(super) fn not_understood(&mut self, id: PeerId, said: Said<'_>, sentence: &str) {
         self.count_discarded(id, "unknown-worker-message");
         let budget = self.config.budgets.worker_outbox_bytes;
-        let is_told = self.peer(id).is_some_and(|peer| {
-            // One that doesn't read its errors needs no more of them.
-            peer.outbox.bytes() <= budget
-                && matches!(&peer.role, Role::Worker { envelope: Some(known), .. } if known.acknowledges)
-        });
-        if is_told {
-            let delimiter = has_delimiter.then(Bytes::new);
-            let frames: Vec<Bytes> = delimiter
-                .into_iter()
-                .chain([error_word(sentence)])
-                .collect();
-            self.send(id, &encode_message(&frames));
+        // One that doesn't read its errors needs no more of them.
+        let has_room = self
+            .peer(id)
+            .is_some_and(|peer| peer.outbox.bytes() <= budget);
+        if has_room && self.is_told(id, said) {
+            self.tell_worker(id, said, &encode_message(&[error_word(sentence)]));
         }
     }
 }

@@ -148,6 +148,19 @@ pub fn frames(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Where the header of a whole message's last frame is; 0 if there is none.
+pub fn last_frame_at(message: &[u8]) -> usize {
+    let mut at = 0;
+    while let Ok(Some(header)) = FrameHeader::parse(&message[at..]) {
+        let len = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+        match at.saturating_add(header.header_bytes).saturating_add(len) {
+            end if end < message.len() => at = end,
+            _ => break,
+        }
+    }
+    at
+}
+
 /// The frames of a message of which only the beginning is there, the last of them cut off.
 pub fn begun_frames(mut begun: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
@@ -187,6 +200,9 @@ mod tests {
         ) {
             let message = encode_message(&frames);
             prop_assert_eq!(begun_frames(&message).collect::<Vec<_>>(), frames.clone());
+            let last = frames.last().cloned().unwrap_or_default();
+            let found = &message[last_frame_at(&message)..];
+            prop_assert_eq!(super::frames(found).collect::<Vec<_>>(), [&last[..]]);
             let cut = begun_frames(&message[..message.len() - 1]).collect::<Vec<_>>();
             let last = frames.len() - 1;
             prop_assert_eq!(&cut[..last.min(cut.len())], &frames[..last]);
@@ -196,6 +212,7 @@ mod tests {
         #[test]
         fn noise_is_harmless(noise in proptest::collection::vec(any::<u8>(), 0..64)) {
             assert!(begun_frames(&noise).count() <= noise.len());
+            assert!(last_frame_at(&noise) <= noise.len());
             frames_of(&noise.into());
         }
     }

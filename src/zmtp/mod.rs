@@ -20,7 +20,7 @@ pub use command::{
 };
 pub use frame::{
     FrameError, FrameHeader, begun_frames, encode_frame, encode_message, frames, frames_of,
-    short_header,
+    last_frame_at, short_header,
 };
 pub use greeting::{GREETING_BYTES, Greeting, GreetingError, OLD_GREETING_BYTES};
 pub use handshake::{Handshake, HandshakeError, Peer};

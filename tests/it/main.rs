@@ -45,6 +45,7 @@ mod old_peers;
 mod packaging;
 mod ports;
 mod presumed;
+mod proxied;
 mod publishing;
 mod registration;
 mod reload;
