@@ -359,11 +359,21 @@ impl Hub {
                 continue;
             };
             let attempts = service.queue.take_tries();
+            let later = service.queue.take_later();
             let queue = service.name().clone();
             let rests = service.rests(self.has_ended);
-            if !attempts.is_empty() && service.shelf.is_some() {
+            let is_durable = service.shelf.is_some();
+            if !attempts.is_empty() && is_durable {
                 let queue = queue.clone();
                 self.durable.send(Command::Attempts { queue, attempts });
+            }
+            if !later.is_empty() && is_durable {
+                let (here, there) = (now(), wall_clock_ms());
+                let ms = |at: Instant| at.saturating_duration_since(here).as_millis() as u64;
+                let until = later.into_iter().map(|(seq, at)| (seq, there + ms(at)));
+                let queue = queue.clone();
+                let until_ms = until.collect();
+                self.durable.send(Command::Later { queue, until_ms });
             }
             if rests {
                 self.durable.send(Command::HandOut { queue, on: false });

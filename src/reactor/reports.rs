@@ -1,6 +1,6 @@
 //! What the store has to say: events that are durable now, were read, or are no more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::durable::times_from;
 use super::emit::IsNew;
@@ -35,9 +35,14 @@ impl Hub {
                     return;
                 };
                 let noted = recovered.attributes.iter();
-                let times: Vec<_> = noted
+                let mut times: BTreeMap<_, _> = noted
                     .map(|(seq, attributes)| (*seq, times_from(attributes)))
                     .collect();
+                for (seq, until_ms) in &recovered.later {
+                    let until = times_from(&until_ms.to_le_bytes());
+                    let known = times.entry(*seq).or_insert(until);
+                    known.not_before = known.not_before.max(until.not_before);
+                }
                 self.with_shelf(key, |service, _| {
                     if let Some(shelf) = &mut service.shelf {
                         let given_below = recovered.given_below;

@@ -68,6 +68,14 @@ pub enum Command {
         /// Sequence numbers, and how many.
         attempts: Vec<(u64, u32)>,
     },
+    /// These events are not to be given out before a time, in ms since 1970. Durable after 100 ms, if not
+    /// before.
+    Later {
+        /// The queue's service.
+        queue: ServiceName,
+        /// Sequence numbers, and when.
+        until_ms: Vec<(u64, u64)>,
+    },
     /// Events are given to workers from now on, or not any more. When it is durable that they are:
     /// [`Report::HandingOut`].
     HandOut {
@@ -116,6 +124,7 @@ impl Command {
             Self::Append { events, .. } => events.iter().map(Event::bytes).sum(),
             Self::Settle { seqs, .. } => size_of_val(&seqs[..]),
             Self::Attempts { attempts, .. } => size_of_val(&attempts[..]),
+            Self::Later { until_ms, .. } => size_of_val(&until_ms[..]),
             Self::ReadThese { seqs, .. } => size_of_val(&seqs[..]),
             _ => 0,
         }

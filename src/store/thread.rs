@@ -271,6 +271,14 @@ impl<F: Fn(Report)> Worker<F> {
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
+            Command::Later { queue, until_ms } => {
+                if let Some(log) = self.logs.get_mut(&queue) {
+                    for (seq, until_ms) in until_ms {
+                        log.log.note_later(seq, until_ms);
+                    }
+                    log.dirty_since.get_or_insert_with(now);
+                }
+            }
             Command::HandOut { queue, on } => match self.logs.get_mut(&queue) {
                 Some(log) => {
                     log.log.set_handing_out(on);

@@ -1,6 +1,7 @@
 //! Services whose events are kept on disk.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 use super::requests::ask_json;
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish, received};
-use super::support::program::Site;
+use super::support::program::{Site, wait_until};
 
 /// A daemon with a durable service, Billing, that is declared to want orders.
 fn daemon(directory: &TempDir, more: Value) -> TestDaemon {
@@ -84,6 +85,43 @@ fn events_wait_without_anybody_and_survive_a_kill() {
     }
     second.wait_for_counter("Billing", "delivered", 100);
     assert!(is_silent(&worker, 50));
+}
+
+#[test]
+fn the_delay_of_a_nak_outlives_a_kill() {
+    const DELAY: Duration = Duration::from_secs(6);
+    let directory = TempDir::new().expect("a directory");
+    let first = daemon(&directory, json!({}));
+    let worker = acknowledging(&first);
+    first.wait_for_ready("Billing", 1);
+    let publisher = first.publisher();
+    (0..2).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let (delayed, other) = (hold(&worker), hold(&worker));
+    let begun = Instant::now();
+    let word = format!("NAK {} {}", delayed.id, DELAY.as_millis());
+    worker.send(&word, 0).expect("a send");
+    // The record of its time is on disk.
+    let queue = directory.path().join("queues/Billing");
+    let is_noted = || {
+        let files = std::fs::read_dir(&queue).expect("a directory");
+        let mut files = files.map(|file| std::fs::read(file.expect("an entry").path()));
+        files.any(|bytes| bytes.is_ok_and(|bytes| bytes.windows(4).any(|w| w == [0xE7, 0, 0, 0])))
+    };
+    wait_until(|| is_noted().then_some(())).expect("a record");
+    first.kill();
+
+    let second = daemon(&directory, json!({}));
+    let worker = acknowledging(&second);
+    let event = hold(&worker);
+    assert_eq!(
+        (&*event.data, &*other.data),
+        ("1", "1"),
+        "it waits for nothing"
+    );
+    let event = hold(&worker);
+    // A file's record is of the ms.
+    assert!(begun.elapsed() >= DELAY - Duration::from_millis(5));
+    assert_eq!((&*event.data, event.attempt), ("0", 2));
 }
 
 #[test]
@@ -376,7 +414,7 @@ fn a_durable_service_is_ended_on_request_alone() {
             .expect("a directory")
             .count()
     };
-    assert!(super::support::program::wait_until(|| (queues() == 1).then_some(())).is_some());
+    assert!(wait_until(|| (queues() == 1).then_some(())).is_some());
     // A service of this name begins anew.
     let again = daemon.subscribe("sub-2", "Kitchen", &["Meal"]);
     publish(&publisher, "Meal", "2");

@@ -58,6 +58,8 @@ pub struct Backlog {
 struct Tries {
     /// Those that came back.
     came_back: BTreeMap<u64, u32>,
+    /// When those of them that have to wait may go again.
+    later: BTreeMap<u64, Instant>,
     /// What is held was told up to this delivery.
     told: DeliveryId,
 }
@@ -180,6 +182,11 @@ impl Backlog {
         tries.extend(held.filter_map(|held| Some((held.item.seq?, held.item.attempt))));
         self.tries.told = DeliveryId(self.held.last_id());
         tries.into_iter().collect()
+    }
+
+    /// When events that came back since this was last asked may be given out again.
+    pub fn take_later(&mut self) -> BTreeMap<u64, Instant> {
+        std::mem::take(&mut self.tries.later)
     }
 
     fn shrink(&mut self, lost: &mut Lost) {
@@ -419,6 +426,9 @@ impl Backlog {
             self.tries.came_back.insert(seq, item.attempt);
         }
         let due = (!delay.is_zero()).then(|| now + delay);
+        if let (Some(seq), Some(due)) = (item.seq, due) {
+            self.tries.later.insert(seq, due);
+        }
         self.waiting.put_aside(item, due);
         true
     }

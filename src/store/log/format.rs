@@ -34,6 +34,7 @@ const SETTLED: u8 = 0xE3;
 const ATTEMPTS: u8 = 0xE4;
 const ID: u8 = 0xE5;
 const GIVEN: u8 = 0xE6;
+const LATER: u8 = 0xE7;
 
 /// Where the segment before ends, as the one after it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,7 +187,7 @@ impl RecordHeader {
         offset: u64,
     ) -> Option<Self> {
         let kind = bytes[0];
-        if !(EVENT..=GIVEN).contains(&kind) || bytes[1..4] != [0; 3] {
+        if !(EVENT..=LATER).contains(&kind) || bytes[1..4] != [0; 3] {
             return None;
         }
         let mut fields = Fields(&bytes[4..]);
@@ -263,6 +264,9 @@ pub(super) enum Record<'a> {
     Attempts(Vec<(u64, u32)>),
     /// Unsettled events below this number may have been given to workers, though no attempt is noted.
     Given { below: u64 },
+    /// Sequence numbers, and before which time those events are not to be given out again, in ms since
+    /// 1970.
+    Later(Vec<(u64, u64)>),
     /// An id whose event is in a segment that is to go.
     Id {
         seq: u64,
@@ -287,6 +291,9 @@ impl<'a> Record<'a> {
             GIVEN => Self::Given {
                 below: fields.u64()?,
             },
+            LATER => Self::Later(entries(fields, |fields| {
+                Some((fields.u64()?, fields.u64()?))
+            })?),
             ID => Self::Id {
                 seq: fields.u64()?,
                 time_ms: fields.u64()?,
@@ -396,6 +403,17 @@ pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(u64, u32)]) {
             for (seq, attempts) in attempts {
                 bytes.extend(seq.to_le_bytes());
                 bytes.extend(attempts.to_le_bytes());
+            }
+        });
+    }
+}
+
+/// Appends records of when events may be given out again.
+pub(super) fn put_later(bytes: &mut Vec<u8>, later: &[(u64, u64)]) {
+    for later in later.chunks(ENTRIES_MAX) {
+        put(bytes, LATER, |bytes| {
+            for number in later.iter().flat_map(|(seq, until_ms)| [seq, until_ms]) {
+                bytes.extend(number.to_le_bytes());
             }
         });
     }

@@ -67,6 +67,10 @@ pub struct QueueLog<D: Directory> {
     settled: Vec<u64>,
     /// Attempts to commit.
     attempts: BTreeMap<u64, u32>,
+    /// When events that came back may be given out again, in ms since 1970; and those of which the next
+    /// commit has to say it.
+    later: BTreeMap<u64, u64>,
+    owed_later: BTreeMap<u64, u64>,
     /// Events below this number may have been given to workers, though no attempt is noted. While it is
     /// not 0, each commit says so: any segment may be the oldest one that is left.
     given_below: u64,
@@ -101,12 +105,14 @@ impl<D: Directory> QueueLog<D> {
         now_ms: u64,
     ) -> Result<(Self, Recovered), LogError> {
         let mut recovery = recovery::recover(&directory, queue, &limits, now_ms)?;
+        let later = recovery.take_later();
         let recovered = Recovered {
             next_seq: recovery.next_seq,
             unsettled_events: recovery.index.live_events,
             unsettled_bytes: recovery.index.live_bytes,
             lowest_unsettled: recovery.index.first_live(0).map(|found| found.seq),
             given_below: recovery.given_below.min(recovery.next_seq),
+            later: later.iter().map(|(seq, at)| (*seq, *at)).collect(),
             attributes: recovery.take_attributes(),
             damage: recovery.damage,
             torn_bytes: recovery.torn_bytes,
@@ -125,6 +131,8 @@ impl<D: Directory> QueueLog<D> {
             buffered: vec![],
             settled: recovery.missing,
             attempts: BTreeMap::new(),
+            later,
+            owed_later: BTreeMap::new(),
             given_below: recovered.given_below,
             given_before: recovered.given_below,
             owes_given: false,
@@ -178,7 +186,10 @@ impl<D: Directory> QueueLog<D> {
 
     /// Whether there is anything to commit.
     pub fn is_dirty(&self) -> bool {
-        !(self.buffered.is_empty() && self.settled.is_empty() && self.attempts.is_empty())
+        !(self.buffered.is_empty()
+            && self.settled.is_empty()
+            && self.attempts.is_empty()
+            && self.owed_later.is_empty())
             || self.homeless_ids
             || self.owes_given
     }
@@ -254,6 +265,8 @@ impl<D: Directory> QueueLog<D> {
     pub fn settle(&mut self, seq: u64) {
         if self.index.remove(seq) || self.is_buffered(seq) {
             self.attempts.remove(&seq);
+            self.owed_later.remove(&seq);
+            self.later.remove(&seq);
             self.settled.push(seq);
         }
     }
@@ -262,6 +275,13 @@ impl<D: Directory> QueueLog<D> {
     pub fn note_attempts(&mut self, seq: u64, attempts: u32) {
         if self.index.set_attempts(seq, attempts) || self.is_buffered(seq) {
             self.attempts.insert(seq, attempts);
+        }
+    }
+
+    /// An unsettled event is not to be given out before this time, in ms since 1970.
+    pub fn note_later(&mut self, seq: u64, until_ms: u64) {
+        if self.index.is_live(seq) || self.is_buffered(seq) {
+            self.owed_later.insert(seq, until_ms);
         }
     }
 
@@ -315,6 +335,12 @@ impl<D: Directory> QueueLog<D> {
         let mut records = std::mem::take(&mut self.records);
         let attempts: Vec<_> = self.attempts.iter().map(|(seq, n)| (*seq, *n)).collect();
         format::put_attempts(&mut records, &attempts);
+        let later: Vec<_> = self
+            .owed_later
+            .iter()
+            .map(|(seq, at)| (*seq, *at))
+            .collect();
+        format::put_later(&mut records, &later);
         format::put_settled(&mut records, &self.settled);
         if self.homeless_ids {
             self.put_ids(&mut records, Ids::NOWHERE);
@@ -357,6 +383,11 @@ impl<D: Directory> QueueLog<D> {
         }
         for (seq, attempts) in std::mem::take(&mut self.attempts) {
             self.index.set_attempts(seq, attempts);
+        }
+        if !self.owed_later.is_empty() {
+            // Of those that retention took nobody told.
+            self.later.retain(|_, until_ms| *until_ms > now_ms);
+            self.later.append(&mut self.owed_later);
         }
         for seq in self.settled.drain(..) {
             self.index.remove(seq);
@@ -471,6 +502,7 @@ impl<D: Directory> QueueLog<D> {
         self.ids.forget_from(buffered);
         self.settled.retain(|seq| *seq < buffered);
         self.attempts.retain(|seq, _| *seq < buffered);
+        self.owed_later.retain(|seq, _| *seq < buffered);
         self.buffered.clear();
         self.records.clear();
         self.end_segment();

@@ -87,6 +87,7 @@ pub(super) struct Recovery {
     attributes: BTreeMap<u64, Bytes>,
     /// Events below this number may have been given to workers, though no attempt is noted.
     pub(super) given_below: u64,
+    later: BTreeMap<u64, u64>,
     now_ms: u64,
     /// Settled ranges that came before all of their events.
     ahead: Vec<(u64, u64)>,
@@ -114,6 +115,7 @@ pub(super) fn recover<D: Directory>(
         strangers: found.refused,
         attributes: BTreeMap::new(),
         given_below: 0,
+        later: BTreeMap::new(),
         now_ms,
         ahead: vec![],
     };
@@ -284,6 +286,7 @@ impl Recovery {
                     self.index.set_attempts(seq, attempts);
                 }
             }
+            Record::Later(later) => self.later.extend(later),
             Record::Given { below } => self.given_below = below,
             Record::Id { seq, time_ms, id } => self.remember(segment, seq, time_ms, Some(id)),
         }
@@ -321,6 +324,13 @@ impl Recovery {
             let attributes = Bytes::copy_from_slice(event.attributes);
             self.attributes.insert(event.seq, attributes);
         }
+    }
+
+    /// Events that are not to be given out before a time that is to come.
+    pub(super) fn take_later(&mut self) -> BTreeMap<u64, u64> {
+        let mut later = std::mem::take(&mut self.later);
+        later.retain(|seq, until_ms| *until_ms > self.now_ms && self.index.is_live(*seq));
+        later
     }
 
     /// What is noted of the events that are unsettled.

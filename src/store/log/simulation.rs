@@ -294,6 +294,10 @@ impl World {
             let attempts = event.attempts.last().unwrap() + 1;
             event.attempts.push(attempts);
             self.log.note_attempts(seq, attempts);
+            if self.rng.one_in(2) {
+                let until_ms = self.now_ms + self.rng.below(120_000);
+                self.log.note_later(seq, until_ms);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub(super) enum Kind {
     Event(u64),
     Settled(Vec<(u64, u64)>),
     Attempts(Vec<u64>),
+    Later(Vec<(u64, u64)>),
     Id(u64),
 }
 
@@ -50,6 +51,12 @@ pub(super) fn parse(file: &[u8], number: u64) -> Vec<Parsed> {
             ),
             0xE4 => Kind::Attempts((payload..at + bytes).step_by(12).map(u64_at).collect()),
             0xE5 => Kind::Id(u64_at(payload)),
+            0xE7 => Kind::Later(
+                (payload..at + bytes)
+                    .step_by(16)
+                    .map(|at| (u64_at(at), u64_at(at + 8)))
+                    .collect(),
+            ),
             kind => panic!("kind {kind}"),
         };
         records.push(Parsed {
@@ -266,6 +273,68 @@ fn a_few_old_events_do_not_hold_a_segment() {
         (stuck.time_ms, log.seen(b"stuck", NOW_MS)),
         (NOW_MS, Some(1))
     );
+}
+
+#[test]
+fn when_an_event_may_go_again_is_remembered_until_then() {
+    const LATER_MS: u64 = NOW_MS + 60_000;
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    for _ in 0..4 {
+        append(&mut log, None, b"waits");
+    }
+    // An event that has not been committed yet, one that is done, and one of which nobody knows.
+    let event = NewEvent {
+        id: None,
+        attributes: b"a",
+        body: b"waits",
+    };
+    let last = log.append(event, NOW_MS).unwrap();
+    for seq in [1, 2, 3, last, 99] {
+        log.note_later(seq, LATER_MS + seq);
+    }
+    log.note_later(4, NOW_MS - 1);
+    log.settle(2);
+    log.commit(NOW_MS).unwrap();
+    log.settle(3);
+    log.commit(NOW_MS).unwrap();
+    disk.crash();
+    let expected = vec![(1, LATER_MS + 1), (last, LATER_MS + last)];
+    let (mut log, recovered) = open(&disk);
+    assert_eq!(recovered.later, expected);
+    let file = disk
+        .content("0000000000000001-0000000000000001.log")
+        .unwrap();
+    let said = parse(&file, 1)
+        .into_iter()
+        .filter_map(|record| match record.kind {
+            Kind::Later(later) => Some(later),
+            _ => None,
+        });
+    assert_eq!(said.flatten().count(), 4);
+
+    // Its segment goes, and the record with it.
+    for _ in 0..40 {
+        let seq = append(&mut log, None, &[7; 200]);
+        log.settle(seq);
+    }
+    log.trim(NOW_MS).unwrap();
+    assert!(
+        files(&disk)
+            .iter()
+            .all(|name| !name.starts_with("0000000000000001-"))
+    );
+    disk.crash();
+    assert_eq!(open(&disk).1.later, expected);
+    // A later word goes before an earlier one.
+    let (mut log, _) = open(&disk);
+    log.note_later(1, LATER_MS + 500);
+    log.commit(NOW_MS).unwrap();
+    disk.crash();
+    let (_, recovered) = open(&disk);
+    assert_eq!(recovered.later[0], (1, LATER_MS + 500));
+    let (_, recovered) = QueueLog::open(disk, "Billing", limits(), LATER_MS + 400).unwrap();
+    assert_eq!(recovered.later, [(1, LATER_MS + 500)]);
 }
 
 #[test]

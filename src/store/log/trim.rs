@@ -107,6 +107,10 @@ impl<D: Directory> QueueLog<D> {
                 carried.push((*seq, Slot { offset, ..*slot }));
             })?;
         }
+        let later = carried
+            .iter()
+            .filter_map(|(seq, _)| Some((*seq, *self.later.get(seq)?)));
+        format::put_later(&mut records, &later.collect::<Vec<_>>());
         self.put_ids(&mut records, number);
         if records.is_empty() {
             return Ok(());

@@ -111,6 +111,9 @@ pub struct Recovered {
     /// Events below this number may have been given to workers, though no attempt is noted of them: the
     /// log was not closed in order while workers were served.
     pub given_below: u64,
+    /// Unsettled events that are not to be given out before a time, in ms since 1970: they came back from
+    /// workers with a delay.
+    pub later: Vec<(u64, u64)>,
     /// What is noted of unsettled events, as far as it is no longer than [`NOTES_KEPT_BYTES`].
     pub attributes: Vec<(u64, Bytes)>,
     /// What could not be read.

@@ -51,6 +51,8 @@ impl World {
                     self.events.get_mut(seq).unwrap().loose = true;
                 }
             }
+            // An event whose time is lost comes at once.
+            Kind::Later(_) => {}
             Kind::Id(seq) => {
                 if let Some(event) = self.events.get_mut(seq) {
                     event.loose = true;
