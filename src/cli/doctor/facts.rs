@@ -12,6 +12,7 @@ use crate::client::{Client, ClientError};
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::messagebus::{Message, Token};
 use crate::model::Endpoint;
+use crate::store::queue_of;
 
 /// Where a daemon is looked for when nothing says otherwise.
 const ADDRESS: &str = "tcp://localhost:5101";
@@ -187,7 +188,7 @@ fn letters_on_disk(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory.join("queues"));
     let names = entries.into_iter().flatten().filter_map(|entry| {
         let file_name = entry.ok()?.file_name();
-        let queue = crate::store::queue_of(file_name.to_str()?)?;
+        let queue = queue_of(file_name.to_str()?)?;
         Some(queue.of_dead_letters()?.to_string())
     });
     names.collect()
