@@ -39,6 +39,7 @@ mod liveness;
 mod locator;
 mod many;
 mod matching;
+mod memory;
 mod naks;
 mod notable;
 mod old_peers;

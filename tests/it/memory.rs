@@ -1,0 +1,71 @@
+//! What a storm took of memory is given back when nothing waits any more.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support::peers::publish;
+use super::support::program::Site;
+use super::support::{PATIENCE, TestDaemon};
+
+const MIB: u64 = 1 << 20;
+
+/// Memory of the program that is resident, in bytes.
+fn resident_bytes(daemon: &TestDaemon) -> u64 {
+    let path = format!("/proc/{}/status", daemon.program().pid());
+    let status = std::fs::read_to_string(path).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .expect("a number")
+        * 1024
+}
+
+fn waiting(status: &Value) -> u64 {
+    status["memory"]["waitingBytes"].as_u64().expect("a number")
+}
+
+/// Events of many sizes wait for a service without a worker, and for a subscriber that doesn't read,
+/// until there is no room for more; then both go.
+fn storm(daemon: &TestDaemon, round: usize) {
+    const EVENTS: usize = 120_000;
+    let service = format!("Storm-{round}");
+    daemon.subscribe("storm", &service, &["Storm"]);
+    let stalled = daemon.subscriber(&["Storm"]);
+    let publisher = daemon.publisher();
+    let body = "x".repeat(4000);
+    for n in 0..EVENTS {
+        let len_max = if n % 100 == 0 { body.len() } else { 600 };
+        let subject = format!("Storm.{}", n % 1000);
+        publish(&publisher, &subject, &body[..n * 7919 % len_max]);
+    }
+    daemon.wait_for_counter(&service, "matched", EVENTS as u64);
+    drop(stalled);
+    daemon.unsubscribe("storm");
+    daemon.wait_for("an end of the storm", |status| waiting(status) == 0);
+}
+
+#[test]
+fn what_a_storm_took_is_given_back() {
+    let daemon = TestDaemon::serving(&Site::configured(&json!({
+        "memoryLimit": 32 * MIB,
+        "limits": {"maxMessageBytes": MIB},
+    })));
+    let before = resident_bytes(&daemon);
+    for round in 0..6 {
+        storm(&daemon, round);
+    }
+    let allowed = before + before / 5 + 16 * MIB;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let resident = resident_bytes(&daemon);
+        if resident <= allowed {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{before} bytes were resident before, {resident} are now"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
