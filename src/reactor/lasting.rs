@@ -137,6 +137,8 @@ impl Hub {
         let (state, reason) = match (failure, unread) {
             (Some(reason), _) => ("failed", Some(reason)),
             (None, Some(unread)) => ("unreadable", Some(&*unread.reason)),
+            // What is in it isn't known yet.
+            (None, None) if !shelf.is_open() => ("opening", None),
             (None, None) => ("ok", None),
         };
         json!({

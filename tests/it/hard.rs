@@ -7,5 +7,6 @@ mod gone;
 mod kills;
 mod order;
 mod poison;
+mod scenario;
 mod stalled;
 mod strays;

@@ -23,6 +23,16 @@ impl Chance {
         Self(seed)
     }
 
+    /// What is drawn from this seed.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A seed for another.
+    pub fn seed(&mut self) -> u64 {
+        self.next()
+    }
+
     /// Another, for a thread of its own.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
