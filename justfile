@@ -32,7 +32,15 @@ msrv:
 
 # Tests that take minutes.
 long:
-    cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes
+    cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes --skip a_soak_with --skip a_thousand_scenarios
+
+# Fifteen minutes under load with a fault every ten seconds: stops, resets, half-open peers, a full disk, reloads, churn, restarts, kills. Needs root.
+soak seconds="900":
+    EVENT_MANAGER_SOAK_SECONDS={{ seconds }} cargo test --locked --test it -- --ignored --nocapture a_soak_with
+
+# Random scenarios of the second law: as many as its argument says.
+scenarios count="1000":
+    EVENT_MANAGER_SCENARIOS={{ count }} cargo test --locked --test it -- --ignored --nocapture a_thousand_scenarios
 
 # A machine that vanishes under traffic is found: network namespaces, so it needs root and iproute2.
 netns:

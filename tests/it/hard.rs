@@ -8,5 +8,6 @@ mod kills;
 mod order;
 mod poison;
 mod scenario;
+mod soak;
 mod stalled;
 mod strays;

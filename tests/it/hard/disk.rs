@@ -19,29 +19,34 @@ use crate::support::{PATIENCE, TestDaemon};
 const ROUNDS: u64 = 5;
 
 /// A small file system in memory.
-struct SmallDisk(TempDir);
+pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn mount() -> Self {
+    /// One of this size.
+    pub fn mount(size: &str) -> Self {
         let directory = TempDir::new().expect("a directory");
         run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
             .arg(directory.path()));
         Self(directory)
     }
 
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Takes all space but this.
-    fn fill(&self, left: usize) {
+    pub fn fill(&self, left: usize) {
         let filler = self.0.path().join("filler");
         // It is written until there is no more space.
-        let _ = fs::write(&filler, vec![1; 8 << 20]);
+        let _ = fs::write(&filler, vec![1; 80 << 20]);
         let len = fs::metadata(&filler).expect("a file").len();
         let file = fs::OpenOptions::new().write(true).open(&filler);
         let shorter = len.saturating_sub(left as u64);
         file.expect("a file").set_len(shorter).expect("it shrinks");
     }
 
-    fn make_space(&self) {
+    pub fn make_space(&self) {
         fs::remove_file(self.0.path().join("filler")).expect("it is there");
     }
 }
@@ -114,7 +119,7 @@ fn drain(daemon: &TestDaemon, wanted: u64) -> BTreeSet<u64> {
 #[test]
 #[ignore = "needs root, for a file system of its own"]
 fn a_full_disk_stops_one_service_until_there_is_space() {
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("4m");
     let daemon = start(&disk.0.path().join("state"));
     let kitchen = daemon.subscribe("sub-1", "Kitchen", &["Meal"]);
     let cook = daemon.worker("Kitchen", &kitchen.pull_address);
@@ -169,7 +174,7 @@ fn fill_with_events(daemon: &TestDaemon) -> u64 {
 #[test]
 #[ignore = "needs root, for a file system of its own"]
 fn a_disk_that_a_queue_filled_to_the_last_page_drains() {
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("4m");
     let state_dir = disk.0.path().join("state");
     let daemon = start(&state_dir);
     let waiting = fill_with_events(&daemon);
@@ -219,7 +224,7 @@ fn a_queue_that_can_not_be_opened_is_tried_again() {
 #[test]
 #[ignore = "needs root, for a file system of its own"]
 fn the_event_log_counts_the_lines_that_a_full_disk_cost() {
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("4m");
     let path = disk.0.path().join("events.jsonl");
     let daemon = TestDaemon::in_own_process(&json!({"eventLog": {"path": path}}));
     let mut client = Client::new(daemon.context.clone(), daemon.requests(), PATIENCE);
