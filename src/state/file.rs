@@ -1,29 +1,33 @@
 //! The database's file.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database, Error, ReadableTable, TableDefinition, WriteTransaction};
+use rusqlite::{Connection, Error, ErrorCode, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::former::{self, read_former};
 use super::kept::{Changes, Kept};
 use crate::ambient::wall_clock_ms;
 use crate::telemetry::{Journal, Notable};
 
-type Records = TableDefinition<'static, &'static str, &'static [u8]>;
-
-const SUBSCRIPTIONS: Records = TableDefinition::new("subscriptions");
-const SERVICES: Records = TableDefinition::new("services");
-const SUBSCRIBERS: Records = TableDefinition::new("subscribers");
-/// One entry: the version of the records' form.
-pub(super) const FORMAT: TableDefinition<'static, (), u32> = TableDefinition::new("format");
-pub(super) const VERSION: u32 = 1;
-/// All that is kept fits many times.
-const CACHE_BYTES: usize = 4 << 20;
+/// The version of the records' form.
+pub(super) const VERSION: u32 = 2;
+/// What is kept, one table each.
+const TABLES: [&str; 3] = ["subscriptions", "services", "subscribers"];
+/// A commit is on disk when it returns, and leaves one file. Of a write-ahead log what is damaged is
+/// passed over in silence, and the state goes back by that.
+const SETTINGS: &str = "
+    PRAGMA journal_mode = DELETE;
+    PRAGMA synchronous = FULL;
+    PRAGMA cell_size_check = ON;
+    PRAGMA trusted_schema = OFF;
+";
 
 /// Why a database can't be used; the text says what can be done.
 #[derive(Debug, thiserror::Error)]
@@ -44,56 +48,30 @@ pub(super) enum StateError {
     System(io::Error),
 }
 
-impl<E: Into<Error>> From<E> for StateError {
-    fn from(error: E) -> Self {
-        match error.into() {
-            Error::DatabaseAlreadyOpen => Self::InUse,
-            Error::Io(error) if !is_about_content(&error) => Self::System(error),
-            error => Self::Damaged(error.to_string()),
+fn from_sqlite(error: Error) -> StateError {
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => return StateError::InUse,
+        Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => io::ErrorKind::PermissionDenied,
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => {
+            io::ErrorKind::Other
         }
-    }
+        _ => return StateError::Damaged(error.to_string()),
+    };
+    StateError::System(io::Error::new(kind, error.to_string()))
 }
 
-fn is_about_content(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-    )
-}
-
-/// An open database. Closing it may take a write, and is as safe as [`guarded`] makes it.
+/// An open database.
 #[derive(Debug)]
 pub(super) struct StateFile {
-    database: Option<Database>,
-    /// Device and number of the file.
-    identity: Option<(u64, u64)>,
+    database: Connection,
+    /// The same file: locked against other daemons, but not against who reads it with `sqlite3`. It is
+    /// closed last, because to close any of a file's descriptors frees all of SQLite's locks of it.
+    lock: File,
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-impl Drop for StateFile {
-    fn drop(&mut self) {
-        let database = self.database.take();
-        let _ = guarded(|| {
-            drop(database);
-            Ok(())
-        });
-    }
-}
-
-/// The database's code panics on some damage that its checksums don't cover. That costs us the file,
-/// and nothing else.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let error = "the database's code panicked; the message is on standard error";
-        Err(StateError::Damaged(error.into()))
-    })
-}
-
-/// Opens the database. A damaged one is moved aside under another name, and an empty one begun.
+/// Opens the database, which takes over what one of an earlier release has. A damaged one is moved
+/// aside under another name, and an empty one begun.
 pub(super) fn open_or_set_aside(
     path: &Path,
     journal: &Journal,
@@ -101,131 +79,277 @@ pub(super) fn open_or_set_aside(
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(StateError::System)?;
     }
-    let error = match guarded(|| open(path)) {
-        Err(StateError::Damaged(error)) => error,
+    take_over(path, journal)?;
+    match open(path) {
+        Err(StateError::Damaged(error)) => set_aside(path, &error, journal)?,
         result => return result,
+    }
+    open(path)
+}
+
+/// Writes what a database of an earlier release has, unless there is one of ours. Whenever it is cut
+/// short, it is done again.
+fn take_over(path: &Path, journal: &Journal) -> Result<(), StateError> {
+    let former = path.with_file_name(former::FILE_NAME);
+    if is_there(path)? || !is_there(&former)? {
+        return Ok(());
+    }
+    let kept = match read_former(&former) {
+        Err(StateError::Damaged(error)) => return set_aside(&former, &error, journal),
+        kept => kept?,
     };
-    let aside = set_aside(path).map_err(StateError::System)?;
+    let new = with_suffix(path, ".new");
+    for leftover in [&new, &journal_of(&new)] {
+        match std::fs::remove_file(leftover) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StateError::System(error));
+            }
+            _ => {}
+        }
+    }
+    let (mut file, _) = open(&new)?;
+    file.write(&Changes::all_of(kept))?;
+    drop(file);
+    let moved = std::fs::rename(&new, path).and_then(|()| sync_directory_of(path));
+    moved.map_err(StateError::System)?;
+    // It stays for who goes back to the release before.
+    let _ = std::fs::rename(&former, with_suffix(&former, ".former"));
+    tracing::info!(path = %path.display(), "the state database has a new format, and all of the old one");
+    Ok(())
+}
+
+fn is_there(path: &Path) -> Result<bool, StateError> {
+    path.try_exists().map_err(StateError::System)
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// What SQLite needs of a commit that a crash cut short.
+fn journal_of(path: &Path) -> PathBuf {
+    with_suffix(path, "-journal")
+}
+
+/// Gives a damaged file, and its journal, a name that no other has.
+fn set_aside(path: &Path, why: &str, journal: &Journal) -> Result<(), StateError> {
+    let mut at = wall_clock_ms() / 1000;
+    let aside = loop {
+        let aside = with_suffix(path, &format!(".damaged-{at}"));
+        if !is_there(&aside)? {
+            break aside;
+        }
+        at += 1;
+    };
+    // One that is left would be taken for the next file's.
+    let moved = match std::fs::rename(journal_of(path), journal_of(&aside)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::rename(path, &aside),
+    };
+    moved.map_err(StateError::System)?;
     journal.note(&Notable::StateDamaged {
         path: &path.display().to_string(),
         aside: &aside.display().to_string(),
-        why: &error,
+        why,
     });
-    guarded(|| open(path))
+    Ok(())
 }
 
-/// Gives the file a name that no other has.
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut at = wall_clock_ms() / 1000;
-    loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".damaged-{at}"));
-        let aside = PathBuf::from(name);
-        if !aside.try_exists()? {
-            return std::fs::rename(path, &aside).map(|()| aside);
-        }
-        at += 1;
+fn locked(path: &Path) -> Result<File, StateError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    let file = options.mode(0o600).open(path).map_err(StateError::System)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse),
+        Err(TryLockError::Error(error)) => Err(StateError::System(error)),
     }
 }
 
 fn open(path: &Path) -> Result<(StateFile, Kept), StateError> {
-    let mut database = Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_file_format_v3(true)
-        .create(path)?;
-    // The file is small, and what was damaged while nobody looked is found only so.
-    database.check_integrity()?;
-    let transaction = database.begin_write()?;
-    let version = {
-        let mut format = transaction.open_table(FORMAT)?;
-        let found = format.get(())?.map(|version| version.value());
-        if found.is_none() {
-            format.insert((), VERSION)?;
-        }
-        found.unwrap_or(VERSION)
-    };
-    if version != VERSION {
-        return Err(StateError::OtherVersion(version));
-    }
-    let kept = Kept {
-        subscriptions: read(&transaction, SUBSCRIPTIONS)?,
-        services: read(&transaction, SERVICES)?,
-        subscribers: read(&transaction, SUBSCRIBERS)?,
-    };
-    transaction.commit()?;
-    let file = StateFile {
-        database: Some(database),
-        identity: identity(path),
-    };
+    let lock = locked(path)?;
+    let database = Connection::open(path).map_err(from_sqlite)?;
+    let mut file = StateFile { database, lock };
+    let kept = file.read()?;
     Ok((file, kept))
 }
 
-fn read<T: DeserializeOwned>(
-    transaction: &WriteTransaction,
-    records: Records,
+impl StateFile {
+    /// Checks all, and reads it; begins what is empty.
+    fn read(&mut self) -> Result<Kept, StateError> {
+        self.database.execute_batch(SETTINGS).map_err(from_sqlite)?;
+        let check = "PRAGMA integrity_check(1)";
+        let found: String = self
+            .database
+            .query_row(check, [], |row| row.get(0))
+            .map_err(from_sqlite)?;
+        if found != "ok" {
+            return Err(StateError::Damaged(found));
+        }
+        let transaction = self.database.transaction().map_err(from_sqlite)?;
+        let version = version_of(&transaction).map_err(from_sqlite)?;
+        match version {
+            None => begin(&transaction).map_err(from_sqlite)?,
+            Some(VERSION) => {}
+            Some(version) => return Err(StateError::OtherVersion(version)),
+        }
+        let mut sum = 0;
+        let [subscriptions, services, subscribers] = TABLES;
+        let kept = Kept {
+            subscriptions: records(&transaction, subscriptions, &mut sum)?,
+            services: records(&transaction, services, &mut sum)?,
+            subscribers: records(&transaction, subscribers, &mut sum)?,
+        };
+        if total(&transaction).map_err(from_sqlite)? != sum {
+            return Err(StateError::Damaged("records are missing in it".into()));
+        }
+        transaction.commit().map_err(from_sqlite)?;
+        Ok(kept)
+    }
+
+    /// Whether its path leads to another file, or to none.
+    pub(super) fn is_gone(&self, path: &Path) -> bool {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = std::fs::metadata(path).ok().map(identity);
+        there != self.lock.metadata().ok().map(identity)
+    }
+
+    /// Writes changes all together; when it returns, they are on disk.
+    pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StateError> {
+        let transaction = self.database.transaction().map_err(from_sqlite)?;
+        let mut sum = match changes.whole {
+            true => 0,
+            false => total(&transaction).map_err(from_sqlite)?,
+        };
+        if changes.whole {
+            for table in TABLES {
+                let emptied = transaction.execute(&format!("DELETE FROM {table}"), []);
+                emptied.map_err(from_sqlite)?;
+            }
+        }
+        let [subscriptions, services, subscribers] = TABLES;
+        put(
+            &transaction,
+            subscriptions,
+            &changes.subscriptions,
+            &mut sum,
+        )?;
+        put(&transaction, services, &changes.services, &mut sum)?;
+        put(&transaction, subscribers, &changes.subscribers, &mut sum)?;
+        let noted = transaction.execute("UPDATE format SET total = ?1", [sum]);
+        noted.map_err(from_sqlite)?;
+        transaction.commit().map_err(from_sqlite)
+    }
+}
+
+fn version_of(transaction: &Transaction<'_>) -> Result<Option<u32>, Error> {
+    let tables = "SELECT count(*) FROM sqlite_master";
+    let tables: i64 = transaction.query_row(tables, [], |row| row.get(0))?;
+    if tables == 0 {
+        return Ok(None);
+    }
+    let version = "SELECT version FROM format";
+    transaction
+        .query_row(version, [], |row| row.get(0))
+        .map(Some)
+}
+
+fn begin(transaction: &Transaction<'_>) -> Result<(), Error> {
+    for table in TABLES {
+        transaction.execute_batch(&format!(
+            "CREATE TABLE {table} (name TEXT PRIMARY KEY, record TEXT NOT NULL, sum INTEGER NOT NULL)
+             WITHOUT ROWID"
+        ))?;
+    }
+    transaction
+        .execute_batch("CREATE TABLE format (version INTEGER NOT NULL, total INTEGER NOT NULL)")?;
+    let values = params![VERSION, 0];
+    transaction.execute("INSERT INTO format VALUES (?1, ?2)", values)?;
+    Ok(())
+}
+
+/// All sums together: SQLite's own check doesn't see each record that is not there.
+fn total(transaction: &Transaction<'_>) -> Result<i64, Error> {
+    transaction.query_row("SELECT total FROM format", [], |row| row.get(0))
+}
+
+/// SQLite has no checksums of what it keeps.
+fn sum_of(table: &str, name: &str, record: &str) -> i64 {
+    let mut crc = crc32fast::Hasher::new();
+    for part in [table, name, record] {
+        crc.update(part.as_bytes());
+        crc.update(b"\0");
+    }
+    i64::from(crc.finalize())
+}
+
+fn records<T: DeserializeOwned>(
+    transaction: &Transaction<'_>,
+    table: &str,
+    total: &mut i64,
 ) -> Result<BTreeMap<String, T>, StateError> {
-    let table = transaction.open_table(records)?;
+    let query = format!("SELECT name, record, sum FROM {table}");
+    let mut query = transaction.prepare(&query).map_err(from_sqlite)?;
+    let mut rows = query.query([]).map_err(from_sqlite)?;
     let mut all = BTreeMap::new();
-    for entry in table.iter()? {
-        let (name, record) = entry?;
-        let name = name.value().to_owned();
-        let record = serde_json::from_slice(record.value())
-            .map_err(|error| StateError::Damaged(format!("the record of {name:?}: {error}")))?;
+    while let Some(row) = rows.next().map_err(from_sqlite)? {
+        let columns = || Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let (name, record, sum): (String, String, i64) = columns().map_err(from_sqlite)?;
+        let damaged = |why: &str| StateError::Damaged(format!("the record of {name:?}: {why}"));
+        if sum != sum_of(table, &name, &record) {
+            return Err(damaged("its sum is wrong"));
+        }
+        *total ^= sum;
+        let record = serde_json::from_str(&record).map_err(|error| damaged(&error.to_string()))?;
         all.insert(name, record);
     }
     Ok(all)
 }
 
-impl StateFile {
-    #[cfg(test)]
-    pub(super) fn on(backend: impl redb::StorageBackend) -> Self {
-        Self {
-            database: Some(Builder::new().create_with_backend(backend).unwrap()),
-            identity: None,
-        }
-    }
-
-    /// Whether its path leads to another file, or to none.
-    pub(super) fn is_gone(&self, path: &Path) -> bool {
-        self.identity.is_some() && identity(path) != self.identity
-    }
-
-    /// Writes changes all together; when it returns, they are on disk.
-    pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StateError> {
-        let Some(database) = &self.database else {
-            return Ok(());
-        };
-        guarded(|| {
-            let transaction = database.begin_write()?;
-            if changes.whole {
-                transaction.delete_table(SUBSCRIPTIONS)?;
-                transaction.delete_table(SERVICES)?;
-                transaction.delete_table(SUBSCRIBERS)?;
-            }
-            put(&transaction, SUBSCRIPTIONS, &changes.subscriptions)?;
-            put(&transaction, SERVICES, &changes.services)?;
-            put(&transaction, SUBSCRIBERS, &changes.subscribers)?;
-            transaction.commit()?;
-            Ok(())
-        })
-    }
-}
-
 fn put<T: Serialize>(
-    transaction: &WriteTransaction,
-    records: Records,
+    transaction: &Transaction<'_>,
+    table: &str,
     changes: &BTreeMap<String, Option<T>>,
+    total: &mut i64,
 ) -> Result<(), StateError> {
-    let mut table = transaction.open_table(records)?;
+    let prepare = |query: &str| transaction.prepare(&query.replace("TABLE", table));
+    let statements = || {
+        Ok((
+            prepare("SELECT sum FROM TABLE WHERE name = ?1")?,
+            prepare("DELETE FROM TABLE WHERE name = ?1")?,
+            prepare("INSERT INTO TABLE VALUES (?1, ?2, ?3)")?,
+        ))
+    };
+    let (mut find, mut delete, mut insert) = statements().map_err(from_sqlite)?;
     for (name, record) in changes {
-        match record {
-            Some(record) => {
-                let record =
-                    serde_json::to_vec(record).map_err(|error| StateError::System(error.into()))?;
-                table.insert(name.as_str(), record.as_slice())?;
+        let mut replace = |record: Option<String>| {
+            let before: Option<i64> = find.query_row([name], |row| row.get(0)).optional()?;
+            if let Some(before) = before {
+                *total ^= before;
+                delete.execute([name])?;
             }
-            None => drop(table.remove(name.as_str())?),
-        }
+            if let Some(record) = record {
+                let sum = sum_of(table, name, &record);
+                *total ^= sum;
+                insert.execute(params![name, record, sum])?;
+            }
+            Ok(())
+        };
+        let record = record.as_ref().map(serde_json::to_string).transpose();
+        let record = record.map_err(|error| StateError::System(error.into()))?;
+        replace(record).map_err(from_sqlite)?;
     }
     Ok(())
 }

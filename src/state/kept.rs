@@ -91,6 +91,20 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// All that is kept, as the whole that there is.
+    pub(super) fn all_of(kept: Kept) -> Self {
+        fn some<T>(all: BTreeMap<String, T>) -> BTreeMap<String, Option<T>> {
+            let all = all.into_iter();
+            all.map(|(name, record)| (name, Some(record))).collect()
+        }
+        Self {
+            whole: true,
+            subscriptions: some(kept.subscriptions),
+            services: some(kept.services),
+            subscribers: some(kept.subscribers),
+        }
+    }
+
     /// Puts later changes on top.
     pub(super) fn add(&mut self, later: Self) {
         if later.whole {

@@ -5,6 +5,7 @@
 //! Without the database everything else works: clients subscribe again when the daemon starts anew.
 
 mod file;
+mod former;
 mod kept;
 mod writer;
 
@@ -17,7 +18,7 @@ use crate::telemetry::{Journal, Notable};
 use file::open_or_set_aside;
 
 /// The name of the database's file.
-pub const FILE_NAME: &str = "state.redb";
+pub const FILE_NAME: &str = "state.db";
 
 /// An open database.
 #[derive(Debug)]

@@ -268,7 +268,7 @@ fn it_is_not_ready_while_a_queue_takes_no_events() {
 #[test]
 fn it_is_not_ready_when_subscriptions_should_be_kept_and_are_not() {
     let directory = TempDir::new().expect("a directory");
-    std::fs::create_dir(directory.path().join("state.redb")).expect("a directory in the way");
+    std::fs::create_dir(directory.path().join("state.db")).expect("a directory in the way");
     let daemon = TestDaemon::with(|config| {
         config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
         config.state_dir = directory.path().into();

@@ -539,7 +539,7 @@ fn a_damaged_database_is_moved_aside_and_named() {
     let line = daemon.program().logged("is damaged and was moved aside");
     let aside = std::fs::read_dir(home.site.path("state")).expect("a directory");
     let aside = aside.map(|entry| entry.expect("an entry").path());
-    let is_aside = |path: &PathBuf| path.to_string_lossy().contains("state.redb.damaged-");
+    let is_aside = |path: &PathBuf| path.to_string_lossy().contains("state.db.damaged-");
     let aside: Vec<_> = aside.filter(is_aside).collect();
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert_eq!(

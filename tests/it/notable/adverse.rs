@@ -40,8 +40,12 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     let letters = directory.path().join("queues/Billing.DLQ");
     let is_kept = || {
         let mut files = fs::read_dir(&letters).ok()?.filter_map(Result::ok);
-        let length = |file: fs::DirEntry| file.metadata().map_or(0, |found| found.len());
-        files.any(|file| length(file) > 64).then_some(())
+        let length = |file: fs::DirEntry| {
+            let is_segment = file.path().extension().is_some_and(|end| end == "log");
+            file.metadata()
+                .map_or(0, |found| found.len() * u64::from(is_segment))
+        };
+        files.any(|file| length(file) > 512).then_some(())
     };
     wait_until(is_kept).expect("the letter");
     publish(&publisher, "Order", "0");

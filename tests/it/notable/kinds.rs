@@ -278,7 +278,7 @@ fn a_queue_that_fails_and_recovers() {
 fn state_that_is_damaged_or_can_not_be_kept_and_a_file_that_fails() {
     let site = Site::configured(&json!({"stateDir": "state"}));
     fs::create_dir(site.path("state")).expect("a directory");
-    site.write("state/state.redb", "damaged");
+    site.write("state/state.db", "damaged");
     let daemon = TestDaemon::serving(&site);
     let damaged = wait_for(&daemon, "EM-0513");
     assert!(
