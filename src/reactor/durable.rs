@@ -556,7 +556,11 @@ fn attributes_of(item: &Item) -> Bytes {
     let (here, there) = (now(), wall_clock_ms());
     let ms = |at: Option<Instant>| {
         at.map_or(0, |at| {
-            let left = at.saturating_duration_since(here).as_millis();
+            // Upwards, or it would be served a little too early.
+            let left = at
+                .saturating_duration_since(here)
+                .as_nanos()
+                .div_ceil(1_000_000);
             there.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
         })
     };

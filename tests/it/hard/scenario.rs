@@ -15,6 +15,8 @@ use crate::support::{PATIENCE, TestDaemon};
 
 /// Holds the seed of a scenario that is to be played again.
 const SEED: &str = "EVENT_MANAGER_SCENARIO_SEED";
+/// What happens in one scenario, one after the other.
+const STEPS: u64 = 60;
 /// The longest time that an event is given, in milliseconds.
 const TIME_MAX_MS: u64 = 600;
 
@@ -125,10 +127,6 @@ impl Scenario {
         self.daemon.as_ref().expect("it runs")
     }
 
-    fn counters(&self) -> Value {
-        self.daemon().service("Billing")["counters"].clone()
-    }
-
     fn step(&mut self) {
         let what = self.chance.below(100);
         self.log.push(what.to_string());
@@ -226,7 +224,13 @@ impl Scenario {
     fn hear(&self, event: &Held) {
         let number: u64 = event.data.parse().expect("a number");
         if let Some(promise) = self.confirmed.get(&number) {
-            assert!(now_ms() >= promise.not_before_ms, "{number} came too early");
+            let early = promise.not_before_ms.saturating_sub(now_ms());
+            assert_eq!(
+                early,
+                0,
+                "{event:?} came too early, after {}",
+                self.log.join(" ")
+            );
         }
     }
 
@@ -296,8 +300,7 @@ impl Scenario {
                 worker.ack(&event);
                 self.acked.insert(number);
             }
-            let counters = self.counters();
-            if counters["queued"] == 0 && counters["inFlight"] == 0 && self.is_open() {
+            if self.is_empty() {
                 break;
             }
             assert!(
@@ -319,16 +322,30 @@ impl Scenario {
         drop(self.daemon.take());
     }
 
-    /// Whether what is on disk is known.
-    fn is_open(&self) -> bool {
+    /// Whether nothing is left, and what is on disk is known.
+    fn is_empty(&self) -> bool {
         let service = self.daemon().service("Billing");
-        service["durable"]["pendingEvents"] == 0 && service["durable"]["state"] == "ok"
+        let (counters, durable) = (&service["counters"], &service["durable"]);
+        let nothing = counters["queued"] == 0 && counters["inFlight"] == 0;
+        nothing && durable["pendingEvents"] == 0 && durable["state"] == "ok"
     }
 }
 
-fn play(chance: Chance, steps: u64) {
-    let mut scenario = Scenario::new(chance);
-    for _ in 0..steps {
+/// Says which scenario it was that failed.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed: {SEED}={}", self.0);
+        }
+    }
+}
+
+fn play(seed: u64) {
+    let _named = Named(seed);
+    let mut scenario = Scenario::new(Chance::of(seed));
+    for _ in 0..STEPS {
         scenario.step();
     }
     scenario.end();
@@ -342,10 +359,7 @@ fn play_many(scenarios: u64) {
     std::thread::scope(|scope| {
         for seeds in seeds.chunks(share) {
             scope.spawn(move || {
-                for seed in seeds {
-                    println!("a scenario with {SEED}={seed}");
-                    play(Chance::of(*seed), 60);
-                }
+                seeds.iter().for_each(|seed| play(*seed));
             });
         }
     });
@@ -365,7 +379,7 @@ fn a_thousand_scenarios() {
         Some(text.parse::<u64>().expect("a number"))
     };
     match number(SEED) {
-        Some(seed) => play(Chance::of(seed), 60),
+        Some(seed) => play(seed),
         None => play_many(number("EVENT_MANAGER_SCENARIOS").unwrap_or(1000)),
     }
 }
