@@ -1,7 +1,7 @@
-# The zmq crate builds its own libzmq, which needs a C++ compiler.
+# libzmq and jemalloc are built along, which needs a C++ compiler and make.
 FROM rust:1-bookworm AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ \
+    && apt-get install --yes --no-install-recommends g++ make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # The dependencies first, with empty sources of our own: a layer that lasts until one of them changes.

@@ -197,7 +197,6 @@ impl Hub {
         self.open_failed_queues();
         self.read_again();
         self.watch_services();
-        self.nudge_allocator();
         self.show_life();
     }
 

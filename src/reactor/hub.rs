@@ -135,8 +135,6 @@ pub(super) struct Hub {
     pub(super) beat: Option<Beat>,
     /// When the last tick was, by which a stall of our own loop is told.
     pub(super) ticked_at: Instant,
-    /// When the allocator was last made to give back memory.
-    pub(super) nudged_at: Instant,
     pub(super) started_at: Instant,
     /// The same by the wall clock: since then they should have gone on alike.
     pub(super) started_at_ms: u64,
@@ -206,7 +204,6 @@ impl Hub {
             pending_replies: PendingReplies::new(config.pending_calls_max),
             now: at,
             ticked_at: at,
-            nudged_at: at,
             beat: None,
             started_at: at,
             started_at_ms: wall_clock_ms(),

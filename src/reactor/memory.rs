@@ -5,8 +5,6 @@
 //! What is there is added up each time that a part of the limit has been taken in since, and when it
 //! is too much, the largest make room.
 
-use std::time::Duration;
-
 use super::hub::Hub;
 use super::peer::Role;
 use crate::broker::{DropReason, PeerId, ServiceKey};
@@ -26,22 +24,7 @@ enum Holder {
     Service(ServiceKey),
 }
 
-/// mimalloc gives pages back to the system when they have been free for a second, but it looks for such
-/// only when one is freed. A block of this size has pages of its own.
-const NUDGE_BYTES: usize = 1 << 20;
-/// How often to have it look.
-const NUDGE_INTERVAL: Duration = Duration::from_millis(200);
-
 impl Hub {
-    /// Has the allocator give back what is free, also when nothing happens any more.
-    pub(super) fn nudge_allocator(&mut self) {
-        if self.now.saturating_duration_since(self.nudged_at) >= NUDGE_INTERVAL {
-            self.nudged_at = self.now;
-            // It is never written to, so it costs no memory.
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
-        }
-    }
-
     /// So many bytes were given to peers and services.
     pub(super) fn taken(&mut self, bytes: usize) {
         let limit = self.config.memory_limit;

@@ -69,7 +69,8 @@ fn ten_thousand_idle_connections_keep_nobody_out() {
             .expect("an option");
         let mut greeting = vec![];
         stream.read_to_end(&mut greeting).expect("its end");
-        assert_eq!(greeting.len(), 64);
+        // Signature and version; the rest waits until the peer says which ZMTP it speaks.
+        assert_eq!(greeting.len(), 11);
     }
     let ended = begun.elapsed();
     let at_deadline = DEADLINE..connected + DEADLINE + Duration::from_secs(1);

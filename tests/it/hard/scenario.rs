@@ -287,11 +287,10 @@ impl Scenario {
                 self.hear(&event);
                 let number = event.data.parse().expect("a number");
                 if self.settings.has_order && event.attempt == 1 {
-                    // New ones of a key come in their order, but for those with a time of their own.
-                    let is_plain = self
-                        .confirmed
-                        .get(&number)
-                        .is_none_or(|promise| promise.not_before_ms == 0);
+                    // New ones of a key come in their order, but for those with a time of their own and
+                    // those that came another way.
+                    let promise = self.confirmed.get(&number);
+                    let is_plain = promise.is_some_and(|promise| promise.not_before_ms == 0);
                     if is_plain {
                         let before = last.insert(event.subject.clone(), number);
                         assert!(before < Some(number), "{number} came after {before:?}");
