@@ -10,19 +10,17 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::clocks::Clocks;
 use super::deliver::Run;
 use super::hub::Hub;
 use super::peer::Role;
 use super::unread::Unread;
-use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{
-    Aftermath, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf, Times,
-};
+use crate::broker::{Aftermath, DropReason, Item, OrderBy, OrderKey, Service, ServiceKey, Shelf};
 use crate::model::{ServiceName, subject_of};
 use crate::store::log::LogLimits;
 use crate::store::{Command, Event, Full, Store};
@@ -54,7 +52,7 @@ impl Unsent {
     fn push(&mut self, item: Item, id: Option<Bytes>) {
         self.events.push(Event {
             id,
-            attributes: attributes_of(&item),
+            attributes: Clocks::read().attributes_of(&item),
             body: item.body.clone(),
         });
         self.items.push(item);
@@ -368,9 +366,9 @@ impl Hub {
                 self.durable.send(Command::Attempts { queue, attempts });
             }
             if !later.is_empty() && is_durable {
-                let (here, there) = (now(), wall_clock_ms());
-                let ms = |at: Instant| at.saturating_duration_since(here).as_millis() as u64;
-                let until = later.into_iter().map(|(seq, at)| (seq, there + ms(at)));
+                let clocks = Clocks::read();
+                let until = later.into_iter();
+                let until = until.map(|(seq, at)| (seq, clocks.wall_ms_at(at)));
                 let queue = queue.clone();
                 let until_ms = until.collect();
                 self.durable.send(Command::Later { queue, until_ms });
@@ -546,74 +544,4 @@ impl Hub {
 fn with_its_shelf(service: &mut Service) -> Option<(ServiceName, &mut Shelf)> {
     let name = service.name().clone();
     Some((name, service.shelf.as_mut()?))
-}
-
-/// What is noted of an event: when it should be served first, and no more, by the wall clock in ms.
-fn attributes_of(item: &Item) -> Bytes {
-    if (item.not_before, item.expires_at) == (None, None) {
-        return Bytes::new();
-    }
-    let (here, there) = (now(), wall_clock_ms());
-    let ms = |at: Option<Instant>| {
-        at.map_or(0, |at| {
-            // Upwards, or it would be served a little too early.
-            let left = at
-                .saturating_duration_since(here)
-                .as_nanos()
-                .div_ceil(1_000_000);
-            there.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
-        })
-    };
-    let times = [item.not_before, item.expires_at];
-    times.map(|at| ms(at).to_le_bytes()).concat().into()
-}
-
-/// The same as it is in memory; what is over already is due, or at its end, now.
-pub(super) fn times_from(attributes: &[u8]) -> Times {
-    let (here, there) = (now(), wall_clock_ms());
-    let at = |bytes: Option<&[u8; 8]>| {
-        let ms = u64::from_le_bytes(*bytes?);
-        (ms > 0).then(|| here + Duration::from_millis(ms.saturating_sub(there)))
-    };
-    Times {
-        not_before: at(attributes.first_chunk()).filter(|at| *at > here),
-        expires_at: at(attributes.get(8..).and_then(<[u8]>::first_chunk)),
-        by_clock: true,
-        ..Times::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-
-    #[test]
-    fn times_are_what_they_were() {
-        let mut item = Item::new(Bytes::new());
-        assert!(attributes_of(&item).is_empty());
-        assert_eq!(
-            times_from(&[]),
-            Times {
-                by_clock: true,
-                ..Times::default()
-            }
-        );
-        let hour = Duration::from_secs(3600);
-        item.not_before = Some(now() + hour);
-        item.expires_at = Some(now() + 2 * hour);
-        let times = times_from(&attributes_of(&item));
-        for (was, is) in [
-            (item.not_before, times.not_before),
-            (item.expires_at, times.expires_at),
-        ] {
-            let (was, is) = (was.unwrap(), is.unwrap());
-            let apart = was.max(is) - was.min(is);
-            assert!(apart < Duration::from_secs(60), "{apart:?}");
-        }
-        let is_over = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
-        let times = times_from(&is_over);
-        assert_eq!(times.not_before, None);
-        assert!(times.expires_at.unwrap() <= now());
-    }
 }

@@ -5,6 +5,7 @@
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
 mod audience;
+mod clocks;
 mod connection;
 mod dead;
 mod deliver;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::durable::times_from;
+use super::clocks::Clocks;
 use super::emit::IsNew;
 use super::hub::Hub;
 use crate::broker::{DropReason, ServiceKey, Shelf, Wanted};
@@ -34,12 +34,13 @@ impl Hub {
                 let Some(key) = self.broker.find(&queue) else {
                     return;
                 };
+                let clocks = Clocks::read();
                 let noted = recovered.attributes.iter();
                 let mut times: BTreeMap<_, _> = noted
-                    .map(|(seq, attributes)| (*seq, times_from(attributes)))
+                    .map(|(seq, attributes)| (*seq, clocks.times_from(attributes)))
                     .collect();
                 for (seq, until_ms) in &recovered.later {
-                    let until = times_from(&until_ms.to_le_bytes());
+                    let until = clocks.times_from(&until_ms.to_le_bytes());
                     let known = times.entry(*seq).or_insert(until);
                     known.not_before = known.not_before.max(until.not_before);
                 }

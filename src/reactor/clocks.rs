@@ -1,0 +1,96 @@
+//! Times in the log are those of the wall clock; in memory they are those of the clock that never jumps.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::ambient::{now, wall_clock_ms};
+use crate::broker::{Item, Times};
+
+/// Both clocks, read at once. Times that are converted by one reading keep their order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    here: Instant,
+    wall_ms: u64,
+}
+
+impl Clocks {
+    /// What they show now.
+    pub(super) fn read() -> Self {
+        Self {
+            here: now(),
+            wall_ms: wall_clock_ms(),
+        }
+    }
+
+    /// What is noted of an event in the log: when it may go first, and when it ends, each 8 bytes, in
+    /// milliseconds since 1970, 0 for none. Nothing if it has neither.
+    pub(super) fn attributes_of(self, item: &Item) -> Bytes {
+        if (item.not_before, item.expires_at) == (None, None) {
+            return Bytes::new();
+        }
+        let times = [item.not_before, item.expires_at];
+        let noted = times.map(|at| at.map_or(0, |at| self.wall_ms_at(at)).to_le_bytes());
+        noted.concat().into()
+    }
+
+    /// A time of the wall clock, in milliseconds since 1970: upwards, or an event would be served a little
+    /// too early.
+    pub(super) fn wall_ms_at(self, at: Instant) -> u64 {
+        let left = at.saturating_duration_since(self.here);
+        let left_ms = left.as_nanos().div_ceil(1_000_000);
+        let left_ms = u64::try_from(left_ms).unwrap_or(u64::MAX);
+        self.wall_ms.saturating_add(left_ms)
+    }
+
+    /// The same as it is in memory; what is over already is due, or at its end, now.
+    pub(super) fn times_from(self, attributes: &[u8]) -> Times {
+        let at = |bytes: Option<&[u8; 8]>| {
+            let ms = u64::from_le_bytes(*bytes?);
+            let left = Duration::from_millis(ms.saturating_sub(self.wall_ms));
+            (ms > 0).then(|| self.here.checked_add(left)).flatten()
+        };
+        Times {
+            not_before: at(attributes.first_chunk()).filter(|at| *at > self.here),
+            expires_at: at(attributes.get(8..).and_then(<[u8]>::first_chunk)),
+            by_clock: true,
+            ..Times::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_what_they_were() {
+        let clocks = Clocks::read();
+        let mut item = Item::new(Bytes::new());
+        assert!(clocks.attributes_of(&item).is_empty());
+        let none = Times {
+            by_clock: true,
+            ..Times::default()
+        };
+        assert_eq!(clocks.times_from(&[]), none);
+        let hour = Duration::from_secs(3600);
+        item.not_before = Some(clocks.here + hour);
+        item.expires_at = Some(clocks.here + 2 * hour + Duration::from_nanos(1));
+        let times = clocks.times_from(&clocks.attributes_of(&item));
+        assert_eq!(times.not_before, item.not_before);
+        // Never earlier, and no more than a millisecond later.
+        let late = times.expires_at.unwrap() - item.expires_at.unwrap();
+        assert!(late < Duration::from_millis(1));
+    }
+
+    #[test]
+    fn what_is_over_is_due_and_what_never_comes_has_no_time() {
+        let clocks = Clocks::read();
+        let is_over = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+        let times = clocks.times_from(&is_over);
+        assert_eq!(times.not_before, None);
+        assert_eq!(times.expires_at, Some(clocks.here));
+        let never = [0, u64::MAX].map(u64::to_le_bytes).concat();
+        assert_eq!(clocks.times_from(&never).not_before, None);
+    }
+}
