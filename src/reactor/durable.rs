@@ -357,13 +357,19 @@ impl Hub {
                 continue;
             };
             let attempts = service.queue.take_tries();
+            let in_hands = service.queue.take_in_hands();
             let later = service.queue.take_later();
             let queue = service.name().clone();
             let rests = service.rests(self.has_ended);
             let is_durable = service.shelf.is_some();
             if !attempts.is_empty() && is_durable {
                 let queue = queue.clone();
-                self.durable.send(Command::Attempts { queue, attempts });
+                let command = Command::Attempts {
+                    queue,
+                    attempts,
+                    in_hands,
+                };
+                self.durable.send(command);
             }
             if !later.is_empty() && is_durable {
                 let clocks = Clocks::read();

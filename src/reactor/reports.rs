@@ -35,6 +35,8 @@ impl Hub {
                     return;
                 };
                 let clocks = Clocks::read();
+                let service = self.broker.service(key);
+                let keeps_order = service.is_some_and(|service| service.order_by.is_some());
                 let noted = recovered.attributes.iter();
                 let mut times: BTreeMap<_, _> = noted
                     .map(|(seq, attributes)| (*seq, clocks.times_from(attributes)))
@@ -43,6 +45,7 @@ impl Hub {
                     let until = clocks.times_from(&until_ms.to_le_bytes());
                     let known = times.entry(*seq).or_insert(until);
                     known.not_before = known.not_before.max(until.not_before);
+                    known.keeps_turn = keeps_order;
                 }
                 self.with_shelf(key, |service, _| {
                     if let Some(shelf) = &mut service.shelf {

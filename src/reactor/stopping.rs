@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::effects::Input;
 use super::hub::{Hub, SharedHub};
-use super::peer::Role;
+use super::peer::{Peer, Role};
 use super::{Sockets, Undelivered};
 use crate::ambient::now;
 use crate::locator::Directory;
@@ -103,15 +103,40 @@ impl Hub {
         ids.into_iter().for_each(|id| self.remove(id));
     }
 
-    /// Takes back what was not written to workers: nobody had it.
+    /// No worker is given anything any more. What was not written to one was no try; what it holds is
+    /// noted as it is, for the next run.
     fn end_workers(&mut self) {
         self.has_ended = true;
-        let workers = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| matches!(peer.role, Role::Worker { .. }));
-        let ids: Vec<_> = workers.map(|(_, peer)| peer.id).collect();
-        ids.into_iter().for_each(|id| self.remove(id));
+        let now = now();
+        for (_, peer) in &mut self.peers {
+            // Of what waits behind a proxy it isn't told here whose it is: it counts as tried.
+            let Role::Worker {
+                service,
+                key,
+                envelope,
+                proxied: None,
+            } = &peer.role
+            else {
+                continue;
+            };
+            let (service, key) = (*service, *key);
+            let acknowledges = envelope.is_some_and(|envelope| envelope.acknowledges);
+            let (unwritten, written) = peer.outbox.take_unwritten();
+            let Some(service) = self.broker.service_mut(service) else {
+                continue;
+            };
+            if service.shelf.is_none() {
+                continue;
+            }
+            if acknowledges {
+                service.queue.not_written(Peer::deliveries(&unwritten));
+                continue;
+            }
+            let aftermath = service.written(key, written, now);
+            self.durable.settle(service.name(), aftermath.settled);
+            let lent: Vec<_> = service.queue.held_by(key).collect();
+            service.queue.not_written(lent);
+        }
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.durable.tried(key));
     }

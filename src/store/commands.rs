@@ -67,6 +67,9 @@ pub enum Command {
         queue: ServiceName,
         /// Sequence numbers, and how many.
         attempts: Vec<(u64, u32)>,
+        /// Those of them that workers hold now: retention leaves them alone until they are settled or
+        /// are among `attempts` without being here.
+        in_hands: Vec<u64>,
     },
     /// These events are not to be given out before a time, in ms since 1970. Durable after 100 ms, if not
     /// before.

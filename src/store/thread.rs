@@ -263,11 +263,16 @@ impl<F: Fn(Report)> Worker<F> {
                     log.dirty_since.get_or_insert_with(now);
                 }
             }
-            Command::Attempts { queue, attempts } => {
+            Command::Attempts {
+                queue,
+                attempts,
+                in_hands,
+            } => {
                 if let Some(log) = self.logs.get_mut(&queue) {
                     for (seq, attempts) in attempts {
                         log.log.note_attempts(seq, attempts);
                     }
+                    log.log.set_in_hands(in_hands);
                     log.dirty_since.get_or_insert_with(now);
                 }
             }

@@ -319,3 +319,82 @@ fn a_time_to_come_is_one_of_the_clock_that_is_set() {
     let frames = subscriber.recv_multipart(0).expect("an event");
     assert_eq!(frames[1], b"real");
 }
+
+/// The daemon ends the connections of workers itself: that is no failure of theirs.
+#[test]
+fn an_orderly_stop_is_nobodys_last_try() {
+    let directory = TempDir::new().expect("a directory");
+    let retry = json!({"maxDeliveries": 1});
+    let mut keys = settings(&directory, json!({"retry": retry}));
+    keys["drainTimeout"] = json!(0.2);
+    let first = TestDaemon::in_own_process(&keys);
+    let worker = Worker::join(&first, 1);
+    publish(&first.publisher(), "Order", "a");
+    let (_, attempt, _) = worker.receive();
+    assert_eq!(attempt, 1);
+    assert!(first.stop());
+    drop(worker);
+    let second = TestDaemon::in_own_process(&keys);
+    let worker = Worker::join(&second, 1);
+    let (id, attempt, data) = worker.receive();
+    assert_eq!((attempt, data.as_str()), (2, "a"));
+    worker.say("ACK", &id);
+    second.wait_for_counter("Billing", "delivered", 1);
+    assert_eq!(counter(&second, "deadLettered"), 0);
+    assert!(!directory.path().join("queues/Billing.DLQ").exists());
+}
+
+#[test]
+fn a_key_waits_for_its_retry_though_memory_is_small_and_over_a_restart() {
+    let directory = TempDir::new().expect("a directory");
+    let billing = json!({"orderBy": "subject", "queueEvents": 2});
+    let first = start(&directory, billing.clone());
+    let publisher = first.publisher();
+    let worker = Worker::join(&first, 3);
+    publish(&publisher, "Order", "0");
+    let (id, _, _) = worker.receive();
+    worker.say("NAK", &format!("{id} 1500"));
+    for n in 1..9 {
+        publish(&publisher, "Order", &n.to_string());
+    }
+    first.wait_for_service("Billing", "all on disk", |found| {
+        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == 9
+    });
+    assert!(is_silent(&worker.0, 200));
+    drop(worker);
+    // What was said last is on disk when an orderly stop is over.
+    assert!(first.stop());
+    let second = start(&directory, billing);
+    let expected: Vec<_> = (0..9).map(|n| n.to_string()).collect();
+    assert_eq!(Worker::join(&second, 3).work(9), expected);
+}
+
+#[test]
+fn retention_leaves_alone_what_workers_hold() {
+    let directory = TempDir::new().expect("a directory");
+    let billing = json!({"retention": {"maxBytes": 20_000}});
+    let first = start(&directory, billing.clone());
+    let publisher = first.publisher();
+    let worker = Worker::join(&first, 4);
+    for n in 0..4 {
+        publish(&publisher, "Order", &n.to_string());
+        assert_eq!(worker.receive().2, n.to_string());
+    }
+    let filling = "x".repeat(900);
+    // It is noted on disk that they are held when a restart would show them as tried.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for _ in 0..100 {
+        publish(&publisher, "Order", &filling);
+    }
+    first.wait_for_service("Billing", "dropped ones", |found| {
+        let dropped = found["counters"]["dropped"]["retention-bytes"].as_u64();
+        found["durable"]["pendingEvents"] == 0 && dropped.is_some_and(|dropped| dropped > 50)
+    });
+    first.kill();
+    let second = start(&directory, billing);
+    let worker = Worker::join(&second, 4);
+    let again: Vec<_> = (0..4).map(|_| worker.receive()).collect();
+    for (n, (_, attempt, data)) in again.iter().enumerate() {
+        assert_eq!((data, *attempt), (&n.to_string(), 2));
+    }
+}

@@ -360,6 +360,14 @@ impl HeldItems {
         ids.copied().filter(|id| self.by_id.get(*id).is_some())
     }
 
+    /// This delivery never reached its worker: it was no try. The event's sequence number, and how often
+    /// it was tried then.
+    pub(super) fn not_written(&mut self, id: DeliveryId) -> Option<(u64, u32)> {
+        let item = &mut self.by_id.get_mut(id)?.item;
+        item.attempt = item.attempt.saturating_sub(1);
+        Some((item.seq?, item.attempt))
+    }
+
     /// What is held and was given after this delivery.
     pub(super) fn given_after(&self, id: DeliveryId) -> impl Iterator<Item = &Held> {
         let from = id.0.saturating_add(1).saturating_sub(self.by_id.first);

@@ -36,7 +36,7 @@ const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// its end; an event for any other worker is simply [taken](Self::next).
 ///
 /// A delivery is overdue when its worker was silent for the policy's `ack_timeout`, or answered what it
-/// got later that long ago; [`held`] says why.
+/// got later that long ago.
 ///
 /// Events with the same [`OrderKey`] are never held by two workers, and each goes only after all
 /// that came before it are done, dead or given up. One that should go
@@ -153,13 +153,13 @@ impl Backlog {
         lost
     }
 
-    /// Takes the event that waits for the latest time of all, and that time: it waits elsewhere, so that
-    /// others have room.
+    /// Takes the event that waits for the latest time of all, but for those behind which others of their
+    /// key wait, and that time: it waits elsewhere, so that others have room.
     pub fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
         self.waiting.take_latest_due()
     }
 
-    /// Whether an event waits for its time, or for that of its next try.
+    /// Whether there is one to [take](Self::take_latest_due).
     pub fn any_waits_for_time(&self) -> bool {
         self.waiting.any_waits_for_time()
     }
@@ -180,13 +180,31 @@ impl Backlog {
         let mut tries = std::mem::take(&mut self.tries.came_back);
         let held = self.held.given_after(self.tries.told);
         tries.extend(held.filter_map(|held| Some((held.item.seq?, held.item.attempt))));
-        self.tries.told = DeliveryId(self.held.last_id());
         tries.into_iter().collect()
+    }
+
+    /// The sequence numbers of those of [`take_tries`](Self::take_tries) that workers hold, to be asked
+    /// after it; the others wait.
+    pub fn take_in_hands(&mut self) -> Vec<u64> {
+        let held = self.held.given_after(self.tries.told);
+        let seqs = held.filter_map(|held| held.item.seq).collect();
+        self.tries.told = DeliveryId(self.held.last_id());
+        seqs
     }
 
     /// When events that came back since this was last asked may be given out again.
     pub fn take_later(&mut self) -> BTreeMap<u64, Instant> {
         std::mem::take(&mut self.tries.later)
+    }
+
+    /// The daemon stops, and these deliveries were not written to their worker: they were no tries. It
+    /// holds the events as before.
+    pub fn not_written(&mut self, unwritten: impl IntoIterator<Item = DeliveryId>) {
+        for id in unwritten {
+            if let Some((seq, attempt)) = self.held.not_written(id) {
+                self.tries.came_back.insert(seq, attempt);
+            }
+        }
     }
 
     fn shrink(&mut self, lost: &mut Lost) {

@@ -84,6 +84,8 @@ pub(super) struct Waiting {
     /// Those aside that may go now.
     ready: BTreeSet<Place>,
     due: BTreeSet<(Instant, Place)>,
+    /// Those of them that hold up none of their key.
+    passed_over: BTreeSet<(Instant, Place)>,
     ends: BTreeSet<(Instant, Place)>,
     late: BTreeMap<Late, Place>,
     keys: Keys,
@@ -136,6 +138,9 @@ impl Waiting {
         let (place, key) = (item.place, item.key);
         self.bytes += item.cost();
         self.due.extend(due.map(|due| (due, place)));
+        let holds_up = key.is_some() && item.attempt > 0;
+        let passed_over = due.filter(|_| !holds_up);
+        self.passed_over.extend(passed_over.map(|due| (due, place)));
         self.ends.extend(item.expires_at.map(|end| (end, place)));
         self.late
             .extend(item.late.as_deref().map(|late| (*late, place)));
@@ -202,15 +207,16 @@ impl Waiting {
         self.take(place)
     }
 
-    /// Takes the item that waits for the latest time of all, and that time.
+    /// Takes the item that waits for the latest time of all, but for those behind which others of their key
+    /// wait; and that time.
     pub(super) fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
-        let (due, place) = *self.due.last()?;
+        let (due, place) = *self.passed_over.last()?;
         Some((due, self.take(place)?))
     }
 
-    /// Whether an item waits for its time.
+    /// Whether there is one to [take](Self::take_latest_due).
     pub(super) fn any_waits_for_time(&self) -> bool {
-        !self.due.is_empty()
+        !self.passed_over.is_empty()
     }
 
     /// How many items may go now. Of those past their end some are counted, too.
@@ -285,6 +291,7 @@ impl Waiting {
         self.ready.remove(&place);
         if let Some(due) = aside.due {
             self.due.remove(&(due, place));
+            self.passed_over.remove(&(due, place));
         }
         if let Some(end) = aside.item.expires_at {
             self.ends.remove(&(end, place));
@@ -304,6 +311,7 @@ impl Waiting {
     pub(super) fn wake_due(&mut self, now: Instant) {
         while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, place));
+            self.passed_over.remove(&(due, place));
             let Some(aside) = self.aside.get_mut(&place) else {
                 continue;
             };

@@ -12,6 +12,8 @@ pub struct Times {
     pub not_before: Option<Instant>,
     /// From then on it is not served any more.
     pub expires_at: Option<Instant>,
+    /// It waits in its place of the queue, as others with its key wait behind it: it is tried again.
+    pub keeps_turn: bool,
     /// Both are times of the wall clock.
     pub by_clock: bool,
     /// When it was given to an acknowledging worker for the first time.
@@ -25,15 +27,21 @@ impl Times {
         Self {
             not_before: item.not_before,
             expires_at: item.expires_at,
+            keeps_turn: false,
             by_clock: item.by_clock,
             first_at: item.first_at,
             attempt: item.attempt,
         }
     }
 
+    /// Until when who reads the queue in its order passes it over.
+    fn parked_until(&self) -> Option<Instant> {
+        self.not_before.filter(|_| !self.keeps_turn)
+    }
+
     /// The item comes from the disk, and goes on as what it was when it went there.
     pub(super) fn restore(self, item: &mut Item) {
-        item.not_before = None;
+        item.not_before = self.not_before.filter(|_| self.keeps_turn);
         item.expires_at = self.expires_at;
         item.by_clock = self.by_clock;
         item.first_at = self.first_at;
@@ -59,7 +67,7 @@ impl Timed {
         if times.not_before.is_none() && times.expires_at.is_none() {
             return;
         }
-        self.parked.extend(times.not_before.map(|at| (at, seq)));
+        self.parked.extend(times.parked_until().map(|at| (at, seq)));
         self.ends.extend(times.expires_at.map(|at| (at, seq)));
         self.all.insert(seq, times);
     }
@@ -68,7 +76,7 @@ impl Timed {
     pub(super) fn remove(&mut self, seq: u64) -> Option<Times> {
         let times = self.all.remove(&seq)?;
         self.ready.remove(&seq);
-        if let Some(at) = times.not_before {
+        if let Some(at) = times.parked_until() {
             self.parked.remove(&(at, seq));
         }
         if let Some(at) = times.expires_at {
@@ -96,7 +104,7 @@ impl Timed {
 
     pub(super) fn is_parked(&self, seq: u64) -> bool {
         let times = self.all.get(&seq);
-        times.is_some_and(|times| times.not_before.is_some()) || self.ready.contains(&seq)
+        times.is_some_and(|times| times.parked_until().is_some()) || self.ready.contains(&seq)
     }
 
     /// Those to be read by their numbers, the lowest first.

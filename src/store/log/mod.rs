@@ -14,7 +14,7 @@ mod scan;
 mod trim;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
 pub use directory::{Directory, SegmentFile};
@@ -71,6 +71,8 @@ pub struct QueueLog<D: Directory> {
     /// commit has to say it.
     later: BTreeMap<u64, u64>,
     owed_later: BTreeMap<u64, u64>,
+    /// Events that workers hold.
+    in_hands: BTreeSet<u64>,
     /// Events below this number may have been given to workers, though no attempt is noted. While it is
     /// not 0, each commit says so: any segment may be the oldest one that is left.
     given_below: u64,
@@ -133,6 +135,7 @@ impl<D: Directory> QueueLog<D> {
             attempts: BTreeMap::new(),
             later,
             owed_later: BTreeMap::new(),
+            in_hands: BTreeSet::new(),
             given_below: recovered.given_below,
             given_before: recovered.given_below,
             owes_given: false,
@@ -263,6 +266,7 @@ impl<D: Directory> QueueLog<D> {
 
     /// An event is done, whatever became of it. Without effect if it was settled before.
     pub fn settle(&mut self, seq: u64) {
+        self.in_hands.remove(&seq);
         if self.index.remove(seq) || self.is_buffered(seq) {
             self.attempts.remove(&seq);
             self.owed_later.remove(&seq);
@@ -276,6 +280,14 @@ impl<D: Directory> QueueLog<D> {
         if self.index.set_attempts(seq, attempts) || self.is_buffered(seq) {
             self.attempts.insert(seq, attempts);
         }
+        self.in_hands.remove(&seq);
+    }
+
+    /// Workers hold these events: retention leaves them alone, until they are settled or
+    /// [given back](Self::note_attempts). That is not kept over a restart.
+    pub fn set_in_hands(&mut self, seqs: impl IntoIterator<Item = u64>) {
+        let unsettled = seqs.into_iter().filter(|seq| self.index.is_live(*seq));
+        self.in_hands.extend(unsettled);
     }
 
     /// An unsettled event is not to be given out before this time, in ms since 1970.

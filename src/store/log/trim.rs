@@ -7,10 +7,16 @@ use super::index::{Found, Segment, Slot};
 use super::{ExpelReason, Expelled, LogError, QueueLog};
 
 impl<D: Directory> QueueLog<D> {
-    /// Settles the oldest events while the unsettled ones take too many bytes or are too old.
+    /// Settles the oldest events while the unsettled ones take too many bytes or are too old, but for those
+    /// that workers hold.
     pub fn enforce(&mut self, now_ms: u64) -> Vec<Expelled> {
         let mut expelled = vec![];
-        while let Some(found) = self.index.first_live(0) {
+        let mut from = 0;
+        while let Some(found) = self.index.first_live(from) {
+            from = found.seq + 1;
+            if self.in_hands.contains(&found.seq) {
+                continue;
+            }
             let reason = if self.index.live_bytes > self.limits.bytes_max {
                 ExpelReason::RetentionBytes
             } else if self.is_expired(&found.slot, now_ms) {

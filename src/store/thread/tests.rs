@@ -121,6 +121,7 @@ fn what_was_committed_is_there_after_a_restart() {
     tested.send(Command::Attempts {
         queue,
         attempts: vec![(2, 3)],
+        in_hands: vec![],
     });
     tested.store.stop();
 
