@@ -38,7 +38,7 @@ fn a_thousand_events(intake: Intake) -> Intake {
 }
 
 #[library_benchmark]
-#[bench::of_four_workers(args = (4), setup = Acknowledged::new, config = budget(1_303_500), teardown = drop)]
+#[bench::of_four_workers(args = (4), setup = Acknowledged::new, config = budget(1_340_000), teardown = drop)]
 fn a_thousand_acknowledgements(acknowledged: Acknowledged) -> Acknowledged {
     acknowledged.run()
 }

@@ -62,6 +62,34 @@ impl OfWorker {
     }
 }
 
+impl OfWorker {
+    /// One of its deliveries ended; whether nothing is left of it. The entry in front means something
+    /// unless it is the one.
+    fn forget(&mut self, ended: DeliveryId, by_id: &ById) -> bool {
+        let ids = &mut self.ids;
+        if ids.front() == Some(&ended) {
+            ids.pop_front();
+            self.overtaken = self.overtaken.saturating_sub(1);
+            while ids.front().is_some_and(|id| by_id.get(*id).is_none()) {
+                ids.pop_front();
+                self.overtaken = self.overtaken.saturating_sub(1);
+            }
+        }
+        if ids.len() > line_max(by_id.len()) {
+            let (mut overtaken, mut place) = (0, 0);
+            ids.retain(|id| {
+                let is_held = by_id.get(*id).is_some();
+                overtaken += usize::from(is_held && place < self.overtaken);
+                place += 1;
+                is_held
+            });
+            self.overtaken = overtaken;
+        }
+        shrink(ids);
+        ids.is_empty() && self.looked_at.is_none()
+    }
+}
+
 /// Deliveries by their ids, which are given one after the other.
 #[derive(Debug, Default)]
 struct ById {
@@ -239,7 +267,12 @@ impl HeldItems {
                 look_by(&mut self.looks, worker, of_worker, deadline);
             }
         }
-        self.tidy(worker, &held);
+        if let Some(late) = &held.item.late {
+            self.late.remove(&**late);
+        }
+        if of_worker.forget(id, &self.by_id) {
+            self.by_worker.remove(&worker);
+        }
         Some(held)
     }
 
@@ -247,39 +280,14 @@ impl HeldItems {
     pub(super) fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
         let held = self.by_id.take(worker, id)?;
         self.bytes -= held.item.cost();
-        self.tidy(worker, &held);
-        Some(held)
-    }
-
-    /// One of a worker's deliveries ended.
-    fn tidy(&mut self, worker: WorkerKey, ended: &Held) {
-        if let Some(late) = &ended.item.late {
+        if let Some(late) = &held.item.late {
             self.late.remove(&**late);
         }
-        let by_id = &self.by_id;
-        let Some(of_worker) = self.by_worker.get_mut(&worker) else {
-            return;
-        };
-        let ids = &mut of_worker.ids;
-        while ids.front().is_some_and(|id| by_id.get(*id).is_none()) {
-            ids.pop_front();
-            of_worker.overtaken = of_worker.overtaken.saturating_sub(1);
-        }
-        if ids.len() > line_max(by_id.len()) {
-            let mut overtaken = 0;
-            let mut place = 0;
-            ids.retain(|id| {
-                let is_held = by_id.get(*id).is_some();
-                overtaken += usize::from(is_held && place < of_worker.overtaken);
-                place += 1;
-                is_held
-            });
-            of_worker.overtaken = overtaken;
-        }
-        shrink(ids);
-        if ids.is_empty() && of_worker.looked_at.is_none() {
+        let of_worker = self.by_worker.get_mut(&worker);
+        if of_worker.is_some_and(|of_worker| of_worker.forget(id, &self.by_id)) {
             self.by_worker.remove(&worker);
         }
+        Some(held)
     }
 
     /// The worker is gone; it holds nothing any more.

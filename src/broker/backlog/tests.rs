@@ -405,7 +405,11 @@ fn the_log_is_told_of_tries_that_are_not_over() {
     _ = backlog.nak(worker(0), ids[2], None, "", now, 1.0).unwrap();
     // The first is done and the last was given to nobody.
     assert_eq!(backlog.take_tries(), [(2, 1), (3, 1)]);
-    assert_eq!(backlog.take_tries(), []);
+    assert_eq!(backlog.take_in_hands(), [2]);
+    assert_eq!(
+        (backlog.take_tries(), backlog.take_in_hands()),
+        (vec![], vec![])
+    );
     let outcome = backlog.release(worker(0), &ids[1..2], now);
     assert_eq!(outcome.retries, 0);
     // It had not been written.
