@@ -456,6 +456,9 @@ fn connect(
     let socket = context.socket(zmq::DEALER)?;
     socket.set_linger(0)?;
     socket.set_maxmsgsize(frame_bytes_max)?;
+    // Not at once: while the daemon stops, a kept connection to its own locator would come back to the
+    // socket that the service manager holds, and have it started again.
+    socket.set_reconnect_ivl(500)?;
     socket.set_ipv6(address.contains('['))?;
     socket.connect(address)?;
     Ok(socket)
