@@ -57,6 +57,7 @@ mod serve;
 mod services;
 mod slow;
 mod startup_guard;
+mod status;
 mod stopping;
 mod subscribed;
 mod support;
