@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::model::excerpt;
+use crate::model::{NAK_DELAY_MAX, excerpt};
 
 /// Events that a worker holds at most, unless it says otherwise.
 const CREDIT_DEFAULT: u32 = 32;
@@ -31,7 +31,8 @@ pub enum WorkerWord<'a> {
     Nak {
         /// Which.
         id: u64,
-        /// Not before this time is over; the service's policy says it if the worker doesn't.
+        /// Not before this time is over, at most [`NAK_DELAY_MAX`]; the service's policy says it if the
+        /// worker doesn't.
         delay: Option<Duration>,
         /// For the dead letter.
         reason: &'a str,
@@ -69,21 +70,7 @@ impl<'a> WorkerWord<'a> {
             "ACK" => alone(rest).map(Self::Ack),
             "WIP" => alone(rest).map(Self::Wip),
             "TERM" => id(rest).map(|(id, reason)| Self::Term { id, reason }),
-            "NAK" => id(rest).map(|(id, rest)| {
-                let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
-                match first.parse().map(Duration::from_millis) {
-                    Ok(delay) => Self::Nak {
-                        id,
-                        delay: Some(delay),
-                        reason: more.trim(),
-                    },
-                    Err(_) => Self::Nak {
-                        id,
-                        delay: None,
-                        reason: rest,
-                    },
-                }
-            }),
+            "NAK" => nak(rest),
             _ => Err("workers say READY, ACK, NAK, TERM, WIP or BYE".into()),
         }
     }
@@ -110,6 +97,30 @@ fn id(text: &str) -> Result<(u64, &str), String> {
         .parse()
         .map_err(|_| format!("{:?} is no delivery id", shown(id)))?;
     Ok((id, rest.trim()))
+}
+
+/// A number behind the id is the delay; all else is the reason.
+fn nak(text: &str) -> Result<WorkerWord<'_>, String> {
+    let (id, reason) = id(text)?;
+    let (first, more) = reason.split_once(' ').unwrap_or((reason, ""));
+    let number = first.strip_prefix(['-', '+']).unwrap_or(first);
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        let delay = None;
+        return Ok(WorkerWord::Nak { id, delay, reason });
+    }
+    let delay = first.parse().map(Duration::from_millis).ok();
+    match delay.filter(|delay| *delay <= NAK_DELAY_MAX) {
+        None => Err(format!(
+            "a NAK's delay is 0 to {} ms, not {}",
+            NAK_DELAY_MAX.as_millis(),
+            shown(first)
+        )),
+        delay => Ok(WorkerWord::Nak {
+            id,
+            delay,
+            reason: more.trim(),
+        }),
+    }
 }
 
 fn alone(text: &str) -> Result<u64, String> {
@@ -216,7 +227,7 @@ mod tests {
     #[test]
     fn words_are_read() {
         let delay = |ms| Some(Duration::from_millis(ms));
-        let table: [(&str, WorkerWord<'_>); 14] = [
+        let table: [(&str, WorkerWord<'_>); 16] = [
             ("READY", WorkerWord::Ready(None)),
             ("READY {}", WorkerWord::Ready(None)),
             (
@@ -259,11 +270,27 @@ mod tests {
                 },
             ),
             (
+                "NAK 7 86400000",
+                WorkerWord::Nak {
+                    id: 7,
+                    delay: Some(NAK_DELAY_MAX),
+                    reason: "",
+                },
+            ),
+            (
                 "NAK 7 no stock",
                 WorkerWord::Nak {
                     id: 7,
                     delay: None,
                     reason: "no stock",
+                },
+            ),
+            (
+                "NAK 7 -5°C is too cold",
+                WorkerWord::Nak {
+                    id: 7,
+                    delay: None,
+                    reason: "-5°C is too cold",
                 },
             ),
             ("TERM 7", WorkerWord::Term { id: 7, reason: "" }),
@@ -295,6 +322,12 @@ mod tests {
             ("ACK x", "no delivery id"),
             ("ACK -1", "no delivery id"),
             ("ACK 1 2", "no meaning"),
+            ("NAK 1 -5", "0 to 86400000 ms, not -5"),
+            ("NAK 1 86400001", "0 to 86400000 ms, not 86400001"),
+            (
+                "NAK 1 99999999999999999999 no stock",
+                "0 to 86400000 ms, not 99999999999999999999",
+            ),
         ] {
             let error = WorkerWord::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(what), "{text}: {error}");
@@ -305,6 +338,7 @@ mod tests {
         for text in [
             format!("ACK {much}"),
             format!("ACK 1 {much}"),
+            format!("NAK 1 {}", "9".repeat(1 << 20)),
             format!(r#"READY {{"ack": "{much}"}}"#),
             format!(r#"READY {{"ack": true, "credit": "{much}"}}"#),
         ] {

@@ -1,5 +1,10 @@
 //! What a peer may make us hold. Every limit is checked before memory is taken.
 
+use std::time::Duration;
+
+/// The longest time for which a worker may put an event off with a NAK.
+pub const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Bounds on what one connection may send. All are configurable under `limits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -334,6 +334,12 @@ fn nonsense_is_answered_to_those_who_acknowledge() {
         answer.starts_with("ERROR \"seven\" is no delivery id"),
         "{answer}"
     );
+    for delay in ["-5", "86400001", "99999999999999999999"] {
+        worker.say(&format!("NAK 7 {delay} no stock"));
+        let answer = worker.0.recv_string(0).expect("an answer").expect("text");
+        let bound = format!("ERROR a NAK's delay is 0 to 86400000 ms, not {delay}");
+        assert_eq!(answer, bound);
+    }
     worker.say("ACK 7");
     daemon.wait_for("the word on nothing", |status| {
         status["peers"]["refused"]["unknown-delivery"] == 1
@@ -342,7 +348,7 @@ fn nonsense_is_answered_to_those_who_acknowledge() {
     let plain = daemon.worker("Billing", &billing.pull_address);
     plain.send("ACK 1", 0).expect("a send");
     daemon.wait_for("it is counted", |status| {
-        status["peers"]["refused"]["unknown-worker-message"] == 2
+        status["peers"]["refused"]["unknown-worker-message"] == 5
     });
     assert!(is_silent(&plain, 50));
 }

@@ -17,6 +17,7 @@ pub use outcome::{Acked, DeadLetter, DeadReason, Delivery, Lost, Outcome, Settle
 pub use policy::{OrderBy, Policy, QueueLimits, Retry, WhenFull};
 
 use super::dispatch::WorkerKey;
+use crate::model::NAK_DELAY_MAX;
 use held::{Held, HeldItems};
 use waiting::Waiting;
 
@@ -24,9 +25,6 @@ use waiting::Waiting;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no such delivery")]
 pub struct UnknownDelivery;
-
-/// The longest delay that a worker may ask for.
-const NAK_DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The events of one service that are not done yet.
 ///
