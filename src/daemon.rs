@@ -269,7 +269,7 @@ impl Daemon {
         }
         let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
         if !state_is_written {
-            tracing::error!("the state database was not written and closed in time");
+            tracing::error!(target: "em.state", "the state database was not written and closed in time");
         }
         let threads_ended_well = self.control.join().is_ok() && http_ended_well;
         // Nothing makes spans any more.
@@ -385,7 +385,9 @@ impl Control {
     async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
         let (caller, caller_thread) = match Caller::start(self.config.limits.message_bytes_max) {
             Ok(started) => started,
-            Err(error) => return tracing::error!("no calls can be made: {error}"),
+            Err(error) => {
+                return tracing::error!(target: "em.daemon", "no calls can be made: {error}");
+            }
         };
         let locator = LocatorClient::new(caller.clone(), self.config.locator.clone());
         // Ends with the task that it holds when control ends.
@@ -445,6 +447,6 @@ async fn write_diagnostics(
         }
         let Ok(status) = status.await else { return };
         let record = json!({"process": ProcessReadings::read().to_json(), "daemon": status});
-        tracing::info!(target: "event_manager::diagnostics", snapshot = %record, "diagnostics");
+        tracing::info!(target: "em.diagnostics", snapshot = %record, "diagnostics");
     }
 }

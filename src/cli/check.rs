@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::config_args::ConfigArgs;
 use super::output::{Out, complain, exit_code};
 use crate::config::{ConfigErrors, KEYS, Loaded, Origin};
-use crate::telemetry::{LOG_KEYS, LoadedLog, check_rust_log};
+use crate::telemetry::{LOG_KEYS, LoadedLog, check_rust_log, outdated_targets};
 
 /// EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
@@ -38,7 +38,9 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             } else {
                 as_text(&single_values(rows, &loaded.origins))
             };
-            loaded.warnings.iter().for_each(|warning| complain(warning));
+            let outdated = outdated_targets(&log.config, std::env::var("RUST_LOG").ok());
+            let warnings = loaded.warnings.iter().chain(&outdated);
+            warnings.for_each(|warning| complain(warning));
             let written = Out::new(args.json).write_all(report.as_bytes());
             exit_code(written.map_err(Into::into))
         }

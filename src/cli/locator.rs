@@ -45,7 +45,7 @@ pub(super) fn run(args: &LocatorArgs) -> ExitCode {
     };
     let result = serve(args);
     if let Err(error) = &result {
-        tracing::error!("{error:#}");
+        tracing::error!(target: "em.daemon", "{error:#}");
     }
     logging.close();
     ExitCode::from(if result.is_ok() { 0 } else { exit::FAILED })
@@ -79,7 +79,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
             args.address
         );
     };
-    tracing::info!(address = %bound, "the ServiceLocator is ready");
+    tracing::info!(target: "em.locator", address = %bound, "the ServiceLocator is ready");
     runtime()?.block_on(async {
         Termination::listen()?.received().await;
         std::io::Result::Ok(())

@@ -14,7 +14,7 @@ use super::signals::{Termination, runtime};
 use crate::config::{ConfigErrors, Loaded};
 use crate::daemon::{Daemon, StartError};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging, Notable};
+use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging, Notable, outdated_targets};
 
 /// How long the event log may take to write its last lines.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,11 +42,12 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(exit::CONFIG);
         }
     };
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+    let outdated = outdated_targets(&log.config, std::env::var("RUST_LOG").ok());
+    for warning in loaded.warnings.iter().chain(&outdated) {
+        tracing::warn!(target: "em.daemon", "{warning}");
     }
     for why in unusable {
-        tracing::warn!("not used, of what the service manager handed over: {why}");
+        tracing::warn!(target: "em.systemd", "not used, of what the service manager handed over: {why}");
     }
     let code = match serve(args, (loaded, log.config), &logging, inherited) {
         Ok(code) => code,
@@ -55,7 +56,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             Some(StartError::Guard(_)) => exit::GUARD,
             Some(_) => exit::FAILED,
             None => {
-                tracing::error!("{error:#}");
+                tracing::error!(target: "em.daemon", "{error:#}");
                 exit::FAILED
             }
         },
@@ -78,7 +79,7 @@ fn serve(
 ) -> anyhow::Result<u8> {
     // More peers than the usual soft limit of 1024 are nothing special.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!("the limit on file descriptors stays as it is: {error}");
+        tracing::warn!(target: "em.daemon", "the limit on file descriptors stays as it is: {error}");
     }
     let runtime = runtime().context("no runtime")?;
     let code = runtime.block_on(run_until_told(args, loaded, logging, inherited));
@@ -110,7 +111,7 @@ async fn run_until_told(
     let mut daemon = tokio::select! {
         daemon = &mut starting => daemon??,
         () = termination.received() => {
-            tracing::info!("stopped before it had started");
+            tracing::info!(target: "em.daemon", "stopped before it had started");
             return Ok(0);
         }
     };
@@ -196,7 +197,7 @@ async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun:
         .filter(|key| !key.is_live && (key.show)(begun) != (key.show)(&log.config))
         .map(|key| format!("log.{}", key.name));
     for key in reload.need_restart.into_iter().chain(log_keys) {
-        tracing::warn!(key, "not changed: another value needs a restart");
+        tracing::warn!(target: "em.daemon", key, "not changed: another value needs a restart");
     }
     let changed = &reload.changed.join(",");
     journal.note(&Notable::Reloaded { changed });

@@ -47,7 +47,7 @@ pub(super) fn run(
 async fn accept_all(listener: StdListener, router: Router) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!("HTTP is not served: {error}"),
+        Err(error) => return tracing::error!(target: "em.http", "HTTP is not served: {error}"),
     };
     let mut connections = Connections::default();
     loop {
@@ -113,6 +113,6 @@ async fn converse(stream: TcpStream, router: Router, since: Rc<Cell<Instant>>) {
         .serve_connection(TokioIo::new(Timed::new(stream, WRITE_TIME)), service)
         .await;
     if let Err(error) = conversation {
-        tracing::debug!("an HTTP connection ended: {error}");
+        tracing::debug!(target: "em.http", "an HTTP connection ended: {error}");
     }
 }

@@ -81,6 +81,7 @@ pub async fn keep_registered(
             .await
     {
         tracing::info!(
+            target: "em.locator",
             "not unregistered from the ServiceLocator; the registration expires: {error}"
         );
     }

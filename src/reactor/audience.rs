@@ -73,12 +73,14 @@ impl Hub {
         let seconds = grace.as_secs_f64();
         if is_known {
             tracing::info!(
+                target: "em.subscriber",
                 subscriptions = missing,
                 seconds,
                 "what is published waits until the subscribers of the run before are back, or the time is over"
             );
         } else {
             tracing::info!(
+                target: "em.subscriber",
                 seconds,
                 "what is published waits for subscribers: without state it isn't known whether there were any"
             );
@@ -94,6 +96,7 @@ impl Hub {
             && self.attendance.audience.missing() == 0
         {
             tracing::info!(
+                target: "em.subscriber",
                 "the subscribers of the run before are back: what is published waits no more"
             );
             self.let_publishers_in();

@@ -417,7 +417,7 @@ impl Hub {
         let written = match peer.outbox.write_to(|slices| stream.try_write(slices)) {
             Ok(written) => written,
             Err(error) => {
-                tracing::debug!(peer = %peer.address, %error, "connection lost while writing");
+                tracing::debug!(target: "em.connection", peer = %peer.address, %error, "connection lost while writing");
                 return self.remove(id);
             }
         };

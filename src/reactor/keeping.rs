@@ -144,6 +144,7 @@ impl Hub {
         for (name, service) in &kept.services {
             if let Err(why) = self.restore_wanting(name, service) {
                 tracing::warn!(
+                    target: "em.state",
                     "not restored; its events stay on disk until a client subscribes: {why}"
                 );
             }
@@ -291,6 +292,7 @@ impl Hub {
             }
             if let Some(suppressed) = self.bursts.admit("state-behind", self.now) {
                 tracing::warn!(
+                    target: "em.state",
                     suppressed,
                     "the state database is slower than subscriptions change: it is written less often"
                 );
@@ -303,6 +305,7 @@ impl Hub {
             && !writer.take(changes)
         {
             tracing::error!(
+                target: "em.state",
                 "subscriptions are not kept over a restart any more: the state database's thread ended, which is a fault of its own"
             );
             self.keeping.writer = None;

@@ -38,7 +38,9 @@ impl Hub {
                         self.note_service_opened(name, port);
                     }
                 }
-                Err(error) => tracing::error!(service = %name, "not declared: {error}"),
+                Err(error) => {
+                    tracing::error!(target: "em.service", service = %name, "not declared: {error}")
+                }
             }
         }
         self.broker.adopt_queues(&mut self.streamers);

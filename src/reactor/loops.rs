@@ -147,7 +147,7 @@ impl Hub {
                 continue;
             };
             dialled.ring = None;
-            tracing::info!(publisher = %dialled.address(), "a ring of event managers is open again");
+            tracing::info!(target: "em.publisher", publisher = %dialled.address(), "a ring of event managers is open again");
             let id = dialled.peer();
             if let Some(id) = id.filter(|_| ring.is_held) {
                 self.subscribe_to(id);

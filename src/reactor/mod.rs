@@ -429,7 +429,7 @@ fn bind_locator(config: &Config, inherited: &mut Inherited) -> Result<Option<Lis
     match bind("locatorAddress", &config.locator.address, inherited) {
         Err(taken) if taken.error.kind() == io::ErrorKind::AddrInUse => {
             let address = &config.locator.address;
-            tracing::info!(%address, "a ServiceLocator's address is taken: the one that runs there is used, none is embedded");
+            tracing::info!(target: "em.locator", %address, "a ServiceLocator's address is taken: the one that runs there is used, none is embedded");
             Ok(None)
         }
         result => result.map(Some),
@@ -445,6 +445,7 @@ fn report_unused(inherited: &Inherited, config: &Config) {
         if !ports.any(|port| socket.is_at(&services(port))) {
             let address = socket.address();
             tracing::warn!(
+                target: "em.systemd",
                 address,
                 "a socket of the service manager is not used: it is at no address of the configuration"
             );

@@ -249,7 +249,7 @@ impl Hub {
         }
         let name = found.name().clone();
         if let Some(suppressed) = self.bursts.admit("presumed-ready", self.now) {
-            tracing::info!(service = %name, suppressed,
+            tracing::info!(target: "em.worker", service = %name, suppressed,
                 "a worker connected again and says nothing: it counts as ready, as before the restart");
         }
         self.keeping.grace.presumed.insert(id);
@@ -307,7 +307,7 @@ impl Hub {
             return self.keeping.grace.worker_left(service, id);
         }
         if !peer.outbox.is_empty() {
-            return tracing::warn!(peer = %peer.address, "a worker says READY otherwise than before the restart, with events on their way to it: it gets them as before; let it connect anew");
+            return tracing::warn!(target: "em.worker", peer = %peer.address, "a worker says READY otherwise than before the restart, with events on their way to it: it gets them as before; let it connect anew");
         }
         let anew = Role::Worker {
             service,

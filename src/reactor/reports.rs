@@ -29,7 +29,7 @@ impl Hub {
                 }
                 let found = recovered.unsettled_events;
                 if found > 0 || recovered.torn_bytes > 0 {
-                    tracing::info!(%queue, events = found, torn_bytes = recovered.torn_bytes, "a queue was found on disk");
+                    tracing::info!(target: "em.store", %queue, events = found, torn_bytes = recovered.torn_bytes, "a queue was found on disk");
                 }
                 let Some(key) = self.broker.find(&queue) else {
                     return;
@@ -139,7 +139,7 @@ impl Hub {
             Report::Closed { .. } | Report::Died => {}
             Report::Removed { queue, error } => {
                 if let Some(error) = &error {
-                    tracing::error!(%queue, error, "a queue could not be removed");
+                    tracing::error!(target: "em.store", %queue, error, "a queue could not be removed");
                 }
                 self.queue_removed(&queue, error);
             }
@@ -173,7 +173,7 @@ impl Hub {
     fn log_letters_given_up(&mut self, queue: &ServiceName, reason: DropReason, letters: usize) {
         let burst = format!("{reason}:{queue}");
         if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            tracing::warn!(%queue, %reason, letters, suppressed, "dead letters dropped: the oldest");
+            tracing::warn!(target: "em.store", %queue, %reason, letters, suppressed, "dead letters dropped: the oldest");
         }
     }
 

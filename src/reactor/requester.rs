@@ -255,10 +255,10 @@ impl Hub {
         let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
         if answer.token.is(Token::NAK) {
             if let Some(suppressed) = self.bursts.admit("nak", self.now) {
-                tracing::info!(peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
+                tracing::info!(target: "em.request", peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
             }
         } else if !request.token.is(Token::KEEP_ALIVE) {
-            tracing::debug!(peer = %address, token = %request.token, "request done: {answer_text}");
+            tracing::debug!(target: "em.request", peer = %address, token = %request.token, "request done: {answer_text}");
         }
     }
 

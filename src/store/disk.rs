@@ -140,7 +140,7 @@ impl StateDir {
 /// somebody else's.
 fn remove_remains(path: &Path) {
     if let Err(error) = fs::remove_dir_all(path) {
-        tracing::warn!(path = %path.display(), "a queue that was ended can't be removed: {error}");
+        tracing::warn!(target: "em.store", path = %path.display(), "a queue that was ended can't be removed: {error}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::{ConfigErrors, Loaded, LogSection, Origin, suggestion};
 pub struct LogConfig {
     /// The least severe level that is written; `RUST_LOG` goes before it.
     pub level: LevelFilter,
-    /// Levels of single modules, such as `event_manager::reactor`.
+    /// Levels of single targets, such as `em.store`.
     pub modules: BTreeMap<String, LevelFilter>,
     /// How a record is written.
     pub format: LogFormat,
@@ -97,7 +97,7 @@ pub struct LogKey {
 pub const LOG_KEYS: &[LogKey] = &[
     LogKey { name: "level", full_name: "log.level", about: "least severe level that is written: off, error, warn, info, debug, trace",
         set: |c, v| { c.level = level(v)?; Ok(()) }, show: |c| json!(c.level.to_string()), is_live: true },
-    LogKey { name: "modules", full_name: "log.modules", about: "levels of single modules, an object such as {\"event_manager::reactor\": \"debug\"}",
+    LogKey { name: "modules", full_name: "log.modules", about: "levels of single log targets, an object such as {\"em.worker\": \"debug\"}",
         set: |c, v| { c.modules = modules(v)?; Ok(()) },
         show: |c| c.modules.iter().map(|(name, level)| (name.clone(), json!(level.to_string()))).collect(), is_live: true },
     LogKey { name: "format", full_name: "log.format", about: "text, or json: one object on a line",
@@ -244,26 +244,26 @@ fn level(value: &Value) -> Result<LevelFilter, String> {
 fn modules(value: &Value) -> Result<BTreeMap<String, LevelFilter>, String> {
     let object = value
         .as_object()
-        .ok_or("an object of modules and their levels is wanted")?;
+        .ok_or("expected an object of log targets and their levels")?;
     object
         .iter()
         .map(|(name, word)| {
             let level = level(word).map_err(|wanted| format!("{name}: {wanted}"))?;
-            if is_module(name) {
+            if is_target(name) {
                 Ok((name.clone(), level))
             } else {
-                Err(format!(
-                    "{name:?} is not a module, such as event_manager::reactor"
-                ))
+                Err(format!("{name:?} is not a log target, such as em.worker"))
             }
         })
         .collect()
 }
 
-fn is_module(name: &str) -> bool {
+fn is_target(name: &str) -> bool {
     let is_identifier =
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
-    name.split("::").all(is_identifier)
+    name.split("::")
+        .flat_map(|part| part.split('.'))
+        .all(is_identifier)
 }
 
 fn format(value: &Value) -> Result<LogFormat, String> {
@@ -301,13 +301,17 @@ mod tests {
     #[test]
     fn values_are_read_and_know_their_origin() {
         let log = load(
-            "{\"level\": \"WARN\", \"modules\": {\"event_manager::reactor\": \"debug\"},\n\
+            "{\"level\": \"WARN\", \"modules\": {\"em.worker\": \"debug\", \"event_manager::reactor\": \"warn\"},\n\
              \"format\": \"json\", \"file\": \"x.log\",\n\"rotate\": {\"maxBytes\": 5000, \"keep\": 0}}",
         )
         .unwrap();
         let expected = LogConfig {
             level: LevelFilter::WARN,
-            modules: [("event_manager::reactor".into(), LevelFilter::DEBUG)].into(),
+            modules: [
+                ("em.worker".into(), LevelFilter::DEBUG),
+                ("event_manager::reactor".into(), LevelFilter::WARN),
+            ]
+            .into(),
             format: LogFormat::Json,
             file: Some("x.log".into()),
             rotate: Rotation {
@@ -336,7 +340,7 @@ mod tests {
         for expected in [
             "c.json:2: unknown key \"log.levle\"; did you mean \"level\"?",
             "c.json:3: log.level: \"3\": off, error, warn, info, debug or trace is wanted",
-            "\"a b\" is not a module",
+            "\"a b\" is not a log target",
             "c.json:4: log.format: \"xml\": \"text\" or \"json\" is wanted",
             "c.json:4: log.file: 5: a path or null is wanted",
             "c.json:4: log.rotate.keep: -1: a whole number from 0 to 1000 is wanted",

@@ -198,9 +198,9 @@ impl Sink {
 
     fn notice(&mut self, message: &str) {
         let line = match self.format {
-            LogFormat::Text => format!("WARN event_manager::telemetry: {message}\n"),
+            LogFormat::Text => format!("WARN em.log: {message}\n"),
             LogFormat::Json => {
-                let target = "event_manager::telemetry";
+                let target = "em.log";
                 format!(
                     "{}\n",
                     json!({ "level": "WARN", "target": target, "message": message })

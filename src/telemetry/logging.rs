@@ -11,6 +11,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use super::log_config::{LogConfig, LogFormat};
 use super::log_writer::{self, LineQueue};
 use super::printable::{printable, printable_json};
+use super::targets::{outdated, with_targets};
 
 /// How long the end waits for the last lines to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -105,6 +106,11 @@ pub fn check_rust_log(rust_log: Option<String>) -> Result<(), LoggingError> {
     filter(&LogConfig::default(), wanted(rust_log).as_deref()).map(drop)
 }
 
+/// What is to be said of these levels: log targets that are module paths of earlier versions.
+pub fn outdated_targets(config: &LogConfig, rust_log: Option<String>) -> Vec<String> {
+    outdated(&wanted(rust_log).unwrap_or_else(|| levels(config)))
+}
+
 /// A blank variable is as good as none.
 fn wanted(rust_log: Option<String>) -> Option<String> {
     rust_log.filter(|levels| !levels.trim().is_empty())
@@ -113,7 +119,7 @@ fn wanted(rust_log: Option<String>) -> Option<String> {
 fn filter(config: &LogConfig, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {
     let levels = rust_log.map_or_else(|| levels(config), str::to_owned);
     EnvFilter::builder()
-        .parse(&levels)
+        .parse(with_targets(&levels))
         .map_err(|error| LoggingError::RustLog(levels, error))
 }
 

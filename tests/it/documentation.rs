@@ -1,7 +1,10 @@
 //! The documentation keeps up with the code.
 
+use std::fs;
+use std::path::Path;
+
 use event_manager::config::KEYS;
-use event_manager::telemetry::{KINDS, LOG_KEYS};
+use event_manager::telemetry::{KINDS, LOG_KEYS, LOG_TARGETS};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const EVENTS: &str = include_str!("../../docs/events.md");
@@ -83,4 +86,44 @@ fn no_code_is_used_again_for_something_else() {
         codes.windows(2).all(|pair| pair[0] < pair[1]),
         "a code is listed twice"
     );
+}
+
+#[test]
+fn operations_list_every_log_target() {
+    let rows = OPERATIONS.lines().filter(|line| line.starts_with("| `em."));
+    let listed: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    let targets: Vec<_> = LOG_TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(listed, targets);
+}
+
+/// Without a target of its own a line would be logged under the path of its module, which changes
+/// when code moves.
+#[test]
+fn every_log_call_names_a_listed_target() {
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut calls = 0;
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for level in ["error", "warn", "info", "debug", "trace"] {
+            for call in code.split(&format!("tracing::{level}!(")).skip(1) {
+                let call = call.trim_start();
+                let is_listed = LOG_TARGETS
+                    .iter()
+                    .any(|target| call.starts_with(&format!("target: \"{}\"", target.name)));
+                let line: String = call.chars().take(60).collect();
+                assert!(is_listed, "{}: {line}", path.display());
+                calls += 1;
+            }
+        }
+    }
+    assert!(calls > 20, "only {calls} calls were found");
 }

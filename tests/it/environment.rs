@@ -159,9 +159,9 @@ fn every_key_of_the_log_may_be_set_on_the_command_line() {
             json!(5000),
         ),
         (
-            r#"log.modules={"event_manager::reactor": "trace"}"#,
+            r#"log.modules={"em.worker": "trace"}"#,
             "log.modules",
-            json!({"event_manager::reactor": "trace"}),
+            json!({"em.worker": "trace"}),
         ),
     ] {
         let row = checked(&site, &["--set", set])[key].clone();

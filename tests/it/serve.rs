@@ -325,7 +325,7 @@ fn the_diagnostic_monitor_tells_what_is_going_on() {
     (0..3).for_each(|_| assert_eq!(received(&worker), "x"));
     let line = daemon.program().logged("\"queued\":3");
     assert!(
-        line.contains(" INFO event_manager::diagnostics: diagnostics "),
+        line.contains(" INFO em.diagnostics: diagnostics "),
         "{line}"
     );
     let (_, snapshot) = line.split_once("snapshot=").expect("a snapshot");
@@ -419,4 +419,29 @@ fn payloads_are_not_logged_at_any_level() {
         .filter(|line| line.contains(SECRET))
         .collect();
     assert!(leaks.is_empty(), "{leaks:#?}");
+}
+
+/// Configurations of earlier versions name modules, which move.
+#[test]
+fn log_levels_go_by_stable_targets_and_by_modules_of_earlier_versions() {
+    let told = "is a module of an earlier version: use em.request, em.service";
+    for (modules, is_outdated) in [
+        (json!({"em.request": "debug", "em.locator": "off"}), false),
+        (
+            json!({"event_manager::reactor::requester": "debug", "event_manager::outbound": "off"}),
+            true,
+        ),
+    ] {
+        let site = Site::configured(&json!({"log": {"modules": modules}}));
+        let daemon = TestDaemon::serving(&site);
+        daemon.subscribe("sub-1", "Billing", &["Order"]);
+        let done = daemon.program().logged("request done");
+        assert!(done.contains("DEBUG em.request: "), "{done}");
+        let log = daemon.program().log();
+        assert!(!log.contains(" em.locator: "), "{log}");
+        assert_eq!(log.contains(told), is_outdated, "{log}");
+        let checked = site.run(&["check"]);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        assert_eq!(checked.stderr.contains(told), is_outdated, "{checked:?}");
+    }
 }

@@ -67,7 +67,7 @@ as_they_are! { u16 u32 u64 i64 bool }
 
 notables! {
     /// All sockets are bound and served.
-    "EM-0001" Started "started" INFO "event_manager::cli::serve" {
+    "EM-0001" Started "started" INFO "em.daemon" {
         /// Of this program.
         version: &'a str,
         /// Where the configuration came from.
@@ -85,11 +85,11 @@ notables! {
     } "ready"
 
     /// It was told to stop.
-    "EM-0002" Stopping "stopping" INFO "event_manager::cli::serve" {}
+    "EM-0002" Stopping "stopping" INFO "em.daemon" {}
         "stopping: what waits is delivered; a second signal ends at once"
 
     /// It has stopped.
-    "EM-0003" Stopped "stopped" INFO "event_manager::cli::serve" {
+    "EM-0003" Stopped "stopped" INFO "em.daemon" {
         /// All that could be delivered was, in time.
         drained: bool,
         /// Events in memory that were not.
@@ -97,45 +97,45 @@ notables! {
     } "stopped"
 
     /// A second signal came.
-    "EM-0004" StoppedAtOnce "stopped-at-once" WARN "event_manager::cli::serve" {}
+    "EM-0004" StoppedAtOnce "stopped-at-once" WARN "em.daemon" {}
         "ended at once: what was not delivered is lost"
 
     /// It could not start.
-    "EM-0005" StartFailed "start-failed" ERROR "event_manager::cli::serve" {
+    "EM-0005" StartFailed "start-failed" ERROR "em.daemon" {
         /// A sentence.
         why: &'a str = said,
     } "{why}"
 
     /// A thread ended by a fault of ours.
-    "EM-0006" Died "died" ERROR "event_manager::cli::serve" {}
+    "EM-0006" Died "died" ERROR "em.daemon" {}
         "the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error"
 
     /// SIGHUP was obeyed.
-    "EM-0007" Reloaded "reloaded" INFO "event_manager::cli::serve" {
+    "EM-0007" Reloaded "reloaded" INFO "em.daemon" {
         /// The keys that have another value now, with commas between.
         changed: &'a str,
     } "configuration reloaded"
 
     /// The configuration that SIGHUP found is wrong.
-    "EM-0008" ReloadRefused "reload-refused" ERROR "event_manager::cli::serve" {
+    "EM-0008" ReloadRefused "reload-refused" ERROR "em.daemon" {
         /// What is wrong.
         why: &'a str = said,
     } "not reloaded, the old configuration stays: {why}"
 
     /// The reactor did not turn for a while.
-    "EM-0009" LoopStalled "loop-stalled" WARN "event_manager::reactor::housekeeping" {
+    "EM-0009" LoopStalled "loop-stalled" WARN "em.reactor" {
         /// For so long, in milliseconds.
         stalled_ms: u64,
     } "the event loop stalled; leases and heartbeats are extended"
 
     /// The wall clock was set.
-    "EM-0010" ClockJumped "clock-jumped" WARN "event_manager::reactor::housekeeping" {
+    "EM-0010" ClockJumped "clock-jumped" WARN "em.reactor" {
         /// Forward by so much, in milliseconds; backward if negative.
         jump_ms: i64,
     } "the wall clock jumped; leases go on by the time since the start, but those kept over a restart go by the clock"
 
     /// The event log's own file fails.
-    "EM-0011" EventLogFailed "event-log-failed" WARN "event_manager::telemetry" {
+    "EM-0011" EventLogFailed "event-log-failed" WARN "em.log" {
         /// The file.
         path: &'a str,
         /// The system's reason.
@@ -143,7 +143,7 @@ notables! {
     } "the event log can't be written, and each event tries again: {why}"
 
     /// A subscription that was not there.
-    "EM-0101" Subscribed "subscribed" INFO "event_manager::reactor::requester" {
+    "EM-0101" Subscribed "subscribed" INFO "em.service" {
         /// The service.
         service: &'a str = bare,
         /// What its client calls it.
@@ -157,7 +157,7 @@ notables! {
     } "a service subscribed"
 
     /// A client ended its subscription.
-    "EM-0102" Unsubscribed "unsubscribed" INFO "event_manager::reactor::requester" {
+    "EM-0102" Unsubscribed "unsubscribed" INFO "em.service" {
         /// The service.
         service: &'a str = bare,
         /// What its client calls it.
@@ -167,7 +167,7 @@ notables! {
     } "a subscription was ended by its client"
 
     /// No keep-alive came.
-    "EM-0103" SubscriptionExpired "subscription-expired" INFO "event_manager::reactor::housekeeping" {
+    "EM-0103" SubscriptionExpired "subscription-expired" INFO "em.service" {
         /// The service.
         service: &'a str = bare,
         /// What its client calls it.
@@ -177,7 +177,7 @@ notables! {
     } "a subscription expired: it was not kept alive"
 
     /// A service has a port now.
-    "EM-0104" ServiceOpened "service-opened" INFO "event_manager::reactor::requester" {
+    "EM-0104" ServiceOpened "service-opened" INFO "em.service" {
         /// Its name.
         service: &'a str = bare,
         /// Where its workers connect.
@@ -187,7 +187,7 @@ notables! {
     } "a service was opened"
 
     /// A service is no more: its last subscription ended, or it was ended by END.
-    "EM-0105" ServiceEnded "service-ended" INFO "event_manager::reactor::housekeeping" {
+    "EM-0105" ServiceEnded "service-ended" INFO "em.service" {
         /// Its name.
         service: &'a str = bare,
         /// Events that waited, and are dropped.
@@ -197,7 +197,7 @@ notables! {
     } "a service ended"
 
     /// A service gets no port.
-    "EM-0106" PortExhausted "port-exhausted" WARN "event_manager::reactor::requester" {
+    "EM-0106" PortExhausted "port-exhausted" WARN "em.service" {
         /// Its name.
         service: &'a str = bare,
         /// A sentence.
@@ -207,7 +207,7 @@ notables! {
     } "a service gets no port: {why}"
 
     /// A service of an earlier run has another port.
-    "EM-0107" ServiceMoved "service-moved" WARN "event_manager::reactor::lasting" {
+    "EM-0107" ServiceMoved "service-moved" WARN "em.service" {
         /// Its name.
         service: &'a str = bare,
         /// Where its workers connect now.
@@ -217,7 +217,7 @@ notables! {
     } "the port that the service had can't be bound: its workers have to connect to another"
 
     /// A worker's first READY.
-    "EM-0201" WorkerJoined "worker-joined" INFO "event_manager::reactor::worker" {
+    "EM-0201" WorkerJoined "worker-joined" INFO "em.worker" {
         /// Its service.
         service: &'a str = bare,
         /// Where it connects from.
@@ -229,7 +229,7 @@ notables! {
     } "a worker is ready"
 
     /// A worker's connection ended, and it held nothing or had said BYE.
-    "EM-0202" WorkerLeft "worker-left" INFO "event_manager::reactor::worker" {
+    "EM-0202" WorkerLeft "worker-left" INFO "em.worker" {
         /// Its service.
         service: &'a str = bare,
         /// Where it connected from.
@@ -239,7 +239,7 @@ notables! {
     } "a worker left"
 
     /// A worker's connection ended while it held events that it had not reported done.
-    "EM-0203" WorkerLost "worker-lost" WARN "event_manager::reactor::worker" {
+    "EM-0203" WorkerLost "worker-lost" WARN "em.worker" {
         /// Its service.
         service: &'a str = bare,
         /// Where it connected from.
@@ -253,7 +253,7 @@ notables! {
     } "a worker was lost with events that it had not reported done"
 
     /// A worker doesn't read.
-    "EM-0204" WorkerStalled "worker-stalled" WARN "event_manager::reactor::housekeeping" {
+    "EM-0204" WorkerStalled "worker-stalled" WARN "em.worker" {
         /// Its service.
         service: &'a str = bare,
         /// Where it connects from.
@@ -265,7 +265,7 @@ notables! {
     } "a worker reads nothing and is passed over"
 
     /// Two workers of one service have one identity.
-    "EM-0205" SameIdentity "same-identity" WARN "event_manager::reactor::hub" {
+    "EM-0205" SameIdentity "same-identity" WARN "em.worker" {
         /// Their service.
         service: &'a str = bare,
         /// The identity, as text.
@@ -275,7 +275,7 @@ notables! {
     } "two workers have one identity: the newer connection stays, the older is closed"
 
     /// A peer that says nothing after a restart may be no worker of the service, or none that is ready.
-    "EM-0206" WorkerInDoubt "worker-in-doubt" WARN "event_manager::reactor::presumed" {
+    "EM-0206" WorkerInDoubt "worker-in-doubt" WARN "em.worker" {
         /// The service that has the port.
         service: &'a str = bare,
         /// Where the peer connects from.
@@ -287,7 +287,7 @@ notables! {
     } "a peer that says nothing after the restart is not taken for a ready worker, and gets no events until it says READY: {why}"
 
     /// A subscriber's outbox is full.
-    "EM-0211" SubscriberSlow "subscriber-slow" WARN "event_manager::reactor::deliver" {
+    "EM-0211" SubscriberSlow "subscriber-slow" WARN "em.subscriber" {
         /// Where it connects from.
         peer: &'a str = bare,
         /// `slow-subscriber` or `memory-limit`.
@@ -299,7 +299,7 @@ notables! {
     } "events dropped: a subscriber reads too slowly; its oldest events made room"
 
     /// The same, where it is to be disconnected.
-    "EM-0212" SubscriberDisconnected "subscriber-disconnected" WARN "event_manager::reactor::hub" {
+    "EM-0212" SubscriberDisconnected "subscriber-disconnected" WARN "em.subscriber" {
         /// Where it connected from.
         peer: &'a str,
         /// `slow-subscriber`.
@@ -311,7 +311,7 @@ notables! {
     } "peer refused: {why}"
 
     /// A subscriber left with events on their way to it.
-    "EM-0213" SubscriberLost "subscriber-lost" INFO "event_manager::reactor::hub" {
+    "EM-0213" SubscriberLost "subscriber-lost" INFO "em.subscriber" {
         /// Where it connected from.
         peer: &'a str = bare,
         /// Events that it did not get.
@@ -321,7 +321,7 @@ notables! {
     } "a subscriber left before it had read all"
 
     /// Events of a service were dropped.
-    "EM-0301" EventsDropped "events-dropped" WARN "event_manager::reactor::hub" {
+    "EM-0301" EventsDropped "events-dropped" WARN "em.delivery" {
         /// The service.
         service: &'a str = bare,
         /// As the counters name it.
@@ -335,7 +335,7 @@ notables! {
     } "events dropped"
 
     /// An event that no worker could do.
-    "EM-0302" DeadLetter "dead-letter" WARN "event_manager::reactor::dead" {
+    "EM-0302" DeadLetter "dead-letter" WARN "em.delivery" {
         /// The service.
         service: &'a str = bare,
         /// `max-deliveries` or `terminated`.
@@ -351,7 +351,7 @@ notables! {
     } "an event is dead: no worker could do it"
 
     /// The end came before a service's events were delivered.
-    "EM-0303" Undelivered "undelivered" WARN "event_manager::reactor::stopping" {
+    "EM-0303" Undelivered "undelivered" WARN "em.delivery" {
         /// The service.
         service: &'a str = bare,
         /// So many events.
@@ -361,13 +361,13 @@ notables! {
     } "events not delivered: the event manager stopped"
 
     /// The same for subscribers.
-    "EM-0304" UndeliveredToSubscribers "undelivered-to-subscribers" WARN "event_manager::reactor::stopping" {
+    "EM-0304" UndeliveredToSubscribers "undelivered-to-subscribers" WARN "em.subscriber" {
         /// So many events.
         events: u64,
     } "events not delivered to subscribers: the event manager stopped"
 
     /// Events of a service wait in vain.
-    "EM-0305" ServiceStuck "service-stuck" ERROR "event_manager::reactor::watchdog" {
+    "EM-0305" ServiceStuck "service-stuck" ERROR "em.delivery" {
         /// Its name.
         service: &'a str = bare,
         /// Events that could have gone.
@@ -381,7 +381,7 @@ notables! {
     } "events are due and a worker could take them, and none was given out; the daemon tries again"
 
     /// The ServiceLocator knows us.
-    "EM-0401" LocatorFound "locator-found" INFO "event_manager::outbound::registration" {
+    "EM-0401" LocatorFound "locator-found" INFO "em.locator" {
         /// Our name there.
         name: &'a str = bare,
         /// Where clients reach us.
@@ -391,7 +391,7 @@ notables! {
     } "registered with the ServiceLocator"
 
     /// The ServiceLocator doesn't answer, or says no.
-    "EM-0402" LocatorLost "locator-lost" WARN "event_manager::outbound::registration" {
+    "EM-0402" LocatorLost "locator-lost" WARN "em.locator" {
         /// Our name there.
         name: &'a str = bare,
         /// Where clients reach us.
@@ -403,31 +403,31 @@ notables! {
     } "not registered, trying again; clients reach us at our request address meanwhile: {why}"
 
     /// The startup guard saw a predecessor, or can't tell.
-    "EM-0411" GuardWaiting "guard-waiting" INFO "event_manager::outbound::guard" {
+    "EM-0411" GuardWaiting "guard-waiting" INFO "em.guard" {
         /// What it saw.
         why: &'a str = said,
     } "startup guard: waiting, {why}"
 
     /// The startup guard lets us start.
-    "EM-0412" GuardClear "guard-clear" INFO "event_manager::daemon" {
+    "EM-0412" GuardClear "guard-clear" INFO "em.guard" {
         /// How that is known.
         how: &'a str = said,
     } "startup guard: {how}"
 
     /// Its time was up, and we started all the same.
-    "EM-0413" GuardOverridden "guard-overridden" WARN "event_manager::daemon" {
+    "EM-0413" GuardOverridden "guard-overridden" WARN "em.guard" {
         /// What it saw last.
         why: &'a str = said,
     } "startup guard: starting although {why}"
 
     /// Its time was up, and we did not start.
-    "EM-0414" GuardTimeout "guard-timeout" ERROR "event_manager::daemon" {
+    "EM-0414" GuardTimeout "guard-timeout" ERROR "em.guard" {
         /// A sentence.
         why: &'a str = said,
     } "{why}"
 
     /// A durable queue takes nothing.
-    "EM-0501" StoreFailed "store-failed" ERROR "event_manager::reactor::reports" {
+    "EM-0501" StoreFailed "store-failed" ERROR "em.store" {
         /// Its service.
         queue: &'a str = bare,
         /// The system's.
@@ -435,13 +435,13 @@ notables! {
     } "a queue takes no events; it tries again by itself"
 
     /// It does again, or can be read again.
-    "EM-0502" StoreRecovered "store-recovered" INFO "event_manager::reactor::reports" {
+    "EM-0502" StoreRecovered "store-recovered" INFO "em.store" {
         /// Its service.
         queue: &'a str = bare,
     } "the queue works again"
 
     /// Records that can't be read.
-    "EM-0503" QueueDamaged "queue-damaged" ERROR "event_manager::reactor::reports" {
+    "EM-0503" QueueDamaged "queue-damaged" ERROR "em.store" {
         /// Its service.
         queue: &'a str = bare,
         /// Where.
@@ -449,7 +449,7 @@ notables! {
     } "a queue has damaged records; they are not served"
 
     /// A dead letter is not on disk.
-    "EM-0504" DeadLetterNotKept "dead-letter-not-kept" ERROR "event_manager::reactor::reports" {
+    "EM-0504" DeadLetterNotKept "dead-letter-not-kept" ERROR "em.store" {
         /// Its service.
         service: &'a str = bare,
         /// Why.
@@ -459,13 +459,13 @@ notables! {
     } "a dead letter could not be kept"
 
     /// There is no store.
-    "EM-0505" LettersUnavailable "letters-unavailable" WARN "event_manager::daemon" {
+    "EM-0505" LettersUnavailable "letters-unavailable" WARN "em.store" {
         /// A sentence.
         error: &'a str = bare,
     } "dead letters are not kept"
 
     /// Events on disk can't be read now.
-    "EM-0506" QueueUnreadable "queue-unreadable" ERROR "event_manager::reactor::unread" {
+    "EM-0506" QueueUnreadable "queue-unreadable" ERROR "em.store" {
         /// Its service.
         queue: &'a str = bare,
         /// The system's.
@@ -473,7 +473,7 @@ notables! {
     } "events of a queue can't be read from the disk; they wait, and it tries again by itself"
 
     /// Somebody put a file into a queue's directory.
-    "EM-0507" SegmentRefused "segment-refused" ERROR "event_manager::reactor::reports" {
+    "EM-0507" SegmentRefused "segment-refused" ERROR "em.store" {
         /// The directory's service.
         queue: &'a str = bare,
         /// What it was called.
@@ -485,13 +485,13 @@ notables! {
     } "a file in a queue's directory is not served: {why}"
 
     /// Somebody removed it, or put another in its place.
-    "EM-0508" StateDirGone "state-dir-gone" ERROR "event_manager::reactor::reports" {
+    "EM-0508" StateDirGone "state-dir-gone" ERROR "em.store" {
         /// What was done about it.
         why: &'a str = said,
     } "the state directory was removed while it was used: {why}"
 
     /// A queue was found of which nothing else says that its service is durable.
-    "EM-0510" QueueLeft "queue-left" WARN "event_manager::reactor::lasting" {
+    "EM-0510" QueueLeft "queue-left" WARN "em.store" {
         /// The service.
         service: &'a str = bare,
         /// Events that wait in it.
@@ -499,7 +499,7 @@ notables! {
     } "a queue was found on disk, and neither the configuration nor a subscription makes its service durable: it stays so until the service is ended"
 
     /// The state database can't be written.
-    "EM-0511" StateFailed "state-failed" ERROR "event_manager::state::writer" {
+    "EM-0511" StateFailed "state-failed" ERROR "em.state" {
         /// Its file.
         path: &'a str = bare,
         /// A sentence.
@@ -509,13 +509,13 @@ notables! {
     } "the state database can't be written; it is tried again: {why}"
 
     /// It can be again.
-    "EM-0512" StateRecovered "state-recovered" INFO "event_manager::state::writer" {
+    "EM-0512" StateRecovered "state-recovered" INFO "em.state" {
         /// Its file.
         path: &'a str = bare,
     } "the state database is written again"
 
     /// It was damaged.
-    "EM-0513" StateDamaged "state-damaged" WARN "event_manager::state::file" {
+    "EM-0513" StateDamaged "state-damaged" WARN "em.state" {
         /// Its file.
         path: &'a str = bare,
         /// Where that is now.
@@ -525,7 +525,7 @@ notables! {
     } "the state database is damaged and was moved aside: {why}; clients have to subscribe again, as they do after a NAK to KEEP_ALIVE"
 
     /// It can't be used.
-    "EM-0514" StateUnavailable "state-unavailable" WARN "event_manager::state" {
+    "EM-0514" StateUnavailable "state-unavailable" WARN "em.state" {
         /// Its file.
         path: &'a str = bare,
         /// What can be done.
@@ -533,13 +533,13 @@ notables! {
     } "subscriptions are not kept over a restart: {why}"
 
     /// Somebody removed it, or put another in its place.
-    "EM-0515" StateGone "state-gone" ERROR "event_manager::state::writer" {
+    "EM-0515" StateGone "state-gone" ERROR "em.state" {
         /// Its file.
         path: &'a str = bare,
     } "the state database was removed while it was used: it is written anew, from memory"
 
     /// Subscriptions are back after a restart.
-    "EM-0521" Restored "restored" INFO "event_manager::reactor::keeping" {
+    "EM-0521" Restored "restored" INFO "em.state" {
         /// So many.
         subscriptions: u64,
         /// Of so many services.
@@ -547,7 +547,7 @@ notables! {
     } "restored"
 
     /// Some are not.
-    "EM-0522" NotRestored "not-restored" WARN "event_manager::reactor::keeping" {
+    "EM-0522" NotRestored "not-restored" WARN "em.state" {
         /// So many, for this reason.
         subscriptions: u64,
         /// A sentence.
@@ -555,7 +555,7 @@ notables! {
     } "not restored; their clients' next KEEP_ALIVE is refused, and they subscribe again: {why}"
 
     /// Publishers waited after a restart, and not all who listened before came back.
-    "EM-0523" SubscribersMissing "subscribers-missing" WARN "event_manager::reactor::audience" {
+    "EM-0523" SubscribersMissing "subscribers-missing" WARN "em.subscriber" {
         /// So many subscriptions of plain subscribers.
         subscriptions: u64,
         /// Publishers waited for them for so long, in milliseconds.
@@ -563,7 +563,7 @@ notables! {
     } "subscribers of the run before have not come back in time: they miss what is published until they do"
 
     /// A connection is not taken on.
-    "EM-0601" ConnectionRefused "connection-refused" WARN "event_manager::reactor::hub" {
+    "EM-0601" ConnectionRefused "connection-refused" WARN "em.connection" {
         /// Where it comes from.
         peer: &'a str,
         /// `out-of-descriptors` or `too-many-connections`.
@@ -575,7 +575,7 @@ notables! {
     } "peer refused: {why}"
 
     /// A peer broke the protocol or a limit.
-    "EM-0602" PeerRefused "peer-refused" WARN "event_manager::reactor::hub" {
+    "EM-0602" PeerRefused "peer-refused" WARN "em.connection" {
         /// Where it connected from.
         peer: &'a str,
         /// As the counters name it.
@@ -587,7 +587,7 @@ notables! {
     } "peer refused: {why}"
 
     /// A peer gave no sign of life.
-    "EM-0603" PeerSilent "peer-silent" WARN "event_manager::reactor::hub" {
+    "EM-0603" PeerSilent "peer-silent" WARN "em.connection" {
         /// Where it connected from.
         peer: &'a str,
         /// `heartbeat-timeout`.
@@ -599,7 +599,7 @@ notables! {
     } "peer refused: {why}"
 
     /// A message that has no meaning here.
-    "EM-0604" MessageDiscarded "message-discarded" WARN "event_manager::reactor::speaker" {
+    "EM-0604" MessageDiscarded "message-discarded" WARN "em.connection" {
         /// Where it came from.
         peer: &'a str = bare,
         /// As the counters name it.
@@ -609,7 +609,7 @@ notables! {
     } "a message was discarded"
 
     /// A publisher that binds is connected.
-    "EM-0611" PublisherFound "publisher-found" INFO "event_manager::reactor::dial" {
+    "EM-0611" PublisherFound "publisher-found" INFO "em.publisher" {
         /// Its address, as `connectPublishers` has it.
         publisher: &'a str = bare,
         /// Events of this kind and publisher that were not written since the last.
@@ -617,7 +617,7 @@ notables! {
     } "connected to a publisher"
 
     /// It is not, or not any more.
-    "EM-0612" PublisherLost "publisher-lost" WARN "event_manager::reactor::dial" {
+    "EM-0612" PublisherLost "publisher-lost" WARN "em.publisher" {
         /// Its address, as `connectPublishers` has it.
         publisher: &'a str = bare,
         /// A sentence.
@@ -627,7 +627,7 @@ notables! {
     } "a publisher is not connected, trying again: {why}"
 
     /// What it sends would come back to it.
-    "EM-0613" PublisherRing "publisher-ring" WARN "event_manager::reactor::loops" {
+    "EM-0613" PublisherRing "publisher-ring" WARN "em.publisher" {
         /// Its address, as `connectPublishers` has it.
         publisher: &'a str = bare,
         /// Event managers that dial each other in this ring, with this one.
