@@ -316,7 +316,7 @@ fn each_code_is_documented() {
             .iter()
             .find(|page| page.starts_with(&format!("{}:", code.text())));
         let page = page.unwrap_or_else(|| panic!("docs/operations.md has no page {}", code.text()));
-        for part in ["**Means**", "**Check**", "**Mend**"] {
+        for part in ["**Means**", "**Check**", "**Fix**"] {
             assert!(page.contains(part), "{} has no {part}", code.text());
         }
     }
