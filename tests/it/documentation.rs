@@ -60,7 +60,7 @@ fn every_code_has_its_section_and_no_section_is_orphaned() {
         };
         let facts = format!("\n- Level: {}. Fields: {fields}.\n", kind.level);
         assert!(section.contains(&facts), "{} lacks {facts:?}", kind.code);
-        for part in ["\n- Check: ", "\n- Mend: "] {
+        for part in ["\n- Check: ", "\n- Fix: "] {
             assert!(section.contains(part), "{} lacks {part:?}", kind.code);
         }
     }
