@@ -122,7 +122,7 @@ impl Hub {
     fn note_missing_audience(&mut self) {
         let subscriptions = self.attendance.audience.missing();
         if subscriptions > 0 {
-            self.journal.note(&Notable::SubscribersMissing {
+            self.notes.note(&Notable::SubscribersMissing {
                 subscriptions,
                 waited_ms: self.config.subscriber_grace.as_millis() as u64,
             });

@@ -47,7 +47,7 @@ impl Drop for Counted {
         if let Ok(mut state) = self.0.try_borrow_mut() {
             state.connections -= 1;
             if std::thread::panicking() {
-                *state.refused.entry("internal-error").or_default() += 1;
+                state.notes.count_refused("internal-error");
             }
         }
     }

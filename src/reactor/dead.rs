@@ -29,16 +29,16 @@ impl Hub {
             // No more than counts as the subject, or all of a large frame would be told and kept twice.
             let shown = &subject[..subject.len().min(subject_max)];
             let burst = format!("dead:{name}");
-            if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-                self.journal.note(&Notable::DeadLetter {
+            let shown_text = String::from_utf8_lossy(shown);
+            self.notes
+                .burst(&burst, self.now, |suppressed| Notable::DeadLetter {
                     service: name.as_str(),
                     reason: letter.reason.name(),
                     detail: Some(&*letter.detail).filter(|detail| !detail.is_empty()),
                     attempts: letter.item.attempt,
-                    subject: &String::from_utf8_lossy(shown),
+                    subject: &shown_text,
                     suppressed,
                 });
-            }
             self.trace_dead(&name, &letter);
             let account = account_of(&name, shown, &letter);
             let kept = Event {

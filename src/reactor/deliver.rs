@@ -98,14 +98,13 @@ impl Hub {
             return;
         };
         let burst = format!("{reason}:{address}");
-        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            self.journal.note(&Notable::SubscriberSlow {
+        self.notes
+            .burst(&burst, self.now, |suppressed| Notable::SubscriberSlow {
                 peer: &address,
                 reason: reason.name(),
                 events,
                 suppressed,
             });
-        }
     }
 
     fn deliver_to_service(&mut self, key: ServiceKey, run: &Run<'_>) {

@@ -146,12 +146,11 @@ impl Hub {
         dialled.connections += 1;
         dialled.is_missed = false;
         let burst = format!("publisher-found:{}", dialled.address);
-        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            self.journal.note(&Notable::PublisherFound {
+        self.notes
+            .burst(&burst, self.now, |suppressed| Notable::PublisherFound {
                 publisher: &dialled.address,
                 suppressed,
             });
-        }
     }
 
     /// A connection to it ended, or there was none.
@@ -172,8 +171,8 @@ impl Hub {
             }
         };
         let burst = format!("publisher-lost:{}", dialled.address);
-        if is_news && let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            self.journal.note(&Notable::PublisherLost {
+        if is_news && let Some(suppressed) = self.notes.admit(&burst, self.now) {
+            self.notes.note(&Notable::PublisherLost {
                 publisher: &dialled.address,
                 why: &why,
                 suppressed,

@@ -167,7 +167,7 @@ impl Hub {
             Duration::ZERO
         };
         if !stalled.is_zero() {
-            self.journal.note(&Notable::LoopStalled {
+            self.notes.note(&Notable::LoopStalled {
                 stalled_ms: stalled.as_millis() as u64,
             });
             self.broker.handle_stall(stalled);
@@ -180,7 +180,7 @@ impl Hub {
             self.check_queues();
         }
         if let Some(jump_ms) = self.clock.look(wall_clock_ms(), now) {
-            self.journal.note(&Notable::ClockJumped { jump_ms });
+            self.notes.note(&Notable::ClockJumped { jump_ms });
             self.clock_was_set(ClockChange {
                 forward_ms: jump_ms,
             });

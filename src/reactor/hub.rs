@@ -1,7 +1,6 @@
 //! All state of the data plane, owned by the reactor's one thread.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
@@ -22,9 +21,9 @@ use super::keeping::Keeping;
 use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
 use super::loops::Watch;
+use super::notes::Notes;
 use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
-use super::refusals::Refusals;
 use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
 use super::watchdog::Watchdog;
@@ -39,8 +38,7 @@ use crate::locator::Directory;
 use crate::model::ServiceName;
 use crate::requests::Settings;
 use crate::systemd::Beat;
-use crate::telemetry::{Bursts, Journal, Notable};
-use crate::traces::Tracer;
+use crate::telemetry::Notable;
 use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
@@ -151,16 +149,8 @@ pub(super) struct Hub {
     pub(super) publish_times: PublishTimes,
     /// The most bytes that ever waited for one subscriber.
     pub(super) subscriber_outbox_peak: usize,
-    /// Connections and messages that were turned away, by reason.
-    pub(super) refused: BTreeMap<&'static str, u64>,
-    /// Who is turned away again and again.
-    pub(super) refusals: Refusals,
-    /// Keeps a flood of like log lines down to a line each burst.
-    pub(super) bursts: Bursts,
-    /// Where notable things go.
-    pub(super) journal: Journal,
-    /// Where spans go.
-    pub(super) tracer: Tracer,
+    /// What operators are told.
+    pub(super) notes: Notes,
     pub(super) clock: ClockWatch,
     /// When it was looked for workers that read nothing.
     pub(super) stuck_looked_at: Instant,
@@ -222,11 +212,7 @@ impl Hub {
             published: Published::default(),
             publish_times: PublishTimes::default(),
             subscriber_outbox_peak: 0,
-            refused: BTreeMap::new(),
-            refusals: Refusals::default(),
-            bursts: Bursts::default(),
-            journal: Journal::default(),
-            tracer: Tracer::default(),
+            notes: Notes::default(),
             clock: ClockWatch::started(wall_clock_ms(), at),
             stuck_looked_at: at,
             ports_sought_at: None,
@@ -240,19 +226,14 @@ impl Hub {
             .filter(|peer| peer.id == id)
     }
 
-    /// Counts something that was turned away, and logs the first of a burst.
+    /// Counts something that was turned away, and notes the first of a burst.
     pub(super) fn refuse(
         &mut self,
         reason: &'static str,
         address: &str,
         why: &dyn std::fmt::Display,
     ) {
-        *self.refused.entry(reason).or_default() += 1;
-        let why = why.to_string();
-        self.refusals.add(reason, address, &why, self.now);
-        if let Some(suppressed) = self.bursts.admit(reason, self.now) {
-            self.note_refused(reason, address, &why, suppressed);
-        }
+        self.notes.refuse(reason, address, why, self.now);
     }
 
     /// A connection's handshake is done. `None` if its service is gone meanwhile.
@@ -359,13 +340,14 @@ impl Hub {
         };
         let service = self.broker.service(streamer.service);
         let name = service.map(|service| service.name().clone());
-        if let Some(suppressed) = self.bursts.admit("same-identity", self.now) {
-            self.journal.note(&Notable::SameIdentity {
+        let identity = identity.escape_ascii().to_string();
+        self.notes.burst("same-identity", self.now, |suppressed| {
+            Notable::SameIdentity {
                 service: name.as_ref().map_or("", ServiceName::as_str),
-                identity: &identity.escape_ascii().to_string(),
+                identity: &identity,
                 suppressed,
-            });
-        }
+            }
+        });
         self.remove(older);
     }
 
@@ -487,16 +469,14 @@ impl Hub {
                 self.subscribers
                     .dropped
                     .add(DropReason::SubscriberLost, lost);
-                if lost > 0
-                    && let Some(suppressed) = self
-                        .bursts
-                        .admit(DropReason::SubscriberLost.name(), self.now)
-                {
-                    self.journal.note(&Notable::SubscriberLost {
-                        peer: &peer.address,
-                        events: lost,
-                        suppressed,
-                    });
+                if lost > 0 {
+                    let burst = DropReason::SubscriberLost.name();
+                    self.notes
+                        .burst(burst, self.now, |suppressed| Notable::SubscriberLost {
+                            peer: &peer.address,
+                            events: lost,
+                            suppressed,
+                        });
                 }
             }
             Role::Worker { service, .. } => {
@@ -577,9 +557,9 @@ impl Hub {
         }
         for (reason, events) in service.account.dropped.since(before).iter() {
             let burst = format!("{reason}:{}", service.name());
-            if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+            if let Some(suppressed) = self.notes.admit(&burst, self.now) {
                 let total = service.account.dropped.total();
-                self.journal.note(&Notable::EventsDropped {
+                self.notes.note(&Notable::EventsDropped {
                     service: service.name().as_str(),
                     reason: reason.name(),
                     events,

@@ -136,7 +136,7 @@ impl Hub {
             }
         }
         for (why, subscriptions) in &refused {
-            self.journal.note(&Notable::NotRestored {
+            self.notes.note(&Notable::NotRestored {
                 subscriptions: *subscriptions as u64,
                 why,
             });
@@ -152,7 +152,7 @@ impl Hub {
         let subscriptions = self.broker.subscription_count();
         if subscriptions > 0 {
             let services = self.broker.services().count();
-            self.journal.note(&Notable::Restored {
+            self.notes.note(&Notable::Restored {
                 subscriptions: subscriptions as u64,
                 services: services as u64,
             });
@@ -290,7 +290,7 @@ impl Hub {
                 self.keeping.changed.clear();
                 self.keeping.ended.clear();
             }
-            if let Some(suppressed) = self.bursts.admit("state-behind", self.now) {
+            if let Some(suppressed) = self.notes.admit("state-behind", self.now) {
                 tracing::warn!(
                     target: "em.state",
                     suppressed,

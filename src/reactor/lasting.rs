@@ -72,7 +72,7 @@ impl Hub {
             let name = found.name().clone();
             match former.filter(|former| *former != port) {
                 None => self.note_service_opened(&name, port),
-                Some(former) => self.journal.note(&Notable::ServiceMoved {
+                Some(former) => self.notes.note(&Notable::ServiceMoved {
                     service: name.as_str(),
                     port,
                     former_port: former,
@@ -91,7 +91,7 @@ impl Hub {
             .collect();
         for (at, (name, why)) in without.iter().enumerate().take(NAMED_MAX) {
             let is_last = at + 1 == NAMED_MAX;
-            self.journal.note(&Notable::PortExhausted {
+            self.notes.note(&Notable::PortExhausted {
                 service: name.as_str(),
                 why,
                 suppressed: if is_last {
@@ -110,7 +110,7 @@ impl Hub {
         };
         if self.why_durable(service) == "on-disk" {
             let name = service.name().clone();
-            self.journal.note(&Notable::QueueLeft {
+            self.notes.note(&Notable::QueueLeft {
                 service: name.as_str(),
                 events,
             });

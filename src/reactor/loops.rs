@@ -118,14 +118,13 @@ impl Hub {
         }
         if before.is_none() || (is_ours && !was_held) {
             let burst = format!("publisher-ring:{address}");
-            if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-                self.journal.note(&Notable::PublisherRing {
+            self.notes
+                .burst(&burst, self.now, |suppressed| Notable::PublisherRing {
                     publisher: &address,
                     daemons: daemons as u64,
                     held: was_held || is_ours,
                     suppressed,
                 });
-            }
         }
     }
 

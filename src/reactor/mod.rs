@@ -27,6 +27,7 @@ mod letters;
 mod listener;
 mod loops;
 mod memory;
+mod notes;
 mod noting;
 mod outbox;
 mod paths;
@@ -74,6 +75,7 @@ use crate::telemetry::Journal;
 use crate::traces::Tracer;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
+use notes::Notes;
 use peer::Purpose;
 
 /// What waits for the reactor's attention at most; its senders wait.
@@ -244,8 +246,7 @@ fn run(
                 report_unused(&inherited, &config);
                 let hub = sockets.serve(config, streamers_at, effects, inherited);
                 hub.borrow_mut().beat = Some(beat);
-                hub.borrow_mut().journal = journal;
-                hub.borrow_mut().tracer = tracer;
+                hub.borrow_mut().notes = Notes::new(journal, tracer);
                 begin(&mut hub.borrow_mut(), former, store);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await

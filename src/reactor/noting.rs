@@ -45,15 +45,10 @@ impl ClockWatch {
 impl Hub {
     /// The answer to EVENTS.
     pub(super) fn latest_events(&self, request: EventsRequest) -> Message {
-        let page = self.journal.page(request.after, request.max);
+        let page = self.notes.page(request.after, request.max);
         // It has nothing that JSON can't say.
         let page = serde_json::to_string(&page).unwrap_or_default();
         Message::ack(DataType::String, page)
-    }
-
-    /// Whether to note something of this kind and service now, and how many were left out.
-    pub(super) fn admit_of(&mut self, kind: &str, service: &ServiceName) -> Option<u64> {
-        self.bursts.admit(&format!("{kind}:{service}"), self.now)
     }
 
     /// What a request brought about.
@@ -69,8 +64,10 @@ impl Hub {
                 if *opened {
                     self.note_service_opened(service, *port);
                 }
-                if let Some(suppressed) = self.admit_of("subscribed", service) {
-                    self.journal.note(&Notable::Subscribed {
+                if let Some(suppressed) =
+                    self.notes.admit(&format!("subscribed:{service}"), self.now)
+                {
+                    self.notes.note(&Notable::Subscribed {
                         service: service.as_str(),
                         subscription: id.as_str(),
                         subjects: &shown(subjects),
@@ -80,66 +77,71 @@ impl Hub {
                 }
             }
             Happening::Unsubscribed { id, service } => {
-                if let Some(suppressed) = self.admit_of("unsubscribed", service) {
-                    self.journal.note(&Notable::Unsubscribed {
-                        service: service.as_str(),
-                        subscription: id.as_str(),
-                        suppressed,
+                self.notes
+                    .burst_of("unsubscribed", service, self.now, |suppressed| {
+                        Notable::Unsubscribed {
+                            service: service.as_str(),
+                            subscription: id.as_str(),
+                            suppressed,
+                        }
                     });
-                }
             }
             Happening::NoPort { service, why } => self.note_no_port(service, why),
         }
     }
 
     pub(super) fn note_service_opened(&mut self, service: &ServiceName, port: u16) {
-        if let Some(suppressed) = self.admit_of("opened", service) {
-            self.journal.note(&Notable::ServiceOpened {
-                service: service.as_str(),
-                port,
-                suppressed,
+        self.notes
+            .burst_of("opened", service, self.now, |suppressed| {
+                Notable::ServiceOpened {
+                    service: service.as_str(),
+                    port,
+                    suppressed,
+                }
             });
-        }
     }
 
     pub(super) fn note_no_port(&mut self, service: &ServiceName, why: &str) {
-        if let Some(suppressed) = self.bursts.admit("no-port", self.now) {
-            self.journal.note(&Notable::PortExhausted {
+        self.notes
+            .burst("no-port", self.now, |suppressed| Notable::PortExhausted {
                 service: service.as_str(),
                 why,
                 suppressed,
             });
-        }
     }
 
     pub(super) fn note_expired(&mut self, service: &ServiceName, id: &SubscriptionId) {
-        if let Some(suppressed) = self.admit_of("expired", service) {
-            self.journal.note(&Notable::SubscriptionExpired {
-                service: service.as_str(),
-                subscription: id.as_str(),
-                suppressed,
+        self.notes
+            .burst_of("expired", service, self.now, |suppressed| {
+                Notable::SubscriptionExpired {
+                    service: service.as_str(),
+                    subscription: id.as_str(),
+                    suppressed,
+                }
             });
-        }
     }
 
     pub(super) fn note_service_ended(&mut self, ended: &EndedService) {
-        if let Some(suppressed) = self.admit_of("ended", &ended.name) {
-            self.journal.note(&Notable::ServiceEnded {
-                service: ended.name.as_str(),
-                queued: ended.queued,
-                suppressed,
+        self.notes
+            .burst_of("ended", &ended.name, self.now, |suppressed| {
+                Notable::ServiceEnded {
+                    service: ended.name.as_str(),
+                    queued: ended.queued,
+                    suppressed,
+                }
             });
-        }
-        if ended.queued > 0
-            && let Some(suppressed) = self.admit_of(DropReason::ServiceEnded.name(), &ended.name)
-        {
-            self.journal.note(&Notable::EventsDropped {
-                service: ended.name.as_str(),
-                reason: DropReason::ServiceEnded.name(),
-                events: ended.queued,
-                total: ended.queued,
-                suppressed,
-            });
+        if ended.queued > 0 {
+            let reason = DropReason::ServiceEnded.name();
+            self.notes
+                .burst_of(reason, &ended.name, self.now, |suppressed| {
+                    Notable::EventsDropped {
+                        service: ended.name.as_str(),
+                        reason,
+                        events: ended.queued,
+                        total: ended.queued,
+                        suppressed,
+                    }
+                });
         }
     }
 
@@ -149,16 +151,18 @@ impl Hub {
         };
         let acknowledges = found.workers.acknowledges(key);
         let name = found.name().clone();
-        if let Some(suppressed) = self.admit_of("joined", &name)
-            && let Some(peer) = self.peers.get(id.slot as usize)
-        {
-            self.journal.note(&Notable::WorkerJoined {
-                service: name.as_str(),
-                peer: &peer.address,
-                acknowledges,
-                suppressed,
+        let Some(peer) = self.peers.get(id.slot as usize) else {
+            return;
+        };
+        self.notes
+            .burst_of("joined", &name, self.now, |suppressed| {
+                Notable::WorkerJoined {
+                    service: name.as_str(),
+                    peer: &peer.address,
+                    acknowledges,
+                    suppressed,
+                }
             });
-        }
     }
 
     /// A worker's connection ended; the service has its books still.
@@ -188,21 +192,25 @@ impl Hub {
         let acknowledged = all.iter().any(|key| workers.acknowledges(*key));
         let name = found.name().clone();
         if held > 0 {
-            if let Some(suppressed) = self.admit_of("worker-lost", &name) {
-                self.journal.note(&Notable::WorkerLost {
-                    service: name.as_str(),
-                    peer: address,
-                    held,
-                    acknowledged,
-                    suppressed,
+            self.notes
+                .burst_of("worker-lost", &name, self.now, |suppressed| {
+                    Notable::WorkerLost {
+                        service: name.as_str(),
+                        peer: address,
+                        held,
+                        acknowledged,
+                        suppressed,
+                    }
                 });
-            }
-        } else if let Some(suppressed) = self.admit_of("worker-left", &name) {
-            self.journal.note(&Notable::WorkerLeft {
-                service: name.as_str(),
-                peer: address,
-                suppressed,
-            });
+        } else {
+            self.notes
+                .burst_of("worker-left", &name, self.now, |suppressed| {
+                    Notable::WorkerLeft {
+                        service: name.as_str(),
+                        peer: address,
+                        suppressed,
+                    }
+                });
         }
     }
 
@@ -239,51 +247,16 @@ impl Hub {
                 continue;
             };
             let name = found.name().clone();
-            if let Some(suppressed) = self.admit_of("worker-stalled", &name) {
-                self.journal.note(&Notable::WorkerStalled {
-                    service: name.as_str(),
-                    peer: &address,
-                    bytes: bytes as u64,
-                    suppressed,
+            self.notes
+                .burst_of("worker-stalled", &name, self.now, |suppressed| {
+                    Notable::WorkerStalled {
+                        service: name.as_str(),
+                        peer: &address,
+                        bytes: bytes as u64,
+                        suppressed,
+                    }
                 });
-            }
         }
-    }
-
-    /// A connection that was turned away or ended.
-    pub(super) fn note_refused(
-        &mut self,
-        reason: &'static str,
-        peer: &str,
-        why: &str,
-        suppressed: u64,
-    ) {
-        self.journal.note(&match reason {
-            "out-of-descriptors" | "too-many-connections" => Notable::ConnectionRefused {
-                peer,
-                reason,
-                why,
-                suppressed,
-            },
-            "heartbeat-timeout" => Notable::PeerSilent {
-                peer,
-                reason,
-                why,
-                suppressed,
-            },
-            "slow-subscriber" => Notable::SubscriberDisconnected {
-                peer,
-                reason,
-                why,
-                suppressed,
-            },
-            _ => Notable::PeerRefused {
-                peer,
-                reason,
-                why,
-                suppressed,
-            },
-        });
     }
 }
 

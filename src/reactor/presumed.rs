@@ -248,7 +248,7 @@ impl Hub {
             None => found.workers.ready(key),
         }
         let name = found.name().clone();
-        if let Some(suppressed) = self.bursts.admit("presumed-ready", self.now) {
+        if let Some(suppressed) = self.notes.admit("presumed-ready", self.now) {
             tracing::info!(target: "em.worker", service = %name, suppressed,
                 "a worker connected again and says nothing: it counts as ready, as before the restart");
         }
@@ -271,14 +271,15 @@ impl Hub {
             return;
         };
         let name = found.name().clone();
-        if let Some(suppressed) = self.admit_of("in-doubt", &name) {
-            self.journal.note(&Notable::WorkerInDoubt {
-                service: name.as_str(),
-                peer,
-                why,
-                suppressed,
+        self.notes
+            .burst_of("in-doubt", &name, self.now, |suppressed| {
+                Notable::WorkerInDoubt {
+                    service: name.as_str(),
+                    peer,
+                    why,
+                    suppressed,
+                }
             });
-        }
     }
 
     fn set_envelope(&mut self, id: PeerId, new_key: WorkerKey, new: Option<Envelope>) {

@@ -113,7 +113,7 @@ impl Hub {
             }
             Report::Refused { queue, refused } => {
                 for Refused { file, now, why } in &refused {
-                    self.journal.note(&Notable::SegmentRefused {
+                    self.notes.note(&Notable::SegmentRefused {
                         queue: queue.as_str(),
                         file,
                         now,
@@ -134,7 +134,7 @@ impl Hub {
                 failed: None,
             } => self.queue_recovered(&queue),
             Report::DirectoryGone { why } => {
-                self.journal.note(&Notable::StateDirGone { why: &why });
+                self.notes.note(&Notable::StateDirGone { why: &why });
             }
             Report::Closed { .. } | Report::Died => {}
             Report::Removed { queue, error } => {
@@ -161,24 +161,23 @@ impl Hub {
             false => format!("{reason}; its event stays in the queue, and comes after a restart"),
         };
         let burst = format!("not-kept:{service}");
-        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
-            self.journal.note(&Notable::DeadLetterNotKept {
+        self.notes
+            .burst(&burst, self.now, |suppressed| Notable::DeadLetterNotKept {
                 service: service.as_str(),
                 reason: &reason,
                 suppressed,
             });
-        }
     }
 
     fn log_letters_given_up(&mut self, queue: &ServiceName, reason: DropReason, letters: usize) {
         let burst = format!("{reason}:{queue}");
-        if let Some(suppressed) = self.bursts.admit(&burst, self.now) {
+        if let Some(suppressed) = self.notes.admit(&burst, self.now) {
             tracing::warn!(target: "em.store", %queue, %reason, letters, suppressed, "dead letters dropped: the oldest");
         }
     }
 
     fn note_damaged(&self, queue: &ServiceName, damage: impl std::fmt::Debug) {
-        self.journal.note(&Notable::QueueDamaged {
+        self.notes.note(&Notable::QueueDamaged {
             queue: queue.as_str(),
             damage: &format!("{damage:?}"),
         });
@@ -186,7 +185,7 @@ impl Hub {
 
     fn queue_failed(&mut self, queue: ServiceName, reason: String) {
         if self.durable.failure(&queue) != Some(&reason) {
-            self.journal.note(&Notable::StoreFailed {
+            self.notes.note(&Notable::StoreFailed {
                 queue: queue.as_str(),
                 reason: &reason,
             });
@@ -196,7 +195,7 @@ impl Hub {
 
     fn queue_recovered(&mut self, queue: &ServiceName) {
         if self.durable.failed.remove(queue).is_some() {
-            self.journal.note(&Notable::StoreRecovered {
+            self.notes.note(&Notable::StoreRecovered {
                 queue: queue.as_str(),
             });
         }

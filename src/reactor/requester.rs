@@ -97,7 +97,7 @@ impl Hub {
         if frames.is_empty() {
             // ZMQ_PROBE_ROUTER: its socket only says that it is there. It would take an answer for that
             // to its first request.
-            *self.refused.entry("probe").or_default() += 1;
+            self.notes.count_refused("probe");
             return Ok(());
         }
         let is_locator = match self.peer(id).map(|peer| &peer.role) {
@@ -254,7 +254,7 @@ impl Hub {
         let address = peer.address.clone();
         let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
         if answer.token.is(Token::NAK) {
-            if let Some(suppressed) = self.bursts.admit("nak", self.now) {
+            if let Some(suppressed) = self.notes.admit("nak", self.now) {
                 tracing::info!(target: "em.request", peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
             }
         } else if !request.token.is(Token::KEEP_ALIVE) {

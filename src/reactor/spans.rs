@@ -11,7 +11,7 @@ use crate::zmtp::frames;
 impl Hub {
     /// An event goes to a worker; not for the first time, or it isn't notable.
     pub(super) fn trace_attempt(&self, key: ServiceKey, delivery: &Delivery) {
-        if delivery.attempt < 2 || !self.tracer.is_on() {
+        if delivery.attempt < 2 || !self.notes.tracer().is_on() {
             return;
         }
         let Some(service) = self.broker.service(key) else {
@@ -21,13 +21,13 @@ impl Hub {
         if let Some(mut span) = span {
             let attempt = ("event_manager.attempt", json!(delivery.attempt));
             span.attributes.push(attempt);
-            self.tracer.record(span);
+            self.notes.tracer().record(span);
         }
     }
 
     /// No worker could do an event: the span is from its first delivery until now.
     pub(super) fn trace_dead(&self, service: &ServiceName, letter: &DeadLetter) {
-        if !self.tracer.is_on() {
+        if !self.notes.tracer().is_on() {
             return;
         }
         let anchor = Anchor::now();
@@ -41,7 +41,7 @@ impl Hub {
                 "" => letter.reason.to_string(),
                 detail => format!("{}: {detail}", letter.reason),
             });
-            self.tracer.record(span);
+            self.notes.tracer().record(span);
         }
     }
 
@@ -52,7 +52,7 @@ impl Hub {
         body: &[u8],
         anchor: Anchor,
     ) -> Option<Span> {
-        let spot = self.tracer.spot(|index| frames(body).nth(index))?;
+        let spot = self.notes.tracer().spot(|index| frames(body).nth(index))?;
         let subject = frames(body).next().map(subject_of).unwrap_or_default();
         let shown_max = self.config.limits.subject_bytes_max;
         let shown = String::from_utf8_lossy(&subject[..subject.len().min(shown_max)]);

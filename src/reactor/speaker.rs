@@ -110,13 +110,12 @@ impl Hub {
         let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
             return;
         };
-        *self.refused.entry(reason).or_default() += 1;
-        if let Some(suppressed) = self.bursts.admit(reason, self.now) {
-            self.journal.note(&Notable::MessageDiscarded {
+        self.notes.count_refused(reason);
+        self.notes
+            .burst(reason, self.now, |suppressed| Notable::MessageDiscarded {
                 peer: &address,
                 reason,
                 suppressed,
             });
-        }
     }
 }

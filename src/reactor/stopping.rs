@@ -180,16 +180,17 @@ impl Hub {
         let mut all = self.subscribers.in_flight;
         for (name, events) in left {
             all += events;
-            if let Some(suppressed) = self.admit_of("undelivered", &name) {
-                self.journal.note(&Notable::Undelivered {
-                    service: name.as_str(),
-                    events,
-                    suppressed,
+            self.notes
+                .burst_of("undelivered", &name, self.now, |suppressed| {
+                    Notable::Undelivered {
+                        service: name.as_str(),
+                        events,
+                        suppressed,
+                    }
                 });
-            }
         }
         if self.subscribers.in_flight > 0 {
-            self.journal.note(&Notable::UndeliveredToSubscribers {
+            self.notes.note(&Notable::UndeliveredToSubscribers {
                 events: self.subscribers.in_flight,
             });
         }

@@ -27,7 +27,7 @@ impl Hub {
         }
         let before = self.durable.unread.get(&queue);
         if before.is_none_or(|before| before.reason != reason) {
-            self.journal.note(&Notable::QueueUnreadable {
+            self.notes.note(&Notable::QueueUnreadable {
                 queue: queue.as_str(),
                 reason: &reason,
             });
@@ -40,7 +40,7 @@ impl Hub {
     /// It could be read.
     pub(super) fn hear_read(&mut self, queue: &ServiceName) {
         if self.durable.unread.remove(queue).is_some() {
-            self.journal.note(&Notable::StoreRecovered {
+            self.notes.note(&Notable::StoreRecovered {
                 queue: queue.as_str(),
             });
         }

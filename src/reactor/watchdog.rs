@@ -96,15 +96,15 @@ impl Hub {
         let before = service.account.dropped;
         let aftermath = service.handle_timeout(now, chance);
         let stuck_for = self.watchdog.stuck_for(key, now).unwrap_or_default();
-        if let Some(suppressed) = self.admit_of("stuck", &name) {
-            self.journal.note(&Notable::ServiceStuck {
+        self.notes.burst_of("stuck", &name, self.now, |suppressed| {
+            Notable::ServiceStuck {
                 service: name.as_str(),
                 due,
                 stuck_ms: stuck_for.as_millis() as u64,
                 waits_for_disk,
                 suppressed,
-            });
-        }
+            }
+        });
         self.log_dropped_since(key, &before);
         self.finish(key, aftermath);
         self.dispatch(key);

@@ -173,7 +173,7 @@ impl Hub {
     }
 
     fn count_unknown_delivery(&mut self) {
-        *self.refused.entry("unknown-delivery").or_default() += 1;
+        self.notes.count_refused("unknown-delivery");
     }
 
     /// A worker that speaks of acknowledgements is told what we don't understand; another would take
