@@ -139,7 +139,7 @@ impl Hub {
         let publishers = self
             .peers
             .iter()
-            .filter(|(_, peer)| matches!(peer.role, Role::Publisher));
-        publishers.for_each(|(_, peer)| peer.wake.notify_one());
+            .filter(|peer| matches!(peer.role, Role::Publisher));
+        publishers.for_each(|peer| peer.wake.notify_one());
     }
 }

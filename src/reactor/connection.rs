@@ -191,7 +191,11 @@ impl Hub {
     /// or because the disk is behind with what publishers sent. It isn't heard until that is over.
     pub(super) fn is_overfull(&mut self, id: PeerId) -> bool {
         let budget = self.config.budgets.request_outbox_bytes;
-        match self.peer(id).map(|peer| (&peer.role, peer.outbox.bytes())) {
+        match self
+            .peers
+            .get_mut(id)
+            .map(|peer| (&peer.role, peer.outbox.bytes()))
+        {
             Some((Role::Requester { .. }, waiting)) => waiting > budget,
             Some((Role::Publisher, _)) => {
                 self.attendance.is_awaited() || self.durable.holds_publisher()
@@ -202,11 +206,11 @@ impl Hub {
 
     /// `None` when the peer was removed.
     fn wants(&mut self, id: PeerId) -> Option<Wants> {
-        if self.is_overfull(id) && !self.peer(id)?.outbox.is_blocked() {
+        if self.is_overfull(id) && !self.peers.get_mut(id)?.outbox.is_blocked() {
             self.flush_peer(id);
         }
         let read = !self.is_overfull(id);
-        let write = self.peer(id)?.outbox.is_blocked();
+        let write = self.peers.get_mut(id)?.outbox.is_blocked();
         Some(Wants { read, write })
     }
 }
@@ -279,7 +283,7 @@ async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
     let mut dropped = BytesMut::with_capacity(PARTING_READ_BYTES);
     let mut has_said = false;
     loop {
-        let says_more = match hub.borrow_mut().peer(id) {
+        let says_more = match hub.borrow_mut().peers.get_mut(id) {
             Some(peer) if peer.is_parting => peer.outbox.is_blocked(),
             _ => return,
         };
@@ -311,7 +315,7 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     let mut state = hub.borrow_mut();
     let now = state.now;
     inbox.scanner.set_limits(&state.config.limits);
-    let Some(peer) = state.peer(id) else {
+    let Some(peer) = state.peers.get_mut(id) else {
         return false;
     };
     peer.may_be_busy = false;
@@ -326,7 +330,7 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
         Role::Worker { service, .. } => state.take_words(id, service, inbox, filled),
         Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
     };
-    if state.pending_bytes >= FLUSH_BYTES {
+    if state.peers.pending_bytes() >= FLUSH_BYTES {
         state.flush();
     }
     if was_counted || inbox.kept_bytes() >= HALF_RECEIVED_MIN {

@@ -40,7 +40,7 @@ impl Hub {
     /// Gives a run to everybody on its route.
     pub(super) fn deliver(&mut self, route: &Route, run: &Run<'_>) {
         let given = run.bytes.len() * (route.subscribers.len() + route.services.len());
-        self.pending_bytes += given;
+        self.peers.given(given);
         for &id in &route.subscribers {
             self.deliver_to_subscriber(id, run);
         }
@@ -52,7 +52,9 @@ impl Hub {
 
     fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) {
         let budget = self.config.budgets.subscriber_outbox_bytes;
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         peer.outbox.push(
             &run.bytes,
             0..run.bytes.len(),
@@ -67,7 +69,9 @@ impl Hub {
         if over && self.config.slow_subscriber == SlowSubscriber::Disconnect {
             return self.disconnect_slow(id);
         }
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let dropped = if over { peer.outbox.shed(budget) } else { 0 };
         if dropped > 0 {
             self.subscribers.in_flight -= dropped;
@@ -76,13 +80,13 @@ impl Hub {
                 .add(DropReason::SlowSubscriber, dropped);
             self.log_slow_subscriber(id, DropReason::SlowSubscriber, dropped);
         }
-        self.mark_dirty(id);
+        self.peers.mark_dirty(id);
     }
 
     /// Ends the connection of a subscriber whose outbox is full: it subscribes again, and knows that
     /// it missed something.
     fn disconnect_slow(&mut self, id: PeerId) {
-        let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+        let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) else {
             return;
         };
         self.remove(id);
@@ -94,7 +98,7 @@ impl Hub {
     }
 
     pub(super) fn log_slow_subscriber(&mut self, id: PeerId, reason: DropReason, events: u64) {
-        let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+        let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) else {
             return;
         };
         let burst = format!("{reason}:{address}");
@@ -206,7 +210,7 @@ impl Hub {
             match given {
                 Given::Away(event) => {
                     let len = event.len();
-                    self.pending_bytes += len;
+                    self.peers.given(len);
                     let run = Run {
                         bytes: event,
                         ends: &[len],
@@ -216,13 +220,13 @@ impl Hub {
                 }
                 Given::Held(delivery) => {
                     is_durable |= delivery.seq.is_some();
-                    self.pending_bytes += delivery.body.len();
+                    self.peers.given(delivery.body.len());
                     self.trace_attempt(key, &delivery);
                     self.push_held(key, worker, &delivery);
                 }
                 Given::Lent(delivery) => {
                     is_durable = true;
-                    self.pending_bytes += delivery.body.len();
+                    self.peers.given(delivery.body.len());
                     self.trace_attempt(key, &delivery);
                     self.push_lent(key, worker, &delivery);
                 }
@@ -264,7 +268,9 @@ impl Hub {
         delivery: &Delivery,
     ) {
         let budget = self.config.budgets.worker_outbox_bytes;
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         peer.push_held(worker, delivery);
         if peer.outbox.bytes() > budget {
             if let Some(service) = self.broker.service_mut(service) {
@@ -272,7 +278,7 @@ impl Hub {
             }
             self.set_proxied_open(service, id, false);
         }
-        self.mark_dirty(id);
+        self.peers.mark_dirty(id);
     }
 
     /// Appends stretches of the run's events to a worker's outbox. It may go over its budget by as
@@ -285,7 +291,9 @@ impl Hub {
         stretches: impl Iterator<Item = Range<usize>>,
     ) {
         let budget = self.config.budgets.worker_outbox_bytes;
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let before = peer.outbox.events();
         for events in stretches {
             peer.push_to_worker(worker, run, events);
@@ -301,6 +309,6 @@ impl Hub {
         if full {
             self.set_proxied_open(service, id, false);
         }
-        self.mark_dirty(id);
+        self.peers.mark_dirty(id);
     }
 }

@@ -292,7 +292,7 @@ impl Hub {
             unsent.push(item, None);
         }
         self.durable.unsent.insert(key, unsent);
-        self.flush_wanted.notify_one();
+        self.peers.want_flush();
     }
 
     /// Takes an event whose publisher may wait to hear of it.
@@ -310,7 +310,7 @@ impl Hub {
             .emissions
             .extend(emission.map(|emission| (place, emission)));
         unsent.push(item, id);
-        self.flush_wanted.notify_one();
+        self.peers.want_flush();
     }
 
     /// Hands the store what came and what is done since the last time.
@@ -479,8 +479,8 @@ impl Hub {
             let publishers = self
                 .peers
                 .iter()
-                .filter(|(_, peer)| matches!(peer.role, Role::Publisher));
-            publishers.for_each(|(_, peer)| peer.wake.notify_one());
+                .filter(|peer| matches!(peer.role, Role::Publisher));
+            publishers.for_each(|peer| peer.wake.notify_one());
         }
     }
 
@@ -494,7 +494,7 @@ impl Hub {
         }
         if !aftermath.settled.is_empty() {
             self.durable.settle(service.name(), aftermath.settled);
-            self.flush_wanted.notify_one();
+            self.peers.want_flush();
         }
         self.bury_dead(key, aftermath.dead);
     }
@@ -503,7 +503,7 @@ impl Hub {
     pub(super) fn keep_dead(&mut self, service: &ServiceName, place: Option<u64>, event: Event) {
         let dead = self.durable.dead.entry(service.clone()).or_default();
         dead.push((event, place));
-        self.flush_wanted.notify_one();
+        self.peers.want_flush();
     }
 
     /// The dead letters of this append, of which the store has said what became of it.

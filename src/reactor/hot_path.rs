@@ -72,7 +72,7 @@ impl HotPath {
             sockets: vec![],
             runtime,
         };
-        let id = path.hub.next_peer_id();
+        let id = path.hub.peers.next_id();
         path.insert(id, Role::Publisher, SocketType::Pub)?;
         path.publisher = id;
         Ok(path)
@@ -101,7 +101,7 @@ impl HotPath {
     /// # Errors
     /// The system gives no sockets.
     pub fn subscribe(&mut self, prefix: &str) -> io::Result<()> {
-        let id = self.hub.next_peer_id();
+        let id = self.hub.peers.next_id();
         let prefixes = [prefix.as_bytes().into()].into();
         self.insert(id, Role::Subscriber { prefixes }, SocketType::Sub)?;
         self.hub.broker.routes.subscribe(prefix.as_bytes(), id);
@@ -127,7 +127,7 @@ impl HotPath {
             broker.subscribe(&id, &service, [pattern].into(), None, now(), &mut Unbound);
         let key = subscribed.map_err(io::Error::other)?.service;
         for _ in 0..workers {
-            let peer = self.hub.next_peer_id();
+            let peer = self.hub.peers.next_id();
             let Some(found) = self.hub.broker.service_mut(key) else {
                 continue;
             };
@@ -164,7 +164,7 @@ impl HotPath {
     /// What each worker says to acknowledge all that it holds.
     pub fn acknowledgements(&mut self) -> Vec<(PeerId, BytesMut)> {
         let mut said = vec![];
-        for (_, peer) in &self.hub.peers {
+        for peer in self.hub.peers.iter() {
             let Role::Worker { service, key, .. } = peer.role else {
                 continue;
             };
@@ -184,7 +184,8 @@ impl HotPath {
     /// # Errors
     /// The bytes are not ZMTP.
     pub fn hear(&mut self, worker: PeerId, said: BytesMut) -> io::Result<()> {
-        let Some(Role::Worker { service, .. }) = self.hub.peer(worker).map(|peer| &peer.role)
+        let Some(Role::Worker { service, .. }) =
+            self.hub.peers.get_mut(worker).map(|peer| &peer.role)
         else {
             return Ok(());
         };
@@ -202,7 +203,7 @@ impl HotPath {
 
     /// Forgets what the outboxes hold: how many bytes that were.
     pub fn forget(&mut self) -> usize {
-        let outboxes = self.hub.peers.iter_mut().map(|(_, peer)| &mut peer.outbox);
+        let outboxes = self.hub.peers.iter_mut().map(|peer| &mut peer.outbox);
         outboxes.map(|outbox| std::mem::take(outbox).bytes()).sum()
     }
 }

@@ -205,7 +205,7 @@ impl Hub {
         let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
         let holds_publishers = self.attendance.is_awaited() || self.durable.holds_publisher();
         let answers_max = self.config.budgets.request_outbox_bytes;
-        for (_, peer) in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             let Some(heartbeat) = &mut peer.heartbeat else {
                 continue;
             };
@@ -233,7 +233,7 @@ impl Hub {
             (ttl.as_millis() / 100).try_into().unwrap_or(u16::MAX),
         );
         for id in to_ping {
-            self.send(id, &ping);
+            self.peers.send(id, &ping);
         }
         self.bury(&silent);
         for id in expired {
@@ -242,7 +242,7 @@ impl Hub {
     }
 
     fn end_silent(&mut self, id: PeerId, why: &str) {
-        if let Some(address) = self.peer(id).map(|peer| peer.address.clone()) {
+        if let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) {
             self.remove(id);
             self.refuse("heartbeat-timeout", &address, &why);
         }
@@ -256,14 +256,16 @@ impl Hub {
         let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
         let any_busy = silent
             .iter()
-            .any(|id| self.peer(*id).is_some_and(|peer| busy(peer)));
+            .any(|id| self.peers.get_mut(*id).is_some_and(|peer| busy(peer)));
         let troubles = if any_busy {
             tcp_troubles()
         } else {
             Default::default()
         };
         for id in silent {
-            let Some(peer) = self.peer(*id) else { continue };
+            let Some(peer) = self.peers.get_mut(*id) else {
+                continue;
+            };
             if busy(peer) && !troubles.contains(&*peer.address) {
                 // Else it would never be asked again, and the kernel at each tick.
                 if let Some(heartbeat) = &mut peer.heartbeat {

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
 use super::audience::Attendance;
@@ -24,6 +23,7 @@ use super::loops::Watch;
 use super::notes::Notes;
 use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
+use super::peers::Peers;
 use super::requester::{PendingReplies, PublishTimes};
 use super::stream::Stream;
 use super::watchdog::Watchdog;
@@ -93,19 +93,13 @@ pub(super) struct Hub {
     pub(super) streamers: StreamerTable,
     /// The embedded ServiceLocator, if there is one.
     pub(super) directory: Option<Directory>,
-    pub(super) peers: Slab<Peer>,
+    pub(super) peers: Peers,
     /// Publishers that we connect to.
     pub(super) dialled: Vec<Dialled>,
     /// Looks for rings of event managers.
     pub(super) watch: Watch,
-    serial: u32,
-    /// Peers with something to send and a socket that may take it.
-    dirty: Vec<PeerId>,
-    /// Bytes given to peers since the last flush.
-    pub(super) pending_bytes: usize,
     /// Bytes given to peers and services since what waits was added up.
     pub(super) taken_bytes: usize,
-    pub(super) flush_wanted: Rc<Notify>,
     /// Ends whose clients wait until they are durable.
     pub(super) endings: Vec<Ending>,
     pub(super) chunk: ReadChunk,
@@ -176,14 +170,10 @@ impl Hub {
             broker,
             streamers,
             directory: None,
-            peers: Slab::new(),
+            peers: Peers::default(),
             dialled: Vec::new(),
             watch: Watch::new(random_id(), at),
-            serial: 0,
-            dirty: Vec::new(),
-            pending_bytes: 0,
             taken_bytes: 0,
-            flush_wanted: Rc::default(),
             endings: Vec::new(),
             chunk: ReadChunk::default(),
             runs: Runs::default(),
@@ -220,12 +210,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn peer(&mut self, id: PeerId) -> Option<&mut Peer> {
-        self.peers
-            .get_mut(id.slot as usize)
-            .filter(|peer| peer.id == id)
-    }
-
     /// Counts something that was turned away, and notes the first of a burst.
     pub(super) fn refuse(
         &mut self,
@@ -248,7 +232,7 @@ impl Hub {
         if let Purpose::Workers(streamer) = purpose {
             self.remove_namesake(streamer, &zmtp.identity);
         }
-        let id = self.next_peer_id();
+        let id = self.peers.next_id();
         let role = match purpose {
             Purpose::Publishers | Purpose::Dialled(_) => Role::Publisher,
             Purpose::Subscribers => Role::Subscriber {
@@ -271,15 +255,6 @@ impl Hub {
             self.downstream_joined(id);
         }
         Some(id)
-    }
-
-    /// The id that the next peer to be inserted has.
-    pub(super) fn next_peer_id(&mut self) -> PeerId {
-        self.serial = self.serial.wrapping_add(1);
-        PeerId {
-            slot: self.peers.vacant_key() as u32,
-            serial: self.serial,
-        }
     }
 
     pub(super) fn insert(
@@ -351,49 +326,24 @@ impl Hub {
         self.remove(older);
     }
 
-    /// Queues bytes that are no event for one peer.
-    pub(super) fn send(&mut self, id: PeerId, bytes: &[u8]) {
-        if let Some(peer) = self.peer(id) {
-            peer.outbox.push_copy(bytes, 0);
-            self.mark_dirty(id);
-        }
-    }
-
-    /// The peer has something to send: it is written with the next flush, or when its socket takes
-    /// more.
-    pub(super) fn mark_dirty(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(id.slot as usize)
-            && peer.id == id
-            && !peer.dirty
-            && !peer.outbox.is_blocked()
-        {
-            peer.dirty = true;
-            self.dirty.push(id);
-            self.flush_wanted.notify_one();
-        }
-    }
-
     /// Writes what peers are to be sent, as far as their sockets take it.
     pub(super) fn flush(&mut self) {
-        self.pending_bytes = 0;
         self.flush_store();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for id in dirty.drain(..) {
-            if let Some(peer) = self.peer(id) {
-                peer.dirty = false;
-                self.flush_peer(id);
+        let dirty = self.peers.begin_flush();
+        for id in &dirty {
+            if self.peers.begin_turn(*id) {
+                self.flush_peer(*id);
             }
         }
-        // Delivering from a queue may have made others dirty: they wait for the next turn.
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
+        self.peers.end_flush(dirty);
     }
 
     /// Writes to one peer, keeps the books, and gives its service's waiting events to it if it has
     /// room again.
     pub(super) fn flush_peer(&mut self, id: PeerId) {
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let stream = Rc::clone(&peer.stream);
         let bytes = peer.outbox.bytes();
         let written = match peer.outbox.write_to(|slices| stream.try_write(slices)) {
@@ -449,11 +399,9 @@ impl Hub {
 
     /// Ends a connection: its routes go, what it held goes back or is counted, its task ends.
     pub(super) fn remove(&mut self, id: PeerId) {
-        if self.peer(id).is_none() {
+        let Some(mut peer) = self.peers.remove(id) else {
             return;
-        }
-        let mut peer = self.peers.remove(id.slot as usize);
-        peer.wake.notify_one();
+        };
         let in_outbox = peer.outbox.events();
         let (unwritten, written) = peer.outbox.take_unwritten();
         match &mut peer.role {
@@ -537,9 +485,7 @@ impl Hub {
         self.keeping.service_ended(ended);
         for worker in &ended.workers {
             // Its service is gone, so there is nothing to keep books of.
-            if self.peer(*worker).is_some() {
-                self.peers.remove(worker.slot as usize).wake.notify_one();
-            }
+            self.peers.remove(*worker);
         }
         if ended.durable {
             self.remove_queue(ended);

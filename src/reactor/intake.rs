@@ -219,7 +219,7 @@ impl Hub {
                 ttl_deciseconds,
                 context,
             } => {
-                let Some(peer) = self.peer(id) else {
+                let Some(peer) = self.peers.get_mut(id) else {
                     return Ok(());
                 };
                 if let Some(heartbeat) = &mut peer.heartbeat {
@@ -231,7 +231,7 @@ impl Hub {
                 }
                 let mut pong = bytes::BytesMut::new();
                 encode_pong(&mut pong, context);
-                self.send(id, &pong);
+                self.peers.send(id, &pong);
                 Ok(())
             }
             Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),

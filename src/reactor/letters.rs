@@ -378,7 +378,7 @@ impl Hub {
         };
         if !seqs.is_empty() && !self.durable.send(command) {
             self.durable.settle(queue, seqs);
-            self.flush_wanted.notify_one();
+            self.peers.want_flush();
         }
     }
 

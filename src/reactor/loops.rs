@@ -61,17 +61,21 @@ impl Hub {
 
     fn send_trace(&mut self, id: PeerId, trace: &[u8]) {
         // Behind what it doesn't read it would come too late, and only add to that.
-        if self.peer(id).is_none_or(|peer| peer.outbox.is_blocked()) {
+        if self
+            .peers
+            .get_mut(id)
+            .is_none_or(|peer| peer.outbox.is_blocked())
+        {
             return;
         }
         let mut command = BytesMut::new();
         encode_trace(&mut command, trace);
-        self.send(id, &command);
+        self.peers.send(id, &command);
     }
 
     fn send_downstream(&mut self, trace: &[u8]) {
         let mut downstream = std::mem::take(&mut self.watch.downstream);
-        downstream.retain(|id| self.peer(*id).is_some());
+        downstream.retain(|id| self.peers.get_mut(*id).is_some());
         downstream.iter().for_each(|id| self.send_trace(*id, trace));
         self.watch.downstream = downstream;
     }
@@ -114,7 +118,7 @@ impl Hub {
         if is_ours && !was_held {
             let mut cancel = BytesMut::new();
             encode_cancel(&mut cancel, b"");
-            self.send(id, &cancel);
+            self.peers.send(id, &cancel);
         }
         if before.is_none() || (is_ours && !was_held) {
             let burst = format!("publisher-ring:{address}");
@@ -156,11 +160,11 @@ impl Hub {
 
     /// Subscribes to all that a publisher sends.
     pub(super) fn subscribe_to(&mut self, id: PeerId) {
-        let Some(version) = self.peer(id).map(|peer| peer.zmtp.version) else {
+        let Some(version) = self.peers.get_mut(id).map(|peer| peer.zmtp.version) else {
             return;
         };
         let mut subscribe = BytesMut::new();
         encode_subscribe(&mut subscribe, b"", version);
-        self.send(id, &subscribe);
+        self.peers.send(id, &subscribe);
     }
 }

@@ -40,7 +40,9 @@ impl Hub {
 
     /// A connection keeps so many bytes of a message that isn't whole.
     pub(super) fn count_half_received(&mut self, id: PeerId, bytes: usize) {
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let counted = if bytes < HALF_RECEIVED_MIN { 0 } else { bytes };
         let before = std::mem::replace(&mut peer.half_received, counted);
         self.taken(counted.saturating_sub(before));
@@ -48,13 +50,13 @@ impl Hub {
 
     /// What all connections keep of messages that aren't whole, in bytes.
     pub(super) fn half_received_bytes(&self) -> usize {
-        self.peers.iter().map(|(_, peer)| peer.half_received).sum()
+        self.peers.iter().map(|peer| peer.half_received).sum()
     }
 
     /// What waits for peers and services and what is half received, in bytes. What durable services have in memory is bounded
     /// by their own budgets, and can't be given up.
     pub(super) fn waiting_bytes(&self) -> usize {
-        let outboxes = self.peers.iter().map(|(_, peer)| peer.outbox.bytes());
+        let outboxes = self.peers.iter().map(|peer| peer.outbox.bytes());
         let queues = self
             .broker
             .services()
@@ -83,17 +85,15 @@ impl Hub {
 
     /// Ends the connections that keep the most of messages that aren't whole, until so much is free.
     fn end_half_received(&mut self, mut excess: usize) {
-        let keepers = self.peers.iter().filter(|(_, peer)| peer.half_received > 0);
-        let mut keepers: Vec<_> = keepers
-            .map(|(_, peer)| (peer.half_received, peer.id))
-            .collect();
+        let keepers = self.peers.iter().filter(|peer| peer.half_received > 0);
+        let mut keepers: Vec<_> = keepers.map(|peer| (peer.half_received, peer.id)).collect();
         keepers.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (bytes, id) in keepers {
             if excess == 0 {
                 return;
             }
             excess = excess.saturating_sub(bytes);
-            let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+            let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) else {
                 continue;
             };
             self.remove(id);
@@ -108,9 +108,9 @@ impl Hub {
         let subscribers = self
             .peers
             .iter()
-            .filter(|(_, peer)| matches!(peer.role, Role::Subscriber { .. }));
+            .filter(|peer| matches!(peer.role, Role::Subscriber { .. }));
         let subscribers =
-            subscribers.map(|(_, peer)| (Holder::Subscriber(peer.id), peer.outbox.bytes()));
+            subscribers.map(|peer| (Holder::Subscriber(peer.id), peer.outbox.bytes()));
         let live = self
             .broker
             .services()
@@ -122,7 +122,9 @@ impl Hub {
     fn shed(&mut self, holder: Holder, bytes_max: usize) {
         match holder {
             Holder::Subscriber(id) => {
-                let Some(peer) = self.peer(id) else { return };
+                let Some(peer) = self.peers.get_mut(id) else {
+                    return;
+                };
                 let dropped = peer.outbox.shed(bytes_max);
                 self.subscribers.in_flight -= dropped;
                 self.subscribers

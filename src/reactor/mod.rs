@@ -32,6 +32,7 @@ mod noting;
 mod outbox;
 mod paths;
 mod peer;
+mod peers;
 mod presumed;
 mod proxied;
 mod refusals;
@@ -518,7 +519,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
 /// Flushes after all connections that are readable now have had their turn, so that what many small
 /// reads route to one peer leaves in one write.
 async fn flush_when_wanted(hub: SharedHub) {
-    let wanted = Rc::clone(&hub.borrow().flush_wanted);
+    let wanted = hub.borrow().peers.flush_wanted();
     loop {
         wanted.notified().await;
         hub.borrow_mut().flush();

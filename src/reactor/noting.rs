@@ -151,7 +151,7 @@ impl Hub {
         };
         let acknowledges = found.workers.acknowledges(key);
         let name = found.name().clone();
-        let Some(peer) = self.peers.get(id.slot as usize) else {
+        let Some(peer) = self.peers.get(id) else {
             return;
         };
         self.notes
@@ -226,7 +226,7 @@ impl Hub {
         self.stuck_looked_at = self.now;
         let budget = self.config.budgets.worker_outbox_bytes;
         let mut stuck = vec![];
-        for (_, peer) in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             let Role::Worker { service, .. } = peer.role else {
                 continue;
             };

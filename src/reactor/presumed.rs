@@ -187,11 +187,7 @@ impl Hub {
 
     /// A peer that has just come to a service of the earlier run says nothing.
     fn hear_silence(&mut self, id: PeerId) {
-        let Some(peer) = self
-            .peers
-            .get(id.slot as usize)
-            .filter(|peer| peer.id == id)
-        else {
+        let Some(peer) = self.peers.get(id).filter(|peer| peer.id == id) else {
             return;
         };
         let Role::Worker {
@@ -258,7 +254,9 @@ impl Hub {
 
     /// One that was presumed ready gets no more until it says READY; what it was sent stays with it.
     fn withdraw(&mut self, id: PeerId) {
-        if let Some(Role::Worker { service, key, .. }) = self.peer(id).map(|peer| &peer.role) {
+        if let Some(Role::Worker { service, key, .. }) =
+            self.peers.get_mut(id).map(|peer| &peer.role)
+        {
             let (service, key) = (*service, *key);
             if let Some(found) = self.broker.service_mut(service) {
                 found.workers.bye(key);
@@ -283,7 +281,9 @@ impl Hub {
     }
 
     fn set_envelope(&mut self, id: PeerId, new_key: WorkerKey, new: Option<Envelope>) {
-        if let Some(Role::Worker { key, envelope, .. }) = self.peer(id).map(|peer| &mut peer.role) {
+        if let Some(Role::Worker { key, envelope, .. }) =
+            self.peers.get_mut(id).map(|peer| &mut peer.role)
+        {
             (*key, *envelope) = (new_key, new);
         }
     }
@@ -294,7 +294,9 @@ impl Hub {
         if !self.keeping.grace.presumed.remove(&id) {
             return;
         }
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let Role::Worker {
             service,
             key,
@@ -337,7 +339,7 @@ impl Hub {
         let unjudged = &self.keeping.grace.unjudged;
         let mut common: Option<KeptReady> = None;
         for id in service.workers.peers() {
-            let Some(peer) = self.peers.get(id.slot as usize) else {
+            let Some(peer) = self.peers.get(id) else {
                 continue;
             };
             if peer.zmtp.socket_type == SocketType::Req {

@@ -31,7 +31,8 @@ impl Hub {
             Ok(WorkerWord::Ready(credit)) => self.seat(id, said, credit.is_some()),
             _ => self.seated(id, said, matches!(word, Ok(WorkerWord::Bye))),
         };
-        let Some(Role::Worker { service, .. }) = self.peer(id).map(|peer| &peer.role) else {
+        let Some(Role::Worker { service, .. }) = self.peers.get_mut(id).map(|peer| &peer.role)
+        else {
             return;
         };
         let service = *service;
@@ -43,7 +44,7 @@ impl Hub {
 
     /// The proxied workers of a connection, and whether its socket is a REQ.
     fn proxied(&mut self, id: PeerId) -> Option<(&mut Proxied, bool)> {
-        let peer = self.peer(id)?;
+        let peer = self.peers.get_mut(id)?;
         let is_req = peer.zmtp.socket_type == SocketType::Req;
         match &mut peer.role {
             Role::Worker { proxied, .. } => proxied.as_deref_mut().map(|all| (all, is_req)),
@@ -58,13 +59,15 @@ impl Hub {
             let path = speaker.and_then(|worker| proxied.paths.get(&worker));
             return path.is_some_and(|path| path.acknowledges);
         }
-        let role = self.peer(id).map(|peer| &peer.role);
+        let role = self.peers.get_mut(id).map(|peer| &peer.role);
         matches!(role, Some(Role::Worker { envelope: Some(known), .. }) if known.acknowledges)
     }
 
     /// Appends a message that is no event, for the worker that said this.
     pub(super) fn tell_worker(&mut self, id: PeerId, said: Said<'_>, message: &[u8]) {
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let is_req = peer.zmtp.socket_type == SocketType::Req;
         let Role::Worker {
             proxied, envelope, ..
@@ -84,7 +87,7 @@ impl Hub {
             let before: &[u8] = if delimiter { &DELIMITER } else { &[] };
             peer.outbox.push_copy(&[before, message].concat(), 0);
         }
-        self.mark_dirty(id);
+        self.peers.mark_dirty(id);
     }
 
     /// The worker that says something else than READY.
@@ -136,7 +139,7 @@ impl Hub {
     /// From now on its connection may have several workers.
     fn share_connection(&mut self, id: PeerId) {
         let was_presumed = self.keeping.was_presumed(id);
-        let Some(peer) = self.peers.get_mut(id.slot as usize) else {
+        let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
         let is_req = peer.zmtp.socket_type == SocketType::Req;
@@ -183,7 +186,7 @@ impl Hub {
     /// came the way before, and has had its event.
     fn spent(&mut self, id: PeerId, said: Said<'_>, acknowledges: bool) -> Option<WorkerKey> {
         let stem = said.stem().filter(|_| said.delimiter && !acknowledges)?;
-        let peer = self.peers.get(id.slot as usize)?;
+        let peer = self.peers.get(id)?;
         let Role::Worker {
             service,
             proxied: Some(proxied),
@@ -209,7 +212,7 @@ impl Hub {
         said: Said<'_>,
         acknowledges: bool,
     ) -> Option<WorkerKey> {
-        let peer = self.peers.get_mut(id.slot as usize)?;
+        let peer = self.peers.get_mut(id)?;
         let is_req = peer.zmtp.socket_type == SocketType::Req;
         let Role::Worker {
             service,
@@ -241,7 +244,7 @@ impl Hub {
     /// event, else the one that was silent for longest.
     fn make_room_behind(&mut self, id: PeerId) -> Result<(), String> {
         let full = || format!("its connection has {PATHS_MAX} workers already");
-        let peer = self.peers.get_mut(id.slot as usize).ok_or_else(full)?;
+        let peer = self.peers.get_mut(id).ok_or_else(full)?;
         let Role::Worker {
             service,
             key: first,

@@ -43,7 +43,7 @@ impl Hub {
         let (interval, now) = (self.config.heartbeat_interval, self.now);
         let worker_budget = self.config.budgets.worker_outbox_bytes;
         let mut open = vec![];
-        for (_, peer) in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             if let Some(heartbeat) = &mut peer.heartbeat {
                 heartbeat.set_interval(interval, now);
             }

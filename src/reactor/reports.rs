@@ -224,7 +224,7 @@ impl Hub {
                     }
                 }
             }
-            return self.flush_wanted.notify_one();
+            return self.peers.want_flush();
         }
         let Some(key) = self.broker.find(queue) else {
             return;
@@ -343,7 +343,7 @@ impl Hub {
             given_up = loss.too_large.seqs;
         });
         self.durable.settle(queue, given_up);
-        self.flush_wanted.notify_one();
+        self.peers.want_flush();
     }
 
     /// The store gave up events of a queue: the oldest, or damaged ones.

@@ -100,7 +100,7 @@ impl Hub {
             self.notes.count_refused("probe");
             return Ok(());
         }
-        let is_locator = match self.peer(id).map(|peer| &peer.role) {
+        let is_locator = match self.peers.get_mut(id).map(|peer| &peer.role) {
             Some(Role::Requester { locator }) => *locator,
             _ => return Ok(()),
         };
@@ -144,7 +144,7 @@ impl Hub {
             FrameError::TooManyParts(_) => "limits.maxMessageParts",
             FrameError::Flags(_) | FrameError::Interrupted(_) => return,
         };
-        let Some(Role::Requester { .. }) = self.peer(id).map(|peer| &peer.role) else {
+        let Some(Role::Requester { .. }) = self.peers.get_mut(id).map(|peer| &peer.role) else {
             return;
         };
         // Of its data only the beginning is looked at.
@@ -175,7 +175,7 @@ impl Hub {
         let nak = Message::nak("too-large", format!("{error} ({limit})"));
         self.reply(&back, &nak);
         self.flush_peer(id);
-        if let Some(peer) = self.peer(id) {
+        if let Some(peer) = self.peers.get_mut(id) {
             peer.is_parting = true;
         }
     }
@@ -250,7 +250,9 @@ impl Hub {
     }
 
     fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
         let address = peer.address.clone();
         let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
         if answer.token.is(Token::NAK) {
@@ -352,6 +354,6 @@ impl Hub {
         }
         let mut frames = back.envelope.clone();
         frames.extend(encode(answer, back.layout));
-        self.send(back.peer, &encode_message(&frames));
+        self.peers.send(back.peer, &encode_message(&frames));
     }
 }

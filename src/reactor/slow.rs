@@ -14,7 +14,7 @@ impl Hub {
         let mut slow: Vec<_> = self
             .peers
             .iter()
-            .filter_map(|(_, peer)| {
+            .filter_map(|peer| {
                 let budget = self.outbox_budget(peer)?;
                 (peer.outbox.bytes() > budget / 2).then_some((peer, budget))
             })

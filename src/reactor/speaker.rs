@@ -38,7 +38,7 @@ impl Hub {
                 }
             }
             // The message may have ended the connection: a request that ended its own service.
-            if self.peer(id).is_none() {
+            if self.peers.get_mut(id).is_none() {
                 return Ok(());
             }
             // Small requests may have large answers, so what was read already is bounded too.
@@ -71,7 +71,7 @@ impl Hub {
 
     fn subscription(&mut self, id: PeerId, wish: Subscription<'_>) -> Result<(), PeerError> {
         let limits = self.config.limits;
-        let Some(peer) = self.peer(id) else {
+        let Some(peer) = self.peers.get_mut(id) else {
             return Ok(());
         };
         let Role::Subscriber { prefixes } = &mut peer.role else {
@@ -107,7 +107,7 @@ impl Hub {
 
     /// Something that has no meaning here, and does no harm.
     pub(super) fn count_discarded(&mut self, id: PeerId, reason: &'static str) {
-        let Some(address) = self.peer(id).map(|peer| peer.address.clone()) else {
+        let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) else {
             return;
         };
         self.notes.count_refused(reason);

@@ -26,16 +26,12 @@ impl Hub {
     pub(super) fn status(&mut self) -> Value {
         let now = now();
         self.broker.routes.subjects.name_largest();
-        let count = |wanted: fn(&Role) -> bool| {
-            self.peers
-                .iter()
-                .filter(|(_, peer)| wanted(&peer.role))
-                .count()
-        };
+        let count =
+            |wanted: fn(&Role) -> bool| self.peers.iter().filter(|peer| wanted(&peer.role)).count();
         let subscriptions: usize = self
             .peers
             .iter()
-            .map(|(_, peer)| match &peer.role {
+            .map(|peer| match &peer.role {
                 Role::Subscriber { prefixes } => prefixes.len(),
                 _ => 0,
             })
@@ -81,7 +77,7 @@ impl Hub {
                 "max": self.connections_max,
                 "fdsMax": rlimit::Resource::NOFILE.get_soft().ok(),
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
-                "outboxBytes": self.peers.iter().map(|(_, peer)| peer.outbox.bytes()).sum::<usize>(),
+                "outboxBytes": self.peers.iter().map(|peer| peer.outbox.bytes()).sum::<usize>(),
             },
             "memory": {
                 "waitingBytes": self.waiting_bytes(),
@@ -178,7 +174,7 @@ impl Hub {
     fn zmtp_spoken(&self) -> Value {
         let mut versions = BTreeMap::<&str, u64>::new();
         let mut old = vec![];
-        for (_, peer) in &self.peers {
+        for peer in self.peers.iter() {
             *versions.entry(peer.zmtp.version.name()).or_default() += 1;
             if !peer.zmtp.version.has_commands() && old.len() < OLD_PEERS_SHOWN {
                 old.push(json!({
@@ -194,11 +190,12 @@ impl Hub {
     }
 
     fn subscriber_outboxes(&self) -> Value {
-        let subscribers = self.peers.iter().filter(|(_, peer)| {
-            matches!(peer.role, Role::Subscriber { .. }) && !peer.outbox.is_empty()
-        });
+        let subscribers = self
+            .peers
+            .iter()
+            .filter(|peer| matches!(peer.role, Role::Subscriber { .. }) && !peer.outbox.is_empty());
         let (mut bytes, mut largest) = (0, 0);
-        for (_, peer) in subscribers {
+        for peer in subscribers {
             bytes += peer.outbox.bytes();
             largest = largest.max(peer.outbox.bytes());
         }

@@ -91,15 +91,15 @@ impl Hub {
     fn has_publishers(&self) -> bool {
         self.peers
             .iter()
-            .any(|(_, peer)| matches!(peer.role, Role::Publisher))
+            .any(|peer| matches!(peer.role, Role::Publisher))
     }
 
     fn remove_publishers(&mut self) {
         let publishers = self
             .peers
             .iter()
-            .filter(|(_, peer)| matches!(peer.role, Role::Publisher));
-        let ids: Vec<_> = publishers.map(|(_, peer)| peer.id).collect();
+            .filter(|peer| matches!(peer.role, Role::Publisher));
+        let ids: Vec<_> = publishers.map(|peer| peer.id).collect();
         ids.into_iter().for_each(|id| self.remove(id));
     }
 
@@ -108,7 +108,7 @@ impl Hub {
     fn end_workers(&mut self) {
         self.has_ended = true;
         let now = now();
-        for (_, peer) in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             // Of what waits behind a proxy it isn't told here whose it is: it counts as tried.
             let Role::Worker {
                 service,
@@ -154,7 +154,7 @@ impl Hub {
     /// Whether nothing is left that could be delivered. Events for which there is no worker don't
     /// hold up the end.
     fn is_drained(&self) -> bool {
-        self.peers.iter().all(|(_, peer)| peer.outbox.is_empty())
+        self.peers.iter().all(|peer| peer.outbox.is_empty())
             && self.pending_replies.len() == 0
             && self.durable.is_idle()
             && self

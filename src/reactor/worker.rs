@@ -59,7 +59,7 @@ impl Hub {
             && let Some(found) = self.broker.service(service)
         {
             self.durable.settle(found.name(), settled.drain(..));
-            self.flush_wanted.notify_one();
+            self.peers.want_flush();
         }
         settled.clear();
     }
@@ -69,7 +69,7 @@ impl Hub {
     fn take_worker_message(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
         let (said, frame) = Said::split(message);
         let word = WorkerWord::parse(frame);
-        let role = self.peer(id).map(|peer| &peer.role);
+        let role = self.peers.get_mut(id).map(|peer| &peer.role);
         let shares = |role| {
             matches!(
                 role,
@@ -95,7 +95,7 @@ impl Hub {
             key,
             envelope,
             ..
-        }) = self.peer(id).map(|peer| &mut peer.role)
+        }) = self.peers.get_mut(id).map(|peer| &mut peer.role)
         else {
             return Ok(());
         };
@@ -183,7 +183,8 @@ impl Hub {
         let budget = self.config.budgets.worker_outbox_bytes;
         // One that doesn't read its errors needs no more of them.
         let has_room = self
-            .peer(id)
+            .peers
+            .get_mut(id)
             .is_some_and(|peer| peer.outbox.bytes() <= budget);
         if has_room && self.is_told(id, said) {
             self.tell_worker(id, said, &encode_message(&[error_word(sentence)]));

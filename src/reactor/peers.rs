@@ -1,0 +1,127 @@
+//! The connections whose handshake is done, and which of them have something to send.
+
+use std::rc::Rc;
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+use super::peer::Peer;
+use crate::broker::PeerId;
+
+/// All peers of the reactor.
+#[derive(Default)]
+pub(super) struct Peers {
+    slab: Slab<Peer>,
+    /// Of the last id that was given out.
+    serial: u32,
+    /// Peers with something to send and a socket that may take it.
+    dirty: Vec<PeerId>,
+    /// Bytes given to peers since the last flush.
+    pending_bytes: usize,
+    flush_wanted: Rc<Notify>,
+}
+
+impl Peers {
+    /// The id that the next peer to be inserted has.
+    pub(super) fn next_id(&mut self) -> PeerId {
+        self.serial = self.serial.wrapping_add(1);
+        PeerId {
+            slot: self.slab.vacant_key() as u32,
+            serial: self.serial,
+        }
+    }
+
+    /// Its id is [`next_id`](Self::next_id).
+    pub(super) fn insert(&mut self, peer: Peer) {
+        self.slab.insert(peer);
+    }
+
+    /// Takes a peer out of the table and wakes its task, which then ends.
+    pub(super) fn remove(&mut self, id: PeerId) -> Option<Peer> {
+        self.get(id)?;
+        let peer = self.slab.remove(id.slot as usize);
+        peer.wake.notify_one();
+        Some(peer)
+    }
+
+    pub(super) fn get(&self, id: PeerId) -> Option<&Peer> {
+        let found = self.slab.get(id.slot as usize);
+        found.filter(|peer| peer.id == id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        let found = self.slab.get_mut(id.slot as usize);
+        found.filter(|peer| peer.id == id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.slab.iter().map(|(_, peer)| peer)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.slab.iter_mut().map(|(_, peer)| peer)
+    }
+
+    /// Queues bytes that are no event for one peer.
+    pub(super) fn send(&mut self, id: PeerId, bytes: &[u8]) {
+        if let Some(peer) = self.get_mut(id) {
+            peer.outbox.push_copy(bytes, 0);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// The peer has something to send: it is written with the next flush, or when its socket takes
+    /// more.
+    pub(super) fn mark_dirty(&mut self, id: PeerId) {
+        if let Some(peer) = self.slab.get_mut(id.slot as usize)
+            && peer.id == id
+            && !peer.dirty
+            && !peer.outbox.is_blocked()
+        {
+            peer.dirty = true;
+            self.dirty.push(id);
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// So many bytes were given to peers.
+    pub(super) fn given(&mut self, bytes: usize) {
+        self.pending_bytes += bytes;
+    }
+
+    /// Bytes given to peers since the last flush.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Asks for a flush when all connections that can be read now have been.
+    pub(super) fn want_flush(&self) {
+        self.flush_wanted.notify_one();
+    }
+
+    /// Notified when a flush is asked for.
+    pub(super) fn flush_wanted(&self) -> Rc<Notify> {
+        Rc::clone(&self.flush_wanted)
+    }
+
+    /// A flush begins: those that have something to send.
+    pub(super) fn begin_flush(&mut self) -> Vec<PeerId> {
+        self.pending_bytes = 0;
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// It is the turn of one that had something to send; false if it is gone.
+    pub(super) fn begin_turn(&mut self, id: PeerId) -> bool {
+        let peer = self.get_mut(id);
+        peer.map(|peer| peer.dirty = false).is_some()
+    }
+
+    /// The flush is done. The list is kept for its memory; whoever was marked meanwhile waits for the
+    /// next.
+    pub(super) fn end_flush(&mut self, mut flushed: Vec<PeerId>) {
+        if self.dirty.is_empty() {
+            flushed.clear();
+            self.dirty = flushed;
+        }
+    }
+}
