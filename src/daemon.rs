@@ -18,7 +18,7 @@ use crate::outbound::{
     Caller, GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
 };
-use crate::reactor::{BindError, Bound, Effect, Input, Reactor};
+use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
@@ -134,15 +134,17 @@ impl Daemon {
             .map(|state| ((state.kept, state.writer), state.thread))
             .unzip();
         let (tracer, traces) = start_traces(&config)?;
-        let reactor = Reactor::start(
-            config.clone(),
+        let reactor = Reactor::start(Parts {
+            config: config.clone(),
             effects,
-            (inputs, inputs_rx),
+            inputs: (inputs, inputs_rx),
             former,
-            store.clone(),
-            (inherited, manager.beat(now())),
-            (journal.clone(), tracer.clone()),
-        )?;
+            store: store.clone(),
+            inherited,
+            beat: manager.beat(now()),
+            journal: journal.clone(),
+            tracer: tracer.clone(),
+        })?;
         config.locator.embedded = reactor.bound.locator.is_some();
         if let Some(embedded) = &reactor.bound.locator {
             config.locator.address = embedded.clone();

@@ -11,7 +11,7 @@ use super::signals::{Termination, runtime};
 use crate::ambient::now;
 use crate::config::Config;
 use crate::model::Endpoint;
-use crate::reactor::{Input, Reactor};
+use crate::reactor::{Input, Parts, Reactor};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, LogConfig, Logging};
 use crate::traces::Tracer;
@@ -62,15 +62,17 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
     config.locator.address = args.address.clone();
     let drain_timeout = config.drain_timeout;
     let (effects, _no_effects) = tokio::sync::mpsc::channel(1);
-    let reactor = Reactor::start(
+    let reactor = Reactor::start(Parts {
         config,
         effects,
-        Reactor::inputs(),
-        None,
-        None,
-        (Inherited::default(), Manager::default().beat(now())),
-        (Journal::default(), Tracer::default()),
-    )?;
+        inputs: Reactor::inputs(),
+        former: None,
+        store: None,
+        inherited: Inherited::default(),
+        beat: Manager::default().beat(now()),
+        journal: Journal::default(),
+        tracer: Tracer::default(),
+    })?;
     let Some(bound) = &reactor.bound.locator else {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
         reactor.join();

@@ -87,7 +87,7 @@ impl Hub {
         }
         let until = now + grace;
         self.attendance.hold = Some(Hold { until, is_known });
-        self.plan(until);
+        self.alarm.set(until);
     }
 
     pub(super) fn subscriber_joined(&mut self, prefix: &[u8]) {
@@ -107,7 +107,7 @@ impl Hub {
     pub(super) fn tend_audience(&mut self, now: Instant) {
         if let Some(hold) = self.attendance.hold {
             if hold.until > now {
-                return self.plan(hold.until);
+                return self.alarm.set(hold.until);
             }
             self.note_missing_audience();
             self.let_publishers_in();

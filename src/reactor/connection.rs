@@ -37,7 +37,7 @@ pub(super) struct Counted(SharedHub);
 
 impl Counted {
     pub(super) fn new(hub: &SharedHub) -> Self {
-        hub.borrow_mut().connections += 1;
+        hub.borrow_mut().connections.add();
         Self(Rc::clone(hub))
     }
 }
@@ -45,7 +45,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Ok(mut state) = self.0.try_borrow_mut() {
-            state.connections -= 1;
+            state.connections.remove();
             if std::thread::panicking() {
                 state.notes.count_refused("internal-error");
             }
@@ -86,7 +86,7 @@ pub(super) async fn run(
         &mut handshake,
     );
     if matches!(purpose, Purpose::Dialled(_)) {
-        begun = begun.of_event_manager(hub.borrow().watch.loops.own());
+        begun = begun.of_event_manager(hub.borrow().upstream.watch.loops.own());
     }
     let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
     let (zmtp, rest) = match met {
@@ -253,9 +253,9 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
     for _ in 0..READS_PER_TURN {
         let filled = {
             let mut state = hub.borrow_mut();
-            let mut chunk: ReadChunk = std::mem::take(&mut state.chunk);
+            let mut chunk: ReadChunk = std::mem::take(&mut state.scratch.chunk);
             let filled = inbox.fill(stream, &mut chunk);
-            state.chunk = chunk;
+            state.scratch.chunk = chunk;
             filled
         };
         match filled {
@@ -313,7 +313,7 @@ async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
 /// Takes what was read; whether the connection goes on.
 fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
     let mut state = hub.borrow_mut();
-    let now = state.now;
+    let now = state.clock.now;
     inbox.scanner.set_limits(&state.config.limits);
     let Some(peer) = state.peers.get_mut(id) else {
         return false;

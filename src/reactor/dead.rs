@@ -31,7 +31,7 @@ impl Hub {
             let burst = format!("dead:{name}");
             let shown_text = String::from_utf8_lossy(shown);
             self.notes
-                .burst(&burst, self.now, |suppressed| Notable::DeadLetter {
+                .burst(&burst, self.clock.now, |suppressed| Notable::DeadLetter {
                     service: name.as_str(),
                     reason: letter.reason.name(),
                     detail: Some(&*letter.detail).filter(|detail| !detail.is_empty()),

@@ -63,9 +63,9 @@ impl Hub {
         );
         let waiting = peer.outbox.bytes();
         let over = waiting > budget;
-        self.subscriber_outbox_peak = self.subscriber_outbox_peak.max(waiting);
-        self.subscribers.matched += run.events();
-        self.subscribers.in_flight += run.events();
+        self.books.outbox_peak_bytes = self.books.outbox_peak_bytes.max(waiting);
+        self.books.subscribers.matched += run.events();
+        self.books.subscribers.in_flight += run.events();
         if over && self.config.slow_subscriber == SlowSubscriber::Disconnect {
             return self.disconnect_slow(id);
         }
@@ -74,8 +74,9 @@ impl Hub {
         };
         let dropped = if over { peer.outbox.shed(budget) } else { 0 };
         if dropped > 0 {
-            self.subscribers.in_flight -= dropped;
-            self.subscribers
+            self.books.subscribers.in_flight -= dropped;
+            self.books
+                .subscribers
                 .dropped
                 .add(DropReason::SlowSubscriber, dropped);
             self.log_slow_subscriber(id, DropReason::SlowSubscriber, dropped);
@@ -102,13 +103,14 @@ impl Hub {
             return;
         };
         let burst = format!("{reason}:{address}");
-        self.notes
-            .burst(&burst, self.now, |suppressed| Notable::SubscriberSlow {
+        self.notes.burst(&burst, self.clock.now, |suppressed| {
+            Notable::SubscriberSlow {
                 peer: &address,
                 reason: reason.name(),
                 events,
                 suppressed,
-            });
+            }
+        });
     }
 
     fn deliver_to_service(&mut self, key: ServiceKey, run: &Run<'_>) {
@@ -135,7 +137,7 @@ impl Hub {
     /// Gives the whole run to the workers in turn, each its share at once, if that is what dealing
     /// one by one would come to; whether it was.
     fn deal_in_turn(&mut self, key: ServiceKey, run: &Run<'_>) -> bool {
-        let mut turns = std::mem::take(&mut self.turns);
+        let mut turns = std::mem::take(&mut self.scratch.turns);
         let events = run.ends.len();
         let service = self.broker.service_mut(key);
         let dealt = service.is_some_and(|service| service.workers.pick_in_turn(events, &mut turns));
@@ -147,7 +149,7 @@ impl Hub {
                 self.push_to_worker(key, *worker, run, share.map(|event| event..event + 1));
             }
         }
-        self.turns = turns;
+        self.scratch.turns = turns;
         dealt
     }
 
@@ -204,7 +206,7 @@ impl Hub {
         self.ask_to_hand_out(key, now);
         let mut is_durable = false;
         while let Some(service) = self.broker.service_mut(key)
-            && !self.has_ended
+            && !self.phase.has_ended()
             && let Some((given, worker)) = service.dequeue(now)
         {
             match given {

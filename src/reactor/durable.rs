@@ -360,7 +360,7 @@ impl Hub {
             let in_hands = service.queue.take_in_hands();
             let later = service.queue.take_later();
             let queue = service.name().clone();
-            let rests = service.rests(self.has_ended);
+            let rests = service.rests(self.phase.has_ended());
             let is_durable = service.shelf.is_some();
             if !attempts.is_empty() && is_durable {
                 let queue = queue.clone();

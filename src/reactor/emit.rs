@@ -316,18 +316,18 @@ impl Hub {
             self.reply(&back, &answered);
         }
         if is_new {
-            self.published.events += 1;
+            self.books.published.events += 1;
             self.broker.routes.subjects.add(place, 1);
-            self.published.bytes += event.len() as u64;
+            self.books.published.bytes += event.len() as u64;
             if route.is_empty() && !is_held {
-                self.published.unmatched += 1;
+                self.books.published.unmatched += 1;
             }
         }
         match due {
             _ if is_held => self.emissions.hold(&event, !route.services.is_empty()),
             Some(at) if is_scheduled => {
                 self.emissions.schedule(at, number, &event);
-                self.plan(at);
+                self.alarm.set(at);
             }
             Some(_) => {}
             None => {
@@ -459,7 +459,7 @@ impl Hub {
         while let Some((event, has_services)) = self.emissions.take_held() {
             let has_subscribers = self.deliver_to_present(&event);
             if !has_subscribers && !has_services {
-                self.published.unmatched += 1;
+                self.books.published.unmatched += 1;
             }
         }
     }

@@ -10,10 +10,13 @@ use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::mpsc;
 
+use super::connections::Connections;
 use super::hub::Hub;
 use super::inbox::Inbox;
 use super::listener::StreamerTable;
+use super::notes::Notes;
 use super::peer::{Envelope, Role};
+use super::site::Site;
 use super::stream::Stream;
 use crate::ambient::now;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
@@ -65,8 +68,21 @@ impl HotPath {
             nowhere,
         );
         let (effects, _) = mpsc::channel(1);
+        let site = Site {
+            settings,
+            addresses: serde_json::Value::Null,
+            directory: None,
+        };
         let mut path = Self {
-            hub: Hub::new(config, settings, streamers, effects, now()),
+            hub: Hub::new(
+                config,
+                site,
+                streamers,
+                effects,
+                Connections::with_max(usize::MAX),
+                Notes::default(),
+                None,
+            ),
             publisher: PeerId { slot: 0, serial: 0 },
             inbox: Inbox::new(&Limits::default(), Version::V3_1, BytesMut::new()),
             sockets: vec![],

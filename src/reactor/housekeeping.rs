@@ -31,7 +31,7 @@ pub(super) async fn keep_house(hub: SharedHub) {
 /// Sleeps until the next time that some service's events want: a retry, an end, a worker that took too
 /// long.
 pub(super) async fn keep_time(hub: SharedHub) {
-    let changed = Rc::clone(&hub.borrow().timeout_changed);
+    let changed = hub.borrow().alarm.changed();
     loop {
         let next = hub.borrow_mut().next_timeout();
         tokio::select! {
@@ -68,22 +68,15 @@ impl Hub {
         let service = self.broker.service(key);
         let at = service.and_then(Service::poll_timeout);
         self.broker.timetable.set(key, at);
-        at.inspect(|at| self.plan(*at));
-    }
-
-    /// Something wants attention at some time: the clock's task sleeps no longer than until then.
-    pub(super) fn plan(&mut self, at: Instant) {
-        if self.timeout_at.is_none_or(|planned| at < planned) {
-            self.timeout_at = Some(at);
-            self.timeout_changed.notify_one();
-        }
+        at.inspect(|at| self.alarm.set(*at));
     }
 
     /// Until when the clock's task may sleep.
     fn next_timeout(&mut self) -> Option<Instant> {
         let first = [self.broker.timetable.first(), self.emissions.next_due()];
-        self.timeout_at = first.into_iter().flatten().min();
-        self.timeout_at
+        let first = first.into_iter().flatten().min();
+        self.alarm.begin_again(first);
+        first
     }
 
     fn handle_timeouts(&mut self) {
@@ -106,7 +99,7 @@ impl Hub {
     fn clock_was_set(&mut self, change: ClockChange) {
         let now = now();
         self.emissions.clock_was_set(change, now);
-        self.emissions.next_due().inspect(|at| self.plan(*at));
+        self.emissions.next_due().inspect(|at| self.alarm.set(*at));
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
         for key in keys {
             if let Some(service) = self.broker.service_mut(key) {
@@ -143,7 +136,7 @@ impl Hub {
 
     fn tick_interval(&self) -> Duration {
         let heartbeat = self.config.heartbeat_interval;
-        let beat = self.beat.as_ref().map_or(TICK_MAX, Beat::interval);
+        let beat = self.upkeep.beat.as_ref().map_or(TICK_MAX, Beat::interval);
         let wanted = [heartbeat / 8, self.config.subscription_ttl / 8, beat / 2];
         let wanted = wanted.into_iter().filter(|wanted| !wanted.is_zero());
         let shortest = wanted.min().unwrap_or(TICK_MAX);
@@ -152,14 +145,14 @@ impl Hub {
 
     /// Tells the service manager that the loop turns: it is the loop itself that does.
     fn show_life(&mut self) {
-        if let Some(mut beat) = self.beat.take() {
-            beat.turned(self.now, || self.status_line());
-            self.beat = Some(beat);
+        if let Some(mut beat) = self.upkeep.beat.take() {
+            beat.turned(self.clock.now, || self.status_line());
+            self.upkeep.beat = Some(beat);
         }
     }
 
     fn tick(&mut self, now: Instant, tick: Duration) {
-        let since_tick = now.saturating_duration_since(self.ticked_at);
+        let since_tick = now.saturating_duration_since(self.upkeep.ticked_at);
         let late = since_tick.saturating_sub(tick);
         let stalled = if late >= STALL_MIN {
             late
@@ -172,14 +165,14 @@ impl Hub {
             });
             self.broker.handle_stall(stalled);
         }
-        self.now = now;
-        self.ticked_at = now;
+        self.clock.now = now;
+        self.upkeep.ticked_at = now;
         #[cfg(debug_assertions)]
         {
             self.check_timetable();
             self.check_queues();
         }
-        if let Some(jump_ms) = self.clock.look(wall_clock_ms(), now) {
+        if let Some(jump_ms) = self.clock.jump_ms(wall_clock_ms()) {
             self.notes.note(&Notable::ClockJumped { jump_ms });
             self.clock_was_set(ClockChange {
                 forward_ms: jump_ms,
@@ -201,7 +194,7 @@ impl Hub {
     }
 
     fn check_pulses(&mut self, stalled: Duration) {
-        let now = self.now;
+        let now = self.clock.now;
         let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
         let holds_publishers = self.attendance.is_awaited() || self.durable.holds_publisher();
         let answers_max = self.config.budgets.request_outbox_bytes;
@@ -252,7 +245,7 @@ impl Hub {
     /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
     /// kernel gets no answer from its machine either.
     fn bury(&mut self, silent: &[PeerId]) {
-        let now = self.now;
+        let now = self.clock.now;
         let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
         let any_busy = silent
             .iter()
@@ -278,11 +271,12 @@ impl Hub {
     }
 
     fn expire_leases(&mut self) {
-        let now = self.now;
-        self.directory
+        let now = self.clock.now;
+        self.site
+            .directory
             .iter_mut()
             .for_each(|locator| locator.expire(now));
-        for (id, service, ended) in self.broker.handle_timeout(self.now) {
+        for (id, service, ended) in self.broker.handle_timeout(self.clock.now) {
             self.note_expired(&service, &id);
             if let Some(service) = ended {
                 self.close_service(&service);

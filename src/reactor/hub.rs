@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::hash::RandomState;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use super::audience::Attendance;
-use super::dial::Dialled;
+use super::books::Books;
+use super::clock::{Alarm, Clock};
+use super::connections::Connections;
 use super::durable::DurableSide;
 use super::effects::Effect;
 use super::emit::Emissions;
@@ -19,39 +20,32 @@ use super::intake::Runs;
 use super::keeping::Keeping;
 use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
-use super::loops::Watch;
+use super::memory::Memory;
 use super::notes::Notes;
-use super::noting::ClockWatch;
 use super::peer::{Peer, Purpose, Role};
 use super::peers::Peers;
-use super::requester::{PendingReplies, PublishTimes};
+use super::phase::Phase;
+use super::requester::PendingReplies;
+use super::scratch::Scratch;
+use super::site::Site;
 use super::stream::Stream;
+use super::upkeep::Upkeep;
+use super::upstream::Upstream;
 use super::watchdog::Watchdog;
 use super::worker::Words;
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{
-    Account, Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
-    ServiceKey, ServiceSettings, WorkerKey,
+    Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
+    ServiceKey, ServiceSettings,
 };
 use crate::config::Config;
-use crate::locator::Directory;
 use crate::model::ServiceName;
-use crate::requests::Settings;
 use crate::systemd::Beat;
 use crate::telemetry::Notable;
 use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
-
-/// Events and bytes that publishers sent.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Published {
-    pub(super) events: u64,
-    pub(super) bytes: u64,
-    /// Of those, the events that nobody asked for.
-    pub(super) unmatched: u64,
-}
 
 fn policies(config: &Rc<Config>) -> Policies {
     let config = Rc::clone(config);
@@ -84,128 +78,88 @@ fn random_id() -> u64 {
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
 pub(super) struct Hub {
     pub(super) config: Rc<Config>,
-    pub(super) settings: Settings,
-    /// Where we listen, for reports.
-    pub(super) addresses: serde_json::Value,
+    pub(super) site: Site,
     /// What others are asked to do.
     pub(super) effects: mpsc::Sender<Effect>,
     pub(super) broker: Broker,
     pub(super) streamers: StreamerTable,
-    /// The embedded ServiceLocator, if there is one.
-    pub(super) directory: Option<Directory>,
     pub(super) peers: Peers,
+    pub(super) connections: Connections,
     /// Publishers that we connect to.
-    pub(super) dialled: Vec<Dialled>,
-    /// Looks for rings of event managers.
-    pub(super) watch: Watch,
-    /// Bytes given to peers and services since what waits was added up.
-    pub(super) taken_bytes: usize,
+    pub(super) upstream: Upstream,
+    pub(super) memory: Memory,
+    pub(super) scratch: Scratch,
+    pub(super) clock: Clock,
+    pub(super) alarm: Alarm,
+    pub(super) upkeep: Upkeep,
+    pub(super) books: Books,
     /// Ends whose clients wait until they are durable.
     pub(super) endings: Vec<Ending>,
-    pub(super) chunk: ReadChunk,
-    pub(super) runs: Runs,
-    /// Workers in turn; kept between runs for its memory.
-    pub(super) turns: Vec<(WorkerKey, PeerId)>,
-    pub(super) words: Words,
     pub(super) pending_replies: PendingReplies,
     /// What outlives the process.
     pub(super) keeping: Keeping,
     /// Plain subscribers, and whether publishers wait for those of the run before.
     pub(super) attendance: Attendance,
-    /// The clock as of the last tick or request: near enough for signs of life.
-    pub(super) now: Instant,
     /// What is kept on disk.
     pub(super) durable: DurableSide,
     pub(super) emissions: Emissions,
     pub(super) letters: Letters,
     /// Peers choose keys, so their hashes can't be foreseen.
     pub(super) hasher: RandomState,
-    /// When some service's events want attention; the clock's task sleeps until then.
-    pub(super) timeout_at: Option<Instant>,
-    pub(super) timeout_changed: Rc<Notify>,
-    /// Tells the service manager that we turn.
-    pub(super) beat: Option<Beat>,
-    /// When the last tick was, by which a stall of our own loop is told.
-    pub(super) ticked_at: Instant,
-    pub(super) started_at: Instant,
-    /// The same by the wall clock: since then they should have gone on alike.
-    pub(super) started_at_ms: u64,
-    pub(super) connections: usize,
-    pub(super) connections_max: usize,
-    /// Stopping: nothing new is taken on.
-    pub(super) draining: bool,
-    /// No worker is given anything any more.
-    pub(super) has_ended: bool,
-    pub(super) watchdog: Watchdog,
-    /// The books of the subscribers' side.
-    pub(super) subscribers: Account,
-    pub(super) published: Published,
-    pub(super) publish_times: PublishTimes,
-    /// The most bytes that ever waited for one subscriber.
-    pub(super) subscriber_outbox_peak: usize,
+    pub(super) phase: Phase,
     /// What operators are told.
     pub(super) notes: Notes,
-    pub(super) clock: ClockWatch,
-    /// When it was looked for workers that read nothing.
-    pub(super) stuck_looked_at: Instant,
-    /// When it was looked for ports of services that have none.
-    pub(super) ports_sought_at: Option<Instant>,
 }
 
 impl Hub {
     pub(super) fn new(
         config: Rc<Config>,
-        settings: Settings,
+        site: Site,
         streamers: StreamerTable,
         effects: mpsc::Sender<Effect>,
-        at: Instant,
+        connections: Connections,
+        notes: Notes,
+        beat: Option<Beat>,
     ) -> Self {
+        let at = now();
         let mut broker = Broker::new(broker_config(&config));
         // By the time of day, so that each run has numbers of its own.
         broker.number_deliveries_from(wall_clock_ms() << 10);
         Self {
-            settings,
-            addresses: serde_json::Value::Null,
             effects,
             broker,
             streamers,
-            directory: None,
+            site,
             peers: Peers::default(),
-            dialled: Vec::new(),
-            watch: Watch::new(random_id(), at),
-            taken_bytes: 0,
+            connections,
+            upstream: Upstream::new(&config.connect_publishers, random_id(), at),
+            memory: Memory::default(),
+            scratch: Scratch {
+                chunk: ReadChunk::default(),
+                runs: Runs::default(),
+                turns: Vec::new(),
+                words: Words::new(at),
+            },
+            clock: Clock::started(at, wall_clock_ms()),
+            alarm: Alarm::default(),
+            upkeep: Upkeep {
+                ticked_at: at,
+                stuck_looked_at: at,
+                ports_sought_at: None,
+                beat,
+                watchdog: Watchdog::default(),
+            },
+            books: Books::default(),
             endings: Vec::new(),
-            chunk: ReadChunk::default(),
-            runs: Runs::default(),
-            turns: Vec::new(),
-            words: Words::new(at),
             keeping: Keeping::default(),
             attendance: Attendance::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),
-            now: at,
-            ticked_at: at,
-            beat: None,
-            started_at: at,
-            started_at_ms: wall_clock_ms(),
             durable: DurableSide::default(),
             emissions: Emissions::default(),
             letters: Letters::default(),
             hasher: RandomState::new(),
-            timeout_at: None,
-            timeout_changed: Rc::default(),
-            connections: 0,
-            connections_max: usize::MAX,
-            draining: false,
-            has_ended: false,
-            watchdog: Watchdog::default(),
-            subscribers: Account::default(),
-            published: Published::default(),
-            publish_times: PublishTimes::default(),
-            subscriber_outbox_peak: 0,
-            notes: Notes::default(),
-            clock: ClockWatch::started(wall_clock_ms(), at),
-            stuck_looked_at: at,
-            ports_sought_at: None,
+            phase: Phase::default(),
+            notes,
             config,
         }
     }
@@ -217,7 +171,7 @@ impl Hub {
         address: &str,
         why: &dyn std::fmt::Display,
     ) {
-        self.notes.refuse(reason, address, why, self.now);
+        self.notes.refuse(reason, address, why, self.clock.now);
     }
 
     /// A connection's handshake is done. `None` if its service is gone meanwhile.
@@ -278,7 +232,7 @@ impl Hub {
             half_received: 0,
             dirty: false,
             wake,
-            heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.now)),
+            heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.clock.now)),
             may_be_busy: false,
             is_parting: false,
             stuck: None,
@@ -316,13 +270,14 @@ impl Hub {
         let service = self.broker.service(streamer.service);
         let name = service.map(|service| service.name().clone());
         let identity = identity.escape_ascii().to_string();
-        self.notes.burst("same-identity", self.now, |suppressed| {
-            Notable::SameIdentity {
-                service: name.as_ref().map_or("", ServiceName::as_str),
-                identity: &identity,
-                suppressed,
-            }
-        });
+        self.notes
+            .burst("same-identity", self.clock.now, |suppressed| {
+                Notable::SameIdentity {
+                    service: name.as_ref().map_or("", ServiceName::as_str),
+                    identity: &identity,
+                    suppressed,
+                }
+            });
         self.remove(older);
     }
 
@@ -363,8 +318,8 @@ impl Hub {
         }
         match &mut peer.role {
             Role::Subscriber { .. } => {
-                self.subscribers.delivered += written.events;
-                self.subscribers.in_flight -= written.events;
+                self.books.subscribers.delivered += written.events;
+                self.books.subscribers.in_flight -= written.events;
             }
             Role::Worker {
                 service,
@@ -383,7 +338,7 @@ impl Hub {
                 let (service, key) = (*service, *key);
                 let room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
                 if let Some(found) = self.broker.service_mut(service) {
-                    let aftermath = found.written(key, written.events, self.now);
+                    let aftermath = found.written(key, written.events, self.clock.now);
                     if room {
                         found.workers.set_open(key, true);
                     }
@@ -412,19 +367,21 @@ impl Hub {
                     self.attendance.audience.left(prefix);
                 }
                 let lost = unwritten.len() as u64;
-                self.subscribers.delivered += written;
-                self.subscribers.in_flight -= in_outbox;
-                self.subscribers
+                self.books.subscribers.delivered += written;
+                self.books.subscribers.in_flight -= in_outbox;
+                self.books
+                    .subscribers
                     .dropped
                     .add(DropReason::SubscriberLost, lost);
                 if lost > 0 {
                     let burst = DropReason::SubscriberLost.name();
-                    self.notes
-                        .burst(burst, self.now, |suppressed| Notable::SubscriberLost {
+                    self.notes.burst(burst, self.clock.now, |suppressed| {
+                        Notable::SubscriberLost {
                             peer: &peer.address,
                             events: lost,
                             suppressed,
-                        });
+                        }
+                    });
                 }
             }
             Role::Worker { service, .. } => {
@@ -503,7 +460,7 @@ impl Hub {
         }
         for (reason, events) in service.account.dropped.since(before).iter() {
             let burst = format!("{reason}:{}", service.name());
-            if let Some(suppressed) = self.notes.admit(&burst, self.now) {
+            if let Some(suppressed) = self.notes.admit(&burst, self.clock.now) {
                 let total = service.account.dropped.total();
                 self.notes.note(&Notable::EventsDropped {
                     service: service.name().as_str(),

@@ -119,11 +119,11 @@ impl Hub {
         inbox: &mut Inbox,
         mut filled: Filled,
     ) -> Result<(), PeerError> {
-        let mut runs = std::mem::take(&mut self.runs);
+        let mut runs = std::mem::take(&mut self.scratch.runs);
         let result = self.find_runs(id, inbox, &mut filled.data, &mut runs);
         self.count_alike(&mut runs);
         if runs.stretches.is_empty() {
-            self.runs = runs;
+            self.scratch.runs = runs;
             inbox.keep(filled, result?);
             return Ok(());
         }
@@ -135,10 +135,10 @@ impl Hub {
                 .get(i + 1)
                 .map_or(runs.ends.len(), |next| next.first_end);
             let ends = &runs.ends[stretch.first_end..next];
-            self.published.events += ends.len() as u64;
-            self.published.bytes += stretch.bytes.len() as u64;
+            self.books.published.events += ends.len() as u64;
+            self.books.published.bytes += stretch.bytes.len() as u64;
             if stretch.route.is_empty() {
-                self.published.unmatched += ends.len() as u64;
+                self.books.published.unmatched += ends.len() as u64;
                 continue;
             }
             let bytes = data.slice(stretch.bytes.clone());
@@ -152,7 +152,7 @@ impl Hub {
             );
         }
         runs.clear();
-        self.runs = runs;
+        self.scratch.runs = runs;
         inbox.keep_copy(&data, result?);
         Ok(())
     }

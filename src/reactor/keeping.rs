@@ -258,10 +258,10 @@ impl Hub {
             && self
                 .keeping
                 .looked_at
-                .is_none_or(|at| self.now >= at + LOOK_INTERVAL)
+                .is_none_or(|at| self.clock.now >= at + LOOK_INTERVAL)
         {
             writer.look();
-            self.keeping.looked_at = Some(self.now);
+            self.keeping.looked_at = Some(self.clock.now);
         }
         self.keeping.whole |= writer.is_some_and(Writer::wants_whole);
         self.keep_changes();
@@ -290,7 +290,7 @@ impl Hub {
                 self.keeping.changed.clear();
                 self.keeping.ended.clear();
             }
-            if let Some(suppressed) = self.notes.admit("state-behind", self.now) {
+            if let Some(suppressed) = self.notes.admit("state-behind", self.clock.now) {
                 tracing::warn!(
                     target: "em.state",
                     suppressed,

@@ -27,7 +27,7 @@ impl Hub {
     /// Durable services that are declared, or of which there is a queue on disk, exist from now on. All
     /// that have not the port that they had get another, if there is one.
     pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
-        self.settings.has_store = store.is_some();
+        self.site.settings.has_store = store.is_some();
         self.durable.store = store;
         let config = Rc::clone(&self.config);
         for (name, subjects) in config.services.declared() {
@@ -51,14 +51,14 @@ impl Hub {
 
     /// Looks for ports again, if services lack one and it is time.
     pub(super) fn seek_ports(&mut self) {
-        let is_due = |at: Instant| self.now.saturating_duration_since(at) >= SEEK_INTERVAL;
-        if self.ports_sought_at.is_none_or(is_due) {
+        let is_due = |at: Instant| self.clock.now.saturating_duration_since(at) >= SEEK_INTERVAL;
+        if self.upkeep.ports_sought_at.is_none_or(is_due) {
             self.find_ports();
         }
     }
 
     fn find_ports(&mut self) {
-        self.ports_sought_at = Some(self.now);
+        self.upkeep.ports_sought_at = Some(self.clock.now);
         let found = self.broker.find_ports(&mut self.streamers);
         for FoundPort {
             service,
@@ -115,7 +115,7 @@ impl Hub {
                 events,
             });
             // It needs a port only if there is something in it.
-            self.ports_sought_at = None;
+            self.upkeep.ports_sought_at = None;
         }
     }
 

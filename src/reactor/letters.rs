@@ -109,7 +109,7 @@ impl Hub {
             let sentence = "this event manager keeps no dead letters: it has no store";
             return Err(Message::nak("no-store", sentence));
         }
-        if self.draining {
+        if self.phase.is_draining() {
             return Err(Message::nak("stopping", "the event manager is stopping"));
         }
         let service = &request.service;

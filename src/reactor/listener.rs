@@ -278,8 +278,8 @@ fn try_accept(bound: &RefCell<Option<Bound>>) -> bool {
 
 fn take_on(hub: &SharedHub, stream: Stream, address: Rc<str>, purpose: &Purpose) {
     let mut state = hub.borrow_mut();
-    if state.connections >= state.connections_max {
-        let limit = state.connections_max;
+    if state.connections.are_full() {
+        let limit = state.connections.max();
         return state.refuse(
             "too-many-connections",
             &address,

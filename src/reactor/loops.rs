@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::hub::Hub;
+use super::upstream::Ring;
 use crate::ambient::now;
-use crate::broker::{Heard, Loops, PeerId};
+use crate::broker::{Heard, PeerId};
 use crate::telemetry::Notable;
 use crate::zmtp::{encode_cancel, encode_subscribe, encode_trace};
 
@@ -18,44 +19,12 @@ const OPEN_AFTER: Duration = Duration::from_millis(3500);
 /// Traces that are passed on, or sent because of others, in the time of one interval.
 const PASSED_ON_MAX: u32 = 256;
 
-/// Traces, and to whom they go.
-#[derive(Debug)]
-pub(super) struct Watch {
-    pub(super) loops: Loops,
-    /// Event managers that dialled us.
-    downstream: Vec<PeerId>,
-    next_at: Instant,
-    passed_on: u32,
-}
-
-impl Watch {
-    pub(super) fn new(own: u64, now: Instant) -> Self {
-        Self {
-            loops: Loops::new(own),
-            downstream: vec![],
-            next_at: now,
-            passed_on: 0,
-        }
-    }
-}
-
-/// A ring that a link closes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ring {
-    /// Event managers in it, with us.
-    pub(super) daemons: usize,
-    /// We don't take events from this link; else another of them doesn't from its own.
-    pub(super) is_held: bool,
-    /// The latest trace that came back.
-    seen_at: Instant,
-}
-
 impl Hub {
     /// An event manager dialled us: its link may close a ring, and it is to know that before events
     /// have gone round often.
     pub(super) fn downstream_joined(&mut self, id: PeerId) {
-        self.watch.downstream.push(id);
-        let trace = self.watch.loops.trace(true);
+        self.upstream.watch.downstream.push(id);
+        let trace = self.upstream.watch.loops.trace(true);
         self.send_trace(id, &trace);
     }
 
@@ -74,29 +43,31 @@ impl Hub {
     }
 
     fn send_downstream(&mut self, trace: &[u8]) {
-        let mut downstream = std::mem::take(&mut self.watch.downstream);
+        let mut downstream = std::mem::take(&mut self.upstream.watch.downstream);
         downstream.retain(|id| self.peers.get_mut(*id).is_some());
         downstream.iter().for_each(|id| self.send_trace(*id, trace));
-        self.watch.downstream = downstream;
+        self.upstream.watch.downstream = downstream;
     }
 
     /// A publisher sent a trace; who is no event manager that we dialled has none to send.
     pub(super) fn hear_trace(&mut self, id: PeerId, trace: &[u8]) {
-        let mut dialled = self.dialled.iter();
+        let mut dialled = self.upstream.dialled.iter();
         let Some(place) = dialled.position(|dialled| dialled.peer() == Some(id)) else {
             return;
         };
-        match self.watch.loops.hear(trace) {
+        match self.upstream.watch.loops.hear(trace) {
             Heard::Nothing => {}
             Heard::PassOn { trace, is_urgent } => {
-                let is_held = self.dialled[place].ring.is_some_and(|ring| ring.is_held);
-                if is_held || self.watch.passed_on >= PASSED_ON_MAX {
+                let is_held = self.upstream.dialled[place]
+                    .ring
+                    .is_some_and(|ring| ring.is_held);
+                if is_held || self.upstream.watch.passed_on >= PASSED_ON_MAX {
                     return;
                 }
-                self.watch.passed_on += 1;
+                self.upstream.watch.passed_on += 1;
                 self.send_downstream(&trace);
                 if is_urgent {
-                    let own = self.watch.loops.trace(false);
+                    let own = self.upstream.watch.loops.trace(false);
                     self.send_downstream(&own);
                 }
             }
@@ -105,7 +76,7 @@ impl Hub {
     }
 
     fn see_ring(&mut self, id: PeerId, place: usize, daemons: usize, is_ours: bool) {
-        let dialled = &mut self.dialled[place];
+        let dialled = &mut self.upstream.dialled[place];
         let before = dialled.ring;
         let was_held = before.is_some_and(|ring| ring.is_held);
         // While it is held, another way round may be ours or another's to break; this one stays.
@@ -122,29 +93,30 @@ impl Hub {
         }
         if before.is_none() || (is_ours && !was_held) {
             let burst = format!("publisher-ring:{address}");
-            self.notes
-                .burst(&burst, self.now, |suppressed| Notable::PublisherRing {
+            self.notes.burst(&burst, self.clock.now, |suppressed| {
+                Notable::PublisherRing {
                     publisher: &address,
                     daemons: daemons as u64,
                     held: was_held || is_ours,
                     suppressed,
-                });
+                }
+            });
         }
     }
 
     /// What time brings about: traces, and rings that are open again.
     pub(super) fn tend_loops(&mut self, now: Instant) {
-        if self.watch.next_at > now {
+        if self.upstream.watch.next_at > now {
             return;
         }
-        self.watch.next_at = now + INTERVAL;
-        self.watch.passed_on = 0;
-        if !self.watch.downstream.is_empty() {
-            let trace = self.watch.loops.trace(false);
+        self.upstream.watch.next_at = now + INTERVAL;
+        self.upstream.watch.passed_on = 0;
+        if !self.upstream.watch.downstream.is_empty() {
+            let trace = self.upstream.watch.loops.trace(false);
             self.send_downstream(&trace);
         }
-        for place in 0..self.dialled.len() {
-            let dialled = &mut self.dialled[place];
+        for place in 0..self.upstream.dialled.len() {
+            let dialled = &mut self.upstream.dialled[place];
             let over = |ring: &Ring| now.saturating_duration_since(ring.seen_at) >= OPEN_AFTER;
             let Some(ring) = dialled.ring.filter(over) else {
                 continue;

@@ -17,6 +17,30 @@ pub(super) const HALF_RECEIVED_MIN: usize = 16 << 10;
 /// Whoever has to make room keeps this part of what it had.
 const KEPT_PART: usize = 2;
 
+/// Counts what was taken in, so that all is added up now and then only.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Bytes given to peers and services since what waits was added up.
+    taken_bytes: usize,
+}
+
+impl Memory {
+    /// So many bytes more were taken in; whether it is time to add up all that waits.
+    fn is_due(&mut self, bytes: usize, limit: usize) -> bool {
+        self.taken_bytes += bytes;
+        let is_due = self.taken_bytes > limit / LOOK_PART;
+        if is_due {
+            self.begin_again();
+        }
+        is_due
+    }
+
+    /// All that waits is added up now.
+    pub(super) fn begin_again(&mut self) {
+        self.taken_bytes = 0;
+    }
+}
+
 /// Who can make room.
 #[derive(Clone, Copy)]
 enum Holder {
@@ -31,9 +55,7 @@ impl Hub {
         if limit == 0 {
             return;
         }
-        self.taken_bytes += bytes;
-        if self.taken_bytes > limit / LOOK_PART {
-            self.taken_bytes = 0;
+        if self.memory.is_due(bytes, limit) {
             self.make_room(limit);
         }
     }
@@ -126,8 +148,9 @@ impl Hub {
                     return;
                 };
                 let dropped = peer.outbox.shed(bytes_max);
-                self.subscribers.in_flight -= dropped;
-                self.subscribers
+                self.books.subscribers.in_flight -= dropped;
+                self.books
+                    .subscribers
                     .dropped
                     .add(DropReason::MemoryLimit, dropped);
                 self.log_slow_subscriber(id, DropReason::MemoryLimit, dropped);

@@ -5,8 +5,11 @@
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
 mod audience;
+mod books;
+mod clock;
 mod clocks;
 mod connection;
+mod connections;
 mod dead;
 mod deliver;
 mod dial;
@@ -33,12 +36,15 @@ mod outbox;
 mod paths;
 mod peer;
 mod peers;
+mod phase;
 mod presumed;
 mod proxied;
 mod refusals;
 mod reload;
 mod reports;
 mod requester;
+mod scratch;
+mod site;
 mod slow;
 mod spans;
 mod speaker;
@@ -46,6 +52,8 @@ mod status;
 mod stopping;
 mod stream;
 mod unread;
+mod upkeep;
+mod upstream;
 mod watchdog;
 mod worker;
 
@@ -64,7 +72,7 @@ pub use effects::{Effect, Input};
 pub use listener::listen_tcp;
 pub use requester::Ticket;
 
-use crate::ambient::{chance, now};
+use crate::ambient::chance;
 use crate::config::{Config, HTTP_CONNECTIONS_MAX};
 use crate::locator::Directory;
 use crate::model::Endpoint;
@@ -74,10 +82,12 @@ use crate::store::{Report, Store};
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
+use connections::Connections;
 use hub::{Hub, SharedHub};
 use listener::{Listener, StreamerTable};
 use notes::Notes;
 use peer::Purpose;
+use site::Site;
 
 /// What waits for the reactor's attention at most; its senders wait.
 const INPUTS_MAX: usize = 1024;
@@ -138,6 +148,28 @@ pub struct Reactor {
     thread: JoinHandle<Undelivered>,
 }
 
+/// What a reactor is made of.
+pub struct Parts {
+    /// What it is to do.
+    pub config: Config,
+    /// Takes what others are asked to do.
+    pub effects: mpsc::Sender<Effect>,
+    /// Of [`Reactor::inputs`].
+    pub inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    /// What an earlier run kept, and who writes down what changes.
+    pub former: Option<(Kept, Writer)>,
+    /// Without it, no service is durable.
+    pub store: Option<Arc<Store>>,
+    /// The service manager's sockets: those are taken that would have to be bound.
+    pub inherited: Inherited,
+    /// Tells the service manager that the reactor turns.
+    pub beat: Beat,
+    /// Takes notable events.
+    pub journal: Journal,
+    /// Takes spans.
+    pub tracer: Tracer,
+}
+
 /// What was left at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Undelivered {
@@ -154,37 +186,21 @@ impl Reactor {
     }
 
     /// Binds all sockets, those of services that an earlier run kept too, and starts the thread: when
-    /// it returns, peers are served. What changes is told to the writer. Without a store, no service
-    /// is durable. Of the service manager's sockets it takes those that it would have to bind; `beat`
-    /// tells that it turns. The name of a host to bind services' sockets to is looked up here, once.
+    /// it returns, peers are served. The name of a host to bind services' sockets to is looked up here,
+    /// once.
     ///
     /// # Errors
     /// That name is not known, the first socket that can't be bound, or that no thread could be started; nothing runs then.
-    pub fn start(
-        config: Config,
-        effects: mpsc::Sender<Effect>,
-        (inputs, inputs_rx): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-        former: Option<(Kept, Writer)>,
-        store: Option<Arc<Store>>,
-        manager: (Inherited, Beat),
-        (journal, tracer): (Journal, Tracer),
-    ) -> Result<Self, StartError> {
+    pub fn start(parts: Parts) -> Result<Self, StartError> {
+        let config = &parts.config;
         let streamers_at = listener::resolved(&config.pull_address).map_err(|error| {
             BindError::new("pullAddress", config.pull_address.to_string(), error)
         })?;
+        let inputs = parts.inputs.0.clone();
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
-            .spawn(move || {
-                run(
-                    (config, streamers_at, journal, tracer),
-                    effects,
-                    inputs_rx,
-                    (former, store),
-                    manager,
-                    &started,
-                )
-            })?;
+            .spawn(move || run(parts, streamers_at, &started))?;
         match has_started.recv() {
             Ok(Ok(bound)) => Ok(Self {
                 bound,
@@ -224,14 +240,7 @@ pub enum StartError {
 
 type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 
-fn run(
-    (config, streamers_at, journal, tracer): (Config, Vec<Endpoint>, Journal, Tracer),
-    effects: mpsc::Sender<Effect>,
-    inputs: mpsc::Receiver<Input>,
-    (former, store): (Option<(Kept, Writer)>, Option<Arc<Store>>),
-    (mut inherited, beat): (Inherited, Beat),
-    started: &Started,
-) -> Undelivered {
+fn run(mut parts: Parts, streamers_at: Vec<Endpoint>, started: &Started) -> Undelivered {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -242,13 +251,13 @@ fn run(
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         // Within the runtime, because that is where sockets are registered.
-        match Sockets::bind(&config, &mut inherited) {
+        match Sockets::bind(&parts.config, &mut parts.inherited) {
             Ok(sockets) => {
-                report_unused(&inherited, &config);
-                let hub = sockets.serve(config, streamers_at, effects, inherited);
-                hub.borrow_mut().beat = Some(beat);
-                hub.borrow_mut().notes = Notes::new(journal, tracer);
+                report_unused(&parts.inherited, &parts.config);
+                let (former, store) = (parts.former.take(), parts.store.take());
+                let (hub, inputs) = sockets.hub(parts, streamers_at);
                 begin(&mut hub.borrow_mut(), former, store);
+                sockets.accept(&hub);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await
             }
@@ -304,25 +313,32 @@ impl Sockets {
         }
     }
 
-    /// Makes the hub and accepts connections for it.
-    fn serve(
-        &self,
-        config: Config,
-        streamers_at: Vec<Endpoint>,
-        effects: mpsc::Sender<Effect>,
-        inherited: Inherited,
-    ) -> SharedHub {
-        let settings = self.settings(&config);
-        let addresses = self.addresses(&config.public_hostname);
-        let config = Rc::new(config);
+    fn hub(&self, parts: Parts, streamers_at: Vec<Endpoint>) -> (SharedHub, mpsc::Receiver<Input>) {
+        let config = Rc::new(parts.config);
+        let site = Site {
+            settings: self.settings(&config),
+            addresses: self.addresses(&config.public_hostname),
+            directory: self.locator.is_some().then(|| self.directory(&config)),
+        };
+        let notes = Notes::new(parts.journal, parts.tracer);
         let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
-            let streamers = StreamerTable::new(streamers_at, inherited, hub.clone());
-            let mut state = Hub::new(Rc::clone(&config), settings, streamers, effects, now());
-            state.addresses = addresses;
-            state.connections_max = connections_max(&config);
-            state.directory = self.locator.is_some().then(|| self.directory(&config));
-            RefCell::new(state)
+            let streamers = StreamerTable::new(streamers_at, parts.inherited, hub.clone());
+            let connections = Connections::with_max(connections_max(&config));
+            RefCell::new(Hub::new(
+                config,
+                site,
+                streamers,
+                parts.effects,
+                connections,
+                notes,
+                Some(parts.beat),
+            ))
         });
+        (hub, parts.inputs.1)
+    }
+
+    /// Begins to accept connections.
+    fn accept(&self, hub: &SharedHub) {
         let groups = [
             (&self.publishers, Purpose::Publishers),
             (&self.subscribers, Purpose::Subscribers),
@@ -331,12 +347,11 @@ impl Sockets {
         for (listeners, purpose) in groups {
             listeners
                 .iter()
-                .for_each(|l| l.accept(Rc::downgrade(&hub), purpose.clone()));
+                .for_each(|l| l.accept(Rc::downgrade(hub), purpose.clone()));
         }
         if let Some(locator) = &self.locator {
-            locator.accept(Rc::downgrade(&hub), Purpose::Locator);
+            locator.accept(Rc::downgrade(hub), Purpose::Locator);
         }
-        hub
     }
 
     fn directory(&self, config: &Config) -> Directory {
@@ -482,10 +497,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_tries(Rc::clone(&hub)));
-    let publishers = hub.borrow().config.connect_publishers.clone();
-    let publishers: Vec<_> = publishers.into_iter().map(dial::Dialled::new).collect();
-    let count = publishers.len();
-    hub.borrow_mut().dialled = publishers;
+    let count = hub.borrow().upstream.dialled.len();
     let dialling: Vec<_> = (0..count)
         .map(|place| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), place)))
         .collect();

@@ -1,6 +1,6 @@
 //! What is notable of the data plane, at most a line for each burst.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::hub::Hub;
 use super::peer::Role;
@@ -16,31 +16,6 @@ const SUBJECTS_SHOWN: usize = 16;
 const STUCK_LOOK: Duration = Duration::from_secs(1);
 /// How long a worker may read nothing, if there are no heartbeats to say so.
 const STUCK_MIN: Duration = Duration::from_secs(10);
-/// The wall clock is adjusted by less than this between two ticks, if it is not set.
-const JUMP_MIN_MS: u64 = 1000;
-
-/// Tells when the wall clock is set.
-#[derive(Debug, Default)]
-pub(super) struct ClockWatch {
-    last: Option<(u64, Instant)>,
-}
-
-impl ClockWatch {
-    /// What is set from now on is noticed.
-    pub(super) fn started(wall_clock_ms: u64, now: Instant) -> Self {
-        Self {
-            last: Some((wall_clock_ms, now)),
-        }
-    }
-
-    /// By how much it went forward since the last look, beyond the time that passed; if it was set.
-    pub(super) fn look(&mut self, wall_clock_ms: u64, now: Instant) -> Option<i64> {
-        let (wall, at) = self.last.replace((wall_clock_ms, now))?;
-        let passed = now.saturating_duration_since(at).as_millis() as u64;
-        let jump = wall_clock_ms.wrapping_sub(wall.wrapping_add(passed)) as i64;
-        (jump.unsigned_abs() >= JUMP_MIN_MS).then_some(jump)
-    }
-}
 
 impl Hub {
     /// The answer to EVENTS.
@@ -64,8 +39,9 @@ impl Hub {
                 if *opened {
                     self.note_service_opened(service, *port);
                 }
-                if let Some(suppressed) =
-                    self.notes.admit(&format!("subscribed:{service}"), self.now)
+                if let Some(suppressed) = self
+                    .notes
+                    .admit(&format!("subscribed:{service}"), self.clock.now)
                 {
                     self.notes.note(&Notable::Subscribed {
                         service: service.as_str(),
@@ -78,7 +54,7 @@ impl Hub {
             }
             Happening::Unsubscribed { id, service } => {
                 self.notes
-                    .burst_of("unsubscribed", service, self.now, |suppressed| {
+                    .burst_of("unsubscribed", service, self.clock.now, |suppressed| {
                         Notable::Unsubscribed {
                             service: service.as_str(),
                             subscription: id.as_str(),
@@ -92,7 +68,7 @@ impl Hub {
 
     pub(super) fn note_service_opened(&mut self, service: &ServiceName, port: u16) {
         self.notes
-            .burst_of("opened", service, self.now, |suppressed| {
+            .burst_of("opened", service, self.clock.now, |suppressed| {
                 Notable::ServiceOpened {
                     service: service.as_str(),
                     port,
@@ -102,17 +78,18 @@ impl Hub {
     }
 
     pub(super) fn note_no_port(&mut self, service: &ServiceName, why: &str) {
-        self.notes
-            .burst("no-port", self.now, |suppressed| Notable::PortExhausted {
+        self.notes.burst("no-port", self.clock.now, |suppressed| {
+            Notable::PortExhausted {
                 service: service.as_str(),
                 why,
                 suppressed,
-            });
+            }
+        });
     }
 
     pub(super) fn note_expired(&mut self, service: &ServiceName, id: &SubscriptionId) {
         self.notes
-            .burst_of("expired", service, self.now, |suppressed| {
+            .burst_of("expired", service, self.clock.now, |suppressed| {
                 Notable::SubscriptionExpired {
                     service: service.as_str(),
                     subscription: id.as_str(),
@@ -123,7 +100,7 @@ impl Hub {
 
     pub(super) fn note_service_ended(&mut self, ended: &EndedService) {
         self.notes
-            .burst_of("ended", &ended.name, self.now, |suppressed| {
+            .burst_of("ended", &ended.name, self.clock.now, |suppressed| {
                 Notable::ServiceEnded {
                     service: ended.name.as_str(),
                     queued: ended.queued,
@@ -133,7 +110,7 @@ impl Hub {
         if ended.queued > 0 {
             let reason = DropReason::ServiceEnded.name();
             self.notes
-                .burst_of(reason, &ended.name, self.now, |suppressed| {
+                .burst_of(reason, &ended.name, self.clock.now, |suppressed| {
                     Notable::EventsDropped {
                         service: ended.name.as_str(),
                         reason,
@@ -155,7 +132,7 @@ impl Hub {
             return;
         };
         self.notes
-            .burst_of("joined", &name, self.now, |suppressed| {
+            .burst_of("joined", &name, self.clock.now, |suppressed| {
                 Notable::WorkerJoined {
                     service: name.as_str(),
                     peer: &peer.address,
@@ -177,7 +154,7 @@ impl Hub {
             return;
         };
         // At our own end all of them go.
-        if self.draining || (envelope.is_none() && proxied.is_none()) {
+        if self.phase.is_draining() || (envelope.is_none() && proxied.is_none()) {
             return;
         }
         let Some(found) = self.broker.service(*service) else {
@@ -193,7 +170,7 @@ impl Hub {
         let name = found.name().clone();
         if held > 0 {
             self.notes
-                .burst_of("worker-lost", &name, self.now, |suppressed| {
+                .burst_of("worker-lost", &name, self.clock.now, |suppressed| {
                     Notable::WorkerLost {
                         service: name.as_str(),
                         peer: address,
@@ -204,7 +181,7 @@ impl Hub {
                 });
         } else {
             self.notes
-                .burst_of("worker-left", &name, self.now, |suppressed| {
+                .burst_of("worker-left", &name, self.clock.now, |suppressed| {
                     Notable::WorkerLeft {
                         service: name.as_str(),
                         peer: address,
@@ -220,10 +197,15 @@ impl Hub {
             Duration::ZERO => STUCK_MIN,
             interval => interval,
         };
-        if self.now.saturating_duration_since(self.stuck_looked_at) < STUCK_LOOK.min(patience) {
+        if self
+            .clock
+            .now
+            .saturating_duration_since(self.upkeep.stuck_looked_at)
+            < STUCK_LOOK.min(patience)
+        {
             return;
         }
-        self.stuck_looked_at = self.now;
+        self.upkeep.stuck_looked_at = self.clock.now;
         let budget = self.config.budgets.worker_outbox_bytes;
         let mut stuck = vec![];
         for peer in self.peers.iter_mut() {
@@ -234,8 +216,10 @@ impl Hub {
                 continue;
             }
             match peer.stuck {
-                None => peer.stuck = Some((self.now, false)),
-                Some((since, false)) if self.now.saturating_duration_since(since) >= patience => {
+                None => peer.stuck = Some((self.clock.now, false)),
+                Some((since, false))
+                    if self.clock.now.saturating_duration_since(since) >= patience =>
+                {
                     peer.stuck = Some((since, true));
                     stuck.push((service, peer.address.clone(), peer.outbox.bytes()));
                 }
@@ -248,7 +232,7 @@ impl Hub {
             };
             let name = found.name().clone();
             self.notes
-                .burst_of("worker-stalled", &name, self.now, |suppressed| {
+                .burst_of("worker-stalled", &name, self.clock.now, |suppressed| {
                     Notable::WorkerStalled {
                         service: name.as_str(),
                         peer: &address,
@@ -273,35 +257,4 @@ fn shown(subjects: &[String]) -> String {
         shown.push("…");
     }
     shown.join(" ")
-}
-
-#[cfg(test)]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "an arbitrary origin for a fake clock"
-)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_is_noticed_and_one_that_is_adjusted_is_not() {
-        let origin = Instant::now();
-        let at = |ms| origin + Duration::from_millis(ms);
-        let mut clock = ClockWatch::default();
-        assert_eq!(clock.look(1_000_000, at(0)), None);
-        assert_eq!(clock.look(1_000_250, at(250)), None);
-        // A stall of our own loop is no jump.
-        assert_eq!(clock.look(1_060_250, at(60_250)), None);
-        // Slewed by a little at each look, which adds up.
-        for look in 1..100 {
-            assert_eq!(
-                clock.look(1_060_250 + 300 * look, at(60_250 + 250 * look)),
-                None
-            );
-        }
-        let (wall, passed) = (1_060_250 + 300 * 99, 60_250 + 250 * 99);
-        assert_eq!(clock.look(wall + 5_250, at(passed + 250)), Some(5_000));
-        assert_eq!(clock.look(wall - 3_500, at(passed + 500)), Some(-9_000));
-        assert_eq!(clock.look(wall - 3_250, at(passed + 750)), None);
-    }
 }

@@ -177,10 +177,10 @@ impl Grace {
 impl Hub {
     /// What time brings about: silent workers are presumed ready, the grace ends.
     pub(super) fn tend_grace(&mut self) {
-        while let Some(id) = self.keeping.grace.next_judged(self.now) {
+        while let Some(id) = self.keeping.grace.next_judged(self.clock.now) {
             self.hear_silence(id);
         }
-        for service in self.keeping.grace.end(self.now).unwrap_or_default() {
+        for service in self.keeping.grace.end(self.clock.now).unwrap_or_default() {
             self.keeping.workers_changed(service);
         }
     }
@@ -244,7 +244,7 @@ impl Hub {
             None => found.workers.ready(key),
         }
         let name = found.name().clone();
-        if let Some(suppressed) = self.notes.admit("presumed-ready", self.now) {
+        if let Some(suppressed) = self.notes.admit("presumed-ready", self.clock.now) {
             tracing::info!(target: "em.worker", service = %name, suppressed,
                 "a worker connected again and says nothing: it counts as ready, as before the restart");
         }
@@ -270,7 +270,7 @@ impl Hub {
         };
         let name = found.name().clone();
         self.notes
-            .burst_of("in-doubt", &name, self.now, |suppressed| {
+            .burst_of("in-doubt", &name, self.clock.now, |suppressed| {
                 Notable::WorkerInDoubt {
                     service: name.as_str(),
                     peer,

@@ -305,7 +305,7 @@ impl Hub {
     pub(super) fn proxied_wrote(&mut self, service: ServiceKey, shares: Vec<(WorkerKey, u64)>) {
         for (worker, events) in shares {
             if let Some(found) = self.broker.service_mut(service) {
-                let aftermath = found.written(worker, events, self.now);
+                let aftermath = found.written(worker, events, self.clock.now);
                 self.finish(service, aftermath);
             }
         }

@@ -14,13 +14,13 @@ impl Hub {
     pub(super) fn reload(&mut self, config: Config) {
         let config = Rc::new(config);
         self.config = Rc::clone(&config);
-        self.settings.limits = config.limits;
-        self.settings.publish_timeout = config.publish_timeout;
-        self.connections_max = connections_max(&config);
+        self.site.settings.limits = config.limits;
+        self.site.settings.publish_timeout = config.publish_timeout;
+        self.connections.set_max(connections_max(&config));
         self.reload_services();
         self.reload_peers();
         self.reload_queues();
-        self.taken_bytes = 0;
+        self.memory.begin_again();
         if config.memory_limit > 0 {
             self.make_room(config.memory_limit);
         }
@@ -40,7 +40,7 @@ impl Hub {
     }
 
     fn reload_peers(&mut self) {
-        let (interval, now) = (self.config.heartbeat_interval, self.now);
+        let (interval, now) = (self.config.heartbeat_interval, self.clock.now);
         let worker_budget = self.config.budgets.worker_outbox_bytes;
         let mut open = vec![];
         for peer in self.peers.iter_mut() {

@@ -161,17 +161,18 @@ impl Hub {
             false => format!("{reason}; its event stays in the queue, and comes after a restart"),
         };
         let burst = format!("not-kept:{service}");
-        self.notes
-            .burst(&burst, self.now, |suppressed| Notable::DeadLetterNotKept {
+        self.notes.burst(&burst, self.clock.now, |suppressed| {
+            Notable::DeadLetterNotKept {
                 service: service.as_str(),
                 reason: &reason,
                 suppressed,
-            });
+            }
+        });
     }
 
     fn log_letters_given_up(&mut self, queue: &ServiceName, reason: DropReason, letters: usize) {
         let burst = format!("{reason}:{queue}");
-        if let Some(suppressed) = self.notes.admit(&burst, self.now) {
+        if let Some(suppressed) = self.notes.admit(&burst, self.clock.now) {
             tracing::warn!(target: "em.store", %queue, %reason, letters, suppressed, "dead letters dropped: the oldest");
         }
     }

@@ -11,7 +11,7 @@ use super::intake::PeerError;
 use super::letters::Begun;
 use super::peer::Role;
 use crate::ambient::now;
-use crate::broker::{Histogram, PeerId};
+use crate::broker::PeerId;
 use crate::locator;
 use crate::messagebus::{
     DataType, FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope,
@@ -49,13 +49,6 @@ impl Publishing {
         let kind = kinds.iter().find(|(token, _)| request.token.is(*token));
         kind.map(|(_, kind)| *kind)
     }
-}
-
-/// How long it took to answer requests that publish: ACKs, and NAKs.
-#[derive(Debug, Default)]
-pub(super) struct PublishTimes {
-    pub(super) emits: [Histogram; 2],
-    pub(super) calls: [Histogram; 2],
 }
 
 /// Names a request whose answer comes later.
@@ -182,10 +175,10 @@ impl Hub {
 
     fn ask(&mut self, request: &Message, mut back: ReturnAddress) {
         // A lease counts from when its request was read.
-        self.now = now();
-        back.publishes = Publishing::of(request).map(|kind| (kind, self.now));
+        self.clock.now = now();
+        back.publishes = Publishing::of(request).map(|kind| (kind, self.clock.now));
         let adds = [Token::SUBSCRIBE, Token::PUBLISH, Token::EMIT];
-        if self.draining && adds.iter().any(|token| request.token.is(*token)) {
+        if self.phase.is_draining() && adds.iter().any(|token| request.token.is(*token)) {
             return self.reply(
                 &back,
                 &Message::nak("stopping", "the event manager is stopping"),
@@ -209,8 +202,8 @@ impl Hub {
                 streamers: &mut self.streamers,
                 ended: &mut ended,
                 happened: &mut happened,
-                now: self.now,
-                settings: &self.settings,
+                now: self.clock.now,
+                settings: &self.site.settings,
             },
         );
         let mut ending = None;
@@ -256,7 +249,7 @@ impl Hub {
         let address = peer.address.clone();
         let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
         if answer.token.is(Token::NAK) {
-            if let Some(suppressed) = self.notes.admit("nak", self.now) {
+            if let Some(suppressed) = self.notes.admit("nak", self.clock.now) {
                 tracing::info!(target: "em.request", peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
             }
         } else if !request.token.is(Token::KEEP_ALIVE) {
@@ -316,7 +309,7 @@ impl Hub {
     }
 
     fn ask_locator(&mut self, request: &Message, back: &ReturnAddress) {
-        let Some(directory) = &mut self.directory else {
+        let Some(directory) = &mut self.site.directory else {
             return;
         };
         let answer = locator::answer(request, &self.config.locator.tokens, directory, now());
@@ -346,8 +339,8 @@ impl Hub {
     pub(super) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
         if let Some((kind, read_at)) = back.publishes {
             let times = match kind {
-                Publishing::Emit => &mut self.publish_times.emits,
-                Publishing::Call => &mut self.publish_times.calls,
+                Publishing::Emit => &mut self.books.publish_times.emits,
+                Publishing::Call => &mut self.books.publish_times.calls,
             };
             let is_nak = usize::from(answer.token.is(Token::NAK));
             times[is_nak].add(now().saturating_duration_since(read_at));

@@ -111,11 +111,12 @@ impl Hub {
             return;
         };
         self.notes.count_refused(reason);
-        self.notes
-            .burst(reason, self.now, |suppressed| Notable::MessageDiscarded {
+        self.notes.burst(reason, self.clock.now, |suppressed| {
+            Notable::MessageDiscarded {
                 peer: &address,
                 reason,
                 suppressed,
-            });
+            }
+        });
     }
 }

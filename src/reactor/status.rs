@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::dial::Dialled;
 use super::hub::Hub;
 use super::peer::Role;
+use super::upstream::Dialled;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Account, Dropped, Histogram, Service, ServiceKey};
 
@@ -45,36 +45,36 @@ impl Hub {
             "service": self.config.locator.service_name.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "startedAtMs": self.started_at_ms,
+            "startedAtMs": self.clock.started_at_ms(),
             "wallClockMs": wall_clock_ms(),
-            "uptimeSeconds": now.saturating_duration_since(self.started_at).as_secs_f64(),
+            "uptimeSeconds": self.clock.uptime(now).as_secs_f64(),
             "subscriptionTtlSeconds": self.config.subscription_ttl.as_secs_f64(),
-            "draining": self.draining,
-            "addresses": self.addresses,
+            "draining": self.phase.is_draining(),
+            "addresses": self.site.addresses,
             "services": services,
             "retiredServices": account(self.broker.retired(), 0, 0),
             "publishers": {
                 "connected": count(|role| matches!(role, Role::Publisher)),
-                "events": self.published.events,
-                "bytes": self.published.bytes,
-                "unmatched": self.published.unmatched,
+                "events": self.books.published.events,
+                "bytes": self.books.published.bytes,
+                "unmatched": self.books.published.unmatched,
                 "held": self.attendance.status(),
-                "dialled": self.dialled.iter().map(Dialled::status).collect::<Vec<_>>(),
+                "dialled": self.upstream.dialled.iter().map(Dialled::status).collect::<Vec<_>>(),
                 "dialledAreRequired": self.config.require_publishers,
                 "subjects": self.subjects(),
-                "emitSeconds": times(&self.publish_times.emits),
-                "callSeconds": times(&self.publish_times.calls),
+                "emitSeconds": times(&self.books.publish_times.emits),
+                "callSeconds": times(&self.books.publish_times.calls),
             },
             "subscribers": {
                 "connected": count(|role| matches!(role, Role::Subscriber { .. })),
                 "subscriptions": subscriptions,
                 "remembered": self.attendance.audience.remembered(),
                 "outbox": self.subscriber_outboxes(),
-                "counters": account(&self.subscribers, 0, 0),
+                "counters": account(&self.books.subscribers, 0, 0),
             },
             "connections": {
-                "open": self.connections,
-                "max": self.connections_max,
+                "open": self.connections.open(),
+                "max": self.connections.max(),
                 "fdsMax": rlimit::Resource::NOFILE.get_soft().ok(),
                 "requesters": count(|role| matches!(role, Role::Requester { .. })),
                 "outboxBytes": self.peers.iter().map(|peer| peer.outbox.bytes()).sum::<usize>(),
@@ -120,7 +120,7 @@ impl Hub {
         json!({
             "name": service.name().as_str(),
             "port": service.port(),
-            "address": service.port().map(|port| format!("{}{port}", self.settings.pull_address_prefix)),
+            "address": service.port().map(|port| format!("{}{port}", self.site.settings.pull_address_prefix)),
             "noPort": service.lacks_port(),
             "subjects": service.patterns().map(ToString::to_string).collect::<Vec<_>>(),
             "subscriptions": subscriptions,
@@ -151,12 +151,17 @@ impl Hub {
             waiting += service.queued() + service.queue.held() as u64 + service.account.in_flight;
             dropped += service.account.dropped.total();
         }
-        dropped += self.broker.retired().dropped.total() + self.subscribers.dropped.total();
-        waiting += self.subscribers.in_flight;
-        let doing = if self.draining { "stopping" } else { "serving" };
+        dropped += self.broker.retired().dropped.total() + self.books.subscribers.dropped.total();
+        waiting += self.books.subscribers.in_flight;
+        let doing = if self.phase.is_draining() {
+            "stopping"
+        } else {
+            "serving"
+        };
         format!(
             "{doing}: services {count}, workers {workers}, connections {}, events published {}, under way {waiting}, dropped {dropped}",
-            self.connections, self.published.events
+            self.connections.open(),
+            self.books.published.events
         )
     }
 
@@ -202,7 +207,7 @@ impl Hub {
         json!({
             "bytes": bytes,
             "largestBytes": largest,
-            "peakBytes": self.subscriber_outbox_peak,
+            "peakBytes": self.books.outbox_peak_bytes,
             "budgetBytes": self.config.budgets.subscriber_outbox_bytes,
         })
     }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::effects::Input;
 use super::hub::{Hub, SharedHub};
 use super::peer::{Peer, Role};
+use super::phase::Phase;
 use super::{Sockets, Undelivered};
 use crate::ambient::now;
 use crate::locator::Directory;
@@ -70,10 +71,10 @@ pub(super) async fn stop(
 }
 
 async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
-    let mut heard = hub.borrow().published.bytes;
+    let mut heard = hub.borrow().books.published.bytes;
     while Instant::now() < deadline && hub.borrow().has_publishers() {
         sleep(SILENCE).await;
-        let now_heard = hub.borrow().published.bytes;
+        let now_heard = hub.borrow().books.published.bytes;
         if now_heard == heard {
             return;
         }
@@ -84,8 +85,8 @@ async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
 impl Hub {
     /// Nothing new is taken on, and the embedded locator doesn't lead anyone here any more.
     fn drain(&mut self) {
-        self.draining = true;
-        self.directory.iter_mut().for_each(Directory::end_own);
+        self.phase = Phase::Draining;
+        self.site.directory.iter_mut().for_each(Directory::end_own);
     }
 
     fn has_publishers(&self) -> bool {
@@ -106,7 +107,7 @@ impl Hub {
     /// No worker is given anything any more. What was not written to one was no try; what it holds is
     /// noted as it is, for the next run.
     fn end_workers(&mut self) {
-        self.has_ended = true;
+        self.phase = Phase::Ended;
         let now = now();
         for peer in self.peers.iter_mut() {
             // Of what waits behind a proxy it isn't told here whose it is: it counts as tried.
@@ -177,11 +178,11 @@ impl Hub {
             })
             .filter(|(_, left)| *left > 0)
             .collect();
-        let mut all = self.subscribers.in_flight;
+        let mut all = self.books.subscribers.in_flight;
         for (name, events) in left {
             all += events;
             self.notes
-                .burst_of("undelivered", &name, self.now, |suppressed| {
+                .burst_of("undelivered", &name, self.clock.now, |suppressed| {
                     Notable::Undelivered {
                         service: name.as_str(),
                         events,
@@ -189,9 +190,9 @@ impl Hub {
                     }
                 });
         }
-        if self.subscribers.in_flight > 0 {
+        if self.books.subscribers.in_flight > 0 {
             self.notes.note(&Notable::UndeliveredToSubscribers {
-                events: self.subscribers.in_flight,
+                events: self.books.subscribers.in_flight,
             });
         }
         all

@@ -32,7 +32,7 @@ impl Hub {
                 reason: &reason,
             });
         }
-        let again_at = self.now + PAUSE;
+        let again_at = self.clock.now + PAUSE;
         let unread = Unread { reason, again_at };
         self.durable.unread.insert(queue, unread);
     }
@@ -48,7 +48,7 @@ impl Hub {
 
     /// Asks again for what could not be read a while ago.
     pub(super) fn read_again(&mut self) {
-        let now = self.now;
+        let now = self.clock.now;
         let unread = self.durable.unread.iter_mut();
         let due: Vec<_> = unread
             .filter(|(_, unread)| unread.again_at <= now)

@@ -67,12 +67,14 @@ impl Hub {
     /// Looks at all services, if that is to be done again; helps those that are stuck.
     pub(super) fn watch_services(&mut self) {
         let now = now();
-        let looked_at = self.watchdog.looked_at;
-        if looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK) || self.has_ended {
+        let looked_at = self.upkeep.watchdog.looked_at;
+        if looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK)
+            || self.phase.has_ended()
+        {
             return;
         }
-        self.watchdog.looked_at = Some(now);
-        let watchdog = &mut self.watchdog;
+        self.upkeep.watchdog.looked_at = Some(now);
+        let watchdog = &mut self.upkeep.watchdog;
         let broker = &self.broker;
         watchdog
             .suspects
@@ -95,16 +97,17 @@ impl Hub {
         let waits_for_disk = service.waits_for_disk();
         let before = service.account.dropped;
         let aftermath = service.handle_timeout(now, chance);
-        let stuck_for = self.watchdog.stuck_for(key, now).unwrap_or_default();
-        self.notes.burst_of("stuck", &name, self.now, |suppressed| {
-            Notable::ServiceStuck {
-                service: name.as_str(),
-                due,
-                stuck_ms: stuck_for.as_millis() as u64,
-                waits_for_disk,
-                suppressed,
-            }
-        });
+        let stuck_for = self.upkeep.watchdog.stuck_for(key, now).unwrap_or_default();
+        self.notes
+            .burst_of("stuck", &name, self.clock.now, |suppressed| {
+                Notable::ServiceStuck {
+                    service: name.as_str(),
+                    due,
+                    stuck_ms: stuck_for.as_millis() as u64,
+                    waits_for_disk,
+                    suppressed,
+                }
+            });
         self.log_dropped_since(key, &before);
         self.finish(key, aftermath);
         self.dispatch(key);
@@ -113,7 +116,7 @@ impl Hub {
     /// What of a service could go, and to whom.
     pub(super) fn dispatch_status(&self, key: ServiceKey, service: &Service) -> Value {
         let now = now();
-        let stuck = self.watchdog.stuck_for(key, now);
+        let stuck = self.upkeep.watchdog.stuck_for(key, now);
         json!({
             "dueEvents": service.due_events(now),
             "freeWorkers": service.free_workers(),

@@ -44,9 +44,9 @@ impl Hub {
         inbox: &mut Inbox,
         filled: Filled,
     ) -> Result<(), PeerError> {
-        self.words.at = now();
+        self.scratch.words.at = now();
         let result = self.take_messages(id, inbox, filled, Self::take_worker_message);
-        if std::mem::take(&mut self.words.moved) {
+        if std::mem::take(&mut self.scratch.words.moved) {
             self.settle_words(service);
             self.dispatch(service);
         }
@@ -54,7 +54,7 @@ impl Hub {
     }
 
     fn settle_words(&mut self, service: ServiceKey) {
-        let settled = &mut self.words.settled;
+        let settled = &mut self.scratch.words.settled;
         if !settled.is_empty()
             && let Some(found) = self.broker.service(service)
         {
@@ -129,7 +129,7 @@ impl Hub {
         };
         let (id, verdict) = match word {
             WorkerWord::Ready(credit) => {
-                found.hear(key, self.words.at);
+                found.hear(key, self.scratch.words.at);
                 let before = found.workers.readiness(key);
                 match credit {
                     None => found.workers.ready(key),
@@ -148,10 +148,10 @@ impl Hub {
                 return self.keeping.workers_changed(service);
             }
             WorkerWord::Ack(id) => {
-                match found.ack(key, DeliveryId(id), self.words.at) {
+                match found.ack(key, DeliveryId(id), self.scratch.words.at) {
                     Ok(place) => {
-                        self.words.settled.extend(place);
-                        self.words.moved = true;
+                        self.scratch.words.settled.extend(place);
+                        self.scratch.words.moved = true;
                     }
                     Err(UnknownDelivery) => self.count_unknown_delivery(),
                 }
@@ -162,11 +162,17 @@ impl Hub {
             WorkerWord::Wip(id) => (id, Verdict::Wip),
         };
         let before = found.account.dropped;
-        match found.judge(key, DeliveryId(id), verdict, self.words.at, chance()) {
+        match found.judge(
+            key,
+            DeliveryId(id),
+            verdict,
+            self.scratch.words.at,
+            chance(),
+        ) {
             Ok(aftermath) => {
                 self.log_dropped_since(service, &before);
                 self.finish(service, aftermath);
-                self.words.moved = true;
+                self.scratch.words.moved = true;
             }
             Err(UnknownDelivery) => self.count_unknown_delivery(),
         }

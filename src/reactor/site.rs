@@ -1,0 +1,15 @@
+//! Where we are, as clients are told.
+
+use serde_json::Value;
+
+use crate::locator::Directory;
+use crate::requests::Settings;
+
+/// The addresses of this daemon, and of the services that it knows.
+pub(super) struct Site {
+    pub(super) settings: Settings,
+    /// Where we listen, for reports.
+    pub(super) addresses: Value,
+    /// The embedded ServiceLocator, if there is one.
+    pub(super) directory: Option<Directory>,
+}
