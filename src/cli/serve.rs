@@ -47,7 +47,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         tracing::warn!(target: "em.daemon", "{warning}");
     }
     for why in unusable {
-        tracing::warn!(target: "em.systemd", "not used, of what the service manager handed over: {why}");
+        tracing::warn!(target: "em.systemd", "ignored, of what the service manager passed: {why}");
     }
     let code = match serve(args, (loaded, log.config), &logging, inherited) {
         Ok(code) => code,
@@ -79,7 +79,7 @@ fn serve(
 ) -> anyhow::Result<u8> {
     // More peers than the usual soft limit of 1024 are nothing special.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(target: "em.daemon", "the limit on file descriptors stays as it is: {error}");
+        tracing::warn!(target: "em.daemon", "can't raise the limit on file descriptors: {error}");
     }
     let runtime = runtime().context("no runtime")?;
     let code = runtime.block_on(run_until_told(args, loaded, logging, inherited));

@@ -76,13 +76,13 @@ impl Hub {
                 target: "em.subscriber",
                 subscriptions = missing,
                 seconds,
-                "what is published waits until the subscribers of the run before are back, or the time is over"
+                "holding publishers until the subscribers of the previous run are back, or the time is over"
             );
         } else {
             tracing::info!(
                 target: "em.subscriber",
                 seconds,
-                "what is published waits for subscribers: without state it isn't known whether there were any"
+                "holding publishers: without state it isn't known whether there were subscribers"
             );
         }
         let until = now + grace;
@@ -97,7 +97,7 @@ impl Hub {
         {
             tracing::info!(
                 target: "em.subscriber",
-                "the subscribers of the run before are back: what is published waits no more"
+                "the subscribers of the previous run are back: publishers are no longer held"
             );
             self.let_publishers_in();
         }

@@ -294,7 +294,7 @@ impl Hub {
                 tracing::warn!(
                     target: "em.state",
                     suppressed,
-                    "the state database is slower than subscriptions change: it is written less often"
+                    "the state database can't keep up with changes of subscriptions: it is written less often"
                 );
             }
             return;
@@ -306,7 +306,7 @@ impl Hub {
         {
             tracing::error!(
                 target: "em.state",
-                "subscriptions are not kept over a restart any more: the state database's thread ended, which is a fault of its own"
+                "subscriptions are not kept over a restart any more: the state database's thread ended, which is a bug"
             );
             self.keeping.writer = None;
         }

@@ -446,7 +446,7 @@ fn bind_locator(config: &Config, inherited: &mut Inherited) -> Result<Option<Lis
     match bind("locatorAddress", &config.locator.address, inherited) {
         Err(taken) if taken.error.kind() == io::ErrorKind::AddrInUse => {
             let address = &config.locator.address;
-            tracing::info!(target: "em.locator", %address, "a ServiceLocator's address is taken: the one that runs there is used, none is embedded");
+            tracing::info!(target: "em.locator", %address, "the ServiceLocator's address is in use: using the one that runs there, embedding none");
             Ok(None)
         }
         result => result.map(Some),
@@ -464,7 +464,7 @@ fn report_unused(inherited: &Inherited, config: &Config) {
             tracing::warn!(
                 target: "em.systemd",
                 address,
-                "a socket of the service manager is not used: it is at no address of the configuration"
+                "a socket of the service manager is not used: it matches no address of the configuration"
             );
         }
     }

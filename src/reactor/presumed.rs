@@ -310,7 +310,7 @@ impl Hub {
             return self.keeping.grace.worker_left(service, id);
         }
         if !peer.outbox.is_empty() {
-            return tracing::warn!(target: "em.worker", peer = %peer.address, "a worker says READY otherwise than before the restart, with events on their way to it: it gets them as before; let it connect anew");
+            return tracing::warn!(target: "em.worker", peer = %peer.address, "READY differs from the mode presumed after the restart while events are on their way to the worker: keeping the presumed mode; reconnect the worker");
         }
         let anew = Role::Worker {
             service,

@@ -114,7 +114,7 @@ fn take_over(path: &Path, journal: &Journal) -> Result<(), StateError> {
     moved.map_err(StateError::System)?;
     // It stays for who goes back to the release before.
     let _ = std::fs::rename(&former, with_suffix(&former, ".former"));
-    tracing::info!(target: "em.state", path = %path.display(), "the state database has a new format, and all of the old one");
+    tracing::info!(target: "em.state", path = %path.display(), "the state database was converted to the new format");
     Ok(())
 }
 

@@ -142,7 +142,7 @@ fn micros(time: Duration) -> u32 {
 }
 
 fn complain(error: &io::Error) {
-    tracing::warn!(target: "em.systemd", %error, "the service manager can't be told of us (NOTIFY_SOCKET)");
+    tracing::warn!(target: "em.systemd", %error, "can't notify the service manager (NOTIFY_SOCKET)");
 }
 
 #[cfg(test)]

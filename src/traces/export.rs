@@ -199,7 +199,7 @@ impl Sending {
     fn log(&mut self, why: &str) {
         if let Some(suppressed) = self.bursts.admit("export", now()) {
             let endpoint = self.endpoint.to_string().replacen("tcp", "http", 1);
-            tracing::warn!(target: "em.traces", suppressed, "the collector {endpoint} takes no spans: {why}");
+            tracing::warn!(target: "em.traces", suppressed, "the collector {endpoint} accepts no spans: {why}");
         }
     }
 }

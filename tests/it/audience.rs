@@ -240,7 +240,7 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
     let daemon = place.start();
     assert_hears(&stays, 1..=10);
     assert_eq!(held(&daemon), Value::Null);
-    let log = daemon.program().logged("have not come back");
+    let log = daemon.program().logged("did not come back in time");
     assert!(log.contains("subscriptions=2"), "{log}");
     daemon.wait_for("those who are gone to be forgotten", |status| {
         status["subscribers"]["remembered"] == 1

@@ -117,7 +117,7 @@ fn a_second_signal_ends_it_at_once() {
     let ended = program.end();
     assert!(told_at.elapsed() < Duration::from_secs(2));
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("ended at once"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped at once"), "{}", ended.stderr);
     drop(stuck);
 }
 
@@ -261,9 +261,9 @@ fn an_embedded_locator_s_address_in_use_is_no_obstacle() {
     let address = first.locator();
     let second = keys(&address, "Second");
     let second = TestDaemon::serving(&Site::configured(&second));
-    let line = second.program().logged("address is taken");
+    let line = second.program().logged("address is in use");
     assert!(
-        line.contains("the one that runs there is used, none is embedded"),
+        line.contains("using the one that runs there, embedding none"),
         "{line}"
     );
     assert!(line.contains(&address), "{line}");

@@ -86,7 +86,7 @@ notables! {
 
     /// It was told to stop.
     "EM-0002" Stopping "stopping" INFO "em.daemon" {}
-        "stopping: what waits is delivered; a second signal ends at once"
+        "stopping: delivering queued events; a second signal ends at once"
 
     /// It has stopped.
     "EM-0003" Stopped "stopped" INFO "em.daemon" {
@@ -98,7 +98,7 @@ notables! {
 
     /// A second signal came.
     "EM-0004" StoppedAtOnce "stopped-at-once" WARN "em.daemon" {}
-        "ended at once: what was not delivered is lost"
+        "stopped at once: undelivered events are lost"
 
     /// It could not start.
     "EM-0005" StartFailed "start-failed" ERROR "em.daemon" {
@@ -108,7 +108,7 @@ notables! {
 
     /// A thread ended by a fault of ours.
     "EM-0006" Died "died" ERROR "em.daemon" {}
-        "the daemon ended by itself, which is a fault of its own; the message of its panic is on standard error"
+        "the daemon panicked, which is a bug; the panic message is on standard error"
 
     /// SIGHUP was obeyed.
     "EM-0007" Reloaded "reloaded" INFO "em.daemon" {
@@ -132,7 +132,7 @@ notables! {
     "EM-0010" ClockJumped "clock-jumped" WARN "em.reactor" {
         /// Forward by so much, in milliseconds; backward if negative.
         jump_ms: i64,
-    } "the wall clock jumped; leases go on by the time since the start, but those kept over a restart go by the clock"
+    } "the wall clock jumped; running leases are not affected, but those kept over a restart are"
 
     /// The event log's own file fails.
     "EM-0011" EventLogFailed "event-log-failed" WARN "em.log" {
@@ -140,7 +140,7 @@ notables! {
         path: &'a str,
         /// The system's reason.
         why: &'a str = said,
-    } "the event log can't be written, and each event tries again: {why}"
+    } "the event log can't be written; each event tries again: {why}"
 
     /// A subscription that was not there.
     "EM-0101" Subscribed "subscribed" INFO "em.service" {
@@ -214,7 +214,7 @@ notables! {
         port: u16,
         /// Where they connected before.
         former_port: u16,
-    } "the port that the service had can't be bound: its workers have to connect to another"
+    } "the service's previous port can't be bound: its workers have to connect to another one"
 
     /// A worker's first READY.
     "EM-0201" WorkerJoined "worker-joined" INFO "em.worker" {
@@ -250,7 +250,7 @@ notables! {
         acknowledged: bool,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
-    } "a worker was lost with events that it had not reported done"
+    } "a worker was lost while it held events"
 
     /// A worker doesn't read.
     "EM-0204" WorkerStalled "worker-stalled" WARN "em.worker" {
@@ -262,7 +262,7 @@ notables! {
         bytes: u64,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
-    } "a worker reads nothing and is passed over"
+    } "a worker does not read and is skipped"
 
     /// Two workers of one service have one identity.
     "EM-0205" SameIdentity "same-identity" WARN "em.worker" {
@@ -272,7 +272,7 @@ notables! {
         identity: &'a str,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
-    } "two workers have one identity: the newer connection stays, the older is closed"
+    } "two workers have the same identity: the newer connection stays, the older is closed"
 
     /// A peer that says nothing after a restart may be no worker of the service, or none that is ready.
     "EM-0206" WorkerInDoubt "worker-in-doubt" WARN "em.worker" {
@@ -284,7 +284,7 @@ notables! {
         why: &'a str = said,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
-    } "a peer that says nothing after the restart is not taken for a ready worker, and gets no events until it says READY: {why}"
+    } "a silent peer is not presumed ready after the restart, and gets no events until it says READY: {why}"
 
     /// A subscriber's outbox is full.
     "EM-0211" SubscriberSlow "subscriber-slow" WARN "em.subscriber" {
@@ -296,7 +296,7 @@ notables! {
         events: u64,
         /// Events of this kind and peer that were not written since the last.
         suppressed: u64,
-    } "events dropped: a subscriber reads too slowly; its oldest events made room"
+    } "events dropped: a subscriber reads too slowly; its oldest events were dropped"
 
     /// The same, where it is to be disconnected.
     "EM-0212" SubscriberDisconnected "subscriber-disconnected" WARN "em.subscriber" {
@@ -318,7 +318,7 @@ notables! {
         events: u64,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
-    } "a subscriber left before it had read all"
+    } "a subscriber left with unread events"
 
     /// Events of a service were dropped.
     "EM-0301" EventsDropped "events-dropped" WARN "em.delivery" {
@@ -348,7 +348,7 @@ notables! {
         subject: &'a str,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
-    } "an event is dead: no worker could do it"
+    } "an event became a dead letter: no worker could process it"
 
     /// The end came before a service's events were delivered.
     "EM-0303" Undelivered "undelivered" WARN "em.delivery" {
@@ -378,7 +378,7 @@ notables! {
         waits_for_disk: bool,
         /// Others of this kind since the last line.
         suppressed: u64,
-    } "events are due and a worker could take them, and none was given out; the daemon tries again"
+    } "events are due and a worker is free, but none was delivered; trying again"
 
     /// The ServiceLocator knows us.
     "EM-0401" LocatorFound "locator-found" INFO "em.locator" {
@@ -400,7 +400,7 @@ notables! {
         locator: &'a str = bare,
         /// A sentence.
         why: &'a str = said,
-    } "not registered, trying again; clients reach us at our request address meanwhile: {why}"
+    } "not registered, trying again; clients that know the request address are not affected: {why}"
 
     /// The startup guard saw a predecessor, or can't tell.
     "EM-0411" GuardWaiting "guard-waiting" INFO "em.guard" {
@@ -432,7 +432,7 @@ notables! {
         queue: &'a str = bare,
         /// The system's.
         reason: &'a str,
-    } "a queue takes no events; it tries again by itself"
+    } "a queue takes no events; trying again"
 
     /// It does again, or can be read again.
     "EM-0502" StoreRecovered "store-recovered" INFO "em.store" {
@@ -446,7 +446,7 @@ notables! {
         queue: &'a str = bare,
         /// Where.
         damage: &'a str = bare,
-    } "a queue has damaged records; they are not served"
+    } "a queue has damaged records; they are skipped"
 
     /// A dead letter is not on disk.
     "EM-0504" DeadLetterNotKept "dead-letter-not-kept" ERROR "em.store" {
@@ -470,7 +470,7 @@ notables! {
         queue: &'a str = bare,
         /// The system's.
         reason: &'a str,
-    } "events of a queue can't be read from the disk; they wait, and it tries again by itself"
+    } "events of a queue can't be read from disk; they wait, trying again"
 
     /// Somebody put a file into a queue's directory.
     "EM-0507" SegmentRefused "segment-refused" ERROR "em.store" {
@@ -482,13 +482,13 @@ notables! {
         now: &'a str = bare,
         /// Why it is none of the queue's.
         why: &'a str = said,
-    } "a file in a queue's directory is not served: {why}"
+    } "a file in a queue's directory is ignored: {why}"
 
     /// Somebody removed it, or put another in its place.
     "EM-0508" StateDirGone "state-dir-gone" ERROR "em.store" {
         /// What was done about it.
         why: &'a str = said,
-    } "the state directory was removed while it was used: {why}"
+    } "the state directory was removed while in use: {why}"
 
     /// A queue was found of which nothing else says that its service is durable.
     "EM-0510" QueueLeft "queue-left" WARN "em.store" {
@@ -496,7 +496,7 @@ notables! {
         service: &'a str = bare,
         /// Events that wait in it.
         events: u64,
-    } "a queue was found on disk, and neither the configuration nor a subscription makes its service durable: it stays so until the service is ended"
+    } "a queue was found on disk, but neither the configuration nor a subscription makes its service durable: the service stays durable until it is ended"
 
     /// The state database can't be written.
     "EM-0511" StateFailed "state-failed" ERROR "em.state" {
@@ -506,13 +506,13 @@ notables! {
         why: &'a str = said,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
-    } "the state database can't be written; it is tried again: {why}"
+    } "the state database can't be written; trying again: {why}"
 
     /// It can be again.
     "EM-0512" StateRecovered "state-recovered" INFO "em.state" {
         /// Its file.
         path: &'a str = bare,
-    } "the state database is written again"
+    } "the state database can be written again"
 
     /// It was damaged.
     "EM-0513" StateDamaged "state-damaged" WARN "em.state" {
@@ -522,7 +522,7 @@ notables! {
         aside: &'a str = bare,
         /// What is wrong with it.
         why: &'a str = said,
-    } "the state database is damaged and was moved aside: {why}; clients have to subscribe again, as they do after a NAK to KEEP_ALIVE"
+    } "the state database is damaged and was moved aside: {why}; clients have to subscribe again, after the NAK to their next KEEP_ALIVE"
 
     /// It can't be used.
     "EM-0514" StateUnavailable "state-unavailable" WARN "em.state" {
@@ -536,7 +536,7 @@ notables! {
     "EM-0515" StateGone "state-gone" ERROR "em.state" {
         /// Its file.
         path: &'a str = bare,
-    } "the state database was removed while it was used: it is written anew, from memory"
+    } "the state database was removed while in use: it is rewritten from memory"
 
     /// Subscriptions are back after a restart.
     "EM-0521" Restored "restored" INFO "em.state" {
@@ -560,7 +560,7 @@ notables! {
         subscriptions: u64,
         /// Publishers waited for them for so long, in milliseconds.
         waited_ms: u64,
-    } "subscribers of the run before have not come back in time: they miss what is published until they do"
+    } "subscribers of the previous run did not come back in time: they miss events until they do"
 
     /// A connection is not taken on.
     "EM-0601" ConnectionRefused "connection-refused" WARN "em.connection" {
@@ -636,5 +636,5 @@ notables! {
         held: bool,
         /// Events of this kind and publisher that were not written since the last.
         suppressed: u64,
-    } "event managers dial each other in a ring: one of them takes no events from its publisher, or they would go round for ever"
+    } "event managers dial each other in a ring: one of them takes no events from its publisher, so that events don't circulate for ever"
 }

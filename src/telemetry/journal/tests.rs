@@ -73,7 +73,7 @@ fn a_record_has_its_fields_in_an_order_for_people() {
     let line = String::from_utf8(record.line()).unwrap();
     let expected = "{\"ts\":\"2025-11-21T15:44:04.123Z\",\"code\":\"EM-0302\",\"type\":\"dead-letter\",\
         \"level\":\"warn\",\"instance\":\"EventManager@host/1\",\"seq\":7,\
-        \"message\":\"an event is dead: no worker could do it\",\"attempts\":1,\"reason\":\"terminated\",\
+        \"message\":\"an event became a dead letter: no worker could process it\",\"attempts\":1,\"reason\":\"terminated\",\
         \"service\":\"Billing\",\"subject\":\"a\\u001bb\",\"suppressed\":0}\n";
     assert_eq!(line, expected);
 }

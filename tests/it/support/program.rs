@@ -324,7 +324,7 @@ pub struct Serving {
 impl Serving {
     /// Waits until it logs that it is ready.
     pub fn ready(program: Program) -> Self {
-        let ready = program.logged("publishers");
+        let ready = program.logged("EM-0001");
         Self {
             program,
             bound: bound_from(&ready),
