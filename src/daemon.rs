@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::ambient::now;
+use crate::client::Caller;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload};
 use crate::http::{self, HttpServer};
 use crate::outbound::{
-    Caller, GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
+    GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
 };
 use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
@@ -354,10 +355,9 @@ fn start_store(
 }
 
 async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
-    let (caller, thread) = Caller::start(config.limits.message_bytes_max)?;
+    let caller = Caller::new(config.limits);
     let locator = LocatorClient::new(caller, config.locator.clone());
     let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
-    drop(thread);
     match (verdict, config.startup_guard.on_timeout) {
         (GuardVerdict::Clear(how), _) => journal.note(&Notable::GuardClear { how: &how }),
         (GuardVerdict::TimedOut(why), GuardTimeoutAction::Exit) => {
@@ -385,27 +385,27 @@ struct Control {
 
 impl Control {
     async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
-        let (caller, caller_thread) = match Caller::start(self.config.limits.message_bytes_max) {
-            Ok(started) => started,
-            Err(error) => {
-                return tracing::error!(target: "em.daemon", "no calls can be made: {error}");
-            }
-        };
+        let caller = Caller::new(self.config.limits);
         let locator = LocatorClient::new(caller.clone(), self.config.locator.clone());
         // Ends with the task that it holds when control ends.
         let mut registration = JoinSet::new();
-        if self.config.locator.register {
-            let address = self.request_address;
-            let registering =
-                keep_registered(locator.clone(), address, self.state, self.journal, stop);
-            let deregistered = self.deregistered;
-            registration.spawn(async move {
-                registering.await;
+        registration.spawn({
+            let (locator, caller) = (locator.clone(), caller.clone());
+            let (address, deregistered) = (self.request_address, self.deregistered);
+            async move {
+                if locator.config().register {
+                    keep_registered(locator.clone(), address, self.state, self.journal, stop).await;
+                } else {
+                    let _ = stop.await;
+                }
+                // What is connected to our own locator would hold it up, and what connects again while it
+                // ends would have a service manager that keeps its socket start us again.
+                if locator.config().embedded {
+                    caller.leave(&locator.config().address).await;
+                }
                 drop(deregistered);
-            });
-        } else {
-            drop(self.deregistered);
-        }
+            }
+        });
         let diagnostics = write_diagnostics(self.inputs.clone(), self.diagnostic);
         let diagnostics = tokio::spawn(diagnostics);
         let mut calls = JoinSet::new();
@@ -424,7 +424,6 @@ impl Control {
                 Some(_) = calls.join_next() => {}
             }
         }
-        drop(caller_thread);
         diagnostics.abort();
     }
 }

@@ -12,6 +12,7 @@
 //! | [`locator`] | the ServiceLocator's directory and its requests |
 //! | [`requests`] | one file per request: decode, apply, encode |
 //! | [`ambient`] | the time and chance, for shells |
+//! | [`client`] | connections as a client has them: requests, workers, publishers, subscribers, calls |
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
 //! | [`telemetry`] | logs, a line for each burst, and readings of this process |
 //! | [`traces`] | spans of sync events, redeliveries and dead letters |
@@ -19,9 +20,8 @@
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
 //! | [`systemd`] | what the service manager is told, and the sockets that it hands over |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
-//! | [`outbound`] | requests to others, over libzmq |
+//! | [`outbound`] | requests to others: the ServiceLocator, services, a predecessor |
 //! | [`http`] | health, metrics and the dashboard, for those who watch |
-//! | [`client`] | what the command line and the tests use to talk to a daemon |
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
 

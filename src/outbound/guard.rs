@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::caller::CallError;
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
+use crate::client::CallError;
 use crate::config::GuardConfig;
 use crate::model::Endpoint;
 use crate::telemetry::{Journal, Notable};

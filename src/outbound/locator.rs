@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::caller::{CallError, Caller};
 use crate::ambient::now;
+use crate::client::{CallError, Caller};
 use crate::config::LocatorConfig;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use crate::model::{EXCERPT_BYTES_MAX, Endpoint, ServiceName, excerpt_of_bytes};

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::caller::{CallError, Caller};
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
+use crate::client::{CallError, Caller};
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, shown_type};
 use crate::model::{EXCERPT_BYTES_MAX, ServiceName};
 use crate::requests::SyncEvent;
@@ -146,7 +146,7 @@ async fn call_service(
                 locator.forget(&service);
                 tries_left -= 1;
                 // What was certainly not sent may go to an address that is newer than ours.
-                let not_sent = matches!(error, CallError::Unreachable(_));
+                let not_sent = matches!(error, CallError::Unreachable(_) | CallError::NoPeer(_));
                 if !not_sent || tries_left == 0 {
                     return failed(service, &error);
                 }
@@ -185,7 +185,7 @@ fn answered(service: ServiceName, frames: &[Bytes]) -> Called {
 
 fn located_not(service: ServiceName, error: &LocateError) -> Called {
     let status = match error {
-        LocateError::Locator(CallError::Timeout) => "timeout",
+        LocateError::Locator(CallError::Timeout | CallError::Ended(_)) => "timeout",
         _ => "unreachable",
     };
     Called::new(service, status, error.to_string())
@@ -193,7 +193,7 @@ fn located_not(service: ServiceName, error: &LocateError) -> Called {
 
 fn failed(service: ServiceName, error: &CallError) -> Called {
     let status = match error {
-        CallError::Timeout => "timeout",
+        CallError::Timeout | CallError::Ended(_) => "timeout",
         _ => "unreachable",
     };
     Called::new(service, status, error.to_string())

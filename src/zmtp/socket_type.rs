@@ -92,7 +92,7 @@ impl fmt::Display for SocketType {
     }
 }
 
-/// The sockets that we have, by what connects to them.
+/// The sockets that we have: the daemon's by what connects to them, then a client's by their types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LocalSocket {
     /// Publishers' side of the forwarder: an XSUB. A dialled publisher is met with the same.
@@ -103,6 +103,14 @@ pub enum LocalSocket {
     Workers,
     /// A ROUTER that answers requests.
     Requests,
+    /// A client's DEALER, which asks.
+    Dealer,
+    /// A client's REQ, which asks and waits.
+    Req,
+    /// A client's PUB.
+    Pub,
+    /// A client's SUB.
+    Sub,
 }
 
 impl LocalSocket {
@@ -112,11 +120,15 @@ impl LocalSocket {
             Self::Publishers => SocketType::Xsub,
             Self::Subscribers => SocketType::Xpub,
             Self::Workers | Self::Requests => SocketType::Router,
+            Self::Dealer => SocketType::Dealer,
+            Self::Req => SocketType::Req,
+            Self::Pub => SocketType::Pub,
+            Self::Sub => SocketType::Sub,
         }
     }
 
-    /// The peers that may connect, as in the RFC's table of valid combinations. A REP is none of
-    /// them: two peers that both wait to be asked would wait for ever.
+    /// The peers that it may talk to, as in the RFC's table of valid combinations. A REP may not connect
+    /// to our ROUTERs: two peers that both wait to be asked would wait for ever.
     pub fn accepts(self) -> &'static [SocketType] {
         match self {
             Self::Publishers => &[SocketType::Pub, SocketType::Xpub],
@@ -124,6 +136,10 @@ impl LocalSocket {
             Self::Workers | Self::Requests => {
                 &[SocketType::Dealer, SocketType::Req, SocketType::Router]
             }
+            Self::Dealer => &[SocketType::Rep, SocketType::Dealer, SocketType::Router],
+            Self::Req => &[SocketType::Rep, SocketType::Router],
+            Self::Pub => &[SocketType::Sub, SocketType::Xsub],
+            Self::Sub => &[SocketType::Pub, SocketType::Xpub],
         }
     }
 }
@@ -135,6 +151,7 @@ impl fmt::Display for LocalSocket {
             Self::Subscribers => "subscribers",
             Self::Workers => "workers",
             Self::Requests => "requests",
+            Self::Dealer | Self::Req | Self::Pub | Self::Sub => self.socket_type().name(),
         })
     }
 }

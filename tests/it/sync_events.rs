@@ -1,6 +1,9 @@
 //! PUBLISH: every subscribed service is called at the same time.
 
-use std::sync::mpsc;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,6 +13,7 @@ use serde_json::{Value, json};
 use super::support::TestDaemon;
 use super::support::bus::exchange;
 use super::support::peers::{connected, publish, received, socket};
+use super::support::raw::{RawPeer, greeting_of, ready};
 use super::support::responder::Responder;
 
 const PUBLISH: &str = "TK_EVENT_MANAGER_PUBLISH";
@@ -206,7 +210,7 @@ fn one_that_refuses_hangs_or_is_gone_leaves_the_others_results() {
     let ack = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"yes");
     let nak = Service::answering(&daemon.context, zmq::REP, "TK_SYS_NAK", b"full: no");
     let (_hung, hung_address) = hung(&daemon);
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+    let gone = TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()
         .expect("bound");
@@ -347,7 +351,7 @@ fn a_thousand_calls_to_a_dead_service_hold_up_nothing_else() {
 #[test]
 fn who_is_not_there_is_unreachable_long_before_the_timeout() {
     let daemon = with_locator();
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+    let gone = TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()
         .expect("bound");
@@ -573,4 +577,74 @@ fn answers_of_services_are_no_larger_together_than_a_message() {
                 .is_some_and(|data| data.len() < SAID)
         );
     }
+}
+
+/// Where this is done with each connection.
+fn listening(serve: impl Fn(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            serve(stream.expect("a connection"));
+        }
+    });
+    format!("tcp://{address}")
+}
+
+/// A service that says this when it is asked, and hangs up.
+fn saying(said: &[u8]) -> String {
+    let said = said.to_vec();
+    listening(move |stream| {
+        let mut peer = RawPeer(stream);
+        peer.send(&[greeting_of(1), ready("ROUTER", "")].concat());
+        peer.read_exactly(64);
+        peer.read_frame();
+        assert_eq!(peer.read_message().len(), 4);
+        peer.send_while_heard(&said);
+    })
+}
+
+#[test]
+fn services_that_misbehave_cost_their_own_answers_alone() {
+    let daemon = with_locator();
+    let mutes = Mutex::new(vec![]);
+    let mute = listening(move |stream| mutes.lock().expect("no panic").push(stream));
+    let garbage = listening(|mut stream| {
+        // It may hang up before that is written.
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let _ = stream.read_to_end(&mut vec![]);
+    });
+    let long_frame = [&[2][..], &u64::MAX.to_be_bytes()].concat();
+    let ack = Service::answering(&daemon.context, zmq::REP, "TK_SYS_ACK", b"yes");
+    for (service, address) in [
+        ("Ack", &ack.address),
+        ("Endless", &saying(&[1, 0].repeat(100_000))),
+        ("Garbage", &garbage),
+        ("Huge", &saying(&long_frame)),
+        ("Mute", &mute),
+        ("Quits", &saying(b"")),
+    ] {
+        daemon.subscribe(&format!("sub-{service}"), service, &["Order"]);
+        register(&daemon, service, address);
+    }
+    let (token, results) = call(&daemon, SHORT);
+    assert_eq!(token, "TK_SYS_NAK");
+    let statuses: BTreeMap<_, _> = results
+        .iter()
+        .map(|r| (r["service"].as_str().unwrap_or(""), &r["status"]))
+        .collect();
+    let expected = [
+        ("Ack", "ack"),
+        ("Endless", "timeout"),
+        ("Garbage", "unreachable"),
+        ("Huge", "timeout"),
+        ("Mute", "timeout"),
+        ("Quits", "timeout"),
+    ];
+    let expected = expected.map(|(service, status)| (service, json!(status)));
+    let expected: BTreeMap<_, _> = expected
+        .iter()
+        .map(|(name, status)| (*name, status))
+        .collect();
+    assert_eq!(statuses, expected, "{results:#?}");
 }

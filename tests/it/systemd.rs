@@ -1,6 +1,6 @@
 //! Under a service manager: what it is told, when, and the sockets that it keeps. The test plays it.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -168,6 +168,28 @@ fn a_restart_refuses_no_connection() {
     assert_eq!(answer[0], b"TK_SYS_ACK");
     publisher.read_exact(&mut [0; 10]).expect("a greeting");
     assert!(second.stop());
+}
+
+/// Else the service manager would start it again.
+#[test]
+fn a_daemon_that_stops_does_not_come_back_to_its_own_locator() {
+    let [(requests, r), (locator, l)] = [kept(), kept()];
+    let site = Site::configured(&json!({
+        "requestAddress": format!("tcp://127.0.0.1:{r}"),
+        "locatorAddress": format!("tcp://127.0.0.1:{l}"),
+        "embeddedLocator": true,
+        "locatorRegister": true,
+    }));
+    let serving = Serving::ready(start_with(&site, [&requests, &locator]));
+    // By a connection that is kept.
+    serving.program.logged("registered with the ServiceLocator");
+    let ended = serving.stop();
+    for socket in [requests, locator] {
+        socket.set_nonblocking(true).expect("an option");
+        let waiting = socket.accept().map_err(|error| error.kind());
+        assert_eq!(waiting.err(), Some(ErrorKind::WouldBlock));
+    }
+    assert!(ended);
 }
 
 #[test]

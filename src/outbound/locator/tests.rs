@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::*;
+use crate::model::Limits;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -63,7 +64,7 @@ fn an_address_is_asked_for_once_until_it_is_forgotten() {
         found("tcp://two:3"),
     ];
     let (address, asked, thread) = locator(answers);
-    let (caller, _calls) = Caller::start(1 << 20).unwrap();
+    let caller = Caller::new(Limits::default());
     let client = client(address, &caller);
     let locate = |service| run(client.locate(&name(service), Instant::now() + PATIENCE));
     for _ in 0..3 {
@@ -80,7 +81,7 @@ fn an_address_is_asked_for_once_until_it_is_forgotten() {
 #[test]
 fn what_is_believed_too_long_is_asked_for_again() {
     let (address, _asked, thread) = locator(vec![found("tcp://new:1")]);
-    let (caller, _calls) = Caller::start(1 << 20).unwrap();
+    let caller = Caller::new(Limits::default());
     let client = client(address, &caller);
     client.with_known(|known| known.insert(name("A"), (Endpoint::tcp("old", 1), Instant::now())));
     let located = run(client.locate(&name("A"), Instant::now() + PATIENCE));
@@ -91,7 +92,7 @@ fn what_is_believed_too_long_is_asked_for_again() {
 #[test]
 fn no_more_than_so_many_are_remembered() {
     let (address, _asked, thread) = locator(vec![found("tcp://last:1")]);
-    let (caller, _calls) = Caller::start(1 << 20).unwrap();
+    let caller = Caller::new(Limits::default());
     let client = client(address, &caller);
     let until = Instant::now() + PATIENCE;
     client.with_known(|known| {
@@ -110,7 +111,7 @@ fn what_is_no_address_is_not_remembered() {
     let unknown = Message::nak("unknown-service", "no");
     let answers = vec![unknown, found("nowhere"), found(" tcp://a:1\0")];
     let (address, asked, thread) = locator(answers);
-    let (caller, _calls) = Caller::start(1 << 20).unwrap();
+    let caller = Caller::new(Limits::default());
     let client = client(address, &caller);
     let locate = || run(client.locate(&name("A"), Instant::now() + PATIENCE));
     assert_eq!(
@@ -128,7 +129,7 @@ fn our_registration_says_how_long_it_lives() {
     let full = Message::nak("full", "no room");
     let answers = vec![Message::ack(DataType::Param, "1500"), full];
     let (address, asked, thread) = locator(answers);
-    let (caller, _calls) = Caller::start(1 << 20).unwrap();
+    let caller = Caller::new(Limits::default());
     let config = LocatorConfig {
         address,
         ttl: Duration::from_millis(1500),
