@@ -198,6 +198,13 @@ impl DurableSide {
         }
     }
 
+    /// Tells the store at once what is done of a queue: the next read must not find it again.
+    pub(super) fn send_settled(&mut self, queue: &ServiceName) {
+        if let Some((queue, seqs)) = self.settled.remove_entry(queue) {
+            self.send(Command::Settle { queue, seqs });
+        }
+    }
+
     /// The queue goes; the letters of its events stay.
     pub(super) fn forget_places(&mut self, queue: &ServiceName) {
         let dead = self.dead.get_mut(queue).into_iter().flatten();

@@ -243,23 +243,21 @@ impl Hub {
             .count();
         let seen = |outcome: &&Outcome| matches!(outcome, Outcome::Seen(_));
         let seen = outcomes.iter().filter(seen).count() as u64;
-        let mut given_up = vec![];
-        self.with_shelf(key, |service, appending_bytes| {
+        if let Some(service) = self.broker.service_mut(key) {
             // It had them already, and counted them then.
             service.account.matched -= seen;
-            let Some(shelf) = &mut service.shelf else {
-                return;
-            };
-            let bytes = shelf.pending_bytes();
-            let lost = shelf.committed(tag, &places, &mut service.queue);
-            *appending_bytes -= bytes - shelf.pending_bytes();
-            service
-                .account
-                .dropped
-                .add(DropReason::TooLarge, lost.events + too_large as u64);
-            given_up = lost.seqs;
-        });
-        self.durable.settle(queue, given_up);
+            if let Some(shelf) = &mut service.shelf {
+                let bytes = shelf.pending_bytes();
+                let lost = shelf.committed(tag, &places, &mut service.queue);
+                self.durable.appending_bytes -= bytes - shelf.pending_bytes();
+                let too_large = lost.events + too_large as u64;
+                service.account.dropped.add(DropReason::TooLarge, too_large);
+                // Before the next read, which would find them again.
+                self.durable.settle(queue, lost.seqs);
+            }
+        }
+        self.wake_publishers();
+        self.dispatch(key);
         for (place, emission) in self
             .durable
             .confirms
@@ -287,6 +285,7 @@ impl Hub {
             return;
         };
         let queue = service.name().clone();
+        self.durable.send_settled(&queue);
         let command = match wanted {
             Wanted::InOrder {
                 from,

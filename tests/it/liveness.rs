@@ -141,6 +141,30 @@ fn what_expires_on_disk_alone_expires_in_time() {
     assert_eq!(Worker::join(&daemon, 1).work(1), ["lasts"]);
 }
 
+/// The read that the free memory calls for must not find again what has expired on disk.
+#[test]
+fn what_expires_in_memory_and_on_disk_at_once_expires_once() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = start(&directory, json!({"queueEvents": 5}));
+    let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
+    for n in 0..60 {
+        let request = json!({
+            "token": "emit", "level": "disk", "subject": "Order", "payload": n.to_string(),
+            "ttl": 0.3,
+        });
+        client.send(&request.to_string(), 0).expect("a send");
+    }
+    for _ in 0..60 {
+        client.recv_multipart(0).expect("an answer");
+    }
+    put(&daemon, "lasts", json!({}));
+    daemon.wait_for_counter("Billing", "expired", 60);
+    let worker = Worker::join(&daemon, 32);
+    assert_eq!(worker.work(1), ["lasts"]);
+    daemon.wait_for_counter("Billing", "delivered", 1);
+    assert_eq!(counter(&daemon, "queued"), 0);
+}
+
 #[test]
 fn what_should_go_later_holds_up_nothing_whether_in_memory_or_on_disk() {
     let directory = TempDir::new().expect("a directory");
