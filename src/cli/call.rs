@@ -14,7 +14,7 @@ pub(super) struct CallArgs {
     subject: String,
     /// Its data.
     data: String,
-    /// Seconds that services have for their answers.
+    /// Seconds to wait for the services' answers.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS", value_parser = seconds)]
     timeout: f64,
     #[command(flatten)]

@@ -15,9 +15,9 @@ const PAGE: u64 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Op {
-    /// What happened to each.
+    /// Show what happened to each.
     List,
-    /// Their frames too, as JSON.
+    /// Show their frames too, as JSON.
     Show,
     /// Put their events back into the service's queue.
     Replay,
@@ -30,24 +30,24 @@ pub(super) struct DlqArgs {
     /// What to do.
     #[arg(value_enum)]
     op: Op,
-    /// Whose dead letters.
+    /// The service whose dead letters to process.
     service: String,
-    /// Only those that died of this.
+    /// Only those with this reason.
     #[arg(long)]
     reason: Option<String>,
     /// Only those whose subject begins with this.
     #[arg(long, value_name = "PREFIX")]
     subject: Option<String>,
-    /// Look at this many at most.
+    /// Look at no more than this many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Show what would be replayed or purged; change nothing.
+    /// Show what would be replayed or purged, without changing anything.
     #[arg(long)]
     dry_run: bool,
-    /// At most so many in a second.
+    /// Process at most this many per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// One JSON object for each letter.
+    /// Print one JSON object per dead letter.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
             let lost = page["lettersLost"].as_u64().unwrap_or_default();
             if lost > 0 {
                 complain(&format!(
-                    "{lost} more could not be kept since the daemon started, see EM-0504 in its log"
+                    "{lost} more could not be kept since the daemon started; see EM-0504 in its log"
                 ));
             }
         }

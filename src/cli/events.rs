@@ -33,21 +33,21 @@ fn names() -> PossibleValuesParser {
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct EventsArgs {
-    /// Go on with those that come, until a signal.
+    /// Keep printing new events until interrupted.
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
     filter: Filter,
-    /// The latest so many.
+    /// Show only the latest events, this many.
     #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print each event as a JSON object.
     #[arg(long)]
     json: bool,
-    /// Read this file, and those that were rotated away from it, and ask no daemon.
+    /// Read this file and its rotated predecessors instead of asking the daemon.
     #[arg(long, value_name = "PATH", conflicts_with = "follow")]
     file: Option<PathBuf>,
-    /// The configuration that names the file, if no daemon answers.
+    /// The configuration that names the file to read if no daemon answers.
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -56,13 +56,13 @@ pub(super) struct EventsArgs {
 
 #[derive(Debug, Clone, Args)]
 struct Filter {
-    /// Only events with this code; may be given more than once.
+    /// Only events with this code; may be repeated.
     #[arg(long = "code", value_name = "EM-nnnn", value_parser = codes(), hide_possible_values = true, ignore_case = true)]
     codes: Vec<String>,
-    /// Only events of this type; may be given more than once.
+    /// Only events of this type; may be repeated.
     #[arg(long = "type", value_name = "TYPE", value_parser = names(), hide_possible_values = true)]
     types: Vec<String>,
-    /// Only events of this service; may be given more than once.
+    /// Only events of this service; may be repeated.
     #[arg(long = "service", value_name = "SERVICE")]
     services: Vec<String>,
 }
@@ -163,7 +163,7 @@ impl EventsArgs {
         match path.filter(|path| path.exists()) {
             Some(path) => {
                 complain(&format!(
-                    "no event manager answers at {address}; these are from {}",
+                    "no event manager answers at {address}; reading {}",
                     path.display()
                 ));
                 self.print_file(&path)
@@ -234,7 +234,7 @@ impl EventsArgs {
             }
             if let Some(missed @ 1..) = page["missed"].as_u64() {
                 complain(&format!(
-                    "{missed} events came too fast to be followed; the file has them"
+                    "{missed} events came too fast to follow; the file has them"
                 ));
             }
             for event in events_of(&page).filter(|event| self.filter.wants(event)) {

@@ -12,12 +12,12 @@ use crate::ambient::now;
 /// Which events, and from where.
 #[derive(Debug, Args)]
 pub(super) struct Feed {
-    /// Prefixes of subjects; none is everything.
+    /// Subject prefixes; without any, everything.
     subjects: Vec<String>,
-    /// End after this many events.
+    /// Exit after this many events.
     #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Where to subscribe; else the daemon is asked.
+    /// Where to subscribe [default: ask the daemon]
     #[arg(long, value_name = "ADDRESS")]
     sub_address: Option<String>,
     #[command(flatten)]
@@ -45,7 +45,7 @@ impl Feed {
         }
         socket
             .connect(&address)
-            .with_context(|| format!("{address:?} is no address"))?;
+            .with_context(|| format!("{address:?} is not an address"))?;
         let mut left = self.count.unwrap_or(u64::MAX);
         until_terminated(move |stop| {
             while left > 0 && !stop.is_set() {

@@ -37,7 +37,7 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let name = status["service"].as_str().unwrap_or_default();
     let version = status["version"].as_str().unwrap_or_default();
     if status["draining"].as_bool() != Some(false) {
-        bail!("{name} {version} at {address} is stopping: it takes no more events");
+        bail!("{name} {version} at {address} is stopping: it accepts no more events");
     }
     let uptime = status["uptimeSeconds"].as_f64().unwrap_or_default();
     let mut out = Out::new(false);
@@ -54,7 +54,7 @@ fn configured_address(path: Option<PathBuf>) -> anyhow::Result<String> {
     let address = config.request_addresses.first().map(Endpoint::local);
     let address = address.context("requestAddress is empty")?;
     if address.port() == Some(0) {
-        bail!("requestAddress {address} leaves the port to the system: name it with --address");
+        bail!("requestAddress {address} lets the system choose the port: give it with --address");
     }
     Ok(address.to_string())
 }

@@ -18,7 +18,7 @@ use crate::traces::Tracer;
 
 #[derive(Debug, Args)]
 pub(super) struct LocatorArgs {
-    /// Where it listens.
+    /// Address to listen on.
     #[arg(
         long,
         env = "SERVICE_LOCATOR_ADDRESS",
@@ -77,7 +77,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         let _ = reactor.inputs.blocking_send(Input::Stop(drain_timeout));
         reactor.join();
         anyhow::bail!(
-            "{} is taken: a ServiceLocator may run there already",
+            "{} is in use: a ServiceLocator may already run there",
             args.address
         );
     };

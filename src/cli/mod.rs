@@ -55,43 +55,43 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 the answer was no, or it could not be done; 2 wrong usage; 69 no daemon answers; \
-75 the startup guard's time was up; 78 the configuration is wrong.";
+Exit codes: 0 success; 1 failure; 2 wrong usage; 69 no daemon answers; 75 the startup guard timed out; \
+78 the configuration is wrong.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon.
     Serve(serve::ServeArgs),
-    /// Validate the configuration and show what it amounts to.
+    /// Validate the configuration and show the effective values.
     Check(check::CheckArgs),
-    /// Run a ServiceLocator alone.
+    /// Run only a ServiceLocator.
     Locator(locator::LocatorArgs),
-    /// Publish an event, or one for each line of standard input.
+    /// Publish one event, or each line of standard input as an event.
     ///
-    /// It ends when the daemon has taken all of them. If a connection breaks before that, or nothing is
-    /// taken for 10 s, it ends with code 1 and says how many may be lost.
+    /// Exits once the daemon has received all of them. If a connection breaks before that, or nothing
+    /// is received for 10 s, it exits with code 1 and says how many may be lost.
     Pub(publish::PubArgs),
-    /// Show events as a plain subscriber gets them.
+    /// Subscribe, and print events as a plain subscriber gets them.
     Sub(subscribe::SubArgs),
-    /// Show what passes: subjects and sizes, payloads on request.
+    /// Show passing events: subjects and sizes, optionally payloads.
     Tail(tail::TailArgs),
-    /// Show events as a worker of a service gets them.
+    /// Run as a worker of a service, and print its events.
     Worker(worker::WorkerArgs),
-    /// Publish a sync event and show what each service answers.
+    /// Publish a sync event and show each service's answer.
     Call(call::CallArgs),
-    /// Show the services: port, subjects, workers, queue.
+    /// List the services: port, subjects, workers, queue.
     Services(services::ServicesArgs),
-    /// Show what flows, again and again.
+    /// Show live rates, queues and drops.
     Top(top::TopArgs),
-    /// Name what is wrong with the configuration and the daemon, and what mends it.
+    /// Diagnose configuration and daemon problems and suggest fixes.
     Doctor(doctor::DoctorArgs),
     /// List, show, replay or purge a service's dead letters.
     Dlq(dlq::DlqArgs),
-    /// Show notable events: what docs/events.md explains by code.
+    /// Show notable events; docs/events.md explains each code.
     Events(events::EventsArgs),
-    /// Ask the daemon whether it is well: code 0 if it is.
+    /// Check that the daemon answers and takes events: exit code 0 if it does.
     Health(health::HealthArgs),
-    /// Print the completions for a shell.
+    /// Print shell completions.
     Completions(completions::CompletionsArgs),
     /// Write the manual pages.
     #[command(hide = true)]

@@ -46,7 +46,7 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     if let Some(ClientError::NoAnswer(address)) = client_error {
         complain(&format!(
             "no event manager answers at {address}\n\
-             Start one with `event-manager`, or name another: --address or EVENT_MANAGER_ADDRESS"
+             Start it with `event-manager`, or give its address: --address or EVENT_MANAGER_ADDRESS"
         ));
         return ExitCode::from(exit::UNAVAILABLE);
     }

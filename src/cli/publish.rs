@@ -15,9 +15,9 @@ const INPUT_BYTES: usize = 64 << 10;
 pub(super) struct PubArgs {
     /// The event's subject: its first frame.
     subject: String,
-    /// Its other frame; without it, each line of standard input is one event.
+    /// Its second frame; without it, each line of standard input is one event.
     data: Option<String>,
-    /// Where to publish; else the daemon is asked.
+    /// Where to publish [default: ask the daemon]
     #[arg(long, value_name = "ADDRESS")]
     pub_address: Option<String>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
     };
     let address = address
         .parse()
-        .with_context(|| format!("{address:?} is no address"))?;
+        .with_context(|| format!("{address:?} is not an address"))?;
     let mut publisher = Publisher::new(address, args.target.wait());
     let subject = args.subject.as_bytes();
     match &args.data {

@@ -10,13 +10,13 @@ use super::target::Target;
 
 #[derive(Debug, Args)]
 pub(super) struct ServicesArgs {
-    /// Show each service's subscriptions and counters too.
+    /// Also show each service's subscriptions and counters.
     #[arg(short, long)]
     verbose: bool,
-    /// End this durable service, which must have no subscription, and all that waits for it.
+    /// End this durable service and delete its queue; it must have no subscription.
     #[arg(long, value_name = "SERVICE", conflicts_with_all = ["verbose", "json"])]
     end: Option<String>,
-    /// Print the daemon's whole state as JSON.
+    /// Print the daemon's complete state as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -65,14 +65,14 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
 fn write_ended(out: &mut impl Write, service: &str, letters: Option<u64>) -> std::io::Result<()> {
     let count = match letters {
         Some(0) => return Ok(()),
-        Some(1) => "1 dead letter of it stays".to_owned(),
-        Some(count) => format!("{count} dead letters of it stay"),
-        None => "dead letters of it may stay, which could not be counted".to_owned(),
+        Some(1) => "1 dead letter remains".to_owned(),
+        Some(count) => format!("{count} dead letters remain"),
+        None => "its dead letters could not be counted".to_owned(),
     };
     let name = quoted(service);
     writeln!(
         out,
-        "{service} has ended; {count}: `event-manager dlq list {name}` shows, `event-manager dlq purge {name}` deletes"
+        "{service} has ended; {count}: list them with `event-manager dlq list {name}`, delete them with `event-manager dlq purge {name}`"
     )
 }
 
@@ -113,7 +113,7 @@ fn row(service: &Value) -> [String; 8] {
         counters["delivered"].to_string(),
         dropped.to_string(),
         match is_left(service) && subjects.is_empty() {
-            true => "(its queue is left on disk)".to_owned(),
+            true => "(only its queue on disk is left)".to_owned(),
             false => subjects
                 .iter()
                 .map(|s| match *s {
@@ -152,17 +152,13 @@ fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
         )?;
     }
     if let Some(why) = service["noPort"].as_str() {
-        writeln!(
-            out,
-            "    no port, it is tried again: {}",
-            shown(why.as_bytes())
-        )?;
+        writeln!(out, "    no port, trying again: {}", shown(why.as_bytes()))?;
     }
     if is_left(service) {
         let name = quoted(service["name"].as_str().unwrap_or_default());
         writeln!(
             out,
-            "    durable only because its queue is on disk, until `event-manager services --end {name}`"
+            "    durable only because its queue is on disk; end it with `event-manager services --end {name}`"
         )?;
     }
     let counters = &service["counters"];

@@ -15,10 +15,10 @@ use crate::telemetry::rfc3339;
 pub(super) struct TailArgs {
     #[command(flatten)]
     feed: Feed,
-    /// Show the first bytes of payloads too.
+    /// Also show the first bytes of payloads.
     #[arg(long)]
     payload: bool,
-    /// How many bytes of each event's payload.
+    /// How many bytes of each payload to show.
     #[arg(long, value_name = "N", default_value_t = 64, requires = "payload")]
     bytes: usize,
     /// Print each event as a JSON object.

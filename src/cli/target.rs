@@ -27,7 +27,7 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
         .parse()
         .ok()
         .filter(|seconds| (0.001..=86_400.0).contains(seconds));
-    seconds.ok_or_else(|| "seconds from 0.001 to 86400 are wanted".into())
+    seconds.ok_or_else(|| "expected seconds from 0.001 to 86400".into())
 }
 
 impl Target {

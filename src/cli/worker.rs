@@ -12,10 +12,10 @@ use crate::client::ServiceWorker;
 pub(super) struct WorkerArgs {
     /// The service's name.
     service: String,
-    /// Subjects: a prefix, or exact:…, or glob:…; an empty one is everything.
+    /// Subjects: a prefix, or exact:…, or glob:…; an empty one means everything.
     #[arg(required = true)]
     subjects: Vec<String>,
-    /// End after this many events.
+    /// Exit after this many events.
     #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print each event as a JSON object.

@@ -153,9 +153,9 @@ fn a_locator_runs_alone_and_daemons_register_with_it() {
     let taken = Site::new()
         .run(&["locator", "--address", &address])
         .failed(1);
-    assert!(taken.contains(&format!("{address} is taken")), "{taken}");
+    assert!(taken.contains(&format!("{address} is in use")), "{taken}");
     assert!(
-        taken.contains("a ServiceLocator may run there already"),
+        taken.contains("a ServiceLocator may already run there"),
         "{taken}"
     );
     program.signal("TERM");
@@ -214,7 +214,7 @@ fn wrong_usage_is_explained() {
         (&["sub", "-n", "some"], "invalid value 'some'"),
         (
             &["services", "--wait", "0"],
-            "seconds from 0.001 to 86400 are wanted",
+            "expected seconds from 0.001 to 86400",
         ),
         (&["locator", "--address", "6000"], "6000"),
         (&["--sub-adress", "x"], "--sub-address"),

@@ -375,8 +375,8 @@ fn the_end_of_a_service_says_how_many_of_its_letters_stay() {
     daemon.unsubscribe("sub-1");
     assert_eq!(
         end("Bob's"),
-        "Bob's has ended; 3 dead letters of it stay: `event-manager dlq list 'Bob'\\''s'` shows, \
-         `event-manager dlq purge 'Bob'\\''s'` deletes\n"
+        "Bob's has ended; 3 dead letters remain: list them with `event-manager dlq list 'Bob'\\''s'`, \
+         delete them with `event-manager dlq purge 'Bob'\\''s'`\n"
     );
     let purged = site.run(&["dlq", "purge", "Bob's"]).done();
     assert_eq!(purged.lines().count(), 3);

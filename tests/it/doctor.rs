@@ -84,7 +84,7 @@ fn a_healthy_daemon_has_nothing_wrong() {
     assert_eq!(
         text,
         format!(
-            "nothing is wrong with the daemon at {}\n",
+            "no problems found with the daemon at {}\n",
             daemon.requests()
         )
     );
@@ -104,7 +104,7 @@ fn findings_are_told_to_people_too() {
         "{lines:#?}"
     );
     assert!(
-        lines[1].starts_with("    mend: start a worker"),
+        lines[1].starts_with("    fix: start a worker"),
         "{lines:#?}"
     );
     assert!(
@@ -214,7 +214,7 @@ fn services_whose_queues_fill_up() {
     daemon.wait_for_counter("Kitchen's", "queued", 8);
     let report = examined(&daemon);
     let parts = [
-        "no worker is connected, and 8 events wait",
+        "no worker is connected, and 8 events are queued",
         &kitchen.pull_address,
         "worker 'Kitchen'\\''s'",
     ];
@@ -227,7 +227,7 @@ fn services_whose_queues_fill_up() {
     report.names(
         "EM-9018",
         "warning",
-        &["of 100000 bytes wait", "\"memoryLimit\" to 200000"],
+        &["of 100000 bytes are queued", "\"memoryLimit\" to 200000"],
     );
     let silent = connected(&daemon.context, zmq::DEALER, &kitchen.pull_address);
     daemon.wait_for_service("Kitchen's", "a connection", |s| {
@@ -310,7 +310,9 @@ fn a_queue_that_failed_dead_letters_and_a_full_disk() {
     let report = wait_until(|| {
         let report = look();
         let findings = report.json["findings"].to_string();
-        findings.contains("3 dead letters wait").then_some(report)
+        findings
+            .contains("3 dead letters are kept")
+            .then_some(report)
     });
     let report = report.expect("dead letters");
     report.names(
@@ -375,7 +377,11 @@ fn descriptors_and_connections_that_run_out() {
     let keys = json!({"maxConnections": 300});
     let daemon = TestDaemon::in_own_process_with_fds(&keys, 256);
     let report = examined(&daemon);
-    report.names("EM-9014", "warning", &["may open 256", "LimitNOFILE=332"]);
+    report.names(
+        "EM-9014",
+        "warning",
+        &["may open only 256", "LimitNOFILE=332"],
+    );
     let few = TestDaemon::with(|config| config.connections_max = 10);
     assert_eq!(examined(&few).code, Some(0));
     let peers: Vec<_> = (0..8)
@@ -466,7 +472,7 @@ fn who_is_refused_again_and_again_is_named() {
         "EM-9022",
         "warning",
         &[
-            "127.0.0.1 | it was refused",
+            "127.0.0.1 | refused",
             "(too-many-subscriptions): more than 2 subscriptions (limits.maxSubscriptionsPerPeer)",
         ],
     );

@@ -94,7 +94,7 @@ fn without_an_address_the_daemon_of_this_configuration_is_asked() {
     assert!(other.failed(69).contains("tcp://127.0.0.1:1"));
 
     let unknown = Site::configured(&json!({})).run(&["health"]).failed(1);
-    assert!(unknown.contains("name it with --address"), "{unknown}");
+    assert!(unknown.contains("give it with --address"), "{unknown}");
     site.write("config.json", "{\"drainTimeuot\": 1}");
     let wrong = site.run(&["health"]).failed(78);
     assert!(wrong.starts_with("config.json:1: unknown key"), "{wrong}");

@@ -115,7 +115,9 @@ fn a_daemon_may_go_and_come_back() {
     });
     let second = daemon();
     second.subscribe("sub-1", "Kitchen", &["Order"]);
-    let output = printed(&top, "another service", |output| output.contains("Kitchen"));
+    let output = printed(&top, "select a service", |output| {
+        output.contains("Kitchen")
+    });
     let figures = output
         .split_whitespace()
         .filter_map(|word| word.trim_end_matches("/s,").parse::<f64>().ok());

@@ -40,7 +40,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 }
 
 fn invalid(error: &str) -> Finding {
-    let mend = "mend it there; `event-manager check` says whether that was enough";
+    let mend = "fix it there, then run `event-manager check` again";
     Finding::new(
         Severity::Error,
         Code::Configuration,
@@ -77,8 +77,8 @@ fn taken(loaded: &Loaded, facts: &Facts) -> Vec<Finding> {
                 Severity::Error,
                 Code::AddressTaken,
                 named(loaded, key),
-                format!("{endpoint} is taken by {by}: no daemon can start with it"),
-                format!("end that process (`ss -ltnp 'sport = :{port}'` shows it), or set \"{key}\" to another port"),
+                format!("{endpoint} is used by {by}: no daemon can start with it"),
+                format!("stop that process (`ss -ltnp 'sport = :{port}'` shows it), or set \"{key}\" to another port"),
             ));
         }
     }
@@ -147,8 +147,8 @@ fn overlap(loaded: &Loaded) -> Option<Finding> {
             Severity::Note,
             Code::RangeOverlap,
             named(loaded, "minStreamerPort"),
-            format!("the range {first}-{last} has {} in it: they are skipped, which leaves {left} ports for services", inside.join(", ")),
-            "set \"minStreamerPort\" and \"maxStreamerPort\" to a range without them",
+            format!("the range {first}-{last} includes {}, which are skipped: {left} ports are left for services", inside.join(", ")),
+            "set \"minStreamerPort\" and \"maxStreamerPort\" to a range that excludes them",
         )
     })
 }
@@ -163,14 +163,14 @@ fn locator(loaded: &Loaded, locator: &Locator) -> Option<Finding> {
             Code::LocatorUnreachable,
             about,
             format!("the ServiceLocator can't be reached: {why}"),
-            "start it (`event-manager locator`), set \"locatorAddress\" to where it is or \"embeddedLocator\" to true; or \"locatorRegister\" to false if there is none",
+            "start it (`event-manager locator`), correct \"locatorAddress\", or set \"embeddedLocator\" to true; or set \"locatorRegister\" to false if there is none",
         )),
         Locator::Unknown => Some(Finding::new(
             Severity::Warning,
             Code::NotRegistered,
             about,
             format!("the ServiceLocator does not know {:?}", name.as_str()),
-            "start the daemon (`event-manager serve`), with \"locatorRegister\" true; its log says why it could not register",
+            "start the daemon (`event-manager serve`) with \"locatorRegister\" true; its log says why it could not register",
         )),
     }
 }

@@ -42,10 +42,10 @@ fn refused_again(series: &Value) -> Finding {
         Code::RefusedAgain,
         host,
         format!(
-            "it was refused {times} times within {seconds:.0} s ({reason}): {}",
+            "refused {times} times within {seconds:.0} s ({reason}): {}",
             text("why")
         ),
-        "see which client of that machine dials again and again, and mend it or raise the limit that is named; EM-0602 in docs/events.md says what the reasons mean",
+        "find the client on that machine that reconnects again and again; fix it, or raise the limit that is named; EM-0602 in docs/events.md explains the reasons",
     )
 }
 
@@ -62,7 +62,7 @@ fn descriptors(status: &Value) -> Option<Finding> {
             Severity::Warning,
             Code::FewDescriptors,
             "maxConnections",
-            format!("{max} connections and the rest need {needed} file descriptors, and the process may open {fds_max}"),
+            format!("{max} connections and the rest need {needed} file descriptors, but the process may open only {fds_max}"),
             format!("allow more: `ulimit -n {needed}` before it starts, or LimitNOFILE={needed} in its unit; or set \"maxConnections\" to 0"),
         )
     })
@@ -77,7 +77,7 @@ fn connections(status: &Value) -> Option<Finding> {
             Code::ManyConnections,
             "maxConnections",
             format!("{open} of {max} connections are open; further ones are refused"),
-            "set \"maxConnections\" to more, or to 0 and allow more file descriptors (`ulimit -n`, LimitNOFILE=)",
+            "raise \"maxConnections\", or set it to 0 and allow more file descriptors (`ulimit -n`, LimitNOFILE=)",
         )
     })
 }
@@ -93,8 +93,8 @@ fn clock(status: &Value) -> Option<Finding> {
             Severity::Warning,
             Code::ClockJumped,
             "clock",
-            format!("the wall clock went {direction} by {:.0} s since the daemon started, or the machine slept: leases over a restart and times in logs are off", jump.abs()),
-            "let the clock be disciplined (`timedatectl set-ntp true`), then restart the daemon",
+            format!("the wall clock moved {direction} by {:.0} s since the daemon started, or the machine slept: leases over a restart and times in logs are wrong", jump.abs()),
+            "synchronise the clock (`timedatectl set-ntp true`), then restart the daemon",
         )
     })
 }
@@ -110,9 +110,11 @@ fn memory(status: &Value) -> Option<Finding> {
             Severity::Warning,
             Code::MemoryNearLimit,
             "memoryLimit",
-            format!("{waiting} of {limit} bytes wait; beyond that the largest queues drop events"),
             format!(
-                "find who reads too slowly (`event-manager top`), or set \"memoryLimit\" to {}",
+                "{waiting} of {limit} bytes are queued; beyond that the largest queues drop events"
+            ),
+            format!(
+                "find out who reads too slowly (`event-manager top`), or set \"memoryLimit\" to {}",
                 limit.saturating_mul(2)
             ),
         )
@@ -132,8 +134,8 @@ pub(super) fn check_disk(disk: &Disk, free_min: Option<u64>) -> Option<Finding> 
             severity,
             Code::DiskNearlyFull,
             path.clone(),
-            format!("{} of {} MiB are free, and {} should be; without space durable services take no events", disk.free >> 20, disk.total >> 20, wanted >> 20),
-            format!("make space (`du -xsh {0}`), or set \"stateDir\" to a larger disk", quoted(&path)),
+            format!("{} of {} MiB are free, but {} should be; without space durable services take no events", disk.free >> 20, disk.total >> 20, wanted >> 20),
+            format!("free some space (`du -xsh {0}`), or move \"stateDir\" to a larger disk", quoted(&path)),
         )
     })
 }

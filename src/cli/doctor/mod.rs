@@ -37,10 +37,10 @@ pub(super) struct DoctorArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Warn if less is free on the disk of stateDir; without it a tenth, at most 1 GiB.
+    /// Warn if less space is free on the disk of stateDir [default: a tenth, at most 1 GiB]
     #[arg(long, value_name = "BYTES")]
     min_disk_free: Option<u64>,
-    /// The daemon's request address; else that of the configuration.
+    /// The daemon's request address [default: that of the configuration]
     #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS")]
     address: Option<String>,
     /// Seconds to wait for each answer.
@@ -106,8 +106,8 @@ fn no_daemon(facts: &Facts, why: &str) -> Finding {
         Some(None) => "something listens there".to_owned(),
     };
     let mend = match holder {
-        None => "start it (`event-manager serve`), or name where it is: --address or EVENT_MANAGER_ADDRESS".to_owned(),
-        Some(_) => "see whether that is the daemon and what its log says; else name where it is: --address or EVENT_MANAGER_ADDRESS".to_owned(),
+        None => "start it (`event-manager serve`), or give its address: --address or EVENT_MANAGER_ADDRESS".to_owned(),
+        Some(_) => "check whether that is the daemon and what its log says; otherwise give its address: --address or EVENT_MANAGER_ADDRESS".to_owned(),
     };
     let text = format!("{why}; {seen}");
     Finding::new(Severity::Error, Code::NoDaemon, &facts.address, text, mend)
@@ -126,12 +126,12 @@ fn as_text(facts: &Facts, findings: &[Finding]) -> String {
         let (severity, code) = (finding.severity.name(), finding.code.text());
         let (about, what) = (safe(&finding.about), safe(&finding.text));
         let _ = writeln!(text, "{severity} {code} {about}: {what}");
-        let _ = writeln!(text, "    mend: {}", safe(&finding.mend));
+        let _ = writeln!(text, "    fix: {}", safe(&finding.mend));
     }
     if findings.is_empty() {
         let _ = writeln!(
             text,
-            "nothing is wrong with the daemon at {}",
+            "no problems found with the daemon at {}",
             facts.address
         );
     } else {

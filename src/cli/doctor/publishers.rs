@@ -34,10 +34,10 @@ fn ring(one: &Value) -> Option<Finding> {
         Code::PublisherRing,
         "connectPublishers",
         format!(
-            "the subscribers' socket at {address} {what}, and events would go round for ever; {held}"
+            "the subscribers' socket at {address} {what}, so events would circulate for ever; {held}"
         ),
         format!(
-            "take {} out of \"connectPublishers\", or open the ring at another of its event managers",
+            "remove {} from \"connectPublishers\", or break the ring at another of its event managers",
             quoted(address)
         ),
     ))
@@ -49,7 +49,7 @@ fn missing(one: &Value, status: &Value, required: bool) -> Finding {
     let since = one["sinceMs"].as_u64().unwrap_or_default();
     let seconds = now.saturating_sub(since) / 1000;
     let tries = &one["failedTries"];
-    let why = one["lastError"].as_str().unwrap_or("it was not tried yet");
+    let why = one["lastError"].as_str().unwrap_or("not tried yet");
     let (severity, consequence) = match required {
         true => (
             Severity::Error,
@@ -62,10 +62,10 @@ fn missing(one: &Value, status: &Value, required: bool) -> Finding {
         Code::PublisherMissing,
         "connectPublishers",
         format!(
-            "publisher {address} is not connected since {seconds} s, after {tries} tries that failed: {why}{consequence}"
+            "publisher {address} has not been connected for {seconds} s, after {tries} failed tries: {why}{consequence}"
         ),
         format!(
-            "start the publisher that binds {}, or take it out of \"connectPublishers\"",
+            "start the publisher that binds {}, or remove it from \"connectPublishers\"",
             quoted(address)
         ),
     )

@@ -59,9 +59,9 @@ fn nobody_ready(service: &Value) -> Option<Finding> {
             severity,
             Code::NobodyReady,
             name,
-            format!("{connected}, and {waiting} events wait"),
+            format!("{connected}, and {waiting} events are queued"),
             format!(
-                "start a worker: a DEALER that connects to {address} and sends READY (to see what waits: `event-manager worker {} SUBJECT`)",
+                "start a worker: a DEALER that connects to {address} and sends READY (to see the queued events: `event-manager worker {} SUBJECT`)",
                 quoted(name)
             ),
         )
@@ -77,7 +77,9 @@ fn stalled(service: &Value) -> Option<Finding> {
             Severity::Warning,
             Code::StalledWorker,
             name,
-            format!("{stalled} of {ready} ready workers don't read what they are sent, and are passed over"),
+            format!(
+                "{stalled} of {ready} ready workers don't read what they are sent, and are skipped"
+            ),
             format!("find and restart them: `ss -tnp 'dport = :{port}'` shows their processes"),
         )
     })
@@ -88,7 +90,7 @@ fn stuck(service: &Value) -> Option<Finding> {
     let stuck_ms = dispatch["stuckMs"].as_u64()?;
     let due = number(&dispatch["dueEvents"]);
     let mend = match dispatch["waitsForDisk"] == true {
-        true => "the disk has not answered: look for its errors with `dmesg`",
+        true => "the disk has not answered: look for disk errors with `dmesg`",
         false => "the daemon tries again by itself; please report it, with the answer of STATUS",
     };
     Some(Finding::new(
@@ -96,7 +98,7 @@ fn stuck(service: &Value) -> Option<Finding> {
         Code::ServiceStuck,
         name(service),
         format!(
-            "{due} events are due and a worker could take them, and none was given out for {stuck_ms} ms"
+            "{due} events are due and a worker is free, but none was delivered for {stuck_ms} ms"
         ),
         mend,
     ))
@@ -123,22 +125,22 @@ fn near_budget(service: &Value) -> Option<Finding> {
             Code::QueueNearBudget,
             name,
             format!("its queue has {now} of {max} {unit}; when it is full, events are dropped"),
-            format!("start more workers, or give it more room: \"services\": {entry}"),
+            format!("start more workers, or enlarge the queue: \"services\": {entry}"),
         )
     })
 }
 
 fn failed(service: &Value) -> Option<Finding> {
     let durable = &service["durable"];
-    let reason = durable["reason"].as_str().unwrap_or("no reason is given");
+    let reason = durable["reason"].as_str().unwrap_or("no reason given");
     let (what, mend) = match durable["state"].as_str() {
         Some("failed") => (
             "takes no events",
-            "make space, or let the daemon write below \"stateDir\"; it tries again by itself",
+            "free some space, or let the daemon write below \"stateDir\"; it tries again by itself",
         ),
         Some("unreadable") => (
             "can't be read, so its events wait",
-            "look at the disk (`dmesg`) and at the limit on file descriptors; it tries again by itself",
+            "check the disk (`dmesg`) and the limit on file descriptors; the daemon tries again by itself",
         ),
         _ => return None,
     };
@@ -157,8 +159,8 @@ fn no_port(service: &Value) -> Option<Finding> {
         Severity::Error,
         Code::NoPort,
         name(service),
-        format!("no worker can connect to it, as it has no port: {why}"),
-        "free a port (`ss -ltnp` shows who has them), or widen minStreamerPort to maxStreamerPort and restart; the daemon tries again each second, and takes events meanwhile",
+        format!("no worker can connect to it, because it has no port: {why}"),
+        "free a port (`ss -ltnp` shows which processes have them), or widen minStreamerPort to maxStreamerPort and restart; the daemon tries again each second, and takes events meanwhile",
     ))
 }
 
@@ -180,7 +182,7 @@ fn left(service: &Value) -> Option<Finding> {
             "it is durable only because its queue is on disk, with {waiting} events; neither the configuration nor a subscription says so"
         ),
         format!(
-            "let workers take what waits, then end it when it has no subscription (`event-manager services --end {}` deletes its queue); or keep it: \"services\": {entry}",
+            "let workers drain the queue, then end the service when it has no subscription (`event-manager services --end {}` deletes its queue); or keep it: \"services\": {entry}",
             quoted(name)
         ),
     ))
@@ -197,7 +199,7 @@ fn dead(name: &str, count: u64) -> Finding {
         Severity::Warning,
         Code::DeadLetters,
         name,
-        format!("{at_least}{count} dead letters wait"),
+        format!("{at_least}{count} dead letters are kept"),
         format!(
             "`event-manager dlq list {quoted}` says why; then `event-manager dlq replay {quoted}` or `… purge {quoted}`"
         ),

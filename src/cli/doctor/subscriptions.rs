@@ -111,11 +111,11 @@ fn wide_prefix(prefix: &str, service: &str, subjects: &BTreeSet<String>) -> Opti
         Code::WidePrefix,
         service,
         format!(
-            "the subject {prefix:?} is a prefix: it catches {}{more} too",
+            "the subject {prefix:?} is a prefix: it also matches {}{more}",
             names.join(", ")
         ),
         format!(
-            "if that is not meant, subscribe to \"exact:{prefix}\", or \"glob:{prefix}.**\" for what is below it"
+            "if that is not intended, subscribe to \"exact:{prefix}\", or \"glob:{prefix}.**\" for what is below it"
         ),
     ))
 }
@@ -132,7 +132,7 @@ fn near_expiry(service: &Value, ttl: f64) -> Vec<Finding> {
                 Severity::Warning,
                 Code::NearExpiry,
                 name,
-                format!("subscription {id:?} expires in {left:.1} s of {ttl:.0} s: its keep-alives don't come"),
+                format!("subscription {id:?} expires in {left:.1} s of {ttl:.0} s: no KEEP_ALIVE arrives"),
                 format!("let its client send KEEP_ALIVE every {:.1} s, or set \"subscriptionTtl\" to more than {ttl}", ttl / 3.0),
             )
         })

@@ -83,7 +83,7 @@ fn the_shipped_defaults_are_worth_a_note_and_no_more() {
     assert!(
         found[0]
             .text
-            .contains("5001 of subAddress in it: they are skipped, which leaves 99 ports")
+            .contains("includes 5001 of subAddress, which are skipped: 99 ports")
     );
     assert_eq!(found[0].about, "minStreamerPort (default)");
     let apart = r#"{"minStreamerPort": 5200, "maxStreamerPort": 5300}"#;
@@ -199,11 +199,11 @@ fn a_prefix_that_catches_many_names_a_few() {
         subscriptions::check(&status)[0].text.clone()
     };
     assert!(
-        text(12).ends_with(r#"it catches "POS10", "POS11", "POS12" too"#),
+        text(12).ends_with(r#"it also matches "POS10", "POS11", "POS12""#),
         "{}",
         text(12)
     );
-    let many = r#"it catches "POS10", "POS11", "POS12" and others too"#;
+    let many = r#"it also matches "POS10", "POS11", "POS12" and others"#;
     assert!(text(13).ends_with(many), "{}", text(13));
 }
 

@@ -27,13 +27,13 @@ use state::Top;
 
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
-    /// Seconds between two questions.
+    /// Seconds between updates.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = seconds)]
     interval: f64,
-    /// Print lines, as it does anyway where standard output is no terminal.
+    /// Print lines instead of a screen; implied if standard output is not a terminal.
     #[arg(long)]
     plain: bool,
-    /// End after so many blocks of lines; with code 69 if the daemon didn't answer for the last.
+    /// Exit after N updates; with code 69 if the daemon did not answer for the last one.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     #[command(flatten)]

@@ -133,7 +133,7 @@ fn figures_are_those_of_the_status_and_rates_those_between_two() {
     );
     assert_eq!(
         line_with(&lines, "10.0.0.1"),
-        "worker Billing 10.0.0.1:77: 600 of 1000 bytes wait"
+        "worker Billing 10.0.0.1:77: 600 of 1000 bytes queued"
     );
     let foot = &lines[23];
     assert!(
@@ -142,7 +142,7 @@ fn figures_are_those_of_the_status_and_rates_those_between_two() {
     );
     let text = plain(&top, at);
     assert_eq!(words(text.lines().nth(4).unwrap()), row);
-    assert!(text.contains("slow: worker Billing 10.0.0.1:77: 600 of 1000 bytes wait\n"));
+    assert!(text.contains("slow: worker Billing 10.0.0.1:77: 600 of 1000 bytes queued\n"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_daemon_that_is_gone_is_said_to_be_and_what_it_said_stays() {
     let lines = screen(&top, at, 120, 24);
     assert_eq!(
         lines[3],
-        "no event manager answers at tcp://here:5101; trying again; what is shown is 4 s old"
+        "no event manager answers at tcp://here:5101; trying again; the figures are 4 s old"
     );
     assert_eq!(words(line_with(&lines, "2/3"))[..3], ["Billing", "-", "-"]);
     assert!(!plain(&top, at).contains("Billing"));

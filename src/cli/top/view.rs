@@ -18,20 +18,20 @@ const SLOW_SHOWN: usize = 5;
 const HEIGHT_FOR_SLOW: u16 = 16;
 
 const HELP: &str = "\
-up, down, j, k   mark another service
-page up, down    ten services further
+up, down, j, k   select a service
+page up, down    move by ten services
 s                sort by the next column
-r                the other way round
-/                show services whose name has this
+r                reverse the order
+/                show services whose name contains this
 Esc              show all services
-q, Ctrl-C        end
+q, Ctrl-C        quit
 
-LAG      events that wait, on disk too
-ON DISK  of those, what is on disk alone
-READY    workers that said READY, of all connected
+LAG      queued events, including those on disk
+ON DISK  of those, events that are only on disk
+READY    ready workers of all connected ones
 DEAD     dead letters since the start
 
-Any key goes back.";
+Press any key to return.";
 
 /// Draws everything.
 pub(super) fn render(frame: &mut Frame<'_>, top: &Top, now: Instant) {
@@ -114,7 +114,7 @@ fn head(top: &Top, now: Instant) -> Vec<String> {
     if let Some(trouble) = &top.trouble {
         let age = top.age(now);
         let age = age.map_or(String::new(), |age| {
-            format!("; what is shown is {} old", span(age))
+            format!("; the figures are {} old", span(age))
         });
         lines.push(format!("{trouble}; trying again{age}"));
     }
@@ -188,7 +188,7 @@ fn slow_lines(top: &Top, height: u16) -> Vec<String> {
 fn slow_line(peer: &SlowPeer) -> String {
     let (bytes, bytes_max) = (peer.bytes, peer.bytes_max);
     format!(
-        "{} {}: {bytes} of {bytes_max} bytes wait",
+        "{} {}: {bytes} of {bytes_max} bytes queued",
         peer.role, peer.address
     )
 }

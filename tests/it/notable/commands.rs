@@ -142,7 +142,7 @@ fn without_a_daemon_the_files_are_read_and_a_torn_line_is_passed_over() {
     let ended = site.run(&arguments);
     assert_eq!(ended.code, Some(0));
     assert!(
-        ended.stderr.contains("these are from state/events.jsonl"),
+        ended.stderr.contains("reading state/events.jsonl"),
         "{}",
         ended.stderr
     );
