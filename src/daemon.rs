@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::ambient::now;
+use crate::api::Status;
 use crate::client::Caller;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload};
 use crate::http::{self, HttpServer};
@@ -23,7 +24,7 @@ use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{Journal, Notable, ProcessReadings, Rotation, instance_name};
+use crate::telemetry::{Journal, Notable, Rotation, instance_name, process_readings};
 use crate::traces::{Exporter, Resource, Tracer};
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
@@ -236,14 +237,11 @@ impl Daemon {
         Some(reload)
     }
 
-    /// Its state, as the STATUS request shows it; null while it ends.
-    pub fn status(&self) -> Value {
+    /// Its state, as the STATUS request shows it; `None` while it ends.
+    pub fn status(&self) -> Option<Status> {
         let (reply, status) = oneshot::channel();
         let asked = self.reactor.inputs.blocking_send(Input::Status(reply));
-        asked
-            .ok()
-            .and_then(|()| status.blocking_recv().ok())
-            .unwrap_or_default()
+        asked.ok().and_then(|()| status.blocking_recv().ok())
     }
 
     /// Waits for an end that nobody asked for: a panic of the reactor, which is a fault of ours.
@@ -447,7 +445,7 @@ async fn write_diagnostics(
             return;
         }
         let Ok(status) = status.await else { return };
-        let record = json!({"process": ProcessReadings::read().to_json(), "daemon": status});
+        let record = json!({"process": process_readings(), "daemon": status});
         tracing::info!(target: "em.diagnostics", snapshot = %record, "diagnostics");
     }
 }

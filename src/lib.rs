@@ -5,6 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`api`] | what a daemon tells about itself, as types for both sides |
 //! | [`model`] | names, subjects, endpoints, limits: the words of the domain |
 //! | [`zmtp`] | ZMTP 3.x as bytes in, bytes out |
 //! | [`messagebus`] | MessageBus messages: token, data type, data |
@@ -26,6 +27,7 @@
 //! | [`cli`] | one file per subcommand |
 
 pub mod ambient;
+pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod client;

@@ -77,11 +77,11 @@ async fn readyz(State(snapshots): Shared) -> Response {
     let answer = snapshots.get(PATIENCE).await;
     let answer = answer.as_deref().map_err(|why| *why);
     let readiness = snapshots.watched.readiness(answer);
-    let status = match readiness.is_ready() {
+    let status = match readiness.ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    in_json(status, &readiness.to_json())
+    in_json(status, &json!(readiness))
 }
 
 async fn stats(State(snapshots): Shared) -> Response {

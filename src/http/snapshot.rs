@@ -4,15 +4,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::health::Watched;
 use super::metrics;
 use crate::ambient::{now, wall_clock_ms};
+use crate::api::{Process, Stats, Status};
 use crate::reactor::Input;
-use crate::telemetry::ProcessReadings;
+use crate::telemetry::process_readings;
 
 /// For so long the last answer is good enough.
 const FRESH: Duration = Duration::from_millis(250);
@@ -31,8 +31,8 @@ pub(super) enum NoAnswer {
 /// The state at one time, and what was made of it.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) status: Value,
-    pub(super) process: ProcessReadings,
+    pub(super) status: Status,
+    pub(super) process: Process,
     answered_at: Instant,
     taken_at_ms: u64,
     metrics: OnceLock<Bytes>,
@@ -40,10 +40,10 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    fn new(status: Value) -> Self {
+    fn new(status: Status) -> Self {
         Self {
             status,
-            process: ProcessReadings::read(),
+            process: process_readings(),
             answered_at: now(),
             taken_at_ms: wall_clock_ms(),
             metrics: OnceLock::new(),
@@ -60,14 +60,16 @@ impl Snapshot {
     /// As JSON.
     pub(super) fn stats(&self, watched: &Watched) -> Bytes {
         let written = || {
-            let mut stats = self.status.clone();
-            stats["instance"] = json!(watched.instance());
-            stats["startedAtMs"] = json!(watched.started_at_ms());
-            stats["takenAtMs"] = json!(self.taken_at_ms);
-            stats["registration"] = watched.registration();
-            stats["readiness"] = watched.readiness(Ok(self)).to_json();
-            stats["process"] = self.process.to_json();
-            stats.to_string().into()
+            let stats = Stats {
+                status: self.status.clone(),
+                instance: watched.instance().to_owned(),
+                taken_at_ms: self.taken_at_ms,
+                registration: watched.registration(),
+                readiness: watched.readiness(Ok(self)),
+                process: self.process,
+            };
+            // It has nothing that JSON can't say.
+            serde_json::to_vec(&stats).unwrap_or_default().into()
         };
         self.stats.get_or_init(written).clone()
     }
@@ -85,7 +87,7 @@ pub(super) struct Snapshots {
 struct Asked {
     last: Option<Arc<Snapshot>>,
     /// The answer that the reactor owes us: while it hangs it is asked once.
-    pending: Option<oneshot::Receiver<Value>>,
+    pending: Option<oneshot::Receiver<Status>>,
 }
 
 impl Snapshots {
@@ -153,10 +155,17 @@ mod tests {
         runtime.block_on(test(snapshots, reactor))
     }
 
-    async fn question(reactor: &mut mpsc::Receiver<Input>) -> oneshot::Sender<Value> {
+    async fn question(reactor: &mut mpsc::Receiver<Input>) -> oneshot::Sender<Status> {
         match reactor.recv().await {
             Some(Input::Status(reply)) => reply,
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn numbered(n: u32) -> Status {
+        Status {
+            pid: n,
+            ..Status::default()
         }
     }
 
@@ -169,9 +178,9 @@ mod tests {
                 asking.spawn(async move { snapshots.get(LONG).await });
             }
             let reply = question(&mut reactor).await;
-            reply.send(json!({"n": 1})).unwrap();
+            reply.send(numbered(1)).unwrap();
             while let Some(answer) = asking.join_next().await {
-                assert_eq!(answer.unwrap().unwrap().status["n"], 1);
+                assert_eq!(answer.unwrap().unwrap().status.pid, 1);
             }
             assert!(reactor.try_recv().is_err(), "it is asked again");
         });
@@ -182,11 +191,11 @@ mod tests {
         with_reactor(async |snapshots, mut reactor| {
             let answering = tokio::spawn(async move {
                 for n in 1..=2 {
-                    question(&mut reactor).await.send(json!({"n": n})).unwrap();
+                    question(&mut reactor).await.send(numbered(n)).unwrap();
                 }
             });
             let begun = now();
-            while snapshots.get(LONG).await.unwrap().status["n"] == 1 {
+            while snapshots.get(LONG).await.unwrap().status.pid == 1 {
                 tokio::task::yield_now().await;
             }
             assert!(now() - begun >= FRESH);
@@ -203,8 +212,8 @@ mod tests {
             }
             let late = question(&mut reactor).await;
             assert!(reactor.try_recv().is_err(), "it is asked again");
-            late.send(json!({"n": 7})).unwrap();
-            assert_eq!(snapshots.get(LONG).await.unwrap().status["n"], 7);
+            late.send(numbered(7)).unwrap();
+            assert_eq!(snapshots.get(LONG).await.unwrap().status.pid, 7);
         });
     }
 
@@ -220,8 +229,8 @@ mod tests {
             assert_eq!(asking.await.unwrap().unwrap_err(), NoAnswer::Ended);
             assert_eq!(snapshots.get(LONG).await.unwrap_err(), NoAnswer::Ended);
             let readiness = snapshots.watched.readiness(Err(NoAnswer::Ended));
-            assert!(!readiness.is_ready());
-            assert_eq!(readiness.to_json()["checks"]["bound"]["ok"], false);
+            assert!(!readiness.ready);
+            assert!(!readiness.checks["bound"].ok);
         });
     }
 }

@@ -8,11 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use super::hub::Hub;
 use super::peer::Role;
 use crate::ambient::now;
+use crate::api::AwaitedSubscribers;
 use crate::broker::Audience;
 use crate::telemetry::Notable;
 
@@ -39,15 +38,12 @@ impl Attendance {
         self.hold.is_some()
     }
 
-    /// For STATUS: null if publishers don't wait.
-    pub(super) fn status(&self) -> Value {
-        let hold = self.hold.map(|hold| {
-            json!({
-                "awaitedSubscriptions": hold.is_known.then(|| self.audience.missing()),
-                "secondsLeft": hold.until.saturating_duration_since(now()).as_secs_f64(),
-            })
-        });
-        hold.unwrap_or_default()
+    /// For STATUS.
+    pub(super) fn status(&self) -> Option<AwaitedSubscribers> {
+        self.hold.map(|hold| AwaitedSubscribers {
+            awaited_subscriptions: hold.is_known.then(|| self.audience.missing()),
+            seconds_left: hold.until.saturating_duration_since(now()).as_secs_f64(),
+        })
     }
 }
 

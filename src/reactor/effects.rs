@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::requester::Ticket;
+use crate::api::Status;
 use crate::config::Config;
 use crate::messagebus::Message;
 use crate::requests::SyncEvent;
@@ -36,7 +36,7 @@ pub enum Input {
     /// What became of events that are kept on disk.
     Store(Report),
     /// Asks for the state, as the STATUS request shows it.
-    Status(oneshot::Sender<Value>),
+    Status(oneshot::Sender<Status>),
     /// Another configuration is in force, with the addresses and all else that needs a restart as they
     /// are. Answered when that is done.
     Reload(Box<Config>, oneshot::Sender<()>),

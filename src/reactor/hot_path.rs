@@ -70,7 +70,7 @@ impl HotPath {
         let (effects, _) = mpsc::channel(1);
         let site = Site {
             settings,
-            addresses: serde_json::Value::Null,
+            addresses: Default::default(),
             directory: None,
         };
         let mut path = Self {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::hub::Hub;
 use super::presumed::Grace;
 use crate::ambient::{now, wall_clock_ms};
+use crate::api::StateDatabase;
 use crate::broker::{
     Audience, DeliveryMode, EndedService, FormerSubscription, PeerId, RestoreError, ServiceKey,
 };
@@ -104,16 +104,15 @@ impl Keeping {
         nothing && !self.whole
     }
 
-    /// For the status: whether anything is kept, whether all of it is on disk, and whether the disk
-    /// takes it.
-    pub(super) fn status(&self, audience: &Audience) -> Value {
+    /// For STATUS.
+    pub(super) fn status(&self, audience: &Audience) -> StateDatabase {
         let is_clean = self.is_clean() && !audience.has_changed();
         let written = self.writer.as_ref().map(Writer::is_idle);
-        json!({
-            "kept": written.is_some(),
-            "written": written.unwrap_or(false) && is_clean,
-            "failing": self.writer.as_ref().is_some_and(Writer::is_failing),
-        })
+        StateDatabase {
+            kept: written.is_some(),
+            written: written.unwrap_or(false) && is_clean,
+            failing: self.writer.as_ref().is_some_and(Writer::is_failing),
+        }
     }
 }
 

@@ -5,9 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use super::hub::Hub;
+use crate::api::{Durable, DurableReason, QueueState};
 use crate::broker::{DeliveryMode, FoundPort, Service, ServiceKey};
 use crate::store::Store;
 use crate::telemetry::Notable;
@@ -108,7 +107,7 @@ impl Hub {
         let Some(service) = self.broker.service(key) else {
             return;
         };
-        if self.why_durable(service) == "on-disk" {
+        if self.why_durable(service) == DurableReason::OnDisk {
             let name = service.name().clone();
             self.notes.note(&Notable::QueueLeft {
                 service: name.as_str(),
@@ -120,35 +119,33 @@ impl Hub {
     }
 
     /// What makes a durable service durable.
-    fn why_durable(&self, service: &Service) -> &'static str {
+    fn why_durable(&self, service: &Service) -> DurableReason {
         if service.asked_delivery() == Some(DeliveryMode::Queue) {
-            return "subscribed";
+            return DurableReason::Subscribed;
         }
         match self.config.policy_of(service.name()).delivery {
-            DeliveryMode::Queue => "configured",
-            DeliveryMode::Live => "on-disk",
+            DeliveryMode::Queue => DurableReason::Configured,
+            DeliveryMode::Live => DurableReason::OnDisk,
         }
     }
 
-    pub(super) fn durable_status(&self, service: &Service, unsent: usize) -> Value {
-        let Some(shelf) = &service.shelf else {
-            return Value::Null;
-        };
+    pub(super) fn durable_status(&self, service: &Service, unsent: usize) -> Option<Durable> {
+        let shelf = service.shelf.as_ref()?;
         let failure = self.durable.failure(service.name());
         let unread = self.durable.unread.get(service.name());
         let (state, reason) = match (failure, unread) {
-            (Some(reason), _) => ("failed", Some(reason)),
-            (None, Some(unread)) => ("unreadable", Some(&*unread.reason)),
+            (Some(reason), _) => (QueueState::Failed, Some(reason)),
+            (None, Some(unread)) => (QueueState::Unreadable, Some(&*unread.reason)),
             // What is in it isn't known yet.
-            (None, None) if !shelf.is_open() => ("opening", None),
-            (None, None) => ("ok", None),
+            (None, None) if !shelf.is_open() => (QueueState::Opening, None),
+            (None, None) => (QueueState::Ok, None),
         };
-        json!({
-            "state": state,
-            "reason": reason,
-            "because": self.why_durable(service),
-            "pendingEvents": shelf.pending() + unsent,
-            "onDiskOnlyEvents": shelf.on_disk_alone(),
+        Some(Durable {
+            state,
+            reason: reason.map(str::to_owned),
+            because: self.why_durable(service),
+            pending_events: (shelf.pending() + unsent) as u64,
+            on_disk_only_events: shelf.on_disk_alone(),
         })
     }
 }

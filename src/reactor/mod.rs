@@ -63,7 +63,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use serde_json::json;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
@@ -73,6 +72,7 @@ pub use listener::listen_tcp;
 pub use requester::Ticket;
 
 use crate::ambient::chance;
+use crate::api::Addresses;
 use crate::config::{Config, HTTP_CONNECTIONS_MAX};
 use crate::locator::Directory;
 use crate::model::Endpoint;
@@ -386,18 +386,18 @@ impl Sockets {
         }
     }
 
-    fn addresses(&self, hostname: &str) -> serde_json::Value {
+    fn addresses(&self, hostname: &str) -> Addresses {
         let public = |all: &[Listener]| -> Vec<String> {
             all.iter()
                 .map(|l| Bound::public(l.endpoint(), hostname))
                 .collect()
         };
-        json!({
-            "publishers": public(&self.publishers),
-            "subscribers": public(&self.subscribers),
-            "requests": public(&self.requests),
-            "locator": self.locator.as_ref().map(|l| l.endpoint().to_string()),
-        })
+        Addresses {
+            publishers: public(&self.publishers),
+            subscribers: public(&self.subscribers),
+            requests: public(&self.requests),
+            locator: self.locator.as_ref().map(|l| l.endpoint().to_string()),
+        }
     }
 }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use super::refusals::Refusals;
+use crate::api::RefusedAgain;
 use crate::model::ServiceName;
 use crate::telemetry::{Bursts, Journal, Notable, Page};
 use crate::traces::Tracer;
@@ -120,7 +119,7 @@ impl Notes {
     }
 
     /// Peers that go on being refused, for reports.
-    pub(super) fn refused_again(&self, now: Instant) -> Vec<Value> {
+    pub(super) fn refused_again(&self, now: Instant) -> Vec<RefusedAgain> {
         self.refusals.again(now)
     }
 

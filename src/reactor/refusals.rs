@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
+use crate::api::RefusedAgain;
 use crate::model::excerpt;
 
 /// Refusals with less than this between them are one series.
@@ -67,7 +66,7 @@ impl Refusals {
     }
 
     /// The series that go on, for reports.
-    pub(super) fn again(&self, now: Instant) -> Vec<Value> {
+    pub(super) fn again(&self, now: Instant) -> Vec<RefusedAgain> {
         let since = |at| now.saturating_duration_since(at);
         let mut again: Vec<_> = self
             .series
@@ -76,15 +75,15 @@ impl Refusals {
             .collect();
         again.sort_by_key(|(_, series)| std::cmp::Reverse(series.times));
         again.truncate(SHOWN_MAX);
-        let shown = again.into_iter().map(|((reason, host), series)| {
-            json!({
-                "host": host,
-                "reason": reason,
-                "times": series.times,
-                "seconds": since(series.begun_at).as_secs_f64(),
-                "why": series.why,
-            })
-        });
+        let shown = again
+            .into_iter()
+            .map(|((reason, host), series)| RefusedAgain {
+                host: host.to_string(),
+                reason: (*reason).to_owned(),
+                times: series.times,
+                seconds: since(series.begun_at).as_secs_f64(),
+                why: series.why.to_string(),
+            });
         shown.collect()
     }
 }
@@ -108,30 +107,25 @@ mod tests {
             refusals.add("malformed", &format!("[fe80::{n}]:5"), "it is", at(n));
             refusals.add("not-zmtp", &address, "it is none", at(n));
         }
-        assert_eq!(refusals.again(at(4)), Vec::<Value>::new());
+        assert_eq!(refusals.again(at(4)), vec![]);
         let long = "x".repeat(1000);
         refusals.add("malformed", "10.0.0.7:1", &long, at(10));
         let again = refusals.again(at(70));
         assert_eq!(again.len(), 1, "{again:?}");
         assert_eq!(
             (
-                &again[0]["host"],
-                &again[0]["reason"],
-                &again[0]["times"],
-                &again[0]["seconds"]
+                &*again[0].host,
+                &*again[0].reason,
+                again[0].times,
+                again[0].seconds
             ),
-            (
-                &json!("10.0.0.7"),
-                &json!("malformed"),
-                &json!(5),
-                &json!(70.0)
-            )
+            ("10.0.0.7", "malformed", 5, 70.0)
         );
-        assert!(again[0]["why"].as_str().unwrap().len() < 210);
-        assert_eq!(refusals.again(at(71)), Vec::<Value>::new());
+        assert!(again[0].why.len() < 210);
+        assert_eq!(refusals.again(at(71)), vec![]);
         // What comes later is another series.
         refusals.add("malformed", "10.0.0.7:2", "it is", at(71));
-        assert_eq!(refusals.again(at(71)), Vec::<Value>::new());
+        assert_eq!(refusals.again(at(71)), vec![]);
     }
 
     #[test]

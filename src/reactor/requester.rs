@@ -214,7 +214,8 @@ impl Hub {
                 self.reply(&back, &answer);
             }
             Outcome::Status => {
-                let status = self.status().to_string();
+                // It has nothing that JSON can't say.
+                let status = serde_json::to_string(&self.status()).unwrap_or_default();
                 self.reply(&back, &Message::ack(DataType::String, status));
             }
             Outcome::Events(request) => {

@@ -1,7 +1,6 @@
 //! Where we are, as clients are told.
 
-use serde_json::Value;
-
+use crate::api::Addresses;
 use crate::locator::Directory;
 use crate::requests::Settings;
 
@@ -9,7 +8,7 @@ use crate::requests::Settings;
 pub(super) struct Site {
     pub(super) settings: Settings,
     /// Where we listen, for reports.
-    pub(super) addresses: Value,
+    pub(super) addresses: Addresses,
     /// The embedded ServiceLocator, if there is one.
     pub(super) directory: Option<Directory>,
 }

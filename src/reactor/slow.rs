@@ -1,16 +1,15 @@
 //! Peers that read more slowly than they are sent, for reports.
 
-use serde_json::{Value, json};
-
 use super::hub::Hub;
 use super::peer::{Peer, Role};
+use crate::api::SlowPeer;
 
 /// So many are named at most.
 const NAMED_MAX: usize = 20;
 
 impl Hub {
     /// Peers for whom more than half of their budget waits, those with the most bytes first.
-    pub(super) fn slow_peers(&self) -> Vec<Value> {
+    pub(super) fn slow_peers(&self) -> Vec<SlowPeer> {
         let mut slow: Vec<_> = self
             .peers
             .iter()
@@ -46,13 +45,13 @@ impl Hub {
         Some(service.name().as_str())
     }
 
-    fn slow_peer(&self, peer: &Peer, budget: usize) -> Value {
-        json!({
-            "address": &*peer.address,
-            "role": peer.role.name(),
-            "service": self.service_of(peer),
-            "bytes": peer.outbox.bytes(),
-            "budgetBytes": budget,
-        })
+    fn slow_peer(&self, peer: &Peer, budget: usize) -> SlowPeer {
+        SlowPeer {
+            address: peer.address.to_string(),
+            role: peer.role.name().to_owned(),
+            service: self.service_of(peer).map(str::to_owned),
+            bytes: peer.outbox.bytes() as u64,
+            budget_bytes: budget as u64,
+        }
     }
 }

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use crate::ambient::wall_clock_ms;
+use crate::api;
 use crate::broker::{Loops, PeerId};
 use crate::model::Endpoint;
 
@@ -103,17 +102,19 @@ impl Dialled {
     }
 
     /// For STATUS.
-    pub(super) fn status(&self) -> Value {
-        let ring = |ring: Ring| json!({"daemons": ring.daemons, "held": ring.is_held});
-        json!({
-            "address": &*self.address,
-            "connected": self.peer.is_some(),
-            "ring": self.ring.map(ring),
-            "sinceMs": self.since_ms,
-            "failedTries": self.failed_tries,
-            "connections": self.connections,
-            "lastError": self.last_error,
-        })
+    pub(super) fn status(&self) -> api::Dialled {
+        api::Dialled {
+            address: self.address.to_string(),
+            connected: self.peer.is_some(),
+            ring: self.ring.map(|ring| api::Ring {
+                daemons: ring.daemons as u64,
+                held: ring.is_held,
+            }),
+            since_ms: self.since_ms,
+            failed_tries: self.failed_tries,
+            connections: self.connections,
+            last_error: self.last_error.clone(),
+        }
     }
 }
 

@@ -8,10 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use super::hub::Hub;
 use crate::ambient::{chance, now};
+use crate::api::Dispatch;
 use crate::broker::{Service, ServiceKey};
 use crate::telemetry::Notable;
 
@@ -114,15 +113,15 @@ impl Hub {
     }
 
     /// What of a service could go, and to whom.
-    pub(super) fn dispatch_status(&self, key: ServiceKey, service: &Service) -> Value {
+    pub(super) fn dispatch_status(&self, key: ServiceKey, service: &Service) -> Dispatch {
         let now = now();
         let stuck = self.upkeep.watchdog.stuck_for(key, now);
-        json!({
-            "dueEvents": service.due_events(now),
-            "freeWorkers": service.free_workers(),
-            "waitsForDisk": service.waits_for_disk(),
-            "stuckMs": stuck.map(|stuck| stuck.as_millis() as u64),
-        })
+        Dispatch {
+            due_events: service.due_events(now),
+            free_workers: service.free_workers() as u64,
+            waits_for_disk: service.waits_for_disk(),
+            stuck_ms: stuck.map(|stuck| stuck.as_millis() as u64),
+        }
     }
 }
 

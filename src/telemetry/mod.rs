@@ -17,5 +17,5 @@ pub use journal::{
 pub use log_config::{LOG_KEYS, LoadedLog, LogConfig, LogFormat, LogKey, Rotation};
 pub use logging::{Logging, LoggingError, check_rust_log, outdated_targets};
 pub use printable::{is_unsafe, printable, printable_json};
-pub use process::ProcessReadings;
+pub use process::process_readings;
 pub use targets::{LOG_TARGETS, LogTarget};

@@ -1,52 +1,22 @@
 //! What the system says of this process.
 
-use serde_json::{Value, json};
+use crate::api::Process;
 
-/// Readings of this process; `None` where the system doesn't tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProcessReadings {
-    /// Memory that is resident.
-    pub resident_bytes: Option<u64>,
-    /// Memory that has addresses.
-    pub virtual_bytes: Option<u64>,
-    /// The processor time that it has used, in hundredths of a second.
-    pub cpu_ticks: Option<u64>,
-    /// Open file descriptors.
-    pub open_fds: Option<u64>,
-    /// How many may be open.
-    pub fds_max: Option<u64>,
-    /// Threads.
-    pub threads: Option<u64>,
-}
-
-impl ProcessReadings {
-    /// Reads them now.
-    pub fn read() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let open_fds = std::fs::read_dir("/proc/self/fd")
-            .ok()
-            .map(|entries| entries.count() as u64);
-        Self {
-            resident_bytes: status_field(&status, "VmRSS:").map(|kib| kib * 1024),
-            virtual_bytes: status_field(&status, "VmSize:").map(|kib| kib * 1024),
-            cpu_ticks: cpu_ticks(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default()),
-            // The listing itself held one.
-            open_fds: open_fds.map(|count| count.saturating_sub(1)),
-            fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
-            threads: status_field(&status, "Threads:"),
-        }
-    }
-
-    /// As reports show them.
-    pub fn to_json(self) -> Value {
-        json!({
-            "residentBytes": self.resident_bytes,
-            "virtualBytes": self.virtual_bytes,
-            "cpuSeconds": self.cpu_ticks.map(|ticks| ticks as f64 / 100.0),
-            "openFds": self.open_fds,
-            "maxFds": self.fds_max,
-            "threads": self.threads,
-        })
+/// Reads them now.
+pub fn process_readings() -> Process {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let open_fds = std::fs::read_dir("/proc/self/fd")
+        .ok()
+        .map(|entries| entries.count() as u64);
+    let cpu_ticks = cpu_ticks(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default());
+    Process {
+        resident_bytes: status_field(&status, "VmRSS:").map(|kib| kib * 1024),
+        virtual_bytes: status_field(&status, "VmSize:").map(|kib| kib * 1024),
+        cpu_seconds: cpu_ticks.map(|ticks| ticks as f64 / 100.0),
+        // The listing itself held one.
+        open_fds: open_fds.map(|count| count.saturating_sub(1)),
+        max_fds: rlimit::Resource::NOFILE.get_soft().ok(),
+        threads: status_field(&status, "Threads:"),
     }
 }
 
@@ -69,10 +39,12 @@ mod tests {
 
     #[test]
     fn this_process_has_memory_and_threads() {
-        let readings = ProcessReadings::read();
+        let readings = process_readings();
         assert!(readings.resident_bytes > Some(100_000) && readings.threads >= Some(1));
-        assert!(readings.open_fds > Some(2) && readings.fds_max >= readings.open_fds);
-        assert!(readings.virtual_bytes >= readings.resident_bytes && readings.cpu_ticks.is_some());
+        assert!(readings.open_fds > Some(2) && readings.max_fds >= readings.open_fds);
+        assert!(
+            readings.virtual_bytes >= readings.resident_bytes && readings.cpu_seconds.is_some()
+        );
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 98 0 0 0 12 30 0 0 20";
         assert_eq!(cpu_ticks(stat), Some(42));
         assert_eq!(status_field("VmRSS:\t  12 kB\n", "VmRSS:"), Some(12));

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::carried::carried;
 use super::span::{Anchor, Span, SpanKind};
 use crate::ambient::random;
+use crate::api::Traces;
 use crate::config::Carrier;
 use crate::model::TraceContext;
 
@@ -119,17 +119,15 @@ impl Tracer {
         }
     }
 
-    /// What became of spans, for STATUS; null if it is off.
-    pub fn status(&self) -> Value {
-        let Some(Shared { counts, .. }) = self.0.as_deref() else {
-            return Value::Null;
-        };
+    /// What became of spans, for STATUS; `None` if it is off.
+    pub fn status(&self) -> Option<Traces> {
+        let Shared { counts, .. } = self.0.as_deref()?;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        json!({
-            "exported": count(&counts.exported),
-            "dropped": count(&counts.dropped),
-            "refused": count(&counts.refused),
-            "malformed": count(&counts.malformed),
+        Some(Traces {
+            exported: count(&counts.exported),
+            dropped: count(&counts.dropped),
+            refused: count(&counts.refused),
+            malformed: count(&counts.malformed),
         })
     }
 }
@@ -190,7 +188,7 @@ mod tests {
         let (one, other) = (spot(&tracer, ""), spot(&tracer, ""));
         assert!(one.is_some() && one != other);
         assert_eq!(one.and_then(|spot| spot.carried), None);
-        assert_eq!(tracer.status()["malformed"], 0);
+        assert_eq!(tracer.status().unwrap().malformed, 0);
     }
 
     #[test]
@@ -200,7 +198,7 @@ mod tests {
             spot(&tracer, "nonsense").and_then(|spot| spot.carried),
             None
         );
-        assert_eq!(tracer.status()["malformed"], 1);
+        assert_eq!(tracer.status().unwrap().malformed, 1);
     }
 
     #[test]
@@ -217,11 +215,11 @@ mod tests {
         let span = || of_room.span("PUBLISH".into(), SpanKind::Server, Anchor::now());
         (0..4).for_each(|_| tracer.record(span()));
         assert_eq!(spot(&tracer, ""), None);
-        assert_eq!(tracer.status()["dropped"], 3);
+        assert_eq!(tracer.status().unwrap().dropped, 3);
         assert!(spans.try_recv().is_ok() && spans.try_recv().is_ok());
         assert!(spans.try_recv().is_err());
         drop(spans);
         tracer.record(span());
-        assert_eq!(tracer.status()["dropped"], 4);
+        assert_eq!(tracer.status().unwrap().dropped, 4);
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 /// From the words of the domain down to the command line; `zmtp`, `messagebus` and `broker` know
 /// `model`, and not each other.
 const LAYERS: &[(&str, &str)] = &[
+    ("api", ""),
     ("model", ""),
     ("zmtp", "model"),
     ("messagebus", "model"),
@@ -13,16 +14,16 @@ const LAYERS: &[(&str, &str)] = &[
     ("locator", "model messagebus"),
     ("requests", "model messagebus broker"),
     ("ambient", ""),
-    ("client", "model zmtp messagebus ambient"),
+    ("client", "api model zmtp messagebus ambient"),
     ("config", "model messagebus broker locator"),
-    ("telemetry", "model ambient config"),
-    ("traces", "model ambient config telemetry"),
+    ("telemetry", "api model ambient config"),
+    ("traces", "api model ambient config telemetry"),
     ("store", "model ambient"),
     ("state", "ambient telemetry"),
     ("systemd", "model"),
     (
         "reactor",
-        "model zmtp messagebus broker locator requests ambient config telemetry traces store state systemd",
+        "api model zmtp messagebus broker locator requests ambient config telemetry traces store state systemd",
     ),
     (
         "outbound",
@@ -30,20 +31,21 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "http",
-        "model broker ambient config telemetry reactor outbound",
+        "api model broker ambient config telemetry reactor outbound",
     ),
     (
         "daemon",
-        "model messagebus locator requests ambient client config telemetry traces store state systemd reactor outbound http",
+        "api model messagebus locator requests ambient client config telemetry traces store state systemd reactor outbound http",
     ),
     (
         "cli",
-        "model messagebus locator ambient config telemetry traces systemd store reactor client daemon",
+        "api model messagebus locator ambient config telemetry traces systemd store reactor client daemon",
     ),
 ];
 
 /// Modules that own no socket, no clock, no thread and no randomness.
 const PURE: &[&str] = &[
+    "api",
     "model",
     "zmtp",
     "messagebus",

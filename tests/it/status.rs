@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 
+use event_manager::api::{Stats, Status};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -73,11 +76,22 @@ fn pinned() -> Shape {
     shape
 }
 
-/// The answer of STATUS, as it comes.
+/// The answer of STATUS, as it comes. Its types have all of it.
 fn status(daemon: &TestDaemon) -> Value {
     let (token, status) = daemon.ask("TK_EVENT_MANAGER_STATUS", &[]);
     assert_eq!(token, "TK_SYS_ACK", "{status}");
-    serde_json::from_str(&status).expect("JSON")
+    assert_whole::<Status>(&status)
+}
+
+fn stats(daemon: &TestDaemon) -> Value {
+    assert_whole::<Stats>(&daemon.http_get("/stats").body)
+}
+
+fn assert_whole<T: Serialize + DeserializeOwned>(text: &str) -> Value {
+    let typed: T = serde_json::from_str(text).expect("JSON that the types can read");
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(serde_json::to_value(&typed).expect("JSON"), value);
+    value
 }
 
 fn free_address(host: &str) -> String {
@@ -152,7 +166,7 @@ fn busy(shapes: &mut [Shape; 2]) {
     });
     have_slow_peers(&daemon);
     add(&mut shapes[0], "", &status(&daemon));
-    add(&mut shapes[1], "", &daemon.http_get("/stats").json());
+    add(&mut shapes[1], "", &stats(&daemon));
     drop((worker, subscriber, acknowledging, old, older));
 }
 
@@ -182,7 +196,7 @@ fn held(shapes: &mut [Shape; 2]) {
     assert!(daemon.stop());
     let daemon = TestDaemon::in_own_process(&settings);
     add(&mut shapes[0], "", &status(&daemon));
-    add(&mut shapes[1], "", &daemon.http_get("/stats").json());
+    add(&mut shapes[1], "", &stats(&daemon));
 }
 
 /// Lines of the pinned file that are not found, and lines that are found and not in it.

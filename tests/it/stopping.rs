@@ -4,10 +4,11 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use event_manager::api::Process;
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
-use event_manager::telemetry::ProcessReadings;
+use event_manager::telemetry::process_readings;
 
 use super::support::peers::{publish, received};
 use super::support::raw::{RawPeer, command, frame, greeting, ready, tcp_address};
@@ -153,13 +154,13 @@ fn starts_and_stops() {
         return;
     };
     (0..5).for_each(|_| start_and_stop());
-    let before = ProcessReadings::read();
+    let before = process_readings();
     (0..count.parse().expect("a number")).for_each(|_| start_and_stop());
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let after = ProcessReadings::read();
+        let after = process_readings();
         if after.threads <= before.threads && after.open_fds <= before.open_fds {
-            let bytes = |readings: ProcessReadings| readings.resident_bytes.expect("Linux");
+            let bytes = |readings: Process| readings.resident_bytes.expect("Linux");
             let grown = bytes(after).saturating_sub(bytes(before));
             assert!(grown < 4 << 20, "memory grew by {grown} bytes");
             return;

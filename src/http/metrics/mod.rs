@@ -9,10 +9,10 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use serde_json::Value;
 
-use super::health::{Readiness, Watched};
+use super::health::Watched;
 use super::snapshot::Snapshot;
+use crate::api::{Histogram, Readiness};
 use crate::broker::BUCKETS_US;
 
 /// The content type of OpenMetrics.
@@ -26,7 +26,6 @@ pub(super) fn write(snapshot: &Arc<Snapshot>, watched: &Watched) -> String {
     registry.register_collector(Box::new(State {
         readiness: watched.readiness(Ok(snapshot)),
         is_registered: watched.is_registered(),
-        started_at_ms: watched.started_at_ms(),
         snapshot: Arc::clone(snapshot),
     }));
     let mut written = String::new();
@@ -65,7 +64,6 @@ struct State {
     snapshot: Arc<Snapshot>,
     readiness: Readiness,
     is_registered: bool,
-    started_at_ms: u64,
 }
 
 impl Collector for State {
@@ -135,20 +133,18 @@ impl Page<'_> {
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<'s>, &'s Value)>,
+        samples: impl IntoIterator<Item = (Labels<'s>, &'s Histogram)>,
     ) -> fmt::Result {
         let kind = MetricType::Histogram;
         let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
         for (labels, histogram) in samples {
-            let counts = histogram["counts"].as_array().into_iter().flatten();
-            let counts = counts.map(|count| count.as_u64().unwrap_or_default());
+            let counts = histogram.counts.iter().copied();
             let bounds = BUCKETS_US.iter().map(|us| *us as f64 / 1e6);
             let buckets: Vec<_> = bounds.chain([f64::INFINITY]).zip(counts).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
-            let sum = histogram["sum"].as_f64().unwrap_or_default();
             family
                 .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                .encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;
         }
         Ok(())
     }

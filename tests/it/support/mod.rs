@@ -64,7 +64,7 @@ impl Home {
 
     fn status(&self) -> Value {
         match self {
-            Self::Here(daemon) => daemon.status(),
+            Self::Here(daemon) => serde_json::to_value(daemon.status()).expect("JSON"),
             Self::Process(process) => process.status(),
             Self::Program(serving) => serving.status(),
         }

@@ -267,7 +267,7 @@ fn entry() {
     answer(&addresses(&daemon));
     for word in std::io::stdin().lines() {
         assert_eq!(word.expect("text"), "status");
-        answer(&daemon.status());
+        answer(&serde_json::to_value(daemon.status()).expect("JSON"));
     }
     assert!(daemon.stop(), "a thread of the daemon panicked");
 }

@@ -1,0 +1,44 @@
+//! What a daemon tells about itself, as types: the answer of the STATUS request and of `/stats`.
+//!
+//! The daemon fills them, everyone else reads them: the metrics, the command line, tests, clients. Only
+//! serde and the standard library are used here. In JSON the names are in camelCase.
+//!
+//! **Daemons of other versions.** A field that the daemon didn't send has its default: zero, empty,
+//! false or `None`. Fields that are not known here are ignored.
+
+mod service;
+mod stats;
+mod status;
+
+pub use service::{
+    Counters, Dispatch, Durable, DurableReason, Held, Histogram, Queue, QueueState, ServiceStatus,
+    Subscription, Workers,
+};
+pub use stats::{Check, Process, Readiness, Registration, RegistrationState, Stats};
+pub use status::{
+    Addresses, AwaitedSubscribers, Connections, Dialled, Memory, OldPeer, Outboxes, Peers,
+    Publishers, RefusedAgain, RequestTimes, Ring, SlowPeer, StateDatabase, Status, Store,
+    SubjectEvents, Subjects, Subscribers, Traces, ZmtpVersions,
+};
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemons_of_other_versions_can_be_read() {
+        let read = |text| serde_json::from_str::<Status>(text).unwrap();
+        assert_eq!(read("{}"), Status::default());
+        let status = read(
+            r#"{"version": "9.9", "news": [1], "services": [
+                {"name": "A", "durable": {"state": "molten", "because": "whim"}, "queue": {"events": 7}}
+            ]}"#,
+        );
+        let service = status.service("A").unwrap();
+        assert_eq!((service.queue.events, service.queue.bytes), (7, 0));
+        let durable = service.durable.as_ref().unwrap();
+        assert_eq!(
+            (durable.state, durable.because),
+            (QueueState::Unknown, DurableReason::Unknown)
+        );
+    }
+}

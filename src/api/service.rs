@@ -1,0 +1,199 @@
+//! One service: its workers, what waits for them, and what became of its events.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A service, with all its subscriptions and workers together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// The name that its subscriptions give, unique in the daemon.
+    pub name: String,
+    /// The TCP port to which its workers connect; `None` while none is free.
+    pub port: Option<u16>,
+    /// The endpoint to which its workers connect, with that port.
+    pub address: Option<String>,
+    /// Why it has no port; `None` if it has one, or needs none yet.
+    pub no_port: Option<String>,
+    /// The patterns that it receives, as subscriptions write them: those of all its subscriptions, and
+    /// those that the configuration or a durable queue keeps without one.
+    pub subjects: Vec<String>,
+    /// The subscriptions that have not expired.
+    pub subscriptions: Vec<Subscription>,
+    /// Its worker connections.
+    pub workers: Workers,
+    /// The events that wait in memory for a worker.
+    pub queue: Queue,
+    /// The time from handing an event to a worker that acknowledges until its ACK.
+    pub consume_seconds: Histogram,
+    /// The events that acknowledging workers have and have not answered.
+    pub held: Held,
+    /// Its queue on disk; `None` if it is not durable.
+    pub durable: Option<Durable>,
+    /// Which events could go to which workers now.
+    pub dispatch: Dispatch,
+    /// What became of its events since the daemon started.
+    pub counters: Counters,
+}
+
+/// A subscription of a service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Subscription {
+    /// The id that SUBSCRIBE answered.
+    pub id: String,
+    /// The patterns that it asked for.
+    pub subjects: Vec<String>,
+    /// Seconds until it ends without a KEEP_ALIVE.
+    pub expires_in_seconds: f64,
+}
+
+/// How many workers a service has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Workers {
+    /// Open connections to its port, whether or not they said READY.
+    pub connected: u64,
+    /// Of those, the ones that said READY and not BYE since.
+    pub ready: u64,
+    /// Of the ready ones, those that get nothing because they don't read what they were sent.
+    pub stalled: u64,
+}
+
+/// The queue of a service in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Queue {
+    /// Events that wait in memory. A durable service may have more on disk.
+    pub events: u64,
+    /// The bytes of these events.
+    pub bytes: u64,
+    /// The most bytes that may wait in memory (`queueBytes`).
+    pub budget_bytes: u64,
+    /// The most events that may wait in memory (`queueEvents`).
+    pub budget_events: u64,
+}
+
+/// Durations by bucket.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Histogram {
+    /// How many took at most 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500 ms, 1, 2.5, 5, 10, 30,
+    /// 60 s and longer than the bucket before; the last one counts all that took longer.
+    pub counts: Vec<u64>,
+    /// All of them together, in seconds.
+    pub sum: f64,
+}
+
+/// What acknowledging workers have in hand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Held {
+    /// Events without an ACK, NACK or TERM.
+    pub events: u64,
+    /// The bytes of these events.
+    pub bytes: u64,
+}
+
+/// The queue of a durable service on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Durable {
+    /// Whether it takes and gives events.
+    pub state: QueueState,
+    /// The error, if it is failed or unreadable.
+    pub reason: Option<String>,
+    /// What made the service durable.
+    pub because: DurableReason,
+    /// Events that are not synced to disk yet.
+    pub pending_events: u64,
+    /// Events that wait on disk and are not in memory.
+    pub on_disk_only_events: u64,
+}
+
+/// The state of a queue on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueState {
+    /// It takes and gives events.
+    Ok,
+    /// The daemon has just started: what the queue holds is not counted yet.
+    Opening,
+    /// It can't be written and takes no events; the daemon tries again by itself.
+    Failed,
+    /// It can't be read, so its events wait; the daemon tries again by itself.
+    Unreadable,
+    /// A state that this version doesn't know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// What made a service durable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DurableReason {
+    /// A subscription asked for it.
+    Subscribed,
+    /// The configuration says so (`services`).
+    Configured,
+    /// Neither does any more: its queue is still on disk.
+    OnDisk,
+    /// A reason that this version doesn't know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// What of a service could be given out now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Dispatch {
+    /// Waiting events that a worker could get now: not delayed, and not behind one of the same subject.
+    pub due_events: u64,
+    /// Workers that could take an event now.
+    pub free_workers: u64,
+    /// Whether events must wait until the disk has answered.
+    pub waits_for_disk: bool,
+    /// For how many milliseconds events were due, a worker was free and none was given out; `None` below
+    /// three seconds.
+    pub stuck_ms: Option<u64>,
+}
+
+/// What became of events. At every moment `matched = delivered + queued + in_flight + dead_lettered +
+/// expired + dropped`. All but `queued` and `in_flight` only rise while the daemon runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Counters {
+    /// Events that a pattern asked for.
+    pub matched: u64,
+    /// Events that are written to a receiver's socket; acknowledged, if the worker acknowledges.
+    pub delivered: u64,
+    /// Events that wait now, in memory or on disk.
+    pub queued: u64,
+    /// Events that are in outboxes or unanswered by acknowledging workers now.
+    pub in_flight: u64,
+    /// Events that no worker could process.
+    pub dead_lettered: u64,
+    /// Events that became too old (`ttl`) before a worker had processed them.
+    pub expired: u64,
+    /// Events that were given up, by reason (`queue-full`, `slow-subscriber`, …; docs/protocol.md);
+    /// reasons that did not occur are not there.
+    pub dropped: BTreeMap<String, u64>,
+    /// Of the delivered events, those that a worker had when it left, so that they may not be processed.
+    pub unconfirmed: u64,
+    /// Deliveries that failed and will be, or were, tried again.
+    pub retries: u64,
+    /// Deliveries of events that had been delivered before.
+    pub redelivered: u64,
+    /// Dead letters that could not be saved.
+    pub letters_lost: u64,
+}
+
+impl Counters {
+    /// All events that were given up, for whatever reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
