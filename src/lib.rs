@@ -18,6 +18,7 @@
 //! | [`telemetry`] | logs, a line for each burst, and readings of this process |
 //! | [`traces`] | spans of sync events, redeliveries and dead letters |
 //! | [`store`] | queues that outlive the process |
+//! | [`queues`] | the life of durable queues: what is asked of the store, and what its reports come to |
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
 //! | [`systemd`] | what the service manager is told, and the sockets that it hands over |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
@@ -38,6 +39,7 @@ pub mod locator;
 pub mod messagebus;
 pub mod model;
 pub mod outbound;
+pub mod queues;
 pub mod reactor;
 pub mod requests;
 pub mod state;

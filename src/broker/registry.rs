@@ -91,8 +91,6 @@ pub struct EndedService {
     pub queued: u64,
     /// It had a queue on disk, which is to be removed.
     pub durable: bool,
-    /// What of it was on its way there, in bytes.
-    pub pending_bytes: usize,
 }
 
 #[derive(Debug)]

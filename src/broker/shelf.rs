@@ -2,7 +2,7 @@
 
 mod timed;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::backlog::{Backlog, ClockChange, Item, Lost};
@@ -76,10 +76,7 @@ enum HandingOut {
 /// change, and when [`poll_timeout`](Self::poll_timeout) says so.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    pending: VecDeque<(u64, Vec<Item>)>,
-    last_tag: u64,
-    pending_events: usize,
-    pending_bytes: usize,
+    pending: usize,
     /// From this sequence number on events are on disk alone.
     from: Option<u64>,
     /// How many those are, but for parked ones.
@@ -89,7 +86,7 @@ pub struct Shelf {
     /// Events that left the disk while it is read: they may be among what is read.
     gone: BTreeSet<u64>,
     /// Events came while the disk is read: it may have been read before.
-    came: bool,
+    has_news: bool,
     /// What the queue holds on disk is known.
     is_open: bool,
     /// Events below this number may have been given to workers by an earlier run, unless that is noted.
@@ -153,31 +150,23 @@ impl Shelf {
         handed_out
     }
 
-    /// Events are appended: the tag by which the disk reports of them.
-    pub fn append(&mut self, items: Vec<Item>) -> u64 {
-        self.last_tag += 1;
-        self.pending_events += items.len();
-        self.pending_bytes += items.iter().map(Item::cost).sum::<usize>();
-        self.pending.push_back((self.last_tag, items));
-        self.last_tag
+    /// So many events came, and are on their way to the disk. Each is [committed](Self::committed) later,
+    /// or [failed](Self::failed).
+    pub fn came(&mut self, events: usize) {
+        self.pending += events;
     }
 
-    fn take_pending(&mut self, tag: u64) -> Vec<Item> {
-        let Some(at) = self.pending.iter().position(|(pending, _)| *pending == tag) else {
-            return vec![];
-        };
-        let (_, items) = self.pending.remove(at).unwrap_or_default();
-        self.pending_events -= items.len();
-        self.pending_bytes -= items.iter().map(Item::cost).sum::<usize>();
-        items
-    }
-
-    /// The append with this tag is durable; `seqs` has the sequence number of each of its events, or none
-    /// for one that was known already. What the backlog gave up, which is nothing unless an event is
-    /// larger than all of it.
-    pub fn committed(&mut self, tag: u64, seqs: &[Option<u64>], backlog: &mut Backlog) -> Lost {
+    /// These events are durable; `seqs` has the sequence number of each, or none for one that was known
+    /// already. What the backlog gave up, which is nothing unless an event is larger than all of it.
+    pub fn committed(
+        &mut self,
+        items: Vec<Item>,
+        seqs: &[Option<u64>],
+        backlog: &mut Backlog,
+    ) -> Lost {
+        self.pending -= items.len();
         let mut lost = Lost::default();
-        for (mut item, seq) in self.take_pending(tag).into_iter().zip(seqs) {
+        for (mut item, seq) in items.into_iter().zip(seqs) {
             let Some(seq) = *seq else { continue };
             item.seq = Some(seq);
             if !backlog.fits(&item) {
@@ -198,12 +187,12 @@ impl Shelf {
             self.in_order += 1;
         }
         self.timed.add(seq, times);
-        self.came |= self.reading.is_some();
+        self.has_news |= self.reading.is_some();
     }
 
-    /// The append with this tag came to nothing: how many events it had.
-    pub fn failed(&mut self, tag: u64) -> u64 {
-        self.take_pending(tag).len() as u64
+    /// So many events could not be made durable, and are lost.
+    pub fn failed(&mut self, events: usize) {
+        self.pending -= events;
     }
 
     /// Whether the backlog has room, if what waits for its time there makes way: it waits on disk.
@@ -261,7 +250,7 @@ impl Shelf {
     }
 
     fn read_in_order(&mut self, items: Vec<Item>, backlog: &mut Backlog, loss: &mut ReadLoss) {
-        if items.is_empty() && !self.came {
+        if items.is_empty() && !self.has_news {
             loss.missing += std::mem::take(&mut self.in_order);
             if let Some(from) = self.from {
                 self.timed.forget_from(from);
@@ -329,7 +318,7 @@ impl Shelf {
     fn reading_is_over(&mut self) {
         self.reading = None;
         self.gone.clear();
-        self.came = false;
+        self.has_news = false;
         self.forget_order_if_empty();
     }
 
@@ -389,7 +378,7 @@ impl Shelf {
         while let Some(seq) = self.timed.wake(now, was_passed) {
             if !was_passed(seq) {
                 self.in_order += 1;
-                self.came |= self.reading.is_some();
+                self.has_news |= self.reading.is_some();
                 self.timed.forget_if_timeless(seq);
             }
         }
@@ -408,7 +397,7 @@ impl Shelf {
 
     /// Events that are pending or on disk alone.
     pub fn len(&self) -> u64 {
-        self.pending_events as u64 + self.on_disk_alone()
+        self.pending as u64 + self.on_disk_alone()
     }
 
     /// Whether there is none.
@@ -418,12 +407,7 @@ impl Shelf {
 
     /// Events that are not durable yet.
     pub fn pending(&self) -> usize {
-        self.pending_events
-    }
-
-    /// What they cost, in bytes.
-    pub fn pending_bytes(&self) -> usize {
-        self.pending_bytes
+        self.pending
     }
 
     /// Events that are on disk alone.

@@ -198,7 +198,7 @@ impl Hub {
         {
             Some((Role::Requester { .. }, waiting)) => waiting > budget,
             Some((Role::Publisher, _)) => {
-                self.attendance.is_awaited() || self.durable.holds_publisher()
+                self.attendance.is_awaited() || self.durable.queues.hold_publisher()
             }
             _ => false,
         }

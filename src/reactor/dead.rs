@@ -46,12 +46,28 @@ impl Hub {
                 attributes: account.clone(),
                 body: body.clone(),
             };
-            self.keep_dead(&name, letter.item.seq, kept);
+            self.keep_letter(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
             if !subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes()) {
                 self.publish_letter(&name, &account, &body);
             }
         }
+    }
+
+    /// Keeps a dead letter, with the next flush.
+    fn keep_letter(&mut self, service: &ServiceName, seq: Option<u64>, letter: Event) {
+        let queues = &mut self.durable.queues;
+        if queues.has_store() {
+            queues.keep_letter(&mut self.broker, service, seq, letter);
+        } else if !self.config.state_dir.as_os_str().is_empty() {
+            // Somebody asked for them to be kept.
+            queues.lose_letter(
+                &mut self.broker,
+                service,
+                "the state directory can't be used",
+            );
+        }
+        self.carry_out();
     }
 
     /// A letter goes to everybody whom an event of a publisher would go to.

@@ -235,7 +235,7 @@ impl Hub {
             }
         }
         if is_durable {
-            self.durable.tried(key);
+            self.tried(key);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{ClockChange, Item, KnownSubject, Route, ServiceKey};
 use crate::messagebus::{DataType, Message};
 use crate::model::ServiceName;
+use crate::queues::EmissionId;
 use crate::requests::{Emission, Level};
 use crate::zmtp::encode_message;
 
@@ -86,9 +87,6 @@ impl WallTime {
     }
 }
 
-/// Whether a durable service did not have an event before, by its id.
-pub(super) struct IsNew(pub(super) bool);
-
 /// What is known of an id.
 enum Known {
     Pending,
@@ -101,15 +99,15 @@ enum Known {
 /// Emissions that wait for the disk or for their time, and the ids of others.
 #[derive(Default)]
 pub(super) struct Emissions {
-    pending: BTreeMap<u64, Pending>,
-    last: u64,
+    pending: BTreeMap<EmissionId, Pending>,
+    last: EmissionId,
     /// What is known of ids, and the number of the emission from which it is.
-    known: HashMap<Bytes, (u64, Known)>,
+    known: HashMap<Bytes, (EmissionId, Known)>,
     /// The order in which ids are forgotten, unless a later emission had them too.
-    answered: VecDeque<(Instant, u64, Bytes)>,
+    answered: VecDeque<(Instant, EmissionId, Bytes)>,
     wall_time: WallTime,
     /// For subscribers, by their time.
-    scheduled: BTreeMap<(Instant, u64), Bytes>,
+    scheduled: BTreeMap<(Instant, EmissionId), Bytes>,
     /// Those that wait, as publishers do, until the subscribers of the run before are back, and whether
     /// services have them. While publishers don't wait, there are none.
     held: VecDeque<(Bytes, bool)>,
@@ -119,7 +117,7 @@ pub(super) struct Emissions {
 
 impl Emissions {
     /// What became of an emission with this id.
-    fn remember(&mut self, id: &Bytes, number: u64, known: Known, ids_max: usize) {
+    fn remember(&mut self, id: &Bytes, number: EmissionId, known: Known, ids_max: usize) {
         if id.is_empty() {
             return;
         }
@@ -157,7 +155,7 @@ impl Emissions {
         ))
     }
 
-    fn schedule(&mut self, at: Instant, number: u64, event: &Bytes) {
+    fn schedule(&mut self, at: Instant, number: EmissionId, event: &Bytes) {
         self.waiting_bytes += event.len();
         self.scheduled.insert((at, number), event.clone());
     }
@@ -241,7 +239,7 @@ impl Hub {
             Some((_, Known::Partial(reached, failed))) => before = Some((*reached, failed.clone())),
             None => {}
         }
-        if self.durable.is_behind() {
+        if self.durable.queues.is_behind() {
             let sentence = "too much waits for the disk; try again";
             return self.reply(&back, &Message::nak("busy", sentence));
         }
@@ -267,7 +265,7 @@ impl Hub {
         }
         let durable = self.durable_services(&route);
         let failing = durable.iter().find_map(|name| {
-            let reason = self.durable.refusal(name)?;
+            let reason = self.durable.queues.refusal(name)?;
             Some(format!("{name}: {reason}"))
         });
         if let Some(failing) = failing {
@@ -287,7 +285,7 @@ impl Hub {
         // Those who are waited for count as there: the event may be theirs.
         reached.subscribers |= is_held || !route.subscribers.is_empty();
         let waits = emission.level == Level::Disk && !durable.is_empty();
-        self.emissions.last += 1;
+        self.emissions.last.0 += 1;
         let number = self.emissions.last;
         if waits {
             let Some(ticket) = self.promise(back) else {
@@ -343,7 +341,7 @@ impl Hub {
     fn accepted(
         &mut self,
         id: &Bytes,
-        number: u64,
+        number: EmissionId,
         reached: Reached,
         asked: Level,
         is_duplicate: bool,
@@ -385,7 +383,7 @@ impl Hub {
         emission: &Emission,
         event: &Bytes,
         due: Option<Instant>,
-        number: u64,
+        number: EmissionId,
         waits: bool,
     ) {
         let expires_at = emission.ttl.map(|ttl| due.unwrap_or_else(now) + ttl);
@@ -405,7 +403,13 @@ impl Hub {
         self.taken(event.len() * route.services.len());
     }
 
-    fn give_to_service(&mut self, key: ServiceKey, item: Item, id: &Bytes, emission: Option<u64>) {
+    fn give_to_service(
+        &mut self,
+        key: ServiceKey,
+        item: Item,
+        id: &Bytes,
+        emission: Option<EmissionId>,
+    ) {
         let Some(service) = self.broker.service_mut(key) else {
             return;
         };
@@ -477,25 +481,25 @@ impl Hub {
     }
 
     /// A durable service has the event of an emission, and maybe had it before; or it has not. The last
-    /// one's word is the answer. One that is gone has no name any more.
+    /// one's word is the answer.
     pub(super) fn confirm(
         &mut self,
-        number: u64,
-        service: Option<&ServiceName>,
-        result: Result<IsNew, String>,
+        number: EmissionId,
+        service: &ServiceName,
+        result: Result<bool, String>,
     ) {
         let Some(pending) = self.emissions.pending.get_mut(&number) else {
             return;
         };
         pending.awaited -= 1;
         match result {
-            Ok(IsNew(is_new)) => {
+            Ok(is_new) => {
                 pending.is_new |= is_new;
                 pending.reached.services += 1;
                 pending.reached.on_disk = true;
             }
             Err(reason) => {
-                pending.failed.extend(service.cloned());
+                pending.failed.push(service.clone());
                 pending.reason.get_or_insert(reason);
             }
         }

@@ -122,13 +122,12 @@ impl Hub {
     /// Nobody looks for durable services whose queues are not open, but for those that failed.
     #[cfg(debug_assertions)]
     fn check_queues(&self) {
-        let durable = &self.durable;
+        let queues = &self.durable.queues;
         let services = self.broker.services();
         for (_, service) in services.filter(|(_, service)| service.shelf.is_some()) {
             let name = service.name();
-            let is_open = durable.opened.contains(name) || durable.failed.contains_key(name);
             assert!(
-                is_open || durable.store.is_none(),
+                queues.is_known(name) || !queues.has_store(),
                 "{name}: its queue is not open"
             );
         }
@@ -185,10 +184,8 @@ impl Hub {
         self.tend_loops(now);
         self.tend_keeping();
         self.tend_endings();
-        self.durable.send_line();
         self.seek_ports();
-        self.open_failed_queues();
-        self.read_again();
+        self.tend_queues();
         self.watch_services();
         self.show_life();
     }
@@ -196,7 +193,7 @@ impl Hub {
     fn check_pulses(&mut self, stalled: Duration) {
         let now = self.clock.now;
         let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
-        let holds_publishers = self.attendance.is_awaited() || self.durable.holds_publisher();
+        let holds_publishers = self.attendance.is_awaited() || self.durable.queues.hold_publisher();
         let answers_max = self.config.budgets.request_outbox_bytes;
         for peer in self.peers.iter_mut() {
             let Some(heartbeat) = &mut peer.heartbeat else {

@@ -18,7 +18,6 @@ use super::ended::Ending;
 use super::inbox::ReadChunk;
 use super::intake::Runs;
 use super::keeping::Keeping;
-use super::letters::Letters;
 use super::listener::{Streamer, StreamerTable};
 use super::memory::Memory;
 use super::notes::Notes;
@@ -103,7 +102,6 @@ pub(super) struct Hub {
     /// What is kept on disk.
     pub(super) durable: DurableSide,
     pub(super) emissions: Emissions,
-    pub(super) letters: Letters,
     /// Peers choose keys, so their hashes can't be foreseen.
     pub(super) hasher: RandomState,
     pub(super) phase: Phase,
@@ -156,7 +154,6 @@ impl Hub {
             pending_replies: PendingReplies::new(config.pending_calls_max),
             durable: DurableSide::default(),
             emissions: Emissions::default(),
-            letters: Letters::default(),
             hasher: RandomState::new(),
             phase: Phase::default(),
             notes,

@@ -27,7 +27,7 @@ impl Hub {
     /// that have not the port that they had get another, if there is one.
     pub(super) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
         self.site.settings.has_store = store.is_some();
-        self.durable.store = store;
+        self.durable.begin(store);
         let config = Rc::clone(&self.config);
         for (name, subjects) in config.services.declared() {
             let declared = self.broker.declare(name, subjects, &mut self.streamers);
@@ -129,13 +129,13 @@ impl Hub {
         }
     }
 
-    pub(super) fn durable_status(&self, service: &Service, unsent: usize) -> Option<Durable> {
+    pub(super) fn durable_status(&self, service: &Service) -> Option<Durable> {
         let shelf = service.shelf.as_ref()?;
-        let failure = self.durable.failure(service.name());
-        let unread = self.durable.unread.get(service.name());
-        let (state, reason) = match (failure, unread) {
+        let failure = self.durable.queues.failure(service.name());
+        let unreadable = self.durable.queues.unreadable(service.name());
+        let (state, reason) = match (failure, unreadable) {
             (Some(reason), _) => (QueueState::Failed, Some(reason)),
-            (None, Some(unread)) => (QueueState::Unreadable, Some(&*unread.reason)),
+            (None, Some(reason)) => (QueueState::Unreadable, Some(reason)),
             // What is in it isn't known yet.
             (None, None) if !shelf.is_open() => (QueueState::Opening, None),
             (None, None) => (QueueState::Ok, None),
@@ -144,7 +144,7 @@ impl Hub {
             state,
             reason: reason.map(str::to_owned),
             because: self.why_durable(service),
-            pending_events: (shelf.pending() + unsent) as u64,
+            pending_events: shelf.pending() as u64,
             on_disk_only_events: shelf.on_disk_alone(),
         })
     }

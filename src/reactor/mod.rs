@@ -7,7 +7,6 @@
 mod audience;
 mod books;
 mod clock;
-mod clocks;
 mod connection;
 mod connections;
 mod dead;
@@ -51,7 +50,6 @@ mod speaker;
 mod status;
 mod stopping;
 mod stream;
-mod unread;
 mod upkeep;
 mod upstream;
 mod watchdog;

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use super::connections_max;
+use super::durable::Surroundings;
 use super::hub::{Hub, broker_config};
 use super::peer::Role;
 use crate::config::Config;
-use crate::store::Command;
+use crate::queues::Shell;
 
 impl Hub {
     /// Puts a configuration in force, all of it between two events. What was copied from the old one
@@ -67,12 +68,15 @@ impl Hub {
 
     /// Queues on disk that are open, those of dead letters too.
     fn reload_queues(&mut self) {
-        let queues: Vec<_> = self.durable.opened.iter().cloned().collect();
-        for queue in queues {
-            let is_service = self.broker.find(&queue).is_some();
+        let shell = Surroundings {
+            config: &self.config,
+            hasher: &self.hasher,
+        };
+        let broker = &self.broker;
+        self.durable.queues.limit(|queue| {
+            let is_service = broker.find(queue).is_some();
             let service = queue.of_dead_letters().filter(|_| !is_service);
-            let limits = self.log_limits(service.as_ref().unwrap_or(&queue));
-            self.durable.send(Command::Limit { queue, limits });
-        }
+            shell.limits_of(service.as_ref().unwrap_or(queue))
+        });
     }
 }

@@ -61,13 +61,13 @@ impl Hub {
                 limit_bytes: self.config.memory_limit as u64,
             },
             store: api::Store {
-                kept: self.durable.store.is_some(),
-                waiting_bytes: self.durable.appending_bytes as u64,
+                kept: self.durable.queues.has_store(),
+                waiting_bytes: self.durable.queues.appending_bytes() as u64,
                 failed: self
                     .durable
-                    .failed
-                    .iter()
-                    .map(|(queue, reason)| (queue.to_string(), reason.clone()))
+                    .queues
+                    .failures()
+                    .map(|(queue, reason)| (queue.to_string(), reason.to_owned()))
                     .collect(),
             },
             state_dir: Some(self.config.state_dir.display().to_string()),
@@ -89,7 +89,6 @@ impl Hub {
     }
 
     fn service_status(&self, key: ServiceKey, service: &Service, now: Instant) -> ServiceStatus {
-        let unsent = self.durable.unsent(key);
         let queue = &service.queue;
         let limits = queue.limits();
         let (connected, ready, stalled) = service.workers.census();
@@ -126,13 +125,9 @@ impl Hub {
                 events: queue.held() as u64,
                 bytes: queue.held_bytes() as u64,
             },
-            durable: self.durable_status(service, unsent),
+            durable: self.durable_status(service),
             dispatch: self.dispatch_status(key, service),
-            counters: counters(
-                &service.account,
-                service.queued() + unsent as u64,
-                queue.held(),
-            ),
+            counters: counters(&service.account, service.queued(), queue.held()),
         }
     }
 

@@ -134,12 +134,13 @@ impl Hub {
                 continue;
             }
             let aftermath = service.written(key, written, now);
-            self.durable.settle(service.name(), aftermath.settled);
+            let settled = aftermath.settled;
+            self.durable.queues.settle(service.name(), settled);
             let lent: Vec<_> = service.queue.held_by(key).collect();
             service.queue.not_written(lent);
         }
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.durable.tried(key));
+        keys.into_iter().for_each(|key| self.tried(key));
     }
 
     fn take_while_stopping(&mut self, input: Input) {
@@ -157,7 +158,7 @@ impl Hub {
     fn is_drained(&self) -> bool {
         self.peers.iter().all(|peer| peer.outbox.is_empty())
             && self.pending_replies.len() == 0
-            && self.durable.is_idle()
+            && self.durable.queues.is_idle()
             && self
                 .broker
                 .services()

@@ -58,7 +58,8 @@ impl Hub {
         if !settled.is_empty()
             && let Some(found) = self.broker.service(service)
         {
-            self.durable.settle(found.name(), settled.drain(..));
+            let queues = &mut self.durable.queues;
+            queues.settle(found.name(), settled.drain(..));
             self.peers.want_flush();
         }
         settled.clear();

@@ -1,9 +1,44 @@
 //! What the store's thread is asked, and what it answers.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::log::{Damage, Expelled, LogLimits, Recovered, Refused, StoredEvent};
 use crate::model::ServiceName;
+
+/// One queue among all that ever had its name: when a service is ended and begins anew, its queue has
+/// another generation, and what is reported of the older one is of no concern to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId {
+    /// Its service, or the name of a service's dead letters.
+    pub name: ServiceName,
+    /// Higher than that of each queue that had the name before.
+    pub generation: u64,
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// Which append a report is of. Each is reported of once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AppendTag(pub u64);
+
+/// Too much waits for the store, or it has ended. Holds the command.
+#[derive(Debug)]
+pub struct Full(pub Command);
+
+/// Who takes commands for the store.
+pub trait Sink {
+    /// Takes a command, and never waits.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing was done.
+    fn try_send(&self, command: Command) -> Result<(), Full>;
+}
 
 /// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,25 +64,25 @@ impl Event {
 pub enum Command {
     /// Opens a queue, or begins it: [`Report::Opened`] or [`Report::OpenFailed`].
     Open {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Its bounds.
         limits: LogLimits,
     },
     /// Other bounds for an open queue.
     Limit {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Its bounds.
         limits: LogLimits,
     },
     /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`]. Those that nobody
     /// waits for are durable after 100 ms, if not before.
     Append {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Comes back with the report.
-        tag: u64,
+        tag: AppendTag,
         /// The events.
         events: Vec<Event>,
         /// Somebody waits for them.
@@ -55,16 +90,16 @@ pub enum Command {
     },
     /// These events are done. Durable after 100 ms, if not before.
     Settle {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Sequence numbers.
         seqs: Vec<u64>,
     },
     /// These events were given to workers so often, and are not done. Durable after 100 ms, if not
     /// before.
     Attempts {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Sequence numbers, and how many.
         attempts: Vec<(u64, u32)>,
         /// Those of them that workers hold now: retention leaves them alone until they are settled or
@@ -74,24 +109,24 @@ pub enum Command {
     /// These events are not to be given out before a time, in ms since 1970. Durable after 100 ms, if not
     /// before.
     Later {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Sequence numbers, and when.
         until_ms: Vec<(u64, u64)>,
     },
     /// Events are given to workers from now on, or not any more. When it is durable that they are:
     /// [`Report::HandingOut`].
     HandOut {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Whether they are.
         on: bool,
     },
     /// Reads unsettled events, those of appends before it included: [`Report::Stored`] or
     /// [`Report::Unread`].
     Read {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// The lowest sequence number.
         from: u64,
         /// The most events.
@@ -102,8 +137,8 @@ pub enum Command {
     /// Reads single events, those of appends before it included, as far as they are unsettled:
     /// [`Report::Stored`] or [`Report::Unread`].
     ReadThese {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Their sequence numbers, the lowest first; one at least.
         seqs: Vec<u64>,
         /// The most bytes; one event may be larger. The last ones are left out then.
@@ -111,13 +146,13 @@ pub enum Command {
     },
     /// Commits and closes a queue: [`Report::Closed`].
     Close {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
     },
     /// Deletes a queue, open or not, with all that is in it: [`Report::Removed`].
     Remove {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
     },
 }
 
@@ -150,46 +185,46 @@ pub enum Outcome {
 pub enum Report {
     /// The queue is open.
     Opened {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// What was found in it.
         recovered: Recovered,
     },
     /// The queue can't be opened.
     OpenFailed {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Why.
         reason: String,
     },
     /// The events of an append are durable.
     Committed {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// The append's.
-        tag: u64,
+        tag: AppendTag,
         /// One for each event, in their order.
         outcomes: Vec<Outcome>,
     },
     /// The events of an append are lost.
     Failed {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// The append's.
-        tag: u64,
+        tag: AppendTag,
         /// Why.
         reason: String,
     },
     /// Events may be given to workers: who finds the queue after a crash will know that they may have
     /// been. Or that can't be written now, which should hold up nobody.
     HandingOut {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
     },
     /// What was read.
     Stored {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// The lowest sequence number that was asked for.
         from: u64,
         /// The events; none if there are no more.
@@ -199,8 +234,8 @@ pub enum Report {
     },
     /// The disk doesn't let them be read now. They are unsettled as before; who wants them asks again.
     Unread {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// The lowest sequence number that was asked for.
         from: u64,
         /// Why.
@@ -208,41 +243,41 @@ pub enum Report {
     },
     /// Events were given up, as they were too many or too old. They are settled.
     Expelled {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Which.
         events: Vec<Expelled>,
     },
     /// Events turned out to be damaged. They are settled.
     Damaged {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Where.
         damage: Vec<Damage>,
     },
     /// Files in the queue's directory look like segments and are none of its own. They are not served.
     Refused {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Which.
         refused: Vec<Refused>,
     },
     /// The log has failed, or works again.
     State {
-        /// The queue's service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Why it has failed; none if it works.
         failed: Option<String>,
     },
     /// The queue is closed; all that could be is committed.
     Closed {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
     },
     /// The queue is gone, or why it isn't.
     Removed {
-        /// Its service.
-        queue: ServiceName,
+        /// Which.
+        queue: QueueId,
         /// Why it is still there.
         error: Option<String>,
     },
@@ -257,7 +292,7 @@ pub enum Report {
 
 impl Report {
     /// Whose it is, if it is of one queue.
-    pub fn queue(&self) -> Option<&ServiceName> {
+    pub fn queue(&self) -> Option<&QueueId> {
         Some(match self {
             Self::Died | Self::DirectoryGone { .. } => return None,
             Self::Opened { queue, .. }

@@ -5,7 +5,7 @@ mod disk;
 pub mod log;
 mod thread;
 
-pub use commands::{Command, Event, Outcome, Report};
+pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
 pub(crate) use disk::decode as queue_of;
 pub use disk::{DiskDirectory, DiskFile, StateDir, StateDirError};
-pub use thread::{Full, Store};
+pub use thread::Store;

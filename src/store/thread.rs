@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::commands::{Command, Event, Outcome, Report};
+use super::commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
 use super::disk::{DiskDirectory, StateDir, StateDirError};
 use super::log::{LogError, LogLimits, NewEvent, QueueLog, StoredEvent};
 use crate::ambient::{now, wall_clock_ms};
@@ -30,10 +30,6 @@ const SPACE_KEPT: Duration = Duration::from_secs(60);
 
 /// Why nothing is kept.
 const GONE: &str = "the state directory was removed";
-
-/// Too much waits for the thread, or it has ended. Holds the command.
-#[derive(Debug)]
-pub struct Full(pub Command);
 
 /// The thread that owns all logs of a state directory.
 #[derive(Debug)]
@@ -85,11 +81,16 @@ impl Store {
         &self.found
     }
 
-    /// Hands a command to the thread.
-    ///
-    /// # Errors
-    /// [`Full`]: nothing was done.
-    pub fn try_send(&self, command: Command) -> Result<(), Full> {
+    /// Does what was asked, commits it, and ends the thread.
+    pub fn stop(self) {
+        drop(self.commands);
+        // Should it have panicked, that was reported where it happened.
+        let _ = self.thread.join();
+    }
+}
+
+impl Sink for Store {
+    fn try_send(&self, command: Command) -> Result<(), Full> {
         let bytes = command.bytes();
         let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let sent = if waiting > 0 && waiting + bytes > COMMAND_BYTES_MAX {
@@ -108,13 +109,6 @@ impl Store {
         }
         sent
     }
-
-    /// Does what was asked, commits it, and ends the thread.
-    pub fn stop(self) {
-        drop(self.commands);
-        // Should it have panicked, that was reported where it happened.
-        let _ = self.thread.join();
-    }
 }
 
 /// Says so if the thread panics.
@@ -130,7 +124,7 @@ impl<F: Fn(Report)> Drop for LastWord<'_, F> {
 
 /// An append that waits for its commit.
 struct Waiting {
-    tag: u64,
+    tag: AppendTag,
     outcomes: Vec<Outcome>,
 }
 
@@ -153,7 +147,7 @@ struct Log {
 
 struct Worker<F> {
     state: StateDir,
-    logs: HashMap<ServiceName, Log>,
+    logs: HashMap<QueueId, Log>,
     waiting_bytes: Arc<AtomicUsize>,
     tidied: Instant,
     /// The state directory is not there any more, or another process's. That was reported.
@@ -315,7 +309,7 @@ impl<F: Fn(Report)> Worker<F> {
             }
             Command::Remove { queue } => {
                 self.close(&queue);
-                let removed = self.state.remove(&queue);
+                let removed = self.state.remove(&queue.name);
                 (self.report)(Report::Removed {
                     queue,
                     error: removed.err().map(|error| error.to_string()),
@@ -326,7 +320,7 @@ impl<F: Fn(Report)> Worker<F> {
 
     fn read(
         &mut self,
-        queue: ServiceName,
+        queue: QueueId,
         from: u64,
         read: impl FnOnce(&mut QueueLog<DiskDirectory>) -> io::Result<Vec<StoredEvent>>,
     ) {
@@ -353,11 +347,11 @@ impl<F: Fn(Report)> Worker<F> {
         });
     }
 
-    fn open(&mut self, queue: ServiceName, limits: LogLimits) {
+    fn open(&mut self, queue: QueueId, limits: LogLimits) {
         self.close(&queue);
-        let directory = self.state.queue(&queue).map_err(LogError::Disk);
+        let directory = self.state.queue(&queue.name).map_err(LogError::Disk);
         let opened = directory.and_then(|directory| {
-            QueueLog::open(directory, queue.as_str(), limits, wall_clock_ms())
+            QueueLog::open(directory, queue.name.as_str(), limits, wall_clock_ms())
         });
         match opened {
             Ok((log, recovered)) => {
@@ -386,7 +380,7 @@ impl<F: Fn(Report)> Worker<F> {
         }
     }
 
-    fn close(&mut self, queue: &ServiceName) {
+    fn close(&mut self, queue: &QueueId) {
         if let Some(mut log) = self.logs.remove(queue) {
             log.commit(queue, &self.report);
             log.log.close();
@@ -481,8 +475,8 @@ impl<F: Fn(Report)> Worker<F> {
 impl Log {
     fn append(
         &mut self,
-        queue: &ServiceName,
-        tag: u64,
+        queue: &QueueId,
+        tag: AppendTag,
         events: &[Event],
         report: &impl Fn(Report),
     ) {
@@ -526,7 +520,7 @@ impl Log {
     }
 
     /// Commits what is buffered; tells those who wait for it.
-    fn commit(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+    fn commit(&mut self, queue: &QueueId, report: &impl Fn(Report)) {
         (self.dirty_since, self.is_urgent) = (None, false);
         if self.log.is_dirty() {
             self.keeps_since = Some(now());
@@ -571,7 +565,7 @@ impl Log {
         }
     }
 
-    fn enforce(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+    fn enforce(&mut self, queue: &QueueId, report: &impl Fn(Report)) {
         let events = self.log.enforce(wall_clock_ms());
         if !events.is_empty() {
             self.dirty_since.get_or_insert_with(now);
@@ -582,7 +576,7 @@ impl Log {
         }
     }
 
-    fn tidy(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+    fn tidy(&mut self, queue: &QueueId, report: &impl Fn(Report)) {
         self.log.check_file();
         self.report_state(queue, report);
         self.enforce(queue, report);
@@ -596,7 +590,7 @@ impl Log {
     }
 
     /// Says what of the queue, or beside it, is not what it should be.
-    fn report_damage(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+    fn report_damage(&mut self, queue: &QueueId, report: &impl Fn(Report)) {
         let refused = self.log.take_refused();
         if !refused.is_empty() {
             report(Report::Refused {
@@ -614,7 +608,7 @@ impl Log {
         }
     }
 
-    fn report_state(&mut self, queue: &ServiceName, report: &impl Fn(Report)) {
+    fn report_state(&mut self, queue: &QueueId, report: &impl Fn(Report)) {
         let failed = self.log.failed();
         if failed.is_some() != self.has_failed {
             self.has_failed = failed.is_some();

@@ -19,11 +19,12 @@ const LAYERS: &[(&str, &str)] = &[
     ("telemetry", "api model ambient config"),
     ("traces", "api model ambient config telemetry"),
     ("store", "model ambient"),
+    ("queues", "model broker store"),
     ("state", "ambient telemetry"),
     ("systemd", "model"),
     (
         "reactor",
-        "api model zmtp messagebus broker locator requests ambient config telemetry traces store state systemd",
+        "api model zmtp messagebus broker locator requests ambient config telemetry traces store queues state systemd",
     ),
     (
         "outbound",
@@ -53,6 +54,7 @@ const PURE: &[&str] = &[
     "locator",
     "requests",
     "store/log",
+    "queues",
     "traces/carried",
     "traces/otlp",
 ];

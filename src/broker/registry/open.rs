@@ -264,7 +264,6 @@ impl Broker {
             workers,
             queued,
             durable: service.shelf.is_some(),
-            pending_bytes: service.shelf.as_ref().map_or(0, Shelf::pending_bytes),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::broker::{OrderKey, PeerId};
 use crate::broker::{Policy, QueueLimits, WhenFull, WorkerKey};
 use bytes::Bytes;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ struct Site {
     disk: BTreeMap<u64, Kept>,
     next_seq: u64,
     number: u64,
-    on_the_way: VecDeque<(u64, Vec<Kept>)>,
+    on_the_way: VecDeque<Vec<Kept>>,
     answer: Option<Vec<Item>>,
     /// What became of each that was durable.
     ended: BTreeMap<u64, &'static str>,
@@ -173,7 +173,7 @@ impl Site {
             }
             Act::Restart => self.restart(),
         }
-        let pending: usize = self.on_the_way.iter().map(|(_, all)| all.len()).sum();
+        let pending: usize = self.on_the_way.iter().map(Vec::len).sum();
         assert_eq!(self.shelf.pending(), pending);
         let known = self.shelf.on_disk_alone() + self.backlog.len() as u64;
         assert_eq!(known, self.disk.len() as u64);
@@ -224,19 +224,18 @@ impl Site {
                 key,
             });
         }
-        let items = kept.iter().map(|kept| kept.item(None)).collect();
-        let tag = self.shelf.append(items);
-        self.on_the_way.push_back((tag, kept));
+        self.shelf.came(kept.len());
+        self.on_the_way.push_back(kept);
     }
 
     fn report(&mut self, well: bool) {
-        let Some((tag, all)) = self.on_the_way.pop_front() else {
+        let Some(all) = self.on_the_way.pop_front() else {
             return;
         };
         if !well {
-            assert_eq!(self.shelf.failed(tag), all.len() as u64);
-            return;
+            return self.shelf.failed(all.len());
         }
+        let items = all.iter().map(|kept| kept.item(None)).collect();
         let mut seqs = vec![];
         for kept in all {
             self.disk.insert(self.next_seq, kept);
@@ -244,7 +243,7 @@ impl Site {
             self.next_seq += 1;
             self.durable += 1;
         }
-        let lost = self.shelf.committed(tag, &seqs, &mut self.backlog);
+        let lost = self.shelf.committed(items, &seqs, &mut self.backlog);
         assert_eq!(lost, Lost::default());
     }
 

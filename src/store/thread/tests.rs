@@ -15,6 +15,13 @@ fn name(text: &str) -> ServiceName {
     ServiceName::new(text).unwrap()
 }
 
+fn queue_of(text: &str) -> QueueId {
+    QueueId {
+        name: name(text),
+        generation: 1,
+    }
+}
+
 fn event(id: &str, body: &'static str) -> Event {
     Event {
         id: (!id.is_empty()).then(|| Bytes::copy_from_slice(id.as_bytes())),
@@ -54,7 +61,7 @@ impl Tested {
 
     fn open(&self, queue: &str) -> Recovered {
         self.send(Command::Open {
-            queue: name(queue),
+            queue: queue_of(queue),
             limits: self.limits,
         });
         match self.next() {
@@ -64,10 +71,10 @@ impl Tested {
     }
 
     fn send_append(&self, queue: &str, tag: u64, events: Vec<Event>, urgent: bool) {
-        let queue = name(queue);
+        let queue = queue_of(queue);
         self.send(Command::Append {
             queue,
-            tag,
+            tag: AppendTag(tag),
             events,
             urgent,
         });
@@ -80,14 +87,14 @@ impl Tested {
                 tag: committed,
                 outcomes,
                 ..
-            } if committed == tag => outcomes,
+            } if committed == AppendTag(tag) => outcomes,
             other => panic!("{other:?}"),
         }
     }
 
     fn bodies(&self, queue: &str) -> Vec<(u64, u32, Bytes)> {
         let (events_max, bytes_max) = (usize::MAX, u64::MAX);
-        let queue = name(queue);
+        let queue = queue_of(queue);
         self.send(Command::Read {
             queue,
             from: 0,
@@ -113,7 +120,7 @@ fn what_was_committed_is_there_after_a_restart() {
     let events = vec![event("a", "one"), event("", "two"), event("a", "one again")];
     let outcomes = tested.append("Billing", 7, events);
     assert_eq!(outcomes, [Appended(1), Appended(2), Seen(1)]);
-    let queue = name("Billing");
+    let queue = queue_of("Billing");
     tested.send(Command::Settle {
         queue: queue.clone(),
         seqs: vec![1],
@@ -171,7 +178,7 @@ fn what_nobody_waits_for_is_durable_soon_or_with_the_next() {
     tested.open("A");
     let is_report_of = |expected| {
         let report = tested.next();
-        assert!(matches!(report, Report::Committed { tag, .. } if tag == expected));
+        assert!(matches!(report, Report::Committed { tag, .. } if tag == AppendTag(expected)));
     };
     tested.send_append("A", 1, vec![event("", "x")], false);
     is_report_of(1);
@@ -190,7 +197,7 @@ fn a_read_sees_the_appends_before_it() {
     for tag in 0..100 {
         tested.send_append("A", tag, vec![event("", "x")], false);
     }
-    let queue = name("A");
+    let queue = queue_of("A");
     tested.send(Command::Read {
         queue,
         from: 1,
@@ -200,7 +207,7 @@ fn a_read_sees_the_appends_before_it() {
     for expected in 0..100 {
         let report = tested.next();
         assert!(
-            matches!(report, Report::Committed { tag, .. } if tag == expected),
+            matches!(report, Report::Committed { tag, .. } if tag == AppendTag(expected)),
             "{report:?}"
         );
     }
@@ -217,12 +224,14 @@ fn a_read_before_a_close_is_answered() {
         tested.open("A");
         tested.send_append("A", 1, vec![event("id", "x")], true);
         tested.send(Command::Read {
-            queue: name("A"),
+            queue: queue_of("A"),
             from: 0,
             events_max: 1,
             bytes_max: 0,
         });
-        tested.send(Command::Close { queue: name("A") });
+        tested.send(Command::Close {
+            queue: queue_of("A"),
+        });
         assert!(matches!(tested.next(), Report::Committed { .. }));
         let report = tested.next();
         assert!(matches!(report, Report::Stored { events, .. } if events.len() == 1));
@@ -243,7 +252,11 @@ fn a_log_that_fails_recovers_and_leaves_others_alone() {
     fs::write(&path, "in the way").unwrap();
     tested.send_append("A", 1, vec![event("id", "lost")], true);
     let reason = match tested.next() {
-        Report::Failed { tag: 1, reason, .. } => reason,
+        Report::Failed {
+            tag: AppendTag(1),
+            reason,
+            ..
+        } => reason,
         other => panic!("{other:?}"),
     };
     assert!(
@@ -314,17 +327,27 @@ fn a_queue_that_was_removed_begins_anew() {
     let tested = Tested::start(directory.path(), LogLimits::default());
     tested.open("A/1");
     tested.append("A/1", 1, vec![event("id", "x")]);
-    tested.send(Command::Remove { queue: name("A/1") });
+    tested.send(Command::Remove {
+        queue: queue_of("A/1"),
+    });
     assert!(matches!(tested.next(), Report::Removed { error: None, .. }));
     tested.send_append("A/1", 2, vec![event("id", "x")], true);
-    assert!(matches!(tested.next(), Report::Failed { tag: 2, .. }));
+    assert!(matches!(
+        tested.next(),
+        Report::Failed {
+            tag: AppendTag(2),
+            ..
+        }
+    ));
     assert_eq!(tested.open("A/1").next_seq, 1);
-    tested.send(Command::Close { queue: name("A/1") });
+    tested.send(Command::Close {
+        queue: queue_of("A/1"),
+    });
     assert!(matches!(tested.next(), Report::Closed { .. }));
     // It is there no more; that is not the same as empty.
     let (events_max, bytes_max) = (1, 1);
     tested.send(Command::Read {
-        queue: name("A/1"),
+        queue: queue_of("A/1"),
         from: 0,
         events_max,
         bytes_max,
@@ -349,11 +372,11 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     };
     let events = vec![times("a"), plain("b"), times("c"), plain("d")];
     tested.append("A", 1, events);
-    let queue = name("A");
+    let queue = queue_of("A");
     let seqs = vec![1];
     tested.send(Command::Settle { queue, seqs });
     tested.send(Command::ReadThese {
-        queue: name("A"),
+        queue: queue_of("A"),
         seqs: vec![1, 3, 4, 9],
         bytes_max: u64::MAX,
     });
@@ -364,7 +387,7 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     assert_eq!(found, [3, 4]);
     let on = true;
     tested.send(Command::HandOut {
-        queue: name("A"),
+        queue: queue_of("A"),
         on,
     });
     assert!(matches!(tested.next(), Report::HandingOut { .. }));
@@ -384,7 +407,7 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     crashed.store.stop();
     let on = false;
     tested.send(Command::HandOut {
-        queue: name("A"),
+        queue: queue_of("A"),
         on,
     });
     tested.store.stop();
@@ -402,7 +425,7 @@ fn what_waits_for_the_thread_is_bounded() {
     });
     let store = store.unwrap();
     let read = || Command::Read {
-        queue: name("none"),
+        queue: queue_of("none"),
         from: 0,
         events_max: 1,
         bytes_max: 1,
@@ -426,8 +449,8 @@ fn bytes_that_wait_for_the_thread_are_bounded() {
     let store = store.unwrap();
     let body = Bytes::from(vec![0; COMMAND_BYTES_MAX / 4]);
     let append = || Command::Append {
-        queue: name("none"),
-        tag: 0,
+        queue: queue_of("none"),
+        tag: AppendTag(0),
         events: vec![Event {
             id: None,
             attributes: Bytes::new(),
@@ -509,7 +532,7 @@ fn fill_again_and_again(directory: &Path) {
         assert_eq!(found, kept);
         highest = *kept.last().unwrap();
         let seqs = kept[..kept.len() - 1].to_vec();
-        let queue = name("A");
+        let queue = queue_of("A");
         tested.send(Command::Settle { queue, seqs });
         let report = tested.next();
         assert!(
@@ -541,7 +564,7 @@ fn fill_and_empty_one(directory: &Path) {
             other => panic!("{other:?}"),
         }
     }
-    let queue = name("A");
+    let queue = queue_of("A");
     tested.send(Command::Settle { queue, seqs });
     let is_state = |report: &Report| matches!(report, Report::State { .. });
     let (mut sent, mut committed) = (0, 0);
@@ -573,7 +596,7 @@ fn a_thread_that_panics_says_so_at_last() {
         assert!(!opened, "as a fault of the thread's own would");
     };
     let store = Store::start(directory.path(), report).unwrap();
-    let queue = name("Billing");
+    let queue = queue_of("Billing");
     let limits = LogLimits::default();
     store.try_send(Command::Open { queue, limits }).unwrap();
     let next = || reports.recv_timeout(PATIENCE).unwrap();

@@ -4,25 +4,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Item, Times};
 
 /// Both clocks, read at once. Times that are converted by one reading keep their order.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clocks {
-    here: Instant,
-    wall_ms: u64,
+pub struct Clocks {
+    /// The one that never jumps.
+    pub here: Instant,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
 }
 
 impl Clocks {
-    /// What they show now.
-    pub(super) fn read() -> Self {
-        Self {
-            here: now(),
-            wall_ms: wall_clock_ms(),
-        }
-    }
-
     /// What is noted of an event in the log: when it may go first, and when it ends, each 8 bytes, in
     /// milliseconds since 1970, 0 for none. Nothing if it has neither.
     pub(super) fn attributes_of(self, item: &Item) -> Bytes {
@@ -61,11 +54,23 @@ impl Clocks {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+
     use super::*;
+
+    fn clocks() -> Clocks {
+        Clocks {
+            here: Instant::now(),
+            wall_ms: 1_700_000_000_000,
+        }
+    }
 
     #[test]
     fn times_are_what_they_were() {
-        let clocks = Clocks::read();
+        let clocks = clocks();
         let mut item = Item::new(Bytes::new());
         assert!(clocks.attributes_of(&item).is_empty());
         let none = Times {
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_due_and_what_never_comes_has_no_time() {
-        let clocks = Clocks::read();
+        let clocks = clocks();
         let is_over = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
         let times = clocks.times_from(&is_over);
         assert_eq!(times.not_before, None);
