@@ -4,6 +4,7 @@ mod commands;
 mod disk;
 pub mod log;
 mod thread;
+pub(crate) mod worker;
 
 pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
 pub(crate) use disk::decode as queue_of;

@@ -5,8 +5,12 @@ use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 
+use std::time::Duration;
+
 use super::*;
+use crate::store::log::LogLimits;
 use crate::store::log::Recovered;
+use crate::store::{AppendTag, Event, Outcome, QueueId};
 
 /// Long enough for the slowest disk.
 const PATIENCE: Duration = Duration::from_secs(60);
