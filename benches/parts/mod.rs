@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use event_manager::broker::{
-    BindFailure, Broker, BrokerConfig, PeerId, Policies, QueueLimits, RouteTable, ServiceKey,
-    Streamers, Workers,
+    BindFailure, Broker, BrokerConfig, EndError, EndedService, PeerId, Policies, QueueLimits,
+    RouteTable, ServiceKey, Streamers, Workers,
 };
 use event_manager::messagebus::{decode, encode};
-use event_manager::model::{Limits, SubjectPattern};
+use event_manager::model::{Limits, ServiceName, SubjectPattern};
 use event_manager::reactor::hot_path::HotPath;
-use event_manager::requests::{Context, Outcome, Settings, handle};
+use event_manager::requests::{
+    Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
+};
 use event_manager::zmtp::encode_message;
 
 /// Events in a run, and picks of a dispatch.
@@ -159,6 +161,59 @@ impl Streamers for Unbound {
 /// A request to subscribe, and the broker that gets it.
 pub struct Subscribe(Broker, Vec<Bytes>);
 
+/// A daemon of a broker alone.
+struct Deciding<'a>(
+    &'a mut Broker,
+    &'a Settings,
+    Vec<EndedService>,
+    Vec<Happening>,
+);
+
+impl Host for Deciding<'_> {
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            broker: self.0,
+            streamers: &mut self.1,
+            ended: &mut self.3,
+            happened: &mut self.4,
+            now: Instant::now(),
+            settings: self.2,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
+    fn is_full(&self) -> Option<usize> {
+        None
+    }
+
+    fn status(&mut self) -> String {
+        unreachable!()
+    }
+
+    fn events(&mut self, _: Option<u64>, _: usize) -> String {
+        unreachable!()
+    }
+
+    fn call(&mut self, _: SyncEvent) -> Answer {
+        unreachable!()
+    }
+
+    fn emit(&mut self, _: &Emission) -> Answer {
+        unreachable!()
+    }
+
+    fn letters(&mut self, _: LettersRequest) -> Answer {
+        unreachable!()
+    }
+
+    fn end(&mut self, _: &ServiceName) -> Result<Answer, EndError> {
+        unreachable!()
+    }
+}
+
 impl Subscribe {
     pub fn new() -> Self {
         let broker = Broker::new(BrokerConfig {
@@ -185,18 +240,8 @@ impl Subscribe {
             publish_timeout: Duration::from_secs(30),
         };
         let (request, layout) = decode(&self.1).unwrap();
-        let outcome = handle(
-            &request,
-            &mut Context {
-                broker: &mut self.0,
-                streamers: &mut Unbound,
-                ended: &mut vec![],
-                happened: &mut vec![],
-                now: Instant::now(),
-                settings: &settings,
-            },
-        );
-        let Outcome::Reply(answer) = outcome else {
+        let mut host = Deciding(&mut self.0, Unbound, &settings, vec![], vec![]);
+        let Answer::Now(answer) = find(request.token).unwrap().answer(&request, &mut host) else {
             panic!("no answer")
         };
         assert!(encode(&answer, layout).len() >= 3);

@@ -33,7 +33,8 @@ pub enum Given {
 }
 
 /// Where a service's events are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeliveryMode {
     /// In memory, while the service has a subscription.
     Live,
@@ -48,13 +49,6 @@ impl DeliveryMode {
             Self::Live => "live",
             Self::Queue => "queue",
         }
-    }
-
-    /// The one that is written so.
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Live, Self::Queue]
-            .into_iter()
-            .find(|mode| mode.name() == name)
     }
 }
 

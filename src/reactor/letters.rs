@@ -78,9 +78,6 @@ impl Hub {
             let sentence = "this event manager keeps no dead letters: it has no store";
             return Err(Message::nak("no-store", sentence));
         }
-        if self.phase.is_draining() {
-            return Err(Message::nak("stopping", "the event manager is stopping"));
-        }
         let service = &request.service;
         let sentence = || format!("there is no service {service}, and no dead letter of one");
         let queue = service

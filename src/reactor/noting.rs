@@ -5,9 +5,8 @@ use std::time::Duration;
 use super::hub::Hub;
 use super::peer::Role;
 use crate::broker::{DropReason, EndedService, PeerId, ServiceKey, WorkerKey};
-use crate::messagebus::{DataType, Message};
 use crate::model::{ServiceName, SubscriptionId};
-use crate::requests::{EventsRequest, Happening};
+use crate::requests::Happening;
 use crate::telemetry::Notable;
 
 /// Subjects that a subscription's event shows.
@@ -18,12 +17,11 @@ const STUCK_LOOK: Duration = Duration::from_secs(1);
 const STUCK_MIN: Duration = Duration::from_secs(10);
 
 impl Hub {
-    /// The answer to EVENTS.
-    pub(super) fn latest_events(&self, request: EventsRequest) -> Message {
-        let page = self.notes.page(request.after, request.max);
+    /// The first notable events after a number, or the latest, as JSON.
+    pub(super) fn latest_events(&self, after: Option<u64>, max: usize) -> String {
+        let page = self.notes.page(after, max);
         // It has nothing that JSON can't say.
-        let page = serde_json::to_string(&page).unwrap_or_default();
-        Message::ack(DataType::String, page)
+        serde_json::to_string(&page).unwrap_or_default()
     }
 
     /// What a request brought about.

@@ -11,13 +11,13 @@ use super::intake::PeerError;
 use super::letters::Begun;
 use super::peer::Role;
 use crate::ambient::now;
-use crate::broker::PeerId;
+use crate::broker::{EndError, EndedService, PeerId};
 use crate::locator;
-use crate::messagebus::{
-    DataType, FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope,
+use crate::messagebus::{FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope};
+use crate::model::{EXCERPT_BYTES_MAX, ServiceName, excerpt_of_bytes};
+use crate::requests::{
+    self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
-use crate::model::{EXCERPT_BYTES_MAX, excerpt_of_bytes};
-use crate::requests::{self, Context, Happening, LettersRequest, Outcome, SyncEvent};
 use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
 
 /// Of a request that is too large, so many frames are looked at, which are more than those of any
@@ -32,23 +32,8 @@ pub(super) struct ReturnAddress {
     peer: PeerId,
     envelope: Vec<Bytes>,
     layout: Layout,
-    /// When it was read, if it publishes.
-    publishes: Option<(Publishing, Instant)>,
-}
-
-/// Requests that publish, whose answers are timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Publishing {
-    Emit,
-    Call,
-}
-
-impl Publishing {
-    fn of(request: &Message) -> Option<Self> {
-        let kinds = [(Token::EMIT, Self::Emit), (Token::PUBLISH, Self::Call)];
-        let kind = kinds.iter().find(|(token, _)| request.token.is(*token));
-        kind.map(|(_, kind)| *kind)
-    }
+    /// When it was read, if its answer is timed.
+    timed: Option<(Timed, Instant)>,
 }
 
 /// Names a request whose answer comes later.
@@ -80,6 +65,81 @@ impl PendingReplies {
     pub(super) fn len(&self) -> usize {
         self.by_ticket.len()
     }
+
+    /// How many may wait, if as many do.
+    fn is_full(&self) -> Option<usize> {
+        (self.by_ticket.len() >= self.max).then_some(self.max)
+    }
+}
+
+/// A request that is being answered.
+struct Asking<'a> {
+    hub: &'a mut Hub,
+    /// None once somebody else has taken it, who answers later.
+    back: Option<ReturnAddress>,
+    ended: Vec<EndedService>,
+    happened: Vec<Happening>,
+}
+
+impl Asking<'_> {
+    /// Hands the request on to who answers it.
+    fn hand_on(&mut self, to: impl FnOnce(&mut Hub, ReturnAddress)) -> Answer {
+        if let Some(back) = self.back.take() {
+            to(self.hub, back);
+        }
+        Answer::Later
+    }
+}
+
+impl Host for Asking<'_> {
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            broker: &mut self.hub.broker,
+            streamers: &mut self.hub.streamers,
+            ended: &mut self.ended,
+            happened: &mut self.happened,
+            now: self.hub.clock.now,
+            settings: &self.hub.site.settings,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.hub.phase.is_draining()
+    }
+
+    fn is_full(&self) -> Option<usize> {
+        self.hub.pending_replies.is_full()
+    }
+
+    fn status(&mut self) -> String {
+        // It has nothing that JSON can't say.
+        serde_json::to_string(&self.hub.status()).unwrap_or_default()
+    }
+
+    fn events(&mut self, after: Option<u64>, max: usize) -> String {
+        self.hub.latest_events(after, max)
+    }
+
+    fn call(&mut self, event: SyncEvent) -> Answer {
+        self.hand_on(|hub, back| hub.call(event, back))
+    }
+
+    fn emit(&mut self, emission: &Emission) -> Answer {
+        self.hand_on(|hub, back| hub.emit(emission, back))
+    }
+
+    fn letters(&mut self, request: LettersRequest) -> Answer {
+        self.hand_on(|hub, back| hub.ask_letters(request, back))
+    }
+
+    fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError> {
+        // What came for the service until now ends with it.
+        self.hub.flush_store();
+        let ended = self.hub.broker.end_service(service)?;
+        self.hub.close_service(&ended);
+        self.hub.keep_changes();
+        Ok(self.hand_on(|hub, back| hub.promise_end(ended.name, back)))
+    }
 }
 
 impl Hub {
@@ -104,7 +164,7 @@ impl Hub {
                     peer: id,
                     envelope,
                     layout,
-                    publishes: None,
+                    timed: None,
                 };
                 if is_locator {
                     self.ask_locator(&request, &back)
@@ -120,7 +180,7 @@ impl Hub {
                         peer: id,
                         envelope,
                         layout: malformed.layout,
-                        publishes: None,
+                        timed: None,
                     },
                     &nak,
                 );
@@ -163,7 +223,7 @@ impl Hub {
             peer: id,
             envelope: envelope.to_vec(),
             layout,
-            publishes: None,
+            timed: None,
         };
         let nak = Message::nak("too-large", format!("{error} ({limit})"));
         self.reply(&back, &nak);
@@ -176,55 +236,26 @@ impl Hub {
     fn ask(&mut self, request: &Message, mut back: ReturnAddress) {
         // A lease counts from when its request was read.
         self.clock.now = now();
-        back.publishes = Publishing::of(request).map(|kind| (kind, self.clock.now));
-        let adds = [Token::SUBSCRIBE, Token::PUBLISH, Token::EMIT];
-        if self.phase.is_draining() && adds.iter().any(|token| request.token.is(*token)) {
-            return self.reply(
-                &back,
-                &Message::nak("stopping", "the event manager is stopping"),
-            );
-        }
-        if request.token.is(Token::END) {
-            if !self.has_room_for_promise() {
-                let max = self.pending_replies.max;
-                let sentence =
-                    format!("{max} requests wait for their answers already (maxPendingCalls)");
-                return self.reply(&back, &Message::nak("busy", sentence));
-            }
-            // What came for the service until now ends with it.
-            self.flush_store();
-        }
-        let (mut ended, mut happened) = (Vec::new(), Vec::new());
-        let outcome = requests::handle(
-            request,
-            &mut Context {
-                broker: &mut self.broker,
-                streamers: &mut self.streamers,
-                ended: &mut ended,
-                happened: &mut happened,
-                now: self.clock.now,
-                settings: &self.site.settings,
-            },
-        );
-        let mut ending = None;
-        match outcome {
-            Outcome::End(service) => ending = Some((service, back)),
-            Outcome::Reply(answer) => {
-                self.log_request(request, &answer, back.peer);
-                self.reply(&back, &answer);
-            }
-            Outcome::Status => {
-                // It has nothing that JSON can't say.
-                let status = serde_json::to_string(&self.status()).unwrap_or_default();
-                self.reply(&back, &Message::ack(DataType::String, status));
-            }
-            Outcome::Events(request) => {
-                let events = self.latest_events(request);
-                self.reply(&back, &events);
-            }
-            Outcome::Call(event) => self.call(event, back),
-            Outcome::Emit(emission) => self.emit(&emission, back),
-            Outcome::Letters(request) => self.ask_letters(request, back),
+        let row = match requests::find(request.token) {
+            Ok(row) => row,
+            Err(nak) => return self.answer(request, &nak.into(), &back, false),
+        };
+        back.timed = row.timed.map(|timed| (timed, self.clock.now));
+        let mut asking = Asking {
+            hub: self,
+            back: Some(back),
+            ended: vec![],
+            happened: vec![],
+        };
+        let answer = row.answer(request, &mut asking);
+        let Asking {
+            back,
+            ended,
+            happened,
+            ..
+        } = asking;
+        if let (Answer::Now(answer), Some(back)) = (answer, back) {
+            self.answer(request, &answer, &back, row.is_routine);
         }
         for happening in &happened {
             self.note_happening(happening);
@@ -238,12 +269,23 @@ impl Hub {
             }
         }
         self.keep_changes();
-        if let Some((service, back)) = ending {
-            self.promise_end(service, back);
-        }
     }
 
-    fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId) {
+    fn answer(
+        &mut self,
+        request: &Message,
+        answer: &Message,
+        back: &ReturnAddress,
+        is_routine: bool,
+    ) {
+        self.log_request(request, answer, back.peer, is_routine);
+        self.reply(back, answer);
+    }
+
+    fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId, is_routine: bool) {
+        if is_routine && !answer.token.is(Token::NAK) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
@@ -253,35 +295,25 @@ impl Hub {
             if let Some(suppressed) = self.notes.admit("nak", self.clock.now) {
                 tracing::info!(target: "em.request", peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
             }
-        } else if !request.token.is(Token::KEEP_ALIVE) {
+        } else {
             tracing::debug!(target: "em.request", peer = %address, token = %request.token, "request done: {answer_text}");
         }
     }
 
     fn call(&mut self, event: SyncEvent, back: ReturnAddress) {
-        let busy = |limit: usize| {
-            let sentence =
-                format!("{limit} sync events wait for their answers already (maxPendingCalls)");
-            Message::nak("busy", sentence)
-        };
-        if self.pending_replies.len() >= self.pending_replies.max {
-            return self.reply(&back, &busy(self.pending_replies.max));
-        }
         let ticket = self.pending_replies.ticket();
         match self.effects.try_send(Effect::Call { ticket, event }) {
             Ok(()) => {
                 self.pending_replies.by_ticket.insert(ticket, back);
             }
-            Err(_) => self.reply(&back, &busy(self.pending_replies.max)),
+            Err(_) => self.reply(
+                &back,
+                &requests::too_many_wait(self.pending_replies.max).into(),
+            ),
         }
     }
 
     fn ask_letters(&mut self, request: LettersRequest, back: ReturnAddress) {
-        let max = self.pending_replies.max;
-        if self.pending_replies.len() >= max {
-            let sentence = format!("{max} requests wait for their answers already");
-            return self.reply(&back, &Message::nak("busy", sentence));
-        }
         match self.begin_letters(request) {
             Ok(Begun::Waiting(ticket)) => {
                 self.pending_replies.by_ticket.insert(ticket, back);
@@ -317,31 +349,22 @@ impl Hub {
         self.reply(back, &answer);
     }
 
-    /// Whether there is a place among the requests whose answers come later.
-    pub(super) fn has_room_for_promise(&self) -> bool {
-        self.pending_replies.len() < self.pending_replies.max
-    }
-
     /// A place among the requests whose answers come later, or the refusal if there is none.
     pub(super) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
-        if !self.has_room_for_promise() {
-            let max = self.pending_replies.max;
-            let sentence =
-                format!("{max} requests wait for their answers already (maxPendingCalls)");
-            self.reply(&back, &Message::nak("busy", sentence));
+        if let Some(max) = self.pending_replies.is_full() {
+            self.reply(&back, &requests::too_many_wait(max).into());
             return None;
         }
-        self.pending_replies.last += 1;
-        let ticket = Ticket(self.pending_replies.last);
+        let ticket = self.pending_replies.ticket();
         self.pending_replies.by_ticket.insert(ticket, back);
         Some(ticket)
     }
 
     pub(super) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
-        if let Some((kind, read_at)) = back.publishes {
-            let times = match kind {
-                Publishing::Emit => &mut self.books.publish_times.emits,
-                Publishing::Call => &mut self.books.publish_times.calls,
+        if let Some((timed, read_at)) = back.timed {
+            let times = match timed {
+                Timed::Emit => &mut self.books.publish_times.emits,
+                Timed::Call => &mut self.books.publish_times.calls,
             };
             let is_nak = usize::from(answer.token.is(Token::NAK));
             times[is_nak].add(now().saturating_duration_since(read_at));

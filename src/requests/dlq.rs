@@ -1,11 +1,11 @@
-//! DLQ: `op\0service[\0options]`, the options a JSON object; or all of it by name.
+//! DLQ: `op\0service[\0options]`, the options a JSON object. Dead letters.
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde::Deserialize;
 
-use super::{Context, Nak, Outcome, check_names};
-use crate::messagebus::Message;
+use super::{Answer, Host, Request};
+use crate::messagebus::{Message, Nak, Positions, Rest, ranged};
 use crate::model::ServiceName;
 
 /// The most letters that one request looks at.
@@ -13,7 +13,8 @@ const LIMIT_MAX: u64 = 1000;
 const LIMIT_DEFAULT: u64 = 100;
 
 /// What is done with dead letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LettersOp {
     /// Shows what happened to each.
     List,
@@ -48,85 +49,40 @@ pub struct LettersRequest {
     pub dry_run: bool,
 }
 
-pub(super) const NAMES: &[&str] = &[
-    "op", "service", "from", "limit", "reason", "subject", "seqs", "before", "dryRun",
-];
-
-pub(super) fn handle(request: &Message, _: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let fields = match request.named.as_ref().filter(|named| !named.is_empty()) {
-        Some(named) => named.clone(),
-        None => positional(request)?,
-    };
-    read(&fields).map(Outcome::Letters)
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Dlq {
+    op: LettersOp,
+    #[serde(default)]
+    service: String,
+    #[serde(default)]
+    from: u64,
+    #[serde(default, deserialize_with = "ranged::<_, 1, LIMIT_MAX>")]
+    limit: Option<u64>,
+    reason: Option<String>,
+    subject: Option<String>,
+    before: Option<u64>,
+    seqs: Option<BTreeSet<u64>>,
+    #[serde(default)]
+    dry_run: bool,
 }
 
-fn positional(request: &Message) -> Result<Map<String, Value>, Nak> {
-    let fields = request.fields();
-    let text = |index: usize| {
-        let field = fields.get(index).copied().unwrap_or_default();
-        std::str::from_utf8(field)
-            .map_err(|_| Nak::new("invalid-utf8", format!("field {} is not UTF-8", index + 1)))
-    };
-    let mut named = match text(2)? {
-        "" => Map::new(),
-        options => serde_json::from_str(options)
-            .map_err(|error| Nak::new("invalid-field", format!("field 3, the options: {error}")))?,
-    };
-    named.insert("op".into(), text(0)?.into());
-    named.insert("service".into(), text(1)?.into());
-    Ok(named)
-}
+impl Request for Dlq {
+    const POSITIONS: Positions =
+        Positions::new(&["op", "service", "options"]).last_is(Rest::Options);
 
-fn read(fields: &Map<String, Value>) -> Result<LettersRequest, Nak> {
-    let field = |name: &str| fields.get(name).filter(|value| !value.is_null());
-    let wrong = |name: &str, wanted: &str| {
-        Nak::new("invalid-field", format!("{name:?}: {wanted} is wanted"))
-    };
-    let text = |name: &str| {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        field(name)
-            .map(|value| text(value).ok_or_else(|| wrong(name, "a text")))
-            .transpose()
-    };
-    let number = |name: &str| {
-        field(name)
-            .map(|value| value.as_u64().ok_or_else(|| wrong(name, "a number")))
-            .transpose()
-    };
-    // Those of the options, too.
-    check_names(fields.keys(), NAMES)?;
-    let op = match text("op")?.as_deref() {
-        Some("list") => LettersOp::List,
-        Some("show") => LettersOp::Show,
-        Some("replay") => LettersOp::Replay,
-        Some("purge") => LettersOp::Purge,
-        _ => return Err(wrong("op", "list, show, replay or purge")),
-    };
-    let service = ServiceName::new(&text("service")?.unwrap_or_default())
-        .map_err(|error| Nak::new("invalid-name", format!("the service's name {error}")))?;
-    let seqs = field("seqs").map(|value| {
-        let places = value.as_array().ok_or_else(|| wrong("seqs", "a list"))?;
-        let place = |value: &Value| value.as_u64().ok_or_else(|| wrong("seqs", "numbers"));
-        places.iter().map(place).collect::<Result<BTreeSet<_>, _>>()
-    });
-    let dry_run = field("dryRun").map(|value| {
-        value
-            .as_bool()
-            .ok_or_else(|| wrong("dryRun", "true or false"))
-    });
-    let limit = number("limit")?.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(wrong("limit", "a number from 1 to 1000"));
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
+        Ok(host.letters(LettersRequest {
+            op: self.op,
+            service,
+            from: self.from,
+            limit: self.limit.unwrap_or(LIMIT_DEFAULT) as usize,
+            reason: self.reason,
+            subject: self.subject,
+            before: self.before,
+            seqs: self.seqs,
+            dry_run: self.dry_run,
+        }))
     }
-    Ok(LettersRequest {
-        op,
-        service,
-        from: number("from")?.unwrap_or_default(),
-        limit: limit as usize,
-        reason: text("reason")?,
-        subject: text("subject")?,
-        before: number("before")?,
-        seqs: seqs.transpose()?,
-        dry_run: dry_run.transpose()?.unwrap_or_default(),
-    })
 }

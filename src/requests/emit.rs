@@ -5,23 +5,28 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
 
-use super::{Context, Nak, Outcome};
-use crate::messagebus::Message;
+use super::subjects::check_length;
+use super::{Answer, Host, Request};
+use crate::messagebus::{Message, Nak, Positions, Rest, Text, given};
 use crate::model::{Limits, subject_of};
 
 /// What a frame costs beside its body, at most.
 const FRAME_HEADER_BYTES: usize = 9;
 /// The longest id.
 const ID_BYTES_MAX: usize = 255;
-/// The longest time to live, and delay.
-const TIME_MAX_S: f64 = 366.0 * 86_400.0;
+/// The longest time to live, in seconds.
+const TTL_MAX_S: f64 = 366.0 * 86_400.0;
 
 /// What an answer means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The event is accepted.
+    #[default]
+    #[serde(alias = "")]
     Memory,
     /// It is on disk, in each durable service that it matched.
     Disk,
@@ -52,158 +57,87 @@ pub struct Emission {
     pub deliver_at_ms: Option<u64>,
 }
 
-pub(super) const NAMES: &[&str] = &[
-    "id",
-    "level",
-    "subject",
-    "payload",
-    "frames",
-    "framesBase64",
-    "ttl",
-    "deliverAt",
-];
-
-pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let emission = match request.named.as_ref().filter(|named| !named.is_empty()) {
-        Some(named) => by_name(named)?,
-        None => by_position(&request.data)?,
-    };
-    check(&emission, &context.settings.limits)?;
-    Ok(Outcome::Emit(emission))
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Emit {
+    id: Text,
+    level: Level,
+    #[serde(deserialize_with = "given")]
+    subject: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    payload: Option<Text>,
+    /// Instead of subject and payload.
+    frames: Option<Vec<String>>,
+    /// The same for any bytes.
+    frames_base64: Option<Vec<String>>,
+    #[serde(deserialize_with = "ttl")]
+    ttl: Option<Duration>,
+    deliver_at: Option<u64>,
 }
 
-fn by_position(data: &Bytes) -> Result<Emission, Nak> {
-    let mut fields = data.splitn(4, |byte| *byte == 0);
-    let mut next = |what| {
-        let missing = || {
-            Nak::new(
-                "missing-field",
-                format!("{what}: id, level, subject, payload"),
-            )
+impl Request for Emit {
+    const POSITIONS: Positions = Positions::new(&["id", "level", "subject", "payload"])
+        .required(4)
+        .last_is(Rest::Raw);
+
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let frames = match (self.subject, self.payload, self.frames, self.frames_base64) {
+            (Some(subject), payload, None, None) => vec![subject.0, payload.unwrap_or_default().0],
+            (None, None, Some(frames), None) => frames.into_iter().map(Bytes::from).collect(),
+            (None, None, None, Some(frames)) => {
+                let frames = frames.iter().map(|frame| decoded(frame));
+                frames.collect::<Result<_, _>>()?
+            }
+            (None, _, None, None) => return Err(Self::POSITIONS.missing(asked, "subject")),
+            _ => {
+                let sentence = "either subject and payload, or frames, or framesBase64";
+                return Err(Nak::new("invalid-field", sentence));
+            }
         };
-        fields.next().ok_or_else(missing)
-    };
-    let id = next("field 1 is the id")?;
-    let level = next("field 2 is the level")?;
-    let subject = next("field 3 is the subject")?;
-    let payload = next("field 4 is the payload")?;
-    let level = std::str::from_utf8(level).ok();
-    Ok(Emission {
-        id: Bytes::copy_from_slice(id),
-        level: level_of(level.unwrap_or("?"))?,
-        frames: vec![
-            Bytes::copy_from_slice(subject),
-            Bytes::copy_from_slice(payload),
-        ],
-        ttl: None,
-        deliver_at_ms: None,
-    })
-}
-
-fn level_of(name: &str) -> Result<Level, Nak> {
-    match name {
-        "" | "memory" => Ok(Level::Memory),
-        "disk" => Ok(Level::Disk),
-        _ => Err(wrong("level", "\"memory\" or \"disk\"")),
+        let emission = Emission {
+            id: self.id.0,
+            level: self.level,
+            frames,
+            ttl: self.ttl,
+            deliver_at_ms: self.deliver_at,
+        };
+        check(&emission, &host.context().settings.limits)?;
+        Ok(host.emit(&emission))
     }
 }
 
-fn wrong(name: &str, wanted: &str) -> Nak {
-    Nak::new("invalid-field", format!("{name:?}: {wanted} is wanted"))
-}
-
-fn by_name(named: &Map<String, Value>) -> Result<Emission, Nak> {
-    let text = |name: &str| match named.get(name) {
-        None | Some(Value::Null) => Ok(""),
-        Some(value) => value.as_str().ok_or_else(|| wrong(name, "a text")),
-    };
-    let ttl = match named.get("ttl") {
-        None | Some(Value::Null) => None,
-        Some(value) => {
-            let seconds = value.as_f64().filter(|s| (0.001..=TIME_MAX_S).contains(s));
-            let seconds = seconds.ok_or_else(|| wrong("ttl", "seconds, from 0.001 to a year"))?;
-            Some(Duration::from_secs_f64(seconds))
-        }
-    };
-    let deliver_at_ms = match named.get("deliverAt") {
-        None | Some(Value::Null) => None,
-        Some(value) => {
-            let at = value.as_u64();
-            Some(at.ok_or_else(|| wrong("deliverAt", "a time in ms since 1970"))?)
-        }
-    };
-    Ok(Emission {
-        id: Bytes::copy_from_slice(text("id")?.as_bytes()),
-        level: level_of(text("level")?)?,
-        frames: frames(named, text("subject")?, text("payload")?)?,
-        ttl,
-        deliver_at_ms,
-    })
-}
-
-/// The event's frames: `frames` or `framesBase64`, or else its subject and payload.
-fn frames(named: &Map<String, Value>, subject: &str, payload: &str) -> Result<Vec<Bytes>, Nak> {
-    let both = || {
-        Nak::new(
-            "invalid-field",
-            "either subject and payload, or frames, or framesBase64",
-        )
-    };
-    let given: Vec<_> = ["frames", "framesBase64"]
-        .into_iter()
-        .filter(|name| named.contains_key(*name))
-        .collect();
-    let [name] = given[..] else {
-        let has_subject = named.contains_key("subject");
-        return match (given.is_empty(), has_subject) {
-            (true, true) => Ok([subject, payload]
-                .map(|text| Bytes::copy_from_slice(text.as_bytes()))
-                .to_vec()),
-            (true, false) => Err(Nak::new(
-                "missing-field",
-                "\"subject\" says what the event is about",
-            )),
-            (false, _) => Err(both()),
-        };
-    };
-    if named.contains_key("subject") || named.contains_key("payload") {
-        return Err(both());
+/// Seconds.
+fn ttl<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = f64::deserialize(value)?;
+    if (0.001..=TTL_MAX_S).contains(&seconds) {
+        return Ok(Some(Duration::from_secs_f64(seconds)));
     }
-    let wanted = || wrong(name, "a list of texts, from 1");
-    let list = named[name]
-        .as_array()
-        .filter(|list| !list.is_empty())
-        .ok_or_else(wanted)?;
-    let frame = |value: &Value| {
-        let text = value.as_str().ok_or_else(wanted)?;
-        match name {
-            "frames" => Ok(Bytes::copy_from_slice(text.as_bytes())),
-            _ => BASE64
-                .decode(text)
-                .map(Bytes::from)
-                .map_err(|_| wrong(name, "a list of texts in base64")),
-        }
-    };
-    list.iter().map(frame).collect()
+    let expected = &"seconds, from 0.001 to a year";
+    Err(D::Error::invalid_value(
+        Unexpected::Float(seconds),
+        expected,
+    ))
+}
+
+fn decoded(frame: &str) -> Result<Bytes, Nak> {
+    let bytes = BASE64.decode(frame).map(Bytes::from);
+    bytes.map_err(|error| Nak::new("invalid-field", format!("\"framesBase64\": {error}")))
 }
 
 fn check(emission: &Emission, limits: &Limits) -> Result<(), Nak> {
-    if emission.id.len() > ID_BYTES_MAX {
-        return Err(wrong("id", "at most 255 bytes"));
+    let (id, frames) = (&emission.id, &emission.frames);
+    if id.len() > ID_BYTES_MAX {
+        let sentence = format!("\"id\" has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
+        return Err(Nak::new("invalid-field", sentence));
     }
-    let frames = &emission.frames;
+    let Some(first) = frames.first() else {
+        return Err(Nak::new("invalid-field", "an event has at least one frame"));
+    };
+    check_length(subject_of(first), limits)?;
     let bytes: usize = frames
         .iter()
         .map(|frame| frame.len() + FRAME_HEADER_BYTES)
         .sum();
-    let subject = frames.first().map_or(0, |first| subject_of(first).len());
-    if subject > limits.subject_bytes_max {
-        let sentence = format!(
-            "the subject has {subject} bytes; the limit is {}",
-            limits.subject_bytes_max
-        );
-        return Err(Nak::new("invalid-subject", sentence));
-    }
     if frames.len() > limits.message_parts_max || bytes > limits.message_bytes_max {
         let sentence = format!(
             "{} frames of {bytes} bytes; limits.maxMessageParts and limits.maxMessageBytes are exceeded",

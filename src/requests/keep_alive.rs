@@ -1,14 +1,26 @@
 //! KEEP_ALIVE: `sub_id`.
 
-use super::fields::Fields;
-use super::{Context, Nak, Outcome};
-use crate::messagebus::{DataType, Message};
+use serde::Deserialize;
 
-pub(super) const NAMES: &[&str] = &["id", "subscriptionId", "sub_id"];
+use super::{Answer, Host, Request};
+use crate::messagebus::{DataType, Message, Nak, Positions};
+use crate::model::SubscriptionId;
 
-pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let id = Fields::read(request, false, &context.settings.limits)?.id()?;
-    let kept = context.broker.keep_alive(&id, context.now);
-    kept.map_err(|error| Nak::new("unknown-subscription", error))?;
-    Ok(Outcome::Reply(Message::ack(DataType::Empty, "")))
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct KeepAlive {
+    #[serde(alias = "subscriptionId", alias = "sub_id")]
+    id: String,
+}
+
+impl Request for KeepAlive {
+    const POSITIONS: Positions = Positions::new(&["id"]);
+
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let id = Self::POSITIONS.checked(asked, "id", &self.id, SubscriptionId::new)?;
+        let context = host.context();
+        let kept = context.broker.keep_alive(&id, context.now);
+        kept.map_err(|error| Nak::new("unknown-subscription", error))?;
+        Ok(Answer::ack(DataType::Empty, ""))
+    }
 }

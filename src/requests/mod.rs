@@ -1,29 +1,29 @@
-//! The requests that the event manager answers: one file each, which decodes, applies, encodes.
-//! A new one is its file and its row in `REQUESTS`.
+//! The requests that the event manager answers: one file each, with its type and what becomes of it.
+//! A new one is its file and its row in `REQUESTS`, which says all that is special about it; and a
+//! method of [`Host`] if the daemon has to do something new for it.
 
 mod dlq;
 mod emit;
 mod end;
 mod events;
-mod fields;
 mod keep_alive;
 mod publish;
+mod status;
+mod subjects;
 mod subscribe;
 mod unsubscribe;
 
 use std::time::{Duration, Instant};
 
-use crate::broker::{Broker, EndedService, Streamers};
-use crate::messagebus::{Message, Token};
-use crate::model::{Limits, ServiceName, SubscriptionId, excerpt};
+use serde::de::DeserializeOwned;
+
+use crate::broker::{Broker, EndError, EndedService, Streamers};
+use crate::messagebus::{DataType, Message, Nak, Positions, Rest, Token, read};
+use crate::model::{Limits, ServiceName, SubscriptionId};
 
 pub use dlq::{LettersOp, LettersRequest};
 pub use emit::{Emission, Level};
-pub use events::EventsRequest;
 pub use publish::SyncEvent;
-
-/// What is shown of a name that has no meaning.
-const NAME_SHOWN_BYTES_MAX: usize = 40;
 
 /// What a request is applied to.
 pub struct Context<'a> {
@@ -90,87 +90,193 @@ pub enum Happening {
     },
 }
 
+/// What requests ask of the daemon: the reactor, or what stands for it in a test. Those methods that
+/// return an [`Answer`] take the request over.
+pub trait Host {
+    /// What decisions are made with.
+    fn context(&mut self) -> Context<'_>;
+    /// Whether it has begun to end.
+    fn is_stopping(&self) -> bool;
+    /// How many requests may wait for their answers, if as many do.
+    fn is_full(&self) -> Option<usize>;
+    /// The daemon's state as JSON.
+    fn status(&mut self) -> String;
+    /// Notable events as JSON: the first `max` after a number, or the latest without one.
+    fn events(&mut self, after: Option<u64>, max: usize) -> String;
+    /// Calls services; the answer comes when they have answered.
+    fn call(&mut self, event: SyncEvent) -> Answer;
+    /// Publishes an event; the answer comes when it is accepted.
+    fn emit(&mut self, emission: &Emission) -> Answer;
+    /// Does something with dead letters; the answer comes when the store has answered.
+    fn letters(&mut self, request: LettersRequest) -> Answer;
+    /// Ends a durable service; the answer comes when no crash brings it back.
+    ///
+    /// # Errors
+    /// [`EndError`]; the service is as it was.
+    fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError>;
+}
+
 /// What becomes of a request.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Answer {
     /// The answer.
-    Reply(Message),
-    /// Services are to be called; the answer comes when they have answered.
-    Call(SyncEvent),
-    /// An event is to be published; the answer comes when it is accepted.
-    Emit(Emission),
-    /// Dead letters are asked for; the answer comes when the store has answered.
-    Letters(LettersRequest),
-    /// A service has ended; the answer says how many dead letters of it are kept.
-    End(ServiceName),
-    /// The answer is the daemon's state, which the caller knows.
-    Status,
-    /// Notable events are asked for, which the caller has.
-    Events(EventsRequest),
+    Now(Message),
+    /// The [`Host`] answers when it can.
+    Later,
 }
 
-/// A refusal, which leaves everything as it was.
-#[derive(Debug)]
-pub struct Nak {
-    code: &'static str,
-    sentence: String,
-}
-
-impl Nak {
-    fn new(code: &'static str, sentence: impl std::fmt::Display) -> Self {
-        Self {
-            code,
-            sentence: sentence.to_string(),
-        }
+impl Answer {
+    fn ack(data_type: DataType, data: impl Into<bytes::Bytes>) -> Self {
+        Self::Now(Message::ack(data_type, data))
     }
 }
 
-/// Refuses names in JSON that have no meaning; these have one.
-fn check_names<'a>(mut names: impl Iterator<Item = &'a String>, known: &[&str]) -> Result<(), Nak> {
-    let Some(name) = names.find(|name| !known.contains(&name.as_str())) else {
-        return Ok(());
-    };
-    let name = excerpt(name, NAME_SHOWN_BYTES_MAX);
-    let known = match known {
-        [] => "it has none".to_owned(),
-        [only] => format!("{only:?} is its only one"),
-        known => format!("{} are", known.join(", ")),
-    };
-    let sentence = format!("{name:?} is no field of this request; {known}");
-    Err(Nak::new("unknown-field", sentence))
+/// A type of request, which is read from a message's fields.
+trait Request: DeserializeOwned + std::fmt::Debug {
+    /// Its fields by position.
+    const POSITIONS: Positions;
+
+    /// What becomes of it. `asked` is the message that it was read from.
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak>;
 }
 
-impl From<Nak> for Message {
-    fn from(nak: Nak) -> Self {
-        Self::nak(nak.code, nak.sentence)
-    }
+/// Requests whose answers are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timed {
+    /// EMIT.
+    Emit,
+    /// PUBLISH.
+    Call,
 }
 
-type Handle = fn(&Message, &mut Context<'_>) -> Result<Outcome, Nak>;
+/// A request by its token, and what is special about it.
+pub struct Row {
+    token: Token,
+    /// It brings something new, and is refused while the daemon stops.
+    adds: bool,
+    /// Its answer comes later. It is refused while too many requests wait for theirs.
+    waits: bool,
+    /// Clients repeat it all the time: its success is not worth a line in the log.
+    pub is_routine: bool,
+    /// Whether the time until its answer is counted, and with which others.
+    pub timed: Option<Timed>,
+    answer: fn(&Row, &Message, &mut dyn Host) -> Result<Answer, Nak>,
+    #[cfg(test)]
+    positions: Positions,
+    #[cfg(test)]
+    read: fn(&Message) -> Result<String, Nak>,
+}
 
-/// Every request, by its token, with the names that its fields have in JSON: another is refused.
-const REQUESTS: &[(Token, &[&str], Handle)] = &[
-    (Token::SUBSCRIBE, subscribe::NAMES, subscribe::handle),
-    (Token::UNSUBSCRIBE, unsubscribe::NAMES, unsubscribe::handle),
-    (Token::KEEP_ALIVE, keep_alive::NAMES, keep_alive::handle),
-    (Token::PUBLISH, publish::NAMES, publish::handle),
-    (Token::STATUS, &[], |_, _| Ok(Outcome::Status)),
-    (Token::EMIT, emit::NAMES, emit::handle),
-    (Token::END, end::NAMES, end::handle),
-    (Token::DLQ, dlq::NAMES, dlq::handle),
-    (Token::EVENTS, events::NAMES, events::handle),
+/// Every request.
+const REQUESTS: &[Row] = &[
+    Row {
+        adds: true,
+        ..row::<subscribe::Subscribe>(Token::SUBSCRIBE)
+    },
+    row::<unsubscribe::Unsubscribe>(Token::UNSUBSCRIBE),
+    Row {
+        is_routine: true,
+        ..row::<keep_alive::KeepAlive>(Token::KEEP_ALIVE)
+    },
+    Row {
+        adds: true,
+        waits: true,
+        timed: Some(Timed::Call),
+        ..row::<publish::Publish>(Token::PUBLISH)
+    },
+    Row {
+        is_routine: true,
+        ..row::<status::Status>(Token::STATUS)
+    },
+    // It waits only if it is of level `disk`.
+    Row {
+        adds: true,
+        timed: Some(Timed::Emit),
+        ..row::<emit::Emit>(Token::EMIT)
+    },
+    Row {
+        waits: true,
+        ..row::<end::End>(Token::END)
+    },
+    Row {
+        adds: true,
+        waits: true,
+        ..row::<dlq::Dlq>(Token::DLQ)
+    },
+    Row {
+        is_routine: true,
+        ..row::<events::Events>(Token::EVENTS)
+    },
 ];
 
-/// Answers a request. Every one gets an answer, if only later.
-pub fn handle(request: &Message, context: &mut Context<'_>) -> Outcome {
-    let row = REQUESTS.iter().find(|(token, ..)| token.is(request.token));
-    let Some((_, names, handle)) = row else {
-        let sentence = format!("{} is no request to the event manager", request.token);
-        return Outcome::Reply(Message::nak("unknown-token", sentence));
-    };
-    let named = request.named.iter().flat_map(|named| named.keys());
-    let result = check_names(named, names).and_then(|()| handle(request, context));
-    result.unwrap_or_else(|nak| Outcome::Reply(nak.into()))
+const fn row<R: Request>(token: Token) -> Row {
+    Row {
+        token,
+        adds: false,
+        waits: false,
+        is_routine: false,
+        timed: None,
+        answer: answer::<R>,
+        #[cfg(test)]
+        positions: R::POSITIONS,
+        #[cfg(test)]
+        read: |message| read::<R>(message, &R::POSITIONS).map(|request| format!("{request:?}")),
+    }
+}
+
+/// The request that a token names.
+///
+/// # Errors
+/// There is none.
+pub fn find(token: Token) -> Result<&'static Row, Nak> {
+    let row = REQUESTS.iter().find(|row| row.token.is(token));
+    row.ok_or_else(|| {
+        let sentence = format!("{token} is no request to the event manager");
+        Nak::new("unknown-token", sentence)
+    })
+}
+
+impl Row {
+    /// What becomes of a request with this row's token.
+    pub fn answer(&self, request: &Message, host: &mut dyn Host) -> Answer {
+        let answer = (self.answer)(self, request, host);
+        answer.unwrap_or_else(|nak| Answer::Now(nak.into()))
+    }
+}
+
+fn answer<R: Request>(row: &Row, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+    if row.adds && host.is_stopping() {
+        return Err(Nak::new("stopping", "the event manager is stopping"));
+    }
+    if let Rest::List(_) = R::POSITIONS.rest() {
+        check_subjects(asked, &host.context().settings.limits)?;
+    }
+    let request: R = read(asked, &R::POSITIONS)?;
+    if row.waits
+        && let Some(max) = host.is_full()
+    {
+        return Err(too_many_wait(max));
+    }
+    request.answer(asked, host)
+}
+
+/// The refusal of a request whose answer would come later, while `max` others wait for theirs.
+pub fn too_many_wait(max: usize) -> Nak {
+    let sentence = format!("{max} requests wait for their answers already (maxPendingCalls)");
+    Nak::new("busy", sentence)
+}
+
+/// Before they are taken apart: a field costs many times the one byte that it takes on the wire.
+fn check_subjects(asked: &Message, limits: &Limits) -> Result<(), Nak> {
+    let max = limits.subscriptions_per_peer_max;
+    let nuls = asked.data.iter().filter(|byte| **byte == 0).count();
+    if nuls <= max.saturating_add(2) {
+        return Ok(());
+    }
+    let sentence = format!(
+        "{nuls} fields; at most {max} subjects are possible (limits.maxSubscriptionsPerPeer)"
+    );
+    Err(Nak::new("too-many-subjects", sentence))
 }
 
 #[cfg(test)]

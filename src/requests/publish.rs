@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::Deserialize;
 
-use super::{Context, Nak, Outcome};
-use crate::messagebus::{DataType, Message, Token};
+use super::subjects::check_length;
+use super::{Answer, Host, Request};
+use crate::messagebus::{DataType, Message, Nak, Positions, Rest, Token, Verbatim, given};
 use crate::model::ServiceName;
 
 /// A hung service and a boundless timeout would hold a place among the pending calls for ever.
@@ -29,84 +29,65 @@ pub struct SyncEvent {
     pub answers_bytes_max: usize,
 }
 
-pub(super) const NAMES: &[&str] = &["answers", "payload", "subject", "type", "sync", "source_id"];
-
-pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let data = match request.named.as_ref().filter(|named| !named.is_empty()) {
-        Some(named) => named_payload(named)?,
-        None => request.data.clone(),
-    };
-    let subject = data.split(|byte| *byte == 0).nth(1).ok_or_else(|| {
-        Nak::new(
-            "missing-field",
-            "field 2 is the subject: data, subject, type, sync, source_id",
-        )
-    })?;
-    let subject_max = context.settings.limits.subject_bytes_max;
-    if subject.len() > subject_max {
-        let sentence = format!(
-            "the subject has {} bytes; the limit is {subject_max}",
-            subject.len()
-        );
-        return Err(Nak::new("invalid-subject", sentence));
-    }
-    let subject = std::str::from_utf8(subject)
-        .map_err(|_| Nak::new("invalid-utf8", "the subject is not UTF-8"))?
-        .to_owned();
-    let first = first(request)?;
-    let services = context.broker.services_for(subject.as_bytes());
-    // A type that is not known here may mean something to the services.
-    let data_type = match request.data_type {
-        known if known.is_known() => DataType::Param,
-        other => other,
-    };
-    let message = Message::new(Token::EVENT, data_type, data);
-    let timeout = request
-        .timeout
-        .unwrap_or(context.settings.publish_timeout)
-        .min(TIMEOUT_MAX);
-    Ok(Outcome::Call(SyncEvent {
-        subject,
-        message,
-        services,
-        timeout,
-        first,
-        answers_bytes_max: context.settings.limits.message_bytes_max,
-    }))
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answers {
+    #[default]
+    All,
+    First,
 }
 
-/// Whether one ACK is enough: `"answers": "first"`, else `all`.
-fn first(request: &Message) -> Result<bool, Nak> {
-    let named = request.named.as_ref();
-    match named.and_then(|named| named.get("answers")) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::String(which)) if which == "all" => Ok(false),
-        Some(Value::String(which)) if which == "first" => Ok(true),
-        Some(_) => Err(Nak::new(
-            "invalid-field",
-            "\"answers\": \"all\" or \"first\" is wanted",
-        )),
-    }
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Publish {
+    payload: Verbatim,
+    #[serde(deserialize_with = "given")]
+    subject: Option<String>,
+    r#type: Verbatim,
+    sync: Verbatim,
+    source_id: Verbatim,
+    /// Whose answers are waited for.
+    answers: Answers,
 }
 
-/// The payload from named fields: `data`'s place is the empty `payload` of a JSON request.
-fn named_payload(named: &Map<String, Value>) -> Result<Bytes, Nak> {
-    const FIELDS: [&str; 5] = ["payload", "subject", "type", "sync", "source_id"];
-    if !named.contains_key("subject") {
-        return Err(Nak::new(
-            "missing-field",
-            "\"subject\" says what the event is about",
-        ));
+impl Request for Publish {
+    const POSITIONS: Positions =
+        Positions::new(&["payload", "subject", "type", "sync", "source_id"])
+            .required(2)
+            .last_is(Rest::Raw);
+
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let missing = || Self::POSITIONS.missing(asked, "subject");
+        let subject = self.subject.ok_or_else(missing)?;
+        let context = host.context();
+        let settings = context.settings;
+        check_length(subject.as_bytes(), &settings.limits)?;
+        let services = context.broker.services_for(subject.as_bytes());
+        // A type that is not known here may mean something to the services.
+        let data_type = match asked.data_type {
+            known if known.is_known() => DataType::Param,
+            other => other,
+        };
+        // By position all of it goes on, whatever it may be.
+        let data = match asked.data.is_empty() {
+            false => asked.data.clone(),
+            true => {
+                let (payload, kind) = (&self.payload.0[..], &self.r#type.0[..]);
+                let (sync, source) = (&self.sync.0[..], &self.source_id.0[..]);
+                [payload, subject.as_bytes(), kind, sync, source]
+                    .join(&0)
+                    .into()
+            }
+        };
+        let timeout = asked.timeout.unwrap_or(settings.publish_timeout);
+        let event = SyncEvent {
+            message: Message::new(Token::EVENT, data_type, data),
+            services,
+            timeout: timeout.min(TIMEOUT_MAX),
+            first: self.answers == Answers::First,
+            answers_bytes_max: settings.limits.message_bytes_max,
+            subject,
+        };
+        Ok(host.call(event))
     }
-    let field = |name: &&str| match named.get(*name) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    };
-    Ok(FIELDS
-        .iter()
-        .map(field)
-        .collect::<Vec<_>>()
-        .join("\0")
-        .into())
 }

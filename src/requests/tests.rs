@@ -5,9 +5,10 @@
 
 use super::*;
 use crate::broker::{BindFailure, BrokerConfig, Policies, QueueLimits, ServiceKey};
-use crate::messagebus::{DataType, decode};
-use crate::model::ServiceName;
+use crate::messagebus::decode;
 use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
 
 struct Willing;
 
@@ -17,11 +18,67 @@ impl Streamers for Willing {
     }
 }
 
+/// A daemon that does nothing but decide, and tells what it was to do besides.
 struct Fixture {
     broker: Broker,
+    willing: Willing,
     settings: Settings,
     now: Instant,
+    ended: Vec<EndedService>,
     happened: Vec<Happening>,
+    stopping: bool,
+    full: bool,
+    called: Vec<SyncEvent>,
+    emitted: Vec<Emission>,
+    asked_for: Vec<LettersRequest>,
+}
+
+impl Host for Fixture {
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            broker: &mut self.broker,
+            streamers: &mut self.willing,
+            ended: &mut self.ended,
+            happened: &mut self.happened,
+            now: self.now,
+            settings: &self.settings,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    fn is_full(&self) -> Option<usize> {
+        self.full.then_some(7)
+    }
+
+    fn status(&mut self) -> String {
+        "{}".into()
+    }
+
+    fn events(&mut self, after: Option<u64>, max: usize) -> String {
+        format!("{after:?} {max}")
+    }
+
+    fn call(&mut self, event: SyncEvent) -> Answer {
+        self.called.push(event);
+        Answer::Later
+    }
+
+    fn emit(&mut self, emission: &Emission) -> Answer {
+        self.emitted.push(emission.clone());
+        Answer::Later
+    }
+
+    fn letters(&mut self, request: LettersRequest) -> Answer {
+        self.asked_for.push(request);
+        Answer::Later
+    }
+
+    fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError> {
+        self.broker.end_service(service).map(|_| Answer::Later)
+    }
 }
 
 impl Fixture {
@@ -37,6 +94,7 @@ impl Fixture {
                     events_max: 10,
                 }),
             }),
+            willing: Willing,
             settings: Settings {
                 id_prefix: "sub".into(),
                 pub_address: "tcp://host:5000".into(),
@@ -49,29 +107,27 @@ impl Fixture {
                 publish_timeout: Duration::from_secs(30),
             },
             now: Instant::now(),
+            ended: vec![],
             happened: vec![],
+            stopping: false,
+            full: false,
+            called: vec![],
+            emitted: vec![],
+            asked_for: vec![],
         }
     }
 
-    fn ask(&mut self, request: &Message) -> Outcome {
-        let mut ended = vec![];
-        handle(
-            request,
-            &mut Context {
-                broker: &mut self.broker,
-                streamers: &mut Willing,
-                ended: &mut ended,
-                happened: &mut self.happened,
-                now: self.now,
-                settings: &self.settings,
-            },
-        )
+    fn ask(&mut self, request: &Message) -> Answer {
+        match find(request.token) {
+            Ok(row) => row.answer(request, self),
+            Err(nak) => Answer::Now(nak.into()),
+        }
     }
 
     fn reply(&mut self, request: &Message) -> (Token, String) {
         match self.ask(request) {
-            Outcome::Reply(reply) => (reply.token, String::from_utf8(reply.data.to_vec()).unwrap()),
-            other => panic!("{other:?}"),
+            Answer::Now(reply) => (reply.token, String::from_utf8(reply.data.to_vec()).unwrap()),
+            Answer::Later => panic!("{request:?} is answered later"),
         }
     }
 
@@ -206,28 +262,243 @@ fn wrong_requests_are_answered_with_a_code() {
     assert_eq!(fixture.broker.subscription_count(), 1);
 }
 
+/// A message with fields by name.
+fn named(token: Token, fields: Map<String, Value>) -> Message {
+    Message {
+        named: Some(fields),
+        ..Message::new(token, DataType::Param, "")
+    }
+}
+
 #[test]
 fn what_has_no_meaning_is_refused_in_every_request() {
     let mut fixture = Fixture::new();
     fixture.reply(&Message::param(Token::SUBSCRIBE, ["s1", "A", "x"]));
-    let of_others = [
-        "id", "service", "subjects", "delivery", "payload", "answers", "level", "ttl", "op",
-        "limit", "after", "max",
-    ];
-    for (token, names, _) in REQUESTS {
-        let token = token.name().unwrap();
-        let others = of_others.iter().filter(|name| !names.contains(name));
-        for name in others.chain(&["nonsense", ""]) {
-            let (answer, data) =
-                fixture.json(&format!(r#"{{"token": "{token}", "{name}": null}}"#));
-            assert_eq!(answer, Token::NAK, "{token} {name}");
-            let sentence = format!("unknown-field: {name:?} is no field of this request; ");
-            assert!(data.starts_with(&sentence), "{token}: {data}");
+    let long = "x".repeat(1 << 20);
+    for row in REQUESTS {
+        for name in ["nonsense", "", "Id", "ack", &long] {
+            for value in [json!(null), json!("x"), json!([])] {
+                let fields = Map::from_iter([(name.to_owned(), value)]);
+                let (answer, data) = fixture.reply(&named(row.token, fields));
+                assert_eq!(answer, Token::NAK, "{} {name}", row.token);
+                let shown = &name[..name.len().min(40)];
+                let sentence = format!("unknown-field: unknown field \"{shown}");
+                assert!(data.starts_with(&sentence), "{}: {data}", row.token);
+                // Those that it has are named.
+                for known in row
+                    .positions
+                    .names()
+                    .iter()
+                    .filter(|name| **name != "options")
+                {
+                    assert!(data.contains(&format!("{known:?}")), "{known}: {data}");
+                }
+            }
         }
     }
     // The subscription is as it was.
     let kept = r#"{"token": "keep_alive", "sub_id": "s1"}"#;
     assert_eq!(fixture.json(kept), ack(""));
+}
+
+#[test]
+fn a_refusal_says_what_was_expected_and_what_came() {
+    let mut fixture = Fixture::new();
+    for (text, expected) in [
+        (
+            r#""subscribe", "service": 7"#,
+            r#"invalid-field: "service": expected a string, got 7"#,
+        ),
+        (
+            r#""subscribe", "subjects": "a""#,
+            r#"invalid-field: "subjects": expected a list, got "a""#,
+        ),
+        (
+            r#""subscribe", "subjects": [null]"#,
+            r#"invalid-field: "subjects": expected a string, got null"#,
+        ),
+        (
+            r#""subscribe", "delivery": "disk""#,
+            r#"invalid-field: "delivery": expected one of "live", "queue", got "disk""#,
+        ),
+        (
+            r#""subscribe", "id": "a", "sub_id": "b""#,
+            r#"invalid-field: field "id" is given twice"#,
+        ),
+        (
+            r#""keep_alive""#,
+            r#"missing-field: field 1, "id", is missing; they are id"#,
+        ),
+        (
+            r#""keep_alive", "id": """#,
+            r#"missing-field: field "id" is missing"#,
+        ),
+        (
+            r#""end", "service": {"a": 1}"#,
+            r#"invalid-field: "service": expected a string, got an object"#,
+        ),
+        (
+            r#""emit", "subject": "x", "level": "tape""#,
+            r#"invalid-field: "level": expected one of "memory", "disk", got "tape""#,
+        ),
+        (
+            r#""emit", "subject": "x", "level": 5"#,
+            r#"invalid-field: "level": expected one of "memory", "disk", got 5"#,
+        ),
+        (
+            r#""emit", "subject": "x", "ttl": 0"#,
+            r#"invalid-field: "ttl": expected seconds, from 0.001 to a year, got 0"#,
+        ),
+        (
+            r#""emit", "subject": "x", "ttl": "1""#,
+            r#"invalid-field: "ttl": expected a number, got "1""#,
+        ),
+        (
+            r#""emit", "subject": "x", "deliverAt": -1"#,
+            r#"invalid-field: "deliverAt": expected a whole number, got -1"#,
+        ),
+        (
+            r#""emit", "subject": "x", "payload": 1"#,
+            r#"invalid-field: "payload": expected a string, got 1"#,
+        ),
+        (
+            r#""events", "max": 513"#,
+            r#"invalid-field: "max": expected a whole number from 1 to 512, got 513"#,
+        ),
+        (
+            r#""events", "data": ["x"]"#,
+            r#"invalid-field: "after": expected a whole number, got "x""#,
+        ),
+        (
+            r#""publish", "subject": 1"#,
+            r#"invalid-field: "subject": expected a string, got 1"#,
+        ),
+        (
+            r#""dlq", "op": "list", "service": "A", "dryRun": 1"#,
+            r#"invalid-field: "dryRun": expected a boolean, got 1"#,
+        ),
+        (
+            r#""dlq", "op": "list", "service": "A", "seqs": [1.5]"#,
+            r#"invalid-field: "seqs": expected a whole number, got 1.5"#,
+        ),
+        (
+            r#""dlq", "service": "A""#,
+            r#"missing-field: field "op" is missing"#,
+        ),
+        (
+            r#""dlq", "data": ["list", "A", {"op": "purge"}]"#,
+            r#"invalid-field: field "op" is given twice"#,
+        ),
+        (
+            r#""dlq", "data": ["list", "A", {"what": 1}]"#,
+            r#"unknown-field: unknown field "what", expected one of "op", "#,
+        ),
+        (
+            r#""dlq", "data": ["list", "A", "[1"]"#,
+            r#"invalid-field: "options": expected a JSON object, got "[1""#,
+        ),
+    ] {
+        let (token, data) = fixture.json(&format!(r#"{{"token": {text}}}"#));
+        assert_eq!(token, Token::NAK, "{text}");
+        assert!(data.starts_with(expected), "{text}\n{data}\n{expected}");
+    }
+    // Of much only the beginning.
+    let much = "x".repeat(1 << 20);
+    for text in [
+        format!(r#""events", "max": "{much}""#),
+        format!(r#""emit", "subject": "x", "level": "{much}""#),
+        format!(r#""emit", "subject": "x", "level": ["{much}"]"#),
+        format!(r#""dlq", "data": ["list", "A", "{much}"]"#),
+    ] {
+        let (_, data) = fixture.json(&format!(r#"{{"token": {text}}}"#));
+        assert!(
+            data.starts_with("invalid-field") && data.len() < 200,
+            "{data}"
+        );
+    }
+}
+
+#[test]
+fn a_row_says_when_its_request_is_refused() {
+    let mut fixture = Fixture::new();
+    let fields = |row: &Row| match row.token {
+        Token::SUBSCRIBE => "s1\0A\0x",
+        Token::PUBLISH => "data\0x",
+        Token::EMIT => "\0\0x\0data",
+        Token::DLQ => "list\0A",
+        Token::STATUS | Token::EVENTS => "",
+        _ => "A",
+    };
+    for (stopping, full, code) in [(true, true, "stopping: "), (false, true, "busy: ")] {
+        (fixture.stopping, fixture.full) = (stopping, full);
+        for row in REQUESTS {
+            let request = Message::new(row.token, DataType::Param, fields(row));
+            let answer = match row.answer(&request, &mut fixture) {
+                Answer::Now(answer) => String::from_utf8(answer.data.to_vec()).unwrap(),
+                Answer::Later => String::new(),
+            };
+            let refused = if stopping { row.adds } else { row.waits };
+            assert_eq!(answer.starts_with(code), refused, "{}: {answer}", row.token);
+        }
+    }
+}
+
+/// What fields are made of: names, numbers, nothing, words that mean something somewhere.
+fn field() -> impl Strategy<Value = String> {
+    const WORDS: [&str; 9] = [
+        "", "memory", "disk", "list", "purge", "Billing", "exact:é", "7", "600",
+    ];
+    prop_oneof![4 => prop::sample::select(&WORDS[..]).prop_map(str::to_owned), 1 => "[^\0]{0,6}"]
+}
+
+/// Fields by position and the same by name: as texts, and with numbers where they could be some and
+/// nothing where they are empty.
+fn both_forms(row: &Row, mut fields: Vec<String>) -> (Message, [Message; 2]) {
+    let names = row.positions.names();
+    match row.positions.rest() {
+        // A NUL at the end would only end the list.
+        Rest::List(_) => fields.push("end".into()),
+        // Not all of them may be missing; nobody looks at those behind.
+        _ => fields.resize(names.len(), String::new()),
+    }
+    if row.positions.rest() == Rest::Options {
+        fields.pop();
+    }
+    let (mut as_texts, mut as_numbers) = (Map::new(), Map::new());
+    for (at, (name, field)) in names.iter().zip(&fields).enumerate() {
+        let is_list = matches!(row.positions.rest(), Rest::List(_)) && at + 1 == names.len();
+        let text = match is_list {
+            true => json!(fields[at..]),
+            false => json!(field),
+        };
+        let number = field
+            .parse::<u64>()
+            .map_or(json!(null), |number| json!(number));
+        let absent = (field.is_empty() && !is_list).then_some(Value::Null);
+        let number = match number {
+            Value::Number(_) if !is_list => number,
+            _ => absent.unwrap_or_else(|| text.clone()),
+        };
+        as_texts.insert((*name).to_owned(), text);
+        as_numbers.insert((*name).to_owned(), number);
+    }
+    let by_name = [as_texts, as_numbers].map(|fields| named(row.token, fields));
+    let by_position = Message::new(row.token, DataType::Param, fields.join("\0"));
+    (by_position, by_name)
+}
+
+proptest! {
+    #[test]
+    fn both_forms_of_a_request_are_read_alike(fields in prop::collection::vec(field(), 0..7)) {
+        for row in REQUESTS {
+            let (by_position, by_name) = both_forms(row, fields.clone());
+            let code = |nak: Nak| nak.to_string().split_once(':').unwrap().0.to_owned();
+            let read = |message| (row.read)(message).map_err(code);
+            let by_position = read(&by_position);
+            let by_name = by_name.each_ref().map(read);
+            prop_assert!(by_name.contains(&by_position), "{}: {by_position:?}, {by_name:?}", row.token);
+        }
+    }
 }
 
 #[test]
@@ -240,9 +511,8 @@ fn a_sync_event_goes_to_the_services_that_match_unchanged() {
     let payload = "data\0OrderCreated\0type\x001\0source";
     let mut request = Message::new(Token::PUBLISH, DataType::Param, payload);
     request.timeout = Some(Duration::from_secs(1));
-    let Outcome::Call(call) = fixture.ask(&request) else {
-        panic!()
-    };
+    assert!(matches!(fixture.ask(&request), Answer::Later));
+    let call = fixture.called.pop().unwrap();
     assert_eq!(
         call.message,
         Message::new(Token::EVENT, DataType::Param, payload)
@@ -256,9 +526,8 @@ fn a_sync_event_goes_to_the_services_that_match_unchanged() {
         br#"{"token":"publish","subject":"Refund","payload":{"n":1}}"#,
     )])
     .unwrap();
-    let Outcome::Call(call) = fixture.ask(&request) else {
-        panic!()
-    };
+    assert!(matches!(fixture.ask(&request), Answer::Later));
+    let call = fixture.called.pop().unwrap();
     assert_eq!(call.message.data, "{\"n\":1}\0Refund\0\0\0");
     assert!(call.services.is_empty() && call.timeout == Duration::from_secs(30));
 }

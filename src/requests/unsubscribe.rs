@@ -1,25 +1,41 @@
 //! UNSUBSCRIBE: `sub_id`, or `sub_id\0subject…` for some of its subjects.
 
-use super::fields::Fields;
-use super::{Context, Happening, Nak, Outcome};
-use crate::messagebus::{DataType, Message};
+use serde::Deserialize;
 
-pub(super) const NAMES: &[&str] = &["id", "subscriptionId", "sub_id", "subject", "subjects"];
+use super::subjects::patterns;
+use super::{Answer, Happening, Host, Request};
+use crate::messagebus::{DataType, Message, Nak, Positions, Rest};
+use crate::model::SubscriptionId;
 
-pub(super) fn handle(request: &Message, context: &mut Context<'_>) -> Result<Outcome, Nak> {
-    let fields = Fields::read(request, false, &context.settings.limits)?;
-    let id = fields.id()?;
-    let only = fields.patterns(&context.settings.limits)?;
-    let service = context.broker.service_of(&id).cloned();
-    let ended = context.broker.unsubscribe(&id, &only);
-    let ended = ended.map_err(|error| Nak::new("unknown-subscription", error))?;
-    context.ended.extend(ended);
-    if let Some(service) = service
-        && !context.broker.is_subscribed(&id)
-    {
-        context
-            .happened
-            .push(Happening::Unsubscribed { id, service });
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Unsubscribe {
+    #[serde(alias = "subscriptionId", alias = "sub_id")]
+    id: String,
+    subjects: Vec<String>,
+    /// One more.
+    subject: Option<String>,
+}
+
+impl Request for Unsubscribe {
+    const POSITIONS: Positions = Positions::new(&["id", "subjects"]).last_is(Rest::List(0));
+
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let id = Self::POSITIONS.checked(asked, "id", &self.id, SubscriptionId::new)?;
+        let context = host.context();
+        let subjects = self.subjects.into_iter().chain(self.subject);
+        let only = patterns(subjects, &context.settings.limits)?;
+        let service = context.broker.service_of(&id).cloned();
+        let ended = context.broker.unsubscribe(&id, &only);
+        let ended = ended.map_err(|error| Nak::new("unknown-subscription", error))?;
+        context.ended.extend(ended);
+        if let Some(service) = service
+            && !context.broker.is_subscribed(&id)
+        {
+            context
+                .happened
+                .push(Happening::Unsubscribed { id, service });
+        }
+        Ok(Answer::ack(DataType::Empty, ""))
     }
-    Ok(Outcome::Reply(Message::ack(DataType::Empty, "")))
 }
