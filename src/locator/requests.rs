@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::json;
 
 use super::directory::{Directory, RegisterError};
-use crate::messagebus::{DataType, Message, Token};
-use crate::model::{Endpoint, ServiceName};
+use crate::messagebus::{DataType, Message, Nak, Positions, Token, Verbatim, read};
+use crate::model::{Endpoint, ServiceName, excerpt};
 
 /// The tokens of the locator's requests; a site's own locator may have others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,105 +58,120 @@ pub fn answer(
         list(request, directory, now)
     } else {
         let sentence = format!("{token} is no request to a ServiceLocator");
-        Err(Message::nak("unknown-token", sentence))
+        Err(Nak::new("unknown-token", sentence))
     };
-    result.unwrap_or_else(|nak| nak)
+    result.unwrap_or_else(Message::from)
 }
 
-fn field<'a>(fields: &[&'a [u8]], at: usize, what: &str) -> Result<&'a str, Message> {
-    let bytes = fields.get(at).filter(|field| !field.is_empty());
-    let bytes = bytes
-        .ok_or_else(|| Message::nak("missing-field", format!("field {} is the {what}", at + 1)))?;
-    std::str::from_utf8(bytes)
-        .map_err(|_| Message::nak("invalid-utf8", format!("the {what} is not UTF-8")))
+/// REGISTER.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Register {
+    service: String,
+    address: String,
+    /// In ms.
+    ttl: Verbatim,
 }
 
-fn name(fields: &[&[u8]]) -> Result<ServiceName, Message> {
-    let written = field(fields, 0, "service's name")?;
-    ServiceName::new(written)
-        .map_err(|error| Message::nak("invalid-name", format!("the service's name {error}")))
+/// LOCATE.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Locate {
+    service: String,
 }
 
-fn address<'a>(fields: &[&'a [u8]]) -> Result<&'a str, Message> {
-    let written = field(fields, 1, "service's address")?;
-    match written.parse::<Endpoint>() {
-        Ok(_) => Ok(written),
-        Err(error) => Err(Message::nak("invalid-address", error)),
+/// UNREGISTER, and LIST, which may go on after such a registration.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Registration {
+    service: String,
+    address: String,
+}
+
+/// All of them have the first of these fields.
+const POSITIONS: Positions = Positions::new(&["service", "address", "ttl"]);
+
+fn name(request: &Message, service: &str) -> Result<ServiceName, Nak> {
+    POSITIONS.checked(request, "service", service, ServiceName::new)
+}
+
+fn checked_address<'a>(request: &Message, address: &'a str) -> Result<&'a str, Nak> {
+    if address.is_empty() {
+        return Err(POSITIONS.missing(request, "address"));
+    }
+    match address.parse::<Endpoint>() {
+        Ok(_) => Ok(address),
+        Err(error) => Err(Nak::new("invalid-address", error)),
     }
 }
 
-fn register(
-    request: &Message,
-    directory: &mut Directory,
-    now: Instant,
-) -> Result<Message, Message> {
-    let fields = request.fields();
-    let (name, address) = (name(&fields)?, address(&fields)?);
-    let ttl = match fields.get(2).filter(|field| !field.is_empty()) {
-        None => TTL_DEFAULT,
-        Some(written) => {
-            let ms = std::str::from_utf8(written)
-                .ok()
-                .and_then(|text| text.trim().parse().ok());
-            let ttl = ms
-                .map(Duration::from_millis)
-                .filter(|ttl| !ttl.is_zero() && *ttl <= TTL_MAX);
-            ttl.ok_or_else(|| {
-                let sentence = format!(
-                    "field 3 is the time to live in ms, 1 to {}",
-                    TTL_MAX.as_millis()
-                );
-                Message::nak("invalid-ttl", sentence)
-            })?
-        }
-    };
+fn checked_ttl(ttl: &[u8]) -> Result<Duration, Nak> {
+    let text = str::from_utf8(ttl).unwrap_or("?").trim();
+    if text.is_empty() {
+        return Ok(TTL_DEFAULT);
+    }
+    let ttl = text.parse().map(Duration::from_millis).ok();
+    let ttl = ttl.filter(|ttl| !ttl.is_zero() && *ttl <= TTL_MAX);
+    ttl.ok_or_else(|| {
+        let (max, got) = (TTL_MAX.as_millis(), excerpt(text, 40));
+        let sentence = format!("\"ttl\": expected milliseconds from 1 to {max}, got {got:?}");
+        Nak::new("invalid-ttl", sentence)
+    })
+}
+
+fn register(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
+    let fields: Register = read(request, &POSITIONS)?;
+    let name = name(request, &fields.service)?;
+    let address = checked_address(request, &fields.address)?;
+    let ttl = checked_ttl(&fields.ttl.0)?;
     directory
         .register(&name, address, ttl, now)
         .map_err(|error| match error {
-            RegisterError::Full(_) => Message::nak("full", error),
-            RegisterError::Reserved(_) => Message::nak("reserved", error),
+            RegisterError::Full(_) => Nak::new("full", error),
+            RegisterError::Reserved(_) => Nak::new("reserved", error),
         })?;
     Ok(Message::ack(DataType::Param, ttl.as_millis().to_string()))
 }
 
-fn locate(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Message> {
-    let name = name(&request.fields())?;
+fn locate(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
+    let fields: Locate = read(request, &Positions::new(&["service"]))?;
+    let name = name(request, &fields.service)?;
     match directory.locate(&name, now) {
         Some(address) => Ok(Message::ack(DataType::AddrPort, address.to_owned())),
-        None => Err(Message::nak(
+        None => Err(Nak::new(
             "unknown-service",
             format!("no service {name:?} is registered"),
         )),
     }
 }
 
-fn unregister(
-    request: &Message,
-    directory: &mut Directory,
-    now: Instant,
-) -> Result<Message, Message> {
-    let fields = request.fields();
-    let (name, address) = (name(&fields)?, address(&fields)?);
+fn unregister(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
+    let fields: Registration = read(request, &Positions::new(&["service", "address"]))?;
+    let name = name(request, &fields.service)?;
+    let address = checked_address(request, &fields.address)?;
     if directory.is_own(&name) {
-        return Err(Message::nak("reserved", RegisterError::Reserved(name)));
+        return Err(Nak::new("reserved", RegisterError::Reserved(name)));
     }
     if directory.unregister(&name, address, now) {
         return Ok(Message::ack(DataType::Empty, ""));
     }
-    Err(Message::nak(
+    Err(Nak::new(
         "unknown-service",
         format!("no service {name:?} is registered at {address}"),
     ))
 }
 
 /// At most [`LIST_MAX`] registrations; if there are more, the last entry says after which one to go on.
-fn list(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Message> {
+fn list(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
     directory.expire(now);
-    let fields = request.fields();
+    let fields: Registration = read(request, &Positions::new(&["service", "address"]))?;
     // One field alone had no meaning ever, and has none.
-    let after = match fields.get(1).is_some_and(|second| !second.is_empty()) {
-        true => Some((name(&fields)?, address(&fields)?)),
-        false => None,
+    let after = match &*fields.address {
+        "" => None,
+        address => Some((
+            name(request, &fields.service)?,
+            checked_address(request, address)?,
+        )),
     };
     let mut live = directory.list(after, now).peekable();
     let mut list = vec![];
@@ -182,6 +198,7 @@ fn list(request: &Message, directory: &mut Directory, now: Instant) -> Result<Me
 )]
 mod tests {
     use super::*;
+    use crate::messagebus::decode;
 
     fn ask(
         directory: &mut Directory,
@@ -232,6 +249,24 @@ mod tests {
                 .1
                 .starts_with("unknown-service: ")
         );
+    }
+
+    #[test]
+    fn fields_may_be_named() {
+        let (mut directory, now) = (Directory::new(10), Instant::now());
+        let mut json = |request: &str| {
+            let (request, _) = decode(&[request.as_bytes().to_vec().into()]).unwrap();
+            let answer = answer(&request, &LocatorTokens::default(), &mut directory, now);
+            String::from_utf8(answer.data.to_vec()).unwrap()
+        };
+        let register = r#"{"token": "3.1", "service": "A", "address": "tcp://x:1", "ttl": 7}"#;
+        assert_eq!(json(register), "7");
+        assert_eq!(json(r#"{"token": "3.2", "service": "A"}"#), "tcp://x:1");
+        assert_eq!(
+            json(r#"{"token": "3.2", "name": "A"}"#),
+            r#"unknown-field: unknown field "name", expected "service""#
+        );
+        assert!(json(&register.replace('7', "-7")).starts_with("invalid-ttl: "));
     }
 
     #[test]

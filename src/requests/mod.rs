@@ -131,7 +131,8 @@ impl Answer {
     }
 }
 
-/// A type of request, which is read from a message's fields.
+/// A type of request, which is read from a message's fields. That names it doesn't have are refused is
+/// the reader's business, so that no type can forget it.
 trait Request: DeserializeOwned + std::fmt::Debug {
     /// Its fields by position.
     const POSITIONS: Positions;

@@ -3,6 +3,8 @@
     reason = "an arbitrary origin for a fake clock"
 )]
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::broker::{BindFailure, BrokerConfig, Policies, QueueLimits, ServiceKey};
 use crate::messagebus::decode;
@@ -299,6 +301,48 @@ fn what_has_no_meaning_is_refused_in_every_request() {
     // The subscription is as it was.
     let kept = r#"{"token": "keep_alive", "sub_id": "s1"}"#;
     assert_eq!(fixture.json(kept), ack(""));
+}
+
+/// The table of fields in docs/protocol.md has those of every request.
+#[test]
+fn the_documentation_names_all_fields() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let quoted = |text: &str, quote| {
+        let names = text.split(quote).skip(1).step_by(2);
+        names.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (_, table) = text.split_once("| Request | By position |").unwrap();
+    for row in REQUESTS {
+        let token = row.token.name().unwrap();
+        let name = token.trim_start_matches("TK_EVENT_MANAGER_");
+        let line = table
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name} |")));
+        let (in_order, others) = line
+            .unwrap()
+            .split_once(" | ")
+            .unwrap()
+            .1
+            .split_once(" |")
+            .unwrap();
+        let (positions, mut documented) = (quoted(in_order, '`'), quoted(others, '`'));
+        assert_eq!(
+            positions,
+            row.positions
+                .names()
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+            "{name}"
+        );
+        documented.extend(positions);
+        documented.remove("options");
+        let unknown = named(row.token, Map::from_iter([("?".to_owned(), json!(1))]));
+        let known = (row.read)(&unknown).unwrap_err().to_string();
+        let known = quoted(known.split_once("expected").unwrap().1, '"');
+        assert_eq!(documented, known, "{name}");
+    }
 }
 
 #[test]

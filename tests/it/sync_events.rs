@@ -279,7 +279,7 @@ fn calls_beyond_the_limit_are_refused_as_busy() {
             .expect("a send");
     }
     let first = dealer.recv_multipart(0).expect("an answer");
-    assert!(first[2].starts_with(b"busy: 2 sync events"), "{first:?}");
+    assert!(first[2].starts_with(b"busy: 2 requests"), "{first:?}");
     for _ in 0..2 {
         assert_eq!(
             dealer.recv_multipart(0).expect("an answer")[0],
