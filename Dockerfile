@@ -1,7 +1,7 @@
-# libzmq and jemalloc are built along, which needs a C++ compiler and make.
+# SQLite and jemalloc are built along, which needs a C compiler and make.
 FROM rust:1-bookworm AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ make \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # The dependencies first, with empty sources of our own: a layer that lasts until one of them changes.
@@ -16,7 +16,6 @@ COPY src ./src
 RUN touch src/lib.rs src/main.rs \
     && cargo build --release --locked --bin event-manager
 
-# libstdc++, which libzmq needs, is in this image because apt needs it too.
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="event-manager" \
       org.opencontainers.image.description="An event router for ZeroMQ services" \

@@ -22,11 +22,10 @@ pub(super) struct CallArgs {
 }
 
 pub(super) fn run(args: &CallArgs) -> anyhow::Result<()> {
-    let context = zmq::Context::new();
     let timeout = Duration::from_secs_f64(args.timeout);
     let (all_acked, results) =
         args.target
-            .client(&context)
+            .client()
             .publish_sync(&args.subject, &args.data, timeout)?;
     writeln!(Out::new(true), "{results:#}")?;
     if all_acked {

@@ -14,7 +14,8 @@ use serde_json::{Map, Value};
 use super::output::{Out, complain, shown};
 use super::signals::{StopFlag, until_terminated};
 use super::target::Target;
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
+use crate::client::blocking::Client;
 use crate::config::{Loaded, Sources};
 use crate::telemetry::{KINDS, RING_MAX, printable_json, read_events};
 
@@ -89,8 +90,7 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     if let Some(path) = args.file.clone() {
         return args.print_file(&path);
     }
-    let context = zmq::Context::new();
-    let mut client = args.target.client(&context);
+    let mut client = args.target.client();
     let place = match client.events(None, RING_MAX) {
         Ok(page) => {
             args.print_latest(events_of(&page))?;
@@ -106,7 +106,7 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let wait = args.target.wait().min(FOLLOW_WAIT);
-    let client = Client::new(context, client.address(), wait);
+    let client = Client::new(client.address(), wait);
     until_terminated(move |stop| args.follow(client, place, &stop))
 }
 

@@ -3,11 +3,12 @@
 use std::io;
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::Args;
 
-use super::signals::until_terminated;
+use super::signals::{Termination, runtime};
 use super::target::Target;
-use crate::ambient::now;
+use crate::client::Subscriber;
 
 /// Which events, and from where.
 #[derive(Debug, Args)]
@@ -28,34 +29,25 @@ impl Feed {
     /// Shows each event's frames, until there were enough or a signal comes.
     pub(super) fn each(
         &self,
-        mut show: impl FnMut(&[Vec<u8>]) -> io::Result<()> + Send + 'static,
+        mut show: impl FnMut(&[Bytes]) -> io::Result<()>,
     ) -> anyhow::Result<()> {
-        let context = zmq::Context::new();
         let address = match &self.sub_address {
             Some(address) => address.clone(),
-            None => self.target.daemon_address(&context, "subscribers")?,
+            None => self.target.daemon_address("subscribers")?,
         };
-        let socket = context.socket(zmq::SUB)?;
-        socket.set_linger(0)?;
-        if self.subjects.is_empty() {
-            socket.set_subscribe(b"")?;
-        }
-        for subject in &self.subjects {
-            socket.set_subscribe(subject.as_bytes())?;
-        }
-        socket
-            .connect(&address)
+        let address = address
+            .parse()
             .with_context(|| format!("{address:?} is not an address"))?;
-        let mut left = self.count.unwrap_or(u64::MAX);
-        until_terminated(move |stop| {
-            while left > 0 && !stop.is_set() {
-                let wait = stop.look_until().saturating_duration_since(now());
-                match socket.poll(zmq::POLLIN, wait.as_millis() as i64) {
-                    Ok(0) | Err(zmq::Error::EINTR) => continue,
-                    result => result?,
-                };
-                show(&socket.recv_multipart(0)?)?;
-                left -= 1;
+        let everything = self.subjects.is_empty().then(Vec::new);
+        let prefixes = self.subjects.iter().map(|subject| subject.clone().into());
+        let mut subscriber = Subscriber::new(&address, prefixes.chain(everything).collect());
+        runtime()?.block_on(async {
+            let mut termination = Termination::listen()?;
+            for _ in 0..self.count.unwrap_or(u64::MAX) {
+                tokio::select! {
+                    frames = subscriber.next() => show(&frames)?,
+                    () = termination.received() => break,
+                }
             }
             Ok(())
         })

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::output::Out;
 use super::target::seconds;
-use crate::client::Client;
+use crate::client::blocking::Client;
 use crate::config::{Loaded, Sources};
 use crate::model::Endpoint;
 
@@ -33,7 +33,7 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
         None => configured_address(args.config.clone())?,
     };
     let wait = Duration::from_secs_f64(args.wait);
-    let status = Client::new(zmq::Context::new(), &*address, wait).status()?;
+    let status = Client::new(&*address, wait).status()?;
     let name = status["service"].as_str().unwrap_or_default();
     let version = status["version"].as_str().unwrap_or_default();
     if status["draining"].as_bool() != Some(false) {

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::exit;
-use crate::client::{ClientError, WorkerError};
+use crate::client::ClientError;
 use crate::config::ConfigErrors;
 use crate::model::subject_of;
 use crate::telemetry::{is_unsafe, printable, printable_json};
@@ -37,13 +38,7 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     {
         return ExitCode::SUCCESS;
     }
-    let client_error = error
-        .downcast_ref::<ClientError>()
-        .or(match error.downcast_ref() {
-            Some(WorkerError::Request(error)) => Some(error),
-            _ => None,
-        });
-    if let Some(ClientError::NoAnswer(address)) = client_error {
+    if let Some(ClientError::NoAnswer(address)) = error.downcast_ref() {
         complain(&format!(
             "no event manager answers at {address}\n\
              Start it with `event-manager`, or give its address: --address or EVENT_MANAGER_ADDRESS"
@@ -113,10 +108,10 @@ pub(super) fn complain(sentence: &str) {
 }
 
 /// Prints one event on a line: the subject, a tab, the other frames; or a JSON object.
-pub(super) fn print_event(frames: &[Vec<u8>], as_json: bool) -> io::Result<()> {
+pub(super) fn print_event(frames: &[Bytes], as_json: bool) -> io::Result<()> {
     let mut out = Out::new(as_json);
     if as_json {
-        let first = frames.first().map(Vec::as_slice).unwrap_or_default();
+        let first = frames.first().map(|frame| &frame[..]).unwrap_or_default();
         let subject = String::from_utf8_lossy(subject_of(first));
         let frames: Vec<Value> = frames.iter().map(|frame| frame_json(frame)).collect();
         let event = json!({"subject": subject, "frames": frames});

@@ -1,10 +1,10 @@
 //! `event-manager pub`: publishes events.
 
-use std::io::{self, BufRead, BufReader};
-
 use anyhow::Context;
 use clap::Args;
+use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
+use super::signals::runtime;
 use super::target::Target;
 use crate::client::Publisher;
 
@@ -27,31 +27,39 @@ pub(super) struct PubArgs {
 pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
     let address = match &args.pub_address {
         Some(address) => address.clone(),
-        None => {
-            let context = zmq::Context::new();
-            args.target.daemon_address(&context, "publishers")?
-        }
+        None => args.target.daemon_address("publishers")?,
     };
     let address = address
         .parse()
         .with_context(|| format!("{address:?} is not an address"))?;
-    let mut publisher = Publisher::new(address, args.target.wait());
+    let publisher = Publisher::new(address, args.target.wait());
+    runtime()?.block_on(publish(publisher, args))
+}
+
+async fn publish(mut publisher: Publisher, args: &PubArgs) -> anyhow::Result<()> {
     let subject = args.subject.as_bytes();
     match &args.data {
-        Some(data) => publisher.send(&[subject, data.as_bytes()])?,
+        Some(data) => publisher.send(&[subject, data.as_bytes()]).await?,
         None => {
-            let mut input = BufReader::with_capacity(INPUT_BYTES, io::stdin());
+            let mut input = BufReader::with_capacity(INPUT_BYTES, stdin());
             let mut line = Vec::new();
-            while input.read_until(b'\n', &mut line)? > 0 {
+            loop {
+                let read = tokio::select! {
+                    read = input.read_until(b'\n', &mut line) => read?,
+                    never = publisher.tend() => match never {},
+                };
+                if read == 0 {
+                    break;
+                }
                 let data = line.strip_suffix(b"\n").unwrap_or(&line);
-                publisher.send(&[subject, data])?;
+                publisher.send(&[subject, data]).await?;
                 line.clear();
                 // Nothing more may come for long.
                 if input.buffer().is_empty() {
-                    publisher.flush()?;
+                    publisher.flush().await?;
                 }
             }
         }
     }
-    Ok(publisher.finish()?)
+    Ok(publisher.finish().await?)
 }

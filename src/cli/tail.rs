@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -40,8 +41,8 @@ pub(super) fn run(args: &TailArgs) -> anyhow::Result<()> {
     })
 }
 
-fn as_json(ts: &str, frames: &[Vec<u8>], payload_bytes: Option<usize>) -> Value {
-    let sizes: Vec<usize> = frames.iter().map(Vec::len).collect();
+fn as_json(ts: &str, frames: &[Bytes], payload_bytes: Option<usize>) -> Value {
+    let sizes: Vec<usize> = frames.iter().map(Bytes::len).collect();
     let mut event = json!({
         "ts": ts,
         "subject": String::from_utf8_lossy(subject(frames)),
@@ -57,9 +58,9 @@ fn as_json(ts: &str, frames: &[Vec<u8>], payload_bytes: Option<usize>) -> Value 
     event
 }
 
-fn as_text(ts: &str, frames: &[Vec<u8>], payload_bytes: Option<usize>) -> String {
+fn as_text(ts: &str, frames: &[Bytes], payload_bytes: Option<usize>) -> String {
     let sizes: Vec<String> = frames.iter().map(|frame| frame.len().to_string()).collect();
-    let total: usize = frames.iter().map(Vec::len).sum();
+    let total: usize = frames.iter().map(Bytes::len).sum();
     let mut line = format!(
         "{ts}\t{}\t{total} bytes in {} frames\t{}",
         shown(subject(frames)),
@@ -75,18 +76,18 @@ fn as_text(ts: &str, frames: &[Vec<u8>], payload_bytes: Option<usize>) -> String
     line
 }
 
-fn subject(frames: &[Vec<u8>]) -> &[u8] {
-    subject_of(frames.first().map(Vec::as_slice).unwrap_or_default())
+fn subject(frames: &[Bytes]) -> &[u8] {
+    subject_of(frames.first().map(|frame| &frame[..]).unwrap_or_default())
 }
 
 /// The first bytes of what comes after the subject, by frames; and whether there are more. A text is
 /// cut between characters.
-fn payload(frames: &[Vec<u8>], bytes_max: usize) -> (Vec<&[u8]>, bool) {
+fn payload(frames: &[Bytes], bytes_max: usize) -> (Vec<&[u8]>, bool) {
     let rest = frames.first().map(|first| &first[subject(frames).len()..]);
     let rest = rest.filter(|rest| !rest.is_empty());
     let parts = rest
         .into_iter()
-        .chain(frames.iter().skip(1).map(Vec::as_slice));
+        .chain(frames.iter().skip(1).map(|frame| &frame[..]));
     let (mut left, mut shown, mut more) = (bytes_max, vec![], false);
     for part in parts {
         let mut end = part.len().min(left);
@@ -112,8 +113,11 @@ mod tests {
     use super::*;
     use crate::telemetry::printable_json;
 
-    fn frames(frames: &[&[u8]]) -> Vec<Vec<u8>> {
-        frames.iter().map(|frame| frame.to_vec()).collect()
+    fn frames(frames: &[&[u8]]) -> Vec<Bytes> {
+        frames
+            .iter()
+            .map(|frame| Bytes::copy_from_slice(frame))
+            .collect()
     }
 
     #[test]

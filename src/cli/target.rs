@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::{Client, ClientError};
+use crate::client::{self, ClientError, blocking};
 
 /// The flags of every command that talks to a daemon.
 #[derive(Debug, Clone, Args)]
@@ -31,8 +31,12 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 }
 
 impl Target {
-    pub(super) fn client(&self, context: &zmq::Context) -> Client {
-        Client::new(context.clone(), self.address.clone(), self.wait())
+    pub(super) fn client(&self) -> blocking::Client {
+        blocking::Client::new(self.address.clone(), self.wait())
+    }
+
+    pub(super) fn async_client(&self) -> client::Client {
+        client::Client::new(self.address.clone(), self.wait())
     }
 
     pub(super) fn wait(&self) -> Duration {
@@ -40,12 +44,8 @@ impl Target {
     }
 
     /// The first address of a kind (`publishers`, `subscribers`) that the daemon names.
-    pub(super) fn daemon_address(
-        &self,
-        context: &zmq::Context,
-        kind: &str,
-    ) -> Result<String, ClientError> {
-        let status = self.client(context).status()?;
+    pub(super) fn daemon_address(&self, kind: &str) -> Result<String, ClientError> {
+        let status = self.client().status()?;
         let address = status["addresses"][kind][0].as_str();
         address
             .map(str::to_owned)

@@ -3,9 +3,8 @@
 use clap::Args;
 
 use super::output::{complain, print_event};
-use super::signals::{StopFlag, until_terminated};
+use super::signals::{Termination, runtime};
 use super::target::Target;
-use crate::ambient::now;
 use crate::client::ServiceWorker;
 
 #[derive(Debug, Args)]
@@ -26,44 +25,33 @@ pub(super) struct WorkerArgs {
 }
 
 pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
-    let context = zmq::Context::new();
-    let client = args.target.client(&context);
-    let mut worker =
-        ServiceWorker::start(context, client, &args.service, args.subjects.clone(), now())?;
-    let subscribed = worker.subscribed();
-    complain(&format!(
-        "{} is subscribed as {} and receives at {}",
-        args.service, subscribed.id, subscribed.pull_address
-    ));
-    let (json, count) = (args.json, args.count.unwrap_or(u64::MAX));
-    until_terminated(move |stop| {
-        let result = print_events(&mut worker, count, json, &stop);
+    runtime()?.block_on(async {
+        let client = args.target.async_client();
+        let mut worker = ServiceWorker::start(client, &args.service, args.subjects.clone()).await?;
+        let mut termination = Termination::listen()?;
+        let subscribed = worker.subscribed();
+        complain(&format!(
+            "{} is subscribed as {} and receives at {}",
+            args.service, subscribed.id, subscribed.pull_address
+        ));
+        let count = args.count.unwrap_or(u64::MAX);
+        let result = tokio::select! {
+            result = print_events(&mut worker, count, args.json) => result,
+            () = termination.received() => Ok(()),
+        };
         // Also when nobody reads our output any more.
-        let stopped = worker.stop();
+        let stopped = worker.stop().await;
         result?;
-        Ok(stopped?.map_or(Ok(()), |frames| print_event(&frames, json))?)
+        Ok(stopped?.map_or(Ok(()), |frames| print_event(&frames, args.json))?)
     })
 }
 
-fn print_events(
-    worker: &mut ServiceWorker,
-    count: u64,
-    json: bool,
-    stop: &StopFlag,
-) -> anyhow::Result<()> {
+async fn print_events(worker: &mut ServiceWorker, count: u64, json: bool) -> anyhow::Result<()> {
     for left in (0..count).rev() {
-        let frames = loop {
-            if stop.is_set() {
-                return Ok(());
-            }
-            if let Some(frames) = worker.receive(now(), stop.look_until())? {
-                break frames;
-            }
-        };
-        print_event(&frames, json)?;
+        print_event(&worker.receive().await?, json)?;
         // It must not be given an event that it would not print.
         if left > 0 {
-            worker.ready()?;
+            worker.ready();
         }
     }
     Ok(())

@@ -398,37 +398,20 @@ async fn exchange(
     connection: &mut Option<Connection>,
     frames: &[Bytes],
 ) -> Answer {
-    let mut at = match still_usable(connection.take()).await {
+    let mut kept = connection.take();
+    if let Some(connection) = &mut kept
+        && !connection.may_be_used().await
+    {
+        kept = None;
+    }
+    let mut at = match kept {
         Some(kept) => kept,
         None => dial(slot, options).await?,
     };
-    // A DEALER that writes the delimiter itself can be answered by REP and ROUTER.
-    at.send(std::iter::once(&Bytes::new()).chain(frames));
-    let mut answer = loop {
-        match at.next().await {
-            // A ROUTER may say hello with an empty message.
-            Ok(Event::Message(frames)) if frames.iter().all(Bytes::is_empty) => {}
-            Ok(Event::Message(frames)) => break frames,
-            Ok(_) => {}
-            Err(ended) => return Err(CallError::Ended(ended.to_string())),
-        }
-    };
-    if answer.first().is_some_and(Bytes::is_empty) {
-        answer.remove(0);
-    }
+    let answer = at.ask(frames).await;
+    let answer = answer.map_err(|ended| CallError::Ended(ended.to_string()))?;
     *connection = Some(at);
     Ok(answer)
-}
-
-/// The connection that is kept, unless it has ended or something came that nobody asked for.
-async fn still_usable(kept: Option<Connection>) -> Option<Connection> {
-    let mut kept = kept?;
-    let is_usable = tokio::select! {
-        biased;
-        event = kept.next() => matches!(event, Ok(Event::Pong(_) | Event::Sent)),
-        () = std::future::ready(()) => true,
-    };
-    (is_usable && !kept.has_received()).then_some(kept)
 }
 
 /// Connects. What accepts a connection and closes it is tried again, because nothing was sent yet and

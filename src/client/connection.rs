@@ -240,9 +240,32 @@ impl Connection {
         Ok(self.writes.shutdown().await?)
     }
 
-    /// Whether a message lies here that nobody has taken, or is on its way.
-    pub fn has_received(&self) -> bool {
-        !self.received.is_empty()
+    /// Sends a request, and waits for its answer, both without the delimiter that they have on the wire.
+    /// What else comes meanwhile is ignored.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub async fn ask(&mut self, request: &[Bytes]) -> Result<Vec<Bytes>, Ended> {
+        self.send(std::iter::once(&Bytes::new()).chain(request));
+        loop {
+            match self.next().await? {
+                // A ROUTER may say hello with an empty message.
+                Event::Message(frames) if frames.iter().all(Bytes::is_empty) => {}
+                Event::Message(frames) => return Ok(without_delimiter(frames)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a connection that was kept for the next request may have that: it has not ended, and
+    /// nothing came that nobody asked for. It doesn't wait for anything.
+    pub async fn may_be_used(&mut self) -> bool {
+        let is_quiet = tokio::select! {
+            biased;
+            event = self.next() => matches!(event, Ok(Event::Pong(_) | Event::Sent)),
+            () = std::future::ready(()) => true,
+        };
+        is_quiet && self.received.is_empty()
     }
 
     /// Waits for what comes next, and meanwhile sends what is to be sent. May be dropped at any time
@@ -351,6 +374,14 @@ impl Connection {
             }
         }
     }
+}
+
+/// A message without the empty frame that stands before it on its way to and from a REQ.
+pub(super) fn without_delimiter(mut frames: Vec<Bytes>) -> Vec<Bytes> {
+    if frames.first().is_some_and(Bytes::is_empty) {
+        frames.remove(0);
+    }
+    frames
 }
 
 fn wanted(subscription: Subscription<'_>) -> Option<Event> {

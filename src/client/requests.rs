@@ -1,11 +1,19 @@
 //! The requests as calls.
 
+use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
+use super::LIMITS;
+use super::connection::{Connection, Ended, Options};
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
+use crate::model::{Endpoint, InvalidEndpoint};
+use crate::zmtp::LocalSocket;
+
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +42,12 @@ pub enum ClientError {
         /// The reason of the last connection that ended so.
         why: String,
     },
-    /// libzmq, such as a malformed address.
-    #[error("{0}: {1}")]
-    Socket(String, zmq::Error),
+    /// Its address is none.
+    #[error(transparent)]
+    Address(#[from] InvalidEndpoint),
+    /// The system gives no descriptors, or no thread.
+    #[error(transparent)]
+    System(#[from] io::Error),
 }
 
 /// What a subscription is told.
@@ -50,22 +61,23 @@ pub struct Subscribed {
     pub pull_address: String,
 }
 
-/// A client of the request socket. Blocking; one request at a time.
+/// A client of the request socket; one request at a time. Its connection is kept for the next request.
 pub struct Client {
-    context: zmq::Context,
     address: String,
     timeout: Duration,
-    socket: Option<zmq::Socket>,
+    options: Options,
+    connection: Option<Connection>,
 }
 
 impl Client {
-    /// Requests go to this address and wait at most this long for their answers.
-    pub fn new(context: zmq::Context, address: impl Into<String>, timeout: Duration) -> Self {
+    /// Requests go to this address and wait at most this long for their answers, and as long for
+    /// somebody to listen there.
+    pub fn new(address: impl Into<String>, timeout: Duration) -> Self {
         Self {
-            context,
             address: address.into(),
             timeout,
-            socket: None,
+            options: Options::new(LocalSocket::Req, LIMITS),
+            connection: None,
         }
     }
 
@@ -78,53 +90,55 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; a NAK is an answer here.
-    pub fn ask(&mut self, request: &Message, extra: Duration) -> Result<Message, ClientError> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => self.connect().map_err(|error| self.socket_error(error))?,
-        };
-        let wait_ms = (self.timeout + extra)
-            .as_millis()
-            .try_into()
-            .unwrap_or(i64::MAX);
-        let frames = encode(request, Layout::NATIVE);
-        let exchange = || -> zmq::Result<Option<Vec<Vec<u8>>>> {
-            socket.send_multipart(frames.iter().map(|frame| &frame[..]), 0)?;
-            if socket.poll(zmq::POLLIN, wait_ms)? == 0 {
-                return Ok(None);
+    pub async fn ask(
+        &mut self,
+        request: &Message,
+        extra: Duration,
+    ) -> Result<Message, ClientError> {
+        let mut connection = self.connected().await?;
+        let request = encode(request, Layout::NATIVE);
+        let answer = match timeout(self.timeout + extra, connection.ask(&request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error @ (Ended::Frame(_) | Ended::Command(_)))) => {
+                return Err(ClientError::Garbled(error.to_string()));
             }
-            socket.recv_multipart(0).map(Some)
+            // What may still come goes with the connection.
+            Ok(Err(_)) | Err(_) => return Err(self.no_answer()),
         };
-        // A REQ that got no answer can't ask again: it is dropped.
-        let answer = exchange().map_err(|error| self.socket_error(error))?;
-        let frames = answer.ok_or_else(|| ClientError::NoAnswer(self.address.clone()))?;
-        self.socket = Some(socket);
-        let frames: Vec<Bytes> = frames.into_iter().map(Bytes::from).collect();
-        decode(&frames)
+        self.connection = Some(connection);
+        decode(&answer)
             .map(|(answer, _)| answer)
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
 
-    fn connect(&self) -> zmq::Result<zmq::Socket> {
-        let socket = self.context.socket(zmq::REQ)?;
-        socket.set_linger(0)?;
-        socket.set_sndtimeo(self.timeout.as_millis().try_into().unwrap_or(i32::MAX))?;
-        socket.set_ipv6(self.address.contains('['))?;
-        // Where nobody listens, sending fails after the timeout, however long an answer may take.
-        socket.set_immediate(true)?;
-        socket.connect(&self.address)?;
-        Ok(socket)
-    }
-
-    fn socket_error(&self, error: zmq::Error) -> ClientError {
-        match error {
-            zmq::Error::EAGAIN => ClientError::NoAnswer(self.address.clone()),
-            error => ClientError::Socket(self.address.clone(), error),
+    async fn connected(&mut self) -> Result<Connection, ClientError> {
+        if let Some(mut kept) = self.connection.take() {
+            // What has happened to it while nobody waited is seen now.
+            tokio::task::yield_now().await;
+            if kept.may_be_used().await {
+                return Ok(kept);
+            }
         }
+        let address = self.address.parse::<Endpoint>()?.local();
+        let dial = async {
+            loop {
+                match Connection::open(&address, &self.options).await {
+                    Ok(connection) => return connection,
+                    Err(_) => sleep(RETRY).await,
+                }
+            }
+        };
+        timeout(self.timeout, dial)
+            .await
+            .map_err(|_| self.no_answer())
     }
 
-    fn confirmed(&mut self, request: &Message) -> Result<Message, ClientError> {
-        let answer = self.ask(request, Duration::ZERO)?;
+    fn no_answer(&self) -> ClientError {
+        ClientError::NoAnswer(self.address.clone())
+    }
+
+    async fn confirmed(&mut self, request: &Message) -> Result<Message, ClientError> {
+        let answer = self.ask(request, Duration::ZERO).await?;
         if answer.token.is(Token::ACK) {
             return Ok(answer);
         }
@@ -140,7 +154,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn subscribe(
+    pub async fn subscribe(
         &mut self,
         id: &str,
         service: &str,
@@ -149,7 +163,9 @@ impl Client {
         let fields = [id, service]
             .into_iter()
             .chain(subjects.iter().map(String::as_str));
-        let answer = self.confirmed(&Message::param(Token::SUBSCRIBE, fields))?;
+        let answer = self
+            .confirmed(&Message::param(Token::SUBSCRIBE, fields))
+            .await?;
         let text = String::from_utf8_lossy(&answer.data);
         let mut fields = text.split('\0').map(str::to_owned);
         let mut field = || {
@@ -168,8 +184,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; after the NAK `unknown-subscription` it is time to subscribe again.
-    pub fn keep_alive(&mut self, id: &str) -> Result<(), ClientError> {
+    pub async fn keep_alive(&mut self, id: &str) -> Result<(), ClientError> {
         self.confirmed(&Message::param(Token::KEEP_ALIVE, [id]))
+            .await
             .map(drop)
     }
 
@@ -177,8 +194,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn unsubscribe(&mut self, id: &str) -> Result<(), ClientError> {
+    pub async fn unsubscribe(&mut self, id: &str) -> Result<(), ClientError> {
         self.confirmed(&Message::param(Token::UNSUBSCRIBE, [id]))
+            .await
             .map(drop)
     }
 
@@ -187,8 +205,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn end(&mut self, service: &str) -> Result<Option<u64>, ClientError> {
-        let answer = self.confirmed(&Message::param(Token::END, [service]))?;
+    pub async fn end(&mut self, service: &str) -> Result<Option<u64>, ClientError> {
+        let answer = self
+            .confirmed(&Message::param(Token::END, [service]))
+            .await?;
         let answer: Value = serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))?;
         Ok(answer["deadLetters"].as_u64())
@@ -198,7 +218,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn publish_sync(
+    pub async fn publish_sync(
         &mut self,
         subject: &str,
         data: &str,
@@ -209,7 +229,7 @@ impl Client {
             [data, subject, "", "1", "event-manager call"],
         );
         request.timeout = Some(timeout);
-        let answer = self.ask(&request, timeout)?;
+        let answer = self.ask(&request, timeout).await?;
         let text = String::from_utf8_lossy(&answer.data);
         match serde_json::from_str(&text) {
             Ok(results) => Ok((answer.token.is(Token::ACK), results)),
@@ -227,8 +247,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn status(&mut self) -> Result<Value, ClientError> {
-        let answer = self.confirmed(&Message::new(Token::STATUS, DataType::Empty, ""))?;
+    pub async fn status(&mut self) -> Result<Value, ClientError> {
+        let answer = self
+            .confirmed(&Message::new(Token::STATUS, DataType::Empty, ""))
+            .await?;
         serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
@@ -238,10 +260,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn events(&mut self, after: Option<u64>, max: usize) -> Result<Value, ClientError> {
+    pub async fn events(&mut self, after: Option<u64>, max: usize) -> Result<Value, ClientError> {
         let after = after.map(|after| after.to_string()).unwrap_or_default();
         let fields = [after.as_str(), &max.to_string()];
-        let answer = self.confirmed(&Message::param(Token::EVENTS, fields))?;
+        let answer = self
+            .confirmed(&Message::param(Token::EVENTS, fields))
+            .await?;
         serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
@@ -250,14 +274,14 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn dead_letters(
+    pub async fn dead_letters(
         &mut self,
         op: &str,
         service: &str,
         options: &Value,
     ) -> Result<Value, ClientError> {
         let fields = [op, service, &options.to_string()];
-        let answer = self.confirmed(&Message::param(Token::DLQ, fields))?;
+        let answer = self.confirmed(&Message::param(Token::DLQ, fields)).await?;
         serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use event_manager::client::{Client, ClientError};
+use event_manager::client::ClientError;
+use event_manager::client::blocking::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -40,7 +41,7 @@ fn answer(worker: &zmq::Socket, word: &str) -> String {
 
 fn client(daemon: &TestDaemon, ms: u64) -> Client {
     let timeout = Duration::from_millis(ms);
-    Client::new(daemon.context.clone(), daemon.requests(), timeout)
+    Client::new(daemon.requests(), timeout)
 }
 
 fn ask(daemon: &TestDaemon, op: &str, service: &str, options: Value) -> Value {

@@ -4,7 +4,7 @@ mod adverse;
 mod commands;
 mod kinds;
 
-use event_manager::client::Client;
+use event_manager::client::blocking::Client;
 use serde_json::Value;
 
 use super::support::program::wait_until;
@@ -12,7 +12,7 @@ use super::support::{PATIENCE, TestDaemon};
 
 /// The latest events that a daemon has.
 pub fn noted(daemon: &TestDaemon) -> Vec<Value> {
-    let mut client = Client::new(daemon.context.clone(), daemon.requests(), PATIENCE);
+    let mut client = Client::new(daemon.requests(), PATIENCE);
     let page = client.events(None, 512).expect("an answer");
     page["events"].as_array().expect("a list").clone()
 }

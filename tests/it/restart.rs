@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::support::bus::own_host;
 use super::support::peers::{connected, is_silent, publish, received, socket};
-use super::support::program::Site;
+use super::support::program::{Program, Site};
 use super::support::{PATIENCE, TestDaemon};
 
 pub const KEEP_ALIVE: &str = "TK_EVENT_MANAGER_KEEP_ALIVE";
@@ -579,4 +579,34 @@ fn without_a_database_everything_else_is_served() {
         assert_eq!(received(&worker), "x");
     }
     assert!(held.stop());
+}
+
+/// Their connections come back, and what they wait for is said again.
+#[test]
+fn the_commands_go_on_after_a_restart() {
+    let mut home = Home::new();
+    let daemon = home.start();
+    let site = Site::of(&daemon);
+    let sub = site.start(&["sub", "Order"]);
+    let worker = site.start(&["worker", "Billing", "Order"]);
+    let mut publisher = site.start(&["pub", "Order"]);
+    let publish = |daemon: &TestDaemon, publisher: &mut Program, data: &str| {
+        daemon.wait_for_subscriptions(1);
+        daemon.wait_for_ready("Billing", 1);
+        publisher.types(data);
+    };
+    publish(&daemon, &mut publisher, "1\n");
+    assert_eq!(sub.printed(1), "Order\t1\n");
+    assert_eq!(worker.printed(1), "Order\t1\n");
+    drop(daemon);
+    let daemon = home.start();
+    publish(&daemon, &mut publisher, "2\n");
+    assert_eq!(sub.printed(2), "Order\t1\nOrder\t2\n");
+    assert_eq!(worker.printed(2), "Order\t1\nOrder\t2\n");
+    publisher.ends_input();
+    assert_eq!(publisher.end().done(), "");
+    for command in [sub, worker] {
+        command.signal("TERM");
+        assert_eq!(command.end().code, Some(0));
+    }
 }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
+use crate::client::blocking::Client;
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::messagebus::{Message, Token};
 use crate::model::Endpoint;
@@ -66,10 +67,9 @@ impl Facts {
         wait: Duration,
         disk_free_min: Option<u64>,
     ) -> Self {
-        let context = zmq::Context::new();
         let known = config.as_ref().ok().map(|loaded| &loaded.config);
         let address = address.unwrap_or_else(|| known.map_or(ADDRESS.into(), address_of));
-        let mut client = Client::new(context.clone(), address.clone(), wait);
+        let mut client = Client::new(address.clone(), wait);
         let status = client.status().map_err(|error| error.to_string());
         let directory = state_directory(known, status.as_ref().ok());
         Self {
@@ -77,7 +77,7 @@ impl Facts {
                 listening_on(&ports_wanted(config, &address))
             }),
             locator: known.map_or(Locator::NotAsked, |config| {
-                ask_locator(&context, config, status.as_ref().ok(), wait)
+                ask_locator(config, status.as_ref().ok(), wait)
             }),
             letters: match &status {
                 Ok(status) => letters(&mut client, status, directory.as_deref()),
@@ -101,12 +101,7 @@ fn address_of(config: &Config) -> String {
     }
 }
 
-fn ask_locator(
-    context: &zmq::Context,
-    config: &Config,
-    status: Option<&Value>,
-    wait: Duration,
-) -> Locator {
+fn ask_locator(config: &Config, status: Option<&Value>, wait: Duration) -> Locator {
     let locator = &config.locator;
     // One that is embedded is gone with its daemon.
     if !locator.register || locator.embedded && status.is_none() {
@@ -116,7 +111,7 @@ fn ask_locator(
     let bound = bound.and_then(|address| address.parse::<Endpoint>().ok());
     let address = bound.unwrap_or_else(|| locator.address.clone()).local();
     let name = locator.service_name.as_str();
-    let mut client = Client::new(context.clone(), address.to_string(), wait);
+    let mut client = Client::new(address.to_string(), wait);
     let request = Message::param(locator.tokens.locate, [name]);
     match client.ask(&request, Duration::ZERO) {
         Ok(answer) if answer.token.is(Token::ACK) => Locator::Registered,

@@ -41,25 +41,29 @@ pub(super) struct TopArgs {
 }
 
 pub(super) fn run(args: &TopArgs) -> anyhow::Result<()> {
-    let context = zmq::Context::new();
-    let client = args.target.client(&context);
+    let client = args.target.async_client();
     let top = Top::new(client.address().to_owned());
     #[allow(clippy::disallowed_methods, reason = "nothing is written to it")]
     let is_terminal = stdout().is_terminal();
     let on_screen = !args.plain && args.count.is_none() && is_terminal;
     let (interval, count) = (Duration::from_secs_f64(args.interval), args.count);
     until_terminated(move |stop| {
-        let poller = Poller::start(context, client, interval)?;
+        let mut poller = Poller::start(client, interval);
         if on_screen {
-            screen::run(top, &poller, &stop)
+            screen::run(top, &mut poller, &stop)
         } else {
-            print(top, &poller, &stop, count)
+            print(top, &mut poller, &stop, count)
         }
     })
 }
 
 /// A block of lines for each answer.
-fn print(mut top: Top, poller: &Poller, stop: &StopFlag, count: Option<u64>) -> anyhow::Result<()> {
+fn print(
+    mut top: Top,
+    poller: &mut Poller,
+    stop: &StopFlag,
+    count: Option<u64>,
+) -> anyhow::Result<()> {
     let mut left = count.unwrap_or(u64::MAX);
     while left > 0 && !stop.is_set() {
         let wait = stop.look_until().saturating_duration_since(now());

@@ -1,9 +1,12 @@
-//! Asks the daemon for its state again and again, in a thread of its own: a daemon that doesn't
-//! answer must not hold up the keyboard.
+//! Asks the daemon for its state again and again, in a task of its own: a daemon that doesn't answer
+//! must not hold up the keyboard.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::snapshot::Snapshot;
 use crate::ambient::now;
@@ -12,64 +15,43 @@ use crate::client::Client;
 /// When an answer came, and what it was, or why there was none.
 pub(super) type Answer = (Instant, Result<Snapshot, String>);
 
-/// The thread; it ends with this.
+/// The task; it ends with this.
 pub(super) struct Poller {
-    /// Gone when it is told to end.
-    parts: Option<(Receiver<Answer>, Sender<()>)>,
-    context: zmq::Context,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Poller {
-    /// Asks at once, and then at each interval.
-    pub(super) fn start(
-        context: zmq::Context,
-        client: Client,
-        interval: Duration,
-    ) -> std::io::Result<Self> {
-        let (answers, answers_rx) = sync_channel(1);
-        let (stop, stop_rx) = channel();
-        let thread = std::thread::Builder::new()
-            .name("poller".into())
-            .spawn(move || poll(client, interval, &answers, &stop_rx))?;
-        Ok(Self {
-            parts: Some((answers_rx, stop)),
-            context,
-            thread: Some(thread),
-        })
-    }
-
-    /// The next answer, if it comes in time.
-    pub(super) fn next(&self, wait: Duration) -> Option<Answer> {
-        let (answers, _) = self.parts.as_ref()?;
-        answers.recv_timeout(wait).ok()
-    }
+    answers: mpsc::Receiver<Answer>,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        drop(self.parts.take());
-        // Whatever it waits for ends.
-        let _ = self.context.destroy();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.task.abort();
     }
 }
 
-fn poll(mut client: Client, interval: Duration, answers: &SyncSender<Answer>, stop: &Receiver<()>) {
+impl Poller {
+    /// Asks at once, and then at each interval, in the runtime that this thread works for.
+    pub(super) fn start(client: Client, interval: Duration) -> Self {
+        let (answering, answers) = mpsc::channel(1);
+        let task = tokio::spawn(poll(client, interval, answering));
+        Self { answers, task }
+    }
+
+    /// The next answer, if it comes in time.
+    pub(super) fn next(&mut self, wait: Duration) -> Option<Answer> {
+        let answer = timeout(wait, self.answers.recv());
+        Handle::current().block_on(answer).ok().flatten()
+    }
+}
+
+async fn poll(mut client: Client, interval: Duration, answering: mpsc::Sender<Answer>) {
     loop {
         let asked = now();
-        let answer = match client.status() {
+        let answer = match client.status().await {
             Ok(status) => Ok(Snapshot::read(&status)),
             Err(error) => Err(error.to_string()),
         };
-        if answers.send((now(), answer)).is_err() {
+        if answering.send((now(), answer)).await.is_err() {
             return;
         }
-        let left = interval.saturating_sub(now().saturating_duration_since(asked));
-        if stop.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
+        tokio::time::sleep_until((asked + interval).into()).await;
     }
 }

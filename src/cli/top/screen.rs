@@ -34,7 +34,7 @@ enum Keys {
 }
 
 /// Shows the daemon until a key or a signal ends that.
-pub(super) fn run(mut top: Top, poller: &Poller, stop: &StopFlag) -> anyhow::Result<()> {
+pub(super) fn run(mut top: Top, poller: &mut Poller, stop: &StopFlag) -> anyhow::Result<()> {
     let mut screen = Screen(ratatui::try_init()?);
     let mut stale = true;
     while !stop.is_set() {

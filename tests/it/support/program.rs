@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_manager::client::Client;
+use event_manager::client::blocking::Client;
 use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
 use serde_json::Value;
@@ -318,7 +318,6 @@ pub struct Serving {
     pub program: Program,
     bound: Bound,
     http: Option<SocketAddr>,
-    context: zmq::Context,
 }
 
 impl Serving {
@@ -329,7 +328,6 @@ impl Serving {
             program,
             bound: bound_from(&ready),
             http: field_of(&ready, "http").parse().ok(),
-            context: zmq::Context::new(),
         }
     }
 
@@ -345,7 +343,7 @@ impl Serving {
     /// Its state, as it answers to STATUS.
     pub fn status(&self) -> Value {
         let address = self.bound.requests[0].to_string();
-        let mut client = Client::new(self.context.clone(), address, PATIENCE);
+        let mut client = Client::new(address, PATIENCE);
         client.status().expect("it answers")
     }
 
