@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 
 use super::hub::{Hub, SharedHub};
 use super::inbox::{Filled, Inbox, ReadChunk};
-use super::intake::PeerError;
 use super::memory::HALF_RECEIVED_MIN;
 use super::peer::{Purpose, Role};
+use super::peer_error::PeerError;
 use super::stream::Stream;
 use crate::broker::PeerId;
 use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};

@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
-use super::deliver::Run;
 use super::hub::Hub;
+use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{DeadLetter, ServiceKey};
 use crate::model::{ServiceName, subject_of};

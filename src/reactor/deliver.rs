@@ -10,31 +10,11 @@ use bytes::Bytes;
 
 use super::hub::Hub;
 use super::outbox::outweighs;
+use super::runs::Run;
 use crate::ambient::now;
 use crate::broker::{Delivery, DropReason, Given, PeerId, Route, Service, ServiceKey, WorkerKey};
 use crate::config::SlowSubscriber;
 use crate::telemetry::Notable;
-
-/// A run of whole messages.
-pub(super) struct Run<'a> {
-    pub(super) bytes: Bytes,
-    /// Where each message ends, relative to `bytes`.
-    pub(super) ends: &'a [usize],
-    /// The size of the memory that a reference to the bytes keeps alive.
-    pub(super) backing_bytes: usize,
-}
-
-impl Run<'_> {
-    fn events(&self) -> u64 {
-        self.ends.len() as u64
-    }
-
-    /// Where these messages lie in `bytes`.
-    pub(super) fn part(&self, events: Range<usize>) -> Range<usize> {
-        let border = |event: usize| if event == 0 { 0 } else { self.ends[event - 1] };
-        border(events.start)..border(events.end)
-    }
-}
 
 impl Hub {
     /// Gives a run to everybody on its route.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::deliver::Run;
+use super::runs::Run;
 use super::hub::Hub;
 use super::letters::Asked;
 use crate::ambient::{now, wall_clock_ms};

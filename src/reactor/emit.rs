@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::deliver::Run;
 use super::hub::Hub;
 use super::requester::{ReturnAddress, Ticket};
+use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{ClockChange, Item, KnownSubject, Route, ServiceKey};
 use crate::messagebus::{DataType, Message};

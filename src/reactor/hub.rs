@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
-use super::audience::Attendance;
+use super::attendance::Attendance;
 use super::books::Books;
 use super::clock::{Alarm, Clock};
 use super::connections::Connections;
@@ -15,8 +15,6 @@ use super::durable::DurableSide;
 use super::effects::Effect;
 use super::emit::Emissions;
 use super::ended::Ending;
-use super::inbox::ReadChunk;
-use super::intake::Runs;
 use super::keeping::Keeping;
 use super::listener::{Streamer, StreamerTable};
 use super::memory::Memory;
@@ -31,7 +29,6 @@ use super::stream::Stream;
 use super::upkeep::Upkeep;
 use super::upstream::Upstream;
 use super::watchdog::Watchdog;
-use super::worker::Words;
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{
     Aftermath, Broker, BrokerConfig, DropReason, Dropped, EndedService, PeerId, Policies,
@@ -132,12 +129,7 @@ impl Hub {
             connections,
             upstream: Upstream::new(&config.connect_publishers, random_id(), at),
             memory: Memory::default(),
-            scratch: Scratch {
-                chunk: ReadChunk::default(),
-                runs: Runs::default(),
-                turns: Vec::new(),
-                words: Words::new(at),
-            },
+            scratch: Scratch::new(at),
             clock: Clock::started(at, wall_clock_ms()),
             alarm: Alarm::default(),
             upkeep: Upkeep {

@@ -10,103 +10,15 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::deliver::Run;
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
-use crate::broker::{KnownSubject, PeerId, Route, SubjectPlace};
-use crate::zmtp::{Command, FrameError, MalformedCommand, Step, encode_pong};
+use super::peer_error::PeerError;
+use super::runs::{Run, Runs};
+use crate::broker::{KnownSubject, PeerId, Route};
+use crate::zmtp::{Command, Step, encode_pong};
 
 /// In which PINGs name times to live.
 const TTL_UNIT: Duration = Duration::from_millis(100);
-
-/// Why a peer's connection is ended. The texts continue "peer refused:".
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PeerError {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error(transparent)]
-    Command(#[from] MalformedCommand),
-    #[error("it sent ERROR: {0}")]
-    Gave(String),
-    #[error("a subscription of {0} bytes; the limit is {1} (limits.maxSubjectBytes)")]
-    SubscriptionTooLong(usize, usize),
-    #[error("more than {0} subscriptions (limits.maxSubscriptionsPerPeer)")]
-    TooManySubscriptions(usize),
-}
-
-impl PeerError {
-    /// A short word for counters.
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::Frame(FrameError::Flags(_)) | Self::Command(_) => "malformed",
-            Self::Frame(FrameError::MessageTooLarge(..)) => "message-too-large",
-            Self::Frame(FrameError::TooManyParts(_)) => "too-many-parts",
-            Self::Frame(FrameError::Interrupted(_)) => "interrupted-message",
-            Self::Gave(_) => "peer-error",
-            Self::SubscriptionTooLong(..) => "subscription-too-long",
-            Self::TooManySubscriptions(_) => "too-many-subscriptions",
-        }
-    }
-}
-
-/// A stretch of whole messages with one route.
-struct Stretch {
-    bytes: Range<usize>,
-    route: Rc<Route>,
-    /// Where its messages' ends begin in [`Runs::ends`].
-    first_end: usize,
-}
-
-/// The runs found in one read; kept between reads for their memory.
-#[derive(Default)]
-pub(super) struct Runs {
-    stretches: Vec<Stretch>,
-    /// The end of each message, relative to its stretch.
-    ends: Vec<usize>,
-    /// Events with the subject that was looked up last, and where they are to be counted.
-    alike: Option<(SubjectPlace, u64)>,
-}
-
-impl Runs {
-    /// Adds a message behind the others: to the last stretch if that has the same route and ends
-    /// where the message begins.
-    #[inline]
-    fn push(&mut self, message: Range<usize>, route: &Rc<Route>) {
-        match self.stretches.last_mut() {
-            Some(last) if last.bytes.end == message.start && Rc::ptr_eq(&last.route, route) => {
-                last.bytes.end = message.end;
-                self.ends.push(message.end - last.bytes.start);
-            }
-            _ => {
-                let first_end = self.ends.len();
-                self.ends.push(message.len());
-                self.stretches.push(Stretch {
-                    bytes: message,
-                    route: Rc::clone(route),
-                    first_end,
-                });
-            }
-        }
-    }
-
-    /// Adds messages of the same length to the last stretch, which they follow.
-    #[inline]
-    fn push_alike(&mut self, messages: usize, bytes: usize) {
-        let Some(last) = self.stretches.last_mut() else {
-            return;
-        };
-        let begin = last.bytes.len();
-        last.bytes.end += messages * bytes;
-        self.ends.extend((1..=messages).map(|n| begin + n * bytes));
-    }
-
-    fn clear(&mut self) {
-        self.stretches.clear();
-        self.ends.clear();
-        // One read of the smallest events should not hold its memory for ever.
-        self.ends.shrink_to(16 << 10);
-    }
-}
 
 impl Hub {
     /// Takes what a publisher sent: routes the whole events in it and keeps the rest.
@@ -122,34 +34,26 @@ impl Hub {
         let mut runs = std::mem::take(&mut self.scratch.runs);
         let result = self.find_runs(id, inbox, &mut filled.data, &mut runs);
         self.count_alike(&mut runs);
-        if runs.stretches.is_empty() {
+        if runs.is_empty() {
             self.scratch.runs = runs;
             inbox.keep(filled, result?);
             return Ok(());
         }
         let backing_bytes = filled.backing_bytes;
         let data = filled.data.freeze();
-        for (i, stretch) in runs.stretches.iter().enumerate() {
-            let next = runs
-                .stretches
-                .get(i + 1)
-                .map_or(runs.ends.len(), |next| next.first_end);
-            let ends = &runs.ends[stretch.first_end..next];
+        for (route, place, ends) in runs.iter() {
             self.books.published.events += ends.len() as u64;
-            self.books.published.bytes += stretch.bytes.len() as u64;
-            if stretch.route.is_empty() {
+            self.books.published.bytes += place.len() as u64;
+            if route.is_empty() {
                 self.books.published.unmatched += ends.len() as u64;
                 continue;
             }
-            let bytes = data.slice(stretch.bytes.clone());
-            self.deliver(
-                &stretch.route,
-                &Run {
-                    bytes,
-                    ends,
-                    backing_bytes,
-                },
-            );
+            let run = Run {
+                bytes: data.slice(place),
+                ends,
+                backing_bytes,
+            };
+            self.deliver(route, &run);
         }
         runs.clear();
         self.scratch.runs = runs;
@@ -189,21 +93,19 @@ impl Hub {
                 let key = self.broker.routes.key_of(first);
                 let begin = span.first.start;
                 let KnownSubject { route, place } = self.broker.routes.look_up(key);
-                runs.alike = Some((place, 0));
+                runs.begin_alike(place);
                 (begin..begin + key.len(), route)
             });
             runs.push(span.bytes.clone(), &route);
             let alike = inbox.scanner.skip_alike(data, &span);
             runs.push_alike(alike, span.bytes.len());
-            if let Some((_, events)) = &mut runs.alike {
-                *events += 1 + alike as u64;
-            }
+            runs.count_alike(1 + alike as u64);
             last = Some((key, route));
         }
     }
 
     fn count_alike(&mut self, runs: &mut Runs) {
-        if let Some((place, events)) = runs.alike.take() {
+        if let Some((place, events)) = runs.take_alike() {
             self.broker.routes.subjects.add(place, events);
         }
     }

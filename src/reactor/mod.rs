@@ -4,6 +4,7 @@
 //! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
+mod attendance;
 mod audience;
 mod books;
 mod clock;
@@ -34,6 +35,7 @@ mod noting;
 mod outbox;
 mod paths;
 mod peer;
+mod peer_error;
 mod peers;
 mod phase;
 mod presumed;
@@ -42,6 +44,7 @@ mod refusals;
 mod reload;
 mod reports;
 mod requester;
+mod runs;
 mod scratch;
 mod site;
 mod slow;

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::deliver::Run;
 use super::outbox::Outbox;
+use super::runs::Run;
 use crate::broker::{Delivery, DeliveryId, WorkerKey};
 use crate::messagebus::{EventWord, event_id};
 use crate::zmtp::{frames, last_frame_at, short_header};

@@ -8,10 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::deliver::Run;
 use super::listener::Streamer;
 use super::outbox::Outbox;
 use super::paths::Proxied;
+use super::runs::Run;
 use super::stream::Stream;
 use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
 use crate::messagebus::{EventWord, event_id};

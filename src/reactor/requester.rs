@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::effects::Effect;
 use super::hub::Hub;
-use super::intake::PeerError;
 use super::letters::Begun;
 use super::peer::Role;
+use super::peer_error::PeerError;
 use crate::ambient::now;
 use crate::broker::{EndError, EndedService, PeerId};
 use crate::locator;

@@ -2,8 +2,8 @@
 
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
-use super::intake::PeerError;
 use super::peer::Role;
+use super::peer_error::PeerError;
 use crate::broker::PeerId;
 use crate::telemetry::Notable;
 use crate::zmtp::{Command, Step, Subscription, frames};

@@ -1,36 +1,14 @@
 //! What workers say, and what becomes of the events that they hold.
 
-use std::time::Instant;
-
 use super::hub::Hub;
 use super::inbox::{Filled, Inbox};
-use super::intake::PeerError;
 use super::paths::Said;
 use super::peer::{Envelope, Role};
+use super::peer_error::PeerError;
 use crate::ambient::{chance, now};
 use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, WorkerKey};
 use crate::messagebus::{WorkerWord, error_word};
 use crate::zmtp::encode_message;
-
-/// What the words of one read came to: what it costs to go on from there, it costs once for all of them.
-pub(super) struct Words {
-    /// When they were read.
-    at: Instant,
-    /// The places of events that are done.
-    settled: Vec<u64>,
-    /// Events may go, to this worker or to others.
-    moved: bool,
-}
-
-impl Words {
-    pub(super) fn new(at: Instant) -> Self {
-        Self {
-            at,
-            settled: vec![],
-            moved: false,
-        }
-    }
-}
 
 impl Hub {
     /// Takes what a worker of this service sent.
