@@ -1,7 +1,8 @@
 //! The task of one connection: handshake, then read and write until it ends.
 
+use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -9,9 +10,11 @@ use tokio::sync::Notify;
 
 use super::hub::{Hub, SharedHub};
 use super::inbox::{Filled, Inbox, ReadChunk};
+use super::listener::Door;
 use super::memory::HALF_RECEIVED_MIN;
-use super::peer::{Purpose, Role};
+use super::peer::Role;
 use super::peer_error::PeerError;
+use super::purpose::Purpose;
 use super::stream::Stream;
 use crate::broker::PeerId;
 use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
@@ -25,8 +28,47 @@ const PARTING_MAX: Duration = Duration::from_secs(1);
 /// What it sends meanwhile is read in pieces of so many bytes, and dropped.
 const PARTING_READ_BYTES: usize = 64 << 10;
 
+/// The way from a listener to the hub.
+pub(super) struct HubDoor {
+    hub: Weak<RefCell<Hub>>,
+    purpose: Purpose,
+}
+
+impl HubDoor {
+    /// What comes in there is for this.
+    pub(super) fn of(hub: Weak<RefCell<Hub>>, purpose: Purpose) -> Rc<dyn Door> {
+        Rc::new(Self { hub, purpose })
+    }
+}
+
+impl Door for HubDoor {
+    fn accepted(&self, stream: Stream, address: Rc<str>) {
+        let Some(hub) = self.hub.upgrade() else {
+            return;
+        };
+        let mut state = hub.borrow_mut();
+        if state.connections.are_full() {
+            let limit = state.connections.max();
+            return state.refuse(
+                "too-many-connections",
+                &address,
+                &format!("there are {limit} connections already"),
+            );
+        }
+        drop(state);
+        let counted = Counted::new(&hub);
+        tokio::task::spawn_local(serve(counted, stream, address, self.purpose.clone()));
+    }
+
+    fn out_of_descriptors(&self, error: &io::Error) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.borrow_mut().refuse("out-of-descriptors", "?", error);
+        }
+    }
+}
+
 /// Serves an accepted connection to its end.
-pub(super) async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
+async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
     // What went wrong is noted.
     let _ = run(&counted.0, stream, address, &purpose).await;
 }

@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{self, Counted};
 use super::hub::{Hub, SharedHub};
-use super::peer::Purpose;
+use super::purpose::Purpose;
 use super::stream::Stream;
 use crate::ambient::chance;
 use crate::broker::PeerId;

@@ -14,9 +14,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::runs::Run;
 use super::hub::Hub;
 use super::letters::Asked;
+use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Aftermath, Item, OrderBy, OrderKey, Service, ServiceKey};
 use crate::config::Config;

@@ -1,7 +1,6 @@
 //! The way of an event without sockets to read from, for benches: the real hub, whose peers' sockets
 //! are never written to. Behind the feature `internals`.
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
 
@@ -10,14 +9,16 @@ use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::mpsc;
 
+use super::connection::HubDoor;
 use super::connections::Connections;
 use super::hub::Hub;
 use super::inbox::Inbox;
-use super::listener::StreamerTable;
 use super::notes::Notes;
 use super::peer::{Envelope, Role};
+use super::purpose::Purpose;
 use super::site::Site;
 use super::stream::Stream;
+use super::streamers::{Doors, StreamerTable};
 use crate::ambient::now;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
@@ -61,12 +62,11 @@ impl HotPath {
             has_store: false,
             publish_timeout: config.publish_timeout,
         };
-        let nowhere: Weak<RefCell<Hub>> = Weak::new();
-        let streamers = StreamerTable::new(
-            vec![config.pull_address.clone()],
-            Default::default(),
-            nowhere,
-        );
+        let doors = Doors(Box::new(|streamer| {
+            HubDoor::of(Weak::new(), Purpose::Workers(Rc::clone(streamer)))
+        }));
+        let streamers =
+            StreamerTable::new(vec![config.pull_address.clone()], Default::default(), doors);
         let (effects, _) = mpsc::channel(1);
         let site = Site {
             settings,

@@ -2,26 +2,20 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
-use super::connection::{self, Counted};
-use super::hub::{Hub, SharedHub};
-use super::peer::Purpose;
 use super::stream::Stream;
-use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::model::{Endpoint, socket_name};
 use crate::systemd::{Inherited, Socket as Handed};
 
@@ -44,6 +38,14 @@ impl Bound {
             Handed::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
+}
+
+/// Takes on what a listener accepts.
+pub(super) trait Door {
+    /// A peer connected from this address.
+    fn accepted(&self, stream: Stream, address: Rc<str>);
+    /// The system has no descriptor for one that waits.
+    fn out_of_descriptors(&self, error: &io::Error);
 }
 
 /// A listening socket. Its task accepts; closing it frees the port at once, whenever the task ends.
@@ -94,8 +96,8 @@ impl Listener {
     }
 
     /// Begins to accept.
-    pub(super) fn accept(&self, hub: Weak<RefCell<Hub>>, purpose: Purpose) {
-        let task = tokio::task::spawn_local(accept_all(Rc::clone(&self.bound), hub, purpose));
+    pub(super) fn accept(&self, door: Rc<dyn Door>) {
+        let task = tokio::task::spawn_local(accept_all(Rc::clone(&self.bound), door));
         *self.task.borrow_mut() = Some(task.abort_handle());
     }
 
@@ -238,20 +240,18 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-async fn accept_all(bound: Rc<RefCell<Option<Bound>>>, hub: Weak<RefCell<Hub>>, purpose: Purpose) {
+async fn accept_all(bound: Rc<RefCell<Option<Bound>>>, door: Rc<dyn Door>) {
     // Given up when descriptors run out, so that what waits can be accepted, and closed: left alone
     // it would keep the listener readable and its clients hoping.
     let mut reserve = File::open("/dev/null").ok();
     while let Some(result) = accept_one(&bound).await {
-        let Some(hub) = hub.upgrade() else { return };
         match result {
-            Ok((stream, address)) => take_on(&hub, stream, address, &purpose),
+            Ok((stream, address)) => door.accepted(stream, address),
             Err(error) if out_of_descriptors(&error) => {
                 reserve.take();
                 let turned_away = try_accept(&bound);
                 reserve = File::open("/dev/null").ok();
-                hub.borrow_mut().refuse("out-of-descriptors", "?", &error);
-                drop(hub);
+                door.out_of_descriptors(&error);
                 if !turned_away {
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
@@ -273,131 +273,5 @@ fn try_accept(bound: &RefCell<Option<Bound>>) -> bool {
             matches!(listener.poll_accept(&mut context), Poll::Ready(Ok(_)))
         }
         None => false,
-    }
-}
-
-fn take_on(hub: &SharedHub, stream: Stream, address: Rc<str>, purpose: &Purpose) {
-    let mut state = hub.borrow_mut();
-    if state.connections.are_full() {
-        let limit = state.connections.max();
-        return state.refuse(
-            "too-many-connections",
-            &address,
-            &format!("there are {limit} connections already"),
-        );
-    }
-    drop(state);
-    let counted = Counted::new(hub);
-    tokio::task::spawn_local(connection::serve(counted, stream, address, purpose.clone()));
-}
-
-/// The socket of one service.
-#[derive(Debug)]
-pub(super) struct Streamer {
-    pub(super) service: ServiceKey,
-    listener: Listener,
-    /// Routing ids that workers chose, and who has them.
-    identities: RefCell<HashMap<Bytes, PeerId>>,
-}
-
-impl Streamer {
-    /// The connection that has this identity.
-    pub(super) fn holder_of(&self, identity: &Bytes) -> Option<PeerId> {
-        self.identities.borrow().get(identity).copied()
-    }
-
-    /// Gives an identity to a connection; the empty one is none.
-    pub(super) fn claim_identity(&self, identity: &Bytes, id: PeerId) {
-        if !identity.is_empty() {
-            self.identities.borrow_mut().insert(identity.clone(), id);
-        }
-    }
-}
-
-/// The sockets of services.
-#[derive(Debug)]
-pub(super) struct StreamerTable {
-    /// Where they are bound, but for the port: the first of them, unless the service manager has bound
-    /// another.
-    addresses: Vec<Endpoint>,
-    by_service: HashMap<ServiceKey, Rc<Streamer>>,
-    inherited: Inherited,
-    hub: Weak<RefCell<Hub>>,
-}
-
-impl StreamerTable {
-    /// The addresses are [`resolved`], at least one.
-    pub(super) fn new(
-        addresses: Vec<Endpoint>,
-        inherited: Inherited,
-        hub: Weak<RefCell<Hub>>,
-    ) -> Self {
-        Self {
-            addresses,
-            inherited,
-            by_service: HashMap::new(),
-            hub,
-        }
-    }
-
-    /// Where a service with this port is bound. Two services of an `ipc://` address differ by it too.
-    fn address(&self, port: u16) -> Option<Endpoint> {
-        let mut all = self.addresses.iter().map(|address| address.with_port(port));
-        let first = all.clone().next();
-        all.find(|address| self.inherited.has(address)).or(first)
-    }
-
-    /// Whether the streamer is still its service's.
-    pub(super) fn is_current(&self, streamer: &Rc<Streamer>) -> bool {
-        self.by_service
-            .get(&streamer.service)
-            .is_some_and(|current| Rc::ptr_eq(current, streamer))
-    }
-
-    pub(super) fn release_identity(&self, service: ServiceKey, identity: &Bytes, id: PeerId) {
-        if let Some(streamer) = self.by_service.get(&service) {
-            let mut identities = streamer.identities.borrow_mut();
-            if identities.get(identity) == Some(&id) {
-                identities.remove(identity);
-            }
-        }
-    }
-
-    pub(super) fn close(&mut self, service: ServiceKey) {
-        if let Some(streamer) = self.by_service.remove(&service) {
-            streamer.listener.close();
-        }
-    }
-
-    pub(super) fn close_all(&mut self) {
-        for (_, streamer) in self.by_service.drain() {
-            streamer.listener.close();
-        }
-    }
-}
-
-impl Streamers for StreamerTable {
-    fn open(&mut self, service: ServiceKey, port: u16) -> Result<u16, BindFailure> {
-        let address = self
-            .address(port)
-            .ok_or_else(|| BindFailure::Hopeless("there is no address to bind".into()))?;
-        let listener =
-            Listener::bind(&address, &mut self.inherited).map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => BindFailure::InUse,
-                _ => BindFailure::Hopeless(format!(
-                    "no socket could be bound for the service: {error}"
-                )),
-            })?;
-        let port = listener.endpoint().port().unwrap_or(port);
-        let streamer = Rc::new(Streamer {
-            service,
-            listener,
-            identities: RefCell::default(),
-        });
-        streamer
-            .listener
-            .accept(self.hub.clone(), Purpose::Workers(Rc::clone(&streamer)));
-        self.by_service.insert(service, streamer);
-        Ok(port)
     }
 }

@@ -40,6 +40,7 @@ mod peers;
 mod phase;
 mod presumed;
 mod proxied;
+mod purpose;
 mod refusals;
 mod reload;
 mod reports;
@@ -53,6 +54,7 @@ mod speaker;
 mod status;
 mod stopping;
 mod stream;
+mod streamers;
 mod upkeep;
 mod upstream;
 mod watchdog;
@@ -83,12 +85,14 @@ use crate::store::{Report, Store};
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
+use connection::HubDoor;
 use connections::Connections;
 use hub::{Hub, SharedHub};
-use listener::{Listener, StreamerTable};
+use listener::Listener;
 use notes::Notes;
-use peer::Purpose;
+use purpose::Purpose;
 use site::Site;
+use streamers::{Doors, StreamerTable};
 
 /// What waits for the reactor's attention at most; its senders wait.
 const INPUTS_MAX: usize = 1024;
@@ -323,7 +327,11 @@ impl Sockets {
         };
         let notes = Notes::new(parts.journal, parts.tracer);
         let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
-            let streamers = StreamerTable::new(streamers_at, parts.inherited, hub.clone());
+            let door = hub.clone();
+            let doors = Doors(Box::new(move |streamer| {
+                HubDoor::of(door.clone(), Purpose::Workers(Rc::clone(streamer)))
+            }));
+            let streamers = StreamerTable::new(streamers_at, parts.inherited, doors);
             let connections = Connections::with_max(connections_max(&config));
             RefCell::new(Hub::new(
                 config,
@@ -348,10 +356,10 @@ impl Sockets {
         for (listeners, purpose) in groups {
             listeners
                 .iter()
-                .for_each(|l| l.accept(Rc::downgrade(hub), purpose.clone()));
+                .for_each(|l| l.accept(HubDoor::of(Rc::downgrade(hub), purpose.clone())));
         }
         if let Some(locator) = &self.locator {
-            locator.accept(Rc::downgrade(hub), Purpose::Locator);
+            locator.accept(HubDoor::of(Rc::downgrade(hub), Purpose::Locator));
         }
     }
 

@@ -8,39 +8,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::listener::Streamer;
 use super::outbox::Outbox;
 use super::paths::Proxied;
 use super::runs::Run;
 use super::stream::Stream;
 use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
 use crate::messagebus::{EventWord, event_id};
-use crate::zmtp::{Heartbeat, LocalSocket, Peer as ZmtpPeer, frames_of, short_header};
-
-/// What a listener, or a dialled address, is for.
-#[derive(Debug, Clone)]
-pub(super) enum Purpose {
-    Publishers,
-    /// A publisher that we connect to; its place among them.
-    Dialled(usize),
-    Subscribers,
-    Requests,
-    /// Requests to the embedded ServiceLocator.
-    Locator,
-    /// The workers of one service.
-    Workers(Rc<Streamer>),
-}
-
-impl Purpose {
-    pub(super) fn local_socket(&self) -> LocalSocket {
-        match self {
-            Self::Publishers | Self::Dialled(_) => LocalSocket::Publishers,
-            Self::Subscribers => LocalSocket::Subscribers,
-            Self::Requests | Self::Locator => LocalSocket::Requests,
-            Self::Workers(_) => LocalSocket::Workers,
-        }
-    }
-}
+use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, frames_of, short_header};
 
 /// What a peer is to us, with the state that only its kind has.
 #[derive(Debug)]
