@@ -164,6 +164,7 @@ pub struct Subscribe(Broker, Vec<Bytes>);
 /// A daemon of a broker alone.
 struct Deciding<'a>(
     &'a mut Broker,
+    Unbound,
     &'a Settings,
     Vec<EndedService>,
     Vec<Happening>,
