@@ -34,12 +34,11 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     };
     let wait = Duration::from_secs_f64(args.wait);
     let status = Client::new(&*address, wait).status()?;
-    let name = status["service"].as_str().unwrap_or_default();
-    let version = status["version"].as_str().unwrap_or_default();
-    if status["draining"].as_bool() != Some(false) {
+    let (name, version) = (&status.service, &status.version);
+    if status.draining {
         bail!("{name} {version} at {address} is stopping: it accepts no more events");
     }
-    let uptime = status["uptimeSeconds"].as_f64().unwrap_or_default();
+    let uptime = status.uptime_seconds;
     let mut out = Out::new(false);
     writeln!(
         out,

@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::json;
 
-use super::output::{Out, quoted, shown, shown_field};
+use super::output::{Out, quoted, shown};
 use super::target::Target;
+use crate::api::{DurableReason, ServiceStatus};
 
 #[derive(Debug, Args)]
 pub(super) struct ServicesArgs {
@@ -29,15 +30,11 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
         let letters = client.end(service)?;
         return Ok(write_ended(&mut Out::new(false), service, letters)?);
     }
-    let status = client.status()?;
     let mut out = Out::new(args.json);
     if args.json {
-        return Ok(writeln!(out, "{status:#}")?);
+        return Ok(writeln!(out, "{:#}", client.status_json()?)?);
     }
-    let services = status["services"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let services = client.status()?.services;
     if services.is_empty() {
         return Ok(writeln!(out, "no service is subscribed")?);
     }
@@ -52,7 +49,7 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
         })
         .collect();
     writeln!(out, "{}", line(&HEADINGS.map(str::to_owned), &widths))?;
-    for (row, service) in rows.iter().zip(services) {
+    for (row, service) in rows.iter().zip(&services) {
         writeln!(out, "{}", line(row, &widths))?;
         if args.verbose {
             write_details(&mut out, service)?;
@@ -87,36 +84,25 @@ const HEADINGS: [&str; 8] = [
     "SUBJECTS",
 ];
 
-fn row(service: &Value) -> [String; 8] {
-    let (workers, counters) = (&service["workers"], &service["counters"]);
-    let dropped: u64 = counters["dropped"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, n)| n.as_u64())
-        .sum();
-    let subjects: Vec<&str> = service["subjects"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+fn row(service: &ServiceStatus) -> [String; 8] {
+    let (workers, counters) = (&service.workers, &service.counters);
+    let subjects = &service.subjects;
     [
-        shown_field(&service["name"]),
-        match service["port"].as_u64() {
+        shown(service.name.as_bytes()),
+        match service.port {
             Some(port) => port.to_string(),
             None => "-".to_owned(),
         },
-        format!("{}/{}", workers["ready"], workers["connected"]),
-        workers["stalled"].to_string(),
-        service["queue"]["events"].to_string(),
-        counters["delivered"].to_string(),
-        dropped.to_string(),
+        format!("{}/{}", workers.ready, workers.connected),
+        workers.stalled.to_string(),
+        service.queue.events.to_string(),
+        counters.delivered.to_string(),
+        counters.dropped_total().to_string(),
         match is_left(service) && subjects.is_empty() {
             true => "(only its queue on disk is left)".to_owned(),
             false => subjects
                 .iter()
-                .map(|s| match *s {
+                .map(|s| match s.as_str() {
                     "" => "(all)".to_owned(),
                     subject => shown(subject.as_bytes()),
                 })
@@ -127,8 +113,9 @@ fn row(service: &Value) -> [String; 8] {
 }
 
 /// Whether nothing but its queue on disk makes it durable.
-fn is_left(service: &Value) -> bool {
-    service["durable"]["because"] == "on-disk"
+fn is_left(service: &ServiceStatus) -> bool {
+    let durable = service.durable.as_ref();
+    durable.is_some_and(|durable| durable.because == DurableReason::OnDisk)
 }
 
 fn line(cells: &[String], widths: &[usize]) -> String {
@@ -139,41 +126,39 @@ fn line(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
-fn write_details(out: &mut impl Write, service: &Value) -> std::io::Result<()> {
-    for subscription in service["subscriptions"].as_array().into_iter().flatten() {
-        let id = shown_field(&subscription["id"]);
-        let expires_in = subscription["expiresInSeconds"]
-            .as_f64()
-            .unwrap_or_default();
+fn write_details(out: &mut impl Write, service: &ServiceStatus) -> std::io::Result<()> {
+    for subscription in &service.subscriptions {
+        let id = shown(subscription.id.as_bytes());
+        let expires_in = subscription.expires_in_seconds;
         writeln!(
             out,
             "    subscription {id}: expires in {expires_in:.0} s, subjects {}",
-            subscription["subjects"]
+            json!(subscription.subjects)
         )?;
     }
-    if let Some(why) = service["noPort"].as_str() {
+    if let Some(why) = &service.no_port {
         writeln!(out, "    no port, trying again: {}", shown(why.as_bytes()))?;
     }
     if is_left(service) {
-        let name = quoted(service["name"].as_str().unwrap_or_default());
+        let name = quoted(&service.name);
         writeln!(
             out,
             "    durable only because its queue is on disk; end it with `event-manager services --end {name}`"
         )?;
     }
-    let counters = &service["counters"];
+    let counters = &service.counters;
     writeln!(
         out,
         "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}, letters lost {}",
-        counters["matched"],
-        counters["delivered"],
-        counters["queued"],
-        counters["inFlight"],
-        counters["deadLettered"],
-        counters["expired"],
-        counters["dropped"],
-        counters["unconfirmed"],
-        counters["retries"],
-        counters["lettersLost"]
+        counters.matched,
+        counters.delivered,
+        counters.queued,
+        counters.in_flight,
+        counters.dead_lettered,
+        counters.expired,
+        json!(counters.dropped),
+        counters.unconfirmed,
+        counters.retries,
+        counters.letters_lost
     )
 }

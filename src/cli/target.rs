@@ -45,10 +45,13 @@ impl Target {
 
     /// The first address of a kind (`publishers`, `subscribers`) that the daemon names.
     pub(super) fn daemon_address(&self, kind: &str) -> Result<String, ClientError> {
-        let status = self.client().status()?;
-        let address = status["addresses"][kind][0].as_str();
-        address
-            .map(str::to_owned)
+        let addresses = self.client().status()?.addresses;
+        let all = match kind {
+            "publishers" => addresses.publishers,
+            _ => addresses.subscribers,
+        };
+        all.into_iter()
+            .next()
             .ok_or_else(|| ClientError::Garbled(format!("no address for {kind}")))
     }
 }

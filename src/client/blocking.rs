@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::requests::{self, ClientError, Subscribed};
+use crate::api::Status;
 use crate::messagebus::Message;
 
 /// As [`requests::Client`], with calls that block. Not for use within a runtime's tasks.
@@ -110,8 +111,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn status(&mut self) -> Result<Value, ClientError> {
+    pub fn status(&mut self) -> Result<Status, ClientError> {
         self.wait(async |client| client.status().await)
+    }
+
+    /// See [`requests::Client::status_json`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn status_json(&mut self) -> Result<Value, ClientError> {
+        self.wait(async |client| client.status_json().await)
     }
 
     /// See [`requests::Client::events`].

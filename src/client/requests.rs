@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::LIMITS;
 use super::connection::{Connection, Ended, Options};
+use crate::api::Status;
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use crate::model::{Endpoint, InvalidEndpoint};
 use crate::zmtp::LocalSocket;
@@ -247,7 +248,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn status(&mut self) -> Result<Value, ClientError> {
+    pub async fn status(&mut self) -> Result<Status, ClientError> {
+        let status = self.status_json().await?;
+        serde_json::from_value(status).map_err(|error| ClientError::Garbled(error.to_string()))
+    }
+
+    /// The daemon's state as it sends it, with fields that are not known here.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status_json(&mut self) -> Result<Value, ClientError> {
         let answer = self
             .confirmed(&Message::new(Token::STATUS, DataType::Empty, ""))
             .await?;

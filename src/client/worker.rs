@@ -42,9 +42,11 @@ impl ServiceWorker {
         service: &str,
         subjects: Vec<String>,
     ) -> Result<Self, ClientError> {
-        let ttl = client.status().await?["subscriptionTtlSeconds"]
-            .as_f64()
-            .unwrap_or(60.0);
+        let ttl = match client.status().await?.subscription_ttl_seconds {
+            ttl if ttl > 0.0 => ttl,
+            // An older daemon doesn't tell.
+            _ => 60.0,
+        };
         let keep_alive = Duration::from_secs_f64(ttl / 3.0);
         let subscribed = client.subscribe("", service, &subjects).await?;
         Ok(Self {

@@ -106,18 +106,18 @@ fn is_own(socket: &Listening, facts: &Facts) -> bool {
     let Ok(status) = &facts.status else {
         return false;
     };
-    match (&socket.process, status["pid"].as_u64()) {
-        (Some(process), Some(pid)) => u64::from(process.pid) == pid,
-        _ => ["publishers", "subscribers", "requests"]
-            .iter()
-            .any(|kind| {
-                let all = status["addresses"][kind].as_array().into_iter().flatten();
-                let endpoints =
-                    all.filter_map(|address| address.as_str()?.parse::<Endpoint>().ok());
-                endpoints
-                    .into_iter()
-                    .any(|own| own.port() == Some(socket.port))
-            }),
+    let addresses = &status.addresses;
+    match (&socket.process, status.pid) {
+        (Some(process), 1..) => process.pid == status.pid,
+        _ => [
+            &addresses.publishers,
+            &addresses.subscribers,
+            &addresses.requests,
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(|address| address.parse::<Endpoint>().ok())
+        .any(|own| own.port() == Some(socket.port)),
     }
 }
 

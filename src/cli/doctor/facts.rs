@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
+use crate::api::Status;
 use crate::client::ClientError;
 use crate::client::blocking::Client;
 use crate::config::{Config, ConfigErrors, Loaded};
@@ -27,7 +28,7 @@ pub(super) struct Facts {
     /// Where the daemon was asked.
     pub(super) address: String,
     /// Its state, or why there was no answer.
-    pub(super) status: Result<Value, String>,
+    pub(super) status: Result<Status, String>,
     /// Who listens on ports that the configuration names.
     pub(super) listening: Vec<Listening>,
     pub(super) locator: Locator,
@@ -101,13 +102,13 @@ fn address_of(config: &Config) -> String {
     }
 }
 
-fn ask_locator(config: &Config, status: Option<&Value>, wait: Duration) -> Locator {
+fn ask_locator(config: &Config, status: Option<&Status>, wait: Duration) -> Locator {
     let locator = &config.locator;
     // One that is embedded is gone with its daemon.
     if !locator.register || locator.embedded && status.is_none() {
         return Locator::NotAsked;
     }
-    let bound = status.and_then(|status| status["addresses"]["locator"].as_str());
+    let bound = status.and_then(|status| status.addresses.locator.as_deref());
     let bound = bound.and_then(|address| address.parse::<Endpoint>().ok());
     let address = bound.unwrap_or_else(|| locator.address.clone()).local();
     let name = locator.service_name.as_str();
@@ -124,15 +125,17 @@ fn ask_locator(config: &Config, status: Option<&Value>, wait: Duration) -> Locat
 }
 
 /// The daemon's own, as it runs; else the configured one.
-fn state_directory(config: Option<&Config>, status: Option<&Value>) -> Option<PathBuf> {
-    let running = status.and_then(|status| status["stateDir"].as_str().map(PathBuf::from));
+fn state_directory(config: Option<&Config>, status: Option<&Status>) -> Option<PathBuf> {
+    let running = status.and_then(|status| status.state_dir.as_ref().map(PathBuf::from));
     let directory = running.or_else(|| config.map(|config| config.state_dir.clone()))?;
     if directory.as_os_str().is_empty() {
         return None;
     }
     // A relative one begins where the daemon runs, if we may see that.
-    let pid = status.and_then(|status| status["pid"].as_u64());
-    let cwd = pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    let cwd = status.and_then(|status| {
+        let pid = status.pid;
+        std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+    });
     Some(cwd.unwrap_or_default().join(directory))
 }
 
@@ -155,14 +158,10 @@ fn disk_at(directory: &Path) -> Option<Disk> {
 
 /// Asks for the dead letters of services that may have some, gone ones too: to list those of another
 /// would make a directory for them.
-fn letters(client: &mut Client, status: &Value, directory: Option<&Path>) -> Vec<(String, u64)> {
-    let services = status["services"].as_array().into_iter().flatten();
-    let counted = services.filter_map(|service| {
-        let counted = service["counters"]["deadLettered"].as_u64() > Some(0);
-        let name = service["name"].as_str()?;
-        counted.then(|| name.to_owned())
-    });
-    let mut names: BTreeSet<String> = counted.collect();
+fn letters(client: &mut Client, status: &Status, directory: Option<&Path>) -> Vec<(String, u64)> {
+    let services = status.services.iter();
+    let counted = services.filter(|service| service.counters.dead_lettered > 0);
+    let mut names: BTreeSet<String> = counted.map(|service| service.name.clone()).collect();
     names.extend(directory.into_iter().flat_map(letters_on_disk));
     let mut found = vec![];
     for name in names {

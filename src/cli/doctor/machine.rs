@@ -1,10 +1,9 @@
 //! What the daemon has of the machine: descriptors, memory, disk, time; and who connects in vain.
 
-use serde_json::Value;
-
 use super::facts::Disk;
 use super::finding::{Code, Finding, Severity};
 use super::services::is_near;
+use crate::api::{RefusedAgain, Status};
 use crate::cli::output::quoted;
 use crate::reactor::RESERVED_FDS;
 
@@ -15,47 +14,31 @@ const GIB: u64 = 1 << 30;
 const JUMP_MIN: f64 = 5.0;
 
 /// All findings about the daemon's process.
-pub(super) fn check(status: &Value) -> Vec<Finding> {
+pub(super) fn check(status: &Status) -> Vec<Finding> {
     let found = [
         descriptors(status),
         connections(status),
         clock(status),
         memory(status),
     ];
-    let again = status["peers"]["refusedAgain"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    let again = again.map(refused_again);
+    let again = status.peers.refused_again.iter().map(refused_again);
     found.into_iter().flatten().chain(again).collect()
 }
 
-fn refused_again(series: &Value) -> Finding {
-    let text = |key: &str| series[key].as_str().unwrap_or_default();
-    let (host, reason) = (text("host"), text("reason"));
-    let (times, seconds) = (
-        number(&series["times"]),
-        series["seconds"].as_f64().unwrap_or_default(),
-    );
+fn refused_again(series: &RefusedAgain) -> Finding {
+    let (reason, why) = (&series.reason, &series.why);
+    let (times, seconds) = (series.times, series.seconds);
     Finding::new(
         Severity::Warning,
         Code::RefusedAgain,
-        host,
-        format!(
-            "refused {times} times within {seconds:.0} s ({reason}): {}",
-            text("why")
-        ),
+        &series.host,
+        format!("refused {times} times within {seconds:.0} s ({reason}): {why}"),
         "find the client on that machine that reconnects again and again; fix it, or raise the limit that is named; EM-0602 in docs/events.md explains the reasons",
     )
 }
 
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_default()
-}
-
-fn descriptors(status: &Value) -> Option<Finding> {
-    let connections = &status["connections"];
-    let (max, fds_max) = (number(&connections["max"]), connections["fdsMax"].as_u64()?);
+fn descriptors(status: &Status) -> Option<Finding> {
+    let (max, fds_max) = (status.connections.max, status.connections.fds_max?);
     let needed = max.saturating_add(RESERVED_FDS);
     (needed > fds_max).then(|| {
         Finding::new(
@@ -68,9 +51,8 @@ fn descriptors(status: &Value) -> Option<Finding> {
     })
 }
 
-fn connections(status: &Value) -> Option<Finding> {
-    let connections = &status["connections"];
-    let (open, max) = (number(&connections["open"]), number(&connections["max"]));
+fn connections(status: &Status) -> Option<Finding> {
+    let (open, max) = (status.connections.open, status.connections.max);
     is_near(open, max).then(|| {
         Finding::new(
             Severity::Warning,
@@ -83,10 +65,13 @@ fn connections(status: &Value) -> Option<Finding> {
 }
 
 /// Since the start both clocks should have gone on alike.
-fn clock(status: &Value) -> Option<Finding> {
-    let at = |key: &str| Some(status[key].as_u64()? as f64 / 1000.0);
-    let by_wall = at("wallClockMs")? - at("startedAtMs")?;
-    let jump = by_wall - status["uptimeSeconds"].as_f64()?;
+fn clock(status: &Status) -> Option<Finding> {
+    // An older daemon doesn't tell the time.
+    if status.wall_clock_ms == 0 || status.started_at_ms == 0 {
+        return None;
+    }
+    let by_wall = (status.wall_clock_ms as f64 - status.started_at_ms as f64) / 1000.0;
+    let jump = by_wall - status.uptime_seconds;
     let direction = if jump > 0.0 { "forward" } else { "back" };
     (jump.abs() >= JUMP_MIN).then(|| {
         Finding::new(
@@ -99,12 +84,8 @@ fn clock(status: &Value) -> Option<Finding> {
     })
 }
 
-fn memory(status: &Value) -> Option<Finding> {
-    let memory = &status["memory"];
-    let (waiting, limit) = (
-        number(&memory["waitingBytes"]),
-        number(&memory["limitBytes"]),
-    );
+fn memory(status: &Status) -> Option<Finding> {
+    let (waiting, limit) = (status.memory.waiting_bytes, status.memory.limit_bytes);
     is_near(waiting, limit).then(|| {
         Finding::new(
             Severity::Warning,

@@ -147,7 +147,7 @@ fn as_text(facts: &Facts, findings: &[Finding]) -> String {
 
 fn as_json(facts: &Facts, findings: &[Finding]) -> Value {
     let daemon = facts.status.as_ref().ok().map(|status| {
-        json!({"version": status["version"], "pid": status["pid"], "uptimeSeconds": status["uptimeSeconds"]})
+        json!({"version": status.version, "pid": status.pid, "uptimeSeconds": status.uptime_seconds})
     });
     json!({
         "address": facts.address,

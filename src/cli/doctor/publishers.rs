@@ -1,31 +1,27 @@
 //! Publishers that the daemon dials.
 
-use serde_json::Value;
-
 use super::finding::{Code, Finding, Severity};
+use crate::api::{Dialled, Status};
 use crate::cli::output::quoted;
 
 /// All findings about them.
-pub(super) fn check(status: &Value) -> Vec<Finding> {
-    let publishers = &status["publishers"];
-    let dialled = publishers["dialled"].as_array().into_iter().flatten();
-    let required = publishers["dialledAreRequired"] == true;
-    let findings = dialled.map(|one| match one["connected"] == true {
+pub(super) fn check(status: &Status) -> Vec<Finding> {
+    let dialled = status.publishers.dialled.iter();
+    let findings = dialled.map(|one| match one.connected {
         true => ring(one),
-        false => Some(missing(one, status, required)),
+        false => Some(missing(one, status)),
     });
     findings.flatten().collect()
 }
 
-fn ring(one: &Value) -> Option<Finding> {
-    let daemons = one["ring"]["daemons"].as_u64()?;
-    let address = one["address"].as_str().unwrap_or_default();
-    let what = match daemons {
+fn ring(one: &Dialled) -> Option<Finding> {
+    let (ring, address) = (one.ring?, &one.address);
+    let what = match ring.daemons {
         1 => "is this daemon's own".to_owned(),
         2 => "is that of an event manager that dials this one".to_owned(),
         more => format!("is that of one of {more} event managers that dial each other in a ring"),
     };
-    let held = match one["ring"]["held"] == true {
+    let held = match ring.held {
         true => "this daemon takes no events from there",
         false => "another of them takes no events from its publisher",
     };
@@ -43,14 +39,11 @@ fn ring(one: &Value) -> Option<Finding> {
     ))
 }
 
-fn missing(one: &Value, status: &Value, required: bool) -> Finding {
-    let address = one["address"].as_str().unwrap_or_default();
-    let now = status["wallClockMs"].as_u64().unwrap_or_default();
-    let since = one["sinceMs"].as_u64().unwrap_or_default();
-    let seconds = now.saturating_sub(since) / 1000;
-    let tries = &one["failedTries"];
-    let why = one["lastError"].as_str().unwrap_or("not tried yet");
-    let (severity, consequence) = match required {
+fn missing(one: &Dialled, status: &Status) -> Finding {
+    let (address, tries) = (&one.address, one.failed_tries);
+    let seconds = status.wall_clock_ms.saturating_sub(one.since_ms) / 1000;
+    let why = one.last_error.as_deref().unwrap_or("not tried yet");
+    let (severity, consequence) = match status.publishers.dialled_are_required {
         true => (
             Severity::Error,
             "; the daemon is not ready without it (requirePublishers)",

@@ -1,9 +1,8 @@
 //! Services: who works for them, and what waits.
 
-use serde_json::Value;
-
 use super::facts::LETTERS_MAX;
 use super::finding::{Code, Finding, Severity};
+use crate::api::{DurableReason, QueueState, ServiceStatus, Status};
 use crate::cli::output::quoted;
 
 /// The part of a budget from which on it is named.
@@ -15,10 +14,9 @@ pub(super) fn is_near(part: u64, whole: u64) -> bool {
 }
 
 /// All findings about services, their dead letters too.
-pub(super) fn check(status: &Value, letters: &[(String, u64)]) -> Vec<Finding> {
-    let services = status["services"].as_array().into_iter().flatten();
+pub(super) fn check(status: &Status, letters: &[(String, u64)]) -> Vec<Finding> {
     let mut found = vec![];
-    for service in services {
+    for service in &status.services {
         found.extend(nobody_ready(service));
         found.extend(stalled(service));
         found.extend(near_budget(service));
@@ -31,52 +29,41 @@ pub(super) fn check(status: &Value, letters: &[(String, u64)]) -> Vec<Finding> {
     found
 }
 
-fn name(service: &Value) -> &str {
-    service["name"].as_str().unwrap_or_default()
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_default()
-}
-
-fn nobody_ready(service: &Value) -> Option<Finding> {
-    let (name, workers) = (name(service), &service["workers"]);
-    let connected = number(&workers["connected"]);
-    let waiting = number(&service["counters"]["queued"]);
+fn nobody_ready(service: &ServiceStatus) -> Option<Finding> {
+    let waiting = service.counters.queued;
     // A durable service may well wait for nobody.
-    let severity = match waiting == 0 && !service["durable"].is_null() {
+    let severity = match waiting == 0 && service.durable.is_some() {
         true => Severity::Note,
         false => Severity::Warning,
     };
-    let connected = match connected {
+    let connected = match service.workers.connected {
         0 => "no worker is connected".to_owned(),
         n => format!("none of {n} connected workers said READY"),
     };
     // Nobody can connect to one without a port.
-    let address = service["address"].as_str()?;
-    (number(&workers["ready"]) == 0).then(|| {
+    let address = service.address.as_ref()?;
+    (service.workers.ready == 0).then(|| {
         Finding::new(
             severity,
             Code::NobodyReady,
-            name,
+            &service.name,
             format!("{connected}, and {waiting} events are queued"),
             format!(
                 "start a worker: a DEALER that connects to {address} and sends READY (to see the queued events: `event-manager worker {} SUBJECT`)",
-                quoted(name)
+                quoted(&service.name)
             ),
         )
     })
 }
 
-fn stalled(service: &Value) -> Option<Finding> {
-    let stalled = number(&service["workers"]["stalled"]);
-    let (name, port) = (name(service), &service["port"]);
-    let ready = number(&service["workers"]["ready"]);
+fn stalled(service: &ServiceStatus) -> Option<Finding> {
+    let (stalled, ready) = (service.workers.stalled, service.workers.ready);
+    let port = service.port.unwrap_or_default();
     (stalled > 0).then(|| {
         Finding::new(
             Severity::Warning,
             Code::StalledWorker,
-            name,
+            &service.name,
             format!(
                 "{stalled} of {ready} ready workers don't read what they are sent, and are skipped"
             ),
@@ -85,18 +72,17 @@ fn stalled(service: &Value) -> Option<Finding> {
     })
 }
 
-fn stuck(service: &Value) -> Option<Finding> {
-    let dispatch = &service["dispatch"];
-    let stuck_ms = dispatch["stuckMs"].as_u64()?;
-    let due = number(&dispatch["dueEvents"]);
-    let mend = match dispatch["waitsForDisk"] == true {
+fn stuck(service: &ServiceStatus) -> Option<Finding> {
+    let stuck_ms = service.dispatch.stuck_ms?;
+    let due = service.dispatch.due_events;
+    let mend = match service.dispatch.waits_for_disk {
         true => "the disk has not answered: look for disk errors with `dmesg`",
         false => "the daemon tries again by itself; please report it, with the answer of STATUS",
     };
     Some(Finding::new(
         Severity::Error,
         Code::ServiceStuck,
-        name(service),
+        &service.name,
         format!(
             "{due} events are due and a worker is free, but none was delivered for {stuck_ms} ms"
         ),
@@ -104,21 +90,20 @@ fn stuck(service: &Value) -> Option<Finding> {
     ))
 }
 
-fn near_budget(service: &Value) -> Option<Finding> {
-    let (name, queue) = (name(service), &service["queue"]);
+fn near_budget(service: &ServiceStatus) -> Option<Finding> {
+    let (name, queue) = (&service.name, &service.queue);
     // What a durable queue has no room for in memory stays on disk.
-    if !service["durable"].is_null() {
+    if service.durable.is_some() {
         return None;
     }
-    let figure = |now: &str, max: &str| (number(&queue[now]), number(&queue[max]));
     let both = [
-        ("queueBytes", "bytes", figure("bytes", "budgetBytes")),
-        ("queueEvents", "events", figure("events", "budgetEvents")),
+        ("queueBytes", "bytes", queue.bytes, queue.budget_bytes),
+        ("queueEvents", "events", queue.events, queue.budget_events),
     ];
     let near = both
         .into_iter()
-        .find(|(_, _, (now, max))| is_near(*now, *max));
-    near.map(|(key, unit, (now, max))| {
+        .find(|(_, _, now, max)| is_near(*now, *max));
+    near.map(|(key, unit, now, max)| {
         let entry = serde_json::json!({name: {key: max.saturating_mul(2)}});
         Finding::new(
             Severity::Warning,
@@ -130,15 +115,15 @@ fn near_budget(service: &Value) -> Option<Finding> {
     })
 }
 
-fn failed(service: &Value) -> Option<Finding> {
-    let durable = &service["durable"];
-    let reason = durable["reason"].as_str().unwrap_or("no reason given");
-    let (what, mend) = match durable["state"].as_str() {
-        Some("failed") => (
+fn failed(service: &ServiceStatus) -> Option<Finding> {
+    let durable = service.durable.as_ref()?;
+    let reason = durable.reason.as_deref().unwrap_or("no reason given");
+    let (what, mend) = match durable.state {
+        QueueState::Failed => (
             "takes no events",
             "free some space, or let the daemon write below \"stateDir\"; it tries again by itself",
         ),
-        Some("unreadable") => (
+        QueueState::Unreadable => (
             "can't be read, so its events wait",
             "check the disk (`dmesg`) and the limit on file descriptors; the daemon tries again by itself",
         ),
@@ -147,28 +132,28 @@ fn failed(service: &Value) -> Option<Finding> {
     Some(Finding::new(
         Severity::Error,
         Code::QueueFailed,
-        name(service),
+        &service.name,
         format!("its queue on disk {what}: {reason}"),
         mend,
     ))
 }
 
-fn no_port(service: &Value) -> Option<Finding> {
-    let why = service["noPort"].as_str()?;
+fn no_port(service: &ServiceStatus) -> Option<Finding> {
+    let why = service.no_port.as_ref()?;
     Some(Finding::new(
         Severity::Error,
         Code::NoPort,
-        name(service),
+        &service.name,
         format!("no worker can connect to it, because it has no port: {why}"),
         "free a port (`ss -ltnp` shows which processes have them), or widen minStreamerPort to maxStreamerPort and restart; the daemon tries again each second, and takes events meanwhile",
     ))
 }
 
-fn left(service: &Value) -> Option<Finding> {
-    if service["durable"]["because"] != "on-disk" {
+fn left(service: &ServiceStatus) -> Option<Finding> {
+    if service.durable.as_ref()?.because != DurableReason::OnDisk {
         return None;
     }
-    let (name, waiting) = (name(service), number(&service["counters"]["queued"]));
+    let (name, waiting) = (&service.name, service.counters.queued);
     let severity = match waiting {
         0 => Severity::Note,
         _ => Severity::Warning,

@@ -2,27 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::finding::{Code, Finding, Severity};
+use crate::api::{ServiceStatus, Status};
 use crate::model::{Dialect, SubjectPattern};
 
 /// Subjects that a finding names.
 const NAMED_MAX: usize = 3;
 
 /// All findings about subscriptions.
-pub(super) fn check(status: &Value) -> Vec<Finding> {
-    let services = status["services"].as_array().into_iter().flatten();
-    let services: Vec<&Value> = services.collect();
-    let mut found = wide_prefixes(&services);
-    let ttl = status["subscriptionTtlSeconds"]
-        .as_f64()
-        .unwrap_or_default();
-    found.extend(
-        services
-            .iter()
-            .flat_map(|service| near_expiry(service, ttl)),
-    );
+pub(super) fn check(status: &Status) -> Vec<Finding> {
+    let ttl = status.subscription_ttl_seconds;
+    let mut found = wide_prefixes(&status.services);
+    let expiring = status.services.iter();
+    found.extend(expiring.flat_map(|service| near_expiry(service, ttl)));
     found
 }
 
@@ -62,19 +54,17 @@ fn beginning(pattern: &SubjectPattern) -> &str {
     }
 }
 
-fn wide_prefixes(services: &[&Value]) -> Vec<Finding> {
+fn wide_prefixes(services: &[ServiceStatus]) -> Vec<Finding> {
     let mut subjects: BTreeSet<String> = BTreeSet::new();
     let mut prefixes: BTreeMap<String, &str> = BTreeMap::new();
     for service in services {
-        let name = service["name"].as_str().unwrap_or_default();
-        for written in service["subjects"].as_array().into_iter().flatten() {
-            let written = written.as_str().unwrap_or_default();
+        for written in &service.subjects {
             let Ok(pattern) = SubjectPattern::parse(written, usize::MAX) else {
                 continue;
             };
             subjects.insert(beginning(&pattern).to_owned());
             if pattern.dialect() == Dialect::Prefix && !pattern.text().is_empty() {
-                prefixes.insert(pattern.text().to_owned(), name);
+                prefixes.insert(pattern.text().to_owned(), &service.name);
             }
         }
     }
@@ -120,18 +110,16 @@ fn wide_prefix(prefix: &str, service: &str, subjects: &BTreeSet<String>) -> Opti
     ))
 }
 
-fn near_expiry(service: &Value, ttl: f64) -> Vec<Finding> {
-    let name = service["name"].as_str().unwrap_or_default();
-    let subscriptions = service["subscriptions"].as_array().into_iter().flatten();
-    let left = |subscription: &Value| subscription["expiresInSeconds"].as_f64();
+fn near_expiry(service: &ServiceStatus, ttl: f64) -> Vec<Finding> {
+    let subscriptions = service.subscriptions.iter();
     subscriptions
-        .filter_map(|subscription| Some((subscription["id"].as_str()?, left(subscription)?)))
+        .map(|subscription| (&subscription.id, subscription.expires_in_seconds))
         .filter(|(_, left)| *left < ttl / 3.0)
         .map(|(id, left)| {
             Finding::new(
                 Severity::Warning,
                 Code::NearExpiry,
-                name,
+                &service.name,
                 format!("subscription {id:?} expires in {left:.1} s of {ttl:.0} s: no KEEP_ALIVE arrives"),
                 format!("let its client send KEEP_ALIVE every {:.1} s, or set \"subscriptionTtl\" to more than {ttl}", ttl / 3.0),
             )

@@ -9,6 +9,7 @@ use super::facts::{Disk, Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
 use super::{as_text, check, configuration, machine, services, subscriptions};
+use crate::api::Status;
 use crate::config::{Loaded, parse};
 
 fn loaded(json: &str) -> Loaded {
@@ -20,13 +21,20 @@ fn facts(config: &str) -> Facts {
     Facts {
         config: Ok(loaded(config)),
         address: "tcp://localhost:5101".into(),
-        status: Ok(json!({"pid": 7, "addresses": {"publishers": ["tcp://localhost:5000"]}})),
+        status: Ok(status(
+            json!({"pid": 7, "addresses": {"publishers": ["tcp://localhost:5000"]}}),
+        )),
         listening: vec![],
         locator: Locator::Registered,
         letters: vec![],
         disk: None,
         disk_free_min: None,
     }
+}
+
+/// As a daemon sends it; what is left out has its default.
+fn status(json: Value) -> Status {
+    serde_json::from_value(json).unwrap()
 }
 
 fn codes(findings: &[Finding]) -> Vec<(Code, Severity)> {
@@ -113,10 +121,8 @@ fn service(fields: Value) -> Value {
 }
 
 fn of_service(fields: Value) -> Vec<(Code, Severity)> {
-    codes(&services::check(
-        &json!({"services": [service(fields)]}),
-        &[],
-    ))
+    let status = status(json!({"services": [service(fields)]}));
+    codes(&services::check(&status, &[]))
 }
 
 #[test]
@@ -156,13 +162,13 @@ fn services_are_judged_by_their_bounds() {
         of_service(json!({"durable": failed})),
         [(Code::QueueFailed, Severity::Error)]
     );
-    let many = services::check(&json!({}), &[("Bob's".into(), 1000)]);
+    let many = services::check(&Status::default(), &[("Bob's".into(), 1000)]);
     assert!(many[0].text.contains("at least 1000"), "{many:?}");
     assert!(many[0].mend.contains(r"dlq list 'Bob'\''s'"), "{many:?}");
 }
 
 fn prefixes(subjects: &[&str]) -> Vec<Severity> {
-    let status = json!({"services": [service(json!({"subjects": subjects}))]});
+    let status = status(json!({"services": [service(json!({"subjects": subjects}))]}));
     subscriptions::check(&status)
         .iter()
         .map(|f| f.severity)
@@ -195,7 +201,7 @@ fn prefixes_are_judged_by_how_subjects_go_on() {
 fn a_prefix_that_catches_many_names_a_few() {
     let text = |last: u32| {
         let subjects: Vec<String> = (1..=last).map(|n| format!("POS{n}")).collect();
-        let status = json!({"services": [service(json!({"subjects": subjects}))]});
+        let status = status(json!({"services": [service(json!({"subjects": subjects}))]}));
         subscriptions::check(&status)[0].text.clone()
     };
     assert!(
@@ -229,7 +235,7 @@ fn leases_are_near_their_end_in_the_last_third() {
     let expiring = |left: f64| {
         let subscription = json!({"id": "sub-1", "expiresInSeconds": left});
         let service = service(json!({"subscriptions": [subscription]}));
-        let status = json!({"subscriptionTtlSeconds": 60.0, "services": [service]});
+        let status = status(json!({"subscriptionTtlSeconds": 60.0, "services": [service]}));
         subscriptions::check(&status).len()
     };
     assert_eq!([60.0, 20.0, 19.9, 0.0].map(expiring), [0, 0, 1, 1]);
@@ -237,7 +243,7 @@ fn leases_are_near_their_end_in_the_last_third() {
 
 #[test]
 fn the_process_is_judged_by_its_bounds() {
-    let found = |status: Value| codes(&machine::check(&status));
+    let found = |json: Value| codes(&machine::check(&status(json)));
     let of_connections = |open: u64, max: u64, fds_max: Value| {
         found(json!({"connections": {"open": open, "max": max, "fdsMax": fds_max}}))
     };
@@ -295,7 +301,7 @@ fn a_disk_is_judged_by_its_size() {
 fn the_worst_comes_first_and_nothing_moves_the_cursor() {
     let mut facts = facts("{}");
     let hostile = service(json!({"name": "\u{1b}[2J\u{202e}", "durable": {"state": "failed"}}));
-    facts.status = Ok(json!({"services": [hostile]}));
+    facts.status = Ok(status(json!({"services": [hostile]})));
     let found = check(&facts);
     assert_eq!(found.first().unwrap().code, Code::QueueFailed);
     assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity)));

@@ -1,11 +1,11 @@
 //! `event-manager top`: what flows, again and again, on a screen or as lines.
 //!
-//! `snapshot`, `state`, `table` and `view` decide what is shown; they own no socket, clock or
+//! `rates`, `state`, `table` and `view` decide what is shown; they own no socket, clock or
 //! terminal. `poller` asks the daemon, `screen` owns the terminal.
 
 mod poller;
+mod rates;
 mod screen;
-mod snapshot;
 mod state;
 mod table;
 #[cfg(test)]

@@ -8,12 +8,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::snapshot::Snapshot;
 use crate::ambient::now;
+use crate::api::Status;
 use crate::client::Client;
 
 /// When an answer came, and what it was, or why there was none.
-pub(super) type Answer = (Instant, Result<Snapshot, String>);
+pub(super) type Answer = (Instant, Result<Status, String>);
 
 /// The task; it ends with this.
 pub(super) struct Poller {
@@ -45,10 +45,8 @@ impl Poller {
 async fn poll(mut client: Client, interval: Duration, answering: mpsc::Sender<Answer>) {
     loop {
         let asked = now();
-        let answer = match client.status().await {
-            Ok(status) => Ok(Snapshot::read(&status)),
-            Err(error) => Err(error.to_string()),
-        };
+        let answer = client.status().await;
+        let answer = answer.map_err(|error| error.to_string());
         if answering.send((now(), answer)).await.is_err() {
             return;
         }

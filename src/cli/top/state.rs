@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::snapshot::{AllRates, Rates, Service, Snapshot};
+use super::rates::{AllRates, Rates, made_safe};
+use crate::api::{ServiceStatus, Status};
 
 /// Rows that a page has.
 const PAGE: usize = 10;
@@ -70,7 +71,7 @@ pub(super) enum Mode {
 /// One service with its rates, which are not known at first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
-    pub(super) service: &'a Service,
+    pub(super) service: &'a ServiceStatus,
     pub(super) rates: Option<&'a Rates>,
 }
 
@@ -79,8 +80,8 @@ pub(super) struct Row<'a> {
 pub(super) struct Top {
     /// Where the daemon is asked.
     pub(super) address: String,
-    /// The last answer.
-    pub(super) snapshot: Option<Snapshot>,
+    /// The last answer; its texts are made safe.
+    pub(super) status: Option<Status>,
     pub(super) rates: Option<AllRates>,
     /// Why the last question got no answer.
     pub(super) trouble: Option<String>,
@@ -102,18 +103,19 @@ impl Top {
     }
 
     /// The daemon answered, or did not.
-    pub(super) fn observe(&mut self, at: Instant, answer: Result<Snapshot, String>) {
+    pub(super) fn observe(&mut self, at: Instant, answer: Result<Status, String>) {
         match answer {
             Err(why) => {
                 self.trouble = Some(why);
                 self.rates = None;
             }
-            Ok(snapshot) => {
+            Ok(status) => {
+                let status = made_safe(status);
                 self.trouble = None;
                 self.answered_at = Some(at);
-                let before = self.snapshot.as_ref();
-                self.rates = before.and_then(|before| snapshot.rates_since(before));
-                self.snapshot = Some(snapshot);
+                let before = self.status.as_ref();
+                self.rates = before.and_then(|before| AllRates::between(before, &status));
+                self.status = Some(status);
             }
         }
     }
@@ -126,7 +128,7 @@ impl Top {
     /// The services that the filter lets through, in order.
     pub(super) fn rows(&self) -> Vec<Row<'_>> {
         let wanted = self.filter.to_lowercase();
-        let services = self.snapshot.iter().flat_map(|s| &s.services);
+        let services = self.status.iter().flat_map(|s| &s.services);
         let mut rows: Vec<Row<'_>> = services
             .filter(|service| service.name.to_lowercase().contains(&wanted))
             .map(|service| Row {
@@ -158,11 +160,11 @@ impl Top {
                 Sort::Name => 0.0,
                 Sort::In => rate(|rates| rates.matched),
                 Sort::Out => rate(|rates| rates.delivered),
-                Sort::Lag => service.lag as f64,
-                Sort::InFlight => service.in_flight as f64,
+                Sort::Lag => service.counters.queued as f64,
+                Sort::InFlight => service.counters.in_flight as f64,
                 Sort::DropRate => rate(Rates::dropped_total),
                 Sort::Dropped => service.counters.dropped_total() as f64,
-                Sort::Dead => service.dead as f64,
+                Sort::Dead => service.counters.dead_lettered as f64,
             }
         };
         match self.sort {

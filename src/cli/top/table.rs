@@ -2,8 +2,9 @@
 
 use ratatui::text::Span;
 
-use super::snapshot::{Rates, Service};
+use super::rates::Rates;
 use super::state::Row;
+use crate::api::{ServiceStatus, Workers};
 
 /// The widest that a service's name may make its column.
 const NAME_MAX: usize = 40;
@@ -71,11 +72,11 @@ impl Column {
             Self::Name => cut(&service.name, NAME_MAX),
             Self::In => rate(|rates| rates.matched),
             Self::Out => rate(|rates| rates.delivered),
-            Self::Lag => service.lag.to_string(),
-            Self::OnDisk => service.on_disk.to_string(),
-            Self::InFlight => service.in_flight.to_string(),
-            Self::Workers => workers(service),
-            Self::Dead => service.dead.to_string(),
+            Self::Lag => service.counters.queued.to_string(),
+            Self::OnDisk => on_disk(service).to_string(),
+            Self::InFlight => service.counters.in_flight.to_string(),
+            Self::Workers => workers(&service.workers),
+            Self::Dead => service.counters.dead_lettered.to_string(),
             Self::Dropped => service.counters.dropped_total().to_string(),
             Self::DropRate => row.rates.map_or("-".into(), drops),
         }
@@ -199,10 +200,16 @@ pub(super) fn drops(rates: &Rates) -> String {
         .to_owned()
 }
 
-fn workers(service: &Service) -> String {
-    let stalled = match service.stalled {
+/// Events that are on disk alone.
+fn on_disk(service: &ServiceStatus) -> u64 {
+    let durable = service.durable.as_ref();
+    durable.map_or(0, |durable| durable.on_disk_only_events)
+}
+
+fn workers(workers: &Workers) -> String {
+    let stalled = match workers.stalled {
         0 => String::new(),
         stalled => format!(" {stalled} stalled"),
     };
-    format!("{}/{}{stalled}", service.ready, service.connected)
+    format!("{}/{}{stalled}", workers.ready, workers.connected)
 }

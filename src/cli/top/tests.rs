@@ -7,7 +7,6 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
 use super::super::output::safe;
-use super::snapshot::Snapshot;
 use super::state::{Mode, Sort, Top};
 use super::table::{cut, width_of};
 use super::view::{plain, render};
@@ -55,7 +54,7 @@ fn top_of(answers: &[(u64, Result<Value, &str>)]) -> (Top, Instant) {
     for (seconds, answer) in answers {
         at = begun + Duration::from_secs(*seconds);
         let answer = match answer {
-            Ok(status) => Ok(Snapshot::read(status)),
+            Ok(status) => Ok(serde_json::from_value(status.clone()).unwrap()),
             Err(why) => Err((*why).to_owned()),
         };
         top.observe(at, answer);

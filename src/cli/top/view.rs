@@ -8,9 +8,9 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table as Grid, TableState};
 
-use super::snapshot::{Service, SlowPeer, Snapshot};
 use super::state::{Mode, Top};
 use super::table::{Column, Table, cut, drops, shown};
+use crate::api::{ServiceStatus, SlowPeer, Status};
 
 /// Slow peers that a screen shows.
 const SLOW_SHOWN: usize = 5;
@@ -101,14 +101,17 @@ fn services(frame: &mut Frame<'_>, top: &Top, area: Rect) {
 /// What goes for the whole daemon.
 fn head(top: &Top, now: Instant) -> Vec<String> {
     let mut lines = vec![];
-    match &top.snapshot {
+    match &top.status {
         None => lines.push(format!("event-manager top: {}", top.address)),
-        Some(snapshot) => {
-            let draining = if snapshot.draining { ", stopping" } else { "" };
-            let (title, address) = (&snapshot.title, &top.address);
-            let uptime = span(Duration::from_secs_f64(snapshot.uptime.clamp(0.0, 1e12)));
-            lines.push(format!("{title} at {address}: up {uptime}{draining}"));
-            lines.extend(totals(top, snapshot));
+        Some(status) => {
+            let draining = if status.draining { ", stopping" } else { "" };
+            let (name, version, address) = (&status.service, &status.version, &top.address);
+            let uptime = status.uptime_seconds.clamp(0.0, 1e12);
+            let uptime = span(Duration::from_secs_f64(uptime));
+            lines.push(format!(
+                "{name} {version} at {address}: up {uptime}{draining}"
+            ));
+            lines.extend(totals(top, status));
         }
     }
     if let Some(trouble) = &top.trouble {
@@ -121,12 +124,12 @@ fn head(top: &Top, now: Instant) -> Vec<String> {
     lines
 }
 
-fn totals(top: &Top, snapshot: &Snapshot) -> [String; 2] {
+fn totals(top: &Top, status: &Status) -> [String; 2] {
     let rates = top.rates.as_ref();
     let published = rates.map_or("-".into(), |rates| shown(rates.published));
     let to_plain = rates.map_or("-".into(), |rates| shown(rates.plain.delivered));
     let dropped = rates.map_or("-".into(), |rates| drops(&rates.plain));
-    let services = &snapshot.services;
+    let services = &status.services;
     let out = rates.map_or("-".into(), |rates| {
         let all = rates.services.values();
         shown(all.fold(0.0, |sum, rates| sum + rates.delivered))
@@ -134,14 +137,14 @@ fn totals(top: &Top, snapshot: &Snapshot) -> [String; 2] {
     [
         format!(
             "publishers {}: {published}/s   subscribers {}: {to_plain}/s, drop/s {dropped}",
-            snapshot.publishers, snapshot.subscribers
+            status.publishers.connected, status.subscribers.connected
         ),
         format!(
             "services {}: {out}/s   connections {} of {}   subscriptions {}",
             services.len(),
-            snapshot.connections,
-            snapshot.connections_max,
-            snapshot.subscriptions
+            status.connections.open,
+            status.connections.max,
+            status.subscribers.subscriptions
         ),
     ]
 }
@@ -164,12 +167,15 @@ fn foot(top: &Top) -> String {
     parts.join("  ")
 }
 
-fn about(service: &Service) -> String {
-    let port = match service.port {
-        0 => "no port".to_owned(),
-        port => format!("port {port}"),
-    };
-    let mut text = format!("{}: {port}, subjects {}", service.name, service.subjects);
+fn about(service: &ServiceStatus) -> String {
+    let port = service.port.map(|port| format!("port {port}"));
+    let port = port.unwrap_or_else(|| "no port".to_owned());
+    let subjects = service.subjects.iter().map(|subject| match &**subject {
+        "" => "(all)",
+        subject => subject,
+    });
+    let subjects: Vec<_> = subjects.collect();
+    let mut text = format!("{}: {port}, subjects {}", service.name, subjects.join(" "));
     for (why, events) in &service.counters.dropped {
         text.push_str(&format!(", {why} {events}"));
     }
@@ -177,7 +183,7 @@ fn about(service: &Service) -> String {
 }
 
 fn slow_lines(top: &Top, height: u16) -> Vec<String> {
-    let slow = top.snapshot.iter().flat_map(|snapshot| &snapshot.slow);
+    let slow = top.status.iter().flat_map(|status| &status.peers.slow);
     let lines: Vec<_> = slow.take(SLOW_SHOWN).map(slow_line).collect();
     if lines.is_empty() || height < HEIGHT_FOR_SLOW {
         return vec![];
@@ -186,11 +192,16 @@ fn slow_lines(top: &Top, height: u16) -> Vec<String> {
 }
 
 fn slow_line(peer: &SlowPeer) -> String {
-    let (bytes, bytes_max) = (peer.bytes, peer.bytes_max);
-    format!(
-        "{} {}: {bytes} of {bytes_max} bytes queued",
-        peer.role, peer.address
-    )
+    let SlowPeer {
+        role,
+        address,
+        bytes,
+        budget_bytes,
+        ..
+    } = peer;
+    let service = peer.service.iter().map(|service| format!(" {service}"));
+    let service: String = service.collect();
+    format!("{role}{service} {address}: {bytes} of {budget_bytes} bytes queued")
 }
 
 /// The same without a screen: lines, and an empty one at the end.
@@ -202,7 +213,7 @@ pub(super) fn plain(top: &Top, now: Instant) -> String {
             true => lines.push("no service is subscribed".into()),
             false => lines.extend(Table::new(&rows, usize::MAX).lines()),
         }
-        let slow = top.snapshot.iter().flat_map(|snapshot| &snapshot.slow);
+        let slow = top.status.iter().flat_map(|status| &status.peers.slow);
         lines.extend(slow.map(|peer| format!("slow: {}", slow_line(peer))));
     }
     lines.push(String::new());

@@ -344,7 +344,7 @@ impl Serving {
     pub fn status(&self) -> Value {
         let address = self.bound.requests[0].to_string();
         let mut client = Client::new(address, PATIENCE);
-        client.status().expect("it answers")
+        client.status_json().expect("it answers")
     }
 
     /// Stops it; whether it ended well.
