@@ -75,7 +75,7 @@ pub enum StartError {
     NoStateDir,
     /// The startup guard's time is up; holds what it saw last.
     #[error(
-        "the startup guard's time is up: {0}; stop the predecessor, or set startupGuardTimeoutAction to \"proceed\""
+        "the startup guard timed out: {0}; stop the predecessor, or set startupGuardTimeoutAction to \"proceed\""
     )]
     Guard(String),
 }

@@ -132,7 +132,7 @@ impl PortRange {
         let at = self.free.iter().position(|free| *free == port);
         if at.is_none() && *self.range.end() != 0 {
             let (min, max) = (self.range.start(), self.range.end());
-            return Err(format!("it is no free port of {min}-{max}"));
+            return Err(format!("it is not a free port of {min}-{max}"));
         }
         match streamers.open(service, port) {
             Ok(port) => {

@@ -57,7 +57,7 @@ pub fn answer(
     } else if token.is(tokens.list) {
         list(request, directory, now)
     } else {
-        let sentence = format!("{token} is no request to a ServiceLocator");
+        let sentence = format!("{token} is not a ServiceLocator request");
         Err(Nak::new("unknown-token", sentence))
     };
     result.unwrap_or_else(Message::from)

@@ -164,7 +164,7 @@ fn read_frames(
     };
     let Some((token, token_form)) = decode_token(token) else {
         let sentence = format!(
-            "{} is no token; write 2097153, 0x00200001, 2.1, TK_EVENT_MANAGER_SUBSCRIBE, or 4 or 8 raw bytes",
+            "{} is not a token; write 2097153, 0x00200001, 2.1, TK_EVENT_MANAGER_SUBSCRIBE, or 4 or 8 raw bytes",
             shown(token)
         );
         return Err(malformed("malformed-token", sentence, Layout::NATIVE));
@@ -178,7 +178,7 @@ fn read_frames(
     if let Some(written) = data_type {
         let Some((read, form)) = decode_data_type(written) else {
             let sentence = format!(
-                "{} is no data type; write a number, or a name such as PARAM of at most {} bytes",
+                "{} is not a data type; write a number, or a name such as PARAM of at most {} bytes",
                 shown(written),
                 TypeName::BYTES_MAX
             );
@@ -194,7 +194,7 @@ fn read_frames(
         None => None,
         Some(written) => decode_timeout(written).map_err(|()| {
             let sentence = format!(
-                "{} is no timeout; write microseconds, or -1 for none",
+                "{} is not a timeout; write microseconds, or -1 for none",
                 shown(written)
             );
             malformed("malformed-timeout", sentence, layout)

@@ -44,7 +44,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let mut named: Map<String, Value> = serde_json::from_slice(frame).map_err(|error| {
         malformed(
             "malformed-json",
-            format!("the message is no JSON object: {error}"),
+            format!("the message is not a JSON object: {error}"),
         )
     })?;
     let written = named.remove("token").unwrap_or_default();
@@ -73,7 +73,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let data_type = data_type.ok_or_else(|| {
         malformed(
             "malformed-data-type",
-            "\"dataType\" is a number, or a name such as \"PARAM\" of at most 30 bytes",
+            "\"dataType\" must be a number, or a name such as \"PARAM\" of at most 30 bytes",
         )
     })?;
     let data = named.remove("data");
@@ -83,7 +83,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             let micros = value.as_i64().ok_or_else(|| {
                 malformed(
                     "malformed-timeout",
-                    "\"timeout\" is in microseconds, -1 for none",
+                    "\"timeout\" must be in microseconds, or -1 for none",
                 )
             })?;
             u64::try_from(micros).ok().map(Duration::from_micros)
@@ -93,7 +93,9 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let is_answer = token.is(Token::ACK) || token.is(Token::NAK);
     if let (Some(_), Some(name), false) = (&data, named.keys().next(), is_answer) {
         let name = excerpt(name, 40);
-        let sentence = format!("fields are in \"data\" or named, not both: {name:?} is beside it");
+        let sentence = format!(
+            "give fields either in \"data\" or by name, not both: {name:?} is beside \"data\""
+        );
         return Err(malformed("malformed-data", sentence));
     }
     Ok((

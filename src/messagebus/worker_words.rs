@@ -60,7 +60,7 @@ impl<'a> WorkerWord<'a> {
         if let Some(id) = frame.strip_prefix(b"ACK ").and_then(digits) {
             return Ok(Self::Ack(id));
         }
-        let text = std::str::from_utf8(frame).map_err(|_| "it is no text".to_owned())?;
+        let text = std::str::from_utf8(frame).map_err(|_| "it is not UTF-8 text".to_owned())?;
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let rest = rest.trim();
         match word {
@@ -95,7 +95,7 @@ fn id(text: &str) -> Result<(u64, &str), String> {
     let (id, rest) = text.split_once(' ').unwrap_or((text, ""));
     let id = id
         .parse()
-        .map_err(|_| format!("{:?} is no delivery id", shown(id)))?;
+        .map_err(|_| format!("{:?} is not a delivery id", shown(id)))?;
     Ok((id, rest.trim()))
 }
 
@@ -111,7 +111,7 @@ fn nak(text: &str) -> Result<WorkerWord<'_>, String> {
     let delay = first.parse().map(Duration::from_millis).ok();
     match delay.filter(|delay| *delay <= NAK_DELAY_MAX) {
         None => Err(format!(
-            "a NAK's delay is 0 to {} ms, not {}",
+            "a NAK's delay must be 0 to {} ms, not {}",
             NAK_DELAY_MAX.as_millis(),
             shown(first)
         )),
@@ -126,23 +126,26 @@ fn nak(text: &str) -> Result<WorkerWord<'_>, String> {
 fn alone(text: &str) -> Result<u64, String> {
     match id(text)? {
         (id, "") => Ok(id),
-        (_, rest) => Err(format!("{:?} has no meaning there", shown(rest))),
+        (_, rest) => Err(format!(
+            "unexpected {:?} after the delivery id",
+            shown(rest)
+        )),
     }
 }
 
 /// The credit of a worker that acknowledges. Options that nobody knows have no meaning, and do no harm.
 fn ready_options(text: &str) -> Result<Option<u32>, String> {
     let options: Value = serde_json::from_str(text)
-        .map_err(|error| format!("READY's options are no JSON: {error}"))?;
+        .map_err(|error| format!("READY's options are not valid JSON: {error}"))?;
     if !options.is_object() {
-        return Err("READY's options are a JSON object".into());
+        return Err("READY's options must be a JSON object".into());
     }
     let acknowledges = match &options["ack"] {
         Value::Null => false,
         Value::Bool(acknowledges) => *acknowledges,
         other => {
             return Err(format!(
-                "ack is true or false, not {}",
+                "ack must be true or false, not {}",
                 shown(&other.to_string())
             ));
         }
@@ -314,14 +317,14 @@ mod tests {
             ("ready", "workers say"),
             ("READYX", "workers say"),
             ("BYE now", "workers say"),
-            ("READY {", "no JSON"),
+            ("READY {", "not valid JSON"),
             ("READY [1]", "JSON object"),
             (r#"READY {"ack": 1}"#, "true or false"),
             (r#"READY {"ack": true, "credit": 0}"#, "1 to 100000"),
-            ("ACK", "no delivery id"),
-            ("ACK x", "no delivery id"),
-            ("ACK -1", "no delivery id"),
-            ("ACK 1 2", "no meaning"),
+            ("ACK", "not a delivery id"),
+            ("ACK x", "not a delivery id"),
+            ("ACK -1", "not a delivery id"),
+            ("ACK 1 2", "unexpected"),
             ("NAK 1 -5", "0 to 86400000 ms, not -5"),
             ("NAK 1 86400001", "0 to 86400000 ms, not 86400001"),
             (

@@ -111,12 +111,12 @@ fn unbracketed<'a>(host: &'a str, written: &str) -> Result<&'a str, InvalidEndpo
     }
     if bare.is_none() && host.contains(':') {
         return Err(InvalidEndpoint(format!(
-            "{written:?}: an IPv6 host stands in brackets"
+            "{written:?}: an IPv6 host needs brackets"
         )));
     }
     if host.contains(|c: char| c.is_whitespace() || c.is_control() || ",/".contains(c)) {
         return Err(InvalidEndpoint(format!(
-            "{written:?}: {host:?} is no host name"
+            "{written:?}: {host:?} is not a host name"
         )));
     }
     Ok(host)
@@ -217,7 +217,7 @@ mod tests {
             ("ipc://", "no path"),
             ("ipc://@", "no path"),
             ("udp://x:1", "write tcp://"),
-            ("tcp://a b:1", "no host name"),
+            ("tcp://a b:1", "not a host name"),
         ] {
             let error = written.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(part) && error.contains(written), "{error}");

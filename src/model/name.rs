@@ -11,7 +11,7 @@ pub enum InvalidName {
     Empty,
     /// It is longer than [`ServiceName::BYTES_MAX`] bytes; holds its length.
     TooLong(usize),
-    /// It holds a control character, which would break fields and logs.
+    /// It contains a control character, which would break fields and logs.
     ControlCharacter,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for InvalidName {
                     ServiceName::BYTES_MAX
                 )
             }
-            Self::ControlCharacter => write!(f, "holds a control character"),
+            Self::ControlCharacter => write!(f, "contains a control character"),
         }
     }
 }

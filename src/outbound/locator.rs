@@ -22,7 +22,7 @@ pub enum LocateError {
     #[error("the ServiceLocator does not know it ({0})")]
     Unknown(String),
     /// The locator says no to something else.
-    #[error("the ServiceLocator says no ({0})")]
+    #[error("the ServiceLocator refused ({0})")]
     Refused(String),
     /// The locator says something that can't be understood.
     #[error("the ServiceLocator's answer can't be read ({0})")]

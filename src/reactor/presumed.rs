@@ -246,7 +246,7 @@ impl Hub {
         let name = found.name().clone();
         if let Some(suppressed) = self.notes.admit("presumed-ready", self.clock.now) {
             tracing::info!(target: "em.worker", service = %name, suppressed,
-                "a worker connected again and says nothing: it counts as ready, as before the restart");
+                "a silent worker reconnected after the restart: it is presumed ready, as before");
         }
         self.keeping.grace.presumed.insert(id);
         self.dispatch(service);

@@ -37,14 +37,16 @@ pub(super) enum StateError {
     Damaged(String),
     /// Written by a later version of this program.
     #[error(
-        "it was written by another version (form {0}, ours is {VERSION}); run that version, or move the file away"
+        "it was written by another version (format {0}, ours is {VERSION}); run that version, or move the file away"
     )]
     OtherVersion(u32),
     /// Its lock is held.
     #[error("another process has it open; give each daemon a stateDir of its own")]
     InUse,
     /// The system.
-    #[error("{0}; stateDir has to be a directory that this user may write to, with some room")]
+    #[error(
+        "{0}; stateDir has to be a directory that this user may write to, with some free space"
+    )]
     System(io::Error),
 }
 
@@ -213,7 +215,7 @@ impl StateFile {
             subscribers: records(&transaction, subscribers, &mut sum)?,
         };
         if total(&transaction).map_err(from_sqlite)? != sum {
-            return Err(StateError::Damaged("records are missing in it".into()));
+            return Err(StateError::Damaged("records are missing".into()));
         }
         transaction.commit().map_err(from_sqlite)?;
         Ok(kept)
@@ -309,7 +311,7 @@ fn records<T: DeserializeOwned>(
         let (name, record, sum): (String, String, i64) = columns().map_err(from_sqlite)?;
         let damaged = |why: &str| StateError::Damaged(format!("the record of {name:?}: {why}"));
         if sum != sum_of(table, &name, &record) {
-            return Err(damaged("its sum is wrong"));
+            return Err(damaged("its checksum is wrong"));
         }
         *total ^= sum;
         let record = serde_json::from_str(&record).map_err(|error| damaged(&error.to_string()))?;

@@ -320,7 +320,7 @@ impl Directory for DiskDirectory {
         let path = self.path.join(name);
         let metadata = fs::metadata(&path).map_err(while_doing("opening", &path))?;
         if !metadata.is_file() {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
             return Err(while_doing("opening", &path)(error));
         }
         self.opened("opening", name, &mut OpenOptions::new())

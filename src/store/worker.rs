@@ -352,8 +352,8 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
         let is_new = !std::mem::replace(&mut self.is_homeless, locked.is_err());
         if is_new || locked.is_ok() {
             let why = match &locked {
-                Ok(()) => "it is begun anew".to_owned(),
-                Err(error) => format!("it can't be begun anew, and nothing is kept: {error}"),
+                Ok(()) => "it was created again".to_owned(),
+                Err(error) => format!("it can't be created again, and nothing is kept: {error}"),
             };
             self.outside.report(Report::DirectoryGone { why });
         }

@@ -59,7 +59,7 @@ impl Manager {
     pub fn stopping(&self, timeout: Duration) {
         self.tell(&[
             NotifyState::Stopping,
-            NotifyState::Status("stopping: what waits is delivered"),
+            NotifyState::Status("stopping: delivering queued events"),
             NotifyState::ExtendTimeoutUsec(micros(timeout + MARGIN)),
         ]);
     }

@@ -29,13 +29,13 @@ pub enum HandshakeError {
     #[error(transparent)]
     Greeting(#[from] GreetingError),
     /// The peer wants a mechanism that is not ours; holds its name.
-    #[error("it wants the security mechanism {0:?}; this socket speaks {1}")]
+    #[error("it requires the security mechanism {0:?}; this socket supports {1}")]
     Mechanism(String, &'static str),
     /// The mechanism failed.
     #[error(transparent)]
     Failed(#[from] MechanismError),
     /// A socket type that has no business here: its name, ours, and what is welcome.
-    #[error("a {0} connected to the {1} socket, which takes {2}")]
+    #[error("a {0} connected to the {1} socket, which accepts {2}")]
     SocketType(String, LocalSocket, String),
     /// A frame that can't be.
     #[error(transparent)]

@@ -331,13 +331,13 @@ fn nonsense_is_answered_to_those_who_acknowledge() {
     worker.say("ACK seven");
     let answer = worker.0.recv_string(0).expect("an answer").expect("text");
     assert!(
-        answer.starts_with("ERROR \"seven\" is no delivery id"),
+        answer.starts_with("ERROR \"seven\" is not a delivery id"),
         "{answer}"
     );
     for delay in ["-5", "86400001", "99999999999999999999"] {
         worker.say(&format!("NAK 7 {delay} no stock"));
         let answer = worker.0.recv_string(0).expect("an answer").expect("text");
-        let bound = format!("ERROR a NAK's delay is 0 to 86400000 ms, not {delay}");
+        let bound = format!("ERROR a NAK's delay must be 0 to 86400000 ms, not {delay}");
         assert_eq!(answer, bound);
     }
     worker.say("ACK 7");

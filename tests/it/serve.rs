@@ -274,7 +274,7 @@ fn an_embedded_locator_s_address_in_use_is_no_obstacle() {
     // The name of the one whose locator it is, is not to be had.
     let namesake = TestDaemon::serving(&Site::configured(&keys(&address, "First")));
     let line = namesake.program().logged("not registered, trying again");
-    assert!(line.contains("says no (reserved: First is"), "{line}");
+    assert!(line.contains("refused (reserved: First is"), "{line}");
 }
 
 #[test]

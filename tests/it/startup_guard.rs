@@ -41,7 +41,7 @@ fn predecessor(locator: &str, embedded: bool) -> Serving {
 fn assert_refused(program: Program, why: &str) {
     let complaint = program.end().failed(75);
     for expected in [
-        "the startup guard's time is up",
+        "the startup guard timed out",
         why,
         "stop the predecessor",
         "startupGuardTimeoutAction",

@@ -8,7 +8,7 @@ use crate::model::{ServiceName, SubscriptionId};
 pub enum SubscribeError {
     /// A durable service of this name would share a queue with another's dead letters.
     #[error(
-        "a durable service can't be called {0}: under a name that ends with {end} the dead letters of another are on disk; call it otherwise, or give it \"delivery\": \"live\"",
+        "a durable service can't be called {0}: on disk, names that end with {end} are for the dead letters of other services; choose another name, or set \"delivery\": \"live\"",
         end = ServiceName::DEAD_LETTERS
     )]
     Reserved(ServiceName),
@@ -19,7 +19,7 @@ pub enum SubscribeError {
     #[error("there are {0} subscriptions already, which is the limit (maxSubscriptions)")]
     TooMany(usize),
     /// The service is there, and its events are kept elsewhere than was asked for.
-    #[error("the service's delivery is {}; it stays so until the service ends", .0.name())]
+    #[error("the service's delivery is {}, until the service ends", .0.name())]
     Delivery(DeliveryMode),
     /// The limit on one service's patterns.
     #[error("the service would have more than {0} subjects (limits.maxSubscriptionsPerPeer)")]
@@ -36,7 +36,7 @@ pub enum EndError {
     #[error("it has {0} subscriptions; end them first (UNSUBSCRIBE)")]
     Subscribed(usize),
     /// The configuration declares it.
-    #[error("the configuration declares it; take its subjects from there first")]
+    #[error("the configuration declares it; remove its subjects there first")]
     Declared,
 }
 
@@ -52,6 +52,6 @@ pub enum KeepAliveError {
     #[error(transparent)]
     Unknown(#[from] UnknownSubscription),
     /// The service has another port than its client was told, since the last start.
-    #[error("service {0:?} is not where it was; subscribe again")]
+    #[error("service {0:?} has another address now; subscribe again")]
     Moved(ServiceName),
 }

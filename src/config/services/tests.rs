@@ -159,7 +159,7 @@ fn what_is_wrong_is_named_with_its_line() {
         "c.json:7: services.e.f.orderBy: 1024: \"subject\", a frame's index from 0 to 1023 or null is wanted",
         "c.json:7: services.e.f.queueBytes: 5: a whole number from 1024 to 1099511627776 is wanted",
         "c.json:8: services.: {}: the name is empty",
-        "c.json:8: services.a\nb: {}: the name holds a control character",
+        "c.json:8: services.a\nb: {}: the name contains a control character",
         "c.json:8: services.g.subjects: [7]: a list of texts is wanted",
     ];
     let mut found: Vec<_> = found.iter().map(String::as_str).collect();

@@ -222,8 +222,7 @@ impl Candidates {
             .rfind(|candidate| !candidate.is_stillborn());
         let newest = evident.map_or((0, 0), |newest| (newest.number, newest.first_seq));
         let is_far = |number: u64, from: u64| number > from + NUMBERS_APART_MAX;
-        let why =
-            "it holds nothing of a segment, and its numbers are far from those of the segments";
+        let why = "it contains no segment data, and its numbers are far from those of the segments";
         self.refuse_those(why, |candidate| {
             let numbers = (candidate.number, candidate.first_seq);
             let is_far = is_far(numbers.0, newest.0) || is_far(numbers.1, newest.1);

@@ -155,7 +155,7 @@ impl Recovery {
         for candidate in candidates.into_iter().rev() {
             let is_below = known.is_some_and(|known| candidate.number < known.number);
             if is_below && candidate.is_stillborn() {
-                let why = "it holds nothing of a segment, and no segment names it";
+                let why = "it contains no segment data, and no segment names it";
                 self.strangers.push((candidate.name, why.to_owned()));
                 continue;
             }
@@ -363,7 +363,7 @@ impl Recovery {
                     segment: name,
                     offset: 0,
                     bytes: 0,
-                    why: "events are missing in it",
+                    why: "events are missing",
                     seqs: vec![seq],
                 }),
             }
