@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::ambient::now;
 use crate::api::Status;
 use crate::client::Caller;
-use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload};
+use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, HttpServer};
 use crate::outbound::{
     GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
@@ -24,7 +24,7 @@ use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{Journal, Notable, Rotation, instance_name, process_readings};
+use crate::telemetry::{Journal, Notable, instance_name, process_readings};
 use crate::traces::{Exporter, Resource, Tracer};
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
@@ -291,7 +291,7 @@ impl Daemon {
 fn open_journal(config: &Config) -> Journal {
     let instance = instance_name(config.locator.service_name.as_str());
     let rotation = Rotation {
-        bytes_max: config.event_log.bytes_max as u64,
+        bytes_max: config.event_log.bytes_max,
         keep: config.event_log.files.saturating_sub(1),
     };
     let Some(path) = config.event_log_path() else {

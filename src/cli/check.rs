@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
 use super::output::{Out, complain, exit_code};
-use crate::config::{ConfigErrors, KEYS, Loaded, Origin};
-use crate::telemetry::{LOG_KEYS, LoadedLog, check_rust_log, outdated_targets};
+use crate::config::{KEYS, Loaded};
+use crate::telemetry::outdated_targets;
 
 /// EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
@@ -30,15 +30,15 @@ pub struct CheckArgs {
 /// Prints the effective configuration to standard output, or what is wrong to standard error (exit
 /// code 78).
 pub fn run(args: &CheckArgs) -> ExitCode {
-    match load(args) {
-        Ok((loaded, log)) => {
-            let rows = rows_of(&loaded, &log);
+    match args.config.load() {
+        Ok(loaded) => {
+            let rows = rows_of(&loaded);
             let report = if args.json {
                 as_json(rows)
             } else {
                 as_text(&single_values(rows, &loaded.origins))
             };
-            let outdated = outdated_targets(&log.config, std::env::var("RUST_LOG").ok());
+            let outdated = outdated_targets(&loaded.config.log, std::env::var("RUST_LOG").ok());
             let warnings = loaded.warnings.iter().chain(&outdated);
             warnings.for_each(|warning| complain(warning));
             let written = Out::new(args.json).write_all(report.as_bytes());
@@ -52,42 +52,24 @@ pub fn run(args: &CheckArgs) -> ExitCode {
 }
 
 /// A key, its value, and where that comes from.
-type Row = (String, Value, Origin);
+type Row = (String, Value, String);
 
-fn load(args: &CheckArgs) -> Result<(Loaded, LoadedLog), ConfigErrors> {
-    let loaded = args.config.load()?;
-    let log = LoadedLog::load(&loaded)?;
-    check_rust_log(std::env::var("RUST_LOG").ok())
-        .map_err(|error| ConfigErrors(vec![error.to_string()]))?;
-    Ok((loaded, log))
-}
-
-fn rows_of(loaded: &Loaded, log: &LoadedLog) -> Vec<Row> {
-    let keys = KEYS.iter().map(|key| {
-        let value = (key.show)(&loaded.config);
+fn rows_of(loaded: &Loaded) -> Vec<Row> {
+    let values = loaded.config.shown();
+    let rows = KEYS.iter().map(|key| {
+        let value = values.pointer(&format!("/{}", key.name.replace('.', "/")));
+        let origin = loaded.origins.get(&key.name);
         (
-            key.name.to_owned(),
-            value,
-            origin_of(loaded.origins.get(key.name)),
+            key.name.clone(),
+            value.cloned().unwrap_or_default(),
+            origin.map_or("default", String::as_str).to_owned(),
         )
     });
-    let log_keys = LOG_KEYS.iter().map(|key| {
-        let value = (key.show)(&log.config);
-        (
-            format!("log.{}", key.name),
-            value,
-            origin_of(log.origins.get(key.name)),
-        )
-    });
-    keys.chain(log_keys).collect()
-}
-
-fn origin_of(known: Option<&Origin>) -> Origin {
-    known.cloned().unwrap_or(Origin::Default)
+    rows.collect()
 }
 
 /// A row for each value inside of objects; `origins` may know their own lines.
-fn single_values(rows: Vec<Row>, origins: &BTreeMap<String, Origin>) -> Vec<Row> {
+fn single_values(rows: Vec<Row>, origins: &BTreeMap<String, String>) -> Vec<Row> {
     let mut single = Vec::new();
     for (name, value, origin) in rows {
         match value {
@@ -117,12 +99,9 @@ fn as_text(rows: &[Row]) -> String {
 }
 
 fn as_json(rows: Vec<Row>) -> String {
-    let members = rows.into_iter().map(|(name, value, origin)| {
-        (
-            name,
-            json!({ "value": value, "origin": origin.to_string() }),
-        )
-    });
+    let members = rows
+        .into_iter()
+        .map(|(name, value, origin)| (name, json!({ "value": value, "origin": origin })));
     format!("{:#}\n", Value::Object(members.collect::<Map<_, _>>()))
 }
 
@@ -137,19 +116,15 @@ mod tests {
         parse("config.json", json, &BTreeMap::new(), &[]).unwrap()
     }
 
-    fn rows(loaded: &Loaded) -> Vec<Row> {
-        rows_of(loaded, &LoadedLog::load(loaded).unwrap())
-    }
-
     fn text(json: &str) -> String {
         let loaded = loaded(json);
-        as_text(&single_values(rows(&loaded), &loaded.origins))
+        as_text(&single_values(rows_of(&loaded), &loaded.origins))
     }
 
     #[test]
     fn each_key_is_printed_with_value_and_origin() {
         let text = text(JSON);
-        assert_eq!(text.lines().count(), KEYS.len() + LOG_KEYS.len());
+        assert_eq!(text.lines().count(), KEYS.len());
         let words = |line: &str| {
             line.split_whitespace()
                 .map(str::to_owned)
@@ -200,7 +175,7 @@ mod tests {
             "Kit*": {"whenFull": "drop-newest", "orderBy": "subject", "retry": {"multiplier": 3}},
             "*": {}}}"#;
         let before = loaded(json);
-        let report: Value = serde_json::from_str(&as_json(rows(&before))).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows_of(&before))).unwrap();
         let written: Value = serde_json::from_str(json).unwrap();
         assert_eq!(report["services"]["value"], written["services"]);
         let again = json!({"services": report["services"]["value"]}).to_string();
@@ -209,7 +184,7 @@ mod tests {
 
     #[test]
     fn programs_get_json() {
-        let report: Value = serde_json::from_str(&as_json(rows(&loaded(JSON)))).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows_of(&loaded(JSON)))).unwrap();
         assert_eq!(
             report["drainTimeout"],
             json!({"value": 2.5, "origin": "config.json:2"})

@@ -4,30 +4,42 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{Config, ConfigErrors, KEYS, Key, Loaded, Sources, suggestion};
-use crate::telemetry::LOG_KEYS;
+use crate::config::{ConfigErrors, KEYS, Key, Loaded, Sources, suggestion};
+use crate::telemetry::check_rust_log;
 
 const HEADING: &str = "Configuration";
 
+/// A flag, its key, and what it means.
+struct Flag(&'static str, &'static str, &'static str);
+
 /// The keys that have a flag of their own.
-const FLAGS: &[(&str, &str)] = &[
-    ("pub-address", "pubAddress"),
-    ("sub-address", "subAddress"),
-    ("request-address", "requestAddress"),
-    ("connect-publishers", "connectPublishers"),
-    ("pull-address", "pullAddress"),
-    ("min-streamer-port", "minStreamerPort"),
-    ("max-streamer-port", "maxStreamerPort"),
-    ("public-hostname", "publicHostname"),
-    ("locator-address", "locatorAddress"),
-    ("embedded-locator", "embeddedLocator"),
-    ("locator-register", "locatorRegister"),
-    ("startup-guard", "startupGuard"),
-    ("diagnostic-monitor", "diagnosticMonitor"),
-    ("diagnostic-interval", "diagnosticInterval"),
-    ("subscription-ttl", "subscriptionTtl"),
-    ("drain-timeout", "drainTimeout"),
-    ("log-path", "logPath"),
+#[rustfmt::skip]
+const FLAGS: &[Flag] = &[
+    Flag("pub-address", "pubAddress", "publishers connect here; one address or a list"),
+    Flag("sub-address", "subAddress", "subscribers connect here; one address or a list"),
+    Flag("request-address", "requestAddress", "requests come in here; one address or a list"),
+    Flag("connect-publishers", "connectPublishers", "publishers that bind: the daemon connects to them"),
+    Flag("pull-address", "pullAddress", "services' sockets bind here, on ports of the range"),
+    Flag("min-streamer-port", "minStreamerPort", "first port for services; 0 (with maxStreamerPort 0) lets the system choose each"),
+    Flag("max-streamer-port", "maxStreamerPort", "last port for services; ports in use are skipped"),
+    Flag("public-hostname", "publicHostname", "host in the addresses that clients are given"),
+    Flag("locator-address", "locatorAddress", "where the ServiceLocator is"),
+    Flag("embedded-locator", "embeddedLocator", "run a ServiceLocator in the daemon, at locatorAddress; if that is taken, the one that runs there is used"),
+    Flag("locator-register", "locatorRegister", "register with the ServiceLocator"),
+    Flag("startup-guard", "startupGuard", "before binding, wait until a predecessor that the locator knows is gone"),
+    Flag("diagnostic-monitor", "diagnosticMonitor", "write a diagnostic record to the log at each diagnosticInterval"),
+    Flag("diagnostic-interval", "diagnosticInterval", "seconds between diagnostic records"),
+    Flag("subscription-ttl", "subscriptionTtl", "seconds that a subscription lives without a keep-alive"),
+    Flag("drain-timeout", "drainTimeout", "seconds that stopping may take"),
+    Flag("log-path", "logPath", "file of the log configuration; without it, \"log\" in config.json"),
+];
+
+/// Keys of which a bare flag means true.
+const SWITCHES: [&str; 4] = [
+    "embeddedLocator",
+    "locatorRegister",
+    "startupGuard",
+    "diagnosticMonitor",
 ];
 
 /// `--config`, a flag for each of the most used keys, and `--set` for all of them.
@@ -38,13 +50,19 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Reads the configuration from the file, the environment and these flags.
+    /// Reads the configuration from the file, the environment and these flags, and `RUST_LOG`.
     ///
     /// # Errors
     /// Everything that is wrong in any of them.
     pub fn load(&self) -> Result<Loaded, ConfigErrors> {
         let sources = Sources::from_env(self.path.clone(), self.values.clone());
-        Loaded::load(&sources)
+        let loaded = Loaded::load(&sources);
+        let Err(error) = check_rust_log(std::env::var("RUST_LOG").ok()) else {
+            return loaded;
+        };
+        let mut errors = loaded.err().map_or(vec![], |errors| errors.0);
+        errors.push(error.to_string());
+        Err(ConfigErrors(errors))
     }
 }
 
@@ -55,16 +73,16 @@ impl Args for ConfigArgs {
             .value_name("PATH")
             .value_parser(clap::value_parser!(PathBuf))
             .help("The configuration file [environment: CONFIG_PATH; default: ./config.json]");
-        let flags = FLAGS
-            .iter()
-            .filter_map(|(flag, name)| Some(arg(flag, key_named(name)?)));
         let set = Arg::new("set")
             .long("set")
             .value_name("KEY=VALUE")
             .value_parser(key_and_value)
             .action(ArgAction::Append)
             .help("Any key, such as limits.maxMessageBytes=1000000");
-        let all = [config].into_iter().chain(flags).chain([set]);
+        let all = [config]
+            .into_iter()
+            .chain(FLAGS.iter().map(arg))
+            .chain([set]);
         command.args(all.map(|arg| arg.help_heading(HEADING)))
     }
 
@@ -75,7 +93,7 @@ impl Args for ConfigArgs {
 
 impl FromArgMatches for ConfigArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let flags = FLAGS.iter().filter_map(|(_, name)| {
+        let flags = FLAGS.iter().filter_map(|Flag(_, name, _)| {
             let value = matches.get_one::<String>(name)?;
             Some((*name, value.clone()))
         });
@@ -92,16 +110,9 @@ impl FromArgMatches for ConfigArgs {
     }
 }
 
-fn key_named(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
-fn arg(flag: &'static str, key: &'static Key) -> Arg {
-    let arg = Arg::new(key.name)
-        .long(flag)
-        .value_name("VALUE")
-        .help(key.about);
-    if (key.show)(&Config::default()).is_boolean() {
+fn arg(Flag(flag, key, about): &Flag) -> Arg {
+    let arg = Arg::new(*key).long(*flag).value_name("VALUE").help(*about);
+    if SWITCHES.contains(key) {
         // A bare `--embedded-locator` reads as it is meant.
         arg.num_args(0..=1)
             .require_equals(true)
@@ -113,17 +124,12 @@ fn arg(flag: &'static str, key: &'static Key) -> Arg {
 
 fn key_and_value(written: &str) -> Result<(&'static str, String), String> {
     let (name, value) = written.split_once('=').ok_or("write KEY=VALUE")?;
-    let all = || {
-        let log = LOG_KEYS.iter().map(|key| key.full_name);
-        KEYS.iter().map(|key| key.name).chain(log)
+    let name = name.trim();
+    let unknown = || {
+        let hint = suggestion(name, KEYS.iter().map(|key| &*key.name));
+        format!("unknown key {name:?}{hint}")
     };
-    match all().find(|key| *key == name.trim()) {
-        Some(key) => Ok((key, value.to_owned())),
-        None => {
-            let hint = suggestion(name, all());
-            Err(format!("unknown key {name:?}{hint}"))
-        }
-    }
+    Ok((Key::named(name).ok_or_else(unknown)?, value.to_owned()))
 }
 
 #[cfg(test)]
@@ -131,6 +137,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::Config;
 
     #[derive(Parser)]
     struct Line {
@@ -176,9 +183,14 @@ mod tests {
     #[test]
     fn wrong_flags_are_refused_with_a_hint() {
         ConfigArgs::augment_args(Command::new("event-manager")).debug_assert();
-        for (_, name) in FLAGS {
-            assert!(key_named(name).is_some(), "{name}");
+        for Flag(_, name, _) in FLAGS {
+            assert!(Key::named(name).is_some(), "{name}");
         }
+        let defaults = Config::default().shown();
+        let flags = FLAGS
+            .iter()
+            .filter(|Flag(_, name, _)| defaults[name].is_boolean());
+        assert!(flags.map(|Flag(_, name, _)| *name).eq(SWITCHES));
         for (wrong, hint) in [
             (&["--set", "x"][..], "write KEY=VALUE"),
             (

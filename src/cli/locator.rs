@@ -9,11 +9,11 @@ use super::exit;
 use super::output::complain;
 use super::signals::{Termination, runtime};
 use crate::ambient::now;
-use crate::config::Config;
+use crate::config::{Config, LogConfig};
 use crate::model::Endpoint;
 use crate::reactor::{Input, Parts, Reactor};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{Journal, LogConfig, Logging};
+use crate::telemetry::{Journal, Logging};
 use crate::traces::Tracer;
 
 #[derive(Debug, Args)]

@@ -11,10 +11,10 @@ use super::config_args::ConfigArgs;
 use super::exit;
 use super::output::complain;
 use super::signals::{Termination, runtime};
-use crate::config::{ConfigErrors, Loaded};
+use crate::config::Loaded;
 use crate::daemon::{Daemon, StartError};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{LOG_KEYS, LoadedLog, LogConfig, Logging, Notable, outdated_targets};
+use crate::telemetry::{Logging, Notable, outdated_targets};
 
 /// How long the event log may take to write its last lines.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,28 +28,28 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
     // Before there are threads: it changes the environment.
     let (inherited, unusable) = Inherited::from_env();
-    let (loaded, log) = match load(args) {
+    let loaded = match args.config.load() {
         Ok(loaded) => loaded,
         Err(errors) => {
             complain(&errors.to_string());
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let logging = match Logging::init(&log.config, std::env::var("RUST_LOG").ok()) {
+    let logging = match Logging::init(&loaded.config.log, std::env::var("RUST_LOG").ok()) {
         Ok(logging) => logging,
         Err(error) => {
             complain(&error.to_string());
             return ExitCode::from(exit::CONFIG);
         }
     };
-    let outdated = outdated_targets(&log.config, std::env::var("RUST_LOG").ok());
+    let outdated = outdated_targets(&loaded.config.log, std::env::var("RUST_LOG").ok());
     for warning in loaded.warnings.iter().chain(&outdated) {
         tracing::warn!(target: "em.daemon", "{warning}");
     }
     for why in unusable {
         tracing::warn!(target: "em.systemd", "ignored, of what the service manager passed: {why}");
     }
-    let code = match serve(args, (loaded, log.config), &logging, inherited) {
+    let code = match serve(args, loaded, &logging, inherited) {
         Ok(code) => code,
         Err(error) => match error.downcast_ref() {
             // The daemon noted it.
@@ -65,15 +65,9 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn load(args: &ServeArgs) -> Result<(Loaded, LoadedLog), ConfigErrors> {
-    let loaded = args.config.load()?;
-    let log = LoadedLog::load(&loaded)?;
-    Ok((loaded, log))
-}
-
 fn serve(
     args: &ServeArgs,
-    loaded: (Loaded, LogConfig),
+    loaded: Loaded,
     logging: &Logging,
     inherited: Inherited,
 ) -> anyhow::Result<u8> {
@@ -90,7 +84,7 @@ fn serve(
 
 async fn run_until_told(
     args: &ServeArgs,
-    (loaded, log): (Loaded, LogConfig),
+    loaded: Loaded,
     logging: &Logging,
     inherited: Inherited,
 ) -> anyhow::Result<u8> {
@@ -122,7 +116,7 @@ async fn run_until_told(
             _ = hangup.recv() => {
                 manager.reloading();
                 tokio::select! {
-                    () = reload(args, &mut daemon, logging, &log) => manager.ready(),
+                    () = reload(args, &mut daemon, logging) => manager.ready(),
                     () = termination.received() => break,
                 }
             }
@@ -175,15 +169,15 @@ fn announce(daemon: &Daemon, config: &str) {
 }
 
 /// SIGHUP: all that needs no restart, or nothing if anything is wrong.
-async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun: &LogConfig) {
+async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging) {
     let journal = daemon.journal().clone();
-    let loaded = load(args).map_err(|errors| errors.to_string());
-    let loaded = loaded.and_then(|(loaded, log)| {
-        let reloaded = logging.reload(&log.config);
+    let loaded = args.config.load().map_err(|errors| errors.to_string());
+    let loaded = loaded.and_then(|loaded| {
+        let reloaded = logging.reload(&loaded.config.log);
         reloaded.map_err(|error| error.to_string())?;
-        Ok((loaded, log))
+        Ok(loaded)
     });
-    let (loaded, log) = match loaded {
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(why) => return journal.note(&Notable::ReloadRefused { why: &why }),
     };
@@ -192,11 +186,7 @@ async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging, begun:
     let Some(reload) = daemon.reload(loaded.config).await else {
         return;
     };
-    let log_keys = LOG_KEYS
-        .iter()
-        .filter(|key| !key.is_live && (key.show)(begun) != (key.show)(&log.config))
-        .map(|key| format!("log.{}", key.name));
-    for key in reload.need_restart.into_iter().chain(log_keys) {
+    for key in reload.need_restart {
         tracing::warn!(target: "em.daemon", key, "not changed: another value needs a restart");
     }
     let changed = &reload.changed.join(",");

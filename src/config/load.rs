@@ -1,22 +1,26 @@
-//! Puts the sources together.
+//! Reads the sources and puts them together.
+//!
+//! The `config` crate merges the layers, keeps each value's origin and fills in the schema. Its own
+//! sources are not used: its files know no lines and take a key twice, its environment lower-cases
+//! names, takes unknown ones for keys and doesn't say which variable a value is from, and it stops at
+//! the first error. So a [`Layer`] hands it values that were each checked, with their origin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use config::{ConfigError, Source, ValueKind};
+use serde_json::{Map, Value, json};
 
-use super::keys::{KEYS, Key, Refused};
+use super::keys::{KEYS, RETIRED, ROOT, Wrong, is_inside, probe, variable_of};
 use super::positions::{Position, positions};
-use super::services::{SERVICES, Wrong};
-use super::{Config, GuardTimeoutAction};
-use crate::model::Endpoint;
+use super::services::{self, SERVICES, Services};
+use super::units::{OptionalPath, Unit};
+use super::{Config, together};
 
-/// The configuration that is shipped, and used where there is no file.
-const SHIPPED: &str = include_str!("../../config.json");
-
-/// The object of `config.json` that is read elsewhere.
-const LOG: &str = "log";
+/// The object that `logPath` names another file for, with a dot.
+const LOG: &str = "log.";
 
 /// Names the configuration file.
 const CONFIG_PATH: &str = "CONFIG_PATH";
@@ -68,95 +72,18 @@ impl Sources {
     }
 }
 
-/// Where a value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Built in.
-    Default,
-    /// A file's line.
-    File(String, usize),
-    /// An environment variable.
-    Environment(&'static str),
-    /// The command line.
-    Flag,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => write!(f, "default"),
-            Self::File(path, line) => write!(f, "{path}:{line}"),
-            Self::Environment(name) => write!(f, "environment {name}"),
-            Self::Flag => write!(f, "command line"),
-        }
-    }
-}
-
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The values in force.
     pub config: Config,
-    /// Where each key's value comes from, with dots between it and the object that it is in; keys
-    /// that are not there have their default.
-    pub origins: BTreeMap<String, Origin>,
-    /// The file that was read; `None` is the shipped one.
+    /// Where each key's value comes from (`FILE:LINE`, `environment NAME`, `command line`), with dots
+    /// between it and the object that it is in; keys that are not there have their default.
+    pub origins: BTreeMap<String, String>,
+    /// The file that was read, if there is one.
     pub path: Option<PathBuf>,
-    /// The `log` object of the file.
-    pub log: Option<LogSection>,
-    /// Keys of that object, with its name before them, from the command line.
-    pub log_flags: Vec<(&'static str, String)>,
     /// What may be meant otherwise, but does no harm; a sentence each.
     pub warnings: Vec<String>,
-}
-
-/// What a file says about the log: the object `log` of a configuration, or a whole file.
-#[derive(Debug, Clone)]
-pub struct LogSection {
-    /// The file's name.
-    pub file: String,
-    /// An object.
-    pub value: Value,
-    /// The line of each of its keys; a dot leads into an object.
-    pub lines: BTreeMap<String, usize>,
-}
-
-impl LogSection {
-    /// Reads a file that holds nothing else.
-    ///
-    /// # Errors
-    /// Broken JSON, with its place, and keys that stand there twice.
-    pub fn parse(file: &str, json: &str) -> Result<Self, ConfigErrors> {
-        let root = parse_object(file, json)?;
-        let mut lines = BTreeMap::new();
-        let mut errors = Vec::new();
-        for Position { path, line } in positions(json) {
-            let path = path.join(".");
-            if let Some(first) = lines.insert(path.clone(), line) {
-                errors.push(stands_twice(&Origin::File(file.into(), line), &path, first));
-            }
-        }
-        if !errors.is_empty() {
-            return Err(ConfigErrors(errors));
-        }
-        Ok(Self {
-            file: file.into(),
-            value: Value::Object(root),
-            lines,
-        })
-    }
-}
-
-fn parse_object(file: &str, json: &str) -> Result<Map<String, Value>, ConfigErrors> {
-    let json = json.strip_prefix('\u{feff}').unwrap_or(json);
-    serde_json::from_str(json).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        ConfigErrors(vec![format!("{file}:{line}:{column}: {error}")])
-    })
-}
-
-fn stands_twice(origin: &Origin, path: &str, first: usize) -> String {
-    format!("{origin}: {path} stands in line {first} already")
 }
 
 /// All that is wrong with a configuration, a sentence each.
@@ -177,36 +104,40 @@ impl Loaded {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
-        let default_path = PathBuf::from("config.json");
-        let path = sources
-            .path
-            .clone()
-            .or_else(|| default_path.exists().then_some(default_path));
-        let text = match &path {
-            None => SHIPPED.to_owned(),
-            Some(path) => std::fs::read_to_string(path).map_err(|error| {
-                ConfigErrors(vec![format!("{}: can't be read: {error}", path.display())])
-            })?,
-        };
-        let name = path
-            .as_ref()
-            .map_or("embedded config.json".into(), |p| p.display().to_string());
+        let default = PathBuf::from("config.json");
+        let path = sources.path.clone();
+        let path = path.or_else(|| default.exists().then_some(default));
+        let canonical = |path: &Path| path.canonicalize().ok();
+        let own = path.as_deref().and_then(canonical);
+        let mut loading = Loading::default();
         let unreadable = sources.unreadable.iter();
-        let mut errors: Vec<_> = unreadable
-            .map(|name| format!("environment {name}: its value is not UTF-8"))
-            .collect();
-        match parse(&name, &text, &sources.env, &sources.flags) {
-            Ok(loaded) if errors.is_empty() => Ok(Self { path, ..loaded }),
-            Ok(_) => Err(ConfigErrors(errors)),
-            Err(others) => {
-                errors.extend(others.0);
-                Err(ConfigErrors(errors))
-            }
+        let unreadable =
+            unreadable.map(|name| format!("environment {name}: its value is not UTF-8"));
+        loading.errors.extend(unreadable);
+        if let Some(path) = &path {
+            loading.read_file(
+                "",
+                &path.display().to_string(),
+                std::fs::read_to_string(path),
+            );
         }
+        loading.read_others(&sources.env, &sources.flags);
+        // A path that names the configuration itself means its object `log`.
+        let log = loading.log_path();
+        let log = log.filter(|log| own.is_none() || canonical(log) != own);
+        if let Some(log) = log {
+            loading.read_file(
+                LOG,
+                &log.display().to_string(),
+                std::fs::read_to_string(&log),
+            );
+        }
+        let loaded = loading.finish()?;
+        Ok(Self { path, ..loaded })
     }
 }
 
-/// Reads a configuration from its parts; `file` is the name for errors.
+/// Reads a configuration from its parts, but no file of the log; `file` is the name for errors.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
@@ -216,135 +147,178 @@ pub fn parse(
     env: &BTreeMap<String, String>,
     flags: &[(&'static str, String)],
 ) -> Result<Loaded, ConfigErrors> {
-    let root = parse_object(file, json)?;
     let mut loading = Loading::default();
-    loading.read_file(file, json, &root);
-    for key in KEYS {
-        if let Some(value) = env.get(key.env).filter(|value| !value.is_empty()) {
-            loading.set(
-                key,
-                &Value::String(value.clone()),
-                Origin::Environment(key.env),
-            );
-        }
-    }
-    loading.warn_of_misspelt(env);
-    for (name, value) in flags {
-        if let Some(key) = KEYS.iter().find(|key| key.name == *name) {
-            loading.set(key, &Value::String(value.clone()), Origin::Flag);
-        }
-    }
-    loading.default_locator();
-    loading.check_together();
-    if !loading.errors.is_empty() {
-        return Err(ConfigErrors(loading.errors));
-    }
-    let log = root.get(LOG).cloned().map(|value| LogSection {
-        file: file.into(),
-        value,
-        lines: loading.log_lines,
-    });
-    Ok(Loaded {
-        config: loading.config,
-        origins: loading.origins,
-        path: None,
-        log,
-        log_flags: flags
-            .iter()
-            .filter(|(name, _)| is_inside(name, LOG))
-            .cloned()
-            .collect(),
-        warnings: loading.warnings,
-    })
+    loading.read_file("", file, Ok(json.into()));
+    loading.read_others(env, flags);
+    loading.finish()
 }
 
+/// Valid values of one source, by key, with their origins.
+#[derive(Debug, Clone, Default)]
+struct Layer(BTreeMap<String, (Value, String)>);
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<config::Map<String, config::Value>, ConfigError> {
+        let values = self.0.iter();
+        let value = |(key, (value, origin)): (&String, &(Value, String))| {
+            let value = match value {
+                // As a text it replaces that of another source as a whole.
+                Value::Object(_) => json!(value.to_string()),
+                _ => value.clone(),
+            };
+            let read = serde_json::from_value::<config::Value>(value);
+            let read = read.map_err(|error| ConfigError::Foreign(error.into()))?;
+            Ok((key.clone(), config::Value::new(Some(origin), read.kind)))
+        };
+        values.map(value).collect()
+    }
+}
+
+/// What has been read so far.
 #[derive(Default)]
 struct Loading {
-    config: Config,
-    origins: BTreeMap<String, Origin>,
+    file: Layer,
+    /// The file that `logPath` names, in place of the other's `log`.
+    log_file: Option<Layer>,
+    env: Layer,
+    flags: Layer,
+    /// The origins of what is within `services` in the file.
+    services: BTreeMap<String, String>,
+    /// Keys whose value is wrong.
+    unsure: BTreeSet<String>,
+    /// The file can't be read, so no key is known for sure.
+    is_broken: bool,
     errors: Vec<String>,
-    log_lines: BTreeMap<String, usize>,
+    /// Errors in `log` of the file; they don't count if `logPath` names another.
+    log_errors: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Loading {
-    fn set(&mut self, key: &'static Key, value: &Value, origin: Origin) {
-        match (key.set)(&mut self.config, value) {
-            Ok(()) => {
-                if !matches!(origin, Origin::File(..)) {
-                    self.origins.retain(|path, _| !is_inside(path, key.name));
-                }
-                self.origins.insert(key.name.into(), origin);
+    /// Checks a value, and puts it into the layer if nothing is wrong.
+    fn take(
+        &mut self,
+        layer: &mut Layer,
+        (key, value): (&str, &Value),
+        origin: &str,
+    ) -> Vec<Wrong> {
+        if let Some((_, instead)) = RETIRED.iter().find(|(retired, _)| *retired == key) {
+            let warning =
+                format!("{origin}: {key} is no longer a key and is ignored: {instead}; remove it");
+            self.warnings.push(warning);
+            return vec![];
+        }
+        let wrong = match key {
+            SERVICES => Services::read_all(value).err().unwrap_or_default(),
+            _ => match probe::<Config>(key, value) {
+                Ok(()) => vec![],
+                Err(wanted) => vec![Wrong::value(key, value, &wanted)],
+            },
+        };
+        if wrong.is_empty() {
+            layer.0.insert(key.into(), (value.clone(), origin.into()));
+        } else {
+            self.unsure.insert(key.into());
+        }
+        wrong
+    }
+
+    /// Reads a file; `base` leads from the root of all to that of the file, with a dot at its end.
+    fn read_file(&mut self, base: &str, file: &str, text: io::Result<String>) {
+        let is_log = base == LOG;
+        let mut layer = Layer::default();
+        match parse_object(file, text) {
+            Ok((positions, root)) => self.read_object((base, file), &positions, &root, &mut layer),
+            Err(error) => {
+                self.is_broken |= !is_log;
+                let key = if is_log { "logPath: " } else { "" };
+                self.errors.push(format!("{key}{error}"));
             }
-            Err(Refused::Wanted(wanted)) => self
-                .errors
-                .push(format!("{origin}: {}: {value}: {wanted}", key.name)),
-            Err(Refused::Inside(wrong)) => {
-                for Wrong { path, text } in wrong {
-                    let line = match &origin {
-                        Origin::File(..) => self.origins.get(&path),
-                        _ => None,
-                    };
-                    let origin = line.unwrap_or(&origin);
-                    self.errors.push(format!("{origin}: {text}"));
-                }
-            }
+        }
+        match is_log {
+            true => self.log_file = Some(layer),
+            false => self.file = layer,
         }
     }
 
-    fn read_file(&mut self, file: &str, json: &str, root: &Map<String, Value>) {
+    fn read_object(
+        &mut self,
+        (base, file): (&str, &str),
+        positions: &[Position],
+        root: &Map<String, Value>,
+        layer: &mut Layer,
+    ) {
+        let mut lines = BTreeMap::new();
+        // Each with its path and line.
+        let mut errors = Vec::new();
         let mut seen = BTreeMap::new();
-        let mut services = Vec::new();
-        for Position { path: keys, line } in positions(json) {
+        for Position { path: keys, line } in positions {
             let path = keys.join(".");
-            let origin = Origin::File(file.into(), line);
-            if let Some(first) = seen.insert(keys.clone(), line) {
-                self.errors.push(stands_twice(&origin, &path, first));
-                continue;
+            if let Some(first) = seen.insert(keys, line) {
+                let error = format!("{path} stands in line {first} already");
+                errors.push((format!("{base}{path}"), *line, error));
             }
-            match &keys[..] {
-                [section] if section == LOG => {}
-                [section, below @ ..] if section == LOG => {
-                    self.log_lines.insert(below.join("."), line);
-                }
-                [section, below @ ..] if section == SERVICES && !below.is_empty() => {
-                    self.origins.insert(path, origin);
-                    if let [name] = below {
-                        services.push(name.clone());
-                    }
-                }
-                _ => self.check_key(root, &keys, &origin),
-            }
+            lines.entry(format!("{base}{path}")).or_insert(*line);
         }
-        // In the order of the table, so that switches are known before what depends on them.
-        for key in KEYS {
-            if let Some(value) = find(root, key.name) {
-                let keys: Vec<_> = key.name.split('.').map(str::to_owned).collect();
-                let line = seen.get(&keys).copied().unwrap_or(1);
-                self.set(key, value, Origin::File(file.into(), line));
-            }
+        // What isn't found is a part of `services` that can't be told from another.
+        let line = |path: &str| {
+            let line = lines.get(path).or_else(|| lines.get(SERVICES));
+            line.copied().unwrap_or(1)
+        };
+        let mut wrong = Vec::new();
+        for (key, value) in ROOT.values(("", base), root, &mut wrong) {
+            let value = match &*key {
+                SERVICES => &services::in_order(value, positions),
+                _ => value,
+            };
+            let origin = format!("{file}:{}", line(&key));
+            wrong.extend(self.take(layer, (&key, value), &origin));
         }
-        self.config.services.sort_as_written(services.iter());
+        let said = |wrong: &Wrong| (wrong.path.clone(), line(&wrong.path), wrong.said(base));
+        errors.extend(wrong.iter().map(said));
+        errors.sort_by_key(|(_, line, _)| *line);
+        for (path, line, error) in errors {
+            let own_log = base.is_empty() && (is_inside(&path, "log") || path == "log");
+            let errors = match own_log {
+                true => &mut self.log_errors,
+                false => &mut self.errors,
+            };
+            errors.push(format!("{file}:{line}: {error}"));
+        }
+        let of_services = lines.iter().filter(|(path, _)| is_inside(path, SERVICES));
+        self.services
+            .extend(of_services.map(|(path, line)| (path.clone(), format!("{file}:{line}"))));
     }
 
-    /// Whether there is such a key, or an object of keys.
-    fn check_key(&mut self, root: &Map<String, Value>, keys: &[String], origin: &Origin) {
-        let path = &*keys.join(".");
-        if keys.iter().any(|key| key.contains('.')) {
-            self.errors.push(format!(
-                "{origin}: {path:?}: a key has no dots; write an object in an object"
-            ));
-            return;
+    fn read_others(&mut self, env: &BTreeMap<String, String>, flags: &[(&'static str, String)]) {
+        let mut layer = Layer::default();
+        let retired = RETIRED.iter().map(|(name, _)| *name);
+        for name in KEYS.iter().map(|key| &*key.name).chain(retired) {
+            let variable = variable_of(name);
+            if let Some(value) = env.get(&variable).filter(|value| !value.is_empty()) {
+                let origin = format!("environment {variable}");
+                self.read_text(&mut layer, (name, value), &origin);
+            }
         }
-        let is_object = KEYS.iter().any(|key| parent(key.name) == Some(path));
-        if is_object && find(root, path).is_some_and(|value| !value.is_object()) {
-            self.errors
-                .push(format!("{origin}: {path}: an object is wanted"));
-        } else if !is_object && !KEYS.iter().any(|key| key.name == path) {
-            let hint = suggestion(path, KEYS.iter().map(|key| key.name));
-            self.errors
-                .push(format!("{origin}: unknown key {path:?}{hint}"));
+        self.env = layer;
+        self.warn_of_misspelt(env);
+        let mut layer = Layer::default();
+        for (name, value) in flags {
+            self.read_text(&mut layer, (name, value), "command line");
         }
+        self.flags = layer;
+    }
+
+    fn read_text(&mut self, layer: &mut Layer, (key, text): (&str, &str), origin: &str) {
+        let wrong = self.take(layer, (key, &json!(text)), origin);
+        let said = wrong
+            .iter()
+            .map(|wrong| format!("{origin}: {}", wrong.said("")));
+        self.errors.extend(said);
     }
 
     fn warn_of_misspelt(&mut self, env: &BTreeMap<String, String>) {
@@ -352,9 +326,10 @@ impl Loading {
             .keys()
             .filter_map(|name| Some((name, name.strip_prefix(ENV_PREFIX)?)))
         {
-            let known = KEYS.iter().map(|key| key.env).chain(COMMAND_LINE);
+            let known = KEYS.iter().map(|key| &*key.env).chain(COMMAND_LINE);
             let is_free = is_service_link(name) || name.starts_with(CLIENTS_PREFIX);
-            if is_free || known.clone().any(|known| known == name) {
+            let is_retired = || RETIRED.iter().any(|(key, _)| variable_of(key) == *name);
+            if is_free || known.clone().any(|known| known == name) || is_retired() {
                 continue;
             }
             let meant = known.filter(|known| {
@@ -370,111 +345,111 @@ impl Loading {
         }
     }
 
-    /// Who says nothing of a ServiceLocator has the embedded one, as in the shipped file. Who says where
-    /// one is means one that is there.
-    fn default_locator(&mut self) {
-        let said = ["embeddedLocator", "locatorAddress"];
-        if !said.iter().any(|key| self.origins.contains_key(*key)) {
-            self.config.locator.embedded = true;
-        }
+    /// The file of the log that is named last; a wrong value names none.
+    fn log_path(&self) -> Option<PathBuf> {
+        let mut layers = [&self.flags, &self.env, &self.file].into_iter();
+        let (value, _) = layers.find_map(|layer| layer.0.get("logPath"))?;
+        OptionalPath::read(value).ok().flatten()
     }
 
-    fn check_together(&mut self) {
-        let config = &self.config;
-        let ports = &config.streamer_ports;
-        let mut errors = Vec::new();
-        if ports.is_empty() {
-            errors.push(format!(
-                "minStreamerPort {} is above maxStreamerPort {}: the range holds no port",
-                ports.start(),
-                ports.end()
-            ));
-        } else if *ports.start() == 0 && *ports.end() != 0 {
-            errors.push("minStreamerPort is 0 but maxStreamerPort isn't: 0 stands for ports of the system's choice, for both or none".into());
-        }
-        let bound = bound_addresses(config);
-        let taken = |port: u16| bound.iter().any(|(_, at)| at.port() == Some(port));
-        if !ports.is_empty() && *ports.end() != 0 && ports.clone().all(taken) {
-            errors.push(format!(
-                "every port of minStreamerPort-maxStreamerPort ({}-{}) is used by the daemon's own addresses: no service could get one",
-                ports.start(), ports.end()
-            ));
-        }
-        for (i, (key, address)) in bound.iter().enumerate() {
-            for (other_key, other) in &bound[..i] {
-                if overlap(address, other) {
-                    errors.push(format!("{key} {address} and {other_key} {other} overlap"));
-                }
+    /// Puts the layers together.
+    fn finish(mut self) -> Result<Loaded, ConfigErrors> {
+        let log = match self.log_file.take() {
+            Some(log) => {
+                self.file.0.retain(|key, _| !is_inside(key, "log"));
+                log
             }
+            None => {
+                self.errors.append(&mut self.log_errors);
+                Layer::default()
+            }
+        };
+        let services_of_file = [&self.env, &self.flags]
+            .iter()
+            .all(|layer| !layer.0.contains_key(SERVICES));
+        let layers = [self.file, log, self.env, self.flags].into_iter();
+        let builder = layers.fold(config::Config::builder(), |all, layer| {
+            all.add_source(layer)
+        });
+        // Nothing is left that could be refused here.
+        let unexpected = |error: ConfigError| ConfigErrors(vec![error.to_string()]);
+        let tree = builder.build().map_err(unexpected)?;
+        let mut origins = BTreeMap::new();
+        add_origins("", &tree.cache, &mut origins);
+        if services_of_file {
+            origins.extend(self.services);
         }
-        let guard = &config.startup_guard;
-        if guard.enabled
-            && guard.on_timeout == GuardTimeoutAction::Exit
-            && guard.timeout < guard.interval
-        {
-            errors.push("startupGuardTimeout is shorter than startupGuardInterval: the guard could never see a predecessor end".into());
+        let mut config: Config = tree.try_deserialize().map_err(unexpected)?;
+        // Who says where a ServiceLocator is means one that is there.
+        if origins.contains_key("locatorAddress") && !origins.contains_key("embeddedLocator") {
+            config.locator.embedded = false;
         }
-        let dialled = config.connect_publishers.iter();
-        errors.extend(
-            dialled
-                .filter_map(why_undialable)
-                .map(|why| format!("connectPublishers: {why}")),
-        );
-        if !config.locator.embedded
-            && let Some(why) = why_undialable(&config.locator.address)
-        {
-            errors.push(format!("locatorAddress: {why}"));
+        let mut errors = self.errors;
+        if !self.is_broken {
+            errors.extend(conflicts(&config, &self.unsure, &origins));
         }
-        let (message, queue) = (
-            config.limits.message_bytes_max,
-            config.budgets.service_queue_bytes,
-        );
-        if message > queue {
-            errors.push(format!(
-                "limits.maxMessageBytes {message} is above budgets.serviceQueueBytes {queue}: the largest messages could wait for no service"
-            ));
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
         }
-        let limit = config.memory_limit;
-        if limit != 0 && message > limit {
-            errors.push(format!(
-                "limits.maxMessageBytes {message} is above memoryLimit {limit}: the largest messages could never be taken"
-            ));
-        }
-        for Wrong { path, text } in config.services.check(&config.limits) {
-            let origin = self.origins.get(&path).or(self.origins.get(SERVICES));
-            errors.push(format!("{}: {text}", origin.unwrap_or(&Origin::Default)));
-        }
-        self.errors.extend(errors);
+        Ok(Loaded {
+            config,
+            origins,
+            path: None,
+            warnings: self.warnings,
+        })
     }
 }
 
-/// What the daemon binds, with the key that says so.
-fn bound_addresses(config: &Config) -> Vec<(&'static str, &Endpoint)> {
-    let groups = [
-        ("pubAddress", &config.pub_addresses[..]),
-        ("subAddress", &config.sub_addresses[..]),
-        ("requestAddress", &config.request_addresses[..]),
-        ("httpAddress", config.http_address.as_slice()),
-        (
-            "locatorAddress",
-            std::slice::from_ref(&config.locator.address),
-        ),
-    ];
-    let bound = groups
-        .into_iter()
-        .filter(|(key, _)| *key != "locatorAddress" || config.locator.embedded);
-    bound
-        .flat_map(|(key, all)| all.iter().map(move |address| (key, address)))
-        .collect()
+/// What doesn't fit together, as far as the keys that it depends on have valid values.
+fn conflicts(
+    config: &Config,
+    unsure: &BTreeSet<String>,
+    origins: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let found = together::conflicts(config).into_iter();
+    let sure = found.filter(|(keys, _)| !keys.iter().any(|key| unsure.contains(*key)));
+    let mut all: Vec<_> = sure.map(|(_, why)| why).collect();
+    if !unsure
+        .iter()
+        .any(|key| key == SERVICES || is_inside(key, "limits"))
+    {
+        all.extend(config.services.check(&config.limits).iter().map(|wrong| {
+            let origin = origins.get(&wrong.path).or_else(|| origins.get(SERVICES));
+            let origin = origin.map_or("default", String::as_str);
+            format!("{origin}: {}", wrong.said(""))
+        }));
+    }
+    all
 }
 
-fn overlap(a: &Endpoint, b: &Endpoint) -> bool {
-    match (a, b) {
-        (Endpoint::Tcp { host: a, port: p }, Endpoint::Tcp { host: b, port: q }) => {
-            p == q && *p != 0 && (a == b || is_wildcard(a) || is_wildcard(b))
-        }
-        (a, b) => a == b && a.port() != Some(0),
+/// Adds the origin of each value.
+fn add_origins(path: &str, value: &config::Value, origins: &mut BTreeMap<String, String>) {
+    if let Some(origin) = value.origin() {
+        origins.insert(path.into(), origin.into());
     }
+    if let ValueKind::Table(table) = &value.kind {
+        for (key, value) in table {
+            let path = match path {
+                "" => key.clone(),
+                _ => format!("{path}.{key}"),
+            };
+            add_origins(&path, value, origins);
+        }
+    }
+}
+
+/// The keys of a JSON object, and itself; an error says where the JSON is broken.
+fn parse_object(
+    file: &str,
+    text: io::Result<String>,
+) -> Result<(Vec<Position>, Map<String, Value>), String> {
+    let text = text.map_err(|error| format!("{file}: can't be read: {error}"))?;
+    let json = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let root = serde_json::from_str(json).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        format!("{file}:{line}:{column}: {error}")
+    })?;
+    Ok((positions(json), root))
 }
 
 /// Kubernetes gives each container such variables for a Service that is called `event-manager`.
@@ -493,53 +468,21 @@ fn is_ours(name: &str) -> bool {
     is_reserved || name == "RUST_LOG" || is_key()
 }
 
-/// Why nobody can connect to this address, if so.
-fn why_undialable(address: &Endpoint) -> Option<String> {
-    match address {
-        Endpoint::Tcp { host, .. } if is_wildcard(host) => Some(format!(
-            "{address} names no host, so nobody can connect to it"
-        )),
-        Endpoint::Tcp { port: 0, .. } => Some(format!(
-            "{address} names no port, so nobody can connect to it"
-        )),
-        _ => None,
-    }
-}
-
-fn is_wildcard(host: &str) -> bool {
-    matches!(host, "*" | "0.0.0.0" | "::")
-}
-
-/// Whether a key's path leads into this object.
-fn is_inside(path: &str, object: &str) -> bool {
-    path.strip_prefix(object)
-        .is_some_and(|rest| rest.starts_with('.'))
-}
-
-fn parent(name: &str) -> Option<&str> {
-    name.rsplit_once('.').map(|(parent, _)| parent)
-}
-
-fn find<'a>(root: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    let mut parts = path.split('.');
-    let mut value = root.get(parts.next()?)?;
-    for part in parts {
-        value = value.get(part)?;
-    }
-    Some(value)
-}
-
-/// What was probably meant.
-pub(crate) fn suggestion<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// The known name that is closest to what was written, if one is close.
+pub(super) fn closest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let closeness =
         |name: &str| strsim::jaro_winkler(&written.to_lowercase(), &name.to_lowercase());
     let best = known
         .map(|name| (closeness(name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    match best.filter(|(closeness, _)| *closeness > 0.8) {
-        Some((_, name)) => format!("; did you mean {name:?}?"),
-        None => String::new(),
-    }
+    best.filter(|(closeness, _)| *closeness > 0.8)
+        .map(|(_, name)| name)
+}
+
+/// What was probably meant.
+pub(crate) fn suggestion<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let meant = closest(written, known);
+    meant.map_or(String::new(), |name| format!("; did you mean {name:?}?"))
 }
 
 #[cfg(test)]

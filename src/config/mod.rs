@@ -1,155 +1,293 @@
 //! Defaults ← `config.json` ← environment ← flags, parsed once into valid types.
 //!
-//! Every key is one row of [`keys::KEYS`]: what it is called in each source, how it is read, how it
-//! is shown. Whatever is wrong is reported at once, each with its origin.
+//! [`Config`] is the schema: each field is a key, with its unit, bounds and default. `keys` derives
+//! the keys' names from it, `load` reads the sources and puts them together with the `config` crate,
+//! `together` checks what depends on more than one key. Whatever is wrong is reported at once, each
+//! with its origin.
 
 mod keys;
 mod load;
+mod log;
 mod positions;
 mod reload;
 mod services;
+mod together;
 mod traces;
-mod values;
+mod units;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use keys::{KEYS, Key};
 pub(crate) use load::suggestion;
-pub use load::{ConfigErrors, Loaded, LogSection, Origin, Sources, parse};
+pub use load::{ConfigErrors, Loaded, Sources, parse};
+pub use log::{LogConfig, LogFormat, Rotation};
 pub use reload::Reload;
 pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
+pub(crate) use together::why_undialable;
 pub use traces::{Carrier, TracesConfig};
 
 use crate::broker::QueueLimits;
 use crate::locator::LocatorTokens;
+use crate::messagebus::Token;
 use crate::model::{Endpoint, Limits, ServiceName};
+use services::AllServices;
+use units::{
+    Address, Addresses, AnyPath, DAY, HostNames, Hostname, HttpAddress, Name, OptionalPath,
+    SIZE_MAX, Seconds, Size, SomeAddresses, TokenNumber, Truth, Unit, Whole, WithoutPort, Word,
+    Words,
+};
 
-/// The configuration of a daemon.
-#[derive(Debug, Clone, PartialEq)]
+/// The configuration of a daemon. Fields without a key (`serde(skip)`) are constants, which tests
+/// change.
+// Unknown keys are refused by `load`, which knows where they stand and what was meant.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Config {
     /// Where publishers connect.
+    #[serde(rename = "pubAddress", with = "SomeAddresses")]
     pub pub_addresses: Vec<Endpoint>,
     /// Where subscribers connect.
+    #[serde(rename = "subAddress", with = "SomeAddresses")]
     pub sub_addresses: Vec<Endpoint>,
     /// Where requests come in.
+    #[serde(rename = "requestAddress", with = "SomeAddresses")]
     pub request_addresses: Vec<Endpoint>,
     /// Where HTTP is served, for people and machines that watch; none if it isn't.
+    #[serde(with = "HttpAddress")]
     pub http_address: Option<Endpoint>,
     /// Names beside [`public_hostname`](Self::public_hostname) by which HTTP may be asked; `*` is any,
     /// `*.DOMAIN` are those below it.
+    #[serde(with = "HostNames")]
     pub http_hosts: Vec<String>,
     /// Publishers that bind: we dial them.
+    #[serde(with = "Addresses")]
     pub connect_publishers: Vec<Endpoint>,
+    /// Whether the daemon is ready only while all publishers that it dials are connected.
+    #[serde(with = "Truth")]
+    pub require_publishers: bool,
     /// Where services' ROUTERs are bound, without the port.
+    #[serde(with = "WithoutPort")]
     pub pull_address: Endpoint,
     /// Their ports; `0..=0` lets the system choose each.
+    #[serde(flatten, with = "Ports")]
     pub streamer_ports: RangeInclusive<u16>,
     /// The host in the addresses that clients are given.
+    #[serde(with = "Hostname")]
     pub public_hostname: String,
     /// The ServiceLocator.
+    #[serde(flatten)]
     pub locator: LocatorConfig,
     /// The wait for a predecessor's end.
+    #[serde(flatten)]
     pub startup_guard: GuardConfig,
     /// The periodic record in the log.
+    #[serde(flatten)]
     pub diagnostic: DiagnosticConfig,
     /// How long a subscription lives without a keep-alive.
+    #[serde(with = "Seconds::<100, { 30 * DAY }>")]
     pub subscription_ttl: Duration,
     /// How long stopping may take.
+    #[serde(with = "Seconds::<0, DAY>")]
     pub drain_timeout: Duration,
     /// How long a sync event without a timeout of its own waits for its answers.
+    #[serde(with = "Seconds::<10, DAY>")]
     pub publish_timeout: Duration,
-    /// Silence after which a peer is asked for a sign of life; zero turns that off.
+    /// Silence after which a peer is asked for a sign of life; zero turns that off. Its time to live
+    /// goes over the wire in 16 bits of deciseconds.
+    #[serde(with = "Seconds::<0, 1000>")]
     pub heartbeat_interval: Duration,
     /// How long a connection may take to say who it is.
+    #[serde(with = "Seconds::<50, 600>")]
     pub handshake_timeout: Duration,
     /// What one connection may send.
+    #[serde(with = "LimitsSchema")]
     pub limits: Limits,
     /// What may wait.
     pub budgets: Budgets,
     /// The most connections; 0 derives it from the limit on file descriptors.
+    #[serde(rename = "maxConnections", with = "Size::<0>")]
     pub connections_max: usize,
     /// The most sync events that wait for answers.
+    #[serde(rename = "maxPendingCalls", with = "Size::<1>")]
     pub pending_calls_max: usize,
-    /// Whether the daemon is ready only while all publishers that it dials are connected.
-    pub require_publishers: bool,
     /// The most subscriptions of services.
+    #[serde(rename = "maxSubscriptions", with = "Size::<1>")]
     pub subscriptions_max: usize,
     /// What is different for single services.
+    #[serde(with = "AllServices")]
     pub services: Services,
     /// What may wait in the whole process, in bytes; 0 sets no limit beyond the single budgets.
+    #[serde(with = "Size::<0>")]
     pub memory_limit: usize,
     /// What happens when a subscriber's outbox is full.
+    #[serde(with = "Word::<SlowSubscriber>")]
     pub slow_subscriber: SlowSubscriber,
     /// The directory of all that outlives the process.
+    #[serde(with = "AnyPath")]
     pub state_dir: PathBuf,
     /// How long the id of a confirmed event is remembered.
+    #[serde(with = "Seconds::<0, DAY>")]
     pub dedup_window: Duration,
     /// The most ids that are remembered.
+    #[serde(with = "Size::<1>")]
     pub dedup_ids_max: usize,
     /// How long subscriptions that were kept over a restart live at least.
+    #[serde(with = "Seconds::<0, DAY>")]
     pub restart_grace: Duration,
     /// How long publishers wait after a start, at most, for the subscribers of the run before.
+    #[serde(with = "Seconds::<0, 60>")]
     pub subscriber_grace: Duration,
     /// Where notable events are written.
     pub event_log: EventLogConfig,
     /// Spans of what happens to single events.
     pub traces: TracesConfig,
-    /// The log configuration's file.
+    /// The log configuration's file, in place of [`log`](Self::log).
+    #[serde(with = "OptionalPath")]
     pub log_path: Option<PathBuf>,
+    /// What is logged, how and where.
+    pub log: LogConfig,
 }
 
 /// The file of notable events.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct EventLogConfig {
     /// Its path; `None` is `events.jsonl` in the state directory.
+    #[serde(with = "OptionalPath")]
     pub path: Option<PathBuf>,
-    /// Size at which a new file is begun.
-    pub bytes_max: usize,
-    /// How many are kept, from 1, with the one that is written.
+    /// Size in bytes at which a new file is begun.
+    #[serde(rename = "maxBytes", with = "Whole::<u64, 4096, SIZE_MAX>")]
+    pub bytes_max: u64,
+    /// How many are kept, with the one that is written.
+    #[serde(with = "Whole::<u64, 1, 1000>")]
     pub files: u64,
 }
 
 /// The most connections to the HTTP listener, which have descriptors of their own.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
 
+/// The keys of the range of ports.
+#[derive(Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Ports {
+    #[serde(with = "Whole::<u16, 0, 65535>")]
+    min_streamer_port: u16,
+    #[serde(with = "Whole::<u16, 0, 65535>")]
+    max_streamer_port: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            min_streamer_port: 5001,
+            max_streamer_port: 5100,
+        }
+    }
+}
+
+impl Ports {
+    fn range(&self) -> RangeInclusive<u16> {
+        self.min_streamer_port..=self.max_streamer_port
+    }
+
+    fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<RangeInclusive<u16>, D::Error> {
+        <Self as Deserialize>::deserialize(from).map(|ports| ports.range())
+    }
+
+    fn serialize<S: serde::Serializer>(
+        range: &RangeInclusive<u16>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let ports = Self {
+            min_streamer_port: *range.start(),
+            max_streamer_port: *range.end(),
+        };
+        Serialize::serialize(&ports, to)
+    }
+}
+
 /// How the ServiceLocator is used.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct LocatorConfig {
     /// Where it is.
+    #[serde(rename = "locatorAddress", with = "Address")]
     pub address: Endpoint,
-    /// Run one in this process, at that address.
+    /// Run one in this process, at that address. Who says where one is, but not this, means one that is
+    /// there.
+    #[serde(rename = "embeddedLocator", with = "Truth")]
     pub embedded: bool,
     /// Register with it.
+    #[serde(rename = "locatorRegister", with = "Truth")]
     pub register: bool,
     /// Our name there.
+    #[serde(rename = "locatorServiceName", with = "Name")]
     pub service_name: ServiceName,
     /// How long a registration lives; it is refreshed at a third of that.
+    #[serde(rename = "locatorTtl", with = "Seconds::<100, DAY>")]
     pub ttl: Duration,
     /// The numbers of its tokens.
+    #[serde(rename = "locatorTokens", with = "TokensSchema")]
     pub tokens: LocatorTokens,
 }
 
+#[derive(Deserialize, Serialize)]
+#[serde(
+    remote = "LocatorTokens",
+    default = "LocatorTokens::default",
+    deny_unknown_fields
+)]
+struct TokensSchema {
+    #[serde(with = "TokenNumber")]
+    register: Token,
+    #[serde(with = "TokenNumber")]
+    locate: Token,
+    #[serde(with = "TokenNumber")]
+    unregister: Token,
+    #[serde(with = "TokenNumber")]
+    list: Token,
+}
+
 /// How the startup guard behaves.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct GuardConfig {
     /// Whether to wait at all.
+    #[serde(rename = "startupGuard", with = "Truth")]
     pub enabled: bool,
     /// How long.
+    #[serde(rename = "startupGuardTimeout", with = "Seconds::<0, DAY>")]
     pub timeout: Duration,
-    /// Between two looks.
-    pub interval: Duration,
     /// What then.
+    #[serde(
+        rename = "startupGuardTimeoutAction",
+        with = "Word::<GuardTimeoutAction>"
+    )]
     pub on_timeout: GuardTimeoutAction,
 }
 
+impl GuardConfig {
+    /// Between two looks: two seconds, or a tenth of its time if that is less.
+    pub fn interval(&self) -> Duration {
+        (self.timeout / 10).min(Duration::from_secs(2))
+    }
+}
+
 /// The diagnostic monitor: one structured log record per interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct DiagnosticConfig {
     /// Whether there is one.
+    #[serde(rename = "diagnosticMonitor", with = "Truth")]
     pub enabled: bool,
     /// Between two records.
+    #[serde(rename = "diagnosticInterval", with = "Seconds::<100, { 30 * DAY }>")]
     pub interval: Duration,
 }
 
@@ -162,6 +300,11 @@ pub enum GuardTimeoutAction {
     Proceed,
 }
 
+impl Words for GuardTimeoutAction {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("exit", Self::Exit), ("proceed", Self::Proceed)];
+}
+
 /// What happens when a subscriber's outbox is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlowSubscriber {
@@ -171,19 +314,47 @@ pub enum SlowSubscriber {
     Disconnect,
 }
 
+impl Words for SlowSubscriber {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("drop-oldest", Self::DropOldest),
+        ("disconnect", Self::Disconnect),
+    ];
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(remote = "Limits", default = "Limits::default", deny_unknown_fields)]
+struct LimitsSchema {
+    #[serde(rename = "maxMessageBytes", with = "Size::<1024>")]
+    message_bytes_max: usize,
+    #[serde(rename = "maxMessageParts", with = "Size::<4>")]
+    message_parts_max: usize,
+    #[serde(rename = "maxSubjectBytes", with = "Size::<16>")]
+    subject_bytes_max: usize,
+    #[serde(skip)]
+    handshake_bytes_max: usize,
+    #[serde(rename = "maxSubscriptionsPerPeer", with = "Size::<1>")]
+    subscriptions_per_peer_max: usize,
+}
+
 /// Bounds of what waits, in bytes unless it says events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Budgets {
     /// For each subscriber. When full, [`Config::slow_subscriber`] says what happens.
+    #[serde(with = "Size::<1024>")]
     pub subscriber_outbox_bytes: usize,
     /// For each worker. When full, others get the events.
+    #[serde(with = "Size::<1024>")]
     pub worker_outbox_bytes: usize,
     /// For each client of the request socket. When full, no more is read from it.
+    #[serde(skip)]
     pub request_outbox_bytes: usize,
     /// For each service, the events that no worker could take, unless its own entry says otherwise.
     /// When full, its policy says what happens.
+    #[serde(with = "Size::<1024>")]
     pub service_queue_bytes: usize,
     /// The same in events.
+    #[serde(with = "Size::<1>")]
     pub service_queue_events: usize,
 }
 
@@ -201,9 +372,7 @@ impl Config {
         };
         self.services.policy_of(name, asked, budget)
     }
-}
 
-impl Config {
     /// The file of notable events; none if nothing is to outlive the process and no file is named.
     pub fn event_log_path(&self) -> Option<PathBuf> {
         let in_state_dir = || {
@@ -224,36 +393,22 @@ impl Default for Config {
             http_address: Some(Endpoint::tcp("127.0.0.1", 5180)),
             http_hosts: Vec::new(),
             connect_publishers: Vec::new(),
+            require_publishers: false,
             pull_address: Endpoint::tcp("*", 0),
-            streamer_ports: 5001..=5100,
+            streamer_ports: Ports::default().range(),
             public_hostname: "localhost".into(),
             locator: LocatorConfig::default(),
-            startup_guard: GuardConfig {
-                enabled: false,
-                timeout: Duration::from_secs(60),
-                interval: Duration::from_secs(2),
-                on_timeout: GuardTimeoutAction::Exit,
-            },
-            diagnostic: DiagnosticConfig {
-                enabled: false,
-                interval: Duration::from_secs(1800),
-            },
+            startup_guard: GuardConfig::default(),
+            diagnostic: DiagnosticConfig::default(),
             subscription_ttl: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
             publish_timeout: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
             limits: Limits::default(),
-            budgets: Budgets {
-                subscriber_outbox_bytes: 16 << 20,
-                worker_outbox_bytes: 1 << 20,
-                request_outbox_bytes: 4 << 20,
-                service_queue_bytes: 64 << 20,
-                service_queue_events: 1_000_000,
-            },
+            budgets: Budgets::default(),
             connections_max: 0,
             pending_calls_max: 10_000,
-            require_publishers: false,
             subscriptions_max: 100_000,
             services: Services::default(),
             memory_limit: 0,
@@ -263,13 +418,10 @@ impl Default for Config {
             dedup_ids_max: 100_000,
             restart_grace: Duration::from_secs(30),
             subscriber_grace: Duration::from_secs(1),
-            event_log: EventLogConfig {
-                path: None,
-                bytes_max: 16 << 20,
-                files: 4,
-            },
+            event_log: EventLogConfig::default(),
             traces: TracesConfig::default(),
             log_path: None,
+            log: LogConfig::default(),
         }
     }
 }
@@ -278,11 +430,58 @@ impl Default for LocatorConfig {
     fn default() -> Self {
         Self {
             address: Endpoint::tcp("localhost", 6000),
-            embedded: false,
+            embedded: true,
             register: true,
-            service_name: values::service_name("EventManager"),
+            service_name: service_name("EventManager"),
             ttl: Duration::from_secs(30),
             tokens: LocatorTokens::default(),
+        }
+    }
+}
+
+/// A name that is known to be valid.
+#[allow(clippy::expect_used, reason = "only for constants of this crate")]
+fn service_name(constant: &str) -> ServiceName {
+    ServiceName::new(constant).expect("a valid constant")
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            timeout: Duration::from_secs(60),
+            on_timeout: GuardTimeoutAction::Exit,
+        }
+    }
+}
+
+impl Default for DiagnosticConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            interval: Duration::from_secs(1800),
+        }
+    }
+}
+
+impl Default for EventLogConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            bytes_max: 16 << 20,
+            files: 4,
+        }
+    }
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            subscriber_outbox_bytes: 16 << 20,
+            worker_outbox_bytes: 1 << 20,
+            request_outbox_bytes: 4 << 20,
+            service_queue_bytes: 64 << 20,
+            service_queue_events: 1_000_000,
         }
     }
 }

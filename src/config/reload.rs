@@ -1,5 +1,7 @@
 //! What another configuration changes while the daemon runs.
 
+use serde_json::Value;
+
 use super::Config;
 use super::keys::KEYS;
 use super::services::SERVICES;
@@ -18,33 +20,41 @@ pub struct Reload {
 impl Config {
     /// What becomes of the configuration in force when this one, which is valid, is wanted.
     pub fn reload(&self, wanted: Self) -> Reload {
-        let mut config = wanted;
         let (mut changed, mut need_restart) = (vec![], vec![]);
-        let (services, places) = config.services.with_places_of(&self.services);
-        config.services = services;
-        for key in KEYS {
-            let old = (key.show)(self);
-            let is_same = match key.name {
-                SERVICES => self.services.live_part_is(&config.services),
-                _ => old == (key.show)(&config),
+        let (services, places) = wanted.services.with_places_of(&self.services);
+        let (old, mut new) = (self.shown(), wanted.shown());
+        for key in KEYS.iter() {
+            let pointer = format!("/{}", key.name.replace('.', "/"));
+            let old = old.pointer(&pointer);
+            let is_same = match &*key.name {
+                SERVICES => self.services.live_part_is(&services),
+                _ => old == new.pointer(&pointer),
             };
             if is_same {
                 continue;
             }
             if key.is_live {
-                changed.push(key.name.to_owned());
+                changed.push(key.name.clone());
             } else {
-                need_restart.push(key.name.to_owned());
-                // What a key shows it also reads.
-                let _ = (key.set)(&mut config, &old);
+                need_restart.push(key.name.clone());
+                if let (Some(old), Some(new)) = (old, new.pointer_mut(&pointer)) {
+                    *new = old.clone();
+                }
             }
         }
         need_restart.extend(places);
+        // What is shown is read back.
+        let config = serde_json::from_value(new).unwrap_or(wanted);
         Reload {
-            config,
+            config: Self { services, ..config },
             changed,
             need_restart,
         }
+    }
+
+    /// All values, as a file would have them.
+    pub fn shown(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 

@@ -6,10 +6,11 @@ mod pattern;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::keys::Refused;
-use super::positions::positions;
+use super::keys::Wrong;
+use super::positions::{Position, positions};
+use super::units::Unit;
 pub use crate::broker::{DeliveryMode, OrderBy};
 use crate::broker::{Policy, QueueLimits, Retry, WhenFull};
 use crate::model::{Limits, ServiceName, SubjectPattern};
@@ -18,6 +19,9 @@ use pattern::NamePattern;
 
 /// The key of all that is here.
 pub(super) const SERVICES: &str = "services";
+
+/// What a queue on disk may keep, in bytes, unless its service says otherwise.
+const RETENTION_BYTES_MAX: u64 = 10 << 30;
 
 impl DeliveryMode {
     fn allows(self, when_full: WhenFull) -> bool {
@@ -73,27 +77,41 @@ struct Entry {
     fields: Fields,
 }
 
-/// What is wrong with a part of `services`.
-#[derive(Debug)]
-pub(super) struct Wrong {
-    /// The keys that lead to it from the root, joined by dots.
-    pub(super) path: String,
-    /// What is wrong, with the path.
-    pub(super) text: String,
+/// The unit of all entries: an object, or the text of one.
+pub(super) struct AllServices;
+
+impl Unit for AllServices {
+    type Of = Services;
+
+    fn read(value: &Value) -> Result<Services, String> {
+        Services::read_all(value).map_err(|wrong| {
+            let said: Vec<_> = wrong.iter().map(|wrong| wrong.said("")).collect();
+            said.join("; ")
+        })
+    }
+
+    fn show(of: &Services) -> Value {
+        let shown = |entry: &Entry| (entry.pattern.as_name().to_string(), entry.fields.show());
+        of.entries.iter().map(shown).collect()
+    }
 }
 
-impl Wrong {
-    fn value(path: &[&str], value: &Value, wanted: &str) -> Self {
-        let path = full_path(path);
-        let text = format!("{path}: {value}: {wanted}");
-        Self { path, text }
-    }
-
-    fn unknown(path: &[&str], hint: &str) -> Self {
-        let path = full_path(path);
-        let text = format!("unknown key {path:?}{hint}");
-        Self { path, text }
-    }
+/// The same object as a text in which the names stand as they were written; other values are as they
+/// are.
+pub(super) fn in_order(value: &Value, written: &[Position]) -> Value {
+    let Value::Object(object) = value else {
+        return value.clone();
+    };
+    let mut seen = BTreeSet::new();
+    let names = written.iter().filter_map(|key| match &key.path[..] {
+        [section, name] if section == SERVICES => Some(name),
+        _ => None,
+    });
+    let members = names.filter(|name| seen.insert(*name)).map(|name| {
+        let value = object.get(name).unwrap_or(&Value::Null);
+        format!("{}: {value}", json!(name))
+    });
+    json!(format!("{{{}}}", members.collect::<Vec<_>>().join(", ")))
 }
 
 fn full_path(below: &[&str]) -> String {
@@ -105,65 +123,42 @@ impl Services {
     ///
     /// # Errors
     /// Everything that is wrong in it by itself.
-    pub(super) fn read(value: &Value) -> Result<Self, Refused> {
-        match value {
-            Value::Object(object) => Self::read_object(object),
-            Value::String(text) => Self::read_text(text),
-            _ => Err(Refused::Wanted("an object is wanted".into())),
-        }
-    }
-
-    fn read_text(text: &str) -> Result<Self, Refused> {
-        let object = serde_json::from_str(text)
-            .map_err(|error| Refused::Wanted(format!("an object in JSON is wanted: {error}")))?;
+    pub(super) fn read_all(value: &Value) -> Result<Self, Vec<Wrong>> {
+        let refused = |why: String| vec![Wrong::value(SERVICES, value, &why)];
+        let text = match value {
+            Value::String(text) => text,
+            Value::Object(_) => &value.to_string(),
+            _ => return Err(refused("an object is wanted".into())),
+        };
+        let object: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| refused(format!("an object in JSON is wanted: {error}")))?;
         let written: Vec<_> = positions(text).into_iter().map(|key| key.path).collect();
         let mut seen = BTreeSet::new();
         if let Some(again) = written.iter().find(|path| !seen.insert(*path)) {
             let path = again.join(".");
-            return Err(Refused::Wanted(format!("{path:?} stands there twice")));
+            return Err(refused(format!("{path:?} stands there twice")));
         }
-        let mut services = Self::read_object(&object)?;
-        services.sort_as_written(written.iter().filter(|path| path.len() == 1).flatten());
-        Ok(services)
-    }
-
-    fn read_object(object: &Map<String, Value>) -> Result<Self, Refused> {
         let (mut entries, mut wrong) = (Vec::new(), Vec::new());
-        for (name, value) in object {
+        for name in written.iter().filter(|path| path.len() == 1).flatten() {
+            let value = object.get(name).unwrap_or(&Value::Null);
             let fields = Fields::read(name, value, &mut wrong);
             match NamePattern::new(name) {
                 Ok(pattern) => entries.push(Entry { pattern, fields }),
                 Err(error) => {
-                    wrong.push(Wrong::value(&[name], value, &format!("the name {error}")))
+                    let why = format!("the name {error}");
+                    wrong.push(Wrong::value(&full_path(&[name]), value, &why));
                 }
             }
         }
         if !wrong.is_empty() {
-            return Err(Refused::Inside(wrong));
+            return Err(wrong);
         }
-        let mut services = Self {
+        // Of equals the one that was written first stays first.
+        entries.sort_by_cached_key(|entry| entry.pattern.rank());
+        Ok(Self {
             entries,
             places: None,
-        };
-        services.sort_as_written(object.keys());
-        Ok(services)
-    }
-
-    /// Takes the order in which the names were written, which an object of JSON doesn't keep.
-    pub(super) fn sort_as_written<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
-        let names: Vec<_> = names.collect();
-        let place = |entry: &Entry| {
-            let own = entry.pattern.as_name().as_str();
-            names.iter().position(|name| *name == own)
-        };
-        self.entries
-            .sort_by_cached_key(|entry| (entry.pattern.rank(), place(entry)));
-    }
-
-    /// What is written, by name.
-    pub(super) fn show(&self) -> Value {
-        let shown = |entry: &Entry| (entry.pattern.as_name().to_string(), entry.fields.show());
-        self.entries.iter().map(shown).collect()
+        })
     }
 
     fn places(&self) -> &[Entry] {
@@ -257,8 +252,8 @@ impl Services {
             },
             order_by: fields.order_by.flatten(),
             retention: Retention {
-                bytes_max: fields.retention_bytes.unwrap_or(10 << 30),
-                age_max: fields.retention_age.filter(|age| !age.is_zero()),
+                bytes_max: fields.retention.max_bytes.unwrap_or(RETENTION_BYTES_MAX),
+                age_max: fields.retention.max_age.filter(|age| !age.is_zero()),
             },
         }
     }
@@ -288,7 +283,11 @@ impl Entry {
             let value = own.show();
             let value = value.pointer(&format!("/{}", field.replace('.', "/")));
             let path = [self.pattern.as_name().as_str(), field];
-            wrong.push(Wrong::value(&path, value.unwrap_or(&Value::Null), &why));
+            wrong.push(Wrong::value(
+                &full_path(&path),
+                value.unwrap_or(&Value::Null),
+                &why,
+            ));
         };
         let delivery = all.delivery();
         let is_taken = |name: &ServiceName| name.is_of_dead_letters();
@@ -330,16 +329,17 @@ impl Entry {
             refuse("queueBytes", too_small.clone());
         }
         if own
-            .retention_bytes
+            .retention
+            .max_bytes
             .is_some_and(|bytes| bytes < message as u64)
         {
             refuse("retention.maxBytes", too_small);
         }
         let Retry { initial, max, .. } = all.retry();
-        if initial > max && own.retry_initial.is_some() {
+        if initial > max && own.retry.initial_ms.is_some() {
             let why = format!("above retry.maxMs {}", max.as_millis());
             refuse("retry.initialMs", why);
-        } else if initial > max && own.retry_max.is_some() {
+        } else if initial > max && own.retry.max_ms.is_some() {
             let why = format!("below retry.initialMs {}", initial.as_millis());
             refuse("retry.maxMs", why);
         }

@@ -1,16 +1,20 @@
 //! Where spans go, and where events say what trace they belong to.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::values;
+use super::units::{self, Unit};
 use crate::model::Endpoint;
 
 /// Spans of what happens to single events. Only a binary with the cargo feature `traces` has them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TracesConfig {
     /// The collector, which speaks OTLP over HTTP; without one there are no spans.
+    #[serde(with = "Collector")]
     pub endpoint: Option<Endpoint>,
     /// Where events carry a `traceparent`, if they do.
+    #[serde(with = "Traceparent")]
     pub traceparent: Option<Carrier>,
 }
 
@@ -23,13 +27,12 @@ pub enum Carrier {
     Json(String),
 }
 
-const OFF: &str = "off";
 const FRAME_MAX: usize = 255;
 const FIELD_BYTES_MAX: usize = 255;
 
 /// What was asked for, if it isn't to be off; only this feature can do it.
-fn wanted(value: &Value) -> Result<Option<String>, String> {
-    let written = values::optional_text(value)?.filter(|written| written != OFF);
+fn wanted(value: &Value) -> Result<Option<&str>, String> {
+    let written = units::unless_off(value)?;
     if written.is_some() && !cfg!(feature = "traces") {
         return Err(
             "this binary can't export traces; build it with `cargo build --features traces`".into(),
@@ -38,59 +41,69 @@ fn wanted(value: &Value) -> Result<Option<String>, String> {
     Ok(written)
 }
 
-/// Reads where spans go; none if it is `off` or empty.
-pub(super) fn endpoint(value: &Value) -> Result<Option<Endpoint>, String> {
-    let Some(written) = wanted(value)? else {
-        return Ok(None);
-    };
-    let refused = |why: &str| format!("http://HOST:PORT or \"off\" is wanted: {why}");
-    let rest = written
-        .strip_prefix("http://")
-        .ok_or_else(|| refused("spans go over plain HTTP, and to its path /v1/traces"))?;
-    let endpoint = format!("tcp://{}", rest.trim_end_matches('/')).parse::<Endpoint>();
-    let endpoint = endpoint.map_err(|error| refused(&error.to_string()))?;
-    match &endpoint {
-        Endpoint::Tcp { host, .. } if host == "*" => Err(refused("\"*\" is no host")),
-        _ if endpoint.port() == Some(0) => Err(refused("a port is from 1 to 65535")),
-        _ => Ok(Some(endpoint)),
+/// `http://HOST:PORT`, or `off`.
+struct Collector;
+
+impl Unit for Collector {
+    type Of = Option<Endpoint>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        let Some(written) = wanted(value)? else {
+            return Ok(None);
+        };
+        let refused = |why: &str| format!("http://HOST:PORT or \"off\" is wanted: {why}");
+        let rest = written
+            .strip_prefix("http://")
+            .ok_or_else(|| refused("spans go over plain HTTP, and to its path /v1/traces"))?;
+        let endpoint = format!("tcp://{}", rest.trim_end_matches('/')).parse::<Endpoint>();
+        let endpoint = endpoint.map_err(|error| refused(&error.to_string()))?;
+        match &endpoint {
+            Endpoint::Tcp { host, .. } if host == "*" => Err(refused("\"*\" is no host")),
+            _ if endpoint.port() == Some(0) => Err(refused("a port is from 1 to 65535")),
+            _ => Ok(Some(endpoint)),
+        }
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        let shown = of.as_ref().map(ToString::to_string);
+        json!(shown.map_or("off".into(), |text| text.replacen("tcp://", "http://", 1)))
     }
 }
 
-/// Reads where events carry their `traceparent`; nowhere if it is `off` or empty.
-pub(super) fn carrier(value: &Value) -> Result<Option<Carrier>, String> {
-    let Some(written) = wanted(value)? else {
-        return Ok(None);
-    };
-    let carrier = match written.split_once(':') {
-        Some(("header", frame)) => frame
-            .parse()
-            .ok()
-            .filter(|frame| (1..=FRAME_MAX).contains(frame))
-            .map(Carrier::Header),
-        Some(("json", field)) => (!field.is_empty() && field.len() <= FIELD_BYTES_MAX)
-            .then(|| Carrier::Json(field.to_owned())),
-        _ => None,
-    };
-    carrier.map(Some).ok_or_else(|| {
-        format!(
-            "header:N, with a frame from 1 to {FRAME_MAX}, json:FIELD, with a field of at most \
-             {FIELD_BYTES_MAX} bytes, or \"off\" is wanted"
-        )
-    })
-}
+/// `header:N`, `json:FIELD` or `off`.
+struct Traceparent;
 
-pub(super) fn shown_endpoint(endpoint: Option<&Endpoint>) -> Value {
-    match endpoint {
-        Some(endpoint) => json!(endpoint.to_string().replacen("tcp://", "http://", 1)),
-        None => json!(OFF),
+impl Unit for Traceparent {
+    type Of = Option<Carrier>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        let Some(written) = wanted(value)? else {
+            return Ok(None);
+        };
+        let carrier = match written.split_once(':') {
+            Some(("header", frame)) => frame
+                .parse()
+                .ok()
+                .filter(|frame| (1..=FRAME_MAX).contains(frame))
+                .map(Carrier::Header),
+            Some(("json", field)) => (!field.is_empty() && field.len() <= FIELD_BYTES_MAX)
+                .then(|| Carrier::Json(field.to_owned())),
+            _ => None,
+        };
+        carrier.map(Some).ok_or_else(|| {
+            format!(
+                "header:N, with a frame from 1 to {FRAME_MAX}, json:FIELD, with a field of at most \
+                 {FIELD_BYTES_MAX} bytes, or \"off\" is wanted"
+            )
+        })
     }
-}
 
-pub(super) fn shown_carrier(carrier: Option<&Carrier>) -> Value {
-    match carrier {
-        Some(Carrier::Header(frame)) => json!(format!("header:{frame}")),
-        Some(Carrier::Json(field)) => json!(format!("json:{field}")),
-        None => json!(OFF),
+    fn show(of: &Self::Of) -> Value {
+        match of {
+            Some(Carrier::Header(frame)) => json!(format!("header:{frame}")),
+            Some(Carrier::Json(field)) => json!(format!("json:{field}")),
+            None => json!("off"),
+        }
     }
 }
 
@@ -101,8 +114,8 @@ mod tests {
     #[test]
     fn off_is_always_allowed() {
         for off in [json!("off"), json!(""), json!(null)] {
-            assert_eq!(endpoint(&off), Ok(None));
-            assert_eq!(carrier(&off), Ok(None));
+            assert_eq!(Collector::read(&off), Ok(None));
+            assert_eq!(Traceparent::read(&off), Ok(None));
         }
     }
 
@@ -110,8 +123,8 @@ mod tests {
     #[test]
     fn without_the_feature_the_keys_say_how_to_get_it() {
         for refused in [
-            endpoint(&json!("http://127.0.0.1:4318")).map(drop),
-            carrier(&json!("header:2")).map(drop),
+            Collector::read(&json!("http://127.0.0.1:4318")).map(drop),
+            Traceparent::read(&json!("header:2")).map(drop),
         ] {
             assert!(refused.unwrap_err().contains("--features traces"));
         }
@@ -125,12 +138,12 @@ mod tests {
             "http://[::1]:4318",
             "http://otel:1",
         ] {
-            let read = endpoint(&json!(written)).unwrap();
-            assert_eq!(shown_endpoint(read.as_ref()), written);
+            let read = Collector::read(&json!(written)).unwrap();
+            assert_eq!(Collector::show(&read), written);
         }
         for written in ["header:1", "header:255", "json:traceparent", "json:a:b"] {
-            let read = carrier(&json!(written)).unwrap();
-            assert_eq!(shown_carrier(read.as_ref()), written);
+            let read = Traceparent::read(&json!(written)).unwrap();
+            assert_eq!(Traceparent::show(&read), written);
         }
     }
 
@@ -146,7 +159,7 @@ mod tests {
             json!("http://host:0"),
             json!(4318),
         ] {
-            assert!(endpoint(&wrong).is_err(), "{wrong}");
+            assert!(Collector::read(&wrong).is_err(), "{wrong}");
         }
         for wrong in [
             "header:0",
@@ -157,9 +170,9 @@ mod tests {
             "json",
             "frame:1",
         ] {
-            assert!(carrier(&json!(wrong)).is_err(), "{wrong}");
+            assert!(Traceparent::read(&json!(wrong)).is_err(), "{wrong}");
         }
         let long = format!("json:{}", "f".repeat(256));
-        assert!(carrier(&json!(long)).is_err());
+        assert!(Traceparent::read(&json!(long)).is_err());
     }
 }

@@ -57,7 +57,7 @@ pub async fn wait_for_predecessor(
                 }
             }
         }
-        let next = now() + config.interval;
+        let next = now() + config.interval();
         if next >= deadline {
             tokio::time::sleep_until(deadline.into()).await;
             return GuardVerdict::TimedOut(last);

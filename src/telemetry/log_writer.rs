@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::log_config::{LogConfig, LogFormat, Rotation};
+use crate::config::{LogConfig, LogFormat, Rotation};
 
 /// What may wait to be written, in bytes.
 const QUEUE_BYTES_MAX: usize = 4 << 20;

@@ -8,10 +8,10 @@ use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use super::log_config::{LogConfig, LogFormat};
 use super::log_writer::{self, LineQueue};
 use super::printable::{printable, printable_json};
 use super::targets::{outdated, with_targets};
+use crate::config::{LogConfig, LogFormat};
 
 /// How long the end waits for the last lines to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -221,7 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let evil = "a\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\n2026-01-01T00:00:00Z INFO forged";
         for format in [LogFormat::Text, LogFormat::Json] {
-            let path = dir.path().join(format.to_string());
+            let path = dir.path().join(format!("{format:?}"));
             let (logging, subscriber) = Logging::build(&config(&path, format), None).unwrap();
             tracing::subscriber::with_default(subscriber, || {
                 tracing::info!(name = evil, shown = %evil, "said: {evil}");

@@ -3,7 +3,6 @@
 
 mod bursts;
 mod journal;
-mod log_config;
 mod log_writer;
 mod logging;
 mod printable;
@@ -14,7 +13,6 @@ pub use bursts::Bursts;
 pub use journal::{
     Journal, KINDS, Kind, Notable, Page, RING_MAX, Record, instance_name, read_events, rfc3339,
 };
-pub use log_config::{LOG_KEYS, LoadedLog, LogConfig, LogFormat, LogKey, Rotation};
 pub use logging::{Logging, LoggingError, check_rust_log, outdated_targets};
 pub use printable::{is_unsafe, printable, printable_json};
 pub use process::process_readings;

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes, BytesMut};
-use event_manager::config::{self, KEYS};
+use event_manager::config;
 use event_manager::messagebus::{DataType, Layout, Message, decode, encode, split_envelope};
 use event_manager::model::Limits;
 use event_manager::zmtp::{
     Command, FrameError, GREETING_BYTES, Handshake, HandshakeError, LocalSocket, Mechanism,
     OLD_GREETING_BYTES, Peer, Scanner, Step, Subscription, Version, encode_message, frames_of,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Input that arrives in pieces: a count, so many piece lengths (which repeat), then the bytes.
 fn in_pieces(input: &[u8]) -> Option<(Vec<&[u8]>, &[u8])> {
@@ -340,22 +340,6 @@ pub fn messagebus(input: &[u8]) {
     assert_eq!(encode(&read, layout), written);
 }
 
-/// A configuration as `config.json` would have it.
-fn shown(config: &config::Config) -> String {
-    let mut root = Map::new();
-    for key in KEYS {
-        let value = (key.show)(config);
-        match key.name.split_once('.') {
-            None => drop(root.insert(key.name.into(), value)),
-            Some((parent, name)) => {
-                let object = root.entry(parent).or_insert_with(|| Map::new().into());
-                object[name] = value;
-            }
-        }
-    }
-    Value::from(root).to_string()
-}
-
 /// The configuration: JSON, then `NAME=value` of the environment, separated by NULs. What is wrong is
 /// said; what is right is the same when it is written down and read again.
 pub fn config(input: &[u8]) {
@@ -373,7 +357,7 @@ pub fn config(input: &[u8]) {
             assert!(!errors.0.is_empty() && errors.0.iter().all(|error| !error.is_empty()));
         }
         Ok(loaded) => {
-            let text = shown(&loaded.config);
+            let text = loaded.config.shown().to_string();
             let again = config::parse("shown", &text, &BTreeMap::new(), &[])
                 .unwrap_or_else(|error| panic!("{error}\n{text}"));
             assert_eq!(again.config, loaded.config, "{text}");

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use event_manager::config::KEYS;
-use event_manager::telemetry::{KINDS, LOG_KEYS, LOG_TARGETS};
+use event_manager::config::{Config, KEYS};
+use event_manager::telemetry::{KINDS, LOG_TARGETS};
+use serde_json::Value;
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const EVENTS: &str = include_str!("../../docs/events.md");
@@ -14,13 +15,30 @@ const CODES: &str = include_str!("notable/codes.txt");
 
 #[test]
 fn operations_list_every_key_with_its_variable() {
-    for key in KEYS {
+    for key in KEYS.iter() {
         let row = format!("| `{}` | `{}` |", key.name, key.env);
         assert_eq!(is_marked_live(&row), key.is_live, "{row}");
     }
-    for key in LOG_KEYS {
-        let row = format!("| `log.{}` |", key.name);
-        assert_eq!(is_marked_live(&row), key.is_live, "{row}");
+}
+
+#[test]
+fn operations_name_the_default_of_every_key() {
+    let defaults = Config::default().shown();
+    for key in KEYS.iter() {
+        let pointer = format!("/{}", key.name.replace('.', "/"));
+        let default = match defaults.pointer(&pointer).expect("a value") {
+            Value::String(text) => text.clone(),
+            Value::Array(all) if all.is_empty() => "none".into(),
+            Value::Null if key.name != "log.file" => "none".into(),
+            other => other.to_string(),
+        };
+        let row = format!("| `{}` | `{}` | ", key.name, key.env);
+        let row = OPERATIONS.lines().find_map(|line| line.strip_prefix(&row));
+        let written = row.expect("a row").split(" |").next().expect("a column");
+        let written = written.replace('`', "");
+        // Behind a comma stands when it is another.
+        let written = written.split(',').next().expect("a value");
+        assert_eq!(written, default, "{}", key.name);
     }
 }
 

@@ -96,6 +96,63 @@ fn a_variable_that_is_no_text_is_named() {
 }
 
 #[test]
+fn a_wrong_address_of_the_daemon_is_explained_with_where_it_comes_from() {
+    for (wrong, why) in [
+        ("foo", "\"foo\" is not an address; write tcp://HOST:PORT"),
+        ("tcp://localhost", "has no port"),
+        ("tcp://*:5101", "names no host"),
+        ("tcp://localhost:0", "names no port"),
+    ] {
+        let site = Site::new().with("EVENT_MANAGER_ADDRESS", wrong);
+        for command in [
+            &["services"][..],
+            &["health"],
+            &["doctor"],
+            &["pub", "x", "y"],
+        ] {
+            let said = site.run(command).failed(2);
+            assert!(said.contains(why), "{command:?} {wrong}: {said}");
+            let source = "environment EVENT_MANAGER_ADDRESS: the value comes from there";
+            assert!(said.contains(source), "{command:?} {wrong}: {said}");
+        }
+        for flag in ["--address", "--pub-address"] {
+            let said = Site::new().run(&["pub", "x", "y", flag, wrong]).failed(2);
+            assert!(said.contains(flag) && said.contains(why), "{wrong}: {said}");
+            assert!(!said.contains("environment"), "{said}");
+        }
+    }
+    let site = Site::new().with("SERVICE_LOCATOR_ADDRESS", "localhost:6000");
+    let said = site.run(&["locator"]).failed(2);
+    assert!(
+        said.contains("environment SERVICE_LOCATOR_ADDRESS: the value comes from there"),
+        "{said}"
+    );
+}
+
+#[test]
+fn all_stages_of_the_configuration_are_reported_at_once() {
+    let site = Site::new()
+        .with("RUST_LOG", "em.worker=loud")
+        .with("LOG_PATH", "log.json")
+        .with("STARTUP_GUARD", "perhaps");
+    site.write("config.json", "{\n\"drainTimeout\": -1,\n\"pubAdress\": 1}");
+    site.write("log.json", "{\n\"level\": \"loud\"}");
+    for command in ["check", "serve"] {
+        let said = site.run(&[command]).failed(78);
+        for wrong in [
+            "config.json:2: drainTimeout: -1: ",
+            "config.json:3: unknown key \"pubAdress\"",
+            "log.json:2: level: \"loud\": ",
+            "environment STARTUP_GUARD: ",
+            "environment RUST_LOG: ",
+        ] {
+            assert!(said.contains(wrong), "{command} {wrong}: {said}");
+        }
+        assert_eq!(said.lines().count(), 5, "{said}");
+    }
+}
+
+#[test]
 fn variables_of_other_programs_stop_nobody() {
     let site = Site::new()
         .with("EVENT_MANAGER_CLIENT_TIMEOUT", "5")

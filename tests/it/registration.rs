@@ -311,7 +311,6 @@ fn guarded(
     config.locator.address = locator.clone();
     config.startup_guard.enabled = true;
     config.startup_guard.timeout = Duration::from_millis(timeout_ms);
-    config.startup_guard.interval = Duration::from_millis(50);
     config.startup_guard.on_timeout = on_timeout;
     Daemon::start(config)
 }

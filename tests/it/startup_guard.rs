@@ -17,7 +17,6 @@ fn guarded(locator: &str, seconds: f64, more: &Value) -> Program {
         "locatorAddress": locator,
         "locatorRegister": true,
         "startupGuardTimeout": seconds,
-        "startupGuardInterval": 0.1,
     });
     for (key, value) in more.as_object().expect("an object") {
         keys[key] = value.clone();

@@ -44,7 +44,6 @@ fn a_start_that_has_to_wait_asks_for_time() {
         "locatorAddress": "tcp://127.0.0.1:1",
         "startupGuard": true,
         "startupGuardTimeout": 0.1,
-        "startupGuardInterval": 0.05,
         "startupGuardTimeoutAction": "proceed",
     }));
     let _program = site.start(&[]);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::facts::{Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
-use crate::config::{Config, Loaded, Origin};
+use crate::config::{Config, Loaded};
 use crate::model::Endpoint;
 
 /// Where others connect, by key.
@@ -53,7 +53,7 @@ fn invalid(error: &str) -> Finding {
 /// A key, and where its value comes from.
 fn named(loaded: &Loaded, key: &str) -> String {
     match loaded.origins.get(key) {
-        None | Some(Origin::Default) => format!("{key} (default)"),
+        None => format!("{key} (default)"),
         Some(origin) => format!("{key} ({origin})"),
     }
 }

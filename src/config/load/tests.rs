@@ -1,6 +1,12 @@
 use super::*;
 use std::time::Duration;
 
+use crate::config::{LogConfig, LogFormat, Rotation};
+use crate::model::Endpoint;
+use tracing::level_filters::LevelFilter;
+
+const SHIPPED: &str = include_str!("../../../config.json");
+
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs
         .iter()
@@ -17,11 +23,29 @@ fn errors(json: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_shipped_file_is_the_defaults_and_an_embedded_locator() {
-    let shipped = load(SHIPPED).unwrap().config;
-    let mut expected = Config::default();
-    expected.locator.embedded = true;
-    assert_eq!(shipped, expected);
+fn the_shipped_file_is_the_defaults() {
+    assert_eq!(load(SHIPPED).unwrap().config, Config::default());
+    assert_eq!(load("{}").unwrap().config, Config::default());
+}
+
+#[test]
+fn a_file_of_one_key_is_the_shipped_one_with_that_key() {
+    let shipped = load(SHIPPED).unwrap().config.shown();
+    // Who names another ServiceLocator means one that is there.
+    for key in KEYS.iter().filter(|key| key.name != "locatorAddress") {
+        let value = shipped.pointer(&format!("/{}", key.name.replace('.', "/")));
+        let value = value.unwrap().clone();
+        let nested = key
+            .name
+            .rsplit('.')
+            .fold(value, |inner, name| json!({ name: inner }));
+        let loaded = load(&nested.to_string()).unwrap();
+        assert_eq!(loaded.config.shown(), shipped, "{}", key.name);
+        assert!(loaded.config.locator.embedded, "{}", key.name);
+        assert_eq!(loaded.origins.keys().collect::<Vec<_>>(), [&key.name]);
+    }
+    let elsewhere = load(r#"{"locatorAddress": "tcp://locator:6000"}"#).unwrap();
+    assert!(!elsewhere.config.locator.embedded);
 }
 
 #[test]
@@ -35,10 +59,7 @@ fn an_originals_file_is_read() {
     assert_eq!(loaded.config.streamer_ports, 7001..=7010);
     assert_eq!(loaded.config.pub_addresses, [Endpoint::tcp("*", 7000)]);
     assert!(!loaded.config.locator.embedded);
-    assert_eq!(
-        loaded.origins["minStreamerPort"],
-        Origin::File("config.json".into(), 2)
-    );
+    assert_eq!(loaded.origins["minStreamerPort"], "config.json:2");
 }
 
 #[test]
@@ -61,11 +82,8 @@ fn each_source_overrides_the_one_before() {
     assert_eq!(config.diagnostic.interval, Duration::from_secs(60));
     assert_eq!(config.sub_addresses.len(), 2);
     assert_eq!(config.budgets.worker_outbox_bytes, 4096);
-    assert_eq!(loaded.origins["publicHostname"], Origin::Flag);
-    assert_eq!(
-        loaded.origins["startupGuard"],
-        Origin::Environment("STARTUP_GUARD")
-    );
+    assert_eq!(loaded.origins["publicHostname"], "command line");
+    assert_eq!(loaded.origins["startupGuard"], "environment STARTUP_GUARD");
 }
 
 #[test]
@@ -80,7 +98,7 @@ fn everything_wrong_is_named_at_once() {
     for expected in [
         "c.json:2: unknown key \"pubAdress\"; did you mean \"pubAddress\"?",
         "c.json:4: unknown key \"limits.maxMessageByte\"; did you mean \"limits.maxMessageBytes\"?",
-        "c.json:5: budgets: an object is wanted",
+        "c.json:5: budgets: 7: an object is wanted",
         "c.json:3: minStreamerPort: 70000: a whole number from 0 to 65535 is wanted",
         "c.json:6: publicHostname: \"tcp://x\": a host name or IP address is wanted, without scheme and port",
         "c.json:8: drainTimeout stands in line 7 already",
@@ -181,39 +199,27 @@ fn a_word_that_is_not_known_is_told_the_others() {
 }
 
 #[test]
-fn the_log_section_is_handed_on_with_its_lines() {
-    let log = load("{\n\"log\": {\n\"rotate\": {\"keep\": 1}}}")
-        .unwrap()
-        .log
-        .unwrap();
-    assert_eq!((log.lines["rotate"], log.lines["rotate.keep"]), (3, 3));
-    assert_eq!(log.value, serde_json::json!({"rotate": {"keep": 1}}));
-    let doubled = r#"{"log": {"level": "info", "level": "warn"}}"#;
-    assert!(errors(doubled)[0].contains("log.level stands in line 1 already"));
-    let doubled = LogSection::parse("l", r#"{"level": "info", "level": "warn"}"#);
-    assert!(doubled.unwrap_err().0[0].contains("l:1: level stands"));
-}
-
-#[test]
-fn names_in_the_table_follow_one_rule() {
-    let originals = [
-        "PUBLIC_HOSTNAME",
-        "SERVICE_LOCATOR_ADDRESS",
-        "LOG_PATH",
-        "STARTUP_GUARD",
-        "DIAGNOSTIC_MONITOR",
-        "DIAGNOSTIC_INTERVAL",
-    ];
-    for key in KEYS.iter().filter(|key| !originals.contains(&key.env)) {
-        let mut expected = String::from("EVENT_MANAGER_");
-        for character in key.name.chars() {
-            match character {
-                '.' => expected.push_str("__"),
-                c if c.is_uppercase() => expected.extend(['_', c]),
-                c => expected.push(c.to_ascii_uppercase()),
-            }
-        }
-        assert_eq!(key.env, expected);
+fn variables_follow_from_the_names_of_keys() {
+    for (key, variable) in [
+        ("pubAddress", "EVENT_MANAGER_PUB_ADDRESS"),
+        (
+            "limits.maxSubjectBytes",
+            "EVENT_MANAGER_LIMITS__MAX_SUBJECT_BYTES",
+        ),
+        (
+            "log.rotate.maxBytes",
+            "EVENT_MANAGER_LOG__ROTATE__MAX_BYTES",
+        ),
+        ("publicHostname", "PUBLIC_HOSTNAME"),
+        ("locatorAddress", "SERVICE_LOCATOR_ADDRESS"),
+        ("logPath", "LOG_PATH"),
+        ("startupGuard", "STARTUP_GUARD"),
+        ("startupGuardTimeout", "EVENT_MANAGER_STARTUP_GUARD_TIMEOUT"),
+        ("diagnosticMonitor", "DIAGNOSTIC_MONITOR"),
+        ("diagnosticInterval", "DIAGNOSTIC_INTERVAL"),
+    ] {
+        let found = KEYS.iter().find(|found| found.name == key);
+        assert_eq!(found.unwrap().env, variable);
     }
 }
 
@@ -226,11 +232,8 @@ fn what_is_shown_is_read_back() {
         r#"{"subAddress": ["ipc:///a,b"], "pullAddress": "ipc:///s:0"}"#,
     ] {
         let config = load(json).unwrap().config;
-        let mut again = Config::default();
-        for key in KEYS {
-            (key.set)(&mut again, &(key.show)(&config)).unwrap();
-        }
-        assert_eq!(again, config);
+        let shown = config.shown().to_string();
+        assert_eq!(load(&shown).unwrap().config, config);
     }
 }
 
@@ -247,7 +250,7 @@ fn services_get_their_ports_from_the_range_alone() {
 #[test]
 fn http_is_served_at_an_address_or_off() {
     let at = |written: &str| {
-        let json = serde_json::json!({"httpAddress": written}).to_string();
+        let json = json!({"httpAddress": written}).to_string();
         load(&json).unwrap().config.http_address
     };
     for (written, host, port) in [
@@ -263,10 +266,193 @@ fn http_is_served_at_an_address_or_off() {
     let loaded = parse("config.json", "{}", &off, &[]).unwrap();
     assert_eq!(loaded.config.http_address, None);
     // What is shown can be written again.
-    for key in KEYS.iter().filter(|key| key.name == "httpAddress") {
-        for written in ["[::1]:7", "off"] {
-            let json = serde_json::json!({"httpAddress": written}).to_string();
-            assert_eq!((key.show)(&load(&json).unwrap().config), written);
-        }
+    for written in ["[::1]:7", "off"] {
+        let json = json!({"httpAddress": written}).to_string();
+        assert_eq!(load(&json).unwrap().config.shown()["httpAddress"], written);
+    }
+}
+
+fn log(json: &str) -> Result<Loaded, ConfigErrors> {
+    parse(
+        "c.json",
+        &format!("{{\n\"log\": {json}}}"),
+        &BTreeMap::new(),
+        &[],
+    )
+}
+
+#[test]
+fn the_log_is_read_and_knows_its_origins() {
+    let loaded = log(
+        "{\"level\": \"WARN\", \"modules\": {\"em.worker\": \"debug\", \"event_manager::reactor\": \"warn\"},\n\
+         \"format\": \"json\", \"file\": \"x.log\",\n\"rotate\": {\"maxBytes\": 5000, \"keep\": 0}}",
+    )
+    .unwrap();
+    let expected = LogConfig {
+        level: LevelFilter::WARN,
+        modules: [
+            ("em.worker".into(), LevelFilter::DEBUG),
+            ("event_manager::reactor".into(), LevelFilter::WARN),
+        ]
+        .into(),
+        format: LogFormat::Json,
+        file: Some("x.log".into()),
+        rotate: Rotation {
+            bytes_max: 5000,
+            keep: 0,
+        },
+    };
+    assert_eq!(loaded.config.log, expected);
+    assert_eq!(loaded.origins["log.rotate.keep"], "c.json:4");
+    assert_eq!(loaded.origins["log.modules"], "c.json:2");
+    assert_eq!(loaded.origins.len(), 6);
+    let again = load(&loaded.config.shown().to_string()).unwrap();
+    assert_eq!(again.config.log, expected, "what is shown is read back");
+}
+
+#[test]
+fn everything_wrong_with_the_log_is_named_at_once() {
+    let errors = log(
+        "{\"levle\": \"info\",\n\"level\": \"3\", \"modules\": {\"a b\": \"info\"},\n\
+         \"format\": \"xml\", \"file\": 5, \"rotate\": {\"keep\": -1, \"size\": 5}}",
+    )
+    .unwrap_err()
+    .0;
+    for expected in [
+        "c.json:2: unknown key \"log.levle\"; did you mean \"log.level\"?",
+        "c.json:3: log.level: \"3\": off, error, warn, info, debug or trace is wanted",
+        "\"a b\" is not a log target",
+        "c.json:4: log.format: \"xml\": \"text\" or \"json\" is wanted",
+        "c.json:4: log.file: 5: a path or null is wanted",
+        "c.json:4: log.rotate.keep: -1: a whole number from 0 to 1000 is wanted",
+        "c.json:4: unknown key \"log.rotate.size\"",
+    ] {
+        assert!(
+            errors.iter().any(|e| e.contains(expected)),
+            "{expected}\n{errors:#?}"
+        );
+    }
+    assert_eq!(errors.len(), 7, "{errors:#?}");
+    assert!(log("7").unwrap_err().0[0].contains("log: 7: an object is wanted"));
+    assert!(log("{\"rotate\": 7}").unwrap_err().0[0].contains("log.rotate: 7: an object"));
+    let doubled = log(r#"{"level": "info", "level": "warn"}"#).unwrap_err().0;
+    assert!(doubled[0].contains("log.level stands in line 2 already"));
+}
+
+/// A directory with a configuration, which may name a file of the log.
+fn in_directory(config: &str, log: Option<&str>) -> (tempfile::TempDir, Sources) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.json");
+    std::fs::write(&path, config).unwrap();
+    if let Some(log) = log {
+        std::fs::write(directory.path().join("log.json"), log).unwrap();
+    }
+    let log_path = directory.path().join("log.json").display().to_string();
+    let sources = Sources {
+        path: Some(path),
+        env: env(&[("LOG_PATH", &log_path)]),
+        ..Sources::default()
+    };
+    (directory, sources)
+}
+
+#[test]
+fn a_file_of_its_own_goes_before_the_log_of_the_configuration() {
+    let config = r#"{"log": {"level": "warn", "format": "json"}}"#;
+    let (_directory, sources) = in_directory(config, Some("{\n\"level\": \"debug\"}"));
+    let loaded = Loaded::load(&sources).unwrap();
+    assert_eq!(loaded.config.log.level, LevelFilter::DEBUG);
+    assert_eq!(loaded.config.log.format, LogFormat::Text, "it replaces all");
+    assert!(loaded.origins["log.level"].ends_with("log.json:2"));
+    let level = ("log.level", "error".to_owned());
+    let with_flag = Sources {
+        flags: vec![level],
+        ..sources
+    };
+    let loaded = Loaded::load(&with_flag).unwrap();
+    assert_eq!(loaded.config.log.level, LevelFilter::ERROR);
+}
+
+#[test]
+fn what_is_wrong_in_the_file_of_the_log_is_named_with_all_else() {
+    let config = "{\"drainTimeout\": -1,\n\"log\": {\"nonsense\": 1}}";
+    let (_directory, sources) = in_directory(config, Some("{\n\"levle\": 1, \"rotate\": 7}"));
+    let found = Loaded::load(&sources).unwrap_err().0.join("\n");
+    for expected in [
+        "c.json:1: drainTimeout: -1: ",
+        "log.json:2: unknown key \"levle\"; did you mean \"level\"?",
+        "log.json:2: rotate: 7: an object is wanted",
+    ] {
+        assert!(found.contains(expected), "{expected}\n{found}");
+    }
+    // Nothing reads that.
+    assert!(!found.contains("nonsense"), "{found}");
+    let (_directory, sources) = in_directory("{\"drainTimeout\": -1", None);
+    let found = Loaded::load(&sources).unwrap_err().0.join("\n");
+    assert!(found.contains("c.json:1:19: EOF"), "{found}");
+    assert!(
+        found.contains("logPath: ") && found.contains("can't be read"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_path_to_the_configuration_means_its_own_log() {
+    let (_directory, mut sources) =
+        in_directory(r#"{"log": {"level": "warn"}, "drainTimeout": 1}"#, None);
+    let own = sources.path.as_ref().unwrap().display().to_string();
+    sources.env.insert("LOG_PATH".into(), own);
+    let loaded = Loaded::load(&sources).unwrap();
+    assert_eq!(loaded.config.log.level, LevelFilter::WARN);
+}
+
+#[test]
+fn a_wrong_value_leads_to_no_other_error() {
+    let found =
+        errors(r#"{"limits": {"maxMessageBytes": "x"}, "budgets": {"serviceQueueBytes": 2000}}"#);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found =
+        errors(r#"{"minStreamerPort": -1, "maxStreamerPort": 4000, "subAddress": "tcp://*:5000"}"#);
+    assert!(found[0].contains("minStreamerPort: -1"), "{found:?}");
+    assert!(
+        found[1].contains("overlap") && found.len() == 2,
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_key_that_is_gone_is_taken_with_a_warning() {
+    let json = "{\"startupGuardInterval\": 1,\n\"budgets\": {\"requestOutboxBytes\": 1}}";
+    let env = env(&[("EVENT_MANAGER_BUDGETS__REQUEST_OUTBOX_BYTES", "5000")]);
+    let flags = [("limits.maxHandshakeBytes", "5000".to_owned())];
+    let loaded = parse("c.json", json, &env, &flags).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    let warnings = loaded.warnings.join("\n");
+    for said in [
+        "c.json:1: startupGuardInterval is no longer a key and is ignored",
+        "c.json:2: budgets.requestOutboxBytes is no longer a key",
+        "environment EVENT_MANAGER_BUDGETS__REQUEST_OUTBOX_BYTES: budgets.requestOutboxBytes is no longer a key",
+        "command line: limits.maxHandshakeBytes is no longer a key and is ignored: it is always 8192; remove it",
+    ] {
+        assert!(warnings.contains(said), "{said}\n{warnings}");
+    }
+    assert_eq!(loaded.warnings.len(), 4, "{warnings}");
+}
+
+#[test]
+fn what_retired_keys_say_is_what_holds() {
+    let config = Config::default();
+    for (key, value) in [
+        (
+            "limits.maxHandshakeBytes",
+            config.limits.handshake_bytes_max,
+        ),
+        (
+            "budgets.requestOutboxBytes",
+            config.budgets.request_outbox_bytes,
+        ),
+    ] {
+        let (_, said) = RETIRED.iter().find(|(retired, _)| *retired == key).unwrap();
+        assert_eq!(*said, format!("it is always {value}"));
     }
 }

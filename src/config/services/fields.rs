@@ -1,173 +1,155 @@
-//! What an entry of `services` may say: the table of its fields.
+//! What an entry of `services` may say.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{DeliveryMode, OrderBy, Wrong};
+use super::{DeliveryMode, OrderBy};
 use crate::broker::{Retry, WhenFull};
-use crate::config::keys::{DAY, SIZE_MAX, secs, shown_decimal};
-use crate::config::load::suggestion;
-use crate::config::values::{self, Words};
+use crate::config::keys::{Schema, Wrong, probe};
+use crate::config::units::{DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit};
+use crate::config::units::{Whole, Word, Words};
 use crate::model::SubjectPattern;
 
-/// What one entry says.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What one entry says. What it doesn't say, another may, or the default holds.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Fields {
+    #[serde(with = "Maybe::<Word::<DeliveryMode>>")]
     pub(super) delivery: Option<DeliveryMode>,
+    #[serde(with = "Maybe::<Subjects>")]
     pub(super) subjects: Option<Vec<SubjectPattern>>,
+    #[serde(with = "Maybe::<Word::<WhenFull>>")]
     pub(super) when_full: Option<WhenFull>,
+    #[serde(with = "Maybe::<Size::<1024>>")]
     pub(super) queue_bytes: Option<usize>,
+    #[serde(with = "Maybe::<Size::<1>>")]
     pub(super) queue_events: Option<usize>,
+    #[serde(with = "Maybe::<Seconds::<10, DAY>>")]
     pub(super) ack_timeout: Option<Duration>,
-    pub(super) retry_initial: Option<Duration>,
-    pub(super) retry_multiplier: Option<f64>,
-    pub(super) retry_max: Option<Duration>,
-    pub(super) retry_deliveries: Option<u32>,
+    pub(super) retry: RetryFields,
+    /// `Some(None)` is an order that was renounced.
+    #[serde(with = "Maybe::<Order>")]
     pub(super) order_by: Option<Option<OrderBy>>,
-    pub(super) retention_bytes: Option<u64>,
-    pub(super) retention_age: Option<Duration>,
+    pub(super) retention: RetentionFields,
 }
 
-/// One field of an entry.
-struct Field {
-    /// Its name; a dot leads into an object.
-    name: &'static str,
-    set: fn(&mut Fields, &Value) -> Result<(), String>,
-    show: fn(&Fields) -> Option<Value>,
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RetryFields {
+    #[serde(with = "Maybe::<Millis::<3_600_000>>")]
+    pub(super) initial_ms: Option<Duration>,
+    #[serde(with = "Maybe::<Decimal::<1, 100>>")]
+    multiplier: Option<f64>,
+    #[serde(with = "Maybe::<Millis::<{ 1000 * DAY }>>")]
+    pub(super) max_ms: Option<Duration>,
+    #[serde(with = "Maybe::<Whole::<u32, 1, 1_000_000>>")]
+    max_deliveries: Option<u32>,
 }
 
-const DELIVERY: &Words<DeliveryMode> =
-    &[("live", DeliveryMode::Live), ("queue", DeliveryMode::Queue)];
-
-const WHEN_FULL: &Words<WhenFull> = &[
-    ("drop-oldest", WhenFull::DropOldest),
-    ("drop-newest", WhenFull::DropNewest),
-    ("spill", WhenFull::Spill),
-];
-
-/// The longest delay before another try, in milliseconds: a day.
-const DELAY_MAX: u64 = 86_400_000;
-/// The longest time that a queue may keep an event, in seconds: ten years.
-const AGE_MAX: f64 = 3650.0 * DAY;
-
-macro_rules! field {
-    ($name:literal, $place:ident, $read:expr, $show:expr) => {
-        Field {
-            name: $name,
-            set: |fields, value| {
-                fields.$place = Some($read(value)?);
-                Ok(())
-            },
-            show: |fields| fields.$place.as_ref().map($show),
-        }
-    };
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RetentionFields {
+    #[serde(with = "Maybe::<Whole::<u64, 1024, SIZE_MAX>>")]
+    pub(super) max_bytes: Option<u64>,
+    /// At most ten years.
+    #[serde(with = "Maybe::<Seconds::<0, { 3650 * DAY }>>")]
+    pub(super) max_age: Option<Duration>,
 }
 
-/// All fields.
-#[rustfmt::skip]
-const FIELDS: &[Field] = &[
-    field!("delivery", delivery, |v| values::word(v, DELIVERY), |mode| values::shown_word(mode, DELIVERY)),
-    field!("subjects", subjects, subjects, |all| json!(all.iter().map(ToString::to_string).collect::<Vec<_>>())),
-    field!("whenFull", when_full, |v| values::word(v, WHEN_FULL), |what| values::shown_word(what, WHEN_FULL)),
-    field!("queueBytes", queue_bytes, |v| values::number(v, 1024..=SIZE_MAX), |bytes| json!(bytes)),
-    field!("queueEvents", queue_events, |v| values::number(v, 1..=SIZE_MAX), |events| json!(events)),
-    field!("ackTimeout", ack_timeout, |v| values::seconds(v, 0.01..=DAY), |time| secs(*time)),
-    field!("retry.initialMs", retry_initial, |v| millis(v, 3_600_000), shown_millis),
-    field!("retry.multiplier", retry_multiplier, |v| values::factor(v, 1.0..=100.0), |factor| shown_decimal(*factor)),
-    field!("retry.maxMs", retry_max, |v| millis(v, DELAY_MAX), shown_millis),
-    field!("retry.maxDeliveries", retry_deliveries, |v| values::number(v, 1..=1_000_000), |most| json!(most)),
-    field!("orderBy", order_by, order_by, |by| shown_order(*by)),
-    field!("retention.maxBytes", retention_bytes, |v| values::number(v, 1024..=SIZE_MAX as u64), |bytes| json!(bytes)),
-    field!("retention.maxAge", retention_age, |v| values::seconds(v, 0.0..=AGE_MAX), |age| secs(*age)),
-];
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Fields::default()));
 
-fn subjects(value: &Value) -> Result<Vec<SubjectPattern>, String> {
-    let written = value.as_array().filter(|all| !all.is_empty());
-    let written = written.ok_or("a list of at least one subject is wanted")?;
-    let parse = |subject: &Value| {
-        let text = subject.as_str().ok_or("a list of texts is wanted")?;
-        // How long they may be is known when all is read.
-        SubjectPattern::parse(text, usize::MAX)
-            .map_err(|error| format!("the subject {text:?} {error}"))
-    };
-    written.iter().map(parse).collect()
+impl Words for DeliveryMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("live", Self::Live), ("queue", Self::Queue)];
 }
 
-fn millis(value: &Value, max: u64) -> Result<Duration, String> {
-    values::number(value, 0..=max).map(Duration::from_millis)
+impl Words for WhenFull {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("drop-oldest", Self::DropOldest),
+        ("drop-newest", Self::DropNewest),
+        ("spill", Self::Spill),
+    ];
 }
 
-fn shown_millis(time: &Duration) -> Value {
-    json!(time.as_millis() as u64)
-}
+/// Subjects as in a subscription.
+struct Subjects;
 
-fn order_by(value: &Value) -> Result<Option<OrderBy>, String> {
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) if text == "subject" => Ok(Some(OrderBy::Subject)),
-        _ => values::number(value, 0..=OrderBy::FRAME_MAX)
-            .map(|frame| Some(OrderBy::Frame(frame)))
-            .map_err(|_| {
-                let max = OrderBy::FRAME_MAX;
-                format!("\"subject\", a frame's index from 0 to {max} or null is wanted")
-            }),
+impl Unit for Subjects {
+    type Of = Vec<SubjectPattern>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        let written = value.as_array().filter(|all| !all.is_empty());
+        let written = written.ok_or("a list of at least one subject is wanted")?;
+        let parse = |subject: &Value| {
+            let text = subject.as_str().ok_or("a list of texts is wanted")?;
+            // How long they may be is known when all is read.
+            SubjectPattern::parse(text, usize::MAX)
+                .map_err(|error| format!("the subject {text:?} {error}"))
+        };
+        written.iter().map(parse).collect()
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        json!(of.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 }
 
-fn shown_order(order: Option<OrderBy>) -> Value {
-    match order {
-        None => Value::Null,
-        Some(OrderBy::Subject) => json!("subject"),
-        Some(OrderBy::Frame(index)) => json!(index),
+/// `"subject"`, a frame's index, or `null`.
+struct Order;
+
+impl Unit for Order {
+    type Of = Option<OrderBy>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        const MAX: u64 = OrderBy::FRAME_MAX as u64;
+        match value {
+            Value::Null => Ok(None),
+            Value::String(text) if text == "subject" => Ok(Some(OrderBy::Subject)),
+            _ => Whole::<usize, 0, MAX>::read(value)
+                .map(|frame| Some(OrderBy::Frame(frame)))
+                .map_err(|_| {
+                    format!("\"subject\", a frame's index from 0 to {MAX} or null is wanted")
+                }),
+        }
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        match of {
+            None => Value::Null,
+            Some(OrderBy::Subject) => json!("subject"),
+            Some(OrderBy::Frame(index)) => json!(index),
+        }
     }
 }
 
 impl Fields {
     /// Reads an entry, which is called `name`; what is wrong is added to `wrong`.
     pub(super) fn read(name: &str, value: &Value, wrong: &mut Vec<Wrong>) -> Self {
-        let mut fields = Self::default();
-        fields.read_object(&[name], value, wrong);
-        fields
-    }
-
-    fn read_object(&mut self, path: &[&str], value: &Value, wrong: &mut Vec<Wrong>) {
+        let base = super::full_path(&[name]);
         let Value::Object(object) = value else {
-            wrong.push(Wrong::value(path, value, "an object is wanted"));
-            return;
+            wrong.push(Wrong::value(&base, value, "an object is wanted"));
+            return Self::default();
         };
-        for (key, value) in object {
-            let path = [path, &[key]].concat();
-            let name = path[1..].join(".");
-            if let Some(field) = FIELDS.iter().find(|field| field.name == name) {
-                if let Err(wanted) = (field.set)(self, value) {
-                    wrong.push(Wrong::value(&path, value, &wanted));
-                }
-            } else if FIELDS.iter().any(|field| object_of(field) == Some(&name)) {
-                self.read_object(&path, value, wrong);
-            } else {
-                let known = FIELDS.iter().map(|field| field.name);
-                let known = known.chain(FIELDS.iter().filter_map(object_of));
-                wrong.push(Wrong::unknown(&path, &suggestion(&name, known)));
+        let base = format!("{base}.");
+        for (field, value) in SCHEMA.values((&base, ""), object, wrong) {
+            if let Err(wanted) = probe::<Self>(&field, value) {
+                wrong.push(Wrong::value(&format!("{base}{field}"), value, &wanted));
             }
         }
+        // What is wrong has been said.
+        serde_json::from_value(value.clone()).unwrap_or_default()
     }
 
     /// What is said, in the written form.
     pub(super) fn show(&self) -> Value {
-        let mut shown = Map::new();
-        for field in FIELDS {
-            let Some(value) = (field.show)(self) else {
-                continue;
-            };
-            match field.name.split_once('.') {
-                None => {
-                    shown.insert(field.name.into(), value);
-                }
-                Some((object, name)) => shown.entry(object).or_insert(json!({}))[name] = value,
-            }
+        let mut shown = json!(self);
+        drop_nulls(&mut shown);
+        if self.order_by == Some(None) {
+            shown["orderBy"] = Value::Null;
         }
-        Value::Object(shown)
+        shown
     }
 
     /// What this says, and what the other says where this says nothing.
@@ -180,13 +162,17 @@ impl Fields {
             queue_bytes: self.queue_bytes.or(other.queue_bytes),
             queue_events: self.queue_events.or(other.queue_events),
             ack_timeout: self.ack_timeout.or(other.ack_timeout),
-            retry_initial: self.retry_initial.or(other.retry_initial),
-            retry_multiplier: self.retry_multiplier.or(other.retry_multiplier),
-            retry_max: self.retry_max.or(other.retry_max),
-            retry_deliveries: self.retry_deliveries.or(other.retry_deliveries),
+            retry: RetryFields {
+                initial_ms: self.retry.initial_ms.or(other.retry.initial_ms),
+                multiplier: self.retry.multiplier.or(other.retry.multiplier),
+                max_ms: self.retry.max_ms.or(other.retry.max_ms),
+                max_deliveries: self.retry.max_deliveries.or(other.retry.max_deliveries),
+            },
             order_by: self.order_by.or(other.order_by),
-            retention_bytes: self.retention_bytes.or(other.retention_bytes),
-            retention_age: self.retention_age.or(other.retention_age),
+            retention: RetentionFields {
+                max_bytes: self.retention.max_bytes.or(other.retention.max_bytes),
+                max_age: self.retention.max_age.or(other.retention.max_age),
+            },
         }
     }
 
@@ -195,22 +181,25 @@ impl Fields {
     }
 
     pub(super) fn retry(&self) -> Retry {
-        let default = Retry::default();
+        let (said, default) = (&self.retry, Retry::default());
         Retry {
-            initial: self.retry_initial.unwrap_or(default.initial),
-            multiplier: self.retry_multiplier.unwrap_or(default.multiplier),
-            max: self.retry_max.unwrap_or(default.max),
-            max_deliveries: self.retry_deliveries.unwrap_or(default.max_deliveries),
+            initial: said.initial_ms.unwrap_or(default.initial),
+            multiplier: said.multiplier.unwrap_or(default.multiplier),
+            max: said.max_ms.unwrap_or(default.max),
+            max_deliveries: said.max_deliveries.unwrap_or(default.max_deliveries),
         }
     }
 }
 
-#[cfg(test)]
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    FIELDS.iter().map(|field| field.name)
+/// Takes away what says nothing.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(object) = value {
+        object.values_mut().for_each(drop_nulls);
+        object.retain(|_, value| !value.is_null() && *value != json!({}));
+    }
 }
 
-/// The object that the field stands in.
-fn object_of(field: &Field) -> Option<&'static str> {
-    field.name.split_once('.').map(|(object, _)| object)
+#[cfg(test)]
+pub(super) fn names() -> &'static [String] {
+    &SCHEMA.leaves
 }

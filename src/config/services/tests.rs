@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::config::{Config, ConfigErrors, Origin, parse};
+use crate::config::{Config, ConfigErrors, parse};
 
 const BUDGET: QueueLimits = QueueLimits {
     bytes_max: 5000,
@@ -133,7 +133,7 @@ fn of_equals_the_one_written_first_goes_before() {
     let loaded = parse("c", r#"{"services": {"ba": {"ackTimeout": 9}}}"#, &env, &[]).unwrap();
     let from_env = loaded.config.policy_of(&name("ba")).backlog.ack_timeout;
     assert_eq!(from_env, Duration::from_secs(1));
-    let origin = Origin::Environment("EVENT_MANAGER_SERVICES");
+    let origin = "environment EVENT_MANAGER_SERVICES".to_owned();
     assert_eq!(loaded.origins, [("services".into(), origin)].into());
 }
 
@@ -186,7 +186,7 @@ fn numbers_have_bounds() {
                 None => json!({ field: value }),
                 Some((object, name)) => json!({ object: { name: value } }),
             };
-            Services::read(&json!({ "x": entry }))
+            Services::read_all(&json!({ "x": entry }))
         };
         let (above, below) = (
             json!(most.as_f64().unwrap() + 1.0),
@@ -247,9 +247,9 @@ fn what_does_not_go_together_is_named() {
         r#"{"*": {"delivery": "queue"}, "a": {"subjects": ["x", "yy"], "whenFull": "spill"}}"#;
     assert!(file(declared).is_ok(), "the glob makes it durable");
     let within = |limits: Limits| {
-        let services = Services::read(&serde_json::from_str(declared).unwrap()).unwrap();
+        let services = Services::read_all(&serde_json::from_str(declared).unwrap()).unwrap();
         let wrong = services.check(&limits).into_iter();
-        wrong.map(|wrong| wrong.text).collect::<Vec<_>>()
+        wrong.map(|wrong| wrong.said("")).collect::<Vec<_>>()
     };
     let one_subject = Limits {
         subscriptions_per_peer_max: 1,
@@ -417,7 +417,7 @@ proptest! {
         }
         let members = entries.iter().map(|(name, said)| format!("{name:?}: {}", said.written()));
         let text = format!("{{{}}}", members.collect::<Vec<_>>().join(", "));
-        let services = Services::read(&Value::String(text)).unwrap();
+        let services = Services::read_all(&Value::String(text)).unwrap();
         let policy = services.policy_of(&name(&service), None, BUDGET);
 
         let durable = best(&entries, &service, |said| said.delivery).unwrap_or(false);

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
-use super::super::log_config::Rotation;
 use super::super::log_writer::{RotatingFile, aged};
+use crate::config::Rotation;
 
 /// Where lines are appended.
 pub(super) trait Lines {

@@ -24,9 +24,9 @@ pub use file::read_events;
 pub use notable::{KINDS, Kind, Notable};
 pub use record::{Record, rfc3339};
 
-use super::log_config::Rotation;
 use super::log_writer::LineQueue;
 use crate::ambient::wall_clock_ms;
+use crate::config::Rotation;
 use file::Writer;
 
 /// The latest events, in memory.

@@ -96,6 +96,7 @@ pub fn config() -> Config {
         ..Config::default()
     };
     config.locator.register = false;
+    config.locator.embedded = false;
     config
 }
 

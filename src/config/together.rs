@@ -1,0 +1,129 @@
+//! What depends on more than one key.
+
+use super::Config;
+use crate::model::Endpoint;
+
+/// What doesn't fit together: the keys that it depends on, and a sentence.
+pub(super) type Conflict = (Vec<&'static str>, String);
+
+/// All conflicts, but for those within `services`.
+pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
+    let mut found: Vec<_> = ports(config).into_iter().collect();
+    found.extend(overlaps(config));
+    found.extend(undialable(config));
+    let (message, queue) = (
+        config.limits.message_bytes_max,
+        config.budgets.service_queue_bytes,
+    );
+    if message > queue {
+        found.push((
+            vec!["limits.maxMessageBytes", "budgets.serviceQueueBytes"],
+            format!(
+                "limits.maxMessageBytes {message} is above budgets.serviceQueueBytes {queue}: the largest messages could wait for no service"
+            ),
+        ));
+    }
+    let limit = config.memory_limit;
+    if limit != 0 && message > limit {
+        found.push((
+            vec!["limits.maxMessageBytes", "memoryLimit"],
+            format!(
+                "limits.maxMessageBytes {message} is above memoryLimit {limit}: the largest messages could never be taken"
+            ),
+        ));
+    }
+    found
+}
+
+fn ports(config: &Config) -> Option<Conflict> {
+    let keys = vec!["minStreamerPort", "maxStreamerPort"];
+    let (min, max) = (*config.streamer_ports.start(), *config.streamer_ports.end());
+    if min > max {
+        let why = format!(
+            "minStreamerPort {min} is above maxStreamerPort {max}: the range holds no port"
+        );
+        return Some((keys, why));
+    }
+    if min == 0 && max != 0 {
+        let why = "minStreamerPort is 0 but maxStreamerPort isn't: 0 stands for ports of the system's choice, for both or none";
+        return Some((keys, why.into()));
+    }
+    let bound = bound_addresses(config);
+    let is_taken = |port: u16| bound.iter().any(|(_, at)| at.port() == Some(port));
+    (max != 0 && config.streamer_ports.clone().all(is_taken)).then(|| {
+        let why = format!(
+            "every port of minStreamerPort-maxStreamerPort ({min}-{max}) is used by the daemon's own addresses: no service could get one"
+        );
+        let all = bound.iter().map(|(key, _)| *key).chain(keys);
+        (all.collect(), why)
+    })
+}
+
+/// What the daemon binds, with the key that says so.
+fn bound_addresses(config: &Config) -> Vec<(&'static str, &Endpoint)> {
+    let locator = std::slice::from_ref(&config.locator.address);
+    let groups = [
+        ("pubAddress", &config.pub_addresses[..]),
+        ("subAddress", &config.sub_addresses[..]),
+        ("requestAddress", &config.request_addresses[..]),
+        ("httpAddress", config.http_address.as_slice()),
+        (
+            "locatorAddress",
+            &locator[..usize::from(config.locator.embedded)],
+        ),
+    ];
+    let all = groups.into_iter();
+    all.flat_map(|(key, all)| all.iter().map(move |address| (key, address)))
+        .collect()
+}
+
+fn overlaps(config: &Config) -> Vec<Conflict> {
+    let bound = bound_addresses(config);
+    let mut found = Vec::new();
+    for (i, (key, address)) in bound.iter().enumerate() {
+        for (other_key, other) in &bound[..i] {
+            if overlap(address, other) {
+                let why = format!("{key} {address} and {other_key} {other} overlap");
+                found.push((vec![*key, *other_key], why));
+            }
+        }
+    }
+    found
+}
+
+fn overlap(a: &Endpoint, b: &Endpoint) -> bool {
+    match (a, b) {
+        (Endpoint::Tcp { host: a, port: p }, Endpoint::Tcp { host: b, port: q }) => {
+            p == q && *p != 0 && (a == b || is_wildcard(a) || is_wildcard(b))
+        }
+        (a, b) => a == b && a.port() != Some(0),
+    }
+}
+
+fn undialable(config: &Config) -> Vec<Conflict> {
+    let locator = (!config.locator.embedded).then_some(&config.locator.address);
+    let dialled = config
+        .connect_publishers
+        .iter()
+        .map(|at| ("connectPublishers", at));
+    let all = dialled.chain(locator.map(|at| ("locatorAddress", at)));
+    all.filter_map(|(key, at)| Some((vec![key], format!("{key}: {}", why_undialable(at)?))))
+        .collect()
+}
+
+/// Why nobody can connect to this address, if so.
+pub(crate) fn why_undialable(address: &Endpoint) -> Option<String> {
+    match address {
+        Endpoint::Tcp { host, .. } if is_wildcard(host) => Some(format!(
+            "{address} names no host, so nobody can connect to it"
+        )),
+        Endpoint::Tcp { port: 0, .. } => Some(format!(
+            "{address} names no port, so nobody can connect to it"
+        )),
+        _ => None,
+    }
+}
+
+fn is_wildcard(host: &str) -> bool {
+    matches!(host, "*" | "0.0.0.0" | "::")
+}
