@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::signals::{Termination, runtime};
-use super::target::Target;
+use super::target::{Target, address};
 use crate::client::Subscriber;
 
 /// Which events, and from where.
@@ -19,7 +19,7 @@ pub(super) struct Feed {
     #[arg(short = 'n', long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Where to subscribe [default: ask the daemon]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     sub_address: Option<String>,
     #[command(flatten)]
     target: Target,

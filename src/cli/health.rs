@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::output::Out;
-use super::target::seconds;
+use super::target::{address, seconds};
 use crate::client::blocking::Client;
 use crate::config::{Loaded, Sources};
 use crate::model::Endpoint;
@@ -16,7 +16,7 @@ use crate::model::Endpoint;
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// The daemon's request address [default: the requestAddress of its configuration]
-    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS")]
+    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS", value_parser = address)]
     address: Option<String>,
     /// The daemon's configuration file [environment: CONFIG_PATH; default: ./config.json]
     #[arg(long, value_name = "PATH", conflicts_with = "address")]

@@ -23,11 +23,11 @@ mod top;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Exit codes, as sysexits.h has them where it has them.
@@ -113,8 +113,10 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Err(error) = error.print() {
                 return output::exit_code(Err(error.into()));
             }
-            if error.kind() == ErrorKind::InvalidUtf8 {
-                name_unreadable_variables(&command);
+            match error.kind() {
+                ErrorKind::InvalidUtf8 => name_unreadable_variables(&command),
+                ErrorKind::ValueValidation => name_variable(&command, &error),
+                _ => {}
             }
             return code;
         }
@@ -153,13 +155,33 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
+/// The variables of all commands.
+fn variables(command: &clap::Command) -> BTreeSet<&OsStr> {
+    let all = command.get_subcommands().chain([command]);
+    all.flat_map(|command| command.get_arguments().filter_map(Arg::get_env))
+        .collect()
+}
+
+/// The parser names the flag, though the wrong value is a variable's.
+fn name_variable(command: &clap::Command, error: &clap::Error) {
+    let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidValue) else {
+        return;
+    };
+    if std::env::args().any(|arg| arg.contains(wrong)) {
+        return;
+    }
+    let is_wrong = |name: &&OsStr| std::env::var_os(name).is_some_and(|value| value == **wrong);
+    for name in variables(command).into_iter().filter(is_wrong) {
+        let name = name.to_string_lossy();
+        output::complain(&format!(
+            "environment {name}: the value comes from there; correct it or unset the variable"
+        ));
+    }
+}
+
 /// The parser doesn't say where it found what is no text.
 fn name_unreadable_variables(command: &clap::Command) {
-    let all = command.get_subcommands().chain([command]);
-    let names: BTreeSet<_> = all
-        .flat_map(|command| command.get_arguments().filter_map(Arg::get_env))
-        .collect();
-    for name in names {
+    for name in variables(command) {
         if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
             let name = name.to_string_lossy();
             output::complain(&format!("environment {name}: its value is not UTF-8"));

@@ -5,7 +5,7 @@ use clap::Args;
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 use super::signals::runtime;
-use super::target::Target;
+use super::target::{Target, address};
 use crate::client::Publisher;
 
 /// What is read of standard input at once.
@@ -18,7 +18,7 @@ pub(super) struct PubArgs {
     /// Its second frame; without it, each line of standard input is one event.
     data: Option<String>,
     /// Where to publish [default: ask the daemon]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub_address: Option<String>,
     #[command(flatten)]
     target: Target,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::client::{self, ClientError, blocking};
+use crate::config::why_undialable;
+use crate::model::Endpoint;
 
 /// The flags of every command that talks to a daemon.
 #[derive(Debug, Clone, Args)]
@@ -14,7 +16,8 @@ pub(super) struct Target {
         long,
         env = "EVENT_MANAGER_ADDRESS",
         default_value = "tcp://localhost:5101",
-        value_name = "ADDRESS"
+        value_name = "ADDRESS",
+        value_parser = address
     )]
     address: String,
     /// Seconds to wait for the daemon's answer.
@@ -28,6 +31,14 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|seconds| (0.001..=86_400.0).contains(seconds));
     seconds.ok_or_else(|| "expected seconds from 0.001 to 86400".into())
+}
+
+/// An address to connect to.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let endpoint = text
+        .parse::<Endpoint>()
+        .map_err(|error| error.to_string())?;
+    why_undialable(&endpoint).map_or_else(|| Ok(text.to_owned()), Err)
 }
 
 impl Target {

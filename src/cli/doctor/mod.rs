@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use super::config_args::ConfigArgs;
 use super::exit;
 use super::output::{Out, exit_code, safe};
-use super::target::seconds;
+use super::target::{address, seconds};
 use crate::model::Endpoint;
 use facts::Facts;
 use finding::{Code, Finding, Severity};
@@ -41,7 +41,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "BYTES")]
     min_disk_free: Option<u64>,
     /// The daemon's request address [default: that of the configuration]
-    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS")]
+    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS", value_parser = address)]
     address: Option<String>,
     /// Seconds to wait for each answer.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
