@@ -6,7 +6,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 
-use super::signals::{Termination, runtime};
+use super::signals::{Termination, wait_for};
 use super::target::{Target, address};
 use crate::client::Subscriber;
 
@@ -41,7 +41,7 @@ impl Feed {
         let everything = self.subjects.is_empty().then(Vec::new);
         let prefixes = self.subjects.iter().map(|subject| subject.clone().into());
         let mut subscriber = Subscriber::new(&address, prefixes.chain(everything).collect());
-        runtime()?.block_on(async {
+        wait_for(async {
             let mut termination = Termination::listen()?;
             for _ in 0..self.count.unwrap_or(u64::MAX) {
                 tokio::select! {

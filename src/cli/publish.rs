@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
-use super::signals::runtime;
+use super::signals::wait_for;
 use super::target::{Target, address};
 use crate::client::Publisher;
 
@@ -33,7 +33,7 @@ pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
         .parse()
         .with_context(|| format!("{address:?} is not an address"))?;
     let publisher = Publisher::new(address, args.target.wait());
-    runtime()?.block_on(publish(publisher, args))
+    wait_for(publish(publisher, args))
 }
 
 async fn publish(mut publisher: Publisher, args: &PubArgs) -> anyhow::Result<()> {

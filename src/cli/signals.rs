@@ -18,6 +18,14 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// Does work that waits. A name that is looked up for long does not hold up its end.
+pub(super) fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
 /// What asks a process to end.
 pub(super) struct Termination {
     interrupt: Signal,
@@ -61,7 +69,7 @@ impl StopFlag {
 pub(super) fn until_terminated<T: Send + 'static>(
     work: impl FnOnce(StopFlag) -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
-    runtime()?.block_on(async {
+    wait_for(async {
         let mut termination = Termination::listen()?;
         let flag = StopFlag::default();
         let mut working = tokio::task::spawn_blocking({

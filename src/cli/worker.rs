@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::{complain, print_event};
-use super::signals::{Termination, runtime};
+use super::signals::{Termination, wait_for};
 use super::target::Target;
 use crate::client::ServiceWorker;
 
@@ -25,7 +25,7 @@ pub(super) struct WorkerArgs {
 }
 
 pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
-    runtime()?.block_on(async {
+    wait_for(async {
         let client = args.target.async_client();
         let mut worker = ServiceWorker::start(client, &args.service, args.subjects.clone()).await?;
         let mut termination = Termination::listen()?;

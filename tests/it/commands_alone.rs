@@ -1,5 +1,7 @@
 //! What the command line does without a daemon.
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -8,6 +10,7 @@ use super::support::PATIENCE;
 use super::support::bus::{exchange, own_host};
 use super::support::peers::connected;
 use super::support::program::{Serving, Site, locator};
+use super::support::raw::{RawPeer, greeting_of, ready};
 use super::support::responder::register;
 
 #[test]
@@ -201,6 +204,57 @@ fn without_a_daemon_commands_say_where_they_looked_and_what_to_do() {
         &address,
     ];
     assert!(site.run(&nobody).failed(69).contains(&address));
+}
+
+#[test]
+fn what_is_no_daemon_is_told_as_if_nobody_were_there() {
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let others: [fn(TcpStream); 2] = [drop, |mut stream| {
+        // It may be gone before that is written.
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    }];
+    let others = others.map(|serve| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.expect("a connection"));
+            }
+        });
+        address
+    });
+    let mute_address = mute.local_addr().expect("it is bound");
+    for address in others.into_iter().chain([mute_address]) {
+        let address = format!("tcp://{address}");
+        let site = Site::new().with("EVENT_MANAGER_ADDRESS", &address);
+        let publishing = ["pub", "Order", "x", "--pub-address", &address];
+        for arguments in [&["services"][..], &["worker", "Billing", ""], &publishing] {
+            let begun = Instant::now();
+            let ended = site.run(&[arguments, &["--wait", "0.2"]].concat());
+            assert!(ended.failed(69).contains(&address), "{arguments:?}");
+            assert!(begun.elapsed() < PATIENCE / 4, "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
+    let answering = std::thread::spawn(move || {
+        let mut peer = RawPeer(listener.accept().expect("a connection").0);
+        peer.send(&[greeting_of(1), ready("ROUTER", "")].concat());
+        peer.read_exactly(64);
+        peer.read_frame();
+        peer.read_message();
+        let long_frame = [&[2][..], &u64::MAX.to_be_bytes()].concat();
+        peer.send(&long_frame);
+        peer.read_to_end()
+    });
+    let ended = Site::new().run(&["services", "--address", &address]);
+    let complaint = ended.failed(1);
+    assert!(complaint.contains("the limit is"), "{complaint}");
+    answering.join().expect("no panic");
 }
 
 #[test]

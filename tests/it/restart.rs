@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use event_manager::client::blocking::Client;
 use event_manager::model::Endpoint;
 use event_manager::state::{self, Changes, KeptService, KeptSubscription};
 use event_manager::telemetry::Journal;
@@ -609,4 +610,17 @@ fn the_commands_go_on_after_a_restart() {
         command.signal("TERM");
         assert_eq!(command.end().code, Some(0));
     }
+}
+
+#[test]
+fn a_client_that_was_idle_over_a_restart_asks_again() {
+    let mut home = Home::new();
+    let daemon = home.start();
+    let mut client = Client::new(daemon.requests(), PATIENCE);
+    let mut service = || client.status().expect("an answer").pid;
+    let first = service();
+    assert_eq!(first, service());
+    drop(daemon);
+    let _daemon = home.start();
+    assert_ne!(first, service());
 }
