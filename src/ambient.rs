@@ -22,7 +22,7 @@ pub fn wall_clock_ms() -> u64 {
     since_1970.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// A number, other in each process and call: hashing nothing with new random keys.
+/// Returns a random number, drawn from a fresh `RandomState`.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -6,21 +6,21 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`api`] | what a daemon tells about itself, as types for both sides |
-//! | [`model`] | names, subjects, endpoints, limits: the words of the domain |
+//! | [`model`] | names, subjects, endpoints, limits: the terms of the domain |
 //! | [`zmtp`] | ZMTP 3.x as bytes in, bytes out |
 //! | [`messagebus`] | MessageBus messages: token, data type, data |
 //! | [`broker`] | the decisions: registry, leases, ports, routes, dispatch, queues |
 //! | [`locator`] | the ServiceLocator's directory and its requests |
 //! | [`requests`] | one file per request: decode, apply, encode |
-//! | [`ambient`] | the time and chance, for shells |
+//! | [`ambient`] | clock and randomness, for code outside the core |
 //! | [`client`] | connections as a client has them: requests, workers, publishers, subscribers, calls |
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
-//! | [`telemetry`] | logs, a line for each burst, and readings of this process |
+//! | [`telemetry`] | logs, notable events, rate limits, and figures of this process |
 //! | [`traces`] | spans of sync events, redeliveries and dead letters |
-//! | [`store`] | queues that outlive the process |
+//! | [`store`] | durable queues |
 //! | [`queues`] | the life of durable queues: what is asked of the store, and what its reports come to |
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
-//! | [`systemd`] | what the service manager is told, and the sockets that it hands over |
+//! | [`systemd`] | systemd notification and socket activation |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`outbound`] | requests to others: the ServiceLocator, services, a predecessor |
 //! | [`http`] | health, metrics and the dashboard, for those who watch |

@@ -16,12 +16,12 @@ use super::kept::{Changes, Kept};
 use crate::ambient::wall_clock_ms;
 use crate::telemetry::{Journal, Notable};
 
-/// The version of the records' form.
+/// The version of the record format.
 pub(super) const VERSION: u32 = 2;
-/// What is kept, one table each.
+/// The tables.
 const TABLES: [&str; 3] = ["subscriptions", "services", "subscribers"];
-/// A commit is on disk when it returns, and leaves one file. Of a write-ahead log what is damaged is
-/// passed over in silence, and the state goes back by that.
+/// A commit is on disk when it returns, and leaves one file. A damaged write-ahead log would be
+/// ignored silently, which would revert the state.
 const SETTINGS: &str = "
     PRAGMA journal_mode = DELETE;
     PRAGMA synchronous = FULL;
@@ -32,7 +32,7 @@ const SETTINGS: &str = "
 /// Why a database can't be used; the text says what can be done.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
-    /// It is not what we wrote.
+    /// The content is not what we wrote.
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// Written by a later version of this program.
@@ -40,10 +40,10 @@ pub(super) enum StateError {
         "it was written by another version (format {0}, ours is {VERSION}); run that version, or move the file away"
     )]
     OtherVersion(u32),
-    /// Its lock is held.
+    /// Another process holds the lock.
     #[error("another process has it open; give each daemon a stateDir of its own")]
     InUse,
-    /// The system.
+    /// An error of the system.
     #[error(
         "{0}; stateDir has to be a directory that this user may write to, with some free space"
     )]
@@ -67,13 +67,13 @@ fn from_sqlite(error: Error) -> StateError {
 #[derive(Debug)]
 pub(super) struct StateFile {
     database: Connection,
-    /// The same file: locked against other daemons, but not against who reads it with `sqlite3`. It is
-    /// closed last, because to close any of a file's descriptors frees all of SQLite's locks of it.
+    /// The same file: locked against other daemons, but not against readers with `sqlite3`. It is
+    /// closed last, because closing any descriptor of a file frees all of SQLite's locks on it.
     lock: File,
 }
 
-/// Opens the database, which takes over what one of an earlier release has. A damaged one is moved
-/// aside under another name, and an empty one begun.
+/// Opens the database, and imports that of an earlier release. A damaged one is moved aside under
+/// another name, and an empty one created.
 pub(super) fn open_or_set_aside(
     path: &Path,
     journal: &Journal,
@@ -114,7 +114,7 @@ fn take_over(path: &Path, journal: &Journal) -> Result<(), StateError> {
     drop(file);
     let moved = std::fs::rename(&new, path).and_then(|()| sync_directory_of(path));
     moved.map_err(StateError::System)?;
-    // It stays for who goes back to the release before.
+    // It is kept for going back to the earlier release.
     let _ = std::fs::rename(&former, with_suffix(&former, ".former"));
     tracing::info!(target: "em.state", path = %path.display(), "the state database was converted to the new format");
     Ok(())
@@ -140,7 +140,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What SQLite needs of a commit that a crash cut short.
+/// SQLite's journal of a commit that a crash interrupted.
 fn journal_of(path: &Path) -> PathBuf {
     with_suffix(path, "-journal")
 }
@@ -155,7 +155,7 @@ fn set_aside(path: &Path, why: &str, journal: &Journal) -> Result<(), StateError
         }
         at += 1;
     };
-    // One that is left would be taken for the next file's.
+    // A journal left behind would be taken for the next file's.
     let moved = match std::fs::rename(journal_of(path), journal_of(&aside)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => std::fs::rename(path, &aside),
@@ -189,7 +189,7 @@ fn open(path: &Path) -> Result<(StateFile, Kept), StateError> {
 }
 
 impl StateFile {
-    /// Checks all, and reads it; begins what is empty.
+    /// Checks and reads everything; initialises an empty database.
     fn read(&mut self) -> Result<Kept, StateError> {
         self.database.execute_batch(SETTINGS).map_err(from_sqlite)?;
         let check = "PRAGMA integrity_check(1)";
@@ -221,14 +221,14 @@ impl StateFile {
         Ok(kept)
     }
 
-    /// Whether its path leads to another file, or to none.
+    /// Whether its path now leads to another file, or to none.
     pub(super) fn is_gone(&self, path: &Path) -> bool {
         let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         let there = std::fs::metadata(path).ok().map(identity);
         there != self.lock.metadata().ok().map(identity)
     }
 
-    /// Writes changes all together; when it returns, they are on disk.
+    /// Writes all changes in one commit; when it returns, they are on disk.
     pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StateError> {
         let transaction = self.database.transaction().map_err(from_sqlite)?;
         let mut sum = match changes.whole {
@@ -282,12 +282,12 @@ fn begin(transaction: &Transaction<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// All sums together: SQLite's own check doesn't see each record that is not there.
+/// The checksum of all checksums: SQLite's own check doesn't notice every missing record.
 fn total(transaction: &Transaction<'_>) -> Result<i64, Error> {
     transaction.query_row("SELECT total FROM format", [], |row| row.get(0))
 }
 
-/// SQLite has no checksums of what it keeps.
+/// A record's checksum: SQLite has none of its own.
 fn sum_of(table: &str, name: &str, record: &str) -> i64 {
     let mut crc = crc32fast::Hasher::new();
     for part in [table, name, record] {

@@ -19,7 +19,7 @@ pub(super) const FILE_NAME: &str = "state.redb";
 pub(super) const VERSION: u32 = 1;
 /// One entry: that version.
 pub(super) const FORMAT: TableDefinition<'static, (), u32> = TableDefinition::new("format");
-/// All that is kept fits many times.
+/// Large enough for any real database, many times over.
 const CACHE_BYTES: usize = 4 << 20;
 
 impl<E: Into<Error>> From<E> for StateError {
@@ -39,7 +39,7 @@ fn is_about_content(error: &io::Error) -> bool {
     )
 }
 
-/// Reads it. The code that does so panics on some damage: that counts as damage, and no more.
+/// Reads it. The library panics on some kinds of damage: that counts as damage, nothing worse.
 pub(super) fn read_former(path: &Path) -> Result<Kept, StateError> {
     catch_unwind(AssertUnwindSafe(|| read(path))).unwrap_or_else(|_| {
         let error = "the database's code panicked; the message is on standard error";

@@ -1,4 +1,4 @@
-//! What is kept, in the form that it has on disk: each record is JSON under its name.
+//! The persistent state as it is stored: each record is JSON, by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ pub struct KeptSubscription {
     pub service: String,
     /// Its subjects as they are written in a request.
     pub subjects: Vec<String>,
-    /// When its lease is over, in milliseconds since 1970; up to a quarter of a lease too early,
-    /// because not each KEEP_ALIVE is written.
+    /// When its lease ends, in milliseconds since 1970; up to a quarter of a lease too early,
+    /// because not every KEEP_ALIVE is written.
     pub expires_at_ms: u64,
-    /// The port that its client was told, if the service has another now.
+    /// The port that its client knows, if the service has another one now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_port: Option<u16>,
 }
@@ -24,49 +24,49 @@ pub struct KeptSubscription {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptService {
-    /// The port of its socket, or the one that it had; 0 if it never had one.
+    /// The port of its socket, or its previous one; 0 if it never had one.
     pub port: u16,
-    /// Other services had that port, too: their workers may still dial it.
+    /// Other services had that port too: their workers may still dial it.
     #[serde(default)]
     pub shares_port: bool,
     /// It has ended: only its port is remembered.
     #[serde(default)]
     pub is_gone: bool,
-    /// What its workers said, if there were any and all said the same.
+    /// Its workers' READY, if there were any and all said the same.
     pub ready: Option<KeptReady>,
-    /// What it wants though nobody is subscribed, if it is durable; as they are written in a request.
+    /// The subjects that a durable service keeps after its last subscription, as written in a request.
     pub subjects: Vec<String>,
-    /// Whether its events are kept on disk, if a subscription said so rather than the configuration.
+    /// Whether its events are kept on disk, if a subscription decided that rather than the configuration.
     #[serde(default)]
     pub durable: Option<bool>,
 }
 
-/// A worker's READY, and whose it was.
+/// A worker's READY, and who said it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptReady {
-    /// It puts an empty frame before its messages, and expects one.
+    /// It sends an empty frame before its messages, and expects one.
     pub delimiter: bool,
     /// It acknowledges, and holds no more events than this.
     pub credit: Option<u32>,
-    /// By what these workers are known again, as far as that is known.
+    /// How these workers can be recognised, as far as that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<KeptMarks>,
 }
 
-/// By what the workers of a service are known again among all that may connect to its port.
+/// How a service's workers can be recognised among all peers that may connect to its port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptMarks {
     /// Routing ids of ready workers, in base64.
     pub identities: BTreeSet<String>,
-    /// How many ready workers without one each host had; only if other services had their port, too.
+    /// How many ready workers without a routing id each host had; only if other services had the port too.
     pub hosts: BTreeMap<String, u32>,
-    /// Hosts with a connection that was not ready and had no routing id, likewise: whose it was is not known.
+    /// Hosts with a connection that was not ready and had no routing id, likewise: its service is unknown.
     pub strangers: BTreeSet<String>,
 }
 
-/// All that is kept.
+/// The whole persistent state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// By id.
@@ -77,10 +77,10 @@ pub struct Kept {
     pub subscribers: BTreeMap<String, u32>,
 }
 
-/// What is to be written: records, or nothing in the place of those that are gone.
+/// Changes to write: records, or `None` for those that are removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// This is all that there is: whatever was kept before goes.
+    /// This is the whole state: everything stored before is removed.
     pub whole: bool,
     /// By id.
     pub subscriptions: BTreeMap<String, Option<KeptSubscription>>,
@@ -91,7 +91,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// All that is kept, as the whole that there is.
+    /// The whole state, as one change.
     pub(super) fn all_of(kept: Kept) -> Self {
         fn some<T>(all: BTreeMap<String, T>) -> BTreeMap<String, Option<T>> {
             let all = all.into_iter();
@@ -105,7 +105,7 @@ impl Changes {
         }
     }
 
-    /// Puts later changes on top.
+    /// Merges later changes into these.
     pub(super) fn add(&mut self, later: Self) {
         if later.whole {
             *self = later;

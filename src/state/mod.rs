@@ -1,8 +1,8 @@
 //! What outlives the process, so that a restart needs no new SUBSCRIBE: subscriptions, the ports of
-//! their services, what these services' workers said, and whom publishers have to wait for.
+//! their services, their workers' READY modes, and the subscribers that publishers wait for.
 //!
 //! A thread of its own owns the database; the reactor hands it [`Changes`] and never waits for it.
-//! Without the database everything else works: clients subscribe again when the daemon starts anew.
+//! Without the database everything else works: clients subscribe again when the daemon starts again.
 
 mod file;
 mod former;
@@ -25,14 +25,14 @@ pub const FILE_NAME: &str = "state.db";
 pub struct State {
     /// What an earlier run left.
     pub kept: Kept,
-    /// Takes what changes.
+    /// Accepts changes.
     pub writer: Writer,
-    /// Ends when the writer is gone and all that it took is on disk.
+    /// Ends when the writer is dropped and everything it accepted is on disk.
     pub thread: WriterThread,
 }
 
-/// Opens the database in this directory, which is made if need be. A damaged one is moved aside, and
-/// an empty one begun. `None` if it can't be used; the log says why, and what can be done.
+/// Opens the database in this directory, which is created if necessary. A damaged database is moved
+/// aside, and an empty one created. `None` if it can't be used; the log says why, and what to do.
 pub fn open(directory: &Path, journal: &Journal) -> Option<State> {
     let path = directory.join(FILE_NAME);
     let shown = path.display().to_string();

@@ -292,7 +292,7 @@ fn what_an_earlier_release_kept_is_taken_over_once() {
     let mut before = all(true, 3);
     before.subscribers.clear();
     write_former(&former, &before);
-    // An earlier try was cut short.
+    // An earlier try was interrupted.
     std::fs::write(path.with_file_name(format!("{FILE_NAME}.new")), "half").unwrap();
     let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found, kept(&before));

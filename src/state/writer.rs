@@ -14,30 +14,30 @@ use super::kept::Changes;
 use crate::ambient::now;
 use crate::telemetry::{Bursts, Journal, Notable};
 
-/// Changes that wait for the thread; when there are more, the reactor puts its own together.
+/// The most changes that wait for the thread; beyond that the reactor merges its own.
 const CHANGES_MAX: usize = 1024;
-/// What changes within this time is written together.
+/// Changes within this time are one commit.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
-/// How long to wait after an error before the database is opened anew.
+/// How long to wait after an error before reopening the database.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the two sides of the channel tell each other beside it.
+/// What both sides of the channel share.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Changes that are on disk, or were given up for the whole state that is to come.
+    /// The number of changes on disk, or superseded by the whole state that follows.
     done: AtomicU64,
-    /// What is on disk is not known: the whole state is wanted.
+    /// The content of the disk is unknown: the whole state has to be written.
     wants_whole: AtomicBool,
     /// The last write failed, or the file is gone.
     is_failing: AtomicBool,
-    /// Told after each write.
+    /// Notified after each write.
     written: Arc<Notify>,
 }
 
-/// The reactor's end: takes changes, and never waits.
+/// The reactor's end: accepts changes, and never waits.
 #[derive(Debug)]
 pub struct Writer {
-    /// Nothing stands for a look at the file.
+    /// `None` asks for a check of the file.
     changes: mpsc::Sender<Option<Changes>>,
     taken: u64,
     progress: Arc<Progress>,
@@ -52,7 +52,7 @@ pub struct WriterThread {
 }
 
 impl WriterThread {
-    /// Waits for the thread's end, which comes after the writer's; whether it came in time.
+    /// Waits for the thread's end, which follows the writer's; returns whether it came in time.
     pub fn join(self, timeout: Duration) -> bool {
         match self.ended.recv_timeout(timeout) {
             Err(RecvTimeoutError::Timeout) => false,
@@ -96,49 +96,49 @@ impl Writer {
         self.changes.capacity() > 0
     }
 
-    /// Takes changes; false if there is no [room](Self::has_room), or the thread is gone.
+    /// Accepts changes; false if there is no [room](Self::has_room), or the thread is gone.
     pub fn take(&mut self, changes: Changes) -> bool {
         let taken = self.changes.try_send(Some(changes)).is_ok();
         self.taken += u64::from(taken);
         taken
     }
 
-    /// Has the thread look whether the file is still there, if it has nothing else to do.
+    /// Has the thread check whether the file still exists, if it has nothing else to do.
     pub fn look(&self) {
-        // If there is no room, it is busy with the file.
+        // If there is no room, it is busy with the file anyway.
         let _ = self.changes.try_send(None);
     }
 
-    /// Told when changes were written, or could not be.
+    /// Notified when changes were written, or could not be.
     pub fn written(&self) -> Arc<Notify> {
         Arc::clone(&self.progress.written)
     }
 
-    /// Stands for all that was taken so far.
+    /// A mark for everything accepted so far.
     pub fn mark(&self) -> u64 {
         self.taken
     }
 
-    /// Whether all is on disk that was taken up to this mark.
+    /// Whether everything accepted up to this mark is on disk.
     pub fn has_written(&self, mark: u64) -> bool {
         let progress = &self.progress;
         let done = progress.done.load(Ordering::Acquire) >= mark;
-        // What failed is in the whole state, which is written next.
+        // Failed changes are part of the whole state, which is written next.
         done && !progress.wants_whole.load(Ordering::Relaxed) && !self.is_failing()
     }
 
-    /// Whether the whole state is wanted, because an error left it open what is on disk. Once for
-    /// each error.
+    /// Whether the whole state has to be written, because after an error the content of the disk is
+    /// unknown. True once for each error.
     pub fn wants_whole(&self) -> bool {
         self.progress.wants_whole.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the disk took nothing the last time; it is tried again.
+    /// Whether the last write failed; it is tried again.
     pub fn is_failing(&self) -> bool {
         self.progress.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Whether all that it took is on disk.
+    /// Whether everything accepted is on disk.
     pub fn is_idle(&self) -> bool {
         !self.progress.wants_whole.load(Ordering::Relaxed)
             && self.progress.done.load(Ordering::Acquire) == self.taken
@@ -196,7 +196,7 @@ impl Work {
         }
     }
 
-    /// If somebody removed the file, what is written would be found by nobody: all is written anew.
+    /// If somebody removed the file, what is written would never be found: everything is rewritten.
     fn miss_file(&mut self) {
         if self.file.take_if(|file| file.is_gone(&self.path)).is_some() {
             self.journal.note(&Notable::StateGone {
@@ -207,8 +207,8 @@ impl Work {
         }
     }
 
-    /// After an error only the whole state puts the database right again; changes before that are in
-    /// it anyway.
+    /// After an error only the whole state repairs the database; earlier changes are part of it
+    /// anyway.
     fn write(&mut self, changes: &Changes) -> Result<(), String> {
         if let Some(file) = &mut self.file {
             return file.write(changes).map_err(|error| error.to_string());

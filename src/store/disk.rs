@@ -11,25 +11,25 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::log::{Directory, SegmentFile};
 use crate::model::ServiceName;
 
-/// What the process that holds the directory has locked.
+/// The file that the process using the directory has locked.
 const LOCK: &str = "lock";
-/// What most file systems take for a file name, in bytes.
+/// The longest file name of most file systems, in bytes.
 const FILE_NAME_BYTES_MAX: usize = 255;
-/// What files are called that were segments, with a number behind it. No segment's name begins so.
+/// The name, before a number, of files that were segments. No segment's name begins with it.
 const SPARE: &str = "spare-";
-/// What the name of a file ends with that has a segment's name and is none of the queue's.
+/// What the name of a file ends with that has a segment's name and is not one of the queue's.
 const REFUSED: &str = ".refused";
 /// The file that has space for the settlements of a full disk.
 const RESERVE: &str = "reserve";
-/// More files of a queue than this are not kept to be written again.
+/// The most files of a queue that are kept for reuse.
 const SPARES_MAX: usize = 2;
-/// What the directory of a queue that was ended is called until it is gone. No queue's begins so.
+/// The name of an ended queue's directory until it is deleted. No queue's name begins with it.
 const REMOVED: &str = ".removed-";
 
-/// Why a state directory is not ours.
+/// Why a state directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
-    /// Another process holds it. Nothing was changed.
+    /// Another process uses it. Nothing was changed.
     #[error("{} is in use by process {pid}", directory.display())]
     InUse {
         /// The state directory.
@@ -92,7 +92,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// The queues that are there.
+    /// The existing queues.
     ///
     /// # Errors
     /// The directory can't be read.
@@ -248,7 +248,7 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Files that were removed, to be written again.
+/// Files that were removed, for reuse.
 #[derive(Debug, Default)]
 struct Spares {
     /// A crash can't bring them back under the names that they had.
@@ -378,7 +378,7 @@ fn write_zeros(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The number of a file that was a segment and is to be written again.
+/// The number of a file that was a segment and is for reuse.
 fn spare_number(name: &str) -> Option<u32> {
     let number: u32 = name.strip_prefix(SPARE)?.parse().ok()?;
     (name == format!("{SPARE}{number}")).then_some(number)

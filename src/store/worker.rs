@@ -14,7 +14,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// How often logs are trimmed, their retention is enforced, and failed ones try again.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
-/// For how long a log that is not written to keeps space to write in again.
+/// For how long a log that is not written to keeps space for reuse.
 const SPACE_KEPT: Duration = Duration::from_secs(60);
 
 /// Why nothing is kept.
@@ -341,7 +341,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
         }
     }
 
-    /// Whether the state directory is ours. If somebody removed it, it is begun anew, unless another
+    /// Whether the state directory is ours. If somebody removed it, it is created again, unless another
     /// process has it by now.
     fn hold_directory(&mut self) -> bool {
         if self.state.is_held() {
@@ -386,7 +386,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
         });
     }
 
-    /// What logs keep to write in again goes to all when one of them finds the disk full.
+    /// What logs keep for reuse goes to all when one of them finds the disk full.
     fn give_back(&mut self) {
         let lack = self.logs.values().any(|log| log.log.lacks_space());
         let before = self.outside.now().checked_sub(SPACE_KEPT);

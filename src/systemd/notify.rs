@@ -1,4 +1,4 @@
-//! What the service manager is told of us.
+//! Notification of the service manager.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// Of the time after which the watchdog bites, a sign of life comes each such part.
+/// The watchdog is fed this many times per timeout.
 const WATCHDOG_PART: u32 = 3;
-/// How often the status is told at least.
+/// The longest interval between two status updates.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
-/// What starting and stopping may take beyond the times that are configured.
+/// Extra time for starting and stopping, beyond the configured times.
 const MARGIN: Duration = Duration::from_secs(30);
-/// How long the manager may take to read.
+/// How long a send may wait for the manager to read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The service manager, if it wants to hear of us.
+/// The service manager, if it asked to be notified.
 #[derive(Debug, Clone, Default)]
 pub struct Manager {
     address: Option<OsString>,
@@ -35,7 +35,7 @@ impl Manager {
         }
     }
 
-    /// The start may wait for this long before it goes on.
+    /// Starting may take this long.
     pub fn starting(&self, wait: Duration) {
         self.tell(&[
             NotifyState::Status("waiting until a predecessor is gone"),
@@ -48,14 +48,14 @@ impl Manager {
         self.tell(&[NotifyState::Ready]);
     }
 
-    /// The configuration is read again; [`ready`](Self::ready) says when that is over.
+    /// The configuration is being reloaded; [`ready`](Self::ready) ends that.
     pub fn reloading(&self) {
         let mut state = vec![NotifyState::Reloading];
         state.extend(NotifyState::monotonic_usec_now());
         self.tell(&state);
     }
 
-    /// The end has begun, and may take this long.
+    /// We are stopping, which may take this long.
     pub fn stopping(&self, timeout: Duration) {
         self.tell(&[
             NotifyState::Stopping,
@@ -64,7 +64,7 @@ impl Manager {
         ]);
     }
 
-    /// What a loop tells it as long as it turns. Begins now.
+    /// A heartbeat for the reactor's loop, starting now.
     pub fn beat(&self, now: Instant) -> Beat {
         let socket = self.address.as_deref().and_then(|address| {
             let connected = connect(address).and_then(|socket| {
@@ -94,7 +94,7 @@ impl Manager {
     }
 }
 
-/// Signs of life for the watchdog, and the status.
+/// Feeds the watchdog and updates the status.
 #[derive(Debug)]
 pub struct Beat {
     socket: Option<UnixDatagram>,
@@ -104,7 +104,7 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// The loop has turned. Tells it when it is time to, with the status; never waits.
+    /// Called once per turn of the loop. Notifies the manager when it is time to; never waits.
     pub fn turned(&mut self, now: Instant, status: impl FnOnce() -> String) {
         let Some(socket) = &self.socket else { return };
         if now < self.due {
@@ -114,11 +114,11 @@ impl Beat {
         let status = status();
         let mut state = vec![NotifyState::Status(&status)];
         state.extend(self.feeds.then_some(NotifyState::Watchdog));
-        // A manager that doesn't read now is told the next time.
+        // A manager that doesn't read now is notified the next time.
         let _ = socket.send(lines(&state).as_bytes());
     }
 
-    /// How long at most may pass between two turns.
+    /// The longest time allowed between two turns.
     pub fn interval(&self) -> Duration {
         self.interval
     }

@@ -1,4 +1,4 @@
-//! Listening sockets that the service manager bound, and keeps while we are not there.
+//! Listening sockets that the service manager bound, and keeps while we don't run.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use crate::model::Endpoint;
 
-/// A listening socket of the service manager's.
+/// A listening socket passed by the service manager.
 #[derive(Debug)]
 pub enum Socket {
     /// Of TCP, for IPv4, IPv6 or both.
@@ -22,7 +22,7 @@ pub enum Socket {
     Unix(UnixListener),
 }
 
-/// All of them. They stay here: who listens gets a duplicate, so that what was closed can be opened
+/// All of them. They stay here: a listener gets a duplicate, so that it can be closed and opened
 /// again.
 #[derive(Debug, Default)]
 pub struct Inherited {
@@ -30,9 +30,9 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Those that the environment tells of (`LISTEN_FDS`, `LISTEN_PID`). The variables go, so this has
-    /// to be called before there are other threads. What is no listening socket of a stream is left
-    /// alone, and named in the second part.
+    /// Those named by the environment (`LISTEN_FDS`, `LISTEN_PID`). The variables are removed, so call
+    /// this before there are other threads. Anything that is not a listening stream socket is left
+    /// alone, and described in the second part.
     pub fn from_env() -> (Self, Vec<String>) {
         let mut fds = ListenFd::from_env();
         let (mut sockets, mut unusable) = (vec![], vec![]);
@@ -54,7 +54,7 @@ impl Inherited {
     /// It doesn't block.
     ///
     /// # Errors
-    /// Those of the system: there are no more descriptors.
+    /// The system's: no descriptors are left.
     pub fn take(&mut self, wanted: &Endpoint) -> io::Result<Option<Socket>> {
         for (socket, is_used) in &mut self.sockets {
             if !socket.is_at(wanted) {
@@ -81,7 +81,7 @@ impl Inherited {
         self.sockets.iter().any(|(socket, _)| socket.is_at(wanted))
     }
 
-    /// Those that nobody took.
+    /// Those that were not taken.
     pub fn unused(&self) -> impl Iterator<Item = &Socket> {
         let unused = self.sockets.iter().filter(|(_, is_used)| !is_used);
         unused.map(|(socket, _)| socket)
@@ -133,8 +133,7 @@ fn written(at: &UnixAddr) -> Option<PathBuf> {
     }
 }
 
-/// Whether a socket that is bound here is what binding to this host could give: a name may have
-/// several addresses.
+/// Whether binding to this host could give a socket bound to this address: a name may have several.
 fn is_host(at: SocketAddr, host: &str) -> bool {
     if host == "*" {
         return at.ip().is_unspecified();
@@ -172,7 +171,7 @@ mod tests {
         assert!(local.take(&named).unwrap().is_some());
         let wanted = Endpoint::tcp("127.0.0.1", port);
         drop(local.take(&wanted).unwrap().unwrap());
-        // What was closed can be opened again.
+        // A closed listener can be opened again.
         assert!(local.take(&wanted).unwrap().is_some());
         assert_eq!(local.unused().count(), 0);
     }

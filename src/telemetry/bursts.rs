@@ -1,16 +1,15 @@
-//! One log line for each burst of like things.
+//! Rate limits: one log line for each burst of similar events.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// A burst is over when this much time has passed since its line.
 const BURST: Duration = Duration::from_secs(10);
-/// Keys are made of what peers send: only so many are kept apart.
+/// Peers influence the keys, so only this many are distinguished.
 const KEYS_MAX: usize = 1024;
 
-/// Decides which of many like lines is written. The count of those that were not is told with the
-/// next one. A key is `kind`, or `kind:detail` where the detail may be of a peer's making; the kinds
-/// are ours, and few.
+/// Decides which of many similar lines are written. The next line has the number of those that were
+/// not. A key is `kind`, or `kind:detail`; peers may choose the detail, the few kinds are ours.
 #[derive(Debug, Default)]
 pub struct Bursts {
     by_key: HashMap<String, Burst>,
@@ -23,7 +22,7 @@ struct Burst {
 }
 
 impl Bursts {
-    /// Whether to write a line for this key now: then how many were left out since the last one.
+    /// Whether to write a line for this key now: if so, the number left out since the last one.
     pub fn admit(&mut self, key: &str, now: Instant) -> Option<u64> {
         if let Some(burst) = self.by_key.get_mut(key) {
             if now.saturating_duration_since(burst.begun_at) < BURST {
@@ -37,7 +36,7 @@ impl Bursts {
             self.by_key
                 .retain(|_, burst| now.saturating_duration_since(burst.begun_at) < BURST);
         }
-        // More details than that at once are one burst of their kind, and hide no other kind.
+        // More details than that at once count as one burst of their kind, and hide no other kind.
         if self.by_key.len() >= KEYS_MAX
             && let Some((kind, _)) = key.split_once(':')
         {

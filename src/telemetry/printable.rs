@@ -1,17 +1,17 @@
-//! Texts of peers on their way to a terminal: names, subjects, reasons, payloads may hold what a
-//! terminal acts on.
+//! Makes peers' text safe for a terminal: names, subjects, reasons and payloads may contain control
+//! sequences.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a terminal acts on a character, or shows others in another place for it: controls (C0, DEL,
-/// C1), what turns the direction of writing, what has no width, line separators.
+/// Whether a character controls a terminal or the placement of others: controls (C0, DEL, C1),
+/// changes of the writing direction, zero-width characters, line separators.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
 }
 
-/// The text with escapes such as `\u{9b}` for what a terminal acts on, but for the characters that `keep`.
+/// The text with such characters escaped (`\u{9b}`), except those for which `keep` is true.
 pub fn printable(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     replaced(
         text,
@@ -22,8 +22,8 @@ pub fn printable(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     )
 }
 
-/// JSON that means the same, with `\u009b` and the like for what a terminal acts on. Line ends between
-/// its values stay; within texts there are none.
+/// Equivalent JSON with such characters escaped (`\u009b`). Line ends between its values stay;
+/// within strings there are none.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     replaced(
         json,

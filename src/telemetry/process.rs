@@ -1,4 +1,4 @@
-//! What the system says of this process.
+//! Figures of this process, from the operating system.
 
 use crate::api::Process;
 
@@ -13,16 +13,16 @@ pub fn process_readings() -> Process {
         resident_bytes: status_field(&status, "VmRSS:").map(|kib| kib * 1024),
         virtual_bytes: status_field(&status, "VmSize:").map(|kib| kib * 1024),
         cpu_seconds: cpu_ticks.map(|ticks| ticks as f64 / 100.0),
-        // The listing itself held one.
+        // The listing itself used one.
         open_fds: open_fds.map(|count| count.saturating_sub(1)),
         max_fds: rlimit::Resource::NOFILE.get_soft().ok(),
         threads: status_field(&status, "Threads:"),
     }
 }
 
-/// User and system time. Linux counts them in hundredths of a second wherever it tells them.
+/// User and system time, which Linux always reports in hundredths of a second.
 fn cpu_ticks(stat: &str) -> Option<u64> {
-    // The program's name may hold anything.
+    // The program's name may contain anything.
     let (_, after_name) = stat.rsplit_once(") ")?;
     let mut times = after_name.split(' ').skip(11).map(str::parse::<u64>);
     Some(times.next()?.ok()? + times.next()?.ok()?)

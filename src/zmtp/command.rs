@@ -1,17 +1,17 @@
-//! Commands: a name, then what it says.
+//! Commands: a name, then its data.
 
 use bytes::{BufMut, BytesMut};
 
 use super::frame::put_command;
 use super::version::Version;
 
-/// So much of a PING's context comes back, in bytes; libzmq cuts it there, too.
+/// How much of a PING's context is returned, in bytes; libzmq cuts it there too.
 const CONTEXT_BYTES_MAX: usize = 16;
 
-/// A peer's wish to hear subjects with a prefix, or not any more.
+/// Subscribes to a prefix, or ends such a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscription<'a> {
-    /// Hear subjects that begin with this.
+    /// Subscribe to subjects that begin with this.
     Subscribe(&'a [u8]),
     /// End one such subscription.
     Cancel(&'a [u8]),
@@ -35,22 +35,22 @@ pub enum Command<'a> {
     Subscription(Subscription<'a>),
     /// Asks for a PONG.
     Ping {
-        /// The silence after which the peer wants to be given up, in tenths of a second; 0 is none.
+        /// The silence after which the peer wants the connection closed, in tenths of a second; 0 is none.
         ttl_deciseconds: u16,
-        /// What the PONG is to repeat, cut to what it may hold.
+        /// What the PONG has to repeat, cut to its limit.
         context: &'a [u8],
     },
     /// Answers a PING.
     Pong,
     /// Not ZMTP's: an event manager looks for rings of event managers; see `broker::Loops`.
     Trace(&'a [u8]),
-    /// The peer gives up, for this reason.
+    /// The peer closes the connection, for this reason.
     Error(&'a [u8]),
-    /// One that we don't know; the RFC has it ignored.
+    /// An unknown command; the RFC says to ignore it.
     Unknown,
 }
 
-/// A command that can't be read; holds what is wrong.
+/// A malformed command; says what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed command: {0}")]
 pub struct MalformedCommand(pub &'static str);
@@ -109,7 +109,7 @@ pub(super) fn encode_command(out: &mut BytesMut, name: &str, parts: &[&[u8]]) {
     put_command(out, &body);
 }
 
-/// Appends a PING that says how long the peer may wait for our next sign of life.
+/// Appends a PING with the time for which the peer may wait for our next sign of life.
 pub fn encode_ping(out: &mut BytesMut, ttl_deciseconds: u16) {
     encode_command(out, "PING", &[&ttl_deciseconds.to_be_bytes()]);
 }
@@ -129,8 +129,7 @@ pub fn encode_cancel(out: &mut BytesMut, prefix: &[u8]) {
     encode_command(out, "CANCEL", &[prefix]);
 }
 
-/// Appends a subscription to everything with this prefix, in the form that the peer's
-/// version knows.
+/// Appends a subscription to this prefix, in the form of the peer's version.
 pub fn encode_subscribe(out: &mut BytesMut, prefix: &[u8], peer: Version) {
     if peer.has_ping() {
         encode_command(out, "SUBSCRIBE", &[prefix]);

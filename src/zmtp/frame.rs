@@ -8,10 +8,10 @@ pub(super) const MORE: u8 = 1;
 pub(super) const LONG: u8 = 2;
 pub(super) const COMMAND: u8 = 4;
 
-/// Why the bytes of a peer that is past its handshake were refused.
+/// Why bytes received after the handshake were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Flags that the RFC reserves, a command that says that more follows, or one in ZMTP 2.0.
+    /// Reserved flags, a command with MORE set, or a command in ZMTP 2.0.
     #[error("a frame has flags {0:#04x}, which its version of ZMTP does not know")]
     Flags(u8),
     /// The message would be larger than allowed; its length so far or announced, and the limit.
@@ -136,7 +136,7 @@ pub fn frames_of(message: &Bytes) -> Vec<Bytes> {
         .collect()
 }
 
-/// The same without sharing.
+/// The same, as slices.
 pub fn frames(message: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = message;
     std::iter::from_fn(move || {
@@ -161,7 +161,7 @@ pub fn last_frame_at(message: &[u8]) -> usize {
     at
 }
 
-/// The frames of a message of which only the beginning is there, the last of them cut off.
+/// The frames of an incomplete message; the last one may be cut off.
 pub fn begun_frames(mut begun: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let header = FrameHeader::parse(begun).ok()??;

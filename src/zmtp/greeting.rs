@@ -1,4 +1,4 @@
-//! What is said first: who speaks which version; in ZMTP 3 which mechanism, in 2.0 which socket type.
+//! Greetings: the version; in ZMTP 3 the mechanism, in 2.0 the socket type.
 
 /// A greeting's length, in bytes.
 pub const GREETING_BYTES: usize = 64;
@@ -6,7 +6,7 @@ pub const GREETING_BYTES: usize = 64;
 pub const OLD_GREETING_BYTES: usize = 12;
 
 const SIGNATURE_BYTES: usize = 10;
-/// What both sides say before they know each other's version: the signature and their own.
+/// What both sides send before they know each other's version: signature and own version.
 const OPENING_BYTES: usize = SIGNATURE_BYTES + 1;
 const MECHANISM: std::ops::Range<usize> = 12..32;
 const AS_SERVER: usize = 32;
@@ -21,11 +21,10 @@ pub(super) enum Generation {
 }
 
 impl Generation {
-    /// Which it is, from the beginning of what was received; `None` while that is too short.
+    /// Determines the version from the first bytes received; `None` while there are too few.
     ///
     /// # Errors
-    /// As soon as the bytes that are there can't become a greeting: a peer of another kind may never
-    /// send more.
+    /// As soon as the bytes can't become a greeting: a peer of another protocol may never send more.
     pub(super) fn of(received: &[u8]) -> Result<Option<Self>, GreetingError> {
         let Some(&first) = received.first() else {
             return Ok(None);
@@ -54,21 +53,21 @@ impl Generation {
     }
 }
 
-/// What a peer's greeting of ZMTP 3.x said.
+/// A peer's greeting of ZMTP 3.x.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     /// The minor version: 0 for ZMTP 3.0, 1 for 3.1, which has SUBSCRIBE commands and PING.
     pub minor: u8,
     /// The mechanism's name, such as `NULL`.
     pub mechanism: String,
-    /// Whether the peer takes the server's part of the mechanism.
+    /// Whether the peer acts as the mechanism's server.
     pub as_server: bool,
 }
 
 /// Why a greeting was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GreetingError {
-    /// No ZMTP at all: HTTP, TLS, noise.
+    /// Not ZMTP: HTTP, TLS, noise.
     #[error("it does not speak ZMTP (no greeting signature)")]
     NotZmtp,
     /// ZMTP 1.0.
@@ -92,14 +91,14 @@ impl Greeting {
         bytes
     }
 
-    /// What we say before we know who the peer is: as much as each version understands.
+    /// What we send before we know the peer's version: as much as each version understands.
     pub(super) fn opening() -> [u8; OPENING_BYTES] {
         let mut bytes = [0; OPENING_BYTES];
         bytes.copy_from_slice(&Self::encode("", false)[..OPENING_BYTES]);
         bytes
     }
 
-    /// What we say after the opening to a peer of ZMTP 3.x.
+    /// The rest of our greeting, for a peer of ZMTP 3.x.
     pub(super) fn rest(mechanism: &str, as_server: bool) -> [u8; GREETING_BYTES - OPENING_BYTES] {
         let mut bytes = [0; GREETING_BYTES - OPENING_BYTES];
         bytes.copy_from_slice(&Self::encode(mechanism, as_server)[OPENING_BYTES..]);

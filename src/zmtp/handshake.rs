@@ -9,7 +9,7 @@ use super::mechanism::{IDENTITY_TOO_LONG, Mechanism, MechanismError, Metadata};
 use super::socket_type::{LocalSocket, SocketType};
 use super::version::Version;
 
-/// Who the peer is, once its handshake is done.
+/// What the handshake tells about the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its socket's type.
@@ -18,26 +18,26 @@ pub struct Peer {
     pub identity: Bytes,
     /// The version of ZMTP that both sides speak.
     pub version: Version,
-    /// Its id, if it is an event manager that dialled us.
+    /// The id of the event manager, if one dialled us.
     pub event_manager: Option<u64>,
 }
 
-/// Why a connection did not get past its handshake. The texts continue "peer … refused:".
+/// Why a handshake failed. The texts continue "peer … refused:".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// The greeting is of another protocol or version.
     #[error(transparent)]
     Greeting(#[from] GreetingError),
-    /// The peer wants a mechanism that is not ours; holds its name.
+    /// The peer requires another mechanism; holds its name and ours.
     #[error("it requires the security mechanism {0:?}; this socket supports {1}")]
     Mechanism(String, &'static str),
     /// The mechanism failed.
     #[error(transparent)]
     Failed(#[from] MechanismError),
-    /// A socket type that has no business here: its name, ours, and what is welcome.
+    /// An unsuitable socket type: its name, ours, and which types are accepted.
     #[error("a {0} connected to the {1} socket, which accepts {2}")]
     SocketType(String, LocalSocket, String),
-    /// A frame that can't be.
+    /// A malformed frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// A message where a command belongs.
@@ -76,11 +76,11 @@ enum State {
 }
 
 /// The handshake of one connection. The same on both ends: a dialled connection differs only in who
-/// connected. As libzmq does, we say no more than our version before the peer has said its own: one
-/// of ZMTP 2.0 would take what follows for its messages.
+/// connected. As libzmq does, we send only our version before the peer has sent its own: a peer of
+/// ZMTP 2.0 would take what follows for messages.
 ///
-/// Feed what arrives to [`receive`](Self::receive), send what it appends to `out`, also after an
-/// error: it may hold the ERROR command that tells the peer why.
+/// Feed what arrives to [`receive`](Self::receive), and send what it appends to `out`, also after
+/// an error: it may be the ERROR command that tells the peer why.
 pub struct Handshake {
     local: LocalSocket,
     mechanism: Mechanism,
@@ -91,7 +91,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Begins: appends the first part of our greeting to `out`.
+    /// Starts the handshake: appends the first part of our greeting to `out`.
     pub fn start(
         local: LocalSocket,
         mechanism: Mechanism,
@@ -109,14 +109,14 @@ impl Handshake {
         }
     }
 
-    /// Tells the peer that this is an event manager with this id; one of ZMTP 2.0 is not told.
+    /// Adds our id as an event manager to READY; a peer of ZMTP 2.0 is not told.
     pub fn of_event_manager(mut self, id: u64) -> Self {
         self.event_manager = Some(id);
         self
     }
 
-    /// Takes what arrived; the peer when the handshake is done. What follows it is then the
-    /// beginning of [`into_rest`](Self::into_rest).
+    /// Processes what arrived; returns the peer when the handshake is done. Bytes after it are then
+    /// in [`into_rest`](Self::into_rest).
     ///
     /// # Errors
     /// Any [`HandshakeError`] ends the connection.
@@ -157,7 +157,7 @@ impl Handshake {
         self.received
     }
 
-    /// Says the rest of our greeting, which the peer understands.
+    /// Sends the rest of our greeting, in the peer's version.
     fn answer(&self, generation: Generation, out: &mut BytesMut) -> Result<State, HandshakeError> {
         let ours = self.mechanism.name();
         match generation {

@@ -1,33 +1,33 @@
-//! Finds peers that are gone without a word.
+//! Detects peers that vanished silently.
 
 use std::time::{Duration, Instant};
 
-/// What a look at the clock asks for.
+/// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pulse {
     /// Nothing to do.
     Quiet,
     /// Send a PING.
     Ping,
-    /// Nothing was heard for [`Heartbeat::DEAD_AFTER`] intervals, though we asked.
+    /// Nothing arrived for [`Heartbeat::DEAD_AFTER`] intervals, despite our PINGs.
     Dead,
-    /// Nothing was heard for the time to live that the peer named, at two looks.
+    /// Nothing arrived for the time to live that the peer named, at two checks.
     Expired,
 }
 
 /// One connection's heartbeat: any byte that arrives is a sign of life; after an interval of silence
-/// comes a PING, then one each interval. A peer that names a time to live in its PINGs wants to be
-/// given up when it is silent for that time, whatever we asked.
+/// we send a PING, then one each interval. A peer that names a time to live in its PINGs wants its
+/// connection closed when it is silent for that time, whatever the interval.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     interval: Duration,
     heard_at: Instant,
     pinged_at: Option<Instant>,
-    /// What the last PING of the peer named, if it named any.
+    /// The time to live in the peer's last PING, if any.
     ttl: Option<Duration>,
     /// As `heard_at`, but an excuse does not change it.
     spoke_at: Instant,
-    /// Its time to live was over at the last look.
+    /// Its time to live was over at the last check.
     is_overdue: bool,
 }
 
@@ -35,7 +35,7 @@ impl Heartbeat {
     /// Intervals of silence after which a peer is dead.
     pub const DEAD_AFTER: u32 = 3;
 
-    /// Begins at the handshake's end. Without an interval (0) the peer is never asked.
+    /// Starts at the end of the handshake. With an interval of 0 no PING is sent.
     pub fn new(interval: Duration, now: Instant) -> Self {
         Self {
             interval,
@@ -47,8 +47,7 @@ impl Heartbeat {
         }
     }
 
-    /// Beats otherwise from now on. Who was silent for longer than the new interval is asked before it
-    /// is dead.
+    /// Changes the interval. A peer already silent for longer is pinged before it is declared dead.
     pub fn set_interval(&mut self, interval: Duration, now: Instant) {
         if self.interval != interval {
             self.interval = interval;
@@ -57,7 +56,7 @@ impl Heartbeat {
         }
     }
 
-    /// A PING came that names this time to live; 0 is none.
+    /// A PING with this time to live arrived; 0 is none.
     pub fn set_ttl(&mut self, ttl: Duration) {
         self.ttl = (!ttl.is_zero()).then_some(ttl);
     }
@@ -70,14 +69,14 @@ impl Heartbeat {
         self.unheeded(now);
     }
 
-    /// We did not listen: its time to live begins anew.
+    /// We did not read from the peer: its time to live starts again.
     #[inline]
     pub fn unheeded(&mut self, now: Instant) {
         self.spoke_at = now;
         self.is_overdue = false;
     }
 
-    /// It was found alive in another way though it did not answer: it is asked again at once, and has
+    /// The peer is known to be alive although it did not answer: it is pinged again at once, and has
     /// one more interval.
     pub fn excuse(&mut self, now: Instant) {
         let silence = self.interval * (Self::DEAD_AFTER - 1);
@@ -85,12 +84,12 @@ impl Heartbeat {
         self.pinged_at = None;
     }
 
-    /// What is due. `stalled` is how long our own loop hung since the last look: silence in that
-    /// time says nothing of the peer.
+    /// Returns what is due. `stalled` is how long our own loop hung since the last check: silence in
+    /// that time says nothing about the peer.
     pub fn poll(&mut self, now: Instant, stalled: Duration) -> Pulse {
         self.heard_at = (self.heard_at + stalled).min(now);
         self.spoke_at = (self.spoke_at + stalled).min(now);
-        // What came while we were busy may not be read yet, so there is a second look.
+        // What arrived while we were busy may not be read yet, so there is a second check.
         if self
             .ttl
             .is_some_and(|ttl| now.saturating_duration_since(self.spoke_at) >= ttl)

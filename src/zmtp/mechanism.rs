@@ -5,24 +5,24 @@ use bytes::{Bytes, BytesMut};
 use super::command::{MalformedCommand, encode_command, error_reason, split_name};
 use super::socket_type::SocketType;
 
-/// The properties of READY that matter here, or what ZMTP 2.0 says instead.
+/// The properties of READY that we use, or their equivalents in ZMTP 2.0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Metadata {
     pub(super) socket_type: Option<SocketType>,
     /// As written, for the error that names it.
     pub(super) socket_type_name: String,
     pub(super) identity: Bytes,
-    /// Which event manager it is.
+    /// The id of an event manager that dialled us.
     pub(super) event_manager: Option<u64>,
 }
 
-/// A property by which an event manager that dials another says who it is.
+/// The property with which an event manager identifies itself to one that it dials.
 const EVENT_MANAGER: &str = "X-Event-Manager";
 
 /// Why a mechanism ended the handshake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MechanismError {
-    /// A command or its metadata can't be read.
+    /// A command or its metadata is malformed.
     #[error("its handshake can't be read: {0}")]
     Malformed(&'static str),
     /// The peer sent ERROR; holds its reason.
@@ -56,14 +56,14 @@ impl Mechanism {
         }
     }
 
-    /// Whether peers of ZMTP 2.0 may connect, which knows no mechanisms: not with keys.
+    /// Whether peers of ZMTP 2.0 may connect, which has no mechanisms: not if there are keys.
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::Null => true,
         }
     }
 
-    /// Says what this side says first, once the greetings agree.
+    /// Appends what this side sends first, once the greetings agree.
     pub(super) fn start(
         &mut self,
         ours: SocketType,
@@ -83,7 +83,7 @@ impl Mechanism {
         }
     }
 
-    /// Takes the peer's command; its metadata when the handshake is done.
+    /// Processes the peer's command; returns its metadata when the handshake is done.
     pub(super) fn receive(&mut self, body: &[u8]) -> Result<Option<Metadata>, MechanismError> {
         let (name, rest) = split_name(body)?;
         match (self, name) {
@@ -98,7 +98,7 @@ impl Mechanism {
 }
 
 fn put_property(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    // Both are ours: a name of a few bytes, a value of at most 255.
+    // Both are our own: a name of a few bytes, a value of at most 255.
     out.push(name.len() as u8);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(&(value.len() as u32).to_be_bytes());

@@ -1,7 +1,7 @@
 //! ZMTP 3.x (rfc.zeromq.org/spec/37) and 2.0 (spec/15) as bytes in, bytes out.
 //!
 //! A connection is a [`Handshake`] until the peer is known, then a [`Scanner`] that finds the
-//! borders of messages and commands in place. Nothing here reads a socket or a clock, and nothing
+//! boundaries of messages and commands in place. Nothing here reads a socket or a clock, and nothing
 //! is allocated for a length before that length was compared with the [`Limits`](crate::model::Limits).
 
 mod command;

@@ -1,4 +1,4 @@
-//! Finds the borders of messages and commands in a connection's bytes, in place.
+//! Finds the boundaries of messages and commands in a connection's bytes, in place.
 
 use std::ops::Range;
 
@@ -6,16 +6,16 @@ use super::frame::{FrameError, FrameHeader, flags_known};
 use super::version::Version;
 use crate::model::Limits;
 
-/// Commands between the frames of one message. Each costs a move of what is there of the message, so
-/// they are bounded; libzmq sends at most one for each interval of its heartbeat.
+/// The most commands between the frames of one message. For each one the received part of the message
+/// is moved, so they are bounded; libzmq sends at most one per heartbeat interval.
 const INTERRUPTIONS_MAX: usize = 64;
-/// Longest beginning by which messages are told to be alike.
+/// The longest prefix that is compared to find messages alike.
 const HEAD_BYTES_MAX: usize = 32;
 
-/// Where a whole message lies in the buffer.
+/// Where a complete message is in the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageSpan {
-    /// All its frames with their headers: what a receiver of the same kind is sent.
+    /// All its frames with their headers: exactly what receivers are sent.
     pub bytes: Range<usize>,
     /// The body of its first frame.
     pub first: Range<usize>,
@@ -28,25 +28,25 @@ pub struct MessageSpan {
 /// What the scanner found next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A whole message.
+    /// A complete message.
     Message(MessageSpan),
     /// A command's body.
     Command(Range<usize>),
-    /// Nothing whole: all from [`Scanner::consumed`] on has to be kept. At least this many more
-    /// bytes are needed; never more than the limits allow.
+    /// Nothing complete: everything from [`Scanner::consumed`] on has to be kept. At least this many
+    /// more bytes are needed; never more than the limits allow.
     NeedMore(usize),
 }
 
-/// Walks over one connection's buffer, frame by frame, and remembers how far it came in a message
-/// that isn't whole, so that no byte is looked at twice.
+/// Scans one connection's buffer, frame by frame, and remembers its position in an incomplete
+/// message, so that no byte is looked at twice.
 ///
-/// Its positions are relative to the buffer's first byte. When the consumed bytes are taken from the
-/// front, [`rebase`](Self::rebase) says so.
+/// Positions are relative to the buffer's first byte. After removing consumed bytes from the front,
+/// call [`rebase`](Self::rebase).
 #[derive(Debug)]
 pub struct Scanner {
     bytes_max: usize,
     parts_max: usize,
-    /// Where the message in progress begins; all before is done with.
+    /// Where the message in progress begins; everything before it is consumed.
     start: usize,
     /// Where the next frame's header begins.
     at: usize,
@@ -73,7 +73,7 @@ impl Scanner {
         }
     }
 
-    /// Other limits from now on, for the message in progress too.
+    /// Changes the limits, for the message in progress too.
     #[inline]
     pub fn set_limits(&mut self, limits: &Limits) {
         self.bytes_max = limits.message_bytes_max;
@@ -94,7 +94,7 @@ impl Scanner {
         }
     }
 
-    /// What is there of the message in progress, from the front of its first frame.
+    /// The received part of the message in progress.
     pub fn begun<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
         buf.get(self.start..).unwrap_or_default()
     }
@@ -148,12 +148,11 @@ impl Scanner {
         }
     }
 
-    /// Passes over the messages that follow `last`, which was found just now, and are like it: of the
-    /// same length, and with the same bytes up to the body of the last of several frames. How many
-    /// they were.
+    /// Skips the messages that follow `last`, which was just found, and are like it: the same length,
+    /// and the same bytes up to the body of the last of several frames. Returns how many.
     ///
-    /// Publishers send many such events in a row: to compare a few words tells all about the next
-    /// event that [`next`](Self::next) would find out frame by frame.
+    /// Publishers send many such events in a row: comparing a few machine words tells everything about
+    /// the next event that [`next`](Self::next) would find out frame by frame.
     #[inline]
     pub fn skip_alike(&mut self, buf: &[u8], last: &MessageSpan) -> usize {
         let (head_bytes, bytes) = (last.last_body - last.bytes.start, last.bytes.len());
@@ -214,7 +213,7 @@ fn words(head: &[u8; HEAD_BYTES_MAX]) -> (u128, u128) {
     }
 }
 
-/// Of a word's bytes, the first so many.
+/// A mask for the first so many bytes of a machine word.
 fn mask(bytes: usize) -> u128 {
     match bytes {
         0..16 => (1 << (8 * bytes)) - 1,

@@ -5,19 +5,19 @@ use std::fmt;
 /// What a peer says it is: by name in the `Socket-Type` property of its READY, by number in ZMTP 2.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SocketType {
-    /// Publishes, hears nothing.
+    /// Publishes, receives nothing.
     Pub,
-    /// Publishes and hears subscriptions.
+    /// Publishes and receives subscriptions.
     Xpub,
     /// Subscribes.
     Sub,
     /// Subscribes by messages, as proxies do.
     Xsub,
-    /// Asks, waits for the answer.
+    /// Sends a request and waits for the reply.
     Req,
-    /// Asks and answers freely.
+    /// Sends requests and replies freely.
     Dealer,
-    /// Answers one at a time.
+    /// Replies to one request at a time.
     Rep,
     /// Addresses each peer.
     Router,
@@ -56,7 +56,7 @@ impl SocketType {
             .map(|(kind, _)| *kind)
     }
 
-    /// The number by which peers of ZMTP 2.0 know it.
+    /// Its number in ZMTP 2.0.
     pub(super) fn number(self) -> u8 {
         let known = match self {
             Self::Xpub => Self::Pub,
@@ -95,7 +95,7 @@ impl fmt::Display for SocketType {
 /// The sockets that we have: the daemon's by what connects to them, then a client's by their types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LocalSocket {
-    /// Publishers' side of the forwarder: an XSUB. A dialled publisher is met with the same.
+    /// Publishers' side of the forwarder: an XSUB. Also used for dialled publishers.
     Publishers,
     /// Subscribers' side of the forwarder: an XPUB.
     Subscribers,

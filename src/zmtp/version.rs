@@ -1,6 +1,6 @@
 //! Versions of ZMTP.
 
-/// A version that we speak. Later ones know more.
+/// A version that we speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// libzmq 3.2 and JeroMQ 0.3: no mechanisms, no commands. Subscriptions are messages.

@@ -29,7 +29,7 @@ pub(super) struct Candidate {
 /// What speaks for a file being the segment that its name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Evidence {
-    /// Nothing but its name: a creation that was cut short leaves such a file.
+    /// Nothing but its name: a creation that was interrupted leaves such a file.
     Name,
     /// It has a record that is valid in a segment of that number.
     Record,
@@ -47,7 +47,7 @@ impl Candidate {
         header.map_or(HEADER_BYTES_MIN as u64, SegmentHeader::bytes)
     }
 
-    /// Whether it is what a creation leaves that failed or was cut short.
+    /// Whether it is what a creation leaves that failed or was interrupted.
     pub(super) fn is_stillborn(&self) -> bool {
         self.evidence == Evidence::Name
     }
@@ -129,7 +129,7 @@ fn look<D: Directory>(
             "it was renamed: its header has another number of its first event".into(),
         ));
     }
-    // What a creation leaves that was cut short may have the header of an earlier use.
+    // What a creation leaves that was interrupted may have the header of an earlier use.
     let header = header.filter(|header| (header.number, header.first_seq) == (number, first_seq));
     let evidence = match &header {
         Some(header) if header.queue.is_some() => Evidence::Header,

@@ -47,7 +47,7 @@ pub trait Directory {
     /// The disk's.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Renames a file that is none of the log's to a name that no segment has and that is free; returns
+    /// Renames a file that is not one of the log's to a name that no segment has and that is free; returns
     /// that name. A crash doesn't take that back.
     ///
     /// # Errors

@@ -235,7 +235,7 @@ pub(super) fn payload_is_whole(header: &[u8; RECORD_HEADER_BYTES], payload: &[u8
 pub(super) struct EventRecord<'a> {
     pub(super) seq: u64,
     pub(super) time_ms: u64,
-    /// How often it was given to workers before it was written: 0 unless it was carried forward.
+    /// How often it was delivered to workers before it was written: 0 unless it was carried forward.
     pub(super) attempts: u32,
     pub(super) id: Option<&'a [u8]>,
     pub(super) attributes: &'a [u8],
@@ -260,11 +260,11 @@ pub(super) enum Record<'a> {
     Carried(EventRecord<'a>),
     /// From a sequence number to another, both included.
     Settled(Vec<(u64, u64)>),
-    /// Sequence numbers and how often those events were given to workers.
+    /// Sequence numbers and how often those events were delivered to workers.
     Attempts(Vec<(u64, u32)>),
-    /// Unsettled events below this number may have been given to workers, though no attempt is noted.
+    /// Unsettled events below this number may have been delivered to workers, though no attempt is recorded.
     Given { below: u64 },
-    /// Sequence numbers, and before which time those events are not to be given out again, in ms since
+    /// Sequence numbers, and before which time those events are not to be delivered again, in ms since
     /// 1970.
     Later(Vec<(u64, u64)>),
     /// An id whose event is in a segment that is to go.
@@ -408,7 +408,7 @@ pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(u64, u32)]) {
     }
 }
 
-/// Appends records of when events may be given out again.
+/// Appends records of when events may be delivered again.
 pub(super) fn put_later(bytes: &mut Vec<u8>, later: &[(u64, u64)]) {
     for later in later.chunks(ENTRIES_MAX) {
         put(bytes, LATER, |bytes| {
@@ -419,7 +419,7 @@ pub(super) fn put_later(bytes: &mut Vec<u8>, later: &[(u64, u64)]) {
     }
 }
 
-/// Appends the record that says which events may have been given to workers.
+/// Appends the record that says which events may have been delivered to workers.
 pub(super) fn put_given(bytes: &mut Vec<u8>, below: u64) {
     put(bytes, GIVEN, |bytes| bytes.extend(below.to_le_bytes()));
 }

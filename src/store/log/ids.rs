@@ -33,7 +33,7 @@ impl Ids {
         }
     }
 
-    /// Other bounds from now on.
+    /// Changes the bounds.
     pub(super) fn set_bounds(&mut self, window_ms: u64, max: usize) {
         (self.window_ms, self.max) = (window_ms, max);
     }

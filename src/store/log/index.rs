@@ -43,7 +43,7 @@ pub(super) struct Segment {
     pub(super) first_seq: u64,
     /// Where its records begin.
     start: u64,
-    /// Its length; what its file has behind that was never committed.
+    /// Its length; anything after that in its file was never committed.
     pub(super) bytes: u64,
     /// Its own events, by sequence number from `first_seq`.
     slots: Vec<Slot>,
@@ -72,7 +72,7 @@ impl Segment {
         super::format::segment_name(self.number, self.first_seq)
     }
 
-    /// One above its last own event.
+    /// The sequence number after its last own event.
     pub(super) fn end_seq(&self) -> u64 {
         self.first_seq + self.slots.len() as u64
     }
@@ -191,7 +191,7 @@ impl Index {
         }
     }
 
-    /// Notes how often an unsettled event was given out. Returns whether it is one.
+    /// Notes how often an unsettled event was delivered. Returns whether it is one.
     pub(super) fn set_attempts(&mut self, seq: u64, attempts: u32) -> bool {
         let slot = match self.carried.get_mut(&seq) {
             Some((_, slot)) => Some(slot),

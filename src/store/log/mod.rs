@@ -27,12 +27,12 @@ pub use types::{
     Refused, StoredEvent,
 };
 
-/// No commit is larger, in bytes.
+/// The largest commit, in bytes.
 const COMMIT_BYTES_MAX: usize = 512 << 20;
-/// A buffer that once was larger than this is given back.
+/// Larger buffers are freed after use.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
-/// How a segment's file comes to be.
+/// How a segment's file is created.
 type Create<D> = fn(&D, &str) -> io::Result<<D as Directory>::File>;
 
 /// The log of one queue.
@@ -47,7 +47,7 @@ type Create<D> = fn(&D, &str) -> io::Result<<D as Directory>::File>;
 #[derive(Debug)]
 pub struct QueueLog<D: Directory> {
     directory: D,
-    /// Whose it is, as its segments' headers say.
+    /// The queue's name, as in its segments' headers.
     queue: String,
     limits: LogLimits,
     index: Index,
@@ -67,13 +67,13 @@ pub struct QueueLog<D: Directory> {
     settled: Vec<u64>,
     /// Attempts to commit.
     attempts: BTreeMap<u64, u32>,
-    /// When events that came back may be given out again, in ms since 1970; and those of which the next
+    /// When events that came back may be delivered again, in ms since 1970; and those of which the next
     /// commit has to say it.
     later: BTreeMap<u64, u64>,
     owed_later: BTreeMap<u64, u64>,
     /// Events that workers hold.
     in_hands: BTreeSet<u64>,
-    /// Events below this number may have been given to workers, though no attempt is noted. While it is
+    /// Events below this number may have been delivered to workers, though no attempt is recorded. While it is
     /// not 0, each commit says so: any segment may be the oldest one that is left.
     given_below: u64,
     /// What an earlier run left in `given_below`.
@@ -155,7 +155,7 @@ impl<D: Directory> QueueLog<D> {
         Ok((log, recovered))
     }
 
-    /// Other bounds from now on. What is above them goes when [`enforce`](Self::enforce) is called.
+    /// Changes the bounds. What is above them goes when [`enforce`](Self::enforce) is called.
     pub fn set_limits(&mut self, limits: LogLimits) {
         self.ids
             .set_bounds(limits.dedup_window_ms, limits.dedup_ids_max);
@@ -202,12 +202,12 @@ impl<D: Directory> QueueLog<D> {
         self.ids.seen(id, now_ms)
     }
 
-    /// What was found to be damaged since it was last asked, by reading and trimming.
+    /// Returns damage found by reading and trimming since the last call.
     pub fn take_damage(&mut self) -> Vec<Damage> {
         std::mem::take(&mut self.damage)
     }
 
-    /// Files that turned out to be none of the log's since it was last asked.
+    /// Returns files found not to be the log's since the last call.
     pub fn take_refused(&mut self) -> Vec<Refused> {
         std::mem::take(&mut self.refused)
     }
@@ -264,7 +264,7 @@ impl<D: Directory> QueueLog<D> {
         Ok(())
     }
 
-    /// An event is done, whatever became of it. Without effect if it was settled before.
+    /// Settles an event, whatever became of it. No effect if it is settled already.
     pub fn settle(&mut self, seq: u64) {
         self.in_hands.remove(&seq);
         if self.index.remove(seq) || self.is_buffered(seq) {
@@ -275,7 +275,7 @@ impl<D: Directory> QueueLog<D> {
         }
     }
 
-    /// How often an unsettled event was given to workers so far.
+    /// Records how often an unsettled event has been delivered to workers.
     pub fn note_attempts(&mut self, seq: u64, attempts: u32) {
         if self.index.set_attempts(seq, attempts) || self.is_buffered(seq) {
             self.attempts.insert(seq, attempts);
@@ -297,9 +297,9 @@ impl<D: Directory> QueueLog<D> {
         }
     }
 
-    /// Whether events are given to workers from now on. Once that is committed, who finds the log after a
-    /// crash knows that unsettled events may have been given to workers even if no attempt is noted. If
-    /// none is given any more, all attempts should have been noted.
+    /// Whether events are delivered to workers from now on. Once that is committed, who finds the log after a
+    /// crash knows that unsettled events may have been delivered to workers even if no attempt is recorded. If
+    /// none is given any more, all attempts should have been recorded.
     pub fn set_handing_out(&mut self, is_handing_out: bool) {
         let oldest = self.index.first_live(0);
         let below = match is_handing_out {
@@ -333,7 +333,7 @@ impl<D: Directory> QueueLog<D> {
         }
     }
 
-    /// Makes all that is buffered durable: one write and one sync, and some more for a new segment.
+    /// Makes everything buffered durable: one write and one sync, and some more for a new segment.
     ///
     /// # Errors
     /// [`LogError::Failed`]: the buffered events are lost.
@@ -508,7 +508,7 @@ impl<D: Directory> QueueLog<D> {
         Ok(file)
     }
 
-    /// Gives up what is buffered, and takes no more.
+    /// Discards what is buffered, and accepts no more.
     fn fail(&mut self, error: &io::Error) -> LogError {
         let buffered = self.first_buffered();
         self.ids.forget_from(buffered);
@@ -558,7 +558,7 @@ impl<D: Directory> QueueLog<D> {
         }
     }
 
-    /// Gives back the space that is kept to be written again: that of removed segments, and that behind
+    /// Gives back the space that is kept for reuse: that of removed segments, and that behind
     /// the newest one's last record. Nothing depends on it; commits cost more until there is some again.
     pub fn give_back(&self) {
         self.directory.give_back();

@@ -79,13 +79,13 @@ pub(super) struct Recovery {
     pub(super) torn_bytes: u64,
     /// Files that hold nothing but, in their names, how far the numbers had come.
     pub(super) leftovers: Vec<String>,
-    /// Files that are none of the log's.
+    /// Files that are not one of the log's.
     pub(super) refused: Vec<Refused>,
     /// The same while all is read, and why they are none.
     strangers: Vec<(String, String)>,
-    /// What is noted of events, if it is short.
+    /// What is recorded for events, if it is short.
     attributes: BTreeMap<u64, Bytes>,
-    /// Events below this number may have been given to workers, though no attempt is noted.
+    /// Events below this number may have been delivered to workers, though no attempt is recorded.
     pub(super) given_below: u64,
     later: BTreeMap<u64, u64>,
     now_ms: u64,
@@ -140,7 +140,7 @@ pub(super) fn recover<D: Directory>(
     Ok(recovery)
 }
 
-/// Has a file that is none of the log's out of the way, if the disk lets it.
+/// Has a file that is not one of the log's out of the way, if the disk lets it.
 pub(super) fn set_aside<D: Directory>(directory: &D, file: String, why: String) -> Refused {
     let now = directory.set_aside(&file).unwrap_or_else(|_| file.clone());
     Refused { file, now, why }
@@ -333,7 +333,7 @@ impl Recovery {
         later
     }
 
-    /// What is noted of the events that are unsettled.
+    /// What is recorded for the events that are unsettled.
     pub(super) fn take_attributes(&mut self) -> Vec<(u64, Bytes)> {
         let noted = std::mem::take(&mut self.attributes).into_iter();
         noted.filter(|(seq, _)| self.index.is_live(*seq)).collect()

@@ -1,4 +1,4 @@
-//! A log whose disk is full: what is done must be written down, or nothing ever gets room.
+//! A log whose disk is full: settlements must still be written, or space would never become free.
 
 use std::io;
 

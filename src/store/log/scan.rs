@@ -1,4 +1,4 @@
-//! Reads a segment's records one after the other, and past what is damaged.
+//! Reads a segment's records in order, skipping damage.
 
 use std::io;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use super::format::{RECORD_HEADER_BYTES, Record, RecordHeader, payload_is_whole}
 
 /// How much is read at once.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// What a disk loses at once, when it can't read.
+/// The unit in which a disk loses data.
 const SECTOR_BYTES: u64 = 512;
 
 /// Part of a file, in memory.
@@ -44,7 +44,7 @@ impl<F: SegmentFile> Window<'_, F> {
     }
 }
 
-/// What is at a place.
+/// What is at an offset.
 enum Look {
     Whole(RecordHeader),
     /// A record that is known to be this long, and is damaged.
@@ -53,14 +53,14 @@ enum Look {
     Nothing(u64),
 }
 
-/// What a scan comes upon.
+/// What a scan finds.
 pub(super) enum Item<'a> {
     Record {
         record: Record<'a>,
         offset: u64,
         bytes: u64,
     },
-    /// A stretch that is no record, and was followed by one. It may never have been committed if it is
+    /// A section that is not a record, followed by one. It may never have been committed if it is
     /// in the `last_commit` of [`Scanned`].
     Damaged { offset: u64, bytes: u64 },
 }

@@ -21,7 +21,7 @@ pub(super) struct Parsed {
 }
 
 /// The records of a segment, read from docs/log-format.md and not with the code under test.
-/// What isn't whole is passed over.
+/// What isn't whole is skipped.
 pub(super) fn parse(file: &[u8], number: u64) -> Vec<Parsed> {
     let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
     let u64_at = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());

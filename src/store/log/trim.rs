@@ -1,4 +1,4 @@
-//! Giving space back.
+//! Frees space.
 
 use super::directory::Directory;
 use super::format;
@@ -7,7 +7,7 @@ use super::index::{Found, Segment, Slot};
 use super::{ExpelReason, Expelled, LogError, QueueLog};
 
 impl<D: Directory> QueueLog<D> {
-    /// Settles the oldest events while the unsettled ones take too many bytes or are too old, but for those
+    /// Settles the oldest events while the unsettled ones take too many bytes or are too old, except those
     /// that workers hold.
     pub fn enforce(&mut self, now_ms: u64) -> Vec<Expelled> {
         let mut expelled = vec![];

@@ -1,4 +1,4 @@
-//! What goes into a log, and what it has to say.
+//! What goes into a log, and what it reports.
 
 use std::io;
 
@@ -6,25 +6,25 @@ use bytes::Bytes;
 
 use super::format;
 
-/// What is noted of an event is remembered when a log is opened, if it has no more bytes.
+/// An event's attributes are kept in memory when a log is opened, if they have no more bytes than this.
 pub const NOTES_KEPT_BYTES: usize = 16;
 
 /// Bounds of one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimits {
-    /// A segment that has reached this many bytes is followed by a new one. At most 1 GiB count.
+    /// A new segment is started when the newest has reached this many bytes; capped at 1 GiB.
     pub segment_bytes: u64,
-    /// The largest event: id, attributes and body together. At most 255 MiB count.
+    /// The largest event: id, attributes and body together. Capped at 255 MiB.
     pub event_bytes_max: usize,
-    /// What the unsettled events' records may take; then [`super::QueueLog::enforce`] settles the oldest.
+    /// The most bytes of unsettled events' records; beyond that [`super::QueueLog::enforce`] settles the oldest.
     pub bytes_max: u64,
-    /// How old an unsettled event may become, in milliseconds, to the second.
+    /// The greatest age of an unsettled event, in milliseconds, with a precision of a second.
     pub age_max_ms: u64,
     /// For how long an id is remembered, in milliseconds.
     pub dedup_window_ms: u64,
     /// How many ids are remembered.
     pub dedup_ids_max: usize,
-    /// Space that is kept free for settlements, for when the disk is full. At most 1 MiB counts.
+    /// Space that is kept free for settlements, for when the disk is full. Capped at 1 MiB.
     pub reserve_bytes: u64,
 }
 
@@ -45,9 +45,9 @@ impl Default for LogLimits {
 /// An event to append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewEvent<'a> {
-    /// By which a second publication of it is known; at most 65534 bytes.
+    /// Identifies a second publication of it; at most 65534 bytes.
     pub id: Option<&'a [u8]>,
-    /// What the daemon notes of it, uninspected here.
+    /// The daemon's attributes, opaque here.
     pub attributes: &'a [u8],
     /// The event.
     pub body: &'a [u8],
@@ -62,15 +62,15 @@ pub struct StoredEvent {
     pub time_ms: u64,
     /// How many of its deliveries failed.
     pub attempts: u32,
-    /// By which a second publication of it is known.
+    /// Identifies a second publication of it.
     pub id: Option<Bytes>,
-    /// What the daemon noted of it.
+    /// The daemon's attributes.
     pub attributes: Bytes,
     /// The event.
     pub body: Bytes,
 }
 
-/// Part of a segment that can't be read. It stays where it is until the segment goes.
+/// A part of a segment that can't be read. It stays in place until the segment is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The segment's file name.
@@ -81,19 +81,19 @@ pub struct Damage {
     pub bytes: u64,
     /// What is wrong with it.
     pub why: &'static str,
-    /// Unsettled events that were lost with it, by their sequence numbers; of several stretches of one
-    /// segment the last one has all.
+    /// Unsettled events that were lost with it, by their sequence numbers; if one
+    /// segment has several such parts, the last one has all.
     pub seqs: Vec<u64>,
 }
 
-/// A file with a segment's name that is none of the log's. Its content was not changed.
+/// A file with a segment's name that is not one of the log's. Its content was not changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What it was called.
+    /// Its former name.
     pub file: String,
-    /// What it is called now; the same if the disk didn't let it be renamed.
+    /// Its present name; the same if it could not be renamed.
     pub now: String,
-    /// Why it is none of the log's.
+    /// Why it is not one of the log's.
     pub why: String,
 }
 
@@ -104,26 +104,26 @@ pub struct Recovered {
     pub next_seq: u64,
     /// How many events are unsettled.
     pub unsettled_events: u64,
-    /// What their records take, in bytes.
+    /// The size of their records, in bytes.
     pub unsettled_bytes: u64,
     /// The first unsettled event.
     pub lowest_unsettled: Option<u64>,
-    /// Events below this number may have been given to workers, though no attempt is noted of them: the
-    /// log was not closed in order while workers were served.
+    /// Events below this number may have been delivered to workers, though no attempt is recorded of them: the
+    /// log was not closed cleanly while workers were served.
     pub given_below: u64,
     /// Unsettled events that are not to be given out before a time, in ms since 1970: they came back from
     /// workers with a delay.
     pub later: Vec<(u64, u64)>,
-    /// What is noted of unsettled events, as far as it is no longer than [`NOTES_KEPT_BYTES`].
+    /// What is recorded for unsettled events, as far as it is no longer than [`NOTES_KEPT_BYTES`].
     pub attributes: Vec<(u64, Bytes)>,
     /// What could not be read.
     pub damage: Vec<Damage>,
-    /// What was cut from the end of the last segment, in bytes: it was never committed, or the file had
-    /// it from an earlier use.
+    /// Bytes excluded at the end of the last segment: never committed, or left over from an earlier use
+    /// of the file.
     pub torn_bytes: u64,
 }
 
-/// Why an unsettled event was given up.
+/// Why retention dropped an unsettled event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExpelReason {
     /// The unsettled events took more than [`LogLimits::bytes_max`].
@@ -142,7 +142,7 @@ impl ExpelReason {
     }
 }
 
-/// An event that was given up.
+/// An event that retention dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expelled {
     /// Its sequence number.
@@ -151,7 +151,7 @@ pub struct Expelled {
     pub reason: ExpelReason,
 }
 
-/// Why a log could not do what it was asked.
+/// Why an operation of a log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A write or sync failed, now or before. Nothing that was buffered is committed; settled events

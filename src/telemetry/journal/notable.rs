@@ -480,7 +480,7 @@ notables! {
         file: &'a str = bare,
         /// What it is called now.
         now: &'a str = bare,
-        /// Why it is none of the queue's.
+        /// Why it is not one of the queue's.
         why: &'a str = said,
     } "a file in a queue's directory is ignored: {why}"
 
