@@ -8,8 +8,8 @@ use event_manager::broker::{
     BindFailure, Broker, BrokerConfig, EndError, EndedService, PeerId, Policies, QueueLimits,
     RouteTable, ServiceKey, Streamers, Workers,
 };
-use event_manager::messagebus::{decode, encode};
-use event_manager::model::{Limits, ServiceName, SubjectPattern};
+use event_manager::messagebus::{Message, decode, encode};
+use event_manager::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
 use event_manager::reactor::hot_path::HotPath;
 use event_manager::requests::{
     Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
@@ -162,23 +162,23 @@ impl Streamers for Unbound {
 pub struct Subscribe(Broker, Vec<Bytes>);
 
 /// A daemon of a broker alone.
-struct Deciding<'a>(
-    &'a mut Broker,
-    Unbound,
-    &'a Settings,
-    Vec<EndedService>,
-    Vec<Happening>,
-);
+struct Deciding<'a> {
+    broker: &'a mut Broker,
+    streamers: Unbound,
+    settings: &'a Settings,
+    ended: Vec<EndedService>,
+    happened: Vec<Happening>,
+}
 
 impl Host for Deciding<'_> {
     fn context(&mut self) -> Context<'_> {
         Context {
-            broker: self.0,
-            streamers: &mut self.1,
-            ended: &mut self.3,
-            happened: &mut self.4,
+            broker: self.broker,
+            streamers: &mut self.streamers,
+            ended: &mut self.ended,
+            happened: &mut self.happened,
             now: Instant::now(),
-            settings: self.2,
+            settings: self.settings,
         }
     }
 
@@ -207,6 +207,10 @@ impl Host for Deciding<'_> {
     }
 
     fn letters(&mut self, _: LettersRequest) -> Answer {
+        unreachable!()
+    }
+
+    fn promise(&mut self, _: &SubscriptionId, _: Message) -> Answer {
         unreachable!()
     }
 
@@ -241,7 +245,13 @@ impl Subscribe {
             publish_timeout: Duration::from_secs(30),
         };
         let (request, layout) = decode(&self.1).unwrap();
-        let mut host = Deciding(&mut self.0, Unbound, &settings, vec![], vec![]);
+        let mut host = Deciding {
+            broker: &mut self.0,
+            streamers: Unbound,
+            settings: &settings,
+            ended: vec![],
+            happened: vec![],
+        };
         let Answer::Now(answer) = find(request.token).unwrap().answer(&request, &mut host) else {
             panic!("no answer")
         };

@@ -183,7 +183,7 @@ impl Hub {
         self.tend_audience(now);
         self.tend_loops(now);
         self.tend_keeping();
-        self.tend_endings();
+        self.tend_promises();
         self.seek_ports();
         self.tend_queues();
         self.watch_services();

@@ -14,7 +14,7 @@ use super::connections::Connections;
 use super::durable::DurableSide;
 use super::effects::Effect;
 use super::emit::Emissions;
-use super::ended::Ending;
+use super::ended::Promise;
 use super::keeping::Keeping;
 use super::memory::Memory;
 use super::notes::Notes;
@@ -90,8 +90,8 @@ pub(super) struct Hub {
     pub(super) alarm: Alarm,
     pub(super) upkeep: Upkeep,
     pub(super) books: Books,
-    /// Ends whose clients wait until they are durable.
-    pub(super) endings: Vec<Ending>,
+    /// Answers that wait until no crash takes back what they say.
+    pub(super) promises: Vec<Promise>,
     pub(super) pending_replies: PendingReplies,
     /// What outlives the process.
     pub(super) keeping: Keeping,
@@ -141,7 +141,7 @@ impl Hub {
                 watchdog: Watchdog::default(),
             },
             books: Books::default(),
-            endings: Vec::new(),
+            promises: Vec::new(),
             keeping: Keeping::default(),
             attendance: Attendance::default(),
             pending_replies: PendingReplies::new(config.pending_calls_max),

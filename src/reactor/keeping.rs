@@ -81,9 +81,17 @@ impl Keeping {
 
     /// Stands for the end of a service in what the database was told; none as long as it was not.
     pub(super) fn mark_of_end(&self, service: &ServiceName) -> Option<u64> {
-        let is_told = !self.whole && !self.ended.contains(service);
+        self.mark(!self.ended.contains(service))
+    }
+
+    /// The same of a subscription as it is now.
+    pub(super) fn mark_of_subscription(&self, id: &SubscriptionId) -> Option<u64> {
+        self.mark(!self.changed.contains(id))
+    }
+
+    fn mark(&self, is_told: bool) -> Option<u64> {
         match &self.writer {
-            Some(writer) => is_told.then(|| writer.mark()),
+            Some(writer) => (is_told && !self.whole).then(|| writer.mark()),
             None => Some(0),
         }
     }

@@ -14,7 +14,7 @@ use crate::ambient::now;
 use crate::broker::{EndError, EndedService, PeerId};
 use crate::locator;
 use crate::messagebus::{FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope};
-use crate::model::{EXCERPT_BYTES_MAX, ServiceName, excerpt_of_bytes};
+use crate::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
 use crate::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
@@ -130,6 +130,12 @@ impl Host for Asking<'_> {
 
     fn letters(&mut self, request: LettersRequest) -> Answer {
         self.hand_on(|hub, back| hub.ask_letters(request, back))
+    }
+
+    fn promise(&mut self, subscription: &SubscriptionId, answer: Message) -> Answer {
+        self.hub.keep_changes();
+        let subscription = subscription.clone();
+        self.hand_on(|hub, back| hub.promise_subscription(subscription, answer, back))
     }
 
     fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError> {

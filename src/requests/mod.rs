@@ -109,6 +109,8 @@ pub trait Host {
     fn emit(&mut self, emission: &Emission) -> Answer;
     /// Does something with dead letters; the answer comes when the store has answered.
     fn letters(&mut self, request: LettersRequest) -> Answer;
+    /// Gives this answer to who subscribed when no crash takes the subscription back.
+    fn promise(&mut self, subscription: &SubscriptionId, answer: Message) -> Answer;
     /// Ends a durable service; the answer comes when no crash brings it back.
     ///
     /// # Errors
@@ -170,6 +172,7 @@ pub struct Row {
 
 /// Every request.
 const REQUESTS: &[Row] = &[
+    // It waits only if it asks for a durable service.
     Row {
         adds: true,
         ..row::<subscribe::Subscribe>(Token::SUBSCRIBE)

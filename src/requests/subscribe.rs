@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::subjects::patterns;
-use super::{Answer, Context, Happening, Host, Request};
+use super::{Answer, Context, Happening, Host, Request, too_many_wait};
 use crate::broker::{DeliveryMode, Service, SubscribeError};
 use crate::messagebus::{Message, Nak, Positions, Rest, Token};
 use crate::model::{ServiceName, SubscriptionId};
@@ -28,6 +28,7 @@ impl Request for Subscribe {
         Positions::new(&["id", "service", "subjects"]).last_is(Rest::List(1));
 
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let full = host.is_full();
         let context = &mut host.context();
         let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
         let subjects = self.subjects.into_iter().chain(self.subject);
@@ -39,9 +40,14 @@ impl Request for Subscribe {
             "" => unused_id(context)?,
             id => Self::POSITIONS.checked(asked, "id", id, SubscriptionId::new)?,
         };
-        if self.delivery == Some(DeliveryMode::Queue) && !context.settings.has_store {
+        // Who asks for that relies on it. Others' answers come at once, in the order of their requests.
+        let is_promised = self.delivery == Some(DeliveryMode::Queue);
+        if is_promised && !context.settings.has_store {
             let sentence = "delivery: there is no queue without a state directory (stateDir)";
             return Err(Nak::new("no-store", sentence));
+        }
+        if let (true, Some(max)) = (is_promised, full) {
+            return Err(too_many_wait(max));
         }
         let found = context.broker.find(&service);
         let found = found.and_then(|key| context.broker.service(key));
@@ -82,7 +88,11 @@ impl Request for Subscribe {
         let settings = context.settings;
         let pull_address = format!("{}{}", settings.pull_address_prefix, subscribed.port);
         let fields = [id.as_str(), &settings.pub_address, &pull_address];
-        Ok(Answer::Now(Message::param(Token::ACK, fields)))
+        let answer = Message::param(Token::ACK, fields);
+        match is_promised {
+            true => Ok(host.promise(&id, answer)),
+            false => Ok(Answer::Now(answer)),
+        }
     }
 }
 

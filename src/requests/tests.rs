@@ -78,6 +78,10 @@ impl Host for Fixture {
         Answer::Later
     }
 
+    fn promise(&mut self, _: &SubscriptionId, _: Message) -> Answer {
+        Answer::Later
+    }
+
     fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError> {
         self.broker.end_service(service).map(|_| Answer::Later)
     }

@@ -309,6 +309,27 @@ fn a_second_daemon_is_kept_out_of_the_state_directory() {
     assert!(said.contains("is in use by process"), "{said}");
 }
 
+/// As END is: whoever subscribes and leaves relies on the answer.
+#[test]
+fn a_subscription_that_asks_for_a_queue_is_answered_when_no_kill_takes_it_back() {
+    const SERVICES: usize = 8;
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({"stateDir": directory.path()});
+    let name = |n| format!("Billing{n}");
+    for n in 0..SERVICES {
+        let daemon = TestDaemon::in_own_process(&settings);
+        let request = json!({"token": "subscribe", "id": format!("sub-{n}"), "service": name(n),
+            "subjects": ["Order"], "delivery": "queue"});
+        let answer = ask_json(&daemon.requester(), &request);
+        assert_eq!(answer["token"], "TK_SYS_ACK", "{answer}");
+        daemon.kill();
+    }
+    let last = TestDaemon::in_own_process(&settings);
+    for n in 0..SERVICES {
+        assert_eq!(last.service(&name(n))["subjects"], json!(["Order"]), "{n}");
+    }
+}
+
 #[test]
 fn a_subscription_may_make_its_service_durable() {
     let directory = TempDir::new().expect("a directory");
