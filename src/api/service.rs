@@ -161,8 +161,8 @@ pub struct Dispatch {
     pub stuck_ms: Option<u64>,
 }
 
-/// What became of events. At every moment `matched = delivered + queued + in_flight + dead_lettered +
-/// expired + dropped`. All but `queued` and `in_flight` only rise while the daemon runs.
+/// What became of events. At every moment matched = delivered + queued + in flight + dead-lettered +
+/// expired + dropped. All but those queued and in flight only rise while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Counters {

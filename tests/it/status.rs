@@ -1,6 +1,8 @@
 //! The daemon's state as JSON: which fields there are, and of which types. Clients and dashboards of
 //! others read them, so `status/shape.txt` pins them.
 
+mod documented;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 
