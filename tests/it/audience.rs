@@ -53,7 +53,7 @@ impl Place {
 
 /// Ends the daemon by this signal, when all it keeps is on disk.
 fn end(daemon: TestDaemon, signal: &str) {
-    daemon.wait_for("state on disk", |status| status["state"]["written"] == true);
+    daemon.wait_for_status("state on disk", |status| status.state.written);
     let program = daemon.into_program();
     program.signal(signal);
     program.end();
@@ -242,8 +242,8 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
     assert_eq!(held(&daemon), Value::Null);
     let log = daemon.program().logged("did not come back in time");
     assert!(log.contains("subscriptions=2"), "{log}");
-    daemon.wait_for("those who are gone to be forgotten", |status| {
-        status["subscribers"]["remembered"] == 1
+    daemon.wait_for_status("those who are gone to be forgotten", |status| {
+        status.subscribers.remembered == 1
     });
     end(daemon, "KILL");
     // Nobody is let in by the time now, and one comes back.

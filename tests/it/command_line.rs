@@ -251,8 +251,8 @@ fn services_are_shown() {
     let publisher = daemon.publisher();
     (0..3).for_each(|_| publish(&publisher, "Order", "x"));
     (0..3).for_each(|_| assert_eq!(received(&worker), "x"));
-    daemon.wait_for("the account", |status| {
-        status["services"][0]["counters"]["delivered"] == 3
+    daemon.wait_for_status("the account", |status| {
+        status.services[0].counters.delivered == 3
     });
 
     let words = |text: &str| -> Vec<Vec<String>> {

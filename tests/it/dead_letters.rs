@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::TestDaemon;
+use super::support::disk_of;
 use super::support::peers::{connected, is_silent, publish};
 use super::support::program::{Site, wait_until};
 
@@ -237,7 +238,7 @@ fn a_look_at_no_letters_leaves_no_queue_behind() {
     let publisher = daemon.publisher();
     publish(&publisher, "Order", "x");
     daemon.wait_for_service("Billing", "the event on disk", |found| {
-        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == 1
+        disk_of(found).pending_events == 0 && found.counters.queued == 1
     });
     assert_eq!(queues(&directory), ["Billing"]);
 }
@@ -300,7 +301,7 @@ fn letters_that_can_not_be_kept_are_counted_wherever_somebody_looks() {
     let publisher = daemon.publisher();
     (0..3).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     (0..3).for_each(|_| drop(answer(&worker, "TERM")));
-    daemon.wait_for_counter("Live", "lettersLost", 3);
+    daemon.wait_for_counter("Live", |c| c.letters_lost, 3);
     std::fs::remove_file(&in_the_way).expect("it is there");
     assert_eq!(
         ask(&daemon, "list", "Live", json!({}))["lettersLost"],
@@ -335,7 +336,7 @@ fn an_event_that_comes_back_is_no_lost_letter() {
     first.wait_for_ready("Billing", 1);
     publish(&first.publisher(), "Order", "x");
     assert_eq!(answer(&dying, "TERM"), "x");
-    first.wait_for_counter("Billing", "deadLettered", 1);
+    first.wait_for_counter("Billing", |c| c.dead_lettered, 1);
     // It says so only when the store has refused the letter.
     let told = wait_until(|| {
         let events = Site::of(&first).run(&["events", "--json"]).done();

@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use event_manager::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::TestDaemon;
 use super::support::bus::own_host;
+use super::support::disk_of;
 use super::support::peers::{connected, is_silent, publish};
 use super::support::program::{Site, locator, wait_until};
 use super::support::raw::{RawPeer, message};
@@ -211,7 +213,7 @@ fn services_whose_queues_fill_up() {
     let kitchen = daemon.subscribe("sub-1", "Kitchen's", &["Order"]);
     let publisher = daemon.publisher();
     (0..8).for_each(|_| publish(&publisher, "Order", &"x".repeat(11_000)));
-    daemon.wait_for_counter("Kitchen's", "queued", 8);
+    daemon.wait_for_counter("Kitchen's", |c| c.queued, 8);
     let report = examined(&daemon);
     let parts = [
         "no worker is connected, and 8 events are queued",
@@ -230,16 +232,14 @@ fn services_whose_queues_fill_up() {
         &["of 100000 bytes are queued", "\"memoryLimit\" to 200000"],
     );
     let silent = connected(&daemon.context, zmq::DEALER, &kitchen.pull_address);
-    daemon.wait_for_service("Kitchen's", "a connection", |s| {
-        s["workers"]["connected"] == 1
-    });
+    daemon.wait_for_service("Kitchen's", "a connection", |s| s.workers.connected == 1);
     examined(&daemon).names(
         "EM-9007",
         "warning",
         &["none of 1 connected workers said READY"],
     );
     silent.send("READY", 0).expect("a send");
-    daemon.wait_for_counter("Kitchen's", "delivered", 8);
+    daemon.wait_for_counter("Kitchen's", |c| c.delivered, 8);
     assert_eq!(examined(&daemon).code, Some(0));
 }
 
@@ -295,9 +295,9 @@ fn a_queue_that_failed_dead_letters_and_a_full_disk() {
         let id = head.split(' ').nth(1).expect("an id");
         worker.send(&format!("TERM {id}"), 0).expect("a send");
     }
-    daemon.wait_for_counter("Kitchen", "deadLettered", 3);
+    daemon.wait_for_counter("Kitchen", |c| c.dead_lettered, 3);
     daemon.wait_for_service("Billing", "a failure", |s| {
-        s["durable"]["state"] == "failed"
+        disk_of(s).state == QueueState::Failed
     });
     let look = || {
         examine(
@@ -429,7 +429,7 @@ fn dead_letters_are_found_whatever_their_service_is_called() {
         let word = String::from_utf8(event[0].clone()).expect("text");
         let id = word.split(' ').nth(1).expect("an id");
         worker.send(&format!("TERM {id}"), 0).expect("a send");
-        daemon.wait_for_counter(name, "deadLettered", 1);
+        daemon.wait_for_counter(name, |c| c.dead_lettered, 1);
     }
     daemon.stop();
     // Of another run, and all of these services are gone but one.

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::requests::ask_json;
 use super::support::TestDaemon;
+use super::support::disk_of;
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::program::{Site, wait_until};
 
@@ -33,7 +34,7 @@ fn address(daemon: &TestDaemon) -> String {
 
 fn wait_until_on_disk(daemon: &TestDaemon, events: u64) {
     daemon.wait_for_service("Billing", &format!("{events} events on disk"), |found| {
-        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == events
+        disk_of(found).pending_events == 0 && found.counters.queued == events
     });
 }
 
@@ -72,7 +73,7 @@ fn events_wait_without_anybody_and_survive_a_kill() {
     wait_until_on_disk(&first, 100);
     first.kill();
     let second = daemon(&directory, json!({}));
-    second.wait_for_counter("Billing", "matched", 100);
+    second.wait_for_counter("Billing", |c| c.matched, 100);
     let worker = acknowledging(&second);
     for n in 0..100 {
         let event = hold(&worker);
@@ -83,7 +84,7 @@ fn events_wait_without_anybody_and_survive_a_kill() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    second.wait_for_counter("Billing", "delivered", 100);
+    second.wait_for_counter("Billing", |c| c.delivered, 100);
     assert!(is_silent(&worker, 50));
 }
 
@@ -141,7 +142,7 @@ fn what_is_acknowledged_does_not_come_back() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    first.wait_for_counter("Billing", "delivered", 5);
+    first.wait_for_counter("Billing", |c| c.delivered, 5);
     drop(worker);
     assert!(first.stop());
     let second = daemon(&directory, json!({}));
@@ -159,10 +160,10 @@ fn plain_workers_are_served_too_and_what_was_not_written_comes_back() {
     let worker = daemon.worker("Billing", &address(&daemon));
     (0..1000).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     (0..1000).for_each(|n| assert_eq!(received(&worker), n.to_string()));
-    daemon.wait_for_counter("Billing", "delivered", 1000);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 1000);
     drop(worker);
-    daemon.wait_for("the worker's end", |status| {
-        status["services"][0]["workers"]["connected"] == 0
+    daemon.wait_for_status("the worker's end", |status| {
+        status.services[0].workers.connected == 0
     });
     publish(&publisher, "Order", "later");
     wait_until_on_disk(&daemon, 1);
@@ -192,7 +193,7 @@ fn more_than_memory_holds_stays_on_disk_in_its_order() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    daemon.wait_for_counter("Billing", "delivered", EVENTS);
+    daemon.wait_for_counter("Billing", |c| c.delivered, EVENTS);
     assert_eq!(daemon.service("Billing")["durable"]["onDiskOnlyEvents"], 0);
 }
 
@@ -224,7 +225,7 @@ fn retries_and_dead_letters_survive_a_restart() {
     worker
         .send(&format!("TERM {}", event.id), 0)
         .expect("a send");
-    second.wait_for_counter("Billing", "deadLettered", 1);
+    second.wait_for_counter("Billing", |c| c.dead_lettered, 1);
     drop(worker);
     assert!(second.stop());
     let third = daemon(&directory, json!({"services": services}));
@@ -362,12 +363,10 @@ fn a_subscription_may_make_its_service_durable() {
     let publisher = first.publisher();
     (0..10).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     wait_until_on_disk(&first, 10);
-    first.wait_for("what is to be kept", |status| {
-        status["state"]["written"] == true
-    });
+    first.wait_for_status("what is to be kept", |status| status.state.written);
     first.kill();
     let second = TestDaemon::in_own_process(&settings);
-    second.wait_for_counter("Billing", "matched", 10);
+    second.wait_for_counter("Billing", |c| c.matched, 10);
     let publisher = second.publisher();
     publish(&publisher, "Order", "10");
     wait_until_on_disk(&second, 11);
@@ -379,7 +378,7 @@ fn a_subscription_may_make_its_service_durable() {
             .send(&format!("ACK {}", event.id), 0)
             .expect("a send");
     }
-    second.wait_for_counter("Billing", "delivered", 11);
+    second.wait_for_counter("Billing", |c| c.delivered, 11);
     assert!(second.stop());
 }
 
@@ -459,10 +458,10 @@ fn what_retention_gives_up_is_counted_and_not_served() {
     let large = "x".repeat(90_000);
     (0..EVENTS).for_each(|n| publish(&publisher, "Order", &format!("{n} {large}")));
     daemon.wait_for_service("Billing", "what there is room for", |found| {
-        let counters = &found["counters"];
-        let dropped = counters["dropped"]["retention-bytes"].as_u64().unwrap_or(0);
-        let queued = counters["queued"].as_u64().expect("a count");
-        counters["matched"] == EVENTS && (1..=11).contains(&queued) && dropped >= 49
+        let counters = &found.counters;
+        let dropped = counters.dropped.get("retention-bytes");
+        let dropped = dropped.is_some_and(|dropped| *dropped >= 49);
+        counters.matched == EVENTS as u64 && (1..=11).contains(&counters.queued) && dropped
     });
     let first = hold(&acknowledging(&daemon)).data;
     let first: usize = first
@@ -487,7 +486,7 @@ fn a_publisher_that_outruns_the_disk_goes_on_when_that_has_caught_up() {
     let publisher = daemon.publisher();
     let large = "x".repeat(100_000);
     (0..EVENTS).for_each(|_| publish(&publisher, "Order", &large));
-    daemon.wait_for_counter("Billing", "matched", EVENTS);
+    daemon.wait_for_counter("Billing", |c| c.matched, EVENTS);
 }
 
 #[test]
@@ -496,16 +495,16 @@ fn a_durable_service_whose_subscription_moved_away_wants_on_after_a_restart() {
     let services = json!({"Kitchen": {"delivery": "queue"}, "Bakery": {"delivery": "queue"}});
     let first = daemon(&directory, json!({"services": services}));
     first.subscribe("sub-1", "Kitchen", &["Meal"]);
-    first.wait_for("what is kept", |status| status["state"]["written"] == true);
+    first.wait_for_status("what is kept", |status| status.state.written);
     first.subscribe("sub-1", "Bakery", &["Meal"]);
     let publisher = first.publisher();
     publish(&publisher, "Meal", "1");
     for service in ["Kitchen", "Bakery"] {
-        first.wait_for_counter(service, "matched", 1);
+        first.wait_for_counter(service, |c| c.matched, 1);
     }
     assert!(first.stop());
     let second = daemon(&directory, json!({"services": services}));
     for service in ["Kitchen", "Bakery"] {
-        second.wait_for_counter(service, "matched", 1);
+        second.wait_for_counter(service, |c| c.matched, 1);
     }
 }

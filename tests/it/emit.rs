@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use event_manager::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::TestDaemon;
+use super::support::disk_of;
 use super::support::peers::{is_silent, received};
 use super::support::raw::{RawPeer, message};
 
@@ -45,8 +47,8 @@ fn an_event_is_confirmed_when_it_is_on_disk() {
     );
     first.kill();
     let second = durable(&directory);
-    second.wait_for("the event", |status| {
-        status["services"][0]["counters"]["queued"] == 1
+    second.wait_for_status("the event", |status| {
+        status.services[0].counters.queued == 1
     });
     // Its publisher may not have heard the answer: the same again is no second event.
     let mut expected = answer;
@@ -191,9 +193,7 @@ fn an_event_that_is_too_old_is_not_served() {
     )
     .expect("an ACK");
     emit(&daemon, json!({"subject": "Order", "payload": "new"})).expect("an ACK");
-    daemon.wait_for("its end", |status| {
-        status["services"][0]["counters"]["expired"] == 1
-    });
+    daemon.wait_for_status("its end", |status| status.services[0].counters.expired == 1);
     let worker = daemon.worker("Billing", &billing.pull_address);
     assert_eq!(received(&worker), "new");
     assert!(is_silent(&worker, 30));
@@ -359,7 +359,7 @@ fn what_failed_in_one_service_is_sent_again_to_that_one_alone() {
     for (mend, name) in mend.iter().zip(["Billing", "Cellar"]) {
         mend();
         daemon.wait_for_service(name, "that it works", |found| {
-            found["durable"]["state"] == "ok"
+            disk_of(found).state == QueueState::Ok
         });
     }
     let answer = emit(&daemon, request.clone()).expect("an ACK");

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::TestDaemon;
+use super::support::disk_of;
 use super::support::peers::{connected, publish, received};
 
 fn daemon(directory: &TempDir) -> TestDaemon {
@@ -49,9 +50,9 @@ fn a_service_that_follows_one_of_its_name_has_nothing_of_it() {
         confirmed.retain(|id| id.starts_with(&new));
         assert_eq!(confirmed.len(), 3, "{confirmed:?}");
         daemon.wait_for_service("Kitchen", "the new events alone", |found| {
-            found["counters"]["matched"] == 3
-                && found["counters"]["queued"] == 3
-                && found["durable"]["pendingEvents"] == 0
+            found.counters.matched == 3
+                && found.counters.queued == 3
+                && disk_of(found).pending_events == 0
         });
         daemon.unsubscribe("sub-1");
         daemon.ask("TK_EVENT_MANAGER_END", &["Kitchen"]);

@@ -163,8 +163,8 @@ fn is_busy_with(count: usize, bytes: usize) {
     for n in 0..count {
         publish(&publisher, &n.to_string(), &data);
     }
-    daemon.wait_for("its events", |status| {
-        status["publishers"]["events"] == count
+    daemon.wait_for_status("its events", |status| {
+        status.publishers.events == count as u64
     });
     // Long enough to find who is dead.
     std::thread::sleep(SHORT * 5);
@@ -262,7 +262,7 @@ fn a_peer_of_libzmq_is_given_up_when_its_time_to_live_is_over() {
     let begun = Instant::now();
     // It doesn't read this, and that is no excuse.
     publish(&daemon.publisher(), "a", "b");
-    daemon.wait_for("its end", |status| status["subscribers"]["connected"] == 0);
+    daemon.wait_for_status("its end", |status| status.subscribers.connected == 0);
     let found = begun.elapsed();
     // Its last PING may be as old as their interval, and there are four looks in a second.
     assert!(found > TTL - Duration::from_millis(150), "{found:?}");
@@ -371,8 +371,8 @@ fn a_machine_that_vanishes_under_traffic_is_found() {
     input.write_all(&hello).expect("a write");
     daemon.wait_for_subscriptions(1);
     publish(&publisher, "before", "");
-    daemon.wait_for("delivery", |status| {
-        status["subscribers"]["counters"]["delivered"] == 1
+    daemon.wait_for_status("delivery", |status| {
+        status.subscribers.counters.delivered == 1
     });
     std::thread::sleep(HEARTBEAT * 4);
     assert_eq!(

@@ -405,7 +405,7 @@ fn a_message_without_meaning_is_discarded() {
     chatty.send(&command("SUBSCRIBE", b"attacked"));
     chatty.send(&command("NONSENSE", b"\xff\xff"));
     chatty.send(&frame(0, b"attacked by a publisher"));
-    daemon.wait_for("its event", |status| status["publishers"]["events"] == 1);
+    daemon.wait_for_status("its event", |status| status.publishers.events == 1);
 
     subscriber.send(&command("SUBSCRIBE", b"attacked"));
     worker.send(&frame(0, b"READY"));

@@ -220,7 +220,7 @@ fn it_is_not_ready_while_it_stops_and_says_so() {
     let publisher = daemon.publisher();
     let padding = "x".repeat(60_000);
     (0..200).for_each(|_| publish(&publisher, "event", &padding));
-    daemon.wait_for("all", |status| status["publishers"]["events"] == 200);
+    daemon.wait_for_status("all", |status| status.publishers.events == 200);
     std::thread::scope(|scope| {
         let stopped = scope.spawn(|| daemon.stop());
         let seen = wait_until(|| {

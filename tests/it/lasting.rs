@@ -88,7 +88,7 @@ fn a_declared_service_without_a_port_takes_events_and_gets_its_port_later() {
 
     let expected = port_of(&held[0]);
     drop(held);
-    daemon.wait_for_service("Billing", "its port", |found| found["port"] == expected);
+    daemon.wait_for_service("Billing", "its port", |found| found.port == Some(expected));
     let service = daemon.service("Billing");
     assert_eq!(service["noPort"], Value::Null);
     let worker = daemon.worker("Billing", service["address"].as_str().expect("an address"));
@@ -134,7 +134,7 @@ fn services_of_an_earlier_run_take_events_while_all_ports_are_taken() {
     assert_eq!(emit(&daemon, "Order", "2"), 2);
     drop(held);
     for (name, port) in ["Billing", "Kitchen"].iter().zip(&ports) {
-        daemon.wait_for_service(name, "its own port", |found| found["port"] == *port);
+        daemon.wait_for_service(name, "its own port", |found| json!(found.port) == *port);
     }
     // It has the port that its client knows.
     assert_kept_alive(&daemon, "sub-1");
@@ -254,10 +254,12 @@ fn a_queue_whose_service_is_not_durable_any_more_is_named_listed_and_ended() {
 fn a_queue_that_is_left_can_be_drained_at_its_old_port() {
     let mut home = Home::new();
     let (daemon, address) = left_queue(&mut home);
-    daemon.wait_for_service("Billing", "its port", |found| found["address"] == address);
+    daemon.wait_for_service("Billing", "its port", |found| {
+        found.address.as_ref() == Some(&address)
+    });
     let worker = daemon.worker("Billing", &address);
     assert_eq!([(); 3].map(|()| received(&worker)), ["1", "2", "3"]);
-    daemon.wait_for_counter("Billing", "delivered", 3);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 3);
     // It can be taken up again as well.
     let again = daemon.subscribe("sub-1", "Billing", &["Order"]);
     assert_eq!(again.pull_address, address);
@@ -363,13 +365,13 @@ fn no_start_forgets_what_is_durable_whatever_it_lacks() {
         drop(taken);
     }
     for name in names {
-        daemon.wait_for_service(name, "a port", |found| found["port"].is_number());
+        daemon.wait_for_service(name, "a port", |found| found.port.is_some());
         let address = daemon.service(name)["address"].clone();
         let worker = daemon.worker(name, address.as_str().expect("an address"));
         for n in 0..STARTS {
             assert_eq!(received(&worker), n.to_string(), "{name}");
         }
-        daemon.wait_for_counter(name, "delivered", STARTS);
+        daemon.wait_for_counter(name, |c| c.delivered, STARTS);
     }
 }
 

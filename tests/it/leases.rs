@@ -70,8 +70,8 @@ fn a_subscription_that_is_not_kept_alive_leaves_nothing() {
         "unknown-subscription"
     );
     publish(&publisher, "Order", "2");
-    daemon.wait_for("an unmatched event", |status| {
-        status["publishers"]["unmatched"] == 1
+    daemon.wait_for_status("an unmatched event", |status| {
+        status.publishers.unmatched == 1
     });
 
     let again = daemon.subscribe("sub-1", "Billing", &["Order"]);

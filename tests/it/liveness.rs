@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::emit::emit;
 use super::support::TestDaemon;
 use super::support::clock::Clock;
+use super::support::disk_of;
 use super::support::peers::{connected, is_silent, publish};
 use super::support::program::Site;
 
@@ -96,12 +97,11 @@ fn what_is_on_disk_alone_goes_on_when_retention_took_what_was_in_memory() {
     let publisher = daemon.publisher();
     (0..2000).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     daemon.wait_for_service("Billing", "all on disk", |found| {
-        let counters = &found["counters"];
-        let dropped = &counters["dropped"]["retention-bytes"];
-        let kept = counters["queued"].as_u64().zip(dropped.as_u64());
-        let bound = &found["durable"]["pendingEvents"];
-        bound == 0
-            && kept.is_some_and(|(queued, dropped)| queued + dropped == 2000 && queued < 1000)
+        let queued = found.counters.queued;
+        let dropped = found.counters.dropped.get("retention-bytes");
+        disk_of(found).pending_events == 0
+            && queued < 1000
+            && dropped.is_some_and(|dropped| queued + dropped == 2000)
     });
     let queued = counter(&daemon, "queued");
     let worker = Worker::join(&daemon, 32);
@@ -123,7 +123,7 @@ fn what_is_on_disk_alone_goes_on_when_what_was_in_memory_has_expired() {
     for n in 10..60 {
         put(&daemon, &n.to_string(), json!({}));
     }
-    daemon.wait_for_counter("Billing", "expired", 10);
+    daemon.wait_for_counter("Billing", |c| c.expired, 10);
     let done = Worker::join(&daemon, 32).work(50);
     assert_eq!(done, (10..60).map(|n| n.to_string()).collect::<Vec<_>>());
 }
@@ -137,7 +137,7 @@ fn what_expires_on_disk_alone_expires_in_time() {
     }
     put(&daemon, "lasts", json!({}));
     // Nobody is there.
-    daemon.wait_for_counter("Billing", "expired", 20);
+    daemon.wait_for_counter("Billing", |c| c.expired, 20);
     assert_eq!(Worker::join(&daemon, 1).work(1), ["lasts"]);
 }
 
@@ -158,10 +158,10 @@ fn what_expires_in_memory_and_on_disk_at_once_expires_once() {
         client.recv_multipart(0).expect("an answer");
     }
     put(&daemon, "lasts", json!({}));
-    daemon.wait_for_counter("Billing", "expired", 60);
+    daemon.wait_for_counter("Billing", |c| c.expired, 60);
     let worker = Worker::join(&daemon, 32);
     assert_eq!(worker.work(1), ["lasts"]);
-    daemon.wait_for_counter("Billing", "delivered", 1);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 1);
     assert_eq!(counter(&daemon, "queued"), 0);
 }
 
@@ -227,7 +227,7 @@ fn what_was_given_back_for_a_moment_comes_again_from_the_disk() {
             done.insert(data);
         }
     }
-    daemon.wait_for_counter("Billing", "delivered", 40);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 40);
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn times_are_kept_over_a_restart() {
         }
         let second = start(&directory, billing);
         // Whoever expires does so without a worker, and without anything else that happens.
-        second.wait_for_counter("Billing", "expired", 5);
+        second.wait_for_counter("Billing", |c| c.expired, 5);
         let worker = Worker::join(&second, 100);
         // The first is not held up by the key of those that wait for their time.
         assert_eq!(worker.work(1), ["now"]);
@@ -275,7 +275,7 @@ fn a_restart_is_no_try() {
             publish(&publisher, "Order", &n.to_string());
         }
         daemon.wait_for_service("Billing", "all on disk", |found| {
-            found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == 3
+            disk_of(found).pending_events == 0 && found.counters.queued == 3
         });
         for _ in 0..3 {
             if is_killed {
@@ -284,7 +284,7 @@ fn a_restart_is_no_try() {
                 assert!(daemon.stop());
             }
             daemon = start(&directory, billing.clone());
-            daemon.wait_for_counter("Billing", "queued", 3);
+            daemon.wait_for_counter("Billing", |c| c.queued, 3);
         }
         let worker = Worker::join(&daemon, 1);
         for n in 0..3 {
@@ -297,7 +297,7 @@ fn a_restart_is_no_try() {
                 }
             }
         }
-        daemon.wait_for_counter("Billing", "delivered", 3);
+        daemon.wait_for_counter("Billing", |c| c.delivered, 3);
         assert_eq!(counter(&daemon, "deadLettered"), 0);
     }
 }
@@ -363,7 +363,7 @@ fn an_orderly_stop_is_nobodys_last_try() {
     let (id, attempt, data) = worker.receive();
     assert_eq!((attempt, data.as_str()), (2, "a"));
     worker.say("ACK", &id);
-    second.wait_for_counter("Billing", "delivered", 1);
+    second.wait_for_counter("Billing", |c| c.delivered, 1);
     assert_eq!(counter(&second, "deadLettered"), 0);
     assert!(!directory.path().join("queues/Billing.DLQ").exists());
 }
@@ -382,7 +382,7 @@ fn a_key_waits_for_its_retry_though_memory_is_small_and_over_a_restart() {
         publish(&publisher, "Order", &n.to_string());
     }
     first.wait_for_service("Billing", "all on disk", |found| {
-        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == 9
+        disk_of(found).pending_events == 0 && found.counters.queued == 9
     });
     assert!(is_silent(&worker.0, 200));
     drop(worker);
@@ -411,8 +411,8 @@ fn retention_leaves_alone_what_workers_hold() {
         publish(&publisher, "Order", &filling);
     }
     first.wait_for_service("Billing", "dropped ones", |found| {
-        let dropped = found["counters"]["dropped"]["retention-bytes"].as_u64();
-        found["durable"]["pendingEvents"] == 0 && dropped.is_some_and(|dropped| dropped > 50)
+        let dropped = found.counters.dropped.get("retention-bytes");
+        disk_of(found).pending_events == 0 && dropped.is_some_and(|dropped| *dropped > 50)
     });
     first.kill();
     let second = start(&directory, billing);

@@ -39,7 +39,7 @@ fn storm(daemon: &TestDaemon, round: usize) {
         let subject = format!("Storm.{}", n % 1000);
         publish(&publisher, &subject, &body[..n * 7919 % len_max]);
     }
-    daemon.wait_for_counter(&service, "matched", EVENTS as u64);
+    daemon.wait_for_counter(&service, |c| c.matched, EVENTS as u64);
     drop(stalled);
     daemon.unsubscribe("storm");
     // The next one's subscriber is counted from none.

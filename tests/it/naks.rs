@@ -261,8 +261,8 @@ fn a_daemon_that_stops_says_so() {
             .send_multipart([b"Big".to_vec(), vec![0; 4 << 20]], 0)
             .expect("a send");
     }
-    daemon.wait_for("a stalled subscriber", |status| {
-        status["subscribers"]["counters"]["matched"] == 4
+    daemon.wait_for_status("a stalled subscriber", |status| {
+        status.subscribers.counters.matched == 4
     });
     let client = connected(&daemon.context, zmq::REQ, &daemon.requests());
     let ask = |frames: &[&[u8]]| exchange(&client, frames);

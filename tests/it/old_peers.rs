@@ -113,7 +113,7 @@ fn workers_of_zmtp_2_get_their_events() {
         let delay = if word == "NAK" { " 10" } else { "" };
         worker.send(&message(&["", &format!("{word} {id}{delay}")]));
     }
-    daemon.wait_for_counter("Acked", "delivered", 2);
+    daemon.wait_for_counter("Acked", |c| c.delivered, 2);
 
     let mut worker = RawPeer::met_old(&lockstep.pull_address, "REQ");
     for data in ["one", "two"] {

@@ -165,8 +165,8 @@ fn a_port_is_used_again_within_one_burst() {
         .expect("a valid address");
     let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
     for round in 0..ROUNDS {
-        daemon.wait_for("the worker's connection", |status| {
-            status["services"][0]["workers"]["connected"] == 1
+        daemon.wait_for_status("the worker's connection", |status| {
+            status.services[0].workers.connected == 1
         });
         worker.send("READY", 0).expect("a send");
         daemon.wait_for_ready("Billing", 1);

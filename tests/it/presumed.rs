@@ -30,14 +30,14 @@ fn leave_stale(daemon: &TestDaemon) -> (zmq::Socket, String) {
 
 fn wait_for_connected(daemon: &TestDaemon, count: u64) {
     daemon.wait_for_service("Billing", "connections", |found| {
-        found["workers"]["connected"] == count
+        found.workers.connected == count
     });
 }
 
 fn publish_numbers(daemon: &TestDaemon) {
     let publisher = daemon.publisher();
     (0..20).for_each(|n| publish(&publisher, "Order", &n.to_string()));
-    daemon.wait_for_counter("Billing", "matched", 20);
+    daemon.wait_for_counter("Billing", |c| c.matched, 20);
 }
 
 fn assert_gets_all(worker: &zmq::Socket) {
@@ -102,7 +102,7 @@ fn in_doubt_nothing_is_presumed_and_the_log_says_so() {
         assert_eq!(daemon.service("Billing")["workers"]["ready"], 0);
         worker.send("READY", 0).expect("a send");
         assert_gets_all(&worker);
-        daemon.wait_for_counter("Billing", "delivered", 20);
+        daemon.wait_for_counter("Billing", |c| c.delivered, 20);
         assert!(is_silent(&stale, 0));
     }
 }

@@ -60,7 +60,7 @@ fn a_req_that_numbers_its_requests_is_a_worker() {
             }
         }
         daemon.wait_for_service(SERVICE, "all done", |service| {
-            service["counters"]["inFlight"] == 0 && service["queue"]["events"] == 0
+            service.counters.in_flight == 0 && service.queue.events == 0
         });
         assert_eq!(daemon.service(SERVICE)["workers"]["connected"], 1);
         drop(worker);
@@ -122,7 +122,7 @@ fn reqs_behind_a_proxy_get_one_event_for_each_ready() {
         }
         assert_eq!(seen.len(), 300);
         daemon.wait_for_service(SERVICE, "nothing to do", |service| {
-            service["counters"]["inFlight"] == 0
+            service.counters.in_flight == 0
         });
     }
     // None for each request.
@@ -178,7 +178,7 @@ fn workers_behind_a_proxy_acknowledge_their_own() {
         let (id, ..) = held(&workers[0]);
         workers[0].send(&format!("ACK {id}"), 0).expect("a send");
     }
-    daemon.wait_for_counter(SERVICE, "delivered", 10);
+    daemon.wait_for_counter(SERVICE, |c| c.delivered, 10);
     assert!(is_silent(&workers[1], 20));
 }
 
@@ -213,9 +213,9 @@ fn what_a_proxy_leaves_behind_goes_to_others() {
         for n in 0..EVENTS {
             publish(&publisher, "Order", &format!("{n} {body}"));
         }
-        daemon.wait_for_counter(SERVICE, "matched", EVENTS as u64);
+        daemon.wait_for_counter(SERVICE, |c| c.matched, EVENTS as u64);
         daemon.wait_for_service(SERVICE, "a stalled proxy", |service| {
-            service["workers"]["stalled"] == 4
+            service.workers.stalled == 4
         });
         // It has read some, and dies in the middle of one.
         for _ in 0..10 {
@@ -291,22 +291,20 @@ fn a_proxy_is_not_presumed_to_be_a_worker_after_a_restart() {
     for n in 0..3 {
         assert_eq!(received(&worker), n.to_string());
     }
-    daemon.wait_for_counter(SERVICE, "delivered", 3);
-    daemon.wait_for("all written", |status| status["state"]["written"] == true);
+    daemon.wait_for_counter(SERVICE, |c| c.delivered, 3);
+    daemon.wait_for_status("all written", |status| status.state.written);
     drop(publisher);
     assert!(daemon.stop());
     let daemon = TestDaemon::in_own_process(&keys);
     daemon.wait_for_service(SERVICE, "the proxy", |service| {
-        service["workers"]["connected"] == 1
+        service.workers.connected == 1
     });
     let _publisher = publish_numbers(&daemon, 3..6);
-    daemon.wait_for_service(SERVICE, "what waits", |service| {
-        service["queue"]["events"] == 3
-    });
+    daemon.wait_for_service(SERVICE, "what waits", |service| service.queue.events == 3);
     assert!(is_silent(&worker, 400));
     worker.send("READY", 0).expect("a send");
     for n in 3..6 {
         assert_eq!(received(&worker), n.to_string());
     }
-    daemon.wait_for_counter(SERVICE, "delivered", 3);
+    daemon.wait_for_counter(SERVICE, |c| c.delivered, 3);
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
+use super::support::disk_of;
 use super::support::manager::Manager;
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::process::settings;
@@ -163,7 +164,7 @@ fn a_service_that_is_there_has_its_new_policy() {
     }
     let publish_ten = || (0..10).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     publish_ten();
-    daemon.wait_for_counter("Kitchen", "queued", 10);
+    daemon.wait_for_counter("Kitchen", |c| c.queued, 10);
     let few = |events: u64, what: &str| json!({"services": {"Bill*": {"queueEvents": events, "whenFull": what}}});
     changing.change(&few(3, "drop-oldest"));
     assert_eq!(changing.queue("Billing"), 3);
@@ -171,7 +172,7 @@ fn a_service_that_is_there_has_its_new_policy() {
     assert_eq!(changing.queue("Kitchen"), 10);
     changing.change(&few(8, "drop-newest"));
     publish_ten();
-    daemon.wait_for_counter("Kitchen", "queued", 20);
+    daemon.wait_for_counter("Kitchen", |c| c.queued, 20);
     assert_eq!(changing.queue("Billing"), 8);
     assert_eq!(changing.dropped("Billing", "queue-full"), 12);
     let address = daemon.service("Billing")["address"].clone();
@@ -195,7 +196,7 @@ fn a_shorter_ack_timeout_and_fewer_tries_are_for_what_is_given_next() {
     publish(&publisher, "Order", "x");
     worker.recv_multipart(0).expect("an event");
     // The worker says nothing.
-    daemon.wait_for_counter("Billing", "deadLettered", 1);
+    daemon.wait_for_counter("Billing", |c| c.dead_lettered, 1);
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn a_memory_limit_makes_room_at_once() {
     daemon.subscribe("1", "Billing", &["Order"]);
     let publisher = daemon.publisher();
     (0..10).for_each(|_| publish(&publisher, "Order", &"x".repeat(500)));
-    daemon.wait_for_counter("Billing", "queued", 10);
+    daemon.wait_for_counter("Billing", |c| c.queued, 10);
     changing.change(&json!({"memoryLimit": 4000, "limits": {"maxMessageBytes": 1024}}));
     assert!(changing.dropped("Billing", "memory-limit") > 0);
     assert!(changing.queue("Billing") > 0);
@@ -261,7 +262,7 @@ fn a_queue_on_disk_has_its_new_bounds() {
     let publisher = daemon.publisher();
     (0..50).for_each(|_| publish(&publisher, "Order", &"x".repeat(500)));
     daemon.wait_for_service("Billing", "events on disk", |service| {
-        service["counters"]["queued"] == 50 && service["durable"]["pendingEvents"] == 0
+        service.counters.queued == 50 && disk_of(service).pending_events == 0
     });
     changing.change(&keys(4096));
     publish(&publisher, "Order", "the last");
@@ -296,7 +297,7 @@ fn a_wrong_configuration_changes_nothing() {
     daemon.subscribe("1", "Billing", &["Order"]);
     let publisher = daemon.publisher();
     (0..5).for_each(|n| publish(&publisher, "Order", &n.to_string()));
-    daemon.wait_for_counter("Billing", "queued", 5);
+    daemon.wait_for_counter("Billing", |c| c.queued, 5);
     let wrong = [
         (json!({"drainTimeout": -1}), "drainTimeout: -1"),
         (json!({"log": {"level": "loud"}}), "log.level"),

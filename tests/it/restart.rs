@@ -94,7 +94,7 @@ impl Home {
 }
 
 pub fn end(daemon: TestDaemon, signal: &str) {
-    daemon.wait_for("state on disk", |status| status["state"]["written"] == true);
+    daemon.wait_for_status("state on disk", |status| status.state.written);
     if signal == TERM {
         assert!(daemon.stop());
     } else {
@@ -382,8 +382,8 @@ fn a_req_socket_asks_anew() {
     daemon.wait_for_ready("Billing", 1);
     let asking = socket(&daemon.context, zmq::REQ);
     asking.connect(&billing.pull_address).expect("an address");
-    daemon.wait_for("two connections", |status| {
-        status["services"][0]["workers"]["connected"] == 2
+    daemon.wait_for_status("two connections", |status| {
+        status.services[0].workers.connected == 2
     });
     let publisher = daemon.publisher();
     for n in 0..3 {

@@ -42,7 +42,7 @@ impl Stuck {
         let event = ["data", "Order", "", "1", "me"].join("\0");
         let call = ["TK_EVENT_MANAGER_PUBLISH", "PARAM", &event];
         caller.send_multipart(call, 0).expect("a send");
-        daemon.wait_for("the call", |status| status["pendingCalls"] == 1);
+        daemon.wait_for_status("the call", |status| status.pending_calls == 1);
 
         let mut half_met = RawPeer::connect(&daemon.subscribers());
         half_met.send(&greeting()[..20]);

@@ -36,8 +36,8 @@ fn publish_numbers(publisher: &zmq::Socket, numbers: std::ops::Range<u32>) {
 }
 
 fn wait_for_queue(daemon: &TestDaemon, events: u64) {
-    daemon.wait_for("the queue", |status| {
-        status["services"][0]["queue"]["events"] == events
+    daemon.wait_for_status("the queue", |status| {
+        status.services[0].queue.events == events
     });
 }
 
@@ -157,8 +157,8 @@ fn a_req_worker_gets_one_event_for_each_ready() {
 fn events_before_the_first_ready_wait_in_order() {
     let (daemon, address) = start();
     let worker = connected(&daemon.context, zmq::DEALER, &address);
-    daemon.wait_for("a worker", |status| {
-        status["services"][0]["workers"]["connected"] == 1
+    daemon.wait_for_status("a worker", |status| {
+        status.services[0].workers.connected == 1
     });
     let publisher = daemon.publisher();
     publish_numbers(&publisher, 0..1000);

@@ -361,9 +361,7 @@ fn all_that_waits_together_is_bounded_too() {
     for n in 0..FLOOD {
         publisher.send_multipart(numbered(n), 0).expect("a send");
     }
-    daemon.wait_for("all events", |status| {
-        status["publishers"]["events"] == FLOOD
-    });
+    daemon.wait_for_status("all events", |status| status.publishers.events == FLOOD);
     assert_memory(daemon.process(), LIMIT + LIMIT / 16);
     let status = daemon.status();
     let services = status["services"].as_array().expect("a list");

@@ -105,8 +105,8 @@ fn unsubscribed_means_unsubscribed() {
         "its last subject went"
     );
     publish(&publisher, "Refund", "lost");
-    daemon.wait_for("two unmatched events", |status| {
-        status["publishers"]["unmatched"] == 2
+    daemon.wait_for_status("two unmatched events", |status| {
+        status.publishers.unmatched == 2
     });
     assert!(is_silent(&worker, 50));
 }

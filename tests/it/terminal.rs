@@ -40,7 +40,7 @@ fn nasty(site: &Site) -> (TestDaemon, zmq::Socket, Responder) {
     let id = head.split(' ').nth(1).expect("an id");
     let term = format!("TERM {id} {TERM}");
     worker.send(&term, 0).expect("a send");
-    daemon.wait_for_counter(SERVICE, "deadLettered", 1);
+    daemon.wait_for_counter(SERVICE, |c| c.dead_lettered, 1);
     let responder = Responder::new("TK_SYS_NAK", TERM);
     register(&daemon.locator(), SERVICE, &responder.address);
     (daemon, worker, responder)

@@ -34,7 +34,7 @@ fn figures_at_rest_are_those_of_the_status() {
     let publisher = daemon.publisher();
     (0..7).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     (0..7).for_each(|n| assert_eq!(received(&worker), n.to_string()));
-    daemon.wait_for_counter("Billing", "delivered", 7);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 7);
 
     let output = site
         .run(&["top", "--plain", "--interval", "0.02", "-n", "3"])

@@ -187,7 +187,7 @@ fn a_disk_that_a_queue_filled_to_the_last_page_drains() {
         assert!(done.insert(unsealed(&event.data)), "it is served again");
         worker.ack(&event);
     }
-    daemon.wait_for_counter("Billing", "delivered", waiting / 2);
+    daemon.wait_for_counter("Billing", |c| c.delivered, waiting / 2);
     drop(worker);
     assert_eq!(billing(&daemon)["durable"]["state"], "failed");
     assert!(daemon.stop());

@@ -1,5 +1,7 @@
 //! The state directory, or a part of it, is removed while the daemon runs.
 
+use super::super::support::disk_of;
+use event_manager::api::QueueState;
 use std::fs;
 use std::path::Path;
 
@@ -32,7 +34,7 @@ fn wait_for_word(daemon: &TestDaemon, code: &str) -> Value {
 
 fn wait_until_on_disk(daemon: &TestDaemon, events: u64) {
     daemon.wait_for_service("Billing", "the events are on disk", |found| {
-        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == events
+        disk_of(found).pending_events == 0 && found.counters.queued == events
     });
 }
 
@@ -94,7 +96,7 @@ fn a_state_directory_that_is_removed_is_begun_anew() {
         worker.ack(&event);
     }
     drop(worker);
-    daemon.wait_for_counter("Billing", "delivered", 10);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 10);
     (10..20).for_each(|n| publish(&publisher, "Order", &sealed(n)));
     wait_until_on_disk(&daemon, 10);
     daemon.wait_for("all is written", is_written);
@@ -110,7 +112,7 @@ fn a_state_directory_that_is_removed_is_begun_anew() {
         assert_eq!(unsealed(&event.data), n);
         worker.ack(&event);
     }
-    again.wait_for_counter("Billing", "delivered", 10);
+    again.wait_for_counter("Billing", |c| c.delivered, 10);
 }
 
 /// Somebody else has begun to use the directory.
@@ -133,7 +135,7 @@ fn a_state_directory_that_became_another_daemons_is_left_alone() {
         "{gone}"
     );
     first.wait_for_service("Billing", "it takes no events", |found| {
-        found["durable"]["state"] == "failed"
+        disk_of(found).state == QueueState::Failed
     });
     drop(second);
     wait_for_word(&first, "EM-0502");

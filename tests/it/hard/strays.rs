@@ -1,6 +1,7 @@
 //! Files that somebody else put into a queue's directory: nothing of the queue is lost for them, none
 //! is served, and none is changed.
 
+use super::super::support::disk_of;
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
@@ -33,7 +34,7 @@ fn publish_to(daemon: &TestDaemon, service: &str, numbers: Range<u64>, wanted: u
     };
     numbers.for_each(|n| publish(&publisher, subject, &sealed(n)));
     daemon.wait_for_service(service, "all are on disk", |found| {
-        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == wanted
+        disk_of(found).pending_events == 0 && found.counters.queued == wanted
     });
 }
 

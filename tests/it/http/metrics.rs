@@ -171,7 +171,7 @@ fn subjects_that_are_no_labels_are_written_as_labels() {
             publisher.send(subject, 0).expect("a send");
         }
     }
-    daemon.wait_for("all", |status| status["publishers"]["events"] == 28);
+    daemon.wait_for_status("all", |status| status.publishers.events == 28);
     let metrics = daemon.metrics();
     let samples = metrics.samples.iter();
     let mut shown: Vec<_> = samples
@@ -202,7 +202,7 @@ fn the_first_event_of_a_subject_counts_under_its_name_while_names_are_free() {
     for n in 0..20 {
         publish(&publisher, &format!("Subject{n}"), "x");
     }
-    daemon.wait_for("all", |status| status["publishers"]["events"] == 20);
+    daemon.wait_for_status("all", |status| status.publishers.events == 20);
     let metrics = daemon.metrics();
     let subject = |name: &str| metrics.value("events_published_total", &[("subject", name)]);
     for n in 0..16 {
@@ -221,10 +221,10 @@ fn a_flood_of_subjects_is_no_flood_of_series() {
             publish(&publisher, "Large", "x");
         }
     }
-    daemon.wait_for("all", |status| status["publishers"]["events"] == 12_500);
+    daemon.wait_for_status("all", |status| status.publishers.events == 12_500);
     let first = daemon.metrics();
     (0..100).for_each(|_| publish(&publisher, "Large", "x"));
-    daemon.wait_for("all", |status| status["publishers"]["events"] == 12_600);
+    daemon.wait_for_status("all", |status| status.publishers.events == 12_600);
     let metrics = daemon.metrics();
     let series = metrics
         .samples

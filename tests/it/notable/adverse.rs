@@ -1,5 +1,7 @@
 //! What the machine may do to a daemon: no descriptor is left, its clock is set, a thread panics.
 
+use super::super::support::disk_of;
+use event_manager::api::QueueState;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -68,12 +70,12 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
         publish(&publisher, "Order", &n.to_string());
     }
     daemon.wait_for_service("Billing", "one in memory, three on disk", |found| {
-        found["queue"]["events"] == 1 && found["durable"]["onDiskOnlyEvents"] == 3
+        found.queue.events == 1 && disk_of(found).on_disk_only_events == 3
     });
     acknowledge(&worker, &held);
     let held = delivered(&worker);
     daemon.wait_for_service("Billing", "that it can't be read", |found| {
-        found["durable"]["state"] == "unreadable"
+        disk_of(found).state == QueueState::Unreadable
     });
     let found = daemon.service("Billing");
     assert_eq!(found["counters"]["dropped"], json!({}));
@@ -91,7 +93,7 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
 
     drop(crowd);
     daemon.wait_for_service("Billing", "that it can be read", |found| {
-        found["durable"]["state"] == "ok"
+        disk_of(found).state == QueueState::Ok
     });
     assert_eq!(wait_for(&daemon, "EM-0502")["queue"], "Billing");
     assert_eq!(held.1, "1");
@@ -101,7 +103,7 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
         assert_eq!(held.1, n.to_string());
         acknowledge(&worker, &held);
     }
-    daemon.wait_for_counter("Billing", "delivered", 5);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 5);
     let letters = letters(&mut client).expect("an answer");
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1));
 }

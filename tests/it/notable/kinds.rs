@@ -1,5 +1,6 @@
 //! What provokes each kind.
 
+use super::super::support::disk_of;
 use std::fs;
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ fn a_burst_of_like_things_is_one_event() {
     let publisher = daemon.publisher();
     (0..50).for_each(|n| publish(&publisher, "Order", &n.to_string()));
     daemon.wait_for_service("Billing", "48 dropped", |found| {
-        found["counters"]["dropped"]["queue-full"] == 48
+        found.counters.dropped.get("queue-full") == Some(&48)
     });
     let all = noted(&daemon);
     assert_eq!(with_code(&all, "EM-0101").len(), 1);
@@ -353,7 +354,7 @@ fn the_daemon_s_own_life_is_in_its_file() {
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     let publisher = daemon.publisher();
     (0..3).for_each(|_| publish(&publisher, "Order", "x"));
-    daemon.wait_for_counter("Billing", "queued", 3);
+    daemon.wait_for_counter("Billing", |c| c.queued, 3);
 
     let taken = site.path("other.json");
     let mut other: Value = serde_json::from_str(&config).expect("JSON");
@@ -475,7 +476,7 @@ fn records_that_are_damaged() {
         publish(&publisher, "Order", &format!("{n} {}", "x".repeat(1000)));
     }
     daemon.wait_for_service("Billing", "all on disk", |found| {
-        found["durable"]["pendingEvents"] == 0 && found["counters"]["queued"] == 10
+        disk_of(found).pending_events == 0 && found.counters.queued == 10
     });
     assert!(daemon.stop());
     let segments = fs::read_dir(directory.path().join("queues/Billing")).expect("a directory");
@@ -490,9 +491,7 @@ fn records_that_are_damaged() {
     let daemon = start();
     let damaged = wait_for(&daemon, "EM-0503");
     assert!(damaged["queue"] == "Billing" && damaged["damage"].is_string());
-    daemon.wait_for_service("Billing", "all but one", |found| {
-        found["counters"]["queued"] == 9
-    });
+    daemon.wait_for_service("Billing", "all but one", |found| found.counters.queued == 9);
     let counters = daemon.service("Billing")["counters"].clone();
     assert_eq!(
         (&counters["matched"], &counters["dropped"]),
@@ -502,7 +501,7 @@ fn records_that_are_damaged() {
     assert!(daemon.stop());
     let daemon = start();
     daemon.wait_for_service("Billing", "the others", |found| {
-        found["counters"]["queued"] == 9 && found["counters"]["dropped"] == json!({})
+        found.counters.queued == 9 && found.counters.dropped.is_empty()
     });
 }
 

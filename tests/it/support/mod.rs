@@ -17,12 +17,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use event_manager::api::{Counters, Durable, ServiceStatus, Status};
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
 use process::DaemonProcess;
 use program::{Program, Serving, Site};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Longer than anything here takes on a busy machine; only failures wait for it.
@@ -202,6 +204,11 @@ impl TestDaemon {
         self.daemon().status()
     }
 
+    /// The status, read by its types.
+    pub fn typed_status(&self) -> Status {
+        typed(&self.status())
+    }
+
     /// The status of one service; null if there is none.
     pub fn service(&self, name: &str) -> Value {
         let status = self.status();
@@ -226,45 +233,48 @@ impl TestDaemon {
         }
     }
 
+    /// Waits until the status is as wanted, read by its types.
+    pub fn wait_for_status(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
+        self.wait_for(what, |status| wanted(&typed(status)));
+    }
+
     /// Waits until a service is as wanted.
-    pub fn wait_for_service(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) {
-        self.wait_for(&format!("{name}: {what}"), |status| {
-            let services = status["services"].as_array().into_iter().flatten();
-            services
-                .filter(|service| service["name"] == name)
-                .any(&wanted)
+    pub fn wait_for_service(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&ServiceStatus) -> bool,
+    ) {
+        self.wait_for_status(&format!("{name}: {what}"), |status| {
+            status.service(name).is_some_and(&wanted)
         });
     }
 
     /// Waits until a service has counted so many events.
-    pub fn wait_for_counter(&self, service: &str, counter: &str, count: u64) {
-        self.wait_for_service(service, &format!("{counter} {count}"), |found| {
-            found["counters"][counter] == count
+    pub fn wait_for_counter(&self, service: &str, counter: fn(&Counters) -> u64, count: u64) {
+        self.wait_for_service(service, &format!("a counter of {count}"), |found| {
+            counter(&found.counters) == count
         });
     }
 
     /// Waits until so many subscriptions of plain subscribers are in force.
     pub fn wait_for_subscriptions(&self, count: u64) {
-        self.wait_for("subscriptions", |status| {
-            status["subscribers"]["subscriptions"] == count
+        self.wait_for_status("subscriptions", |status| {
+            status.subscribers.subscriptions == count
         });
     }
 
     /// Waits until so many workers of a service said READY.
     pub fn wait_for_ready(&self, service: &str, count: u64) {
-        self.wait_for("ready workers", |status| {
-            let services = status["services"].as_array().expect("a list");
-            services
-                .iter()
-                .any(|s| s["name"] == service && s["workers"]["ready"] == count)
+        self.wait_for_service(service, "ready workers", |found| {
+            found.workers.ready == count
         });
     }
 
     /// How often something was refused or discarded for this reason.
     pub fn refused(&self, reason: &str) -> u64 {
-        self.status()["peers"]["refused"][reason]
-            .as_u64()
-            .unwrap_or(0)
+        let refused = self.typed_status().peers.refused;
+        refused.get(reason).copied().unwrap_or(0)
     }
 
     /// Kills a daemon that has a process of its own, with SIGKILL; when it returns, that has ended.
@@ -301,29 +311,31 @@ impl Drop for TestDaemon {
     }
 }
 
+/// A status by its types.
+pub fn typed(status: &Value) -> Status {
+    Status::deserialize(status).expect("a status")
+}
+
+/// The queue on disk of a service that is durable.
+pub fn disk_of(service: &ServiceStatus) -> &Durable {
+    service.durable.as_ref().expect("it is durable")
+}
+
 /// `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, everywhere.
 pub fn assert_law(status: &Value) {
-    let faults = &status["peers"]["refused"]["internal-error"];
+    let status = typed(status);
+    let faults = status.peers.refused.get("internal-error");
     assert!(
-        faults.is_null(),
-        "{faults} connections ended in a panic of the daemon"
+        faults.is_none(),
+        "{faults:?} connections ended in a panic of the daemon"
     );
-    let books = status["services"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|s| &s["counters"]);
-    for counters in books.chain([
-        &status["subscribers"]["counters"],
-        &status["retiredServices"],
-    ]) {
-        let count = |name: &str| counters[name].as_u64().expect("a counter");
-        let ended = count("deadLettered") + count("expired") + dropped(counters);
-        let right = count("delivered") + count("queued") + count("inFlight") + ended;
+    let books = status.services.iter().map(|service| &service.counters);
+    for counters in books.chain([&status.subscribers.counters, &status.retired_services]) {
+        let ended = counters.dead_lettered + counters.expired + counters.dropped_total();
+        let right = counters.delivered + counters.queued + counters.in_flight + ended;
         assert_eq!(
-            count("matched"),
-            right,
-            "the accounting law is broken: {counters:#}"
+            counters.matched, right,
+            "the accounting law is broken: {counters:#?}"
         );
     }
 }
@@ -335,26 +347,20 @@ pub fn assert_nothing_waits_in_vain(status: impl Fn() -> Value) {
     let mut suspects: BTreeMap<String, u64> = BTreeMap::new();
     let mut is_first = true;
     while is_first || !suspects.is_empty() {
-        let status = status();
-        let services = status["services"].as_array().into_iter().flatten();
+        let services = typed(&status()).services;
         let mut waiting = BTreeMap::new();
-        for service in services {
-            let dispatch = &service["dispatch"];
-            let waits = dispatch["dueEvents"] != 0 && dispatch["freeWorkers"] != 0;
-            let name = service["name"].as_str().expect("a name").to_owned();
-            let counters = &service["counters"];
-            let gone = ["delivered", "inFlight"].map(|name| counters[name].as_u64().unwrap_or(0));
-            let gone = gone.iter().sum();
-            let suspected = suspects.get(&name);
-            if waits && (is_first || suspected == Some(&gone)) {
-                waiting.insert(name, gone);
+        for service in &services {
+            let (dispatch, counters) = (&service.dispatch, &service.counters);
+            let waits = dispatch.due_events != 0 && dispatch.free_workers != 0;
+            let gone = counters.delivered + counters.in_flight;
+            if waits && (is_first || suspects.get(&service.name) == Some(&gone)) {
+                waiting.insert(service.name.clone(), gone);
             }
         }
         (suspects, is_first) = (waiting, false);
         assert!(
             Instant::now() < deadline,
-            "events are due and a worker is free: {:#}",
-            status["services"]
+            "events are due and a worker is free: {services:#?}"
         );
         if !suspects.is_empty() {
             std::thread::sleep(Duration::from_millis(5));

@@ -204,7 +204,7 @@ fn first_deliveries_make_no_span() {
     let head = String::from_utf8(frames[0].clone()).expect("text");
     let id = head.split(' ').nth(1).expect("an id");
     worker.send(&format!("ACK {id}"), 0).expect("a send");
-    daemon.wait_for_counter("Billing", "delivered", 1);
+    daemon.wait_for_counter("Billing", |c| c.delivered, 1);
     drop(daemon);
     assert!(collector.is_silent());
 }
