@@ -24,27 +24,12 @@ pub struct Key {
 
 /// Keys, and objects of keys, of which SIGHUP puts another value in force: nobody keeps a copy, or
 /// `reactor/reload.rs` renews it.
+#[rustfmt::skip]
 const LIVE: [&str; 20] = [
-    "requirePublishers",
-    "diagnosticMonitor",
-    "diagnosticInterval",
-    "subscriptionTtl",
-    "drainTimeout",
-    "publishTimeout",
-    "heartbeatInterval",
-    "handshakeTimeout",
-    "limits",
-    "budgets",
-    "maxConnections",
-    "maxSubscriptions",
-    "services",
-    "memoryLimit",
-    "slowSubscriber",
-    "dedupWindow",
-    "dedupIdsMax",
-    "logPath",
-    "log.level",
-    "log.modules",
+    "requirePublishers", "diagnosticMonitor", "diagnosticInterval", "subscriptionTtl",
+    "drainTimeout", "publishTimeout", "heartbeatInterval", "handshakeTimeout", "limits",
+    "budgets", "maxConnections", "maxSubscriptions", "services", "memoryLimit", "slowSubscriber",
+    "dedupWindow", "dedupIdsMax", "logPath", "log.level", "log.modules",
 ];
 
 /// The variables of the original; all others follow from their keys' names.

@@ -42,6 +42,58 @@ pub(super) trait Unit {
     }
 }
 
+/// Units by name: the type in memory, how a value is read, how it is shown.
+macro_rules! units {
+    ($($(#[$doc:meta])* $name:ident: $of:ty = $read:expr, $show:expr;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Unit for $name {
+            type Of = $of;
+
+            fn read(value: &Value) -> Result<$of, String> {
+                let read: fn(&Value) -> Result<$of, String> = $read;
+                read(value)
+            }
+
+            fn show(of: &$of) -> Value {
+                let show: fn(&$of) -> Value = $show;
+                show(of)
+            }
+        }
+    )*};
+}
+units! {
+    /// A path; the empty one is allowed.
+    AnyPath: PathBuf = |value| text(value).map(Into::into), |of| json!(of);
+    /// A path or none; none is `null`, the empty text or the text `null`.
+    OptionalPath: Option<PathBuf> = optional_path, |of| json!(of);
+    /// A host's name or IP address.
+    Hostname: String = hostname, |of| json!(of);
+    /// A truth value, in the forms that the original's environment variables take.
+    Truth: bool = truth, |of| json!(of);
+    /// One address.
+    Address: Endpoint = |value| parsed(text(value)?), |of| json!(of.to_string());
+    /// Addresses: one, or a list.
+    Addresses: Vec<Endpoint> = addresses, |of| json!(of.iter().map(ToString::to_string).collect::<Vec<_>>());
+    /// The same, but at least one.
+    SomeAddresses: Vec<Endpoint> = some_addresses, show_some_addresses;
+    /// An address without a port.
+    WithoutPort: Endpoint = without_port, show_without_port;
+    /// Where HTTP is served, `HOST:PORT`; none if it is `off` or empty.
+    HttpAddress: Option<Endpoint> = http_address, show_http_address;
+    /// Names of hosts: `NAME`, `*.DOMAIN`, or `*` for any.
+    HostNames: Vec<String> = host_names, |of| json!(of);
+    /// A service's name.
+    Name: ServiceName = name, |of| json!(of.as_str());
+    /// A token's number, in decimal or `0x…`.
+    TokenNumber: Token = token_number, |of| json!(format!("{:#010x}", of.value()));
+    /// A level of the log.
+    Level: LevelFilter = level, |of| json!(of.to_string());
+    /// Levels of single log targets: an object, or the text of one.
+    Modules: BTreeMap<String, LevelFilter> = modules, show_modules;
+}
+
 /// A value that need not be there; nothing stands for it then but its key's absence.
 pub(super) struct Maybe<U>(PhantomData<U>);
 
@@ -75,57 +127,20 @@ pub(super) fn unless_off(value: &Value) -> Result<Option<&str>, String> {
     Ok(optional_text(value)?.filter(|text| *text != "off"))
 }
 
-/// A path; the empty one is allowed.
-pub(super) struct AnyPath;
-
-impl Unit for AnyPath {
-    type Of = PathBuf;
-
-    fn read(value: &Value) -> Result<PathBuf, String> {
-        text(value).map(Into::into)
-    }
-
-    fn show(of: &PathBuf) -> Value {
-        json!(of)
-    }
+fn optional_path(value: &Value) -> Result<Option<PathBuf>, String> {
+    let text = optional_text(value).map_err(|_| "a path or null is wanted")?;
+    Ok(text.filter(|text| *text != "null").map(Into::into))
 }
 
-/// A path or none; none is `null`, the empty text or the text `null`.
-pub(super) struct OptionalPath;
-
-impl Unit for OptionalPath {
-    type Of = Option<PathBuf>;
-
-    fn read(value: &Value) -> Result<Self::Of, String> {
-        let text = optional_text(value).map_err(|_| "a path or null is wanted")?;
-        Ok(text.filter(|text| *text != "null").map(Into::into))
+fn hostname(value: &Value) -> Result<String, String> {
+    let host = text(value)?;
+    if host.is_empty() {
+        return Err("it must not be empty".into());
     }
-
-    fn show(of: &Self::Of) -> Value {
-        json!(of)
+    if host.contains(['/', ' ', '*']) || (host.contains(':') && !host.starts_with('[')) {
+        return Err("a host name or IP address is wanted, without scheme and port".into());
     }
-}
-
-/// A host's name or IP address.
-pub(super) struct Hostname;
-
-impl Unit for Hostname {
-    type Of = String;
-
-    fn read(value: &Value) -> Result<String, String> {
-        let host = text(value)?;
-        if host.is_empty() {
-            return Err("it must not be empty".into());
-        }
-        if host.contains(['/', ' ', '*']) || (host.contains(':') && !host.starts_with('[')) {
-            return Err("a host name or IP address is wanted, without scheme and port".into());
-        }
-        Ok(host.into())
-    }
-
-    fn show(of: &String) -> Value {
-        json!(of)
-    }
+    Ok(host.into())
 }
 
 /// A number that isn't negative, with a fraction if need be; from a text too, as old configurations
@@ -224,28 +239,17 @@ impl<const MIN: u64, const MAX: u64> Unit for Decimal<MIN, MAX> {
     }
 }
 
-/// A truth value, in the forms that the original's environment variables take.
-pub(super) struct Truth;
-
-impl Unit for Truth {
-    type Of = bool;
-
-    fn read(value: &Value) -> Result<bool, String> {
-        let text = match value {
-            Value::Bool(value) => return Ok(*value),
-            Value::Number(number) => number.to_string(),
-            Value::String(text) => text.trim().to_ascii_lowercase(),
-            _ => "neither".into(),
-        };
-        match text.as_str() {
-            "true" | "1" | "yes" | "on" => Ok(true),
-            "false" | "0" | "no" | "off" | "" => Ok(false),
-            _ => Err("true or false is wanted (1, yes, on; 0, no, off)".into()),
-        }
-    }
-
-    fn show(of: &bool) -> Value {
-        json!(of)
+fn truth(value: &Value) -> Result<bool, String> {
+    let text = match value {
+        Value::Bool(value) => return Ok(*value),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_ascii_lowercase(),
+        _ => "neither".into(),
+    };
+    match text.as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "" => Ok(false),
+        _ => Err("true or false is wanted (1, yes, on; 0, no, off)".into()),
     }
 }
 
@@ -295,231 +299,132 @@ fn list<'a>(value: &'a Value, what: &str) -> Result<Vec<&'a str>, String> {
     }
 }
 
-/// One address.
-pub(super) struct Address;
+fn addresses(value: &Value) -> Result<Vec<Endpoint>, String> {
+    let all = list(value, "an address or a list of addresses")?;
+    all.into_iter().map(parsed).collect()
+}
 
-impl Unit for Address {
-    type Of = Endpoint;
-
-    fn read(value: &Value) -> Result<Endpoint, String> {
-        parsed(text(value)?)
+fn some_addresses(value: &Value) -> Result<Vec<Endpoint>, String> {
+    let read = Addresses::read(value)?;
+    if read.is_empty() {
+        return Err("at least one address is wanted".into());
     }
+    Ok(read)
+}
 
-    fn show(of: &Endpoint) -> Value {
-        json!(of.to_string())
+fn show_some_addresses(of: &Vec<Endpoint>) -> Value {
+    match &of[..] {
+        // In a text, a comma separates two addresses; only a socket's path can have one.
+        [one] if !one.to_string().contains(',') => Address::show(one),
+        _ => Addresses::show(of),
     }
 }
 
-/// Addresses: one, or a list.
-pub(super) struct Addresses;
-
-impl Unit for Addresses {
-    type Of = Vec<Endpoint>;
-
-    fn read(value: &Value) -> Result<Self::Of, String> {
-        let all = list(value, "an address or a list of addresses")?;
-        all.into_iter().map(parsed).collect()
-    }
-
-    fn show(of: &Self::Of) -> Value {
-        json!(of.iter().map(ToString::to_string).collect::<Vec<_>>())
+fn without_port(value: &Value) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::parse_without_port(text(value)?);
+    let endpoint = endpoint.map_err(|error| error.to_string())?;
+    match endpoint.port() {
+        None | Some(0) => Ok(endpoint),
+        Some(_) => Err(
+            "no port is wanted: services get theirs from minStreamerPort to maxStreamerPort".into(),
+        ),
     }
 }
 
-/// The same, but at least one.
-pub(super) struct SomeAddresses;
+fn show_without_port(of: &Endpoint) -> Value {
+    let text = of.to_string();
+    match of.port() {
+        Some(0) => json!(text.trim_end_matches(":0")),
+        _ => json!(text),
+    }
+}
 
-impl Unit for SomeAddresses {
-    type Of = Vec<Endpoint>;
+fn http_address(value: &Value) -> Result<Option<Endpoint>, String> {
+    let Some(written) = unless_off(value)? else {
+        return Ok(None);
+    };
+    let wanted = |why: &str| format!("HOST:PORT or \"off\" is wanted: {why}");
+    let bare = written.strip_prefix("http://").unwrap_or(written);
+    if bare.contains("://") {
+        return Err(wanted("an address of HTTP has no other scheme"));
+    }
+    let endpoint = parsed(&format!("tcp://{}", bare.trim_end_matches('/')));
+    endpoint
+        .map(Some)
+        .map_err(|error| wanted(&error.replacen("tcp://", "", 1)))
+}
 
-    fn read(value: &Value) -> Result<Self::Of, String> {
-        let read = Addresses::read(value)?;
-        if read.is_empty() {
-            return Err("at least one address is wanted".into());
+fn show_http_address(of: &Option<Endpoint>) -> Value {
+    let shown = of.as_ref().map(ToString::to_string);
+    json!(shown.map_or("off".into(), |text| {
+        text.trim_start_matches("tcp://").to_owned()
+    }))
+}
+
+fn host_names(value: &Value) -> Result<Vec<String>, String> {
+    let all = list(value, "a list of host names")?;
+    let is_name = |name: &str| {
+        let host = name.strip_prefix("*.").unwrap_or(name);
+        let is_host = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
+        !host.is_empty() && host.chars().all(is_host)
+    };
+    match all.iter().find(|name| **name != "*" && !is_name(name)) {
+        None => Ok(all.into_iter().map(str::to_owned).collect()),
+        Some(wrong) => Err(format!(
+            "{wrong:?} is none of NAME, *.DOMAIN and *, without scheme and port"
+        )),
+    }
+}
+
+fn name(value: &Value) -> Result<ServiceName, String> {
+    ServiceName::new(text(value)?).map_err(|error| format!("the name {error}"))
+}
+
+fn token_number(value: &Value) -> Result<Token, String> {
+    let read = match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => {
+            let text = text.trim();
+            let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+            hex.map_or_else(
+                || text.parse().ok(),
+                |hex| u64::from_str_radix(hex, 16).ok(),
+            )
         }
-        Ok(read)
-    }
+        _ => None,
+    };
+    read.filter(|value| *value <= Token::VALUE_MAX)
+        .map(Token::from_value)
+        .ok_or_else(|| "a token's number is wanted, such as \"0x00300001\"".into())
+}
 
-    fn show(of: &Self::Of) -> Value {
-        match &of[..] {
-            // In a text, a comma separates two addresses; only a socket's path can have one.
-            [one] if !one.to_string().contains(',') => Address::show(one),
-            _ => Addresses::show(of),
+fn level(value: &Value) -> Result<LevelFilter, String> {
+    let word = value.as_str().map(str::trim).unwrap_or_default();
+    // The parser takes numbers too, which nobody could read.
+    let is_word = word.chars().all(|c| c.is_ascii_alphabetic());
+    let parsed = word.parse().ok().filter(|_| is_word && !word.is_empty());
+    parsed.ok_or_else(|| "off, error, warn, info, debug or trace is wanted".into())
+}
+
+fn modules(value: &Value) -> Result<BTreeMap<String, LevelFilter>, String> {
+    let parsed = value.as_str().map(serde_json::from_str::<Value>);
+    let parsed = parsed.and_then(Result::ok);
+    let object = parsed.as_ref().unwrap_or(value).as_object();
+    let object = object.ok_or("expected an object of log targets and their levels")?;
+    let read = |(name, word): (&String, &Value)| {
+        let level = Level::read(word).map_err(|wanted| format!("{name}: {wanted}"))?;
+        if !is_target(name) {
+            return Err(format!("{name:?} is not a log target, such as em.worker"));
         }
-    }
+        Ok((name.clone(), level))
+    };
+    object.iter().map(read).collect()
 }
 
-/// An address without a port.
-pub(super) struct WithoutPort;
-
-impl Unit for WithoutPort {
-    type Of = Endpoint;
-
-    fn read(value: &Value) -> Result<Endpoint, String> {
-        let endpoint = Endpoint::parse_without_port(text(value)?);
-        let endpoint = endpoint.map_err(|error| error.to_string())?;
-        match endpoint.port() {
-            None | Some(0) => Ok(endpoint),
-            Some(_) => Err(
-                "no port is wanted: services get theirs from minStreamerPort to maxStreamerPort"
-                    .into(),
-            ),
-        }
-    }
-
-    fn show(of: &Endpoint) -> Value {
-        let text = of.to_string();
-        match of.port() {
-            Some(0) => json!(text.trim_end_matches(":0")),
-            _ => json!(text),
-        }
-    }
-}
-
-/// Where HTTP is served, `HOST:PORT`; none if it is `off` or empty.
-pub(super) struct HttpAddress;
-
-impl Unit for HttpAddress {
-    type Of = Option<Endpoint>;
-
-    fn read(value: &Value) -> Result<Self::Of, String> {
-        let Some(written) = unless_off(value)? else {
-            return Ok(None);
-        };
-        let wanted = |why: &str| format!("HOST:PORT or \"off\" is wanted: {why}");
-        let bare = written.strip_prefix("http://").unwrap_or(written);
-        if bare.contains("://") {
-            return Err(wanted("an address of HTTP has no other scheme"));
-        }
-        let endpoint = parsed(&format!("tcp://{}", bare.trim_end_matches('/')));
-        endpoint
-            .map(Some)
-            .map_err(|error| wanted(&error.replacen("tcp://", "", 1)))
-    }
-
-    fn show(of: &Self::Of) -> Value {
-        let shown = of.as_ref().map(ToString::to_string);
-        json!(shown.map_or("off".into(), |text| {
-            text.trim_start_matches("tcp://").to_owned()
-        }))
-    }
-}
-
-/// Names of hosts: `NAME`, `*.DOMAIN`, or `*` for any.
-pub(super) struct HostNames;
-
-impl Unit for HostNames {
-    type Of = Vec<String>;
-
-    fn read(value: &Value) -> Result<Self::Of, String> {
-        let all = list(value, "a list of host names")?;
-        let is_name = |name: &str| {
-            let host = name.strip_prefix("*.").unwrap_or(name);
-            let is_host = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
-            !host.is_empty() && host.chars().all(is_host)
-        };
-        match all.iter().find(|name| **name != "*" && !is_name(name)) {
-            None => Ok(all.into_iter().map(str::to_owned).collect()),
-            Some(wrong) => Err(format!(
-                "{wrong:?} is none of NAME, *.DOMAIN and *, without scheme and port"
-            )),
-        }
-    }
-
-    fn show(of: &Self::Of) -> Value {
-        json!(of)
-    }
-}
-
-/// A service's name.
-pub(super) struct Name;
-
-impl Unit for Name {
-    type Of = ServiceName;
-
-    fn read(value: &Value) -> Result<ServiceName, String> {
-        ServiceName::new(text(value)?).map_err(|error| format!("the name {error}"))
-    }
-
-    fn show(of: &ServiceName) -> Value {
-        json!(of.as_str())
-    }
-}
-
-/// A token's number, in decimal or `0x…`.
-pub(super) struct TokenNumber;
-
-impl Unit for TokenNumber {
-    type Of = Token;
-
-    fn read(value: &Value) -> Result<Token, String> {
-        let read = match value {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => {
-                let text = text.trim();
-                let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-                hex.map_or_else(
-                    || text.parse().ok(),
-                    |hex| u64::from_str_radix(hex, 16).ok(),
-                )
-            }
-            _ => None,
-        };
-        read.filter(|value| *value <= Token::VALUE_MAX)
-            .map(Token::from_value)
-            .ok_or_else(|| "a token's number is wanted, such as \"0x00300001\"".into())
-    }
-
-    fn show(of: &Token) -> Value {
-        json!(format!("{:#010x}", of.value()))
-    }
-}
-
-/// A level of the log.
-pub(super) struct Level;
-
-impl Unit for Level {
-    type Of = LevelFilter;
-
-    fn read(value: &Value) -> Result<LevelFilter, String> {
-        let word = value.as_str().map(str::trim).unwrap_or_default();
-        // The parser takes numbers too, which nobody could read.
-        let is_word = word.chars().all(|c| c.is_ascii_alphabetic());
-        let parsed = word.parse().ok().filter(|_| is_word && !word.is_empty());
-        parsed.ok_or_else(|| "off, error, warn, info, debug or trace is wanted".into())
-    }
-
-    fn show(of: &LevelFilter) -> Value {
-        json!(of.to_string())
-    }
-}
-
-/// Levels of single log targets: an object, or the text of one.
-pub(super) struct Modules;
-
-impl Unit for Modules {
-    type Of = BTreeMap<String, LevelFilter>;
-
-    fn read(value: &Value) -> Result<Self::Of, String> {
-        let parsed = value.as_str().map(serde_json::from_str::<Value>);
-        let parsed = parsed.and_then(Result::ok);
-        let object = parsed.as_ref().unwrap_or(value).as_object();
-        let object = object.ok_or("expected an object of log targets and their levels")?;
-        let read = |(name, word): (&String, &Value)| {
-            let level = Level::read(word).map_err(|wanted| format!("{name}: {wanted}"))?;
-            if !is_target(name) {
-                return Err(format!("{name:?} is not a log target, such as em.worker"));
-            }
-            Ok((name.clone(), level))
-        };
-        object.iter().map(read).collect()
-    }
-
-    fn show(of: &Self::Of) -> Value {
-        of.iter()
-            .map(|(name, level)| (name.clone(), Level::show(level)))
-            .collect()
-    }
+fn show_modules(of: &BTreeMap<String, LevelFilter>) -> Value {
+    of.iter()
+        .map(|(name, level)| (name.clone(), Level::show(level)))
+        .collect()
 }
 
 fn is_target(name: &str) -> bool {
