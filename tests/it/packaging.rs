@@ -123,7 +123,7 @@ fn the_dockerfile_copies_all_that_the_build_needs() {
             }
         }
     }
-    assert!(built_in.contains("config.json"), "{built_in:?}");
+    assert!(built_in.contains("src/http/dashboard.html"), "{built_in:?}");
     for path in built_in.iter().filter(|path| !path.starts_with("src/")) {
         assert!(
             dockerfile.contains(&format!("COPY {path}")),
