@@ -1,49 +1,40 @@
-//! The second law, watched: no event that is due waits while a worker could take it, and what has a time
-//! is done at that time.
-//!
-//! That follows from [`Hub::dispatch`] being called after each change of a service. Should it not have
-//! been, the events would wait until something else happens. So each service is looked at now and then:
-//! one that waits in vain for some seconds is named, and dispatched.
+//! Services whose events wait although a worker could take them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::hub::Hub;
-use crate::ambient::{chance, now};
-use crate::api::Dispatch;
 use crate::broker::{Service, ServiceKey};
-use crate::telemetry::Notable;
 
 /// How often all services are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// For how long events may be due, with a worker that could take them, and none given out.
 const STUCK: Duration = Duration::from_secs(3);
 
 /// A service whose events could go and didn't, when it was looked at last.
 #[derive(Debug)]
-struct Suspect {
-    since: Instant,
+pub(super) struct Suspect {
+    pub(super) since: Instant,
     /// How many events it had given out.
-    given_out: u64,
+    pub(super) given_out: u64,
 }
 
 /// Services that are watched.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
-    looked_at: Option<Instant>,
-    suspects: BTreeMap<ServiceKey, Suspect>,
+    pub(super) looked_at: Option<Instant>,
+    pub(super) suspects: BTreeMap<ServiceKey, Suspect>,
 }
 
 impl Watchdog {
     /// For how long a service's events wait in vain, if that is too long.
-    fn stuck_for(&self, key: ServiceKey, now: Instant) -> Option<Duration> {
+    pub(super) fn stuck_for(&self, key: ServiceKey, now: Instant) -> Option<Duration> {
         let suspect = self.suspects.get(&key)?;
         let waited = now.saturating_duration_since(suspect.since);
         (waited >= STUCK).then_some(waited)
     }
 
     /// Looks at a service; whether it is stuck.
-    fn look(&mut self, key: ServiceKey, service: &Service, now: Instant) -> bool {
+    pub(super) fn look(&mut self, key: ServiceKey, service: &Service, now: Instant) -> bool {
         let is_overdue = service.poll_timeout().is_some_and(|at| at + LOOK <= now);
         let waits_in_vain = service.due_events(now) > 0 && service.free_workers() > 0;
         if !is_overdue && !waits_in_vain {
@@ -62,74 +53,12 @@ impl Watchdog {
     }
 }
 
-impl Hub {
-    /// Looks at all services, if that is to be done again; helps those that are stuck.
-    pub(super) fn watch_services(&mut self) {
-        let now = now();
-        let looked_at = self.upkeep.watchdog.looked_at;
-        if looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK)
-            || self.phase.has_ended()
-        {
-            return;
-        }
-        self.upkeep.watchdog.looked_at = Some(now);
-        let watchdog = &mut self.upkeep.watchdog;
-        let broker = &self.broker;
-        watchdog
-            .suspects
-            .retain(|key, _| broker.service(*key).is_some());
-        let stuck: Vec<_> = broker
-            .services()
-            .filter(|(key, service)| watchdog.look(*key, service, now))
-            .map(|(key, _)| key)
-            .collect();
-        for key in stuck {
-            self.help(key, now);
-        }
-    }
-
-    fn help(&mut self, key: ServiceKey, now: Instant) {
-        let Some(service) = self.broker.service_mut(key) else {
-            return;
-        };
-        let (name, due) = (service.name().clone(), service.due_events(now));
-        let waits_for_disk = service.waits_for_disk();
-        let before = service.account.dropped;
-        let aftermath = service.handle_timeout(now, chance);
-        let stuck_for = self.upkeep.watchdog.stuck_for(key, now).unwrap_or_default();
-        self.notes
-            .burst_of("stuck", &name, self.clock.now, |suppressed| {
-                Notable::ServiceStuck {
-                    service: name.as_str(),
-                    due,
-                    stuck_ms: stuck_for.as_millis() as u64,
-                    waits_for_disk,
-                    suppressed,
-                }
-            });
-        self.log_dropped_since(key, &before);
-        self.finish(key, aftermath);
-        self.dispatch(key);
-    }
-
-    /// What of a service could go, and to whom.
-    pub(super) fn dispatch_status(&self, key: ServiceKey, service: &Service) -> Dispatch {
-        let now = now();
-        let stuck = self.upkeep.watchdog.stuck_for(key, now);
-        Dispatch {
-            due_events: service.due_events(now),
-            free_workers: service.free_workers() as u64,
-            waits_for_disk: service.waits_for_disk(),
-            stuck_ms: stuck.map(|stuck| stuck.as_millis() as u64),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::ambient::now;
     use crate::broker::{Item, PeerId, Policy, QueueLimits, ServiceSettings};
     use crate::model::ServiceName;
 
