@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::requester::Ticket;
+use super::replies::Ticket;
 use crate::api::Status;
 use crate::config::Config;
 use crate::messagebus::Message;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::hub::Hub;
-use super::requester::{ReturnAddress, Ticket};
+use super::replies::{ReturnAddress, Ticket};
 use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{ClockChange, Item, KnownSubject, Route, ServiceKey};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, SharedHub};
-use super::requester::{ReturnAddress, Ticket};
+use super::replies::{ReturnAddress, Ticket};
 use crate::ambient::now;
 use crate::broker::EndedService;
 use crate::messagebus::Message;

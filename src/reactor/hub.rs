@@ -22,7 +22,7 @@ use super::peer::{Peer, Role};
 use super::peers::Peers;
 use super::phase::Phase;
 use super::purpose::Purpose;
-use super::requester::PendingReplies;
+use super::replies::PendingReplies;
 use super::scratch::Scratch;
 use super::site::Site;
 use super::stream::Stream;

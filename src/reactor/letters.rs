@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::durable::Surroundings;
 use super::hub::Hub;
-use super::requester::Ticket;
+use super::replies::Ticket;
 use crate::ambient::wall_clock_ms;
 use crate::messagebus::{DataType, Message};
 use crate::model::{ServiceName, subject_of};

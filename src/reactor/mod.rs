@@ -46,6 +46,7 @@ mod proxied;
 mod purpose;
 mod refusals;
 mod reload;
+mod replies;
 mod reports;
 mod requester;
 mod runs;
@@ -76,7 +77,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 pub use effects::{Effect, Input};
 pub use listener::listen_tcp;
-pub use requester::Ticket;
+pub use replies::Ticket;
 
 use crate::ambient::chance;
 use crate::api::Addresses;

@@ -1,8 +1,5 @@
 //! Requests: from a message's frames to its answer, at once or later.
 
-use std::collections::HashMap;
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use super::effects::Effect;
@@ -10,10 +7,11 @@ use super::hub::Hub;
 use super::letters::Begun;
 use super::peer::Role;
 use super::peer_error::PeerError;
+use super::replies::{ReturnAddress, Ticket};
 use crate::ambient::now;
 use crate::broker::{EndError, EndedService, PeerId};
 use crate::locator;
-use crate::messagebus::{FRAMES_MAX, Layout, Message, Token, decode, encode, split_envelope};
+use crate::messagebus::{FRAMES_MAX, Message, Token, decode, encode, split_envelope};
 use crate::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
 use crate::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
@@ -25,52 +23,6 @@ use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
 const BEGUN_FRAMES_MAX: usize = 16;
 /// And of each of them so many bytes; a routing id has at most 255.
 const BEGUN_BYTES_MAX: usize = 1024;
-
-/// To whom an answer goes, and how it is written.
-#[derive(Debug)]
-pub(super) struct ReturnAddress {
-    peer: PeerId,
-    envelope: Vec<Bytes>,
-    layout: Layout,
-    /// When it was read, if its answer is timed.
-    timed: Option<(Timed, Instant)>,
-}
-
-/// Names a request whose answer comes later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(u64);
-
-/// Requests that wait for others; bounded, further ones are refused.
-#[derive(Debug)]
-pub(super) struct PendingReplies {
-    by_ticket: HashMap<Ticket, ReturnAddress>,
-    max: usize,
-    last: u64,
-}
-
-impl PendingReplies {
-    pub(super) fn new(max: usize) -> Self {
-        Self {
-            by_ticket: HashMap::new(),
-            max,
-            last: 0,
-        }
-    }
-
-    pub(super) fn ticket(&mut self) -> Ticket {
-        self.last += 1;
-        Ticket(self.last)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_ticket.len()
-    }
-
-    /// How many may wait, if as many do.
-    fn is_full(&self) -> Option<usize> {
-        (self.by_ticket.len() >= self.max).then_some(self.max)
-    }
-}
 
 /// A request that is being answered.
 struct Asking<'a> {
@@ -310,11 +262,11 @@ impl Hub {
         let ticket = self.pending_replies.ticket();
         match self.effects.try_send(Effect::Call { ticket, event }) {
             Ok(()) => {
-                self.pending_replies.by_ticket.insert(ticket, back);
+                self.pending_replies.insert(ticket, back);
             }
             Err(_) => self.reply(
                 &back,
-                &requests::too_many_wait(self.pending_replies.max).into(),
+                &requests::too_many_wait(self.pending_replies.max()).into(),
             ),
         }
     }
@@ -322,7 +274,7 @@ impl Hub {
     fn ask_letters(&mut self, request: LettersRequest, back: ReturnAddress) {
         match self.begin_letters(request) {
             Ok(Begun::Waiting(ticket)) => {
-                self.pending_replies.by_ticket.insert(ticket, back);
+                self.pending_replies.insert(ticket, back);
             }
             Ok(Begun::Answered(answer)) | Err(answer) => self.reply(&back, &answer),
         }
@@ -330,7 +282,7 @@ impl Hub {
 
     /// The answer to a request that waited. Its client may be gone; then nobody wants it.
     pub(super) fn complete(&mut self, ticket: Ticket, answer: &Message) {
-        if let Some(back) = self.pending_replies.by_ticket.remove(&ticket) {
+        if let Some(back) = self.pending_replies.remove(ticket) {
             self.reply(&back, answer);
         }
     }
@@ -341,7 +293,7 @@ impl Hub {
             "stopping",
             "the event manager stopped before all services had answered",
         );
-        for (_, back) in std::mem::take(&mut self.pending_replies.by_ticket) {
+        for back in self.pending_replies.take_all() {
             self.reply(&back, &nak);
         }
         self.flush();
@@ -362,7 +314,7 @@ impl Hub {
             return None;
         }
         let ticket = self.pending_replies.ticket();
-        self.pending_replies.by_ticket.insert(ticket, back);
+        self.pending_replies.insert(ticket, back);
         Some(ticket)
     }
 

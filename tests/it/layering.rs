@@ -86,12 +86,7 @@ fn sources(module: &str) -> Vec<(String, String)> {
             );
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            // Tests may use anything.
-            let code = text
-                .split("#[cfg(test)]")
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let code = without_tests(&text);
             let mut parts = path.iter().skip(src.iter().count());
             let is_test = parts.any(|part| part == "tests.rs" || part == "tests");
             found.push((
@@ -101,6 +96,107 @@ fn sources(module: &str) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// The code without the items that are built for tests only: those may use anything.
+fn without_tests(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() != "#[cfg(test)]" {
+            kept.push_str(line);
+            kept.push('\n');
+            continue;
+        }
+        let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+        let mut is_open = false;
+        for line in lines.by_ref() {
+            is_open |= line.ends_with('{');
+            if line == end || (!is_open && line.ends_with(';')) {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+#[test]
+fn what_comes_after_tests_is_looked_at_too() {
+    let text = "\
+use a;
+#[cfg(test)]
+mod one;
+use b;
+mod inner {
+    #[cfg(test)]
+    fn helper(
+        of: u8,
+    ) {
+        use c;
+    }
+    use d;
+}
+#[cfg(test)]
+#[allow(e)]
+mod tests {
+    use f;
+}
+use g;
+";
+    let code = without_tests(text);
+    let used: Vec<_> = code.lines().filter(|line| line.contains("use")).collect();
+    assert_eq!(used, ["use a;", "use b;", "    use d;", "use g;"]);
+}
+
+/// The files of the reactor that hold state. All others act on the whole; these don't know it.
+const REACTOR_STATE: &[&str] = &[
+    "attendance",
+    "books",
+    "clock",
+    "connections",
+    "grace",
+    "inbox",
+    "keeping",
+    "kernel",
+    "listener",
+    "memory",
+    "notes",
+    "outbox",
+    "paths",
+    "peer",
+    "peer_error",
+    "peers",
+    "phase",
+    "purpose",
+    "refusals",
+    "replies",
+    "runs",
+    "scratch",
+    "site",
+    "stream",
+    "streamers",
+    "upkeep",
+    "upstream",
+    "watchdog",
+];
+
+#[test]
+fn state_in_the_reactor_knows_nothing_of_those_who_act_on_it() {
+    let reactor = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/reactor");
+    for file in REACTOR_STATE {
+        let text = fs::read_to_string(reactor.join(format!("{file}.rs"))).unwrap();
+        for line in code_lines(&without_tests(&text)) {
+            let used = line.split("super::").skip(1);
+            for used in used.map(|rest| rest.split([':', ';']).next().unwrap_or_default()) {
+                let is_visibility = used.starts_with(')') || used.is_empty();
+                assert!(
+                    is_visibility || REACTOR_STATE.contains(&used),
+                    "{file}.rs: {line}"
+                );
+            }
+            assert!(!line.contains("crate::reactor"), "{file}.rs: {line}");
+        }
+    }
 }
 
 fn code_lines(code: &str) -> impl Iterator<Item = &str> {
