@@ -85,6 +85,9 @@ pub struct Shelf {
     reading: Option<Reading>,
     /// Events that left the disk while it is read: they may be among what is read.
     gone: BTreeSet<u64>,
+    /// Events from `from` on that left the disk because they had ended. The log may give them up before it
+    /// is told so.
+    ended: BTreeSet<u64>,
     /// Events came while the disk is read: it may have been read before.
     has_news: bool,
     /// What the queue holds on disk is known.
@@ -258,7 +261,8 @@ impl Shelf {
         }
         for item in items {
             let seq = item.seq.unwrap_or_default();
-            let is_on_disk_alone = !self.gone.contains(&seq) && !self.timed.is_parked(seq);
+            let is_gone = self.gone.contains(&seq) || self.ended.contains(&seq);
+            let is_on_disk_alone = !is_gone && !self.timed.is_parked(seq);
             if is_on_disk_alone {
                 if !self.take_in(item, backlog, &mut loss.too_large) {
                     break;
@@ -266,6 +270,9 @@ impl Shelf {
                 self.in_order = self.in_order.saturating_sub(1);
             }
             self.from = Some(seq + 1);
+        }
+        if let Some(from) = self.from {
+            self.ended = self.ended.split_off(&from);
         }
     }
 
@@ -325,6 +332,7 @@ impl Shelf {
     fn forget_order_if_empty(&mut self) {
         if self.in_order == 0 && self.reading.is_none() {
             self.from = None;
+            self.ended.clear();
         }
     }
 
@@ -336,7 +344,7 @@ impl Shelf {
     /// These were given up on the disk, or are damaged there; how many of them were on it alone.
     pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = u64>) -> u64 {
         seqs.into_iter()
-            .map(|seq| u64::from(self.leave_disk(seq)))
+            .map(|seq| u64::from(!self.ended.remove(&seq) && self.leave_disk(seq)))
             .sum()
     }
 
@@ -369,6 +377,9 @@ impl Shelf {
                 // It would be found again and again.
                 self.timed.remove(seq);
                 continue;
+            }
+            if self.from.is_some_and(|from| seq >= from) {
+                self.ended.insert(seq);
             }
             expired.events += 1;
             expired.seqs.push(seq);

@@ -15,7 +15,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Unreadable {
     reason: String,
-    again_at: Instant,
+    /// None while it is being tried.
+    again_at: Option<Instant>,
 }
 
 impl<R> Queues<R> {
@@ -79,7 +80,7 @@ impl<R> Queues<R> {
             let note = Note::Unreadable { queue, reason };
             self.effects.push_back(Effect::Note(note));
         }
-        let again_at = now + PAUSE;
+        let again_at = Some(now + PAUSE);
         record.unreadable = Some(Unreadable { reason, again_at });
         self.troubled.insert(queue.clone());
     }
@@ -113,12 +114,11 @@ impl<R> Queues<R> {
                 continue;
             };
             let is_closed = record.state == State::Closed && record.failure.is_some();
-            let mut unreadable = record.unreadable.as_mut();
-            let unreadable = unreadable.take_if(|found| found.again_at <= now);
-            let reads_again = unreadable.is_some();
-            unreadable
-                .into_iter()
-                .for_each(|found| found.again_at = now + PAUSE);
+            let unreadable = record.unreadable.as_mut();
+            let again_at = unreadable.and_then(|found| {
+                // Once: a second answer would be taken for that to what is asked next.
+                found.again_at.take_if(|at| *at <= now)
+            });
             match (is_closed, queue.of_dead_letters()) {
                 (true, Some(service)) => self.open(&queue, shell.limits_of(&service)),
                 (true, None) => {
@@ -128,7 +128,7 @@ impl<R> Queues<R> {
                 }
                 (false, _) => {}
             }
-            if reads_again
+            if again_at.is_some()
                 && let Some((key, service)) = find(broker, &queue)
                 && let Some(shelf) = &mut service.shelf
             {
