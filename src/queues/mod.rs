@@ -347,3 +347,6 @@ impl<R> Queues<R> {
         self.send(Command::Remove { queue: id });
     }
 }
+
+#[cfg(test)]
+mod simulation;

@@ -601,7 +601,7 @@ fn seconds(time_ms: u64) -> u32 {
 #[cfg(test)]
 mod full;
 #[cfg(test)]
-mod sim_disk;
+pub(crate) mod sim_disk;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

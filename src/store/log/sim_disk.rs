@@ -12,10 +12,10 @@ const RESERVE: &str = "reserve";
 
 /// Numbers that depend on nothing but the seed (splitmix64).
 #[derive(Debug, Clone)]
-pub(super) struct Rng(pub(super) u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,15 +24,15 @@ impl Rng {
     }
 
     /// From 0 to below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len() as u64) as usize)
     }
 }
@@ -113,10 +113,10 @@ impl State {
 
 /// The disk, and the directory on it. Clones are the same disk.
 #[derive(Debug, Clone)]
-pub(super) struct SimDisk(Rc<RefCell<State>>);
+pub(crate) struct SimDisk(Rc<RefCell<State>>);
 
 #[derive(Debug)]
-pub(super) struct SimFile {
+pub(crate) struct SimFile {
     disk: SimDisk,
     inode: usize,
 }
@@ -126,7 +126,7 @@ fn eio() -> io::Error {
 }
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(Rc::new(RefCell::new(State {
             rng: Rng(seed),
             inodes: vec![],
@@ -144,45 +144,45 @@ impl SimDisk {
     }
 
     /// Lets one write or sync in `n` fail; 0: none.
-    pub(super) fn fail_one_in(&self, n: u64) {
+    pub(crate) fn fail_one_in(&self, n: u64) {
         let mut state = self.0.borrow_mut();
         state.fails_one_in = n;
         state.syncs_left = None;
     }
 
     /// Lets one read in `n` fail; 0: none.
-    pub(super) fn fail_reads_one_in(&self, n: u64) {
+    pub(crate) fn fail_reads_one_in(&self, n: u64) {
         self.0.borrow_mut().reads_fail_one_in = n;
     }
 
     /// Whether reads may fail.
-    pub(super) fn fails_reads(&self) -> bool {
+    pub(crate) fn fails_reads(&self) -> bool {
         self.0.borrow().reads_fail_one_in > 0
     }
 
     /// Lets so many syncs succeed, and from then on nothing that isn't a write.
-    pub(super) fn fail_syncs_after(&self, syncs: u64) {
+    pub(crate) fn fail_syncs_after(&self, syncs: u64) {
         self.0.borrow_mut().syncs_left = Some(syncs);
     }
 
     /// Leaves so much room.
-    pub(super) fn leave_room(&self, bytes: usize) {
+    pub(crate) fn leave_room(&self, bytes: usize) {
         let mut state = self.0.borrow_mut();
         state.bytes_max = state.used().saturating_add(bytes);
     }
 
     /// The byte of this file can't be read.
-    pub(super) fn make_unreadable(&self, name: &str, offset: u64) {
+    pub(crate) fn make_unreadable(&self, name: &str, offset: u64) {
         self.0.borrow_mut().unreadable = Some((name.into(), offset));
     }
 
     /// It can be read again.
-    pub(super) fn make_readable(&self) {
+    pub(crate) fn make_readable(&self) {
         self.0.borrow_mut().unreadable = None;
     }
 
     /// The power fails: of what was not synced, anything may be lost.
-    pub(super) fn crash(&self) {
+    pub(crate) fn crash(&self) {
         let mut state = self.0.borrow_mut();
         let State {
             rng,
@@ -210,7 +210,7 @@ impl SimDisk {
     }
 
     /// Changes a bit of a file, in memory and on the disk.
-    pub(super) fn flip(&self, name: &str, offset: usize, bit: u32) {
+    pub(crate) fn flip(&self, name: &str, offset: usize, bit: u32) {
         let mut state = self.0.borrow_mut();
         let inode = state.names[name];
         let Inode { cache, durable, .. } = &mut state.inodes[inode];
@@ -222,7 +222,7 @@ impl SimDisk {
     }
 
     /// Somebody puts a file there, unless there is one of that name.
-    pub(super) fn put(&self, name: &str, content: &[u8]) -> bool {
+    pub(crate) fn put(&self, name: &str, content: &[u8]) -> bool {
         let mut state = self.0.borrow_mut();
         if state.names.contains_key(name) || state.durable_names.contains_key(name) {
             return false;
@@ -238,7 +238,7 @@ impl SimDisk {
         true
     }
 
-    pub(super) fn contents(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn contents(&self) -> Vec<Vec<u8>> {
         let state = self.0.borrow();
         let inodes = state.names.values();
         inodes
@@ -246,7 +246,7 @@ impl SimDisk {
             .collect()
     }
 
-    pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.0.borrow();
         let inode = state.names.get(name)?;
         Some(state.inodes[*inode].cache.clone())
