@@ -88,7 +88,8 @@ fn sources(module: &str) -> Vec<(String, String)> {
             let text = fs::read_to_string(&path).unwrap();
             let code = without_tests(&text);
             let mut parts = path.iter().skip(src.iter().count());
-            let is_test = parts.any(|part| part == "tests.rs" || part == "tests");
+            let is_test =
+                parts.any(|part| part == "tests.rs" || part == "tests" || part == "simulation");
             found.push((
                 path.display().to_string(),
                 if is_test { String::new() } else { code },
