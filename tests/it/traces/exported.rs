@@ -257,7 +257,7 @@ fn a_collector_that_hangs_harms_nothing() {
         "{:?}",
         begun.elapsed()
     );
-    let lines = logs::lines_with(&format!("http://127.0.0.1:{port} takes no spans"));
+    let lines = logs::lines_with(&format!("http://127.0.0.1:{port} accepts no spans"));
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
@@ -268,7 +268,7 @@ fn a_collector_that_is_not_there_harms_nothing() {
     let port = listener.local_addr().expect("it is bound").port();
     drop(listener);
     let daemon = tracing_to(Endpoint::tcp("127.0.0.1", port), None);
-    let of_ours = format!("http://127.0.0.1:{port} takes no spans");
+    let of_ours = format!("http://127.0.0.1:{port} accepts no spans");
     for _ in 0..3 {
         call_nobody(&daemon, 1, "");
     }
