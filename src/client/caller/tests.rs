@@ -265,7 +265,8 @@ fn service(serve: impl Fn(TcpStream) + Send + 'static) -> Endpoint {
 }
 
 fn meet(stream: &mut TcpStream) {
-    let (mut out, mut chunk) = (BytesMut::new(), [0; 512]);
+    // Byte by byte: the request may come in one piece with the end of the handshake.
+    let (mut out, mut chunk) = (BytesMut::new(), [0]);
     let local = LocalSocket::Requests;
     let mut handshake = Handshake::start(local, Mechanism::Null, 8192, &mut out);
     loop {
