@@ -155,11 +155,9 @@ impl<R> Queues<R> {
 
     /// Hands the store what came and what is done since the last time.
     pub fn flush(&mut self, shell: &dyn Shell) {
-        let mut unflushed = std::mem::take(&mut self.unflushed);
-        for queue in unflushed.drain(..) {
+        for queue in std::mem::take(&mut self.unflushed) {
             self.flush_queue(&queue, shell);
         }
-        self.unflushed = unflushed;
     }
 
     fn flush_queue(&mut self, name: &ServiceName, shell: &dyn Shell) {

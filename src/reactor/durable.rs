@@ -63,8 +63,8 @@ impl Sink for Shared {
 
 /// What the queues ask of the reactor.
 pub(super) struct Surroundings<'a> {
-    pub(super) config: &'a Config,
-    pub(super) hasher: &'a RandomState,
+    config: &'a Config,
+    hasher: &'a RandomState,
 }
 
 impl Shell for Surroundings<'_> {
@@ -104,7 +104,11 @@ impl Shell for Surroundings<'_> {
     }
 }
 
-impl Surroundings<'_> {
+impl<'a> Surroundings<'a> {
+    pub(super) fn of(config: &'a Config, hasher: &'a RandomState) -> Self {
+        Self { config, hasher }
+    }
+
     /// [`item`](Self::item) for one of many events in one piece of memory.
     fn part_item(&self, order_by: Option<OrderBy>, all: &Bytes, part: Range<usize>) -> Item {
         let mut item = self.item(order_by, all.slice(part));
@@ -119,10 +123,7 @@ impl Surroundings<'_> {
 impl Hub {
     /// Has the store open the queues of all durable services.
     pub(super) fn open_queues(&mut self) {
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         for (_, service) in self.broker.services() {
             self.durable.queues.open_of(service, &shell);
         }
@@ -131,10 +132,7 @@ impl Hub {
     /// Has the store open the service's queue, if it has one, and that is not open.
     pub(super) fn open_queue(&mut self, service: &ServiceName) {
         let found = self.broker.find(service);
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         if let Some(service) = found.and_then(|key| self.broker.service(key)) {
             self.durable.queues.open_of(service, &shell);
         }
@@ -145,18 +143,12 @@ impl Hub {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        }
+        Surroundings::of(&self.config, &self.hasher)
     }
 
     /// What did not work a while ago is tried again: queues are opened, and read.
     pub(super) fn tend_queues(&mut self) {
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let now = self.clock.now;
         self.durable.queues.send_waiting();
         self.durable.queues.try_again(&mut self.broker, now, &shell);
@@ -171,10 +163,7 @@ impl Hub {
         let (order_by, before) = (service.order_by, service.account.dropped);
         // What waits must not keep a whole chunk alive.
         let all = Bytes::copy_from_slice(&run.bytes);
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let events = 0..run.ends.len();
         let items = events.map(|event| shell.part_item(order_by, &all, run.part(event..event + 1)));
         match self.durable.queues.append(service, items) {
@@ -192,10 +181,7 @@ impl Hub {
         emission: Option<EmissionId>,
     ) {
         let id = (!id.is_empty()).then(|| id.clone());
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let queues = &mut self.durable.queues;
         if let Some(service) = self.broker.service_mut(key) {
             queues.append_confirmed(service, item, id, emission, &shell);
@@ -206,20 +192,14 @@ impl Hub {
     /// Hands the store what came and what is done since the last time.
     pub(super) fn flush_store(&mut self) {
         if self.durable.queues.wants_flush() {
-            let shell = Surroundings {
-                config: &self.config,
-                hasher: &self.hasher,
-            };
+            let shell = Surroundings::of(&self.config, &self.hasher);
             self.durable.queues.flush(&shell);
         }
     }
 
     /// Tells the store how often events were tried that are not done.
     pub(super) fn note_tries(&mut self) {
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let (broker, stops) = (&mut self.broker, self.phase.has_ended());
         self.durable.queues.note_tries(broker, stops, &shell);
     }

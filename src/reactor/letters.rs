@@ -201,10 +201,7 @@ impl Hub {
             return self.answer_letters(ticket, &answer);
         }
         let next = letters.iter().map(|letter| letter.seq).collect::<Vec<_>>();
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let (broker, asked) = (&mut self.broker, Asked::Replay(ticket, answer));
         let queues = &mut self.durable.queues;
         let replayed = queues.replay(broker, key, queue, letters, asked, &shell);

@@ -68,10 +68,7 @@ impl Hub {
 
     /// Queues on disk that are open, those of dead letters too.
     fn reload_queues(&mut self) {
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let broker = &self.broker;
         self.durable.queues.limit(|queue| {
             let is_service = broker.find(queue).is_some();

@@ -11,10 +11,7 @@ use crate::telemetry::Notable;
 impl Hub {
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
-        let shell = Surroundings {
-            config: &self.config,
-            hasher: &self.hasher,
-        };
+        let shell = Surroundings::of(&self.config, &self.hasher);
         let queues = &mut self.durable.queues;
         queues.hear(&mut self.broker, report, self.clock.now, &shell);
         if queues.owes_tries() {
