@@ -133,23 +133,14 @@ impl<R> Queues<R> {
         if let Some(shelf) = &mut service.shelf {
             shelf.came(events);
         }
-        self.mark_unflushed(service.name());
-        &mut self.record(service.name()).unsent
-    }
-
-    pub(super) fn mark_unflushed(&mut self, queue: &ServiceName) {
-        let record = self.record(queue);
-        if !std::mem::replace(&mut record.is_unflushed, true) {
-            self.unflushed.push(queue.clone());
-        }
+        &mut self.unflushed(service.name()).unsent
     }
 
     /// Events of a queue are done: the store is told so with the next flush.
     pub fn settle(&mut self, queue: &ServiceName, seqs: impl IntoIterator<Item = u64>) {
         let mut seqs = seqs.into_iter().peekable();
         if self.store.is_some() && seqs.peek().is_some() {
-            self.mark_unflushed(queue);
-            self.record(queue).settled.extend(seqs);
+            self.unflushed(queue).settled.extend(seqs);
         }
     }
 

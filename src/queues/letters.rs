@@ -50,8 +50,8 @@ impl<R> Queues<R> {
             return self.letters_not_kept(broker, vec![origin], "the service's name is too long");
         };
         self.appending_bytes += event.bytes();
-        self.mark_unflushed(&queue);
-        self.record(&queue).letters.push(Letter { event, origin });
+        let letters = &mut self.unflushed(&queue).letters;
+        letters.push(Letter { event, origin });
     }
 
     /// A dead letter of a service can't be kept, as there is no store.

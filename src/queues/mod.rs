@@ -248,16 +248,14 @@ impl<R> Queues<R> {
 
     /// The record of a queue, which begins if there is none, or only one that is to be removed.
     fn record(&mut self, name: &ServiceName) -> &mut Queue<R> {
-        let mut begin = || {
-            self.last_generation += 1;
-            Queue::new(QueueId {
-                name: name.clone(),
-                generation: self.last_generation,
-            })
-        };
-        let record = self.records.entry(name.clone()).or_insert_with(&mut begin);
-        if record.state == State::Removing {
-            *record = begin();
+        record(&mut self.records, &mut self.last_generation, name)
+    }
+
+    /// The same; there is something of it to flush from now on.
+    fn unflushed(&mut self, name: &ServiceName) -> &mut Queue<R> {
+        let record = record(&mut self.records, &mut self.last_generation, name);
+        if !std::mem::replace(&mut record.is_unflushed, true) {
+            self.unflushed.push(name.clone());
         }
         record
     }
@@ -346,6 +344,25 @@ impl<R> Queues<R> {
         of_it.into_iter().for_each(|append| self.orphan(append));
         self.send(Command::Remove { queue: id });
     }
+}
+
+fn record<'a, R>(
+    records: &'a mut BTreeMap<ServiceName, Queue<R>>,
+    last_generation: &mut u64,
+    name: &ServiceName,
+) -> &'a mut Queue<R> {
+    let mut begin = || {
+        *last_generation += 1;
+        Queue::new(QueueId {
+            name: name.clone(),
+            generation: *last_generation,
+        })
+    };
+    let record = records.entry(name.clone()).or_insert_with(&mut begin);
+    if record.state == State::Removing {
+        *record = begin();
+    }
+    record
 }
 
 #[cfg(test)]
