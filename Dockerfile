@@ -6,14 +6,19 @@ RUN apt-get update \
 WORKDIR /build
 # The dependencies first, with empty sources of our own: a layer that lasts until one of them changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/e2e tests/it \
-    && touch src/lib.rs benches/instructions.rs benches/micro.rs benches/e2e/main.rs tests/it/main.rs \
+COPY crates/zmtp/Cargo.toml crates/zmtp/
+COPY crates/wire/Cargo.toml crates/wire/
+COPY crates/core/Cargo.toml crates/core/
+COPY crates/client/Cargo.toml crates/client/
+RUN mkdir -p src benches/e2e tests/it crates/zmtp/src crates/wire/src crates/core/src crates/client/src \
+    && touch src/lib.rs crates/zmtp/src/lib.rs crates/wire/src/lib.rs crates/core/src/lib.rs crates/client/src/lib.rs \
+    && touch benches/instructions.rs benches/micro.rs benches/e2e/main.rs tests/it/main.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked --bin event-manager
-COPY config.json ./
+COPY crates ./crates
 COPY src ./src
 # Cargo goes by the files' times, and these may be older than the empty ones.
-RUN touch src/lib.rs src/main.rs \
+RUN touch src/lib.rs src/main.rs crates/*/src/lib.rs \
     && cargo build --release --locked --bin event-manager
 
 FROM debian:bookworm-slim

@@ -8,7 +8,7 @@ ci: fmt clippy doc test traces instructions deny python dashboard promtool units
 
 # The format, unchanged if it is right.
 fmt:
-    cargo fmt --check
+    cargo fmt --all --check
 
 # Lints of everything, tests too.
 clippy:

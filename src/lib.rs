@@ -1,24 +1,25 @@
 //! An event router for ZeroMQ services.
 //!
-//! The modules in reading order; each may import only those above it (`tests/it/layering.rs` holds
-//! that). Everything down to [`requests`] is pure: no socket, no clock, no thread, no randomness.
+//! What is pure, and what clients need too, has crates of its own under `crates/`; Cargo sees to it
+//! that they use no socket and no runtime. The daemon's code names their modules as if they were here:
+//!
+//! | crate | its modules here |
+//! |---|---|
+//! | `crates/zmtp` | [`zmtp`]: ZMTP as bytes in, bytes out |
+//! | `crates/wire` | [`model`]: names, subjects, endpoints; [`messagebus`]: messages; [`api`]: what a daemon tells about itself |
+//! | `crates/core` | [`broker`]: the decisions about routes, leases, ports, dispatch; [`locator`]; [`requests`]; [`queues`]: the life of durable queues |
+//! | `crates/client` | [`client`]: connections as a client has them |
+//!
+//! The daemon's own modules in reading order; each may import only those above it
+//! (`tests/it/layering.rs` holds that).
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`api`] | what a daemon tells about itself, as types for both sides |
-//! | [`model`] | names, subjects, endpoints, limits: the terms of the domain |
-//! | [`zmtp`] | ZMTP 3.x as bytes in, bytes out |
-//! | [`messagebus`] | MessageBus messages: token, data type, data |
-//! | [`broker`] | the decisions: registry, leases, ports, routes, dispatch, queues |
-//! | [`locator`] | the ServiceLocator's directory and its requests |
-//! | [`requests`] | one file per request: decode, apply, encode |
-//! | [`ambient`] | clock and randomness, for code outside the core |
-//! | [`client`] | connections as a client has them: requests, workers, publishers, subscribers, calls |
+//! | [`ambient`] | clock and randomness |
 //! | [`config`] | defaults ← `config.json` ← environment ← flags, parsed once into valid types |
 //! | [`telemetry`] | logs, notable events, rate limits, and figures of this process |
 //! | [`traces`] | spans of sync events, redeliveries and dead letters |
-//! | [`store`] | durable queues |
-//! | [`queues`] | the life of durable queues: what is asked of the store, and what its reports come to |
+//! | [`store`] | durable queues: the thread that owns them, and their files |
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
 //! | [`systemd`] | systemd notification and socket activation |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
@@ -27,24 +28,20 @@
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
 
+pub use event_manager_client as client;
+pub use event_manager_core::{broker, locator, queues, requests};
+pub use event_manager_wire::{api, messagebus, model};
+pub use event_manager_zmtp as zmtp;
+
 pub mod ambient;
-pub mod api;
-pub mod broker;
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod http;
-pub mod locator;
-pub mod messagebus;
-pub mod model;
 pub mod outbound;
-pub mod queues;
 pub mod reactor;
-pub mod requests;
 pub mod state;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod traces;
-pub mod zmtp;

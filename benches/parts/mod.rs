@@ -9,11 +9,12 @@ use event_manager::broker::{
     RouteTable, ServiceKey, Streamers, Workers,
 };
 use event_manager::messagebus::{Message, decode, encode};
-use event_manager::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
+use event_manager::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager::reactor::hot_path::HotPath;
 use event_manager::requests::{
     Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
 };
+use event_manager::zmtp::Limits;
 use event_manager::zmtp::encode_message;
 
 /// Events in a run, and picks of a dispatch.

@@ -33,7 +33,8 @@ pub use traces::{Carrier, TracesConfig};
 use crate::broker::QueueLimits;
 use crate::locator::LocatorTokens;
 use crate::messagebus::Token;
-use crate::model::{Endpoint, Limits, ServiceName};
+use crate::model::{Endpoint, ServiceName};
+use crate::zmtp::Limits;
 use services::AllServices;
 use units::{
     Address, Addresses, AnyPath, DAY, HostNames, Hostname, HttpAddress, Name, OptionalPath,

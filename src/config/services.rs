@@ -12,8 +12,9 @@ use super::keys::Wrong;
 use super::positions::{Position, positions};
 use super::units::Unit;
 pub use crate::broker::{DeliveryMode, OrderBy};
-use crate::broker::{Policy, QueueLimits, Retry, WhenFull};
-use crate::model::{Limits, ServiceName, SubjectPattern};
+use crate::broker::{Policy, QueueLimits, Retry};
+use crate::model::{ServiceName, SubjectPattern};
+use crate::zmtp::Limits;
 use fields::Fields;
 use pattern::NamePattern;
 
@@ -22,19 +23,6 @@ pub(super) const SERVICES: &str = "services";
 
 /// What a queue on disk may keep, in bytes, unless its service says otherwise.
 const RETENTION_BYTES_MAX: u64 = 10 << 30;
-
-impl DeliveryMode {
-    fn allows(self, when_full: WhenFull) -> bool {
-        (self == Self::Queue) == (when_full == WhenFull::Spill)
-    }
-
-    fn when_full(self) -> WhenFull {
-        match self {
-            Self::Live => WhenFull::DropOldest,
-            Self::Queue => WhenFull::Spill,
-        }
-    }
-}
 
 /// What a queue on disk may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,7 +233,7 @@ impl Services {
         ServicePolicy {
             delivery,
             backlog: Policy {
-                when_full: when_full.unwrap_or(delivery.when_full()),
+                when_full: when_full.unwrap_or(delivery.default_when_full()),
                 ack_timeout: fields.ack_timeout.unwrap_or(default.ack_timeout),
                 retry: fields.retry(),
                 limits: default.limits,

@@ -22,8 +22,9 @@ use super::streamers::{Doors, StreamerTable};
 use crate::ambient::now;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
-use crate::model::{Limits, ServiceName, SubjectPattern, SubscriptionId};
+use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::requests::Settings;
+use crate::zmtp::Limits;
 use crate::zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
 
 /// Services without a socket.

@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::stream::Stream;
-use crate::model::Limits;
+use crate::zmtp::Limits;
 use crate::zmtp::{Scanner, Version};
 
 /// The memory that all connections read into.

@@ -51,23 +51,17 @@ impl Asked {
     }
 }
 
-impl LettersRequest {
-    fn changes(&self) -> bool {
-        !self.dry_run && matches!(self.op, LettersOp::Replay | LettersOp::Purge)
-    }
-
-    fn wants(&self, letter: &StoredEvent, account: &Value) -> bool {
-        let seqs = self.seqs.as_ref();
-        let reason = self.reason.as_ref();
-        let subject = self.subject.as_ref();
-        seqs.is_none_or(|seqs| seqs.contains(&letter.seq))
-            && reason.is_none_or(|reason| account["reason"] == **reason)
-            && subject.is_none_or(|prefix| {
-                let frames = frames_of(&letter.body);
-                let first = frames.first().map(|first| subject_of(first));
-                first.is_some_and(|subject| subject.starts_with(prefix.as_bytes()))
-            })
-    }
+fn wants(request: &LettersRequest, letter: &StoredEvent, account: &Value) -> bool {
+    let seqs = request.seqs.as_ref();
+    let reason = request.reason.as_ref();
+    let subject = request.subject.as_ref();
+    seqs.is_none_or(|seqs| seqs.contains(&letter.seq))
+        && reason.is_none_or(|reason| account["reason"] == **reason)
+        && subject.is_none_or(|prefix| {
+            let frames = frames_of(&letter.body);
+            let first = frames.first().map(|first| subject_of(first));
+            first.is_some_and(|subject| subject.starts_with(prefix.as_bytes()))
+        })
 }
 
 impl Hub {
@@ -133,7 +127,7 @@ impl Hub {
         let mut wanted = vec![];
         for letter in found {
             let account: Value = serde_json::from_slice(&letter.attributes).unwrap_or_default();
-            if is_early(&letter) && request.wants(&letter, &account) {
+            if is_early(&letter) && wants(&request, &letter, &account) {
                 wanted.push((letter, account));
             }
         }

@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::commands::{Command, Full, Report, Sink};
+use event_manager_core::store::{Command, Full, Outside, Report, Sink, StateStore, Worker};
+
 use super::disk::{DiskDirectory, StateDir, StateDirError};
-use super::worker::{Outside, StateStore, Worker};
 use crate::ambient::{now, wall_clock_ms};
 use crate::model::ServiceName;
 

@@ -3,23 +3,36 @@
 use std::fs;
 use std::path::Path;
 
-/// From the words of the domain down to the command line; `zmtp`, `messagebus` and `broker` know
-/// `model`, and not each other.
+/// The crates below the daemon, and their modules. Cargo holds that a crate uses only those in its
+/// Cargo.toml; what is here holds the order of the modules within one.
+const CRATES: &[(&str, &[(&str, &str)])] = &[
+    ("zmtp", &[]),
+    (
+        "wire",
+        &[("api", ""), ("model", ""), ("messagebus", "model")],
+    ),
+    (
+        "core",
+        &[
+            ("broker", ""),
+            ("locator", ""),
+            ("requests", "broker"),
+            ("log", ""),
+            ("store", "log"),
+            ("queues", "broker log store"),
+        ],
+    ),
+    ("client", &[]),
+];
+
+/// The daemon's modules, down to the command line, and what each may import: of the daemon, and of
+/// what `lib.rs` takes from the crates.
 const LAYERS: &[(&str, &str)] = &[
-    ("api", ""),
-    ("model", ""),
-    ("zmtp", "model"),
-    ("messagebus", "model"),
-    ("broker", "model"),
-    ("locator", "model messagebus"),
-    ("requests", "model messagebus broker"),
     ("ambient", ""),
-    ("client", "api model zmtp messagebus ambient"),
-    ("config", "model messagebus broker locator"),
+    ("config", "model zmtp messagebus broker locator"),
     ("telemetry", "api model ambient config"),
     ("traces", "api model ambient config telemetry"),
     ("store", "model ambient"),
-    ("queues", "model broker store"),
     ("state", "ambient telemetry"),
     ("systemd", "model"),
     (
@@ -28,7 +41,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "outbound",
-        "model messagebus locator requests ambient client config telemetry traces",
+        "model zmtp messagebus locator requests ambient client config telemetry traces",
     ),
     (
         "http",
@@ -44,19 +57,26 @@ const LAYERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Modules that own no socket, no clock, no thread and no randomness.
-const PURE: &[&str] = &[
+/// What the daemon takes from the crates.
+const FROM_CRATES: &[&str] = &[
     "api",
-    "model",
-    "zmtp",
-    "messagebus",
     "broker",
+    "client",
     "locator",
-    "requests",
-    "store/log",
+    "messagebus",
+    "model",
     "queues",
-    "traces/carried",
-    "traces/otlp",
+    "requests",
+    "zmtp",
+];
+
+/// Code that owns no socket, no clock, no thread and no randomness.
+const PURE: &[&str] = &[
+    "crates/zmtp/src",
+    "crates/wire/src",
+    "crates/core/src",
+    "src/traces/carried.rs",
+    "src/traces/otlp.rs",
 ];
 const IMPURE: &[&str] = &[
     "std::net",
@@ -69,11 +89,12 @@ const IMPURE: &[&str] = &[
     "RandomState",
 ];
 
+/// The files of a module, by its path without `.rs`, and their code.
 fn sources(module: &str) -> Vec<(String, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![];
-    let mut open = vec![src.join(module)];
-    let single = src.join(format!("{module}.rs"));
+    let mut open = vec![root.join(module)];
+    let single = root.join(format!("{module}.rs"));
     if single.exists() {
         open.push(single);
     }
@@ -87,7 +108,7 @@ fn sources(module: &str) -> Vec<(String, String)> {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
             let code = without_tests(&text);
-            let mut parts = path.iter().skip(src.iter().count());
+            let mut parts = path.iter().skip(root.iter().count());
             let is_test =
                 parts.any(|part| part == "tests.rs" || part == "tests" || part == "simulation");
             found.push((
@@ -205,49 +226,97 @@ fn code_lines(code: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.trim_start().starts_with("//"))
 }
 
-#[test]
-fn modules_import_only_those_above_them() {
-    for (module, allowed) in LAYERS {
-        let sources = sources(module);
-        assert!(!sources.is_empty(), "{module} has no sources");
-        for (path, code) in sources {
-            for line in code_lines(&code) {
-                for (other, _) in LAYERS.iter().filter(|(other, _)| other != module) {
-                    let name = format!("crate::{other}");
-                    let imports = line
-                        .split(&name)
-                        .skip(1)
-                        .any(|rest| !rest.starts_with(char::is_alphanumeric));
-                    assert!(
-                        !imports || allowed.split(' ').any(|name| name == *other),
-                        "{path}: {line}"
-                    );
-                }
+/// Whether a line of code names something of this module of its own crate.
+fn imports(line: &str, module: &str) -> bool {
+    line.split(&format!("crate::{module}"))
+        .skip(1)
+        .any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+fn assert_imports(directory: &str, module: &str, allowed: &str, others: &[&str]) {
+    let sources = sources(&format!("{directory}/{module}"));
+    assert!(!sources.is_empty(), "{directory}/{module} has no sources");
+    for (path, code) in sources {
+        for line in code_lines(&code) {
+            for other in others.iter().filter(|other| **other != module) {
+                assert!(
+                    !imports(line, other) || allowed.split(' ').any(|name| name == *other),
+                    "{path}: {line}"
+                );
             }
         }
     }
 }
 
 #[test]
+fn modules_import_only_those_above_them() {
+    let own = LAYERS.iter().map(|(name, _)| *name);
+    let known: Vec<_> = own.chain(FROM_CRATES.iter().copied()).collect();
+    for (module, allowed) in LAYERS {
+        assert_imports("src", module, allowed, &known);
+    }
+    for (name, modules) in CRATES {
+        let known: Vec<_> = modules.iter().map(|(name, _)| *name).collect();
+        for (module, allowed) in *modules {
+            assert_imports(&format!("crates/{name}/src"), module, allowed, &known);
+        }
+    }
+}
+
+/// The modules that a `lib.rs` declares, or all that it takes from other crates.
+fn names_in(lib: &str, prefix: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join(lib)).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
+    let rests = lines.map(|rest| rest.trim_end_matches(';').to_owned());
+    rests.collect()
+}
+
+#[test]
 fn every_module_has_its_layer() {
-    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    for module in lib.lines().filter_map(|line| line.strip_prefix("pub mod ")) {
-        let module = module.trim_end_matches(';');
-        assert!(
-            LAYERS.iter().any(|(known, _)| *known == module),
-            "{module} has no layer"
+    for module in names_in("src/lib.rs", "pub mod ") {
+        let is_known = LAYERS.iter().any(|(known, _)| *known == module);
+        assert!(is_known, "{module} has no layer");
+    }
+    let mut taken = vec![];
+    for import in names_in("src/lib.rs", "pub use event_manager_") {
+        let names = import.split_once(" as ").map_or_else(
+            || import.split_once("::").map_or("", |(_, names)| names),
+            |(_, name)| name,
         );
+        let names = names.trim_matches(['{', '}']).split(", ");
+        taken.extend(names.map(str::to_owned));
+    }
+    taken.sort();
+    assert_eq!(taken, FROM_CRATES);
+    for (name, modules) in CRATES.iter().filter(|(_, modules)| !modules.is_empty()) {
+        let declared = names_in(&format!("crates/{name}/src/lib.rs"), "pub mod ");
+        let mut listed: Vec<_> = modules.iter().map(|(module, _)| *module).collect();
+        listed.sort_unstable();
+        assert_eq!(declared, listed);
     }
 }
 
 #[test]
 fn the_core_is_pure() {
     for module in PURE {
-        for (path, code) in sources(module) {
+        let sources = sources(module);
+        assert!(!sources.is_empty(), "{module} has no sources");
+        for (path, code) in sources {
             for line in code_lines(&code) {
                 let impure = IMPURE.iter().find(|word| line.contains(**word));
                 assert!(impure.is_none(), "{path}: {line}");
             }
+        }
+    }
+    // What can't be imported can't be used.
+    for name in ["zmtp", "wire", "core"] {
+        let manifest =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("crates/{name}/Cargo.toml"));
+        let manifest = fs::read_to_string(manifest).unwrap();
+        for forbidden in ["tokio", "zmq.", "socket2", "rand"] {
+            let has_it = manifest.lines().any(|line| line.starts_with(forbidden));
+            assert!(!has_it, "crates/{name} depends on {forbidden}");
         }
     }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::broker::WhenFull;
 use crate::config::{Config, ConfigErrors, parse};
 
 const BUDGET: QueueLimits = QueueLimits {

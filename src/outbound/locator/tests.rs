@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::*;
-use crate::model::Limits;
+use crate::zmtp::Limits;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

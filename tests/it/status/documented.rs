@@ -1,8 +1,8 @@
-//! docs/status.md says what each field means. It is made from the comments of the types in `src/api`.
+//! docs/status.md says what each field means. It is made from the comments of the types in `crates/wire/src/api`.
 
 use std::path::Path;
 
-/// A struct or an enum of `src/api`.
+/// A struct or an enum of `crates/wire/src/api`.
 #[derive(Default)]
 struct Type {
     name: String,
@@ -14,9 +14,9 @@ struct Type {
 fn types() -> Vec<Type> {
     let mut types: Vec<Type> = vec![];
     for source in [
-        include_str!("../../../src/api/status.rs"),
-        include_str!("../../../src/api/service.rs"),
-        include_str!("../../../src/api/stats.rs"),
+        include_str!("../../../crates/wire/src/api/status.rs"),
+        include_str!("../../../crates/wire/src/api/service.rs"),
+        include_str!("../../../crates/wire/src/api/stats.rs"),
     ] {
         let (mut about, mut is_within) = (String::new(), false);
         for line in source.lines().map(str::trim) {
@@ -100,7 +100,7 @@ fn page() -> String {
         STATUS answers with a [Status](#status) as JSON, `/stats` with [Stats](#stats). Fields may be added in \
         later versions; clients should ignore those that they don't know, and take 0, \"\", false, null or nothing \
         for those that an older daemon doesn't send.\n\n\
-        This page is made from the types in `src/api`: `UPDATE_DOCS=1 cargo test --test it status::documented`.\n"
+        This page is made from the types in `crates/wire/src/api`: `UPDATE_DOCS=1 cargo test --test it status::documented`.\n"
         .to_owned();
     for Type { name, about, rows } in types() {
         let about = about.replace("`None`", "null");

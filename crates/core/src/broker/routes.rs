@@ -1,0 +1,312 @@
+//! From a subject to everybody who gets the event.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+
+use super::prefix_map::PrefixMap;
+use super::service::ServiceKey;
+use super::subjects::{SubjectCounts, SubjectPlace};
+use event_manager_wire::model::{Dialect, SubjectPattern, subject_of};
+
+/// A connection: its slot, and a serial number that tells it from the slot's earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId {
+    /// The index in the reactor's table of peers.
+    pub slot: u32,
+    /// Counts connections.
+    pub serial: u32,
+}
+
+/// One who gets events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Receiver {
+    /// A connection to the subscribers' socket.
+    Subscriber(PeerId),
+    /// A service, which gives the event to one of its workers.
+    Service(ServiceKey),
+}
+
+/// Everybody who gets an event, each once.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Connections of the forwarder's side.
+    pub subscribers: Box<[PeerId]>,
+    /// Services.
+    pub services: Box<[ServiceKey]>,
+}
+
+impl Route {
+    /// Whether nobody gets it.
+    pub fn is_empty(&self) -> bool {
+        self.subscribers.is_empty() && self.services.is_empty()
+    }
+}
+
+/// What is known of an event by its subject.
+#[derive(Debug, Clone)]
+pub struct KnownSubject {
+    /// Who gets it.
+    pub route: Rc<Route>,
+    /// Where it is counted. Void after another subject was looked up.
+    pub place: SubjectPlace,
+}
+
+/// Subjects are chosen by peers: only so many are remembered, and only short ones.
+const CACHED_SUBJECTS_MAX: usize = 4096;
+const CACHED_SUBJECT_BYTES_MAX: usize = 256;
+
+/// All patterns and who asked for them.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    prefixes: PrefixMap<BTreeSet<Receiver>>,
+    exact: HashMap<Box<[u8]>, BTreeSet<Receiver>>,
+    globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
+    /// Subscribers' prefixes that hold a NUL, and so go beyond the subject.
+    binary_prefixes: usize,
+    cache: HashMap<Box<[u8]>, KnownSubject>,
+    /// Each route once, so that equal ones are told by their address.
+    interned: HashSet<Rc<Route>>,
+    /// How many events each subject had.
+    pub subjects: SubjectCounts,
+}
+
+impl RouteTable {
+    /// Lets a subscriber hear every subject with this prefix. Twice is once, as in libzmq.
+    pub fn subscribe(&mut self, prefix: &[u8], peer: PeerId) {
+        let receivers = self.prefixes.entry(prefix);
+        if receivers.insert(Receiver::Subscriber(peer)) && is_binary(prefix) {
+            self.binary_prefixes += 1;
+        }
+        self.forget_cached();
+    }
+
+    /// Ends that.
+    pub fn unsubscribe(&mut self, prefix: &[u8], peer: PeerId) {
+        if self.remove_prefix(prefix, Receiver::Subscriber(peer)) && is_binary(prefix) {
+            self.binary_prefixes -= 1;
+        }
+        self.forget_cached();
+    }
+
+    /// Lets a service hear what a pattern matches.
+    pub fn add(&mut self, pattern: &SubjectPattern, service: ServiceKey) {
+        let text = pattern.text().as_bytes();
+        let receivers = match pattern.dialect() {
+            Dialect::Prefix => self.prefixes.entry(text),
+            Dialect::Exact => self.exact.entry(text.into()).or_default(),
+            Dialect::Glob => self.globs.entry(pattern.clone()).or_default(),
+        };
+        receivers.insert(Receiver::Service(service));
+        self.forget_cached();
+    }
+
+    /// Ends that.
+    pub fn remove(&mut self, pattern: &SubjectPattern, service: ServiceKey) {
+        let (text, receiver) = (pattern.text().as_bytes(), Receiver::Service(service));
+        match pattern.dialect() {
+            Dialect::Prefix => {
+                self.remove_prefix(text, receiver);
+            }
+            Dialect::Exact => {
+                if let Some(receivers) = self.exact.get_mut(text)
+                    && receivers.remove(&receiver)
+                    && receivers.is_empty()
+                {
+                    self.exact.remove(text);
+                }
+            }
+            Dialect::Glob => {
+                if let Some(receivers) = self.globs.get_mut(pattern)
+                    && receivers.remove(&receiver)
+                    && receivers.is_empty()
+                {
+                    self.globs.remove(pattern);
+                }
+            }
+        }
+        self.forget_cached();
+    }
+
+    /// Whether it was there.
+    fn remove_prefix(&mut self, prefix: &[u8], receiver: Receiver) -> bool {
+        let Some(receivers) = self.prefixes.get_mut(prefix) else {
+            return false;
+        };
+        let was_there = receivers.remove(&receiver);
+        if receivers.is_empty() {
+            self.prefixes.remove(prefix);
+        }
+        was_there
+    }
+
+    fn forget_cached(&mut self) {
+        self.cache.clear();
+        self.interned.clear();
+    }
+
+    /// The part of a first frame that decides who gets the event: its subject. Subscribers' prefixes
+    /// are compared with the frame, as in libzmq, so while one holds a NUL it is the frame.
+    pub fn key_of<'a>(&self, first_frame: &'a [u8]) -> &'a [u8] {
+        match self.binary_prefixes {
+            0 => subject_of(first_frame),
+            _ => first_frame,
+        }
+    }
+
+    /// Whether this [key](Self::key_of) of another frame is this frame's too.
+    #[inline]
+    pub fn is_key_of(&self, key: &[u8], first_frame: &[u8]) -> bool {
+        let rest = first_frame.strip_prefix(key);
+        rest.is_some_and(|rest| match rest.first() {
+            None => true,
+            Some(&next) => next == 0 && self.binary_prefixes == 0,
+        })
+    }
+
+    /// Who gets an event with this [key](Self::key_of). Until patterns change, routes to the same
+    /// receivers are the same `Rc`.
+    pub fn route(&mut self, key: &[u8]) -> Rc<Route> {
+        self.look_up(key).route
+    }
+
+    /// The same, and where events with this key are counted.
+    pub fn look_up(&mut self, key: &[u8]) -> KnownSubject {
+        if let Some(known) = self.cache.get(key) {
+            return known.clone();
+        }
+        let route = self.intern(self.resolve(key));
+        let (place, others_are_void) = self.subjects.place_of(subject_of(key));
+        if others_are_void || self.cache.len() >= CACHED_SUBJECTS_MAX {
+            self.forget_cached();
+        }
+        if key.len() > CACHED_SUBJECT_BYTES_MAX {
+            return KnownSubject { route, place };
+        }
+        let known = KnownSubject { route, place };
+        self.cache.insert(key.into(), known.clone());
+        known
+    }
+
+    fn intern(&mut self, route: Route) -> Rc<Route> {
+        if let Some(known) = self.interned.get(&route) {
+            return Rc::clone(known);
+        }
+        if self.interned.len() >= CACHED_SUBJECTS_MAX {
+            self.forget_cached();
+        }
+        let route = Rc::new(route);
+        self.interned.insert(Rc::clone(&route));
+        route
+    }
+
+    fn resolve(&self, key: &[u8]) -> Route {
+        let mut receivers = Vec::new();
+        self.prefixes
+            .for_each_prefix_of(key, |found| receivers.extend(found));
+        let subject = subject_of(key);
+        receivers.extend(self.exact.get(subject).into_iter().flatten());
+        for (pattern, found) in &self.globs {
+            if pattern.matches(subject) {
+                receivers.extend(found);
+            }
+        }
+        receivers.sort_unstable();
+        receivers.dedup();
+        let subscriber = |receiver: &Receiver| match receiver {
+            Receiver::Subscriber(peer) => Some(*peer),
+            Receiver::Service(_) => None,
+        };
+        let service = |receiver: &Receiver| match receiver {
+            Receiver::Service(service) => Some(*service),
+            Receiver::Subscriber(_) => None,
+        };
+        Route {
+            subscribers: receivers.iter().filter_map(subscriber).collect(),
+            services: receivers.iter().filter_map(service).collect(),
+        }
+    }
+}
+
+fn is_binary(prefix: &[u8]) -> bool {
+    prefix.contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Change {
+        Subscribe(String, u32),
+        Unsubscribe(String, u32),
+        Add(String, u32),
+        Remove(String, u32),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let prefix = "[ab.\0]{0,3}";
+        let pattern = "(exact:|glob:|)[ab.*]{1,4}";
+        prop_oneof![
+            (prefix, 0u32..4).prop_map(|(p, n)| Change::Subscribe(p, n)),
+            (prefix, 0u32..4).prop_map(|(p, n)| Change::Unsubscribe(p, n)),
+            (pattern, 0u32..4).prop_map(|(p, n)| Change::Add(p, n)),
+            (pattern, 0u32..4).prop_map(|(p, n)| Change::Remove(p, n)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn routes_agree_with_a_list_of_patterns(
+            changes in proptest::collection::vec((change(), "[ab.\0]{0,5}"), 1..40)
+        ) {
+            let mut table = RouteTable::default();
+            let mut subscribed = BTreeSet::new();
+            let mut added = BTreeSet::new();
+            for (change, frame) in changes {
+                let peer = |slot| PeerId { slot, serial: 0 };
+                let pattern = |written: &str| SubjectPattern::parse(written, 99).unwrap();
+                match change {
+                    Change::Subscribe(p, n) => {
+                        table.subscribe(p.as_bytes(), peer(n));
+                        subscribed.insert((p, peer(n)));
+                    }
+                    Change::Unsubscribe(p, n) => {
+                        table.unsubscribe(p.as_bytes(), peer(n));
+                        subscribed.remove(&(p, peer(n)));
+                    }
+                    Change::Add(p, n) => {
+                        table.add(&pattern(&p), ServiceKey(n));
+                        added.insert((pattern(&p), ServiceKey(n)));
+                    }
+                    Change::Remove(p, n) => {
+                        table.remove(&pattern(&p), ServiceKey(n));
+                        added.remove(&(pattern(&p), ServiceKey(n)));
+                    }
+                }
+                let subject = subject_of(frame.as_bytes());
+                let peers: BTreeSet<_> =
+                    subscribed.iter().filter(|(p, _)| frame.starts_with(p)).map(|(_, n)| *n).collect();
+                let services: BTreeSet<_> =
+                    added.iter().filter(|(p, _)| p.matches(subject)).map(|(_, n)| *n).collect();
+                let key = table.key_of(frame.as_bytes()).to_owned();
+                prop_assert!(table.is_key_of(&key, frame.as_bytes()));
+                prop_assert_eq!(table.is_key_of(b"a", frame.as_bytes()), key == b"a");
+                let route = table.route(&key);
+                prop_assert_eq!(&*route.subscribers, peers.into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(&*route.services, services.into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn remembered_subjects_are_bounded() {
+        let mut table = RouteTable::default();
+        for n in 0..3 * CACHED_SUBJECTS_MAX {
+            table.route(n.to_string().as_bytes());
+        }
+        table.route(&[b'x'; 10_000]);
+        assert!(table.cache.len() <= CACHED_SUBJECTS_MAX);
+        assert!(!table.cache.contains_key(&[b'x'; 10_000][..]));
+    }
+}

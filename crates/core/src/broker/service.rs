@@ -1,0 +1,576 @@
+//! One service: its subscriptions' patterns, its workers, its queue, its books.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::account::{Account, DropReason};
+use super::backlog::{
+    Acked, Backlog, ClockChange, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome,
+    Policy, QueueLimits, UnknownDelivery, WhenFull,
+};
+use super::dispatch::{WorkerKey, Workers};
+use super::histogram::Histogram;
+use super::routes::PeerId;
+use super::shelf::Shelf;
+use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
+
+/// A service's place in the broker's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey(pub u32);
+
+/// An event that is given to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// It is done with here.
+    Away(Bytes),
+    /// The worker acknowledges it.
+    Held(Delivery),
+    /// It is done when it is written: the worker doesn't acknowledge, but the queue is durable.
+    Lent(Delivery),
+}
+
+/// Where a service's events are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryMode {
+    /// In memory, while the service has a subscription.
+    Live,
+    /// In a queue on disk, which outlives workers, subscriptions and the daemon.
+    Queue,
+}
+
+impl DeliveryMode {
+    /// As it is written in configurations and requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Queue => "queue",
+        }
+    }
+
+    /// Whether a service of this kind can have this policy for a full queue.
+    pub fn allows(self, when_full: WhenFull) -> bool {
+        (self == Self::Queue) == (when_full == WhenFull::Spill)
+    }
+
+    /// Returns the policy for a full queue where none is configured.
+    pub fn default_when_full(self) -> WhenFull {
+        match self {
+            Self::Live => WhenFull::DropOldest,
+            Self::Queue => WhenFull::Spill,
+        }
+    }
+}
+
+/// What is configured for a service.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings {
+    /// Its queue.
+    pub policy: Policy,
+    /// What events have in common that keep their order.
+    pub order_by: Option<OrderBy>,
+    /// Where its events are kept.
+    pub delivery: DeliveryMode,
+}
+
+impl ServiceSettings {
+    /// In memory, the oldest make room.
+    pub fn live(limits: QueueLimits) -> Self {
+        Self {
+            policy: Policy::live(limits),
+            order_by: None,
+            delivery: DeliveryMode::Live,
+        }
+    }
+}
+
+/// What is left to do for events that are done with.
+#[derive(Debug, Default)]
+#[must_use = "dead events are told of, and durable ones settled"]
+pub struct Aftermath {
+    /// No worker could do them.
+    pub dead: Vec<DeadLetter>,
+    /// The places of others in the durable log.
+    pub settled: Vec<u64>,
+}
+
+/// A worker's word on an event that it holds, if it isn't [done](Service::ack).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// To be tried again, after a delay if it names one.
+    Nak {
+        /// The delay.
+        delay: Option<Duration>,
+        /// For the dead letter.
+        reason: &'a str,
+    },
+    /// Never to be tried again.
+    Term {
+        /// For the dead letter.
+        reason: &'a str,
+    },
+    /// Still at it.
+    Wip,
+}
+
+/// A service with at least one subscription, or a queue on disk.
+#[derive(Debug)]
+pub struct Service {
+    name: ServiceName,
+    /// The port of its streamer, or why it has none.
+    pub(super) port: Result<u16, String>,
+    pub(super) subscriptions: BTreeSet<SubscriptionId>,
+    /// What it wants on though nobody is subscribed.
+    pub(super) kept: BTreeSet<SubjectPattern>,
+    /// The configuration says that it exists.
+    pub(super) is_declared: bool,
+    /// Where its events are kept, if its first subscription said so.
+    pub(super) asked: Option<DeliveryMode>,
+    /// What events have in common that keep their order.
+    pub order_by: Option<OrderBy>,
+    /// The events that are not in the queue's memory, if it is durable.
+    pub shelf: Option<Shelf>,
+    /// How many subscriptions ask for each pattern.
+    pub(super) patterns: BTreeMap<SubjectPattern, usize>,
+    /// Its workers.
+    pub workers: Workers,
+    /// Events that no worker could take, and those that acknowledging workers hold.
+    pub queue: Backlog,
+    /// Where its events went.
+    pub account: Account,
+    /// How long workers had events that they acknowledged.
+    pub consumed: Histogram,
+    given_out: u64,
+}
+
+impl Service {
+    /// A service without subscriptions, on the port that it has, or with the reason why it has none.
+    pub fn new(name: ServiceName, port: Result<u16, String>, settings: ServiceSettings) -> Self {
+        let policy = Rc::new(settings.policy);
+        Self {
+            kept: BTreeSet::new(),
+            is_declared: false,
+            asked: None,
+            order_by: settings.order_by,
+            shelf: (settings.delivery == DeliveryMode::Queue).then(Shelf::default),
+            name,
+            port,
+            subscriptions: BTreeSet::new(),
+            patterns: BTreeMap::new(),
+            workers: Workers::default(),
+            queue: Backlog::new(policy),
+            account: Account::default(),
+            consumed: Histogram::default(),
+            given_out: 0,
+        }
+    }
+
+    /// Its settings are others from now on, but for where its events are kept. What has no room any
+    /// more is given up, and counted; events that wait keep the order that they have.
+    pub(super) fn set(&mut self, settings: ServiceSettings) {
+        self.order_by = settings.order_by;
+        let lost = self.queue.set_policy(Rc::new(settings.policy));
+        self.account.dropped.add(DropReason::QueueFull, lost.events);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// The port of its streamer, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        self.port.as_ref().ok().copied()
+    }
+
+    /// Why it has no port though workers should reach it; a sentence.
+    pub fn lacks_port(&self) -> Option<&str> {
+        let why = self.port.as_ref().err()?;
+        self.needs_port().then_some(why)
+    }
+
+    /// Whether workers have something to do for it, or may come to have. What has only an empty queue
+    /// on disk takes no port from others.
+    pub(super) fn needs_port(&self) -> bool {
+        let pending = self.shelf.as_ref().map_or(0, Shelf::pending);
+        !self.patterns.is_empty() || self.queued() > 0 || self.queue.held() > 0 || pending > 0
+    }
+
+    /// Where its events are kept.
+    pub fn delivery(&self) -> DeliveryMode {
+        match self.shelf {
+            Some(_) => DeliveryMode::Queue,
+            None => DeliveryMode::Live,
+        }
+    }
+
+    /// The same, if a subscription said so rather than the configuration.
+    pub fn asked_delivery(&self) -> Option<DeliveryMode> {
+        self.asked
+    }
+
+    /// Its subscriptions.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &SubscriptionId> {
+        self.subscriptions.iter()
+    }
+
+    /// The union of its subscriptions' patterns.
+    pub fn patterns(&self) -> impl Iterator<Item = &SubjectPattern> {
+        self.patterns.keys()
+    }
+
+    /// What it wants on though nobody is subscribed.
+    pub fn wanted_on(&self) -> impl Iterator<Item = &SubjectPattern> {
+        self.kept.iter()
+    }
+
+    /// Lets an event wait; counts what is given up for it.
+    pub fn enqueue(&mut self, event: Item) {
+        let lost = self.queue.push(event);
+        self.count_lost(lost);
+    }
+
+    /// Whether it lives on without subscriptions, until it is ended.
+    pub(super) fn outlives_subscriptions(&self) -> bool {
+        self.shelf.is_some()
+    }
+
+    /// Whether nothing can be done for its events now: none is in a worker's hands, and those that wait
+    /// have no worker, or not come their time, or are safe on disk.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let pending = self.shelf.as_ref().map_or(0, Shelf::pending);
+        let can_go = self.queue.has_next(now) && self.workers.any_eligible();
+        pending == 0 && self.queue.held() == 0 && !can_go
+    }
+
+    /// Whether events have to wait before they are given out, if only for an instant: single ones are
+    /// held by workers, or keep an order.
+    pub fn queues_first(&self) -> bool {
+        !self.queue.is_empty() || self.workers.any_acknowledges() || self.order_by.is_some()
+    }
+
+    /// Takes the next waiting event and the worker that gets it, if there are both. While workers hold
+    /// as much as may wait, each that acknowledges has one event at a time: a worker that only takes
+    /// must not cost all memory, nor the others their work.
+    pub fn dequeue(&mut self, now: Instant) -> Option<(Given, (WorkerKey, PeerId))> {
+        let may_hand_out = self.shelf.as_ref().is_none_or(Shelf::may_hand_out);
+        if !may_hand_out || !self.queue.has_next(now) {
+            return None;
+        }
+        let (worker, peer) = match self.queue.holds_too_much() {
+            false => self.workers.pick()?,
+            true => self.workers.pick_light()?,
+        };
+        let given = match (self.workers.acknowledges(worker), &self.shelf) {
+            (true, _) => Given::Held(self.queue.hold_next(worker, now)?),
+            (false, Some(_)) => Given::Lent(self.queue.lend_next(worker, now)?),
+            (false, None) => Given::Away(self.queue.next(now)?.body),
+        };
+        self.given_out += 1;
+        if let Given::Held(Delivery { attempt: 2.., .. })
+        | Given::Lent(Delivery { attempt: 2.., .. }) = given
+        {
+            self.account.redelivered += 1;
+        }
+        Some((given, (worker, peer)))
+    }
+
+    /// How many waiting events were given to workers since it began.
+    pub fn given_out(&self) -> u64 {
+        self.given_out
+    }
+
+    /// How many waiting events could go now if there is a worker for them, in memory or on disk. Those
+    /// on disk count only if there is room for them in memory.
+    pub fn due_events(&self, now: Instant) -> u64 {
+        let in_memory = match self.queue.has_next(now) {
+            true => self.queue.ready() as u64,
+            false => 0,
+        };
+        let has_room = self.queue.has_bytes(0) || self.queue.any_waits_for_time();
+        let shelf = self.shelf.as_ref().filter(|_| has_room || in_memory > 0);
+        in_memory + shelf.map_or(0, Shelf::due)
+    }
+
+    /// How many workers could take an event now.
+    pub fn free_workers(&self) -> usize {
+        self.workers.free(self.queue.holds_too_much())
+    }
+
+    /// Whether the disk was asked for something that has to be there before events can go on.
+    pub fn waits_for_disk(&self) -> bool {
+        self.shelf.as_ref().is_some_and(Shelf::waits_for_disk)
+    }
+
+    /// Whether its log is to be told that events are given to workers from now on.
+    pub fn wants_to_hand_out(&mut self, now: Instant) -> bool {
+        let shelf = self.shelf.as_mut().filter(|shelf| !shelf.may_hand_out());
+        let can_go = || self.workers.any_eligible() && self.queue.has_next(now);
+        shelf.is_some_and(|shelf| can_go() && shelf.wants_to_hand_out())
+    }
+
+    /// Whether its log is to be told that no events are given to workers any more: no worker holds one,
+    /// and, `forever` or for now, none could take one.
+    pub fn rests(&mut self, forever: bool) -> bool {
+        let is_idle = self.queue.held() == 0 && (forever || !self.workers.any_ready());
+        let shelf = self.shelf.as_mut().filter(|_| forever || is_idle);
+        shelf.is_some_and(Shelf::rests)
+    }
+
+    /// Gives up the oldest events, until at most so many bytes wait in memory.
+    pub fn shed(&mut self, bytes_max: usize) {
+        let lost = self.queue.shed(bytes_max);
+        self.account
+            .dropped
+            .add(DropReason::MemoryLimit, lost.events);
+    }
+
+    /// The worker said something: it goes on.
+    pub fn hear(&mut self, worker: WorkerKey, now: Instant) {
+        self.queue.hear(worker, now);
+        self.workers.trust(worker);
+    }
+
+    /// ACK: the event is done; its place in the durable log, if it has one.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`]; nothing has changed then.
+    pub fn ack(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        now: Instant,
+    ) -> Result<Option<u64>, UnknownDelivery> {
+        let acked = self.queue.ack(worker, id, now);
+        let settled = match acked {
+            Ok(Acked::Done(settled)) if !settled.late => {
+                self.workers.trust(worker);
+                self.workers.done(worker, 1);
+                settled
+            }
+            other => {
+                self.hear(worker, now);
+                match other? {
+                    Acked::Done(settled) => settled,
+                    Acked::HeldAgain => return Ok(None),
+                }
+            }
+        };
+        self.account.delivered += 1;
+        if let Some(given_at) = settled.given_at {
+            self.consumed.add(now.saturating_duration_since(given_at));
+        }
+        Ok(settled.item.seq)
+    }
+
+    /// Another word of a worker on an event that it holds. `chance` is from 0 to 1.
+    ///
+    /// # Errors
+    /// [`UnknownDelivery`]; nothing has changed then.
+    pub fn judge(
+        &mut self,
+        worker: WorkerKey,
+        id: DeliveryId,
+        verdict: Verdict<'_>,
+        now: Instant,
+        chance: f64,
+    ) -> Result<Aftermath, UnknownDelivery> {
+        self.hear(worker, now);
+        let outcome = match verdict {
+            Verdict::Wip => {
+                return self
+                    .queue
+                    .wip(worker, id, now)
+                    .map(|()| Aftermath::default());
+            }
+            Verdict::Nak { delay, reason } => {
+                self.queue.nak(worker, id, delay, reason, now, chance)?
+            }
+            Verdict::Term { reason } => self.queue.term(worker, id, reason, now)?,
+        };
+        self.workers.done(worker, 1);
+        Ok(self.book(outcome))
+    }
+
+    /// So many events are written to a worker that doesn't acknowledge.
+    pub fn written(&mut self, worker: WorkerKey, events: u64, now: Instant) -> Aftermath {
+        self.account.delivered += events;
+        if self.shelf.is_none() {
+            self.account.in_flight -= events;
+            return Aftermath::default();
+        }
+        let ids: Vec<_> = self.queue.held_by(worker).take(events as usize).collect();
+        let acked = ids
+            .into_iter()
+            .filter_map(|id| self.queue.ack(worker, id, now).ok());
+        let seq_of = |acked| match acked {
+            Acked::Done(settled) => settled.item.seq,
+            Acked::HeldAgain => None,
+        };
+        Aftermath {
+            settled: acked.filter_map(seq_of).collect(),
+            ..Aftermath::default()
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do; it may find nothing.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let shelf = self.shelf.as_ref().and_then(Shelf::poll_timeout);
+        shelf.into_iter().chain(self.queue.poll_timeout()).min()
+    }
+
+    /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
+    pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        self.queue.clock_was_set(change, now);
+        if let Some(shelf) = &mut self.shelf {
+            shelf.clock_was_set(change, now);
+        }
+    }
+
+    /// Does what the time asks for.
+    pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Aftermath {
+        let mut outcome = self.queue.handle_timeout(now, chance);
+        if let Some(shelf) = &mut self.shelf {
+            let expired = shelf.handle_timeout(now);
+            outcome.expired.events += expired.events;
+            outcome.expired.seqs.extend(expired.seqs);
+        }
+        for (worker, _) in &outcome.timed_out {
+            self.workers.let_down(*worker);
+        }
+        self.book(outcome)
+    }
+
+    /// Keeps the books of what became of events.
+    fn book(&mut self, outcome: Outcome) -> Aftermath {
+        let account = &mut self.account;
+        account.retries += outcome.retries;
+        account.delivered += outcome.done.events;
+        account.expired += outcome.expired.events;
+        account
+            .dropped
+            .add(DropReason::QueueFull, outcome.dropped.events);
+        account.dead_lettered += outcome.dead.len() as u64;
+        let mut settled = outcome.expired.seqs;
+        settled.extend(outcome.dropped.seqs);
+        settled.extend(outcome.done.seqs);
+        Aftermath {
+            dead: outcome.dead,
+            settled,
+        }
+    }
+
+    /// The connection of a worker ended that acknowledges. What it held goes to others; those that
+    /// were not written to it count as never delivered. The events that are dead.
+    pub fn holder_left(
+        &mut self,
+        worker: WorkerKey,
+        unwritten: &[DeliveryId],
+        now: Instant,
+    ) -> Aftermath {
+        let outcome = self.queue.release(worker, unwritten, now);
+        self.workers.leave(worker);
+        self.book(outcome)
+    }
+
+    /// The connection of a worker ended that doesn't acknowledge, of a durable service. So many of the
+    /// events that it was lent were written to it, the others go to others.
+    pub fn borrower_left(&mut self, worker: WorkerKey, written: u64, now: Instant) -> Aftermath {
+        let mut aftermath = self.written(worker, written, now);
+        let unwritten: Vec<_> = self.queue.held_by(worker).collect();
+        let others = self.holder_left(worker, &unwritten, now);
+        aftermath.dead.extend(others.dead);
+        aftermath.settled.extend(others.settled);
+        aftermath
+    }
+
+    /// The connection of another worker ended. The events that had not been written to it go to the
+    /// front of the queue, in their order; the oldest are given up if that is full.
+    pub fn worker_left(&mut self, worker: WorkerKey, unwritten: Vec<Bytes>) {
+        let unwritten_events = unwritten.len() as u64;
+        let held = self.workers.leave(worker);
+        self.account.unconfirmed += held.saturating_sub(unwritten_events);
+        self.take_back(unwritten);
+    }
+
+    /// Events that were given away, and not written: they go to the front of the queue, in their order;
+    /// the oldest are given up if that is full.
+    pub fn take_back(&mut self, unwritten: Vec<Bytes>) {
+        self.account.in_flight -= unwritten.len() as u64;
+        for event in unwritten.into_iter().rev() {
+            let lost = self.queue.put_back(Item::new(event));
+            self.count_lost(lost);
+        }
+    }
+
+    fn count_lost(&mut self, lost: Result<Lost, Item>) {
+        let (reason, events) = match lost {
+            Ok(lost) => (DropReason::QueueFull, lost.events),
+            Err(_) => (DropReason::TooLarge, 1),
+        };
+        self.account.dropped.add(reason, events);
+    }
+
+    /// Events that wait, in memory or on disk.
+    pub fn queued(&self) -> u64 {
+        self.queue.len() as u64 + self.shelf.as_ref().map_or(0, Shelf::len)
+    }
+
+    /// The two sides of the accounting law.
+    pub fn sides(&self) -> (u64, u64) {
+        self.account.sides(self.queued(), self.queue.held() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+
+    use super::*;
+
+    #[test]
+    fn workers_hold_no_more_than_may_wait_and_one_event_each() {
+        let event = || Item::new(Bytes::from_static(&[0; 1000]));
+        let limits = QueueLimits {
+            bytes_max: 10 * event().cost(),
+            events_max: 1000,
+        };
+        let name = ServiceName::new("Billing").unwrap();
+        let mut service = Service::new(name, Ok(1), ServiceSettings::live(limits));
+        let workers = [0, 1].map(|slot| {
+            let peer = PeerId { slot, serial: 0 };
+            service.workers.join(peer, false)
+        });
+        let now = Instant::now();
+        service.workers.ready_with(workers[0], 100_000);
+        let mut ids = vec![];
+        for _ in 0..50 {
+            service.enqueue(event());
+            if let Some((Given::Held(delivery), _)) = service.dequeue(now) {
+                ids.push(delivery.id);
+            }
+        }
+        assert_eq!((ids.len(), service.queue.held()), (10, 10));
+        // The other has work all the same.
+        service.workers.ready_with(workers[1], 100_000);
+        for _ in 0..5 {
+            let given = service.dequeue(now);
+            let Some((Given::Held(delivery), (worker, _))) = given else {
+                panic!("{given:?}");
+            };
+            assert_eq!((worker, service.dequeue(now)), (workers[1], None));
+            service.ack(worker, delivery.id, now).unwrap();
+        }
+        for id in ids {
+            service.ack(workers[0], id, now).unwrap();
+        }
+        assert!(service.dequeue(now).is_some());
+        assert_eq!(service.sides().1, 50);
+    }
+}

@@ -1,0 +1,18 @@
+//! The decisions of the event manager. Nothing here owns a socket, a clock, a thread or randomness:
+//! time is an argument, and what has to be done is returned.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`broker`] | subscriptions and leases, ports, routes, which worker gets what, retries |
+//! | [`locator`] | the ServiceLocator's directory and its requests |
+//! | [`requests`] | one file per request: what it may contain, what it does, its answer |
+//! | [`log`] | the log of one durable queue, over a trait for its directory |
+//! | [`store`] | what the owner of all logs is told, what it does and what it reports |
+//! | [`queues`] | the life of durable queues: what is asked of the store, and what its reports mean |
+
+pub mod broker;
+pub mod locator;
+pub mod log;
+pub mod queues;
+pub mod requests;
+pub mod store;

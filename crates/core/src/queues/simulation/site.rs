@@ -1,0 +1,329 @@
+//! What the simulated daemon stands on: disks, clocks, a store without a thread, and who watches them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::broker::{Item, OrderBy, OrderKey};
+use crate::log::LogLimits;
+use crate::log::sim_disk::{Rng, SimDisk};
+use crate::queues::{Clocks, Shell};
+use crate::store::{Command, Full, Outcome, QueueId, Report, Sink};
+use crate::store::{Outside, StateStore};
+use event_manager_wire::model::ServiceName;
+
+/// Both clocks. They go on alike.
+#[derive(Debug, Clone)]
+pub(super) struct Time(Rc<Cell<(Instant, u64)>>);
+
+impl Time {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+    pub(super) fn begin() -> Self {
+        Self(Rc::new(Cell::new((Instant::now(), 1_700_000_000_000))))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.0.get().0
+    }
+
+    pub(super) fn wall_ms(&self) -> u64 {
+        self.0.get().1
+    }
+
+    pub(super) fn pass(&self, ms: u64) {
+        let (now, wall_ms) = self.0.get();
+        self.0.set((now + Duration::from_millis(ms), wall_ms + ms));
+    }
+}
+
+/// What is wrong with all disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Fault {
+    #[default]
+    None,
+    Full,
+    Writes(u64),
+    Reads(u64),
+}
+
+impl Fault {
+    fn apply(self, disk: &SimDisk) {
+        disk.leave_room(usize::MAX);
+        disk.fail_one_in(0);
+        disk.fail_reads_one_in(0);
+        match self {
+            Self::None => {}
+            Self::Full => disk.leave_room(0),
+            Self::Writes(n) => disk.fail_one_in(n),
+            Self::Reads(n) => disk.fail_reads_one_in(n),
+        }
+    }
+}
+
+/// The disks of all queues.
+#[derive(Debug)]
+pub(super) struct Disks {
+    pub(super) by_name: BTreeMap<ServiceName, SimDisk>,
+    fault: Fault,
+    rng: Rng,
+}
+
+impl Disks {
+    pub(super) fn new(seed: u64) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self {
+            by_name: BTreeMap::new(),
+            fault: Fault::None,
+            rng: Rng(seed),
+        }))
+    }
+
+    pub(super) fn set(&mut self, fault: Fault) {
+        self.fault = fault;
+        self.by_name.values().for_each(|disk| fault.apply(disk));
+    }
+
+    /// All have what is wrong with them again, those too that were spared to be opened.
+    pub(super) fn spare_no_more(&self) {
+        if let Fault::Reads(_) = self.fault {
+            self.by_name
+                .values()
+                .for_each(|disk| self.fault.apply(disk));
+        }
+    }
+
+    pub(super) fn crash(&self) {
+        self.by_name.values().for_each(SimDisk::crash);
+    }
+}
+
+pub(super) struct State(pub(super) Rc<RefCell<Disks>>);
+
+impl StateStore for State {
+    type Directory = SimDisk;
+
+    fn is_held(&self) -> bool {
+        true
+    }
+
+    fn hold_again(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn queue(&self, queue: &ServiceName) -> io::Result<SimDisk> {
+        let Disks {
+            by_name,
+            fault,
+            rng,
+        } = &mut *self.0.borrow_mut();
+        let disk = by_name.entry(queue.clone()).or_insert_with(|| {
+            let disk = SimDisk::new(rng.next());
+            fault.apply(&disk);
+            disk
+        });
+        if let Fault::Reads(_) = fault {
+            // What can't be read when it is opened counts as damaged, and that is another test's.
+            Fault::None.apply(disk);
+        }
+        Ok(disk.clone())
+    }
+
+    fn remove(&self, queue: &ServiceName) -> io::Result<()> {
+        self.0.borrow_mut().by_name.remove(queue);
+        Ok(())
+    }
+}
+
+/// The number of an event, which its body begins with, behind its key.
+pub(super) fn number_of(body: &[u8]) -> u64 {
+    let number = body.get(1..9).and_then(|bytes| bytes.try_into().ok());
+    u64::from_le_bytes(number.unwrap())
+}
+
+pub(super) fn key_of(body: &[u8]) -> u8 {
+    body[0]
+}
+
+fn short(what: impl std::fmt::Debug) -> String {
+    let mut all = format!("{what:?}");
+    all.truncate(all.floor_char_boundary(1500));
+    all
+}
+
+/// Sees what the store is asked and what it says, and so what is durable under which number.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    appends: BTreeMap<u64, Vec<u64>>,
+    /// The numbers of events by their sequence numbers, in each queue as it is now.
+    pub(super) numbers: BTreeMap<(ServiceName, u64), u64>,
+    /// Events that retention took.
+    pub(super) expelled: BTreeSet<(ServiceName, u64)>,
+    /// What workers hold, as far as the store was told.
+    in_hands: BTreeSet<(QueueId, u64)>,
+}
+
+impl Witness {
+    fn see_command(&mut self, command: &Command) {
+        trace!("      {}", short(command));
+        match command {
+            Command::Append { tag, events, .. } => {
+                let numbers = events.iter().map(|event| number_of(&event.body));
+                self.appends.insert(tag.0, numbers.collect());
+            }
+            Command::Settle { queue, seqs } => {
+                for seq in seqs {
+                    self.in_hands.remove(&(queue.clone(), *seq));
+                }
+            }
+            Command::Attempts {
+                queue,
+                attempts,
+                in_hands,
+            } => {
+                for (seq, _) in attempts {
+                    self.in_hands.remove(&(queue.clone(), *seq));
+                }
+                let in_hands = in_hands.iter().map(|seq| (queue.clone(), *seq));
+                self.in_hands.extend(in_hands);
+            }
+            Command::Remove { queue } => {
+                self.numbers.retain(|(name, _), _| *name != queue.name);
+            }
+            _ => {}
+        }
+    }
+
+    fn see_report(&mut self, report: &Report) {
+        trace!("      {}", short(report));
+        match report {
+            Report::Committed {
+                queue,
+                tag,
+                outcomes,
+            } => {
+                let numbers = self.appends.remove(&tag.0).unwrap_or_default();
+                for (number, outcome) in numbers.into_iter().zip(outcomes) {
+                    if let Outcome::Appended(seq) | Outcome::Seen(seq) = outcome {
+                        self.numbers.insert((queue.name.clone(), *seq), number);
+                    }
+                }
+            }
+            Report::Stored { queue, events, .. } => {
+                for event in events {
+                    let number = number_of(&event.body);
+                    self.numbers.insert((queue.name.clone(), event.seq), number);
+                }
+            }
+            Report::Expelled { queue, events } => {
+                for event in events {
+                    let held = self.in_hands.contains(&(queue.clone(), event.seq));
+                    assert!(
+                        !held,
+                        "retention took {} of {queue} from a worker",
+                        event.seq
+                    );
+                    if let Some(number) = self.numbers.get(&(queue.name.clone(), event.seq)) {
+                        self.expelled.insert((queue.name.clone(), *number));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The two ways between the queues and the store.
+#[derive(Debug, Clone)]
+pub(super) struct Ways {
+    commands: Rc<RefCell<VecDeque<Command>>>,
+    commands_max: usize,
+    pub(super) reports: Rc<RefCell<VecDeque<Report>>>,
+    pub(super) witness: Rc<RefCell<Witness>>,
+    time: Time,
+}
+
+impl Ways {
+    pub(super) fn new(commands_max: usize, witness: Rc<RefCell<Witness>>, time: Time) -> Self {
+        {
+            let mut witness = witness.borrow_mut();
+            witness.appends.clear();
+            witness.in_hands.clear();
+        }
+        Self {
+            commands: Rc::default(),
+            commands_max,
+            reports: Rc::default(),
+            witness,
+            time,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.commands.borrow().is_empty() && self.reports.borrow().is_empty()
+    }
+
+    pub(super) fn next_command(&self) -> Option<Command> {
+        let command = self.commands.borrow_mut().pop_front()?;
+        self.witness.borrow_mut().see_command(&command);
+        Some(command)
+    }
+}
+
+impl Sink for Ways {
+    fn try_send(&self, command: Command) -> Result<(), Full> {
+        let mut commands = self.commands.borrow_mut();
+        if commands.len() >= self.commands_max {
+            return Err(Full(command));
+        }
+        commands.push_back(command);
+        Ok(())
+    }
+}
+
+impl Outside for Ways {
+    fn report(&self, report: Report) {
+        self.witness.borrow_mut().see_report(&report);
+        self.reports.borrow_mut().push_back(report);
+    }
+
+    fn now(&self) -> Instant {
+        self.time.now()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.time.wall_ms()
+    }
+}
+
+/// What the queues ask of their shell.
+#[derive(Debug, Clone)]
+pub(super) struct SimShell {
+    pub(super) limits: LogLimits,
+    pub(super) time: Time,
+}
+
+impl Shell for SimShell {
+    fn limits_of(&self, _: &ServiceName) -> LogLimits {
+        self.limits
+    }
+
+    fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item {
+        let key = order_by.map(|_| OrderKey::from_hash(u64::from(key_of(&body)) + 1));
+        let mut item = Item::new(body);
+        item.key = key;
+        item
+    }
+
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            here: self.time.now(),
+            wall_ms: self.time.wall_ms(),
+        }
+    }
+}

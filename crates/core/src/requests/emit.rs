@@ -1,0 +1,150 @@
+//! EMIT, confirmed publishing: `id\0level\0subject\0payload`, or by name with more frames and options.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
+
+use super::subjects::check_length;
+use super::{Answer, Host, Request};
+use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Text, given};
+use event_manager_wire::model::subject_of;
+use event_manager_zmtp::Limits;
+
+/// What a frame costs beside its body, at most.
+const FRAME_HEADER_BYTES: usize = 9;
+/// The longest id.
+const ID_BYTES_MAX: usize = 255;
+/// The longest time to live, in seconds.
+const TTL_MAX_S: f64 = 366.0 * 86_400.0;
+
+/// What an answer means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The event is accepted.
+    #[default]
+    #[serde(alias = "")]
+    Memory,
+    /// It is on disk, in each durable service that it matched.
+    Disk,
+}
+
+impl Level {
+    /// Its name in requests and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// An event whose acceptance is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emission {
+    /// By which a second one is known; empty for none.
+    pub id: Bytes,
+    /// What the answer means.
+    pub level: Level,
+    /// The event's frames, at least one.
+    pub frames: Vec<Bytes>,
+    /// For how long services may get it.
+    pub ttl: Option<Duration>,
+    /// Nobody gets it before this time of the wall clock, in ms since 1970.
+    pub deliver_at_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Emit {
+    id: Text,
+    level: Level,
+    #[serde(deserialize_with = "given")]
+    subject: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    payload: Option<Text>,
+    /// Instead of subject and payload.
+    frames: Option<Vec<String>>,
+    /// The same for any bytes.
+    frames_base64: Option<Vec<String>>,
+    #[serde(deserialize_with = "ttl")]
+    ttl: Option<Duration>,
+    deliver_at: Option<u64>,
+}
+
+impl Request for Emit {
+    const POSITIONS: Positions = Positions::new(&["id", "level", "subject", "payload"])
+        .required(4)
+        .last_is(Rest::Raw);
+
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let frames = match (self.subject, self.payload, self.frames, self.frames_base64) {
+            (Some(subject), payload, None, None) => vec![subject.0, payload.unwrap_or_default().0],
+            (None, None, Some(frames), None) => frames.into_iter().map(Bytes::from).collect(),
+            (None, None, None, Some(frames)) => {
+                let frames = frames.iter().map(|frame| decoded(frame));
+                frames.collect::<Result<_, _>>()?
+            }
+            (None, _, None, None) => return Err(Self::POSITIONS.missing(asked, "subject")),
+            _ => {
+                let sentence = "either subject and payload, or frames, or framesBase64";
+                return Err(Nak::new("invalid-field", sentence));
+            }
+        };
+        let emission = Emission {
+            id: self.id.0,
+            level: self.level,
+            frames,
+            ttl: self.ttl,
+            deliver_at_ms: self.deliver_at,
+        };
+        check(&emission, &host.context().settings.limits)?;
+        Ok(host.emit(&emission))
+    }
+}
+
+/// Seconds.
+fn ttl<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = f64::deserialize(value)?;
+    if (0.001..=TTL_MAX_S).contains(&seconds) {
+        return Ok(Some(Duration::from_secs_f64(seconds)));
+    }
+    let expected = &"seconds, from 0.001 to a year";
+    Err(D::Error::invalid_value(
+        Unexpected::Float(seconds),
+        expected,
+    ))
+}
+
+fn decoded(frame: &str) -> Result<Bytes, Nak> {
+    let bytes = BASE64.decode(frame).map(Bytes::from);
+    bytes.map_err(|error| Nak::new("invalid-field", format!("\"framesBase64\": {error}")))
+}
+
+fn check(emission: &Emission, limits: &Limits) -> Result<(), Nak> {
+    let (id, frames) = (&emission.id, &emission.frames);
+    if id.len() > ID_BYTES_MAX {
+        let sentence = format!("\"id\" has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
+        return Err(Nak::new("invalid-field", sentence));
+    }
+    let Some(first) = frames.first() else {
+        return Err(Nak::new("invalid-field", "an event has at least one frame"));
+    };
+    check_length(subject_of(first), limits)?;
+    let bytes: usize = frames
+        .iter()
+        .map(|frame| frame.len() + FRAME_HEADER_BYTES)
+        .sum();
+    if frames.len() > limits.message_parts_max || bytes > limits.message_bytes_max {
+        let sentence = format!(
+            "{} frames of {bytes} bytes; limits.maxMessageParts and limits.maxMessageBytes are exceeded",
+            frames.len()
+        );
+        return Err(Nak::new("too-large", sentence));
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! SUBSCRIBE: `sub_id\0service_name\0subject…` → `sub_id\0pub_address\0pull_address`.
+
+use serde::Deserialize;
+
+use super::subjects::patterns;
+use super::{Answer, Context, Happening, Host, Request, too_many_wait};
+use crate::broker::{DeliveryMode, Service, SubscribeError};
+use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token};
+use event_manager_wire::model::{ServiceName, SubscriptionId};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Subscribe {
+    /// One is made up if it is empty.
+    #[serde(alias = "subscriptionId", alias = "sub_id")]
+    id: String,
+    #[serde(alias = "service_name")]
+    service: String,
+    subjects: Vec<String>,
+    /// One more.
+    subject: Option<String>,
+    /// Where the events of a service that begins are kept, if not where the configuration says.
+    delivery: Option<DeliveryMode>,
+}
+
+impl Request for Subscribe {
+    const POSITIONS: Positions =
+        Positions::new(&["id", "service", "subjects"]).last_is(Rest::List(1));
+
+    fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let full = host.is_full();
+        let context = &mut host.context();
+        let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
+        let subjects = self.subjects.into_iter().chain(self.subject);
+        let patterns = patterns(subjects, &context.settings.limits)?;
+        if patterns.is_empty() {
+            return Err(Self::POSITIONS.missing(asked, "subjects"));
+        }
+        let id = match &*self.id {
+            "" => unused_id(context)?,
+            id => Self::POSITIONS.checked(asked, "id", id, SubscriptionId::new)?,
+        };
+        // Who asks for that relies on it. Others' answers come at once, in the order of their requests.
+        let is_promised = self.delivery == Some(DeliveryMode::Queue);
+        if is_promised && !context.settings.has_store {
+            let sentence = "delivery: there is no queue without a state directory (stateDir)";
+            return Err(Nak::new("no-store", sentence));
+        }
+        if let (true, Some(max)) = (is_promised, full) {
+            return Err(too_many_wait(max));
+        }
+        let found = context.broker.find(&service);
+        let found = found.and_then(|key| context.broker.service(key));
+        // A durable one may have had none.
+        let opened = found.and_then(Service::port).is_none();
+        let is_known = context.broker.service_of(&id) == Some(&service);
+        let subjects = match is_known {
+            true => vec![],
+            false => patterns.iter().map(ToString::to_string).collect(),
+        };
+        let subscribed = context.broker.subscribe(
+            &id,
+            &service,
+            patterns,
+            self.delivery,
+            context.now,
+            context.streamers,
+        );
+        let subscribed = subscribed.map_err(|error| {
+            if let SubscribeError::NoPort(why) = &error {
+                context.happened.push(Happening::NoPort {
+                    service: service.clone(),
+                    why: why.clone(),
+                });
+            }
+            Nak::new(code_of(&error), error)
+        })?;
+        context.ended.extend(subscribed.ended);
+        if !is_known || opened {
+            context.happened.push(Happening::Subscribed {
+                id: id.clone(),
+                service,
+                subjects,
+                port: subscribed.port,
+                opened,
+            });
+        }
+        let settings = context.settings;
+        let pull_address = format!("{}{}", settings.pull_address_prefix, subscribed.port);
+        let fields = [id.as_str(), &settings.pub_address, &pull_address];
+        let answer = Message::param(Token::ACK, fields);
+        match is_promised {
+            true => Ok(host.promise(&id, answer)),
+            false => Ok(Answer::Now(answer)),
+        }
+    }
+}
+
+fn code_of(error: &SubscribeError) -> &'static str {
+    match error {
+        SubscribeError::Reserved(_) => "invalid-name",
+        SubscribeError::NoPort(_) => "no-port",
+        SubscribeError::TooMany(_) => "too-many-subscriptions",
+        SubscribeError::TooManyPatterns(_) => "too-many-subjects",
+        SubscribeError::Delivery(_) => "in-use",
+    }
+}
+
+/// Made up for a client that didn't choose one. It differs from those of an earlier run, whose
+/// clients may still use theirs.
+fn unused_id(context: &mut Context<'_>) -> Result<SubscriptionId, Nak> {
+    loop {
+        let number = context.broker.next_number();
+        let id = format!("{}-{number}", context.settings.id_prefix);
+        let id = SubscriptionId::new(&id);
+        let id = id.map_err(|error| Nak::new("invalid-name", format!("the made-up id {error}")))?;
+        if !context.broker.is_subscribed(&id) {
+            return Ok(id);
+        }
+    }
+}

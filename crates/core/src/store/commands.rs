@@ -1,0 +1,314 @@
+//! What the store's thread is asked, and what it answers.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::log::{Damage, Expelled, LogLimits, Recovered, Refused, StoredEvent};
+use event_manager_wire::model::ServiceName;
+
+/// One queue among all that ever had its name: when a service is ended and begins anew, its queue has
+/// another generation, and what is reported of the older one is of no concern to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId {
+    /// Its service, or the name of a service's dead letters.
+    pub name: ServiceName,
+    /// Higher than that of each queue that had the name before.
+    pub generation: u64,
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// Which append a report is of. Each is reported of once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AppendTag(pub u64);
+
+/// Too much waits for the store, or it has ended. Holds the command.
+#[derive(Debug)]
+pub struct Full(pub Command);
+
+/// Who takes commands for the store.
+pub trait Sink {
+    /// Takes a command, and never waits.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing was done.
+    fn try_send(&self, command: Command) -> Result<(), Full>;
+}
+
+/// An event to append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// By which a second publication of it is known.
+    pub id: Option<Bytes>,
+    /// What the daemon notes of it.
+    pub attributes: Bytes,
+    /// The event.
+    pub body: Bytes,
+}
+
+impl Event {
+    /// What it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.id.as_ref().map_or(0, Bytes::len) + self.attributes.len() + self.body.len()
+    }
+}
+
+/// What the thread is asked to do. It does so in this order, but reads after the appends, settlements
+/// and attempts that it finds waiting with them.
+#[derive(Debug)]
+pub enum Command {
+    /// Opens a queue, or begins it: [`Report::Opened`] or [`Report::OpenFailed`].
+    Open {
+        /// Which.
+        queue: QueueId,
+        /// Its bounds.
+        limits: LogLimits,
+    },
+    /// Other bounds for an open queue.
+    Limit {
+        /// Which.
+        queue: QueueId,
+        /// Its bounds.
+        limits: LogLimits,
+    },
+    /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`]. Those that nobody
+    /// waits for are durable after 100 ms, if not before.
+    Append {
+        /// Which.
+        queue: QueueId,
+        /// Comes back with the report.
+        tag: AppendTag,
+        /// The events.
+        events: Vec<Event>,
+        /// Somebody waits for them.
+        urgent: bool,
+    },
+    /// These events are done. Durable after 100 ms, if not before.
+    Settle {
+        /// Which.
+        queue: QueueId,
+        /// Sequence numbers.
+        seqs: Vec<u64>,
+    },
+    /// These events were given to workers so often, and are not done. Durable after 100 ms, if not
+    /// before.
+    Attempts {
+        /// Which.
+        queue: QueueId,
+        /// Sequence numbers, and how many.
+        attempts: Vec<(u64, u32)>,
+        /// Those of them that workers hold now: retention leaves them alone until they are settled or
+        /// are among `attempts` without being here.
+        in_hands: Vec<u64>,
+    },
+    /// These events are not to be given out before a time, in ms since 1970. Durable after 100 ms, if not
+    /// before.
+    Later {
+        /// Which.
+        queue: QueueId,
+        /// Sequence numbers, and when.
+        until_ms: Vec<(u64, u64)>,
+    },
+    /// Events are given to workers from now on, or not any more. When it is durable that they are:
+    /// [`Report::HandingOut`].
+    HandOut {
+        /// Which.
+        queue: QueueId,
+        /// Whether they are.
+        on: bool,
+    },
+    /// Reads unsettled events, those of appends before it included: [`Report::Stored`] or
+    /// [`Report::Unread`].
+    Read {
+        /// Which.
+        queue: QueueId,
+        /// The lowest sequence number.
+        from: u64,
+        /// The most events.
+        events_max: usize,
+        /// The most bytes; one event may be larger.
+        bytes_max: u64,
+    },
+    /// Reads single events, those of appends before it included, as far as they are unsettled:
+    /// [`Report::Stored`] or [`Report::Unread`].
+    ReadThese {
+        /// Which.
+        queue: QueueId,
+        /// Their sequence numbers, the lowest first; one at least.
+        seqs: Vec<u64>,
+        /// The most bytes; one event may be larger. The last ones are left out then.
+        bytes_max: u64,
+    },
+    /// Commits and closes a queue: [`Report::Closed`].
+    Close {
+        /// Which.
+        queue: QueueId,
+    },
+    /// Deletes a queue, open or not, with all that is in it: [`Report::Removed`].
+    Remove {
+        /// Which.
+        queue: QueueId,
+    },
+}
+
+impl Command {
+    /// Returns how much memory its events and numbers take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Append { events, .. } => events.iter().map(Event::bytes).sum(),
+            Self::Settle { seqs, .. } => size_of_val(&seqs[..]),
+            Self::Attempts { attempts, .. } => size_of_val(&attempts[..]),
+            Self::Later { until_ms, .. } => size_of_val(&until_ms[..]),
+            Self::ReadThese { seqs, .. } => size_of_val(&seqs[..]),
+            _ => 0,
+        }
+    }
+}
+
+/// What became of an event that was to be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable under this sequence number.
+    Appended(u64),
+    /// Its id was seen before: with the event of this sequence number, which is durable.
+    Seen(u64),
+    /// It is larger than [`crate::log::LogLimits::event_bytes_max`], or its id too long.
+    TooLarge,
+}
+
+/// What the thread has to say.
+#[derive(Debug)]
+pub enum Report {
+    /// The queue is open.
+    Opened {
+        /// Which.
+        queue: QueueId,
+        /// What was found in it.
+        recovered: Recovered,
+    },
+    /// The queue can't be opened.
+    OpenFailed {
+        /// Which.
+        queue: QueueId,
+        /// Why.
+        reason: String,
+    },
+    /// The events of an append are durable.
+    Committed {
+        /// Which.
+        queue: QueueId,
+        /// The append's.
+        tag: AppendTag,
+        /// One for each event, in their order.
+        outcomes: Vec<Outcome>,
+    },
+    /// The events of an append are lost.
+    Failed {
+        /// Which.
+        queue: QueueId,
+        /// The append's.
+        tag: AppendTag,
+        /// Why.
+        reason: String,
+    },
+    /// Events may be given to workers: who finds the queue after a crash will know that they may have
+    /// been. Or that can't be written now, which should hold up nobody.
+    HandingOut {
+        /// Which.
+        queue: QueueId,
+    },
+    /// What was read.
+    Stored {
+        /// Which.
+        queue: QueueId,
+        /// The lowest sequence number that was asked for.
+        from: u64,
+        /// The events; none if there are no more.
+        events: Vec<StoredEvent>,
+        /// How many are unsettled in all of the queue.
+        unsettled: u64,
+    },
+    /// The disk doesn't let them be read now. They are unsettled as before; who wants them asks again.
+    Unread {
+        /// Which.
+        queue: QueueId,
+        /// The lowest sequence number that was asked for.
+        from: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Events were given up, as they were too many or too old. They are settled.
+    Expelled {
+        /// Which.
+        queue: QueueId,
+        /// Which.
+        events: Vec<Expelled>,
+    },
+    /// Events turned out to be damaged. They are settled.
+    Damaged {
+        /// Which.
+        queue: QueueId,
+        /// Where.
+        damage: Vec<Damage>,
+    },
+    /// Files in the queue's directory look like segments and are none of its own. They are not served.
+    Refused {
+        /// Which.
+        queue: QueueId,
+        /// Which.
+        refused: Vec<Refused>,
+    },
+    /// The log has failed, or works again.
+    State {
+        /// Which.
+        queue: QueueId,
+        /// Why it has failed; none if it works.
+        failed: Option<String>,
+    },
+    /// The queue is closed; all that could be is committed.
+    Closed {
+        /// Which.
+        queue: QueueId,
+    },
+    /// The queue is gone, or why it isn't.
+    Removed {
+        /// Which.
+        queue: QueueId,
+        /// Why it is still there.
+        error: Option<String>,
+    },
+    /// Somebody removed the state directory, and what was done about it.
+    DirectoryGone {
+        /// A sentence.
+        why: String,
+    },
+    /// The thread panicked: nothing that waits is done, nor what comes. The last report.
+    Died,
+}
+
+impl Report {
+    /// Whose it is, if it is of one queue.
+    pub fn queue(&self) -> Option<&QueueId> {
+        Some(match self {
+            Self::Died | Self::DirectoryGone { .. } => return None,
+            Self::Opened { queue, .. }
+            | Self::OpenFailed { queue, .. }
+            | Self::Committed { queue, .. }
+            | Self::Failed { queue, .. }
+            | Self::Stored { queue, .. }
+            | Self::HandingOut { queue }
+            | Self::Unread { queue, .. }
+            | Self::Expelled { queue, .. }
+            | Self::Damaged { queue, .. }
+            | Self::Refused { queue, .. }
+            | Self::State { queue, .. }
+            | Self::Closed { queue }
+            | Self::Removed { queue, .. } => queue,
+        })
+    }
+}

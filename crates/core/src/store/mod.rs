@@ -1,0 +1,7 @@
+//! The owner of all queues' logs: the commands that it takes, what it does with them, and its reports.
+
+mod commands;
+mod worker;
+
+pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
+pub use worker::{Outside, StateStore, Worker};

@@ -1,0 +1,15 @@
+//! The words of the domain. Standard library only.
+
+mod backoff;
+mod endpoint;
+mod excerpt;
+mod name;
+mod subject;
+mod trace_context;
+
+pub use backoff::Backoff;
+pub use endpoint::{Endpoint, InvalidEndpoint, socket_name};
+pub use excerpt::{EXCERPT_BYTES_MAX, beginning, excerpt, excerpt_of_bytes};
+pub use name::{InvalidName, ServiceName, SubscriptionId};
+pub use subject::{Dialect, InvalidPattern, SubjectPattern, subject_of};
+pub use trace_context::{MalformedTraceparent, TraceContext};
