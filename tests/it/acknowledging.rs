@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use event_manager::api::Counters;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
@@ -22,9 +23,7 @@ struct Worker(zmq::Socket);
 
 impl Worker {
     fn start(daemon: &TestDaemon, service: &str, address: &str, options: &str) -> Self {
-        let before = daemon.service(service)["workers"]["ready"]
-            .as_u64()
-            .expect("a count");
+        let before = daemon.service(service).workers.ready;
         let socket = connected(&daemon.context, zmq::DEALER, address);
         let worker = Self(socket);
         worker.say(&format!("READY {options}"));
@@ -59,8 +58,8 @@ impl Worker {
     }
 }
 
-fn counters(daemon: &TestDaemon, service: &str) -> Value {
-    daemon.service(service)["counters"].clone()
+fn counters(daemon: &TestDaemon, service: &str) -> Counters {
+    daemon.service(service).counters
 }
 
 #[test]
@@ -80,11 +79,11 @@ fn an_event_is_in_flight_until_it_is_acknowledged() {
         (event.subject.as_str(), event.data.as_str(), event.attempt),
         ("OrderCreated", "first", 1)
     );
-    assert_eq!(counters(&daemon, "Billing")["inFlight"], 1);
-    assert_eq!(counters(&daemon, "Billing")["delivered"], 0);
+    assert_eq!(counters(&daemon, "Billing").in_flight, 1);
+    assert_eq!(counters(&daemon, "Billing").delivered, 0);
     worker.ack(&event);
     daemon.wait_for_counter("Billing", |c| c.delivered, 1);
-    assert_eq!(counters(&daemon, "Billing")["inFlight"], 0);
+    assert_eq!(counters(&daemon, "Billing").in_flight, 0);
 }
 
 #[test]
@@ -102,7 +101,7 @@ fn a_worker_holds_no_more_than_its_credit() {
     let (first, second) = (worker.receive(), worker.receive());
     assert_eq!((first.data.as_str(), second.data.as_str()), ("0", "1"));
     assert!(worker.is_silent());
-    assert_eq!(counters(&daemon, "Billing")["queued"], 3);
+    assert_eq!(counters(&daemon, "Billing").queued, 3);
     worker.ack(&second);
     assert_eq!(worker.receive().data, "2");
     assert!(worker.is_silent());
@@ -144,10 +143,7 @@ fn what_a_worker_held_when_it_died_goes_to_another_with_its_attempt_raised() {
     again.iter().for_each(|event| other.ack(event));
     daemon.wait_for_counter("Billing", |c| c.delivered, 3);
     let counters = counters(&daemon, "Billing");
-    assert_eq!(
-        (&counters["redelivered"], &counters["unconfirmed"]),
-        (&2.into(), &0.into())
-    );
+    assert_eq!((counters.redelivered, counters.unconfirmed), (2, 0));
 }
 
 #[test]
@@ -177,7 +173,7 @@ fn what_is_naked_comes_again_and_holds_nobody_up() {
     worker.ack(&again);
     daemon.wait_for_counter("Billing", |c| c.delivered, 2);
     assert_eq!(daemon.refused("unknown-delivery"), 1);
-    assert_eq!(counters(&daemon, "Billing")["retries"], 1);
+    assert_eq!(counters(&daemon, "Billing").retries, 1);
 }
 
 #[test]
@@ -207,7 +203,7 @@ fn a_poisoned_event_is_dead_after_eight_deliveries_and_others_hear_of_it() {
     assert_eq!(what["subject"], "OrderCreated");
     assert_eq!(&frames[2..], [b"OrderCreated".to_vec(), b"poison".to_vec()]);
     assert!(worker.is_silent());
-    assert_eq!(counters(&daemon, "Billing")["deadLettered"], 1);
+    assert_eq!(counters(&daemon, "Billing").dead_lettered, 1);
 }
 
 #[test]
@@ -224,7 +220,7 @@ fn a_terminated_event_is_dead_at_once() {
     assert!(letter.data.contains("of no use"), "{}", letter.data);
     worker.say(&format!("TERM {}", letter.id));
     assert!(worker.is_silent());
-    assert_eq!(counters(&daemon, "All")["deadLettered"], 2);
+    assert_eq!(counters(&daemon, "All").dead_lettered, 2);
 }
 
 #[test]
@@ -342,13 +338,13 @@ fn nonsense_is_answered_to_those_who_acknowledge() {
     }
     worker.say("ACK 7");
     daemon.wait_for("the word on nothing", |status| {
-        status["peers"]["refused"]["unknown-delivery"] == 1
+        status.refused("unknown-delivery") == 1
     });
     // One that doesn't would take an answer for an event.
     let plain = daemon.worker("Billing", &billing.pull_address);
     plain.send("ACK 1", 0).expect("a send");
     daemon.wait_for("it is counted", |status| {
-        status["peers"]["refused"]["unknown-worker-message"] == 5
+        status.refused("unknown-worker-message") == 5
     });
     assert!(is_silent(&plain, 50));
 }
@@ -368,13 +364,10 @@ fn a_worker_that_does_not_read_its_errors_gets_no_more_of_them() {
     let nonsense = message(&[&format!("ACK {}", "x".repeat(40))]).repeat(100);
     (0..WORDS / 100).for_each(|_| worker.send(&nonsense));
     daemon.wait_for("all that was said", |status| {
-        status["peers"]["refused"]["unknown-worker-message"] == WORDS
+        status.refused("unknown-worker-message") == WORDS
     });
-    let waiting = daemon.status()["connections"]["outboxBytes"].clone();
-    assert!(
-        waiting.as_u64().expect("a count") <= 2 * BUDGET as u64,
-        "{waiting}"
-    );
+    let waiting = daemon.status().connections.outbox_bytes;
+    assert!(waiting <= 2 * BUDGET as u64, "{waiting}");
 }
 
 /// What a worker takes at once is not late while it does one after the other: the last of its credit
@@ -401,8 +394,12 @@ fn a_slow_worker_with_much_credit_gets_each_event_once() {
     }
     daemon.wait_for_counter("Billing", |c| c.delivered, events);
     let counters = counters(&daemon, "Billing");
-    let again = ["redelivered", "retries", "deadLettered"].map(|name| &counters[name]);
-    assert_eq!(again, [0; 3], "{counters:#}");
+    let again = [
+        counters.redelivered,
+        counters.retries,
+        counters.dead_lettered,
+    ];
+    assert_eq!(again, [0; 3], "{counters:#?}");
     assert_eq!(daemon.refused("unknown-delivery"), 0);
 }
 
@@ -464,5 +461,5 @@ fn a_late_acknowledgement_counts_though_the_event_went_back_to_the_worker() {
     // It gives the second one back; that it was the last try means nothing now.
     worker.say(&format!("NAK {}", second.id));
     daemon.wait_for_counter("Billing", |c| c.delivered, 1);
-    assert_eq!(counters(&daemon, "Billing")["deadLettered"], 0);
+    assert_eq!(counters(&daemon, "Billing").dead_lettered, 0);
 }

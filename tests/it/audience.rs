@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
+use event_manager::api::AwaitedSubscribers;
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
@@ -53,7 +54,7 @@ impl Place {
 
 /// Ends the daemon by this signal, when all it keeps is on disk.
 fn end(daemon: TestDaemon, signal: &str) {
-    daemon.wait_for_status("state on disk", |status| status.state.written);
+    daemon.wait_for("state on disk", |status| status.state.written);
     let program = daemon.into_program();
     program.signal(signal);
     program.end();
@@ -98,7 +99,7 @@ impl Publisher {
 
 /// A plain subscriber that connects again after this many milliseconds: long after publishers do.
 fn subscriber(daemon: &TestDaemon, prefixes: &[&[u8]], again_ms: i32) -> zmq::Socket {
-    let before = daemon.status()["subscribers"]["subscriptions"].as_u64();
+    let before = daemon.status().subscribers.subscriptions;
     let subscriber = socket(&daemon.context, zmq::SUB);
     subscriber.set_reconnect_ivl(again_ms).expect("an option");
     for prefix in prefixes {
@@ -106,7 +107,7 @@ fn subscriber(daemon: &TestDaemon, prefixes: &[&[u8]], again_ms: i32) -> zmq::So
     }
     let address = daemon.subscribers();
     subscriber.connect(&address).expect("a valid address");
-    daemon.wait_for_subscriptions(before.expect("a count") + prefixes.len() as u64);
+    daemon.wait_for_subscriptions(before + prefixes.len() as u64);
     subscriber
 }
 
@@ -136,15 +137,20 @@ fn assert_all_hear(subscribers: &[zmq::Socket], numbers: RangeInclusive<u32>) {
 }
 
 /// What STATUS says of publishers that wait.
-fn held(daemon: &TestDaemon) -> Value {
-    daemon.status()["publishers"]["held"].clone()
+fn held(daemon: &TestDaemon) -> Option<AwaitedSubscribers> {
+    daemon.status().publishers.held
+}
+
+/// For how many subscriptions they wait.
+fn awaited(daemon: &TestDaemon) -> Option<u64> {
+    held(daemon)?.awaited_subscriptions
 }
 
 /// Waits until publishers don't wait any more; this subscriber's application is not idle meanwhile.
 fn wait_until_let_in(daemon: &TestDaemon, subscriber: &zmq::Socket) {
     daemon.wait_for("publishers that are let in", |status| {
         subscriber.poll(zmq::POLLIN, 0).expect("a poll");
-        status["publishers"]["held"].is_null()
+        status.publishers.held.is_none()
     });
 }
 
@@ -211,15 +217,15 @@ fn a_confirmed_event_waits_for_subscribers_and_its_publisher_does_not() {
     end(daemon, "KILL");
     let daemon = place.start();
     let gone = subscriber(&daemon, &[b"Other"], 500);
-    assert_eq!(held(&daemon)["awaitedSubscriptions"], 1);
+    assert_eq!(awaited(&daemon), Some(1));
     for number in ["1", "2"] {
         let (token, answer) = daemon.ask(EMIT, &["", "memory", "Order", number]);
         assert_eq!(token, "TK_SYS_ACK", "{answer}");
     }
     assert_hears(&slow, 1..=2);
     assert_hears(&worker, 1..=2);
-    let counters = daemon.status()["subscribers"]["counters"].clone();
-    assert_eq!(counters["matched"], 2);
+    let counters = daemon.status().subscribers.counters;
+    assert_eq!(counters.matched, 2);
     drop(gone);
 }
 
@@ -229,7 +235,7 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
         "stateDir": "state", "subscriberGrace": 0.5, "restartGrace": 1,
     }));
     let daemon = place.start();
-    assert_eq!(held(&daemon), Value::Null, "a fresh daemon knows nobody");
+    assert_eq!(held(&daemon), None, "a fresh daemon knows nobody");
     let stays = subscriber(&daemon, &[b"Order"], 100);
     let gone = subscriber(&daemon, &[b"Order", b"x"], 100);
     let mut publisher = Publisher::of(&daemon);
@@ -239,10 +245,10 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
     publisher.send(10);
     let daemon = place.start();
     assert_hears(&stays, 1..=10);
-    assert_eq!(held(&daemon), Value::Null);
+    assert_eq!(held(&daemon), None);
     let log = daemon.program().logged("did not come back in time");
     assert!(log.contains("subscriptions=2"), "{log}");
-    daemon.wait_for_status("those who are gone to be forgotten", |status| {
+    daemon.wait_for("those who are gone to be forgotten", |status| {
         status.subscribers.remembered == 1
     });
     end(daemon, "KILL");
@@ -264,7 +270,7 @@ fn a_daemon_that_stops_lets_publishers_in() {
     let daemon = place.start();
     let publisher = daemon.publisher();
     let other = subscriber(&daemon, &[b"Other"], 100);
-    assert_eq!(held(&daemon)["awaitedSubscriptions"], 1);
+    assert_eq!(awaited(&daemon), Some(1));
     publish(&publisher, "Other", "1");
     daemon.program().signal("TERM");
     assert_hears(&other, [1]);
@@ -280,11 +286,11 @@ fn without_a_state_directory_publishers_wait_half_as_long_for_whoever_there_was(
     publish(&publisher, "Order", "1");
     let late = subscriber(&daemon, &[b"Order"], 100);
     // Unless this machine takes a second for that, the publisher is held still.
-    let was_held = !held(&daemon).is_null();
+    let was_held = held(&daemon).is_some();
     wait_until_let_in(&daemon, &late);
     if was_held {
         assert_hears(&late, [1]);
     }
-    let uptime = daemon.status()["uptimeSeconds"].as_f64();
-    assert!(uptime >= Some(1.0), "{uptime:?}");
+    let uptime = daemon.status().uptime_seconds;
+    assert!(uptime >= 1.0, "{uptime}");
 }

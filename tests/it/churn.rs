@@ -3,8 +3,9 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use event_manager::api::Status;
 use event_manager::reactor::Bound;
-use serde_json::{Value, json};
+use serde_json::json;
 use socket2::SockRef;
 
 use super::support::TestDaemon;
@@ -89,9 +90,10 @@ fn run_cycles(bound: &Bound, cycles: std::ops::Range<usize>) -> Vec<String> {
     })
 }
 
-fn is_empty(status: &Value) -> bool {
-    let (connections, services) = (&status["connections"]["open"], &status["services"]);
-    *connections == 0 && *services == json!([]) && status["subscribers"]["subscriptions"] == 0
+fn is_empty(status: &Status) -> bool {
+    status.connections.open == 0
+        && status.services.is_empty()
+        && status.subscribers.subscriptions == 0
 }
 
 fn churn(cycles: usize) {
@@ -121,8 +123,8 @@ fn churn(cycles: usize) {
     let publisher = daemon.publisher();
     (0..cycles).for_each(|n| publish(&publisher, &format!("subject-{n}"), ""));
     daemon.wait_for("events without a route", |status| {
-        let publishers = &status["publishers"];
-        publishers["events"] == cycles && publishers["unmatched"] == cycles
+        let publishers = &status.publishers;
+        publishers.events == cycles as u64 && publishers.unmatched == cycles as u64
     });
 }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
+use event_manager::api::Status;
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
@@ -111,7 +112,7 @@ fn output_that_nobody_reads_any_more_ends_a_command_quietly() {
             "{complaint}"
         );
     }
-    daemon.wait_for("its unsubscription", |s| s["services"] == json!([]));
+    daemon.wait_for("its unsubscription", |s| s.services.is_empty());
     let mut child = site.command(&["services", "--json"]);
     let mut child = child.spawn().expect("a process");
     drop(child.stdout.take());
@@ -135,7 +136,7 @@ fn a_worker_takes_no_event_that_it_does_not_print() {
         assert_eq!(ended.stdout, expected(next..next + count));
         next += count;
     }
-    assert_eq!(daemon.service("Billing")["counters"]["delivered"], 100);
+    assert_eq!(daemon.service("Billing").counters.delivered, 100);
 }
 
 /// What it says at its start: its subscription's id.
@@ -153,7 +154,7 @@ fn a_worker_unsubscribes_when_it_is_told_to_end() {
         let worker = site.start(&["worker", "Billing", "exact:Order", "--json"]);
         daemon.wait_for_ready("Billing", 1);
         let id = subscription_of(&worker);
-        assert_eq!(daemon.service("Billing")["subscriptions"][0]["id"], *id);
+        assert_eq!(daemon.service("Billing").subscriptions[0].id, *id);
         publish(&publisher, "OrderCreated", "not asked for");
         publish(&publisher, "Order", signal);
         worker.printed(1);
@@ -163,7 +164,7 @@ fn a_worker_unsubscribes_when_it_is_told_to_end() {
         let printed: Value = serde_json::from_str(&ended.stdout).expect("one line of JSON");
         let expected = json!({"subject": "Order", "frames": ["Order", signal]});
         assert_eq!(printed, expected);
-        assert_eq!(daemon.status()["services"], json!([]));
+        assert_eq!(daemon.status().services, []);
     }
 }
 
@@ -175,8 +176,7 @@ fn a_worker_keeps_its_subscription_alive_and_subscribes_again() {
     daemon.wait_for_ready("Billing", 1);
     let (last_seen, refreshed) = (Cell::new(f64::MAX), Cell::new(0));
     daemon.wait_for("keep-alives", |status| {
-        let left = status["services"][0]["subscriptions"][0]["expiresInSeconds"].as_f64();
-        let left = left.expect("it stays subscribed");
+        let left = status.services[0].subscriptions[0].expires_in_seconds;
         if left > last_seen.replace(left) {
             refreshed.set(refreshed.get() + 1);
         }
@@ -188,7 +188,7 @@ fn a_worker_keeps_its_subscription_alive_and_subscribes_again() {
     assert_eq!(worker.printed(1), "Order\tagain\n");
     worker.signal("TERM");
     assert_eq!(worker.end().code, Some(0));
-    assert_eq!(daemon.status()["services"], json!([]));
+    assert_eq!(daemon.status().services, []);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn services_are_shown() {
     let publisher = daemon.publisher();
     (0..3).for_each(|_| publish(&publisher, "Order", "x"));
     (0..3).for_each(|_| assert_eq!(received(&worker), "x"));
-    daemon.wait_for_status("the account", |status| {
+    daemon.wait_for("the account", |status| {
         status.services[0].counters.delivered == 3
     });
 
@@ -259,7 +259,7 @@ fn services_are_shown() {
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
         text.lines().map(words).collect()
     };
-    let port = |service| daemon.service(service)["port"].to_string();
+    let port = |service| daemon.service(service).port.expect("a port").to_string();
     let table = site.run(&["services"]).done();
     assert_eq!(
         words(&table),
@@ -311,8 +311,8 @@ fn services_are_shown() {
     ] {
         assert!(verbose.contains(expected), "{expected:?}: {verbose}");
     }
-    let status: Value =
+    let status: Status =
         serde_json::from_str(&site.run(&["services", "--json"]).done()).expect("JSON");
-    assert_eq!(status["addresses"], daemon.status()["addresses"]);
-    assert_eq!(status["services"][1]["queue"]["events"], 3);
+    assert_eq!(status.addresses, daemon.status().addresses);
+    assert_eq!(status.services[1].queue.events, 3);
 }

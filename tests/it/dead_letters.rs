@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use event_manager::api::Status;
 use event_manager::client::ClientError;
 use event_manager::client::blocking::Client;
 use serde_json::{Value, json};
@@ -23,8 +24,7 @@ fn daemon(directory: &TempDir) -> TestDaemon {
 }
 
 fn worker(daemon: &TestDaemon, service: &str) -> zmq::Socket {
-    let address = daemon.service(service)["address"].clone();
-    let address = address.as_str().expect("a text").replace('*', "127.0.0.1");
+    let address = daemon.address_of(service);
     let worker = connected(&daemon.context, zmq::DEALER, &address);
     let ready = r#"READY {"ack": true, "credit": 1000}"#;
     worker.send(ready, 0).expect("a send");
@@ -319,10 +319,10 @@ fn letters_that_can_not_be_kept_are_counted_wherever_somebody_looks() {
     assert!(verbose.contains("letters lost 3"), "{verbose}");
     let lost = "event_manager_dead_letters_lost_total";
     assert_eq!(daemon.metrics().value(lost, &[("service", "Live")]), 3.0);
-    let stats = daemon.http_get("/stats").json();
-    assert_eq!(stats["services"][0]["counters"]["lettersLost"], 3);
+    let stats = daemon.stats().status;
+    assert_eq!(stats.services[0].counters.letters_lost, 3);
     daemon.unsubscribe("sub-1");
-    assert_eq!(daemon.status()["retiredServices"]["lettersLost"], 3);
+    assert_eq!(daemon.status().retired_services.letters_lost, 3);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn an_event_that_comes_back_is_no_lost_letter() {
     });
     let told = told.expect("a word of it");
     assert!(told.contains("its event stays in the queue"), "{told}");
-    assert_eq!(first.service("Billing")["counters"]["lettersLost"], 0);
+    assert_eq!(first.service("Billing").counters.letters_lost, 0);
     std::fs::remove_file(&in_the_way).expect("it is there");
     drop(dying);
     first.stop();
@@ -357,7 +357,7 @@ fn an_event_that_comes_back_is_no_lost_letter() {
     assert_eq!(answer(&again, "TERM"), "x");
     let kept = wait_until(|| (seqs(&second, "Billing").len() == 1).then_some(()));
     kept.expect("the letter");
-    assert_eq!(second.service("Billing")["counters"]["lettersLost"], 0);
+    assert_eq!(second.service("Billing").counters.letters_lost, 0);
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn letters_that_could_not_be_kept_are_not_taken_for_none() {
     let publisher = daemon.publisher();
     publish(&publisher, "Order", "0");
     assert_eq!(answer(&worker, "TERM"), "0");
-    let failed = |status: &Value| status["store"]["failed"]["Live.DLQ"].is_string();
+    let failed = |status: &Status| status.store.failed.contains_key("Live.DLQ");
     daemon.wait_for("a queue that fails", failed);
     let refusal = refused(&daemon, "list", "Live");
     assert!(

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use event_manager::api::{Dialled, Status};
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
@@ -27,8 +28,8 @@ fn dialling(endpoint: &Endpoint, required: bool) -> TestDaemon {
 }
 
 /// What STATUS says of the only one.
-fn dialled(status: &Value) -> Value {
-    status["publishers"]["dialled"][0].clone()
+fn dialled(status: &Status) -> &Dialled {
+    &status.publishers.dialled[0]
 }
 
 fn binds(context: &zmq::Context, kind: zmq::SocketType, endpoint: &Endpoint) -> zmq::Socket {
@@ -52,12 +53,9 @@ fn finding(report: &Value) -> Option<&Value> {
 fn one_that_is_not_there_is_tried_again_each_second() {
     let daemon = dialling(&free_address(), false);
     daemon.wait_for("ten tries within 10 s", |status| {
-        let tries = dialled(status)["failedTries"].as_u64();
-        assert!(
-            status["uptimeSeconds"].as_f64() < Some(12.0),
-            "{tries:?} tries"
-        );
-        tries >= Some(10)
+        let tries = dialled(status).failed_tries;
+        assert!(status.uptime_seconds < 12.0, "{tries} tries");
+        tries >= 10
     });
 }
 
@@ -66,16 +64,13 @@ fn one_that_is_not_there_shows_everywhere() {
     let endpoint = free_address();
     let address = endpoint.to_string();
     let daemon = dialling(&endpoint, true);
-    let status = daemon.wait_for("a try", |status| dialled(status)["failedTries"] != 0);
+    let status = daemon.wait_for("a try", |status| dialled(status).failed_tries != 0);
     let shown = dialled(&status);
-    assert_eq!(
-        (&shown["address"], &shown["connected"]),
-        (&json!(address), &json!(false))
-    );
-    assert_eq!(shown["connections"], 0);
-    let why = shown["lastError"].as_str().expect("a reason");
+    assert_eq!((&shown.address, shown.connected), (&address, false));
+    assert_eq!(shown.connections, 0);
+    let why = shown.last_error.as_deref().expect("a reason");
     assert!(why.contains("refused"), "{why}");
-    assert!(shown["sinceMs"].as_u64() <= status["wallClockMs"].as_u64());
+    assert!(shown.since_ms <= status.wall_clock_ms);
 
     let lost = wait_for(&daemon, "EM-0612");
     assert_eq!(
@@ -84,18 +79,10 @@ fn one_that_is_not_there_shows_everywhere() {
     );
     assert!(lost["why"].as_str().expect("a reason").contains("refused"));
 
-    let ready = daemon.http_get("/readyz").json();
-    let check = &ready["checks"]["publishers"];
-    assert_eq!(
-        (&ready["ready"], &check["ok"]),
-        (&json!(false), &json!(false))
-    );
-    assert!(
-        check["reason"]
-            .as_str()
-            .expect("a reason")
-            .contains(&address)
-    );
+    let ready = daemon.readiness();
+    let check = &ready.checks["publishers"];
+    assert_eq!((ready.ready, check.ok), (false, false));
+    assert!(check.reason.contains(&address), "{check:?}");
     let labels = [("publisher", &*address)];
     let connected = "event_manager_dialled_publisher_connected";
     assert_eq!(daemon.metrics().value(connected, &labels), 0.0);
@@ -107,42 +94,33 @@ fn one_that_is_not_there_shows_everywhere() {
     let context = zmq::Context::new();
     let publisher = binds(&context, zmq::XPUB, &endpoint);
     assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
-    let status = daemon.wait_for("a connection", |status| {
-        dialled(status)["connected"] == true
-    });
+    let status = daemon.wait_for("a connection", |status| dialled(status).connected);
     let shown = dialled(&status);
-    assert_eq!(
-        (&shown["failedTries"], &shown["connections"]),
-        (&json!(0), &json!(1))
-    );
+    assert_eq!((shown.failed_tries, shown.connections), (0, 1));
     assert_eq!(wait_for(&daemon, "EM-0611")["publisher"], address);
-    daemon.http_wait_for("/readyz", "ready", |shown| shown["ready"] == true);
+    daemon.wait_for_readiness("ready", |shown| shown.ready);
     assert_eq!(daemon.metrics().value(connected, &labels), 1.0);
     assert_eq!(finding(&examined(&daemon)), None);
 
     let before = with_code(&noted(&daemon), "EM-0612").len();
     drop((publisher, context));
-    daemon.wait_for("its end", |status| dialled(status)["connected"] == false);
+    daemon.wait_for("its end", |status| !dialled(status).connected);
     let all = noted(&daemon);
     let lost = with_code(&all, "EM-0612");
     // One within 10 s of another like it is only counted.
     assert!(lost.len() >= before, "{lost:#?}");
-    daemon.http_wait_for("/readyz", "not ready", |shown| shown["ready"] == false);
+    daemon.wait_for_readiness("not ready", |shown| !shown.ready);
 }
 
 #[test]
 fn one_that_is_not_required_does_not_matter_for_readiness() {
     let endpoint = free_address();
     let daemon = dialling(&endpoint, false);
-    daemon.wait_for("a try", |status| dialled(status)["failedTries"] != 0);
-    let ready = daemon.http_get("/readyz").json();
-    let check = &ready["checks"]["publishers"];
-    assert_eq!(
-        (&ready["ready"], &check["ok"]),
-        (&json!(true), &json!(true))
-    );
-    let reason = check["reason"].as_str().expect("a reason");
-    assert!(reason.contains(&endpoint.to_string()), "{reason}");
+    daemon.wait_for("a try", |status| dialled(status).failed_tries != 0);
+    let ready = daemon.readiness();
+    let check = &ready.checks["publishers"];
+    assert_eq!((ready.ready, check.ok), (true, true));
+    assert!(check.reason.contains(&endpoint.to_string()), "{check:?}");
     let report = examined(&daemon);
     assert_eq!(finding(&report).expect("a finding")["severity"], "warning");
 }
@@ -153,7 +131,7 @@ fn who_is_no_publisher_says_so_in_the_state() {
     let context = zmq::Context::new();
     let _subscriber = binds(&context, zmq::SUB, &endpoint);
     let daemon = dialling(&endpoint, false);
-    let status = daemon.wait_for("a try", |status| dialled(status)["failedTries"] != 0);
-    let why = dialled(&status)["lastError"].to_string();
+    let status = daemon.wait_for("a try", |status| dialled(status).failed_tries != 0);
+    let why = dialled(&status).last_error.as_deref().expect("a reason");
     assert!(why.contains("SUB") || why.contains("hung up"), "{why}");
 }

@@ -254,16 +254,16 @@ fn a_worker_that_does_not_read() {
     let data = "x".repeat(64 << 10);
     let status = daemon.wait_for("a stalled worker", |status| {
         publish(&publisher, "Order", &data);
-        status["services"][0]["workers"]["stalled"] == 1
+        status.services[0].workers.stalled == 1
     });
-    let slow = &status["peers"]["slow"][0];
+    let slow = &status.peers.slow[0];
     assert_eq!(
-        (&slow["role"], &slow["service"]),
-        (&json!("worker"), &json!("Billing"))
+        (&*slow.role, slow.service.as_deref()),
+        ("worker", Some("Billing"))
     );
     assert!(
-        slow["bytes"].as_u64() > Some(32 << 10) && slow["budgetBytes"] == 64 << 10,
-        "{slow}"
+        slow.bytes > 32 << 10 && slow.budget_bytes == 64 << 10,
+        "{slow:?}"
     );
     let report = examined(&daemon);
     report.names("EM-9008", "warning", &["1 of 1 ready workers", "ss -tnp"]);
@@ -361,8 +361,7 @@ fn a_subscription_that_nobody_keeps_alive() {
         TestDaemon::with(|config| config.subscription_ttl = std::time::Duration::from_secs(4));
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     daemon.wait_for("its last third", |status| {
-        let left = &status["services"][0]["subscriptions"][0]["expiresInSeconds"];
-        left.as_f64().expect("it lives") < 1.3
+        status.services[0].subscriptions[0].expires_in_seconds < 1.3
     });
     let report = examined(&daemon);
     report.names(
@@ -387,9 +386,7 @@ fn descriptors_and_connections_that_run_out() {
     let peers: Vec<_> = (0..8)
         .map(|_| RawPeer::met(&few.subscribers(), "SUB"))
         .collect();
-    few.wait_for("connections", |status| {
-        status["connections"]["open"].as_u64() >= Some(8)
-    });
+    few.wait_for("connections", |status| status.connections.open >= 8);
     examined(&few).names("EM-9015", "warning", &["of 10 connections are open"]);
     drop(peers);
 }
@@ -400,13 +397,13 @@ fn descriptors_and_connections_that_run_out() {
 fn a_clock_that_jumped() {
     let daemon = TestDaemon::start();
     let mut status = daemon.status();
-    let started = status["startedAtMs"].as_u64().expect("a time");
+    let started = status.started_at_ms;
     for (started, severity) in [
         (started - 3_600_000, "forward by 3600 s"),
         (started + 60_000, "back by 60 s"),
     ] {
-        status["startedAtMs"] = json!(started);
-        let liar = Responder::new("TK_SYS_ACK", status.to_string());
+        status.started_at_ms = started;
+        let liar = Responder::new("TK_SYS_ACK", json!(status).to_string());
         let report = examine(&liar.address, &json!({}), &[]);
         report.names("EM-9017", "warning", &[severity, "timedatectl"]);
     }
@@ -463,8 +460,8 @@ fn who_is_refused_again_and_again_is_named() {
     daemon.wait_for("its refusals", |status| {
         // It subscribes anew only while somebody uses it.
         is_silent(&subscriber, 1);
-        let again = &status["peers"]["refusedAgain"];
-        again[0]["times"].as_u64() >= Some(5) && status["peers"]["refused"]["not-zmtp"] == 1
+        let again = &status.peers.refused_again;
+        again.first().is_some_and(|first| first.times >= 5) && status.refused("not-zmtp") == 1
     });
     drop(subscriber);
     let report = examined(&daemon);

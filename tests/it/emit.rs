@@ -31,8 +31,8 @@ pub(super) fn emit(daemon: &TestDaemon, mut request: Value) -> Result<Value, Str
     }
 }
 
-fn queued(daemon: &TestDaemon) -> Value {
-    daemon.service("Billing")["counters"]["queued"].clone()
+fn queued(daemon: &TestDaemon) -> u64 {
+    daemon.service("Billing").counters.queued
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn an_event_is_confirmed_when_it_is_on_disk() {
     );
     first.kill();
     let second = durable(&directory);
-    second.wait_for_status("the event", |status| {
+    second.wait_for("the event", |status| {
         status.services[0].counters.queued == 1
     });
     // Its publisher may not have heard the answer: the same again is no second event.
@@ -193,7 +193,7 @@ fn an_event_that_is_too_old_is_not_served() {
     )
     .expect("an ACK");
     emit(&daemon, json!({"subject": "Order", "payload": "new"})).expect("an ACK");
-    daemon.wait_for_status("its end", |status| status.services[0].counters.expired == 1);
+    daemon.wait_for("its end", |status| status.services[0].counters.expired == 1);
     let worker = daemon.worker("Billing", &billing.pull_address);
     assert_eq!(received(&worker), "new");
     assert!(is_silent(&worker, 30));
@@ -271,8 +271,8 @@ fn the_end_of_time_is_a_time_too() {
     first.kill();
     let second = durable(&directory);
     second.wait_for("the events", |status| {
-        let counters = &status["services"][0]["counters"];
-        counters["queued"] == 3 && counters["expired"] == 0
+        let counters = &status.services[0].counters;
+        counters.queued == 3 && counters.expired == 0
     });
 }
 
@@ -289,11 +289,8 @@ fn what_waits_for_its_time_for_subscribers_is_bounded_in_bytes() {
     // For services they wait in queues of their own bounds.
     let request = json!({"subject": "Refund", "payload": "x", "deliverAt": hour_from_now()});
     emit(&daemon, request).expect("an ACK");
-    let publishers = &daemon.status()["publishers"];
-    assert_eq!(
-        (&publishers["events"], &publishers["unmatched"]),
-        (&json!(22), &json!(1))
-    );
+    let publishers = &daemon.status().publishers;
+    assert_eq!((publishers.events, publishers.unmatched), (22, 1));
 }
 
 #[test]
@@ -309,7 +306,7 @@ fn confirmed_events_are_within_the_memory_limit_too() {
         emit(&daemon, request.clone()).expect("an ACK");
     }
     let service = daemon.service("Billing");
-    let waiting = service["queue"]["bytes"].as_u64().expect("a count") as usize;
+    let waiting = service.queue.bytes as usize;
     assert!(waiting <= LIMIT + LIMIT / 8, "{waiting} bytes wait");
 }
 
@@ -326,8 +323,7 @@ fn break_queue(daemon: &TestDaemon, directory: &TempDir, service: &str) -> impl 
 }
 
 fn acknowledging(daemon: &TestDaemon, service: &str) -> zmq::Socket {
-    let address = daemon.service(service)["address"].clone();
-    let address = address.as_str().expect("a text").replace('*', "127.0.0.1");
+    let address = daemon.address_of(service);
     daemon.worker(service, &address)
 }
 
@@ -379,7 +375,7 @@ fn what_failed_in_one_service_is_sent_again_to_that_one_alone() {
         assert_eq!(received(receiver), "last");
     }
     let probes = 2;
-    assert_eq!(daemon.status()["publishers"]["events"], probes + 2);
+    assert_eq!(daemon.status().publishers.events, probes + 2);
 }
 
 #[test]
@@ -415,5 +411,5 @@ fn who_failed_and_is_gone_is_not_waited_for() {
     emit(&daemon, json!({"subject": "Order", "payload": "last"})).expect("an ACK");
     assert_eq!(received(&live), "x");
     assert_eq!(received(&live), "last");
-    assert_eq!(daemon.service("Late")["counters"]["matched"], 1);
+    assert_eq!(daemon.service("Late").counters.matched, 1);
 }

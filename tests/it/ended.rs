@@ -1,5 +1,6 @@
 //! Durable services that are ended while their events are on their way to the disk.
 
+use event_manager::api::Status;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -89,13 +90,13 @@ fn a_service_that_was_ended_is_not_there_after_a_kill() {
     let directory = TempDir::new().expect("a directory");
     for round in 0..6 {
         let first = daemon(&directory);
-        assert_eq!(first.status()["services"], json!([]), "round {round}");
+        assert_eq!(first.status().services, [], "round {round}");
         first.subscribe("sub-1", "Kitchen", &["Meal"]);
         let id = format!("id-{round}");
         let (token, _) = first.ask("TK_EVENT_MANAGER_EMIT", &[&id, "disk", "Meal", "soup"]);
         assert_eq!(token, "TK_SYS_ACK");
         first.unsubscribe("sub-1");
-        let is_kept = |status: &Value| status["state"]["written"] == true;
+        let is_kept = |status: &Status| status.state.written;
         first.wait_for("the service is kept", is_kept);
         let (token, answer) = first.ask("TK_EVENT_MANAGER_END", &["Kitchen"]);
         first.kill();
@@ -103,5 +104,5 @@ fn a_service_that_was_ended_is_not_there_after_a_kill() {
         let queue = directory.path().join("queues/Kitchen");
         assert!(!queue.exists(), "round {round}");
     }
-    assert_eq!(daemon(&directory).status()["services"], json!([]));
+    assert_eq!(daemon(&directory).status().services, []);
 }

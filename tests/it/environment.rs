@@ -282,6 +282,6 @@ fn output_that_can_not_be_written_is_an_error() {
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains("No space left"), "{arguments:?}: {said}");
-        daemon.wait_for_status("its end", |status| status.subscribers.subscriptions == 0);
+        daemon.wait_for("its end", |status| status.subscribers.subscriptions == 0);
     }
 }

@@ -523,7 +523,7 @@ fn a_dialled_publisher_that_restarts_is_found_again() {
     publish(&publisher, "A", "before");
     assert_eq!(received(&subscriber), "before");
     drop((publisher, context));
-    daemon.wait_for_status("the end", |status| status.publishers.connected == 0);
+    daemon.wait_for("the end", |status| status.publishers.connected == 0);
     let port = endpoint.port().expect("a TCP port").to_string();
     let context = zmq::Context::new();
     let (publisher, _) = bound_publisher(&context, &port);

@@ -54,7 +54,7 @@ fn a_daemon_that_drains_is_not_healthy() {
     // More than the kernel's buffers take.
     let data = "x".repeat(64 << 10);
     (0..300).for_each(|_| publish(&publisher, "Order", &data));
-    daemon.wait_for("the events", |s| s["publishers"]["events"] == 300);
+    daemon.wait_for("the events", |s| s.publishers.events == 300);
     health(&address, "10").done();
 
     let program = daemon.into_program();

@@ -97,10 +97,9 @@ fn a_half_open_peer_is_found_on_each_socket() {
         }
     });
     daemon.wait_for("all of them counted", |status| {
-        status["peers"]["refused"]["heartbeat-timeout"] == count
-            && status["connections"]["open"] == 0
+        status.refused("heartbeat-timeout") == count && status.connections.open == 0
     });
-    assert_eq!(daemon.service("Silent")["workers"]["connected"], 0);
+    assert_eq!(daemon.service("Silent").workers.connected, 0);
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn is_busy_with(count: usize, bytes: usize) {
     for n in 0..count {
         publish(&publisher, &n.to_string(), &data);
     }
-    daemon.wait_for_status("its events", |status| {
+    daemon.wait_for("its events", |status| {
         status.publishers.events == count as u64
     });
     // Long enough to find who is dead.
@@ -257,12 +256,12 @@ fn a_peer_of_libzmq_is_given_up_when_its_time_to_live_is_over() {
     daemon.wait_for_subscriptions(1);
     // It lives, though we don't ask it.
     std::thread::sleep(TTL * 2);
-    assert_eq!(daemon.status()["subscribers"]["connected"], 1);
+    assert_eq!(daemon.status().subscribers.connected, 1);
     signal(subscriber.0.id(), "STOP");
     let begun = Instant::now();
     // It doesn't read this, and that is no excuse.
     publish(&daemon.publisher(), "a", "b");
-    daemon.wait_for_status("its end", |status| status.subscribers.connected == 0);
+    daemon.wait_for("its end", |status| status.subscribers.connected == 0);
     let found = begun.elapsed();
     // Its last PING may be as old as their interval, and there are four looks in a second.
     assert!(found > TTL - Duration::from_millis(150), "{found:?}");
@@ -371,7 +370,7 @@ fn a_machine_that_vanishes_under_traffic_is_found() {
     input.write_all(&hello).expect("a write");
     daemon.wait_for_subscriptions(1);
     publish(&publisher, "before", "");
-    daemon.wait_for_status("delivery", |status| {
+    daemon.wait_for("delivery", |status| {
         status.subscribers.counters.delivered == 1
     });
     std::thread::sleep(HEARTBEAT * 4);
@@ -389,7 +388,7 @@ fn a_machine_that_vanishes_under_traffic_is_found() {
         assert!(begun.elapsed() < HEARTBEAT * 7 / 2, "it was not found");
     }
     println!("found after {:?}", begun.elapsed());
-    assert_eq!(daemon.status()["subscribers"]["connected"], 0);
+    assert_eq!(daemon.status().subscribers.connected, 0);
     connection.kill().expect("a child");
     connection.wait().expect("a child");
 }

@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use event_manager::api::Status;
 use event_manager::model::Endpoint;
-use serde_json::Value;
 
 use super::support::healthy::Healthy;
 use super::support::peers::{publish, received};
@@ -92,8 +92,7 @@ impl Door {
 type Refusals = std::collections::BTreeMap<String, u64>;
 
 fn refusals(daemon: &TestDaemon) -> Refusals {
-    let refused = daemon.status()["peers"]["refused"].clone();
-    serde_json::from_value(refused).expect("counts by reason")
+    daemon.status().peers.refused
 }
 
 fn greeting_with_mechanism(name: &str) -> Vec<u8> {
@@ -338,7 +337,7 @@ fn subscriptions_may_come_as_frames_of_one_message() {
     daemon.wait_for_subscriptions(2);
     subscriber.send(&[frame(MORE, b"\0b"), frame(MORE, b"?"), frame(0, b"\x01c")].concat());
     daemon.wait_for("the one between discarded", |status| {
-        status["peers"]["refused"]["message-to-publisher"] == 1
+        status.refused("message-to-publisher") == 1
     });
     for subject in ["a", "b", "c"] {
         publish(&publisher, subject, "data");
@@ -352,7 +351,7 @@ fn subscriptions_are_bounded() {
     let daemon = daemon(Duration::from_secs(60));
     let [_, subscribers, ..] = doors(&daemon);
     let healthy = Healthy::start(&daemon);
-    let before = daemon.status()["subscribers"]["subscriptions"].clone();
+    let before = daemon.status().subscribers.subscriptions;
     type Form = fn(&[u8]) -> Vec<u8>;
     let as_command: Form = |prefix| command("SUBSCRIBE", prefix);
     let as_message: Form = |prefix| frame(0, &[&[1], prefix].concat());
@@ -363,7 +362,7 @@ fn subscriptions_are_bounded() {
         let many = |count: usize| (0..count).flat_map(|n| form(n.to_string().as_bytes()));
         let too_many: Vec<u8> = many(SUBSCRIPTIONS_MAX + 1).collect();
         subscribers.assert_ends(&daemon, "many", "too-many-subscriptions", met(), &too_many);
-        assert_eq!(daemon.status()["subscribers"]["subscriptions"], before);
+        assert_eq!(daemon.status().subscribers.subscriptions, before);
 
         let mut modest = met();
         modest.send(&form(&[b'a'; SUBJECT_BYTES_MAX]));
@@ -371,7 +370,7 @@ fn subscriptions_are_bounded() {
         modest.send(&most);
         // Twice is once.
         modest.send(&most);
-        let wanted = before.as_u64().expect("a count") + SUBSCRIPTIONS_MAX as u64;
+        let wanted = before + SUBSCRIPTIONS_MAX as u64;
         daemon.wait_for_subscriptions(wanted);
         drop(modest);
         daemon.wait_for_subscriptions(wanted - SUBSCRIPTIONS_MAX as u64);
@@ -397,15 +396,15 @@ fn a_message_without_meaning_is_discarded() {
         subscriber.send(message);
         worker.send(message);
         daemon.wait_for("discarded messages", |status| {
-            let refused = &status["peers"]["refused"];
-            refused["message-to-publisher"] == n && refused["unknown-worker-message"] == n
+            status.refused("message-to-publisher") == n
+                && status.refused("unknown-worker-message") == n
         });
     }
     let mut chatty = publishers.met_peer();
     chatty.send(&command("SUBSCRIBE", b"attacked"));
     chatty.send(&command("NONSENSE", b"\xff\xff"));
     chatty.send(&frame(0, b"attacked by a publisher"));
-    daemon.wait_for_status("its event", |status| status.publishers.events == 1);
+    daemon.wait_for("its event", |status| status.publishers.events == 1);
 
     subscriber.send(&command("SUBSCRIBE", b"attacked"));
     worker.send(&frame(0, b"READY"));
@@ -488,7 +487,7 @@ fn what_a_peer_left_unfinished_goes_with_it() {
     let daemon = daemon(Duration::from_secs(60));
     let doors = doors(&daemon);
     let healthy = Healthy::start(&daemon);
-    let only_healthy = |status: &Value| status["connections"]["open"] == Healthy::CONNECTIONS;
+    let only_healthy = |status: &Status| status.connections.open == Healthy::CONNECTIONS;
     daemon.wait_for("only the healthy", only_healthy);
     let begun = [frame(MORE, b"attacked"), vec![MORE, 200, 1, 2, 3]].concat();
     for _ in 0..10 {
@@ -500,7 +499,7 @@ fn what_a_peer_left_unfinished_goes_with_it() {
         drop(peers.collect::<Vec<_>>());
     }
     daemon.wait_for("their end", only_healthy);
-    assert_eq!(daemon.service("Attacked")["counters"]["matched"], 0);
+    assert_eq!(daemon.service("Attacked").counters.matched, 0);
     assert_eq!(refusals(&daemon), Refusals::new());
     healthy.finish();
 }
@@ -522,8 +521,8 @@ fn answers_that_nobody_reads_are_bounded() {
         while sent < SENT && peer.0.write_all(&pings).is_ok() {
             sent += pings.len();
         }
-        let waiting = daemon.status()["connections"]["outboxBytes"].clone();
-        assert!(waiting.as_u64().expect("a count") < 4 << 20, "{waiting}");
+        let waiting = daemon.status().connections.outbox_bytes;
+        assert!(waiting < 4 << 20, "{waiting}");
     }
     healthy.finish();
 }

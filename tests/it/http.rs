@@ -8,9 +8,10 @@ mod packaging;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use event_manager::api::{Readiness, Registration, RegistrationState};
 use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::support::bus::own_host;
@@ -25,12 +26,9 @@ fn watched() -> TestDaemon {
     TestDaemon::with(|config| config.http_address = Some(Endpoint::tcp("127.0.0.1", 0)))
 }
 
-fn not_ready_because(shown: &Value, check: &str, part: &str) -> bool {
-    let found = &shown["checks"][check];
-    let says_why = found["reason"]
-        .as_str()
-        .is_some_and(|why| why.contains(part));
-    shown["ready"] == false && found["ok"] == false && says_why
+fn not_ready_because(shown: &Readiness, check: &str, part: &str) -> bool {
+    let found = &shown.checks[check];
+    !shown.ready && !found.ok && found.reason.contains(part)
 }
 
 #[test]
@@ -38,12 +36,8 @@ fn a_daemon_at_rest_is_live_and_ready_and_tells_its_state() {
     let daemon = watched();
     assert_eq!(daemon.http_get("/livez").json(), json!({"live": true}));
     let ready = daemon.http_get("/readyz");
-    let shown = ready.json();
-    assert_eq!(
-        (ready.status, &shown["ready"]),
-        (200, &json!(true)),
-        "{shown}"
-    );
+    let shown: Readiness = ready.read();
+    assert_eq!((ready.status, shown.ready), (200, true), "{shown:?}");
     for check in [
         "bound",
         "registered",
@@ -52,19 +46,19 @@ fn a_daemon_at_rest_is_live_and_ready_and_tells_its_state() {
         "publishers",
         "delivering",
     ] {
-        assert_eq!(shown["checks"][check]["ok"], true, "{check}");
-        let reason = &shown["checks"][check]["reason"];
-        assert!(reason.as_str().is_some_and(|reason| !reason.is_empty()));
+        let found = &shown.checks[check];
+        assert!(found.ok && !found.reason.is_empty(), "{check}: {found:?}");
     }
-    let stats = daemon.http_get("/stats").json();
-    assert_eq!(stats["instance"], "EventManager");
-    assert_eq!(
-        stats["registration"],
-        json!({"state": "off", "locator": null})
-    );
-    assert_eq!(stats["readiness"], shown);
-    assert!(stats["startedAtMs"].as_u64() <= stats["takenAtMs"].as_u64());
-    assert!(stats["process"]["residentBytes"].as_u64() > Some(0));
+    let stats = daemon.stats();
+    assert_eq!(stats.instance, "EventManager");
+    let off = Registration {
+        state: RegistrationState::Off,
+        locator: None,
+    };
+    assert_eq!(stats.registration, off);
+    assert_eq!(stats.readiness, shown);
+    assert!(stats.status.started_at_ms <= stats.taken_at_ms);
+    assert!(stats.process.resident_bytes > Some(0));
     let page = daemon.http_get("/");
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
     let policy = &page.headers["content-security-policy"];
@@ -169,10 +163,8 @@ fn only_names_of_the_daemon_are_answered() {
         for path in ["/", "/stats", "/metrics", "/events", "/livez"] {
             assert_eq!(ask(path, host).status, 200, "{host:?} {path}");
         }
-        assert_eq!(
-            ask("/readyz", host).json()["checks"]["registered"]["ok"],
-            true
-        );
+        let shown: Readiness = ask("/readyz", host).read();
+        assert!(shown.checks["registered"].ok);
     }
     // The last of several headers, and a name in the request's first line, count too.
     let two = "Host: localhost\r\nHost: evil.example\r\n";
@@ -190,14 +182,14 @@ fn it_is_ready_while_the_locator_knows_it() {
         "httpAddress": "127.0.0.1:0", "locatorAddress": address,
         "locatorRegister": true, "locatorTtl": 0.6,
     })));
-    let missing = |shown: &Value| not_ready_because(shown, "registered", &address);
-    assert!(missing(&daemon.http_get("/readyz").json()));
+    let missing = |shown: &Readiness| not_ready_because(shown, "registered", &address);
+    assert!(missing(&daemon.readiness()));
     assert_eq!(daemon.http_get("/readyz").status, 503);
     let locator = Site::new().start(&["locator", "--address", &address]);
-    daemon.http_wait_for("/readyz", "ready", |shown| shown["ready"] == true);
+    daemon.wait_for_readiness("ready", |shown| shown.ready);
     assert_eq!(daemon.metrics().value("event_manager_registered", &[]), 1.0);
     drop(locator);
-    daemon.http_wait_for("/readyz", "the loss", missing);
+    daemon.wait_for_readiness("the loss", missing);
     let metrics = daemon.metrics();
     assert_eq!(metrics.value("event_manager_registered", &[]), 0.0);
     assert_eq!(metrics.value("event_manager_ready", &[]), 0.0);
@@ -220,17 +212,17 @@ fn it_is_not_ready_while_it_stops_and_says_so() {
     let publisher = daemon.publisher();
     let padding = "x".repeat(60_000);
     (0..200).for_each(|_| publish(&publisher, "event", &padding));
-    daemon.wait_for_status("all", |status| status.publishers.events == 200);
+    daemon.wait_for("all", |status| status.publishers.events == 200);
     std::thread::scope(|scope| {
         let stopped = scope.spawn(|| daemon.stop());
         let seen = wait_until(|| {
             let answer = HttpClient::connect(address).get("/readyz");
-            let shown = answer.json();
+            let shown = answer.read();
             not_ready_because(&shown, "draining", "stopping").then_some((answer.status, shown))
         });
         let (status, shown) = seen.expect("it says so");
         assert_eq!(status, 503);
-        assert_eq!(shown["checks"]["stores"]["ok"], true, "no other reason");
+        assert!(shown.checks["stores"].ok, "no other reason");
         assert_eq!(HttpClient::connect(address).get("/livez").status, 200);
         (0..200).for_each(|_| assert_eq!(worker.read_message().len(), 2));
         assert!(stopped.join().expect("no panic"));
@@ -248,13 +240,13 @@ fn it_is_not_ready_while_a_queue_takes_no_events() {
         }))
     };
     let first = start();
-    first.http_wait_for("/readyz", "ready", |shown| shown["ready"] == true);
+    first.wait_for_readiness("ready", |shown| shown.ready);
     assert!(first.stop());
     let queue = directory.path().join("queues/Billing");
     std::fs::remove_dir_all(&queue).expect("it is there");
     std::fs::write(&queue, "in the way").expect("a file");
     let daemon = start();
-    daemon.http_wait_for("/readyz", "the failure", |shown| {
+    daemon.wait_for_readiness("the failure", |shown| {
         not_ready_because(shown, "stores", "queue Billing takes no events: ")
     });
     let metrics = daemon.metrics();
@@ -262,7 +254,7 @@ fn it_is_not_ready_while_a_queue_takes_no_events() {
     let billing = [("service", "Billing")];
     assert_eq!(metrics.value("event_manager_queue_failed", &billing), 1.0);
     std::fs::remove_file(&queue).expect("it is there");
-    daemon.http_wait_for("/readyz", "ready again", |shown| shown["ready"] == true);
+    daemon.wait_for_readiness("ready again", |shown| shown.ready);
 }
 
 #[test]
@@ -273,10 +265,10 @@ fn it_is_not_ready_when_subscriptions_should_be_kept_and_are_not() {
         config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
         config.state_dir = directory.path().into();
     });
-    let shown = daemon.http_get("/readyz").json();
+    let shown = daemon.readiness();
     assert!(
         not_ready_because(&shown, "stores", "state database"),
-        "{shown}"
+        "{shown:?}"
     );
 }
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use event_manager::api::Status;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
@@ -27,8 +28,8 @@ fn idle_connections(addresses: &[String], each: usize) -> Vec<TcpStream> {
     })
 }
 
-fn open_connections(status: &Value) -> u64 {
-    status["connections"]["open"].as_u64().expect("a count")
+fn open_connections(status: &Status) -> u64 {
+    status.connections.open
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn ten_thousand_idle_connections_keep_nobody_out() {
     latencies.sort_unstable();
     println!("a new client is served within {latencies:?}");
     let status = daemon.status();
-    assert!(open_connections(&status) >= IDLE as u64, "{status:#}");
+    assert!(open_connections(&status) >= IDLE as u64, "{status:#?}");
     assert!(latencies[2] < Duration::from_millis(100), "{latencies:?}");
     assert!(latencies[4] < Duration::from_secs(1), "{latencies:?}");
 
@@ -112,7 +113,7 @@ fn besiege(settings: &Value, reason: &str) -> String {
         .map(|n| connected(&crowd, kinds[n % 3], &addresses[n % 3]))
         .collect();
     daemon.wait_for("refusals", |status| {
-        status["peers"]["refused"][reason].as_u64() >= Some(CLIENTS as u64)
+        status.refused(reason) >= CLIENTS as u64
     });
     let (cpu, begun) = (process.cpu_time(), Instant::now());
     std::thread::sleep(Duration::from_secs(2));
@@ -120,10 +121,13 @@ fn besiege(settings: &Value, reason: &str) -> String {
     let answer = ask("TK_EVENT_MANAGER_SUBSCRIBE", "besieged\0Besieged\0a");
     ask("TK_EVENT_MANAGER_UNSUBSCRIBE", "besieged");
     let status = daemon.status();
-    println!("{:.1} % CPU, {}", share * 100.0, status["peers"]["refused"]);
+    println!("{:.1} % CPU, {:?}", share * 100.0, status.peers.refused);
     // A loop that spins would take all of a core.
     assert!(share < 0.5, "{share}");
-    assert!((60..128).contains(&open_connections(&status)), "{status:#}");
+    assert!(
+        (60..128).contains(&open_connections(&status)),
+        "{status:#?}"
+    );
 
     drop(clients);
     drop(crowd);

@@ -4,15 +4,16 @@ use std::net::TcpListener;
 use std::ops::RangeInclusive;
 
 use event_manager::ambient::random;
+use event_manager::api::DurableReason;
 use serde_json::{Value, json};
 
 use super::notable::{noted, wait_for, with_code};
 use super::ports::{held_ports, port, port_of, range_of};
 use super::requests::ask_json;
 use super::restart::{Home, KEEP_ALIVE, KILL, TERM, assert_kept_alive, end};
-use super::support::TestDaemon;
 use super::support::peers::{Subscribed, publish, received};
 use super::support::program::Site;
+use super::support::{TestDaemon, disk_of};
 
 const SUBSCRIBE: &str = "TK_EVENT_MANAGER_SUBSCRIBE";
 const END: &str = "TK_EVENT_MANAGER_END";
@@ -65,19 +66,19 @@ fn a_declared_service_without_a_port_takes_events_and_gets_its_port_later() {
     assert_eq!(emit(&daemon, "Order", "1"), 1);
     let service = daemon.service("Billing");
     assert_eq!(
-        [&service["port"], &service["address"]],
-        [&Value::Null, &Value::Null],
-        "{service:#}"
+        (service.port, &service.address),
+        (None, &None),
+        "{service:#?}"
     );
-    let why = service["noPort"].as_str().expect("a sentence");
+    let why = service.no_port.expect("a sentence");
     assert!(why.contains("is free"), "{why}");
     let report = doctor(&daemon);
     assert!(report.contains("error EM-9019 Billing: "), "{report}");
     assert_eq!(wait_for(&daemon, "EM-0106")["service"], "Billing");
-    let ready = daemon.http_get("/readyz").json();
-    let check = &ready["checks"]["ports"];
-    assert_eq!([&ready["ready"], &check["ok"]], [false, false], "{ready}");
-    assert!(check["reason"].to_string().contains("Billing"), "{ready}");
+    let ready = daemon.readiness();
+    let check = &ready.checks["ports"];
+    assert_eq!([ready.ready, check.ok], [false, false], "{ready:?}");
+    assert!(check.reason.contains("Billing"), "{ready:?}");
     let listed = Site::of(&daemon).run(&["services"]).done();
     assert!(listed.contains("Billing  -  "), "{listed}");
     // Who needs the port is told that there is none.
@@ -90,12 +91,12 @@ fn a_declared_service_without_a_port_takes_events_and_gets_its_port_later() {
     drop(held);
     daemon.wait_for_service("Billing", "its port", |found| found.port == Some(expected));
     let service = daemon.service("Billing");
-    assert_eq!(service["noPort"], Value::Null);
-    let worker = daemon.worker("Billing", service["address"].as_str().expect("an address"));
+    assert_eq!(service.no_port, None);
+    let worker = daemon.worker("Billing", &daemon.address_of("Billing"));
     assert_eq!(received(&worker), "1");
     assert_eq!(emit(&daemon, "Order", "2"), 1);
     assert_eq!(received(&worker), "2");
-    daemon.http_wait_for("/readyz", "readiness", |ready| ready["ready"] == true);
+    daemon.wait_for_readiness("readiness", |ready| ready.ready);
     assert_eq!(with_code(&noted(&daemon), "EM-0104")[0]["port"], expected);
     daemon.subscribe("sub-1", "Billing", &["Order"]);
 }
@@ -109,15 +110,10 @@ fn services_of_an_earlier_run_take_events_while_all_ports_are_taken() {
     subscribe_durable(&daemon, "sub-2", "Kitchen", "Order");
     let (token, data) = daemon.ask("TK_EVENT_MANAGER_UNSUBSCRIBE", &["sub-2"]);
     assert_eq!(token, "TK_SYS_ACK", "{data}");
-    let ports = ["Billing", "Kitchen"].map(|name| daemon.service(name)["port"].clone());
+    let port = |name| daemon.service(name).port.expect("a port");
+    let ports = ["Billing", "Kitchen"].map(port);
     end(daemon, KILL);
-    let hold = || {
-        let bind = |port: &Value| {
-            let port = port.as_u64().and_then(|port| u16::try_from(port).ok());
-            TcpListener::bind((&*home.host, port.expect("a port"))).expect("it is free")
-        };
-        [bind(&ports[0]), bind(&ports[1])]
-    };
+    let hold = || ports.map(|port| TcpListener::bind((&*home.host, port)).expect("it is free"));
     let held = hold();
     let daemon = home.start();
     assert_eq!(emit(&daemon, "Order", "1"), 2);
@@ -133,14 +129,14 @@ fn services_of_an_earlier_run_take_events_while_all_ports_are_taken() {
     let daemon = home.restart(daemon, KILL);
     assert_eq!(emit(&daemon, "Order", "2"), 2);
     drop(held);
-    for (name, port) in ["Billing", "Kitchen"].iter().zip(&ports) {
-        daemon.wait_for_service(name, "its own port", |found| json!(found.port) == *port);
+    for (name, port) in ["Billing", "Kitchen"].iter().zip(ports) {
+        daemon.wait_for_service(name, "its own port", |found| found.port == Some(port));
     }
     // It has the port that its client knows.
     assert_kept_alive(&daemon, "sub-1");
     let worker = daemon.worker("Billing", &address);
     assert_eq!([received(&worker), received(&worker)], ["1", "2"]);
-    assert_eq!(daemon.service("Kitchen")["counters"]["queued"], 2);
+    assert_eq!(daemon.service("Kitchen").counters.queued, 2);
 }
 
 #[test]
@@ -170,12 +166,12 @@ fn lower_limits_forget_nothing_that_is_there() {
     }
     assert_eq!(emit(&daemon, "Order", "2"), 4);
     assert_eq!(emit(&daemon, "a subject longer than 16 bytes", "3"), 1);
-    assert_eq!(
-        daemon.service("Live")["subjects"].as_array().map(Vec::len),
-        Some(3)
-    );
+    assert_eq!(daemon.service("Live").subjects.len(), 3);
     for name in names {
-        assert_eq!(daemon.service(name)["durable"]["because"], "subscribed");
+        assert_eq!(
+            disk_of(&daemon.service(name)).because,
+            DurableReason::Subscribed
+        );
         // Without a word on its delivery it stays what it is.
         let again = daemon.subscribe(name, name, &["Order"]);
         let worker = daemon.worker(name, &again.pull_address);
@@ -212,13 +208,13 @@ fn a_queue_on_disk_makes_its_service_durable_although_nothing_else_is_known_of_i
 fn left_queue(home: &mut Home) -> (TestDaemon, String) {
     home.keys["services"] = json!({"Billing": {"delivery": "queue", "subjects": ["Order"]}});
     let daemon = home.start();
-    let address = daemon.service("Billing")["address"].clone();
+    let address = daemon.address_of("Billing");
     for n in ["1", "2", "3"] {
         assert_eq!(emit(&daemon, "Order", n), 1);
     }
     home.keys["services"] = json!({});
     let daemon = home.restart(daemon, KILL);
-    (daemon, address.as_str().expect("an address").to_owned())
+    (daemon, address)
 }
 
 #[test]
@@ -231,8 +227,12 @@ fn a_queue_whose_service_is_not_durable_any_more_is_named_listed_and_ended() {
         [&json!("Billing"), &json!(3)]
     );
     let service = daemon.service("Billing");
-    assert_eq!(service["durable"]["because"], "on-disk", "{service:#}");
-    assert_eq!(service["subjects"], json!([]), "it wants no more");
+    assert_eq!(
+        disk_of(&service).because,
+        DurableReason::OnDisk,
+        "{service:#?}"
+    );
+    assert!(service.subjects.is_empty(), "it wants no more");
     let report = doctor(&daemon);
     assert!(report.contains("warning EM-9020 Billing: "), "{report}");
     let listed = Site::of(&daemon).run(&["services"]).done();
@@ -240,14 +240,14 @@ fn a_queue_whose_service_is_not_durable_any_more_is_named_listed_and_ended() {
     assert_eq!(emit(&daemon, "Order", "4"), 0);
     let (token, data) = daemon.ask(END, &["Billing"]);
     assert_eq!(token, "TK_SYS_ACK", "{data}");
-    assert!(daemon.service("Billing").is_null());
+    assert_eq!(daemon.find_service("Billing"), None);
     let daemon = home.restart(daemon, KILL);
-    assert!(daemon.service("Billing").is_null());
+    assert_eq!(daemon.find_service("Billing"), None);
     assert_eq!(daemon.refusal(END, &["Billing"]), "unknown-service");
     assert!(with_code(&noted(&daemon), "EM-0510").is_empty());
     // What the operator ended is what the configuration says again.
     daemon.subscribe("sub-1", "Billing", &["Order"]);
-    assert_eq!(daemon.service("Billing")["durable"], Value::Null);
+    assert_eq!(daemon.service("Billing").durable, None);
 }
 
 #[test]
@@ -293,7 +293,10 @@ fn queues_that_are_left_and_empty_take_no_port_from_others() {
     }
     home.keys["services"] = json!({});
     daemon = home.start();
-    assert_eq!(daemon.service("Old-A")["durable"]["because"], "on-disk");
+    assert_eq!(
+        disk_of(&daemon.service("Old-A")).because,
+        DurableReason::OnDisk
+    );
     let ports = ["A", "B"].map(|name| port(&daemon.subscribe(name, name, &["x"]).pull_address));
     assert_ne!(ports[0], ports[1]);
     let report = doctor(&daemon);
@@ -313,13 +316,13 @@ fn a_start_without_the_queues_forgets_no_service_of_theirs() {
     std::fs::write(&queues, "in the way").expect("a file");
     home.keys["services"] = json!({});
     let daemon = home.start();
-    assert_eq!(daemon.status()["store"]["kept"], false);
-    assert!(daemon.service("Billing").is_null());
+    assert!(!daemon.status().store.kept);
+    assert_eq!(daemon.find_service("Billing"), None);
     end(daemon, TERM);
     std::fs::remove_file(&queues).expect("it is there");
     std::fs::rename(&away, &queues).expect("it is there");
     let daemon = home.start();
-    assert_eq!(daemon.service("Billing")["subjects"], json!(["Order"]));
+    assert_eq!(daemon.service("Billing").subjects, ["Order"]);
     assert_eq!(emit(&daemon, "Order", "1"), 1);
 }
 
@@ -366,8 +369,7 @@ fn no_start_forgets_what_is_durable_whatever_it_lacks() {
     }
     for name in names {
         daemon.wait_for_service(name, "a port", |found| found.port.is_some());
-        let address = daemon.service(name)["address"].clone();
-        let worker = daemon.worker(name, address.as_str().expect("an address"));
+        let worker = daemon.worker(name, &daemon.address_of(name));
         for n in 0..STARTS {
             assert_eq!(received(&worker), n.to_string(), "{name}");
         }

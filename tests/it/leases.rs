@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::support::TestDaemon;
 use super::support::bus::{own_host, services_on};
@@ -26,8 +26,7 @@ fn with_ttl(ttl: Duration) -> TestDaemon {
 
 fn wait_for_end(daemon: &TestDaemon, service: &str) {
     daemon.wait_for("the service's end", |status| {
-        let services = status["services"].as_array().expect("a list");
-        services.iter().all(|s| s["name"] != service)
+        status.service(service).is_none()
     });
 }
 
@@ -42,7 +41,7 @@ fn raw_worker(daemon: &TestDaemon, service: &str, subscribed: &Subscribed) -> Ra
     worker.send(&frame(0, b"READY"));
     daemon.wait_for("a worker", |_| {
         daemon.ask(KEEP_ALIVE, &[&subscribed.id]);
-        daemon.service(service)["workers"]["ready"] == 1
+        daemon.service(service).workers.ready == 1
     });
     worker
 }
@@ -59,7 +58,7 @@ fn a_subscription_that_is_not_kept_alive_leaves_nothing() {
 
     assert_eq!(worker.read_to_end(), b"", "its connection is closed");
     assert!(subscribed_at.elapsed() >= TTL - Duration::from_millis(50));
-    assert_eq!(daemon.service("Billing"), Value::Null);
+    assert_eq!(daemon.find_service("Billing"), None);
     assert_closed(&subscribed.pull_address);
     assert_eq!(
         daemon.refusal(KEEP_ALIVE, &["sub-1"]),
@@ -70,7 +69,7 @@ fn a_subscription_that_is_not_kept_alive_leaves_nothing() {
         "unknown-subscription"
     );
     publish(&publisher, "Order", "2");
-    daemon.wait_for_status("an unmatched event", |status| {
+    daemon.wait_for("an unmatched event", |status| {
         status.publishers.unmatched == 1
     });
 
@@ -90,9 +89,9 @@ fn events_that_wait_when_a_lease_ends_are_counted() {
         publish(&publisher, "Order", &n.to_string());
     }
     wait_for_end(&daemon, "Billing");
-    let retired = daemon.status()["retiredServices"].clone();
-    assert_eq!(retired["matched"], 10);
-    assert_eq!(retired["dropped"], json!({"service-ended": 10}));
+    let retired = daemon.status().retired_services;
+    assert_eq!(retired.matched, 10);
+    assert_eq!(retired.dropped, [("service-ended".to_owned(), 10)].into());
 }
 
 #[test]
@@ -113,11 +112,8 @@ fn a_keep_alive_within_the_lease_keeps_it() {
         kept_at = Instant::now();
         is_silent(&publisher, 10);
     }
-    assert_eq!(daemon.service("Kitchen"), Value::Null);
-    assert_eq!(
-        daemon.service("Billing")["address"],
-        subscribed.pull_address
-    );
+    assert_eq!(daemon.find_service("Kitchen"), None);
+    assert_eq!(daemon.address_of("Billing"), subscribed.pull_address);
 }
 
 #[test]
@@ -127,9 +123,9 @@ fn each_subscription_of_a_service_has_its_own_lease() {
     daemon.subscribe("left", "Billing", &["Order", "Refund"]);
     let subscribed = daemon.subscribe("kept", "Billing", &["Refund"]);
     let mut worker = raw_worker(&daemon, "Billing", &subscribed);
-    daemon.wait_for("the other's end", |status| {
+    daemon.wait_for_service("Billing", "the other's end", |found| {
         daemon.subscribe("kept", "Billing", &["Refund"]);
-        status["services"][0]["subjects"] == json!(["Refund"])
+        found.subjects == ["Refund"]
     });
     publish(&publisher, "Order", "1");
     publish(&publisher, "Refund", "2");
@@ -140,10 +136,8 @@ fn each_subscription_of_a_service_has_its_own_lease() {
 fn status_says_how_long_a_lease_still_is() {
     let daemon = with_ttl(Duration::from_secs(60));
     daemon.subscribe("sub-1", "Billing", &["Order"]);
-    let seconds = |daemon: &TestDaemon| {
-        let subscription = daemon.service("Billing")["subscriptions"][0].clone();
-        subscription["expiresInSeconds"].as_f64().expect("seconds")
-    };
+    let seconds =
+        |daemon: &TestDaemon| daemon.service("Billing").subscriptions[0].expires_in_seconds;
     let first = seconds(&daemon);
     assert!(first > 30.0 && first <= 60.0, "{first}");
     daemon.wait_for("time to pass", |_| seconds(&daemon) < first - 0.02);
@@ -160,12 +154,7 @@ fn the_same_id_replaces_its_subjects() {
     let worker = daemon.worker("Billing", &first.pull_address);
     let second = daemon.subscribe("sub-1", "Billing", &["Refund"]);
     assert_eq!(second.pull_address, first.pull_address);
-    assert_eq!(
-        daemon.service("Billing")["subscriptions"]
-            .as_array()
-            .map(Vec::len),
-        Some(1)
-    );
+    assert_eq!(daemon.service("Billing").subscriptions.len(), 1);
     publish(&publisher, "Order", "1");
     publish(&publisher, "Refund", "2");
     assert_eq!(received(&worker), "2");
@@ -179,7 +168,7 @@ fn the_same_id_moves_to_another_service() {
     let mut old_worker = raw_worker(&daemon, "Billing", &first);
     let second = daemon.subscribe("sub-1", "Kitchen", &["Order"]);
     assert_ne!(second.pull_address, first.pull_address);
-    assert_eq!(daemon.service("Billing"), Value::Null);
+    assert_eq!(daemon.find_service("Billing"), None);
     assert_eq!(old_worker.read_to_end(), b"");
     assert_closed(&first.pull_address);
     let worker = daemon.worker("Kitchen", &second.pull_address);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use event_manager::api::Counters;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -30,9 +31,8 @@ fn settings(directory: &TempDir, mut billing: Value) -> Value {
     })
 }
 
-fn counter(daemon: &TestDaemon, name: &str) -> u64 {
-    let counters = daemon.service("Billing")["counters"].clone();
-    counters[name].as_u64().expect("a counter")
+fn counters(daemon: &TestDaemon) -> Counters {
+    daemon.service("Billing").counters
 }
 
 fn now_ms() -> u64 {
@@ -55,8 +55,7 @@ struct Worker(zmq::Socket);
 
 impl Worker {
     fn join(daemon: &TestDaemon, credit: u32) -> Self {
-        let address = daemon.service("Billing")["address"].clone();
-        let address = address.as_str().expect("a text").replace('*', "127.0.0.1");
+        let address = daemon.address_of("Billing");
         let socket = connected(&daemon.context, zmq::DEALER, &address);
         let ready = json!({"ack": true, "credit": credit});
         socket.send(&format!("READY {ready}"), 0).expect("a send");
@@ -103,7 +102,7 @@ fn what_is_on_disk_alone_goes_on_when_retention_took_what_was_in_memory() {
             && queued < 1000
             && dropped.is_some_and(|dropped| queued + dropped == 2000)
     });
-    let queued = counter(&daemon, "queued");
+    let queued = counters(&daemon).queued;
     let worker = Worker::join(&daemon, 32);
     let done = worker.work(queued);
     let expected: Vec<_> = (2000 - queued..2000).map(|n| n.to_string()).collect();
@@ -162,7 +161,7 @@ fn what_expires_in_memory_and_on_disk_at_once_expires_once() {
     let worker = Worker::join(&daemon, 32);
     assert_eq!(worker.work(1), ["lasts"]);
     daemon.wait_for_counter("Billing", |c| c.delivered, 1);
-    assert_eq!(counter(&daemon, "queued"), 0);
+    assert_eq!(counters(&daemon).queued, 0);
 }
 
 #[test]
@@ -179,7 +178,7 @@ fn what_should_go_later_holds_up_nothing_whether_in_memory_or_on_disk() {
     let worker = Worker::join(&daemon, 32);
     let expected: Vec<_> = (0..15).map(|n| n.to_string()).collect();
     assert_eq!(worker.work(15), expected);
-    assert_eq!(counter(&daemon, "queued"), 25);
+    assert_eq!(counters(&daemon).queued, 25);
 }
 
 #[test]
@@ -202,7 +201,7 @@ fn what_was_given_back_for_later_holds_up_nothing() {
         worker.work(30),
         (30..60).map(|n| n.to_string()).collect::<Vec<_>>()
     );
-    assert_eq!(counter(&daemon, "queued"), 30);
+    assert_eq!(counters(&daemon).queued, 30);
 }
 
 #[test]
@@ -259,7 +258,7 @@ fn times_are_kept_over_a_restart() {
         let expected: Vec<_> = (0..50).map(|n| n.to_string()).collect();
         assert_eq!(worker.work(50), expected);
         assert!(now_ms() >= due);
-        assert_eq!(counter(&second, "queued"), 1);
+        assert_eq!(counters(&second).queued, 1);
     }
 }
 
@@ -298,7 +297,7 @@ fn a_restart_is_no_try() {
             }
         }
         daemon.wait_for_counter("Billing", |c| c.delivered, 3);
-        assert_eq!(counter(&daemon, "deadLettered"), 0);
+        assert_eq!(counters(&daemon).dead_lettered, 0);
     }
 }
 
@@ -364,7 +363,7 @@ fn an_orderly_stop_is_nobodys_last_try() {
     assert_eq!((attempt, data.as_str()), (2, "a"));
     worker.say("ACK", &id);
     second.wait_for_counter("Billing", |c| c.delivered, 1);
-    assert_eq!(counter(&second, "deadLettered"), 0);
+    assert_eq!(counters(&second).dead_lettered, 0);
     assert!(!directory.path().join("queues/Billing.DLQ").exists());
 }
 

@@ -168,7 +168,7 @@ fn it_answers_in_kind() {
 #[test]
 fn without_one_there_is_none() {
     let daemon = TestDaemon::start();
-    assert_eq!(daemon.status()["addresses"]["locator"], Value::Null);
+    assert_eq!(daemon.status().addresses.locator, None);
     assert_eq!(daemon.refusal(LOCATE, &["A"]), "unknown-token");
 }
 
@@ -178,7 +178,7 @@ fn a_daemon_starts_though_the_address_is_another_locator_s() {
     let first = with_locator(Endpoint::tcp("127.0.0.1", 0));
     let address = first.locator();
     let second = with_locator(address.parse().expect("an address"));
-    assert_eq!(second.status()["addresses"]["locator"], Value::Null);
+    assert_eq!(second.status().addresses.locator, None);
     let subscribed = second.subscribe("s1", "Billing", &["Order"]);
     let worker = second.worker("Billing", &subscribed.pull_address);
     publish(&second.publisher(), "Order", "1");

@@ -53,12 +53,12 @@ fn a_subscription_costs_the_same_however_many_there_are() {
         ask_all(&daemon, SUBSCRIBE, all);
         assert_cheap(&daemon, Duration::ZERO, MAX, "subscribing");
     }
-    daemon.wait_for_status("state on disk", |status| status.state.written);
+    daemon.wait_for("state on disk", |status| status.state.written);
     daemon.kill();
 
     let daemon = TestDaemon::in_own_process(&settings);
-    let restored = &daemon.service("Billing")["subscriptions"];
-    assert_eq!(restored.as_array().map(Vec::len), Some(SUBSCRIPTIONS));
+    let restored = &daemon.service("Billing").subscriptions;
+    assert_eq!(restored.len(), SUBSCRIPTIONS);
     assert_cheap(&daemon, Duration::ZERO, MAX, "a restart");
     let before = daemon.process().cpu_time();
     let all = (0..SUBSCRIPTIONS).map(|n| format!("sub-{n}"));
@@ -80,7 +80,7 @@ fn idle_durable_services_cost_nothing() {
     }));
     let all = (0..SERVICES).map(|n| format!("sub-{n}\0Idle-{n}\0Subject.{n}"));
     ask_all(&daemon, SUBSCRIBE, all);
-    daemon.wait_for_status("state on disk", |status| status.state.written);
+    daemon.wait_for("state on disk", |status| status.state.written);
     let before = daemon.process().cpu_time();
     // Nothing is waited for here: what is measured is what happens when nothing does.
     std::thread::sleep(Duration::from_secs(4));

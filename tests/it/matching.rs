@@ -136,7 +136,7 @@ fn the_union_of_subscriptions_gives_each_event_once() {
         [subjects; 2]
     );
     for service in ["Service0", "Service1"] {
-        assert_eq!(daemon.service(service)["counters"]["matched"], 6);
+        assert_eq!(daemon.service(service).counters.matched, 6);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use event_manager::api::Status;
+use serde_json::json;
 
 use super::support::peers::publish;
 use super::support::program::Site;
@@ -21,8 +22,8 @@ fn resident_bytes(daemon: &TestDaemon) -> u64 {
         * 1024
 }
 
-fn waiting(status: &Value) -> u64 {
-    status["memory"]["waitingBytes"].as_u64().expect("a number")
+fn waiting(status: &Status) -> u64 {
+    status.memory.waiting_bytes
 }
 
 /// Events of many sizes wait for a service without a worker, and for a subscriber that doesn't read,
@@ -44,7 +45,7 @@ fn storm(daemon: &TestDaemon, round: usize) {
     daemon.unsubscribe("storm");
     // The next one's subscriber is counted from none.
     daemon.wait_for("an end of the storm", |status| {
-        waiting(status) == 0 && status["subscribers"]["subscriptions"] == 0
+        waiting(status) == 0 && status.subscribers.subscriptions == 0
     });
 }
 

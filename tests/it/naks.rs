@@ -1,5 +1,6 @@
 //! What is refused over the wire, and with which code.
 
+use event_manager::api::{ServiceStatus, Status};
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
@@ -22,7 +23,7 @@ fn code(client: &zmq::Socket, frames: &[&[u8]]) -> String {
 fn each_wrong_request_has_its_code() {
     let daemon = TestDaemon::start();
     daemon.subscribe("known", "Billing", &["Order"]);
-    let before = daemon.status()["services"].clone();
+    let before = daemon.status().services;
     let client = daemon.requester();
     let long_name = ["s1\0", &"n".repeat(256), "\0Order"].concat();
     let long_id = ["i".repeat(256), "\0Billing\0Order".into()].concat();
@@ -73,11 +74,13 @@ fn each_wrong_request_has_its_code() {
             .collect();
         assert_eq!(code(&client, frames), expected, "{shown:?}");
     }
-    let services = daemon.status()["services"].clone();
-    assert_eq!(services.as_array().expect("a list").len(), 1);
-    for unchanged in ["name", "port", "subjects"] {
-        assert_eq!(services[0][unchanged], before[0][unchanged]);
-    }
+    let services = daemon.status().services;
+    assert_eq!(services.len(), 1);
+    let unchanged = |all: &[ServiceStatus]| {
+        let service = all[0].clone();
+        (service.name, service.port, service.subjects)
+    };
+    assert_eq!(unchanged(&services), unchanged(&before));
 }
 
 #[test]
@@ -144,7 +147,7 @@ fn wrong_json_is_answered_in_json() {
         let sentence = answer["error"].as_str().expect("a sentence");
         assert_eq!(answer["data"], format!("{expected}: {sentence}"));
     }
-    assert_eq!(daemon.status()["services"], json!([]));
+    assert_eq!(daemon.status().services, []);
 }
 
 /// Named fields and `data` are two ways to say the same; of both at once one would be lost.
@@ -159,7 +162,7 @@ fn json_says_each_thing_once() {
         (&answer["token"], &answer["code"]),
         (&json!("TK_SYS_NAK"), &json!("malformed-data"))
     );
-    assert_eq!(daemon.status()["services"], json!([]));
+    assert_eq!(daemon.status().services, []);
 }
 
 #[test]
@@ -186,13 +189,7 @@ fn subscriptions_are_limited() {
         daemon.refusal(subscribe, &["", "C", "y"]),
         "too-many-subscriptions"
     );
-    assert_eq!(
-        daemon.status()["services"]
-            .as_array()
-            .expect("a list")
-            .len(),
-        2
-    );
+    assert_eq!(daemon.status().services.len(), 2);
     daemon.subscribe("s2", "C", &["z"]);
     daemon.unsubscribe("s1");
     daemon.subscribe("s3", "A", &["y"]);
@@ -211,8 +208,8 @@ fn subjects_of_a_service_are_limited() {
         daemon.refusal(subscribe, &["s2", "B", "a", "b", "c", "d"]),
         "too-many-subjects"
     );
-    assert_eq!(daemon.service("A")["subjects"], json!(["a", "b"]));
-    assert_eq!(daemon.service("B"), Value::Null);
+    assert_eq!(daemon.service("A").subjects, ["a", "b"]);
+    assert_eq!(daemon.find_service("B"), None);
     daemon.subscribe("s2", "A", &["b", "c"]);
 }
 
@@ -222,7 +219,7 @@ fn replaced_subjects_don_t_count() {
     let daemon = TestDaemon::with(|config| config.limits.subscriptions_per_peer_max = 3);
     daemon.subscribe("s1", "A", &["a", "b", "c"]);
     daemon.subscribe("s1", "A", &["d", "e", "f"]);
-    assert_eq!(daemon.service("A")["subjects"], json!(["d", "e", "f"]));
+    assert_eq!(daemon.service("A").subjects, ["d", "e", "f"]);
 }
 
 #[test]
@@ -237,7 +234,7 @@ fn no_port_is_a_nak() {
     daemon.subscribe("s1", "A", &["x"]);
     let (token, data) = daemon.ask("TK_EVENT_MANAGER_SUBSCRIBE", &["s2", "B", "x"]);
     assert_eq!((&*token, code_of(&data)), ("TK_SYS_NAK", "no-port"));
-    let port = daemon.service("A")["port"].clone();
+    let port = daemon.service("A").port.expect("a port");
     assert!(
         data.contains(&format!("{port}-{port}")) && data.contains("\"B\""),
         "{data}"
@@ -261,7 +258,7 @@ fn a_daemon_that_stops_says_so() {
             .send_multipart([b"Big".to_vec(), vec![0; 4 << 20]], 0)
             .expect("a send");
     }
-    daemon.wait_for_status("a stalled subscriber", |status| {
+    daemon.wait_for("a stalled subscriber", |status| {
         status.subscribers.counters.matched == 4
     });
     let client = connected(&daemon.context, zmq::REQ, &daemon.requests());
@@ -270,8 +267,8 @@ fn a_daemon_that_stops_says_so() {
     let stopping = std::thread::spawn(move || daemon.stop());
     let is_draining = || {
         let status = ask(&[b"status", b""]);
-        let status: Value = serde_json::from_slice(&status[2]).expect("JSON");
-        status["draining"] == true
+        let status: Status = serde_json::from_slice(&status[2]).expect("a status");
+        status.draining
     };
     while !is_draining() {}
     assert_eq!(

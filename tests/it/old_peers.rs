@@ -1,12 +1,13 @@
 //! Clients of ZMTP 2.0 (libzmq 3.x, JeroMQ 0.3): each kind is served as one of today is, and those of
 //! ZMTP 1.0 are told from them and refused, with a word in the log.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use event_manager::api::{OldPeer, ZmtpVersions};
 use event_manager::model::Endpoint;
-use serde_json::{Value, json};
 
 use super::support::TestDaemon;
 use super::support::logs;
@@ -14,8 +15,14 @@ use super::support::old::{Listening, greeting, number};
 use super::support::peers::{publish, received};
 use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, message};
 
-fn zmtp(daemon: &TestDaemon) -> Value {
-    daemon.status()["peers"]["zmtp"].clone()
+fn zmtp(daemon: &TestDaemon) -> ZmtpVersions {
+    daemon.status().peers.zmtp
+}
+
+fn counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    of.iter()
+        .map(|(name, count)| ((*name).to_owned(), *count))
+        .collect()
 }
 
 fn subscription(wish: u8, prefix: &str) -> Vec<u8> {
@@ -172,7 +179,7 @@ fn a_publisher_of_zmtp_2_that_binds_is_dialled() {
         assert_eq!(publisher.read_frame(), (0, vec![1]));
         publisher.send(&message(&["OrderCreated", "one"]));
         assert_eq!(received(&subscriber), "one", "{kind}");
-        assert_eq!(zmtp(&daemon)["versions"], json!({"2.0": 1, "3.1": 1}));
+        assert_eq!(zmtp(&daemon).versions, counts(&[("2.0", 1), ("3.1", 1)]));
     }
 }
 
@@ -215,23 +222,25 @@ fn who_speaks_which_zmtp_is_said() {
         let peer = RawPeer::connect(&address).meet_old(kind, "till \x1b[31m", 0);
         let local = peer.0.local_addr().expect("connected").to_string();
         let identity = r"till \x1b[31m";
-        let said = json!({
-            "address": local, "role": role, "service": (role == "worker").then_some("Billing"),
-            "socketType": kind, "identity": identity,
-        });
+        let said = OldPeer {
+            address: local,
+            role: role.to_owned(),
+            service: (role == "worker").then(|| "Billing".to_owned()),
+            socket_type: kind.to_owned(),
+            identity: identity.to_owned(),
+        };
         (peer, said)
     });
     let newer = RawPeer::met_as(&daemon.subscribers(), "SUB", "", 0);
     let newest = RawPeer::met(&daemon.subscribers(), "SUB");
     let expected: Vec<_> = old.iter().map(|(_, said)| said.clone()).collect();
     let status = daemon.wait_for("all of them", |status| {
-        let versions = &status["peers"]["zmtp"]["versions"];
-        versions["2.0"] == 4 && versions["3.0"] == 1 && versions["3.1"] == 1
+        status.peers.zmtp.versions == counts(&[("2.0", 4), ("3.0", 1), ("3.1", 1)])
     });
-    let listed = status["peers"]["zmtp"]["old"].as_array().expect("a list");
+    let listed = status.peers.zmtp.old;
     assert_eq!(listed.len(), 4, "{listed:#?}");
     for said in &expected {
-        assert!(listed.contains(said), "{said} {listed:#?}");
+        assert!(listed.contains(said), "{said:?} {listed:#?}");
     }
     let metrics = daemon.metrics();
     for (version, count) in [("2.0", 4.0), ("3.0", 1.0), ("3.1", 1.0)] {
@@ -243,7 +252,7 @@ fn who_speaks_which_zmtp_is_said() {
     }
     drop((old, newer, newest));
     daemon.wait_for("nobody", |status| {
-        status["peers"]["zmtp"] == json!({"versions": {}, "old": []})
+        status.peers.zmtp == ZmtpVersions::default()
     });
 }
 
@@ -269,7 +278,7 @@ fn a_peer_of_zmtp_2_gets_no_commands_and_may_send_none() {
     assert_eq!(texts(&old.read_message()), ["Order", "still here"]);
     old.send_while_heard(&command("PING", b"\0\0"));
     assert_eq!(old.read_to_end(), b"");
-    assert_eq!(daemon.status()["peers"]["refused"], json!({"malformed": 1}));
+    assert_eq!(daemon.status().peers.refused, counts(&[("malformed", 1)]));
 }
 
 #[test]
@@ -293,13 +302,12 @@ fn a_wrong_handshake_of_zmtp_2_is_refused_without_a_command() {
         ("a command", "malformed", with_identity(&[COMMAND, 0])),
         ("reserved flags", "malformed", with_identity(&[8, 0])),
     ] {
-        let before = daemon.status()["peers"]["refused"][reason].as_u64();
+        let before = daemon.refused(reason);
         let mut peer = RawPeer::connect(&daemon.requests());
         peer.send_while_heard(&bytes);
         let said = peer.read_to_end();
         assert!(!said.windows(5).any(|bytes| bytes == b"ERROR"), "{what}");
-        let after = daemon.status()["peers"]["refused"][reason].as_u64();
-        assert_eq!(after, Some(before.unwrap_or(0) + 1), "{what}");
+        assert_eq!(daemon.refused(reason), before + 1, "{what}");
     }
 }
 
@@ -316,9 +324,7 @@ fn a_peer_of_zmtp_1_is_named_although_it_hangs_up() {
         // What it never reads makes its end a reset.
         drop(peer);
     }
-    daemon.wait_for("the count", |status| {
-        status["peers"]["refused"]["zmtp-too-old"] == 20
-    });
+    daemon.wait_for("the count", |status| status.refused("zmtp-too-old") == 20);
     let lines: Vec<_> = addresses
         .iter()
         .flat_map(|address| logs::lines_with(&format!("\"{address}\"")))
@@ -345,7 +351,7 @@ fn who_hangs_up_within_its_handshake_is_counted() {
         }
         peer.0.shutdown(Shutdown::Write).expect("it is open");
         peer.read_to_end();
-        assert_eq!(daemon.status()["peers"]["refused"], json!({"hung-up": n}));
+        assert_eq!(daemon.status().peers.refused, counts(&[("hung-up", n)]));
     }
     let lines = logs::lines_with(&format!("\"{told}\""));
     assert_eq!(lines.len(), 1, "{lines:#?}");

@@ -76,10 +76,7 @@ fn ports_in_use_are_skipped_and_exhaustion_is_a_nak() {
     let services = ["A", "B"].map(|service| daemon.subscribe(service, service, &["Order"]));
     let given: Vec<u16> = services.iter().map(|s| port(&s.pull_address)).collect();
     assert_eq!(given, [free[1], free[0]]);
-    let workers = ["A", "B"].map(|service| {
-        let address = daemon.service(service)["address"].clone();
-        daemon.worker(service, address.as_str().expect("an address"))
-    });
+    let workers = ["A", "B"].map(|service| daemon.worker(service, &daemon.address_of(service)));
 
     for _ in 0..3 {
         let (token, data) = daemon.ask(SUBSCRIBE, &["C", "C", "Order"]);
@@ -165,7 +162,7 @@ fn a_port_is_used_again_within_one_burst() {
         .expect("a valid address");
     let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
     for round in 0..ROUNDS {
-        daemon.wait_for_status("the worker's connection", |status| {
+        daemon.wait_for("the worker's connection", |status| {
             status.services[0].workers.connected == 1
         });
         worker.send("READY", 0).expect("a send");

@@ -1,7 +1,7 @@
 //! Workers of services that are gone dial their old ports for ever. After a restart nobody takes them for
 //! workers of the service that has such a port now.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::notable::wait_for;
 use super::ports::{held_ports, range_of};
@@ -99,7 +99,7 @@ fn in_doubt_nothing_is_presumed_and_the_log_says_so() {
         wait_for_connected(&daemon, 2);
         publish_numbers(&daemon);
         assert!(is_silent(&stale, 500) && is_silent(&worker, 0));
-        assert_eq!(daemon.service("Billing")["workers"]["ready"], 0);
+        assert_eq!(daemon.service("Billing").workers.ready, 0);
         worker.send("READY", 0).expect("a send");
         assert_gets_all(&worker);
         daemon.wait_for_counter("Billing", |c| c.delivered, 20);
@@ -170,7 +170,7 @@ fn a_port_that_was_used_before_a_restart_goes_last_after_it() {
     }
     let again = daemon.subscribe("gone", "Gone", &["Order"]);
     assert_eq!(again.pull_address, gone.pull_address, "its own again");
-    assert_eq!(daemon.service("Gone")["noPort"], Value::Null);
+    assert_eq!(daemon.service("Gone").no_port, None);
 }
 
 #[test]

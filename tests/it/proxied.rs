@@ -62,7 +62,7 @@ fn a_req_that_numbers_its_requests_is_a_worker() {
         daemon.wait_for_service(SERVICE, "all done", |service| {
             service.counters.in_flight == 0 && service.queue.events == 0
         });
-        assert_eq!(daemon.service(SERVICE)["workers"]["connected"], 1);
+        assert_eq!(daemon.service(SERVICE).workers.connected, 1);
         drop(worker);
         daemon.wait_for_ready(SERVICE, 0);
     }
@@ -90,7 +90,7 @@ fn workers_behind_a_proxy_get_events_in_turn() {
         assert_eq!(received(&workers[n % 4]), n.to_string());
     }
     let status = daemon.service(SERVICE);
-    assert_eq!(status["workers"]["connected"], 4);
+    assert_eq!(status.workers.connected, 4);
     workers[0].send("BYE", 0).expect("a send");
     daemon.wait_for_ready(SERVICE, 3);
     drop(outer);
@@ -126,11 +126,8 @@ fn reqs_behind_a_proxy_get_one_event_for_each_ready() {
         });
     }
     // None for each request.
-    let connected = daemon.service(SERVICE)["workers"]["connected"].clone();
-    assert!(
-        connected.as_u64().is_some_and(|count| count <= 6),
-        "{connected}"
-    );
+    let connected = daemon.service(SERVICE).workers.connected;
+    assert!(connected <= 6, "{connected}");
 }
 
 #[test]
@@ -206,7 +203,7 @@ fn what_a_proxy_leaves_behind_goes_to_others() {
             proxy.send(&routed(route, word));
         }
         proxy.settle();
-        assert_eq!(daemon.service(SERVICE)["workers"]["ready"], 4);
+        assert_eq!(daemon.service(SERVICE).workers.ready, 4);
         const EVENTS: usize = 400;
         let publisher = daemon.publisher();
         let body = "x".repeat(50_000);
@@ -226,7 +223,7 @@ fn what_a_proxy_leaves_behind_goes_to_others() {
         let status = daemon.service(SERVICE);
         let last = daemon.worker(SERVICE, &address);
         let mut seen = BTreeSet::new();
-        let written = status["counters"]["delivered"].as_u64().expect("a count") as usize;
+        let written = status.counters.delivered as usize;
         for _ in written..EVENTS {
             let data = received(&last);
             let n: usize = data
@@ -252,7 +249,7 @@ fn the_workers_of_one_connection_are_bounded() {
         proxy.send(&[frame(MORE, route.as_bytes()), frame(0, b"READY")].concat());
     }
     proxy.settle();
-    assert_eq!(daemon.service(SERVICE)["workers"]["connected"], MAX);
+    assert_eq!(daemon.service(SERVICE).workers.connected, MAX);
     let long = "x".repeat(255);
     let way = frame(MORE, long.as_bytes()).repeat(5);
     proxy.send(&[way, frame(0, b"READY")].concat());
@@ -292,7 +289,7 @@ fn a_proxy_is_not_presumed_to_be_a_worker_after_a_restart() {
         assert_eq!(received(&worker), n.to_string());
     }
     daemon.wait_for_counter(SERVICE, |c| c.delivered, 3);
-    daemon.wait_for_status("all written", |status| status.state.written);
+    daemon.wait_for("all written", |status| status.state.written);
     drop(publisher);
     assert!(daemon.stop());
     let daemon = TestDaemon::in_own_process(&keys);

@@ -107,7 +107,7 @@ fn a_daemon_that_is_killed_has_not_taken_all() {
     let site = Site::of(&daemon);
     let mut publisher = site.start(&["pub", "Order", "--wait", "2"]);
     publisher.types("1\n");
-    daemon.wait_for_status("the first event", |status| status.publishers.events == 1);
+    daemon.wait_for("the first event", |status| status.publishers.events == 1);
     daemon.process().signal("STOP");
     publisher.types("2\n3\n");
     daemon.kill();

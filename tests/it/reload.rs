@@ -46,13 +46,11 @@ impl Changing {
     }
 
     fn queue(&self, service: &str) -> u64 {
-        let events = &self.daemon.service(service)["queue"]["events"];
-        events.as_u64().expect("a count")
+        self.daemon.service(service).queue.events
     }
 
     fn dropped(&self, service: &str, reason: &str) -> u64 {
-        let dropped = &self.daemon.service(service)["counters"]["dropped"];
-        dropped[reason].as_u64().unwrap_or(0)
+        self.daemon.service(service).counters.dropped_for(reason)
     }
 }
 
@@ -143,15 +141,15 @@ fn a_thousand_reloads_under_load_drop_no_event() {
     assert_eq!(received, sent);
     assert!(sent > 10_000, "it was under load: {sent}");
     let status = daemon.wait_for("the books", |status| {
-        status["services"][0]["counters"]["delivered"] == sent + 1
+        status.services[0].counters.delivered == sent + 1
     });
-    let service = &status["services"][0]["counters"];
-    let subscribers = &status["subscribers"]["counters"];
+    let service = &status.services[0].counters;
+    let subscribers = &status.subscribers.counters;
     for counters in [service, subscribers] {
-        assert_eq!(counters["matched"], sent + 1);
-        assert_eq!(counters["dropped"], json!({}));
+        assert_eq!(counters.matched, sent + 1);
+        assert_eq!(counters.dropped.len(), 0);
     }
-    assert_eq!(status["subscriptionTtlSeconds"], 61.0);
+    assert_eq!(status.subscription_ttl_seconds, 61.0);
 }
 
 #[test]
@@ -175,8 +173,7 @@ fn a_service_that_is_there_has_its_new_policy() {
     daemon.wait_for_counter("Kitchen", |c| c.queued, 20);
     assert_eq!(changing.queue("Billing"), 8);
     assert_eq!(changing.dropped("Billing", "queue-full"), 12);
-    let address = daemon.service("Billing")["address"].clone();
-    let worker = daemon.worker("Billing", address.as_str().expect("an address"));
+    let worker = daemon.worker("Billing", &daemon.address_of("Billing"));
     for n in [7, 8, 9, 0, 1, 2, 3, 4] {
         assert_eq!(received(&worker), n.to_string());
     }
@@ -208,7 +205,7 @@ fn limits_and_beats_are_new_for_connections_that_are_there() {
     let mut small = RawPeer::met(&daemon.publishers(), "PUB");
     let event = message(&["Order", &"x".repeat(3000)]);
     large.send(&event);
-    daemon.wait_for("an event", |s| s["publishers"]["events"] == 1);
+    daemon.wait_for("an event", |s| s.publishers.events == 1);
     changing.change(&json!({
         "heartbeatInterval": 0.2,
         "limits": {"maxMessageBytes": 2000},
@@ -221,15 +218,15 @@ fn limits_and_beats_are_new_for_connections_that_are_there() {
     small.send(&message(&["Order", "small"]));
     large.send_while_heard(&event);
     large.read_to_end();
-    let status = daemon.wait_for("a small event", |s| s["publishers"]["events"] == 2);
-    assert_eq!(status["connections"]["max"], 5);
-    assert_eq!(status["subscriptionTtlSeconds"], 7.0);
+    let status = daemon.wait_for("a small event", |s| s.publishers.events == 2);
+    assert_eq!(status.connections.max, 5);
+    assert_eq!(status.subscription_ttl_seconds, 7.0);
     daemon.subscribe("1", "Billing", &["Order"]);
     let refusal = daemon.ask("TK_EVENT_MANAGER_SUBSCRIBE", &["2", "Billing", "Order"]);
     assert!(refusal.1.contains("maxSubscriptions"), "{refusal:?}");
     changing.change(&json!({"heartbeatInterval": 0}));
     small.send(&event);
-    daemon.wait_for("a large event", |s| s["publishers"]["events"] == 3);
+    daemon.wait_for("a large event", |s| s.publishers.events == 3);
     daemon.subscribe("2", "Billing", &["Order"]);
 }
 
@@ -316,7 +313,7 @@ fn a_wrong_configuration_changes_nothing() {
         let told = "not reloaded, the old configuration stays";
         let log = daemon.program().log();
         assert_eq!(log.matches(told).count(), n + 1, "{log}");
-        assert_eq!(daemon.status()["subscriptionTtlSeconds"], 60.0);
+        assert_eq!(daemon.status().subscription_ttl_seconds, 60.0);
         assert_eq!(changing.queue("Billing"), 5);
     }
     publish(&publisher, "Order", "5");
@@ -356,9 +353,9 @@ fn what_needs_a_restart_is_named_and_the_rest_changes() {
         "{line}"
     );
     let status = daemon.status();
-    assert_eq!(status["subscriptionTtlSeconds"], 9.0);
-    assert_eq!(status["services"][0]["durable"], Value::Null);
-    assert_eq!(status["addresses"]["publishers"], json!([publishers]));
+    assert_eq!(status.subscription_ttl_seconds, 9.0);
+    assert_eq!(status.services[0].durable, None);
+    assert_eq!(status.addresses.publishers, [publishers]);
     let worker = daemon.worker("Billing", &subscribed.pull_address);
     publish(&daemon.publisher(), "Order", "x");
     assert_eq!(received(&worker), "x");

@@ -1,5 +1,6 @@
 //! Requests and their answers on the wire: every way to write them, from every kind of socket.
 
+use event_manager::api::Status;
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
@@ -177,9 +178,8 @@ fn every_request_in_every_form(daemon: &TestDaemon, ask: Ask<'_>) {
             let subscribed = answer(&SUBSCRIBE, &format!("{id}\0Billing\0Order\0Refund"));
             assert_eq!(subscribed[..2], header(&PARAM), "{what}");
             let data = String::from_utf8(subscribed[2].clone()).expect("text");
-            let service = daemon.service("Billing");
-            let pull_address = service["address"].as_str().expect("an address");
-            let expected = [&id, &daemon.publishers(), pull_address].join("\0");
+            let pull_address = daemon.address_of("Billing");
+            let expected = [&*id, &daemon.publishers(), &pull_address].join("\0");
             assert_eq!((data, subscribed.len()), (expected, 3), "{what}");
 
             let kept = answer(&KEEP_ALIVE, &id);
@@ -188,19 +188,16 @@ fn every_request_in_every_form(daemon: &TestDaemon, ask: Ask<'_>) {
 
             let status = answer(&STATUS, "");
             assert_eq!(status[..2], header(&STRING), "{what}");
-            let status: Value = serde_json::from_slice(&status[2]).expect("JSON");
-            assert_eq!(
-                status["services"][0]["subjects"],
-                json!(["Order", "Refund"])
-            );
+            let status: Status = serde_json::from_slice(&status[2]).expect("a status");
+            assert_eq!(status.services[0].subjects, ["Order", "Refund"]);
 
             let partly = answer(&UNSUBSCRIBE, &format!("{id}\0Refund"));
             assert_eq!(partly[..2], header(&EMPTY), "{what}");
-            assert_eq!(daemon.service("Billing")["subjects"], json!(["Order"]));
+            assert_eq!(daemon.service("Billing").subjects, ["Order"]);
 
             let wholly = answer(&UNSUBSCRIBE, &id);
             assert_eq!(wholly[..2], header(&EMPTY), "{what}");
-            assert_eq!(daemon.service("Billing"), Value::Null, "{what}");
+            assert_eq!(daemon.find_service("Billing"), None, "{what}");
         }
     }
 }
@@ -324,9 +321,7 @@ fn a_probe_is_not_answered() {
                 client.set_probe_router(true).expect("an option");
                 client.connect(&address).expect("a valid address");
                 probes += 1;
-                daemon.wait_for("the probe", |status| {
-                    status["peers"]["refused"]["probe"] == probes
-                });
+                daemon.wait_for("the probe", |status| status.refused("probe") == probes);
                 let answer = exchange(&client, &[b"status", b""]);
                 assert_eq!(answer[0], b"TK_SYS_ACK", "{kind:?} {n} at {address}");
             }
@@ -397,12 +392,12 @@ fn in_json() {
         json!({"token": "0x00200001", "data_type": 2, "data": [id, "Billing", "Order", "Refund"], "timeout": -1}),
     ] {
         let answer = ask_json(&client, &subscribe);
-        let address = daemon.service("Billing")["address"].clone();
+        let address = daemon.service("Billing").address;
         let data = json!([id, daemon.publishers(), address]);
         let expected = json!({"token": "TK_SYS_ACK", "dataType": "PARAM", "data": data});
         assert_eq!(answer, expected, "{subscribe}");
-        let subjects = daemon.service("Billing")["subjects"].clone();
-        assert_eq!(subjects, json!(["Order", "Refund"]));
+        let subjects = daemon.service("Billing").subjects;
+        assert_eq!(subjects, ["Order", "Refund"]);
 
         let done = json!({"token": "TK_SYS_ACK", "dataType": "EMPTY", "data": ""});
         for keep_alive in [
@@ -416,10 +411,10 @@ fn in_json() {
         assert_eq!(status["data"]["services"][0]["name"], "Billing");
         let partly = json!({"token": "unsubscribe", "id": id, "subjects": ["Order"]});
         assert_eq!(ask_json(&client, &partly), done);
-        assert_eq!(daemon.service("Billing")["subjects"], json!(["Refund"]));
+        assert_eq!(daemon.service("Billing").subjects, ["Refund"]);
         let wholly = json!({"token": "unsubscribe", "data": [id]});
         assert_eq!(ask_json(&client, &wholly), done);
-        assert_eq!(daemon.service("Billing"), Value::Null);
+        assert_eq!(daemon.find_service("Billing"), None);
     }
 }
 
@@ -442,21 +437,18 @@ fn a_nul_at_the_end_is_no_further_field() {
     let client = daemon.requester();
     let done = |frames: &[&[u8]]| assert_eq!(exchange(&client, frames)[0], b"1.1", "{frames:?}");
     done(&[b"2.1", b"s1\0Billing\0Order\0Refund\0"]);
-    assert_eq!(
-        daemon.service("Billing")["subjects"],
-        json!(["Order", "Refund"])
-    );
+    assert_eq!(daemon.service("Billing").subjects, ["Order", "Refund"]);
     done(&[b"2.4", b"s1\0"]);
     done(&[b"2.2", b"s1\0Order\0"]);
-    assert_eq!(daemon.service("Billing")["subjects"], json!(["Refund"]));
+    assert_eq!(daemon.service("Billing").subjects, ["Refund"]);
     done(&[b"2.2", b"s1\0"]);
-    assert_eq!(daemon.service("Billing"), Value::Null);
+    assert_eq!(daemon.find_service("Billing"), None);
     done(&[b"2.1", b"s1\0Billing\0"]);
-    assert_eq!(daemon.service("Billing")["subjects"], json!([""]));
+    assert_eq!(daemon.service("Billing").subjects, [""]);
     done(&[b"2.1", b"s1\0Billing\0Order\0\0"]);
-    assert_eq!(daemon.service("Billing")["subjects"], json!(["", "Order"]));
+    assert_eq!(daemon.service("Billing").subjects, ["", "Order"]);
     done(&[b"2.2", b"s1\0\0"]);
-    assert_eq!(daemon.service("Billing")["subjects"], json!(["Order"]));
+    assert_eq!(daemon.service("Billing").subjects, ["Order"]);
 }
 
 #[test]
@@ -468,7 +460,7 @@ fn a_client_that_names_no_id_is_given_one() {
     for id in [first.id, second.id] {
         daemon.unsubscribe(&id);
     }
-    assert_eq!(daemon.service("Billing"), Value::Null);
+    assert_eq!(daemon.find_service("Billing"), None);
 }
 
 #[test]
@@ -486,8 +478,8 @@ fn pipelined_requests_are_answered_in_order() {
         let data = String::from_utf8(answer[2].clone()).expect("text");
         assert!(data.starts_with(&format!("sub-{n}\0")), "{n}: {data}");
     }
-    let subscriptions = daemon.service("Billing")["subscriptions"].clone();
-    assert_eq!(subscriptions.as_array().expect("a list").len(), REQUESTS);
+    let subscriptions = daemon.service("Billing").subscriptions;
+    assert_eq!(subscriptions.len(), REQUESTS);
 }
 
 #[test]
@@ -513,11 +505,7 @@ fn a_client_that_never_reads_holds_a_bounded_amount() {
     let answer_bytes = exchange(&daemon.requester(), &[b"2.100", b""])[2].len() as u64;
     let mut client = RawPeer::met(&daemon.requests(), "DEALER");
     client.send(&request.repeat(REQUESTS));
-    let waiting = |status: &Value| {
-        status["connections"]["outboxBytes"]
-            .as_u64()
-            .expect("bytes")
-    };
+    let waiting = |status: &Status| status.connections.outbox_bytes;
     daemon.wait_for("a full outbox", |status| waiting(status) > BUDGET);
     for _ in 0..20 {
         let held = waiting(&daemon.status());
@@ -537,14 +525,11 @@ fn what_a_client_did_not_read_goes_with_it() {
     let mut client = RawPeer::met(&daemon.requests(), "DEALER");
     client.send(&zmtp_message(&[b"2.100", b""]).repeat(8000));
     daemon.wait_for("a full outbox", |status| {
-        status["connections"]["outboxBytes"]
-            .as_u64()
-            .expect("bytes")
-            > 64 << 10
+        status.connections.outbox_bytes > 64 << 10
     });
     drop(client);
     daemon.wait_for("its end", |status| {
-        let connections = &status["connections"];
-        connections["outboxBytes"] == 0 && connections["open"] == 0
+        let connections = &status.connections;
+        connections.outbox_bytes == 0 && connections.open == 0
     });
 }

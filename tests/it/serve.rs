@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use event_manager::api::{Process, Status};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
@@ -42,7 +44,7 @@ impl Stuck {
         let event = ["data", "Order", "", "1", "me"].join("\0");
         let call = ["TK_EVENT_MANAGER_PUBLISH", "PARAM", &event];
         caller.send_multipart(call, 0).expect("a send");
-        daemon.wait_for_status("the call", |status| status.pending_calls == 1);
+        daemon.wait_for("the call", |status| status.pending_calls == 1);
 
         let mut half_met = RawPeer::connect(&daemon.subscribers());
         half_met.send(&greeting()[..20]);
@@ -51,7 +53,7 @@ impl Stuck {
         let publisher = daemon.publisher();
         let data = "x".repeat(64 << 10);
         (0..400).for_each(|_| publish(&publisher, "Order", &data));
-        daemon.wait_for("the events", |s| s["publishers"]["events"] == 400);
+        daemon.wait_for("the events", |s| s.publishers.events == 400);
         Self {
             _subscriber: subscriber,
             _worker: worker,
@@ -140,7 +142,7 @@ fn a_locator_that_hangs_does_not_cost_those_who_listen_their_events() {
     let publisher = daemon.publisher();
     let data = "x".repeat(64 << 10);
     (0..200).for_each(|_| publish(&publisher, "Order", &data));
-    daemon.wait_for("the events", |s| s["publishers"]["events"] == 200);
+    daemon.wait_for("the events", |s| s.publishers.events == 200);
     let program = daemon.into_program();
     let told_at = Instant::now();
     program.signal("TERM");
@@ -163,7 +165,7 @@ fn what_was_published_before_it_is_stopped_is_delivered() {
     let subscriber = daemon.subscriber(&["Order"]);
     let publisher = daemon.publisher();
     (0..5000).for_each(|n| publish(&publisher, "Order", &n.to_string()));
-    daemon.wait_for("the events", |s| s["publishers"]["events"] == 5000);
+    daemon.wait_for("the events", |s| s.publishers.events == 5000);
     assert!(daemon.stop());
     for n in 0..5000 {
         assert_eq!(received(&worker), n.to_string());
@@ -330,24 +332,25 @@ fn the_diagnostic_monitor_tells_what_is_going_on() {
     );
     let (_, snapshot) = line.split_once("snapshot=").expect("a snapshot");
     let snapshot: Value = serde_json::from_str(snapshot).expect("JSON");
-    let process = &snapshot["process"];
-    assert!(process["residentBytes"].as_u64() > Some(1 << 20));
-    assert!(process["openFds"].as_u64() > Some(5));
-    assert!(process["maxFds"].as_u64() >= process["openFds"].as_u64());
-    assert!(process["threads"].as_u64() > Some(1));
-    let state = &snapshot["daemon"];
-    assert_eq!(state["publishers"]["events"], 3);
-    assert!(state["connections"]["open"].as_u64() >= Some(2));
-    let [billing, kitchen] = [0, 1].map(|n| &state["services"][n]);
-    assert_eq!([&billing["name"], &kitchen["name"]], ["Billing", "Kitchen"]);
+    let process = Process::deserialize(&snapshot["process"]).expect("readings");
+    assert!(process.resident_bytes > Some(1 << 20));
+    assert!(process.open_fds > Some(5));
+    assert!(process.max_fds >= process.open_fds);
+    assert!(process.threads > Some(1));
+    let status = Status::deserialize(&snapshot["daemon"]).expect("a status");
+    assert_eq!(status.publishers.events, 3);
+    assert!(status.connections.open >= 2);
+    let [billing, kitchen] = [0, 1].map(|n| &status.services[n]);
+    assert_eq!([&*billing.name, &*kitchen.name], ["Billing", "Kitchen"]);
+    let workers = &billing.workers;
     assert_eq!(
-        billing["workers"],
-        json!({"connected": 1, "ready": 1, "stalled": 0})
+        (workers.connected, workers.ready, workers.stalled),
+        (1, 1, 0)
     );
-    assert_eq!(billing["port"], daemon.service("Billing")["port"]);
-    assert_eq!(billing["subscriptions"][0]["id"], "sub-1");
-    assert_eq!(kitchen["queue"]["events"], 3);
-    assert_eq!(kitchen["counters"]["queued"], 3);
+    assert_eq!(billing.port, daemon.service("Billing").port);
+    assert_eq!(billing.subscriptions[0].id, "sub-1");
+    assert_eq!(kitchen.queue.events, 3);
+    assert_eq!(kitchen.counters.queued, 3);
 }
 
 #[test]

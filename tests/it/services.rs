@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
+use event_manager::api::Counters;
 
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::raw::{MORE, RawPeer, frame, message};
@@ -22,10 +22,10 @@ fn start() -> (TestDaemon, String) {
 
 /// A worker by hand that has said READY.
 fn worker_by_hand(daemon: &TestDaemon, address: &str, identity: &str) -> RawPeer {
-    let before = daemon.service(SERVICE)["workers"]["ready"].as_u64();
+    let before = daemon.service(SERVICE).workers.ready;
     let mut worker = RawPeer::met_as(address, "DEALER", identity, 1);
     worker.send(&message(&["READY"]));
-    daemon.wait_for_ready(SERVICE, before.expect("a count") + 1);
+    daemon.wait_for_ready(SERVICE, before + 1);
     worker
 }
 
@@ -36,13 +36,13 @@ fn publish_numbers(publisher: &zmq::Socket, numbers: std::ops::Range<u32>) {
 }
 
 fn wait_for_queue(daemon: &TestDaemon, events: u64) {
-    daemon.wait_for_status("the queue", |status| {
+    daemon.wait_for("the queue", |status| {
         status.services[0].queue.events == events
     });
 }
 
-fn counter(service: &Value, name: &str) -> u64 {
-    service["counters"][name].as_u64().expect("a counter")
+fn counters(daemon: &TestDaemon, service: &str) -> Counters {
+    daemon.service(service).counters
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn ready_again_is_harmless() {
         worker.send("READY", 0).expect("a send");
     }
     assert!(is_silent(&worker, 50));
-    assert_eq!(daemon.service(SERVICE)["workers"]["ready"], 1);
+    assert_eq!(daemon.service(SERVICE).workers.ready, 1);
     assert_eq!(daemon.refused("unknown-worker-message"), 0);
 }
 
@@ -157,7 +157,7 @@ fn a_req_worker_gets_one_event_for_each_ready() {
 fn events_before_the_first_ready_wait_in_order() {
     let (daemon, address) = start();
     let worker = connected(&daemon.context, zmq::DEALER, &address);
-    daemon.wait_for_status("a worker", |status| {
+    daemon.wait_for("a worker", |status| {
         status.services[0].workers.connected == 1
     });
     let publisher = daemon.publisher();
@@ -193,8 +193,8 @@ fn each_service_gets_an_event_once_however_many_subscriptions_match() {
         assert_eq!(received(&cook), n.to_string());
     }
     assert_eq!(received(&worker), "100");
-    assert_eq!(counter(&daemon.service(SERVICE), "matched"), 101);
-    assert_eq!(counter(&daemon.service("Kitchen"), "matched"), 100);
+    assert_eq!(counters(&daemon, SERVICE).matched, 101);
+    assert_eq!(counters(&daemon, "Kitchen").matched, 100);
 }
 
 #[test]
@@ -250,20 +250,21 @@ fn what_was_not_written_goes_to_another(envelopes: &[Vec<u8>]) {
     let publisher = daemon.publisher();
     (0..LARGE_EVENTS).for_each(|n| publish_large(&publisher, n));
     daemon.wait_for("a full service", |status| {
-        let service = &status["services"][0];
-        service["workers"]["stalled"] == 1 && counter(service, "matched") == LARGE_EVENTS
+        let service = &status.services[0];
+        service.workers.stalled == 1 && service.counters.matched == LARGE_EVENTS
     });
     for (n, envelope) in envelopes.iter().enumerate().skip(1) {
         stalled.send(envelope);
         // What is discarded is counted, so it tells that what came before was taken.
         stalled.send(&message(&["settle"]));
         daemon.wait_for("a discarded message", |status| {
-            status["peers"]["refused"]["unknown-worker-message"] == n
+            status.refused("unknown-worker-message") == n as u64
         });
     }
-    let service = daemon.service(SERVICE);
-    let queued = counter(&service, "queued");
-    assert!(counter(&service, "inFlight") > 0 && queued > 0);
+    let Counters {
+        queued, in_flight, ..
+    } = counters(&daemon, SERVICE);
+    assert!(in_flight > 0 && queued > 0);
     let healthy = daemon.worker(SERVICE, &address);
     let from_queue: Vec<u64> = (0..queued).map(|_| large(&healthy)).collect();
     let first_queued = LARGE_EVENTS - queued;
@@ -272,14 +273,13 @@ fn what_was_not_written_goes_to_another(envelopes: &[Vec<u8>]) {
     drop(stalled);
     daemon.wait_for_ready(SERVICE, 1);
     let confirmed = envelopes.len() as u64 - 1;
-    let lost = counter(&daemon.service(SERVICE), "unconfirmed") + confirmed;
+    let lost = counters(&daemon, SERVICE).unconfirmed + confirmed;
     assert!(lost > confirmed);
     for n in lost..first_queued {
         assert_eq!(large(&healthy), n);
     }
     assert!(is_silent(&healthy, 50));
-    let service = daemon.service(SERVICE);
-    assert_eq!(counter(&service, "delivered"), LARGE_EVENTS);
+    assert_eq!(counters(&daemon, SERVICE).delivered, LARGE_EVENTS);
 }
 
 #[test]
@@ -389,10 +389,9 @@ fn replaced_workers_lose_nothing_but_what_was_written_to_them() {
         }
         let all = published.load(Ordering::Relaxed);
         daemon.wait_for("every event's end", |status| {
-            let counters = &status["services"][0]["counters"];
+            let counters = &status.services[0].counters;
             let received = crew.received.lock().expect("no panic").len() as u64;
-            let lost = counters["unconfirmed"].as_u64().expect("a counter");
-            counters["delivered"] == all && received + lost >= all
+            counters.delivered == all && received + counters.unconfirmed >= all
         });
         crew.finished.store(true, Ordering::Relaxed);
     });
@@ -401,9 +400,9 @@ fn replaced_workers_lose_nothing_but_what_was_written_to_them() {
     let once: BTreeSet<_> = received.iter().copied().collect();
     assert_eq!(once.len(), received.len(), "an event came twice");
     assert!(once.last() < Some(&all));
-    let service = daemon.service(SERVICE);
-    assert_eq!(counter(&service, "matched"), all);
-    let unconfirmed = counter(&service, "unconfirmed");
+    let counters = counters(&daemon, SERVICE);
+    assert_eq!(counters.matched, all);
+    let unconfirmed = counters.unconfirmed;
     assert!(all - once.len() as u64 <= unconfirmed && unconfirmed < all);
 }
 
@@ -461,7 +460,7 @@ fn unknown_messages_of_workers_are_discarded_and_counted() {
         daemon.refused("unknown-worker-message"),
         unknown.len() as u64
     );
-    assert_eq!(daemon.service(SERVICE)["workers"]["ready"], 0);
+    assert_eq!(daemon.service(SERVICE).workers.ready, 0);
     worker.send(&message(&["READY"]));
     daemon.wait_for_ready(SERVICE, 1);
     publish(&daemon.publisher(), "OrderCreated", "data");

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use event_manager::api::{Counters, Status};
+use serde_json::json;
 
 use super::support::TestDaemon;
 use super::support::peers::{publish, received, socket};
@@ -46,15 +47,11 @@ fn assert_memory(process: &DaemonProcess, budgets: u64) {
     );
 }
 
-fn counter(counters: &Value, name: &str) -> u64 {
-    counters[name].as_u64().expect("a counter")
-}
-
 /// How many events were dropped, for this reason alone.
-fn dropped_for(counters: &Value, reason: &str) -> u64 {
-    let dropped = counters["dropped"].as_object().expect("by reason");
+fn dropped_for(counters: &Counters, reason: &str) -> u64 {
+    let dropped = &counters.dropped;
     assert!(dropped.keys().eq([reason]), "{dropped:?}");
-    dropped[reason].as_u64().expect("a counter")
+    dropped[reason]
 }
 
 const FLOOD: u64 = 65_536;
@@ -122,26 +119,26 @@ fn stalled_peers_cost_the_healthy_ones_nothing() {
         }
     }
     let status = daemon.wait_for("the end of the flood", |status| {
-        status["publishers"]["events"] == FLOOD
+        status.publishers.events == FLOOD
     });
     let process = daemon.process();
     assert_memory(process, 2 * 16 * MIB + 16 * MIB + 2 * MIB);
-    let subscribers = &status["subscribers"]["counters"];
-    assert_eq!(counter(subscribers, "matched"), 3 * FLOOD);
+    let subscribers = &status.subscribers.counters;
+    assert_eq!(subscribers.matched, 3 * FLOOD);
     assert!(dropped_for(subscribers, "slow-subscriber") > 0);
     let queue = daemon.service("Stuck");
-    assert_eq!(queue["workers"]["stalled"], 1);
-    let given_up = dropped_for(&queue["counters"], "queue-full");
-    assert!(queue["queue"]["bytes"].as_u64() <= Some(16 * MIB));
+    assert_eq!(queue.workers.stalled, 1);
+    let given_up = dropped_for(&queue.counters, "queue-full");
+    assert!(queue.queue.bytes <= 16 * MIB);
 
     // The other worker of the service gets all that the stalled one could not be given.
     let service = daemon.service("Shared");
-    assert_eq!(service["workers"]["stalled"], 1);
-    assert_eq!(service["counters"]["dropped"], json!({}));
+    assert_eq!(service.workers.stalled, 1);
+    assert_eq!(service.counters.dropped.len(), 0);
     drop(stalled_worker);
     daemon.wait_for_ready("Shared", 1);
-    let counters = daemon.service("Shared")["counters"].clone();
-    let lost = counter(&counters, "unconfirmed") - counter(&service["counters"], "unconfirmed");
+    let counters = daemon.service("Shared").counters;
+    let lost = counters.unconfirmed - service.counters.unconfirmed;
     let mut numbers: Vec<_> = (lost..FLOOD)
         .map(|_| next_number(&healthy_worker))
         .collect();
@@ -159,10 +156,10 @@ fn stalled_peers_cost_the_healthy_ones_nothing() {
 
     assert_eq!(catch_up(&mut stuck_worker), FLOOD - given_up);
     drop(full);
-    let missed = daemon.wait_for("its end", |s| s["subscribers"]["connected"] == 2);
-    let missed = &missed["subscribers"]["counters"];
+    let missed = daemon.wait_for("its end", |s| s.subscribers.connected == 2);
+    let missed = &missed.subscribers.counters;
     let kept = catch_up(&mut stalled);
-    assert!(kept < FLOOD && FLOOD - kept < counter(&missed["dropped"], "slow-subscriber"));
+    assert!(kept < FLOOD && FLOOD - kept < missed.dropped_for("slow-subscriber"));
 }
 
 /// A subscriber that reads nothing.
@@ -193,9 +190,9 @@ fn tiny_events_that_wait_stay_within_the_budgets() {
     (0..blocks).for_each(|_| publisher.send(&block));
     let events = blocks * 20_000u64;
     let status = daemon.wait_for("the end of the flood", |status| {
-        status["publishers"]["events"] == events
+        status.publishers.events == events
     });
-    assert!(dropped_for(&status["subscribers"]["counters"], "slow-subscriber") > 0);
+    assert!(dropped_for(&status.subscribers.counters, "slow-subscriber") > 0);
     assert_memory(daemon.process(), 2 * 4 * MIB);
     drop(deaf);
 }
@@ -215,7 +212,7 @@ fn what_waits_does_not_keep_the_memory_of_what_does_not() {
     let block = [events("wanted", 150_000), events("unwanted", 106_000)].concat();
     (0..600).for_each(|_| publisher.send(&block));
     daemon.wait_for("a full queue", |status| {
-        status["services"][0]["counters"]["dropped"] != json!({})
+        !status.services[0].counters.dropped.is_empty()
     });
     assert_memory(daemon.process(), (64 + 16) * MIB);
     drop(deaf);
@@ -253,7 +250,7 @@ fn a_slow_subscriber_may_be_disconnected_instead() {
     daemon.wait_for_subscriptions(1);
     let publisher = daemon.publisher();
     let mut sent = 0;
-    while daemon.status()["subscribers"]["connected"] == 1 {
+    while daemon.status().subscribers.connected == 1 {
         for _ in 0..BATCH {
             publisher.send_multipart(numbered(sent), 0).expect("a send");
             sent += 1;
@@ -262,7 +259,7 @@ fn a_slow_subscriber_may_be_disconnected_instead() {
     }
     assert_eq!(daemon.refused("slow-subscriber"), 1);
     let status = daemon.status();
-    assert!(dropped_for(&status["subscribers"]["counters"], "subscriber-lost") > 0);
+    assert!(dropped_for(&status.subscribers.counters, "subscriber-lost") > 0);
 }
 
 #[test]
@@ -282,9 +279,9 @@ fn messages_that_are_never_finished_are_bounded_together() {
     // It sends its message slowly, but it is not the one that has sent the most.
     let mut slow = publisher_by_hand(&daemon);
     slow.send(&begun(3 * MIB, 2 * MIB));
-    let half_received = |status: &Value| status["memory"]["halfReceivedBytes"].as_u64();
+    let half_received = |status: &Status| status.memory.half_received_bytes;
     daemon.wait_for("its beginning", |status| {
-        half_received(status) == Some(2 * MIB + 9)
+        half_received(status) == 2 * MIB + 9
     });
     let addresses = [(daemon.publishers(), "PUB"), (daemon.requests(), "DEALER")];
     let mut others = vec![];
@@ -295,22 +292,17 @@ fn messages_that_are_never_finished_are_bounded_together() {
         others.push(other);
     }
     let status = daemon.wait_for("all that was sent", |status| {
-        let ended = status["peers"]["refused"]["half-received"].as_u64();
-        half_received(status) == Some(2 * MIB + 9 + (OTHERS - ended.unwrap_or(0)) * (4 * MIB + 9))
+        let ended = status.refused("half-received");
+        half_received(status) == 2 * MIB + 9 + (OTHERS - ended) * (4 * MIB + 9)
     });
-    assert!(
-        half_received(&status) <= Some(LIMIT + LIMIT / 16),
-        "{status:#}"
-    );
+    assert!(half_received(&status) <= LIMIT + LIMIT / 16, "{status:#?}");
     // They were to take 400 MiB. The allocator has its gaps between such large pieces.
     assert_memory(daemon.process(), LIMIT * 3);
     slow.send(&vec![b'x'; MIB as usize]);
     let event = subscriber.recv_bytes(0).expect("an event");
     assert_eq!(event.len() as u64, 3 * MIB);
     drop(others);
-    daemon.wait_for("nothing half received", |status| {
-        half_received(status) == Some(0)
-    });
+    daemon.wait_for("nothing half received", |status| half_received(status) == 0);
 }
 
 #[test]
@@ -336,10 +328,8 @@ fn the_largest_makes_room_and_not_who_sends_a_smaller_message() {
     for n in 0..24 << 10 {
         publisher.send_multipart(numbered(n), 0).expect("a send");
     }
-    let status = daemon.wait_for("all events", |status| {
-        status["publishers"]["events"] == 24 << 10
-    });
-    assert!(dropped_for(&status["subscribers"]["counters"], "memory-limit") > 0);
+    let status = daemon.wait_for("all events", |status| status.publishers.events == 24 << 10);
+    assert!(dropped_for(&status.subscribers.counters, "memory-limit") > 0);
     assert_eq!(daemon.refused("half-received"), 0);
     slow.send(&vec![b'x'; MIB as usize]);
     let event = large.recv_bytes(0).expect("an event");
@@ -363,18 +353,15 @@ fn all_that_waits_together_is_bounded_too() {
     for n in 0..FLOOD {
         publisher.send_multipart(numbered(n), 0).expect("a send");
     }
-    daemon.wait_for_status("all events", |status| status.publishers.events == FLOOD);
+    daemon.wait_for("all events", |status| status.publishers.events == FLOOD);
     assert_memory(daemon.process(), LIMIT + LIMIT / 16);
     let status = daemon.status();
-    let services = status["services"].as_array().expect("a list");
-    let held = services
-        .iter()
-        .map(|s| s["queue"]["bytes"].as_u64().expect("bytes"))
-        .sum::<u64>();
+    let services = status.services;
+    let held = services.iter().map(|s| s.queue.bytes).sum::<u64>();
     assert!(held > LIMIT / 4, "{held}");
     assert!(
         services
             .iter()
-            .all(|s| dropped_for(&s["counters"], "memory-limit") > 0)
+            .all(|s| dropped_for(&s.counters, "memory-limit") > 0)
     );
 }

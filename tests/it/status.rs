@@ -79,13 +79,13 @@ fn pinned() -> Shape {
 }
 
 /// The answer of STATUS, as it comes. Its types have all of it.
-fn status(daemon: &TestDaemon) -> Value {
+fn raw_status(daemon: &TestDaemon) -> Value {
     let (token, status) = daemon.ask("TK_EVENT_MANAGER_STATUS", &[]);
     assert_eq!(token, "TK_SYS_ACK", "{status}");
     assert_whole::<Status>(&status)
 }
 
-fn stats(daemon: &TestDaemon) -> Value {
+fn raw_stats(daemon: &TestDaemon) -> Value {
     assert_whole::<Stats>(&daemon.http_get("/stats").body)
 }
 
@@ -108,7 +108,7 @@ fn have_slow_peers(daemon: &TestDaemon) {
     let data = "x".repeat(1 << 20);
     daemon.wait_for("peers that are slow", |_| {
         publish(&publisher, "Order", &data);
-        let status = status(daemon);
+        let status = raw_status(daemon);
         let slow = status["peers"]["slow"].as_array().expect("a list");
         let of = |role: &str| slow.iter().any(|peer| peer["role"] == role);
         of("subscriber") && of("worker")
@@ -159,7 +159,7 @@ fn busy(shapes: &mut [Shape; 2]) {
         RawPeer::connect(&daemon.requests()).send_while_heard(b"GET / HTTP/1.1\r\n\r\n");
     }
     daemon.wait_for("peers and a ring", |_| {
-        let status = status(&daemon);
+        let status = raw_status(&daemon);
         let dialled = &status["publishers"]["dialled"];
         dialled[0]["ring"].is_object()
             && dialled[1]["lastError"].is_string()
@@ -167,8 +167,8 @@ fn busy(shapes: &mut [Shape; 2]) {
             && status["peers"]["zmtp"]["versions"]["2.0"] == 2
     });
     have_slow_peers(&daemon);
-    add(&mut shapes[0], "", &status(&daemon));
-    add(&mut shapes[1], "", &stats(&daemon));
+    add(&mut shapes[0], "", &raw_status(&daemon));
+    add(&mut shapes[1], "", &raw_stats(&daemon));
     drop((worker, subscriber, acknowledging, old, older));
 }
 
@@ -188,17 +188,17 @@ fn held(shapes: &mut [Shape; 2]) {
         "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
     });
     let daemon = TestDaemon::in_own_process(&settings);
-    add(&mut shapes[0], "", &status(&daemon));
+    add(&mut shapes[0], "", &raw_status(&daemon));
     let mut subscriber = RawPeer::met(&daemon.subscribers(), "SUB");
     subscriber.send(&command("SUBSCRIBE", b"Order"));
     daemon.wait_for_subscriptions(1);
     daemon.wait_for("a state that is written", |_| {
-        status(&daemon)["state"]["written"] == true
+        raw_status(&daemon)["state"]["written"] == true
     });
     assert!(daemon.stop());
     let daemon = TestDaemon::in_own_process(&settings);
-    add(&mut shapes[0], "", &status(&daemon));
-    add(&mut shapes[1], "", &stats(&daemon));
+    add(&mut shapes[0], "", &raw_status(&daemon));
+    add(&mut shapes[1], "", &raw_stats(&daemon));
 }
 
 /// Lines of the pinned file that are not found, and lines that are found and not in it.

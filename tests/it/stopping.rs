@@ -34,10 +34,10 @@ fn stalled(daemon: &TestDaemon) -> [RawPeer; 2] {
         publish(&publisher, "event", &format!("{n} {padding}"));
     }
     let status = daemon.wait_for("all events", |status| {
-        status["publishers"]["events"] == EVENTS
+        status.publishers.events == EVENTS as u64
     });
-    assert!(status["services"][0]["queue"]["events"].as_u64() > Some(0));
-    assert!(status["subscribers"]["counters"]["inFlight"].as_u64() > Some(0));
+    assert!(status.services[0].queue.events > 0);
+    assert!(status.subscribers.counters.in_flight > 0);
     [subscriber, worker]
 }
 
@@ -47,7 +47,7 @@ fn what_waits_is_delivered_first() {
     let peers = stalled(&daemon);
     let unwanted = daemon.subscribe("nobody", "Nobody", &["unwanted"]);
     publish(&daemon.publisher(), "unwanted", "no worker will ever come");
-    daemon.wait_for_status("it", |status| status.publishers.events == EVENTS as u64 + 1);
+    daemon.wait_for("it", |status| status.publishers.events == EVENTS as u64 + 1);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let stopped = scope.spawn(|| daemon.stop());
@@ -200,7 +200,7 @@ fn what_a_dialled_publisher_has_sent_is_delivered_too() {
     let subscriber = daemon.subscriber(&["event"]);
     let mut publisher = RawPeer(listener.accept().expect("it is dialled").0);
     publisher.send(&[greeting(), ready("PUB", "")].concat());
-    daemon.wait_for_status("the publisher", |status| status.publishers.connected == 1);
+    daemon.wait_for("the publisher", |status| status.publishers.connected == 1);
     let header = [&[2][..], &(EVENT_BYTES as u64).to_be_bytes()].concat();
     let body = [&b"event"[..], &vec![7; EVENT_BYTES - 5]].concat();
     publisher.send(&[header, body.clone()].concat().repeat(SENT));

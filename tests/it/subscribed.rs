@@ -1,7 +1,5 @@
 //! Subscribed means subscribed: what is published after the answer is not lost.
 
-use serde_json::Value;
-
 use super::support::TestDaemon;
 use super::support::bus::exchange;
 use super::support::peers::{connected, is_silent, publish, received};
@@ -30,12 +28,12 @@ fn an_event_published_right_after_the_answer_waits_for_the_worker() {
         assert_eq!(answer[0], b"1.1");
     }
     let status = daemon.wait_for("the last service's end", |status| {
-        status["services"].as_array().is_some_and(Vec::is_empty)
+        status.services.is_empty()
     });
-    let retired = &status["retiredServices"];
-    assert_eq!(retired["matched"], SUBSCRIBED);
-    assert_eq!(retired["delivered"], SUBSCRIBED);
-    assert_eq!(status["publishers"]["unmatched"], 0);
+    let retired = &status.retired_services;
+    assert_eq!(retired.matched, SUBSCRIBED as u64);
+    assert_eq!(retired.delivered, SUBSCRIBED as u64);
+    assert_eq!(status.publishers.unmatched, 0);
 }
 
 /// The same with many events under way all the time: none after the answer is missing.
@@ -100,12 +98,12 @@ fn unsubscribed_means_unsubscribed() {
     let (token, _) = daemon.ask("TK_EVENT_MANAGER_UNSUBSCRIBE", &["sub-1", "Refund"]);
     assert_eq!(token, "TK_SYS_ACK");
     assert_eq!(
-        daemon.service("Billing"),
-        Value::Null,
+        daemon.find_service("Billing"),
+        None,
         "its last subject went"
     );
     publish(&publisher, "Refund", "lost");
-    daemon.wait_for_status("two unmatched events", |status| {
+    daemon.wait_for("two unmatched events", |status| {
         status.publishers.unmatched == 2
     });
     assert!(is_silent(&worker, 50));

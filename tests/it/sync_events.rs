@@ -286,7 +286,7 @@ fn calls_beyond_the_limit_are_refused_as_busy() {
             b"TK_SYS_NAK"
         );
     }
-    assert_eq!(daemon.status()["pendingCalls"], 0);
+    assert_eq!(daemon.status().pending_calls, 0);
 }
 
 /// The median time of an event's way and of a keep-alive's.
@@ -327,10 +327,10 @@ fn a_thousand_calls_to_a_dead_service_hold_up_nothing_else() {
             .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "4000000"], 0)
             .expect("a send");
     }
-    daemon.wait_for_status("a thousand calls", |status| status.pending_calls == 1000);
+    daemon.wait_for("a thousand calls", |status| status.pending_calls == 1000);
     let during = latencies(&daemon, &publisher, &worker);
     assert_eq!(
-        daemon.status()["pendingCalls"],
+        daemon.status().pending_calls,
         1000,
         "all calls were under way to the end"
     );
@@ -444,11 +444,11 @@ fn an_answer_whose_client_is_gone_is_nobodys() {
         .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "15000000"], 0)
         .expect("a send");
     let request = hung.recv_multipart(0).expect("a request");
-    assert_eq!(daemon.status()["pendingCalls"], 1);
+    assert_eq!(daemon.status().pending_calls, 1);
     drop(client);
     let answer: Vec<&[u8]> = vec![&request[0], b"", b"1.1", b"6", b"late"];
     hung.send_multipart(answer, 0).expect("a send");
-    daemon.wait_for_status("the call's end", |status| status.pending_calls == 0);
+    daemon.wait_for("the call's end", |status| status.pending_calls == 0);
     let keep_alive: [&[u8]; 3] = [b"2.4", b"2", b"sub-1"];
     assert_eq!(exchange(&daemon.requester(), &keep_alive)[0], b"1.1");
 }
@@ -467,7 +467,7 @@ fn a_call_that_the_end_overtakes_is_answered() {
     requester
         .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), "15000000"], 0)
         .expect("a send");
-    daemon.wait_for_status("the call", |status| status.pending_calls == 1);
+    daemon.wait_for("the call", |status| status.pending_calls == 1);
     assert!(daemon.stop());
     let answer = requester.recv_multipart(0).expect("an answer");
     assert_eq!(answer[0], b"TK_SYS_NAK");

@@ -4,10 +4,10 @@ use std::fs;
 
 use event_manager::model::Endpoint;
 
+use super::support::TestDaemon;
 use super::support::peers::{publish, received};
 use super::support::process::signal;
 use super::support::program::{Program, Site, wait_until};
-use super::support::{TestDaemon, dropped};
 
 /// Waits until it has printed something like this.
 fn printed(program: &Program, what: &str, wanted: impl Fn(&str) -> bool) -> String {
@@ -41,19 +41,18 @@ fn figures_at_rest_are_those_of_the_status() {
         .done();
     let status = daemon.status();
     for (at, ready) in [(0, "1/1"), (1, "0/0")] {
-        let service = &status["services"][at];
-        let counters = &service["counters"];
-        let dropped = dropped(counters);
+        let service = &status.services[at];
+        let counters = &service.counters;
         let expected = [
-            service["name"].as_str().expect("a name").to_owned(),
+            service.name.clone(),
             "0".into(),
             "0".into(),
-            counters["queued"].to_string(),
+            counters.queued.to_string(),
             "0".into(),
-            counters["inFlight"].to_string(),
+            counters.in_flight.to_string(),
             ready.into(),
-            counters["deadLettered"].to_string(),
-            dropped.to_string(),
+            counters.dead_lettered.to_string(),
+            counters.dropped_total().to_string(),
             "0".into(),
         ];
         assert_eq!(row(&output, &expected[0]), expected, "{output}");

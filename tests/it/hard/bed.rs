@@ -3,9 +3,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
-
-use crate::support::TestDaemon;
 use crate::support::peers::{connected, is_silent};
 
 /// Chance that can be had again: its seed is printed, and taken from `EVENT_MANAGER_TEST_SEED`.
@@ -164,25 +161,4 @@ pub fn readable(workers: &[Worker], ms: i64) -> Vec<usize> {
     numbered
         .filter_map(|(at, item)| item.is_readable().then_some(at))
         .collect()
-}
-
-/// One service in a status; null if it isn't there.
-pub fn service_of<'a>(status: &'a Value, name: &str) -> &'a Value {
-    let mut services = status["services"].as_array().expect("a list").iter();
-    services
-        .find(|service| service["name"] == name)
-        .unwrap_or(&Value::Null)
-}
-
-pub fn count(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("no count: {value}"))
-}
-
-/// Where the workers of a service connect to.
-pub fn address(daemon: &TestDaemon, service: &str) -> String {
-    let service = daemon.service(service);
-    let address = service["address"].as_str().expect("a text");
-    address.replace('*', "127.0.0.1")
 }

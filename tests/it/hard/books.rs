@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::bed::{Chance, Worker, address, count, readable, service_of};
+use super::bed::{Chance, Worker, readable};
 use crate::support::peers::{connected, is_silent, publish};
 use crate::support::{TestDaemon, assert_law};
 
@@ -65,7 +65,7 @@ fn the_law_holds_at_every_moment() {
     let mut looks = 0;
     std::thread::scope(|scope| {
         for service in ["Kept", "Live"] {
-            let (context, address) = (daemon.context.clone(), address(&daemon, service));
+            let (context, address) = (daemon.context.clone(), daemon.address_of(service));
             let (working, plain) = (chance.fork(), chance.fork());
             scope.spawn(move || {
                 std::thread::scope(|scope| {
@@ -86,15 +86,16 @@ fn the_law_holds_at_every_moment() {
             looks += 1;
         }
     });
-    let status = daemon.status();
     println!("{looks} looks");
     for service in ["Kept", "Live"] {
-        let counters = &service_of(&status, service)["counters"];
-        for what in ["delivered", "deadLettered", "retries", "redelivered"] {
-            assert!(
-                count(&counters[what]) > 0,
-                "{service}: {what}: {counters:#}"
-            );
+        let counters = daemon.service(service).counters;
+        for count in [
+            counters.delivered,
+            counters.dead_lettered,
+            counters.retries,
+            counters.redelivered,
+        ] {
+            assert!(count > 0, "{service}: {counters:#?}");
         }
     }
     assert!(looks > 20);

@@ -6,15 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use event_manager::api::QueueState;
 use event_manager::client::blocking::Client;
 use event_manager::telemetry::read_events;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Worker, address, count, sealed, service_of, unsealed};
+use super::bed::{Worker, sealed, unsealed};
 use crate::support::peers::{publish, received};
 use crate::support::program::wait_until;
-use crate::support::{PATIENCE, TestDaemon};
+use crate::support::{PATIENCE, TestDaemon, disk_of};
 
 const ROUNDS: u64 = 5;
 
@@ -70,36 +71,34 @@ fn start(state_dir: &Path) -> TestDaemon {
     }))
 }
 
-fn billing(daemon: &TestDaemon) -> Value {
-    daemon.service("Billing")
+fn state(daemon: &TestDaemon) -> QueueState {
+    disk_of(&daemon.service("Billing")).state
 }
 
-fn wait_for_state(daemon: &TestDaemon, state: &str) -> Value {
-    let status = daemon.wait_for(state, |status| {
-        service_of(status, "Billing")["durable"]["state"] == state
+/// Waits until its queue is in this state, and returns the reason.
+fn wait_for_state(daemon: &TestDaemon, state: QueueState) -> Option<String> {
+    let service = daemon.wait_for_service("Billing", &format!("{state:?}"), |found| {
+        disk_of(found).state == state
     });
-    service_of(&status, "Billing").clone()
+    disk_of(&service).reason.clone()
 }
 
 /// Waits until no event is on its way to the disk, of so many that were published; how many were
 /// dropped because of the disk.
 fn settled(daemon: &TestDaemon, published: u64) -> u64 {
     let status = daemon.wait_for("an end of what is pending", |status| {
-        service_of(status, "Billing")["durable"]["pendingEvents"] == 0
-            && status["publishers"]["events"] == published
+        let service = status.service("Billing").expect("it is durable");
+        disk_of(service).pending_events == 0 && status.publishers.events == published
     });
-    let dropped = &service_of(&status, "Billing")["counters"]["dropped"];
-    let reasons = dropped.as_object().expect("by reason");
-    assert!(
-        reasons.keys().all(|reason| reason == "store-failed"),
-        "{dropped}"
-    );
-    reasons.get("store-failed").map_or(0, count)
+    let counters = &status.service("Billing").expect("it is durable").counters;
+    let dropped = counters.dropped_for("store-failed");
+    assert_eq!(counters.dropped_total(), dropped, "{counters:#?}");
+    dropped
 }
 
 /// Acknowledges all that waits; the numbers.
 fn drain(daemon: &TestDaemon, wanted: u64) -> BTreeSet<u64> {
-    let worker = Worker::join(&daemon.context, &address(daemon, "Billing"), 100);
+    let worker = Worker::join(&daemon.context, &daemon.address_of("Billing"), 100);
     let mut served = BTreeSet::new();
     while (served.len() as u64) < wanted {
         let event = worker
@@ -108,9 +107,8 @@ fn drain(daemon: &TestDaemon, wanted: u64) -> BTreeSet<u64> {
         assert!(served.insert(unsealed(&event.data)), "it is served again");
         worker.ack(&event);
     }
-    daemon.wait_for("all are done", |status| {
-        let counters = &service_of(status, "Billing")["counters"];
-        counters["queued"] == 0 && counters["inFlight"] == 0
+    daemon.wait_for_service("Billing", "all are done", |found| {
+        found.counters.queued == 0 && found.counters.in_flight == 0
     });
     assert!(worker.hold(50).is_none());
     served
@@ -128,13 +126,13 @@ fn a_full_disk_stops_one_service_until_there_is_space() {
     let (mut published, mut orders, mut dropped, mut served) = (0, 0, 0, 0);
     for round in 0..ROUNDS {
         disk.fill(128 << 10);
-        while billing(&daemon)["durable"]["state"] == "ok" {
+        while state(&daemon) == QueueState::Ok {
             (0..50).for_each(|n| publish(&publisher, "Order", &sealed(orders + n)));
             (published, orders) = (published + 50, orders + 50);
             settled(&daemon, published);
         }
-        let failed = wait_for_state(&daemon, "failed");
-        let reason = failed["durable"]["reason"].as_str().expect("a reason");
+        let failed = wait_for_state(&daemon, QueueState::Failed);
+        let reason = failed.expect("a reason");
         assert!(reason.contains("space"), "{reason}");
         let before = settled(&daemon, published);
         assert!(before > dropped, "what did not fit is counted");
@@ -146,7 +144,7 @@ fn a_full_disk_stops_one_service_until_there_is_space() {
         published += 1;
         assert_eq!(received(&cook), round.to_string());
         disk.make_space();
-        wait_for_state(&daemon, "ok");
+        wait_for_state(&daemon, QueueState::Ok);
         (0..10).for_each(|n| publish(&publisher, "Order", &sealed(orders + n)));
         (published, orders) = (published + 10, orders + 10);
         assert_eq!(settled(&daemon, published), dropped, "there is space");
@@ -163,7 +161,7 @@ fn a_full_disk_stops_one_service_until_there_is_space() {
 fn fill_with_events(daemon: &TestDaemon) -> u64 {
     let publisher = daemon.publisher();
     let mut published = 0;
-    while billing(daemon)["durable"]["state"] == "ok" {
+    while state(daemon) == QueueState::Ok {
         (0..200).for_each(|n| publish(&publisher, "Order", &sealed(published + n)));
         published += 200;
         settled(daemon, published);
@@ -180,7 +178,7 @@ fn a_disk_that_a_queue_filled_to_the_last_page_drains() {
     let waiting = fill_with_events(&daemon);
     // Not even a page is left, and half of them are done.
     disk.fill(0);
-    let worker = Worker::join(&daemon.context, &address(&daemon, "Billing"), 100);
+    let worker = Worker::join(&daemon.context, &daemon.address_of("Billing"), 100);
     let mut done = BTreeSet::new();
     while (done.len() as u64) < waiting / 2 {
         let event = worker.hold(PATIENCE.as_millis() as i64).expect("an event");
@@ -189,13 +187,13 @@ fn a_disk_that_a_queue_filled_to_the_last_page_drains() {
     }
     daemon.wait_for_counter("Billing", |c| c.delivered, waiting / 2);
     drop(worker);
-    assert_eq!(billing(&daemon)["durable"]["state"], "failed");
+    assert_eq!(state(&daemon), QueueState::Failed);
     assert!(daemon.stop());
     // They don't come again. The others drain, which makes room for new ones.
     let again = start(&state_dir);
     let rest = drain(&again, waiting - waiting / 2);
     assert!(rest.is_disjoint(&done), "what was acknowledged comes again");
-    wait_for_state(&again, "ok");
+    wait_for_state(&again, QueueState::Ok);
     publish(&again.publisher(), "Order", &sealed(1_000_000));
     assert_eq!(drain(&again, 1).first(), Some(&1_000_000));
     assert!(again.stop());
@@ -209,13 +207,13 @@ fn a_queue_that_can_not_be_opened_is_tried_again() {
     fs::remove_dir_all(&queue).expect("it is there");
     fs::write(&queue, "in the way").expect("a file");
     let daemon = start(directory.path());
-    let failed = wait_for_state(&daemon, "failed");
-    assert!(failed["durable"]["reason"].is_string());
+    let failed = wait_for_state(&daemon, QueueState::Failed);
+    assert!(failed.is_some());
     let publisher = daemon.publisher();
     publish(&publisher, "Order", &sealed(0));
     assert_eq!(settled(&daemon, 1), 1);
     fs::remove_file(&queue).expect("it is there");
-    wait_for_state(&daemon, "ok");
+    wait_for_state(&daemon, QueueState::Ok);
     publish(&publisher, "Order", &sealed(1));
     assert_eq!(settled(&daemon, 2), 1);
     assert!(drain(&daemon, 1).contains(&1));
@@ -334,24 +332,24 @@ fn events_whose_sync_failed_are_not_called_durable() {
     let (mut published, mut dropped, mut served) = (0, 0, 0);
     for round in 0..ROUNDS {
         let failing = FailingSyncs::inject(daemon.process().pid(), 3);
-        while billing(&daemon)["durable"]["state"] == "ok" {
+        while state(&daemon) == QueueState::Ok {
             publish(&publisher, "Order", &sealed(published));
             published += 1;
             settled(&daemon, published);
         }
-        let failed = wait_for_state(&daemon, "failed");
+        let failed = wait_for_state(&daemon, QueueState::Failed);
         let now_dropped = settled(&daemon, published);
         assert!(now_dropped > dropped, "a failed sync was called a success");
         dropped = now_dropped;
         failing.end();
-        wait_for_state(&daemon, "ok");
+        wait_for_state(&daemon, QueueState::Ok);
         publish(&publisher, "Order", &sealed(published));
         published += 1;
         assert_eq!(settled(&daemon, published), dropped);
         let wanted = published - dropped - served;
         assert!(drain(&daemon, wanted).contains(&(published - 1)));
         served += wanted;
-        let reason = &failed["durable"]["reason"];
+        let reason = failed.expect("a reason");
         println!(
             "round {round}: {published} published, {dropped} dropped, {served} served; {reason}"
         );

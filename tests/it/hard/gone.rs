@@ -1,7 +1,7 @@
 //! The state directory, or a part of it, is removed while the daemon runs.
 
 use super::super::support::disk_of;
-use event_manager::api::QueueState;
+use event_manager::api::{QueueState, Status};
 use std::fs;
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Worker, address, sealed, unsealed};
+use super::bed::{Worker, sealed, unsealed};
 use crate::support::peers::publish;
 use crate::support::program::wait_until;
 use crate::support::{PATIENCE, TestDaemon};
@@ -38,8 +38,8 @@ fn wait_until_on_disk(daemon: &TestDaemon, events: u64) {
     });
 }
 
-fn is_written(status: &Value) -> bool {
-    status["state"]["written"] == true && status["state"]["failing"] == false
+fn is_written(status: &Status) -> bool {
+    status.state.written && !status.state.failing
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn a_state_database_that_is_removed_is_written_anew() {
     let again = start(directory.path());
     let kitchen_again = again.service("Kitchen");
     assert!(
-        kitchen_again["address"].as_str().is_some_and(|address| {
+        kitchen_again.address.as_deref().is_some_and(|address| {
             address.rsplit(':').next() == kitchen.pull_address.rsplit(':').next()
         }),
-        "{kitchen_again}"
+        "{kitchen_again:?}"
     );
 }
 
@@ -89,7 +89,7 @@ fn a_state_directory_that_is_removed_is_begun_anew() {
     wait_for_word(&daemon, "EM-0515");
     wait_for_word(&daemon, "EM-0512");
     // What was in memory is served, and what comes is on disk.
-    let worker = Worker::join(&daemon.context, &address(&daemon, "Billing"), 1);
+    let worker = Worker::join(&daemon.context, &daemon.address_of("Billing"), 1);
     for n in 0..10 {
         let event = worker.hold(PATIENCE.as_millis() as i64).expect("an event");
         assert_eq!(unsealed(&event.data), n);
@@ -105,8 +105,8 @@ fn a_state_directory_that_is_removed_is_begun_anew() {
     assert_eq!(lock.trim(), daemon.process().pid().to_string());
     daemon.kill();
     let again = start(&state_dir);
-    assert!(again.service("Kitchen").is_object());
-    let worker = Worker::join(&again.context, &address(&again, "Billing"), 100);
+    assert!(again.find_service("Kitchen").is_some());
+    let worker = Worker::join(&again.context, &again.address_of("Billing"), 100);
     for n in 10..20 {
         let event = worker.hold(PATIENCE.as_millis() as i64).expect("an event");
         assert_eq!(unsealed(&event.data), n);

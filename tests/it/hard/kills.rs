@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Chance, Heard, Worker, address, count, sealed, service_of, unsealed};
+use super::bed::{Chance, Heard, Worker, sealed, unsealed};
 use crate::support::peers::{connected, is_silent, publish};
-use crate::support::{TestDaemon, assert_law};
+use crate::support::{TestDaemon, assert_law, disk_of};
 
 /// Events of one cycle that may be under way.
 const WINDOW: u64 = 500;
@@ -154,10 +154,10 @@ impl Cycle<'_> {
             let asked = Instant::now();
             let status = daemon.status();
             assert_law(&status);
-            let service = service_of(&status, "Billing");
-            assert_eq!(service["counters"]["dropped"], json!({}));
-            let came = count(&status["publishers"]["events"]);
-            looks.on_disk = came - count(&service["durable"]["pendingEvents"]);
+            let service = status.service("Billing").expect("it is durable");
+            assert_eq!(service.counters.dropped_total(), 0);
+            let came = status.publishers.events;
+            looks.on_disk = came - disk_of(service).pending_events;
             if looks.on_disk > looks.came {
                 looks.came = came;
                 looks.asked.push(asked);
@@ -205,7 +205,7 @@ fn run_and_kill(
 ) -> u64 {
     let daemon = start(directory);
     let cycle = Cycle {
-        address: address(&daemon, "Billing"),
+        address: daemon.address_of("Billing"),
         context: daemon.context.clone(),
         history,
         acked: Mutex::default(),
@@ -217,8 +217,8 @@ fn run_and_kill(
     // A long queue takes its time to be opened.
     publish(&publisher, "Order", &sealed(first));
     daemon.wait_for("the first event on disk", |status| {
-        status["publishers"]["events"] == 1
-            && service_of(status, "Billing")["durable"]["pendingEvents"] == 0
+        let service = status.service("Billing").expect("it is durable");
+        status.publishers.events == 1 && disk_of(service).pending_events == 0
     });
     let until = Instant::now() + Duration::from_millis(250 + chance.below(250));
     let looks = std::thread::scope(|scope| {
@@ -255,11 +255,11 @@ fn run_and_kill(
 /// Serves what is left.
 fn drain(directory: &TempDir, history: &mut History) {
     let daemon = start(directory);
-    let worker = Worker::join(&daemon.context, &address(&daemon, "Billing"), 1000);
+    let worker = Worker::join(&daemon.context, &daemon.address_of("Billing"), 1000);
     let is_done = |daemon: &TestDaemon| {
-        let counters = &daemon.service("Billing")["counters"];
+        let counters = &daemon.service("Billing").counters;
         // Before the queue is open nothing matched.
-        counters["matched"] != 0 && counters["queued"] == 0 && counters["inFlight"] == 0
+        counters.matched != 0 && counters.queued == 0 && counters.in_flight == 0
     };
     loop {
         while let Some(event) = worker.hold(50) {

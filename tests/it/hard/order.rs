@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::bed::{Chance, Held, Worker, address, readable};
+use super::bed::{Chance, Held, Worker, readable};
 use crate::support::peers::publish;
 use crate::support::{PATIENCE, TestDaemon};
 
@@ -156,7 +156,7 @@ fn keys_keep_their_order(delivery: &str) {
     if delivery == "live" {
         daemon.subscribe("sub-1", "Billing", &["Order"]);
     }
-    let address = address(&daemon, "Billing");
+    let address = daemon.address_of("Billing");
     let publisher = daemon.publisher();
     let mut crowd = Crowd {
         workers: vec![],
@@ -183,7 +183,7 @@ fn keys_keep_their_order(delivery: &str) {
         }
         crowd.live(&daemon.context, &address);
         let is_due = published == EVENTS && crowd.chance.one_in(50);
-        if is_due && daemon.service("Billing")["counters"]["delivered"] == EVENTS {
+        if is_due && daemon.service("Billing").counters.delivered == EVENTS {
             break;
         }
         assert!(Instant::now() < deadline, "not all are done");

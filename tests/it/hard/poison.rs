@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Worker, address, readable};
+use super::bed::{Worker, readable};
 use crate::support::TestDaemon;
 use crate::support::peers::{is_silent, publish};
 
@@ -36,7 +36,7 @@ fn start(directory: &TempDir, delivery: &str) -> TestDaemon {
 
 /// Publishes all and works until all others are done: how often each poison event was delivered.
 fn work(daemon: &TestDaemon) -> BTreeMap<String, u32> {
-    let address = address(daemon, "Billing");
+    let address = daemon.address_of("Billing");
     let workers: Vec<_> = (0..2)
         .map(|_| Worker::join(&daemon.context, &address, 100))
         .collect();
@@ -89,15 +89,15 @@ fn poison_is_dead_once(delivery: &str) {
     assert_eq!(poisoned.len() as u64, dead);
     assert!(poisoned.values().all(|times| *times == DELIVERIES_MAX));
     assert!(letters.iter().eq(poisoned.keys()));
-    let counters = daemon.service("Billing")["counters"].clone();
-    assert_eq!(counters["delivered"], EVENTS - dead);
-    assert_eq!(counters["deadLettered"], dead);
+    let counters = daemon.service("Billing").counters;
+    assert_eq!(counters.delivered, EVENTS - dead);
+    assert_eq!(counters.dead_lettered, dead);
     assert!(daemon.stop());
     if delivery == "queue" {
         let again = start(&directory, delivery);
-        let worker = Worker::join(&again.context, &address(&again, "Billing"), 100);
+        let worker = Worker::join(&again.context, &again.address_of("Billing"), 100);
         assert!(worker.hold(100).is_none(), "what was dead is served");
-        assert_eq!(again.service("Billing")["counters"]["matched"], 0);
+        assert_eq!(again.service("Billing").counters.matched, 0);
     }
 }
 

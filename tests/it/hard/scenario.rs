@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use event_manager::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bed::{Chance, Held, Worker};
 use crate::emit::emit;
 use crate::support::peers::publish;
-use crate::support::{PATIENCE, TestDaemon};
+use crate::support::{PATIENCE, TestDaemon, disk_of};
 
 /// Holds the seed of a scenario that is to be played again.
 const SEED: &str = "EVENT_MANAGER_SCENARIO_SEED";
@@ -193,7 +194,7 @@ impl Scenario {
     }
 
     fn address(&self) -> String {
-        super::bed::address(self.daemon(), "Billing")
+        self.daemon().address_of("Billing")
     }
 
     /// Some worker hears what there is, and has a word about most of it.
@@ -304,7 +305,7 @@ impl Scenario {
             }
             assert!(
                 Instant::now() < deadline,
-                "it waits for ever: {:#} after {}",
+                "it waits for ever: {:#?} after {}",
                 self.daemon().service("Billing"),
                 self.log.join(" ")
             );
@@ -324,9 +325,9 @@ impl Scenario {
     /// Whether nothing is left, and what is on disk is known.
     fn is_empty(&self) -> bool {
         let service = self.daemon().service("Billing");
-        let (counters, durable) = (&service["counters"], &service["durable"]);
-        let nothing = counters["queued"] == 0 && counters["inFlight"] == 0;
-        nothing && durable["pendingEvents"] == 0 && durable["state"] == "ok"
+        let (counters, durable) = (&service.counters, disk_of(&service));
+        let nothing = counters.queued == 0 && counters.in_flight == 0;
+        nothing && durable.pending_events == 0 && durable.state == QueueState::Ok
     }
 }
 

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use event_manager::api::QueueState;
 use serde_json::{Value, json};
 
-use super::bed::{Chance, Worker, address};
+use super::bed::{Chance, Worker};
 use super::disk::SmallDisk;
 use crate::support::peers::{connected, publish, socket};
 use crate::support::process::settings;
 use crate::support::program::{Serving, Site, wait_until};
-use crate::support::{PATIENCE, TestDaemon};
+use crate::support::{PATIENCE, TestDaemon, disk_of};
 
 const MIB: u64 = 1 << 20;
 
@@ -198,7 +199,7 @@ impl<'a> Victim<'a> {
         *whereabouts = Whereabouts {
             run: whereabouts.run + 1,
             requests: daemon.requests(),
-            workers: address(&daemon, "Billing"),
+            workers: daemon.address_of("Billing"),
             publishers: daemon.publishers(),
             subscribers: daemon.subscribers(),
         };
@@ -301,12 +302,12 @@ impl<'a> Victim<'a> {
                 worker.ack(&event);
             }
             let service = self.daemon().service("Billing");
-            let counters = &service["counters"];
-            let is_open = service["durable"]["state"] == "ok";
-            if counters["queued"] == 0 && counters["inFlight"] == 0 && is_open {
+            let counters = &service.counters;
+            let is_open = disk_of(&service).state == QueueState::Ok;
+            if counters.queued == 0 && counters.in_flight == 0 && is_open {
                 return;
             }
-            assert!(Instant::now() < deadline, "it waits for ever: {service:#}");
+            assert!(Instant::now() < deadline, "it waits for ever: {service:#?}");
         }
     }
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::bed::service_of;
 use crate::support::TestDaemon;
 use crate::support::peers::socket;
 
@@ -48,8 +47,8 @@ fn p99(reads: bool) -> Duration {
                 .expect("a send");
         }
         daemon.wait_for("the stalled worker", |status| {
-            service_of(status, "Service0")["workers"]["stalled"] == 1
-                && status["publishers"]["events"] == 400
+            let service = status.service("Service0").expect("it is subscribed");
+            service.workers.stalled == 1 && status.publishers.events == 400
         });
     }
     let origin = Instant::now();

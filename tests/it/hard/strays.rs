@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Worker, address, sealed, service_of, unsealed};
+use super::bed::{Worker, sealed, unsealed};
 use crate::support::peers::publish;
 use crate::support::{PATIENCE, TestDaemon};
 
@@ -40,7 +40,7 @@ fn publish_to(daemon: &TestDaemon, service: &str, numbers: Range<u64>, wanted: u
 
 /// All that a service has, acknowledged.
 fn drain(daemon: &TestDaemon, service: &str, wanted: usize) -> BTreeSet<u64> {
-    let worker = Worker::join(&daemon.context, &address(daemon, service), 100);
+    let worker = Worker::join(&daemon.context, &daemon.address_of(service), 100);
     let mut served = BTreeSet::new();
     while served.len() < wanted {
         let event = worker
@@ -49,9 +49,8 @@ fn drain(daemon: &TestDaemon, service: &str, wanted: usize) -> BTreeSet<u64> {
         assert!(served.insert(unsealed(&event.data)), "it is served again");
         worker.ack(&event);
     }
-    daemon.wait_for("all are done", |status| {
-        let counters = &service_of(status, service)["counters"];
-        counters["queued"] == 0 && counters["inFlight"] == 0
+    daemon.wait_for_service(service, "all are done", |found| {
+        found.counters.queued == 0 && found.counters.in_flight == 0
     });
     assert!(worker.hold(50).is_none(), "something else is served");
     served

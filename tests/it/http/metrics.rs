@@ -1,5 +1,6 @@
 //! What the metrics say: the same as the books.
 
+use event_manager::api::Status;
 use serde_json::{Value, json};
 
 use super::super::support::http::{HttpClient, Metrics};
@@ -17,33 +18,36 @@ const LAW: [&str; 6] = [
 ];
 
 /// The law holds by the metrics too, and they say what the status says.
-fn assert_books(metrics: &Metrics, status: &Value) {
-    for service in status["services"].as_array().expect("a list") {
-        let name = service["name"].as_str().expect("a text");
+fn assert_books(metrics: &Metrics, status: &Status) {
+    for service in &status.services {
+        let (name, counters) = (&*service.name, &service.counters);
         let of = Some(("service", name));
         let matched = metrics.sum("event_manager_events_matched_total", of);
         let ends: f64 = LAW.iter().map(|name| metrics.sum(name, of)).sum();
         assert_eq!(matched, ends, "{name}");
-        for (metric, field) in [
-            ("event_manager_events_matched_total", "matched"),
-            ("event_manager_events_delivered_total", "delivered"),
-            ("events_consumed_total", "delivered"),
-            ("events_retried_total", "retries"),
-            ("events_dlq_total", "deadLettered"),
-            ("event_manager_dead_letters_lost_total", "lettersLost"),
-            ("event_manager_events_queued", "queued"),
+        for (metric, count) in [
+            ("event_manager_events_matched_total", counters.matched),
+            ("event_manager_events_delivered_total", counters.delivered),
+            ("events_consumed_total", counters.delivered),
+            ("events_retried_total", counters.retries),
+            ("events_dlq_total", counters.dead_lettered),
+            (
+                "event_manager_dead_letters_lost_total",
+                counters.letters_lost,
+            ),
+            ("event_manager_events_queued", counters.queued),
         ] {
             let value = metrics.value(metric, &[("service", name)]);
-            assert_eq!(json!(value as u64), service["counters"][field], "{metric}");
+            assert_eq!(value as u64, count, "{metric}");
         }
         let workers = metrics.sum("event_manager_workers", of);
-        assert_eq!(json!(workers as u64), service["workers"]["connected"]);
+        assert_eq!(workers as u64, service.workers.connected);
     }
-    let published = &status["publishers"]["events"];
+    let published = status.publishers.events;
     let by_subject = metrics.sum("events_published_total", None);
-    assert_eq!(json!(by_subject as u64), *published);
+    assert_eq!(by_subject as u64, published);
     let all = metrics.value("event_manager_published_events_total", &[]);
-    assert_eq!(json!(all as u64), *published);
+    assert_eq!(all as u64, published);
 }
 
 /// The next event of a worker that acknowledges: its number.
@@ -81,8 +85,7 @@ fn figures_equal_the_books_at_rest() {
     let word = format!("ACK {}", held(&clerk));
     clerk.send(&word, 0).expect("a send");
     daemon.wait_for("names", |status| {
-        let named = status["publishers"]["subjects"]["named"].as_array();
-        named.is_some_and(|named| named.len() == 2)
+        status.publishers.subjects.named.len() == 2
     });
     (0..10).for_each(|n| publish(&publisher, "Meal", &n.to_string()));
     (0..10).for_each(|n| assert_eq!(received(&cook), n.to_string()));
@@ -106,22 +109,19 @@ fn figures_equal_the_books_at_rest() {
     // The dead letter is an event too, which the daemon publishes itself.
     (0..18).for_each(|_| _ = received(&subscriber));
     let status = daemon.wait_for("rest", |status| {
-        let services = status["services"].as_array().expect("a list");
-        let at_rest = |s: &Value| s["counters"]["inFlight"] == 0;
-        services.iter().all(at_rest) && status["subscribers"]["counters"]["delivered"] == 18
+        let mut services = status.services.iter();
+        services.all(|service| service.counters.in_flight == 0)
+            && status.subscribers.counters.delivered == 18
     });
     let metrics = daemon.metrics();
-    let stats = daemon.http_get("/stats").json();
+    let stats = daemon.stats().status;
     assert_law(&stats);
-    assert_eq!(stats["services"].as_array().map(Vec::len), Some(3));
+    assert_eq!(stats.services.len(), 3);
     for service in 0..3 {
-        let counters = |from: &Value| from["services"][service]["counters"].clone();
+        let counters = |from: &Status| from.services[service].counters.clone();
         assert_eq!(counters(&stats), counters(&status));
     }
-    assert_eq!(
-        stats["subscribers"]["counters"],
-        status["subscribers"]["counters"]
-    );
+    assert_eq!(stats.subscribers.counters, status.subscribers.counters);
     assert_books(&metrics, &status);
     let billing = [("service", "Bil\"ling\\")];
     assert_eq!(
@@ -171,7 +171,7 @@ fn subjects_that_are_no_labels_are_written_as_labels() {
             publisher.send(subject, 0).expect("a send");
         }
     }
-    daemon.wait_for_status("all", |status| status.publishers.events == 28);
+    daemon.wait_for("all", |status| status.publishers.events == 28);
     let metrics = daemon.metrics();
     let samples = metrics.samples.iter();
     let mut shown: Vec<_> = samples
@@ -190,8 +190,7 @@ fn subjects_that_are_no_labels_are_written_as_labels() {
             ("other", 14.0),
         ]
     );
-    let listed = daemon.status()["publishers"]["subjects"].clone();
-    let listed = listed["named"].as_array().expect("a list").len();
+    let listed = daemon.status().publishers.subjects.named.len();
     assert_eq!(listed, shown.len(), "`other` is a subject, too");
 }
 
@@ -202,7 +201,7 @@ fn the_first_event_of_a_subject_counts_under_its_name_while_names_are_free() {
     for n in 0..20 {
         publish(&publisher, &format!("Subject{n}"), "x");
     }
-    daemon.wait_for_status("all", |status| status.publishers.events == 20);
+    daemon.wait_for("all", |status| status.publishers.events == 20);
     let metrics = daemon.metrics();
     let subject = |name: &str| metrics.value("events_published_total", &[("subject", name)]);
     for n in 0..16 {
@@ -221,10 +220,10 @@ fn a_flood_of_subjects_is_no_flood_of_series() {
             publish(&publisher, "Large", "x");
         }
     }
-    daemon.wait_for_status("all", |status| status.publishers.events == 12_500);
+    daemon.wait_for("all", |status| status.publishers.events == 12_500);
     let first = daemon.metrics();
     (0..100).for_each(|_| publish(&publisher, "Large", "x"));
-    daemon.wait_for_status("all", |status| status.publishers.events == 12_600);
+    daemon.wait_for("all", |status| status.publishers.events == 12_600);
     let metrics = daemon.metrics();
     let series = metrics
         .samples

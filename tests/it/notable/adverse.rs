@@ -29,9 +29,7 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
         }),
         FDS_MAX,
     );
-    let address = daemon.service("Billing")["address"].clone();
-    let address = address.as_str().expect("a text");
-    let worker = connected(&daemon.context, zmq::DEALER, address);
+    let worker = connected(&daemon.context, zmq::DEALER, &daemon.address_of("Billing"));
     let ready = r#"READY {"ack": true, "credit": 1}"#;
     worker.send(ready, 0).expect("a send");
     daemon.wait_for_ready("Billing", 1);
@@ -78,8 +76,8 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
         disk_of(found).state == QueueState::Unreadable
     });
     let found = daemon.service("Billing");
-    assert_eq!(found["counters"]["dropped"], json!({}));
-    assert_eq!(found["counters"]["queued"], 3);
+    assert_eq!(found.counters.dropped.len(), 0);
+    assert_eq!(found.counters.queued, 3);
     let page = client.events(None, 512).expect("an answer");
     let all = page["events"].as_array().expect("a list");
     let of = |code: &str| all.iter().filter(|event| event["code"] == code).count();
@@ -167,7 +165,7 @@ fn a_wall_clock_that_is_set_is_noted_and_costs_no_lease() {
     assert!(forward > 0 && from_hours < 2000, "{forward}");
     clock.set(0);
     wait_until(|| last_jump().filter(|by| *by < 0)).expect("it was set back");
-    assert_eq!(daemon.service("Billing")["subscriptions"][0]["id"], "sub-1");
+    assert_eq!(daemon.service("Billing").subscriptions[0].id, "sub-1");
 }
 
 #[test]

@@ -237,11 +237,11 @@ fn commands_end_quietly_when_nobody_reads_any_more() {
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     let site = Site::of(&daemon);
     for arguments in [&["events", "--follow"][..], &["tail"]] {
-        let before = daemon.status()["subscribers"]["subscriptions"].as_u64();
+        let before = daemon.status().subscribers.subscriptions;
         let mut child = site.command(arguments).spawn().expect("a process");
         drop(child.stdout.take());
         if arguments[0] == "tail" {
-            daemon.wait_for_subscriptions(before.unwrap_or(0) + 1);
+            daemon.wait_for_subscriptions(before + 1);
             publish(&daemon.publisher(), "Order", "x");
         }
         let code = wait_until(|| child.try_wait().expect("a child")).map(|status| status.code());

@@ -1,10 +1,13 @@
 //! A client of the HTTP listener, and a reader of metrics that lets nothing pass.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use event_manager::api::{Readiness, Stats};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{PATIENCE, TestDaemon};
@@ -20,6 +23,11 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> Value {
+        self.read()
+    }
+
+    /// The JSON, as types.
+    pub fn read<T: DeserializeOwned>(&self) -> T {
         assert_eq!(self.headers["content-type"], "application/json");
         serde_json::from_str(&self.body).expect("JSON")
     }
@@ -104,23 +112,43 @@ impl TestDaemon {
     }
 
     /// Asks for JSON until it is as wanted.
-    pub fn http_wait_for(&self, path: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn http_wait_for<T: DeserializeOwned + Debug>(
+        &self,
+        path: &str,
+        what: &str,
+        wanted: impl Fn(&T) -> bool,
+    ) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let seen = self.http_get(path).json();
+            let seen: T = self.http_get(path).read();
             if wanted(&seen) {
                 return seen;
             }
-            assert!(Instant::now() < deadline, "{what} did not come: {seen:#}");
+            assert!(Instant::now() < deadline, "{what} did not come: {seen:#?}");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
+    /// What `/stats` says, as types.
+    pub fn stats(&self) -> Stats {
+        self.http_get("/stats").read()
+    }
+
+    /// What `/readyz` says.
+    pub fn readiness(&self) -> Readiness {
+        self.http_get("/readyz").read()
+    }
+
+    /// Waits until `/readyz` says what is wanted.
+    pub fn wait_for_readiness(&self, what: &str, wanted: impl Fn(&Readiness) -> bool) -> Readiness {
+        self.http_wait_for("/readyz", what, wanted)
+    }
+
     /// The metrics as OpenMetrics, taken after now.
     pub fn metrics(&self) -> Metrics {
-        let taken_at = self.http_get("/stats").json()["takenAtMs"].clone();
-        self.http_wait_for("/stats", "a new snapshot", |stats| {
-            stats["takenAtMs"] != taken_at
+        let taken_at_ms = self.stats().taken_at_ms;
+        self.http_wait_for("/stats", "a new snapshot", |stats: &Stats| {
+            stats.taken_at_ms != taken_at_ms
         });
         let answer = self.http_get("/metrics");
         assert_eq!(answer.status, 200, "{}", answer.body);

@@ -24,7 +24,6 @@ use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
 use process::DaemonProcess;
 use program::{Program, Serving, Site};
-use serde::Deserialize;
 use serde_json::Value;
 
 /// Longer than anything here takes on a busy machine; only failures wait for it.
@@ -64,9 +63,9 @@ impl Home {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&self) -> Status {
         match self {
-            Self::Here(daemon) => serde_json::to_value(daemon.status()).expect("JSON"),
+            Self::Here(daemon) => daemon.status().expect("its reactor runs"),
             Self::Process(process) => process.status(),
             Self::Program(serving) => serving.status(),
         }
@@ -200,54 +199,55 @@ impl TestDaemon {
         self.daemon().http().expect("it serves HTTP")
     }
 
-    pub fn status(&self) -> Value {
+    pub fn status(&self) -> Status {
         self.daemon().status()
     }
 
-    /// The status, read by its types.
-    pub fn typed_status(&self) -> Status {
-        typed(&self.status())
+    /// The status of one service, which is there.
+    pub fn service(&self, name: &str) -> ServiceStatus {
+        let found = self.find_service(name);
+        found.unwrap_or_else(|| panic!("there is no service {name}"))
     }
 
-    /// The status of one service; null if there is none.
-    pub fn service(&self, name: &str) -> Value {
-        let status = self.status();
-        let services = status["services"].as_array().expect("a list");
-        services
-            .iter()
-            .find(|service| service["name"] == name)
-            .cloned()
-            .unwrap_or_default()
+    /// The status of one service, if it is there.
+    pub fn find_service(&self, name: &str) -> Option<ServiceStatus> {
+        let mut services = self.status().services.into_iter();
+        services.find(|service| service.name == name)
     }
 
-    /// Waits until the status is as wanted.
-    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    /// Where the workers of a service connect.
+    pub fn address_of(&self, service: &str) -> String {
+        let address = self.service(service).address;
+        address.unwrap_or_else(|| panic!("{service} has no port"))
+    }
+
+    /// Waits until the status is as wanted, and returns that one.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status();
             if wanted(&status) {
                 return status;
             }
-            assert!(Instant::now() < deadline, "{what} did not come: {status:#}");
+            assert!(
+                Instant::now() < deadline,
+                "{what} did not come: {status:#?}"
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Waits until the status is as wanted, read by its types.
-    pub fn wait_for_status(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
-        self.wait_for(what, |status| wanted(&typed(status)));
-    }
-
-    /// Waits until a service is as wanted.
+    /// Waits until a service is as wanted, and returns how it is then.
     pub fn wait_for_service(
         &self,
         name: &str,
         what: &str,
         wanted: impl Fn(&ServiceStatus) -> bool,
-    ) {
-        self.wait_for_status(&format!("{name}: {what}"), |status| {
+    ) -> ServiceStatus {
+        let status = self.wait_for(&format!("{name}: {what}"), |status| {
             status.service(name).is_some_and(&wanted)
         });
+        status.service(name).expect("it was there").clone()
     }
 
     /// Waits until a service has counted so many events.
@@ -259,7 +259,7 @@ impl TestDaemon {
 
     /// Waits until so many subscriptions of plain subscribers are in force.
     pub fn wait_for_subscriptions(&self, count: u64) {
-        self.wait_for_status("subscriptions", |status| {
+        self.wait_for("subscriptions", |status| {
             status.subscribers.subscriptions == count
         });
     }
@@ -273,8 +273,7 @@ impl TestDaemon {
 
     /// How often something was refused or discarded for this reason.
     pub fn refused(&self, reason: &str) -> u64 {
-        let refused = self.typed_status().peers.refused;
-        refused.get(reason).copied().unwrap_or(0)
+        self.status().refused(reason)
     }
 
     /// Kills a daemon that has a process of its own, with SIGKILL; when it returns, that has ended.
@@ -311,19 +310,13 @@ impl Drop for TestDaemon {
     }
 }
 
-/// A status by its types.
-pub fn typed(status: &Value) -> Status {
-    Status::deserialize(status).expect("a status")
-}
-
 /// The queue on disk of a service that is durable.
 pub fn disk_of(service: &ServiceStatus) -> &Durable {
     service.durable.as_ref().expect("it is durable")
 }
 
 /// `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, everywhere.
-pub fn assert_law(status: &Value) {
-    let status = typed(status);
+pub fn assert_law(status: &Status) {
     let faults = status.peers.refused.get("internal-error");
     assert!(
         faults.is_none(),
@@ -342,12 +335,12 @@ pub fn assert_law(status: &Value) {
 
 /// Nothing that is due waits while a worker could take it. What is on its way to or from the disk takes
 /// a moment, so each service is looked at until it has nothing due, no free worker, or gives out events.
-pub fn assert_nothing_waits_in_vain(status: impl Fn() -> Value) {
+pub fn assert_nothing_waits_in_vain(status: impl Fn() -> Status) {
     let deadline = Instant::now() + PATIENCE;
     let mut suspects: BTreeMap<String, u64> = BTreeMap::new();
     let mut is_first = true;
     while is_first || !suspects.is_empty() {
-        let services = typed(&status()).services;
+        let services = status().services;
         let mut waiting = BTreeMap::new();
         for service in &services {
             let (dispatch, counters) = (&service.dispatch, &service.counters);
@@ -366,10 +359,4 @@ pub fn assert_nothing_waits_in_vain(status: impl Fn() -> Value) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// Events dropped by these counters, for whatever reason.
-pub fn dropped(counters: &Value) -> u64 {
-    let by_reason = counters["dropped"].as_object().expect("by reason");
-    by_reason.values().filter_map(Value::as_u64).sum()
 }

@@ -58,7 +58,7 @@ impl TestDaemon {
 
     /// A plain subscriber whose subscriptions are in force.
     pub fn subscriber(&self, prefixes: &[&str]) -> zmq::Socket {
-        let before = self.typed_status().subscribers.subscriptions;
+        let before = self.status().subscribers.subscriptions;
         let subscriber = socket(&self.context, zmq::SUB);
         for prefix in prefixes {
             subscriber
@@ -102,7 +102,7 @@ impl TestDaemon {
 
     /// A worker that has said READY and is known.
     pub fn worker(&self, service: &str, pull_address: &str) -> zmq::Socket {
-        let status = self.typed_status();
+        let status = self.status();
         let before = status.service(service).expect("a service").workers.ready;
         let worker = connected(&self.context, zmq::DEALER, pull_address);
         worker.send("READY", 0).expect("a send");

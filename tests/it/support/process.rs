@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use event_manager::api::Status;
 use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
@@ -103,8 +104,9 @@ impl DaemonProcess {
     }
 
     /// Its state, as the STATUS request shows it.
-    pub fn status(&self) -> Value {
-        self.dialogue.lock().expect("no panic").ask("status")
+    pub fn status(&self) -> Status {
+        let status = self.dialogue.lock().expect("no panic").ask("status");
+        serde_json::from_value(status).expect("a status")
     }
 
     /// Memory that is resident now, in bytes.

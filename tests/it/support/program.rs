@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use event_manager::api::Status;
 use event_manager::client::blocking::Client;
 use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
@@ -341,10 +342,10 @@ impl Serving {
     }
 
     /// Its state, as it answers to STATUS.
-    pub fn status(&self) -> Value {
+    pub fn status(&self) -> Status {
         let address = self.bound.requests[0].to_string();
         let mut client = Client::new(address, PATIENCE);
-        client.status_json().expect("it answers")
+        client.status().expect("it answers")
     }
 
     /// Stops it; whether it ended well.

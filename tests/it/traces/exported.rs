@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use event_manager::api::{Status, Traces};
 use event_manager::config::Carrier;
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
@@ -76,8 +77,12 @@ fn call_nobody(daemon: &TestDaemon, count: usize, header: &str) {
     }
 }
 
-fn wait_for_count(daemon: &TestDaemon, count: &str, spans: u64) {
-    daemon.wait_for(count, |status| status["traces"][count] == spans);
+fn traces(status: &Status) -> &Traces {
+    status.traces.as_ref().expect("spans are exported")
+}
+
+fn wait_for_count(daemon: &TestDaemon, count: fn(&Traces) -> u64, spans: u64) {
+    daemon.wait_for("a count of spans", |status| count(traces(status)) == spans);
 }
 
 #[test]
@@ -118,7 +123,7 @@ fn a_sync_event_is_a_span_with_a_child_for_each_service() {
         assert_eq!(attribute(child, "event_manager.status"), status);
     }
     assert_eq!(spans[1]["status"], Value::Null);
-    wait_for_count(&daemon, "exported", 3);
+    wait_for_count(&daemon, |traces| traces.exported, 3);
 }
 
 #[test]
@@ -184,8 +189,8 @@ fn events_without_a_trace_begin_one_and_unrecorded_ones_make_no_span() {
         assert_ne!(span["traceId"], TRACE);
     }
     assert_ne!(spans[0]["traceId"], spans[1]["traceId"]);
-    wait_for_count(&daemon, "malformed", 1);
-    wait_for_count(&daemon, "exported", 2);
+    wait_for_count(&daemon, |traces| traces.malformed, 1);
+    wait_for_count(&daemon, |traces| traces.exported, 2);
 }
 
 #[test]
@@ -229,13 +234,13 @@ fn a_collector_that_is_busy_gets_them_again_and_one_that_refuses_does_not() {
     call_nobody(&daemon, 1, "");
     let first = collector.next();
     assert_eq!(collector.next(), first);
-    wait_for_count(&daemon, "refused", 1);
-    assert_eq!(daemon.status()["traces"]["exported"], 0);
+    wait_for_count(&daemon, |traces| traces.refused, 1);
+    assert_eq!(traces(&daemon.status()).exported, 0);
     call_nobody(&daemon, 1, "");
     assert_ne!(collector.next(), first);
-    wait_for_count(&daemon, "refused", 2);
+    wait_for_count(&daemon, |traces| traces.refused, 2);
     call_nobody(&daemon, 1, "");
-    wait_for_count(&daemon, "exported", 1);
+    wait_for_count(&daemon, |traces| traces.exported, 1);
 }
 
 #[test]
@@ -246,10 +251,11 @@ fn a_collector_that_hangs_harms_nothing() {
     let daemon = tracing_to(Endpoint::tcp("127.0.0.1", port), None);
     // More than may wait: those without room are dropped, and counted.
     call_nobody(&daemon, 5000, "");
-    let traces = daemon.status()["traces"].clone();
-    let dropped = traces["dropped"].as_u64().expect("a count");
-    assert!((1..=5000 - 4096).contains(&dropped), "{traces}");
-    assert_eq!(traces["exported"], 0);
+    let status = daemon.status();
+    let traces = traces(&status);
+    let dropped = traces.dropped;
+    assert!((1..=5000 - 4096).contains(&dropped), "{traces:?}");
+    assert_eq!(traces.exported, 0);
     let begun = Instant::now();
     drop(daemon);
     assert!(

@@ -196,4 +196,9 @@ impl Counters {
     pub fn dropped_total(&self) -> u64 {
         self.dropped.values().sum()
     }
+
+    /// The events that were given up for this reason.
+    pub fn dropped_for(&self, reason: &str) -> u64 {
+        self.dropped.get(reason).copied().unwrap_or(0)
+    }
 }

@@ -61,6 +61,11 @@ impl Status {
     pub fn service(&self, name: &str) -> Option<&ServiceStatus> {
         self.services.iter().find(|service| service.name == name)
     }
+
+    /// How often connections and messages were refused for this reason.
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.peers.refused.get(reason).copied().unwrap_or(0)
+    }
 }
 
 /// Endpoints, as clients on other machines reach them (`publicHostname`).
