@@ -44,15 +44,86 @@ pub struct Daemon {
     /// Disconnected when that is done.
     deregistered: std::sync::mpsc::Receiver<()>,
     registration: watch::Receiver<RegistrationState>,
-    /// Writes what outlives the process.
-    state: Option<WriterThread>,
     /// In force.
     config: Config,
     diagnostic: watch::Sender<DiagnosticConfig>,
-    store: Option<Arc<Store>>,
+    savers: Savers,
     journal: Journal,
-    traces: Option<Exporter>,
     http: Option<HttpServer>,
+}
+
+/// The threads to which the reactor gives what outlives it. They end when nobody gives them anything
+/// any more.
+#[derive(Debug, Default)]
+struct Savers {
+    store: Option<Arc<Store>>,
+    state: Option<WriterThread>,
+    traces: Option<Exporter>,
+}
+
+impl Savers {
+    /// Starts them, as far as they are wanted, and the reactor that they serve. If it fails, some of
+    /// them may run.
+    fn start_reactor(
+        &mut self,
+        config: &Config,
+        manager: &Manager,
+        inherited: Inherited,
+        journal: &Journal,
+    ) -> Result<(Reactor, mpsc::Receiver<Effect>, Tracer), StartError> {
+        let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
+        let (inputs, inputs_rx) = Reactor::inputs();
+        self.store = start_store(config, inputs.clone(), journal)?.map(Arc::new);
+        let former = open_state(config, journal).map(|state| {
+            self.state = Some(state.thread);
+            (state.kept, state.writer)
+        });
+        let (tracer, traces) = start_traces(config)?;
+        self.traces = traces;
+        let reactor = Reactor::start(Parts {
+            config: config.clone(),
+            effects,
+            inputs: (inputs, inputs_rx),
+            former,
+            store: self.store.clone(),
+            inherited,
+            beat: manager.beat(now()),
+            journal: journal.clone(),
+            tracer: tracer.clone(),
+        })?;
+        Ok((reactor, effects_rx, tracer))
+    }
+
+    /// Waits until they have saved what they were given; whether the state database was, in time. The
+    /// reactor has ended.
+    fn stop(self) -> bool {
+        if let Some(store) = self.store.and_then(Arc::into_inner) {
+            store.stop();
+        }
+        let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
+        if !state_is_written {
+            tracing::error!(target: "em.state", "the state database was not written and closed in time");
+        }
+        if let Some(traces) = self.traces {
+            traces.stop(TRACES_TIMEOUT);
+        }
+        state_is_written
+    }
+}
+
+/// Ends what runs when the rest can't be started; the error that says why.
+fn abandon(
+    reactor: Reactor,
+    control: Option<JoinHandle<()>>,
+    savers: Savers,
+    error: io::Error,
+) -> StartError {
+    let _ = reactor.inputs.blocking_send(Input::Stop(Duration::ZERO));
+    // What they come to doesn't matter any more: the start failed. Control ends with the reactor.
+    let _ = reactor.join();
+    let _ = control.map(JoinHandle::join);
+    savers.stop();
+    error.into()
 }
 
 /// Why a daemon did not start.
@@ -114,7 +185,7 @@ impl Daemon {
     }
 
     fn start_noting(
-        mut config: Config,
+        config: Config,
         manager: &Manager,
         inherited: Inherited,
         journal: Journal,
@@ -126,55 +197,41 @@ impl Daemon {
             manager.starting(config.startup_guard.timeout);
             runtime.block_on(guard(&config, &journal))?;
         }
-        let in_force = config.clone();
         let http = config.http_address.as_ref().map(http::bind).transpose()?;
-        let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
-        let (inputs, inputs_rx) = Reactor::inputs();
-        let store = start_store(&config, inputs.clone(), &journal)?.map(Arc::new);
-        let state = open_state(&config, &journal);
-        let (former, state) = state
-            .map(|state| ((state.kept, state.writer), state.thread))
-            .unzip();
-        let (tracer, traces) = start_traces(&config)?;
-        let reactor = Reactor::start(Parts {
-            config: config.clone(),
-            effects,
-            inputs: (inputs, inputs_rx),
-            former,
-            store: store.clone(),
-            inherited,
-            beat: manager.beat(now()),
-            journal: journal.clone(),
-            tracer: tracer.clone(),
-        })?;
-        config.locator.embedded = reactor.bound.locator.is_some();
-        if let Some(embedded) = &reactor.bound.locator {
-            config.locator.address = embedded.clone();
+        let mut savers = Savers::default();
+        match savers.start_reactor(&config, manager, inherited, &journal) {
+            Ok(data_plane) => {
+                Self::start_control(config, runtime, http, data_plane, savers, journal)
+            }
+            Err(error) => {
+                savers.stop();
+                Err(error)
+            }
         }
+    }
+
+    /// What talks to others: control, and HTTP.
+    fn start_control(
+        config: Config,
+        runtime: runtime::Runtime,
+        http: Option<std::net::TcpListener>,
+        (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
+        savers: Savers,
+        journal: Journal,
+    ) -> Result<Self, StartError> {
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
         let (registration_state, registration) = watch::channel(RegistrationState::Trying);
         let (diagnostic, diagnostic_rx) = watch::channel(config.diagnostic);
-        let http = http
-            .map(|listener| {
-                let inputs = reactor.inputs.clone();
-                HttpServer::start(
-                    listener,
-                    &config,
-                    inputs,
-                    registration.clone(),
-                    journal.clone(),
-                )
-            })
-            .transpose()?;
-        let parts = Control {
+        let as_bound = with_bound_locator(config.clone(), &reactor.bound);
+        let control = Control {
             diagnostic: diagnostic_rx,
             request_address: reactor
                 .bound
                 .request_address(&config.public_hostname)
                 .unwrap_or_default(),
             inputs: reactor.inputs.clone(),
-            config,
+            config: as_bound.clone(),
             state: registration_state,
             deregistered: done,
             journal: journal.clone(),
@@ -182,19 +239,29 @@ impl Daemon {
         };
         let control = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || runtime.block_on(parts.run(effects_rx, stop)))?;
+            .spawn(move || runtime.block_on(control.run(effects, stop)));
+        let control = match control {
+            Ok(thread) => thread,
+            Err(error) => return Err(abandon(reactor, None, savers, error)),
+        };
+        let http = http.map(|listener| {
+            let (inputs, registration) = (reactor.inputs.clone(), registration.clone());
+            HttpServer::start(listener, &as_bound, inputs, registration, journal.clone())
+        });
+        let http = match http.transpose() {
+            Ok(server) => server,
+            Err(error) => return Err(abandon(reactor, Some(control), savers, error)),
+        };
         Ok(Self {
             reactor,
             control,
             deregister,
             deregistered,
             registration,
-            state,
-            config: in_force,
+            config,
             diagnostic,
-            store,
+            savers,
             journal,
-            traces,
             http,
         })
     }
@@ -264,19 +331,9 @@ impl Daemon {
         let undelivered = self.reactor.join();
         // Until here it could tell how far the end is.
         let http_ended_well = self.http.is_none_or(HttpServer::stop);
-        // What is done by now is noted still.
-        if let Some(store) = self.store.and_then(Arc::into_inner) {
-            store.stop();
-        }
-        let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
-        if !state_is_written {
-            tracing::error!(target: "em.state", "the state database was not written and closed in time");
-        }
         let threads_ended_well = self.control.join().is_ok() && http_ended_well;
-        // Nothing makes spans any more.
-        if let Some(traces) = self.traces {
-            traces.stop(TRACES_TIMEOUT);
-        }
+        // What is done by now is saved still, and nothing makes spans any more.
+        let state_is_written = self.savers.stop();
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;
         self.journal.note(&Notable::Stopped {
             drained: undelivered.is_some_and(|left| !left.in_a_hurry),
@@ -285,6 +342,15 @@ impl Daemon {
         self.journal.close(JOURNAL_TIMEOUT);
         ended_well
     }
+}
+
+/// The configuration with the embedded locator's real address, or without one if it doesn't run here.
+fn with_bound_locator(mut config: Config, bound: &Bound) -> Config {
+    config.locator.embedded = bound.locator.is_some();
+    if let Some(embedded) = &bound.locator {
+        config.locator.address = embedded.clone();
+    }
+    config
 }
 
 /// The event log, in a file if one is named or something is to outlive the process.

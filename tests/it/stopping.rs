@@ -8,6 +8,7 @@ use event_manager::api::Process;
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
 use event_manager::model::Endpoint;
+use event_manager::store::StateDir;
 use event_manager::telemetry::process_readings;
 
 use super::support::peers::{publish, received};
@@ -207,5 +208,21 @@ fn what_a_dialled_publisher_has_sent_is_delivered_too() {
     assert!(daemon.stop());
     for _ in 0..SENT {
         assert!(subscriber.recv_bytes(0).expect("an event") == body);
+    }
+}
+
+#[test]
+fn a_start_that_fails_lets_go_of_the_state_directory() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..20 {
+        let mut config = config();
+        config.state_dir = directory.path().to_owned();
+        config.sub_addresses = vec![Endpoint::tcp("127.0.0.1", port)];
+        let error = Daemon::start(config).unwrap_err().to_string();
+        assert!(error.contains("subAddress"), "{error}");
+        // Its thread has ended, or the lock would still be held.
+        StateDir::lock(directory.path()).unwrap();
     }
 }
