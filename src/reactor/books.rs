@@ -1,6 +1,6 @@
 //! What is counted of publishers and subscribers; services have accounts of their own in the broker.
 
-use crate::broker::{Account, Histogram};
+use crate::broker::{Account, DropReason, Histogram};
 
 /// The books of all that isn't a service's.
 #[derive(Debug, Default)]
@@ -11,6 +11,28 @@ pub(super) struct Books {
     pub(super) publish_times: PublishTimes,
     /// The most bytes that ever waited for one subscriber.
     pub(super) outbox_peak_bytes: usize,
+}
+
+impl Books {
+    /// A subscriber was given events, and so many bytes wait for it now.
+    #[inline]
+    pub(super) fn given_to_subscriber(&mut self, events: u64, waiting_bytes: usize) {
+        self.subscribers.matched += events;
+        self.subscribers.in_flight += events;
+        self.outbox_peak_bytes = self.outbox_peak_bytes.max(waiting_bytes);
+    }
+
+    /// Events were written to a subscriber.
+    pub(super) fn written_to_subscriber(&mut self, events: u64) {
+        self.subscribers.delivered += events;
+        self.subscribers.in_flight -= events;
+    }
+
+    /// Events in a subscriber's outbox were given up.
+    pub(super) fn dropped_for_subscriber(&mut self, reason: DropReason, events: u64) {
+        self.subscribers.in_flight -= events;
+        self.subscribers.dropped.add(reason, events);
+    }
 }
 
 /// Events and bytes that publishers sent.

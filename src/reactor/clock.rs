@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::broker::{Service, ServiceKey, Timetable};
+
 /// The wall clock is adjusted by less than this between two ticks, if it is not set.
 const JUMP_MIN_MS: u64 = 1000;
 
@@ -57,6 +59,14 @@ impl Alarm {
             self.at = Some(at);
             self.changed.notify_one();
         }
+    }
+
+    /// Notes when a service's events want attention, if they do: exactly, however late or soon it was
+    /// before. To be called whenever they may want it sooner.
+    pub(super) fn plan(&mut self, key: ServiceKey, service: &Service, timetable: &mut Timetable) {
+        let at = service.poll_timeout();
+        timetable.set(key, at);
+        at.inspect(|at| self.set(*at));
     }
 
     /// The clock's task is awake, and goes to sleep until then.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
+use super::admission::Met;
 use super::hub::{Hub, SharedHub};
 use super::inbox::{Filled, Inbox, ReadChunk};
 use super::listener::Door;
@@ -49,7 +50,7 @@ impl Door for HubDoor {
         let mut state = hub.borrow_mut();
         if state.connections.are_full() {
             let limit = state.connections.max();
-            return state.refuse(
+            return state.notes.refuse(
                 "too-many-connections",
                 &address,
                 &format!("there are {limit} connections already"),
@@ -62,7 +63,9 @@ impl Door for HubDoor {
 
     fn out_of_descriptors(&self, error: &io::Error) {
         if let Some(hub) = self.hub.upgrade() {
-            hub.borrow_mut().refuse("out-of-descriptors", "?", error);
+            hub.borrow_mut()
+                .notes
+                .refuse("out-of-descriptors", "?", error);
         }
     }
 }
@@ -134,26 +137,34 @@ pub(super) async fn run(
     let (zmtp, rest) = match met {
         Ok(Ok(met)) => met,
         Ok(Err(Failure::Refused(error))) => {
-            hub.borrow_mut().refuse(error.reason(), &address, &error);
+            hub.borrow_mut()
+                .notes
+                .refuse(error.reason(), &address, &error);
             return Err(error.to_string());
         }
         Ok(Err(Failure::HungUp(0))) => return Err("it hung up without a word".to_owned()),
         Ok(Err(Failure::HungUp(heard))) => {
             let why = format!("it hung up in the middle of its handshake, after {heard} bytes");
-            hub.borrow_mut().refuse("hung-up", &address, &why);
+            hub.borrow_mut().notes.refuse("hung-up", &address, &why);
             return Err(why);
         }
         Err(_) => {
             let why = format!("no handshake within {timeout:?}");
-            hub.borrow_mut().refuse("handshake-timeout", &address, &why);
+            hub.borrow_mut()
+                .notes
+                .refuse("handshake-timeout", &address, &why);
             return Err(why);
         }
     };
     let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
     let inbox = Inbox::new(&limits, zmtp.version, rest);
-    let admitted =
-        hub.borrow_mut()
-            .admit(purpose, zmtp, Rc::clone(&stream), address, Rc::clone(&wake));
+    let met = Met {
+        zmtp,
+        stream: Rc::clone(&stream),
+        address,
+        wake: Rc::clone(&wake),
+    };
+    let admitted = hub.borrow_mut().admit(purpose, met);
     let Some(id) = admitted else {
         return Err("its service is gone".to_owned());
     };
@@ -379,6 +390,6 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
         state.count_half_received(id, inbox.kept_bytes());
     }
     result
-        .map_err(|error: PeerError| state.refuse(error.reason(), &address, &error))
+        .map_err(|error: PeerError| state.notes.refuse(error.reason(), &address, &error))
         .is_ok()
 }

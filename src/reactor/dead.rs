@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::hub::Hub;
 use super::runs::Run;
+use super::spans::trace_dead;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{DeadLetter, ServiceKey};
 use crate::model::{ServiceName, subject_of};
@@ -18,20 +19,16 @@ impl Hub {
     /// Tells others of dead events: each is published under the service's name with `.DLQ`, as a frame
     /// of JSON that says what happened and then the event's own frames.
     pub(super) fn bury_dead(&mut self, key: ServiceKey, dead: Vec<DeadLetter>) {
-        let Some(service) = self.broker.service(key) else {
-            return;
-        };
-        let name = service.name().clone();
+        let name = self.broker[key].name().clone();
         let subject_max = self.config.limits.subject_bytes_max;
         for letter in dead {
             let body = letter.item.body.clone();
             let subject = frames(&body).next().map_or(&[][..], subject_of);
             // No more than counts as the subject, or all of a large frame would be told and kept twice.
             let shown = &subject[..subject.len().min(subject_max)];
-            let burst = format!("dead:{name}");
             let shown_text = String::from_utf8_lossy(shown);
             self.notes
-                .burst(&burst, self.clock.now, |suppressed| Notable::DeadLetter {
+                .burst_of("dead", &name, |suppressed| Notable::DeadLetter {
                     service: name.as_str(),
                     reason: letter.reason.name(),
                     detail: Some(&*letter.detail).filter(|detail| !detail.is_empty()),
@@ -39,7 +36,7 @@ impl Hub {
                     subject: &shown_text,
                     suppressed,
                 });
-            self.trace_dead(&name, &letter);
+            trace_dead(self.notes.tracer(), subject_max, &name, &letter);
             let account = account_of(&name, shown, &letter);
             let kept = Event {
                 id: None,
@@ -81,12 +78,8 @@ impl Hub {
         encode_frame(&mut message, subject.as_bytes(), true);
         encode_frame(&mut message, account, true);
         message.extend_from_slice(event);
-        let run = Run {
-            ends: &[message.len()],
-            backing_bytes: message.len(),
-            bytes: message.freeze(),
-        };
-        self.deliver_or_hold(&route, &run);
+        let end = [message.len()];
+        self.deliver_or_hold(&route, &Run::of_one(message.freeze(), &end));
     }
 }
 

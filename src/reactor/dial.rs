@@ -80,12 +80,11 @@ impl Hub {
         dialled.connected(id);
         let publisher = &dialled.address();
         let burst = format!("publisher-found:{publisher}");
-        self.notes.burst(&burst, self.clock.now, |suppressed| {
-            Notable::PublisherFound {
+        self.notes
+            .burst(&burst, |suppressed| Notable::PublisherFound {
                 publisher,
                 suppressed,
-            }
-        });
+            });
     }
 
     /// A connection to it ended, or there was none.
@@ -97,13 +96,12 @@ impl Hub {
         let (is_news, why) = dialled.not_connected(ended);
         if is_news {
             let burst = format!("publisher-lost:{publisher}");
-            self.notes.burst(&burst, self.clock.now, |suppressed| {
-                Notable::PublisherLost {
+            self.notes
+                .burst(&burst, |suppressed| Notable::PublisherLost {
                     publisher,
                     why,
                     suppressed,
-                }
-            });
+                });
         }
     }
 }

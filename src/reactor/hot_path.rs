@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::mpsc;
 
+use super::admission::Met;
 use super::connection::HubDoor;
 use super::connections::Connections;
 use super::hub::Hub;
@@ -24,6 +25,8 @@ use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::requests::Settings;
+use crate::telemetry::Journal;
+use crate::traces::Tracer;
 use crate::zmtp::Limits;
 use crate::zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
 
@@ -81,7 +84,7 @@ impl HotPath {
                 streamers,
                 effects,
                 Connections::with_max(usize::MAX),
-                Notes::default(),
+                Notes::new(Journal::default(), Tracer::default(), now()),
                 None,
             ),
             publisher: PeerId { slot: 0, serial: 0 },
@@ -108,8 +111,13 @@ impl HotPath {
             event_manager: None,
         };
         let stream = Rc::new(Stream::Unix(ours));
-        self.hub
-            .insert(id, role, zmtp, stream, "bench".into(), Rc::default());
+        let met = Met {
+            zmtp,
+            stream,
+            address: "bench".into(),
+            wake: Rc::default(),
+        };
+        self.hub.insert(id, role, met);
         Ok(())
     }
 
@@ -145,13 +153,11 @@ impl HotPath {
         let key = subscribed.map_err(io::Error::other)?.service;
         for _ in 0..workers {
             let peer = self.hub.peers.next_id();
-            let Some(found) = self.hub.broker.service_mut(key) else {
-                continue;
-            };
-            let worker = found.workers.join(peer, false);
+            let workers = &mut self.hub.broker[key].workers;
+            let worker = workers.join(peer, false);
             match credit {
-                None => found.workers.ready(worker),
-                Some(credit) => found.workers.ready_with(worker, credit),
+                None => workers.ready(worker),
+                Some(credit) => workers.ready_with(worker, credit),
             }
             let role = Role::Worker {
                 service: key,

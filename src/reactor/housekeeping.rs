@@ -1,6 +1,5 @@
 //! What time brings about: signs of life, leases, the coarse clock.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -9,7 +8,7 @@ use super::hub::{Hub, SharedHub};
 use super::kernel::tcp_troubles;
 use super::peer::{Peer, Role};
 use crate::ambient::{chance, now, wall_clock_ms};
-use crate::broker::{ClockChange, PeerId, Service, ServiceKey};
+use crate::broker::{ClockChange, PeerId, ServiceKey};
 use crate::systemd::Beat;
 use crate::telemetry::Notable;
 use crate::zmtp::{Pulse, encode_ping};
@@ -46,7 +45,7 @@ const TRIES_DELAY: Duration = Duration::from_millis(50);
 
 /// Tells the store now and then how often events were tried.
 pub(super) async fn keep_tries(hub: SharedHub) {
-    let wanted = Rc::clone(&hub.borrow().durable.tries_wanted);
+    let wanted = hub.borrow().durable.tries_wanted();
     loop {
         wanted.notified().await;
         tokio::time::sleep(TRIES_DELAY).await;
@@ -62,13 +61,9 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Hub {
-    /// Notes when a service's events want attention, if they do: exactly, however late or soon it was
-    /// before. To be called whenever they may want it sooner.
     pub(super) fn plan_timeout(&mut self, key: ServiceKey) {
-        let service = self.broker.service(key);
-        let at = service.and_then(Service::poll_timeout);
-        self.broker.timetable.set(key, at);
-        at.inspect(|at| self.alarm.set(*at));
+        let (service, timetable) = self.broker.with_timetable(key);
+        self.alarm.plan(key, service, timetable);
     }
 
     /// Until when the clock's task may sleep.
@@ -84,12 +79,10 @@ impl Hub {
         self.tend_audience(now);
         self.deliver_scheduled(now);
         for key in self.broker.timetable.take_due(now) {
-            let Some(service) = self.broker.service_mut(key) else {
-                continue;
-            };
+            let service = &mut self.broker[key];
             let before = service.account.dropped;
             let aftermath = service.handle_timeout(now, chance);
-            self.log_dropped_since(key, &before);
+            self.notes.dropped_since(service, &before);
             self.finish(key, aftermath);
             self.dispatch(key);
         }
@@ -102,10 +95,9 @@ impl Hub {
         self.emissions.next_due().inspect(|at| self.alarm.set(*at));
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
         for key in keys {
-            if let Some(service) = self.broker.service_mut(key) {
-                service.clock_was_set(change, now);
-            }
-            self.plan_timeout(key);
+            let (service, timetable) = self.broker.with_timetable(key);
+            service.clock_was_set(change, now);
+            self.alarm.plan(key, service, timetable);
         }
     }
 
@@ -131,6 +123,12 @@ impl Hub {
                 "{name}: its queue is not open"
             );
         }
+    }
+
+    /// The time is noted, as near as anything but timers has to know it.
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.clock.now = now;
+        self.notes.now = now;
     }
 
     fn tick_interval(&self) -> Duration {
@@ -164,7 +162,7 @@ impl Hub {
             });
             self.broker.handle_stall(stalled);
         }
-        self.clock.now = now;
+        self.set_now(now);
         self.upkeep.ticked_at = now;
         #[cfg(debug_assertions)]
         {
@@ -177,7 +175,7 @@ impl Hub {
                 forward_ms: jump_ms,
             });
         }
-        self.note_stuck_workers();
+        self.note_stalled_workers();
         self.check_pulses(stalled);
         self.expire_leases();
         self.tend_audience(now);
@@ -232,9 +230,10 @@ impl Hub {
     }
 
     fn end_silent(&mut self, id: PeerId, why: &str) {
-        if let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) {
+        // One that was removed may have taken others with it.
+        if let Some(address) = self.peers.get(id).map(|peer| peer.address.clone()) {
             self.remove(id);
-            self.refuse("heartbeat-timeout", &address, &why);
+            self.notes.refuse("heartbeat-timeout", &address, &why);
         }
     }
 
@@ -274,7 +273,7 @@ impl Hub {
             .iter_mut()
             .for_each(|locator| locator.expire(now));
         for (id, service, ended) in self.broker.handle_timeout(self.clock.now) {
-            self.note_expired(&service, &id);
+            self.notes.subscription_expired(&service, &id);
             if let Some(service) = ended {
                 self.close_service(&service);
             }

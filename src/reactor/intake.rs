@@ -121,9 +121,7 @@ impl Hub {
                 ttl_deciseconds,
                 context,
             } => {
-                let Some(peer) = self.peers.get_mut(id) else {
-                    return Ok(());
-                };
+                let peer = &mut self.peers[id];
                 if let Some(heartbeat) = &mut peer.heartbeat {
                     heartbeat.set_ttl(TTL_UNIT * ttl_deciseconds.into());
                 }

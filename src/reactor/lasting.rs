@@ -33,8 +33,8 @@ impl Hub {
             let declared = self.broker.declare(name, subjects, &mut self.streamers);
             match declared {
                 Ok(key) => {
-                    if let Some(port) = self.broker.service(key).and_then(Service::port) {
-                        self.note_service_opened(name, port);
+                    if let Some(port) = self.broker[key].port() {
+                        self.notes.service_opened(name, port);
                     }
                 }
                 Err(error) => {
@@ -65,12 +65,9 @@ impl Hub {
             former,
         } in found
         {
-            let Some(found) = self.broker.service(service) else {
-                continue;
-            };
-            let name = found.name().clone();
+            let name = self.broker[service].name();
             match former.filter(|former| *former != port) {
-                None => self.note_service_opened(&name, port),
+                None => self.notes.service_opened(name, port),
                 Some(former) => self.notes.note(&Notable::ServiceMoved {
                     service: name.as_str(),
                     port,
@@ -104,13 +101,10 @@ impl Hub {
 
     /// A queue that is open. If nothing but it makes its service durable, somebody should know.
     pub(super) fn note_if_left(&mut self, key: ServiceKey, events: u64) {
-        let Some(service) = self.broker.service(key) else {
-            return;
-        };
+        let service = &self.broker[key];
         if self.why_durable(service) == DurableReason::OnDisk {
-            let name = service.name().clone();
             self.notes.note(&Notable::QueueLeft {
-                service: name.as_str(),
+                service: service.name().as_str(),
                 events,
             });
             // It needs a port only if there is something in it.

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::durable::Surroundings;
+use super::durable::{Asked, log_limits};
 use super::hub::Hub;
 use super::replies::Ticket;
 use crate::ambient::wall_clock_ms;
@@ -23,16 +23,6 @@ use crate::zmtp::frames_of;
 /// What one request reads, in bytes.
 const READ_BYTES: u64 = 4 << 20;
 
-/// What a queue of letters is asked for.
-#[derive(Debug)]
-pub(super) enum Asked {
-    Letters(Ticket, LettersRequest),
-    /// How many there are, of a service that has ended.
-    Count(Ticket, ServiceName),
-    /// To be events again; and the answer when they are.
-    Replay(Ticket, Value),
-}
-
 /// What a request came to at first.
 pub(super) enum Begun {
     /// It waits for the store.
@@ -41,16 +31,15 @@ pub(super) enum Begun {
     Answered(Message),
 }
 
-impl Asked {
-    fn changes(&self) -> bool {
-        match self {
-            Self::Letters(_, request) => request.changes(),
-            Self::Count(..) => false,
-            Self::Replay(..) => true,
-        }
+fn is_changing(asked: &Asked) -> bool {
+    match asked {
+        Asked::Letters(_, request) => request.changes(),
+        Asked::Count(..) => false,
+        Asked::Replay(..) => true,
     }
 }
 
+/// Whether the request is about this letter, whose account says what happened to it.
 fn wants(request: &LettersRequest, letter: &StoredEvent, account: &Value) -> bool {
     let seqs = request.seqs.as_ref();
     let reason = request.reason.as_ref();
@@ -90,12 +79,12 @@ impl Hub {
             let sentence = format!("{READS_MAX} requests wait for dead letters already; try again");
             return Err(Message::nak("busy", sentence));
         }
-        if request.changes() && queues.is_changing(&queue, Asked::changes) {
+        if request.changes() && queues.is_changing(&queue, is_changing) {
             let sentence = "its dead letters are being replayed or purged already";
             return Err(Message::nak("busy", sentence));
         }
         let first = request.seqs.as_ref().and_then(|seqs| seqs.first());
-        let limits = self.log_limits(service);
+        let limits = log_limits(&self.config, service);
         let from = request.from.max(first.copied().unwrap_or_default());
         let what = (from, request.limit, READ_BYTES);
         let ticket = self.pending_replies.ticket();
@@ -168,7 +157,7 @@ impl Hub {
         let Some(queue) = queue.filter(|queue| self.durable.queues.has_queue(queue)) else {
             return self.complete(ticket, &ack(&has_ended(&service, Some(0))));
         };
-        let limits = self.log_limits(&service);
+        let limits = log_limits(&self.config, &service);
         let queues = &mut self.durable.queues;
         queues.open(&queue, limits);
         queues.read(&queue, (0, 1, 0), Asked::Count(ticket, service));
@@ -195,11 +184,12 @@ impl Hub {
             return self.answer_letters(ticket, &answer);
         }
         let next = letters.iter().map(|letter| letter.seq).collect::<Vec<_>>();
-        let shell = Surroundings::of(&self.config, &self.hasher);
         let (broker, asked) = (&mut self.broker, Asked::Replay(ticket, answer));
-        let queues = &mut self.durable.queues;
-        let replayed = queues.replay(broker, key, queue, letters, asked, &shell);
-        let Err((Asked::Replay(ticket, mut answer), accepted)) = replayed else {
+        let letters = (queue, letters);
+        let replayed = self
+            .durable
+            .replay(broker, key, letters, asked, &self.config);
+        let Some((Asked::Replay(ticket, mut answer), accepted)) = replayed else {
             return;
         };
         if let Some(refused) = next.get(accepted) {
@@ -228,7 +218,7 @@ impl Hub {
     /// What is found; a service that is gone has lost none that are known.
     fn found_of(&self, service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
         let found = self.broker.find(service);
-        let account = found.and_then(|key| Some(self.broker.service(key)?.account));
+        let account = found.map(|key| &self.broker[key].account);
         json!({
             "service": service.as_str(),
             "letters": letters,

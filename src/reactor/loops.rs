@@ -93,14 +93,13 @@ impl Hub {
         }
         if before.is_none() || (is_ours && !was_held) {
             let burst = format!("publisher-ring:{address}");
-            self.notes.burst(&burst, self.clock.now, |suppressed| {
-                Notable::PublisherRing {
+            self.notes
+                .burst(&burst, |suppressed| Notable::PublisherRing {
                     publisher: &address,
                     daemons: daemons as u64,
                     held: was_held || is_ours,
                     suppressed,
-                }
-            });
+                });
         }
     }
 

@@ -34,6 +34,7 @@ impl Hub {
 
     /// A connection keeps so many bytes of a message that isn't whole.
     pub(super) fn count_half_received(&mut self, id: PeerId, bytes: usize) {
+        // What it said may have ended its connection.
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
@@ -87,14 +88,15 @@ impl Hub {
                 return;
             }
             excess = excess.saturating_sub(bytes);
-            let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) else {
+            // One that was removed before it may have taken it along.
+            let Some(address) = self.peers.get(id).map(|peer| peer.address.clone()) else {
                 continue;
             };
             self.remove(id);
             let why = format!(
                 "no connection has sent more of a message that isn't whole, {bytes} bytes, and memoryLimit is reached"
             );
-            self.refuse("half-received", &address, &why);
+            self.notes.refuse("half-received", &address, &why);
         }
     }
 
@@ -116,24 +118,17 @@ impl Hub {
     fn shed(&mut self, holder: Holder, bytes_max: usize) {
         match holder {
             Holder::Subscriber(id) => {
-                let Some(peer) = self.peers.get_mut(id) else {
-                    return;
-                };
+                let peer = &mut self.peers[id];
                 let dropped = peer.outbox.shed(bytes_max);
-                self.books.subscribers.in_flight -= dropped;
-                self.books
-                    .subscribers
-                    .dropped
-                    .add(DropReason::MemoryLimit, dropped);
-                self.log_slow_subscriber(id, DropReason::MemoryLimit, dropped);
+                let reason = DropReason::MemoryLimit;
+                self.books.dropped_for_subscriber(reason, dropped);
+                self.notes.subscriber_slow(&peer.address, reason, dropped);
             }
             Holder::Service(key) => {
-                let Some(service) = self.broker.service_mut(key) else {
-                    return;
-                };
+                let service = &mut self.broker[key];
                 let before = service.account.dropped;
                 service.shed(bytes_max);
-                self.log_dropped_since(key, &before);
+                self.notes.dropped_since(service, &before);
             }
         }
     }

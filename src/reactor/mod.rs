@@ -4,6 +4,7 @@
 //! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
+mod admission;
 mod attendance;
 mod audience;
 mod books;
@@ -14,9 +15,12 @@ mod dead;
 mod deliver;
 mod dial;
 mod durable;
+mod durable_answers;
+mod durable_events;
 mod effects;
+mod emissions;
 mod emit;
-mod ended;
+mod flush;
 mod grace;
 #[cfg(feature = "internals")]
 pub mod hot_path;
@@ -32,8 +36,8 @@ mod listener;
 mod loops;
 mod make_room;
 mod memory;
+mod notables;
 mod notes;
-mod noting;
 mod outbox;
 mod paths;
 mod peer;
@@ -42,12 +46,13 @@ mod peers;
 mod persistence;
 mod phase;
 mod presumed;
+mod promises;
 mod proxied;
 mod purpose;
 mod refusals;
 mod reload;
+mod removal;
 mod replies;
-mod reports;
 mod requester;
 mod runs;
 mod scratch;
@@ -55,10 +60,12 @@ mod site;
 mod slow;
 mod spans;
 mod speaker;
+mod stalled;
 mod status;
 mod stopping;
 mod stream;
 mod streamers;
+mod to_workers;
 mod upkeep;
 mod upstream;
 mod watchdog;
@@ -79,7 +86,7 @@ pub use effects::{Effect, Input};
 pub use listener::listen_tcp;
 pub use replies::Ticket;
 
-use crate::ambient::chance;
+use crate::ambient::{chance, now};
 use crate::api::Addresses;
 use crate::config::{Config, HTTP_CONNECTIONS_MAX};
 use crate::locator::Directory;
@@ -330,7 +337,7 @@ impl Sockets {
             addresses: self.addresses(&config.public_hostname),
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
-        let notes = Notes::new(parts.journal, parts.tracer);
+        let notes = Notes::new(parts.journal, parts.tracer, now());
         let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
             let door = hub.clone();
             let doors = Doors(Box::new(move |streamer| {
@@ -506,8 +513,8 @@ fn connections_max(config: &Config) -> usize {
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {
     let mut core = JoinSet::new();
-    core.spawn_local(flush_when_wanted(Rc::clone(&hub)));
-    core.spawn_local(ended::hear_of_state(Rc::clone(&hub)));
+    core.spawn_local(flush::flush_when_wanted(Rc::clone(&hub)));
+    core.spawn_local(durable_answers::hear_of_state(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
     core.spawn_local(housekeeping::keep_tries(Rc::clone(&hub)));
@@ -539,15 +546,5 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
                 return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }
         }
-    }
-}
-
-/// Flushes after all connections that are readable now have had their turn, so that what many small
-/// reads route to one peer leaves in one write.
-async fn flush_when_wanted(hub: SharedHub) {
-    let wanted = hub.borrow().peers.flush_wanted();
-    loop {
-        wanted.notified().await;
-        hub.borrow_mut().flush();
     }
 }

@@ -7,12 +7,13 @@ use std::time::Instant;
 use super::refusals::Refusals;
 use crate::api::RefusedAgain;
 use crate::model::ServiceName;
-use crate::telemetry::{Bursts, Journal, Notable, Page};
+use crate::telemetry::{Bursts, Journal, Notable};
 use crate::traces::Tracer;
 
 /// The journal and the counts of refusals.
-#[derive(Default)]
 pub(super) struct Notes {
+    /// As of the last tick or request: near enough for bursts.
+    pub(super) now: Instant,
     journal: Journal,
     tracer: Tracer,
     bursts: Bursts,
@@ -23,11 +24,14 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    pub(super) fn new(journal: Journal, tracer: Tracer) -> Self {
+    pub(super) fn new(journal: Journal, tracer: Tracer, now: Instant) -> Self {
         Self {
+            now,
             journal,
             tracer,
-            ..Self::default()
+            bursts: Bursts::default(),
+            refused: BTreeMap::new(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -43,13 +47,8 @@ impl Notes {
 
     /// Notes the first event of a burst. It is given the number of those that were left out since the
     /// last one was noted.
-    pub(super) fn burst<'a>(
-        &mut self,
-        key: &str,
-        now: Instant,
-        notable: impl FnOnce(u64) -> Notable<'a>,
-    ) {
-        if let Some(suppressed) = self.bursts.admit(key, now) {
+    pub(super) fn burst<'a>(&mut self, key: &str, notable: impl FnOnce(u64) -> Notable<'a>) {
+        if let Some(suppressed) = self.bursts.admit(key, self.now) {
             self.journal.note(&notable(suppressed));
         }
     }
@@ -59,29 +58,22 @@ impl Notes {
         &mut self,
         kind: &str,
         service: &ServiceName,
-        now: Instant,
         notable: impl FnOnce(u64) -> Notable<'a>,
     ) {
-        self.burst(&format!("{kind}:{service}"), now, notable);
+        self.burst(&format!("{kind}:{service}"), notable);
     }
 
     /// Whether a log line begins a burst: then how many were left out since the last one.
-    pub(super) fn admit(&mut self, key: &str, now: Instant) -> Option<u64> {
-        self.bursts.admit(key, now)
+    pub(super) fn admit(&mut self, key: &str) -> Option<u64> {
+        self.bursts.admit(key, self.now)
     }
 
     /// Counts something that was refused, and notes the first of a burst.
-    pub(super) fn refuse(
-        &mut self,
-        reason: &'static str,
-        peer: &str,
-        why: &dyn Display,
-        now: Instant,
-    ) {
+    pub(super) fn refuse(&mut self, reason: &'static str, peer: &str, why: &dyn Display) {
         self.count_refused(reason);
         let why = &why.to_string();
-        self.refusals.add(reason, peer, why, now);
-        self.burst(reason, now, |suppressed| match reason {
+        self.refusals.add(reason, peer, why, self.now);
+        self.burst(reason, |suppressed| match reason {
             "out-of-descriptors" | "too-many-connections" => Notable::ConnectionRefused {
                 peer,
                 reason,
@@ -123,8 +115,10 @@ impl Notes {
         self.refusals.again(now)
     }
 
-    /// The latest notable events after that number.
-    pub(super) fn page(&self, after: Option<u64>, max: usize) -> Page {
-        self.journal.page(after, max)
+    /// The first notable events after a number, or the latest, as JSON.
+    pub(super) fn page(&self, after: Option<u64>, max: usize) -> String {
+        let page = self.journal.page(after, max);
+        // It has nothing that JSON can't say.
+        serde_json::to_string(&page).unwrap_or_default()
     }
 }

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::outbox::Outbox;
-use super::paths::Proxied;
+use super::paths::{Proxied, Said};
 use super::runs::Run;
 use super::stream::Stream;
-use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey};
+use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
 use crate::messagebus::{EventWord, event_id};
-use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, frames_of, short_header};
+use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, short_header};
 
 /// What a peer is to us, with the state that only its kind has.
 #[derive(Debug)]
@@ -163,13 +163,70 @@ impl Peer {
         self.outbox.push_joined(parts);
     }
 
-    /// An event as it was before [`push_to_worker`](Self::push_to_worker).
-    pub(super) fn without_delimiter(role: &Role, message: Bytes) -> Bytes {
-        match role {
+    /// Its only worker is this, and wants its events so.
+    pub(super) fn set_worker(&mut self, new_key: WorkerKey, new: Option<Envelope>) {
+        if let Role::Worker { key, envelope, .. } = &mut self.role {
+            (*key, *envelope) = (new_key, new);
+        }
+    }
+
+    /// The workers of a connection that has several, and whether its socket is a REQ.
+    pub(super) fn proxied_mut(&mut self) -> Option<(&mut Proxied, bool)> {
+        let is_req = self.zmtp.socket_type == SocketType::Req;
+        proxied(&mut self.role).map(|all| (all, is_req))
+    }
+
+    /// Whether the worker that says this is told what is not understood.
+    pub(super) fn is_told(&self, said: Said<'_>) -> bool {
+        let is_req = self.zmtp.socket_type == SocketType::Req;
+        match &self.role {
             Role::Worker {
-                envelope: Some(envelope),
+                proxied: Some(proxied),
                 ..
-            } if envelope.delimiter => message.slice(DELIMITER.len()..),
+            } => proxied
+                .speaker(said, is_req)
+                .and_then(|worker| proxied.paths.get(&worker))
+                .is_some_and(|path| path.acknowledges),
+            Role::Worker { envelope, .. } => envelope.is_some_and(|known| known.acknowledges),
+            _ => false,
+        }
+    }
+
+    /// Appends a message that is no event, for the worker that said this.
+    pub(super) fn tell_worker(&mut self, said: Said<'_>, message: &[u8]) {
+        let is_req = self.zmtp.socket_type == SocketType::Req;
+        if let Some(proxied) = proxied(&mut self.role) {
+            if let Some(worker) = proxied.speaker(said, is_req) {
+                proxied.push(&mut self.outbox, worker, &[message], false);
+            }
+            return;
+        }
+        let delimiter = match said.is_direct() {
+            true => said.delimiter,
+            false => self.envelope().is_some_and(|known| known.delimiter),
+        };
+        let before: &[u8] = if delimiter { &DELIMITER } else { &[] };
+        self.outbox.push_copy(&[before, message].concat(), 0);
+    }
+
+    /// Whether its outbox has room for more events, for all the workers behind it together.
+    pub(super) fn set_open(&self, workers: &mut Workers, open: bool) {
+        match &self.role {
+            Role::Worker {
+                proxied: Some(proxied),
+                ..
+            } => proxied
+                .workers()
+                .for_each(|worker| workers.set_open(worker, open)),
+            Role::Worker { key, .. } => workers.set_open(*key, open),
+            _ => {}
+        }
+    }
+
+    /// An event as it was before [`push_to_worker`](Self::push_to_worker).
+    pub(super) fn without_delimiter(envelope: Option<Envelope>, message: Bytes) -> Bytes {
+        match envelope {
+            Some(envelope) if envelope.delimiter => message.slice(DELIMITER.len()..),
             _ => message,
         }
     }

@@ -1,5 +1,6 @@
 //! The connections whose handshake is done, and which of them have something to send.
 
+use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
 use slab::Slab;
@@ -8,7 +9,8 @@ use tokio::sync::Notify;
 use super::peer::Peer;
 use crate::broker::PeerId;
 
-/// All peers of the reactor.
+/// All peers of the reactor. `peers[id]` is one that can't be gone: who speaks, or was looked at just
+/// before. Anything in between may have ended its connection; then [`Peers::get_mut`] tells.
 #[derive(Default)]
 pub(super) struct Peers {
     slab: Slab<Peer>,
@@ -64,24 +66,35 @@ impl Peers {
 
     /// Queues bytes that are no event for one peer.
     pub(super) fn send(&mut self, id: PeerId, bytes: &[u8]) {
-        if let Some(peer) = self.get_mut(id) {
+        if let Some(peer) = self.outgoing(id) {
             peer.outbox.push_copy(bytes, 0);
-            self.mark_dirty(id);
         }
     }
 
-    /// The peer has something to send: it is written with the next flush, or when its socket takes
-    /// more.
-    pub(super) fn mark_dirty(&mut self, id: PeerId) {
-        if let Some(peer) = self.slab.get_mut(id.slot as usize)
-            && peer.id == id
-            && !peer.dirty
-            && !peer.outbox.is_blocked()
-        {
+    /// A peer whose outbox is about to be given something: it is written with the next flush, or when its
+    /// socket takes more.
+    #[inline]
+    pub(super) fn outgoing(&mut self, id: PeerId) -> Option<&mut Peer> {
+        let found = self.slab.get_mut(id.slot as usize);
+        let peer = found.filter(|peer| peer.id == id)?;
+        if !peer.dirty && !peer.outbox.is_blocked() {
             peer.dirty = true;
             self.dirty.push(id);
             self.flush_wanted.notify_one();
         }
+        Some(peer)
+    }
+
+    /// The same of a worker's connection, which is there as long as its service has the worker.
+    ///
+    /// # Panics
+    /// It is gone.
+    #[inline]
+    pub(super) fn outgoing_to_worker(&mut self, id: PeerId) -> &mut Peer {
+        let Some(peer) = self.outgoing(id) else {
+            unreachable!("the connection of worker {id:?} is gone, but its service has the worker");
+        };
+        peer
     }
 
     /// So many bytes were given to peers.
@@ -123,5 +136,23 @@ impl Peers {
             flushed.clear();
             self.dirty = flushed;
         }
+    }
+}
+
+impl Index<PeerId> for Peers {
+    type Output = Peer;
+
+    fn index(&self, id: PeerId) -> &Peer {
+        let peer = &self.slab[id.slot as usize];
+        assert_eq!(peer.id, id, "the peer is gone");
+        peer
+    }
+}
+
+impl IndexMut<PeerId> for Peers {
+    fn index_mut(&mut self, id: PeerId) -> &mut Peer {
+        let peer = &mut self.slab[id.slot as usize];
+        assert_eq!(peer.id, id, "the peer is gone");
+        peer
     }
 }

@@ -185,7 +185,7 @@ impl Hub {
                 self.keeping.changed.clear();
                 self.keeping.ended.clear();
             }
-            if let Some(suppressed) = self.notes.admit("state-behind", self.clock.now) {
+            if let Some(suppressed) = self.notes.admit("state-behind") {
                 tracing::warn!(
                     target: "em.state",
                     suppressed,

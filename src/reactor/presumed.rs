@@ -8,7 +8,7 @@
 use super::grace::{Marks, Verdict, host_of};
 use super::hub::Hub;
 use super::peer::{Envelope, Peer, Role};
-use crate::broker::{PeerId, Service, ServiceKey, WorkerKey};
+use crate::broker::{PeerId, ServiceKey, WorkerKey};
 use crate::state::KeptReady;
 use crate::telemetry::Notable;
 use crate::zmtp::SocketType;
@@ -26,7 +26,8 @@ impl Hub {
 
     /// A peer that has just come to a service of the earlier run says nothing.
     fn hear_silence(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get(id).filter(|peer| peer.id == id) else {
+        // It may have left, or have said something after all.
+        let Some(peer) = self.peers.get(id) else {
             return;
         };
         let Role::Worker {
@@ -40,7 +41,7 @@ impl Hub {
         };
         // It counts as a stranger from now on, if it is not presumed ready.
         self.keeping.workers_changed(service);
-        let port = self.broker.service(service).and_then(Service::port);
+        let port = self.broker[service].port();
         let former = self.keeping.grace.former.get_mut(&service);
         let Some(former) = former.filter(|former| port == Some(former.port)) else {
             return;
@@ -67,23 +68,18 @@ impl Hub {
         key: WorkerKey,
         ready: &KeptReady,
     ) {
-        self.set_envelope(
-            id,
-            key,
-            Some(Envelope {
-                delimiter: ready.delimiter,
-                acknowledges: ready.credit.is_some(),
-            }),
-        );
-        let Some(found) = self.broker.service_mut(service) else {
-            return;
+        let envelope = Envelope {
+            delimiter: ready.delimiter,
+            acknowledges: ready.credit.is_some(),
         };
+        self.peers[id].set_worker(key, Some(envelope));
+        let found = &mut self.broker[service];
         match ready.credit {
             Some(credit) => found.workers.ready_with(key, credit),
             None => found.workers.ready(key),
         }
-        let name = found.name().clone();
-        if let Some(suppressed) = self.notes.admit("presumed-ready", self.clock.now) {
+        let name = found.name();
+        if let Some(suppressed) = self.notes.admit("presumed-ready") {
             tracing::info!(target: "em.worker", service = %name, suppressed,
                 "a silent worker reconnected after the restart: it is presumed ready, as before");
         }
@@ -93,38 +89,20 @@ impl Hub {
 
     /// One that was presumed ready gets no more until it says READY; what it was sent stays with it.
     fn withdraw(&mut self, id: PeerId) {
-        if let Some(Role::Worker { service, key, .. }) =
-            self.peers.get_mut(id).map(|peer| &peer.role)
-        {
-            let (service, key) = (*service, *key);
-            if let Some(found) = self.broker.service_mut(service) {
-                found.workers.bye(key);
-            }
+        if let Some(Role::Worker { service, key, .. }) = self.peers.get(id).map(|peer| &peer.role) {
+            self.broker[*service].workers.bye(*key);
         }
     }
 
     fn note_in_doubt(&mut self, service: ServiceKey, peer: &str, why: &str) {
-        let Some(found) = self.broker.service(service) else {
-            return;
-        };
-        let name = found.name().clone();
+        let name = self.broker[service].name();
         self.notes
-            .burst_of("in-doubt", &name, self.clock.now, |suppressed| {
-                Notable::WorkerInDoubt {
-                    service: name.as_str(),
-                    peer,
-                    why,
-                    suppressed,
-                }
+            .burst_of("in-doubt", name, |suppressed| Notable::WorkerInDoubt {
+                service: name.as_str(),
+                peer,
+                why,
+                suppressed,
             });
-    }
-
-    fn set_envelope(&mut self, id: PeerId, new_key: WorkerKey, new: Option<Envelope>) {
-        if let Some(Role::Worker { key, envelope, .. }) =
-            self.peers.get_mut(id).map(|peer| &mut peer.role)
-        {
-            (*key, *envelope) = (new_key, new);
-        }
     }
 
     /// A worker that was presumed ready says READY, and so how it really wants its events. If that is
@@ -133,9 +111,7 @@ impl Hub {
         if !self.keeping.grace.presumed.remove(&id) {
             return;
         }
-        let Some(peer) = self.peers.get_mut(id) else {
-            return;
-        };
+        let peer = &mut self.peers[id];
         let Role::Worker {
             service,
             key,
@@ -151,18 +127,13 @@ impl Hub {
         if !peer.outbox.is_empty() {
             return tracing::warn!(target: "em.worker", peer = %peer.address, "READY differs from the mode presumed after the restart while events are on their way to the worker: keeping the presumed mode; reconnect the worker");
         }
-        let anew = Role::Worker {
-            service,
-            key,
-            envelope: None,
-            proxied: None,
-        };
-        let former = std::mem::replace(&mut peer.role, anew);
+        peer.set_worker(key, None);
         self.keeping.grace.worker_left(service, id);
-        self.let_worker_go(&former, vec![], 0);
-        if let Some(found) = self.broker.service_mut(service) {
-            let key = found.workers.join(id, false);
-            self.set_envelope(id, key, None);
+        self.let_worker_go(service, key, Some(presumed), vec![], 0);
+        // That may have ended its connection.
+        if let Some(peer) = self.peers.get_mut(id) {
+            let key = self.broker[service].workers.join(id, false);
+            peer.set_worker(key, None);
         }
     }
 
@@ -170,7 +141,7 @@ impl Hub {
     /// If they didn't, nothing can be presumed of the next one. While they may still come back after
     /// a restart it is what they said before, or more.
     pub(super) fn common_ready(&self, key: ServiceKey) -> Option<KeptReady> {
-        let service = self.broker.service(key)?;
+        let service = &self.broker[key];
         let is_shared = service
             .port()
             .is_some_and(|port| self.broker.is_shared_port(port));
@@ -178,9 +149,7 @@ impl Hub {
         let unjudged = &self.keeping.grace.unjudged;
         let mut common: Option<KeptReady> = None;
         for id in service.workers.peers() {
-            let Some(peer) = self.peers.get(id) else {
-                continue;
-            };
+            let peer = &self.peers[id];
             if peer.zmtp.socket_type == SocketType::Req {
                 continue;
             }
@@ -231,7 +200,7 @@ impl Hub {
         else {
             return None;
         };
-        let (ready, credit) = self.broker.service(service)?.workers.readiness(key);
+        let (ready, credit) = self.broker[service].workers.readiness(key);
         ready.then_some(KeptReady {
             delimiter: envelope.delimiter,
             credit,

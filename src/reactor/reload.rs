@@ -3,11 +3,9 @@
 use std::rc::Rc;
 
 use super::connections_max;
-use super::durable::Surroundings;
 use super::hub::{Hub, broker_config};
 use super::peer::Role;
 use crate::config::Config;
-use crate::queues::Shell;
 
 impl Hub {
     /// Puts a configuration in force, all of it between two events. What was copied from the old one
@@ -20,7 +18,7 @@ impl Hub {
         self.connections.set_max(connections_max(&config));
         self.reload_services();
         self.reload_peers();
-        self.reload_queues();
+        self.durable.set_limits(&self.broker, &self.config);
         self.memory.begin_again();
         if config.memory_limit > 0 {
             self.make_room(config.memory_limit);
@@ -34,16 +32,17 @@ impl Hub {
             .collect();
         self.broker.reconfigure(broker_config(&self.config));
         for (key, dropped) in before {
-            self.log_dropped_since(key, &dropped);
-            self.refill(key);
-            self.plan_timeout(key);
+            let (service, timetable) = self.broker.with_timetable(key);
+            self.notes.dropped_since(service, &dropped);
+            self.durable.queues.refill(service);
+            self.alarm.plan(key, service, timetable);
         }
     }
 
     fn reload_peers(&mut self) {
         let (interval, now) = (self.config.heartbeat_interval, self.clock.now);
         let worker_budget = self.config.budgets.worker_outbox_bytes;
-        let mut open = vec![];
+        let mut with_room = vec![];
         for peer in self.peers.iter_mut() {
             if let Some(heartbeat) = &mut peer.heartbeat {
                 heartbeat.set_interval(interval, now);
@@ -51,29 +50,15 @@ impl Hub {
             match peer.role {
                 // It may have room for more answers, or none.
                 Role::Requester { .. } => peer.wake.notify_one(),
-                Role::Worker { service, key, .. } if peer.outbox.bytes() <= worker_budget / 2 => {
-                    open.push((service, key, peer.id));
+                Role::Worker { service, .. } if peer.outbox.bytes() <= worker_budget / 2 => {
+                    peer.set_open(&mut self.broker[service].workers, true);
+                    with_room.push(service);
                 }
                 _ => {}
             }
         }
-        for (service, worker, id) in open {
-            if let Some(found) = self.broker.service_mut(service) {
-                found.workers.set_open(worker, true);
-                self.set_proxied_open(service, id, true);
-                self.dispatch(service);
-            }
+        for service in with_room {
+            self.dispatch(service);
         }
-    }
-
-    /// Queues on disk that are open, those of dead letters too.
-    fn reload_queues(&mut self) {
-        let shell = Surroundings::of(&self.config, &self.hasher);
-        let broker = &self.broker;
-        self.durable.queues.limit(|queue| {
-            let is_service = broker.find(queue).is_some();
-            let service = queue.of_dead_letters().filter(|_| !is_service);
-            shell.limits_of(service.as_ref().unwrap_or(queue))
-        });
     }
 }

@@ -69,7 +69,7 @@ impl Host for Asking<'_> {
     }
 
     fn events(&mut self, after: Option<u64>, max: usize) -> String {
-        self.hub.latest_events(after, max)
+        self.hub.notes.page(after, max)
     }
 
     fn call(&mut self, event: SyncEvent) -> Answer {
@@ -93,6 +93,7 @@ impl Host for Asking<'_> {
     fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError> {
         // What came for the service until now ends with it.
         self.hub.flush_store();
+        self.hub.carry_out();
         let ended = self.hub.broker.end_service(service)?;
         self.hub.close_service(&ended);
         self.hub.keep_changes();
@@ -111,37 +112,29 @@ impl Hub {
             self.notes.count_refused("probe");
             return Ok(());
         }
-        let is_locator = match self.peers.get_mut(id).map(|peer| &peer.role) {
-            Some(Role::Requester { locator }) => *locator,
-            _ => return Ok(()),
+        let Role::Requester { locator } = self.peers[id].role else {
+            return Ok(());
         };
-        let envelope = envelope.to_vec();
-        match decode(frames) {
-            Ok((request, layout)) => {
-                let back = ReturnAddress {
-                    peer: id,
-                    envelope,
-                    layout,
-                    timed: None,
-                };
-                if is_locator {
-                    self.ask_locator(&request, &back)
-                } else {
-                    self.ask(&request, back)
-                }
+        let (decoded, layout) = match decode(frames) {
+            Ok((request, layout)) => (Ok(request), layout),
+            Err(malformed) => (Err((malformed.code, malformed.sentence)), malformed.layout),
+        };
+        let back = ReturnAddress {
+            peer: id,
+            envelope: envelope.to_vec(),
+            layout,
+            timed: None,
+        };
+        match (decoded, &mut self.site.directory) {
+            (Ok(request), Some(directory)) if locator => {
+                let tokens = &self.config.locator.tokens;
+                let answer = locator::answer(&request, tokens, directory, now());
+                self.reply(&back, &answer);
             }
-            Err(malformed) => {
-                self.count_discarded(id, malformed.code);
-                let nak = Message::nak(malformed.code, &malformed.sentence);
-                self.reply(
-                    &ReturnAddress {
-                        peer: id,
-                        envelope,
-                        layout: malformed.layout,
-                        timed: None,
-                    },
-                    &nak,
-                );
+            (Ok(request), _) => self.ask(&request, back),
+            (Err((code, sentence)), _) => {
+                self.notes.discarded(&self.peers[id].address, code);
+                self.reply(&back, &Message::nak(code, &sentence));
             }
         }
         Ok(())
@@ -155,9 +148,9 @@ impl Hub {
             FrameError::TooManyParts(_) => "limits.maxMessageParts",
             FrameError::Flags(_) | FrameError::Interrupted(_) => return,
         };
-        let Some(Role::Requester { .. }) = self.peers.get_mut(id).map(|peer| &peer.role) else {
+        if !matches!(self.peers[id].role, Role::Requester { .. }) {
             return;
-        };
+        }
         // Of its data only the beginning is looked at.
         let begun = begun_frames(begun).take(BEGUN_FRAMES_MAX);
         let mut begun: Vec<Bytes> = begun
@@ -193,7 +186,7 @@ impl Hub {
 
     fn ask(&mut self, request: &Message, mut back: ReturnAddress) {
         // A lease counts from when its request was read.
-        self.clock.now = now();
+        self.set_now(now());
         let row = match requests::find(request.token) {
             Ok(row) => row,
             Err(nak) => return self.answer(request, &nak.into(), &back, false),
@@ -216,7 +209,7 @@ impl Hub {
             self.answer(request, &answer, &back, row.is_routine);
         }
         for happening in &happened {
-            self.note_happening(happening);
+            self.notes.happening(happening);
         }
         for service in &ended {
             self.close_service(service);
@@ -244,13 +237,14 @@ impl Hub {
         if is_routine && !answer.token.is(Token::NAK) {
             return;
         }
-        let Some(peer) = self.peers.get_mut(id) else {
+        // What it asked for may have ended its connection.
+        let Some(peer) = self.peers.get(id) else {
             return;
         };
-        let address = peer.address.clone();
+        let address = &peer.address;
         let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
         if answer.token.is(Token::NAK) {
-            if let Some(suppressed) = self.notes.admit("nak", self.clock.now) {
+            if let Some(suppressed) = self.notes.admit("nak") {
                 tracing::info!(target: "em.request", peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
             }
         } else {
@@ -297,14 +291,6 @@ impl Hub {
             self.reply(&back, &nak);
         }
         self.flush();
-    }
-
-    fn ask_locator(&mut self, request: &Message, back: &ReturnAddress) {
-        let Some(directory) = &mut self.site.directory else {
-            return;
-        };
-        let answer = locator::answer(request, &self.config.locator.tokens, directory, now());
-        self.reply(back, &answer);
     }
 
     /// A place among the requests whose answers come later, or the refusal if there is none.

@@ -16,7 +16,16 @@ pub(super) struct Run<'a> {
     pub(super) backing_bytes: usize,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// A single event in memory of its own; `end` is its length.
+    pub(super) fn of_one(event: Bytes, end: &'a [usize; 1]) -> Self {
+        Self {
+            ends: end,
+            backing_bytes: event.len(),
+            bytes: event,
+        }
+    }
+
     pub(super) fn events(&self) -> u64 {
         self.ends.len() as u64
     }

@@ -5,7 +5,6 @@ use super::inbox::{Filled, Inbox};
 use super::peer::Role;
 use super::peer_error::PeerError;
 use crate::broker::PeerId;
-use crate::telemetry::Notable;
 use crate::zmtp::{Command, Step, Subscription, frames};
 
 impl Hub {
@@ -63,18 +62,16 @@ impl Hub {
                 None => has_other = true,
             }
         }
-        if has_other {
-            self.count_discarded(id, "message-to-publisher");
+        if has_other && let Some(peer) = self.peers.get(id) {
+            self.notes.discarded(&peer.address, "message-to-publisher");
         }
         Ok(())
     }
 
     fn subscription(&mut self, id: PeerId, wish: Subscription<'_>) -> Result<(), PeerError> {
         let limits = self.config.limits;
-        let Some(peer) = self.peers.get_mut(id) else {
-            return Ok(());
-        };
-        let Role::Subscriber { prefixes } = &mut peer.role else {
+        // Others have nothing to subscribe to here.
+        let Role::Subscriber { prefixes } = &mut self.peers[id].role else {
             return Ok(());
         };
         match wish {
@@ -103,20 +100,5 @@ impl Hub {
             }
         }
         Ok(())
-    }
-
-    /// Something that has no meaning here, and does no harm.
-    pub(super) fn count_discarded(&mut self, id: PeerId, reason: &'static str) {
-        let Some(address) = self.peers.get_mut(id).map(|peer| peer.address.clone()) else {
-            return;
-        };
-        self.notes.count_refused(reason);
-        self.notes.burst(reason, self.clock.now, |suppressed| {
-            Notable::MessageDiscarded {
-                peer: &address,
-                reason,
-                suppressed,
-            }
-        });
     }
 }

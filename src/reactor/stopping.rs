@@ -123,9 +123,7 @@ impl Hub {
             let (service, key) = (*service, *key);
             let acknowledges = envelope.is_some_and(|envelope| envelope.acknowledges);
             let (unwritten, written) = peer.outbox.take_unwritten();
-            let Some(service) = self.broker.service_mut(service) else {
-                continue;
-            };
+            let service = &mut self.broker[service];
             if service.shelf.is_none() {
                 continue;
             }
@@ -139,8 +137,9 @@ impl Hub {
             let lent: Vec<_> = service.queue.held_by(key).collect();
             service.queue.not_written(lent);
         }
-        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.tried(key));
+        for (_, service) in self.broker.services() {
+            self.durable.tried(service);
+        }
     }
 
     fn take_while_stopping(&mut self, input: Input) {
@@ -183,12 +182,10 @@ impl Hub {
         for (name, events) in left {
             all += events;
             self.notes
-                .burst_of("undelivered", &name, self.clock.now, |suppressed| {
-                    Notable::Undelivered {
-                        service: name.as_str(),
-                        events,
-                        suppressed,
-                    }
+                .burst_of("undelivered", &name, |suppressed| Notable::Undelivered {
+                    service: name.as_str(),
+                    events,
+                    suppressed,
                 });
         }
         if self.books.subscribers.in_flight > 0 {

@@ -41,25 +41,21 @@ impl Hub {
     }
 
     fn help(&mut self, key: ServiceKey, now: Instant) {
-        let Some(service) = self.broker.service_mut(key) else {
-            return;
-        };
-        let (name, due) = (service.name().clone(), service.due_events(now));
-        let waits_for_disk = service.waits_for_disk();
+        let service = &mut self.broker[key];
+        let (due, waits_for_disk) = (service.due_events(now), service.waits_for_disk());
         let before = service.account.dropped;
         let aftermath = service.handle_timeout(now, chance);
+        let name = service.name();
         let stuck_for = self.upkeep.watchdog.stuck_for(key, now).unwrap_or_default();
         self.notes
-            .burst_of("stuck", &name, self.clock.now, |suppressed| {
-                Notable::ServiceStuck {
-                    service: name.as_str(),
-                    due,
-                    stuck_ms: stuck_for.as_millis() as u64,
-                    waits_for_disk,
-                    suppressed,
-                }
+            .burst_of("stuck", name, |suppressed| Notable::ServiceStuck {
+                service: name.as_str(),
+                due,
+                stuck_ms: stuck_for.as_millis() as u64,
+                waits_for_disk,
+                suppressed,
             });
-        self.log_dropped_since(key, &before);
+        self.notes.dropped_since(service, &before);
         self.finish(key, aftermath);
         self.dispatch(key);
     }

@@ -33,14 +33,11 @@ impl Hub {
 
     fn settle_words(&mut self, service: ServiceKey) {
         let settled = &mut self.scratch.words.settled;
-        if !settled.is_empty()
-            && let Some(found) = self.broker.service(service)
-        {
-            let queues = &mut self.durable.queues;
-            queues.settle(found.name(), settled.drain(..));
+        if !settled.is_empty() {
+            let name = self.broker[service].name();
+            self.durable.queues.settle(name, settled.drain(..));
             self.peers.want_flush();
         }
-        settled.clear();
     }
 
     /// A message of a worker: a word in the last frame, and before it what its events are to have
@@ -48,91 +45,75 @@ impl Hub {
     fn take_worker_message(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
         let (said, frame) = Said::split(message);
         let word = WorkerWord::parse(frame);
-        let role = self.peers.get_mut(id).map(|peer| &peer.role);
-        let shares = |role| {
-            matches!(
-                role,
-                Some(&Role::Worker {
-                    proxied: Some(_),
-                    ..
-                })
-            )
-        };
-        if !said.is_direct() || shares(role) {
-            self.take_routed(id, said, word);
+        let Role::Worker {
+            service, proxied, ..
+        } = &self.peers[id].role
+        else {
             return Ok(());
+        };
+        let service = *service;
+        let heard = if said.is_direct() && proxied.is_none() {
+            word.and_then(|word| Ok((self.own_word(id, said, &word)?, word)))
+        } else {
+            self.routed_word(id, said, word)
+        };
+        match heard {
+            Ok((worker, word)) => self.hear_worker(id, service, worker, word),
+            Err(sentence) => self.not_understood(id, said, &sentence),
         }
-        if let Ok(WorkerWord::Ready(credit)) = &word {
+        Ok(())
+    }
+
+    /// The worker whose connection it is, if it may say this.
+    fn own_word(
+        &mut self,
+        id: PeerId,
+        said: Said<'_>,
+        word: &WorkerWord<'_>,
+    ) -> Result<WorkerKey, String> {
+        if let WorkerWord::Ready(credit) = word {
             let said = Envelope {
                 delimiter: said.delimiter,
                 acknowledges: credit.is_some(),
             };
             self.hear_presumed(id, said);
         }
-        let Some(Role::Worker {
-            service,
-            key,
-            envelope,
-            ..
-        }) = self.peers.get_mut(id).map(|peer| &mut peer.role)
-        else {
-            return Ok(());
+        // It may have begun anew, which may have ended it.
+        let role = self.peers.get_mut(id).map(|peer| &mut peer.role);
+        let Some(Role::Worker { key, envelope, .. }) = role else {
+            return Err(NOT_READY.to_owned());
         };
-        let (service, key) = (*service, *key);
-        let understood = word.and_then(|word| {
-            match (&word, *envelope) {
-                (WorkerWord::Ready(credit), _) => {
-                    Envelope::agree(envelope, said.delimiter, *credit)?
-                }
-                (_, Some(known)) if known.acknowledges => {}
-                _ => return Err("it has not said READY {\"ack\": true}".to_owned()),
-            }
-            Ok(word)
-        });
-        match understood {
-            Ok(word) => self.hear_worker(id, service, key, word),
-            Err(sentence) => self.not_understood(id, said, &sentence),
+        match (word, &*envelope) {
+            (WorkerWord::Ready(credit), _) => Envelope::agree(envelope, said.delimiter, *credit)?,
+            (_, Some(known)) if known.acknowledges => {}
+            _ => return Err(NOT_READY.to_owned()),
         }
-        Ok(())
+        Ok(*key)
     }
 
-    pub(super) fn hear_worker(
+    /// A worker said something that it may say.
+    fn hear_worker(
         &mut self,
         peer: PeerId,
-        service: ServiceKey,
-        key: WorkerKey,
+        key: ServiceKey,
+        worker: WorkerKey,
         word: WorkerWord<'_>,
     ) {
-        let Some(found) = self.broker.service_mut(service) else {
-            return;
-        };
+        let service = &mut self.broker[key];
+        let words = &mut self.scratch.words;
         let (id, verdict) = match word {
-            WorkerWord::Ready(credit) => {
-                found.hear(key, self.scratch.words.at);
-                let before = found.workers.readiness(key);
-                match credit {
-                    None => found.workers.ready(key),
-                    Some(credit) => found.workers.ready_with(key, credit),
-                }
-                if found.workers.readiness(key) != before {
-                    self.keeping.workers_changed(service);
-                    if !before.0 {
-                        self.note_worker_joined(peer, service, key);
-                    }
-                }
-                return self.dispatch(service);
-            }
+            WorkerWord::Ready(credit) => return self.hear_ready(peer, key, worker, credit),
             WorkerWord::Bye => {
-                found.workers.bye(key);
-                return self.keeping.workers_changed(service);
+                service.workers.bye(worker);
+                return self.keeping.workers_changed(key);
             }
             WorkerWord::Ack(id) => {
-                match found.ack(key, DeliveryId(id), self.scratch.words.at) {
-                    Ok(place) => {
-                        self.scratch.words.settled.extend(place);
-                        self.scratch.words.moved = true;
+                match service.ack(worker, DeliveryId(id), words.at) {
+                    Ok(seq) => {
+                        words.settled.extend(seq);
+                        words.moved = true;
                     }
-                    Err(UnknownDelivery) => self.count_unknown_delivery(),
+                    Err(UnknownDelivery) => self.notes.count_refused("unknown-delivery"),
                 }
                 return;
             }
@@ -140,39 +121,60 @@ impl Hub {
             WorkerWord::Term { id, reason } => (id, Verdict::Term { reason }),
             WorkerWord::Wip(id) => (id, Verdict::Wip),
         };
-        let before = found.account.dropped;
-        match found.judge(
-            key,
-            DeliveryId(id),
-            verdict,
-            self.scratch.words.at,
-            chance(),
-        ) {
+        let before = service.account.dropped;
+        match service.judge(worker, DeliveryId(id), verdict, words.at, chance()) {
             Ok(aftermath) => {
-                self.log_dropped_since(service, &before);
-                self.finish(service, aftermath);
-                self.scratch.words.moved = true;
+                words.moved = true;
+                self.notes.dropped_since(service, &before);
+                self.finish(key, aftermath);
             }
-            Err(UnknownDelivery) => self.count_unknown_delivery(),
+            Err(UnknownDelivery) => self.notes.count_refused("unknown-delivery"),
         }
     }
 
-    fn count_unknown_delivery(&mut self) {
-        self.notes.count_refused("unknown-delivery");
+    fn hear_ready(
+        &mut self,
+        peer: PeerId,
+        key: ServiceKey,
+        worker: WorkerKey,
+        credit: Option<u32>,
+    ) {
+        let service = &mut self.broker[key];
+        service.hear(worker, self.scratch.words.at);
+        let before = service.workers.readiness(worker);
+        match credit {
+            None => service.workers.ready(worker),
+            Some(credit) => service.workers.ready_with(worker, credit),
+        }
+        if service.workers.readiness(worker) != before {
+            self.keeping.workers_changed(key);
+            let was_ready = before.0;
+            if !was_ready && let Some(peer) = self.peers.get(peer) {
+                self.notes.worker_joined(service, &peer.address, worker);
+            }
+        }
+        self.dispatch(key);
     }
 
     /// A worker that speaks of acknowledgements is told what we don't understand; another would take
     /// the answer for an event.
-    pub(super) fn not_understood(&mut self, id: PeerId, said: Said<'_>, sentence: &str) {
-        self.count_discarded(id, "unknown-worker-message");
-        let budget = self.config.budgets.worker_outbox_bytes;
+    fn not_understood(&mut self, id: PeerId, said: Said<'_>, sentence: &str) {
+        // To make room for it behind its proxy may have ended its connection.
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        self.notes
+            .discarded(&peer.address, "unknown-worker-message");
         // One that doesn't read its errors needs no more of them.
-        let has_room = self
-            .peers
-            .get_mut(id)
-            .is_some_and(|peer| peer.outbox.bytes() <= budget);
-        if has_room && self.is_told(id, said) {
-            self.tell_worker(id, said, &encode_message(&[error_word(sentence)]));
+        let has_room = peer.outbox.bytes() <= self.config.budgets.worker_outbox_bytes;
+        if has_room && peer.is_told(said) {
+            let error = encode_message(&[error_word(sentence)]);
+            if let Some(peer) = self.peers.outgoing(id) {
+                peer.tell_worker(said, &error);
+            }
         }
     }
 }
+
+/// What a worker is told that says something else than READY at first.
+pub(super) const NOT_READY: &str = "it has not said READY {\"ack\": true}";

@@ -8,7 +8,7 @@ mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::ops::RangeInclusive;
+use std::ops::{Index, IndexMut, RangeInclusive};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -145,6 +145,25 @@ pub struct Broker {
     deserted: Vec<ServiceKey>,
     /// Deliveries are numbered from here on.
     last_delivery: u64,
+}
+
+/// The service of a route, of a connected worker or of the timetable: it is there as long as these are.
+/// Whoever has a key of another origin asks [`Broker::service`].
+///
+/// # Panics
+/// The service has ended.
+impl Index<ServiceKey> for Broker {
+    type Output = Service;
+
+    fn index(&self, key: ServiceKey) -> &Service {
+        &self.services[key.0 as usize]
+    }
+}
+
+impl IndexMut<ServiceKey> for Broker {
+    fn index_mut(&mut self, key: ServiceKey) -> &mut Service {
+        &mut self.services[key.0 as usize]
+    }
 }
 
 impl Broker {
@@ -442,6 +461,14 @@ impl Broker {
     /// The service in this place.
     pub fn service_mut(&mut self, key: ServiceKey) -> Option<&mut Service> {
         self.services.get_mut(key.0 as usize)
+    }
+
+    /// A service, beside the table in which is noted when services want attention.
+    ///
+    /// # Panics
+    /// The service has ended.
+    pub fn with_timetable(&mut self, key: ServiceKey) -> (&mut Service, &mut Timetable) {
+        (&mut self.services[key.0 as usize], &mut self.timetable)
     }
 
     /// All services, by name.
