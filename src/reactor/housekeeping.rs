@@ -92,6 +92,7 @@ impl Hub {
     fn clock_was_set(&mut self, change: ClockChange) {
         let now = now();
         self.emissions.clock_was_set(change, now);
+        self.durable.queues.clock_was_set(change, now);
         self.emissions.next_due().inspect(|at| self.alarm.set(*at));
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
         for key in keys {

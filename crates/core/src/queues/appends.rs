@@ -1,9 +1,11 @@
 //! Appends: from an event that came to what the store reports of it.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::{Effect, EmissionId, Queues, Shell};
-use crate::broker::{Broker, DropReason, Item, Service, ServiceKey};
+use crate::broker::{Broker, ClockChange, DropReason, Item, Service, ServiceKey};
 use crate::store::{AppendTag, Command, Event, Outcome, QueueId};
 use event_manager_wire::model::ServiceName;
 
@@ -186,6 +188,21 @@ impl<R> Queues<R> {
             events,
             urgent,
         });
+    }
+
+    /// The wall clock was set: the times of events on their way to the disk move with it.
+    pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        let records = self.records.values_mut();
+        let unsent = records.flat_map(|record| &mut record.unsent.items);
+        let appends = self.appends.iter_mut();
+        let appending = appends.filter_map(|(_, append)| match &mut append.content {
+            Content::Events { items, .. } => Some(items),
+            // Nothing that is replayed has a time.
+            Content::Replay { .. } | Content::Letters(_) | Content::Orphan => None,
+        });
+        for item in unsent.chain(appending.flatten()) {
+            item.clock_was_set(change, now);
+        }
     }
 
     /// What an append was, of which the store reports.

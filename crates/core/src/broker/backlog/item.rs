@@ -109,6 +109,14 @@ impl Item {
         self.body.len() + overhead
     }
 
+    /// The wall clock was set: its times move with it, if they are times of that clock.
+    pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        if self.by_clock {
+            self.not_before = self.not_before.map(|at| change.apply(at, now));
+            self.expires_at = self.expires_at.map(|at| change.apply(at, now));
+        }
+    }
+
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }

@@ -234,8 +234,7 @@ impl Waiting {
                 continue;
             };
             let waits_for_clock = due.is_some() && due == item.not_before;
-            item.not_before = item.not_before.map(|at| change.apply(at, now));
-            item.expires_at = item.expires_at.map(|at| change.apply(at, now));
+            item.clock_was_set(change, now);
             let due = if waits_for_clock {
                 item.not_before
             } else {
