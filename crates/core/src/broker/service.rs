@@ -453,6 +453,7 @@ impl Service {
         account
             .dropped
             .add(DropReason::QueueFull, outcome.dropped.events);
+        account.dropped.merge(&outcome.given_up);
         account.dead_lettered += outcome.dead.len() as u64;
         let mut settled = outcome.expired.seqs;
         settled.extend(outcome.dropped.seqs);

@@ -217,7 +217,7 @@ impl<R> Queues<R> {
             return;
         };
         let before = service.account.dropped;
-        let waited = service.queue.give_up(&seqs).events;
+        let waited = service.queue.give_up(&seqs, reason).events;
         let shelf = service.shelf.as_mut();
         let on_disk = shelf.map_or(0, |shelf| shelf.gave_up(seqs));
         service.account.dropped.add(reason, waited + on_disk);

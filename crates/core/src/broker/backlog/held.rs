@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use super::item::Item;
 use super::waiting::Late;
+use crate::broker::account::DropReason;
 use crate::broker::dispatch::WorkerKey;
 
 /// A line may have so many entries that mean nothing, beside as many as it has others.
@@ -33,6 +34,8 @@ pub(super) struct Held {
     pub(super) given_at: Instant,
     /// A worker that had it before acknowledged it meanwhile: it is done, however this delivery ends.
     pub(super) is_done: bool,
+    /// Why its log has given it up meanwhile: it is not tried again.
+    pub(super) given_up: Option<DropReason>,
     worker: WorkerKey,
     /// None for what is held until its worker says something, or leaves.
     deadline: Option<Instant>,
@@ -216,6 +219,7 @@ impl HeldItems {
             item,
             given_at,
             is_done: false,
+            given_up: None,
             worker,
             deadline,
             overtaken: false,
@@ -374,6 +378,15 @@ impl HeldItems {
         let item = &mut self.by_id.get_mut(id)?.item;
         item.attempt = item.attempt.saturating_sub(1);
         Some((item.seq?, item.attempt))
+    }
+
+    /// The log has given up the events with these sequence numbers: they are in their workers' hands alone.
+    pub(super) fn give_up(&mut self, seqs: &BTreeSet<u64>, reason: DropReason) {
+        let line = self.by_id.line.iter_mut().flatten();
+        for held in line.chain(self.by_id.long_held.values_mut()) {
+            let seq = held.item.seq.take_if(|seq| seqs.contains(seq));
+            held.given_up = held.given_up.or(seq.map(|_| reason));
+        }
     }
 
     /// What is held and was given after this delivery.

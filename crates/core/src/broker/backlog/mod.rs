@@ -16,6 +16,7 @@ pub use item::{ClockChange, Item, OrderKey};
 pub use outcome::{Acked, DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
 pub use policy::{OrderBy, Policy, QueueLimits, Retry, WhenFull};
 
+use super::account::DropReason;
 use super::dispatch::WorkerKey;
 use event_manager_wire::messagebus::NAK_DELAY_MAX;
 use held::{Held, HeldItems};
@@ -141,8 +142,10 @@ impl Backlog {
         lost
     }
 
-    /// Gives up those that wait and have these sequence numbers: the log has done so.
-    pub fn give_up(&mut self, seqs: &BTreeSet<u64>) -> Lost {
+    /// Gives up those that wait and have these sequence numbers: the log has done so. Those that workers
+    /// hold are dropped if they come back.
+    pub fn give_up(&mut self, seqs: &BTreeSet<u64>, reason: DropReason) -> Lost {
+        self.held.give_up(seqs, reason);
         let mut lost = Lost::default();
         for seq in seqs {
             let item = self.waiting.take_seq(*seq);
@@ -419,6 +422,7 @@ impl Backlog {
             mut item,
             given_at,
             is_done,
+            given_up,
             ..
         } = held;
         if is_done {
@@ -432,6 +436,10 @@ impl Backlog {
         }
         if item.is_expired(now) {
             outcome.expired.add(&item);
+            return false;
+        }
+        if let Some(reason) = given_up {
+            outcome.given_up.add(reason, 1);
             return false;
         }
         // The first time; from then on it has its own.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::held::DeliveryId;
 use super::item::Item;
+use crate::broker::account::Dropped;
 use crate::broker::dispatch::WorkerKey;
 
 /// Events that left.
@@ -120,6 +121,8 @@ pub struct Outcome {
     pub retries: u64,
     /// Given up because more would have waited than may.
     pub dropped: Lost,
+    /// Given up by their log while workers held them.
+    pub given_up: Dropped,
     /// Too old to be served.
     pub expired: Lost,
     /// Those that no worker could do.

@@ -595,14 +595,17 @@ fn keys_cost_nothing_when_nothing_has_them() {
     assert_eq!(backlog.waiting.key_count(), 0);
 }
 
+fn numbered(seq: u64) -> Item {
+    Item {
+        seq: Some(seq),
+        ..item("x")
+    }
+}
+
 #[test]
 fn what_the_log_gave_up_waits_no_more() {
     let now = start();
     let mut backlog = backlog(|_| {});
-    let numbered = |seq: u64| Item {
-        seq: Some(seq),
-        ..item("x")
-    };
     push(&mut backlog, (1..=3).map(numbered));
     let delayed = Item {
         not_before: Some(now + SECOND),
@@ -611,12 +614,32 @@ fn what_the_log_gave_up_waits_no_more() {
     push(&mut backlog, [delayed]);
     push(&mut backlog, (5..=7).map(numbered));
     let held = backlog.hold_next(worker(0), now).unwrap();
-    let lost = backlog.give_up(&(1..=5).collect());
+    let reason = DropReason::RetentionAge;
+    let lost = backlog.give_up(&(1..=5).collect(), reason);
     // The first is in a worker's hands: it may still be done.
     assert_eq!((lost.events, lost.seqs), (4, vec![2, 3, 4, 5]));
     assert_eq!((backlog.len(), backlog.held()), (2, 1));
     backlog.ack(worker(0), held.id, now).unwrap();
-    assert_eq!(backlog.give_up(&BTreeSet::from([4])), Lost::default());
+    let none = backlog.give_up(&BTreeSet::from([4]), reason);
+    assert_eq!(none, Lost::default());
     assert_eq!(served(&mut backlog, now).len(), 2);
     assert_eq!(backlog.bytes(), 0);
+}
+
+#[test]
+fn what_its_log_gave_up_is_not_tried_again() {
+    let now = start();
+    let mut backlog = backlog(|_| {});
+    push(&mut backlog, (1..=2).map(numbered));
+    let held = [0, 1].map(|_| backlog.hold_next(worker(0), now).unwrap());
+    let lost = backlog.give_up(&BTreeSet::from([1]), DropReason::RetentionBytes);
+    assert_eq!(lost, Lost::default());
+    let outcomes = held.map(|held| {
+        let nak = backlog.nak(worker(0), held.id, Some(Duration::ZERO), "no", now, 0.0);
+        nak.unwrap()
+    });
+    let dropped: Vec<_> = outcomes[0].given_up.iter().collect();
+    assert_eq!(dropped, [(DropReason::RetentionBytes, 1)]);
+    assert_eq!((outcomes[0].retries, outcomes[1].retries), (0, 1));
+    assert_eq!((backlog.len(), backlog.held()), (1, 0));
 }

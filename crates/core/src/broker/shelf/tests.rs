@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::broker::dispatch::Workers;
-use crate::broker::{OrderKey, PeerId};
+use crate::broker::{DropReason, OrderKey, PeerId};
 use crate::broker::{Policy, QueueLimits, WhenFull, WorkerKey};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -166,7 +166,7 @@ impl Site {
             }
             Act::Expel(events) => {
                 let seqs: BTreeSet<_> = self.disk.keys().copied().take(events).collect();
-                let here = self.backlog.give_up(&seqs);
+                let here = self.backlog.give_up(&seqs, DropReason::RetentionAge);
                 let on_disk = self.shelf.gave_up(seqs.iter().copied());
                 assert_eq!(here.events + on_disk, seqs.len() as u64);
                 seqs.into_iter().for_each(|seq| self.end(seq, "expelled"));
