@@ -290,8 +290,8 @@ impl Service {
             true => self.queue.ready() as u64,
             false => 0,
         };
-        let has_room = self.queue.has_bytes(0) || self.queue.any_waits_for_time();
-        let shelf = self.shelf.as_ref().filter(|_| has_room || in_memory > 0);
+        let has_room = |shelf: &&Shelf| in_memory > 0 || shelf.has_room_in(&self.queue);
+        let shelf = self.shelf.as_ref().filter(has_room);
         in_memory + shelf.map_or(0, Shelf::due)
     }
 
@@ -317,7 +317,7 @@ impl Service {
     pub fn rests(&mut self, forever: bool) -> bool {
         let is_idle = self.queue.held() == 0 && (forever || !self.workers.any_ready());
         let shelf = self.shelf.as_mut().filter(|_| forever || is_idle);
-        shelf.is_some_and(Shelf::rests)
+        shelf.is_some_and(|shelf| shelf.rests(forever))
     }
 
     /// Gives up the oldest events, until at most so many bytes wait in memory.

@@ -85,9 +85,9 @@ pub struct Shelf {
     reading: Option<Reading>,
     /// Events that left the disk while it is read: they may be among what is read.
     gone: BTreeSet<u64>,
-    /// Events from `from` on that left the disk because they had ended. The log may give them up before it
-    /// is told so.
-    ended: BTreeSet<u64>,
+    /// Events from `from` on that are done with, as they had ended or are too large. The log may give them
+    /// up before it is told so.
+    done: BTreeSet<u64>,
     /// Events came while the disk is read: it may have been read before.
     has_news: bool,
     /// What the queue holds on disk is known.
@@ -144,13 +144,19 @@ impl Shelf {
         }
     }
 
-    /// No worker holds an event, and none will get one: whether the log is to be told so now.
-    pub fn rests(&mut self) -> bool {
-        let handed_out = self.handing_out == HandingOut::Yes;
-        if handed_out {
+    /// No worker holds an event, and none will get one, for now or `forever`: whether the log is to be
+    /// told so now.
+    pub fn rests(&mut self, forever: bool) -> bool {
+        let is_known = match self.handing_out {
+            HandingOut::No => false,
+            // Some worker waits for the answer.
+            HandingOut::Asked => forever,
+            HandingOut::Yes => true,
+        };
+        if is_known {
             self.handing_out = HandingOut::No;
         }
-        handed_out
+        is_known
     }
 
     /// So many events came, and are on their way to the disk. Each is [committed](Self::committed) later,
@@ -173,6 +179,7 @@ impl Shelf {
             let Some(seq) = *seq else { continue };
             item.seq = Some(seq);
             if !backlog.fits(&item) {
+                self.set_done(seq);
                 lost.events += 1;
                 lost.seqs.push(seq);
             } else if self.from.is_none() && self.make_room(&item, backlog) {
@@ -182,6 +189,13 @@ impl Shelf {
             }
         }
         lost
+    }
+
+    /// The event is done with, though it is on disk until the log is told so.
+    fn set_done(&mut self, seq: u64) {
+        if self.from.is_some_and(|from| seq >= from) {
+            self.done.insert(seq);
+        }
     }
 
     fn keep_on_disk(&mut self, seq: u64, times: Times) {
@@ -218,10 +232,17 @@ impl Shelf {
         true
     }
 
+    /// Whether the backlog has room for the next event from disk, as far as its size is known.
+    pub fn has_room_in(&self, backlog: &Backlog) -> bool {
+        // Fewer may wait since then; what is larger than all of it is dropped when it is read.
+        let lacks_bytes = self.lacks_bytes.min(backlog.limits().bytes_max);
+        backlog.any_waits_for_time() || backlog.has_bytes(lacks_bytes)
+    }
+
     /// What to read: if few events of the backlog may go, it has room, and the last reading is done.
     pub fn wants(&mut self, backlog: &Backlog) -> Option<Wanted> {
-        let has_room = backlog.any_waits_for_time() || backlog.has_bytes(self.lacks_bytes);
-        if self.reading.is_some() || backlog.ready() >= LOW_EVENTS || !has_room {
+        let has_enough = backlog.ready() >= LOW_EVENTS || !self.has_room_in(backlog);
+        if self.reading.is_some() || has_enough {
             return None;
         }
         let bytes_max = READ_BYTES;
@@ -261,7 +282,7 @@ impl Shelf {
         }
         for item in items {
             let seq = item.seq.unwrap_or_default();
-            let is_gone = self.gone.contains(&seq) || self.ended.contains(&seq);
+            let is_gone = self.gone.contains(&seq) || self.done.contains(&seq);
             let is_on_disk_alone = !is_gone && !self.timed.is_parked(seq);
             if is_on_disk_alone {
                 if !self.take_in(item, backlog, &mut loss.too_large) {
@@ -272,7 +293,7 @@ impl Shelf {
             self.from = Some(seq + 1);
         }
         if let Some(from) = self.from {
-            self.ended = self.ended.split_off(&from);
+            self.done = self.done.split_off(&from);
         }
     }
 
@@ -303,13 +324,13 @@ impl Shelf {
     /// Takes an event that was read into the backlog; false if that has no room.
     fn take_in(&mut self, mut item: Item, backlog: &mut Backlog, lost: &mut Lost) -> bool {
         let seq = item.seq.unwrap_or_default();
+        if let Some(times) = self.timed.get(seq) {
+            times.restore(&mut item);
+        }
         if !backlog.fits(&item) {
             self.timed.remove(seq);
             lost.add(&item);
             return true;
-        }
-        if let Some(times) = self.timed.get(seq) {
-            times.restore(&mut item);
         }
         item.given_before = seq < self.given_below && item.attempt == 0;
         if !self.make_room(&item, backlog) {
@@ -332,7 +353,7 @@ impl Shelf {
     fn forget_order_if_empty(&mut self) {
         if self.in_order == 0 && self.reading.is_none() {
             self.from = None;
-            self.ended.clear();
+            self.done.clear();
         }
     }
 
@@ -344,7 +365,7 @@ impl Shelf {
     /// These were given up on the disk, or are damaged there; how many of them were on it alone.
     pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = u64>) -> u64 {
         seqs.into_iter()
-            .map(|seq| u64::from(!self.ended.remove(&seq) && self.leave_disk(seq)))
+            .map(|seq| u64::from(!self.done.remove(&seq) && self.leave_disk(seq)))
             .sum()
     }
 
@@ -358,6 +379,8 @@ impl Shelf {
             return false;
         }
         self.timed.remove(seq);
+        // It may be the one that lacked them.
+        self.lacks_bytes = 0;
         if self.reading.is_some() {
             self.gone.insert(seq);
         }
@@ -378,9 +401,7 @@ impl Shelf {
                 self.timed.remove(seq);
                 continue;
             }
-            if self.from.is_some_and(|from| seq >= from) {
-                self.ended.insert(seq);
-            }
+            self.set_done(seq);
             expired.events += 1;
             expired.seqs.push(seq);
         }
