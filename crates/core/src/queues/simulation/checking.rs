@@ -1,6 +1,7 @@
 //! What has to be so: both laws, the order of keys, and that what was confirmed is never lost.
 
 use super::*;
+use crate::broker::DropReason;
 
 impl World {
     /// Checks what was handed to workers since the last time.
@@ -20,10 +21,17 @@ impl World {
                 assert!(!fate.out, "{what} is given to two workers");
             }
             let early = |at: Option<Instant>| at.is_some_and(|at| at > now + TOLERANCE);
-            assert!(!early(fate.not_before), "{what} comes before its time");
+            let is_sure = !fate.has_vague_times;
+            assert!(
+                !is_sure || !early(fate.not_before),
+                "{what} comes before its time"
+            );
             assert!(!early(fate.later), "{what} is tried again before its time");
             let ends = fate.expires_at.map(|at| at + TOLERANCE);
-            assert!(ends.is_none_or(|at| at > now), "{what} comes after its end");
+            assert!(
+                !is_sure || ends.is_none_or(|at| at > now),
+                "{what} comes after its end"
+            );
             if let Some(attempt) = handed.attempt
                 && service < 2
                 && !fate.replayed
@@ -32,9 +40,15 @@ impl World {
                 && !fate.dead
                 // Its id may be forgotten with a segment, if the machine stops while the disk fails.
                 && !fate.resent
+                && !fate.is_vague
             {
-                let tried = attempt > 1 || fate.handed == 0 || fate.is_vague;
+                let tried = attempt > 1 || fate.handed == 0;
                 assert!(tried, "{what} comes as if for the first time");
+                let tries = fate.handed + 1;
+                assert!(
+                    fate.is_doubtful || attempt == tries,
+                    "{what} comes for the {tries}. time, and is said to for the {attempt}."
+                );
             }
             let fails = daemon.queues.failure(&name(service)).is_some();
             fate.is_vague |= fails || self.fault != Fault::None;
@@ -47,6 +61,9 @@ impl World {
                 !is_bare && self.settings[service].has_order && handed.attempt.is_some();
             if keeps_order && daemon.acknowledges_all(service) {
                 self.check_order(service, number, key);
+            }
+            if keeps_order && service < 2 {
+                self.check_turn(service, number);
             }
         }
     }
@@ -70,10 +87,107 @@ impl World {
         }
     }
 
+    /// Whether the event is on disk, and not done, for all that is known; and so is its time.
+    fn waits(&self, service: usize, number: u64, fate: &Fate) -> bool {
+        let now = self.now();
+        let ends = fate.expires_at.is_some_and(|at| at <= now + TOLERANCE);
+        let is_over = ends || fate.expired;
+        let is_done = fate.delivered || fate.terminated || fate.dead || fate.purged;
+        // It may be there twice, or no more.
+        let is_odd = fate.replayed || fate.resent || fate.ended || fate.is_too_large;
+        let witness = self.witness.borrow();
+        let is_expelled = || witness.expelled.contains(&(name(service), number));
+        !is_over && !is_done && !is_odd && !is_expelled()
+    }
+
+    /// No event overtakes one of its key that waits, unless that waits for its first time.
+    fn check_turn(&self, service: usize, number: u64) {
+        let witness = self.witness.borrow();
+        let seq_of = |number| witness.seqs.get(&(name(service), number)).copied();
+        let (fate, seq) = (&self.fates[&(service, number)], seq_of(number));
+        let Some(seq) = seq.filter(|_| !fate.resent && !fate.replayed) else {
+            return;
+        };
+        let (first, own) = ((name(service), 0), (name(service), seq));
+        for (_, other) in witness.numbers.range(first..own) {
+            let Some(before) = self.fates.get(&(service, *other)) else {
+                continue;
+            };
+            let is_in_order = before.due_ms.is_none() || before.handed > 0;
+            assert!(
+                before.key != fate.key || !is_in_order || !self.waits(service, *other, before),
+                "{number} of {} overtakes {other}: {before:?}",
+                SERVICES[service]
+            );
+        }
+    }
+
+    /// No worker keeps an event for longer than it may.
+    pub(super) fn check_deadlines(&self) {
+        let (now, daemon) = (self.now(), self.daemon.as_ref().unwrap());
+        for worker in daemon.workers.iter().filter(|worker| worker.acknowledges) {
+            for held in worker.holds.iter().filter(|held| !held.is_overdue.get()) {
+                let silent = now - held.given_at.max(worker.heard_at);
+                assert!(
+                    silent <= ACK_TIMEOUT,
+                    "{} is with a silent worker for {silent:?}",
+                    held.number
+                );
+            }
+        }
+    }
+
+    /// What was listed once, and nobody took, is there still.
+    pub(super) fn check_listed(&self, service: usize, queue: &ServiceName, numbers: &[u64]) {
+        let witness = self.witness.borrow();
+        let listed = self.letters.iter().filter(|(of, _)| *of == service);
+        for (_, number) in listed {
+            assert!(
+                numbers.contains(number) || witness.expelled.contains(&(queue.clone(), *number)),
+                "{number} is missing in {queue}"
+            );
+        }
+    }
+
+    /// What is due is out, where there is a worker for it: by the books of this simulation.
+    fn check_due(&self) {
+        let (now, daemon) = (self.now(), self.daemon.as_ref().unwrap());
+        let witness = self.witness.borrow();
+        for ((service, number), fate) in &self.fates {
+            let queue = name(*service);
+            let Some(key) = daemon.broker.find(&queue) else {
+                continue;
+            };
+            let is_free = daemon.broker.service(key).unwrap().free_workers() > 0;
+            let is_kept = witness.seqs.contains_key(&(queue, *number));
+            if !is_free || !is_kept || self.settings[*service].has_order {
+                continue;
+            }
+            let times = [fate.not_before, fate.due_by];
+            let is_due = times.iter().flatten().all(|at| *at + TOLERANCE <= now);
+            assert!(
+                !is_due || fate.out || !self.waits(*service, *number, fate),
+                "{number} of {} waits in vain: {fate:?}",
+                SERVICES[*service]
+            );
+        }
+    }
+
     pub(super) fn check_law(&mut self) {
+        let witness = Rc::clone(&self.witness);
+        let witness = witness.borrow();
         for (_, service) in self.daemon().broker.services() {
             let (matched, ended) = service.sides();
             assert_eq!(matched, ended, "{}: {:?}", service.name(), service.account);
+            let mut dropped = service.account.dropped.iter();
+            let is_damage = |(reason, _): &(DropReason, u64)| *reason == DropReason::Damaged;
+            let damaged = dropped.find(is_damage).map_or(0, |(_, events)| events);
+            let reported = witness.damaged.get(service.name()).copied();
+            assert!(
+                damaged <= reported.unwrap_or(0),
+                "nothing of {} is damaged",
+                service.name()
+            );
         }
     }
 
@@ -86,6 +200,10 @@ impl World {
         }
         self.settle_down();
         self.check_nothing_waits();
+        self.check_due();
+        assert_eq!(self.asked, 0, "requests for dead letters wait in vain");
+        let waiting = &self.emissions;
+        assert!(waiting.is_empty(), "publishers wait in vain: {waiting:?}");
     }
 
     pub(super) fn settle_down(&mut self) {
@@ -161,9 +279,8 @@ impl World {
 
     /// What was confirmed is not lost.
     pub(super) fn check_confirmed(&mut self) {
-        self.letters.clear();
         for service in 0..3 {
-            self.daemon().ask(&name(service), Ask::List);
+            self.ask(service, Ask::List);
         }
         self.settle_down();
         let now = self.now();
@@ -176,7 +293,8 @@ impl World {
                 .into_iter()
                 .any(|queue| witness.expelled.contains(&(queue, *number)));
             let is_over = fate.expires_at.is_some_and(|at| at <= now);
-            let is_known = fate.delivered || is_letter || fate.purged || is_expelled;
+            let is_dropped = is_expelled || fate.is_too_large;
+            let is_known = fate.delivered || is_letter || fate.purged || is_dropped;
             assert!(
                 is_known || is_over || fate.ended || !fate.confirmed,
                 "{number} of {} was confirmed, and is lost: {fate:?}",

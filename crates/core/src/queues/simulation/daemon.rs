@@ -10,11 +10,11 @@ use bytes::Bytes;
 use super::site::{Disks, SimShell, State, Ways, number_of};
 use super::{Ask, name};
 use crate::broker::{
-    Aftermath, BindFailure, Broker, BrokerConfig, Delivery, DeliveryId, DeliveryMode, Given, Item,
-    PeerId, Policies, Service, ServiceKey, Streamers, WorkerKey,
+    Aftermath, BindFailure, Broker, BrokerConfig, ClockChange, Delivery, DeliveryId, DeliveryMode,
+    Given, Item, PeerId, Policies, Service, ServiceKey, Streamers, WorkerKey,
 };
 use crate::log::StoredEvent;
-use crate::queues::{EmissionId, Queues, Shell};
+use crate::queues::{Clocks, EmissionId, Queues, Shell};
 use crate::store::Event;
 use crate::store::Worker as Store;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -25,6 +25,7 @@ pub(super) struct Held {
     pub(super) id: DeliveryId,
     pub(super) number: u64,
     pub(super) body: Bytes,
+    pub(super) given_at: Instant,
     /// It was taken from the worker, which doesn't know it.
     pub(super) is_overdue: Cell<bool>,
 }
@@ -139,7 +140,6 @@ impl Daemon {
         if self.broker.find(&name).is_none() {
             return false;
         }
-        self.flush();
         let id = Self::subscription(service);
         self.broker.unsubscribe(&id, &BTreeSet::new()).unwrap();
         let ended = self.broker.end_service(&name).unwrap();
@@ -152,6 +152,10 @@ impl Daemon {
     pub(super) fn item(&self, key: ServiceKey, body: Bytes) -> Item {
         let order_by = self.broker.service(key).unwrap().order_by;
         self.shell.item(order_by, body)
+    }
+
+    pub(super) fn clocks(&self) -> Clocks {
+        self.shell.clocks()
     }
 
     pub(super) fn deliver(&mut self, key: ServiceKey, body: Bytes) {
@@ -257,6 +261,7 @@ impl Daemon {
                 id,
                 number,
                 body,
+                given_at: now,
                 is_overdue: Cell::new(false),
             });
             self.handed.push(Handed {
@@ -343,25 +348,28 @@ impl Daemon {
         services.all(|(_, service)| service.queued() == 0 && service.queue.held() == 0)
     }
 
-    pub(super) fn ask(&mut self, service: &ServiceName, what: Ask) {
+    /// Asks for dead letters; whether that is answered.
+    pub(super) fn ask(&mut self, service: &ServiceName, what: Ask) -> bool {
         let letters = service.dead_letters().unwrap();
         let is_changing = || self.queues.is_changing(&letters, |_| true);
         if !self.queues.has_queue(&letters) || is_changing() {
-            return;
+            return false;
         }
         self.queues.open(&letters, self.shell.limits_of(service));
         self.queues.read(&letters, (0, 10_000, 1 << 20), what);
+        true
     }
 
+    /// Makes letters events again; whether that is answered already.
     pub(super) fn replay(
         &mut self,
         service: &ServiceName,
         letters: &ServiceName,
         events: Vec<StoredEvent>,
         request: Ask,
-    ) {
+    ) -> bool {
         let Some(key) = self.broker.find(service) else {
-            return;
+            return true;
         };
         let broker = &mut self.broker;
         let replayed = self
@@ -369,6 +377,18 @@ impl Daemon {
             .replay(broker, key, letters, events, request, &self.shell);
         if replayed.is_err() {
             self.dispatch(key);
+        }
+        replayed.is_err()
+    }
+
+    /// As the reactor does when it sees that the wall clock was set.
+    pub(super) fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        self.queues.clock_was_set(change, now);
+        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
+        for key in keys {
+            let service = self.broker.service_mut(key).unwrap();
+            service.clock_was_set(change, now);
+            self.plan_timeout(key);
         }
     }
 
@@ -388,18 +408,20 @@ impl Daemon {
         service.queue.not_written(lent);
     }
 
-    /// As the reactor ends, and then the store.
-    pub(super) fn stop(mut self) {
+    /// As the reactor ends, and then the store; whether that was told all.
+    pub(super) fn stop(mut self) -> bool {
         self.flush();
         let names: Vec<_> = (0..2).map(name).collect();
         for name in names.iter().filter(|name| self.broker.find(name).is_some()) {
             self.queues.tried(name);
         }
         self.note_tries(true);
+        let is_told = self.queues.commands.is_empty();
         // What the channel has no room for is lost, as the store ends when it has done what is there.
         while let Some(first) = self.ways.next_command() {
             self.store.group(first, || self.ways.next_command());
         }
         self.store.end();
+        is_told
     }
 }

@@ -59,8 +59,8 @@ use bytes::Bytes;
 use super::*;
 use crate::broker::ServiceKey;
 use crate::broker::{
-    DeadReason, DeliveryMode, Policies, Policy, QueueLimits, Retry, ServiceSettings, Verdict,
-    WhenFull,
+    ClockChange, DeadReason, DeliveryMode, Policies, Policy, QueueLimits, Retry, ServiceSettings,
+    Verdict, WhenFull,
 };
 use crate::log::StoredEvent;
 use crate::log::sim_disk::Rng;
@@ -72,6 +72,8 @@ const FAILURES_MAX: usize = 5;
 /// Steps of one seed.
 const STEPS: u64 = 80;
 const ACK_TIMEOUT: Duration = Duration::from_millis(500);
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(100);
 /// What times lose when they are converted from one clock to the other, and back.
 const TOLERANCE: Duration = Duration::from_millis(2);
 const SERVICES: [&str; 3] = ["Billing", "Archive", "Live"];
@@ -88,6 +90,7 @@ fn ms(ms: u64) -> Duration {
 #[derive(Debug, Clone, Copy)]
 struct Setting {
     events_max: usize,
+    bytes_max: usize,
     has_order: bool,
     max_deliveries: u32,
 }
@@ -99,11 +102,20 @@ struct Fate {
     confirmed: bool,
     not_before: Option<Instant>,
     expires_at: Option<Instant>,
+    /// When those are by the wall clock, in ms since 1970: that is what is on disk.
+    due_ms: Option<u64>,
+    ends_ms: Option<u64>,
+    /// Both are times of the wall clock: they move with it.
+    by_clock: bool,
+    /// It was sent again before the wall clock was set, so that its times may be these or those.
+    has_vague_times: bool,
     /// How often a worker got it.
     handed: u32,
     /// How often it was not written to a worker after all, which a kill may have made forgotten.
     unwritten: u32,
     delivered: bool,
+    /// Its end came once, though it may be before that again, as the wall clock was set back.
+    expired: bool,
     /// A worker said TERM.
     terminated: bool,
     /// It is a dead letter, or was one.
@@ -118,8 +130,16 @@ struct Fate {
     /// It was given to a worker in this run and not given back, or is done in this run.
     out: bool,
     done: bool,
-    /// It is not to be handed out before, as far as this run knows.
+    /// It is not to be handed out before, as far as is known for sure,
     later: Option<Instant>,
+    /// and should be when this has come.
+    due_by: Option<Instant>,
+    /// `later` is noted on disk as a time of the wall clock: it moves when that is set.
+    is_later_noted: bool,
+    /// It is larger than all that may wait in memory.
+    is_too_large: bool,
+    /// The daemon was killed, or stopped with a bad disk, when it was there: workers may have had it.
+    is_doubtful: bool,
     /// A disk failed when it was handed out, so that it may not be known that it was.
     is_vague: bool,
     /// It was given to a worker that doesn't acknowledge, of a live service, and came back: it has no times
@@ -166,6 +186,10 @@ struct World {
     emissions: BTreeMap<EmissionId, Emission>,
     number: u64,
     letters: BTreeSet<(usize, u64)>,
+    /// Requests for dead letters that are not answered.
+    asked: usize,
+    /// The wall clock was set in this run.
+    was_set: bool,
     fault: Fault,
 }
 
@@ -189,6 +213,7 @@ impl World {
         let mut rng = Rng(seed);
         let settings = [0, 1, 2].map(|_| Setting {
             events_max: [2, 6, 100][rng.below(3) as usize],
+            bytes_max: [1 << 20, 1 << 20, 2000, 600][rng.below(4) as usize],
             has_order: rng.one_in(2),
             max_deliveries: [3, 100_000][rng.below(2) as usize],
         });
@@ -215,6 +240,8 @@ impl World {
             emissions: BTreeMap::new(),
             number: 0,
             letters: BTreeSet::new(),
+            asked: 0,
+            was_set: false,
             fault: Fault::None,
         };
         world.start();
@@ -226,10 +253,20 @@ impl World {
         if matches!(self.fault, Fault::Reads(_)) {
             self.set_fault(Fault::None);
         }
+        self.note_expired();
         for fate in self.fates.values_mut() {
-            (fate.out, fate.done, fate.later) = (false, false, None);
+            (fate.out, fate.done) = (false, false);
+            let left = |at_ms: u64| ms(at_ms.saturating_sub(self.time.wall_ms()));
+            let at = |at_ms: u64| self.time.now() + left(at_ms);
+            fate.not_before = fate.due_ms.map(at);
+            fate.expires_at = fate.ends_ms.map(at);
+            fate.by_clock = true;
+            fate.later = fate.later.filter(|_| !self.was_set);
+            fate.is_later_noted = true;
         }
+        self.was_set = false;
         self.emissions.clear();
+        self.asked = 0;
         let settings = self.settings;
         let policies = Policies::new(move |name, _| {
             let service = SERVICES.iter().position(|known| *known == name.as_str());
@@ -238,7 +275,7 @@ impl World {
             let is_durable = service < 2;
             let policy = Policy {
                 limits: QueueLimits {
-                    bytes_max: 1 << 20,
+                    bytes_max: setting.bytes_max,
                     events_max: setting.events_max,
                 },
                 when_full: match is_durable {
@@ -247,9 +284,9 @@ impl World {
                 },
                 ack_timeout: ACK_TIMEOUT,
                 retry: Retry {
-                    initial: ms(20),
+                    initial: RETRY_MIN,
                     multiplier: 2.0,
-                    max: ms(100),
+                    max: RETRY_MAX,
                     max_deliveries: setting.max_deliveries,
                 },
             };
@@ -281,7 +318,13 @@ impl World {
 
     fn set_fault(&mut self, fault: Fault) {
         self.fault = fault;
-        self.disks.borrow_mut().set(fault);
+        let faulty = self.rng.below(8) as usize;
+        let queue = match faulty {
+            0 | 1 => Some(name(faulty)),
+            2 | 3 => name(faulty - 2).dead_letters(),
+            _ => None,
+        };
+        self.disks.borrow_mut().set(fault, queue);
     }
 
     fn step(&mut self) {
@@ -302,11 +345,12 @@ impl World {
             80..84 => self.note_tries(),
             84 | 85 => self.break_disks(),
             86 | 87 => self.set_fault(Fault::None),
-            88..90 => self.ask_letters(),
-            90 => self.end_service(),
-            91..93 => self.kill(false),
-            93 => self.kill(true),
-            94 => self.stop(),
+            88..91 => self.ask_letters(),
+            91 => self.end_service(),
+            92..94 => self.kill(false),
+            94 => self.kill(true),
+            95 | 96 => self.stop(),
+            97 => self.set_clock(),
             _ => self.quiet(),
         }
         self.check_law();
@@ -314,9 +358,10 @@ impl World {
 
     fn break_disks(&mut self) {
         let n = 1 + self.rng.below(4);
-        let fault = match self.rng.below(3) {
+        let fault = match self.rng.below(4) {
             0 => Fault::Full,
             1 => Fault::Writes(n),
+            2 => Fault::Opens,
             _ => Fault::Reads(1 + n),
         };
         self.set_fault(fault);
@@ -337,6 +382,52 @@ impl World {
         }
         self.daemon().tend();
         self.carry_out();
+        self.check_deadlines();
+    }
+
+    /// The wall clock is set, forwards or back, and the daemon notices.
+    fn set_clock(&mut self) {
+        let forward_ms = self.rng.below(6000) as i64 - 3000;
+        self.set_wall(forward_ms);
+        let now = self.now();
+        self.daemon().clock_was_set(ClockChange { forward_ms }, now);
+        self.carry_out();
+    }
+
+    fn set_wall(&mut self, forward_ms: i64) {
+        trace!("    the wall clock is set forward by {forward_ms} ms");
+        self.time.set_wall(forward_ms);
+        let by = ms(forward_ms.unsigned_abs());
+        self.was_set = true;
+        self.note_expired();
+        let now = self.now();
+        let moved = |at: Instant| match forward_ms < 0 {
+            true => at + by,
+            false => (at - by).max(now),
+        };
+        for fate in self.fates.values_mut() {
+            fate.has_vague_times |= fate.resent;
+            // What was due is due, at the latest when it would be now.
+            let later = fate.not_before.map(moved);
+            if forward_ms < 0 {
+                fate.due_by = fate.due_by.map(|at| at + by);
+            }
+            fate.later = fate.later.filter(|_| !fate.is_later_noted);
+            fate.due_by = fate.due_by.max(later.filter(|_| fate.by_clock));
+            fate.not_before = later.filter(|_| fate.not_before > Some(now));
+            if fate.by_clock {
+                fate.expires_at = fate.expires_at.map(moved);
+            }
+        }
+        self.resends
+            .retain(|sent| sent.due.or(sent.expires_at).is_none());
+    }
+
+    fn note_expired(&mut self) {
+        let now = self.now();
+        for fate in self.fates.values_mut() {
+            fate.expired |= fate.expires_at.is_some_and(|at| at <= now + TOLERANCE);
+        }
     }
 
     fn time_out(&mut self, place: ServiceKey, now: Instant) {
@@ -362,6 +453,10 @@ impl World {
                 );
                 let fate = self.fates.entry((worker.service, lost.number)).or_default();
                 fate.out = false;
+                // `chance` is a half.
+                fate.later = Some(now + RETRY_MIN * 3 / 4);
+                fate.due_by = Some(now + RETRY_MAX);
+                fate.is_later_noted = false;
             }
         }
         let service = service.or_else(|| {
@@ -393,7 +488,12 @@ impl World {
             1 => Ask::Purge,
             _ => Ask::Replay,
         };
-        self.daemon().ask(&name(service), what);
+        self.ask(service, what);
+    }
+
+    fn ask(&mut self, service: usize, what: Ask) {
+        let asked = self.daemon().ask(&name(service), what);
+        self.asked += usize::from(asked);
     }
 
     fn end_service(&mut self) {
@@ -424,13 +524,47 @@ impl World {
         if power {
             self.disks.borrow().crash();
         }
-        self.pass_dead();
+        for fate in self.fates.values_mut() {
+            (fate.later, fate.is_doubtful) = (None, true);
+        }
+        self.rest();
         self.start();
     }
 
-    fn pass_dead(&mut self) {
+    /// No daemon runs for a while.
+    fn rest(&mut self) {
         let passed = self.rng.below(500);
         self.time.pass(passed);
+        if self.rng.one_in(8) {
+            let forward_ms = self.rng.below(6000) as i64 - 3000;
+            self.set_wall(forward_ms);
+        }
+        match self.rng.below(8) {
+            0 => self.lose_queue(),
+            1 | 2 => self.set_fault(Fault::Opens),
+            _ => {}
+        }
+    }
+
+    /// Somebody removes the directory of a queue, or of its dead letters.
+    fn lose_queue(&mut self) {
+        let service = self.rng.below(2) as usize;
+        let is_of_letters = self.rng.one_in(2);
+        let queue = match is_of_letters {
+            true => name(service).dead_letters().unwrap(),
+            false => name(service),
+        };
+        trace!("    {queue} is lost");
+        self.disks.borrow_mut().by_name.remove(&queue);
+        self.witness.borrow_mut().forget(&queue);
+        self.letters
+            .retain(|(of, _)| *of != service || !is_of_letters);
+        for ((of, _), fate) in &mut self.fates {
+            if *of == service {
+                fate.ended |= !is_of_letters;
+                fate.purged |= is_of_letters && fate.dead;
+            }
+        }
     }
 
     /// It is asked to stop.
@@ -450,8 +584,14 @@ impl World {
             }
             daemon.end_worker(&worker, n, now);
         }
-        daemon.stop();
-        self.pass_dead();
+        let is_bad = self.fault != Fault::None || daemon.queues.failures().next().is_some();
+        let is_told = daemon.stop();
+        if is_bad || !is_told {
+            for fate in self.fates.values_mut() {
+                (fate.later, fate.is_doubtful) = (None, true);
+            }
+        }
+        self.rest();
         self.start();
     }
 
@@ -474,12 +614,12 @@ impl World {
                     ..
                 } => self.letters_read(request, &queue, events),
                 Effect::Removed { error, .. } => assert_eq!(error, None),
+                Effect::NotRead { .. } | Effect::Replayed(_) | Effect::NotReplayed { .. } => {
+                    self.asked -= 1;
+                }
                 Effect::WakePublishers
                 | Effect::Found { .. }
                 | Effect::Dropped { .. }
-                | Effect::NotRead { .. }
-                | Effect::Replayed(_)
-                | Effect::NotReplayed { .. }
                 | Effect::Note(_) => {}
             }
         }
@@ -511,11 +651,14 @@ impl World {
         let service = SERVICES.iter().position(|known| *known == of.as_str());
         let service = service.unwrap();
         let numbers: Vec<_> = events.iter().map(|event| number_of(&event.body)).collect();
+        self.asked -= 1;
+        self.check_listed(service, queue, &numbers);
         match request {
             Ask::List => self
                 .letters
                 .extend(numbers.iter().map(|number| (service, *number))),
             Ask::Purge => {
+                self.letters.retain(|(of, _)| *of != service);
                 for number in numbers {
                     self.fates.entry((service, number)).or_default().purged = true;
                 }
@@ -526,13 +669,17 @@ impl World {
                 if events.is_empty() || self.daemon().broker.find(&of).is_none() {
                     return;
                 }
+                self.letters.retain(|(of, _)| *of != service);
                 for number in numbers {
                     let fate = self.fates.entry((service, number)).or_default();
                     (fate.replayed, fate.done) = (true, false);
                     // It comes without its times, and begins anew.
-                    (fate.not_before, fate.expires_at, fate.later) = (None, None, None);
+                    (fate.not_before, fate.expires_at) = (None, None);
+                    (fate.due_ms, fate.ends_ms) = (None, None);
+                    (fate.later, fate.due_by, fate.is_later_noted) = (None, None, false);
                 }
-                self.daemon().replay(&of, queue, events, request);
+                let is_answered = self.daemon().replay(&of, queue, events, request);
+                self.asked += usize::from(!is_answered);
             }
         }
     }
@@ -547,11 +694,12 @@ fn play(seed: u64) {
 }
 
 fn play_all(seeds: u64) {
-    if let Ok(seed) = std::env::var("EVENT_MANAGER_SIM_SEED") {
-        return play(seed.parse().unwrap());
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    if let Some(seed) = number("EVENT_MANAGER_SIM_SEED") {
+        return play(seed);
     }
     let mut failed = vec![];
-    for seed in 0..seeds {
+    for seed in 0..number("EVENT_MANAGER_SIM_SEEDS").unwrap_or(seeds) {
         if catch_unwind(AssertUnwindSafe(|| play(seed))).is_err() {
             eprintln!("EVENT_MANAGER_SIM_SEED={seed}");
             failed.push(seed);

@@ -14,12 +14,15 @@ impl World {
                 let Some(key_of_it) = self.daemon().broker.find(&name(service)) else {
                     continue;
                 };
+                let body = body(key, number, padding);
+                let cost = self.daemon().item(key_of_it, body.clone()).cost();
                 let fate = Fate {
                     key,
+                    is_too_large: cost > self.settings[service].bytes_max,
                     ..Fate::default()
                 };
                 self.fates.insert((service, number), fate);
-                self.daemon().deliver(key_of_it, body(key, number, padding));
+                self.daemon().deliver(key_of_it, body);
             }
             self.carry_out();
         }
@@ -84,6 +87,11 @@ impl World {
             item.not_before = due;
             item.expires_at = expires_at;
             item.by_clock = due.is_some();
+            let clocks = daemon.clocks();
+            fate.due_ms = due.map(|at| clocks.wall_ms_at(at));
+            fate.ends_ms = expires_at.map(|at| clocks.wall_ms_at(at));
+            fate.by_clock = item.by_clock;
+            fate.is_too_large |= item.cost() > self.settings[service].bytes_max;
             daemon.deliver_confirmed(found, item, &id, emission);
         }
         let waits = Emission {

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::broker::{Item, OrderBy, OrderKey};
-use crate::log::LogLimits;
 use crate::log::sim_disk::{Rng, SimDisk};
+use crate::log::{Damage, LogLimits};
 use crate::queues::{Clocks, Shell};
 use crate::store::{Command, Full, Outcome, QueueId, Report, Sink};
 use crate::store::{Outside, StateStore};
 use event_manager_wire::model::ServiceName;
 
-/// Both clocks. They go on alike.
+/// Both clocks. They go on alike, until the wall clock is set.
 #[derive(Debug, Clone)]
 pub(super) struct Time(Rc<Cell<(Instant, u64)>>);
 
@@ -41,9 +41,15 @@ impl Time {
         let (now, wall_ms) = self.0.get();
         self.0.set((now + Duration::from_millis(ms), wall_ms + ms));
     }
+
+    /// Somebody sets the wall clock.
+    pub(super) fn set_wall(&self, forward_ms: i64) {
+        let (now, wall_ms) = self.0.get();
+        self.0.set((now, wall_ms.saturating_add_signed(forward_ms)));
+    }
 }
 
-/// What is wrong with all disks.
+/// What is wrong with disks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Fault {
     #[default]
@@ -51,6 +57,8 @@ pub(super) enum Fault {
     Full,
     Writes(u64),
     Reads(u64),
+    /// A queue can't be opened.
+    Opens,
 }
 
 impl Fault {
@@ -59,7 +67,7 @@ impl Fault {
         disk.fail_one_in(0);
         disk.fail_reads_one_in(0);
         match self {
-            Self::None => {}
+            Self::None | Self::Opens => {}
             Self::Full => disk.leave_room(0),
             Self::Writes(n) => disk.fail_one_in(n),
             Self::Reads(n) => disk.fail_reads_one_in(n),
@@ -72,6 +80,8 @@ impl Fault {
 pub(super) struct Disks {
     pub(super) by_name: BTreeMap<ServiceName, SimDisk>,
     fault: Fault,
+    /// The queue on whose disk it is; on those of all if none.
+    faulty: Option<ServiceName>,
     rng: Rng,
 }
 
@@ -80,21 +90,31 @@ impl Disks {
         Rc::new(RefCell::new(Self {
             by_name: BTreeMap::new(),
             fault: Fault::None,
+            faulty: None,
             rng: Rng(seed),
         }))
     }
 
-    pub(super) fn set(&mut self, fault: Fault) {
-        self.fault = fault;
-        self.by_name.values().for_each(|disk| fault.apply(disk));
+    pub(super) fn set(&mut self, fault: Fault, faulty: Option<ServiceName>) {
+        (self.fault, self.faulty) = (fault, faulty);
+        self.apply();
+    }
+
+    fn fault_of(&self, queue: &ServiceName) -> Fault {
+        let is_faulty = self.faulty.as_ref().is_none_or(|faulty| faulty == queue);
+        if is_faulty { self.fault } else { Fault::None }
+    }
+
+    fn apply(&self) {
+        for (queue, disk) in &self.by_name {
+            self.fault_of(queue).apply(disk);
+        }
     }
 
     /// All have what is wrong with them again, those too that were spared to be opened.
     pub(super) fn spare_no_more(&self) {
         if let Fault::Reads(_) = self.fault {
-            self.by_name
-                .values()
-                .for_each(|disk| self.fault.apply(disk));
+            self.apply();
         }
     }
 
@@ -117,12 +137,13 @@ impl StateStore for State {
     }
 
     fn queue(&self, queue: &ServiceName) -> io::Result<SimDisk> {
-        let Disks {
-            by_name,
-            fault,
-            rng,
-        } = &mut *self.0.borrow_mut();
-        let disk = by_name.entry(queue.clone()).or_insert_with(|| {
+        let disks = &mut *self.0.borrow_mut();
+        let fault = disks.fault_of(queue);
+        if fault == Fault::Opens {
+            return Err(io::Error::other("it can't be opened"));
+        }
+        let rng = &mut disks.rng;
+        let disk = disks.by_name.entry(queue.clone()).or_insert_with(|| {
             let disk = SimDisk::new(rng.next());
             fault.apply(&disk);
             disk
@@ -162,6 +183,10 @@ pub(super) struct Witness {
     appends: BTreeMap<u64, Vec<u64>>,
     /// The numbers of events by their sequence numbers, in each queue as it is now.
     pub(super) numbers: BTreeMap<(ServiceName, u64), u64>,
+    /// And the other way round.
+    pub(super) seqs: BTreeMap<(ServiceName, u64), u64>,
+    /// How many events of each queue were damaged in this run: a crash leaves half of a commit that failed.
+    pub(super) damaged: BTreeMap<ServiceName, u64>,
     /// Events that retention took.
     pub(super) expelled: BTreeSet<(ServiceName, u64)>,
     /// What workers hold, as far as the store was told.
@@ -169,6 +194,22 @@ pub(super) struct Witness {
 }
 
 impl Witness {
+    /// The queue is gone.
+    pub(super) fn forget(&mut self, queue: &ServiceName) {
+        self.numbers.retain(|(name, _), _| name != queue);
+        self.seqs.retain(|(name, _), _| name != queue);
+    }
+
+    fn is_at(&mut self, queue: &QueueId, seq: u64, number: u64) {
+        self.numbers.insert((queue.name.clone(), seq), number);
+        self.seqs.insert((queue.name.clone(), number), seq);
+    }
+
+    fn see_damage(&mut self, queue: &QueueId, damage: &[Damage]) {
+        let events: usize = damage.iter().map(|damage| damage.seqs.len()).sum();
+        *self.damaged.entry(queue.name.clone()).or_default() += events as u64;
+    }
+
     fn see_command(&mut self, command: &Command) {
         trace!("      {}", short(command));
         match command {
@@ -192,9 +233,7 @@ impl Witness {
                 let in_hands = in_hands.iter().map(|seq| (queue.clone(), *seq));
                 self.in_hands.extend(in_hands);
             }
-            Command::Remove { queue } => {
-                self.numbers.retain(|(name, _), _| *name != queue.name);
-            }
+            Command::Remove { queue } => self.forget(&queue.name),
             _ => {}
         }
     }
@@ -210,14 +249,15 @@ impl Witness {
                 let numbers = self.appends.remove(&tag.0).unwrap_or_default();
                 for (number, outcome) in numbers.into_iter().zip(outcomes) {
                     if let Outcome::Appended(seq) | Outcome::Seen(seq) = outcome {
-                        self.numbers.insert((queue.name.clone(), *seq), number);
+                        self.is_at(queue, *seq, number);
                     }
                 }
             }
+            Report::Opened { queue, recovered } => self.see_damage(queue, &recovered.damage),
+            Report::Damaged { queue, damage } => self.see_damage(queue, damage),
             Report::Stored { queue, events, .. } => {
                 for event in events {
-                    let number = number_of(&event.body);
-                    self.numbers.insert((queue.name.clone(), event.seq), number);
+                    self.is_at(queue, event.seq, number_of(&event.body));
                 }
             }
             Report::Expelled { queue, events } => {
@@ -253,6 +293,7 @@ impl Ways {
         {
             let mut witness = witness.borrow_mut();
             witness.appends.clear();
+            witness.damaged.clear();
             witness.in_hands.clear();
         }
         Self {

@@ -101,7 +101,10 @@ impl World {
         match verdict {
             Verdict::Nak { delay, .. } => {
                 fate.out = false;
-                fate.later = delay.map(|delay| now + delay);
+                // `chance` is a half.
+                fate.later = Some(now + delay.unwrap_or(RETRY_MIN * 3 / 4));
+                fate.due_by = Some(now + delay.unwrap_or(RETRY_MAX));
+                fate.is_later_noted = false;
             }
             Verdict::Term { .. } => (fate.terminated, fate.out) = (true, false),
             Verdict::Wip => {}
@@ -141,7 +144,8 @@ impl World {
         let unwritten = self.rng.below(3) as usize;
         let daemon = self.daemon.as_mut().unwrap();
         let worker = daemon.workers.swap_remove(slot);
-        for held in &worker.holds {
+        let its_own = |held: &&Held| !held.is_overdue.get();
+        for held in worker.holds.iter().filter(its_own) {
             let fate = self.fates.entry((worker.service, held.number)).or_default();
             fate.out = false;
         }
@@ -172,6 +176,7 @@ impl World {
             for held in &worker.holds {
                 let fate = self.fates.entry((worker.service, held.number)).or_default();
                 (fate.not_before, fate.expires_at, fate.is_bare) = (None, None, true);
+                (fate.due_ms, fate.ends_ms) = (None, None);
             }
             let bodies = worker.holds.iter().map(|held| held.body.clone()).collect();
             found.worker_left(worker.key, bodies);
