@@ -312,7 +312,7 @@ class Row {
     const stalled = workers.stalled > 0 ? `${workers.stalled} stalled` : "";
     const able = workers.ready > 0 ? "ready" : workers.connected > 0 ? "none ready" : "none";
     cell("workers", `${workers.ready}/${workers.connected}`, stalled || able, stalled ? "bad" : able === "ready" ? "" : "warn");
-    const unkept = counters.lettersLost > 0 ? `${whole(counters.lettersLost)} not kept` : "";
+    const unkept = counters.lettersLost > 0 ? `${whole(counters.lettersLost)} lost` : "";
     cell("dead", whole(counters.deadLettered), unkept, "bad", counters.deadLettered > 0 ? "bad" : "none");
     const expired = counters.expired > 0 ? [`expired ${whole(counters.expired)}`] : [];
     const drops = dropsOf(counters);
@@ -506,7 +506,7 @@ async function showEvents() {
   journal.after = isAnotherRun ? null : page.eventsAfter;
   if (isAnotherRun) return showEvents();
   const items = page.events.map(eventItem);
-  if (page.missed > 0) items.unshift(make("li", "none", `${whole(page.missed)} more are not remembered`));
+  if (page.missed > 0) items.unshift(make("li", "none", `${whole(page.missed)} earlier events are no longer kept`));
   $("events").prepend(...items.reverse());
   while ($("events").children.length > EVENTS_MAX) $("events").lastChild.remove();
 }
@@ -559,7 +559,7 @@ async function lost(error) {
   polling.failures += 1;
   polling.since ??= new Date();
   const known = { TimeoutError: `no answer within ${PATIENCE_MS / 1000} s`, TypeError: "no connection" };
-  showState(`daemon does not answer since ${timeOfDay(polling.since)}: ${known[error.name] ?? error.message}`, "bad");
+  showState(`no answer from the daemon since ${timeOfDay(polling.since)}: ${known[error.name] ?? error.message}`, "bad");
   $("main").classList.add("stale");
   [trunk, heard, ...[...lanes.values()].flatMap((lane) => lane.streams)].forEach((stream) => stream.flow(0));
   if (error.isAnswer) await ask("/readyz").then(showReadiness).catch(() => {});

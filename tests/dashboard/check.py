@@ -285,7 +285,7 @@ def check_ninety_services(browser, daemon, load):
 def check_hang_and_restart(page, daemon):
     page.tab.evaluate("seen.rates = []")
     daemon.signal(signal.SIGSTOP)
-    page.wait_for_state("daemon does not answer since")
+    page.wait_for_state("no answer from the daemon since")
     assert "no answer within 4 s" in page.state()
     daemon.signal(signal.SIGCONT)
     page.wait_for_state("ready")
@@ -293,7 +293,7 @@ def check_hang_and_restart(page, daemon):
     started = "[...document.querySelectorAll('#events li')].filter((item) => " \
         "item.querySelector('b').textContent === 'started').map((item) => Date.parse(item.querySelector('time').dateTime))"
     daemon.kill()
-    page.wait_for_state("daemon does not answer since")
+    page.wait_for_state("no answer from the daemon since")
     page.wait_for("document.getElementById('state').textContent.includes('no connection')")
     page.picture("lost")
     daemon.start()

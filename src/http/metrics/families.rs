@@ -16,92 +16,101 @@ pub(super) fn daemon(page: &mut Page<'_>, state: &State) -> fmt::Result {
     let status = &state.snapshot.status;
     page.gauges(
         "event_manager_build_info",
-        "The version, as a label; always 1",
+        "Always 1; the version is a label",
         [(vec![("version", &*status.version)], 1.0)],
     )?;
-    page.gauge("event_manager_up", "The reactor turns; always 1", 1.0)?;
+    page.gauge(
+        "event_manager_up",
+        "Always 1; missing if the daemon does not answer",
+        1.0,
+    )?;
     page.gauge(
         "event_manager_ready",
-        "All checks of readiness pass",
+        "1 if all checks of /readyz pass",
         truth(state.readiness.ready),
     )?;
     let checks = state.readiness.checks.iter();
     page.gauges(
         "event_manager_ready_check",
-        "One check of readiness passes",
+        "1 if this check of /readyz passes",
         checks.map(|(name, check)| (vec![("check", &**name)], truth(check.ok))),
     )?;
     page.gauge(
         "event_manager_registered",
-        "The ServiceLocator has our registration",
+        "1 if the daemon is registered with the ServiceLocator",
         truth(state.is_registered),
     )?;
     page.gauge(
         "event_manager_uptime_seconds",
-        "Time since the start",
+        "Seconds since the start",
         status.uptime_seconds,
     )?;
+    waiting(page, status)?;
+    connections(page, status)
+}
+
+/// What waits in memory, for peers or for the disk.
+fn waiting(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let memory = &status.memory;
     page.gauge(
         "event_manager_memory_waiting_bytes",
-        "What waits for all peers and services together",
+        "Bytes queued for all peers and services, including partly received messages",
         memory.waiting_bytes as f64,
     )?;
     page.gauge(
         "event_manager_memory_half_received_bytes",
-        "Received of messages that are not whole, as part of what waits",
+        "Bytes of partly received messages",
         memory.half_received_bytes as f64,
     )?;
     page.gauge(
         "event_manager_memory_limit_bytes",
-        "What may wait for all together (memoryLimit); 0 is no limit",
+        "The limit of event_manager_memory_waiting_bytes (memoryLimit); 0 if there is none",
         memory.limit_bytes as f64,
     )?;
     page.gauge(
         "event_manager_store_failed_queues",
-        "Queues on disk that take no events",
+        "Queues on disk that accept no events",
         status.store.failed.len() as f64,
     )?;
     page.gauge(
         "event_manager_store_waiting_bytes",
-        "What waits for the disk",
+        "Bytes waiting to be written to disk",
         status.store.waiting_bytes as f64,
-    )?;
-    connections(page, status)
+    )
 }
 
 fn connections(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let connections = &status.connections;
     page.gauge(
         "event_manager_connections_open",
-        "Connections of all kinds but HTTP",
+        "Open connections, without HTTP",
         connections.open as f64,
     )?;
     page.gauge(
         "event_manager_connections_max",
-        "How many there may be",
+        "The limit of open connections (maxConnections)",
         connections.max as f64,
     )?;
     page.gauge(
         "event_manager_outbox_bytes",
-        "What waits to be written to all peers",
+        "Bytes waiting to be written to peers",
         connections.outbox_bytes as f64,
     )?;
     page.gauge(
         "event_manager_pending_calls",
-        "Requests that wait for their answers",
+        "Requests waiting for their answers",
         status.pending_calls as f64,
     )?;
     let versions = status.peers.zmtp.versions.iter();
     page.gauges(
         "event_manager_peers_connected",
-        "Peers whose handshake is done, by the version of ZMTP that they speak",
+        "Peers that have completed the handshake, by ZMTP version",
         versions.map(|(version, peers)| (vec![("zmtp", &**version)], *peers as f64)),
     )?;
     let refused = status.peers.refused.iter();
     page.counters(
         "event_manager_peers_refused",
-        "Connections and messages that were turned away",
+        "Refused connections and discarded messages, by reason",
         refused.map(|(reason, times)| (vec![("reason", &**reason)], *times)),
     )
 }
@@ -111,19 +120,19 @@ pub(super) fn process(page: &mut Page<'_>, state: &State) -> fmt::Result {
     let process = state.snapshot.process;
     if let Some(seconds) = process.cpu_seconds {
         let kind = prometheus_client::metrics::MetricType::Counter;
-        let (name, help) = ("process_cpu_seconds", "Processor time that was used");
+        let (name, help) = ("process_cpu_seconds", "User and system CPU time in seconds");
         let mut family = page.encoder.encode_descriptor(name, help, None, kind)?;
         family.encode_counter::<super::NoLabelSet, _, f64>(&seconds, None)?;
     }
     let gauges = [
         (
             "process_resident_memory_bytes",
-            "Memory that is resident",
+            "Resident memory in bytes",
             process.resident_bytes,
         ),
         (
             "process_virtual_memory_bytes",
-            "Memory that has addresses",
+            "Virtual memory in bytes",
             process.virtual_bytes,
         ),
         (
@@ -131,7 +140,11 @@ pub(super) fn process(page: &mut Page<'_>, state: &State) -> fmt::Result {
             "Open file descriptors",
             process.open_fds,
         ),
-        ("process_max_fds", "How many may be open", process.max_fds),
+        (
+            "process_max_fds",
+            "The limit of open file descriptors",
+            process.max_fds,
+        ),
         ("process_threads", "Threads", process.threads),
     ];
     for (name, help, value) in gauges {
@@ -141,7 +154,7 @@ pub(super) fn process(page: &mut Page<'_>, state: &State) -> fmt::Result {
     }
     page.gauge(
         "process_start_time_seconds",
-        "When it started, since 1970",
+        "Start time in seconds since 1970",
         state.snapshot.status.started_at_ms as f64 / 1e3,
     )
 }
@@ -151,33 +164,33 @@ pub(super) fn forwarder(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let publishers = &status.publishers;
     page.gauge(
         "event_manager_publishers_connected",
-        "Publishers that are connected",
+        "Connected publishers",
         publishers.connected as f64,
     )?;
     page.gauge(
         "event_manager_publishers_held",
-        "Publishers wait after a start for the subscribers of the run before",
+        "1 while publishers are not read from, after a start, until the subscribers of the previous run are back",
         truth(publishers.held.is_some()),
     )?;
     dialled(page, &publishers.dialled)?;
     page.counter(
         "event_manager_published_events",
-        "Events that came from publishers, and by EMIT",
+        "Events received from publishers and by EMIT",
         publishers.events,
     )?;
     page.counter(
         "event_manager_published_bytes",
-        "Their bytes",
+        "Bytes of the events received from publishers and by EMIT",
         publishers.bytes,
     )?;
     page.counter(
         "event_manager_unmatched_events",
-        "Events from publishers that nobody asked for",
+        "Events from publishers that matched no subscription",
         publishers.unmatched,
     )?;
     page.counters(
         "events_published",
-        "Events that came, by subject: those with the most, and other",
+        "Events received, by subject: the most frequent subjects, and other",
         by_subject(&publishers.subjects)
             .into_iter()
             .map(|(subject, events)| (vec![("subject", subject)], events)),
@@ -192,7 +205,7 @@ pub(super) fn forwarder(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     });
     page.histograms(
         "event_publish_duration_seconds",
-        "From a request that publishes (EMIT, PUBLISH) to its answer",
+        "Seconds from a request that publishes (EMIT, PUBLISH) to its answer",
         answers,
     )?;
     subscribers(page, &status.subscribers)
@@ -216,12 +229,12 @@ fn dialled(page: &mut Page<'_>, dialled: &[Dialled]) -> fmt::Result {
     let each = || dialled.iter();
     page.gauges(
         "event_manager_dialled_publisher_connected",
-        "A publisher of connectPublishers is connected",
+        "1 if this publisher of connectPublishers is connected",
         each().map(|one| (labels(one), truth(one.connected))),
     )?;
     page.counters(
         "event_manager_dialled_publisher_connections",
-        "How often it was connected",
+        "Connections made to this publisher of connectPublishers",
         each().map(|one| (labels(one), one.connections)),
     )
 }
@@ -229,56 +242,56 @@ fn dialled(page: &mut Page<'_>, dialled: &[Dialled]) -> fmt::Result {
 fn subscribers(page: &mut Page<'_>, subscribers: &Subscribers) -> fmt::Result {
     page.gauge(
         "event_manager_subscribers_connected",
-        "Subscribers that are connected",
+        "Connected subscribers",
         subscribers.connected as f64,
     )?;
     page.gauge(
         "event_manager_subscriber_prefixes",
-        "What they have subscribed to",
+        "Prefixes that subscribers have subscribed to",
         subscribers.subscriptions as f64,
     )?;
     let outbox = &subscribers.outbox;
     page.gauge(
         "event_manager_subscriber_outbox_bytes",
-        "What waits for subscribers",
+        "Bytes queued for all subscribers",
         outbox.bytes as f64,
     )?;
     page.gauge(
         "event_manager_subscriber_outbox_largest_bytes",
-        "What waits for the one for whom the most waits",
+        "Bytes queued for the subscriber with the most",
         outbox.largest_bytes as f64,
     )?;
     page.gauge(
         "event_manager_subscriber_outbox_peak_bytes",
-        "The most that ever waited for one",
+        "The most bytes ever queued for one subscriber",
         outbox.peak_bytes as f64,
     )?;
     page.gauge(
         "event_manager_subscriber_outbox_budget_bytes",
-        "What may wait for one (budgets.subscriberOutboxBytes)",
+        "The limit for one subscriber (budgets.subscriberOutboxBytes)",
         outbox.budget_bytes as f64,
     )?;
     let counters = &subscribers.counters;
     page.counter(
         "event_manager_subscriber_events_matched",
-        "Events that subscribers asked for, once for each of them",
+        "Events that matched subscribers' prefixes, once for each subscriber",
         counters.matched,
     )?;
     page.counter(
         "event_manager_subscriber_events_delivered",
-        "Of these, written to their sockets",
+        "Events written to subscribers' sockets",
         counters.delivered,
     )?;
     page.counters(
         "event_manager_subscriber_events_dropped",
-        "Of these, given up",
+        "Events for subscribers that were dropped, by reason",
         by_reason(counters, SUBSCRIBER_DROPS)
             .into_iter()
             .map(|(reason, events)| (vec![("reason", reason)], events)),
     )?;
     page.gauge(
         "event_manager_subscriber_events_in_flight",
-        "Of these, in their outboxes",
+        "Events in subscribers' outboxes",
         counters.in_flight as f64,
     )
 }
@@ -319,22 +332,22 @@ type Family<S, V> = (&'static str, &'static str, fn(&S) -> V);
 const COUNTERS: &[Family<Counters, u64>] = &[
     (
         "event_manager_events_matched",
-        "Events that the service asked for",
+        "Events that matched the service's subscriptions",
         |counters| counters.matched,
     ),
     (
         "event_manager_events_delivered",
-        "Of these, written to a worker's socket; acknowledged, if it acknowledges",
+        "Events written to a worker's socket, or acknowledged if the worker acknowledges",
         |counters| counters.delivered,
     ),
     (
         "event_manager_events_dead_lettered",
-        "Of these, those that no worker could do",
+        "Events that no worker could process",
         |counters| counters.dead_lettered,
     ),
     (
         "event_manager_events_expired",
-        "Of these, those that became too old",
+        "Events whose ttl ran out",
         |counters| counters.expired,
     ),
     (
@@ -344,12 +357,12 @@ const COUNTERS: &[Family<Counters, u64>] = &[
     ),
     (
         "event_manager_events_unconfirmed",
-        "Of those delivered, held by a worker that left",
+        "Delivered events that a worker held, unanswered, when it left",
         |counters| counters.unconfirmed,
     ),
     (
         "event_manager_dead_letters_lost",
-        "Dead letters that could not be kept on disk",
+        "Dead letters lost because they could not be saved",
         |counters| counters.letters_lost,
     ),
     (
@@ -359,7 +372,7 @@ const COUNTERS: &[Family<Counters, u64>] = &[
     ),
     (
         "events_retried",
-        "Deliveries that failed and were not the last",
+        "Failed deliveries that were not the last one",
         |counters| counters.retries,
     ),
     (
@@ -373,40 +386,40 @@ const COUNTERS: &[Family<Counters, u64>] = &[
 const GAUGES: &[Family<ServiceStatus, Option<u64>>] = &[
     (
         "event_manager_events_queued",
-        "Events that wait, in memory or on disk",
+        "Queued events, in memory or on disk",
         |s| Some(s.counters.queued),
     ),
     (
         "event_manager_events_in_flight",
-        "Events in outboxes and in workers' hands",
+        "Events in outboxes or held by workers",
         |s| Some(s.counters.in_flight),
     ),
     (
         "event_manager_queue_events",
-        "Events that wait in memory",
+        "Events queued in memory",
         |s| Some(s.queue.events),
     ),
-    ("event_manager_queue_bytes", "Their bytes", |s| {
+    ("event_manager_queue_bytes", "Bytes queued in memory", |s| {
         Some(s.queue.bytes)
     }),
     (
         "event_manager_queue_budget_events",
-        "How many may wait in memory",
+        "The limit of events queued in memory",
         |s| Some(s.queue.budget_events),
     ),
     (
         "event_manager_queue_budget_bytes",
-        "What may wait in memory",
+        "The limit of bytes queued in memory",
         |s| Some(s.queue.budget_bytes),
     ),
     (
         "event_manager_queue_pending_events",
-        "Durable services: events that the disk does not have yet",
+        "Durable services: events not yet on disk",
         |s| Some(s.durable.as_ref()?.pending_events),
     ),
     (
         "event_manager_queue_on_disk_only_events",
-        "Durable services: events that are not in memory",
+        "Durable services: events that are only on disk",
         |s| Some(s.durable.as_ref()?.on_disk_only_events),
     ),
 ];
@@ -432,7 +445,7 @@ pub(super) fn services(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     });
     page.counters(
         "event_manager_events_dropped",
-        "Of those matched, given up",
+        "Dropped events, by reason",
         drops,
     )?;
     for (name, help, value) in GAUGES {
@@ -440,15 +453,37 @@ pub(super) fn services(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         let values = each.filter_map(|s| Some((of(s), value(s)? as f64)));
         page.gauges(name, help, values)?;
     }
+    queue_states(page, services)?;
+    page.gauges(
+        "event_manager_subscriptions",
+        "Live subscriptions of the service",
+        services
+            .iter()
+            .map(|s| (of(s), s.subscriptions.len() as f64)),
+    )?;
+    page.gauges(
+        "event_manager_workers",
+        "Workers by state: ready, stalled (ready, but not reading), silent (no READY yet, or BYE)",
+        services.iter().flat_map(workers),
+    )?;
+    page.histograms(
+        "event_consume_duration_seconds",
+        "Seconds from handing an event to an acknowledging worker until its ACK",
+        services.iter().map(|s| (of(s), &s.consume_seconds)),
+    )
+}
+
+/// Whether queues on disk are in trouble.
+fn queue_states(page: &mut Page<'_>, services: &[ServiceStatus]) -> fmt::Result {
     for (name, help, state) in [
         (
             "event_manager_queue_failed",
-            "Durable services: the queue takes no events",
+            "Durable services: 1 if the queue accepts no events",
             QueueState::Failed,
         ),
         (
             "event_manager_queue_unreadable",
-            "Durable services: events on disk can't be read now",
+            "Durable services: 1 if events on disk can't be read now",
             QueueState::Unreadable,
         ),
     ] {
@@ -458,23 +493,7 @@ pub(super) fn services(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         });
         page.gauges(name, help, durable)?;
     }
-    page.gauges(
-        "event_manager_subscriptions",
-        "Subscriptions of the service that live",
-        services
-            .iter()
-            .map(|s| (of(s), s.subscriptions.len() as f64)),
-    )?;
-    page.gauges(
-        "event_manager_workers",
-        "Workers: ready, stalled (ready, but they don't read), silent (no READY, or BYE)",
-        services.iter().flat_map(workers),
-    )?;
-    page.histograms(
-        "event_consume_duration_seconds",
-        "From handing an event to a worker that acknowledges to its ACK",
-        services.iter().map(|s| (of(s), &s.consume_seconds)),
-    )
+    Ok(())
 }
 
 fn of(service: &ServiceStatus) -> Labels<'_> {
