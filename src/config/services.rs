@@ -263,6 +263,26 @@ fn fields_of(entries: &[Entry], name: &ServiceName) -> Fields {
 }
 
 impl Entry {
+    /// Says what is wrong with the subjects, if there are any.
+    fn why_no_subjects(&self, delivery: DeliveryMode, limits: &Limits) -> Option<String> {
+        let subjects = self.fields.subjects.as_ref()?;
+        let most = limits.subscriptions_per_peer_max;
+        let longest = limits.subject_bytes_max;
+        if self.pattern.exact().is_none() {
+            Some("only with an exact name, not with a glob".into())
+        } else if delivery == DeliveryMode::Live {
+            Some("only with delivery \"queue\"".into())
+        } else if subjects.len() > most {
+            Some(format!("more than limits.maxSubscriptionsPerPeer {most}"))
+        } else if subjects.iter().any(|s| s.to_string().len() > longest) {
+            Some(format!(
+                "one is longer than limits.maxSubjectBytes {longest}"
+            ))
+        } else {
+            None
+        }
+    }
+
     /// `all` is what is in force for its service.
     fn check(&self, all: &Fields, limits: &Limits) -> Vec<Wrong> {
         let mut wrong = Vec::new();
@@ -293,23 +313,8 @@ impl Entry {
             };
             refuse("whenFull", format!("only with delivery {other:?}"));
         }
-        if let Some(subjects) = &own.subjects {
-            let most = limits.subscriptions_per_peer_max;
-            let longest = limits.subject_bytes_max;
-            if self.pattern.exact().is_none() {
-                refuse(
-                    "subjects",
-                    "only with an exact name, not with a glob".into(),
-                );
-            } else if delivery == DeliveryMode::Live {
-                refuse("subjects", "only with delivery \"queue\"".into());
-            } else if subjects.len() > most {
-                let why = format!("more than limits.maxSubscriptionsPerPeer {most}");
-                refuse("subjects", why);
-            } else if subjects.iter().any(|s| s.to_string().len() > longest) {
-                let why = format!("one is longer than limits.maxSubjectBytes {longest}");
-                refuse("subjects", why);
-            }
+        if let Some(why) = self.why_no_subjects(delivery, limits) {
+            refuse("subjects", why);
         }
         let message = limits.message_bytes_max;
         let too_small = format!("below limits.maxMessageBytes {message}");

@@ -6,6 +6,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::locator::LocatorClient;
 use crate::ambient::{chance, now};
+use crate::config::LocatorConfig;
 use crate::model::Backoff;
 use crate::telemetry::{Journal, Notable};
 
@@ -49,21 +50,7 @@ pub async fn keep_registered(
         };
         state.send_replace(now_is);
         if told.replace(now_is) != Some(now_is) {
-            let (name, address) = (locator.config().service_name.as_str(), address.as_str());
-            let at = locator.config().address.to_string();
-            match result {
-                Ok(()) => journal.note(&Notable::LocatorFound {
-                    name,
-                    address,
-                    locator: &at,
-                }),
-                Err(error) => journal.note(&Notable::LocatorLost {
-                    name,
-                    address,
-                    locator: &at,
-                    why: &error.to_string(),
-                }),
-            }
+            note_change(&journal, locator.config(), &address, result);
         }
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -84,5 +71,29 @@ pub async fn keep_registered(
             target: "em.locator",
             "not unregistered from the ServiceLocator; the registration expires: {error}"
         );
+    }
+}
+
+/// Notes that the locator has our registration from now on, or that it doesn't.
+fn note_change<E: ToString>(
+    journal: &Journal,
+    config: &LocatorConfig,
+    address: &str,
+    result: Result<(), E>,
+) {
+    let name = config.service_name.as_str();
+    let locator = &config.address.to_string();
+    match result {
+        Ok(()) => journal.note(&Notable::LocatorFound {
+            name,
+            address,
+            locator,
+        }),
+        Err(error) => journal.note(&Notable::LocatorLost {
+            name,
+            address,
+            locator,
+            why: &error.to_string(),
+        }),
     }
 }

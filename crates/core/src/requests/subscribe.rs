@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::subjects::patterns;
-use super::{Answer, Context, Happening, Host, Request, too_many_wait};
+use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
 use crate::broker::{DeliveryMode, Service, SubscribeError};
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
@@ -42,12 +42,8 @@ impl Request for Subscribe {
         };
         // Who asks for that relies on it. Others' answers come at once, in the order of their requests.
         let is_promised = self.delivery == Some(DeliveryMode::Queue);
-        if is_promised && !context.settings.has_store {
-            let sentence = "delivery: there is no queue without a state directory (stateDir)";
-            return Err(Nak::new("no-store", sentence));
-        }
-        if let (true, Some(max)) = (is_promised, full) {
-            return Err(too_many_wait(max));
+        if is_promised {
+            can_be_promised(context, full)?;
         }
         let found = context.broker.find(&service);
         let found = found.and_then(|key| context.broker.service(key));
@@ -85,15 +81,28 @@ impl Request for Subscribe {
                 opened,
             });
         }
-        let settings = context.settings;
-        let pull_address = format!("{}{}", settings.pull_address_prefix, subscribed.port);
-        let fields = [id.as_str(), &settings.pub_address, &pull_address];
-        let answer = Message::param(Token::ACK, fields);
+        let answer = accepted(context.settings, &id, subscribed.port);
         match is_promised {
             true => Ok(host.promise(&id, answer)),
             false => Ok(Answer::Now(answer)),
         }
     }
+}
+
+/// Says where events come from, and where the service's workers connect.
+fn accepted(settings: &Settings, id: &SubscriptionId, port: u16) -> Message {
+    let pull_address = format!("{}{port}", settings.pull_address_prefix);
+    let fields = [id.as_str(), &settings.pub_address, &pull_address];
+    Message::param(Token::ACK, fields)
+}
+
+/// Whether there can be a queue on disk, and whether one more may wait for it.
+fn can_be_promised(context: &Context<'_>, full: Option<usize>) -> Result<(), Nak> {
+    if !context.settings.has_store {
+        let sentence = "delivery: there is no queue without a state directory (stateDir)";
+        return Err(Nak::new("no-store", sentence));
+    }
+    full.map_or(Ok(()), |max| Err(too_many_wait(max)))
 }
 
 fn code_of(error: &SubscribeError) -> &'static str {

@@ -40,6 +40,51 @@ fn malformed(code: &'static str, sentence: impl Into<String>) -> Malformed {
     }
 }
 
+fn token_of(value: Option<Value>) -> Result<Token, Malformed> {
+    let token = match &value {
+        Some(Value::String(text)) => token_from_text(text).map(|(token, _)| token),
+        Some(Value::Number(number)) => number
+            .as_u64()
+            .filter(|value| *value <= Token::VALUE_MAX)
+            .map(Token::from_value),
+        _ => None,
+    };
+    token.ok_or_else(|| {
+        malformed(
+            "malformed-token",
+            "\"token\" is missing or unknown; write \"subscribe\", \"2.1\" or a number",
+        )
+    })
+}
+
+fn data_type_of(value: Option<Value>) -> Result<DataType, Malformed> {
+    let data_type = match &value {
+        None | Some(Value::Null) => Some(DataType::Param),
+        Some(Value::String(text)) => data_type_from_text(text).map(|(kind, _)| kind),
+        Some(other) => other.as_u64().map(DataType::from_number),
+    };
+    data_type.ok_or_else(|| {
+        malformed(
+            "malformed-data-type",
+            "\"dataType\" must be a number, or a name such as \"PARAM\" of at most 30 bytes",
+        )
+    })
+}
+
+/// In microseconds; a negative number, like none, is no timeout.
+fn timeout_of(value: Option<Value>) -> Result<Option<Duration>, Malformed> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let micros = value.as_i64().ok_or_else(|| {
+        malformed(
+            "malformed-timeout",
+            "\"timeout\" must be in microseconds, or -1 for none",
+        )
+    })?;
+    Ok(u64::try_from(micros).ok().map(Duration::from_micros))
+}
+
 fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let mut named: Map<String, Value> = serde_json::from_slice(frame).map_err(|error| {
         malformed(
@@ -47,48 +92,13 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             format!("the message is not a JSON object: {error}"),
         )
     })?;
-    let written = named.remove("token").unwrap_or_default();
-    let token = match &written {
-        Value::String(text) => token_from_text(text).map(|(token, _)| token),
-        Value::Number(number) => number
-            .as_u64()
-            .filter(|value| *value <= Token::VALUE_MAX)
-            .map(Token::from_value),
-        _ => None,
-    };
-    let token = token.ok_or_else(|| {
-        malformed(
-            "malformed-token",
-            "\"token\" is missing or unknown; write \"subscribe\", \"2.1\" or a number",
-        )
-    })?;
+    let token = token_of(named.remove("token"))?;
     let data_type = named
         .remove("dataType")
         .or_else(|| named.remove("data_type"));
-    let data_type = match &data_type {
-        None | Some(Value::Null) => Some(DataType::Param),
-        Some(Value::String(text)) => data_type_from_text(text).map(|(kind, _)| kind),
-        Some(other) => other.as_u64().map(DataType::from_number),
-    };
-    let data_type = data_type.ok_or_else(|| {
-        malformed(
-            "malformed-data-type",
-            "\"dataType\" must be a number, or a name such as \"PARAM\" of at most 30 bytes",
-        )
-    })?;
+    let data_type = data_type_of(data_type)?;
     let data = named.remove("data");
-    let timeout = match named.remove("timeout") {
-        None | Some(Value::Null) => None,
-        Some(value) => {
-            let micros = value.as_i64().ok_or_else(|| {
-                malformed(
-                    "malformed-timeout",
-                    "\"timeout\" must be in microseconds, or -1 for none",
-                )
-            })?;
-            u64::try_from(micros).ok().map(Duration::from_micros)
-        }
-    };
+    let timeout = timeout_of(named.remove("timeout"))?;
     // Answers do so: a NAK's code and sentence stand beside its data.
     let is_answer = token.is(Token::ACK) || token.is(Token::NAK);
     if let (Some(_), Some(name), false) = (&data, named.keys().next(), is_answer) {
