@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::output::{Out, complain, shown};
 use super::signals::{StopFlag, until_terminated};
 use super::target::Target;
+use crate::api::{EventsPage, NotableEvent};
 use crate::client::ClientError;
 use crate::client::blocking::Client;
 use crate::config::{Loaded, Sources};
@@ -68,17 +69,13 @@ struct Filter {
     services: Vec<String>,
 }
 
-type Event = Map<String, Value>;
-
 impl Filter {
-    fn wants(&self, event: &Event) -> bool {
-        let is_one_of = |wanted: &[String], fields: &[&str]| {
-            let mut values = fields.iter().filter_map(|name| event.get(*name)?.as_str());
-            wanted.is_empty() || values.any(|value| wanted.iter().any(|one| one == value))
-        };
-        is_one_of(&self.types, &["type"])
-            && is_one_of(&self.services, &["service", "queue"])
-            && is_one_of(&self.codes, &["code"])
+    fn wants(&self, event: &NotableEvent) -> bool {
+        let has = |wanted: &[String], value: &str| wanted.iter().any(|one| one == value);
+        let mut services = ["service", "queue"].iter().filter_map(|f| event.text(f));
+        (self.types.is_empty() || has(&self.types, &event.name))
+            && (self.services.is_empty() || services.any(|value| has(&self.services, value)))
+            && (self.codes.is_empty() || has(&self.codes, &event.code))
     }
 }
 
@@ -93,7 +90,7 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     let mut client = args.target.client();
     let place = match client.events(None, RING_MAX) {
         Ok(page) => {
-            args.print_latest(events_of(&page))?;
+            args.print_latest(&page.events)?;
             Place::of(&page)
         }
         Err(ClientError::NoAnswer(address)) => {
@@ -111,40 +108,36 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
 }
 
 /// How far a daemon's events were seen.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// Which run of the daemon.
-    started_ms: Value,
+    started_ms: u64,
     after: u64,
 }
 
 impl Place {
-    fn of(page: &Value) -> Self {
+    fn of(page: &EventsPage) -> Self {
         Self {
-            started_ms: page["startedMs"].clone(),
-            after: page["eventsAfter"].as_u64().unwrap_or_default(),
+            started_ms: page.started_ms,
+            after: page.events_after,
         }
     }
 }
 
-fn events_of(page: &Value) -> impl Iterator<Item = &Event> {
-    let events = page["events"].as_array().into_iter().flatten();
-    events.filter_map(Value::as_object)
-}
-
 impl EventsArgs {
-    fn print(&self, event: &Event) -> io::Result<()> {
+    fn print(&self, event: &NotableEvent) -> io::Result<()> {
         let mut out = Out::new(self.json);
         let line = match self.json {
-            true => Value::from(event.clone()).to_string(),
+            true => serde_json::to_string(event)?,
             false => line(event),
         };
         writeln!(out, "{line}")?;
         out.flush()
     }
 
-    fn print_latest<'a>(&self, events: impl Iterator<Item = &'a Event>) -> io::Result<()> {
-        let wanted: Vec<_> = events.filter(|event| self.filter.wants(event)).collect();
+    fn print_latest(&self, events: &[NotableEvent]) -> io::Result<()> {
+        let wanted = events.iter().filter(|event| self.filter.wants(event));
+        let wanted: Vec<_> = wanted.collect();
         let count = self.count_max(wanted.len());
         let latest = &wanted[wanted.len() - count..];
         latest.iter().try_for_each(|event| self.print(event))
@@ -224,23 +217,24 @@ impl EventsArgs {
                 Err(error) => return Err(error.into()),
             };
             is_there = true;
-            if page["startedMs"] != place.started_ms {
+            if page.started_ms != place.started_ms {
                 // Another run, whose numbers begin anew.
                 place = Place {
-                    started_ms: page["startedMs"].clone(),
+                    started_ms: page.started_ms,
                     after: 0,
                 };
                 continue;
             }
-            if let Some(missed @ 1..) = page["missed"].as_u64() {
+            if page.missed > 0 {
                 complain(&format!(
-                    "{missed} events came too fast to follow; the file has them"
+                    "{} events came too fast to follow; the file has them",
+                    page.missed
                 ));
             }
-            for event in events_of(&page).filter(|event| self.filter.wants(event)) {
+            for event in page.events.iter().filter(|event| self.filter.wants(event)) {
                 self.print(event)?;
             }
-            let is_latest = page["eventsAfter"] == page["latest"];
+            let is_latest = page.events_after == page.latest;
             place = Place::of(&page);
             if is_latest {
                 sleep(POLL);
@@ -251,25 +245,20 @@ impl EventsArgs {
 }
 
 /// An event on a line: what all have, the sentence, and the fields that it doesn't say.
-fn line(event: &Event) -> String {
-    const HEAD: [&str; 9] = [
-        "ts", "level", "code", "type", "message", "instance", "seq", "why", "how",
-    ];
-    let text = |name: &str| {
-        let value = event.get(name).and_then(Value::as_str);
-        shown(value.unwrap_or_default().as_bytes())
-    };
+fn line(event: &NotableEvent) -> String {
+    /// The sentence says them.
+    const SAID: [&str; 2] = ["why", "how"];
+    let text = |text: &str| shown(text.as_bytes());
     let mut line = format!(
         "{} {:5} {} {}: {}",
-        text("ts"),
-        text("level").to_uppercase(),
-        text("code"),
-        text("type"),
-        text("message")
+        text(&event.ts),
+        text(&event.level).to_uppercase(),
+        text(&event.code),
+        text(&event.name),
+        text(&event.message)
     );
-    let rest = event
-        .iter()
-        .filter(|(name, _)| !HEAD.contains(&name.as_str()));
+    let fields = event.fields.iter();
+    let rest = fields.filter(|(name, _)| !SAID.contains(&name.as_str()));
     for (name, value) in rest {
         let value = match value {
             Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
@@ -287,8 +276,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn event(value: Value) -> Event {
-        value.as_object().cloned().unwrap()
+    fn event(value: Value) -> NotableEvent {
+        serde_json::from_value(value).unwrap()
     }
 
     #[test]

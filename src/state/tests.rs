@@ -240,7 +240,7 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
     let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 5)));
     let noted = journal.page(None, 10).events;
-    let codes: Vec<_> = noted.iter().map(|event| event.code).collect();
+    let codes: Vec<_> = noted.iter().map(|event| &*event.code).collect();
     assert_eq!(codes, ["EM-0511", "EM-0512"]);
 }
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use event_manager::api::{Dialled, Status};
 use event_manager::model::Endpoint;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::notable::{noted, wait_for, with_code};
 use super::support::TestDaemon;
@@ -74,10 +74,10 @@ fn one_that_is_not_there_shows_everywhere() {
 
     let lost = wait_for(&daemon, "EM-0612");
     assert_eq!(
-        (&lost["publisher"], &lost["level"]),
-        (&json!(address), &json!("warn"))
+        (lost.text("publisher"), &*lost.level),
+        (Some(&*address), "warn")
     );
-    assert!(lost["why"].as_str().expect("a reason").contains("refused"));
+    assert!(lost.text("why").expect("a reason").contains("refused"));
 
     let ready = daemon.readiness();
     let check = &ready.checks["publishers"];
@@ -97,7 +97,7 @@ fn one_that_is_not_there_shows_everywhere() {
     let status = daemon.wait_for("a connection", |status| dialled(status).connected);
     let shown = dialled(&status);
     assert_eq!((shown.failed_tries, shown.connections), (0, 1));
-    assert_eq!(wait_for(&daemon, "EM-0611")["publisher"], address);
+    assert_eq!(wait_for(&daemon, "EM-0611").fields["publisher"], address);
     daemon.wait_for_readiness("ready", |shown| shown.ready);
     assert_eq!(daemon.metrics().value(connected, &labels), 1.0);
     assert_eq!(finding(&examined(&daemon)), None);

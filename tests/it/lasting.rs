@@ -74,7 +74,7 @@ fn a_declared_service_without_a_port_takes_events_and_gets_its_port_later() {
     assert!(why.contains("is free"), "{why}");
     let report = doctor(&daemon);
     assert!(report.contains("error EM-9019 Billing: "), "{report}");
-    assert_eq!(wait_for(&daemon, "EM-0106")["service"], "Billing");
+    assert_eq!(wait_for(&daemon, "EM-0106").fields["service"], "Billing");
     let ready = daemon.readiness();
     let check = &ready.checks["ports"];
     assert_eq!([ready.ready, check.ok], [false, false], "{ready:?}");
@@ -97,7 +97,10 @@ fn a_declared_service_without_a_port_takes_events_and_gets_its_port_later() {
     assert_eq!(emit(&daemon, "Order", "2"), 1);
     assert_eq!(received(&worker), "2");
     daemon.wait_for_readiness("readiness", |ready| ready.ready);
-    assert_eq!(with_code(&noted(&daemon), "EM-0104")[0]["port"], expected);
+    assert_eq!(
+        with_code(&noted(&daemon), "EM-0104")[0].fields["port"],
+        expected
+    );
     daemon.subscribe("sub-1", "Billing", &["Order"]);
 }
 
@@ -223,7 +226,7 @@ fn a_queue_whose_service_is_not_durable_any_more_is_named_listed_and_ended() {
     let (daemon, _) = left_queue(&mut home);
     let left = wait_for(&daemon, "EM-0510");
     assert_eq!(
-        [&left["service"], &left["events"]],
+        [&left.fields["service"], &left.fields["events"]],
         [&json!("Billing"), &json!(3)]
     );
     let service = daemon.service("Billing");

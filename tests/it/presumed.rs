@@ -95,7 +95,7 @@ fn in_doubt_nothing_is_presumed_and_the_log_says_so() {
     for _ in 0..2 {
         daemon = home.restart(daemon, KILL);
         let said = wait_for(&daemon, "EM-0206");
-        assert_eq!(said["service"], "Billing");
+        assert_eq!(said.fields["service"], "Billing");
         wait_for_connected(&daemon, 2);
         publish_numbers(&daemon);
         assert!(is_silent(&stale, 500) && is_silent(&worker, 0));
@@ -120,7 +120,7 @@ fn more_silent_workers_than_there_were_are_in_doubt_all_of_them() {
     daemon.wait_for_ready("Billing", 1);
     let returned = connected(&daemon.context, zmq::DEALER, &address);
     daemon.wait_for_ready("Billing", 0);
-    assert_eq!(wait_for(&daemon, "EM-0206")["service"], "Billing");
+    assert_eq!(wait_for(&daemon, "EM-0206").fields["service"], "Billing");
     publish_numbers(&daemon);
     assert!(is_silent(&returned, 300) && is_silent(&worker, 0));
     worker.send("READY", 0).expect("a send");
@@ -190,7 +190,7 @@ fn a_worker_that_had_said_bye_is_not_ready_after_a_restart() {
     daemon.wait_for_ready("Billing", 1);
     let daemon = home.restart(daemon, KILL);
     wait_for_connected(&daemon, 2);
-    assert_eq!(wait_for(&daemon, "EM-0206")["service"], "Billing");
+    assert_eq!(wait_for(&daemon, "EM-0206").fields["service"], "Billing");
     daemon.wait_for_ready("Billing", 1);
     let publisher = daemon.publisher();
     (0..4).for_each(|n| publish(&publisher, "Order", &n.to_string()));

@@ -113,7 +113,7 @@ fn two_that_dial_each_other_hear_each_event_once() {
     let daemon = &daemons[held];
     let noted = wait_for(daemon, "EM-0613");
     assert_eq!(
-        (&noted["daemons"], &noted["held"]),
+        (&noted.fields["daemons"], &noted.fields["held"]),
         (&json!(2), &json!(true))
     );
     let ended = Site::of(daemon).run(&["doctor", "--json"]);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::requests::{self, ClientError, Subscribed};
-use event_manager_wire::api::Status;
+use event_manager_wire::api::{EventsPage, Status};
 use event_manager_wire::messagebus::Message;
 
 /// As [`requests::Client`], with calls that block. Not for use within a runtime's tasks.
@@ -127,7 +127,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn events(&mut self, after: Option<u64>, max: usize) -> Result<Value, ClientError> {
+    pub fn events(&mut self, after: Option<u64>, max: usize) -> Result<EventsPage, ClientError> {
         self.wait(async |client| client.events(after, max).await)
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::LIMITS;
 use super::connection::{Connection, Ended, Options};
-use event_manager_wire::api::Status;
+use event_manager_wire::api::{EventsPage, Status};
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{Endpoint, InvalidEndpoint};
 use event_manager_zmtp::LocalSocket;
@@ -265,12 +265,15 @@ impl Client {
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
 
-    /// The first `max` notable events after a number, or the latest without one; the answer as the
-    /// daemon gives it.
+    /// The first `max` notable events after a number, or the latest without one.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn events(&mut self, after: Option<u64>, max: usize) -> Result<Value, ClientError> {
+    pub async fn events(
+        &mut self,
+        after: Option<u64>,
+        max: usize,
+    ) -> Result<EventsPage, ClientError> {
         let after = after.map(|after| after.to_string()).unwrap_or_default();
         let fields = [after.as_str(), &max.to_string()];
         let answer = self

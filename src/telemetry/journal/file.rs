@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::{Map, Value};
-
 use super::super::log_writer::{RotatingFile, aged};
+use crate::api::NotableEvent;
 use crate::config::Rotation;
 
 /// Where lines are appended.
@@ -123,7 +122,7 @@ impl<L: Lines, O: FnMut() -> io::Result<L>> Writer<L, O> {
 /// The file can't be read; and those of `each`, which end it.
 pub fn read_events(
     path: &Path,
-    mut each: impl FnMut(Map<String, Value>) -> io::Result<()>,
+    mut each: impl FnMut(NotableEvent) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut newest = Some(File::open(path)?);
     let rotated = |age: &u64| aged(path, *age);
@@ -138,7 +137,7 @@ pub fn read_events(
         let mut line = vec![];
         while lines.read_until(b'\n', &mut line)? > 0 {
             if line.ends_with(b"\n")
-                && let Ok(Value::Object(event)) = serde_json::from_slice(&line)
+                && let Ok(event) = serde_json::from_slice(&line)
             {
                 each(event)?;
             }

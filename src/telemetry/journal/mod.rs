@@ -18,16 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::Serialize;
-
 pub use file::read_events;
 pub use notable::{KINDS, Kind, Notable};
-pub use record::{Record, rfc3339};
+pub use record::rfc3339;
 
 use super::log_writer::LineQueue;
 use crate::ambient::wall_clock_ms;
+use crate::api::{EventsPage, NotableEvent};
 use crate::config::Rotation;
 use file::Writer;
+use record::{line_of, record};
 
 /// The latest events, in memory.
 pub const RING_MAX: usize = 512;
@@ -49,29 +49,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Ring {
-    records: VecDeque<Record>,
+    records: VecDeque<NotableEvent>,
     /// The number of the latest.
     last: u64,
-}
-
-/// A part of the ring, as the EVENTS request answers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Page {
-    /// Who says it.
-    pub instance: String,
-    /// When this run of the daemon began, in milliseconds since 1970. Numbers begin anew with it.
-    pub started_ms: u64,
-    /// In the order of their numbers.
-    pub events: Vec<Record>,
-    /// What to ask for next: events after this number.
-    pub events_after: u64,
-    /// The number of the latest event of all.
-    pub latest: u64,
-    /// Events that were asked for, and that the ring has no more.
-    pub missed: u64,
-    /// Lines that could not be written to the file since the start.
-    pub lost_lines: u64,
 }
 
 impl Journal {
@@ -129,10 +109,10 @@ impl Journal {
         notable.log();
         let mut ring = lock(&self.0.ring);
         ring.last += 1;
-        let record = Record::new(notable, ring.last, wall_clock_ms(), &self.0.instance);
+        let record = record(notable, ring.last, wall_clock_ms(), &self.0.instance);
         // Under the lock, so that the file has them by their numbers too.
         if let Some(queue) = &self.0.queue {
-            queue.push(&record.line());
+            queue.push(&line_of(&record));
         }
         if ring.records.len() >= RING_MAX {
             ring.records.pop_front();
@@ -141,7 +121,7 @@ impl Journal {
     }
 
     /// The first `max` events after a number; without a number the latest `max`.
-    pub fn page(&self, after: Option<u64>, max: usize) -> Page {
+    pub fn page(&self, after: Option<u64>, max: usize) -> EventsPage {
         let ring = lock(&self.0.ring);
         let count = ring.records.len();
         let gone = ring.last - count as u64;
@@ -152,7 +132,7 @@ impl Journal {
         let events = ring.records.iter().skip(begin).take(max).cloned();
         let events: Vec<_> = events.collect();
         let reached = events.last().map(|record| record.seq);
-        Page {
+        EventsPage {
             instance: self.0.instance.clone(),
             started_ms: self.0.started_ms,
             events_after: reached.unwrap_or(ring.last),

@@ -1,58 +1,31 @@
 //! One line of the event log.
 
-use serde::Serialize;
-use serde_json::{Map, Value};
-
 use super::notable::{Notable, cut};
+use crate::api::NotableEvent;
 use crate::telemetry::printable::printable_json;
 
-/// A notable event, as the file and the ring have it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Record {
-    /// When, as RFC 3339 in UTC with milliseconds.
-    pub ts: String,
-    /// Its kind.
-    pub code: &'static str,
-    /// The kind's name.
-    #[serde(rename = "type")]
-    pub name: &'static str,
-    /// How grave that is: `info`, `warn` or `error`.
-    pub level: &'static str,
-    /// Who says it.
-    pub instance: String,
-    /// Its number in this run of the daemon, from 1.
-    pub seq: u64,
-    /// The sentence that the ordinary log has too.
-    pub message: String,
-    /// What else is known of it.
-    #[serde(flatten)]
-    pub fields: Map<String, Value>,
+/// The record of an event at a time in milliseconds since 1970.
+pub(super) fn record(notable: &Notable<'_>, seq: u64, at_ms: u64, instance: &str) -> NotableEvent {
+    let kind = notable.kind();
+    NotableEvent {
+        ts: rfc3339(at_ms),
+        code: kind.code.into(),
+        name: kind.name.into(),
+        level: kind.level.into(),
+        instance: instance.to_owned(),
+        seq,
+        message: cut(notable.sentence()),
+        fields: notable.fields(),
+    }
 }
 
-impl Record {
-    /// Of an event at a time in milliseconds since 1970.
-    pub(super) fn new(notable: &Notable<'_>, seq: u64, at_ms: u64, instance: &str) -> Self {
-        let kind = notable.kind();
-        Self {
-            ts: rfc3339(at_ms),
-            code: kind.code,
-            name: kind.name,
-            level: kind.level,
-            instance: instance.to_owned(),
-            seq,
-            message: cut(notable.sentence()),
-            fields: notable.fields(),
-        }
-    }
-
-    /// As a line of the file, with the end of the line.
-    pub(super) fn line(&self) -> Vec<u8> {
-        // It has nothing that JSON can't say.
-        let line = serde_json::to_string(self).unwrap_or_default();
-        let mut line = printable_json(&line).into_owned().into_bytes();
-        line.push(b'\n');
-        line
-    }
+/// A line of the file, with the end of the line.
+pub(super) fn line_of(event: &NotableEvent) -> Vec<u8> {
+    // It has nothing that JSON can't say.
+    let line = serde_json::to_string(event).unwrap_or_default();
+    let mut line = printable_json(&line).into_owned().into_bytes();
+    line.push(b'\n');
+    line
 }
 
 /// A time in milliseconds since 1970 as RFC 3339 has it: `2026-11-21T15:44:04.123Z`.

@@ -2,7 +2,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 
 use proptest::prelude::*;
-use serde_json::{Map, Value};
 
 use super::file::{Lines, TORN};
 use super::*;
@@ -21,7 +20,7 @@ fn failed(queue: &str) -> Notable<'_> {
     }
 }
 
-fn events(path: &Path) -> Vec<Map<String, Value>> {
+fn events(path: &Path) -> Vec<NotableEvent> {
     let mut events = vec![];
     read_events(path, |event| {
         events.push(event);
@@ -32,7 +31,7 @@ fn events(path: &Path) -> Vec<Map<String, Value>> {
 }
 
 fn queues(path: &Path) -> Vec<String> {
-    let queue = |event: Map<String, Value>| event["queue"].as_str().unwrap().to_owned();
+    let queue = |event: NotableEvent| event.text("queue").unwrap().to_owned();
     events(path).into_iter().map(queue).collect()
 }
 
@@ -69,8 +68,8 @@ fn a_record_has_its_fields_in_an_order_for_people() {
         subject: "a\u{1b}b",
         suppressed: 0,
     };
-    let record = Record::new(&dead, 7, 1_763_739_844_123, "EventManager@host/1");
-    let line = String::from_utf8(record.line()).unwrap();
+    let record = record(&dead, 7, 1_763_739_844_123, "EventManager@host/1");
+    let line = String::from_utf8(line_of(&record)).unwrap();
     let expected = "{\"ts\":\"2025-11-21T15:44:04.123Z\",\"code\":\"EM-0302\",\"type\":\"dead-letter\",\
         \"level\":\"warn\",\"instance\":\"EventManager@host/1\",\"seq\":7,\
         \"message\":\"an event became a dead letter: no worker could process it\",\"attempts\":1,\"reason\":\"terminated\",\
@@ -81,8 +80,8 @@ fn a_record_has_its_fields_in_an_order_for_people() {
 #[test]
 fn a_long_text_is_cut() {
     let long = "ä".repeat(5000);
-    let record = Record::new(&failed(&long), 1, 0, "");
-    let queue = record.fields["queue"].as_str().unwrap();
+    let record = record(&failed(&long), 1, 0, "");
+    let queue = record.text("queue").unwrap();
     assert!(
         queue.len() < 1100 && queue.ends_with("ä…"),
         "{}",
@@ -127,7 +126,7 @@ proptest! {
     ) {
         let journal = Journal::default();
         (0..noted).for_each(|_| journal.note(&Notable::Stopping {}));
-        let seqs = |page: &Page| page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
+        let seqs = |page: &EventsPage| page.events.iter().map(|event| event.seq).collect::<Vec<_>>();
         let held = noted.saturating_sub(RING_MAX as u64) + 1..=noted;
         let page = journal.page(Some(after), max);
         let expected: Vec<u64> = held.clone().filter(|seq| *seq > after).take(max).collect();
@@ -164,10 +163,7 @@ fn lines_are_written_in_order_and_files_rotated() {
             .iter()
             .all(|file| file.metadata().unwrap().len() <= 4096)
     );
-    let seqs: Vec<_> = events(&path)
-        .iter()
-        .map(|event| event["seq"].as_u64().unwrap())
-        .collect();
+    let seqs: Vec<_> = events(&path).iter().map(|event| event.seq).collect();
     assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1));
 }
 
@@ -175,15 +171,15 @@ fn lines_are_written_in_order_and_files_rotated() {
 #[test]
 fn a_torn_line_spoils_neither_readers_nor_the_next_line() {
     let dir = tempfile::tempdir().unwrap();
-    let line = Record::new(&failed("Torn"), 1, 0, "me").line();
+    let line = line_of(&record(&failed("Torn"), 1, 0, "me"));
     for end in 0..=line.len() {
         let path = dir.path().join(end.to_string());
-        let whole = Record::new(&failed("Before"), 1, 0, "me").line();
+        let whole = line_of(&record(&failed("Before"), 1, 0, "me"));
         fs::write(&path, [&whole, &line[..end]].concat()).unwrap();
         let read = queues(&path);
         assert_eq!(read.len(), 1 + usize::from(end == line.len()));
         let mut lines = file::open(&path, rotation(1 << 20, 1)).unwrap();
-        let after = Record::new(&failed("After"), 1, 0, "me").line();
+        let after = line_of(&record(&failed("After"), 1, 0, "me"));
         lines.append(&after).unwrap();
         let read = queues(&path);
         assert_eq!(
@@ -238,17 +234,17 @@ proptest! {
             if *makes_space {
                 lock(&disk.0).0 += bytes;
             }
-            let failed_first = writer.write(&Record::new(&failed("Full"), seq, 0, "me").line());
+            let failed_first = writer.write(&line_of(&record(&failed("Full"), seq, 0, "me")));
             told += usize::from(failed_first.is_some());
         }
         let written = lock(&disk.0).1.clone();
         let mut expected_next = 1;
         let mut episodes = 0;
         for line in written.split_inclusive(|byte| *byte == b'\n') {
-            let Ok(Value::Object(event)) = serde_json::from_slice(line) else { continue };
+            let Ok(event) = serde_json::from_slice::<NotableEvent>(line) else { continue };
             if !line.ends_with(b"\n") { continue }
-            let lost = event.get("lost").map_or(0, |lost| lost.as_u64().unwrap());
-            prop_assert_eq!(event["seq"].as_u64().unwrap(), expected_next + lost);
+            let lost = event.number("lost").unwrap_or(0);
+            prop_assert_eq!(event.seq, expected_next + lost);
             expected_next += lost + 1;
             episodes += usize::from(lost > 0);
         }
@@ -269,7 +265,7 @@ fn a_disk_that_is_full_is_noted_once_and_holds_nobody_up() {
         .filter(|event| event.code == "EM-0011")
         .collect();
     assert_eq!(complaints.len(), 1);
-    assert_eq!(complaints[0].fields["path"], "/dev/full");
+    assert_eq!(complaints[0].text("path"), Some("/dev/full"));
     assert!(page.lost_lines >= 50, "{}", page.lost_lines);
 }
 
@@ -296,15 +292,15 @@ fn lines_that_come_too_fast_are_counted() {
         noted += 1;
         std::thread::yield_now();
         let read = if path.exists() { events(&path) } else { vec![] };
-        followed.extend(read.into_iter().filter(|event| event.contains_key("lost")));
+        followed.extend(
+            read.into_iter()
+                .filter(|event| event.fields.contains_key("lost")),
+        );
     }
     assert!(journal.close(PATIENCE));
     thread.join().unwrap();
     let all = events(&path);
-    let lost: u64 = all
-        .iter()
-        .filter_map(|event| event.get("lost")?.as_u64())
-        .sum();
+    let lost: u64 = all.iter().filter_map(|event| event.number("lost")).sum();
     assert!(lost > 0);
     assert_eq!(all.len() as u64 + lost, noted);
 }
@@ -316,14 +312,14 @@ fn a_file_that_was_moved_is_begun_anew_on_demand() {
     let mut writer = Writer::new(|| file::open(&path, rotation(1 << 20, 1)), Arc::default());
     assert!(
         writer
-            .write(&Record::new(&failed("Old"), 1, 0, "me").line())
+            .write(&line_of(&record(&failed("Old"), 1, 0, "me")))
             .is_none()
     );
     fs::rename(&path, dir.path().join("moved")).unwrap();
     writer.reopen();
     assert!(
         writer
-            .write(&Record::new(&failed("New"), 2, 0, "me").line())
+            .write(&line_of(&record(&failed("New"), 2, 0, "me")))
             .is_none()
     );
     assert_eq!(queues(&path), ["New"]);

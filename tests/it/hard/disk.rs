@@ -6,10 +6,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use event_manager::api::QueueState;
+use event_manager::api::{NotableEvent, QueueState};
 use event_manager::client::blocking::Client;
 use event_manager::telemetry::read_events;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::bed::{Worker, sealed, unsealed};
@@ -240,46 +240,43 @@ fn the_event_log_counts_the_lines_that_a_full_disk_cost() {
         next_service();
         disk.fill(0);
         // What is left of the last page takes some lines, and a part of one.
-        let lost_before = page(1)["lostLines"].clone();
+        let lost_before = page(1).lost_lines;
         let failed = wait_until(|| {
             next_service();
-            (page(1)["lostLines"] != lost_before).then_some(())
+            (page(1).lost_lines != lost_before).then_some(())
         });
         failed.expect("a line that is lost");
         disk.make_space();
         let whole = wait_until(|| {
             next_service();
             let events = events_in(&path);
-            let told = events.iter().filter(|event| event["lost"].is_u64());
+            let told = events.iter().filter(|event| event.number("lost").is_some());
             (told.count() as u64 > round).then_some(())
         });
         whole.expect("a line that says how many were lost");
     }
     let settled = wait_until(|| {
         let last = events_in(&path).last().cloned().unwrap_or_default();
-        (last["seq"] == page(1)["latest"]).then_some(())
+        (last.seq == page(1).latest).then_some(())
     });
     settled.expect("the last line");
     let events = events_in(&path);
     let mut next = 1;
     for event in &events {
-        next += event["lost"].as_u64().unwrap_or(0);
-        assert_eq!(event["seq"], next, "{event}");
+        next += event.number("lost").unwrap_or(0);
+        assert_eq!(event.seq, next, "{event:?}");
         next += 1;
     }
-    let lost: u64 = events
-        .iter()
-        .filter_map(|event| event["lost"].as_u64())
-        .sum();
-    assert_eq!(page(1)["lostLines"], lost);
+    let lost: u64 = events.iter().filter_map(|event| event.number("lost")).sum();
+    assert_eq!(page(1).lost_lines, lost);
     println!("{} lines, {lost} lost", events.len());
     assert!(daemon.stop());
 }
 
-fn events_in(path: &Path) -> Vec<Value> {
+fn events_in(path: &Path) -> Vec<NotableEvent> {
     let mut events = vec![];
     let read = read_events(path, |event| {
-        events.push(Value::from(event));
+        events.push(event);
         Ok(())
     });
     read.expect("a file");

@@ -1,12 +1,12 @@
 //! The state directory, or a part of it, is removed while the daemon runs.
 
 use super::super::support::disk_of;
-use event_manager::api::{QueueState, Status};
+use event_manager::api::{EventsPage, NotableEvent, QueueState, Status};
 use std::fs;
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::bed::{Worker, sealed, unsealed};
@@ -22,12 +22,11 @@ fn start(state_dir: &Path) -> TestDaemon {
 }
 
 /// Waits until the daemon has said something.
-fn wait_for_word(daemon: &TestDaemon, code: &str) -> Value {
+fn wait_for_word(daemon: &TestDaemon, code: &str) -> NotableEvent {
     let said = wait_until(|| {
         let (_, answer) = daemon.ask("TK_EVENT_MANAGER_EVENTS", &[]);
-        let page: Value = serde_json::from_str(&answer).expect("JSON");
-        let events = page["events"].as_array().expect("a list").iter();
-        events.rev().find(|event| event["code"] == code).cloned()
+        let page: EventsPage = serde_json::from_str(&answer).expect("a page");
+        page.events.into_iter().rfind(|event| event.code == code)
     });
     said.unwrap_or_else(|| panic!("{code} is not said"))
 }
@@ -84,7 +83,7 @@ fn a_state_directory_that_is_removed_is_begun_anew() {
     daemon.wait_for("the subscription is kept", is_written);
     fs::remove_dir_all(&state_dir).expect("it is there");
     wait_for_word(&daemon, "EM-0508");
-    assert_eq!(wait_for_word(&daemon, "EM-0501")["queue"], "Billing");
+    assert_eq!(wait_for_word(&daemon, "EM-0501").fields["queue"], "Billing");
     wait_for_word(&daemon, "EM-0502");
     wait_for_word(&daemon, "EM-0515");
     wait_for_word(&daemon, "EM-0512");
@@ -129,10 +128,8 @@ fn a_state_directory_that_became_another_daemons_is_left_alone() {
     exchanged.expect("both are there");
     let gone = wait_for_word(&first, "EM-0508");
     assert!(
-        gone["why"]
-            .as_str()
-            .is_some_and(|why| why.contains("in use")),
-        "{gone}"
+        gone.text("why").is_some_and(|why| why.contains("in use")),
+        "{gone:?}"
     );
     first.wait_for_service("Billing", "it takes no events", |found| {
         disk_of(found).state == QueueState::Failed

@@ -2,12 +2,13 @@
 //! is served, and none is changed.
 
 use super::super::support::disk_of;
+use event_manager::api::{EventsPage, NotableEvent};
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::bed::{Worker, sealed, unsealed};
@@ -75,12 +76,11 @@ fn is_kept(queue: &Path, content: &[u8]) -> bool {
 }
 
 /// The files that the daemon said it refused, of a queue.
-fn refused(daemon: &TestDaemon, queue: &str) -> Vec<Value> {
+fn refused(daemon: &TestDaemon, queue: &str) -> Vec<NotableEvent> {
     let (_, answer) = daemon.ask("TK_EVENT_MANAGER_EVENTS", &[]);
-    let page: Value = serde_json::from_str(&answer).expect("JSON");
-    let events = page["events"].as_array().expect("a list").clone();
-    let is_it = |event: &Value| event["code"] == "EM-0507" && event["queue"] == queue;
-    events.into_iter().filter(is_it).collect()
+    let page: EventsPage = serde_json::from_str(&answer).expect("a page");
+    let is_it = |event: &NotableEvent| event.code == "EM-0507" && event.fields["queue"] == queue;
+    page.events.into_iter().filter(is_it).collect()
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_file_with_an_extreme_number_costs_nothing() {
         publish_to(&second, "Billing", 20..60, 60);
         let told = refused(&second, "Billing");
         assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!(told[0]["file"], stray);
+        assert_eq!(told[0].fields["file"], stray);
         second.kill();
         let third = start(directory.path());
         assert_eq!(drain(&third, "Billing", 60), (0..60).collect(), "{stray}");
@@ -143,7 +143,7 @@ fn a_segment_of_another_queue_is_not_served() {
     assert_eq!(drain(&daemon, "Kitchen", 203), (0..203).collect());
     let told = refused(&daemon, "Billing");
     assert_eq!(told.len(), foreign.len(), "{told:?}");
-    let why = told[0]["why"].as_str().expect("a text");
+    let why = told[0].text("why").expect("a text");
     assert!(why.contains("Kitchen"), "{why}");
     for path in foreign.iter().skip(1) {
         let content = fs::read(path);
@@ -155,7 +155,7 @@ fn a_segment_of_another_queue_is_not_served() {
     daemon.kill();
     let again = start(directory.path());
     assert_eq!(drain(&again, "Billing", 10), (2000..2010).collect());
-    assert_eq!(refused(&again, "Billing"), Vec::<Value>::new(), "once");
+    assert_eq!(refused(&again, "Billing"), [], "once");
     assert!(again.stop());
 }
 

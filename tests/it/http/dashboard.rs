@@ -1,7 +1,7 @@
 //! The dashboard's files, and the events that it shows. What it looks like, `just dashboard` checks.
 
+use event_manager::api::EventsPage;
 use event_manager::client::blocking::Client;
-use serde_json::Value;
 
 use super::super::support::{PATIENCE, TestDaemon};
 use super::watched;
@@ -68,18 +68,14 @@ fn the_policy_lets_nothing_inline_run_and_no_text_become_markup() {
     }
 }
 
-fn numbers(page: &Value) -> Vec<u64> {
-    let events = page["events"].as_array().expect("a list");
-    events
-        .iter()
-        .map(|event| event["seq"].as_u64().expect("a number"))
-        .collect()
+fn numbers(page: &EventsPage) -> Vec<u64> {
+    page.events.iter().map(|event| event.seq).collect()
 }
 
-fn events(daemon: &TestDaemon, query: &str) -> Value {
+fn events(daemon: &TestDaemon, query: &str) -> EventsPage {
     let answer = daemon.http_get(&format!("/events{query}"));
     assert_eq!(answer.status, 200, "{query}: {}", answer.body);
-    answer.json()
+    answer.read()
 }
 
 #[test]
@@ -89,11 +85,11 @@ fn notable_events_are_read_a_page_at_a_time() {
         daemon.subscribe(&format!("sub-{n}"), &format!("S{n}"), &["x"]);
     }
     let latest = events(&daemon, "");
-    let last = latest["latest"].as_u64().expect("a number");
+    let last = latest.latest;
     assert!(last > 100, "{last}");
     let expected: Vec<_> = (last - 99..=last).collect();
     assert_eq!(numbers(&latest), expected, "the latest, at most 100");
-    assert_eq!(latest["eventsAfter"], last);
+    assert_eq!(latest.events_after, last);
     let mut client = Client::new(daemon.requests(), PATIENCE);
     let all = client.events(None, 512).expect("an answer");
     assert_eq!(events(&daemon, "?max=512"), all, "as EVENTS answers");
@@ -102,20 +98,17 @@ fn notable_events_are_read_a_page_at_a_time() {
     let mut after = 0;
     loop {
         let page = events(&daemon, &format!("?after={after}&max=7"));
-        assert!(page["events"].as_array().expect("a list").len() <= 7);
+        assert!(page.events.len() <= 7);
         if numbers(&page).is_empty() {
             break;
         }
         followed.extend(numbers(&page));
-        after = page["eventsAfter"].as_u64().expect("a number");
+        after = page.events_after;
     }
     assert_eq!(followed, numbers(&all));
     // A number of an earlier run, when there were more.
     let beyond = events(&daemon, "?after=1000000");
-    assert_eq!(
-        (numbers(&beyond), &beyond["eventsAfter"]),
-        (vec![], &last.into())
-    );
+    assert_eq!((numbers(&beyond), beyond.events_after), (vec![], last));
 }
 
 #[test]

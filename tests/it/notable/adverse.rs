@@ -10,7 +10,7 @@ use event_manager::client::blocking::Client;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{parsed, wait_for};
+use super::{in_file, wait_for};
 use crate::support::clock::Clock;
 use crate::support::peers::{connected, publish};
 use crate::support::program::{Site, wait_until};
@@ -78,13 +78,12 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     let found = daemon.service("Billing");
     assert_eq!(found.counters.dropped.len(), 0);
     assert_eq!(found.counters.queued, 3);
-    let page = client.events(None, 512).expect("an answer");
-    let all = page["events"].as_array().expect("a list");
-    let of = |code: &str| all.iter().filter(|event| event["code"] == code).count();
+    let all = client.events(None, 512).expect("an answer").events;
+    let of = |code: &str| all.iter().filter(|event| event.code == code).count();
     assert_eq!([of("EM-0501"), of("EM-0503"), of("EM-0506")], [0, 0, 1]);
-    let refused = all.iter().find(|event| event["code"] == "EM-0601");
+    let refused = all.iter().find(|event| event.code == "EM-0601");
     let refused = refused.expect("it is noted");
-    assert_eq!(refused["reason"], "out-of-descriptors");
+    assert_eq!(refused.fields["reason"], "out-of-descriptors");
     let letters = |client: &mut Client| client.dead_letters("list", "Billing", &json!({}));
     let unread = letters(&mut client).expect_err("a refusal").to_string();
     assert!(unread.contains("store-failed"), "{unread}");
@@ -93,7 +92,7 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     daemon.wait_for_service("Billing", "that it can be read", |found| {
         disk_of(found).state == QueueState::Ok
     });
-    assert_eq!(wait_for(&daemon, "EM-0502")["queue"], "Billing");
+    assert_eq!(wait_for(&daemon, "EM-0502").fields["queue"], "Billing");
     assert_eq!(held.1, "1");
     acknowledge(&worker, &held);
     for n in 2..5 {
@@ -151,7 +150,7 @@ fn a_wall_clock_that_is_set_is_noted_and_costs_no_lease() {
     daemon.subscribe("sub-1", "Billing", &["Order"]);
     let last_jump = || {
         let all = super::noted(&daemon);
-        super::with_code(&all, "EM-0010").pop()?["jump_ms"].as_i64()
+        super::with_code(&all, "EM-0010").pop()?.fields["jump_ms"].as_i64()
     };
     // The first look only tells what the clock is; it comes soon after the start.
     let mut hours = 0;
@@ -176,7 +175,7 @@ fn a_panic_of_its_own_ends_the_daemon_and_is_noted_in_the_file() {
     let ended = program.end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("panicked"), "{}", ended.stderr);
-    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
-    let last = parsed(&file).pop().expect("an event");
-    assert_eq!([&last["code"], &last["type"]], ["EM-0006", "died"]);
+    let last = in_file(&site, "state/events.jsonl").pop();
+    let last = last.expect("an event");
+    assert_eq!([&last.code, &last.name], ["EM-0006", "died"]);
 }

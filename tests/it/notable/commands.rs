@@ -3,9 +3,10 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+use event_manager::api::{EventsPage, NotableEvent};
 use serde_json::{Value, json};
 
-use super::{noted, parsed, wait_for};
+use super::{codes, noted, parsed, wait_for};
 use crate::support::TestDaemon;
 use crate::support::bus::exchange;
 use crate::support::peers::publish;
@@ -13,17 +14,14 @@ use crate::support::program::{Site, wait_until};
 
 const EVENTS: &str = "TK_EVENT_MANAGER_EVENTS";
 
-fn page(daemon: &TestDaemon, fields: &[&str]) -> Value {
+fn page(daemon: &TestDaemon, fields: &[&str]) -> EventsPage {
     let (token, data) = daemon.ask(EVENTS, fields);
     assert_eq!(token, "TK_SYS_ACK", "{data}");
     serde_json::from_str(&data).expect("JSON")
 }
 
-fn seqs(page: &Value) -> Vec<u64> {
-    let events = page["events"].as_array().expect("a list").iter();
-    events
-        .map(|event| event["seq"].as_u64().expect("a number"))
-        .collect()
+fn seqs(page: &EventsPage) -> Vec<u64> {
+    page.events.iter().map(|event| event.seq).collect()
 }
 
 #[test]
@@ -36,18 +34,12 @@ fn a_follower_asks_for_what_came_after() {
     assert_eq!(seqs(&page(&daemon, &["", "2"])), [5, 6]);
     let first = page(&daemon, &["0", "4"]);
     assert_eq!(seqs(&first), [1, 2, 3, 4]);
-    assert_eq!(
-        [&first["eventsAfter"], &first["latest"], &first["missed"]],
-        [4, 6, 0]
-    );
+    assert_eq!((first.events_after, first.latest, first.missed), (4, 6, 0));
     let second = page(&daemon, &["4", "4"]);
     assert_eq!(seqs(&second), [5, 6]);
-    assert_eq!(second["startedMs"], first["startedMs"]);
+    assert_eq!(second.started_ms, first.started_ms);
     let third = page(&daemon, &["6"]);
-    assert_eq!(
-        (&third["events"], &third["eventsAfter"]),
-        (&json!([]), &json!(6))
-    );
+    assert_eq!((third.events.len(), third.events_after), (0, 6));
     let as_json = json!({"token": "events", "after": 5, "max": 1}).to_string();
     let answer = exchange(&daemon.requester(), &[as_json.as_bytes()]);
     let answer: Value = serde_json::from_slice(&answer[0]).expect("JSON");
@@ -82,7 +74,7 @@ fn events_are_shown_filtered_and_followed() {
     assert!(first.ends_with(" service=Billing suppressed=0"), "{first}");
     let count = |arguments: &[&str]| {
         let arguments = [&["events", "--json"], arguments].concat();
-        parsed(&site.run(&arguments).done()).len()
+        parsed::<NotableEvent>(&site.run(&arguments).done()).len()
     };
     assert_eq!(count(&["--code", "em-0101"]), 2);
     assert_eq!(count(&["--type", "subscribed", "--service", "Kitchen"]), 1);
@@ -106,8 +98,8 @@ fn events_are_shown_filtered_and_followed() {
     let other = site.start(&["events", "-f"]);
     other.printed(4);
     daemon.unsubscribe("sub-1");
-    let printed = parsed(&follower.printed(1));
-    assert_eq!(printed[0]["subscription"], "sub-1");
+    let printed: Vec<NotableEvent> = parsed(&follower.printed(1));
+    assert_eq!(printed[0].fields["subscription"], "sub-1");
     for (program, signal) in [(follower, "INT"), (other, "TERM")] {
         program.signal(signal);
         program.end().done();
@@ -146,7 +138,7 @@ fn without_a_daemon_the_files_are_read_and_a_torn_line_is_passed_over() {
         "{}",
         ended.stderr
     );
-    assert_eq!(parsed(&ended.stdout).len(), events);
+    assert_eq!(parsed::<NotableEvent>(&ended.stdout).len(), events);
     let named = [
         "events",
         "--json",
@@ -155,25 +147,23 @@ fn without_a_daemon_the_files_are_read_and_a_torn_line_is_passed_over() {
         "--type",
         "subscribed",
     ];
-    assert_eq!(parsed(&site.run(&named).done()).len(), 1);
+    assert_eq!(parsed::<NotableEvent>(&site.run(&named).done()).len(), 1);
     let absent = site.run(&["events", "--file", "absent"]).failed(1);
     assert!(absent.contains("absent can't be read"), "{absent}");
     follower.signal("INT");
     let followed = follower.end();
     assert_eq!(followed.code, Some(0));
-    assert_eq!(parsed(&followed.stdout).len(), events);
+    assert_eq!(parsed::<NotableEvent>(&followed.stdout).len(), events);
 
     let daemon = TestDaemon::serving(&site);
     assert!(daemon.stop());
     let ended = site
         .run(&["events", "--file", "state/events.jsonl", "--json"])
         .done();
-    let codes: Vec<_> = parsed(&ended)
-        .into_iter()
-        .map(|event| event["code"].clone())
-        .collect();
+    let events = parsed(&ended);
+    let codes = codes(&events);
     assert_eq!(codes.iter().filter(|code| **code == "EM-0001").count(), 2);
-    assert_eq!(codes.last().expect("an event"), "EM-0003");
+    assert_eq!(codes.last(), Some(&"EM-0003"));
     let alone = Site::new().run(&["events", "--address", &address, "--wait", "0.2"]);
     assert!(alone.failed(69).contains("no event manager answers"));
 }
@@ -206,7 +196,7 @@ fn tail_shows_what_passes_and_payloads_on_request_only() {
         !is_raw(&shown) && !is_raw(&printed),
         "{shown:?} {printed:?}"
     );
-    let events = parsed(&printed);
+    let events: Vec<Value> = parsed(&printed);
     assert_eq!(
         [
             &events[0]["subject"],

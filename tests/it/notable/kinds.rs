@@ -9,7 +9,7 @@ use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{noted, parsed, wait_for, with_code};
+use super::{codes, in_file, noted, parsed, wait_for, with_code};
 use crate::support::TestDaemon;
 use crate::support::bus::{own_host, services_on};
 use crate::support::peers::{connected, publish, received};
@@ -26,42 +26,37 @@ fn services_subscriptions_and_workers_come_and_go() {
     drop(worker);
     let lost = wait_for(&daemon, "EM-0203");
     assert_eq!(
-        [&lost["service"], &lost["held"], &lost["acknowledged"]],
+        [
+            &lost.fields["service"],
+            &lost.fields["held"],
+            &lost.fields["acknowledged"]
+        ],
         [&json!("Billing"), &json!(1), &json!(false)]
     );
     let kitchen = daemon.subscribe("sub-2", "Kitchen", &["Meal"]);
     drop(daemon.worker("Kitchen", &kitchen.pull_address));
-    assert_eq!(wait_for(&daemon, "EM-0202")["service"], "Kitchen");
+    assert_eq!(wait_for(&daemon, "EM-0202").fields["service"], "Kitchen");
     daemon.unsubscribe("sub-2");
-    assert_eq!(wait_for(&daemon, "EM-0102")["subscription"], "sub-2");
+    assert_eq!(wait_for(&daemon, "EM-0102").fields["subscription"], "sub-2");
     let expired = wait_for(&daemon, "EM-0103");
     assert_eq!(
-        [&expired["subscription"], &expired["service"]],
+        [&expired.fields["subscription"], &expired.fields["service"]],
         ["sub-1", "Billing"]
     );
     let all = noted(&daemon);
     let subscribed = with_code(&all, "EM-0101")[0];
     assert_eq!(
-        [
-            &subscribed["type"],
-            &subscribed["level"],
-            &subscribed["subjects"]
-        ],
-        ["subscribed", "info", "Order exact:Refund"]
+        (&*subscribed.name, &*subscribed.level),
+        ("subscribed", "info")
     );
+    assert_eq!(subscribed.text("subjects"), Some("Order exact:Refund"));
     let port = billing.pull_address.rsplit_once(':').expect("a port").1;
-    assert_eq!(subscribed["port"].to_string(), port);
-    assert!(
-        subscribed["instance"]
-            .as_str()
-            .is_some_and(|name| name.starts_with("EventManager@"))
-    );
+    assert_eq!(subscribed.fields["port"].to_string(), port);
+    assert!(subscribed.instance.starts_with("EventManager@"));
     for (code, count) in [("EM-0104", 2), ("EM-0105", 2), ("EM-0201", 2)] {
         assert_eq!(with_code(&all, code).len(), count, "{code}: {all:#?}");
     }
-    let seqs = all
-        .iter()
-        .map(|event| event["seq"].as_u64().expect("a number"));
+    let seqs = all.iter().map(|event| event.seq);
     assert!(seqs.eq(1..=all.len() as u64));
 }
 
@@ -83,7 +78,7 @@ fn a_burst_of_like_things_is_one_event() {
     let dropped = with_code(&all, "EM-0301");
     assert_eq!(dropped.len(), 1);
     assert_eq!(
-        [&dropped[0]["service"], &dropped[0]["reason"]],
+        [&dropped[0].fields["service"], &dropped[0].fields["reason"]],
         ["Billing", "queue-full"]
     );
     let ended = daemon.service("Billing").subscriptions;
@@ -92,7 +87,7 @@ fn a_burst_of_like_things_is_one_event() {
     }
     let ended = wait_for(&daemon, "EM-0105");
     assert_eq!(
-        [&ended["service"], &ended["queued"]],
+        [&ended.fields["service"], &ended.fields["queued"]],
         [&json!("Billing"), &json!(2)]
     );
 }
@@ -112,10 +107,10 @@ fn a_slow_subscriber_and_one_that_leaves() {
         assert!(sent < 1000, "it is not slow");
     }
     let slow = wait_for(&daemon, "EM-0211");
-    assert_eq!(slow["reason"], "slow-subscriber");
-    assert!(slow["events"].as_u64() > Some(0));
+    assert_eq!(slow.fields["reason"], "slow-subscriber");
+    assert!(slow.fields["events"].as_u64() > Some(0));
     drop(deaf);
-    assert!(wait_for(&daemon, "EM-0213")["events"].as_u64() > Some(0));
+    assert!(wait_for(&daemon, "EM-0213").fields["events"].as_u64() > Some(0));
 }
 
 #[test]
@@ -128,7 +123,10 @@ fn a_worker_that_reads_nothing_and_two_with_one_identity() {
     let first = RawPeer::met_as(&billing.pull_address, "DEALER", "me", 0);
     let mut stuck = RawPeer::met_as(&billing.pull_address, "DEALER", "me", 0);
     let twins = wait_for(&daemon, "EM-0205");
-    assert_eq!([&twins["service"], &twins["identity"]], ["Billing", "me"]);
+    assert_eq!(
+        [&twins.fields["service"], &twins.fields["identity"]],
+        ["Billing", "me"]
+    );
     stuck.send(&message(&["READY"]));
     daemon.wait_for_ready("Billing", 1);
     let publisher = daemon.publisher();
@@ -141,8 +139,8 @@ fn a_worker_that_reads_nothing_and_two_with_one_identity() {
         assert!(sent < 10_000, "it reads");
     }
     let stalled = wait_for(&daemon, "EM-0204");
-    assert_eq!(stalled["service"], "Billing");
-    assert!(stalled["bytes"].as_u64() > Some(1024));
+    assert_eq!(stalled.fields["service"], "Billing");
+    assert!(stalled.fields["bytes"].as_u64() > Some(1024));
     drop(first);
 }
 
@@ -162,12 +160,16 @@ fn a_dead_letter() {
         .expect("a send");
     let dead = wait_for(&daemon, "EM-0302");
     assert_eq!(
-        [&dead["service"], &dead["reason"], &dead["subject"]],
+        [
+            &dead.fields["service"],
+            &dead.fields["reason"],
+            &dead.fields["subject"]
+        ],
         ["Billing", "terminated", "Order\u{1b}[2J"]
     );
     worker.send("nonsense", 0).expect("a send");
     assert_eq!(
-        wait_for(&daemon, "EM-0604")["reason"],
+        wait_for(&daemon, "EM-0604").fields["reason"],
         "unknown-worker-message"
     );
 }
@@ -186,12 +188,8 @@ fn a_range_without_a_port_left() {
         "no-port"
     );
     let exhausted = wait_for(&daemon, "EM-0106");
-    assert_eq!(exhausted["service"], "Billing");
-    assert!(
-        exhausted["message"]
-            .as_str()
-            .is_some_and(|text| text.contains(&port.to_string()))
-    );
+    assert_eq!(exhausted.fields["service"], "Billing");
+    assert!(exhausted.message.contains(&port.to_string()));
 }
 
 #[test]
@@ -204,13 +202,13 @@ fn a_locator_that_is_there_gone_and_there_again() {
     });
     let found = wait_for(&daemon, "EM-0401");
     assert_eq!(
-        [&found["locator"], &found["address"]],
+        [&found.fields["locator"], &found.fields["address"]],
         [&json!(address), &json!(daemon.requests())]
     );
     first.signal("TERM");
     first.end();
     let lost = wait_for(&daemon, "EM-0402");
-    assert!(lost["why"].is_string());
+    assert!(lost.fields["why"].is_string());
     let again = Site::new().start(&["locator", "--address", &address]);
     again.logged("the ServiceLocator is ready");
     let back = crate::support::program::wait_until(|| {
@@ -234,26 +232,23 @@ fn the_guard_waits_is_overridden_or_gives_up() {
     };
     let first = TestDaemon::serving(&Site::configured(&keys(json!({}))));
     first.program().logged("registered with the ServiceLocator");
-    assert!(wait_for(&first, "EM-0412")["how"].is_string());
+    assert!(wait_for(&first, "EM-0412").fields["how"].is_string());
 
     let proceed = json!({"startupGuardTimeoutAction": "proceed"});
     let second = TestDaemon::serving(&Site::configured(&keys(proceed)));
     let all = noted(&second);
     // It may wait for more than one reason, and be registered before it says that it has started.
-    let mut codes: Vec<_> = all.iter().map(|event| event["code"].clone()).collect();
-    codes.retain(|code| code != "EM-0401");
-    codes.dedup();
-    assert_eq!(codes[..3], ["EM-0411", "EM-0413", "EM-0001"]);
+    let mut all = codes(&all);
+    all.retain(|code| *code != "EM-0401");
+    all.dedup();
+    assert_eq!(all[..3], ["EM-0411", "EM-0413", "EM-0001"]);
 
     let site = Site::configured(&keys(json!({})));
     assert_eq!(site.run(&[]).code, Some(75));
-    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
-    let mut codes: Vec<_> = parsed(&file)
-        .into_iter()
-        .map(|event| event["code"].clone())
-        .collect();
-    codes.dedup();
-    assert_eq!(codes, ["EM-0411", "EM-0414"]);
+    let all = in_file(&site, "state/events.jsonl");
+    let mut all = codes(&all);
+    all.dedup();
+    assert_eq!(all, ["EM-0411", "EM-0414"]);
 }
 
 #[test]
@@ -271,9 +266,9 @@ fn a_queue_that_fails_and_recovers() {
     fs::write(&queue, "in the way").expect("a file");
     let daemon = start();
     let failed = wait_for(&daemon, "EM-0501");
-    assert!(failed["queue"] == "Billing" && failed["reason"].is_string());
+    assert!(failed.fields["queue"] == "Billing" && failed.fields["reason"].is_string());
     fs::remove_file(&queue).expect("it is there");
-    assert_eq!(wait_for(&daemon, "EM-0502")["queue"], "Billing");
+    assert_eq!(wait_for(&daemon, "EM-0502").fields["queue"], "Billing");
 }
 
 #[test]
@@ -284,7 +279,7 @@ fn state_that_is_damaged_or_can_not_be_kept_and_a_file_that_fails() {
     let daemon = TestDaemon::serving(&site);
     let damaged = wait_for(&daemon, "EM-0513");
     assert!(
-        damaged["aside"]
+        damaged.fields["aside"]
             .as_str()
             .is_some_and(|aside| aside.contains("damaged-"))
     );
@@ -292,7 +287,7 @@ fn state_that_is_damaged_or_can_not_be_kept_and_a_file_that_fails() {
     assert!(daemon.stop());
     let daemon = TestDaemon::serving(&site);
     let restored = wait_for(&daemon, "EM-0521");
-    assert_eq!(restored["subscriptions"], 1);
+    assert_eq!(restored.fields["subscriptions"], 1);
 
     let nowhere = TestDaemon::serving(&Site::configured(&json!({"stateDir": "/dev/null/below"})));
     for code in ["EM-0011", "EM-0505", "EM-0514"] {
@@ -300,8 +295,8 @@ fn state_that_is_damaged_or_can_not_be_kept_and_a_file_that_fails() {
     }
     let mut client =
         event_manager::client::blocking::Client::new(nowhere.requests(), crate::support::PATIENCE);
-    let lost = client.events(None, 1).expect("an answer")["lostLines"].clone();
-    assert!(lost.as_u64() >= Some(3), "{lost}");
+    let lost = client.events(None, 1).expect("an answer").lost_lines;
+    assert!(lost >= 3, "{lost}");
 }
 
 #[test]
@@ -311,12 +306,15 @@ fn connections_that_are_refused_or_end_badly() {
         config.heartbeat_interval = Duration::from_millis(50);
     });
     let silent = RawPeer::met_as(&daemon.subscribers(), "SUB", "", 1);
-    assert_eq!(wait_for(&daemon, "EM-0603")["reason"], "heartbeat-timeout");
+    assert_eq!(
+        wait_for(&daemon, "EM-0603").fields["reason"],
+        "heartbeat-timeout"
+    );
     drop(silent);
     let mut stranger = RawPeer::connect(&daemon.subscribers());
     stranger.send_while_heard(&b"GET / HTTP/1.1\r\n\r\n".repeat(4));
     stranger.read_to_end();
-    assert_eq!(wait_for(&daemon, "EM-0602")["reason"], "not-zmtp");
+    assert_eq!(wait_for(&daemon, "EM-0602").fields["reason"], "not-zmtp");
     let mut crowd: Vec<_> = (0..8)
         .map(|_| RawPeer::connect(&daemon.publishers()))
         .collect();
@@ -328,7 +326,7 @@ fn connections_that_are_refused_or_end_badly() {
     });
     drop(crowd);
     assert_eq!(
-        wait_for(&daemon, "EM-0601")["reason"],
+        wait_for(&daemon, "EM-0601").fields["reason"],
         "too-many-connections"
     );
 }
@@ -338,12 +336,12 @@ fn the_daemon_s_own_life_is_in_its_file() {
     let site = Site::configured(&json!({"stateDir": "state", "drainTimeout": 0.2}));
     let daemon = TestDaemon::serving(&site);
     let started = wait_for(&daemon, "EM-0001");
-    assert_eq!(started["requests"], *daemon.requests());
+    assert_eq!(started.fields["requests"], *daemon.requests());
     // It hangs for longer than its ticks may be late.
     daemon.program().signal("STOP");
     std::thread::sleep(Duration::from_millis(900));
     daemon.program().signal("CONT");
-    assert!(wait_for(&daemon, "EM-0009")["stalled_ms"].as_u64() >= Some(500));
+    assert!(wait_for(&daemon, "EM-0009").fields["stalled_ms"].as_u64() >= Some(500));
     daemon.program().signal("HUP");
     wait_for(&daemon, "EM-0007");
     let config = fs::read_to_string(site.path("config.json")).expect("a file");
@@ -367,24 +365,18 @@ fn the_daemon_s_own_life_is_in_its_file() {
         1,
         "{complaint}"
     );
-    let file = fs::read_to_string(site.path("other/events.jsonl")).expect("a file");
-    let failed = parsed(&file);
-    assert_eq!(
-        [&failed[0]["code"], &failed[0]["level"]],
-        ["EM-0005", "error"]
-    );
+    let failed = in_file(&site, "other/events.jsonl");
+    assert_eq!([&failed[0].code, &failed[0].level], ["EM-0005", "error"]);
 
     assert!(daemon.stop());
-    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
-    let all = parsed(&file);
-    let last: Vec<_> = all[all.len() - 3..]
-        .iter()
-        .map(|event| event["code"].clone())
-        .collect();
-    assert_eq!(last, ["EM-0002", "EM-0303", "EM-0003"]);
+    let all = in_file(&site, "state/events.jsonl");
+    assert_eq!(
+        codes(&all[all.len() - 3..]),
+        ["EM-0002", "EM-0303", "EM-0003"]
+    );
     let stopped = &all[all.len() - 1];
     assert_eq!(
-        [&stopped["drained"], &stopped["undelivered"]],
+        [&stopped.fields["drained"], &stopped.fields["undelivered"]],
         [&json!(true), &json!(3)]
     );
 }
@@ -418,13 +410,12 @@ fn an_end_in_a_hurry_is_noted_with_what_it_cost() {
     let (program, site, _deaf) = with_a_deaf_subscriber(0.2);
     program.signal("TERM");
     assert_eq!(program.end().code, Some(0));
-    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
-    let all = parsed(&file);
-    let left = with_code(&all, "EM-0304")[0]["events"].clone();
+    let all = in_file(&site, "state/events.jsonl");
+    let left = with_code(&all, "EM-0304")[0].fields["events"].clone();
     assert!(left.as_u64() > Some(0));
     let stopped = all.last().expect("an event");
     assert_eq!(
-        [&stopped["drained"], &stopped["undelivered"]],
+        [&stopped.fields["drained"], &stopped.fields["undelivered"]],
         [&json!(false), &left]
     );
 }
@@ -436,8 +427,8 @@ fn a_second_signal_is_noted_too() {
     program.logged("a second signal ends at once");
     program.signal("TERM");
     assert_eq!(program.end().code, Some(1));
-    let file = fs::read_to_string(site.path("state/events.jsonl")).expect("a file");
-    assert_eq!(parsed(&file).last().expect("an event")["code"], "EM-0004");
+    let all = in_file(&site, "state/events.jsonl");
+    assert_eq!(codes(&all).last(), Some(&"EM-0004"));
 }
 
 /// A daemon with more for a subscriber than that and the system take.
@@ -490,7 +481,7 @@ fn records_that_are_damaged() {
     fs::write(&largest, bytes).expect("it is written");
     let daemon = start();
     let damaged = wait_for(&daemon, "EM-0503");
-    assert!(damaged["queue"] == "Billing" && damaged["damage"].is_string());
+    assert!(damaged.fields["queue"] == "Billing" && damaged.fields["damage"].is_string());
     daemon.wait_for_service("Billing", "all but one", |found| found.counters.queued == 9);
     let counters = daemon.service("Billing").counters;
     assert_eq!(
@@ -521,7 +512,7 @@ fn a_dead_letter_that_can_not_be_kept() {
     let id = head.split(' ').nth(1).expect("an id");
     worker.send(&format!("TERM {id}"), 0).expect("a send");
     let not_kept = wait_for(&daemon, "EM-0504");
-    assert!(not_kept["service"] == "Billing" && not_kept["reason"].is_string());
+    assert!(not_kept.fields["service"] == "Billing" && not_kept.fields["reason"].is_string());
 }
 
 #[test]
@@ -541,5 +532,8 @@ fn a_slow_subscriber_that_is_disconnected() {
         sent += 1;
         assert!(sent < 1000, "it is not slow");
     }
-    assert_eq!(wait_for(&daemon, "EM-0212")["reason"], "slow-subscriber");
+    assert_eq!(
+        wait_for(&daemon, "EM-0212").fields["reason"],
+        "slow-subscriber"
+    );
 }

@@ -1,4 +1,5 @@
-//! What a daemon tells about itself, as types: the answer of the STATUS request and of `/stats`.
+//! What a daemon tells about itself, as types: the answers of the requests STATUS, EVENTS, DLQ and END,
+//! and of the HTTP pages `/stats`, `/readyz` and `/events`.
 //!
 //! The daemon fills them, everyone else reads them: the metrics, the command line, tests, clients. Only
 //! serde and the standard library are used here. In JSON the names are in camelCase.
@@ -6,10 +7,12 @@
 //! **Daemons of other versions.** A field that the daemon didn't send has its default: zero, empty,
 //! false or `None`. Fields that are not known here are ignored.
 
+mod events;
 mod service;
 mod stats;
 mod status;
 
+pub use events::{EventsPage, NotableEvent};
 pub use service::{
     Counters, Dispatch, Durable, DurableReason, Held, Histogram, Queue, QueueState, ServiceStatus,
     Subscription, Workers,
@@ -22,7 +25,32 @@ pub use status::{
 };
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// Clients of others read them: a name must not change, whatever its field is called here. Those of
+    /// the status are pinned by `tests/it/status/shape.txt`.
+    #[test]
+    fn names_in_json_stay() {
+        let page = EventsPage {
+            events: vec![NotableEvent {
+                fields: [("service".to_owned(), Value::from("A"))]
+                    .into_iter()
+                    .collect(),
+                ..NotableEvent::default()
+            }],
+            ..EventsPage::default()
+        };
+        let expected = json!({
+            "instance": "", "startedMs": 0, "eventsAfter": 0, "latest": 0, "missed": 0, "lostLines": 0,
+            "events": [{
+                "ts": "", "code": "", "type": "", "level": "", "instance": "", "seq": 0, "message": "",
+                "service": "A",
+            }],
+        });
+        assert_eq!(serde_json::to_value(&page).unwrap(), expected);
+    }
 
     #[test]
     fn daemons_of_other_versions_can_be_read() {
