@@ -48,8 +48,8 @@ impl Hub {
         self.insert(id, role, met);
         match purpose {
             Purpose::Publishers => self.subscribe_to(id),
-            Purpose::Dialled(at) => {
-                self.has_dialled(*at, id);
+            Purpose::Dialled(index) => {
+                self.has_dialled(*index, id);
                 self.subscribe_to(id);
             }
             _ if is_downstream => self.downstream_joined(id),
@@ -72,7 +72,7 @@ impl Hub {
             half_received: 0,
             dirty: false,
             wake: met.wake,
-            heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.clock.now)),
+            heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.time.now)),
             may_be_busy: false,
             is_parting: false,
             stuck: None,
@@ -85,7 +85,7 @@ impl Hub {
         // A REQ socket can't take a second event before it has asked for it.
         let lockstep = zmtp.socket_type == SocketType::Req;
         let key = self.broker[service].workers.join(id, lockstep);
-        self.keeping.worker_joined(id, lockstep);
+        self.saved.worker_joined(id, lockstep);
         Role::Worker {
             service,
             key,

@@ -18,7 +18,7 @@ use crate::telemetry::Notable;
 impl Hub {
     /// The subscribers that the run before had.
     pub(super) fn remember_audience(&mut self, former: &BTreeMap<String, u32>) {
-        self.attendance.audience = Audience::of_former_run(former);
+        self.saved.subscribers.audience = Audience::of_former_run(former);
     }
 
     /// Publishers wait from here on if the run before had subscribers, or nobody knows whether it had.
@@ -27,9 +27,10 @@ impl Hub {
         let grace = self.config.subscriber_grace;
         let now = now();
         if is_known {
-            self.attendance.remembered_until = Some(now + self.config.restart_grace.max(grace));
+            self.saved.subscribers.remembered_until =
+                Some(now + self.config.restart_grace.max(grace));
         }
-        let missing = self.attendance.audience.missing();
+        let missing = self.saved.subscribers.audience.missing();
         if grace.is_zero() || (is_known && missing == 0) {
             return;
         }
@@ -50,14 +51,18 @@ impl Hub {
             );
         }
         let until = now + grace;
-        self.attendance.hold = Some(Hold { until, is_known });
-        self.alarm.set(until);
+        self.saved.subscribers.hold = Some(Hold { until, is_known });
+        self.time.alarm.set(until);
     }
 
     pub(super) fn subscriber_joined(&mut self, prefix: &[u8]) {
-        self.attendance.audience.joined(prefix);
-        if self.attendance.hold.is_some_and(|hold| hold.is_known)
-            && self.attendance.audience.missing() == 0
+        self.saved.subscribers.audience.joined(prefix);
+        if self
+            .saved
+            .subscribers
+            .hold
+            .is_some_and(|hold| hold.is_known)
+            && self.saved.subscribers.audience.missing() == 0
         {
             tracing::info!(
                 target: "em.subscriber",
@@ -69,22 +74,22 @@ impl Hub {
 
     /// What time brings about: nobody is waited for any more, or remembered.
     pub(super) fn tend_audience(&mut self, now: Instant) {
-        if let Some(hold) = self.attendance.hold {
+        if let Some(hold) = self.saved.subscribers.hold {
             if hold.until > now {
-                return self.alarm.set(hold.until);
+                return self.time.alarm.set(hold.until);
             }
             self.note_missing_audience();
             self.let_publishers_in();
         }
-        let remembered_until = self.attendance.remembered_until;
+        let remembered_until = self.saved.subscribers.remembered_until;
         if remembered_until.is_some_and(|until| until <= now) {
-            self.attendance.remembered_until = None;
-            self.attendance.audience.forget_missing();
+            self.saved.subscribers.remembered_until = None;
+            self.saved.subscribers.audience.forget_missing();
         }
     }
 
     fn note_missing_audience(&mut self) {
-        let subscriptions = self.attendance.audience.missing();
+        let subscriptions = self.saved.subscribers.audience.missing();
         if subscriptions > 0 {
             self.notes.note(&Notable::SubscribersMissing {
                 subscriptions,
@@ -95,7 +100,7 @@ impl Hub {
 
     /// Publishers wait no more. What was published by request goes first: it was there before.
     pub(super) fn let_publishers_in(&mut self) {
-        if self.attendance.hold.take().is_none() {
+        if self.saved.subscribers.hold.take().is_none() {
             return;
         }
         self.deliver_held();

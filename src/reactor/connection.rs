@@ -48,8 +48,8 @@ impl Door for HubDoor {
             return;
         };
         let mut state = hub.borrow_mut();
-        if state.connections.are_full() {
-            let limit = state.connections.max();
+        if state.peers.connections.are_full() {
+            let limit = state.peers.connections.max();
             return state.notes.refuse(
                 "too-many-connections",
                 &address,
@@ -82,7 +82,7 @@ pub(super) struct Counted(SharedHub);
 
 impl Counted {
     pub(super) fn new(hub: &SharedHub) -> Self {
-        hub.borrow_mut().connections.add();
+        hub.borrow_mut().peers.connections.add();
         Self(Rc::clone(hub))
     }
 }
@@ -90,7 +90,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Ok(mut state) = self.0.try_borrow_mut() {
-            state.connections.remove();
+            state.peers.connections.remove();
             if std::thread::panicking() {
                 state.notes.count_refused("internal-error");
             }
@@ -251,7 +251,7 @@ impl Hub {
         {
             Some((Role::Requester { .. }, waiting)) => waiting > budget,
             Some((Role::Publisher, _)) => {
-                self.attendance.is_awaited() || self.durable.queues.hold_publisher()
+                self.saved.subscribers.is_awaited() || self.durable.queues.hold_publisher()
             }
             _ => false,
         }
@@ -366,7 +366,7 @@ async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
 /// Takes what was read; whether the connection goes on.
 fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
     let mut state = hub.borrow_mut();
-    let now = state.clock.now;
+    let now = state.time.now;
     inbox.scanner.set_limits(&state.config.limits);
     let Some(peer) = state.peers.get_mut(id) else {
         return false;

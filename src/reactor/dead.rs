@@ -71,7 +71,7 @@ impl Hub {
     fn publish_letter(&mut self, service: &ServiceName, account: &[u8], event: &[u8]) {
         let subject = format!("{service}{}", ServiceName::DEAD_LETTERS);
         let route = self.broker.routes.route(subject.as_bytes());
-        if route.is_empty() && !self.attendance.is_awaited() {
+        if route.is_empty() && !self.saved.subscribers.is_awaited() {
             return;
         }
         let mut message = BytesMut::new();

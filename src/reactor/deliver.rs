@@ -41,7 +41,7 @@ impl Hub {
         peer.outbox
             .push(&run.bytes, all, run.events(), run.backing_bytes);
         let waiting = peer.outbox.bytes();
-        self.books.given_to_subscriber(run.events(), waiting);
+        self.accounts.given_to_subscriber(run.events(), waiting);
         if waiting <= budget {
             return;
         }
@@ -51,7 +51,7 @@ impl Hub {
                 let dropped = peer.outbox.shed(budget);
                 if dropped > 0 {
                     let reason = DropReason::SlowSubscriber;
-                    self.books.dropped_for_subscriber(reason, dropped);
+                    self.accounts.dropped_for_subscriber(reason, dropped);
                     self.notes.subscriber_slow(&peer.address, reason, dropped);
                 }
             }
@@ -114,7 +114,7 @@ impl Hub {
             }
         }
         self.durable.queues.refill(service);
-        self.alarm.plan(key, service, timetable);
+        self.time.alarm.plan(key, service, timetable);
     }
 }
 

@@ -22,19 +22,20 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 /// it is better to begin anew.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
-/// Keeps a connection to a publisher until it is aborted; the place of its address among those that
-/// are dialled.
-pub(super) async fn dial(hub: SharedHub, place: usize) {
-    let Some((endpoint, address)) = hub.borrow().dialled_at(place) else {
-        return;
+/// Keeps a connection to a publisher until it is aborted: the one at this index of those that are
+/// dialled.
+pub(super) async fn dial(hub: SharedHub, index: usize) {
+    let (endpoint, address) = {
+        let dialled = &hub.borrow().upstream.dialled[index];
+        (dialled.endpoint().clone(), dialled.address())
     };
     let mut backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
     loop {
-        let ended = try_once(&hub, &endpoint, &address, place).await;
+        let ended = try_once(&hub, &endpoint, &address, index).await;
         if ended.is_ok() {
             backoff.reset();
         }
-        hub.borrow_mut().not_dialled(place, ended);
+        hub.borrow_mut().not_dialled(index, ended);
         tokio::time::sleep(backoff.next_delay(chance())).await;
     }
 }
@@ -44,7 +45,7 @@ async fn try_once(
     hub: &SharedHub,
     endpoint: &Endpoint,
     address: &Rc<str>,
-    place: usize,
+    index: usize,
 ) -> Result<(), String> {
     let timeout = hub.borrow().config.handshake_timeout.min(CONNECT_MAX);
     let stream = tokio::time::timeout(timeout, connect(endpoint))
@@ -52,7 +53,7 @@ async fn try_once(
         .map_err(|_| format!("no answer within {timeout:?}"))?
         .map_err(|error| error.to_string())?;
     let _counted = Counted::new(hub);
-    connection::run(hub, stream, Rc::clone(address), &Purpose::Dialled(place)).await
+    connection::run(hub, stream, Rc::clone(address), &Purpose::Dialled(index)).await
 }
 
 async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {
@@ -67,16 +68,9 @@ async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {
 }
 
 impl Hub {
-    fn dialled_at(&self, place: usize) -> Option<(Endpoint, Rc<str>)> {
-        let dialled = self.upstream.dialled.get(place)?;
-        Some((dialled.endpoint().clone(), dialled.address()))
-    }
-
     /// A handshake with a publisher that is dialled is done.
-    pub(super) fn has_dialled(&mut self, place: usize, id: PeerId) {
-        let Some(dialled) = self.upstream.dialled.get_mut(place) else {
-            return;
-        };
+    pub(super) fn has_dialled(&mut self, index: usize, id: PeerId) {
+        let dialled = &mut self.upstream.dialled[index];
         dialled.connected(id);
         let publisher = &dialled.address();
         let burst = format!("publisher-found:{publisher}");
@@ -88,10 +82,8 @@ impl Hub {
     }
 
     /// A connection to it ended, or there was none.
-    fn not_dialled(&mut self, place: usize, ended: Result<(), String>) {
-        let Some(dialled) = self.upstream.dialled.get_mut(place) else {
-            return;
-        };
+    fn not_dialled(&mut self, index: usize, ended: Result<(), String>) {
+        let dialled = &mut self.upstream.dialled[index];
         let publisher = &dialled.address();
         let (is_news, why) = dialled.not_connected(ended);
         if is_news {

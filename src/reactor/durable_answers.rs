@@ -11,7 +11,7 @@ use crate::store::QueueId;
 
 /// Answers as soon as the state database has what was promised.
 pub(super) async fn hear_of_state(hub: SharedHub) {
-    let written = hub.borrow().keeping.written();
+    let written = hub.borrow().saved.written();
     let Some(written) = written else {
         return std::future::pending().await;
     };
@@ -40,17 +40,17 @@ impl Hub {
 
     fn promise_that(&mut self, what: Promised, back: ReturnAddress) {
         if let Some(ticket) = self.promise(back) {
-            self.promises.add(what, ticket, now());
+            self.requests.promises.add(what, ticket, now());
             self.tend_promises();
         }
     }
 
     /// Answers those requests that are durable now, and those that have waited too long.
     pub(super) fn tend_promises(&mut self) {
-        if self.promises.is_empty() {
+        if self.requests.promises.is_empty() {
             return;
         }
-        for kept in self.promises.take_kept(&self.keeping, now()) {
+        for kept in self.requests.promises.take_kept(&self.saved, now()) {
             self.answer_promise(kept);
         }
     }
@@ -64,7 +64,7 @@ impl Hub {
 
     /// The store has removed a queue, or could not.
     pub(super) fn queue_removed(&mut self, removed: &QueueId, error: Option<String>) {
-        if let Some(failed) = self.promises.queue_removed(removed, error) {
+        if let Some(failed) = self.requests.promises.queue_removed(removed, error) {
             self.answer_promise(failed);
         }
         self.tend_promises();

@@ -34,7 +34,7 @@ impl Hub {
 
     /// What did not work a while ago is tried again: queues are opened, and read.
     pub(super) fn tend_queues(&mut self) {
-        let now = self.clock.now;
+        let now = self.time.now;
         self.durable.try_again(&mut self.broker, now, &self.config);
         self.carry_out();
     }
@@ -64,7 +64,7 @@ impl Hub {
 
     /// What the store has to say.
     pub(super) fn hear_store(&mut self, report: Report) {
-        let now = self.clock.now;
+        let now = self.time.now;
         self.durable
             .hear(&mut self.broker, report, now, &self.config);
         self.carry_out();

@@ -52,17 +52,17 @@ impl Hub {
     pub(super) fn emit(&mut self, emission: &Emission, back: ReturnAddress) {
         let window = self.config.dedup_window;
         if let Some(begun) = now().checked_sub(window) {
-            self.emissions.forget_until(begun);
+            self.requests.emissions.forget_until(begun);
         }
         let mut before = None;
-        match self.emissions.known(&emission.id) {
+        match self.requests.emissions.known(&emission.id) {
             Some((_, Known::Accepted(services, level))) => {
                 let known = answer(&emission.id, *services, *level, true);
                 return self.reply(&back, &known);
             }
             Some((number, Known::Pending)) => {
                 if let Some(ticket) = self.promise(back) {
-                    self.emissions.wait_too(number, ticket);
+                    self.requests.emissions.wait_too(number, ticket);
                 }
                 return;
             }
@@ -99,8 +99,8 @@ impl Hub {
         let durable = durable_services(&self.broker, &route);
         let (here, there) = both_clocks();
         let due = emission.deliver_at_ms.filter(|at| *at > there);
-        let due = due.map(|at| self.emissions.due(at, here, there));
-        let is_held = is_new && due.is_none() && self.attendance.is_awaited();
+        let due = due.map(|at| self.requests.emissions.due(at, here, there));
+        let is_held = is_new && due.is_none() && self.saved.subscribers.is_awaited();
         // Subscribers that are waited for count as there: the event may be theirs.
         reached.subscribers |= is_held || !route.subscribers.is_empty();
         let waits_for_disk = emission.level == Level::Disk && !durable.is_empty();
@@ -110,7 +110,7 @@ impl Hub {
             reached.services -= durable.len();
         }
         Publication {
-            number: self.emissions.next_number(),
+            number: self.requests.emissions.next_number(),
             event: encode_message(&emission.frames),
             route,
             subject: place,
@@ -134,7 +134,7 @@ impl Hub {
             return Some(Message::nak("store-failed", failing));
         }
         let waits = publication.is_scheduled() || publication.is_held;
-        let sentence = self.emissions.no_room_for(&publication.event);
+        let sentence = self.requests.emissions.no_room_for(&publication.event);
         let sentence = sentence.filter(|_| waits)?;
         Some(Message::nak("busy", sentence))
     }
@@ -152,11 +152,13 @@ impl Hub {
                 return;
             };
             let awaited = publication.durable.len();
-            self.emissions
+            self.requests
+                .emissions
                 .wait_for_disk(number, &emission.id, ticket, awaited, reached);
         } else {
             let limits = self.id_limits();
-            self.emissions
+            self.requests
+                .emissions
                 .accept(&emission.id, number, reached, emission.level, limits);
             let level = reached.level(emission.level);
             let accepted = answer(&emission.id, reached.services, level, false);
@@ -169,11 +171,11 @@ impl Hub {
 
     fn count_publication(&mut self, publication: &Publication) {
         if publication.is_new {
-            self.books.published.events += 1;
-            self.books.published.bytes += publication.event.len() as u64;
+            self.accounts.published.events += 1;
+            self.accounts.published.bytes += publication.event.len() as u64;
             self.broker.routes.subjects.add(publication.subject, 1);
             if publication.route.is_empty() && !publication.is_held {
-                self.books.published.unmatched += 1;
+                self.accounts.published.unmatched += 1;
             }
         }
     }
@@ -182,10 +184,15 @@ impl Hub {
     fn give_to_subscribers(&mut self, publication: &Publication) {
         let Publication { event, route, .. } = publication;
         match publication.due {
-            _ if publication.is_held => self.emissions.hold(event, !route.services.is_empty()),
+            _ if publication.is_held => self
+                .requests
+                .emissions
+                .hold(event, !route.services.is_empty()),
             Some(at) if publication.is_scheduled() => {
-                self.emissions.schedule(at, publication.number, event);
-                self.alarm.set(at);
+                self.requests
+                    .emissions
+                    .schedule(at, publication.number, event);
+                self.time.alarm.set(at);
             }
             Some(_) => {}
             None => {
@@ -236,20 +243,22 @@ impl Hub {
 
     /// Gives subscribers the events whose time has come, unless they have to wait for subscribers.
     pub(super) fn deliver_scheduled(&mut self, now: Instant) {
-        if self.attendance.is_awaited() {
+        if self.saved.subscribers.is_awaited() {
             return;
         }
-        while let Some(event) = self.emissions.take_due(now) {
+        while let Some(event) = self.requests.emissions.take_due(now) {
             self.deliver_to_present(&event);
         }
     }
 
     /// An event of our own goes to services now, and to subscribers when they are not waited for.
     pub(super) fn deliver_or_hold(&mut self, route: &Route, run: &Run<'_>) {
-        if !self.attendance.is_awaited() || self.emissions.no_room_for(&run.bytes).is_some() {
+        if !self.saved.subscribers.is_awaited()
+            || self.requests.emissions.no_room_for(&run.bytes).is_some()
+        {
             return self.deliver(route, run);
         }
-        self.emissions.hold(&run.bytes, true);
+        self.requests.emissions.hold(&run.bytes, true);
         let services = Route {
             subscribers: Box::default(),
             services: route.services.clone(),
@@ -259,10 +268,10 @@ impl Hub {
 
     /// Gives subscribers the events that waited for them.
     pub(super) fn deliver_held(&mut self) {
-        while let Some((event, has_services)) = self.emissions.take_held() {
+        while let Some((event, has_services)) = self.requests.emissions.take_held() {
             let has_subscribers = self.deliver_to_present(&event);
             if !has_subscribers && !has_services {
-                self.books.published.unmatched += 1;
+                self.accounts.published.unmatched += 1;
             }
         }
     }
@@ -285,7 +294,11 @@ impl Hub {
         result: Result<bool, String>,
     ) {
         let limits = self.id_limits();
-        if let Some(confirmed) = self.emissions.confirm(number, service, result, limits) {
+        if let Some(confirmed) = self
+            .requests
+            .emissions
+            .confirm(number, service, result, limits)
+        {
             self.answer_confirmed(confirmed);
         }
     }

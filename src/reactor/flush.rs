@@ -54,7 +54,7 @@ impl Hub {
         }
         match &mut peer.role {
             Role::Publisher | Role::Requester { .. } => {}
-            Role::Subscriber { .. } => self.books.written_to_subscriber(written.events),
+            Role::Subscriber { .. } => self.accounts.written_to_subscriber(written.events),
             Role::Worker {
                 service: key,
                 key: worker,
@@ -65,9 +65,9 @@ impl Hub {
                 let service = &mut self.broker[key];
                 let aftermath = match proxied {
                     Some(proxied) => {
-                        proxied_wrote(service, proxied.wrote(bytes - left_bytes), self.clock.now)
+                        proxied_wrote(service, proxied.wrote(bytes - left_bytes), self.time.now)
                     }
-                    None => service.written(*worker, written.events, self.clock.now),
+                    None => service.written(*worker, written.events, self.time.now),
                 };
                 let has_room = left_bytes <= self.config.budgets.worker_outbox_bytes / 2;
                 if has_room {

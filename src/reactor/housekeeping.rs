@@ -30,7 +30,7 @@ pub(super) async fn keep_house(hub: SharedHub) {
 /// Sleeps until the next time that some service's events want: a retry, an end, a worker that took too
 /// long.
 pub(super) async fn keep_time(hub: SharedHub) {
-    let changed = hub.borrow().alarm.changed();
+    let changed = hub.borrow().time.alarm.changed();
     loop {
         let next = hub.borrow_mut().next_timeout();
         tokio::select! {
@@ -63,14 +63,17 @@ async fn sleep_until(at: Option<Instant>) {
 impl Hub {
     pub(super) fn plan_timeout(&mut self, key: ServiceKey) {
         let (service, timetable) = self.broker.with_timetable(key);
-        self.alarm.plan(key, service, timetable);
+        self.time.alarm.plan(key, service, timetable);
     }
 
     /// Until when the clock's task may sleep.
     fn next_timeout(&mut self) -> Option<Instant> {
-        let first = [self.broker.timetable.first(), self.emissions.next_due()];
+        let first = [
+            self.broker.timetable.first(),
+            self.requests.emissions.next_due(),
+        ];
         let first = first.into_iter().flatten().min();
-        self.alarm.begin_again(first);
+        self.time.alarm.begin_again(first);
         first
     }
 
@@ -91,14 +94,17 @@ impl Hub {
     /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
     fn clock_was_set(&mut self, change: ClockChange) {
         let now = now();
-        self.emissions.clock_was_set(change, now);
+        self.requests.emissions.clock_was_set(change, now);
         self.durable.queues.clock_was_set(change, now);
-        self.emissions.next_due().inspect(|at| self.alarm.set(*at));
+        self.requests
+            .emissions
+            .next_due()
+            .inspect(|at| self.time.alarm.set(*at));
         let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
         for key in keys {
             let (service, timetable) = self.broker.with_timetable(key);
             service.clock_was_set(change, now);
-            self.alarm.plan(key, service, timetable);
+            self.time.alarm.plan(key, service, timetable);
         }
     }
 
@@ -128,13 +134,18 @@ impl Hub {
 
     /// The time is noted, as near as anything but timers has to know it.
     pub(super) fn set_now(&mut self, now: Instant) {
-        self.clock.now = now;
+        self.time.now = now;
         self.notes.now = now;
     }
 
     fn tick_interval(&self) -> Duration {
         let heartbeat = self.config.heartbeat_interval;
-        let beat = self.upkeep.beat.as_ref().map_or(TICK_MAX, Beat::interval);
+        let beat = self
+            .time
+            .upkeep
+            .beat
+            .as_ref()
+            .map_or(TICK_MAX, Beat::interval);
         let wanted = [heartbeat / 8, self.config.subscription_ttl / 8, beat / 2];
         let wanted = wanted.into_iter().filter(|wanted| !wanted.is_zero());
         let shortest = wanted.min().unwrap_or(TICK_MAX);
@@ -143,14 +154,14 @@ impl Hub {
 
     /// Tells the service manager that the loop turns: it is the loop itself that does.
     fn show_life(&mut self) {
-        if let Some(mut beat) = self.upkeep.beat.take() {
-            beat.turned(self.clock.now, || self.status_line());
-            self.upkeep.beat = Some(beat);
+        if let Some(mut beat) = self.time.upkeep.beat.take() {
+            beat.turned(self.time.now, || self.status_line());
+            self.time.upkeep.beat = Some(beat);
         }
     }
 
     fn tick(&mut self, now: Instant, tick: Duration) {
-        let since_tick = now.saturating_duration_since(self.upkeep.ticked_at);
+        let since_tick = now.saturating_duration_since(self.time.upkeep.ticked_at);
         let late = since_tick.saturating_sub(tick);
         let stalled = if late >= STALL_MIN {
             late
@@ -164,13 +175,13 @@ impl Hub {
             self.broker.handle_stall(stalled);
         }
         self.set_now(now);
-        self.upkeep.ticked_at = now;
+        self.time.upkeep.ticked_at = now;
         #[cfg(debug_assertions)]
         {
             self.check_timetable();
             self.check_queues();
         }
-        if let Some(jump_ms) = self.clock.jump_ms(wall_clock_ms()) {
+        if let Some(jump_ms) = self.time.jump_ms(wall_clock_ms()) {
             self.notes.note(&Notable::ClockJumped { jump_ms });
             self.clock_was_set(ClockChange {
                 forward_ms: jump_ms,
@@ -190,9 +201,10 @@ impl Hub {
     }
 
     fn check_pulses(&mut self, stalled: Duration) {
-        let now = self.clock.now;
+        let now = self.time.now;
         let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
-        let holds_publishers = self.attendance.is_awaited() || self.durable.queues.hold_publisher();
+        let holds_publishers =
+            self.saved.subscribers.is_awaited() || self.durable.queues.hold_publisher();
         let answers_max = self.config.budgets.request_outbox_bytes;
         for peer in self.peers.iter_mut() {
             let Some(heartbeat) = &mut peer.heartbeat else {
@@ -242,7 +254,7 @@ impl Hub {
     /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
     /// kernel gets no answer from its machine either.
     fn bury(&mut self, silent: &[PeerId]) {
-        let now = self.clock.now;
+        let now = self.time.now;
         let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
         let any_busy = silent
             .iter()
@@ -268,12 +280,12 @@ impl Hub {
     }
 
     fn expire_leases(&mut self) {
-        let now = self.clock.now;
+        let now = self.time.now;
         self.site
             .directory
             .iter_mut()
             .for_each(|locator| locator.expire(now));
-        for (id, service, ended) in self.broker.handle_timeout(self.clock.now) {
+        for (id, service, ended) in self.broker.handle_timeout(self.time.now) {
             self.notes.subscription_expired(&service, &id);
             if let Some(service) = ended {
                 self.close_service(&service);

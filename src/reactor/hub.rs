@@ -5,26 +5,20 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use super::attendance::Attendance;
-use super::books::Books;
-use super::clock::{Alarm, Clock};
+use super::accounts::Accounts;
 use super::connections::Connections;
 use super::durable::Durable;
 use super::effects::Effect;
-use super::emissions::Emissions;
-use super::keeping::Keeping;
-use super::memory::Memory;
 use super::notes::Notes;
 use super::peers::Peers;
 use super::phase::Phase;
-use super::promises::Promises;
-use super::replies::PendingReplies;
+use super::requests::Requests;
+use super::saved::Saved;
 use super::scratch::Scratch;
 use super::site::Site;
 use super::streamers::StreamerTable;
-use super::upkeep::Upkeep;
+use super::time::Time;
 use super::upstream::Upstream;
-use super::watchdog::Watchdog;
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{Broker, BrokerConfig, Policies, ServiceSettings};
 use crate::config::Config;
@@ -62,36 +56,31 @@ fn random_id() -> u64 {
 }
 
 /// The data plane's state. Decisions are the broker's; here are the connections and their bytes.
+///
+/// Each part keeps its own invariants and knows none of the others. Acts are methods of the hub if they
+/// need the whole: what ends connections does. Others take the parts that they change.
 pub(super) struct Hub {
     pub(super) config: Rc<Config>,
     pub(super) site: Site,
-    /// What others are asked to do.
-    pub(super) effects: mpsc::Sender<Effect>,
     pub(super) broker: Broker,
+    /// The sockets of services.
     pub(super) streamers: StreamerTable,
+    /// Connections, and what waits to be written to them.
     pub(super) peers: Peers,
-    pub(super) connections: Connections,
     /// Publishers that we connect to.
     pub(super) upstream: Upstream,
-    pub(super) memory: Memory,
-    pub(super) scratch: Scratch,
-    pub(super) clock: Clock,
-    pub(super) alarm: Alarm,
-    pub(super) upkeep: Upkeep,
-    pub(super) books: Books,
-    /// Answers that wait until no crash takes back what they say.
-    pub(super) promises: Promises,
-    pub(super) pending_replies: PendingReplies,
-    /// What outlives the process.
-    pub(super) keeping: Keeping,
-    /// Plain subscribers, and whether publishers wait for those of the run before.
-    pub(super) attendance: Attendance,
-    /// What is kept on disk.
+    /// Queues on disk.
     pub(super) durable: Durable,
-    pub(super) emissions: Emissions,
-    pub(super) phase: Phase,
+    pub(super) requests: Requests,
+    /// What outlives the process.
+    pub(super) saved: Saved,
+    pub(super) accounts: Accounts,
     /// What operators are told.
     pub(super) notes: Notes,
+    pub(super) time: Time,
+    /// How far a stop is.
+    pub(super) phase: Phase,
+    pub(super) scratch: Scratch,
 }
 
 impl Hub {
@@ -109,33 +98,19 @@ impl Hub {
         // By the time of day, so that each run has numbers of its own.
         broker.number_deliveries_from(wall_clock_ms() << 10);
         Self {
-            effects,
             broker,
             streamers,
             site,
-            peers: Peers::default(),
-            connections,
+            peers: Peers::new(connections),
             upstream: Upstream::new(&config.connect_publishers, random_id(), at),
-            memory: Memory::default(),
-            scratch: Scratch::new(at),
-            clock: Clock::started(at, wall_clock_ms()),
-            alarm: Alarm::default(),
-            upkeep: Upkeep {
-                ticked_at: at,
-                stuck_looked_at: at,
-                ports_sought_at: None,
-                beat,
-                watchdog: Watchdog::default(),
-            },
-            books: Books::default(),
-            promises: Promises::default(),
-            keeping: Keeping::default(),
-            attendance: Attendance::default(),
-            pending_replies: PendingReplies::new(config.pending_calls_max),
             durable: Durable::default(),
-            emissions: Emissions::default(),
-            phase: Phase::default(),
+            requests: Requests::new(effects, config.pending_calls_max),
+            saved: Saved::default(),
+            accounts: Accounts::default(),
             notes,
+            time: Time::started(at, wall_clock_ms(), beat),
+            phase: Phase::default(),
+            scratch: Scratch::new(at),
             config,
         }
     }

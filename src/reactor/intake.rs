@@ -41,15 +41,15 @@ impl Hub {
         }
         let backing_bytes = filled.backing_bytes;
         let data = filled.data.freeze();
-        for (route, place, ends) in runs.iter() {
-            self.books.published.events += ends.len() as u64;
-            self.books.published.bytes += place.len() as u64;
+        for (route, part, ends) in runs.iter() {
+            self.accounts.published.events += ends.len() as u64;
+            self.accounts.published.bytes += part.len() as u64;
             if route.is_empty() {
-                self.books.published.unmatched += ends.len() as u64;
+                self.accounts.published.unmatched += ends.len() as u64;
                 continue;
             }
             let run = Run {
-                bytes: data.slice(place),
+                bytes: data.slice(part),
                 ends,
                 backing_bytes,
             };
@@ -88,12 +88,15 @@ impl Hub {
                 .take()
                 .filter(|(key, _)| self.broker.routes.is_key_of(&data[key.clone()], first));
             let (key, route) = known.unwrap_or_else(|| {
-                // Before the next look-up, which may void the place.
+                // Before the next look-up, which may reuse the index.
                 self.count_alike(runs);
                 let key = self.broker.routes.key_of(first);
                 let begin = span.first.start;
-                let KnownSubject { route, place } = self.broker.routes.look_up(key);
-                runs.begin_alike(place);
+                let KnownSubject {
+                    route,
+                    place: subject,
+                } = self.broker.routes.look_up(key);
+                runs.begin_alike(subject);
                 (begin..begin + key.len(), route)
             });
             runs.push(span.bytes.clone(), &route);
@@ -105,8 +108,8 @@ impl Hub {
     }
 
     fn count_alike(&mut self, runs: &mut Runs) {
-        if let Some((place, events)) = runs.take_alike() {
-            self.broker.routes.subjects.add(place, events);
+        if let Some((subject, events)) = runs.take_alike() {
+            self.broker.routes.subjects.add(subject, events);
         }
     }
 

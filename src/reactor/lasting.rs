@@ -50,14 +50,14 @@ impl Hub {
 
     /// Looks for ports again, if services lack one and it is time.
     pub(super) fn seek_ports(&mut self) {
-        let is_due = |at: Instant| self.clock.now.saturating_duration_since(at) >= SEEK_INTERVAL;
-        if self.upkeep.ports_sought_at.is_none_or(is_due) {
+        let is_due = |at: Instant| self.time.now.saturating_duration_since(at) >= SEEK_INTERVAL;
+        if self.time.upkeep.ports_sought_at.is_none_or(is_due) {
             self.find_ports();
         }
     }
 
     fn find_ports(&mut self) {
-        self.upkeep.ports_sought_at = Some(self.clock.now);
+        self.time.upkeep.ports_sought_at = Some(self.time.now);
         let found = self.broker.find_ports(&mut self.streamers);
         for FoundPort {
             service,
@@ -74,7 +74,7 @@ impl Hub {
                     former_port: former,
                 }),
             }
-            self.keeping.workers_changed(service);
+            self.saved.workers_changed(service);
             self.keep_subscriptions_of(service);
         }
     }
@@ -108,7 +108,7 @@ impl Hub {
                 events,
             });
             // It needs a port only if there is something in it.
-            self.upkeep.ports_sought_at = None;
+            self.time.upkeep.ports_sought_at = None;
         }
     }
 

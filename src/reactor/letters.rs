@@ -87,7 +87,7 @@ impl Hub {
         let limits = log_limits(&self.config, service);
         let from = request.from.max(first.copied().unwrap_or_default());
         let what = (from, request.limit, READ_BYTES);
-        let ticket = self.pending_replies.ticket();
+        let ticket = self.requests.replies.ticket();
         let queues = &mut self.durable.queues;
         queues.open(&queue, limits);
         queues.read(&queue, what, Asked::Letters(ticket, request));

@@ -52,13 +52,13 @@ impl Hub {
     /// A publisher sent a trace; who is no event manager that we dialled has none to send.
     pub(super) fn hear_trace(&mut self, id: PeerId, trace: &[u8]) {
         let mut dialled = self.upstream.dialled.iter();
-        let Some(place) = dialled.position(|dialled| dialled.peer() == Some(id)) else {
+        let Some(index) = dialled.position(|dialled| dialled.peer() == Some(id)) else {
             return;
         };
         match self.upstream.watch.loops.hear(trace) {
             Heard::Nothing => {}
             Heard::PassOn { trace, is_urgent } => {
-                let is_held = self.upstream.dialled[place]
+                let is_held = self.upstream.dialled[index]
                     .ring
                     .is_some_and(|ring| ring.is_held);
                 if is_held || self.upstream.watch.passed_on >= PASSED_ON_MAX {
@@ -71,12 +71,12 @@ impl Hub {
                     self.send_downstream(&own);
                 }
             }
-            Heard::Returned { daemons, is_ours } => self.see_ring(id, place, daemons, is_ours),
+            Heard::Returned { daemons, is_ours } => self.see_ring(id, index, daemons, is_ours),
         }
     }
 
-    fn see_ring(&mut self, id: PeerId, place: usize, daemons: usize, is_ours: bool) {
-        let dialled = &mut self.upstream.dialled[place];
+    fn see_ring(&mut self, id: PeerId, index: usize, daemons: usize, is_ours: bool) {
+        let dialled = &mut self.upstream.dialled[index];
         let before = dialled.ring;
         let was_held = before.is_some_and(|ring| ring.is_held);
         // While it is held, another way round may be ours or another's to break; this one stays.
@@ -114,8 +114,8 @@ impl Hub {
             let trace = self.upstream.watch.loops.trace(false);
             self.send_downstream(&trace);
         }
-        for place in 0..self.upstream.dialled.len() {
-            let dialled = &mut self.upstream.dialled[place];
+        for index in 0..self.upstream.dialled.len() {
+            let dialled = &mut self.upstream.dialled[index];
             let over = |ring: &Ring| now.saturating_duration_since(ring.seen_at) >= OPEN_AFTER;
             let Some(ring) = dialled.ring.filter(over) else {
                 continue;

@@ -27,7 +27,7 @@ impl Hub {
         if limit == 0 {
             return;
         }
-        if self.memory.is_due(bytes, limit) {
+        if self.accounts.memory.is_due(bytes, limit) {
             self.make_room(limit);
         }
     }
@@ -121,7 +121,7 @@ impl Hub {
                 let peer = &mut self.peers[id];
                 let dropped = peer.outbox.shed(bytes_max);
                 let reason = DropReason::MemoryLimit;
-                self.books.dropped_for_subscriber(reason, dropped);
+                self.accounts.dropped_for_subscriber(reason, dropped);
                 self.notes.subscriber_slow(&peer.address, reason, dropped);
             }
             Holder::Service(key) => {

@@ -4,11 +4,10 @@
 //! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
+mod accounts;
 mod admission;
 mod attendance;
 mod audience;
-mod books;
-mod clock;
 mod connection;
 mod connections;
 mod dead;
@@ -28,7 +27,6 @@ mod housekeeping;
 mod hub;
 mod inbox;
 mod intake;
-mod keeping;
 mod kernel;
 mod lasting;
 mod letters;
@@ -54,7 +52,9 @@ mod reload;
 mod removal;
 mod replies;
 mod requester;
+mod requests;
 mod runs;
+mod saved;
 mod scratch;
 mod site;
 mod slow;
@@ -65,6 +65,7 @@ mod status;
 mod stopping;
 mod stream;
 mod streamers;
+mod time;
 mod to_workers;
 mod upkeep;
 mod upstream;
@@ -520,7 +521,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     core.spawn_local(housekeeping::keep_tries(Rc::clone(&hub)));
     let count = hub.borrow().upstream.dialled.len();
     let dialling: Vec<_> = (0..count)
-        .map(|place| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), place)))
+        .map(|index| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), index)))
         .collect();
     loop {
         let input = tokio::select! {

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::connections::Connections;
 use super::peer::Peer;
 use crate::broker::PeerId;
 
 /// All peers of the reactor. `peers[id]` is one that can't be gone: who speaks, or was looked at just
 /// before. Anything in between may have ended its connection; then [`Peers::get_mut`] tells.
-#[derive(Default)]
 pub(super) struct Peers {
     slab: Slab<Peer>,
     /// Of the last id that was given out.
@@ -21,9 +21,22 @@ pub(super) struct Peers {
     /// Bytes given to peers since the last flush.
     pending_bytes: usize,
     flush_wanted: Rc<Notify>,
+    /// Open connections, those in their handshake too.
+    pub(super) connections: Connections,
 }
 
 impl Peers {
+    pub(super) fn new(connections: Connections) -> Self {
+        Self {
+            slab: Slab::new(),
+            serial: 0,
+            dirty: vec![],
+            pending_bytes: 0,
+            flush_wanted: Rc::default(),
+            connections,
+        }
+    }
+
     /// The id that the next peer to be inserted has.
     pub(super) fn next_id(&mut self) -> PeerId {
         self.serial = self.serial.wrapping_add(1);

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::hub::Hub;
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{DeliveryMode, FormerSubscription, RestoreError, ServiceKey};
+use crate::broker::{
+    DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, SubscriptionView,
+};
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::state::{Changes, Kept, KeptService, KeptSubscription, Writer};
 use crate::telemetry::Notable;
 
-use super::keeping::{DIRTY_MAX, LOOK_INTERVAL};
+use super::saved::{DIRTY_MAX, LOOK_INTERVAL};
 
 impl Hub {
     /// Takes up what an earlier run left, but for services that the configuration declares: they get
@@ -64,23 +66,23 @@ impl Hub {
             let Some(key) = self.broker.find(&name) else {
                 if !kept.subjects.is_empty() {
                     // It was durable. What it wants is kept for a run that finds its queue.
-                    self.keeping.unrestored.insert(name, kept.clone());
+                    self.saved.unrestored.insert(name, kept.clone());
                 } else if !kept.is_gone {
                     // Its port is remembered from now on, and no more.
-                    self.keeping.ended.insert(name);
+                    self.saved.ended.insert(name);
                 }
                 continue;
             };
             if let Some(ready) = kept.ready.clone() {
                 let is_shared = self.broker.is_shared_port(kept.port);
-                self.keeping.grace.expect(key, kept.port, ready, is_shared);
+                self.saved.grace.expect(key, kept.port, ready, is_shared);
             }
-            self.keeping.noted.insert(key, kept.clone());
+            self.saved.written_services.insert(key, kept.clone());
         }
         let keys = self.broker.services().map(|(key, _)| key);
-        self.keeping.stirred.extend(keys);
-        self.keeping.grace.begin(now() + self.config.restart_grace);
-        self.keeping.writer = Some(writer);
+        self.saved.changed_services.extend(keys);
+        self.saved.grace.begin(now() + self.config.restart_grace);
+        self.saved.writer = Some(writer);
         self.keep_changes();
     }
 
@@ -115,7 +117,7 @@ impl Hub {
         );
         if restored == Err(RestoreError::Expired) {
             // What can't be restored for another reason is left where it is.
-            self.keeping.changed.insert(id);
+            self.saved.changed.insert(id);
         }
         restored.map(drop).map_err(|why| why.to_string())
     }
@@ -138,27 +140,25 @@ impl Hub {
 
     /// The service has another port: it is noted which one its clients were told.
     pub(super) fn keep_subscriptions_of(&mut self, service: ServiceKey) {
-        if let Some(service) = self.broker.service(service) {
-            let ids = service.subscriptions().cloned();
-            self.keeping.changed.extend(ids);
-        }
+        let ids = self.broker[service].subscriptions().cloned();
+        self.saved.changed.extend(ids);
     }
 
     /// What time brings about: silent workers are presumed ready, the grace ends, what could not be
     /// written is tried again.
     pub(super) fn tend_keeping(&mut self) {
         self.tend_grace();
-        let writer = self.keeping.writer.as_ref();
+        let writer = self.saved.writer.as_ref();
         if let Some(writer) = writer
             && self
-                .keeping
+                .saved
                 .looked_at
-                .is_none_or(|at| self.clock.now >= at + LOOK_INTERVAL)
+                .is_none_or(|at| self.time.now >= at + LOOK_INTERVAL)
         {
             writer.look();
-            self.keeping.looked_at = Some(self.clock.now);
+            self.saved.looked_at = Some(self.time.now);
         }
-        self.keeping.whole |= writer.is_some_and(Writer::wants_whole);
+        self.saved.whole |= writer.is_some_and(Writer::wants_whole);
         self.keep_changes();
     }
 
@@ -167,23 +167,23 @@ impl Hub {
         let changed = self.broker.take_changed();
         let deserted = self.broker.take_deserted();
         let forgotten = self.broker.take_forgotten();
-        let Some(writer) = &self.keeping.writer else {
+        let Some(writer) = &self.saved.writer else {
             return;
         };
         let has_room = writer.has_room();
-        self.keeping.changed.extend(changed);
-        self.keeping.stirred.extend(deserted);
-        self.keeping.ended.extend(forgotten);
-        if self.keeping.is_clean() && !self.attendance.audience.has_changed() {
+        self.saved.changed.extend(changed);
+        self.saved.changed_services.extend(deserted);
+        self.saved.ended.extend(forgotten);
+        if self.saved.is_clean() && !self.saved.subscribers.audience.has_changed() {
             return;
         }
         if !has_room {
             // To write all costs no more than what changed, or it would be done again and again.
             let all = self.broker.subscription_count();
-            if self.keeping.changed.len() + self.keeping.ended.len() > DIRTY_MAX.max(all) {
-                self.keeping.whole = true;
-                self.keeping.changed.clear();
-                self.keeping.ended.clear();
+            if self.saved.changed.len() + self.saved.ended.len() > DIRTY_MAX.max(all) {
+                self.saved.whole = true;
+                self.saved.changed.clear();
+                self.saved.ended.clear();
             }
             if let Some(suppressed) = self.notes.admit("state-behind") {
                 tracing::warn!(
@@ -195,7 +195,7 @@ impl Hub {
             return;
         }
         let changes = self.take_changes();
-        if let Some(writer) = &mut self.keeping.writer
+        if let Some(writer) = &mut self.saved.writer
             && changes != Changes::default()
             && !writer.take(changes)
         {
@@ -203,84 +203,73 @@ impl Hub {
                 target: "em.state",
                 "subscriptions are not kept over a restart any more: the state database's thread ended, which is a bug"
             );
-            self.keeping.writer = None;
+            self.saved.writer = None;
         }
     }
 
     fn take_changes(&mut self) -> Changes {
-        let (now, wall_clock_ms) = (now(), wall_clock_ms());
-        let keeping = &mut self.keeping;
-        let whole = std::mem::take(&mut keeping.whole);
-        let mut ids = std::mem::take(&mut keeping.changed);
-        let mut keys = std::mem::take(&mut keeping.stirred);
-        let ended = std::mem::take(&mut keeping.ended);
+        let saved = &mut self.saved;
+        let whole = std::mem::take(&mut saved.whole);
+        let mut ids = std::mem::take(&mut saved.changed);
+        let mut keys = std::mem::take(&mut saved.changed_services);
+        let ended = std::mem::take(&mut saved.ended);
+        let subscribers = saved.subscribers.audience.take_changes(whole);
         if whole {
-            keeping.noted.clear();
+            saved.written_services.clear();
             ids = self.broker.subscription_ids().cloned().collect();
+            keys.extend(self.broker.services().map(|(key, _)| key));
         }
         let mut changes = Changes {
             whole,
-            subscribers: self.attendance.audience.take_changes(whole),
+            subscribers,
+            services: self.services_gone(&ended, whole),
             ..Changes::default()
         };
-        let remembered = self.broker.former_ports().map(|(name, _)| name);
-        for name in ended.iter().chain(remembered.filter(|_| whole)) {
-            if self.broker.find(name).is_none() && !self.keeping.unrestored.contains_key(name) {
-                changes.services.insert(name.to_string(), self.gone(name));
-            }
-        }
-        if whole {
-            for (name, kept) in &self.keeping.unrestored {
-                changes
-                    .services
-                    .insert(name.to_string(), Some(kept.clone()));
-            }
-            keys.extend(self.broker.services().map(|(key, _)| key));
-        }
+        let (now, wall_clock_ms) = (now(), wall_clock_ms());
         for id in ids {
             let found = self.broker.subscription(&id, now);
             let record = found.map(|(key, service, view)| {
                 keys.insert(key);
-                let told_port = Some(view.told_port).filter(|told| service.port() != Some(*told));
-                KeptSubscription {
-                    service: service.name().to_string(),
-                    subjects: view.patterns.iter().map(ToString::to_string).collect(),
-                    expires_at_ms: wall_clock_ms + view.expires_in.as_millis() as u64,
-                    told_port,
-                }
+                kept_subscription(service, &view, wall_clock_ms)
             });
             changes.subscriptions.insert(id.to_string(), record);
         }
         for key in keys {
+            // It may have ended since.
             let Some(service) = self.broker.service(key) else {
                 continue;
             };
-            let name = service.name().to_string();
-            let former = self.broker.former_port(service.name());
-            let port = service.port().or(former).unwrap_or_default();
-            let record = KeptService {
-                port,
-                shares_port: self.broker.is_shared_port(port),
-                is_gone: false,
-                ready: self.common_ready(key),
-                subjects: service.wanted_on().map(ToString::to_string).collect(),
-                durable: service
-                    .asked_delivery()
-                    .map(|asked| asked == DeliveryMode::Queue),
-            };
-            if self.keeping.noted.get(&key) != Some(&record) {
-                self.keeping.noted.insert(key, record.clone());
+            let record = self.kept_service(key, service);
+            let written = &mut self.saved.written_services;
+            if written.get(&key) != Some(&record) {
+                written.insert(key, record.clone());
+                let name = service.name().to_string();
                 changes.services.insert(name, Some(record));
             }
         }
         changes
     }
-}
 
-impl Hub {
+    /// What is kept of services that have ended, and if all is written, of those that were not restored.
+    fn services_gone(
+        &self,
+        ended: &BTreeSet<ServiceName>,
+        whole: bool,
+    ) -> BTreeMap<String, Option<KeptService>> {
+        let unrestored = &self.saved.unrestored;
+        let remembered = self.broker.former_ports().map(|(name, _)| name);
+        let gone = ended.iter().chain(remembered.filter(|_| whole));
+        let gone = gone
+            .filter(|name| self.broker.find(name).is_none() && !unrestored.contains_key(*name))
+            .map(|name| (name.to_string(), self.kept_port(name)));
+        let not_restored = unrestored.iter().filter(|_| whole);
+        let not_restored = not_restored.map(|(name, kept)| (name.to_string(), Some(kept.clone())));
+        gone.chain(not_restored).collect()
+    }
+
     /// What is kept of a service that is gone: its port, so that it gets that again, and others get one
     /// that its workers don't dial.
-    fn gone(&self, name: &ServiceName) -> Option<KeptService> {
+    fn kept_port(&self, name: &ServiceName) -> Option<KeptService> {
         let port = self.broker.former_port(name)?;
         Some(KeptService {
             port,
@@ -288,6 +277,33 @@ impl Hub {
             is_gone: true,
             ..KeptService::default()
         })
+    }
+
+    fn kept_service(&self, key: ServiceKey, service: &Service) -> KeptService {
+        let former = self.broker.former_port(service.name());
+        let port = service.port().or(former).unwrap_or_default();
+        let asked = service.asked_delivery();
+        KeptService {
+            port,
+            shares_port: self.broker.is_shared_port(port),
+            is_gone: false,
+            ready: self.common_ready(key),
+            subjects: service.wanted_on().map(ToString::to_string).collect(),
+            durable: asked.map(|asked| asked == DeliveryMode::Queue),
+        }
+    }
+}
+
+fn kept_subscription(
+    service: &Service,
+    view: &SubscriptionView<'_>,
+    wall_clock_ms: u64,
+) -> KeptSubscription {
+    KeptSubscription {
+        service: service.name().to_string(),
+        subjects: view.patterns.iter().map(ToString::to_string).collect(),
+        expires_at_ms: wall_clock_ms + view.expires_in.as_millis() as u64,
+        told_port: Some(view.told_port).filter(|told| service.port() != Some(*told)),
     }
 }
 

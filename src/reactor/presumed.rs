@@ -16,11 +16,11 @@ use crate::zmtp::SocketType;
 impl Hub {
     /// What time brings about: silent workers are presumed ready, the grace ends.
     pub(super) fn tend_grace(&mut self) {
-        while let Some(id) = self.keeping.grace.next_judged(self.clock.now) {
+        while let Some(id) = self.saved.grace.next_judged(self.time.now) {
             self.hear_silence(id);
         }
-        for service in self.keeping.grace.end(self.clock.now).unwrap_or_default() {
-            self.keeping.workers_changed(service);
+        for service in self.saved.grace.end(self.time.now).unwrap_or_default() {
+            self.saved.workers_changed(service);
         }
     }
 
@@ -40,9 +40,9 @@ impl Hub {
             return;
         };
         // It counts as a stranger from now on, if it is not presumed ready.
-        self.keeping.workers_changed(service);
+        self.saved.workers_changed(service);
         let port = self.broker[service].port();
-        let former = self.keeping.grace.former.get_mut(&service);
+        let former = self.saved.grace.former.get_mut(&service);
         let Some(former) = former.filter(|former| port == Some(former.port)) else {
             return;
         };
@@ -83,7 +83,7 @@ impl Hub {
             tracing::info!(target: "em.worker", service = %name, suppressed,
                 "a silent worker reconnected after the restart: it is presumed ready, as before");
         }
-        self.keeping.grace.presumed.insert(id);
+        self.saved.grace.presumed.insert(id);
         self.dispatch(service);
     }
 
@@ -108,7 +108,7 @@ impl Hub {
     /// A worker that was presumed ready says READY, and so how it really wants its events. If that is
     /// otherwise, it begins anew, unless some are on their way to it.
     pub(super) fn hear_presumed(&mut self, id: PeerId, said: Envelope) {
-        if !self.keeping.grace.presumed.remove(&id) {
+        if !self.saved.grace.presumed.remove(&id) {
             return;
         }
         let peer = &mut self.peers[id];
@@ -122,13 +122,13 @@ impl Hub {
             return;
         };
         if presumed == said {
-            return self.keeping.grace.worker_left(service, id);
+            return self.saved.grace.worker_left(service, id);
         }
         if !peer.outbox.is_empty() {
             return tracing::warn!(target: "em.worker", peer = %peer.address, "READY differs from the mode presumed after the restart while events are on their way to the worker: keeping the presumed mode; reconnect the worker");
         }
         peer.set_worker(key, None);
-        self.keeping.grace.worker_left(service, id);
+        self.saved.grace.worker_left(service, id);
         self.let_worker_go(service, key, Some(presumed), vec![], 0);
         // That may have ended its connection.
         if let Some(peer) = self.peers.get_mut(id) {
@@ -146,7 +146,7 @@ impl Hub {
             .port()
             .is_some_and(|port| self.broker.is_shared_port(port));
         let mut marks = Marks::of(is_shared);
-        let unjudged = &self.keeping.grace.unjudged;
+        let unjudged = &self.saved.grace.unjudged;
         let mut common: Option<KeptReady> = None;
         for id in service.workers.peers() {
             let peer = &self.peers[id];
@@ -178,7 +178,7 @@ impl Hub {
             before.credit = before.credit.min(ready.credit);
         }
         let former = self
-            .keeping
+            .saved
             .grace
             .former
             .get(&key)

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::keeping::Keeping;
 use super::replies::Ticket;
+use super::saved::Saved;
 use crate::messagebus::Message;
 use crate::model::{ServiceName, SubscriptionId};
 use crate::store::QueueId;
@@ -71,14 +71,14 @@ impl Promises {
     }
 
     /// Takes out those that are durable now, and those that have waited too long.
-    pub(super) fn take_kept(&mut self, keeping: &Keeping, now: Instant) -> Vec<Kept> {
+    pub(super) fn take_kept(&mut self, saved: &Saved, now: Instant) -> Vec<Kept> {
         let mut kept = vec![];
         for mut promise in std::mem::take(&mut self.0) {
             promise.mark = promise.mark.or_else(|| match &promise.what {
-                Promised::End { service, .. } => keeping.mark_of_end(service),
-                Promised::Subscription { id, .. } => keeping.mark_of_subscription(id),
+                Promised::End { service, .. } => saved.mark_of_end(service),
+                Promised::Subscription { id, .. } => saved.mark_of_subscription(id),
             });
-            let is_written = promise.mark.is_some_and(|mark| keeping.has_written(mark));
+            let is_written = promise.mark.is_some_and(|mark| saved.has_written(mark));
             match promise.end(is_written, now) {
                 Some(end) => kept.push(end),
                 None => self.0.push(promise),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_end_waits_for_its_queue_and_a_subscription_for_the_database_alone() {
-        let (now, keeping) = (Instant::now(), Keeping::default());
+        let (now, saved) = (Instant::now(), Saved::default());
         let ticket = PendingReplies::new(1).ticket();
         let mut promises = Promises::default();
         promises.add(end_of(&queue("s")), ticket, now);
@@ -182,19 +182,19 @@ mod tests {
         };
         promises.add(subscription, ticket, now);
         // Without a database all is written that ever will be.
-        let kept = promises.take_kept(&keeping, now);
+        let kept = promises.take_kept(&saved, now);
         assert_eq!(kept, [Kept::Answer(answer, ticket)]);
         assert_eq!(promises.queue_removed(&queue("other"), None), None);
-        assert_eq!(promises.take_kept(&keeping, now), []);
+        assert_eq!(promises.take_kept(&saved, now), []);
         assert_eq!(promises.queue_removed(&queue("s"), None), None);
         let ended = Kept::Ended(queue("s").name, ticket);
-        assert_eq!(promises.take_kept(&keeping, now), [ended]);
+        assert_eq!(promises.take_kept(&saved, now), [ended]);
         assert!(promises.is_empty());
     }
 
     #[test]
     fn what_fails_or_takes_too_long_is_refused() {
-        let (now, keeping) = (Instant::now(), Keeping::default());
+        let (now, saved) = (Instant::now(), Saved::default());
         let ticket = PendingReplies::new(1).ticket();
         let mut promises = Promises::default();
         promises.add(end_of(&queue("late")), ticket, now);
@@ -203,8 +203,8 @@ mod tests {
         let failed = promises.queue_removed(&queue("broken"), error);
         assert!(is_nak(&failed.unwrap()));
         let just_before = now + PATIENCE - Duration::from_millis(1);
-        assert_eq!(promises.take_kept(&keeping, just_before), []);
-        let late = promises.take_kept(&keeping, now + PATIENCE);
+        assert_eq!(promises.take_kept(&saved, just_before), []);
+        let late = promises.take_kept(&saved, now + PATIENCE);
         assert!(late.len() == 1 && is_nak(&late[0]));
         assert!(promises.is_empty());
     }

@@ -219,7 +219,7 @@ impl Hub {
             ));
         }
         let gone = || "its service is gone".to_owned();
-        let was_presumed = self.keeping.was_presumed(id);
+        let was_presumed = self.saved.was_presumed(id);
         let proxy = Proxy::of(&mut self.peers[id], &mut self.broker, was_presumed);
         let mut proxy = proxy.ok_or_else(gone)?;
         if let Some(known) = proxy.known(said, acknowledges) {
@@ -229,7 +229,7 @@ impl Hub {
         let worker = proxy.join(said, acknowledges);
         if let (Some(aftermath), Role::Worker { service, .. }) = (aftermath, &self.peers[id].role) {
             let service = *service;
-            self.keeping.workers_changed(service);
+            self.saved.workers_changed(service);
             self.finish(service, aftermath);
         }
         // What was left to do may have ended its connection.

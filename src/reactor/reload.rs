@@ -15,11 +15,11 @@ impl Hub {
         self.config = Rc::clone(&config);
         self.site.settings.limits = config.limits;
         self.site.settings.publish_timeout = config.publish_timeout;
-        self.connections.set_max(connections_max(&config));
+        self.peers.connections.set_max(connections_max(&config));
         self.reload_services();
         self.reload_peers();
         self.durable.set_limits(&self.broker, &self.config);
-        self.memory.begin_again();
+        self.accounts.memory.begin_again();
         if config.memory_limit > 0 {
             self.make_room(config.memory_limit);
         }
@@ -35,12 +35,12 @@ impl Hub {
             let (service, timetable) = self.broker.with_timetable(key);
             self.notes.dropped_since(service, &dropped);
             self.durable.queues.refill(service);
-            self.alarm.plan(key, service, timetable);
+            self.time.alarm.plan(key, service, timetable);
         }
     }
 
     fn reload_peers(&mut self) {
-        let (interval, now) = (self.config.heartbeat_interval, self.clock.now);
+        let (interval, now) = (self.config.heartbeat_interval, self.time.now);
         let worker_budget = self.config.budgets.worker_outbox_bytes;
         let mut with_room = vec![];
         for peer in self.peers.iter_mut() {

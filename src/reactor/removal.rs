@@ -20,7 +20,7 @@ impl Hub {
             Role::Subscriber { prefixes } => {
                 for prefix in prefixes {
                     self.broker.routes.unsubscribe(prefix, id);
-                    self.attendance.audience.left(prefix);
+                    self.saved.subscribers.audience.left(prefix);
                 }
                 let in_outbox = peer.outbox.events();
                 let (unwritten, written) = peer.outbox.take_unwritten();
@@ -36,7 +36,7 @@ impl Hub {
                 if !self.phase.is_draining() {
                     self.notes.worker_gone(&self.broker[*service], &peer);
                 }
-                self.keeping.worker_left(*service, id);
+                self.saved.worker_left(*service, id);
                 self.streamers
                     .release_identity(*service, &peer.zmtp.identity, id);
                 let (unwritten, written) = peer.outbox.take_unwritten();
@@ -51,9 +51,9 @@ impl Hub {
     /// A subscriber is gone. Of the events in its outbox so many were written since that was last
     /// reported, and so many were not.
     fn count_lost(&mut self, address: &str, in_outbox: u64, written: u64, lost: u64) {
-        self.books.subscribers.delivered += written;
-        self.books.subscribers.in_flight -= in_outbox;
-        let dropped = &mut self.books.subscribers.dropped;
+        self.accounts.subscribers.delivered += written;
+        self.accounts.subscribers.in_flight -= in_outbox;
+        let dropped = &mut self.accounts.subscribers.dropped;
         dropped.add(DropReason::SubscriberLost, lost);
         if lost > 0 {
             let burst = DropReason::SubscriberLost.name();
@@ -100,7 +100,7 @@ impl Hub {
     /// A service has ended: closes its streamer and its workers' connections, removes its queue.
     pub(super) fn close_service(&mut self, ended: &EndedService) {
         self.streamers.close(ended.key);
-        self.keeping.service_ended(ended);
+        self.saved.service_ended(ended);
         for worker in &ended.workers {
             // Its service is gone, so there is nothing to keep books of.
             self.peers.remove(*worker);

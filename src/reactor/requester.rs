@@ -50,7 +50,7 @@ impl Host for Asking<'_> {
             streamers: &mut self.hub.streamers,
             ended: &mut self.ended,
             happened: &mut self.happened,
-            now: self.hub.clock.now,
+            now: self.hub.time.now,
             settings: &self.hub.site.settings,
         }
     }
@@ -60,7 +60,7 @@ impl Host for Asking<'_> {
     }
 
     fn is_full(&self) -> Option<usize> {
-        self.hub.pending_replies.is_full()
+        self.hub.requests.replies.is_full()
     }
 
     fn status(&mut self) -> String {
@@ -191,7 +191,7 @@ impl Hub {
             Ok(row) => row,
             Err(nak) => return self.answer(request, &nak.into(), &back, false),
         };
-        back.timed = row.timed.map(|timed| (timed, self.clock.now));
+        back.timed = row.timed.map(|timed| (timed, self.time.now));
         let mut asking = Asking {
             hub: self,
             back: Some(back),
@@ -253,14 +253,18 @@ impl Hub {
     }
 
     fn call(&mut self, event: SyncEvent, back: ReturnAddress) {
-        let ticket = self.pending_replies.ticket();
-        match self.effects.try_send(Effect::Call { ticket, event }) {
+        let ticket = self.requests.replies.ticket();
+        match self
+            .requests
+            .effects
+            .try_send(Effect::Call { ticket, event })
+        {
             Ok(()) => {
-                self.pending_replies.insert(ticket, back);
+                self.requests.replies.insert(ticket, back);
             }
             Err(_) => self.reply(
                 &back,
-                &requests::too_many_wait(self.pending_replies.max()).into(),
+                &requests::too_many_wait(self.requests.replies.max()).into(),
             ),
         }
     }
@@ -268,7 +272,7 @@ impl Hub {
     fn ask_letters(&mut self, request: LettersRequest, back: ReturnAddress) {
         match self.begin_letters(request) {
             Ok(Begun::Waiting(ticket)) => {
-                self.pending_replies.insert(ticket, back);
+                self.requests.replies.insert(ticket, back);
             }
             Ok(Begun::Answered(answer)) | Err(answer) => self.reply(&back, &answer),
         }
@@ -276,7 +280,7 @@ impl Hub {
 
     /// The answer to a request that waited. Its client may be gone; then nobody wants it.
     pub(super) fn complete(&mut self, ticket: Ticket, answer: &Message) {
-        if let Some(back) = self.pending_replies.remove(ticket) {
+        if let Some(back) = self.requests.replies.remove(ticket) {
             self.reply(&back, answer);
         }
     }
@@ -287,7 +291,7 @@ impl Hub {
             "stopping",
             "the event manager stopped before all services had answered",
         );
-        for back in self.pending_replies.take_all() {
+        for back in self.requests.replies.take_all() {
             self.reply(&back, &nak);
         }
         self.flush();
@@ -295,20 +299,20 @@ impl Hub {
 
     /// A place among the requests whose answers come later, or the refusal if there is none.
     pub(super) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
-        if let Some(max) = self.pending_replies.is_full() {
+        if let Some(max) = self.requests.replies.is_full() {
             self.reply(&back, &requests::too_many_wait(max).into());
             return None;
         }
-        let ticket = self.pending_replies.ticket();
-        self.pending_replies.insert(ticket, back);
+        let ticket = self.requests.replies.ticket();
+        self.requests.replies.insert(ticket, back);
         Some(ticket)
     }
 
     pub(super) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
         if let Some((timed, read_at)) = back.timed {
             let times = match timed {
-                Timed::Emit => &mut self.books.publish_times.emits,
-                Timed::Call => &mut self.books.publish_times.calls,
+                Timed::Emit => &mut self.accounts.publish_times.emits,
+                Timed::Call => &mut self.accounts.publish_times.calls,
             };
             let is_nak = usize::from(answer.token.is(Token::NAK));
             times[is_nak].add(now().saturating_duration_since(read_at));

@@ -30,7 +30,7 @@ impl Scratch {
 pub(super) struct Words {
     /// When they were read.
     pub(super) at: Instant,
-    /// The places of events that are done.
+    /// The sequence numbers of events that are done.
     pub(super) settled: Vec<u64>,
     /// Events may go, to this worker or to others.
     pub(super) moved: bool,

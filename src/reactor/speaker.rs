@@ -95,7 +95,7 @@ impl Hub {
             Subscription::Cancel(prefix) => {
                 if prefixes.remove(prefix) {
                     self.broker.routes.unsubscribe(prefix, id);
-                    self.attendance.audience.left(prefix);
+                    self.saved.subscribers.audience.left(prefix);
                 }
             }
         }

@@ -14,16 +14,16 @@ const PATIENCE_MIN: Duration = Duration::from_secs(10);
 impl Hub {
     /// Names workers that were full for a heartbeat, and took no byte in it.
     pub(super) fn note_stalled_workers(&mut self) {
-        let now = self.clock.now;
+        let now = self.time.now;
         let patience = match self.config.heartbeat_interval {
             Duration::ZERO => PATIENCE_MIN,
             interval => interval,
         };
-        let since_look = now.saturating_duration_since(self.upkeep.stuck_looked_at);
+        let since_look = now.saturating_duration_since(self.time.upkeep.stuck_looked_at);
         if since_look < LOOK.min(patience) {
             return;
         }
-        self.upkeep.stuck_looked_at = now;
+        self.time.upkeep.stuck_looked_at = now;
         let budget = self.config.budgets.worker_outbox_bytes;
         for peer in self.peers.iter_mut() {
             let Role::Worker { service, .. } = peer.role else {

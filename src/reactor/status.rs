@@ -32,9 +32,9 @@ impl Hub {
             service: self.config.locator.service_name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started_at_ms: self.clock.started_at_ms(),
+            started_at_ms: self.time.started_at_ms(),
             wall_clock_ms: wall_clock_ms(),
-            uptime_seconds: self.clock.uptime(now).as_secs_f64(),
+            uptime_seconds: self.time.uptime(now).as_secs_f64(),
             subscription_ttl_seconds: self.config.subscription_ttl.as_secs_f64(),
             draining: self.phase.is_draining(),
             addresses: self.site.addresses.clone(),
@@ -44,36 +44,17 @@ impl Hub {
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
             subscribers: self.subscribers_status(),
-            connections: api::Connections {
-                open: self.connections.open() as u64,
-                max: self.connections.max() as u64,
-                fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
-                requesters: self.count_peers(|role| matches!(role, Role::Requester { .. })),
-                outbox_bytes: self
-                    .peers
-                    .iter()
-                    .map(|peer| peer.outbox.bytes() as u64)
-                    .sum(),
-            },
+            connections: self.connections_status(),
             memory: api::Memory {
                 waiting_bytes: self.waiting_bytes() as u64,
                 half_received_bytes: self.half_received_bytes() as u64,
                 limit_bytes: self.config.memory_limit as u64,
             },
-            store: api::Store {
-                kept: self.durable.queues.has_store(),
-                waiting_bytes: self.durable.queues.appending_bytes() as u64,
-                failed: self
-                    .durable
-                    .queues
-                    .failures()
-                    .map(|(queue, reason)| (queue.to_string(), reason.to_owned()))
-                    .collect(),
-            },
+            store: self.store_status(),
             state_dir: Some(self.config.state_dir.display().to_string()),
-            state: self.keeping.status(&self.attendance.audience),
+            state: self.saved.status(),
             traces: self.notes.tracer().status(),
-            pending_calls: self.pending_replies.len() as u64,
+            pending_calls: self.requests.replies.len() as u64,
             peers: api::Peers {
                 refused: named(
                     self.notes
@@ -85,6 +66,33 @@ impl Hub {
                 slow: self.slow_peers(),
                 zmtp: self.zmtp_spoken(),
             },
+        }
+    }
+
+    fn connections_status(&self) -> api::Connections {
+        api::Connections {
+            open: self.peers.connections.open() as u64,
+            max: self.peers.connections.max() as u64,
+            fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
+            requesters: self.count_peers(|role| matches!(role, Role::Requester { .. })),
+            outbox_bytes: self
+                .peers
+                .iter()
+                .map(|peer| peer.outbox.bytes() as u64)
+                .sum(),
+        }
+    }
+
+    fn store_status(&self) -> api::Store {
+        api::Store {
+            kept: self.durable.queues.has_store(),
+            waiting_bytes: self.durable.queues.appending_bytes() as u64,
+            failed: self
+                .durable
+                .queues
+                .failures()
+                .map(|(queue, reason)| (queue.to_string(), reason.to_owned()))
+                .collect(),
         }
     }
 
@@ -139,29 +147,29 @@ impl Hub {
         });
         api::Publishers {
             connected: self.count_peers(|role| matches!(role, Role::Publisher)),
-            events: self.books.published.events,
-            bytes: self.books.published.bytes,
-            unmatched: self.books.published.unmatched,
-            held: self.attendance.status(),
+            events: self.accounts.published.events,
+            bytes: self.accounts.published.bytes,
+            unmatched: self.accounts.published.unmatched,
+            held: self.saved.subscribers.status(),
             dialled: self.upstream.dialled.iter().map(Dialled::status).collect(),
             dialled_are_required: self.config.require_publishers,
             subjects: api::Subjects {
                 named: named.collect(),
                 other_events: subjects.unnamed_events(),
             },
-            emit_seconds: times(&self.books.publish_times.emits),
-            call_seconds: times(&self.books.publish_times.calls),
+            emit_seconds: times(&self.accounts.publish_times.emits),
+            call_seconds: times(&self.accounts.publish_times.calls),
         }
     }
 
     fn subscribers_status(&self) -> api::Subscribers {
         let mut status = api::Subscribers {
-            remembered: self.attendance.audience.remembered(),
-            counters: counters(&self.books.subscribers, 0, 0),
+            remembered: self.saved.subscribers.audience.remembered(),
+            counters: counters(&self.accounts.subscribers, 0, 0),
             ..api::Subscribers::default()
         };
         let outbox = &mut status.outbox;
-        outbox.peak_bytes = self.books.outbox_peak_bytes as u64;
+        outbox.peak_bytes = self.accounts.outbox_peak_bytes as u64;
         outbox.budget_bytes = self.config.budgets.subscriber_outbox_bytes as u64;
         for peer in self.peers.iter() {
             if let Role::Subscriber { prefixes } = &peer.role {
@@ -212,8 +220,9 @@ impl Hub {
             waiting += service.queued() + service.queue.held() as u64 + service.account.in_flight;
             dropped += service.account.dropped.total();
         }
-        dropped += self.broker.retired().dropped.total() + self.books.subscribers.dropped.total();
-        waiting += self.books.subscribers.in_flight;
+        dropped +=
+            self.broker.retired().dropped.total() + self.accounts.subscribers.dropped.total();
+        waiting += self.accounts.subscribers.in_flight;
         let doing = if self.phase.is_draining() {
             "stopping"
         } else {
@@ -221,8 +230,8 @@ impl Hub {
         };
         format!(
             "{doing}: services {count}, workers {workers}, connections {}, events published {}, under way {waiting}, dropped {dropped}",
-            self.connections.open(),
-            self.books.published.events
+            self.peers.connections.open(),
+            self.accounts.published.events
         )
     }
 }

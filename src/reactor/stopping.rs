@@ -71,10 +71,10 @@ pub(super) async fn stop(
 }
 
 async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
-    let mut heard = hub.borrow().books.published.bytes;
+    let mut heard = hub.borrow().accounts.published.bytes;
     while Instant::now() < deadline && hub.borrow().has_publishers() {
         sleep(SILENCE).await;
-        let now_heard = hub.borrow().books.published.bytes;
+        let now_heard = hub.borrow().accounts.published.bytes;
         if now_heard == heard {
             return;
         }
@@ -156,7 +156,7 @@ impl Hub {
     /// hold up the end.
     fn is_drained(&self) -> bool {
         self.peers.iter().all(|peer| peer.outbox.is_empty())
-            && self.pending_replies.len() == 0
+            && self.requests.replies.len() == 0
             && self.durable.queues.is_idle()
             && self
                 .broker
@@ -178,7 +178,7 @@ impl Hub {
             })
             .filter(|(_, left)| *left > 0)
             .collect();
-        let mut all = self.books.subscribers.in_flight;
+        let mut all = self.accounts.subscribers.in_flight;
         for (name, events) in left {
             all += events;
             self.notes
@@ -188,9 +188,9 @@ impl Hub {
                     suppressed,
                 });
         }
-        if self.books.subscribers.in_flight > 0 {
+        if self.accounts.subscribers.in_flight > 0 {
             self.notes.note(&Notable::UndeliveredToSubscribers {
-                events: self.books.subscribers.in_flight,
+                events: self.accounts.subscribers.in_flight,
             });
         }
         all

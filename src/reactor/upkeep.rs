@@ -17,3 +17,15 @@ pub(super) struct Upkeep {
     pub(super) beat: Option<Beat>,
     pub(super) watchdog: Watchdog,
 }
+
+impl Upkeep {
+    pub(super) fn started(at: Instant, beat: Option<Beat>) -> Self {
+        Self {
+            ticked_at: at,
+            stuck_looked_at: at,
+            ports_sought_at: None,
+            beat,
+            watchdog: Watchdog::default(),
+        }
+    }
+}

@@ -18,14 +18,14 @@ impl Hub {
     /// Looks at all services, if that is to be done again; helps those that are stuck.
     pub(super) fn watch_services(&mut self) {
         let now = now();
-        let looked_at = self.upkeep.watchdog.looked_at;
+        let looked_at = self.time.upkeep.watchdog.looked_at;
         if looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK)
             || self.phase.has_ended()
         {
             return;
         }
-        self.upkeep.watchdog.looked_at = Some(now);
-        let watchdog = &mut self.upkeep.watchdog;
+        self.time.upkeep.watchdog.looked_at = Some(now);
+        let watchdog = &mut self.time.upkeep.watchdog;
         let broker = &self.broker;
         watchdog
             .suspects
@@ -46,7 +46,12 @@ impl Hub {
         let before = service.account.dropped;
         let aftermath = service.handle_timeout(now, chance);
         let name = service.name();
-        let stuck_for = self.upkeep.watchdog.stuck_for(key, now).unwrap_or_default();
+        let stuck_for = self
+            .time
+            .upkeep
+            .watchdog
+            .stuck_for(key, now)
+            .unwrap_or_default();
         self.notes
             .burst_of("stuck", name, |suppressed| Notable::ServiceStuck {
                 service: name.as_str(),
@@ -63,7 +68,7 @@ impl Hub {
     /// What of a service could go, and to whom.
     pub(super) fn dispatch_status(&self, key: ServiceKey, service: &Service) -> Dispatch {
         let now = now();
-        let stuck = self.upkeep.watchdog.stuck_for(key, now);
+        let stuck = self.time.upkeep.watchdog.stuck_for(key, now);
         Dispatch {
             due_events: service.due_events(now),
             free_workers: service.free_workers() as u64,

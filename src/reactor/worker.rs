@@ -105,7 +105,7 @@ impl Hub {
             WorkerWord::Ready(credit) => return self.hear_ready(peer, key, worker, credit),
             WorkerWord::Bye => {
                 service.workers.bye(worker);
-                return self.keeping.workers_changed(key);
+                return self.saved.workers_changed(key);
             }
             WorkerWord::Ack(id) => {
                 match service.ack(worker, DeliveryId(id), words.at) {
@@ -147,7 +147,7 @@ impl Hub {
             Some(credit) => service.workers.ready_with(worker, credit),
         }
         if service.workers.readiness(worker) != before {
-            self.keeping.workers_changed(key);
+            self.saved.workers_changed(key);
             let was_ready = before.0;
             if !was_ready && let Some(peer) = self.peers.get(peer) {
                 self.notes.worker_joined(service, &peer.address, worker);

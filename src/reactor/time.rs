@@ -5,25 +5,30 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::upkeep::Upkeep;
 use crate::broker::{Service, ServiceKey, Timetable};
+use crate::systemd::Beat;
 
 /// The wall clock is adjusted by less than this between two ticks, if it is not set.
 const JUMP_MIN_MS: u64 = 1000;
 
-/// The time as of the last tick or request, and since when we run.
-#[derive(Debug)]
-pub(super) struct Clock {
+/// The time as of the last tick or request, since when we run, and what is done by time.
+pub(super) struct Time {
     /// Near enough for signs of life.
     pub(super) now: Instant,
+    pub(super) alarm: Alarm,
+    pub(super) upkeep: Upkeep,
     started_at: Instant,
     started_at_ms: u64,
     wall: ClockWatch,
 }
 
-impl Clock {
-    pub(super) fn started(at: Instant, wall_clock_ms: u64) -> Self {
+impl Time {
+    pub(super) fn started(at: Instant, wall_clock_ms: u64, beat: Option<Beat>) -> Self {
         Self {
             now: at,
+            alarm: Alarm::default(),
+            upkeep: Upkeep::started(at, beat),
             started_at: at,
             started_at_ms: wall_clock_ms,
             wall: ClockWatch::started(wall_clock_ms, at),

@@ -1,19 +1,22 @@
 //! What is counted of publishers and subscribers; services have accounts of their own in the broker.
 
+use super::memory::Memory;
 use crate::broker::{Account, DropReason, Histogram};
 
-/// The books of all that isn't a service's.
+/// The accounts of all that isn't a service's.
 #[derive(Debug, Default)]
-pub(super) struct Books {
+pub(super) struct Accounts {
     /// Of the subscribers' side.
     pub(super) subscribers: Account,
     pub(super) published: Published,
     pub(super) publish_times: PublishTimes,
     /// The most bytes that ever waited for one subscriber.
     pub(super) outbox_peak_bytes: usize,
+    /// When to add up what waits for all together.
+    pub(super) memory: Memory,
 }
 
-impl Books {
+impl Accounts {
     /// A subscriber was given events, and so many bytes wait for it now.
     #[inline]
     pub(super) fn given_to_subscriber(&mut self, events: u64, waiting_bytes: usize) {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::attendance::Attendance;
 use super::grace::Grace;
 use crate::ambient::now;
 use crate::api::StateDatabase;
-use crate::broker::{Audience, EndedService, PeerId, ServiceKey};
+use crate::broker::{EndedService, PeerId, ServiceKey};
 use crate::model::{ServiceName, SubscriptionId};
 use crate::state::{KeptService, Writer};
 
@@ -21,31 +22,33 @@ pub(super) const DIRTY_MAX: usize = 4096;
 
 /// What the database doesn't know yet, and what an earlier run left to go by.
 #[derive(Debug, Default)]
-pub(super) struct Keeping {
+pub(super) struct Saved {
     /// None if nothing is kept.
     pub(super) writer: Option<Writer>,
     /// All is to be written.
     pub(super) whole: bool,
     pub(super) changed: BTreeSet<SubscriptionId>,
     /// Services whose workers came, went or said something new.
-    pub(super) stirred: BTreeSet<ServiceKey>,
+    pub(super) changed_services: BTreeSet<ServiceKey>,
     /// Services that are gone, or whose port is not remembered any more.
     pub(super) ended: BTreeSet<ServiceName>,
     /// What the database was told of services.
-    pub(super) noted: HashMap<ServiceKey, KeptService>,
+    pub(super) written_services: HashMap<ServiceKey, KeptService>,
     /// Durable services that can't be restored in this run, as their queues can't be used.
     pub(super) unrestored: BTreeMap<ServiceName, KeptService>,
     /// Workers of an earlier run.
     pub(super) grace: Grace,
     /// When the database's thread was last asked whether its file is there.
     pub(super) looked_at: Option<Instant>,
+    /// Plain subscribers, and whether publishers wait for those of the previous run.
+    pub(super) subscribers: Attendance,
 }
 
-impl Keeping {
+impl Saved {
     /// A worker became ready, or is so no more, or otherwise.
     pub(super) fn workers_changed(&mut self, service: ServiceKey) {
         if self.writer.is_some() {
-            self.stirred.insert(service);
+            self.changed_services.insert(service);
         }
     }
 
@@ -68,7 +71,7 @@ impl Keeping {
 
     pub(super) fn service_ended(&mut self, service: &EndedService) {
         self.grace.service_ended(service.key, &service.workers);
-        self.noted.remove(&service.key);
+        self.written_services.remove(&service.key);
         self.unrestored.remove(&service.name);
         if self.writer.is_some() {
             self.ended.insert(service.name.clone());
@@ -104,13 +107,14 @@ impl Keeping {
     }
 
     pub(super) fn is_clean(&self) -> bool {
-        let nothing = self.changed.is_empty() && self.stirred.is_empty() && self.ended.is_empty();
+        let nothing =
+            self.changed.is_empty() && self.changed_services.is_empty() && self.ended.is_empty();
         nothing && !self.whole
     }
 
     /// For STATUS.
-    pub(super) fn status(&self, audience: &Audience) -> StateDatabase {
-        let is_clean = self.is_clean() && !audience.has_changed();
+    pub(super) fn status(&self) -> StateDatabase {
+        let is_clean = self.is_clean() && !self.subscribers.audience.has_changed();
         let written = self.writer.as_ref().map(Writer::is_idle);
         StateDatabase {
             kept: written.is_some(),
