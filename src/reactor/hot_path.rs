@@ -9,21 +9,21 @@ use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::mpsc;
 
-use super::admission::Met;
-use super::connection::HubDoor;
-use super::connections::Connections;
 use super::hub::Hub;
-use super::inbox::Inbox;
-use super::notes::Notes;
-use super::peer::{Envelope, Role};
-use super::purpose::Purpose;
-use super::site::Site;
-use super::stream::Stream;
-use super::streamers::{Doors, StreamerTable};
 use crate::ambient::now;
 use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
+use crate::reactor::acts::admission::Met;
+use crate::reactor::acts::connection::HubDoor;
+use crate::reactor::io::inbox::Inbox;
+use crate::reactor::io::stream::Stream;
+use crate::reactor::state::connections::Connections;
+use crate::reactor::state::notes::Notes;
+use crate::reactor::state::peer::{Envelope, Role};
+use crate::reactor::state::purpose::Purpose;
+use crate::reactor::state::site::Site;
+use crate::reactor::state::streamers::{Doors, StreamerTable};
 use crate::requests::Settings;
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
@@ -178,7 +178,7 @@ impl HotPath {
     /// # Errors
     /// The bytes are not ZMTP.
     pub fn take(&mut self, sent: BytesMut) -> io::Result<()> {
-        let filled = super::inbox::Filled::own(sent);
+        let filled = crate::reactor::io::inbox::Filled::own(sent);
         self.hub
             .take_events(self.publisher, &mut self.inbox, filled)
             .map_err(io::Error::other)
@@ -212,7 +212,7 @@ impl HotPath {
         else {
             return Ok(());
         };
-        let (service, filled) = (*service, super::inbox::Filled::own(said));
+        let (service, filled) = (*service, crate::reactor::io::inbox::Filled::own(said));
         self.hub
             .take_words(worker, service, &mut self.inbox, filled)
             .map_err(io::Error::other)

@@ -5,23 +5,23 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use super::accounts::Accounts;
-use super::connections::Connections;
-use super::durable::Durable;
-use super::effects::Effect;
-use super::notes::Notes;
-use super::peers::Peers;
-use super::phase::Phase;
-use super::requests::Requests;
-use super::saved::Saved;
-use super::scratch::Scratch;
-use super::site::Site;
-use super::streamers::StreamerTable;
-use super::time::Time;
-use super::upstream::Upstream;
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::broker::{Broker, BrokerConfig, Policies, ServiceSettings};
 use crate::config::Config;
+use crate::reactor::state::accounts::Accounts;
+use crate::reactor::state::connections::Connections;
+use crate::reactor::state::durable::Durable;
+use crate::reactor::state::effects::Effect;
+use crate::reactor::state::notes::Notes;
+use crate::reactor::state::peers::Peers;
+use crate::reactor::state::phase::Phase;
+use crate::reactor::state::requests::Requests;
+use crate::reactor::state::saved::Saved;
+use crate::reactor::state::scratch::Scratch;
+use crate::reactor::state::site::Site;
+use crate::reactor::state::streamers::StreamerTable;
+use crate::reactor::state::time::Time;
+use crate::reactor::state::upstream::Upstream;
 use crate::systemd::Beat;
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.

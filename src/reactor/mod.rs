@@ -1,80 +1,19 @@
 //! The data plane: one thread that owns every bound socket and the broker.
 //!
-//! Read `intake` and `deliver` for the way of an event; the rest serves them. A connection is a
+//! Read `acts::intake` and `acts::deliver` for the path of an event; the rest serves them. `io` has the
+//! bytes, `state` the parts of the `hub`, `acts` what changes them, `report` what is told. A connection is a
 //! task on the thread's runtime; what they share is the `hub`, which is never borrowed across an
 //! await. Others talk to the reactor through bounded channels: [`Effect`]s go out, [`Input`]s come in.
 
-mod accounts;
-mod admission;
-mod attendance;
-mod audience;
-mod connection;
-mod connections;
-mod dead;
-mod deliver;
-mod dial;
-mod durable;
-mod durable_answers;
-mod durable_events;
-mod effects;
-mod emissions;
-mod emit;
-mod flush;
-mod grace;
+mod acts;
 #[cfg(feature = "internals")]
 pub mod hot_path;
-mod housekeeping;
 mod hub;
-mod inbox;
-mod intake;
-mod kernel;
-mod lasting;
-mod letters;
-mod listener;
-mod loops;
-mod make_room;
-mod memory;
-mod notables;
-mod notes;
-mod outbox;
-mod paths;
-mod peer;
-mod peer_error;
-mod peers;
-mod persistence;
-mod phase;
-mod presumed;
-mod promises;
-mod proxied;
-mod purpose;
-mod refusals;
-mod reload;
-mod removal;
-mod replies;
-mod requester;
-mod requests;
-mod runs;
-mod saved;
-mod scratch;
-mod site;
-mod slow;
-mod spans;
-mod speaker;
-mod stalled;
-mod status;
-mod stopping;
-mod stream;
-mod streamers;
-mod time;
-mod to_workers;
-mod upkeep;
-mod upstream;
-mod watchdog;
-mod watching;
-mod worker;
+mod io;
+mod report;
+mod state;
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -83,9 +22,9 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
-pub use effects::{Effect, Input};
-pub use listener::listen_tcp;
-pub use replies::Ticket;
+pub use io::listener::listen_tcp;
+pub use state::effects::{Effect, Input};
+pub use state::replies::Ticket;
 
 use crate::ambient::{chance, now};
 use crate::api::Addresses;
@@ -98,14 +37,14 @@ use crate::store::{Report, Store};
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
-use connection::HubDoor;
-use connections::Connections;
+use acts::connection::HubDoor;
 use hub::{Hub, SharedHub};
-use listener::Listener;
-use notes::Notes;
-use purpose::Purpose;
-use site::Site;
-use streamers::{Doors, StreamerTable};
+use io::listener::Listener;
+use state::connections::Connections;
+use state::notes::Notes;
+use state::purpose::Purpose;
+use state::site::Site;
+use state::streamers::{Doors, StreamerTable};
 
 /// What waits for the reactor's attention at most; its senders wait.
 const INPUTS_MAX: usize = 1024;
@@ -120,7 +59,7 @@ pub const RESERVED_FDS: u64 = 32;
 pub struct BindError {
     key: &'static str,
     address: String,
-    error: io::Error,
+    error: std::io::Error,
     hint: &'static str,
 }
 
@@ -211,7 +150,7 @@ impl Reactor {
     /// That name is not known, the first socket that can't be bound, or that no thread could be started; nothing runs then.
     pub fn start(parts: Parts) -> Result<Self, StartError> {
         let config = &parts.config;
-        let streamers_at = listener::resolved(&config.pull_address).map_err(|error| {
+        let streamers_at = io::listener::resolved(&config.pull_address).map_err(|error| {
             BindError::new("pullAddress", config.pull_address.to_string(), error)
         })?;
         let inputs = parts.inputs.0.clone();
@@ -250,7 +189,7 @@ pub enum StartError {
     Bind(#[from] BindError),
     /// The system gives no thread or no event queue.
     #[error("the reactor can't be started: {0}")]
-    System(#[from] io::Error),
+    System(#[from] std::io::Error),
     /// It panicked; the log says where.
     #[error("the reactor ended while it started")]
     Died,
@@ -445,10 +384,12 @@ fn bind(
 
 impl BindError {
     /// The address is as the key has it.
-    pub fn new(key: &'static str, address: String, error: io::Error) -> Self {
+    pub fn new(key: &'static str, address: String, error: std::io::Error) -> Self {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another process listens there (ss -ltnp shows which)",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
+            std::io::ErrorKind::AddrInUse => {
+                "; another process listens there (ss -ltnp shows which)"
+            }
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
             _ => "",
         };
         Self {
@@ -466,7 +407,7 @@ fn bind_locator(config: &Config, inherited: &mut Inherited) -> Result<Option<Lis
         return Ok(None);
     }
     match bind("locatorAddress", &config.locator.address, inherited) {
-        Err(taken) if taken.error.kind() == io::ErrorKind::AddrInUse => {
+        Err(taken) if taken.error.kind() == std::io::ErrorKind::AddrInUse => {
             let address = &config.locator.address;
             tracing::info!(target: "em.locator", %address, "the ServiceLocator's address is in use: using the one that runs there, embedding none");
             Ok(None)
@@ -514,14 +455,14 @@ fn connections_max(config: &Config) -> usize {
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {
     let mut core = JoinSet::new();
-    core.spawn_local(flush::flush_when_wanted(Rc::clone(&hub)));
-    core.spawn_local(durable_answers::hear_of_state(Rc::clone(&hub)));
-    core.spawn_local(housekeeping::keep_house(Rc::clone(&hub)));
-    core.spawn_local(housekeeping::keep_time(Rc::clone(&hub)));
-    core.spawn_local(housekeeping::keep_tries(Rc::clone(&hub)));
+    core.spawn_local(acts::flush::flush_when_wanted(Rc::clone(&hub)));
+    core.spawn_local(acts::durable_answers::hear_of_state(Rc::clone(&hub)));
+    core.spawn_local(acts::housekeeping::keep_house(Rc::clone(&hub)));
+    core.spawn_local(acts::housekeeping::keep_time(Rc::clone(&hub)));
+    core.spawn_local(acts::housekeeping::keep_tries(Rc::clone(&hub)));
     let count = hub.borrow().upstream.dialled.len();
     let dialling: Vec<_> = (0..count)
-        .map(|index| tokio::task::spawn_local(dial::dial(Rc::clone(&hub), index)))
+        .map(|index| tokio::task::spawn_local(acts::dial::dial(Rc::clone(&hub), index)))
         .collect();
     loop {
         let input = tokio::select! {
@@ -544,7 +485,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
                 let _ = done.send(());
             }
             Input::Stop(timeout) => {
-                return stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
+                return acts::stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }
         }
     }

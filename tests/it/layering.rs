@@ -170,61 +170,53 @@ use g;
     assert_eq!(used, ["use a;", "use b;", "    use d;", "use g;"]);
 }
 
-/// The files of the reactor that hold state. All others act on the whole; these don't know it.
-const REACTOR_STATE: &[&str] = &[
-    "attendance",
-    "accounts",
-    "effects",
-    "connections",
-    "durable",
-    "emissions",
-    "grace",
-    "inbox",
-    "requests",
-    "saved",
-    "kernel",
-    "listener",
-    "memory",
-    "notables",
-    "notes",
-    "outbox",
-    "paths",
-    "peer",
-    "peer_error",
-    "peers",
-    "phase",
-    "promises",
-    "purpose",
-    "refusals",
-    "replies",
-    "runs",
-    "scratch",
-    "site",
-    "stream",
-    "streamers",
-    "time",
-    "upkeep",
-    "upstream",
-    "watchdog",
+/// What each folder of the reactor knows of the reactor beside itself. The hub is made of state; acts know
+/// all, and nobody but the start knows them.
+const REACTOR: &[(&str, &[&str])] = &[
+    ("io", &[]),
+    ("state", &["io"]),
+    ("report", &["hub", "io", "state"]),
+    ("acts", &["hub", "io", "state", "report"]),
 ];
 
+/// What bytes have nothing to do with.
+const NOT_IN_IO: &[&str] = &["crate::broker", "crate::queues", "crate::requests"];
+
 #[test]
-fn state_in_the_reactor_knows_nothing_of_those_who_act_on_it() {
-    let reactor = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/reactor");
-    for file in REACTOR_STATE {
-        let text = fs::read_to_string(reactor.join(format!("{file}.rs"))).unwrap();
-        for line in code_lines(&without_tests(&text)) {
-            let used = line.split("super::").skip(1);
-            for used in used.map(|rest| rest.split([':', ';']).next().unwrap_or_default()) {
-                let is_visibility = used.starts_with(')') || used.is_empty();
-                assert!(
-                    is_visibility || REACTOR_STATE.contains(&used),
-                    "{file}.rs: {line}"
-                );
+fn the_folders_of_the_reactor_know_only_those_below_them() {
+    for (folder, known) in REACTOR {
+        let sources = sources(&format!("src/reactor/{folder}"));
+        assert!(!sources.is_empty(), "{folder} has no sources");
+        for (path, code) in sources {
+            for line in code_lines(&code) {
+                let used = line.split("crate::reactor::").skip(1);
+                let used = used.map(|rest| rest.split([':', ';']).next().unwrap_or_default());
+                for used in used.filter(|used| used.starts_with(char::is_lowercase)) {
+                    let is_known = known.contains(&used) || used == *folder;
+                    assert!(is_known, "{path}: {line}");
+                }
+                assert!(!line.contains("super::super"), "{path}: {line}");
+                let is_foreign = NOT_IN_IO.iter().any(|name| line.contains(name));
+                assert!(*folder != "io" || !is_foreign, "{path}: {line}");
             }
-            assert!(!line.contains("crate::reactor"), "{file}.rs: {line}");
         }
     }
+}
+
+#[test]
+fn every_file_of_the_reactor_has_its_folder() {
+    let reactor = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/reactor");
+    let entries = fs::read_dir(reactor).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    let folders = REACTOR.iter().map(|(folder, _)| (*folder).to_owned());
+    let mut all: Vec<_> = folders
+        .chain(["hot_path.rs", "hub.rs", "mod.rs"].map(String::from))
+        .collect();
+    all.sort_unstable();
+    assert_eq!(names, all);
 }
 
 fn code_lines(code: &str) -> impl Iterator<Item = &str> {

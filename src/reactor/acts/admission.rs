@@ -1,0 +1,112 @@
+//! A connection whose handshake is done becomes a peer.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::broker::PeerId;
+use crate::reactor::hub::Hub;
+use crate::reactor::io::stream::Stream;
+use crate::reactor::state::peer::{Peer, Role};
+use crate::reactor::state::purpose::Purpose;
+use crate::reactor::state::streamers::Streamer;
+use crate::telemetry::Notable;
+use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
+
+/// A connection, as it is when its handshake is done.
+pub(crate) struct Met {
+    pub(crate) zmtp: ZmtpPeer,
+    pub(crate) stream: Rc<Stream>,
+    /// Where it connects from, for logs.
+    pub(crate) address: Rc<str>,
+    /// Wakes its task.
+    pub(crate) wake: Rc<Notify>,
+}
+
+impl Hub {
+    /// A connection's handshake is done. `None` if its service is gone meanwhile.
+    pub(crate) fn admit(&mut self, purpose: &Purpose, met: Met) -> Option<PeerId> {
+        if let Purpose::Workers(streamer) = purpose {
+            if !self.streamers.is_current(streamer) {
+                return None;
+            }
+            self.remove_namesake(streamer, &met.zmtp.identity);
+        }
+        let id = self.peers.next_id();
+        let role = match purpose {
+            Purpose::Publishers | Purpose::Dialled(_) => Role::Publisher,
+            Purpose::Subscribers => Role::Subscriber {
+                prefixes: Default::default(),
+            },
+            Purpose::Requests => Role::Requester { locator: false },
+            Purpose::Locator => Role::Requester { locator: true },
+            Purpose::Workers(streamer) => self.join_service(streamer, id, &met.zmtp),
+        };
+        let is_downstream =
+            matches!(role, Role::Subscriber { .. }) && met.zmtp.event_manager.is_some();
+        self.insert(id, role, met);
+        match purpose {
+            Purpose::Publishers => self.subscribe_to(id),
+            Purpose::Dialled(index) => {
+                self.has_dialled(*index, id);
+                self.subscribe_to(id);
+            }
+            _ if is_downstream => self.downstream_joined(id),
+            _ => {}
+        }
+        Some(id)
+    }
+
+    /// The id is [`Peers::next_id`](crate::reactor::state::peers::Peers::next_id).
+    pub(crate) fn insert(&mut self, id: PeerId, role: Role, met: Met) {
+        let can_be_asked = met.zmtp.version.has_ping();
+        let interval = self.config.heartbeat_interval;
+        self.peers.insert(Peer {
+            id,
+            role,
+            zmtp: met.zmtp,
+            address: met.address,
+            stream: met.stream,
+            outbox: Default::default(),
+            half_received: 0,
+            dirty: false,
+            wake: met.wake,
+            heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.time.now)),
+            may_be_busy: false,
+            is_parting: false,
+            stuck: None,
+        });
+    }
+
+    fn join_service(&mut self, streamer: &Streamer, id: PeerId, zmtp: &ZmtpPeer) -> Role {
+        let service = streamer.service;
+        streamer.claim_identity(&zmtp.identity, id);
+        // A REQ socket can't take a second event before it has asked for it.
+        let lockstep = zmtp.socket_type == SocketType::Req;
+        let key = self.broker[service].workers.join(id, lockstep);
+        self.saved.worker_joined(id, lockstep);
+        Role::Worker {
+            service,
+            key,
+            envelope: None,
+            proxied: None,
+        }
+    }
+
+    /// Of two workers with one routing id the newer connection stays.
+    fn remove_namesake(&mut self, streamer: &Streamer, identity: &Bytes) {
+        let Some(older) = streamer.holder_of(identity) else {
+            return;
+        };
+        let name = self.broker[streamer.service].name();
+        let identity = identity.escape_ascii().to_string();
+        self.notes
+            .burst("same-identity", |suppressed| Notable::SameIdentity {
+                service: name.as_str(),
+                identity: &identity,
+                suppressed,
+            });
+        self.remove(older);
+    }
+}

@@ -1,0 +1,114 @@
+//! Publishers wait after a start until the plain subscribers of the run before are back, or a short
+//! time is over: libzmq's publishers connect again as soon as its subscribers do, and what they have
+//! queued would go to nobody.
+//!
+//! A publisher that waits is connected and subscribed to, but not read from. So its libzmq queues, also
+//! if it was not connected before: one that isn't subscribed to drops what it is given.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::ambient::now;
+use crate::broker::Audience;
+use crate::reactor::hub::Hub;
+use crate::reactor::state::attendance::Hold;
+use crate::reactor::state::peer::Role;
+use crate::telemetry::Notable;
+
+impl Hub {
+    /// The subscribers that the run before had.
+    pub(crate) fn remember_audience(&mut self, former: &BTreeMap<String, u32>) {
+        self.saved.subscribers.audience = Audience::of_former_run(former);
+    }
+
+    /// Publishers wait from here on if the run before had subscribers, or nobody knows whether it had.
+    /// To be called when peers are about to be served: what comes before that takes none of the time.
+    pub(crate) fn await_audience(&mut self, is_known: bool) {
+        let grace = self.config.subscriber_grace;
+        let now = now();
+        if is_known {
+            self.saved.subscribers.remembered_until =
+                Some(now + self.config.restart_grace.max(grace));
+        }
+        let missing = self.saved.subscribers.audience.missing();
+        if grace.is_zero() || (is_known && missing == 0) {
+            return;
+        }
+        let grace = if is_known { grace } else { grace / 2 };
+        let seconds = grace.as_secs_f64();
+        if is_known {
+            tracing::info!(
+                target: "em.subscriber",
+                subscriptions = missing,
+                seconds,
+                "holding publishers until the subscribers of the previous run are back, or the time is over"
+            );
+        } else {
+            tracing::info!(
+                target: "em.subscriber",
+                seconds,
+                "holding publishers: without state it isn't known whether there were subscribers"
+            );
+        }
+        let until = now + grace;
+        self.saved.subscribers.hold = Some(Hold { until, is_known });
+        self.time.alarm.set(until);
+    }
+
+    pub(crate) fn subscriber_joined(&mut self, prefix: &[u8]) {
+        self.saved.subscribers.audience.joined(prefix);
+        if self
+            .saved
+            .subscribers
+            .hold
+            .is_some_and(|hold| hold.is_known)
+            && self.saved.subscribers.audience.missing() == 0
+        {
+            tracing::info!(
+                target: "em.subscriber",
+                "the subscribers of the previous run are back: publishers are no longer held"
+            );
+            self.let_publishers_in();
+        }
+    }
+
+    /// What time brings about: nobody is waited for any more, or remembered.
+    pub(crate) fn tend_audience(&mut self, now: Instant) {
+        if let Some(hold) = self.saved.subscribers.hold {
+            if hold.until > now {
+                return self.time.alarm.set(hold.until);
+            }
+            self.note_missing_audience();
+            self.let_publishers_in();
+        }
+        let remembered_until = self.saved.subscribers.remembered_until;
+        if remembered_until.is_some_and(|until| until <= now) {
+            self.saved.subscribers.remembered_until = None;
+            self.saved.subscribers.audience.forget_missing();
+        }
+    }
+
+    fn note_missing_audience(&mut self) {
+        let subscriptions = self.saved.subscribers.audience.missing();
+        if subscriptions > 0 {
+            self.notes.note(&Notable::SubscribersMissing {
+                subscriptions,
+                waited_ms: self.config.subscriber_grace.as_millis() as u64,
+            });
+        }
+    }
+
+    /// Publishers wait no more. What was published by request goes first: it was there before.
+    pub(crate) fn let_publishers_in(&mut self) {
+        if self.saved.subscribers.hold.take().is_none() {
+            return;
+        }
+        self.deliver_held();
+        self.deliver_scheduled(now());
+        let publishers = self
+            .peers
+            .iter()
+            .filter(|peer| matches!(peer.role, Role::Publisher));
+        publishers.for_each(|peer| peer.wake.notify_one());
+    }
+}

@@ -1,0 +1,395 @@
+//! The task of one connection: handshake, then read and write until it ends.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use super::admission::Met;
+use crate::broker::PeerId;
+use crate::reactor::hub::{Hub, SharedHub};
+use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
+use crate::reactor::io::listener::Door;
+use crate::reactor::io::peer_error::PeerError;
+use crate::reactor::io::stream::Stream;
+use crate::reactor::state::memory::HALF_RECEIVED_MIN;
+use crate::reactor::state::peer::Role;
+use crate::reactor::state::purpose::Purpose;
+use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
+
+/// Reads that a connection may do before others have their turn.
+const READS_PER_TURN: usize = 4;
+/// Bytes given to peers after which they are flushed, though more could be read.
+const FLUSH_BYTES: usize = 256 << 10;
+/// How long a peer that was told why its connection ends has to read it.
+const PARTING_MAX: Duration = Duration::from_secs(1);
+/// What it sends meanwhile is read in pieces of so many bytes, and dropped.
+const PARTING_READ_BYTES: usize = 64 << 10;
+
+/// The way from a listener to the hub.
+pub(crate) struct HubDoor {
+    hub: Weak<RefCell<Hub>>,
+    purpose: Purpose,
+}
+
+impl HubDoor {
+    /// What comes in there is for this.
+    pub(crate) fn of(hub: Weak<RefCell<Hub>>, purpose: Purpose) -> Rc<dyn Door> {
+        Rc::new(Self { hub, purpose })
+    }
+}
+
+impl Door for HubDoor {
+    fn accepted(&self, stream: Stream, address: Rc<str>) {
+        let Some(hub) = self.hub.upgrade() else {
+            return;
+        };
+        let mut state = hub.borrow_mut();
+        if state.peers.connections.are_full() {
+            let limit = state.peers.connections.max();
+            return state.notes.refuse(
+                "too-many-connections",
+                &address,
+                &format!("there are {limit} connections already"),
+            );
+        }
+        drop(state);
+        let counted = Counted::new(&hub);
+        tokio::task::spawn_local(serve(counted, stream, address, self.purpose.clone()));
+    }
+
+    fn out_of_descriptors(&self, error: &io::Error) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.borrow_mut()
+                .notes
+                .refuse("out-of-descriptors", "?", error);
+        }
+    }
+}
+
+/// Serves an accepted connection to its end.
+async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
+    // What went wrong is noted.
+    let _ = run(&counted.0, stream, address, &purpose).await;
+}
+
+/// A connection counts from here to its end, however that comes. A panic is a fault of ours: it is
+/// counted, and costs no more than its connection.
+pub(crate) struct Counted(SharedHub);
+
+impl Counted {
+    pub(crate) fn new(hub: &SharedHub) -> Self {
+        hub.borrow_mut().peers.connections.add();
+        Self(Rc::clone(hub))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.try_borrow_mut() {
+            state.peers.connections.remove();
+            if std::thread::panicking() {
+                state.notes.count_refused("internal-error");
+            }
+        }
+    }
+}
+
+/// A peer that is in the hub's table as long as its connection's task lives.
+struct Admitted<'a>(&'a SharedHub, PeerId);
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.try_borrow_mut() {
+            state.remove(self.1);
+        }
+    }
+}
+
+/// Serves a connection to its end.
+///
+/// # Errors
+/// Why its handshake came to none.
+pub(crate) async fn run(
+    hub: &SharedHub,
+    stream: Stream,
+    address: Rc<str>,
+    purpose: &Purpose,
+) -> Result<(), String> {
+    let (timeout, limits) = {
+        let state = hub.borrow();
+        (state.config.handshake_timeout, state.config.limits)
+    };
+    let mut handshake = BytesMut::new();
+    let mut begun = Handshake::start(
+        purpose.local_socket(),
+        Mechanism::Null,
+        limits.handshake_bytes_max,
+        &mut handshake,
+    );
+    if matches!(purpose, Purpose::Dialled(_)) {
+        begun = begun.of_event_manager(hub.borrow().upstream.watch.loops.own());
+    }
+    let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
+    let (zmtp, rest) = match met {
+        Ok(Ok(met)) => met,
+        Ok(Err(Failure::Refused(error))) => {
+            hub.borrow_mut()
+                .notes
+                .refuse(error.reason(), &address, &error);
+            return Err(error.to_string());
+        }
+        Ok(Err(Failure::HungUp(0))) => return Err("it hung up without a word".to_owned()),
+        Ok(Err(Failure::HungUp(heard))) => {
+            let why = format!("it hung up in the middle of its handshake, after {heard} bytes");
+            hub.borrow_mut().notes.refuse("hung-up", &address, &why);
+            return Err(why);
+        }
+        Err(_) => {
+            let why = format!("no handshake within {timeout:?}");
+            hub.borrow_mut()
+                .notes
+                .refuse("handshake-timeout", &address, &why);
+            return Err(why);
+        }
+    };
+    let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
+    let inbox = Inbox::new(&limits, zmtp.version, rest);
+    let met = Met {
+        zmtp,
+        stream: Rc::clone(&stream),
+        address,
+        wake: Rc::clone(&wake),
+    };
+    let admitted = hub.borrow_mut().admit(purpose, met);
+    let Some(id) = admitted else {
+        return Err("its service is gone".to_owned());
+    };
+    let _admitted = Admitted(hub, id);
+    exchange(hub, id, &stream, &wake, inbox).await;
+    let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
+    Ok(())
+}
+
+enum Failure {
+    Refused(HandshakeError),
+    /// The connection ended after so many bytes of a handshake; 0 is a port scan, a health check.
+    HungUp(usize),
+}
+
+async fn shake_hands(
+    stream: &Stream,
+    mut handshake: Handshake,
+    mut out: BytesMut,
+) -> Result<(ZmtpPeer, BytesMut), Failure> {
+    let mut input = BytesMut::with_capacity(512);
+    let mut heard = 0;
+    loop {
+        // It may be gone already. What it has said is read all the same: it tells who that was.
+        let _ = write_all(stream, &mut out).await;
+        match read_some(stream, &mut input).await {
+            Ok(0) | Err(_) => return Err(Failure::HungUp(heard)),
+            Ok(n) => heard += n,
+        }
+        let result = handshake.receive(&input, &mut out);
+        input.clear();
+        match result {
+            Ok(None) => {}
+            Ok(Some(peer)) => {
+                let _ = write_all(stream, &mut out).await;
+                return Ok((peer, handshake.into_rest()));
+            }
+            Err(error) => {
+                // It may hold the ERROR that tells the peer why.
+                let _ = write_all(stream, &mut out).await;
+                return Err(Failure::Refused(error));
+            }
+        }
+    }
+}
+
+/// Waits for bytes; 0 are the end of the stream.
+async fn read_some(stream: &Stream, input: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(input) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+async fn write_all(stream: &Stream, out: &mut BytesMut) -> io::Result<()> {
+    while !out.is_empty() {
+        match stream.try_write(&[io::IoSlice::new(out)]) {
+            Ok(n) => drop(out.split_to(n)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What the connection's task waits for.
+struct Wants {
+    read: bool,
+    write: bool,
+}
+
+impl Hub {
+    /// Whether a client asks and doesn't read its answers, or a publisher has to wait: for subscribers,
+    /// or because the disk is behind with what publishers sent. It isn't heard until that is over.
+    pub(crate) fn is_overfull(&mut self, id: PeerId) -> bool {
+        let budget = self.config.budgets.request_outbox_bytes;
+        match self
+            .peers
+            .get_mut(id)
+            .map(|peer| (&peer.role, peer.outbox.bytes()))
+        {
+            Some((Role::Requester { .. }, waiting)) => waiting > budget,
+            Some((Role::Publisher, _)) => {
+                self.saved.subscribers.is_awaited() || self.durable.queues.hold_publisher()
+            }
+            _ => false,
+        }
+    }
+
+    /// `None` when the peer was removed.
+    fn wants(&mut self, id: PeerId) -> Option<Wants> {
+        if self.is_overfull(id) && !self.peers.get_mut(id)?.outbox.is_blocked() {
+            self.flush_peer(id);
+        }
+        let read = !self.is_overfull(id);
+        let write = self.peers.get_mut(id)?.outbox.is_blocked();
+        Some(Wants { read, write })
+    }
+}
+
+async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, mut inbox: Inbox) {
+    loop {
+        let Some(wants) = hub.borrow_mut().wants(id) else {
+            return;
+        };
+        if wants.read && inbox.is_held() {
+            if let Some(filled) = inbox.take_kept()
+                && !take(hub, id, &mut inbox, filled)
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            result = stream.readable(), if wants.read => {
+                if result.is_err() || !read(hub, id, stream, &mut inbox) {
+                    return;
+                }
+                // Others have their turn, and what was routed is flushed.
+                tokio::task::yield_now().await;
+            }
+            result = stream.writable(), if wants.write => {
+                if result.is_err() {
+                    return;
+                }
+                hub.borrow_mut().flush_peer(id);
+            }
+            () = wake.notified() => {}
+        }
+    }
+}
+
+/// Reads what is there, up to a turn's worth; whether the connection goes on.
+fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool {
+    for _ in 0..READS_PER_TURN {
+        let filled = {
+            let mut state = hub.borrow_mut();
+            let mut chunk: ReadChunk = std::mem::take(&mut state.scratch.chunk);
+            let filled = inbox.fill(stream, &mut chunk);
+            state.scratch.chunk = chunk;
+            filled
+        };
+        match filled {
+            Ok(Some(filled)) => {
+                let more = filled.more;
+                if !take(hub, id, inbox, filled) {
+                    return false;
+                }
+                if !more || inbox.is_held() {
+                    return true;
+                }
+            }
+            Ok(None) => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Lets a peer read why its connection ends: to close while it still sends would have its system throw
+/// away what it has not read.
+async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
+    let mut dropped = BytesMut::with_capacity(PARTING_READ_BYTES);
+    let mut has_said = false;
+    loop {
+        let says_more = match hub.borrow_mut().peers.get_mut(id) {
+            Some(peer) if peer.is_parting => peer.outbox.is_blocked(),
+            _ => return,
+        };
+        if !says_more && !std::mem::replace(&mut has_said, true) {
+            stream.end_writing();
+        }
+        tokio::select! {
+            result = stream.readable() => {
+                dropped.clear();
+                match result.and_then(|()| stream.try_read(&mut dropped)) {
+                    Ok(0) => return,
+                    Ok(_) => tokio::task::yield_now().await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+            result = stream.writable(), if says_more => {
+                if result.is_err() {
+                    return;
+                }
+                hub.borrow_mut().flush_peer(id);
+            }
+        }
+    }
+}
+
+/// Takes what was read; whether the connection goes on.
+fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
+    let mut state = hub.borrow_mut();
+    let now = state.time.now;
+    inbox.scanner.set_limits(&state.config.limits);
+    let Some(peer) = state.peers.get_mut(id) else {
+        return false;
+    };
+    peer.may_be_busy = false;
+    if let Some(heartbeat) = &mut peer.heartbeat {
+        heartbeat.heard(now);
+    }
+    let was_counted = peer.half_received > 0;
+    let address = Rc::clone(&peer.address);
+    let result = match peer.role {
+        Role::Publisher => state.take_events(id, inbox, filled),
+        Role::Subscriber { .. } => state.take_messages(id, inbox, filled, Hub::take_subscription),
+        Role::Worker { service, .. } => state.take_words(id, service, inbox, filled),
+        Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
+    };
+    if state.peers.pending_bytes() >= FLUSH_BYTES {
+        state.flush();
+    }
+    if was_counted || inbox.kept_bytes() >= HALF_RECEIVED_MIN {
+        state.count_half_received(id, inbox.kept_bytes());
+    }
+    result
+        .map_err(|error: PeerError| state.notes.refuse(error.reason(), &address, &error))
+        .is_ok()
+}

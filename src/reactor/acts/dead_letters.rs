@@ -1,0 +1,113 @@
+//! Events that no worker could do.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+
+use crate::ambient::{now, wall_clock_ms};
+use crate::broker::{DeadLetter, ServiceKey};
+use crate::model::{ServiceName, subject_of};
+use crate::reactor::hub::Hub;
+use crate::reactor::report::spans::trace_dead;
+use crate::reactor::state::runs::Run;
+use crate::store::Event;
+use crate::telemetry::Notable;
+use crate::zmtp::{encode_frame, frames};
+
+impl Hub {
+    /// Tells others of dead events: each is published under the service's name with `.DLQ`, as a frame
+    /// of JSON that says what happened and then the event's own frames.
+    pub(crate) fn bury_dead(&mut self, key: ServiceKey, dead: Vec<DeadLetter>) {
+        let name = self.broker[key].name().clone();
+        let subject_max = self.config.limits.subject_bytes_max;
+        for letter in dead {
+            let body = letter.item.body.clone();
+            let subject = frames(&body).next().map_or(&[][..], subject_of);
+            // No more than counts as the subject, or all of a large frame would be told and kept twice.
+            let shown = &subject[..subject.len().min(subject_max)];
+            let shown_text = String::from_utf8_lossy(shown);
+            self.notes
+                .burst_of("dead", &name, |suppressed| Notable::DeadLetter {
+                    service: name.as_str(),
+                    reason: letter.reason.name(),
+                    detail: Some(&*letter.detail).filter(|detail| !detail.is_empty()),
+                    attempts: letter.item.attempt,
+                    subject: &shown_text,
+                    suppressed,
+                });
+            trace_dead(self.notes.tracer(), subject_max, &name, &letter);
+            let account = account_of(&name, shown, &letter);
+            let kept = Event {
+                id: None,
+                attributes: account.clone(),
+                body: body.clone(),
+            };
+            self.keep_letter(&name, letter.item.seq, kept);
+            // A service that hears its own dead letters would make new ones of them for ever.
+            if !subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes()) {
+                self.publish_letter(&name, &account, &body);
+            }
+        }
+    }
+
+    /// Keeps a dead letter, with the next flush.
+    fn keep_letter(&mut self, service: &ServiceName, seq: Option<u64>, letter: Event) {
+        let queues = &mut self.durable.queues;
+        if queues.has_store() {
+            queues.keep_letter(&mut self.broker, service, seq, letter);
+        } else if !self.config.state_dir.as_os_str().is_empty() {
+            // Somebody asked for them to be kept.
+            queues.lose_letter(
+                &mut self.broker,
+                service,
+                "the state directory can't be used",
+            );
+        }
+        self.carry_out();
+    }
+
+    /// A letter goes to everybody whom an event of a publisher would go to.
+    fn publish_letter(&mut self, service: &ServiceName, account: &[u8], event: &[u8]) {
+        let subject = format!("{service}{}", ServiceName::DEAD_LETTERS);
+        let route = self.broker.routes.route(subject.as_bytes());
+        if route.is_empty() && !self.saved.subscribers.is_awaited() {
+            return;
+        }
+        let mut message = BytesMut::new();
+        encode_frame(&mut message, subject.as_bytes(), true);
+        encode_frame(&mut message, account, true);
+        message.extend_from_slice(event);
+        let end = [message.len()];
+        self.deliver_or_hold(&route, &Run::of_one(message.freeze(), &end));
+    }
+}
+
+/// What happened to a dead event.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LetterAccount<'a> {
+    service: &'a str,
+    subject: &'a str,
+    reason: &'static str,
+    detail: &'a str,
+    attempts: u32,
+    first_delivery_ms: Option<u64>,
+    last_delivery_ms: u64,
+}
+
+/// The same in JSON.
+fn account_of(service: &ServiceName, subject: &[u8], letter: &DeadLetter) -> Bytes {
+    let (here, there) = (now(), wall_clock_ms());
+    let at_ms = |at: Instant| there - here.saturating_duration_since(at).as_millis() as u64;
+    let account = LetterAccount {
+        service: service.as_str(),
+        subject: &String::from_utf8_lossy(subject),
+        reason: letter.reason.name(),
+        detail: &letter.detail,
+        attempts: letter.item.attempt,
+        first_delivery_ms: letter.item.first_at.map(at_ms),
+        last_delivery_ms: at_ms(letter.last_at),
+    };
+    serde_json::to_vec(&account).unwrap_or_default().into()
+}

@@ -1,0 +1,135 @@
+//! From a run of events to the outboxes of those who get them.
+//!
+//! This is the hot path's second half ([`intake`](super::intake) is the first). A run is a stretch
+//! of whole messages with one route: it is given to each receiver as one slice. Only a service with
+//! several workers needs the borders within it, because each event goes to the next of them.
+
+use bytes::Bytes;
+
+use super::to_workers::ToWorkers;
+use crate::ambient::now;
+use crate::broker::{DropReason, PeerId, Route, Service, ServiceKey};
+use crate::config::SlowSubscriber;
+use crate::reactor::hub::Hub;
+use crate::reactor::io::outbox::outweighs;
+use crate::reactor::report::spans::trace_attempt;
+use crate::reactor::state::durable::Items;
+use crate::reactor::state::runs::Run;
+
+impl Hub {
+    /// Gives a run to everybody on its route. It may end connections: those of slow subscribers, and
+    /// of others when memory is short.
+    pub(crate) fn deliver(&mut self, route: &Route, run: &Run<'_>) {
+        let given = run.bytes.len() * (route.subscribers.len() + route.services.len());
+        self.peers.given(given);
+        for &id in &route.subscribers {
+            self.deliver_to_subscriber(id, run);
+        }
+        for &key in &route.services {
+            self.deliver_to_service(key, run);
+        }
+        self.taken(given);
+    }
+
+    fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) {
+        let budget = self.config.budgets.subscriber_outbox_bytes;
+        // An earlier run of the same read may have ended its connection.
+        let Some(peer) = self.peers.outgoing(id) else {
+            return;
+        };
+        let all = 0..run.bytes.len();
+        peer.outbox
+            .push(&run.bytes, all, run.events(), run.backing_bytes);
+        let waiting = peer.outbox.bytes();
+        self.accounts.given_to_subscriber(run.events(), waiting);
+        if waiting <= budget {
+            return;
+        }
+        match self.config.slow_subscriber {
+            SlowSubscriber::Disconnect => self.disconnect_slow(id),
+            SlowSubscriber::DropOldest => {
+                let dropped = peer.outbox.shed(budget);
+                if dropped > 0 {
+                    let reason = DropReason::SlowSubscriber;
+                    self.accounts.dropped_for_subscriber(reason, dropped);
+                    self.notes.subscriber_slow(&peer.address, reason, dropped);
+                }
+            }
+        }
+    }
+
+    /// Ends the connection of a subscriber whose outbox is full: it subscribes again, and knows that
+    /// it missed something.
+    fn disconnect_slow(&mut self, id: PeerId) {
+        let address = self.peers[id].address.clone();
+        self.remove(id);
+        let why = "it reads too slowly (slowSubscriber is \"disconnect\")";
+        self.notes.refuse("slow-subscriber", &address, &why);
+    }
+
+    fn deliver_to_service(&mut self, key: ServiceKey, run: &Run<'_>) {
+        let service = &mut self.broker[key];
+        service.account.matched += run.events();
+        if service.shelf.is_some() {
+            let before = service.account.dropped;
+            match self.durable.append(service, run) {
+                true => self.peers.want_flush(),
+                false => self.notes.dropped_since(service, &before),
+            }
+        } else if service.queues_first() {
+            let before = service.account.dropped;
+            enqueue(service, run, 0, &self.durable.items);
+            self.notes.dropped_since(service, &before);
+            self.dispatch(key);
+        } else {
+            let budget = self.config.budgets.worker_outbox_bytes;
+            let mut workers = ToWorkers::of(service, &mut self.peers, budget);
+            let dealt = workers.deal(run, &mut self.scratch.turns);
+            if dealt < run.ends.len() {
+                let before = service.account.dropped;
+                enqueue(service, run, dealt, &self.durable.items);
+                self.notes.dropped_since(service, &before);
+            }
+        }
+    }
+
+    /// What follows when anything of a service changed, whatever it was: waiting events go to workers that
+    /// can take them, more are read from disk if few can go, and it is noted when the others want
+    /// attention. Who changes a service and doesn't call this lets events wait for ever.
+    pub(crate) fn dispatch(&mut self, key: ServiceKey) {
+        let (service, timetable) = self.broker.with_timetable(key);
+        if !service.queue.is_empty() && service.workers.any_eligible() {
+            let now = now();
+            self.durable.queues.ask_to_hand_out(service, now);
+            if !self.phase.has_ended() {
+                let budget = self.config.budgets.worker_outbox_bytes;
+                let mut workers = ToWorkers::of(service, &mut self.peers, budget);
+                let (tracer, shown_max) =
+                    (self.notes.tracer(), self.config.limits.subject_bytes_max);
+                let trace =
+                    |name: &_, delivery: &_| trace_attempt(tracer, shown_max, name, delivery);
+                if workers.hand_out(now, trace) {
+                    self.durable.tried(service);
+                }
+            }
+        }
+        self.durable.queues.refill(service);
+        self.time.alarm.plan(key, service, timetable);
+    }
+}
+
+/// Lets the run's events from `first` on wait. They are copied together if they are only a part of
+/// the memory that they lie in: what waits must not keep a whole chunk alive.
+fn enqueue(service: &mut Service, run: &Run<'_>, first: usize, items: &Items) {
+    let waiting = run.part(first..run.ends.len());
+    let start = waiting.start;
+    let all = match outweighs(run.backing_bytes, waiting.len()) {
+        true => Bytes::copy_from_slice(&run.bytes[waiting]),
+        false => run.bytes.slice(waiting),
+    };
+    for event in first..run.ends.len() {
+        let part = run.part(event..event + 1);
+        let item = items.part(service.order_by, &all, part.start - start..part.end - start);
+        service.enqueue(item);
+    }
+}

@@ -1,0 +1,79 @@
+//! What is answered when no crash can take it back: that a durable service was ended, or asked for.
+
+use crate::ambient::now;
+use crate::broker::EndedService;
+use crate::messagebus::Message;
+use crate::model::{ServiceName, SubscriptionId};
+use crate::reactor::hub::{Hub, SharedHub};
+use crate::reactor::state::promises::{Kept, Promised};
+use crate::reactor::state::replies::ReturnAddress;
+use crate::store::QueueId;
+
+/// Answers as soon as the state database has what was promised.
+pub(crate) async fn hear_of_state(hub: SharedHub) {
+    let written = hub.borrow().saved.written();
+    let Some(written) = written else {
+        return std::future::pending().await;
+    };
+    loop {
+        written.notified().await;
+        hub.borrow_mut().tend_promises();
+    }
+}
+
+impl Hub {
+    /// A client's END was heeded, and its service is gone from memory.
+    pub(crate) fn promise_end(&mut self, service: ServiceName, back: ReturnAddress) {
+        let queue = self.durable.queues.removing(&service).cloned();
+        self.promise_that(Promised::End { service, queue }, back);
+    }
+
+    /// A client has asked for a durable service, and may leave when that is promised.
+    pub(crate) fn promise_subscription(
+        &mut self,
+        id: SubscriptionId,
+        answer: Message,
+        back: ReturnAddress,
+    ) {
+        self.promise_that(Promised::Subscription { id, answer }, back);
+    }
+
+    fn promise_that(&mut self, what: Promised, back: ReturnAddress) {
+        if let Some(ticket) = self.promise(back) {
+            self.requests.promises.add(what, ticket, now());
+            self.tend_promises();
+        }
+    }
+
+    /// Answers those requests that are durable now, and those that have waited too long.
+    pub(crate) fn tend_promises(&mut self) {
+        if self.requests.promises.is_empty() {
+            return;
+        }
+        for kept in self.requests.promises.take_kept(&self.saved, now()) {
+            self.answer_promise(kept);
+        }
+    }
+
+    fn answer_promise(&mut self, kept: Kept) {
+        match kept {
+            Kept::Ended(service, ticket) => self.answer_end(service, ticket),
+            Kept::Answer(answer, ticket) => self.complete(ticket, &answer),
+        }
+    }
+
+    /// The store has removed a queue, or could not.
+    pub(crate) fn queue_removed(&mut self, removed: &QueueId, error: Option<String>) {
+        if let Some(failed) = self.requests.promises.queue_removed(removed, error) {
+            self.answer_promise(failed);
+        }
+        self.tend_promises();
+    }
+
+    /// The queue of a service that has ended goes, and all that waits for the disk on its account.
+    /// What was told of its events was handed to the store already.
+    pub(crate) fn remove_queue(&mut self, ended: &EndedService) {
+        self.durable.queues.remove(&ended.name);
+        self.carry_out();
+    }
+}

@@ -1,0 +1,116 @@
+//! Events that are kept on disk. What comes for durable services, and what their workers do, is told to
+//! the [`Queues`](crate::queues::Queues), which decide; what they leave to do is done here.
+//!
+//! An event of a durable service goes to the store first, and to the service's backlog when it is on
+//! disk: no crash can take back what a worker gets. All that came since the last flush is one append
+//! for each service. While too much waits for the disk, publishers are not read from.
+
+use crate::broker::{Aftermath, ServiceKey};
+use crate::model::ServiceName;
+use crate::queues::Effect;
+use crate::reactor::hub::Hub;
+use crate::reactor::state::peer::Role;
+use crate::store::Report;
+
+impl Hub {
+    /// Has the store open the queues of all durable services.
+    pub(crate) fn open_queues(&mut self) {
+        for (_, service) in self.broker.services() {
+            self.durable.open(service, &self.config);
+        }
+    }
+
+    /// Has the store open the service's queue, if it has one that isn't open.
+    pub(crate) fn open_queue(&mut self, service: &ServiceName) {
+        if let Some(key) = self.broker.find(service) {
+            self.durable.open(&self.broker[key], &self.config);
+        }
+    }
+
+    /// Hands the store what came and what is done since the last time.
+    pub(crate) fn flush_store(&mut self) {
+        self.durable.flush(&self.config);
+    }
+
+    /// What did not work a while ago is tried again: queues are opened, and read.
+    pub(crate) fn tend_queues(&mut self) {
+        let now = self.time.now;
+        self.durable.try_again(&mut self.broker, now, &self.config);
+        self.carry_out();
+    }
+
+    /// Tells the store how often events were tried that are not done.
+    pub(crate) fn note_tries(&mut self) {
+        let stops = self.phase.has_ended();
+        self.durable
+            .note_tries(&mut self.broker, stops, &self.config);
+    }
+
+    /// What is left to do for events that are done with. Dead ones are published, and whoever gets
+    /// them may be removed for it.
+    pub(crate) fn finish(&mut self, key: ServiceKey, aftermath: Aftermath) {
+        let service = &self.broker[key];
+        self.durable.tried(service);
+        if !aftermath.settled.is_empty() {
+            self.durable
+                .queues
+                .settle(service.name(), aftermath.settled);
+            self.peers.want_flush();
+        }
+        if !aftermath.dead.is_empty() {
+            self.bury_dead(key, aftermath.dead);
+        }
+    }
+
+    /// What the store has to say.
+    pub(crate) fn hear_store(&mut self, report: Report) {
+        let now = self.time.now;
+        self.durable
+            .hear(&mut self.broker, report, now, &self.config);
+        self.carry_out();
+    }
+
+    /// Does what the queues left to do.
+    pub(crate) fn carry_out(&mut self) {
+        while let Some(effect) = self.durable.queues.next_effect() {
+            match effect {
+                Effect::Dispatch(key) => self.dispatch(key),
+                Effect::WakePublishers => self.wake_publishers(),
+                Effect::Confirm {
+                    emission,
+                    queue,
+                    result,
+                } => self.confirm(emission, &queue, result),
+                Effect::Found { service, events } => self.note_if_left(service, events),
+                Effect::Dropped { service, before } => {
+                    self.notes.dropped_since(&self.broker[service], &before)
+                }
+                Effect::Read {
+                    request,
+                    queue,
+                    events,
+                    unsettled,
+                } => self.letters_read(request, &queue, events, unsettled),
+                Effect::NotRead { request, reason } => self.letters_not_read(request, &reason),
+                Effect::Replayed(request) => self.replayed(request),
+                Effect::NotReplayed { request, reason } => self.not_replayed(request, &reason),
+                Effect::Removed { queue, error } => {
+                    if let Some(error) = &error {
+                        tracing::error!(target: "em.store", %queue, error, "a queue could not be removed");
+                    }
+                    self.queue_removed(&queue, error);
+                }
+                Effect::Note(note) => self.notes.queue(note),
+            }
+        }
+        if self.durable.queues.wants_flush() {
+            self.peers.want_flush();
+        }
+    }
+
+    fn wake_publishers(&self) {
+        let peers = self.peers.iter();
+        let publishers = peers.filter(|peer| matches!(peer.role, Role::Publisher));
+        publishers.for_each(|peer| peer.wake.notify_one());
+    }
+}

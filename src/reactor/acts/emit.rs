@@ -1,0 +1,368 @@
+//! Confirmed publishing: an event goes to all that it matches, and its publisher is told so.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::ambient::{now, wall_clock_ms};
+use crate::broker::{Broker, KnownSubject, Route, SubjectPlace};
+use crate::messagebus::{DataType, Message};
+use crate::model::ServiceName;
+use crate::queues::EmissionId;
+use crate::reactor::hub::Hub;
+use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
+use crate::reactor::state::replies::ReturnAddress;
+use crate::reactor::state::runs::Run;
+use crate::requests::{Emission, Level};
+use crate::zmtp::encode_message;
+
+/// An event that is about to be published.
+struct Publication {
+    number: EmissionId,
+    event: Bytes,
+    route: Rc<Route>,
+    /// Where its subject is counted.
+    subject: SubjectPlace,
+    /// It was not published before. Else it goes to those services only that failed then.
+    is_new: bool,
+    /// The durable services on its route.
+    durable: Vec<ServiceName>,
+    /// Who has it already, or gets it whatever happens.
+    reached: Reached,
+    /// The answer waits for the disk.
+    waits_for_disk: bool,
+    /// When it was planned.
+    at: Instant,
+    /// When it is to be delivered, if not at once.
+    due: Option<Instant>,
+    /// It waits for the subscribers of the previous run.
+    is_held: bool,
+}
+
+impl Publication {
+    /// It waits for its time, to go to subscribers.
+    fn is_scheduled(&self) -> bool {
+        self.due.is_some() && !self.route.subscribers.is_empty()
+    }
+}
+
+impl Hub {
+    pub(crate) fn emit(&mut self, emission: &Emission, back: ReturnAddress) {
+        let window = self.config.dedup_window;
+        if let Some(begun) = now().checked_sub(window) {
+            self.requests.emissions.forget_until(begun);
+        }
+        let mut before = None;
+        match self.requests.emissions.known(&emission.id) {
+            Some((_, Known::Accepted(services, level))) => {
+                let known = answer(&emission.id, *services, *level, true);
+                return self.reply(&back, &known);
+            }
+            Some((number, Known::Pending)) => {
+                if let Some(ticket) = self.promise(back) {
+                    self.requests.emissions.wait_too(number, ticket);
+                }
+                return;
+            }
+            Some((_, Known::Partial(reached, failed))) => before = Some((*reached, failed.clone())),
+            None => {}
+        }
+        if self.durable.queues.is_behind() {
+            let sentence = "too much waits for the disk; try again";
+            return self.reply(&back, &Message::nak("busy", sentence));
+        }
+        let publication = self.plan_publication(emission, before);
+        match self.refusal_of(&publication) {
+            Some(nak) => self.reply(&back, &nak),
+            None => self.publish_confirmed(emission, publication, back),
+        }
+    }
+
+    /// Where an event goes, and when. If it was published before, it goes to those services that failed
+    /// then and want it still.
+    fn plan_publication(
+        &mut self,
+        emission: &Emission,
+        before: Option<(Reached, Vec<ServiceName>)>,
+    ) -> Publication {
+        let first = emission.frames.first().cloned().unwrap_or_default();
+        let key = self.broker.routes.key_of(&first).to_vec();
+        let KnownSubject { mut route, place } = self.broker.routes.look_up(&key);
+        let is_new = before.is_none();
+        let mut reached = Reached::default();
+        if let Some((had, failed)) = before {
+            route = Rc::new(part_to(&self.broker, &route, &failed));
+            reached = had;
+        }
+        let durable = durable_services(&self.broker, &route);
+        let (here, there) = both_clocks();
+        let due = emission.deliver_at_ms.filter(|at| *at > there);
+        let due = due.map(|at| self.requests.emissions.due(at, here, there));
+        let is_held = is_new && due.is_none() && self.saved.subscribers.is_awaited();
+        // Subscribers that are waited for count as there: the event may be theirs.
+        reached.subscribers |= is_held || !route.subscribers.is_empty();
+        let waits_for_disk = emission.level == Level::Disk && !durable.is_empty();
+        // The services whose answer isn't waited for.
+        reached.services += route.services.len();
+        if waits_for_disk {
+            reached.services -= durable.len();
+        }
+        Publication {
+            number: self.requests.emissions.next_number(),
+            event: encode_message(&emission.frames),
+            route,
+            subject: place,
+            is_new,
+            durable,
+            reached,
+            waits_for_disk,
+            at: here,
+            due,
+            is_held,
+        }
+    }
+
+    /// Why an event can't be published now. Then nobody gets it, so that it can be sent again.
+    fn refusal_of(&self, publication: &Publication) -> Option<Message> {
+        let failing = publication.durable.iter().find_map(|name| {
+            let reason = self.durable.queues.refusal(name)?;
+            Some(format!("{name}: {reason}"))
+        });
+        if let Some(failing) = failing {
+            return Some(Message::nak("store-failed", failing));
+        }
+        let waits = publication.is_scheduled() || publication.is_held;
+        let sentence = self.requests.emissions.no_room_for(&publication.event);
+        let sentence = sentence.filter(|_| waits)?;
+        Some(Message::nak("busy", sentence))
+    }
+
+    fn publish_confirmed(
+        &mut self,
+        emission: &Emission,
+        publication: Publication,
+        back: ReturnAddress,
+    ) {
+        let (number, reached) = (publication.number, publication.reached);
+        if publication.waits_for_disk {
+            // Else it was answered that too many requests wait.
+            let Some(ticket) = self.promise(back) else {
+                return;
+            };
+            let awaited = publication.durable.len();
+            self.requests
+                .emissions
+                .wait_for_disk(number, &emission.id, ticket, awaited, reached);
+        } else {
+            let limits = self.id_limits();
+            self.requests
+                .emissions
+                .accept(&emission.id, number, reached, emission.level, limits);
+            let level = reached.level(emission.level);
+            let accepted = answer(&emission.id, reached.services, level, false);
+            self.reply(&back, &accepted);
+        }
+        self.count_publication(&publication);
+        self.give_to_subscribers(&publication);
+        self.give_to_services(emission, &publication);
+    }
+
+    fn count_publication(&mut self, publication: &Publication) {
+        if publication.is_new {
+            self.accounts.published.events += 1;
+            self.accounts.published.bytes += publication.event.len() as u64;
+            self.broker.routes.subjects.add(publication.subject, 1);
+            if publication.route.is_empty() && !publication.is_held {
+                self.accounts.published.unmatched += 1;
+            }
+        }
+    }
+
+    /// Gives the event to subscribers, now or when they are there or its time comes.
+    fn give_to_subscribers(&mut self, publication: &Publication) {
+        let Publication { event, route, .. } = publication;
+        match publication.due {
+            _ if publication.is_held => self
+                .requests
+                .emissions
+                .hold(event, !route.services.is_empty()),
+            Some(at) if publication.is_scheduled() => {
+                self.requests
+                    .emissions
+                    .schedule(at, publication.number, event);
+                self.time.alarm.set(at);
+            }
+            Some(_) => {}
+            None => {
+                // Its time may have come just after that of others.
+                self.deliver_scheduled(publication.at);
+                self.deliver_to_subscribers(route, event);
+            }
+        }
+    }
+
+    /// Gives the event to services, which keep it until it is due.
+    fn give_to_services(&mut self, emission: &Emission, publication: &Publication) {
+        let Publication {
+            event, route, due, ..
+        } = publication;
+        let expires_at = emission.ttl.map(|ttl| due.unwrap_or_else(now) + ttl);
+        let number = publication.waits_for_disk.then_some(publication.number);
+        for &key in &route.services {
+            let service = &mut self.broker[key];
+            service.account.matched += 1;
+            let mut item = self.durable.items.item(service.order_by, event.clone());
+            item.not_before = *due;
+            item.expires_at = expires_at;
+            item.by_clock = due.is_some();
+            if service.shelf.is_some() {
+                let id = &emission.id;
+                self.durable
+                    .append_confirmed(service, item, id, number, &self.config);
+                self.peers.want_flush();
+                self.plan_timeout(key);
+            } else {
+                let before = service.account.dropped;
+                service.enqueue(item);
+                self.notes.dropped_since(service, &before);
+                self.dispatch(key);
+            }
+        }
+        self.taken(event.len() * route.services.len());
+    }
+
+    fn deliver_to_subscribers(&mut self, route: &Route, event: &Bytes) {
+        let subscribers = Route {
+            subscribers: route.subscribers.clone(),
+            services: Box::default(),
+        };
+        self.deliver(&subscribers, &Run::of_one(event.clone(), &[event.len()]));
+    }
+
+    /// Gives subscribers the events whose time has come, unless they have to wait for subscribers.
+    pub(crate) fn deliver_scheduled(&mut self, now: Instant) {
+        if self.saved.subscribers.is_awaited() {
+            return;
+        }
+        while let Some(event) = self.requests.emissions.take_due(now) {
+            self.deliver_to_present(&event);
+        }
+    }
+
+    /// An event of our own goes to services now, and to subscribers when they are not waited for.
+    pub(crate) fn deliver_or_hold(&mut self, route: &Route, run: &Run<'_>) {
+        if !self.saved.subscribers.is_awaited()
+            || self.requests.emissions.no_room_for(&run.bytes).is_some()
+        {
+            return self.deliver(route, run);
+        }
+        self.requests.emissions.hold(&run.bytes, true);
+        let services = Route {
+            subscribers: Box::default(),
+            services: route.services.clone(),
+        };
+        self.deliver(&services, run);
+    }
+
+    /// Gives subscribers the events that waited for them.
+    pub(crate) fn deliver_held(&mut self) {
+        while let Some((event, has_services)) = self.requests.emissions.take_held() {
+            let has_subscribers = self.deliver_to_present(&event);
+            if !has_subscribers && !has_services {
+                self.accounts.published.unmatched += 1;
+            }
+        }
+    }
+
+    /// Gives an event to the subscribers that there are now; whether there are any.
+    fn deliver_to_present(&mut self, event: &Bytes) -> bool {
+        let first = crate::zmtp::frames(event).next().unwrap_or_default();
+        let key = self.broker.routes.key_of(first).to_vec();
+        let route = self.broker.routes.route(&key);
+        self.deliver_to_subscribers(&route, event);
+        !route.subscribers.is_empty()
+    }
+
+    /// A durable service has the event of an emission, and whether it is new to it; or it has not. The
+    /// last one's word is the answer.
+    pub(crate) fn confirm(
+        &mut self,
+        number: EmissionId,
+        service: &ServiceName,
+        result: Result<bool, String>,
+    ) {
+        let limits = self.id_limits();
+        if let Some(confirmed) = self
+            .requests
+            .emissions
+            .confirm(number, service, result, limits)
+        {
+            self.answer_confirmed(confirmed);
+        }
+    }
+
+    fn answer_confirmed(&mut self, confirmed: Confirmed) {
+        let Confirmed { id, reached, .. } = confirmed;
+        let level = reached.level(Level::Disk);
+        let of = |is_duplicate| answer(&id, reached.services, level, is_duplicate);
+        let (first, again) = match confirmed.is_duplicate {
+            Ok(is_duplicate) => (of(is_duplicate), of(true)),
+            Err(reason) => {
+                let nak = Message::nak("store-failed", reason);
+                (nak.clone(), nak)
+            }
+        };
+        self.complete(confirmed.ticket, &first);
+        for ticket in confirmed.again {
+            self.complete(ticket, &again);
+        }
+    }
+
+    fn id_limits(&self) -> IdLimits {
+        IdLimits {
+            now: now(),
+            ids_max: self.config.dedup_ids_max,
+        }
+    }
+}
+
+/// The part of a route that leads to these services.
+fn part_to(broker: &Broker, route: &Route, names: &[ServiceName]) -> Route {
+    let services = route.services.iter().copied();
+    Route {
+        subscribers: Box::default(),
+        services: services
+            .filter(|key| names.contains(broker[*key].name()))
+            .collect(),
+    }
+}
+
+fn durable_services(broker: &Broker, route: &Route) -> Vec<ServiceName> {
+    let services = route.services.iter().map(|key| &broker[*key]);
+    let durable = services.filter(|service| service.shelf.is_some());
+    durable.map(|service| service.name().clone()).collect()
+}
+
+/// Our clock, and the wall clock in ms, at one time: who is interrupted between reads them again.
+fn both_clocks() -> (Instant, u64) {
+    let mut clocks = (now(), wall_clock_ms());
+    for _ in 0..3 {
+        if now().saturating_duration_since(clocks.0) < Duration::from_millis(1) {
+            break;
+        }
+        clocks = (now(), wall_clock_ms());
+    }
+    clocks
+}
+
+fn answer(id: &Bytes, services: usize, level: Level, duplicate: bool) -> Message {
+    let data = json!({
+        "id": String::from_utf8_lossy(id),
+        "services": services,
+        "level": level.name(),
+        "duplicate": duplicate,
+    });
+    Message::ack(DataType::String, data.to_string())
+}

@@ -1,0 +1,295 @@
+//! What time brings about: signs of life, leases, the coarse clock.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::ambient::{chance, now, wall_clock_ms};
+use crate::broker::{ClockChange, PeerId, ServiceKey};
+use crate::reactor::hub::{Hub, SharedHub};
+use crate::reactor::io::kernel::tcp_troubles;
+use crate::reactor::state::peer::{Peer, Role};
+use crate::systemd::Beat;
+use crate::telemetry::Notable;
+use crate::zmtp::{Pulse, encode_ping};
+
+/// How often to look when nothing asks for more.
+const TICK_MAX: Duration = Duration::from_millis(250);
+/// A tick that comes this much too late means that our own loop hung.
+const STALL_MIN: Duration = Duration::from_millis(500);
+
+/// Ticks until it is aborted.
+pub(crate) async fn keep_house(hub: SharedHub) {
+    loop {
+        let tick = hub.borrow().tick_interval();
+        tokio::time::sleep(tick).await;
+        hub.borrow_mut().tick(now(), tick);
+    }
+}
+
+/// Sleeps until the next time that some service's events want: a retry, an end, a worker that took too
+/// long.
+pub(crate) async fn keep_time(hub: SharedHub) {
+    let changed = hub.borrow().time.alarm.changed();
+    loop {
+        let next = hub.borrow_mut().next_timeout();
+        tokio::select! {
+            () = sleep_until(next) => hub.borrow_mut().handle_timeouts(),
+            () = changed.notified() => {}
+        }
+    }
+}
+
+/// How long the store may not know yet that an event was given to a worker. Most are done by then.
+const TRIES_DELAY: Duration = Duration::from_millis(50);
+
+/// Tells the store now and then how often events were tried.
+pub(crate) async fn keep_tries(hub: SharedHub) {
+    let wanted = hub.borrow().durable.tries_wanted();
+    loop {
+        wanted.notified().await;
+        tokio::time::sleep(TRIES_DELAY).await;
+        hub.borrow_mut().note_tries();
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Hub {
+    pub(crate) fn plan_timeout(&mut self, key: ServiceKey) {
+        let (service, timetable) = self.broker.with_timetable(key);
+        self.time.alarm.plan(key, service, timetable);
+    }
+
+    /// Until when the clock's task may sleep.
+    fn next_timeout(&mut self) -> Option<Instant> {
+        let first = [
+            self.broker.timetable.first(),
+            self.requests.emissions.next_due(),
+        ];
+        let first = first.into_iter().flatten().min();
+        self.time.alarm.begin_again(first);
+        first
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = now();
+        self.tend_audience(now);
+        self.deliver_scheduled(now);
+        for key in self.broker.timetable.take_due(now) {
+            let service = &mut self.broker[key];
+            let before = service.account.dropped;
+            let aftermath = service.handle_timeout(now, chance);
+            self.notes.dropped_since(service, &before);
+            self.finish(key, aftermath);
+            self.dispatch(key);
+        }
+    }
+
+    /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
+    fn clock_was_set(&mut self, change: ClockChange) {
+        let now = now();
+        self.requests.emissions.clock_was_set(change, now);
+        self.durable.queues.clock_was_set(change, now);
+        self.requests
+            .emissions
+            .next_due()
+            .inspect(|at| self.time.alarm.set(*at));
+        let keys: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
+        for key in keys {
+            let (service, timetable) = self.broker.with_timetable(key);
+            service.clock_was_set(change, now);
+            self.time.alarm.plan(key, service, timetable);
+        }
+    }
+
+    /// No service wants attention before the time that is noted for it, or it would wait for ever.
+    #[cfg(debug_assertions)]
+    fn check_timetable(&self) {
+        for (key, service) in self.broker.services() {
+            let (wanted, noted) = (service.poll_timeout(), self.broker.timetable.at(key));
+            let is_noted = wanted.is_none_or(|wanted| noted.is_some_and(|noted| noted <= wanted));
+            assert!(is_noted, "{}: {wanted:?} {noted:?}", service.name());
+        }
+    }
+
+    /// Nobody looks for durable services whose queues are not open, but for those that failed.
+    #[cfg(debug_assertions)]
+    fn check_queues(&self) {
+        let queues = &self.durable.queues;
+        let services = self.broker.services();
+        for (_, service) in services.filter(|(_, service)| service.shelf.is_some()) {
+            let name = service.name();
+            assert!(
+                queues.is_known(name) || !queues.has_store(),
+                "{name}: its queue is not open"
+            );
+        }
+    }
+
+    /// The time is noted, as near as anything but timers has to know it.
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.time.now = now;
+        self.notes.now = now;
+    }
+
+    fn tick_interval(&self) -> Duration {
+        let heartbeat = self.config.heartbeat_interval;
+        let beat = self
+            .time
+            .upkeep
+            .beat
+            .as_ref()
+            .map_or(TICK_MAX, Beat::interval);
+        let wanted = [heartbeat / 8, self.config.subscription_ttl / 8, beat / 2];
+        let wanted = wanted.into_iter().filter(|wanted| !wanted.is_zero());
+        let shortest = wanted.min().unwrap_or(TICK_MAX);
+        shortest.clamp(Duration::from_millis(10), TICK_MAX)
+    }
+
+    /// Tells the service manager that the loop turns: it is the loop itself that does.
+    fn show_life(&mut self) {
+        if let Some(mut beat) = self.time.upkeep.beat.take() {
+            beat.turned(self.time.now, || self.status_line());
+            self.time.upkeep.beat = Some(beat);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, tick: Duration) {
+        let since_tick = now.saturating_duration_since(self.time.upkeep.ticked_at);
+        let late = since_tick.saturating_sub(tick);
+        let stalled = if late >= STALL_MIN {
+            late
+        } else {
+            Duration::ZERO
+        };
+        if !stalled.is_zero() {
+            self.notes.note(&Notable::LoopStalled {
+                stalled_ms: stalled.as_millis() as u64,
+            });
+            self.broker.handle_stall(stalled);
+        }
+        self.set_now(now);
+        self.time.upkeep.ticked_at = now;
+        #[cfg(debug_assertions)]
+        {
+            self.check_timetable();
+            self.check_queues();
+        }
+        if let Some(jump_ms) = self.time.jump_ms(wall_clock_ms()) {
+            self.notes.note(&Notable::ClockJumped { jump_ms });
+            self.clock_was_set(ClockChange {
+                forward_ms: jump_ms,
+            });
+        }
+        self.note_stalled_workers();
+        self.check_pulses(stalled);
+        self.expire_leases();
+        self.tend_audience(now);
+        self.tend_loops(now);
+        self.tend_keeping();
+        self.tend_promises();
+        self.seek_ports();
+        self.tend_queues();
+        self.watch_services();
+        self.show_life();
+    }
+
+    fn check_pulses(&mut self, stalled: Duration) {
+        let now = self.time.now;
+        let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
+        let holds_publishers =
+            self.saved.subscribers.is_awaited() || self.durable.queues.hold_publisher();
+        let answers_max = self.config.budgets.request_outbox_bytes;
+        for peer in self.peers.iter_mut() {
+            let Some(heartbeat) = &mut peer.heartbeat else {
+                continue;
+            };
+            match peer.role {
+                // We don't listen to it, so its silence says nothing.
+                Role::Publisher if holds_publishers => heartbeat.heard(now),
+                Role::Requester { .. } if peer.outbox.bytes() > answers_max => {
+                    heartbeat.unheeded(now);
+                }
+                _ => {}
+            }
+            match heartbeat.poll(now, stalled) {
+                Pulse::Quiet => {}
+                // Behind a full outbox it would only add to the queue.
+                Pulse::Ping if peer.outbox.is_blocked() => {}
+                Pulse::Ping => to_ping.push(peer.id),
+                Pulse::Dead => silent.push(peer.id),
+                Pulse::Expired => expired.push(peer.id),
+            }
+        }
+        let ttl = self.config.heartbeat_interval * (crate::zmtp::Heartbeat::DEAD_AFTER + 1);
+        let mut ping = BytesMut::new();
+        encode_ping(
+            &mut ping,
+            (ttl.as_millis() / 100).try_into().unwrap_or(u16::MAX),
+        );
+        for id in to_ping {
+            self.peers.send(id, &ping);
+        }
+        self.bury(&silent);
+        for id in expired {
+            self.end_silent(id, "it was silent for the time to live that it named");
+        }
+    }
+
+    fn end_silent(&mut self, id: PeerId, why: &str) {
+        // One that was removed may have taken others with it.
+        if let Some(address) = self.peers.get(id).map(|peer| peer.address.clone()) {
+            self.remove(id);
+            self.notes.refuse("heartbeat-timeout", &address, &why);
+        }
+    }
+
+    /// Ends connections that gave no sign of life. A peer that was sent events since may only be too
+    /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
+    /// kernel gets no answer from its machine either.
+    fn bury(&mut self, silent: &[PeerId]) {
+        let now = self.time.now;
+        let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
+        let any_busy = silent
+            .iter()
+            .any(|id| self.peers.get_mut(*id).is_some_and(|peer| busy(peer)));
+        let troubles = if any_busy {
+            tcp_troubles()
+        } else {
+            Default::default()
+        };
+        for id in silent {
+            let Some(peer) = self.peers.get_mut(*id) else {
+                continue;
+            };
+            if busy(peer) && !troubles.contains(&*peer.address) {
+                // Else it would never be asked again, and the kernel at each tick.
+                if let Some(heartbeat) = &mut peer.heartbeat {
+                    heartbeat.excuse(now);
+                }
+                continue;
+            }
+            self.end_silent(*id, "it gave no sign of life for three heartbeats");
+        }
+    }
+
+    fn expire_leases(&mut self) {
+        let now = self.time.now;
+        self.site
+            .directory
+            .iter_mut()
+            .for_each(|locator| locator.expire(now));
+        for (id, service, ended) in self.broker.handle_timeout(self.time.now) {
+            self.notes.subscription_expired(&service, &id);
+            if let Some(service) = ended {
+                self.close_service(&service);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! From a connection's bytes to runs of events: the hot path's first half.
+//!
+//! What arrives is scanned in place. Consecutive events whose receivers are the same become one run,
+//! which [`deliver`](super::deliver) hands out as one slice; so what is done for each event is to
+//! see that it begins like the last one, and to note where it ends. Only one that doesn't has its
+//! frame headers read and, unless its subject is the last one again, its subject looked up. All
+//! counting is done by run.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::broker::{KnownSubject, PeerId, Route};
+use crate::reactor::hub::Hub;
+use crate::reactor::io::inbox::{Filled, Inbox};
+use crate::reactor::io::peer_error::PeerError;
+use crate::reactor::state::runs::{Run, Runs};
+use crate::zmtp::{Command, Step, encode_pong};
+
+/// In which PINGs name times to live.
+const TTL_UNIT: Duration = Duration::from_millis(100);
+
+impl Hub {
+    /// Takes what a publisher sent: routes the whole events in it and keeps the rest.
+    ///
+    /// # Errors
+    /// [`PeerError`] ends the connection; the events before the fault are delivered.
+    pub(crate) fn take_events(
+        &mut self,
+        id: PeerId,
+        inbox: &mut Inbox,
+        mut filled: Filled,
+    ) -> Result<(), PeerError> {
+        let mut runs = std::mem::take(&mut self.scratch.runs);
+        let result = self.find_runs(id, inbox, &mut filled.data, &mut runs);
+        self.count_alike(&mut runs);
+        if runs.is_empty() {
+            self.scratch.runs = runs;
+            inbox.keep(filled, result?);
+            return Ok(());
+        }
+        let backing_bytes = filled.backing_bytes;
+        let data = filled.data.freeze();
+        for (route, part, ends) in runs.iter() {
+            self.accounts.published.events += ends.len() as u64;
+            self.accounts.published.bytes += part.len() as u64;
+            if route.is_empty() {
+                self.accounts.published.unmatched += ends.len() as u64;
+                continue;
+            }
+            let run = Run {
+                bytes: data.slice(part),
+                ends,
+                backing_bytes,
+            };
+            self.deliver(route, &run);
+        }
+        runs.clear();
+        self.scratch.runs = runs;
+        inbox.keep_copy(&data, result?);
+        Ok(())
+    }
+
+    /// Scans until nothing whole is left; the number of bytes that the next message needs.
+    fn find_runs(
+        &mut self,
+        id: PeerId,
+        inbox: &mut Inbox,
+        data: &mut [u8],
+        runs: &mut Runs,
+    ) -> Result<usize, PeerError> {
+        // A subject longer than any pattern is cut: it can still match prefixes and globs only.
+        let subject_bytes_max = self.config.limits.subject_bytes_max + 1;
+        let mut last: Option<(Range<usize>, Rc<Route>)> = None;
+        loop {
+            let span = match inbox.scanner.next(data)? {
+                Step::NeedMore(missing) => return Ok(missing),
+                Step::Command(body) => {
+                    // Publishers are told what we want, and have nothing to say but this.
+                    self.take_command(id, Command::parse(&data[body])?)?;
+                    continue;
+                }
+                Step::Message(span) => span,
+            };
+            let first = &data[span.first.clone()];
+            let first = &first[..first.len().min(subject_bytes_max)];
+            let known = last
+                .take()
+                .filter(|(key, _)| self.broker.routes.is_key_of(&data[key.clone()], first));
+            let (key, route) = known.unwrap_or_else(|| {
+                // Before the next look-up, which may reuse the index.
+                self.count_alike(runs);
+                let key = self.broker.routes.key_of(first);
+                let begin = span.first.start;
+                let KnownSubject {
+                    route,
+                    place: subject,
+                } = self.broker.routes.look_up(key);
+                runs.begin_alike(subject);
+                (begin..begin + key.len(), route)
+            });
+            runs.push(span.bytes.clone(), &route);
+            let alike = inbox.scanner.skip_alike(data, &span);
+            runs.push_alike(alike, span.bytes.len());
+            runs.count_alike(1 + alike as u64);
+            last = Some((key, route));
+        }
+    }
+
+    fn count_alike(&mut self, runs: &mut Runs) {
+        if let Some((subject, events)) = runs.take_alike() {
+            self.broker.routes.subjects.add(subject, events);
+        }
+    }
+
+    /// Commands that every kind of peer may send.
+    pub(crate) fn take_command(
+        &mut self,
+        id: PeerId,
+        command: Command<'_>,
+    ) -> Result<(), PeerError> {
+        match command {
+            Command::Ping {
+                ttl_deciseconds,
+                context,
+            } => {
+                let peer = &mut self.peers[id];
+                if let Some(heartbeat) = &mut peer.heartbeat {
+                    heartbeat.set_ttl(TTL_UNIT * ttl_deciseconds.into());
+                }
+                // It doesn't read, so it would not see the answer; asking on must not fill our memory.
+                if peer.outbox.is_blocked() {
+                    return Ok(());
+                }
+                let mut pong = bytes::BytesMut::new();
+                encode_pong(&mut pong, context);
+                self.peers.send(id, &pong);
+                Ok(())
+            }
+            Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),
+            Command::Trace(trace) => {
+                self.hear_trace(id, trace);
+                Ok(())
+            }
+            Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),
+        }
+    }
+}

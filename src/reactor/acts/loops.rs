@@ -1,0 +1,141 @@
+//! Rings of event managers that dial each other: traces go out, and a link on which our own come back
+//! is not subscribed to. The decisions are `broker/loops.rs`'s.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::ambient::now;
+use crate::broker::{Heard, PeerId};
+use crate::reactor::hub::Hub;
+use crate::reactor::state::upstream::Ring;
+use crate::telemetry::Notable;
+use crate::zmtp::{encode_cancel, encode_subscribe, encode_trace};
+
+/// How often traces are sent.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// After so long without a trace that came back the ring is open.
+const OPEN_AFTER: Duration = Duration::from_millis(3500);
+/// Traces that are passed on, or sent because of others, in the time of one interval.
+const PASSED_ON_MAX: u32 = 256;
+
+impl Hub {
+    /// An event manager dialled us: its link may close a ring, and it is to know that before events
+    /// have gone round often.
+    pub(crate) fn downstream_joined(&mut self, id: PeerId) {
+        self.upstream.watch.downstream.push(id);
+        let trace = self.upstream.watch.loops.trace(true);
+        self.send_trace(id, &trace);
+    }
+
+    fn send_trace(&mut self, id: PeerId, trace: &[u8]) {
+        // Behind what it doesn't read it would come too late, and only add to that.
+        if self
+            .peers
+            .get_mut(id)
+            .is_none_or(|peer| peer.outbox.is_blocked())
+        {
+            return;
+        }
+        let mut command = BytesMut::new();
+        encode_trace(&mut command, trace);
+        self.peers.send(id, &command);
+    }
+
+    fn send_downstream(&mut self, trace: &[u8]) {
+        let mut downstream = std::mem::take(&mut self.upstream.watch.downstream);
+        downstream.retain(|id| self.peers.get_mut(*id).is_some());
+        downstream.iter().for_each(|id| self.send_trace(*id, trace));
+        self.upstream.watch.downstream = downstream;
+    }
+
+    /// A publisher sent a trace; who is no event manager that we dialled has none to send.
+    pub(crate) fn hear_trace(&mut self, id: PeerId, trace: &[u8]) {
+        let mut dialled = self.upstream.dialled.iter();
+        let Some(index) = dialled.position(|dialled| dialled.peer() == Some(id)) else {
+            return;
+        };
+        match self.upstream.watch.loops.hear(trace) {
+            Heard::Nothing => {}
+            Heard::PassOn { trace, is_urgent } => {
+                let is_held = self.upstream.dialled[index]
+                    .ring
+                    .is_some_and(|ring| ring.is_held);
+                if is_held || self.upstream.watch.passed_on >= PASSED_ON_MAX {
+                    return;
+                }
+                self.upstream.watch.passed_on += 1;
+                self.send_downstream(&trace);
+                if is_urgent {
+                    let own = self.upstream.watch.loops.trace(false);
+                    self.send_downstream(&own);
+                }
+            }
+            Heard::Returned { daemons, is_ours } => self.see_ring(id, index, daemons, is_ours),
+        }
+    }
+
+    fn see_ring(&mut self, id: PeerId, index: usize, daemons: usize, is_ours: bool) {
+        let dialled = &mut self.upstream.dialled[index];
+        let before = dialled.ring;
+        let was_held = before.is_some_and(|ring| ring.is_held);
+        // While it is held, another way round may be ours or another's to break; this one stays.
+        dialled.ring = Some(Ring {
+            daemons,
+            is_held: was_held || is_ours,
+            seen_at: now(),
+        });
+        let address = dialled.address();
+        if is_ours && !was_held {
+            let mut cancel = BytesMut::new();
+            encode_cancel(&mut cancel, b"");
+            self.peers.send(id, &cancel);
+        }
+        if before.is_none() || (is_ours && !was_held) {
+            let burst = format!("publisher-ring:{address}");
+            self.notes
+                .burst(&burst, |suppressed| Notable::PublisherRing {
+                    publisher: &address,
+                    daemons: daemons as u64,
+                    held: was_held || is_ours,
+                    suppressed,
+                });
+        }
+    }
+
+    /// What time brings about: traces, and rings that are open again.
+    pub(crate) fn tend_loops(&mut self, now: Instant) {
+        if self.upstream.watch.next_at > now {
+            return;
+        }
+        self.upstream.watch.next_at = now + INTERVAL;
+        self.upstream.watch.passed_on = 0;
+        if !self.upstream.watch.downstream.is_empty() {
+            let trace = self.upstream.watch.loops.trace(false);
+            self.send_downstream(&trace);
+        }
+        for index in 0..self.upstream.dialled.len() {
+            let dialled = &mut self.upstream.dialled[index];
+            let over = |ring: &Ring| now.saturating_duration_since(ring.seen_at) >= OPEN_AFTER;
+            let Some(ring) = dialled.ring.filter(over) else {
+                continue;
+            };
+            dialled.ring = None;
+            tracing::info!(target: "em.publisher", publisher = %dialled.address(), "a ring of event managers is open again");
+            let id = dialled.peer();
+            if let Some(id) = id.filter(|_| ring.is_held) {
+                self.subscribe_to(id);
+            }
+        }
+    }
+
+    /// Subscribes to all that a publisher sends.
+    pub(crate) fn subscribe_to(&mut self, id: PeerId) {
+        let Some(version) = self.peers.get_mut(id).map(|peer| peer.zmtp.version) else {
+            return;
+        };
+        let mut subscribe = BytesMut::new();
+        encode_subscribe(&mut subscribe, b"", version);
+        self.peers.send(id, &subscribe);
+    }
+}

@@ -1,0 +1,104 @@
+//! What peers say that don't publish, message by message; and what subscribers say.
+
+use crate::broker::PeerId;
+use crate::reactor::hub::Hub;
+use crate::reactor::io::inbox::{Filled, Inbox};
+use crate::reactor::io::peer_error::PeerError;
+use crate::reactor::state::peer::Role;
+use crate::zmtp::{Command, Step, Subscription, frames};
+
+impl Hub {
+    /// Takes what arrived message by message. `on_message` is given each whole message.
+    ///
+    /// # Errors
+    /// [`PeerError`] ends the connection.
+    pub(crate) fn take_messages(
+        &mut self,
+        id: PeerId,
+        inbox: &mut Inbox,
+        mut filled: Filled,
+        on_message: fn(&mut Self, PeerId, &[u8]) -> Result<(), PeerError>,
+    ) -> Result<(), PeerError> {
+        loop {
+            let step = inbox.scanner.next(&mut filled.data);
+            match step.inspect_err(|error| {
+                self.refuse_request(id, inbox.scanner.begun(&filled.data), error);
+            })? {
+                Step::NeedMore(missing) => {
+                    inbox.keep(filled, missing);
+                    return Ok(());
+                }
+                Step::Command(body) => match Command::parse(&filled.data[body])? {
+                    Command::Subscription(wish) => self.subscription(id, wish)?,
+                    command => self.take_command(id, command)?,
+                },
+                Step::Message(span) => {
+                    on_message(self, id, &filled.data[span.bytes])?;
+                }
+            }
+            // The message may have ended the connection: a request that ended its own service.
+            if self.peers.get_mut(id).is_none() {
+                return Ok(());
+            }
+            // Small requests may have large answers, so what was read already is bounded too.
+            if self.is_overfull(id) {
+                inbox.hold(filled);
+                return Ok(());
+            }
+        }
+    }
+
+    /// A message of a subscriber: subscriptions in the form of ZMTP 3.0. Each frame is one of its own,
+    /// as it is for libzmq's XPUB. Anything else goes upstream in libzmq, where nobody hears it.
+    pub(crate) fn take_subscription(
+        &mut self,
+        id: PeerId,
+        message: &[u8],
+    ) -> Result<(), PeerError> {
+        let mut has_other = false;
+        for frame in frames(message) {
+            match Subscription::from_message(frame) {
+                Some(wish) => self.subscription(id, wish)?,
+                None => has_other = true,
+            }
+        }
+        if has_other && let Some(peer) = self.peers.get(id) {
+            self.notes.discarded(&peer.address, "message-to-publisher");
+        }
+        Ok(())
+    }
+
+    fn subscription(&mut self, id: PeerId, wish: Subscription<'_>) -> Result<(), PeerError> {
+        let limits = self.config.limits;
+        // Others have nothing to subscribe to here.
+        let Role::Subscriber { prefixes } = &mut self.peers[id].role else {
+            return Ok(());
+        };
+        match wish {
+            Subscription::Subscribe(prefix) => {
+                if prefix.len() > limits.subject_bytes_max {
+                    let max = limits.subject_bytes_max;
+                    return Err(PeerError::SubscriptionTooLong(prefix.len(), max));
+                }
+                if prefixes.contains(prefix) {
+                    return Ok(());
+                }
+                if prefixes.len() >= limits.subscriptions_per_peer_max {
+                    return Err(PeerError::TooManySubscriptions(
+                        limits.subscriptions_per_peer_max,
+                    ));
+                }
+                prefixes.insert(prefix.into());
+                self.broker.routes.subscribe(prefix, id);
+                self.subscriber_joined(prefix);
+            }
+            Subscription::Cancel(prefix) => {
+                if prefixes.remove(prefix) {
+                    self.broker.routes.unsubscribe(prefix, id);
+                    self.saved.subscribers.audience.left(prefix);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! What is done: methods of the hub, functions that take the parts that they change, and tasks.
+//!
+//! Begin with `intake` and `deliver`, the path of an event.
+
+pub(crate) mod admission;
+pub(crate) mod audience;
+pub(crate) mod connection;
+pub(crate) mod dead_letter_requests;
+pub(crate) mod dead_letters;
+pub(crate) mod deliver;
+pub(crate) mod dial;
+pub(crate) mod durable_answers;
+pub(crate) mod durable_events;
+pub(crate) mod emit;
+pub(crate) mod flush;
+pub(crate) mod housekeeping;
+pub(crate) mod intake;
+pub(crate) mod lasting;
+pub(crate) mod loops;
+pub(crate) mod make_room;
+pub(crate) mod messages;
+pub(crate) mod persistence;
+pub(crate) mod presumed;
+pub(crate) mod proxied;
+pub(crate) mod reload;
+pub(crate) mod removal;
+pub(crate) mod requester;
+pub(crate) mod stalled;
+pub(crate) mod stopping;
+pub(crate) mod to_workers;
+pub(crate) mod watching;
+pub(crate) mod worker;

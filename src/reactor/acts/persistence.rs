@@ -1,0 +1,328 @@
+//! What outlives the process: telling the state database of it, and taking it up again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::ambient::{now, wall_clock_ms};
+use crate::broker::{
+    DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, SubscriptionView,
+};
+use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
+use crate::reactor::hub::Hub;
+use crate::state::{Changes, Kept, KeptService, KeptSubscription, Writer};
+use crate::telemetry::Notable;
+
+use crate::reactor::state::saved::{DIRTY_MAX, LOOK_INTERVAL};
+
+impl Hub {
+    /// Takes up what an earlier run left, but for services that the configuration declares: they get
+    /// their ports again when they begin.
+    pub(crate) fn restore(&mut self, kept: &Kept) {
+        for (name, service) in &kept.services {
+            if let Ok(name) = ServiceName::new(name) {
+                self.broker
+                    .recall_port(&name, service.port, service.shares_port);
+            }
+        }
+        self.broker.recalled_ports();
+        let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+        for (id, subscription) in &kept.subscriptions {
+            let service = kept.services.get(&subscription.service);
+            if let Err(why) = self.restore_one(id, subscription, service) {
+                *refused.entry(why).or_default() += 1;
+            }
+        }
+        for (why, subscriptions) in &refused {
+            self.notes.note(&Notable::NotRestored {
+                subscriptions: *subscriptions as u64,
+                why,
+            });
+        }
+        for (name, service) in &kept.services {
+            if let Err(why) = self.restore_wanting(name, service) {
+                tracing::warn!(
+                    target: "em.state",
+                    "not restored; its events stay on disk until a client subscribes: {why}"
+                );
+            }
+        }
+        let subscriptions = self.broker.subscription_count();
+        if subscriptions > 0 {
+            let services = self.broker.services().count();
+            self.notes.note(&Notable::Restored {
+                subscriptions: subscriptions as u64,
+                services: services as u64,
+            });
+        }
+    }
+
+    /// Keeps what is there now, and changes from here on. Workers of services that were there before
+    /// may come back.
+    pub(crate) fn begin_keeping(&mut self, former: &BTreeMap<String, KeptService>, writer: Writer) {
+        for (name, kept) in former {
+            let Ok(name) = ServiceName::new(name) else {
+                continue;
+            };
+            let Some(key) = self.broker.find(&name) else {
+                if !kept.subjects.is_empty() {
+                    // It was durable. What it wants is kept for a run that finds its queue.
+                    self.saved.unrestored.insert(name, kept.clone());
+                } else if !kept.is_gone {
+                    // Its port is remembered from now on, and no more.
+                    self.saved.ended.insert(name);
+                }
+                continue;
+            };
+            if let Some(ready) = kept.ready.clone() {
+                let is_shared = self.broker.is_shared_port(kept.port);
+                self.saved.grace.expect(key, kept.port, ready, is_shared);
+            }
+            self.saved.written_services.insert(key, kept.clone());
+        }
+        let keys = self.broker.services().map(|(key, _)| key);
+        self.saved.changed_services.extend(keys);
+        self.saved.grace.begin(now() + self.config.restart_grace);
+        self.saved.writer = Some(writer);
+        self.keep_changes();
+    }
+
+    fn restore_one(
+        &mut self,
+        id: &str,
+        subscription: &KeptSubscription,
+        service: Option<&KeptService>,
+    ) -> Result<(), String> {
+        let name = &subscription.service;
+        let service = service.ok_or_else(|| format!("service {name:?} is not in the database"))?;
+        let (checked, patterns) = (
+            checked_name(name)?,
+            parse_all(name, &subscription.subjects)?,
+        );
+        let former = FormerSubscription {
+            id: SubscriptionId::new(id).map_err(|error| format!("an id {error}"))?,
+            service: checked,
+            port: service.port,
+            told_port: subscription.told_port.unwrap_or(service.port),
+            delivery: delivery_of(service),
+            patterns,
+            expires_at: Duration::from_millis(subscription.expires_at_ms),
+        };
+        let id = former.id.clone();
+        let restored = self.broker.restore(
+            former,
+            self.config.restart_grace,
+            now(),
+            Duration::from_millis(wall_clock_ms()),
+            &mut self.streamers,
+        );
+        if restored == Err(RestoreError::Expired) {
+            // What can't be restored for another reason is left where it is.
+            self.saved.changed.insert(id);
+        }
+        restored.map(drop).map_err(|why| why.to_string())
+    }
+
+    /// A durable service without subscriptions goes on wanting what its last one wanted.
+    fn restore_wanting(&mut self, name: &str, service: &KeptService) -> Result<(), String> {
+        let is_by_request = delivery_of(service) == Some(DeliveryMode::Queue);
+        if service.is_gone || service.subjects.is_empty() && !is_by_request {
+            return Ok(());
+        }
+        let patterns = parse_all(name, &service.subjects)?;
+        let name = checked_name(name)?;
+        let streamers = &mut self.streamers;
+        let asked = delivery_of(service);
+        let restored = self
+            .broker
+            .restore_wanting(&name, patterns, asked, streamers);
+        restored.map_err(|error| format!("service {name:?}: {error}"))
+    }
+
+    /// The service has another port: it is noted which one its clients were told.
+    pub(crate) fn keep_subscriptions_of(&mut self, service: ServiceKey) {
+        let ids = self.broker[service].subscriptions().cloned();
+        self.saved.changed.extend(ids);
+    }
+
+    /// What time brings about: silent workers are presumed ready, the grace ends, what could not be
+    /// written is tried again.
+    pub(crate) fn tend_keeping(&mut self) {
+        self.tend_grace();
+        let writer = self.saved.writer.as_ref();
+        if let Some(writer) = writer
+            && self
+                .saved
+                .looked_at
+                .is_none_or(|at| self.time.now >= at + LOOK_INTERVAL)
+        {
+            writer.look();
+            self.saved.looked_at = Some(self.time.now);
+        }
+        self.saved.whole |= writer.is_some_and(Writer::wants_whole);
+        self.keep_changes();
+    }
+
+    /// Tells the database what changed. While its thread has no room, changes are put together here.
+    pub(crate) fn keep_changes(&mut self) {
+        let changed = self.broker.take_changed();
+        let deserted = self.broker.take_deserted();
+        let forgotten = self.broker.take_forgotten();
+        let Some(writer) = &self.saved.writer else {
+            return;
+        };
+        let has_room = writer.has_room();
+        self.saved.changed.extend(changed);
+        self.saved.changed_services.extend(deserted);
+        self.saved.ended.extend(forgotten);
+        if self.saved.is_clean() && !self.saved.subscribers.audience.has_changed() {
+            return;
+        }
+        if !has_room {
+            // To write all costs no more than what changed, or it would be done again and again.
+            let all = self.broker.subscription_count();
+            if self.saved.changed.len() + self.saved.ended.len() > DIRTY_MAX.max(all) {
+                self.saved.whole = true;
+                self.saved.changed.clear();
+                self.saved.ended.clear();
+            }
+            if let Some(suppressed) = self.notes.admit("state-behind") {
+                tracing::warn!(
+                    target: "em.state",
+                    suppressed,
+                    "the state database can't keep up with changes of subscriptions: it is written less often"
+                );
+            }
+            return;
+        }
+        let changes = self.take_changes();
+        if let Some(writer) = &mut self.saved.writer
+            && changes != Changes::default()
+            && !writer.take(changes)
+        {
+            tracing::error!(
+                target: "em.state",
+                "subscriptions are not kept over a restart any more: the state database's thread ended, which is a bug"
+            );
+            self.saved.writer = None;
+        }
+    }
+
+    fn take_changes(&mut self) -> Changes {
+        let saved = &mut self.saved;
+        let whole = std::mem::take(&mut saved.whole);
+        let mut ids = std::mem::take(&mut saved.changed);
+        let mut keys = std::mem::take(&mut saved.changed_services);
+        let ended = std::mem::take(&mut saved.ended);
+        let subscribers = saved.subscribers.audience.take_changes(whole);
+        if whole {
+            saved.written_services.clear();
+            ids = self.broker.subscription_ids().cloned().collect();
+            keys.extend(self.broker.services().map(|(key, _)| key));
+        }
+        let mut changes = Changes {
+            whole,
+            subscribers,
+            services: self.services_gone(&ended, whole),
+            ..Changes::default()
+        };
+        let (now, wall_clock_ms) = (now(), wall_clock_ms());
+        for id in ids {
+            let found = self.broker.subscription(&id, now);
+            let record = found.map(|(key, service, view)| {
+                keys.insert(key);
+                kept_subscription(service, &view, wall_clock_ms)
+            });
+            changes.subscriptions.insert(id.to_string(), record);
+        }
+        for key in keys {
+            // It may have ended since.
+            let Some(service) = self.broker.service(key) else {
+                continue;
+            };
+            let record = self.kept_service(key, service);
+            let written = &mut self.saved.written_services;
+            if written.get(&key) != Some(&record) {
+                written.insert(key, record.clone());
+                let name = service.name().to_string();
+                changes.services.insert(name, Some(record));
+            }
+        }
+        changes
+    }
+
+    /// What is kept of services that have ended, and if all is written, of those that were not restored.
+    fn services_gone(
+        &self,
+        ended: &BTreeSet<ServiceName>,
+        whole: bool,
+    ) -> BTreeMap<String, Option<KeptService>> {
+        let unrestored = &self.saved.unrestored;
+        let remembered = self.broker.former_ports().map(|(name, _)| name);
+        let gone = ended.iter().chain(remembered.filter(|_| whole));
+        let gone = gone
+            .filter(|name| self.broker.find(name).is_none() && !unrestored.contains_key(*name))
+            .map(|name| (name.to_string(), self.kept_port(name)));
+        let not_restored = unrestored.iter().filter(|_| whole);
+        let not_restored = not_restored.map(|(name, kept)| (name.to_string(), Some(kept.clone())));
+        gone.chain(not_restored).collect()
+    }
+
+    /// What is kept of a service that is gone: its port, so that it gets that again, and others get one
+    /// that its workers don't dial.
+    fn kept_port(&self, name: &ServiceName) -> Option<KeptService> {
+        let port = self.broker.former_port(name)?;
+        Some(KeptService {
+            port,
+            shares_port: self.broker.is_shared_port(port),
+            is_gone: true,
+            ..KeptService::default()
+        })
+    }
+
+    fn kept_service(&self, key: ServiceKey, service: &Service) -> KeptService {
+        let former = self.broker.former_port(service.name());
+        let port = service.port().or(former).unwrap_or_default();
+        let asked = service.asked_delivery();
+        KeptService {
+            port,
+            shares_port: self.broker.is_shared_port(port),
+            is_gone: false,
+            ready: self.common_ready(key),
+            subjects: service.wanted_on().map(ToString::to_string).collect(),
+            durable: asked.map(|asked| asked == DeliveryMode::Queue),
+        }
+    }
+}
+
+fn kept_subscription(
+    service: &Service,
+    view: &SubscriptionView<'_>,
+    wall_clock_ms: u64,
+) -> KeptSubscription {
+    KeptSubscription {
+        service: service.name().to_string(),
+        subjects: view.patterns.iter().map(ToString::to_string).collect(),
+        expires_at_ms: wall_clock_ms + view.expires_in.as_millis() as u64,
+        told_port: Some(view.told_port).filter(|told| service.port() != Some(*told)),
+    }
+}
+
+fn delivery_of(service: &KeptService) -> Option<DeliveryMode> {
+    service.durable.map(|durable| match durable {
+        true => DeliveryMode::Queue,
+        false => DeliveryMode::Live,
+    })
+}
+
+fn checked_name(name: &str) -> Result<ServiceName, String> {
+    ServiceName::new(name).map_err(|error| format!("a service's name {error}"))
+}
+
+/// Limits are for what clients ask for now: what was wanted before is wanted still.
+fn parse_all(service: &str, subjects: &[String]) -> Result<BTreeSet<SubjectPattern>, String> {
+    let parse = |subject: &String| {
+        SubjectPattern::parse(subject, usize::MAX)
+            .map_err(|error| format!("a subject of service {service:?} {error}"))
+    };
+    subjects.iter().map(parse).collect()
+}

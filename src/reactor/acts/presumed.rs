@@ -1,0 +1,210 @@
+//! Workers of an earlier run that come back and say nothing: their libzmq connected again, and they don't
+//! know of it. Who is presumed to be one of them.
+//!
+//! A peer with a routing id is known by that. Another one that connects to a port that only its service
+//! ever had is its worker. If other services had the port, too, their workers may dial it still: then it is
+//! presumed ready only if it is known by its host, and no other can be meant.
+
+use crate::broker::{PeerId, ServiceKey, WorkerKey};
+use crate::reactor::hub::Hub;
+use crate::reactor::state::grace::{Marks, Verdict, host_of};
+use crate::reactor::state::peer::{Envelope, Peer, Role};
+use crate::state::KeptReady;
+use crate::telemetry::Notable;
+use crate::zmtp::SocketType;
+
+impl Hub {
+    /// What time brings about: silent workers are presumed ready, the grace ends.
+    pub(crate) fn tend_grace(&mut self) {
+        while let Some(id) = self.saved.grace.next_judged(self.time.now) {
+            self.hear_silence(id);
+        }
+        for service in self.saved.grace.end(self.time.now).unwrap_or_default() {
+            self.saved.workers_changed(service);
+        }
+    }
+
+    /// A peer that has just come to a service of the earlier run says nothing.
+    fn hear_silence(&mut self, id: PeerId) {
+        // It may have left, or have said something after all.
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        let Role::Worker {
+            service,
+            key,
+            envelope: None,
+            proxied: None,
+        } = peer.role
+        else {
+            return;
+        };
+        // It counts as a stranger from now on, if it is not presumed ready.
+        self.saved.workers_changed(service);
+        let port = self.broker[service].port();
+        let former = self.saved.grace.former.get_mut(&service);
+        let Some(former) = former.filter(|former| port == Some(former.port)) else {
+            return;
+        };
+        match former.judge(id, &peer.zmtp.identity, host_of(peer)) {
+            Verdict::Presumed => {
+                let ready = former.ready.clone();
+                self.presume_ready(id, service, key, &ready);
+            }
+            Verdict::InDoubt(why, withdrawn) => {
+                let address = peer.address.clone();
+                for id in withdrawn {
+                    self.withdraw(id);
+                }
+                self.note_in_doubt(service, &address, why);
+            }
+        }
+    }
+
+    fn presume_ready(
+        &mut self,
+        id: PeerId,
+        service: ServiceKey,
+        key: WorkerKey,
+        ready: &KeptReady,
+    ) {
+        let envelope = Envelope {
+            delimiter: ready.delimiter,
+            acknowledges: ready.credit.is_some(),
+        };
+        self.peers[id].set_worker(key, Some(envelope));
+        let found = &mut self.broker[service];
+        match ready.credit {
+            Some(credit) => found.workers.ready_with(key, credit),
+            None => found.workers.ready(key),
+        }
+        let name = found.name();
+        if let Some(suppressed) = self.notes.admit("presumed-ready") {
+            tracing::info!(target: "em.worker", service = %name, suppressed,
+                "a silent worker reconnected after the restart: it is presumed ready, as before");
+        }
+        self.saved.grace.presumed.insert(id);
+        self.dispatch(service);
+    }
+
+    /// One that was presumed ready gets no more until it says READY; what it was sent stays with it.
+    fn withdraw(&mut self, id: PeerId) {
+        if let Some(Role::Worker { service, key, .. }) = self.peers.get(id).map(|peer| &peer.role) {
+            self.broker[*service].workers.bye(*key);
+        }
+    }
+
+    fn note_in_doubt(&mut self, service: ServiceKey, peer: &str, why: &str) {
+        let name = self.broker[service].name();
+        self.notes
+            .burst_of("in-doubt", name, |suppressed| Notable::WorkerInDoubt {
+                service: name.as_str(),
+                peer,
+                why,
+                suppressed,
+            });
+    }
+
+    /// A worker that was presumed ready says READY, and so how it really wants its events. If that is
+    /// otherwise, it begins anew, unless some are on their way to it.
+    pub(crate) fn hear_presumed(&mut self, id: PeerId, said: Envelope) {
+        if !self.saved.grace.presumed.remove(&id) {
+            return;
+        }
+        let peer = &mut self.peers[id];
+        let Role::Worker {
+            service,
+            key,
+            envelope: Some(presumed),
+            ..
+        } = peer.role
+        else {
+            return;
+        };
+        if presumed == said {
+            return self.saved.grace.worker_left(service, id);
+        }
+        if !peer.outbox.is_empty() {
+            return tracing::warn!(target: "em.worker", peer = %peer.address, "READY differs from the mode presumed after the restart while events are on their way to the worker: keeping the presumed mode; reconnect the worker");
+        }
+        peer.set_worker(key, None);
+        self.saved.grace.worker_left(service, id);
+        self.let_worker_go(service, key, Some(presumed), vec![], 0);
+        // That may have ended its connection.
+        if let Some(peer) = self.peers.get_mut(id) {
+            let key = self.broker[service].workers.join(id, false);
+            peer.set_worker(key, None);
+        }
+    }
+
+    /// What the service's workers said: all the same, but for the credit, of which the least counts.
+    /// If they didn't, nothing can be presumed of the next one. While they may still come back after
+    /// a restart it is what they said before, or more.
+    pub(crate) fn common_ready(&self, key: ServiceKey) -> Option<KeptReady> {
+        let service = &self.broker[key];
+        let is_shared = service
+            .port()
+            .is_some_and(|port| self.broker.is_shared_port(port));
+        let mut marks = Marks::of(is_shared);
+        let unjudged = &self.saved.grace.unjudged;
+        let mut common: Option<KeptReady> = None;
+        for id in service.workers.peers() {
+            let peer = &self.peers[id];
+            if peer.zmtp.socket_type == SocketType::Req {
+                continue;
+            }
+            let is_proxy = matches!(
+                peer.role,
+                Role::Worker {
+                    proxied: Some(_),
+                    ..
+                }
+            );
+            if is_proxy {
+                // After a restart it is not known by which ways its workers are reached.
+                return None;
+            }
+            let ready = self.ready_of(peer);
+            // One that has just come may be about to say READY.
+            if ready.is_some() || !unjudged.contains(&id) {
+                marks.note(peer, ready.is_some());
+            }
+            let Some(ready) = ready else { continue };
+            let form = |ready: &KeptReady| (ready.delimiter, ready.credit.is_some());
+            let before = common.get_or_insert_with(|| ready.clone());
+            if form(before) != form(&ready) {
+                return None;
+            }
+            before.credit = before.credit.min(ready.credit);
+        }
+        let former = self
+            .saved
+            .grace
+            .former
+            .get(&key)
+            .map(|former| &former.ready);
+        let mut common = common.or_else(|| former.cloned())?;
+        let before = former.and_then(|former| former.marks.as_ref());
+        before.inspect(|before| marks.add(before));
+        common.marks = marks.kept();
+        Some(common)
+    }
+
+    fn ready_of(&self, peer: &Peer) -> Option<KeptReady> {
+        let Role::Worker {
+            service,
+            key,
+            envelope: Some(envelope),
+            ..
+        } = peer.role
+        else {
+            return None;
+        };
+        let (ready, credit) = self.broker[service].workers.readiness(key);
+        ready.then_some(KeptReady {
+            delimiter: envelope.delimiter,
+            credit,
+            marks: None,
+        })
+    }
+}

@@ -1,0 +1,324 @@
+//! Requests: from a message's frames to its answer, at once or later.
+
+use bytes::Bytes;
+
+use super::dead_letter_requests::Begun;
+use crate::ambient::now;
+use crate::broker::{EndError, EndedService, PeerId};
+use crate::locator;
+use crate::messagebus::{FRAMES_MAX, Message, Token, decode, encode, split_envelope};
+use crate::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
+use crate::reactor::hub::Hub;
+use crate::reactor::io::peer_error::PeerError;
+use crate::reactor::state::effects::Effect;
+use crate::reactor::state::peer::Role;
+use crate::reactor::state::replies::{ReturnAddress, Ticket};
+use crate::requests::{
+    self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
+};
+use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
+
+/// Of a request that is too large, so many frames are looked at, which are more than those of any
+/// request and its way through proxies.
+const BEGUN_FRAMES_MAX: usize = 16;
+/// And of each of them so many bytes; a routing id has at most 255.
+const BEGUN_BYTES_MAX: usize = 1024;
+
+/// A request that is being answered.
+struct Asking<'a> {
+    hub: &'a mut Hub,
+    /// None once somebody else has taken it, who answers later.
+    back: Option<ReturnAddress>,
+    ended: Vec<EndedService>,
+    happened: Vec<Happening>,
+}
+
+impl Asking<'_> {
+    /// Hands the request on to who answers it.
+    fn hand_on(&mut self, to: impl FnOnce(&mut Hub, ReturnAddress)) -> Answer {
+        if let Some(back) = self.back.take() {
+            to(self.hub, back);
+        }
+        Answer::Later
+    }
+}
+
+impl Host for Asking<'_> {
+    fn context(&mut self) -> Context<'_> {
+        Context {
+            broker: &mut self.hub.broker,
+            streamers: &mut self.hub.streamers,
+            ended: &mut self.ended,
+            happened: &mut self.happened,
+            now: self.hub.time.now,
+            settings: &self.hub.site.settings,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.hub.phase.is_draining()
+    }
+
+    fn is_full(&self) -> Option<usize> {
+        self.hub.requests.replies.is_full()
+    }
+
+    fn status(&mut self) -> String {
+        // It has nothing that JSON can't say.
+        serde_json::to_string(&self.hub.status()).unwrap_or_default()
+    }
+
+    fn events(&mut self, after: Option<u64>, max: usize) -> String {
+        self.hub.notes.page(after, max)
+    }
+
+    fn call(&mut self, event: SyncEvent) -> Answer {
+        self.hand_on(|hub, back| hub.call(event, back))
+    }
+
+    fn emit(&mut self, emission: &Emission) -> Answer {
+        self.hand_on(|hub, back| hub.emit(emission, back))
+    }
+
+    fn letters(&mut self, request: LettersRequest) -> Answer {
+        self.hand_on(|hub, back| hub.ask_letters(request, back))
+    }
+
+    fn promise(&mut self, subscription: &SubscriptionId, answer: Message) -> Answer {
+        self.hub.keep_changes();
+        let subscription = subscription.clone();
+        self.hand_on(|hub, back| hub.promise_subscription(subscription, answer, back))
+    }
+
+    fn end(&mut self, service: &ServiceName) -> Result<Answer, EndError> {
+        // What came for the service until now ends with it.
+        self.hub.flush_store();
+        self.hub.carry_out();
+        let ended = self.hub.broker.end_service(service)?;
+        self.hub.close_service(&ended);
+        self.hub.keep_changes();
+        Ok(self.hand_on(|hub, back| hub.promise_end(ended.name, back)))
+    }
+}
+
+impl Hub {
+    /// A message on the request socket. What can be answered is.
+    pub(crate) fn take_request(&mut self, id: PeerId, message: &[u8]) -> Result<(), PeerError> {
+        let frames = frames_of(&Bytes::copy_from_slice(message));
+        let (envelope, frames) = split_envelope(&frames);
+        if frames.is_empty() {
+            // ZMQ_PROBE_ROUTER: its socket only says that it is there. It would take an answer for that
+            // to its first request.
+            self.notes.count_refused("probe");
+            return Ok(());
+        }
+        let Role::Requester { locator } = self.peers[id].role else {
+            return Ok(());
+        };
+        let (decoded, layout) = match decode(frames) {
+            Ok((request, layout)) => (Ok(request), layout),
+            Err(malformed) => (Err((malformed.code, malformed.sentence)), malformed.layout),
+        };
+        let back = ReturnAddress {
+            peer: id,
+            envelope: envelope.to_vec(),
+            layout,
+            timed: None,
+        };
+        match (decoded, &mut self.site.directory) {
+            (Ok(request), Some(directory)) if locator => {
+                let tokens = &self.config.locator.tokens;
+                let answer = locator::answer(&request, tokens, directory, now());
+                self.reply(&back, &answer);
+            }
+            (Ok(request), _) => self.ask(&request, back),
+            (Err((code, sentence)), _) => {
+                self.notes.discarded(&self.peers[id].address, code);
+                self.reply(&back, &Message::nak(code, &sentence));
+            }
+        }
+        Ok(())
+    }
+
+    /// A request has more frames or bytes than the limits allow: nothing more is read from its
+    /// connection, but it is answered, as far as what came tells to whom.
+    pub(crate) fn refuse_request(&mut self, id: PeerId, begun: &[u8], error: &FrameError) {
+        let limit = match error {
+            FrameError::MessageTooLarge(..) => "limits.maxMessageBytes",
+            FrameError::TooManyParts(_) => "limits.maxMessageParts",
+            FrameError::Flags(_) | FrameError::Interrupted(_) => return,
+        };
+        if !matches!(self.peers[id].role, Role::Requester { .. }) {
+            return;
+        }
+        // Of its data only the beginning is looked at.
+        let begun = begun_frames(begun).take(BEGUN_FRAMES_MAX);
+        let mut begun: Vec<Bytes> = begun
+            .map(|frame| Bytes::copy_from_slice(&frame[..frame.len().min(BEGUN_BYTES_MAX)]))
+            .collect();
+        // Behind its envelope a request has no more frames than these.
+        let delimited = begun
+            .iter()
+            .position(Bytes::is_empty)
+            .map_or(0, |at| at + 1);
+        begun.truncate(delimited + FRAMES_MAX);
+        let (envelope, message) = split_envelope(&begun);
+        if envelope.iter().any(|frame| frame.len() == BEGUN_BYTES_MAX) {
+            return;
+        }
+        let layout = match decode(message) {
+            Ok((_, layout)) => layout,
+            Err(malformed) => malformed.layout,
+        };
+        let back = ReturnAddress {
+            peer: id,
+            envelope: envelope.to_vec(),
+            layout,
+            timed: None,
+        };
+        let nak = Message::nak("too-large", format!("{error} ({limit})"));
+        self.reply(&back, &nak);
+        self.flush_peer(id);
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.is_parting = true;
+        }
+    }
+
+    fn ask(&mut self, request: &Message, mut back: ReturnAddress) {
+        // A lease counts from when its request was read.
+        self.set_now(now());
+        let row = match requests::find(request.token) {
+            Ok(row) => row,
+            Err(nak) => return self.answer(request, &nak.into(), &back, false),
+        };
+        back.timed = row.timed.map(|timed| (timed, self.time.now));
+        let mut asking = Asking {
+            hub: self,
+            back: Some(back),
+            ended: vec![],
+            happened: vec![],
+        };
+        let answer = row.answer(request, &mut asking);
+        let Asking {
+            back,
+            ended,
+            happened,
+            ..
+        } = asking;
+        if let (Answer::Now(answer), Some(back)) = (answer, back) {
+            self.answer(request, &answer, &back, row.is_routine);
+        }
+        for happening in &happened {
+            self.notes.happening(happening);
+        }
+        for service in &ended {
+            self.close_service(service);
+        }
+        for happening in &happened {
+            if let Happening::Subscribed { service, .. } = happening {
+                self.open_queue(service);
+            }
+        }
+        self.keep_changes();
+    }
+
+    fn answer(
+        &mut self,
+        request: &Message,
+        answer: &Message,
+        back: &ReturnAddress,
+        is_routine: bool,
+    ) {
+        self.log_request(request, answer, back.peer, is_routine);
+        self.reply(back, answer);
+    }
+
+    fn log_request(&mut self, request: &Message, answer: &Message, id: PeerId, is_routine: bool) {
+        if is_routine && !answer.token.is(Token::NAK) {
+            return;
+        }
+        // What it asked for may have ended its connection.
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        let address = &peer.address;
+        let answer_text = excerpt_of_bytes(&answer.data, EXCERPT_BYTES_MAX).replace('\0', " ");
+        if answer.token.is(Token::NAK) {
+            if let Some(suppressed) = self.notes.admit("nak") {
+                tracing::info!(target: "em.request", peer = %address, token = %request.token, suppressed, "request refused: {answer_text}");
+            }
+        } else {
+            tracing::debug!(target: "em.request", peer = %address, token = %request.token, "request done: {answer_text}");
+        }
+    }
+
+    fn call(&mut self, event: SyncEvent, back: ReturnAddress) {
+        let ticket = self.requests.replies.ticket();
+        match self
+            .requests
+            .effects
+            .try_send(Effect::Call { ticket, event })
+        {
+            Ok(()) => {
+                self.requests.replies.insert(ticket, back);
+            }
+            Err(_) => self.reply(
+                &back,
+                &requests::too_many_wait(self.requests.replies.max()).into(),
+            ),
+        }
+    }
+
+    fn ask_letters(&mut self, request: LettersRequest, back: ReturnAddress) {
+        match self.begin_letters(request) {
+            Ok(Begun::Waiting(ticket)) => {
+                self.requests.replies.insert(ticket, back);
+            }
+            Ok(Begun::Answered(answer)) | Err(answer) => self.reply(&back, &answer),
+        }
+    }
+
+    /// The answer to a request that waited. Its client may be gone; then nobody wants it.
+    pub(crate) fn complete(&mut self, ticket: Ticket, answer: &Message) {
+        if let Some(back) = self.requests.replies.remove(ticket) {
+            self.reply(&back, answer);
+        }
+    }
+
+    /// The end has come before their answers: requests that still wait are told so.
+    pub(crate) fn refuse_pending(&mut self) {
+        let nak = Message::nak(
+            "stopping",
+            "the event manager stopped before all services had answered",
+        );
+        for back in self.requests.replies.take_all() {
+            self.reply(&back, &nak);
+        }
+        self.flush();
+    }
+
+    /// A place among the requests whose answers come later, or the refusal if there is none.
+    pub(crate) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
+        if let Some(max) = self.requests.replies.is_full() {
+            self.reply(&back, &requests::too_many_wait(max).into());
+            return None;
+        }
+        let ticket = self.requests.replies.ticket();
+        self.requests.replies.insert(ticket, back);
+        Some(ticket)
+    }
+
+    pub(crate) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {
+        if let Some((timed, read_at)) = back.timed {
+            let times = match timed {
+                Timed::Emit => &mut self.accounts.publish_times.emits,
+                Timed::Call => &mut self.accounts.publish_times.calls,
+            };
+            let is_nak = usize::from(answer.token.is(Token::NAK));
+            times[is_nak].add(now().saturating_duration_since(read_at));
+        }
+        let mut frames = back.envelope.clone();
+        frames.extend(encode(answer, back.layout));
+        self.peers.send(back.peer, &encode_message(&frames));
+    }
+}

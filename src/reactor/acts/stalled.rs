@@ -1,0 +1,54 @@
+//! Workers that take nothing though events wait in their outboxes.
+
+use std::time::Duration;
+
+use crate::reactor::hub::Hub;
+use crate::reactor::state::peer::Role;
+use crate::telemetry::Notable;
+
+/// How often to look for them.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a worker may read nothing, if there are no heartbeats to say so.
+const PATIENCE_MIN: Duration = Duration::from_secs(10);
+
+impl Hub {
+    /// Names workers that were full for a heartbeat, and took no byte in it.
+    pub(crate) fn note_stalled_workers(&mut self) {
+        let now = self.time.now;
+        let patience = match self.config.heartbeat_interval {
+            Duration::ZERO => PATIENCE_MIN,
+            interval => interval,
+        };
+        let since_look = now.saturating_duration_since(self.time.upkeep.stuck_looked_at);
+        if since_look < LOOK.min(patience) {
+            return;
+        }
+        self.time.upkeep.stuck_looked_at = now;
+        let budget = self.config.budgets.worker_outbox_bytes;
+        for peer in self.peers.iter_mut() {
+            let Role::Worker { service, .. } = peer.role else {
+                continue;
+            };
+            let bytes = peer.outbox.bytes();
+            if bytes <= budget {
+                continue;
+            }
+            match peer.stuck {
+                None => peer.stuck = Some((now, false)),
+                Some((since, false)) if now.saturating_duration_since(since) >= patience => {
+                    peer.stuck = Some((since, true));
+                    let name = self.broker[service].name();
+                    self.notes.burst_of("worker-stalled", name, |suppressed| {
+                        Notable::WorkerStalled {
+                            service: name.as_str(),
+                            peer: &peer.address,
+                            bytes: bytes as u64,
+                            suppressed,
+                        }
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}

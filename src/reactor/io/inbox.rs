@@ -1,0 +1,175 @@
+//! What one peer has sent and is not yet used up.
+
+use std::io;
+
+use bytes::{Buf, BufMut, BytesMut};
+
+use super::stream::Stream;
+use crate::zmtp::Limits;
+use crate::zmtp::{Scanner, Version};
+
+/// The memory that all connections read into.
+const CHUNK_BYTES: usize = 256 << 10;
+/// A read has room for at least this much.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// A read into a message's own memory has room for this much, though less may be missing of it.
+const OWN_READ_BYTES_MIN: usize = 4 << 10;
+/// A message of which more than this is there, or missing, is read into memory of its own.
+const LARGE_BYTES: usize = 16 << 10;
+
+/// Memory for reading, shared by all connections of a reactor: an idle peer holds none.
+#[derive(Debug, Default)]
+pub(crate) struct ReadChunk(BytesMut);
+
+impl ReadChunk {
+    /// Memory with room for a read behind `kept` bytes.
+    fn with_room_behind(&mut self, kept: usize) -> &mut BytesMut {
+        let needed = kept + READ_BYTES_MIN;
+        if self.0.capacity() < needed && !self.0.try_reclaim(CHUNK_BYTES) {
+            self.0 = BytesMut::with_capacity(CHUNK_BYTES.max(needed));
+        }
+        &mut self.0
+    }
+}
+
+/// Bytes to scan.
+pub(crate) struct Filled {
+    pub(crate) data: BytesMut,
+    /// The size of the memory that a reference to them keeps alive.
+    pub(crate) backing_bytes: usize,
+    /// The socket had as much as there was room for: reading again at once is worth it.
+    pub(crate) more: bool,
+    /// The memory is this connection's own, not the shared chunk.
+    own: bool,
+}
+
+#[cfg(feature = "internals")]
+impl Filled {
+    /// Bytes in memory of the connection's own.
+    pub(crate) fn own(data: BytesMut) -> Self {
+        Self {
+            backing_bytes: data.capacity(),
+            data,
+            more: false,
+            own: true,
+        }
+    }
+}
+
+/// The receiving end of a connection: the beginning of a message that isn't whole, and the scanner
+/// that knows how far it came in it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) scanner: Scanner,
+    kept: BytesMut,
+    /// How many bytes the message in progress still needs, at least.
+    missing: usize,
+    held: bool,
+}
+
+impl Inbox {
+    /// Begins with what followed the handshake of a peer of this version.
+    pub(crate) fn new(limits: &Limits, version: Version, rest: BytesMut) -> Self {
+        Self {
+            scanner: Scanner::new(limits, version),
+            held: !rest.is_empty(),
+            kept: rest,
+            missing: 1,
+        }
+    }
+
+    /// What is there before anything is read: it followed the handshake, or was held back.
+    pub(crate) fn take_kept(&mut self) -> Option<Filled> {
+        let data = std::mem::take(&mut self.kept);
+        let backing_bytes = data.capacity();
+        self.held = false;
+        (!data.is_empty()).then_some(Filled {
+            data,
+            backing_bytes,
+            more: true,
+            own: true,
+        })
+    }
+
+    /// Whether whole messages may be among what is kept.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// What is kept, in bytes: of a message that isn't whole, or of more that had no turn yet.
+    #[inline]
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Keeps what the scanner did not come to, for another turn.
+    pub(crate) fn hold(&mut self, filled: Filled) {
+        self.keep(filled, 1);
+        self.held = true;
+    }
+
+    /// Reads once. `None` is the end of the stream.
+    ///
+    /// # Errors
+    /// Those of the socket, `WouldBlock` among them.
+    pub(crate) fn fill(
+        &mut self,
+        stream: &Stream,
+        chunk: &mut ReadChunk,
+    ) -> io::Result<Option<Filled>> {
+        if self.kept.len() >= LARGE_BYTES || self.missing >= LARGE_BYTES {
+            return self.fill_own(stream);
+        }
+        let chunk = chunk.with_room_behind(self.kept.len());
+        chunk.put_slice(&self.kept);
+        let room = chunk.capacity() - chunk.len();
+        let n = stream.try_read(chunk).inspect_err(|_| chunk.clear())?;
+        self.kept = BytesMut::new();
+        let (data, backing_bytes) = (chunk.split(), CHUNK_BYTES);
+        Ok((n > 0).then_some(Filled {
+            data,
+            backing_bytes,
+            more: n == room,
+            own: false,
+        }))
+    }
+
+    /// A large message: its own memory grows as it arrives, not as it was announced.
+    fn fill_own(&mut self, stream: &Stream) -> io::Result<Option<Filled>> {
+        // No less than a bit, or a message of many small frames would be read byte by byte.
+        let wanted = self.missing.max(OWN_READ_BYTES_MIN);
+        let wanted = wanted.min(self.kept.len().max(READ_BYTES_MIN) * 4);
+        self.kept.reserve(wanted);
+        let n = stream.try_read(&mut (&mut self.kept).limit(wanted))?;
+        let data = std::mem::take(&mut self.kept);
+        let backing_bytes = data.capacity();
+        Ok((n > 0).then_some(Filled {
+            data,
+            backing_bytes,
+            more: n == wanted,
+            own: true,
+        }))
+    }
+
+    /// Nothing in `filled` is referred to: keeps what the scanner did not use up, and the number of
+    /// bytes that it asked for.
+    pub(crate) fn keep(&mut self, mut filled: Filled, missing: usize) {
+        let consumed = self.scanner.consumed();
+        // What is left of a large message's memory is copied out of it, so that an idle peer holds none.
+        if !filled.own || consumed > filled.data.len() / 2 {
+            return self.keep_copy(&filled.data, missing);
+        }
+        self.missing = missing;
+        filled.data.advance(consumed);
+        self.scanner.rebase();
+        self.kept = filled.data;
+    }
+
+    /// The same for data that others refer to by now.
+    pub(crate) fn keep_copy(&mut self, data: &[u8], missing: usize) {
+        self.missing = missing;
+        self.kept
+            .extend_from_slice(&data[self.scanner.consumed()..]);
+        self.scanner.rebase();
+    }
+}

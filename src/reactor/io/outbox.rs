@@ -1,0 +1,432 @@
+//! What one peer is still to be sent.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::zmtp::FrameHeader;
+
+/// Runs shorter than this are copied: cheaper than a reference count and a slice of their own.
+const COPY_BELOW_BYTES: usize = 2048;
+/// Copies are collected up to this size in one buffer.
+const TAIL_BYTES_MAX: usize = 64 << 10;
+/// An empty outbox keeps no larger buffer than this: most of a thousand peers are idle.
+const IDLE_BYTES_MAX: usize = 4 << 10;
+/// With more than this waiting, a peer is slow rather than busy.
+const LONG_BYTES: usize = 1 << 20;
+/// How many slices one vectored write takes.
+const SLICES_MAX: usize = 64;
+
+/// Whether bytes that may wait for long are to be copied, because a reference to them would keep
+/// more memory alive than budgets count.
+pub(crate) fn outweighs(backing_bytes: usize, bytes: usize) -> bool {
+    backing_bytes > bytes + bytes / 16
+}
+
+/// Whole messages in one piece of memory.
+#[derive(Debug)]
+struct Segment {
+    bytes: Bytes,
+    events: u64,
+    /// The size of the memory that `bytes` keeps alive.
+    backing_bytes: usize,
+}
+
+impl Segment {
+    /// Whether it keeps much more memory alive than its own bytes.
+    fn pins(&self) -> bool {
+        self.bytes.len() * 2 < self.backing_bytes
+    }
+}
+
+/// What a write came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Written {
+    /// Events whose last byte is written.
+    pub(crate) events: u64,
+    /// The socket takes no more for now.
+    pub(crate) blocked: bool,
+}
+
+/// A queue of bytes for one peer. What goes out is what came in, so nothing is encoded again: short
+/// runs of messages are copied, long ones shared by reference count. It never splits a message, so
+/// each segment begins at a border.
+///
+/// It does not bound itself: its owner looks at [`bytes`](Self::bytes) after each push and applies
+/// the policy of the peer's kind.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    segments: VecDeque<Segment>,
+    /// How much of the first segment is written.
+    written: usize,
+    /// Copies, behind all segments.
+    tail: BytesMut,
+    tail_events: u64,
+    bytes: usize,
+    events: u64,
+    /// The socket took no more at the last write: nothing pins shared memory until it does.
+    blocked: bool,
+}
+
+impl Outbox {
+    /// Bytes not yet written.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Events not yet written whole.
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether the last write found the socket full.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Appends whole messages that hold this many events, by copy.
+    pub(crate) fn push_copy(&mut self, bytes: &[u8], events: u64) {
+        self.make_room(bytes.len());
+        self.tail.extend_from_slice(bytes);
+        self.tail_events += events;
+        self.bytes += bytes.len();
+        self.events += events;
+    }
+
+    /// Appends one message that is in pieces, by copy, and counts it as no event.
+    pub(crate) fn push_joined(&mut self, parts: [&[u8]; 4]) {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        if bytes < COPY_BELOW_BYTES {
+            self.make_room(bytes);
+            parts
+                .iter()
+                .for_each(|part| self.tail.extend_from_slice(part));
+            self.bytes += bytes;
+        } else {
+            self.push(&parts.concat().into(), 0..bytes, 0, bytes);
+        }
+    }
+
+    /// Makes room for so many bytes in the tail.
+    fn make_room(&mut self, bytes: usize) {
+        if !self.tail.is_empty() && self.tail.len() + bytes > TAIL_BYTES_MAX {
+            self.end_tail();
+        }
+        if self.tail.len() + bytes > self.tail.capacity() {
+            // In few steps, because each copies what is there.
+            let wanted = (self.tail.len() * 8).min(TAIL_BYTES_MAX);
+            self.tail
+                .reserve(bytes.max(wanted - self.tail.len().min(wanted)));
+        }
+    }
+
+    /// Appends whole messages that hold this many events: a part of `all`, whose memory a reference
+    /// to them keeps alive, `backing_bytes` of it.
+    pub(crate) fn push(
+        &mut self,
+        all: &Bytes,
+        part: Range<usize>,
+        events: u64,
+        backing_bytes: usize,
+    ) {
+        let pins = match self.bytes > LONG_BYTES {
+            true => outweighs(backing_bytes, part.len()),
+            false => part.len() * 2 < backing_bytes,
+        };
+        if part.len() < COPY_BELOW_BYTES || (self.blocked && pins) {
+            return self.push_copy(&all[part], events);
+        }
+        self.end_tail();
+        self.bytes += part.len();
+        self.events += events;
+        self.segments.push_back(Segment {
+            bytes: all.slice(part),
+            events,
+            backing_bytes,
+        });
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            // A tail that ends early has room for much that will not come.
+            if self.tail.len() * 2 < self.tail.capacity() {
+                self.tail = BytesMut::from(&self.tail[..]);
+            }
+            let backing_bytes = self.tail.capacity();
+            let bytes = self.tail.split().freeze();
+            let events = std::mem::take(&mut self.tail_events);
+            self.segments.push_back(Segment {
+                bytes,
+                events,
+                backing_bytes,
+            });
+            self.tail = BytesMut::new();
+        }
+    }
+
+    /// Writes with `write` until nothing is left or it would block.
+    ///
+    /// # Errors
+    /// Those of `write`, but for `WouldBlock`. What was written before counts as not yet reported:
+    /// [`take_unwritten`](Self::take_unwritten) tells of it.
+    pub(crate) fn write_to(
+        &mut self,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Written> {
+        let events_before = self.events;
+        self.blocked = false;
+        while self.bytes > 0 {
+            let result = write(&self.slices()[..self.slice_count()]);
+            let error = match result {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(n) => {
+                    self.advance(n);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    self.block();
+                    break;
+                }
+                io::ErrorKind::Interrupted => {}
+                _ => {
+                    self.events = events_before;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Written {
+            events: events_before - self.events,
+            blocked: self.blocked,
+        })
+    }
+
+    fn slice_count(&self) -> usize {
+        (self.segments.len() + usize::from(!self.tail.is_empty())).min(SLICES_MAX)
+    }
+
+    fn slices(&self) -> [IoSlice<'_>; SLICES_MAX] {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let segments = self.segments.iter().map(|segment| &segment.bytes[..]);
+        let all = segments.chain([&self.tail[..]]).enumerate();
+        for (slot, (i, bytes)) in slices.iter_mut().zip(all) {
+            *slot = IoSlice::new(if i == 0 {
+                &bytes[self.written..]
+            } else {
+                bytes
+            });
+        }
+        slices
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        self.bytes -= n;
+        while let Some(front) = self.segments.front() {
+            let left = front.bytes.len() - self.written;
+            if n < left {
+                self.written += n;
+                return;
+            }
+            n -= left;
+            self.written = 0;
+            self.events -= front.events;
+            self.segments.pop_front();
+        }
+        if n + self.written == self.tail.len() {
+            self.written = 0;
+            self.events -= std::mem::take(&mut self.tail_events);
+            self.tail.clear();
+            if self.tail.capacity() > IDLE_BYTES_MAX {
+                self.tail = BytesMut::new();
+            }
+        } else {
+            self.written += n;
+            self.end_tail();
+        }
+    }
+
+    /// The socket is full, maybe for long: a slice of a large chunk would keep all of it.
+    fn block(&mut self) {
+        self.blocked = true;
+        for segment in self.segments.iter_mut().filter(|segment| segment.pins()) {
+            segment.bytes = Bytes::copy_from_slice(&segment.bytes);
+            segment.backing_bytes = segment.bytes.len();
+        }
+    }
+
+    /// Gives up the oldest messages, of which nothing is written, until at most `bytes_max` are
+    /// left; how many events that were.
+    pub(crate) fn shed(&mut self, bytes_max: usize) -> u64 {
+        let before = self.events;
+        self.end_tail();
+        let keep = usize::from(self.written > 0);
+        while self.bytes > bytes_max && self.segments.len() > keep + 1 {
+            if let Some(segment) = self.segments.remove(keep) {
+                self.bytes -= segment.bytes.len();
+                self.events -= segment.events;
+            }
+        }
+        before - self.events
+    }
+
+    /// Empties it: the messages that are not written whole, without commands, each preceded by
+    /// nothing but its own frames, and how many events are written of those not yet reported.
+    pub(crate) fn take_unwritten(&mut self) -> (Vec<Bytes>, u64) {
+        self.end_tail();
+        let mut unwritten = Vec::new();
+        let events = std::mem::take(&mut self.events);
+        for (i, segment) in self.segments.drain(..).enumerate() {
+            let written = if i == 0 { self.written } else { 0 };
+            for_each_message(&segment.bytes, |message, end| {
+                if end > written {
+                    unwritten.push(message);
+                }
+            });
+        }
+        self.written = 0;
+        self.bytes = 0;
+        let written_events = events.saturating_sub(unwritten.len() as u64);
+        (unwritten, written_events)
+    }
+}
+
+/// Calls `found` with each message of a segment, and where it ends.
+fn for_each_message(bytes: &Bytes, mut found: impl FnMut(Bytes, usize)) {
+    let (mut start, mut at) = (0, 0);
+    while let Ok(Some(header)) = FrameHeader::parse(&bytes[at..]) {
+        at += header.header_bytes + header.body_bytes as usize;
+        if header.command() {
+            start = at;
+        } else if !header.more() {
+            found(bytes.slice(start..at), at);
+            start = at;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zmtp::encode_message;
+    use proptest::prelude::*;
+
+    fn event(n: u8, size: usize) -> Bytes {
+        encode_message(&[vec![n], vec![n; size]])
+    }
+
+    /// A socket with room for so many bytes.
+    struct Room(usize, Vec<u8>);
+
+    impl Room {
+        fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let n = all.len().min(self.0).min(5000);
+            self.0 -= n;
+            self.1.extend_from_slice(&all[..n]);
+            Ok(n)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_order_and_events_are_counted(
+            pushes in proptest::collection::vec((0usize..4000, any::<bool>(), 0usize..6000), 1..40)
+        ) {
+            let mut outbox = Outbox::default();
+            let mut room = Room(0, vec![]);
+            let (mut expected, mut ends, mut reported) = (vec![], vec![], 0);
+            for (n, (size, large, more_room)) in pushes.into_iter().enumerate() {
+                let message = event(n as u8, size);
+                expected.extend_from_slice(&message);
+                ends.push(expected.len());
+                let backing = message.len() * if large { 100 } else { 1 };
+                outbox.push(&message, 0..message.len(), 1, backing);
+                room.0 += more_room;
+                let written = outbox.write_to(|slices| room.write(slices)).unwrap();
+                reported += written.events as usize;
+                prop_assert_eq!(written.blocked, outbox.bytes() > 0);
+                prop_assert_eq!(outbox.bytes(), expected.len() - room.1.len());
+                prop_assert!(outbox.segments.iter().all(|s| !s.pins()) || !written.blocked);
+                let whole = ends.iter().filter(|end| **end <= room.1.len()).count();
+                prop_assert!(reported <= whole);
+                prop_assert_eq!(outbox.events() as usize + reported, ends.len());
+            }
+            let whole = ends.iter().filter(|end| **end <= room.1.len()).count();
+            let (unwritten, late) = outbox.take_unwritten();
+            prop_assert_eq!(reported + late as usize, whole);
+            let all: Vec<u8> = (whole..ends.len()).zip(&unwritten).flat_map(|(_, m)| m.to_vec()).collect();
+            prop_assert_eq!(unwritten.len(), ends.len() - whole);
+            prop_assert_eq!(&all[..], &expected[if whole == 0 { 0 } else { ends[whole - 1] }..]);
+            prop_assert!(outbox.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_oldest_whole_messages_are_shed() {
+        let mut outbox = Outbox::default();
+        for n in 0..10 {
+            let message = event(n, 3000);
+            outbox.push(&message, 0..message.len(), 1, 3000);
+        }
+        let mut room = Room(10, vec![]);
+        outbox.write_to(|slices| room.write(slices)).unwrap();
+        let dropped = outbox.shed(10_000);
+        assert!(outbox.bytes() <= 10_000);
+        assert_eq!(dropped + outbox.events(), 10);
+        room.0 = usize::MAX;
+        outbox.write_to(|slices| room.write(slices)).unwrap();
+        assert_eq!(
+            room.1[..event(0, 3000).len()],
+            event(0, 3000),
+            "the one in progress stays whole"
+        );
+        assert_eq!(room.1[room.1.len() - 3000..], [9; 3000]);
+    }
+
+    #[test]
+    fn what_was_written_before_an_error_is_told() {
+        let mut outbox = Outbox::default();
+        for n in 0..3 {
+            outbox.push_copy(&event(n, 10), 1);
+        }
+        let mut takes = [event(0, 10).len() + 1].into_iter();
+        let result = outbox.write_to(|_| takes.next().ok_or(io::ErrorKind::BrokenPipe.into()));
+        assert!(result.is_err());
+        assert_eq!(outbox.events(), 3);
+        assert_eq!(
+            outbox.take_unwritten(),
+            (vec![event(1, 10), event(2, 10)], 1)
+        );
+    }
+
+    #[test]
+    fn commands_are_not_taken_for_events() {
+        let mut outbox = Outbox::default();
+        outbox.push_copy(&[4, 5, 4, b'P', b'I', b'N', b'G'], 0);
+        outbox.push_copy(&event(1, 10), 1);
+        assert_eq!(outbox.take_unwritten(), (vec![event(1, 10)], 0));
+    }
+
+    #[test]
+    fn an_idle_outbox_holds_little() {
+        let mut outbox = Outbox::default();
+        for _ in 0..60 {
+            outbox.push_copy(&event(1, 900), 1);
+        }
+        outbox
+            .write_to(|slices| Ok(slices.iter().map(|s| s.len()).sum()))
+            .unwrap();
+        assert!(outbox.is_empty() && outbox.tail.capacity() <= IDLE_BYTES_MAX);
+    }
+}

@@ -1,0 +1,33 @@
+//! Why a connection is ended by us.
+
+use crate::zmtp::{FrameError, MalformedCommand};
+
+/// Why a peer's connection is ended. The texts continue "peer refused:".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Command(#[from] MalformedCommand),
+    #[error("it sent ERROR: {0}")]
+    Gave(String),
+    #[error("a subscription of {0} bytes; the limit is {1} (limits.maxSubjectBytes)")]
+    SubscriptionTooLong(usize, usize),
+    #[error("more than {0} subscriptions (limits.maxSubscriptionsPerPeer)")]
+    TooManySubscriptions(usize),
+}
+
+impl PeerError {
+    /// A short word for counters.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Frame(FrameError::Flags(_)) | Self::Command(_) => "malformed",
+            Self::Frame(FrameError::MessageTooLarge(..)) => "message-too-large",
+            Self::Frame(FrameError::TooManyParts(_)) => "too-many-parts",
+            Self::Frame(FrameError::Interrupted(_)) => "interrupted-message",
+            Self::Gave(_) => "peer-error",
+            Self::SubscriptionTooLong(..) => "subscription-too-long",
+            Self::TooManySubscriptions(_) => "too-many-subscriptions",
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A connection's bytes, over TCP or a Unix domain socket.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use bytes::BufMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+/// Silence after which TCP asks.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// Between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Questions without an answer after which the connection is ended.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// One connected stream. All calls but the two waits return at once.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Takes a new TCP connection. Events must not wait for Nagle's algorithm; and a peer of ZMTP
+    /// 3.0, which knows no PING, is asked by TCP whether it is still there.
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        // They fail only if the connection is gone already, which the first read will tell.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        Self::Tcp(stream)
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    /// 0 bytes are the end of the stream.
+    ///
+    /// A read that left room has drained the socket. The runtime is told, so that the next wait does
+    /// not begin with another read, which would find nothing.
+    pub(crate) fn try_read(&self, buf: &mut impl BufMut) -> io::Result<usize> {
+        let room = buf.chunk_mut().len();
+        let n = match self {
+            Self::Tcp(stream) => stream.try_read_buf(buf),
+            Self::Unix(stream) => stream.try_read_buf(buf),
+        }?;
+        if n > 0 && n < room {
+            let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, drained),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, drained),
+            };
+        }
+        Ok(n)
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn end_writing(&self) {
+        // It fails only if the connection is gone already, which the next read will tell.
+        let _ = match self {
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+        };
+    }
+
+    pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(slices),
+            Self::Unix(stream) => stream.try_write_vectored(slices),
+        }
+    }
+}

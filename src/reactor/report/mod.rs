@@ -1,0 +1,5 @@
+//! What is told of the state; nothing is changed here.
+
+pub(crate) mod slow;
+pub(crate) mod spans;
+pub(crate) mod status;

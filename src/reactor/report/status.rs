@@ -1,0 +1,274 @@
+//! The daemon's state: what the STATUS request and the diagnostic record show.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::ambient::{now, wall_clock_ms};
+use crate::api::{self, Counters, ServiceStatus, Status};
+use crate::broker::{Account, Histogram, Service, ServiceKey};
+use crate::reactor::hub::Hub;
+use crate::reactor::state::peer::Role;
+use crate::reactor::state::upstream::Dialled;
+
+/// Peers of ZMTP 2.0 that are named.
+const OLD_PEERS_SHOWN: usize = 64;
+
+impl Hub {
+    /// Answers who asks for the state, unless they have gone.
+    pub(crate) fn tell_status(&mut self, reply: oneshot::Sender<Status>) {
+        if !reply.is_closed() {
+            let _ = reply.send(self.status());
+        }
+    }
+
+    /// The state, without what single workers do.
+    pub(crate) fn status(&mut self) -> Status {
+        let now = now();
+        self.broker.routes.subjects.name_largest();
+        let services = self.broker.services();
+        Status {
+            service: self.config.locator.service_name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at_ms: self.time.started_at_ms(),
+            wall_clock_ms: wall_clock_ms(),
+            uptime_seconds: self.time.uptime(now).as_secs_f64(),
+            subscription_ttl_seconds: self.config.subscription_ttl.as_secs_f64(),
+            draining: self.phase.is_draining(),
+            addresses: self.site.addresses.clone(),
+            services: services
+                .map(|(key, service)| self.service_status(key, service, now))
+                .collect(),
+            retired_services: counters(self.broker.retired(), 0, 0),
+            publishers: self.publishers_status(),
+            subscribers: self.subscribers_status(),
+            connections: self.connections_status(),
+            memory: api::Memory {
+                waiting_bytes: self.waiting_bytes() as u64,
+                half_received_bytes: self.half_received_bytes() as u64,
+                limit_bytes: self.config.memory_limit as u64,
+            },
+            store: self.store_status(),
+            state_dir: Some(self.config.state_dir.display().to_string()),
+            state: self.saved.status(),
+            traces: self.notes.tracer().status(),
+            pending_calls: self.requests.replies.len() as u64,
+            peers: api::Peers {
+                refused: named(
+                    self.notes
+                        .refused()
+                        .iter()
+                        .map(|(name, times)| (*name, *times)),
+                ),
+                refused_again: self.notes.refused_again(now),
+                slow: self.slow_peers(),
+                zmtp: self.zmtp_spoken(),
+            },
+        }
+    }
+
+    fn connections_status(&self) -> api::Connections {
+        api::Connections {
+            open: self.peers.connections.open() as u64,
+            max: self.peers.connections.max() as u64,
+            fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
+            requesters: self.count_peers(|role| matches!(role, Role::Requester { .. })),
+            outbox_bytes: self
+                .peers
+                .iter()
+                .map(|peer| peer.outbox.bytes() as u64)
+                .sum(),
+        }
+    }
+
+    fn store_status(&self) -> api::Store {
+        api::Store {
+            kept: self.durable.queues.has_store(),
+            waiting_bytes: self.durable.queues.appending_bytes() as u64,
+            failed: self
+                .durable
+                .queues
+                .failures()
+                .map(|(queue, reason)| (queue.to_string(), reason.to_owned()))
+                .collect(),
+        }
+    }
+
+    fn service_status(&self, key: ServiceKey, service: &Service, now: Instant) -> ServiceStatus {
+        let queue = &service.queue;
+        let limits = queue.limits();
+        let (connected, ready, stalled) = service.workers.census();
+        ServiceStatus {
+            name: service.name().to_string(),
+            port: service.port(),
+            address: service
+                .port()
+                .map(|port| format!("{}{port}", self.site.settings.pull_address_prefix)),
+            no_port: service.lacks_port().map(str::to_owned),
+            subjects: service.patterns().map(ToString::to_string).collect(),
+            subscriptions: self
+                .broker
+                .subscriptions_of(service, now)
+                .map(|view| api::Subscription {
+                    id: view.id.to_string(),
+                    subjects: view.patterns.iter().map(ToString::to_string).collect(),
+                    expires_in_seconds: view.expires_in.as_secs_f64(),
+                })
+                .collect(),
+            workers: api::Workers {
+                connected: connected as u64,
+                ready: ready as u64,
+                stalled: stalled as u64,
+            },
+            queue: api::Queue {
+                events: queue.len() as u64,
+                bytes: queue.bytes() as u64,
+                budget_bytes: limits.bytes_max as u64,
+                budget_events: limits.events_max as u64,
+            },
+            consume_seconds: histogram(&service.consumed),
+            held: api::Held {
+                events: queue.held() as u64,
+                bytes: queue.held_bytes() as u64,
+            },
+            durable: self.durable_status(service),
+            dispatch: self.dispatch_status(key, service),
+            counters: counters(&service.account, service.queued(), queue.held()),
+        }
+    }
+
+    fn publishers_status(&self) -> api::Publishers {
+        let subjects = &self.broker.routes.subjects;
+        let named = subjects.named().map(|named| api::SubjectEvents {
+            subject: named.subject.into(),
+            events: named.events,
+        });
+        api::Publishers {
+            connected: self.count_peers(|role| matches!(role, Role::Publisher)),
+            events: self.accounts.published.events,
+            bytes: self.accounts.published.bytes,
+            unmatched: self.accounts.published.unmatched,
+            held: self.saved.subscribers.status(),
+            dialled: self.upstream.dialled.iter().map(Dialled::status).collect(),
+            dialled_are_required: self.config.require_publishers,
+            subjects: api::Subjects {
+                named: named.collect(),
+                other_events: subjects.unnamed_events(),
+            },
+            emit_seconds: times(&self.accounts.publish_times.emits),
+            call_seconds: times(&self.accounts.publish_times.calls),
+        }
+    }
+
+    fn subscribers_status(&self) -> api::Subscribers {
+        let mut status = api::Subscribers {
+            remembered: self.saved.subscribers.audience.remembered(),
+            counters: counters(&self.accounts.subscribers, 0, 0),
+            ..api::Subscribers::default()
+        };
+        let outbox = &mut status.outbox;
+        outbox.peak_bytes = self.accounts.outbox_peak_bytes as u64;
+        outbox.budget_bytes = self.config.budgets.subscriber_outbox_bytes as u64;
+        for peer in self.peers.iter() {
+            if let Role::Subscriber { prefixes } = &peer.role {
+                let bytes = peer.outbox.bytes() as u64;
+                status.connected += 1;
+                status.subscriptions += prefixes.len() as u64;
+                outbox.bytes += bytes;
+                outbox.largest_bytes = outbox.largest_bytes.max(bytes);
+            }
+        }
+        status
+    }
+
+    fn count_peers(&self, wanted: fn(&Role) -> bool) -> u64 {
+        let peers = self.peers.iter();
+        peers.filter(|peer| wanted(&peer.role)).count() as u64
+    }
+
+    /// How many peers speak each version of ZMTP, and who speaks one of before 3.0.
+    fn zmtp_spoken(&self) -> api::ZmtpVersions {
+        let mut versions = BTreeMap::<&str, u64>::new();
+        let mut old = vec![];
+        for peer in self.peers.iter() {
+            *versions.entry(peer.zmtp.version.name()).or_default() += 1;
+            if !peer.zmtp.version.has_commands() && old.len() < OLD_PEERS_SHOWN {
+                old.push(api::OldPeer {
+                    address: peer.address.to_string(),
+                    role: peer.role.name().to_owned(),
+                    service: self.service_of(peer).map(str::to_owned),
+                    socket_type: peer.zmtp.socket_type.name().to_owned(),
+                    identity: peer.zmtp.identity.escape_ascii().to_string(),
+                });
+            }
+        }
+        api::ZmtpVersions {
+            versions: named(versions),
+            old,
+        }
+    }
+
+    /// What matters most, on one line.
+    pub(crate) fn status_line(&self) -> String {
+        let services = self.broker.services();
+        let (mut count, mut workers, mut waiting, mut dropped) = (0, 0, 0, 0);
+        for (_, service) in services {
+            count += 1;
+            workers += service.workers.census().1;
+            waiting += service.queued() + service.queue.held() as u64 + service.account.in_flight;
+            dropped += service.account.dropped.total();
+        }
+        dropped +=
+            self.broker.retired().dropped.total() + self.accounts.subscribers.dropped.total();
+        waiting += self.accounts.subscribers.in_flight;
+        let doing = if self.phase.is_draining() {
+            "stopping"
+        } else {
+            "serving"
+        };
+        format!(
+            "{doing}: services {count}, workers {workers}, connections {}, events published {}, under way {waiting}, dropped {dropped}",
+            self.peers.connections.open(),
+            self.accounts.published.events
+        )
+    }
+}
+
+/// Durations of what was done, and of what was refused.
+fn times([done, refused]: &[Histogram; 2]) -> api::RequestTimes {
+    api::RequestTimes {
+        ack: histogram(done),
+        nak: histogram(refused),
+    }
+}
+
+fn histogram(histogram: &Histogram) -> api::Histogram {
+    api::Histogram {
+        counts: histogram.counts().to_vec(),
+        sum: histogram.sum_us() as f64 / 1e6,
+    }
+}
+
+fn counters(account: &Account, queued: u64, held: usize) -> Counters {
+    Counters {
+        matched: account.matched,
+        delivered: account.delivered,
+        queued,
+        in_flight: account.in_flight + held as u64,
+        dead_lettered: account.dead_lettered,
+        expired: account.expired,
+        dropped: named(account.dropped.iter().map(|(reason, n)| (reason.name(), n))),
+        unconfirmed: account.unconfirmed,
+        retries: account.retries,
+        redelivered: account.redelivered,
+        letters_lost: account.letters_lost,
+    }
+}
+
+/// Counts by name.
+fn named<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+    let counts = counts.into_iter();
+    counts.map(|(name, n)| (name.to_owned(), n)).collect()
+}

@@ -1,0 +1,246 @@
+//! What the reactor keeps of durable services: their queues, and what these ask of it.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::replies::Ticket;
+use super::runs::Run;
+use crate::ambient::{now, wall_clock_ms};
+use crate::broker::{Broker, Item, OrderBy, OrderKey, Service, ServiceKey};
+use crate::config::Config;
+use crate::model::{ServiceName, subject_of};
+use crate::queues::{Clocks, EmissionId, Queues, Shell};
+use crate::requests::LettersRequest;
+use crate::store::log::{LogLimits, StoredEvent};
+use crate::store::{Command, Full, Report, Sink, Store};
+use crate::zmtp::frames_of;
+
+/// What the log keeps beside an event, at most: its id, or what happened to a dead letter.
+const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+
+/// A request that waits for dead letters to be read, or to be events again.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Letters(Ticket, LettersRequest),
+    /// How many there are, of a service that has ended.
+    Count(Ticket, ServiceName),
+    /// Events that are put back, and the answer when they are durable.
+    Replay(Ticket, Value),
+}
+
+/// The queues on disk, and what they need.
+#[derive(Default)]
+pub(crate) struct Durable {
+    pub(crate) queues: Queues<Asked>,
+    pub(crate) items: Items,
+    tries_wanted: Rc<Notify>,
+}
+
+impl Durable {
+    /// From now on events are kept, if there is a store.
+    pub(crate) fn begin(&mut self, store: Option<Arc<Store>>) {
+        if let Some(store) = store {
+            let found = store.found().to_vec();
+            self.queues.begin(Box::new(Shared(store)), found);
+        }
+    }
+
+    /// Notified when the store is to learn how often events were tried.
+    pub(crate) fn tries_wanted(&self) -> Rc<Notify> {
+        Rc::clone(&self.tries_wanted)
+    }
+
+    /// Has the store open a service's queue, if it has one that isn't open.
+    pub(crate) fn open(&mut self, service: &Service, config: &Config) {
+        let shell = Surroundings::of(config, &self.items);
+        self.queues.open_of(service, &shell);
+    }
+
+    /// Takes a run of events, which match already; false if its queue takes none now, and they are
+    /// dropped.
+    pub(crate) fn append(&mut self, service: &mut Service, run: &Run<'_>) -> bool {
+        // What waits must not keep a whole chunk alive.
+        let all = Bytes::copy_from_slice(&run.bytes);
+        let (order_by, events) = (service.order_by, 0..run.ends.len());
+        let items = &self.items;
+        let parts = events.map(|event| items.part(order_by, &all, run.part(event..event + 1)));
+        self.queues.append(service, parts)
+    }
+
+    /// Takes an event whose publisher may wait to hear of it.
+    pub(crate) fn append_confirmed(
+        &mut self,
+        service: &mut Service,
+        item: Item,
+        id: &Bytes,
+        emission: Option<EmissionId>,
+        config: &Config,
+    ) {
+        let id = (!id.is_empty()).then(|| id.clone());
+        let shell = Surroundings::of(config, &self.items);
+        self.queues
+            .append_confirmed(service, item, id, emission, &shell);
+    }
+
+    /// Puts dead letters back into their service's queue. If the answer doesn't wait for the disk, it
+    /// comes back, with the number of letters that had room.
+    pub(crate) fn replay(
+        &mut self,
+        broker: &mut Broker,
+        service: ServiceKey,
+        (queue, letters): (&ServiceName, Vec<StoredEvent>),
+        asked: Asked,
+        config: &Config,
+    ) -> Option<(Asked, usize)> {
+        let shell = Surroundings::of(config, &self.items);
+        self.queues
+            .replay(broker, service, queue, letters, asked, &shell)
+            .err()
+    }
+
+    /// Hands the store what came and what is done since the last time.
+    pub(crate) fn flush(&mut self, config: &Config) {
+        if self.queues.wants_flush() {
+            let shell = Surroundings::of(config, &self.items);
+            self.queues.flush(&shell);
+        }
+    }
+
+    /// Takes what the store reports.
+    pub(crate) fn hear(
+        &mut self,
+        broker: &mut Broker,
+        report: Report,
+        now: Instant,
+        config: &Config,
+    ) {
+        let shell = Surroundings::of(config, &self.items);
+        self.queues.hear(broker, report, now, &shell);
+        if self.queues.owes_tries() {
+            self.tries_wanted.notify_one();
+        }
+    }
+
+    /// What did not work a while ago is tried again: queues are opened, and read.
+    pub(crate) fn try_again(&mut self, broker: &mut Broker, now: Instant, config: &Config) {
+        let shell = Surroundings::of(config, &self.items);
+        self.queues.send_waiting();
+        self.queues.try_again(broker, now, &shell);
+    }
+
+    /// Events of a service were given to workers, or came back from them. If it is durable, the store
+    /// is told so a little later.
+    pub(crate) fn tried(&mut self, service: &Service) {
+        if service.shelf.is_some() && self.queues.tried(service.name()) {
+            self.tries_wanted.notify_one();
+        }
+    }
+
+    /// Tells the store how often events were tried that are not done.
+    pub(crate) fn note_tries(&mut self, broker: &mut Broker, stops: bool, config: &Config) {
+        let shell = Surroundings::of(config, &self.items);
+        self.queues.note_tries(broker, stops, &shell);
+    }
+
+    /// The bounds of all open queues, those of dead letters too, are as configured from now on.
+    pub(crate) fn set_limits(&mut self, broker: &Broker, config: &Config) {
+        self.queues.limit(|queue| {
+            let is_service = broker.find(queue).is_some();
+            let service = queue.of_dead_letters().filter(|_| !is_service);
+            log_limits(config, service.as_ref().unwrap_or(queue))
+        });
+    }
+}
+
+struct Shared(Arc<Store>);
+
+impl Sink for Shared {
+    fn try_send(&self, command: Command) -> Result<(), Full> {
+        self.0.try_send(command)
+    }
+}
+
+/// Makes the items of services' queues.
+#[derive(Default)]
+pub(crate) struct Items {
+    /// Peers choose the keys by which events keep their order, so hashes of them can't be foreseen.
+    hasher: RandomState,
+}
+
+impl Items {
+    /// An event as a service's queue has it.
+    pub(crate) fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item {
+        let key = order_by.and_then(|order_by| {
+            let frames = frames_of(&body);
+            let of = match order_by {
+                OrderBy::Subject => subject_of(frames.first()?),
+                OrderBy::Frame(index) => frames.get(index)?,
+            };
+            Some(OrderKey::from_hash(self.hasher.hash_one(of)))
+        });
+        let mut item = Item::new(body);
+        item.key = key;
+        item
+    }
+
+    /// [`item`](Self::item) for one of many events in one piece of memory.
+    pub(crate) fn part(&self, order_by: Option<OrderBy>, all: &Bytes, part: Range<usize>) -> Item {
+        let mut item = self.item(order_by, all.slice(part));
+        if item.key.is_some() {
+            // It may wait for its key while all around it is done.
+            item.own_body();
+        }
+        item
+    }
+}
+
+/// The bounds of a service's log, and of that of its dead letters.
+pub(crate) fn log_limits(config: &Config, service: &ServiceName) -> LogLimits {
+    let retention = config.policy_of(service).retention;
+    LogLimits {
+        event_bytes_max: config.limits.message_bytes_max + ATTRIBUTES_BYTES_MAX,
+        bytes_max: retention.bytes_max,
+        age_max_ms: retention
+            .age_max
+            .map_or(u64::MAX, |age| age.as_millis() as u64),
+        dedup_window_ms: config.dedup_window.as_millis() as u64,
+        dedup_ids_max: config.dedup_ids_max,
+        ..LogLimits::default()
+    }
+}
+
+/// What the queues ask of the reactor.
+struct Surroundings<'a> {
+    config: &'a Config,
+    items: &'a Items,
+}
+
+impl<'a> Surroundings<'a> {
+    fn of(config: &'a Config, items: &'a Items) -> Self {
+        Self { config, items }
+    }
+}
+
+impl Shell for Surroundings<'_> {
+    fn limits_of(&self, service: &ServiceName) -> LogLimits {
+        log_limits(self.config, service)
+    }
+
+    fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item {
+        self.items.item(order_by, body)
+    }
+
+    fn clocks(&self) -> Clocks {
+        Clocks {
+            here: now(),
+            wall_ms: wall_clock_ms(),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The parts of the hub: each keeps its own invariants, and knows neither the whole nor who acts on it.
+
+pub(crate) mod accounts;
+pub(crate) mod attendance;
+pub(crate) mod connections;
+pub(crate) mod durable;
+pub(crate) mod effects;
+pub(crate) mod emissions;
+pub(crate) mod grace;
+pub(crate) mod memory;
+pub(crate) mod notables;
+pub(crate) mod notes;
+pub(crate) mod paths;
+pub(crate) mod peer;
+pub(crate) mod peers;
+pub(crate) mod phase;
+pub(crate) mod promises;
+pub(crate) mod purpose;
+pub(crate) mod refusals;
+pub(crate) mod replies;
+pub(crate) mod requests;
+pub(crate) mod runs;
+pub(crate) mod saved;
+pub(crate) mod scratch;
+pub(crate) mod site;
+pub(crate) mod streamers;
+pub(crate) mod time;
+pub(crate) mod upkeep;
+pub(crate) mod upstream;
+pub(crate) mod watchdog;

@@ -1,0 +1,243 @@
+//! One connection whose handshake is done.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::paths::{Proxied, Said};
+use super::runs::Run;
+use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
+use crate::messagebus::{EventWord, event_id};
+use crate::reactor::io::outbox::Outbox;
+use crate::reactor::io::stream::Stream;
+use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, short_header};
+
+/// What a peer is to us, with the state that only its kind has.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Publisher,
+    Subscriber {
+        prefixes: HashSet<Box<[u8]>>,
+    },
+    Worker {
+        service: ServiceKey,
+        key: WorkerKey,
+        /// How it wants its events; it has not said READY yet without.
+        envelope: Option<Envelope>,
+        /// Those behind it, if it is a proxy; then the others' fields say nothing, but that `key` is one
+        /// of them.
+        proxied: Option<Box<Proxied>>,
+    },
+    Requester {
+        /// It asks the embedded ServiceLocator.
+        locator: bool,
+    },
+}
+
+impl Role {
+    /// For reports.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Subscriber { .. } => "subscriber",
+            Self::Worker { .. } => "worker",
+            Self::Requester { .. } => "requester",
+        }
+    }
+}
+
+/// What a worker's first READY settles: events that wait for it in its outbox may have to go to
+/// another, so it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    /// It puts an empty frame before its messages, and expects one.
+    pub(crate) delimiter: bool,
+    /// It acknowledges its events, each of which comes with its delivery's id.
+    pub(crate) acknowledges: bool,
+}
+
+impl Envelope {
+    /// READY: the first settles it, a later one must agree.
+    pub(crate) fn agree(
+        known: &mut Option<Self>,
+        delimiter: bool,
+        credit: Option<u32>,
+    ) -> Result<(), String> {
+        let acknowledges = credit.is_some();
+        let known = known.get_or_insert(Self {
+            delimiter,
+            acknowledges,
+        });
+        match (known.acknowledges, acknowledges) {
+            (false, true) => Err("its first READY was without acknowledgements".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) role: Role,
+    pub(crate) zmtp: ZmtpPeer,
+    /// Where it connects from, for logs.
+    pub(crate) address: Rc<str>,
+    pub(crate) stream: Rc<Stream>,
+    pub(crate) outbox: Outbox,
+    /// What its inbox keeps of a message that isn't whole, in bytes; 0 while that is little.
+    pub(crate) half_received: usize,
+    /// It is in the list of those to be flushed.
+    pub(crate) dirty: bool,
+    /// Wakes its task: it became blocked, or it was removed.
+    pub(crate) wake: Rc<Notify>,
+    /// Since ZMTP 3.1 it can be asked for signs of life, and name a time to live.
+    pub(crate) heartbeat: Option<Heartbeat>,
+    /// Events were written since it last spoke, or more than its socket takes: it may be too busy
+    /// with them to answer a PING.
+    pub(crate) may_be_busy: bool,
+    /// It was told why its connection ends: it gets the time to read that.
+    pub(crate) is_parting: bool,
+    /// A worker that is full: since when it took nothing, and whether that was noted.
+    pub(crate) stuck: Option<(Instant, bool)>,
+}
+
+/// An empty frame with another to follow.
+pub(crate) const DELIMITER: [u8; 2] = [1, 0];
+
+fn proxied(role: &mut Role) -> Option<&mut Proxied> {
+    match role {
+        Role::Worker { proxied, .. } => proxied.as_deref_mut(),
+        _ => None,
+    }
+}
+
+impl Peer {
+    fn envelope(&self) -> Option<Envelope> {
+        match self.role {
+            Role::Worker { envelope, .. } => envelope,
+            _ => None,
+        }
+    }
+
+    /// Appends events to the outbox of a worker that doesn't acknowledge.
+    pub(crate) fn push_to_worker(
+        &mut self,
+        worker: WorkerKey,
+        run: &Run<'_>,
+        events: Range<usize>,
+    ) {
+        if let Some(proxied) = proxied(&mut self.role) {
+            return proxied.push_events(&mut self.outbox, worker, run, events);
+        }
+        if !self.envelope().is_some_and(|envelope| envelope.delimiter) {
+            let part = run.part(events.clone());
+            return self
+                .outbox
+                .push(&run.bytes, part, events.len() as u64, run.backing_bytes);
+        }
+        for event in events {
+            let message = [&DELIMITER, &run.bytes[run.part(event..event + 1)]].concat();
+            let len = message.len();
+            self.outbox.push(&message.into(), 0..len, 1, len);
+        }
+    }
+
+    /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
+    /// so the outbox counts it as no event.
+    pub(crate) fn push_held(&mut self, worker: WorkerKey, delivery: &Delivery) {
+        if let Some(proxied) = proxied(&mut self.role) {
+            return proxied.push_held(&mut self.outbox, worker, delivery);
+        }
+        let delimiter = match self.envelope() {
+            Some(envelope) if envelope.delimiter => &DELIMITER[..],
+            _ => &[],
+        };
+        let word = EventWord::new(delivery.id.0, delivery.attempt);
+        let header = short_header(word.len(), true);
+        let parts = [delimiter, &header, word.as_ref(), &delivery.body];
+        self.outbox.push_joined(parts);
+    }
+
+    /// Its only worker is this, and wants its events so.
+    pub(crate) fn set_worker(&mut self, new_key: WorkerKey, new: Option<Envelope>) {
+        if let Role::Worker { key, envelope, .. } = &mut self.role {
+            (*key, *envelope) = (new_key, new);
+        }
+    }
+
+    /// The workers of a connection that has several, and whether its socket is a REQ.
+    pub(crate) fn proxied_mut(&mut self) -> Option<(&mut Proxied, bool)> {
+        let is_req = self.zmtp.socket_type == SocketType::Req;
+        proxied(&mut self.role).map(|all| (all, is_req))
+    }
+
+    /// Whether the worker that says this is told what is not understood.
+    pub(crate) fn is_told(&self, said: Said<'_>) -> bool {
+        let is_req = self.zmtp.socket_type == SocketType::Req;
+        match &self.role {
+            Role::Worker {
+                proxied: Some(proxied),
+                ..
+            } => proxied
+                .speaker(said, is_req)
+                .and_then(|worker| proxied.paths.get(&worker))
+                .is_some_and(|path| path.acknowledges),
+            Role::Worker { envelope, .. } => envelope.is_some_and(|known| known.acknowledges),
+            _ => false,
+        }
+    }
+
+    /// Appends a message that is no event, for the worker that said this.
+    pub(crate) fn tell_worker(&mut self, said: Said<'_>, message: &[u8]) {
+        let is_req = self.zmtp.socket_type == SocketType::Req;
+        if let Some(proxied) = proxied(&mut self.role) {
+            if let Some(worker) = proxied.speaker(said, is_req) {
+                proxied.push(&mut self.outbox, worker, &[message], false);
+            }
+            return;
+        }
+        let delimiter = match said.is_direct() {
+            true => said.delimiter,
+            false => self.envelope().is_some_and(|known| known.delimiter),
+        };
+        let before: &[u8] = if delimiter { &DELIMITER } else { &[] };
+        self.outbox.push_copy(&[before, message].concat(), 0);
+    }
+
+    /// Whether its outbox has room for more events, for all the workers behind it together.
+    pub(crate) fn set_open(&self, workers: &mut Workers, open: bool) {
+        match &self.role {
+            Role::Worker {
+                proxied: Some(proxied),
+                ..
+            } => proxied
+                .workers()
+                .for_each(|worker| workers.set_open(worker, open)),
+            Role::Worker { key, .. } => workers.set_open(*key, open),
+            _ => {}
+        }
+    }
+
+    /// An event as it was before [`push_to_worker`](Self::push_to_worker).
+    pub(crate) fn without_delimiter(envelope: Option<Envelope>, message: Bytes) -> Bytes {
+        match envelope {
+            Some(envelope) if envelope.delimiter => message.slice(DELIMITER.len()..),
+            _ => message,
+        }
+    }
+
+    /// The deliveries among messages that were not written to a worker that acknowledges.
+    pub(crate) fn deliveries(messages: &[Bytes]) -> Vec<DeliveryId> {
+        let ids = messages.iter().filter_map(|message| {
+            let frames = frames_of(message);
+            let first = frames.iter().find(|frame| !frame.is_empty())?;
+            event_id(first).map(DeliveryId)
+        });
+        ids.collect()
+    }
+}

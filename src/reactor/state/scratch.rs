@@ -1,0 +1,47 @@
+//! Memory that is used again and again, and means nothing between two reads.
+
+use std::time::Instant;
+
+use super::runs::Runs;
+use crate::broker::{PeerId, WorkerKey};
+use crate::reactor::io::inbox::ReadChunk;
+
+/// What one read, and what comes of it, is worked out in.
+pub(crate) struct Scratch {
+    pub(crate) chunk: ReadChunk,
+    pub(crate) runs: Runs,
+    /// Workers in turn.
+    pub(crate) turns: Vec<(WorkerKey, PeerId)>,
+    pub(crate) words: Words,
+}
+
+impl Scratch {
+    pub(crate) fn new(at: Instant) -> Self {
+        Self {
+            chunk: ReadChunk::default(),
+            runs: Runs::default(),
+            turns: Vec::new(),
+            words: Words::new(at),
+        }
+    }
+}
+
+/// Effects of the words in one read, applied once for all of them.
+pub(crate) struct Words {
+    /// When they were read.
+    pub(crate) at: Instant,
+    /// The sequence numbers of events that are done.
+    pub(crate) settled: Vec<u64>,
+    /// Events may go, to this worker or to others.
+    pub(crate) moved: bool,
+}
+
+impl Words {
+    fn new(at: Instant) -> Self {
+        Self {
+            at,
+            settled: vec![],
+            moved: false,
+        }
+    }
+}
