@@ -11,10 +11,10 @@ pub mod hot_path;
 mod hub;
 mod io;
 mod report;
+mod sockets;
 mod state;
 
-use std::cell::RefCell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -23,76 +23,22 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 pub use io::listener::listen_tcp;
+pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{Effect, Input};
 pub use state::replies::Ticket;
 
-use crate::ambient::{chance, now};
-use crate::api::Addresses;
-use crate::config::{Config, HTTP_CONNECTIONS_MAX};
-use crate::locator::Directory;
+use crate::config::Config;
 use crate::model::Endpoint;
-use crate::requests::Settings;
 use crate::state::{Kept, Writer};
 use crate::store::{Report, Store};
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
-use acts::connection::HubDoor;
 use hub::{Hub, SharedHub};
-use io::listener::Listener;
-use state::connections::Connections;
-use state::notes::Notes;
-use state::purpose::Purpose;
-use state::site::Site;
-use state::streamers::{Doors, StreamerTable};
+use sockets::{Sockets, report_unused};
 
 /// What waits for the reactor's attention at most; its senders wait.
 const INPUTS_MAX: usize = 1024;
-/// Registrations in an embedded ServiceLocator.
-const REGISTRATIONS_MAX: usize = 100_000;
-/// File descriptors that are not for connections: our own files, sockets of calls to services.
-pub const RESERVED_FDS: u64 = 32;
-
-/// A socket could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("{key} {address} can't be bound: {error}{hint}")]
-pub struct BindError {
-    key: &'static str,
-    address: String,
-    error: std::io::Error,
-    hint: &'static str,
-}
-
-/// Where a reactor listens; ports are the real ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bound {
-    /// For publishers.
-    pub publishers: Vec<Endpoint>,
-    /// For subscribers.
-    pub subscribers: Vec<Endpoint>,
-    /// For requests.
-    pub requests: Vec<Endpoint>,
-    /// The embedded ServiceLocator, if it runs here.
-    pub locator: Option<Endpoint>,
-}
-
-impl Bound {
-    /// An address as clients are given it.
-    pub fn public(endpoint: &Endpoint, hostname: &str) -> String {
-        match endpoint {
-            Endpoint::Tcp { port, .. } => {
-                Endpoint::tcp(hostname.trim_matches(['[', ']']), *port).to_string()
-            }
-            Endpoint::Ipc(_) => endpoint.to_string(),
-        }
-    }
-
-    /// What we register: where clients can reach us, if there is such a socket.
-    pub fn request_address(&self, hostname: &str) -> Option<String> {
-        let first = self.requests.first();
-        first.map(|endpoint| Self::public(endpoint, hostname))
-    }
-}
 
 /// A running reactor.
 #[derive(Debug)]
@@ -240,217 +186,6 @@ fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>
         hub.begin_keeping(&kept.services, writer);
     }
     hub.await_audience(is_audience_known);
-}
-
-/// The listeners whose addresses are configured.
-struct Sockets {
-    publishers: Vec<Listener>,
-    subscribers: Vec<Listener>,
-    requests: Vec<Listener>,
-    locator: Option<Listener>,
-}
-
-impl Sockets {
-    fn bind(config: &Config, inherited: &mut Inherited) -> Result<Self, StartError> {
-        Ok(Self {
-            locator: bind_locator(config, inherited)?,
-            publishers: bind_all("pubAddress", &config.pub_addresses, inherited)?,
-            subscribers: bind_all("subAddress", &config.sub_addresses, inherited)?,
-            requests: bind_all("requestAddress", &config.request_addresses, inherited)?,
-        })
-    }
-
-    fn bound(&self) -> Bound {
-        let endpoints = |all: &[Listener]| all.iter().map(|l| l.endpoint().clone()).collect();
-        Bound {
-            publishers: endpoints(&self.publishers),
-            subscribers: endpoints(&self.subscribers),
-            requests: endpoints(&self.requests),
-            locator: self.locator.as_ref().map(|l| l.endpoint().clone()),
-        }
-    }
-
-    fn hub(&self, parts: Parts, streamers_at: Vec<Endpoint>) -> (SharedHub, mpsc::Receiver<Input>) {
-        let config = Rc::new(parts.config);
-        let site = Site {
-            settings: self.settings(&config),
-            addresses: self.addresses(&config.public_hostname),
-            directory: self.locator.is_some().then(|| self.directory(&config)),
-        };
-        let notes = Notes::new(parts.journal, parts.tracer, now());
-        let hub = Rc::new_cyclic(|hub: &Weak<RefCell<Hub>>| {
-            let door = hub.clone();
-            let doors = Doors(Box::new(move |streamer| {
-                HubDoor::of(door.clone(), Purpose::Workers(Rc::clone(streamer)))
-            }));
-            let streamers = StreamerTable::new(streamers_at, parts.inherited, doors);
-            let connections = Connections::with_max(connections_max(&config));
-            RefCell::new(Hub::new(
-                config,
-                site,
-                streamers,
-                parts.effects,
-                connections,
-                notes,
-                Some(parts.beat),
-            ))
-        });
-        (hub, parts.inputs.1)
-    }
-
-    /// Begins to accept connections.
-    fn accept(&self, hub: &SharedHub) {
-        let groups = [
-            (&self.publishers, Purpose::Publishers),
-            (&self.subscribers, Purpose::Subscribers),
-            (&self.requests, Purpose::Requests),
-        ];
-        for (listeners, purpose) in groups {
-            listeners
-                .iter()
-                .for_each(|l| l.accept(HubDoor::of(Rc::downgrade(hub), purpose.clone())));
-        }
-        if let Some(locator) = &self.locator {
-            locator.accept(HubDoor::of(Rc::downgrade(hub), Purpose::Locator));
-        }
-    }
-
-    fn directory(&self, config: &Config) -> Directory {
-        let mut directory = Directory::new(REGISTRATIONS_MAX);
-        if config.locator.register
-            && let Some(address) = self.bound().request_address(&config.public_hostname)
-        {
-            directory.reserve(config.locator.service_name.clone(), address);
-        }
-        directory
-    }
-
-    fn settings(&self, config: &Config) -> Settings {
-        let public = |endpoint: &Endpoint| Bound::public(endpoint, &config.public_hostname);
-        let pull_address = match &config.pull_address {
-            Endpoint::Tcp { .. } => public(&config.pull_address)
-                .trim_end_matches('0')
-                .to_owned(),
-            Endpoint::Ipc(path) => format!("ipc://{}-", path.display()),
-        };
-        Settings {
-            id_prefix: format!("sub-{:08x}", (chance() * f64::from(u32::MAX)) as u32),
-            pub_address: self
-                .publishers
-                .first()
-                .map(|l| public(l.endpoint()))
-                .unwrap_or_default(),
-            pull_address_prefix: pull_address,
-            limits: config.limits,
-            has_store: false,
-            publish_timeout: config.publish_timeout,
-        }
-    }
-
-    fn addresses(&self, hostname: &str) -> Addresses {
-        let public = |all: &[Listener]| -> Vec<String> {
-            all.iter()
-                .map(|l| Bound::public(l.endpoint(), hostname))
-                .collect()
-        };
-        Addresses {
-            publishers: public(&self.publishers),
-            subscribers: public(&self.subscribers),
-            requests: public(&self.requests),
-            locator: self.locator.as_ref().map(|l| l.endpoint().to_string()),
-        }
-    }
-}
-
-fn bind_all(
-    key: &'static str,
-    endpoints: &[Endpoint],
-    inherited: &mut Inherited,
-) -> Result<Vec<Listener>, BindError> {
-    endpoints
-        .iter()
-        .map(|endpoint| bind(key, endpoint, inherited))
-        .collect()
-}
-
-fn bind(
-    key: &'static str,
-    endpoint: &Endpoint,
-    inherited: &mut Inherited,
-) -> Result<Listener, BindError> {
-    Listener::bind(endpoint, inherited)
-        .map_err(|error| BindError::new(key, endpoint.to_string(), error))
-}
-
-impl BindError {
-    /// The address is as the key has it.
-    pub fn new(key: &'static str, address: String, error: std::io::Error) -> Self {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "; another process listens there (ss -ltnp shows which)"
-            }
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a capability",
-            _ => "",
-        };
-        Self {
-            key,
-            address,
-            error,
-            hint,
-        }
-    }
-}
-
-/// The embedded ServiceLocator's socket; none if another locator runs at its address.
-fn bind_locator(config: &Config, inherited: &mut Inherited) -> Result<Option<Listener>, BindError> {
-    if !config.locator.embedded {
-        return Ok(None);
-    }
-    match bind("locatorAddress", &config.locator.address, inherited) {
-        Err(taken) if taken.error.kind() == std::io::ErrorKind::AddrInUse => {
-            let address = &config.locator.address;
-            tracing::info!(target: "em.locator", %address, "the ServiceLocator's address is in use: using the one that runs there, embedding none");
-            Ok(None)
-        }
-        result => result.map(Some),
-    }
-}
-
-/// Names the service manager's sockets that are at no configured address. One for a service is used
-/// when that comes.
-fn report_unused(inherited: &Inherited, config: &Config) {
-    let services = |port| config.pull_address.with_port(port);
-    for socket in inherited.unused() {
-        let mut ports = config.streamer_ports.clone();
-        if !ports.any(|port| socket.is_at(&services(port))) {
-            let address = socket.address();
-            tracing::warn!(
-                target: "em.systemd",
-                address,
-                "a socket of the service manager is not used: it matches no address of the configuration"
-            );
-        }
-    }
-}
-
-/// From the limit on file descriptors, with some left for services' sockets and for ourselves.
-fn connections_max(config: &Config) -> usize {
-    if config.connections_max > 0 {
-        return config.connections_max;
-    }
-    let fds_max = rlimit::Resource::NOFILE
-        .get_soft()
-        .unwrap_or(1024)
-        .min(1 << 20);
-    // Each has a listening socket and its reserve.
-    let streamers = (config.streamer_ports.len() as u64 * 2).min(fds_max / 4);
-    let http = match config.http_address {
-        Some(_) => (HTTP_CONNECTIONS_MAX as u64).min(fds_max / 8),
-        None => 0,
-    };
-    fds_max
-        .saturating_sub(RESERVED_FDS + streamers + http)
-        .max(8) as usize
 }
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {

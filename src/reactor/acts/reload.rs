@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use crate::config::Config;
-use crate::reactor::connections_max;
 use crate::reactor::hub::{Hub, broker_config};
+use crate::reactor::sockets::connections_max;
 use crate::reactor::state::peer::Role;
 
 impl Hub {

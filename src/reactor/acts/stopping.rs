@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ambient::now;
 use crate::locator::Directory;
+use crate::reactor::Undelivered;
 use crate::reactor::hub::{Hub, SharedHub};
+use crate::reactor::sockets::Sockets;
 use crate::reactor::state::effects::Input;
 use crate::reactor::state::peer::{Peer, Role};
 use crate::reactor::state::phase::Phase;
-use crate::reactor::{Sockets, Undelivered};
 use crate::telemetry::Notable;
 
 /// How long publishers may go on at most, so that what they have sent already is read.
