@@ -5,7 +5,12 @@ use clap::Args;
 use super::output::{complain, print_event};
 use super::signals::{Termination, wait_for};
 use super::target::Target;
-use crate::client::ServiceWorker;
+use std::time::Duration;
+
+use crate::client::Worker;
+
+/// How long the daemon may take to read that the last events are done.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
@@ -27,7 +32,9 @@ pub(super) struct WorkerArgs {
 pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     wait_for(async {
         let client = args.target.async_client();
-        let mut worker = ServiceWorker::start(client, &args.service, args.subjects.clone()).await?;
+        let subjects = args.subjects.clone();
+        // One at a time: none waits here that another worker could have had.
+        let mut worker = Worker::start(client, &args.service, subjects, 1).await?;
         let mut termination = Termination::listen()?;
         let subscribed = worker.subscribed();
         complain(&format!(
@@ -40,19 +47,25 @@ pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
             () = termination.received() => Ok(()),
         };
         // Also when nobody reads our output any more.
-        let stopped = worker.stop().await;
+        let stopped = worker.stop(LAST_ANSWERS).await;
         result?;
-        Ok(stopped?.map_or(Ok(()), |frames| print_event(&frames, args.json))?)
+        Ok(stopped?)
     })
 }
 
-async fn print_events(worker: &mut ServiceWorker, count: u64, json: bool) -> anyhow::Result<()> {
+async fn print_events(worker: &mut Worker, count: u64, json: bool) -> anyhow::Result<()> {
     for left in (0..count).rev() {
-        print_event(&worker.receive().await?, json)?;
+        let Some(delivery) = worker.next().await else {
+            break;
+        };
+        let delivery = delivery?;
+        // What can't be printed goes to another worker.
+        print_event(delivery.frames(), json)?;
         // It must not be given an event that it would not print.
-        if left > 0 {
-            worker.ready();
+        if left == 0 {
+            worker.leave();
         }
+        delivery.ack();
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 mod acknowledging;
 mod audience;
 mod churn;
+mod client_worker;
 mod command_line;
 mod commands_alone;
 mod corpora;

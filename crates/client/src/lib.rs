@@ -1,7 +1,7 @@
 //! A client of event managers and of services, on our own ZMTP. It knows nothing of the daemon.
 //!
-//! All is async and without tasks of its own, but for [`Caller`]: a connection is read, written and kept
-//! alive while somebody waits for something on it. [`blocking`] is for those who have no runtime.
+//! All is async and without tasks of its own, but for [`Caller`] and [`Worker`]: a connection is read,
+//! written and kept alive while somebody waits for something on it. [`blocking`] is for those who have no runtime.
 
 #![warn(missing_docs)]
 
@@ -22,7 +22,7 @@ pub use connection::{Connection, Ended, Event, OpenError, Options};
 pub use publisher::Publisher;
 pub use requests::{Client, ClientError, Subscribed};
 pub use subscriber::Subscriber;
-pub use worker::ServiceWorker;
+pub use worker::{Delivery, Worker};
 
 /// What a daemon may send us: more than it lets others send, as far as we know. Memory is taken as bytes
 /// arrive.
