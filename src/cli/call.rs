@@ -27,7 +27,8 @@ pub(super) fn run(args: &CallArgs) -> anyhow::Result<()> {
         args.target
             .client()
             .publish_sync(&args.subject, &args.data, timeout)?;
-    writeln!(Out::new(true), "{results:#}")?;
+    let results = serde_json::to_string_pretty(&results)?;
+    writeln!(Out::new(true), "{results}")?;
     if all_acked {
         Ok(())
     } else {

@@ -5,10 +5,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::output::{AnswerWasNo, Out, complain, shown_field};
+use super::output::{AnswerWasNo, Out, complain, shown};
 use super::target::Target;
+use crate::api::DeadLetter;
 
 /// What one request looks at.
 const PAGE: u64 = 100;
@@ -67,54 +68,50 @@ pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     let (mut from, mut count) = (0, 0);
     // An event that dies again is a new letter, which must not be replayed for ever.
-    let mut before = Value::Null;
+    let mut before = None;
     while left > 0 {
         let limit = left.min(PAGE).min(args.rate.unwrap_or(PAGE));
         let options = json!({"from": from, "limit": limit, "reason": args.reason,
             "subject": args.subject, "before": before, "dryRun": args.dry_run});
         let page = client.dead_letters(op, &args.service, &options)?;
-        if before.is_null() {
-            before = page["nowMs"].clone();
-            let lost = page["lettersLost"].as_u64().unwrap_or_default();
-            if lost > 0 {
-                complain(&format!(
-                    "{lost} more could not be kept since the daemon started; see EM-0504 in its log"
-                ));
-            }
+        if before.is_none() && page.letters_lost > 0 {
+            complain(&format!(
+                "{} more could not be kept since the daemon started; see EM-0504 in its log",
+                page.letters_lost
+            ));
         }
-        let letters = page["letters"].as_array().map(Vec::as_slice);
-        let letters = letters.unwrap_or_default();
-        for letter in letters {
+        before = before.or(Some(page.now_ms));
+        for letter in &page.letters {
             match is_json {
-                true => writeln!(out, "{letter}")?,
+                true => writeln!(out, "{}", serde_json::to_string(letter)?)?,
                 false => writeln!(out, "{}", line(letter))?,
             }
         }
-        count += letters.len();
-        if let Some(why) = page["stopped"].as_str() {
+        count += page.letters.len();
+        if let Some(why) = page.stopped {
             complain(&format!("stopped after {count}: {why}"));
             return Err(AnswerWasNo.into());
         }
-        let Some(next) = page["next"].as_u64() else {
+        let Some(next) = page.next else {
             break;
         };
         from = next;
         left -= limit;
         if let Some(rate) = args.rate {
-            sleep(Duration::from_secs_f64(letters.len() as f64 / rate as f64));
+            sleep(Duration::from_secs_f64(
+                page.letters.len() as f64 / rate as f64,
+            ));
         }
     }
     Ok(())
 }
 
-fn line(letter: &Value) -> String {
-    let text = |name: &str| shown_field(&letter[name]);
+fn line(letter: &DeadLetter) -> String {
+    let account = &letter.account;
+    let [reason, subject, detail] =
+        [&account.reason, &account.subject, &account.detail].map(|text| shown(text.as_bytes()));
     format!(
-        "{}\t{}\t{}\tattempts {}\t{}",
-        letter["seq"],
-        text("reason"),
-        text("subject"),
-        letter["attempts"],
-        text("detail")
+        "{}\t{reason}\t{subject}\tattempts {}\t{detail}",
+        letter.seq, account.attempts
     )
 }

@@ -138,11 +138,6 @@ pub(super) fn shown(frame: &[u8]) -> String {
     }
 }
 
-/// The same for a field of JSON.
-pub(super) fn shown_field(value: &Value) -> String {
-    shown(value.as_str().unwrap_or_default().as_bytes())
-}
-
 /// A text from elsewhere without what moves the cursor or turns the writing direction.
 pub(super) fn safe(text: &str) -> String {
     text.chars()

@@ -5,11 +5,11 @@ use std::time::Instant;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
-use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
+use crate::api::{CallResult, CallResults, CallStatus};
 use crate::client::{CallError, Caller};
 use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, shown_type};
 use crate::model::{EXCERPT_BYTES_MAX, ServiceName};
@@ -38,7 +38,7 @@ pub async fn call_services(
             )
         });
     }
-    let is_ack = |result: &Value| result["status"] == "ack";
+    let is_ack = |result: &CallResult| result.status == CallStatus::Ack;
     let (first, called) = (event.first, calls.len());
     let mut results = vec![];
     let mut room = event.answers_bytes_max;
@@ -49,7 +49,7 @@ pub async fn call_services(
         let result = (place, result.shown_within(&mut room));
         let enough = first && is_ack(&result.1);
         if let Some(trace) = &mut trace {
-            trace.answered(text(&result.1, "service"), text(&result.1, "status"));
+            trace.answered(&result.1.service, result.1.status.name());
         }
         results.push(result);
         if enough {
@@ -66,8 +66,12 @@ pub async fn call_services(
     if let Some(trace) = trace {
         trace.finish(acked);
     }
-    let results: Vec<Value> = results.into_iter().map(|(_, result)| result).collect();
-    let data = json!({"subject": event.subject, "results": results}).to_string();
+    let results = CallResults {
+        subject: event.subject,
+        results: results.into_iter().map(|(_, result)| result).collect(),
+    };
+    // It has nothing that JSON can't say.
+    let data = serde_json::to_vec(&results).unwrap_or_default();
     let token = if acked { Token::ACK } else { Token::NAK };
     Message::new(token, DataType::String, data)
 }
@@ -75,14 +79,14 @@ pub async fn call_services(
 /// What became of a call.
 struct Called {
     service: ServiceName,
-    status: &'static str,
+    status: CallStatus,
     data: Bytes,
     /// If it is one that we don't know.
     data_type: Option<DataType>,
 }
 
 impl Called {
-    fn new(service: ServiceName, status: &'static str, data: impl Into<Bytes>) -> Self {
+    fn new(service: ServiceName, status: CallStatus, data: impl Into<Bytes>) -> Self {
         Self {
             service,
             status,
@@ -93,34 +97,30 @@ impl Called {
 
     /// As its publisher gets it. All answers have so much room; of one that is larger than what is left
     /// only the beginning is told, and how large it was.
-    fn shown_within(self, room: &mut usize) -> Value {
+    fn shown_within(self, room: &mut usize) -> CallResult {
         let (len, is_whole) = (self.data.len(), self.data.len() <= *room);
         let mut data = self.data;
         match is_whole {
             true => *room -= len,
             false => data.truncate(EXCERPT_BYTES_MAX),
         }
-        let mut shown = json!({"service": self.service.as_str(), "status": self.status});
-        match std::str::from_utf8(&data) {
-            Ok(text) => shown["data"] = text.into(),
+        let text = match std::str::from_utf8(&data) {
+            Ok(text) => Some(text.to_owned()),
             // It was cut within a character.
             Err(error) if !is_whole && error.error_len().is_none() => {
-                shown["data"] = String::from_utf8_lossy(&data[..error.valid_up_to()]).into();
+                Some(String::from_utf8_lossy(&data[..error.valid_up_to()]).into_owned())
             }
-            Err(_) => shown["dataBase64"] = BASE64.encode(&data).into(),
+            Err(_) => None,
+        };
+        CallResult {
+            service: self.service.to_string(),
+            status: self.status,
+            data_base64: text.is_none().then(|| BASE64.encode(&data)),
+            data: text,
+            data_bytes: (!is_whole).then_some(len as u64),
+            data_type: self.data_type.map(shown_type),
         }
-        if !is_whole {
-            shown["dataBytes"] = len.into();
-        }
-        if let Some(data_type) = self.data_type {
-            shown["dataType"] = shown_type(data_type);
-        }
-        shown
     }
-}
-
-fn text<'a>(result: &'a Value, field: &str) -> &'a str {
-    result[field].as_str().unwrap_or_default()
 }
 
 async fn call_service(
@@ -169,32 +169,32 @@ fn answered(service: ServiceName, frames: &[Bytes]) -> Called {
             ..Called::new(
                 service,
                 if answer.token.is(Token::ACK) {
-                    "ack"
+                    CallStatus::Ack
                 } else {
-                    "nak"
+                    CallStatus::Nak
                 },
                 answer.data,
             )
         },
         Err(error) => {
             let sentence = format!("its answer can't be read: {error}");
-            Called::new(service, "nak", sentence)
+            Called::new(service, CallStatus::Nak, sentence)
         }
     }
 }
 
 fn located_not(service: ServiceName, error: &LocateError) -> Called {
     let status = match error {
-        LocateError::Locator(CallError::Timeout | CallError::Ended(_)) => "timeout",
-        _ => "unreachable",
+        LocateError::Locator(CallError::Timeout | CallError::Ended(_)) => CallStatus::Timeout,
+        _ => CallStatus::Unreachable,
     };
     Called::new(service, status, error.to_string())
 }
 
 fn failed(service: ServiceName, error: &CallError) -> Called {
     let status = match error {
-        CallError::Timeout | CallError::Ended(_) => "timeout",
-        _ => "unreachable",
+        CallError::Timeout | CallError::Ended(_) => CallStatus::Timeout,
+        _ => CallStatus::Unreachable,
     };
     Called::new(service, status, error.to_string())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use event_manager::api::Status;
+use event_manager::api::{DeadLetters, LetterFrame, Status};
 use event_manager::client::ClientError;
 use event_manager::client::blocking::Client;
 use serde_json::{Value, json};
@@ -45,17 +45,14 @@ fn client(daemon: &TestDaemon, ms: u64) -> Client {
     Client::new(daemon.requests(), timeout)
 }
 
-fn ask(daemon: &TestDaemon, op: &str, service: &str, options: Value) -> Value {
+fn ask(daemon: &TestDaemon, op: &str, service: &str, options: Value) -> DeadLetters {
     let answer = client(daemon, 5000).dead_letters(op, service, &options);
     answer.expect("an answer")
 }
 
 fn seqs(daemon: &TestDaemon, service: &str) -> Vec<u64> {
     let answer = ask(daemon, "list", service, json!({"limit": 1000}));
-    let letters = answer["letters"].as_array().expect("letters").iter();
-    letters
-        .map(|letter| letter["seq"].as_u64().expect("a place"))
-        .collect()
+    answer.letters.iter().map(|letter| letter.seq).collect()
 }
 
 fn bury(daemon: &TestDaemon, service: &str, count: usize) {
@@ -81,16 +78,14 @@ fn letters_are_shown_filtered_replayed_and_purged() {
     bury(&daemon, "Live", 5);
     let all = seqs(&daemon, "Live");
     let shown = ask(&daemon, "show", "Live", json!({"seqs": [all[1]]}));
-    assert_eq!(shown["letters"][0]["frames"], json!(["Order", "1"]));
-    assert_eq!(shown["letters"][0]["reason"], "terminated");
+    let frames = ["Order", "1"].map(|text| LetterFrame::Text(text.to_owned()));
+    assert_eq!(shown.letters[0].frames, Some(frames.to_vec()));
+    assert_eq!(shown.letters[0].account.reason, "terminated");
     for filter in [json!({"reason": "other"}), json!({"subject": "Refund"})] {
-        assert_eq!(ask(&daemon, "purge", "Live", filter)["letters"], json!([]));
+        assert_eq!(ask(&daemon, "purge", "Live", filter).letters, []);
     }
     let early = ask(&daemon, "purge", "Live", json!({"before": 1}));
-    assert_eq!(
-        (&early["letters"], &early["next"]),
-        (&json!([]), &Value::Null)
-    );
+    assert_eq!((early.letters.len(), early.next), (0, None));
     ask(&daemon, "purge", "Live", json!({"dryRun": true}));
     ask(&daemon, "replay", "Live", json!({"dryRun": true}));
     assert_eq!(seqs(&daemon, "Live"), all);
@@ -229,10 +224,7 @@ fn a_look_at_no_letters_leaves_no_queue_behind() {
     let daemon = daemon(&directory);
     for op in ["list", "show", "replay", "purge"] {
         let answer = ask(&daemon, op, "Billing", json!({}));
-        assert_eq!(
-            (&answer["letters"], &answer["next"]),
-            (&json!([]), &Value::Null)
-        );
+        assert_eq!((answer.letters.len(), answer.next), (0, None));
     }
     // The store does all in its order: it has done what was asked before this event.
     let publisher = daemon.publisher();
@@ -281,8 +273,8 @@ fn a_letter_with_an_endless_subject_is_kept() {
     answer(&worker, "TERM");
     let kept = wait_until(|| (seqs(&daemon, "Billing").len() == 1).then_some(()));
     kept.expect("the letter");
-    let letter = &ask(&daemon, "list", "Billing", json!({}))["letters"][0];
-    assert!(letter["subject"].as_str().expect("a text").len() <= 1024);
+    let letter = &ask(&daemon, "list", "Billing", json!({})).letters[0];
+    assert!(letter.account.subject.len() <= 1024);
 }
 
 #[test]
@@ -304,7 +296,7 @@ fn letters_that_can_not_be_kept_are_counted_wherever_somebody_looks() {
     daemon.wait_for_counter("Live", |c| c.letters_lost, 3);
     std::fs::remove_file(&in_the_way).expect("it is there");
     assert_eq!(
-        ask(&daemon, "list", "Live", json!({}))["lettersLost"],
+        ask(&daemon, "list", "Live", json!({})).letters_lost,
         json!(3)
     );
     let site = Site::of(&daemon);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use event_manager::api::{CallResult, CallResults, CallStatus};
 use event_manager::model::Endpoint;
 use serde_json::{Value, json};
 
@@ -112,17 +113,19 @@ fn hung(daemon: &TestDaemon) -> (zmq::Socket, String) {
 }
 
 /// The answer's token and its results by service.
-fn call(daemon: &TestDaemon, timeout: Duration) -> (String, Vec<Value>) {
+fn call(daemon: &TestDaemon, timeout: Duration) -> (String, Vec<CallResult>) {
     let requester = daemon.requester();
     let timeout = timeout.as_micros().to_string();
     requester
         .send_multipart([PUBLISH, "PARAM", &PAYLOAD.join("\0"), &timeout], 0)
         .expect("a send");
     let answer = requester.recv_multipart(0).expect("an answer");
-    let data: Value = serde_json::from_slice(&answer[2]).expect("JSON");
-    assert_eq!(data["subject"], "OrderCreated");
-    let results = data["results"].as_array().expect("a list").clone();
-    (String::from_utf8_lossy(&answer[0]).into_owned(), results)
+    let data: CallResults = serde_json::from_slice(&answer[2]).expect("results");
+    assert_eq!(data.subject, "OrderCreated");
+    (
+        String::from_utf8_lossy(&answer[0]).into_owned(),
+        data.results,
+    )
 }
 
 const LONG: Duration = Duration::from_secs(15);
@@ -151,11 +154,11 @@ fn every_subscribed_service_gets_the_payload_unchanged() {
     }
     let (token, results) = call(&daemon, LONG);
     assert_eq!(token, "TK_SYS_ACK");
-    let expected = [
-        json!({"service": "Billing", "status": "ack", "data": "billed"}),
-        json!({"service": "Kitchen", "status": "ack", "dataBase64": "/wA="}),
-    ];
-    assert_eq!(results, expected);
+    let expected = json!([
+        {"service": "Billing", "status": "ack", "data": "billed"},
+        {"service": "Kitchen", "status": "ack", "dataBase64": "/wA="},
+    ]);
+    assert_eq!(json!(results), expected);
     for service in [&rep, &router] {
         let request = service.requests.recv().expect("a request");
         let event = 0xF040_0001u32.to_string();
@@ -228,7 +231,7 @@ fn one_that_refuses_hangs_or_is_gone_leaves_the_others_results() {
     assert_eq!(token, "TK_SYS_NAK");
     let statuses: Vec<_> = results
         .iter()
-        .map(|r| (r["service"].as_str(), r["status"].as_str()))
+        .map(|r| (&*r.service, r.status.name()))
         .collect();
     let expected = [
         ("Ack", "ack"),
@@ -239,10 +242,7 @@ fn one_that_refuses_hangs_or_is_gone_leaves_the_others_results() {
     ];
     assert_eq!(statuses.len(), expected.len());
     for expected in expected {
-        assert!(
-            statuses.contains(&(Some(expected.0), Some(expected.1))),
-            "{expected:?} in {results:?}"
-        );
+        assert!(statuses.contains(&expected), "{expected:?} in {results:?}");
     }
 }
 
@@ -256,8 +256,8 @@ fn a_service_that_moved_is_found_again() {
         register(&daemon, "Billing", &service.address);
         let (token, results) = call(&daemon, LONG);
         assert_eq!(
-            (&token[..], &results[0]["data"]),
-            ("TK_SYS_ACK", &json!(data))
+            (&token[..], results[0].data.as_deref()),
+            ("TK_SYS_ACK", Some(&*data))
         );
     }
 }
@@ -362,7 +362,7 @@ fn who_is_not_there_is_unreachable_long_before_the_timeout() {
     let (token, results) = call(&daemon, LONG);
     assert!(begun.elapsed() < LONG / 3);
     assert_eq!((&*token, results.len()), ("TK_SYS_NAK", 2));
-    assert!(results.iter().all(|r| r["status"] == "unreachable"));
+    assert!(results.iter().all(|r| r.status == CallStatus::Unreachable));
 }
 
 #[test]
@@ -535,8 +535,8 @@ fn what_a_locator_says_is_bounded_before_it_is_used_or_echoed() {
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
         assert_eq!(token, "TK_SYS_NAK");
-        assert_eq!(results[0]["status"], "unreachable");
-        let shown = results[0]["data"].as_str().expect("a sentence").len();
+        assert_eq!(results[0].status, CallStatus::Unreachable);
+        let shown = results[0].data.as_ref().expect("a sentence").len();
         assert!(shown < 2048, "{shown} bytes are echoed");
     }
 }
@@ -561,21 +561,14 @@ fn answers_of_services_are_no_larger_together_than_a_message() {
         .collect();
     let (token, results) = call(&daemon, LONG);
     assert_eq!((&*token, results.len()), ("TK_SYS_ACK", services.len()));
-    let whole = |result: &&Value| {
-        result["data"]
-            .as_str()
-            .is_some_and(|data| data.len() == SAID)
-    };
+    let len = |result: &CallResult| result.data.as_ref().map_or(0, String::len);
+    let whole = |result: &&CallResult| len(result) == SAID;
     let (whole, cut): (Vec<_>, Vec<_>) = results.iter().partition(whole);
     assert_eq!(whole.len(), 2, "they fit");
     for result in cut {
-        assert_eq!(result["status"], "ack");
-        assert_eq!(result["dataBytes"], SAID);
-        assert!(
-            result["data"]
-                .as_str()
-                .is_some_and(|data| data.len() < SAID)
-        );
+        assert_eq!(result.status, CallStatus::Ack);
+        assert_eq!(result.data_bytes, Some(SAID as u64));
+        assert!(result.data.is_some() && len(result) < SAID);
     }
 }
 
@@ -631,7 +624,7 @@ fn services_that_misbehave_cost_their_own_answers_alone() {
     assert_eq!(token, "TK_SYS_NAK");
     let statuses: BTreeMap<_, _> = results
         .iter()
-        .map(|r| (r["service"].as_str().unwrap_or(""), &r["status"]))
+        .map(|r| (&*r.service, r.status.name()))
         .collect();
     let expected = [
         ("Ack", "ack"),
@@ -641,10 +634,5 @@ fn services_that_misbehave_cost_their_own_answers_alone() {
         ("Mute", "timeout"),
         ("Quits", "timeout"),
     ];
-    let expected = expected.map(|(service, status)| (service, json!(status)));
-    let expected: BTreeMap<_, _> = expected
-        .iter()
-        .map(|(name, status)| (*name, status))
-        .collect();
-    assert_eq!(statuses, expected, "{results:#?}");
+    assert_eq!(statuses, expected.into(), "{results:#?}");
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use super::requests::{self, ClientError, Subscribed};
-use event_manager_wire::api::{EventsPage, Status};
+use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, Status};
 use event_manager_wire::messagebus::Message;
 
 /// As [`requests::Client`], with calls that block. Not for use within a runtime's tasks.
@@ -103,7 +103,7 @@ impl Client {
         subject: &str,
         data: &str,
         timeout: Duration,
-    ) -> Result<(bool, Value), ClientError> {
+    ) -> Result<(bool, CallResults), ClientError> {
         self.wait(async |client| client.publish_sync(subject, data, timeout).await)
     }
 
@@ -140,7 +140,7 @@ impl Client {
         op: &str,
         service: &str,
         options: &Value,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<DeadLetters, ClientError> {
         self.wait(async |client| client.dead_letters(op, service, options).await)
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::LIMITS;
 use super::connection::{Connection, Ended, Options};
-use event_manager_wire::api::{EventsPage, Status};
+use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, ServiceEnd, Status};
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{Endpoint, InvalidEndpoint};
 use event_manager_zmtp::LocalSocket;
@@ -210,9 +210,9 @@ impl Client {
         let answer = self
             .confirmed(&Message::param(Token::END, [service]))
             .await?;
-        let answer: Value = serde_json::from_slice(&answer.data)
+        let answer: ServiceEnd = serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))?;
-        Ok(answer["deadLetters"].as_u64())
+        Ok(answer.dead_letters)
     }
 
     /// Publishes a sync event and waits for all services; whether all said yes, and the results.
@@ -224,7 +224,7 @@ impl Client {
         subject: &str,
         data: &str,
         timeout: Duration,
-    ) -> Result<(bool, Value), ClientError> {
+    ) -> Result<(bool, CallResults), ClientError> {
         let mut request = Message::param(
             Token::PUBLISH,
             [data, subject, "", "1", "event-manager call"],
@@ -283,7 +283,7 @@ impl Client {
             .map_err(|error| ClientError::Garbled(error.to_string()))
     }
 
-    /// Lists, shows, replays or purges dead letters; the answer as the daemon gives it.
+    /// Lists, shows, replays or purges dead letters.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -292,7 +292,7 @@ impl Client {
         op: &str,
         service: &str,
         options: &Value,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<DeadLetters, ClientError> {
         let fields = [op, service, &options.to_string()];
         let answer = self.confirmed(&Message::param(Token::DLQ, fields)).await?;
         serde_json::from_slice(&answer.data)

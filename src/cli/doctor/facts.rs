@@ -169,7 +169,7 @@ fn letters(client: &mut Client, status: &Status, directory: Option<&Path>) -> Ve
         let Ok(answer) = client.dead_letters("list", &name, &json!({"limit": LETTERS_MAX})) else {
             continue;
         };
-        let count = answer["letters"].as_array().map_or(0, Vec::len) as u64;
+        let count = answer.letters.len() as u64;
         if count > 0 {
             found.push((name, count));
         }

@@ -7,9 +7,10 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::ambient::wall_clock_ms;
+use crate::api::{self, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
 use crate::messagebus::{DataType, Message};
 use crate::model::{ServiceName, subject_of};
 use crate::queues::READS_MAX;
@@ -40,12 +41,12 @@ fn is_changing(asked: &Asked) -> bool {
 }
 
 /// Whether the request is about this letter, whose account says what happened to it.
-fn wants(request: &LettersRequest, letter: &StoredEvent, account: &Value) -> bool {
+fn wants(request: &LettersRequest, letter: &StoredEvent, account: &LetterAccount) -> bool {
     let seqs = request.seqs.as_ref();
     let reason = request.reason.as_ref();
     let subject = request.subject.as_ref();
     seqs.is_none_or(|seqs| seqs.contains(&letter.seq))
-        && reason.is_none_or(|reason| account["reason"] == **reason)
+        && reason.is_none_or(|reason| account.reason == *reason)
         && subject.is_none_or(|prefix| {
             let frames = frames_of(&letter.body);
             let first = frames.first().map(|first| subject_of(first));
@@ -115,7 +116,8 @@ impl Hub {
         let next = last.map(|last| last.seq + 1);
         let mut wanted = vec![];
         for letter in found {
-            let account: Value = serde_json::from_slice(&letter.attributes).unwrap_or_default();
+            let account = serde_json::from_slice(&letter.attributes);
+            let account: LetterAccount = account.unwrap_or_default();
             if is_early(&letter) && wants(&request, &letter, &account) {
                 wanted.push((letter, account));
             }
@@ -123,7 +125,7 @@ impl Hub {
         let with_frames = request.op == LettersOp::Show;
         let shown: Vec<_> = wanted
             .iter()
-            .map(|(letter, account)| shown(letter, account, with_frames))
+            .map(|(letter, account)| shown(letter, account.clone(), with_frames))
             .collect();
         let letters: Vec<_> = wanted.into_iter().map(|(letter, _)| letter).collect();
         let answer = self.found_of(&request.service, shown, next);
@@ -169,7 +171,7 @@ impl Hub {
         queue: &ServiceName,
         service: &ServiceName,
         letters: Vec<StoredEvent>,
-        answer: Value,
+        answer: DeadLetters,
     ) {
         let Some(key) = self.broker.find(service) else {
             let sentence =
@@ -193,11 +195,9 @@ impl Hub {
             return;
         };
         if let Some(refused) = next.get(accepted) {
-            if let Some(shown) = answer["letters"].as_array_mut() {
-                shown.truncate(accepted);
-            }
-            answer["next"] = json!(refused);
-            answer["stopped"] = json!("queue-full");
+            answer.letters.truncate(accepted);
+            answer.next = Some(*refused);
+            answer.stopped = Some("queue-full".to_owned());
         }
         self.answer_letters(ticket, &answer);
         self.dispatch(key);
@@ -216,53 +216,59 @@ impl Hub {
     }
 
     /// What is found; a service that is gone has lost none that are known.
-    fn found_of(&self, service: &ServiceName, letters: Vec<Value>, next: Option<u64>) -> Value {
+    fn found_of(
+        &self,
+        service: &ServiceName,
+        letters: Vec<api::DeadLetter>,
+        next: Option<u64>,
+    ) -> DeadLetters {
         let found = self.broker.find(service);
         let account = found.map(|key| &self.broker[key].account);
-        json!({
-            "service": service.as_str(),
-            "letters": letters,
-            "next": next,
-            "nowMs": wall_clock_ms(),
-            "lettersLost": account.map_or(0, |account| account.letters_lost),
-        })
+        DeadLetters {
+            service: service.to_string(),
+            letters,
+            next,
+            now_ms: wall_clock_ms(),
+            letters_lost: account.map_or(0, |account| account.letters_lost),
+            stopped: None,
+        }
     }
 
-    fn answer_letters(&mut self, ticket: Ticket, answer: &Value) {
+    fn answer_letters(&mut self, ticket: Ticket, answer: &impl Serialize) {
         self.complete(ticket, &ack(answer));
     }
 }
 
-fn ack(answer: &Value) -> Message {
-    Message::ack(DataType::String, answer.to_string())
+fn ack(answer: &impl Serialize) -> Message {
+    // It has nothing that JSON can't say.
+    Message::ack(
+        DataType::String,
+        serde_json::to_vec(answer).unwrap_or_default(),
+    )
 }
 
 /// The answer to END; the count is not known if the store can't tell.
-fn has_ended(service: &ServiceName, letters: Option<u64>) -> Value {
-    let mut answer = json!({"service": service.as_str(), "deadLetters": letters});
-    if letters != Some(0) {
-        answer["hint"] = json!(
-            "its dead letters stay: DLQ with list shows them and with purge deletes them, as do \
-             `event-manager dlq list SERVICE` and `event-manager dlq purge SERVICE`"
-        );
+fn has_ended(service: &ServiceName, letters: Option<u64>) -> ServiceEnd {
+    let hint = "its dead letters stay: DLQ with list shows them and with purge deletes them, as do \
+                `event-manager dlq list SERVICE` and `event-manager dlq purge SERVICE`";
+    ServiceEnd {
+        service: service.to_string(),
+        dead_letters: letters,
+        hint: (letters != Some(0)).then(|| hint.to_owned()),
     }
-    answer
 }
 
-fn shown(letter: &StoredEvent, account: &Value, with_frames: bool) -> Value {
-    let mut shown = account.clone();
-    if !shown.is_object() {
-        shown = json!({});
+fn shown(letter: &StoredEvent, account: LetterAccount, with_frames: bool) -> api::DeadLetter {
+    let frame = |frame: &Bytes| match std::str::from_utf8(frame) {
+        Ok(text) => LetterFrame::Text(text.to_owned()),
+        Err(_) => LetterFrame::Binary {
+            base64: BASE64.encode(frame),
+        },
+    };
+    api::DeadLetter {
+        account,
+        seq: letter.seq,
+        time_ms: letter.time_ms,
+        frames: with_frames.then(|| frames_of(&letter.body).iter().map(frame).collect()),
     }
-    shown["seq"] = json!(letter.seq);
-    shown["timeMs"] = json!(letter.time_ms);
-    if with_frames {
-        let frame = |frame: &Bytes| match std::str::from_utf8(frame) {
-            Ok(text) => json!(text),
-            Err(_) => json!({"base64": BASE64.encode(frame)}),
-        };
-        let frames: Vec<_> = frames_of(&letter.body).iter().map(frame).collect();
-        shown["frames"] = frames.into();
-    }
-    shown
 }

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use serde::Serialize;
 
 use crate::ambient::{now, wall_clock_ms};
+use crate::api::LetterAccount;
 use crate::broker::{DeadLetter, ServiceKey};
 use crate::model::{ServiceName, subject_of};
 use crate::reactor::hub::Hub;
@@ -83,28 +83,15 @@ impl Hub {
     }
 }
 
-/// What happened to a dead event.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LetterAccount<'a> {
-    service: &'a str,
-    subject: &'a str,
-    reason: &'static str,
-    detail: &'a str,
-    attempts: u32,
-    first_delivery_ms: Option<u64>,
-    last_delivery_ms: u64,
-}
-
-/// The same in JSON.
+/// What happened to a dead event, in JSON.
 fn account_of(service: &ServiceName, subject: &[u8], letter: &DeadLetter) -> Bytes {
     let (here, there) = (now(), wall_clock_ms());
     let at_ms = |at: Instant| there - here.saturating_duration_since(at).as_millis() as u64;
     let account = LetterAccount {
-        service: service.as_str(),
-        subject: &String::from_utf8_lossy(subject),
-        reason: letter.reason.name(),
-        detail: &letter.detail,
+        service: service.to_string(),
+        subject: String::from_utf8_lossy(subject).into_owned(),
+        reason: letter.reason.name().to_owned(),
+        detail: letter.detail.to_string(),
         attempts: letter.item.attempt,
         first_delivery_ms: letter.item.first_at.map(at_ms),
         last_delivery_ms: at_ms(letter.last_at),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::replies::Ticket;
 use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
+use crate::api::DeadLetters;
 use crate::broker::{Broker, Item, OrderBy, OrderKey, Service, ServiceKey};
 use crate::config::Config;
 use crate::model::{ServiceName, subject_of};
@@ -32,7 +32,7 @@ pub(crate) enum Asked {
     /// How many there are, of a service that has ended.
     Count(Ticket, ServiceName),
     /// Events that are put back, and the answer when they are durable.
-    Replay(Ticket, Value),
+    Replay(Ticket, DeadLetters),
 }
 
 /// The queues on disk, and what they need.

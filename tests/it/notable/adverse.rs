@@ -102,7 +102,7 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     }
     daemon.wait_for_counter("Billing", |c| c.delivered, 5);
     let letters = letters(&mut client).expect("an answer");
-    assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1));
+    assert_eq!(letters.letters.len(), 1);
 }
 
 /// Connects one more: whether it was accepted, or turned away.

@@ -1,5 +1,5 @@
-//! What a daemon tells about itself, as types: the answers of the requests STATUS, EVENTS, DLQ and END,
-//! and of the HTTP pages `/stats`, `/readyz` and `/events`.
+//! What a daemon tells about itself, as types: the answers of the requests STATUS, EVENTS, DLQ,
+//! END and PUBLISH, and of the HTTP pages `/stats`, `/readyz` and `/events`.
 //!
 //! The daemon fills them, everyone else reads them: the metrics, the command line, tests, clients. Only
 //! serde and the standard library are used here. In JSON the names are in camelCase.
@@ -7,12 +7,16 @@
 //! **Daemons of other versions.** A field that the daemon didn't send has its default: zero, empty,
 //! false or `None`. Fields that are not known here are ignored.
 
+mod calls;
 mod events;
+mod letters;
 mod service;
 mod stats;
 mod status;
 
+pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
+pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
 pub use service::{
     Counters, Dispatch, Durable, DurableReason, Held, Histogram, Queue, QueueState, ServiceStatus,
     Subscription, Workers,
@@ -50,6 +54,58 @@ mod tests {
             }],
         });
         assert_eq!(serde_json::to_value(&page).unwrap(), expected);
+
+        let letter = DeadLetter {
+            frames: Some(vec![
+                LetterFrame::Text("text".into()),
+                LetterFrame::Binary {
+                    base64: "/w==".into(),
+                },
+            ]),
+            ..DeadLetter::default()
+        };
+        let letters = DeadLetters {
+            letters: vec![letter],
+            stopped: Some("queue-full".into()),
+            ..DeadLetters::default()
+        };
+        let expected = json!({
+            "service": "", "next": null, "nowMs": 0, "lettersLost": 0, "stopped": "queue-full",
+            "letters": [{
+                "service": "", "subject": "", "reason": "", "detail": "", "attempts": 0,
+                "firstDeliveryMs": null, "lastDeliveryMs": 0, "seq": 0, "timeMs": 0,
+                "frames": ["text", {"base64": "/w=="}],
+            }],
+        });
+        assert_eq!(serde_json::to_value(&letters).unwrap(), expected);
+        assert_eq!(
+            serde_json::from_value::<DeadLetters>(expected).unwrap(),
+            letters
+        );
+        assert_eq!(
+            serde_json::to_value(ServiceEnd::default()).unwrap(),
+            json!({"service": "", "deadLetters": null})
+        );
+
+        let called = CallResults {
+            results: vec![CallResult {
+                status: CallStatus::Ack,
+                data: Some("yes".into()),
+                data_base64: Some("/w==".into()),
+                data_bytes: Some(1),
+                data_type: Some(Value::from(7)),
+                ..CallResult::default()
+            }],
+            ..CallResults::default()
+        };
+        let expected = json!({
+            "subject": "",
+            "results": [{
+                "service": "", "status": "ack", "data": "yes", "dataBase64": "/w==",
+                "dataBytes": 1, "dataType": 7,
+            }],
+        });
+        assert_eq!(serde_json::to_value(&called).unwrap(), expected);
     }
 
     #[test]
