@@ -41,7 +41,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "outbound",
-        "model zmtp messagebus locator requests ambient client config telemetry traces",
+        "api model zmtp messagebus locator requests ambient client config telemetry traces",
     ),
     (
         "http",
@@ -87,6 +87,16 @@ const IMPURE: &[&str] = &[
     "Instant::now(",
     "SystemTime",
     "RandomState",
+];
+
+/// Code that may read JSON by the names of fields: what it reads is not an answer of ours.
+const FOREIGN_JSON: &[&str] = &[
+    // The configuration.
+    "src/config",
+    // A collector's answer.
+    "src/traces/otlp.rs",
+    // The options that workers say with READY.
+    "crates/wire/src/messagebus/worker_words.rs",
 ];
 
 /// The files of a module, by its path without `.rs`, and their code.
@@ -268,6 +278,68 @@ fn names_in(lib: &str, prefix: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
     let rests = lines.map(|rest| rest.trim_end_matches(';').to_owned());
     rests.collect()
+}
+
+/// The fields that this line reads by their names: `status["services"]`, `page.get("events")`. What
+/// is written so, and lists of texts, don't count.
+fn read_by_name(line: &str) -> Vec<&str> {
+    let mut found = vec![];
+    for (begin, end) in [("[\"", "\"]"), (".get(\"", "\")"), (".pointer(\"", "\")")] {
+        for (at, _) in line.match_indices(begin) {
+            let is_index =
+                line[..at].ends_with(|c: char| c.is_alphanumeric() || "_)]?".contains(c));
+            let rest = &line[at + begin.len()..];
+            let Some((name, rest)) = rest.split_once(end) else {
+                continue;
+            };
+            let is_name = name
+                .chars()
+                .all(|c| c.is_alphanumeric() || "-_/".contains(c));
+            if is_index && is_name && !rest.starts_with(" = ") {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn reads_by_name_are_recognised() {
+    assert_eq!(
+        read_by_name(r#"status["services"][0]["name"]"#),
+        ["services", "name"]
+    );
+    assert_eq!(read_by_name(r#"f(x)["a"] == y.get("b")?"#), ["a", "b"]);
+    assert_eq!(read_by_name(r#"x.pointer("/a/b")"#), ["/a/b"]);
+    for other in [
+        r#"shown["a"] = 1;"#,
+        r#"&["a"]"#,
+        r#"(["a", "b"])"#,
+        r##"#[doc = "a"]"##,
+    ] {
+        assert_eq!(read_by_name(other), [""; 0], "{other}");
+    }
+}
+
+/// What the daemon tells has types (`api`), which all read that hear it.
+#[test]
+fn nobody_reads_our_own_answers_by_the_names_of_fields() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut reads = vec![];
+    for (file, code) in ["src", "crates"].iter().flat_map(|module| sources(module)) {
+        if FOREIGN_JSON
+            .iter()
+            .any(|path| Path::new(&file).starts_with(root.join(path)))
+        {
+            continue;
+        }
+        let named = code.lines().flat_map(read_by_name);
+        reads.extend(named.map(|name| format!("{file}: {name}")));
+    }
+    assert_eq!(
+        reads, [""; 0],
+        "there is a type for it in `api`, or it needs one"
+    );
 }
 
 #[test]
