@@ -60,7 +60,14 @@ impl<R> Queues<R> {
         if service.shelf.is_none() {
             return;
         }
-        let id = self.record(name).id.clone();
+        let record = self.record(name);
+        let id = record.id.clone();
+        // Of what is done without a word of it in the log a crash should leave that workers had it.
+        let settled = match rests {
+            true => std::mem::take(&mut record.settled),
+            false => vec![],
+        };
+        self.send_settled(&id, settled);
         if !attempts.is_empty() {
             self.send(Command::Attempts {
                 queue: id.clone(),

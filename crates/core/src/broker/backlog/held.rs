@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
-use super::item::Item;
+use super::item::{ClockChange, Item};
 use super::waiting::Late;
 use crate::broker::account::DropReason;
 use crate::broker::dispatch::WorkerKey;
@@ -380,10 +380,23 @@ impl HeldItems {
         Some((item.seq?, item.attempt))
     }
 
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        let ById {
+            line, long_held, ..
+        } = &mut self.by_id;
+        line.iter_mut().flatten().chain(long_held.values_mut())
+    }
+
+    /// The wall clock was set: what comes back goes or ends at another time.
+    pub(super) fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
+        for held in self.all_mut() {
+            held.item.clock_was_set(change, now);
+        }
+    }
+
     /// The log has given up the events with these sequence numbers: they are in their workers' hands alone.
     pub(super) fn give_up(&mut self, seqs: &BTreeSet<u64>, reason: DropReason) {
-        let line = self.by_id.line.iter_mut().flatten();
-        for held in line.chain(self.by_id.long_held.values_mut()) {
+        for held in self.all_mut() {
             let seq = held.item.seq.take_if(|seq| seqs.contains(seq));
             held.given_up = held.given_up.or(seq.map(|_| reason));
         }

@@ -173,6 +173,7 @@ impl Backlog {
     /// The wall clock was set.
     pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
         self.waiting.clock_was_set(change, now);
+        self.held.clock_was_set(change, now);
     }
 
     /// How often events were tried of which the log should know it, since this was last asked: those
