@@ -34,6 +34,10 @@ msrv:
 long:
     cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes --skip a_soak_with --skip a_thousand_scenarios
 
+# Seeds of the whole simulation: publishers, broker, queues, store and workers. 100,000 take ten minutes.
+simulate seeds="100000":
+    CARGO_PROFILE_TEST_OPT_LEVEL=1 EVENT_MANAGER_SIM_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib -- --nocapture queues::simulation
+
 # Fifteen minutes under load with a fault every ten seconds: stops, resets, half-open peers, a full disk, reloads, churn, restarts, kills. Needs root.
 soak seconds="900":
     EVENT_MANAGER_SOAK_SECONDS={{ seconds }} cargo test --locked --test it -- --ignored --nocapture a_soak_with

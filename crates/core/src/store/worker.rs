@@ -1,6 +1,6 @@
 //! What the store does with commands, without a thread, a clock or a file system of its own.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ struct Log<D: Directory> {
 /// Does what the store is asked, over the directories of `S`.
 pub struct Worker<S: StateStore, O> {
     state: S,
-    logs: HashMap<QueueId, Log<S::Directory>>,
+    logs: BTreeMap<QueueId, Log<S::Directory>>,
     tidied: Instant,
     /// The state directory is not there any more, or another process's. That was reported.
     is_homeless: bool,
@@ -83,7 +83,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
     pub fn new(state: S, outside: O) -> Self {
         Self {
             state,
-            logs: HashMap::new(),
+            logs: BTreeMap::new(),
             tidied: outside.now(),
             is_homeless: false,
             outside,

@@ -26,10 +26,15 @@ impl World {
                 !is_sure || !early(fate.not_before),
                 "{what} comes before its time"
             );
-            assert!(!early(fate.later), "{what} is tried again before its time");
+            // It may be there twice.
+            let is_once = !(fate.replayed || fate.resent && fate.is_doubtful);
+            assert!(
+                !is_once || !early(fate.later),
+                "{what} is tried again before its time"
+            );
             let ends = fate.expires_at.map(|at| at + TOLERANCE);
             assert!(
-                !is_sure || ends.is_none_or(|at| at > now),
+                !is_sure || fate.expired || ends.is_none_or(|at| at > now),
                 "{what} comes after its end"
             );
             if let Some(attempt) = handed.attempt
@@ -50,7 +55,7 @@ impl World {
                     "{what} comes for the {tries}. time, and is said to for the {attempt}."
                 );
             }
-            let fails = daemon.queues.failure(&name(service)).is_some();
+            let fails = self.witness.borrow().failed.contains(&name(service));
             fate.is_vague |= fails || self.fault != Fault::None;
             fate.handed += 1;
             fate.out = true;
@@ -96,11 +101,12 @@ impl World {
         // It may be there twice, or no more.
         let is_odd = fate.replayed || fate.resent || fate.ended || fate.is_too_large;
         let witness = self.witness.borrow();
-        let is_expelled = || witness.expelled.contains(&(name(service), number));
-        !is_over && !is_done && !is_odd && !is_expelled()
+        let event = (name(service), number);
+        let is_there = witness.durable.contains(&event) && !witness.expelled.contains(&event);
+        !is_over && !is_done && !is_odd && is_there
     }
 
-    /// No event overtakes one of its key that waits, unless that waits for its first time.
+    /// No event overtakes one of its key that waits, unless that has a time to wait for.
     fn check_turn(&self, service: usize, number: u64) {
         let witness = self.witness.borrow();
         let seq_of = |number| witness.seqs.get(&(name(service), number)).copied();
@@ -113,7 +119,7 @@ impl World {
             let Some(before) = self.fates.get(&(service, *other)) else {
                 continue;
             };
-            let is_in_order = before.due_ms.is_none() || before.handed > 0;
+            let is_in_order = before.due_ms.is_none();
             assert!(
                 before.key != fate.key || !is_in_order || !self.waits(service, *other, before),
                 "{number} of {} overtakes {other}: {before:?}",
@@ -152,15 +158,12 @@ impl World {
     /// What is due is out, where there is a worker for it: by the books of this simulation.
     fn check_due(&self) {
         let (now, daemon) = (self.now(), self.daemon.as_ref().unwrap());
-        let witness = self.witness.borrow();
         for ((service, number), fate) in &self.fates {
-            let queue = name(*service);
-            let Some(key) = daemon.broker.find(&queue) else {
+            let Some(key) = daemon.broker.find(&name(*service)) else {
                 continue;
             };
             let is_free = daemon.broker.service(key).unwrap().free_workers() > 0;
-            let is_kept = witness.seqs.contains_key(&(queue, *number));
-            if !is_free || !is_kept || self.settings[*service].has_order {
+            if !is_free || self.settings[*service].has_order {
                 continue;
             }
             let times = [fate.not_before, fate.due_by];
@@ -176,7 +179,11 @@ impl World {
     pub(super) fn check_law(&mut self) {
         let witness = Rc::clone(&self.witness);
         let witness = witness.borrow();
-        for (_, service) in self.daemon().broker.services() {
+        let broker = &self.daemon().broker;
+        for (key, service) in broker.services() {
+            let (wanted, noted) = (service.poll_timeout(), broker.timetable.at(key));
+            let is_noted = wanted.is_none_or(|wanted| noted.is_some_and(|noted| noted <= wanted));
+            assert!(is_noted, "{}: {wanted:?} {noted:?}", service.name());
             let (matched, ended) = service.sides();
             assert_eq!(matched, ended, "{}: {:?}", service.name(), service.account);
             let mut dropped = service.account.dropped.iter();
@@ -243,13 +250,25 @@ impl World {
 
     /// In the end all is well, and whatever is there is worked off.
     pub(super) fn end(&mut self) {
-        self.set_fault(Fault::None);
+        if self.rng.one_in(2) {
+            self.break_disks();
+        }
         while !self.daemon().workers.is_empty() {
             self.let_go(0);
         }
-        if self.rng.one_in(2) {
+        for _ in 0..self.rng.below(9) {
+            self.run(4);
+            self.pass(100);
+        }
+        self.set_fault(Fault::None);
+        self.settle_down();
+        if self.witness.borrow().letters_failed || self.rng.one_in(2) {
             let power = self.rng.one_in(2);
             self.kill(power);
+        }
+        self.set_fault(Fault::None);
+        while !self.daemon().workers.is_empty() {
+            self.let_go(0);
         }
         for service in 0..3 {
             self.daemon().subscribe(service);
@@ -292,9 +311,13 @@ impl World {
             let is_expelled = [queue, letters]
                 .into_iter()
                 .any(|queue| witness.expelled.contains(&(queue, *number)));
-            let is_over = fate.expires_at.is_some_and(|at| at <= now);
+            let has_ended = fate.expires_at.is_some_and(|at| at <= now);
+            let is_over = has_ended || fate.expired || fate.has_vague_times;
             let is_dropped = is_expelled || fate.is_too_large;
-            let is_known = fate.delivered || is_letter || fate.purged || is_dropped;
+            // Its letter could not be kept, so that it comes after a restart.
+            let comes_again = fate.dead && witness.letters_failed;
+            let is_dead = is_letter || fate.purged || comes_again;
+            let is_known = fate.delivered || is_dead || is_dropped;
             assert!(
                 is_known || is_over || fate.ended || !fate.confirmed,
                 "{number} of {} was confirmed, and is lost: {fate:?}",

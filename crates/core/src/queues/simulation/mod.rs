@@ -11,27 +11,56 @@
 //! - in the end, that each confirmed event was delivered, is a dead letter, has expired, or was given up
 //!   for a reason with a name.
 //!
-//! Found with it: a queue that could not be read was read twice when the disk was slow; and events that
-//! had expired on disk were counted again when retention gave them up before the log was told.
+//! What it found first is in the changelog.
 //!
-//! With these faults put back one by one, it fails within 1,000 seeds, at the first time at the seed that
-//! is named:
+//! With these faults put back one by one, it fails within 1,000 seeds, for the first time at the seed
+//! that is named:
 //!
 //! | Fault | Seed |
 //! |---|---|
 //! | nothing is read when nothing can be handed out | 0 |
-//! | nothing is read when retention gave up what was in memory | 8 |
+//! | nothing is read when retention gave up what was in memory | 24 |
 //! | nothing is read when what was in memory has expired | 0 |
 //! | times of events on disk are not known after a start | 0 |
 //! | a queue that is found is not dispatched | 0 |
-//! | events that wait for a time hold up those that are due | 0 |
-//! | retention takes what workers hold | 3 |
-//! | `ackTimeout` runs from each delivery on | 168 |
-//! | attempts are counted by a restart | 1 |
-//! | a report of an older generation is heard | 27 |
-//! | events are handed out before the log knows | 1 |
+//! | events that wait for a time hold up those that are due | 3 |
+//! | retention takes what workers hold | 1 |
+//! | `ackTimeout` runs from each delivery on | 181 |
+//! | `ackTimeout` is four times as long after a word of the worker | 0 |
+//! | attempts are counted by a restart | 4 |
+//! | a report of an older generation is heard | 53 |
+//! | events are handed out before the log knows | 5 |
+//! | a retry of a key doesn't hold its turn after a restart | 18 |
+//! | a retry of a key doesn't hold its turn in memory | 2 |
+//! | a retry of a key goes to disk to make room | 1 |
+//! | what came goes to memory though earlier events are on disk alone | 0 |
+//! | events of one key go to two workers | 1 |
+//! | the order in memory is that in which events were read | 24 |
+//! | a stop doesn't tell the log the last tries | 0 |
+//! | a stop doesn't tell the log that nothing is handed out any more | 8 |
+//! | at a stop, what was not written to its worker counts as a try | 8 |
+//! | an event is settled before its dead letter is on disk | 5 |
+//! | an event is settled though its dead letter could not be kept | 50 |
+//! | the delay of a NAK is not kept | 0 |
+//! | nor over a restart, as it is not written | 144 |
+//! | nor over a restart, as it is not read | 144 |
+//! | what was not acknowledged in time is tried again at once | 0 |
+//! | emissions of a queue that is removed are not answered | 3 |
+//! | a replay to a queue that is removed is not answered | 293 |
+//! | the wall clock is set: times on disk don't move | 169 |
+//! | times in memory don't move | 0 |
+//! | delays of retries move too | 93 |
+//! | the timetable stays as it was | 16 |
 //!
-//! A failure prints its seed. `EVENT_MANAGER_SIM_SEED=n cargo test --lib queues::simulation` replays it.
+//! Two are no faults. A queue that is not open may count as empty when it is read: a request for its
+//! letters is refused because it could not be opened, and of events in it nothing is known. What is done
+//! may be settled after a read that was asked for before: the shelf knows what is done, and passes it.
+//!
+//! What it doesn't find in 1,000 seeds: ids of replayed events without their letters' times, which matters
+//! if the letters are lost and as many die again.
+//!
+//! A failure prints its seed. `EVENT_MANAGER_SIM_SEED=n cargo test -p zmq-event-manager-core --lib
+//! queues::simulation` replays it, `EVENT_MANAGER_SIM_SEEDS=n` tries so many.
 
 /// What happens, in words, with `EVENT_MANAGER_SIM_TRACE=1`.
 macro_rules! trace {
@@ -306,6 +335,13 @@ impl World {
             time: self.time.clone(),
         };
         self.daemon = Some(Daemon::start(ways, shell, &self.disks, policies));
+        // Workers of the run before come back, sometimes at once.
+        for _ in 0..self.rng.below(4) {
+            self.join();
+        }
+        for _ in 0..self.rng.below(6) {
+            self.run(40);
+        }
     }
 
     fn daemon(&mut self) -> &mut Daemon {
@@ -318,10 +354,10 @@ impl World {
 
     fn set_fault(&mut self, fault: Fault) {
         self.fault = fault;
-        let faulty = self.rng.below(8) as usize;
-        let queue = match faulty {
-            0 | 1 => Some(name(faulty)),
-            2 | 3 => name(faulty - 2).dead_letters(),
+        let service = self.rng.below(2) as usize;
+        let queue = match self.rng.below(4) {
+            0 => Some(name(service)),
+            1 | 2 => name(service).dead_letters(),
             _ => None,
         };
         self.disks.borrow_mut().set(fault, queue);
@@ -337,19 +373,20 @@ impl World {
             26..34 => self.join(),
             34..58 => self.work(),
             58..61 => self.leave(),
-            61..70 => self.run(4),
-            70..80 => {
+            61..67 => self.run(4),
+            67..73 => self.run(40),
+            73..80 => {
                 let passed = self.rng.below(300);
                 self.pass(passed);
             }
-            80..84 => self.note_tries(),
-            84 | 85 => self.break_disks(),
-            86 | 87 => self.set_fault(Fault::None),
+            80..83 => self.note_tries(),
+            83..87 => self.break_disks(),
+            87 => self.set_fault(Fault::None),
             88..91 => self.ask_letters(),
             91 => self.end_service(),
-            92..94 => self.kill(false),
-            94 => self.kill(true),
-            95 | 96 => self.stop(),
+            92 => self.kill(false),
+            93 => self.kill(true),
+            94..97 => self.stop(),
             97 => self.set_clock(),
             _ => self.quiet(),
         }
@@ -406,7 +443,8 @@ impl World {
             false => (at - by).max(now),
         };
         for fate in self.fates.values_mut() {
-            fate.has_vague_times |= fate.resent;
+            let has_times = fate.due_ms.or(fate.ends_ms).is_some();
+            fate.has_vague_times |= fate.resent && has_times;
             // What was due is due, at the latest when it would be now.
             let later = fate.not_before.map(moved);
             if forward_ms < 0 {
@@ -483,12 +521,27 @@ impl World {
 
     fn ask_letters(&mut self) {
         let service = self.rng.below(3) as usize;
-        let what = match self.rng.below(3) {
+        let what = match self.rng.below(4) {
             0 => Ask::List,
             1 => Ask::Purge,
             _ => Ask::Replay,
         };
         self.ask(service, what);
+    }
+
+    /// Letters are on their way back.
+    fn replay_half(&mut self, service: usize) {
+        self.ask(service, Ask::Replay);
+        let letters = name(service).dead_letters().unwrap();
+        for _ in 0..9 {
+            while self.daemon().hear_one() {
+                self.carry_out();
+            }
+            if self.daemon().queues.is_changing(&letters, |_| false) {
+                return;
+            }
+            self.daemon().run_store(u64::MAX);
+        }
     }
 
     fn ask(&mut self, service: usize, what: Ask) {
@@ -498,6 +551,9 @@ impl World {
 
     fn end_service(&mut self) {
         let service = self.rng.below(2) as usize;
+        if self.rng.one_in(4) {
+            self.replay_half(service);
+        }
         let daemon = self.daemon.as_mut().unwrap();
         if !daemon.end(service) {
             return;
@@ -540,8 +596,8 @@ impl World {
             self.set_wall(forward_ms);
         }
         match self.rng.below(8) {
-            0 => self.lose_queue(),
-            1 | 2 => self.set_fault(Fault::Opens),
+            0 | 1 => self.lose_queue(),
+            2 | 3 => self.set_fault(Fault::Opens),
             _ => {}
         }
     }
@@ -549,7 +605,7 @@ impl World {
     /// Somebody removes the directory of a queue, or of its dead letters.
     fn lose_queue(&mut self) {
         let service = self.rng.below(2) as usize;
-        let is_of_letters = self.rng.one_in(2);
+        let is_of_letters = !self.rng.one_in(4);
         let queue = match is_of_letters {
             true => name(service).dead_letters().unwrap(),
             false => name(service),
@@ -714,10 +770,4 @@ fn play_all(seeds: u64) {
 #[test]
 fn no_event_is_lost_and_none_waits_in_vain() {
     play_all(2000);
-}
-
-#[test]
-#[ignore = "some minutes"]
-fn no_event_is_lost_and_none_waits_in_vain_for_long() {
-    play_all(100_000);
 }

@@ -185,8 +185,15 @@ pub(super) struct Witness {
     pub(super) numbers: BTreeMap<(ServiceName, u64), u64>,
     /// And the other way round.
     pub(super) seqs: BTreeMap<(ServiceName, u64), u64>,
+    /// Events of which the store said that they are durable. Of a commit that failed a crash may leave some,
+    /// and another one may take them.
+    pub(super) durable: BTreeSet<(ServiceName, u64)>,
     /// How many events of each queue were damaged in this run: a crash leaves half of a commit that failed.
     pub(super) damaged: BTreeMap<ServiceName, u64>,
+    /// Some letters could not be kept: their events are in their queues, and come after a restart.
+    pub(super) letters_failed: bool,
+    /// Queues whose logs have failed, whether the daemon has heard so or not.
+    pub(super) failed: BTreeSet<ServiceName>,
     /// Events that retention took.
     pub(super) expelled: BTreeSet<(ServiceName, u64)>,
     /// What workers hold, as far as the store was told.
@@ -198,6 +205,7 @@ impl Witness {
     pub(super) fn forget(&mut self, queue: &ServiceName) {
         self.numbers.retain(|(name, _), _| name != queue);
         self.seqs.retain(|(name, _), _| name != queue);
+        self.durable.retain(|(name, _)| name != queue);
     }
 
     fn is_at(&mut self, queue: &QueueId, seq: u64, number: u64) {
@@ -250,8 +258,18 @@ impl Witness {
                 for (number, outcome) in numbers.into_iter().zip(outcomes) {
                     if let Outcome::Appended(seq) | Outcome::Seen(seq) = outcome {
                         self.is_at(queue, *seq, number);
+                        self.durable.insert((queue.name.clone(), number));
                     }
                 }
+            }
+            Report::Failed { queue, .. } => {
+                self.letters_failed |= queue.name.is_of_dead_letters();
+            }
+            Report::State { queue, failed } => {
+                match failed {
+                    Some(_) => self.failed.insert(queue.name.clone()),
+                    None => self.failed.remove(&queue.name),
+                };
             }
             Report::Opened { queue, recovered } => self.see_damage(queue, &recovered.damage),
             Report::Damaged { queue, damage } => self.see_damage(queue, damage),
@@ -294,6 +312,8 @@ impl Ways {
             let mut witness = witness.borrow_mut();
             witness.appends.clear();
             witness.damaged.clear();
+            witness.failed.clear();
+            witness.letters_failed = false;
             witness.in_hands.clear();
         }
         Self {

@@ -19,10 +19,15 @@ impl World {
         }
     }
 
-    /// A worker does something, or several things.
+    /// A worker does something, or several things; mostly one that has something to do.
     pub(super) fn work(&mut self) {
-        let workers = self.daemon().workers.len() as u64;
-        let slot = self.rng.below(workers) as usize;
+        let only_busy = !self.rng.one_in(8);
+        let workers = &self.daemon().workers;
+        let is_meant = |slot: &usize| !(only_busy && workers[*slot].holds.is_empty());
+        let meant: Vec<_> = (0..workers.len()).filter(is_meant).collect();
+        let Some(slot) = self.rng.pick(&meant).copied() else {
+            return;
+        };
         let Some(worker) = self.daemon().workers.get_mut(slot) else {
             return;
         };
@@ -53,14 +58,15 @@ impl World {
                 true => 0,
                 false => self.rng.below(holds) as usize,
             };
-            let what = self.rng.below(10);
+            let what = self.rng.below(12);
             self.answer(slot, service, at, what);
         }
     }
 
     pub(super) fn answer(&mut self, slot: usize, service: usize, at: usize, what: u64) {
         let now = self.now();
-        let delay = self.rng.below(1500);
+        let delay_max = [100, 1500, 6000][self.rng.below(3) as usize];
+        let delay = self.rng.below(delay_max);
         let daemon = self.daemon.as_mut().unwrap();
         let held = daemon.workers[slot].holds[at].clone();
         trace!(
@@ -82,15 +88,15 @@ impl World {
                 daemon.dispatch(place);
                 return self.carry_out();
             }
-            6 => Verdict::Nak {
+            6 | 10 => Verdict::Nak {
                 delay: None,
                 reason: "no",
             },
-            7 => Verdict::Nak {
+            7 | 9 => Verdict::Nak {
                 delay: Some(ms(delay)),
                 reason: "later",
             },
-            8 if delay < 300 => Verdict::Term { reason: "never" },
+            8 | 11 => Verdict::Term { reason: "never" },
             _ => Verdict::Wip,
         };
         let judged = found.judge(worker, held.id, verdict, now, 0.5);
