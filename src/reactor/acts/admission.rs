@@ -47,12 +47,12 @@ impl Hub {
             matches!(role, Role::Subscriber { .. }) && met.zmtp.event_manager.is_some();
         self.insert(id, role, met);
         match purpose {
-            Purpose::Publishers => self.subscribe_to(id),
+            Purpose::Publishers => self.peers.subscribe_to(id),
             Purpose::Dialled(index) => {
                 self.has_dialled(*index, id);
-                self.subscribe_to(id);
+                self.peers.subscribe_to(id);
             }
-            _ if is_downstream => self.downstream_joined(id),
+            _ if is_downstream => self.rings().downstream_joined(id),
             _ => {}
         }
         Some(id)

@@ -1,17 +1,12 @@
-//! What time brings about: signs of life, leases, the coarse clock.
+//! What is done by time: the tick, timers of services' events, leases.
 
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-
 use crate::ambient::{chance, now, wall_clock_ms};
-use crate::broker::{ClockChange, PeerId, ServiceKey};
+use crate::broker::{ClockChange, ServiceKey};
 use crate::reactor::hub::{Hub, SharedHub};
-use crate::reactor::io::kernel::tcp_troubles;
-use crate::reactor::state::peer::{Peer, Role};
 use crate::systemd::Beat;
 use crate::telemetry::Notable;
-use crate::zmtp::{Pulse, encode_ping};
 
 /// How often to look when nothing asks for more.
 const TICK_MAX: Duration = Duration::from_millis(250);
@@ -188,95 +183,16 @@ impl Hub {
             });
         }
         self.note_stalled_workers();
-        self.check_pulses(stalled);
+        self.check_heartbeats(stalled);
         self.expire_leases();
         self.tend_audience(now);
-        self.tend_loops(now);
+        self.rings().tend(now);
         self.tend_keeping();
         self.tend_promises();
         self.seek_ports();
         self.tend_queues();
         self.watch_services();
         self.show_life();
-    }
-
-    fn check_pulses(&mut self, stalled: Duration) {
-        let now = self.time.now;
-        let (mut to_ping, mut silent, mut expired) = (Vec::new(), Vec::new(), Vec::new());
-        let holds_publishers =
-            self.saved.subscribers.is_awaited() || self.durable.queues.hold_publisher();
-        let answers_max = self.config.budgets.request_outbox_bytes;
-        for peer in self.peers.iter_mut() {
-            let Some(heartbeat) = &mut peer.heartbeat else {
-                continue;
-            };
-            match peer.role {
-                // We don't listen to it, so its silence says nothing.
-                Role::Publisher if holds_publishers => heartbeat.heard(now),
-                Role::Requester { .. } if peer.outbox.bytes() > answers_max => {
-                    heartbeat.unheeded(now);
-                }
-                _ => {}
-            }
-            match heartbeat.poll(now, stalled) {
-                Pulse::Quiet => {}
-                // Behind a full outbox it would only add to the queue.
-                Pulse::Ping if peer.outbox.is_blocked() => {}
-                Pulse::Ping => to_ping.push(peer.id),
-                Pulse::Dead => silent.push(peer.id),
-                Pulse::Expired => expired.push(peer.id),
-            }
-        }
-        let ttl = self.config.heartbeat_interval * (crate::zmtp::Heartbeat::DEAD_AFTER + 1);
-        let mut ping = BytesMut::new();
-        encode_ping(
-            &mut ping,
-            (ttl.as_millis() / 100).try_into().unwrap_or(u16::MAX),
-        );
-        for id in to_ping {
-            self.peers.send(id, &ping);
-        }
-        self.bury(&silent);
-        for id in expired {
-            self.end_silent(id, "it was silent for the time to live that it named");
-        }
-    }
-
-    fn end_silent(&mut self, id: PeerId, why: &str) {
-        // One that was removed may have taken others with it.
-        if let Some(address) = self.peers.get(id).map(|peer| peer.address.clone()) {
-            self.remove(id);
-            self.notes.refuse("heartbeat-timeout", &address, &why);
-        }
-    }
-
-    /// Ends connections that gave no sign of life. A peer that was sent events since may only be too
-    /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
-    /// kernel gets no answer from its machine either.
-    fn bury(&mut self, silent: &[PeerId]) {
-        let now = self.time.now;
-        let busy = |peer: &Peer| peer.may_be_busy || peer.outbox.is_blocked();
-        let any_busy = silent
-            .iter()
-            .any(|id| self.peers.get_mut(*id).is_some_and(|peer| busy(peer)));
-        let troubles = if any_busy {
-            tcp_troubles()
-        } else {
-            Default::default()
-        };
-        for id in silent {
-            let Some(peer) = self.peers.get_mut(*id) else {
-                continue;
-            };
-            if busy(peer) && !troubles.contains(&*peer.address) {
-                // Else it would never be asked again, and the kernel at each tick.
-                if let Some(heartbeat) = &mut peer.heartbeat {
-                    heartbeat.excuse(now);
-                }
-                continue;
-            }
-            self.end_silent(*id, "it gave no sign of life for three heartbeats");
-        }
     }
 
     fn expire_leases(&mut self) {

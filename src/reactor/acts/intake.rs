@@ -139,7 +139,7 @@ impl Hub {
             }
             Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),
             Command::Trace(trace) => {
-                self.hear_trace(id, trace);
+                self.rings().hear_trace(id, trace);
                 Ok(())
             }
             Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),

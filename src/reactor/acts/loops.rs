@@ -8,9 +8,11 @@ use bytes::BytesMut;
 use crate::ambient::now;
 use crate::broker::{Heard, PeerId};
 use crate::reactor::hub::Hub;
-use crate::reactor::state::upstream::Ring;
+use crate::reactor::state::notes::Notes;
+use crate::reactor::state::peers::Peers;
+use crate::reactor::state::upstream::{Ring, Upstream};
 use crate::telemetry::Notable;
-use crate::zmtp::{encode_cancel, encode_subscribe, encode_trace};
+use crate::zmtp::{encode_cancel, encode_trace};
 
 /// How often traces are sent.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -20,6 +22,24 @@ const OPEN_AFTER: Duration = Duration::from_millis(3500);
 const PASSED_ON_MAX: u32 = 256;
 
 impl Hub {
+    /// What has to do with rings.
+    pub(crate) fn rings(&mut self) -> Rings<'_> {
+        Rings {
+            upstream: &mut self.upstream,
+            peers: &mut self.peers,
+            notes: &mut self.notes,
+        }
+    }
+}
+
+/// The publishers that we dial, the event managers that dialled us, and their connections.
+pub(crate) struct Rings<'a> {
+    upstream: &'a mut Upstream,
+    peers: &'a mut Peers,
+    notes: &'a mut Notes,
+}
+
+impl Rings<'_> {
     /// An event manager dialled us: its link may close a ring, and it is to know that before events
     /// have gone round often.
     pub(crate) fn downstream_joined(&mut self, id: PeerId) {
@@ -30,21 +50,17 @@ impl Hub {
 
     fn send_trace(&mut self, id: PeerId, trace: &[u8]) {
         // Behind what it doesn't read it would come too late, and only add to that.
-        if self
-            .peers
-            .get_mut(id)
-            .is_none_or(|peer| peer.outbox.is_blocked())
-        {
-            return;
+        let peer = self.peers.get(id);
+        if peer.is_some_and(|peer| !peer.outbox.is_blocked()) {
+            let mut command = BytesMut::new();
+            encode_trace(&mut command, trace);
+            self.peers.send(id, &command);
         }
-        let mut command = BytesMut::new();
-        encode_trace(&mut command, trace);
-        self.peers.send(id, &command);
     }
 
     fn send_downstream(&mut self, trace: &[u8]) {
         let mut downstream = std::mem::take(&mut self.upstream.watch.downstream);
-        downstream.retain(|id| self.peers.get_mut(*id).is_some());
+        downstream.retain(|id| self.peers.get(*id).is_some());
         downstream.iter().for_each(|id| self.send_trace(*id, trace));
         self.upstream.watch.downstream = downstream;
     }
@@ -104,7 +120,7 @@ impl Hub {
     }
 
     /// What time brings about: traces, and rings that are open again.
-    pub(crate) fn tend_loops(&mut self, now: Instant) {
+    pub(crate) fn tend(&mut self, now: Instant) {
         if self.upstream.watch.next_at > now {
             return;
         }
@@ -124,18 +140,8 @@ impl Hub {
             tracing::info!(target: "em.publisher", publisher = %dialled.address(), "a ring of event managers is open again");
             let id = dialled.peer();
             if let Some(id) = id.filter(|_| ring.is_held) {
-                self.subscribe_to(id);
+                self.peers.subscribe_to(id);
             }
         }
-    }
-
-    /// Subscribes to all that a publisher sends.
-    pub(crate) fn subscribe_to(&mut self, id: PeerId) {
-        let Some(version) = self.peers.get_mut(id).map(|peer| peer.zmtp.version) else {
-            return;
-        };
-        let mut subscribe = BytesMut::new();
-        encode_subscribe(&mut subscribe, b"", version);
-        self.peers.send(id, &subscribe);
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod durable_answers;
 pub(crate) mod durable_events;
 pub(crate) mod emit;
 pub(crate) mod flush;
+pub(crate) mod heartbeats;
 pub(crate) mod housekeeping;
 pub(crate) mod intake;
 pub(crate) mod lasting;

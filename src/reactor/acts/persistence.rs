@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::presumed::common_ready;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, SubscriptionView,
+    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, SubscriptionView,
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::reactor::hub::Hub;
-use crate::state::{Changes, Kept, KeptService, KeptSubscription, Writer};
+use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
 use crate::telemetry::Notable;
 
 use crate::reactor::state::saved::{DIRTY_MAX, LOOK_INTERVAL};
@@ -222,7 +223,7 @@ impl Hub {
         let mut changes = Changes {
             whole,
             subscribers,
-            services: self.services_gone(&ended, whole),
+            services: services_gone(&self.broker, &saved.unrestored, &ended, whole),
             ..Changes::default()
         };
         let (now, wall_clock_ms) = (now(), wall_clock_ms());
@@ -239,7 +240,8 @@ impl Hub {
             let Some(service) = self.broker.service(key) else {
                 continue;
             };
-            let record = self.kept_service(key, service);
+            let ready = common_ready(key, &self.broker, &self.peers, &self.saved.grace);
+            let record = kept_service(&self.broker, service, ready);
             let written = &mut self.saved.written_services;
             if written.get(&key) != Some(&record) {
                 written.insert(key, record.clone());
@@ -249,48 +251,48 @@ impl Hub {
         }
         changes
     }
+}
 
-    /// What is kept of services that have ended, and if all is written, of those that were not restored.
-    fn services_gone(
-        &self,
-        ended: &BTreeSet<ServiceName>,
-        whole: bool,
-    ) -> BTreeMap<String, Option<KeptService>> {
-        let unrestored = &self.saved.unrestored;
-        let remembered = self.broker.former_ports().map(|(name, _)| name);
-        let gone = ended.iter().chain(remembered.filter(|_| whole));
-        let gone = gone
-            .filter(|name| self.broker.find(name).is_none() && !unrestored.contains_key(*name))
-            .map(|name| (name.to_string(), self.kept_port(name)));
-        let not_restored = unrestored.iter().filter(|_| whole);
-        let not_restored = not_restored.map(|(name, kept)| (name.to_string(), Some(kept.clone())));
-        gone.chain(not_restored).collect()
-    }
+/// What is kept of services that have ended, and if all is written, of those that were not restored.
+fn services_gone(
+    broker: &Broker,
+    unrestored: &BTreeMap<ServiceName, KeptService>,
+    ended: &BTreeSet<ServiceName>,
+    whole: bool,
+) -> BTreeMap<String, Option<KeptService>> {
+    let remembered = broker.former_ports().map(|(name, _)| name);
+    let gone = ended.iter().chain(remembered.filter(|_| whole));
+    let gone = gone
+        .filter(|name| broker.find(name).is_none() && !unrestored.contains_key(*name))
+        .map(|name| (name.to_string(), kept_port(broker, name)));
+    let not_restored = unrestored.iter().filter(|_| whole);
+    let not_restored = not_restored.map(|(name, kept)| (name.to_string(), Some(kept.clone())));
+    gone.chain(not_restored).collect()
+}
 
-    /// What is kept of a service that is gone: its port, so that it gets that again, and others get one
-    /// that its workers don't dial.
-    fn kept_port(&self, name: &ServiceName) -> Option<KeptService> {
-        let port = self.broker.former_port(name)?;
-        Some(KeptService {
-            port,
-            shares_port: self.broker.is_shared_port(port),
-            is_gone: true,
-            ..KeptService::default()
-        })
-    }
+/// What is kept of a service that is gone: its port, so that it gets that again, and others get one
+/// that its workers don't dial.
+fn kept_port(broker: &Broker, name: &ServiceName) -> Option<KeptService> {
+    let port = broker.former_port(name)?;
+    Some(KeptService {
+        port,
+        shares_port: broker.is_shared_port(port),
+        is_gone: true,
+        ..KeptService::default()
+    })
+}
 
-    fn kept_service(&self, key: ServiceKey, service: &Service) -> KeptService {
-        let former = self.broker.former_port(service.name());
-        let port = service.port().or(former).unwrap_or_default();
-        let asked = service.asked_delivery();
-        KeptService {
-            port,
-            shares_port: self.broker.is_shared_port(port),
-            is_gone: false,
-            ready: self.common_ready(key),
-            subjects: service.wanted_on().map(ToString::to_string).collect(),
-            durable: asked.map(|asked| asked == DeliveryMode::Queue),
-        }
+fn kept_service(broker: &Broker, service: &Service, ready: Option<KeptReady>) -> KeptService {
+    let former = broker.former_port(service.name());
+    let port = service.port().or(former).unwrap_or_default();
+    let asked = service.asked_delivery();
+    KeptService {
+        port,
+        shares_port: broker.is_shared_port(port),
+        is_gone: false,
+        ready,
+        subjects: service.wanted_on().map(ToString::to_string).collect(),
+        durable: asked.map(|asked| asked == DeliveryMode::Queue),
     }
 }
 

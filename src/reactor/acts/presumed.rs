@@ -5,10 +5,11 @@
 //! ever had is its worker. If other services had the port, too, their workers may dial it still: then it is
 //! presumed ready only if it is known by its host, and no other can be meant.
 
-use crate::broker::{PeerId, ServiceKey, WorkerKey};
+use crate::broker::{Broker, PeerId, ServiceKey, WorkerKey};
 use crate::reactor::hub::Hub;
-use crate::reactor::state::grace::{Marks, Verdict, host_of};
+use crate::reactor::state::grace::{Grace, Marks, Verdict, host_of};
 use crate::reactor::state::peer::{Envelope, Peer, Role};
+use crate::reactor::state::peers::Peers;
 use crate::state::KeptReady;
 use crate::telemetry::Notable;
 use crate::zmtp::SocketType;
@@ -136,75 +137,75 @@ impl Hub {
             peer.set_worker(key, None);
         }
     }
+}
 
-    /// What the service's workers said: all the same, but for the credit, of which the least counts.
-    /// If they didn't, nothing can be presumed of the next one. While they may still come back after
-    /// a restart it is what they said before, or more.
-    pub(crate) fn common_ready(&self, key: ServiceKey) -> Option<KeptReady> {
-        let service = &self.broker[key];
-        let is_shared = service
-            .port()
-            .is_some_and(|port| self.broker.is_shared_port(port));
-        let mut marks = Marks::of(is_shared);
-        let unjudged = &self.saved.grace.unjudged;
-        let mut common: Option<KeptReady> = None;
-        for id in service.workers.peers() {
-            let peer = &self.peers[id];
-            if peer.zmtp.socket_type == SocketType::Req {
-                continue;
-            }
-            let is_proxy = matches!(
-                peer.role,
-                Role::Worker {
-                    proxied: Some(_),
-                    ..
-                }
-            );
-            if is_proxy {
-                // After a restart it is not known by which ways its workers are reached.
-                return None;
-            }
-            let ready = self.ready_of(peer);
-            // One that has just come may be about to say READY.
-            if ready.is_some() || !unjudged.contains(&id) {
-                marks.note(peer, ready.is_some());
-            }
-            let Some(ready) = ready else { continue };
-            let form = |ready: &KeptReady| (ready.delimiter, ready.credit.is_some());
-            let before = common.get_or_insert_with(|| ready.clone());
-            if form(before) != form(&ready) {
-                return None;
-            }
-            before.credit = before.credit.min(ready.credit);
+/// What the service's workers said: all the same, but for the credit, of which the least counts.
+/// If they didn't, nothing can be presumed of the next one. While they may still come back after
+/// a restart it is what they said before, or more.
+pub(crate) fn common_ready(
+    key: ServiceKey,
+    broker: &Broker,
+    peers: &Peers,
+    grace: &Grace,
+) -> Option<KeptReady> {
+    let service = &broker[key];
+    let is_shared = service
+        .port()
+        .is_some_and(|port| broker.is_shared_port(port));
+    let mut marks = Marks::of(is_shared);
+    let unjudged = &grace.unjudged;
+    let mut common: Option<KeptReady> = None;
+    for id in service.workers.peers() {
+        let peer = &peers[id];
+        if peer.zmtp.socket_type == SocketType::Req {
+            continue;
         }
-        let former = self
-            .saved
-            .grace
-            .former
-            .get(&key)
-            .map(|former| &former.ready);
-        let mut common = common.or_else(|| former.cloned())?;
-        let before = former.and_then(|former| former.marks.as_ref());
-        before.inspect(|before| marks.add(before));
-        common.marks = marks.kept();
-        Some(common)
-    }
-
-    fn ready_of(&self, peer: &Peer) -> Option<KeptReady> {
-        let Role::Worker {
-            service,
-            key,
-            envelope: Some(envelope),
-            ..
-        } = peer.role
-        else {
+        let is_proxy = matches!(
+            peer.role,
+            Role::Worker {
+                proxied: Some(_),
+                ..
+            }
+        );
+        if is_proxy {
+            // After a restart it is not known by which ways its workers are reached.
             return None;
-        };
-        let (ready, credit) = self.broker[service].workers.readiness(key);
-        ready.then_some(KeptReady {
-            delimiter: envelope.delimiter,
-            credit,
-            marks: None,
-        })
+        }
+        let ready = ready_of(peer, broker);
+        // One that has just come may be about to say READY.
+        if ready.is_some() || !unjudged.contains(&id) {
+            marks.note(peer, ready.is_some());
+        }
+        let Some(ready) = ready else { continue };
+        let form = |ready: &KeptReady| (ready.delimiter, ready.credit.is_some());
+        let before = common.get_or_insert_with(|| ready.clone());
+        if form(before) != form(&ready) {
+            return None;
+        }
+        before.credit = before.credit.min(ready.credit);
     }
+    let former = grace.former.get(&key).map(|former| &former.ready);
+    let mut common = common.or_else(|| former.cloned())?;
+    let before = former.and_then(|former| former.marks.as_ref());
+    before.inspect(|before| marks.add(before));
+    common.marks = marks.kept();
+    Some(common)
+}
+
+fn ready_of(peer: &Peer, broker: &Broker) -> Option<KeptReady> {
+    let Role::Worker {
+        service,
+        key,
+        envelope: Some(envelope),
+        ..
+    } = peer.role
+    else {
+        return None;
+    };
+    let (ready, credit) = broker[service].workers.readiness(key);
+    ready.then_some(KeptReady {
+        delimiter: envelope.delimiter,
+        credit,
+        marks: None,
+    })
 }

@@ -3,12 +3,14 @@
 use std::ops::{Index, IndexMut};
 use std::rc::Rc;
 
+use bytes::BytesMut;
 use slab::Slab;
 use tokio::sync::Notify;
 
 use super::connections::Connections;
 use super::peer::Peer;
 use crate::broker::PeerId;
+use crate::zmtp::encode_subscribe;
 
 /// All peers of the reactor. `peers[id]` is one that can't be gone: who speaks, or was looked at just
 /// before. Anything in between may have ended its connection; then [`Peers::get_mut`] tells.
@@ -82,6 +84,13 @@ impl Peers {
         if let Some(peer) = self.outgoing(id) {
             peer.outbox.push_copy(bytes, 0);
         }
+    }
+
+    /// Subscribes to all that a publisher sends.
+    pub(crate) fn subscribe_to(&mut self, id: PeerId) {
+        let mut subscribe = BytesMut::new();
+        encode_subscribe(&mut subscribe, b"", self[id].zmtp.version);
+        self.send(id, &subscribe);
     }
 
     /// A peer whose outbox is about to be given something: it is written with the next flush, or when its
