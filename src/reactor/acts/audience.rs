@@ -1,4 +1,4 @@
-//! Publishers wait after a start until the plain subscribers of the run before are back, or a short
+//! Publishers wait after a start until the plain subscribers of the previous run are back, or a short
 //! time is over: libzmq's publishers connect again as soon as its subscribers do, and what they have
 //! queued would go to nobody.
 //!
@@ -16,13 +16,13 @@ use crate::reactor::state::peer::Role;
 use crate::telemetry::Notable;
 
 impl Hub {
-    /// The subscribers that the run before had.
+    /// The subscribers of the previous run.
     pub(crate) fn remember_audience(&mut self, former: &BTreeMap<String, u32>) {
         self.saved.subscribers.audience = Audience::of_former_run(former);
     }
 
-    /// Publishers wait from here on if the run before had subscribers, or nobody knows whether it had.
-    /// To be called when peers are about to be served: what comes before that takes none of the time.
+    /// From now on publishers wait, if the previous run had subscribers or nobody knows whether it had.
+    /// To be called just before peers are served, so that the start takes none of that time.
     pub(crate) fn await_audience(&mut self, is_known: bool) {
         let grace = self.config.subscriber_grace;
         let now = now();
@@ -72,7 +72,7 @@ impl Hub {
         }
     }
 
-    /// What time brings about: nobody is waited for any more, or remembered.
+    /// Lets publishers in when their time is over, and later forgets subscribers that are not back.
     pub(crate) fn tend_audience(&mut self, now: Instant) {
         if let Some(hold) = self.saved.subscribers.hold {
             if hold.until > now {

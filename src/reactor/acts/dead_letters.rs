@@ -1,4 +1,4 @@
-//! Events that no worker could do.
+//! Dead letters: events that no worker could process are published and kept.
 
 use std::time::Instant;
 
@@ -16,9 +16,9 @@ use crate::telemetry::Notable;
 use crate::zmtp::{encode_frame, frames};
 
 impl Hub {
-    /// Tells others of dead events: each is published under the service's name with `.DLQ`, as a frame
-    /// of JSON that says what happened and then the event's own frames.
-    pub(crate) fn bury_dead(&mut self, key: ServiceKey, dead: Vec<DeadLetter>) {
+    /// Publishes dead events under the service's name with `.DLQ`, each as a frame of JSON that says what
+    /// happened, followed by the event's own frames, and keeps them.
+    pub(crate) fn dead_letters(&mut self, key: ServiceKey, dead: Vec<DeadLetter>) {
         let name = self.broker[key].name().clone();
         let subject_max = self.config.limits.subject_bytes_max;
         for letter in dead {

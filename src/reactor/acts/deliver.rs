@@ -33,7 +33,7 @@ impl Hub {
 
     fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) {
         let budget = self.config.budgets.subscriber_outbox_bytes;
-        // An earlier run of the same read may have ended its connection.
+        // The run before this one may have ended its connection.
         let Some(peer) = self.peers.outgoing(id) else {
             return;
         };
@@ -93,9 +93,8 @@ impl Hub {
         }
     }
 
-    /// What follows when anything of a service changed, whatever it was: waiting events go to workers that
-    /// can take them, more are read from disk if few can go, and it is noted when the others want
-    /// attention. Who changes a service and doesn't call this lets events wait for ever.
+    /// To be called after any change of a service: gives waiting events to workers that can take them,
+    /// reads more from disk if few can go, and plans the next timer. Without it events wait for ever.
     pub(crate) fn dispatch(&mut self, key: ServiceKey) {
         let (service, timetable) = self.broker.with_timetable(key);
         if !service.queue.is_empty() && service.workers.any_eligible() {

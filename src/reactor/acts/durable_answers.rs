@@ -1,4 +1,5 @@
-//! What is answered when no crash can take it back: that a durable service was ended, or asked for.
+//! Requests that are answered when no crash can take back what the answer says: END, and SUBSCRIBE to a
+//! durable service.
 
 use crate::ambient::now;
 use crate::broker::EndedService;
@@ -22,13 +23,13 @@ pub(crate) async fn hear_of_state(hub: SharedHub) {
 }
 
 impl Hub {
-    /// A client's END was heeded, and its service is gone from memory.
+    /// A service was ended by a request and is gone from memory: answers when it is gone from disk.
     pub(crate) fn promise_end(&mut self, service: ServiceName, back: ReturnAddress) {
         let queue = self.durable.queues.removing(&service).cloned();
         self.promise_that(Promised::End { service, queue }, back);
     }
 
-    /// A client has asked for a durable service, and may leave when that is promised.
+    /// A durable service was subscribed to: answers when no crash can take that back.
     pub(crate) fn promise_subscription(
         &mut self,
         id: SubscriptionId,

@@ -1,5 +1,5 @@
 //! Events that are kept on disk. What comes for durable services, and what their workers do, is told to
-//! the [`Queues`](crate::queues::Queues), which decide; what they leave to do is done here.
+//! the [`Queues`](crate::queues::Queues), which decide. What they decide is carried out here.
 //!
 //! An event of a durable service goes to the store first, and to the service's backlog when it is on
 //! disk: no crash can take back what a worker gets. All that came since the last flush is one append
@@ -46,8 +46,7 @@ impl Hub {
             .note_tries(&mut self.broker, stops, &self.config);
     }
 
-    /// What is left to do for events that are done with. Dead ones are published, and whoever gets
-    /// them may be removed for it.
+    /// Settles events that are done with, and publishes dead ones. That may end connections.
     pub(crate) fn finish(&mut self, key: ServiceKey, aftermath: Aftermath) {
         let service = &self.broker[key];
         self.durable.tried(service);
@@ -58,11 +57,11 @@ impl Hub {
             self.peers.want_flush();
         }
         if !aftermath.dead.is_empty() {
-            self.bury_dead(key, aftermath.dead);
+            self.dead_letters(key, aftermath.dead);
         }
     }
 
-    /// What the store has to say.
+    /// Takes a report of the store.
     pub(crate) fn hear_store(&mut self, report: Report) {
         let now = self.time.now;
         self.durable
@@ -70,7 +69,7 @@ impl Hub {
         self.carry_out();
     }
 
-    /// Does what the queues left to do.
+    /// Carries out what the queues decided.
     pub(crate) fn carry_out(&mut self) {
         while let Some(effect) = self.durable.queues.next_effect() {
             match effect {

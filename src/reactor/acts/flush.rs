@@ -28,8 +28,8 @@ impl Hub {
         self.peers.end_flush(dirty);
     }
 
-    /// Writes to one peer, keeps the books, and gives its service's waiting events to it if it has
-    /// room again.
+    /// Writes to one peer and counts what was written. A worker that has room again gets waiting events
+    /// of its service.
     pub(crate) fn flush_peer(&mut self, id: PeerId) {
         // The caller may have to do with one that is gone.
         let Some(peer) = self.peers.get_mut(id) else {

@@ -1,5 +1,5 @@
-//! Durable services are there whatever else is not: their ports, their subscriptions, the words that made
-//! them durable. What lacks is looked for, and said.
+//! Durable services exist whatever else is missing: their ports, their subscriptions, the request that made
+//! them durable. What is missing is looked for, and reported.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 const NAMED_MAX: usize = 16;
 
 impl Hub {
-    /// Queues that are on disk make their services durable, whatever else is known of these.
+    /// A queue on disk makes its service durable, whatever else is known of that.
     pub(crate) fn know_queues(&mut self, store: Option<&Arc<Store>>) {
         let found = store.map_or(&[][..], |store| store.found());
         self.broker.know_queues(found.iter().cloned());

@@ -119,7 +119,7 @@ impl Rings<'_> {
         }
     }
 
-    /// What time brings about: traces, and rings that are open again.
+    /// Sends traces once a second, and subscribes again where a ring is open.
     pub(crate) fn tend(&mut self, now: Instant) {
         if self.upstream.watch.next_at > now {
             return;

@@ -1,4 +1,4 @@
-//! What peers say that don't publish, message by message; and what subscribers say.
+//! Messages of peers that don't publish, one by one; and those of subscribers.
 
 use crate::broker::PeerId;
 use crate::reactor::hub::Hub;

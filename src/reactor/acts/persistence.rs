@@ -1,4 +1,4 @@
-//! What outlives the process: telling the state database of it, and taking it up again.
+//! Writes subscriptions, ports and workers to the state database, and restores them at the start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -145,8 +145,7 @@ impl Hub {
         self.saved.changed.extend(ids);
     }
 
-    /// What time brings about: silent workers are presumed ready, the grace ends, what could not be
-    /// written is tried again.
+    /// Presumes silent workers ready, ends the grace, and writes what could not be written before.
     pub(crate) fn tend_keeping(&mut self) {
         self.tend_grace();
         let writer = self.saved.writer.as_ref();

@@ -15,7 +15,7 @@ use crate::telemetry::Notable;
 use crate::zmtp::SocketType;
 
 impl Hub {
-    /// What time brings about: silent workers are presumed ready, the grace ends.
+    /// Presumes silent workers ready, and ends the grace when it is over.
     pub(crate) fn tend_grace(&mut self) {
         while let Some(id) = self.saved.grace.next_judged(self.time.now) {
             self.hear_silence(id);

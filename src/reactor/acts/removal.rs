@@ -1,4 +1,4 @@
-//! What becomes of what a connection or a service held when it ends.
+//! The end of a connection or a service, and of what it held.
 
 use bytes::Bytes;
 
@@ -66,8 +66,8 @@ impl Hub {
         }
     }
 
-    /// A worker is none any more: what it held goes to others. Of what was in its outbox, so many
-    /// events were written, and these weren't.
+    /// A worker is gone: what it held goes to others. Of the events in its outbox so many were written,
+    /// and these weren't.
     pub(crate) fn let_worker_go(
         &mut self,
         key: ServiceKey,
@@ -102,7 +102,7 @@ impl Hub {
         self.streamers.close(ended.key);
         self.saved.service_ended(ended);
         for worker in &ended.workers {
-            // Its service is gone, so there is nothing to keep books of.
+            // Its service is gone, so there is nothing to count.
             self.peers.remove(*worker);
         }
         if ended.durable {

@@ -1,4 +1,4 @@
-//! The second law, watched: no event that is due waits while a worker could take it, and what has a time
+//! Watches the second law: no event that is due waits while a worker could take it, and what has a time
 //! is done at that time.
 //!
 //! That follows from [`Hub::dispatch`] being called after each change of a service. Should it not have

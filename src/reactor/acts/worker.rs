@@ -1,4 +1,4 @@
-//! What workers say, and what becomes of the events that they hold.
+//! Messages of workers: READY, ACK and so on, and what becomes of the events that they hold.
 
 use crate::ambient::{chance, now};
 use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, WorkerKey};

@@ -1,4 +1,4 @@
-//! What is counted of publishers and subscribers; services have accounts of their own in the broker.
+//! Counters of publishers and subscribers; services have accounts of their own in the broker.
 
 use super::memory::Memory;
 use crate::broker::{Account, DropReason, Histogram};

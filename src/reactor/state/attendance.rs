@@ -1,4 +1,4 @@
-//! Whether the plain subscribers of the run before are back, and for how long they are waited for.
+//! Whether the plain subscribers of the previous run are back, and how long publishers wait for them.
 
 use std::time::Instant;
 

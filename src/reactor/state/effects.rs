@@ -1,4 +1,4 @@
-//! What goes between the reactor and the rest of the daemon: effects out, inputs in, both bounded.
+//! Messages between the reactor and the rest of the daemon: effects out, inputs in, both bounded.
 
 use std::time::Duration;
 

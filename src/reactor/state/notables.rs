@@ -1,4 +1,4 @@
-//! What operators are told of services, workers and subscribers: at most a line for each burst.
+//! Notable events of services, workers and subscribers: at most one line for each burst.
 
 use super::notes::Notes;
 use super::peer::{Peer, Role};

@@ -1,4 +1,4 @@
-//! What operators are told: notable events, at most one for each burst, spans, and what was refused.
+//! Notable events, at most one for each burst, spans, and counts of what was refused.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! What outlives the process: telling the state database of it, and taking it up again.
+//! What the state database was told and is to be told, and what a previous run left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// subscriptions, all is written anew.
 pub(crate) const DIRTY_MAX: usize = 4096;
 
-/// What the database doesn't know yet, and what an earlier run left to go by.
+/// What the database doesn't know yet, and what is known of the previous run.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     /// None if nothing is kept.

@@ -1,4 +1,4 @@
-//! Memory that is used again and again, and means nothing between two reads.
+//! Buffers that are used again, and hold nothing between two reads.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::runs::Runs;
 use crate::broker::{PeerId, WorkerKey};
 use crate::reactor::io::inbox::ReadChunk;
 
-/// What one read, and what comes of it, is worked out in.
+/// Buffers for one read and what follows from it.
 pub(crate) struct Scratch {
     pub(crate) chunk: ReadChunk,
     pub(crate) runs: Runs,

@@ -66,8 +66,8 @@ impl Alarm {
         }
     }
 
-    /// Notes when a service's events want attention, if they do: exactly, however late or soon it was
-    /// before. To be called whenever they may want it sooner.
+    /// Plans the timer of a service anew: when its events want attention next, if they do. To be called
+    /// whenever that may be sooner than before.
     pub(crate) fn plan(&mut self, key: ServiceKey, service: &Service, timetable: &mut Timetable) {
         let at = service.poll_timeout();
         timetable.set(key, at);

@@ -1,19 +1,19 @@
-//! What is looked after now and then, and when it was last.
+//! Checks that are done now and then, and when each was done last.
 
 use std::time::Instant;
 
 use super::watchdog::Watchdog;
 use crate::systemd::Beat;
 
-/// What each tick goes by.
+/// When what was looked at last.
 pub(crate) struct Upkeep {
-    /// When the last tick was, by which a stall of our own loop is told.
+    /// The last tick. A late one means that our own loop hung.
     pub(crate) ticked_at: Instant,
-    /// When it was looked for workers that read nothing.
+    /// When workers that read nothing were looked for.
     pub(crate) stuck_looked_at: Instant,
-    /// When it was looked for ports of services that have none.
+    /// When ports for services without one were looked for.
     pub(crate) ports_sought_at: Option<Instant>,
-    /// Tells the service manager that we turn.
+    /// Tells the service manager that the loop turns.
     pub(crate) beat: Option<Beat>,
     pub(crate) watchdog: Watchdog,
 }
