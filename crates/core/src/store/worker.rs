@@ -164,54 +164,26 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
                 tag,
                 events,
                 urgent,
-            } => match self.logs.get_mut(&queue) {
-                Some(log) => {
-                    log.append(&queue, tag, &events, &self.outside);
-                    log.is_urgent |= urgent;
-                    log.dirty_since.get_or_insert(self.outside.now());
-                }
-                None => self.outside.report(Report::Failed {
-                    queue,
-                    tag,
-                    reason: "the queue is not open".into(),
-                }),
-            },
-            Command::Settle { queue, seqs } => {
-                if let Some(log) = self.logs.get_mut(&queue) {
-                    seqs.into_iter().for_each(|seq| log.log.settle(seq));
-                    log.dirty_since.get_or_insert(self.outside.now());
-                }
-            }
+            } => self.append(queue, tag, &events, urgent),
+            Command::Settle { queue, seqs } => self.change(&queue, |log| {
+                seqs.into_iter().for_each(|seq| log.settle(seq));
+            }),
             Command::Attempts {
                 queue,
                 attempts,
                 in_hands,
-            } => {
-                if let Some(log) = self.logs.get_mut(&queue) {
-                    for (seq, attempts) in attempts {
-                        log.log.note_attempts(seq, attempts);
-                    }
-                    log.log.set_in_hands(in_hands);
-                    log.dirty_since.get_or_insert(self.outside.now());
+            } => self.change(&queue, |log| {
+                for (seq, attempts) in attempts {
+                    log.note_attempts(seq, attempts);
                 }
-            }
-            Command::Later { queue, until_ms } => {
-                if let Some(log) = self.logs.get_mut(&queue) {
-                    for (seq, until_ms) in until_ms {
-                        log.log.note_later(seq, until_ms);
-                    }
-                    log.dirty_since.get_or_insert(self.outside.now());
+                log.set_in_hands(in_hands);
+            }),
+            Command::Later { queue, until_ms } => self.change(&queue, |log| {
+                for (seq, until_ms) in until_ms {
+                    log.note_later(seq, until_ms);
                 }
-            }
-            Command::HandOut { queue, on } => match self.logs.get_mut(&queue) {
-                Some(log) => {
-                    log.log.set_handing_out(on);
-                    log.dirty_since.get_or_insert(self.outside.now());
-                    log.is_urgent |= on;
-                    log.is_asked_for_hands |= on;
-                }
-                None => self.outside.report(Report::HandingOut { queue }),
-            },
+            }),
+            Command::HandOut { queue, on } => self.hand_out(queue, on),
             Command::Read {
                 queue,
                 from,
@@ -241,6 +213,34 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
                 });
             }
         }
+    }
+
+    /// Changes an open log; that is committed with the next append, or after [`SETTLE_DELAY`].
+    fn change(&mut self, queue: &QueueId, change: impl FnOnce(&mut QueueLog<S::Directory>)) {
+        if let Some(log) = self.logs.get_mut(queue) {
+            change(&mut log.log);
+            log.dirty_since.get_or_insert(self.outside.now());
+        }
+    }
+
+    fn append(&mut self, queue: QueueId, tag: AppendTag, events: &[Event], urgent: bool) {
+        let Some(log) = self.logs.get_mut(&queue) else {
+            let reason = "the queue is not open".into();
+            return self.outside.report(Report::Failed { queue, tag, reason });
+        };
+        log.append(&queue, tag, events, &self.outside);
+        log.is_urgent |= urgent;
+        log.dirty_since.get_or_insert(self.outside.now());
+    }
+
+    fn hand_out(&mut self, queue: QueueId, on: bool) {
+        let Some(log) = self.logs.get_mut(&queue) else {
+            return self.outside.report(Report::HandingOut { queue });
+        };
+        log.log.set_handing_out(on);
+        log.dirty_since.get_or_insert(self.outside.now());
+        log.is_urgent |= on;
+        log.is_asked_for_hands |= on;
     }
 
     fn read(

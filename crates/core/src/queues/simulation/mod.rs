@@ -73,7 +73,9 @@ macro_rules! trace {
 
 mod checking;
 mod daemon;
+mod passing;
 mod publishing;
+mod restarting;
 mod site;
 mod working;
 
@@ -277,73 +279,6 @@ impl World {
         world
     }
 
-    fn start(&mut self) {
-        // What can't be read at the start counts as damaged, and that is another test's.
-        if matches!(self.fault, Fault::Reads(_)) {
-            self.set_fault(Fault::None);
-        }
-        self.note_expired();
-        for fate in self.fates.values_mut() {
-            (fate.out, fate.done) = (false, false);
-            let left = |at_ms: u64| ms(at_ms.saturating_sub(self.time.wall_ms()));
-            let at = |at_ms: u64| self.time.now() + left(at_ms);
-            fate.not_before = fate.due_ms.map(at);
-            fate.expires_at = fate.ends_ms.map(at);
-            fate.by_clock = true;
-            fate.later = fate.later.filter(|_| !self.was_set);
-            fate.is_later_noted = true;
-        }
-        self.was_set = false;
-        self.emissions.clear();
-        self.asked = 0;
-        let settings = self.settings;
-        let policies = Policies::new(move |name, _| {
-            let service = SERVICES.iter().position(|known| *known == name.as_str());
-            let service = service.unwrap_or_default();
-            let setting = settings[service];
-            let is_durable = service < 2;
-            let policy = Policy {
-                limits: QueueLimits {
-                    bytes_max: setting.bytes_max,
-                    events_max: setting.events_max,
-                },
-                when_full: match is_durable {
-                    true => WhenFull::Spill,
-                    false => WhenFull::DropOldest,
-                },
-                ack_timeout: ACK_TIMEOUT,
-                retry: Retry {
-                    initial: RETRY_MIN,
-                    multiplier: 2.0,
-                    max: RETRY_MAX,
-                    max_deliveries: setting.max_deliveries,
-                },
-            };
-            ServiceSettings {
-                policy,
-                order_by: setting.has_order.then_some(OrderBy::Subject),
-                delivery: match is_durable {
-                    true => DeliveryMode::Queue,
-                    false => DeliveryMode::Live,
-                },
-            }
-        });
-        let commands_max = [2, 1000][self.rng.below(2) as usize];
-        let ways = Ways::new(commands_max, Rc::clone(&self.witness), self.time.clone());
-        let shell = SimShell {
-            limits: self.limits,
-            time: self.time.clone(),
-        };
-        self.daemon = Some(Daemon::start(ways, shell, &self.disks, policies));
-        // Workers of the run before come back, sometimes at once.
-        for _ in 0..self.rng.below(4) {
-            self.join();
-        }
-        for _ in 0..self.rng.below(6) {
-            self.run(40);
-        }
-    }
-
     fn daemon(&mut self) -> &mut Daemon {
         self.daemon.as_mut().unwrap()
     }
@@ -406,103 +341,6 @@ impl World {
 
     fn note_tries(&mut self) {
         self.daemon().note_tries(false);
-        self.carry_out();
-    }
-
-    /// Time passes, and what it asks for is done.
-    fn pass(&mut self, ms: u64) {
-        self.time.pass(ms);
-        let now = self.now();
-        let due = self.daemon().broker.timetable.take_due(now);
-        for place in due {
-            self.time_out(place, now);
-        }
-        self.daemon().tend();
-        self.carry_out();
-        self.check_deadlines();
-    }
-
-    /// The wall clock is set, forwards or back, and the daemon notices.
-    fn set_clock(&mut self) {
-        let forward_ms = self.rng.below(6000) as i64 - 3000;
-        self.set_wall(forward_ms);
-        let now = self.now();
-        self.daemon().clock_was_set(ClockChange { forward_ms }, now);
-        self.carry_out();
-    }
-
-    fn set_wall(&mut self, forward_ms: i64) {
-        trace!("    the wall clock is set forward by {forward_ms} ms");
-        self.time.set_wall(forward_ms);
-        let by = ms(forward_ms.unsigned_abs());
-        self.was_set = true;
-        self.note_expired();
-        let now = self.now();
-        let moved = |at: Instant| match forward_ms < 0 {
-            true => at + by,
-            false => (at - by).max(now),
-        };
-        for fate in self.fates.values_mut() {
-            let has_times = fate.due_ms.or(fate.ends_ms).is_some();
-            fate.has_vague_times |= fate.resent && has_times;
-            // What was due is due, at the latest when it would be now.
-            let later = fate.not_before.map(moved);
-            if forward_ms < 0 {
-                fate.due_by = fate.due_by.map(|at| at + by);
-            }
-            fate.later = fate.later.filter(|_| !fate.is_later_noted);
-            fate.due_by = fate.due_by.max(later.filter(|_| fate.by_clock));
-            fate.not_before = later.filter(|_| fate.not_before > Some(now));
-            if fate.by_clock {
-                fate.expires_at = fate.expires_at.map(moved);
-            }
-        }
-        self.resends
-            .retain(|sent| sent.due.or(sent.expires_at).is_none());
-    }
-
-    fn note_expired(&mut self) {
-        let now = self.now();
-        for fate in self.fates.values_mut() {
-            fate.expired |= fate.expires_at.is_some_and(|at| at <= now + TOLERANCE);
-        }
-    }
-
-    fn time_out(&mut self, place: ServiceKey, now: Instant) {
-        let daemon = self.daemon.as_mut().unwrap();
-        let Some(found) = daemon.broker.service_mut(place) else {
-            return;
-        };
-        let aftermath = found.handle_timeout(now, || 0.5);
-        let mut service = None;
-        for worker in daemon.workers.iter().filter(|worker| worker.place == place) {
-            service = Some(worker.service);
-            let held: BTreeSet<_> = found.queue.held_by(worker.key).collect();
-            for lost in worker.holds.iter().filter(|h| !held.contains(&h.id)) {
-                if !worker.acknowledges || lost.is_overdue.get() {
-                    continue;
-                }
-                lost.is_overdue.set(true);
-                let silent = now - worker.heard_at;
-                assert!(
-                    !worker.in_order || silent >= ACK_TIMEOUT,
-                    "{} was taken from a worker that was silent for {silent:?}",
-                    lost.number
-                );
-                let fate = self.fates.entry((worker.service, lost.number)).or_default();
-                fate.out = false;
-                // `chance` is a half.
-                fate.later = Some(now + RETRY_MIN * 3 / 4);
-                fate.due_by = Some(now + RETRY_MAX);
-                fate.is_later_noted = false;
-            }
-        }
-        let service = service.or_else(|| {
-            let name = found.name().as_str();
-            SERVICES.iter().position(|known| *known == name)
-        });
-        self.finish(service.unwrap_or_default(), place, aftermath);
-        self.daemon().dispatch(place);
         self.carry_out();
     }
 
@@ -572,83 +410,6 @@ impl World {
             self.daemon().subscribe(service);
         }
         self.carry_out();
-    }
-
-    /// The process is gone, and with `power` the machine.
-    fn kill(&mut self, power: bool) {
-        self.daemon = None;
-        if power {
-            self.disks.borrow().crash();
-        }
-        for fate in self.fates.values_mut() {
-            (fate.later, fate.is_doubtful) = (None, true);
-        }
-        self.rest();
-        self.start();
-    }
-
-    /// No daemon runs for a while.
-    fn rest(&mut self) {
-        let passed = self.rng.below(500);
-        self.time.pass(passed);
-        if self.rng.one_in(8) {
-            let forward_ms = self.rng.below(6000) as i64 - 3000;
-            self.set_wall(forward_ms);
-        }
-        match self.rng.below(8) {
-            0 | 1 => self.lose_queue(),
-            2 | 3 => self.set_fault(Fault::Opens),
-            _ => {}
-        }
-    }
-
-    /// Somebody removes the directory of a queue, or of its dead letters.
-    fn lose_queue(&mut self) {
-        let service = self.rng.below(2) as usize;
-        let is_of_letters = !self.rng.one_in(4);
-        let queue = match is_of_letters {
-            true => name(service).dead_letters().unwrap(),
-            false => name(service),
-        };
-        trace!("    {queue} is lost");
-        self.disks.borrow_mut().by_name.remove(&queue);
-        self.witness.borrow_mut().forget(&queue);
-        self.letters
-            .retain(|(of, _)| *of != service || !is_of_letters);
-        for ((of, _), fate) in &mut self.fates {
-            if *of == service {
-                fate.ended |= !is_of_letters;
-                fate.purged |= is_of_letters && fate.dead;
-            }
-        }
-    }
-
-    /// It is asked to stop.
-    fn stop(&mut self) {
-        let written = self.rng.below(3) as usize;
-        let now = self.now();
-        let mut daemon = self.daemon.take().unwrap();
-        for worker in std::mem::take(&mut daemon.workers) {
-            let n = worker.holds.len() - written.min(worker.holds.len());
-            for (at, held) in worker.holds.iter().enumerate() {
-                let fate = self.fates.entry((worker.service, held.number)).or_default();
-                if at >= n {
-                    fate.unwritten(held);
-                } else if !worker.acknowledges {
-                    fate.delivered = true;
-                }
-            }
-            daemon.end_worker(&worker, n, now);
-        }
-        let is_bad = self.fault != Fault::None || daemon.queues.failures().next().is_some();
-        let is_told = daemon.stop();
-        if is_bad || !is_told {
-            for fate in self.fates.values_mut() {
-                (fate.later, fate.is_doubtful) = (None, true);
-            }
-        }
-        self.rest();
-        self.start();
     }
 
     /// Does what the queues left to do, and sees what was handed out.
