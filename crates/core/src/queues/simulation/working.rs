@@ -213,6 +213,8 @@ impl World {
                 ),
             }
             (fate.dead, fate.done, fate.out) = (true, true, false);
+            // If the log isn't told in time that it is done, it comes again at once.
+            fate.later = None;
         }
         self.daemon().finish(place, aftermath);
     }
