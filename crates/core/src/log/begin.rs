@@ -1,0 +1,91 @@
+//! How the next segment begins.
+
+use std::io::{self, ErrorKind};
+
+use super::directory::{Directory, SegmentFile};
+use super::format::{Predecessor, SegmentHeader};
+use super::index::Segment;
+use super::{Create, QueueLog, recovery};
+
+impl<D: Directory> QueueLog<D> {
+    /// Creates the next segment, after which the one before it is closed.
+    pub(super) fn begin_segment(&mut self, now_ms: u64, create: Create<D>) -> io::Result<()> {
+        self.last_number += 1;
+        let mut written = self.index.segments.iter().rev().filter(|s| !s.is_blank());
+        let previous = written
+            .next()
+            .map_or_else(Predecessor::default, |last| Predecessor {
+                number: last.number,
+                bytes: last.bytes,
+                end_seq: last.end_seq(),
+            });
+        let header = SegmentHeader {
+            number: self.last_number,
+            first_seq: self.first_buffered(),
+            created_ms: now_ms,
+            previous,
+            queue: Some(self.queue.clone()),
+        };
+        let segment = Segment::new(header.number, header.first_seq, header.bytes());
+        match self.create(&segment.name(), &header, create) {
+            Ok(file) => self.active = Some(file),
+            // Whose it is isn't known, but it isn't ours.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
+            Err(error) => {
+                if self.directory.remove(&segment.name()).is_err() {
+                    self.leftovers.push(segment.name());
+                }
+                return Err(error);
+            }
+        }
+        let segments = &mut self.index.segments;
+        if segments.back().is_some_and(Segment::is_blank)
+            && let Some(blank) = segments.pop_back()
+        {
+            self.leftovers.push(blank.name());
+        }
+        self.index.segments.push_back(segment);
+        // If that fails, the new header leaves them out.
+        let _ = self.remove_leftovers();
+        Ok(())
+    }
+
+    /// Removes the files without a record that are older than a segment.
+    pub(super) fn remove_leftovers(&mut self) -> io::Result<()> {
+        let newest = self.index.segments.back().map(Segment::name);
+        while let Some(at) = self
+            .leftovers
+            .iter()
+            .position(|name| Some(name) < newest.as_ref())
+        {
+            match self.directory.remove(&self.leftovers[at]) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => self.owes_sync = true,
+            }
+            self.leftovers.swap_remove(at);
+        }
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        name: &str,
+        header: &SegmentHeader,
+        create: Create<D>,
+    ) -> io::Result<D::File> {
+        let mut created = create(&self.directory, name);
+        if let Err(error) = &created
+            && error.kind() == ErrorKind::AlreadyExists
+        {
+            let why = "it has the name of the segment that was to be begun".to_owned();
+            let refused = recovery::set_aside(&self.directory, name.to_owned(), why);
+            self.refused.push(refused);
+            created = create(&self.directory, name);
+        }
+        let file = created?;
+        file.write_at(0, &header.encode())?;
+        file.sync()?;
+        self.directory.sync()?;
+        Ok(file)
+    }
+}
