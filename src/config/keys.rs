@@ -23,7 +23,7 @@ pub struct Key {
 }
 
 /// Keys, and objects of keys, of which SIGHUP puts another value in force: nobody keeps a copy, or
-/// `reactor/reload.rs` renews it.
+/// `reactor/acts/reload.rs` renews it.
 #[rustfmt::skip]
 const LIVE: [&str; 20] = [
     "requirePublishers", "diagnosticMonitor", "diagnosticInterval", "subscriptionTtl",

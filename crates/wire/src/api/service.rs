@@ -90,7 +90,7 @@ pub struct Histogram {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Held {
-    /// Events without an ACK, NACK or TERM.
+    /// Events without an ACK, NAK or TERM.
     pub events: u64,
     /// The bytes of these events.
     pub bytes: u64,
