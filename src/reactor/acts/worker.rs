@@ -46,16 +46,23 @@ impl Hub {
         let (said, frame) = Said::split(message);
         let word = WorkerWord::parse(frame);
         let Role::Worker {
-            service, proxied, ..
+            service,
+            key,
+            envelope,
+            proxied,
         } = &self.peers[id].role
         else {
             return Ok(());
         };
-        let service = *service;
-        let heard = if said.is_direct() && proxied.is_none() {
-            word.and_then(|word| Ok((self.own_word(id, said, &word)?, word)))
-        } else {
-            self.routed_word(id, said, word)
+        let (service, key) = (*service, *key);
+        let heard = match word {
+            word if proxied.is_some() || !said.is_direct() => self.routed_word(id, said, word),
+            Ok(WorkerWord::Ready(credit)) => self
+                .own_ready(id, said, credit)
+                .map(|worker| (worker, WorkerWord::Ready(credit))),
+            Ok(word) if envelope.is_some_and(|known| known.acknowledges) => Ok((key, word)),
+            Ok(_) => Err(NOT_READY.to_owned()),
+            Err(sentence) => Err(sentence),
         };
         match heard {
             Ok((worker, word)) => self.hear_worker(id, service, worker, word),
@@ -64,30 +71,24 @@ impl Hub {
         Ok(())
     }
 
-    /// The worker whose connection it is, if it may say this.
-    fn own_word(
+    /// READY of the worker whose connection it is.
+    fn own_ready(
         &mut self,
         id: PeerId,
         said: Said<'_>,
-        word: &WorkerWord<'_>,
+        credit: Option<u32>,
     ) -> Result<WorkerKey, String> {
-        if let WorkerWord::Ready(credit) = word {
-            let said = Envelope {
-                delimiter: said.delimiter,
-                acknowledges: credit.is_some(),
-            };
-            self.hear_presumed(id, said);
-        }
+        let envelope = Envelope {
+            delimiter: said.delimiter,
+            acknowledges: credit.is_some(),
+        };
+        self.hear_presumed(id, envelope);
         // It may have begun anew, which may have ended it.
         let role = self.peers.get_mut(id).map(|peer| &mut peer.role);
         let Some(Role::Worker { key, envelope, .. }) = role else {
             return Err(NOT_READY.to_owned());
         };
-        match (word, &*envelope) {
-            (WorkerWord::Ready(credit), _) => Envelope::agree(envelope, said.delimiter, *credit)?,
-            (_, Some(known)) if known.acknowledges => {}
-            _ => return Err(NOT_READY.to_owned()),
-        }
+        Envelope::agree(envelope, said.delimiter, credit)?;
         Ok(*key)
     }
 
