@@ -17,7 +17,7 @@ use super::routes::PeerId;
 use super::shelf::Shelf;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
-/// A service's place in the broker's table.
+/// A service's index in the broker's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey(pub u32);
 
@@ -93,7 +93,7 @@ impl ServiceSettings {
 pub struct Aftermath {
     /// No worker could do them.
     pub dead: Vec<DeadLetter>,
-    /// The places of others in the durable log.
+    /// The sequence numbers of others in the durable log.
     pub settled: Vec<u64>,
 }
 
@@ -334,7 +334,7 @@ impl Service {
         self.workers.trust(worker);
     }
 
-    /// ACK: the event is done; its place in the durable log, if it has one.
+    /// ACK: the event is done. Returns its sequence number if it is in a durable log.
     ///
     /// # Errors
     /// [`UnknownDelivery`]; nothing has changed then.

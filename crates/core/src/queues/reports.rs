@@ -33,6 +33,18 @@ impl<R> Queues<R> {
             return;
         };
         let queue = queue.name.clone();
+        self.hear_of(broker, queue, report, now, shell);
+    }
+
+    /// Hears what the store has to say of a queue that is there.
+    fn hear_of(
+        &mut self,
+        broker: &mut Broker,
+        queue: ServiceName,
+        report: Report,
+        now: Instant,
+        shell: &dyn Shell,
+    ) {
         match report {
             Report::Opened { recovered, .. } => self.opened(broker, queue, recovered, shell),
             Report::OpenFailed { reason, .. } => {

@@ -47,7 +47,7 @@ impl ClockChange {
 pub struct Item {
     /// The event as it came.
     pub body: Bytes,
-    /// Its place in a durable log, if it has one.
+    /// Its sequence number, if it is in a durable log.
     pub seq: Option<u64>,
     /// Items with the same key are handed out one at a time, in their order.
     pub key: Option<OrderKey>,

@@ -16,7 +16,7 @@ use crate::broker::dispatch::WorkerKey;
 pub struct Lost {
     /// How many.
     pub events: u64,
-    /// The places in the durable log of those that had one; each must be settled there.
+    /// The sequence numbers of those that are in a durable log; each must be settled there.
     pub seqs: Vec<u64>,
 }
 
@@ -35,7 +35,7 @@ pub struct Delivery {
     /// How often the event was delivered, with this time; 1 for the first, 2 at least if it may have been
     /// delivered before, for all that is known.
     pub attempt: u32,
-    /// Its place in a durable log, if it has one.
+    /// Its sequence number, if it is in a durable log.
     pub seq: Option<u64>,
     /// The event.
     pub body: Bytes,
