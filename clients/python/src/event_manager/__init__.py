@@ -1,0 +1,1 @@
+"""Client of event-manager, the ZeroMQ event router."""
