@@ -1,1 +1,44 @@
-"""Client of event-manager, the ZeroMQ event router."""
+"""Client of event-manager, the ZeroMQ event router.
+
+    with event_manager.connect() as hub:
+        hub.publish("order.created", {"id": 1})
+        hub.flush()
+"""
+
+from ._event import Event
+from ._subscriber import Subscription
+from .errors import (
+    CallRefused,
+    CallTimeout,
+    Closed,
+    DecodeError,
+    EventManagerError,
+    Forked,
+    InvalidArgument,
+    MayBeLost,
+    Nak,
+    NoAnswer,
+    NoResponders,
+)
+from .hub import Hub, Receipt, Reply, Stats, connect
+
+__all__ = [
+    "CallRefused",
+    "CallTimeout",
+    "Closed",
+    "DecodeError",
+    "Event",
+    "EventManagerError",
+    "Forked",
+    "Hub",
+    "InvalidArgument",
+    "MayBeLost",
+    "Nak",
+    "NoAnswer",
+    "NoResponders",
+    "Receipt",
+    "Reply",
+    "Stats",
+    "Subscription",
+    "connect",
+]

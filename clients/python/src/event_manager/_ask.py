@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from . import _address, _zmtp
 from .errors import Nak, NoAnswer
@@ -16,10 +16,22 @@ def request_frames(fields: Dict[str, Any], number: bytes) -> bytes:
     return _zmtp.message([number, b"", json.dumps(fields, ensure_ascii=False).encode()])
 
 
-def answer_of(body: bytes, request: str) -> Any:
-    """The data of an ACK; Nak is raised if it is one."""
-    answer = json.loads(body)
-    if answer.get("token") == "TK_SYS_NAK":
+def answer_of(frames: List[bytes], request: str) -> Any:
+    """The data of an ACK; Nak is raised if it is one. ValueError if it is neither.
+
+    It is in the layout of its request: as JSON, or as the frames token, data type, data.
+    """
+    if len(frames) >= 3:
+        data = frames[2].decode("utf-8", "replace")
+        if frames[0] == b"TK_SYS_NAK":
+            code, _, sentence = data.partition(": ")
+            raise Nak(code, sentence, request)
+        return json.loads(data)
+    answer = json.loads(frames[0])
+    if not isinstance(answer, dict):
+        raise ValueError("an answer is an object")
+    # PUBLISH answers with results, whether it is an ACK or a NAK.
+    if answer.get("token") == "TK_SYS_NAK" and not isinstance(answer.get("data"), dict):
         code, sentence = str(answer.get("code", "")), str(answer.get("error", ""))
         raise Nak(code, sentence, request)
     return answer.get("data")
@@ -50,8 +62,8 @@ def ask(address: str, fields: Dict[str, Any], timeout: float) -> Any:
                     why = "it closed the connection"
                     break
                 for received in peer.feed(data):
-                    if isinstance(received, list):
-                        return answer_of(received[-1], str(fields["token"]))
-    except (OSError, _zmtp.ProtocolError) as error:
+                    if isinstance(received, list) and len(received) > 2:
+                        return answer_of(received[2:], str(fields["token"]))
+    except (OSError, ValueError, _zmtp.ProtocolError) as error:
         why = str(error)
     raise NoAnswer(f"no answer from {address} to {fields['token']}: {why}", may_be_taken=True)

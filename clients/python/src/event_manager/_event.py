@@ -1,0 +1,88 @@
+"""Events: how they lie in a message's frames."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Generic, List, Mapping, Optional, TypeVar
+
+from . import _typed
+from ._zmtp import Message, frame
+from .errors import InvalidArgument
+
+T = TypeVar("T")
+
+#: A subject's bytes in UTF-8, as the daemon's `limits.maxSubjectBytes` is by default.
+SUBJECT_MAX_BYTES = 1024
+
+_subjects: Dict[str, bytes] = {}
+
+
+def subject_bytes(subject: str) -> bytes:
+    """A subject as it is sent; InvalidArgument if it can't be."""
+    data = subject.encode()
+    if not data or len(data) > SUBJECT_MAX_BYTES or b"\0" in data:
+        raise InvalidArgument(f"a subject has 1 to {SUBJECT_MAX_BYTES} bytes and no NUL: {subject[:80]!r}; nothing was sent")
+    return data
+
+
+def encode(subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> bytes:
+    """An event as a message's bytes."""
+    first = _subjects.get(subject)
+    if first is None:
+        first = frame(subject_bytes(subject), more=True)
+        if len(_subjects) >= 1024:
+            _subjects.clear()
+        _subjects[subject] = first
+    data = body if type(body) is bytes else _typed.encode(body)
+    if headers:
+        return first + frame(data, more=True) + frame(_typed.encode_headers(headers))
+    size = len(data)
+    if size < 256:
+        return first + bytes((0, size)) + data
+    return b"%b\x02%b%b" % (first, size.to_bytes(8, "big"), data)
+
+
+class Event(Generic[T]):
+    """An event that came.
+
+    `body` is what the handler's annotation asks for, or the bytes; `raw` is always the bytes. `attempt` is 1, and
+    more if it may have been delivered before. `id` is the number of this delivery, None for plain subscribers.
+    """
+
+    __slots__ = ("frames", "body", "id", "attempt", "_headers")
+
+    def __init__(self, frames: Message, body: T, id: Optional[int] = None, attempt: int = 1) -> None:
+        self.frames = frames
+        self.body = body
+        self.id = id
+        self.attempt = attempt
+        self._headers: Optional[Dict[str, str]] = None
+
+    @property
+    def subject(self) -> str:
+        """What the event is about: its first frame, up to the first NUL."""
+        return subject_of(self.frames).decode("utf-8", "replace")
+
+    @property
+    def raw(self) -> bytes:
+        """The body as it came."""
+        return body_of(self.frames)
+
+    @property
+    def headers(self) -> Dict[str, str]:
+        """The headers in the third frame; none if there are none."""
+        if self._headers is None:
+            self._headers = _typed.decode_headers(self.frames[2]) if len(self.frames) > 2 else {}
+        return self._headers
+
+    def __repr__(self) -> str:
+        return f"Event({self.subject!r}, {self.raw[:60]!r}, id={self.id}, attempt={self.attempt})"
+
+
+def subject_of(frames: List[bytes]) -> bytes:
+    """The bytes of an event's subject."""
+    return frames[0].partition(b"\0")[0]
+
+
+def body_of(frames: List[bytes]) -> bytes:
+    """An event's second frame; or, if it has only one, what is behind its first NUL."""
+    return frames[1] if len(frames) > 1 else frames[0].partition(b"\0")[2]

@@ -1,0 +1,182 @@
+"""Publishing: a bounded buffer, and what the daemon has taken of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Callable, Deque, List
+
+from ._io import HEARTBEAT, WRITE_BYTES, Link, Loop
+from ._zmtp import Command, Received, ping, subscribed_to
+from .errors import Closed, InvalidArgument, MayBeLost, NoAnswer
+
+
+class Publisher:
+    """Sends events in their order. All counts are of events since the beginning.
+
+    It is an XPUB: it sends nothing until the daemon has subscribed, so no event is lost for coming early.
+    A PING behind the events tells that the daemon has taken all before it.
+    """
+
+    def __init__(self, loop: Loop, max_pending_bytes: int) -> None:
+        self._loop = loop
+        self.link = Link(loop, self, b"XPUB", patient=True)
+        self._max_bytes = max_pending_bytes
+        self._changed = threading.Condition(threading.Lock())
+        self._pending: Deque[bytes] = deque()
+        self._bytes = 0  # of `_pending`
+        self._waiting = 0  # threads that wait for something to change
+        self._kicked = False  # the loop is asked to look
+        self._closed = False
+        self._subscribed = False
+        self._chunk: List[bytes] = []  # the events that `more` returned last
+        self.published = 0
+        self.lost = 0
+        self._written = 0  # given to a connection
+        self._settled = 0  # known to be taken, or counted as lost
+        self._marked = 0  # a PING went out behind so many
+        self._wanted = 0  # a flush waits for so many
+        self._told_published = 0  # at the last flush
+        self._told_lost = 0
+        self._why = "the connection ended"
+
+    def publish(self, event: bytes, timeout: float) -> None:
+        """Takes an encoded message; waits at most `timeout` seconds for room."""
+        with self._changed:
+            if self._bytes + len(event) > self._max_bytes or self._closed:
+                self._wait_for_room(len(event), timeout)
+            self._pending.append(event)
+            self._bytes += len(event)
+            self.published += 1
+            if self._kicked:
+                return
+            self._kicked = True
+        self._loop.call_soon(self._kick)
+
+    def _wait_for_room(self, size: int, timeout: float) -> None:
+        if size > self._max_bytes:
+            raise InvalidArgument(f"an event of {size} bytes is larger than max_pending_bytes ({self._max_bytes})")
+
+        def free() -> bool:
+            return self._bytes + size <= self._max_bytes or self._closed
+
+        if not self._wait(free, timeout):
+            raise NoAnswer(
+                f"the daemon takes no events: {self._bytes} bytes wait already, after {timeout} s ({self._why}); "
+                f"this event was not taken, so publish it again later",
+                may_be_taken=False,
+            )
+        if self._closed:
+            raise Closed("the hub is closed; the event was not taken")
+
+    def flush(self, timeout: float) -> None:
+        """Waits until the daemon has taken what was published; MayBeLost if that isn't sure."""
+        with self._changed:
+            target = self.published
+            self._wanted = max(self._wanted, target)
+        self._loop.call_soon(self._kick)
+        with self._changed:
+            done = self._wait(lambda: self._settled >= target or self._closed, timeout)
+            lost = self.lost - self._told_lost
+            of = self.published - self._told_published
+            why = self._why
+            unsettled = max(0, target - self._settled)
+            self._told_lost = self.lost
+            # What isn't settled is told of again by the next flush.
+            self._told_published = self.published - (0 if done else unsettled)
+        if not done or unsettled:
+            raise MayBeLost(
+                lost + unsettled,
+                of,
+                f"{unsettled} are not confirmed after {timeout} s, and remain in the buffer to be sent ({why})",
+            )
+        if lost:
+            raise MayBeLost(lost, of, why)
+
+    def _wait(self, done: Callable[[], bool], timeout: float) -> bool:
+        self._waiting += 1
+        try:
+            return bool(self._changed.wait_for(done, timeout))
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Ends the waits of others. What is still in the buffer is lost. In the loop's thread."""
+        self.link.close()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _kick(self) -> None:
+        self.link.kick()
+        # Only now, so that a link which can't write isn't asked for each event.
+        with self._changed:
+            self._kicked = False
+            again = bool(self._pending) and self._subscribed
+        if again:
+            self.link.kick()
+
+    # What the link calls.
+
+    def opened(self) -> None:
+        pass
+
+    def received(self, items: List[Received]) -> None:
+        for item in items:
+            subscription = subscribed_to(item)
+            if subscription is not None:
+                self._subscribed = subscription[0]
+            elif isinstance(item, Command) and item.name == b"PONG" and item.body != HEARTBEAT and len(item.body) == 8:
+                with self._changed:
+                    self._settled = max(self._settled, int.from_bytes(item.body, "big"))
+                    self._changed.notify_all()
+
+    def more(self) -> bytes:
+        if not self._subscribed:
+            return b""
+        with self._changed:
+            chunk: List[bytes] = []
+            size = 0
+            pending = self._pending
+            while pending and size < WRITE_BYTES:
+                event = pending.popleft()
+                chunk.append(event)
+                size += len(event)
+            self._chunk = chunk
+            self._bytes -= size
+            self._written += len(chunk)
+            if self._waiting and chunk:
+                self._changed.notify_all()
+            if self._marked < self._wanted <= self._written:
+                self._marked = self._written
+                return b"".join(chunk) + ping(self._written.to_bytes(8, "big"))
+        return b"".join(chunk)
+
+    def closed(self, why: str, unsent: int) -> None:
+        self._subscribed = False
+        with self._changed:
+            # Events of which no byte was written are not lost: they are sent on the next connection. A PING
+            # may be at the end of the chunk, so it is the beginning that counts.
+            self._why = why
+            if unsent and self._chunk:
+                self._take_back(unsent)
+            self._chunk = []
+            self.lost += self._written - self._settled
+            self._settled = self._marked = self._written
+            self._changed.notify_all()
+
+    def _take_back(self, unsent: int) -> None:
+        total = sum(map(len, self._chunk))
+        if self._marked == self._written:
+            total += len(ping(bytes(8)))
+        written, start, first = total - unsent, 0, len(self._chunk)
+        for at, event in enumerate(self._chunk):
+            if start >= written:
+                first = at
+                break
+            start += len(event)
+        back = self._chunk[first:]
+        self._pending.extendleft(reversed(back))
+        self._bytes += sum(map(len, back))
+        self._written -= len(back)
+

@@ -1,0 +1,391 @@
+"""The connection to a daemon: publish, emit, call, subscribe."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import dataclasses
+import logging
+import os
+import threading
+import uuid
+import weakref
+from concurrent.futures import Future
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Type, TypeVar, overload
+
+from . import _address, _event, _typed
+from ._io import Loop
+from ._publisher import Publisher
+from ._requests import Requests
+from ._subscriber import Subscription
+from .errors import (
+    CallRefused,
+    CallTimeout,
+    Closed,
+    EventManagerError,
+    InvalidArgument,
+    NoAnswer,
+    NoResponders,
+)
+
+log = logging.getLogger("event_manager")
+T = TypeVar("T")
+
+#: Where `connect` looks if it is given no address.
+ADDRESS_VARIABLE = "EVENT_MANAGER_CLIENT_ADDRESS"
+DEFAULT_ADDRESS = "tcp://localhost:5101"
+#: The daemon accepts no longer request as JSON.
+_JSON_MAX_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """What became of an emitted event: how many services have it, and whether on disk ("disk") or in memory.
+
+    `duplicate`: the daemon had an event with this id before, and accepted it only once.
+    """
+
+    id: str
+    services: int
+    level: str
+    duplicate: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a service answered to a call. `status` is "ack", "nak", "timeout" or "unreachable"."""
+
+    service: str
+    status: str
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """Counts of events since the hub was made. `lost` may be lost: see MayBeLost."""
+
+    published: int
+    lost: int
+
+
+class Core:
+    """What a process has of a hub: its thread, its connections."""
+
+    def __init__(self, endpoint: _address.Endpoint, max_pending_bytes: int) -> None:
+        self.endpoint = endpoint
+        self.loop = Loop("event-manager")
+        self.publisher = Publisher(self.loop, max_pending_bytes)
+        self.requests = Requests(self.loop, max_pending_bytes, self._connection)
+        self.subscriptions: List[Subscription] = []
+        #: Called in the loop's thread when the connection for requests is there again.
+        self.listeners: List[Callable[[], None]] = []
+        self._complained = False
+        self._subscribers: Optional[_address.Endpoint] = None
+        self.loop.call_soon(lambda: self.requests.link.dial(endpoint))
+
+    def _connection(self, why: Optional[str]) -> None:
+        if why is not None:
+            if not self._complained:
+                self._complained = True
+                log.warning("no event manager at %s (%s); connecting again until there is one", self.endpoint, why)
+            return
+        if self._complained:
+            self._complained = False
+            log.info("connected to the event manager at %s", self.endpoint)
+        # The daemon may have been restarted with other addresses.
+        self.requests.ask({"token": "status"}, 60.0).add_done_callback(self._addresses)
+        for each in list(self.listeners):
+            each()
+
+    def _addresses(self, answer: "Future[Any]") -> None:
+        if answer.exception() is not None:
+            return
+        addresses = answer.result()["addresses"]
+        self.publisher.link.dial(_address.parse(addresses["publishers"][0]).reached_by(self.endpoint))
+        subscribers = _address.parse(addresses["subscribers"][0]).reached_by(self.endpoint)
+        self._subscribers = subscribers
+        for each in list(self.subscriptions):
+            each.link.dial(subscribers)
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Connects it, now or when it is known where to. In the loop's thread."""
+        self.subscriptions.append(subscription)
+        if self._subscribers is not None:
+            subscription.link.dial(self._subscribers)
+
+    def close(self) -> None:
+        """Ends it all; waits for that."""
+
+        def end() -> None:
+            self.requests.close()
+            self.publisher.close()
+            for each in self.subscriptions:
+                each.end(Closed("the hub is closed"))
+                each.link.close()
+
+        self.loop.call_soon(end)
+        self.loop.stop()
+
+
+class Hub:
+    """A connection to a daemon, which comes back by itself. Every method may be called by any thread.
+
+    In a child process (fork) it connects anew; what the parent had not sent yet is sent by the parent only.
+    `timeout` (seconds) is how long methods wait if they aren't told otherwise.
+    """
+
+    def __init__(self, address: str, timeout: float, max_pending_bytes: int) -> None:
+        if timeout <= 0 or max_pending_bytes < 1:
+            raise InvalidArgument("timeout and max_pending_bytes have to be positive")
+        self.address = address
+        self._endpoint = _address.parse(address)
+        self._timeout = timeout
+        self._max_pending_bytes = max_pending_bytes
+        self._lock = threading.Lock()
+        self._closed = False
+        self._core: Optional[Core] = Core(self._endpoint, max_pending_bytes)
+        _hubs.add(self)
+
+    def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
+        """Publishes an event, to be sent as soon as there is a connection.
+
+        Bytes are sent as they are, text as UTF-8, everything else as JSON. It returns at once, unless
+        `max_pending_bytes` wait to be sent: then it waits, and raises NoAnswer after the hub's timeout; the event was
+        not taken then. `flush` tells whether the daemon has taken what was published.
+        """
+        (self._core or self._alive()).publisher.publish(_event.encode(subject, body, headers), self._timeout)
+
+    def flush(self, timeout: Optional[float] = None) -> None:
+        """Waits until the daemon has taken all that was published before; MayBeLost if that isn't sure."""
+        self._alive().publisher.flush(self._timeout if timeout is None else timeout)
+
+    def emit(
+        self,
+        subject: str,
+        body: Any = b"",
+        *,
+        id: Optional[str] = None,
+        level: Literal["memory", "disk"] = "memory",
+        ttl: Optional[float] = None,
+        deliver_at: Optional[float] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> Receipt:
+        """Publishes an event and waits until the daemon confirms it; it is sent until then, always with the same id.
+
+        `level` "disk": it is on the disk of each durable service that it matched. `ttl`: seconds after which workers don't
+        get it any more. `deliver_at`: nobody gets it before this time, in seconds since 1970. NoAnswer after `timeout`
+        seconds: it may have been taken, and may be emitted again with the same id. Nak: see docs/protocol.md.
+        """
+        if level not in ("memory", "disk"):
+            raise InvalidArgument(f"level is 'memory' or 'disk', not {level!r}; nothing was sent")
+        _event.subject_bytes(subject)
+        event_id = str(uuid.uuid4()) if id is None else id
+        data = _typed.encode(body)
+        wait = self._timeout if timeout is None else timeout
+        requests = self._alive().requests
+        if headers or ttl is not None or deliver_at is not None:
+            frames = [subject.encode(), data] + ([_typed.encode_headers(headers)] if headers else [])
+            fields: Dict[str, Any] = {
+                "token": "emit",
+                "id": event_id,
+                "level": level,
+                "framesBase64": [base64.b64encode(each).decode() for each in frames],
+            }
+            if ttl is not None:
+                fields["ttl"] = ttl
+            if deliver_at is not None:
+                fields["deliverAt"] = round(deliver_at * 1000)
+            if sum(map(len, frames)) * 4 // 3 > _JSON_MAX_BYTES - 4096:
+                raise InvalidArgument("an event with headers, ttl or deliver_at has at most 3 MiB; nothing was sent")
+            answer = requests.ask(fields, wait)
+        else:
+            if "\0" in event_id:
+                raise InvalidArgument("an id contains no NUL; nothing was sent")
+            payload = b"\0".join((event_id.encode(), level.encode(), subject.encode(), data))
+            answer = requests.send("emit", [b"emit", b"PARAM", payload], wait, True)
+        receipt = answer.result()
+        return Receipt(event_id, receipt["services"], receipt["level"], receipt["duplicate"])
+
+    @overload
+    def call(self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0) -> Any: ...
+    @overload
+    def call(self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0, reply: Type[T]) -> T: ...
+    @overload
+    def call(self, subject: str, body: Any = b"", *, answers: Literal["all"], timeout: float = 30.0) -> List[Reply]: ...
+
+    def call(
+        self,
+        subject: str,
+        body: Any = b"",
+        *,
+        answers: Literal["first", "all"] = "first",
+        timeout: float = 30.0,
+        reply: Any = dict,
+    ) -> Any:
+        """Asks the services that are subscribed to a subject; waits at most `timeout` seconds for them.
+
+        "first": the first service's answer, read as the type `reply`. NoResponders, CallTimeout or CallRefused if there
+        is none. "all": what became of it at each service. A body is text, or what can be written as JSON.
+        """
+        if answers not in ("first", "all"):
+            raise InvalidArgument(f"answers is 'first' or 'all', not {answers!r}; nothing was sent")
+        _event.subject_bytes(subject)
+        decode = _typed.decoder(reply)
+        try:
+            text = _typed.encode(body).decode()
+        except UnicodeDecodeError:
+            raise InvalidArgument("the body of a call is text in UTF-8; nothing was sent") from None
+        fields: Dict[str, Any] = {"token": "publish", "subject": subject, "payload": text, "timeout": round(timeout * 1e6)}
+        if answers == "first":
+            fields["answers"] = "first"
+        replies = self._replies(fields, timeout)
+        if answers == "all":
+            return replies
+        for each in replies:
+            if each.status == "ack":
+                return decode(each.data)
+        told = ", ".join(f"{each.service}: {each.status}" for each in replies) or "no service is subscribed to it"
+        statuses = {each.status for each in replies}
+        if "timeout" in statuses:
+            raise CallTimeout(f"no answer to {subject!r} within {timeout} s ({told}); a service may have got it")
+        if "nak" in statuses:
+            raise CallRefused(f"{subject!r} was refused ({told})", replies)
+        raise NoResponders(f"nobody answers to {subject!r} ({told}); nobody got it")
+
+    def _replies(self, fields: Dict[str, Any], timeout: float) -> List[Reply]:
+        try:
+            # The daemon's own timeout comes first.
+            data = self._alive().requests.ask(fields, timeout + self._timeout, repeatable=False).result()
+        except NoAnswer as error:
+            if not error.may_be_taken:
+                raise
+            raise CallTimeout(str(error)) from error
+        results = data["results"]
+        return [
+            Reply(
+                each["service"],
+                each["status"],
+                base64.b64decode(each["dataBase64"]) if "dataBase64" in each else str(each.get("data", "")).encode(),
+            )
+            for each in results
+        ]
+
+    def subscribe(
+        self,
+        *subjects: str,
+        queue: int = 10_000,
+        queue_bytes: int = 64 << 20,
+        when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
+    ) -> Subscription:
+        """Subscribes to every event whose subject begins with one of these texts ("" is everything).
+
+        When it returns, the daemon has subscribed it. NoAnswer after the hub's timeout. At most `queue` events of
+        `queue_bytes` together wait to be taken.
+        """
+        if not subjects or queue < 1 or queue_bytes < 1 or when_full not in ("drop-oldest", "drop-newest"):
+            raise InvalidArgument("subscribe wants a subject, a positive queue, and when_full drop-oldest or drop-newest")
+        core = self._alive()
+        subscription = Subscription(
+            core.loop,
+            [subject.encode() for subject in subjects],
+            queue,
+            queue_bytes,
+            when_full == "drop-oldest",
+            lambda ended: core.loop.call_soon(lambda: _remove(core.subscriptions, ended)),
+        )
+        core.loop.call_soon(lambda: core.subscribe(subscription))
+        try:
+            subscription.wait(self._timeout)
+        except NoAnswer:
+            subscription.close()
+            raise
+        return subscription
+
+    def status(self, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """The daemon's state: docs/status.md explains each field."""
+        wait = self._timeout if timeout is None else timeout
+        status: Dict[str, Any] = self._alive().requests.ask({"token": "status"}, wait).result()
+        return status
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of events, in this process."""
+        publisher = self._alive().publisher
+        return Stats(publisher.published, publisher.lost)
+
+    def close(self, drain: float = 5.0) -> None:
+        """Sends what is published, for at most `drain` seconds, and closes all. MayBeLost if something is left."""
+        with self._lock:
+            core, self._core = self._core, None
+            was_closed, self._closed = self._closed, True
+        _hubs.discard(self)
+        if was_closed or core is None:
+            return
+        try:
+            core.publisher.flush(drain)
+        finally:
+            core.close()
+
+    def __enter__(self) -> "Hub":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _alive(self) -> Core:
+        core = self._core
+        if core is not None:
+            return core
+        with self._lock:
+            if self._closed:
+                raise Closed("the hub is closed; nothing was sent")
+            if self._core is None:  # This is a child process.
+                self._core = Core(self._endpoint, self._max_pending_bytes)
+            return self._core
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        core, self._core = self._core, None
+        if core is not None:
+            core.loop.abandon()
+            for each in core.subscriptions:
+                each.forked()
+
+
+def connect(
+    address: Optional[str] = None, *, timeout: float = 5.0, max_pending_bytes: int = 64 << 20
+) -> Hub:
+    """A hub for the daemon that answers requests at this address.
+
+    Without one: the environment's EVENT_MANAGER_CLIENT_ADDRESS, else tcp://localhost:5101. It returns at once, also if there
+    is no daemon: the hub connects when there is one. `timeout` is how many seconds its methods wait;
+    `max_pending_bytes` of events may wait to be sent, and as much of requests for their answers.
+    """
+    return Hub(address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, timeout, max_pending_bytes)
+
+
+def _remove(items: List[Subscription], item: Subscription) -> None:
+    if item in items:
+        items.remove(item)
+
+
+_hubs: "weakref.WeakSet[Hub]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for hub in list(_hubs):
+        hub._forked()
+
+
+def _at_exit() -> None:
+    for hub in list(_hubs):
+        try:
+            hub.close()
+        except EventManagerError as error:
+            log.warning("at the end of the program: %s", error)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
