@@ -142,6 +142,16 @@ class FakeDaemon:
                         stream.sendall(peer.subscription(b""))
 
 
+def test_what_was_taken_long_before_a_crash_is_not_lost(hub, connected):
+    connected.publish("t")
+    wait_for(lambda: connected._core.publisher._settled == 1)
+    connected.publish("t")
+    wait_for(lambda: connected._core.publisher._settled == 2)
+    hub.kill()
+    connected.flush()
+    hub.start()
+
+
 def test_what_may_be_lost_is_counted_and_the_rest_arrives_once():
     daemon = FakeDaemon()
     loop = Loop("test")

@@ -21,6 +21,7 @@ from .errors import (
     NoResponders,
 )
 from .hub import Hub, Receipt, Reply, Stats, connect
+from .service import Reject, Retry, Service
 
 __all__ = [
     "CallRefused",
@@ -37,7 +38,10 @@ __all__ = [
     "NoAnswer",
     "NoResponders",
     "Receipt",
+    "Reject",
     "Reply",
+    "Retry",
+    "Service",
     "Stats",
     "Subscription",
     "connect",

@@ -128,6 +128,7 @@ class Publisher:
                 self._subscribed = subscription[0]
             elif isinstance(item, Command) and item.name == b"PONG" and item.body != HEARTBEAT and len(item.body) == 8:
                 with self._changed:
+                    # The link asks for more after this; so the next PING goes out, if events came behind this one.
                     self._settled = max(self._settled, int.from_bytes(item.body, "big"))
                     self._changed.notify_all()
 
@@ -147,7 +148,8 @@ class Publisher:
             self._written += len(chunk)
             if self._waiting and chunk:
                 self._changed.notify_all()
-            if self._marked < self._wanted <= self._written:
+            # A PING follows if none is under way, or a flush waits for one.
+            if self._marked < self._written and (self._marked == self._settled or self._marked < self._wanted <= self._written):
                 self._marked = self._written
                 return b"".join(chunk) + ping(self._written.to_bytes(8, "big"))
         return b"".join(chunk)

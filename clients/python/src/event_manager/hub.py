@@ -11,7 +11,7 @@ import threading
 import uuid
 import weakref
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Type, TypeVar, overload
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Protocol, Type, TypeVar, overload
 
 from . import _address, _event, _typed
 from ._io import Loop
@@ -24,6 +24,7 @@ from .errors import (
     Closed,
     EventManagerError,
     InvalidArgument,
+    MayBeLost,
     NoAnswer,
     NoResponders,
 )
@@ -68,6 +69,19 @@ class Stats:
     lost: int
 
 
+class RunningService(Protocol):
+    """A service that works over a hub's connections."""
+
+    def daemon_came(self) -> None:
+        """The connection for requests is there again."""
+
+    def stop(self, drain: float, unsubscribe: bool) -> None:
+        """Finishes, for at most `drain` seconds."""
+
+    def forked(self) -> None:
+        """This is a child process."""
+
+
 class Core:
     """What a process has of a hub: its thread, its connections."""
 
@@ -77,8 +91,9 @@ class Core:
         self.publisher = Publisher(self.loop, max_pending_bytes)
         self.requests = Requests(self.loop, max_pending_bytes, self._connection)
         self.subscriptions: List[Subscription] = []
-        #: Called in the loop's thread when the connection for requests is there again.
-        self.listeners: List[Callable[[], None]] = []
+        self.services: List[RunningService] = []
+        #: How many seconds a subscription lives; the daemon tells it.
+        self.lease = 60.0
         self._complained = False
         self._subscribers: Optional[_address.Endpoint] = None
         self.loop.call_soon(lambda: self.requests.link.dial(endpoint))
@@ -94,13 +109,15 @@ class Core:
             log.info("connected to the event manager at %s", self.endpoint)
         # The daemon may have been restarted with other addresses.
         self.requests.ask({"token": "status"}, 60.0).add_done_callback(self._addresses)
-        for each in list(self.listeners):
-            each()
+        for each in list(self.services):
+            each.daemon_came()
 
     def _addresses(self, answer: "Future[Any]") -> None:
         if answer.exception() is not None:
             return
-        addresses = answer.result()["addresses"]
+        status = answer.result()
+        self.lease = status["subscriptionTtlSeconds"]
+        addresses = status["addresses"]
         self.publisher.link.dial(_address.parse(addresses["publishers"][0]).reached_by(self.endpoint))
         subscribers = _address.parse(addresses["subscribers"][0]).reached_by(self.endpoint)
         self._subscribers = subscribers
@@ -309,23 +326,38 @@ class Hub:
         return status
 
     @property
+    def timeout(self) -> float:
+        """Seconds that methods wait if they aren't told otherwise."""
+        return self._timeout
+
+    @property
     def stats(self) -> Stats:
         """Counts of events, in this process."""
         publisher = self._alive().publisher
         return Stats(publisher.published, publisher.lost)
 
     def close(self, drain: float = 5.0) -> None:
-        """Sends what is published, for at most `drain` seconds, and closes all. MayBeLost if something is left."""
+        """Stops the services that run on it and sends what is published, for at most `drain` seconds each, and closes all.
+        MayBeLost if something is left."""
         with self._lock:
             core, self._core = self._core, None
-            was_closed, self._closed = self._closed, True
+            self._closed = True
         _hubs.discard(self)
-        if was_closed or core is None:
+        if core is None:
             return
+        failure: Optional[MayBeLost] = None
+        for each in list(core.services):
+            try:
+                each.stop(drain, False)
+            except MayBeLost as error:
+                failure = error
         try:
             core.publisher.flush(drain)
-        finally:
-            core.close()
+        except MayBeLost as error:
+            failure = error
+        core.close()
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> "Hub":
         return self
@@ -349,8 +381,10 @@ class Hub:
         core, self._core = self._core, None
         if core is not None:
             core.loop.abandon()
-            for each in core.subscriptions:
-                each.forked()
+            for subscription in core.subscriptions:
+                subscription.forked()
+            for service in core.services:
+                service.forked()
 
 
 def connect(

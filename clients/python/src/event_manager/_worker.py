@@ -1,0 +1,123 @@
+"""What a worker says to the daemon, without sockets, threads or clocks: the time is an argument (seconds).
+
+`out` collects messages to write. `wants_subscribe` and `wants_keep_alive` are set when a request is due; whoever sends it
+clears them.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional
+
+from ._zmtp import Message, message
+
+
+class Delivery:
+    """An event that this worker holds, until it is settled."""
+
+    __slots__ = ("id", "attempt", "frames", "connection", "begun", "told")
+
+    def __init__(self, id: int, attempt: int, frames: Message, connection: int) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.frames = frames
+        self.connection = connection
+        #: When a handler began with it.
+        self.begun: Optional[float] = None
+        #: When the daemon was last told of it.
+        self.told = 0.0
+
+
+class Worker:
+    """One connection to a service's port after the other, and the lease of its subscription.
+
+    A delivery whose handler runs gets a WIP at each third of `ack_timeout`, until `max_handling` seconds have gone. The lease
+    is prolonged at each third of `lease`.
+    """
+
+    def __init__(self, *, credit: int, ack_timeout: float, max_handling: float, lease: float = 60.0) -> None:
+        self.credit = credit
+        self.ack_timeout = ack_timeout
+        self.max_handling = max_handling
+        self.lease = lease
+        self.out: List[bytes] = []
+        self.wants_subscribe = False
+        self.wants_keep_alive = False
+        self.held: Dict[int, Delivery] = {}
+        self.connected = False
+        self.connection = 0
+        self.stopping = False
+        self._renewed: Optional[float] = None
+
+    def daemon_came(self) -> None:
+        """A connection for requests is there: the daemon may be another one, so it is asked to subscribe."""
+        self.wants_subscribe = not self.stopping
+
+    def subscribed(self, now: float) -> None:
+        """SUBSCRIBE or KEEP_ALIVE was answered with ACK."""
+        self._renewed = now
+
+    def lease_lost(self) -> None:
+        """KEEP_ALIVE was answered with the NAK `unknown-subscription`."""
+        self._renewed = None
+        self.wants_subscribe = not self.stopping
+
+    def opened(self) -> None:
+        """A connection to the service's port is there. READY comes first, then what could not be said before."""
+        self.connected = True
+        self.connection += 1
+        if not self.stopping:
+            self.out.insert(0, message([b'READY {"ack":true,"credit":%d}' % self.credit]))
+
+    def closed(self) -> None:
+        """It ended. What no handler has begun comes to other workers; an answer to the rest may still count."""
+        if self.connected:
+            self.wants_keep_alive = not self.stopping
+        self.connected = False
+        self.held = {each.id: each for each in self.held.values() if each.begun is not None}
+
+    def received(self, frames: Message) -> Optional[Delivery]:
+        """A message came: the event in it, or None. ValueError, with a sentence, if it is none."""
+        words = frames[0].split(b" ", 2)
+        if len(words) == 3 and words[0] == b"EVENT" and len(frames) > 1:
+            delivery = Delivery(int(words[1]), int(words[2]), frames[1:], self.connection)
+            self.held[delivery.id] = delivery
+            return delivery
+        raise ValueError(frames[0][:200].decode("utf-8", "replace"))
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether a handler may begin with it: it hasn't gone to another worker with its connection."""
+        return delivery.connection == self.connection and self.connected
+
+    def settle(self, delivery: Delivery, word: bytes) -> None:
+        """Says the last word about a delivery, such as `ACK 5`."""
+        # The same number may be another event by now, after a restart of the daemon.
+        if self.held.get(delivery.id) is delivery:
+            del self.held[delivery.id]
+        self.out.append(message([word]))
+
+    def tick(self, now: float) -> None:
+        """Says WIP for what is due, and wants KEEP_ALIVE when that is due."""
+        if self._renewed is not None and now - self._renewed >= self.lease / 3 and not self.stopping:
+            self._renewed = now  # Until it is answered, it isn't due again.
+            self.wants_keep_alive = True
+        if not self.connected:
+            return
+        for delivery in self.held.values():
+            begun = delivery.begun
+            if begun is None or now - begun >= self.max_handling:
+                continue
+            if now - max(begun, delivery.told) >= self.ack_timeout / 3:
+                delivery.told = now
+                self.out.append(message([b"WIP %d" % delivery.id]))
+
+    @property
+    def tick_seconds(self) -> float:
+        """How often `tick` should be called."""
+        return max(0.005, min(1.0, self.ack_timeout / 12, self.lease / 12))
+
+    def stop(self) -> None:
+        """Takes no more events: says BYE."""
+        self.stopping = True
+        self.wants_subscribe = self.wants_keep_alive = False
+        if self.connected:
+            self.out.append(message([b"BYE"]))

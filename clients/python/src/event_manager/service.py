@@ -1,0 +1,432 @@
+"""Services: handlers for events, which are acknowledged when they are done."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import typing
+import uuid
+from concurrent.futures import Future
+from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Type, TypeVar
+
+from . import _address, _event, _patterns, _typed
+from ._handling import AsyncRunner, Runner, ThreadRunner
+from ._io import Link
+from ._worker import Delivery, Worker
+from ._zmtp import Command, Received, ping
+from .errors import Closed, DecodeError, EventManagerError, Forked, InvalidArgument, MayBeLost, Nak, NoAnswer
+from .hub import Core, Hub
+
+log = logging.getLogger("event_manager")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_numbers = itertools.count()
+#: NAKs of SUBSCRIBE that may be over after a while.
+_PASSING = ("no-port", "store-failed", "too-many-subscriptions", "busy", "stopping")
+_STOPPED = b"stopped"
+
+
+class Reject(EventManagerError):
+    """Raised by a handler: the event is never tried again, and becomes a dead letter with this reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a handler raises one of `on`, the event comes again after a delay, until its attempt number is `max`; other
+    exceptions, and the last attempt, make it a dead letter.
+
+    The delay is `initial * multiplier ** (attempt - 1)` seconds, at most `max_delay`, less a random part of up to `jitter`
+    of it. The daemon's `maxDeliveries` (8 by default) is the end in any case.
+    """
+
+    max: int = 8
+    initial: float = 0.1
+    multiplier: float = 2.0
+    max_delay: float = 30.0
+    jitter: float = 0.5
+    on: Tuple[Type[BaseException], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if self.max < 1 or self.initial < 0 or self.multiplier < 1 or not 0 <= self.max_delay <= 86400 or not 0 <= self.jitter <= 1:
+            raise InvalidArgument(f"{self} makes no sense: see its documentation for the bounds")
+
+    def delay(self, attempt: int) -> float:
+        """Seconds until the attempt after this one."""
+        exponent = min(max(attempt, 1) - 1, 64)
+        whole = min(self.max_delay, self.initial * min(self.multiplier**exponent, 1e9))
+        return whole * (1 - self.jitter * random.random())
+
+
+@dataclasses.dataclass
+class _Handler:
+    function: Callable[..., Any]
+    matches: Callable[[str], object]
+    decode: Optional[Callable[[bytes], Any]]
+    wants_event: bool
+    is_async: bool
+
+
+class Service:
+    """A service of this name, with handlers for events. Several processes may be workers of one service.
+
+    `delivery`: "queue" keeps its events on disk until END, "live" only while it is subscribed; None is what the daemon's
+    configuration says. `credit`: the most events held at a time. `concurrency`: the most handlers that run at a time: threads,
+    or tasks if a handler is async. `ack_timeout`: the service's `ackTimeout` in the daemon's configuration, in seconds. A
+    handler may run for longer, up to `max_handling` seconds; then the event may go to another worker.
+
+    An event is acknowledged when all handlers that match it have returned. If one raises, all run again as `retry` says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        delivery: Optional[Literal["live", "queue"]] = None,
+        credit: int = 32,
+        concurrency: int = 1,
+        retry: Retry = Retry(),
+        ack_timeout: float = 30.0,
+        max_handling: float = 600.0,
+    ) -> None:
+        if not name or len(name.encode()) > 255 or delivery not in (None, "live", "queue"):
+            raise InvalidArgument("a service has a name of 1 to 255 bytes, and the delivery 'live', 'queue' or None")
+        if not 1 <= credit <= 100_000 or not 1 <= concurrency <= 1000 or ack_timeout < 0.01 or max_handling <= 0:
+            raise InvalidArgument("credit is 1 to 100000, concurrency 1 to 1000, ack_timeout at least 0.01 s, max_handling positive")
+        self.name = name
+        self.retry = retry
+        self._delivery = delivery
+        self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout, "max_handling": max_handling}
+        self._concurrency = concurrency
+        self._handlers: List[_Handler] = []
+        self._subjects: List[str] = []
+        self._routes: Dict[bytes, List[_Handler]] = {}
+        self._running: Optional[_Running] = None
+        self._forked = False
+
+    def on(self, *patterns: str, dialect: _patterns.Dialect = "glob") -> Callable[[F], F]:
+        """Registers a handler for the subjects that match one of the patterns: `*` within a word, `**` across words.
+
+        The function gets the body, as the type of its first parameter's annotation (bytes if there is none), and the
+        `Event` as a parameter with that annotation, if it has one.
+        """
+        if not patterns:
+            raise InvalidArgument("a handler needs a pattern")
+        subjects = [_patterns.subscription(each, dialect) for each in patterns]
+        matchers = [_patterns.matcher(each, dialect) for each in patterns]
+
+        def register(function: F) -> F:
+            if self._running is not None:
+                raise InvalidArgument("handlers are registered before the service starts")
+            decode, wants_event = _signature(function)
+            self._handlers.append(
+                _Handler(
+                    function,
+                    lambda subject: any(matches(subject) for matches in matchers),
+                    decode,
+                    wants_event,
+                    inspect.iscoroutinefunction(function),
+                )
+            )
+            self._subjects.extend(each for each in subjects if each not in self._subjects)
+            self._routes.clear()
+            return function
+
+        return register
+
+    def start(self, hub: Hub, timeout: Optional[float] = None) -> None:
+        """Subscribes and begins to work. Nak if the daemon refuses the subscription; NoAnswer if it isn't there within
+        `timeout` seconds (default: the hub's; infinity is possible). After an error it isn't started."""
+        if self._forked:
+            raise Forked(f"service {self.name!r} belongs to the parent process; make another one in this one")
+        if self._running is not None:
+            raise InvalidArgument(f"service {self.name!r} runs already")
+        if not self._handlers:
+            raise InvalidArgument(f"service {self.name!r} has no handler")
+        running = self._running = _Running(self, hub)
+        wait = hub.timeout if timeout is None else timeout
+        try:
+            if not running.subscribed.wait(None if wait == float("inf") else wait):
+                raise NoAnswer(f"service {self.name!r} could not subscribe within {wait} s; start it again", may_be_taken=True)
+            if running.failure is not None:
+                raise running.failure
+        except BaseException:
+            self._running = None
+            running.stop(0.0, False)
+            raise
+
+    def stop(self, drain: float = 5.0, unsubscribe: bool = False) -> None:
+        """Takes no more events, finishes for at most `drain` seconds what it holds, and gives the rest back.
+
+        MayBeLost if handlers still run then: their events come to other workers, too. The subscription stays until its lease is
+        over, so that a live service's queue survives a restart of its worker; `unsubscribe` ends it now.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop(drain, unsubscribe)
+
+    def _route(self, subject: bytes) -> List[_Handler]:
+        found = self._routes.get(subject)
+        if found is None:
+            text = subject.decode("utf-8", "replace")
+            found = [each for each in self._handlers if each.matches(text)]
+            if len(self._routes) >= 4096:
+                self._routes.clear()
+            self._routes[subject] = found
+        return found
+
+    def _arguments(self, delivery: Delivery) -> List[Tuple[_Handler, List[Any]]]:
+        frames = delivery.frames
+        handlers = self._route(_event.subject_of(frames))
+        if not handlers:
+            raise Reject(f"service {self.name} has no handler for this subject")
+        raw = _event.body_of(frames)
+        calls = []
+        for each in handlers:
+            body = raw if each.decode is None else each.decode(raw)
+            arguments = [] if each.decode is _event_only else [body]
+            if each.wants_event:
+                arguments.append(_event.Event(frames, body, delivery.id, delivery.attempt))
+            calls.append((each, arguments))
+        return calls
+
+    def _answer(self, delivery: Delivery, error: BaseException) -> bytes:
+        """The word about a delivery whose handler raised."""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].encode()
+        final = isinstance(error, (Reject, DecodeError)) or not isinstance(error, self.retry.on)
+        if final or delivery.attempt >= self.retry.max:
+            log.error("%s: event %s becomes a dead letter: %s", self.name, delivery.id, reason.decode(), exc_info=error)
+            return b"TERM %d %b" % (delivery.id, reason)
+        delay = self.retry.delay(delivery.attempt)
+        log.warning("%s: event %s is tried again after %.1f s: %s", self.name, delivery.id, delay, reason.decode())
+        return b"NAK %d %d %b" % (delivery.id, round(delay * 1000), reason)
+
+    def _run(self, delivery: Delivery) -> bytes:
+        """Runs the handlers; returns what to say to the daemon."""
+        try:
+            for handler, arguments in self._arguments(delivery):
+                handler.function(*arguments)
+        except BaseException as error:
+            return self._answer(delivery, error)
+        return b"ACK %d" % delivery.id
+
+    async def _run_async(self, delivery: Delivery, in_thread: Callable[..., Any]) -> bytes:
+        try:
+            for handler, arguments in self._arguments(delivery):
+                if handler.is_async:
+                    await handler.function(*arguments)
+                else:
+                    await in_thread(handler.function, *arguments)
+        except Exception as error:
+            return self._answer(delivery, error)
+        return b"ACK %d" % delivery.id
+
+
+def _event_only(raw: bytes) -> bytes:
+    return raw
+
+
+def _signature(function: Callable[..., Any]) -> Tuple[Optional[Callable[[bytes], Any]], bool]:
+    """How a handler wants its body, and whether it wants the event."""
+    parameters = list(inspect.signature(function).parameters.values())
+    hints = typing.get_type_hints(function)
+    annotations = [hints.get(each.name) for each in parameters]
+    is_event = [each is _event.Event or typing.get_origin(each) is _event.Event for each in annotations]
+    if is_event == [True]:
+        return _event_only, True
+    if not parameters or is_event[0] or len(parameters) > 2 or (len(parameters) == 2 and not is_event[1]):
+        raise InvalidArgument(f"{function!r} should have the parameters (body), (body, event: Event) or (event: Event)")
+    if parameters[0].name not in hints or annotations[0] is bytes:
+        return None, len(parameters) == 2
+    return _typed.decoder(annotations[0]), len(parameters) == 2
+
+
+class _Running:
+    """A service at work: it moves what the `Worker` says to the connections, and events to the handlers."""
+
+    def __init__(self, service: Service, hub: Hub) -> None:
+        self.service = service
+        self.core: Core = hub._alive()
+        self.subscribed = threading.Event()  # or refused
+        self.failure: Optional[Exception] = None
+        self.worker = Worker(**service._options)
+        self.link = Link(self.core.loop, self, b"DEALER")
+        name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
+        self.id = name if len(name.encode()) <= 255 else str(uuid.uuid4())
+        is_async = any(each.is_async for each in service._handlers)
+        runner: Type[Runner] = AsyncRunner if is_async else ThreadRunner
+        self.runner = runner(service, service._concurrency, self.worker, self._finished)
+        self.runner.bind(self.core.loop.call_soon)
+        self._idle = threading.Event()
+        self._told = threading.Event()
+        self._mark: List[bytes] = []
+        self._over = False
+        self.core.loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self.core.services.append(self)
+        if self.core.requests.link.open:
+            self.daemon_came()
+        self._tick()
+
+    def daemon_came(self) -> None:
+        """The connection for requests is there again. In the loop's thread, as all that follows."""
+        self.worker.daemon_came()
+        self._ask()
+
+    def _tick(self) -> None:
+        if self._over:
+            return
+        self.worker.lease = self.core.lease
+        self.worker.tick(time.monotonic())
+        self._ask()
+        self.link.kick()
+        self.core.loop.call_later(self.worker.tick_seconds, self._tick)
+
+    def _ask(self) -> None:
+        worker, requests = self.worker, self.core.requests
+        try:
+            if worker.wants_subscribe:
+                worker.wants_subscribe = worker.wants_keep_alive = False
+                fields: Dict[str, Any] = {
+                    "token": "subscribe",
+                    "id": self.id,
+                    "service": self.service.name,
+                    "subjects": self.service._subjects,
+                }
+                if self.service._delivery is not None:
+                    fields["delivery"] = self.service._delivery
+                requests.ask(fields, 60.0).add_done_callback(self._subscribed)
+            elif worker.wants_keep_alive:
+                worker.wants_keep_alive = False
+                requests.ask({"token": "keep_alive", "id": self.id}, worker.lease).add_done_callback(self._kept)
+        except EventManagerError as error:
+            self._later(error)
+
+    def _subscribed(self, answer: "Future[Any]") -> None:
+        error = answer.exception()
+        if self._over:
+            return
+        if error is None:
+            self.worker.subscribed(time.monotonic())
+            self.link.dial(_address.parse(answer.result()[2]).reached_by(self.core.endpoint))
+            self.subscribed.set()
+        elif isinstance(error, Nak) and error.code not in _PASSING and not self.subscribed.is_set():
+            self.failure = error
+            self.subscribed.set()
+        else:
+            self._later(error)
+
+    def _later(self, error: BaseException) -> None:
+        if not isinstance(error, Closed):
+            log.warning("%s: not subscribed, trying again: %s", self.service.name, error)
+            self.core.loop.call_later(1.0, self.daemon_came)
+
+    def _kept(self, answer: "Future[Any]") -> None:
+        error = answer.exception()
+        if error is None:
+            self.worker.subscribed(time.monotonic())
+        elif isinstance(error, Nak) and error.code == "unknown-subscription":
+            self.worker.lease_lost()
+            self._ask()
+
+    def _finished(self, finished: List[Tuple[Delivery, bytes]]) -> None:
+        """Handlers are done with these. In the loop's thread."""
+        for delivery, word in finished:
+            self.worker.settle(delivery, word)
+        if self.worker.stopping and not self.worker.held:
+            self._idle.set()
+        self.link.kick()
+
+    # What the link calls.
+
+    def opened(self) -> None:
+        self.worker.opened()
+
+    def received(self, items: List[Received]) -> None:
+        deliveries = []
+        for item in items:
+            if isinstance(item, Command):
+                if item.name == b"PONG" and item.body == _STOPPED:
+                    self._told.set()
+                continue
+            try:
+                delivery = self.worker.received(item)
+            except ValueError as error:
+                log.error("%s: the daemon says: %s", self.service.name, error)
+            else:
+                if delivery is not None:
+                    deliveries.append(delivery)
+        if deliveries:
+            self.runner.put(deliveries)
+
+    def more(self) -> bytes:
+        out, mark = self.worker.out, self._mark
+        self.worker.out, self._mark = [], []
+        return b"".join(out + mark)
+
+    def closed(self, why: str, unsent: int) -> None:
+        self.worker.closed()
+        if self.worker.stopping:
+            self._told.set()
+            if not self.worker.held:
+                self._idle.set()
+        elif not self._over:
+            self._ask()
+
+    def stop(self, drain: float, unsubscribe: bool) -> None:
+        """See Service.stop. In a thread of the user."""
+        if self.service._running is self:
+            self.service._running = None
+        loop = self.core.loop
+        deadline = time.monotonic() + drain
+
+        def bye() -> None:
+            self.worker.stop()
+            if not self.worker.held:
+                self._idle.set()
+            self.link.kick()
+
+        def give_back() -> None:
+            for each in self.runner.take_back():
+                self.worker.settle(each, b"NAK %d 0 the worker stops" % each.id)
+            self._mark = [ping(_STOPPED)]
+            if not self.link.open:
+                self._told.set()
+            self.link.kick()
+
+        def end() -> None:
+            self._over = True
+            self.link.close()
+            if self in self.core.services:
+                self.core.services.remove(self)
+            over.set()
+
+        over = threading.Event()
+        loop.call_soon(bye)
+        self._idle.wait(drain)
+        loop.call_soon(give_back)
+        # That the daemon has read the last words is worth a second.
+        self._told.wait(max(1.0, deadline - time.monotonic()))
+        if unsubscribe:
+            try:
+                self.core.requests.ask({"token": "unsubscribe", "id": self.id}, 5.0).result()
+            except EventManagerError as error:
+                log.warning("%s: not unsubscribed: %s", self.service.name, error)
+        still_running = len(self.worker.held)
+        loop.call_soon(end)
+        over.wait(5.0)
+        self.runner.stop()
+        if still_running:
+            raise MayBeLost(still_running, still_running, f"handlers of service {self.service.name!r} still run after {drain} s")
+
+    def forked(self) -> None:
+        """In a child process."""
+        self.service._running = None
+        self.service._forked = True
