@@ -145,11 +145,22 @@ def test_a_ping_is_answered_with_the_first_16_bytes_of_its_context():
         b.feed(_zmtp.command(b"PING", b"\0"))
 
 
+STREAMS = []
+
+
+@pytest.fixture(autouse=True)
+def streams():
+    yield
+    while STREAMS:
+        STREAMS.pop().close()
+
+
 class Wire:
     """Our peer on a blocking socket."""
 
     def __init__(self, stream, *arguments, **keywords):
         self.stream = stream
+        STREAMS.append(stream)
         stream.settimeout(PATIENCE_MS / 1000)
         self.peer = Peer(*arguments, **keywords)
         self.received = []

@@ -21,6 +21,7 @@ from .errors import (
     NoResponders,
 )
 from .hub import Hub, Receipt, Reply, Stats, connect
+from .runner import run
 from .service import Reject, Retry, Service
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "Stats",
     "Subscription",
     "connect",
+    "run",
 ]

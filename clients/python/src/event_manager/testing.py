@@ -184,12 +184,7 @@ class TestHub:
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         pause = 0.002
         while True:
-            services = self.status()["services"]
-            busy = {
-                each["name"]: {key: each["counters"][key] for key in ("queued", "inFlight")}
-                for each in services
-                if each["counters"]["queued"] or each["counters"]["inFlight"]
-            }
+            busy = {each["name"]: _work(each) for each in self.status()["services"] if any(_work(each).values())}
             if not busy:
                 return
             if time.monotonic() > deadline:
@@ -214,6 +209,17 @@ class TestHub:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _work(service: Dict[str, Any]) -> Dict[str, int]:
+    """What a service still has to do. Just after a start, the events on disk aren't counted yet."""
+    counters, durable = service["counters"], service["durable"] or {}
+    return {
+        "queued": counters["queued"],
+        "inFlight": counters["inFlight"],
+        "pending": durable.get("pendingEvents", 0),
+        "opening": int(durable.get("state", "ok") == "opening"),
+    }
 
 
 def _read_log(pipe: IO[bytes], log: Deque[str], ready: List[Dict[str, Any]], told: threading.Event) -> None:

@@ -1,0 +1,27 @@
+"""What importing the package costs, and brings along."""
+
+import subprocess
+import sys
+
+import event_manager
+
+PROGRAM = """
+import sys
+before = set(sys.modules)
+import event_manager
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(new - set(sys.stdlib_module_names) - {"event_manager"}) if hasattr(sys, "stdlib_module_names") else [])
+"""
+
+
+def test_it_imports_nothing_but_the_standard_library():
+    out = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout == "[]\n"
+
+
+def test_all_that_is_exported_is_there():
+    assert sorted(event_manager.__all__) == event_manager.__all__
+    for name in event_manager.__all__:
+        assert getattr(event_manager, name).__doc__, name
+    errors = [each for each in vars(event_manager).values() if isinstance(each, type) and issubclass(each, Exception)]
+    assert all(issubclass(each, event_manager.EventManagerError) for each in errors)
