@@ -69,7 +69,7 @@ def test_what_can_be_read(annotation, body, value):
         (Colour, b'"blue"', "a Colour"),
         (List[int], b'[1, "a"]', r"body\[1\] should be of type int"),
         (Order, b'{"id": 1, "lines": [{"sku": 5}]}', r"body.lines\[0\].sku should be"),
-        (Order, b'{"id": 1}', "body.lines is missing"),
+        (Order, b'{"id": 1}', "body lacks lines"),
         (Optional[int], b'"a"', "of type int.*; or"),
         (dict, b"{", "not JSON"),
         (dict, b"\xff\xfe", "not JSON"),

@@ -15,6 +15,9 @@ from ._worker import Delivery, Worker
 if TYPE_CHECKING:
     from .service import Service
 
+#: Handlers that never wait run so many times before other tasks have their turn.
+_TURN = 64
+
 Finished = Callable[[List[Tuple[Delivery, bytes]]], None]
 
 
@@ -149,7 +152,16 @@ class AsyncRunner:
         self._loop.close()
 
     def _start(self) -> None:
-        while self._free and self._waiting:
+        for _ in range(min(self._free, len(self._waiting))):
+            self._free -= 1
+            task = self._loop.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    async def _work(self) -> None:
+        """Handles one event after the other while some wait: a task for each would cost more than most handlers."""
+        count = 0
+        while self._waiting:
             try:
                 delivery = self._waiting.popleft()
             except IndexError:  # It was taken back.
@@ -157,13 +169,10 @@ class AsyncRunner:
             if not self._worker.is_current(delivery):
                 continue
             delivery.begun = time.monotonic()
-            self._free -= 1
-            task = self._loop.create_task(self._handle(delivery))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-
-    async def _handle(self, delivery: Delivery) -> None:
-        self._results.add(delivery, await self._service._run_async(delivery, self._in_thread))
+            self._results.add(delivery, await self._service._run_async(delivery, self._in_thread))
+            count += 1
+            if count % _TURN == 0:
+                await asyncio.sleep(0)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._loop.run_in_executor(None, functools.partial(function, *arguments))

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
 from .errors import DecodeError, InvalidArgument
 
-_PLAIN: Dict[Any, Any] = {dict: dict, list: list, int: int, float: (int, float), bool: bool, str: str}
+_PLAIN = (dict, list, int, float, bool, str)
 _UNIONS = [Union, getattr(types, "UnionType", Union)]
 
 
@@ -68,13 +68,15 @@ def decoder(annotation: Any) -> Callable[[bytes], Any]:
     if annotation is str:
         return _text
     convert = _converter(annotation)
+    loads = json.loads
 
     def decode(body: bytes) -> Any:
         try:
-            value = json.loads(body)
+            return convert(loads(body.decode()))
+        except _Wrong as error:
+            raise DecodeError(f"body{error.path} {error.sentence}") from None
         except ValueError as error:
             raise DecodeError(f"the body is not JSON: {error}") from None
-        return convert(value, "body")
 
     return decode
 
@@ -86,14 +88,23 @@ def _text(body: bytes) -> str:
         raise DecodeError(f"the body is not UTF-8: {error}") from None
 
 
-def _wrong(where: str, wanted: str, value: Any) -> DecodeError:
-    return DecodeError(f"{where} should be {wanted}, and is {json.dumps(value)[:100]}")
+class _Wrong(Exception):
+    """A value isn't of its type. Its path is put together on the way out, because most values are right."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.path = ""
+
+
+def _unlike(wanted: str, value: Any) -> _Wrong:
+    return _Wrong(f"should be {wanted}, and is {json.dumps(value)[:100]}")
 
 
 @functools.lru_cache(maxsize=1024)
-def _converter(annotation: Any) -> Callable[[Any, str], Any]:
+def _converter(annotation: Any) -> Callable[[Any], Any]:
     if annotation is Any or annotation is object:
-        return lambda value, where: value
+        return lambda value: value
     if annotation is None or annotation is type(None):
         return functools.partial(_one_of, (None,))
     if annotation in _PLAIN:
@@ -114,66 +125,97 @@ def _converter(annotation: Any) -> Callable[[Any, str], Any]:
     raise InvalidArgument(f"bodies can't be read as {annotation!r}; use bytes, str, dict, list or a dataclass")
 
 
-def _plain(wanted: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, _PLAIN[wanted]) or (isinstance(value, bool) and wanted is not bool):
-        raise _wrong(where, f"of type {wanted.__name__}", value)
-    return float(value) if wanted is float else value
+def _plain(wanted: Any, value: Any) -> Any:
+    if type(value) is wanted:
+        return value
+    if wanted is float and type(value) is int:
+        return float(value)
+    raise _unlike(f"of type {wanted.__name__}", value)
 
 
-def _one_of(allowed: Any, value: Any, where: str) -> Any:
+def _one_of(allowed: Any, value: Any) -> Any:
     for each in allowed:
         if value == each and type(value) is type(each):
             return each
-    raise _wrong(where, " or ".join(map(repr, allowed)), value)
+    raise _unlike(" or ".join(map(repr, allowed)), value)
 
 
-def _enum(wanted: Any, value: Any, where: str) -> Any:
+def _enum(wanted: Any, value: Any) -> Any:
     try:
         return wanted(value)
     except ValueError:
-        raise _wrong(where, f"a {wanted.__name__}", value) from None
+        raise _unlike(f"a {wanted.__name__}", value) from None
 
 
-def _union(converters: List[Callable[[Any, str], Any]], value: Any, where: str) -> Any:
+def _union(converters: List[Callable[[Any], Any]], value: Any) -> Any:
     failures = []
     for convert in converters:
         try:
-            return convert(value, where)
-        except DecodeError as error:
-            failures.append(str(error))
-    raise DecodeError("; or ".join(failures))
+            return convert(value)
+        except _Wrong as error:
+            failures.append(f"{error.path} {error.sentence}".strip())
+    raise _Wrong("; or ".join(failures))
 
 
-def _list(convert: Callable[[Any, str], Any], value: Any, where: str) -> Any:
-    return [convert(each, f"{where}[{at}]") for at, each in enumerate(_plain(list, value, where))]
+def _list(convert: Callable[[Any], Any], value: Any) -> Any:
+    made: List[Any] = []
+    try:
+        for each in _plain(list, value):
+            made.append(convert(each))
+    except _Wrong as error:
+        if type(value) is list:
+            error.path = f"[{len(made)}]{error.path}"
+        raise
+    return made
 
 
-def _dict(convert: Callable[[Any, str], Any], value: Any, where: str) -> Any:
-    return {name: convert(each, f"{where}.{name}") for name, each in _plain(dict, value, where).items()}
+def _dict(convert: Callable[[Any], Any], value: Any) -> Any:
+    return _items(lambda _: convert, _plain(dict, value))
 
 
-def _dataclass(wanted: Any) -> Callable[[Any, str], Any]:
-    fields: Optional[Dict[str, Callable[[Any, str], Any]]] = None
+def _items(converter_of: Callable[[str], Optional[Callable[[Any], Any]]], value: Dict[str, Any]) -> Dict[str, Any]:
+    made = {}
+    name = ""
+    try:
+        for name, each in value.items():
+            convert = converter_of(name)
+            # Fields that a class doesn't know are from a newer sender.
+            if convert is not None:
+                made[name] = convert(each)
+    except _Wrong as error:
+        error.path = f".{name}{error.path}"
+        raise
+    return made
+
+
+def _dataclass(wanted: Any) -> Callable[[Any], Any]:
+    fields: Dict[str, Callable[[Any], Any]] = {}
     required: List[str] = []
+    looked = False
 
-    def convert(value: Any, where: str) -> Any:
-        nonlocal fields
-        if fields is None:  # Only now, because a class may have fields of its own type.
-            hints = typing.get_type_hints(wanted)
-            of_class = [field for field in dataclasses.fields(wanted) if field.init]
-            missing = dataclasses.MISSING
-            required.extend(each.name for each in of_class if each.default is missing and each.default_factory is missing)
-            fields = {field.name: _converter(hints[field.name]) for field in of_class}
-        if not isinstance(value, dict):
-            raise _wrong(where, f"an object ({wanted.__name__})", value)
-        # Fields that the class doesn't know are from a newer sender.
-        made = {name: fields[name](each, f"{where}.{name}") for name, each in value.items() if name in fields}
+    def look() -> None:
+        nonlocal looked
+        hints = typing.get_type_hints(wanted)
+        missing = dataclasses.MISSING
+        for field in dataclasses.fields(wanted):
+            if field.init:
+                fields[field.name] = _converter(hints[field.name])
+                if field.default is missing and field.default_factory is missing and field.name not in required:
+                    required.append(field.name)
+        looked = True
+
+    def convert(value: Any) -> Any:
+        if not looked:  # Only now, because a class may have fields of its own type.
+            look()
+        if type(value) is not dict:
+            raise _unlike(f"an object ({wanted.__name__})", value)
+        made = _items(fields.get, value)
         for name in required:
             if name not in made:
-                raise DecodeError(f"{where}.{name} is missing ({wanted.__name__})")
+                raise _Wrong(f"lacks {name} ({wanted.__name__})")
         try:
             return wanted(**made)
         except (TypeError, ValueError) as error:
-            raise DecodeError(f"{where}: {wanted.__name__} refuses it: {error}") from error
+            raise _Wrong(f"is refused by {wanted.__name__}: {error}") from error
 
     return convert

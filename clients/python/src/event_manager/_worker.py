@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional
 
-from ._zmtp import Message, message
+from ._zmtp import Message, frame, message
 
 
 class Delivery:
@@ -93,7 +93,7 @@ class Worker:
         # The same number may be another event by now, after a restart of the daemon.
         if self.held.get(delivery.id) is delivery:
             del self.held[delivery.id]
-        self.out.append(message([word]))
+        self.out.append(frame(word))
 
     def tick(self, now: float) -> None:
         """Says WIP for what is due, and wants KEEP_ALIVE when that is due."""

@@ -70,6 +70,7 @@ class _Handler:
     matches: Callable[[str], object]
     decode: Optional[Callable[[bytes], Any]]
     wants_event: bool
+    only_event: bool
     is_async: bool
 
 
@@ -124,13 +125,14 @@ class Service:
         def register(function: F) -> F:
             if self._running is not None:
                 raise InvalidArgument("handlers are registered before the service starts")
-            decode, wants_event = _signature(function)
+            decode, wants_event, only_event = _signature(function)
             self._handlers.append(
                 _Handler(
                     function,
                     lambda subject: any(matches(subject) for matches in matchers),
                     decode,
                     wants_event,
+                    only_event,
                     inspect.iscoroutinefunction(function),
                 )
             )
@@ -181,16 +183,18 @@ class Service:
             self._routes[subject] = found
         return found
 
-    def _arguments(self, delivery: Delivery) -> List[Tuple[_Handler, List[Any]]]:
+    def _calls(self, delivery: Delivery) -> List[Tuple[_Handler, List[Any]]]:
+        """The handlers to run, and what they are given; all is decoded before one runs."""
         frames = delivery.frames
-        handlers = self._route(_event.subject_of(frames))
+        first = frames[0]
+        handlers = self._routes.get(first) or self._route(first.partition(b"\0")[0])
         if not handlers:
             raise Reject(f"service {self.name} has no handler for this subject")
-        raw = _event.body_of(frames)
+        raw = frames[1] if len(frames) > 1 else _event.body_of(frames)
         calls = []
         for each in handlers:
             body = raw if each.decode is None else each.decode(raw)
-            arguments = [] if each.decode is _event_only else [body]
+            arguments = [] if each.only_event else [body]
             if each.wants_event:
                 arguments.append(_event.Event(frames, body, delivery.id, delivery.attempt))
             calls.append((each, arguments))
@@ -199,7 +203,9 @@ class Service:
     def _answer(self, delivery: Delivery, error: BaseException) -> bytes:
         """The word about a delivery whose handler raised."""
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].encode()
-        final = isinstance(error, (Reject, DecodeError)) or not isinstance(error, self.retry.on)
+        # What isn't an Exception, such as a cancellation, says nothing about the event.
+        refused = isinstance(error, Exception) and not isinstance(error, self.retry.on)
+        final = refused or isinstance(error, (Reject, DecodeError))
         if final or delivery.attempt >= self.retry.max:
             log.error("%s: event %s becomes a dead letter: %s", self.name, delivery.id, reason.decode(), exc_info=error)
             return b"TERM %d %b" % (delivery.id, reason)
@@ -210,7 +216,7 @@ class Service:
     def _run(self, delivery: Delivery) -> bytes:
         """Runs the handlers; returns what to say to the daemon."""
         try:
-            for handler, arguments in self._arguments(delivery):
+            for handler, arguments in self._calls(delivery):
                 handler.function(*arguments)
         except BaseException as error:
             return self._answer(delivery, error)
@@ -218,33 +224,28 @@ class Service:
 
     async def _run_async(self, delivery: Delivery, in_thread: Callable[..., Any]) -> bytes:
         try:
-            for handler, arguments in self._arguments(delivery):
+            for handler, arguments in self._calls(delivery):
                 if handler.is_async:
                     await handler.function(*arguments)
                 else:
                     await in_thread(handler.function, *arguments)
-        except Exception as error:
+        except BaseException as error:  # Also if the handler was cancelled.
             return self._answer(delivery, error)
         return b"ACK %d" % delivery.id
 
 
-def _event_only(raw: bytes) -> bytes:
-    return raw
-
-
-def _signature(function: Callable[..., Any]) -> Tuple[Optional[Callable[[bytes], Any]], bool]:
-    """How a handler wants its body, and whether it wants the event."""
+def _signature(function: Callable[..., Any]) -> Tuple[Optional[Callable[[bytes], Any]], bool, bool]:
+    """How a handler wants its body (None: as bytes), whether it wants the event, and whether only that."""
     parameters = list(inspect.signature(function).parameters.values())
     hints = typing.get_type_hints(function)
     annotations = [hints.get(each.name) for each in parameters]
     is_event = [each is _event.Event or typing.get_origin(each) is _event.Event for each in annotations]
     if is_event == [True]:
-        return _event_only, True
+        return None, True, True
     if not parameters or is_event[0] or len(parameters) > 2 or (len(parameters) == 2 and not is_event[1]):
         raise InvalidArgument(f"{function!r} should have the parameters (body), (body, event: Event) or (event: Event)")
-    if parameters[0].name not in hints or annotations[0] is bytes:
-        return None, len(parameters) == 2
-    return _typed.decoder(annotations[0]), len(parameters) == 2
+    as_bytes = parameters[0].name not in hints or annotations[0] is bytes
+    return None if as_bytes else _typed.decoder(annotations[0]), len(parameters) == 2, False
 
 
 class _Running:
