@@ -25,3 +25,9 @@ def test_all_that_is_exported_is_there():
         assert getattr(event_manager, name).__doc__, name
     errors = [each for each in vars(event_manager).values() if isinstance(each, type) and issubclass(each, Exception)]
     assert all(issubclass(each, event_manager.EventManagerError) for each in errors)
+
+
+def test_asyncio_is_imported_only_for_async_handlers():
+    program = "import sys, event_manager; print('asyncio' in sys.modules)"
+    out = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout == "False\n"

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import logging
-import os
 import random
-import socket
-import threading
-import time
 import typing
-import uuid
-from concurrent.futures import Future
 from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Type, TypeVar
 
 from . import _address, _event, _patterns, _typed
-from ._handling import AsyncRunner, Runner, ThreadRunner
-from ._io import Link
-from ._worker import Delivery, Worker
-from ._zmtp import Command, Received, ping
-from .errors import Closed, DecodeError, EventManagerError, Forked, InvalidArgument, MayBeLost, Nak, NoAnswer
-from .hub import Core, Hub
+from ._running import Running
+from ._worker import Delivery
+from .errors import DecodeError, EventManagerError, Forked, InvalidArgument, NoAnswer
+from .hub import Hub
 
 log = logging.getLogger("event_manager")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_numbers = itertools.count()
-#: NAKs of SUBSCRIBE that may be over after a while.
-_PASSING = ("no-port", "store-failed", "too-many-subscriptions", "busy", "stopping")
-_STOPPED = b"stopped"
 
 
 class Reject(EventManagerError):
@@ -108,7 +94,7 @@ class Service:
         self._handlers: List[_Handler] = []
         self._subjects: List[str] = []
         self._routes: Dict[bytes, List[_Handler]] = {}
-        self._running: Optional[_Running] = None
+        self._running: Optional[Running] = None
         self._forked = False
 
     def on(self, *patterns: str, dialect: _patterns.Dialect = "glob") -> Callable[[F], F]:
@@ -151,7 +137,7 @@ class Service:
             raise InvalidArgument(f"service {self.name!r} runs already")
         if not self._handlers:
             raise InvalidArgument(f"service {self.name!r} has no handler")
-        running = self._running = _Running(self, hub)
+        running = self._running = Running(self, hub)
         wait = hub.timeout if timeout is None else timeout
         try:
             if not running.subscribed.wait(None if wait == float("inf") else wait):
@@ -246,188 +232,3 @@ def _signature(function: Callable[..., Any]) -> Tuple[Optional[Callable[[bytes],
         raise InvalidArgument(f"{function!r} should have the parameters (body), (body, event: Event) or (event: Event)")
     as_bytes = parameters[0].name not in hints or annotations[0] is bytes
     return None if as_bytes else _typed.decoder(annotations[0]), len(parameters) == 2, False
-
-
-class _Running:
-    """A service at work: it moves what the `Worker` says to the connections, and events to the handlers."""
-
-    def __init__(self, service: Service, hub: Hub) -> None:
-        self.service = service
-        self.core: Core = hub._alive()
-        self.subscribed = threading.Event()  # or refused
-        self.failure: Optional[Exception] = None
-        self.worker = Worker(**service._options)
-        self.link = Link(self.core.loop, self, b"DEALER")
-        name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
-        self.id = name if len(name.encode()) <= 255 else str(uuid.uuid4())
-        is_async = any(each.is_async for each in service._handlers)
-        runner: Type[Runner] = AsyncRunner if is_async else ThreadRunner
-        self.runner = runner(service, service._concurrency, self.worker, self._finished)
-        self.runner.bind(self.core.loop.call_soon)
-        self._idle = threading.Event()
-        self._told = threading.Event()
-        self._mark: List[bytes] = []
-        self._over = False
-        self.core.loop.call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self.core.services.append(self)
-        if self.core.requests.link.open:
-            self.daemon_came()
-        self._tick()
-
-    def daemon_came(self) -> None:
-        """The connection for requests is there again. In the loop's thread, as all that follows."""
-        self.worker.daemon_came()
-        self._ask()
-
-    def _tick(self) -> None:
-        if self._over:
-            return
-        self.worker.lease = self.core.lease
-        self.worker.tick(time.monotonic())
-        self._ask()
-        self.link.kick()
-        self.core.loop.call_later(self.worker.tick_seconds, self._tick)
-
-    def _ask(self) -> None:
-        worker, requests = self.worker, self.core.requests
-        try:
-            if worker.wants_subscribe:
-                worker.wants_subscribe = worker.wants_keep_alive = False
-                fields: Dict[str, Any] = {
-                    "token": "subscribe",
-                    "id": self.id,
-                    "service": self.service.name,
-                    "subjects": self.service._subjects,
-                }
-                if self.service._delivery is not None:
-                    fields["delivery"] = self.service._delivery
-                requests.ask(fields, 60.0).add_done_callback(self._subscribed)
-            elif worker.wants_keep_alive:
-                worker.wants_keep_alive = False
-                requests.ask({"token": "keep_alive", "id": self.id}, worker.lease).add_done_callback(self._kept)
-        except EventManagerError as error:
-            self._later(error)
-
-    def _subscribed(self, answer: "Future[Any]") -> None:
-        error = answer.exception()
-        if self._over:
-            return
-        if error is None:
-            self.worker.subscribed(time.monotonic())
-            self.link.dial(_address.parse(answer.result()[2]).reached_by(self.core.endpoint))
-            self.subscribed.set()
-        elif isinstance(error, Nak) and error.code not in _PASSING and not self.subscribed.is_set():
-            self.failure = error
-            self.subscribed.set()
-        else:
-            self._later(error)
-
-    def _later(self, error: BaseException) -> None:
-        if not isinstance(error, Closed):
-            log.warning("%s: not subscribed, trying again: %s", self.service.name, error)
-            self.core.loop.call_later(1.0, self.daemon_came)
-
-    def _kept(self, answer: "Future[Any]") -> None:
-        error = answer.exception()
-        if error is None:
-            self.worker.subscribed(time.monotonic())
-        elif isinstance(error, Nak) and error.code == "unknown-subscription":
-            self.worker.lease_lost()
-            self._ask()
-
-    def _finished(self, finished: List[Tuple[Delivery, bytes]]) -> None:
-        """Handlers are done with these. In the loop's thread."""
-        for delivery, word in finished:
-            self.worker.settle(delivery, word)
-        if self.worker.stopping and not self.worker.held:
-            self._idle.set()
-        self.link.kick()
-
-    # What the link calls.
-
-    def opened(self) -> None:
-        self.worker.opened()
-
-    def received(self, items: List[Received]) -> None:
-        deliveries = []
-        for item in items:
-            if isinstance(item, Command):
-                if item.name == b"PONG" and item.body == _STOPPED:
-                    self._told.set()
-                continue
-            try:
-                delivery = self.worker.received(item)
-            except ValueError as error:
-                log.error("%s: the daemon says: %s", self.service.name, error)
-            else:
-                if delivery is not None:
-                    deliveries.append(delivery)
-        if deliveries:
-            self.runner.put(deliveries)
-
-    def more(self) -> bytes:
-        out, mark = self.worker.out, self._mark
-        self.worker.out, self._mark = [], []
-        return b"".join(out + mark)
-
-    def closed(self, why: str, unsent: int) -> None:
-        self.worker.closed()
-        if self.worker.stopping:
-            self._told.set()
-            if not self.worker.held:
-                self._idle.set()
-        elif not self._over:
-            self._ask()
-
-    def stop(self, drain: float, unsubscribe: bool) -> None:
-        """See Service.stop. In a thread of the user."""
-        if self.service._running is self:
-            self.service._running = None
-        loop = self.core.loop
-        deadline = time.monotonic() + drain
-
-        def bye() -> None:
-            self.worker.stop()
-            if not self.worker.held:
-                self._idle.set()
-            self.link.kick()
-
-        def give_back() -> None:
-            for each in self.runner.take_back():
-                self.worker.settle(each, b"NAK %d 0 the worker stops" % each.id)
-            self._mark = [ping(_STOPPED)]
-            if not self.link.open:
-                self._told.set()
-            self.link.kick()
-
-        def end() -> None:
-            self._over = True
-            self.link.close()
-            if self in self.core.services:
-                self.core.services.remove(self)
-            over.set()
-
-        over = threading.Event()
-        loop.call_soon(bye)
-        self._idle.wait(drain)
-        loop.call_soon(give_back)
-        # That the daemon has read the last words is worth a second.
-        self._told.wait(max(1.0, deadline - time.monotonic()))
-        if unsubscribe:
-            try:
-                self.core.requests.ask({"token": "unsubscribe", "id": self.id}, 5.0).result()
-            except EventManagerError as error:
-                log.warning("%s: not unsubscribed: %s", self.service.name, error)
-        still_running = len(self.worker.held)
-        loop.call_soon(end)
-        over.wait(5.0)
-        self.runner.stop()
-        if still_running:
-            raise MayBeLost(still_running, still_running, f"handlers of service {self.service.name!r} still run after {drain} s")
-
-    def forked(self) -> None:
-        """In a child process."""
-        self.service._running = None
-        self.service._forked = True

@@ -1,0 +1,99 @@
+"""Who runs handlers: tasks of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Callable, Deque, List
+
+from ._handling import Finished, Results
+from ._worker import Delivery, Worker
+
+if TYPE_CHECKING:
+    from .service import Service
+
+#: Handlers that never wait run so many times before other tasks have their turn.
+_TURN = 64
+
+
+class AsyncRunner:
+    """Tasks of an event loop in a thread of its own. Handlers that aren't async run in threads beside it."""
+
+    def __init__(self, service: "Service", concurrency: int, worker: Worker, finished: Finished) -> None:
+        self._service = service
+        self._worker = worker
+        self._results = Results(finished)
+        self._waiting: Deque[Delivery] = deque()
+        self._free = concurrency
+        self._tasks: "set[asyncio.Task[None]]" = set()
+        self._stopping = False
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._serve, name=f"{service.name}-asyncio", daemon=True).start()
+
+    def bind(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
+        self._results.call_soon = call_soon
+
+    def put(self, deliveries: List[Delivery]) -> None:
+        self._waiting.extend(deliveries)
+        self._loop.call_soon_threadsafe(self._start)
+
+    def take_back(self) -> List[Delivery]:
+        taken = []
+        while self._waiting:
+            try:
+                delivery = self._waiting.popleft()
+            except IndexError:  # A task was faster.
+                break
+            if self._worker.is_current(delivery):
+                taken.append(delivery)
+        return taken
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if not self._tasks:
+            self._loop.stop()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _start(self) -> None:
+        for _ in range(min(self._free, len(self._waiting))):
+            self._free -= 1
+            task = self._loop.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    async def _work(self) -> None:
+        """Handles one event after the other while some wait: a task for each would cost more than most handlers."""
+        count = 0
+        while self._waiting:
+            try:
+                delivery = self._waiting.popleft()
+            except IndexError:  # It was taken back.
+                return
+            if not self._worker.is_current(delivery):
+                continue
+            delivery.begun = time.monotonic()
+            self._results.add(delivery, await self._service._run_async(delivery, self._in_thread))
+            count += 1
+            if count % _TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._loop.run_in_executor(None, functools.partial(function, *arguments))
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._free += 1
+        self._tasks.discard(task)
+        self._start()
+        if self._stopping and not self._tasks:
+            self._loop.stop()
