@@ -5,15 +5,17 @@ import os
 import socket
 import threading
 import time
+import uuid
 
 import pytest
 import zmq
 
 import event_manager as em
-from event_manager import _address, _zmtp
+from event_manager import _address, _io, _zmtp
 from event_manager._ask import ask
 from event_manager._io import Loop
 from event_manager._publisher import Publisher
+from event_manager._requests import Requests
 from event_manager.testing import TestHub
 
 PATIENCE = 30.0
@@ -196,7 +198,10 @@ def test_emit_is_confirmed_and_an_id_counts_once(hub, connected):
     first = connected.emit("t", b"x\0y", id="o-1", level="disk")
     assert first == em.Receipt("o-1", 1, "disk", False)
     assert connected.emit("t", b"x\0y", id="o-1", level="disk") == em.Receipt("o-1", 1, "disk", True)
-    assert connected.emit("t").id != connected.emit("t").id
+    ids = [connected.emit("t").id for _ in range(2)]
+    assert ids[0] != ids[1]
+    assert [uuid.UUID(each).version for each in ids] == [7, 7]
+    assert abs((uuid.UUID(ids[0]).int >> 80) / 1000 - time.time()) < PATIENCE
     with pytest.raises(em.Nak) as nak:
         connected.emit("t", id="x" * 300)
     assert nak.value.code == "invalid-field"
@@ -456,3 +461,70 @@ def test_a_port_where_no_zeromq_answers_is_named(hub):
             with pytest.raises(em.NoAnswer, match="speaks no ZeroMQ|refused|closed|no answer"):
                 wrong.status(0.5)
             assert answers == []
+
+
+def test_local_sockets(tmp_path):
+    addresses = {name: f"ipc://{tmp_path}/{name}" for name in ("requestAddress", "pubAddress", "subAddress")}
+    with TestHub(config=addresses) as daemon, em.connect(daemon.address, timeout=PATIENCE) as hub:
+        assert daemon.address == addresses["requestAddress"]
+        with hub.subscribe("t") as events:
+            hub.publish("t", b"x")
+            assert events.next(PATIENCE).raw == b"x"
+
+
+def test_a_daemon_with_several_addresses():
+    with TestHub(config={"requestAddress": ["tcp://127.0.0.1:0", "tcp://127.0.0.1:0"]}) as daemon:
+        first = daemon.address
+        daemon.restart()
+        assert daemon.address == first
+        assert len(daemon.status()["addresses"]["requests"]) == 2
+
+
+class Silent:
+    """A peer that opens connections and then says nothing, however often it is asked."""
+
+    def __init__(self, socket_type):
+        self.type = socket_type
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(PATIENCE)
+        self.endpoint = _address.parse("tcp://127.0.0.1:%d" % self.server.getsockname()[1])
+
+    def accept(self):
+        stream, _ = self.server.accept()
+        stream.settimeout(PATIENCE)
+        for data in _zmtp.Peer(self.type).out:
+            stream.sendall(data)
+        return stream
+
+    def read(self, stream, pings):
+        """Reads until so many PINGs have come, or the end; whether it ended."""
+        seen = b""
+        while seen.count(b"\x04PING") < pings:
+            data = stream.recv(1000)
+            if not data:
+                return True
+            seen += data
+        return False
+
+
+def test_a_silent_peer_is_given_up_unless_it_may_be_busy(monkeypatch):
+    monkeypatch.setattr(_io, "HEARTBEAT_SECONDS", 0.05)
+    loop = Loop("test")
+    failures = []
+    requests, publisher = Requests(loop, 1000, failures.append), Publisher(loop, 1000)
+    daemon, busy = Silent(b"ROUTER"), Silent(b"XSUB")
+    loop.call_soon(lambda: requests.link.dial(daemon.endpoint))
+    loop.call_soon(lambda: publisher.link.dial(busy.endpoint))
+    with daemon.accept() as first, busy.accept() as stream:
+        assert daemon.read(first, 1000)
+        assert failures[0] is None and "silent" in failures[1]
+        # It connects again.
+        with daemon.accept():
+            # A publisher's peer acknowledges segments, so it only doesn't read.
+            assert not busy.read(stream, 10)
+            assert publisher.link.open
+        loop.call_soon(requests.close)
+        loop.call_soon(publisher.close)
+        loop.stop()
+    daemon.server.close()
+    busy.server.close()

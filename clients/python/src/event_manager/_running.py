@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
 
@@ -43,7 +42,7 @@ class Running:
         self.worker = Worker(**service._options)
         self.link = Link(self.core.loop, self, b"DEALER")
         name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
-        self.id = name if len(name.encode()) <= 255 else str(uuid.uuid4())
+        self.id = name if len(name.encode()) <= 255 else os.urandom(16).hex()
         runner: Type[Runner] = ThreadRunner
         if any(each.is_async for each in service._handlers):
             # Only now, because importing asyncio takes longer than all the rest.

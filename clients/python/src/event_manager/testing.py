@@ -128,14 +128,16 @@ class TestHub:
             reader.join(self._timeout)
             raise DaemonFailed(f"{self._binary} did not become ready; its log ends with:\n" + "\n".join(self.log[-20:]))
         bound = ready[0]
-        self.address, self.publishers = bound["requests"], bound["publishers"]
-        self.subscribers, self.locator = bound["subscribers"], bound["locator"]
+        # Of several addresses, the first.
+        self.address, self.publishers, self.subscribers, self.locator = (
+            bound[name].split(",")[0] for name in ("requests", "publishers", "subscribers", "locator")
+        )
         # It keeps its ports over a restart.
         self._settings.update(
-            requestAddress=self.address,
-            pubAddress=self.publishers,
-            subAddress=self.subscribers,
-            locatorAddress=self.locator,
+            requestAddress=bound["requests"],
+            pubAddress=bound["publishers"],
+            subAddress=bound["subscribers"],
+            locatorAddress=bound["locator"],
         )
 
     @property
