@@ -508,7 +508,7 @@ class Silent:
 
 
 def test_a_silent_peer_is_given_up_unless_it_may_be_busy(monkeypatch):
-    monkeypatch.setattr(_io, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(_io, "HEARTBEAT_SECONDS", 0.4)
     loop = Loop("test")
     failures = []
     requests, publisher = Requests(loop, 1000, failures.append), Publisher(loop, 1000)
@@ -517,11 +517,12 @@ def test_a_silent_peer_is_given_up_unless_it_may_be_busy(monkeypatch):
     loop.call_soon(lambda: publisher.link.dial(busy.endpoint))
     with daemon.accept() as first, busy.accept() as stream:
         assert daemon.read(first, 1000)
+        wait_for(lambda: len(failures) > 1)
         assert failures[0] is None and "silent" in failures[1]
         # It connects again.
         with daemon.accept():
             # A publisher's peer acknowledges segments, so it only doesn't read.
-            assert not busy.read(stream, 10)
+            assert not busy.read(stream, 6)
             assert publisher.link.open
         loop.call_soon(requests.close)
         loop.call_soon(publisher.close)
