@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE |
 
 
 def test_every_block_runs(hub, tmp_path):
-    service, sender, watcher, test = BLOCKS
+    service, sender, watcher, awaiting, test = BLOCKS
     environment = {**os.environ, "EVENT_MANAGER_CLIENT_ADDRESS": hub.address}
 
     def python(*arguments):
@@ -25,6 +25,7 @@ def test_every_block_runs(hub, tmp_path):
     (tmp_path / "shop.py").write_text(service)
     (tmp_path / "sender.py").write_text(sender)
     (tmp_path / "watcher.py").write_text(watcher)
+    (tmp_path / "awaiting.py").write_text(awaiting)
     (tmp_path / "test_it.py").write_text(test)
     worker = subprocess.Popen(
         [sys.executable, "-u", "-m", "event_manager", "run", "shop:service"],
@@ -44,6 +45,8 @@ def test_every_block_runs(hub, tmp_path):
     assert worker.returncode == 0
     seen = python("watcher.py")
     assert (seen.returncode, seen.stdout) == (0, "order.created b'hello' {'x-from': 'readme'}\n"), seen
+    awaited = python("awaiting.py")
+    assert (awaited.returncode, awaited.stdout) == (0, "1 b'hello'\n"), awaited
     tested = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py")
     assert tested.returncode == 0 and "1 passed" in tested.stdout, tested
 

@@ -5,6 +5,7 @@
         hub.flush()
 """
 
+from ._calls import Reply
 from ._event import Event
 from ._subscriber import Subscription
 from .errors import (
@@ -20,7 +21,7 @@ from .errors import (
     NoAnswer,
     NoResponders,
 )
-from .hub import Hub, Receipt, Reply, Stats, connect
+from .hub import Hub, Receipt, Stats, connect
 from .runner import run
 from .service import Reject, Retry, Service
 

@@ -7,7 +7,7 @@ import functools
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, List
+from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional
 
 from ._handling import Finished, Results
 from ._worker import Delivery, Worker
@@ -20,9 +20,16 @@ _TURN = 64
 
 
 class AsyncRunner:
-    """Tasks of an event loop in a thread of its own. Handlers that aren't async run in threads beside it."""
+    """Tasks of an event loop: the given one, or one in a thread of its own. Handlers that aren't async run in threads."""
 
-    def __init__(self, service: "Service", concurrency: int, worker: Worker, finished: Finished) -> None:
+    def __init__(
+        self,
+        service: "Service",
+        concurrency: int,
+        worker: Worker,
+        finished: Finished,
+        loop: Optional[asyncio.AbstractEventLoop] = None,
+    ) -> None:
         self._service = service
         self._worker = worker
         self._results = Results(finished)
@@ -30,15 +37,20 @@ class AsyncRunner:
         self._free = concurrency
         self._tasks: "set[asyncio.Task[None]]" = set()
         self._stopping = False
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._serve, name=f"{service.name}-asyncio", daemon=True).start()
+        self._own = loop is None
+        self._loop = asyncio.new_event_loop() if loop is None else loop
+        if self._own:
+            threading.Thread(target=self._serve, name=f"{service.name}-asyncio", daemon=True).start()
 
     def bind(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
         self._results.call_soon = call_soon
 
     def put(self, deliveries: List[Delivery]) -> None:
         self._waiting.extend(deliveries)
-        self._loop.call_soon_threadsafe(self._start)
+        try:
+            self._loop.call_soon_threadsafe(self._start)
+        except RuntimeError:  # The user's loop is closed, without the service being stopped.
+            self._waiting.clear()
 
     def take_back(self) -> List[Delivery]:
         taken = []
@@ -52,7 +64,8 @@ class AsyncRunner:
         return taken
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop)
+        if self._own:
+            self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import Callable, Deque, List
 
@@ -42,25 +43,34 @@ class Publisher:
 
     def publish(self, event: bytes, timeout: float) -> None:
         """Takes an encoded message; waits at most `timeout` seconds for room."""
+        if self.offer(event):
+            return
+        deadline = time.monotonic() + timeout
+        while not self.offer(event):
+            with self._changed:
+                self._wait_for_room(len(event), deadline - time.monotonic(), timeout)
+
+    def offer(self, event: bytes) -> bool:
+        """Takes an encoded message if there is room for it now; whether it did."""
         with self._changed:
             if self._bytes + len(event) > self._max_bytes or self._closed:
-                self._wait_for_room(len(event), timeout)
+                return False
             self._pending.append(event)
             self._bytes += len(event)
             self.published += 1
-            if self._kicked:
-                return
-            self._kicked = True
-        self._loop.call_soon(self._kick)
+            kicked, self._kicked = self._kicked, True
+        if not kicked:
+            self._loop.call_soon(self._kick)
+        return True
 
-    def _wait_for_room(self, size: int, timeout: float) -> None:
+    def _wait_for_room(self, size: int, left: float, timeout: float) -> None:
         if size > self._max_bytes:
             raise InvalidArgument(f"an event of {size} bytes is larger than max_pending_bytes ({self._max_bytes})")
 
         def free() -> bool:
             return self._bytes + size <= self._max_bytes or self._closed
 
-        if not self._wait(free, timeout):
+        if not self._wait(free, left):
             raise NoAnswer(
                 f"the daemon takes no events: {self._bytes} bytes wait already, after {timeout} s ({self._why}); "
                 f"this event was not taken, so publish it again later",

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from . import _address
 from ._core import Core
@@ -20,6 +20,8 @@ from ._zmtp import Command, Received, ping
 from .errors import Closed, EventManagerError, MayBeLost, Nak
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from .hub import Hub
     from .service import Service
 
@@ -34,7 +36,7 @@ _STOPPED = b"stopped"
 class Running:
     """A service at work: it moves what the `Worker` says to the connections, and events to the handlers."""
 
-    def __init__(self, service: "Service", hub: "Hub") -> None:
+    def __init__(self, service: "Service", hub: "Hub", aio: "Optional[AbstractEventLoop]" = None) -> None:
         self.service = service
         self.core: Core = hub._alive()
         self.subscribed = threading.Event()  # or refused
@@ -43,11 +45,14 @@ class Running:
         self.link = Link(self.core.loop, self, b"DEALER")
         name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
         self.id = name if len(name.encode()) <= 255 else os.urandom(16).hex()
-        runner: Type[Runner] = ThreadRunner
+        self.runner: Runner
         if any(each.is_async for each in service._handlers):
             # Only now, because importing asyncio takes longer than all the rest.
-            from ._handling_async import AsyncRunner as runner
-        self.runner = runner(service, service._concurrency, self.worker, self._finished)
+            from ._handling_async import AsyncRunner
+
+            self.runner = AsyncRunner(service, service._concurrency, self.worker, self._finished, aio)
+        else:
+            self.runner = ThreadRunner(service, service._concurrency, self.worker, self._finished)
         self.runner.bind(self.core.loop.call_soon)
         self._idle = threading.Event()
         self._told = threading.Event()

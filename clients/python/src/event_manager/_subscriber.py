@@ -40,6 +40,8 @@ class Subscription(Iterator["Event[bytes]"]):
         self._subscribed = False
         self._over: Optional[Exception] = None
         self._why = "no connection yet"
+        #: Called, by any thread, when there is something to take, or it has ended.
+        self.listener: Callable[[], None] = lambda: None
         #: Events that were dropped because they were not taken in time.
         self.dropped = 0
 
@@ -63,8 +65,20 @@ class Subscription(Iterator["Event[bytes]"]):
                 self._waiting += 1
                 self._changed.wait(left)
                 self._waiting -= 1
-            frames = self._queue.popleft()
-            self._bytes -= sum(map(len, frames))
+            return self._pop()
+
+    def take(self) -> "Optional[Event[bytes]]":
+        """The next event if one waits, else None; Closed at the end."""
+        with self._changed:
+            if self._queue:
+                return self._pop()
+            if self._over is not None:
+                raise self._over
+            return None
+
+    def _pop(self) -> "Event[bytes]":
+        frames = self._queue.popleft()
+        self._bytes -= sum(map(len, frames))
         return Event(frames, body_of(frames))
 
     def __next__(self) -> "Event[bytes]":
@@ -90,6 +104,7 @@ class Subscription(Iterator["Event[bytes]"]):
         with self._changed:
             self._over = self._over or error
             self._changed.notify_all()
+        self.listener()
 
     def forked(self) -> None:
         """In a child process: it is the parent's. Nobody else runs here, and the lock may be held for ever."""
@@ -114,6 +129,7 @@ class Subscription(Iterator["Event[bytes]"]):
                 self._keep(item)
             if self._waiting:
                 self._changed.notify_all()
+        self.listener()
 
     def _keep(self, frames: Message) -> None:
         size = sum(map(len, frames))

@@ -9,20 +9,19 @@ import logging
 import os
 import threading
 import time
-from typing import Any, Dict, List, Literal, Mapping, Optional, Set, Type, TypeVar, overload
+from concurrent.futures import Future
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
 
-from . import _address, _event, _typed
+from . import _address, _calls, _event, _typed
+from ._calls import Reply
 from ._core import Core
 from ._subscriber import Subscription
 from .errors import (
-    CallRefused,
-    CallTimeout,
     Closed,
     EventManagerError,
     InvalidArgument,
     MayBeLost,
     NoAnswer,
-    NoResponders,
 )
 
 log = logging.getLogger("event_manager")
@@ -48,13 +47,8 @@ class Receipt:
     duplicate: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What a service answered to a call. `status` is "ack", "nak", "timeout" or "unreachable"."""
-
-    service: str
-    status: str
-    data: bytes
+def _receipt(event_id: str, answer: Dict[str, Any]) -> Receipt:
+    return Receipt(event_id, answer["services"], answer["level"], answer["duplicate"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +109,21 @@ class Hub:
         get it any more. `deliver_at`: nobody gets it before this time, in seconds since 1970. NoAnswer after `timeout`
         seconds: it may have been taken, and may be emitted again with the same id. Nak: see docs/protocol.md.
         """
+        event_id, answer = self._emit(subject, body, id, level, ttl, deliver_at, headers, timeout)
+        return _receipt(event_id, answer.result())
+
+    def _emit(
+        self,
+        subject: str,
+        body: Any,
+        id: Optional[str],
+        level: str,
+        ttl: Optional[float],
+        deliver_at: Optional[float],
+        headers: Optional[Mapping[str, str]],
+        timeout: Optional[float],
+    ) -> Tuple[str, "Future[Any]"]:
+        """Sends an EMIT; returns the event's id, and what becomes the answer."""
         if level not in ("memory", "disk"):
             raise InvalidArgument(f"level is 'memory' or 'disk', not {level!r}; nothing was sent")
         _event.subject_bytes(subject)
@@ -136,14 +145,11 @@ class Hub:
                 fields["deliverAt"] = round(deliver_at * 1000)
             if sum(map(len, frames)) * 4 // 3 > _JSON_MAX_BYTES - 4096:
                 raise InvalidArgument("an event with headers, ttl or deliver_at has at most 3 MiB; nothing was sent")
-            answer = requests.ask(fields, wait)
-        else:
-            if "\0" in event_id:
-                raise InvalidArgument("an id contains no NUL; nothing was sent")
-            payload = b"\0".join((event_id.encode(), level.encode(), subject.encode(), data))
-            answer = requests.send("emit", [b"emit", b"PARAM", payload], wait, True)
-        receipt = answer.result()
-        return Receipt(event_id, receipt["services"], receipt["level"], receipt["duplicate"])
+            return event_id, requests.ask(fields, wait)
+        if "\0" in event_id:
+            raise InvalidArgument("an id contains no NUL; nothing was sent")
+        payload = b"\0".join((event_id.encode(), level.encode(), subject.encode(), data))
+        return event_id, requests.send("emit", [b"emit", b"PARAM", payload], wait, True)
 
     @overload
     def call(self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0) -> Any: ...
@@ -166,10 +172,19 @@ class Hub:
         "first": the first service's answer, read as the type `reply`. NoResponders, CallTimeout or CallRefused if there
         is none. "all": what became of it at each service. A body is text, or what can be written as JSON.
         """
+        decode = _typed.decoder(reply)
+        try:
+            data = self._call(subject, body, answers, timeout).result()
+        except NoAnswer as error:
+            raise _calls.unanswered(error) from error
+        replies = _calls.replies_of(data)
+        return replies if answers == "all" else _calls.first(subject, replies, decode, timeout)
+
+    def _call(self, subject: str, body: Any, answers: str, timeout: float) -> "Future[Any]":
+        """Sends a PUBLISH; returns what becomes the answer."""
         if answers not in ("first", "all"):
             raise InvalidArgument(f"answers is 'first' or 'all', not {answers!r}; nothing was sent")
         _event.subject_bytes(subject)
-        decode = _typed.decoder(reply)
         try:
             text = _typed.encode(body).decode()
         except UnicodeDecodeError:
@@ -177,37 +192,8 @@ class Hub:
         fields: Dict[str, Any] = {"token": "publish", "subject": subject, "payload": text, "timeout": round(timeout * 1e6)}
         if answers == "first":
             fields["answers"] = "first"
-        replies = self._replies(fields, timeout)
-        if answers == "all":
-            return replies
-        for each in replies:
-            if each.status == "ack":
-                return decode(each.data)
-        told = ", ".join(f"{each.service}: {each.status}" for each in replies) or "no service is subscribed to it"
-        statuses = {each.status for each in replies}
-        if "timeout" in statuses:
-            raise CallTimeout(f"no answer to {subject!r} within {timeout} s ({told}); a service may have got it")
-        if "nak" in statuses:
-            raise CallRefused(f"{subject!r} was refused ({told})", replies)
-        raise NoResponders(f"nobody answers to {subject!r} ({told}); nobody got it")
-
-    def _replies(self, fields: Dict[str, Any], timeout: float) -> List[Reply]:
-        try:
-            # The daemon's own timeout comes first.
-            data = self._alive().requests.ask(fields, timeout + self._timeout, repeatable=False).result()
-        except NoAnswer as error:
-            if not error.may_be_taken:
-                raise
-            raise CallTimeout(str(error)) from error
-        results = data["results"]
-        return [
-            Reply(
-                each["service"],
-                each["status"],
-                base64.b64decode(each["dataBase64"]) if "dataBase64" in each else str(each.get("data", "")).encode(),
-            )
-            for each in results
-        ]
+        # The daemon's own timeout comes first.
+        return self._alive().requests.ask(fields, timeout + self._timeout, repeatable=False)
 
     def subscribe(
         self,
@@ -221,6 +207,16 @@ class Hub:
         When it returns, the daemon has subscribed it. NoAnswer after the hub's timeout. At most `queue` events of
         `queue_bytes` together wait to be taken.
         """
+        subscription = self._subscribe(subjects, queue, queue_bytes, when_full)
+        try:
+            subscription.wait(self._timeout)
+        except NoAnswer:
+            subscription.close()
+            raise
+        return subscription
+
+    def _subscribe(self, subjects: Sequence[str], queue: int, queue_bytes: int, when_full: str) -> Subscription:
+        """Begins to subscribe."""
         if not subjects or queue < 1 or queue_bytes < 1 or when_full not in ("drop-oldest", "drop-newest"):
             raise InvalidArgument("subscribe wants a subject, a positive queue, and when_full drop-oldest or drop-newest")
         core = self._alive()
@@ -233,11 +229,6 @@ class Hub:
             lambda ended: core.loop.call_soon(lambda: _remove(core.subscriptions, ended)),
         )
         core.loop.call_soon(lambda: core.subscribe(subscription))
-        try:
-            subscription.wait(self._timeout)
-        except NoAnswer:
-            subscription.close()
-            raise
         return subscription
 
     def status(self, timeout: Optional[float] = None) -> Dict[str, Any]:

@@ -7,13 +7,16 @@ import inspect
 import logging
 import random
 import typing
-from typing import Any, Callable, Dict, List, Literal, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Tuple, Type, TypeVar
 
 from . import _address, _event, _patterns, _typed
 from ._running import Running
 from ._worker import Delivery
 from .errors import DecodeError, EventManagerError, Forked, InvalidArgument, NoAnswer
 from .hub import Hub
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 log = logging.getLogger("event_manager")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -131,21 +134,27 @@ class Service:
     def start(self, hub: Hub, timeout: Optional[float] = None) -> None:
         """Subscribes and begins to work. Nak if the daemon refuses the subscription; NoAnswer if it isn't there within
         `timeout` seconds (default: the hub's; infinity is possible). After an error it isn't started."""
+        self._wait_started(self._begin(hub), hub.timeout if timeout is None else timeout)
+
+    def _begin(self, hub: Hub, aio: "Optional[AbstractEventLoop]" = None) -> Running:
+        """Begins to work, with async handlers in the given loop."""
         if self._forked:
             raise Forked(f"service {self.name!r} belongs to the parent process; make another one in this one")
         if self._running is not None:
             raise InvalidArgument(f"service {self.name!r} runs already")
         if not self._handlers:
             raise InvalidArgument(f"service {self.name!r} has no handler")
-        running = self._running = Running(self, hub)
-        wait = hub.timeout if timeout is None else timeout
+        self._running = Running(self, hub, aio)
+        return self._running
+
+    def _wait_started(self, running: Running, timeout: float) -> None:
+        """Waits until it is subscribed; ends it if it isn't."""
         try:
-            if not running.subscribed.wait(None if wait == float("inf") else wait):
-                raise NoAnswer(f"service {self.name!r} could not subscribe within {wait} s; start it again", may_be_taken=True)
+            if not running.subscribed.wait(None if timeout == float("inf") else timeout):
+                raise NoAnswer(f"service {self.name!r} could not subscribe within {timeout} s; start it again", may_be_taken=True)
             if running.failure is not None:
                 raise running.failure
         except BaseException:
-            self._running = None
             running.stop(0.0, False)
             raise
 

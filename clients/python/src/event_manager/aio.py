@@ -1,0 +1,202 @@
+"""The hub for asyncio: the same words as `event_manager.Hub`, to be awaited.
+
+    async with event_manager.aio.connect() as hub:
+        await hub.emit("order.created", {"id": 1})
+
+Input and output are in the hub's thread; async handlers run in the loop that started their service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Type, TypeVar, overload
+
+from . import _calls, _event, _typed
+from . import hub as _hub
+from ._calls import Reply
+from ._event import Event
+from ._subscriber import Subscription
+from .errors import Closed, InvalidArgument, NoAnswer
+from .hub import Hub, Receipt, Stats
+from .service import Service
+
+T = TypeVar("T")
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *arguments))
+
+
+class AsyncSubscription:
+    """The events that come, in their order; see `event_manager.Subscription`. One task at a time may take them."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        subscription.listener = self._notify
+
+    def _notify(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._changed.set)
+        except RuntimeError:  # The loop is closed: nobody waits any more.
+            pass
+
+    @property
+    def dropped(self) -> int:
+        """Events that were dropped because they were not taken in time."""
+        return self._subscription.dropped
+
+    async def next(self, timeout: Optional[float] = None) -> "Event[bytes]":
+        """The next event. NoAnswer if none comes for `timeout` seconds (None: for ever); Closed at the end."""
+        try:
+            return await asyncio.wait_for(self._next(), timeout)
+        except asyncio.TimeoutError:
+            raise NoAnswer(f"no event came for {timeout} s", may_be_taken=False) from None
+
+    async def _next(self) -> "Event[bytes]":
+        while True:
+            # Before it looks, so that nothing that comes in between is overlooked.
+            self._changed.clear()
+            event = self._subscription.take()
+            if event is not None:
+                return event
+            await self._changed.wait()
+
+    def __aiter__(self) -> "AsyncSubscription":
+        return self
+
+    async def __anext__(self) -> "Event[bytes]":
+        try:
+            return await self._next()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    async def close(self) -> None:
+        """Ends it. What came before can still be taken."""
+        self._subscription.close()
+
+    async def __aenter__(self) -> "AsyncSubscription":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncHub:
+    """A connection to a daemon, which comes back by itself; see `event_manager.Hub` for what each method means."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
+        """Publishes an event, to be sent as soon as there is a connection; waits if `max_pending_bytes` wait already."""
+        publisher = self._hub._alive().publisher
+        event = _event.encode(subject, body, headers)
+        if not publisher.offer(event):
+            await _in_thread(publisher.publish, event, self._hub.timeout)
+
+    async def flush(self, timeout: Optional[float] = None) -> None:
+        """Waits until the daemon has taken all that was published before; MayBeLost if that isn't sure."""
+        await _in_thread(self._hub.flush, timeout)
+
+    async def emit(
+        self,
+        subject: str,
+        body: Any = b"",
+        *,
+        id: Optional[str] = None,
+        level: Literal["memory", "disk"] = "memory",
+        ttl: Optional[float] = None,
+        deliver_at: Optional[float] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        timeout: Optional[float] = None,
+    ) -> Receipt:
+        """Publishes an event and waits until the daemon confirms it. If it is cancelled, the event may be taken."""
+        event_id, answer = self._hub._emit(subject, body, id, level, ttl, deliver_at, headers, timeout)
+        return _hub._receipt(event_id, await asyncio.wrap_future(answer))
+
+    @overload
+    async def call(self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0) -> Any: ...
+    @overload
+    async def call(
+        self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0, reply: Type[T]
+    ) -> T: ...
+    @overload
+    async def call(self, subject: str, body: Any = b"", *, answers: Literal["all"], timeout: float = 30.0) -> List[Reply]: ...
+
+    async def call(
+        self,
+        subject: str,
+        body: Any = b"",
+        *,
+        answers: Literal["first", "all"] = "first",
+        timeout: float = 30.0,
+        reply: Any = dict,
+    ) -> Any:
+        """Asks the services that are subscribed to a subject."""
+        decode = _typed.decoder(reply)
+        try:
+            data = await asyncio.wrap_future(self._hub._call(subject, body, answers, timeout))
+        except NoAnswer as error:
+            raise _calls.unanswered(error) from error
+        replies = _calls.replies_of(data)
+        return replies if answers == "all" else _calls.first(subject, replies, decode, timeout)
+
+    async def subscribe(
+        self,
+        *subjects: str,
+        queue: int = 10_000,
+        queue_bytes: int = 64 << 20,
+        when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
+    ) -> AsyncSubscription:
+        """Subscribes to every event whose subject begins with one of these texts ("" is everything)."""
+        subscription = self._hub._subscribe(subjects, queue, queue_bytes, when_full)
+        try:
+            await _in_thread(subscription.wait, self._hub.timeout)
+        except BaseException:
+            subscription.close()
+            raise
+        return AsyncSubscription(subscription)
+
+    async def start(self, service: Service, timeout: Optional[float] = None) -> None:
+        """Starts a service, as `Service.start` does; its async handlers run in this loop."""
+        wait = self._hub.timeout if timeout is None else timeout
+        if wait == float("inf"):
+            raise InvalidArgument("a service of an AsyncHub doesn't wait for ever; start it again after NoAnswer")
+        running = service._begin(self._hub, asyncio.get_running_loop())
+        await _in_thread(service._wait_started, running, wait)
+
+    async def stop(self, service: Service, drain: float = 5.0, unsubscribe: bool = False) -> None:
+        """Stops a service, as `Service.stop` does, while this loop goes on with its handlers."""
+        await _in_thread(service.stop, drain, unsubscribe)
+
+    async def status(self, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """The daemon's state: docs/status.md explains each field."""
+        wait = self._hub.timeout if timeout is None else timeout
+        status: Dict[str, Any] = await asyncio.wrap_future(self._hub._alive().requests.ask({"token": "status"}, wait))
+        return status
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of events, in this process."""
+        return self._hub.stats
+
+    async def close(self, drain: float = 5.0) -> None:
+        """Stops services, sends what is published, for at most `drain` seconds each, and closes all."""
+        await _in_thread(self._hub.close, drain)
+
+    async def __aenter__(self) -> "AsyncHub":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def connect(address: Optional[str] = None, *, timeout: float = 5.0, max_pending_bytes: int = 64 << 20) -> AsyncHub:
+    """A hub for asyncio; see `event_manager.connect`."""
+    return AsyncHub(_hub.connect(address, timeout=timeout, max_pending_bytes=max_pending_bytes))
+
+
+__all__ = ["AsyncHub", "AsyncSubscription", "connect"]
