@@ -215,8 +215,9 @@ impl Shelf {
     /// Whether the backlog has room, if what waits for its time there makes way: it waits on disk.
     fn make_room(&mut self, item: &Item, backlog: &mut Backlog) -> bool {
         while !backlog.has_room(item) {
-            // It would be the one to make way for others that wait for a time.
-            if item.not_before.is_some() {
+            // An event that goes later than all of these would be the one to make way.
+            let latest = backlog.latest_due();
+            if latest.is_none() || item.not_before >= latest {
                 return false;
             }
             let Some((due, later)) = backlog.take_latest_due() else {

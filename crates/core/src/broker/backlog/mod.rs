@@ -162,7 +162,12 @@ impl Backlog {
 
     /// Whether there is one to [take](Self::take_latest_due).
     pub fn any_waits_for_time(&self) -> bool {
-        self.waiting.any_waits_for_time()
+        self.latest_due().is_some()
+    }
+
+    /// When the one goes that [`take_latest_due`](Self::take_latest_due) would take.
+    pub fn latest_due(&self) -> Option<Instant> {
+        self.waiting.latest_due()
     }
 
     /// How many events may go now, but for those that are past their end.

@@ -214,9 +214,9 @@ impl Waiting {
         Some((due, self.take(place)?))
     }
 
-    /// Whether there is one to [take](Self::take_latest_due).
-    pub(super) fn any_waits_for_time(&self) -> bool {
-        !self.passed_over.is_empty()
+    /// When the one goes that [`take_latest_due`](Self::take_latest_due) would take.
+    pub(super) fn latest_due(&self) -> Option<Instant> {
+        self.passed_over.last().map(|(due, _)| *due)
     }
 
     /// How many items may go now. Of those past their end some are counted, too.

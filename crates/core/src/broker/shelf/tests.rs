@@ -331,6 +331,38 @@ fn what_came_while_the_disk_was_read_is_not_missing() {
     assert!(site.disk.is_empty());
 }
 
+/// An event whose time has come is read, though memory is full: what goes later makes way.
+#[test]
+fn what_is_due_takes_the_room_of_what_goes_later() {
+    let (plain, of_key) = ((None, None, None), (None, None, Some(0)));
+    let ends = (None, Some(1), None);
+    let mut site = Site::new();
+    let acts = [
+        Act::Append(vec![of_key, of_key]),
+        Act::Report(true),
+        Act::Append(vec![plain]),
+        Act::Append(vec![of_key, of_key, plain, ends, of_key]),
+        Act::Report(true),
+        Act::Report(true),
+        Act::Append(vec![(Some(1), None, Some(0))]),
+        Act::Report(true),
+        // The first of the key, for which its others wait, and then those without one.
+        Act::GiveBack(1),
+        Act::Append(vec![(Some(1), None, None)]),
+        Act::GiveBack(1),
+        Act::GiveBack(1026),
+        Act::Report(true),
+        Act::GiveBack(1),
+        Act::GiveBack(1),
+        Act::Wait(1),
+        Act::GiveBack(1),
+        Act::Work,
+    ];
+    for act in acts {
+        site.act(act);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
