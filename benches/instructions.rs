@@ -58,7 +58,7 @@ fn a_thousand_turns(dispatch: Dispatch) -> Dispatch {
 }
 
 #[library_benchmark]
-#[bench::of_two_subjects(setup = Subscribe::new, config = budget(17_700), teardown = drop)]
+#[bench::of_two_subjects(setup = Subscribe::new, config = budget(19_600), teardown = drop)]
 fn a_subscribe_request(subscribe: Subscribe) -> Subscribe {
     subscribe.run()
 }
