@@ -25,7 +25,7 @@ def encode(body: Any) -> bytes:
     if isinstance(body, (bytearray, memoryview)):
         return bytes(body)
     try:
-        return json.dumps(body, default=_default, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encoder.encode(body).encode()
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"the body can't be written as JSON: {error}; nothing was sent") from error
 
@@ -36,6 +36,10 @@ def _default(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+#: Made once: `json.dumps` would make one for each body.
+_encoder = json.JSONEncoder(default=_default, ensure_ascii=False, separators=(",", ":"))
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
