@@ -11,6 +11,7 @@ use super::support::bus::own_host;
 use super::support::peers::{connected, publish, received, socket};
 use super::support::process::settings;
 use super::support::program::Site;
+use super::support::raw::{RawPeer, message};
 use super::support::{PATIENCE, TestDaemon};
 
 const EMIT: &str = "TK_EVENT_MANAGER_EMIT";
@@ -227,6 +228,31 @@ fn a_confirmed_event_waits_for_subscribers_and_its_publisher_does_not() {
     let counters = daemon.status().subscribers.counters;
     assert_eq!(counters.matched, 2);
     drop(gone);
+}
+
+/// The last subscription that was waited for lets events go. They may be more than its subscriber may
+/// have, and end its connection in the middle of its message.
+#[test]
+fn a_subscriber_that_is_ended_by_what_waited_for_it_is_no_trouble() {
+    let mut place = Place::patient();
+    place.keys["slowSubscriber"] = json!("disconnect");
+    place.keys["budgets"] = json!({"subscriberOutboxBytes": 1024});
+    let daemon = place.start();
+    let mut first = RawPeer::met(&daemon.subscribers(), "SUB");
+    first.send(&message(&["\x01Order"]));
+    daemon.wait_for_subscriptions(1);
+    end(daemon, "TERM");
+    let daemon = place.start();
+    assert_eq!(awaited(&daemon), Some(1));
+    let (token, answer) = daemon.ask(EMIT, &["", "memory", "Order", &"x".repeat(4096)]);
+    assert_eq!(token, "TK_SYS_ACK", "{answer}");
+    let mut again = RawPeer::met(&daemon.subscribers(), "SUB");
+    again.send_while_heard(&message(&["\x01Order", "\x01Other"]));
+    daemon.wait_for("the end of its connection", |status| {
+        status.refused("slow-subscriber") == 1
+    });
+    let subscribers = daemon.status().subscribers;
+    assert_eq!((subscribers.connected, subscribers.subscriptions), (0, 0));
 }
 
 #[test]

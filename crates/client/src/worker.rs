@@ -20,8 +20,7 @@ use event_manager_wire::messagebus::event_id;
 use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::LocalSocket;
 
-/// How often the daemon is told that events are still worked on: a third of its `ackTimeout`, unless that
-/// is configured.
+/// How often the daemon is told that events are still worked on: a third of the default `ackTimeout`.
 const WIP_INTERVAL: Duration = Duration::from_secs(10);
 /// Lives of a subscription, if the daemon doesn't say: an older one.
 const TTL_SECONDS: f64 = 60.0;
@@ -133,7 +132,8 @@ impl<T> Drop for Task<T> {
 }
 
 /// A subscribed worker. It connects again by itself, subscribes again when its subscription is gone, and
-/// tells the daemon that it still works on the events that it has not answered.
+/// tells the daemon every 10 s that it still works on the events that it has not answered: so a handler may
+/// take as long as it wants, unless the service's `ackTimeout` is less than that.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), event_manager_client::ClientError> {
@@ -336,7 +336,11 @@ impl Link {
                 // First, so that nothing is answered before the daemon knows that no more is wanted.
                 _ = &mut left => break,
                 Some(word) = self.words.recv(), if is_connected => self.say(word),
-                _ = wip.tick(), if is_connected => self.say_wip(),
+                _ = wip.tick(), if is_connected => {
+                    if let Some(connection) = self.line.connection() {
+                        say_wip(connection, &self.held);
+                    }
+                }
                 Ok(()) = self.subscribed.changed() => {
                     let subscribed = self.subscribed.borrow_and_update().clone();
                     self.line = line(&subscribed, self.credit)?;
@@ -376,14 +380,6 @@ impl Link {
         }
     }
 
-    fn say_wip(&mut self) {
-        if let Some(connection) = self.line.connection() {
-            for id in &self.held {
-                connection.send([format!("WIP {id}")]);
-            }
-        }
-    }
-
     /// Until all is answered, and the daemon has read the answers.
     async fn finish(mut self, mut connection: Connection) -> Result<(), Ended> {
         connection.send(["BYE"]);
@@ -409,12 +405,15 @@ impl Link {
                         last = connection.ping();
                     }
                 }
-                _ = wip.tick() => {
-                    for id in &self.held {
-                        connection.send([format!("WIP {id}")]);
-                    }
-                }
+                _ = wip.tick() => say_wip(&mut connection, &self.held),
             }
         }
+    }
+}
+
+/// Its handlers still work on these.
+fn say_wip(connection: &mut Connection, held: &BTreeSet<u64>) {
+    for id in held {
+        connection.send([format!("WIP {id}")]);
     }
 }

@@ -2,8 +2,8 @@
 //! received of messages that aren't whole.
 //!
 //! Each outbox, queue and message has its own bound; many of them may be more than the machine has.
-//! What is there is added up each time that a part of the limit has been taken in since, and when it
-//! is too much, the largest make room.
+//! The total is added up again each time that another sixteenth of the limit was queued. If it is too
+//! much, the largest make room.
 
 use crate::broker::{DropReason, PeerId, ServiceKey};
 use crate::reactor::hub::Hub;
@@ -48,8 +48,8 @@ impl Hub {
         self.peers.iter().map(|peer| peer.half_received).sum()
     }
 
-    /// What waits for peers and services and what is half received, in bytes. What durable services have in memory is bounded
-    /// by their own budgets, and can't be given up.
+    /// What waits for peers and services and what is half received, in bytes. What durable services
+    /// have in memory is bounded by their own budgets, and can't be given up.
     pub(crate) fn waiting_bytes(&self) -> usize {
         let outboxes = self.peers.iter().map(|peer| peer.outbox.bytes());
         let queues = self

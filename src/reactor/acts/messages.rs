@@ -70,8 +70,10 @@ impl Hub {
 
     fn subscription(&mut self, id: PeerId, wish: Subscription<'_>) -> Result<(), PeerError> {
         let limits = self.config.limits;
-        // Others have nothing to subscribe to here.
-        let Role::Subscriber { prefixes } = &mut self.peers[id].role else {
+        // An earlier subscription of the same message may have ended its connection: events that waited for
+        // it were more than it may have. Other peers have nothing to subscribe to here.
+        let role = self.peers.get_mut(id).map(|peer| &mut peer.role);
+        let Some(Role::Subscriber { prefixes }) = role else {
             return Ok(());
         };
         match wish {
