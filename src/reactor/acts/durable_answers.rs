@@ -6,7 +6,7 @@ use crate::broker::EndedService;
 use crate::messagebus::Message;
 use crate::model::{ServiceName, SubscriptionId};
 use crate::reactor::hub::{Hub, SharedHub};
-use crate::reactor::state::promises::{Kept, Promised};
+use crate::reactor::state::promises::{Promised, Resolved};
 use crate::reactor::state::replies::ReturnAddress;
 use crate::store::QueueId;
 
@@ -51,15 +51,15 @@ impl Hub {
         if self.requests.promises.is_empty() {
             return;
         }
-        for kept in self.requests.promises.take_kept(&self.saved, now()) {
+        for kept in self.requests.promises.take_resolved(&self.saved, now()) {
             self.answer_promise(kept);
         }
     }
 
-    fn answer_promise(&mut self, kept: Kept) {
+    fn answer_promise(&mut self, kept: Resolved) {
         match kept {
-            Kept::Ended(service, ticket) => self.answer_end(service, ticket),
-            Kept::Answer(answer, ticket) => self.complete(ticket, &answer),
+            Resolved::Ended(service, ticket) => self.answer_end(service, ticket),
+            Resolved::Answer(answer, ticket) => self.complete(ticket, &answer),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Rings of event managers that dial each other: traces go out, and a link on which our own come back
-//! is not subscribed to. The decisions are `broker/loops.rs`'s.
+//! is not subscribed to. The decisions are those of [`Loops`](crate::broker::Loops).
 
 use std::time::{Duration, Instant};
 

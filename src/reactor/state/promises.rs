@@ -43,9 +43,9 @@ pub(crate) enum Promised {
     },
 }
 
-/// A promise that has come to its end.
+/// What a promise came to, well or not.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Kept {
+pub(crate) enum Resolved {
     /// The service has ended for good.
     Ended(ServiceName, Ticket),
     /// What the request is answered.
@@ -71,7 +71,7 @@ impl Promises {
     }
 
     /// Takes out those that are durable now, and those that have waited too long.
-    pub(crate) fn take_kept(&mut self, saved: &Saved, now: Instant) -> Vec<Kept> {
+    pub(crate) fn take_resolved(&mut self, saved: &Saved, now: Instant) -> Vec<Resolved> {
         let mut kept = vec![];
         for mut promise in std::mem::take(&mut self.0) {
             promise.mark = promise.mark.or_else(|| match &promise.what {
@@ -92,7 +92,7 @@ impl Promises {
         &mut self,
         removed: &QueueId,
         error: Option<String>,
-    ) -> Option<Kept> {
+    ) -> Option<Resolved> {
         let of_it = |promise: &Promise| matches!(&promise.what, Promised::End { queue, .. } if queue.as_ref() == Some(removed));
         let at = self.0.iter().position(of_it)?;
         if let Some(error) = error {
@@ -109,15 +109,15 @@ impl Promises {
 
 impl Promise {
     /// Its end, if it has come.
-    fn end(&self, is_written: bool, now: Instant) -> Option<Kept> {
+    fn end(&self, is_written: bool, now: Instant) -> Option<Resolved> {
         let is_late = self.until <= now;
         match &self.what {
             Promised::End {
                 service,
                 queue: None,
-            } if is_written => Some(Kept::Ended(service.clone(), self.ticket)),
+            } if is_written => Some(Resolved::Ended(service.clone(), self.ticket)),
             Promised::Subscription { answer, .. } if is_written => {
-                Some(Kept::Answer(answer.clone(), self.ticket))
+                Some(Resolved::Answer(answer.clone(), self.ticket))
             }
             Promised::End { service, queue } if is_late => {
                 let what = match queue.is_some() {
@@ -136,8 +136,8 @@ impl Promise {
         }
     }
 
-    fn fails(&self, why: String) -> Kept {
-        Kept::Answer(Message::nak("store-failed", why), self.ticket)
+    fn fails(&self, why: String) -> Resolved {
+        Resolved::Answer(Message::nak("store-failed", why), self.ticket)
     }
 }
 
@@ -165,8 +165,8 @@ mod tests {
         }
     }
 
-    fn is_nak(kept: &Kept) -> bool {
-        matches!(kept, Kept::Answer(answer, _) if answer.token.is(Token::NAK))
+    fn is_nak(kept: &Resolved) -> bool {
+        matches!(kept, Resolved::Answer(answer, _) if answer.token.is(Token::NAK))
     }
 
     #[test]
@@ -182,13 +182,13 @@ mod tests {
         };
         promises.add(subscription, ticket, now);
         // Without a database all is written that ever will be.
-        let kept = promises.take_kept(&saved, now);
-        assert_eq!(kept, [Kept::Answer(answer, ticket)]);
+        let kept = promises.take_resolved(&saved, now);
+        assert_eq!(kept, [Resolved::Answer(answer, ticket)]);
         assert_eq!(promises.queue_removed(&queue("other"), None), None);
-        assert_eq!(promises.take_kept(&saved, now), []);
+        assert_eq!(promises.take_resolved(&saved, now), []);
         assert_eq!(promises.queue_removed(&queue("s"), None), None);
-        let ended = Kept::Ended(queue("s").name, ticket);
-        assert_eq!(promises.take_kept(&saved, now), [ended]);
+        let ended = Resolved::Ended(queue("s").name, ticket);
+        assert_eq!(promises.take_resolved(&saved, now), [ended]);
         assert!(promises.is_empty());
     }
 
@@ -203,8 +203,8 @@ mod tests {
         let failed = promises.queue_removed(&queue("broken"), error);
         assert!(is_nak(&failed.unwrap()));
         let just_before = now + PATIENCE - Duration::from_millis(1);
-        assert_eq!(promises.take_kept(&saved, just_before), []);
-        let late = promises.take_kept(&saved, now + PATIENCE);
+        assert_eq!(promises.take_resolved(&saved, just_before), []);
+        let late = promises.take_resolved(&saved, now + PATIENCE);
         assert!(late.len() == 1 && is_nak(&late[0]));
         assert!(promises.is_empty());
     }

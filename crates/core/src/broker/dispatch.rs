@@ -32,7 +32,7 @@ struct Worker {
     /// It let a delivery's time pass, and has said nothing since: others go first.
     is_doubted: bool,
     /// When it had its last turn, or came.
-    since: u64,
+    last_turn: u64,
     /// The number of its valid entry among the turns.
     stamp: u32,
 }
@@ -59,7 +59,7 @@ impl Worker {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     load: u64,
-    since: u64,
+    last_turn: u64,
     worker: u32,
     stamp: u32,
 }
@@ -90,7 +90,7 @@ impl Workers {
             open: true,
             outstanding: 0,
             is_doubted: false,
-            since: 0,
+            last_turn: 0,
             stamp: 0,
         };
         WorkerKey(self.workers.insert(worker) as u32)
@@ -202,10 +202,10 @@ impl Workers {
         }
         self.eligible += 1;
         self.turn += 1;
-        worker.since = self.turn;
+        worker.last_turn = self.turn;
         let turn = Turn {
             load: worker.load(),
-            since: self.turn,
+            last_turn: self.turn,
             worker: key.0,
             stamp: self.stamp,
         };
@@ -238,9 +238,9 @@ impl Workers {
         worker.outstanding += 1;
         if worker.eligible() {
             self.turn += 1;
-            worker.since = self.turn;
+            worker.last_turn = self.turn;
             top.0.load = worker.load();
-            top.0.since = self.turn;
+            top.0.last_turn = self.turn;
         } else {
             self.eligible -= 1;
             PeekMut::pop(top);
@@ -254,7 +254,7 @@ impl Workers {
         let is_light = |worker: &Worker| worker.credit.is_none() || worker.outstanding == 0;
         let workers = self.workers.iter();
         let light = workers.filter(|(_, worker)| worker.eligible() && is_light(worker));
-        let (key, worker) = light.min_by_key(|(_, worker)| (worker.load(), worker.since))?;
+        let (key, worker) = light.min_by_key(|(_, worker)| (worker.load(), worker.last_turn))?;
         let picked = (WorkerKey(key as u32), worker.peer);
         self.change(picked.0, |worker| worker.outstanding += 1);
         Some(picked)
@@ -282,7 +282,7 @@ impl Workers {
             }
             turns.push((WorkerKey(key as u32), worker.peer));
         }
-        turns.sort_unstable_by_key(|(key, _)| self.workers[key.0 as usize].since);
+        turns.sort_unstable_by_key(|(key, _)| self.workers[key.0 as usize].last_turn);
         let (each, more) = (events / turns.len(), events % turns.len());
         // From the one whose turn is next.
         let (got_more, others) = turns.split_at(more);

@@ -53,8 +53,8 @@ enum Reading {
     These(Vec<u64>),
 }
 
-/// Whether the log knows that workers are served. Until it does none is given an event, or an event that
-/// was given out just before a crash would come again as if for the first time.
+/// Whether the log has recorded that events are being delivered. None is before that, so that after a crash
+/// each event that may have been delivered is known to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum HandingOut {
     #[default]

@@ -11,7 +11,7 @@ use super::format::{
 };
 use super::scan::{Item, scan};
 
-/// A number that is so far from those of the segments is none that the log came to by itself.
+/// A number further than this from those of the other segments was not assigned by this log.
 const NUMBERS_APART_MAX: u64 = 1 << 32;
 
 /// A file with a segment's name.
@@ -129,7 +129,7 @@ fn look<D: Directory>(
             "it was renamed: its header has another number of its first event".into(),
         ));
     }
-    // What a creation leaves that was interrupted may have the header of an earlier use.
+    // A reused file whose creation was interrupted may still have the header of its earlier use.
     let header = header.filter(|header| (header.number, header.first_seq) == (number, first_seq));
     let evidence = match &header {
         Some(header) if header.queue.is_some() => Evidence::Header,

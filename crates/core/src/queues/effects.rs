@@ -74,7 +74,7 @@ pub enum Effect<R> {
     Note(Note),
 }
 
-/// What somebody may want to know.
+/// What happened to a queue that operators may have to know.
 #[derive(Debug)]
 pub enum Note {
     /// A queue takes no events any more.

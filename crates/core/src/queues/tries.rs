@@ -62,7 +62,7 @@ impl<R> Queues<R> {
         }
         let record = self.record(name);
         let id = record.id.clone();
-        // Of what is done without a word of it in the log a crash should leave that workers had it.
+        // These go first: after a crash, an event whose end was not logged must still count as delivered.
         let settled = match rests {
             true => std::mem::take(&mut record.settled),
             false => vec![],

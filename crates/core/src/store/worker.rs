@@ -10,7 +10,7 @@ use event_manager_wire::model::ServiceName;
 
 /// What is committed together, in bytes of events.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// For how long what nobody waits for may wait for an append to be committed with.
+/// How long a record for which nobody waits may wait to share a commit with an append.
 const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// How often logs are trimmed, their retention is enforced, and failed ones try again.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ struct Log<D: Directory> {
     /// Somebody waits for what was appended.
     is_urgent: bool,
     /// Somebody waits to give events to workers.
-    is_asked_for_hands: bool,
+    owes_handing_out: bool,
     /// Its failure was reported.
     has_failed: bool,
     /// How many segments it had when it was trimmed.
@@ -74,7 +74,7 @@ pub struct Worker<S: StateStore, O> {
     logs: BTreeMap<QueueId, Log<S::Directory>>,
     tidied: Instant,
     /// The state directory is not there any more, or another process's. That was reported.
-    is_homeless: bool,
+    has_lost_directory: bool,
     outside: O,
 }
 
@@ -85,7 +85,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
             state,
             logs: BTreeMap::new(),
             tidied: outside.now(),
-            is_homeless: false,
+            has_lost_directory: false,
             outside,
         }
     }
@@ -145,7 +145,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
     }
 
     fn apply(&mut self, command: Command) {
-        match self.is_homeless {
+        match self.has_lost_directory {
             true => self.refuse(command),
             false => self.apply_there(command),
         }
@@ -240,7 +240,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
         log.log.set_handing_out(on);
         log.dirty_since.get_or_insert(self.outside.now());
         log.is_urgent |= on;
-        log.is_asked_for_hands |= on;
+        log.owes_handing_out |= on;
     }
 
     fn read(
@@ -294,7 +294,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
                     waiting: vec![],
                     dirty_since: Some(self.outside.now()),
                     is_urgent: false,
-                    is_asked_for_hands: false,
+                    owes_handing_out: false,
                     has_failed: false,
                     segments: 0,
                     keeps_since: Some(self.outside.now()),
@@ -345,11 +345,11 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
     /// process has it by now.
     fn hold_directory(&mut self) -> bool {
         if self.state.is_held() {
-            self.is_homeless = false;
+            self.has_lost_directory = false;
             return true;
         }
         let locked = self.state.hold_again();
-        let is_new = !std::mem::replace(&mut self.is_homeless, locked.is_err());
+        let is_new = !std::mem::replace(&mut self.has_lost_directory, locked.is_err());
         if is_new || locked.is_ok() {
             let why = match &locked {
                 Ok(()) => "it was created again".to_owned(),
@@ -473,7 +473,7 @@ impl<D: Directory> Log<D> {
                 },
             });
         }
-        if std::mem::take(&mut self.is_asked_for_hands) {
+        if std::mem::take(&mut self.owes_handing_out) {
             let queue = queue.clone();
             outside.report(Report::HandingOut { queue });
         }

@@ -23,7 +23,7 @@ use crate::broker::dispatch::WorkerKey;
 /// A line may have so many entries that mean nothing, beside as many as it has others.
 const STALE_MAX: usize = if cfg!(test) { 8 } else { 1024 };
 
-/// What a worker calls an event by that it holds. Never given twice by one backlog.
+/// Identifies one delivery in EVENT, ACK, NAK, TERM and WIP. Never used twice by one backlog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(pub u64);
 
@@ -52,7 +52,7 @@ struct OfWorker {
     /// Until then its last word counts for what it holds.
     trusted_until: Option<Instant>,
     /// Its entry among those that are looked at when their time comes.
-    looked_at: Option<Instant>,
+    next_check_at: Option<Instant>,
 }
 
 impl OfWorker {
@@ -89,7 +89,7 @@ impl OfWorker {
             self.overtaken = overtaken;
         }
         shrink(ids);
-        ids.is_empty() && self.looked_at.is_none()
+        ids.is_empty() && self.next_check_at.is_none()
     }
 }
 
@@ -297,7 +297,7 @@ impl HeldItems {
     /// The worker is gone; it holds nothing any more.
     pub(super) fn forget(&mut self, worker: WorkerKey) {
         if let Some(of_worker) = self.by_worker.remove(&worker)
-            && let Some(at) = of_worker.looked_at
+            && let Some(at) = of_worker.next_check_at
         {
             self.looks.remove(&(at, worker));
         }
@@ -320,7 +320,7 @@ impl HeldItems {
             let Some(of_worker) = self.by_worker.get_mut(&worker) else {
                 continue;
             };
-            of_worker.looked_at = None;
+            of_worker.next_check_at = None;
             let mut next: Option<Instant> = None;
             for id in &of_worker.ids {
                 let held = self.by_id.get(*id);
@@ -436,10 +436,10 @@ fn look_by(
     of_worker: &mut OfWorker,
     deadline: Instant,
 ) {
-    if of_worker.looked_at.is_some_and(|at| at <= deadline) {
+    if of_worker.next_check_at.is_some_and(|at| at <= deadline) {
         return;
     }
-    if let Some(at) = of_worker.looked_at.replace(deadline) {
+    if let Some(at) = of_worker.next_check_at.replace(deadline) {
         looks.remove(&(at, worker));
     }
     looks.insert((deadline, worker));

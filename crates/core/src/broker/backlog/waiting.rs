@@ -60,7 +60,7 @@ impl From<Plain> for Item {
 #[derive(Debug)]
 struct Aside {
     item: Item,
-    /// It doesn't go before.
+    /// Not delivered before this time.
     due: Option<Instant>,
 }
 
@@ -84,8 +84,8 @@ pub(super) struct Waiting {
     /// Those aside that may go now.
     ready: BTreeSet<Place>,
     due: BTreeSet<(Instant, Place)>,
-    /// Those of them that hold up none of their key.
-    passed_over: BTreeSet<(Instant, Place)>,
+    /// Those of them for which no other of their key waits: they can make way for others.
+    evictable: BTreeSet<(Instant, Place)>,
     ends: BTreeSet<(Instant, Place)>,
     late: BTreeMap<Late, Place>,
     keys: Keys,
@@ -139,8 +139,8 @@ impl Waiting {
         self.bytes += item.cost();
         self.due.extend(due.map(|due| (due, place)));
         let holds_up = key.is_some() && item.attempt > 0;
-        let passed_over = due.filter(|_| !holds_up);
-        self.passed_over.extend(passed_over.map(|due| (due, place)));
+        let evictable = due.filter(|_| !holds_up);
+        self.evictable.extend(evictable.map(|due| (due, place)));
         self.ends.extend(item.expires_at.map(|end| (end, place)));
         self.late
             .extend(item.late.as_deref().map(|late| (*late, place)));
@@ -210,13 +210,13 @@ impl Waiting {
     /// Takes the item that waits for the latest time of all, but for those behind which others of their key
     /// wait; and that time.
     pub(super) fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
-        let (due, place) = *self.passed_over.last()?;
+        let (due, place) = *self.evictable.last()?;
         Some((due, self.take(place)?))
     }
 
     /// When the one goes that [`take_latest_due`](Self::take_latest_due) would take.
     pub(super) fn latest_due(&self) -> Option<Instant> {
-        self.passed_over.last().map(|(due, _)| *due)
+        self.evictable.last().map(|(due, _)| *due)
     }
 
     /// How many items may go now. Of those past their end some are counted, too.
@@ -290,7 +290,7 @@ impl Waiting {
         self.ready.remove(&place);
         if let Some(due) = aside.due {
             self.due.remove(&(due, place));
-            self.passed_over.remove(&(due, place));
+            self.evictable.remove(&(due, place));
         }
         if let Some(end) = aside.item.expires_at {
             self.ends.remove(&(end, place));
@@ -310,7 +310,7 @@ impl Waiting {
     pub(super) fn wake_due(&mut self, now: Instant) {
         while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, place));
-            self.passed_over.remove(&(due, place));
+            self.evictable.remove(&(due, place));
             let Some(aside) = self.aside.get_mut(&place) else {
                 continue;
             };

@@ -34,7 +34,7 @@ impl Times {
         }
     }
 
-    /// Until when who reads the queue in its order passes it over.
+    /// Until this time a reading in order skips the event.
     fn parked_until(&self) -> Option<Instant> {
         self.not_before.filter(|_| !self.keeps_turn)
     }
