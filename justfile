@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test traces instructions deny python dashboard promtool units deb-build
+ci: fmt clippy doc test traces instructions deny python python-client dashboard promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -36,7 +36,7 @@ long:
 
 # Seeds of the whole simulation: publishers, broker, queues, store and workers. 100,000 take ten minutes.
 simulate seeds="100000":
-    CARGO_PROFILE_TEST_OPT_LEVEL=1 EVENT_MANAGER_SIM_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib -- --nocapture queues::simulation
+    EVENT_MANAGER_SIM_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib -- --nocapture queues::simulation
 
 # Fifteen minutes under load with a fault every ten seconds: stops, resets, half-open peers, a full disk, reloads, churn, restarts, kills. Needs root.
 soak seconds="900":
@@ -80,6 +80,11 @@ deny:
 python:
     cargo build --locked
     tests/python/run
+
+# The Python client's own tests, with the daemon. Fetches pytest, pyzmq and mypy from PyPI.
+python-client:
+    cargo build --locked
+    clients/python/run-tests
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq:

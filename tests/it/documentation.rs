@@ -145,3 +145,25 @@ fn every_log_call_names_a_listed_target() {
     }
     assert!(calls > 20, "only {calls} calls were found");
 }
+
+/// As ARCHITECTURE.md says, paths of the daemon begin in `src/`, and those of a crate with its name.
+#[test]
+fn the_files_that_architecture_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("a text");
+    let words = text.split('`').skip(1).step_by(2);
+    let paths: Vec<_> = words
+        .filter(|word| word.contains('/') && word.ends_with(".rs") && !word.contains(' '))
+        .collect();
+    assert!(paths.len() > 40, "{paths:?}");
+    for path in paths {
+        let of_crate = match path.split_once('/') {
+            Some((name @ ("zmtp" | "wire" | "core" | "client"), file)) => {
+                format!("crates/{name}/src/{file}")
+            }
+            _ => path.to_owned(),
+        };
+        let is_there = root.join(&of_crate).exists() || root.join("src").join(path).exists();
+        assert!(is_there, "{path}");
+    }
+}
