@@ -158,7 +158,10 @@ impl Timed {
             let Some(mut times) = self.remove(seq) else {
                 continue;
             };
-            times.not_before = times.not_before.map(|at| change.apply(at, now));
+            // The delay of a retry is no time of that clock.
+            if times.attempt == 0 {
+                times.not_before = times.not_before.map(|at| change.apply(at, now));
+            }
             times.expires_at = times.expires_at.map(|at| change.apply(at, now));
             self.add(seq, times);
             if is_ready {
@@ -166,5 +169,41 @@ impl Timed {
                 self.ready.insert(seq);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an arbitrary origin for a fake clock"
+)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_moves_the_time_of_an_event_but_no_delay_of_a_retry() {
+        let now = Instant::now();
+        let later = Some(now + Duration::from_secs(10));
+        let of = |attempt| Times {
+            not_before: later,
+            expires_at: later,
+            by_clock: true,
+            attempt,
+            ..Times::default()
+        };
+        let mut timed = Timed::default();
+        timed.add(1, of(0));
+        timed.add(2, of(1));
+        timed.clock_was_set(ClockChange { forward_ms: 4_000 }, now);
+        let moved = Some(now + Duration::from_secs(6));
+        let times = |seq| {
+            timed
+                .get(seq)
+                .map(|times| (times.not_before, times.expires_at))
+        };
+        assert_eq!(times(1), Some((moved, moved)));
+        assert_eq!(times(2), Some((later, moved)));
     }
 }
