@@ -9,6 +9,10 @@
     reason = "a test reads clocks, waits, and fails by panicking, its helpers too"
 )]
 
+/// The daemon's own: what it takes is measured here.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod acknowledging;
 mod audience;
 mod churn;

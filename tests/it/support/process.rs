@@ -67,6 +67,8 @@ impl DaemonProcess {
             .args(["--exact", "support::process::entry"])
             .args(["--ignored", "--nocapture"])
             .env(SETTINGS, settings(keys).to_string())
+            // What is freed goes back at once: what is resident is in use.
+            .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         if let Some(fds_max) = fds_max {
