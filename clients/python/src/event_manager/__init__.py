@@ -17,9 +17,12 @@ from .errors import (
     Forked,
     InvalidArgument,
     MayBeLost,
+    Missing,
     Nak,
     NoAnswer,
     NoResponders,
+    NotFinished,
+    TooOld,
 )
 from .hub import Hub, Receipt, Stats, connect
 from .runner import run
@@ -36,9 +39,11 @@ __all__ = [
     "Hub",
     "InvalidArgument",
     "MayBeLost",
+    "Missing",
     "Nak",
     "NoAnswer",
     "NoResponders",
+    "NotFinished",
     "Receipt",
     "Reject",
     "Reply",
@@ -46,6 +51,7 @@ __all__ = [
     "Service",
     "Stats",
     "Subscription",
+    "TooOld",
     "connect",
     "run",
 ]

@@ -8,7 +8,7 @@ import time
 from typing import Any, Dict, List
 
 from . import _address, _zmtp
-from .errors import Nak, NoAnswer
+from .errors import Nak, NoAnswer, TooOld
 
 
 def request_frames(fields: Dict[str, Any], number: bytes) -> bytes:
@@ -25,7 +25,7 @@ def answer_of(frames: List[bytes], request: str) -> Any:
         data = frames[2].decode("utf-8", "replace")
         if frames[0] == b"TK_SYS_NAK":
             code, _, sentence = data.partition(": ")
-            raise Nak(code, sentence, request)
+            raise refusal(code, sentence, request)
         return json.loads(data)
     answer = json.loads(frames[0])
     if not isinstance(answer, dict):
@@ -33,8 +33,23 @@ def answer_of(frames: List[bytes], request: str) -> Any:
     # PUBLISH answers with results, whether it is an ACK or a NAK.
     if answer.get("token") == "TK_SYS_NAK" and not isinstance(answer.get("data"), dict):
         code, sentence = str(answer.get("code", "")), str(answer.get("error", ""))
-        raise Nak(code, sentence, request)
+        raise refusal(code, sentence, request)
     return answer.get("data")
+
+
+def advice(address: object) -> str:
+    """What to do if nobody answers there."""
+    return f"check that a daemon runs and answers requests at {address}, then try again"
+
+
+def refusal(code: str, sentence: str, request: str) -> Nak:
+    """The error for a NAK. What a daemon doesn't know is known to a newer one."""
+    if code == "unknown-token":
+        return TooOld(code, sentence, request)
+    if code == "unknown-field":
+        parts = sentence.split('"')
+        return TooOld(code, sentence, request, f"{parts[1]} of {request}" if len(parts) > 2 else "")
+    return Nak(code, sentence, request)
 
 
 def ask(address: str, fields: Dict[str, Any], timeout: float) -> Any:
@@ -66,4 +81,4 @@ def ask(address: str, fields: Dict[str, Any], timeout: float) -> Any:
                         return answer_of(received[2:], str(fields["token"]))
     except (OSError, ValueError, _zmtp.ProtocolError) as error:
         why = str(error)
-    raise NoAnswer(f"no answer from {address} to {fields['token']}: {why}", may_be_taken=True)
+    raise NoAnswer(f"no answer from {address} to {fields['token']}: {why}; it may have been done; {advice(address)}", may_be_taken=True)

@@ -38,10 +38,10 @@ def first(subject: str, replies: List[Reply], decode: Callable[[bytes], Any], ti
     told = ", ".join(f"{each.service}: {each.status}" for each in replies) or "no service is subscribed to it"
     statuses = {each.status for each in replies}
     if "timeout" in statuses:
-        raise CallTimeout(f"no answer to {subject!r} within {timeout} s ({told}); a service may have got it")
+        raise CallTimeout(f"no answer to {subject!r} within {timeout} s ({told}); a service may have got it; ask again if doing it twice is no harm, or with more time")
     if "nak" in statuses:
-        raise CallRefused(f"{subject!r} was refused ({told})", replies)
-    raise NoResponders(f"nobody answers to {subject!r} ({told}); nobody got it")
+        raise CallRefused(f"{subject!r} was refused ({told}); they got it; their replies say why", replies)
+    raise NoResponders(f"nobody answers to {subject!r} ({told}); nobody got it; start a service that subscribes to it and is registered, then ask again")
 
 
 def unanswered(error: NoAnswer) -> EventManagerError:

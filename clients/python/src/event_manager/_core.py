@@ -47,6 +47,9 @@ class Core:
 
     def _connection(self, why: Optional[str]) -> None:
         if why is not None:
+            for each in self.subscriptions:
+                if each.link.endpoint is None:
+                    each.closed(why, 0)
             if not self._complained:
                 self._complained = True
                 log.warning("no event manager at %s (%s); connecting again until there is one", self.endpoint, why)
@@ -56,8 +59,8 @@ class Core:
             log.info("connected to the event manager at %s", self.endpoint)
         # The daemon may have been restarted with other addresses.
         self.requests.ask({"token": "status"}, 60.0).add_done_callback(self._addresses)
-        for each in list(self.services):
-            each.daemon_came()
+        for service in list(self.services):
+            service.daemon_came()
 
     def _addresses(self, answer: "Future[Any]") -> None:
         if answer.exception() is not None:
@@ -74,8 +77,11 @@ class Core:
     def subscribe(self, subscription: Subscription) -> None:
         """Connects it, now or when it is known where to. In the loop's thread."""
         self.subscriptions.append(subscription)
+        subscription.where = self.endpoint
         if self._subscribers is not None:
             subscription.link.dial(self._subscribers)
+        else:
+            subscription.closed(self.requests.why, 0)
 
     def close(self) -> None:
         """Ends it all; waits for that."""
@@ -84,7 +90,7 @@ class Core:
             self.requests.close()
             self.publisher.close()
             for each in self.subscriptions:
-                each.end(Closed("the hub is closed"))
+                each.end(Closed("the hub is closed; connect again to go on"))
                 each.link.close()
 
         self.loop.call_soon(end)

@@ -65,7 +65,7 @@ class Publisher:
 
     def _wait_for_room(self, size: int, left: float, timeout: float) -> None:
         if size > self._max_bytes:
-            raise InvalidArgument(f"an event of {size} bytes is larger than max_pending_bytes ({self._max_bytes})")
+            raise InvalidArgument(f"an event of {size} bytes is larger than max_pending_bytes ({self._max_bytes}); nothing was sent")
 
         def free() -> bool:
             return self._bytes + size <= self._max_bytes or self._closed
@@ -77,7 +77,7 @@ class Publisher:
                 may_be_taken=False,
             )
         if self._closed:
-            raise Closed("the hub is closed; the event was not taken")
+            raise Closed("the hub is closed; the event was not taken; connect again to go on")
 
     def flush(self, timeout: float) -> None:
         """Waits until the daemon has taken what was published; MayBeLost if that isn't sure."""

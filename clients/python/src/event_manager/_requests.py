@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any, Callable, Deque, Dict, List, Optional
 
-from ._ask import answer_of
+from ._ask import advice, answer_of
 from ._io import BACKOFF_SECONDS, WRITE_BYTES, Link, Loop, Timer
 from ._zmtp import Received, message
 from .errors import Closed, Nak, NoAnswer
@@ -65,10 +65,10 @@ class Requests:
         size = sum(map(len, frames))
         with self._lock:
             if self._closed:
-                raise Closed("the hub is closed; nothing was sent")
+                raise Closed("the hub is closed; nothing was sent; connect again to go on")
             if self._bytes + size > self._max_bytes:
                 raise NoAnswer(
-                    f"{self._bytes} bytes of requests wait for answers already ({self.why}); nothing was sent",
+                    f"{self._bytes} bytes of requests wait for answers already ({self.why}); nothing was sent; {self._advice()}",
                     may_be_taken=False,
                 )
             request = Request(next(self._numbers), name, frames, repeatable)
@@ -90,10 +90,15 @@ class Requests:
             request,
             NoAnswer(
                 f"no answer to {request.name} within {timeout} s ({self.why}); "
-                + ("it may have been done" if request.sent else "it was not sent"),
+                + ("it may have been done" if request.sent else "it was not sent")
+                + "; "
+                + ("emit it again with the same id" if request.sent and request.name == "emit" else self._advice()),
                 may_be_taken=request.sent,
             ),
         )
+
+    def _advice(self) -> str:
+        return "try again later" if self.link.open else advice(self.link.endpoint)
 
     def _kick(self) -> None:
         with self._lock:
@@ -112,6 +117,8 @@ class Requests:
                 Closed(
                     f"the hub was closed before {request.name} was answered; "
                     + ("it may have been done" if request.sent else "it was not sent")
+                    + "; connect again to go on",
+                    may_be_taken=request.sent,
                 ),
             )
 
@@ -152,7 +159,14 @@ class Requests:
                 else:
                     self._fail(request, nak)
             except ValueError:
-                self._fail(request, NoAnswer(f"the answer to {request.name} is not JSON", may_be_taken=True))
+                self._fail(
+                    request,
+                    NoAnswer(
+                        f"the answer to {request.name} can't be read; it may have been done; "
+                        f"check that what answers at {self.link.endpoint} is an event manager",
+                        may_be_taken=True,
+                    ),
+                )
             else:
                 if self._end(request):
                     request.answer.set_result(data)
@@ -188,7 +202,7 @@ class Requests:
                 self._fail(
                     request,
                     NoAnswer(
-                        f"the connection ended before {request.name} was answered ({why}); it may have been done",
+                        f"the connection ended before {request.name} was answered ({why}); it may have been done; ask again if doing it twice is no harm",
                         may_be_taken=True,
                     ),
                 )

@@ -17,7 +17,7 @@ from ._handling import Runner, ThreadRunner
 from ._io import Link
 from ._worker import Delivery, Worker
 from ._zmtp import Command, Received, ping
-from .errors import Closed, EventManagerError, MayBeLost, Nak
+from .errors import Closed, EventManagerError, Nak, NotFinished
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -215,7 +215,7 @@ class Running:
         over.wait(5.0)
         self.runner.stop()
         if still_running:
-            raise MayBeLost(still_running, still_running, f"handlers of service {self.service.name!r} still run after {drain} s")
+            raise NotFinished(still_running, self.service.name, drain)
 
     def forked(self) -> None:
         """In a child process."""

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Callable, Deque, Iterator, List, Optional, Sequence
 
+from ._ask import advice
 from ._event import Event, body_of
 from ._io import HEARTBEAT, Link, Loop
 from ._zmtp import Command, Message, Received, ping
@@ -40,6 +41,8 @@ class Subscription(Iterator["Event[bytes]"]):
         self._subscribed = False
         self._over: Optional[Exception] = None
         self._why = "no connection yet"
+        #: Where the daemon answers requests.
+        self.where: object = "its address"
         #: Called, by any thread, when there is something to take, or it has ended.
         self.listener: Callable[[], None] = lambda: None
         #: Events that were dropped because they were not taken in time.
@@ -50,7 +53,7 @@ class Subscription(Iterator["Event[bytes]"]):
         with self._changed:
             self._changed.wait_for(lambda: self._subscribed or self._over, timeout)
             if not self._subscribed:
-                raise NoAnswer(f"not subscribed within {timeout} s ({self._why})", may_be_taken=False)
+                raise NoAnswer(f"not subscribed within {timeout} s ({self._why}); {advice(self.where)}", may_be_taken=False)
 
     def next(self, timeout: Optional[float] = None) -> "Event[bytes]":
         """The next event. NoAnswer if none comes for `timeout` seconds (None: for ever); Closed at the end."""
@@ -89,7 +92,7 @@ class Subscription(Iterator["Event[bytes]"]):
 
     def close(self) -> None:
         """Ends it. What came before can still be taken."""
-        self.end(Closed("the subscription is closed"))
+        self.end(Closed("the subscription is closed; subscribe again to go on"))
         self._loop.call_soon(self.link.close)
         self._ended(self)
 

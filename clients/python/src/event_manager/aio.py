@@ -150,11 +150,12 @@ class AsyncHub:
         queue: int = 10_000,
         queue_bytes: int = 64 << 20,
         when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
+        timeout: Optional[float] = None,
     ) -> AsyncSubscription:
         """Subscribes to every event whose subject begins with one of these texts ("" is everything)."""
         subscription = self._hub._subscribe(subjects, queue, queue_bytes, when_full)
         try:
-            await _in_thread(subscription.wait, self._hub.timeout)
+            await _in_thread(subscription.wait, self._hub.timeout if timeout is None else timeout)
         except BaseException:
             subscription.close()
             raise

@@ -5,15 +5,27 @@ Each sentence says what happened, whether an event may have been taken, and what
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Dict, Sequence
 
 
 class EventManagerError(Exception):
-    """The base class of all errors of this package."""
+    """The base class of all errors of this package.
+
+    `may_be_taken`: whether the event or request that failed may have been taken nevertheless.
+    """
+
+    may_be_taken: bool = False
 
 
 class InvalidArgument(EventManagerError, ValueError):
     """An argument can't be used; nothing was sent."""
+
+
+class Missing(EventManagerError, ImportError):
+    """A package is needed for this and isn't installed; nothing was sent. The sentence says how to install it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}: pip install 'event-manager[{extra}]'; nothing was sent")
 
 
 class NoAnswer(EventManagerError):
@@ -34,7 +46,43 @@ class Nak(EventManagerError):
     """
 
     def __init__(self, code: str, sentence: str, request: str = "the request") -> None:
-        super().__init__(f"the daemon refused {request}: {code}: {sentence}")
+        # What failed to be written may be in memory, or with some receivers.
+        self.may_be_taken = code == "store-failed"
+        taken = "it may have been done in part" if self.may_be_taken else "nothing was done"
+        super().__init__(f"the daemon refused {request}: {code}: {sentence}; {taken}; {_ADVICE.get(code, _ANY)}")
+        self.code = code
+        self.sentence = sentence
+
+
+_ANY = "mend the request (docs/protocol.md explains the code)"
+#: What to do after a NAK with this code.
+_ADVICE: Dict[str, str] = {
+    "busy": "try again later",
+    "stopping": "try again when the daemon is back",
+    "store-failed": "see to the daemon's disk, then send it again with the same id",
+    "too-large": "send less, or raise the daemon's limits",
+    "no-port": "give the daemon more ports (minStreamerPort, maxStreamerPort)",
+    "no-store": "give the daemon a stateDir",
+    "too-many-subscriptions": "end some, or raise the daemon's limit",
+    "too-many-subjects": "use fewer or wider patterns, or raise the daemon's limit",
+    "unknown-subscription": "subscribe again",
+    "unknown-service": "check the service's name, and that it has subscribed",
+    "in-use": "end the service first, or use it as it is",
+}
+
+
+class TooOld(Nak):
+    """The daemon doesn't know an option or a request: it is older than what this client was asked for.
+
+    Use a newer daemon, or leave the option out.
+    """
+
+    def __init__(self, code: str, sentence: str, request: str = "the request", asked: str = "") -> None:
+        EventManagerError.__init__(
+            self,
+            f"the daemon does not know {asked or request}: {code}: {sentence}; nothing was done; "
+            f"use a newer daemon, or leave that out",
+        )
         self.code = code
         self.sentence = sentence
 
@@ -44,6 +92,8 @@ class MayBeLost(EventManagerError):
 
     They may be sent again if their receivers tolerate duplicates. `Hub.emit` sends until it is answered.
     """
+
+    may_be_taken = True
 
     def __init__(self, lost: int, of: int, why: str) -> None:
         super().__init__(
@@ -55,6 +105,19 @@ class MayBeLost(EventManagerError):
         self.why = why
 
 
+class NotFinished(MayBeLost):
+    """A service was stopped while handlers still ran: `lost` events have not been answered, and come to other workers too."""
+
+    def __init__(self, lost: int, service: str, drain: float) -> None:
+        EventManagerError.__init__(
+            self,
+            f"handlers of service {service!r} still run after {drain} s, for {lost} events; these come to other workers too, "
+            f"so stop with a longer drain if that should not be",
+        )
+        self.lost = self.of = lost
+        self.why = f"handlers of service {service!r} still run after {drain} s"
+
+
 class NoResponders(EventManagerError):
     """No service is subscribed to the subject of a call, or none could be reached; nobody got it."""
 
@@ -62,9 +125,13 @@ class NoResponders(EventManagerError):
 class CallTimeout(EventManagerError):
     """A service did not answer a call in time; it may have got it."""
 
+    may_be_taken = True
+
 
 class CallRefused(EventManagerError):
     """The services that got a call answered with a refusal. `replies` has what they said."""
+
+    may_be_taken = True
 
     def __init__(self, sentence: str, replies: Sequence[object]) -> None:
         super().__init__(sentence)
@@ -72,11 +139,20 @@ class CallRefused(EventManagerError):
 
 
 class DecodeError(EventManagerError):
-    """A body or headers don't have the form or type that was asked for. Sending it again won't help."""
+    """A body or headers don't have the form or type that was asked for. Sending it again won't help.
+
+    It came, so it was taken: mend its sender, or ask for another type.
+    """
+
+    may_be_taken = True
 
 
 class Closed(EventManagerError):
-    """The hub, service or subscription is closed; nothing was sent. Connect again to go on."""
+    """The hub, service or subscription is closed. Connect again to go on."""
+
+    def __init__(self, sentence: str, *, may_be_taken: bool = False) -> None:
+        super().__init__(sentence)
+        self.may_be_taken = may_be_taken
 
 
 class Forked(EventManagerError):

@@ -201,15 +201,16 @@ class Hub:
         queue: int = 10_000,
         queue_bytes: int = 64 << 20,
         when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
+        timeout: Optional[float] = None,
     ) -> Subscription:
         """Subscribes to every event whose subject begins with one of these texts ("" is everything).
 
-        When it returns, the daemon has subscribed it. NoAnswer after the hub's timeout. At most `queue` events of
+        When it returns, the daemon has subscribed it. NoAnswer after `timeout` seconds. At most `queue` events of
         `queue_bytes` together wait to be taken.
         """
         subscription = self._subscribe(subjects, queue, queue_bytes, when_full)
         try:
-            subscription.wait(self._timeout)
+            subscription.wait(self._timeout if timeout is None else timeout)
         except NoAnswer:
             subscription.close()
             raise
@@ -283,7 +284,7 @@ class Hub:
             return core
         with self._lock:
             if self._closed:
-                raise Closed("the hub is closed; nothing was sent")
+                raise Closed("the hub is closed; nothing was sent; connect again to go on")
             if self._core is None:  # This is a child process.
                 self._core = Core(self._endpoint, self._max_pending_bytes)
             return self._core

@@ -10,6 +10,7 @@ import typing
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Tuple, Type, TypeVar
 
 from . import _address, _event, _patterns, _typed
+from ._ask import advice
 from ._running import Running
 from ._worker import Delivery
 from .errors import DecodeError, EventManagerError, Forked, InvalidArgument, NoAnswer
@@ -151,7 +152,11 @@ class Service:
         """Waits until it is subscribed; ends it if it isn't."""
         try:
             if not running.subscribed.wait(None if timeout == float("inf") else timeout):
-                raise NoAnswer(f"service {self.name!r} could not subscribe within {timeout} s; start it again", may_be_taken=True)
+                raise NoAnswer(
+                    f"service {self.name!r} could not subscribe within {timeout} s ({running.core.requests.why}); it may be subscribed; "
+                    f"{advice(running.core.endpoint)}",
+                    may_be_taken=True,
+                )
             if running.failure is not None:
                 raise running.failure
         except BaseException:
