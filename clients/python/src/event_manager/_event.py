@@ -41,18 +41,23 @@ def encode(subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> byt
     return b"%b\x02%b%b" % (first, size.to_bytes(8, "big"), data)
 
 
+#: The body is the bytes.
+_RAW: Any = object()
+
+
 class Event(Generic[T]):
     """An event that came.
 
-    `body` is what the handler's annotation asks for, or the bytes; `raw` is always the bytes. `attempt` is 1, and
-    more if it may have been delivered before. `id` is the number of this delivery, None for plain subscribers.
+    `body` is what the handler's annotation asks for, or the bytes; `raw` is always the bytes, decompressed. `frames` are as they
+    came. `attempt` is 1, and more if it may have been delivered before. `id` is the number of this delivery, None for plain
+    subscribers.
     """
 
-    __slots__ = ("frames", "body", "id", "attempt", "_headers")
+    __slots__ = ("frames", "_body", "id", "attempt", "_headers")
 
-    def __init__(self, frames: Message, body: T, id: Optional[int] = None, attempt: int = 1) -> None:
+    def __init__(self, frames: Message, body: T = _RAW, id: Optional[int] = None, attempt: int = 1) -> None:
         self.frames = frames
-        self.body = body
+        self._body = body
         self.id = id
         self.attempt = attempt
         self._headers: Optional[Dict[str, str]] = None
@@ -63,9 +68,15 @@ class Event(Generic[T]):
         return subject_of(self.frames).decode("utf-8", "replace")
 
     @property
+    def body(self) -> T:
+        """The body, as the type that was asked for. DecodeError if it was compressed and can't be read."""
+        body = self._body
+        return self.raw if body is _RAW else body  # type: ignore[return-value]
+
+    @property
     def raw(self) -> bytes:
-        """The body as it came."""
-        return body_of(self.frames)
+        """The body's bytes. DecodeError if it was compressed and can't be read."""
+        return content_of(self.frames)
 
     @property
     def headers(self) -> Dict[str, str]:
@@ -81,6 +92,18 @@ class Event(Generic[T]):
 def subject_of(frames: List[bytes]) -> bytes:
     """The bytes of an event's subject."""
     return frames[0].partition(b"\0")[0]
+
+
+def content_of(frames: List[bytes]) -> bytes:
+    """An event's body, decompressed if it is compressed."""
+    body = body_of(frames)
+    if len(frames) > 2 and b"content-encoding" in frames[2]:
+        encoding = _typed.decode_headers(frames[2]).get("content-encoding")
+        if encoding is not None:
+            from . import _compression
+
+            return _compression.decompress(encoding, body)
+    return body
 
 
 def body_of(frames: List[bytes]) -> bytes:

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Callable, Deque, Iterator, List, Optional, Sequence
 
 from ._ask import advice
-from ._event import Event, body_of
+from ._event import Event
 from ._io import HEARTBEAT, Link, Loop
 from ._zmtp import Command, Message, Received, ping
 from .errors import Closed, Forked, NoAnswer
@@ -82,7 +82,7 @@ class Subscription(Iterator["Event[bytes]"]):
     def _pop(self) -> "Event[bytes]":
         frames = self._queue.popleft()
         self._bytes -= sum(map(len, frames))
-        return Event(frames, body_of(frames))
+        return Event(frames)
 
     def __next__(self) -> "Event[bytes]":
         try:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import importlib
 import json
 import types
 import typing
-from typing import Any, Callable, Dict, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
 from .errors import DecodeError, InvalidArgument
 
-_PLAIN = (dict, list, int, float, bool, str)
+_PLAIN = (dict, list, int, float, bool, str, bytes)
 _UNIONS = [Union, getattr(types, "UnionType", Union)]
 
 
@@ -30,16 +31,22 @@ def encode(body: Any) -> bytes:
         raise InvalidArgument(f"the body can't be written as JSON: {error}; nothing was sent") from error
 
 
-def _default(value: Any) -> Any:
+def plain_form(value: Any) -> Any:
+    """A value as dicts, lists and the like, one level of it; TypeError if it has no such form."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
+    if hasattr(value, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    if hasattr(value, "__struct_fields__"):
+        msgspec = importlib.import_module("msgspec")
+        return msgspec.to_builtins(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 #: Made once: `json.dumps` would make one for each body.
-_encoder = json.JSONEncoder(default=_default, ensure_ascii=False, separators=(",", ":"))
+_encoder = json.JSONEncoder(default=plain_form, ensure_ascii=False, separators=(",", ":"))
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -71,6 +78,9 @@ def decoder(annotation: Any) -> Callable[[bytes], Any]:
         return bytes
     if annotation is str:
         return _text
+    whole = _model(annotation)
+    if whole is not None:
+        return whole
     convert = _converter(annotation)
     loads = json.loads
 
@@ -78,9 +88,54 @@ def decoder(annotation: Any) -> Callable[[bytes], Any]:
         try:
             return convert(loads(body.decode()))
         except _Wrong as error:
-            raise DecodeError(f"body{error.path} {error.sentence}") from None
-        except ValueError as error:
-            raise DecodeError(f"the body is not JSON: {error}") from None
+            raise DecodeError(f"body{error.path} {error.sentence}; mend its sender") from None
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"the body is not JSON: {error}; mend its sender") from None
+
+    return decode
+
+
+def plain_json(body: bytes) -> Any:
+    """The plain form of JSON; DecodeError if it is none."""
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"the body is not JSON: {error}; mend its sender") from None
+
+
+def converter(annotation: Any) -> Callable[[Any], Any]:
+    """A function that makes this type of plain values, and raises DecodeError; InvalidArgument if there is no such function."""
+    convert = _converter(annotation)
+
+    def checked(value: Any) -> Any:
+        try:
+            return convert(value)
+        except _Wrong as error:
+            raise DecodeError(f"body{error.path} {error.sentence}; mend its sender") from None
+
+    return checked
+
+
+def _model(annotation: Any) -> Optional[Callable[[bytes], Any]]:
+    """How pydantic or msgspec read JSON, if it is one of their types."""
+    if not isinstance(annotation, type):
+        return None
+    read: Callable[[bytes], Any]
+    wrong: Tuple[Type[Exception], ...]
+    if hasattr(annotation, "model_validate_json"):
+        read, wrong = annotation.model_validate_json, (ValueError,)
+    elif hasattr(annotation, "__struct_fields__"):
+        msgspec = importlib.import_module("msgspec")
+        read, wrong = msgspec.json.Decoder(annotation).decode, (msgspec.MsgspecError, UnicodeDecodeError)
+    else:
+        return None
+
+    def decode(body: bytes) -> Any:
+        try:
+            return read(body)
+        except wrong as error:
+            sentence = " ".join(str(error).split())[:200]
+            raise DecodeError(f"the body is no {annotation.__name__}: {sentence}; mend its sender") from None
 
     return decode
 
@@ -89,7 +144,7 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise DecodeError(f"the body is not UTF-8: {error}") from None
+        raise DecodeError(f"the body is not UTF-8: {error}; mend its sender") from None
 
 
 class _Wrong(Exception):
@@ -102,7 +157,7 @@ class _Wrong(Exception):
 
 
 def _unlike(wanted: str, value: Any) -> _Wrong:
-    return _Wrong(f"should be {wanted}, and is {json.dumps(value)[:100]}")
+    return _Wrong(f"should be {wanted}, and is {json.dumps(value, default=repr)[:100]}")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -117,6 +172,11 @@ def _converter(annotation: Any) -> Callable[[Any], Any]:
         return _dataclass(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return functools.partial(_enum, annotation)
+    if isinstance(annotation, type) and hasattr(annotation, "model_validate"):
+        return functools.partial(_by_model, annotation.model_validate, annotation)
+    if isinstance(annotation, type) and hasattr(annotation, "__struct_fields__"):
+        msgspec = importlib.import_module("msgspec")
+        return functools.partial(_by_model, lambda value: msgspec.convert(value, annotation), annotation)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return functools.partial(_one_of, arguments)
@@ -149,6 +209,13 @@ def _enum(wanted: Any, value: Any) -> Any:
         return wanted(value)
     except ValueError:
         raise _unlike(f"a {wanted.__name__}", value) from None
+
+
+def _by_model(read: Callable[[Any], Any], wanted: Any, value: Any) -> Any:
+    try:
+        return read(value)
+    except Exception as error:
+        raise _Wrong(f"is no {wanted.__name__}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _union(converters: List[Callable[[Any], Any]], value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Type, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Mapping, Optional, Type, TypeVar, overload
 
 from . import _calls, _event, _typed
 from . import hub as _hub
@@ -20,6 +20,9 @@ from ._subscriber import Subscription
 from .errors import Closed, InvalidArgument, NoAnswer
 from .hub import Hub, Receipt, Stats
 from .service import Service
+
+if TYPE_CHECKING:
+    from .codecs import Codec
 
 T = TypeVar("T")
 
@@ -93,6 +96,8 @@ class AsyncHub:
     async def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
         """Publishes an event, to be sent as soon as there is a connection; waits if `max_pending_bytes` wait already."""
         publisher = self._hub._alive().publisher
+        if self._hub._packs:
+            body, headers = self._hub._pack(body, headers)
         event = _event.encode(subject, body, headers)
         if not publisher.offer(event):
             await _in_thread(publisher.publish, event, self._hub.timeout)
@@ -195,9 +200,26 @@ class AsyncHub:
         await self.close()
 
 
-def connect(address: Optional[str] = None, *, timeout: float = 5.0, max_pending_bytes: int = 64 << 20) -> AsyncHub:
+def connect(
+    address: Optional[str] = None,
+    *,
+    timeout: float = 5.0,
+    max_pending_bytes: int = 64 << 20,
+    codec: "Optional[Codec]" = None,
+    compress_above: Optional[int] = None,
+    compression: Literal["deflate", "zstd"] = "deflate",
+) -> AsyncHub:
     """A hub for asyncio; see `event_manager.connect`."""
-    return AsyncHub(_hub.connect(address, timeout=timeout, max_pending_bytes=max_pending_bytes))
+    return AsyncHub(
+        _hub.connect(
+            address,
+            timeout=timeout,
+            max_pending_bytes=max_pending_bytes,
+            codec=codec,
+            compress_above=compress_above,
+            compression=compression,
+        )
+    )
 
 
 __all__ = ["AsyncHub", "AsyncSubscription", "connect"]

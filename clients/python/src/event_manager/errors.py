@@ -25,7 +25,7 @@ class Missing(EventManagerError, ImportError):
     """A package is needed for this and isn't installed; nothing was sent. The sentence says how to install it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}: pip install 'event-manager[{extra}]'; nothing was sent")
+        super().__init__(f"{purpose} needs the package {package}; nothing was done; pip install 'event-manager[{extra}]'")
 
 
 class NoAnswer(EventManagerError):

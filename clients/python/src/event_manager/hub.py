@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
 
 from . import _address, _calls, _event, _typed
 from ._calls import Reply
@@ -23,6 +23,9 @@ from .errors import (
     MayBeLost,
     NoAnswer,
 )
+
+if TYPE_CHECKING:
+    from .codecs import Codec
 
 log = logging.getLogger("event_manager")
 T = TypeVar("T")
@@ -66,13 +69,33 @@ class Hub:
     `timeout` (seconds) is how long methods wait if they aren't told otherwise.
     """
 
-    def __init__(self, address: str, timeout: float, max_pending_bytes: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout: float,
+        max_pending_bytes: int,
+        *,
+        codec: "Optional[Codec]" = None,
+        compress_above: Optional[int] = None,
+        compression: str = "deflate",
+    ) -> None:
         if timeout <= 0 or max_pending_bytes < 1:
             raise InvalidArgument("timeout and max_pending_bytes have to be positive")
         self.address = address
         self._endpoint = _address.parse(address)
         self._timeout = timeout
         self._max_pending_bytes = max_pending_bytes
+        self._codec = codec
+        self._compress_above = compress_above
+        self._compression = compression
+        if compress_above is not None:
+            from . import _compression
+
+            if compress_above < 0:
+                raise InvalidArgument("compress_above is a number of bytes, or None")
+            self._compress = _compression.compressor(compression)
+        #: Whether bodies and headers are not simply those of `_event.encode`.
+        self._packs = codec is not None or compress_above is not None
         self._lock = threading.Lock()
         self._closed = False
         self._core: Optional[Core] = Core(self._endpoint, max_pending_bytes)
@@ -81,11 +104,31 @@ class Hub:
     def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
         """Publishes an event, to be sent as soon as there is a connection.
 
-        Bytes are sent as they are, text as UTF-8, everything else as JSON. It returns at once, unless
+        Bytes are sent as they are, text as UTF-8, everything else as JSON, or as the hub's codec does. It returns at once, unless
         `max_pending_bytes` wait to be sent: then it waits, and raises NoAnswer after the hub's timeout; the event was
         not taken then. `flush` tells whether the daemon has taken what was published.
         """
+        if self._packs:
+            body, headers = self._pack(body, headers)
         (self._core or self._alive()).publisher.publish(_event.encode(subject, body, headers), self._timeout)
+
+    def _pack(self, body: Any, headers: Optional[Mapping[str, str]]) -> Tuple[bytes, Optional[Mapping[str, str]]]:
+        """The bytes of a body, and the headers that tell how to read it."""
+        more: Dict[str, str] = {}
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            data = bytes(body)
+        elif self._codec is None:
+            data = _typed.encode(body)
+        else:
+            data = self._codec.encode(body)
+            if self._codec.content_type != "application/json":
+                more["content-type"] = self._codec.content_type
+        above = self._compress_above
+        if above is not None and len(data) > above and not (headers and "content-encoding" in headers):
+            smaller = self._compress(data)
+            if len(smaller) < len(data):
+                data, more["content-encoding"] = smaller, self._compression
+        return data, {**more, **headers} if headers else more
 
     def flush(self, timeout: Optional[float] = None) -> None:
         """Waits until the daemon has taken all that was published before; MayBeLost if that isn't sure."""
@@ -128,7 +171,10 @@ class Hub:
             raise InvalidArgument(f"level is 'memory' or 'disk', not {level!r}; nothing was sent")
         _event.subject_bytes(subject)
         event_id = _new_id() if id is None else id
-        data = _typed.encode(body)
+        if self._packs:
+            data, headers = self._pack(body, headers)
+        else:
+            data = _typed.encode(body)
         wait = self._timeout if timeout is None else timeout
         requests = self._alive().requests
         if headers or ttl is not None or deliver_at is not None:
@@ -170,7 +216,8 @@ class Hub:
         """Asks the services that are subscribed to a subject; waits at most `timeout` seconds for them.
 
         "first": the first service's answer, read as the type `reply`. NoResponders, CallTimeout or CallRefused if there
-        is none. "all": what became of it at each service. A body is text, or what can be written as JSON.
+        is none. "all": what became of it at each service. A body is text, or what can be written as JSON,
+        whatever the hub's codec is.
         """
         decode = _typed.decoder(reply)
         try:
@@ -301,15 +348,32 @@ class Hub:
 
 
 def connect(
-    address: Optional[str] = None, *, timeout: float = 5.0, max_pending_bytes: int = 64 << 20
+    address: Optional[str] = None,
+    *,
+    timeout: float = 5.0,
+    max_pending_bytes: int = 64 << 20,
+    codec: "Optional[Codec]" = None,
+    compress_above: Optional[int] = None,
+    compression: Literal["deflate", "zstd"] = "deflate",
 ) -> Hub:
     """A hub for the daemon that answers requests at this address.
 
     Without one: the environment's EVENT_MANAGER_CLIENT_ADDRESS, else tcp://localhost:5101. It returns at once, also if there
     is no daemon: the hub connects when there is one. `timeout` is how many seconds its methods wait;
     `max_pending_bytes` of events may wait to be sent, and as much of requests for their answers.
+
+    `codec`: how bodies are written that aren't bytes, one of `event_manager.codecs`; None is JSON. `compress_above`: bodies with
+    more bytes are compressed, if that makes them smaller; their receivers have to know the header `content-encoding`, as those of
+    this package do. None: none are.
     """
-    return Hub(address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, timeout, max_pending_bytes)
+    return Hub(
+        address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS,
+        timeout,
+        max_pending_bytes,
+        codec=codec,
+        compress_above=compress_above,
+        compression=compression,
+    )
 
 
 def _remove(items: List[Subscription], item: Subscription) -> None:

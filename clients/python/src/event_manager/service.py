@@ -19,6 +19,8 @@ from .hub import Hub
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from .codecs import Codec
+
 log = logging.getLogger("event_manager")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,10 +60,30 @@ class Retry:
 class _Handler:
     function: Callable[..., Any]
     matches: Callable[[str], object]
+    #: None: it wants the bytes.
     decode: Optional[Callable[[bytes], Any]]
+    annotation: Any
+    codec: "Optional[Codec]"
+    #: How it reads bodies of other content types.
+    others: Dict[str, Callable[[bytes], Any]] = dataclasses.field(init=False, default_factory=dict)
     wants_event: bool
     only_event: bool
     is_async: bool
+
+    def read(self, content_type: str, raw: bytes) -> Any:
+        """Reads a body that has this header, as the handler wants it."""
+        if self.decode is None:
+            return raw
+        decode = self.others.get(content_type)
+        if decode is None:
+            from . import codecs
+
+            own = self.codec or codecs.JSON
+            codec = codecs.for_content_type(content_type, own)
+            decode = self.decode if codec is None or codec is own else codec.decoder(self.annotation)
+            if len(self.others) < 16:  # They are chosen by senders.
+                self.others[content_type] = decode
+        return decode(raw)
 
 
 class Service:
@@ -71,6 +93,8 @@ class Service:
     configuration says. `credit`: the most events held at a time. `concurrency`: the most handlers that run at a time: threads,
     or tasks if a handler is async. `ack_timeout`: the service's `ackTimeout` in the daemon's configuration, in seconds. A
     handler may run for longer, up to `max_handling` seconds; then the event may go to another worker.
+
+    `codec` reads bodies that don't say otherwise in the header `content-type`; None is JSON.
 
     An event is acknowledged when all handlers that match it have returned. If one raises, all run again as `retry` says.
     """
@@ -85,6 +109,7 @@ class Service:
         retry: Retry = Retry(),
         ack_timeout: float = 30.0,
         max_handling: float = 600.0,
+        codec: "Optional[Codec]" = None,
     ) -> None:
         if not name or len(name.encode()) > 255 or delivery not in (None, "live", "queue"):
             raise InvalidArgument("a service has a name of 1 to 255 bytes, and the delivery 'live', 'queue' or None")
@@ -95,17 +120,20 @@ class Service:
         self._delivery = delivery
         self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout, "max_handling": max_handling}
         self._concurrency = concurrency
+        self._codec = codec
         self._handlers: List[_Handler] = []
         self._subjects: List[str] = []
         self._routes: Dict[bytes, List[_Handler]] = {}
         self._running: Optional[Running] = None
         self._forked = False
 
-    def on(self, *patterns: str, dialect: _patterns.Dialect = "glob") -> Callable[[F], F]:
+    def on(
+        self, *patterns: str, dialect: _patterns.Dialect = "glob", codec: "Optional[Codec]" = None
+    ) -> Callable[[F], F]:
         """Registers a handler for the subjects that match one of the patterns: `*` within a word, `**` across words.
 
         The function gets the body, as the type of its first parameter's annotation (bytes if there is none), and the
-        `Event` as a parameter with that annotation, if it has one.
+        `Event` as a parameter with that annotation, if it has one. `codec` reads the bodies; default: the service's.
         """
         if not patterns:
             raise InvalidArgument("a handler needs a pattern")
@@ -115,12 +143,15 @@ class Service:
         def register(function: F) -> F:
             if self._running is not None:
                 raise InvalidArgument("handlers are registered before the service starts")
-            decode, wants_event, only_event = _signature(function)
+            used = codec or self._codec
+            decode, annotation, wants_event, only_event = _signature(function, used)
             self._handlers.append(
                 _Handler(
                     function,
                     lambda subject: any(matches(subject) for matches in matchers),
                     decode,
+                    annotation,
+                    used,
                     wants_event,
                     only_event,
                     inspect.iscoroutinefunction(function),
@@ -191,9 +222,16 @@ class Service:
         if not handlers:
             raise Reject(f"service {self.name} has no handler for this subject")
         raw = frames[1] if len(frames) > 1 else _event.body_of(frames)
+        content_type = None
+        if len(frames) > 2 and b'"content-' in frames[2]:
+            raw = _event.content_of(frames)
+            content_type = _typed.decode_headers(frames[2]).get("content-type")
         calls = []
         for each in handlers:
-            body = raw if each.decode is None else each.decode(raw)
+            if content_type is not None:
+                body = each.read(content_type, raw)
+            else:
+                body = raw if each.decode is None else each.decode(raw)
             arguments = [] if each.only_event else [body]
             if each.wants_event:
                 arguments.append(_event.Event(frames, body, delivery.id, delivery.attempt))
@@ -234,15 +272,18 @@ class Service:
         return b"ACK %d" % delivery.id
 
 
-def _signature(function: Callable[..., Any]) -> Tuple[Optional[Callable[[bytes], Any]], bool, bool]:
-    """How a handler wants its body (None: as bytes), whether it wants the event, and whether only that."""
+def _signature(function: Callable[..., Any], codec: "Optional[Codec]") -> Tuple[Optional[Callable[[bytes], Any]], Any, bool, bool]:
+    """How a handler wants its body (None: as bytes), as which type, whether it wants the event, and whether only that."""
     parameters = list(inspect.signature(function).parameters.values())
     hints = typing.get_type_hints(function)
     annotations = [hints.get(each.name) for each in parameters]
     is_event = [each is _event.Event or typing.get_origin(each) is _event.Event for each in annotations]
     if is_event == [True]:
-        return None, True, True
+        return None, bytes, True, True
     if not parameters or is_event[0] or len(parameters) > 2 or (len(parameters) == 2 and not is_event[1]):
         raise InvalidArgument(f"{function!r} should have the parameters (body), (body, event: Event) or (event: Event)")
     as_bytes = parameters[0].name not in hints or annotations[0] is bytes
-    return None if as_bytes else _typed.decoder(annotations[0]), len(parameters) == 2, False
+    if as_bytes:
+        return None, bytes, len(parameters) == 2, False
+    decoder = _typed.decoder if codec is None else codec.decoder
+    return decoder(annotations[0]), annotations[0], len(parameters) == 2, False
