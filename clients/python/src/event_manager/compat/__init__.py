@@ -34,6 +34,18 @@ SHIMS: Dict[str, Dict[str, str]] = {
     "messagebus": {"messagebus": "edeploy"},
     "zeromqmessagehandler": {"zeromqmessagehandler": "edeploy"},
     "messagehandler": {"messagehandler": "edeploy"},
+    "pika": {
+        "pika": "pika",
+        "pika.exceptions": "pika.exceptions",
+        "pika.spec": "pika.spec",
+        "pika.connection": "pika.connection",
+        "pika.credentials": "pika.connection",
+        "pika.delivery_mode": "pika.spec",
+        "pika.exchange_type": "pika.spec",
+        "pika.channel": "pika.adapters",
+        "pika.adapters": "pika.adapters",
+        "pika.adapters.blocking_connection": "pika.adapters",
+    },
 }
 
 
