@@ -75,9 +75,12 @@ enum State {
     },
 }
 
-/// The handshake of one connection. The same on both ends: a dialled connection differs only in who
-/// connected. As libzmq does, we send only our version before the peer has sent its own: a peer of
-/// ZMTP 2.0 would take what follows for messages.
+/// The handshake of one connection. As libzmq does, we send only our version before the peer has sent
+/// its own: a peer of ZMTP 2.0 would take what follows for messages.
+///
+/// Whoever dials then names its mechanism at once. Whoever was dialled waits for the peer's first
+/// ([`dialled_by_peer`](Self::dialled_by_peer)): a peer of libzmq that reads of a mechanism other than
+/// its own never connects again, and never says why. So another mechanism is refused without a word.
 ///
 /// Feed what arrives to [`receive`](Self::receive), and send what it appends to `out`, also after
 /// an error: it may be the ERROR command that tells the peer why.
@@ -88,6 +91,10 @@ pub struct Handshake {
     received: BytesMut,
     bytes_max: usize,
     event_manager: Option<u64>,
+    /// Whether our mechanism is named as soon as the peer's version is known.
+    is_first: bool,
+    /// Whether our mechanism is named.
+    is_named: bool,
 }
 
 impl Handshake {
@@ -106,6 +113,27 @@ impl Handshake {
             received: BytesMut::new(),
             bytes_max,
             event_manager: None,
+            is_first: true,
+            is_named: false,
+        }
+    }
+
+    /// Lets the peer name its mechanism first.
+    pub fn dialled_by_peer(mut self) -> Self {
+        self.is_first = false;
+        self
+    }
+
+    /// Whether nothing more is sent until the peer has named its mechanism. One that waits, too, needs
+    /// [`go_first`](Self::go_first) after a while.
+    pub fn waits_for_mechanism(&self) -> bool {
+        matches!(self.state, State::Greeting) && !self.is_named
+    }
+
+    /// Names our mechanism although the peer has not named its own.
+    pub fn go_first(&mut self, out: &mut BytesMut) {
+        if self.waits_for_mechanism() {
+            self.name_mechanism(out);
         }
     }
 
@@ -157,12 +185,24 @@ impl Handshake {
         self.received
     }
 
-    /// Sends the rest of our greeting, in the peer's version.
-    fn answer(&self, generation: Generation, out: &mut BytesMut) -> Result<State, HandshakeError> {
+    /// Sends the rest of our greeting, for a peer of ZMTP 3.x.
+    fn name_mechanism(&mut self, out: &mut BytesMut) {
+        out.extend_from_slice(&Greeting::rest(self.mechanism.name(), false));
+        self.is_named = true;
+    }
+
+    /// Goes on in the peer's version.
+    fn answer(
+        &mut self,
+        generation: Generation,
+        out: &mut BytesMut,
+    ) -> Result<State, HandshakeError> {
         let ours = self.mechanism.name();
         match generation {
             Generation::New => {
-                out.extend_from_slice(&Greeting::rest(ours, false));
+                if self.is_first {
+                    self.name_mechanism(out);
+                }
                 Ok(State::Greeting)
             }
             Generation::Old if !self.mechanism.is_open() => {
@@ -210,11 +250,13 @@ impl Handshake {
 
     fn meet(&mut self, greeting: &Greeting, out: &mut BytesMut) -> Result<(), HandshakeError> {
         if greeting.mechanism != self.mechanism.name() {
-            encode_error(out, "mechanism not supported");
             return Err(HandshakeError::Mechanism(
                 greeting.mechanism.clone(),
                 self.mechanism.name(),
             ));
+        }
+        if !self.is_named {
+            self.name_mechanism(out);
         }
         self.mechanism
             .start(self.local.socket_type(), self.event_manager, out);
@@ -327,6 +369,7 @@ mod tests {
             cuts in proptest::collection::vec(0usize..200, 0..8),
             old in any::<bool>(),
             identity in proptest::collection::vec(any::<u8>(), 0..=200),
+            dialled in any::<bool>(),
         ) {
             let (mut bytes, version) = match old {
                 true => (old_bytes(2, &identity), Version::V2_0),
@@ -339,6 +382,9 @@ mod tests {
             let mut out = BytesMut::new();
             let mut handshake =
                 Handshake::start(LocalSocket::Subscribers, Mechanism::Null, 8192, &mut out);
+            if dialled {
+                handshake = handshake.dialled_by_peer();
+            }
             let mut peer = None;
             let mut rest = BytesMut::new();
             let mut heard = 0;
@@ -432,15 +478,39 @@ mod tests {
     }
 
     #[test]
-    fn another_mechanism_is_named() {
+    fn another_mechanism_is_refused_without_a_word() {
+        let curve = Greeting::encode("CURVE", true);
+        let refusal = HandshakeError::Mechanism("CURVE".into(), "NULL");
         let mut out = BytesMut::new();
-        let error =
-            started(LocalSocket::Workers).receive(&Greeting::encode("CURVE", true), &mut out);
-        assert_eq!(
-            error,
-            Err(HandshakeError::Mechanism("CURVE".into(), "NULL"))
-        );
-        assert!(error_in(&out));
+        let mut dialling = started(LocalSocket::Workers);
+        assert_eq!(dialling.receive(&curve, &mut out), Err(refusal.clone()));
+        assert_eq!(out, Greeting::rest("NULL", false)[..]);
+        // A peer that doesn't read of ours tries again.
+        out.clear();
+        let mut dialled = started(LocalSocket::Workers).dialled_by_peer();
+        assert_eq!(dialled.receive(&curve, &mut out), Err(refusal));
+        assert_eq!(out, b""[..]);
+    }
+
+    #[test]
+    fn who_is_dialled_names_its_mechanism_second_and_first_to_one_that_waits() {
+        let bytes = peer_bytes("SUB", b"");
+        let mut out = BytesMut::new();
+        let mut waiting = started(LocalSocket::Subscribers).dialled_by_peer();
+        assert_eq!(waiting.receive(&bytes[..63], &mut out), Ok(None));
+        assert!(waiting.waits_for_mechanism() && out.is_empty());
+        assert!(waiting.receive(&bytes[63..], &mut out).unwrap().is_some());
+        assert!(out.starts_with(&Greeting::rest("NULL", false)));
+        let said = out.split();
+
+        let mut waiting = started(LocalSocket::Subscribers).dialled_by_peer();
+        assert_eq!(waiting.receive(&bytes[..11], &mut out), Ok(None));
+        waiting.go_first(&mut out);
+        assert_eq!(out, Greeting::rest("NULL", false)[..]);
+        assert!(!waiting.waits_for_mechanism());
+        waiting.go_first(&mut out);
+        assert!(waiting.receive(&bytes[11..], &mut out).unwrap().is_some());
+        assert_eq!(out, said, "each part once");
     }
 
     #[test]
@@ -448,7 +518,7 @@ mod tests {
         let (mut sent, mut answered) = (BytesMut::new(), BytesMut::new());
         let start = |local, out| Handshake::start(local, Mechanism::Null, 8192, out);
         let mut dialling = start(LocalSocket::Publishers, &mut sent);
-        let mut bound = start(LocalSocket::Subscribers, &mut answered);
+        let mut bound = start(LocalSocket::Subscribers, &mut answered).dialled_by_peer();
         let (mut theirs, mut ours) = (None, None);
         while theirs.is_none() || ours.is_none() {
             assert!(!sent.is_empty() || !answered.is_empty(), "both wait");

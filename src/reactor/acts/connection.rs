@@ -28,6 +28,10 @@ const FLUSH_BYTES: usize = 256 << 10;
 const PARTING_MAX: Duration = Duration::from_secs(1);
 /// What it sends meanwhile is read in pieces of so many bytes, and dropped.
 const PARTING_READ_BYTES: usize = 64 << 10;
+/// How long a peer that is silent after its version has to name its mechanism before we name ours.
+const MECHANISM_AWAITED: Duration = Duration::from_secs(1);
+/// How long a connection of another mechanism is kept before it ends.
+const REFUSED_HELD: Duration = Duration::from_secs(1);
 
 /// The way from a listener to the hub.
 pub(crate) struct HubDoor {
@@ -130,9 +134,11 @@ pub(crate) async fn run(
         limits.handshake_bytes_max,
         &mut handshake,
     );
-    if matches!(purpose, Purpose::Dialled(_)) {
-        begun = begun.of_event_manager(hub.borrow().upstream.watch.loops.own());
-    }
+    let is_dialled = matches!(purpose, Purpose::Dialled(_));
+    begun = match is_dialled {
+        true => begun.of_event_manager(hub.borrow().upstream.watch.loops.own()),
+        false => begun.dialled_by_peer(),
+    };
     let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
     let (zmtp, rest) = match met {
         Ok(Ok(met)) => met,
@@ -140,6 +146,9 @@ pub(crate) async fn run(
             hub.borrow_mut()
                 .notes
                 .refuse(error.reason(), &address, &error);
+            if matches!(error, HandshakeError::Mechanism(..)) && !is_dialled {
+                hold(hub, &stream).await;
+            }
             return Err(error.to_string());
         }
         Ok(Err(Failure::HungUp(0))) => return Err("it hung up without a word".to_owned()),
@@ -174,6 +183,38 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// Keeps a refused connection for a while before it ends. Its peer tries again as soon as it is
+/// closed, for as long as it lives.
+async fn hold(hub: &SharedHub, stream: &Stream) {
+    let Some(_held) = Held::new(hub) else { return };
+    let mut ignored = BytesMut::with_capacity(512);
+    let until_gone = async {
+        while matches!(read_some(stream, &mut ignored).await, Ok(n) if n > 0) {
+            ignored.clear();
+        }
+    };
+    let _ = tokio::time::timeout(REFUSED_HELD, until_gone).await;
+}
+
+/// One of the refused connections that are kept for a while.
+struct Held<'a>(&'a SharedHub);
+
+impl<'a> Held<'a> {
+    /// `None` if there are as many as may be.
+    fn new(hub: &'a SharedHub) -> Option<Self> {
+        let connections = &mut hub.borrow_mut().peers.connections;
+        connections.hold().then_some(Self(hub))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.0.try_borrow_mut() {
+            state.peers.connections.let_go();
+        }
+    }
+}
+
 enum Failure {
     Refused(HandshakeError),
     /// The connection ended after so many bytes of a handshake; 0 is a port scan, a health check.
@@ -190,9 +231,18 @@ async fn shake_hands(
     loop {
         // It may be gone already. What it has said is read all the same: it tells who that was.
         let _ = write_all(stream, &mut out).await;
-        match read_some(stream, &mut input).await {
-            Ok(0) | Err(_) => return Err(Failure::HungUp(heard)),
-            Ok(n) => heard += n,
+        let read = read_some(stream, &mut input);
+        let read = match handshake.waits_for_mechanism() {
+            true => tokio::time::timeout(MECHANISM_AWAITED, read).await,
+            false => Ok(read.await),
+        };
+        match read {
+            Ok(Ok(0) | Err(_)) => return Err(Failure::HungUp(heard)),
+            Ok(Ok(n)) => heard += n,
+            Err(_) => {
+                handshake.go_first(&mut out);
+                continue;
+            }
         }
         let result = handshake.receive(&input, &mut out);
         input.clear();

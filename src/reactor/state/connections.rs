@@ -5,11 +5,21 @@
 pub(crate) struct Connections {
     open: usize,
     max: usize,
+    /// Those of the open ones that are refused, and kept for a while before they end.
+    held: usize,
 }
+
+/// So many refused connections are kept for a while at most, and no more than a quarter of `max`: the
+/// others end at once.
+const HELD_MAX: usize = 1024;
 
 impl Connections {
     pub(crate) fn with_max(max: usize) -> Self {
-        Self { open: 0, max }
+        Self {
+            open: 0,
+            max,
+            held: 0,
+        }
     }
 
     pub(crate) fn set_max(&mut self, max: usize) {
@@ -26,6 +36,18 @@ impl Connections {
 
     pub(crate) fn are_full(&self) -> bool {
         self.open >= self.max
+    }
+
+    /// Counts a refused connection that is kept for a while; false if there are enough of them.
+    pub(crate) fn hold(&mut self) -> bool {
+        let is_held = self.held < HELD_MAX.min(self.max / 4);
+        self.held += usize::from(is_held);
+        is_held
+    }
+
+    /// A connection that was kept for a while ends.
+    pub(crate) fn let_go(&mut self) {
+        self.held -= 1;
     }
 
     pub(crate) fn add(&mut self) {
