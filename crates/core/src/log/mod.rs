@@ -77,9 +77,10 @@ pub struct QueueLog<D: Directory> {
     /// Events below this number may have been delivered to workers, though no attempt is recorded. While it is
     /// not 0, each commit says so: any segment may be the oldest one that is left.
     given_below: u64,
+    /// The same as the last commit said it.
+    given_committed: u64,
     /// What an earlier run left in `given_below`.
     given_before: u64,
-    owes_given: bool,
     /// Some ids are in no segment, as theirs was deleted while the log had failed.
     homeless_ids: bool,
     /// A file was removed, and the directory not synced since.
@@ -138,8 +139,8 @@ impl<D: Directory> QueueLog<D> {
             owed_later: BTreeMap::new(),
             in_hands: BTreeSet::new(),
             given_below: recovered.given_below,
+            given_committed: recovered.given_below,
             given_before: recovered.given_below,
-            owes_given: false,
             homeless_ids: false,
             // What was removed before a crash may not be durable.
             owes_sync: true,
@@ -195,7 +196,7 @@ impl<D: Directory> QueueLog<D> {
             && self.attempts.is_empty()
             && self.owed_later.is_empty())
             || self.homeless_ids
-            || self.owes_given
+            || self.given_below != self.given_committed
     }
 
     /// The event that was appended with this id within the window, buffered ones included.
@@ -303,20 +304,12 @@ impl<D: Directory> QueueLog<D> {
     /// none is given any more, all attempts should have been recorded.
     pub fn set_handing_out(&mut self, is_handing_out: bool) {
         let oldest = self.index.first_live(0);
-        let below = match is_handing_out {
+        self.given_below = match is_handing_out {
             true => NUMBER_MAX,
             // Of those that an earlier run left it is as unknown as before.
             false if oldest.is_some_and(|found| found.seq < self.given_before) => self.given_before,
             false => 0,
         };
-        self.owes_given |= below != self.given_below;
-        self.given_below = below;
-    }
-
-    fn put_given(&self, records: &mut Vec<u8>) {
-        if self.given_below > 0 || self.owes_given {
-            format::put_given(records, self.given_below);
-        }
     }
 
     fn first_buffered(&self) -> u64 {
@@ -358,7 +351,9 @@ impl<D: Directory> QueueLog<D> {
         if self.homeless_ids {
             self.put_ids(&mut records, Ids::NOWHERE);
         }
-        self.put_given(&mut records);
+        if self.given_below > 0 || self.given_committed > 0 {
+            format::put_given(&mut records, self.given_below);
+        }
         let written = self.write(&mut records, now_ms);
         records.clear();
         if records.capacity() <= BUFFER_BYTES_KEPT {
@@ -385,7 +380,7 @@ impl<D: Directory> QueueLog<D> {
         if std::mem::take(&mut self.homeless_ids) {
             self.ids.move_all(Ids::NOWHERE, segment);
         }
-        self.owes_given = false;
+        self.given_committed = self.given_below;
         self.ids.place_from(self.first_buffered(), segment);
         self.ids.forget_old(now_ms);
         for slot in self.buffered.drain(..) {

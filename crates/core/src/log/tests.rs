@@ -559,3 +559,29 @@ fn a_last_commit_that_can_not_be_read_for_a_while_is_not_proven() {
         assert_eq!(seqs(&mut log), [1], "seed {seed}");
     }
 }
+
+#[test]
+fn what_is_carried_does_not_say_that_nothing_was_given() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    log.set_handing_out(true);
+    append(&mut log, None, b"stuck");
+    for _ in 0..40 {
+        let seq = append(&mut log, None, &[7; 200]);
+        log.settle(seq);
+    }
+    let tried = append(&mut log, None, b"tried");
+    log.note_attempts(tried, 1);
+    log.set_handing_out(false);
+    let before = files(&disk).len();
+    log.trim(NOW_MS).unwrap();
+    assert!(files(&disk).len() < before, "nothing was carried");
+
+    // The process is killed before the attempt is committed.
+    drop(log);
+    let (mut log, recovered) = open(&disk);
+    let events = log.read(0, 9, u64::MAX).unwrap();
+    let last = events.last().unwrap();
+    assert_eq!((last.seq, last.attempts), (tried, 0));
+    assert!(recovered.given_below > tried, "{recovered:?}");
+}

@@ -121,7 +121,10 @@ impl<D: Directory> QueueLog<D> {
         if records.is_empty() {
             return Ok(());
         }
-        self.put_given(&mut records);
+        // What changed since the last commit waits for the next: the attempts that belong to it do too.
+        if self.given_committed > 0 {
+            format::put_given(&mut records, self.given_committed);
+        }
         let written = self.write(&mut records, now_ms);
         let (segment, offset) = written.map_err(|error| self.fail(&error))?;
         for (seq, slot) in carried {
