@@ -5,3 +5,6 @@ mod worker;
 
 pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
 pub use worker::{Outside, StateStore, Worker};
+
+#[cfg(test)]
+mod tests;

@@ -513,7 +513,8 @@ impl<D: Directory> Log<D> {
         self.log.commit_settled(outside.wall_ms());
         self.trim(outside);
         if self.log.failed().is_some() && self.log.try_recover(outside.wall_ms()).is_ok() {
-            self.dirty_since.get_or_insert(outside.now());
+            // It works again when it knows what happened meanwhile.
+            self.commit(queue, outside);
         }
         self.report_damage(queue, outside);
         self.report_state(queue, outside);
