@@ -56,7 +56,7 @@ impl World {
                 );
             }
             let fails = self.witness.borrow().failed.contains(&name(service));
-            fate.is_vague |= fails || self.fault != Fault::None;
+            fate.is_unrecorded |= fails;
             fate.handed += 1;
             fate.out = true;
             fate.later = None;

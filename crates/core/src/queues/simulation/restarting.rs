@@ -10,7 +10,7 @@ impl World {
         }
         self.note_expired();
         for fate in self.fates.values_mut() {
-            (fate.out, fate.done) = (false, false);
+            (fate.out, fate.done, fate.is_unrecorded) = (false, false, false);
             let left = |at_ms: u64| ms(at_ms.saturating_sub(self.time.wall_ms()));
             let at = |at_ms: u64| self.time.now() + left(at_ms);
             fate.not_before = fate.due_ms.map(at);
@@ -76,11 +76,22 @@ impl World {
         if power {
             self.disks.borrow().crash();
         }
-        for fate in self.fates.values_mut() {
-            (fate.later, fate.is_doubtful) = (None, true);
+        for service in 0..3 {
+            self.is_cut_short(service);
         }
         self.rest();
         self.start();
+    }
+
+    /// What a service's log was to record last, it may not have.
+    fn is_cut_short(&mut self, service: usize) {
+        let has_failed = self.witness.borrow().failed.contains(&name(service));
+        for ((of, _), fate) in &mut self.fates {
+            if *of == service {
+                (fate.later, fate.is_doubtful) = (None, true);
+                fate.is_vague |= fate.is_unrecorded && has_failed;
+            }
+        }
     }
 
     /// No daemon runs for a while.
@@ -136,11 +147,11 @@ impl World {
             }
             daemon.end_worker(&worker, n, now);
         }
-        let is_bad = self.fault != Fault::None || daemon.queues.failures().next().is_some();
         let is_told = daemon.stop();
-        if is_bad || !is_told {
-            for fate in self.fates.values_mut() {
-                (fate.later, fate.is_doubtful) = (None, true);
+        for service in 0..3 {
+            // For a log that has failed, or was not told all, a stop is as a kill.
+            if !is_told || self.witness.borrow().failed.contains(&name(service)) {
+                self.is_cut_short(service);
             }
         }
         self.rest();
