@@ -29,11 +29,17 @@ class AlreadyInstalled(EventManagerError):
     """A package with this name is installed, or imported already. Nothing was changed."""
 
 
+_PUBSUB = ("amqp_connection", "event_base", "events", "handler_registry", "handlers", "publisher", "subscriber")
+
 #: The modules that stand for each name, by their dotted names there.
 SHIMS: Dict[str, Dict[str, str]] = {
     "messagebus": {"messagebus": "edeploy"},
     "zeromqmessagehandler": {"zeromqmessagehandler": "edeploy"},
     "messagehandler": {"messagehandler": "edeploy"},
+    "pubsub": {
+        "pubsub": "pubsub",
+        **{f"pubsub.{each}": f"pubsub.{each}" for each in _PUBSUB},
+    },
     "pika": {
         "pika": "pika",
         "pika.exceptions": "pika.exceptions",

@@ -34,6 +34,7 @@ What is not possible, and why:
 - Words of a binding pattern may be `*` and `#` only, as in RabbitMQ, where `#` in the middle, or several of them, are read as
   one or more words.
 - SelectConnection and the adapters of other loops: use BlockingConnection, or the client's own `event_manager.aio`.
+- Dead letters are events of the subject `<queue>.DLQ` here. Bindings with `*` or `#` don't get them; a binding to that name does.
 - Transactions (`tx_select`), and users and virtual hosts: credentials are accepted and not looked at.
 """
 

@@ -660,6 +660,9 @@ class BlockingChannel:
     def _is_bound(self, queue: str, event: "Event[bytes]") -> bool:
         """Whether a message is meant for a queue: an exchange is not the daemon's matter."""
         exchange = event.headers.get("x-exchange", "")
+        # The daemon's own dead letters are for who asks for them by name.
+        if not exchange and event.subject.endswith(".DLQ"):
+            return f"exact:{event.subject}" in self.connection._queues.get(queue, (None, []))[1]
         bindings = self.connection._bindings.get(queue)
         if not bindings or not exchange and event.subject == queue:
             return True
