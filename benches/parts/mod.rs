@@ -243,6 +243,7 @@ impl Subscribe {
             id_prefix: "sub".into(),
             limits: Limits::default(),
             has_store: false,
+            version: env!("CARGO_PKG_VERSION"),
             publish_timeout: Duration::from_secs(30),
         };
         let (request, layout) = decode(&self.1).unwrap();

@@ -64,6 +64,7 @@ impl HotPath {
             id_prefix: String::new(),
             limits: Limits::default(),
             has_store: false,
+            version: env!("CARGO_PKG_VERSION"),
             publish_timeout: config.publish_timeout,
         };
         let doors = Doors(Box::new(|streamer| {

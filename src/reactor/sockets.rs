@@ -175,6 +175,7 @@ impl Sockets {
             pull_address_prefix: pull_address,
             limits: config.limits,
             has_store: false,
+            version: env!("CARGO_PKG_VERSION"),
             publish_timeout: config.publish_timeout,
         }
     }

@@ -184,6 +184,43 @@ fn frames_and_positions_come_through() {
 }
 
 #[test]
+fn any_frames_may_stand_behind_the_message() {
+    let daemon = TestDaemon::start();
+    let subscriber = daemon.subscriber(&["Order"]);
+    let requester = daemon.requester();
+    let ask = |frames: &[&[u8]]| {
+        requester.send_multipart(frames, 0).expect("a send");
+        let answer = requester.recv_multipart(0).expect("an answer");
+        String::from_utf8(answer[2].clone()).expect("a text")
+    };
+    // An empty frame, and one that reads as a request, are not mistaken for an envelope.
+    let large = vec![0xFF; 100_000];
+    let data = b"a-1\0memory\0{\"ttl\": 5}";
+    for duplicate in [false, true] {
+        let answer = ask(&[b"emit", b"", data, b"", b"Order\0x", b"", b"2.4", &large]);
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(answer["duplicate"], duplicate, "{answer}");
+    }
+    let frames = subscriber.recv_multipart(0).expect("an event");
+    assert_eq!(frames, [&b"Order\0x"[..], b"", b"2.4", &large]);
+    assert!(is_silent(&subscriber, 30));
+    ask(&[b"emit", b"", b"", b"", b"Order alone"]);
+    assert_eq!(received(&subscriber), "Order alone");
+
+    for (data, code) in [
+        ("a\0tape", "invalid-field"),
+        ("a\0\0{\"colour\": 1}", "unknown-field"),
+        ("a\0\0{\"subject\": \"x\"}", "invalid-field"),
+        ("a\0\0nonsense", "invalid-field"),
+    ] {
+        let answer = ask(&[b"emit", b"", data.as_bytes(), b"", b"Order"]);
+        assert!(answer.starts_with(&format!("{code}: ")), "{answer}");
+    }
+    let answer = ask(&[b"status", b"", b"", b"", b"Order"]);
+    assert!(answer.starts_with("malformed-message: "), "{answer}");
+}
+
+#[test]
 fn an_event_that_is_too_old_is_not_served() {
     let daemon = TestDaemon::start();
     let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);

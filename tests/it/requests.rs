@@ -394,7 +394,10 @@ fn in_json() {
         let answer = ask_json(&client, &subscribe);
         let address = daemon.service("Billing").address;
         let data = json!([id, daemon.publishers(), address]);
-        let expected = json!({"token": "TK_SYS_ACK", "dataType": "PARAM", "data": data});
+        let expected = json!({
+            "token": "TK_SYS_ACK", "dataType": "PARAM", "data": data, "ttlMs": 60_000,
+            "ackTimeoutMs": 30_000, "delivery": "live", "version": env!("CARGO_PKG_VERSION"),
+        });
         assert_eq!(answer, expected, "{subscribe}");
         let subjects = daemon.service("Billing").subjects;
         assert_eq!(subjects, ["Order", "Refund"]);

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::ambient::wall_clock_ms;
 use crate::api::{self, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
-use crate::messagebus::{DataType, Message};
+use crate::messagebus::{DataType, Message, Nak};
 use crate::model::{ServiceName, subject_of};
 use crate::queues::READS_MAX;
 use crate::reactor::hub::Hub;
@@ -56,33 +56,33 @@ fn wants(request: &LettersRequest, letter: &StoredEvent, account: &LetterAccount
 
 impl Hub {
     /// Reads a service's dead letters; the answer comes with [`Self::letters_read`].
-    pub(crate) fn begin_letters(&mut self, request: LettersRequest) -> Result<Begun, Message> {
+    pub(crate) fn begin_letters(&mut self, request: LettersRequest) -> Result<Begun, Nak> {
         let queues = &self.durable.queues;
         if !queues.has_store() {
             let sentence = "this event manager keeps no dead letters: it has no store";
-            return Err(Message::nak("no-store", sentence));
+            return Err(Nak::new("no-store", sentence));
         }
         let service = &request.service;
         let sentence = || format!("there is no service {service}, and no dead letter of one");
         let queue = service
             .dead_letters()
-            .ok_or_else(|| Message::nak("unknown-service", sentence()))?;
+            .ok_or_else(|| Nak::new("unknown-service", sentence()))?;
         if !queues.has_queue(&queue) && queues.failure(&queue).is_none() {
             return match self.broker.find(service) {
                 Some(_) => {
                     let nothing = self.found_of(service, vec![], None);
                     Ok(Begun::Answered(ack(&nothing)))
                 }
-                None => Err(Message::nak("unknown-service", sentence())),
+                None => Err(Nak::new("unknown-service", sentence())),
             };
         }
         if queues.reading() >= READS_MAX {
             let sentence = format!("{READS_MAX} requests wait for dead letters already; try again");
-            return Err(Message::nak("busy", sentence));
+            return Err(Nak::new("busy", sentence));
         }
         if request.changes() && queues.is_changing(&queue, is_changing) {
             let sentence = "its dead letters are being replayed or purged already";
-            return Err(Message::nak("busy", sentence));
+            return Err(Nak::new("busy", sentence));
         }
         let first = request.seqs.as_ref().and_then(|seqs| seqs.first());
         let limits = log_limits(&self.config, service);

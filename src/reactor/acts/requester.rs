@@ -274,7 +274,8 @@ impl Hub {
             Ok(Begun::Waiting(ticket)) => {
                 self.requests.replies.insert(ticket, back);
             }
-            Ok(Begun::Answered(answer)) | Err(answer) => self.reply(&back, &answer),
+            Ok(Begun::Answered(answer)) => self.reply(&back, &answer),
+            Err(nak) => self.reply(&back, &nak.into()),
         }
     }
 

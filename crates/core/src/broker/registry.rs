@@ -381,6 +381,11 @@ impl Broker {
         service.patterns.len() - given_up - shared
     }
 
+    /// How long a subscription lives without a keep-alive.
+    pub fn subscription_ttl(&self) -> Duration {
+        self.config.subscription_ttl
+    }
+
     fn lease_end(&self, now: Instant) -> Instant {
         now - self.stalled + self.config.subscription_ttl
     }

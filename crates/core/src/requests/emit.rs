@@ -1,4 +1,5 @@
-//! EMIT, confirmed publishing: `id\0level\0subject\0payload`, or by name with more frames and options.
+//! EMIT, confirmed publishing: `id\0level\0subject\0payload`; by name with more frames and options; or
+//! `id\0level\0options` with the event's frames behind the message.
 
 use std::time::Duration;
 
@@ -80,9 +81,18 @@ impl Request for Emit {
     const POSITIONS: Positions = Positions::new(&["id", "level", "subject", "payload"])
         .required(4)
         .last_is(Rest::Raw);
+    const BEFORE_FRAMES: Positions =
+        Positions::new(&["id", "level", "options"]).last_is(Rest::Options);
 
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+        let is_carried = !asked.frames.is_empty();
         let frames = match (self.subject, self.payload, self.frames, self.frames_base64) {
+            (None, None, None, None) if is_carried => asked.frames.clone(),
+            _ if is_carried => {
+                let sentence =
+                    "the event's frames stand behind the message, not in its options too";
+                return Err(Nak::new("invalid-field", sentence));
+            }
             (Some(subject), payload, None, None) => vec![subject.0, payload.unwrap_or_default().0],
             (None, None, Some(frames), None) => frames.into_iter().map(Bytes::from).collect(),
             (None, None, None, Some(frames)) => {

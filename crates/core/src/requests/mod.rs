@@ -55,6 +55,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether events can be kept on disk.
     pub has_store: bool,
+    /// The daemon's version.
+    pub version: &'static str,
     /// How long a sync event without a timeout of its own waits.
     pub publish_timeout: Duration,
 }
@@ -139,6 +141,8 @@ impl Answer {
 trait Request: DeserializeOwned + std::fmt::Debug {
     /// Its fields by position.
     const POSITIONS: Positions;
+    /// The same where an event's frames follow.
+    const BEFORE_FRAMES: Positions = Self::POSITIONS;
 
     /// What becomes of it. `asked` is the message that it was read from.
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak>;
@@ -256,7 +260,11 @@ fn answer<R: Request>(row: &Row, asked: &Message, host: &mut dyn Host) -> Result
     if let Rest::List(_) = R::POSITIONS.rest() {
         check_subjects(asked, &host.context().settings.limits)?;
     }
-    let request: R = read(asked, &R::POSITIONS)?;
+    let positions = match asked.frames.is_empty() {
+        true => &R::POSITIONS,
+        false => &R::BEFORE_FRAMES,
+    };
+    let request: R = read(asked, positions)?;
     if row.waits
         && let Some(max) = host.is_full()
     {

@@ -1,10 +1,13 @@
 //! SUBSCRIBE: `sub_id\0service_name\0subject…` → `sub_id\0pub_address\0pull_address`.
 
+use std::time::Duration;
+
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::subjects::patterns;
 use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
-use crate::broker::{DeliveryMode, Service, SubscribeError};
+use crate::broker::{DeliveryMode, Service, ServiceKey, SubscribeError};
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
 
@@ -81,7 +84,8 @@ impl Request for Subscribe {
                 opened,
             });
         }
-        let answer = accepted(context.settings, &id, subscribed.port);
+        let mut answer = accepted(context.settings, &id, subscribed.port);
+        answer.named = Some(terms(context, subscribed.service));
         match is_promised {
             true => Ok(host.promise(&id, answer)),
             false => Ok(Answer::Now(answer)),
@@ -94,6 +98,24 @@ fn accepted(settings: &Settings, id: &SubscriptionId, port: u16) -> Message {
     let pull_address = format!("{}{port}", settings.pull_address_prefix);
     let fields = [id.as_str(), &settings.pub_address, &pull_address];
     Message::param(Token::ACK, fields)
+}
+
+/// What the subscription's client and its workers have to know, in JSON.
+fn terms(context: &Context<'_>, service: ServiceKey) -> Map<String, Value> {
+    let service = &context.broker[service];
+    let millis = |time: Duration| json!(time.as_millis() as u64);
+    Map::from_iter([
+        (
+            "ttlMs".to_owned(),
+            millis(context.broker.subscription_ttl()),
+        ),
+        (
+            "ackTimeoutMs".to_owned(),
+            millis(service.queue.policy().ack_timeout),
+        ),
+        ("delivery".to_owned(), json!(service.delivery().name())),
+        ("version".to_owned(), json!(context.settings.version)),
+    ])
 }
 
 /// Whether there can be a queue on disk, and whether one more may wait for it.

@@ -110,6 +110,7 @@ impl Fixture {
                     ..Limits::default()
                 },
                 has_store: false,
+                version: env!("CARGO_PKG_VERSION"),
                 publish_timeout: Duration::from_secs(30),
             },
             now: Instant::now(),

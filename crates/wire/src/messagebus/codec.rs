@@ -65,7 +65,8 @@ pub struct Malformed {
 
 type Decode = fn(&[Bytes]) -> Option<Result<(Message, Layout), Malformed>>;
 
-/// The most frames of a message: token, data type, data, timeout.
+/// The most frames of a message: token, data type, data, timeout. An EMIT has its event's frames behind
+/// these.
 pub const FRAMES_MAX: usize = 4;
 
 /// Each reads its own way of writing, and returns `None` for another.
@@ -97,7 +98,10 @@ pub fn encode(message: &Message, layout: Layout) -> Vec<Bytes> {
             ];
             if let Some(timeout) = message.timeout {
                 frames.push(timeout.as_micros().to_string().into());
+            } else if !message.frames.is_empty() {
+                frames.push(Bytes::new());
             }
+            frames.extend_from_slice(&message.frames);
             frames
         }
     }
@@ -134,9 +138,10 @@ pub fn split_envelope(frames: &[Bytes]) -> (&[Bytes], &[Bytes]) {
 fn is_known(frames: &[Bytes]) -> bool {
     match frames {
         [object] => json::is_object(object),
-        [first, ..] if frames.len() <= FRAMES_MAX => {
-            decode_token(first).is_some_and(|(token, _)| token.name().is_some())
-        }
+        [first, ..] => decode_token(first).is_some_and(|(token, _)| {
+            let has_room = frames.len() <= FRAMES_MAX || token.takes_frames();
+            has_room && token.name().is_some()
+        }),
         _ => false,
     }
 }
@@ -146,9 +151,21 @@ fn decode_frames(frames: &[Bytes]) -> Option<Result<(Message, Layout), Malformed
         [token, data] => (token, None, data, None),
         [token, data_type, data] => (token, Some(data_type), data, None),
         [token, data_type, data, timeout] => (token, Some(data_type), data, Some(timeout)),
+        [token, data_type, data, timeout, event @ ..] if may_carry(token) => {
+            let message = read_frames(token, Some(data_type), data, Some(timeout));
+            return Some(message.map(|(message, layout)| {
+                let frames = event.to_vec();
+                (Message { frames, ..message }, layout)
+            }));
+        }
         _ => return None,
     };
     Some(read_frames(token_frame, data_type_frame, data, timeout))
+}
+
+/// Whether an event's frames may follow a message that begins so.
+fn may_carry(token: &Bytes) -> bool {
+    decode_token(token).is_some_and(|(token, _)| token.takes_frames())
 }
 
 fn read_frames(
@@ -206,6 +223,7 @@ fn read_frames(
         data: data.clone(),
         timeout,
         named: None,
+        frames: vec![],
     };
     Ok((message, layout))
 }
@@ -517,6 +535,29 @@ mod tests {
         assert_eq!(sizes(&[b"42", b"{\"token\": \"2.4\"}"]), (1, 1));
         assert_eq!(sizes(&[b"2.1", b"2", b"x"]), (0, 3));
         assert_eq!(sizes(&[]), (0, 0));
+        // Of an EMIT's frames each may be empty, or anything else.
+        assert_eq!(sizes(&[b"emit", b"2", b"", b"", b"a", b""]), (0, 6));
+        assert_eq!(sizes(&[b"", b"emit", b"2", b"", b"", b"", b"2.1"]), (1, 6));
+        assert_eq!(
+            sizes(&[b"\x00peer", b"", b"2.0101", b"", b"", b"", b"a"]),
+            (2, 5)
+        );
+        assert_eq!(sizes(&[b"\x00peer", b"emit", b"2", b"", b"", b"a"]), (1, 5));
+    }
+
+    #[test]
+    fn an_emit_carries_frames_and_nothing_else_does() {
+        let parts: &[&[u8]] = &[b"emit", b"", b"id\0disk", b"", b"Order", b"\0\xFF", b""];
+        let (message, layout) = decode(&frames(parts)).unwrap();
+        assert_eq!(message.token, Token::EMIT);
+        assert_eq!((&*message.data, message.timeout), (&b"id\0disk"[..], None));
+        assert_eq!(message.frames, frames(&[b"Order", b"\0\xFF", b""]));
+        assert_eq!(decode(&encode(&message, layout)), Ok((message, layout)));
+        let parts: &[&[u8]] = &[b"status", b"", b"", b"", b"x"];
+        assert_eq!(
+            decode(&frames(parts)).unwrap_err().code,
+            "malformed-message"
+        );
     }
 
     proptest! {

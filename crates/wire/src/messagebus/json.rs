@@ -115,6 +115,7 @@ fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
             data: self::data(data)?,
             timeout,
             named: Some(named),
+            frames: vec![],
         },
         Layout::Json,
     ))
@@ -151,7 +152,8 @@ pub fn shown_type(kind: DataType) -> Value {
 }
 
 /// Writes an answer. Fields become a list, text that is JSON becomes JSON, a NAK's code and sentence
-/// stand by themselves too; what is no text is written as an array of numbers.
+/// stand by themselves too, and so does what an answer names; what is no text is written as an array of
+/// numbers.
 pub(super) fn encode(message: &Message) -> Bytes {
     let text = std::str::from_utf8(&message.data);
     let data = match (message.data_type, text) {
@@ -170,6 +172,9 @@ pub(super) fn encode(message: &Message) -> Bytes {
     {
         object["code"] = json!(code);
         object["error"] = json!(sentence);
+    }
+    for (name, value) in message.named.iter().flatten() {
+        object[name.as_str()] = value.clone();
     }
     object.to_string().into()
 }

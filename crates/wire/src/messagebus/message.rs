@@ -21,8 +21,10 @@ pub struct Message {
     pub data: Bytes,
     /// How long its sender waits; `None` leaves that to the receiver.
     pub timeout: Option<Duration>,
-    /// The named fields of the JSON form.
+    /// The named fields of the JSON form. In an answer they stand beside its data, in JSON only.
     pub named: Option<Map<String, Value>>,
+    /// An event's frames, behind all else; only an EMIT has some.
+    pub frames: Vec<Bytes>,
 }
 
 impl Message {
@@ -34,6 +36,7 @@ impl Message {
             data: data.into(),
             timeout: None,
             named: None,
+            frames: vec![],
         }
     }
 

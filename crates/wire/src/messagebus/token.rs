@@ -74,6 +74,11 @@ impl Token {
         Self(value)
     }
 
+    /// Whether an event's frames may follow such a message.
+    pub fn takes_frames(self) -> bool {
+        self.is(Self::EMIT)
+    }
+
     /// The whole number.
     pub const fn value(self) -> u64 {
         self.0

@@ -83,6 +83,11 @@ impl Backlog {
         lost
     }
 
+    /// How it behaves.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Deliveries get numbers above this one.
     pub fn number_from(&mut self, last: u64) {
         self.held.number_from(last);
