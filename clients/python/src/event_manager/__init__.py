@@ -22,11 +22,12 @@ from .errors import (
     NoAnswer,
     NoResponders,
     NotFinished,
+    Reject,
     TooOld,
 )
 from .hub import Hub, Receipt, Stats, connect
 from .runner import run
-from .service import Reject, Retry, Service
+from .service import Retry, Service
 
 __all__ = [
     "CallRefused",

@@ -16,10 +16,10 @@ def request_frames(fields: Dict[str, Any], number: bytes) -> bytes:
     return _zmtp.message([number, b"", json.dumps(fields, ensure_ascii=False).encode()])
 
 
-def answer_of(frames: List[bytes], request: str) -> Any:
+def answer_of(frames: List[bytes], request: str, whole: bool = False) -> Any:
     """The data of an ACK; Nak is raised if it is one. ValueError if it is neither.
 
-    It is in the layout of its request: as JSON, or as the frames token, data type, data.
+    It is in the layout of its request: as JSON (then `whole` is the whole object), or as the frames token, data type, data.
     """
     if len(frames) >= 3:
         data = frames[2].decode("utf-8", "replace")
@@ -34,7 +34,7 @@ def answer_of(frames: List[bytes], request: str) -> Any:
     if answer.get("token") == "TK_SYS_NAK" and not isinstance(answer.get("data"), dict):
         code, sentence = str(answer.get("code", "")), str(answer.get("error", ""))
         raise refusal(code, sentence, request)
-    return answer.get("data")
+    return answer if whole else answer.get("data")
 
 
 def advice(address: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from typing import Any, List, Optional, Protocol
+from typing import TYPE_CHECKING, Any, List, Optional, Protocol
 
 from . import _address
 from ._io import Loop
@@ -12,6 +12,9 @@ from ._publisher import Publisher
 from ._requests import Requests
 from ._subscriber import Subscription
 from .errors import Closed
+
+if TYPE_CHECKING:
+    from .hooks import Told
 
 log = logging.getLogger("event_manager")
 
@@ -32,8 +35,10 @@ class RunningService(Protocol):
 class Core:
     """What a process has of a hub: its thread, its connections."""
 
-    def __init__(self, endpoint: _address.Endpoint, max_pending_bytes: int) -> None:
+    def __init__(self, endpoint: _address.Endpoint, max_pending_bytes: int, told: "Optional[Told]" = None) -> None:
         self.endpoint = endpoint
+        #: The user's hooks, if there are any.
+        self.told = told
         self.loop = Loop("event-manager")
         self.publisher = Publisher(self.loop, max_pending_bytes)
         self.requests = Requests(self.loop, max_pending_bytes, self._connection)
@@ -42,10 +47,14 @@ class Core:
         #: How many seconds a subscription lives; the daemon tells it.
         self.lease = 60.0
         self._complained = False
+        self._connected: Optional[bool] = None
         self._subscribers: Optional[_address.Endpoint] = None
         self.loop.call_soon(lambda: self.requests.link.dial(endpoint))
 
     def _connection(self, why: Optional[str]) -> None:
+        if self.told is not None and self._connected is not (why is None):
+            self._connected = why is None
+            self.told.on_state(why is None, why or "connected")
         if why is not None:
             for each in self.subscriptions:
                 if each.link.endpoint is None:

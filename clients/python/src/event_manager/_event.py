@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generic, List, Mapping, Optional, TypeVar
+from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
 
 from . import _typed
+from ._worker import Delivery
 from ._zmtp import Message, frame
 from .errors import InvalidArgument
 
@@ -41,6 +42,14 @@ def encode(subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> byt
     return b"%b\x02%b%b" % (first, size.to_bytes(8, "big"), data)
 
 
+def _nobody(_: Delivery, word: bytes) -> None:
+    """There is nobody to say it to."""
+
+
+def _one_line(reason: str) -> bytes:
+    return " ".join(reason.split())[:200].encode()
+
+
 #: The body is the bytes.
 _RAW: Any = object()
 
@@ -53,7 +62,7 @@ class Event(Generic[T]):
     subscribers.
     """
 
-    __slots__ = ("frames", "_body", "id", "attempt", "_headers")
+    __slots__ = ("frames", "_body", "id", "attempt", "_headers", "_delivery", "_say")
 
     def __init__(self, frames: Message, body: T = _RAW, id: Optional[int] = None, attempt: int = 1) -> None:
         self.frames = frames
@@ -61,6 +70,8 @@ class Event(Generic[T]):
         self.id = id
         self.attempt = attempt
         self._headers: Optional[Dict[str, str]] = None
+        self._delivery: Optional[Delivery] = None
+        self._say: Callable[[Delivery, bytes], None] = _nobody
 
     @property
     def subject(self) -> str:
@@ -84,6 +95,33 @@ class Event(Generic[T]):
         if self._headers is None:
             self._headers = _typed.decode_headers(self.frames[2]) if len(self.frames) > 2 else {}
         return self._headers
+
+    def ack(self) -> bool:
+        """The event is done. Of several last words (`ack`, `nak`, `term`) the first counts; whether this is it. By any thread."""
+        return self._held().answer(self._say, b"ACK")
+
+    def nak(self, delay: Optional[float] = None, reason: str = "") -> bool:
+        """It is to be tried again, after so many seconds, or (None) as the daemon thinks."""
+        if delay is None and reason:
+            delay = 0.0
+        if delay is not None and not 0 <= delay <= 86400:
+            raise InvalidArgument("a delay is 0 to 86400 seconds; nothing was said")
+        rest = b"" if delay is None else b" %d %b" % (round(delay * 1000), _one_line(reason))
+        return self._held().answer(self._say, b"NAK", rest.rstrip())
+
+    def term(self, reason: str = "") -> bool:
+        """It becomes a dead letter."""
+        return self._held().answer(self._say, b"TERM", (b" " + _one_line(reason)).rstrip())
+
+    def wip(self) -> None:
+        """It is still worked on: `ackTimeout` starts again. While a handler runs, this is said by itself."""
+        delivery = self._held()
+        self._say(delivery, b"WIP %d" % delivery.id)
+
+    def _held(self) -> Delivery:
+        if self._delivery is None:
+            raise InvalidArgument("only an event that a service got can be answered; nothing was said")
+        return self._delivery
 
     def __repr__(self) -> str:
         return f"Event({self.subject!r}, {self.raw[:60]!r}, id={self.id}, attempt={self.attempt})"

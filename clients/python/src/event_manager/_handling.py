@@ -6,22 +6,16 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional, Protocol, Tuple
+from typing import Callable, Deque, List, Optional, Protocol, Tuple
 
+from ._execution import Execution
 from ._worker import Delivery, Worker
-
-if TYPE_CHECKING:
-    from .service import Service
 
 Finished = Callable[[List[Tuple[Delivery, bytes]]], None]
 
 
 class Runner(Protocol):
     """Runs handlers, at most `concurrency` at a time."""
-
-    def __init__(self, service: "Service", concurrency: int, worker: Worker, finished: Finished) -> None: ...
-    def bind(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
-        """How to call the hub's thread."""
 
     def put(self, deliveries: List[Delivery]) -> None:
         """Runs handlers for these, in their order."""
@@ -36,17 +30,18 @@ class Runner(Protocol):
 class Results:
     """Collects what handlers say, for the hub's thread: a call for many of them."""
 
-    def __init__(self, finished: Finished) -> None:
+    def __init__(self, finished: Finished, call_soon: Callable[[Callable[[], None]], None]) -> None:
         self._finished = finished
         self._results: Deque[Tuple[Delivery, bytes]] = deque()
         self._called = False
-        self.call_soon: Callable[[Callable[[], None]], None] = lambda call: call()
+        self._call_soon = call_soon
 
     def add(self, delivery: Delivery, word: bytes) -> None:
+        """Takes a word about a delivery; see `Worker.settle`. By any thread."""
         self._results.append((delivery, word))
         if not self._called:
             self._called = True
-            self.call_soon(self._hand_over)
+            self._call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         # Only then are they taken, so that none is overlooked.
@@ -58,17 +53,14 @@ class Results:
 class ThreadRunner:
     """Threads, one for each handler that may run at a time."""
 
-    def __init__(self, service: "Service", concurrency: int, worker: Worker, finished: Finished) -> None:
-        self._service = service
+    def __init__(self, name: str, concurrency: int, worker: Worker, results: Results, execution: Execution) -> None:
         self._worker = worker
-        self._results = Results(finished)
+        self._results = results
+        self._execution = execution
         self._queue: "queue.SimpleQueue[Optional[Delivery]]" = queue.SimpleQueue()
         self._concurrency = concurrency
         for number in range(concurrency):
-            threading.Thread(target=self._work, name=f"{service.name}-{number}", daemon=True).start()
-
-    def bind(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
-        self._results.call_soon = call_soon
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
 
     def put(self, deliveries: List[Delivery]) -> None:
         for each in deliveries:
@@ -89,7 +81,7 @@ class ThreadRunner:
             self._queue.put(None)
 
     def _work(self) -> None:
-        run, add, is_current, now = self._service._run, self._results.add, self._worker.is_current, time.monotonic
+        run, add, is_current, now = self._execution.run, self._results.add, self._worker.is_current, time.monotonic
         get = self._queue.get
         while True:
             delivery = get()
@@ -97,4 +89,6 @@ class ThreadRunner:
                 return
             if is_current(delivery):
                 delivery.begun = now()
-                add(delivery, run(delivery))
+                word = run(delivery)
+                if word is not None:
+                    add(delivery, word)

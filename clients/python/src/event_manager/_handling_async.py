@@ -7,13 +7,11 @@ import functools
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, List, Optional
+from typing import Any, Callable, Deque, List, Optional
 
-from ._handling import Finished, Results
+from ._execution import Execution
+from ._handling import Results
 from ._worker import Delivery, Worker
-
-if TYPE_CHECKING:
-    from .service import Service
 
 #: Handlers that never wait run so many times before other tasks have their turn.
 _TURN = 64
@@ -24,15 +22,16 @@ class AsyncRunner:
 
     def __init__(
         self,
-        service: "Service",
+        name: str,
         concurrency: int,
         worker: Worker,
-        finished: Finished,
+        results: Results,
+        execution: Execution,
         loop: Optional[asyncio.AbstractEventLoop] = None,
     ) -> None:
-        self._service = service
         self._worker = worker
-        self._results = Results(finished)
+        self._results = results
+        self._execution = execution
         self._waiting: Deque[Delivery] = deque()
         self._free = concurrency
         self._tasks: "set[asyncio.Task[None]]" = set()
@@ -40,10 +39,7 @@ class AsyncRunner:
         self._own = loop is None
         self._loop = asyncio.new_event_loop() if loop is None else loop
         if self._own:
-            threading.Thread(target=self._serve, name=f"{service.name}-asyncio", daemon=True).start()
-
-    def bind(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
-        self._results.call_soon = call_soon
+            threading.Thread(target=self._serve, name=f"{name}-asyncio", daemon=True).start()
 
     def put(self, deliveries: List[Delivery]) -> None:
         self._waiting.extend(deliveries)
@@ -96,7 +92,9 @@ class AsyncRunner:
             if not self._worker.is_current(delivery):
                 continue
             delivery.begun = time.monotonic()
-            self._results.add(delivery, await self._service._run_async(delivery, self._in_thread))
+            word = await self._execution.run_async(delivery, self._in_thread)
+            if word is not None:
+                self._results.add(delivery, word)
             count += 1
             if count % _TURN == 0:
                 await asyncio.sleep(0)

@@ -21,13 +21,14 @@ TRY_AGAIN = ("busy", "stopping")
 class Request:
     """A request under way."""
 
-    __slots__ = ("number", "name", "data", "repeatable", "answer", "sent", "timer", "pause")
+    __slots__ = ("number", "name", "data", "repeatable", "whole", "answer", "sent", "timer", "pause")
 
-    def __init__(self, number: int, name: str, frames: List[bytes], repeatable: bool) -> None:
+    def __init__(self, number: int, name: str, frames: List[bytes], repeatable: bool, whole: bool) -> None:
         self.number = number
         self.name = name
         self.data = message([number.to_bytes(8, "big"), b"", *frames])
         self.repeatable = repeatable
+        self.whole = whole
         self.answer: "Future[Any]" = Future()
         self.sent = False
         self.timer: Optional[Timer] = None
@@ -56,11 +57,11 @@ class Requests:
         self._kicked = False
         self.why = "no connection yet"
 
-    def ask(self, fields: Dict[str, Any], timeout: float, *, repeatable: bool = True) -> "Future[Any]":
-        """Sends a request as JSON. Its future gets the answer's data, or Nak, NoAnswer or Closed."""
-        return self.send(str(fields["token"]), [json.dumps(fields, ensure_ascii=False).encode()], timeout, repeatable)
+    def ask(self, fields: Dict[str, Any], timeout: float, *, repeatable: bool = True, whole: bool = False) -> "Future[Any]":
+        """Sends a request as JSON. Its future gets the answer's data (or the `whole` answer), or Nak, NoAnswer or Closed."""
+        return self.send(str(fields["token"]), [json.dumps(fields, ensure_ascii=False).encode()], timeout, repeatable, whole)
 
-    def send(self, name: str, frames: List[bytes], timeout: float, repeatable: bool) -> "Future[Any]":
+    def send(self, name: str, frames: List[bytes], timeout: float, repeatable: bool, whole: bool = False) -> "Future[Any]":
         """Sends a request of these frames; see `ask`."""
         size = sum(map(len, frames))
         with self._lock:
@@ -71,7 +72,7 @@ class Requests:
                     f"{self._bytes} bytes of requests wait for answers already ({self.why}); nothing was sent; {self._advice()}",
                     may_be_taken=False,
                 )
-            request = Request(next(self._numbers), name, frames, repeatable)
+            request = Request(next(self._numbers), name, frames, repeatable, whole)
             self._bytes += len(request.data)
             self._by_number[request.number] = request
             self._queue.append(request)
@@ -152,7 +153,7 @@ class Requests:
             if request is None:
                 continue  # It was given up.
             try:
-                data = answer_of(item[2:], request.name)
+                data = answer_of(item[2:], request.name, request.whole)
             except Nak as nak:
                 if nak.code in TRY_AGAIN and request.repeatable:
                     self._again(request)

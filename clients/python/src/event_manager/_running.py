@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from . import _address
 from ._core import Core
-from ._handling import Runner, ThreadRunner
+from ._execution import Execution
+from ._handling import Results, Runner, ThreadRunner
 from ._io import Link
 from ._worker import Delivery, Worker
 from ._zmtp import Command, Received, ping
@@ -45,15 +46,16 @@ class Running:
         self.link = Link(self.core.loop, self, b"DEALER")
         name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
         self.id = name if len(name.encode()) <= 255 else os.urandom(16).hex()
+        results = Results(self._finished, self.core.loop.call_soon)
+        execution = Execution(service, self.core.told, results.add)
         self.runner: Runner
         if any(each.is_async for each in service._handlers):
             # Only now, because importing asyncio takes longer than all the rest.
             from ._handling_async import AsyncRunner
 
-            self.runner = AsyncRunner(service, service._concurrency, self.worker, self._finished, aio)
+            self.runner = AsyncRunner(service.name, service._concurrency, self.worker, results, execution, aio)
         else:
-            self.runner = ThreadRunner(service, service._concurrency, self.worker, self._finished)
-        self.runner.bind(self.core.loop.call_soon)
+            self.runner = ThreadRunner(service.name, service._concurrency, self.worker, results, execution)
         self._idle = threading.Event()
         self._told = threading.Event()
         self._mark: List[bytes] = []
@@ -93,7 +95,9 @@ class Running:
                 }
                 if self.service._delivery is not None:
                     fields["delivery"] = self.service._delivery
-                requests.ask(fields, 60.0).add_done_callback(self._subscribed)
+                if self.service._order_by is not None:
+                    fields["orderBy"] = self.service._order_by
+                requests.ask(fields, 60.0, whole=True).add_done_callback(self._subscribed)
             elif worker.wants_keep_alive:
                 worker.wants_keep_alive = False
                 requests.ask({"token": "keep_alive", "id": self.id}, worker.lease).add_done_callback(self._kept)
@@ -105,8 +109,11 @@ class Running:
         if self._over:
             return
         if error is None:
+            told = answer.result()
             self.worker.subscribed(time.monotonic())
-            self.link.dial(_address.parse(answer.result()[2]).reached_by(self.core.endpoint))
+            if "ackTimeoutMs" in told:
+                self.worker.ack_timeout = max(0.01, told["ackTimeoutMs"] / 1000)
+            self.link.dial(_address.parse(told["data"][2]).reached_by(self.core.endpoint))
             self.subscribed.set()
         elif isinstance(error, Nak) and error.code not in _PASSING and not self.subscribed.is_set():
             self.failure = error

@@ -6,15 +6,19 @@ clears them.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional
+import threading
+from typing import Callable, Dict, List, Optional
 
 from ._zmtp import Message, frame, message
+
+
+_lock = threading.Lock()
 
 
 class Delivery:
     """An event that this worker holds, until it is settled."""
 
-    __slots__ = ("id", "attempt", "frames", "connection", "begun", "told")
+    __slots__ = ("id", "attempt", "frames", "connection", "begun", "told", "touched", "answered", "keep")
 
     def __init__(self, id: int, attempt: int, frames: Message, connection: int) -> None:
         self.id = id
@@ -25,6 +29,32 @@ class Delivery:
         self.begun: Optional[float] = None
         #: When the daemon was last told of it.
         self.told = 0.0
+        #: Whether its user has said something about it, and whether that was the last word.
+        self.touched = False
+        self.answered = False
+        #: Its handler still runs, so it is held, though the last word was said.
+        self.keep = True
+
+    def answer(self, say: "Callable[[Delivery, bytes], None]", word: bytes, rest: bytes = b"") -> bool:
+        """Says the last word about it, unless it was said before; whether it did. By any thread."""
+        with _lock:
+            if self.answered:
+                return False
+            self.touched = self.answered = True
+            say(self, b"%b %d%b" % (word, self.id, rest))
+        return True
+
+    def returned(self, word: bytes, later: bool) -> Optional[bytes]:
+        """Its handler is done with it, and has this to say, if no last word was said before: what is to be said now. None if
+        that comes `later`."""
+        with _lock:
+            self.keep = False
+            if self.answered:
+                return b""
+            if word or not later:
+                self.answered = True
+                return word or b"ACK %d" % self.id
+            return None
 
 
 class Worker:
@@ -89,11 +119,16 @@ class Worker:
         return delivery.connection == self.connection and self.connected
 
     def settle(self, delivery: Delivery, word: bytes) -> None:
-        """Says the last word about a delivery, such as `ACK 5`."""
+        """Says a word about a delivery, such as `ACK 5`; nothing if it is empty, and it is only done. It is held no longer,
+        unless its handler still runs."""
+        if word and (word.startswith(b"WIP") or (delivery.keep and delivery.answered)):
+            self.out.append(frame(word))
+            return
         # The same number may be another event by now, after a restart of the daemon.
         if self.held.get(delivery.id) is delivery:
             del self.held[delivery.id]
-        self.out.append(frame(word))
+        if word:
+            self.out.append(frame(word))
 
     def tick(self, now: float) -> None:
         """Says WIP for what is due, and wants KEEP_ALIVE when that is due."""
@@ -104,7 +139,7 @@ class Worker:
             return
         for delivery in self.held.values():
             begun = delivery.begun
-            if begun is None or now - begun >= self.max_handling:
+            if begun is None or delivery.answered or now - begun >= self.max_handling:
                 continue
             if now - max(begun, delivery.told) >= self.ack_timeout / 3:
                 delivery.told = now

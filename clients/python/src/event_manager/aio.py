@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Mapping, Optional, Type, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Type, TypeVar, overload
 
 from . import _calls, _event, _typed
 from . import hub as _hub
@@ -23,6 +23,7 @@ from .service import Service
 
 if TYPE_CHECKING:
     from .codecs import Codec
+    from .hooks import Hooks
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ class AsyncHub:
         """Publishes an event, to be sent as soon as there is a connection; waits if `max_pending_bytes` wait already."""
         publisher = self._hub._alive().publisher
         if self._hub._packs:
-            body, headers = self._hub._pack(body, headers)
+            body, headers = self._hub._pack(subject, body, headers)
         event = _event.encode(subject, body, headers)
         if not publisher.offer(event):
             await _in_thread(publisher.publish, event, self._hub.timeout)
@@ -171,8 +172,8 @@ class AsyncHub:
         wait = self._hub.timeout if timeout is None else timeout
         if wait == float("inf"):
             raise InvalidArgument("a service of an AsyncHub doesn't wait for ever; start it again after NoAnswer")
-        running = service._begin(self._hub, asyncio.get_running_loop())
-        await _in_thread(service._wait_started, running, wait)
+        works = service._begin(self._hub, asyncio.get_running_loop())
+        await _in_thread(service._wait_started, works, wait)
 
     async def stop(self, service: Service, drain: float = 5.0, unsubscribe: bool = False) -> None:
         """Stops a service, as `Service.stop` does, while this loop goes on with its handlers."""
@@ -208,6 +209,7 @@ def connect(
     codec: "Optional[Codec]" = None,
     compress_above: Optional[int] = None,
     compression: Literal["deflate", "zstd"] = "deflate",
+    hooks: "Sequence[Hooks]" = (),
 ) -> AsyncHub:
     """A hub for asyncio; see `event_manager.connect`."""
     return AsyncHub(
@@ -218,6 +220,7 @@ def connect(
             codec=codec,
             compress_above=compress_above,
             compression=compression,
+            hooks=hooks,
         )
     )
 

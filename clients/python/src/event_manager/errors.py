@@ -147,6 +147,12 @@ class DecodeError(EventManagerError):
     may_be_taken = True
 
 
+class Reject(EventManagerError):
+    """Raised by a handler: the event is never tried again, and becomes a dead letter with this reason."""
+
+    may_be_taken = True
+
+
 class Closed(EventManagerError):
     """The hub, service or subscription is closed. Connect again to go on."""
 

@@ -26,6 +26,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .codecs import Codec
+    from .hooks import Hooks, Told
 
 log = logging.getLogger("event_manager")
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Hub:
         codec: "Optional[Codec]" = None,
         compress_above: Optional[int] = None,
         compression: str = "deflate",
+        hooks: "Sequence[Hooks]" = (),
     ) -> None:
         if timeout <= 0 or max_pending_bytes < 1:
             raise InvalidArgument("timeout and max_pending_bytes have to be positive")
@@ -94,11 +96,16 @@ class Hub:
             if compress_above < 0:
                 raise InvalidArgument("compress_above is a number of bytes, or None")
             self._compress = _compression.compressor(compression)
+        self._told: "Optional[Told]" = None
+        if hooks:
+            from .hooks import Told
+
+            self._told = Told(hooks)
         #: Whether bodies and headers are not simply those of `_event.encode`.
-        self._packs = codec is not None or compress_above is not None
+        self._packs = codec is not None or compress_above is not None or bool(hooks)
         self._lock = threading.Lock()
         self._closed = False
-        self._core: Optional[Core] = Core(self._endpoint, max_pending_bytes)
+        self._core: Optional[Core] = Core(self._endpoint, max_pending_bytes, self._told)
         _hubs.add(self)
 
     def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
@@ -109,10 +116,10 @@ class Hub:
         not taken then. `flush` tells whether the daemon has taken what was published.
         """
         if self._packs:
-            body, headers = self._pack(body, headers)
+            body, headers = self._pack(subject, body, headers)
         (self._core or self._alive()).publisher.publish(_event.encode(subject, body, headers), self._timeout)
 
-    def _pack(self, body: Any, headers: Optional[Mapping[str, str]]) -> Tuple[bytes, Optional[Mapping[str, str]]]:
+    def _pack(self, subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> Tuple[bytes, Optional[Mapping[str, str]]]:
         """The bytes of a body, and the headers that tell how to read it."""
         more: Dict[str, str] = {}
         if isinstance(body, (bytes, bytearray, memoryview)):
@@ -123,12 +130,15 @@ class Hub:
             data = self._codec.encode(body)
             if self._codec.content_type != "application/json":
                 more["content-type"] = self._codec.content_type
+        more.update(headers or {})
+        if self._told is not None:
+            self._told.on_publish(subject, data, more)
         above = self._compress_above
-        if above is not None and len(data) > above and not (headers and "content-encoding" in headers):
+        if above is not None and len(data) > above and "content-encoding" not in more:
             smaller = self._compress(data)
             if len(smaller) < len(data):
                 data, more["content-encoding"] = smaller, self._compression
-        return data, {**more, **headers} if headers else more
+        return data, more
 
     def flush(self, timeout: Optional[float] = None) -> None:
         """Waits until the daemon has taken all that was published before; MayBeLost if that isn't sure."""
@@ -172,7 +182,7 @@ class Hub:
         _event.subject_bytes(subject)
         event_id = _new_id() if id is None else id
         if self._packs:
-            data, headers = self._pack(body, headers)
+            data, headers = self._pack(subject, body, headers)
         else:
             data = _typed.encode(body)
         wait = self._timeout if timeout is None else timeout
@@ -333,7 +343,7 @@ class Hub:
             if self._closed:
                 raise Closed("the hub is closed; nothing was sent; connect again to go on")
             if self._core is None:  # This is a child process.
-                self._core = Core(self._endpoint, self._max_pending_bytes)
+                self._core = Core(self._endpoint, self._max_pending_bytes, self._told)
             return self._core
 
     def _forked(self) -> None:
@@ -355,6 +365,7 @@ def connect(
     codec: "Optional[Codec]" = None,
     compress_above: Optional[int] = None,
     compression: Literal["deflate", "zstd"] = "deflate",
+    hooks: "Sequence[Hooks]" = (),
 ) -> Hub:
     """A hub for the daemon that answers requests at this address.
 
@@ -364,7 +375,7 @@ def connect(
 
     `codec`: how bodies are written that aren't bytes, one of `event_manager.codecs`; None is JSON. `compress_above`: bodies with
     more bytes are compressed, if that makes them smaller; their receivers have to know the header `content-encoding`, as those of
-    this package do. None: none are.
+    this package do. None: none are. `hooks`: what is told of all that happens; see `event_manager.hooks`.
     """
     return Hub(
         address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS,
@@ -373,6 +384,7 @@ def connect(
         codec=codec,
         compress_above=compress_above,
         compression=compression,
+        hooks=hooks,
     )
 
 

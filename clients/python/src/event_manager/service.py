@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
 import random
+import time
 import typing
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Sequence, Tuple, Type, TypeVar, Union
 
-from . import _address, _event, _patterns, _typed
+from . import _event, _patterns, _typed
 from ._ask import advice
 from ._running import Running
-from ._worker import Delivery
-from .errors import DecodeError, EventManagerError, Forked, InvalidArgument, NoAnswer
+from .errors import Forked, InvalidArgument, MayBeLost, NoAnswer
 from .hub import Hub
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from .codecs import Codec
+    from .hooks import Middleware
 
-log = logging.getLogger("event_manager")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Reject(EventManagerError):
-    """Raised by a handler: the event is never tried again, and becomes a dead letter with this reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +91,16 @@ class Service:
 
     `codec` reads bodies that don't say otherwise in the header `content-type`; None is JSON.
 
-    An event is acknowledged when all handlers that match it have returned. If one raises, all run again as `retry` says.
+    An event is acknowledged when all handlers that match it have returned. If some raise, the event comes again as `retry` says,
+    and this process then runs only these. `isolation` "handler" makes a service `NAME.FUNCTION` of each handler, with a queue, retries
+    and dead letters of its own.
+
+    `ack` "before": events are acknowledged when their handlers begin, so a crash loses them, and nothing is tried again. "manual":
+    handlers take the `Event`, and say `ack`, `nak` or `term`, at any time; if one raises before that, it is as with "after".
+
+    `order_by`: events with the same subject ("subject") or the same frame of this index are delivered in their order, one at a time.
+    The daemon has to know this option (else TooOld). `middleware`: put around each handler, the first outermost; see
+    `event_manager.hooks.Middleware`.
     """
 
     def __init__(
@@ -110,12 +114,30 @@ class Service:
         ack_timeout: float = 30.0,
         max_handling: float = 600.0,
         codec: "Optional[Codec]" = None,
+        ack: Literal["after", "before", "manual"] = "after",
+        order_by: Union[None, str, int] = None,
+        isolation: Literal["event", "handler"] = "event",
+        middleware: "Sequence[Middleware]" = (),
     ) -> None:
         if not name or len(name.encode()) > 255 or delivery not in (None, "live", "queue"):
             raise InvalidArgument("a service has a name of 1 to 255 bytes, and the delivery 'live', 'queue' or None")
         if not 1 <= credit <= 100_000 or not 1 <= concurrency <= 1000 or ack_timeout < 0.01 or max_handling <= 0:
             raise InvalidArgument("credit is 1 to 100000, concurrency 1 to 1000, ack_timeout at least 0.01 s, max_handling positive")
+        if ack not in ("after", "before", "manual") or isolation not in ("event", "handler"):
+            raise InvalidArgument("ack is 'after', 'before' or 'manual', and isolation 'event' or 'handler'")
+        if order_by not in (None, "subject") and not (type(order_by) is int and 0 <= order_by <= 1023):
+            raise InvalidArgument(f"order_by is 'subject', a frame's index from 0 to 1023, or None, not {order_by!r}")
         self.name = name
+        self._ack = ack
+        self._order_by = order_by
+        self._isolation = isolation
+        self._middleware = list(middleware)
+        self._more: Dict[str, Any] = {
+            "delivery": delivery, "credit": credit, "concurrency": concurrency, "retry": retry, "ack_timeout": ack_timeout,
+            "max_handling": max_handling, "ack": ack, "order_by": order_by, "middleware": middleware,
+        }
+        self._parts: List[Service] = []
+        self._letters: "Optional[Service]" = None
         self.retry = retry
         self._delivery = delivery
         self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout, "max_handling": max_handling}
@@ -141,10 +163,12 @@ class Service:
         matchers = [_patterns.matcher(each, dialect) for each in patterns]
 
         def register(function: F) -> F:
-            if self._running is not None:
+            if self.running:
                 raise InvalidArgument("handlers are registered before the service starts")
             used = codec or self._codec
             decode, annotation, wants_event, only_event = _signature(function, used)
+            if self._ack == "manual" and not wants_event:
+                raise InvalidArgument(f"{function!r} has to take the Event, to acknowledge it (ack=\"manual\")")
             self._handlers.append(
                 _Handler(
                     function,
@@ -157,6 +181,13 @@ class Service:
                     inspect.iscoroutinefunction(function),
                 )
             )
+            if self._isolation == "handler":
+                name = getattr(function, "__name__", "handler")
+                if any(each.name == f"{self.name}.{name}" for each in self._parts):
+                    raise InvalidArgument(f"with isolation=\"handler\" two handlers can't both have the name {name!r}")
+                part = Service(f"{self.name}.{name}", codec=self._codec, **self._more)
+                part.on(*patterns, dialect=dialect, codec=codec)(function)
+                self._parts.append(part)
             self._subjects.extend(each for each in subjects if each not in self._subjects)
             self._routes.clear()
             return function
@@ -168,31 +199,56 @@ class Service:
         `timeout` seconds (default: the hub's; infinity is possible). After an error it isn't started."""
         self._wait_started(self._begin(hub), hub.timeout if timeout is None else timeout)
 
-    def _begin(self, hub: Hub, aio: "Optional[AbstractEventLoop]" = None) -> Running:
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and is not stopped."""
+        return any(each._running is not None for each in self._units())
+
+    def _units(self) -> "List[Service]":
+        """The services of the daemon that it is."""
+        units = list(self._parts) if self._isolation == "handler" else [self]
+        return units if self._letters is None else [*units, self._letters]
+
+    def _begin(self, hub: Hub, aio: "Optional[AbstractEventLoop]" = None) -> List[Running]:
         """Begins to work, with async handlers in the given loop."""
-        if self._forked:
+        units = self._units()
+        if any(each._forked for each in units):
             raise Forked(f"service {self.name!r} belongs to the parent process; make another one in this one")
-        if self._running is not None:
+        if self.running:
             raise InvalidArgument(f"service {self.name!r} runs already")
         if not self._handlers:
             raise InvalidArgument(f"service {self.name!r} has no handler")
-        self._running = Running(self, hub, aio)
-        return self._running
-
-    def _wait_started(self, running: Running, timeout: float) -> None:
-        """Waits until it is subscribed; ends it if it isn't."""
+        works: List[Running] = []
         try:
-            if not running.subscribed.wait(None if timeout == float("inf") else timeout):
-                raise NoAnswer(
-                    f"service {self.name!r} could not subscribe within {timeout} s ({running.core.requests.why}); it may be subscribed; "
-                    f"{advice(running.core.endpoint)}",
-                    may_be_taken=True,
-                )
-            if running.failure is not None:
-                raise running.failure
+            for each in units:
+                each._running = Running(each, hub, aio)
+                works.append(each._running)
         except BaseException:
-            running.stop(0.0, False)
+            for work in works:
+                work.stop(0.0, False)
             raise
+        return works
+
+    def _wait_started(self, works: List[Running], timeout: float) -> None:
+        """Waits until all are subscribed; ends them if one isn't."""
+        deadline = time.monotonic() + timeout
+        try:
+            for each in works:
+                self._wait_subscribed(each, timeout, deadline)
+        except BaseException:
+            for each in works:
+                each.stop(0.0, False)
+            raise
+
+    def _wait_subscribed(self, running: Running, timeout: float, deadline: float) -> None:
+        if not running.subscribed.wait(None if timeout == float("inf") else max(0.0, deadline - time.monotonic())):
+            raise NoAnswer(
+                f"service {self.name!r} could not subscribe within {timeout} s ({running.core.requests.why}); it may be subscribed; "
+                f"{advice(running.core.endpoint)}",
+                may_be_taken=True,
+            )
+        if running.failure is not None:
+            raise running.failure
 
     def stop(self, drain: float = 5.0, unsubscribe: bool = False) -> None:
         """Takes no more events, finishes for at most `drain` seconds what it holds, and gives the rest back.
@@ -200,9 +256,18 @@ class Service:
         MayBeLost if handlers still run then: their events come to other workers, too. The subscription stays until its lease is
         over, so that a live service's queue survives a restart of its worker; `unsubscribe` ends it now.
         """
-        running, self._running = self._running, None
-        if running is not None:
-            running.stop(drain, unsubscribe)
+        deadline = time.monotonic() + drain
+        failure: Optional[MayBeLost] = None
+        for each in self._units():
+            running, each._running = each._running, None
+            if running is None:
+                continue
+            try:
+                running.stop(max(0.0, deadline - time.monotonic()), unsubscribe)
+            except MayBeLost as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _route(self, subject: bytes) -> List[_Handler]:
         found = self._routes.get(subject)
@@ -213,63 +278,6 @@ class Service:
                 self._routes.clear()
             self._routes[subject] = found
         return found
-
-    def _calls(self, delivery: Delivery) -> List[Tuple[_Handler, List[Any]]]:
-        """The handlers to run, and what they are given; all is decoded before one runs."""
-        frames = delivery.frames
-        first = frames[0]
-        handlers = self._routes.get(first) or self._route(first.partition(b"\0")[0])
-        if not handlers:
-            raise Reject(f"service {self.name} has no handler for this subject")
-        raw = frames[1] if len(frames) > 1 else _event.body_of(frames)
-        content_type = None
-        if len(frames) > 2 and b'"content-' in frames[2]:
-            raw = _event.content_of(frames)
-            content_type = _typed.decode_headers(frames[2]).get("content-type")
-        calls = []
-        for each in handlers:
-            if content_type is not None:
-                body = each.read(content_type, raw)
-            else:
-                body = raw if each.decode is None else each.decode(raw)
-            arguments = [] if each.only_event else [body]
-            if each.wants_event:
-                arguments.append(_event.Event(frames, body, delivery.id, delivery.attempt))
-            calls.append((each, arguments))
-        return calls
-
-    def _answer(self, delivery: Delivery, error: BaseException) -> bytes:
-        """The word about a delivery whose handler raised."""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].encode()
-        # What isn't an Exception, such as a cancellation, says nothing about the event.
-        refused = isinstance(error, Exception) and not isinstance(error, self.retry.on)
-        final = refused or isinstance(error, (Reject, DecodeError))
-        if final or delivery.attempt >= self.retry.max:
-            log.error("%s: event %s becomes a dead letter: %s", self.name, delivery.id, reason.decode(), exc_info=error)
-            return b"TERM %d %b" % (delivery.id, reason)
-        delay = self.retry.delay(delivery.attempt)
-        log.warning("%s: event %s is tried again after %.1f s: %s", self.name, delivery.id, delay, reason.decode())
-        return b"NAK %d %d %b" % (delivery.id, round(delay * 1000), reason)
-
-    def _run(self, delivery: Delivery) -> bytes:
-        """Runs the handlers; returns what to say to the daemon."""
-        try:
-            for handler, arguments in self._calls(delivery):
-                handler.function(*arguments)
-        except BaseException as error:
-            return self._answer(delivery, error)
-        return b"ACK %d" % delivery.id
-
-    async def _run_async(self, delivery: Delivery, in_thread: Callable[..., Any]) -> bytes:
-        try:
-            for handler, arguments in self._calls(delivery):
-                if handler.is_async:
-                    await handler.function(*arguments)
-                else:
-                    await in_thread(handler.function, *arguments)
-        except BaseException as error:  # Also if the handler was cancelled.
-            return self._answer(delivery, error)
-        return b"ACK %d" % delivery.id
 
 
 def _signature(function: Callable[..., Any], codec: "Optional[Codec]") -> Tuple[Optional[Callable[[bytes], Any]], Any, bool, bool]:
