@@ -16,6 +16,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 mod acknowledging;
 mod audience;
 mod churn;
+mod client_hub;
+mod client_kills;
 mod client_worker;
 mod command_line;
 mod commands_alone;

@@ -1,4 +1,6 @@
-//! The client of the request socket for threads without a runtime.
+//! The hub, and the client of the request socket, for threads without a runtime.
+
+mod hub;
 
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::requests::{self, ClientError, Subscribed};
 use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, Status};
 use event_manager_wire::messagebus::Message;
+
+pub use hub::{Call, Emit, Hub, Service, ServiceBuilder, Subscription};
 
 /// As [`requests::Client`], with calls that block. Not for use within a runtime's tasks.
 pub struct Client {

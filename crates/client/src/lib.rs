@@ -1,7 +1,11 @@
 //! A client of event managers and of services, on our own ZMTP. It knows nothing of the daemon.
 //!
-//! All is async and without tasks of its own, but for [`Caller`] and [`Worker`]: a connection is read,
-//! written and kept alive while somebody waits for something on it. [`blocking`] is for those who have no runtime.
+//! [`Hub`] is what programs want: it publishes, emits, calls, subscribes and serves, over connections that
+//! come back by themselves. [`blocking::Hub`] is the same for those who have no runtime.
+//!
+//! Below it are the parts that the daemon and its command line use: [`Connection`], [`Client`], [`Worker`],
+//! [`Publisher`], [`Subscriber`], [`Caller`]. They are without tasks of their own, but for [`Caller`] and
+//! [`Worker`]: a connection is read, written and kept alive while somebody waits for something on it.
 
 #![warn(missing_docs)]
 
@@ -9,20 +13,31 @@ mod ambient;
 pub mod blocking;
 mod caller;
 mod connection;
+mod error;
+mod hub;
 mod line;
 mod publisher;
 mod requests;
+mod service;
 mod subscriber;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod worker;
 
 use event_manager_zmtp::Limits;
 
 pub use caller::{CallError, Caller};
-pub use connection::{Connection, Ended, Event, OpenError, Options};
+pub use connection::{Connection, Ended, Event as ConnectionEvent, OpenError, Options};
+pub use error::Error;
+pub use event_manager_wire::api::{CallStatus, Status};
+pub use hub::{
+    Call, Emit, Event, Hub, HubBuilder, Level, Receipt, Reply, State, Subscription, Taken,
+};
 pub use publisher::Publisher;
 pub use requests::{Client, ClientError, Subscribed};
+pub use service::{Delivery, Drained, Failure, Retry, Service, ServiceBuilder, Stopper};
 pub use subscriber::Subscriber;
-pub use worker::{Delivery, Worker};
+pub use worker::{Delivery as WorkerDelivery, Worker};
 
 /// What a daemon may send us: more than it lets others send, as far as we know. Memory is taken as bytes
 /// arrive.

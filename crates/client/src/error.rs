@@ -1,0 +1,199 @@
+//! The one error of [`Hub`](crate::Hub), and of all that it makes.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Reply;
+
+/// Why something came to nothing. Its text says what happened, whether the event may have been taken, and
+/// what to do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument can't be used. Nothing was sent.
+    InvalidArgument(String),
+    /// The daemon did not answer in time.
+    NoAnswer {
+        /// What was asked: `EMIT of the id "o-1"`.
+        what: String,
+        /// How long it was waited for.
+        within: Duration,
+        /// What is known of the connection.
+        why: String,
+        /// The request was sent, so it may have been done.
+        may_be_taken: bool,
+    },
+    /// The daemon refused.
+    Nak {
+        /// What was asked.
+        what: String,
+        /// For programs: one of the codes of docs/protocol.md.
+        code: String,
+        /// For people.
+        sentence: String,
+    },
+    /// Of the events published since the last flush, some may not have been taken.
+    MayBeLost {
+        /// So many.
+        lost: u64,
+        /// Of so many.
+        of: u64,
+        /// The reason.
+        why: String,
+    },
+    /// No service answers to the subject of a call; nobody got it.
+    NoResponders {
+        /// The subject.
+        subject: String,
+        /// What the daemon says of each service that was asked.
+        told: String,
+    },
+    /// No service answered a call in time; one may have got it.
+    CallTimeout {
+        /// The subject.
+        subject: String,
+        /// What the daemon says of each service that was asked.
+        told: String,
+    },
+    /// Services got the call and said no.
+    CallRefused {
+        /// The subject.
+        subject: String,
+        /// Their answers.
+        replies: Vec<Reply>,
+    },
+    /// A body is not what was expected.
+    Decode {
+        /// Whose: `the body of "order.created"`.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The hub is closed, or its runtime has ended.
+    Closed {
+        /// What was asked had been sent by then.
+        may_be_taken: bool,
+    },
+    /// The system gives no thread, or a test's daemon can't be started.
+    Failed(String),
+}
+
+impl Error {
+    /// Whether the daemon, or a service, may have taken the event nevertheless.
+    pub fn may_be_taken(&self) -> bool {
+        match self {
+            Self::InvalidArgument(_)
+            | Self::NoResponders { .. }
+            | Self::Decode { .. }
+            | Self::Failed(_) => false,
+            Self::NoAnswer { may_be_taken, .. } | Self::Closed { may_be_taken } => *may_be_taken,
+            // Some of the durable services may have it.
+            Self::Nak { code, .. } => code == "store-failed",
+            Self::MayBeLost { .. } | Self::CallTimeout { .. } | Self::CallRefused { .. } => true,
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::InvalidArgument(_) => "mend the argument",
+            Self::NoAnswer {
+                may_be_taken: true, ..
+            } => "send it again with the same id, or look whether it was done",
+            Self::NoAnswer { .. } => {
+                "look whether the daemon runs and the address is right, and try again"
+            }
+            Self::Nak { code, .. } => match code.as_str() {
+                "busy" | "stopping" | "no-port" => "try again later",
+                "store-failed" => "send it again with the same id when the disk works",
+                "unknown-field" => {
+                    "the daemon may be too old for an option: update it, or leave the option out"
+                }
+                "in-use" => "leave `delivery` as the service has it, or END the service first",
+                "no-store" => "give the daemon a stateDir, or leave out what needs one",
+                _ => "mend the request; its code is explained in docs/protocol.md",
+            },
+            Self::MayBeLost { .. } => {
+                "publish them again if receivers bear duplicates, or use emit, which is confirmed"
+            }
+            Self::NoResponders { .. } => {
+                "start a service that answers it, or look at its registration"
+            }
+            Self::CallTimeout { .. } => {
+                "call again only if the service bears that, or give it more time"
+            }
+            Self::CallRefused { .. } => "the answers say why",
+            Self::Decode { .. } => "look at who publishes it, or reject it",
+            Self::Closed { .. } => "connect another hub",
+            Self::Failed(_) => "the sentence says why",
+        }
+    }
+
+    fn taken(&self) -> &'static str {
+        match self {
+            Self::NoAnswer {
+                may_be_taken: true, ..
+            }
+            | Self::Closed { may_be_taken: true } => "it may have been done",
+            Self::NoAnswer { .. } | Self::Closed { .. } | Self::InvalidArgument(_) => {
+                "nothing was sent"
+            }
+            Self::Nak { code, .. } if code == "store-failed" => "some services may have it",
+            Self::Nak { .. } => "nothing was done",
+            Self::NoResponders { .. } => "nobody got it",
+            Self::CallTimeout { .. } => "a service may have got it",
+            Self::CallRefused { .. } => "they got it",
+            _ => "",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidArgument(sentence) | Self::Failed(sentence) => f.write_str(sentence)?,
+            Self::NoAnswer {
+                what, within, why, ..
+            } => {
+                write!(f, "no answer to {what} within {within:?} ({why})")?;
+            }
+            Self::Nak {
+                what,
+                code,
+                sentence,
+            } => {
+                write!(f, "the daemon refused {what}: {code}: {sentence}")?;
+            }
+            Self::MayBeLost { lost, of, why } => {
+                write!(f, "{lost} of {of} published events may be lost: {why}")?;
+            }
+            Self::NoResponders { subject, told } => {
+                write!(f, "nobody answers to {subject:?} ({told})")?;
+            }
+            Self::CallTimeout { subject, told } => {
+                write!(f, "no answer to {subject:?} in time ({told})")?;
+            }
+            Self::CallRefused { subject, replies } => {
+                write!(f, "{subject:?} was refused")?;
+                for reply in replies {
+                    let data = String::from_utf8_lossy(&reply.data);
+                    write!(
+                        f,
+                        "; {}: {}",
+                        reply.service,
+                        event_manager_wire::model::excerpt(&data, 100)
+                    )?;
+                }
+            }
+            Self::Decode { what, why } => write!(f, "{what} can't be read: {why}")?,
+            Self::Closed { .. } => f.write_str("the hub is closed")?,
+        }
+        let taken = self.taken();
+        if !taken.is_empty() {
+            write!(f, "; {taken}")?;
+        }
+        write!(f, "; {}", self.advice())
+    }
+}
+
+impl std::error::Error for Error {}

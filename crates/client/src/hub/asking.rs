@@ -1,0 +1,471 @@
+//! Requests to the daemon, many under way at a time, sent again on each new connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use event_manager_wire::api::{Addresses, Status};
+use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
+use event_manager_wire::model::{Backoff, Endpoint};
+use event_manager_zmtp::{LocalSocket, encode_frame};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::ambient::{chance, now};
+use crate::connection::{Connection, Ended, Event, OpenError, Options, without_delimiter};
+use crate::{Error, LIMITS};
+
+/// Waits between two attempts to connect: the first at most, and each.
+pub(crate) const REDIAL: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// Waits after the NAKs `busy` and `stopping`.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// Codes of a NAK after which the same request is sent again until its time is over.
+const TRY_AGAIN: [&str; 2] = ["busy", "stopping"];
+/// How long a ServiceLocator may take.
+const LOCATE_MAX: Duration = Duration::from_secs(2);
+
+/// Where the daemon is.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    At(Endpoint),
+    /// As this ServiceLocator says, by the daemon's name.
+    Located(Endpoint, String),
+}
+
+impl Place {
+    async fn find(&self) -> Result<Endpoint, String> {
+        match self {
+            Self::At(address) => Ok(address.local()),
+            Self::Located(locator, name) => timeout(LOCATE_MAX, locate(locator, name))
+                .await
+                .unwrap_or_else(|_| Err(format!("the ServiceLocator at {locator} doesn't answer"))),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            Self::Located(locator, name) => write!(f, "{name} of the ServiceLocator at {locator}"),
+        }
+    }
+}
+
+async fn locate(locator: &Endpoint, name: &str) -> Result<Endpoint, String> {
+    let options = Options::new(LocalSocket::Req, LIMITS);
+    let opened = Connection::open(&locator.local(), &options).await;
+    let mut connection =
+        opened.map_err(|error| format!("the ServiceLocator at {locator}: {error}"))?;
+    let request = encode(&Message::param(Token::LOCATE, [name]), Layout::NATIVE);
+    let answer = connection
+        .ask(&request)
+        .await
+        .map_err(|ended| ended.to_string())?;
+    let (answer, _) = decode(&answer).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&answer.data).into_owned();
+    if !answer.token.is(Token::ACK) {
+        return Err(format!("the ServiceLocator at {locator}: {text}"));
+    }
+    text.trim_end_matches('\0')
+        .parse()
+        .map(|address: Endpoint| address.local())
+        .map_err(|error| format!("{error}"))
+}
+
+/// Whether there is a connection to the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is dialled.
+    Connecting {
+        /// Why there was none yet, or why the last one ended.
+        why: String,
+    },
+    /// There is one.
+    Connected,
+}
+
+/// The state, and how many connections there were.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) state: State,
+    pub(crate) generation: u64,
+    /// What listens there is no daemon.
+    pub(crate) is_no_daemon: bool,
+}
+
+/// For how long somebody waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    within: Duration,
+    /// `None` is for ever.
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    pub(crate) fn of(within: Duration) -> Self {
+        let deadline = now().checked_add(within);
+        Self { within, deadline }
+    }
+
+    /// The result in time.
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), work).await.ok(),
+            None => Some(work.await),
+        }
+    }
+}
+
+struct Pending {
+    /// Encoded.
+    message: Bytes,
+    is_repeatable: bool,
+    was_sent: Arc<AtomicBool>,
+    answer: oneshot::Sender<Result<Message, Error>>,
+    _room: OwnedSemaphorePermit,
+}
+
+enum Command {
+    Ask(u64, Pending),
+    Forget(u64),
+}
+
+/// Sends requests. Its task ends with it.
+pub(crate) struct Asker {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Bytes of requests that may wait for their answers.
+    room: Arc<Semaphore>,
+    room_max: usize,
+    last: AtomicU64,
+    line: watch::Receiver<Line>,
+}
+
+/// Somebody waits for the answer of a request.
+struct Waiting<'a> {
+    asker: &'a Asker,
+    number: u64,
+    is_answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let _ = self.asker.commands.send(Command::Forget(self.number));
+        }
+    }
+}
+
+impl Asker {
+    /// Needs a runtime.
+    pub(crate) fn start(place: Place, pending_bytes_max: usize) -> Self {
+        let (commands, asked) = mpsc::unbounded_channel();
+        let first = Line {
+            state: State::Connecting {
+                why: "not connected yet".into(),
+            },
+            generation: 0,
+            is_no_daemon: false,
+        };
+        let (line_tx, line) = watch::channel(first);
+        let task = Task {
+            place,
+            asked,
+            line: line_tx,
+            pending: BTreeMap::new(),
+        };
+        tokio::spawn(task.run());
+        Self {
+            commands,
+            room: Arc::new(Semaphore::new(pending_bytes_max)),
+            room_max: pending_bytes_max,
+            last: AtomicU64::new(0),
+            line,
+        }
+    }
+
+    pub(crate) fn line(&self) -> watch::Receiver<Line> {
+        self.line.clone()
+    }
+
+    fn why(&self) -> String {
+        match &self.line.borrow().state {
+            State::Connecting { why } => why.clone(),
+            State::Connected => "it is connected".into(),
+        }
+    }
+
+    /// The answer that is an ACK. A repeatable request is sent again on each new connection, and after
+    /// the NAKs `busy` and `stopping`.
+    pub(crate) async fn ask(
+        &self,
+        what: &(dyn Fn() -> String + Sync),
+        request: &[Bytes],
+        patience: Patience,
+        is_repeatable: bool,
+    ) -> Result<Message, Error> {
+        let mut pauses = Backoff::new(PAUSES[0], PAUSES[1]);
+        loop {
+            let answer = self
+                .ask_once(what, request, patience, is_repeatable)
+                .await?;
+            if answer.token.is(Token::ACK) {
+                return Ok(answer);
+            }
+            let error = nak(what(), &answer);
+            match &error {
+                Error::Nak { code, .. } if is_repeatable && TRY_AGAIN.contains(&code.as_str()) => {}
+                _ => return Err(error),
+            }
+            if patience
+                .wait(sleep(pauses.next_delay(chance())))
+                .await
+                .is_none()
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whatever the answer is.
+    pub(crate) async fn ask_once(
+        &self,
+        what: &(dyn Fn() -> String + Sync),
+        request: &[Bytes],
+        patience: Patience,
+        is_repeatable: bool,
+    ) -> Result<Message, Error> {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes: usize = request.iter().map(|frame| frame.len() + 9).sum();
+        let mut message = BytesMut::with_capacity(bytes + 16);
+        encode_frame(&mut message, &number.to_be_bytes(), true);
+        encode_frame(&mut message, b"", true);
+        for (i, frame) in request.iter().enumerate() {
+            encode_frame(&mut message, frame, i + 1 < request.len());
+        }
+        let was_sent = Arc::new(AtomicBool::new(false));
+        let no_answer = || Error::NoAnswer {
+            what: what(),
+            within: patience.within,
+            why: self.why(),
+            may_be_taken: was_sent.load(Ordering::Relaxed),
+        };
+        let size = u32::try_from(message.len())
+            .ok()
+            .filter(|size| *size as usize <= self.room_max);
+        let Some(size) = size else {
+            let sentence = format!(
+                "{} has {} bytes, more than max_pending_bytes ({})",
+                what(),
+                message.len(),
+                self.room_max
+            );
+            return Err(Error::InvalidArgument(sentence));
+        };
+        let room = Arc::clone(&self.room).acquire_many_owned(size);
+        let room = match patience.wait(room).await {
+            Some(Ok(room)) => room,
+            Some(Err(_)) => {
+                return Err(Error::Closed {
+                    may_be_taken: false,
+                });
+            }
+            None => return Err(no_answer()),
+        };
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending {
+            message: message.freeze(),
+            is_repeatable,
+            was_sent: Arc::clone(&was_sent),
+            answer,
+            _room: room,
+        };
+        if self.commands.send(Command::Ask(number, pending)).is_err() {
+            return Err(Error::Closed {
+                may_be_taken: false,
+            });
+        }
+        let mut waiting = Waiting {
+            asker: self,
+            number,
+            is_answered: false,
+        };
+        let Some(answer) = patience.wait(answered).await else {
+            return Err(no_answer());
+        };
+        waiting.is_answered = true;
+        match answer {
+            Ok(Err(Error::NoAnswer { why, .. })) => Err(Error::NoAnswer {
+                what: what(),
+                within: patience.within,
+                why,
+                may_be_taken: true,
+            }),
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Closed {
+                may_be_taken: was_sent.load(Ordering::Relaxed),
+            }),
+        }
+    }
+
+    /// The daemon's state.
+    pub(crate) async fn status(&self, patience: Patience) -> Result<Status, Error> {
+        let request = encode(
+            &Message::new(Token::STATUS, DataType::Empty, ""),
+            Layout::NATIVE,
+        );
+        let answer = self
+            .ask(&|| "STATUS".into(), &request, patience, true)
+            .await?;
+        serde_json::from_slice(&answer.data).map_err(|error| Error::Decode {
+            what: "the answer to STATUS".into(),
+            why: error.to_string(),
+        })
+    }
+
+    /// Where the daemon says that it listens.
+    pub(crate) async fn addresses(&self) -> Result<Addresses, Error> {
+        Ok(self.status(Patience::of(Duration::MAX)).await?.addresses)
+    }
+}
+
+/// The error that a NAK is.
+pub(crate) fn nak(what: String, answer: &Message) -> Error {
+    let text = String::from_utf8_lossy(&answer.data);
+    let (code, sentence) = text.split_once(": ").unwrap_or(("refused", &text));
+    Error::Nak {
+        what,
+        code: code.to_owned(),
+        sentence: sentence.to_owned(),
+    }
+}
+
+struct Task {
+    place: Place,
+    asked: mpsc::UnboundedReceiver<Command>,
+    line: watch::Sender<Line>,
+    pending: BTreeMap<u64, Pending>,
+}
+
+impl Task {
+    /// Until nobody can ask any more.
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(REDIAL[0], REDIAL[1]);
+        let mut delay = Duration::ZERO;
+        loop {
+            let Some(opened) = self.dial(delay).await else {
+                return;
+            };
+            let mut connection = match opened {
+                Ok(connection) => connection,
+                Err((why, is_no_daemon)) => {
+                    self.tell(State::Connecting { why }, is_no_daemon);
+                    delay = backoff.next_delay(chance());
+                    continue;
+                }
+            };
+            for pending in self.pending.values() {
+                pending.was_sent.store(true, Ordering::Relaxed);
+                connection.send_encoded(&pending.message);
+            }
+            self.tell(State::Connected, false);
+            let Some(ended) = self.serve(&mut connection, &mut backoff).await else {
+                return;
+            };
+            let why = format!("the connection to {} ended: {ended}", self.place);
+            self.fail_unrepeatable(&why);
+            self.tell(State::Connecting { why }, false);
+            delay = backoff.next_delay(chance());
+        }
+    }
+
+    fn tell(&self, state: State, is_no_daemon: bool) {
+        self.line.send_modify(|line| {
+            line.generation += u64::from(state == State::Connected);
+            line.state = state;
+            line.is_no_daemon = is_no_daemon;
+        });
+    }
+
+    async fn dial(&mut self, delay: Duration) -> Option<Result<Connection, (String, bool)>> {
+        let place = self.place.clone();
+        let dialling = async {
+            sleep(delay).await;
+            let address = place.find().await.map_err(|why| (why, false))?;
+            let options = Options::new(LocalSocket::Dealer, LIMITS);
+            Connection::open(&address, &options).await.map_err(|error| {
+                let is_no_daemon = matches!(error, OpenError::NoPeer(_));
+                (format!("{address}: {error}"), is_no_daemon)
+            })
+        };
+        tokio::pin!(dialling);
+        loop {
+            tokio::select! {
+                opened = &mut dialling => return Some(opened),
+                command = self.asked.recv() => match command? {
+                    Command::Ask(number, pending) => drop(self.pending.insert(number, pending)),
+                    Command::Forget(number) => drop(self.pending.remove(&number)),
+                },
+            }
+        }
+    }
+
+    /// Until the connection ends; `None` if nobody can ask any more.
+    async fn serve(&mut self, connection: &mut Connection, backoff: &mut Backoff) -> Option<Ended> {
+        loop {
+            tokio::select! {
+                biased;
+                command = self.asked.recv() => match command? {
+                    Command::Ask(number, pending) => {
+                        pending.was_sent.store(true, Ordering::Relaxed);
+                        connection.send_encoded(&pending.message);
+                        self.pending.insert(number, pending);
+                    }
+                    Command::Forget(number) => drop(self.pending.remove(&number)),
+                },
+                event = connection.next() => match event {
+                    Ok(Event::Message(frames)) => {
+                        backoff.reset();
+                        self.take(frames);
+                    }
+                    Ok(_) => {}
+                    Err(ended) => return Some(ended),
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, mut frames: Vec<Bytes>) {
+        let number = frames
+            .first()
+            .and_then(|first| Some(u64::from_be_bytes(first[..].try_into().ok()?)));
+        // One that was given up has no number any more.
+        if let Some(pending) = number.and_then(|number| self.pending.remove(&number)) {
+            frames.remove(0);
+            let answer = decode(&without_delimiter(frames)).map(|(answer, _)| answer);
+            let answer = answer.map_err(|error| Error::Decode {
+                what: "the daemon's answer".into(),
+                why: error.to_string(),
+            });
+            let _ = pending.answer.send(answer);
+        }
+    }
+
+    /// Their answers went with the connection.
+    fn fail_unrepeatable(&mut self, why: &str) {
+        let (kept, failed): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|(_, pending)| pending.is_repeatable);
+        self.pending = kept;
+        for pending in failed.into_values() {
+            let _ = pending.answer.send(Err(Error::NoAnswer {
+                what: String::new(),
+                within: Duration::ZERO,
+                why: why.to_owned(),
+                may_be_taken: true,
+            }));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A worker's connection to its service's port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use event_manager_wire::messagebus::event_id;
+use event_manager_wire::model::{Backoff, Endpoint};
+use event_manager_zmtp::LocalSocket;
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::shared::{Key, Shared};
+use crate::ambient::{chance, now};
+use crate::connection::{self, Connection, Ended, Options};
+use crate::hub::asking::REDIAL;
+use crate::{Error, Event, LIMITS};
+
+/// Bytes that are given to a connection at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What the daemon answered to SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// The service's port.
+    pub(super) address: Endpoint,
+    pub(super) ack_timeout: Duration,
+    pub(super) ttl: Duration,
+}
+
+pub(super) struct Link {
+    pub(super) shared: Arc<Shared>,
+    pub(super) terms: watch::Receiver<Terms>,
+    /// For the lease: a connection has ended.
+    pub(super) lost: Arc<Notify>,
+    pub(super) credit: u32,
+    pub(super) handling_max: Duration,
+}
+
+/// Why a connection is given up.
+enum End {
+    /// All is answered, and nothing more is wanted.
+    Left,
+    /// The service has another port.
+    Moved,
+    /// The daemon doesn't understand us.
+    Refused(Error),
+}
+
+impl Link {
+    /// Until the worker has left and all is answered.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(REDIAL[0], REDIAL[1]);
+        let mut delay = Duration::ZERO;
+        for number in 1.. {
+            if self.shared.has_left() && self.shared.held() == 0 {
+                break;
+            }
+            let address = self.terms.borrow_and_update().address.clone();
+            let opened = async {
+                sleep(delay).await;
+                let options = Options::new(LocalSocket::Dealer, LIMITS);
+                Connection::open(&address, &options).await
+            };
+            let opened = tokio::select! {
+                opened = opened => opened,
+                changed = self.terms.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    delay = Duration::ZERO;
+                    continue;
+                }
+                () = self.shared.work.notified(), if !self.shared.has_left() => {
+                    // Something is to be said: as soon as there is a connection.
+                    continue;
+                }
+            };
+            let Ok(mut connection) = opened else {
+                delay = backoff.next_delay(chance());
+                continue;
+            };
+            let ended = self.serve(&mut connection, number, &mut backoff).await;
+            self.shared.disconnect();
+            match ended {
+                Ok(End::Left) => break,
+                Ok(End::Moved) => delay = Duration::ZERO,
+                Ok(End::Refused(error)) => {
+                    self.shared.end(Some(error));
+                    return;
+                }
+                Err(_) => {
+                    self.lost.notify_one();
+                    delay = backoff.next_delay(chance());
+                }
+            }
+        }
+        self.shared.done.notify_one();
+    }
+
+    async fn serve(
+        &mut self,
+        connection: &mut Connection,
+        number: u64,
+        backoff: &mut Backoff,
+    ) -> Result<End, Ended> {
+        let (address, ack_timeout) = {
+            let terms = self.terms.borrow();
+            (terms.address.clone(), terms.ack_timeout)
+        };
+        let wip_every = ack_timeout / 3;
+        let look = (ack_timeout / 12).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        let mut clock = interval(look);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_said_bye = false;
+        if !self.shared.has_left() {
+            connection.send([format!("READY {{\"ack\":true,\"credit\":{}}}", self.credit)]);
+        }
+        // The PING behind the last answer, when nothing more is wanted.
+        let mut last = None;
+        let mut words = BytesMut::new();
+        loop {
+            if connection.unsent() < CHUNK_BYTES {
+                if !has_said_bye && self.shared.has_left() {
+                    has_said_bye = true;
+                    connection.send(["BYE"]);
+                }
+                let is_all_answered = self.shared.take_words(&mut words);
+                if !words.is_empty() {
+                    connection.send_encoded(&words);
+                    words.clear();
+                    last = None;
+                }
+                if has_said_bye && is_all_answered && last.is_none() {
+                    last = Some(connection.ping());
+                }
+            }
+            let has_room = connection.unsent() < CHUNK_BYTES;
+            tokio::select! {
+                biased;
+                _ = clock.tick() => self.shared.tick(now(), wip_every, self.handling_max),
+                changed = self.terms.changed() => if changed.is_err() || self.terms.borrow().address != address {
+                    return Ok(End::Moved);
+                },
+                event = connection.next() => match event? {
+                    connection::Event::Message(frames) => {
+                        backoff.reset();
+                        if let Some(refused) = self.take(frames, number) {
+                            return Ok(End::Refused(refused));
+                        }
+                    }
+                    connection::Event::Pong(ping) if last == Some(ping) => return Ok(End::Left),
+                    _ => {}
+                },
+                () = self.shared.work.notified(), if has_room => {}
+            }
+        }
+    }
+
+    fn take(&self, mut frames: Vec<Bytes>, connection: u64) -> Option<Error> {
+        let first = frames.first()?;
+        if let Some(sentence) = first.strip_prefix(b"ERROR ") {
+            return Some(Error::Nak {
+                what: "a word of this worker".into(),
+                code: "error".into(),
+                sentence: String::from_utf8_lossy(sentence).into_owned(),
+            });
+        }
+        let id = event_id(first)?;
+        let attempt = first.rsplit(|byte| *byte == b' ').next()?;
+        let attempt = std::str::from_utf8(attempt).ok()?.parse().ok()?;
+        frames.remove(0);
+        self.shared.arrive(
+            Key { connection, id },
+            Event::new(frames, attempt),
+            self.credit,
+        );
+        None
+    }
+}

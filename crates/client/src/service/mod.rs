@@ -1,0 +1,343 @@
+//! Services: each event goes to one of their workers, which acknowledges it.
+
+mod delivery;
+mod lease;
+mod link;
+mod shared;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use event_manager_wire::messagebus::{Layout, Message, Token, encode};
+use futures_core::Stream;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::ambient::{now, random};
+use crate::hub::asking::Patience;
+use crate::{Error, Event, Hub};
+use lease::{Lease, Wish};
+use link::Link;
+use shared::Shared;
+
+pub use delivery::{Delivery, Failure, Retry};
+
+/// What may be asked for (docs/protocol.md).
+const CREDIT: std::ops::RangeInclusive<u32> = 1..=100_000;
+
+/// How a program works for a service.
+#[derive(Clone)]
+#[must_use = "`start` starts it"]
+pub struct ServiceBuilder {
+    hub: Hub,
+    name: String,
+    subjects: Vec<String>,
+    id: Option<String>,
+    delivery: Option<&'static str>,
+    credit: u32,
+    retry: Retry,
+    ack_timeout: Duration,
+    handling_max: Duration,
+}
+
+impl ServiceBuilder {
+    pub(crate) fn new(hub: Hub, name: String) -> Self {
+        Self {
+            hub,
+            name,
+            subjects: vec![],
+            id: None,
+            delivery: None,
+            credit: 32,
+            retry: Retry::default(),
+            ack_timeout: Duration::from_secs(30),
+            handling_max: Duration::from_secs(600),
+        }
+    }
+
+    /// Which subjects it gets: prefixes, `exact:…`, `glob:…`; an empty one is everything.
+    pub fn subjects(mut self, subjects: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.subjects.extend(subjects.into_iter().map(Into::into));
+        self
+    }
+
+    /// The id of its subscription; without it, one of the service, the host and the process.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Its events are kept on disk until they are done, also while it has no worker.
+    pub fn durable(mut self) -> Self {
+        self.delivery = Some("queue");
+        self
+    }
+
+    /// Its events are kept in memory, as long as it has a subscription.
+    pub fn live(mut self) -> Self {
+        self.delivery = Some("live");
+        self
+    }
+
+    /// How many events it may hold without having answered them: 1 to 100,000; 32 without this.
+    pub fn credit(mut self, credit: u32) -> Self {
+        self.credit = credit;
+        self
+    }
+
+    /// When failed events are tried again.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The service's `ackTimeout`, if its daemon is too old to say it and it is not 30 s. It is what WIP
+    /// goes by.
+    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
+        self.ack_timeout = timeout;
+        self
+    }
+
+    /// For how long a handler may work on an event: until then the daemon is told, in time, that it is
+    /// still worked on. 10 minutes without this.
+    pub fn max_handling(mut self, time: Duration) -> Self {
+        self.handling_max = time;
+        self
+    }
+
+    /// Subscribes, and asks for events.
+    ///
+    /// # Errors
+    /// [`Error::Nak`], [`Error::NoAnswer`] after the hub's timeout, [`Error::InvalidArgument`],
+    /// [`Error::Closed`].
+    pub async fn start(self) -> Result<Service, Error> {
+        let invalid = |sentence: &str| {
+            Err(Error::InvalidArgument(format!(
+                "service {:?}: {sentence}",
+                self.name
+            )))
+        };
+        if !CREDIT.contains(&self.credit) {
+            return invalid("a credit is 1 to 100000");
+        }
+        if self.subjects.is_empty() {
+            return invalid("it needs subjects; an empty one is everything");
+        }
+        if self.ack_timeout.is_zero() {
+            return invalid("an ack_timeout can't be zero");
+        }
+        let wish = Arc::new(Wish {
+            id: self.id.unwrap_or_else(|| subscription_id(&self.name)),
+            service: self.name,
+            subjects: self.subjects,
+            delivery: self.delivery,
+            ack_timeout: self.ack_timeout,
+        });
+        let asker = Arc::clone(self.hub.asker()?);
+        let generation = asker.line().borrow().generation;
+        let first = wish
+            .subscribe(&asker, Patience::of(self.hub.timeout()))
+            .await?;
+        let (terms_tx, terms) = watch::channel(first);
+        let shared = Arc::new(Shared::new(self.retry, now()));
+        let lost = Arc::new(Notify::new());
+        let link = Link {
+            shared: Arc::clone(&shared),
+            terms,
+            lost: Arc::clone(&lost),
+            credit: self.credit,
+            handling_max: self.handling_max,
+        };
+        let lease = Lease {
+            asker,
+            wish: Arc::clone(&wish),
+            generation,
+            terms: terms_tx,
+            lost,
+            shared: Arc::clone(&shared),
+        };
+        Ok(Service {
+            hub: self.hub,
+            wish,
+            shared,
+            link: Ends(tokio::spawn(link.run()).abort_handle()),
+            lease: Ends(tokio::spawn(lease.keep()).abort_handle()),
+            drained: None,
+        })
+    }
+}
+
+/// So that people recognise it.
+fn subscription_id(service: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "host",
+        host => host,
+    };
+    let id = format!("@{host}:{}:{:08x}", std::process::id(), random() as u32);
+    // At most 255 bytes.
+    let service: String = service.chars().take(100).collect();
+    format!("{service}{id}")
+}
+
+/// A task that ends with its owner.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a drain left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Events that no handler had begun, and that other workers may have now.
+    pub returned: u64,
+    /// Events that were not answered in time. They go to other workers, too.
+    pub unanswered: u64,
+}
+
+/// A worker of a service: a stream of the events that it has to answer.
+///
+/// It connects again by itself, subscribes again when its subscription is gone, and tells the daemon in time
+/// which events are still worked on. End it with [`drain`](Self::drain): if it is dropped, answers that
+/// were not sent yet are lost, and their events come again.
+pub struct Service {
+    hub: Hub,
+    wish: Arc<Wish>,
+    shared: Arc<Shared>,
+    link: Ends,
+    lease: Ends,
+    /// What its drain left, if it is over.
+    drained: Option<Drained>,
+}
+
+impl Service {
+    /// The id of its subscription.
+    pub fn subscription_id(&self) -> &str {
+        &self.wish.id
+    }
+
+    /// Waits for the next event; `None` when it is stopped. May be dropped at any time without losing one.
+    ///
+    /// # Errors
+    /// The daemon refuses to go on. What follows is `None`.
+    pub async fn next(&mut self) -> Option<Result<Delivery, Error>> {
+        poll_fn(|context| self.shared.poll_next(context)).await
+    }
+
+    /// Has each event handled, at most `limit` at once, until it is stopped: an event whose handler returns
+    /// `Ok` is done, others are tried again as [`Retry`] says, or rejected. A handler that panics has failed.
+    /// If this future is dropped, its handlers are, too, and their events are tried again.
+    ///
+    /// # Errors
+    /// The daemon refuses to go on.
+    pub async fn for_each_concurrent<F>(
+        &mut self,
+        limit: usize,
+        handler: impl Fn(Event) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        let result = loop {
+            let has_room = running.len() < limit.max(1);
+            tokio::select! {
+                biased;
+                Some(_) = running.join_next(), if !running.is_empty() => {}
+                next = self.next(), if has_room => match next {
+                    Some(Ok(delivery)) => {
+                        let handling = handler(delivery.event().clone());
+                        running.spawn(async move {
+                            // Here, so that it is answered whatever the handler does.
+                            let result = handling.await;
+                            delivery.answer(result);
+                        });
+                    }
+                    Some(Err(error)) => break Err(error),
+                    None => break Ok(()),
+                },
+            }
+        };
+        while running.join_next().await.is_some() {}
+        result
+    }
+
+    /// What stops it from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Wants no more events, gives back those that no handler has begun, and waits, at most so long, until
+    /// all others are answered and the daemon has read that. Its subscription stays until it expires, so that
+    /// events wait for a worker that comes soon.
+    pub async fn drain(&mut self, within: Duration) -> Drained {
+        if let Some(drained) = self.drained {
+            return drained;
+        }
+        let returned = self.shared.leave();
+        let is_done = match self.link.0.is_finished() {
+            true => true,
+            false => Patience::of(within)
+                .wait(self.shared.done.notified())
+                .await
+                .is_some(),
+        };
+        let unanswered = if is_done { 0 } else { self.shared.held() };
+        self.link.0.abort();
+        self.lease.0.abort();
+        *self.drained.insert(Drained {
+            returned,
+            unanswered,
+        })
+    }
+
+    /// Drains, and ends the subscription. If it was the last one of a live service, that ends too, with
+    /// what waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Nak`], [`Error::NoAnswer`], [`Error::Closed`]; the subscription expires then.
+    pub async fn unsubscribe(mut self, within: Duration) -> Result<Drained, Error> {
+        let drained = self.drain(within).await;
+        let request = encode(
+            &Message::param(Token::UNSUBSCRIBE, [self.wish.id.as_str()]),
+            Layout::NATIVE,
+        );
+        let what = || format!("UNSUBSCRIBE of {:?}", self.wish.service);
+        let patience = Patience::of(self.hub.timeout());
+        match self.hub.asker()?.ask(&what, &request, patience, true).await {
+            Err(Error::Nak { code, .. }) if code == "unknown-subscription" => Ok(drained),
+            Err(error) => Err(error),
+            Ok(_) => Ok(drained),
+        }
+    }
+}
+
+impl Stream for Service {
+    type Item = Result<Delivery, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.shared.poll_next(context)
+    }
+}
+
+/// Stops a [`Service`] from elsewhere, for example when a signal comes.
+#[derive(Clone)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+}
+
+impl Stopper {
+    /// It wants no more events, and gives back those that no handler has begun. Then the stream ends; after
+    /// that, [`Service::drain`] waits for the answers.
+    pub fn stop(&self) {
+        self.shared.leave();
+    }
+}

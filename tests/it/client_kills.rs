@@ -1,0 +1,139 @@
+//! The client library's hub while its daemon is killed and comes back.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use event_manager::client::{Error, Level};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::client_hub::{daemon, hub, run};
+
+const ROUNDS: usize = 5;
+const EMITS: usize = 40;
+
+/// Each confirmed event is on disk; those under way are sent again. Nobody subscribes again but the library.
+#[test]
+fn no_confirmed_event_is_lost_when_the_daemon_is_killed_and_workers_go_on() {
+    let mut daemon = daemon().durable().start().expect("a daemon");
+    run(async {
+        let hub = hub(&daemon).await;
+        let starting = hub.service("Billing").subjects(["exact:Order"]).durable();
+        let mut service = starting.start().await.expect("a service");
+        let mut seen = BTreeSet::new();
+        let mut confirmed = BTreeSet::new();
+        let mut slowest = Duration::ZERO;
+        for round in 0..ROUNDS {
+            let mut emits = JoinSet::new();
+            for n in 0..EMITS {
+                let (hub, number) = (hub.clone(), round * EMITS + n);
+                emits.spawn(async move {
+                    let emit = hub.emit("Order", &number).level(Level::Disk);
+                    emit.await.map(|_| number)
+                });
+            }
+            // Some have been written by then, some have not.
+            let first = service.next().await.expect("an event").expect("no error");
+            daemon.kill().expect("it is killed");
+            seen.insert(first.json::<usize>().expect("a number"));
+            first.ack();
+            daemon.start().expect("it comes back");
+            let ready = Instant::now();
+            let mut is_first = true;
+            while let Some(emitted) = emits.join_next().await {
+                confirmed.insert(emitted.expect("no panic").expect("confirmed"));
+            }
+            while !confirmed.is_subset(&seen) {
+                let delivery = service.next().await.expect("an event").expect("no error");
+                if std::mem::take(&mut is_first) {
+                    slowest = slowest.max(ready.elapsed());
+                }
+                let number = delivery.json::<usize>().expect("a number");
+                assert!(
+                    seen.insert(number) || delivery.attempt() > 1,
+                    "{number} came twice"
+                );
+                delivery.ack();
+            }
+        }
+        assert_eq!(confirmed.len(), ROUNDS * EMITS);
+        println!(
+            "{ROUNDS} kills, {} confirmed, 0 lost; the first event after at most {slowest:?}",
+            confirmed.len()
+        );
+        while let Ok(Some(again)) = timeout(Duration::from_millis(100), service.next()).await {
+            again.expect("no error").ack();
+        }
+        service.drain(Duration::from_secs(5)).await;
+        daemon.wait_idle().expect("idle");
+    });
+}
+
+/// What it kept in memory is gone, the subscription too.
+#[test]
+fn a_live_service_is_there_again_after_a_restart_without_state() {
+    let mut daemon = daemon().start().expect("a daemon");
+    run(async {
+        let hub = hub(&daemon).await;
+        let starting = hub.service("Billing").subjects(["Order"]);
+        let mut service = starting.start().await.expect("a service");
+        let mut events = hub.subscribe(["Order"]).await.expect("a subscription");
+        for round in 0..3 {
+            hub.publish("Order", &round).await.expect("room");
+            hub.flush().await.expect("taken");
+            let delivery = service.next().await.expect("an event").expect("no error");
+            assert_eq!(delivery.json::<u32>().expect("a number"), round);
+            delivery.ack();
+            assert_eq!(
+                events
+                    .next()
+                    .await
+                    .expect("an event")
+                    .json::<u32>()
+                    .expect("a number"),
+                round
+            );
+            daemon.kill().expect("it is killed");
+            daemon.start().expect("it comes back");
+            // Until both are subscribed again, events are lost to them.
+            loop {
+                let status = hub.status().await.expect("a status");
+                let is_back = status
+                    .service("Billing")
+                    .is_some_and(|service| service.workers.ready == 1);
+                if is_back && status.subscribers.connected == 1 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_flush_while_the_daemon_is_away_says_that_events_may_be_lost_and_they_are_sent_when_it_is_back()
+{
+    let mut daemon = daemon().start().expect("a daemon");
+    run(async {
+        let hub = hub(&daemon).await;
+        daemon.kill().expect("it is killed");
+        hub.publish("Order", &1).await.expect("room");
+        let away = hub
+            .flush_within(Duration::from_millis(50))
+            .await
+            .expect_err("nobody takes it");
+        assert!(
+            matches!(away, Error::MayBeLost { lost: 1, of: 1, .. }),
+            "{away}"
+        );
+        let away = hub
+            .emit("Order", &1)
+            .timeout(Duration::from_millis(50))
+            .await
+            .expect_err("nobody takes it");
+        assert!(matches!(away, Error::NoAnswer { .. }), "{away}");
+        daemon.start().expect("it comes back");
+        assert_eq!(hub.flush().await.expect("taken").events, 1);
+        assert!(daemon.status().expect("a status").publishers.events >= 1);
+    });
+}
