@@ -16,6 +16,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 mod acknowledging;
 mod audience;
 mod churn;
+mod client_examples;
 mod client_hub;
 mod client_kills;
 mod client_worker;

@@ -39,6 +39,11 @@ pub use service::{Delivery, Drained, Failure, Retry, Service, ServiceBuilder, St
 pub use subscriber::Subscriber;
 pub use worker::{Delivery as WorkerDelivery, Worker};
 
+/// Its blocks are compiled.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What a daemon may send us: more than it lets others send, as far as we know. Memory is taken as bytes
 /// arrive.
 const LIMITS: Limits = Limits {
