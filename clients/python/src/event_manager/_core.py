@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, List, Optional, Protocol
 
@@ -11,12 +13,16 @@ from ._io import Loop
 from ._publisher import Publisher
 from ._requests import Requests
 from ._subscriber import Subscription
-from .errors import Closed
+from .errors import Closed, EventManagerError
 
 if TYPE_CHECKING:
     from .hooks import Told
 
 log = logging.getLogger("event_manager")
+
+
+#: How long to wait until a locator is asked again.
+_LOCATE_AGAIN_SECONDS = 0.5
 
 
 class RunningService(Protocol):
@@ -35,8 +41,19 @@ class RunningService(Protocol):
 class Core:
     """What a process has of a hub: its thread, its connections."""
 
-    def __init__(self, endpoint: _address.Endpoint, max_pending_bytes: int, told: "Optional[Told]" = None) -> None:
-        self.endpoint = endpoint
+    def __init__(
+        self,
+        endpoint: Optional[_address.Endpoint],
+        max_pending_bytes: int,
+        told: "Optional[Told]" = None,
+        locator: Optional[_address.Endpoint] = None,
+    ) -> None:
+        known = endpoint or locator
+        assert known is not None
+        #: Where the daemon answers requests, or as long as this isn't known, the locator.
+        self.endpoint = known
+        #: What the locator told.
+        self.located = ""
         #: The user's hooks, if there are any.
         self.told = told
         self.loop = Loop("event-manager")
@@ -47,11 +64,53 @@ class Core:
         #: How many seconds a subscription lives; the daemon tells it.
         self.lease = 60.0
         self._complained = False
+        self._lost_at = 0.0
+        self._ended = False
         self._connected: Optional[bool] = None
         self._subscribers: Optional[_address.Endpoint] = None
-        self.loop.call_soon(lambda: self.requests.link.dial(endpoint))
+        self.locator: Optional[Requests] = None
+        self._asks = False
+        if locator is not None:
+            self.locator = Requests(self.loop, max_pending_bytes, lambda why: None)
+            self.loop.call_soon(functools.partial(self.locator.link.dial, locator))
+        if endpoint is not None:
+            self.loop.call_soon(lambda: self.requests.link.dial(endpoint))
+        else:
+            self.requests.why = f"the locator at {locator} has not told where the event manager is"
+            self.loop.call_soon(self._locate)
+
+    def _locate(self) -> None:
+        """Asks the locator where the daemon is, until it knows. In the loop's thread."""
+        if self.locator is None or self._asks or self._ended:
+            return
+        self._asks = True
+        fields = {"token": "3.2", "data": ["EventManager"]}
+        self.locator.ask(fields, 5.0).add_done_callback(self._told_where)
+
+    def _told_where(self, answer: "Future[Any]") -> None:
+        self._asks = False
+        error = answer.exception()
+        if error is None:
+            try:
+                self.endpoint = _address.parse(str(answer.result())).reached_by(self.endpoint)
+            except EventManagerError as wrong:
+                error = wrong
+        if error is None:
+            self.located = str(self.endpoint)
+            self.requests.link.dial(self.endpoint)
+        elif not isinstance(error, Closed):
+            self.requests.why = f"the locator does not tell where the event manager is: {error}"
+            self.loop.call_later(_LOCATE_AGAIN_SECONDS, self._locate)
 
     def _connection(self, why: Optional[str]) -> None:
+        if why is not None and self.located:
+            # It may be elsewhere when it is back.
+            self._lost_at = self._lost_at or time.monotonic()
+            if time.monotonic() - self._lost_at > _LOCATE_AGAIN_SECONDS:
+                self._lost_at = time.monotonic()
+                self._locate()
+        elif why is None:
+            self._lost_at = 0.0
         if self.told is not None and self._connected is not (why is None):
             self._connected = why is None
             self.told.on_state(why is None, why or "connected")
@@ -96,6 +155,9 @@ class Core:
         """Ends it all; waits for that."""
 
         def end() -> None:
+            self._ended = True
+            if self.locator is not None:
+                self.locator.close()
             self.requests.close()
             self.publisher.close()
             for each in self.subscriptions:

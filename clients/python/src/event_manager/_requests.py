@@ -99,7 +99,7 @@ class Requests:
         )
 
     def _advice(self) -> str:
-        return "try again later" if self.link.open else advice(self.link.endpoint)
+        return "try again later" if self.link.open else advice(self.link.endpoint or "the address that the locator tells")
 
     def _kick(self) -> None:
         with self._lock:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Type, TypeVar, overload
+import itertools
+from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Optional, Sequence, Type, TypeVar, overload
 
 from . import _calls, _event, _typed
 from . import hub as _hub
@@ -24,6 +25,8 @@ from .service import Service
 if TYPE_CHECKING:
     from .codecs import Codec
     from .hooks import Hooks
+    from .letters import DeadLetter, DeadLetters, Settled
+    from .status import Status
 
 T = TypeVar("T")
 
@@ -86,6 +89,29 @@ class AsyncSubscription:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class AsyncDeadLetters:
+    """See `event_manager.letters.DeadLetters`."""
+
+    def __init__(self, letters: "DeadLetters") -> None:
+        self._letters = letters
+
+    async def list(self, limit: int = 1000, **which: Any) -> "List[DeadLetter]":
+        """The first letters, oldest first, that match."""
+        return await _in_thread(lambda: list(itertools.islice(self._letters.list(**which), limit)))
+
+    async def show(self, number: int) -> "Optional[DeadLetter]":
+        """One letter with its frames."""
+        return await _in_thread(self._letters.show, number)
+
+    async def replay(self, numbers: Optional[Sequence[int]] = None, **which: Any) -> "Settled":
+        """Gives them to the service again."""
+        return await _in_thread(lambda: self._letters.replay(numbers, **which))
+
+    async def purge(self, numbers: Optional[Sequence[int]] = None, **which: Any) -> "Settled":
+        """Deletes them."""
+        return await _in_thread(lambda: self._letters.purge(numbers, **which))
 
 
 class AsyncHub:
@@ -179,10 +205,14 @@ class AsyncHub:
         """Stops a service, as `Service.stop` does, while this loop goes on with its handlers."""
         await _in_thread(service.stop, drain, unsubscribe)
 
-    async def status(self, timeout: Optional[float] = None) -> Dict[str, Any]:
+    def dead_letters(self, service: str) -> "AsyncDeadLetters":
+        """The dead letters of a service that the daemon keeps."""
+        return AsyncDeadLetters(self._hub.dead_letters(service))
+
+    async def status(self, timeout: Optional[float] = None) -> "Status":
         """The daemon's state: docs/status.md explains each field."""
         wait = self._hub.timeout if timeout is None else timeout
-        status: Dict[str, Any] = await asyncio.wrap_future(self._hub._alive().requests.ask({"token": "status"}, wait))
+        status: "Status" = await asyncio.wrap_future(self._hub._alive().requests.ask({"token": "status"}, wait))
         return status
 
     @property
@@ -210,6 +240,7 @@ def connect(
     compress_above: Optional[int] = None,
     compression: Literal["deflate", "zstd"] = "deflate",
     hooks: "Sequence[Hooks]" = (),
+    locator: Optional[str] = None,
 ) -> AsyncHub:
     """A hub for asyncio; see `event_manager.connect`."""
     return AsyncHub(
@@ -221,8 +252,9 @@ def connect(
             compress_above=compress_above,
             compression=compression,
             hooks=hooks,
+            locator=locator,
         )
     )
 
 
-__all__ = ["AsyncHub", "AsyncSubscription", "connect"]
+__all__ = ["AsyncDeadLetters", "AsyncHub", "AsyncSubscription", "connect"]

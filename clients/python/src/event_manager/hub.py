@@ -27,6 +27,8 @@ from .errors import (
 if TYPE_CHECKING:
     from .codecs import Codec
     from .hooks import Hooks, Told
+    from .letters import DeadLetters
+    from .status import Status
 
 log = logging.getLogger("event_manager")
 T = TypeVar("T")
@@ -80,11 +82,13 @@ class Hub:
         compress_above: Optional[int] = None,
         compression: str = "deflate",
         hooks: "Sequence[Hooks]" = (),
+        locator: Optional[str] = None,
     ) -> None:
         if timeout <= 0 or max_pending_bytes < 1:
             raise InvalidArgument("timeout and max_pending_bytes have to be positive")
-        self.address = address
-        self._endpoint = _address.parse(address)
+        # With an empty address, the locator tells it.
+        self._endpoint = _address.parse(address) if address else None
+        self._locator = None if locator is None else _address.parse(locator)
         self._timeout = timeout
         self._max_pending_bytes = max_pending_bytes
         self._codec = codec
@@ -105,7 +109,7 @@ class Hub:
         self._packs = codec is not None or compress_above is not None or bool(hooks)
         self._lock = threading.Lock()
         self._closed = False
-        self._core: Optional[Core] = Core(self._endpoint, max_pending_bytes, self._told)
+        self._core: Optional[Core] = self._make_core()
         _hubs.add(self)
 
     def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
@@ -289,11 +293,24 @@ class Hub:
         core.loop.call_soon(lambda: core.subscribe(subscription))
         return subscription
 
-    def status(self, timeout: Optional[float] = None) -> Dict[str, Any]:
+    def dead_letters(self, service: str) -> "DeadLetters":
+        """The dead letters of a service that the daemon keeps: to list, show, replay and delete them."""
+        from .letters import DeadLetters
+
+        return DeadLetters(lambda fields: self._alive().requests.ask(fields, self._timeout).result(), service)
+
+    def status(self, timeout: Optional[float] = None) -> "Status":
         """The daemon's state: docs/status.md explains each field."""
         wait = self._timeout if timeout is None else timeout
-        status: Dict[str, Any] = self._alive().requests.ask({"token": "status"}, wait).result()
+        status: "Status" = self._alive().requests.ask({"token": "status"}, wait).result()
         return status
+
+    @property
+    def address(self) -> str:
+        """Where the daemon answers requests; empty as long as the locator hasn't told."""
+        if self._endpoint is not None:
+            return str(self._endpoint)
+        return self._alive().located
 
     @property
     def timeout(self) -> float:
@@ -335,6 +352,9 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _make_core(self) -> Core:
+        return Core(self._endpoint, self._max_pending_bytes, self._told, self._locator)
+
     def _alive(self) -> Core:
         core = self._core
         if core is not None:
@@ -343,7 +363,7 @@ class Hub:
             if self._closed:
                 raise Closed("the hub is closed; nothing was sent; connect again to go on")
             if self._core is None:  # This is a child process.
-                self._core = Core(self._endpoint, self._max_pending_bytes, self._told)
+                self._core = self._make_core()
             return self._core
 
     def _forked(self) -> None:
@@ -366,10 +386,12 @@ def connect(
     compress_above: Optional[int] = None,
     compression: Literal["deflate", "zstd"] = "deflate",
     hooks: "Sequence[Hooks]" = (),
+    locator: Optional[str] = None,
 ) -> Hub:
     """A hub for the daemon that answers requests at this address.
 
-    Without one: the environment's EVENT_MANAGER_CLIENT_ADDRESS, else tcp://localhost:5101. It returns at once, also if there
+    Without one: where the ServiceLocator at `locator` knows an event manager, now and whenever it has to connect again; without that,
+    the environment's EVENT_MANAGER_CLIENT_ADDRESS, else tcp://localhost:5101. It returns at once, also if there
     is no daemon: the hub connects when there is one. `timeout` is how many seconds its methods wait;
     `max_pending_bytes` of events may wait to be sent, and as much of requests for their answers.
 
@@ -377,14 +399,17 @@ def connect(
     more bytes are compressed, if that makes them smaller; their receivers have to know the header `content-encoding`, as those of
     this package do. None: none are. `hooks`: what is told of all that happens; see `event_manager.hooks`.
     """
+    if not address and locator is None:
+        address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
     return Hub(
-        address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS,
+        address or "",
         timeout,
         max_pending_bytes,
         codec=codec,
         compress_above=compress_above,
         compression=compression,
         hooks=hooks,
+        locator=locator,
     )
 
 

@@ -13,6 +13,7 @@ from . import _event, _patterns, _typed
 from ._ask import advice
 from ._running import Running
 from .errors import Forked, InvalidArgument, MayBeLost, NoAnswer
+from .errors import Reject as Reject
 from .hub import Hub
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Service:
         }
         self._parts: List[Service] = []
         self._letters: "Optional[Service]" = None
+        self._on_letter: Optional[Callable[..., Any]] = None
         self.retry = retry
         self._delivery = delivery
         self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout, "max_handling": max_handling}
@@ -194,6 +196,34 @@ class Service:
 
         return register
 
+    def on_dead_letter(self, function: F) -> F:
+        """Registers a function for the service's dead letters, whichever worker they come from: it gets each as a
+        `event_manager.letters.DeadLetter`, once.
+
+        The letters are events for a service `NAME.letters` with the same delivery; if the function raises, they come again.
+        """
+        if self.running or self._on_letter is not None:
+            raise InvalidArgument("one function for dead letters is registered, before the service starts")
+        self._on_letter = function
+        more = {**self._more, "ack": "after", "order_by": None, "middleware": (), "concurrency": 1}
+        self._letters = Service(f"{self.name}.letters", **more)
+        return function
+
+    def _register_letters(self) -> None:
+        letters, function = self._letters, self._on_letter
+        if letters is None or function is None or letters._handlers:
+            return
+        from .letters import of_event
+
+        def handle(event: _event.Event[Any]) -> Any:
+            return function(of_event(event))
+
+        async def handle_async(event: _event.Event[Any]) -> None:
+            await function(of_event(event))
+
+        subjects = [f"{each.name}.DLQ" for each in self._units() if each is not letters]
+        letters.on(*subjects, dialect="exact")(handle_async if inspect.iscoroutinefunction(function) else handle)
+
     def start(self, hub: Hub, timeout: Optional[float] = None) -> None:
         """Subscribes and begins to work. Nak if the daemon refuses the subscription; NoAnswer if it isn't there within
         `timeout` seconds (default: the hub's; infinity is possible). After an error it isn't started."""
@@ -218,6 +248,7 @@ class Service:
             raise InvalidArgument(f"service {self.name!r} runs already")
         if not self._handlers:
             raise InvalidArgument(f"service {self.name!r} has no handler")
+        self._register_letters()
         works: List[Running] = []
         try:
             for each in units:
