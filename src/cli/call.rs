@@ -25,7 +25,7 @@ pub(super) fn run(args: &CallArgs) -> anyhow::Result<()> {
     let timeout = Duration::from_secs_f64(args.timeout);
     let (all_acked, results) =
         args.target
-            .client()
+            .client()?
             .publish_sync(&args.subject, &args.data, timeout)?;
     let results = serde_json::to_string_pretty(&results)?;
     writeln!(Out::new(true), "{results}")?;

@@ -62,7 +62,7 @@ pub(super) struct DlqArgs {
 pub(super) fn run(args: &DlqArgs) -> anyhow::Result<()> {
     let op = args.op.to_possible_value();
     let op = op.as_ref().map_or("list", |value| value.get_name());
-    let mut client = args.target.client();
+    let mut client = args.target.client()?;
     let is_json = args.json || args.op == Op::Show;
     let mut out = Out::new(is_json);
     let mut left = args.limit.unwrap_or(u64::MAX);

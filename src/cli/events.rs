@@ -87,7 +87,7 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     if let Some(path) = args.file.clone() {
         return args.print_file(&path);
     }
-    let mut client = args.target.client();
+    let mut client = args.target.client()?;
     let place = match client.events(None, RING_MAX) {
         Ok(page) => {
             args.print_latest(&page.events)?;

@@ -4,14 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::output::Out;
-use super::target::{address, seconds};
+use super::target::{address, configured_address, seconds};
 use crate::client::blocking::Client;
-use crate::config::{Loaded, Sources};
-use crate::model::Endpoint;
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
@@ -45,15 +43,4 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
         "healthy: {name} {version} answers at {address}, up for {uptime:.0} s"
     )?;
     Ok(())
-}
-
-/// Where a daemon with this configuration answers on this machine.
-fn configured_address(path: Option<PathBuf>) -> anyhow::Result<String> {
-    let config = Loaded::load(&Sources::from_env(path, vec![]))?.config;
-    let address = config.request_addresses.first().map(Endpoint::local);
-    let address = address.context("requestAddress is empty")?;
-    if address.port() == Some(0) {
-        bail!("requestAddress {address} lets the system choose the port: give it with --address");
-    }
-    Ok(address.to_string())
 }

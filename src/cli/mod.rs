@@ -13,6 +13,7 @@ mod locator;
 mod man;
 mod output;
 mod publish;
+mod ready;
 mod serve;
 mod services;
 mod signals;

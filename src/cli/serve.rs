@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::config_args::ConfigArgs;
 use super::exit;
 use super::output::complain;
+use super::ready::ReadyArgs;
 use super::signals::{Termination, runtime};
 use crate::config::Loaded;
 use crate::daemon::{Daemon, StartError};
@@ -23,6 +24,8 @@ const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    ready: ReadyArgs,
 }
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
@@ -94,6 +97,8 @@ async fn run_until_told(
         .map_or("embedded defaults".into(), |path| {
             path.display().to_string()
         });
+    let path = loaded.path.clone();
+    let mut ready = args.ready.prepare()?;
     let mut termination = Termination::listen()?;
     let mut hangup = signal(SignalKind::hangup())?;
     // The guard may wait for long, and must not hold up a signal.
@@ -110,6 +115,10 @@ async fn run_until_told(
         }
     };
     announce(&daemon, &source);
+    if let Err(error) = ready.tell(&daemon, path.as_deref()) {
+        tokio::task::spawn_blocking(|| daemon.stop()).await?;
+        return Err(error);
+    }
     manager.ready();
     loop {
         tokio::select! {

@@ -25,7 +25,7 @@ pub(super) struct ServicesArgs {
 }
 
 pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
-    let mut client = args.target.client();
+    let mut client = args.target.client()?;
     if let Some(service) = &args.end {
         let letters = client.end(service)?;
         return Ok(write_ended(&mut Out::new(false), service, letters)?);

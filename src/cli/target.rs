@@ -1,25 +1,25 @@
 //! Which daemon a command talks to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::client::{self, ClientError, blocking};
-use crate::config::why_undialable;
+use crate::config::{Loaded, Sources, why_undialable};
 use crate::model::Endpoint;
+
+/// Where a daemon answers of which nothing is configured.
+const DEFAULT: &str = "tcp://localhost:5101";
 
 /// The flags of every command that talks to a daemon.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Target {
-    /// The daemon's request address.
-    #[arg(
-        long,
-        env = "EVENT_MANAGER_ADDRESS",
-        default_value = "tcp://localhost:5101",
-        value_name = "ADDRESS",
-        value_parser = address
-    )]
-    address: String,
+    /// The daemon's request address [default: the requestAddress of the configuration that `serve` would
+    /// read here, else tcp://localhost:5101]
+    #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS", value_parser = address)]
+    address: Option<String>,
     /// Seconds to wait for the daemon's answer.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
     wait: f64,
@@ -42,12 +42,19 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 }
 
 impl Target {
-    pub(super) fn client(&self) -> blocking::Client {
-        blocking::Client::new(self.address.clone(), self.wait())
+    pub(super) fn client(&self) -> anyhow::Result<blocking::Client> {
+        Ok(blocking::Client::new(self.address()?, self.wait()))
     }
 
-    pub(super) fn async_client(&self) -> client::Client {
-        client::Client::new(self.address.clone(), self.wait())
+    pub(super) fn async_client(&self) -> anyhow::Result<client::Client> {
+        Ok(client::Client::new(self.address()?, self.wait()))
+    }
+
+    fn address(&self) -> anyhow::Result<String> {
+        match &self.address {
+            Some(address) => Ok(address.clone()),
+            None => configured_address(None),
+        }
     }
 
     pub(super) fn wait(&self) -> Duration {
@@ -55,14 +62,28 @@ impl Target {
     }
 
     /// The first address of a kind (`publishers`, `subscribers`) that the daemon names.
-    pub(super) fn daemon_address(&self, kind: &str) -> Result<String, ClientError> {
-        let addresses = self.client().status()?.addresses;
+    pub(super) fn daemon_address(&self, kind: &str) -> anyhow::Result<String> {
+        let addresses = self.client()?.status()?.addresses;
         let all = match kind {
             "publishers" => addresses.publishers,
             _ => addresses.subscribers,
         };
-        all.into_iter()
-            .next()
-            .ok_or_else(|| ClientError::Garbled(format!("no address for {kind}")))
+        let first = all.into_iter().next();
+        Ok(first.ok_or_else(|| ClientError::Garbled(format!("no address for {kind}")))?)
     }
+}
+
+/// Where a daemon with this configuration answers on this machine; without a path, with the configuration
+/// that `serve` would read here.
+pub(super) fn configured_address(path: Option<PathBuf>) -> anyhow::Result<String> {
+    let loaded = Loaded::load(&Sources::from_env(path, vec![]))?;
+    if !loaded.origins.contains_key("requestAddress") {
+        return Ok(DEFAULT.into());
+    }
+    let address = loaded.config.request_addresses.first().map(Endpoint::local);
+    let address = address.context("requestAddress is empty")?;
+    if address.port() == Some(0) {
+        bail!("requestAddress {address} lets the system choose the port: give it with --address");
+    }
+    Ok(address.to_string())
 }

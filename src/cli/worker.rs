@@ -31,7 +31,7 @@ pub(super) struct WorkerArgs {
 
 pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<()> {
     wait_for(async {
-        let client = args.target.async_client();
+        let client = args.target.async_client()?;
         let subjects = args.subjects.clone();
         // One at a time: none waits here that another worker could have had.
         let mut worker = Worker::start(client, &args.service, subjects, 1).await?;

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::support::PATIENCE;
 use super::support::bus::{exchange, own_host};
 use super::support::peers::connected;
 use super::support::program::{Serving, Site, locator};
 use super::support::raw::{RawPeer, greeting_of, ready};
 use super::support::responder::register;
+use super::support::{PATIENCE, TestDaemon};
 
 #[test]
 fn check_shows_each_value_with_its_origin() {
@@ -169,6 +169,33 @@ fn a_locator_runs_alone_and_daemons_register_with_it() {
     again.logged("the ServiceLocator is ready");
     again.signal("INT");
     assert_eq!(again.end().code, Some(0));
+}
+
+#[test]
+fn commands_find_the_daemon_of_the_configuration_here() {
+    let daemon = TestDaemon::start();
+    let here = json!({"requestAddress": daemon.requests()});
+    let site = Site::configured(&here);
+    assert_eq!(site.run(&["services"]).done(), "no service is subscribed\n");
+    // The flag goes before the variable, that before the configuration.
+    let elsewhere = Site::configured(&json!({"requestAddress": "tcp://127.0.0.1:9"}));
+    let at = ["services", "--address", &daemon.requests()];
+    elsewhere.run(&at).done();
+    let with = elsewhere.with("EVENT_MANAGER_ADDRESS", &daemon.requests());
+    with.run(&["services"]).done();
+    // The configuration's own variable, and its file elsewhere.
+    let by_variable = Site::new().with("EVENT_MANAGER_REQUEST_ADDRESS", &daemon.requests());
+    let named = site.path("config.json").display().to_string();
+    let by_path = Site::new().with("CONFIG_PATH", &named);
+    for site in [by_variable, by_path] {
+        site.run(&["pub", "Order", "x"]).done();
+    }
+    let unknown = Site::configured(&json!({"requestAddress": "tcp://*:0"}));
+    let said = unknown.run(&["services"]).failed(1);
+    assert!(said.contains("give it with --address"), "{said}");
+    let broken = Site::new();
+    broken.write("config.json", "{");
+    broken.run(&["services"]).failed(78);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::TestDaemon;
 use super::support::peers::{connected, publish, received, socket};
-use super::support::program::{Program, Site, locator};
+use super::support::program::{Program, Site, locator, wait_until};
 use super::support::raw::{RawPeer, command, greeting, message};
 use super::support::responder::{Responder, register};
 
@@ -97,6 +97,45 @@ fn ends_within_the_drain_timeout(signal: &str) {
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     }
     drop(stuck);
+}
+
+#[test]
+fn programs_are_told_when_it_is_ready_and_where() {
+    let site = Site::configured(&json!({}));
+    let file = site.path("ready.json");
+    std::fs::write(&file, "left by another").expect("a file");
+    std::fs::write(site.path("told"), "").expect("a file");
+    let flags = "--ready-file ready.json --ready-fd 3";
+    let script = format!("exec \"$0\" serve {flags} 3>>told");
+    let null = || {
+        std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+    };
+    let (input, output) = (null().expect("it is there"), null().expect("it is there"));
+    let program = site.start_by_shell(&script, input.into(), output.into());
+    let read = || {
+        std::fs::read_to_string(&file)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    };
+    let line = wait_until(read).expect("a line");
+    let ready: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(
+        (&ready["ready"], &ready["http"]),
+        (&json!(true), &json!(null))
+    );
+    let told = std::fs::read_to_string(site.path("told")).expect("a file");
+    assert_eq!(told, line);
+    let requests = ready["requests"][0].as_str().expect("an address");
+    site.run(&["health", "--address", requests]).done();
+    program.signal("TERM");
+    assert_eq!(program.end().code, Some(0));
+    assert!(!file.exists());
+
+    let said = site.run(&["serve", "--ready-fd", "77"]).failed(1);
+    assert!(said.contains("--ready-fd 77"), "{said}");
 }
 
 #[test]

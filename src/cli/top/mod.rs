@@ -41,7 +41,7 @@ pub(super) struct TopArgs {
 }
 
 pub(super) fn run(args: &TopArgs) -> anyhow::Result<()> {
-    let client = args.target.async_client();
+    let client = args.target.async_client()?;
     let top = Top::new(client.address().to_owned());
     #[allow(clippy::disallowed_methods, reason = "nothing is written to it")]
     let is_terminal = stdout().is_terminal();
