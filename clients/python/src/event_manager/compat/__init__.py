@@ -39,6 +39,7 @@ SHIMS: Dict[str, Dict[str, str]] = {
     "lib_utils": {"lib_utils.messages": "corerl", "lib_utils.time": "corerl"},
     "lib_defs": {"lib_defs.type_defs.base_events": "_corerl_events"},
     "corerl": {"corerl.event_bus": "_corerl_bus", "corerl.messages.events": "_corerl_events"},
+    "dotmac": {"dotmac.events": "dotmac", "dotmac.events.consumer": "dotmac.consumer"},
     "pubsub": {
         "pubsub": "pubsub",
         **{f"pubsub.{each}": f"pubsub.{each}" for each in _PUBSUB},

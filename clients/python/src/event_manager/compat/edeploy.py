@@ -48,7 +48,7 @@ from .._calls import replies_of
 from .._event import Event as _Event
 from .._event import subject_bytes
 from ..errors import Closed, EventManagerError, InvalidArgument, MayBeLost, Nak, NoAnswer
-from ..service import Retry, Service
+from .. import Retry, Service
 from ._messages import TOKENS, Answerer, Frames, Reply, Unreachable, ask, read_token, same_token
 
 log = logging.getLogger("event_manager")

@@ -20,7 +20,7 @@ from ... import _ask
 from ... import hub as _hub
 from ..._event import Event
 from ...errors import EventManagerError, MayBeLost, Nak, NoAnswer
-from ...service import Reject, Retry, Service
+from ... import Reject, Retry, Service
 from . import exceptions
 from .connection import ConnectionParameters
 from .spec import Basic, BasicProperties, DeliveryMode, Frame, Queue, from_headers, to_headers
