@@ -40,6 +40,7 @@ SHIMS: Dict[str, Dict[str, str]] = {
     "lib_defs": {"lib_defs.type_defs.base_events": "_corerl_events"},
     "corerl": {"corerl.event_bus": "_corerl_bus", "corerl.messages.events": "_corerl_events"},
     "dotmac": {"dotmac.events": "dotmac", "dotmac.events.consumer": "dotmac.consumer"},
+    "schedule_zero": {"schedule_zero.zmq_event_broker": "apscheduler"},
     "pubsub": {
         "pubsub": "pubsub",
         **{f"pubsub.{each}": f"pubsub.{each}" for each in _PUBSUB},
