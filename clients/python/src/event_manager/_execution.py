@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import logging
 import threading
@@ -208,6 +207,8 @@ class _PartlyDone:
 
 
 def _digest(frames: Sequence[bytes]) -> bytes:
+    import hashlib  # Only now: it takes 10 ms.
+
     digest = hashlib.blake2b(digest_size=16)
     for each in frames:
         digest.update(len(each).to_bytes(8, "big"))
