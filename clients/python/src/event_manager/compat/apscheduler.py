@@ -99,6 +99,7 @@ class EventManagerBroker(_Base):  # type: ignore[misc]
     async def start(self, exit_stack: Any, logger: Any) -> None:
         """Connects. NoAnswer if there is no daemon."""
         await super().start(exit_stack, logger)
+        self._stopping = asyncio.Event()
         hub = aio.connect(self.address, timeout=self.timeout)
         exit_stack.push_async_callback(self._leave, hub)
         subscription = await hub.subscribe(self.channel + ".")
@@ -110,6 +111,7 @@ class EventManagerBroker(_Base):  # type: ignore[misc]
 
     async def _leave(self, hub: aio.AsyncHub) -> None:
         """Says goodbye, and closes; also if the scheduler is cancelled."""
+        self._stopping.set()
         if self._hub is not None:
             await asyncio.shield(self._say("shutdown"))
         self._hub = None
@@ -137,9 +139,11 @@ class EventManagerBroker(_Base):  # type: ignore[misc]
 
     async def _beat(self, hub: aio.AsyncHub) -> None:
         while self._hub is hub:
-            await asyncio.sleep(self.heartbeat_interval)
-            if self._hub is not hub:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self.heartbeat_interval)
                 return
+            except asyncio.TimeoutError:
+                pass
             await self._say("heartbeat")
             oldest = time.time() - 3 * self.heartbeat_interval
             for name in [name for name, each in self._alive.items() if each["last_seen"] < oldest]:
