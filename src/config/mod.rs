@@ -30,7 +30,7 @@ pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
 pub(crate) use together::why_undialable;
 pub use traces::{Carrier, TracesConfig};
 
-use crate::broker::QueueLimits;
+use crate::broker::{QueueLimits, ServiceOptions};
 use crate::locator::LocatorTokens;
 use crate::messagebus::Token;
 use crate::model::{Endpoint, ServiceName};
@@ -362,16 +362,21 @@ pub struct Budgets {
 impl Config {
     /// What is configured for the service of this name.
     pub fn policy_of(&self, name: &ServiceName) -> ServicePolicy {
-        self.policy_with(name, None)
+        self.policy_with(name, None, &ServiceOptions::default())
     }
 
-    /// The same where a subscription says where the events are to be kept.
-    pub fn policy_with(&self, name: &ServiceName, asked: Option<DeliveryMode>) -> ServicePolicy {
+    /// The same where subscriptions say where the events are to be kept, and more.
+    pub fn policy_with(
+        &self,
+        name: &ServiceName,
+        asked: Option<DeliveryMode>,
+        options: &ServiceOptions,
+    ) -> ServicePolicy {
         let budget = QueueLimits {
             bytes_max: self.budgets.service_queue_bytes,
             events_max: self.budgets.service_queue_events,
         };
-        self.services.policy_of(name, asked, budget)
+        self.services.policy_of(name, asked, options, budget)
     }
 
     /// The file of notable events; none if nothing is to outlive the process and no file is named.

@@ -12,7 +12,7 @@ use super::keys::Wrong;
 use super::positions::{Position, positions};
 use super::units::Unit;
 pub use crate::broker::{DeliveryMode, OrderBy};
-use crate::broker::{Policy, QueueLimits, Retry};
+use crate::broker::{Policy, QueueLimits, Retry, ServiceOptions};
 use crate::model::{ServiceName, SubjectPattern};
 use crate::zmtp::Limits;
 use fields::Fields;
@@ -214,15 +214,22 @@ impl Services {
         fields_of(&self.entries, name)
     }
 
-    /// The policy of the service of this name; `queue` stands where nothing else is said, and what is
-    /// `asked` for goes before all.
+    /// The policy of the service of this name; `queue` stands where nothing else is said, and the
+    /// delivery that is `asked` for goes before all. Other `options` go before globs, but not before the
+    /// entry of this very name.
     pub(super) fn policy_of(
         &self,
         name: &ServiceName,
         asked: Option<DeliveryMode>,
+        options: &ServiceOptions,
         queue: QueueLimits,
     ) -> ServicePolicy {
-        let fields = self.fields_of(name);
+        let own = self
+            .entries
+            .iter()
+            .find(|entry| entry.pattern.exact() == Some(name));
+        let own = own.map_or(Fields::default(), |entry| entry.fields.clone());
+        let fields = own.or(&options.into()).or(&self.fields_of(name));
         let delivery = asked.unwrap_or_else(|| fields_of(self.places(), name).delivery());
         let default = Policy::live(QueueLimits {
             bytes_max: fields.queue_bytes.unwrap_or(queue.bytes_max),

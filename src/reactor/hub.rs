@@ -29,8 +29,8 @@ pub(super) type SharedHub = Rc<RefCell<Hub>>;
 
 fn policies(config: &Rc<Config>) -> Policies {
     let config = Rc::clone(config);
-    Policies::new(move |name, asked| {
-        let policy = config.policy_with(name, asked);
+    Policies::with_options(move |name, asked, options| {
+        let policy = config.policy_with(name, asked, options);
         ServiceSettings {
             policy: policy.backlog,
             order_by: policy.order_by,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A subscription, by its id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct KeptService {
     /// Whether its events are kept on disk, if a subscription decided that rather than the configuration.
     #[serde(default)]
     pub durable: Option<bool>,
+    /// The options that subscriptions gave, as written in a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<Value>,
 }
 
 /// A worker's READY, and who said it.

@@ -13,6 +13,7 @@ use event_manager::model::Endpoint;
 use event_manager::state::{self};
 use serde_json::{Value, json};
 
+use super::requests::ask_json;
 use super::support::bus::own_host;
 use super::support::peers::{connected, is_silent, publish, received, socket};
 use super::support::program::{Program, Site};
@@ -429,4 +430,68 @@ fn a_client_that_was_idle_over_a_restart_asks_again() {
     drop(daemon);
     let _daemon = home.start();
     assert_ne!(first, service());
+}
+
+#[test]
+fn what_a_subscription_asked_of_its_service_holds_over_a_restart() {
+    let mut home = Home::with_services(&json!({
+        "N*": {"ackTimeout": 7, "retry": {"maxDeliveries": 7}}, "Named": {"ackTimeout": 8},
+    }));
+    let daemon = home.start();
+    let ask = |daemon: &TestDaemon, request: &Value| ask_json(&daemon.requester(), request);
+    let subscribe = |id: &str, service: &str, options: Value| {
+        let mut request = options;
+        request["token"] = json!("subscribe");
+        request["subjects"] = json!(["Order"]);
+        (request["id"], request["service"]) = (json!(id), json!(service));
+        request
+    };
+    let options = json!({
+        "ackTimeout": 2.5, "retry": {"initialMs": 0, "maxDeliveries": 2}, "orderBy": "subject",
+        "whenFull": "drop-newest",
+    });
+    for (id, service, ack_timeout_ms) in [
+        ("sub-1", "Billing", 2_500),
+        // It goes before globs, and after what the configuration says of this name.
+        ("sub-2", "Nobody", 2_500),
+        ("sub-3", "Named", 8_000),
+    ] {
+        let answer = ask(&daemon, &subscribe(id, service, options.clone()));
+        assert_eq!(answer["ackTimeoutMs"], ack_timeout_ms, "{answer}");
+    }
+    for wrong in [
+        json!({"ackTimeout": 0}),
+        json!({"ackTimeout": "soon"}),
+        json!({"retry": {"maxDeliveries": 0}}),
+        json!({"retry": {"colour": 1}}),
+        json!({"retry": {"initialMs": 40_000}}),
+        json!({"retry": 3}),
+        json!({"orderBy": "colour"}),
+        json!({"orderBy": 1024}),
+        json!({"whenFull": "explode"}),
+        json!({"whenFull": "spill"}),
+    ] {
+        let answer = ask(&daemon, &subscribe("sub-4", "Other", wrong.clone()));
+        assert_eq!(answer["code"], "invalid-field", "{wrong}: {answer}");
+    }
+    assert_eq!(daemon.find_service("Other"), None);
+
+    let daemon = home.restart(daemon, KILL);
+    let again = ask(&daemon, &subscribe("sub-1", "Billing", json!({})));
+    assert_eq!(again["ackTimeoutMs"], 2_500, "{again}");
+    let address = again["data"][2].as_str().expect("an address");
+    let worker = connected(&daemon.context, zmq::DEALER, address);
+    worker.send("READY {\"ack\": true}", 0).expect("a send");
+    daemon.wait_for_ready("Billing", 1);
+    publish(&daemon.publisher(), "Order", "x");
+    for attempt in ["1", "2"] {
+        let event = worker.recv_multipart(0).expect("an event");
+        let word = String::from_utf8(event[0].clone()).expect("a text");
+        let words: Vec<_> = word.split(' ').collect();
+        assert_eq!(words[2], attempt);
+        worker
+            .send(&format!("NAK {} 0", words[1]), 0)
+            .expect("a send");
+    }
+    daemon.wait_for_counter("Billing", |c| c.dead_lettered, 1);
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{DeliveryMode, OrderBy};
-use crate::broker::{Retry, WhenFull};
+use crate::broker::{Retry, ServiceOptions, WhenFull};
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::units::{DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit};
 use crate::config::units::{Whole, Word, Words};
@@ -120,6 +120,25 @@ impl Unit for Order {
             None => Value::Null,
             Some(OrderBy::Subject) => json!("subject"),
             Some(OrderBy::Frame(index)) => json!(index),
+        }
+    }
+}
+
+/// What subscriptions said.
+impl From<&ServiceOptions> for Fields {
+    fn from(said: &ServiceOptions) -> Self {
+        let millis = |ms: Option<u64>| ms.map(Duration::from_millis);
+        Self {
+            when_full: said.when_full,
+            ack_timeout: said.ack_timeout,
+            retry: RetryFields {
+                initial_ms: millis(said.retry.initial_ms),
+                multiplier: said.retry.multiplier,
+                max_ms: millis(said.retry.max_ms),
+                max_deliveries: said.retry.max_deliveries,
+            },
+            order_by: said.order_by.map(Some),
+            ..Self::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::broker::WhenFull;
+use crate::broker::{ServiceOptions, WhenFull};
 use crate::config::{Config, ConfigErrors, parse};
 
 const BUDGET: QueueLimits = QueueLimits {
@@ -41,7 +41,7 @@ fn without_an_entry_all_is_as_it_was() {
         },
     };
     assert_eq!(
-        Services::default().policy_of(&name("x"), None, BUDGET),
+        Services::default().policy_of(&name("x"), None, &ServiceOptions::default(), BUDGET),
         expected
     );
     let config = parse(
@@ -419,7 +419,7 @@ proptest! {
         let members = entries.iter().map(|(name, said)| format!("{name:?}: {}", said.written()));
         let text = format!("{{{}}}", members.collect::<Vec<_>>().join(", "));
         let services = Services::read_all(&Value::String(text)).unwrap();
-        let policy = services.policy_of(&name(&service), None, BUDGET);
+        let policy = services.policy_of(&name(&service), None, &ServiceOptions::default(), BUDGET);
 
         let durable = best(&entries, &service, |said| said.delivery).unwrap_or(false);
         prop_assert_eq!(policy.delivery == DeliveryMode::Queue, durable);

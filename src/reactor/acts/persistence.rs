@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::presumed::common_ready;
 use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{
-    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, SubscriptionView,
+    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, ServiceOptions,
+    SubscriptionView,
 };
 use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::reactor::hub::Hub;
@@ -74,6 +75,10 @@ impl Hub {
                 }
                 continue;
             };
+            // What a later version wrote is not understood, and not needed.
+            let options = kept.options.clone();
+            let options = options.and_then(|options| serde_json::from_value(options).ok());
+            self.broker.set_options(key, &options.unwrap_or_default());
             if let Some(ready) = kept.ready.clone() {
                 let is_shared = self.broker.is_shared_port(kept.port);
                 self.saved.grace.expect(key, kept.port, ready, is_shared);
@@ -292,6 +297,9 @@ fn kept_service(broker: &Broker, service: &Service, ready: Option<KeptReady>) ->
         ready,
         subjects: service.wanted_on().map(ToString::to_string).collect(),
         durable: asked.map(|asked| asked == DeliveryMode::Queue),
+        options: Some(service.options())
+            .filter(|options| !options.is_empty())
+            .map(ServiceOptions::written),
     }
 }
 

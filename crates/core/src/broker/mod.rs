@@ -9,6 +9,7 @@ mod backlog;
 mod dispatch;
 mod histogram;
 mod loops;
+mod options;
 mod ports;
 mod prefix_map;
 mod registry;
@@ -27,6 +28,7 @@ pub use backlog::{
 pub use dispatch::{WorkerKey, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
 pub use loops::{Heard, Loops};
+pub use options::{RetryOptions, ServiceOptions, order, seconds, when_full};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,

@@ -20,6 +20,7 @@ pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::Account;
 use super::backlog::QueueLimits;
+use super::options::ServiceOptions;
 use super::ports::{PortRange, Streamers};
 use super::routes::{PeerId, RouteTable};
 use super::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
@@ -45,12 +46,19 @@ pub struct BrokerConfig {
 #[derive(Clone)]
 pub struct Policies(Rc<SettingsOf>);
 
-type SettingsOf = dyn Fn(&ServiceName, Option<DeliveryMode>) -> ServiceSettings;
+type SettingsOf = dyn Fn(&ServiceName, Option<DeliveryMode>, &ServiceOptions) -> ServiceSettings;
 
 impl Policies {
     /// As a function has it.
     pub fn new(
         of: impl Fn(&ServiceName, Option<DeliveryMode>) -> ServiceSettings + 'static,
+    ) -> Self {
+        Self(Rc::new(move |name, asked, _| of(name, asked)))
+    }
+
+    /// The same where subscriptions may say more.
+    pub fn with_options(
+        of: impl Fn(&ServiceName, Option<DeliveryMode>, &ServiceOptions) -> ServiceSettings + 'static,
     ) -> Self {
         Self(Rc::new(of))
     }

@@ -13,6 +13,7 @@ use super::backlog::{
 };
 use super::dispatch::{WorkerKey, Workers};
 use super::histogram::Histogram;
+use super::options::ServiceOptions;
 use super::routes::PeerId;
 use super::shelf::Shelf;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -129,6 +130,8 @@ pub struct Service {
     pub(super) is_declared: bool,
     /// Where its events are kept, if its first subscription said so.
     pub(super) asked: Option<DeliveryMode>,
+    /// What subscriptions said beside that.
+    pub(super) options: ServiceOptions,
     /// What events have in common that keep their order.
     pub order_by: Option<OrderBy>,
     /// The events that are not in the queue's memory, if it is durable.
@@ -154,6 +157,7 @@ impl Service {
             kept: BTreeSet::new(),
             is_declared: false,
             asked: None,
+            options: ServiceOptions::default(),
             order_by: settings.order_by,
             shelf: (settings.delivery == DeliveryMode::Queue).then(Shelf::default),
             name,
@@ -210,6 +214,11 @@ impl Service {
     /// The same, if a subscription said so rather than the configuration.
     pub fn asked_delivery(&self) -> Option<DeliveryMode> {
         self.asked
+    }
+
+    /// What subscriptions said of it beside that.
+    pub fn options(&self) -> &ServiceOptions {
+        &self.options
     }
 
     /// Its subscriptions.

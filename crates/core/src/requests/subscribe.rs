@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use serde_json::{Map, Value, json};
 
 use super::subjects::patterns;
 use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
-use crate::broker::{DeliveryMode, Service, ServiceKey, SubscribeError};
-use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token};
+use crate::broker::{
+    DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, SubscribeError,
+    WhenFull, order, seconds, when_full,
+};
+use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token, Verbatim};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Subscribe {
     /// One is made up if it is empty.
     #[serde(alias = "subscriptionId", alias = "sub_id")]
@@ -24,6 +28,35 @@ pub(super) struct Subscribe {
     subject: Option<String>,
     /// Where the events of a service that begins are kept, if not where the configuration says.
     delivery: Option<DeliveryMode>,
+    #[serde(deserialize_with = "seconds")]
+    ack_timeout: Option<Duration>,
+    #[serde(deserialize_with = "retry")]
+    retry: RetryOptions,
+    #[serde(deserialize_with = "order")]
+    order_by: Option<OrderBy>,
+    #[serde(deserialize_with = "when_full")]
+    when_full: Option<WhenFull>,
+}
+
+impl Subscribe {
+    fn options(&self) -> ServiceOptions {
+        ServiceOptions {
+            ack_timeout: self.ack_timeout,
+            retry: self.retry.clone(),
+            order_by: self.order_by,
+            when_full: self.when_full,
+        }
+    }
+}
+
+/// An object, named as in the configuration.
+fn retry<'de, D: Deserializer<'de>>(value: D) -> Result<RetryOptions, D::Error> {
+    let Verbatim(written) = Verbatim::deserialize(value)?;
+    let retry: RetryOptions = serde_json::from_slice(&written).map_err(D::Error::custom)?;
+    match retry.why_wrong() {
+        Some(why) => Err(D::Error::custom(why)),
+        None => Ok(retry),
+    }
 }
 
 impl Request for Subscribe {
@@ -32,6 +65,7 @@ impl Request for Subscribe {
 
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
         let full = host.is_full();
+        let options = self.options();
         let context = &mut host.context();
         let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
         let subjects = self.subjects.into_iter().chain(self.subject);
@@ -47,6 +81,16 @@ impl Request for Subscribe {
         let is_promised = self.delivery == Some(DeliveryMode::Queue);
         if is_promised {
             can_be_promised(context, full)?;
+        }
+        if let Some(what) = options.when_full {
+            let delivery = context.broker.delivery_of(&service, self.delivery);
+            let delivery = delivery.map_err(|error| Nak::new(code_of(&error), error))?;
+            if !delivery.allows(what) {
+                let name = delivery.name();
+                let sentence =
+                    format!("\"whenFull\": the service's delivery is {name:?}, which has another");
+                return Err(Nak::new("invalid-field", sentence));
+            }
         }
         let found = context.broker.find(&service);
         let found = found.and_then(|key| context.broker.service(key));
@@ -74,6 +118,7 @@ impl Request for Subscribe {
             }
             Nak::new(code_of(&error), error)
         })?;
+        context.broker.set_options(subscribed.service, &options);
         context.ended.extend(subscribed.ended);
         if !is_known || opened {
             context.happened.push(Happening::Subscribed {

@@ -2,6 +2,7 @@
 
 use super::{Broker, EndError, EndedService, SubscribeError};
 use crate::broker::account::DropReason;
+use crate::broker::options::ServiceOptions;
 use crate::broker::ports::Streamers;
 use crate::broker::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
 use crate::broker::shelf::Shelf;
@@ -112,7 +113,7 @@ impl Broker {
             true => Some(DeliveryMode::Queue),
             false => asked,
         };
-        let settings = (self.config.policies.0)(name, asked);
+        let settings = (self.config.policies.0)(name, asked, &ServiceOptions::default());
         match settings.delivery == DeliveryMode::Queue && name.is_of_dead_letters() {
             true => Err(SubscribeError::Reserved(name.clone())),
             false => Ok(settings),

@@ -1,6 +1,9 @@
 //! Another configuration while the broker is at work.
 
-use super::{Broker, BrokerConfig};
+use super::{Broker, BrokerConfig, SubscribeError};
+use crate::broker::options::ServiceOptions;
+use crate::broker::service::{DeliveryMode, ServiceKey};
+use event_manager_wire::model::ServiceName;
 
 impl Broker {
     /// Other bounds and settings from now on, also for services that are there: what has no room any more
@@ -9,8 +12,36 @@ impl Broker {
         for (_, service) in &mut self.services {
             // Where its events are kept stays, whoever said so.
             let delivery = Some(service.delivery());
-            service.set((config.policies.0)(service.name(), delivery));
+            let settings = (config.policies.0)(service.name(), delivery, &service.options);
+            service.set(settings);
         }
         self.config = config;
+    }
+
+    /// A subscription wants a service otherwise: what it says goes before what earlier ones said.
+    pub fn set_options(&mut self, key: ServiceKey, options: &ServiceOptions) {
+        if options.is_empty() {
+            return;
+        }
+        let service = &mut self.services[key.0 as usize];
+        service.options = options.or(&service.options);
+        let delivery = Some(service.delivery());
+        let settings = (self.config.policies.0)(service.name(), delivery, &service.options);
+        service.set(settings);
+    }
+
+    /// Where the events of a service are kept, or would be if it began with what is asked.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Reserved`].
+    pub fn delivery_of(
+        &self,
+        name: &ServiceName,
+        asked: Option<DeliveryMode>,
+    ) -> Result<DeliveryMode, SubscribeError> {
+        match self.find(name) {
+            Some(key) => Ok(self[key].delivery()),
+            None => Ok(self.settings_of(name, asked)?.delivery),
+        }
     }
 }

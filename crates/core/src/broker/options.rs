@@ -1,0 +1,197 @@
+//! What a subscription wants of its service, where the configuration doesn't name that.
+
+use std::time::Duration;
+
+use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::backlog::{OrderBy, Retry, WhenFull};
+
+const DAY_S: f64 = 86_400.0;
+const HOUR_MS: u64 = 3_600_000;
+
+/// The options of a SUBSCRIBE. What one doesn't say, the configuration does.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServiceOptions {
+    /// How long a worker may hold an event without a word about it.
+    #[serde(
+        deserialize_with = "seconds",
+        serialize_with = "as_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ack_timeout: Option<Duration>,
+    /// When and how often what failed is tried again.
+    #[serde(skip_serializing_if = "RetryOptions::is_empty")]
+    pub retry: RetryOptions,
+    /// What events have in common that keep their order.
+    #[serde(
+        deserialize_with = "order",
+        serialize_with = "as_order",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub order_by: Option<OrderBy>,
+    /// What happens when the queue is full.
+    #[serde(
+        deserialize_with = "when_full",
+        serialize_with = "as_when_full",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub when_full: Option<WhenFull>,
+}
+
+/// The part about retries, named as in the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct RetryOptions {
+    /// The longest delay after the first delivery, in ms, at most an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_ms: Option<u64>,
+    /// How much longer it gets with each delivery, from 1 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multiplier: Option<f64>,
+    /// The longest delay of all, in ms, at most a day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ms: Option<u64>,
+    /// After so many deliveries an event is dead, from 1 to a million.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_deliveries: Option<u32>,
+}
+
+impl ServiceOptions {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What this says, and what the other says where this says nothing.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        let (own, its) = (&self.retry, &other.retry);
+        Self {
+            ack_timeout: self.ack_timeout.or(other.ack_timeout),
+            retry: RetryOptions {
+                initial_ms: own.initial_ms.or(its.initial_ms),
+                multiplier: own.multiplier.or(its.multiplier),
+                max_ms: own.max_ms.or(its.max_ms),
+                max_deliveries: own.max_deliveries.or(its.max_deliveries),
+            },
+            order_by: self.order_by.or(other.order_by),
+            when_full: self.when_full.or(other.when_full),
+        }
+    }
+
+    /// As they are written in a request.
+    pub fn written(&self) -> Value {
+        json!(self)
+    }
+}
+
+impl RetryOptions {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Says what is out of its bounds, which are those of the configuration.
+    pub fn why_wrong(&self) -> Option<&'static str> {
+        let initial = self.initial_ms.unwrap_or_default();
+        let max = self
+            .max_ms
+            .unwrap_or(Retry::default().max.as_millis() as u64);
+        if initial > HOUR_MS {
+            Some("initialMs: from 0 to 3600000")
+        } else if self.max_ms.is_some_and(|ms| ms > 24 * HOUR_MS) {
+            Some("maxMs: from 0 to 86400000")
+        } else if self
+            .multiplier
+            .is_some_and(|by| !(1.0..=100.0).contains(&by))
+        {
+            Some("multiplier: from 1 to 100")
+        } else if self
+            .max_deliveries
+            .is_some_and(|n| !(1..=1_000_000).contains(&n))
+        {
+            Some("maxDeliveries: from 1 to 1000000")
+        } else if initial > max {
+            Some("initialMs is above maxMs, which is 30000 unless it is given")
+        } else {
+            None
+        }
+    }
+}
+
+/// Seconds of an `ackTimeout`.
+///
+/// # Errors
+/// Those that the configuration doesn't take either.
+pub fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = f64::deserialize(value)?;
+    match (0.01..=DAY_S).contains(&seconds) {
+        true => Ok(Some(Duration::from_secs_f64(seconds))),
+        false => Err(D::Error::custom(format!(
+            "expected seconds from 0.01 to 86400, got {seconds}"
+        ))),
+    }
+}
+
+/// `"subject"`, or a frame's index.
+///
+/// # Errors
+/// It is neither.
+pub fn order<'de, D: Deserializer<'de>>(value: D) -> Result<Option<OrderBy>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Frame(usize),
+        Word(String),
+    }
+    match Written::deserialize(value) {
+        Ok(Written::Frame(frame)) if frame <= OrderBy::FRAME_MAX => Ok(Some(OrderBy::Frame(frame))),
+        Ok(Written::Word(word)) if word == "subject" => Ok(Some(OrderBy::Subject)),
+        _ => Err(D::Error::custom(format!(
+            "expected \"subject\" or a frame's index from 0 to {}",
+            OrderBy::FRAME_MAX
+        ))),
+    }
+}
+
+/// A word of the configuration.
+///
+/// # Errors
+/// It is another.
+pub fn when_full<'de, D: Deserializer<'de>>(value: D) -> Result<Option<WhenFull>, D::Error> {
+    let word = String::deserialize(value)?;
+    let found = WHEN_FULL.iter().find(|(name, _)| *name == word);
+    found.map(|(_, meant)| Some(*meant)).ok_or_else(|| {
+        let names: Vec<_> = WHEN_FULL.iter().map(|(name, _)| *name).collect();
+        D::Error::custom(format!("expected one of {}", names.join(", ")))
+    })
+}
+
+const WHEN_FULL: [(&str, WhenFull); 3] = [
+    ("drop-oldest", WhenFull::DropOldest),
+    ("drop-newest", WhenFull::DropNewest),
+    ("spill", WhenFull::Spill),
+];
+
+#[allow(clippy::ref_option, reason = "serde hands it over so")]
+fn as_seconds<S: Serializer>(of: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    of.map(|time| time.as_secs_f64()).serialize(to)
+}
+
+#[allow(clippy::ref_option, reason = "serde hands it over so")]
+fn as_order<S: Serializer>(of: &Option<OrderBy>, to: S) -> Result<S::Ok, S::Error> {
+    let written = match of {
+        None => Value::Null,
+        Some(OrderBy::Subject) => json!("subject"),
+        Some(OrderBy::Frame(index)) => json!(index),
+    };
+    written.serialize(to)
+}
+
+#[allow(clippy::ref_option, reason = "serde hands it over so")]
+fn as_when_full<S: Serializer>(of: &Option<WhenFull>, to: S) -> Result<S::Ok, S::Error> {
+    let found = WHEN_FULL.iter().find(|(_, meant)| Some(*meant) == *of);
+    found.map(|(name, _)| *name).serialize(to)
+}
