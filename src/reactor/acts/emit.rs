@@ -10,7 +10,7 @@ use crate::ambient::{now, wall_clock_ms};
 use crate::broker::{Broker, KnownSubject, Route, SubjectPlace};
 use crate::messagebus::{DataType, Message};
 use crate::model::ServiceName;
-use crate::queues::EmissionId;
+use crate::queues::{EmissionId, Emitted};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
 use crate::reactor::state::replies::ReturnAddress;
@@ -209,7 +209,11 @@ impl Hub {
             event, route, due, ..
         } = publication;
         let expires_at = emission.ttl.map(|ttl| due.unwrap_or_else(now) + ttl);
-        let number = publication.waits_for_disk.then_some(publication.number);
+        let emitted = Emitted {
+            id: Some(emission.id.clone()).filter(|id| !id.is_empty()),
+            due_ms: due.and(emission.deliver_at_ms),
+            emission: publication.waits_for_disk.then_some(publication.number),
+        };
         for &key in &route.services {
             let service = &mut self.broker[key];
             service.account.matched += 1;
@@ -218,9 +222,8 @@ impl Hub {
             item.expires_at = expires_at;
             item.by_clock = due.is_some();
             if service.shelf.is_some() {
-                let id = &emission.id;
                 self.durable
-                    .append_confirmed(service, item, id, number, &self.config);
+                    .append_confirmed(service, item, emitted.clone(), &self.config);
                 self.peers.want_flush();
                 self.plan_timeout(key);
             } else {

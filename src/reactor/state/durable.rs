@@ -16,7 +16,7 @@ use crate::api::DeadLetters;
 use crate::broker::{Broker, Item, OrderBy, OrderKey, Service, ServiceKey};
 use crate::config::Config;
 use crate::model::{ServiceName, subject_of};
-use crate::queues::{Clocks, EmissionId, Queues, Shell};
+use crate::queues::{Clocks, Emitted, Queues, Shell};
 use crate::requests::LettersRequest;
 use crate::store::log::{LogLimits, StoredEvent};
 use crate::store::{Command, Full, Report, Sink, Store};
@@ -79,14 +79,11 @@ impl Durable {
         &mut self,
         service: &mut Service,
         item: Item,
-        id: &Bytes,
-        emission: Option<EmissionId>,
+        emitted: Emitted,
         config: &Config,
     ) {
-        let id = (!id.is_empty()).then(|| id.clone());
         let shell = Surroundings::of(config, &self.items);
-        self.queues
-            .append_confirmed(service, item, id, emission, &shell);
+        self.queues.append_confirmed(service, item, emitted, &shell);
     }
 
     /// Puts dead letters back into their service's queue. If the answer doesn't wait for the disk, it

@@ -9,6 +9,18 @@ use crate::broker::{Broker, ClockChange, DropReason, Item, Service, ServiceKey};
 use crate::store::{AppendTag, Command, Event, Outcome, QueueId};
 use event_manager_wire::model::ServiceName;
 
+/// What is known of an event with EMIT beyond its item.
+#[derive(Debug, Clone, Default)]
+pub struct Emitted {
+    /// By which a second publication of it is known.
+    pub id: Option<Bytes>,
+    /// When it may be delivered, as its publisher said it, in ms since 1970. Events with the same time keep
+    /// their order, also over a restart.
+    pub due_ms: Option<u64>,
+    /// Which emission waits to hear of it.
+    pub emission: Option<EmissionId>,
+}
+
 /// A service's events that the store was not handed yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
@@ -109,22 +121,21 @@ impl<R> Queues<R> {
         &mut self,
         service: &mut Service,
         item: Item,
-        id: Option<Bytes>,
-        emission: Option<EmissionId>,
+        emitted: Emitted,
         shell: &dyn Shell,
     ) {
         let attributes = match (item.not_before, item.expires_at) {
             (None, None) => Bytes::new(),
-            _ => shell.clocks().attributes_of(&item),
+            _ => shell.clocks().attributes_of(&item, emitted.due_ms),
         };
         self.appending_bytes += item.cost();
         let unsent = self.unsent(service, 1);
         let position = unsent.items.len();
         unsent
             .emissions
-            .extend(emission.map(|emission| (position, emission)));
+            .extend(emitted.emission.map(|emission| (position, emission)));
         unsent.events.push(Event {
-            id,
+            id: emitted.id,
             attributes,
             body: item.body.clone(),
         });

@@ -17,14 +17,20 @@ pub struct Clocks {
 
 impl Clocks {
     /// What is noted of an event in the log: when it may go first, and when it ends, each 8 bytes, in
-    /// milliseconds since 1970, 0 for none. Nothing if it has neither.
-    pub(super) fn attributes_of(self, item: &Item) -> Bytes {
+    /// milliseconds since 1970, 0 for none. Nothing if it has neither. `due_ms` is when it may go first as
+    /// its publisher said it. Converted back and forth by two readings of the clocks it would be up to two
+    /// milliseconds off, and events that have the same time would change their order.
+    pub(super) fn attributes_of(self, item: &Item, due_ms: Option<u64>) -> Bytes {
         if (item.not_before, item.expires_at) == (None, None) {
             return Bytes::new();
         }
-        let times = [item.not_before, item.expires_at];
-        let noted = times.map(|at| at.map_or(0, |at| self.wall_ms_at(at)).to_le_bytes());
-        noted.concat().into()
+        let at_ms = |at: Option<Instant>| at.map(|at| self.wall_ms_at(at));
+        let due_ms = due_ms.or_else(|| at_ms(item.not_before));
+        let noted = [due_ms, at_ms(item.expires_at)];
+        noted
+            .map(|ms| ms.unwrap_or(0).to_le_bytes())
+            .concat()
+            .into()
     }
 
     /// A time of the wall clock, in milliseconds since 1970: upwards, or an event would be served a little
@@ -72,7 +78,7 @@ mod tests {
     fn times_are_what_they_were() {
         let clocks = clocks();
         let mut item = Item::new(Bytes::new());
-        assert!(clocks.attributes_of(&item).is_empty());
+        assert!(clocks.attributes_of(&item, None).is_empty());
         let none = Times {
             by_clock: true,
             ..Times::default()
@@ -81,11 +87,26 @@ mod tests {
         let hour = Duration::from_secs(3600);
         item.not_before = Some(clocks.here + hour);
         item.expires_at = Some(clocks.here + 2 * hour + Duration::from_nanos(1));
-        let times = clocks.times_from(&clocks.attributes_of(&item));
+        let times = clocks.times_from(&clocks.attributes_of(&item, None));
         assert_eq!(times.not_before, item.not_before);
         // Never earlier, and no more than a millisecond later.
         let late = times.expires_at.unwrap() - item.expires_at.unwrap();
         assert!(late < Duration::from_millis(1));
+    }
+
+    #[test]
+    fn the_time_that_was_asked_for_is_noted_as_it_was() {
+        let clocks = clocks();
+        let due_ms = clocks.wall_ms + 3000;
+        let mut item = Item::new(Bytes::new());
+        item.not_before = Some(clocks.here + Duration::from_secs(3));
+        // A moment later the wall clock shows the next millisecond.
+        let later = Clocks {
+            here: clocks.here + Duration::from_micros(100),
+            wall_ms: clocks.wall_ms + 1,
+        };
+        let noted = later.attributes_of(&item, Some(due_ms));
+        assert_eq!(noted.first_chunk(), Some(&due_ms.to_le_bytes()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use slab::Slab;
 
+pub use appends::Emitted;
 pub use clocks::Clocks;
 pub use effects::{Effect, Note};
 pub use letters::READS_MAX;

@@ -14,7 +14,7 @@ use crate::broker::{
     Given, Item, PeerId, Policies, Service, ServiceKey, Streamers, WorkerKey,
 };
 use crate::log::StoredEvent;
-use crate::queues::{Clocks, EmissionId, Queues, Shell};
+use crate::queues::{Clocks, Emitted, Queues, Shell};
 use crate::store::Event;
 use crate::store::Worker as Store;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -170,19 +170,12 @@ impl Daemon {
         }
     }
 
-    pub(super) fn deliver_confirmed(
-        &mut self,
-        key: ServiceKey,
-        item: Item,
-        id: &Bytes,
-        emission: EmissionId,
-    ) {
+    pub(super) fn deliver_confirmed(&mut self, key: ServiceKey, item: Item, emitted: Emitted) {
         let service = self.broker.service_mut(key).unwrap();
         service.account.matched += 1;
         if service.shelf.is_some() {
-            let (id, emission) = (Some(id.clone()), Some(emission));
             self.queues
-                .append_confirmed(service, item, id, emission, &self.shell);
+                .append_confirmed(service, item, emitted, &self.shell);
             self.plan_timeout(key);
         } else {
             service.enqueue(item);

@@ -92,7 +92,12 @@ impl World {
             fate.ends_ms = expires_at.map(|at| clocks.wall_ms_at(at));
             fate.by_clock = item.by_clock;
             fate.is_too_large |= item.cost() > self.settings[service].bytes_max;
-            daemon.deliver_confirmed(found, item, &id, emission);
+            let emitted = Emitted {
+                id: Some(id.clone()),
+                due_ms: fate.due_ms,
+                emission: Some(emission),
+            };
+            daemon.deliver_confirmed(found, item, emitted);
         }
         let waits = Emission {
             number,
