@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use event_manager_core::store::{Command, Full, Outside, Report, Sink, StateStore, Worker};
+use event_manager_core::store::{Command, Full, Logs, Outside, Report, Sink, StateStore};
 
 use super::disk::{DiskDirectory, StateDir, StateDirError};
 use crate::ambient::{now, wall_clock_ms};
@@ -46,7 +46,7 @@ impl Store {
             .spawn(move || {
                 let _last = LastWord(&report);
                 let outside = Thread { report: &report };
-                run(Worker::new(state, outside), &receiver, &waiting);
+                run(Logs::new(state, outside), &receiver, &waiting);
             })?;
         Ok(Self {
             commands,
@@ -142,7 +142,7 @@ impl StateStore for StateDir {
 }
 
 fn run<O: Outside>(
-    mut worker: Worker<StateDir, O>,
+    mut logs: Logs<StateDir, O>,
     commands: &Receiver<Command>,
     waiting_bytes: &AtomicUsize,
 ) {
@@ -151,15 +151,15 @@ fn run<O: Outside>(
         command
     };
     loop {
-        let due = worker.next_due().saturating_duration_since(now());
+        let due = logs.next_due().saturating_duration_since(now());
         match commands.recv_timeout(due) {
-            Ok(first) => worker.group(received(first), || commands.try_recv().ok().map(received)),
+            Ok(first) => logs.group(received(first), || commands.try_recv().ok().map(received)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        worker.tend();
+        logs.tend();
     }
-    worker.end();
+    logs.end();
 }
 
 #[cfg(test)]

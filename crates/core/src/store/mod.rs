@@ -1,10 +1,10 @@
 //! The owner of all queues' logs: the commands that it takes, what it does with them, and its reports.
 
 mod commands;
-mod worker;
+mod logs;
 
 pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
-pub use worker::{Outside, StateStore, Worker};
+pub use logs::{Logs, Outside, StateStore};
 
 #[cfg(test)]
 mod tests;

@@ -91,14 +91,14 @@ fn limits() -> LogLimits {
     }
 }
 
-fn start(disk: &SimDisk, ears: &Ears) -> Worker<OneDisk, Ears> {
-    let mut store = Worker::new(OneDisk(disk.clone()), ears.clone());
+fn start(disk: &SimDisk, ears: &Ears) -> Logs<OneDisk, Ears> {
+    let mut store = Logs::new(OneDisk(disk.clone()), ears.clone());
     let (queue, limits) = (queue(), limits());
     store.group(Command::Open { queue, limits }, || None);
     store
 }
 
-fn pass_a_second(store: &mut Worker<OneDisk, Ears>, ears: &Ears) {
+fn pass_a_second(store: &mut Logs<OneDisk, Ears>, ears: &Ears) {
     ears.now.set(ears.now.get() + Duration::from_secs(1));
     store.tend();
 }

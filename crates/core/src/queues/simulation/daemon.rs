@@ -15,8 +15,7 @@ use crate::broker::{
 };
 use crate::log::StoredEvent;
 use crate::queues::{Clocks, Emitted, Queues, Shell};
-use crate::store::Event;
-use crate::store::Worker as Store;
+use crate::store::{Event, Logs};
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// An event that a worker has.
@@ -66,7 +65,7 @@ pub(super) struct Daemon {
     pub(super) queues: Queues<Ask>,
     shell: SimShell,
     ways: Ways,
-    store: Store<State, Ways>,
+    store: Logs<State, Ways>,
     disks: Rc<RefCell<Disks>>,
     pub(super) workers: Vec<Worker>,
     last_slot: u32,
@@ -97,7 +96,7 @@ impl Daemon {
             queues,
             shell,
             disks: Rc::clone(disks),
-            store: Store::new(State(Rc::clone(disks)), ways.clone()),
+            store: Logs::new(State(Rc::clone(disks)), ways.clone()),
             ways,
             workers: vec![],
             last_slot: 0,

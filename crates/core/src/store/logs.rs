@@ -68,22 +68,22 @@ struct Log<D: Directory> {
     keeps_since: Option<Instant>,
 }
 
-/// Does what the store is asked, over the directories of `S`.
-pub struct Worker<S: StateStore, O> {
+/// The logs of all queues: does what the store is asked, over the directories of `S`.
+pub struct Logs<S: StateStore, O> {
     state: S,
-    logs: BTreeMap<QueueId, Log<S::Directory>>,
+    by_queue: BTreeMap<QueueId, Log<S::Directory>>,
     tidied: Instant,
     /// The state directory is not there any more, or another process's. That was reported.
     has_lost_directory: bool,
     outside: O,
 }
 
-impl<S: StateStore, O: Outside> Worker<S, O> {
+impl<S: StateStore, O: Outside> Logs<S, O> {
     /// No queue is open yet.
     pub fn new(state: S, outside: O) -> Self {
         Self {
             state,
-            logs: BTreeMap::new(),
+            by_queue: BTreeMap::new(),
             tidied: outside.now(),
             has_lost_directory: false,
             outside,
@@ -99,7 +99,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
 
     /// Commits and closes all.
     pub fn end(self) {
-        for (queue, mut log) in self.logs {
+        for (queue, mut log) in self.by_queue {
             log.commit(&queue, &self.outside);
             log.log.close();
         }
@@ -107,7 +107,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
 
     /// When [`tend`](Self::tend) should be called, at the latest.
     pub fn next_due(&self) -> Instant {
-        let dirty = self.logs.values().filter_map(|log| log.dirty_since);
+        let dirty = self.by_queue.values().filter_map(|log| log.dirty_since);
         let settled = dirty.min().map(|since| since + SETTLE_DELAY);
         let tidy = self.tidied + TIDY_INTERVAL;
         settled.map_or(tidy, |settled| settled.min(tidy))
@@ -136,7 +136,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
 
     /// Commits what was appended and is waited for; then reads.
     fn finish(&mut self, reads: &mut Vec<Command>) {
-        for (queue, log) in &mut self.logs {
+        for (queue, log) in &mut self.by_queue {
             if log.is_urgent || !(reads.is_empty() || log.waiting.is_empty()) {
                 log.commit(queue, &self.outside);
             }
@@ -155,7 +155,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
         match command {
             Command::Open { queue, limits } => self.open(queue, limits),
             Command::Limit { queue, limits } => {
-                if let Some(log) = self.logs.get_mut(&queue) {
+                if let Some(log) = self.by_queue.get_mut(&queue) {
                     log.log.set_limits(limits);
                 }
             }
@@ -217,14 +217,14 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
 
     /// Changes an open log; that is committed with the next append, or after [`SETTLE_DELAY`].
     fn change(&mut self, queue: &QueueId, change: impl FnOnce(&mut QueueLog<S::Directory>)) {
-        if let Some(log) = self.logs.get_mut(queue) {
+        if let Some(log) = self.by_queue.get_mut(queue) {
             change(&mut log.log);
             log.dirty_since.get_or_insert(self.outside.now());
         }
     }
 
     fn append(&mut self, queue: QueueId, tag: AppendTag, events: &[Event], urgent: bool) {
-        let Some(log) = self.logs.get_mut(&queue) else {
+        let Some(log) = self.by_queue.get_mut(&queue) else {
             let reason = "the queue is not open".into();
             return self.outside.report(Report::Failed { queue, tag, reason });
         };
@@ -234,7 +234,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
     }
 
     fn hand_out(&mut self, queue: QueueId, on: bool) {
-        let Some(log) = self.logs.get_mut(&queue) else {
+        let Some(log) = self.by_queue.get_mut(&queue) else {
             return self.outside.report(Report::HandingOut { queue });
         };
         log.log.set_handing_out(on);
@@ -249,7 +249,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
         from: u64,
         read: impl FnOnce(&mut QueueLog<S::Directory>) -> io::Result<Vec<StoredEvent>>,
     ) {
-        let log = self.logs.get_mut(&queue);
+        let log = self.by_queue.get_mut(&queue);
         // What is not open is not empty.
         let closed = || Err(io::Error::other("the queue is not open"));
         let read = log.map_or_else(closed, |log| {
@@ -301,7 +301,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
                 };
                 log.report_damage(&queue, &self.outside);
                 log.report_state(&queue, &self.outside);
-                self.logs.insert(queue, log);
+                self.by_queue.insert(queue, log);
             }
             Err(error) => self.outside.report(Report::OpenFailed {
                 queue,
@@ -311,7 +311,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
     }
 
     fn close(&mut self, queue: &QueueId) {
-        if let Some(mut log) = self.logs.remove(queue) {
+        if let Some(mut log) = self.by_queue.remove(queue) {
             log.commit(queue, &self.outside);
             log.log.close();
         }
@@ -320,7 +320,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
     /// Commits settlements that have waited long enough.
     fn commit_due(&mut self) {
         let before = self.outside.now().checked_sub(SETTLE_DELAY);
-        for (queue, log) in &mut self.logs {
+        for (queue, log) in &mut self.by_queue {
             if log.dirty_since.is_some_and(|since| Some(since) <= before) {
                 log.commit(queue, &self.outside);
             }
@@ -336,7 +336,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
             return;
         }
         self.give_back();
-        for (queue, log) in &mut self.logs {
+        for (queue, log) in &mut self.by_queue {
             log.tidy(queue, &self.outside);
         }
     }
@@ -357,7 +357,7 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
             };
             self.outside.report(Report::DirectoryGone { why });
         }
-        for (queue, log) in &mut self.logs {
+        for (queue, log) in &mut self.by_queue {
             log.log.leave(GONE);
             log.report_state(queue, &self.outside);
         }
@@ -388,9 +388,9 @@ impl<S: StateStore, O: Outside> Worker<S, O> {
 
     /// What logs keep for reuse goes to all when one of them finds the disk full.
     fn give_back(&mut self) {
-        let lack = self.logs.values().any(|log| log.log.lacks_space());
+        let lack = self.by_queue.values().any(|log| log.log.lacks_space());
         let before = self.outside.now().checked_sub(SPACE_KEPT);
-        for log in self.logs.values_mut() {
+        for log in self.by_queue.values_mut() {
             if log
                 .keeps_since
                 .take_if(|since| lack || Some(*since) <= before)
