@@ -7,7 +7,7 @@
 
 use crate::broker::{Broker, PeerId, ServiceKey, WorkerKey};
 use crate::reactor::hub::Hub;
-use crate::reactor::state::grace::{Grace, Marks, Verdict, host_of};
+use crate::reactor::state::grace::{Grace, Marks, Presumption, host_of};
 use crate::reactor::state::peer::{Envelope, Peer, Role};
 use crate::reactor::state::peers::Peers;
 use crate::state::KeptReady;
@@ -47,12 +47,12 @@ impl Hub {
         let Some(former) = former.filter(|former| port == Some(former.port)) else {
             return;
         };
-        match former.judge(id, &peer.zmtp.identity, host_of(peer)) {
-            Verdict::Presumed => {
+        match former.presume(id, &peer.zmtp.identity, host_of(peer)) {
+            Presumption::Presumed => {
                 let ready = former.ready.clone();
                 self.presume_ready(id, service, key, &ready);
             }
-            Verdict::InDoubt(why, withdrawn) => {
+            Presumption::InDoubt(why, withdrawn) => {
                 let address = peer.address.clone();
                 for id in withdrawn {
                     self.withdraw(id);

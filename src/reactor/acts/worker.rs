@@ -1,7 +1,7 @@
 //! Messages of workers: READY, ACK and so on, and what becomes of the events that they hold.
 
 use crate::ambient::{chance, now};
-use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, Verdict, WorkerKey};
+use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, WorkerAnswer, WorkerKey};
 use crate::messagebus::{WorkerWord, error_word};
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
@@ -102,7 +102,7 @@ impl Hub {
     ) {
         let service = &mut self.broker[key];
         let words = &mut self.scratch.words;
-        let (id, verdict) = match word {
+        let (id, said) = match word {
             WorkerWord::Ready(credit) => return self.hear_ready(peer, key, worker, credit),
             WorkerWord::Bye => {
                 service.workers.bye(worker);
@@ -118,12 +118,12 @@ impl Hub {
                 }
                 return;
             }
-            WorkerWord::Nak { id, delay, reason } => (id, Verdict::Nak { delay, reason }),
-            WorkerWord::Term { id, reason } => (id, Verdict::Term { reason }),
-            WorkerWord::Wip(id) => (id, Verdict::Wip),
+            WorkerWord::Nak { id, delay, reason } => (id, WorkerAnswer::Nak { delay, reason }),
+            WorkerWord::Term { id, reason } => (id, WorkerAnswer::Term { reason }),
+            WorkerWord::Wip(id) => (id, WorkerAnswer::Wip),
         };
         let before = service.account.dropped;
-        match service.judge(worker, DeliveryId(id), verdict, words.at, chance()) {
+        match service.hear_answer(worker, DeliveryId(id), said, words.at, chance()) {
             Ok(aftermath) => {
                 words.moved = true;
                 self.notes.dropped_since(service, &before);

@@ -45,50 +45,50 @@ pub(crate) struct Former {
 
 /// What a silent peer is taken for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Presumption {
     Presumed,
     /// It is not, and why; nor are these any more.
     InDoubt(&'static str, Vec<PeerId>),
 }
 
 impl Former {
-    pub(crate) fn judge(&mut self, id: PeerId, identity: &[u8], host: &str) -> Verdict {
+    pub(crate) fn presume(&mut self, id: PeerId, identity: &[u8], host: &str) -> Presumption {
         let Some(marks) = &mut self.ready.marks else {
             return match self.is_shared {
-                true => Verdict::InDoubt("it is not known who was ready", vec![]),
-                false => Verdict::Presumed,
+                true => Presumption::InDoubt("it is not known who was ready", vec![]),
+                false => Presumption::Presumed,
             };
         };
         if !identity.is_empty() {
             return match marks.identities.contains(&STANDARD.encode(identity)) {
-                true => Verdict::Presumed,
-                false => Verdict::InDoubt(
+                true => Presumption::Presumed,
+                false => Presumption::InDoubt(
                     "none of the workers that were ready had its routing id",
                     vec![],
                 ),
             };
         }
         if !self.is_shared {
-            return Verdict::Presumed;
+            return Presumption::Presumed;
         }
         if marks.strangers.contains(host) {
             let why = "from its host there were workers and others without a routing id";
-            return Verdict::InDoubt(why, vec![]);
+            return Presumption::InDoubt(why, vec![]);
         }
         let were = marks.hosts.get(host).copied().unwrap_or_default() as usize;
         let presumed = self.by_host.entry(host.to_owned()).or_default();
         if presumed.len() < were {
             presumed.insert(id);
-            return Verdict::Presumed;
+            return Presumption::Presumed;
         }
         let withdrawn = self.by_host.remove(host).unwrap_or_default();
         if were == 0 {
             let why = "none of the workers that were ready came from its host";
-            return Verdict::InDoubt(why, vec![]);
+            return Presumption::InDoubt(why, vec![]);
         }
         marks.strangers.insert(host.to_owned());
         let why = "more come from its host, without a routing id, than were ready there";
-        Verdict::InDoubt(why, withdrawn.into_iter().collect())
+        Presumption::InDoubt(why, withdrawn.into_iter().collect())
     }
 }
 

@@ -35,7 +35,9 @@ pub use registry::{
     Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
 pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
-pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, Verdict};
+pub use service::{
+    Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, WorkerAnswer,
+};
 pub use shelf::{ReadLoss, Shelf, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectPlace};
 pub use timetable::Timetable;

@@ -100,7 +100,7 @@ pub struct Aftermath {
 
 /// A worker's word on an event that it holds, if it isn't [done](Service::ack).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict<'a> {
+pub enum WorkerAnswer<'a> {
     /// To be tried again, after a delay if it names one.
     Nak {
         /// The delay.
@@ -379,26 +379,26 @@ impl Service {
     ///
     /// # Errors
     /// [`UnknownDelivery`]; nothing has changed then.
-    pub fn judge(
+    pub fn hear_answer(
         &mut self,
         worker: WorkerKey,
         id: DeliveryId,
-        verdict: Verdict<'_>,
+        answer: WorkerAnswer<'_>,
         now: Instant,
         chance: f64,
     ) -> Result<Aftermath, UnknownDelivery> {
         self.hear(worker, now);
-        let outcome = match verdict {
-            Verdict::Wip => {
+        let outcome = match answer {
+            WorkerAnswer::Wip => {
                 return self
                     .queue
                     .wip(worker, id, now)
                     .map(|()| Aftermath::default());
             }
-            Verdict::Nak { delay, reason } => {
+            WorkerAnswer::Nak { delay, reason } => {
                 self.queue.nak(worker, id, delay, reason, now, chance)?
             }
-            Verdict::Term { reason } => self.queue.term(worker, id, reason, now)?,
+            WorkerAnswer::Term { reason } => self.queue.term(worker, id, reason, now)?,
         };
         self.workers.done(worker, 1);
         Ok(self.book(outcome))

@@ -26,7 +26,7 @@ fn marks() -> KeptMarks {
 }
 
 fn presumes(former: &mut Former, slot: u32, identity: &str, host: &str) -> bool {
-    former.judge(id(slot), identity.as_bytes(), host) == Verdict::Presumed
+    former.presume(id(slot), identity.as_bytes(), host) == Presumption::Presumed
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn at_a_port_of_several_services_a_worker_has_to_be_known() {
     );
     assert!(presumes(&mut former, 4, "", "10.0.0.1"));
     assert!(presumes(&mut former, 5, "", "10.0.0.1"));
-    let Verdict::InDoubt(_, mut withdrawn) = former.judge(id(6), b"", "10.0.0.1") else {
+    let Presumption::InDoubt(_, mut withdrawn) = former.presume(id(6), b"", "10.0.0.1") else {
         panic!("there were two");
     };
     withdrawn.sort_by_key(|id| id.slot);

@@ -95,7 +95,7 @@ use super::*;
 use crate::broker::ServiceKey;
 use crate::broker::{
     ClockChange, DeadReason, DeliveryMode, Policies, Policy, QueueLimits, Retry, ServiceSettings,
-    Verdict, WhenFull,
+    WhenFull, WorkerAnswer,
 };
 use crate::log::StoredEvent;
 use crate::log::sim_disk::Rng;

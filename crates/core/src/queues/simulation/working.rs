@@ -77,7 +77,7 @@ impl World {
         daemon.workers[slot].heard_at = now;
         let found = daemon.broker.service_mut(place).unwrap();
         let fate = self.fates.entry((service, held.number)).or_default();
-        let verdict = match what {
+        let said = match what {
             0..6 => {
                 let acked = found.ack(worker, held.id, now);
                 daemon.workers[slot].holds.remove(at);
@@ -88,32 +88,32 @@ impl World {
                 daemon.dispatch(place);
                 return self.carry_out();
             }
-            6 | 10 => Verdict::Nak {
+            6 | 10 => WorkerAnswer::Nak {
                 delay: None,
                 reason: "no",
             },
-            7 | 9 => Verdict::Nak {
+            7 | 9 => WorkerAnswer::Nak {
                 delay: Some(ms(delay)),
                 reason: "later",
             },
-            8 | 11 => Verdict::Term { reason: "never" },
-            _ => Verdict::Wip,
+            8 | 11 => WorkerAnswer::Term { reason: "never" },
+            _ => WorkerAnswer::Wip,
         };
-        let judged = found.judge(worker, held.id, verdict, now, 0.5);
-        if !matches!(verdict, Verdict::Wip) {
+        let judged = found.hear_answer(worker, held.id, said, now, 0.5);
+        if !matches!(said, WorkerAnswer::Wip) {
             daemon.workers[slot].holds.remove(at);
         }
         let Ok(aftermath) = judged else { return };
-        match verdict {
-            Verdict::Nak { delay, .. } => {
+        match said {
+            WorkerAnswer::Nak { delay, .. } => {
                 fate.out = false;
                 // `chance` is a half.
                 fate.later = Some(now + delay.unwrap_or(RETRY_MIN * 3 / 4));
                 fate.due_by = Some(now + delay.unwrap_or(RETRY_MAX));
                 fate.is_later_noted = false;
             }
-            Verdict::Term { .. } => (fate.terminated, fate.out) = (true, false),
-            Verdict::Wip => {}
+            WorkerAnswer::Term { .. } => (fate.terminated, fate.out) = (true, false),
+            WorkerAnswer::Wip => {}
         }
         self.finish(service, place, aftermath);
         self.daemon().dispatch(place);
