@@ -154,35 +154,12 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
     fn apply_there(&mut self, command: Command) {
         match command {
             Command::Open { queue, limits } => self.open(queue, limits),
-            Command::Limit { queue, limits } => {
-                if let Some(log) = self.by_queue.get_mut(&queue) {
-                    log.log.set_limits(limits);
-                }
-            }
             Command::Append {
                 queue,
                 tag,
                 events,
                 urgent,
             } => self.append(queue, tag, &events, urgent),
-            Command::Settle { queue, seqs } => self.change(&queue, |log| {
-                seqs.into_iter().for_each(|seq| log.settle(seq));
-            }),
-            Command::Attempts {
-                queue,
-                attempts,
-                in_hands,
-            } => self.change(&queue, |log| {
-                for (seq, attempts) in attempts {
-                    log.note_attempts(seq, attempts);
-                }
-                log.set_in_hands(in_hands);
-            }),
-            Command::Later { queue, until_ms } => self.change(&queue, |log| {
-                for (seq, until_ms) in until_ms {
-                    log.note_later(seq, until_ms);
-                }
-            }),
             Command::HandOut { queue, on } => self.hand_out(queue, on),
             Command::Read {
                 queue,
@@ -204,15 +181,51 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
                 self.close(&queue);
                 self.outside.report(Report::Closed { queue });
             }
-            Command::Remove { queue } => {
-                self.close(&queue);
-                let removed = self.state.remove(&queue.name);
-                self.outside.report(Report::Removed {
-                    queue,
-                    error: removed.err().map(|error| error.to_string()),
-                });
-            }
+            Command::Remove { queue } => self.remove(queue),
+            Command::Limit { .. }
+            | Command::Settle { .. }
+            | Command::Attempts { .. }
+            | Command::Later { .. } => self.note(command),
         }
+    }
+
+    /// Notes something in an open log, of which nothing is reported.
+    fn note(&mut self, command: Command) {
+        match command {
+            Command::Limit { queue, limits } => {
+                if let Some(log) = self.by_queue.get_mut(&queue) {
+                    log.log.set_limits(limits);
+                }
+            }
+            Command::Settle { queue, seqs } => self.change(&queue, |log| {
+                seqs.into_iter().for_each(|seq| log.settle(seq));
+            }),
+            Command::Attempts {
+                queue,
+                attempts,
+                in_hands,
+            } => self.change(&queue, |log| {
+                for (seq, attempts) in attempts {
+                    log.note_attempts(seq, attempts);
+                }
+                log.set_in_hands(in_hands);
+            }),
+            Command::Later { queue, until_ms } => self.change(&queue, |log| {
+                for (seq, until_ms) in until_ms {
+                    log.note_later(seq, until_ms);
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, queue: QueueId) {
+        self.close(&queue);
+        let removed = self.state.remove(&queue.name);
+        self.outside.report(Report::Removed {
+            queue,
+            error: removed.err().map(|error| error.to_string()),
+        });
     }
 
     /// Changes an open log; that is committed with the next append, or after [`SETTLE_DELAY`].
