@@ -136,7 +136,7 @@ impl<'a> Proxy<'a> {
         Ok(Some(if path.acknowledges {
             service.holder_left(worker, &[], now)
         } else if service.shelf.is_some() {
-            service.borrower_left(worker, 0, now)
+            service.plain_worker_left(worker, 0, now)
         } else {
             if path.lockstep {
                 service.workers.done(worker, 1);
@@ -253,7 +253,7 @@ impl Hub {
                 let held = left.held.get(worker).map_or(&[][..], Vec::as_slice);
                 add(&mut aftermath, service.holder_left(*worker, held, now()));
             } else if service.shelf.is_some() {
-                let settled = service.borrower_left(*worker, written, now());
+                let settled = service.plain_worker_left(*worker, written, now());
                 add(&mut aftermath, settled);
             } else {
                 let theirs = left.events.iter().filter(|(whose, _)| whose == worker);

@@ -81,7 +81,7 @@ impl Hub {
         let aftermath = if envelope.is_some_and(|envelope| envelope.acknowledges) {
             service.holder_left(worker, &Peer::deliveries(&unwritten), now())
         } else if service.shelf.is_some() {
-            service.borrower_left(worker, written, now())
+            service.plain_worker_left(worker, written, now())
         } else {
             service.account.delivered += written;
             service.account.in_flight -= written;

@@ -135,8 +135,8 @@ impl Hub {
             let aftermath = service.written(key, written, now);
             let settled = aftermath.settled;
             self.durable.queues.settle(service.name(), settled);
-            let lent: Vec<_> = service.queue.held_by(key).collect();
-            service.queue.not_written(lent);
+            let unwritten: Vec<_> = service.queue.held_by(key).collect();
+            service.queue.not_written(unwritten);
         }
         for (_, service) in self.broker.services() {
             self.durable.tried(service);

@@ -86,7 +86,7 @@ impl<'a> ToWorkers<'a> {
                     trace(self.service.name(), &delivery);
                     self.push_held(worker, &delivery);
                 }
-                Given::Lent(delivery) => {
+                Given::UntilWritten(delivery) => {
                     is_durable = true;
                     let len = delivery.body.len();
                     self.peers.given(len);

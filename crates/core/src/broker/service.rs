@@ -30,7 +30,7 @@ pub enum Given {
     /// The worker acknowledges it.
     Held(Delivery),
     /// It is done when it is written: the worker doesn't acknowledge, but the queue is durable.
-    Lent(Delivery),
+    UntilWritten(Delivery),
 }
 
 /// Where a service's events are kept.
@@ -275,12 +275,12 @@ impl Service {
         };
         let given = match (self.workers.acknowledges(worker), &self.shelf) {
             (true, _) => Given::Held(self.queue.hold_next(worker, now)?),
-            (false, Some(_)) => Given::Lent(self.queue.lend_next(worker, now)?),
+            (false, Some(_)) => Given::UntilWritten(self.queue.hold_until_written(worker, now)?),
             (false, None) => Given::Away(self.queue.next(now)?.body),
         };
         self.given_out += 1;
         if let Given::Held(Delivery { attempt: 2.., .. })
-        | Given::Lent(Delivery { attempt: 2.., .. }) = given
+        | Given::UntilWritten(Delivery { attempt: 2.., .. }) = given
         {
             self.account.redelivered += 1;
         }
@@ -322,11 +322,11 @@ impl Service {
     }
 
     /// Whether its log is to be told that no events are given to workers any more: no worker holds one,
-    /// and, `forever` or for now, none could take one.
-    pub fn rests(&mut self, forever: bool) -> bool {
-        let is_idle = self.queue.held() == 0 && (forever || !self.workers.any_ready());
-        let shelf = self.shelf.as_mut().filter(|_| forever || is_idle);
-        shelf.is_some_and(|shelf| shelf.rests(forever))
+    /// and, none could take one, as the daemon stops or none is ready.
+    pub fn stops_handing_out(&mut self, is_stopping: bool) -> bool {
+        let is_idle = self.queue.held() == 0 && (is_stopping || !self.workers.any_ready());
+        let shelf = self.shelf.as_mut().filter(|_| is_stopping || is_idle);
+        shelf.is_some_and(|shelf| shelf.stops_handing_out(is_stopping))
     }
 
     /// Gives up the oldest events, until at most so many bytes wait in memory.
@@ -487,8 +487,13 @@ impl Service {
     }
 
     /// The connection of a worker ended that doesn't acknowledge, of a durable service. So many of the
-    /// events that it was lent were written to it, the others go to others.
-    pub fn borrower_left(&mut self, worker: WorkerKey, written: u64, now: Instant) -> Aftermath {
+    /// events that it was given were written to it, the others go to others.
+    pub fn plain_worker_left(
+        &mut self,
+        worker: WorkerKey,
+        written: u64,
+        now: Instant,
+    ) -> Aftermath {
         let mut aftermath = self.written(worker, written, now);
         let unwritten: Vec<_> = self.queue.held_by(worker).collect();
         let others = self.holder_left(worker, &unwritten, now);

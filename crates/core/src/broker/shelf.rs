@@ -144,13 +144,13 @@ impl Shelf {
         }
     }
 
-    /// No worker holds an event, and none will get one, for now or `forever`: whether the log is to be
+    /// No worker holds an event, and none will get one, for now, or as the daemon stops: whether the log is to be
     /// told so now.
-    pub fn rests(&mut self, forever: bool) -> bool {
+    pub fn stops_handing_out(&mut self, is_stopping: bool) -> bool {
         let is_known = match self.handing_out {
             HandingOut::No => false,
             // Some worker waits for the answer.
-            HandingOut::Asked => forever,
+            HandingOut::Asked => is_stopping,
             HandingOut::Yes => true,
         };
         if is_known {

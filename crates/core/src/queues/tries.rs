@@ -56,14 +56,14 @@ impl<R> Queues<R> {
         let attempts = service.queue.take_tries();
         let in_hands = service.queue.take_in_hands();
         let later = service.queue.take_later();
-        let rests = service.rests(stops);
+        let hands_out_no_more = service.stops_handing_out(stops);
         if service.shelf.is_none() {
             return;
         }
         let record = self.record(name);
         let id = record.id.clone();
         // These go first: after a crash, an event whose end was not logged must still count as delivered.
-        let settled = match rests {
+        let settled = match hands_out_no_more {
             true => std::mem::take(&mut record.settled),
             false => vec![],
         };
@@ -84,7 +84,7 @@ impl<R> Queues<R> {
                 until_ms: until.collect(),
             });
         }
-        if rests {
+        if hands_out_no_more {
             self.send(Command::HandOut {
                 queue: id,
                 on: false,

@@ -269,7 +269,7 @@ impl Backlog {
 
     /// Gives the next event to a worker that doesn't acknowledge, to be [acked](Self::ack) when it is
     /// written: it is lost to nobody until then.
-    pub fn lend_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
+    pub fn hold_until_written(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
         self.hold(worker, now, None)
     }
 

@@ -242,7 +242,7 @@ impl Daemon {
                 Given::Held(Delivery {
                     id, body, attempt, ..
                 })
-                | Given::Lent(Delivery {
+                | Given::UntilWritten(Delivery {
                     id, body, attempt, ..
                 }) => (id, body, Some(attempt)),
             };
@@ -396,8 +396,8 @@ impl Daemon {
         }
         let aftermath = service.written(worker.key, written as u64, now);
         self.queues.settle(service.name(), aftermath.settled);
-        let lent: Vec<_> = service.queue.held_by(worker.key).collect();
-        service.queue.not_written(lent);
+        let unwritten: Vec<_> = service.queue.held_by(worker.key).collect();
+        service.queue.not_written(unwritten);
     }
 
     /// As the reactor ends, and then the store; whether that was told all.

@@ -177,7 +177,7 @@ impl World {
                 let fate = self.fates.entry((worker.service, held.number)).or_default();
                 fate.unwritten(held);
             }
-            found.borrower_left(worker.key, unwritten as u64, now)
+            found.plain_worker_left(worker.key, unwritten as u64, now)
         } else {
             for held in &worker.holds {
                 let fate = self.fates.entry((worker.service, held.number)).or_default();
