@@ -329,8 +329,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The next event of what was received.
-    fn take_received(&mut self) -> Result<Option<Event>, Ended> {
+    /// The next event of what was received already: it waits for nothing.
+    pub(crate) fn take_received(&mut self) -> Result<Option<Event>, Ended> {
         loop {
             match self.scanner.next(&mut self.received)? {
                 Step::NeedMore(bytes) => {

@@ -142,15 +142,24 @@ impl Link {
                 changed = self.terms.changed() => if changed.is_err() || self.terms.borrow().address != address {
                     return Ok(End::Moved);
                 },
-                event = connection.next() => match event? {
-                    connection::Event::Message(frames) => {
-                        backoff.reset();
-                        if let Some(refused) = self.take(frames, number) {
-                            return Ok(End::Refused(refused));
+                event = connection.next() => {
+                    let mut event = Some(event?);
+                    // What came with it, too, before anything is waited for again.
+                    while let Some(next) = event {
+                        match next {
+                            connection::Event::Message(frames) => {
+                                backoff.reset();
+                                if let Some(refused) = self.take(frames, number) {
+                                    return Ok(End::Refused(refused));
+                                }
+                            }
+                            connection::Event::Pong(ping) if last == Some(ping) => {
+                                return Ok(End::Left);
+                            }
+                            _ => {}
                         }
+                        event = connection.take_received()?;
                     }
-                    connection::Event::Pong(ping) if last == Some(ping) => return Ok(End::Left),
-                    _ => {}
                 },
                 () = self.shared.work.notified(), if has_room => {}
             }
