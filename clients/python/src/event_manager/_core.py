@@ -69,6 +69,10 @@ class Core:
         self._connected: Optional[bool] = None
         self._subscribers: Optional[_address.Endpoint] = None
         self.locator: Optional[Requests] = None
+        self._locator_address: Optional[_address.Endpoint] = None
+        self._max_pending_bytes = max_pending_bytes
+        #: Whether the daemon has said that it has none, and the hub wasn't given one.
+        self.without_locator = False
         self._asks = False
         if locator is not None:
             self.locator = Requests(self.loop, max_pending_bytes, lambda why: None)
@@ -136,11 +140,22 @@ class Core:
         status = answer.result()
         self.lease = status["subscriptionTtlSeconds"]
         addresses = status["addresses"]
+        locator = addresses.get("locator")
+        self.without_locator = locator is None and self.locator is None
+        if locator is not None:
+            self._locator_address = _address.parse(locator).reached_by(self.endpoint)
         self.publisher.link.dial(_address.parse(addresses["publishers"][0]).reached_by(self.endpoint))
         subscribers = _address.parse(addresses["subscribers"][0]).reached_by(self.endpoint)
         self._subscribers = subscribers
         for each in list(self.subscriptions):
             each.link.dial(subscribers)
+
+    def registrar(self) -> Optional[Requests]:
+        """The connection to the ServiceLocator, the hub's or the daemon's own; None if none is known."""
+        if self.locator is None and self._locator_address is not None and not self._ended:
+            self.locator = Requests(self.loop, self._max_pending_bytes, lambda why: None)
+            self.loop.call_soon(functools.partial(self.locator.link.dial, self._locator_address))
+        return self.locator
 
     def subscribe(self, subscription: Subscription) -> None:
         """Connects it, now or when it is known where to. In the loop's thread."""

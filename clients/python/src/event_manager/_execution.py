@@ -131,6 +131,16 @@ class Execution:
             error = raised
         return self._end(delivery, event, error, began)
 
+    def answer(self, handler: "_Handler", frames: List[bytes]) -> Any:
+        """What a handler answers to a sync event; to be awaited if it is async."""
+        raw = frames[1]
+        body = raw if handler.decode is None else handler.decode(raw)
+        event = _event.Event(frames, body)
+        call = functools.partial(handler.function, *((event,) if handler.only_event else (body, event) if handler.wants_event else (body,)))
+        for middleware in reversed(self._middleware):
+            call = functools.partial(middleware, event, call)
+        return call()
+
     def _begin(self, delivery: Delivery) -> "Tuple[Optional[_event.Event[Any]], List[Call]]":
         if self._before:
             delivery.answer(self._say, b"ACK")

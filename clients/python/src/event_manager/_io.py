@@ -199,6 +199,14 @@ class Link:
         """Whether messages can be sent now."""
         return self._sock is not None and self.peer.open
 
+    @property
+    def local_host(self) -> str:
+        """Our address on the connection, by which the peer's machine reaches us; empty if there is none now."""
+        sock = self._sock
+        if sock is None or not self.open:
+            return ""
+        return "127.0.0.1" if sock.family != socket.AF_INET else str(sock.getsockname()[0])
+
     def dial(self, endpoint: Endpoint) -> None:
         """Connects there from now on."""
         if endpoint == self.endpoint:

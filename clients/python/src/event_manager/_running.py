@@ -23,6 +23,7 @@ from .errors import Closed, EventManagerError, Nak, NotFinished
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from ._answers import Answers
     from .hub import Hub
     from .service import Service
 
@@ -56,6 +57,12 @@ class Running:
             self.runner = AsyncRunner(service.name, service._concurrency, self.worker, results, execution, aio)
         else:
             self.runner = ThreadRunner(service.name, service._concurrency, self.worker, results, execution)
+        self.answers: "Optional[Answers]" = None
+        if service._answering:
+            from ._answers import Answers
+
+            self.answers = Answers(service, self.core, execution, aio)
+            self.core.loop.call_soon(self.answers.register)
         self._idle = threading.Event()
         self._told = threading.Event()
         self._mark: List[bytes] = []
@@ -207,6 +214,8 @@ class Running:
             over.set()
 
         over = threading.Event()
+        if self.answers is not None:
+            self.answers.stop()
         loop.call_soon(bye)
         self._idle.wait(drain)
         loop.call_soon(give_back)

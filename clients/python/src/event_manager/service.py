@@ -139,6 +139,7 @@ class Service:
         }
         self._parts: List[Service] = []
         self._letters: "Optional[Service]" = None
+        self._answering: Dict[str, _Handler] = {}
         self._on_letter: Optional[Callable[..., Any]] = None
         self.retry = retry
         self._delivery = delivery
@@ -192,6 +193,22 @@ class Service:
                 self._parts.append(part)
             self._subjects.extend(each for each in subjects if each not in self._subjects)
             self._routes.clear()
+            return function
+
+        return register
+
+    def answers(self, subject: str, codec: "Optional[Codec]" = None) -> Callable[[F], F]:
+        """Registers a function that answers sync events (`Hub.call`) with this subject: what it returns is the answer, written by the
+        codec. If it raises, the call is refused.
+
+        It needs a ServiceLocator: the one of `connect(locator=...)`, else the daemon's own. Who calls has to reach this machine. An
+        event that is published with this subject runs the function, too; nobody gets that answer.
+        """
+
+        def register(function: F) -> F:
+            self.on(subject, dialect="exact", codec=codec)(function)
+            unit = self._parts[-1] if self._isolation == "handler" else self
+            unit._answering[subject] = unit._handlers[-1]
             return function
 
         return register
@@ -280,6 +297,12 @@ class Service:
             )
         if running.failure is not None:
             raise running.failure
+        if running.answers is not None and not running.answers.registered.wait(max(0.0, min(deadline - time.monotonic(), 1e6))):
+            raise NoAnswer(
+                f"service {self.name!r} is subscribed, but not registered with a ServiceLocator within {timeout} s, so nobody can call it; "
+                f"check that the daemon has one, or use connect(locator=...)",
+                may_be_taken=True,
+            )
 
     def stop(self, drain: float = 5.0, unsubscribe: bool = False) -> None:
         """Takes no more events, finishes for at most `drain` seconds what it holds, and gives the rest back.
