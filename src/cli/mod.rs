@@ -6,6 +6,7 @@ mod completions;
 pub mod config_args;
 mod dlq;
 mod doctor;
+mod emit;
 mod events;
 mod feed;
 mod health;
@@ -72,6 +73,12 @@ enum Command {
     /// Exits once the daemon has received all of them. If a connection breaks before that, or nothing
     /// is received for 10 s, it exits with code 1 and says how many may be lost.
     Pub(publish::PubArgs),
+    /// Publish one event, or each line of standard input as an event, and wait until the daemon has
+    /// confirmed it.
+    ///
+    /// Prints the daemon's answer, or how many events were confirmed. If one is not, it ends with an
+    /// error: repeated with the same --id within `dedupWindow`, no event comes twice.
+    Emit(emit::EmitArgs),
     /// Subscribe, and print events as a plain subscriber gets them.
     Sub(subscribe::SubArgs),
     /// Show passing events: subjects and sizes, optionally payloads.
@@ -127,6 +134,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Locator(args) => locator::run(&args),
         Command::Pub(args) => output::exit_code(publish::run(&args)),
+        Command::Emit(args) => output::exit_code(emit::run(&args)),
         Command::Sub(args) => output::exit_code(subscribe::run(&args)),
         Command::Tail(args) => output::exit_code(tail::run(&args)),
         Command::Worker(args) => output::exit_code(worker::run(&args)),

@@ -65,6 +65,30 @@ fn pub_loses_no_line_of_a_long_input() {
 }
 
 #[test]
+fn emit_waits_for_each_confirmation() {
+    let (daemon, site) = daemon_and_site();
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    let one = ["emit", "Order", "x", "--id", "o-1", "--ttl", "60"];
+    for duplicate in [false, true] {
+        let receipt: Value = serde_json::from_str(&site.run(&one).done()).expect("JSON");
+        let expected =
+            json!({"id": "o-1", "services": 1, "level": "memory", "duplicate": duplicate});
+        assert_eq!(receipt, expected);
+    }
+    let lines = ["emit", "Order", "--id", "n", "--level", "disk"];
+    for _ in 0..2 {
+        let told = site.fed(&lines, "a\n\nlast").done();
+        assert_eq!(told, "{\"confirmed\":3}\n");
+    }
+    assert_eq!(daemon.service("Billing").counters.matched, 4);
+    let later = ["emit", "Order", "x", "--deliver-at", "99999999999999"];
+    site.run(&later).done();
+    let refused = site.fed(&["emit", "Order", "--ttl", "0"], "a\n").failed(1);
+    assert!(refused.contains("0 events were confirmed"), "{refused}");
+    assert!(refused.contains("invalid-field"), "{refused}");
+}
+
+#[test]
 fn sub_ends_after_so_many_events() {
     let (daemon, site) = daemon_and_site();
     let address = daemon.subscribers();

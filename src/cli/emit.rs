@@ -1,0 +1,158 @@
+//! `event-manager emit`: publishes events, and waits until the daemon has confirmed each.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, stdin};
+
+use super::output::{Out, complain};
+use super::signals::wait_for;
+use super::target::Target;
+use crate::ambient::now;
+use crate::client::{Client, ClientError};
+use crate::messagebus::{DataType, Message, Token};
+
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// What a confirmation means.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    /// The daemon has accepted the event.
+    Memory,
+    /// It is on disk in each durable service that it matched.
+    Disk,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EmitArgs {
+    /// The event's subject: its first frame.
+    subject: String,
+    /// Its second frame; without it, each line of standard input is one event.
+    data: Option<String>,
+    /// An id by which a second event is known as the same; events of standard input get ID-1, ID-2, ….
+    #[arg(long)]
+    id: Option<String>,
+    /// What a confirmation means.
+    #[arg(long, value_enum, default_value = "memory")]
+    level: Level,
+    /// Services' workers don't get the event after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<f64>,
+    /// Nobody gets the event before this time, in ms since 1970.
+    #[arg(long, value_name = "MS")]
+    deliver_at: Option<u64>,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn run(args: &EmitArgs) -> anyhow::Result<()> {
+    let client = args.target.async_client()?;
+    wait_for(emit_all(client, args))
+}
+
+async fn emit_all(mut client: Client, args: &EmitArgs) -> anyhow::Result<()> {
+    if let Some(data) = &args.data {
+        let id = args.id.clone().unwrap_or_default();
+        let receipt = emit(&mut client, args, &id, data.as_bytes()).await?;
+        return Ok(writeln!(Out::new(true), "{receipt}")?);
+    }
+    let mut progress = Progress::new();
+    let mut input = BufReader::new(stdin());
+    let mut line = Vec::new();
+    while input.read_until(b'\n', &mut line).await? > 0 {
+        let data = line.strip_suffix(b"\n").unwrap_or(&line);
+        let id = args.id.as_ref();
+        let id = id.map_or(String::new(), |id| format!("{id}-{}", progress.events + 1));
+        if let Err(error) = emit(&mut client, args, &id, data).await {
+            progress.end();
+            let before = progress.events;
+            complain(&format!(
+                "{before} events were confirmed, but not the next one"
+            ));
+            return Err(error.into());
+        }
+        progress.add();
+        line.clear();
+    }
+    progress.end();
+    let events = progress.events;
+    Ok(writeln!(
+        Out::new(true),
+        "{}",
+        json!({"confirmed": events})
+    )?)
+}
+
+/// Publishes one event; what the daemon says of it.
+async fn emit(
+    client: &mut Client,
+    args: &EmitArgs,
+    id: &str,
+    data: &[u8],
+) -> Result<Value, ClientError> {
+    let level = match args.level {
+        Level::Memory => "memory",
+        Level::Disk => "disk",
+    };
+    let ttl = args.ttl.map(|ttl| ("ttl".to_owned(), json!(ttl)));
+    let deliver_at = args
+        .deliver_at
+        .map(|at| ("deliverAt".to_owned(), json!(at)));
+    let options: Map<_, _> = ttl.into_iter().chain(deliver_at).collect();
+    let options = Value::Object(options).to_string();
+    let mut request = Message::param(Token::EMIT, [id, level, &options]);
+    request.data_type = DataType::Param;
+    request.frames = vec![args.subject.clone().into(), data.to_vec().into()];
+    let answer = client.ask(&request, Duration::ZERO).await?;
+    let text = String::from_utf8_lossy(&answer.data).into_owned();
+    if !answer.token.is(Token::ACK) {
+        let (code, sentence) = text.split_once(": ").unwrap_or(("refused", &text));
+        return Err(ClientError::Nak {
+            code: code.to_owned(),
+            sentence: sentence.to_owned(),
+        });
+    }
+    serde_json::from_str(&text).map_err(|error| ClientError::Garbled(error.to_string()))
+}
+
+/// A line on a terminal, which is written again and again.
+struct Progress {
+    events: u64,
+    began: Instant,
+    shown: Option<Instant>,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            events: 0,
+            began: now(),
+            shown: None,
+            is_shown: stderr().is_terminal(),
+        }
+    }
+
+    fn add(&mut self) {
+        self.events += 1;
+        if !self.is_shown {
+            return;
+        }
+        let now = now();
+        if self.shown.is_none_or(|shown| now - shown >= PROGRESS) {
+            self.shown = Some(now);
+            let rate = self.events as f64 / (now - self.began).as_secs_f64().max(0.001);
+            eprint!("\r{} confirmed, {rate:.0} a second\x1b[K", self.events);
+        }
+    }
+
+    /// What comes next has a line of its own.
+    fn end(&mut self) {
+        if self.shown.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
