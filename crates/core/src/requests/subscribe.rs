@@ -130,7 +130,10 @@ impl Request for Subscribe {
             });
         }
         let mut answer = accepted(context.settings, &id, subscribed.port);
-        answer.named = Some(terms(context, subscribed.service));
+        // Only JSON has a place for them.
+        if asked.named.is_some() {
+            answer.named = Some(terms(context, subscribed.service));
+        }
         match is_promised {
             true => Ok(host.promise(&id, answer)),
             false => Ok(Answer::Now(answer)),
