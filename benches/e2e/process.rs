@@ -1,7 +1,7 @@
 //! A broker's process, and what the kernel says of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -56,22 +56,15 @@ impl Process {
         })
     }
 
-    /// Starts it; the first line that it writes to standard output, or error, is its address or so.
-    pub fn with_line(command: &mut Command, from_stderr: bool) -> Result<(Self, String)> {
+    /// Starts it; the first line that it writes to standard output is its address or so.
+    pub fn with_line(command: &mut Command) -> Result<(Self, String)> {
         let name = format!("{:?}", command.get_program());
         command.process_group(0).stdin(Stdio::null());
-        if from_stderr {
-            command.stdout(Stdio::null()).stderr(Stdio::piped());
-        } else {
-            command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-        }
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command
             .spawn()
             .with_context(|| format!("{name} can't be started"))?;
-        let output: Option<Box<dyn Read>> = match from_stderr {
-            true => child.stderr.take().map(|pipe| Box::new(pipe) as _),
-            false => child.stdout.take().map(|pipe| Box::new(pipe) as _),
-        };
+        let output = child.stdout.take();
         let process = Self {
             accounted: child.id(),
             child,

@@ -38,20 +38,18 @@ fn start(state: Option<&TempDir>, services: &Value) -> Result<(Process, [u16; 3]
     });
     command.args(["--set", &format!("stateDir={state}")]);
     command.args(["--set", &format!("services={services}")]);
-    let (process, ready) = Process::with_line(&mut command, true)?;
+    command.args(["--set", "log.level=warn", "--ready-fd", "1"]);
+    let (process, ready) = Process::with_line(&mut command)?;
+    let ready: Value = serde_json::from_str(&ready).with_context(|| ready.clone())?;
     let port = |name: &str| -> Result<u16> {
-        let from = ready.split(&format!("{name}127.0.0.1:")).nth(1);
-        let digits = from.and_then(|rest| rest.split('"').next());
+        let address = ready[name].as_str().or(ready[name][0].as_str());
+        let digits = address.and_then(|address| address.rsplit(':').next());
         Ok(digits
             .with_context(|| format!("no port of {name} in: {ready}"))?
             .parse()?)
     };
-    let ports = [
-        port("publishers=\"tcp://")?,
-        port("subscribers=\"tcp://")?,
-        port("requests=\"tcp://")?,
-    ];
-    Ok((process, ports, port("http=\"")?))
+    let ports = [port("publishers")?, port("subscribers")?, port("requests")?];
+    Ok((process, ports, port("http")?))
 }
 
 /// The port of a service's workers, with a subscription.

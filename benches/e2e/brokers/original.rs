@@ -43,7 +43,7 @@ impl Broker for Original {
         if !is_fan {
             command.args(service_subjects(scenario));
         }
-        let (process, line) = Process::with_line(&mut command, false)?;
+        let (process, line) = Process::with_line(&mut command)?;
         let ports: Vec<u16> = line
             .split_whitespace()
             .map(str::parse)

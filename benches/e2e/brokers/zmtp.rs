@@ -215,7 +215,7 @@ pub fn worker(port: u16, scenario: &Scenario) -> Result<Receiver> {
 /// This program itself, in one of its parts.
 fn part(args: &[&str]) -> Result<(Process, Vec<u16>)> {
     let mut command = Command::new(std::env::current_exe()?);
-    let (process, line) = Process::with_line(command.arg("--play").args(args), false)?;
+    let (process, line) = Process::with_line(command.arg("--play").args(args))?;
     let ports = line
         .split_whitespace()
         .map(str::parse)
