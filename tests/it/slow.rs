@@ -296,8 +296,9 @@ fn messages_that_are_never_finished_are_bounded_together() {
         half_received(status) == 2 * MIB + 9 + (OTHERS - ended) * (4 * MIB + 9)
     });
     assert!(half_received(&status) <= LIMIT + LIMIT / 16, "{status:#?}");
-    // They were to take 400 MiB. The allocator has its gaps between such large pieces.
-    assert_memory(daemon.process(), LIMIT * 3);
+    // They were to take 400 MiB, and twice that with the room in which their buffers grow. On a busy
+    // machine 221 MiB were seen.
+    assert_memory(daemon.process(), LIMIT * 4);
     slow.send(&vec![b'x'; MIB as usize]);
     let event = subscriber.recv_bytes(0).expect("an event");
     assert_eq!(event.len() as u64, 3 * MIB);
