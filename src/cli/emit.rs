@@ -12,7 +12,7 @@ use super::signals::wait_for;
 use super::target::Target;
 use crate::ambient::now;
 use crate::client::{Client, ClientError};
-use crate::messagebus::{DataType, Message, Token};
+use crate::messagebus::{Message, Token};
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -104,7 +104,6 @@ async fn emit(
     let options: Map<_, _> = ttl.into_iter().chain(deliver_at).collect();
     let options = Value::Object(options).to_string();
     let mut request = Message::param(Token::EMIT, [id, level, &options]);
-    request.data_type = DataType::Param;
     request.frames = vec![args.subject.clone().into(), data.to_vec().into()];
     let answer = client.ask(&request, Duration::ZERO).await?;
     let text = String::from_utf8_lossy(&answer.data).into_owned();

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, List, Optional
 
 from . import _typed
-from .compat._messages import TOKENS, Answerer, Frames, Reply, read_token
+from ._messages import TOKENS, Answerer, Frames, Reply, read_token
 from .errors import DecodeError, EventManagerError, Reject
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ from .._event import Event as _Event
 from .._event import subject_bytes
 from ..errors import Closed, EventManagerError, InvalidArgument, MayBeLost, Nak, NoAnswer
 from .. import Retry, Service
-from ._messages import TOKENS, Answerer, Frames, Reply, Unreachable, ask, read_token, same_token
+from .._messages import TOKENS, Answerer, Frames, Reply, Unreachable, ask, read_token, same_token
 
 log = logging.getLogger("event_manager")
 

@@ -10,8 +10,8 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional, Tuple
 
-from .. import _address, _zmtp
-from ..errors import EventManagerError, NoAnswer
+from . import _address, _zmtp
+from .errors import EventManagerError, NoAnswer
 
 log = logging.getLogger("event_manager")
 
