@@ -86,6 +86,11 @@ python-client:
     cargo build --locked
     clients/python/run-tests
 
+# What the Python client costs: CPU per event, import, the daemon of tests.
+python-figures *names:
+    cargo build --locked --release
+    EVENT_MANAGER_BINARY={{ justfile_directory() }}/target/release/event-manager PYTHONPATH=clients/python/src python3 clients/python/benches/figures.py {{ names }}
+
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq:
     cargo build --locked

@@ -2,13 +2,14 @@
 
 import dataclasses
 import enum
+import json
 import random
 from typing import Any, Dict, List, Literal, Optional, Union
 
 import pytest
 
 import event_manager as em
-from event_manager import _patterns, _typed
+from event_manager import _json, _patterns, _typed
 from event_manager._ask import ask
 
 
@@ -34,6 +35,56 @@ class Order:
 def test_dataclasses_survive():
     order = Order(1, [Line("a"), Line("b", 2)], Colour.RED, {"x": 1.5}, Order(2, []))
     assert _typed.decoder(Order)(_typed.encode(order)) == order
+
+
+@dataclasses.dataclass
+class Odd:
+    größe: int
+
+
+@dataclasses.dataclass
+class Nothing:
+    pass
+
+
+class Number(int):
+    pass
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, 5, Number(5), Level.HIGH, 1.5, 1e300, float("inf"), {"a": [1, (2, 3)], "ä": "\u2028\"\\\n"}, [], {},
+        Line('quote " and {brace} %s', 2), [Line("a")], {"line": Line("b")}, Odd(1), Nothing(), Order(1, [Line("a")], Colour.RED),
+    ],
+    ids=str,
+)
+def test_json_is_that_of_the_standard_library(value):
+    def plain(each):
+        if isinstance(each, enum.Enum):
+            return each.value
+        return {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}
+
+    written = _typed.encode(value)
+    assert written == json.dumps(value, default=plain, ensure_ascii=False, separators=(",", ":")).encode()
+    assert json.loads(written) == _json.read(b" \n" + written + b"\r\n ") == _json.read(written)
+
+
+def test_what_json_cannot_say():
+    circle = []
+    circle.append(circle)
+    line = Line("a")
+    line.count = line
+    for value in (circle, line, {1, 2}, object(), {"a": object()}, {(1, 2): 3}, "\ud800", ["\ud800"], Line.__new__(Line)):
+        with pytest.raises(em.InvalidArgument, match="nothing was sent"):
+            _typed.encode(value)
+    for body in (b"", b" ", b"1 2", b"{", b"nul", b"\xff", b"[" * 100_000):
+        with pytest.raises(em.DecodeError):
+            _typed.decoder(dict)(body)
 
 
 @pytest.mark.parametrize(

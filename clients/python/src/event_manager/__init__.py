@@ -5,9 +5,11 @@
         hub.flush()
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
 from ._calls import Reply
 from ._event import Event
-from ._subscriber import Subscription
 from .errors import (
     CallRefused,
     CallTimeout,
@@ -26,8 +28,11 @@ from .errors import (
     TooOld,
 )
 from .hub import Hub, Receipt, Stats, connect
-from .runner import run
-from .service import Retry, Service
+
+if TYPE_CHECKING:
+    from ._subscriber import Subscription
+    from .runner import run
+    from .service import Retry, Service
 
 __all__ = [
     "CallRefused",
@@ -56,3 +61,17 @@ __all__ = [
     "connect",
     "run",
 ]
+
+#: Not every program needs these, and they take longer to import than the rest.
+_LATER = {"Retry": "service", "Service": "service", "Subscription": "_subscriber", "run": "runner"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *_LATER})

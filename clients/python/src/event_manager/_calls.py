@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-from typing import Any, Callable, Dict, List
+import binascii
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from .errors import CallRefused, CallTimeout, EventManagerError, NoAnswer, NoResponders
 
 
-@dataclasses.dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What a service answered to a call. `status` is "ack", "nak", "timeout" or "unreachable"."""
 
     service: str
@@ -24,7 +22,7 @@ def replies_of(data: Dict[str, Any]) -> List[Reply]:
         Reply(
             each["service"],
             each["status"],
-            base64.b64decode(each["dataBase64"]) if "dataBase64" in each else str(each.get("data", "")).encode(),
+            binascii.a2b_base64(each["dataBase64"]) if "dataBase64" in each else str(each.get("data", "")).encode(),
         )
         for each in data["results"]
     ]

@@ -12,10 +12,10 @@ from . import _address
 from ._io import Loop
 from ._publisher import Publisher
 from ._requests import Requests
-from ._subscriber import Subscription
 from .errors import Closed, EventManagerError
 
 if TYPE_CHECKING:
+    from ._subscriber import Subscription
     from .hooks import Told
 
 log = logging.getLogger("event_manager")
@@ -59,7 +59,7 @@ class Core:
         self.loop = Loop("event-manager")
         self.publisher = Publisher(self.loop, max_pending_bytes)
         self.requests = Requests(self.loop, max_pending_bytes, self._connection)
-        self.subscriptions: List[Subscription] = []
+        self.subscriptions: "List[Subscription]" = []
         self.services: List[RunningService] = []
         #: How many seconds a subscription lives; the daemon tells it.
         self.lease = 60.0
@@ -157,7 +157,7 @@ class Core:
             self.loop.call_soon(functools.partial(self.locator.link.dial, self._locator_address))
         return self.locator
 
-    def subscribe(self, subscription: Subscription) -> None:
+    def subscribe(self, subscription: "Subscription") -> None:
         """Connects it, now or when it is known where to. In the loop's thread."""
         self.subscriptions.append(subscription)
         subscription.where = self.endpoint

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
 
 from . import _typed
-from ._worker import Delivery
-from ._zmtp import Message, frame
+from ._zmtp import SHORT_HEADS, Message, frame
 from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from ._worker import Delivery
 
 T = TypeVar("T")
 
@@ -38,11 +40,11 @@ def encode(subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> byt
         return first + frame(data, more=True) + frame(_typed.encode_headers(headers))
     size = len(data)
     if size < 256:
-        return first + bytes((0, size)) + data
+        return first + SHORT_HEADS[size] + data
     return b"%b\x02%b%b" % (first, size.to_bytes(8, "big"), data)
 
 
-def _nobody(_: Delivery, word: bytes) -> None:
+def _nobody(_: "Delivery", word: bytes) -> None:
     """There is nobody to say it to."""
 
 
@@ -70,8 +72,8 @@ class Event(Generic[T]):
         self.id = id
         self.attempt = attempt
         self._headers: Optional[Dict[str, str]] = None
-        self._delivery: Optional[Delivery] = None
-        self._say: Callable[[Delivery, bytes], None] = _nobody
+        self._delivery: "Optional[Delivery]" = None
+        self._say: "Callable[[Delivery, bytes], None]" = _nobody
 
     @property
     def subject(self) -> str:
@@ -118,7 +120,7 @@ class Event(Generic[T]):
         delivery = self._held()
         self._say(delivery, b"WIP %d" % delivery.id)
 
-    def _held(self) -> Delivery:
+    def _held(self) -> "Delivery":
         if self._delivery is None:
             raise InvalidArgument("only an event that a service got can be answered; nothing was said")
         return self._delivery

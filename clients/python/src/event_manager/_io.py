@@ -6,7 +6,7 @@ import errno
 import heapq
 import itertools
 import logging
-import random
+import os
 import selectors
 import socket
 import struct
@@ -368,6 +368,6 @@ class Link:
         if self._candidates:
             self._schedule(0.0, self._connect)
         else:
-            self._schedule(self._backoff * random.uniform(0.5, 1.0), self._connect)
+            self._schedule(self._backoff * (0.5 + os.urandom(1)[0] / 510), self._connect)
             self._backoff = min(self._backoff * 2, BACKOFF_SECONDS[1])
         self._handler.closed(why, unsent)

@@ -23,7 +23,8 @@ class Publisher:
         self._loop = loop
         self.link = Link(loop, self, b"XPUB", patient=True)
         self._max_bytes = max_pending_bytes
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._pending: Deque[bytes] = deque()
         self._bytes = 0  # of `_pending`
         self._waiting = 0  # threads that wait for something to change
@@ -52,15 +53,17 @@ class Publisher:
 
     def offer(self, event: bytes) -> bool:
         """Takes an encoded message if there is room for it now; whether it did."""
-        with self._changed:
-            if self._bytes + len(event) > self._max_bytes or self._closed:
+        with self._lock:  # The condition's own methods would take longer.
+            size = self._bytes + len(event)
+            if size > self._max_bytes or self._closed:
                 return False
             self._pending.append(event)
-            self._bytes += len(event)
+            self._bytes = size
             self.published += 1
-            kicked, self._kicked = self._kicked, True
-        if not kicked:
-            self._loop.call_soon(self._kick)
+            if self._kicked:
+                return True
+            self._kicked = True
+        self._loop.call_soon(self._kick)
         return True
 
     def _wait_for_room(self, size: int, left: float, timeout: float) -> None:
@@ -146,13 +149,16 @@ class Publisher:
         if not self._subscribed:
             return b""
         with self._changed:
-            chunk: List[bytes] = []
-            size = 0
             pending = self._pending
-            while pending and size < WRITE_BYTES:
-                event = pending.popleft()
-                chunk.append(event)
-                size += len(event)
+            if self._bytes <= WRITE_BYTES:
+                chunk, size = list(pending), self._bytes
+                pending.clear()
+            else:
+                chunk, size = [], 0
+                while pending and size < WRITE_BYTES:
+                    event = pending.popleft()
+                    chunk.append(event)
+                    size += len(event)
             self._chunk = chunk
             self._bytes -= size
             self._written += len(chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import importlib
@@ -11,6 +10,7 @@ import types
 import typing
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
+from . import _json
 from .errors import DecodeError, InvalidArgument
 
 _PLAIN = (dict, list, int, float, bool, str, bytes)
@@ -19,34 +19,14 @@ _UNIONS = [Union, getattr(types, "UnionType", Union)]
 
 def encode(body: Any) -> bytes:
     """Bytes as they are, text as UTF-8, everything else (also dataclasses) as JSON."""
-    if isinstance(body, bytes):
-        return body
-    if isinstance(body, str):
-        return body.encode()
-    if isinstance(body, (bytearray, memoryview)):
+    if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     try:
-        return _encoder.encode(body).encode()
-    except (TypeError, ValueError) as error:
+        return (body if isinstance(body, str) else _json.writers[type(body)](body)).encode()
+    except RecursionError as error:
+        raise InvalidArgument("the body can't be written as JSON: it contains itself, or is nested too deeply; nothing was sent") from error
+    except (TypeError, ValueError, AttributeError) as error:
         raise InvalidArgument(f"the body can't be written as JSON: {error}; nothing was sent") from error
-
-
-def plain_form(value: Any) -> Any:
-    """A value as dicts, lists and the like, one level of it; TypeError if it has no such form."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if hasattr(value, "model_dump"):  # pydantic
-        return value.model_dump(mode="json")
-    if hasattr(value, "__struct_fields__"):
-        msgspec = importlib.import_module("msgspec")
-        return msgspec.to_builtins(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
-
-
-#: Made once: `json.dumps` would make one for each body.
-_encoder = json.JSONEncoder(default=plain_form, ensure_ascii=False, separators=(",", ":"))
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
@@ -82,11 +62,11 @@ def decoder(annotation: Any) -> Callable[[bytes], Any]:
     if whole is not None:
         return whole
     convert = _converter(annotation)
-    loads = json.loads
+    read = _json.read
 
     def decode(body: bytes) -> Any:
         try:
-            return convert(loads(body.decode()))
+            return convert(read(body))
         except _Wrong as error:
             raise DecodeError(f"body{error.path} {error.sentence}; mend its sender") from None
         except (ValueError, RecursionError) as error:
@@ -98,7 +78,7 @@ def decoder(annotation: Any) -> Callable[[bytes], Any]:
 def plain_json(body: bytes) -> Any:
     """The plain form of JSON; DecodeError if it is none."""
     try:
-        return json.loads(body.decode())
+        return _json.read(body)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"the body is not JSON: {error}; mend its sender") from None
 
@@ -168,7 +148,7 @@ def _converter(annotation: Any) -> Callable[[Any], Any]:
         return functools.partial(_one_of, (None,))
     if annotation in _PLAIN:
         return functools.partial(_plain, annotation)
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and hasattr(annotation, "__dataclass_fields__"):
         return _dataclass(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return functools.partial(_enum, annotation)
@@ -262,10 +242,14 @@ def _items(converter_of: Callable[[str], Optional[Callable[[Any], Any]]], value:
 def _dataclass(wanted: Any) -> Callable[[Any], Any]:
     fields: Dict[str, Callable[[Any], Any]] = {}
     required: List[str] = []
-    looked = False
+    names: List[str] = []
+    #: The types of the fields if all are plain: then a body that has just these needs no more looking at.
+    kinds: Optional[List[Any]] = None
 
     def look() -> None:
-        nonlocal looked
+        import dataclasses
+
+        nonlocal kinds
         hints = typing.get_type_hints(wanted)
         missing = dataclasses.MISSING
         for field in dataclasses.fields(wanted):
@@ -273,17 +257,22 @@ def _dataclass(wanted: Any) -> Callable[[Any], Any]:
                 fields[field.name] = _converter(hints[field.name])
                 if field.default is missing and field.default_factory is missing and field.name not in required:
                     required.append(field.name)
-        looked = True
+        names[:] = fields
+        if all(hints[name] in _PLAIN for name in names):
+            kinds = [hints[name] for name in names]
 
     def convert(value: Any) -> Any:
-        if not looked:  # Only now, because a class may have fields of its own type.
+        if not names:  # Only now, because a class may have fields of its own type.
             look()
         if type(value) is not dict:
             raise _unlike(f"an object ({wanted.__name__})", value)
-        made = _items(fields.get, value)
-        for name in required:
-            if name not in made:
-                raise _Wrong(f"lacks {name} ({wanted.__name__})")
+        if [*map(type, value.values())] == kinds and [*value] == names:
+            made = value
+        else:
+            made = _items(fields.get, value)
+            for name in required:
+                if name not in made:
+                    raise _Wrong(f"lacks {name} ({wanted.__name__})")
         try:
             return wanted(**made)
         except (TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Callable, Dict, List, Optional
 
-from ._zmtp import Message, frame, message
+from ._zmtp import SHORT_HEADS, Message, frame, message
 
 
 _lock = threading.Lock()
@@ -109,7 +109,8 @@ class Worker:
         """A message came: the event in it, or None. ValueError, with a sentence, if it is none."""
         words = frames[0].split(b" ", 2)
         if len(words) == 3 and words[0] == b"EVENT" and len(frames) > 1:
-            delivery = Delivery(int(words[1]), int(words[2]), frames[1:], self.connection)
+            del frames[0]
+            delivery = Delivery(int(words[1]), int(words[2]), frames, self.connection)
             self.held[delivery.id] = delivery
             return delivery
         raise ValueError(frames[0][:200].decode("utf-8", "replace"))
@@ -128,7 +129,7 @@ class Worker:
         if self.held.get(delivery.id) is delivery:
             del self.held[delivery.id]
         if word:
-            self.out.append(frame(word))
+            self.out.append(SHORT_HEADS[len(word)] + word if len(word) < 256 else frame(word))
 
     def tick(self, now: float) -> None:
         """Says WIP for what is due, and wants KEEP_ALIVE when that is due."""

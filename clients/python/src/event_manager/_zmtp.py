@@ -33,6 +33,9 @@ PARTNERS: Dict[bytes, Tuple[bytes, ...]] = {
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
 
+#: How frames of up to 255 bytes begin that are their message's last.
+SHORT_HEADS = [bytes((0, size)) for size in range(256)]
+
 #: A message: its frames.
 Message = List[bytes]
 
@@ -227,51 +230,59 @@ class Peer:
 
     def _frames(self, data: bytes, at: int, received: List[Received]) -> int:
         """Takes whole frames from `data`, beginning at `at`; returns where the first other byte is."""
-        end = len(data)
+        end = len(data) - 1
         parts = self._parts
-        while True:
-            if at + 2 > end:
-                self._need = 2
-                return at
+        room = self.max_message_bytes - self._parts_bytes if self.properties is not None else -1
+        while at < end:
             flags = data[at]
-            if flags > 6 or flags & 5 == 5:
+            if flags <= _MORE:
+                body_at = at + 2
+                size = data[at + 1]
+            elif flags > 6 or flags & 5 == 5:
                 raise ProtocolError(f"a frame has the flags {flags:#04x}, which mean nothing")
-            if flags & _LONG:
+            elif flags & _LONG:
                 body_at = at + 9
-                if body_at > end:
+                if body_at > end + 1:
                     self._need = 9
                     return at
                 size = int.from_bytes(data[at + 1 : body_at], "big")
             else:
                 body_at = at + 2
                 size = data[at + 1]
-            if flags & _COMMAND:
-                if size > COMMAND_MAX_BYTES:
-                    raise ProtocolError(f"a command of {size} bytes is longer than {COMMAND_MAX_BYTES}")
-            elif size > self.max_message_bytes - self._parts_bytes:
-                raise ProtocolError(f"a message has more than {self.max_message_bytes} bytes")
-            elif len(parts) >= self.max_frames:
-                raise ProtocolError(f"a message has more than {self.max_frames} frames")
-            elif self.properties is None:
-                raise ProtocolError("the peer sent a message before its READY")
+            if size > room or flags & _COMMAND:
+                self._check_size(flags, size)
             body_end = body_at + size
-            if body_end > end:
+            if body_end > end + 1:
                 self._need = body_end - at
                 return at
-            body = data[body_at:body_end]
             at = body_end
             if flags & _COMMAND:
-                self._command(body, received)
-            elif flags & _MORE:
-                parts.append(body)
+                self._command(data[body_at:body_end], received)
+                room = self.max_message_bytes - self._parts_bytes
+                continue
+            parts.append(data[body_at:body_end])
+            if flags & _MORE:
+                if len(parts) >= self.max_frames:
+                    raise ProtocolError(f"a message has more than {self.max_frames} frames")
                 self._parts_bytes += size
-            elif parts:
-                parts.append(body)
+                room -= size
+            else:
                 received.append(parts)
                 self._parts = parts = []
+                room += self._parts_bytes
                 self._parts_bytes = 0
-            else:
-                received.append([body])
+        self._need = 2
+        return at
+
+    def _check_size(self, flags: int, size: int) -> None:
+        """Whether a frame may be so long, or may come at all."""
+        if flags & _COMMAND:
+            if size > COMMAND_MAX_BYTES:
+                raise ProtocolError(f"a command of {size} bytes is longer than {COMMAND_MAX_BYTES}")
+        elif self.properties is None:
+            raise ProtocolError("the peer sent a message before its READY")
+        else:
+            raise ProtocolError(f"a message has more than {self.max_message_bytes} bytes")
 
     def _command(self, content: bytes, received: List[Received]) -> None:
         name_end = 1 + content[0] if content else 0

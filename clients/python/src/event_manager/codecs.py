@@ -7,10 +7,9 @@ event has the header `content-type`, by which services read it, whatever their o
 from __future__ import annotations
 
 import importlib
-import json
 from typing import Any, Callable, Dict, Optional, Protocol
 
-from . import _typed
+from . import _json, _typed
 from .errors import DecodeError, InvalidArgument, Missing
 
 #: Looks at a body's plain form (dicts, lists, …), and raises an exception if it isn't valid.
@@ -45,7 +44,7 @@ class JsonCodec:
     def encode(self, value: Any) -> bytes:
         data = _typed.encode(value)
         if self._validate is not None:
-            _check_own(self._validate, json.loads, data)
+            _check_own(self._validate, _json.read, data)
         return data
 
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
@@ -77,7 +76,7 @@ class MsgpackCodec:
     def encode(self, value: Any) -> bytes:
         packb = self._msgpack.packb
         try:
-            data: bytes = packb(value, default=_typed.plain_form)
+            data: bytes = packb(value, default=_json.plain_form)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidArgument(f"the body can't be written as MessagePack: {error}; nothing was sent") from error
         if self._validate is not None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import base64
-import dataclasses
+import binascii
 import logging
 import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
 
 from . import _address, _calls, _event, _typed
 from ._calls import Reply
 from ._core import Core
-from ._subscriber import Subscription
 from .errors import (
     Closed,
     EventManagerError,
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from .codecs import Codec
     from .hooks import Hooks, Told
     from .letters import DeadLetters
+    from ._subscriber import Subscription
     from .status import Status
 
 log = logging.getLogger("event_manager")
@@ -40,8 +39,7 @@ DEFAULT_ADDRESS = "tcp://localhost:5101"
 _JSON_MAX_BYTES = 4 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of an emitted event: how many services have it, and whether on disk ("disk") or in memory.
 
     `duplicate`: the daemon had an event with this id before, and accepted it only once.
@@ -57,8 +55,7 @@ def _receipt(event_id: str, answer: Dict[str, Any]) -> Receipt:
     return Receipt(event_id, answer["services"], answer["level"], answer["duplicate"])
 
 
-@dataclasses.dataclass(frozen=True)
-class Stats:
+class Stats(NamedTuple):
     """Counts of events since the hub was made. `lost` may be lost: see MayBeLost."""
 
     published: int
@@ -121,7 +118,10 @@ class Hub:
         """
         if self._packs:
             body, headers = self._pack(subject, body, headers)
-        (self._core or self._alive()).publisher.publish(_event.encode(subject, body, headers), self._timeout)
+        event = _event.encode(subject, body, headers)
+        publisher = (self._core or self._alive()).publisher
+        if not publisher.offer(event):
+            publisher.publish(event, self._timeout)
 
     def _pack(self, subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> Tuple[bytes, Optional[Mapping[str, str]]]:
         """The bytes of a body, and the headers that tell how to read it."""
@@ -197,7 +197,7 @@ class Hub:
                 "token": "emit",
                 "id": event_id,
                 "level": level,
-                "framesBase64": [base64.b64encode(each).decode() for each in frames],
+                "framesBase64": [binascii.b2a_base64(each, newline=False).decode() for each in frames],
             }
             if ttl is not None:
                 fields["ttl"] = ttl
@@ -263,7 +263,7 @@ class Hub:
         queue_bytes: int = 64 << 20,
         when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
         timeout: Optional[float] = None,
-    ) -> Subscription:
+    ) -> "Subscription":
         """Subscribes to every event whose subject begins with one of these texts ("" is everything).
 
         When it returns, the daemon has subscribed it. NoAnswer after `timeout` seconds. At most `queue` events of
@@ -277,8 +277,10 @@ class Hub:
             raise
         return subscription
 
-    def _subscribe(self, subjects: Sequence[str], queue: int, queue_bytes: int, when_full: str) -> Subscription:
+    def _subscribe(self, subjects: Sequence[str], queue: int, queue_bytes: int, when_full: str) -> "Subscription":
         """Begins to subscribe."""
+        from ._subscriber import Subscription
+
         if not subjects or queue < 1 or queue_bytes < 1 or when_full not in ("drop-oldest", "drop-newest"):
             raise InvalidArgument("subscribe wants a subject, a positive queue, and when_full drop-oldest or drop-newest")
         core = self._alive()
@@ -413,7 +415,7 @@ def connect(
     )
 
 
-def _remove(items: List[Subscription], item: Subscription) -> None:
+def _remove(items: "List[Subscription]", item: "Subscription") -> None:
     if item in items:
         items.remove(item)
 

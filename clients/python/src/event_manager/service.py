@@ -52,19 +52,28 @@ class Retry:
         return whole * (1 - self.jitter * random.random())
 
 
-@dataclasses.dataclass
 class _Handler:
-    function: Callable[..., Any]
-    matches: Callable[[str], object]
-    #: None: it wants the bytes.
-    decode: Optional[Callable[[bytes], Any]]
-    annotation: Any
-    codec: "Optional[Codec]"
-    #: How it reads bodies of other content types.
-    others: Dict[str, Callable[[bytes], Any]] = dataclasses.field(init=False, default_factory=dict)
-    wants_event: bool
-    only_event: bool
-    is_async: bool
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        matches: Callable[[str], object],
+        decode: Optional[Callable[[bytes], Any]],
+        annotation: Any,
+        codec: "Optional[Codec]",
+        wants_event: bool,
+        only_event: bool,
+    ) -> None:
+        self.function = function
+        self.matches = matches
+        #: None: it wants the bytes.
+        self.decode = decode
+        self.annotation = annotation
+        self.codec = codec
+        #: How it reads bodies of other content types.
+        self.others: Dict[str, Callable[[bytes], Any]] = {}
+        self.wants_event = wants_event
+        self.only_event = only_event
+        self.is_async = inspect.iscoroutinefunction(function)
 
     def read(self, content_type: str, raw: bytes) -> Any:
         """Reads a body that has this header, as the handler wants it."""
@@ -181,7 +190,6 @@ class Service:
                     used,
                     wants_event,
                     only_event,
-                    inspect.iscoroutinefunction(function),
                 )
             )
             if self._isolation == "handler":
