@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::output::{Out, quoted, shown};
 use super::target::Target;
-use crate::api::{DurableReason, ServiceStatus};
+use crate::api::{DurableReason, NamedWorker, ServiceStatus};
 
 #[derive(Debug, Args)]
 pub(super) struct ServicesArgs {
-    /// Also show each service's subscriptions and counters.
+    /// Also show each service's subscriptions, the workers that say who they are, and counters.
     #[arg(short, long)]
     verbose: bool,
     /// End this durable service and delete its queue; it must have no subscription.
@@ -126,6 +126,23 @@ fn line(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
+fn about_worker(worker: &NamedWorker) -> String {
+    let client = worker.name.as_ref().and(worker.client.as_ref());
+    let client = client.map(|client| format!(" ({client})"));
+    let state = match (worker.ready, worker.credit) {
+        (false, _) => "not ready".to_owned(),
+        (true, None) => "ready".to_owned(),
+        (true, Some(credit)) => format!("ready, holds {} of {credit}", worker.held_events),
+    };
+    let text = format!(
+        "{}{} at {}: {state}",
+        worker.label(),
+        client.unwrap_or_default(),
+        worker.address
+    );
+    shown(text.as_bytes())
+}
+
 fn write_details(out: &mut impl Write, service: &ServiceStatus) -> std::io::Result<()> {
     for subscription in &service.subscriptions {
         let id = shown(subscription.id.as_bytes());
@@ -135,6 +152,9 @@ fn write_details(out: &mut impl Write, service: &ServiceStatus) -> std::io::Resu
             "    subscription {id}: expires in {expires_in:.0} s, subjects {}",
             json!(subscription.subjects)
         )?;
+    }
+    for worker in &service.workers.named {
+        writeln!(out, "    worker {}", about_worker(worker))?;
     }
     if let Some(why) = &service.no_port {
         writeln!(out, "    no port, trying again: {}", shown(why.as_bytes()))?;

@@ -9,6 +9,8 @@ const TREND_STEP_MS = 3000;
 /** Services in the picture; the others are one lane together. */
 const LANES_MAX = 8;
 const LANES_STAY_MS = 10_000;
+/** Workers whose names are in the table; the others' are in its tooltip. */
+const WHO_MAX = 3;
 const EVENTS_MAX = 200;
 const EVENT_COLUMNS = ["ts", "code", "type", "level", "instance", "seq", "message"];
 
@@ -247,6 +249,20 @@ function fill(meter, part, title = "", whenFull = "drops") {
 
 const fullness = ({ queue }) => Math.max(queue.bytes / queue.budgetBytes, queue.events / queue.budgetEvents);
 
+/** A worker that says who it is. */
+const aboutWorker = ({ name, client, address, ready, credit, heldEvents }) => [
+  name, client, address, ready ? "ready" : "not ready", credit === null ? null : `holds ${heldEvents} of ${credit}`,
+].filter((part) => part !== null).join(" · ");
+
+/** The first of them; those that say the same are counted. */
+function whoIsWho(named) {
+  const labels = new Map();
+  for (const { name, client } of named) labels.set(name ?? client, (labels.get(name ?? client) ?? 0) + 1);
+  const texts = [...labels].sort(([a], [b]) => (a < b ? -1 : 1)).map(([label, count]) => (count > 1 ? `${label} ×${count}` : label));
+  const more = texts.length > WHO_MAX ? [`${texts.length - WHO_MAX} more`] : [];
+  return [...texts.slice(0, WHO_MAX), ...more].join(", ");
+}
+
 const whenFull = ({ durable }) => (durable ? "spills" : "drops");
 
 const COLUMNS = [
@@ -281,6 +297,7 @@ class Row {
     }
     this.meter = gauge();
     this.cells.queued.main.after(this.meter);
+    this.who = this.cells.workers.cell.appendChild(make("small", "who"));
     this.cells.trends.cell.replaceChildren();
     const svg = draw(this.cells.trends.cell, "trend", "svg");
     svg.setAttribute("aria-hidden", "true");
@@ -312,6 +329,8 @@ class Row {
     const stalled = workers.stalled > 0 ? `${workers.stalled} stalled` : "";
     const able = workers.ready > 0 ? "ready" : workers.connected > 0 ? "none ready" : "none";
     cell("workers", `${workers.ready}/${workers.connected}`, stalled || able, stalled ? "bad" : able === "ready" ? "" : "warn");
+    say(this.who, whoIsWho(workers.named));
+    this.cells.workers.cell.title = workers.named.map(aboutWorker).join("\n");
     const unkept = counters.lettersLost > 0 ? `${whole(counters.lettersLost)} lost` : "";
     cell("dead", whole(counters.deadLettered), unkept, "bad", counters.deadLettered > 0 ? "bad" : "none");
     const expired = counters.expired > 0 ? [`expired ${whole(counters.expired)}`] : [];

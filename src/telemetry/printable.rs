@@ -4,12 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character controls a terminal or the placement of others: controls (C0, DEL, C1),
-/// changes of the writing direction, zero-width characters, line separators.
-pub fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-}
+pub use crate::model::is_unsafe;
 
 /// The text with such characters escaped (`\u{9b}`), except those for which `keep` is true.
 pub fn printable(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -37,6 +38,7 @@ TABLE = """() => [...document.querySelectorAll("#services tr")].map((row) => Obj
     [...row.cells].map((cell) => [cell.classList[0], {
         main: cell.firstElementChild.textContent,
         note: cell.querySelector("small")?.textContent ?? "",
+        who: cell.querySelector(".who")?.textContent ?? "", title: cell.title,
         meter: cell.querySelector("meter")?.value,
     }])))"""
 
@@ -73,7 +75,23 @@ def figures(service):
         "in flight": counters["inFlight"], "retries": counters["retries"],
         "workers": f"{workers['ready']}/{workers['connected']}", "stalled": workers["stalled"],
         "dead": counters["deadLettered"], "drops": sum(counters["dropped"].values()), "reasons": drops,
+        "who": who(workers["named"]), "each": [about(worker) for worker in workers["named"]],
     }
+
+
+def about(worker):
+    """A worker in the tooltip."""
+    parts = [worker["name"], worker["client"], worker["address"], "ready" if worker["ready"] else "not ready"]
+    if worker["credit"] is not None:
+        parts.append(f"holds {worker['heldEvents']} of {worker['credit']}")
+    return " · ".join(filter(None, parts))
+
+
+def who(named):
+    """What the table calls the workers."""
+    labels = Counter(worker["name"] or worker["client"] for worker in named)
+    texts = [label if count == 1 else f"{label} ×{count}" for label, count in sorted(labels.items())]
+    return ", ".join(texts[:3] + ([f"{len(texts) - 3} more"] if len(texts) > 3 else []))
 
 
 def shown_figures(row):
@@ -87,6 +105,7 @@ def shown_figures(row):
         "workers": row["workers"]["main"], "stalled": first(row["workers"]["note"], "stalled"),
         "dead": number(row["dead"]["main"]), "drops": number(row["drops"]["main"]),
         "reasons": counts(row["drops"]["note"]),
+        "who": row["workers"]["who"], "each": row["workers"]["title"].splitlines(),
     }
 
 
@@ -212,6 +231,8 @@ def check_at_rest(page, daemon):
     assert "queue-full" in reasons and stats["Kitchen"]["dead"] > 0, stats
     assert stats["Labels"]["stalled"] == 1 and stats["Archive"]["queued"] > 0, stats
     assert EVIL in stats and EVIL in page.names()
+    assert stats["Billing"]["who"] == "till-0, till-1, till-2" and stats["Stock"]["who"] == "python/3 ×2", stats
+    assert EVIL in stats[EVIL]["who"], stats
     assert page.tab.locator("main img").count() == 0
     page.wait_for("document.querySelector('.tile[data-tile=published] b').textContent === '0/s'")
     slow = lambda: [" ".join(filter(None, (peer["role"], peer["service"], peer["address"])))

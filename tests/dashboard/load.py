@@ -116,8 +116,9 @@ class Load:
             ("Mail", 1, "OrderPaid", "CustomerAdded"), ("Search", 2, ""), (evil, 1, "Order"),
         ]:
             address = self.subscribe(service, *subjects)
-            for _ in range(workers):
-                self._run(self._work, address)
+            for n in range(workers):
+                name = {"Billing": f"till-{n}", evil: evil}.get(service)
+                self._run(self._work, address, 0, name)
         self._run(self._stumble, self.subscribe("Kitchen", "OrderCreated"))
         reports, archive = self.subscribe("Reports", "OrderPaid"), self.subscribe("Archive", "Order")
         labels = self.subscribe("Labels", "OrderPaid")
@@ -147,9 +148,9 @@ class Load:
             self._stop.wait(5 * pause * (1.3 + math.sin(time.monotonic() / 15 + size)))
         socket.close()
 
-    def _work(self, address, pause=0):
+    def _work(self, address, pause=0, name=None):
         socket = connect(self._context, zmq.DEALER, address)
-        socket.send(b"READY")
+        socket.send(b"READY " + json.dumps({"name": name, "client": "python/3"}).encode())
         while not self._stop.is_set():
             if socket.poll(50):
                 socket.recv_multipart()
@@ -162,7 +163,7 @@ class Load:
 
     def _stumble(self, address):
         socket = connect(self._context, zmq.DEALER, address)
-        socket.send(b'READY {"ack": true, "credit": 16}')
+        socket.send(b'READY {"ack": true, "credit": 16, "name": "cook"}')
         while not self._stop.is_set() or socket.poll(500):
             if socket.poll(50):
                 head, _subject, body = socket.recv_multipart()

@@ -463,3 +463,101 @@ fn a_late_acknowledgement_counts_though_the_event_went_back_to_the_worker() {
     daemon.wait_for_counter("Billing", |c| c.delivered, 1);
     assert_eq!(counters(&daemon, "Billing").dead_lettered, 0);
 }
+
+/// Name and client of each, sorted.
+fn named(daemon: &TestDaemon, service: &str) -> Vec<[String; 2]> {
+    let named = daemon.service(service).workers.named.into_iter();
+    let text = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let mut named: Vec<_> = named
+        .map(|worker| [text(worker.name), text(worker.client)])
+        .collect();
+    named.sort();
+    named
+}
+
+#[test]
+fn workers_say_who_they_are() {
+    let daemon = TestDaemon::start();
+    let address = daemon
+        .subscribe("sub-1", "Billing", &["Order"])
+        .pull_address;
+    let options = r#"{"ack": true, "credit": 2, "name": "till-1", "client": "lib/1.0"}"#;
+    let first = Worker::start(&daemon, "Billing", &address, options);
+    publish(&daemon.publisher(), "Order", "x");
+    let event = first.receive();
+    daemon.wait_for_counter("Billing", |c| c.in_flight, 1);
+    let shown = daemon.service("Billing").workers.named.remove(0);
+    assert_eq!(
+        (shown.ready, shown.credit, shown.held_events),
+        (true, Some(2), 1)
+    );
+    assert!(shown.address.starts_with("127.0.0.1:"), "{shown:?}");
+    // What it doesn't say again stays; what it says again is changed.
+    first.say(r#"READY {"ack": true, "credit": 3}"#);
+    first.say(r#"READY {"ack": true, "credit": 4, "name": "till-2"}"#);
+    daemon.wait_for("its credit", |status| {
+        status.services[0].workers.named[0].credit == Some(4)
+    });
+    assert_eq!(named(&daemon, "Billing"), [["till-2", "lib/1.0"]]);
+    first.ack(&event);
+    first.say("BYE");
+    daemon.wait_for("its BYE", |status| {
+        !status.services[0].workers.named[0].ready
+    });
+    // One that doesn't acknowledge, one behind a proxy, one that says nothing, one that says nonsense.
+    let plain = connected(&daemon.context, zmq::DEALER, &address);
+    plain.send(r#"READY {"name": "plain"}"#, 0).expect("a send");
+    let proxied = connected(&daemon.context, zmq::DEALER, &address);
+    let behind = |route: &str| {
+        let ready = format!(r#"READY {{"ack": true, "name": "behind {route}"}}"#);
+        proxied.send_multipart([route, &ready], 0).expect("a send");
+    };
+    behind("a");
+    behind("b");
+    let nobody = connected(&daemon.context, zmq::DEALER, &address);
+    nobody.send("READY", 0).expect("a send");
+    let odd = connected(&daemon.context, zmq::DEALER, &address);
+    let options = json!({"name": ["x"], "client": format!("a\u{1b}\n{}", "y".repeat(9_00))});
+    odd.send(&format!("READY {options}"), 0).expect("a send");
+    daemon.wait_for_ready("Billing", 5);
+    let client = format!("a\u{fffd}\u{fffd}{}…", "y".repeat(61));
+    let expected = [
+        ["-", &client],
+        ["behind a", "-"],
+        ["behind b", "-"],
+        ["plain", "-"],
+        ["till-2", "lib/1.0"],
+    ];
+    assert_eq!(named(&daemon, "Billing"), expected);
+    // Whose connection ends is forgotten; of very many, only some are named.
+    drop((first, plain, proxied, odd));
+    daemon.wait_for("their end", |status| {
+        status.services[0].workers.named.is_empty()
+    });
+    let many: Vec<_> = (0..40)
+        .map(|n| {
+            let worker = connected(&daemon.context, zmq::DEALER, &address);
+            let ready = format!(r#"READY {{"name": "{n}"}}"#);
+            worker.send(&ready, 0).expect("a send");
+            worker
+        })
+        .collect();
+    daemon.wait_for_ready("Billing", 41);
+    assert_eq!(named(&daemon, "Billing").len(), 32);
+    drop(many);
+}
+
+/// Read as JSON they would take a multiple of it.
+#[test]
+fn a_ready_of_megabytes_is_refused() {
+    let daemon = TestDaemon::start();
+    let address = daemon
+        .subscribe("sub-1", "Billing", &["Order"])
+        .pull_address;
+    let worker = Worker::start(&daemon, "Billing", &address, r#"{"ack": true}"#);
+    let options = json!({"ack": true, "name": "x".repeat(1 << 20)});
+    worker.say(&format!("READY {options}"));
+    let told = worker.0.recv_string(0).expect("a text").expect("UTF-8");
+    assert!(told.contains("the limit is 4096"), "{told}");
+    assert_eq!(named(&daemon, "Billing"), [] as [[String; 2]; 0]);
+}

@@ -278,6 +278,10 @@ fn services_are_shown() {
     daemon.wait_for("the account", |status| {
         status.services[0].counters.delivered == 3
     });
+    let who = r#"READY {"name": "till-1", "client": "lib/1.0"}"#;
+    worker.send(who, 0).expect("a send");
+    daemon.wait_for("its name", |s| !s.services[0].workers.named.is_empty());
+    let address = &daemon.service("Billing").workers.named[0].address;
 
     let words = |text: &str| -> Vec<Vec<String>> {
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
@@ -330,6 +334,7 @@ fn services_are_shown() {
         "subscription sub-1: expires in ",
         "subjects [\"Order\",\"exact:Refund\"]",
         "matched 3 = delivered 3 + queued 0 + in flight 0 + dead-lettered 0 + expired 0 + dropped {}; unconfirmed 0, retries 0, letters lost 0",
+        &format!("worker till-1 (lib/1.0) at {address}: ready\n"),
         "subscription sub-2: expires in ",
         "matched 3 = delivered 0 + queued 3 + in flight 0 + dead-lettered 0 + expired 0 + dropped {}; unconfirmed 0, retries 0",
     ] {

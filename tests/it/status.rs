@@ -142,7 +142,7 @@ fn busy(shapes: &mut [Shape; 2]) {
     let daemon = TestDaemon::in_own_process(&settings);
     let live = daemon.subscribe("sub-1", "Live", &["Order"]);
     let mut worker = RawPeer::met(&live.pull_address, "DEALER");
-    worker.send(&message(&["READY"]));
+    worker.send(&message(&[r#"READY {"name": "till-1"}"#]));
     daemon.wait_for_ready("Live", 1);
     let mut subscriber = RawPeer::met(&daemon.subscribers(), "SUB");
     subscriber.send(&command("SUBSCRIBE", b"Order"));
@@ -150,7 +150,7 @@ fn busy(shapes: &mut [Shape; 2]) {
     let acknowledging = daemon.subscribe("sub-2", "Acknowledging", &["Order"]);
     let acknowledging = connected(&daemon.context, zmq::DEALER, &acknowledging.pull_address);
     acknowledging
-        .send(r#"READY {"ack": true}"#, 0)
+        .send(r#"READY {"ack": true, "client": "c/1"}"#, 0)
         .expect("a send");
     daemon.wait_for_ready("Acknowledging", 1);
     let old = RawPeer::connect(&live.pull_address).meet_old("DEALER", "", 0);

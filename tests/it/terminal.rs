@@ -32,7 +32,9 @@ fn nasty(site: &Site) -> (TestDaemon, zmq::Socket, Responder) {
         .subscribe("sub\u{202e}-1", SERVICE, &[EVIL])
         .pull_address;
     let worker = connected(&daemon.context, zmq::DEALER, &address);
-    worker.send(r#"READY {"ack": true}"#, 0).expect("a send");
+    let options = json!({"ack": true, "name": TERM, "client": EVIL});
+    let ready = format!("READY {options}");
+    worker.send(&ready, 0).expect("a send");
     daemon.wait_for_ready(SERVICE, 1);
     publish(&daemon.publisher(), EVIL, EVIL);
     let event = worker.recv_multipart(0).expect("an event");

@@ -40,6 +40,10 @@ pub(super) fn made_safe(mut status: Status) -> Status {
         for subject in &mut service.subjects {
             *subject = safe(subject);
         }
+        for worker in &mut service.workers.named {
+            worker.name = worker.name.as_deref().map(safe);
+            worker.client = worker.client.as_deref().map(safe);
+        }
         of_counters(&mut service.counters);
     }
     for peer in &mut status.peers.slow {

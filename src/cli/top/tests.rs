@@ -22,7 +22,9 @@ fn service(name: &str, matched: u64, delivered: u64, dropped: Value) -> Value {
         .sum();
     json!({
         "name": name, "port": 5002, "subjects": ["Order", ""],
-        "workers": {"connected": 3, "ready": 2, "stalled": 1},
+        "workers": {"connected": 3, "ready": 2, "stalled": 1, "named": [
+            {"name": "till-1"}, {"client": "lib/1"}, {"client": "lib/1"}, {"name": "b\u{202e}", "client": "lib/1"},
+        ]},
         "durable": {"onDiskOnlyEvents": 7},
         "counters": {
             "matched": matched, "delivered": delivered, "queued": matched - delivered - all - 5,
@@ -136,7 +138,7 @@ fn figures_are_those_of_the_status_and_rates_those_between_two() {
     );
     let foot = &lines[23];
     assert!(
-        foot.contains("Billing: port 5002, subjects Order (all), expired 1, queue-full 34"),
+        foot.contains("Billing: port 5002, subjects Order (all), expired 1, queue-full 34, workers b\u{fffd}, lib/1 ×2, till-1"),
         "{foot}"
     );
     let text = plain(&top, at);

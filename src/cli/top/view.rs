@@ -1,5 +1,6 @@
 //! The screen, and the same as plain lines.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
@@ -179,7 +180,24 @@ fn about(service: &ServiceStatus) -> String {
     for (why, events) in &service.counters.dropped {
         text.push_str(&format!(", {why} {events}"));
     }
+    let workers = workers(service);
+    if !workers.is_empty() {
+        text.push_str(&format!(", workers {workers}"));
+    }
     text
+}
+
+/// Those that say who they are; who says the same is counted.
+fn workers(service: &ServiceStatus) -> String {
+    let mut labels = BTreeMap::<&str, u64>::new();
+    for worker in &service.workers.named {
+        *labels.entry(worker.label()).or_default() += 1;
+    }
+    let shown = labels.iter().map(|(label, count)| match count {
+        1 => (*label).to_owned(),
+        _ => format!("{label} ×{count}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn slow_lines(top: &Top, height: u16) -> Vec<String> {

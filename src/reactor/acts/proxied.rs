@@ -196,7 +196,7 @@ impl Hub {
     ) -> Result<(WorkerKey, WorkerWord<'a>), String> {
         let word = said.fault().map_or(word, Err);
         let worker = match &word {
-            Ok(WorkerWord::Ready(credit)) => self.seat(id, said, credit.is_some())?,
+            Ok(WorkerWord::Ready { credit, .. }) => self.seat(id, said, credit.is_some())?,
             _ => {
                 let is_bye = matches!(word, Ok(WorkerWord::Bye));
                 seated(&mut self.peers[id], said, is_bye).ok_or(NOT_READY)?

@@ -2,7 +2,7 @@
 
 use crate::ambient::{chance, now};
 use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, WorkerAnswer, WorkerKey};
-use crate::messagebus::{WorkerWord, error_word};
+use crate::messagebus::{Introduction, WorkerWord, error_word};
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
@@ -57,9 +57,9 @@ impl Hub {
         let (service, key) = (*service, *key);
         let heard = match word {
             word if proxied.is_some() || !said.is_direct() => self.routed_word(id, said, word),
-            Ok(WorkerWord::Ready(credit)) => self
+            Ok(word @ WorkerWord::Ready { credit, .. }) => self
                 .own_ready(id, said, credit)
-                .map(|worker| (worker, WorkerWord::Ready(credit))),
+                .map(|worker| (worker, word)),
             Ok(word) if envelope.is_some_and(|known| known.acknowledges) => Ok((key, word)),
             Ok(_) => Err(NOT_READY.to_owned()),
             Err(sentence) => Err(sentence),
@@ -103,7 +103,13 @@ impl Hub {
         let service = &mut self.broker[key];
         let words = &mut self.scratch.words;
         let (id, said) = match word {
-            WorkerWord::Ready(credit) => return self.hear_ready(peer, key, worker, credit),
+            WorkerWord::Ready { credit, options } => {
+                if !options.is_empty() {
+                    let workers = &mut service.workers;
+                    workers.introduce(worker, Introduction::read(options));
+                }
+                return self.hear_ready(peer, key, worker, credit);
+            }
             WorkerWord::Bye => {
                 service.workers.bye(worker);
                 return self.saved.workers_changed(key);

@@ -12,6 +12,8 @@ use crate::reactor::hub::Hub;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::upstream::Dialled;
 
+/// Workers of a service that are named.
+const NAMED_WORKERS_SHOWN: usize = 32;
 /// Peers of ZMTP 2.0 that are named.
 const OLD_PEERS_SHOWN: usize = 64;
 
@@ -121,6 +123,7 @@ impl Hub {
                 connected: connected as u64,
                 ready: ready as u64,
                 stalled: stalled as u64,
+                named: self.named_workers(service),
             },
             queue: api::Queue {
                 events: queue.len() as u64,
@@ -137,6 +140,19 @@ impl Hub {
             dispatch: self.dispatch_status(key, service),
             counters: counters(&service.account, service.queued(), queue.held()),
         }
+    }
+
+    fn named_workers(&self, service: &Service) -> Vec<api::NamedWorker> {
+        let introduced = service.workers.introduced().take(NAMED_WORKERS_SHOWN);
+        let named = introduced.map(|worker| api::NamedWorker {
+            name: worker.introduction.name.as_deref().map(str::to_owned),
+            client: worker.introduction.client.as_deref().map(str::to_owned),
+            address: self.peers[worker.peer].address.to_string(),
+            ready: worker.ready,
+            credit: worker.credit,
+            held_events: worker.credit.map_or(0, |_| worker.outstanding),
+        });
+        named.collect()
     }
 
     fn publishers_status(&self) -> api::Publishers {

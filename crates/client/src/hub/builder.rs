@@ -61,7 +61,8 @@ impl HubBuilder {
         self
     }
 
-    /// The name of this program, for people; the program's file name without it.
+    /// The name of this program, for people: the daemon shows it beside the workers of its services. The
+    /// program's file name without it.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) lost: Arc<Notify>,
     pub(super) credit: u32,
     pub(super) handling_max: Duration,
+    /// What the worker says at first.
+    pub(super) ready: String,
 }
 
 /// Why a connection is given up.
@@ -114,7 +116,7 @@ impl Link {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_said_bye = false;
         if !self.shared.has_left() {
-            connection.send([format!("READY {{\"ack\":true,\"credit\":{}}}", self.credit)]);
+            connection.send([&self.ready]);
         }
         // The PING behind the last answer, when nothing more is wanted.
         let mut last = None;

@@ -12,7 +12,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use event_manager_wire::messagebus::{Layout, Message, Token, encode};
+use event_manager_wire::model::beginning;
 use futures_core::Stream;
+use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -25,6 +27,10 @@ use shared::Shared;
 
 pub use delivery::{Delivery, Failure, Retry};
 
+/// Who speaks for a worker.
+const CLIENT: &str = concat!("event-manager-rust/", env!("CARGO_PKG_VERSION"));
+/// What is sent of its name at most, in bytes.
+const NAME_BYTES_MAX: usize = 100;
 /// What may be asked for (docs/protocol.md).
 const CREDIT: std::ops::RangeInclusive<u32> = 1..=100_000;
 
@@ -150,6 +156,7 @@ impl ServiceBuilder {
             lost: Arc::clone(&lost),
             credit: self.credit,
             handling_max: self.handling_max,
+            ready: ready(self.credit, self.hub.name()),
         };
         let lease = Lease {
             asker,
@@ -168,6 +175,14 @@ impl ServiceBuilder {
             drained: None,
         })
     }
+}
+
+/// What a worker says at first: how it wants its events, and who it is.
+fn ready(credit: u32, name: &str) -> String {
+    // More of it would not be kept, and much more not taken.
+    let name = beginning(name, NAME_BYTES_MAX);
+    let options = json!({"ack": true, "credit": credit, "name": name, "client": CLIENT});
+    format!("READY {options}")
 }
 
 /// So that people recognise it.

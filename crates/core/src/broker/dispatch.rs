@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
+use event_manager_wire::messagebus::Introduction;
 use slab::Slab;
 
 use super::routes::PeerId;
@@ -35,6 +36,23 @@ struct Worker {
     last_turn: u64,
     /// The number of its valid entry among the turns.
     stamp: u32,
+    /// Who it is, if it said so.
+    introduction: Option<Box<Introduction>>,
+}
+
+/// A worker that said who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Introduced<'a> {
+    /// Its connection.
+    pub peer: PeerId,
+    /// What it said.
+    pub introduction: &'a Introduction,
+    /// Whether it said READY and no BYE since.
+    pub ready: bool,
+    /// The most events that it holds, if it acknowledges.
+    pub credit: Option<u32>,
+    /// Events that it was sent, and has not reported done.
+    pub outstanding: u64,
 }
 
 impl Worker {
@@ -92,6 +110,7 @@ impl Workers {
             is_doubted: false,
             last_turn: 0,
             stamp: 0,
+            introduction: None,
         };
         WorkerKey(self.workers.insert(worker) as u32)
     }
@@ -126,6 +145,27 @@ impl Workers {
             worker.credit = Some(credit);
             worker.ready = true;
         });
+    }
+
+    /// It says who it is; what it doesn't say is as before.
+    pub fn introduce(&mut self, key: WorkerKey, introduction: Introduction) {
+        if !introduction.is_empty() {
+            let known = &mut self.workers[key.0 as usize].introduction;
+            known.get_or_insert_default().update(introduction);
+        }
+    }
+
+    /// Those that said who they are, in no order.
+    pub fn introduced(&self) -> impl Iterator<Item = Introduced<'_>> {
+        self.workers.iter().filter_map(|(_, worker)| {
+            Some(Introduced {
+                peer: worker.peer,
+                introduction: worker.introduction.as_deref()?,
+                ready: worker.ready,
+                credit: worker.credit,
+                outstanding: worker.outstanding,
+            })
+        })
     }
 
     /// BYE: it gets no more, until it says READY again.

@@ -25,7 +25,7 @@ pub use backlog::{
     Acked, Backlog, ClockChange, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderBy,
     OrderKey, Outcome, Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
 };
-pub use dispatch::{WorkerKey, Workers};
+pub use dispatch::{Introduced, WorkerKey, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
 pub use loops::{Heard, Loops};
 pub use options::{RetryOptions, ServiceOptions, order, seconds, when_full};

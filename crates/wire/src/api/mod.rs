@@ -18,8 +18,8 @@ pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
 pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
 pub use service::{
-    Counters, Dispatch, Durable, DurableReason, Held, Histogram, Queue, QueueState, ServiceStatus,
-    Subscription, Workers,
+    Counters, Dispatch, Durable, DurableReason, Held, Histogram, NamedWorker, Queue, QueueState,
+    ServiceStatus, Subscription, Workers,
 };
 pub use stats::{Check, Process, Readiness, Registration, RegistrationState, Stats};
 pub use status::{

@@ -59,6 +59,34 @@ pub struct Workers {
     pub ready: u64,
     /// Of the ready ones, those that get nothing because they don't read what they were sent.
     pub stalled: u64,
+    /// Those that said in their READY who they are, at most 32, in no order.
+    pub named: Vec<NamedWorker>,
+}
+
+/// A worker that said who it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NamedWorker {
+    /// What its user calls it, at most 64 bytes of it.
+    pub name: Option<String>,
+    /// Its client library and the version, at most 64 bytes of it.
+    pub client: Option<String>,
+    /// Where it connects from; of a worker behind a proxy, where the proxy does.
+    pub address: String,
+    /// Whether it said READY and not BYE since.
+    pub ready: bool,
+    /// The most events that it holds unanswered; `None` if it doesn't acknowledge.
+    pub credit: Option<u32>,
+    /// Events that it holds unanswered; 0 if it doesn't acknowledge.
+    pub held_events: u64,
+}
+
+impl NamedWorker {
+    /// What people call it: its name, or else its client.
+    pub fn label(&self) -> &str {
+        let label = self.name.as_deref().or(self.client.as_deref());
+        label.unwrap_or_default()
+    }
 }
 
 /// The queue of a service in memory.

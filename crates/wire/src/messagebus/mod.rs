@@ -5,6 +5,7 @@
 
 mod codec;
 mod data_type;
+mod introduction;
 mod json;
 mod message;
 mod nak;
@@ -15,6 +16,7 @@ mod worker_words;
 
 pub use codec::{FRAMES_MAX, Layout, Malformed, decode, encode, split_envelope};
 pub use data_type::{DataType, TypeName};
+pub use introduction::Introduction;
 pub use json::shown_type;
 pub use message::Message;
 pub use nak::Nak;

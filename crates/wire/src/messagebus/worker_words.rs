@@ -1,7 +1,7 @@
 //! What a service's workers say: words with spaces between, in one frame, so that ten lines of any
 //! language can speak it.
 //!
-//! `READY` and `READY {"ack": true, "credit": 32}`, `ACK <id>`, `NAK <id> [delay ms] [reason]`,
+//! `READY` and `READY {"ack": true, "credit": 32, "name": …, "client": …}`, `ACK <id>`, `NAK <id> [delay ms] [reason]`,
 //! `TERM <id> [reason]`, `WIP <id>`, `BYE`; the daemon puts `EVENT <id> <attempt>` before each event
 //! that it wants acknowledged, and says `ERROR <sentence>` to what it doesn't understand.
 
@@ -22,12 +22,20 @@ const CREDIT_DEFAULT: u32 = 32;
 const SHOWN_BYTES_MAX: usize = 40;
 /// The most that it may ask for.
 const CREDIT_MAX: u32 = 100_000;
+/// The most that READY's options may have, in bytes: read, they take many times as much.
+const OPTIONS_BYTES_MAX: usize = 4096;
 
 /// A worker's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerWord<'a> {
-    /// It wants events; with a number it acknowledges them, and holds at most so many.
-    Ready(Option<u32>),
+    /// It wants events.
+    Ready {
+        /// It acknowledges them, and holds at most so many.
+        credit: Option<u32>,
+        /// Its options as it sent them, which may [say who it is](super::Introduction::read); empty
+        /// without any.
+        options: &'a str,
+    },
     /// The event is done.
     Ack(u64),
     /// The event should be tried again.
@@ -67,8 +75,14 @@ impl<'a> WorkerWord<'a> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let rest = rest.trim();
         match word {
-            "READY" if rest.is_empty() => Ok(Self::Ready(None)),
-            "READY" => ready_options(rest).map(Self::Ready),
+            "READY" if rest.is_empty() => Ok(Self::Ready {
+                credit: None,
+                options: "",
+            }),
+            "READY" => ready_options(rest).map(|credit| Self::Ready {
+                credit,
+                options: rest,
+            }),
             "BYE" if rest.is_empty() => Ok(Self::Bye),
             "ACK" => alone(rest).map(Self::Ack),
             "WIP" => alone(rest).map(Self::Wip),
@@ -138,6 +152,12 @@ fn alone(text: &str) -> Result<u64, String> {
 
 /// The credit of a worker that acknowledges. Options that nobody knows have no meaning, and do no harm.
 fn ready_options(text: &str) -> Result<Option<u32>, String> {
+    if text.len() > OPTIONS_BYTES_MAX {
+        let len = text.len();
+        return Err(format!(
+            "READY's options have {len} bytes; the limit is {OPTIONS_BYTES_MAX}"
+        ));
+    }
     let options: Value = serde_json::from_str(text)
         .map_err(|error| format!("READY's options are not valid JSON: {error}"))?;
     if !options.is_object() {
@@ -230,23 +250,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn ready(credit: Option<u32>, options: &str) -> WorkerWord<'_> {
+        WorkerWord::Ready { credit, options }
+    }
+
     #[test]
     fn words_are_read() {
         let delay = |ms| Some(Duration::from_millis(ms));
         let table: [(&str, WorkerWord<'_>); 16] = [
-            ("READY", WorkerWord::Ready(None)),
-            ("READY {}", WorkerWord::Ready(None)),
+            ("READY", ready(None, "")),
+            ("READY {}", ready(None, "{}")),
             (
                 r#"READY {"ack": false, "credit": 5}"#,
-                WorkerWord::Ready(None),
+                ready(None, r#"{"ack": false, "credit": 5}"#),
             ),
             (
                 r#"READY {"ack": true}"#,
-                WorkerWord::Ready(Some(CREDIT_DEFAULT)),
+                ready(Some(CREDIT_DEFAULT), r#"{"ack": true}"#),
             ),
             (
                 r#"READY {"ack":true,"credit":1,"colour":"red"}"#,
-                WorkerWord::Ready(Some(1)),
+                ready(Some(1), r#"{"ack":true,"credit":1,"colour":"red"}"#),
             ),
             ("ACK 7", WorkerWord::Ack(7)),
             ("WIP 7", WorkerWord::Wip(7)),
@@ -347,6 +371,7 @@ mod tests {
             format!("NAK 1 {}", "9".repeat(1 << 20)),
             format!(r#"READY {{"ack": "{much}"}}"#),
             format!(r#"READY {{"ack": true, "credit": "{much}"}}"#),
+            format!("READY [{}1]", "1,".repeat(1 << 20)),
         ] {
             let error = WorkerWord::parse(text.as_bytes()).unwrap_err();
             assert!(error.len() < 100, "{} bytes", error.len());

@@ -30,6 +30,13 @@ pub fn excerpt_of_bytes(bytes: &[u8], bytes_max: usize) -> String {
     excerpt(&String::from_utf8_lossy(enough), bytes_max).into_owned()
 }
 
+/// Whether a character controls a terminal or the placement of others: controls (C0, DEL, C1),
+/// changes of the writing direction, zero-width characters, line separators.
+pub fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
