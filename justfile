@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test traces instructions deny python python-client dashboard promtool units deb-build
+ci: fmt clippy doc test traces instructions deny python python-client other-languages dashboard promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -90,6 +90,11 @@ python-client:
 python-figures *names:
     cargo build --locked --release
     EVENT_MANAGER_BINARY={{ justfile_directory() }}/target/release/event-manager PYTHONPATH=clients/python/src python3 clients/python/benches/figures.py {{ names }}
+
+# The programs of docs/other-languages.md for Node, Java and C, with the daemon. Needs npm, a JDK and a C compiler; fetches the bindings.
+other-languages:
+    cargo build --locked
+    tests/other-languages/run
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq:
