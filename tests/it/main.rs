@@ -19,6 +19,7 @@ mod churn;
 mod client_examples;
 mod client_hub;
 mod client_kills;
+mod client_service;
 mod client_worker;
 mod command_line;
 mod commands_alone;

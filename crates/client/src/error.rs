@@ -32,6 +32,13 @@ pub enum Error {
         /// For people.
         sentence: String,
     },
+    /// The daemon doesn't know an option, or a request: it is older than this client.
+    TooOld {
+        /// What was asked.
+        what: String,
+        /// What the daemon says.
+        sentence: String,
+    },
     /// Of the events published since the last flush, some may not have been taken.
     MayBeLost {
         /// So many.
@@ -83,6 +90,7 @@ impl Error {
     pub fn may_be_taken(&self) -> bool {
         match self {
             Self::InvalidArgument(_)
+            | Self::TooOld { .. }
             | Self::NoResponders { .. }
             | Self::Decode { .. }
             | Self::Failed(_) => false,
@@ -106,13 +114,11 @@ impl Error {
             Self::Nak { code, .. } => match code.as_str() {
                 "busy" | "stopping" | "no-port" => "try again later",
                 "store-failed" => "send it again with the same id when the disk works",
-                "unknown-field" => {
-                    "the daemon may be too old for an option: update it, or leave the option out"
-                }
                 "in-use" => "leave `delivery` as the service has it, or END the service first",
                 "no-store" => "give the daemon a stateDir, or leave out what needs one",
                 _ => "mend the request; its code is explained in docs/protocol.md",
             },
+            Self::TooOld { .. } => "update the daemon, or leave out what it doesn't know",
             Self::MayBeLost { .. } => {
                 "publish them again if receivers bear duplicates, or use emit, which is confirmed"
             }
@@ -139,7 +145,7 @@ impl Error {
                 "nothing was sent"
             }
             Self::Nak { code, .. } if code == "store-failed" => "some services may have it",
-            Self::Nak { .. } => "nothing was done",
+            Self::Nak { .. } | Self::TooOld { .. } => "nothing was done",
             Self::NoResponders { .. } => "nobody got it",
             Self::CallTimeout { .. } => "a service may have got it",
             Self::CallRefused { .. } => "they got it",
@@ -166,6 +172,9 @@ impl fmt::Display for Error {
             }
             Self::MayBeLost { lost, of, why } => {
                 write!(f, "{lost} of {of} published events may be lost: {why}")?;
+            }
+            Self::TooOld { what, sentence } => {
+                write!(f, "the daemon is too old for {what}: {sentence}")?;
             }
             Self::NoResponders { subject, told } => {
                 write!(f, "nobody answers to {subject:?} ({told})")?;

@@ -35,7 +35,9 @@ pub use hub::{
 };
 pub use publisher::Publisher;
 pub use requests::{Client, ClientError, Subscribed};
-pub use service::{Delivery, Drained, Failure, Retry, Service, ServiceBuilder, Stopper};
+pub use service::{
+    Delivery, Drained, Failure, OrderBy, Retry, Service, ServiceBuilder, Stopper, WhenFull,
+};
 pub use subscriber::Subscriber;
 pub use worker::{Delivery as WorkerDelivery, Worker};
 

@@ -340,6 +340,21 @@ impl ServiceBuilder {
         self.with(|builder| builder.retry(retry))
     }
 
+    /// See [`crate::ServiceBuilder::ack_timeout`].
+    pub fn ack_timeout(self, timeout: Duration) -> Self {
+        self.with(|builder| builder.ack_timeout(timeout))
+    }
+
+    /// See [`crate::ServiceBuilder::order_by`].
+    pub fn order_by(self, key: service::OrderBy) -> Self {
+        self.with(|builder| builder.order_by(key))
+    }
+
+    /// See [`crate::ServiceBuilder::when_full`].
+    pub fn when_full(self, policy: service::WhenFull) -> Self {
+        self.with(|builder| builder.when_full(policy))
+    }
+
     /// Changes what has no method here.
     pub fn with(
         mut self,

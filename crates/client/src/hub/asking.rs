@@ -335,10 +335,15 @@ impl Asker {
 pub(crate) fn nak(what: String, answer: &Message) -> Error {
     let text = String::from_utf8_lossy(&answer.data);
     let (code, sentence) = text.split_once(": ").unwrap_or(("refused", &text));
-    Error::Nak {
-        what,
-        code: code.to_owned(),
-        sentence: sentence.to_owned(),
+    let (code, sentence) = (code.to_owned(), sentence.to_owned());
+    match code.as_str() {
+        // All that is asked for has a meaning in the daemon of this version.
+        "unknown-field" | "unknown-token" => Error::TooOld { what, sentence },
+        _ => Error::Nak {
+            what,
+            code,
+            sentence,
+        },
     }
 }
 

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, encode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::Hub;
 use super::asking::Patience;
@@ -130,36 +128,42 @@ impl<'a> Emit<'a> {
             Some(id) => id,
             None => crate::ambient::unique(),
         };
-        let is_plain = self.ttl.is_none() && self.deliver_at.is_none() && self.headers.is_empty();
-        let request = if is_plain {
-            let head = format!("{id}\0{}\0{}\0", self.level.name(), self.subject);
-            let data = [head.as_bytes(), &body].concat();
-            encode(
-                &Message::new(Token::EMIT, DataType::Param, data),
-                Layout::NATIVE,
-            )
-        } else {
-            let mut frames = vec![BASE64.encode(&self.subject), BASE64.encode(&body)];
-            if !self.headers.is_empty() {
-                frames.push(BASE64.encode(json!(self.headers).to_string()));
-            }
-            let mut request = json!({"token": "emit", "id": id, "level": self.level.name(), "framesBase64": frames});
-            if let Some(ttl) = self.ttl {
-                request["ttl"] = json!(ttl.as_secs_f64());
-            }
-            if let Some(time) = self.deliver_at {
-                let since = time
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or_default();
-                request["deliverAt"] = json!(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-            }
-            vec![Bytes::from(request.to_string())]
+        let mut options = Map::new();
+        if let Some(ttl) = self.ttl {
+            options.insert("ttl".into(), json!(ttl.as_secs_f64()));
+        }
+        if let Some(time) = self.deliver_at {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH);
+            let ms = since.unwrap_or_default().as_millis();
+            options.insert(
+                "deliverAt".into(),
+                json!(u64::try_from(ms).unwrap_or(u64::MAX)),
+            );
+        }
+        let mut frames = vec![Bytes::from(self.subject.clone()), body];
+        if !self.headers.is_empty() {
+            frames.push(json!(self.headers).to_string().into());
+        }
+        let level = self.level.name();
+        let data = match options.is_empty() {
+            true => format!("{id}\0{level}"),
+            false => format!("{id}\0{level}\0{}", Value::Object(options)),
         };
+        let message = Message::new(Token::EMIT, DataType::Param, data);
+        let request = encode(&Message { frames, ..message }, Layout::NATIVE);
         let what = || format!("EMIT of {:?} with the id {id:?}", self.subject);
         let asker = self.hub.asker()?;
         let answer = asker
             .ask(&what, &request, Patience::of(self.timeout), true)
-            .await?;
+            .await
+            .map_err(|error| match error {
+                // It counts the event's frames as its own.
+                Error::Nak { code, sentence, .. } if code == "malformed-message" => {
+                    let what = format!("{}, which has the event's frames behind it", what());
+                    Error::TooOld { what, sentence }
+                }
+                error => error,
+            })?;
         serde_json::from_slice(&answer.data).map_err(|error| Error::Decode {
             what: format!("the answer to {}", what()),
             why: error.to_string(),

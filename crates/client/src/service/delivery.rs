@@ -6,15 +6,19 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::shared::{Key, Shared};
 use crate::ambient::chance;
 use crate::{Error, Event};
 
 /// The longest delay of a NAK that the daemon accepts.
 const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest `initialMs`.
+const INITIAL_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// When an event whose handler failed is tried again, and how often. What is remembered is in the daemon,
-/// so it holds over the death of this process. The daemon's own `maxDeliveries` holds, too.
+/// so it holds over the death of this process.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Retry {
@@ -60,6 +64,22 @@ impl Retry {
         self.initial = initial;
         self.max_delay = max;
         self
+    }
+
+    /// What the daemon is asked for: the same, within its bounds.
+    pub(super) fn option(&self) -> Value {
+        let max = self.max_delay.min(DELAY_MAX);
+        let initial = self.initial.min(INITIAL_MAX).min(max);
+        let multiplier = match self.multiplier {
+            by if by >= 1.0 => by.min(100.0),
+            _ => 1.0,
+        };
+        json!({
+            "initialMs": initial.as_millis() as u64,
+            "multiplier": multiplier,
+            "maxMs": max.as_millis() as u64,
+            "maxDeliveries": self.max.clamp(1, 1_000_000),
+        })
     }
 
     /// The delay after this attempt (from 1) has failed; `None` if it was the last one. `random` is from
@@ -245,6 +265,21 @@ mod tests {
             ..Retry::default()
         };
         assert_eq!(odd.delay(2, 0.0), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn the_daemon_is_asked_for_what_it_can_take() {
+        let odd = Retry {
+            max: 0,
+            initial: Duration::from_secs(7200),
+            multiplier: f64::NAN,
+            max_delay: Duration::MAX,
+            jitter: 7.0,
+        };
+        let most = json!({"initialMs": 3_600_000, "multiplier": 1.0, "maxMs": 86_400_000, "maxDeliveries": 1});
+        assert_eq!(odd.option(), most);
+        let short = Retry::default().delays(Duration::from_secs(9), Duration::from_secs(1));
+        assert_eq!(short.option()["initialMs"], 1000);
     }
 
     #[test]

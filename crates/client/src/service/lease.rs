@@ -7,7 +7,7 @@ use bytes::Bytes;
 use event_manager_wire::messagebus::{Layout, Message, Token, encode};
 use event_manager_wire::model::{Backoff, Endpoint};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
@@ -24,15 +24,16 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)
 const BEFORE_LOOK: Duration = Duration::from_millis(50);
 /// If an older daemon doesn't say.
 const TTL: Duration = Duration::from_secs(60);
+/// The same for a service's `ackTimeout`: a daemon's default.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a subscription asks for.
 pub(super) struct Wish {
     pub(super) id: String,
     pub(super) service: String,
     pub(super) subjects: Vec<String>,
-    pub(super) delivery: Option<&'static str>,
-    /// What the user knows of the service's `ackTimeout`, if the daemon doesn't say.
-    pub(super) ack_timeout: Duration,
+    /// How the service is to work: further fields of SUBSCRIBE.
+    pub(super) options: Map<String, Value>,
 }
 
 /// What the daemon says beside the addresses, in milliseconds; an older one doesn't.
@@ -53,11 +54,16 @@ impl Wish {
         asker: &Asker,
         patience: Patience,
     ) -> Result<Terms, Error> {
-        let mut request = json!({"token": "subscribe", "id": self.id, "service": self.service, "subjects": self.subjects});
-        if let Some(delivery) = self.delivery {
-            request["delivery"] = json!(delivery);
+        let mut request = self.options.clone();
+        for (name, value) in [
+            ("token", json!("subscribe")),
+            ("id", json!(self.id)),
+            ("service", json!(self.service)),
+            ("subjects", json!(self.subjects)),
+        ] {
+            request.insert(name.to_owned(), value);
         }
-        let request = [Bytes::from(request.to_string())];
+        let request = [Bytes::from(Value::Object(request).to_string())];
         let answer = asker.ask(&|| self.what(), &request, patience, true).await?;
         let unreadable = |why: String| Error::Decode {
             what: format!("the answer to {}", self.what()),
@@ -84,7 +90,7 @@ impl Wish {
                     .unwrap_or(TTL)
             }
         };
-        let ack_timeout = ms(beside.ack_timeout_ms).unwrap_or(self.ack_timeout);
+        let ack_timeout = ms(beside.ack_timeout_ms).unwrap_or(ACK_TIMEOUT);
         Ok(Terms {
             address: address.local(),
             ack_timeout,
@@ -95,7 +101,7 @@ impl Wish {
 
 /// Whether the same SUBSCRIBE is never answered otherwise.
 fn is_final(code: &str) -> bool {
-    let finals = ["in-use", "no-store", "missing-field", "unknown-field"];
+    let finals = ["in-use", "no-store", "missing-field"];
     finals.contains(&code) || code.starts_with("invalid-") || code.starts_with("malformed-")
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use event_manager_wire::messagebus::{Layout, Message, Token, encode};
 use event_manager_wire::model::beginning;
 use futures_core::Stream;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -34,7 +34,28 @@ const NAME_BYTES_MAX: usize = 100;
 /// What may be asked for (docs/protocol.md).
 const CREDIT: std::ops::RangeInclusive<u32> = 1..=100_000;
 
-/// How a program works for a service.
+/// What events have in common that keep their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderBy {
+    /// Their subject.
+    Subject,
+    /// The frame of this index, from 0 to 1023.
+    Frame(u16),
+}
+
+/// What a service with a full queue drops, if anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The oldest events: the default of a live service.
+    DropOldest,
+    /// Those that come.
+    DropNewest,
+    /// Nothing; what doesn't fit in memory is on disk only. Durable services alone have this.
+    Spill,
+}
+
+/// How a program works for a service. Where the daemon's configuration names the service, that is above what
+/// is asked for here; what is asked for is the service's, so all its workers should ask for the same.
 #[derive(Clone)]
 #[must_use = "`start` starts it"]
 pub struct ServiceBuilder {
@@ -42,10 +63,9 @@ pub struct ServiceBuilder {
     name: String,
     subjects: Vec<String>,
     id: Option<String>,
-    delivery: Option<&'static str>,
+    options: Map<String, Value>,
     credit: u32,
     retry: Retry,
-    ack_timeout: Duration,
     handling_max: Duration,
 }
 
@@ -56,10 +76,9 @@ impl ServiceBuilder {
             name,
             subjects: vec![],
             id: None,
-            delivery: None,
+            options: Map::new(),
             credit: 32,
             retry: Retry::default(),
-            ack_timeout: Duration::from_secs(30),
             handling_max: Duration::from_secs(600),
         }
     }
@@ -77,15 +96,13 @@ impl ServiceBuilder {
     }
 
     /// Its events are kept on disk until they are done, also while it has no worker.
-    pub fn durable(mut self) -> Self {
-        self.delivery = Some("queue");
-        self
+    pub fn durable(self) -> Self {
+        self.option("delivery", json!("queue"))
     }
 
     /// Its events are kept in memory, as long as it has a subscription.
-    pub fn live(mut self) -> Self {
-        self.delivery = Some("live");
-        self
+    pub fn live(self) -> Self {
+        self.option("delivery", json!("live"))
     }
 
     /// How many events it may hold without having answered them: 1 to 100,000; 32 without this.
@@ -94,16 +111,42 @@ impl ServiceBuilder {
         self
     }
 
-    /// When failed events are tried again.
+    /// When failed events are tried again, and how often. The daemon is told, too, for events whose worker
+    /// is lost; without this, its `retry` bounds what is tried.
     pub fn retry(mut self, retry: Retry) -> Self {
+        let option = retry.option();
         self.retry = retry;
-        self
+        self.option("retry", option)
     }
 
-    /// The service's `ackTimeout`, if its daemon is too old to say it and it is not 30 s. It is what WIP
-    /// goes by.
-    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
-        self.ack_timeout = timeout;
+    /// The service's `ackTimeout`, from 0.01 s to a day: for how long the daemon waits for a word about
+    /// an event before it gives it to another worker. This one says in time that it still works, so it is
+    /// how long the events of a worker that hangs wait.
+    pub fn ack_timeout(self, timeout: Duration) -> Self {
+        self.option("ackTimeout", json!(timeout.as_secs_f64()))
+    }
+
+    /// Events that have the same there are delivered in their order, never two at once.
+    pub fn order_by(self, key: OrderBy) -> Self {
+        let key = match key {
+            OrderBy::Subject => json!("subject"),
+            OrderBy::Frame(index) => json!(index),
+        };
+        self.option("orderBy", key)
+    }
+
+    /// What becomes of events while the service's queue is full.
+    pub fn when_full(self, policy: WhenFull) -> Self {
+        let policy = match policy {
+            WhenFull::DropOldest => "drop-oldest",
+            WhenFull::DropNewest => "drop-newest",
+            WhenFull::Spill => "spill",
+        };
+        self.option("whenFull", json!(policy))
+    }
+
+    fn option(mut self, name: &str, value: Value) -> Self {
+        self.options.insert(name.to_owned(), value);
         self
     }
 
@@ -117,7 +160,8 @@ impl ServiceBuilder {
     /// Subscribes, and asks for events.
     ///
     /// # Errors
-    /// [`Error::Nak`], [`Error::NoAnswer`] after the hub's timeout, [`Error::InvalidArgument`],
+    /// [`Error::Nak`], [`Error::TooOld`] if the daemon doesn't know an option,
+    /// [`Error::NoAnswer`] after the hub's timeout, [`Error::InvalidArgument`],
     /// [`Error::Closed`].
     pub async fn start(self) -> Result<Service, Error> {
         let invalid = |sentence: &str| {
@@ -132,15 +176,11 @@ impl ServiceBuilder {
         if self.subjects.is_empty() {
             return invalid("it needs subjects; an empty one is everything");
         }
-        if self.ack_timeout.is_zero() {
-            return invalid("an ack_timeout can't be zero");
-        }
         let wish = Arc::new(Wish {
             id: self.id.unwrap_or_else(|| subscription_id(&self.name)),
             service: self.name,
             subjects: self.subjects,
-            delivery: self.delivery,
-            ack_timeout: self.ack_timeout,
+            options: self.options,
         });
         let asker = Arc::clone(self.hub.asker()?);
         let generation = asker.line().borrow().generation;
