@@ -14,12 +14,13 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
     (
         "core",
         &[
-            ("broker", ""),
+            ("seq", ""),
+            ("broker", "seq"),
             ("locator", ""),
-            ("requests", "broker"),
-            ("log", ""),
-            ("store", "log"),
-            ("queues", "broker log store"),
+            ("requests", "broker seq"),
+            ("log", "seq"),
+            ("store", "log seq"),
+            ("queues", "broker log seq store"),
         ],
     ),
     ("client", &[]),

@@ -3,6 +3,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | [`seq`] | the numbers of events in durable queues |
 //! | [`broker`] | subscriptions and leases, ports, routes, which worker gets what, retries |
 //! | [`locator`] | the ServiceLocator's directory and its requests |
 //! | [`requests`] | one file per request: what it may contain, what it does, its answer |
@@ -15,4 +16,5 @@ pub mod locator;
 pub mod log;
 pub mod queues;
 pub mod requests;
+pub mod seq;
 pub mod store;

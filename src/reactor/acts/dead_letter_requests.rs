@@ -20,6 +20,7 @@ use crate::reactor::state::replies::Ticket;
 use crate::requests::{LettersOp, LettersRequest};
 use crate::store::log::StoredEvent;
 use crate::zmtp::frames_of;
+use event_manager_core::seq::Seq;
 
 /// What one request reads, in bytes.
 const READ_BYTES: u64 = 4 << 20;
@@ -113,7 +114,7 @@ impl Hub {
         };
         let is_early = |letter: &StoredEvent| request.before.is_none_or(|ms| letter.time_ms < ms);
         let last = found.last().filter(|last| is_early(last));
-        let next = last.map(|last| last.seq + 1);
+        let next = last.map(|last| last.seq.0 + 1);
         let mut wanted = vec![];
         for letter in found {
             let account = serde_json::from_slice(&letter.attributes);
@@ -162,7 +163,7 @@ impl Hub {
         let limits = log_limits(&self.config, &service);
         let queues = &mut self.durable.queues;
         queues.open(&queue, limits);
-        queues.read(&queue, (0, 1, 0), Asked::Count(ticket, service));
+        queues.read(&queue, (Seq::ZERO, 1, 0), Asked::Count(ticket, service));
     }
 
     fn replay(
@@ -185,7 +186,10 @@ impl Hub {
         if letters.is_empty() {
             return self.answer_letters(ticket, &answer);
         }
-        let next = letters.iter().map(|letter| letter.seq).collect::<Vec<_>>();
+        let next = letters
+            .iter()
+            .map(|letter| letter.seq.0)
+            .collect::<Vec<_>>();
         let (broker, asked) = (&mut self.broker, Asked::Replay(ticket, answer));
         let letters = (queue, letters);
         let replayed = self
@@ -267,7 +271,7 @@ fn shown(letter: &StoredEvent, account: LetterAccount, with_frames: bool) -> api
     };
     api::DeadLetter {
         account,
-        seq: letter.seq,
+        seq: letter.seq.0,
         time_ms: letter.time_ms,
         frames: with_frames.then(|| frames_of(&letter.body).iter().map(frame).collect()),
     }

@@ -14,6 +14,7 @@ use crate::reactor::state::runs::Run;
 use crate::store::Event;
 use crate::telemetry::Notable;
 use crate::zmtp::{encode_frame, frames};
+use event_manager_core::seq::Seq;
 
 impl Hub {
     /// Publishes dead events under the service's name with `.DLQ`, each as a frame of JSON that says what
@@ -52,7 +53,7 @@ impl Hub {
     }
 
     /// Keeps a dead letter, with the next flush.
-    fn keep_letter(&mut self, service: &ServiceName, seq: Option<u64>, letter: Event) {
+    fn keep_letter(&mut self, service: &ServiceName, seq: Option<Seq>, letter: Event) {
         let queues = &mut self.durable.queues;
         if queues.has_store() {
             queues.keep_letter(&mut self.broker, service, seq, letter);

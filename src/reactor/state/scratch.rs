@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::runs::Runs;
 use crate::broker::{PeerId, WorkerKey};
 use crate::reactor::io::inbox::ReadChunk;
+use event_manager_core::seq::Seq;
 
 /// Buffers for one read and what follows from it.
 pub(crate) struct Scratch {
@@ -31,7 +32,7 @@ pub(crate) struct Words {
     /// When they were read.
     pub(crate) at: Instant,
     /// The sequence numbers of events that are done.
-    pub(crate) settled: Vec<u64>,
+    pub(crate) settled: Vec<Seq>,
     /// Events may go, to this worker or to others.
     pub(crate) moved: bool,
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::store::log::LogLimits;
 use crate::store::log::Recovered;
 use crate::store::{AppendTag, Event, Outcome, QueueId};
+use event_manager_core::seq::Seq;
 
 /// Long enough for the slowest disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -96,12 +97,12 @@ impl Tested {
         }
     }
 
-    fn bodies(&self, queue: &str) -> Vec<(u64, u32, Bytes)> {
+    fn bodies(&self, queue: &str) -> Vec<(Seq, u32, Bytes)> {
         let (events_max, bytes_max) = (usize::MAX, u64::MAX);
         let queue = queue_of(queue);
         self.send(Command::Read {
             queue,
-            from: 0,
+            from: Seq::ZERO,
             events_max,
             bytes_max,
         });
@@ -120,18 +121,18 @@ fn what_was_committed_is_there_after_a_restart() {
     use Outcome::{Appended, Seen};
     let directory = tempfile::tempdir().unwrap();
     let tested = Tested::start(directory.path(), LogLimits::default());
-    assert_eq!(tested.open("Billing").next_seq, 1);
+    assert_eq!(tested.open("Billing").next_seq, Seq(1));
     let events = vec![event("a", "one"), event("", "two"), event("a", "one again")];
     let outcomes = tested.append("Billing", 7, events);
-    assert_eq!(outcomes, [Appended(1), Appended(2), Seen(1)]);
+    assert_eq!(outcomes, [Appended(Seq(1)), Appended(Seq(2)), Seen(Seq(1))]);
     let queue = queue_of("Billing");
     tested.send(Command::Settle {
         queue: queue.clone(),
-        seqs: vec![1],
+        seqs: vec![Seq(1)],
     });
     tested.send(Command::Attempts {
         queue,
-        attempts: vec![(2, 3)],
+        attempts: vec![(Seq(2), 3)],
         in_hands: vec![],
     });
     tested.store.stop();
@@ -139,12 +140,15 @@ fn what_was_committed_is_there_after_a_restart() {
     let tested = Tested::start(directory.path(), LogLimits::default());
     assert_eq!(tested.store.found(), [name("Billing")]);
     let recovered = tested.open("Billing");
-    assert_eq!((recovered.next_seq, recovered.unsettled_events), (3, 1));
-    let expected = (2, 3, Bytes::from_static(b"two"));
+    assert_eq!(
+        (recovered.next_seq, recovered.unsettled_events),
+        (Seq(3), 1)
+    );
+    let expected = (Seq(2), 3, Bytes::from_static(b"two"));
     assert_eq!(tested.bodies("Billing"), [expected]);
     assert_eq!(
         tested.append("Billing", 8, vec![event("a", "one")]),
-        [Seen(1)]
+        [Seen(Seq(1))]
     );
     tested.store.stop();
 }
@@ -204,7 +208,7 @@ fn a_read_sees_the_appends_before_it() {
     let queue = queue_of("A");
     tested.send(Command::Read {
         queue,
-        from: 1,
+        from: Seq(1),
         events_max: 1000,
         bytes_max: 1 << 20,
     });
@@ -229,7 +233,7 @@ fn a_read_before_a_close_is_answered() {
         tested.send_append("A", 1, vec![event("id", "x")], true);
         tested.send(Command::Read {
             queue: queue_of("A"),
-            from: 0,
+            from: Seq::ZERO,
             events_max: 1,
             bytes_max: 0,
         });
@@ -280,7 +284,7 @@ fn a_log_that_fails_recovers_and_leaves_others_alone() {
     );
     assert_eq!(
         tested.append("B", 2, vec![event("", "kept")]),
-        [Outcome::Appended(1)]
+        [Outcome::Appended(Seq(1))]
     );
     fs::remove_file(&path).unwrap();
     let report = tested.next();
@@ -290,7 +294,7 @@ fn a_log_that_fails_recovers_and_leaves_others_alone() {
     );
     assert_eq!(
         tested.append("A", 3, vec![event("id", "kept")]),
-        [Outcome::Appended(2)]
+        [Outcome::Appended(Seq(2))]
     );
     assert_eq!(tested.bodies("A").len(), 1);
     tested.store.stop();
@@ -314,11 +318,19 @@ fn what_is_too_much_is_expelled_and_what_is_too_large_refused() {
     ];
     use Outcome::{Appended, TooLarge};
     let outcomes = tested.append("A", 1, events);
-    assert_eq!(outcomes, [Appended(1), TooLarge, Appended(2), Appended(3)]);
+    assert_eq!(
+        outcomes,
+        [
+            Appended(Seq(1)),
+            TooLarge,
+            Appended(Seq(2)),
+            Appended(Seq(3))
+        ]
+    );
     match tested.next() {
         Report::Expelled { events, .. } => {
             let expelled: Vec<_> = events.iter().map(|e| (e.seq, e.reason.name())).collect();
-            assert_eq!(expelled, [(1, "retention-bytes")]);
+            assert_eq!(expelled, [(Seq(1), "retention-bytes")]);
         }
         other => panic!("{other:?}"),
     }
@@ -343,7 +355,7 @@ fn a_queue_that_was_removed_begins_anew() {
             ..
         }
     ));
-    assert_eq!(tested.open("A/1").next_seq, 1);
+    assert_eq!(tested.open("A/1").next_seq, Seq(1));
     tested.send(Command::Close {
         queue: queue_of("A/1"),
     });
@@ -352,7 +364,7 @@ fn a_queue_that_was_removed_begins_anew() {
     let (events_max, bytes_max) = (1, 1);
     tested.send(Command::Read {
         queue: queue_of("A/1"),
-        from: 0,
+        from: Seq::ZERO,
         events_max,
         bytes_max,
     });
@@ -365,7 +377,7 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     let directory = tempfile::tempdir().unwrap();
     let tested = Tested::start(directory.path(), LogLimits::default());
     let recovered = tested.open("A");
-    assert_eq!(recovered.given_below, 0);
+    assert_eq!(recovered.given_below, Seq::ZERO);
     let times = |text: &'static str| Event {
         attributes: Bytes::from_static(b"16 bytes of time"),
         ..event("", text)
@@ -377,18 +389,18 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     let events = vec![times("a"), plain("b"), times("c"), plain("d")];
     tested.append("A", 1, events);
     let queue = queue_of("A");
-    let seqs = vec![1];
+    let seqs = vec![Seq(1)];
     tested.send(Command::Settle { queue, seqs });
     tested.send(Command::ReadThese {
         queue: queue_of("A"),
-        seqs: vec![1, 3, 4, 9],
+        seqs: [1, 3, 4, 9].map(Seq).to_vec(),
         bytes_max: u64::MAX,
     });
     let Report::Stored { events, .. } = tested.next() else {
         panic!("they can be read")
     };
     let found: Vec<_> = events.iter().map(|event| event.seq).collect();
-    assert_eq!(found, [3, 4]);
+    assert_eq!(found, [Seq(3), Seq(4)]);
     let on = true;
     tested.send(Command::HandOut {
         queue: queue_of("A"),
@@ -407,7 +419,7 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     let recovered = crashed.open("A");
     assert_eq!(recovered.given_below, recovered.next_seq);
     let noted: Vec<_> = recovered.attributes.iter().map(|(seq, _)| *seq).collect();
-    assert_eq!((noted, recovered.unsettled_events), (vec![3], 3));
+    assert_eq!((noted, recovered.unsettled_events), (vec![Seq(3)], 3));
     crashed.store.stop();
     let on = false;
     tested.send(Command::HandOut {
@@ -416,7 +428,7 @@ fn single_events_are_read_and_who_is_served_is_known_after_a_crash() {
     });
     tested.store.stop();
     let next = Tested::start(directory.path(), LogLimits::default());
-    assert_eq!(next.open("A").given_below, 0);
+    assert_eq!(next.open("A").given_below, Seq::ZERO);
     next.store.stop();
 }
 
@@ -430,7 +442,7 @@ fn what_waits_for_the_thread_is_bounded() {
     let store = store.unwrap();
     let read = || Command::Read {
         queue: queue_of("none"),
-        from: 0,
+        from: Seq::ZERO,
         events_max: 1,
         bytes_max: 1,
     };
@@ -506,11 +518,11 @@ fn fill_again_and_again(directory: &Path) {
         ..LogLimits::default()
     };
     let large: &'static str = String::leak("x".repeat(20_000));
-    let mut highest = 0;
+    let mut highest = Seq::ZERO;
     for _ in 0..5 {
         let tested = Tested::start(directory, limits);
         assert!(tested.open("A").next_seq > highest);
-        let mut kept: Vec<u64> = tested.bodies("A").iter().map(|event| event.0).collect();
+        let mut kept: Vec<Seq> = tested.bodies("A").iter().map(|event| event.0).collect();
         loop {
             tested.send_append("A", 1, vec![event("", large)], true);
             match tested.next() {
@@ -532,7 +544,7 @@ fn fill_again_and_again(directory: &Path) {
                 ..
             }
         ));
-        let found: Vec<u64> = tested.bodies("A").iter().map(|event| event.0).collect();
+        let found: Vec<Seq> = tested.bodies("A").iter().map(|event| event.0).collect();
         assert_eq!(found, kept);
         highest = *kept.last().unwrap();
         let seqs = kept[..kept.len() - 1].to_vec();

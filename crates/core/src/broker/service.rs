@@ -16,6 +16,7 @@ use super::histogram::Histogram;
 use super::options::ServiceOptions;
 use super::routes::PeerId;
 use super::shelf::Shelf;
+use crate::seq::Seq;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// A service's index in the broker's table.
@@ -95,7 +96,7 @@ pub struct Aftermath {
     /// No worker could do them.
     pub dead: Vec<DeadLetter>,
     /// The sequence numbers of others in the durable log.
-    pub settled: Vec<u64>,
+    pub settled: Vec<Seq>,
 }
 
 /// A worker's word on an event that it holds, if it isn't [done](Service::ack).
@@ -352,7 +353,7 @@ impl Service {
         worker: WorkerKey,
         id: DeliveryId,
         now: Instant,
-    ) -> Result<Option<u64>, UnknownDelivery> {
+    ) -> Result<Option<Seq>, UnknownDelivery> {
         let acked = self.queue.ack(worker, id, now);
         let settled = match acked {
             Ok(Acked::Done(settled)) if !settled.late => {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::backlog::{Backlog, ClockChange, Item, Lost};
+use crate::seq::Seq;
 use timed::Timed;
 pub use timed::Times;
 
@@ -21,7 +22,7 @@ pub enum Wanted {
     /// What comes in the order of the queue.
     InOrder {
         /// The lowest sequence number.
-        from: u64,
+        from: Seq,
         /// The most events.
         events_max: usize,
         /// The most bytes.
@@ -30,7 +31,7 @@ pub enum Wanted {
     /// Single events whose time has come.
     These {
         /// Their sequence numbers, the lowest first.
-        seqs: Vec<u64>,
+        seqs: Vec<Seq>,
         /// The most bytes.
         bytes_max: u64,
     },
@@ -50,7 +51,7 @@ pub struct ReadLoss {
 #[derive(Debug)]
 enum Reading {
     InOrder,
-    These(Vec<u64>),
+    These(Vec<Seq>),
 }
 
 /// Whether the log has recorded that events are being delivered. None is before that, so that after a crash
@@ -78,22 +79,22 @@ enum HandingOut {
 pub struct Shelf {
     pending: usize,
     /// From this sequence number on events are on disk alone.
-    from: Option<u64>,
+    from: Option<Seq>,
     /// How many those are, but for parked ones.
     in_order: u64,
     timed: Timed,
     reading: Option<Reading>,
     /// Events that left the disk while it is read: they may be among what is read.
-    gone: BTreeSet<u64>,
+    gone: BTreeSet<Seq>,
     /// Events from `from` on that are done with, as they had ended or are too large. The log may give them
     /// up before it is told so.
-    done: BTreeSet<u64>,
+    done: BTreeSet<Seq>,
     /// Events came while the disk is read: it may have been read before.
     has_news: bool,
     /// What the queue holds on disk is known.
     is_open: bool,
     /// Events below this number may have been given to workers by an earlier run, unless that is noted.
-    given_below: u64,
+    given_below: Seq,
     handing_out: HandingOut,
     /// What could not be taken from the disk because the backlog had no room for so many bytes.
     lacks_bytes: usize,
@@ -104,10 +105,10 @@ impl Shelf {
     /// given to workers without a note of it, and the times of those that have some.
     pub fn found(
         &mut self,
-        first: Option<u64>,
+        first: Option<Seq>,
         events: u64,
-        given_below: u64,
-        timed: impl IntoIterator<Item = (u64, Times)>,
+        given_below: Seq,
+        timed: impl IntoIterator<Item = (Seq, Times)>,
     ) {
         timed
             .into_iter()
@@ -170,7 +171,7 @@ impl Shelf {
     pub fn committed(
         &mut self,
         items: Vec<Item>,
-        seqs: &[Option<u64>],
+        seqs: &[Option<Seq>],
         backlog: &mut Backlog,
     ) -> Lost {
         self.pending -= items.len();
@@ -192,13 +193,13 @@ impl Shelf {
     }
 
     /// The event is done with, though it is on disk until the log is told so.
-    fn set_done(&mut self, seq: u64) {
+    fn set_done(&mut self, seq: Seq) {
         if self.from.is_some_and(|from| seq >= from) {
             self.done.insert(seq);
         }
     }
 
-    fn keep_on_disk(&mut self, seq: u64, times: Times) {
+    fn keep_on_disk(&mut self, seq: Seq, times: Times) {
         if times.not_before.is_none() {
             self.from.get_or_insert(seq);
             self.in_order += 1;
@@ -291,7 +292,7 @@ impl Shelf {
                 }
                 self.in_order = self.in_order.saturating_sub(1);
             }
-            self.from = Some(seq + 1);
+            self.from = Some(seq.next());
         }
         if let Some(from) = self.from {
             self.done = self.done.split_off(&from);
@@ -300,7 +301,7 @@ impl Shelf {
 
     fn read_these(
         &mut self,
-        seqs: &[u64],
+        seqs: &[Seq],
         items: Vec<Item>,
         backlog: &mut Backlog,
         loss: &mut ReadLoss,
@@ -364,14 +365,14 @@ impl Shelf {
     }
 
     /// These were given up on the disk, or are damaged there; how many of them were on it alone.
-    pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = u64>) -> u64 {
+    pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = Seq>) -> u64 {
         seqs.into_iter()
             .map(|seq| u64::from(!self.done.remove(&seq) && self.leave_disk(seq)))
             .sum()
     }
 
     /// The event leaves the disk; whether it was there alone.
-    fn leave_disk(&mut self, seq: u64) -> bool {
+    fn leave_disk(&mut self, seq: Seq) -> bool {
         let is_parked = self.timed.is_parked(seq);
         let is_in_order = self.from.is_some_and(|from| seq >= from)
             && self.in_order > 0

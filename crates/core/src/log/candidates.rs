@@ -10,6 +10,7 @@ use super::format::{
     self, HEADER_BYTES, HEADER_BYTES_MIN, HeaderError, NUMBER_MAX, Record, SegmentHeader,
 };
 use super::scan::{Item, scan};
+use crate::seq::Seq;
 
 /// A number further than this from those of the other segments was not assigned by this log.
 const NUMBERS_APART_MAX: u64 = 1 << 32;
@@ -17,7 +18,7 @@ const NUMBERS_APART_MAX: u64 = 1 << 32;
 /// A file with a segment's name.
 pub(super) struct Candidate {
     pub(super) number: u64,
-    pub(super) first_seq: u64,
+    pub(super) first_seq: Seq,
     pub(super) name: String,
     pub(super) file_bytes: u64,
     pub(super) header: Option<SegmentHeader>,
@@ -76,7 +77,7 @@ pub(super) fn candidates<D: Directory>(directory: &D, queue: &str) -> Result<Can
         let Some((number, first_seq)) = format::parse_segment_name(&name) else {
             continue;
         };
-        if number.max(first_seq) > NUMBER_MAX {
+        if number.max(first_seq.0) > NUMBER_MAX {
             found.refuse(name, "no segment has such a number");
             continue;
         }
@@ -96,7 +97,7 @@ fn look<D: Directory>(
     directory: &D,
     name: &str,
     queue: &str,
-    (number, first_seq): (u64, u64),
+    (number, first_seq): (u64, Seq),
 ) -> Result<Result<Candidate, String>, LogError> {
     let file = match directory.open(name) {
         Err(error) if is_no_file(&error) => return Ok(Err(error.to_string())),
@@ -149,7 +150,7 @@ fn look<D: Directory>(
 
 fn evidence_of_records<F: SegmentFile>(
     file: &F,
-    (number, first_seq): (u64, u64),
+    (number, first_seq): (u64, Seq),
     file_bytes: u64,
 ) -> Evidence {
     let start = HEADER_BYTES_MIN as u64;
@@ -220,11 +221,11 @@ impl Candidates {
             .taken
             .iter()
             .rfind(|candidate| !candidate.is_stillborn());
-        let newest = evident.map_or((0, 0), |newest| (newest.number, newest.first_seq));
+        let newest = evident.map_or((0, 0), |newest| (newest.number, newest.first_seq.0));
         let is_far = |number: u64, from: u64| number > from + NUMBERS_APART_MAX;
         let why = "it contains no segment data, and its numbers are far from those of the segments";
         self.refuse_those(why, |candidate| {
-            let numbers = (candidate.number, candidate.first_seq);
+            let numbers = (candidate.number, candidate.first_seq.0);
             let is_far = is_far(numbers.0, newest.0) || is_far(numbers.1, newest.1);
             candidate.is_stillborn() && is_far
         });

@@ -2,6 +2,8 @@
 
 use crc32fast::Hasher;
 
+use crate::seq::Seq;
+
 /// The version that is written, and the newest that is read.
 pub(super) const VERSION: u32 = 2;
 /// The first one, whose headers don't name their queue.
@@ -44,14 +46,14 @@ pub(super) struct Predecessor {
     /// What is behind this offset was never committed.
     pub(super) bytes: u64,
     /// One above the sequence number of its last committed event.
-    pub(super) end_seq: u64,
+    pub(super) end_seq: Seq,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) number: u64,
     /// The sequence number of its first event, should it get one.
-    pub(super) first_seq: u64,
+    pub(super) first_seq: Seq,
     pub(super) created_ms: u64,
     pub(super) previous: Predecessor,
     /// The queue that it is of; none if it was written in the first version.
@@ -73,11 +75,11 @@ impl SegmentHeader {
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         let fields = [
             self.number,
-            self.first_seq,
+            self.first_seq.0,
             self.created_ms,
             self.previous.number,
             self.previous.bytes,
-            self.previous.end_seq,
+            self.previous.end_seq.0,
         ];
         for (place, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
@@ -114,12 +116,12 @@ impl SegmentHeader {
     fn fields(mut fields: Fields<'_>, queue: Option<String>) -> Option<Self> {
         Some(Self {
             number: fields.u64()?,
-            first_seq: fields.u64()?,
+            first_seq: fields.seq()?,
             created_ms: fields.u64()?,
             previous: Predecessor {
                 number: fields.u64()?,
                 bytes: fields.u64()?,
-                end_seq: fields.u64()?,
+                end_seq: fields.seq()?,
             },
             queue,
         })
@@ -157,15 +159,15 @@ fn header_crc(bytes: &[u8]) -> u32 {
 
 /// The name of a segment's file, from which order and sequence numbers are known even if its header
 /// is damaged.
-pub(super) fn segment_name(number: u64, first_seq: u64) -> String {
-    format!("{number:016x}-{first_seq:016x}.log")
+pub(super) fn segment_name(number: u64, first_seq: Seq) -> String {
+    format!("{number:016x}-{:016x}.log", first_seq.0)
 }
 
 /// The number and first sequence number in a name of [`segment_name`].
-pub(super) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
+pub(super) fn parse_segment_name(name: &str) -> Option<(u64, Seq)> {
     let (number, first_seq) = name.strip_suffix(".log")?.split_once('-')?;
     let number = u64::from_str_radix(number, 16).ok()?;
-    let first_seq = u64::from_str_radix(first_seq, 16).ok()?;
+    let first_seq = Seq(u64::from_str_radix(first_seq, 16).ok()?);
     (segment_name(number, first_seq) == name && number > 0).then_some((number, first_seq))
 }
 
@@ -233,7 +235,7 @@ pub(super) fn payload_is_whole(header: &[u8; RECORD_HEADER_BYTES], payload: &[u8
 /// An event as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EventRecord<'a> {
-    pub(super) seq: u64,
+    pub(super) seq: Seq,
     pub(super) time_ms: u64,
     /// How often it was delivered to workers before it was written: 0 unless it was carried forward.
     pub(super) attempts: u32,
@@ -259,17 +261,17 @@ pub(super) enum Record<'a> {
     /// An event that was written before, in a segment that is to go.
     Carried(EventRecord<'a>),
     /// From a sequence number to another, both included.
-    Settled(Vec<(u64, u64)>),
+    Settled(Vec<(Seq, Seq)>),
     /// Sequence numbers and how often those events were delivered to workers.
-    Attempts(Vec<(u64, u32)>),
+    Attempts(Vec<(Seq, u32)>),
     /// Unsettled events below this number may have been delivered to workers, though no attempt is recorded.
-    Given { below: u64 },
+    Given { below: Seq },
     /// Sequence numbers, and before which time those events are not to be delivered again, in ms since
     /// 1970.
-    Later(Vec<(u64, u64)>),
+    Later(Vec<(Seq, u64)>),
     /// An id whose event is in a segment that is to go.
     Id {
-        seq: u64,
+        seq: Seq,
         time_ms: u64,
         id: &'a [u8],
     },
@@ -283,19 +285,19 @@ impl<'a> Record<'a> {
             EVENT => Self::Event(event(fields)?),
             CARRIED => Self::Carried(event(fields)?),
             SETTLED => Self::Settled(entries(fields, |fields| {
-                Some((fields.u64()?, fields.u64()?))
+                Some((fields.seq()?, fields.seq()?))
             })?),
             ATTEMPTS => Self::Attempts(entries(fields, |fields| {
-                Some((fields.u64()?, fields.u32()?))
+                Some((fields.seq()?, fields.u32()?))
             })?),
             GIVEN => Self::Given {
-                below: fields.u64()?,
+                below: fields.seq()?,
             },
             LATER => Self::Later(entries(fields, |fields| {
-                Some((fields.u64()?, fields.u64()?))
+                Some((fields.seq()?, fields.u64()?))
             })?),
             ID => Self::Id {
-                seq: fields.u64()?,
+                seq: fields.seq()?,
                 time_ms: fields.u64()?,
                 id: fields.0,
             },
@@ -305,7 +307,7 @@ impl<'a> Record<'a> {
 }
 
 fn event(mut fields: Fields<'_>) -> Option<EventRecord<'_>> {
-    let (seq, time_ms, attempts) = (fields.u64()?, fields.u64()?, fields.u32()?);
+    let (seq, time_ms, attempts) = (fields.seq()?, fields.u64()?, fields.u32()?);
     let attributes_bytes = fields.u32()? as usize;
     let id_bytes = usize::from(fields.u16()?);
     let id = if id_bytes > ID_BYTES_MAX {
@@ -361,13 +363,17 @@ impl<'a> Fields<'a> {
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
+
+    fn seq(&mut self) -> Option<Seq> {
+        self.u64().map(Seq)
+    }
 }
 
 /// Appends an event's record; where it will be is filled in by [`seal`].
 pub(super) fn put_event(bytes: &mut Vec<u8>, event: &EventRecord<'_>, carried: bool) {
     let id_bytes = event.id.map_or(u16::MAX, |id| id.len() as u16);
     put(bytes, if carried { CARRIED } else { EVENT }, |bytes| {
-        bytes.extend(event.seq.to_le_bytes());
+        bytes.extend(event.seq.0.to_le_bytes());
         bytes.extend(event.time_ms.to_le_bytes());
         bytes.extend(event.attempts.to_le_bytes());
         bytes.extend((event.attributes.len() as u32).to_le_bytes());
@@ -379,29 +385,29 @@ pub(super) fn put_event(bytes: &mut Vec<u8>, event: &EventRecord<'_>, carried: b
 }
 
 /// Appends records of settled events, whose numbers are sorted.
-pub(super) fn put_settled(bytes: &mut Vec<u8>, seqs: &[u64]) {
-    let runs = seqs.chunk_by(|seq, next| *next == *seq + 1);
+pub(super) fn put_settled(bytes: &mut Vec<u8>, seqs: &[Seq]) {
+    let runs = seqs.chunk_by(|seq, next| *next == seq.next());
     let ranges = runs.filter_map(|run| Some((*run.first()?, *run.last()?)));
     put_settled_ranges(bytes, &ranges.collect::<Vec<_>>());
 }
 
 /// Appends records of settled ranges, both ends included.
-pub(super) fn put_settled_ranges(bytes: &mut Vec<u8>, ranges: &[(u64, u64)]) {
+pub(super) fn put_settled_ranges(bytes: &mut Vec<u8>, ranges: &[(Seq, Seq)]) {
     for ranges in ranges.chunks(ENTRIES_MAX) {
         put(bytes, SETTLED, |bytes| {
             for end in ranges.iter().flat_map(|(first, last)| [first, last]) {
-                bytes.extend(end.to_le_bytes());
+                bytes.extend(end.0.to_le_bytes());
             }
         });
     }
 }
 
 /// Appends records of attempts.
-pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(u64, u32)]) {
+pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(Seq, u32)]) {
     for attempts in attempts.chunks(ENTRIES_MAX) {
         put(bytes, ATTEMPTS, |bytes| {
             for (seq, attempts) in attempts {
-                bytes.extend(seq.to_le_bytes());
+                bytes.extend(seq.0.to_le_bytes());
                 bytes.extend(attempts.to_le_bytes());
             }
         });
@@ -409,10 +415,10 @@ pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(u64, u32)]) {
 }
 
 /// Appends records of when events may be delivered again.
-pub(super) fn put_later(bytes: &mut Vec<u8>, later: &[(u64, u64)]) {
+pub(super) fn put_later(bytes: &mut Vec<u8>, later: &[(Seq, u64)]) {
     for later in later.chunks(ENTRIES_MAX) {
         put(bytes, LATER, |bytes| {
-            for number in later.iter().flat_map(|(seq, until_ms)| [seq, until_ms]) {
+            for number in later.iter().flat_map(|(seq, until_ms)| [seq.0, *until_ms]) {
                 bytes.extend(number.to_le_bytes());
             }
         });
@@ -420,14 +426,14 @@ pub(super) fn put_later(bytes: &mut Vec<u8>, later: &[(u64, u64)]) {
 }
 
 /// Appends the record that says which events may have been delivered to workers.
-pub(super) fn put_given(bytes: &mut Vec<u8>, below: u64) {
-    put(bytes, GIVEN, |bytes| bytes.extend(below.to_le_bytes()));
+pub(super) fn put_given(bytes: &mut Vec<u8>, below: Seq) {
+    put(bytes, GIVEN, |bytes| bytes.extend(below.0.to_le_bytes()));
 }
 
 /// Appends the record of an id.
-pub(super) fn put_id(bytes: &mut Vec<u8>, seq: u64, time_ms: u64, id: &[u8]) {
+pub(super) fn put_id(bytes: &mut Vec<u8>, seq: Seq, time_ms: u64, id: &[u8]) {
     put(bytes, ID, |bytes| {
-        bytes.extend(seq.to_le_bytes());
+        bytes.extend(seq.0.to_le_bytes());
         bytes.extend(time_ms.to_le_bytes());
         bytes.extend_from_slice(id);
     });

@@ -43,7 +43,7 @@ fn what_is_settled_on_a_full_disk_stays_so() {
         let disk = SimDisk::new(seed);
         let mut log = full(&disk, 400);
         for seq in (1..=400).filter(|seq| seq % 4 != 0) {
-            log.settle(seq);
+            log.settle(Seq(seq));
             if seq % 50 == 0 {
                 log.commit_settled(NOW_MS);
             }
@@ -56,7 +56,7 @@ fn what_is_settled_on_a_full_disk_stays_so() {
         let left: Vec<u64> = (1..=100).map(|n| 4 * n).collect();
         assert_eq!(seqs(&mut log), left, "seed {seed}");
         // What was reserved is used up: with these all are settled, and there is room.
-        left.iter().for_each(|seq| log.settle(*seq));
+        left.iter().for_each(|seq| log.settle(Seq(*seq)));
         assert!(log.commit(NOW_MS).is_err());
         log.commit_settled(NOW_MS);
         log.trim(NOW_MS).unwrap();
@@ -74,11 +74,11 @@ fn a_full_disk_drains() {
         let mut log = full(&disk, 400);
         for first in 0..step {
             for seq in (1..=400).filter(|seq| seq % step == first) {
-                log.settle(seq);
+                log.settle(Seq(seq));
                 log.commit_settled(NOW_MS);
             }
         }
-        assert_eq!(log.settled, [0u64; 0], "the last settlement has its room");
+        assert_eq!(log.settled, [], "the last settlement has its room");
         log.trim(NOW_MS).unwrap();
         assert_eq!(files(&disk).len(), 1);
         log.give_back();

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::seq::Seq;
+
 #[derive(Debug)]
 struct Remembered {
     id: Arc<[u8]>,
@@ -14,8 +16,8 @@ struct Remembered {
 /// Ids that are remembered for a time, the oldest forgotten first when there are too many.
 #[derive(Debug)]
 pub(super) struct Ids {
-    by_seq: BTreeMap<u64, Remembered>,
-    by_id: HashMap<Arc<[u8]>, u64>,
+    by_seq: BTreeMap<Seq, Remembered>,
+    by_id: HashMap<Arc<[u8]>, Seq>,
     window_ms: u64,
     max: usize,
 }
@@ -39,7 +41,7 @@ impl Ids {
     }
 
     /// The sequence number of the event that had this id within the window.
-    pub(super) fn seen(&self, id: &[u8], now_ms: u64) -> Option<u64> {
+    pub(super) fn seen(&self, id: &[u8], now_ms: u64) -> Option<Seq> {
         let seq = *self.by_id.get(id)?;
         let remembered = self.by_seq.get(&seq)?;
         self.is_fresh(remembered, now_ms).then_some(seq)
@@ -50,7 +52,7 @@ impl Ids {
     }
 
     /// Remembers the id of an event; of two events with one id the later one counts.
-    pub(super) fn remember(&mut self, id: &[u8], seq: u64, time_ms: u64, segment: u64) {
+    pub(super) fn remember(&mut self, id: &[u8], seq: Seq, time_ms: u64, segment: u64) {
         if self.by_id.get(id).is_some_and(|known| *known > seq) {
             return;
         }
@@ -77,14 +79,14 @@ impl Ids {
     }
 
     /// Forgets the events from this sequence number on: they were not committed.
-    pub(super) fn forget_from(&mut self, seq: u64) {
+    pub(super) fn forget_from(&mut self, seq: Seq) {
         for remembered in self.by_seq.split_off(&seq).into_values() {
             self.by_id.remove(&remembered.id);
         }
     }
 
     /// The ids that this segment holds: sequence number, time and id.
-    pub(super) fn held_by(&self, segment: u64) -> impl Iterator<Item = (u64, u64, &[u8])> {
+    pub(super) fn held_by(&self, segment: u64) -> impl Iterator<Item = (Seq, u64, &[u8])> {
         self.by_seq
             .iter()
             .filter(move |(_, remembered)| remembered.segment == segment)
@@ -99,7 +101,7 @@ impl Ids {
     }
 
     /// The events from this sequence number on are committed, in this segment.
-    pub(super) fn place_from(&mut self, seq: u64, segment: u64) {
+    pub(super) fn place_from(&mut self, seq: Seq, segment: u64) {
         for (_, remembered) in self.by_seq.range_mut(seq..) {
             remembered.segment = segment;
         }
@@ -113,24 +115,24 @@ mod tests {
     #[test]
     fn ids_are_forgotten_by_time_and_number() {
         let mut ids = Ids::new(100, 2);
-        ids.remember(b"a", 1, 1000, 1);
-        ids.remember(b"b", 2, 1050, 1);
+        ids.remember(b"a", Seq(1), 1000, 1);
+        ids.remember(b"b", Seq(2), 1050, 1);
         assert_eq!(
             (ids.seen(b"a", 1099), ids.seen(b"a", 1100)),
-            (Some(1), None)
+            (Some(Seq(1)), None)
         );
-        ids.remember(b"c", 3, 1060, 1);
+        ids.remember(b"c", Seq(3), 1060, 1);
         ids.forget_old(1060);
         assert_eq!(
             (ids.seen(b"a", 1060), ids.seen(b"b", 1060)),
-            (None, Some(2))
+            (None, Some(Seq(2)))
         );
-        ids.remember(b"b", 4, 1070, 1);
-        assert_eq!(ids.seen(b"b", 1070), Some(4));
-        ids.forget_from(4);
+        ids.remember(b"b", Seq(4), 1070, 1);
+        assert_eq!(ids.seen(b"b", 1070), Some(Seq(4)));
+        ids.forget_from(Seq(4));
         assert_eq!(
             (ids.seen(b"b", 1070), ids.seen(b"c", 1070)),
-            (None, Some(3))
+            (None, Some(Seq(3)))
         );
         ids.forget_old(1160);
         assert!(ids.by_id.is_empty() && ids.by_seq.is_empty());

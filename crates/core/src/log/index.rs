@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::seq::Seq;
+
 /// Where an event is in its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -31,7 +33,7 @@ impl Slot {
 /// An unsettled event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
-    pub(super) seq: u64,
+    pub(super) seq: Seq,
     /// The number of the segment that holds it.
     pub(super) segment: u64,
     pub(super) slot: Slot,
@@ -40,7 +42,7 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u64,
-    pub(super) first_seq: u64,
+    pub(super) first_seq: Seq,
     /// Where its records begin.
     start: u64,
     /// Its length; anything after that in its file was never committed.
@@ -55,7 +57,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, first_seq: u64, start: u64) -> Self {
+    pub(super) fn new(number: u64, first_seq: Seq, start: u64) -> Self {
         Self {
             number,
             first_seq,
@@ -73,8 +75,8 @@ impl Segment {
     }
 
     /// The sequence number after its last own event.
-    pub(super) fn end_seq(&self) -> u64 {
-        self.first_seq + self.slots.len() as u64
+    pub(super) fn end_seq(&self) -> Seq {
+        self.first_seq.plus(self.slots.len() as u64)
     }
 
     /// Whether it holds no record at all.
@@ -82,27 +84,21 @@ impl Segment {
         self.bytes <= self.start
     }
 
-    fn slot_mut(&mut self, seq: u64) -> Option<&mut Slot> {
-        let at = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+    fn slot_mut(&mut self, seq: Seq) -> Option<&mut Slot> {
+        let at = usize::try_from(seq.0.checked_sub(self.first_seq.0)?).ok()?;
         self.slots.get_mut(at)
     }
 
-    fn first_live(&self, from: u64) -> Option<Found> {
-        let at = usize::try_from(from.saturating_sub(self.first_seq)).ok()?;
+    fn first_live(&self, from: Seq) -> Option<Found> {
+        let at = usize::try_from(from.since(self.first_seq)).ok()?;
         let at = at.max(self.low);
-        let slots = self
-            .slots
-            .get(at..)?
-            .iter()
-            .zip(self.first_seq + at as u64..);
-        slots
-            .into_iter()
-            .find(|(slot, _)| slot.bytes > 0)
-            .map(|(slot, seq)| Found {
-                seq,
-                segment: self.number,
-                slot: *slot,
-            })
+        let mut slots = self.slots.get(at..)?.iter().zip(at as u64..);
+        let (slot, at) = slots.find(|(slot, _)| slot.bytes > 0)?;
+        Some(Found {
+            seq: self.first_seq.plus(at),
+            segment: self.number,
+            slot: *slot,
+        })
     }
 }
 
@@ -111,7 +107,7 @@ pub(super) struct Index {
     /// Oldest first, by number.
     pub(super) segments: VecDeque<Segment>,
     /// Unsettled events that are not in the segment of their sequence number any more.
-    carried: BTreeMap<u64, (u64, Slot)>,
+    carried: BTreeMap<Seq, (u64, Slot)>,
     pub(super) live_events: u64,
     pub(super) live_bytes: u64,
 }
@@ -131,7 +127,7 @@ impl Index {
     }
 
     /// The event is in the newest segment now, whether or not it was known in another.
-    pub(super) fn carry(&mut self, seq: u64, slot: Slot) {
+    pub(super) fn carry(&mut self, seq: Seq, slot: Slot) {
         self.remove(seq);
         let Some(segment) = self.segments.back_mut() else {
             return;
@@ -144,7 +140,7 @@ impl Index {
     }
 
     /// The event is settled: forgets where it is. Returns whether it was unsettled.
-    pub(super) fn remove(&mut self, seq: u64) -> bool {
+    pub(super) fn remove(&mut self, seq: Seq) -> bool {
         let removed = match self.carried.remove(&seq) {
             Some((number, slot)) => self.segment_mut(number).map(|segment| (segment, slot)),
             None => self.own_mut(seq).and_then(|segment| {
@@ -175,15 +171,15 @@ impl Index {
     }
 
     /// These events are settled, both ends included, as far as they are known.
-    pub(super) fn remove_range(&mut self, first: u64, last: u64) {
+    pub(super) fn remove_range(&mut self, first: Seq, last: Seq) {
         if first > last {
             return;
         }
         let carried = self.carried.range(first..=last).map(|(seq, _)| *seq);
         let carried: Vec<_> = carried.collect();
         let own = self.segments.iter().flat_map(|segment| {
-            let first = first.max(segment.first_seq + segment.low as u64);
-            first..segment.end_seq().min(last.saturating_add(1))
+            let first = first.max(segment.first_seq.plus(segment.low as u64));
+            first.until(segment.end_seq().min(Seq(last.0.saturating_add(1))))
         });
         let own: Vec<_> = own.collect();
         for seq in carried.into_iter().chain(own) {
@@ -192,7 +188,7 @@ impl Index {
     }
 
     /// Notes how often an unsettled event was delivered. Returns whether it is one.
-    pub(super) fn set_attempts(&mut self, seq: u64, attempts: u32) -> bool {
+    pub(super) fn set_attempts(&mut self, seq: Seq, attempts: u32) -> bool {
         let slot = match self.carried.get_mut(&seq) {
             Some((_, slot)) => Some(slot),
             None => self.own_mut(seq).and_then(|segment| segment.slot_mut(seq)),
@@ -202,12 +198,12 @@ impl Index {
     }
 
     /// Whether the event is unsettled.
-    pub(super) fn is_live(&self, seq: u64) -> bool {
+    pub(super) fn is_live(&self, seq: Seq) -> bool {
         self.first_live(seq).is_some_and(|found| found.seq == seq)
     }
 
     /// The first unsettled event from this sequence number on.
-    pub(super) fn first_live(&self, from: u64) -> Option<Found> {
+    pub(super) fn first_live(&self, from: Seq) -> Option<Found> {
         let at = self.segments.partition_point(|s| s.end_seq() <= from);
         let own = self
             .segments
@@ -225,10 +221,10 @@ impl Index {
     /// The unsettled events that are in this segment, its own first.
     pub(super) fn live_in(&self, number: u64) -> Vec<Found> {
         let segment = self.segments.iter().find(|s| s.number == number);
-        let mut from = 0;
+        let mut from = Seq::ZERO;
         let own = std::iter::from_fn(|| {
             let found = segment?.first_live(from)?;
-            from = found.seq + 1;
+            from = found.seq.next();
             Some(found)
         });
         let carried = self.carried.iter().filter(|(_, place)| place.0 == number);
@@ -242,13 +238,13 @@ impl Index {
 
     /// The events that should have been found and were not, by their segment. They count as settled
     /// from now on.
-    pub(super) fn settle_missing(&mut self) -> Vec<(u64, u64)> {
+    pub(super) fn settle_missing(&mut self) -> Vec<(u64, Seq)> {
         let mut missing = vec![];
         for segment in &mut self.segments {
-            for (slot, seq) in segment.slots.iter_mut().zip(segment.first_seq..) {
+            for (slot, at) in segment.slots.iter_mut().zip(0..) {
                 if *slot == Slot::MISSING {
                     slot.offset = 0;
-                    missing.push((segment.number, seq));
+                    missing.push((segment.number, segment.first_seq.plus(at)));
                 }
             }
         }
@@ -273,7 +269,7 @@ impl Index {
     }
 
     /// The segment whose own events this sequence number is among.
-    fn own_mut(&mut self, seq: u64) -> Option<&mut Segment> {
+    fn own_mut(&mut self, seq: Seq) -> Option<&mut Segment> {
         let at = self.segments.partition_point(|s| s.end_seq() <= seq);
         self.segments.get_mut(at).filter(|s| s.first_seq <= seq)
     }

@@ -28,6 +28,8 @@ pub use types::{
     Refused, StoredEvent,
 };
 
+use crate::seq::Seq;
+
 /// The largest commit, in bytes.
 const COMMIT_BYTES_MAX: usize = 512 << 20;
 /// Larger buffers are freed after use.
@@ -53,7 +55,7 @@ pub struct QueueLog<D: Directory> {
     limits: LogLimits,
     index: Index,
     ids: Ids,
-    next_seq: u64,
+    next_seq: Seq,
     /// The highest number that a segment had, or should have had.
     last_number: u64,
     /// The newest segment, if more may be appended to it; if the log has failed, only settlements.
@@ -65,22 +67,22 @@ pub struct QueueLog<D: Directory> {
     /// The same events, by their offset in `records`.
     buffered: Vec<Slot>,
     /// Settlements to commit.
-    settled: Vec<u64>,
+    settled: Vec<Seq>,
     /// Attempts to commit.
-    attempts: BTreeMap<u64, u32>,
+    attempts: BTreeMap<Seq, u32>,
     /// When events that came back may be delivered again, in ms since 1970; and those of which the next
     /// commit has to say it.
-    later: BTreeMap<u64, u64>,
-    owed_later: BTreeMap<u64, u64>,
+    later: BTreeMap<Seq, u64>,
+    owed_later: BTreeMap<Seq, u64>,
     /// Events that workers hold.
-    in_hands: BTreeSet<u64>,
+    in_hands: BTreeSet<Seq>,
     /// Events below this number may have been delivered to workers, though no attempt is recorded. While it is
     /// not 0, each commit says so: any segment may be the oldest one that is left.
-    given_below: u64,
+    given_below: Seq,
     /// The same as the last commit said it.
-    given_committed: u64,
+    given_committed: Seq,
     /// What an earlier run left in `given_below`.
-    given_before: u64,
+    given_before: Seq,
     /// Some ids are in no segment, as theirs was deleted while the log had failed.
     homeless_ids: bool,
     /// A file was removed, and the directory not synced since.
@@ -114,7 +116,7 @@ impl<D: Directory> QueueLog<D> {
             next_seq: recovery.next_seq,
             unsettled_events: recovery.index.live_events,
             unsettled_bytes: recovery.index.live_bytes,
-            lowest_unsettled: recovery.index.first_live(0).map(|found| found.seq),
+            lowest_unsettled: recovery.index.first_live(Seq::ZERO).map(|found| found.seq),
             given_below: recovery.given_below.min(recovery.next_seq),
             later: later.iter().map(|(seq, at)| (*seq, *at)).collect(),
             attributes: recovery.take_attributes(),
@@ -200,7 +202,7 @@ impl<D: Directory> QueueLog<D> {
     }
 
     /// The event that was appended with this id within the window, buffered ones included.
-    pub fn seen(&self, id: &[u8], now_ms: u64) -> Option<u64> {
+    pub fn seen(&self, id: &[u8], now_ms: u64) -> Option<Seq> {
         self.ids.seen(id, now_ms)
     }
 
@@ -219,7 +221,7 @@ impl<D: Directory> QueueLog<D> {
     ///
     /// # Errors
     /// [`LogError::Failed`], [`LogError::TooLarge`] or [`LogError::CommitFirst`].
-    pub fn append(&mut self, event: NewEvent<'_>, time_ms: u64) -> Result<u64, LogError> {
+    pub fn append(&mut self, event: NewEvent<'_>, time_ms: u64) -> Result<Seq, LogError> {
         self.check_usable()?;
         let seq = self.next_seq;
         let record = EventRecord {
@@ -239,7 +241,7 @@ impl<D: Directory> QueueLog<D> {
             attempts: 0,
             seconds: seconds(time_ms),
         });
-        self.next_seq += 1;
+        self.next_seq = seq.next();
         if let Some(id) = event.id {
             self.ids.remember(id, seq, time_ms, Ids::NOWHERE);
         }
@@ -267,7 +269,7 @@ impl<D: Directory> QueueLog<D> {
     }
 
     /// Settles an event, whatever became of it. No effect if it is settled already.
-    pub fn settle(&mut self, seq: u64) {
+    pub fn settle(&mut self, seq: Seq) {
         self.in_hands.remove(&seq);
         if self.index.remove(seq) || self.is_buffered(seq) {
             self.attempts.remove(&seq);
@@ -278,7 +280,7 @@ impl<D: Directory> QueueLog<D> {
     }
 
     /// Records how often an unsettled event has been delivered to workers.
-    pub fn note_attempts(&mut self, seq: u64, attempts: u32) {
+    pub fn note_attempts(&mut self, seq: Seq, attempts: u32) {
         if self.index.set_attempts(seq, attempts) || self.is_buffered(seq) {
             self.attempts.insert(seq, attempts);
         }
@@ -287,13 +289,13 @@ impl<D: Directory> QueueLog<D> {
 
     /// Workers hold these events: retention leaves them alone, until they are settled or
     /// [given back](Self::note_attempts). That is not kept over a restart.
-    pub fn set_in_hands(&mut self, seqs: impl IntoIterator<Item = u64>) {
+    pub fn set_in_hands(&mut self, seqs: impl IntoIterator<Item = Seq>) {
         let unsettled = seqs.into_iter().filter(|seq| self.index.is_live(*seq));
         self.in_hands.extend(unsettled);
     }
 
     /// An unsettled event is not to be given out before this time, in ms since 1970.
-    pub fn note_later(&mut self, seq: u64, until_ms: u64) {
+    pub fn note_later(&mut self, seq: Seq, until_ms: u64) {
         if self.index.is_live(seq) || self.is_buffered(seq) {
             self.owed_later.insert(seq, until_ms);
         }
@@ -303,20 +305,20 @@ impl<D: Directory> QueueLog<D> {
     /// crash knows that unsettled events may have been delivered to workers even if no attempt is recorded. If
     /// none is given any more, all attempts should have been recorded.
     pub fn set_handing_out(&mut self, is_handing_out: bool) {
-        let oldest = self.index.first_live(0);
+        let oldest = self.index.first_live(Seq::ZERO);
         self.given_below = match is_handing_out {
-            true => NUMBER_MAX,
+            true => Seq(NUMBER_MAX),
             // Of those that an earlier run left it is as unknown as before.
             false if oldest.is_some_and(|found| found.seq < self.given_before) => self.given_before,
-            false => 0,
+            false => Seq::ZERO,
         };
     }
 
-    fn first_buffered(&self) -> u64 {
-        self.next_seq - self.buffered.len() as u64
+    fn first_buffered(&self) -> Seq {
+        Seq(self.next_seq.0 - self.buffered.len() as u64)
     }
 
-    fn is_buffered(&self, seq: u64) -> bool {
+    fn is_buffered(&self, seq: Seq) -> bool {
         (self.first_buffered()..self.next_seq).contains(&seq)
     }
 
@@ -351,7 +353,7 @@ impl<D: Directory> QueueLog<D> {
         if self.homeless_ids {
             self.put_ids(&mut records, Ids::NOWHERE);
         }
-        if self.given_below > 0 || self.given_committed > 0 {
+        if self.given_below > Seq::ZERO || self.given_committed > Seq::ZERO {
             format::put_given(&mut records, self.given_below);
         }
         let written = self.write(&mut records, now_ms);

@@ -8,6 +8,7 @@ use super::directory::{Directory, SegmentFile};
 use super::format::{self, EventRecord, Record, RecordHeader};
 use super::index::{Found, Segment};
 use super::{Damage, QueueLog, StoredEvent};
+use crate::seq::Seq;
 
 /// Events so far apart are read each on its own.
 const GAP_BYTES_MAX: u64 = 16 << 10;
@@ -22,7 +23,7 @@ impl<D: Directory> QueueLog<D> {
     /// comes after it, lest the order changes.
     pub fn read(
         &mut self,
-        from: u64,
+        from: Seq,
         events_max: usize,
         bytes_max: u64,
     ) -> io::Result<Vec<StoredEvent>> {
@@ -32,7 +33,7 @@ impl<D: Directory> QueueLog<D> {
             let Some(last) = wanted.last() else {
                 return Ok(vec![]);
             };
-            from = last.seq + 1;
+            from = last.seq.next();
             let events = self.read_all(&wanted)?;
             if !events.is_empty() {
                 return Ok(events);
@@ -46,7 +47,7 @@ impl<D: Directory> QueueLog<D> {
     ///
     /// # Errors
     /// The disk doesn't let the first of them be read now. It is unsettled as before.
-    pub fn read_these(&mut self, seqs: &[u64], bytes_max: u64) -> io::Result<Vec<StoredEvent>> {
+    pub fn read_these(&mut self, seqs: &[Seq], bytes_max: u64) -> io::Result<Vec<StoredEvent>> {
         let found = seqs.iter().filter_map(|seq| {
             self.index
                 .first_live(*seq)
@@ -75,7 +76,7 @@ impl<D: Directory> QueueLog<D> {
         Ok(events)
     }
 
-    fn wanted(&self, from: u64, events_max: usize, bytes_max: u64) -> Vec<Found> {
+    fn wanted(&self, from: Seq, events_max: usize, bytes_max: u64) -> Vec<Found> {
         let mut wanted: Vec<Found> = vec![];
         let (mut from, mut bytes) = (from, 0);
         while let Some(found) = self.index.first_live(from) {
@@ -85,7 +86,7 @@ impl<D: Directory> QueueLog<D> {
                 break;
             }
             wanted.push(found);
-            from = found.seq + 1;
+            from = found.seq.next();
         }
         wanted
     }

@@ -12,6 +12,7 @@ use super::ids::Ids;
 use super::index::{Index, Segment, Slot};
 use super::scan::{Item, Scanned, scan};
 use super::{Damage, LogError, LogLimits, NOTES_KEPT_BYTES, Refused};
+use crate::seq::Seq;
 
 /// The newest segment's last commit. What was read of it may have been in memory only, from a sync
 /// that had failed or was never made.
@@ -69,13 +70,13 @@ struct Part {
 pub(super) struct Recovery {
     pub(super) index: Index,
     pub(super) ids: Ids,
-    pub(super) next_seq: u64,
+    pub(super) next_seq: Seq,
     /// The highest number of a segment so far.
     pub(super) last_number: u64,
     pub(super) unproven: Option<Unproven>,
     pub(super) damage: Vec<Damage>,
     /// Events that were lost to damage, and whose settlement is yet to be written.
-    pub(super) missing: Vec<u64>,
+    pub(super) missing: Vec<Seq>,
     pub(super) torn_bytes: u64,
     /// Files that hold nothing but, in their names, how far the numbers had come.
     pub(super) leftovers: Vec<String>,
@@ -84,13 +85,13 @@ pub(super) struct Recovery {
     /// The same while all is read, and why they are none.
     strangers: Vec<(String, String)>,
     /// What is recorded for events, if it is short.
-    attributes: BTreeMap<u64, Bytes>,
+    attributes: BTreeMap<Seq, Bytes>,
     /// Events below this number may have been delivered to workers, though no attempt is recorded.
-    pub(super) given_below: u64,
-    later: BTreeMap<u64, u64>,
+    pub(super) given_below: Seq,
+    later: BTreeMap<Seq, u64>,
     now_ms: u64,
     /// Settled ranges that came before all of their events.
-    ahead: Vec<(u64, u64)>,
+    ahead: Vec<(Seq, Seq)>,
 }
 
 pub(super) fn recover<D: Directory>(
@@ -104,7 +105,7 @@ pub(super) fn recover<D: Directory>(
     let mut recovery = Recovery {
         index: Index::default(),
         ids: Ids::new(limits.dedup_window_ms, limits.dedup_ids_max),
-        next_seq: 1,
+        next_seq: Seq::FIRST,
         last_number: candidates.last().map_or(0, |newest| newest.number),
         unproven: None,
         damage: vec![],
@@ -114,7 +115,7 @@ pub(super) fn recover<D: Directory>(
         refused: vec![],
         strangers: found.refused,
         attributes: BTreeMap::new(),
-        given_below: 0,
+        given_below: Seq::ZERO,
         later: BTreeMap::new(),
         now_ms,
         ahead: vec![],
@@ -254,10 +255,11 @@ impl Recovery {
     /// The last events of a log may be among what can't be read, and their numbers known to somebody:
     /// as many as would fit are not used again.
     fn skip_seqs(&mut self, bytes: u64) {
-        self.next_seq += bytes.div_ceil(format::EVENT_RECORD_BYTES_MIN as u64);
+        let events = bytes.div_ceil(format::EVENT_RECORD_BYTES_MIN as u64);
+        self.next_seq = self.next_seq.plus(events);
     }
 
-    fn saw(&mut self, next_seq: u64) {
+    fn saw(&mut self, next_seq: Seq) {
         self.next_seq = self.next_seq.max(next_seq);
     }
 
@@ -265,10 +267,10 @@ impl Recovery {
         match record {
             // It would leave no next number.
             Record::Carried(EventRecord { seq, .. }) | Record::Id { seq, .. }
-                if seq > NUMBER_MAX => {}
+                if seq.0 > NUMBER_MAX => {}
             Record::Event(event) => self.take_event(segment, &event, offset, bytes),
             Record::Carried(event) => {
-                self.saw(event.seq + 1);
+                self.saw(event.seq.next());
                 self.index.carry(event.seq, slot(&event, offset, bytes));
                 self.note(&event);
                 self.remember(segment, event.seq, event.time_ms, event.id);
@@ -297,25 +299,28 @@ impl Recovery {
         if self.end_seq() == event.seq {
             self.index.push(slot(event, offset, bytes));
             self.note(event);
-            self.saw(event.seq + 1);
+            self.saw(event.seq.next());
             self.remember(segment, event.seq, event.time_ms, event.id);
         }
     }
 
     /// The newest segment's events below this number were written before this offset.
-    fn pad(&mut self, seq: u64, offset: u64) {
-        let missing = seq.saturating_sub(self.end_seq());
+    fn pad(&mut self, seq: Seq, offset: u64) {
+        let missing = seq.since(self.end_seq());
         if missing <= offset / format::EVENT_RECORD_BYTES_MIN as u64 {
             (0..missing).for_each(|_| self.index.push(Slot::MISSING));
             self.saw(self.end_seq());
         }
     }
 
-    fn end_seq(&self) -> u64 {
-        self.index.segments.back().map_or(0, Segment::end_seq)
+    fn end_seq(&self) -> Seq {
+        self.index
+            .segments
+            .back()
+            .map_or(Seq::ZERO, Segment::end_seq)
     }
 
-    fn settle(&mut self, first: u64, last: u64) {
+    fn settle(&mut self, first: Seq, last: Seq) {
         self.index.remove_range(first, last);
     }
 
@@ -327,21 +332,21 @@ impl Recovery {
     }
 
     /// Events that are not to be given out before a time that is to come.
-    pub(super) fn take_later(&mut self) -> BTreeMap<u64, u64> {
+    pub(super) fn take_later(&mut self) -> BTreeMap<Seq, u64> {
         let mut later = std::mem::take(&mut self.later);
         later.retain(|seq, until_ms| *until_ms > self.now_ms && self.index.is_live(*seq));
         later
     }
 
     /// What is recorded for the events that are unsettled.
-    pub(super) fn take_attributes(&mut self) -> Vec<(u64, Bytes)> {
+    pub(super) fn take_attributes(&mut self) -> Vec<(Seq, Bytes)> {
         let noted = std::mem::take(&mut self.attributes).into_iter();
         noted.filter(|(seq, _)| self.index.is_live(*seq)).collect()
     }
 
-    fn remember(&mut self, segment: u64, seq: u64, time_ms: u64, id: Option<&[u8]>) {
+    fn remember(&mut self, segment: u64, seq: Seq, time_ms: u64, id: Option<&[u8]>) {
         if let Some(id) = id {
-            self.saw(seq + 1);
+            self.saw(seq.next());
             self.ids.remember(id, seq, time_ms, segment);
             self.ids.forget_old(self.now_ms);
         }

@@ -4,6 +4,7 @@ use std::io;
 
 use super::directory::{Directory, SegmentFile};
 use super::{LogError, QueueLog, format};
+use crate::seq::Seq;
 
 /// Of the reserved space this is for the last settlement of all, which is one range.
 const LAST_BYTES: u64 = 512;
@@ -61,12 +62,12 @@ impl<D: Directory> QueueLog<D> {
     }
 
     /// What is to be settled, in as few ranges as there can be: they go over what is done already.
-    fn settled_ranges(&self) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> = vec![];
+    fn settled_ranges(&self) -> Vec<(Seq, Seq)> {
+        let mut ranges: Vec<(Seq, Seq)> = vec![];
         for seq in &self.settled {
             let live = self
                 .index
-                .first_live(ranges.last().map_or(0, |last| last.1));
+                .first_live(ranges.last().map_or(Seq::ZERO, |last| last.1));
             match ranges.last_mut() {
                 Some(last) if live.is_none_or(|live| live.seq > *seq) => last.1 = *seq,
                 _ => ranges.push((*seq, *seq)),

@@ -55,9 +55,9 @@ struct World {
     limits: LogLimits,
     log: QueueLog<SimDisk>,
     now_ms: u64,
-    events: BTreeMap<u64, Event>,
+    events: BTreeMap<Seq, Event>,
     /// The highest number of an event that somebody was told of.
-    highest: u64,
+    highest: Seq,
     serial: u64,
     flips: BTreeSet<(String, usize)>,
     /// A header was damaged: it knew what was not committed in the segment before it.
@@ -88,7 +88,10 @@ impl World {
         let limits = limits(&mut rng);
         let now_ms = 1_700_000_000_000;
         let (log, recovered) = QueueLog::open(disk.clone(), "own", limits, now_ms).unwrap();
-        assert_eq!((recovered.next_seq, recovered.lowest_unsettled), (1, None));
+        assert_eq!(
+            (recovered.next_seq, recovered.lowest_unsettled),
+            (Seq::FIRST, None)
+        );
         Self {
             rng,
             disk,
@@ -96,7 +99,7 @@ impl World {
             log,
             now_ms,
             events: BTreeMap::new(),
-            highest: 0,
+            highest: Seq::ZERO,
             serial: 0,
             flips: BTreeSet::new(),
             lost_header: false,
@@ -238,7 +241,7 @@ impl World {
         let is_told =
             |event: &Event| matches!(event.state, State::Live | State::Settled) && !event.untold;
         let told = self.those(is_told).last().copied();
-        self.highest = self.highest.max(told.unwrap_or(0));
+        self.highest = self.highest.max(told.unwrap_or_default());
     }
 
     fn failed(&mut self) {
@@ -246,7 +249,7 @@ impl World {
         self.states(|event| (event.state == State::Buffered).then_some(State::Unsure));
     }
 
-    fn those(&self, which: impl Fn(&Event) -> bool) -> Vec<u64> {
+    fn those(&self, which: impl Fn(&Event) -> bool) -> Vec<Seq> {
         let events = self.events.iter().filter(|(_, event)| which(event));
         events.map(|(seq, _)| *seq).collect()
     }
@@ -270,7 +273,7 @@ impl World {
         }
     }
 
-    fn settling(&mut self, seq: u64) {
+    fn settling(&mut self, seq: Seq) {
         let event = self.events.get_mut(&seq).unwrap();
         // A buffered event whose commit fails is lost with its settlement.
         if event.state != State::Buffered {
@@ -305,7 +308,7 @@ impl World {
     fn found(&mut self) -> Vec<StoredEvent> {
         let mut found: Vec<StoredEvent> = vec![];
         loop {
-            let from = found.last().map_or(0, |event| event.seq + 1);
+            let from = found.last().map_or(Seq::ZERO, |event| event.seq.next());
             let (events_max, bytes_max) = (1 + self.rng.below(20), self.rng.below(4000));
             let Ok(read) = self.log.read(from, events_max as usize, bytes_max) else {
                 assert!(self.disk.fails_reads());
@@ -340,7 +343,7 @@ impl World {
 
     fn read_all(&mut self) {
         let found = self.found();
-        let seqs: BTreeSet<u64> = found.iter().map(|event| event.seq).collect();
+        let seqs: BTreeSet<Seq> = found.iter().map(|event| event.seq).collect();
         assert_eq!(seqs.len(), found.len());
         for stored in &found {
             self.check_content(stored, true);
@@ -463,7 +466,7 @@ impl World {
 
     fn reconcile(&mut self, found: &[StoredEvent], recovered: &Recovered) {
         let proven = self.log.failed().is_none();
-        let found: BTreeMap<u64, u32> = found.iter().map(|e| (e.seq, e.attempts)).collect();
+        let found: BTreeMap<Seq, u32> = found.iter().map(|e| (e.seq, e.attempts)).collect();
         let mut lost = 0;
         for (seq, event) in &mut self.events {
             let attempts = found.get(seq);

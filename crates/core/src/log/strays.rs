@@ -22,7 +22,7 @@ fn nameless(
     let crc = crc32fast::hash(&[&file[..12], &file[16..64]].concat());
     file[12..16].copy_from_slice(&crc.to_le_bytes());
     let mut records = vec![];
-    for seq in first_seq..first_seq + 3 {
+    for seq in Seq(first_seq).until(Seq(first_seq + 3)) {
         let event = EventRecord {
             seq,
             time_ms: NOW_MS,
@@ -35,7 +35,7 @@ fn nameless(
     }
     format::seal(&mut records, number, 64);
     file.extend(records);
-    (format::segment_name(number, first_seq), file)
+    (format::segment_name(number, Seq(first_seq)), file)
 }
 
 fn put(disk: &SimDisk, (name, content): &(String, Vec<u8>)) {
@@ -50,16 +50,19 @@ fn segments_of_the_first_version_are_served_and_go_on() {
     put(&disk, &nameless(2, 4, (1, first.1.len() as u64, 4), b"old"));
     let (mut log, recovered) = open(&disk);
     assert!(recovered.damage.is_empty(), "{recovered:?}");
-    assert_eq!((recovered.next_seq, seqs(&mut log)), (7, (1..7).collect()));
-    log.settle(2);
-    assert_eq!(append(&mut log, None, b"new"), 7);
+    assert_eq!(
+        (recovered.next_seq.0, seqs(&mut log)),
+        (7, (1..7).collect())
+    );
+    log.settle(Seq(2));
+    assert_eq!(append(&mut log, None, b"new"), Seq(7));
     disk.crash();
     let (mut log, recovered) = open(&disk);
     assert!(recovered.damage.is_empty(), "{recovered:?}");
     assert_eq!(seqs(&mut log), [1, 3, 4, 5, 6, 7]);
     assert_eq!(log.take_refused(), []);
     for seq in seqs(&mut log) {
-        log.settle(seq);
+        log.settle(Seq(seq));
     }
     append(&mut log, None, b"newer");
     log.trim(NOW_MS).unwrap();
@@ -74,7 +77,7 @@ fn a_segment_of_the_first_version_can_not_be_newer_than_one_of_the_second() {
     let stray = nameless(9, 40, (8, 100, 40), b"foreign");
     put(&disk, &stray);
     let (mut log, recovered) = open(&disk);
-    assert_eq!((recovered.next_seq, seqs(&mut log)), (2, vec![1]));
+    assert_eq!((recovered.next_seq.0, seqs(&mut log)), (2, vec![1]));
     let refused = log.take_refused();
     assert_eq!(refused[0].file, stray.0);
     assert_eq!(disk.content(&refused[0].now), Some(stray.1));
@@ -86,7 +89,10 @@ fn segments_of_the_first_version_have_their_events_in_order() {
     put(&disk, &nameless(5, 40, (4, 100, 40), b"ours"));
     put(&disk, &nameless(9, 7, (8, 100, 7), b"foreign"));
     let (mut log, recovered) = open(&disk);
-    assert_eq!((recovered.next_seq, seqs(&mut log)), (43, vec![40, 41, 42]));
+    assert_eq!(
+        (recovered.next_seq.0, seqs(&mut log)),
+        (43, vec![40, 41, 42])
+    );
     assert_eq!(log.take_refused().len(), 1);
 }
 
@@ -94,7 +100,7 @@ fn segments_of_the_first_version_have_their_events_in_order() {
 fn a_file_that_is_in_the_way_of_a_new_segment_is_set_aside() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
-    let name = format::segment_name(1, 1);
+    let name = format::segment_name(1, Seq(1));
     assert!(disk.put(&name, b"somebody's"));
     append(&mut log, None, b"one");
     let refused = log.take_refused();
@@ -113,7 +119,7 @@ fn numbers_above_all_bounds_do_not_become_the_next() {
     let (mut log, _) = open(&disk);
     append(&mut log, None, b"one");
     // What a record says may be as wrong as a name.
-    for seq in [u64::MAX, u64::MAX - 1, (1 << 62) + 1] {
+    for seq in [u64::MAX, u64::MAX - 1, (1 << 62) + 1].map(Seq) {
         let mut records = vec![];
         format::put_id(&mut records, seq, NOW_MS, b"id");
         let event = EventRecord {
@@ -136,7 +142,7 @@ fn numbers_above_all_bounds_do_not_become_the_next() {
         );
         disk.open(&name).unwrap().write_at(end, &records).unwrap();
         let (mut log, _) = open(&disk);
-        assert!(log.next_seq < 1000, "{}", log.next_seq);
+        assert!(log.next_seq.0 < 1000, "{}", log.next_seq);
         append(&mut log, None, b"more");
         assert!(seqs(&mut log).starts_with(&[1]));
     }

@@ -84,7 +84,7 @@ pub(super) fn open(disk: &SimDisk) -> (QueueLog<SimDisk>, Recovered) {
     QueueLog::open(disk.clone(), "Billing", limits(), NOW_MS).unwrap()
 }
 
-pub(super) fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]) -> u64 {
+pub(super) fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]) -> Seq {
     let event = NewEvent {
         id,
         attributes: b"a",
@@ -96,8 +96,10 @@ pub(super) fn append(log: &mut QueueLog<SimDisk>, id: Option<&[u8]>, body: &[u8]
 }
 
 pub(super) fn seqs(log: &mut QueueLog<SimDisk>) -> Vec<u64> {
-    let events = log.read(0, usize::MAX, u64::MAX).unwrap_or_default();
-    events.iter().map(|event| event.seq).collect()
+    let events = log
+        .read(Seq::ZERO, usize::MAX, u64::MAX)
+        .unwrap_or_default();
+    events.iter().map(|event| event.seq.0).collect()
 }
 
 pub(super) fn files(disk: &SimDisk) -> Vec<String> {
@@ -111,9 +113,9 @@ fn a_segment_is_what_the_documentation_says() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
     append(&mut log, Some(b"id"), b"body");
-    log.note_attempts(1, 7);
+    log.note_attempts(Seq(1), 7);
     log.commit(NOW_MS).unwrap();
-    log.settle(1);
+    log.settle(Seq(1));
     log.commit(NOW_MS).unwrap();
     assert_eq!(files(&disk), ["0000000000000001-0000000000000001.log"]);
     let file = disk
@@ -193,7 +195,7 @@ fn what_can_not_be_read_waits_with_what_is_behind_it() {
     }
     disk.make_unreadable(&files(&disk)[0], 512 + 2 * 247 + 100);
     assert_eq!(seqs(&mut log), [1, 2]);
-    assert!(log.read(3, 10, u64::MAX).is_err());
+    assert!(log.read(Seq(3), 10, u64::MAX).is_err());
     assert_eq!((log.unsettled_events(), log.is_dirty()), (6, false));
     assert!(log.failed().is_none() && log.take_damage().is_empty());
     disk.make_readable();
@@ -231,7 +233,7 @@ fn what_looks_like_records_within_an_event_is_not_taken_for_them() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
     append(&mut log, None, b"one");
-    log.settle(1);
+    log.settle(Seq(1));
     append(&mut log, None, b"two");
     let name = files(&disk).remove(0);
     let whole = disk.content(&name).unwrap();
@@ -253,7 +255,7 @@ fn a_few_old_events_do_not_hold_a_segment() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
     append(&mut log, Some(b"stuck"), b"stuck");
-    log.note_attempts(1, 3);
+    log.note_attempts(Seq(1), 3);
     for _ in 0..40 {
         let seq = append(&mut log, None, &[7; 200]);
         log.settle(seq);
@@ -263,15 +265,15 @@ fn a_few_old_events_do_not_hold_a_segment() {
     disk.crash();
     assert!(files(&disk).len() <= 2, "{:?}", files(&disk));
     let (mut log, recovered) = open(&disk);
-    assert_eq!(recovered.lowest_unsettled, Some(1));
-    let stuck = &log.read(0, 1, 0).unwrap()[0];
+    assert_eq!(recovered.lowest_unsettled, Some(Seq(1)));
+    let stuck = &log.read(Seq::ZERO, 1, 0).unwrap()[0];
     assert_eq!(
         (stuck.seq, stuck.attempts, &stuck.body[..]),
-        (1, 3, &b"stuck"[..])
+        (Seq(1), 3, &b"stuck"[..])
     );
     assert_eq!(
         (stuck.time_ms, log.seen(b"stuck", NOW_MS)),
-        (NOW_MS, Some(1))
+        (NOW_MS, Some(Seq(1)))
     );
 }
 
@@ -290,16 +292,16 @@ fn when_an_event_may_go_again_is_remembered_until_then() {
         body: b"waits",
     };
     let last = log.append(event, NOW_MS).unwrap();
-    for seq in [1, 2, 3, last, 99] {
-        log.note_later(seq, LATER_MS + seq);
+    for seq in [Seq(1), Seq(2), Seq(3), last, Seq(99)] {
+        log.note_later(seq, LATER_MS + seq.0);
     }
-    log.note_later(4, NOW_MS - 1);
-    log.settle(2);
+    log.note_later(Seq(4), NOW_MS - 1);
+    log.settle(Seq(2));
     log.commit(NOW_MS).unwrap();
-    log.settle(3);
+    log.settle(Seq(3));
     log.commit(NOW_MS).unwrap();
     disk.crash();
-    let expected = vec![(1, LATER_MS + 1), (last, LATER_MS + last)];
+    let expected = vec![(Seq(1), LATER_MS + 1), (last, LATER_MS + last.0)];
     let (mut log, recovered) = open(&disk);
     assert_eq!(recovered.later, expected);
     let file = disk
@@ -328,13 +330,13 @@ fn when_an_event_may_go_again_is_remembered_until_then() {
     assert_eq!(open(&disk).1.later, expected);
     // A later word goes before an earlier one.
     let (mut log, _) = open(&disk);
-    log.note_later(1, LATER_MS + 500);
+    log.note_later(Seq(1), LATER_MS + 500);
     log.commit(NOW_MS).unwrap();
     disk.crash();
     let (_, recovered) = open(&disk);
-    assert_eq!(recovered.later[0], (1, LATER_MS + 500));
+    assert_eq!(recovered.later[0], (Seq(1), LATER_MS + 500));
     let (_, recovered) = QueueLog::open(disk, "Billing", limits(), LATER_MS + 400).unwrap();
-    assert_eq!(recovered.later, [(1, LATER_MS + 500)]);
+    assert_eq!(recovered.later, [(Seq(1), LATER_MS + 500)]);
 }
 
 #[test]
@@ -344,7 +346,7 @@ fn settling_gives_a_full_disk_its_room_back() {
     disk.leave_room(16_000);
     let full = loop {
         let event = NewEvent {
-            id: Some(&log.next_seq.to_le_bytes()),
+            id: Some(&log.next_seq.0.to_le_bytes()),
             attributes: b"",
             body: &[7; 300],
         };
@@ -358,16 +360,19 @@ fn settling_gives_a_full_disk_its_room_back() {
     let found = seqs(&mut log);
     assert!(found.len() > 20);
     assert!(log.try_recover(NOW_MS).is_err());
-    found.iter().for_each(|seq| log.settle(*seq));
+    found.iter().for_each(|seq| log.settle(Seq(*seq)));
     log.trim(NOW_MS).unwrap();
     log.try_recover(NOW_MS).unwrap();
     log.commit(NOW_MS).unwrap();
-    let is_known = |log: &QueueLog<SimDisk>, seq: u64| log.seen(&seq.to_le_bytes(), NOW_MS);
+    let is_known = |log: &QueueLog<SimDisk>, seq: u64| {
+        let seen = log.seen(&seq.to_le_bytes(), NOW_MS);
+        seen.map(|seq| seq.0)
+    };
     assert_eq!(is_known(&log, 1), Some(1), "though its segment is gone");
     disk.crash();
     let (mut log, recovered) = open(&disk);
     assert!(seqs(&mut log).is_empty());
-    assert!(recovered.next_seq > *found.last().unwrap());
+    assert!(recovered.next_seq.0 > *found.last().unwrap());
     assert!(found.iter().all(|seq| is_known(&log, *seq) == Some(*seq)));
 }
 
@@ -414,7 +419,7 @@ fn events_have_their_bounds() {
     }
     log.commit(NOW_MS).unwrap();
     assert_eq!(seqs(&mut log), [1]);
-    assert_eq!(log.seen(b"", NOW_MS), Some(1), "an empty id is one");
+    assert_eq!(log.seen(b"", NOW_MS), Some(Seq(1)), "an empty id is one");
 }
 
 #[test]
@@ -424,7 +429,7 @@ fn what_was_not_committed_is_never_found_again() {
         let (mut log, _) = open(&disk);
         // Without a committed record the failed segment is left out, else it ends before the tail.
         let committed: Vec<u64> = (0..seed % 3)
-            .map(|_| append(&mut log, None, b"kept"))
+            .map(|_| append(&mut log, None, b"kept").0)
             .collect();
         for _ in 0..1 + seed % 2 {
             for _ in 0..3 {
@@ -454,7 +459,7 @@ fn what_was_settled_before_it_was_damaged_is_not_missed() {
     let (mut log, _) = open(&disk);
     append(&mut log, None, b"one");
     append(&mut log, None, b"two");
-    log.settle(2);
+    log.settle(Seq(2));
     log.commit(NOW_MS).unwrap();
     append(&mut log, None, b"three");
     let name = files(&disk).remove(0);
@@ -529,7 +534,7 @@ fn a_segment_of_ids_is_not_copied_again_and_again() {
     for n in 0..100u64 {
         append(&mut log, Some(&n.to_le_bytes()), b"");
     }
-    (1..=100).for_each(|seq| log.settle(seq));
+    (1..=100).for_each(|seq| log.settle(Seq(seq)));
     log.commit(NOW_MS).unwrap();
     let before = files(&disk);
     assert!(before.len() > 2);
@@ -580,7 +585,7 @@ fn what_is_carried_does_not_say_that_nothing_was_given() {
     // The process is killed before the attempt is committed.
     drop(log);
     let (mut log, recovered) = open(&disk);
-    let events = log.read(0, 9, u64::MAX).unwrap();
+    let events = log.read(Seq::ZERO, 9, u64::MAX).unwrap();
     let last = events.last().unwrap();
     assert_eq!((last.seq, last.attempts), (tried, 0));
     assert!(recovered.given_below > tried, "{recovered:?}");

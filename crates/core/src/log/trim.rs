@@ -5,15 +5,16 @@ use super::format;
 use super::ids::Ids;
 use super::index::{Found, Segment, Slot};
 use super::{ExpelReason, Expelled, LogError, QueueLog};
+use crate::seq::Seq;
 
 impl<D: Directory> QueueLog<D> {
     /// Settles the oldest events while the unsettled ones take too many bytes or are too old, except those
     /// that workers hold.
     pub fn enforce(&mut self, now_ms: u64) -> Vec<Expelled> {
         let mut expelled = vec![];
-        let mut from = 0;
+        let mut from = Seq::ZERO;
         while let Some(found) = self.index.first_live(from) {
-            from = found.seq + 1;
+            from = found.seq.next();
             if self.in_hands.contains(&found.seq) {
                 continue;
             }
@@ -100,7 +101,7 @@ impl<D: Directory> QueueLog<D> {
     /// Commits copies of what a segment still has.
     fn carry(&mut self, number: u64, now_ms: u64) -> Result<(), LogError> {
         let mut records = vec![];
-        let mut carried: Vec<(u64, Slot)> = vec![];
+        let mut carried: Vec<(Seq, Slot)> = vec![];
         for found in self.index.live_in(number) {
             self.read_run(&[found], |Found { seq, slot, .. }, event| {
                 let offset = records.len();
@@ -122,7 +123,7 @@ impl<D: Directory> QueueLog<D> {
             return Ok(());
         }
         // What changed since the last commit waits for the next: the attempts that belong to it do too.
-        if self.given_committed > 0 {
+        if self.given_committed > Seq::ZERO {
             format::put_given(&mut records, self.given_committed);
         }
         let written = self.write(&mut records, now_ms);

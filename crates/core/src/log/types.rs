@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::format;
+use crate::seq::Seq;
 
 /// An event's attributes are kept in memory when a log is opened, if they have no more bytes than this.
 pub const NOTES_KEPT_BYTES: usize = 16;
@@ -57,7 +58,7 @@ pub struct NewEvent<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     /// Its sequence number.
-    pub seq: u64,
+    pub seq: Seq,
     /// When it was appended, in milliseconds since 1970.
     pub time_ms: u64,
     /// How many of its deliveries failed.
@@ -83,7 +84,7 @@ pub struct Damage {
     pub why: &'static str,
     /// Unsettled events that were lost with it, by their sequence numbers; if one
     /// segment has several such parts, the last one has all.
-    pub seqs: Vec<u64>,
+    pub seqs: Vec<Seq>,
 }
 
 /// A file with a segment's name that is not one of the log's. Its content was not changed.
@@ -101,21 +102,21 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// The next event's sequence number.
-    pub next_seq: u64,
+    pub next_seq: Seq,
     /// How many events are unsettled.
     pub unsettled_events: u64,
     /// The size of their records, in bytes.
     pub unsettled_bytes: u64,
     /// The first unsettled event.
-    pub lowest_unsettled: Option<u64>,
+    pub lowest_unsettled: Option<Seq>,
     /// Events below this number may have been delivered to workers, though no attempt is recorded of them: the
     /// log was not closed cleanly while workers were served.
-    pub given_below: u64,
+    pub given_below: Seq,
     /// Unsettled events that are not to be given out before a time, in ms since 1970: they came back from
     /// workers with a delay.
-    pub later: Vec<(u64, u64)>,
+    pub later: Vec<(Seq, u64)>,
     /// What is recorded for unsettled events, as far as it is no longer than [`NOTES_KEPT_BYTES`].
-    pub attributes: Vec<(u64, Bytes)>,
+    pub attributes: Vec<(Seq, Bytes)>,
     /// What could not be read.
     pub damage: Vec<Damage>,
     /// Bytes excluded at the end of the last segment: never committed, or left over from an earlier use
@@ -146,7 +147,7 @@ impl ExpelReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expelled {
     /// Its sequence number.
-    pub seq: u64,
+    pub seq: Seq,
     /// Why.
     pub reason: ExpelReason,
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Effect, EmissionId, Queues, Shell};
 use crate::broker::{Broker, ClockChange, DropReason, Item, Service, ServiceKey};
+use crate::seq::Seq;
 use crate::store::{AppendTag, Command, Event, Outcome, QueueId};
 use event_manager_wire::model::ServiceName;
 
@@ -54,7 +55,7 @@ pub(super) enum Content<R> {
     Replay {
         items: Vec<Item>,
         letters: ServiceName,
-        seqs: Vec<u64>,
+        seqs: Vec<Seq>,
         request: R,
     },
     /// The queue is gone.
@@ -150,7 +151,7 @@ impl<R> Queues<R> {
     }
 
     /// Events of a queue are done: the store is told so with the next flush.
-    pub fn settle(&mut self, queue: &ServiceName, seqs: impl IntoIterator<Item = u64>) {
+    pub fn settle(&mut self, queue: &ServiceName, seqs: impl IntoIterator<Item = Seq>) {
         let mut seqs = seqs.into_iter().peekable();
         if self.store.is_some() && seqs.peek().is_some() {
             self.unflushed(queue).settled.extend(seqs);
@@ -182,7 +183,7 @@ impl<R> Queues<R> {
         self.send_settled(&queue, settled);
     }
 
-    pub(super) fn send_settled(&mut self, queue: &QueueId, seqs: Vec<u64>) {
+    pub(super) fn send_settled(&mut self, queue: &QueueId, seqs: Vec<Seq>) {
         if !seqs.is_empty() {
             let queue = queue.clone();
             self.send(Command::Settle { queue, seqs });

@@ -10,6 +10,7 @@ use super::appends::{Append, Content};
 use super::{Effect, Note, Queues, Shell, State};
 use crate::broker::{Broker, ServiceKey};
 use crate::log::StoredEvent;
+use crate::seq::Seq;
 use crate::store::{Command, Event, Outcome};
 use event_manager_wire::model::ServiceName;
 
@@ -21,7 +22,7 @@ pub const READS_MAX: usize = 16;
 pub(super) struct Origin {
     service: ServiceName,
     /// Its number in the service's queue, and that queue's generation, if it is durable.
-    seq: Option<(u64, u64)>,
+    seq: Option<(u64, Seq)>,
 }
 
 /// A dead letter that the store was not handed yet.
@@ -38,7 +39,7 @@ impl<R> Queues<R> {
         &mut self,
         broker: &mut Broker,
         service: &ServiceName,
-        seq: Option<u64>,
+        seq: Option<Seq>,
         event: Event,
     ) {
         let generation = self.records.get(service).map(|record| record.id.generation);
@@ -81,7 +82,7 @@ impl<R> Queues<R> {
     }
 
     /// The event's number in its service's queue, if that is there still.
-    fn seq_of(&self, origin: &Origin) -> Option<u64> {
+    fn seq_of(&self, origin: &Origin) -> Option<Seq> {
         let (generation, seq) = origin.seq?;
         let record = self.records.get(&origin.service)?;
         let is_current = record.id.generation == generation && record.state != State::Removing;
@@ -150,7 +151,7 @@ impl<R> Queues<R> {
     pub fn read(
         &mut self,
         letters: &ServiceName,
-        (from, events_max, bytes_max): (u64, usize, u64),
+        (from, events_max, bytes_max): (Seq, usize, u64),
         request: R,
     ) {
         let record = self.record(letters);
@@ -267,7 +268,7 @@ impl<R> Queues<R> {
     }
 
     /// Letters are done. The store is told at once: a later read must not find them.
-    pub fn settle_at_once(&mut self, letters: &ServiceName, seqs: Vec<u64>) {
+    pub fn settle_at_once(&mut self, letters: &ServiceName, seqs: Vec<Seq>) {
         let queue = self.record(letters).id.clone();
         self.send_settled(&queue, seqs);
     }

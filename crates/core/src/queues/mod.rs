@@ -28,6 +28,7 @@ pub use letters::READS_MAX;
 
 use crate::broker::{Item, OrderBy, Service};
 use crate::log::LogLimits;
+use crate::seq::Seq;
 use crate::store::{Command, Full, QueueId, Sink};
 use appends::{Append, Unsent};
 use event_manager_wire::model::ServiceName;
@@ -83,7 +84,7 @@ struct Queue<R> {
     /// or letters, if it is one of dead letters,
     letters: Vec<Letter>,
     /// and what is done since then.
-    settled: Vec<u64>,
+    settled: Vec<Seq>,
     is_unflushed: bool,
     /// Its events were given to workers, or came back from them, since the store was told how often those
     /// were tried.

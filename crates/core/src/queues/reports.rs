@@ -7,6 +7,7 @@ use super::appends::find;
 use super::{Effect, Note, Queues, Shell, State};
 use crate::broker::{Broker, DropReason, Dropped, ServiceKey, Shelf};
 use crate::log::{ExpelReason, Recovered, StoredEvent};
+use crate::seq::Seq;
 use crate::store::Report;
 use event_manager_wire::model::ServiceName;
 
@@ -213,7 +214,7 @@ impl<R> Queues<R> {
         broker: &mut Broker,
         queue: &ServiceName,
         reason: DropReason,
-        seqs: BTreeSet<u64>,
+        seqs: BTreeSet<Seq>,
     ) {
         if seqs.is_empty() {
             return;

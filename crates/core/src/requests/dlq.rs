@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Answer, Host, Request};
+use crate::seq::Seq;
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, ranged};
 use event_manager_wire::model::ServiceName;
 
@@ -33,8 +34,8 @@ pub struct LettersRequest {
     pub op: LettersOp,
     /// Whose letters.
     pub service: ServiceName,
-    /// The lowest place to look at.
-    pub from: u64,
+    /// The lowest sequence number to look at.
+    pub from: Seq,
     /// The most letters to look at; at most 1000.
     pub limit: usize,
     /// Only those that died of this.
@@ -43,8 +44,8 @@ pub struct LettersRequest {
     pub subject: Option<String>,
     /// Only those that were kept before this time, in milliseconds since 1970.
     pub before: Option<u64>,
-    /// Only those at these places.
-    pub seqs: Option<BTreeSet<u64>>,
+    /// Only those with these sequence numbers.
+    pub seqs: Option<BTreeSet<Seq>>,
     /// Changes nothing.
     pub dry_run: bool,
 }
@@ -63,13 +64,13 @@ pub(super) struct Dlq {
     #[serde(default)]
     service: String,
     #[serde(default)]
-    from: u64,
+    from: Seq,
     #[serde(default, deserialize_with = "ranged::<_, 1, LIMIT_MAX>")]
     limit: Option<u64>,
     reason: Option<String>,
     subject: Option<String>,
     before: Option<u64>,
-    seqs: Option<BTreeSet<u64>>,
+    seqs: Option<BTreeSet<Seq>>,
     #[serde(default)]
     dry_run: bool,
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::log::{Damage, Expelled, LogLimits, Recovered, Refused, StoredEvent};
+use crate::seq::Seq;
 use event_manager_wire::model::ServiceName;
 
 /// One queue among all that ever had its name: when a service is ended and begins anew, its queue has
@@ -93,7 +94,7 @@ pub enum Command {
         /// Which.
         queue: QueueId,
         /// Sequence numbers.
-        seqs: Vec<u64>,
+        seqs: Vec<Seq>,
     },
     /// These events were given to workers so often, and are not done. Durable after 100 ms, if not
     /// before.
@@ -101,10 +102,10 @@ pub enum Command {
         /// Which.
         queue: QueueId,
         /// Sequence numbers, and how many.
-        attempts: Vec<(u64, u32)>,
+        attempts: Vec<(Seq, u32)>,
         /// Those of them that workers hold now: retention leaves them alone until they are settled or
         /// are among `attempts` without being here.
-        in_hands: Vec<u64>,
+        in_hands: Vec<Seq>,
     },
     /// These events are not to be given out before a time, in ms since 1970. Durable after 100 ms, if not
     /// before.
@@ -112,7 +113,7 @@ pub enum Command {
         /// Which.
         queue: QueueId,
         /// Sequence numbers, and when.
-        until_ms: Vec<(u64, u64)>,
+        until_ms: Vec<(Seq, u64)>,
     },
     /// Events are given to workers from now on, or not any more. When it is durable that they are:
     /// [`Report::HandingOut`].
@@ -128,7 +129,7 @@ pub enum Command {
         /// Which.
         queue: QueueId,
         /// The lowest sequence number.
-        from: u64,
+        from: Seq,
         /// The most events.
         events_max: usize,
         /// The most bytes; one event may be larger.
@@ -140,7 +141,7 @@ pub enum Command {
         /// Which.
         queue: QueueId,
         /// Their sequence numbers, the lowest first; one at least.
-        seqs: Vec<u64>,
+        seqs: Vec<Seq>,
         /// The most bytes; one event may be larger. The last ones are left out then.
         bytes_max: u64,
     },
@@ -174,9 +175,9 @@ impl Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is durable under this sequence number.
-    Appended(u64),
+    Appended(Seq),
     /// Its id was seen before: with the event of this sequence number, which is durable.
-    Seen(u64),
+    Seen(Seq),
     /// It is larger than [`crate::log::LogLimits::event_bytes_max`], or its id too long.
     TooLarge,
 }
@@ -227,7 +228,7 @@ pub enum Report {
         /// Which.
         queue: QueueId,
         /// The lowest sequence number that was asked for.
-        from: u64,
+        from: Seq,
         /// The events; none if there are no more.
         events: Vec<StoredEvent>,
         /// How many are unsettled in all of the queue.
@@ -238,7 +239,7 @@ pub enum Report {
         /// Which.
         queue: QueueId,
         /// The lowest sequence number that was asked for.
-        from: u64,
+        from: Seq,
         /// Why.
         reason: String,
     },

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::{AppendTag, Command, Event, Outcome, QueueId, Report};
 use crate::log::{Directory, LogError, LogLimits, NewEvent, QueueLog, StoredEvent};
+use crate::seq::Seq;
 use event_manager_wire::model::ServiceName;
 
 /// What is committed together, in bytes of events.
@@ -259,7 +260,7 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
     fn read(
         &mut self,
         queue: QueueId,
-        from: u64,
+        from: Seq,
         read: impl FnOnce(&mut QueueLog<S::Directory>) -> io::Result<Vec<StoredEvent>>,
     ) {
         let log = self.by_queue.get_mut(&queue);

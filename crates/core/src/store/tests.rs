@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::log::LogLimits;
 use crate::log::sim_disk::SimDisk;
+use crate::seq::Seq;
 use event_manager_wire::model::ServiceName;
 
 struct OneDisk(SimDisk);
@@ -150,7 +151,8 @@ fn a_queue_works_again_when_the_log_knows_what_workers_were_given() {
         panic!("{reports:?}");
     };
     assert_eq!(
-        recovered.given_below, 2,
+        recovered.given_below,
+        Seq(2),
         "after a kill it may have been given"
     );
 }

@@ -19,6 +19,7 @@ use super::item::{ClockChange, Item};
 use super::waiting::Late;
 use crate::broker::account::DropReason;
 use crate::broker::dispatch::WorkerKey;
+use crate::seq::Seq;
 
 /// A line may have so many entries that mean nothing, beside as many as it has others.
 const STALE_MAX: usize = if cfg!(test) { 8 } else { 1024 };
@@ -374,7 +375,7 @@ impl HeldItems {
 
     /// This delivery never reached its worker: it was no try. The event's sequence number, and how often
     /// it was tried then.
-    pub(super) fn not_written(&mut self, id: DeliveryId) -> Option<(u64, u32)> {
+    pub(super) fn not_written(&mut self, id: DeliveryId) -> Option<(Seq, u32)> {
         let item = &mut self.by_id.get_mut(id)?.item;
         item.attempt = item.attempt.saturating_sub(1);
         Some((item.seq?, item.attempt))
@@ -395,7 +396,7 @@ impl HeldItems {
     }
 
     /// The log has given up the events with these sequence numbers: they are in their workers' hands alone.
-    pub(super) fn give_up(&mut self, seqs: &BTreeSet<u64>, reason: DropReason) {
+    pub(super) fn give_up(&mut self, seqs: &BTreeSet<Seq>, reason: DropReason) {
         for held in self.all_mut() {
             let seq = held.item.seq.take_if(|seq| seqs.contains(seq));
             held.given_up = held.given_up.or(seq.map(|_| reason));

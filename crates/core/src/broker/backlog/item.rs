@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::waiting::Late;
+use crate::seq::Seq;
 
 /// Where an item stands among all of its backlog: the lower came first.
 pub(super) type Place = i64;
@@ -48,7 +49,7 @@ pub struct Item {
     /// The event as it came.
     pub body: Bytes,
     /// Its sequence number, if it is in a durable log.
-    pub seq: Option<u64>,
+    pub seq: Option<Seq>,
     /// Items with the same key are handed out one at a time, in their order.
     pub key: Option<OrderKey>,
     /// It is not served before.

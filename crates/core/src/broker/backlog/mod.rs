@@ -18,6 +18,7 @@ pub use policy::{OrderBy, Policy, QueueLimits, Retry, WhenFull};
 
 use super::account::DropReason;
 use super::dispatch::WorkerKey;
+use crate::seq::Seq;
 use event_manager_wire::messagebus::NAK_DELAY_MAX;
 use held::{Held, HeldItems};
 use waiting::Waiting;
@@ -56,9 +57,9 @@ pub struct Backlog {
 #[derive(Debug, Default)]
 struct Tries {
     /// Those that came back.
-    came_back: BTreeMap<u64, u32>,
+    came_back: BTreeMap<Seq, u32>,
     /// When those of them that have to wait may go again.
-    later: BTreeMap<u64, Instant>,
+    later: BTreeMap<Seq, Instant>,
     /// What is held was told up to this delivery.
     told: DeliveryId,
 }
@@ -149,7 +150,7 @@ impl Backlog {
 
     /// Gives up those that wait and have these sequence numbers: the log has done so. Those that workers
     /// hold are dropped if they come back.
-    pub fn give_up(&mut self, seqs: &BTreeSet<u64>, reason: DropReason) -> Lost {
+    pub fn give_up(&mut self, seqs: &BTreeSet<Seq>, reason: DropReason) -> Lost {
         self.held.give_up(seqs, reason);
         let mut lost = Lost::default();
         for seq in seqs {
@@ -188,7 +189,7 @@ impl Backlog {
 
     /// How often events were tried of which the log should know it, since this was last asked: those
     /// that workers hold, and those that came back from them. What was done meanwhile is not among them.
-    pub fn take_tries(&mut self) -> Vec<(u64, u32)> {
+    pub fn take_tries(&mut self) -> Vec<(Seq, u32)> {
         let mut tries = std::mem::take(&mut self.tries.came_back);
         let held = self.held.given_after(self.tries.told);
         tries.extend(held.filter_map(|held| Some((held.item.seq?, held.item.attempt))));
@@ -197,7 +198,7 @@ impl Backlog {
 
     /// The sequence numbers of those of [`take_tries`](Self::take_tries) that workers hold, to be asked
     /// after it; the others wait.
-    pub fn take_in_hands(&mut self) -> Vec<u64> {
+    pub fn take_in_hands(&mut self) -> Vec<Seq> {
         let held = self.held.given_after(self.tries.told);
         let seqs = held.filter_map(|held| held.item.seq).collect();
         self.tries.told = DeliveryId(self.held.last_id());
@@ -205,7 +206,7 @@ impl Backlog {
     }
 
     /// When events that came back since this was last asked may be given out again.
-    pub fn take_later(&mut self) -> BTreeMap<u64, Instant> {
+    pub fn take_later(&mut self) -> BTreeMap<Seq, Instant> {
         std::mem::take(&mut self.tries.later)
     }
 

@@ -9,6 +9,7 @@ use super::held::DeliveryId;
 use super::item::Item;
 use crate::broker::account::Dropped;
 use crate::broker::dispatch::WorkerKey;
+use crate::seq::Seq;
 
 /// Events that left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Lost {
     /// How many.
     pub events: u64,
     /// The sequence numbers of those that are in a durable log; each must be settled there.
-    pub seqs: Vec<u64>,
+    pub seqs: Vec<Seq>,
 }
 
 impl Lost {
@@ -36,7 +37,7 @@ pub struct Delivery {
     /// delivered before, for all that is known.
     pub attempt: u32,
     /// Its sequence number, if it is in a durable log.
-    pub seq: Option<u64>,
+    pub seq: Option<Seq>,
     /// The event.
     pub body: Bytes,
 }

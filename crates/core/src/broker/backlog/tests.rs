@@ -136,7 +136,7 @@ fn who_makes_room() {
             policy.when_full = when_full;
         });
         let numbered = |text, seq| Item {
-            seq: Some(seq),
+            seq: Some(Seq(seq)),
             ..item(text)
         };
         push(&mut backlog, [numbered("a", 1), numbered("b", 2)]);
@@ -149,8 +149,14 @@ fn who_makes_room() {
             .map(|text| Bytes::from_static(text.as_bytes()))
             .collect()
     };
-    assert_eq!(full(WhenFull::DropOldest), (vec![1], waited(&["b", "c"])));
-    assert_eq!(full(WhenFull::DropNewest), (vec![3], waited(&["a", "b"])));
+    assert_eq!(
+        full(WhenFull::DropOldest),
+        (vec![Seq(1)], waited(&["b", "c"]))
+    );
+    assert_eq!(
+        full(WhenFull::DropNewest),
+        (vec![Seq(3)], waited(&["a", "b"]))
+    );
     assert_eq!(full(WhenFull::Spill), (vec![], waited(&["a", "b", "c"])));
 }
 
@@ -396,7 +402,7 @@ fn an_overtaken_event_has_more_time_while_its_worker_says_so() {
 fn the_log_is_told_of_tries_that_are_not_over() {
     let (mut backlog, now) = (backlog(|_| {}), start());
     let numbered = |seq| Item {
-        seq: Some(seq),
+        seq: Some(Seq(seq)),
         ..item("x")
     };
     push(&mut backlog, (1..=4).map(numbered));
@@ -404,8 +410,8 @@ fn the_log_is_told_of_tries_that_are_not_over() {
     assert!(backlog.ack(worker(0), ids[0], now).is_ok());
     _ = backlog.nak(worker(0), ids[2], None, "", now, 1.0).unwrap();
     // The first is done and the last was given to nobody.
-    assert_eq!(backlog.take_tries(), [(2, 1), (3, 1)]);
-    assert_eq!(backlog.take_in_hands(), [2]);
+    assert_eq!(backlog.take_tries(), [(Seq(2), 1), (Seq(3), 1)]);
+    assert_eq!(backlog.take_in_hands(), [Seq(2)]);
     assert_eq!(
         (backlog.take_tries(), backlog.take_in_hands()),
         (vec![], vec![])
@@ -413,7 +419,7 @@ fn the_log_is_told_of_tries_that_are_not_over() {
     let outcome = backlog.release(worker(0), &ids[1..2], now);
     assert_eq!(outcome.retries, 0);
     // It had not been written.
-    assert_eq!(backlog.take_tries(), [(2, 0)]);
+    assert_eq!(backlog.take_tries(), [(Seq(2), 0)]);
 }
 
 #[test]
@@ -521,7 +527,7 @@ fn what_is_too_old_is_not_served() {
     let end = now + SECOND;
     let short_lived = |text, seq| Item {
         expires_at: Some(end),
-        seq: Some(seq),
+        seq: Some(Seq(seq)),
         ..item(text)
     };
     push(
@@ -532,10 +538,10 @@ fn what_is_too_old_is_not_served() {
     assert!(backlog.has_next(end - ms(1)));
     assert_eq!(served(&mut backlog, end), ["c"]);
     let (at, outcome) = wait(&mut backlog);
-    assert_eq!((at, outcome.expired.seqs), (end, vec![2]));
+    assert_eq!((at, outcome.expired.seqs), (end, vec![Seq(2)]));
     // What a worker holds it may finish, but nobody begins it again.
     let outcome = backlog.nak(worker(0), held, None, "", end, 1.0).unwrap();
-    assert_eq!((outcome.expired.seqs, outcome.retries), (vec![1], 0));
+    assert_eq!((outcome.expired.seqs, outcome.retries), (vec![Seq(1)], 0));
 }
 
 #[test]
@@ -597,7 +603,7 @@ fn keys_cost_nothing_when_nothing_has_them() {
 
 fn numbered(seq: u64) -> Item {
     Item {
-        seq: Some(seq),
+        seq: Some(Seq(seq)),
         ..item("x")
     }
 }
@@ -615,12 +621,15 @@ fn what_the_log_gave_up_waits_no_more() {
     push(&mut backlog, (5..=7).map(numbered));
     let held = backlog.hold_next(worker(0), now).unwrap();
     let reason = DropReason::RetentionAge;
-    let lost = backlog.give_up(&(1..=5).collect(), reason);
+    let lost = backlog.give_up(&(1..=5).map(Seq).collect(), reason);
     // The first is in a worker's hands: it may still be done.
-    assert_eq!((lost.events, lost.seqs), (4, vec![2, 3, 4, 5]));
+    assert_eq!(
+        (lost.events, lost.seqs),
+        (4, vec![Seq(2), Seq(3), Seq(4), Seq(5)])
+    );
     assert_eq!((backlog.len(), backlog.held()), (2, 1));
     backlog.ack(worker(0), held.id, now).unwrap();
-    let none = backlog.give_up(&BTreeSet::from([4]), reason);
+    let none = backlog.give_up(&BTreeSet::from([Seq(4)]), reason);
     assert_eq!(none, Lost::default());
     assert_eq!(served(&mut backlog, now).len(), 2);
     assert_eq!(backlog.bytes(), 0);
@@ -632,7 +641,7 @@ fn what_its_log_gave_up_is_not_tried_again() {
     let mut backlog = backlog(|_| {});
     push(&mut backlog, (1..=2).map(numbered));
     let held = [0, 1].map(|_| backlog.hold_next(worker(0), now).unwrap());
-    let lost = backlog.give_up(&BTreeSet::from([1]), DropReason::RetentionBytes);
+    let lost = backlog.give_up(&BTreeSet::from([Seq(1)]), DropReason::RetentionBytes);
     assert_eq!(lost, Lost::default());
     let outcomes = held.map(|held| {
         let nak = backlog.nak(worker(0), held.id, Some(Duration::ZERO), "no", now, 0.0);

@@ -9,6 +9,7 @@ use super::held::DeliveryId;
 use super::item::{ClockChange, Item, OrderKey, Place};
 use super::keys::{KeyState, Keys};
 use crate::broker::dispatch::WorkerKey;
+use crate::seq::Seq;
 
 /// An empty line keeps memory for so many items.
 const LINE_KEPT: usize = 4096;
@@ -20,7 +21,7 @@ pub(super) type Late = (WorkerKey, DeliveryId);
 #[derive(Debug)]
 struct Plain {
     body: Bytes,
-    seq: Option<u64>,
+    seq: Option<Seq>,
     place: Place,
 }
 
@@ -99,7 +100,7 @@ impl Waiting {
     /// Adds an item behind all others; one that has a sequence number, behind those with lower ones.
     pub(super) fn push_back(&mut self, mut item: Item) {
         item.place = match item.seq {
-            Some(seq) => Place::try_from(seq).unwrap_or(Place::MAX),
+            Some(seq) => Place::try_from(seq.0).unwrap_or(Place::MAX),
             None => self.back + 1,
         };
         self.back = self.back.max(item.place);
@@ -202,8 +203,8 @@ impl Waiting {
     }
 
     /// Takes the item with this sequence number in a durable log, if it waits.
-    pub(super) fn take_seq(&mut self, seq: u64) -> Option<Item> {
-        let place = Place::try_from(seq).ok()?;
+    pub(super) fn take_seq(&mut self, seq: Seq) -> Option<Item> {
+        let place = Place::try_from(seq.0).ok()?;
         self.take(place)
     }
 

@@ -24,7 +24,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn item(self, seq: Option<u64>) -> Item {
+    fn item(self, seq: Option<Seq>) -> Item {
         let mut item = Item::new(Bytes::copy_from_slice(&self.number.to_be_bytes()));
         item.seq = seq;
         item.not_before = self.times.not_before;
@@ -79,8 +79,8 @@ struct Site {
     shelf: Shelf,
     backlog: Backlog,
     worker: WorkerKey,
-    disk: BTreeMap<u64, Kept>,
-    next_seq: u64,
+    disk: BTreeMap<Seq, Kept>,
+    next_seq: Seq,
     number: u64,
     on_the_way: VecDeque<Vec<Kept>>,
     answer: Option<Vec<Item>>,
@@ -108,7 +108,7 @@ impl Site {
             backlog: backlog(),
             worker: Workers::default().join(peer, false),
             disk: BTreeMap::new(),
-            next_seq: 1,
+            next_seq: Seq::FIRST,
             number: 0,
             on_the_way: VecDeque::new(),
             answer: None,
@@ -117,7 +117,7 @@ impl Site {
         }
     }
 
-    fn end(&mut self, seq: u64, how: &'static str) {
+    fn end(&mut self, seq: Seq, how: &'static str) {
         let kept = self.disk.remove(&seq);
         let kept = kept.unwrap_or_else(|| panic!("{seq} {how}, and was done before"));
         assert_eq!(self.ended.insert(kept.number, how), None);
@@ -240,7 +240,7 @@ impl Site {
         for kept in all {
             self.disk.insert(self.next_seq, kept);
             seqs.push(Some(self.next_seq));
-            self.next_seq += 1;
+            self.next_seq = self.next_seq.next();
             self.durable += 1;
         }
         let lost = self.shelf.committed(items, &seqs, &mut self.backlog);
@@ -290,7 +290,8 @@ impl Site {
             .map(|(seq, kept)| (*seq, kept.times))
             .collect();
         let first = self.disk.keys().next().copied();
-        self.shelf.found(first, self.disk.len() as u64, 0, times);
+        self.shelf
+            .found(first, self.disk.len() as u64, Seq::ZERO, times);
     }
 
     /// Nobody who asks gets nothing while there is something for him, unless it is on its way.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::broker::backlog::{ClockChange, Item};
+use crate::seq::Seq;
 
 /// What is known in memory of an event whose body is on disk alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,17 +54,17 @@ impl Times {
 /// its order passes it over. One with only an end is read in its order, if that comes first.
 #[derive(Debug, Default)]
 pub(super) struct Timed {
-    all: BTreeMap<u64, Times>,
+    all: BTreeMap<Seq, Times>,
     /// Parked until this time.
-    parked: BTreeSet<(Instant, u64)>,
+    parked: BTreeSet<(Instant, Seq)>,
     /// Their time has come, and they are read one by one: the queue was read beyond them.
-    ready: BTreeSet<u64>,
-    ends: BTreeSet<(Instant, u64)>,
+    ready: BTreeSet<Seq>,
+    ends: BTreeSet<(Instant, Seq)>,
 }
 
 impl Timed {
     /// The event is on disk alone, and has times; parked if it has one to wait for.
-    pub(super) fn add(&mut self, seq: u64, times: Times) {
+    pub(super) fn add(&mut self, seq: Seq, times: Times) {
         if times.not_before.is_none() && times.expires_at.is_none() {
             return;
         }
@@ -73,7 +74,7 @@ impl Timed {
     }
 
     /// The event is not on disk alone any more.
-    pub(super) fn remove(&mut self, seq: u64) -> Option<Times> {
+    pub(super) fn remove(&mut self, seq: Seq) -> Option<Times> {
         let times = self.all.remove(&seq)?;
         self.ready.remove(&seq);
         if let Some(at) = times.parked_until() {
@@ -85,12 +86,12 @@ impl Timed {
         Some(times)
     }
 
-    pub(super) fn get(&self, seq: u64) -> Option<Times> {
+    pub(super) fn get(&self, seq: Seq) -> Option<Times> {
         self.all.get(&seq).copied()
     }
 
     /// It has no time to wait for any more; if it has no end either, nothing is to be known of it.
-    pub(super) fn forget_if_timeless(&mut self, seq: u64) {
+    pub(super) fn forget_if_timeless(&mut self, seq: Seq) {
         let times = self.all.get(&seq);
         if times.is_some_and(|times| times.expires_at.is_none() && times.attempt == 0) {
             self.all.remove(&seq);
@@ -102,29 +103,29 @@ impl Timed {
         (self.parked.len() + self.ready.len()) as u64
     }
 
-    pub(super) fn is_parked(&self, seq: u64) -> bool {
+    pub(super) fn is_parked(&self, seq: Seq) -> bool {
         let times = self.all.get(&seq);
         times.is_some_and(|times| times.parked_until().is_some()) || self.ready.contains(&seq)
     }
 
     /// Those to be read by their numbers, the lowest first.
-    pub(super) fn ready(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn ready(&self) -> impl Iterator<Item = Seq> {
         self.ready.iter().copied()
     }
 
-    pub(super) fn is_ready(&self, seq: u64) -> bool {
+    pub(super) fn is_ready(&self, seq: Seq) -> bool {
         self.ready.contains(&seq)
     }
 
     /// The next one whose end has come.
-    pub(super) fn ended(&self, now: Instant) -> Option<u64> {
+    pub(super) fn ended(&self, now: Instant) -> Option<Seq> {
         let (at, seq) = self.ends.first()?;
         (*at <= now).then_some(*seq)
     }
 
     /// Takes the next one whose time has come out of those that wait for it. It is to be read in its
     /// order, or, with `ready`, by its number.
-    pub(super) fn wake(&mut self, now: Instant, ready: impl FnOnce(u64) -> bool) -> Option<u64> {
+    pub(super) fn wake(&mut self, now: Instant, ready: impl FnOnce(Seq) -> bool) -> Option<Seq> {
         let (at, seq) = *self.parked.first().filter(|(at, _)| *at <= now)?;
         self.parked.remove(&(at, seq));
         if let Some(times) = self.all.get_mut(&seq) {
@@ -142,7 +143,7 @@ impl Timed {
     }
 
     /// Those with only an end, which is read in their order from this number on: they are gone.
-    pub(super) fn forget_from(&mut self, seq: u64) {
+    pub(super) fn forget_from(&mut self, seq: Seq) {
         let others = self.all.range(seq..).map(|(seq, _)| *seq);
         let others: Vec<_> = others.filter(|seq| !self.is_parked(*seq)).collect();
         for seq in others {
@@ -194,8 +195,8 @@ mod tests {
             ..Times::default()
         };
         let mut timed = Timed::default();
-        timed.add(1, of(0));
-        timed.add(2, of(1));
+        timed.add(Seq(1), of(0));
+        timed.add(Seq(2), of(1));
         timed.clock_was_set(ClockChange { forward_ms: 4_000 }, now);
         let moved = Some(now + Duration::from_secs(6));
         let times = |seq| {
@@ -203,7 +204,7 @@ mod tests {
                 .get(seq)
                 .map(|times| (times.not_before, times.expires_at))
         };
-        assert_eq!(times(1), Some((moved, moved)));
-        assert_eq!(times(2), Some((later, moved)));
+        assert_eq!(times(Seq(1)), Some((moved, moved)));
+        assert_eq!(times(Seq(2)), Some((later, moved)));
     }
 }

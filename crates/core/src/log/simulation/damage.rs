@@ -3,6 +3,7 @@
 use super::super::tests::{Kind, parse};
 use super::super::{Recovered, format};
 use super::World;
+use crate::seq::Seq;
 
 impl World {
     /// Damages a committed byte of a segment that was whole.
@@ -35,26 +36,26 @@ impl World {
     fn doubt(&mut self, kind: &Kind) {
         match kind {
             Kind::Event(seq) => {
-                if let Some(event) = self.events.get_mut(seq) {
+                if let Some(event) = self.events.get_mut(&Seq(*seq)) {
                     event.doubted = true;
                 }
             }
             Kind::Settled(ranges) => {
                 for (first, last) in ranges {
-                    for (_, event) in self.events.range_mut(first..=last) {
+                    for (_, event) in self.events.range_mut(Seq(*first)..=Seq(*last)) {
                         event.may_return = true;
                     }
                 }
             }
             Kind::Attempts(seqs) => {
                 for seq in seqs {
-                    self.events.get_mut(seq).unwrap().loose = true;
+                    self.events.get_mut(&Seq(*seq)).unwrap().loose = true;
                 }
             }
             // An event whose time is lost comes at once.
             Kind::Later(_) => {}
             Kind::Id(seq) => {
-                if let Some(event) = self.events.get_mut(seq) {
+                if let Some(event) = self.events.get_mut(&Seq(*seq)) {
                     event.loose = true;
                 }
             }

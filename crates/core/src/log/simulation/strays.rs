@@ -3,6 +3,7 @@
 use super::super::sim_disk::SimDisk;
 use super::super::{NewEvent, QueueLog, format};
 use super::World;
+use crate::seq::Seq;
 
 impl World {
     pub(super) fn put_stray(&mut self) {
@@ -19,9 +20,9 @@ impl World {
         let small = 1 + self.rng.below(10);
         let number = *self.rng.pick(&extreme).unwrap();
         let name = match self.rng.below(3) {
-            0 => format::segment_name(number, small),
-            1 => format::segment_name(small, number),
-            _ => format::segment_name(number, number),
+            0 => format::segment_name(number, Seq(small)),
+            1 => format::segment_name(small, Seq(number)),
+            _ => format::segment_name(number, Seq(number)),
         };
         let bytes = self.rng.below(700) as usize;
         let content: Vec<u8> = (0..bytes).map(|_| self.rng.next() as u8).collect();
@@ -73,7 +74,7 @@ impl World {
         self.copied.insert(name);
         let other = 1 + self.rng.below(number + 3);
         let name = match self.rng.one_in(2) {
-            true => format::segment_name(number, 1 + self.rng.below(first_seq + 5)),
+            true => format::segment_name(number, Seq(1 + self.rng.below(first_seq.0 + 5))),
             false => format::segment_name(other, first_seq),
         };
         // It may have the name of a segment that was removed, and passes for it, damaged.

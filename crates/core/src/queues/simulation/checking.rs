@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::DropReason;
+use crate::seq::Seq;
 
 impl World {
     /// Checks what was handed to workers since the last time.
@@ -114,7 +115,7 @@ impl World {
         let Some(seq) = seq.filter(|_| !fate.resent && !fate.replayed) else {
             return;
         };
-        let (first, own) = ((name(service), 0), (name(service), seq));
+        let (first, own) = ((name(service), Seq::ZERO), (name(service), seq));
         for (_, other) in witness.numbers.range(first..own) {
             let Some(before) = self.fates.get(&(service, *other)) else {
                 continue;

@@ -15,6 +15,7 @@ use crate::broker::{
 };
 use crate::log::StoredEvent;
 use crate::queues::{Clocks, Emitted, Queues, Shell};
+use crate::seq::Seq;
 use crate::store::{Event, Logs};
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
@@ -268,7 +269,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn settle(&mut self, key: ServiceKey, seqs: Vec<u64>) {
+    pub(super) fn settle(&mut self, key: ServiceKey, seqs: Vec<Seq>) {
         let service = self.broker.service(key).unwrap();
         self.queues.settle(service.name(), seqs);
     }
@@ -348,7 +349,8 @@ impl Daemon {
             return false;
         }
         self.queues.open(&letters, self.shell.limits_of(service));
-        self.queues.read(&letters, (0, 10_000, 1 << 20), what);
+        self.queues
+            .read(&letters, (Seq::ZERO, 10_000, 1 << 20), what);
         true
     }
 

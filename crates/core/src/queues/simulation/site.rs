@@ -12,7 +12,8 @@ use crate::broker::{Item, OrderBy, OrderKey};
 use crate::log::sim_disk::{Rng, SimDisk};
 use crate::log::{Damage, LogLimits};
 use crate::queues::{Clocks, Shell};
-use crate::store::{Command, Full, Outcome, QueueId, Report, Sink};
+use crate::seq::Seq;
+use crate::store::{AppendTag, Command, Full, Outcome, QueueId, Report, Sink};
 use crate::store::{Outside, StateStore};
 use event_manager_wire::model::ServiceName;
 
@@ -180,11 +181,11 @@ fn short(what: impl std::fmt::Debug) -> String {
 /// Sees what the store is asked and what it says, and so what is durable under which number.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    appends: BTreeMap<u64, Vec<u64>>,
+    appends: BTreeMap<AppendTag, Vec<u64>>,
     /// The numbers of events by their sequence numbers, in each queue as it is now.
-    pub(super) numbers: BTreeMap<(ServiceName, u64), u64>,
+    pub(super) numbers: BTreeMap<(ServiceName, Seq), u64>,
     /// And the other way round.
-    pub(super) seqs: BTreeMap<(ServiceName, u64), u64>,
+    pub(super) seqs: BTreeMap<(ServiceName, u64), Seq>,
     /// Events of which the store said that they are durable. Of a commit that failed a crash may leave some,
     /// and another one may take them.
     pub(super) durable: BTreeSet<(ServiceName, u64)>,
@@ -197,7 +198,7 @@ pub(super) struct Witness {
     /// Events that retention took.
     pub(super) expelled: BTreeSet<(ServiceName, u64)>,
     /// What workers hold, as far as the store was told.
-    in_hands: BTreeSet<(QueueId, u64)>,
+    in_hands: BTreeSet<(QueueId, Seq)>,
 }
 
 impl Witness {
@@ -208,7 +209,7 @@ impl Witness {
         self.durable.retain(|(name, _)| name != queue);
     }
 
-    fn is_at(&mut self, queue: &QueueId, seq: u64, number: u64) {
+    fn is_at(&mut self, queue: &QueueId, seq: Seq, number: u64) {
         self.numbers.insert((queue.name.clone(), seq), number);
         self.seqs.insert((queue.name.clone(), number), seq);
     }
@@ -223,7 +224,7 @@ impl Witness {
         match command {
             Command::Append { tag, events, .. } => {
                 let numbers = events.iter().map(|event| number_of(&event.body));
-                self.appends.insert(tag.0, numbers.collect());
+                self.appends.insert(*tag, numbers.collect());
             }
             Command::Settle { queue, seqs } => {
                 for seq in seqs {
@@ -254,7 +255,7 @@ impl Witness {
                 tag,
                 outcomes,
             } => {
-                let numbers = self.appends.remove(&tag.0).unwrap_or_default();
+                let numbers = self.appends.remove(tag).unwrap_or_default();
                 for (number, outcome) in numbers.into_iter().zip(outcomes) {
                     if let Outcome::Appended(seq) | Outcome::Seen(seq) = outcome {
                         self.is_at(queue, *seq, number);

@@ -120,7 +120,7 @@ impl Oracle {
             return Err(item);
         }
         if at_back {
-            item.place = item.seq.map_or(self.back + 1, |seq| seq as i64);
+            item.place = item.seq.map_or(self.back + 1, |seq| seq.0 as i64);
             self.back = self.back.max(item.place);
         } else {
             self.front -= 1;
@@ -595,7 +595,7 @@ proptest! {
             match act {
                 Act::Push { key, size, ttl, delay } => {
                     let item = Item {
-                        seq: oracle.logged.then_some(n as u64 + 1),
+                        seq: oracle.logged.then_some(Seq(n as u64 + 1)),
                         not_before: delay.map(|delay| now + ms(delay)),
                         expires_at: ttl.map(|ttl| now + ms(ttl)),
                         ..new(n, size, key)

@@ -115,7 +115,7 @@ impl Site {
             .iter()
             .for_each(|letter| self.end(&letter.item));
         for number in &outcome.done.seqs {
-            self.end_of(self.keys[number], *number as usize);
+            self.end_of(self.keys[&number.0], number.0 as usize);
         }
     }
 
@@ -123,7 +123,7 @@ impl Site {
         match act {
             Act::Push(key) => {
                 let mut item = Item::new(format!("{key} {number}").into());
-                item.seq = Some(number as u64);
+                item.seq = Some(Seq(number as u64));
                 self.keys.insert(number as u64, key);
                 let key = Some(OrderKey::from_hash(key));
                 push(&mut self.backlog, [Item { key, ..item }]);
