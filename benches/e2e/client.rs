@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::scenario::Scenario;
 
-/// Digits at the beginning of each payload: the event's place in its block.
+/// Digits at the beginning of each payload: the event's position in its block.
 pub const STAMP_BYTES: usize = 8;
 
 /// A payload, stamped.
@@ -36,7 +36,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// `encode` appends the event at a place of the block; all have the same length.
+    /// `encode` appends the event at a position of the block; all have the same length.
     pub fn new(
         stream: TcpStream,
         scenario: &Scenario,
@@ -141,7 +141,7 @@ impl Publisher {
 
 /// Finds the events in what a broker sends.
 pub trait Framing {
-    /// Reads one event, or something else, at the beginning of the bytes: its length and the place
+    /// Reads one event, or something else, at the beginning of the bytes: its length and the position
     /// of its stamp. `None` if it isn't whole.
     fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)>;
 

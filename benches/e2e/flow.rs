@@ -37,7 +37,7 @@ pub struct Run<'a> {
     scenario: &'a Scenario,
     window: u64,
     pub sent: u64,
-    /// What each group got, by the event's place in its block.
+    /// What each group got, by the event's position in its block.
     tallies: Vec<Vec<u64>>,
     /// The same in all.
     received: Vec<u64>,

@@ -51,8 +51,8 @@ impl Latency {
     pub fn of(mut ns: Vec<u64>) -> Self {
         ns.sort_unstable();
         let at = |share: f64| {
-            let place = ((ns.len() as f64 * share) as usize).min(ns.len().saturating_sub(1));
-            ns.get(place).copied().unwrap_or(0) as f64 / 1000.0
+            let position = ((ns.len() as f64 * share) as usize).min(ns.len().saturating_sub(1));
+            ns.get(position).copied().unwrap_or(0) as f64 / 1000.0
         };
         Self {
             p50: at(0.5),

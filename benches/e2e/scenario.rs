@@ -66,7 +66,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the event at this place of a block is for a group.
+    /// Whether the event at this position of a block is for a group.
     pub fn is_for(self, event: usize, group: usize) -> bool {
         match self {
             Self::OneService(n) => event % n == group,
@@ -94,7 +94,7 @@ impl Scenario {
         ((1 << 20) / self.size).clamp(8, 8192) as u64
     }
 
-    /// The subject of an event, by its place in a block. All have the same length.
+    /// The subject of an event, by its position in a block. All have the same length.
     pub fn subject(&self, event: usize) -> String {
         match self.pattern {
             Pattern::OneService(n) => subject_of(event % n),

@@ -88,14 +88,14 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
         return args.print_file(&path);
     }
     let mut client = args.target.client()?;
-    let place = match client.events(None, RING_MAX) {
+    let cursor = match client.events(None, RING_MAX) {
         Ok(page) => {
             args.print_latest(&page.events)?;
-            Place::of(&page)
+            Cursor::of(&page)
         }
         Err(ClientError::NoAnswer(address)) => {
             args.print_without_daemon(&address)?;
-            Place::default()
+            Cursor::default()
         }
         Err(error) => return Err(error.into()),
     };
@@ -104,18 +104,18 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     }
     let wait = args.target.wait().min(FOLLOW_WAIT);
     let client = Client::new(client.address(), wait);
-    until_terminated(move |stop| args.follow(client, place, &stop))
+    until_terminated(move |stop| args.follow(client, cursor, &stop))
 }
 
 /// How far a daemon's events were seen.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Cursor {
     /// Which run of the daemon.
     started_ms: u64,
     after: u64,
 }
 
-impl Place {
+impl Cursor {
     fn of(page: &EventsPage) -> Self {
         Self {
             started_ms: page.started_ms,
@@ -200,10 +200,15 @@ impl EventsArgs {
         clippy::disallowed_methods,
         reason = "the daemon is asked again after a time"
     )]
-    fn follow(&self, mut client: Client, mut place: Place, stop: &StopFlag) -> anyhow::Result<()> {
+    fn follow(
+        &self,
+        mut client: Client,
+        mut cursor: Cursor,
+        stop: &StopFlag,
+    ) -> anyhow::Result<()> {
         let mut is_there = true;
         while !stop.is_set() {
-            let page = match client.events(Some(place.after), RING_MAX) {
+            let page = match client.events(Some(cursor.after), RING_MAX) {
                 Ok(page) => page,
                 Err(ClientError::NoAnswer(address)) => {
                     if std::mem::take(&mut is_there) {
@@ -217,9 +222,9 @@ impl EventsArgs {
                 Err(error) => return Err(error.into()),
             };
             is_there = true;
-            if page.started_ms != place.started_ms {
+            if page.started_ms != cursor.started_ms {
                 // Another run, whose numbers begin anew.
-                place = Place {
+                cursor = Cursor {
                     started_ms: page.started_ms,
                     after: 0,
                 };
@@ -235,7 +240,7 @@ impl EventsArgs {
                 self.print(event)?;
             }
             let is_latest = page.events_after == page.latest;
-            place = Place::of(&page);
+            cursor = Cursor::of(&page);
             if is_latest {
                 sleep(POLL);
             }

@@ -21,7 +21,7 @@ impl Config {
     /// What becomes of the configuration in force when this one, which is valid, is wanted.
     pub fn reload(&self, wanted: Self) -> Reload {
         let (mut changed, mut need_restart) = (vec![], vec![]);
-        let (services, places) = wanted.services.with_places_of(&self.services);
+        let (services, fixed) = wanted.services.with_fixed_part_of(&self.services);
         let (old, mut new) = (self.shown(), wanted.shown());
         for key in KEYS.iter() {
             let pointer = format!("/{}", key.name.replace('.', "/"));
@@ -42,7 +42,7 @@ impl Config {
                 }
             }
         }
-        need_restart.extend(places);
+        need_restart.extend(fixed);
         // What is shown is read back.
         let config = serde_json::from_value(new).unwrap_or(wanted);
         Reload {

@@ -56,7 +56,7 @@ pub struct Services {
     entries: Vec<Entry>,
     /// The entries whose `delivery` and `subjects` are in force, if they are not those: neither
     /// changes while the daemon runs.
-    places: Option<Vec<Entry>>,
+    fixed: Option<Vec<Entry>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -145,18 +145,18 @@ impl Services {
         entries.sort_by_cached_key(|entry| entry.pattern.rank());
         Ok(Self {
             entries,
-            places: None,
+            fixed: None,
         })
     }
 
-    fn places(&self) -> &[Entry] {
-        self.places.as_deref().unwrap_or(&self.entries)
+    fn fixed(&self) -> &[Entry] {
+        self.fixed.as_deref().unwrap_or(&self.entries)
     }
 
     /// The same, but with `delivery` and `subjects` as the others have them in force; and the paths of
     /// those that are not.
-    pub(super) fn with_places_of(&self, others: &Self) -> (Self, Vec<String>) {
-        let (wanted, in_force) = (&self.entries, others.places());
+    pub(super) fn with_fixed_part_of(&self, others: &Self) -> (Self, Vec<String>) {
+        let (wanted, in_force) = (&self.entries, others.fixed());
         let mut paths = vec![];
         let more = in_force
             .iter()
@@ -179,7 +179,7 @@ impl Services {
         }
         let services = Self {
             entries: wanted.clone(),
-            places: (!paths.is_empty()).then(|| in_force.to_vec()),
+            fixed: (!paths.is_empty()).then(|| in_force.to_vec()),
         };
         (services, paths)
     }
@@ -199,7 +199,7 @@ impl Services {
 
     /// Durable services that exist from the start, without a subscription, and their subjects.
     pub fn declared(&self) -> impl Iterator<Item = (&ServiceName, &[SubjectPattern])> {
-        self.places()
+        self.fixed()
             .iter()
             .filter_map(|entry| Some((entry.pattern.exact()?, entry.fields.subjects.as_deref()?)))
     }
@@ -207,7 +207,7 @@ impl Services {
     /// Whether any service may be durable.
     pub fn any_durable(&self) -> bool {
         let durable = |entry: &Entry| entry.fields.delivery == Some(DeliveryMode::Queue);
-        self.places().iter().any(durable)
+        self.fixed().iter().any(durable)
     }
 
     fn fields_of(&self, name: &ServiceName) -> Fields {
@@ -230,7 +230,7 @@ impl Services {
             .find(|entry| entry.pattern.exact() == Some(name));
         let own = own.map_or(Fields::default(), |entry| entry.fields.clone());
         let fields = own.or(&options.into()).or(&self.fields_of(name));
-        let delivery = asked.unwrap_or_else(|| fields_of(self.places(), name).delivery());
+        let delivery = asked.unwrap_or_else(|| fields_of(self.fixed(), name).delivery());
         let default = Policy::live(QueueLimits {
             bytes_max: fields.queue_bytes.unwrap_or(queue.bytes_max),
             events_max: fields.queue_events.unwrap_or(queue.events_max),

@@ -29,11 +29,11 @@ pub async fn call_services(
     let payload = &event.message.data;
     let mut trace = CallTrace::begin(&tracer, &event.subject, payload, &event.services);
     let mut calls = JoinSet::new();
-    for (place, service) in event.services.into_iter().enumerate() {
+    for (index, service) in event.services.into_iter().enumerate() {
         let (caller, locator, message) = (caller.clone(), locator.clone(), event.message.clone());
         calls.spawn(async move {
             (
-                place,
+                index,
                 call_service(service, &message, &caller, &locator, deadline).await,
             )
         });
@@ -43,10 +43,10 @@ pub async fn call_services(
     let mut results = vec![];
     let mut room = event.answers_bytes_max;
     while let Some(result) = calls.join_next().await {
-        let Ok((place, result)) = result else {
+        let Ok((index, result)) = result else {
             continue;
         };
-        let result = (place, result.shown_within(&mut room));
+        let result = (index, result.shown_within(&mut room));
         let enough = first && is_ack(&result.1);
         if let Some(trace) = &mut trace {
             trace.answered(&result.1.service, result.1.status.name());
@@ -58,7 +58,7 @@ pub async fn call_services(
     }
     // Calls that nobody waits for any more end with the set; what they sent, they sent.
     drop(calls);
-    results.sort_by_key(|(place, _)| *place);
+    results.sort_by_key(|(index, _)| *index);
     let acked = match first && called > 0 {
         true => results.iter().any(|(_, result)| is_ack(result)),
         false => results.len() == called && results.iter().all(|(_, result)| is_ack(result)),

@@ -131,15 +131,15 @@ proptest! {
     /// Whatever happens to the file, it is read right or moved aside as it is.
     #[test]
     fn damage_is_found_and_set_aside(
-        places in proptest::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..20),
+        positions in proptest::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..20),
         near_the_start: bool,
         closed: bool,
         kept_part in prop_oneof![4 => Just(None), 1 => any::<prop::sample::Index>().prop_map(Some)],
     ) {
         let mut bytes = IMAGES[usize::from(closed)].clone();
         let span = if near_the_start { 400 } else { bytes.len() };
-        for (place, flipped) in &places {
-            bytes[place.index(span)] ^= flipped;
+        for (position, flipped) in &positions {
+            bytes[position.index(span)] ^= flipped;
         }
         if let Some(len) = kept_part {
             bytes.truncate(len.index(bytes.len()));

@@ -50,8 +50,8 @@ impl CallTrace {
             .waiting
             .iter()
             .position(|name| name.as_str() == service);
-        if let Some(place) = waiting {
-            let service = self.waiting.swap_remove(place);
+        if let Some(index) = waiting {
+            let service = self.waiting.swap_remove(index);
             self.record_child(&service, status, (status != "ack").then(|| status.into()));
         }
     }

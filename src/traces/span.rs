@@ -27,7 +27,7 @@ pub struct Span {
     pub span_id: [u8; 8],
     /// The span that it is a part of.
     pub parent_id: Option<[u8; 8]>,
-    /// The event's own place in the trace, if it carries one.
+    /// The event's own span in the trace, if it carries one.
     pub link: Option<TraceContext>,
     /// What happened: one of few texts for each service.
     pub name: String,

@@ -17,12 +17,12 @@ use super::support::{PATIENCE, TestDaemon};
 const EMIT: &str = "TK_EVENT_MANAGER_EMIT";
 
 /// The program in a directory of its own. From its second start on it has the ports of the first.
-struct Place {
+struct Setup {
     site: Site,
     keys: Value,
 }
 
-impl Place {
+impl Setup {
     fn new(keys: &Value) -> Self {
         // Nothing else on this address takes a port that is free for a moment.
         let any = format!("tcp://{}:0", own_host());
@@ -157,8 +157,8 @@ fn wait_until_let_in(daemon: &TestDaemon, subscriber: &zmq::Socket) {
 
 #[test]
 fn what_publishers_queued_meanwhile_reaches_every_subscriber_that_was_there() {
-    let mut place = Place::patient();
-    let mut daemon = place.start();
+    let mut setup = Setup::patient();
+    let mut daemon = setup.start();
     // The same prefix twice, several of one subscriber, one that is no text.
     let prefixes: [&[&[u8]]; 5] = [
         &[b""],
@@ -181,7 +181,7 @@ fn what_publishers_queued_meanwhile_reaches_every_subscriber_that_was_there() {
         end(daemon, signal);
         publisher.sees_the_end();
         publisher.send(500);
-        daemon = place.start();
+        daemon = setup.start();
         publisher.send(10);
         assert_all_hear(&subscribers, heard + 1..=publisher.sent);
         heard = publisher.sent;
@@ -191,18 +191,18 @@ fn what_publishers_queued_meanwhile_reaches_every_subscriber_that_was_there() {
 
 #[test]
 fn a_publisher_that_binds_waits_too() {
-    let mut place = Place::patient();
+    let mut setup = Setup::patient();
     let context = zmq::Context::new();
     let publisher = socket(&context, zmq::XPUB);
     publisher.bind("tcp://127.0.0.1:*").expect("a free port");
     let address = publisher.get_last_endpoint().expect("it is bound");
-    place.keys["connectPublishers"] = json!([address.expect("text")]);
-    let daemon = place.start();
+    setup.keys["connectPublishers"] = json!([address.expect("text")]);
+    let daemon = setup.start();
     let subscriber = subscriber(&daemon, &[b"Order"], 500);
     assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
     end(daemon, "KILL");
     assert_eq!(publisher.recv_bytes(0).expect("its end"), [0]);
-    let _daemon = place.start();
+    let _daemon = setup.start();
     assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
     (1..=10).for_each(|number| publish(&publisher, "Order", &number.to_string()));
     assert_hears(&subscriber, 1..=10);
@@ -210,13 +210,13 @@ fn a_publisher_that_binds_waits_too() {
 
 #[test]
 fn a_confirmed_event_waits_for_subscribers_and_its_publisher_does_not() {
-    let mut place = Place::patient();
-    let daemon = place.start();
+    let mut setup = Setup::patient();
+    let daemon = setup.start();
     let slow = subscriber(&daemon, &[b"Order"], 500);
     let billing = daemon.subscribe("sub-1", "Billing", &["Order"]);
     let worker = daemon.worker("Billing", &billing.pull_address);
     end(daemon, "KILL");
-    let daemon = place.start();
+    let daemon = setup.start();
     let gone = subscriber(&daemon, &[b"Other"], 500);
     assert_eq!(awaited(&daemon), Some(1));
     for number in ["1", "2"] {
@@ -234,15 +234,15 @@ fn a_confirmed_event_waits_for_subscribers_and_its_publisher_does_not() {
 /// have, and end its connection in the middle of its message.
 #[test]
 fn a_subscriber_that_is_ended_by_what_waited_for_it_is_no_trouble() {
-    let mut place = Place::patient();
-    place.keys["slowSubscriber"] = json!("disconnect");
-    place.keys["budgets"] = json!({"subscriberOutboxBytes": 1024});
-    let daemon = place.start();
+    let mut setup = Setup::patient();
+    setup.keys["slowSubscriber"] = json!("disconnect");
+    setup.keys["budgets"] = json!({"subscriberOutboxBytes": 1024});
+    let daemon = setup.start();
     let mut first = RawPeer::met(&daemon.subscribers(), "SUB");
     first.send(&message(&["\x01Order"]));
     daemon.wait_for_subscriptions(1);
     end(daemon, "TERM");
-    let daemon = place.start();
+    let daemon = setup.start();
     assert_eq!(awaited(&daemon), Some(1));
     let (token, answer) = daemon.ask(EMIT, &["", "memory", "Order", &"x".repeat(4096)]);
     assert_eq!(token, "TK_SYS_ACK", "{answer}");
@@ -257,10 +257,10 @@ fn a_subscriber_that_is_ended_by_what_waited_for_it_is_no_trouble() {
 
 #[test]
 fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_more() {
-    let mut place = Place::new(&json!({
+    let mut setup = Setup::new(&json!({
         "stateDir": "state", "subscriberGrace": 0.5, "restartGrace": 1,
     }));
-    let daemon = place.start();
+    let daemon = setup.start();
     assert_eq!(held(&daemon), None, "a fresh daemon knows nobody");
     let stays = subscriber(&daemon, &[b"Order"], 100);
     let gone = subscriber(&daemon, &[b"Order", b"x"], 100);
@@ -269,7 +269,7 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
     publisher.sees_the_end();
     drop(gone);
     publisher.send(10);
-    let daemon = place.start();
+    let daemon = setup.start();
     assert_hears(&stays, 1..=10);
     assert_eq!(held(&daemon), None);
     let log = daemon.program().logged("did not come back in time");
@@ -279,8 +279,8 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
     });
     end(daemon, "KILL");
     // Nobody is let in by the time now, and one comes back.
-    place.keys["subscriberGrace"] = json!(60);
-    let daemon = place.start();
+    setup.keys["subscriberGrace"] = json!(60);
+    let daemon = setup.start();
     wait_until_let_in(&daemon, &stays);
     publisher.send(1);
     assert_hears(&stays, [11]);
@@ -288,12 +288,12 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
 
 #[test]
 fn a_daemon_that_stops_lets_publishers_in() {
-    let mut place = Place::patient();
-    let daemon = place.start();
+    let mut setup = Setup::patient();
+    let daemon = setup.start();
     let gone = subscriber(&daemon, &[b"Order"], 100);
     end(daemon, "KILL");
     drop(gone);
-    let daemon = place.start();
+    let daemon = setup.start();
     let publisher = daemon.publisher();
     let other = subscriber(&daemon, &[b"Other"], 100);
     assert_eq!(awaited(&daemon), Some(1));
@@ -306,8 +306,8 @@ fn a_daemon_that_stops_lets_publishers_in() {
 
 #[test]
 fn without_a_state_directory_publishers_wait_half_as_long_for_whoever_there_was() {
-    let mut place = Place::new(&json!({"subscriberGrace": 2}));
-    let daemon = place.start();
+    let mut setup = Setup::new(&json!({"subscriberGrace": 2}));
+    let daemon = setup.start();
     let publisher = daemon.publisher();
     publish(&publisher, "Order", "1");
     let late = subscriber(&daemon, &[b"Order"], 100);

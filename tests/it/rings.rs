@@ -36,7 +36,7 @@ fn ring_of(daemon: &TestDaemon) -> Option<Ring> {
 }
 
 /// Waits until one of them takes no events from the one that it dials, and the others are subscribed
-/// to theirs; its place.
+/// to theirs; its index.
 fn held_by(daemons: &[TestDaemon]) -> usize {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -46,10 +46,10 @@ fn held_by(daemons: &[TestDaemon]) -> usize {
             .iter()
             .map(|daemon| daemon.status().subscribers.subscriptions);
         let subscribed: u64 = subscriptions.sum();
-        if let (Some(place), None) = (held.next(), held.next())
+        if let (Some(index), None) = (held.next(), held.next())
             && subscribed == daemons.len() as u64 - 1
         {
-            return place;
+            return index;
         }
         assert!(
             Instant::now() < deadline,

@@ -318,10 +318,10 @@ impl Crew<'_> {
     }
 
     /// One worker after another: each works a while, then dies with what it was sent meanwhile.
-    fn work(&self, place: usize) {
+    fn work(&self, index: usize) {
         for turn in 0..REPLACEMENTS {
-            let events = 1 + (turn * 7 + place * 3) % 20;
-            if (turn + place).is_multiple_of(2) {
+            let events = 1 + (turn * 7 + index * 3) % 20;
+            if (turn + index).is_multiple_of(2) {
                 self.work_by_hand(events);
             } else {
                 self.work_over_libzmq(events);
@@ -376,8 +376,8 @@ fn replaced_workers_lose_nothing_but_what_was_written_to_them() {
     let publisher = daemon.publisher();
     std::thread::scope(|scope| {
         let crew = &crew;
-        for place in 0..4 {
-            scope.spawn(move || crew.work(place));
+        for index in 0..4 {
+            scope.spawn(move || crew.work(index));
         }
         while crew.replaced.load(Ordering::Relaxed) < 4 * REPLACEMENTS {
             for _ in 0..4 {

@@ -265,7 +265,7 @@ impl Broker for RabbitMq {
     }
 }
 
-/// The place of a delivery's tag, behind the frame's head, class, method and consumer tag.
+/// The position of a delivery's tag, behind the frame's head, class, method and consumer tag.
 const TAG_AT: usize = 7 + 4 + 2;
 
 fn delivery(exchange: &str, key: &str, scenario: &Scenario, durable: bool) -> Fixed {

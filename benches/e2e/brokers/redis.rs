@@ -214,7 +214,7 @@ fn line(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     Some((text.parse().ok()?, at + end + 1))
 }
 
-/// A bulk string's place, and where the next value begins.
+/// A bulk string's position, and where the next value begins.
 fn bulk(bytes: &[u8], at: usize) -> Option<(std::ops::Range<usize>, usize)> {
     let (len, begin) = line(bytes, at)?;
     let end = begin + len as usize;

@@ -116,7 +116,7 @@ pub fn receiver(stream: TcpStream, scenario: &Scenario) -> Result<Receiver> {
     Receiver::new(stream, scenario, framing)
 }
 
-/// A frame's flags and the place of its body, if it is whole.
+/// A frame's flags and the position of its body, if it is whole.
 fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
     let flags = *bytes.get(at)?;
     let (body, len) = match flags & 2 {

@@ -114,7 +114,7 @@ fn everything_wrong_is_named_at_once() {
 }
 
 #[test]
-fn syntax_errors_have_a_place() {
+fn syntax_errors_have_a_position() {
     let found = errors("{\n \"a\": 1,\n}");
     assert!(found[0].starts_with("config.json:3:1: "), "{found:?}");
     assert!(errors("[]")[0].contains("expected a map"));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{Broker, KnownSubject, Route, SubjectPlace};
+use crate::broker::{Broker, KnownSubject, Route, SubjectIndex};
 use crate::messagebus::{DataType, Message};
 use crate::model::ServiceName;
 use crate::queues::{EmissionId, Emitted};
@@ -24,7 +24,7 @@ struct Publication {
     event: Bytes,
     route: Rc<Route>,
     /// Where its subject is counted.
-    subject: SubjectPlace,
+    subject: SubjectIndex,
     /// It was not published before. Else it goes to those services only that failed then.
     is_new: bool,
     /// The durable services on its route.
@@ -89,7 +89,7 @@ impl Hub {
     ) -> Publication {
         let first = emission.frames.first().cloned().unwrap_or_default();
         let key = self.broker.routes.key_of(&first).to_vec();
-        let KnownSubject { mut route, place } = self.broker.routes.look_up(&key);
+        let KnownSubject { mut route, subject } = self.broker.routes.look_up(&key);
         let is_new = before.is_none();
         let mut reached = Reached::default();
         if let Some((had, failed)) = before {
@@ -113,7 +113,7 @@ impl Hub {
             number: self.requests.emissions.next_number(),
             event: encode_message(&emission.frames),
             route,
-            subject: place,
+            subject,
             is_new,
             durable,
             reached,

@@ -92,10 +92,7 @@ impl Hub {
                 self.count_alike(runs);
                 let key = self.broker.routes.key_of(first);
                 let begin = span.first.start;
-                let KnownSubject {
-                    route,
-                    place: subject,
-                } = self.broker.routes.look_up(key);
+                let KnownSubject { route, subject } = self.broker.routes.look_up(key);
                 runs.begin_alike(subject);
                 (begin..begin + key.len(), route)
             });

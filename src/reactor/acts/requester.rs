@@ -298,7 +298,7 @@ impl Hub {
         self.flush();
     }
 
-    /// A place among the requests whose answers come later, or the refusal if there is none.
+    /// A slot among the requests whose answers come later, or the refusal if there is none.
     pub(crate) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
         if let Some(max) = self.requests.replies.is_full() {
             self.reply(&back, &requests::too_many_wait(max).into());

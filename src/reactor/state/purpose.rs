@@ -9,7 +9,7 @@ use crate::zmtp::LocalSocket;
 #[derive(Debug, Clone)]
 pub(crate) enum Purpose {
     Publishers,
-    /// A publisher that we connect to; its place among them.
+    /// A publisher that we connect to; its index among them.
     Dialled(usize),
     Subscribers,
     Requests,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::broker::{Route, SubjectPlace};
+use crate::broker::{Route, SubjectIndex};
 
 /// A run of whole messages.
 pub(crate) struct Run<'a> {
@@ -52,7 +52,7 @@ pub(crate) struct Runs {
     /// The end of each message, relative to its stretch.
     ends: Vec<usize>,
     /// Events with the subject that was looked up last, and where they are to be counted.
-    alike: Option<(SubjectPlace, u64)>,
+    alike: Option<(SubjectIndex, u64)>,
 }
 
 impl Runs {
@@ -90,7 +90,7 @@ impl Runs {
 
     /// A subject was looked up: the events that are counted from now on have it.
     #[inline]
-    pub(crate) fn begin_alike(&mut self, subject: SubjectPlace) {
+    pub(crate) fn begin_alike(&mut self, subject: SubjectIndex) {
         self.alike = Some((subject, 0));
     }
 
@@ -103,7 +103,7 @@ impl Runs {
     }
 
     /// The last subject, and how many events had it.
-    pub(crate) fn take_alike(&mut self) -> Option<(SubjectPlace, u64)> {
+    pub(crate) fn take_alike(&mut self) -> Option<(SubjectIndex, u64)> {
         self.alike.take()
     }
 
@@ -111,7 +111,7 @@ impl Runs {
         self.stretches.is_empty()
     }
 
-    /// Each stretch's route, its place in what was read, and where its messages end in it.
+    /// Each stretch's route, its position in what was read, and where its messages end in it.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Rc<Route>, Range<usize>, &[usize])> {
         let ends = |at: usize| {
             let next = self.stretches.get(at + 1);

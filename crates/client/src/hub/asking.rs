@@ -28,13 +28,13 @@ const LOCATE_MAX: Duration = Duration::from_secs(2);
 
 /// Where the daemon is.
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub(crate) enum Destination {
     At(Endpoint),
     /// As this ServiceLocator says, by the daemon's name.
     Located(Endpoint, String),
 }
 
-impl Place {
+impl Destination {
     async fn find(&self) -> Result<Endpoint, String> {
         match self {
             Self::At(address) => Ok(address.local()),
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::At(address) => address.fmt(f),
@@ -160,7 +160,7 @@ impl Drop for Waiting<'_> {
 
 impl Asker {
     /// Needs a runtime.
-    pub(crate) fn start(place: Place, pending_bytes_max: usize) -> Self {
+    pub(crate) fn start(destination: Destination, pending_bytes_max: usize) -> Self {
         let (commands, asked) = mpsc::unbounded_channel();
         let first = Line {
             state: State::Connecting {
@@ -171,7 +171,7 @@ impl Asker {
         };
         let (line_tx, line) = watch::channel(first);
         let task = Task {
-            place,
+            destination,
             asked,
             line: line_tx,
             pending: BTreeMap::new(),
@@ -348,7 +348,7 @@ pub(crate) fn nak(what: String, answer: &Message) -> Error {
 }
 
 struct Task {
-    place: Place,
+    destination: Destination,
     asked: mpsc::UnboundedReceiver<Command>,
     line: watch::Sender<Line>,
     pending: BTreeMap<u64, Pending>,
@@ -379,7 +379,7 @@ impl Task {
             let Some(ended) = self.serve(&mut connection, &mut backoff).await else {
                 return;
             };
-            let why = format!("the connection to {} ended: {ended}", self.place);
+            let why = format!("the connection to {} ended: {ended}", self.destination);
             self.fail_unrepeatable(&why);
             self.tell(State::Connecting { why }, false);
             delay = backoff.next_delay(chance());
@@ -395,10 +395,10 @@ impl Task {
     }
 
     async fn dial(&mut self, delay: Duration) -> Option<Result<Connection, (String, bool)>> {
-        let place = self.place.clone();
+        let destination = self.destination.clone();
         let dialling = async {
             sleep(delay).await;
-            let address = place.find().await.map_err(|why| (why, false))?;
+            let address = destination.find().await.map_err(|why| (why, false))?;
             let options = Options::new(LocalSocket::Dealer, LIMITS);
             Connection::open(&address, &options).await.map_err(|error| {
                 let is_no_daemon = matches!(error, OpenError::NoPeer(_));

@@ -6,7 +6,7 @@ use event_manager_wire::model::Endpoint;
 use tokio::runtime::Handle;
 
 use super::Hub;
-use super::asking::{Asker, Patience, Place, State};
+use super::asking::{Asker, Destination, Patience, State};
 use crate::Error;
 
 /// Where a daemon listens unless it is configured.
@@ -127,18 +127,18 @@ impl HubBuilder {
             return Err(Error::InvalidArgument(sentence.to_owned()));
         }
         let variable = || std::env::var("EVENT_MANAGER_CLIENT_ADDRESS").ok();
-        let place = match (self.locator, self.address) {
+        let destination = match (self.locator, self.address) {
             (Some(_), Some(_)) => {
                 let sentence = "either an address or a locator, not both";
                 return Err(Error::InvalidArgument(sentence.to_owned()));
             }
-            (Some(locator), None) => Place::Located(endpoint(&locator)?, self.located_name),
+            (Some(locator), None) => Destination::Located(endpoint(&locator)?, self.located_name),
             (None, address) => {
                 let address = address.or_else(variable);
-                Place::At(endpoint(address.as_deref().unwrap_or(ADDRESS))?)
+                Destination::At(endpoint(address.as_deref().unwrap_or(ADDRESS))?)
             }
         };
-        let asker = Asker::start(place, self.pending_bytes_max);
+        let asker = Asker::start(destination, self.pending_bytes_max);
         Ok(Hub::start(
             self.name,
             self.timeout,

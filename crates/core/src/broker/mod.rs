@@ -39,5 +39,5 @@ pub use service::{
     Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, WorkerAnswer,
 };
 pub use shelf::{ReadLoss, Shelf, Times, Wanted};
-pub use subjects::{NamedSubject, SubjectCounts, SubjectPlace};
+pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};
 pub use timetable::Timetable;

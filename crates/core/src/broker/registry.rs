@@ -78,7 +78,7 @@ impl fmt::Debug for Policies {
 /// A subscription that is live: events that match it from now on are delivered, queued or counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribed {
-    /// The service's place.
+    /// The service's key.
     pub service: ServiceKey,
     /// The port of its streamer.
     pub port: u16,
@@ -89,7 +89,7 @@ pub struct Subscribed {
 /// A service that is no more: what the shell has to close.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedService {
-    /// Its place, which may be given to another service.
+    /// Its key, which may be given to another service.
     pub key: ServiceKey,
     /// Its name.
     pub name: ServiceName,
@@ -466,12 +466,12 @@ impl Broker {
         Some(self.close_service(key))
     }
 
-    /// The service in this place.
+    /// The service of this key.
     pub fn service(&self, key: ServiceKey) -> Option<&Service> {
         self.services.get(key.0 as usize)
     }
 
-    /// The service in this place.
+    /// The service of this key.
     pub fn service_mut(&mut self, key: ServiceKey) -> Option<&mut Service> {
         self.services.get_mut(key.0 as usize)
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::prefix_map::PrefixMap;
 use super::service::ServiceKey;
-use super::subjects::{SubjectCounts, SubjectPlace};
+use super::subjects::{SubjectCounts, SubjectIndex};
 use event_manager_wire::model::{Dialect, SubjectPattern, subject_of};
 
 /// A connection: its slot, and a serial number that tells it from the slot's earlier ones.
@@ -48,7 +48,7 @@ pub struct KnownSubject {
     /// Who gets it.
     pub route: Rc<Route>,
     /// Where it is counted. Void after another subject was looked up.
-    pub place: SubjectPlace,
+    pub subject: SubjectIndex,
 }
 
 /// Subjects are chosen by peers: only so many are remembered, and only short ones.
@@ -175,14 +175,14 @@ impl RouteTable {
             return known.clone();
         }
         let route = self.intern(self.resolve(key));
-        let (place, others_are_void) = self.subjects.place_of(subject_of(key));
+        let (subject, others_are_void) = self.subjects.index_of(subject_of(key));
         if others_are_void || self.cache.len() >= CACHED_SUBJECTS_MAX {
             self.forget_cached();
         }
         if key.len() > CACHED_SUBJECT_BYTES_MAX {
-            return KnownSubject { route, place };
+            return KnownSubject { route, subject };
         }
-        let known = KnownSubject { route, place };
+        let known = KnownSubject { route, subject };
         self.cache.insert(key.into(), known.clone());
         known
     }

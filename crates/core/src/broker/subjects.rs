@@ -34,9 +34,9 @@ fn label_of(subject: &[u8]) -> &str {
     text.split(ends).next().unwrap_or_default()
 }
 
-/// Where a subject's events are counted. Valid until [`SubjectCounts::place_of`] says otherwise.
+/// Where a subject's events are counted. Valid until [`SubjectCounts::index_of`] says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubjectPlace(u32);
+pub struct SubjectIndex(u32);
 
 /// A subject that is shown by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +58,8 @@ struct Counted {
 /// Counts of events by subject.
 #[derive(Debug, Default)]
 pub struct SubjectCounts {
-    places: HashMap<Box<str>, SubjectPlace>,
-    /// By place, but for the first, which is for subjects that have none.
+    indices: HashMap<Box<str>, SubjectIndex>,
+    /// By index, but for the first, which is for subjects that have none.
     counted: Vec<Counted>,
     /// How many of them have a name.
     named: usize,
@@ -68,21 +68,21 @@ pub struct SubjectCounts {
     ended: u64,
 }
 
-impl SubjectPlace {
+impl SubjectIndex {
     /// For a subject that is not worth its own.
     pub const OTHERS: Self = Self(0);
 }
 
 impl SubjectCounts {
-    /// Where a subject is counted, and whether places that were given before are void now. A new
+    /// Where a subject is counted, and whether indices that were given before are void now. A new
     /// one has a name from the first event on, as long as there are names.
-    pub fn place_of(&mut self, subject: &[u8]) -> (SubjectPlace, bool) {
+    pub fn index_of(&mut self, subject: &[u8]) -> (SubjectIndex, bool) {
         let subject = label_of(subject);
         if subject.is_empty() {
-            return (SubjectPlace::OTHERS, false);
+            return (SubjectIndex::OTHERS, false);
         }
-        if let Some(place) = self.places.get(subject) {
-            return (*place, false);
+        if let Some(index) = self.indices.get(subject) {
+            return (*index, false);
         }
         let is_full = self.counted.len() >= SUBJECTS_MAX;
         if is_full {
@@ -95,15 +95,15 @@ impl SubjectCounts {
             events: 0,
             named_at: is_named.then_some(0),
         });
-        let place = SubjectPlace(self.counted.len() as u32);
-        self.places.insert(subject.into(), place);
-        (place, is_full)
+        let index = SubjectIndex(self.counted.len() as u32);
+        self.indices.insert(subject.into(), index);
+        (index, is_full)
     }
 
     /// Counts events. The hot path: it costs an addition.
     #[inline]
-    pub fn add(&mut self, place: SubjectPlace, events: u64) {
-        match self.counted.get_mut((place.0 as usize).wrapping_sub(1)) {
+    pub fn add(&mut self, index: SubjectIndex, events: u64) {
+        match self.counted.get_mut((index.0 as usize).wrapping_sub(1)) {
             Some(counted) => counted.events += events,
             None => self.others += events,
         }
@@ -116,25 +116,25 @@ impl SubjectCounts {
         });
         let forgotten = self.counted.drain(SUBJECTS_LEFT..);
         self.others += forgotten.map(|counted| counted.events).sum::<u64>();
-        let places = (1..).map(SubjectPlace);
+        let indices = (1..).map(SubjectIndex);
         let subjects = self.counted.iter().map(|counted| counted.subject.clone());
-        self.places = subjects.zip(places).collect();
+        self.indices = subjects.zip(indices).collect();
     }
 
     /// Gives names to the subjects with the most events, and takes them away from those that have
     /// far fewer. A name counts from when it was given, so no count ever falls or leaps.
     pub fn name_largest(&mut self) {
-        let by_events = |counted: &[Counted], place: &usize| u64::MAX - counted[*place].events;
+        let by_events = |counted: &[Counted], index: &usize| u64::MAX - counted[*index].events;
         let mut ranking: Vec<usize> = (0..self.counted.len()).collect();
         if ranking.len() > NAMED_MAX {
-            ranking.select_nth_unstable_by_key(NAMED_MAX, |place| by_events(&self.counted, place));
+            ranking.select_nth_unstable_by_key(NAMED_MAX, |index| by_events(&self.counted, index));
             ranking.truncate(NAMED_MAX);
         }
-        ranking.sort_unstable_by_key(|place| by_events(&self.counted, place));
-        for place in ranking {
+        ranking.sort_unstable_by_key(|index| by_events(&self.counted, index));
+        for index in ranking {
             let Counted {
                 events, named_at, ..
-            } = self.counted[place];
+            } = self.counted[index];
             if named_at.is_some() || events == 0 {
                 continue;
             }
@@ -142,7 +142,7 @@ impl SubjectCounts {
             if is_full && !self.unname_below(events / LEAD) {
                 return;
             }
-            self.counted[place].named_at = Some(events);
+            self.counted[index].named_at = Some(events);
             self.named += 1;
         }
     }
@@ -200,8 +200,8 @@ mod tests {
     /// Takes all names, so that what comes later has none.
     fn take_names(counts: &mut SubjectCounts, events: u64) {
         for n in 0..NAMED_MAX {
-            let (place, _) = counts.place_of(format!("early{n}").as_bytes());
-            counts.add(place, events);
+            let (index, _) = counts.index_of(format!("early{n}").as_bytes());
+            counts.add(index, events);
         }
     }
 
@@ -233,17 +233,17 @@ mod tests {
     #[test]
     fn subjects_with_one_name_are_counted_together() {
         let mut counts = SubjectCounts::default();
-        let (first, _) = counts.place_of(b"Till 1");
-        assert_eq!(counts.place_of(b"Till 2"), (first, false));
-        assert_eq!(counts.place_of(b"{}"), (SubjectPlace::OTHERS, false));
+        let (first, _) = counts.index_of(b"Till 1");
+        assert_eq!(counts.index_of(b"Till 2"), (first, false));
+        assert_eq!(counts.index_of(b"{}"), (SubjectIndex::OTHERS, false));
     }
 
     #[test]
     fn a_subject_has_a_name_from_its_first_event_while_there_are_names() {
         let mut counts = SubjectCounts::default();
         for n in 0..NAMED_MAX as u32 + 1 {
-            let (place, _) = counts.place_of(&name(n));
-            counts.add(place, 3);
+            let (index, _) = counts.index_of(&name(n));
+            counts.add(index, 3);
         }
         assert_eq!(events_of(&counts, "0"), Some(3));
         assert_eq!(events_of(&counts, "15"), Some(3));
@@ -260,15 +260,15 @@ mod tests {
     fn a_name_counts_from_when_it_is_given() {
         let mut counts = SubjectCounts::default();
         take_names(&mut counts, 0);
-        let (place, _) = counts.place_of(b"a");
-        counts.add(place, 5);
+        let (index, _) = counts.index_of(b"a");
+        counts.add(index, 5);
         counts.name_largest();
         assert_eq!(
             (events_of(&counts, "a"), counts.unnamed_events()),
             (Some(0), 5)
         );
-        counts.add(place, 2);
-        counts.add(SubjectPlace::OTHERS, 1);
+        counts.add(index, 2);
+        counts.add(SubjectIndex::OTHERS, 1);
         assert_eq!(
             (events_of(&counts, "a"), counts.unnamed_events()),
             (Some(2), 6)
@@ -279,11 +279,11 @@ mod tests {
     fn the_largest_take_names_from_the_small() {
         let mut counts = SubjectCounts::default();
         for n in 0..NAMED_MAX as u32 {
-            let (place, _) = counts.place_of(&name(n));
-            counts.add(place, 100);
+            let (index, _) = counts.index_of(&name(n));
+            counts.add(index, 100);
         }
         counts.name_largest();
-        let (late, _) = counts.place_of(b"late");
+        let (late, _) = counts.index_of(b"late");
         counts.add(late, 201);
         counts.name_largest();
         assert_eq!(events_of(&counts, "late"), None, "not by so little");
@@ -296,13 +296,13 @@ mod tests {
     #[test]
     fn a_flood_of_subjects_is_bounded_and_hides_no_large_one() {
         let mut counts = SubjectCounts::default();
-        let (mut large, _) = counts.place_of(b"large");
+        let (mut large, _) = counts.index_of(b"large");
         counts.add(large, 100);
         for n in 0..3 * SUBJECTS_MAX as u32 {
-            let (place, void) = counts.place_of(&name(n));
-            counts.add(place, 1);
+            let (index, void) = counts.index_of(&name(n));
+            counts.add(index, 1);
             if void {
-                large = counts.place_of(b"large").0;
+                large = counts.index_of(b"large").0;
             }
             counts.add(large, 1);
         }
@@ -323,12 +323,12 @@ mod tests {
             let mut before: HashMap<Box<str>, u64> = HashMap::new();
             let mut unnamed = 0;
             for (n, events, names) in steps {
-                let (place, _) = counts.place_of(&name(n));
+                let (index, _) = counts.index_of(&name(n));
                 let sum = |counts: &SubjectCounts| {
                     counts.unnamed_events() + counts.named().map(|named| named.events).sum::<u64>()
                 };
                 let was = sum(&counts);
-                counts.add(place, events);
+                counts.add(index, events);
                 prop_assert_eq!(sum(&counts), was + events);
                 if names {
                     counts.name_largest();

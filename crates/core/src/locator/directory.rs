@@ -31,17 +31,17 @@ pub enum RegisterError {
 }
 
 /// Where a registration is found.
-type Place = (ServiceName, Arc<str>);
+type RegistrationKey = (ServiceName, Arc<str>);
 
 /// Registrations by service. Those whose time is over are never seen; they are removed bit by bit.
 ///
 /// No request looks at more than it answers with, however many registrations there are.
 #[derive(Debug)]
 pub struct Directory {
-    entries: BTreeMap<Place, Registered>,
+    entries: BTreeMap<RegistrationKey, Registered>,
     /// The addresses of each service, those that were registered last at the end.
     by_age: BTreeMap<(ServiceName, u64), Arc<str>>,
-    ends: BTreeSet<(Instant, Place)>,
+    ends: BTreeSet<(Instant, RegistrationKey)>,
     count_max: usize,
     since: u64,
     own: Option<(ServiceName, String)>,
@@ -81,7 +81,7 @@ impl Directory {
     /// Registers a service's address, or refreshes it.
     ///
     /// # Errors
-    /// [`RegisterError`]; a refresh always finds its place.
+    /// [`RegisterError`]; a refresh always has room.
     pub fn register(
         &mut self,
         name: &ServiceName,
@@ -95,9 +95,9 @@ impl Directory {
         if own.is_some_and(|(_, own)| own != address) {
             return Err(RegisterError::Reserved(name.clone()));
         }
-        let place: Place = (name.clone(), address.into());
+        let key: RegistrationKey = (name.clone(), address.into());
         let mut expires_at = now + ttl;
-        let known = self.remove(&place).filter(|known| known.expires_at > now);
+        let known = self.remove(&key).filter(|known| known.expires_at > now);
         if let Some(known) = &known
             && is_own
         {
@@ -109,16 +109,16 @@ impl Directory {
         let since = known.map_or(self.since + 1, |known| known.since);
         self.since = self.since.max(since);
         self.by_age
-            .insert((place.0.clone(), since), Arc::clone(&place.1));
-        self.ends.insert((expires_at, place.clone()));
-        self.entries.insert(place, Registered { expires_at, since });
+            .insert((key.0.clone(), since), Arc::clone(&key.1));
+        self.ends.insert((expires_at, key.clone()));
+        self.entries.insert(key, Registered { expires_at, since });
         Ok(())
     }
 
-    fn remove(&mut self, place: &Place) -> Option<Registered> {
-        let known = self.entries.remove(place)?;
-        self.by_age.remove(&(place.0.clone(), known.since));
-        self.ends.remove(&(known.expires_at, place.clone()));
+    fn remove(&mut self, key: &RegistrationKey) -> Option<Registered> {
+        let known = self.entries.remove(key)?;
+        self.by_age.remove(&(key.0.clone(), known.since));
+        self.ends.remove(&(known.expires_at, key.clone()));
         Some(known)
     }
 
@@ -126,10 +126,10 @@ impl Directory {
     /// are removed or not, so this is only for the memory.
     pub fn expire(&mut self, now: Instant) {
         for _ in 0..EXPIRED_AT_ONCE {
-            let Some((_, place)) = self.ends.first().filter(|(end, _)| *end <= now).cloned() else {
+            let Some((_, key)) = self.ends.first().filter(|(end, _)| *end <= now).cloned() else {
                 return;
             };
-            self.remove(&place);
+            self.remove(&key);
         }
     }
 
@@ -139,8 +139,8 @@ impl Directory {
         let of_service = (name.clone(), 0)..=(name.clone(), u64::MAX);
         let mut latest = self.by_age.range(of_service).rev();
         let live = latest.find(|((name, _), address)| {
-            let place = (name.clone(), Arc::clone(address));
-            self.entries[&place].expires_at > now
+            let key = (name.clone(), Arc::clone(address));
+            self.entries[&key].expires_at > now
         });
         live.map(|(_, address)| &**address)
     }
@@ -152,7 +152,7 @@ impl Directory {
         known.is_some_and(|known| known.expires_at > now)
     }
 
-    /// The live registrations after a place, or all of them, by name and address.
+    /// The live registrations after a name and address, or all of them, by name and address.
     pub fn list(
         &self,
         after: Option<(ServiceName, &str)>,
@@ -316,9 +316,9 @@ mod tests {
                 let found = directory.list(None, at(now)).map(|(name, address, _)| (name.as_str(), address));
                 let found: Vec<_> = found.collect();
                 prop_assert_eq!(&found, &listed);
-                for (place, (of, address)) in listed.iter().enumerate() {
+                for (index, (of, address)) in listed.iter().enumerate() {
                     let rest = directory.list(Some((name(of), address)), at(now));
-                    prop_assert_eq!(rest.count(), listed.len() - place - 1);
+                    prop_assert_eq!(rest.count(), listed.len() - index - 1);
                 }
                 prop_assert_eq!(directory.by_age.len(), directory.len());
                 prop_assert_eq!(directory.ends.len(), directory.len());

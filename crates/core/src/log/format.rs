@@ -81,8 +81,8 @@ impl SegmentHeader {
             self.previous.bytes,
             self.previous.end_seq.0,
         ];
-        for (place, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
-            place.copy_from_slice(&field.to_le_bytes());
+        for (into, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
+            into.copy_from_slice(&field.to_le_bytes());
         }
         let crc = header_crc(&bytes[..HEADER_BYTES_MIN]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
@@ -171,7 +171,7 @@ pub(super) fn parse_segment_name(name: &str) -> Option<(u64, Seq)> {
     (segment_name(number, first_seq) == name && number > 0).then_some((number, first_seq))
 }
 
-/// A record's header whose check is right for its place.
+/// A record's header whose check is right for its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     pub(super) kind: u8,
@@ -181,7 +181,7 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// Reads a header at this place of a segment. The place is part of both checks, so what looks
+    /// Reads a header at this position of a segment. The position is part of both checks, so what looks
     /// like a record within somebody's event is not taken for one.
     pub(super) fn decode(
         bytes: &[u8; RECORD_HEADER_BYTES],
@@ -453,7 +453,7 @@ fn put(bytes: &mut Vec<u8>, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
     bytes[at + 4..at + 8].copy_from_slice(&payload_bytes.to_le_bytes());
 }
 
-/// Completes the headers of one commit's records, which will be written to this place.
+/// Completes the headers of one commit's records, which will be written there.
 pub(super) fn seal(mut records: &mut [u8], segment: u64, offset: u64) {
     let mut back = 0u32;
     while let Some((header, rest)) = records.split_first_chunk_mut::<RECORD_HEADER_BYTES>() {

@@ -101,7 +101,7 @@ impl Ids {
     }
 
     /// The events from this sequence number on are committed, in this segment.
-    pub(super) fn place_from(&mut self, seq: Seq, segment: u64) {
+    pub(super) fn committed_from(&mut self, seq: Seq, segment: u64) {
         for (_, remembered) in self.by_seq.range_mut(seq..) {
             remembered.segment = segment;
         }

@@ -227,7 +227,10 @@ impl Index {
             from = found.seq.next();
             Some(found)
         });
-        let carried = self.carried.iter().filter(|(_, place)| place.0 == number);
+        let carried = self
+            .carried
+            .iter()
+            .filter(|(_, (segment, _))| *segment == number);
         let carried = carried.map(|(seq, (segment, slot))| Found {
             seq: *seq,
             segment: *segment,

@@ -383,7 +383,7 @@ impl<D: Directory> QueueLog<D> {
             self.ids.move_all(Ids::NOWHERE, segment);
         }
         self.given_committed = self.given_below;
-        self.ids.place_from(self.first_buffered(), segment);
+        self.ids.committed_from(self.first_buffered(), segment);
         self.ids.forget_old(now_ms);
         for slot in self.buffered.drain(..) {
             self.index.push(Slot {

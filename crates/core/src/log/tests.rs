@@ -28,8 +28,8 @@ pub(super) fn parse(file: &[u8], number: u64) -> Vec<Parsed> {
     let mut records = vec![];
     let mut at = 64;
     while at + 20 <= file.len() {
-        let place = [number.to_le_bytes(), (at as u64).to_le_bytes()].concat();
-        let check = crc32fast::hash(&[&place, &file[at..at + 12]].concat());
+        let position = [number.to_le_bytes(), (at as u64).to_le_bytes()].concat();
+        let check = crc32fast::hash(&[&position, &file[at..at + 12]].concat());
         let bytes = 20 + u32_at(at + 4) as usize;
         if check != u32_at(at + 12) || at + bytes > file.len() {
             at += 1;

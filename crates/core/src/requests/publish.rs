@@ -11,7 +11,7 @@ use event_manager_wire::messagebus::{
 };
 use event_manager_wire::model::ServiceName;
 
-/// A hung service and a boundless timeout would hold a place among the pending calls for ever.
+/// A hung service and a boundless timeout would hold a slot among the pending calls for ever.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Services to be called at the same time.

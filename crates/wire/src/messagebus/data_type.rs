@@ -91,8 +91,8 @@ impl DataType {
 
     /// The type of this number.
     pub fn from_number(number: u64) -> Self {
-        let place = usize::try_from(number).ok();
-        let known = place.and_then(|place| Self::ALL.get(place));
+        let index = usize::try_from(number).ok();
+        let known = index.and_then(|index| Self::ALL.get(index));
         known.map_or(Self::Number(number), |(kind, _)| *kind)
     }
 
@@ -123,7 +123,7 @@ impl DataType {
             kind => Self::ALL
                 .iter()
                 .position(|(known, _)| *known == kind)
-                .map(|place| place as u64),
+                .map(|index| index as u64),
         }
     }
 

@@ -90,8 +90,8 @@ impl Positions {
     pub fn missing(&self, message: &Message, name: &'static str) -> Nak {
         match self.names.iter().position(|known| *known == name) {
             Some(at) if named(message).is_none() => {
-                let (place, names) = (at + 1, self.names.join(", "));
-                let sentence = format!("field {place}, {name:?}, is missing; they are {names}");
+                let (position, names) = (at + 1, self.names.join(", "));
+                let sentence = format!("field {position}, {name:?}, is missing; they are {names}");
                 Nak::new("missing-field", sentence)
             }
             _ => Nak::missing_field(name),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What is shown of a text at most, in bytes, unless its place says otherwise.
+/// What is shown of a text at most, in bytes, unless another bound is given there.
 pub const EXCERPT_BYTES_MAX: usize = 1024;
 
 /// The beginning of a text, with a mark if there is more. What peers send goes through here before it

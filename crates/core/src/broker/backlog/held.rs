@@ -80,11 +80,11 @@ impl OfWorker {
             }
         }
         if ids.len() > line_max(by_id.len()) {
-            let (mut overtaken, mut place) = (0, 0);
+            let (mut overtaken, mut index) = (0, 0);
             ids.retain(|id| {
                 let is_held = by_id.get(*id).is_some();
-                overtaken += usize::from(is_held && place < self.overtaken);
-                place += 1;
+                overtaken += usize::from(is_held && index < self.overtaken);
+                index += 1;
                 is_held
             });
             self.overtaken = overtaken;
@@ -107,20 +107,20 @@ struct ById {
 }
 
 impl ById {
-    fn place(&self, id: DeliveryId) -> Option<usize> {
+    fn index_of(&self, id: DeliveryId) -> Option<usize> {
         usize::try_from(id.0.checked_sub(self.first)?).ok()
     }
 
     fn get(&self, id: DeliveryId) -> Option<&Held> {
-        match self.place(id) {
-            Some(place) => self.line.get(place)?.as_ref(),
+        match self.index_of(id) {
+            Some(index) => self.line.get(index)?.as_ref(),
             None => self.long_held.get(&id),
         }
     }
 
     fn get_mut(&mut self, id: DeliveryId) -> Option<&mut Held> {
-        match self.place(id) {
-            Some(place) => self.line.get_mut(place)?.as_mut(),
+        match self.index_of(id) {
+            Some(index) => self.line.get_mut(index)?.as_mut(),
             None => self.long_held.get_mut(&id),
         }
     }
@@ -134,11 +134,11 @@ impl ById {
     }
 
     fn take(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Held> {
-        let Some(place) = self.place(id) else {
+        let Some(index) = self.index_of(id) else {
             let held = self.long_held.get(&id)?;
             return (held.worker == worker).then(|| self.long_held.remove(&id))?;
         };
-        let held = self.line.get_mut(place)?;
+        let held = self.line.get_mut(index)?;
         let held = held.take_if(|held| held.worker == worker)?;
         self.in_line -= 1;
         self.tidy();
@@ -536,20 +536,20 @@ mod tests {
                         let id = held.insert(Item::new(Bytes::new()), worker, start, deadline);
                         naive.push(Naive { id, worker, deadline, overtaken: false });
                     }
-                    (2, Some(place)) => {
-                        let Naive { id, worker: theirs, .. } = naive[place];
+                    (2, Some(index)) => {
+                        let Naive { id, worker: theirs, .. } = naive[index];
                         prop_assert_eq!(held.take(worker, id).is_some(), theirs == worker);
                         naive.retain(|other| other.id != id || theirs != worker);
                     }
-                    (3, Some(place)) => {
-                        let entry = &mut naive[place];
+                    (3, Some(index)) => {
+                        let entry = &mut naive[index];
                         prop_assert_eq!(held.renew(worker, entry.id, at), entry.worker == worker);
                         if entry.worker == worker {
                             entry.deadline = entry.deadline.map(|before| before.max(at));
                         }
                     }
-                    (4, Some(place)) => {
-                        let Naive { id, worker: theirs, .. } = naive[place];
+                    (4, Some(index)) => {
+                        let Naive { id, worker: theirs, .. } = naive[index];
                         prop_assert_eq!(held.answered(worker, id, at).is_some(), theirs == worker);
                         if theirs == worker {
                             trusted[n as usize] = trusted[n as usize].max(Some(at));

@@ -9,7 +9,7 @@ use super::waiting::Late;
 use crate::seq::Seq;
 
 /// Where an item stands among all of its backlog: the lower came first.
-pub(super) type Place = i64;
+pub(super) type Position = i64;
 
 /// What events have in common that keep their order: a hash, so that it costs no memory of its own.
 /// Keys with the same hash are one key here: they wait for each other, which breaks no promise.
@@ -67,7 +67,7 @@ pub struct Item {
     pub given_before: bool,
     /// The last delivery of it that timed out: its worker may still acknowledge it. Rare, so it is apart.
     pub(super) late: Option<Box<Late>>,
-    pub(super) place: Place,
+    pub(super) position: Position,
 }
 
 impl Item {
@@ -76,7 +76,7 @@ impl Item {
     /// The same for one with a key or a time: there are several indexes to find it by.
     pub const INDEXED_OVERHEAD_BYTES: usize = 512;
 
-    /// An event without key, times or place in a log, never given to anyone.
+    /// An event without key, times or position in a log, never given to anyone.
     pub fn new(body: Bytes) -> Self {
         Self {
             body,
@@ -89,7 +89,7 @@ impl Item {
             attempt: 0,
             given_before: false,
             late: None,
-            place: 0,
+            position: 0,
         }
     }
 

@@ -3,18 +3,18 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use super::item::{OrderKey, Place};
+use super::item::{OrderKey, Position};
 
 /// One key: what waits with it, and whether a worker holds something with it.
 #[derive(Debug, Default)]
 pub(super) struct KeyState {
     pub(super) is_held: bool,
-    pub(super) waiting: BTreeSet<Place>,
+    pub(super) waiting: BTreeSet<Position>,
 }
 
 impl KeyState {
     /// The only item of the key that may go.
-    fn front(&self) -> Option<Place> {
+    fn front(&self) -> Option<Position> {
         self.waiting.first().copied().filter(|_| !self.is_held)
     }
 }
@@ -29,7 +29,7 @@ impl Keys {
         &mut self,
         key: OrderKey,
         change: impl FnOnce(&mut KeyState),
-    ) -> (Option<Place>, Option<Place>) {
+    ) -> (Option<Position>, Option<Position>) {
         let mut entry = match self.0.entry(key) {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(entry) => entry.insert_entry(KeyState::default()),
@@ -45,7 +45,7 @@ impl Keys {
     }
 
     /// The only item of the key that may go.
-    pub(super) fn front(&self, key: OrderKey) -> Option<Place> {
+    pub(super) fn front(&self, key: OrderKey) -> Option<Position> {
         self.0.get(&key).and_then(KeyState::front)
     }
 

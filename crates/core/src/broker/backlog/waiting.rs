@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::held::DeliveryId;
-use super::item::{ClockChange, Item, OrderKey, Place};
+use super::item::{ClockChange, Item, OrderKey, Position};
 use super::keys::{KeyState, Keys};
 use crate::broker::dispatch::WorkerKey;
 use crate::seq::Seq;
@@ -22,7 +22,7 @@ pub(super) type Late = (WorkerKey, DeliveryId);
 struct Plain {
     body: Bytes,
     seq: Option<Seq>,
-    place: Place,
+    position: Position,
 }
 
 impl Plain {
@@ -40,8 +40,12 @@ impl Plain {
                 given_before: false,
                 late: None,
                 by_clock: _,
-                place,
-            } => Ok(Self { body, seq, place }),
+                position,
+            } => Ok(Self {
+                body,
+                seq,
+                position,
+            }),
             item => Err(item),
         }
     }
@@ -51,13 +55,13 @@ impl From<Plain> for Item {
     fn from(plain: Plain) -> Self {
         Self {
             seq: plain.seq,
-            place: plain.place,
+            position: plain.position,
             ..Self::new(plain.body)
         }
     }
 }
 
-/// An item that needs more than a place in the line.
+/// An item that needs more than a position in the line.
 #[derive(Debug)]
 struct Aside {
     item: Item,
@@ -66,7 +70,7 @@ struct Aside {
 }
 
 impl Aside {
-    /// Whether it has its place in the order of its key. What should go later, and was never given
+    /// Whether it has its position in the order of its key. What should go later, and was never given
     /// to anyone, gets it only when it is due: it holds up nobody until then.
     fn takes_turns(&self) -> bool {
         self.due.is_none() || self.item.attempt > 0
@@ -76,35 +80,38 @@ impl Aside {
 /// All that waits, in the order in which it came.
 ///
 /// Plain items stand in a line, which is all that a live service without keys ever uses. The others
-/// lie aside, with an index for each question about them; a place in the common order tells which of
+/// lie aside, with an index for each question about them; a position in the common order tells which of
 /// both goes first.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     line: VecDeque<Plain>,
-    aside: BTreeMap<Place, Aside>,
+    aside: BTreeMap<Position, Aside>,
     /// Those aside that may go now.
-    ready: BTreeSet<Place>,
-    due: BTreeSet<(Instant, Place)>,
+    ready: BTreeSet<Position>,
+    due: BTreeSet<(Instant, Position)>,
     /// Those of them for which no other of their key waits: they can make way for others.
-    evictable: BTreeSet<(Instant, Place)>,
-    ends: BTreeSet<(Instant, Place)>,
-    late: BTreeMap<Late, Place>,
+    evictable: BTreeSet<(Instant, Position)>,
+    ends: BTreeSet<(Instant, Position)>,
+    late: BTreeMap<Late, Position>,
     keys: Keys,
-    /// The last place given at the back, and at the front.
-    back: Place,
-    front: Place,
+    /// The last position given at the back, and at the front.
+    back: Position,
+    front: Position,
     bytes: usize,
 }
 
 impl Waiting {
     /// Adds an item behind all others; one that has a sequence number, behind those with lower ones.
     pub(super) fn push_back(&mut self, mut item: Item) {
-        item.place = match item.seq {
-            Some(seq) => Place::try_from(seq.0).unwrap_or(Place::MAX),
+        item.position = match item.seq {
+            Some(seq) => Position::try_from(seq.0).unwrap_or(Position::MAX),
             None => self.back + 1,
         };
-        self.back = self.back.max(item.place);
-        let is_last = self.line.back().is_none_or(|last| last.place < item.place);
+        self.back = self.back.max(item.position);
+        let is_last = self
+            .line
+            .back()
+            .is_none_or(|last| last.position < item.position);
         if is_last {
             self.add(item, VecDeque::push_back);
         } else {
@@ -116,7 +123,7 @@ impl Waiting {
     /// Adds an item before all others.
     pub(super) fn push_front(&mut self, mut item: Item) {
         self.front -= 1;
-        item.place = self.front;
+        item.position = self.front;
         self.add(item, VecDeque::push_front);
     }
 
@@ -134,23 +141,25 @@ impl Waiting {
         }
     }
 
-    /// Adds an item at the place that it has.
+    /// Adds an item at the position that it has.
     pub(super) fn put_aside(&mut self, item: Item, due: Option<Instant>) {
-        let (place, key) = (item.place, item.key);
+        let (position, key) = (item.position, item.key);
         self.bytes += item.cost();
-        self.due.extend(due.map(|due| (due, place)));
+        self.due.extend(due.map(|due| (due, position)));
         let holds_up = key.is_some() && item.attempt > 0;
         let evictable = due.filter(|_| !holds_up);
-        self.evictable.extend(evictable.map(|due| (due, place)));
-        self.ends.extend(item.expires_at.map(|end| (end, place)));
+        self.evictable.extend(evictable.map(|due| (due, position)));
+        self.ends.extend(item.expires_at.map(|end| (end, position)));
         self.late
-            .extend(item.late.as_deref().map(|late| (*late, place)));
+            .extend(item.late.as_deref().map(|late| (*late, position)));
         let aside = Aside { item, due };
         let takes_turns = aside.takes_turns();
-        self.aside.insert(place, aside);
+        self.aside.insert(position, aside);
         match key {
-            None if due.is_none() => _ = self.ready.insert(place),
-            Some(key) if takes_turns => self.change_key(key, |key| _ = key.waiting.insert(place)),
+            None if due.is_none() => _ = self.ready.insert(position),
+            Some(key) if takes_turns => {
+                self.change_key(key, |key| _ = key.waiting.insert(position))
+            }
             _ => {}
         }
     }
@@ -177,42 +186,42 @@ impl Waiting {
         }
     }
 
-    /// The place of the next item that may go. Those past their end are passed over.
-    fn next_place(&self, now: Instant) -> Option<Place> {
-        let is_live = |place: &&Place| !self.aside[place].item.is_expired(now);
+    /// The position of the next item that may go. Those past their end are passed over.
+    fn next_position(&self, now: Instant) -> Option<Position> {
+        let is_live = |position: &&Position| !self.aside[position].item.is_expired(now);
         let aside = self.ready.iter().find(is_live).copied();
-        let line = self.line.front().map(|item| item.place);
+        let line = self.line.front().map(|item| item.position);
         aside.into_iter().chain(line).min()
     }
 
     /// Whether some item may go.
     pub(super) fn has_next(&self, now: Instant) -> bool {
-        self.next_place(now).is_some()
+        self.next_position(now).is_some()
     }
 
     /// Takes the next item that may go.
     pub(super) fn take_next(&mut self, now: Instant) -> Option<Item> {
-        self.take(self.next_place(now)?)
+        self.take(self.next_position(now)?)
     }
 
     /// Takes the item that came first, whether it may go or not.
     pub(super) fn take_oldest(&mut self) -> Option<Item> {
-        let line = self.line.front().map(|item| item.place);
-        let aside = self.aside.first_key_value().map(|(place, _)| *place);
+        let line = self.line.front().map(|item| item.position);
+        let aside = self.aside.first_key_value().map(|(position, _)| *position);
         self.take(line.into_iter().chain(aside).min()?)
     }
 
     /// Takes the item with this sequence number in a durable log, if it waits.
     pub(super) fn take_seq(&mut self, seq: Seq) -> Option<Item> {
-        let place = Place::try_from(seq.0).ok()?;
-        self.take(place)
+        let position = Position::try_from(seq.0).ok()?;
+        self.take(position)
     }
 
     /// Takes the item that waits for the latest time of all, but for those behind which others of their key
     /// wait; and that time.
     pub(super) fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
-        let (due, place) = *self.evictable.last()?;
-        Some((due, self.take(place)?))
+        let (due, position) = *self.evictable.last()?;
+        Some((due, self.take(position)?))
     }
 
     /// When the one goes that [`take_latest_due`](Self::take_latest_due) would take.
@@ -228,10 +237,10 @@ impl Waiting {
     /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
     pub(super) fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
         let by_clock = self.aside.iter().filter(|(_, aside)| aside.item.by_clock);
-        let places: Vec<_> = by_clock.map(|(place, _)| *place).collect();
-        for place in places {
-            let due = self.aside.get(&place).and_then(|aside| aside.due);
-            let Some(mut item) = self.take(place) else {
+        let positions: Vec<_> = by_clock.map(|(position, _)| *position).collect();
+        for position in positions {
+            let due = self.aside.get(&position).and_then(|aside| aside.due);
+            let Some(mut item) = self.take(position) else {
                 continue;
             };
             let waits_for_clock = due.is_some() && due == item.not_before;
@@ -247,31 +256,39 @@ impl Waiting {
 
     /// Takes the item that came last, whether it may go or not.
     pub(super) fn take_newest(&mut self) -> Option<Item> {
-        let line = self.line.back().map(|item| item.place);
-        let aside = self.aside.last_key_value().map(|(place, _)| *place);
+        let line = self.line.back().map(|item| item.position);
+        let aside = self.aside.last_key_value().map(|(position, _)| *position);
         self.take(line.into_iter().chain(aside).max()?)
     }
 
     /// Takes an item whose end has come.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<Item> {
-        let (_, place) = *self.ends.first().filter(|(end, _)| *end <= now)?;
-        self.take(place)
+        let (_, position) = *self.ends.first().filter(|(end, _)| *end <= now)?;
+        self.take(position)
     }
 
     /// Takes the item that waits since this delivery timed out.
     pub(super) fn take_late(&mut self, worker: WorkerKey, id: DeliveryId) -> Option<Item> {
-        let place = *self.late.get(&(worker, id))?;
-        self.take(place)
+        let position = *self.late.get(&(worker, id))?;
+        self.take(position)
     }
 
-    fn take(&mut self, place: Place) -> Option<Item> {
-        let item = if self.line.front().is_some_and(|item| item.place == place) {
+    fn take(&mut self, position: Position) -> Option<Item> {
+        let item = if self
+            .line
+            .front()
+            .is_some_and(|item| item.position == position)
+        {
             self.line.pop_front().map(Item::from)
-        } else if self.line.back().is_some_and(|item| item.place == place) {
+        } else if self
+            .line
+            .back()
+            .is_some_and(|item| item.position == position)
+        {
             self.line.pop_back().map(Item::from)
         } else {
-            self.take_aside(place)
-                .or_else(|| self.take_from_line(place))
+            self.take_aside(position)
+                .or_else(|| self.take_from_line(position))
         }?;
         self.bytes -= item.cost();
         if self.line.is_empty() {
@@ -281,20 +298,22 @@ impl Waiting {
         Some(item)
     }
 
-    fn take_from_line(&mut self, place: Place) -> Option<Item> {
-        let at = self.line.binary_search_by_key(&place, |item| item.place);
+    fn take_from_line(&mut self, position: Position) -> Option<Item> {
+        let at = self
+            .line
+            .binary_search_by_key(&position, |item| item.position);
         self.line.remove(at.ok()?).map(Item::from)
     }
 
-    fn take_aside(&mut self, place: Place) -> Option<Item> {
-        let aside = self.aside.remove(&place)?;
-        self.ready.remove(&place);
+    fn take_aside(&mut self, position: Position) -> Option<Item> {
+        let aside = self.aside.remove(&position)?;
+        self.ready.remove(&position);
         if let Some(due) = aside.due {
-            self.due.remove(&(due, place));
-            self.evictable.remove(&(due, place));
+            self.due.remove(&(due, position));
+            self.evictable.remove(&(due, position));
         }
         if let Some(end) = aside.item.expires_at {
-            self.ends.remove(&(end, place));
+            self.ends.remove(&(end, position));
         }
         if let Some(late) = &aside.item.late {
             self.late.remove(&**late);
@@ -302,27 +321,27 @@ impl Waiting {
         if let Some(key) = aside.item.key
             && aside.takes_turns()
         {
-            self.change_key(key, |key| _ = key.waiting.remove(&place));
+            self.change_key(key, |key| _ = key.waiting.remove(&position));
         }
         Some(aside.item)
     }
 
     /// Lets those go whose time has come.
     pub(super) fn wake_due(&mut self, now: Instant) {
-        while let Some((due, place)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
-            self.due.remove(&(due, place));
-            self.evictable.remove(&(due, place));
-            let Some(aside) = self.aside.get_mut(&place) else {
+        while let Some((due, position)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.due.remove(&(due, position));
+            self.evictable.remove(&(due, position));
+            let Some(aside) = self.aside.get_mut(&position) else {
                 continue;
             };
             aside.due = None;
             let Some(key) = aside.item.key else {
-                self.ready.insert(place);
+                self.ready.insert(position);
                 continue;
             };
-            self.change_key(key, |key| _ = key.waiting.insert(place));
-            if self.keys.front(key) == Some(place) {
-                self.ready.insert(place);
+            self.change_key(key, |key| _ = key.waiting.insert(position));
+            if self.keys.front(key) == Some(position) {
+                self.ready.insert(position);
             }
         }
     }
@@ -330,9 +349,9 @@ impl Waiting {
     /// The worker is gone: what it said too late is not heard any more.
     pub(super) fn forget_late(&mut self, worker: WorkerKey) {
         let aside = &mut self.aside;
-        self.late.retain(|(by, _), place| {
+        self.late.retain(|(by, _), position| {
             let is_of_another = *by != worker;
-            if !is_of_another && let Some(aside) = aside.get_mut(place) {
+            if !is_of_another && let Some(aside) = aside.get_mut(position) {
                 aside.item.late = None;
             }
             is_of_another

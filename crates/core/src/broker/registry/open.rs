@@ -11,7 +11,7 @@ use event_manager_wire::model::{ServiceName, SubjectPattern};
 /// A service that had no port, and has one now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundPort {
-    /// The service's place.
+    /// The service's key.
     pub service: ServiceKey,
     /// Its port.
     pub port: u16,

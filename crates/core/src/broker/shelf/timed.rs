@@ -13,7 +13,7 @@ pub struct Times {
     pub not_before: Option<Instant>,
     /// From then on it is not served any more.
     pub expires_at: Option<Instant>,
-    /// It waits in its place of the queue, as others with its key wait behind it: it is tried again.
+    /// It waits at its position of the queue, as others with its key wait behind it: it is tried again.
     pub keeps_turn: bool,
     /// Both are times of the wall clock.
     pub by_clock: bool,

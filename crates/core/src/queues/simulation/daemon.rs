@@ -33,7 +33,7 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) service: usize,
-    pub(super) place: ServiceKey,
+    pub(super) service_key: ServiceKey,
     pub(super) key: WorkerKey,
     pub(super) slot: u32,
     pub(super) acknowledges: bool,
@@ -143,7 +143,8 @@ impl Daemon {
         let id = Self::subscription(service);
         self.broker.unsubscribe(&id, &BTreeSet::new()).unwrap();
         let ended = self.broker.end_service(&name).unwrap();
-        self.workers.retain(|worker| worker.place != ended.key);
+        self.workers
+            .retain(|worker| worker.service_key != ended.key);
         assert!(ended.durable);
         self.queues.remove(&name);
         true
@@ -183,10 +184,10 @@ impl Daemon {
         }
     }
 
-    pub(super) fn join(&mut self, service: usize, place: ServiceKey, credit: Option<u32>) {
+    pub(super) fn join(&mut self, service: usize, service_key: ServiceKey, credit: Option<u32>) {
         self.last_slot += 1;
         let slot = self.last_slot;
-        let found = self.broker.service_mut(place).unwrap();
+        let found = self.broker.service_mut(service_key).unwrap();
         let key = found.workers.join(PeerId { slot, serial: 0 }, false);
         match credit {
             Some(credit) => found.workers.ready_with(key, credit),
@@ -194,7 +195,7 @@ impl Daemon {
         }
         self.workers.push(Worker {
             service,
-            place,
+            service_key,
             key,
             slot,
             acknowledges: credit.is_some(),
@@ -388,7 +389,7 @@ impl Daemon {
 
     /// The daemon stops, and so many of the events that the worker has were written to it.
     pub(super) fn end_worker(&mut self, worker: &Worker, written: usize, now: Instant) {
-        let service = self.broker.service_mut(worker.place).unwrap();
+        let service = self.broker.service_mut(worker.service_key).unwrap();
         if service.shelf.is_none() {
             return;
         }

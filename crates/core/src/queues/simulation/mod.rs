@@ -426,7 +426,7 @@ impl World {
                 return;
             };
             match effect {
-                Effect::Dispatch(place) => self.daemon().dispatch(place),
+                Effect::Dispatch(service_key) => self.daemon().dispatch(service_key),
                 Effect::Confirm {
                     emission, result, ..
                 } => self.confirmed(emission, result.is_ok()),

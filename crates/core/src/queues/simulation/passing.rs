@@ -8,8 +8,8 @@ impl World {
         self.time.pass(ms);
         let now = self.now();
         let due = self.daemon().broker.timetable.take_due(now);
-        for place in due {
-            self.time_out(place, now);
+        for service_key in due {
+            self.time_out(service_key, now);
         }
         self.daemon().tend();
         self.carry_out();
@@ -62,14 +62,18 @@ impl World {
         }
     }
 
-    pub(super) fn time_out(&mut self, place: ServiceKey, now: Instant) {
+    pub(super) fn time_out(&mut self, service_key: ServiceKey, now: Instant) {
         let daemon = self.daemon.as_mut().unwrap();
-        let Some(found) = daemon.broker.service_mut(place) else {
+        let Some(found) = daemon.broker.service_mut(service_key) else {
             return;
         };
         let aftermath = found.handle_timeout(now, || 0.5);
         let mut service = None;
-        for worker in daemon.workers.iter().filter(|worker| worker.place == place) {
+        for worker in daemon
+            .workers
+            .iter()
+            .filter(|worker| worker.service_key == service_key)
+        {
             service = Some(worker.service);
             let held: BTreeSet<_> = found.queue.held_by(worker.key).collect();
             for lost in worker.holds.iter().filter(|h| !held.contains(&h.id)) {
@@ -95,8 +99,8 @@ impl World {
             let name = found.name().as_str();
             SERVICES.iter().position(|known| *known == name)
         });
-        self.finish(service.unwrap_or_default(), place, aftermath);
-        self.daemon().dispatch(place);
+        self.finish(service.unwrap_or_default(), service_key, aftermath);
+        self.daemon().dispatch(service_key);
         self.carry_out();
     }
 }

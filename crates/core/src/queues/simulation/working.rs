@@ -40,7 +40,7 @@ impl World {
         if self.rng.one_in(12) {
             let credit = 1 + self.rng.below(10) as u32;
             let daemon = self.daemon();
-            let (service, key) = (daemon.workers[slot].place, daemon.workers[slot].key);
+            let (service, key) = (daemon.workers[slot].service_key, daemon.workers[slot].key);
             let found = daemon.broker.service_mut(service).unwrap();
             match credit {
                 1 => found.workers.bye(key),
@@ -73,9 +73,9 @@ impl World {
             "    answer {what} to {} of {service} by {}",
             held.number, daemon.workers[slot].slot
         );
-        let (place, worker) = (daemon.workers[slot].place, daemon.workers[slot].key);
+        let (service_key, worker) = (daemon.workers[slot].service_key, daemon.workers[slot].key);
         daemon.workers[slot].heard_at = now;
-        let found = daemon.broker.service_mut(place).unwrap();
+        let found = daemon.broker.service_mut(service_key).unwrap();
         let fate = self.fates.entry((service, held.number)).or_default();
         let said = match what {
             0..6 => {
@@ -83,9 +83,9 @@ impl World {
                 daemon.workers[slot].holds.remove(at);
                 if let Ok(seq) = acked {
                     (fate.delivered, fate.done, fate.out) = (true, true, false);
-                    daemon.settle(place, seq.into_iter().collect());
+                    daemon.settle(service_key, seq.into_iter().collect());
                 }
-                daemon.dispatch(place);
+                daemon.dispatch(service_key);
                 return self.carry_out();
             }
             6 | 10 => WorkerAnswer::Nak {
@@ -115,8 +115,8 @@ impl World {
             WorkerAnswer::Term { .. } => (fate.terminated, fate.out) = (true, false),
             WorkerAnswer::Wip => {}
         }
-        self.finish(service, place, aftermath);
-        self.daemon().dispatch(place);
+        self.finish(service, service_key, aftermath);
+        self.daemon().dispatch(service_key);
         self.carry_out();
     }
 
@@ -124,16 +124,16 @@ impl World {
     pub(super) fn write_to(&mut self, slot: usize, n: usize) {
         let now = self.now();
         let daemon = self.daemon.as_mut().unwrap();
-        let (place, worker) = (daemon.workers[slot].place, daemon.workers[slot].key);
+        let (service_key, worker) = (daemon.workers[slot].service_key, daemon.workers[slot].key);
         let service = daemon.workers[slot].service;
         for held in daemon.workers[slot].holds.drain(..n) {
             let fate = self.fates.entry((service, held.number)).or_default();
             (fate.delivered, fate.done, fate.out) = (true, true, false);
         }
-        let found = daemon.broker.service_mut(place).unwrap();
+        let found = daemon.broker.service_mut(service_key).unwrap();
         let aftermath = found.written(worker, n as u64, now);
-        self.finish(service, place, aftermath);
-        self.daemon().dispatch(place);
+        self.finish(service, service_key, aftermath);
+        self.daemon().dispatch(service_key);
         self.carry_out();
     }
 
@@ -155,7 +155,7 @@ impl World {
             let fate = self.fates.entry((worker.service, held.number)).or_default();
             fate.out = false;
         }
-        let found = daemon.broker.service_mut(worker.place).unwrap();
+        let found = daemon.broker.service_mut(worker.service_key).unwrap();
         let unwritten = worker.holds.len() - unwritten.min(worker.holds.len());
         let aftermath = if worker.acknowledges {
             let ids: Vec<_> = worker
@@ -188,8 +188,8 @@ impl World {
             found.worker_left(worker.key, bodies);
             crate::broker::Aftermath::default()
         };
-        self.finish(worker.service, worker.place, aftermath);
-        self.daemon().dispatch(worker.place);
+        self.finish(worker.service, worker.service_key, aftermath);
+        self.daemon().dispatch(worker.service_key);
         self.carry_out();
     }
 
@@ -197,7 +197,7 @@ impl World {
     pub(super) fn finish(
         &mut self,
         service: usize,
-        place: ServiceKey,
+        service_key: ServiceKey,
         aftermath: crate::broker::Aftermath,
     ) {
         for letter in &aftermath.dead {
@@ -216,6 +216,6 @@ impl World {
             // If the log isn't told in time that it is done, it comes again at once.
             fate.later = None;
         }
-        self.daemon().finish(place, aftermath);
+        self.daemon().finish(service_key, aftermath);
     }
 }

@@ -120,11 +120,11 @@ impl Oracle {
             return Err(item);
         }
         if at_back {
-            item.place = item.seq.map_or(self.back + 1, |seq| seq.0 as i64);
-            self.back = self.back.max(item.place);
+            item.position = item.seq.map_or(self.back + 1, |seq| seq.0 as i64);
+            self.back = self.back.max(item.position);
         } else {
             self.front -= 1;
-            item.place = self.front;
+            item.position = self.front;
         }
         let due = item.not_before;
         self.all.push(Entry {
@@ -145,10 +145,10 @@ impl Oracle {
                 .iter()
                 .enumerate()
                 .filter(|(_, entry)| entry.is_waiting());
-            let place = |(_, entry): &(usize, &Entry)| entry.item.place;
+            let position = |(_, entry): &(usize, &Entry)| entry.item.position;
             let victim = match self.policy.when_full {
-                WhenFull::DropOldest => waiting.min_by_key(place),
-                _ => waiting.max_by_key(place),
+                WhenFull::DropOldest => waiting.min_by_key(position),
+                _ => waiting.max_by_key(position),
             };
             let victim = victim.unwrap().0;
             lost.add(&self.all.remove(victim).item);
@@ -163,7 +163,7 @@ impl Oracle {
                 || self.all.iter().all(|other| {
                     other.item.key != entry.item.key
                         || other.is_waiting()
-                            && (!other.in_order() || other.item.place >= entry.item.place)
+                            && (!other.in_order() || other.item.position >= entry.item.position)
                 });
             entry.is_waiting()
                 && entry.due().is_none()
@@ -175,7 +175,7 @@ impl Oracle {
             .iter()
             .enumerate()
             .filter(|(_, entry)| may_go(entry));
-        all.min_by_key(|(_, entry)| entry.item.place)
+        all.min_by_key(|(_, entry)| entry.item.position)
             .map(|(index, _)| index)
     }
 
@@ -244,7 +244,7 @@ impl Oracle {
         }))
     }
 
-    /// The item in this place wasn't done.
+    /// The item in this position wasn't done.
     fn fail(
         &mut self,
         index: usize,
@@ -418,14 +418,14 @@ impl Oracle {
             .filter(|entry| {
                 entry.is_waiting() && entry.item.expires_at.is_some_and(|end| end <= now)
             })
-            .map(|entry| (entry.item.expires_at, entry.item.place))
+            .map(|entry| (entry.item.expires_at, entry.item.position))
             .collect();
         ended.sort();
-        for (_, place) in ended {
+        for (_, position) in ended {
             let index = self
                 .all
                 .iter()
-                .position(|entry| entry.item.place == place)
+                .position(|entry| entry.item.position == position)
                 .unwrap();
             outcome.expired.add(&self.all.remove(index).item);
         }
