@@ -113,7 +113,8 @@ pub fn all() -> Vec<Box<dyn Broker>> {
 /// The program's path, if it is installed.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    let candidates = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let candidates =
+        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     candidates
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())

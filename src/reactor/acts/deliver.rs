@@ -70,7 +70,7 @@ impl Hub {
     fn deliver_to_service(&mut self, key: ServiceKey, run: &Run<'_>) {
         let service = &mut self.broker[key];
         service.account.matched += run.events();
-        if service.shelf.is_some() {
+        if service.spill.is_some() {
             let before = service.account.dropped;
             match self.durable.append(service, run) {
                 true => self.peers.want_flush(),

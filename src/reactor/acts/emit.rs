@@ -221,7 +221,7 @@ impl Hub {
             item.not_before = *due;
             item.expires_at = expires_at;
             item.by_clock = due.is_some();
-            if service.shelf.is_some() {
+            if service.spill.is_some() {
                 self.durable
                     .append_confirmed(service, item, emitted.clone(), &self.config);
                 self.peers.want_flush();
@@ -344,7 +344,7 @@ fn part_to(broker: &Broker, route: &Route, names: &[ServiceName]) -> Route {
 
 fn durable_services(broker: &Broker, route: &Route) -> Vec<ServiceName> {
     let services = route.services.iter().map(|key| &broker[*key]);
-    let durable = services.filter(|service| service.shelf.is_some());
+    let durable = services.filter(|service| service.spill.is_some());
     durable.map(|service| service.name().clone()).collect()
 }
 

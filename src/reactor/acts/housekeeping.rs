@@ -118,7 +118,7 @@ impl Hub {
     fn check_queues(&self) {
         let queues = &self.durable.queues;
         let services = self.broker.services();
-        for (_, service) in services.filter(|(_, service)| service.shelf.is_some()) {
+        for (_, service) in services.filter(|(_, service)| service.spill.is_some()) {
             let name = service.name();
             assert!(
                 queues.is_known(name) || !queues.has_store(),

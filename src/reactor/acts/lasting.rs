@@ -124,22 +124,22 @@ impl Hub {
     }
 
     pub(crate) fn durable_status(&self, service: &Service) -> Option<Durable> {
-        let shelf = service.shelf.as_ref()?;
+        let spill = service.spill.as_ref()?;
         let failure = self.durable.queues.failure(service.name());
         let unreadable = self.durable.queues.unreadable(service.name());
         let (state, reason) = match (failure, unreadable) {
             (Some(reason), _) => (QueueState::Failed, Some(reason)),
             (None, Some(reason)) => (QueueState::Unreadable, Some(reason)),
             // What is in it isn't known yet.
-            (None, None) if !shelf.is_open() => (QueueState::Opening, None),
+            (None, None) if !spill.is_open() => (QueueState::Opening, None),
             (None, None) => (QueueState::Ok, None),
         };
         Some(Durable {
             state,
             reason: reason.map(str::to_owned),
             because: self.why_durable(service),
-            pending_events: shelf.pending() as u64,
-            on_disk_only_events: shelf.on_disk_alone(),
+            pending_events: spill.pending() as u64,
+            on_disk_only_events: spill.on_disk_alone(),
         })
     }
 }

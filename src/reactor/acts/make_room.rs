@@ -110,7 +110,7 @@ impl Hub {
         let live = self
             .broker
             .services()
-            .filter(|(_, service)| service.shelf.is_none());
+            .filter(|(_, service)| service.spill.is_none());
         let services = live.map(|(key, service)| (Holder::Service(key), service.queue.bytes()));
         subscribers.chain(services).max_by_key(|(_, bytes)| *bytes)
     }

@@ -125,7 +125,7 @@ impl Hub {
             let acknowledges = envelope.is_some_and(|envelope| envelope.acknowledges);
             let (unwritten, written) = peer.outbox.take_unwritten();
             let service = &mut self.broker[service];
-            if service.shelf.is_none() {
+            if service.spill.is_none() {
                 continue;
             }
             if acknowledges {
@@ -170,7 +170,7 @@ impl Hub {
         let live = self
             .broker
             .services()
-            .filter(|(_, service)| service.shelf.is_none());
+            .filter(|(_, service)| service.spill.is_none());
         let left: Vec<_> = live
             .map(|(_, service)| {
                 let waiting = service.queue.len() + service.queue.held();

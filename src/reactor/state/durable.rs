@@ -135,7 +135,7 @@ impl Durable {
     /// Events of a service were given to workers, or came back from them. If it is durable, the store
     /// is told so a little later.
     pub(crate) fn tried(&mut self, service: &Service) {
-        if service.shelf.is_some() && self.queues.tried(service.name()) {
+        if service.spill.is_some() && self.queues.tried(service.name()) {
             self.tries_wanted.notify_one();
         }
     }

@@ -15,7 +15,7 @@ mod prefix_map;
 mod registry;
 mod routes;
 mod service;
-mod shelf;
+mod spill;
 mod subjects;
 mod timetable;
 
@@ -38,6 +38,6 @@ pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
 pub use service::{
     Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, WorkerAnswer,
 };
-pub use shelf::{ReadLoss, Shelf, Times, Wanted};
+pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};
 pub use timetable::Timetable;

@@ -15,7 +15,7 @@ use super::dispatch::{WorkerKey, Workers};
 use super::histogram::Histogram;
 use super::options::ServiceOptions;
 use super::routes::PeerId;
-use super::shelf::Shelf;
+use super::spill::Spill;
 use crate::seq::Seq;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
@@ -136,7 +136,7 @@ pub struct Service {
     /// What events have in common that keep their order.
     pub order_by: Option<OrderBy>,
     /// The events that are not in the queue's memory, if it is durable.
-    pub shelf: Option<Shelf>,
+    pub spill: Option<Spill>,
     /// How many subscriptions ask for each pattern.
     pub(super) patterns: BTreeMap<SubjectPattern, usize>,
     /// Its workers.
@@ -160,7 +160,7 @@ impl Service {
             asked: None,
             options: ServiceOptions::default(),
             order_by: settings.order_by,
-            shelf: (settings.delivery == DeliveryMode::Queue).then(Shelf::default),
+            spill: (settings.delivery == DeliveryMode::Queue).then(Spill::default),
             name,
             port,
             subscriptions: BTreeSet::new(),
@@ -200,13 +200,13 @@ impl Service {
     /// Whether workers have something to do for it, or may come to have. What has only an empty queue
     /// on disk takes no port from others.
     pub(super) fn needs_port(&self) -> bool {
-        let pending = self.shelf.as_ref().map_or(0, Shelf::pending);
+        let pending = self.spill.as_ref().map_or(0, Spill::pending);
         !self.patterns.is_empty() || self.queued() > 0 || self.queue.held() > 0 || pending > 0
     }
 
     /// Where its events are kept.
     pub fn delivery(&self) -> DeliveryMode {
-        match self.shelf {
+        match self.spill {
             Some(_) => DeliveryMode::Queue,
             None => DeliveryMode::Live,
         }
@@ -245,13 +245,13 @@ impl Service {
 
     /// Whether it lives on without subscriptions, until it is ended.
     pub(super) fn outlives_subscriptions(&self) -> bool {
-        self.shelf.is_some()
+        self.spill.is_some()
     }
 
     /// Whether nothing can be done for its events now: none is in a worker's hands, and those that wait
     /// have no worker, or not come their time, or are safe on disk.
     pub fn is_idle(&self, now: Instant) -> bool {
-        let pending = self.shelf.as_ref().map_or(0, Shelf::pending);
+        let pending = self.spill.as_ref().map_or(0, Spill::pending);
         let can_go = self.queue.has_next(now) && self.workers.any_eligible();
         pending == 0 && self.queue.held() == 0 && !can_go
     }
@@ -266,7 +266,7 @@ impl Service {
     /// as much as may wait, each that acknowledges has one event at a time: a worker that only takes
     /// must not cost all memory, nor the others their work.
     pub fn dequeue(&mut self, now: Instant) -> Option<(Given, (WorkerKey, PeerId))> {
-        let may_hand_out = self.shelf.as_ref().is_none_or(Shelf::may_hand_out);
+        let may_hand_out = self.spill.as_ref().is_none_or(Spill::may_hand_out);
         if !may_hand_out || !self.queue.has_next(now) {
             return None;
         }
@@ -274,7 +274,7 @@ impl Service {
             false => self.workers.pick()?,
             true => self.workers.pick_light()?,
         };
-        let given = match (self.workers.acknowledges(worker), &self.shelf) {
+        let given = match (self.workers.acknowledges(worker), &self.spill) {
             (true, _) => Given::Held(self.queue.hold_next(worker, now)?),
             (false, Some(_)) => Given::UntilWritten(self.queue.hold_until_written(worker, now)?),
             (false, None) => Given::Away(self.queue.next(now)?.body),
@@ -300,9 +300,9 @@ impl Service {
             true => self.queue.ready() as u64,
             false => 0,
         };
-        let has_room = |shelf: &&Shelf| in_memory > 0 || shelf.has_room_in(&self.queue);
-        let shelf = self.shelf.as_ref().filter(has_room);
-        in_memory + shelf.map_or(0, Shelf::due)
+        let has_room = |spill: &&Spill| in_memory > 0 || spill.has_room_in(&self.queue);
+        let spill = self.spill.as_ref().filter(has_room);
+        in_memory + spill.map_or(0, Spill::due)
     }
 
     /// How many workers could take an event now.
@@ -312,22 +312,22 @@ impl Service {
 
     /// Whether the disk was asked for something that has to be there before events can go on.
     pub fn waits_for_disk(&self) -> bool {
-        self.shelf.as_ref().is_some_and(Shelf::waits_for_disk)
+        self.spill.as_ref().is_some_and(Spill::waits_for_disk)
     }
 
     /// Whether its log is to be told that events are given to workers from now on.
     pub fn wants_to_hand_out(&mut self, now: Instant) -> bool {
-        let shelf = self.shelf.as_mut().filter(|shelf| !shelf.may_hand_out());
+        let spill = self.spill.as_mut().filter(|spill| !spill.may_hand_out());
         let can_go = || self.workers.any_eligible() && self.queue.has_next(now);
-        shelf.is_some_and(|shelf| can_go() && shelf.wants_to_hand_out())
+        spill.is_some_and(|spill| can_go() && spill.wants_to_hand_out())
     }
 
     /// Whether its log is to be told that no events are given to workers any more: no worker holds one,
     /// and, none could take one, as the daemon stops or none is ready.
     pub fn stops_handing_out(&mut self, is_stopping: bool) -> bool {
         let is_idle = self.queue.held() == 0 && (is_stopping || !self.workers.any_ready());
-        let shelf = self.shelf.as_mut().filter(|_| is_stopping || is_idle);
-        shelf.is_some_and(|shelf| shelf.stops_handing_out(is_stopping))
+        let spill = self.spill.as_mut().filter(|_| is_stopping || is_idle);
+        spill.is_some_and(|spill| spill.stops_handing_out(is_stopping))
     }
 
     /// Gives up the oldest events, until at most so many bytes wait in memory.
@@ -408,7 +408,7 @@ impl Service {
     /// So many events are written to a worker that doesn't acknowledge.
     pub fn written(&mut self, worker: WorkerKey, events: u64, now: Instant) -> Aftermath {
         self.account.delivered += events;
-        if self.shelf.is_none() {
+        if self.spill.is_none() {
             self.account.in_flight -= events;
             return Aftermath::default();
         }
@@ -428,23 +428,23 @@ impl Service {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; it may find nothing.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let shelf = self.shelf.as_ref().and_then(Shelf::poll_timeout);
-        shelf.into_iter().chain(self.queue.poll_timeout()).min()
+        let spill = self.spill.as_ref().and_then(Spill::poll_timeout);
+        spill.into_iter().chain(self.queue.poll_timeout()).min()
     }
 
     /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
     pub fn clock_was_set(&mut self, change: ClockChange, now: Instant) {
         self.queue.clock_was_set(change, now);
-        if let Some(shelf) = &mut self.shelf {
-            shelf.clock_was_set(change, now);
+        if let Some(spill) = &mut self.spill {
+            spill.clock_was_set(change, now);
         }
     }
 
     /// Does what the time asks for.
     pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Aftermath {
         let mut outcome = self.queue.handle_timeout(now, chance);
-        if let Some(shelf) = &mut self.shelf {
-            let expired = shelf.handle_timeout(now);
+        if let Some(spill) = &mut self.spill {
+            let expired = spill.handle_timeout(now);
             outcome.expired.events += expired.events;
             outcome.expired.seqs.extend(expired.seqs);
         }
@@ -532,7 +532,7 @@ impl Service {
 
     /// Events that wait, in memory or on disk.
     pub fn queued(&self) -> u64 {
-        self.queue.len() as u64 + self.shelf.as_ref().map_or(0, Shelf::len)
+        self.queue.len() as u64 + self.spill.as_ref().map_or(0, Spill::len)
     }
 
     /// The two sides of the accounting law.

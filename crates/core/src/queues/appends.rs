@@ -144,8 +144,8 @@ impl<R> Queues<R> {
     }
 
     fn unsent(&mut self, service: &mut Service, events: usize) -> &mut Unsent {
-        if let Some(shelf) = &mut service.shelf {
-            shelf.came(events);
+        if let Some(spill) = &mut service.spill {
+            spill.came(events);
         }
         &mut self.unflushed(service.name()).unsent
     }
@@ -266,7 +266,7 @@ impl<R> Queues<R> {
         let Some((key, service)) = find(broker, queue) else {
             return;
         };
-        let Some(shelf) = &mut service.shelf else {
+        let Some(spill) = &mut service.spill else {
             return;
         };
         let seqs: Vec<_> = outcomes
@@ -280,7 +280,7 @@ impl<R> Queues<R> {
         let seen = outcomes.iter().filter(is_seen).count() as u64;
         let is_too_large = |outcome: &&Outcome| **outcome == Outcome::TooLarge;
         let too_large = outcomes.iter().filter(is_too_large).count() as u64;
-        let lost = shelf.committed(items, &seqs, &mut service.queue);
+        let lost = spill.committed(items, &seqs, &mut service.queue);
         // It had them already, and counted them then.
         service.account.matched -= seen;
         let dropped = &mut service.account.dropped;
@@ -316,8 +316,8 @@ impl<R> Queues<R> {
         let Some((key, service)) = find(broker, queue) else {
             return;
         };
-        if let Some(shelf) = &mut service.shelf {
-            shelf.failed(events);
+        if let Some(spill) = &mut service.spill {
+            spill.failed(events);
             let dropped = &mut service.account.dropped;
             let before = *dropped;
             dropped.add(DropReason::StoreFailed, events as u64);

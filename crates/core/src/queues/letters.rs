@@ -221,7 +221,7 @@ impl<R> Queues<R> {
             return Err((request, 0));
         };
         let order_by = service.order_by;
-        let Some(shelf) = &mut service.shelf else {
+        let Some(spill) = &mut service.spill else {
             let mut seqs = vec![];
             for letter in &found {
                 let item = shell.item(order_by, Bytes::copy_from_slice(&letter.body));
@@ -236,7 +236,7 @@ impl<R> Queues<R> {
             self.settle_at_once(letters, seqs);
             return Err((request, accepted));
         };
-        shelf.came(found.len());
+        spill.came(found.len());
         service.account.matched += found.len() as u64;
         // A letter's time is part of the id, lest the letters of a queue that began anew are taken for
         // those of the old one.

@@ -301,7 +301,7 @@ impl<R> Queues<R> {
 
     /// Has the store open a service's queue, if it has one.
     pub fn open_of(&mut self, service: &Service, shell: &dyn Shell) {
-        if service.shelf.is_some() {
+        if service.spill.is_some() {
             self.open(service.name(), shell.limits_of(service.name()));
         }
     }

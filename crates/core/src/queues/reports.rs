@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::appends::find;
 use super::{Effect, Note, Queues, Shell, State};
-use crate::broker::{Broker, DropReason, Dropped, ServiceKey, Shelf};
+use crate::broker::{Broker, DropReason, Dropped, ServiceKey, Spill};
 use crate::log::{ExpelReason, Recovered, StoredEvent};
 use crate::seq::Seq;
 use crate::store::Report;
@@ -67,7 +67,7 @@ impl<R> Queues<R> {
             Report::Unread { reason, .. } => self.hear_unread(broker, &queue, reason, now),
             Report::HandingOut { .. } => {
                 if let Some((key, service)) = find(broker, &queue) {
-                    service.shelf.iter_mut().for_each(Shelf::hands_out);
+                    service.spill.iter_mut().for_each(Spill::hands_out);
                     self.effects.push_back(Effect::Dispatch(key));
                 }
             }
@@ -143,7 +143,7 @@ impl<R> Queues<R> {
         let Some((key, service)) = find(broker, &queue) else {
             return;
         };
-        let Some(shelf) = &mut service.shelf else {
+        let Some(spill) = &mut service.spill else {
             return;
         };
         let clocks = shell.clocks();
@@ -158,7 +158,7 @@ impl<R> Queues<R> {
             known.keeps_turn = service.order_by.is_some();
         }
         let lowest = recovered.lowest_unsettled;
-        shelf.found(lowest, events, recovered.given_below, times);
+        spill.found(lowest, events, recovered.given_below, times);
         let account = &mut service.account;
         let before = account.dropped;
         let damage = recovered.damage.iter();
@@ -187,7 +187,7 @@ impl<R> Queues<R> {
             return;
         };
         let order_by = service.order_by;
-        let Some(shelf) = &mut service.shelf else {
+        let Some(spill) = &mut service.spill else {
             return;
         };
         let items: Vec<_> = events
@@ -199,7 +199,7 @@ impl<R> Queues<R> {
                 item
             })
             .collect();
-        let loss = shelf.read(items, &mut service.queue);
+        let loss = spill.read(items, &mut service.queue);
         let dropped = &mut service.account.dropped;
         dropped.add(DropReason::TooLarge, loss.too_large.events);
         // What isn't where it should be was damaged.
@@ -231,8 +231,8 @@ impl<R> Queues<R> {
         };
         let before = service.account.dropped;
         let waited = service.queue.give_up(&seqs, reason).events;
-        let shelf = service.shelf.as_mut();
-        let on_disk = shelf.map_or(0, |shelf| shelf.gave_up(seqs));
+        let spill = service.spill.as_mut();
+        let on_disk = spill.map_or(0, |spill| spill.gave_up(seqs));
         service.account.dropped.add(reason, waited + on_disk);
         self.effects.push_back(Effect::Dispatch(key));
         self.note_dropped(key, before);

@@ -57,7 +57,7 @@ impl<R> Queues<R> {
         let in_hands = service.queue.take_in_hands();
         let later = service.queue.take_later();
         let hands_out_no_more = service.stops_handing_out(stops);
-        if service.shelf.is_none() {
+        if service.spill.is_none() {
             return;
         }
         let record = self.record(name);

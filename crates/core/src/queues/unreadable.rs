@@ -28,14 +28,14 @@ impl<R> Queues<R> {
 
     /// Reads from the disk what the service's backlog has room for.
     pub fn refill(&mut self, service: &mut Service) {
-        let Some(shelf) = &mut service.shelf else {
+        let Some(spill) = &mut service.spill else {
             return;
         };
-        let Some(wanted) = shelf.wants(&service.queue) else {
+        let Some(wanted) = spill.wants(&service.queue) else {
             return;
         };
         if self.store.is_none() {
-            return shelf.not_read();
+            return spill.not_read();
         }
         let record = self.record(service.name());
         let (queue, seqs) = (record.id.clone(), std::mem::take(&mut record.settled));
@@ -130,9 +130,9 @@ impl<R> Queues<R> {
             }
             if again_at.is_some()
                 && let Some((key, service)) = find(broker, &queue)
-                && let Some(shelf) = &mut service.shelf
+                && let Some(spill) = &mut service.spill
             {
-                shelf.not_read();
+                spill.not_read();
                 self.effects.push_back(Effect::Dispatch(key));
             }
         }

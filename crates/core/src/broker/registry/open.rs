@@ -5,7 +5,7 @@ use crate::broker::account::DropReason;
 use crate::broker::options::ServiceOptions;
 use crate::broker::ports::Streamers;
 use crate::broker::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
-use crate::broker::shelf::Shelf;
+use crate::broker::spill::Spill;
 use event_manager_wire::model::{ServiceName, SubjectPattern};
 
 /// A service that had no port, and has one now.
@@ -251,7 +251,7 @@ impl Broker {
         if let Some(port) = service.port() {
             self.ports.close(service.name(), port);
         }
-        let queued = service.queue.len() as u64 + service.shelf.as_ref().map_or(0, Shelf::len);
+        let queued = service.queue.len() as u64 + service.spill.as_ref().map_or(0, Spill::len);
         // What is in its workers' outboxes, or held by them, may or may not be done before they are
         // closed.
         let lost = queued + service.queue.held() as u64 + service.account.in_flight;
@@ -264,7 +264,7 @@ impl Broker {
             name: service.name().clone(),
             workers,
             queued,
-            durable: service.shelf.is_some(),
+            durable: service.spill.is_some(),
         }
     }
 }

@@ -238,10 +238,10 @@ impl World {
         for (_, service) in self.daemon().broker.services() {
             let name = service.name();
             let (due, free) = (service.due_events(now), service.free_workers());
-            let shelf = &service.shelf;
+            let spill = &service.spill;
             assert!(
                 due == 0 || free == 0,
-                "{name}: {due} wait in vain: {} ready in memory, {shelf:?}",
+                "{name}: {due} wait in vain: {} ready in memory, {spill:?}",
                 service.queue.ready()
             );
             let at = service.poll_timeout();

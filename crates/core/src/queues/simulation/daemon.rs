@@ -163,7 +163,7 @@ impl Daemon {
         let item = self.item(key, body);
         let service = self.broker.service_mut(key).unwrap();
         service.account.matched += 1;
-        if service.shelf.is_some() {
+        if service.spill.is_some() {
             self.queues.append(service, std::iter::once(item));
         } else {
             service.enqueue(item);
@@ -174,7 +174,7 @@ impl Daemon {
     pub(super) fn deliver_confirmed(&mut self, key: ServiceKey, item: Item, emitted: Emitted) {
         let service = self.broker.service_mut(key).unwrap();
         service.account.matched += 1;
-        if service.shelf.is_some() {
+        if service.spill.is_some() {
             self.queues
                 .append_confirmed(service, item, emitted, &self.shell);
             self.plan_timeout(key);
@@ -265,7 +265,7 @@ impl Daemon {
                 attempt,
             });
         }
-        if service.shelf.is_some() {
+        if service.spill.is_some() {
             self.queues.tried(service.name());
         }
     }
@@ -278,7 +278,7 @@ impl Daemon {
     pub(super) fn finish(&mut self, key: ServiceKey, aftermath: Aftermath) {
         let service = self.broker.service(key).unwrap();
         let name = service.name().clone();
-        if service.shelf.is_some() {
+        if service.spill.is_some() {
             self.queues.tried(&name);
         }
         self.queues.settle(&name, aftermath.settled);
@@ -390,7 +390,7 @@ impl Daemon {
     /// The daemon stops, and so many of the events that the worker has were written to it.
     pub(super) fn end_worker(&mut self, worker: &Worker, written: usize, now: Instant) {
         let service = self.broker.service_mut(worker.service_key).unwrap();
-        if service.shelf.is_none() {
+        if service.spill.is_none() {
             return;
         }
         if worker.acknowledges {

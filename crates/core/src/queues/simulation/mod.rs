@@ -58,7 +58,7 @@
 //!
 //! Two are no faults. A queue that is not open may count as empty when it is read: a request for its
 //! letters is refused because it could not be opened, and of events in it nothing is known. What is done
-//! may be settled after a read that was asked for before: the shelf knows what is done, and passes it.
+//! may be settled after a read that was asked for before: the spill knows what is done, and passes it.
 //!
 //! What it doesn't find in 1,000 seeds: ids of replayed events without their letters' times, which matters
 //! if the letters are lost and as many die again.

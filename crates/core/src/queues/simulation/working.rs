@@ -168,7 +168,7 @@ impl World {
                 fate.unwritten(held);
             }
             found.holder_left(worker.key, &ids, now)
-        } else if found.shelf.is_some() {
+        } else if found.spill.is_some() {
             for held in worker.holds.range(..unwritten) {
                 let fate = self.fates.entry((worker.service, held.number)).or_default();
                 (fate.delivered, fate.done) = (true, true);

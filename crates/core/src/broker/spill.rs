@@ -76,7 +76,7 @@ enum HandingOut {
 /// [`handle_timeout`](Self::handle_timeout) and [`wants`](Self::wants) should be called after each
 /// change, and when [`poll_timeout`](Self::poll_timeout) says so.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct Spill {
     pending: usize,
     /// From this sequence number on events are on disk alone.
     from: Option<Seq>,
@@ -100,7 +100,7 @@ pub struct Shelf {
     lacks_bytes: usize,
 }
 
-impl Shelf {
+impl Spill {
     /// What was found on disk: the first event, how many there are, below which number they may have been
     /// given to workers without a note of it, and the times of those that have some.
     pub fn found(

@@ -76,7 +76,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 struct Site {
     now: Instant,
-    shelf: Shelf,
+    spill: Spill,
     backlog: Backlog,
     worker: WorkerKey,
     disk: BTreeMap<Seq, Kept>,
@@ -104,7 +104,7 @@ impl Site {
         let peer = PeerId { slot: 0, serial: 0 };
         Self {
             now: Instant::now(),
-            shelf: Shelf::default(),
+            spill: Spill::default(),
             backlog: backlog(),
             worker: Workers::default().join(peer, false),
             disk: BTreeMap::new(),
@@ -156,7 +156,7 @@ impl Site {
             }
             Act::Wait(ms) => {
                 self.now += Duration::from_millis(ms);
-                let expired = self.shelf.handle_timeout(self.now);
+                let expired = self.spill.handle_timeout(self.now);
                 expired
                     .seqs
                     .into_iter()
@@ -167,15 +167,15 @@ impl Site {
             Act::Expel(events) => {
                 let seqs: BTreeSet<_> = self.disk.keys().copied().take(events).collect();
                 let here = self.backlog.give_up(&seqs, DropReason::RetentionAge);
-                let on_disk = self.shelf.gave_up(seqs.iter().copied());
+                let on_disk = self.spill.gave_up(seqs.iter().copied());
                 assert_eq!(here.events + on_disk, seqs.len() as u64);
                 seqs.into_iter().for_each(|seq| self.end(seq, "expelled"));
             }
             Act::Restart => self.restart(),
         }
         let pending: usize = self.on_the_way.iter().map(Vec::len).sum();
-        assert_eq!(self.shelf.pending(), pending);
-        let known = self.shelf.on_disk_alone() + self.backlog.len() as u64;
+        assert_eq!(self.spill.pending(), pending);
+        let known = self.spill.on_disk_alone() + self.backlog.len() as u64;
         assert_eq!(known, self.disk.len() as u64);
         assert!(self.backlog.len() <= EVENTS_MAX);
         self.assert_nothing_waits_in_vain();
@@ -199,7 +199,7 @@ impl Site {
         }
         assert!(!self.backlog.has_next(self.now));
         if !self.is_blocked() {
-            assert_eq!(self.shelf.due(), 0);
+            assert_eq!(self.spill.due(), 0);
         }
     }
 
@@ -224,7 +224,7 @@ impl Site {
                 key,
             });
         }
-        self.shelf.came(kept.len());
+        self.spill.came(kept.len());
         self.on_the_way.push_back(kept);
     }
 
@@ -233,7 +233,7 @@ impl Site {
             return;
         };
         if !well {
-            return self.shelf.failed(all.len());
+            return self.spill.failed(all.len());
         }
         let items = all.iter().map(|kept| kept.item(None)).collect();
         let mut seqs = vec![];
@@ -243,16 +243,16 @@ impl Site {
             self.next_seq = self.next_seq.next();
             self.durable += 1;
         }
-        let lost = self.shelf.committed(items, &seqs, &mut self.backlog);
+        let lost = self.spill.committed(items, &seqs, &mut self.backlog);
         assert_eq!(lost, Lost::default());
     }
 
     fn ask(&mut self) {
         if self.answer.is_some() {
-            assert_eq!(self.shelf.wants(&self.backlog), None);
+            assert_eq!(self.spill.wants(&self.backlog), None);
             return;
         }
-        let items = match self.shelf.wants(&self.backlog) {
+        let items = match self.spill.wants(&self.backlog) {
             None => return,
             Some(Wanted::InOrder { from, .. }) => {
                 let found = self.disk.range(from..).take(3);
@@ -270,14 +270,14 @@ impl Site {
 
     fn hear_answer(&mut self) {
         if let Some(items) = self.answer.take() {
-            let loss = self.shelf.read(items, &mut self.backlog);
+            let loss = self.spill.read(items, &mut self.backlog);
             assert_eq!(loss, ReadLoss::default());
         }
     }
 
     /// What is not durable is lost, what was tried is tried again.
     fn restart(&mut self) {
-        (self.shelf, self.backlog) = (Shelf::default(), backlog());
+        (self.spill, self.backlog) = (Spill::default(), backlog());
         self.on_the_way.clear();
         self.answer = None;
         let now = self.now;
@@ -290,19 +290,19 @@ impl Site {
             .map(|(seq, kept)| (*seq, kept.times))
             .collect();
         let first = self.disk.keys().next().copied();
-        self.shelf
+        self.spill
             .found(first, self.disk.len() as u64, Seq::ZERO, times);
     }
 
     /// Nobody who asks gets nothing while there is something for him, unless it is on its way.
     fn assert_nothing_waits_in_vain(&mut self) {
-        let deadlines = [self.shelf.poll_timeout(), self.backlog.poll_timeout()];
+        let deadlines = [self.spill.poll_timeout(), self.backlog.poll_timeout()];
         let is_planned = deadlines.into_iter().flatten().any(|at| at <= self.now);
         let can_go = self.backlog.has_next(self.now);
         if can_go || self.answer.is_some() || is_planned {
             return;
         }
-        if self.shelf.due() > 0 && !self.is_blocked() {
+        if self.spill.due() > 0 && !self.is_blocked() {
             self.ask();
             assert!(
                 self.answer.is_some(),
