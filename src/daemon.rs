@@ -271,6 +271,14 @@ impl Daemon {
         &self.reactor.bound
     }
 
+    /// What other machines reach while nobody has said who may connect.
+    pub fn open_listeners(&self) -> Vec<String> {
+        match self.config.security.is_unsaid() {
+            true => self.bound().exposed(&self.config),
+            false => vec![],
+        }
+    }
+
     /// Where HTTP is served, if it is; the port is the real one.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http.as_ref().map(|http| http.address)

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `crates/zmtp` | [`zmtp`]: ZMTP as bytes in, bytes out |
 //! | `crates/wire` | [`model`]: names, subjects, endpoints; [`messagebus`]: messages; [`api`]: what a daemon tells about itself |
-//! | `crates/core` | [`broker`]: the decisions about routes, leases, ports, dispatch; [`locator`]; [`requests`]; [`queues`]: the life of durable queues |
+//! | `crates/core` | [`security`]: who may connect; [`broker`]: the decisions about routes, leases, ports, dispatch; [`locator`]; [`requests`]; [`queues`]: the life of durable queues |
 //! | `crates/client` | [`client`]: connections as a client has them |
 //!
 //! The daemon's own modules in reading order; each may import only those above it
@@ -29,7 +29,7 @@
 //! | [`cli`] | one file per subcommand |
 
 pub use event_manager_client as client;
-pub use event_manager_core::{broker, locator, queues, requests};
+pub use event_manager_core::{broker, locator, queues, requests, security};
 pub use event_manager_wire::{api, messagebus, model};
 pub use event_manager_zmtp as zmtp;
 

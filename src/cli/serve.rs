@@ -175,6 +175,11 @@ fn announce(daemon: &Daemon, config: &str) {
         locator: &locator,
         http: &http,
     });
+    let open = daemon.open_listeners().join(",");
+    if !open.is_empty() {
+        let open = &open;
+        daemon.journal().note(&Notable::OpenToTheNetwork { open });
+    }
 }
 
 /// SIGHUP: all that needs no restart, or nothing if anything is wrong.

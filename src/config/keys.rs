@@ -25,10 +25,10 @@ pub struct Key {
 /// Keys, and objects of keys, of which SIGHUP puts another value in force: nobody keeps a copy, or
 /// `reactor/acts/reload.rs` renews it.
 #[rustfmt::skip]
-const LIVE: [&str; 20] = [
+const LIVE: [&str; 21] = [
     "requirePublishers", "diagnosticMonitor", "diagnosticInterval", "subscriptionTtl",
     "drainTimeout", "publishTimeout", "heartbeatInterval", "handshakeTimeout", "limits",
-    "budgets", "maxConnections", "maxSubscriptions", "services", "memoryLimit", "slowSubscriber",
+    "budgets", "security", "maxConnections", "maxSubscriptions", "services", "memoryLimit", "slowSubscriber",
     "dedupWindow", "dedupIdsMax", "logPath", "log.level", "log.modules",
 ];
 

@@ -10,6 +10,7 @@ mod load;
 mod log;
 mod positions;
 mod reload;
+mod security;
 mod services;
 mod together;
 mod traces;
@@ -26,6 +27,8 @@ pub(crate) use load::suggestion;
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
 pub use reload::Reload;
+pub use security::SecurityConfig;
+pub(crate) use security::is_reached_by_others;
 pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
 pub(crate) use together::why_undialable;
 pub use traces::{Carrier, TracesConfig};
@@ -109,6 +112,8 @@ pub struct Config {
     pub limits: Limits,
     /// What may wait.
     pub budgets: Budgets,
+    /// Who may connect.
+    pub security: SecurityConfig,
     /// The most connections; 0 derives it from the limit on file descriptors.
     #[serde(rename = "maxConnections", with = "Size::<0>")]
     pub connections_max: usize,
@@ -413,6 +418,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             budgets: Budgets::default(),
+            security: SecurityConfig::default(),
             connections_max: 0,
             pending_calls_max: 10_000,
             subscriptions_max: 100_000,

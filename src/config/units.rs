@@ -283,12 +283,12 @@ impl<T: Words> Unit for Word<T> {
     }
 }
 
-fn parsed<T: FromStr<Err = impl Display>>(text: &str) -> Result<T, String> {
+pub(super) fn parsed<T: FromStr<Err = impl Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// A list, or a text in which commas separate its parts.
-fn list<'a>(value: &'a Value, what: &str) -> Result<Vec<&'a str>, String> {
+pub(super) fn list<'a>(value: &'a Value, what: &str) -> Result<Vec<&'a str>, String> {
     match value {
         Value::Array(values) => values.iter().map(text).collect(),
         Value::String(text) => {

@@ -497,6 +497,12 @@ function showReadiness({ checks }) {
     make("li", "", make("b", ok ? "good" : "bad", `${ok ? "✓" : "✗"} ${name}`), `  ${reason}`)));
 }
 
+function showOpen({ openListeners }) {
+  $("open").hidden = openListeners.length === 0;
+  say($("open"), `Open to every machine on the local networks: ${openListeners.join(", ")}. ` +
+    "The setting \"security\" restricts or confirms that.", "warn");
+}
+
 function showState(text, className) {
   say($("state"), text, className);
   document.title = className === "good" ? "event-manager" : `(!) ${text} – event-manager`;
@@ -509,6 +515,7 @@ function show(stats) {
   if (stats.draining) showState("stopping", "warn");
   else if (stats.readiness.ready) showState("ready", "good");
   else showState(`not ready: ${failing.join(", ")}`, "warn");
+  showOpen(stats.security);
   showServices(stats);
   showTotals(stats);
   showFlow(stats);

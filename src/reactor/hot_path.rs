@@ -74,6 +74,7 @@ impl HotPath {
             StreamerTable::new(vec![config.pull_address.clone()], Default::default(), doors);
         let (effects, _) = mpsc::channel(1);
         let site = Site {
+            exposed: vec![],
             settings,
             addresses: Default::default(),
             directory: None,

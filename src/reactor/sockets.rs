@@ -18,7 +18,7 @@ use super::state::streamers::{Doors, StreamerTable};
 use super::{Parts, StartError};
 use crate::ambient::{chance, now};
 use crate::api::Addresses;
-use crate::config::{Config, HTTP_CONNECTIONS_MAX};
+use crate::config::{Config, HTTP_CONNECTIONS_MAX, is_reached_by_others};
 use crate::locator::Directory;
 use crate::model::Endpoint;
 use crate::requests::Settings;
@@ -61,6 +61,32 @@ impl Bound {
             }
             Endpoint::Ipc(_) => endpoint.to_string(),
         }
+    }
+
+    /// What other machines reach, as far as it is bound to addresses that aren't loopback ones. With
+    /// the services' and HTTP's addresses of the configuration.
+    pub fn exposed(&self, config: &Config) -> Vec<String> {
+        let groups = [&self.publishers, &self.subscribers, &self.requests];
+        let bound = groups.into_iter().flatten().chain(&self.locator);
+        let mut exposed: Vec<_> = bound
+            .filter(|endpoint| is_reached_by_others(endpoint))
+            .map(ToString::to_string)
+            .collect();
+        if is_reached_by_others(&config.pull_address) {
+            let ports = &config.streamer_ports;
+            let host = config.pull_address.to_string();
+            let host = host.trim_end_matches(":0");
+            exposed.push(match ports.end() {
+                0 => host.to_owned(),
+                end => format!("{host}:{}-{end}", ports.start()),
+            });
+        }
+        let http = config.http_address.as_ref();
+        exposed.extend(
+            http.filter(|at| is_reached_by_others(at))
+                .map(ToString::to_string),
+        );
+        exposed
     }
 
     /// What we register: where clients can reach us, if there is such a socket.
@@ -107,6 +133,7 @@ impl Sockets {
         let site = Site {
             settings: self.settings(&config),
             addresses: self.addresses(&config.public_hostname),
+            exposed: self.bound().exposed(&config),
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
         let notes = Notes::new(parts.journal, parts.tracer, now());

@@ -175,6 +175,8 @@ def check_nothing_yet(browser, daemon):
     page = Page(browser, daemon)
     page.wait_for_state("ready")
     assert page.names() == ["Archive"]
+    assert "Open to every machine on the local networks: tcp://*." in page.tab.locator("#open").text_content()
+    assert page.tab.locator("#open").is_visible()
     wait_for("one start", lambda: page.tab.locator("#events li b").all_text_contents().count("started") == 1)
     page.close()
 

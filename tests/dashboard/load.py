@@ -40,7 +40,7 @@ class Daemon:
         config = self._work / "config.json"
         config.write_text(json.dumps({
             "pubAddress": "tcp://127.0.0.1:0", "subAddress": "tcp://127.0.0.1:0",
-            "requestAddress": "tcp://127.0.0.1:0", "pullAddress": "tcp://127.0.0.1",
+            "requestAddress": "tcp://127.0.0.1:0", "pullAddress": "tcp://*",
             "httpAddress": self._http, "locatorRegister": False,
             "stateDir": str(self._work / "state"), "minStreamerPort": 0, "maxStreamerPort": 0,
             "publicHostname": "127.0.0.1", "subscriptionTtl": 600, "heartbeatInterval": 1,

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use event_manager::model::Endpoint;
 
 use super::support::TestDaemon;
+use super::support::other_machine::OtherMachine;
 use super::support::peers::publish;
 use super::support::process::signal;
-use super::support::raw::{
-    COMMAND, MORE, RawPeer, command, frame, greeting, message, ready, tcp_address,
-};
+use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, greeting, message, ready};
 
 /// Short, for tests that wait for several.
 const SHORT: Duration = Duration::from_millis(200);
@@ -293,75 +292,12 @@ fn the_last_time_to_live_that_was_named_counts() {
     never.settle();
 }
 
-/// A network with one other machine on it, as far as the kernel is concerned.
-struct OtherMachine {
-    name: String,
-    /// Our address and its.
-    ours: String,
-    its: String,
-}
-
-impl OtherMachine {
-    fn start() -> Self {
-        let id = std::process::id();
-        let network = format!("198.18.{}", id % 250);
-        let this = Self {
-            name: format!("event-manager-{id}"),
-            ours: format!("{network}.1"),
-            its: format!("{network}.2"),
-        };
-        let Self { name, ours, its } = &this;
-        let (near, far) = (format!("em{id}a"), format!("em{id}b"));
-        ip(&format!("netns add {name}"));
-        ip(&format!(
-            "link add {near} type veth peer name {far} netns {name}"
-        ));
-        ip(&format!("addr add {ours}/30 dev {near}"));
-        ip(&format!("link set {near} up"));
-        ip(&format!("-n {name} addr add {its}/30 dev {far}"));
-        ip(&format!("-n {name} link set {far} up"));
-        this
-    }
-
-    /// A connection from there: what is written to the process's standard input is sent, what
-    /// comes back is not read.
-    fn connect(&self, address: &str) -> Child {
-        let script = "exec 3<>/dev/tcp/$0/$1; cat >&3";
-        let (host, port) = tcp_address(address).split_once(':').expect("a port");
-        Command::new("ip")
-            .args([
-                "netns", "exec", &self.name, "bash", "-c", script, host, port,
-            ])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("ip and bash")
-    }
-
-    /// It is gone without a word: nobody answers at its address any more.
-    fn vanish(&self) {
-        ip(&format!("-n {} addr flush to {}", self.name, self.its));
-    }
-}
-
-impl Drop for OtherMachine {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
-    }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(status.expect("ip").success(), "ip {arguments}");
-}
-
 #[test]
 #[ignore = "needs root: just netns"]
 fn a_machine_that_vanishes_under_traffic_is_found() {
     // The kernel needs 1.4 s at least to see that nobody answers.
     const HEARTBEAT: Duration = Duration::from_secs(1);
-    let machine = OtherMachine::start();
+    let machine = OtherMachine::in_network("198.18.7");
     let daemon = TestDaemon::with(|config| {
         config.heartbeat_interval = HEARTBEAT;
         config.sub_addresses = vec![Endpoint::tcp(&machine.ours, 0)];

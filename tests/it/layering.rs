@@ -14,6 +14,7 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
     (
         "core",
         &[
+            ("security", ""),
             ("seq", ""),
             ("broker", "seq"),
             ("locator", ""),
@@ -30,7 +31,7 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
 /// what `lib.rs` takes from the crates.
 const LAYERS: &[(&str, &str)] = &[
     ("ambient", ""),
-    ("config", "model zmtp messagebus broker locator"),
+    ("config", "model zmtp messagebus broker locator security"),
     ("telemetry", "api model ambient config"),
     ("traces", "api model ambient config telemetry"),
     ("store", "model ambient"),
@@ -68,6 +69,7 @@ const FROM_CRATES: &[&str] = &[
     "model",
     "queues",
     "requests",
+    "security",
     "zmtp",
 ];
 

@@ -62,6 +62,7 @@ mod reload;
 mod requests;
 mod restart;
 mod rings;
+mod security;
 mod serve;
 mod services;
 mod slow;

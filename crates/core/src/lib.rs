@@ -3,6 +3,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | [`security`] | who may connect |
 //! | [`seq`] | the numbers of events in durable queues |
 //! | [`broker`] | subscriptions and leases, ports, routes, which worker gets what, retries |
 //! | [`locator`] | the ServiceLocator's directory and its requests |
@@ -16,5 +17,6 @@ pub mod locator;
 pub mod log;
 pub mod queues;
 pub mod requests;
+pub mod security;
 pub mod seq;
 pub mod store;

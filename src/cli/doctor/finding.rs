@@ -50,12 +50,13 @@ pub(super) enum Code {
     RefusedAgain = 9022,
     ServiceStuck = 9023,
     PublisherRing = 9025,
+    OpenToTheNetwork = 9026,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -80,6 +81,7 @@ impl Code {
         Self::RefusedAgain,
         Self::ServiceStuck,
         Self::PublisherRing,
+        Self::OpenToTheNetwork,
     ];
 
     pub(super) fn text(self) -> String {

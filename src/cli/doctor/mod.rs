@@ -9,6 +9,7 @@ mod finding;
 mod listeners;
 mod machine;
 mod publishers;
+mod security;
 mod services;
 mod subscriptions;
 #[cfg(test)]
@@ -82,6 +83,7 @@ fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(subscriptions::check(status));
             found.extend(machine::check(status));
             found.extend(publishers::check(status));
+            found.extend(security::check(status));
         }
     }
     let disk = facts.disk.as_ref();

@@ -28,7 +28,7 @@ fn all_others() -> Value {
             "maxSubscriptionsPerPeer": 7},
         "budgets": {"subscriberOutboxBytes": 7777, "workerOutboxBytes": 7777,
             "serviceQueueBytes": 7777, "serviceQueueEvents": 7},
-        "maxConnections": 7, "maxPendingCalls": 7, "maxSubscriptions": 7,
+        "security": {"open": true, "from": ["10.0.0.0/8"]}, "maxConnections": 7, "maxPendingCalls": 7, "maxSubscriptions": 7,
         "services": {"Billing": {"ackTimeout": 7}}, "memoryLimit": 7777,
         "slowSubscriber": "disconnect", "stateDir": "elsewhere", "dedupWindow": 7, "dedupIdsMax": 7,
         "restartGrace": 7, "requirePublishers": true, "subscriberGrace": 7, "logPath": "log.json", "httpAddress": "off", "httpHosts": ["h.example"],

@@ -101,6 +101,11 @@ fn connections(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "Requests waiting for their answers",
         status.pending_calls as f64,
     )?;
+    page.gauge(
+        "event_manager_open_listeners",
+        "Addresses that other machines reach while security doesn't say who may connect",
+        status.security.open_listeners.len() as f64,
+    )?;
     let versions = status.peers.zmtp.versions.iter();
     page.gauges(
         "event_manager_peers_connected",

@@ -16,7 +16,7 @@ use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::Role;
+use crate::reactor::state::peer::{Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
 
@@ -123,6 +123,10 @@ pub(crate) async fn run(
     address: Rc<str>,
     purpose: &Purpose,
 ) -> Result<(), String> {
+    let is_dialled = matches!(purpose, Purpose::Dialled(_));
+    if !is_dialled {
+        admit_address(hub, &stream, &address).await?;
+    }
     let (timeout, limits) = {
         let state = hub.borrow();
         (state.config.handshake_timeout, state.config.limits)
@@ -134,7 +138,6 @@ pub(crate) async fn run(
         limits.handshake_bytes_max,
         &mut handshake,
     );
-    let is_dialled = matches!(purpose, Purpose::Dialled(_));
     begun = match is_dialled {
         true => begun.of_event_manager(hub.borrow().upstream.watch.loops.own()),
         false => begun.dialled_by_peer(),
@@ -181,6 +184,20 @@ pub(crate) async fn run(
     exchange(hub, id, &stream, &wake, inbox).await;
     let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
     Ok(())
+}
+
+/// Whether a peer may connect from its address.
+///
+/// # Errors
+/// Why it may not. Nothing was sent to it, and it was kept for a while: it tries again by itself, and
+/// is served once the configuration admits it.
+async fn admit_address(hub: &SharedHub, stream: &Stream, address: &str) -> Result<(), String> {
+    let Some(why) = hub.borrow().why_not_admitted(address) else {
+        return Ok(());
+    };
+    hub.borrow_mut().notes.refuse("address", address, &why);
+    hold(hub, stream).await;
+    Err(why)
 }
 
 /// Keeps a refused connection for a while before it ends. Its peer tries again as soon as it is
@@ -290,6 +307,18 @@ struct Wants {
 }
 
 impl Hub {
+    /// Why nobody with this address may connect, if so.
+    pub(crate) fn why_not_admitted(&self, address: &str) -> Option<String> {
+        let security = &self.config.security;
+        let ip = ip_of(address).filter(|ip| !security.admits(*ip))?;
+        Some(match &security.from {
+            Some(_) => format!("{ip} is in none of the networks of security.from"),
+            None => format!(
+                "{ip} is an address of the Internet, and the configuration doesn't admit it: list its network in security.from, or set security.open"
+            ),
+        })
+    }
+
     /// Whether a client asks and doesn't read its answers, or a publisher has to wait: for subscribers,
     /// or because the disk is behind with what publishers sent. It isn't heard until that is over.
     pub(crate) fn is_overfull(&mut self, id: PeerId) -> bool {

@@ -46,6 +46,7 @@ impl Hub {
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
             subscribers: self.subscribers_status(),
+            security: self.site.security(&self.config.security),
             connections: self.connections_status(),
             memory: api::Memory {
                 waiting_bytes: self.waiting_bytes() as u64,

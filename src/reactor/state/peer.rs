@@ -1,6 +1,7 @@
 //! One connection whose handshake is done.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
@@ -77,6 +78,12 @@ impl Envelope {
             _ => Ok(()),
         }
     }
+}
+
+/// The IP address in that of a connection that was accepted: `None` for one over `ipc://`, and for a
+/// publisher that we dialled.
+pub(crate) fn ip_of(address: &str) -> Option<IpAddr> {
+    address.parse().ok().map(|at: SocketAddr| at.ip())
 }
 
 /// One connection.

@@ -1,6 +1,7 @@
 //! Where we are, as clients are told.
 
-use crate::api::Addresses;
+use crate::api::{self, Addresses};
+use crate::config::SecurityConfig;
 use crate::locator::Directory;
 use crate::requests::Settings;
 
@@ -9,6 +10,20 @@ pub(crate) struct Site {
     pub(crate) settings: Settings,
     /// Where we listen, for reports.
     pub(crate) addresses: Addresses,
+    /// What is bound where other machines reach it.
+    pub(crate) exposed: Vec<String>,
     /// The embedded ServiceLocator, if there is one.
     pub(crate) directory: Option<Directory>,
+}
+
+impl Site {
+    /// What is open to other machines because nobody has said who may connect.
+    pub(crate) fn security(&self, security: &SecurityConfig) -> api::Security {
+        api::Security {
+            open_listeners: match security.is_unsaid() {
+                true => self.exposed.clone(),
+                false => vec![],
+            },
+        }
+    }
 }

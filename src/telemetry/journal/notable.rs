@@ -608,6 +608,12 @@ notables! {
         suppressed: u64,
     } "a message was discarded"
 
+    /// Nobody has said who may connect, and other machines can.
+    "EM-0605" OpenToTheNetwork "open-to-the-network" WARN "em.connection" {
+        /// Bound addresses that other machines reach, with commas between them.
+        open: &'a str,
+    } "open to every machine on the local networks: {open}; restrict them with \"security\": {{\"from\": [\"127.0.0.1\", \"10.1.0.0/16\"]}}, or confirm with \"security\": {{\"open\": true}}"
+
     /// A publisher that binds is connected.
     "EM-0611" PublisherFound "publisher-found" INFO "em.publisher" {
         /// Its address, as `connectPublishers` has it.

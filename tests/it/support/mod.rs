@@ -7,6 +7,7 @@ pub mod http;
 pub mod logs;
 pub mod manager;
 pub mod old;
+pub mod other_machine;
 pub mod peers;
 pub mod process;
 pub mod program;

@@ -24,7 +24,7 @@ pub use service::{
 pub use stats::{Check, Process, Readiness, Registration, RegistrationState, Stats};
 pub use status::{
     Addresses, AwaitedSubscribers, Connections, Dialled, Memory, OldPeer, Outboxes, Peers,
-    Publishers, RefusedAgain, RequestTimes, Ring, SlowPeer, StateDatabase, Status, Store,
+    Publishers, RefusedAgain, RequestTimes, Ring, Security, SlowPeer, StateDatabase, Status, Store,
     SubjectEvents, Subjects, Subscribers, Traces, ZmtpVersions,
 };
 #[cfg(test)]

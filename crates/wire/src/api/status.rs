@@ -37,6 +37,8 @@ pub struct Status {
     pub publishers: Publishers,
     /// Plain subscribers: SUB sockets, without a service.
     pub subscribers: Subscribers,
+    /// Who may connect.
+    pub security: Security,
     /// Connections of all kinds but HTTP.
     pub connections: Connections,
     /// What waits in the memory of the process.
@@ -80,6 +82,16 @@ pub struct Addresses {
     pub requests: Vec<String>,
     /// For requests to the embedded ServiceLocator; `None` without one (`embeddedLocator`).
     pub locator: Option<String>,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Security {
+    /// Bound addresses that other machines reach while `security` doesn't say who may connect: whoever
+    /// has a local address (private, shared, link-local, unique-local) may publish, subscribe and ask
+    /// there.
+    pub open_listeners: Vec<String>,
 }
 
 /// Those who send events, and what they sent.

@@ -1,0 +1,21 @@
+//! Who may connect.
+
+use super::finding::{Code, Finding, Severity};
+use crate::api::Status;
+
+/// A note: the daemon works, and whether that is meant only the administrator knows.
+pub(super) fn check(status: &Status) -> Option<Finding> {
+    let open = &status.security.open_listeners;
+    (!open.is_empty()).then(|| {
+        Finding::new(
+            Severity::Note,
+            Code::OpenToTheNetwork,
+            "security",
+            format!(
+                "every machine on the local networks may publish, subscribe and end services at {}",
+                open.join(", ")
+            ),
+            "restrict it with \"security\": {\"from\": [\"127.0.0.1\", \"10.1.0.0/16\"]} (your networks), or confirm it with \"security\": {\"open\": true}",
+        )
+    })
+}
