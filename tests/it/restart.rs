@@ -436,6 +436,7 @@ fn a_client_that_was_idle_over_a_restart_asks_again() {
 fn what_a_subscription_asked_of_its_service_holds_over_a_restart() {
     let mut home = Home::with_services(&json!({
         "N*": {"ackTimeout": 7, "retry": {"maxDeliveries": 7}}, "Named": {"ackTimeout": 8},
+        "Quick*": {"retry": {"initialMs": 5, "maxMs": 10}}, "Slow*": {"retry": {"maxMs": 60_000}},
     }));
     let daemon = home.start();
     let ask = |daemon: &TestDaemon, request: &Value| ask_json(&daemon.requester(), request);
@@ -475,6 +476,31 @@ fn what_a_subscription_asked_of_its_service_holds_over_a_restart() {
         assert_eq!(answer["code"], "invalid-field", "{wrong}: {answer}");
     }
     assert_eq!(daemon.find_service("Other"), None);
+    // What goes together is what is in force, whoever said it.
+    for (service, retry, is_right) in [
+        ("Quick", json!({"initialMs": 10}), true),
+        ("Quick", json!({"initialMs": 11}), false),
+        ("Slow", json!({"initialMs": 60_000}), true),
+        ("Slow", json!({"maxMs": 59_999}), false),
+        ("Slow", json!({"initialMs": 50_000, "maxMs": 59_999}), true),
+        ("Slow", json!({"initialMs": 60_000}), false),
+    ] {
+        let answer = ask(
+            &daemon,
+            &subscribe("sub-4", service, json!({"retry": retry})),
+        );
+        let code = if is_right {
+            Value::Null
+        } else {
+            json!("invalid-field")
+        };
+        assert_eq!(answer["code"], code, "{service} {retry}: {answer}");
+        if !is_right {
+            let sentence = answer["error"].to_string();
+            assert!(sentence.contains("is above maxMs"), "{sentence}");
+        }
+    }
+    daemon.unsubscribe("sub-4");
 
     let daemon = home.restart(daemon, KILL);
     let again = ask(&daemon, &subscribe("sub-1", "Billing", json!({})));

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{DeliveryMode, OrderBy};
+use crate::broker::bounds::{
+    ACK_TIMEOUT_MS_MIN, ACK_TIMEOUT_S_MAX, ORDER_FRAME_MAX, RETRY_DELIVERIES_MAX,
+    RETRY_INITIAL_MS_MAX, RETRY_MAX_MS_MAX, RETRY_MULTIPLIER_MAX, RETRY_MULTIPLIER_MIN,
+};
 use crate::broker::{Retry, ServiceOptions, WhenFull};
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::units::{DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit};
@@ -27,7 +31,7 @@ pub(super) struct Fields {
     pub(super) queue_bytes: Option<usize>,
     #[serde(with = "Maybe::<Size::<1>>")]
     pub(super) queue_events: Option<usize>,
-    #[serde(with = "Maybe::<Seconds::<10, DAY>>")]
+    #[serde(with = "Maybe::<Seconds::<ACK_TIMEOUT_MS_MIN, ACK_TIMEOUT_S_MAX>>")]
     pub(super) ack_timeout: Option<Duration>,
     pub(super) retry: RetryFields,
     /// `Some(None)` is an order that was renounced.
@@ -39,13 +43,13 @@ pub(super) struct Fields {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RetryFields {
-    #[serde(with = "Maybe::<Millis::<3_600_000>>")]
+    #[serde(with = "Maybe::<Millis::<RETRY_INITIAL_MS_MAX>>")]
     pub(super) initial_ms: Option<Duration>,
-    #[serde(with = "Maybe::<Decimal::<1, 100>>")]
+    #[serde(with = "Maybe::<Decimal::<RETRY_MULTIPLIER_MIN, RETRY_MULTIPLIER_MAX>>")]
     multiplier: Option<f64>,
-    #[serde(with = "Maybe::<Millis::<{ 1000 * DAY }>>")]
+    #[serde(with = "Maybe::<Millis::<RETRY_MAX_MS_MAX>>")]
     pub(super) max_ms: Option<Duration>,
-    #[serde(with = "Maybe::<Whole::<u32, 1, 1_000_000>>")]
+    #[serde(with = "Maybe::<Whole::<u32, 1, RETRY_DELIVERIES_MAX>>")]
     max_deliveries: Option<u32>,
 }
 
@@ -66,11 +70,7 @@ impl Words for DeliveryMode {
 }
 
 impl Words for WhenFull {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("drop-oldest", Self::DropOldest),
-        ("drop-newest", Self::DropNewest),
-        ("spill", Self::Spill),
-    ];
+    const WORDS: &'static [(&'static str, Self)] = Self::WORDS;
 }
 
 /// Subjects as in a subscription.
@@ -103,14 +103,15 @@ impl Unit for Order {
     type Of = Option<OrderBy>;
 
     fn read(value: &Value) -> Result<Self::Of, String> {
-        const MAX: u64 = OrderBy::FRAME_MAX as u64;
         match value {
             Value::Null => Ok(None),
             Value::String(text) if text == "subject" => Ok(Some(OrderBy::Subject)),
-            _ => Whole::<usize, 0, MAX>::read(value)
+            _ => Whole::<usize, 0, ORDER_FRAME_MAX>::read(value)
                 .map(|frame| Some(OrderBy::Frame(frame)))
                 .map_err(|_| {
-                    format!("\"subject\", a frame's index from 0 to {MAX} or null is wanted")
+                    format!(
+                        "\"subject\", a frame's index from 0 to {ORDER_FRAME_MAX} or null is wanted"
+                    )
                 }),
         }
     }

@@ -6,6 +6,7 @@
 mod account;
 mod audience;
 mod backlog;
+pub mod bounds;
 mod dispatch;
 mod histogram;
 mod loops;

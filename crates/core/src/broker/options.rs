@@ -6,10 +6,11 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::backlog::{OrderBy, Retry, WhenFull};
-
-const DAY_S: f64 = 86_400.0;
-const HOUR_MS: u64 = 3_600_000;
+use super::backlog::{OrderBy, WhenFull};
+use super::bounds::{
+    ACK_TIMEOUT_MS_MIN, ACK_TIMEOUT_S_MAX, ORDER_FRAME_MAX, RETRY_DELIVERIES_MAX,
+    RETRY_INITIAL_MS_MAX, RETRY_MAX_MS_MAX, RETRY_MULTIPLIER_MAX, RETRY_MULTIPLIER_MIN,
+};
 
 /// The options of a SUBSCRIBE. What one doesn't say, the configuration does.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -45,16 +46,16 @@ pub struct ServiceOptions {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct RetryOptions {
-    /// The longest delay after the first delivery, in ms, at most an hour.
+    /// The longest delay after the first delivery, in ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_ms: Option<u64>,
-    /// How much longer it gets with each delivery, from 1 to 100.
+    /// How much longer it gets with each delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
-    /// The longest delay of all, in ms, at most a day.
+    /// The longest delay of all, in ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_ms: Option<u64>,
-    /// After so many deliveries an event is dead, from 1 to a million.
+    /// After so many deliveries an event is dead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_deliveries: Option<u32>,
 }
@@ -93,28 +94,20 @@ impl RetryOptions {
         *self == Self::default()
     }
 
-    /// Says what is out of its bounds, which are those of the configuration.
-    pub fn why_wrong(&self) -> Option<&'static str> {
-        let initial = self.initial_ms.unwrap_or_default();
-        let max = self
-            .max_ms
-            .unwrap_or(Retry::default().max.as_millis() as u64);
-        if initial > HOUR_MS {
-            Some("initialMs: from 0 to 3600000")
-        } else if self.max_ms.is_some_and(|ms| ms > 24 * HOUR_MS) {
-            Some("maxMs: from 0 to 86400000")
-        } else if self
-            .multiplier
-            .is_some_and(|by| !(1.0..=100.0).contains(&by))
+    /// Says what is out of its bounds.
+    pub fn why_wrong(&self) -> Option<String> {
+        let (min, max) = (RETRY_MULTIPLIER_MIN as f64, RETRY_MULTIPLIER_MAX as f64);
+        let is_above = |value: Option<u64>, max| value.is_some_and(|value| value > max);
+        if is_above(self.initial_ms, RETRY_INITIAL_MS_MAX) {
+            Some(format!("initialMs: from 0 to {RETRY_INITIAL_MS_MAX}"))
+        } else if is_above(self.max_ms, RETRY_MAX_MS_MAX) {
+            Some(format!("maxMs: from 0 to {RETRY_MAX_MS_MAX}"))
+        } else if self.multiplier.is_some_and(|by| !(min..=max).contains(&by)) {
+            Some(format!("multiplier: from {min} to {max}"))
+        } else if let Some(n) = self.max_deliveries
+            && !(1..=RETRY_DELIVERIES_MAX).contains(&n.into())
         {
-            Some("multiplier: from 1 to 100")
-        } else if self
-            .max_deliveries
-            .is_some_and(|n| !(1..=1_000_000).contains(&n))
-        {
-            Some("maxDeliveries: from 1 to 1000000")
-        } else if initial > max {
-            Some("initialMs is above maxMs, which is 30000 unless it is given")
+            Some(format!("maxDeliveries: from 1 to {RETRY_DELIVERIES_MAX}"))
         } else {
             None
         }
@@ -127,10 +120,11 @@ impl RetryOptions {
 /// Those that the configuration doesn't take either.
 pub fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
     let seconds = f64::deserialize(value)?;
-    match (0.01..=DAY_S).contains(&seconds) {
+    let min = ACK_TIMEOUT_MS_MIN as f64 / 1000.0;
+    match (min..=ACK_TIMEOUT_S_MAX as f64).contains(&seconds) {
         true => Ok(Some(Duration::from_secs_f64(seconds))),
         false => Err(D::Error::custom(format!(
-            "expected seconds from 0.01 to 86400, got {seconds}"
+            "expected seconds from {min} to {ACK_TIMEOUT_S_MAX}, got {seconds}"
         ))),
     }
 }
@@ -143,15 +137,16 @@ pub fn order<'de, D: Deserializer<'de>>(value: D) -> Result<Option<OrderBy>, D::
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {
-        Frame(usize),
+        Frame(u64),
         Word(String),
     }
     match Written::deserialize(value) {
-        Ok(Written::Frame(frame)) if frame <= OrderBy::FRAME_MAX => Ok(Some(OrderBy::Frame(frame))),
+        Ok(Written::Frame(frame)) if frame <= ORDER_FRAME_MAX => {
+            Ok(Some(OrderBy::Frame(frame as usize)))
+        }
         Ok(Written::Word(word)) if word == "subject" => Ok(Some(OrderBy::Subject)),
         _ => Err(D::Error::custom(format!(
-            "expected \"subject\" or a frame's index from 0 to {}",
-            OrderBy::FRAME_MAX
+            "expected \"subject\" or a frame's index from 0 to {ORDER_FRAME_MAX}"
         ))),
     }
 }
@@ -162,18 +157,12 @@ pub fn order<'de, D: Deserializer<'de>>(value: D) -> Result<Option<OrderBy>, D::
 /// It is another.
 pub fn when_full<'de, D: Deserializer<'de>>(value: D) -> Result<Option<WhenFull>, D::Error> {
     let word = String::deserialize(value)?;
-    let found = WHEN_FULL.iter().find(|(name, _)| *name == word);
+    let found = WhenFull::WORDS.iter().find(|(name, _)| *name == word);
     found.map(|(_, meant)| Some(*meant)).ok_or_else(|| {
-        let names: Vec<_> = WHEN_FULL.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = WhenFull::WORDS.iter().map(|(name, _)| *name).collect();
         D::Error::custom(format!("expected one of {}", names.join(", ")))
     })
 }
-
-const WHEN_FULL: [(&str, WhenFull); 3] = [
-    ("drop-oldest", WhenFull::DropOldest),
-    ("drop-newest", WhenFull::DropNewest),
-    ("spill", WhenFull::Spill),
-];
 
 #[allow(clippy::ref_option, reason = "serde hands it over so")]
 fn as_seconds<S: Serializer>(of: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
@@ -192,6 +181,7 @@ fn as_order<S: Serializer>(of: &Option<OrderBy>, to: S) -> Result<S::Ok, S::Erro
 
 #[allow(clippy::ref_option, reason = "serde hands it over so")]
 fn as_when_full<S: Serializer>(of: &Option<WhenFull>, to: S) -> Result<S::Ok, S::Error> {
-    let found = WHEN_FULL.iter().find(|(_, meant)| Some(*meant) == *of);
+    let mut words = WhenFull::WORDS.iter();
+    let found = words.find(|(_, meant)| Some(*meant) == *of);
     found.map(|(name, _)| *name).serialize(to)
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::subjects::patterns;
 use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
 use crate::broker::{
-    DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, SubscribeError,
-    WhenFull, order, seconds, when_full,
+    DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, ServiceSettings,
+    SubscribeError, WhenFull, order, seconds, when_full,
 };
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token, Verbatim};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
@@ -82,15 +82,12 @@ impl Request for Subscribe {
         if is_promised {
             can_be_promised(context, full)?;
         }
-        if let Some(what) = options.when_full {
-            let delivery = context.broker.delivery_of(&service, self.delivery);
-            let delivery = delivery.map_err(|error| Nak::new(code_of(&error), error))?;
-            if !delivery.allows(what) {
-                let name = delivery.name();
-                let sentence =
-                    format!("\"whenFull\": the service's delivery is {name:?}, which has another");
-                return Err(Nak::new("invalid-field", sentence));
-            }
+        if !options.is_empty() {
+            let settings = context
+                .broker
+                .settings_with(&service, self.delivery, &options);
+            let settings = settings.map_err(|error| Nak::new(code_of(&error), error))?;
+            go_together(&options, &settings)?;
         }
         let found = context.broker.find(&service);
         let found = found.and_then(|key| context.broker.service(key));
@@ -139,6 +136,32 @@ impl Request for Subscribe {
             false => Ok(Answer::Now(answer)),
         }
     }
+}
+
+/// Checks the options beside all else that is in force for the service.
+fn go_together(options: &ServiceOptions, settings: &ServiceSettings) -> Result<(), Nak> {
+    let delivery = settings.delivery;
+    if options.when_full.is_some_and(|what| !delivery.allows(what)) {
+        let name = delivery.name();
+        let sentence =
+            format!("\"whenFull\": the service's delivery is {name:?}, which has another");
+        return Err(Nak::new("invalid-field", sentence));
+    }
+    let (said, retry) = (&options.retry, &settings.policy.retry);
+    // What the configuration overrides is no fault of the client.
+    let is_in_force =
+        |said: Option<u64>, time: Duration| said.map(Duration::from_millis) == Some(time);
+    let is_said =
+        is_in_force(said.initial_ms, retry.initial) || is_in_force(said.max_ms, retry.max);
+    if retry.initial > retry.max && is_said {
+        let sentence = format!(
+            "\"retry\": the service's initialMs {} is above maxMs {}",
+            retry.initial.as_millis(),
+            retry.max.as_millis()
+        );
+        return Err(Nak::new("invalid-field", sentence));
+    }
+    Ok(())
 }
 
 /// Says where events come from, and where the service's workers connect.

@@ -23,6 +23,15 @@ pub enum WhenFull {
     Spill,
 }
 
+impl WhenFull {
+    /// All of them, as they are written in configurations and requests.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("drop-oldest", Self::DropOldest),
+        ("drop-newest", Self::DropNewest),
+        ("spill", Self::Spill),
+    ];
+}
+
 /// When and how often an event that failed is tried again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retry {
@@ -91,11 +100,7 @@ impl Policy {
 pub enum OrderBy {
     /// The subject.
     Subject,
-    /// The frame with this index, at most [`Self::FRAME_MAX`]; 0 is the first.
+    /// The frame with this index, at most [`ORDER_FRAME_MAX`](crate::broker::bounds::ORDER_FRAME_MAX); 0
+    /// is the first.
     Frame(usize),
-}
-
-impl OrderBy {
-    /// The highest index of a frame.
-    pub const FRAME_MAX: usize = 1023;
 }

@@ -2,7 +2,7 @@
 
 use super::{Broker, BrokerConfig, SubscribeError};
 use crate::broker::options::ServiceOptions;
-use crate::broker::service::{DeliveryMode, ServiceKey};
+use crate::broker::service::{DeliveryMode, ServiceKey, ServiceSettings};
 use event_manager_wire::model::ServiceName;
 
 impl Broker {
@@ -30,18 +30,20 @@ impl Broker {
         service.set(settings);
     }
 
-    /// Where the events of a service are kept, or would be if it began with what is asked.
+    /// What a service would be set to with these options, too, also if it began with what is asked.
     ///
     /// # Errors
     /// [`SubscribeError::Reserved`].
-    pub fn delivery_of(
+    pub fn settings_with(
         &self,
         name: &ServiceName,
         asked: Option<DeliveryMode>,
-    ) -> Result<DeliveryMode, SubscribeError> {
-        match self.find(name) {
-            Some(key) => Ok(self[key].delivery()),
-            None => Ok(self.settings_of(name, asked)?.delivery),
-        }
+        options: &ServiceOptions,
+    ) -> Result<ServiceSettings, SubscribeError> {
+        let (delivery, options) = match self.find(name).map(|key| &self[key]) {
+            Some(service) => (service.delivery(), options.or(&service.options)),
+            None => (self.settings_of(name, asked)?.delivery, options.clone()),
+        };
+        Ok((self.config.policies.0)(name, Some(delivery), &options))
     }
 }
