@@ -13,7 +13,7 @@ use super::positions::{Position, positions};
 use super::units::Unit;
 pub use crate::broker::{DeliveryMode, OrderBy};
 use crate::broker::{Policy, QueueLimits, Retry, ServiceOptions};
-use crate::model::{ServiceName, SubjectPattern};
+use crate::model::{EventSubject, ServiceName, SubjectPattern};
 use crate::zmtp::Limits;
 use fields::Fields;
 use pattern::NamePattern;
@@ -42,6 +42,8 @@ pub struct ServicePolicy {
     pub backlog: Policy,
     /// Events that have this in common keep their order; `None` promises none.
     pub order_by: Option<OrderBy>,
+    /// The subject of its dead letters; `None` is that of its name.
+    pub dead_letter_subject: Option<EventSubject>,
     /// What its queue may keep; without meaning for [`DeliveryMode::Live`].
     pub retention: Retention,
 }
@@ -246,6 +248,7 @@ impl Services {
                 limits: default.limits,
             },
             order_by: fields.order_by.flatten(),
+            dead_letter_subject: fields.dead_letter_subject.flatten(),
             retention: Retention {
                 bytes_max: fields.retention.max_bytes.unwrap_or(RETENTION_BYTES_MAX),
                 age_max: fields.retention.max_age.filter(|age| !age.is_zero()),
@@ -322,6 +325,17 @@ impl Entry {
         }
         if let Some(why) = self.why_no_subjects(delivery, limits) {
             refuse("subjects", why);
+        }
+        let longest = limits.subject_bytes_max;
+        let letters = own.dead_letter_subject.iter().flatten();
+        if letters
+            .map(|subject| subject.as_str().len())
+            .any(|bytes| bytes > longest)
+        {
+            refuse(
+                "deadLetterSubject",
+                format!("it is longer than limits.maxSubjectBytes {longest}"),
+            );
         }
         let message = limits.message_bytes_max;
         let too_small = format!("below limits.maxMessageBytes {message}");

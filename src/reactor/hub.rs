@@ -35,6 +35,7 @@ fn policies(config: &Rc<Config>) -> Policies {
             policy: policy.backlog,
             order_by: policy.order_by,
             delivery: policy.delivery,
+            dead_letter_subject: policy.dead_letter_subject,
         }
     })
 }

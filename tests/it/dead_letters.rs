@@ -9,6 +9,7 @@ use event_manager::client::blocking::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::requests::ask_json;
 use super::support::TestDaemon;
 use super::support::disk_of;
 use super::support::peers::{connected, is_silent, publish};
@@ -419,4 +420,107 @@ fn letters_that_could_not_be_kept_are_not_taken_for_none() {
     assert_eq!(answer(&worker, "TERM"), "1");
     let kept = wait_until(|| (seqs(&daemon, "Live").len() == 1).then_some(()));
     kept.expect("the letter");
+}
+
+/// A worker that has said READY, and gives up every event; the subjects of those that it was given.
+fn bury_each(daemon: &TestDaemon, service: &str, count: usize) -> Vec<String> {
+    let before = daemon.service(service).counters.dead_lettered;
+    let worker = worker(daemon, service);
+    let subjects = (0..count).map(|_| {
+        let frames = worker.recv_multipart(0).expect("an event");
+        let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
+        let id = text(&frames[0])
+            .split(' ')
+            .nth(1)
+            .expect("an id")
+            .to_owned();
+        worker.send(&format!("TERM {id}"), 0).expect("a send");
+        text(&frames[1])
+    });
+    let subjects = subjects.collect();
+    daemon.wait_for_counter(service, |c| c.dead_lettered, before + count as u64);
+    assert!(is_silent(&worker, 50));
+    subjects
+}
+
+#[test]
+fn letters_have_the_subject_of_one_s_choice() {
+    let directory = TempDir::new().expect("a directory");
+    let start = || {
+        TestDaemon::in_own_process(&json!({
+            "stateDir": directory.path(),
+            "services": {
+                "Bill*": {"deadLetterSubject": "failed.bills"},
+                "Named": {"deadLetterSubject": "failed.named"},
+            },
+        }))
+    };
+    let mut daemon = start();
+    let watcher = daemon.subscriber(&["failed.", "Own.DLQ"]);
+    let client = |daemon: &TestDaemon| daemon.requester();
+    let subscribe = |daemon: &TestDaemon, service: &str, options: Value| {
+        let mut request = options;
+        request["token"] = json!("subscribe");
+        request["subjects"] = json!([format!("exact:{service}")]);
+        (request["id"], request["service"]) = (json!(service), json!(service));
+        ask_json(&client(daemon), &request)
+    };
+    let chosen = json!({"deadLetterSubject": "failed.chosen", "delivery": "queue"});
+    let cases = [
+        ("Billing", json!({}), "failed.bills"),
+        // A subscription goes before globs, and after what is configured for the exact name.
+        ("Bills", chosen.clone(), "failed.chosen"),
+        ("Named", chosen, "failed.named"),
+        ("Own", json!({"deadLetterSubject": null}), "Own.DLQ"),
+    ];
+    for (service, options, expected) in &cases {
+        let answer = subscribe(&daemon, service, options.clone());
+        assert_eq!(answer["deadLetterSubject"], *expected, "{answer}");
+        assert_eq!(daemon.service(service).dead_letter_subject, *expected);
+        publish(&daemon.publisher(), service, "x");
+        assert_eq!(bury_each(&daemon, service, 1), [*service]);
+        let letter = watcher.recv_multipart(0).expect("a letter");
+        assert_eq!(letter[0], expected.as_bytes());
+        assert_eq!(letter[2], service.as_bytes());
+        // Who looks for it on disk names its service.
+        let kept = wait_until(|| (!seqs(&daemon, service).is_empty()).then_some(()));
+        kept.expect("a letter on disk");
+    }
+    for (wrong, code) in [
+        (json!(""), "invalid-field"),
+        (json!(7), "invalid-field"),
+        (json!("glob:x.*"), "invalid-field"),
+        (json!("a\0b"), "invalid-field"),
+        (json!("x".repeat(1025)), "invalid-subject"),
+    ] {
+        let answer = subscribe(&daemon, "Wrong", json!({"deadLetterSubject": wrong}));
+        assert_eq!(answer["code"], code, "{wrong}: {answer}");
+    }
+    assert!(daemon.stop());
+    daemon = start();
+    let is_kept = daemon.service("Bills").dead_letter_subject;
+    assert_eq!(is_kept, "failed.chosen", "it survives a restart");
+}
+
+/// Letters of letters would never end.
+#[test]
+fn who_subscribes_to_its_own_letters_gets_each_once() {
+    let daemon = TestDaemon::start();
+    let client = daemon.requester();
+    for (service, letters, subject) in [("A", "failed.a", "failed.b"), ("B", "failed.b", "failed.")]
+    {
+        let answer = ask_json(
+            &client,
+            &json!({"token": "subscribe", "id": service, "service": service,
+                "subjects": [subject, format!("exact:{service}")], "deadLetterSubject": letters}),
+        );
+        assert_eq!(answer["deadLetterSubject"], letters, "{answer}");
+    }
+    // A's letter goes to B, and ends there though A would get B's; B's go to both, and end there.
+    publish(&daemon.publisher(), "A", "x");
+    assert_eq!(bury_each(&daemon, "A", 1), ["A"]);
+    assert_eq!(bury_each(&daemon, "B", 1), ["failed.a"]);
+    publish(&daemon.publisher(), "B", "x");
+    assert_eq!(bury_each(&daemon, "B", 2), ["B", "failed.b"]);
+    assert_eq!(bury_each(&daemon, "A", 1), ["failed.b"]);
 }

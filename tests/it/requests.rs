@@ -401,7 +401,8 @@ fn in_json() {
         let data = json!([id, daemon.publishers(), address]);
         let expected = json!({
             "token": "TK_SYS_ACK", "dataType": "PARAM", "data": data, "ttlMs": 60_000,
-            "ackTimeoutMs": 30_000, "delivery": "live", "version": env!("CARGO_PKG_VERSION"),
+            "ackTimeoutMs": 30_000, "delivery": "live", "deadLetterSubject": "Billing.DLQ",
+            "version": env!("CARGO_PKG_VERSION"),
         });
         assert_eq!(answer, expected, "{subscribe}");
         let subjects = daemon.service("Billing").subjects;

@@ -37,6 +37,7 @@ pub(super) fn made_safe(mut status: Status) -> Status {
     of_counters(&mut status.subscribers.counters);
     for service in &mut status.services {
         service.name = safe(&service.name);
+        service.dead_letter_subject = safe(&service.dead_letter_subject);
         for subject in &mut service.subjects {
             *subject = safe(subject);
         }

@@ -15,7 +15,7 @@ use crate::broker::{Retry, ServiceOptions, WhenFull};
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::units::{DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit};
 use crate::config::units::{Whole, Word, Words};
-use crate::model::SubjectPattern;
+use crate::model::{EventSubject, SubjectPattern};
 
 /// What one entry says. What it doesn't say, another may, or the default holds.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -37,6 +37,9 @@ pub(super) struct Fields {
     /// `Some(None)` is an order that was renounced.
     #[serde(with = "Maybe::<Order>")]
     pub(super) order_by: Option<Option<OrderBy>>,
+    /// `Some(None)` is that of the service's name.
+    #[serde(with = "Maybe::<LetterSubject>")]
+    pub(super) dead_letter_subject: Option<Option<EventSubject>>,
     pub(super) retention: RetentionFields,
 }
 
@@ -125,6 +128,29 @@ impl Unit for Order {
     }
 }
 
+/// A subject, or `null`.
+struct LetterSubject;
+
+impl Unit for LetterSubject {
+    type Of = Option<EventSubject>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let text = value.as_str().ok_or("a subject or null is wanted")?;
+        // How long it may be is known when all is read.
+        let subject = EventSubject::new(text, usize::MAX);
+        subject
+            .map(Some)
+            .map_err(|error| format!("the subject {error}"))
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        json!(of.as_ref().map(EventSubject::as_str))
+    }
+}
+
 /// What subscriptions said.
 impl From<&ServiceOptions> for Fields {
     fn from(said: &ServiceOptions) -> Self {
@@ -139,6 +165,7 @@ impl From<&ServiceOptions> for Fields {
                 max_deliveries: said.retry.max_deliveries,
             },
             order_by: said.order_by.map(Some),
+            dead_letter_subject: said.dead_letter_subject.clone().map(Some),
             ..Self::default()
         }
     }
@@ -169,6 +196,9 @@ impl Fields {
         if self.order_by == Some(None) {
             shown["orderBy"] = Value::Null;
         }
+        if self.dead_letter_subject == Some(None) {
+            shown["deadLetterSubject"] = Value::Null;
+        }
         shown
     }
 
@@ -189,6 +219,9 @@ impl Fields {
                 max_deliveries: self.retry.max_deliveries.or(other.retry.max_deliveries),
             },
             order_by: self.order_by.or(other.order_by),
+            dead_letter_subject: self
+                .dead_letter_subject
+                .or_else(|| other.dead_letter_subject.clone()),
             retention: RetentionFields {
                 max_bytes: self.retention.max_bytes.or(other.retention.max_bytes),
                 max_age: self.retention.max_age.or(other.retention.max_age),

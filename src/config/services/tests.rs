@@ -35,6 +35,7 @@ fn without_an_entry_all_is_as_it_was() {
         delivery: DeliveryMode::Live,
         backlog: Policy::live(BUDGET),
         order_by: None,
+        dead_letter_subject: None,
         retention: Retention {
             bytes_max: 10 << 30,
             age_max: None,
@@ -61,7 +62,7 @@ fn every_field_is_read() {
         "Billing": {"delivery": "queue", "subjects": ["Order", "exact:x"], "whenFull": "spill",
             "queueBytes": 67108864, "queueEvents": 1000, "ackTimeout": 0.5,
             "retry": {"initialMs": 10, "multiplier": 1.5, "maxMs": 2000, "maxDeliveries": 3},
-            "orderBy": 1023, "retention": {"maxBytes": 67108865, "maxAge": 60}}}"#;
+            "orderBy": 1023, "deadLetterSubject": "failed.bills", "retention": {"maxBytes": 67108865, "maxAge": 60}}}"#;
     let expected = ServicePolicy {
         delivery: DeliveryMode::Queue,
         backlog: Policy {
@@ -79,6 +80,7 @@ fn every_field_is_read() {
             },
         },
         order_by: Some(OrderBy::Frame(1023)),
+        dead_letter_subject: Some(EventSubject::new("failed.bills", 100).unwrap()),
         retention: Retention {
             bytes_max: 67_108_865,
             age_max: Some(Duration::from_secs(60)),
@@ -97,6 +99,39 @@ fn every_field_is_read() {
         })
         .collect();
     assert_eq!(declared, [("Billing".into(), json!(["Order", "exact:x"]))]);
+}
+
+#[test]
+fn dead_letters_have_the_subject_that_the_most_specific_entry_says() {
+    let services = r#"{
+        "*": {"deadLetterSubject": "failed"},
+        "Billing": {"deadLetterSubject": null}, "Kitchen": {"deadLetterSubject": "burnt"}}"#;
+    let subject = |service| {
+        let subject = policy(services, service).dead_letter_subject;
+        subject.map(|subject| subject.as_str().to_owned())
+    };
+    assert_eq!(subject("Any"), Some("failed".into()));
+    assert_eq!(subject("Kitchen"), Some("burnt".into()));
+    assert_eq!(subject("Billing"), None, "null is a value");
+    let long = "x".repeat(1025);
+    for (wrong, why) in [
+        ("7", "a subject or null is wanted"),
+        (r#""""#, "the subject is empty"),
+        (r#""a\u0000b""#, "the subject holds a NUL"),
+        (r#""exact:x""#, "the subject is a pattern"),
+        (
+            &json!(long).to_string(),
+            "longer than limits.maxSubjectBytes 1024",
+        ),
+    ] {
+        let errors = errors(&format!(r#"{{"a": {{"deadLetterSubject": {wrong}}}}}"#));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains("services.a.deadLetterSubject"),
+            "{errors:?}"
+        );
+        assert!(errors[0].contains(why), "{errors:?}");
+    }
 }
 
 #[test]

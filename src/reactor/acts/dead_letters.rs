@@ -17,7 +17,7 @@ use crate::zmtp::{encode_frame, frames};
 use event_manager_core::seq::Seq;
 
 impl Hub {
-    /// Publishes dead events under the service's name with `.DLQ`, each as a frame of JSON that says what
+    /// Publishes dead events under the subject of the service's dead letters, each as a frame of JSON that says what
     /// happened, followed by the event's own frames, and keeps them.
     pub(crate) fn dead_letters(&mut self, key: ServiceKey, dead: Vec<DeadLetter>) {
         let name = self.broker[key].name().clone();
@@ -46,8 +46,8 @@ impl Hub {
             };
             self.keep_letter(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
-            if !subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes()) {
-                self.publish_letter(&name, &account, &body);
+            if !self.broker.is_letter_subject(subject) {
+                self.publish_letter(key, &account, &body);
             }
         }
     }
@@ -69,8 +69,8 @@ impl Hub {
     }
 
     /// A letter goes to everybody whom an event of a publisher would go to.
-    fn publish_letter(&mut self, service: &ServiceName, account: &[u8], event: &[u8]) {
-        let subject = format!("{service}{}", ServiceName::DEAD_LETTERS);
+    fn publish_letter(&mut self, service: ServiceKey, account: &[u8], event: &[u8]) {
+        let subject = self.broker[service].dead_letter_subject().into_owned();
         let route = self.broker.routes.route(subject.as_bytes());
         if route.is_empty() && !self.saved.subscribers.is_awaited() {
             return;

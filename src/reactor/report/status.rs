@@ -111,6 +111,7 @@ impl Hub {
                 .map(|port| format!("{}{port}", self.site.settings.pull_address_prefix)),
             no_port: service.lacks_port().map(str::to_owned),
             subjects: service.patterns().map(ToString::to_string).collect(),
+            dead_letter_subject: service.dead_letter_subject().into_owned(),
             subscriptions: self
                 .broker
                 .subscriptions_of(service, now)

@@ -29,7 +29,7 @@ pub use backlog::{
 pub use dispatch::{Introduced, WorkerKey, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
 pub use loops::{Heard, Loops};
-pub use options::{RetryOptions, ServiceOptions, order, seconds, when_full};
+pub use options::{RetryOptions, ServiceOptions, event_subject, order, seconds, when_full};
 pub use ports::{BindFailure, PortRange, Streamers};
 pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use event_manager_wire::model::EventSubject;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
@@ -40,6 +41,13 @@ pub struct ServiceOptions {
         skip_serializing_if = "Option::is_none"
     )]
     pub when_full: Option<WhenFull>,
+    /// The subject of its dead letters.
+    #[serde(
+        deserialize_with = "event_subject",
+        serialize_with = "as_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub dead_letter_subject: Option<EventSubject>,
 }
 
 /// The part about retries, named as in the configuration.
@@ -80,6 +88,10 @@ impl ServiceOptions {
             },
             order_by: self.order_by.or(other.order_by),
             when_full: self.when_full.or(other.when_full),
+            dead_letter_subject: self
+                .dead_letter_subject
+                .clone()
+                .or_else(|| other.dead_letter_subject.clone()),
         }
     }
 
@@ -162,6 +174,25 @@ pub fn when_full<'de, D: Deserializer<'de>>(value: D) -> Result<Option<WhenFull>
         let names: Vec<_> = WhenFull::WORDS.iter().map(|(name, _)| *name).collect();
         D::Error::custom(format!("expected one of {}", names.join(", ")))
     })
+}
+
+/// A subject of any length.
+///
+/// # Errors
+/// It is none.
+pub fn event_subject<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<EventSubject>, D::Error> {
+    let text = String::deserialize(value)?;
+    let subject = EventSubject::new(&text, usize::MAX);
+    subject
+        .map(Some)
+        .map_err(|error| D::Error::custom(format!("the subject {error}")))
+}
+
+#[allow(clippy::ref_option, reason = "serde hands it over so")]
+fn as_text<S: Serializer>(of: &Option<EventSubject>, to: S) -> Result<S::Ok, S::Error> {
+    of.as_ref().map(EventSubject::as_str).serialize(to)
 }
 
 #[allow(clippy::ref_option, reason = "serde hands it over so")]

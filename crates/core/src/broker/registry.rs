@@ -25,7 +25,7 @@ use super::ports::{PortRange, Streamers};
 use super::routes::{PeerId, RouteTable};
 use super::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
 use super::timetable::Timetable;
-use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
+use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 
 /// What the broker needs to know at its beginning.
 #[derive(Debug, Clone)]
@@ -151,6 +151,8 @@ pub struct Broker {
     changed: Vec<SubscriptionId>,
     /// Durable services that lost their last subscription, and want on.
     deserted: Vec<ServiceKey>,
+    /// Subjects of dead letters that services chose.
+    letter_subjects: BTreeMap<ServiceKey, EventSubject>,
     /// Deliveries are numbered from here on.
     last_delivery: u64,
 }
@@ -190,6 +192,7 @@ impl Broker {
             retired: Account::default(),
             number: 0,
             deserted: Vec::new(),
+            letter_subjects: BTreeMap::new(),
             changed: Vec::new(),
             last_delivery: 0,
             config,

@@ -1,5 +1,6 @@
 //! One service: its subscriptions' patterns, its workers, its queue, its books.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::options::ServiceOptions;
 use super::routes::PeerId;
 use super::spill::Spill;
 use crate::seq::Seq;
-use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
+use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 
 /// A service's index in the broker's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +77,8 @@ pub struct ServiceSettings {
     pub order_by: Option<OrderBy>,
     /// Where its events are kept.
     pub delivery: DeliveryMode,
+    /// The subject of its dead letters; that of its name if there is none.
+    pub dead_letter_subject: Option<EventSubject>,
 }
 
 impl ServiceSettings {
@@ -85,6 +88,7 @@ impl ServiceSettings {
             policy: Policy::live(limits),
             order_by: None,
             delivery: DeliveryMode::Live,
+            dead_letter_subject: None,
         }
     }
 }
@@ -135,6 +139,8 @@ pub struct Service {
     pub(super) options: ServiceOptions,
     /// What events have in common that keep their order.
     pub order_by: Option<OrderBy>,
+    /// The subject of its dead letters, if it is not that of its name.
+    pub(super) dead_letter_subject: Option<EventSubject>,
     /// The events that are not in the queue's memory, if it is durable.
     pub spill: Option<Spill>,
     /// How many subscriptions ask for each pattern.
@@ -160,6 +166,7 @@ impl Service {
             asked: None,
             options: ServiceOptions::default(),
             order_by: settings.order_by,
+            dead_letter_subject: settings.dead_letter_subject,
             spill: (settings.delivery == DeliveryMode::Queue).then(Spill::default),
             name,
             port,
@@ -177,6 +184,7 @@ impl Service {
     /// more is given up, and counted; events that wait keep the order that they have.
     pub(super) fn set(&mut self, settings: ServiceSettings) {
         self.order_by = settings.order_by;
+        self.dead_letter_subject = settings.dead_letter_subject;
         let lost = self.queue.set_policy(Rc::new(settings.policy));
         self.account.dropped.add(DropReason::QueueFull, lost.events);
     }
@@ -220,6 +228,14 @@ impl Service {
     /// What subscriptions said of it beside that.
     pub fn options(&self) -> &ServiceOptions {
         &self.options
+    }
+
+    /// The subject under which its dead letters are published.
+    pub fn dead_letter_subject(&self) -> Cow<'_, str> {
+        match &self.dead_letter_subject {
+            Some(subject) => subject.as_str().into(),
+            None => format!("{}{}", self.name, ServiceName::DEAD_LETTERS).into(),
+        }
     }
 
     /// Its subscriptions.

@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use serde_json::{Map, Value, json};
 
-use super::subjects::patterns;
+use super::subjects::{check_length, patterns};
 use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
 use crate::broker::{
     DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, ServiceSettings,
-    SubscribeError, WhenFull, order, seconds, when_full,
+    SubscribeError, WhenFull, event_subject, order, seconds, when_full,
 };
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token, Verbatim};
-use event_manager_wire::model::{ServiceName, SubscriptionId};
+use event_manager_wire::model::{EventSubject, ServiceName, SubscriptionId};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -36,6 +36,8 @@ pub(super) struct Subscribe {
     order_by: Option<OrderBy>,
     #[serde(deserialize_with = "when_full")]
     when_full: Option<WhenFull>,
+    #[serde(deserialize_with = "event_subject")]
+    dead_letter_subject: Option<EventSubject>,
 }
 
 impl Subscribe {
@@ -45,6 +47,7 @@ impl Subscribe {
             retry: self.retry.clone(),
             order_by: self.order_by,
             when_full: self.when_full,
+            dead_letter_subject: self.dead_letter_subject.clone(),
         }
     }
 }
@@ -81,6 +84,9 @@ impl Request for Subscribe {
         let is_promised = self.delivery == Some(DeliveryMode::Queue);
         if is_promised {
             can_be_promised(context, full)?;
+        }
+        if let Some(subject) = &options.dead_letter_subject {
+            check_length(subject.as_str().as_bytes(), &context.settings.limits)?;
         }
         if !options.is_empty() {
             let settings = context
@@ -185,6 +191,10 @@ fn terms(context: &Context<'_>, service: ServiceKey) -> Map<String, Value> {
             millis(service.queue.policy().ack_timeout),
         ),
         ("delivery".to_owned(), json!(service.delivery().name())),
+        (
+            "deadLetterSubject".to_owned(),
+            json!(service.dead_letter_subject()),
+        ),
         ("version".to_owned(), json!(context.settings.version)),
     ])
 }

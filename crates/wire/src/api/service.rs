@@ -19,6 +19,8 @@ pub struct ServiceStatus {
     /// The patterns that it receives, as subscriptions write them: those of all its subscriptions, and
     /// those that the configuration or a durable queue keeps without one.
     pub subjects: Vec<String>,
+    /// The subject under which its dead letters are published.
+    pub dead_letter_subject: String,
     /// The subscriptions that have not expired.
     pub subscriptions: Vec<Subscription>,
     /// Its worker connections.

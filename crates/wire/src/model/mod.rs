@@ -11,5 +11,7 @@ pub use backoff::Backoff;
 pub use endpoint::{Endpoint, InvalidEndpoint, socket_name};
 pub use excerpt::{EXCERPT_BYTES_MAX, beginning, excerpt, excerpt_of_bytes, is_unsafe};
 pub use name::{InvalidName, ServiceName, SubscriptionId};
-pub use subject::{Dialect, InvalidPattern, SubjectPattern, subject_of};
+pub use subject::{
+    Dialect, EventSubject, InvalidPattern, InvalidSubject, SubjectPattern, subject_of,
+};
 pub use trace_context::{MalformedTraceparent, TraceContext};

@@ -1,6 +1,7 @@
 //! Subjects of events, and the patterns that subscriptions name.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The subject of an event: its first frame up to the first NUL, all of it if there is none.
 pub fn subject_of(first_frame: &[u8]) -> &[u8] {
@@ -9,6 +10,67 @@ pub fn subject_of(first_frame: &[u8]) -> &[u8] {
         None => first_frame,
     }
 }
+
+/// Why a text is no subject of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvalidSubject {
+    /// It has no characters.
+    Empty,
+    /// Longer than the limit: its length and the limit, in bytes.
+    TooLong(usize, usize),
+    /// A NUL ends a subject.
+    Nul,
+    /// It begins with `exact:`, `glob:` or `prefix:`.
+    Pattern,
+}
+
+impl fmt::Display for InvalidSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "is empty"),
+            Self::TooLong(len, max) => write!(f, "has {len} bytes; the limit is {max}"),
+            Self::Nul => write!(f, "holds a NUL"),
+            Self::Pattern => write!(
+                f,
+                "is a pattern: an event has one subject, without a dialect"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InvalidSubject {}
+
+/// The subject of events that the daemon publishes itself, as somebody chose it; cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventSubject(Arc<str>);
+
+impl EventSubject {
+    /// Takes a subject of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`InvalidSubject`] says what is wrong; its text continues "the subject …".
+    pub fn new(text: &str, bytes_max: usize) -> Result<Self, InvalidSubject> {
+        if text.is_empty() {
+            Err(InvalidSubject::Empty)
+        } else if text.len() > bytes_max {
+            Err(InvalidSubject::TooLong(text.len(), bytes_max))
+        } else if text.contains('\0') {
+            Err(InvalidSubject::Nul)
+        } else if DIALECTS.iter().any(|dialect| text.starts_with(dialect)) {
+            Err(InvalidSubject::Pattern)
+        } else {
+            Ok(Self(text.into()))
+        }
+    }
+
+    /// The subject as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What patterns begin with that are no plain prefixes.
+const DIALECTS: [&str; 3] = ["exact:", "glob:", "prefix:"];
 
 /// How a pattern's text is compared with a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,8 +183,7 @@ impl fmt::Display for SubjectPattern {
             Dialect::Exact => write!(f, "exact:{}", self.text),
             Dialect::Glob => write!(f, "glob:{}", self.text),
             Dialect::Prefix => {
-                let named = ["exact:", "glob:", "prefix:"];
-                let prefix = if named.iter().any(|n| self.text.starts_with(n)) {
+                let prefix = if DIALECTS.iter().any(|n| self.text.starts_with(n)) {
                     "prefix:"
                 } else {
                     ""

@@ -130,8 +130,9 @@ impl Broker {
         let mut service = Service::new(name.clone(), port, settings);
         service.asked = asked;
         service.queue.number_from(self.last_delivery);
-        let key = self.services.insert(service);
-        self.by_name.insert(name.clone(), ServiceKey(key as u32));
+        let key = ServiceKey(self.services.insert(service) as u32);
+        self.by_name.insert(name.clone(), key);
+        self.note_letter_subject(key);
     }
 
     /// A durable service exists from the start, without a subscription, and always wants these. It has
@@ -246,6 +247,7 @@ impl Broker {
     pub(super) fn close_service(&mut self, key: ServiceKey) -> EndedService {
         let mut service = self.services.remove(key.0 as usize);
         self.by_name.remove(service.name());
+        self.letter_subjects.remove(&key);
         self.timetable.set(key, None);
         self.on_disk.remove(service.name());
         if let Some(port) = service.port() {

@@ -15,6 +15,10 @@ impl Broker {
             let settings = (config.policies.0)(service.name(), delivery, &service.options);
             service.set(settings);
         }
+        let chosen = self.services.iter().filter_map(|(key, service)| {
+            Some((ServiceKey(key as u32), service.dead_letter_subject.clone()?))
+        });
+        self.letter_subjects = chosen.collect();
         self.config = config;
     }
 
@@ -28,6 +32,22 @@ impl Broker {
         let delivery = Some(service.delivery());
         let settings = (self.config.policies.0)(service.name(), delivery, &service.options);
         service.set(settings);
+        self.note_letter_subject(key);
+    }
+
+    /// The subject of this service's dead letters may be another from now on.
+    pub(super) fn note_letter_subject(&mut self, key: ServiceKey) {
+        match self[key].dead_letter_subject.clone() {
+            Some(subject) => drop(self.letter_subjects.insert(key, subject)),
+            None => drop(self.letter_subjects.remove(&key)),
+        }
+    }
+
+    /// Whether events of this subject are dead letters of some service.
+    pub fn is_letter_subject(&self, subject: &[u8]) -> bool {
+        let mut chosen = self.letter_subjects.values();
+        subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes())
+            || chosen.any(|chosen| chosen.as_str().as_bytes() == subject)
     }
 
     /// What a service would be set to with these options, too, also if it began with what is asked.

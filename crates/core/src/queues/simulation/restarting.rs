@@ -52,6 +52,7 @@ impl World {
                     true => DeliveryMode::Queue,
                     false => DeliveryMode::Live,
                 },
+                dead_letter_subject: None,
             }
         });
         let commands_max = [2, 1000][self.rng.below(2) as usize];
