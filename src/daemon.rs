@@ -12,8 +12,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::ambient::now;
-use crate::api::Status;
-use crate::client::Caller;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, HttpServer};
 use crate::outbound::{
@@ -26,6 +24,8 @@ use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name, process_readings};
 use crate::traces::{Exporter, Resource, Tracer};
+use event_manager_client::Caller;
+use event_manager_wire::api::Status;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,14 +1,14 @@
 //! An event router for ZeroMQ services.
 //!
 //! What is pure, and what clients need too, has crates of its own under `crates/`; Cargo sees to it
-//! that they use no socket and no runtime. The daemon's code names their modules as if they were here:
+//! that they use no socket and no runtime:
 //!
-//! | crate | its modules here |
+//! | crate | what is in it |
 //! |---|---|
-//! | `crates/zmtp` | [`zmtp`]: ZMTP as bytes in, bytes out |
-//! | `crates/wire` | [`model`]: names, subjects, endpoints; [`messagebus`]: messages; [`api`]: what a daemon tells about itself |
-//! | `crates/core` | [`security`]: who may connect; [`broker`]: the decisions about routes, leases, ports, dispatch; [`locator`]; [`requests`]; [`queues`]: the life of durable queues |
-//! | `crates/client` | [`client`]: connections as a client has them |
+//! | [`event_manager_zmtp`] | ZMTP as bytes in, bytes out |
+//! | [`event_manager_wire`] | names, subjects, endpoints; messages; what a daemon tells about itself |
+//! | [`event_manager_core`] | the decisions: who may connect, routes, leases, ports, dispatch, requests, durable queues |
+//! | [`event_manager_client`] | connections as a client has them |
 //!
 //! The daemon's own modules in reading order; each may import only those above it
 //! (`tests/it/layering.rs` holds that).
@@ -27,11 +27,6 @@
 //! | [`http`] | health, metrics and the dashboard, for those who watch |
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
-
-pub use event_manager_client as client;
-pub use event_manager_core::{broker, locator, queues, requests, security};
-pub use event_manager_wire::{api, messagebus, model};
-pub use event_manager_zmtp as zmtp;
 
 pub mod ambient;
 pub mod cli;

@@ -4,18 +4,18 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use event_manager::broker::{
+use event_manager::reactor::hot_path::HotPath;
+use event_manager_core::broker::{
     BindFailure, Broker, BrokerConfig, EndError, EndedService, PeerId, Policies, QueueLimits,
     RouteTable, ServiceKey, Streamers, Workers,
 };
-use event_manager::messagebus::{Message, decode, encode};
-use event_manager::model::{ServiceName, SubjectPattern, SubscriptionId};
-use event_manager::reactor::hot_path::HotPath;
-use event_manager::requests::{
+use event_manager_core::requests::{
     Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
 };
-use event_manager::zmtp::Limits;
-use event_manager::zmtp::encode_message;
+use event_manager_wire::messagebus::{Message, decode, encode};
+use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
+use event_manager_zmtp::Limits;
+use event_manager_zmtp::encode_message;
 
 /// Events in a run, and picks of a dispatch.
 pub const EVENTS: usize = 1000;

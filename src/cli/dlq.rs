@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output::{AnswerWasNo, Out, complain, shown};
 use super::target::Target;
-use crate::api::DeadLetter;
+use event_manager_wire::api::DeadLetter;
 
 /// What one request looks at.
 const PAGE: u64 = 100;

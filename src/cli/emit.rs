@@ -11,8 +11,8 @@ use super::output::{Out, complain};
 use super::signals::wait_for;
 use super::target::Target;
 use crate::ambient::now;
-use crate::client::{Client, ClientError};
-use crate::messagebus::{Message, Token};
+use event_manager_client::{Client, ClientError};
+use event_manager_wire::messagebus::{Message, Token};
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_millis(200);

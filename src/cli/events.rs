@@ -14,11 +14,11 @@ use serde_json::Value;
 use super::output::{Out, complain, shown};
 use super::signals::{StopFlag, until_terminated};
 use super::target::Target;
-use crate::api::{EventsPage, NotableEvent};
-use crate::client::ClientError;
-use crate::client::blocking::Client;
 use crate::config::{Loaded, Sources};
 use crate::telemetry::{KINDS, RING_MAX, printable_json, read_events};
+use event_manager_client::ClientError;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::{EventsPage, NotableEvent};
 
 /// Between two questions of `--follow`.
 const POLL: Duration = Duration::from_millis(200);

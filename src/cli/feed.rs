@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::signals::{Termination, wait_for};
 use super::target::{Target, address};
-use crate::client::Subscriber;
+use event_manager_client::Subscriber;
 
 /// Which events, and from where.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::output::Out;
 use super::target::{address, configured_address, seconds};
-use crate::client::blocking::Client;
+use event_manager_client::blocking::Client;
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {

@@ -10,11 +10,11 @@ use super::output::complain;
 use super::signals::{Termination, runtime};
 use crate::ambient::now;
 use crate::config::{Config, LogConfig};
-use crate::model::Endpoint;
 use crate::reactor::{Input, Parts, Reactor};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Logging};
 use crate::traces::Tracer;
+use event_manager_wire::model::Endpoint;
 
 #[derive(Debug, Args)]
 pub(super) struct LocatorArgs {

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::exit;
-use crate::client::ClientError;
 use crate::config::ConfigErrors;
-use crate::model::subject_of;
-use crate::telemetry::{is_unsafe, printable, printable_json};
+use crate::telemetry::{printable, printable_json};
+use event_manager_client::ClientError;
+use event_manager_wire::model::is_unsafe;
+use event_manager_wire::model::subject_of;
 
 /// The answer was no, which has been shown.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 use super::signals::wait_for;
 use super::target::{Target, address};
-use crate::client::Publisher;
+use event_manager_client::Publisher;
 
 /// What is read of standard input at once.
 const INPUT_BYTES: usize = 64 << 10;

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 /// How programs want to be told.
 #[derive(Debug, Args)]

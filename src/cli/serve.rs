@@ -152,7 +152,7 @@ async fn run_until_told(
 }
 
 fn announce(daemon: &Daemon, config: &str) {
-    let list = |endpoints: &[crate::model::Endpoint]| {
+    let list = |endpoints: &[event_manager_wire::model::Endpoint]| {
         endpoints
             .iter()
             .map(ToString::to_string)

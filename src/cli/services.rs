@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{Out, quoted, shown};
 use super::target::Target;
-use crate::api::{DurableReason, NamedWorker, ServiceStatus};
+use event_manager_wire::api::{DurableReason, NamedWorker, ServiceStatus};
 
 #[derive(Debug, Args)]
 pub(super) struct ServicesArgs {

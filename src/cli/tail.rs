@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::feed::Feed;
 use super::output::{Out, frame_json, shown};
 use crate::ambient::wall_clock_ms;
-use crate::model::subject_of;
 use crate::telemetry::rfc3339;
+use event_manager_wire::model::subject_of;
 
 #[derive(Debug, Args)]
 pub(super) struct TailArgs {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::client::{self, ClientError, blocking};
 use crate::config::{Loaded, Sources, why_undialable};
-use crate::model::Endpoint;
+use event_manager_client::{self, ClientError, blocking};
+use event_manager_wire::model::Endpoint;
 
 /// Where a daemon answers of which nothing is configured.
 const DEFAULT: &str = "tcp://localhost:5101";
@@ -46,8 +46,11 @@ impl Target {
         Ok(blocking::Client::new(self.address()?, self.wait()))
     }
 
-    pub(super) fn async_client(&self) -> anyhow::Result<client::Client> {
-        Ok(client::Client::new(self.address()?, self.wait()))
+    pub(super) fn async_client(&self) -> anyhow::Result<event_manager_client::Client> {
+        Ok(event_manager_client::Client::new(
+            self.address()?,
+            self.wait(),
+        ))
     }
 
     fn address(&self) -> anyhow::Result<String> {

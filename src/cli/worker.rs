@@ -7,7 +7,7 @@ use super::signals::{Termination, wait_for};
 use super::target::Target;
 use std::time::Duration;
 
-use crate::client::Worker;
+use event_manager_client::Worker;
 
 /// How long the daemon may take to read that the last events are done.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);

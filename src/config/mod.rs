@@ -29,15 +29,15 @@ pub use log::{LogConfig, LogFormat, Rotation};
 pub use reload::Reload;
 pub use security::SecurityConfig;
 pub(crate) use security::is_reached_by_others;
-pub use services::{DeliveryMode, OrderBy, Retention, ServicePolicy, Services};
+pub use services::{Retention, ServicePolicy, Services};
 pub(crate) use together::why_undialable;
 pub use traces::{Carrier, TracesConfig};
 
-use crate::broker::{QueueLimits, ServiceOptions};
-use crate::locator::LocatorTokens;
-use crate::messagebus::Token;
-use crate::model::{Endpoint, ServiceName};
-use crate::zmtp::Limits;
+use event_manager_core::broker::{DeliveryMode, QueueLimits, ServiceOptions};
+use event_manager_core::locator::LocatorTokens;
+use event_manager_wire::messagebus::Token;
+use event_manager_wire::model::{Endpoint, ServiceName};
+use event_manager_zmtp::Limits;
 use services::AllServices;
 use units::{
     Address, Addresses, AnyPath, DAY, HostNames, Hostname, HttpAddress, Name, OptionalPath,

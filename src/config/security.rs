@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::units::{Truth, Unit, list, parsed};
-use crate::model::Endpoint;
-use crate::security::{Network, is_local};
+use event_manager_core::security::{Network, is_local};
+use event_manager_wire::model::Endpoint;
 
 /// The keys of `security`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use super::keys::Wrong;
 use super::positions::{Position, positions};
 use super::units::Unit;
-pub use crate::broker::{DeliveryMode, OrderBy};
-use crate::broker::{Policy, QueueLimits, Retry, ServiceOptions};
-use crate::model::{EventSubject, ServiceName, SubjectPattern};
-use crate::zmtp::Limits;
+use event_manager_core::broker::{DeliveryMode, OrderBy};
+use event_manager_core::broker::{Policy, QueueLimits, Retry, ServiceOptions};
+use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern};
+use event_manager_zmtp::Limits;
 use fields::Fields;
 use pattern::NamePattern;
 

@@ -1,7 +1,7 @@
 //! What depends on more than one key.
 
 use super::Config;
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 /// What doesn't fit together: the keys that it depends on, and a sentence.
 pub(super) type Conflict = (Vec<&'static str>, String);

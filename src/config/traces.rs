@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::units::{self, Unit};
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 /// Spans of what happens to single events. Only a binary with the cargo feature `traces` has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use tracing::level_filters::LevelFilter;
 
-use crate::messagebus::Token;
-use crate::model::{Endpoint, ServiceName};
+use event_manager_wire::messagebus::Token;
+use event_manager_wire::model::{Endpoint, ServiceName};
 
 /// A day in seconds: the longest of most times.
 pub(super) const DAY: u64 = 86_400;

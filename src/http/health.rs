@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::snapshot::{NoAnswer, Snapshot};
-use crate::api::{Check, Readiness, Registration, RegistrationState as State, Status};
 use crate::config::Config;
 use crate::outbound::RegistrationState;
+use event_manager_wire::api::{Check, Readiness, Registration, RegistrationState as State, Status};
 
 /// What is known of the daemon beside the reactor's state.
 #[derive(Debug)]

@@ -23,10 +23,10 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::model::Endpoint;
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Input, listen_tcp};
 use crate::telemetry::Journal;
+use event_manager_wire::model::Endpoint;
 use health::Watched;
 use hosts::Hosts;
 use snapshot::Snapshots;

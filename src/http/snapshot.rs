@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use super::health::Watched;
 use super::metrics;
 use crate::ambient::{now, wall_clock_ms};
-use crate::api::{Process, Stats, Status};
 use crate::reactor::Input;
 use crate::telemetry::process_readings;
+use event_manager_wire::api::{Process, Stats, Status};
 
 /// For so long the last answer is good enough.
 const FRESH: Duration = Duration::from_millis(250);

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
-use crate::client::CallError;
 use crate::config::GuardConfig;
-use crate::model::Endpoint;
 use crate::telemetry::{Journal, Notable};
+use event_manager_client::CallError;
+use event_manager_wire::model::Endpoint;
 
 /// How long a predecessor or the locator may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);

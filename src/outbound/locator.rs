@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::ambient::now;
-use crate::client::{CallError, Caller};
 use crate::config::LocatorConfig;
-use crate::messagebus::{DataType, Layout, Message, Token, decode, encode};
-use crate::model::{EXCERPT_BYTES_MAX, Endpoint, ServiceName, excerpt_of_bytes};
+use event_manager_client::{CallError, Caller};
+use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
+use event_manager_wire::model::{EXCERPT_BYTES_MAX, Endpoint, ServiceName, excerpt_of_bytes};
 
 /// An address that was found is believed for so long, unless a call to it fails.
 const BELIEVED: Duration = Duration::from_secs(30);

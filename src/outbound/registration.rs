@@ -7,8 +7,8 @@ use tokio::sync::{oneshot, watch};
 use super::locator::LocatorClient;
 use crate::ambient::{chance, now};
 use crate::config::LocatorConfig;
-use crate::model::Backoff;
 use crate::telemetry::{Journal, Notable};
+use event_manager_wire::model::Backoff;
 
 /// How long the locator may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);

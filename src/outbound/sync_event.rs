@@ -9,12 +9,14 @@ use tokio::task::JoinSet;
 
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
-use crate::api::{CallResult, CallResults, CallStatus};
-use crate::client::{CallError, Caller};
-use crate::messagebus::{DataType, Layout, Message, Token, decode, encode, shown_type};
-use crate::model::{EXCERPT_BYTES_MAX, ServiceName};
-use crate::requests::SyncEvent;
 use crate::traces::{CallTrace, Tracer};
+use event_manager_client::{CallError, Caller};
+use event_manager_core::requests::SyncEvent;
+use event_manager_wire::api::{CallResult, CallResults, CallStatus};
+use event_manager_wire::messagebus::{
+    DataType, Layout, Message, Token, decode, encode, shown_type,
+};
+use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName};
 
 /// Calls the event's services and waits for all, or for the first ACK if that is enough, until the
 /// event's timeout; the answer to its

@@ -11,9 +11,7 @@ use tokio::sync::mpsc;
 
 use super::hub::Hub;
 use crate::ambient::now;
-use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use crate::config::Config;
-use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::reactor::acts::admission::Met;
 use crate::reactor::acts::connection::HubDoor;
 use crate::reactor::io::inbox::Inbox;
@@ -24,11 +22,13 @@ use crate::reactor::state::peer::{Envelope, Role};
 use crate::reactor::state::purpose::Purpose;
 use crate::reactor::state::site::Site;
 use crate::reactor::state::streamers::{Doors, StreamerTable};
-use crate::requests::Settings;
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
-use crate::zmtp::Limits;
-use crate::zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
+use event_manager_core::broker::{BindFailure, PeerId, ServiceKey, Streamers};
+use event_manager_core::requests::Settings;
+use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
+use event_manager_zmtp::Limits;
+use event_manager_zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
 
 /// Services without a socket.
 struct Unbound;

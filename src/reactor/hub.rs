@@ -6,7 +6,6 @@ use std::rc::Rc;
 use tokio::sync::mpsc;
 
 use crate::ambient::{chance, now, wall_clock_ms};
-use crate::broker::{Broker, BrokerConfig, Policies, ServiceSettings};
 use crate::config::Config;
 use crate::reactor::state::accounts::Accounts;
 use crate::reactor::state::connections::Connections;
@@ -23,6 +22,7 @@ use crate::reactor::state::streamers::StreamerTable;
 use crate::reactor::state::time::Time;
 use crate::reactor::state::upstream::Upstream;
 use crate::systemd::Beat;
+use event_manager_core::broker::{Broker, BrokerConfig, Policies, ServiceSettings};
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
 pub(super) type SharedHub = Rc<RefCell<Hub>>;

@@ -28,12 +28,13 @@ pub use state::effects::{Effect, Input};
 pub use state::replies::Ticket;
 
 use crate::config::Config;
-use crate::model::Endpoint;
 use crate::state::{Kept, Writer};
-use crate::store::{Report, Store};
+use crate::store::Store;
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
+use event_manager_core::store::Report;
+use event_manager_wire::model::Endpoint;
 use hub::{Hub, SharedHub};
 use sockets::{Sockets, report_unused};
 

@@ -17,12 +17,12 @@ use super::state::site::Site;
 use super::state::streamers::{Doors, StreamerTable};
 use super::{Parts, StartError};
 use crate::ambient::{chance, now};
-use crate::api::Addresses;
 use crate::config::{Config, HTTP_CONNECTIONS_MAX, is_reached_by_others};
-use crate::locator::Directory;
-use crate::model::Endpoint;
-use crate::requests::Settings;
 use crate::systemd::Inherited;
+use event_manager_core::locator::Directory;
+use event_manager_core::requests::Settings;
+use event_manager_wire::api::Addresses;
+use event_manager_wire::model::Endpoint;
 
 /// Registrations in an embedded ServiceLocator.
 const REGISTRATIONS_MAX: usize = 100_000;

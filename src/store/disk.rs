@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::log::{Directory, SegmentFile};
-use crate::model::ServiceName;
+use event_manager_core::log::{Directory, SegmentFile};
+use event_manager_wire::model::ServiceName;
 
 /// The file that the process using the directory has locked.
 const LOCK: &str = "lock";

@@ -5,8 +5,4 @@ mod thread;
 
 pub(crate) use disk::decode as queue_of;
 pub use disk::{DiskDirectory, DiskFile, StateDir, StateDirError};
-pub use event_manager_core::log;
-pub use event_manager_core::store::{
-    AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink,
-};
 pub use thread::Store;

@@ -12,7 +12,7 @@ use event_manager_core::store::{Command, Full, Logs, Outside, Report, Sink, Stat
 
 use super::disk::{DiskDirectory, StateDir, StateDirError};
 use crate::ambient::{now, wall_clock_ms};
-use crate::model::ServiceName;
+use event_manager_wire::model::ServiceName;
 
 /// Commands that may wait for the thread.
 const COMMANDS_MAX: usize = 1024;

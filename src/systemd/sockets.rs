@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 /// A listening socket passed by the service manager.
 #[derive(Debug)]

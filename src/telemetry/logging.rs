@@ -230,7 +230,10 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), 1, "{text:?}");
             let line = text.trim_end_matches('\n');
-            assert!(!line.contains(crate::telemetry::is_unsafe), "{line:?}");
+            assert!(
+                !line.contains(event_manager_wire::model::is_unsafe),
+                "{line:?}"
+            );
             if format == LogFormat::Json {
                 let record: serde_json::Value = serde_json::from_str(line).unwrap();
                 assert_eq!(record["name"], evil);

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-pub use crate::model::is_unsafe;
+use event_manager_wire::model::is_unsafe;
 
 /// The text with such characters escaped (`\u{9b}`), except those for which `keep` is true.
 pub fn printable(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {

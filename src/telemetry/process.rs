@@ -1,6 +1,6 @@
 //! Figures of this process, from the operating system.
 
-use crate::api::Process;
+use event_manager_wire::api::Process;
 
 /// Reads them now.
 pub fn process_readings() -> Process {

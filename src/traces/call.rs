@@ -5,7 +5,7 @@ use serde_json::json;
 use super::span::{Anchor, Span, SpanKind};
 use super::tracer::{Spot, Tracer};
 use crate::ambient::now;
-use crate::model::ServiceName;
+use event_manager_wire::model::ServiceName;
 
 /// One span for the request and a child for each service that is called. Whatever ends it, they are
 /// recorded when it is dropped.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::config::Carrier;
-use crate::model::{MalformedTraceparent, TraceContext};
+use event_manager_wire::model::{MalformedTraceparent, TraceContext};
 
 /// The key of a header, and the field of an object in a header's frame.
 const TRACEPARENT: &str = "traceparent";

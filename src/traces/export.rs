@@ -22,8 +22,8 @@ use super::span::Span;
 use super::tracer::Tracer;
 use crate::ambient::{chance, now};
 use crate::config::TracesConfig;
-use crate::model::{Backoff, Endpoint};
 use crate::telemetry::Bursts;
+use event_manager_wire::model::{Backoff, Endpoint};
 
 /// Spans that may wait; further ones are dropped.
 const WAITING_MAX: usize = 4096;

@@ -82,8 +82,8 @@ pub(super) fn rejected(response: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TraceContext;
     use crate::traces::SpanKind;
+    use event_manager_wire::model::TraceContext;
 
     #[test]
     fn a_request_is_as_the_standard_has_it() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::ambient::{now, wall_clock_ms};
-use crate::model::TraceContext;
+use event_manager_wire::model::TraceContext;
 
 /// The part that we play in what a span is about, with OTLP's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

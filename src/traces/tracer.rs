@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use super::carried::carried;
 use super::span::{Anchor, Span, SpanKind};
 use crate::ambient::random;
-use crate::api::Traces;
 use crate::config::Carrier;
-use crate::model::TraceContext;
+use event_manager_wire::api::Traces;
+use event_manager_wire::model::TraceContext;
 
 /// Takes spans, and never waits. The default one is off.
 #[derive(Debug, Clone, Default)]

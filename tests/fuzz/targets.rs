@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes, BytesMut};
 use event_manager::config;
-use event_manager::messagebus::{DataType, Layout, Message, decode, encode, split_envelope};
-use event_manager::zmtp::Limits;
-use event_manager::zmtp::{
+use event_manager_wire::messagebus::{DataType, Layout, Message, decode, encode, split_envelope};
+use event_manager_zmtp::Limits;
+use event_manager_zmtp::{
     Command, FrameError, GREETING_BYTES, Handshake, HandshakeError, LocalSocket, Mechanism,
     OLD_GREETING_BYTES, Peer, Scanner, Step, Subscription, Version, encode_message, frames_of,
 };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use event_manager::api::Counters;
+use event_manager_wire::api::Counters;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

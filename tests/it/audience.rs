@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
-use event_manager::api::AwaitedSubscribers;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::AwaitedSubscribers;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::bus::own_host;

@@ -3,8 +3,8 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use event_manager::api::Status;
 use event_manager::reactor::Bound;
+use event_manager_wire::api::Status;
 use serde_json::json;
 use socket2::SockRef;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use event_manager::client::testing::TestHub;
+use event_manager_client::testing::TestHub;
 
 use super::client_hub::{daemon, hub, run};
 use super::support::responder::{Responder, register};

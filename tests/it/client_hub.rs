@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use event_manager::api::Counters;
-use event_manager::client::testing::{TestHub, TestHubBuilder};
-use event_manager::client::{
+use event_manager_client::testing::{TestHub, TestHubBuilder};
+use event_manager_client::{
     CallStatus, Delivery, Error, Failure, Hub, Level, Retry, Service, blocking,
 };
+use event_manager_wire::api::Counters;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use event_manager::client::{Error, Level};
+use event_manager_client::{Error, Level};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

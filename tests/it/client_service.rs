@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use event_manager::client::{Error, Hub, OrderBy, Retry, WhenFull};
+use event_manager_client::{Error, Hub, OrderBy, Retry, WhenFull};
 use serde_json::json;
 
 use super::client_hub::{counters, daemon, hub, next, run, started};

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use event_manager::client::{Client, Worker, WorkerDelivery as Delivery};
+use event_manager_client::{Client, Worker, WorkerDelivery as Delivery};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Handle;

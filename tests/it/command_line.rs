@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
-use event_manager::api::Status;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::Status;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

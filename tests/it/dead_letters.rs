@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use event_manager::api::{DeadLetters, LetterFrame, Status};
-use event_manager::client::ClientError;
-use event_manager::client::blocking::Client;
+use event_manager_client::ClientError;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::{DeadLetters, LetterFrame, Status};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

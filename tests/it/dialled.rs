@@ -2,8 +2,8 @@
 
 use std::net::TcpListener;
 
-use event_manager::api::{Dialled, Status};
-use event_manager::model::Endpoint;
+use event_manager_wire::api::{Dialled, Status};
+use event_manager_wire::model::Endpoint;
 use serde_json::Value;
 
 use super::notable::{noted, wait_for, with_code};

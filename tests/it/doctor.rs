@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use event_manager::api::QueueState;
+use event_manager_wire::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

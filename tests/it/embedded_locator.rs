@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
 use event_manager::outbound::RegistrationState;
+use event_manager_wire::model::Endpoint;
 
 use super::support::{PATIENCE, config};
 

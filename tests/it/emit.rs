@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use event_manager::api::QueueState;
+use event_manager_wire::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

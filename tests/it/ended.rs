@@ -1,6 +1,6 @@
 //! Durable services that are ended while their events are on their way to the disk.
 
-use event_manager::api::Status;
+use event_manager_wire::api::Status;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

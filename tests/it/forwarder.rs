@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::support::peers::{connected, probe, publish, received, socket};
 use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, message};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::support::TestDaemon;
 use super::support::other_machine::OtherMachine;

@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use event_manager::api::Status;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::Status;
+use event_manager_wire::model::Endpoint;
 
 use super::support::healthy::Healthy;
 use super::support::peers::{publish, received};

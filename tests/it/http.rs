@@ -8,9 +8,9 @@ mod packaging;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use event_manager::api::{Readiness, Registration, RegistrationState};
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::{Readiness, Registration, RegistrationState};
+use event_manager_wire::model::Endpoint;
 use serde_json::json;
 use tempfile::TempDir;
 

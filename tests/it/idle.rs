@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use event_manager::api::Status;
+use event_manager_wire::api::Status;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::ops::RangeInclusive;
 
 use event_manager::ambient::random;
-use event_manager::api::DurableReason;
+use event_manager_wire::api::DurableReason;
 use serde_json::{Value, json};
 
 use super::notable::{noted, wait_for, with_code};

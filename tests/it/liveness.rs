@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use event_manager::api::Counters;
+use event_manager_wire::api::Counters;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use event_manager::api::Status;
+use event_manager_wire::api::Status;
 use serde_json::json;
 
 use super::support::peers::publish;

@@ -1,6 +1,6 @@
 //! What is refused over the wire, and with which code.
 
-use event_manager::api::{ServiceStatus, Status};
+use event_manager_wire::api::{ServiceStatus, Status};
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

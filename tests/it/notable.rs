@@ -4,8 +4,8 @@ mod adverse;
 mod commands;
 mod kinds;
 
-use event_manager::api::NotableEvent;
-use event_manager::client::blocking::Client;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::NotableEvent;
 use serde::de::DeserializeOwned;
 
 use super::support::program::{Site, wait_until};

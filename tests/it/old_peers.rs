@@ -6,8 +6,8 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use event_manager::api::{OldPeer, ZmtpVersions};
-use event_manager::model::Endpoint;
+use event_manager_wire::api::{OldPeer, ZmtpVersions};
+use event_manager_wire::model::Endpoint;
 
 use super::support::TestDaemon;
 use super::support::logs;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::ops::RangeInclusive;
 
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::support::bus::{own_host, services_on};
 use super::support::peers::{connected, publish, received, socket};

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use event_manager::config::GuardTimeoutAction;
 use event_manager::daemon::{Daemon, StartError};
-use event_manager::locator::{Directory, LocatorTokens, answer};
-use event_manager::messagebus::{Message, Token, decode, encode};
-use event_manager::model::{Endpoint, ServiceName};
 use event_manager::outbound::RegistrationState;
+use event_manager_core::locator::{Directory, LocatorTokens, answer};
+use event_manager_wire::messagebus::{Message, Token, decode, encode};
+use event_manager_wire::model::{Endpoint, ServiceName};
 
 use super::support::logs;
 use super::support::peers::socket;
@@ -326,7 +326,7 @@ fn refusal(result: Result<Daemon, StartError>) -> String {
 fn register(context: &zmq::Context, locator: &Endpoint, address: &str) {
     let client = super::support::peers::connected(context, zmq::REQ, &locator.to_string());
     let request = Message::param(Token::REGISTER, ["EventManager", address, "60000"]);
-    let frames = encode(&request, event_manager::messagebus::Layout::NATIVE);
+    let frames = encode(&request, event_manager_wire::messagebus::Layout::NATIVE);
     client
         .send_multipart(frames.iter().map(|frame| &frame[..]), 0)
         .expect("a send");

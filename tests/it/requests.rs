@@ -1,7 +1,7 @@
 //! Requests and their answers on the wire: every way to write them, from every kind of socket.
 
-use event_manager::api::Status;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::Status;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_manager::client::blocking::Client;
-use event_manager::model::Endpoint;
 use event_manager::state::{self};
+use event_manager_client::blocking::Client;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::requests::ask_json;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use event_manager::api::Ring;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::Ring;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::notable::wait_for;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use event_manager::config::SecurityConfig;
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 use serde_json::json;
 
 use super::support::TestDaemon;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use event_manager::api::{Process, Status};
+use event_manager_wire::api::{Process, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

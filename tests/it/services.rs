@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use event_manager::api::Counters;
+use event_manager_wire::api::Counters;
 
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::raw::{MORE, RawPeer, frame, message};

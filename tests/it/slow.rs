@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use event_manager::api::{Counters, Status};
+use event_manager_wire::api::{Counters, Status};
 use serde_json::json;
 
 use super::support::TestDaemon;

@@ -6,7 +6,7 @@ mod documented;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 
-use event_manager::api::{Stats, Status};
+use event_manager_wire::api::{Stats, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -4,12 +4,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use event_manager::api::Process;
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
 use event_manager::store::StateDir;
 use event_manager::telemetry::process_readings;
+use event_manager_wire::api::Process;
+use event_manager_wire::model::Endpoint;
 
 use super::support::peers::{publish, received};
 use super::support::raw::{RawPeer, command, frame, greeting, ready, tcp_address};

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_manager::api::{CallResult, CallResults, CallStatus};
-use event_manager::model::Endpoint;
+use event_manager_wire::api::{CallResult, CallResults, CallStatus};
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::support::TestDaemon;
 use super::support::peers::{publish, received};

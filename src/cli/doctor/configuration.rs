@@ -7,7 +7,7 @@ use super::facts::{Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
 use crate::config::{Config, Loaded};
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 /// Where others connect, by key.
 fn addresses(config: &Config) -> [(&'static str, &[Endpoint]); 3] {

@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
-use crate::api::Status;
-use crate::client::ClientError;
-use crate::client::blocking::Client;
 use crate::config::{Config, ConfigErrors, Loaded};
-use crate::messagebus::{Message, Token};
-use crate::model::Endpoint;
 use crate::store::queue_of;
+use event_manager_client::ClientError;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::Status;
+use event_manager_wire::messagebus::{Message, Token};
+use event_manager_wire::model::Endpoint;
 
 /// Where a daemon is looked for when nothing says otherwise.
 const ADDRESS: &str = "tcp://localhost:5101";

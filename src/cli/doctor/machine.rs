@@ -3,9 +3,9 @@
 use super::facts::Disk;
 use super::finding::{Code, Finding, Severity};
 use super::services::is_near;
-use crate::api::{RefusedAgain, Status};
 use crate::cli::output::quoted;
 use crate::reactor::RESERVED_FDS;
+use event_manager_wire::api::{RefusedAgain, Status};
 
 /// Below so much the disk is as good as full.
 const DISK_FULL: u64 = 16 << 20;

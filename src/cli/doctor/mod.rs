@@ -27,7 +27,7 @@ use super::config_args::ConfigArgs;
 use super::exit;
 use super::output::{Out, exit_code, safe};
 use super::target::{address, seconds};
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 use facts::Facts;
 use finding::{Code, Finding, Severity};
 

@@ -1,8 +1,8 @@
 //! Publishers that the daemon dials.
 
 use super::finding::{Code, Finding, Severity};
-use crate::api::{Dialled, Status};
 use crate::cli::output::quoted;
+use event_manager_wire::api::{Dialled, Status};
 
 /// All findings about them.
 pub(super) fn check(status: &Status) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! Who may connect.
 
 use super::finding::{Code, Finding, Severity};
-use crate::api::Status;
+use event_manager_wire::api::Status;
 
 /// A note: the daemon works, and whether that is meant only the administrator knows.
 pub(super) fn check(status: &Status) -> Option<Finding> {

@@ -2,8 +2,8 @@
 
 use super::facts::LETTERS_MAX;
 use super::finding::{Code, Finding, Severity};
-use crate::api::{DurableReason, QueueState, ServiceStatus, Status};
 use crate::cli::output::quoted;
+use event_manager_wire::api::{DurableReason, QueueState, ServiceStatus, Status};
 
 /// The part of a budget from which on it is named.
 const NEAR: f64 = 0.8;

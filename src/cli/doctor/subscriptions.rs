@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding::{Code, Finding, Severity};
-use crate::api::{ServiceStatus, Status};
-use crate::model::{Dialect, SubjectPattern};
+use event_manager_wire::api::{ServiceStatus, Status};
+use event_manager_wire::model::{Dialect, SubjectPattern};
 
 /// Subjects that a finding names.
 const NAMED_MAX: usize = 3;

@@ -9,8 +9,8 @@ use super::facts::{Disk, Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
 use super::{as_text, check, configuration, machine, services, subscriptions};
-use crate::api::Status;
 use crate::config::{Loaded, parse};
+use event_manager_wire::api::Status;
 
 fn loaded(json: &str) -> Loaded {
     parse("config.json", json, &BTreeMap::new(), &[]).unwrap()

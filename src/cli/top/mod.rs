@@ -21,7 +21,7 @@ use super::output::Out;
 use super::signals::{StopFlag, until_terminated};
 use super::target::{Target, seconds};
 use crate::ambient::now;
-use crate::client::ClientError;
+use event_manager_client::ClientError;
 use poller::Poller;
 use state::Top;
 

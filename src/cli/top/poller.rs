@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::ambient::now;
-use crate::api::Status;
-use crate::client::Client;
+use event_manager_client::Client;
+use event_manager_wire::api::Status;
 
 /// When an answer came, and what it was, or why there was none.
 pub(super) type Answer = (Instant, Result<Status, String>);

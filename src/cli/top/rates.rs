@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::output::safe;
-use crate::api::{Counters, ServiceStatus, Status};
+use event_manager_wire::api::{Counters, ServiceStatus, Status};
 
 /// Events in a second.
 #[derive(Debug, Clone, Default, PartialEq)]

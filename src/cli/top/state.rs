@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::rates::{AllRates, Rates, made_safe};
-use crate::api::{ServiceStatus, Status};
+use event_manager_wire::api::{ServiceStatus, Status};
 
 /// Rows that a page has.
 const PAGE: usize = 10;

@@ -4,7 +4,7 @@ use ratatui::text::Span;
 
 use super::rates::Rates;
 use super::state::Row;
-use crate::api::{ServiceStatus, Workers};
+use event_manager_wire::api::{ServiceStatus, Workers};
 
 /// The widest that a service's name may make its column.
 const NAME_MAX: usize = 40;

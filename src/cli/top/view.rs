@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table as Grid, TableState};
 
 use super::state::{Mode, Top};
 use super::table::{Column, Table, cut, drops, shown};
-use crate::api::{ServiceStatus, SlowPeer, Status};
+use event_manager_wire::api::{ServiceStatus, SlowPeer, Status};
 
 /// Slow peers that a screen shows.
 const SLOW_SHOWN: usize = 5;

@@ -2,7 +2,7 @@ use super::*;
 use std::time::Duration;
 
 use crate::config::{LogConfig, LogFormat, Rotation};
-use crate::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 use tracing::level_filters::LevelFilter;
 
 const SHIPPED: &str = include_str!("../../../config.json");

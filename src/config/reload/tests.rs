@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{DeliveryMode, Key, parse};
-use crate::model::ServiceName;
+use crate::config::{Key, parse};
+use event_manager_core::broker::DeliveryMode;
+use event_manager_wire::model::ServiceName;
 
 fn config(json: &Value) -> Config {
     let parsed = parse("c.json", &json.to_string(), &BTreeMap::new(), &[]);

@@ -6,16 +6,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{DeliveryMode, OrderBy};
-use crate::broker::bounds::{
-    ACK_TIMEOUT_MS_MIN, ACK_TIMEOUT_S_MAX, ORDER_FRAME_MAX, RETRY_DELIVERIES_MAX,
-    RETRY_INITIAL_MS_MAX, RETRY_MAX_MS_MAX, RETRY_MULTIPLIER_MAX, RETRY_MULTIPLIER_MIN,
-};
-use crate::broker::{Retry, ServiceOptions, WhenFull};
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::units::{DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit};
 use crate::config::units::{Whole, Word, Words};
-use crate::model::{EventSubject, SubjectPattern};
+use event_manager_core::broker::bounds::{
+    ACK_TIMEOUT_MS_MIN, ACK_TIMEOUT_S_MAX, ORDER_FRAME_MAX, RETRY_DELIVERIES_MAX,
+    RETRY_INITIAL_MS_MAX, RETRY_MAX_MS_MAX, RETRY_MULTIPLIER_MAX, RETRY_MULTIPLIER_MIN,
+};
+use event_manager_core::broker::{DeliveryMode, OrderBy};
+use event_manager_core::broker::{Retry, ServiceOptions, WhenFull};
+use event_manager_wire::model::{EventSubject, SubjectPattern};
 
 /// What one entry says. What it doesn't say, another may, or the default holds.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]

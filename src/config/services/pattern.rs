@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::model::{InvalidName, ServiceName};
+use event_manager_wire::model::{InvalidName, ServiceName};
 
 /// A service's name, or a glob over names: `*` stands for any characters, also none, `?` for one.
 /// Names have no words, so a dot is a character like others.

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::broker::{ServiceOptions, WhenFull};
 use crate::config::{Config, ConfigErrors, parse};
+use event_manager_core::broker::{ServiceOptions, WhenFull};
 
 const BUDGET: QueueLimits = QueueLimits {
     bytes_max: 5000,

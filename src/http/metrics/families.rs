@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Labels, Page, State};
-use crate::api::{Counters, Dialled, QueueState, ServiceStatus, Status, Subjects, Subscribers};
-use crate::broker::DropReason;
+use event_manager_core::broker::DropReason;
+use event_manager_wire::api::{
+    Counters, Dialled, QueueState, ServiceStatus, Status, Subjects, Subscribers,
+};
 
 fn truth(value: bool) -> f64 {
     u8::from(value).into()

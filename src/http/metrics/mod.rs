@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 
 use super::health::Watched;
 use super::snapshot::Snapshot;
-use crate::api::{Histogram, Readiness};
-use crate::broker::BUCKETS_US;
+use event_manager_core::broker::BUCKETS_US;
+use event_manager_wire::api::{Histogram, Readiness};
 
 /// The content type of OpenMetrics.
 pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

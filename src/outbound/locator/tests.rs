@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::*;
-use crate::zmtp::Limits;
+use event_manager_zmtp::Limits;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::broker::PeerId;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::peer::{Peer, Role};
 use crate::reactor::state::purpose::Purpose;
 use crate::reactor::state::streamers::Streamer;
 use crate::telemetry::Notable;
-use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
+use event_manager_core::broker::PeerId;
+use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
 
 /// A connection, as it is when its handshake is done.
 pub(crate) struct Met {

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::ambient::now;
-use crate::broker::Audience;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::attendance::Hold;
 use crate::reactor::state::peer::Role;
 use crate::telemetry::Notable;
+use event_manager_core::broker::Audience;
 
 impl Hub {
     /// The subscribers of the previous run.

@@ -9,7 +9,6 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::admission::Met;
-use crate::broker::PeerId;
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
@@ -18,7 +17,8 @@ use crate::reactor::io::stream::Stream;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::{Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
-use crate::zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
+use event_manager_core::broker::PeerId;
+use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
 
 /// Reads that a connection may do before others have their turn.
 const READS_PER_TURN: usize = 4;

@@ -10,17 +10,17 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::ambient::wall_clock_ms;
-use crate::api::{self, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
-use crate::messagebus::{DataType, Message, Nak};
-use crate::model::{ServiceName, subject_of};
-use crate::queues::READS_MAX;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::durable::{Asked, log_limits};
 use crate::reactor::state::replies::Ticket;
-use crate::requests::{LettersOp, LettersRequest};
-use crate::store::log::StoredEvent;
-use crate::zmtp::frames_of;
+use event_manager_core::log::StoredEvent;
+use event_manager_core::queues::READS_MAX;
+use event_manager_core::requests::{LettersOp, LettersRequest};
 use event_manager_core::seq::Seq;
+use event_manager_wire::api::{self, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
+use event_manager_wire::messagebus::{DataType, Message, Nak};
+use event_manager_wire::model::{ServiceName, subject_of};
+use event_manager_zmtp::frames_of;
 
 /// What one request reads, in bytes.
 const READ_BYTES: u64 = 4 << 20;

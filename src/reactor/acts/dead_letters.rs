@@ -5,16 +5,16 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use crate::ambient::{now, wall_clock_ms};
-use crate::api::LetterAccount;
-use crate::broker::{DeadLetter, ServiceKey};
-use crate::model::{ServiceName, subject_of};
 use crate::reactor::hub::Hub;
 use crate::reactor::report::spans::trace_dead;
 use crate::reactor::state::runs::Run;
-use crate::store::Event;
 use crate::telemetry::Notable;
-use crate::zmtp::{encode_frame, frames};
+use event_manager_core::broker::{DeadLetter, ServiceKey};
 use event_manager_core::seq::Seq;
+use event_manager_core::store::Event;
+use event_manager_wire::api::LetterAccount;
+use event_manager_wire::model::{ServiceName, subject_of};
+use event_manager_zmtp::{encode_frame, frames};
 
 impl Hub {
     /// Publishes dead events under the subject of the service's dead letters, each as a frame of JSON that says what

@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::to_workers::ToWorkers;
 use crate::ambient::now;
-use crate::broker::{DropReason, PeerId, Route, Service, ServiceKey};
 use crate::config::SlowSubscriber;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::outbox::outweighs;
 use crate::reactor::report::spans::trace_attempt;
 use crate::reactor::state::durable::Items;
 use crate::reactor::state::runs::Run;
+use event_manager_core::broker::{DropReason, PeerId, Route, Service, ServiceKey};
 
 impl Hub {
     /// Gives a run to everybody on its route. It may end connections: those of slow subscribers, and

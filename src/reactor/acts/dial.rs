@@ -7,12 +7,12 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{self, Counted};
 use crate::ambient::chance;
-use crate::broker::PeerId;
-use crate::model::{Backoff, Endpoint, socket_name};
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::purpose::Purpose;
 use crate::telemetry::Notable;
+use event_manager_core::broker::PeerId;
+use event_manager_wire::model::{Backoff, Endpoint, socket_name};
 
 /// The longest wait after the first try, and after a connection that ended.
 const DELAY_MIN: Duration = Duration::from_millis(50);

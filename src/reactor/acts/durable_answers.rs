@@ -2,13 +2,13 @@
 //! durable service.
 
 use crate::ambient::now;
-use crate::broker::EndedService;
-use crate::messagebus::Message;
-use crate::model::{ServiceName, SubscriptionId};
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::state::promises::{Promised, Resolved};
 use crate::reactor::state::replies::ReturnAddress;
-use crate::store::QueueId;
+use event_manager_core::broker::EndedService;
+use event_manager_core::store::QueueId;
+use event_manager_wire::messagebus::Message;
+use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// Answers as soon as the state database has what was promised.
 pub(crate) async fn hear_of_state(hub: SharedHub) {

@@ -1,16 +1,16 @@
 //! Events that are kept on disk. What comes for durable services, and what their workers do, is told to
-//! the [`Queues`](crate::queues::Queues), which decide. What they decide is carried out here.
+//! the [`Queues`](event_manager_core::queues::Queues), which decide. What they decide is carried out here.
 //!
 //! An event of a durable service goes to the store first, and to the service's backlog when it is on
 //! disk: no crash can take back what a worker gets. All that came since the last flush is one append
 //! for each service. While too much waits for the disk, publishers are not read from.
 
-use crate::broker::{Aftermath, ServiceKey};
-use crate::model::ServiceName;
-use crate::queues::Effect;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::peer::Role;
-use crate::store::Report;
+use event_manager_core::broker::{Aftermath, ServiceKey};
+use event_manager_core::queues::Effect;
+use event_manager_core::store::Report;
+use event_manager_wire::model::ServiceName;
 
 impl Hub {
     /// Has the store open the queues of all durable services.

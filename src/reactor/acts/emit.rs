@@ -7,16 +7,16 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{Broker, KnownSubject, Route, SubjectIndex};
-use crate::messagebus::{DataType, Message};
-use crate::model::ServiceName;
-use crate::queues::{EmissionId, Emitted};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
 use crate::reactor::state::replies::ReturnAddress;
 use crate::reactor::state::runs::Run;
-use crate::requests::{Emission, Level};
-use crate::zmtp::encode_message;
+use event_manager_core::broker::{Broker, KnownSubject, Route, SubjectIndex};
+use event_manager_core::queues::{EmissionId, Emitted};
+use event_manager_core::requests::{Emission, Level};
+use event_manager_wire::messagebus::{DataType, Message};
+use event_manager_wire::model::ServiceName;
+use event_manager_zmtp::encode_message;
 
 /// An event that is about to be published.
 struct Publication {
@@ -281,7 +281,7 @@ impl Hub {
 
     /// Gives an event to the subscribers that there are now; whether there are any.
     fn deliver_to_present(&mut self, event: &Bytes) -> bool {
-        let first = crate::zmtp::frames(event).next().unwrap_or_default();
+        let first = event_manager_zmtp::frames(event).next().unwrap_or_default();
         let key = self.broker.routes.key_of(first).to_vec();
         let route = self.broker.routes.route(&key);
         self.deliver_to_subscribers(&route, event);

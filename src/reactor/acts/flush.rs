@@ -1,9 +1,9 @@
 //! Writes what was appended to outboxes, as far as the sockets take it.
 
 use super::proxied::proxied_wrote;
-use crate::broker::PeerId;
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::state::peer::Role;
+use event_manager_core::broker::PeerId;
 
 /// Flushes after all connections that are readable now have had their turn, so that what many small
 /// reads route to one peer leaves in one write.

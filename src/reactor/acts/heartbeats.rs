@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::broker::PeerId;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::kernel::tcp_troubles;
 use crate::reactor::state::peer::{Peer, Role};
-use crate::zmtp::{Heartbeat, Pulse, encode_ping};
+use event_manager_core::broker::PeerId;
+use event_manager_zmtp::{Heartbeat, Pulse, encode_ping};
 
 impl Hub {
     /// Asks quiet peers for signs of life, and ends connections that gave none. For so long our own loop

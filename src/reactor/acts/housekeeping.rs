@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::ambient::{chance, now, wall_clock_ms};
-use crate::broker::{ClockChange, ServiceKey};
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::systemd::Beat;
 use crate::telemetry::Notable;
+use event_manager_core::broker::{ClockChange, ServiceKey};
 
 /// How often to look when nothing asks for more.
 const TICK_MAX: Duration = Duration::from_millis(250);

@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::broker::{KnownSubject, PeerId, Route};
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::runs::{Run, Runs};
-use crate::zmtp::{Command, Step, encode_pong};
+use event_manager_core::broker::{KnownSubject, PeerId, Route};
+use event_manager_zmtp::{Command, Step, encode_pong};
 
 /// In which PINGs name times to live.
 const TTL_UNIT: Duration = Duration::from_millis(100);

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::{Durable, DurableReason, QueueState};
-use crate::broker::{DeliveryMode, FoundPort, Service, ServiceKey};
 use crate::reactor::hub::Hub;
 use crate::store::Store;
 use crate::telemetry::Notable;
+use event_manager_core::broker::{DeliveryMode, FoundPort, Service, ServiceKey};
+use event_manager_wire::api::{Durable, DurableReason, QueueState};
 
 /// How long to wait before ports are looked for again.
 const SEEK_INTERVAL: Duration = Duration::from_secs(1);

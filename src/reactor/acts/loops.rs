@@ -1,18 +1,18 @@
 //! Rings of event managers that dial each other: traces go out, and a link on which our own come back
-//! is not subscribed to. The decisions are those of [`Loops`](crate::broker::Loops).
+//! is not subscribed to. The decisions are those of [`Loops`](event_manager_core::broker::Loops).
 
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use crate::ambient::now;
-use crate::broker::{Heard, PeerId};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::notes::Notes;
 use crate::reactor::state::peers::Peers;
 use crate::reactor::state::upstream::{Ring, Upstream};
 use crate::telemetry::Notable;
-use crate::zmtp::{encode_cancel, encode_trace};
+use event_manager_core::broker::{Heard, PeerId};
+use event_manager_zmtp::{encode_cancel, encode_trace};
 
 /// How often traces are sent.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -5,10 +5,10 @@
 //! The total is added up again each time that another sixteenth of the limit was queued. If it is too
 //! much, the largest make room.
 
-use crate::broker::{DropReason, PeerId, ServiceKey};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::Role;
+use event_manager_core::broker::{DropReason, PeerId, ServiceKey};
 
 /// Whoever has to make room keeps this part of what it had.
 const KEPT_PART: usize = 2;

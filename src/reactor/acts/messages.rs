@@ -1,11 +1,11 @@
 //! Messages of peers that don't publish, one by one; and those of subscribers.
 
-use crate::broker::PeerId;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::peer::Role;
-use crate::zmtp::{Command, Step, Subscription, frames};
+use event_manager_core::broker::PeerId;
+use event_manager_zmtp::{Command, Step, Subscription, frames};
 
 impl Hub {
     /// Takes what arrived message by message. `on_message` is given each whole message.

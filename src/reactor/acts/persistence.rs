@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::presumed::common_ready;
 use crate::ambient::{now, wall_clock_ms};
-use crate::broker::{
-    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, ServiceOptions,
-    SubscriptionView,
-};
-use crate::model::{ServiceName, SubjectPattern, SubscriptionId};
 use crate::reactor::hub::Hub;
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
 use crate::telemetry::Notable;
+use event_manager_core::broker::{
+    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, ServiceOptions,
+    SubscriptionView,
+};
+use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 use crate::reactor::state::saved::{DIRTY_MAX, LOOK_INTERVAL};
 

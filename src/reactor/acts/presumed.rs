@@ -5,14 +5,14 @@
 //! ever had is its worker. If other services had the port, too, their workers may dial it still: then it is
 //! presumed ready only if it is known by its host, and no other can be meant.
 
-use crate::broker::{Broker, PeerId, ServiceKey, WorkerKey};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::grace::{Grace, Marks, Presumption, host_of};
 use crate::reactor::state::peer::{Envelope, Peer, Role};
 use crate::reactor::state::peers::Peers;
 use crate::state::KeptReady;
 use crate::telemetry::Notable;
-use crate::zmtp::SocketType;
+use event_manager_core::broker::{Broker, PeerId, ServiceKey, WorkerKey};
+use event_manager_zmtp::SocketType;
 
 impl Hub {
     /// Presumes silent workers ready, and ends the grace when it is over.

@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use super::worker::NOT_READY;
 use crate::ambient::now;
-use crate::broker::{Aftermath, Broker, PeerId, Service, ServiceKey, WorkerKey};
-use crate::messagebus::WorkerWord;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::outbox::Outbox;
 use crate::reactor::state::paths::{Own, Path, Proxied, Said};
 use crate::reactor::state::peer::{DELIMITER, Envelope, Peer, Role};
-use crate::zmtp::{SocketType, last_frame_at};
+use event_manager_core::broker::{Aftermath, Broker, PeerId, Service, ServiceKey, WorkerKey};
+use event_manager_wire::messagebus::WorkerWord;
+use event_manager_zmtp::{SocketType, last_frame_at};
 
 /// Workers of one connection that are known at the same time.
 const PATHS_MAX: usize = 256;

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 
 use crate::ambient::now;
-use crate::broker::{Aftermath, DropReason, EndedService, PeerId, ServiceKey, WorkerKey};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::peer::{Envelope, Peer, Role};
 use crate::telemetry::Notable;
+use event_manager_core::broker::{
+    Aftermath, DropReason, EndedService, PeerId, ServiceKey, WorkerKey,
+};
 
 impl Hub {
     /// Ends a connection: its routes go, what it held goes back or is counted, its task ends. One that

@@ -4,19 +4,19 @@ use bytes::Bytes;
 
 use super::dead_letter_requests::Begun;
 use crate::ambient::now;
-use crate::broker::{EndError, EndedService, PeerId};
-use crate::locator;
-use crate::messagebus::{FRAMES_MAX, Message, Token, decode, encode, split_envelope};
-use crate::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
 use crate::reactor::hub::Hub;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::effects::Effect;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::replies::{ReturnAddress, Ticket};
-use crate::requests::{
+use event_manager_core::broker::{EndError, EndedService, PeerId};
+use event_manager_core::locator;
+use event_manager_core::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
-use crate::zmtp::{FrameError, begun_frames, encode_message, frames_of};
+use event_manager_wire::messagebus::{FRAMES_MAX, Message, Token, decode, encode, split_envelope};
+use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
+use event_manager_zmtp::{FrameError, begun_frames, encode_message, frames_of};
 
 /// Of a request that is too large, so many frames are looked at, which are more than those of any
 /// request and its way through proxies.

@@ -7,7 +7,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::ambient::now;
-use crate::locator::Directory;
 use crate::reactor::Undelivered;
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::sockets::Sockets;
@@ -15,6 +14,7 @@ use crate::reactor::state::effects::Input;
 use crate::reactor::state::peer::{Peer, Role};
 use crate::reactor::state::phase::Phase;
 use crate::telemetry::Notable;
+use event_manager_core::locator::Directory;
 
 /// How long publishers may go on at most, so that what they have sent already is read.
 const LAST_READS: Duration = Duration::from_millis(250);

@@ -4,10 +4,10 @@ use std::iter::once;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::broker::{Delivery, Given, PeerId, Service, WorkerKey};
-use crate::model::ServiceName;
 use crate::reactor::state::peers::Peers;
 use crate::reactor::state::runs::Run;
+use event_manager_core::broker::{Delivery, Given, PeerId, Service, WorkerKey};
+use event_manager_wire::model::ServiceName;
 
 /// Workers in turn, and their connections.
 pub(crate) type Turns = Vec<(WorkerKey, PeerId)>;

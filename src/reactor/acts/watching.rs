@@ -8,11 +8,11 @@
 use std::time::Instant;
 
 use crate::ambient::{chance, now};
-use crate::api::Dispatch;
-use crate::broker::{Service, ServiceKey};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::watchdog::LOOK;
 use crate::telemetry::Notable;
+use event_manager_core::broker::{Service, ServiceKey};
+use event_manager_wire::api::Dispatch;
 
 impl Hub {
     /// Looks at all services, if that is to be done again; helps those that are stuck.

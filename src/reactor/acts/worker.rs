@@ -1,14 +1,16 @@
 //! Messages of workers: READY, ACK and so on, and what becomes of the events that they hold.
 
 use crate::ambient::{chance, now};
-use crate::broker::{DeliveryId, PeerId, ServiceKey, UnknownDelivery, WorkerAnswer, WorkerKey};
-use crate::messagebus::{Introduction, WorkerWord, error_word};
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::paths::Said;
 use crate::reactor::state::peer::{Envelope, Role};
-use crate::zmtp::encode_message;
+use event_manager_core::broker::{
+    DeliveryId, PeerId, ServiceKey, UnknownDelivery, WorkerAnswer, WorkerKey,
+};
+use event_manager_wire::messagebus::{Introduction, WorkerWord, error_word};
+use event_manager_zmtp::encode_message;
 
 impl Hub {
     /// Takes what a worker of this service sent.

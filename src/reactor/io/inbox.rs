@@ -5,8 +5,8 @@ use std::io;
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::stream::Stream;
-use crate::zmtp::Limits;
-use crate::zmtp::{Scanner, Version};
+use event_manager_zmtp::Limits;
+use event_manager_zmtp::{Scanner, Version};
 
 /// The memory that all connections read into.
 const CHUNK_BYTES: usize = 256 << 10;

@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
 use super::stream::Stream;
-use crate::model::{Endpoint, socket_name};
 use crate::systemd::{Inherited, Socket as Handed};
+use event_manager_wire::model::{Endpoint, socket_name};
 
 const BACKLOG: i32 = 4096;
 /// How long accepting rests after another failure, lest it spins.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::zmtp::FrameHeader;
+use event_manager_zmtp::FrameHeader;
 
 /// Runs shorter than this are copied: cheaper than a reference count and a slice of their own.
 const COPY_BELOW_BYTES: usize = 2048;
@@ -315,7 +315,7 @@ fn for_each_message(bytes: &Bytes, mut found: impl FnMut(Bytes, usize)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zmtp::encode_message;
+    use event_manager_zmtp::encode_message;
     use proptest::prelude::*;
 
     fn event(n: u8, size: usize) -> Bytes {

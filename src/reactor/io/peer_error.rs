@@ -1,6 +1,6 @@
 //! Why a connection is ended by us.
 
-use crate::zmtp::{FrameError, MalformedCommand};
+use event_manager_zmtp::{FrameError, MalformedCommand};
 
 /// Why a peer's connection is ended. The texts continue "peer refused:".
 #[derive(Debug, thiserror::Error)]

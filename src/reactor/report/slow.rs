@@ -1,8 +1,8 @@
 //! Peers that read more slowly than they are sent, for reports.
 
-use crate::api::SlowPeer;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::peer::{Peer, Role};
+use event_manager_wire::api::SlowPeer;
 
 /// So many are named at most.
 const NAMED_MAX: usize = 20;

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::broker::{DeadLetter, Delivery};
-use crate::model::{ServiceName, subject_of};
 use crate::traces::{Anchor, Span, SpanKind, Tracer};
-use crate::zmtp::frames;
+use event_manager_core::broker::{DeadLetter, Delivery};
+use event_manager_wire::model::{ServiceName, subject_of};
+use event_manager_zmtp::frames;
 
 /// An event goes to a worker; not for the first time, or it isn't notable.
 #[inline]

@@ -6,11 +6,11 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::ambient::{now, wall_clock_ms};
-use crate::api::{self, Counters, ServiceStatus, Status};
-use crate::broker::{Account, Histogram, Service, ServiceKey};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::upstream::Dialled;
+use event_manager_core::broker::{Account, Histogram, Service, ServiceKey};
+use event_manager_wire::api::{self, Counters, ServiceStatus, Status};
 
 /// Workers of a service that are named.
 const NAMED_WORKERS_SHOWN: usize = 32;

@@ -1,7 +1,7 @@
 //! Counters of publishers and subscribers; services have accounts of their own in the broker.
 
 use super::memory::Memory;
-use crate::broker::{Account, DropReason, Histogram};
+use event_manager_core::broker::{Account, DropReason, Histogram};
 
 /// The accounts of all that isn't a service's.
 #[derive(Debug, Default)]

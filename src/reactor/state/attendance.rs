@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::ambient::now;
-use crate::api::AwaitedSubscribers;
-use crate::broker::Audience;
+use event_manager_core::broker::Audience;
+use event_manager_wire::api::AwaitedSubscribers;
 
 /// The audience, and for how long publishers wait for it.
 #[derive(Debug, Default)]

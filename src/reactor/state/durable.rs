@@ -12,15 +12,16 @@ use tokio::sync::Notify;
 use super::replies::Ticket;
 use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
-use crate::api::DeadLetters;
-use crate::broker::{Broker, Item, OrderBy, OrderKey, Service, ServiceKey};
 use crate::config::Config;
-use crate::model::{ServiceName, subject_of};
-use crate::queues::{Clocks, Emitted, Queues, Shell};
-use crate::requests::LettersRequest;
-use crate::store::log::{LogLimits, StoredEvent};
-use crate::store::{Command, Full, Report, Sink, Store};
-use crate::zmtp::frames_of;
+use crate::store::Store;
+use event_manager_core::broker::{Broker, Item, OrderBy, OrderKey, Service, ServiceKey};
+use event_manager_core::log::{LogLimits, StoredEvent};
+use event_manager_core::queues::{Clocks, Emitted, Queues, Shell};
+use event_manager_core::requests::LettersRequest;
+use event_manager_core::store::{Command, Full, Report, Sink};
+use event_manager_wire::api::DeadLetters;
+use event_manager_wire::model::{ServiceName, subject_of};
+use event_manager_zmtp::frames_of;
 
 /// What the log keeps beside an event, at most: its id, or what happened to a dead letter.
 const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::replies::Ticket;
-use crate::api::Status;
 use crate::config::Config;
-use crate::messagebus::Message;
-use crate::requests::SyncEvent;
-use crate::store::Report;
+use event_manager_core::requests::SyncEvent;
+use event_manager_core::store::Report;
+use event_manager_wire::api::Status;
+use event_manager_wire::messagebus::Message;
 
 /// What the reactor asks of others. When their queue is full, the request is refused as busy.
 #[derive(Debug)]

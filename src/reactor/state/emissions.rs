@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::replies::Ticket;
-use crate::broker::ClockChange;
-use crate::model::ServiceName;
-use crate::queues::EmissionId;
-use crate::requests::Level;
+use event_manager_core::broker::ClockChange;
+use event_manager_core::queues::EmissionId;
+use event_manager_core::requests::Level;
+use event_manager_wire::model::ServiceName;
 
 /// Events that wait to be given to subscribers later.
 const WAITING_MAX: usize = 10_000;

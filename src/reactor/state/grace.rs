@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::peer::Peer;
-use crate::broker::{PeerId, ServiceKey};
 use crate::state::{KeptMarks, KeptReady};
+use event_manager_core::broker::{PeerId, ServiceKey};
 
 /// A worker that has something to say says it at once when it is connected.
 const SILENCE: Duration = Duration::from_millis(200);

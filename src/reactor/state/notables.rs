@@ -2,12 +2,12 @@
 
 use super::notes::Notes;
 use super::peer::{Peer, Role};
-use crate::broker::{DropReason, Dropped, EndedService, Service, WorkerKey};
-use crate::model::{ServiceName, SubscriptionId};
-use crate::queues::Note;
-use crate::requests::Happening;
-use crate::store::log::Refused;
 use crate::telemetry::Notable;
+use event_manager_core::broker::{DropReason, Dropped, EndedService, Service, WorkerKey};
+use event_manager_core::log::Refused;
+use event_manager_core::queues::Note;
+use event_manager_core::requests::Happening;
+use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// Subjects that a subscription's event shows.
 const SUBJECTS_SHOWN: usize = 16;

@@ -5,10 +5,10 @@ use std::fmt::Display;
 use std::time::Instant;
 
 use super::refusals::Refusals;
-use crate::api::RefusedAgain;
-use crate::model::ServiceName;
 use crate::telemetry::{Bursts, Journal, Notable};
 use crate::traces::Tracer;
+use event_manager_wire::api::RefusedAgain;
+use event_manager_wire::model::ServiceName;
 
 /// The journal and the counts of refusals.
 pub(crate) struct Notes {

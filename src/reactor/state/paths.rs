@@ -7,10 +7,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::runs::Run;
-use crate::broker::{Delivery, DeliveryId, WorkerKey};
-use crate::messagebus::{EventWord, event_id};
 use crate::reactor::io::outbox::Outbox;
-use crate::zmtp::{frames, last_frame_at, short_header};
+use event_manager_core::broker::{Delivery, DeliveryId, WorkerKey};
+use event_manager_wire::messagebus::{EventWord, event_id};
+use event_manager_zmtp::{frames, last_frame_at, short_header};
 
 /// A REQ socket with `ZMQ_REQ_CORRELATE` numbers its requests with so many bytes.
 const REQUEST_ID_BYTES: usize = 4;
@@ -276,8 +276,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broker::PeerId;
-    use crate::zmtp::encode_message;
+    use event_manager_core::broker::PeerId;
+    use event_manager_zmtp::encode_message;
 
     #[test]
     fn what_stands_before_a_word_is_told_from_it() {
@@ -331,7 +331,7 @@ mod tests {
             acks in prop::collection::vec(any::<bool>(), 4),
         ) {
             let keys: Vec<WorkerKey> = {
-                let mut workers = crate::broker::Workers::default();
+                let mut workers = event_manager_core::broker::Workers::default();
                 let peer = PeerId { slot: 0, serial: 0 };
                 (0..4).map(|_| workers.join(peer, false)).collect()
             };

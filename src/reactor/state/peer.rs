@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 
 use super::paths::{Proxied, Said};
 use super::runs::Run;
-use crate::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
-use crate::messagebus::{EventWord, event_id};
 use crate::reactor::io::outbox::Outbox;
 use crate::reactor::io::stream::Stream;
-use crate::zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, short_header};
+use event_manager_core::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
+use event_manager_wire::messagebus::{EventWord, event_id};
+use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, short_header};
 
 /// What a peer is to us, with the state that only its kind has.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use super::connections::Connections;
 use super::peer::Peer;
-use crate::broker::PeerId;
-use crate::zmtp::encode_subscribe;
+use event_manager_core::broker::PeerId;
+use event_manager_zmtp::encode_subscribe;
 
 /// All peers of the reactor. `peers[id]` is one that can't be gone: who speaks, or was looked at just
 /// before. Anything in between may have ended its connection; then [`Peers::get_mut`] tells.

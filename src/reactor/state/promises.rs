@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::replies::Ticket;
 use super::saved::Saved;
-use crate::messagebus::Message;
-use crate::model::{ServiceName, SubscriptionId};
-use crate::store::QueueId;
+use event_manager_core::store::QueueId;
+use event_manager_wire::messagebus::Message;
+use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// For how long a client waits to hear that what it asked for is durable.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -149,7 +149,7 @@ impl Promise {
 mod tests {
     use super::super::replies::PendingReplies;
     use super::*;
-    use crate::messagebus::{DataType, Token};
+    use event_manager_wire::messagebus::{DataType, Token};
 
     fn queue(name: &str) -> QueueId {
         QueueId {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::streamers::Streamer;
-use crate::zmtp::LocalSocket;
+use event_manager_zmtp::LocalSocket;
 
 /// What a listener, or a dialled address, is for.
 #[derive(Debug, Clone)]

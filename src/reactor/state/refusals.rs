@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::api::RefusedAgain;
-use crate::model::excerpt;
+use event_manager_wire::api::RefusedAgain;
+use event_manager_wire::model::excerpt;
 
 /// Refusals with less than this between them are one series.
 const BETWEEN_MAX: Duration = Duration::from_secs(60);

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::broker::PeerId;
-use crate::messagebus::Layout;
-use crate::requests::Timed;
+use event_manager_core::broker::PeerId;
+use event_manager_core::requests::Timed;
+use event_manager_wire::messagebus::Layout;
 
 /// To whom an answer goes, and how it is written.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::broker::{Route, SubjectIndex};
+use event_manager_core::broker::{Route, SubjectIndex};
 
 /// A run of whole messages.
 pub(crate) struct Run<'a> {

@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use super::attendance::Attendance;
 use super::grace::Grace;
 use crate::ambient::now;
-use crate::api::StateDatabase;
-use crate::broker::{EndedService, PeerId, ServiceKey};
-use crate::model::{ServiceName, SubscriptionId};
 use crate::state::{KeptService, Writer};
+use event_manager_core::broker::{EndedService, PeerId, ServiceKey};
+use event_manager_wire::api::StateDatabase;
+use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// How often to look whether the database's file is still there.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::runs::Runs;
-use crate::broker::{PeerId, WorkerKey};
 use crate::reactor::io::inbox::ReadChunk;
+use event_manager_core::broker::{PeerId, WorkerKey};
 use event_manager_core::seq::Seq;
 
 /// Buffers for one read and what follows from it.

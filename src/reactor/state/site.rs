@@ -1,9 +1,9 @@
 //! Where we are, as clients are told.
 
-use crate::api::{self, Addresses};
 use crate::config::SecurityConfig;
-use crate::locator::Directory;
-use crate::requests::Settings;
+use event_manager_core::locator::Directory;
+use event_manager_core::requests::Settings;
+use event_manager_wire::api::{self, Addresses};
 
 /// The addresses of this daemon, and of the services that it knows.
 pub(crate) struct Site {

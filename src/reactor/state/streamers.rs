@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::broker::{BindFailure, PeerId, ServiceKey, Streamers};
-use crate::model::Endpoint;
 use crate::reactor::io::listener::{Door, Listener};
 use crate::systemd::Inherited;
+use event_manager_core::broker::{BindFailure, PeerId, ServiceKey, Streamers};
+use event_manager_wire::model::Endpoint;
 
 /// The socket of one service.
 #[derive(Debug)]

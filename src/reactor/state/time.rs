@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::upkeep::Upkeep;
-use crate::broker::{Service, ServiceKey, Timetable};
 use crate::systemd::Beat;
+use event_manager_core::broker::{Service, ServiceKey, Timetable};
 
 /// The wall clock is adjusted by less than this between two ticks, if it is not set.
 const JUMP_MIN_MS: u64 = 1000;

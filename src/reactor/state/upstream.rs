@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::ambient::wall_clock_ms;
-use crate::api;
-use crate::broker::{Loops, PeerId};
-use crate::model::Endpoint;
+use event_manager_core::broker::{Loops, PeerId};
+use event_manager_wire::api;
+use event_manager_wire::model::Endpoint;
 
 /// All of them.
 pub(crate) struct Upstream {

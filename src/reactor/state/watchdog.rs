@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::broker::{Service, ServiceKey};
+use event_manager_core::broker::{Service, ServiceKey};
 
 /// How often all services are looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -59,8 +59,8 @@ mod tests {
 
     use super::*;
     use crate::ambient::now;
-    use crate::broker::{Item, PeerId, Policy, QueueLimits, ServiceSettings};
-    use crate::model::ServiceName;
+    use event_manager_core::broker::{Item, PeerId, Policy, QueueLimits, ServiceSettings};
+    use event_manager_wire::model::ServiceName;
 
     fn service() -> Service {
         let limits = QueueLimits {

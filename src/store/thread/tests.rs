@@ -8,10 +8,10 @@ use bytes::Bytes;
 use std::time::Duration;
 
 use super::*;
-use crate::store::log::LogLimits;
-use crate::store::log::Recovered;
-use crate::store::{AppendTag, Event, Outcome, QueueId};
+use event_manager_core::log::LogLimits;
+use event_manager_core::log::Recovered;
 use event_manager_core::seq::Seq;
+use event_manager_core::store::{AppendTag, Event, Outcome, QueueId};
 
 /// Long enough for the slowest disk.
 const PATIENCE: Duration = Duration::from_secs(60);

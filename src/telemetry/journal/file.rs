@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::log_writer::{RotatingFile, aged};
-use crate::api::NotableEvent;
 use crate::config::Rotation;
+use event_manager_wire::api::NotableEvent;
 
 /// Where lines are appended.
 pub(super) trait Lines {

@@ -24,8 +24,8 @@ pub use record::rfc3339;
 
 use super::log_writer::LineQueue;
 use crate::ambient::wall_clock_ms;
-use crate::api::{EventsPage, NotableEvent};
 use crate::config::Rotation;
+use event_manager_wire::api::{EventsPage, NotableEvent};
 use file::Writer;
 use record::{line_of, record};
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::model::{EXCERPT_BYTES_MAX, beginning, excerpt};
+use event_manager_wire::model::{EXCERPT_BYTES_MAX, beginning, excerpt};
 
 /// What all events of one kind have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! One line of the event log.
 
 use super::notable::{Notable, cut};
-use crate::api::NotableEvent;
 use crate::telemetry::printable::printable_json;
+use event_manager_wire::api::NotableEvent;
 
 /// The record of an event at a time in milliseconds since 1970.
 pub(super) fn record(notable: &Notable<'_>, seq: u64, at_ms: u64, instance: &str) -> NotableEvent {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::super::support::peers::{probe, publish, received, socket};
 use super::super::support::{PATIENCE, TestDaemon, config};

@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use event_manager::api::{NotableEvent, QueueState};
-use event_manager::client::blocking::Client;
 use event_manager::telemetry::read_events;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::{NotableEvent, QueueState};
 use serde_json::json;
 use tempfile::TempDir;
 

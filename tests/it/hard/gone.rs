@@ -1,7 +1,7 @@
 //! The state directory, or a part of it, is removed while the daemon runs.
 
 use super::super::support::disk_of;
-use event_manager::api::{EventsPage, NotableEvent, QueueState, Status};
+use event_manager_wire::api::{EventsPage, NotableEvent, QueueState, Status};
 use std::fs;
 use std::path::Path;
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use event_manager::api::QueueState;
+use event_manager_wire::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use event_manager::api::QueueState;
+use event_manager_wire::api::QueueState;
 use serde_json::{Value, json};
 
 use super::bed::{Chance, Worker};

@@ -2,7 +2,7 @@
 //! is served, and none is changed.
 
 use super::super::support::disk_of;
-use event_manager::api::{EventsPage, NotableEvent};
+use event_manager_wire::api::{EventsPage, NotableEvent};
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! The dashboard's files, and the events that it shows. What it looks like, `just dashboard` checks.
 
-use event_manager::api::EventsPage;
-use event_manager::client::blocking::Client;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::EventsPage;
 
 use super::super::support::{PATIENCE, TestDaemon};
 use super::watched;

@@ -1,6 +1,6 @@
 //! What the metrics say: the same as the books.
 
-use event_manager::api::Status;
+use event_manager_wire::api::Status;
 use serde_json::{Value, json};
 
 use super::super::support::http::{HttpClient, Metrics};

@@ -1,12 +1,12 @@
 //! What the machine may do to a daemon: no descriptor is left, its clock is set, a thread panics.
 
 use super::super::support::disk_of;
-use event_manager::api::QueueState;
+use event_manager_wire::api::QueueState;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 
-use event_manager::client::blocking::Client;
+use event_manager_client::blocking::Client;
 use serde_json::json;
 use tempfile::TempDir;
 

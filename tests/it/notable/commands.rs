@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use event_manager::api::{EventsPage, NotableEvent};
+use event_manager_wire::api::{EventsPage, NotableEvent};
 use serde_json::{Value, json};
 
 use super::{codes, noted, parsed, wait_for};

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use event_manager::config::SlowSubscriber;
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -294,7 +294,7 @@ fn state_that_is_damaged_or_can_not_be_kept_and_a_file_that_fails() {
         wait_for(&nowhere, code);
     }
     let mut client =
-        event_manager::client::blocking::Client::new(nowhere.requests(), crate::support::PATIENCE);
+        event_manager_client::blocking::Client::new(nowhere.requests(), crate::support::PATIENCE);
     let lost = client.events(None, 1).expect("an answer").lost_lines;
     assert!(lost >= 3, "{lost}");
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
 use event_manager::config::Config;
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::TestDaemon;
 use super::peers::connected;

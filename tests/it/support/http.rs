@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use event_manager::api::{Readiness, Stats};
+use event_manager_wire::api::{Readiness, Stats};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use event_manager::api::{Counters, Durable, ServiceStatus, Status};
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
+use event_manager_wire::api::{Counters, Durable, ServiceStatus, Status};
+use event_manager_wire::model::Endpoint;
 use process::DaemonProcess;
 use program::{Program, Serving, Site};
 use serde_json::Value;

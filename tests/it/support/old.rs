@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 
 use super::PATIENCE;
 use super::raw::{RawPeer, frame};

@@ -7,10 +7,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use event_manager::api::Status;
 use event_manager::daemon::Daemon;
-use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
+use event_manager_wire::api::Status;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::PATIENCE;

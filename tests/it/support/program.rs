@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_manager::api::Status;
-use event_manager::client::blocking::Client;
-use event_manager::model::Endpoint;
 use event_manager::reactor::Bound;
+use event_manager_client::blocking::Client;
+use event_manager_wire::api::Status;
+use event_manager_wire::model::Endpoint;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -6,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use event_manager::api::{CallResult, CallStatus};
-use event_manager::model::Endpoint;
+use event_manager_wire::api::{CallResult, CallStatus};
+use event_manager_wire::model::Endpoint;
 
 use super::super::support::TestDaemon;
 use super::super::support::raw::{RawPeer, greeting_of, ready};

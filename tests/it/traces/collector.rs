@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use event_manager::model::Endpoint;
+use event_manager_wire::model::Endpoint;
 use serde_json::Value;
 
 use crate::support::PATIENCE;

@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use event_manager::api::{Status, Traces};
 use event_manager::config::Carrier;
-use event_manager::model::Endpoint;
+use event_manager_wire::api::{Status, Traces};
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::collector::Collector;
