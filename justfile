@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test traces instructions deny python python-client other-languages dashboard promtool units deb-build
+ci: fmt clippy doc test traces instructions deny python python-client faststream other-languages dashboard promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -95,6 +95,11 @@ python-figures *names:
 other-languages:
     cargo build --locked
     tests/other-languages/run
+
+# The FastStream broker's own tests, with the daemon, the oldest FastStream that it allows and the newest. Fetches them from PyPI.
+faststream:
+    cargo build --locked
+    clients/faststream/run-tests
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq:
