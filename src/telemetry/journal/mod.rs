@@ -7,6 +7,7 @@
 mod words;
 
 mod file;
+mod kinds;
 mod notable;
 mod record;
 
@@ -19,7 +20,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use file::read_events;
-pub use notable::{KINDS, Kind, Notable};
+pub use kinds::Kind;
+pub use notable::{KINDS, Notable};
 pub use record::rfc3339;
 
 use super::log_writer::LineQueue;

@@ -1,6 +1,7 @@
 //! One line of the event log.
 
-use super::notable::{Notable, cut};
+use super::kinds::cut;
+use super::notable::Notable;
 use crate::telemetry::printable::printable_json;
 use event_manager_wire::api::NotableEvent;
 

@@ -1,6 +1,6 @@
 //! The log on a disk that fails, against a model that remembers everything.
 //!
-//! A failure prints its seed. `STORE_SEED=n cargo test --lib store::log::simulation` replays it.
+//! A failure prints its seed. `STORE_SEED=n cargo test -p zmq-event-manager-core --lib log::simulation` replays it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
