@@ -10,7 +10,7 @@ import pytest
 import event_manager as em
 import event_manager.compat.pika as pika
 from event_manager._ask import ask
-from event_manager.compat.pika.adapters import matches, patterns_of
+from event_manager.compat.pika.bindings import matches, patterns_of
 from event_manager.testing import TestHub
 
 PATIENCE = 60.0

@@ -5,19 +5,12 @@ import socket
 import threading
 
 import pytest
+from support import PATIENCE
 
 import event_manager as em
 from event_manager import _typed, errors
 from event_manager._ask import ask
 from event_manager.testing import TestHub
-
-PATIENCE = 30.0
-
-
-@pytest.fixture
-def connected(hub):
-    with em.connect(hub.address, timeout=PATIENCE) as made:
-        yield made
 
 
 @pytest.mark.parametrize("address", ["localhost:5101", "tcp://", "tcp://:1", "tcp://a:0", "tcp://a:70000", "http://a:1", "ipc://", "tcp://a:b"])

@@ -8,6 +8,7 @@ import time
 import uuid
 
 import pytest
+from support import PATIENCE, wait_for
 import zmq
 
 import event_manager as em
@@ -18,24 +19,8 @@ from event_manager._publisher import Publisher
 from event_manager._requests import Requests
 from event_manager.testing import TestHub
 
-PATIENCE = 30.0
-
-
-@pytest.fixture
-def connected(hub):
-    with em.connect(hub.address, timeout=PATIENCE) as made:
-        yield made
-
-
 def subscribe_service(daemon, *subjects, service="S", **more):
     return ask(daemon.address, {"token": "subscribe", "id": service, "service": service, "subjects": list(subjects), **more}, PATIENCE)
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come true"
-        time.sleep(0.005)
 
 
 def test_events_published_at_once_all_arrive_in_order(hub, connected):

@@ -7,24 +7,13 @@ import typing
 from pathlib import Path
 
 import pytest
+from support import PATIENCE, settled
 
 import event_manager as em
 from event_manager import aio, letters, status
 from event_manager.testing import TestHub
 
-PATIENCE = 60.0
 QUICK = em.Retry(initial=0.01, max=2)
-
-
-@pytest.fixture
-def connected(hub):
-    with em.connect(hub.address, timeout=PATIENCE) as made:
-        yield made
-
-
-def settled(daemon, hub):
-    hub.flush()
-    daemon.wait_idle(PATIENCE)
 
 
 def refusing(hub, **options):

@@ -4,29 +4,13 @@ import asyncio
 import threading
 
 import pytest
+from support import PATIENCE, details, settled
 
 import event_manager as em
-from event_manager._ask import ask
 from event_manager.hooks import Hooks
 from event_manager.testing import TestHub
 
-PATIENCE = 60.0
 QUICK = em.Retry(initial=0.01, max=3)
-
-
-@pytest.fixture
-def connected(hub):
-    with em.connect(hub.address, timeout=PATIENCE) as made:
-        yield made
-
-
-def settled(daemon, hub):
-    hub.flush()
-    daemon.wait_idle(PATIENCE)
-
-
-def letters(daemon, service="Billing"):
-    return [each["detail"] for each in ask(daemon.address, {"token": "dlq", "op": "list", "service": service}, PATIENCE)["letters"]]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -63,7 +47,7 @@ def test_acknowledged_by_hand_at_any_time(hub, connected, is_async):
     assert (body, attempt) == (b"nak", 2)
     event.ack()
     settled(hub, connected)
-    assert letters(hub) == ["never again"]
+    assert details(hub) == ["never again"]
     service.stop()
     with pytest.raises(em.InvalidArgument, match="seconds"):
         event.nak(1e9)
@@ -119,7 +103,7 @@ def test_acknowledged_before_they_are_handled(hub, connected):
     release.set()
     stopped.join(PATIENCE)
     assert not stopped.is_alive() and done == [b"1"]
-    assert letters(hub) == [] and hub.status()["services"][0]["counters"]["retries"] == 0
+    assert details(hub) == [] and hub.status()["services"][0]["counters"]["retries"] == 0
 
 
 def test_an_early_ack_counts_and_what_is_raised_then_does_not(hub, connected):
@@ -134,7 +118,7 @@ def test_an_early_ack_counts_and_what_is_raised_then_does_not(hub, connected):
     service.start(connected)
     connected.publish("a")
     settled(hub, connected)
-    assert attempts == [1] and letters(hub) == []
+    assert attempts == [1] and details(hub) == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -159,7 +143,7 @@ def test_a_retry_runs_only_the_handlers_that_failed(hub, connected, is_async):
     connected.publish("a")
     settled(hub, connected)
     assert ran == [("first", 1), ("second", 1), ("third", 1), ("first", 2), ("third", 2), ("first", 3)]
-    assert letters(hub) == []
+    assert details(hub) == []
 
 
 def test_isolated_handlers_have_their_own_retries_and_letters(hub, connected):
@@ -184,7 +168,7 @@ def test_isolated_handlers_have_their_own_retries_and_letters(hub, connected):
     settled(hub, connected)
     assert sorted(ran) == [("fails", 1), ("fails", 2), ("fails", 3), ("works", b"1")]
     assert [each["name"] for each in hub.status()["services"]] == ["Billing.fails", "Billing.works"]
-    assert letters(hub, "Billing.fails") == ["OSError: always"] and letters(hub, "Billing.works") == []
+    assert details(hub, "Billing.fails") == ["OSError: always"] and details(hub, "Billing.works") == []
     service.stop(unsubscribe=True)
     assert not service.running and hub.status()["services"] == []
 
@@ -225,7 +209,7 @@ def test_middleware_is_around_handlers(hub, connected):
     connected.publish("a", 1)
     settled(hub, connected)
     assert order == ["before a", 2, 2, "after", "before a"]
-    assert letters(hub) == ["Reject: no ones"]
+    assert details(hub) == ["Reject: no ones"]
 
 
 def test_async_middleware(hub, connected):
@@ -306,7 +290,7 @@ def test_hooks_are_told_in_order(hub):
         ("done", {"x-hook": "a"}, True),
     ]
     assert [each[0] for each in calls[6:]] == ["publish", "error", "dead letter", "state", "state"]
-    assert letters(hub)[0].startswith("DecodeError")
+    assert details(hub)[0].startswith("DecodeError")
 
 
 def test_a_daemon_that_does_not_know_an_order_is_too_old(hub, connected):

@@ -10,47 +10,18 @@ import time
 from typing import Optional
 
 import pytest
+from support import PATIENCE, Log, letters
 
 import event_manager as em
+from event_manager import aio
 from event_manager._ask import ask
 from event_manager.testing import TestHub
-
-PATIENCE = 60.0
 
 
 @dataclasses.dataclass
 class Order:
     id: int
     note: Optional[str] = None
-
-
-class Log:
-    """What handlers were given."""
-
-    def __init__(self):
-        self.items = []
-        self.changed = threading.Condition()
-
-    def add(self, item):
-        with self.changed:
-            self.items.append(item)
-            self.changed.notify_all()
-
-    def wait(self, count):
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.items) >= count, PATIENCE), self.items
-            return list(self.items)
-
-
-@pytest.fixture
-def connected(hub):
-    with em.connect(hub.address, timeout=PATIENCE) as made:
-        yield made
-
-
-def letters(daemon, service="Billing"):
-    answer = ask(daemon.address, {"token": "dlq", "op": "list", "service": service}, PATIENCE)
-    return answer["letters"]
 
 
 def quick(**more):
@@ -327,8 +298,8 @@ def test_unsubscribe_ends_a_live_service(hub, connected):
     assert len(hub.status()["services"]) == 1
     service.start(connected)
     service.stop(unsubscribe=True)
-    # The first start has a subscription of its own, until its lease is over.
-    assert len(hub.status()["services"][0]["subscriptions"]) == 1
+    # Both starts had the same subscription.
+    assert hub.status()["services"] == []
 
 
 def test_a_service_without_state_subscribes_again_after_a_crash():
@@ -487,3 +458,51 @@ def test_twenty_kills_lose_nothing_that_was_confirmed(hub):
     # What came twice had another attempt number than 1 the second time.
     assert max(first_attempts.values()) == 1
     assert letters(hub) == []
+
+
+def test_what_matches_no_pattern_here(hub, connected):
+    # Another worker of the service has subscribed it to more.
+    ask(hub.address, {"token": "subscribe", "id": "other", "service": "Billing", "subjects": ["exact:b"]}, PATIENCE)
+    for is_async in (False, True):
+        service, came = em.Service("Billing"), Log()
+        service.on("a")(lambda body: came.add((b"a", body)))
+
+        def others(body, event: em.Event) -> None:
+            came.add((event.subject, body))
+
+        async def others_async(body, event: em.Event) -> None:
+            others(body, event)
+
+        service.on_others()(others_async if is_async else others)
+        service.start(connected)
+        for subject in ("a", "b"):
+            connected.publish(subject, b"1")
+        assert sorted(map(str, came.wait(2))) == ["('b', b'1')", "(b'a', b'1')"]
+        service.stop()
+    with pytest.raises(em.InvalidArgument, match="there are no others"):
+        em.Service("Billing", isolation="handler").on_others()(lambda body: None)
+
+
+def test_a_request_of_one_s_own(hub, connected):
+    told = connected.request({"token": "subscribe", "id": "x", "service": "S", "subjects": ["a"]})
+    assert told[0] == "x"
+    assert asyncio.run(ask_async(hub.address, {"token": "keep_alive", "id": "x"})) is not None
+    with pytest.raises(em.Nak, match="unknown-subscription"):
+        connected.request({"token": "keep_alive", "id": "y"}, repeatable=True)
+    for fields in ({}, {"token": 5}, {"token": "status", "more": object()}):
+        with pytest.raises(em.InvalidArgument, match="nothing was sent"):
+            connected.request(fields)
+
+
+async def ask_async(address, fields):
+    async with aio.connect(address, timeout=PATIENCE) as hub:
+        assert hub.hub.address == address
+        return await hub.request(fields)
+
+
+def test_a_subscription_that_does_not_wait():
+    with em.connect("tcp://localhost:1", timeout=0.2) as away:
+        subscription = away.subscribe("a", wait=False)
+        assert subscription.take() is None
+        with pytest.raises(em.NoAnswer, match="no event came"):
+            subscription.next(timeout=0.01)

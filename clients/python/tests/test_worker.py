@@ -3,7 +3,7 @@
 import pytest
 
 from event_manager._worker import Worker
-from event_manager._zmtp import Peer, message
+from event_manager._zmtp import message
 
 READY = b'READY {"ack":true,"credit":4}'
 

@@ -8,6 +8,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any, List
 
+from ._about import VERSION as __version__
 from ._calls import Reply
 from ._event import Event
 from .errors import (
@@ -26,11 +27,13 @@ from .errors import (
     NotFinished,
     Reject,
     TooOld,
+    Unsupported,
 )
 from .hub import Hub, Receipt, Stats, connect
 
 if TYPE_CHECKING:
     from ._subscriber import Subscription
+    from .curve import Curve
     from .runner import run
     from .service import Retry, Service
 
@@ -38,6 +41,7 @@ __all__ = [
     "CallRefused",
     "CallTimeout",
     "Closed",
+    "Curve",
     "DecodeError",
     "Event",
     "EventManagerError",
@@ -58,12 +62,14 @@ __all__ = [
     "Stats",
     "Subscription",
     "TooOld",
+    "Unsupported",
+    "__version__",
     "connect",
     "run",
 ]
 
 #: Not every program needs these, and they take longer to import than the rest.
-_LATER = {"Retry": "service", "Service": "service", "Subscription": "_subscriber", "run": "runner"}
+_LATER = {"Curve": "curve", "Retry": "service", "Service": "service", "Subscription": "_subscriber", "run": "runner"}
 
 
 def __getattr__(name: str) -> Any:

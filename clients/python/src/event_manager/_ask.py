@@ -48,7 +48,7 @@ def refusal(code: str, sentence: str, request: str) -> Nak:
         return TooOld(code, sentence, request)
     if code == "unknown-field":
         parts = sentence.split('"')
-        return TooOld(code, sentence, request, f"{parts[1]} of {request}" if len(parts) > 2 else "")
+        return TooOld(code, sentence, request, parts[1] if len(parts) > 2 else "")
     return Nak(code, sentence, request)
 
 

@@ -47,6 +47,7 @@ class Core:
         max_pending_bytes: int,
         told: "Optional[Told]" = None,
         locator: Optional[_address.Endpoint] = None,
+        name: Optional[str] = None,
     ) -> None:
         known = endpoint or locator
         assert known is not None
@@ -54,6 +55,8 @@ class Core:
         self.endpoint = known
         #: What the locator told.
         self.located = ""
+        #: What the user calls this program's workers.
+        self.name = name
         #: The user's hooks, if there are any.
         self.told = told
         self.loop = Loop("event-manager")

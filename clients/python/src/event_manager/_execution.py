@@ -43,7 +43,7 @@ class Execution:
         self._manual = service._ack == "manual"
         self._middleware = [*(told.middlewares if told else ()), *service._middleware]
         for each in self._middleware:
-            if inspect.iscoroutinefunction(each) and not all(handler.is_async for handler in service._handlers):
+            if inspect.iscoroutinefunction(each) and not all(handler.is_async for handler in service._all_handlers()):
                 raise InvalidArgument(f"the middleware {each!r} is async, and a handler of service {service.name!r} isn't")
         self._needs_event = bool(self._middleware) or told is not None
         self._is_plain = not (self._needs_event or self._before or self._manual)

@@ -22,6 +22,7 @@ class Runner(Protocol):
 
     def take_back(self) -> List[Delivery]:
         """Those with which no handler has begun, and none will."""
+        ...
 
     def stop(self) -> None:
         """Ends when what runs has ended; doesn't wait."""

@@ -165,6 +165,7 @@ class Handler(Protocol):
 
     def more(self) -> bytes:
         """What is to be written next, best about `WRITE_BYTES`; nothing if there is nothing."""
+        ...
 
     def closed(self, why: str, unsent: int) -> None:
         """The connection ended, or could not be made; it is tried again. Of what `more` returned last,

@@ -18,7 +18,7 @@ from ._handling import Results, Runner, ThreadRunner
 from ._io import Link
 from ._worker import Delivery, Worker
 from ._zmtp import Command, Received, ping
-from .errors import Closed, EventManagerError, Nak, NotFinished
+from .errors import Closed, EventManagerError, Nak, NotFinished, TooOld
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -33,6 +33,9 @@ _numbers = itertools.count()
 #: NAKs of SUBSCRIBE that may be over after a while.
 _PASSING = ("no-port", "store-failed", "too-many-subscriptions", "busy", "stopping")
 _STOPPED = b"stopped"
+#: A daemon's own, if it is too old to be told.
+_OLD_ACK_TIMEOUT = 30.0
+_OLD_MAX_DELIVERIES = 8
 
 
 class Running:
@@ -43,14 +46,19 @@ class Running:
         self.core: Core = hub._alive()
         self.subscribed = threading.Event()  # or refused
         self.failure: Optional[Exception] = None
-        self.worker = Worker(**service._options)
+        self.worker = Worker(**service._options, name=self.core.name)
+        #: What the daemon is asked for with SUBSCRIBE.
+        self._terms = {name: value for name, value in service._terms.items() if value is not None}
         self.link = Link(self.core.loop, self, b"DEALER")
-        name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
-        self.id = name if len(name.encode()) <= 255 else os.urandom(16).hex()
+        # A service that is started again renews the subscription that it had.
+        if service._id is None:
+            name = f"{service.name}@{socket.gethostname()}:{os.getpid()}.{next(_numbers)}"
+            service._id = name if len(name.encode()) <= 255 else os.urandom(16).hex()
+        self.id = service._id
         results = Results(self._finished, self.core.loop.call_soon)
         execution = Execution(service, self.core.told, results.add)
         self.runner: Runner
-        if any(each.is_async for each in service._handlers):
+        if any(each.is_async for each in service._all_handlers()):
             # Only now, because importing asyncio takes longer than all the rest.
             from ._handling_async import AsyncRunner
 
@@ -99,11 +107,8 @@ class Running:
                     "id": self.id,
                     "service": self.service.name,
                     "subjects": self.service._subjects,
+                    **self._terms,
                 }
-                if self.service._delivery is not None:
-                    fields["delivery"] = self.service._delivery
-                if self.service._order_by is not None:
-                    fields["orderBy"] = self.service._order_by
                 requests.ask(fields, 60.0, whole=True).add_done_callback(self._subscribed)
             elif worker.wants_keep_alive:
                 worker.wants_keep_alive = False
@@ -122,11 +127,28 @@ class Running:
                 self.worker.ack_timeout = max(0.01, told["ackTimeoutMs"] / 1000)
             self.link.dial(_address.parse(told["data"][2]).reached_by(self.core.endpoint))
             self.subscribed.set()
+        elif isinstance(error, TooOld) and self._does_without(error):
+            self.daemon_came()
         elif isinstance(error, Nak) and error.code not in _PASSING and not self.subscribed.is_set():
             self.failure = error
             self.subscribed.set()
         else:
             self._later(error)
+
+    def _does_without(self, old: TooOld) -> bool:
+        """Leaves out an option that the daemon doesn't know, if nothing is lost by that: the delays of retries come from here, and
+        until the last attempt that a daemon allows by default, so does their number. Whether it did."""
+        value = self._terms.get(old.field)
+        if value is None:
+            return False
+        if old.field == "ackTimeout":
+            # The daemon's own is not known, so it is told of long handlers as often as the shorter one needs.
+            self.worker.ack_timeout = min(self.worker.ack_timeout, _OLD_ACK_TIMEOUT)
+        elif old.field != "retry" or value["maxDeliveries"] > _OLD_MAX_DELIVERIES:
+            return False
+        del self._terms[old.field]
+        log.warning("%s: %s. It works without that", self.service.name, old)
+        return True
 
     def _later(self, error: BaseException) -> None:
         if not isinstance(error, Closed):

@@ -6,9 +6,11 @@ clears them.
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Callable, Dict, List, Optional
 
+from ._about import CLIENT
 from ._zmtp import SHORT_HEADS, Message, frame, message
 
 
@@ -58,14 +60,19 @@ class Delivery:
 
 
 class Worker:
-    """One connection to a service's port after the other, and the lease of its subscription.
+    """One connection to a service's port after the other, and the lease of its subscription. `name` is what the daemon shows of it.
 
     A delivery whose handler runs gets a WIP at each third of `ack_timeout`, until `max_handling` seconds have gone. The lease
     is prolonged at each third of `lease`.
     """
 
-    def __init__(self, *, credit: int, ack_timeout: float, max_handling: float, lease: float = 60.0) -> None:
-        self.credit = credit
+    def __init__(
+        self, *, credit: int, ack_timeout: float, max_handling: float, lease: float = 60.0, name: Optional[str] = None
+    ) -> None:
+        options: Dict[str, object] = {"ack": True, "credit": credit, "client": CLIENT}
+        if name is not None:
+            options["name"] = name
+        self._ready = message([b"READY " + json.dumps(options, separators=(",", ":")).encode()])
         self.ack_timeout = ack_timeout
         self.max_handling = max_handling
         self.lease = lease
@@ -96,7 +103,7 @@ class Worker:
         self.connected = True
         self.connection += 1
         if not self.stopping:
-            self.out.insert(0, message([b'READY {"ack":true,"credit":%d}' % self.credit]))
+            self.out.insert(0, self._ready)
 
     def closed(self) -> None:
         """It ended. What no handler has begun comes to other workers; an answer to the rest may still count."""

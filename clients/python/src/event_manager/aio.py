@@ -24,6 +24,7 @@ from .service import Service
 
 if TYPE_CHECKING:
     from .codecs import Codec
+    from .curve import Curve
     from .hooks import Hooks
     from .letters import DeadLetter, DeadLetters, Settled
     from .status import Status
@@ -120,6 +121,11 @@ class AsyncHub:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
+    @property
+    def hub(self) -> Hub:
+        """The same connection for what is not async; its methods wait."""
+        return self._hub
+
     async def publish(self, subject: str, body: Any = b"", *, headers: Optional[Mapping[str, str]] = None) -> None:
         """Publishes an event, to be sent as soon as there is a connection; waits if `max_pending_bytes` wait already."""
         publisher = self._hub._alive().publisher
@@ -183,9 +189,12 @@ class AsyncHub:
         queue_bytes: int = 64 << 20,
         when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
         timeout: Optional[float] = None,
+        wait: bool = True,
     ) -> AsyncSubscription:
         """Subscribes to every event whose subject begins with one of these texts ("" is everything)."""
-        subscription = self._hub._subscribe(subjects, queue, queue_bytes, when_full)
+        subscription = self._hub.subscribe(*subjects, queue=queue, queue_bytes=queue_bytes, when_full=when_full, wait=False)
+        if not wait:
+            return AsyncSubscription(subscription)
         try:
             await _in_thread(subscription.wait, self._hub.timeout if timeout is None else timeout)
         except BaseException:
@@ -208,6 +217,10 @@ class AsyncHub:
     def dead_letters(self, service: str) -> "AsyncDeadLetters":
         """The dead letters of a service that the daemon keeps."""
         return AsyncDeadLetters(self._hub.dead_letters(service))
+
+    async def request(self, fields: Mapping[str, Any], *, repeatable: bool = False, timeout: Optional[float] = None) -> Any:
+        """Sends any request of docs/protocol.md, and returns the `data` of its answer."""
+        return await asyncio.wrap_future(self._hub._request(fields, repeatable, timeout))
 
     async def status(self, timeout: Optional[float] = None) -> "Status":
         """The daemon's state: docs/status.md explains each field."""
@@ -241,6 +254,8 @@ def connect(
     compression: Literal["deflate", "zstd"] = "deflate",
     hooks: "Sequence[Hooks]" = (),
     locator: Optional[str] = None,
+    name: Optional[str] = None,
+    curve: "Optional[Curve]" = None,
 ) -> AsyncHub:
     """A hub for asyncio; see `event_manager.connect`."""
     return AsyncHub(
@@ -253,6 +268,8 @@ def connect(
             compression=compression,
             hooks=hooks,
             locator=locator,
+            name=name,
+            curve=curve,
         )
     )
 

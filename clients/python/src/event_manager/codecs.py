@@ -24,9 +24,11 @@ class Codec(Protocol):
 
     def encode(self, value: Any) -> bytes:
         """Writes a body that isn't bytes; InvalidArgument if it can't."""
+        ...
 
     def decoder(self, annotation: Any) -> Callable[[bytes], Any]:
         """A function that reads bodies as this type, and raises DecodeError; InvalidArgument if it can't be read as that."""
+        ...
 
 
 class JsonCodec:

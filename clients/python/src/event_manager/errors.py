@@ -74,17 +74,23 @@ _ADVICE: Dict[str, str] = {
 class TooOld(Nak):
     """The daemon doesn't know an option or a request: it is older than what this client was asked for.
 
-    Use a newer daemon, or leave the option out.
+    Use a newer daemon, or leave the option out. `field` is the option's name in the request, empty if it is the request itself.
     """
 
-    def __init__(self, code: str, sentence: str, request: str = "the request", asked: str = "") -> None:
+    def __init__(self, code: str, sentence: str, request: str = "the request", field: str = "") -> None:
+        asked = f"{field} of {request}" if field else request
         EventManagerError.__init__(
             self,
-            f"the daemon does not know {asked or request}: {code}: {sentence}; nothing was done; "
+            f"the daemon does not know {asked}: {code}: {sentence}; nothing was done; "
             f"use a newer daemon, or leave that out",
         )
         self.code = code
         self.sentence = sentence
+        self.field = field
+
+
+class Unsupported(EventManagerError):
+    """The daemon can't do what was asked for, and doing without would not be the same. Nothing was sent."""
 
 
 class MayBeLost(EventManagerError):

@@ -24,6 +24,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .codecs import Codec
+    from .curve import Curve
     from .hooks import Hooks, Told
     from .letters import DeadLetters
     from ._subscriber import Subscription
@@ -35,6 +36,8 @@ T = TypeVar("T")
 #: Where `connect` looks if it is given no address.
 ADDRESS_VARIABLE = "EVENT_MANAGER_CLIENT_ADDRESS"
 DEFAULT_ADDRESS = "tcp://localhost:5101"
+#: A name's bytes in UTF-8 that the daemon keeps.
+NAME_MAX_BYTES = 64
 #: The daemon accepts no longer request as JSON.
 _JSON_MAX_BYTES = 4 << 20
 
@@ -80,9 +83,16 @@ class Hub:
         compression: str = "deflate",
         hooks: "Sequence[Hooks]" = (),
         locator: Optional[str] = None,
+        name: Optional[str] = None,
+        curve: "Optional[Curve]" = None,
     ) -> None:
         if timeout <= 0 or max_pending_bytes < 1:
             raise InvalidArgument("timeout and max_pending_bytes have to be positive")
+        if name is not None and (not name.isprintable() or not 1 <= len(name.encode(errors="replace")) <= NAME_MAX_BYTES):
+            raise InvalidArgument(f"a name has 1 to {NAME_MAX_BYTES} bytes that can be shown: {name[:80]!r}")
+        if curve is not None:
+            curve.refuse()
+        self._name = name
         # With an empty address, the locator tells it.
         self._endpoint = _address.parse(address) if address else None
         self._locator = None if locator is None else _address.parse(locator)
@@ -263,13 +273,16 @@ class Hub:
         queue_bytes: int = 64 << 20,
         when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest",
         timeout: Optional[float] = None,
+        wait: bool = True,
     ) -> "Subscription":
         """Subscribes to every event whose subject begins with one of these texts ("" is everything).
 
-        When it returns, the daemon has subscribed it. NoAnswer after `timeout` seconds. At most `queue` events of
-        `queue_bytes` together wait to be taken.
+        When it returns, the daemon has subscribed it. NoAnswer after `timeout` seconds. Without `wait` it returns at once, and
+        events come as soon as there is a connection. At most `queue` events of `queue_bytes` together wait to be taken.
         """
         subscription = self._subscribe(subjects, queue, queue_bytes, when_full)
+        if not wait:
+            return subscription
         try:
             subscription.wait(self._timeout if timeout is None else timeout)
         except NoAnswer:
@@ -300,6 +313,24 @@ class Hub:
         from .letters import DeadLetters
 
         return DeadLetters(lambda fields: self._alive().requests.ask(fields, self._timeout).result(), service)
+
+    def request(self, fields: Mapping[str, Any], *, repeatable: bool = False, timeout: Optional[float] = None) -> Any:
+        """Sends any request of docs/protocol.md, such as `{"token": "keep_alive", "id": "a"}`, and returns the `data` of its answer.
+
+        Nak if it is refused, NoAnswer after `timeout` seconds. If the connection ends before the answer, a `repeatable` one is sent
+        again; the others are NoAnswer.
+        """
+        return self._request(fields, repeatable, timeout).result()
+
+    def _request(self, fields: Mapping[str, Any], repeatable: bool, timeout: Optional[float]) -> "Future[Any]":
+        if not isinstance(fields.get("token"), str):
+            raise InvalidArgument("a request has a token, such as {'token': 'status'}; nothing was sent")
+        try:
+            return self._alive().requests.ask(dict(fields), self._timeout if timeout is None else timeout, repeatable=repeatable)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, EventManagerError):
+                raise
+            raise InvalidArgument(f"the request can't be written as JSON: {error}; nothing was sent") from error
 
     def status(self, timeout: Optional[float] = None) -> "Status":
         """The daemon's state: docs/status.md explains each field."""
@@ -355,7 +386,7 @@ class Hub:
         self.close()
 
     def _make_core(self) -> Core:
-        return Core(self._endpoint, self._max_pending_bytes, self._told, self._locator)
+        return Core(self._endpoint, self._max_pending_bytes, self._told, self._locator, self._name)
 
     def _alive(self) -> Core:
         core = self._core
@@ -389,6 +420,8 @@ def connect(
     compression: Literal["deflate", "zstd"] = "deflate",
     hooks: "Sequence[Hooks]" = (),
     locator: Optional[str] = None,
+    name: Optional[str] = None,
+    curve: "Optional[Curve]" = None,
 ) -> Hub:
     """A hub for the daemon that answers requests at this address.
 
@@ -400,6 +433,9 @@ def connect(
     `codec`: how bodies are written that aren't bytes, one of `event_manager.codecs`; None is JSON. `compress_above`: bodies with
     more bytes are compressed, if that makes them smaller; their receivers have to know the header `content-encoding`, as those of
     this package do. None: none are. `hooks`: what is told of all that happens; see `event_manager.hooks`.
+
+    `name`: what the daemon shows of this program's workers (`event-manager services --verbose`, the dashboard). `curve`: keys for
+    encrypted connections; today's daemons have none, so it is refused (`Unsupported`), and nothing is ever sent in the clear instead.
     """
     if not address and locator is None:
         address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
@@ -412,6 +448,8 @@ def connect(
         compression=compression,
         hooks=hooks,
         locator=locator,
+        name=name,
+        curve=curve,
     )
 
 

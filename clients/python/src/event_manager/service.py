@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The daemon's `ackTimeout`, if neither it nor the user says another one.
+_ACK_TIMEOUT = 30.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
@@ -31,7 +34,7 @@ class Retry:
     exceptions, and the last attempt, make it a dead letter.
 
     The delay is `initial * multiplier ** (attempt - 1)` seconds, at most `max_delay`, less a random part of up to `jitter`
-    of it. The daemon's `maxDeliveries` (8 by default) is the end in any case.
+    of it. Attempts that end with their worker's death count, too.
     """
 
     max: int = 8
@@ -44,6 +47,16 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max < 1 or self.initial < 0 or self.multiplier < 1 or not 0 <= self.max_delay <= 86400 or not 0 <= self.jitter <= 1:
             raise InvalidArgument(f"{self} makes no sense: see its documentation for the bounds")
+
+    def terms(self) -> Dict[str, Any]:
+        """This, as the daemon is asked for it."""
+        longest = round(self.max_delay * 1000)
+        return {
+            "maxDeliveries": min(self.max, 1_000_000),
+            "initialMs": min(round(self.initial * 1000), longest, 3_600_000),
+            "multiplier": min(self.multiplier, 100.0),
+            "maxMs": longest,
+        }
 
     def delay(self, attempt: int) -> float:
         """Seconds until the attempt after this one."""
@@ -96,8 +109,14 @@ class Service:
 
     `delivery`: "queue" keeps its events on disk until END, "live" only while it is subscribed; None is what the daemon's
     configuration says. `credit`: the most events held at a time. `concurrency`: the most handlers that run at a time: threads,
-    or tasks if a handler is async. `ack_timeout`: the service's `ackTimeout` in the daemon's configuration, in seconds. A
-    handler may run for longer, up to `max_handling` seconds; then the event may go to another worker.
+    or tasks if a handler is async.
+
+    The daemon is told of these when the service subscribes, unless they are None; what its configuration says of this very
+    service goes before them. `retry`: when a handler raises. `ack_timeout`: after so many seconds without a word, an event goes to
+    another worker. A handler may run for longer, up to `max_handling` seconds, because the daemon is told that it still works.
+    `when_full`: what happens to events when the queue is full: "drop-oldest" or "drop-newest" of them, or, with `delivery` "queue",
+    "spill" to the disk. `order_by`: see below. A daemon that is too old for one of them raises TooOld, if doing without would not
+    be the same; without `ack_timeout`, and with a `retry` of up to 8 attempts, it works as before, with a warning.
 
     `codec` reads bodies that don't say otherwise in the header `content-type`; None is JSON.
 
@@ -109,7 +128,7 @@ class Service:
     handlers take the `Event`, and say `ack`, `nak` or `term`, at any time; if one raises before that, it is as with "after".
 
     `order_by`: events with the same subject ("subject") or the same frame of this index are delivered in their order, one at a time.
-    The daemon has to know this option (else TooOld). `middleware`: put around each handler, the first outermost; see
+    `middleware`: put around each handler, the first outermost; see
     `event_manager.hooks.Middleware`.
     """
 
@@ -120,46 +139,59 @@ class Service:
         delivery: Optional[Literal["live", "queue"]] = None,
         credit: int = 32,
         concurrency: int = 1,
-        retry: Retry = Retry(),
-        ack_timeout: float = 30.0,
+        retry: Optional[Retry] = None,
+        ack_timeout: Optional[float] = None,
         max_handling: float = 600.0,
         codec: "Optional[Codec]" = None,
         ack: Literal["after", "before", "manual"] = "after",
         order_by: Union[None, str, int] = None,
+        when_full: Optional[Literal["drop-oldest", "drop-newest", "spill"]] = None,
         isolation: Literal["event", "handler"] = "event",
         middleware: "Sequence[Middleware]" = (),
     ) -> None:
         if not name or len(name.encode()) > 255 or delivery not in (None, "live", "queue"):
             raise InvalidArgument("a service has a name of 1 to 255 bytes, and the delivery 'live', 'queue' or None")
-        if not 1 <= credit <= 100_000 or not 1 <= concurrency <= 1000 or ack_timeout < 0.01 or max_handling <= 0:
-            raise InvalidArgument("credit is 1 to 100000, concurrency 1 to 1000, ack_timeout at least 0.01 s, max_handling positive")
+        if not 1 <= credit <= 100_000 or not 1 <= concurrency <= 1000 or not 0.01 <= (ack_timeout or 30) <= 86400 or ack_timeout == 0 or max_handling <= 0:
+            raise InvalidArgument("credit is 1 to 100000, concurrency 1 to 1000, ack_timeout 0.01 to 86400 s, max_handling positive")
         if ack not in ("after", "before", "manual") or isolation not in ("event", "handler"):
             raise InvalidArgument("ack is 'after', 'before' or 'manual', and isolation 'event' or 'handler'")
         if order_by not in (None, "subject") and not (type(order_by) is int and 0 <= order_by <= 1023):
             raise InvalidArgument(f"order_by is 'subject', a frame's index from 0 to 1023, or None, not {order_by!r}")
+        fitting = ("drop-oldest", "drop-newest", "spill") if delivery is None else ("spill",) if delivery == "queue" else ("drop-oldest", "drop-newest")
+        if when_full is not None and when_full not in fitting:
+            raise InvalidArgument(f"when_full is 'drop-oldest', 'drop-newest', or with delivery='queue' 'spill', not {when_full!r}")
         self.name = name
         self._ack = ack
-        self._order_by = order_by
         self._isolation = isolation
         self._middleware = list(middleware)
         self._more: Dict[str, Any] = {
             "delivery": delivery, "credit": credit, "concurrency": concurrency, "retry": retry, "ack_timeout": ack_timeout,
-            "max_handling": max_handling, "ack": ack, "order_by": order_by, "middleware": middleware,
+            "max_handling": max_handling, "ack": ack, "order_by": order_by, "when_full": when_full, "middleware": middleware,
         }
         self._parts: List[Service] = []
         self._letters: "Optional[Service]" = None
         self._answering: Dict[str, _Handler] = {}
         self._on_letter: Optional[Callable[..., Any]] = None
-        self.retry = retry
-        self._delivery = delivery
-        self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout, "max_handling": max_handling}
+        self.retry = retry or Retry()
+        #: What the daemon is asked for, by the names of SUBSCRIBE.
+        self._terms: Dict[str, Any] = {
+            "delivery": delivery,
+            "ackTimeout": ack_timeout,
+            "retry": None if retry is None else retry.terms(),
+            "orderBy": order_by,
+            "whenFull": when_full,
+        }
+        self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout or _ACK_TIMEOUT, "max_handling": max_handling}
         self._concurrency = concurrency
         self._codec = codec
         self._handlers: List[_Handler] = []
+        self._others: Optional[_Handler] = None
         self._subjects: List[str] = []
         self._routes: Dict[bytes, List[_Handler]] = {}
         self._running: Optional[Running] = None
         self._forked = False
+        #: That of its subscription.
+        self._id: Optional[str] = None
 
     def on(
         self, *patterns: str, dialect: _patterns.Dialect = "glob", codec: "Optional[Codec]" = None
@@ -175,23 +207,7 @@ class Service:
         matchers = [_patterns.matcher(each, dialect) for each in patterns]
 
         def register(function: F) -> F:
-            if self.running:
-                raise InvalidArgument("handlers are registered before the service starts")
-            used = codec or self._codec
-            decode, annotation, wants_event, only_event = _signature(function, used)
-            if self._ack == "manual" and not wants_event:
-                raise InvalidArgument(f"{function!r} has to take the Event, to acknowledge it (ack=\"manual\")")
-            self._handlers.append(
-                _Handler(
-                    function,
-                    lambda subject: any(matches(subject) for matches in matchers),
-                    decode,
-                    annotation,
-                    used,
-                    wants_event,
-                    only_event,
-                )
-            )
+            self._handlers.append(self._handler(function, lambda subject: any(matches(subject) for matches in matchers), codec))
             if self._isolation == "handler":
                 name = getattr(function, "__name__", "handler")
                 if any(each.name == f"{self.name}.{name}" for each in self._parts):
@@ -200,6 +216,34 @@ class Service:
                 part.on(*patterns, dialect=dialect, codec=codec)(function)
                 self._parts.append(part)
             self._subjects.extend(each for each in subjects if each not in self._subjects)
+            self._routes.clear()
+            return function
+
+        return register
+
+    def _handler(self, function: Callable[..., Any], matches: Callable[[str], object], codec: "Optional[Codec]") -> _Handler:
+        if self.running:
+            raise InvalidArgument("handlers are registered before the service starts")
+        used = codec or self._codec
+        decode, annotation, wants_event, only_event = _signature(function, used)
+        if self._ack == "manual" and not wants_event:
+            raise InvalidArgument(f"{function!r} has to take the Event, to acknowledge it (ack=\"manual\")")
+        return _Handler(function, matches, decode, annotation, used, wants_event, only_event)
+
+    def _all_handlers(self) -> List[_Handler]:
+        return self._handlers if self._others is None else [*self._handlers, self._others]
+
+    def on_others(self, codec: "Optional[Codec]" = None) -> Callable[[F], F]:
+        """Registers a handler for what matches no pattern of the others: a service may be subscribed to more than is registered here,
+        by other workers, by the daemon's configuration, or, a durable one, by what is in its queue still.
+
+        Without it, such an event is rejected. It subscribes to nothing itself.
+        """
+
+        def register(function: F) -> F:
+            if self._isolation == "handler":
+                raise InvalidArgument("with isolation=\"handler\" each handler is a service, and there are no others")
+            self._others = self._handler(function, lambda subject: True, codec)
             self._routes.clear()
             return function
 
@@ -230,7 +274,7 @@ class Service:
         if self.running or self._on_letter is not None:
             raise InvalidArgument("one function for dead letters is registered, before the service starts")
         self._on_letter = function
-        more = {**self._more, "ack": "after", "order_by": None, "middleware": (), "concurrency": 1}
+        more = {**self._more, "ack": "after", "order_by": None, "when_full": None, "middleware": (), "concurrency": 1}
         self._letters = Service(f"{self.name}.letters", **more)
         return function
 
@@ -261,7 +305,7 @@ class Service:
 
     def _units(self) -> "List[Service]":
         """The services of the daemon that it is."""
-        units = list(self._parts) if self._isolation == "handler" else [self]
+        units: List[Service] = list(self._parts) if self._isolation == "handler" else [self]
         return units if self._letters is None else [*units, self._letters]
 
     def _begin(self, hub: Hub, aio: "Optional[AbstractEventLoop]" = None) -> List[Running]:
@@ -336,6 +380,8 @@ class Service:
         if found is None:
             text = subject.decode("utf-8", "replace")
             found = [each for each in self._handlers if each.matches(text)]
+            if not found and self._others is not None:
+                found = [self._others]
             if len(self._routes) >= 4096:
                 self._routes.clear()
             self._routes[subject] = found

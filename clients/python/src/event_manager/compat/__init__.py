@@ -53,9 +53,9 @@ SHIMS: Dict[str, Dict[str, str]] = {
         "pika.credentials": "pika.connection",
         "pika.delivery_mode": "pika.spec",
         "pika.exchange_type": "pika.spec",
-        "pika.channel": "pika.adapters",
+        "pika.channel": "pika.channel",
         "pika.adapters": "pika.adapters",
-        "pika.adapters.blocking_connection": "pika.adapters",
+        "pika.adapters.blocking_connection": "pika.blocking_connection",
     },
 }
 

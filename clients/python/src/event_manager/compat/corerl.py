@@ -180,7 +180,7 @@ class EventBusClient(Generic[EventClass, EventTypeClass, EventTopicClass]):
     def _subscribe(self, topic: str) -> None:
         hub = self._connected()
         # It comes about when there is a daemon; only then the caller has to wait.
-        subscription = hub._subscribe([topic], 10_000, 64 << 20, "drop-oldest")
+        subscription = hub.subscribe(topic, wait=False)
         try:
             subscription.wait(self._timeout)
         except NoAnswer as error:

@@ -19,7 +19,6 @@ What differs, and why:
   group's events on disk from its first `subscribe` on. `max_queue_size` is the daemon's `queueEvents`.
 - A handler of a plain `subscribe` that raises isn't called again, as there; the event becomes a dead letter of the daemon.
   With `run_consumer` it is tried again.
-- `max_retries` above 7 needs the daemon's `maxDeliveries` above 8.
 - `key` is carried, and gives no order among handlers: `orderBy` in the daemon's configuration, or `concurrency=1`, does.
 - Handlers get single events: batches are a matter of Kafka's adapter, and their README's note says so, too.
 - The event history (`enable_persistence`) is that of this bus.

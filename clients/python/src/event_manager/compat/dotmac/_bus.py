@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Literal,
 from ... import aio
 from ..._event import Event as Received
 from ...errors import EventManagerError, InvalidArgument, NoAnswer
-from ... import Reject, Retry, Service
+from ... import Reject, Service
 from ._event import Event, JsonCodec, from_frames, to_headers
 from ._hooks import ObservabilityHooks
 
@@ -182,7 +182,7 @@ class ZmqEventBus:
         if not callable(handler):
             raise InvalidArgument(f"{handler!r} can't be called")
         name = group or DEFAULT_GROUP
-        retry = Retry() if options is None else options.to_retry()
+        retry = None if options is None else options.to_retry()
         credit = max(concurrency, int(getattr(self.config, "prefetch_count", 32)))
         service = Service(
             f"{topic}@{name}", delivery=self.config.delivery, concurrency=concurrency, credit=min(credit, 100_000), retry=retry
@@ -237,7 +237,8 @@ class ZmqEventBus:
         told = {"correlation_id": headers.get("correlation_id", "")}
         if error is not None:
             told["x-error"] = f"{type(error).__name__}: {error}"
-        answer = Event(f"{event.topic}.reply", result if error is None else {}, headers=told)
+        payload: Any = result if error is None else {}
+        answer = Event(f"{event.topic}.reply", payload, headers=told)
         try:
             await self._publish(answer)
         except EventManagerError as failure:
@@ -266,9 +267,9 @@ class ZmqEventBus:
     def get_queue_size(self, topic: str, group: Optional[str] = None) -> int:
         """Events that wait in the daemon for groups of a topic, or for one."""
         self._check()
-        names = f"{topic}@{group or ''}"
-        services = self._hub._hub.status()["services"]
-        return sum(each["counters"]["queued"] for each in services if each["name"].startswith(names))
+        services = self._hub.hub.status()["services"]
+        mine = (lambda name: name.startswith(f"{topic}@")) if group is None else f"{topic}@{group}".__eq__
+        return sum(each["counters"]["queued"] for each in services if mine(each["name"]))
 
     def get_stats(self) -> Dict[str, int]:
         """Counts of this bus."""

@@ -27,7 +27,8 @@ What is not possible, and why:
 
 - Transient queues end a minute after the last connection that declared or consumed them: the daemon has leases, not
   brokers' lifetimes.
-- An event that was requeued `maxDeliveries` times (8, in the daemon's configuration) becomes a dead letter.
+- An event that was requeued a million times becomes a dead letter; if the daemon's configuration names the queue with
+  `retry.maxDeliveries`, after as many times.
 - Exchanges of type `headers`, and exchanges bound to exchanges: subjects are all that the daemon looks at.
 - Queues' `x-message-ttl`, `x-max-length`, `x-max-priority` and others: the daemon's configuration has `services` for that.
   They are accepted with a warning. `x-dead-letter-exchange` is known to processes that declare the queue with it.
