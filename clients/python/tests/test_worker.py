@@ -2,10 +2,11 @@
 
 import pytest
 
+from event_manager._about import CLIENT
 from event_manager._worker import Worker
 from event_manager._zmtp import message
 
-READY = b'READY {"ack":true,"credit":4}'
+READY = b'READY {"ack":true,"credit":4,"client":"%b"}' % CLIENT.encode()
 
 
 def made(**options):
