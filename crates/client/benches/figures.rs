@@ -1,5 +1,6 @@
 //! What an event costs its process: `cargo bench -p zmq-event-manager-client --features testing`, with the daemon's
-//! binary in PATH or named by EVENT_MANAGER_BIN. Prints the median of five runs for each way.
+//! binary in PATH or named by EVENT_MANAGER_BIN. Prints the median of five runs for each way. Arguments are
+//! parts of the names of those that are to run: `-- publish work`.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +9,7 @@
     reason = "a bench, which fails by panicking"
 )]
 
+use std::hint::black_box;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -93,11 +95,43 @@ async fn emit(hub: &Hub) -> Result<(), Error> {
     Ok(())
 }
 
+/// What serde_json alone takes, which is in the lines about a struct.
+async fn json(is_written: bool) -> Result<(), Error> {
+    let (order, mut written) = (order(), vec![]);
+    for _ in 0..EVENTS {
+        match is_written {
+            true => {
+                written.clear();
+                serde_json::to_writer(&mut written, black_box(&order)).unwrap();
+            }
+            false => {
+                if written.is_empty() {
+                    written = serde_json::to_vec(&order).unwrap();
+                }
+                let read: Order = serde_json::from_slice(black_box(&written)).unwrap();
+                assert_eq!(read.number, EVENTS);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_asked_for(name: &str) -> bool {
+    let mut asked = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .peekable();
+    asked.peek().is_none() || asked.any(|word| name.contains(&word))
+}
+
 async fn measure(
     name: &str,
     events: u64,
     way: impl AsyncFn() -> Result<(), Error>,
 ) -> Result<(), Error> {
+    if !is_asked_for(name) {
+        return Ok(());
+    }
     let mut runs = vec![];
     for _ in 0..RUNS {
         let (cpu_before, begun) = (cpu(), Instant::now());
@@ -137,6 +171,8 @@ async fn main() -> Result<(), Error> {
         publish(&hub, true).await
     })
     .await?;
+    measure("JSON alone, written", EVENTS, async || json(true).await).await?;
+    measure("JSON alone, read", EVENTS, async || json(false).await).await?;
     measure("work, bytes", EVENTS, async || work(&hub, false).await).await?;
     measure("work, JSON as a struct", EVENTS, async || {
         work(&hub, true).await

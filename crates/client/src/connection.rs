@@ -14,7 +14,7 @@ use event_manager_zmtp::Limits;
 use event_manager_zmtp::{
     Command, FrameError, Handshake, HandshakeError, Heartbeat, LocalSocket, MalformedCommand,
     Mechanism, Pulse, Scanner, Step, Subscription, Version, encode_frame, encode_ping, encode_pong,
-    encode_subscribe, frames_of,
+    encode_subscribe, frames, frames_of,
 };
 
 /// How long a connection may take to be accepted. The system asks a machine that doesn't answer ever
@@ -22,8 +22,11 @@ use event_manager_zmtp::{
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long a peer may take for its handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// The least and the most that is read at once, in bytes.
-const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=1 << 20;
+/// The least and the most room that is made for what is read at once, in bytes. It is twice as much after
+/// a read that filled it, and half after one that took less than a quarter.
+const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=128 << 10;
+/// The most for a message whose length is known.
+const READ_BYTES_WANTED: usize = 1 << 20;
 /// No PING is answered while so many bytes wait to be sent: they are a sign of life, too.
 const PONGS_BYTES_MAX: usize = 64 << 10;
 /// Looks at the clock in one interval of heartbeats.
@@ -99,8 +102,8 @@ pub enum Ended {
 /// What happened on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A message; its frames.
-    Message(Vec<Bytes>),
+    /// A message, as it was encoded.
+    Message(Bytes),
     /// For a PUB: whether the peer wants all events.
     Wanted(bool),
     /// The PING of this number is answered, so all that was sent before it was read.
@@ -121,6 +124,8 @@ pub struct Connection {
     version: Version,
     scanner: Scanner,
     received: BytesMut,
+    /// Room for the next read.
+    read_bytes: usize,
     /// How many more bytes the message needs that has begun.
     wanted_bytes: usize,
     out: BytesMut,
@@ -182,6 +187,7 @@ impl Connection {
             version,
             scanner: Scanner::new(&options.limits, version),
             received,
+            read_bytes: *READ_BYTES.start(),
             wanted_bytes: 0,
             out: BytesMut::new(),
             heartbeat: Heartbeat::new(heartbeat, now),
@@ -212,6 +218,17 @@ impl Connection {
     pub fn send_encoded(&mut self, messages: &[u8]) {
         self.before_sending();
         self.out.extend_from_slice(messages);
+    }
+
+    /// The same; takes them, and leaves nothing.
+    pub(crate) fn take_encoded(&mut self, messages: &mut BytesMut) {
+        self.before_sending();
+        if self.out.is_empty() {
+            std::mem::swap(&mut self.out, messages);
+        } else {
+            self.out.extend_from_slice(messages);
+            messages.clear();
+        }
     }
 
     /// Subscribes to events with this prefix.
@@ -251,8 +268,8 @@ impl Connection {
         loop {
             match self.next().await? {
                 // A ROUTER may say hello with an empty message.
-                Event::Message(frames) if frames.iter().all(Bytes::is_empty) => {}
-                Event::Message(frames) => return Ok(without_delimiter(frames)),
+                Event::Message(message) if frames(&message).all(<[u8]>::is_empty) => {}
+                Event::Message(message) => return Ok(without_delimiter(frames_of(&message))),
                 _ => {}
             }
         }
@@ -279,10 +296,8 @@ impl Connection {
             if let Some(event) = self.take_received()? {
                 return Ok(event);
             }
-            let more = self
-                .wanted_bytes
-                .clamp(*READ_BYTES.start(), *READ_BYTES.end());
-            self.received.reserve(more);
+            let more = self.wanted_bytes.min(READ_BYTES_WANTED);
+            self.received.reserve(more.max(self.read_bytes));
             tokio::select! {
                 biased;
                 // First, because there may always be something to read.
@@ -296,8 +311,15 @@ impl Connection {
                     }
                 }
                 read = self.reads.read_buf(&mut self.received) => {
-                    if read? == 0 {
-                        return Err(Ended::Closed);
+                    match read? {
+                        0 => return Err(Ended::Closed),
+                        _ if self.received.len() == self.received.capacity() => {
+                            self.read_bytes = (self.read_bytes * 2).min(*READ_BYTES.end());
+                        }
+                        bytes if bytes < self.read_bytes / 4 => {
+                            self.read_bytes = (self.read_bytes / 2).max(*READ_BYTES.start());
+                        }
+                        _ => {}
                     }
                     self.heartbeat.heard(now());
                 }
@@ -368,9 +390,11 @@ impl Connection {
                     }
                 }
                 Step::Message(span) => {
-                    let taken = self.received.split_to(self.scanner.consumed()).freeze();
+                    let mut message = self.received.split_to(self.scanner.consumed());
                     self.scanner.rebase();
-                    return Ok(Some(Event::Message(frames_of(&taken.slice(span.bytes)))));
+                    message.truncate(span.bytes.end);
+                    message.advance(span.bytes.start);
+                    return Ok(Some(Event::Message(message.freeze())));
                 }
             }
         }

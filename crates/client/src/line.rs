@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::connection::{Connection, Event, Options};
 use crate::ambient::chance;
 use event_manager_wire::model::{Backoff, Endpoint};
+use event_manager_zmtp::frames_of;
 
 /// The longest wait after the first attempt, and after a connection that ended.
 const DELAY_MIN: Duration = Duration::from_millis(100);
@@ -57,9 +58,9 @@ impl Line {
                 None => self.dial().await,
             };
             match connection.next().await {
-                Ok(Event::Message(frames)) => {
+                Ok(Event::Message(message)) => {
                     self.backoff.reset();
-                    return frames;
+                    return frames_of(&message);
                 }
                 Ok(_) => {}
                 Err(_) => {

@@ -18,7 +18,7 @@ use super::requests::{Client, ClientError, Subscribed};
 use crate::ambient::now;
 use event_manager_wire::messagebus::event_id;
 use event_manager_wire::model::Endpoint;
-use event_manager_zmtp::LocalSocket;
+use event_manager_zmtp::{LocalSocket, frames};
 
 /// How often the daemon is told that events are still worked on: a third of the default `ackTimeout`.
 const WIP_INTERVAL: Duration = Duration::from_secs(10);
@@ -390,8 +390,8 @@ impl Link {
             tokio::select! {
                 event = connection.next() => match event? {
                     // It was under way.
-                    Event::Message(frames) => {
-                        if let Some(id) = frames.first().and_then(|first| event_id(first)) {
+                    Event::Message(message) => {
+                        if let Some(id) = frames(&message).next().and_then(event_id) {
                             connection.send([format!("NAK {id} 0 the worker stopped")]);
                             last = connection.ping();
                         }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use event_manager_wire::api::{Addresses, Status};
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{Backoff, Endpoint};
-use event_manager_zmtp::{LocalSocket, encode_frame};
+use event_manager_zmtp::{LocalSocket, encode_frame, frames_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -431,9 +431,9 @@ impl Task {
                     Command::Forget(number) => drop(self.pending.remove(&number)),
                 },
                 event = connection.next() => match event {
-                    Ok(Event::Message(frames)) => {
+                    Ok(Event::Message(message)) => {
                         backoff.reset();
-                        self.take(frames);
+                        self.take(frames_of(&message));
                     }
                     Ok(_) => {}
                     Err(ended) => return Some(ended),

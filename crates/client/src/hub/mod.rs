@@ -8,6 +8,7 @@ pub(crate) mod event;
 mod publishing;
 mod subscription;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -127,8 +128,14 @@ impl Hub {
         subject: &str,
         body: &T,
     ) -> Result<(), Error> {
-        let body = encoded(subject, body)?;
-        self.publish_frames(&[subject.as_bytes(), &body]).await
+        let mut written = SCRATCH.take();
+        written.clear();
+        encode(subject, body, &mut written)?;
+        self.publish_frames(&[subject.as_bytes(), &written]).await?;
+        if written.capacity() <= SCRATCH_BYTES_MAX {
+            SCRATCH.set(written);
+        }
+        Ok(())
     }
 
     /// Publishes an event of these frames; the first begins with its subject.
@@ -220,8 +227,25 @@ impl Hub {
     }
 }
 
+/// What a thread keeps of the memory in which bodies are written.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(vec![]) };
+}
+
 fn encoded<T: Serialize + ?Sized>(subject: &str, body: &T) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(body).map_err(|error| {
+    let mut written = vec![];
+    encode(subject, body, &mut written)?;
+    Ok(written)
+}
+
+fn encode<T: Serialize + ?Sized>(
+    subject: &str,
+    body: &T,
+    written: &mut Vec<u8>,
+) -> Result<(), Error> {
+    serde_json::to_writer(written, body).map_err(|error| {
         Error::InvalidArgument(format!(
             "the body of {subject:?} can't be written as JSON: {error}"
         ))

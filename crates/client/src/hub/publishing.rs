@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use event_manager_wire::model::Backoff;
 use event_manager_zmtp::{LocalSocket, encode_frame};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::asking::{Asker, Patience, REDIAL};
 use crate::ambient::chance;
@@ -18,6 +18,21 @@ use crate::{Error, LIMITS};
 
 /// A publisher lets others run after so many bytes, and no more than this is given to a connection at once.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// How long a publisher gives way to a connection that has enough to send, for each chunk that it is ahead.
+const AHEAD_MAX: Duration = Duration::from_millis(1);
+
+/// What became of an event that was to be taken.
+#[derive(Clone, Copy)]
+enum Offer {
+    Taken,
+    /// It is taken, and others should have their turn.
+    TakenByTurns,
+    /// It is taken, and the connection has more to send than it can at present.
+    TakenAhead,
+    Full,
+    Closed,
+}
 
 /// What the daemon has taken since the last flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +72,8 @@ struct Buffer {
     why: String,
     /// The task waits for work.
     is_idle: bool,
-    /// Publishers that wait for room.
-    waiting: usize,
+    /// There is a connection, which has enough to send.
+    is_congested: bool,
     is_closed: bool,
 }
 
@@ -92,15 +107,56 @@ impl Publishing {
         self.shared.progress.notify_waiters();
     }
 
-    /// Takes an event if there is room; how many bytes wait then.
-    fn offer(&self, frames: &[&[u8]]) -> Result<Option<usize>, Error> {
+    /// Takes an event if there is room.
+    fn offer(&self, frames: &[&[u8]], size: usize) -> Offer {
         let mut buffer = self.shared.buffer();
-        if buffer.is_closed {
-            return Err(Error::Closed {
-                may_be_taken: false,
-            });
+        let before = buffer.bytes.len();
+        if buffer.is_closed || before + size > self.bytes_max {
+            return match buffer.is_closed {
+                true => Offer::Closed,
+                false => Offer::Full,
+            };
         }
+        buffer.bytes.reserve(size);
+        if let [first @ .., last] = frames {
+            for frame in first {
+                encode_frame(&mut buffer.bytes, frame, true);
+            }
+            encode_frame(&mut buffer.bytes, last, false);
+        }
+        buffer.events += 1;
+        buffer.published += 1;
+        let is_idle = std::mem::take(&mut buffer.is_idle);
+        let is_next_chunk = before / CHUNK_BYTES != buffer.bytes.len() / CHUNK_BYTES;
+        let is_congested = buffer.is_congested;
+        drop(buffer);
+        if is_idle {
+            self.shared.work.notify_one();
+        }
+        match (is_next_chunk, is_congested) {
+            (false, _) => Offer::Taken,
+            (true, false) => Offer::TakenByTurns,
+            (true, true) => Offer::TakenAhead,
+        }
+    }
+
+    /// Takes an event. Waits for room if `max_pending_bytes` wait to be sent.
+    #[inline]
+    pub(crate) async fn publish(&self, frames: &[&[u8]]) -> Result<(), Error> {
         let size: usize = frames.iter().map(|frame| frame.len() + 9).sum();
+        match self.offer(frames, size) {
+            Offer::Taken => Ok(()),
+            other => self.publish_slowly(frames, size, other).await,
+        }
+    }
+
+    /// The same when it isn't just taken.
+    async fn publish_slowly(
+        &self,
+        frames: &[&[u8]],
+        size: usize,
+        mut offer: Offer,
+    ) -> Result<(), Error> {
         if size > self.bytes_max {
             let sentence = format!(
                 "an event of {size} bytes is larger than max_pending_bytes ({})",
@@ -108,41 +164,34 @@ impl Publishing {
             );
             return Err(Error::InvalidArgument(sentence));
         }
-        if buffer.bytes.len() + size > self.bytes_max {
-            return Ok(None);
-        }
-        for (i, frame) in frames.iter().enumerate() {
-            encode_frame(&mut buffer.bytes, frame, i + 1 < frames.len());
-        }
-        buffer.events += 1;
-        buffer.published += 1;
-        let is_idle = std::mem::take(&mut buffer.is_idle);
-        let waits = buffer.bytes.len();
-        drop(buffer);
-        if is_idle {
-            self.shared.work.notify_one();
-        }
-        Ok(Some(waits))
-    }
-
-    /// Takes an event. Waits for room if `max_pending_bytes` wait to be sent.
-    pub(crate) async fn publish(&self, frames: &[&[u8]]) -> Result<(), Error> {
-        if let Some(waits) = self.offer(frames)? {
-            let size: usize = frames.iter().map(|frame| frame.len() + 9).sum();
-            if waits / CHUNK_BYTES != waits.saturating_sub(size) / CHUNK_BYTES {
-                tokio::task::yield_now().await;
-            }
-            return Ok(());
-        }
-        let _waiting = Waiting::new(&self.shared);
+        let mut is_again = false;
         loop {
             let progress = self.shared.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
-            if self.offer(frames)?.is_some() {
-                return Ok(());
+            if is_again {
+                offer = self.offer(frames, size);
             }
-            progress.await;
+            match offer {
+                Offer::Taken => return Ok(()),
+                Offer::TakenByTurns => {
+                    tokio::task::yield_now().await;
+                    return Ok(());
+                }
+                Offer::TakenAhead => {
+                    // What was just written is still in the processor's cache when it is sent.
+                    let _ = timeout(AHEAD_MAX, progress).await;
+                    return Ok(());
+                }
+                Offer::Closed => {
+                    return Err(Error::Closed {
+                        may_be_taken: false,
+                    });
+                }
+                // There may be room since.
+                Offer::Full if !is_again => is_again = true,
+                Offer::Full => progress.await,
+            }
         }
     }
 
@@ -186,22 +235,6 @@ impl Publishing {
             false => buffer.why.clone(),
         };
         Err(Error::MayBeLost { lost, of, why })
-    }
-}
-
-/// Somebody waits for room.
-struct Waiting<'a>(&'a Shared);
-
-impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.buffer().waiting += 1;
-        Self(shared)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.buffer().waiting -= 1;
     }
 }
 
@@ -252,6 +285,7 @@ impl Task {
             let mut buffer = self.shared.buffer();
             buffer.lost += lost;
             buffer.settled += lost;
+            buffer.is_congested = false;
             buffer.why = format!("the connection ended: {ended}");
             drop(buffer);
             self.shared.progress.notify_waiters();
@@ -323,6 +357,7 @@ impl Task {
         spare: &mut BytesMut,
     ) -> Result<(), Ended> {
         let can_ask = connection.version().has_ping();
+        let mut is_congested = false;
         loop {
             if connection.unsent() < CHUNK_BYTES {
                 let events = {
@@ -341,8 +376,7 @@ impl Task {
                     events
                 };
                 if events > 0 {
-                    connection.send_encoded(spare);
-                    spare.clear();
+                    connection.take_encoded(spare);
                     sent.events += events;
                     self.shared.progress.notify_waiters();
                 }
@@ -351,6 +385,13 @@ impl Task {
                 }
             }
             let has_room = connection.unsent() < CHUNK_BYTES;
+            if has_room == is_congested {
+                is_congested = !has_room;
+                self.shared.buffer().is_congested = is_congested;
+                if has_room {
+                    self.shared.progress.notify_waiters();
+                }
+            }
             tokio::select! {
                 biased;
                 event = connection.next() => if let Event::Pong(ping) = event?

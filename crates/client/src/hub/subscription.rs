@@ -140,9 +140,9 @@ impl Task {
         }
         loop {
             match connection.next().await? {
-                connection::Event::Message(frames) => {
+                connection::Event::Message(message) => {
                     // Without a reader this task ends.
-                    let _ = self.events.send(Event::new(frames, 1)).await;
+                    let _ = self.events.send(Event::new(message, 1)).await;
                 }
                 connection::Event::Pong(_) => {
                     backoff.reset();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::shared::{Key, Shared};
+use super::shared::{Shared, Ticket};
 use crate::ambient::chance;
 use crate::{Error, Event};
 
@@ -125,7 +125,7 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 #[must_use = "an event that is dropped is tried again"]
 pub struct Delivery {
     event: Event,
-    key: Key,
+    ticket: Ticket,
     shared: Option<Arc<Shared>>,
 }
 
@@ -140,17 +140,17 @@ impl Deref for Delivery {
 impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Delivery")
-            .field("id", &self.key.id)
+            .field("id", &self.ticket.id)
             .field("event", &self.event)
             .finish()
     }
 }
 
 impl Delivery {
-    pub(super) fn new(event: Event, key: Key, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(event: Event, ticket: Ticket, shared: Arc<Shared>) -> Self {
         Self {
             event,
-            key,
+            ticket,
             shared: Some(shared),
         }
     }
@@ -163,9 +163,7 @@ impl Delivery {
     /// The event is done.
     pub fn ack(mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.settle(self.key, |word, id| {
-                let _ = write!(word, "ACK {id}");
-            });
+            shared.acknowledge(self.ticket);
         }
     }
 
@@ -178,7 +176,7 @@ impl Delivery {
     /// It is never tried again: it becomes a dead letter.
     pub fn term(mut self, reason: &str) {
         if let Some(shared) = self.shared.take() {
-            shared.settle(self.key, |word, id| {
+            shared.settle(self.ticket, |word, id| {
                 let _ = write!(word, "TERM {id} {reason}");
             });
         }
@@ -188,7 +186,7 @@ impl Delivery {
     /// handlers that take longer than its `max_handling`.
     pub fn wip(&self) {
         if let Some(shared) = &self.shared {
-            shared.say(self.key.id);
+            shared.say(self.ticket.id);
         }
     }
 
@@ -213,7 +211,7 @@ impl Delivery {
 
     fn put_back(&mut self, delay: Option<Duration>, reason: &str) {
         if let Some(shared) = self.shared.take() {
-            shared.settle(self.key, |word, id| {
+            shared.settle(self.ticket, |word, id| {
                 let _ = match delay {
                     Some(delay) => write!(
                         word,
@@ -235,6 +233,9 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
+        if self.shared.is_none() {
+            return;
+        }
         let reason = match std::thread::panicking() {
             true => "its handler panicked",
             false => "dropped without an answer",
@@ -245,6 +246,8 @@ impl Drop for Delivery {
 
 #[cfg(test)]
 mod tests {
+    use event_manager_zmtp::encode_message;
+
     use super::*;
 
     #[test]
@@ -284,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_rejected_and_all_else_is_tried_again() {
-        let event = Event::new(vec!["Order".into(), "{".into()], 1);
+        let event = Event::new(encode_message(&["Order", "{"]), 1);
         let unreadable = event.json::<u8>().unwrap_err();
         assert!(matches!(Failure::from(unreadable), Failure::Reject(_)));
         let other = std::io::Error::other("away");

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use event_manager_wire::messagebus::event_id;
+use bytes::{Buf, Bytes, BytesMut};
+use event_manager_wire::messagebus::event_attempt;
 use event_manager_wire::model::{Backoff, Endpoint};
-use event_manager_zmtp::LocalSocket;
+use event_manager_zmtp::{FrameHeader, LocalSocket, frames};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::shared::{Key, Shared};
+use super::shared::Shared;
 use crate::ambient::{chance, now};
 use crate::connection::{self, Connection, Ended, Options};
 use crate::hub::asking::REDIAL;
@@ -54,7 +54,7 @@ impl Link {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(REDIAL[0], REDIAL[1]);
         let mut delay = Duration::ZERO;
-        for number in 1.. {
+        loop {
             if self.shared.has_left() && self.shared.held() == 0 {
                 break;
             }
@@ -82,7 +82,7 @@ impl Link {
                 delay = backoff.next_delay(chance());
                 continue;
             };
-            let ended = self.serve(&mut connection, number, &mut backoff).await;
+            let ended = self.serve(&mut connection, &mut backoff).await;
             self.shared.disconnect();
             match ended {
                 Ok(End::Left) => break,
@@ -103,7 +103,6 @@ impl Link {
     async fn serve(
         &mut self,
         connection: &mut Connection,
-        number: u64,
         backoff: &mut Backoff,
     ) -> Result<End, Ended> {
         let (address, ack_timeout) = {
@@ -121,6 +120,7 @@ impl Link {
         // The PING behind the last answer, when nothing more is wanted.
         let mut last = None;
         let mut words = BytesMut::new();
+        let mut came = vec![];
         loop {
             if connection.unsent() < CHUNK_BYTES {
                 if !has_said_bye && self.shared.has_left() {
@@ -129,8 +129,7 @@ impl Link {
                 }
                 let is_all_answered = self.shared.take_words(&mut words);
                 if !words.is_empty() {
-                    connection.send_encoded(&words);
-                    words.clear();
+                    connection.take_encoded(&mut words);
                     last = None;
                 }
                 if has_said_bye && is_all_answered && last.is_none() {
@@ -149,9 +148,8 @@ impl Link {
                     // What came with it, too, before anything is waited for again.
                     while let Some(next) = event {
                         match next {
-                            connection::Event::Message(frames) => {
-                                backoff.reset();
-                                if let Some(refused) = self.take(frames, number) {
+                            connection::Event::Message(message) => {
+                                if let Some(refused) = take(message, &mut came) {
                                     return Ok(End::Refused(refused));
                                 }
                             }
@@ -162,30 +160,30 @@ impl Link {
                         }
                         event = connection.take_received()?;
                     }
+                    if !came.is_empty() {
+                        backoff.reset();
+                    }
+                    self.shared.arrive(&mut came, self.credit);
                 },
                 () = self.shared.work.notified(), if has_room => {}
             }
         }
     }
+}
 
-    fn take(&self, mut frames: Vec<Bytes>, connection: u64) -> Option<Error> {
-        let first = frames.first()?;
-        if let Some(sentence) = first.strip_prefix(b"ERROR ") {
-            return Some(Error::Nak {
-                what: "a word of this worker".into(),
-                code: "error".into(),
-                sentence: String::from_utf8_lossy(sentence).into_owned(),
-            });
-        }
-        let id = event_id(first)?;
-        let attempt = first.rsplit(|byte| *byte == b' ').next()?;
-        let attempt = std::str::from_utf8(attempt).ok()?.parse().ok()?;
-        frames.remove(0);
-        self.shared.arrive(
-            Key { connection, id },
-            Event::new(frames, attempt),
-            self.credit,
-        );
-        None
+/// Reads a delivery, unless the message is the daemon's complaint.
+fn take(mut message: Bytes, came: &mut Vec<(u64, Event)>) -> Option<Error> {
+    let header = FrameHeader::parse(&message).ok()??;
+    let first = frames(&message).next()?;
+    if let Some(sentence) = first.strip_prefix(b"ERROR ") {
+        return Some(Error::Nak {
+            what: "a word of this worker".into(),
+            code: "error".into(),
+            sentence: String::from_utf8_lossy(sentence).into_owned(),
+        });
     }
+    let (id, attempt) = event_attempt(first)?;
+    message.advance(header.header_bytes + first.len());
+    came.push((id, Event::new(message, attempt)));
+    None
 }

@@ -1,23 +1,23 @@
 //! What a service, its deliveries and its tasks share.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use event_manager_zmtp::encode_frame;
+use bytes::{BufMut, BytesMut};
+use event_manager_zmtp::{encode_frame, short_header};
 use tokio::sync::Notify;
 
 use super::delivery::{Delivery, Retry};
 use crate::{Error, Event};
 
-/// A delivery: its daemon's number, and by which of our connections it came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) connection: u64,
+/// A delivery: its daemon's number, and where it is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
     pub(super) id: u64,
+    slot: usize,
 }
 
 pub(super) struct Shared {
@@ -31,14 +31,17 @@ pub(super) struct Shared {
 
 struct State {
     /// Not given to the user yet.
-    arrived: VecDeque<(Key, Event)>,
+    arrived: VecDeque<(Ticket, Event)>,
     /// Of who waits for an event.
     waker: Option<Waker>,
     /// Encoded words for the daemon.
     out: BytesMut,
     word: BytesMut,
-    /// All that is not answered.
-    held: BTreeMap<Key, Held>,
+    /// All that is not answered, by the slots of their tickets; at most as many as the credit, and what
+    /// handlers hold of earlier connections.
+    slots: Vec<Option<Held>>,
+    /// Those that are empty.
+    free: Vec<usize>,
     /// The time of the link's latest look.
     clock: Instant,
     /// The link waits for something to happen.
@@ -49,11 +52,11 @@ struct State {
 }
 
 struct Held {
+    id: u64,
     /// When it came, or was given to its handler.
     since: Instant,
     /// When the daemon was told of it last.
     told: Instant,
-    is_taken: bool,
 }
 
 impl Shared {
@@ -63,7 +66,8 @@ impl Shared {
             waker: None,
             out: BytesMut::new(),
             word: BytesMut::new(),
-            held: BTreeMap::new(),
+            slots: vec![],
+            free: vec![],
             clock: now,
             is_idle: false,
             has_left: false,
@@ -93,10 +97,23 @@ impl Shared {
     // What deliveries say.
 
     /// Says the last word about a delivery.
-    pub(super) fn settle(&self, key: Key, word: impl FnOnce(&mut BytesMut, u64)) {
+    pub(super) fn settle(&self, ticket: Ticket, word: impl FnOnce(&mut BytesMut, u64)) {
         let mut state = self.state();
-        state.held.remove(&key);
-        state.say(|text| word(text, key.id));
+        state.release(ticket.slot);
+        state.say(|text| word(text, ticket.id));
+        self.wake_link(state);
+    }
+
+    /// Says that it is done: the most frequent word.
+    pub(super) fn acknowledge(&self, ticket: Ticket) {
+        let mut state = self.state();
+        state.release(ticket.slot);
+        let mut digits = itoa::Buffer::new();
+        let id = digits.format(ticket.id).as_bytes();
+        let word_bytes = "ACK ".len() + id.len();
+        state.out.put_slice(&short_header(word_bytes as u8, false));
+        state.out.put_slice(b"ACK ");
+        state.out.put_slice(id);
         self.wake_link(state);
     }
 
@@ -116,12 +133,13 @@ impl Shared {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, Error>>> {
         let mut state = self.state();
-        if let Some((key, event)) = state.arrived.pop_front() {
+        if let Some((ticket, event)) = state.arrived.pop_front() {
             let clock = state.clock;
-            if let Some(held) = state.held.get_mut(&key) {
-                (held.since, held.is_taken) = (clock, true);
+            if let Some(held) = &mut state.slots[ticket.slot] {
+                held.since = clock;
             }
-            return Poll::Ready(Some(Ok(Delivery::new(event, key, Arc::clone(self)))));
+            drop(state);
+            return Poll::Ready(Some(Ok(Delivery::new(event, ticket, Arc::clone(self)))));
         }
         if let Some(error) = state.end.take() {
             return Poll::Ready(Some(Err(error)));
@@ -158,7 +176,7 @@ impl Shared {
 
     /// How many deliveries are not answered.
     pub(super) fn held(&self) -> u64 {
-        self.state().held.len() as u64
+        self.state().held()
     }
 
     /// There will be no more events.
@@ -175,26 +193,23 @@ impl Shared {
 
     // What the link does.
 
-    /// A delivery came. One beyond the credit, or after the worker has left, is put back.
-    pub(super) fn arrive(&self, key: Key, event: Event, credit: u32) {
-        let mut state = self.state();
-        if state.has_left || state.arrived.len() >= credit as usize {
-            let id = key.id;
-            state.say(|text| {
-                let _ = write!(text, "NAK {id} 0 the worker has no room for it");
-            });
+    /// Deliveries came, by their numbers. Those beyond the credit, or after the worker has left, are put
+    /// back.
+    pub(super) fn arrive(&self, came: &mut Vec<(u64, Event)>, credit: u32) {
+        if came.is_empty() {
             return;
         }
-        let clock = state.clock;
-        state.held.insert(
-            key,
-            Held {
-                since: clock,
-                told: clock,
-                is_taken: false,
-            },
-        );
-        state.arrived.push_back((key, event));
+        let mut state = self.state();
+        for (id, event) in came.drain(..) {
+            if state.has_left || state.arrived.len() >= credit as usize {
+                state.say(|text| {
+                    let _ = write!(text, "NAK {id} 0 the worker has no room for it");
+                });
+                continue;
+            }
+            let slot = state.hold(id);
+            state.arrived.push_back((Ticket { id, slot }, event));
+        }
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -208,7 +223,7 @@ impl Shared {
         let mut state = self.state();
         std::mem::swap(&mut state.out, words);
         state.is_idle = words.is_empty();
-        state.held.is_empty()
+        state.held() == 0
     }
 
     /// Says WIP for what is due.
@@ -216,11 +231,11 @@ impl Shared {
         let mut state = self.state();
         state.clock = now;
         let mut due = vec![];
-        for (key, held) in &mut state.held {
+        for held in state.slots.iter_mut().flatten() {
             let is_over = now.saturating_duration_since(held.since) >= handling_max;
             if !is_over && now.saturating_duration_since(held.told) >= every {
                 held.told = now;
-                due.push(key.id);
+                due.push(held.id);
             }
         }
         for id in due {
@@ -234,12 +249,42 @@ impl Shared {
     /// the rest may still count.
     pub(super) fn disconnect(&self) {
         let mut state = self.state();
-        state.arrived.clear();
-        state.held.retain(|_, held| held.is_taken);
+        for (ticket, _) in std::mem::take(&mut state.arrived) {
+            state.release(ticket.slot);
+        }
     }
 }
 
 impl State {
+    /// Holds a delivery; its slot.
+    fn hold(&mut self, id: u64) -> usize {
+        let held = Some(Held {
+            id,
+            since: self.clock,
+            told: self.clock,
+        });
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = held;
+                slot
+            }
+            None => {
+                self.slots.push(held);
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    fn release(&mut self, slot: usize) {
+        if self.slots[slot].take().is_some() {
+            self.free.push(slot);
+        }
+    }
+
+    fn held(&self) -> u64 {
+        (self.slots.len() - self.free.len()) as u64
+    }
+
     fn say(&mut self, word: impl FnOnce(&mut BytesMut)) {
         self.word.clear();
         word(&mut self.word);
@@ -248,10 +293,10 @@ impl State {
 
     fn put_back(&mut self) -> u64 {
         let arrived = std::mem::take(&mut self.arrived);
-        for (key, _) in &arrived {
-            self.held.remove(key);
+        for (ticket, _) in &arrived {
+            self.release(ticket.slot);
             self.say(|text| {
-                let _ = write!(text, "NAK {} 0 the worker left", key.id);
+                let _ = write!(text, "NAK {} 0 the worker left", ticket.id);
             });
         }
         arrived.len() as u64

@@ -240,6 +240,25 @@ pub fn event_id(frame: &[u8]) -> Option<u64> {
     text.split(' ').next()?.parse().ok()
 }
 
+/// The delivery id in such a frame, and the attempt.
+pub fn event_attempt(frame: &[u8]) -> Option<(u64, u32)> {
+    let rest = frame.strip_prefix(b"EVENT ")?;
+    let space = rest.iter().position(|byte| *byte == b' ')?;
+    let (id, attempt) = (number(&rest[..space])?, number(&rest[space + 1..])?);
+    Some((id, attempt.try_into().ok()?))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let with = |number: u64, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    match digits {
+        [] => None,
+        digits => digits.iter().try_fold(0, with),
+    }
+}
+
 /// The answer to a message that was not understood.
 pub fn error_word(sentence: &str) -> Bytes {
     format!("ERROR {sentence}").into()
