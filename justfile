@@ -86,6 +86,16 @@ python-client:
     cargo build --locked
     clients/python/run-tests
 
+# Kills the daemon under load of Python clients, so many times: nothing confirmed is lost, and all work again within a second.
+python-kill count="200":
+    cargo build --locked
+    EVENT_MANAGER_KILLS={{ count }} clients/python/run-tests -k test_kills
+
+# 32 threads, tasks and child processes on one hub of the Python client, for so many seconds.
+python-hammer seconds="600":
+    cargo build --locked
+    EVENT_MANAGER_HAMMER_SECONDS={{ seconds }} clients/python/run-tests -k test_hammer -o faulthandler_timeout=0
+
 # What the Python client costs: CPU per event, import, the daemon of tests.
 python-figures *names:
     cargo build --locked --release

@@ -1,7 +1,11 @@
 """What importing the package costs, and brings along."""
 
+import io
+import re
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import event_manager
 
@@ -32,3 +36,19 @@ def test_asyncio_is_imported_only_for_async_handlers():
     program = "import sys, event_manager; event_manager.Service; print('asyncio' in sys.modules)"
     out = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout == "False\n"
+
+
+def test_its_wheel_is_small():
+    root = Path(event_manager.__file__).parent
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for path in [*root.rglob("*.py"), root / "py.typed"]:
+            wheel.write(path, path.relative_to(root.parent))
+    assert len(buffer.getvalue()) < 150_000
+
+
+def test_it_needs_nothing_and_has_its_extras():
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert "dependencies = []" in project
+    extras = re.findall(r"^(\w+) = \[", project.partition("[project.optional-dependencies]")[2].partition("\n\n")[0], re.MULTILINE)
+    assert {"server", "pydantic", "curve", "zstd", "otel", "apscheduler", "dotmac", "test"} <= set(extras)

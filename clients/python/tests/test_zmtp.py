@@ -1,8 +1,11 @@
 """Our ZMTP against itself, against garbage, and against libzmq."""
 
 import random
+import re
+import select
 import socket
 import struct
+import threading
 
 import pytest
 import zmq
@@ -180,8 +183,11 @@ class Wire:
         self.received += self.peer.feed(data)
         self.flush()
 
-    def next(self):
+    def next(self, awake=None):
+        """The next item. `awake` is a socket of libzmq that has to be looked at meanwhile, for it to notice that it is connected."""
         while not self.received:
+            while awake is not None and not select.select([self.stream], [], [], 0.01)[0]:
+                awake.poll(0)
             self.read()
         return self.received.pop(0)
 
@@ -234,14 +240,68 @@ def test_dealer_with_a_router_of_libzmq(libzmq, we_dial):
         assert wire.next() == answer
 
 
-def test_a_long_message_both_ways(libzmq):
+@pytest.mark.parametrize("frames", [[b"x", 16 << 20], [64 << 20], [b"", 255, 256, 1 << 16, b""]], ids=str)
+def test_long_messages_both_ways(libzmq, frames):
     router = libzmq(zmq.ROUTER)
     wire = wire_to(router, True, b"DEALER", identity=b"w")
-    body = random.Random(3).randbytes(16 << 20)
-    wire.send(_zmtp.message([b"x", body]))
-    assert router.recv_multipart() == [b"w", b"x", body]
-    router.send_multipart([b"w", b"x", body])
-    assert wire.next() == [b"x", body]
+    sent = [random.Random(3).randbytes(each) if isinstance(each, int) else each for each in frames]
+    sender = threading.Thread(target=wire.send, args=(_zmtp.message(sent),))
+    sender.start()
+    assert router.recv_multipart() == [b"w", *sent]
+    sender.join()
+    router.send_multipart([b"w", *sent])
+    assert wire.next() == sent
+
+
+def test_a_message_longer_than_64_mib_of_libzmq_is_refused(libzmq):
+    router = libzmq(zmq.ROUTER)
+    wire = wire_to(router, True, b"DEALER", identity=b"w")
+    wire.send(_zmtp.message([b"hello"]))
+    router.recv_multipart()
+    router.send_multipart([b"w", b"x", bytes(64 << 20)])
+    with pytest.raises(ProtocolError, match="more than 67108864 bytes"):
+        wire.next()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sessions_with_a_few_wrong_bytes(seed):
+    """A real session in which bytes are changed, lost, doubled or swapped: it is read on, or refused, and nothing else."""
+    rng = random.Random(seed)
+    refused = 0
+    for _ in range(300):
+        ours, theirs = rng.choice(((b"DEALER", b"ROUTER"), (b"XPUB", b"XSUB"), (b"XSUB", b"XPUB")))
+        peer, other = Peer(ours, max_message_bytes=5000, max_frames=8), Peer(theirs)
+        other.feed(b"".join(peer.out))
+        data = bytearray(b"".join(other.out))
+        for _ in range(10):
+            data += rng.choice((
+                lambda: _zmtp.message(some_message(rng)), lambda: _zmtp.ping(rng.randbytes(8)),
+                lambda: _zmtp.command(b"SUBSCRIBE", rng.randbytes(5)),
+            ))()  # fmt: skip
+        for _ in range(rng.randrange(4)):
+            at = rng.randrange(len(data))
+            change = rng.randrange(4)
+            if change == 0:
+                data[at] = rng.randrange(256)
+            elif change == 1:
+                del data[at : at + rng.randrange(1, 9)]
+            elif change == 2:
+                data[at:at] = data[at : at + rng.randrange(1, 9)]
+            else:
+                data[at : at + 8] = rng.randbytes(8)
+        try:
+            at = 0
+            while at < len(data):
+                size = rng.choice((1, 3, 40, 700))
+                for item in peer.feed(bytes(data[at : at + size])):
+                    if not isinstance(item, Command):
+                        assert len(item) <= 8 and sum(map(len, item)) <= 5000 and peer.open
+                at += size
+        except ProtocolError as error:
+            refused += 1
+            with pytest.raises(ProtocolError, match=re.escape(str(error))):
+                peer.feed(b"more")
+    assert 0 < refused < 300
 
 
 @pytest.mark.parametrize("we_dial", [True, False])
@@ -272,7 +332,7 @@ def test_xpub_with_an_xsub_of_libzmq(libzmq, we_dial):
     xsub = libzmq(zmq.XSUB)
     wire = wire_to(xsub, we_dial, b"XPUB")
     xsub.send(b"\x01order.")
-    assert _zmtp.subscribed_to(wire.next()) == (True, b"order.")
+    assert _zmtp.subscribed_to(wire.next(awake=xsub)) == (True, b"order.")
     sent = [b"order.created", bytes(300), b"{}"]
     wire.send(_zmtp.message(sent))
     assert xsub.recv_multipart() == sent
