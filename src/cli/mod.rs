@@ -18,7 +18,7 @@ mod ready;
 mod serve;
 mod services;
 mod signals;
-mod subscribe;
+mod sub;
 mod tail;
 mod target;
 mod top;
@@ -80,7 +80,7 @@ enum Command {
     /// error: repeated with the same --id within `dedupWindow`, no event comes twice.
     Emit(emit::EmitArgs),
     /// Subscribe, and print events as a plain subscriber gets them.
-    Sub(subscribe::SubArgs),
+    Sub(sub::SubArgs),
     /// Show passing events: subjects and sizes, optionally payloads.
     Tail(tail::TailArgs),
     /// Run as a worker of a service, and print its events.
@@ -135,7 +135,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Locator(args) => locator::run(&args),
         Command::Pub(args) => output::exit_code(publish::run(&args)),
         Command::Emit(args) => output::exit_code(emit::run(&args)),
-        Command::Sub(args) => output::exit_code(subscribe::run(&args)),
+        Command::Sub(args) => output::exit_code(sub::run(&args)),
         Command::Tail(args) => output::exit_code(tail::run(&args)),
         Command::Worker(args) => output::exit_code(worker::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
