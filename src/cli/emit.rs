@@ -1,21 +1,18 @@
 //! `event-manager emit`: publishes events, and waits until the daemon has confirmed each.
 
-use std::io::{IsTerminal, Write, stderr};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 use super::output::{Out, complain};
+use super::progress::Progress;
 use super::signals::wait_for;
 use super::target::Target;
-use crate::ambient::now;
 use event_manager_client::{Client, ClientError};
 use event_manager_wire::messagebus::{Message, Token};
-
-/// Between two lines of progress.
-const PROGRESS: Duration = Duration::from_millis(200);
 
 /// What a confirmation means.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -59,26 +56,28 @@ async fn emit_all(mut client: Client, args: &EmitArgs) -> anyhow::Result<()> {
         let receipt = emit(&mut client, args, &id, data.as_bytes()).await?;
         return Ok(writeln!(Out::new(true), "{receipt}")?);
     }
-    let mut progress = Progress::new();
+    let mut progress = Progress::new("confirmed", None);
     let mut input = BufReader::new(stdin());
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line).await? > 0 {
         let data = line.strip_suffix(b"\n").unwrap_or(&line);
         let id = args.id.as_ref();
-        let id = id.map_or(String::new(), |id| format!("{id}-{}", progress.events + 1));
+        let id = id.map_or(String::new(), |id| {
+            format!("{id}-{}", progress.events() + 1)
+        });
         if let Err(error) = emit(&mut client, args, &id, data).await {
             progress.end();
-            let before = progress.events;
+            let before = progress.events();
             complain(&format!(
                 "{before} events were confirmed, but not the next one"
             ));
             return Err(error.into());
         }
-        progress.add();
+        progress.add(1);
         line.clear();
     }
     progress.end();
-    let events = progress.events;
+    let events = progress.events();
     Ok(writeln!(
         Out::new(true),
         "{}",
@@ -115,43 +114,4 @@ async fn emit(
         });
     }
     serde_json::from_str(&text).map_err(|error| ClientError::Garbled(error.to_string()))
-}
-
-/// A line on a terminal, which is written again and again.
-struct Progress {
-    events: u64,
-    began: Instant,
-    shown: Option<Instant>,
-    is_shown: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            events: 0,
-            began: now(),
-            shown: None,
-            is_shown: stderr().is_terminal(),
-        }
-    }
-
-    fn add(&mut self) {
-        self.events += 1;
-        if !self.is_shown {
-            return;
-        }
-        let now = now();
-        if self.shown.is_none_or(|shown| now - shown >= PROGRESS) {
-            self.shown = Some(now);
-            let rate = self.events as f64 / (now - self.began).as_secs_f64().max(0.001);
-            eprint!("\r{} confirmed, {rate:.0} a second\x1b[K", self.events);
-        }
-    }
-
-    /// What comes next has a line of its own.
-    fn end(&mut self) {
-        if self.shown.take().is_some() {
-            eprint!("\r\x1b[K");
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod bench;
 mod call;
 pub mod check;
 mod completions;
@@ -13,12 +14,14 @@ mod health;
 mod locator;
 mod man;
 mod output;
+mod progress;
 mod publish;
 mod ready;
 mod serve;
 mod services;
 mod signals;
 mod sub;
+mod subscribe;
 mod tail;
 mod target;
 mod top;
@@ -85,6 +88,16 @@ enum Command {
     Tail(tail::TailArgs),
     /// Run as a worker of a service, and print its events.
     Worker(worker::WorkerArgs),
+    /// Subscribe a service without running a worker, or change how it works.
+    Subscribe(Box<subscribe::SubscribeArgs>),
+    /// End a service's subscription, or some of its subjects.
+    Unsubscribe(subscribe::UnsubscribeArgs),
+    /// Measure the running daemon: rates, CPU time and latencies of publishing, subscribing, working and
+    /// confirming.
+    ///
+    /// It uses subjects and services of its own, and ends those; subscribers to everything get its events,
+    /// too.
+    Bench(bench::BenchArgs),
     /// Publish a sync event and show each service's answer.
     Call(call::CallArgs),
     /// List the services: port, subjects, workers, queue.
@@ -138,6 +151,9 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sub(args) => output::exit_code(sub::run(&args)),
         Command::Tail(args) => output::exit_code(tail::run(&args)),
         Command::Worker(args) => output::exit_code(worker::run(&args)),
+        Command::Subscribe(args) => output::exit_code(subscribe::subscribe(&args)),
+        Command::Unsubscribe(args) => output::exit_code(subscribe::unsubscribe(&args)),
+        Command::Bench(args) => output::exit_code(bench::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
         Command::Top(args) => output::exit_code(top::run(&args)),

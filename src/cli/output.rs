@@ -5,13 +5,12 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::exit;
 use crate::config::ConfigErrors;
 use crate::telemetry::{printable, printable_json};
-use event_manager_client::ClientError;
+use event_manager_client::{ClientError, Error};
 use event_manager_wire::model::is_unsafe;
 use event_manager_wire::model::subject_of;
 
@@ -47,7 +46,11 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(exit::UNAVAILABLE);
     }
     complain(&format!("event-manager: {error:#}"));
-    ExitCode::from(exit::FAILED)
+    let is_unanswered = matches!(error.downcast_ref(), Some(Error::NoAnswer { .. }));
+    ExitCode::from(match is_unanswered {
+        true => exit::UNAVAILABLE,
+        false => exit::FAILED,
+    })
 }
 
 /// Standard output. Texts of peers may hold what a terminal acts on, so all that is written goes through
@@ -109,16 +112,19 @@ pub(super) fn complain(sentence: &str) {
 }
 
 /// Prints one event on a line: the subject, a tab, the other frames; or a JSON object.
-pub(super) fn print_event(frames: &[Bytes], as_json: bool) -> io::Result<()> {
+pub(super) fn print_event(frames: &[impl AsRef<[u8]>], as_json: bool) -> io::Result<()> {
     let mut out = Out::new(as_json);
     if as_json {
-        let first = frames.first().map(|frame| &frame[..]).unwrap_or_default();
+        let first = frames.first().map(AsRef::as_ref).unwrap_or_default();
         let subject = String::from_utf8_lossy(subject_of(first));
-        let frames: Vec<Value> = frames.iter().map(|frame| frame_json(frame)).collect();
+        let frames: Vec<Value> = frames
+            .iter()
+            .map(|frame| frame_json(frame.as_ref()))
+            .collect();
         let event = json!({"subject": subject, "frames": frames});
         writeln!(out, "{event}")?;
     } else {
-        let frames: Vec<String> = frames.iter().map(|frame| shown(frame)).collect();
+        let frames: Vec<String> = frames.iter().map(|frame| shown(frame.as_ref())).collect();
         writeln!(out, "{}", frames.join("\t"))?;
     }
     out.flush()

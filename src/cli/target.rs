@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::config::{Loaded, Sources, why_undialable};
-use event_manager_client::{self, ClientError, blocking};
+use event_manager_client::{Client, ClientError, Error, Hub, HubBuilder, blocking};
 use event_manager_wire::model::Endpoint;
 
 /// Where a daemon answers of which nothing is configured.
@@ -46,11 +46,19 @@ impl Target {
         Ok(blocking::Client::new(self.address()?, self.wait()))
     }
 
-    pub(super) fn async_client(&self) -> anyhow::Result<event_manager_client::Client> {
-        Ok(event_manager_client::Client::new(
-            self.address()?,
-            self.wait(),
-        ))
+    pub(super) fn async_client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(self.address()?, self.wait()))
+    }
+
+    /// A connected client of the library; `name` is what the daemon shows of its workers.
+    pub(super) async fn hub(&self, name: Option<&str>) -> anyhow::Result<Hub> {
+        let (address, wait) = (self.address()?, self.wait());
+        let builder = Hub::builder().address(&address).timeout(wait);
+        let builder = name.into_iter().fold(builder, HubBuilder::name);
+        match builder.connect_timeout(wait).connect().await {
+            Err(Error::NoAnswer { .. }) => Err(ClientError::NoAnswer(address).into()),
+            connected => Ok(connected?),
+        }
     }
 
     fn address(&self) -> anyhow::Result<String> {

@@ -288,7 +288,10 @@ fn an_answer_without_end_is_not_waited_for() {
 fn wrong_usage_is_explained() {
     let site = Site::new();
     for (arguments, explanation) in [
-        (&["subscribe"][..], "unrecognized subcommand 'subscribe'"),
+        (&["subscribes"][..], "unrecognized subcommand 'subscribes'"),
+        (&["subscribe", "Billing"], "<SUBJECTS>"),
+        (&["unsubscribe"], "<ID>"),
+        (&["bench", "fly"], "publish, subscribe, work, confirm"),
         (&["pub"], "<SUBJECT>"),
         (&["worker", "Billing"], "<SUBJECTS>"),
         (&["call", "Order"], "<DATA>"),
@@ -340,6 +343,9 @@ fn help_and_version_are_answers() {
         "pub",
         "sub",
         "worker",
+        "subscribe",
+        "unsubscribe",
+        "bench",
         "call",
         "services",
         "health",

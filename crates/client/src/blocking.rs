@@ -4,7 +4,7 @@ mod hub;
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
 
 use super::requests::{self, ClientError, Subscribed};
@@ -59,6 +59,14 @@ impl Client {
     /// [`ClientError`].
     pub fn ask(&mut self, request: &Message, extra: Duration) -> Result<Message, ClientError> {
         self.wait(async |client| client.ask(request, extra).await)
+    }
+
+    /// See [`requests::Client::ask_json`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn ask_json(&mut self, request: &Value) -> Result<Map<String, Value>, ClientError> {
+        self.wait(async |client| client.ask_json(request).await)
     }
 
     /// See [`requests::Client::subscribe`].

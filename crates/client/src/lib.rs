@@ -3,9 +3,9 @@
 //! [`Hub`] is what programs want: it publishes, emits, calls, subscribes and serves, over connections that
 //! come back by themselves. [`blocking::Hub`] is the same for those who have no runtime.
 //!
-//! Below it are the parts that the daemon and its command line use: [`Connection`], [`Client`], [`Worker`],
-//! [`Publisher`], [`Subscriber`], [`Caller`]. They are without tasks of their own, but for [`Caller`] and
-//! [`Worker`]: a connection is read, written and kept alive while somebody waits for something on it.
+//! Below it are the parts that the daemon and its command line use: [`Connection`], [`Client`], [`Publisher`],
+//! [`Subscriber`], [`Caller`]. They are without tasks of their own, but for [`Caller`]: a connection is read,
+//! written and kept alive while somebody waits for something on it.
 
 #![warn(missing_docs)]
 
@@ -22,7 +22,6 @@ mod service;
 mod subscriber;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod worker;
 
 use event_manager_zmtp::Limits;
 
@@ -39,7 +38,6 @@ pub use service::{
     Delivery, Drained, Failure, OrderBy, Retry, Service, ServiceBuilder, Stopper, WhenFull,
 };
 pub use subscriber::Subscriber;
-pub use worker::{Delivery as WorkerDelivery, Worker};
 
 /// Its blocks are compiled.
 #[cfg(all(doctest, feature = "testing"))]

@@ -40,16 +40,6 @@ impl Line {
         }
     }
 
-    /// The connection, if there is one.
-    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
-        self.connection.as_mut()
-    }
-
-    /// Gives the connection away, if there is one.
-    pub(super) fn take_connection(&mut self) -> Option<Connection> {
-        self.connection.take()
-    }
-
     /// Waits for the next message. May be dropped at any time without losing one.
     pub(super) async fn next(&mut self) -> Vec<Bytes> {
         loop {

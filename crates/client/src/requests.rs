@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use bytes::Bytes;
+use serde_json::{Map, Value};
 use tokio::time::{sleep, timeout};
 
 use super::LIMITS;
@@ -96,9 +97,21 @@ impl Client {
         request: &Message,
         extra: Duration,
     ) -> Result<Message, ClientError> {
+        let answer = self
+            .exchange(&encode(request, Layout::NATIVE), extra)
+            .await?;
+        decode(&answer)
+            .map(|(answer, _)| answer)
+            .map_err(|error| ClientError::Garbled(error.to_string()))
+    }
+
+    async fn exchange(
+        &mut self,
+        request: &[Bytes],
+        extra: Duration,
+    ) -> Result<Vec<Bytes>, ClientError> {
         let mut connection = self.connected().await?;
-        let request = encode(request, Layout::NATIVE);
-        let answer = match timeout(self.timeout + extra, connection.ask(&request)).await {
+        let answer = match timeout(self.timeout + extra, connection.ask(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error @ (Ended::Frame(_) | Ended::Command(_)))) => {
                 return Err(ClientError::Garbled(error.to_string()));
@@ -107,9 +120,7 @@ impl Client {
             Ok(Err(_)) | Err(_) => return Err(self.no_answer()),
         };
         self.connection = Some(connection);
-        decode(&answer)
-            .map(|(answer, _)| answer)
-            .map_err(|error| ClientError::Garbled(error.to_string()))
+        Ok(answer)
     }
 
     async fn connected(&mut self) -> Result<Connection, ClientError> {
@@ -136,6 +147,29 @@ impl Client {
 
     fn no_answer(&self) -> ClientError {
         ClientError::NoAnswer(self.address.clone())
+    }
+
+    /// Sends a request as an object of JSON; the answer's fields, `data` among them.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ask_json(&mut self, request: &Value) -> Result<Map<String, Value>, ClientError> {
+        let request = [request.to_string().into()];
+        let answer = self.exchange(&request, Duration::ZERO).await?;
+        let garbled = |error: serde_json::Error| ClientError::Garbled(error.to_string());
+        let [object] = &answer[..] else {
+            return Err(ClientError::Garbled("it is no JSON".to_owned()));
+        };
+        let mut fields: Map<String, Value> = serde_json::from_slice(object).map_err(garbled)?;
+        let mut text = |name: &str| match fields.remove(name) {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        let (token, code, sentence) = (text("token"), text("code"), text("error"));
+        match Token::from_name(&token) {
+            Some(token) if token.is(Token::ACK) => Ok(fields),
+            _ => Err(ClientError::Nak { code, sentence }),
+        }
     }
 
     async fn confirmed(&mut self, request: &Message) -> Result<Message, ClientError> {

@@ -22,7 +22,7 @@ use crate::ambient::{now, random};
 use crate::hub::asking::Patience;
 use crate::{Error, Event, Hub};
 use lease::{Lease, Wish};
-use link::Link;
+use link::{Link, Terms};
 use shared::Shared;
 
 pub use delivery::{Delivery, Failure, Retry};
@@ -188,6 +188,7 @@ impl ServiceBuilder {
             .subscribe(&asker, Patience::of(self.hub.timeout()))
             .await?;
         let (terms_tx, terms) = watch::channel(first);
+        let told = terms.clone();
         let shared = Arc::new(Shared::new(self.retry, now()));
         let lost = Arc::new(Notify::new());
         let link = Link {
@@ -209,6 +210,7 @@ impl ServiceBuilder {
         Ok(Service {
             hub: self.hub,
             wish,
+            terms: told,
             shared,
             link: Ends(tokio::spawn(link.run()).abort_handle()),
             lease: Ends(tokio::spawn(lease.keep()).abort_handle()),
@@ -264,6 +266,8 @@ pub struct Drained {
 pub struct Service {
     hub: Hub,
     wish: Arc<Wish>,
+    /// What the daemon answered to it.
+    terms: watch::Receiver<Terms>,
     shared: Arc<Shared>,
     link: Ends,
     lease: Ends,
@@ -275,6 +279,11 @@ impl Service {
     /// The id of its subscription.
     pub fn subscription_id(&self) -> &str {
         &self.wish.id
+    }
+
+    /// Where the service's workers connect.
+    pub fn address(&self) -> String {
+        self.terms.borrow().address.to_string()
     }
 
     /// Waits for the next event; `None` when it is stopped. May be dropped at any time without losing one.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::subjects::{check_length, patterns};
 use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
@@ -12,6 +12,7 @@ use crate::broker::{
     DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, ServiceSettings,
     SubscribeError, WhenFull, event_subject, order, seconds, when_full,
 };
+use event_manager_wire::api::SubscriptionTerms;
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token, Verbatim};
 use event_manager_wire::model::{EventSubject, ServiceName, SubscriptionId};
 
@@ -135,7 +136,7 @@ impl Request for Subscribe {
         let mut answer = accepted(context.settings, &id, subscribed.port);
         // Only JSON has a place for them.
         if asked.named.is_some() {
-            answer.named = Some(terms(context, subscribed.service));
+            answer.named = terms(context, subscribed.service);
         }
         match is_promised {
             true => Ok(host.promise(&id, answer)),
@@ -178,25 +179,20 @@ fn accepted(settings: &Settings, id: &SubscriptionId, port: u16) -> Message {
 }
 
 /// What the subscription's client and its workers have to know, in JSON.
-fn terms(context: &Context<'_>, service: ServiceKey) -> Map<String, Value> {
+fn terms(context: &Context<'_>, service: ServiceKey) -> Option<Map<String, Value>> {
     let service = &context.broker[service];
-    let millis = |time: Duration| json!(time.as_millis() as u64);
-    Map::from_iter([
-        (
-            "ttlMs".to_owned(),
-            millis(context.broker.subscription_ttl()),
-        ),
-        (
-            "ackTimeoutMs".to_owned(),
-            millis(service.queue.policy().ack_timeout),
-        ),
-        ("delivery".to_owned(), json!(service.delivery().name())),
-        (
-            "deadLetterSubject".to_owned(),
-            json!(service.dead_letter_subject()),
-        ),
-        ("version".to_owned(), json!(context.settings.version)),
-    ])
+    let millis = |time: Duration| time.as_millis() as u64;
+    let terms = SubscriptionTerms {
+        ttl_ms: millis(context.broker.subscription_ttl()),
+        ack_timeout_ms: millis(service.queue.policy().ack_timeout),
+        delivery: service.delivery().name().to_owned(),
+        dead_letter_subject: service.dead_letter_subject().into_owned(),
+        version: context.settings.version.to_string(),
+    };
+    match serde_json::to_value(terms) {
+        Ok(Value::Object(fields)) => Some(fields),
+        _ => None,
+    }
 }
 
 /// Whether there can be a queue on disk, and whether one more may wait for it.

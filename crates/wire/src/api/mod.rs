@@ -1,4 +1,4 @@
-//! What a daemon tells about itself, as types: the answers of the requests STATUS, EVENTS, DLQ,
+//! What a daemon tells about itself, as types: the answers of the requests SUBSCRIBE, STATUS, EVENTS, DLQ,
 //! END and PUBLISH, and of the HTTP pages `/stats`, `/readyz` and `/events`.
 //!
 //! The daemon fills them, everyone else reads them: the metrics, the command line, tests, clients. Only
@@ -13,6 +13,7 @@ mod letters;
 mod service;
 mod stats;
 mod status;
+mod subscribed;
 
 pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
@@ -27,6 +28,8 @@ pub use status::{
     Publishers, RefusedAgain, RequestTimes, Ring, Security, SlowPeer, StateDatabase, Status, Store,
     SubjectEvents, Subjects, Subscribers, Traces, ZmtpVersions,
 };
+pub use subscribed::SubscriptionTerms;
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
