@@ -27,12 +27,15 @@ pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{Effect, Input};
 pub use state::replies::Ticket;
 
+use crate::ambient::now;
 use crate::config::Config;
 use crate::state::{Kept, Writer};
 use crate::store::Store;
 use crate::systemd::{Beat, Inherited};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
+use acts::persistence::{Keeping, Restoring};
+use event_manager_core::broker::Audience;
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
 use hub::{Hub, SharedHub};
@@ -176,17 +179,24 @@ fn run(mut parts: Parts, streamers_at: Vec<Endpoint>, started: &Started) -> Unde
 /// Services that are there before any client asks: those of an earlier run, those that the
 /// configuration declares, and those of which there is a queue on disk.
 fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
-    hub.know_queues(store.as_ref());
+    let found = store.as_ref().map_or(&[][..], |store| store.found());
+    hub.broker.know_queues(found.iter().cloned());
     let is_audience_known = former.is_some();
     if let Some((kept, _)) = &former {
-        hub.remember_audience(&kept.subscribers);
-        hub.restore(kept);
+        hub.saved.subscribers.audience = Audience::of_former_run(&kept.subscribers);
+        Restoring::of(hub).restore(kept);
     }
     hub.begin_durable(store);
     if let Some((kept, writer)) = former {
-        hub.begin_keeping(&kept.services, writer);
+        let until = now() + hub.config.restart_grace;
+        Keeping::of(hub).begin(&kept.services, writer, until);
     }
-    hub.await_audience(is_audience_known);
+    acts::audience::await_audience(
+        &mut hub.saved.subscribers,
+        &mut hub.time,
+        &hub.config,
+        is_audience_known,
+    );
 }
 
 async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Input>) -> Undelivered {

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::dial;
+use super::loops::Rings;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::peer::{Peer, Role};
@@ -49,10 +51,10 @@ impl Hub {
         match purpose {
             Purpose::Publishers => self.peers.subscribe_to(id),
             Purpose::Dialled(index) => {
-                self.has_dialled(*index, id);
+                dial::has_dialled(&mut self.upstream, &mut self.notes, *index, id);
                 self.peers.subscribe_to(id);
             }
-            _ if is_downstream => self.rings().downstream_joined(id),
+            _ if is_downstream => Rings::of(self).downstream_joined(id),
             _ => {}
         }
         Some(id)

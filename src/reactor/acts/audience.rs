@@ -5,56 +5,54 @@
 //! A publisher that waits is connected and subscribed to, but not read from. So its libzmq queues, also
 //! if it was not connected before: one that isn't subscribed to drops what it is given.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::ambient::now;
+use crate::config::Config;
 use crate::reactor::hub::Hub;
-use crate::reactor::state::attendance::Hold;
-use crate::reactor::state::peer::Role;
+use crate::reactor::state::attendance::{Attendance, Hold};
+use crate::reactor::state::time::Time;
 use crate::telemetry::Notable;
-use event_manager_core::broker::Audience;
+
+/// From now on publishers wait, if the previous run had subscribers or nobody knows whether it had.
+/// To be called just before peers are served, so that the start takes none of that time.
+pub(crate) fn await_audience(
+    subscribers: &mut Attendance,
+    time: &mut Time,
+    config: &Config,
+    is_known: bool,
+) {
+    let grace = config.subscriber_grace;
+    let now = now();
+    if is_known {
+        subscribers.remembered_until = Some(now + config.restart_grace.max(grace));
+    }
+    let missing = subscribers.audience.missing();
+    if grace.is_zero() || (is_known && missing == 0) {
+        return;
+    }
+    let grace = if is_known { grace } else { grace / 2 };
+    let seconds = grace.as_secs_f64();
+    if is_known {
+        tracing::info!(
+            target: "em.subscriber",
+            subscriptions = missing,
+            seconds,
+            "holding publishers until the subscribers of the previous run are back, or the time is over"
+        );
+    } else {
+        tracing::info!(
+            target: "em.subscriber",
+            seconds,
+            "holding publishers: without state it isn't known whether there were subscribers"
+        );
+    }
+    let until = now + grace;
+    subscribers.hold = Some(Hold { until, is_known });
+    time.alarm.set(until);
+}
 
 impl Hub {
-    /// The subscribers of the previous run.
-    pub(crate) fn remember_audience(&mut self, former: &BTreeMap<String, u32>) {
-        self.saved.subscribers.audience = Audience::of_former_run(former);
-    }
-
-    /// From now on publishers wait, if the previous run had subscribers or nobody knows whether it had.
-    /// To be called just before peers are served, so that the start takes none of that time.
-    pub(crate) fn await_audience(&mut self, is_known: bool) {
-        let grace = self.config.subscriber_grace;
-        let now = now();
-        if is_known {
-            self.saved.subscribers.remembered_until =
-                Some(now + self.config.restart_grace.max(grace));
-        }
-        let missing = self.saved.subscribers.audience.missing();
-        if grace.is_zero() || (is_known && missing == 0) {
-            return;
-        }
-        let grace = if is_known { grace } else { grace / 2 };
-        let seconds = grace.as_secs_f64();
-        if is_known {
-            tracing::info!(
-                target: "em.subscriber",
-                subscriptions = missing,
-                seconds,
-                "holding publishers until the subscribers of the previous run are back, or the time is over"
-            );
-        } else {
-            tracing::info!(
-                target: "em.subscriber",
-                seconds,
-                "holding publishers: without state it isn't known whether there were subscribers"
-            );
-        }
-        let until = now + grace;
-        self.saved.subscribers.hold = Some(Hold { until, is_known });
-        self.time.alarm.set(until);
-    }
-
     pub(crate) fn subscriber_joined(&mut self, prefix: &[u8]) {
         self.saved.subscribers.audience.joined(prefix);
         if self
@@ -105,10 +103,6 @@ impl Hub {
         }
         self.deliver_held();
         self.deliver_scheduled(now());
-        let publishers = self
-            .peers
-            .iter()
-            .filter(|peer| matches!(peer.role, Role::Publisher));
-        publishers.for_each(|peer| peer.wake.notify_one());
+        self.peers.wake_publishers();
     }
 }

@@ -7,9 +7,11 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{self, Counted};
 use crate::ambient::chance;
-use crate::reactor::hub::{Hub, SharedHub};
+use crate::reactor::hub::SharedHub;
 use crate::reactor::io::stream::Stream;
+use crate::reactor::state::notes::Notes;
 use crate::reactor::state::purpose::Purpose;
+use crate::reactor::state::upstream::Upstream;
 use crate::telemetry::Notable;
 use event_manager_core::broker::PeerId;
 use event_manager_wire::model::{Backoff, Endpoint, socket_name};
@@ -35,7 +37,10 @@ pub(crate) async fn dial(hub: SharedHub, index: usize) {
         if ended.is_ok() {
             backoff.reset();
         }
-        hub.borrow_mut().not_dialled(index, ended);
+        {
+            let hub = &mut *hub.borrow_mut();
+            not_dialled(&mut hub.upstream, &mut hub.notes, index, ended);
+        }
         tokio::time::sleep(backoff.next_delay(chance())).await;
     }
 }
@@ -67,33 +72,34 @@ async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {
     }
 }
 
-impl Hub {
-    /// A handshake with a publisher that is dialled is done.
-    pub(crate) fn has_dialled(&mut self, index: usize, id: PeerId) {
-        let dialled = &mut self.upstream.dialled[index];
-        dialled.connected(id);
-        let publisher = &dialled.address();
-        let burst = format!("publisher-found:{publisher}");
-        self.notes
-            .burst(&burst, |suppressed| Notable::PublisherFound {
-                publisher,
-                suppressed,
-            });
-    }
+/// A handshake with a publisher that is dialled is done.
+pub(crate) fn has_dialled(upstream: &mut Upstream, notes: &mut Notes, index: usize, id: PeerId) {
+    let dialled = &mut upstream.dialled[index];
+    dialled.connected(id);
+    let publisher = &dialled.address();
+    let burst = format!("publisher-found:{publisher}");
+    notes.burst(&burst, |suppressed| Notable::PublisherFound {
+        publisher,
+        suppressed,
+    });
+}
 
-    /// A connection to it ended, or there was none.
-    fn not_dialled(&mut self, index: usize, ended: Result<(), String>) {
-        let dialled = &mut self.upstream.dialled[index];
-        let publisher = &dialled.address();
-        let (is_news, why) = dialled.not_connected(ended);
-        if is_news {
-            let burst = format!("publisher-lost:{publisher}");
-            self.notes
-                .burst(&burst, |suppressed| Notable::PublisherLost {
-                    publisher,
-                    why,
-                    suppressed,
-                });
-        }
+/// A connection to it ended, or there was none.
+fn not_dialled(
+    upstream: &mut Upstream,
+    notes: &mut Notes,
+    index: usize,
+    ended: Result<(), String>,
+) {
+    let dialled = &mut upstream.dialled[index];
+    let publisher = &dialled.address();
+    let (is_news, why) = dialled.not_connected(ended);
+    if is_news {
+        let burst = format!("publisher-lost:{publisher}");
+        notes.burst(&burst, |suppressed| Notable::PublisherLost {
+            publisher,
+            why,
+            suppressed,
+        });
     }
 }

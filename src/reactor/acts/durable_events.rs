@@ -6,7 +6,6 @@
 //! for each service. While too much waits for the disk, publishers are not read from.
 
 use crate::reactor::hub::Hub;
-use crate::reactor::state::peer::Role;
 use event_manager_core::broker::{Aftermath, ServiceKey};
 use event_manager_core::queues::Effect;
 use event_manager_core::store::Report;
@@ -74,7 +73,7 @@ impl Hub {
         while let Some(effect) = self.durable.queues.next_effect() {
             match effect {
                 Effect::Dispatch(key) => self.dispatch(key),
-                Effect::WakePublishers => self.wake_publishers(),
+                Effect::WakePublishers => self.peers.wake_publishers(),
                 Effect::Confirm {
                     emission,
                     queue,
@@ -105,11 +104,5 @@ impl Hub {
         if self.durable.queues.wants_flush() {
             self.peers.want_flush();
         }
-    }
-
-    fn wake_publishers(&self) {
-        let peers = self.peers.iter();
-        let publishers = peers.filter(|peer| matches!(peer.role, Role::Publisher));
-        publishers.for_each(|peer| peer.wake.notify_one());
     }
 }

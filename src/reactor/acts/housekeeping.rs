@@ -2,10 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use super::loops::Rings;
+use super::persistence::Keeping;
+use super::stalled::note_stalled_workers;
 use crate::ambient::{chance, now, wall_clock_ms};
+use crate::config::Config;
 use crate::reactor::hub::{Hub, SharedHub};
+#[cfg(debug_assertions)]
+use crate::reactor::state::durable::Durable;
 use crate::systemd::Beat;
 use crate::telemetry::Notable;
+#[cfg(debug_assertions)]
+use event_manager_core::broker::Broker;
 use event_manager_core::broker::{ClockChange, ServiceKey};
 
 /// How often to look when nothing asks for more.
@@ -16,7 +24,10 @@ const STALL_MIN: Duration = Duration::from_millis(500);
 /// Ticks until it is aborted.
 pub(crate) async fn keep_house(hub: SharedHub) {
     loop {
-        let tick = hub.borrow().tick_interval();
+        let tick = {
+            let hub = hub.borrow();
+            tick_interval(&hub.config, hub.time.upkeep.beat.as_ref())
+        };
         tokio::time::sleep(tick).await;
         hub.borrow_mut().tick(now(), tick);
     }
@@ -103,48 +114,10 @@ impl Hub {
         }
     }
 
-    /// No service wants attention before the time that is noted for it, or it would wait for ever.
-    #[cfg(debug_assertions)]
-    fn check_timetable(&self) {
-        for (key, service) in self.broker.services() {
-            let (wanted, noted) = (service.poll_timeout(), self.broker.timetable.at(key));
-            let is_noted = wanted.is_none_or(|wanted| noted.is_some_and(|noted| noted <= wanted));
-            assert!(is_noted, "{}: {wanted:?} {noted:?}", service.name());
-        }
-    }
-
-    /// Nobody looks for durable services whose queues are not open, but for those that failed.
-    #[cfg(debug_assertions)]
-    fn check_queues(&self) {
-        let queues = &self.durable.queues;
-        let services = self.broker.services();
-        for (_, service) in services.filter(|(_, service)| service.spill.is_some()) {
-            let name = service.name();
-            assert!(
-                queues.is_known(name) || !queues.has_store(),
-                "{name}: its queue is not open"
-            );
-        }
-    }
-
     /// The time is noted, as near as anything but timers has to know it.
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.time.now = now;
         self.notes.now = now;
-    }
-
-    fn tick_interval(&self) -> Duration {
-        let heartbeat = self.config.heartbeat_interval;
-        let beat = self
-            .time
-            .upkeep
-            .beat
-            .as_ref()
-            .map_or(TICK_MAX, Beat::interval);
-        let wanted = [heartbeat / 8, self.config.subscription_ttl / 8, beat / 2];
-        let wanted = wanted.into_iter().filter(|wanted| !wanted.is_zero());
-        let shortest = wanted.min().unwrap_or(TICK_MAX);
-        shortest.clamp(Duration::from_millis(10), TICK_MAX)
     }
 
     /// Tells the service manager that the loop turns: it is the loop itself that does.
@@ -173,8 +146,8 @@ impl Hub {
         self.time.upkeep.ticked_at = now;
         #[cfg(debug_assertions)]
         {
-            self.check_timetable();
-            self.check_queues();
+            check_timetable(&self.broker);
+            check_queues(&self.broker, &self.durable);
         }
         if let Some(jump_ms) = self.time.jump_ms(wall_clock_ms()) {
             self.notes.note(&Notable::ClockJumped { jump_ms });
@@ -182,12 +155,19 @@ impl Hub {
                 forward_ms: jump_ms,
             });
         }
-        self.note_stalled_workers();
+        note_stalled_workers(
+            &mut self.peers,
+            &self.broker,
+            &mut self.notes,
+            &mut self.time,
+            &self.config,
+        );
         self.check_heartbeats(stalled);
         self.expire_leases();
         self.tend_audience(now);
-        self.rings().tend(now);
-        self.tend_keeping();
+        Rings::of(self).tend(now);
+        self.tend_grace();
+        Keeping::of(self).tend(now);
         self.tend_promises();
         self.seek_ports();
         self.tend_queues();
@@ -207,5 +187,38 @@ impl Hub {
                 self.close_service(&service);
             }
         }
+    }
+}
+
+fn tick_interval(config: &Config, beat: Option<&Beat>) -> Duration {
+    let heartbeat = config.heartbeat_interval;
+    let beat = beat.map_or(TICK_MAX, Beat::interval);
+    let wanted = [heartbeat / 8, config.subscription_ttl / 8, beat / 2];
+    let wanted = wanted.into_iter().filter(|wanted| !wanted.is_zero());
+    let shortest = wanted.min().unwrap_or(TICK_MAX);
+    shortest.clamp(Duration::from_millis(10), TICK_MAX)
+}
+
+/// No service wants attention before the time that is noted for it, or it would wait for ever.
+#[cfg(debug_assertions)]
+fn check_timetable(broker: &Broker) {
+    for (key, service) in broker.services() {
+        let (wanted, noted) = (service.poll_timeout(), broker.timetable.at(key));
+        let is_noted = wanted.is_none_or(|wanted| noted.is_some_and(|noted| noted <= wanted));
+        assert!(is_noted, "{}: {wanted:?} {noted:?}", service.name());
+    }
+}
+
+/// Nobody looks for durable services whose queues are not open, but for those that failed.
+#[cfg(debug_assertions)]
+fn check_queues(broker: &Broker, durable: &Durable) {
+    let queues = &durable.queues;
+    let services = broker.services();
+    for (_, service) in services.filter(|(_, service)| service.spill.is_some()) {
+        let name = service.name();
+        assert!(
+            queues.is_known(name) || !queues.has_store(),
+            "{name}: its queue is not open"
+        );
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::loops::Rings;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
@@ -136,7 +137,7 @@ impl Hub {
             }
             Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),
             Command::Trace(trace) => {
-                self.rings().hear_trace(id, trace);
+                Rings::of(self).hear_trace(id, trace);
                 Ok(())
             }
             Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),

@@ -5,11 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::persistence::keep_subscriptions_of;
 use crate::reactor::hub::Hub;
+use crate::reactor::state::durable::why_durable;
+use crate::reactor::state::notes::Notes;
 use crate::store::Store;
 use crate::telemetry::Notable;
-use event_manager_core::broker::{DeliveryMode, FoundPort, Service, ServiceKey};
-use event_manager_wire::api::{Durable, DurableReason, QueueState};
+use event_manager_core::broker::{Broker, FoundPort, ServiceKey};
+use event_manager_wire::api::DurableReason;
 
 /// How long to wait before ports are looked for again.
 const SEEK_INTERVAL: Duration = Duration::from_secs(1);
@@ -17,12 +20,6 @@ const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 const NAMED_MAX: usize = 16;
 
 impl Hub {
-    /// A queue on disk makes its service durable, whatever else is known of that.
-    pub(crate) fn know_queues(&mut self, store: Option<&Arc<Store>>) {
-        let found = store.map_or(&[][..], |store| store.found());
-        self.broker.know_queues(found.iter().cloned());
-    }
-
     /// Durable services that are declared, or of which there is a queue on disk, exist from now on. All
     /// that have not the port that they had get another, if there is one.
     pub(crate) fn begin_durable(&mut self, store: Option<Arc<Store>>) {
@@ -44,7 +41,7 @@ impl Hub {
         }
         self.broker.adopt_queues(&mut self.streamers);
         self.find_ports();
-        self.note_without_port();
+        note_without_port(&self.broker, &self.notes);
         self.open_queues();
     }
 
@@ -75,34 +72,14 @@ impl Hub {
                 }),
             }
             self.saved.workers_changed(service);
-            self.keep_subscriptions_of(service);
-        }
-    }
-
-    /// Names services that have no port; if they are many, the first of them.
-    fn note_without_port(&self) {
-        let services = self.broker.services();
-        let without: Vec<_> = services
-            .filter_map(|(_, service)| Some((service.name(), service.lacks_port()?)))
-            .collect();
-        for (at, (name, why)) in without.iter().enumerate().take(NAMED_MAX) {
-            let is_last = at + 1 == NAMED_MAX;
-            self.notes.note(&Notable::PortExhausted {
-                service: name.as_str(),
-                why,
-                suppressed: if is_last {
-                    (without.len() - NAMED_MAX) as u64
-                } else {
-                    0
-                },
-            });
+            keep_subscriptions_of(&self.broker[service], &mut self.saved);
         }
     }
 
     /// A queue that is open. If nothing but it makes its service durable, somebody should know.
     pub(crate) fn note_if_left(&mut self, key: ServiceKey, events: u64) {
         let service = &self.broker[key];
-        if self.why_durable(service) == DurableReason::OnDisk {
+        if why_durable(service, &self.config) == DurableReason::OnDisk {
             self.notes.note(&Notable::QueueLeft {
                 service: service.name().as_str(),
                 events,
@@ -111,35 +88,24 @@ impl Hub {
             self.time.upkeep.ports_sought_at = None;
         }
     }
+}
 
-    /// What makes a durable service durable.
-    fn why_durable(&self, service: &Service) -> DurableReason {
-        if service.asked_delivery() == Some(DeliveryMode::Queue) {
-            return DurableReason::Subscribed;
-        }
-        match self.config.policy_of(service.name()).delivery {
-            DeliveryMode::Queue => DurableReason::Configured,
-            DeliveryMode::Live => DurableReason::OnDisk,
-        }
-    }
-
-    pub(crate) fn durable_status(&self, service: &Service) -> Option<Durable> {
-        let spill = service.spill.as_ref()?;
-        let failure = self.durable.queues.failure(service.name());
-        let unreadable = self.durable.queues.unreadable(service.name());
-        let (state, reason) = match (failure, unreadable) {
-            (Some(reason), _) => (QueueState::Failed, Some(reason)),
-            (None, Some(reason)) => (QueueState::Unreadable, Some(reason)),
-            // What is in it isn't known yet.
-            (None, None) if !spill.is_open() => (QueueState::Opening, None),
-            (None, None) => (QueueState::Ok, None),
-        };
-        Some(Durable {
-            state,
-            reason: reason.map(str::to_owned),
-            because: self.why_durable(service),
-            pending_events: spill.pending() as u64,
-            on_disk_only_events: spill.on_disk_alone(),
-        })
+/// Names services that have no port; if they are many, the first of them.
+fn note_without_port(broker: &Broker, notes: &Notes) {
+    let services = broker.services();
+    let without: Vec<_> = services
+        .filter_map(|(_, service)| Some((service.name(), service.lacks_port()?)))
+        .collect();
+    for (at, (name, why)) in without.iter().enumerate().take(NAMED_MAX) {
+        let is_last = at + 1 == NAMED_MAX;
+        notes.note(&Notable::PortExhausted {
+            service: name.as_str(),
+            why,
+            suppressed: if is_last {
+                (without.len() - NAMED_MAX) as u64
+            } else {
+                0
+            },
+        });
     }
 }

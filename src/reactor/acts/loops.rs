@@ -21,17 +21,6 @@ const OPEN_AFTER: Duration = Duration::from_millis(3500);
 /// Traces that are passed on, or sent because of others, in the time of one interval.
 const PASSED_ON_MAX: u32 = 256;
 
-impl Hub {
-    /// What has to do with rings.
-    pub(crate) fn rings(&mut self) -> Rings<'_> {
-        Rings {
-            upstream: &mut self.upstream,
-            peers: &mut self.peers,
-            notes: &mut self.notes,
-        }
-    }
-}
-
 /// The publishers that we dial, the event managers that dialled us, and their connections.
 pub(crate) struct Rings<'a> {
     upstream: &'a mut Upstream,
@@ -39,7 +28,15 @@ pub(crate) struct Rings<'a> {
     notes: &'a mut Notes,
 }
 
-impl Rings<'_> {
+impl<'a> Rings<'a> {
+    pub(crate) fn of(hub: &'a mut Hub) -> Self {
+        Self {
+            upstream: &mut hub.upstream,
+            peers: &mut hub.peers,
+            notes: &mut hub.notes,
+        }
+    }
+
     /// An event manager dialled us: its link may close a ring, and it is to know that before events
     /// have gone round often.
     pub(crate) fn downstream_joined(&mut self, id: PeerId) {

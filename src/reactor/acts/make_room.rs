@@ -6,9 +6,10 @@
 //! much, the largest make room.
 
 use crate::reactor::hub::Hub;
-use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::Role;
-use event_manager_core::broker::{DropReason, PeerId, ServiceKey};
+use crate::reactor::state::memory::{HALF_RECEIVED_MIN, waiting_bytes};
+use crate::reactor::state::peer::{Peer, Role};
+use crate::reactor::state::peers::Peers;
+use event_manager_core::broker::{Broker, DropReason, PeerId, ServiceKey};
 
 /// Whoever has to make room keeps this part of what it had.
 const KEPT_PART: usize = 2;
@@ -43,34 +44,18 @@ impl Hub {
         self.taken(counted.saturating_sub(before));
     }
 
-    /// What all connections keep of messages that aren't whole, in bytes.
-    pub(crate) fn half_received_bytes(&self) -> usize {
-        self.peers.iter().map(|peer| peer.half_received).sum()
-    }
-
-    /// What waits for peers and services and what is half received, in bytes. What durable services
-    /// have in memory is bounded by their own budgets, and can't be given up.
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        let outboxes = self.peers.iter().map(|peer| peer.outbox.bytes());
-        let queues = self
-            .broker
-            .services()
-            .map(|(_, service)| service.queue.bytes());
-        outboxes.chain(queues).sum::<usize>() + self.half_received_bytes()
-    }
-
     pub(crate) fn make_room(&mut self, limit: usize) {
-        let mut waiting = self.waiting_bytes();
+        let mut waiting = waiting_bytes(&self.peers, &self.broker);
         while waiting > limit {
             // Together like one holder: else many small ones would drive out one queue after another.
-            let half_received = self.half_received_bytes();
-            match self.largest() {
+            let half_received = self.peers.half_received_bytes();
+            match largest(&self.peers, &self.broker) {
                 Some((holder, bytes)) if bytes >= half_received => {
                     self.shed(holder, bytes / KEPT_PART);
                 }
                 _ => self.end_half_received(waiting - limit),
             }
-            let left = self.waiting_bytes();
+            let left = waiting_bytes(&self.peers, &self.broker);
             if left == waiting {
                 return;
             }
@@ -100,21 +85,6 @@ impl Hub {
         }
     }
 
-    fn largest(&self) -> Option<(Holder, usize)> {
-        let subscribers = self
-            .peers
-            .iter()
-            .filter(|peer| matches!(peer.role, Role::Subscriber { .. }));
-        let subscribers =
-            subscribers.map(|peer| (Holder::Subscriber(peer.id), peer.outbox.bytes()));
-        let live = self
-            .broker
-            .services()
-            .filter(|(_, service)| service.spill.is_none());
-        let services = live.map(|(key, service)| (Holder::Service(key), service.queue.bytes()));
-        subscribers.chain(services).max_by_key(|(_, bytes)| *bytes)
-    }
-
     fn shed(&mut self, holder: Holder, bytes_max: usize) {
         match holder {
             Holder::Subscriber(id) => {
@@ -132,4 +102,14 @@ impl Hub {
             }
         }
     }
+}
+
+fn largest(peers: &Peers, broker: &Broker) -> Option<(Holder, usize)> {
+    let is_subscriber = |peer: &&Peer| matches!(peer.role, Role::Subscriber { .. });
+    let subscribers = peers.iter().filter(is_subscriber);
+    let subscribers = subscribers.map(|peer| (Holder::Subscriber(peer.id), peer.outbox.bytes()));
+    let services = broker.services();
+    let live = services.filter(|(_, service)| service.spill.is_none());
+    let services = live.map(|(key, service)| (Holder::Service(key), service.queue.bytes()));
+    subscribers.chain(services).max_by_key(|(_, bytes)| *bytes)
 }

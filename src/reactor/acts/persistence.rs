@@ -1,22 +1,46 @@
 //! Writes subscriptions, ports and workers to the state database, and restores them at the start.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::presumed::common_ready;
 use crate::ambient::{now, wall_clock_ms};
+use crate::config::Config;
 use crate::reactor::hub::Hub;
+use crate::reactor::state::notes::Notes;
+use crate::reactor::state::peers::Peers;
+use crate::reactor::state::saved::Saved;
+use crate::reactor::state::streamers::StreamerTable;
 use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writer};
 use crate::telemetry::Notable;
 use event_manager_core::broker::{
-    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceKey, ServiceOptions,
+    Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceOptions,
     SubscriptionView,
 };
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 use crate::reactor::state::saved::{DIRTY_MAX, LOOK_INTERVAL};
 
-impl Hub {
+/// What is restored, and from where it is taken.
+pub(crate) struct Restoring<'a> {
+    broker: &'a mut Broker,
+    streamers: &'a mut StreamerTable,
+    saved: &'a mut Saved,
+    notes: &'a mut Notes,
+    config: &'a Config,
+}
+
+impl<'a> Restoring<'a> {
+    pub(crate) fn of(hub: &'a mut Hub) -> Self {
+        Self {
+            broker: &mut hub.broker,
+            streamers: &mut hub.streamers,
+            saved: &mut hub.saved,
+            notes: &mut hub.notes,
+            config: &hub.config,
+        }
+    }
+
     /// Takes up what an earlier run left, but for services that the configuration declares: they get
     /// their ports again when they begin.
     pub(crate) fn restore(&mut self, kept: &Kept) {
@@ -58,40 +82,6 @@ impl Hub {
         }
     }
 
-    /// Keeps what is there now, and changes from here on. Workers of services that were there before
-    /// may come back.
-    pub(crate) fn begin_keeping(&mut self, former: &BTreeMap<String, KeptService>, writer: Writer) {
-        for (name, kept) in former {
-            let Ok(name) = ServiceName::new(name) else {
-                continue;
-            };
-            let Some(key) = self.broker.find(&name) else {
-                if !kept.subjects.is_empty() {
-                    // It was durable. What it wants is kept for a run that finds its queue.
-                    self.saved.unrestored.insert(name, kept.clone());
-                } else if !kept.is_gone {
-                    // Its port is remembered from now on, and no more.
-                    self.saved.ended.insert(name);
-                }
-                continue;
-            };
-            // What a later version wrote is not understood, and not needed.
-            let options = kept.options.clone();
-            let options = options.and_then(|options| serde_json::from_value(options).ok());
-            self.broker.set_options(key, &options.unwrap_or_default());
-            if let Some(ready) = kept.ready.clone() {
-                let is_shared = self.broker.is_shared_port(kept.port);
-                self.saved.grace.expect(key, kept.port, ready, is_shared);
-            }
-            self.saved.written_services.insert(key, kept.clone());
-        }
-        let keys = self.broker.services().map(|(key, _)| key);
-        self.saved.changed_services.extend(keys);
-        self.saved.grace.begin(now() + self.config.restart_grace);
-        self.saved.writer = Some(writer);
-        self.keep_changes();
-    }
-
     fn restore_one(
         &mut self,
         id: &str,
@@ -119,7 +109,7 @@ impl Hub {
             self.config.restart_grace,
             now(),
             Duration::from_millis(wall_clock_ms()),
-            &mut self.streamers,
+            self.streamers,
         );
         if restored == Err(RestoreError::Expired) {
             // What can't be restored for another reason is left where it is.
@@ -136,39 +126,95 @@ impl Hub {
         }
         let patterns = parse_all(name, &service.subjects)?;
         let name = checked_name(name)?;
-        let streamers = &mut self.streamers;
+        let streamers = &mut *self.streamers;
         let asked = delivery_of(service);
         let restored = self
             .broker
             .restore_wanting(&name, patterns, asked, streamers);
         restored.map_err(|error| format!("service {name:?}: {error}"))
     }
+}
 
-    /// The service has another port: it is noted which one its clients were told.
-    pub(crate) fn keep_subscriptions_of(&mut self, service: ServiceKey) {
-        let ids = self.broker[service].subscriptions().cloned();
-        self.saved.changed.extend(ids);
+/// The service has another port: it is noted which one its clients were told.
+pub(crate) fn keep_subscriptions_of(service: &Service, saved: &mut Saved) {
+    saved.changed.extend(service.subscriptions().cloned());
+}
+
+/// What is written to the state database, and what tells of changes.
+pub(crate) struct Keeping<'a> {
+    broker: &'a mut Broker,
+    saved: &'a mut Saved,
+    peers: &'a Peers,
+    notes: &'a mut Notes,
+}
+
+impl<'a> Keeping<'a> {
+    pub(crate) fn of(hub: &'a mut Hub) -> Self {
+        Self {
+            broker: &mut hub.broker,
+            saved: &mut hub.saved,
+            peers: &hub.peers,
+            notes: &mut hub.notes,
+        }
     }
 
-    /// Presumes silent workers ready, ends the grace, and writes what could not be written before.
-    pub(crate) fn tend_keeping(&mut self) {
-        self.tend_grace();
+    /// Keeps what is there now, and changes from here on. Workers of services that were there before
+    /// may come back until then.
+    pub(crate) fn begin(
+        &mut self,
+        former: &BTreeMap<String, KeptService>,
+        writer: Writer,
+        grace_until: Instant,
+    ) {
+        for (name, kept) in former {
+            let Ok(name) = ServiceName::new(name) else {
+                continue;
+            };
+            let Some(key) = self.broker.find(&name) else {
+                if !kept.subjects.is_empty() {
+                    // It was durable. What it wants is kept for a run that finds its queue.
+                    self.saved.unrestored.insert(name, kept.clone());
+                } else if !kept.is_gone {
+                    // Its port is remembered from now on, and no more.
+                    self.saved.ended.insert(name);
+                }
+                continue;
+            };
+            // What a later version wrote is not understood, and not needed.
+            let options = kept.options.clone();
+            let options = options.and_then(|options| serde_json::from_value(options).ok());
+            self.broker.set_options(key, &options.unwrap_or_default());
+            if let Some(ready) = kept.ready.clone() {
+                let is_shared = self.broker.is_shared_port(kept.port);
+                self.saved.grace.expect(key, kept.port, ready, is_shared);
+            }
+            self.saved.written_services.insert(key, kept.clone());
+        }
+        let keys = self.broker.services().map(|(key, _)| key);
+        self.saved.changed_services.extend(keys);
+        self.saved.grace.begin(grace_until);
+        self.saved.writer = Some(writer);
+        self.keep();
+    }
+
+    /// Writes what could not be written before.
+    pub(crate) fn tend(&mut self, now: Instant) {
         let writer = self.saved.writer.as_ref();
         if let Some(writer) = writer
             && self
                 .saved
                 .looked_at
-                .is_none_or(|at| self.time.now >= at + LOOK_INTERVAL)
+                .is_none_or(|at| now >= at + LOOK_INTERVAL)
         {
             writer.look();
-            self.saved.looked_at = Some(self.time.now);
+            self.saved.looked_at = Some(now);
         }
         self.saved.whole |= writer.is_some_and(Writer::wants_whole);
-        self.keep_changes();
+        self.keep();
     }
 
     /// Tells the database what changed. While its thread has no room, changes are put together here.
-    pub(crate) fn keep_changes(&mut self) {
+    pub(crate) fn keep(&mut self) {
         let changed = self.broker.take_changed();
         let deserted = self.broker.take_deserted();
         let forgotten = self.broker.take_forgotten();
@@ -213,7 +259,7 @@ impl Hub {
     }
 
     fn take_changes(&mut self) -> Changes {
-        let saved = &mut self.saved;
+        let saved = &mut *self.saved;
         let whole = std::mem::take(&mut saved.whole);
         let mut ids = std::mem::take(&mut saved.changed);
         let mut keys = std::mem::take(&mut saved.changed_services);
@@ -227,7 +273,7 @@ impl Hub {
         let mut changes = Changes {
             whole,
             subscribers,
-            services: services_gone(&self.broker, &saved.unrestored, &ended, whole),
+            services: services_gone(self.broker, &saved.unrestored, &ended, whole),
             ..Changes::default()
         };
         let (now, wall_clock_ms) = (now(), wall_clock_ms());
@@ -244,8 +290,8 @@ impl Hub {
             let Some(service) = self.broker.service(key) else {
                 continue;
             };
-            let ready = common_ready(key, &self.broker, &self.peers, &self.saved.grace);
-            let record = kept_service(&self.broker, service, ready);
+            let ready = common_ready(key, self.broker, self.peers, &self.saved.grace);
+            let record = kept_service(self.broker, service, ready);
             let written = &mut self.saved.written_services;
             if written.get(&key) != Some(&record) {
                 written.insert(key, record.clone());

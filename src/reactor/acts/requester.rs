@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::dead_letter_requests::Begun;
+use super::persistence::Keeping;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::peer_error::PeerError;
@@ -85,7 +86,7 @@ impl Host for Asking<'_> {
     }
 
     fn promise(&mut self, subscription: &SubscriptionId, answer: Message) -> Answer {
-        self.hub.keep_changes();
+        Keeping::of(self.hub).keep();
         let subscription = subscription.clone();
         self.hand_on(|hub, back| hub.promise_subscription(subscription, answer, back))
     }
@@ -96,7 +97,7 @@ impl Host for Asking<'_> {
         self.hub.carry_out();
         let ended = self.hub.broker.end_service(service)?;
         self.hub.close_service(&ended);
-        self.hub.keep_changes();
+        Keeping::of(self.hub).keep();
         Ok(self.hand_on(|hub, back| hub.promise_end(ended.name, back)))
     }
 }
@@ -219,7 +220,7 @@ impl Hub {
                 self.open_queue(service);
             }
         }
-        self.keep_changes();
+        Keeping::of(self).keep();
     }
 
     fn answer(

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::persistence::Keeping;
 use crate::ambient::now;
 use crate::reactor::Undelivered;
 use crate::reactor::hub::{Hub, SharedHub};
@@ -58,7 +59,7 @@ pub(crate) async fn stop(
     // What is done by now is noted still.
     state.flush_store();
     let events = state.report_undelivered();
-    state.keep_changes();
+    Keeping::of(&mut state).keep();
     // Of workers no more is to be kept than that.
     state.end_workers();
     state.flush_store();
@@ -73,7 +74,7 @@ pub(crate) async fn stop(
 
 async fn hear_last_events(hub: &SharedHub, deadline: Instant) {
     let mut heard = hub.borrow().accounts.published.bytes;
-    while Instant::now() < deadline && hub.borrow().has_publishers() {
+    while Instant::now() < deadline && hub.borrow().peers.publishers().next().is_some() {
         sleep(SILENCE).await;
         let now_heard = hub.borrow().accounts.published.bytes;
         if now_heard == heard {
@@ -90,18 +91,8 @@ impl Hub {
         self.site.directory.iter_mut().for_each(Directory::end_own);
     }
 
-    fn has_publishers(&self) -> bool {
-        self.peers
-            .iter()
-            .any(|peer| matches!(peer.role, Role::Publisher))
-    }
-
     fn remove_publishers(&mut self) {
-        let publishers = self
-            .peers
-            .iter()
-            .filter(|peer| matches!(peer.role, Role::Publisher));
-        let ids: Vec<_> = publishers.map(|peer| peer.id).collect();
+        let ids: Vec<_> = self.peers.publishers().map(|peer| peer.id).collect();
         ids.into_iter().for_each(|id| self.remove(id));
     }
 

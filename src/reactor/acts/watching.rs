@@ -11,8 +11,7 @@ use crate::ambient::{chance, now};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::watchdog::LOOK;
 use crate::telemetry::Notable;
-use event_manager_core::broker::{Service, ServiceKey};
-use event_manager_wire::api::Dispatch;
+use event_manager_core::broker::ServiceKey;
 
 impl Hub {
     /// Looks at all services, if that is to be done again; helps those that are stuck.
@@ -63,17 +62,5 @@ impl Hub {
         self.notes.dropped_since(service, &before);
         self.finish(key, aftermath);
         self.dispatch(key);
-    }
-
-    /// What of a service could go, and to whom.
-    pub(crate) fn dispatch_status(&self, key: ServiceKey, service: &Service) -> Dispatch {
-        let now = now();
-        let stuck = self.time.upkeep.watchdog.stuck_for(key, now);
-        Dispatch {
-            due_events: service.due_events(now),
-            free_workers: service.free_workers() as u64,
-            waits_for_disk: service.waits_for_disk(),
-            stuck_ms: stuck.map(|stuck| stuck.as_millis() as u64),
-        }
     }
 }

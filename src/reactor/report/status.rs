@@ -5,11 +5,18 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::slow::{service_of, slow_peers};
 use crate::ambient::{now, wall_clock_ms};
+use crate::config::Config;
 use crate::reactor::hub::Hub;
+use crate::reactor::state::accounts::Accounts;
+use crate::reactor::state::durable::{Durable, why_durable};
+use crate::reactor::state::memory::waiting_bytes;
 use crate::reactor::state::peer::Role;
+use crate::reactor::state::peers::Peers;
 use crate::reactor::state::upstream::Dialled;
-use event_manager_core::broker::{Account, Histogram, Service, ServiceKey};
+use crate::reactor::state::watchdog::Watchdog;
+use event_manager_core::broker::{Account, Broker, Histogram, Service, ServiceKey};
 use event_manager_wire::api::{self, Counters, ServiceStatus, Status};
 
 /// Workers of a service that are named.
@@ -45,15 +52,20 @@ impl Hub {
                 .collect(),
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
-            subscribers: self.subscribers_status(),
+            subscribers: subscribers_status(
+                &self.peers,
+                &self.accounts,
+                self.saved.subscribers.audience.remembered(),
+                self.config.budgets.subscriber_outbox_bytes,
+            ),
             security: self.site.security(&self.config.security),
-            connections: self.connections_status(),
+            connections: connections_status(&self.peers),
             memory: api::Memory {
-                waiting_bytes: self.waiting_bytes() as u64,
-                half_received_bytes: self.half_received_bytes() as u64,
+                waiting_bytes: waiting_bytes(&self.peers, &self.broker) as u64,
+                half_received_bytes: self.peers.half_received_bytes() as u64,
                 limit_bytes: self.config.memory_limit as u64,
             },
-            store: self.store_status(),
+            store: store_status(&self.durable),
             state_dir: Some(self.config.state_dir.display().to_string()),
             state: self.saved.status(),
             traces: self.notes.tracer().status(),
@@ -66,36 +78,9 @@ impl Hub {
                         .map(|(name, times)| (*name, *times)),
                 ),
                 refused_again: self.notes.refused_again(now),
-                slow: self.slow_peers(),
-                zmtp: self.zmtp_spoken(),
+                slow: slow_peers(&self.peers, &self.broker, &self.config),
+                zmtp: zmtp_spoken(&self.peers, &self.broker),
             },
-        }
-    }
-
-    fn connections_status(&self) -> api::Connections {
-        api::Connections {
-            open: self.peers.connections.open() as u64,
-            max: self.peers.connections.max() as u64,
-            fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
-            requesters: self.count_peers(|role| matches!(role, Role::Requester { .. })),
-            outbox_bytes: self
-                .peers
-                .iter()
-                .map(|peer| peer.outbox.bytes() as u64)
-                .sum(),
-        }
-    }
-
-    fn store_status(&self) -> api::Store {
-        api::Store {
-            kept: self.durable.queues.has_store(),
-            waiting_bytes: self.durable.queues.appending_bytes() as u64,
-            failed: self
-                .durable
-                .queues
-                .failures()
-                .map(|(queue, reason)| (queue.to_string(), reason.to_owned()))
-                .collect(),
         }
     }
 
@@ -125,7 +110,7 @@ impl Hub {
                 connected: connected as u64,
                 ready: ready as u64,
                 stalled: stalled as u64,
-                named: self.named_workers(service),
+                named: named_workers(service, &self.peers),
             },
             queue: api::Queue {
                 events: queue.len() as u64,
@@ -138,23 +123,10 @@ impl Hub {
                 events: queue.held() as u64,
                 bytes: queue.held_bytes() as u64,
             },
-            durable: self.durable_status(service),
-            dispatch: self.dispatch_status(key, service),
+            durable: durable_status(service, &self.durable, &self.config),
+            dispatch: dispatch_status(key, service, &self.time.upkeep.watchdog, now),
             counters: counters(&service.account, service.queued(), queue.held()),
         }
-    }
-
-    fn named_workers(&self, service: &Service) -> Vec<api::NamedWorker> {
-        let introduced = service.workers.introduced().take(NAMED_WORKERS_SHOWN);
-        let named = introduced.map(|worker| api::NamedWorker {
-            name: worker.introduction.name.as_deref().map(str::to_owned),
-            client: worker.introduction.client.as_deref().map(str::to_owned),
-            address: self.peers[worker.peer].address.to_string(),
-            ready: worker.ready,
-            credit: worker.credit,
-            held_events: worker.credit.map_or(0, |_| worker.outstanding),
-        });
-        named.collect()
     }
 
     fn publishers_status(&self) -> api::Publishers {
@@ -164,7 +136,7 @@ impl Hub {
             events: named.events,
         });
         api::Publishers {
-            connected: self.count_peers(|role| matches!(role, Role::Publisher)),
+            connected: count(&self.peers, |role| matches!(role, Role::Publisher)),
             events: self.accounts.published.events,
             bytes: self.accounts.published.bytes,
             unmatched: self.accounts.published.unmatched,
@@ -177,54 +149,6 @@ impl Hub {
             },
             emit_seconds: times(&self.accounts.publish_times.emits),
             call_seconds: times(&self.accounts.publish_times.calls),
-        }
-    }
-
-    fn subscribers_status(&self) -> api::Subscribers {
-        let mut status = api::Subscribers {
-            remembered: self.saved.subscribers.audience.remembered(),
-            counters: counters(&self.accounts.subscribers, 0, 0),
-            ..api::Subscribers::default()
-        };
-        let outbox = &mut status.outbox;
-        outbox.peak_bytes = self.accounts.outbox_peak_bytes as u64;
-        outbox.budget_bytes = self.config.budgets.subscriber_outbox_bytes as u64;
-        for peer in self.peers.iter() {
-            if let Role::Subscriber { prefixes } = &peer.role {
-                let bytes = peer.outbox.bytes() as u64;
-                status.connected += 1;
-                status.subscriptions += prefixes.len() as u64;
-                outbox.bytes += bytes;
-                outbox.largest_bytes = outbox.largest_bytes.max(bytes);
-            }
-        }
-        status
-    }
-
-    fn count_peers(&self, wanted: fn(&Role) -> bool) -> u64 {
-        let peers = self.peers.iter();
-        peers.filter(|peer| wanted(&peer.role)).count() as u64
-    }
-
-    /// How many peers speak each version of ZMTP, and who speaks one of before 3.0.
-    fn zmtp_spoken(&self) -> api::ZmtpVersions {
-        let mut versions = BTreeMap::<&str, u64>::new();
-        let mut old = vec![];
-        for peer in self.peers.iter() {
-            *versions.entry(peer.zmtp.version.name()).or_default() += 1;
-            if !peer.zmtp.version.has_commands() && old.len() < OLD_PEERS_SHOWN {
-                old.push(api::OldPeer {
-                    address: peer.address.to_string(),
-                    role: peer.role.name().to_owned(),
-                    service: self.service_of(peer).map(str::to_owned),
-                    socket_type: peer.zmtp.socket_type.name().to_owned(),
-                    identity: peer.zmtp.identity.escape_ascii().to_string(),
-                });
-            }
-        }
-        api::ZmtpVersions {
-            versions: named(versions),
-            old,
         }
     }
 
@@ -251,6 +175,130 @@ impl Hub {
             self.peers.connections.open(),
             self.accounts.published.events
         )
+    }
+}
+
+fn connections_status(peers: &Peers) -> api::Connections {
+    api::Connections {
+        open: peers.connections.open() as u64,
+        max: peers.connections.max() as u64,
+        fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
+        requesters: count(peers, |role| matches!(role, Role::Requester { .. })),
+        outbox_bytes: peers.iter().map(|peer| peer.outbox.bytes() as u64).sum(),
+    }
+}
+
+fn store_status(durable: &Durable) -> api::Store {
+    api::Store {
+        kept: durable.queues.has_store(),
+        waiting_bytes: durable.queues.appending_bytes() as u64,
+        failed: durable
+            .queues
+            .failures()
+            .map(|(queue, reason)| (queue.to_string(), reason.to_owned()))
+            .collect(),
+    }
+}
+
+fn named_workers(service: &Service, peers: &Peers) -> Vec<api::NamedWorker> {
+    let introduced = service.workers.introduced().take(NAMED_WORKERS_SHOWN);
+    let named = introduced.map(|worker| api::NamedWorker {
+        name: worker.introduction.name.as_deref().map(str::to_owned),
+        client: worker.introduction.client.as_deref().map(str::to_owned),
+        address: peers[worker.peer].address.to_string(),
+        ready: worker.ready,
+        credit: worker.credit,
+        held_events: worker.credit.map_or(0, |_| worker.outstanding),
+    });
+    named.collect()
+}
+
+fn durable_status(service: &Service, durable: &Durable, config: &Config) -> Option<api::Durable> {
+    let spill = service.spill.as_ref()?;
+    let failure = durable.queues.failure(service.name());
+    let unreadable = durable.queues.unreadable(service.name());
+    let (state, reason) = match (failure, unreadable) {
+        (Some(reason), _) => (api::QueueState::Failed, Some(reason)),
+        (None, Some(reason)) => (api::QueueState::Unreadable, Some(reason)),
+        // What is in it isn't known yet.
+        (None, None) if !spill.is_open() => (api::QueueState::Opening, None),
+        (None, None) => (api::QueueState::Ok, None),
+    };
+    Some(api::Durable {
+        state,
+        reason: reason.map(str::to_owned),
+        because: why_durable(service, config),
+        pending_events: spill.pending() as u64,
+        on_disk_only_events: spill.on_disk_alone(),
+    })
+}
+
+/// What of a service could go, and to whom.
+fn dispatch_status(
+    key: ServiceKey,
+    service: &Service,
+    watchdog: &Watchdog,
+    now: Instant,
+) -> api::Dispatch {
+    let stuck = watchdog.stuck_for(key, now);
+    api::Dispatch {
+        due_events: service.due_events(now),
+        free_workers: service.free_workers() as u64,
+        waits_for_disk: service.waits_for_disk(),
+        stuck_ms: stuck.map(|stuck| stuck.as_millis() as u64),
+    }
+}
+
+fn subscribers_status(
+    peers: &Peers,
+    accounts: &Accounts,
+    remembered: u64,
+    budget: usize,
+) -> api::Subscribers {
+    let mut status = api::Subscribers {
+        remembered,
+        counters: counters(&accounts.subscribers, 0, 0),
+        ..api::Subscribers::default()
+    };
+    let outbox = &mut status.outbox;
+    outbox.peak_bytes = accounts.outbox_peak_bytes as u64;
+    outbox.budget_bytes = budget as u64;
+    for peer in peers.iter() {
+        if let Role::Subscriber { prefixes } = &peer.role {
+            let bytes = peer.outbox.bytes() as u64;
+            status.connected += 1;
+            status.subscriptions += prefixes.len() as u64;
+            outbox.bytes += bytes;
+            outbox.largest_bytes = outbox.largest_bytes.max(bytes);
+        }
+    }
+    status
+}
+
+fn count(peers: &Peers, wanted: fn(&Role) -> bool) -> u64 {
+    let wanted = peers.iter().filter(|peer| wanted(&peer.role));
+    wanted.count() as u64
+}
+
+/// How many peers speak each version of ZMTP, and who speaks one of before 3.0.
+fn zmtp_spoken(peers: &Peers, broker: &Broker) -> api::ZmtpVersions {
+    let mut versions = BTreeMap::<&str, u64>::new();
+    let mut old = vec![];
+    for peer in peers.iter() {
+        *versions.entry(peer.zmtp.version.name()).or_default() += 1;
+        if !peer.zmtp.version.has_commands() && old.len() < OLD_PEERS_SHOWN {
+            old.push(api::OldPeer {
+                address: peer.address.to_string(),
+                role: peer.role.name().to_owned(),
+                service: service_of(peer, broker).map(str::to_owned),
+                socket_type: peer.zmtp.socket_type.name().to_owned(),
+                identity: peer.zmtp.identity.escape_ascii().to_string(),
+            });
+        }
+    }
+    api::ZmtpVersions {
+        versions: named(versions),
+        old,
     }
 }
 

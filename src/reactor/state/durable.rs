@@ -14,12 +14,15 @@ use super::runs::Run;
 use crate::ambient::{now, wall_clock_ms};
 use crate::config::Config;
 use crate::store::Store;
-use event_manager_core::broker::{Broker, Item, OrderBy, OrderKey, Service, ServiceKey};
+use event_manager_core::broker::{
+    Broker, DeliveryMode, Item, OrderBy, OrderKey, Service, ServiceKey,
+};
 use event_manager_core::log::{LogLimits, StoredEvent};
 use event_manager_core::queues::{Clocks, Emitted, Queues, Shell};
 use event_manager_core::requests::LettersRequest;
 use event_manager_core::store::{Command, Full, Report, Sink};
 use event_manager_wire::api::DeadLetters;
+use event_manager_wire::api::DurableReason;
 use event_manager_wire::model::{ServiceName, subject_of};
 use event_manager_zmtp::frames_of;
 
@@ -196,6 +199,17 @@ impl Items {
             item.own_body();
         }
         item
+    }
+}
+
+/// What makes a durable service durable.
+pub(crate) fn why_durable(service: &Service, config: &Config) -> DurableReason {
+    if service.asked_delivery() == Some(DeliveryMode::Queue) {
+        return DurableReason::Subscribed;
+    }
+    match config.policy_of(service.name()).delivery {
+        DeliveryMode::Queue => DurableReason::Configured,
+        DeliveryMode::Live => DurableReason::OnDisk,
     }
 }
 

@@ -1,4 +1,7 @@
-//! When to add up what waits in memory.
+//! What waits in memory, and when to add it up.
+
+use super::peers::Peers;
+use event_manager_core::broker::Broker;
 
 /// It is added up after so large a part of the limit, and so may be exceeded by that.
 const LOOK_PART: usize = 16;
@@ -28,4 +31,12 @@ impl Memory {
     pub(crate) fn begin_again(&mut self) {
         self.taken_bytes = 0;
     }
+}
+
+/// What waits for peers and services and what is half received, in bytes. What durable services have in
+/// memory is bounded by their own budgets, and can't be given up.
+pub(crate) fn waiting_bytes(peers: &Peers, broker: &Broker) -> usize {
+    let outboxes = peers.iter().map(|peer| peer.outbox.bytes());
+    let queues = broker.services().map(|(_, service)| service.queue.bytes());
+    outboxes.chain(queues).sum::<usize>() + peers.half_received_bytes()
 }

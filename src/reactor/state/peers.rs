@@ -8,7 +8,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::connections::Connections;
-use super::peer::Peer;
+use super::peer::{Peer, Role};
 use event_manager_core::broker::PeerId;
 use event_manager_zmtp::encode_subscribe;
 
@@ -73,6 +73,21 @@ impl Peers {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.slab.iter().map(|(_, peer)| peer)
+    }
+
+    pub(crate) fn publishers(&self) -> impl Iterator<Item = &Peer> {
+        let peers = self.iter();
+        peers.filter(|peer| matches!(peer.role, Role::Publisher))
+    }
+
+    /// Lets the tasks of publishers look whether they may read.
+    pub(crate) fn wake_publishers(&self) {
+        self.publishers().for_each(|peer| peer.wake.notify_one());
+    }
+
+    /// What all connections keep of messages that aren't whole, in bytes.
+    pub(crate) fn half_received_bytes(&self) -> usize {
+        self.iter().map(|peer| peer.half_received).sum()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
