@@ -11,7 +11,8 @@
 | dotmac events | `event_manager.compat.dotmac` | `dotmac` |
 | ScheduleZero's broker for APScheduler 4 | `event_manager.compat.apscheduler` | `schedule_zero` |
 
-No distribution of ours installs one of these names, because they belong to others. Each module says what differs.
+No distribution of ours on PyPI installs one of these names, because they belong to others; `clients/python/shims` in the repository
+has some that a site may install by itself. Each module says what differs.
 """
 
 from __future__ import annotations
@@ -75,8 +76,14 @@ def install(*names: str, replace: bool = False) -> None:
         if replace:
             for loaded in [each for each in sys.modules if each == name or each.startswith(name + ".")]:
                 del sys.modules[loaded]
-        for dotted, ours in SHIMS[name].items():
-            _put(dotted, importlib.import_module(f"{__name__}.{ours}"))
+        stand_for(name)
+
+
+def stand_for(dotted: str) -> None:
+    """Puts our modules under this dotted name and those below it: what the shims of the repository do when they are imported."""
+    for each, ours in SHIMS[dotted.partition(".")[0]].items():
+        if f"{each}.".startswith(f"{dotted}."):
+            _put(each, importlib.import_module(f"{__name__}.{ours}"))
 
 
 def _put(dotted: str, module: types.ModuleType) -> None:
@@ -94,4 +101,4 @@ def _put(dotted: str, module: types.ModuleType) -> None:
         setattr(sys.modules[parent], last, module)
 
 
-__all__ = ["AlreadyInstalled", "SHIMS", "install"]
+__all__ = ["AlreadyInstalled", "SHIMS", "install", "stand_for"]

@@ -164,7 +164,7 @@ class ZeroMqMessageBus(MessageBus):
                 self.service_name, delivery=self._delivery, retry=self._retry, credit=1000, concurrency=1000, max_handling=86400
             )
             try:
-                service.on(*self._subjects, dialect="prefix")(self._event_came)
+                service.on(*self._subjects, dialect="prefix")(self._taker())
                 service.start(self._hub)
             except EventManagerError:
                 self._subjects = before
@@ -262,8 +262,21 @@ class ZeroMqMessageBus(MessageBus):
 
     # What comes.
 
+    def _taker(self) -> "Callable[[Received[bytes]], Any]":
+        """The function that takes the events of a subscription, in its loop."""
+        gate: List[asyncio.Lock] = []
+
+        async def take(event: "Received[bytes]") -> None:
+            if not gate:
+                gate.append(asyncio.Lock())
+            # In their order: what comes when the handler comes would overtake what waits for it.
+            async with gate[0]:
+                await asyncio.shield(asyncio.wrap_future(self._ready))
+            await self._event_came(event)
+
+        return take
+
     async def _event_came(self, event: "Received[bytes]") -> None:
-        await asyncio.shield(asyncio.wrap_future(self._ready))
         came = event_of(event.raw, event.subject)
         kind = self._type_of(came.subject)
         if kind not in (SubscriptionInfo.TYPE_QUEUE, SubscriptionInfo.TYPE_NON_REENTRANT):

@@ -1,0 +1,6 @@
+"""Stands for corerl.messages.events: event_manager.compat._corerl_events."""
+
+from event_manager.compat import stand_for
+from event_manager.compat._corerl_events import *  # for type checkers
+
+stand_for(__name__)

@@ -1,0 +1,6 @@
+"""Stands for pika.delivery_mode: event_manager.compat.pika.spec."""
+
+from event_manager.compat import stand_for
+from event_manager.compat.pika.spec import *  # for type checkers
+
+stand_for(__name__)
