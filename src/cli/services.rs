@@ -156,6 +156,11 @@ fn write_details(out: &mut impl Write, service: &ServiceStatus) -> std::io::Resu
     for worker in &service.workers.named {
         writeln!(out, "    worker {}", about_worker(worker))?;
     }
+    let letters = &service.dead_letter_subject;
+    if !letters.is_empty() && *letters != format!("{}.DLQ", service.name) {
+        let letters = shown(letters.as_bytes());
+        writeln!(out, "    dead letters are published as {letters}")?;
+    }
     if let Some(why) = &service.no_port {
         writeln!(out, "    no port, trying again: {}", shown(why.as_bytes()))?;
     }

@@ -166,6 +166,9 @@ fn subscriptions_are_made_and_ended_without_a_worker() {
     assert_eq!(stock.dead_letter_subject, "failed.stock");
     assert_eq!(stock.subscriptions[0].id, told["id"]);
     assert_eq!(told["workers"], json!(stock.address));
+    let verbose = site.run(&["services", "--verbose"]).done();
+    assert_eq!(verbose.matches("dead letters are published as").count(), 1);
+    assert!(verbose.contains("dead letters are published as failed.stock\n"));
     let durable = site.run(&["subscribe", "Stock", "Order"]).done();
     assert!(durable.contains("services --end Stock"), "{durable}");
 

@@ -524,3 +524,28 @@ fn who_subscribes_to_its_own_letters_gets_each_once() {
     assert_eq!(bury_each(&daemon, "B", 2), ["B", "failed.b"]);
     assert_eq!(bury_each(&daemon, "A", 1), ["failed.b"]);
 }
+
+/// What a service chooses must not hide the letters of others.
+#[test]
+fn letters_may_have_the_subject_of_other_events() {
+    let daemon = TestDaemon::start();
+    let client = daemon.requester();
+    for (service, letters) in [("A", "Order"), ("B", "failed")] {
+        let answer = ask_json(
+            &client,
+            &json!({"token": "subscribe", "id": service, "service": service,
+                "subjects": ["exact:Order"], "deadLetterSubject": letters}),
+        );
+        assert_eq!(answer["deadLetterSubject"], letters, "{answer}");
+    }
+    let watcher = daemon.subscriber(&["failed"]);
+    publish(&daemon.publisher(), "Order", "x");
+    // B's letter is told though its event has the subject of A's.
+    assert_eq!(bury_each(&daemon, "B", 1), ["Order"]);
+    let letter = watcher.recv_multipart(0).expect("a letter");
+    assert_eq!(letter[2..], [b"Order".to_vec(), b"x".to_vec()]);
+    // A's letter comes to both, and is the last.
+    assert_eq!(bury_each(&daemon, "A", 2), ["Order", "Order"]);
+    assert_eq!(bury_each(&daemon, "B", 1), ["Order"]);
+    assert!(is_silent(&watcher, 50));
+}

@@ -43,7 +43,7 @@ impl Flow {
             room: Notify::new(),
             come: RefCell::new(Come {
                 seen: vec![0; events.div_ceil(64) as usize],
-                latencies: Vec::with_capacity(events as usize),
+                latencies: vec![],
                 last: began,
             }),
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::cpu::is_daemon;
 use super::flow::Flow;
@@ -99,18 +99,26 @@ impl Bench {
 
     /// Ends what a measurement has begun.
     pub(super) async fn clean_up(&mut self) -> anyhow::Result<()> {
-        let (plan, worker) = (&self.plan, self.worker.take());
-        let is_service = worker.is_some() || self.is_subscribed;
+        let worker = self.worker.take();
+        if worker.is_none() && !self.is_subscribed {
+            return Ok(());
+        }
+        let name = self.plan.name.clone();
+        self.end_service(worker).await.with_context(|| match self.plan.durable {
+            true => format!("the durable service {name} may be left: end it with `event-manager services --end {name}` when its subscription has expired"),
+            false => format!("the service {name} may be left, until its subscription expires"),
+        })
+    }
+
+    async fn end_service(&mut self, worker: Option<Service>) -> anyhow::Result<()> {
         if let Some(worker) = worker {
             worker.unsubscribe(LAST_ANSWERS).await?;
         }
         if std::mem::take(&mut self.is_subscribed) {
-            self.client.unsubscribe(&plan.name).await?;
+            self.client.unsubscribe(&self.plan.name).await?;
         }
-        if is_service && plan.durable {
-            let ended = self.client.end(&plan.name).await;
-            let advice = || format!("end it with `event-manager services --end {}`", plan.name);
-            ended.with_context(advice)?;
+        if self.plan.durable {
+            self.client.end(&self.plan.name).await?;
         }
         Ok(())
     }
@@ -165,7 +173,7 @@ impl Plan {
         let ended = tokio::select! {
             all = all => all?.1,
             come = flow.stalled() => bail!(
-                "only {come} of {} events have come, and no more for 5 s: look for drops with `event-manager services` and `event-manager top`, and for a small queue or limits.maxMessageBytes in the daemon's configuration",
+                "only {come} of {} events have come, and no more for 5 s: look whether the daemon was restarted, for drops with `event-manager services` and `event-manager top`, and for a small queue or limits.maxMessageBytes in the daemon's configuration",
                 self.events
             ),
         };
@@ -227,11 +235,9 @@ impl Plan {
         };
         let flow = Flow::new(self.events, self.rate, u64::MAX);
         let mut emits = JoinSet::new();
-        let mut note = |emitted: Result<anyhow::Result<(u64, Instant)>, _>| {
-            let (number, sent_at) =
-                emitted.map_err(|error: tokio::task::JoinError| anyhow!(error))??;
-            let now = now();
-            flow.note(number, (now - sent_at).as_nanos() as u64, now);
+        let mut note = |emitted: Result<anyhow::Result<(u64, Duration)>, JoinError>| {
+            let (number, took) = emitted.map_err(|error| anyhow!(error))??;
+            flow.note(number, took.as_nanos() as u64, now());
             progress.add(1);
             anyhow::Ok(())
         };
@@ -247,7 +253,8 @@ impl Plan {
             emits.spawn(async move {
                 let sent_at = now();
                 hub.emit_bytes(&name, body).level(level).await?;
-                anyhow::Ok((number, sent_at))
+                // Here: who joins it may be waiting for something else.
+                anyhow::Ok((number, now() - sent_at))
             });
         }
         while let Some(emitted) = emits.join_next().await {

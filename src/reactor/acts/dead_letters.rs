@@ -16,9 +16,12 @@ use event_manager_wire::api::LetterAccount;
 use event_manager_wire::model::{ServiceName, subject_of};
 use event_manager_zmtp::{encode_frame, frames};
 
+/// More than the JSON of a letter has beside its event's subject, in bytes.
+const ACCOUNT_BYTES_MAX: usize = 16 << 10;
+
 impl Hub {
-    /// Publishes dead events under the subject of the service's dead letters, each as a frame of JSON that says what
-    /// happened, followed by the event's own frames, and keeps them.
+    /// Publishes dead events under the subject of the service's dead letters, each as a frame of JSON that
+    /// says what happened, followed by the event's own frames, and keeps them.
     pub(crate) fn dead_letters(&mut self, key: ServiceKey, dead: Vec<DeadLetter>) {
         let name = self.broker[key].name().clone();
         let subject_max = self.config.limits.subject_bytes_max;
@@ -46,10 +49,19 @@ impl Hub {
             };
             self.keep_letter(&name, letter.item.seq, kept);
             // A service that hears its own dead letters would make new ones of them for ever.
-            if !self.broker.is_letter_subject(subject) {
+            if !self.is_letter(subject, &body) {
                 self.publish_letter(key, &account, &body);
             }
         }
+    }
+
+    /// Whether an event is a dead letter itself. Where services choose the subject it may be that of other
+    /// events, too, whose letters have to be told.
+    fn is_letter(&self, subject: &[u8], event: &[u8]) -> bool {
+        let longest = ACCOUNT_BYTES_MAX + 16 * self.config.limits.subject_bytes_max;
+        let account = || frames(event).nth(1).filter(|frame| frame.len() <= longest);
+        subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes())
+            || (self.broker.is_chosen_for_letters(subject) && account().is_some_and(is_account))
     }
 
     /// Keeps a dead letter, with the next flush.
@@ -82,6 +94,12 @@ impl Hub {
         let end = [message.len()];
         self.deliver_or_hold(&route, &Run::of_one(message.freeze(), &end));
     }
+}
+
+/// Whether this is the JSON that a published letter has.
+fn is_account(frame: &[u8]) -> bool {
+    let account = serde_json::from_slice::<LetterAccount>(frame);
+    account.is_ok_and(|account| !account.service.is_empty() && !account.reason.is_empty())
 }
 
 /// What happened to a dead event, in JSON.

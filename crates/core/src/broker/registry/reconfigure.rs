@@ -43,11 +43,10 @@ impl Broker {
         }
     }
 
-    /// Whether events of this subject are dead letters of some service.
-    pub fn is_letter_subject(&self, subject: &[u8]) -> bool {
+    /// Whether some service chose this subject for its dead letters.
+    pub fn is_chosen_for_letters(&self, subject: &[u8]) -> bool {
         let mut chosen = self.letter_subjects.values();
-        subject.ends_with(ServiceName::DEAD_LETTERS.as_bytes())
-            || chosen.any(|chosen| chosen.as_str().as_bytes() == subject)
+        chosen.any(|chosen| chosen.as_str().as_bytes() == subject)
     }
 
     /// What a service would be set to with these options, too, also if it began with what is asked.
