@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Optional, Sequence, Type, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Optional, Sequence, Type, TypeVar, Union, overload
 
 from . import _calls, _event, _typed
 from . import hub as _hub
@@ -102,9 +102,9 @@ class AsyncDeadLetters:
         """The first letters, oldest first, that match."""
         return await _in_thread(lambda: list(itertools.islice(self._letters.list(**which), limit)))
 
-    async def show(self, number: int) -> "Optional[DeadLetter]":
-        """One letter with its frames."""
-        return await _in_thread(self._letters.show, number)
+    async def show(self, letter: "Union[int, DeadLetter]") -> "Optional[DeadLetter]":
+        """One letter, or that of this number, with its frames."""
+        return await _in_thread(self._letters.show, letter)
 
     async def replay(self, numbers: Optional[Sequence[int]] = None, **which: Any) -> "Settled":
         """Gives them to the service again."""

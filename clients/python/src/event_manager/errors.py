@@ -5,7 +5,10 @@ Each sentence says what happened, whether an event may have been taken, and what
 
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from typing import TYPE_CHECKING, Dict, Sequence
+
+if TYPE_CHECKING:
+    from ._calls import Reply
 
 
 class EventManagerError(Exception):
@@ -139,7 +142,7 @@ class CallRefused(EventManagerError):
 
     may_be_taken = True
 
-    def __init__(self, sentence: str, replies: Sequence[object]) -> None:
+    def __init__(self, sentence: str, replies: "Sequence[Reply]") -> None:
         super().__init__(sentence)
         self.replies = replies
 

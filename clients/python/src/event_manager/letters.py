@@ -88,8 +88,11 @@ class DeadLetters:
             for each in answer["letters"]:
                 yield of_account(each)
 
-    def show(self, number: int) -> Optional[DeadLetter]:
-        """One letter with its frames; None if there is none of this number."""
+    def show(self, letter: Union[int, DeadLetter]) -> Optional[DeadLetter]:
+        """One letter, or that of this number, with its frames; None if it isn't there any more."""
+        number = letter.number if isinstance(letter, DeadLetter) else letter
+        if number is None:
+            raise InvalidArgument("a letter that on_dead_letter got has no number; look for it in list()")
         fields = {"token": "dlq", "op": "show", "service": self.service, "from": number, "limit": 1, "seqs": [number]}
         for each in self._ask(fields)["letters"]:
             return of_account(each, [_frame(frame) for frame in each.get("frames") or []])
