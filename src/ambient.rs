@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The time.
 #[allow(
     clippy::disallowed_methods,
     reason = "the one place where the clock is read"

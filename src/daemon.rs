@@ -44,7 +44,6 @@ pub struct Daemon {
     /// Disconnected when that is done.
     deregistered: std::sync::mpsc::Receiver<()>,
     registration: watch::Receiver<RegistrationState>,
-    /// In force.
     config: Config,
     diagnostic: watch::Sender<DiagnosticConfig>,
     savers: Savers,
@@ -266,7 +265,6 @@ impl Daemon {
         })
     }
 
-    /// Where it listens.
     pub fn bound(&self) -> &Bound {
         &self.reactor.bound
     }

@@ -30,7 +30,6 @@ pub(super) trait Unit {
     /// Reads a value; an error says what is allowed.
     fn read(value: &Value) -> Result<Self::Of, String>;
 
-    /// The written form.
     fn show(of: &Self::Of) -> Value;
 
     fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Self::Of, D::Error> {

@@ -47,7 +47,6 @@ pub fn bind(endpoint: &Endpoint) -> Result<TcpListener, BindError> {
 /// A running server.
 #[derive(Debug)]
 pub struct HttpServer {
-    /// Where it listens.
     pub address: SocketAddr,
     is_stopping: Arc<AtomicBool>,
     stop: oneshot::Sender<()>,

@@ -47,7 +47,6 @@ const INPUTS_MAX: usize = 1024;
 /// A running reactor.
 #[derive(Debug)]
 pub struct Reactor {
-    /// Where it listens.
     pub bound: Bound,
     /// What it is told.
     pub inputs: mpsc::Sender<Input>,

@@ -18,7 +18,6 @@ use crate::telemetry::{Journal, Notable};
 
 /// The version of the record format.
 pub(super) const VERSION: u32 = 2;
-/// The tables.
 const TABLES: [&str; 3] = ["subscriptions", "services", "subscribers"];
 /// A commit is on disk when it returns, and leaves one file. A damaged write-ahead log would be
 /// ignored silently, which would revert the state.
@@ -63,7 +62,6 @@ fn from_sqlite(error: Error) -> StateError {
     StateError::System(io::Error::new(kind, error.to_string()))
 }
 
-/// An open database.
 #[derive(Debug)]
 pub(super) struct StateFile {
     database: Connection,

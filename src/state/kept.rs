@@ -9,7 +9,6 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptSubscription {
-    /// The service's name.
     pub service: String,
     /// Its subjects as they are written in a request.
     pub subjects: Vec<String>,

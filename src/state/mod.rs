@@ -20,7 +20,6 @@ use file::open_or_set_aside;
 /// The name of the database's file.
 pub const FILE_NAME: &str = "state.db";
 
-/// An open database.
 #[derive(Debug)]
 pub struct State {
     /// What an earlier run left.

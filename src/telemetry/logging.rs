@@ -38,7 +38,6 @@ pub enum LoggingError {
     /// This process logs already.
     #[error("logging has been started already")]
     Started,
-    /// It has ended.
     #[error("logging has ended")]
     Ended,
 }

@@ -21,7 +21,6 @@ pub enum SpanKind {
 /// Something that happened to an event, from when to when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// The trace.
     pub trace_id: [u8; 16],
     /// Its own id.
     pub span_id: [u8; 8],

@@ -25,48 +25,48 @@ pub enum Error {
     },
     /// The daemon refused.
     Nak {
-        /// What was asked.
+        /// The request, for people.
         what: String,
         /// For programs: one of the codes of docs/protocol.md.
         code: String,
-        /// For people.
+        /// Why, for people; its wording may change.
         sentence: String,
     },
     /// The daemon doesn't know an option, or a request: it is older than this client.
     TooOld {
-        /// What was asked.
+        /// The request, for people.
         what: String,
-        /// What the daemon says.
+        /// The daemon's answer, for people.
         sentence: String,
     },
     /// Of the events published since the last flush, some may not have been taken.
     MayBeLost {
-        /// So many.
+        /// How many may be lost, at most.
         lost: u64,
-        /// Of so many.
+        /// How many were published since the last flush.
         of: u64,
-        /// The reason.
+        /// What happened, for people.
         why: String,
     },
     /// No service answers to the subject of a call; nobody got it.
     NoResponders {
-        /// The subject.
+        /// The subject that was called.
         subject: String,
         /// What the daemon says of each service that was asked.
         told: String,
     },
     /// No service answered a call in time; one may have got it.
     CallTimeout {
-        /// The subject.
+        /// The subject that was called.
         subject: String,
         /// What the daemon says of each service that was asked.
         told: String,
     },
     /// Services got the call and said no.
     CallRefused {
-        /// The subject.
+        /// The subject that was called.
         subject: String,
-        /// Their answers.
+        /// What each of them answered.
         replies: Vec<Reply>,
     },
     /// A body is not what was expected.

@@ -26,9 +26,9 @@ pub enum ClientError {
     /// The answer was no.
     #[error("{code}: {sentence}")]
     Nak {
-        /// For programs.
+        /// For programs: one of the codes of docs/protocol.md.
         code: String,
-        /// For people.
+        /// Why, for people; its wording may change.
         sentence: String,
     },
     /// The answer makes no sense.

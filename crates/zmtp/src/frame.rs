@@ -31,7 +31,7 @@ pub struct FrameHeader {
     flags: u8,
     /// Bytes of the header itself: 2 or 9.
     pub header_bytes: usize,
-    /// Bytes of the body.
+    /// How long the body is, in bytes; what the peer says, not compared with a limit.
     pub body_bytes: u64,
 }
 

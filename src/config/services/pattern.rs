@@ -25,7 +25,6 @@ impl NamePattern {
         })
     }
 
-    /// The written form.
     pub(super) fn as_name(&self) -> &ServiceName {
         match self {
             Self::Exact(name) | Self::Glob(name) => name,

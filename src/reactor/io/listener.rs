@@ -95,13 +95,11 @@ impl Listener {
         &self.endpoint
     }
 
-    /// Begins to accept.
     pub(crate) fn accept(&self, door: Rc<dyn Door>) {
         let task = tokio::task::spawn_local(accept_all(Rc::clone(&self.bound), door));
         *self.task.borrow_mut() = Some(task.abort_handle());
     }
 
-    /// Stops listening.
     pub(crate) fn close(&self) {
         // While we listen still, so that the file can't be another process's yet. Once only: later it
         // may be.

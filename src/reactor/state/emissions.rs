@@ -56,7 +56,6 @@ pub(crate) enum Known {
 /// An event that waits for the disk, and so does its answer.
 struct Pending {
     id: Bytes,
-    /// The request.
     ticket: Ticket,
     /// Requests with the same id that came later.
     again: Vec<Ticket>,
@@ -74,7 +73,6 @@ struct Pending {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Confirmed {
     pub(crate) id: Bytes,
-    /// The request.
     pub(crate) ticket: Ticket,
     /// Requests with the same id that came later.
     pub(crate) again: Vec<Ticket>,

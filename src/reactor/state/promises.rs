@@ -36,11 +36,7 @@ pub(crate) enum Promised {
         queue: Option<QueueId>,
     },
     /// The subscription does.
-    Subscription {
-        id: SubscriptionId,
-        /// The ACK.
-        answer: Message,
-    },
+    Subscription { id: SubscriptionId, answer: Message },
 }
 
 /// What a promise came to, well or not.

@@ -1,4 +1,7 @@
 //! What is notable: the table of all kinds, each with its code. docs/events.md has a section for each.
+//!
+//! Fields say what they are if their names don't: `service` and `queue` are the name of a service, `path` is
+//! a file, `why` and `error` are sentences.
 
 use serde_json::{Map, Value};
 
@@ -41,7 +44,6 @@ notables! {
 
     /// It could not start.
     "EM-0005" StartFailed "start-failed" ERROR "em.daemon" {
-        /// A sentence.
         why: &'a str = said,
     } "{why}"
 
@@ -75,7 +77,6 @@ notables! {
 
     /// The event log's own file fails.
     "EM-0011" EventLogFailed "event-log-failed" WARN "em.log" {
-        /// The file.
         path: &'a str,
         /// The system's reason.
         why: &'a str = said,
@@ -83,7 +84,6 @@ notables! {
 
     /// A subscription that was not there.
     "EM-0101" Subscribed "subscribed" INFO "em.service" {
-        /// The service.
         service: &'a str = bare,
         /// What its client calls it.
         subscription: &'a str,
@@ -97,7 +97,6 @@ notables! {
 
     /// A client ended its subscription.
     "EM-0102" Unsubscribed "unsubscribed" INFO "em.service" {
-        /// The service.
         service: &'a str = bare,
         /// What its client calls it.
         subscription: &'a str,
@@ -107,7 +106,6 @@ notables! {
 
     /// No keep-alive came.
     "EM-0103" SubscriptionExpired "subscription-expired" INFO "em.service" {
-        /// The service.
         service: &'a str = bare,
         /// What its client calls it.
         subscription: &'a str,
@@ -117,7 +115,6 @@ notables! {
 
     /// A service has a port now.
     "EM-0104" ServiceOpened "service-opened" INFO "em.service" {
-        /// Its name.
         service: &'a str = bare,
         /// Where its workers connect.
         port: u16,
@@ -127,7 +124,6 @@ notables! {
 
     /// A service is no more: its last subscription ended, or it was ended by END.
     "EM-0105" ServiceEnded "service-ended" INFO "em.service" {
-        /// Its name.
         service: &'a str = bare,
         /// Events that waited, and are dropped.
         queued: u64,
@@ -137,9 +133,7 @@ notables! {
 
     /// A service gets no port.
     "EM-0106" PortExhausted "port-exhausted" WARN "em.service" {
-        /// Its name.
         service: &'a str = bare,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
@@ -147,7 +141,6 @@ notables! {
 
     /// A service of an earlier run has another port.
     "EM-0107" ServiceMoved "service-moved" WARN "em.service" {
-        /// Its name.
         service: &'a str = bare,
         /// Where its workers connect now.
         port: u16,
@@ -157,7 +150,6 @@ notables! {
 
     /// A worker's first READY.
     "EM-0201" WorkerJoined "worker-joined" INFO "em.worker" {
-        /// Its service.
         service: &'a str = bare,
         /// Where it connects from.
         peer: &'a str,
@@ -169,7 +161,6 @@ notables! {
 
     /// A worker's connection ended, and it held nothing or had said BYE.
     "EM-0202" WorkerLeft "worker-left" INFO "em.worker" {
-        /// Its service.
         service: &'a str = bare,
         /// Where it connected from.
         peer: &'a str,
@@ -179,11 +170,9 @@ notables! {
 
     /// A worker's connection ended while it held events that it had not reported done.
     "EM-0203" WorkerLost "worker-lost" WARN "em.worker" {
-        /// Its service.
         service: &'a str = bare,
         /// Where it connected from.
         peer: &'a str,
-        /// So many events.
         held: u64,
         /// Whether it acknowledged: then others get them.
         acknowledged: bool,
@@ -193,7 +182,6 @@ notables! {
 
     /// A worker doesn't read.
     "EM-0204" WorkerStalled "worker-stalled" WARN "em.worker" {
-        /// Its service.
         service: &'a str = bare,
         /// Where it connects from.
         peer: &'a str,
@@ -205,7 +193,6 @@ notables! {
 
     /// Two workers of one service have one identity.
     "EM-0205" SameIdentity "same-identity" WARN "em.worker" {
-        /// Their service.
         service: &'a str = bare,
         /// The identity, as text.
         identity: &'a str,
@@ -219,7 +206,6 @@ notables! {
         service: &'a str = bare,
         /// Where the peer connects from.
         peer: &'a str,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind and service that were not written since the last.
         suppressed: u64,
@@ -243,7 +229,6 @@ notables! {
         peer: &'a str,
         /// `slow-subscriber`.
         reason: &'a str,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
@@ -261,7 +246,6 @@ notables! {
 
     /// Events of a service were dropped.
     "EM-0301" EventsDropped "events-dropped" WARN "em.delivery" {
-        /// The service.
         service: &'a str = bare,
         /// As the counters name it.
         reason: &'a str = bare,
@@ -275,7 +259,6 @@ notables! {
 
     /// An event that no worker could do.
     "EM-0302" DeadLetter "dead-letter" WARN "em.delivery" {
-        /// The service.
         service: &'a str = bare,
         /// `max-deliveries` or `terminated`.
         reason: &'a str = bare,
@@ -291,9 +274,7 @@ notables! {
 
     /// The end came before a service's events were delivered.
     "EM-0303" Undelivered "undelivered" WARN "em.delivery" {
-        /// The service.
         service: &'a str = bare,
-        /// So many events.
         events: u64,
         /// Events of this kind that were not written.
         suppressed: u64,
@@ -301,13 +282,11 @@ notables! {
 
     /// The same for subscribers.
     "EM-0304" UndeliveredToSubscribers "undelivered-to-subscribers" WARN "em.subscriber" {
-        /// So many events.
         events: u64,
     } "events not delivered to subscribers: the event manager stopped"
 
     /// Events of a service wait in vain.
     "EM-0305" ServiceStuck "service-stuck" ERROR "em.delivery" {
-        /// Its name.
         service: &'a str = bare,
         /// Events that could have gone.
         due: u64,
@@ -325,7 +304,6 @@ notables! {
         name: &'a str = bare,
         /// Where clients reach us.
         address: &'a str = bare,
-        /// Its address.
         locator: &'a str = bare,
     } "registered with the ServiceLocator"
 
@@ -335,9 +313,7 @@ notables! {
         name: &'a str = bare,
         /// Where clients reach us.
         address: &'a str = bare,
-        /// Its address.
         locator: &'a str = bare,
-        /// A sentence.
         why: &'a str = said,
     } "not registered, trying again; clients that know the request address are not affected: {why}"
 
@@ -361,13 +337,11 @@ notables! {
 
     /// Its time was up, and we did not start.
     "EM-0414" GuardTimeout "guard-timeout" ERROR "em.guard" {
-        /// A sentence.
         why: &'a str = said,
     } "{why}"
 
     /// A durable queue takes nothing.
     "EM-0501" StoreFailed "store-failed" ERROR "em.store" {
-        /// Its service.
         queue: &'a str = bare,
         /// The system's.
         reason: &'a str,
@@ -375,23 +349,18 @@ notables! {
 
     /// It does again, or can be read again.
     "EM-0502" StoreRecovered "store-recovered" INFO "em.store" {
-        /// Its service.
         queue: &'a str = bare,
     } "the queue works again"
 
     /// Records that can't be read.
     "EM-0503" QueueDamaged "queue-damaged" ERROR "em.store" {
-        /// Its service.
         queue: &'a str = bare,
-        /// Where.
         damage: &'a str = bare,
     } "a queue has damaged records; they are skipped"
 
     /// A dead letter is not on disk.
     "EM-0504" DeadLetterNotKept "dead-letter-not-kept" ERROR "em.store" {
-        /// Its service.
         service: &'a str = bare,
-        /// Why.
         reason: &'a str,
         /// So many were left out since the last one that was told.
         suppressed: u64,
@@ -399,13 +368,11 @@ notables! {
 
     /// There is no store.
     "EM-0505" LettersUnavailable "letters-unavailable" WARN "em.store" {
-        /// A sentence.
         error: &'a str = bare,
     } "dead letters are not kept"
 
     /// Events on disk can't be read now.
     "EM-0506" QueueUnreadable "queue-unreadable" ERROR "em.store" {
-        /// Its service.
         queue: &'a str = bare,
         /// The system's.
         reason: &'a str,
@@ -431,7 +398,6 @@ notables! {
 
     /// A queue was found of which nothing else says that its service is durable.
     "EM-0510" QueueLeft "queue-left" WARN "em.store" {
-        /// The service.
         service: &'a str = bare,
         /// Events that wait in it.
         events: u64,
@@ -439,9 +405,7 @@ notables! {
 
     /// The state database can't be written.
     "EM-0511" StateFailed "state-failed" ERROR "em.state" {
-        /// Its file.
         path: &'a str = bare,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
@@ -449,13 +413,11 @@ notables! {
 
     /// It can be again.
     "EM-0512" StateRecovered "state-recovered" INFO "em.state" {
-        /// Its file.
         path: &'a str = bare,
     } "the state database can be written again"
 
     /// It was damaged.
     "EM-0513" StateDamaged "state-damaged" WARN "em.state" {
-        /// Its file.
         path: &'a str = bare,
         /// Where that is now.
         aside: &'a str = bare,
@@ -465,7 +427,6 @@ notables! {
 
     /// It can't be used.
     "EM-0514" StateUnavailable "state-unavailable" WARN "em.state" {
-        /// Its file.
         path: &'a str = bare,
         /// What can be done.
         why: &'a str = said,
@@ -473,13 +434,11 @@ notables! {
 
     /// Somebody removed it, or put another in its place.
     "EM-0515" StateGone "state-gone" ERROR "em.state" {
-        /// Its file.
         path: &'a str = bare,
     } "the state database was removed while in use: it is rewritten from memory"
 
     /// Subscriptions are back after a restart.
     "EM-0521" Restored "restored" INFO "em.state" {
-        /// So many.
         subscriptions: u64,
         /// Of so many services.
         services: u64,
@@ -489,7 +448,6 @@ notables! {
     "EM-0522" NotRestored "not-restored" WARN "em.state" {
         /// So many, for this reason.
         subscriptions: u64,
-        /// A sentence.
         why: &'a str = said,
     } "not restored; their clients' next KEEP_ALIVE is refused, and they subscribe again: {why}"
 
@@ -507,7 +465,6 @@ notables! {
         peer: &'a str,
         /// `out-of-descriptors` or `too-many-connections`.
         reason: &'a str,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind and reason that were not written since the last.
         suppressed: u64,
@@ -519,7 +476,6 @@ notables! {
         peer: &'a str,
         /// As the counters name it.
         reason: &'a str,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind and reason that were not written since the last.
         suppressed: u64,
@@ -531,7 +487,6 @@ notables! {
         peer: &'a str,
         /// `heartbeat-timeout`.
         reason: &'a str,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind that were not written since the last.
         suppressed: u64,
@@ -565,7 +520,6 @@ notables! {
     "EM-0612" PublisherLost "publisher-lost" WARN "em.publisher" {
         /// Its address, as `connectPublishers` has it.
         publisher: &'a str = bare,
-        /// A sentence.
         why: &'a str = said,
         /// Events of this kind and publisher that were not written since the last.
         suppressed: u64,

@@ -34,7 +34,6 @@ macro_rules! notables {
         { $($(#[$field_about:meta])* $field:ident: $type:ty $(= $shown:ident)?),* $(,)? }
         $sentence:literal
     )*) => {
-        /// A notable event.
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub enum Notable<'a> {
             $($(#[$about])* $variant { $($(#[$field_about])* $field: $type),* },)*
@@ -51,7 +50,6 @@ macro_rules! notables {
         ];
 
         impl Notable<'_> {
-            /// Its kind.
             pub fn kind(&self) -> Kind {
                 match *self {
                     $(Self::$variant { .. } => Kind {

@@ -43,7 +43,6 @@ struct Worker {
 /// A worker that said who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Introduced<'a> {
-    /// Its connection.
     pub peer: PeerId,
     /// What it said.
     pub introduction: &'a Introduction,
@@ -343,7 +342,6 @@ impl Workers {
         (self.workers.len(), ready.count(), stalled)
     }
 
-    /// All connections.
     pub fn peers(&self) -> impl Iterator<Item = PeerId> {
         self.workers.iter().map(|(_, worker)| worker.peer)
     }

@@ -17,7 +17,6 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one.
     pub fn add(&mut self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS_US.partition_point(|bound| *bound < us);

@@ -21,7 +21,6 @@ pub enum Heard {
     Nothing,
     /// Send this to all event managers that dialled us.
     PassOn {
-        /// The trace.
         trace: Vec<u8>,
         /// A link is new: send one of our own at once, too.
         is_urgent: bool,
@@ -55,7 +54,6 @@ impl Loops {
         }
     }
 
-    /// Our id.
     pub fn own(&self) -> u64 {
         self.own
     }

@@ -78,7 +78,6 @@ impl fmt::Debug for Policies {
 /// A subscription that is live: events that match it from now on are delivered, queued or counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribed {
-    /// The service's key.
     pub service: ServiceKey,
     /// The port of its streamer.
     pub port: u16,
@@ -91,7 +90,6 @@ pub struct Subscribed {
 pub struct EndedService {
     /// Its key, which may be given to another service.
     pub key: ServiceKey,
-    /// Its name.
     pub name: ServiceName,
     /// Its workers' connections.
     pub workers: Vec<PeerId>,
@@ -177,7 +175,6 @@ impl IndexMut<ServiceKey> for Broker {
 }
 
 impl Broker {
-    /// Nobody is subscribed.
     pub fn new(config: BrokerConfig) -> Self {
         Self {
             routes: RouteTable::default(),

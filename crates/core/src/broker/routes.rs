@@ -31,7 +31,6 @@ pub enum Receiver {
 pub struct Route {
     /// Connections of the forwarder's side.
     pub subscribers: Box<[PeerId]>,
-    /// Services.
     pub services: Box<[ServiceKey]>,
 }
 

@@ -71,7 +71,6 @@ impl DeliveryMode {
 /// What is configured for a service.
 #[derive(Debug, Clone)]
 pub struct ServiceSettings {
-    /// Its queue.
     pub policy: Policy,
     /// What events have in common that keep their order.
     pub order_by: Option<OrderBy>,
@@ -108,7 +107,6 @@ pub struct Aftermath {
 pub enum WorkerAnswer<'a> {
     /// To be tried again, after a delay if it names one.
     Nak {
-        /// The delay.
         delay: Option<Duration>,
         /// For the dead letter.
         reason: &'a str,
@@ -145,7 +143,6 @@ pub struct Service {
     pub spill: Option<Spill>,
     /// How many subscriptions ask for each pattern.
     pub(super) patterns: BTreeMap<SubjectPattern, usize>,
-    /// Its workers.
     pub workers: Workers,
     /// Events that no worker could take, and those that acknowledging workers hold.
     pub queue: Backlog,
@@ -189,7 +186,6 @@ impl Service {
         self.account.dropped.add(DropReason::QueueFull, lost.events);
     }
 
-    /// Its name.
     pub fn name(&self) -> &ServiceName {
         &self.name
     }
@@ -238,7 +234,6 @@ impl Service {
         }
     }
 
-    /// Its subscriptions.
     pub fn subscriptions(&self) -> impl Iterator<Item = &SubscriptionId> {
         self.subscriptions.iter()
     }

@@ -434,7 +434,6 @@ impl Spill {
         self.pending as u64 + self.on_disk_alone()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

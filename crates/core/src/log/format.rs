@@ -402,7 +402,6 @@ pub(super) fn put_settled_ranges(bytes: &mut Vec<u8>, ranges: &[(Seq, Seq)]) {
     }
 }
 
-/// Appends records of attempts.
 pub(super) fn put_attempts(bytes: &mut Vec<u8>, attempts: &[(Seq, u32)]) {
     for attempts in attempts.chunks(ENTRIES_MAX) {
         put(bytes, ATTEMPTS, |bytes| {

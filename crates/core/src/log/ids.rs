@@ -35,7 +35,6 @@ impl Ids {
         }
     }
 
-    /// Changes the bounds.
     pub(super) fn set_bounds(&mut self, window_ms: u64, max: usize) {
         (self.window_ms, self.max) = (window_ms, max);
     }

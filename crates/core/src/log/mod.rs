@@ -66,9 +66,7 @@ pub struct QueueLog<D: Directory> {
     records: Vec<u8>,
     /// The same events, by their offset in `records`.
     buffered: Vec<Slot>,
-    /// Settlements to commit.
     settled: Vec<Seq>,
-    /// Attempts to commit.
     attempts: BTreeMap<Seq, u32>,
     /// When events that came back may be delivered again, in ms since 1970; and those of which the next
     /// commit has to say it.

@@ -10,7 +10,6 @@ use crate::seq::Seq;
 /// An event's attributes are kept in memory when a log is opened, if they have no more bytes than this.
 pub const NOTES_KEPT_BYTES: usize = 16;
 
-/// Bounds of one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimits {
     /// A new segment is started when the newest has reached this many bytes; capped at 1 GiB.
@@ -43,21 +42,18 @@ impl Default for LogLimits {
     }
 }
 
-/// An event to append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewEvent<'a> {
     /// Identifies a second publication of it; at most 65534 bytes.
     pub id: Option<&'a [u8]>,
     /// The daemon's attributes, opaque here.
     pub attributes: &'a [u8],
-    /// The event.
     pub body: &'a [u8],
 }
 
 /// An event that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its sequence number.
     pub seq: Seq,
     /// When it was appended, in milliseconds since 1970.
     pub time_ms: u64,
@@ -65,16 +61,13 @@ pub struct StoredEvent {
     pub attempts: u32,
     /// Identifies a second publication of it.
     pub id: Option<Bytes>,
-    /// The daemon's attributes.
     pub attributes: Bytes,
-    /// The event.
     pub body: Bytes,
 }
 
 /// A part of a segment that can't be read. It stays in place until the segment is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The segment's file name.
     pub segment: String,
     /// Where the damage begins, in bytes.
     pub offset: u64,
@@ -90,7 +83,6 @@ pub struct Damage {
 /// A file with a segment's name that is not one of the log's. Its content was not changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Its former name.
     pub file: String,
     /// Its present name; the same if it could not be renamed.
     pub now: String,
@@ -107,7 +99,6 @@ pub struct Recovered {
     pub unsettled_events: u64,
     /// The size of their records, in bytes.
     pub unsettled_bytes: u64,
-    /// The first unsettled event.
     pub lowest_unsettled: Option<Seq>,
     /// Events below this number may have been delivered to workers, though no attempt is recorded of them: the
     /// log was not closed cleanly while workers were served.
@@ -146,9 +137,7 @@ impl ExpelReason {
 /// An event that retention dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expelled {
-    /// Its sequence number.
     pub seq: Seq,
-    /// Why.
     pub reason: ExpelReason,
 }
 
@@ -177,12 +166,7 @@ pub enum LogError {
          that wrote it, or let that one empty the queue",
         format::VERSION
     )]
-    Newer {
-        /// The segment's file name.
-        name: String,
-        /// Its version.
-        version: u32,
-    },
+    Newer { name: String, version: u32 },
     /// The disk failed when the log was opened or trimmed.
     #[error(transparent)]
     Disk(#[from] io::Error),

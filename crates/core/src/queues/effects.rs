@@ -15,57 +15,38 @@ pub enum Effect<R> {
     WakePublishers,
     /// A queue has an event of an emission, or has not.
     Confirm {
-        /// Which.
         emission: EmissionId,
-        /// The queue.
         queue: ServiceName,
         /// Whether the queue did not have it before, by its id; or why it doesn't have it.
         result: Result<bool, String>,
     },
     /// A queue was opened that had events, or damaged ones.
     Found {
-        /// Whose it is.
         service: ServiceKey,
         /// How many events wait in it.
         events: u64,
     },
     /// Events of a service were dropped; they are counted.
     Dropped {
-        /// Whose.
         service: ServiceKey,
-        /// The counts before.
         before: Dropped,
     },
     /// A request has what it wanted to read.
     Read {
-        /// The request.
         request: R,
-        /// The queue.
         queue: ServiceName,
-        /// What was read.
         events: Vec<StoredEvent>,
         /// How many unsettled events there are in all.
         unsettled: u64,
     },
     /// What a request wanted can't be read.
-    NotRead {
-        /// The request.
-        request: R,
-        /// Why.
-        reason: String,
-    },
+    NotRead { request: R, reason: String },
     /// The letters of a request are events of their service again.
     Replayed(R),
     /// They are not, and stay letters.
-    NotReplayed {
-        /// The request.
-        request: R,
-        /// Why.
-        reason: String,
-    },
+    NotReplayed { request: R, reason: String },
     /// The store has removed a queue, or could not.
     Removed {
-        /// Which.
         queue: QueueId,
         /// Why it may still be there.
         error: Option<String>,
@@ -78,24 +59,13 @@ pub enum Effect<R> {
 #[derive(Debug)]
 pub enum Note {
     /// A queue takes no events any more.
-    Failed {
-        /// Which.
-        queue: ServiceName,
-        /// Why.
-        reason: String,
-    },
+    Failed { queue: ServiceName, reason: String },
     /// A queue that had failed or could not be read works again.
     Recovered(ServiceName),
     /// A queue can't be read.
-    Unreadable {
-        /// Which.
-        queue: ServiceName,
-        /// Why.
-        reason: String,
-    },
+    Unreadable { queue: ServiceName, reason: String },
     /// Events were found on disk.
     Found {
-        /// The queue.
         queue: ServiceName,
         /// How many.
         events: u64,
@@ -104,32 +74,25 @@ pub enum Note {
     },
     /// A part of a queue is damaged.
     Damaged {
-        /// The queue.
         queue: ServiceName,
         /// Where, and how.
         damage: String,
     },
     /// Files that are none of the queue's.
     Refused {
-        /// The queue.
         queue: ServiceName,
-        /// Which.
         refused: Vec<Refused>,
     },
     /// Dead letters were given up: the oldest.
     LettersDropped {
-        /// Their queue.
         queue: ServiceName,
-        /// Why.
         reason: crate::broker::DropReason,
         /// How many.
         letters: usize,
     },
     /// Dead letters could not be kept.
     LettersNotKept {
-        /// Whose.
         service: ServiceName,
-        /// Why.
         reason: String,
     },
     /// The state directory is gone.

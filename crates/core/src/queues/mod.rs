@@ -52,7 +52,6 @@ pub trait Shell {
     /// An event as a service's queue has it, with what it has in common with others that keep their
     /// order.
     fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item;
-    /// Both clocks.
     fn clocks(&self) -> Clocks;
 }
 

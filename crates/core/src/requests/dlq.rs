@@ -30,7 +30,6 @@ pub enum LettersOp {
 /// A request about a service's dead letters.
 #[derive(Debug)]
 pub struct LettersRequest {
-    /// What to do.
     pub op: LettersOp,
     /// Whose letters.
     pub service: ServiceName,

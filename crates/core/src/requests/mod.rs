@@ -28,7 +28,6 @@ pub use publish::SyncEvent;
 
 /// What a request is applied to.
 pub struct Context<'a> {
-    /// The decisions.
     pub broker: &'a mut Broker,
     /// Binds services' sockets.
     pub streamers: &'a mut dyn Streamers,
@@ -36,7 +35,6 @@ pub struct Context<'a> {
     pub ended: &'a mut Vec<EndedService>,
     /// What is notable of it.
     pub happened: &'a mut Vec<Happening>,
-    /// The time.
     pub now: Instant,
     /// What the configuration says.
     pub settings: &'a Settings,
@@ -55,7 +53,6 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether events can be kept on disk.
     pub has_store: bool,
-    /// The daemon's version.
     pub version: &'static str,
     /// How long a sync event without a timeout of its own waits.
     pub publish_timeout: Duration,
@@ -68,11 +65,9 @@ pub enum Happening {
     Subscribed {
         /// What its client calls it.
         id: SubscriptionId,
-        /// The service.
         service: ServiceName,
         /// What it asks for.
         subjects: Vec<String>,
-        /// The service's port.
         port: u16,
         /// The service is new too.
         opened: bool,
@@ -81,16 +76,10 @@ pub enum Happening {
     Unsubscribed {
         /// What its client called it.
         id: SubscriptionId,
-        /// The service.
         service: ServiceName,
     },
     /// There is no port for a service.
-    NoPort {
-        /// The service.
-        service: ServiceName,
-        /// A sentence.
-        why: String,
-    },
+    NoPort { service: ServiceName, why: String },
 }
 
 /// What requests ask of the daemon: the reactor, or what stands for it in a test. Those methods that
@@ -124,7 +113,6 @@ pub trait Host {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// The answer.
     Now(Message),
     /// The [`Host`] answers when it can.
     Later,

@@ -41,14 +41,12 @@ pub trait Sink {
     fn try_send(&self, command: Command) -> Result<(), Full>;
 }
 
-/// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// By which a second publication of it is known.
     pub id: Option<Bytes>,
     /// What the daemon notes of it.
     pub attributes: Bytes,
-    /// The event.
     pub body: Bytes,
 }
 
@@ -59,47 +57,29 @@ impl Event {
     }
 }
 
-/// What the thread is asked to do. It does so in this order, but reads after the appends, settlements
+/// What the thread is asked to do with one queue. It does so in this order, but reads after the appends, settlements
 /// and attempts that it finds waiting with them.
 #[derive(Debug)]
 pub enum Command {
     /// Opens a queue, or begins it: [`Report::Opened`] or [`Report::OpenFailed`].
-    Open {
-        /// Which.
-        queue: QueueId,
-        /// Its bounds.
-        limits: LogLimits,
-    },
+    Open { queue: QueueId, limits: LogLimits },
     /// Other bounds for an open queue.
-    Limit {
-        /// Which.
-        queue: QueueId,
-        /// Its bounds.
-        limits: LogLimits,
-    },
+    Limit { queue: QueueId, limits: LogLimits },
     /// Appends events and commits them: [`Report::Committed`] or [`Report::Failed`]. Those that nobody
     /// waits for are durable after 100 ms, if not before.
     Append {
-        /// Which.
         queue: QueueId,
         /// Comes back with the report.
         tag: AppendTag,
-        /// The events.
         events: Vec<Event>,
         /// Somebody waits for them.
         urgent: bool,
     },
     /// These events are done. Durable after 100 ms, if not before.
-    Settle {
-        /// Which.
-        queue: QueueId,
-        /// Sequence numbers.
-        seqs: Vec<Seq>,
-    },
+    Settle { queue: QueueId, seqs: Vec<Seq> },
     /// These events were given to workers so often, and are not done. Durable after 100 ms, if not
     /// before.
     Attempts {
-        /// Which.
         queue: QueueId,
         /// Sequence numbers, and how many.
         attempts: Vec<(Seq, u32)>,
@@ -110,7 +90,6 @@ pub enum Command {
     /// These events are not to be given out before a time, in ms since 1970. Durable after 100 ms, if not
     /// before.
     Later {
-        /// Which.
         queue: QueueId,
         /// Sequence numbers, and when.
         until_ms: Vec<(Seq, u64)>,
@@ -118,7 +97,6 @@ pub enum Command {
     /// Events are given to workers from now on, or not any more. When it is durable that they are:
     /// [`Report::HandingOut`].
     HandOut {
-        /// Which.
         queue: QueueId,
         /// Whether they are.
         on: bool,
@@ -126,7 +104,6 @@ pub enum Command {
     /// Reads unsettled events, those of appends before it included: [`Report::Stored`] or
     /// [`Report::Unread`].
     Read {
-        /// Which.
         queue: QueueId,
         /// The lowest sequence number.
         from: Seq,
@@ -138,7 +115,6 @@ pub enum Command {
     /// Reads single events, those of appends before it included, as far as they are unsettled:
     /// [`Report::Stored`] or [`Report::Unread`].
     ReadThese {
-        /// Which.
         queue: QueueId,
         /// Their sequence numbers, the lowest first; one at least.
         seqs: Vec<Seq>,
@@ -146,15 +122,9 @@ pub enum Command {
         bytes_max: u64,
     },
     /// Commits and closes a queue: [`Report::Closed`].
-    Close {
-        /// Which.
-        queue: QueueId,
-    },
+    Close { queue: QueueId },
     /// Deletes a queue, open or not, with all that is in it: [`Report::Removed`].
-    Remove {
-        /// Which.
-        queue: QueueId,
-    },
+    Remove { queue: QueueId },
 }
 
 impl Command {
@@ -187,45 +157,29 @@ pub enum Outcome {
 pub enum Report {
     /// The queue is open.
     Opened {
-        /// Which.
         queue: QueueId,
         /// What was found in it.
         recovered: Recovered,
     },
     /// The queue can't be opened.
-    OpenFailed {
-        /// Which.
-        queue: QueueId,
-        /// Why.
-        reason: String,
-    },
+    OpenFailed { queue: QueueId, reason: String },
     /// The events of an append are durable.
     Committed {
-        /// Which.
         queue: QueueId,
-        /// The append's.
         tag: AppendTag,
         /// One for each event, in their order.
         outcomes: Vec<Outcome>,
     },
     /// The events of an append are lost.
     Failed {
-        /// Which.
         queue: QueueId,
-        /// The append's.
         tag: AppendTag,
-        /// Why.
         reason: String,
     },
     /// Events may be given to workers: who finds the queue after a crash will know that they may have
     /// been. Or that can't be written now, which should hold up nobody.
-    HandingOut {
-        /// Which.
-        queue: QueueId,
-    },
-    /// What was read.
+    HandingOut { queue: QueueId },
     Stored {
-        /// Which.
         queue: QueueId,
         /// The lowest sequence number that was asked for.
         from: Seq,
@@ -236,58 +190,39 @@ pub enum Report {
     },
     /// The disk doesn't let them be read now. They are unsettled as before; who wants them asks again.
     Unread {
-        /// Which.
         queue: QueueId,
         /// The lowest sequence number that was asked for.
         from: Seq,
-        /// Why.
         reason: String,
     },
     /// Events were given up, as they were too many or too old. They are settled.
     Expelled {
-        /// Which.
         queue: QueueId,
-        /// Which.
         events: Vec<Expelled>,
     },
     /// Events turned out to be damaged. They are settled.
-    Damaged {
-        /// Which.
-        queue: QueueId,
-        /// Where.
-        damage: Vec<Damage>,
-    },
+    Damaged { queue: QueueId, damage: Vec<Damage> },
     /// Files in the queue's directory look like segments and are none of its own. They are not served.
     Refused {
-        /// Which.
         queue: QueueId,
-        /// Which.
         refused: Vec<Refused>,
     },
     /// The log has failed, or works again.
     State {
-        /// Which.
         queue: QueueId,
         /// Why it has failed; none if it works.
         failed: Option<String>,
     },
     /// The queue is closed; all that could be is committed.
-    Closed {
-        /// Which.
-        queue: QueueId,
-    },
+    Closed { queue: QueueId },
     /// The queue is gone, or why it isn't.
     Removed {
-        /// Which.
         queue: QueueId,
         /// Why it is still there.
         error: Option<String>,
     },
     /// Somebody removed the state directory, and what was done about it.
-    DirectoryGone {
-        /// A sentence.
-        why: String,
-    },
+    DirectoryGone { why: String },
     /// The thread panicked: nothing that waits is done, nor what comes. The last report.
     Died,
 }

@@ -55,9 +55,9 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {sentence}")]
 pub struct Malformed {
-    /// For programs.
+    /// For programs: one of the codes of docs/protocol.md.
     pub code: &'static str,
-    /// For people.
+    /// Why, for people; its wording may change.
     pub sentence: String,
     /// How an answer can be written.
     pub layout: Layout,

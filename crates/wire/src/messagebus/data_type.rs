@@ -12,7 +12,7 @@ pub enum DataType {
     Xml,
     /// Fields separated by NUL.
     Param,
-    /// An address.
+    /// An endpoint, such as `tcp://host:port`.
     AddrPort,
     /// A number of 32 bits.
     Int32,
@@ -22,13 +22,13 @@ pub enum DataType {
     String,
     /// Texts separated by `|`.
     StrArrayPipe,
-    /// A picture.
+    /// A picture as JPEG.
     Jpg,
-    /// A picture.
+    /// A picture as PNG.
     Png,
-    /// A picture.
+    /// A picture as GIF.
     Gif,
-    /// A document.
+    /// A document as PDF.
     Pdf,
     /// A description of an interface.
     Swagger,

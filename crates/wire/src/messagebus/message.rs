@@ -10,14 +10,14 @@ use super::data_type::DataType;
 use super::token::Token;
 use crate::model::{EXCERPT_BYTES_MAX, excerpt};
 
-/// A MessageBus message.
+/// A request, an answer or a sync event, as it is in all layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// What it asks for, or answers.
     pub token: Token,
     /// How `data` is to be read.
     pub data_type: DataType,
-    /// What it says.
+    /// Its body, of any size and content; what it has to be depends on `token`.
     pub data: Bytes,
     /// How long its sender waits; `None` leaves that to the receiver.
     pub timeout: Option<Duration>,

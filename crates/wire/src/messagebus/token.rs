@@ -32,7 +32,7 @@ impl Token {
     pub const SUBSCRIBE: Self = Self::new(2, 1);
     /// Ends a subscription.
     pub const UNSUBSCRIBE: Self = Self::new(2, 2);
-    /// A sync event.
+    /// Calls all matching services, and returns their answers: a sync event.
     pub const PUBLISH: Self = Self::new(2, 3);
     /// Refreshes a subscription's lease.
     pub const KEEP_ALIVE: Self = Self::new(2, 4);
@@ -54,9 +54,9 @@ impl Token {
     pub const UNREGISTER: Self = Self::new(3, 3);
     /// Asks for all registrations.
     pub const LIST: Self = Self::new(3, 4);
-    /// Yes.
+    /// The answer yes, with what was asked for.
     pub const ACK: Self = Self(0xF010_0001);
-    /// No.
+    /// The answer no, with a code and a sentence.
     pub const NAK: Self = Self(0xF010_0002);
     /// A sync event on its way to a service.
     pub const EVENT: Self = Self(0xF040_0001);

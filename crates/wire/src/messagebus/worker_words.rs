@@ -36,26 +36,26 @@ pub enum WorkerWord<'a> {
         /// without any.
         options: &'a str,
     },
-    /// The event is done.
+    /// The event of this delivery is done.
     Ack(u64),
     /// The event should be tried again.
     Nak {
-        /// Which.
+        /// The delivery, by the number that stood before the event.
         id: u64,
         /// Not before this time is over, at most [`NAK_DELAY_MAX`]; the service's policy says it if the
         /// worker doesn't.
         delay: Option<Duration>,
-        /// For the dead letter.
+        /// Kept with the dead letter, if it comes to that: its first 200 characters.
         reason: &'a str,
     },
     /// The event should never be tried again.
     Term {
-        /// Which.
+        /// The delivery, by the number that stood before the event.
         id: u64,
-        /// For the dead letter.
+        /// Kept with the dead letter, if it comes to that: its first 200 characters.
         reason: &'a str,
     },
-    /// It is still at it.
+    /// It is still at the event of this delivery: its time begins anew.
     Wip(u64),
     /// It is about to leave, and wants no more.
     Bye,

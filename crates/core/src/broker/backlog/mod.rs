@@ -65,7 +65,6 @@ struct Tries {
 }
 
 impl Backlog {
-    /// Nothing waits.
     pub fn new(policy: Rc<Policy>) -> Self {
         Self {
             policy,
@@ -503,12 +502,10 @@ impl Backlog {
         self.policy.limits
     }
 
-    /// How many events wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

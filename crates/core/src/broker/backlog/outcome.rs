@@ -11,7 +11,6 @@ use crate::broker::account::Dropped;
 use crate::broker::dispatch::WorkerKey;
 use crate::seq::Seq;
 
-/// Events that left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "each event that left is counted"]
 pub struct Lost {
@@ -38,14 +37,12 @@ pub struct Delivery {
     pub attempt: u32,
     /// Its sequence number, if it is in a durable log.
     pub seq: Option<Seq>,
-    /// The event.
     pub body: Bytes,
 }
 
 /// An event that a worker acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
-    /// The event.
     pub item: Item,
     /// When the worker got it; when the first one did if it is [late](Self::late).
     pub given_at: Option<Instant>,
@@ -90,9 +87,7 @@ impl fmt::Display for DeadReason {
 /// An event that no worker could do. How often it was tried, and since when, it says itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The event.
     pub item: Item,
-    /// Why it is dead.
     pub reason: DeadReason,
     /// What the last worker said of it, or how it failed there.
     pub detail: String,

@@ -98,7 +98,6 @@ impl Policy {
 /// What events have in common that keep their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderBy {
-    /// The subject.
     Subject,
     /// The frame with this index, at most [`ORDER_FRAME_MAX`](crate::broker::bounds::ORDER_FRAME_MAX); 0
     /// is the first.

@@ -11,9 +11,7 @@ use event_manager_wire::model::{ServiceName, SubjectPattern};
 /// A service that had no port, and has one now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundPort {
-    /// The service's key.
     pub service: ServiceKey,
-    /// Its port.
     pub port: u16,
     /// The one that it had before, in this run or an earlier one.
     pub former: Option<u16>,

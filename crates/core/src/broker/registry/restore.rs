@@ -14,7 +14,6 @@ use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 pub struct FormerSubscription {
     /// What its client calls it.
     pub id: SubscriptionId,
-    /// Its service.
     pub service: ServiceName,
     /// The port that the service had.
     pub port: u16,
