@@ -16,6 +16,7 @@ from event_manager.compat.dotmac import (
     JsonCodec,
     KafkaConfig,
     MemoryConfig,
+    MemoryEventBus,
     NoSubscribers,
     PublishError,
     RedisConfig,
@@ -326,7 +327,7 @@ async def test_queues_histories_and_registries(hub):
         await first.close()
         await bus.publish(Event("t", {}, tenant_id="acme"))
         await bus.publish(Event("u", {}))
-        assert bus.get_queue_size("t") == 1 and bus.get_queue_size("u") == 0
+        assert bus.get_queue_size("t") == 1 and bus.get_queue_size("u") == 1
         assert [each.topic for each in bus.get_event_history()] == ["t", "u"] and len(bus.get_event_history("u")) == 1
         assert counted[:3] == [("events_published_total", None), ("events_published_total", "acme"), ("event_publish_duration_seconds", None)]
         assert bus.metadata.name == "memory" and "request" in bus.metadata.supported_features
@@ -369,3 +370,33 @@ def test_options_and_policies():
     assert BackoffPolicy(100, 2.0, 300).calculate_delay(5) == 0.3
     assert DLQEntry.from_event(Event("t.DLQ", {})).retry_count == 0
     assert MemoryConfig(max_connections=5).to_dict()["max_connections"] == 5
+
+
+@in_loop
+async def test_a_memory_bus_keeps_events_until_somebody_subscribes(hub):
+    async with MemoryEventBus(MemoryConfig(max_queue_size=3)) as bus:
+        assert bus.metadata.name == "memory"
+        for number in range(3):
+            await bus.publish(Event("t", {"n": number}))
+        with pytest.raises(PublishError, match="queue is full.*was not taken"):
+            await bus.publish(Event("t", {"n": 3}))
+        assert bus.get_queue_size("t") == 3 and bus.get_stats()["published_count"] == 3 and bus.get_stats()["active_topics"] == 1
+        await SimpleDLQ(bus).send_to_dlq(Event("t", {}), ValueError("x"), 1)
+        assert bus.get_queue_size("t.DLQ") == 1 and bus.get_queue_size("t", "default") == 0
+        seen = Seen()
+        await bus.subscribe("t", seen)
+        await bus.publish(Event("t", {"n": 4}))
+        await seen.wait(4)
+        assert [each.payload["n"] for each in seen.items] == [0, 1, 2, 4] and bus.get_queue_size("t") == 0
+        # Somebody elsewhere has subscribed: those that wait go before the next one.
+        await bus.publish(Event("u", {"n": 0}))
+        async with create_zmq_bus() as other:
+            also = Seen()
+            await other.subscribe("u", also)
+            await bus.publish(Event("u", {"n": 1}))
+            await also.wait(2)
+            assert [each.payload["n"] for each in also.items] == [0, 1]
+        # Requests are for those who are there.
+        with pytest.raises(NoSubscribers):
+            await bus.request("v", {})
+        assert bus.get_queue_size("v") == 0

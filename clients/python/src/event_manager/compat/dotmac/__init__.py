@@ -15,8 +15,9 @@ are not used. What of theirs doesn't work with their own code works here:
 
 What differs, and why:
 
-- Events reach those who are subscribed. What is published before that isn't kept, unless `ZmqConfig(delivery="queue")` keeps a
-  group's events on disk from its first `subscribe` on. `max_queue_size` is the daemon's `queueEvents`.
+- Events reach those who are subscribed. A memory bus keeps up to `max_queue_size` events of a topic for which there is nobody in its
+  process, as theirs does, and publishes them when somebody subscribes. The others don't, unless `ZmqConfig(delivery="queue")`
+  keeps a group's events on disk from its first `subscribe` on.
 - A handler of a plain `subscribe` that raises isn't called again, as there; the event becomes a dead letter of the daemon.
   With `run_consumer` it is tried again.
 - `key` is carried, and gives no order among handlers: `orderBy` in the daemon's configuration, or `concurrency=1`, does.

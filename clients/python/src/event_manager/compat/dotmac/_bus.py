@@ -9,7 +9,8 @@ import logging
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Literal, Optional, Tuple
+from collections import deque
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Deque, Dict, List, Literal, Optional, Tuple
 
 from ... import aio
 from ..._event import Event as Received
@@ -123,10 +124,10 @@ class ZmqEventBus:
 
     def __init__(
         self, config: Optional[_Config] = None, *, hooks: Optional[ObservabilityHooks] = None, codec: Optional[JsonCodec] = None,
-        name: str = "zmq",
+        name: Optional[str] = None,
     ) -> None:
         self.config = config if config is not None else ZmqConfig()
-        self.metadata = AdapterMetadata(name)
+        self.metadata = AdapterMetadata(name or ("memory" if isinstance(config, MemoryConfig) else "zmq"))
         self._codec = codec or JsonCodec()
         self._hooks: List[ObservabilityHooks] = [hooks] if hooks is not None else []
         self._address = self.config.address or os.environ.get("EVENT_MANAGER_CLIENT_ADDRESS")
@@ -136,6 +137,10 @@ class ZmqEventBus:
         self._history: List[Event] = []
         self._published = self._consumed = 0
         self._closed = False
+        #: As in their memory adapter, so many events of a topic wait in this process until somebody subscribes; None: they don't.
+        self._keeps: Optional[int] = getattr(self.config, "max_queue_size", None)
+        self._kept: Dict[str, Deque[Tuple[Event, Optional[Dict[str, Any]]]]] = {}
+        self._handing_on: Optional[asyncio.Lock] = None
 
     def use_hooks(self, hooks: ObservabilityHooks) -> None:
         """Calls these hooks from now on, beside those before."""
@@ -150,10 +155,38 @@ class ZmqEventBus:
         """Publishes an event, and waits until the daemon has it. PublishError if that isn't sure."""
         if partition_key is not None and event.key is None:
             event = dataclasses.replace(event, key=partition_key)
-        await self._publish(event, headers)
+        # An answer to a request isn't for groups.
+        if self._keeps is None or event.topic.endswith(".reply"):
+            await self._publish(event, headers)
+            return
+        kept = self._kept.setdefault(event.topic, deque())
+        if kept and await self._hand_on(event.topic):
+            await self._publish(event, headers)
+            return
+        if len(kept) >= self._keeps:
+            raise PublishError(
+                f"queue is full: nobody has subscribed to {event.topic!r}, and {len(kept)} events wait (max_queue_size); this one was not taken"
+            )
+        if kept or not await self._publish(event, headers):
+            if kept:  # It was not published, but it is taken.
+                self._account(event, time.monotonic())
+            kept.append((event, headers))
 
-    async def _publish(self, event: Event, headers: Optional[Dict[str, Any]] = None) -> int:
-        """Returns how many groups have it."""
+    async def _hand_on(self, topic: str) -> bool:
+        """Publishes what waits for somebody to subscribe to a topic; whether there is somebody."""
+        if self._handing_on is None:
+            self._handing_on = asyncio.Lock()
+        async with self._handing_on:  # Of two tasks, one does it.
+            kept = self._kept.get(topic)
+            while kept:
+                event, headers = kept[0]
+                if not await self._publish(event, headers, again=True):
+                    return False
+                kept.popleft()
+        return True
+
+    async def _publish(self, event: Event, headers: Optional[Dict[str, Any]] = None, again: bool = False) -> int:
+        """Returns how many groups have it. `again`: it is counted already."""
         self._check()
         body = self._codec.encode(event)
         begun = time.monotonic()
@@ -163,12 +196,16 @@ class ZmqEventBus:
             raise
         except EventManagerError as error:
             raise PublishError(f"an event of {event.topic!r} was not confirmed: {error}") from error
+        if not again:
+            self._account(event, begun)
+        return receipt.services
+
+    def _account(self, event: Event, begun: float) -> None:
         self._published += 1
         self._topics[event.topic] = self._topics.get(event.topic, 0) + 1
         if getattr(self.config, "enable_persistence", False):
             self._history.append(event)
         self._tell("on_publish", event, time.monotonic() - begun)
-        return receipt.services
 
     async def subscribe(self, topic: str, handler: Handler, group: Optional[str] = None, concurrency: int = 1) -> None:
         """Calls a handler with the events of a topic. Each group gets each event; within a group one handler does.
@@ -207,6 +244,7 @@ class ZmqEventBus:
         service.on(topic, dialect="exact")(came)
         await self._hub.start(service)
         self._services.append(service)
+        await self._hand_on(topic)
 
     async def _failed(self, event: Event, attempt: int, error: Exception, options: "Optional[ConsumerOptions]") -> None:
         """A handler raised: raises what says whether it is tried again, or puts it into the DLQ topic."""
@@ -265,11 +303,12 @@ class ZmqEventBus:
             raise RequestTimeout(f"no answer to {topic!r} within {timeout} s; handlers may have got it") from error
 
     def get_queue_size(self, topic: str, group: Optional[str] = None) -> int:
-        """Events that wait in the daemon for groups of a topic, or for one."""
+        """Events that wait for groups of a topic, or for one: in the daemon, and here until somebody subscribes."""
         self._check()
         services = self._hub.hub.status()["services"]
         mine = (lambda name: name.startswith(f"{topic}@")) if group is None else f"{topic}@{group}".__eq__
-        return sum(each["counters"]["queued"] for each in services if mine(each["name"]))
+        here = len(self._kept.get(topic, ())) if group is None else 0
+        return here + sum(each["counters"]["queued"] for each in services if mine(each["name"]))
 
     def get_stats(self) -> Dict[str, int]:
         """Counts of this bus."""
