@@ -38,6 +38,14 @@ long:
 simulate seeds="100000":
     EVENT_MANAGER_SIM_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib -- --nocapture queues::simulation
 
+# The Rust client while its daemon is killed 200 times under load: nothing confirmed is lost, workers go on. About a minute.
+clients-kill:
+    cargo test --locked --test it -- --ignored --nocapture client_kills::two_hundred
+
+# 32 threads hammer one hub of the Rust client; memory and descriptors stay as they are.
+clients-hammer seconds="600":
+    EVENT_MANAGER_HAMMER_SECONDS={{ seconds }} cargo test --locked --test it -- --ignored --nocapture client_hammer::
+
 # Fifteen minutes under load with a fault every ten seconds: stops, resets, half-open peers, a full disk, reloads, churn, restarts, kills. Needs root.
 soak seconds="900":
     EVENT_MANAGER_SOAK_SECONDS={{ seconds }} cargo test --locked --test it -- --ignored --nocapture a_soak_with

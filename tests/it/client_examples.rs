@@ -6,13 +6,12 @@ use std::process::{Child, Command, Stdio};
 use event_manager_client::testing::TestHub;
 
 use super::client_hub::{daemon, hub, run};
-use super::support::responder::{Responder, register};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_event-manager");
-const EXAMPLES: [&str; 5] = ["publish", "emit", "worker", "call", "watch"];
+const EXAMPLES: [&str; 6] = ["publish", "emit", "worker", "call", "answer", "watch"];
 
 /// They are there if all tests were built; a test that is built alone has them built.
-fn build() {
+pub(super) fn build() {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--locked", "--quiet"]);
     if Path::new(PROGRAM)
@@ -31,7 +30,7 @@ fn build() {
     assert!(built.success());
 }
 
-fn start(daemon: &TestHub, example: &str, arguments: &[&str]) -> Child {
+pub(super) fn start(daemon: &TestHub, example: &str, arguments: &[&str]) -> Child {
     let path = Path::new(PROGRAM).with_file_name("examples").join(example);
     let mut program = Command::new(path);
     program
@@ -84,7 +83,10 @@ fn each_example_does_what_it_says() {
         printed(start(&daemon, "call", &[])),
         "nobody knows a price\n"
     );
-    let prices = Responder::new("TK_SYS_ACK", "{\"cents\": 950}");
-    register(daemon.locator(), "Billing", &prices.address);
+    let mut answers = start(&daemon, "answer", &["1"]);
+    let output = answers.stdout.as_mut().expect("a pipe");
+    let mut first = [0; "answering\n".len()];
+    std::io::Read::read_exact(output, &mut first).expect("a line");
     assert_eq!(printed(start(&daemon, "call", &[])), "it costs 950\n");
+    assert_eq!(printed(answers), "order 4 was asked for\n");
 }

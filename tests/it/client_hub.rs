@@ -25,9 +25,13 @@ pub(super) fn started() -> TestHub {
 
 /// Fails when it takes too long.
 pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
+    run_within(PATIENCE * 2, test)
+}
+
+pub(super) fn run_within<T>(time: Duration, test: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().expect("a runtime");
-    let result = runtime.block_on(async { timeout(PATIENCE * 2, test).await });
+    let result = runtime.block_on(async { timeout(time, test).await });
     result.expect("in time")
 }
 

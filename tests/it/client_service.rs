@@ -1,6 +1,8 @@
 //! What the client library's services ask of the daemon.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use event_manager_client::{Error, Hub, OrderBy, Retry, WhenFull};
 use serde_json::json;
@@ -123,5 +125,99 @@ fn a_service_that_is_left_alone_keeps_what_it_was_told() {
         daemon.wait_idle().expect("idle");
         let counters = counters(&daemon);
         assert_eq!((counters.delivered, counters.dead_lettered), (0, 1));
+    });
+}
+
+#[test]
+fn a_hundred_handlers_end_in_time_or_their_events_come_to_others_and_none_is_done_twice() {
+    const HANDLERS: usize = 100;
+    let daemon = daemon().durable().start().expect("a daemon");
+    run(async {
+        let hub = hub(&daemon).await;
+        let starting = hub.service("Billing").subjects(["exact:Order"]).durable();
+        let mut first = starting.credit(128).start().await.expect("a service");
+        for n in 0..HANDLERS + 20 {
+            hub.publish("Order", &n).await.expect("room");
+        }
+        hub.flush().await.expect("taken");
+        let (begun, done) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(vec![])));
+        let handling = first.for_each_concurrent(HANDLERS, |event| {
+            let (begun, done) = (Arc::clone(&begun), Arc::clone(&done));
+            async move {
+                *begun.lock().unwrap() += 1;
+                let number: usize = event.json()?;
+                let is_quick = number.is_multiple_of(2);
+                tokio::time::sleep(if is_quick { MOMENT * 200 } else { PATIENCE * 9 }).await;
+                done.lock().unwrap().push(number);
+                Ok(())
+            }
+        });
+        let all_run = async {
+            while *begun.lock().unwrap() < HANDLERS {
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        tokio::select! {
+            _ = handling => panic!("it goes on"),
+            () = all_run => {}
+        }
+        // Half of them are in the middle of it: those are cut off by that, and so is the rest.
+        let begins = Instant::now();
+        let drained = first.drain(Duration::from_secs(1)).await;
+        assert!(begins.elapsed() < Duration::from_secs(2), "{drained:?}");
+        assert_eq!(drained.unanswered, 0);
+        let second = hub.service("Billing").subjects(["exact:Order"]);
+        let mut second = second.credit(128).start().await.expect("a service");
+        let mut left: BTreeSet<usize> = (0..HANDLERS + 20).collect();
+        for number in done.lock().unwrap().drain(..) {
+            assert!(left.remove(&number));
+        }
+        while !left.is_empty() {
+            let delivery = next(&mut second).await;
+            let number: usize = delivery.json().expect("a number");
+            assert!(left.remove(&number), "{number} was done");
+            delivery.ack();
+        }
+        second.drain(PATIENCE).await;
+        daemon.wait_idle().expect("idle");
+        assert_eq!(counters(&daemon).delivered as usize, HANDLERS + 20);
+    });
+}
+
+#[test]
+fn handlers_that_run_when_it_is_stopped_finish_before_it_ends() {
+    const HANDLERS: usize = 100;
+    let daemon = started();
+    run(async {
+        let hub = hub(&daemon).await;
+        let starting = hub.service("Billing").subjects(["exact:Order"]);
+        let mut service = starting.credit(128).start().await.expect("a service");
+        for n in 0..HANDLERS {
+            hub.publish("Order", &n).await.expect("room");
+        }
+        let (stopper, begun) = (service.stopper(), Arc::new(Mutex::new(0)));
+        let handled = service.for_each_concurrent(HANDLERS, |_| {
+            let (begun, stopper) = (Arc::clone(&begun), stopper.clone());
+            async move {
+                let is_last = {
+                    let mut begun = begun.lock().unwrap();
+                    *begun += 1;
+                    *begun == HANDLERS
+                };
+                if is_last {
+                    stopper.stop();
+                }
+                tokio::time::sleep(MOMENT * 100).await;
+                Ok(())
+            }
+        });
+        handled.await.expect("no error");
+        let drained = service.drain(PATIENCE).await;
+        assert_eq!((drained.returned, drained.unanswered), (0, 0));
+        let counters = counters(&daemon);
+        assert_eq!(
+            (counters.delivered as usize, counters.redelivered),
+            (HANDLERS, 0)
+        );
     });
 }

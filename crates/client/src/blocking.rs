@@ -11,7 +11,7 @@ use super::requests::{self, ClientError, Subscribed};
 use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, Status};
 use event_manager_wire::messagebus::Message;
 
-pub use hub::{Call, Emit, Hub, Service, ServiceBuilder, Subscription};
+pub use hub::{Answers, AnswersBuilder, Call, Emit, Hub, Service, ServiceBuilder, Subscription};
 
 /// As [`requests::Client`], with calls that block. Not for use within a runtime's tasks.
 pub struct Client {

@@ -1,6 +1,7 @@
 //! One connection to a peer: the handshake, then messages and commands both ways.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -22,6 +23,8 @@ use event_manager_zmtp::{
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long a peer may take for its handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// For how long a peer that has connected may wait for us to name our mechanism.
+const MECHANISM_WAIT: Duration = Duration::from_secs(1);
 /// The least and the most room that is made for what is read at once, in bytes. It is twice as much after
 /// a read that filled it, and half after one that took less than a quarter.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=128 << 10;
@@ -120,6 +123,7 @@ type Writes = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 pub struct Connection {
     reads: Reads,
     writes: Writes,
+    own_host: Option<IpAddr>,
     role: LocalSocket,
     version: Version,
     scanner: Scanner,
@@ -144,7 +148,7 @@ impl Connection {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(address: &Endpoint, options: &Options) -> Result<Self, OpenError> {
-        let (reads, writes) = match timeout(CONNECT_MAX, connect(address)).await {
+        let halves = match timeout(CONNECT_MAX, connect(address)).await {
             Ok(Ok(halves)) => halves,
             Ok(Err(error)) => return Err(OpenError::Unreachable(error.to_string())),
             Err(_) => {
@@ -152,20 +156,19 @@ impl Connection {
                 return Err(OpenError::Unreachable(why));
             }
         };
-        timeout(HANDSHAKE_MAX, meet(reads, writes, options))
-            .await
-            .unwrap_or_else(|_| {
-                let why = format!("no handshake within {HANDSHAKE_MAX:?}");
-                Err(OpenError::NotMet(why))
-            })
+        meet(halves, options, false).await
     }
 
-    fn new(
-        (reads, writes): (Reads, Writes),
-        version: Version,
-        received: BytesMut,
-        options: &Options,
-    ) -> Self {
+    /// Shakes hands with a peer that has connected, within 10 s.
+    ///
+    /// # Errors
+    /// [`OpenError::NoPeer`], [`OpenError::NotMet`].
+    pub(crate) async fn accept(stream: TcpStream, options: &Options) -> Result<Self, OpenError> {
+        let halves = Halves::of(stream).map_err(|error| OpenError::NotMet(error.to_string()))?;
+        meet(halves, options, true).await
+    }
+
+    fn new(halves: Halves, version: Version, received: BytesMut, options: &Options) -> Self {
         let now = now();
         // A peer that knows no PING would not answer it.
         let heartbeat = match version.has_ping() {
@@ -181,8 +184,9 @@ impl Connection {
         let mut clock = interval_at((now + look).into(), look);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            reads,
-            writes,
+            reads: halves.reads,
+            writes: halves.writes,
+            own_host: halves.own_host,
             role: options.role,
             version,
             scanner: Scanner::new(&options.limits, version),
@@ -203,6 +207,11 @@ impl Connection {
     /// The version of ZMTP that both speak.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Our own address on the way to the peer, by TCP.
+    pub(crate) fn own_host(&self) -> Option<IpAddr> {
+        self.own_host
     }
 
     /// Sends a message, as soon as somebody waits in [`next`](Self::next).
@@ -417,52 +426,94 @@ fn wanted(subscription: Subscription<'_>) -> Option<Event> {
     }
 }
 
-async fn connect(address: &Endpoint) -> io::Result<(Reads, Writes)> {
+/// Both directions of a stream.
+struct Halves {
+    reads: Reads,
+    writes: Writes,
+    own_host: Option<IpAddr>,
+}
+
+impl Halves {
+    fn of(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let own_host = stream.local_addr()?.ip();
+        let (reads, writes) = stream.into_split();
+        Ok(Self {
+            reads: Box::new(reads),
+            writes: Box::new(writes),
+            own_host: Some(own_host),
+        })
+    }
+}
+
+async fn connect(address: &Endpoint) -> io::Result<Halves> {
     match address {
         Endpoint::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            let (reads, writes) = stream.into_split();
-            Ok((Box::new(reads), Box::new(writes)))
+            Halves::of(TcpStream::connect((host.as_str(), *port)).await?)
         }
         Endpoint::Ipc(path) => {
             let stream = UnixStream::connect(socket_name(path)).await?;
             let (reads, writes) = stream.into_split();
-            Ok((Box::new(reads), Box::new(writes)))
+            Ok(Halves {
+                reads: Box::new(reads),
+                writes: Box::new(writes),
+                own_host: None,
+            })
         }
     }
 }
 
-/// Shakes hands.
+/// Shakes hands in time.
 async fn meet(
-    mut reads: Reads,
-    mut writes: Writes,
+    halves: Halves,
     options: &Options,
+    is_dialled: bool,
+) -> Result<Connection, OpenError> {
+    timeout(HANDSHAKE_MAX, shake_hands(halves, options, is_dialled))
+        .await
+        .unwrap_or_else(|_| {
+            let why = format!("no handshake within {HANDSHAKE_MAX:?}");
+            Err(OpenError::NotMet(why))
+        })
+}
+
+async fn shake_hands(
+    mut halves: Halves,
+    options: &Options,
+    is_dialled: bool,
 ) -> Result<Connection, OpenError> {
     let ended = |error: io::Error| OpenError::NotMet(error.to_string());
     let (mut out, bytes_max) = (BytesMut::new(), options.limits.handshake_bytes_max);
     let mut handshake = Handshake::start(options.role, Mechanism::Null, bytes_max, &mut out);
+    if is_dialled {
+        handshake = handshake.dialled_by_peer();
+    }
     let mut chunk = [0; 512];
     loop {
-        writes.write_all(&out).await.map_err(ended)?;
+        halves.writes.write_all(&out).await.map_err(ended)?;
         out.clear();
-        let n = reads.read(&mut chunk).await.map_err(ended)?;
+        let read = halves.reads.read(&mut chunk);
+        let n = match handshake.waits_for_mechanism() {
+            true => match timeout(MECHANISM_WAIT, read).await {
+                Ok(read) => read.map_err(ended)?,
+                Err(_) => {
+                    handshake.go_first(&mut out);
+                    continue;
+                }
+            },
+            false => read.await.map_err(ended)?,
+        };
         if n == 0 {
             return Err(OpenError::NotMet(Ended::Closed.to_string()));
         }
         let met = handshake.receive(&chunk[..n], &mut out);
         if !matches!(met, Ok(None)) {
             // A peer that is none is told why.
-            let _ = writes.write_all(&out).await;
+            let _ = halves.writes.write_all(&out).await;
         }
         if let Some(peer) = met? {
             let rest = handshake.into_rest();
-            return Ok(Connection::new(
-                (reads, writes),
-                peer.version,
-                rest,
-                options,
-            ));
+            return Ok(Connection::new(halves, peer.version, rest, options));
         }
     }
 }

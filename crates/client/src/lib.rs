@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 mod ambient;
+mod answers;
 pub mod blocking;
 mod caller;
 mod connection;
@@ -25,6 +26,7 @@ pub mod testing;
 
 use event_manager_zmtp::Limits;
 
+pub use answers::{Answers, AnswersBuilder, Question};
 pub use caller::{CallError, Caller};
 pub use connection::{Connection, Ended, Event as ConnectionEvent, OpenError, Options};
 pub use error::Error;
@@ -43,6 +45,11 @@ pub use subscriber::Subscriber;
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The same.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../../docs/rust.md")]
+struct Manual;
 
 /// What a daemon may send us: more than it lets others send, as far as we know. Memory is taken as bytes
 /// arrive.

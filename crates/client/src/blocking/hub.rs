@@ -10,9 +10,12 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use crate::answers;
 use crate::hub;
 use crate::service::{self, Stopper};
-use crate::{Delivery, Drained, Error, Event, HubBuilder, Level, Receipt, Reply, Status, Taken};
+use crate::{
+    Delivery, Drained, Error, Event, HubBuilder, Level, Question, Receipt, Reply, Status, Taken,
+};
 
 /// A runtime on a thread of its own, so that connections are kept while nobody waits.
 struct Driver {
@@ -182,6 +185,14 @@ impl Hub {
     pub fn service(&self, name: impl Into<String>) -> ServiceBuilder {
         ServiceBuilder {
             builder: self.hub.service(name),
+            driver: Arc::clone(&self.driver),
+        }
+    }
+
+    /// See [`crate::Hub::answers`].
+    pub fn answers(&self, service: impl Into<String>) -> AnswersBuilder {
+        AnswersBuilder {
+            builder: self.hub.answers(service),
             driver: Arc::clone(&self.driver),
         }
     }
@@ -420,6 +431,78 @@ impl Iterator for Service {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.driver.wait(self.service.next()) {
+            Ok(next) => next,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// See [`crate::AnswersBuilder`].
+#[must_use = "`start` starts it"]
+pub struct AnswersBuilder {
+    builder: answers::AnswersBuilder,
+    driver: Arc<Driver>,
+}
+
+impl AnswersBuilder {
+    /// See [`crate::AnswersBuilder::subjects`].
+    pub fn subjects(self, subjects: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.with(|builder| builder.subjects(subjects))
+    }
+
+    /// Changes what has no method here.
+    pub fn with(
+        mut self,
+        change: impl FnOnce(answers::AnswersBuilder) -> answers::AnswersBuilder,
+    ) -> Self {
+        self.builder = change(self.builder);
+        self
+    }
+
+    /// See [`crate::AnswersBuilder::start`].
+    ///
+    /// # Errors
+    /// Those of it.
+    pub fn start(self) -> Result<Answers, Error> {
+        let answers = self.driver.wait(self.builder.start())??;
+        Ok(Answers {
+            answers,
+            driver: self.driver,
+        })
+    }
+}
+
+/// See [`crate::Answers`]: an iterator over the questions.
+pub struct Answers {
+    answers: answers::Answers,
+    driver: Arc<Driver>,
+}
+
+impl Answers {
+    /// See [`crate::Answers::address`].
+    pub fn address(&self) -> &str {
+        self.answers.address()
+    }
+
+    /// See [`crate::Answers::stopper`].
+    pub fn stopper(&self) -> Stopper {
+        self.answers.stopper()
+    }
+
+    /// See [`crate::Answers::drain`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] within a runtime.
+    pub fn drain(&mut self, within: Duration) -> Result<Drained, Error> {
+        self.driver.wait(self.answers.drain(within))
+    }
+}
+
+impl Iterator for Answers {
+    type Item = Result<Question, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.driver.wait(self.answers.next()) {
             Ok(next) => next,
             Err(error) => Some(Err(error)),
         }

@@ -1,6 +1,8 @@
 //! Requests to the daemon, many under way at a time, sent again on each new connection.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -38,14 +40,12 @@ impl Destination {
     async fn find(&self) -> Result<Endpoint, String> {
         match self {
             Self::At(address) => Ok(address.local()),
-            Self::Located(locator, name) => timeout(LOCATE_MAX, locate(locator, name))
-                .await
-                .unwrap_or_else(|_| Err(format!("the ServiceLocator at {locator} doesn't answer"))),
+            Self::Located(locator, name) => locate(locator, name).await,
         }
     }
 }
 
-impl std::fmt::Display for Destination {
+impl Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::At(address) => address.fmt(f),
@@ -55,24 +55,32 @@ impl std::fmt::Display for Destination {
 }
 
 async fn locate(locator: &Endpoint, name: &str) -> Result<Endpoint, String> {
-    let options = Options::new(LocalSocket::Req, LIMITS);
-    let opened = Connection::open(&locator.local(), &options).await;
-    let mut connection =
-        opened.map_err(|error| format!("the ServiceLocator at {locator}: {error}"))?;
-    let request = encode(&Message::param(Token::LOCATE, [name]), Layout::NATIVE);
-    let answer = connection
-        .ask(&request)
-        .await
-        .map_err(|ended| ended.to_string())?;
-    let (answer, _) = decode(&answer).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&answer.data).into_owned();
-    if !answer.token.is(Token::ACK) {
-        return Err(format!("the ServiceLocator at {locator}: {text}"));
-    }
+    let text = ask_locator(locator, &Message::param(Token::LOCATE, [name])).await?;
     text.trim_end_matches('\0')
         .parse()
         .map(|address: Endpoint| address.local())
         .map_err(|error| format!("{error}"))
+}
+
+/// What a ServiceLocator answers; or why it doesn't.
+pub(crate) async fn ask_locator(locator: &Endpoint, request: &Message) -> Result<String, String> {
+    let named = |why: &dyn Display| format!("the ServiceLocator at {locator}: {why}");
+    let asked = async {
+        let options = Options::new(LocalSocket::Req, LIMITS);
+        let opened = Connection::open(&locator.local(), &options).await;
+        let mut connection = opened.map_err(|error| named(&error))?;
+        let answer = connection.ask(&encode(request, Layout::NATIVE)).await;
+        let answer = answer.map_err(|ended| named(&ended))?;
+        let (answer, _) = decode(&answer).map_err(|error| named(&error))?;
+        let text = String::from_utf8_lossy(&answer.data).into_owned();
+        match answer.token.is(Token::ACK) {
+            true => Ok(text),
+            false => Err(named(&text)),
+        }
+    };
+    timeout(LOCATE_MAX, asked)
+        .await
+        .unwrap_or_else(|_| Err(format!("the ServiceLocator at {locator} doesn't answer")))
 }
 
 /// Whether there is a connection to the daemon.
@@ -91,6 +99,10 @@ pub enum State {
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) state: State,
+    /// Where the daemon was found at last.
+    pub(crate) at: Option<Endpoint>,
+    /// Our own address on the way to it, by TCP.
+    pub(crate) own_host: Option<IpAddr>,
     pub(crate) generation: u64,
     /// What listens there is no daemon.
     pub(crate) is_no_daemon: bool,
@@ -108,6 +120,13 @@ impl Patience {
     pub(crate) fn of(within: Duration) -> Self {
         let deadline = now().checked_add(within);
         Self { within, deadline }
+    }
+
+    /// What is left of it.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(now())
+        })
     }
 
     /// The result in time.
@@ -141,6 +160,9 @@ pub(crate) struct Asker {
     room_max: usize,
     last: AtomicU64,
     line: watch::Receiver<Line>,
+    /// The ServiceLocator that says where the daemon is.
+    locator: Option<Endpoint>,
+    heartbeat: Duration,
 }
 
 /// Somebody waits for the answer of a request.
@@ -160,18 +182,29 @@ impl Drop for Waiting<'_> {
 
 impl Asker {
     /// Needs a runtime.
-    pub(crate) fn start(destination: Destination, pending_bytes_max: usize) -> Self {
+    pub(crate) fn start(
+        destination: Destination,
+        heartbeat: Duration,
+        pending_bytes_max: usize,
+    ) -> Self {
         let (commands, asked) = mpsc::unbounded_channel();
         let first = Line {
             state: State::Connecting {
                 why: "not connected yet".into(),
             },
+            at: None,
+            own_host: None,
             generation: 0,
             is_no_daemon: false,
         };
         let (line_tx, line) = watch::channel(first);
+        let locator = match &destination {
+            Destination::At(_) => None,
+            Destination::Located(locator, _) => Some(locator.clone()),
+        };
         let task = Task {
             destination,
+            heartbeat,
             asked,
             line: line_tx,
             pending: BTreeMap::new(),
@@ -183,7 +216,14 @@ impl Asker {
             room_max: pending_bytes_max,
             last: AtomicU64::new(0),
             line,
+            locator,
+            heartbeat,
         }
+    }
+
+    /// How the hub's connections are kept.
+    pub(crate) fn options(&self, role: LocalSocket) -> Options {
+        options(role, self.heartbeat)
     }
 
     pub(crate) fn line(&self) -> watch::Receiver<Line> {
@@ -325,9 +365,54 @@ impl Asker {
         })
     }
 
-    /// Where the daemon says that it listens.
+    /// Where the daemon says that it listens, as it is reached from here.
     pub(crate) async fn addresses(&self) -> Result<Addresses, Error> {
-        Ok(self.status(Patience::of(Duration::MAX)).await?.addresses)
+        let mut addresses = self.status(Patience::of(Duration::MAX)).await?.addresses;
+        let all = [&mut addresses.publishers, &mut addresses.subscribers];
+        for address in all.into_iter().flatten().chain(&mut addresses.locator) {
+            if let Ok(told) = address.parse() {
+                *address = self.as_reached(told).to_string();
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// An address as the daemon tells it: one that calls itself `localhost` is on the daemon's machine.
+    pub(crate) fn as_reached(&self, told: Endpoint) -> Endpoint {
+        match (&self.line.borrow().at, told) {
+            (Some(Endpoint::Tcp { host, .. }), Endpoint::Tcp { host: told, port })
+                if is_loopback(&told) && !is_loopback(host) =>
+            {
+                Endpoint::tcp(host.clone(), port)
+            }
+            (_, told) => told.local(),
+        }
+    }
+
+    /// The ServiceLocator by which the hub connects, or the daemon's own.
+    pub(crate) async fn locator(&self) -> Result<Endpoint, String> {
+        if let Some(locator) = &self.locator {
+            return Ok(locator.clone());
+        }
+        let addresses = self.addresses().await.map_err(|error| error.to_string())?;
+        let own = addresses.locator.ok_or(
+            "the daemon has no ServiceLocator of its own; name one by `HubBuilder::locator`",
+        )?;
+        own.parse().map_err(|error| format!("{error}"))
+    }
+}
+
+fn options(role: LocalSocket, heartbeat: Duration) -> Options {
+    Options {
+        heartbeat,
+        ..Options::new(role, LIMITS)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || address.is_unspecified(),
+        Err(_) => ["localhost", "*"].contains(&host),
     }
 }
 
@@ -349,6 +434,7 @@ pub(crate) fn nak(what: String, answer: &Message) -> Error {
 
 struct Task {
     destination: Destination,
+    heartbeat: Duration,
     asked: mpsc::UnboundedReceiver<Command>,
     line: watch::Sender<Line>,
     pending: BTreeMap<u64, Pending>,
@@ -363,8 +449,8 @@ impl Task {
             let Some(opened) = self.dial(delay).await else {
                 return;
             };
-            let mut connection = match opened {
-                Ok(connection) => connection,
+            let (mut connection, at) = match opened {
+                Ok(opened) => opened,
                 Err((why, is_no_daemon)) => {
                     self.tell(State::Connecting { why }, is_no_daemon);
                     delay = backoff.next_delay(chance());
@@ -375,7 +461,7 @@ impl Task {
                 pending.was_sent.store(true, Ordering::Relaxed);
                 connection.send_encoded(&pending.message);
             }
-            self.tell(State::Connected, false);
+            self.tell_connected(at, connection.own_host());
             let Some(ended) = self.serve(&mut connection, &mut backoff).await else {
                 return;
             };
@@ -388,22 +474,39 @@ impl Task {
 
     fn tell(&self, state: State, is_no_daemon: bool) {
         self.line.send_modify(|line| {
-            line.generation += u64::from(state == State::Connected);
             line.state = state;
             line.is_no_daemon = is_no_daemon;
         });
     }
 
-    async fn dial(&mut self, delay: Duration) -> Option<Result<Connection, (String, bool)>> {
+    fn tell_connected(&self, at: Endpoint, own_host: Option<IpAddr>) {
+        self.line.send_modify(|line| {
+            *line = Line {
+                state: State::Connected,
+                at: Some(at),
+                own_host,
+                generation: line.generation + 1,
+                is_no_daemon: false,
+            };
+        });
+    }
+
+    async fn dial(
+        &mut self,
+        delay: Duration,
+    ) -> Option<Result<(Connection, Endpoint), (String, bool)>> {
         let destination = self.destination.clone();
+        let options = options(LocalSocket::Dealer, self.heartbeat);
         let dialling = async {
             sleep(delay).await;
             let address = destination.find().await.map_err(|why| (why, false))?;
-            let options = Options::new(LocalSocket::Dealer, LIMITS);
-            Connection::open(&address, &options).await.map_err(|error| {
-                let is_no_daemon = matches!(error, OpenError::NoPeer(_));
-                (format!("{address}: {error}"), is_no_daemon)
-            })
+            match Connection::open(&address, &options).await {
+                Ok(connection) => Ok((connection, address)),
+                Err(error) => {
+                    let is_no_daemon = matches!(error, OpenError::NoPeer(_));
+                    Err((format!("{address}: {error}"), is_no_daemon))
+                }
+            }
         };
         tokio::pin!(dialling);
         loop {
@@ -471,6 +574,34 @@ impl Task {
                 why: why.to_owned(),
                 may_be_taken: true,
             }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_elsewhere_calls_local_is_there() {
+        for host in [
+            "localhost",
+            "127.0.0.1",
+            "127.1.2.3",
+            "::1",
+            "*",
+            "0.0.0.0",
+            "::",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "10.0.0.1",
+            "example.org",
+            "localhost.example.org",
+            "fe80::1",
+        ] {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 }

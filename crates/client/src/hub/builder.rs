@@ -25,6 +25,7 @@ pub struct HubBuilder {
     name: String,
     timeout: Duration,
     connect_timeout: Duration,
+    heartbeat: Duration,
     pending_bytes_max: usize,
 }
 
@@ -39,6 +40,7 @@ impl HubBuilder {
             name: name.unwrap_or("rust").to_owned(),
             timeout: Duration::from_secs(5),
             connect_timeout: Duration::MAX,
+            heartbeat: Duration::from_secs(10),
             pending_bytes_max: 64 << 20,
         }
     }
@@ -78,6 +80,13 @@ impl HubBuilder {
     /// How long [`connect`](Self::connect) waits for the daemon; for ever without it.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// A daemon that is silent for so long is asked whether it is there; after three times as long, its
+    /// connection is given up, and made again. 10 s without this; zero is never.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = interval;
         self
     }
 
@@ -138,7 +147,7 @@ impl HubBuilder {
                 Destination::At(endpoint(address.as_deref().unwrap_or(ADDRESS))?)
             }
         };
-        let asker = Asker::start(destination, self.pending_bytes_max);
+        let asker = Asker::start(destination, self.heartbeat, self.pending_bytes_max);
         Ok(Hub::start(
             self.name,
             self.timeout,

@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::answers::AnswersBuilder;
 use crate::service::ServiceBuilder;
 use asking::{Asker, Line, Patience};
 use publishing::Publishing;
@@ -204,6 +205,11 @@ impl Hub {
     /// A worker of this service: see [`ServiceBuilder`].
     pub fn service(&self, name: impl Into<String>) -> ServiceBuilder {
         ServiceBuilder::new(self.clone(), name.into())
+    }
+
+    /// Answers the calls of this service: see [`AnswersBuilder`].
+    pub fn answers(&self, service: impl Into<String>) -> AnswersBuilder {
+        AnswersBuilder::new(self.clone(), service.into())
     }
 
     /// The daemon's state.

@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::asking::{Asker, Patience, REDIAL};
+use crate::Error;
 use crate::ambient::chance;
-use crate::connection::{Connection, Ended, Event, Options};
-use crate::{Error, LIMITS};
+use crate::connection::{Connection, Ended, Event};
 
 /// A publisher lets others run after so many bytes, and no more than this is given to a connection at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -337,7 +337,7 @@ impl Task {
         let address: event_manager_wire::model::Endpoint =
             address.parse().map_err(|error| format!("{error}"))?;
         let address = address.local();
-        let options = Options::new(LocalSocket::Pub, LIMITS);
+        let options = self.asker.options(LocalSocket::Pub);
         let opened = Connection::open(&address, &options).await;
         let mut connection = opened.map_err(|error| format!("{address}: {error}"))?;
         loop {

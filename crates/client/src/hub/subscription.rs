@@ -13,9 +13,9 @@ use tokio::time::sleep;
 
 use super::asking::{Asker, Patience, REDIAL};
 use super::event::Event;
+use crate::Error;
 use crate::ambient::chance;
-use crate::connection::{self, Connection, Ended, Options};
-use crate::{Error, LIMITS};
+use crate::connection::{self, Connection, Ended};
 
 /// Events that wait for their reader. Then the connection is not read, and the daemon keeps or drops them
 /// as its `slowSubscriber` says, and counts them.
@@ -120,7 +120,7 @@ impl Task {
     async fn connect(&self) -> Option<Connection> {
         let addresses = self.asker.addresses().await.ok()?;
         let address: Endpoint = addresses.subscribers.first()?.parse().ok()?;
-        let options = Options::new(LocalSocket::Sub, LIMITS);
+        let options = self.asker.options(LocalSocket::Sub);
         Connection::open(&address.local(), &options).await.ok()
     }
 

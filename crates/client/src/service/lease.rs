@@ -92,7 +92,7 @@ impl Wish {
         };
         let ack_timeout = ms(beside.ack_timeout_ms).unwrap_or(ACK_TIMEOUT);
         Ok(Terms {
-            address: address.local(),
+            address: asker.as_reached(address),
             ack_timeout,
             ttl,
         })

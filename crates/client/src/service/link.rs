@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use event_manager_wire::messagebus::event_attempt;
 use event_manager_wire::model::{Backoff, Endpoint};
-use event_manager_zmtp::{FrameHeader, LocalSocket, frames};
+use event_manager_zmtp::{FrameHeader, frames};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::ambient::{chance, now};
 use crate::connection::{self, Connection, Ended, Options};
 use crate::hub::asking::REDIAL;
-use crate::{Error, Event, LIMITS};
+use crate::{Error, Event};
 
 /// Bytes that are given to a connection at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) terms: watch::Receiver<Terms>,
     /// For the lease: a connection has ended.
     pub(super) lost: Arc<Notify>,
+    /// Of its connections.
+    pub(super) options: Options,
     pub(super) credit: u32,
     pub(super) handling_max: Duration,
     /// What the worker says at first.
@@ -61,8 +63,7 @@ impl Link {
             let address = self.terms.borrow_and_update().address.clone();
             let opened = async {
                 sleep(delay).await;
-                let options = Options::new(LocalSocket::Dealer, LIMITS);
-                Connection::open(&address, &options).await
+                Connection::open(&address, &self.options).await
             };
             let opened = tokio::select! {
                 opened = opened => opened,

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use event_manager_wire::messagebus::{Layout, Message, Token, encode};
 use event_manager_wire::model::beginning;
+use event_manager_zmtp::LocalSocket;
 use futures_core::Stream;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use crate::ambient::{now, random};
 use crate::hub::asking::Patience;
@@ -195,6 +196,7 @@ impl ServiceBuilder {
             shared: Arc::clone(&shared),
             terms,
             lost: Arc::clone(&lost),
+            options: asker.options(LocalSocket::Dealer),
             credit: self.credit,
             handling_max: self.handling_max,
             ready: ready(self.credit, self.hub.name()),
@@ -212,8 +214,8 @@ impl ServiceBuilder {
             wish,
             terms: told,
             shared,
-            link: Ends(tokio::spawn(link.run()).abort_handle()),
-            lease: Ends(tokio::spawn(lease.keep()).abort_handle()),
+            link: Ends::of(&tokio::spawn(link.run())),
+            lease: Ends::of(&tokio::spawn(lease.keep())),
             drained: None,
         })
     }
@@ -241,7 +243,13 @@ fn subscription_id(service: &str) -> String {
 }
 
 /// A task that ends with its owner.
-struct Ends(AbortHandle);
+pub(crate) struct Ends(AbortHandle);
+
+impl Ends {
+    pub(crate) fn of<T>(task: &JoinHandle<T>) -> Self {
+        Self(task.abort_handle())
+    }
+}
 
 impl Drop for Ends {
     fn drop(&mut self) {
