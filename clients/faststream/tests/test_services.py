@@ -403,3 +403,22 @@ def test_a_broker_may_be_used_in_one_loop_after_the_other(daemon, broker, name, 
     for number in range(3):
         asyncio.run(once(number))
     assert calls == [0, 1, 2]
+
+
+async def test_handlers_that_never_wait_leave_time_for_others(daemon, broker, name, calls):
+    @broker.subscriber(name)
+    async def handler(body: int) -> None:
+        calls.append(body)
+
+    await broker.start()
+    async with aio.connect(daemon.address) as hub:
+        for each in range(2000):
+            await hub.publish(name, each)
+        await hub.flush()
+        longest, last = 0.0, time.monotonic()
+        while len(calls) < 2000:
+            await asyncio.sleep(0)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+    assert longest < 0.2, longest
+    await broker.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import warnings
 from collections.abc import AsyncIterator, Sequence
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from faststream._internal.endpoint.publisher import PublisherProto
     from faststream.message import StreamMessage
     from faststream.response import Response
+
+#: Handlers that never wait run so many times before other tasks have their turn.
+_TURN = 16
 
 
 class EventManagerSubscriber(SubscriberUsecase["Event[bytes]"]):
@@ -164,8 +168,11 @@ class EventManagerPlainSubscriber(EventManagerSubscriber):
 
     async def _read(self, subscription: AsyncSubscription) -> None:
         free = asyncio.Semaphore(self._max_workers)
-        while self._subscription is subscription:
-            # What comes now may be for `_post_start`, which is yet to come.
+        for number in itertools.count():
+            if self._subscription is not subscription:
+                return
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
             try:
                 event = await self._next_of(subscription)
             except Closed:
