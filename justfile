@@ -146,6 +146,11 @@ deb-build:
 deb:
     packaging/deb/check "$(packaging/deb/build)"
 
+# Builds the wheels (manylinux2014-x86_64, or as its arguments say), and checks them. Fetches maturin and zig from PyPI; ten minutes at first.
+wheel *platforms:
+    packaging/wheel/build target/dist {{ platforms }}
+    packaging/wheel/check target/dist
+
 # Fuzzes one target: handshake, frames, messagebus or config. Needs cargo-fuzz and a nightly toolchain.
 fuzz target seconds="60":
     mkdir -p target/fuzz-corpus/{{ target }}

@@ -43,7 +43,16 @@ def find_binary(binary: "str | os.PathLike[str] | None" = None) -> str:
         found = shutil.which(_NAME, path=directory)
         if found:
             return os.path.abspath(found)
-    raise BinaryNotFound(f"there is no {_NAME} in PATH; install it, or let {BINARY_VARIABLE} name it")
+    try:
+        # It knows more places: `pip install --user`, `--target`.
+        from event_manager_server import find_event_manager_bin  # type: ignore[import-not-found,unused-ignore]
+
+        return str(find_event_manager_bin())
+    except (ImportError, FileNotFoundError):
+        pass
+    raise BinaryNotFound(
+        f"there is no {_NAME} beside Python or in PATH; pip install 'event-manager[server]', or let {BINARY_VARIABLE} name it"
+    )
 
 
 class TestHub:
