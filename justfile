@@ -119,6 +119,11 @@ faststream:
     cargo build --locked
     clients/faststream/run-tests
 
+# FastStream's own tests for brokers, for ours: `just faststream-upstream 0.7.8`. Clones FastStream's repository, or takes a checkout.
+faststream-upstream version *checkout:
+    cargo build --locked
+    clients/faststream/upstream/run {{ version }} {{ checkout }}
+
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq:
     cargo build --locked
