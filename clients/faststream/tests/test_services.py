@@ -415,10 +415,9 @@ async def test_handlers_that_never_wait_leave_time_for_others(daemon, broker, na
         for each in range(2000):
             await hub.publish(name, each)
         await hub.flush()
-        longest, last = 0.0, time.monotonic()
+        turns = 0
         while len(calls) < 2000:
             await asyncio.sleep(0)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-    assert longest < 0.2, longest
+            turns += len(calls) > 0
+    assert turns > 100
     await broker.stop()
