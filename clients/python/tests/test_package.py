@@ -44,7 +44,8 @@ def test_its_wheel_is_small():
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
         for path in [*root.rglob("*.py"), root / "py.typed"]:
             wheel.write(path, path.relative_to(root.parent))
-    assert len(buffer.getvalue()) < 150_000
+    # pip's has 7 kB more: names, hashes and this README.
+    assert len(buffer.getvalue()) < 155_000
 
 
 def test_it_needs_nothing_and_has_its_extras():

@@ -10,6 +10,10 @@ from .errors import InvalidArgument
 _LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "*", "::"}
 
 
+#: A local socket's path; longer ones don't fit into its address.
+_PATH_MAX_BYTES = 107
+
+
 class Endpoint(NamedTuple):
     """A TCP host and port, or a local socket's path (then the port is 0)."""
 
@@ -45,12 +49,14 @@ class Endpoint(NamedTuple):
 
 def parse(text: str) -> Endpoint:
     """Reads an endpoint; InvalidArgument if it is none."""
-    if text.startswith("ipc://") and len(text) > 6:
+    if not isinstance(text, str):
+        raise InvalidArgument(f"an address is text such as tcp://HOST:PORT, not {text!r}")
+    if text.startswith("ipc://") and 6 < len(text) and len(text.encode(errors="replace")) <= 6 + _PATH_MAX_BYTES:
         return Endpoint("", 0, text[6:])
     if text.startswith("tcp://"):
         host, colon, port = text[6:].rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
-        if colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+        if colon and host and not set(host) & set("[]/ ") and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
             return Endpoint(host, int(port))
     raise InvalidArgument(f"{text!r} is no address; write tcp://HOST:PORT or ipc://PATH")

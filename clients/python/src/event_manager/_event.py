@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, List, Mapping, Optional, TypeVar
 
-from . import _typed
+from . import _check, _typed
 from ._zmtp import SHORT_HEADS, Message, frame
 from .errors import InvalidArgument
 
@@ -21,15 +21,12 @@ _subjects: Dict[str, bytes] = {}
 
 def subject_bytes(subject: str) -> bytes:
     """A subject as it is sent; InvalidArgument if it can't be."""
-    data = subject.encode()
-    if not data or len(data) > SUBJECT_MAX_BYTES or b"\0" in data:
-        raise InvalidArgument(f"a subject has 1 to {SUBJECT_MAX_BYTES} bytes and no NUL: {subject[:80]!r}; nothing was sent")
-    return data
+    return _check.text(subject, "a subject", SUBJECT_MAX_BYTES)
 
 
 def encode(subject: str, body: Any, headers: Optional[Mapping[str, str]]) -> bytes:
     """An event as a message's bytes."""
-    first = _subjects.get(subject)
+    first = _subjects.get(subject) if type(subject) is str else None
     if first is None:
         first = frame(subject_bytes(subject), more=True)
         if len(_subjects) >= 1024:

@@ -86,7 +86,9 @@ class Execution:
             quick = self._quick(delivery)
             if quick is not None:
                 handler, arguments = quick
-                handler.function(*arguments)
+                returned = handler.function(*arguments)
+                if returned is not None:
+                    _refuse_coroutine(returned)
                 return self._end(delivery, None, None, 0.0) if delivery.touched else b"ACK %d" % delivery.id
         except BaseException as raised:
             return self._end(delivery, None, raised, 0.0)
@@ -98,7 +100,7 @@ class Execution:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             try:
-                call()
+                _refuse_coroutine(call())
                 error = None
             except BaseException as raised:
                 error = raised
@@ -109,7 +111,9 @@ class Execution:
             quick = self._quick(delivery)
             if quick is not None:
                 handler, arguments = quick
-                await (handler.function(*arguments) if handler.is_async else in_thread(handler.function, *arguments))
+                returned = await (handler.function(*arguments) if handler.is_async else in_thread(handler.function, *arguments))
+                if returned is not None:
+                    _refuse_coroutine(returned)
                 return self._end(delivery, None, None, 0.0) if delivery.touched else b"ACK %d" % delivery.id
         except BaseException as raised:  # Also if the handler was cancelled.
             return self._end(delivery, None, raised, 0.0)
@@ -121,7 +125,7 @@ class Execution:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             try:
-                await (call() if handler.is_async else in_thread(call))
+                _refuse_coroutine(await (call() if handler.is_async else in_thread(call)))
                 error = None
             except BaseException as raised:
                 error = raised
@@ -222,6 +226,13 @@ class Execution:
         if told is not None and event is not None:
             told.on_retry(service.name, event, delay)
         return b"NAK %d %d %b" % (delivery.id, round(delay * 1000), reason.encode())
+
+
+def _refuse_coroutine(returned: Any) -> None:
+    """What isn't `async def` itself would never be awaited, and its event be acknowledged nevertheless."""
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise InvalidArgument(f"a handler returned the coroutine {returned.__qualname__} instead of awaiting it; make it async def")
 
 
 class _PartlyDone:

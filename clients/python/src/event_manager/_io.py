@@ -123,7 +123,8 @@ class Loop:
         while not self._stopping:
             timeout = None
             if self._timers:
-                timeout = max(0.0, self._timers[0][0] - time.monotonic())
+                # One may be for ever, which no selector can wait.
+                timeout = min(max(0.0, self._timers[0][0] - time.monotonic()), 3600.0)
             for key, events in self._selector.select(timeout):
                 if key.data is not None:
                     self._safely(key.data, events)

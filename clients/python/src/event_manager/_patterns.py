@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Callable, Literal
 
+from . import _check
 from .errors import InvalidArgument
 
 Dialect = Literal["glob", "exact", "prefix"]
@@ -14,8 +15,7 @@ def subscription(pattern: str, dialect: Dialect) -> str:
     """The pattern as SUBSCRIBE wants it; InvalidArgument if it can't be one."""
     if dialect not in ("glob", "exact", "prefix"):
         raise InvalidArgument(f"the dialect is 'glob', 'exact' or 'prefix', not {dialect!r}")
-    if "\0" in pattern or len(pattern.encode()) > 1024 or (not pattern and dialect != "prefix"):
-        raise InvalidArgument(f"a pattern has 1 to 1024 bytes and no NUL: {pattern[:80]!r}")
+    _check.text(pattern, "a pattern", 1024, 0 if dialect == "prefix" else 1)
     if dialect == "glob" and pattern.count("*") > 16:
         raise InvalidArgument(f"a glob has at most 16 stars: {pattern[:80]!r}")
     if dialect == "prefix" and not pattern:

@@ -9,10 +9,11 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any, Callable, Deque, Dict, List, Optional
 
+from . import _check
 from ._ask import advice, answer_of
 from ._io import BACKOFF_SECONDS, WRITE_BYTES, Link, Loop, Timer
 from ._zmtp import Received, message
-from .errors import Closed, Nak, NoAnswer
+from .errors import Closed, InvalidArgument, Nak, NoAnswer
 
 #: Codes of a NAK after which the same request is sent again until its time is over.
 TRY_AGAIN = ("busy", "stopping")
@@ -63,7 +64,10 @@ class Requests:
 
     def send(self, name: str, frames: List[bytes], timeout: float, repeatable: bool, whole: bool = False) -> "Future[Any]":
         """Sends a request of these frames; see `ask`."""
+        _check.seconds(timeout)
         size = sum(map(len, frames))
+        if size > self._max_bytes:
+            raise InvalidArgument(f"a request of {size} bytes is larger than max_pending_bytes ({self._max_bytes}); nothing was sent")
         with self._lock:
             if self._closed:
                 raise Closed("the hub is closed; nothing was sent; connect again to go on")

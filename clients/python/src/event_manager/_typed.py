@@ -34,7 +34,10 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidArgument(f"headers are text, not {name!r}: {value!r}; nothing was sent")
-    return json.dumps(dict(headers), ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        return json.dumps(dict(headers), ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"headers can't be written in UTF-8: {error}; nothing was sent") from None
 
 
 def decode_headers(frame: bytes) -> Dict[str, str]:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
 
-from . import _address, _calls, _event, _typed
+from . import _address, _calls, _check, _event, _typed
 from ._calls import Reply
 from ._core import Core
 from .errors import (
@@ -86,10 +86,19 @@ class Hub:
         name: Optional[str] = None,
         curve: "Optional[Curve]" = None,
     ) -> None:
-        if timeout <= 0 or max_pending_bytes < 1:
-            raise InvalidArgument("timeout and max_pending_bytes have to be positive")
-        if name is not None and (not name.isprintable() or not 1 <= len(name.encode(errors="replace")) <= NAME_MAX_BYTES):
-            raise InvalidArgument(f"a name has 1 to {NAME_MAX_BYTES} bytes that can be shown: {name[:80]!r}")
+        if _check.seconds(timeout) <= 0:
+            raise InvalidArgument("timeout has to be positive")
+        _check.whole(max_pending_bytes, "max_pending_bytes", 1, 1 << 40)
+        if name is not None:
+            _check.text(name, "a name", NAME_MAX_BYTES)
+            if not name.isprintable():
+                raise InvalidArgument(f"a name has 1 to {NAME_MAX_BYTES} bytes that can be shown: {name!r}")
+        if codec is not None:
+            _check.has(codec, "a codec", "encode", "decoder")
+        given: Any = hooks or ()
+        hooks = given if isinstance(given, (list, tuple)) else (given,)
+        for each in hooks:
+            _check.has(each, "a hook", "on_publish", "on_consume")
         if curve is not None:
             curve.refuse()
         self._name = name
@@ -104,8 +113,7 @@ class Hub:
         if compress_above is not None:
             from . import _compression
 
-            if compress_above < 0:
-                raise InvalidArgument("compress_above is a number of bytes, or None")
+            _check.whole(compress_above, "compress_above", 0, 1 << 40)
             self._compress = _compression.compressor(compression)
         self._told: "Optional[Told]" = None
         if hooks:
@@ -156,7 +164,7 @@ class Hub:
 
     def flush(self, timeout: Optional[float] = None) -> None:
         """Waits until the daemon has taken all that was published before; MayBeLost if that isn't sure."""
-        self._alive().publisher.flush(self._timeout if timeout is None else timeout)
+        self._alive().publisher.flush(self._timeout if timeout is None else _check.seconds(timeout))
 
     def emit(
         self,
@@ -195,6 +203,11 @@ class Hub:
             raise InvalidArgument(f"level is 'memory' or 'disk', not {level!r}; nothing was sent")
         _event.subject_bytes(subject)
         event_id = _new_id() if id is None else id
+        _check.text(event_id, "an id", 1 << 16)  # The daemon's own limit is its own matter.
+        if ttl is not None:
+            _check.number(ttl, "ttl", 0.001, 31_622_400, " seconds")
+        if deliver_at is not None:
+            _check.number(deliver_at, "deliver_at", 0, 1e11, " seconds since 1970")
         if self._packs:
             data, headers = self._pack(subject, body, headers)
         else:
@@ -216,8 +229,6 @@ class Hub:
             if sum(map(len, frames)) * 4 // 3 > _JSON_MAX_BYTES - 4096:
                 raise InvalidArgument("an event with headers, ttl or deliver_at has at most 3 MiB; nothing was sent")
             return event_id, requests.ask(fields, wait)
-        if "\0" in event_id:
-            raise InvalidArgument("an id contains no NUL; nothing was sent")
         payload = b"\0".join((event_id.encode(), level.encode(), subject.encode(), data))
         return event_id, requests.send("emit", [b"emit", b"PARAM", payload], wait, True)
 
@@ -260,7 +271,8 @@ class Hub:
             text = _typed.encode(body).decode()
         except UnicodeDecodeError:
             raise InvalidArgument("the body of a call is text in UTF-8; nothing was sent") from None
-        fields: Dict[str, Any] = {"token": "publish", "subject": subject, "payload": text, "timeout": round(timeout * 1e6)}
+        most = min(max(_check.seconds(timeout), 0.0), 31_622_400.0)
+        fields: Dict[str, Any] = {"token": "publish", "subject": subject, "payload": text, "timeout": round(most * 1e6)}
         if answers == "first":
             fields["answers"] = "first"
         # The daemon's own timeout comes first.
@@ -294,12 +306,15 @@ class Hub:
         """Begins to subscribe."""
         from ._subscriber import Subscription
 
-        if not subjects or queue < 1 or queue_bytes < 1 or when_full not in ("drop-oldest", "drop-newest"):
-            raise InvalidArgument("subscribe wants a subject, a positive queue, and when_full drop-oldest or drop-newest")
+        if not subjects or when_full not in ("drop-oldest", "drop-newest"):
+            raise InvalidArgument("subscribe wants a subject, and when_full drop-oldest or drop-newest")
+        _check.whole(queue, "queue", 1, 1 << 40)
+        _check.whole(queue_bytes, "queue_bytes", 1, 1 << 40)
+        prefixes = [_check.text(subject, "a subject's beginning", _event.SUBJECT_MAX_BYTES, least=0) for subject in subjects]
         core = self._alive()
         subscription = Subscription(
             core.loop,
-            [subject.encode() for subject in subjects],
+            prefixes,
             queue,
             queue_bytes,
             when_full == "drop-oldest",

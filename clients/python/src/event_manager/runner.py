@@ -27,6 +27,9 @@ def run(*services: Service, hub: Optional[Hub] = None, drain: float = 5.0) -> No
     """
     if not services:
         raise InvalidArgument("run wants at least one service")
+    for service in services:
+        if not isinstance(service, Service):
+            raise InvalidArgument(f"run is for services, not {service!r}")
     if threading.current_thread() is not threading.main_thread():
         raise InvalidArgument("run is for the main thread, which gets signals; use Service.start in others")
     ended = threading.Event()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import random
 import time
 import typing
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Sequence, Tuple, Type, TypeVar, Union
 
-from . import _event, _patterns, _typed
+from . import _check, _event, _patterns, _typed
 from ._ask import advice
 from ._running import Running
 from .errors import Forked, InvalidArgument, MayBeLost, NoAnswer
@@ -45,8 +46,11 @@ class Retry:
     on: Tuple[Type[BaseException], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        if self.max < 1 or self.initial < 0 or self.multiplier < 1 or not 0 <= self.max_delay <= 86400 or not 0 <= self.jitter <= 1:
-            raise InvalidArgument(f"{self} makes no sense: see its documentation for the bounds")
+        _check.whole(self.max, "max", 1, 1 << 31)
+        for name, least, most in (("initial", 0, 86400), ("multiplier", 1, 1e9), ("max_delay", 0, 86400), ("jitter", 0, 1)):
+            _check.number(getattr(self, name), name, least, most)
+        if not isinstance(self.on, tuple) or not all(isinstance(each, type) and issubclass(each, BaseException) for each in self.on):
+            raise InvalidArgument(f"on is a tuple of exceptions, not {self.on!r}")
 
     def terms(self) -> Dict[str, Any]:
         """This, as the daemon is asked for it."""
@@ -86,7 +90,7 @@ class _Handler:
         self.others: Dict[str, Callable[[bytes], Any]] = {}
         self.wants_event = wants_event
         self.only_event = only_event
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_annotated(function))
 
     def read(self, content_type: str, raw: bytes) -> Any:
         """Reads a body that has this header, as the handler wants it."""
@@ -149,10 +153,21 @@ class Service:
         isolation: Literal["event", "handler"] = "event",
         middleware: "Sequence[Middleware]" = (),
     ) -> None:
-        if not name or len(name.encode()) > 255 or delivery not in (None, "live", "queue"):
-            raise InvalidArgument("a service has a name of 1 to 255 bytes, and the delivery 'live', 'queue' or None")
-        if not 1 <= credit <= 100_000 or not 1 <= concurrency <= 1000 or not 0.01 <= (ack_timeout or 30) <= 86400 or ack_timeout == 0 or max_handling <= 0:
-            raise InvalidArgument("credit is 1 to 100000, concurrency 1 to 1000, ack_timeout 0.01 to 86400 s, max_handling positive")
+        _check.text(name, "a service's name", 255)
+        if delivery not in (None, "live", "queue"):
+            raise InvalidArgument(f"delivery is 'live', 'queue' or None, not {delivery!r}")
+        _check.whole(credit, "credit", 1, 100_000)
+        _check.whole(concurrency, "concurrency", 1, 1000)
+        _check.number(_ACK_TIMEOUT if ack_timeout is None else ack_timeout, "ack_timeout", 0.01, 86400, " seconds")
+        _check.number(max_handling, "max_handling", 0.001, 1e9, " seconds")
+        if retry is not None and not isinstance(retry, Retry):
+            raise InvalidArgument(f"retry is a Retry, such as Retry(max=3), not {retry!r}")
+        if codec is not None:
+            _check.has(codec, "a codec", "encode", "decoder")
+        if not isinstance(middleware, (list, tuple)):
+            raise InvalidArgument(f"middleware is a list of functions, not {middleware!r}")
+        for each in middleware:
+            _check.function(each, "a middleware")
         if ack not in ("after", "before", "manual") or isolation not in ("event", "handler"):
             raise InvalidArgument("ack is 'after', 'before' or 'manual', and isolation 'event' or 'handler'")
         if order_by not in (None, "subject") and not (type(order_by) is int and 0 <= order_by <= 1023):
@@ -310,6 +325,8 @@ class Service:
 
     def _begin(self, hub: Hub, aio: "Optional[AbstractEventLoop]" = None) -> List[Running]:
         """Begins to work, with async handlers in the given loop."""
+        if not isinstance(hub, Hub):
+            raise InvalidArgument(f"a service is started on a Hub (with an AsyncHub: await hub.start(service)), not on {hub!r}")
         units = self._units()
         if any(each._forked for each in units):
             raise Forked(f"service {self.name!r} belongs to the parent process; make another one in this one")
@@ -388,15 +405,27 @@ class Service:
         return found
 
 
+def _annotated(function: Callable[..., Any]) -> Any:
+    """What has the annotations of a handler, which may be a partial or an object that can be called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) or isinstance(function, type) else type(function).__call__
+
+
 def _signature(function: Callable[..., Any], codec: "Optional[Codec]") -> Tuple[Optional[Callable[[bytes], Any]], Any, bool, bool]:
     """How a handler wants its body (None: as bytes), as which type, whether it wants the event, and whether only that."""
-    parameters = list(inspect.signature(function).parameters.values())
-    hints = typing.get_type_hints(function)
+    _check.function(function, "a handler")
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+        hints = typing.get_type_hints(_annotated(function))
+    except (TypeError, ValueError, NameError) as error:
+        raise InvalidArgument(f"what {function!r} takes can't be found out: {error}") from error
     annotations = [hints.get(each.name) for each in parameters]
     is_event = [each is _event.Event or typing.get_origin(each) is _event.Event for each in annotations]
     if is_event == [True]:
         return None, bytes, True, True
-    if not parameters or is_event[0] or len(parameters) > 2 or (len(parameters) == 2 and not is_event[1]):
+    named = any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters)
+    if named or not parameters or is_event[0] or len(parameters) > 2 or (len(parameters) == 2 and not is_event[1]):
         raise InvalidArgument(f"{function!r} should have the parameters (body), (body, event: Event) or (event: Event)")
     as_bytes = parameters[0].name not in hints or annotations[0] is bytes
     if as_bytes:
