@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::load::closest;
+use super::meant::closest;
 use super::positions::positions;
 
 /// One key of the configuration.

@@ -14,6 +14,7 @@ use config::{ConfigError, Source, ValueKind};
 use serde_json::{Map, Value, json};
 
 use super::keys::{KEYS, RETIRED, ROOT, Wrong, is_inside, probe, variable_of};
+use super::meant::suggestion;
 use super::positions::{Position, positions};
 use super::services::{self, SERVICES, Services};
 use super::units::{OptionalPath, Unit};
@@ -466,23 +467,6 @@ fn is_ours(name: &str) -> bool {
     let is_key = || KEYS.iter().any(|key| key.env == name);
     let is_reserved = name.starts_with(ENV_PREFIX) && !name.starts_with(CLIENTS_PREFIX);
     is_reserved || name == "RUST_LOG" || is_key()
-}
-
-/// The known name that is closest to what was written, if one is close.
-pub(super) fn closest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let closeness =
-        |name: &str| strsim::jaro_winkler(&written.to_lowercase(), &name.to_lowercase());
-    let best = known
-        .map(|name| (closeness(name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(closeness, _)| *closeness > 0.8)
-        .map(|(_, name)| name)
-}
-
-/// What was probably meant.
-pub(crate) fn suggestion<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let meant = closest(written, known);
-    meant.map_or(String::new(), |name| format!("; did you mean {name:?}?"))
 }
 
 #[cfg(test)]

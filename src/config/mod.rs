@@ -8,6 +8,7 @@
 mod keys;
 mod load;
 mod log;
+mod meant;
 mod positions;
 mod reload;
 mod security;
@@ -23,9 +24,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use keys::{KEYS, Key};
-pub(crate) use load::suggestion;
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
+pub(crate) use meant::suggestion;
 pub use reload::Reload;
 pub use security::SecurityConfig;
 pub(crate) use security::is_reached_by_others;

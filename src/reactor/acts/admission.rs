@@ -5,7 +5,6 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::dial;
 use super::loops::Rings;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::stream::Stream;
@@ -51,7 +50,7 @@ impl Hub {
         match purpose {
             Purpose::Publishers => self.peers.subscribe_to(id),
             Purpose::Dialled(index) => {
-                dial::has_dialled(&mut self.upstream, &mut self.notes, *index, id);
+                self.upstream.has_begun(*index, id, &mut self.notes);
                 self.peers.subscribe_to(id);
             }
             _ if is_downstream => Rings::of(self).downstream_joined(id),

@@ -9,11 +9,7 @@ use super::connection::{self, Counted};
 use crate::ambient::chance;
 use crate::reactor::hub::SharedHub;
 use crate::reactor::io::stream::Stream;
-use crate::reactor::state::notes::Notes;
 use crate::reactor::state::purpose::Purpose;
-use crate::reactor::state::upstream::Upstream;
-use crate::telemetry::Notable;
-use event_manager_core::broker::PeerId;
 use event_manager_wire::model::{Backoff, Endpoint, socket_name};
 
 /// The longest wait after the first try, and after a connection that ended.
@@ -39,7 +35,7 @@ pub(crate) async fn dial(hub: SharedHub, index: usize) {
         }
         {
             let hub = &mut *hub.borrow_mut();
-            not_dialled(&mut hub.upstream, &mut hub.notes, index, ended);
+            hub.upstream.has_ended(index, ended, &mut hub.notes);
         }
         tokio::time::sleep(backoff.next_delay(chance())).await;
     }
@@ -69,37 +65,5 @@ async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {
         Endpoint::Ipc(path) => UnixStream::connect(socket_name(path))
             .await
             .map(Stream::Unix),
-    }
-}
-
-/// A handshake with a publisher that is dialled is done.
-pub(crate) fn has_dialled(upstream: &mut Upstream, notes: &mut Notes, index: usize, id: PeerId) {
-    let dialled = &mut upstream.dialled[index];
-    dialled.connected(id);
-    let publisher = &dialled.address();
-    let burst = format!("publisher-found:{publisher}");
-    notes.burst(&burst, |suppressed| Notable::PublisherFound {
-        publisher,
-        suppressed,
-    });
-}
-
-/// A connection to it ended, or there was none.
-fn not_dialled(
-    upstream: &mut Upstream,
-    notes: &mut Notes,
-    index: usize,
-    ended: Result<(), String>,
-) {
-    let dialled = &mut upstream.dialled[index];
-    let publisher = &dialled.address();
-    let (is_news, why) = dialled.not_connected(ended);
-    if is_news {
-        let burst = format!("publisher-lost:{publisher}");
-        notes.burst(&burst, |suppressed| Notable::PublisherLost {
-            publisher,
-            why,
-            suppressed,
-        });
     }
 }

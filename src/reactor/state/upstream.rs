@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::notes::Notes;
 use crate::ambient::wall_clock_ms;
+use crate::telemetry::Notable;
 use event_manager_core::broker::{Loops, PeerId};
 use event_manager_wire::api;
 use event_manager_wire::model::Endpoint;
@@ -21,6 +23,33 @@ impl Upstream {
         Self {
             dialled: addresses.iter().cloned().map(Dialled::new).collect(),
             watch: Watch::new(own, now),
+        }
+    }
+
+    /// A handshake with a publisher that is dialled is done.
+    pub(crate) fn has_begun(&mut self, index: usize, id: PeerId, notes: &mut Notes) {
+        let dialled = &mut self.dialled[index];
+        dialled.connected(id);
+        let publisher = &dialled.address();
+        let burst = format!("publisher-found:{publisher}");
+        notes.burst(&burst, |suppressed| Notable::PublisherFound {
+            publisher,
+            suppressed,
+        });
+    }
+
+    /// A connection to it ended, or there was none.
+    pub(crate) fn has_ended(&mut self, index: usize, ended: Result<(), String>, notes: &mut Notes) {
+        let dialled = &mut self.dialled[index];
+        let publisher = &dialled.address();
+        let (is_news, why) = dialled.not_connected(ended);
+        if is_news {
+            let burst = format!("publisher-lost:{publisher}");
+            notes.burst(&burst, |suppressed| Notable::PublisherLost {
+                publisher,
+                why,
+                suppressed,
+            });
         }
     }
 }
@@ -61,7 +90,7 @@ impl Dialled {
     }
 
     /// There is a connection to it now.
-    pub(crate) fn connected(&mut self, id: PeerId) {
+    fn connected(&mut self, id: PeerId) {
         self.peer = Some(id);
         self.ring = None;
         self.since_ms = wall_clock_ms();
@@ -71,7 +100,7 @@ impl Dialled {
     }
 
     /// A connection to it ended, or there was none: whether that is news, and why.
-    pub(crate) fn not_connected(&mut self, ended: Result<(), String>) -> (bool, &str) {
+    fn not_connected(&mut self, ended: Result<(), String>) -> (bool, &str) {
         let is_news = !std::mem::replace(&mut self.is_missed, true);
         self.ring = None;
         if self.peer.take().is_some() {

@@ -7,11 +7,7 @@ use std::collections::binary_heap::PeekMut;
 use event_manager_wire::messagebus::Introduction;
 use slab::Slab;
 
-use super::routes::PeerId;
-
-/// A worker among those of its service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerKey(pub(super) u32);
+use super::ids::{PeerId, WorkerKey};
 
 /// Above this many outstanding events a worker counts as one that doesn't report what it has done:
 /// it is then served in turn with its like. Without a cap, a worker that says READY once would hand

@@ -9,6 +9,7 @@ mod backlog;
 pub mod bounds;
 mod dispatch;
 mod histogram;
+mod ids;
 mod loops;
 mod options;
 mod ports;
@@ -23,11 +24,12 @@ mod timetable;
 pub use account::{Account, DropReason, Dropped};
 pub use audience::Audience;
 pub use backlog::{
-    Acked, Backlog, ClockChange, DeadLetter, DeadReason, Delivery, DeliveryId, Item, Lost, OrderBy,
-    OrderKey, Outcome, Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
+    Acked, Backlog, ClockChange, DeadLetter, DeadReason, Delivery, Item, Lost, OrderBy, OrderKey,
+    Outcome, Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
 };
-pub use dispatch::{Introduced, WorkerKey, Workers};
+pub use dispatch::{Introduced, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
+pub use ids::{DeliveryId, PeerId, ServiceKey, WorkerKey};
 pub use loops::{Heard, Loops};
 pub use options::{RetryOptions, ServiceOptions, event_subject, order, seconds, when_full};
 pub use ports::{BindFailure, PortRange, Streamers};
@@ -35,10 +37,8 @@ pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,
     Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
-pub use routes::{KnownSubject, PeerId, Receiver, Route, RouteTable};
-pub use service::{
-    Aftermath, DeliveryMode, Given, Service, ServiceKey, ServiceSettings, WorkerAnswer,
-};
+pub use routes::{KnownSubject, Receiver, Route, RouteTable};
+pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceSettings, WorkerAnswer};
 pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};
 pub use timetable::Timetable;

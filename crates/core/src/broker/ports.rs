@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use super::service::ServiceKey;
+use super::ids::ServiceKey;
 use event_manager_wire::model::ServiceName;
 
 /// Why a streamer could not be bound.

@@ -20,10 +20,11 @@ pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::Account;
 use super::backlog::QueueLimits;
+use super::ids::{PeerId, ServiceKey};
 use super::options::ServiceOptions;
 use super::ports::{PortRange, Streamers};
-use super::routes::{PeerId, RouteTable};
-use super::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
+use super::routes::RouteTable;
+use super::service::{DeliveryMode, Service, ServiceSettings};
 use super::timetable::Timetable;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 

@@ -3,19 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
+use super::ids::{PeerId, ServiceKey};
 use super::prefix_map::PrefixMap;
-use super::service::ServiceKey;
 use super::subjects::{SubjectCounts, SubjectIndex};
 use event_manager_wire::model::{Dialect, SubjectPattern, subject_of};
-
-/// A connection: its slot, and a serial number that tells it from the slot's earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerId {
-    /// The index in the reactor's table of peers.
-    pub slot: u32,
-    /// Counts connections.
-    pub serial: u32,
-}
 
 /// One who gets events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

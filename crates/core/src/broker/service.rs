@@ -9,20 +9,16 @@ use bytes::Bytes;
 
 use super::account::{Account, DropReason};
 use super::backlog::{
-    Acked, Backlog, ClockChange, DeadLetter, Delivery, DeliveryId, Item, Lost, OrderBy, Outcome,
-    Policy, QueueLimits, UnknownDelivery, WhenFull,
+    Acked, Backlog, ClockChange, DeadLetter, Delivery, Item, Lost, OrderBy, Outcome, Policy,
+    QueueLimits, UnknownDelivery, WhenFull,
 };
-use super::dispatch::{WorkerKey, Workers};
+use super::dispatch::Workers;
 use super::histogram::Histogram;
+use super::ids::{DeliveryId, PeerId, WorkerKey};
 use super::options::ServiceOptions;
-use super::routes::PeerId;
 use super::spill::Spill;
 use crate::seq::Seq;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
-
-/// A service's index in the broker's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey(pub u32);
 
 /// An event that is given to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::service::ServiceKey;
+use super::ids::ServiceKey;
 
 /// A time for each service that wants attention at one. To find those that are due costs nothing for
 /// the others, however many there are.

@@ -184,11 +184,6 @@ impl<D: Directory> QueueLog<D> {
         self.index.live_bytes
     }
 
-    /// How many bytes are buffered for the next commit.
-    pub fn buffered_bytes(&self) -> usize {
-        self.records.len()
-    }
-
     /// Whether there is anything to commit.
     pub fn is_dirty(&self) -> bool {
         !(self.buffered.is_empty()

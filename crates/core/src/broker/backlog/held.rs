@@ -15,18 +15,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
-use super::item::{ClockChange, Item};
-use super::waiting::Late;
+use super::item::{ClockChange, Item, Late};
 use crate::broker::account::DropReason;
-use crate::broker::dispatch::WorkerKey;
+use crate::broker::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
 
 /// A line may have so many entries that mean nothing, beside as many as it has others.
 const STALE_MAX: usize = if cfg!(test) { 8 } else { 1024 };
-
-/// Identifies one delivery in EVENT, ACK, NAK, TERM and WIP. Never used twice by one backlog.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeliveryId(pub u64);
 
 /// An event in a worker's hands.
 #[derive(Debug)]

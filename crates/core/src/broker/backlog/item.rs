@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::waiting::Late;
+use crate::broker::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
+
+/// A delivery that timed out, by the worker that may still acknowledge it.
+pub(super) type Late = (WorkerKey, DeliveryId);
 
 /// Where an item stands among all of its backlog: the lower came first.
 pub(super) type Position = i64;

@@ -11,13 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-pub use held::DeliveryId;
 pub use item::{ClockChange, Item, OrderKey};
 pub use outcome::{Acked, DeadLetter, DeadReason, Delivery, Lost, Outcome, Settled};
 pub use policy::{OrderBy, Policy, QueueLimits, Retry, WhenFull};
 
 use super::account::DropReason;
-use super::dispatch::WorkerKey;
+use super::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
 use event_manager_wire::messagebus::NAK_DELAY_MAX;
 use held::{Held, HeldItems};

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::held::DeliveryId;
 use super::item::Item;
 use crate::broker::account::Dropped;
-use crate::broker::dispatch::WorkerKey;
+use crate::broker::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

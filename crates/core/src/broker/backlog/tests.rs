@@ -9,7 +9,7 @@ mod tries;
 
 use super::*;
 use crate::broker::dispatch::Workers;
-use crate::broker::routes::PeerId;
+use crate::broker::ids::PeerId;
 use bytes::Bytes;
 
 const LIMITS: QueueLimits = QueueLimits {

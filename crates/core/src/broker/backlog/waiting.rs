@@ -5,17 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::held::DeliveryId;
-use super::item::{ClockChange, Item, OrderKey, Position};
+use super::item::{ClockChange, Item, Late, OrderKey, Position};
 use super::keys::{KeyState, Keys};
-use crate::broker::dispatch::WorkerKey;
+use crate::broker::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
 
 /// An empty line keeps memory for so many items.
 const LINE_KEPT: usize = 4096;
-
-/// A delivery that timed out, by the worker that may still acknowledge it.
-pub(super) type Late = (WorkerKey, DeliveryId);
 
 /// An item of which there is nothing else to know: many of them may wait, so they are kept small.
 #[derive(Debug)]

@@ -2,9 +2,10 @@
 
 use super::{Broker, EndError, EndedService, SubscribeError};
 use crate::broker::account::DropReason;
+use crate::broker::ids::ServiceKey;
 use crate::broker::options::ServiceOptions;
 use crate::broker::ports::Streamers;
-use crate::broker::service::{DeliveryMode, Service, ServiceKey, ServiceSettings};
+use crate::broker::service::{DeliveryMode, Service, ServiceSettings};
 use crate::broker::spill::Spill;
 use event_manager_wire::model::{ServiceName, SubjectPattern};
 

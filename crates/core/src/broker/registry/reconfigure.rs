@@ -1,8 +1,9 @@
 //! Another configuration while the broker is at work.
 
 use super::{Broker, BrokerConfig, SubscribeError};
+use crate::broker::ids::ServiceKey;
 use crate::broker::options::ServiceOptions;
-use crate::broker::service::{DeliveryMode, ServiceKey, ServiceSettings};
+use crate::broker::service::{DeliveryMode, ServiceSettings};
 use event_manager_wire::model::ServiceName;
 
 impl Broker {

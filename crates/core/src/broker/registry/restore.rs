@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::open::PortWish;
 use super::{Broker, SubscribeError};
+use crate::broker::ids::ServiceKey;
 use crate::broker::ports::Streamers;
-use crate::broker::service::{DeliveryMode, ServiceKey};
+use crate::broker::service::DeliveryMode;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// A subscription as an earlier run left it.
