@@ -138,6 +138,11 @@ async fn run_until_told(
         }
     }
     manager.stopping(daemon.drain_timeout());
+    stop(daemon, &mut termination).await
+}
+
+/// Stops the daemon, at once if it is told so again; the exit code.
+async fn stop(daemon: Daemon, termination: &mut Termination) -> anyhow::Result<u8> {
     let journal = daemon.journal().clone();
     journal.note(&Notable::Stopping {});
     let mut stopping = tokio::task::spawn_blocking(|| daemon.stop());

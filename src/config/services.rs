@@ -293,20 +293,18 @@ impl Entry {
         }
     }
 
+    fn refused(&self, field: &str, why: &str) -> Wrong {
+        let all = self.fields.show();
+        let value = all.pointer(&format!("/{}", field.replace('.', "/")));
+        let path = full_path(&[self.pattern.as_name().as_str(), field]);
+        Wrong::value(&path, value.unwrap_or(&Value::Null), why)
+    }
+
     /// `all` is what is in force for its service.
     fn check(&self, all: &Fields, limits: &Limits) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         let own = &self.fields;
-        let mut refuse = |field: &str, why: String| {
-            let value = own.show();
-            let value = value.pointer(&format!("/{}", field.replace('.', "/")));
-            let path = [self.pattern.as_name().as_str(), field];
-            wrong.push(Wrong::value(
-                &full_path(&path),
-                value.unwrap_or(&Value::Null),
-                &why,
-            ));
-        };
+        let mut refuse = |field: &str, why: String| wrong.push(self.refused(field, &why));
         let delivery = all.delivery();
         let is_taken = |name: &ServiceName| name.is_of_dead_letters();
         if own.delivery == Some(DeliveryMode::Queue) && self.pattern.exact().is_some_and(is_taken) {

@@ -1,5 +1,6 @@
 //! Each module imports only those above it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -286,6 +287,94 @@ fn modules_import_only_those_above_them() {
         let known: Vec<_> = modules.iter().map(|(name, _)| own(name)).collect();
         for (module, allowed) in *modules {
             assert_imports(&format!("crates/{name}/src"), module, allowed, &known);
+        }
+    }
+}
+
+/// Folders whose files import each other only one way.
+const WITHOUT_CIRCLES: &[(&str, &str)] = &[
+    ("src/config", "crate::config::"),
+    ("src/reactor", "crate::reactor::"),
+    ("crates/core/src/broker", "crate::broker::"),
+];
+
+/// What the code of a module names of the folder it is in, as paths from there: `super::a::B` and
+/// `crate::folder::a::B`. A module's path is empty for the folder's own file.
+fn named_in(code: &str, module: &[&str], prefix: &str) -> Vec<Vec<String>> {
+    let mut named = vec![];
+    let mut add = |from: &[&str], rest: &str| {
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+        let (path, group) = rest.split_at(end.unwrap_or(rest.len()));
+        let names = match group
+            .strip_prefix('{')
+            .and_then(|group| group.split_once('}'))
+        {
+            Some((names, _)) => names.split(',').map(str::trim).collect(),
+            None => vec![""],
+        };
+        for name in names {
+            let path = path.split("::").chain(name.split("::"));
+            let path = path.filter(|part| !part.is_empty());
+            named.push(
+                from.iter()
+                    .copied()
+                    .chain(path)
+                    .map(str::to_owned)
+                    .collect(),
+            );
+        }
+    };
+    for (at, _) in code.match_indices(prefix) {
+        add(&[], &code[at + prefix.len()..]);
+    }
+    for (at, _) in code.match_indices("super::") {
+        if code[..at].ends_with("super::") {
+            continue;
+        }
+        let (mut rest, mut from) = (&code[at..], module);
+        while let Some(above) = rest.strip_prefix("super::") {
+            rest = above;
+            from = from.split_last().map_or(&[][..], |(_, from)| from);
+        }
+        add(from, rest);
+    }
+    named
+}
+
+#[test]
+fn no_imports_go_round_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (folder, prefix) in WITHOUT_CIRCLES {
+        let of_file = |(path, code): (String, String)| {
+            let path = path.strip_prefix(&root.join(folder).display().to_string());
+            let path = path?.trim_end_matches(".rs").trim_end_matches("mod");
+            let module = path.trim_matches('/').to_owned();
+            let code: Vec<_> = code_lines(&code).collect();
+            Some((module, code.join("\n")))
+        };
+        let mut left: BTreeMap<_, _> = sources(folder).into_iter().filter_map(of_file).collect();
+        let modules: BTreeSet<_> = left.keys().cloned().collect();
+        let mut imports = BTreeMap::new();
+        for (module, code) in &left {
+            let parts: Vec<_> = module.split('/').filter(|part| !part.is_empty()).collect();
+            let named = named_in(code, &parts, prefix).into_iter();
+            // The longest beginning that is a module; a name of the folder itself may be any.
+            let known = named.filter_map(|path| {
+                let ends = (1..=path.len()).rev();
+                let mut beginnings = ends.map(|end| path[..end].join("/"));
+                beginnings.find(|path| modules.contains(path))
+            });
+            let known: BTreeSet<_> = known.filter(|known| known != module).collect();
+            imports.insert(module.clone(), known);
+        }
+        assert!(imports.values().any(|named| named.len() > 2), "{folder}");
+        // What imports nothing that is left goes, until nothing is left, or a circle.
+        while !left.is_empty() {
+            let before = left.len();
+            let names: BTreeSet<_> = left.keys().cloned().collect();
+            left.retain(|module, _| !imports[module].is_disjoint(&names));
+            let circle: Vec<_> = left.keys().collect();
+            assert!(left.len() < before, "{folder}: a circle among {circle:?}");
         }
     }
 }
