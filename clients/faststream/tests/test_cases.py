@@ -549,7 +549,7 @@ async def test_wrong_arguments_are_said_where_they_are_written(broker, enter, na
         ({"delivery": "queue"}, "only for subscribers with a service"),
         ({"dialect": "regex"}, "the dialect is one of"),
         ({"service": "x", "credit": 0}, "credit \\(0\\) is at least max_workers"),
-        ({"service": ""}, "a service has a name"),
+        ({"service": ""}, "a service's name"),
         ({"max_workers": 0}, "max_workers is at least 1"),
     ]:
         with pytest.raises(SetupError, match=sentence):
