@@ -423,6 +423,10 @@ fn bad_input_is_a_typed_error_that_says_what_to_do() {
         assert!(matches!(no_prefix, Error::InvalidArgument(_)));
         let no_text = hub.emit("Order\0", &1).await.expect_err("a NUL");
         assert!(matches!(no_text, Error::InvalidArgument(_)));
+        let no_text = hub.publish("Order\0", &1).await.expect_err("a NUL");
+        assert!(matches!(no_text, Error::InvalidArgument(_)));
+        let named = hub.emit("Order", &1).id("").await.expect("a receipt");
+        assert!(!named.id.is_empty());
         let mut events = hub.subscribe([""]).await.expect("a subscription");
         hub.publish_frames(&[b"Order", b"{"]).await.expect("room");
         let unreadable = events

@@ -125,8 +125,9 @@ impl<'a> Emit<'a> {
                     "the id {id:?} contains a NUL"
                 )));
             }
-            Some(id) => id,
-            None => crate::ambient::unique(),
+            Some(id) if !id.is_empty() => id,
+            // It has to be one: it is sent again with it.
+            _ => crate::ambient::unique(),
         };
         let mut options = Map::new();
         if let Some(ttl) = self.ttl {

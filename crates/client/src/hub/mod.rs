@@ -129,6 +129,10 @@ impl Hub {
         subject: &str,
         body: &T,
     ) -> Result<(), Error> {
+        if subject.contains('\0') {
+            let sentence = format!("the subject {subject:?} contains a NUL");
+            return Err(Error::InvalidArgument(sentence));
+        }
         let mut written = SCRATCH.take();
         written.clear();
         encode(subject, body, &mut written)?;

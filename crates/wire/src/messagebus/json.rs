@@ -167,7 +167,9 @@ pub(super) fn encode(message: &Message) -> Bytes {
     let token = message.token.to_string();
     let mut object =
         json!({"token": token, "dataType": shown_type(message.data_type), "data": data});
+    // The NAK of a sync event has the results instead.
     if message.token.is(Token::NAK)
+        && object["data"].is_string()
         && let Some((code, sentence)) = text.ok().and_then(|text| text.split_once(": "))
     {
         object["code"] = json!(code);
@@ -186,6 +188,25 @@ mod tests {
 
     fn read(text: &str) -> Result<(Message, Layout), Malformed> {
         decode(&[Bytes::copy_from_slice(text.as_bytes())])
+    }
+
+    #[test]
+    fn a_nak_that_is_json_has_no_code() {
+        let written = |text: &'static str| -> Value {
+            let nak = Message::new(Token::NAK, DataType::String, text);
+            serde_json::from_slice(&encode(&nak, Layout::Json)[0]).unwrap()
+        };
+        let plain = written("busy: too much waits: ask later");
+        assert_eq!(
+            (&plain["code"], &plain["error"]),
+            (&json!("busy"), &json!("too much waits: ask later"))
+        );
+        let results = written(r#"{"results": [{"data": "away: gone"}]}"#);
+        assert_eq!(results["data"]["results"][0]["data"], "away: gone");
+        assert_eq!(
+            (&results["code"], &results["error"]),
+            (&Value::Null, &Value::Null)
+        );
     }
 
     #[test]
