@@ -3,9 +3,12 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::command::encode_command;
-use super::frame::{FrameError, FrameHeader, LONG, encode_frame};
+use super::curve::Session;
+use super::frame::{FrameError, FrameHeader, LONG, encode_frame, put_command};
 use super::greeting::{GREETING_BYTES, Generation, Greeting, GreetingError, OLD_GREETING_BYTES};
-use super::mechanism::{IDENTITY_TOO_LONG, Mechanism, MechanismError, Metadata};
+use super::mechanism::{
+    End, IDENTITY_TOO_LONG, Mechanism, MechanismError, Met, Metadata, PeerKeys, properties,
+};
 use super::socket_type::{LocalSocket, SocketType};
 use super::version::Version;
 
@@ -20,6 +23,8 @@ pub struct Peer {
     pub version: Version,
     /// The id of the event manager, if one dialled us.
     pub event_manager: Option<u64>,
+    /// The keys of both sides, if they have any.
+    pub keys: Option<PeerKeys>,
 }
 
 /// Why a handshake failed. The texts continue "peer … refused:".
@@ -28,9 +33,9 @@ pub enum HandshakeError {
     /// The greeting is of another protocol or version.
     #[error(transparent)]
     Greeting(#[from] GreetingError),
-    /// The peer requires another mechanism; holds its name and ours.
+    /// The peer requires another mechanism; holds its name and those that are offered.
     #[error("it requires the security mechanism {0:?}; this socket supports {1}")]
-    Mechanism(String, &'static str),
+    Mechanism(String, String),
     /// The mechanism failed.
     #[error(transparent)]
     Failed(#[from] MechanismError),
@@ -55,6 +60,7 @@ impl HandshakeError {
             Self::Greeting(GreetingError::NotZmtp | GreetingError::NoMechanism) => "not-zmtp",
             Self::Greeting(GreetingError::TooOld) => "zmtp-too-old",
             Self::Mechanism(..) => "mechanism",
+            Self::Failed(MechanismError::Curve(error)) => error.reason(),
             Self::Failed(_) => "handshake-failed",
             Self::SocketType(..) => "wrong-socket-type",
             Self::Frame(_) | Self::MessageTooEarly => "malformed",
@@ -86,15 +92,18 @@ enum State {
 /// an error: it may be the ERROR command that tells the peer why.
 pub struct Handshake {
     local: LocalSocket,
-    mechanism: Mechanism,
+    /// Those of which the peer may name one. The last is named if it waits.
+    offered: Vec<Mechanism>,
+    /// The one that is spoken.
+    chosen: Option<Mechanism>,
     state: State,
+    /// What follows once the peer is known.
+    end: End,
     received: BytesMut,
     bytes_max: usize,
     event_manager: Option<u64>,
     /// Whether our mechanism is named as soon as the peer's version is known.
     is_first: bool,
-    /// Whether our mechanism is named.
-    is_named: bool,
 }
 
 impl Handshake {
@@ -108,13 +117,14 @@ impl Handshake {
         out.extend_from_slice(&Greeting::opening());
         Self {
             local,
-            mechanism,
+            offered: vec![mechanism],
+            chosen: None,
             state: State::Opening,
+            end: End::Plain,
             received: BytesMut::new(),
             bytes_max,
             event_manager: None,
             is_first: true,
-            is_named: false,
         }
     }
 
@@ -124,16 +134,22 @@ impl Handshake {
         self
     }
 
+    /// Offers another mechanism. The last that is offered is the one for a peer that waits.
+    pub fn or(mut self, mechanism: Mechanism) -> Self {
+        self.offered.push(mechanism);
+        self
+    }
+
     /// Whether nothing more is sent until the peer has named its mechanism. One that waits, too, needs
     /// [`go_first`](Self::go_first) after a while.
     pub fn waits_for_mechanism(&self) -> bool {
-        matches!(self.state, State::Greeting) && !self.is_named
+        matches!(self.state, State::Greeting) && self.chosen.is_none()
     }
 
     /// Names our mechanism although the peer has not named its own.
     pub fn go_first(&mut self, out: &mut BytesMut) {
         if self.waits_for_mechanism() {
-            self.name_mechanism(out);
+            self.choose(self.offered.len().saturating_sub(1), out);
         }
     }
 
@@ -171,24 +187,45 @@ impl Handshake {
                     self.meet(&greeting, out)?;
                 }
                 State::Mechanism { version } => {
-                    let Some(metadata) = self.receive_command()? else {
+                    let Some(met) = self.receive_command(out)? else {
                         return Ok(None);
                     };
-                    return self.admit(metadata, version, out).map(Some);
+                    self.end = met.end;
+                    return self.admit(met.metadata, met.keys, version, out).map(Some);
                 }
             }
         }
     }
 
-    /// What the peer sent after its handshake.
-    pub fn into_rest(self) -> BytesMut {
-        self.received
+    /// Ends the handshake with a peer that is admitted: appends what it still waits for. Returns what it
+    /// sent after its handshake, and the keys of the boxes in which that is, if it is in boxes.
+    pub fn finish(self, out: &mut BytesMut) -> (BytesMut, Option<Session>) {
+        let session = match self.end {
+            End::Plain => None,
+            End::Sealed(session) => Some(session),
+            End::ReadyIsDue(agreed) => {
+                let ours = properties(self.local.socket_type(), self.event_manager);
+                let (ready, session) = agreed.ready(&ours);
+                put_command(out, &ready);
+                Some(session)
+            }
+        };
+        (self.received, session)
     }
 
-    /// Sends the rest of our greeting, for a peer of ZMTP 3.x.
-    fn name_mechanism(&mut self, out: &mut BytesMut) {
-        out.extend_from_slice(&Greeting::rest(self.mechanism.name(), false));
-        self.is_named = true;
+    /// Speaks this mechanism of those that are offered: sends the rest of our greeting, for a peer of
+    /// ZMTP 3.x.
+    fn choose(&mut self, index: usize, out: &mut BytesMut) {
+        let mechanism = self.offered.swap_remove(index);
+        out.extend_from_slice(&Greeting::rest(mechanism.name(), mechanism.is_server()));
+        self.chosen = Some(mechanism);
+    }
+
+    /// The names of all that are offered.
+    fn names(&self) -> String {
+        let all = self.chosen.iter().chain(&self.offered);
+        let names: Vec<_> = all.map(Mechanism::name).collect();
+        names.join(" and ")
     }
 
     /// Goes on in the peer's version.
@@ -197,17 +234,16 @@ impl Handshake {
         generation: Generation,
         out: &mut BytesMut,
     ) -> Result<State, HandshakeError> {
-        let ours = self.mechanism.name();
         match generation {
             Generation::New => {
                 if self.is_first {
-                    self.name_mechanism(out);
+                    self.choose(self.offered.len().saturating_sub(1), out);
                 }
                 Ok(State::Greeting)
             }
-            Generation::Old if !self.mechanism.is_open() => {
-                Err(HandshakeError::Mechanism("none (ZMTP 2.0)".into(), ours))
-            }
+            Generation::Old if !self.offered.iter().any(Mechanism::is_open) => Err(
+                HandshakeError::Mechanism("none (ZMTP 2.0)".into(), self.names()),
+            ),
             Generation::Old => {
                 out.extend_from_slice(&[self.local.socket_type().number()]);
                 encode_frame(out, b"", false);
@@ -245,21 +281,22 @@ impl Handshake {
         };
         let taken = OLD_GREETING_BYTES + header.header_bytes + identity.len();
         self.received.advance(taken);
-        self.admit(metadata, Version::V2_0, out).map(Some)
+        self.admit(metadata, None, Version::V2_0, out).map(Some)
     }
 
     fn meet(&mut self, greeting: &Greeting, out: &mut BytesMut) -> Result<(), HandshakeError> {
-        if greeting.mechanism != self.mechanism.name() {
-            return Err(HandshakeError::Mechanism(
-                greeting.mechanism.clone(),
-                self.mechanism.name(),
-            ));
+        let is_its = |mechanism: &Mechanism| mechanism.name() == greeting.mechanism;
+        if self.chosen.is_none()
+            && let Some(index) = self.offered.iter().position(is_its)
+        {
+            self.choose(index, out);
         }
-        if !self.is_named {
-            self.name_mechanism(out);
-        }
-        self.mechanism
-            .start(self.local.socket_type(), self.event_manager, out);
+        let names = self.names();
+        let Some(chosen) = self.chosen.as_mut().filter(|chosen| is_its(chosen)) else {
+            return Err(HandshakeError::Mechanism(greeting.mechanism.clone(), names));
+        };
+        let ours = properties(self.local.socket_type(), self.event_manager);
+        chosen.start(&ours, out);
         let version = match greeting.minor {
             0 => Version::V3_0,
             _ => Version::V3_1,
@@ -268,7 +305,11 @@ impl Handshake {
         Ok(())
     }
 
-    fn receive_command(&mut self) -> Result<Option<Metadata>, HandshakeError> {
+    fn receive_command(&mut self, out: &mut BytesMut) -> Result<Option<Met>, HandshakeError> {
+        let Some(mechanism) = &mut self.chosen else {
+            return Ok(None);
+        };
+        let ours = properties(self.local.socket_type(), self.event_manager);
         loop {
             let Some(header) = FrameHeader::parse(&self.received)? else {
                 return Ok(None);
@@ -286,8 +327,8 @@ impl Handshake {
             }
             self.received.advance(header.header_bytes);
             let body = self.received.split_to(body_bytes);
-            if let Some(metadata) = self.mechanism.receive(&body)? {
-                return Ok(Some(metadata));
+            if let Some(met) = mechanism.receive(&body, &ours, out)? {
+                return Ok(Some(met));
             }
         }
     }
@@ -295,6 +336,7 @@ impl Handshake {
     fn admit(
         &self,
         peer: Metadata,
+        keys: Option<PeerKeys>,
         version: Version,
         out: &mut BytesMut,
     ) -> Result<Peer, HandshakeError> {
@@ -305,6 +347,7 @@ impl Handshake {
                 identity: peer.identity,
                 version,
                 event_manager: peer.event_manager,
+                keys,
             }),
             None => {
                 if version.has_commands() {
@@ -397,9 +440,9 @@ mod tests {
                     Some(_) => rest.extend_from_slice(piece),
                 }
             }
-            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None };
+            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None, keys: None };
             prop_assert_eq!(peer, Some(expected));
-            prop_assert_eq!([&handshake.into_rest()[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
+            prop_assert_eq!([&handshake.finish(&mut BytesMut::new()).0[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
             let said = match old {
                 true => [&Greeting::opening()[..], &[1, 0, 0]].concat(),
                 false => Greeting::encode("NULL", false).to_vec(),
@@ -480,7 +523,7 @@ mod tests {
     #[test]
     fn another_mechanism_is_refused_without_a_word() {
         let curve = Greeting::encode("CURVE", true);
-        let refusal = HandshakeError::Mechanism("CURVE".into(), "NULL");
+        let refusal = HandshakeError::Mechanism("CURVE".into(), "NULL".into());
         let mut out = BytesMut::new();
         let mut dialling = started(LocalSocket::Workers);
         assert_eq!(dialling.receive(&curve, &mut out), Err(refusal.clone()));

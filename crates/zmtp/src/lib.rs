@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod command;
+pub mod curve;
 mod frame;
 mod greeting;
 mod handshake;
@@ -16,6 +17,7 @@ mod mechanism;
 mod scanner;
 mod socket_type;
 mod version;
+pub mod z85;
 
 pub use command::{
     Command, MalformedCommand, Subscription, encode_cancel, encode_ping, encode_pong,
@@ -29,7 +31,7 @@ pub use greeting::{GREETING_BYTES, Greeting, GreetingError, OLD_GREETING_BYTES};
 pub use handshake::{Handshake, HandshakeError, Peer};
 pub use heartbeat::{Heartbeat, Pulse};
 pub use limits::Limits;
-pub use mechanism::{Mechanism, MechanismError};
+pub use mechanism::{Mechanism, MechanismError, PeerKeys};
 pub use scanner::{MessageSpan, Scanner, Step};
 pub use socket_type::{LocalSocket, SocketType};
 pub use version::Version;

@@ -3,6 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::command::{MalformedCommand, encode_command, error_reason, split_name};
+use super::curve::{Agreed, CurveClient, CurveError, CurveServer, PublicKey, Session};
+use super::frame::put_command;
 use super::socket_type::SocketType;
 
 /// The properties of READY that we use, or their equivalents in ZMTP 2.0.
@@ -28,6 +30,9 @@ pub enum MechanismError {
     /// The peer sent ERROR; holds its reason.
     #[error("it refused us: {0}")]
     Refused(String),
+    /// What the peer sent for CURVE.
+    #[error(transparent)]
+    Curve(#[from] CurveError),
 }
 
 /// An identity has at most 255 bytes.
@@ -40,12 +45,45 @@ impl From<MalformedCommand> for MechanismError {
     }
 }
 
-/// A mechanism in the middle of a handshake. Another one (CURVE) is another variant: its name, what
-/// it says first, what it makes of each command, and, once it has keys, of each frame.
+/// A mechanism in the middle of a handshake: its name, what it says first, and what it makes of each
+/// command.
 #[derive(Debug)]
 pub enum Mechanism {
     /// No security: both sides send READY.
     Null,
+    /// CURVE, on the side that is connected to.
+    CurveServer(Box<CurveServer>),
+    /// CURVE, on the side that connects.
+    CurveClient(Box<CurveClient>),
+}
+
+/// A handshake whose peer is known.
+#[derive(Debug)]
+pub(super) struct Met {
+    pub(super) metadata: Metadata,
+    /// The keys of both, if they have any.
+    pub(super) keys: Option<PeerKeys>,
+    pub(super) end: End,
+}
+
+/// What is left to do once the peer is known, and admitted.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Nothing.
+    Plain,
+    /// The peer waits for our READY.
+    ReadyIsDue(Agreed),
+    /// What follows is in boxes.
+    Sealed(Session),
+}
+
+/// The long-term keys of a connection with CURVE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerKeys {
+    /// The client's.
+    pub client: PublicKey,
+    /// The server's: one of several may be.
+    pub server: PublicKey,
 }
 
 impl Mechanism {
@@ -53,48 +91,89 @@ impl Mechanism {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Null => "NULL",
+            Self::CurveServer(_) | Self::CurveClient(_) => "CURVE",
         }
+    }
+
+    /// What the greeting says of our side.
+    pub(super) fn is_server(&self) -> bool {
+        matches!(self, Self::CurveServer(_))
     }
 
     /// Whether peers of ZMTP 2.0 may connect, which has no mechanisms: not if there are keys.
     pub(super) fn is_open(&self) -> bool {
-        match self {
-            Self::Null => true,
-        }
+        matches!(self, Self::Null)
     }
 
     /// Appends what this side sends first, once the greetings agree.
-    pub(super) fn start(
-        &mut self,
-        ours: SocketType,
-        event_manager: Option<u64>,
-        out: &mut BytesMut,
-    ) {
+    pub(super) fn start(&mut self, properties: &[u8], out: &mut BytesMut) {
         match self {
-            Self::Null => {
-                let mut properties = Vec::with_capacity(64);
-                put_property(&mut properties, "Socket-Type", ours.name().as_bytes());
-                put_property(&mut properties, "Identity", b"");
-                if let Some(id) = event_manager {
-                    put_property(&mut properties, EVENT_MANAGER, &id.to_be_bytes());
-                }
-                encode_command(out, "READY", &[&properties]);
-            }
+            Self::Null => encode_command(out, "READY", &[properties]),
+            Self::CurveServer(_) => {}
+            Self::CurveClient(client) => put_command(out, &client.hello()),
         }
     }
 
-    /// Processes the peer's command; returns its metadata when the handshake is done.
-    pub(super) fn receive(&mut self, body: &[u8]) -> Result<Option<Metadata>, MechanismError> {
+    /// Processes the peer's command, and appends the answer, if there is one; returns the peer when it
+    /// is known. The properties are ours.
+    pub(super) fn receive(
+        &mut self,
+        body: &[u8],
+        properties: &[u8],
+        out: &mut BytesMut,
+    ) -> Result<Option<Met>, MechanismError> {
         let (name, rest) = split_name(body)?;
         match (self, name) {
             (_, b"ERROR") => {
                 let reason = String::from_utf8_lossy(error_reason(rest)).into_owned();
                 Err(MechanismError::Refused(reason))
             }
-            (Self::Null, b"READY") => parse_metadata(rest).map(Some),
+            (Self::Null, b"READY") => Ok(Some(Met {
+                metadata: parse_metadata(rest)?,
+                keys: None,
+                end: End::Plain,
+            })),
             (Self::Null, _) => Err(MechanismError::Malformed("a command before READY")),
+            (Self::CurveServer(server), b"HELLO") => {
+                put_command(out, &server.hello(body)?);
+                Ok(None)
+            }
+            (Self::CurveServer(server), _) => {
+                let initiated = server.initiate(body)?;
+                Ok(Some(Met {
+                    metadata: parse_metadata(&initiated.metadata)?,
+                    keys: Some(PeerKeys {
+                        client: initiated.client,
+                        server: initiated.server,
+                    }),
+                    end: End::ReadyIsDue(initiated.agreed),
+                }))
+            }
+            (Self::CurveClient(client), b"WELCOME") => {
+                put_command(out, &client.welcome(body, properties)?);
+                Ok(None)
+            }
+            (Self::CurveClient(client), _) => {
+                let (metadata, session) = client.ready(body)?;
+                Ok(Some(Met {
+                    metadata: parse_metadata(&metadata)?,
+                    keys: Some(client.keys()),
+                    end: End::Sealed(session),
+                }))
+            }
         }
     }
+}
+
+/// Our properties, as READY and INITIATE have them.
+pub(super) fn properties(ours: SocketType, event_manager: Option<u64>) -> Vec<u8> {
+    let mut properties = Vec::with_capacity(64);
+    put_property(&mut properties, "Socket-Type", ours.name().as_bytes());
+    put_property(&mut properties, "Identity", b"");
+    if let Some(id) = event_manager {
+        put_property(&mut properties, EVENT_MANAGER, &id.to_be_bytes());
+    }
+    properties
 }
 
 fn put_property(out: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -1,0 +1,261 @@
+//! What follows the handshake: each frame in a box.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+
+use super::CurveError;
+use super::boxes::{BoxKey, MAC_BYTES, Nonce};
+use crate::frame::{COMMAND, FrameError, FrameHeader, LONG, MORE};
+
+/// `MESSAGE` with its length, and the counter.
+const MESSAGE_BYTES: usize = 8 + 8;
+/// Bytes that a box adds to the body of a frame. The header may grow by seven more.
+pub const SEALED_EXTRA_BYTES: usize = MESSAGE_BYTES + MAC_BYTES + 1;
+
+const FROM_CLIENT: &[u8; 16] = b"CurveZMQMESSAGEC";
+const FROM_SERVER: &[u8; 16] = b"CurveZMQMESSAGES";
+/// Of the flags within a box.
+const INNER_MORE: u8 = 1;
+const INNER_COMMAND: u8 = 2;
+
+/// Both directions of a connection after its handshake.
+#[derive(Debug)]
+pub struct Session {
+    /// Of what the peer sends.
+    pub opener: Opener,
+    /// Of what we send.
+    pub sealer: Sealer,
+}
+
+impl Session {
+    /// The counters are those of the last command of each side.
+    fn new(key: BoxKey, from: [&'static [u8; 16]; 2], theirs: u64, ours: u64) -> Self {
+        let key = Arc::new(key);
+        Self {
+            opener: Opener {
+                key: Arc::clone(&key),
+                prefix: from[0],
+                last: theirs,
+            },
+            sealer: Sealer {
+                key,
+                prefix: from[1],
+                last: ours,
+            },
+        }
+    }
+
+    pub(super) fn of_server(key: BoxKey, theirs: u64, ours: u64) -> Self {
+        Self::new(key, [FROM_CLIENT, FROM_SERVER], theirs, ours)
+    }
+
+    pub(super) fn of_client(key: BoxKey, theirs: u64, ours: u64) -> Self {
+        Self::new(key, [FROM_SERVER, FROM_CLIENT], theirs, ours)
+    }
+}
+
+/// Opens what the peer sends.
+#[derive(Debug)]
+pub struct Opener {
+    key: Arc<BoxKey>,
+    prefix: &'static [u8; 16],
+    /// The counter of the last box. Those to come are above it.
+    last: u64,
+}
+
+/// How far [`Opener::open`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Where the opened frames end.
+    pub plain_end: usize,
+    /// Where the box begins that isn't there as a whole.
+    pub sealed_from: usize,
+    /// Bytes that it still needs, at least.
+    pub missing: usize,
+}
+
+/// Why what a peer sent after its handshake was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Its box.
+    #[error(transparent)]
+    Curve(#[from] CurveError),
+    /// The frame around it.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl Opener {
+    /// Opens the boxes that are in `bytes` from `sealed_from` on, in place: their frames, as they would
+    /// be without encryption, are written from `plain_end` on, which is not behind it.
+    ///
+    /// # Errors
+    /// The connection must end. Frames of more than `body_bytes_max` bytes are refused before they are
+    /// there.
+    pub fn open(
+        &mut self,
+        bytes: &mut [u8],
+        mut plain_end: usize,
+        mut sealed_from: usize,
+        body_bytes_max: usize,
+    ) -> Result<Opened, OpenError> {
+        loop {
+            let there = &bytes[sealed_from..];
+            let Some(header) = FrameHeader::parse(there)? else {
+                let missing = if there.is_empty() { 1 } else { 2 };
+                return Ok(Opened {
+                    plain_end,
+                    sealed_from,
+                    missing,
+                });
+            };
+            if header.more() {
+                return Err(CurveError::Plaintext.into());
+            }
+            let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+            if body_bytes > body_bytes_max.saturating_add(SEALED_EXTRA_BYTES) {
+                return Err(FrameError::MessageTooLarge(header.body_bytes, body_bytes_max).into());
+            }
+            let frame_bytes = header.header_bytes + body_bytes;
+            if there.len() < frame_bytes {
+                return Ok(Opened {
+                    plain_end,
+                    sealed_from,
+                    missing: frame_bytes - there.len(),
+                });
+            }
+            let body = sealed_from + header.header_bytes..sealed_from + frame_bytes;
+            let flags = self.open_one(&mut bytes[body.clone()])?;
+            let content = body.start + SEALED_EXTRA_BYTES..body.end;
+            plain_end = put_plain(bytes, plain_end, flags, content);
+            sealed_from += frame_bytes;
+        }
+    }
+
+    /// Opens the body of one frame; its flags, as a frame has them. Its content begins at
+    /// [`SEALED_EXTRA_BYTES`].
+    fn open_one(&mut self, body: &mut [u8]) -> Result<u8, CurveError> {
+        let Some((head, sealed)) = body.split_first_chunk_mut::<MESSAGE_BYTES>() else {
+            return Err(CurveError::Plaintext);
+        };
+        let Some((b"\x07MESSAGE", counter)) = head.split_first_chunk::<8>() else {
+            return Err(CurveError::Plaintext);
+        };
+        let counter = u64::from_be_bytes(counter.try_into().unwrap_or_default());
+        if counter <= self.last {
+            return Err(CurveError::Replayed);
+        }
+        let nonce = Nonce::counted(self.prefix, counter);
+        let opened = self.key.open(&nonce, sealed).ok_or(CurveError::Forged)?;
+        // Only what is genuine counts.
+        self.last = counter;
+        match opened.first() {
+            Some(0) => Ok(0),
+            Some(&INNER_MORE) => Ok(MORE),
+            Some(&INNER_COMMAND) => Ok(COMMAND),
+            Some(_) => Err(CurveError::Malformed("a box has unknown flags")),
+            None => Err(CurveError::Malformed("a box has no flags")),
+        }
+    }
+}
+
+/// Writes a frame of what stands further behind; where it ends.
+fn put_plain(bytes: &mut [u8], at: usize, flags: u8, content: std::ops::Range<usize>) -> usize {
+    let len = content.len();
+    let start = match u8::try_from(len) {
+        Ok(len) => {
+            bytes[at..at + 2].copy_from_slice(&[flags, len]);
+            at + 2
+        }
+        Err(_) => {
+            bytes[at] = flags | LONG;
+            bytes[at + 1..at + 9].copy_from_slice(&(len as u64).to_be_bytes());
+            at + 9
+        }
+    };
+    bytes.copy_within(content, start);
+    start + len
+}
+
+/// Seals what we send.
+#[derive(Debug)]
+pub struct Sealer {
+    key: Arc<BoxKey>,
+    prefix: &'static [u8; 16],
+    /// The counter of the last box.
+    pub(super) last: u64,
+}
+
+impl Sealer {
+    /// Seals whole frames, until `out` has at least `out_bytes` or nothing is left; how many bytes of
+    /// `frames` that were. Bytes that are no frames end it early.
+    ///
+    /// # Errors
+    /// [`CurveError::Exhausted`]: the connection must end.
+    pub fn seal(
+        &mut self,
+        frames: &[u8],
+        out: &mut BytesMut,
+        out_bytes: usize,
+    ) -> Result<usize, CurveError> {
+        let mut at = 0;
+        while out.len() < out_bytes
+            && let Ok(Some(header)) = FrameHeader::parse(&frames[at..])
+        {
+            let start = at + header.header_bytes;
+            let Some(body) = frames[start..].get(..header.body_bytes as usize) else {
+                break;
+            };
+            let flags = match (header.command(), header.more()) {
+                (true, _) => INNER_COMMAND,
+                (false, true) => INNER_MORE,
+                (false, false) => 0,
+            };
+            self.seal_one(flags, body, out)?;
+            at = start + body.len();
+        }
+        Ok(at)
+    }
+
+    /// A frame with a box of these bytes and the next counter, whatever they mean.
+    #[cfg(test)]
+    pub(super) fn box_of(&self, content: &[u8]) -> Vec<u8> {
+        let counter = self.last + 1;
+        let sealed = self
+            .key
+            .sealed(&Nonce::counted(self.prefix, counter), &[content]);
+        let body = [b"\x07MESSAGE", &counter.to_be_bytes()[..], &sealed].concat();
+        [&[0, body.len() as u8][..], &body].concat()
+    }
+
+    pub(super) fn seal_one(
+        &mut self,
+        flags: u8,
+        body: &[u8],
+        out: &mut BytesMut,
+    ) -> Result<(), CurveError> {
+        let counter = self.last.checked_add(1).ok_or(CurveError::Exhausted)?;
+        let len = SEALED_EXTRA_BYTES + body.len();
+        out.reserve(9 + len);
+        match u8::try_from(len) {
+            Ok(len) => out.put_slice(&[0, len]),
+            Err(_) => {
+                out.put_u8(LONG);
+                out.put_u64(len as u64);
+            }
+        }
+        out.put_slice(b"\x07MESSAGE");
+        out.put_u64(counter);
+        let sealed_from = out.len();
+        out.put_bytes(0, MAC_BYTES);
+        out.put_u8(flags);
+        out.put_slice(body);
+        self.key.seal(
+            &Nonce::counted(self.prefix, counter),
+            &mut out[sealed_from..],
+        );
+        self.last = counter;
+        Ok(())
+    }
+}
