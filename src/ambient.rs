@@ -26,6 +26,14 @@ pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// Bytes that nobody can guess, for keys.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[allow(clippy::expect_used, reason = "without it, keys would be guessable")]
+    getrandom::fill(&mut bytes).expect("the system has random bytes");
+    bytes
+}
+
 /// The same from 0 to 1.
 pub fn chance() -> f64 {
     (random() >> 11) as f64 / (1u64 << 53) as f64

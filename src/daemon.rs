@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::ambient::now;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, HttpServer};
+use crate::keys::{self, KeysError, Watcher};
 use crate::outbound::{
     GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
@@ -24,7 +25,7 @@ use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name, process_readings};
 use crate::traces::{Exporter, Resource, Tracer};
-use event_manager_client::Caller;
+use event_manager_client::{Caller, ClientKeys};
 use event_manager_wire::api::Status;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
@@ -58,6 +59,7 @@ struct Savers {
     store: Option<Arc<Store>>,
     state: Option<WriterThread>,
     traces: Option<Exporter>,
+    keys: Option<Watcher>,
 }
 
 impl Savers {
@@ -87,9 +89,15 @@ impl Savers {
             store: self.store.clone(),
             inherited,
             beat: manager.beat(now()),
+            keyring: keys::load(&config.security)?,
             journal: journal.clone(),
             tracer: tracer.clone(),
         })?;
+        self.keys = Some(Watcher::start(
+            config.security.clone(),
+            reactor.inputs.clone(),
+            journal.clone(),
+        )?);
         Ok((reactor, effects_rx, tracer))
     }
 
@@ -102,6 +110,9 @@ impl Savers {
         let state_is_written = self.state.is_none_or(|state| state.join(STATE_TIMEOUT));
         if !state_is_written {
             tracing::error!(target: "em.state", "the state database was not written and closed in time");
+        }
+        if let Some(keys) = self.keys {
+            keys.stop();
         }
         if let Some(traces) = self.traces {
             traces.stop(TRACES_TIMEOUT);
@@ -140,6 +151,9 @@ pub enum StartError {
     /// The state directory, which durable services need.
     #[error(transparent)]
     State(#[from] StateDirError),
+    /// The daemon's keys, or its clients'.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// There is none.
     #[error("services with \"delivery\": \"queue\" need a stateDir")]
     NoStateDir,
@@ -233,6 +247,7 @@ impl Daemon {
             config: as_bound.clone(),
             state: registration_state,
             deregistered: done,
+            locator_keys: own_keys(&as_bound)?,
             journal: journal.clone(),
             tracer,
         };
@@ -302,9 +317,23 @@ impl Daemon {
     pub async fn reload(&mut self, wanted: Config) -> Option<Reload> {
         let reload = self.config.reload(wanted);
         let (done, is_done) = oneshot::channel();
+        let keyring = match keys::load(&reload.config.security) {
+            Ok(keyring) => Some(keyring),
+            Err(error) => {
+                let why = &error.to_string();
+                self.journal.note(&Notable::KeysUnreadable { why });
+                None
+            }
+        };
         let input = Input::Reload(Box::new(reload.config.clone()), done);
         self.reactor.inputs.send(input).await.ok()?;
         is_done.await.ok()?;
+        if let Some(keyring) = keyring {
+            self.reactor.inputs.send(Input::Keys(keyring)).await.ok()?;
+        }
+        if let Some(keys) = &self.savers.keys {
+            keys.watch(reload.config.security.clone());
+        }
         self.diagnostic.send_replace(reload.config.diagnostic);
         self.config = reload.config.clone();
         Some(reload)
@@ -440,6 +469,19 @@ async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The keys with which we ask our own locator, if that doesn't serve peers without.
+fn own_keys(config: &Config) -> Result<Option<ClientKeys>, KeysError> {
+    if !config.locator.embedded || config.security.offers_null() {
+        return Ok(None);
+    }
+    let keys = keys::load(&config.security)?.server_keys();
+    let own = keys.and_then(|keys| keys.first().cloned());
+    Ok(own.map(|own| ClientKeys {
+        server: *own.public(),
+        own,
+    }))
+}
+
 /// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
 struct Control {
     config: Config,
@@ -449,6 +491,8 @@ struct Control {
     state: watch::Sender<RegistrationState>,
     /// Dropped when we are deregistered.
     deregistered: std::sync::mpsc::Sender<()>,
+    /// For our own locator, if it wants keys.
+    locator_keys: Option<ClientKeys>,
     journal: Journal,
     tracer: Tracer,
 }
@@ -456,11 +500,15 @@ struct Control {
 impl Control {
     async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
         let caller = Caller::new(self.config.limits);
-        let locator = LocatorClient::new(caller.clone(), self.config.locator.clone());
+        let asking = match self.locator_keys {
+            None => caller.clone(),
+            Some(keys) => Caller::new(self.config.limits).with_keys(keys),
+        };
+        let locator = LocatorClient::new(asking.clone(), self.config.locator.clone());
         // Ends with the task that it holds when control ends.
         let mut registration = JoinSet::new();
         registration.spawn({
-            let (locator, caller) = (locator.clone(), caller.clone());
+            let locator = locator.clone();
             let (address, deregistered) = (self.request_address, self.deregistered);
             async move {
                 if locator.config().register {
@@ -471,7 +519,7 @@ impl Control {
                 // What is connected to our own locator would hold it up, and what connects again while it
                 // ends would have a service manager that keeps its socket start us again.
                 if locator.config().embedded {
-                    caller.leave(&locator.config().address).await;
+                    asking.leave(&locator.config().address).await;
                 }
                 drop(deregistered);
             }

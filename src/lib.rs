@@ -23,6 +23,7 @@
 //! | [`state`] | what outlives the process: subscriptions, ports, in a small database |
 //! | [`systemd`] | systemd notification and socket activation |
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
+//! | [`keys`] | certificates in files, and the thread that watches them |
 //! | [`outbound`] | requests to others: the ServiceLocator, services, a predecessor |
 //! | [`http`] | health, metrics and the dashboard, for those who watch |
 //! | [`daemon`] | the composition root |
@@ -33,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod http;
+pub mod keys;
 pub mod outbound;
 pub mod reactor;
 pub mod state;

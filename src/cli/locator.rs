@@ -14,6 +14,7 @@ use crate::reactor::{Input, Parts, Reactor};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Logging};
 use crate::traces::Tracer;
+use event_manager_core::security::Keyring;
 use event_manager_wire::model::Endpoint;
 
 #[derive(Debug, Args)]
@@ -70,6 +71,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         store: None,
         inherited: Inherited::default(),
         beat: Manager::default().beat(now()),
+        keyring: Keyring::default(),
         journal: Journal::default(),
         tracer: Tracer::default(),
     })?;

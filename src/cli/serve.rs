@@ -14,6 +14,7 @@ use super::ready::ReadyArgs;
 use super::signals::{Termination, runtime};
 use crate::config::Loaded;
 use crate::daemon::{Daemon, StartError};
+use crate::keys;
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Logging, Notable, outdated_targets};
 
@@ -57,6 +58,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Err(error) => match error.downcast_ref() {
             // The daemon noted it.
             Some(StartError::Guard(_)) => exit::GUARD,
+            Some(StartError::Keys(_)) => exit::CONFIG,
             Some(_) => exit::FAILED,
             None => {
                 tracing::error!(target: "em.daemon", "{error:#}");
@@ -192,6 +194,8 @@ async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging) {
     let journal = daemon.journal().clone();
     let loaded = args.config.load().map_err(|errors| errors.to_string());
     let loaded = loaded.and_then(|loaded| {
+        let keys = keys::load(&loaded.config.security);
+        keys.map_err(|error| error.to_string())?;
         let reloaded = logging.reload(&loaded.config.log);
         reloaded.map_err(|error| error.to_string())?;
         Ok(loaded)

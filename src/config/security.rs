@@ -1,17 +1,18 @@
 //! Who may connect.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::units::{Truth, Unit, list, parsed};
+use super::units::{OptionalPath, Truth, Unit, Word, Words, list, parsed};
 use event_manager_core::security::{Network, is_local};
 use event_manager_wire::model::Endpoint;
 
 /// The keys of `security`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SecurityConfig {
     /// Whether the administrator means that anybody who reaches the daemon may use it. Without
     /// [`from`](Self::from), peers are admitted from everywhere then.
@@ -20,22 +21,99 @@ pub struct SecurityConfig {
     /// The networks from which peers may connect, if it says so.
     #[serde(with = "SomeNetworks")]
     pub from: Option<Vec<Network>>,
+    /// The ZMTP mechanisms of which a peer may have one.
+    #[serde(with = "Mechanisms")]
+    pub mechanisms: Vec<SecurityMechanism>,
+    /// The files of the daemon's own keys: clients may have been given any of them.
+    #[serde(with = "Paths")]
+    pub secret_key: Vec<PathBuf>,
+    /// The directory of the clients' public keys, `NAME.key`.
+    #[serde(with = "OptionalPath")]
+    pub keys_dir: Option<PathBuf>,
+    /// Who may be able to read the files of [`secret_key`](Self::secret_key).
+    #[serde(with = "Word::<SecretFileMode>")]
+    pub secret_file_mode: SecretFileMode,
+}
+
+/// A security mechanism of ZMTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecurityMechanism {
+    /// None: peers have no keys.
+    Null,
+    /// Both sides have keys, and everything is encrypted.
+    Curve,
+}
+
+impl Words for SecurityMechanism {
+    const WORDS: &'static [(&'static str, Self)] = &[("null", Self::Null), ("curve", Self::Curve)];
+}
+
+/// Who may be able to read a secret file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SecretFileMode {
+    /// Its owner, and if that is root, a group.
+    #[default]
+    Owner,
+    /// That doesn't matter: something else protects it.
+    Any,
+}
+
+impl Words for SecretFileMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("owner", Self::Owner), ("any", Self::Any)];
+}
+
+impl Default for SecurityConfig {
+    fn default() -> Self {
+        Self {
+            open: false,
+            from: None,
+            mechanisms: vec![SecurityMechanism::Null],
+            secret_key: vec![],
+            keys_dir: None,
+            secret_file_mode: SecretFileMode::default(),
+        }
+    }
 }
 
 impl SecurityConfig {
     /// Whether a peer with this address may connect. Where nothing is said, it may if the Internet
-    /// doesn't route the address.
+    /// doesn't route the address. The daemon's own machine always may, or the daemon could not ask its
+    /// own locator, nor could an administrator see what is wrong.
     pub fn admits(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ]
+        .contains(&address)
+        {
+            return true;
+        }
         match &self.from {
             Some(networks) => networks.iter().any(|network| network.contains(address)),
             None => self.open || is_local(address),
         }
     }
 
+    /// Whether peers may have a key.
+    pub fn offers_curve(&self) -> bool {
+        self.mechanisms.contains(&SecurityMechanism::Curve)
+    }
+
+    /// Whether peers may be without a key.
+    pub fn offers_null(&self) -> bool {
+        self.mechanisms.contains(&SecurityMechanism::Null)
+    }
+
+    /// Whether a secret file that others can read is refused.
+    pub(crate) fn secret_file_mode_matters(&self) -> bool {
+        self.secret_file_mode == SecretFileMode::Owner
+    }
+
     /// Whether nobody has said who may connect, so that a listener that other machines reach is open to
     /// them by accident.
     pub fn is_unsaid(&self) -> bool {
-        !self.open && self.from.is_none()
+        !self.open && self.from.is_none() && self.offers_null()
     }
 }
 
@@ -48,6 +126,51 @@ pub(crate) fn is_reached_by_others(bound: &Endpoint) -> bool {
             let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
             host != "localhost" && !host.parse().is_ok_and(is_loopback)
         }
+    }
+}
+
+/// Mechanisms: one, or a list.
+struct Mechanisms;
+
+impl Unit for Mechanisms {
+    type Of = Vec<SecurityMechanism>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        let words = list(value, "\"null\", \"curve\" or both")?;
+        let read = |word: &str| Word::<SecurityMechanism>::read(&json!(word.to_ascii_lowercase()));
+        let all: Vec<_> = words.into_iter().map(read).collect::<Result<_, _>>()?;
+        match all.is_empty() {
+            true => Err("at least one mechanism is wanted: nobody could connect".into()),
+            false => Ok(all),
+        }
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        match &of[..] {
+            [one] => Word::<SecurityMechanism>::show(one),
+            all => all.iter().map(Word::<SecurityMechanism>::show).collect(),
+        }
+    }
+}
+
+/// Paths: one, or a list.
+struct Paths;
+
+impl Unit for Paths {
+    type Of = Vec<PathBuf>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        match value {
+            Value::Null => Ok(vec![]),
+            _ => Ok(list(value, "a path or a list of paths")?
+                .into_iter()
+                .map(Into::into)
+                .collect()),
+        }
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        json!(of)
     }
 }
 

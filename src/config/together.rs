@@ -23,6 +23,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
             ),
         ));
     }
+    found.extend(keys(config));
     let limit = config.memory_limit;
     if limit != 0 && message > limit {
         found.push((
@@ -33,6 +34,25 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         ));
     }
     found
+}
+
+/// CURVE needs keys of both sides.
+fn keys(config: &Config) -> Option<Conflict> {
+    let security = &config.security;
+    let mechanisms = "security.mechanisms";
+    if security.offers_curve() {
+        let missing = match (security.secret_key.is_empty(), &security.keys_dir) {
+            (true, _) => "security.secretKey",
+            (false, None) => "security.keysDir",
+            (false, Some(_)) => return None,
+        };
+        let why = format!("{mechanisms} has \"curve\", which needs {missing}");
+        return Some((vec![mechanisms, missing], why));
+    }
+    (!security.secret_key.is_empty()).then(|| {
+        let why = format!("security.secretKey has no effect: {mechanisms} doesn't have \"curve\"");
+        (vec![mechanisms, "security.secretKey"], why)
+    })
 }
 
 fn ports(config: &Config) -> Option<Conflict> {

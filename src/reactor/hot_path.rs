@@ -75,6 +75,7 @@ impl HotPath {
         let (effects, _) = mpsc::channel(1);
         let site = Site {
             exposed: vec![],
+            keyring: Default::default(),
             settings,
             addresses: Default::default(),
             directory: None,
@@ -90,7 +91,7 @@ impl HotPath {
                 None,
             ),
             publisher: PeerId { slot: 0, serial: 0 },
-            inbox: Inbox::new(&Limits::default(), Version::V3_1, BytesMut::new()),
+            inbox: Inbox::new(&Limits::default(), Version::V3_1, BytesMut::new(), None),
             sockets: vec![],
             runtime,
         };
@@ -111,6 +112,7 @@ impl HotPath {
             identity: bytes::Bytes::new(),
             version: Version::V3_1,
             event_manager: None,
+            keys: None,
         };
         let stream = Rc::new(Stream::Unix(ours));
         let met = Met {
@@ -118,6 +120,7 @@ impl HotPath {
             stream,
             address: "bench".into(),
             wake: Rc::default(),
+            sealer: None,
         };
         self.hub.insert(id, role, met);
         Ok(())

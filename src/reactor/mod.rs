@@ -36,6 +36,7 @@ use crate::telemetry::Journal;
 use crate::traces::Tracer;
 use acts::persistence::{Keeping, Restoring};
 use event_manager_core::broker::Audience;
+use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
 use hub::{Hub, SharedHub};
@@ -70,6 +71,8 @@ pub struct Parts {
     pub inherited: Inherited,
     /// Tells the service manager that the reactor turns.
     pub beat: Beat,
+    /// The keys that are accepted.
+    pub keyring: Keyring,
     /// Takes notable events.
     pub journal: Journal,
     /// Takes spans.
@@ -229,6 +232,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
                 hub.borrow_mut().reload(*config);
                 let _ = done.send(());
             }
+            Input::Keys(keyring) => hub.borrow_mut().accept_keys(keyring),
             Input::Stop(timeout) => {
                 return acts::stopping::stop(&hub, sockets, &dialling, inputs, timeout).await;
             }

@@ -134,6 +134,7 @@ impl Sockets {
             settings: self.settings(&config),
             addresses: self.addresses(&config.public_hostname),
             exposed: self.bound().exposed(&config),
+            keyring: parts.keyring,
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
         let notes = Notes::new(parts.journal, parts.tracer, now());

@@ -35,7 +35,8 @@ type Met = (Option<Result<Peer, HandshakeError>>, BytesMut, Vec<u8>);
 
 fn shake_hands(local: LocalSocket, pieces: &[&[u8]]) -> Met {
     let mut out = BytesMut::new();
-    let mut handshake = Handshake::start(local, Mechanism::Null, HANDSHAKE_BYTES_MAX, &mut out);
+    let mut handshake =
+        Handshake::start(local, vec![Mechanism::Null], HANDSHAKE_BYTES_MAX, &mut out);
     let mut taken = 0;
     for (i, piece) in pieces.iter().enumerate() {
         let undecided = taken;
@@ -46,7 +47,7 @@ fn shake_hands(local: LocalSocket, pieces: &[&[u8]]) -> Met {
             Err(error) => Err(error),
         };
         assert!(undecided < GREETING_BYTES + HANDSHAKE_BYTES_MAX);
-        let rest = [&handshake.into_rest()[..], &pieces[i + 1..].concat()].concat();
+        let rest = [&handshake.finish(&mut out).0[..], &pieces[i + 1..].concat()].concat();
         return (Some(ended), out, rest);
     }
     assert!(taken < GREETING_BYTES + HANDSHAKE_BYTES_MAX);

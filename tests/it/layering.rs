@@ -48,6 +48,7 @@ const LAYERS: &[(&str, &str)] = &[
         "reactor",
         "wire::api wire::model wire::messagebus zmtp core::broker core::locator core::log core::queues core::requests core::security core::seq core::store ambient config telemetry traces store state systemd",
     ),
+    ("keys", "zmtp core::security config telemetry reactor"),
     (
         "outbound",
         "wire::api wire::model wire::messagebus zmtp client core::requests ambient config telemetry traces",
@@ -58,11 +59,11 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "daemon",
-        "wire::api client ambient config telemetry traces store state systemd reactor outbound http",
+        "wire::api client ambient config telemetry traces store state systemd reactor keys outbound http",
     ),
     (
         "cli",
-        "wire::api wire::model wire::messagebus client ambient config telemetry traces systemd store reactor daemon",
+        "wire::api wire::model wire::messagebus client core::security ambient config telemetry traces systemd store reactor keys daemon",
     ),
 ];
 

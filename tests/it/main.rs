@@ -28,6 +28,7 @@ mod command_line;
 mod command_worker;
 mod commands_alone;
 mod corpora;
+mod curve;
 mod dead_letters;
 mod dialled;
 mod doctor;

@@ -32,3 +32,10 @@ pub(crate) fn unique() -> String {
     let micros = since.unwrap_or_default().as_micros();
     format!("{micros:014x}-{:x}-{:016x}", std::process::id(), random())
 }
+
+/// Bytes that nobody can guess, for keys.
+pub(crate) fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes)
+}

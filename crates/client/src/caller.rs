@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout_at};
 
-use super::connection::{Connection, Event, OpenError, Options};
+use super::connection::{ClientKeys, Connection, Event, OpenError, Options};
 use crate::ambient::chance;
 use event_manager_wire::model::{Backoff, Endpoint};
 use event_manager_zmtp::Limits;
@@ -108,6 +108,19 @@ impl Caller {
         Self {
             pool: Arc::default(),
             options: Arc::new(Options::new(LocalSocket::Dealer, limits)),
+        }
+    }
+
+    /// The same with CURVE, to peers of which all have one server key.
+    pub fn with_keys(self, keys: ClientKeys) -> Self {
+        let keys = Some(keys);
+        let options = Options {
+            keys,
+            ..(*self.options).clone()
+        };
+        Self {
+            pool: Arc::default(),
+            options: Arc::new(options),
         }
     }
 

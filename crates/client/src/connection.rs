@@ -9,9 +9,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
-use crate::ambient::now;
+use crate::ambient::{now, random_bytes};
+use crate::sealed::{OpeningReader, SealingWriter};
 use event_manager_wire::model::{Endpoint, socket_name};
 use event_manager_zmtp::Limits;
+use event_manager_zmtp::curve::{CurveClient, KeyPair, PublicKey, Session};
 use event_manager_zmtp::{
     Command, FrameError, Handshake, HandshakeError, Heartbeat, LocalSocket, MalformedCommand,
     Mechanism, Pulse, Scanner, Step, Subscription, Version, encode_frame, encode_ping, encode_pong,
@@ -47,6 +49,17 @@ pub struct Options {
     pub heartbeat: Duration,
     /// The connection ends when the peer takes nothing of what is sent for so long.
     pub stall: Option<Duration>,
+    /// The keys, if the connection has CURVE.
+    pub keys: Option<ClientKeys>,
+}
+
+/// The keys of a client with CURVE.
+#[derive(Debug, Clone)]
+pub struct ClientKeys {
+    /// Its own, of which the server knows the public one.
+    pub own: KeyPair,
+    /// The server's.
+    pub server: PublicKey,
 }
 
 impl Options {
@@ -57,7 +70,21 @@ impl Options {
             limits,
             heartbeat: Duration::from_secs(10),
             stall: None,
+            keys: None,
         }
+    }
+
+    fn mechanism(&self) -> Result<Mechanism, OpenError> {
+        let Some(keys) = &self.keys else {
+            return Ok(Mechanism::Null);
+        };
+        let client = CurveClient::new(
+            keys.own.clone(),
+            keys.server,
+            &random_bytes().map_err(|error| OpenError::NotMet(error.to_string()))?,
+        );
+        let client = client.map_err(|error| HandshakeError::Failed(error.into()))?;
+        Ok(Mechanism::CurveClient(Box::new(client)))
     }
 }
 
@@ -484,7 +511,12 @@ async fn shake_hands(
 ) -> Result<Connection, OpenError> {
     let ended = |error: io::Error| OpenError::NotMet(error.to_string());
     let (mut out, bytes_max) = (BytesMut::new(), options.limits.handshake_bytes_max);
-    let mut handshake = Handshake::start(options.role, Mechanism::Null, bytes_max, &mut out);
+    let mut handshake = Handshake::start(
+        options.role,
+        vec![options.mechanism()?],
+        bytes_max,
+        &mut out,
+    );
     if is_dialled {
         handshake = handshake.dialled_by_peer();
     }
@@ -512,8 +544,18 @@ async fn shake_hands(
             let _ = halves.writes.write_all(&out).await;
         }
         if let Some(peer) = met? {
-            let rest = handshake.into_rest();
-            return Ok(Connection::new(halves, peer.version, rest, options));
+            let (rest, session) = handshake.finish(&mut out);
+            let Some(Session { opener, sealer }) = session else {
+                return Ok(Connection::new(halves, peer.version, rest, options));
+            };
+            let limit = options.limits.message_bytes_max;
+            let halves = Halves {
+                reads: Box::new(OpeningReader::new(halves.reads, opener, rest, limit)),
+                writes: Box::new(SealingWriter::new(halves.writes, sealer)),
+                own_host: halves.own_host,
+            };
+            let nothing = BytesMut::new();
+            return Ok(Connection::new(halves, peer.version, nothing, options));
         }
     }
 }

@@ -19,6 +19,7 @@ mod hub;
 mod line;
 mod publisher;
 mod requests;
+mod sealed;
 mod service;
 mod subscriber;
 #[cfg(feature = "testing")]
@@ -28,7 +29,7 @@ use event_manager_zmtp::Limits;
 
 pub use answers::{Answers, AnswersBuilder, Question};
 pub use caller::{CallError, Caller};
-pub use connection::{Connection, Ended, Event as ConnectionEvent, OpenError, Options};
+pub use connection::{ClientKeys, Connection, Ended, Event as ConnectionEvent, OpenError, Options};
 pub use error::Error;
 pub use event_manager_wire::api::{CallStatus, Status};
 pub use hub::{

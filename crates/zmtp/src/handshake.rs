@@ -107,17 +107,18 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Starts the handshake: appends the first part of our greeting to `out`.
+    /// Starts the handshake: appends the first part of our greeting to `out`. Whoever dials offers one
+    /// mechanism. Of several, the peer names one; one that waits is told the last.
     pub fn start(
         local: LocalSocket,
-        mechanism: Mechanism,
+        offered: Vec<Mechanism>,
         bytes_max: usize,
         out: &mut BytesMut,
     ) -> Self {
         out.extend_from_slice(&Greeting::opening());
         Self {
             local,
-            offered: vec![mechanism],
+            offered,
             chosen: None,
             state: State::Opening,
             end: End::Plain,
@@ -134,12 +135,6 @@ impl Handshake {
         self
     }
 
-    /// Offers another mechanism. The last that is offered is the one for a peer that waits.
-    pub fn or(mut self, mechanism: Mechanism) -> Self {
-        self.offered.push(mechanism);
-        self
-    }
-
     /// Whether nothing more is sent until the peer has named its mechanism. One that waits, too, needs
     /// [`go_first`](Self::go_first) after a while.
     pub fn waits_for_mechanism(&self) -> bool {
@@ -149,7 +144,7 @@ impl Handshake {
     /// Names our mechanism although the peer has not named its own.
     pub fn go_first(&mut self, out: &mut BytesMut) {
         if self.waits_for_mechanism() {
-            self.choose(self.offered.len().saturating_sub(1), out);
+            self.choose_last(out);
         }
     }
 
@@ -216,9 +211,15 @@ impl Handshake {
     /// Speaks this mechanism of those that are offered: sends the rest of our greeting, for a peer of
     /// ZMTP 3.x.
     fn choose(&mut self, index: usize, out: &mut BytesMut) {
-        let mechanism = self.offered.swap_remove(index);
+        let mechanism = self.offered.remove(index);
         out.extend_from_slice(&Greeting::rest(mechanism.name(), mechanism.is_server()));
         self.chosen = Some(mechanism);
+    }
+
+    fn choose_last(&mut self, out: &mut BytesMut) {
+        if let Some(last) = self.offered.len().checked_sub(1) {
+            self.choose(last, out);
+        }
     }
 
     /// The names of all that are offered.
@@ -237,7 +238,7 @@ impl Handshake {
         match generation {
             Generation::New => {
                 if self.is_first {
-                    self.choose(self.offered.len().saturating_sub(1), out);
+                    self.choose_last(out);
                 }
                 Ok(State::Greeting)
             }
@@ -379,7 +380,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn started(local: LocalSocket) -> Handshake {
-        Handshake::start(local, Mechanism::Null, 8192, &mut BytesMut::new())
+        Handshake::start(local, vec![Mechanism::Null], 8192, &mut BytesMut::new())
     }
 
     /// What a peer of this type sends.
@@ -424,7 +425,7 @@ mod tests {
             cuts.sort_unstable();
             let mut out = BytesMut::new();
             let mut handshake =
-                Handshake::start(LocalSocket::Subscribers, Mechanism::Null, 8192, &mut out);
+                Handshake::start(LocalSocket::Subscribers, vec![Mechanism::Null], 8192, &mut out);
             if dialled {
                 handshake = handshake.dialled_by_peer();
             }
@@ -559,7 +560,7 @@ mod tests {
     #[test]
     fn two_of_ours_understand_each_other() {
         let (mut sent, mut answered) = (BytesMut::new(), BytesMut::new());
-        let start = |local, out| Handshake::start(local, Mechanism::Null, 8192, out);
+        let start = |local, out| Handshake::start(local, vec![Mechanism::Null], 8192, out);
         let mut dialling = start(LocalSocket::Publishers, &mut sent);
         let mut bound = start(LocalSocket::Subscribers, &mut answered).dialled_by_peer();
         let (mut theirs, mut ours) = (None, None);

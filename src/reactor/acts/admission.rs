@@ -7,12 +7,14 @@ use tokio::sync::Notify;
 
 use super::loops::Rings;
 use crate::reactor::hub::Hub;
+use crate::reactor::io::outbox::Outbox;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::peer::{Peer, Role};
 use crate::reactor::state::purpose::Purpose;
 use crate::reactor::state::streamers::Streamer;
 use crate::telemetry::Notable;
 use event_manager_core::broker::PeerId;
+use event_manager_zmtp::curve::Sealer;
 use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
 
 /// A connection, as it is when its handshake is done.
@@ -23,6 +25,8 @@ pub(crate) struct Met {
     pub(crate) address: Rc<str>,
     /// Wakes its task.
     pub(crate) wake: Rc<Notify>,
+    /// Seals what it is sent, with CURVE.
+    pub(crate) sealer: Option<Sealer>,
 }
 
 impl Hub {
@@ -69,7 +73,7 @@ impl Hub {
             zmtp: met.zmtp,
             address: met.address,
             stream: met.stream,
-            outbox: Default::default(),
+            outbox: Outbox::sealing(met.sealer),
             half_received: 0,
             dirty: false,
             wake: met.wake,

@@ -9,16 +9,19 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::admission::Met;
+use crate::ambient::random_bytes;
 use crate::reactor::hub::{Hub, SharedHub};
-use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
+use crate::reactor::io::inbox::{FillError, Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::{Role, ip_of};
+use crate::reactor::state::peer::{Peer, Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
-use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, Peer as ZmtpPeer};
+use event_manager_core::security::Keyring;
+use event_manager_zmtp::curve::CurveServer;
+use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, MechanismError, Peer as ZmtpPeer};
 
 /// Reads that a connection may do before others have their turn.
 const READS_PER_TURN: usize = 4;
@@ -124,32 +127,33 @@ pub(crate) async fn run(
     purpose: &Purpose,
 ) -> Result<(), String> {
     let is_dialled = matches!(purpose, Purpose::Dialled(_));
-    if !is_dialled {
-        admit_address(hub, &stream, &address).await?;
-    }
+    let offered = match is_dialled {
+        true => vec![Mechanism::Null],
+        false => offered(hub, &stream, &address).await?,
+    };
     let (timeout, limits) = {
         let state = hub.borrow();
         (state.config.handshake_timeout, state.config.limits)
     };
     let mut handshake = BytesMut::new();
-    let mut begun = Handshake::start(
+    let begun = Handshake::start(
         purpose.local_socket(),
-        Mechanism::Null,
+        offered,
         limits.handshake_bytes_max,
         &mut handshake,
     );
-    begun = match is_dialled {
+    let begun = match is_dialled {
         true => begun.of_event_manager(hub.borrow().upstream.watch.loops.own()),
         false => begun.dialled_by_peer(),
     };
     let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
-    let (zmtp, rest) = match met {
+    let (zmtp, handshake) = match met {
         Ok(Ok(met)) => met,
         Ok(Err(Failure::Refused(error))) => {
             hub.borrow_mut()
                 .notes
                 .refuse(error.reason(), &address, &error);
-            if matches!(error, HandshakeError::Mechanism(..)) && !is_dialled {
+            if !is_dialled && may_be_mended(&error) {
                 hold(hub, &stream).await;
             }
             return Err(error.to_string());
@@ -168,13 +172,23 @@ pub(crate) async fn run(
             return Err(why);
         }
     };
+    if !is_dialled {
+        identify(hub, &stream, &address, &zmtp).await?;
+    }
+    let mut last = BytesMut::new();
+    let (rest, session) = handshake.finish(&mut last);
+    let _ = write_all(&stream, &mut last).await;
+    let (opener, sealer) = session
+        .map(|session| (session.opener, session.sealer))
+        .unzip();
     let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
-    let inbox = Inbox::new(&limits, zmtp.version, rest);
+    let inbox = Inbox::new(&limits, zmtp.version, rest, opener);
     let met = Met {
         zmtp,
         stream: Rc::clone(&stream),
         address,
         wake: Rc::clone(&wake),
+        sealer,
     };
     let admitted = hub.borrow_mut().admit(purpose, met);
     let Some(id) = admitted else {
@@ -186,18 +200,55 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Whether a peer may connect from its address.
+/// The mechanisms of which a peer with this address may have one.
 ///
 /// # Errors
-/// Why it may not. Nothing was sent to it, and it was kept for a while: it tries again by itself, and
-/// is served once the configuration admits it.
-async fn admit_address(hub: &SharedHub, stream: &Stream, address: &str) -> Result<(), String> {
-    let Some(why) = hub.borrow().why_not_admitted(address) else {
-        return Ok(());
-    };
-    hub.borrow_mut().notes.refuse("address", address, &why);
-    hold(hub, stream).await;
-    Err(why)
+/// Why it may not connect. Nothing was sent to it, and it was kept for a while: it tries again by
+/// itself, and is served once the configuration admits it.
+async fn offered(
+    hub: &SharedHub,
+    stream: &Stream,
+    address: &str,
+) -> Result<Vec<Mechanism>, String> {
+    let offered = hub.borrow().offered(address);
+    match offered {
+        Ok(offered) => Ok(offered),
+        Err(why) => {
+            hub.borrow_mut().notes.refuse("address", address, &why);
+            hold(hub, stream).await;
+            Err(why)
+        }
+    }
+}
+
+/// Whether a peer with these keys is known.
+///
+/// # Errors
+/// Why not. As above, it tries again by itself.
+async fn identify(
+    hub: &SharedHub,
+    stream: &Stream,
+    address: &str,
+    peer: &ZmtpPeer,
+) -> Result<(), String> {
+    let identified = hub.borrow().site.keyring.identify(peer.keys.as_ref());
+    match identified {
+        Ok(_) => Ok(()),
+        Err(refusal) => {
+            let reason = refusal.reason();
+            hub.borrow_mut().notes.refuse(reason, address, &refusal);
+            hold(hub, stream).await;
+            Err(refusal.to_string())
+        }
+    }
+}
+
+/// Whether an administrator can mend it, so that the peer is right to try again.
+fn may_be_mended(error: &HandshakeError) -> bool {
+    matches!(
+        error,
+        HandshakeError::Mechanism(..) | HandshakeError::Failed(MechanismError::Curve(_))
+    )
 }
 
 /// Keeps a refused connection for a while before it ends. Its peer tries again as soon as it is
@@ -242,7 +293,7 @@ async fn shake_hands(
     stream: &Stream,
     mut handshake: Handshake,
     mut out: BytesMut,
-) -> Result<(ZmtpPeer, BytesMut), Failure> {
+) -> Result<(ZmtpPeer, Handshake), Failure> {
     let mut input = BytesMut::with_capacity(512);
     let mut heard = 0;
     loop {
@@ -267,7 +318,7 @@ async fn shake_hands(
             Ok(None) => {}
             Ok(Some(peer)) => {
                 let _ = write_all(stream, &mut out).await;
-                return Ok((peer, handshake.into_rest()));
+                return Ok((peer, handshake));
             }
             Err(error) => {
                 // It may hold the ERROR that tells the peer why.
@@ -307,8 +358,34 @@ struct Wants {
 }
 
 impl Hub {
-    /// Why nobody with this address may connect, if so.
-    pub(crate) fn why_not_admitted(&self, address: &str) -> Option<String> {
+    /// The mechanisms of which a peer with this address may have one, the strictest last.
+    ///
+    /// # Errors
+    /// Why nobody with this address may connect.
+    fn offered(&self, address: &str) -> Result<Vec<Mechanism>, String> {
+        let (security, keyring) = (&self.config.security, &self.site.keyring);
+        let refused = self.why_not_admitted(address);
+        let null = keyring.accepts_null() && refused.is_none();
+        let curve = keyring
+            .server_keys()
+            .filter(|_| refused.is_none() || security.from.is_none());
+        let curve = curve.map(|keys| {
+            let random = random_bytes();
+            Mechanism::CurveServer(Box::new(CurveServer::new(keys, &random)))
+        });
+        let offered: Vec<_> = null
+            .then_some(Mechanism::Null)
+            .into_iter()
+            .chain(curve)
+            .collect();
+        match (offered.is_empty(), refused) {
+            (true, Some(why)) => Err(why),
+            _ => Ok(offered),
+        }
+    }
+
+    /// Why nobody with this address may connect without a key, if so.
+    fn why_not_admitted(&self, address: &str) -> Option<String> {
         let security = &self.config.security;
         let ip = ip_of(address).filter(|ip| !security.admits(*ip))?;
         Some(match &security.from {
@@ -317,6 +394,41 @@ impl Hub {
                 "{ip} is an address of the Internet, and the configuration doesn't admit it: list its network in security.from, or set security.open"
             ),
         })
+    }
+
+    /// Why a connection must end that is there, if so: the reason, and a sentence.
+    fn why_not_served(&self, peer: &Peer) -> Option<(&'static str, String)> {
+        if self.upstream.is_dialled(peer.id) {
+            return None;
+        }
+        let has_key = peer.zmtp.keys.is_some();
+        if let Some(why) = self.why_not_admitted(&peer.address)
+            && (!has_key || self.config.security.from.is_some())
+        {
+            return Some(("address", why));
+        }
+        let identified = self.site.keyring.identify(peer.zmtp.keys.as_ref());
+        identified
+            .err()
+            .map(|refusal| (refusal.reason(), refusal.to_string()))
+    }
+
+    /// Ends connections that would not be accepted any more.
+    pub(crate) fn end_unadmitted(&mut self) {
+        let refused = self.peers.iter().filter_map(|peer| {
+            let (reason, why) = self.why_not_served(peer)?;
+            Some((peer.id, Rc::clone(&peer.address), reason, why))
+        });
+        for (id, address, reason, why) in refused.collect::<Vec<_>>() {
+            self.notes.refuse(reason, &address, &why);
+            self.remove(id);
+        }
+    }
+
+    /// Other keys are accepted from now on.
+    pub(crate) fn accept_keys(&mut self, keyring: Keyring) {
+        self.site.keyring = keyring;
+        self.end_unadmitted();
     }
 
     /// Whether a client asks and doesn't read its answers, or a publisher has to wait: for subscribers,
@@ -353,9 +465,8 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
             return;
         };
         if wants.read && inbox.is_held() {
-            if let Some(filled) = inbox.take_kept()
-                && !take(hub, id, &mut inbox, filled)
-            {
+            let kept = inbox.take_kept(body_bytes_max(hub));
+            if !take_filled(hub, id, &mut inbox, kept) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -386,7 +497,8 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
         let filled = {
             let mut state = hub.borrow_mut();
             let mut chunk: ReadChunk = std::mem::take(&mut state.scratch.chunk);
-            let filled = inbox.fill(stream, &mut chunk);
+            let body_bytes_max = state.config.limits.message_bytes_max;
+            let filled = inbox.fill(stream, &mut chunk, body_bytes_max);
             state.scratch.chunk = chunk;
             filled
         };
@@ -401,12 +513,37 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
                 }
             }
             Ok(None) => return false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
+            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return take_filled(hub, id, inbox, Err(error)),
         }
     }
     true
+}
+
+fn body_bytes_max(hub: &SharedHub) -> usize {
+    hub.borrow().config.limits.message_bytes_max
+}
+
+/// Takes what was there already, or says why it can't be taken; whether the connection goes on.
+fn take_filled(
+    hub: &SharedHub,
+    id: PeerId,
+    inbox: &mut Inbox,
+    filled: Result<Option<Filled>, FillError>,
+) -> bool {
+    match filled {
+        Ok(Some(filled)) => take(hub, id, inbox, filled),
+        Ok(None) => true,
+        Err(FillError::Io(_)) => false,
+        Err(FillError::Refused(error)) => {
+            let mut state = hub.borrow_mut();
+            let address = state.peers.get(id).map(|peer| Rc::clone(&peer.address));
+            let address = address.as_deref().unwrap_or("?");
+            state.notes.refuse(error.reason(), address, &error);
+            false
+        }
+    }
 }
 
 /// Lets a peer read why its connection ends: to close while it still sends would have its system throw

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::config::Config;
 use crate::reactor::hub::{Hub, broker_config};
 use crate::reactor::sockets::connections_max;
-use crate::reactor::state::peer::{Role, ip_of};
+use crate::reactor::state::peer::Role;
 
 impl Hub {
     /// Puts a configuration in force, all of it between two events. What was copied from the old one
@@ -37,20 +37,6 @@ impl Hub {
             self.notes.dropped_since(service, &dropped);
             self.durable.queues.refill(service);
             self.time.alarm.plan(key, service, timetable);
-        }
-    }
-
-    /// Ends connections from addresses that are no longer admitted.
-    fn end_unadmitted(&mut self) {
-        let refused = self.peers.iter_mut().filter_map(|peer| {
-            let security = &self.config.security;
-            let ip = ip_of(&peer.address)?;
-            (!security.admits(ip)).then(|| (peer.id, Rc::clone(&peer.address)))
-        });
-        for (id, address) in refused.collect::<Vec<_>>() {
-            let why = self.why_not_admitted(&address).unwrap_or_default();
-            self.notes.refuse("address", &address, &why);
-            self.remove(id);
         }
     }
 

@@ -4,8 +4,10 @@ use std::io;
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::peer_error::PeerError;
 use super::stream::Stream;
 use event_manager_zmtp::Limits;
+use event_manager_zmtp::curve::Opener;
 use event_manager_zmtp::{Scanner, Version};
 
 /// The memory that all connections read into.
@@ -56,6 +58,56 @@ impl Filled {
     }
 }
 
+/// Boxes of a connection with CURVE, before they are opened.
+#[derive(Debug)]
+struct Sealed {
+    opener: Opener,
+    /// The beginning of a box that isn't whole.
+    rest: BytesMut,
+    /// How many bytes that box still needs, at least.
+    missing: usize,
+}
+
+impl Sealed {
+    /// Opens what is there from `plain_end` on, and keeps what is left of it.
+    fn open(
+        &mut self,
+        data: &mut BytesMut,
+        plain_end: usize,
+        body_bytes_max: usize,
+    ) -> Result<(), FillError> {
+        let opened = self
+            .opener
+            .open(data, plain_end, plain_end, body_bytes_max)
+            .map_err(PeerError::from)?;
+        self.missing = opened.missing;
+        self.rest.extend_from_slice(&data[opened.sealed_from..]);
+        data.truncate(opened.plain_end);
+        Ok(())
+    }
+}
+
+/// Why nothing was read.
+#[derive(Debug)]
+pub(crate) enum FillError {
+    /// The socket says so, `WouldBlock` among other things.
+    Io(io::Error),
+    /// What came is not for this connection.
+    Refused(PeerError),
+}
+
+impl From<io::Error> for FillError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<PeerError> for FillError {
+    fn from(error: PeerError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 /// The receiving end of a connection: the beginning of a message that isn't whole, and the scanner
 /// that knows how far it came in it.
 #[derive(Debug)]
@@ -65,30 +117,57 @@ pub(crate) struct Inbox {
     /// How many bytes the message in progress still needs, at least.
     missing: usize,
     held: bool,
+    sealed: Option<Box<Sealed>>,
 }
 
 impl Inbox {
-    /// Begins with what followed the handshake of a peer of this version.
-    pub(crate) fn new(limits: &Limits, version: Version, rest: BytesMut) -> Self {
+    /// Begins with what followed the handshake of a peer of this version, in boxes if there is an opener.
+    pub(crate) fn new(
+        limits: &Limits,
+        version: Version,
+        rest: BytesMut,
+        opener: Option<Opener>,
+    ) -> Self {
+        let held = !rest.is_empty();
+        let (kept, sealed) = match opener {
+            None => (rest, None),
+            Some(opener) => {
+                let sealed = Sealed {
+                    opener,
+                    rest,
+                    missing: 1,
+                };
+                (BytesMut::new(), Some(Box::new(sealed)))
+            }
+        };
         Self {
             scanner: Scanner::new(limits, version),
-            held: !rest.is_empty(),
-            kept: rest,
+            held,
+            kept,
             missing: 1,
+            sealed,
         }
     }
 
     /// What is there before anything is read: it followed the handshake, or was held back.
-    pub(crate) fn take_kept(&mut self) -> Option<Filled> {
-        let data = std::mem::take(&mut self.kept);
-        let backing_bytes = data.capacity();
+    ///
+    /// # Errors
+    /// [`FillError::Refused`].
+    pub(crate) fn take_kept(&mut self, body_bytes_max: usize) -> Result<Option<Filled>, FillError> {
+        let mut data = std::mem::take(&mut self.kept);
         self.held = false;
-        (!data.is_empty()).then_some(Filled {
+        if let Some(sealed) = &mut self.sealed {
+            let plain_end = data.len();
+            data.unsplit(std::mem::take(&mut sealed.rest));
+            sealed.open(&mut data, plain_end, body_bytes_max)?;
+        }
+        let backing_bytes = data.capacity();
+        Ok((!data.is_empty()).then_some(Filled {
             data,
             backing_bytes,
             more: true,
             own: true,
-        })
+        }))
     }
 
     /// Whether whole messages may be among what is kept.
@@ -99,7 +178,7 @@ impl Inbox {
     /// What is kept, in bytes: of a message that isn't whole, or of more that had no turn yet.
     #[inline]
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.kept.len()
+        self.kept.len() + self.sealed.as_ref().map_or(0, |sealed| sealed.rest.len())
     }
 
     /// Keeps what the scanner did not come to, for another turn.
@@ -111,12 +190,25 @@ impl Inbox {
     /// Reads once. `None` is the end of the stream.
     ///
     /// # Errors
-    /// Those of the socket, `WouldBlock` among them.
+    /// [`FillError`].
+    #[inline]
     pub(crate) fn fill(
         &mut self,
         stream: &Stream,
         chunk: &mut ReadChunk,
-    ) -> io::Result<Option<Filled>> {
+        body_bytes_max: usize,
+    ) -> Result<Option<Filled>, FillError> {
+        match self.sealed.take() {
+            None => Ok(self.fill_plain(stream, chunk)?),
+            Some(mut sealed) => {
+                let filled = self.fill_sealed(&mut sealed, stream, chunk, body_bytes_max);
+                self.sealed = Some(sealed);
+                filled
+            }
+        }
+    }
+
+    fn fill_plain(&mut self, stream: &Stream, chunk: &mut ReadChunk) -> io::Result<Option<Filled>> {
         if self.kept.len() >= LARGE_BYTES || self.missing >= LARGE_BYTES {
             return self.fill_own(stream);
         }
@@ -131,6 +223,67 @@ impl Inbox {
             backing_bytes,
             more: n == room,
             own: false,
+        }))
+    }
+
+    /// Reads once, and opens the boxes that are whole.
+    fn fill_sealed(
+        &mut self,
+        sealed: &mut Sealed,
+        stream: &Stream,
+        chunk: &mut ReadChunk,
+        body_bytes_max: usize,
+    ) -> Result<Option<Filled>, FillError> {
+        let waiting = self.kept.len() + sealed.rest.len();
+        let is_large = waiting >= LARGE_BYTES || sealed.missing >= LARGE_BYTES;
+        if is_large && sealed.missing > 1 {
+            return self.fill_large_box(sealed, stream, body_bytes_max);
+        }
+        let plain_end = self.kept.len();
+        let chunk = chunk.with_room_behind(waiting);
+        chunk.put_slice(&self.kept);
+        chunk.put_slice(&sealed.rest);
+        let room = chunk.capacity() - chunk.len();
+        let n = stream.try_read(chunk).inspect_err(|_| chunk.clear())?;
+        (self.kept, sealed.rest) = (BytesMut::new(), BytesMut::new());
+        let mut data = chunk.split();
+        sealed.open(&mut data, plain_end, body_bytes_max)?;
+        Ok((n > 0).then_some(Filled {
+            data,
+            backing_bytes: CHUNK_BYTES,
+            more: n == room,
+            own: false,
+        }))
+    }
+
+    /// Reads into the memory of a large box, which grows as it arrives, until it is whole.
+    fn fill_large_box(
+        &mut self,
+        sealed: &mut Sealed,
+        stream: &Stream,
+        body_bytes_max: usize,
+    ) -> Result<Option<Filled>, FillError> {
+        let wanted = sealed
+            .missing
+            .min(sealed.rest.len().max(READ_BYTES_MIN) * 4);
+        sealed.rest.reserve(wanted);
+        let n = stream.try_read(&mut (&mut sealed.rest).limit(wanted))?;
+        sealed.missing -= n.min(sealed.missing);
+        let mut data = std::mem::take(&mut self.kept);
+        if sealed.missing == 0 {
+            let mut opened = std::mem::take(&mut sealed.rest);
+            sealed.open(&mut opened, 0, body_bytes_max)?;
+            match data.is_empty() {
+                true => data = opened,
+                false => data.extend_from_slice(&opened),
+            }
+        }
+        let backing_bytes = data.capacity();
+        Ok((n > 0).then_some(Filled {
+            data,
+            backing_bytes,
+            more: n == wanted,
+            own: true,
         }))
     }
 

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use event_manager_zmtp::FrameHeader;
+use event_manager_zmtp::curve::Sealer;
 
 /// Runs shorter than this are copied: cheaper than a reference count and a slice of their own.
 const COPY_BELOW_BYTES: usize = 2048;
@@ -16,6 +17,8 @@ const TAIL_BYTES_MAX: usize = 64 << 10;
 const IDLE_BYTES_MAX: usize = 4 << 10;
 /// With more than this waiting, a peer is slow rather than busy.
 const LONG_BYTES: usize = 1 << 20;
+/// How much is sealed for one write. A single message may be more.
+const SEALED_BYTES: usize = 64 << 10;
 /// How many slices one vectored write takes.
 const SLICES_MAX: usize = 64;
 
@@ -68,6 +71,16 @@ pub(crate) struct Outbox {
     events: u64,
     /// The socket took no more at the last write: nothing pins shared memory until it does.
     blocked: bool,
+    sealing: Option<Box<Sealing>>,
+}
+
+/// How a connection with CURVE is written to: messages are sealed when the socket takes more, so that
+/// those that are dropped cost nothing.
+#[derive(Debug)]
+struct Sealing {
+    sealer: Sealer,
+    /// Boxes that the socket did not take yet. The messages in them count as written.
+    sealed: BytesMut,
 }
 
 impl Outbox {
@@ -82,7 +95,27 @@ impl Outbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes == 0 && !self.has_boxes()
+    }
+
+    fn has_boxes(&self) -> bool {
+        self.sealing
+            .as_ref()
+            .is_some_and(|sealing| !sealing.sealed.is_empty())
+    }
+
+    /// An outbox whose messages are sealed, if there is something to seal them with.
+    pub(crate) fn sealing(sealer: Option<Sealer>) -> Self {
+        let sealing = sealer.map(|sealer| {
+            Box::new(Sealing {
+                sealer,
+                sealed: BytesMut::new(),
+            })
+        });
+        Self {
+            sealing,
+            ..Self::default()
+        }
     }
 
     /// Whether the last write found the socket full.
@@ -181,10 +214,17 @@ impl Outbox {
     ) -> io::Result<Written> {
         let events_before = self.events;
         self.blocked = false;
-        while self.bytes > 0 {
-            let result = write(&self.slices()[..self.slice_count()]);
+        while !self.is_empty() {
+            let result = match self.sealing.take() {
+                None => write(&self.slices()[..self.slice_count()]),
+                Some(mut sealing) => {
+                    let result = self.write_sealed(&mut sealing, &mut write);
+                    self.sealing = Some(sealing);
+                    result
+                }
+            };
             let error = match result {
-                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(0) if self.sealing.is_none() => io::ErrorKind::WriteZero.into(),
                 Ok(n) => {
                     self.advance(n);
                     continue;
@@ -207,6 +247,39 @@ impl Outbox {
             events: events_before - self.events,
             blocked: self.blocked,
         })
+    }
+
+    /// Writes the boxes that wait, and when there are none, seals the next messages and writes those; how
+    /// many bytes of messages were sealed.
+    fn write_sealed(
+        &self,
+        sealing: &mut Sealing,
+        write: &mut impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let Sealing { sealer, sealed } = sealing;
+        let mut taken = 0;
+        if sealed.is_empty() {
+            for slice in &self.slices()[..self.slice_count()] {
+                let n = sealer
+                    .seal(slice, sealed, SEALED_BYTES)
+                    .map_err(io::Error::other)?;
+                taken += n;
+                if n < slice.len() {
+                    break;
+                }
+            }
+        }
+        match write(&[IoSlice::new(sealed)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => sealed.advance(n),
+            // What was sealed waits: it can't be sealed again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => {}
+            Err(error) => return Err(error),
+        }
+        if sealed.is_empty() && sealed.capacity() > IDLE_BYTES_MAX && self.bytes == taken {
+            *sealed = BytesMut::new();
+        }
+        Ok(taken)
     }
 
     fn slice_count(&self) -> usize {

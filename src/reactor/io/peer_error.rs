@@ -1,5 +1,6 @@
 //! Why a connection is ended by us.
 
+use event_manager_zmtp::curve::{CurveError, OpenError};
 use event_manager_zmtp::{FrameError, MalformedCommand};
 
 /// Why a peer's connection is ended. The texts continue "peer refused:".
@@ -9,6 +10,8 @@ pub(crate) enum PeerError {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Command(#[from] MalformedCommand),
+    #[error(transparent)]
+    Curve(#[from] CurveError),
     #[error("it sent ERROR: {0}")]
     Gave(String),
     #[error("a subscription of {0} bytes; the limit is {1} (limits.maxSubjectBytes)")]
@@ -25,9 +28,19 @@ impl PeerError {
             Self::Frame(FrameError::MessageTooLarge(..)) => "message-too-large",
             Self::Frame(FrameError::TooManyParts(_)) => "too-many-parts",
             Self::Frame(FrameError::Interrupted(_)) => "interrupted-message",
+            Self::Curve(error) => error.reason(),
             Self::Gave(_) => "peer-error",
             Self::SubscriptionTooLong(..) => "subscription-too-long",
             Self::TooManySubscriptions(_) => "too-many-subscriptions",
+        }
+    }
+}
+
+impl From<OpenError> for PeerError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Curve(error) => Self::Curve(error),
+            OpenError::Frame(error) => Self::Frame(error),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::replies::Ticket;
 use crate::config::Config;
 use event_manager_core::requests::SyncEvent;
+use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
 use event_manager_wire::api::Status;
 use event_manager_wire::messagebus::Message;
@@ -40,6 +41,8 @@ pub enum Input {
     /// Another configuration is in force, with the addresses and all else that needs a restart as they
     /// are. Answered when that is done.
     Reload(Box<Config>, oneshot::Sender<()>),
+    /// Other keys are accepted from now on.
+    Keys(Keyring),
     /// Take nothing new, deliver what waits, end. At most this long.
     Stop(Duration),
 }

@@ -3,6 +3,7 @@
 use crate::config::SecurityConfig;
 use event_manager_core::locator::Directory;
 use event_manager_core::requests::Settings;
+use event_manager_core::security::Keyring;
 use event_manager_wire::api::{self, Addresses};
 
 /// The addresses of this daemon, and of the services that it knows.
@@ -12,6 +13,8 @@ pub(crate) struct Site {
     pub(crate) addresses: Addresses,
     /// What is bound where other machines reach it.
     pub(crate) exposed: Vec<String>,
+    /// Whose keys are accepted.
+    pub(crate) keyring: Keyring,
     /// The embedded ServiceLocator, if there is one.
     pub(crate) directory: Option<Directory>,
 }

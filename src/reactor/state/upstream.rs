@@ -18,6 +18,11 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// Whether this connection is one that we dialled.
+    pub(crate) fn is_dialled(&self, id: PeerId) -> bool {
+        self.dialled.iter().any(|dialled| dialled.peer == Some(id))
+    }
+
     /// The addresses are dialled by the reactor's tasks; `own` is an id that no other daemon has.
     pub(crate) fn new(addresses: &[Endpoint], own: u64, now: Instant) -> Self {
         Self {

@@ -506,7 +506,13 @@ notables! {
     "EM-0605" OpenToTheNetwork "open-to-the-network" WARN "em.connection" {
         /// Bound addresses that other machines reach, with commas between them.
         open: &'a str,
-    } "open to every machine on the local networks: {open}; restrict them with \"security\": {{\"from\": [\"127.0.0.1\", \"10.1.0.0/16\"]}}, or confirm with \"security\": {{\"open\": true}}"
+    } "open to every machine on the local networks: {open}; restrict them with \"security\": {{\"from\": [\"10.1.0.0/16\"]}}, or confirm with \"security\": {{\"open\": true}}"
+
+    /// A file of keys can't be used.
+    "EM-0606" KeysUnreadable "keys-unreadable" ERROR "em.connection" {
+        /// What is wrong.
+        why: &'a str = said,
+    } "keys can't be read, those before stay in force: {why}"
 
     /// A publisher that binds is connected.
     "EM-0611" PublisherFound "publisher-found" INFO "em.publisher" {

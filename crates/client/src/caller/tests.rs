@@ -268,14 +268,18 @@ fn meet(stream: &mut TcpStream) {
     // Byte by byte: the request may come in one piece with the end of the handshake.
     let (mut out, mut chunk) = (BytesMut::new(), [0]);
     let local = LocalSocket::Requests;
-    let mut handshake = Handshake::start(local, Mechanism::Null, 8192, &mut out);
+    let mut handshake = Handshake::start(local, vec![Mechanism::Null], 8192, &mut out);
     loop {
         stream.write_all(&out).unwrap();
         out.clear();
         let n = stream.read(&mut chunk).unwrap();
         let met = handshake.receive(&chunk[..n], &mut out).unwrap();
         if met.is_some() {
-            assert_eq!(handshake.into_rest().len(), 0, "the client waits for us");
+            assert_eq!(
+                handshake.finish(&mut out).0.len(),
+                0,
+                "the client waits for us"
+            );
             return stream.write_all(&out).unwrap();
         }
     }

@@ -1,0 +1,188 @@
+//! Whose keys are accepted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use event_manager_zmtp::PeerKeys;
+use event_manager_zmtp::curve::{KeyPair, PublicKey};
+
+/// The daemon's own keys, and those of its clients with their names.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    /// Peers without a key are accepted.
+    null: bool,
+    /// None if CURVE is not offered.
+    server: Arc<[KeyPair]>,
+    clients: HashMap<PublicKey, Arc<str>>,
+}
+
+/// The name of the daemon itself, which asks its own locator.
+const OWN_NAME: &str = "event-manager";
+
+impl Default for Keyring {
+    fn default() -> Self {
+        Self {
+            null: true,
+            server: Arc::new([]),
+            clients: HashMap::new(),
+        }
+    }
+}
+
+/// Two names have the same key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} and {1:?} have the same public key {2}")]
+pub struct SameKey(pub String, pub String, pub PublicKey);
+
+impl Keyring {
+    /// A daemon that has these keys, any of which clients may have been given; `null` accepts peers
+    /// without a key, too.
+    pub fn new(null: bool, server: Vec<KeyPair>) -> Self {
+        Self {
+            null,
+            server: server.into(),
+            clients: HashMap::new(),
+        }
+    }
+
+    /// Accepts a client's key. A client may have several.
+    ///
+    /// # Errors
+    /// [`SameKey`] if another client has it: its rights would be anybody's guess.
+    pub fn add(&mut self, name: &str, key: PublicKey) -> Result<(), SameKey> {
+        match self.clients.insert(key, name.into()) {
+            Some(before) if *before != *name => Err(SameKey(before.to_string(), name.into(), key)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many keys of clients are accepted.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether peers without a key are accepted.
+    pub fn accepts_null(&self) -> bool {
+        self.null
+    }
+
+    /// The daemon's keys; `None` if it has none.
+    pub fn server_keys(&self) -> Option<Arc<[KeyPair]>> {
+        (!self.server.is_empty()).then(|| Arc::clone(&self.server))
+    }
+
+    /// Who a peer with these keys is. A peer without has no name.
+    ///
+    /// # Errors
+    /// Why it is not accepted, with what it takes to accept it.
+    pub fn identify(&self, keys: Option<&PeerKeys>) -> Result<Option<Arc<str>>, Refusal> {
+        let Some(PeerKeys { client, server }) = keys else {
+            return match self.null {
+                true => Ok(None),
+                false => Err(Refusal::NoKey),
+            };
+        };
+        let is_ours = |key: &PublicKey| self.server.iter().any(|pair| pair.public() == key);
+        if !is_ours(server) {
+            return Err(Refusal::OldServerKey);
+        }
+        if is_ours(client) {
+            return Ok(Some(OWN_NAME.into()));
+        }
+        let known = self.clients.get(client);
+        known
+            .map(|name| Some(Arc::clone(name)))
+            .ok_or(Refusal::UnknownKey(*client))
+    }
+}
+
+/// Why a peer is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has no key.
+    #[error("it has no key, and security.mechanisms does not have \"null\"")]
+    NoKey,
+    /// Nobody has told the daemon of its key.
+    #[error(
+        "its key {0} is not known: put a file with the line public-key = \"{0}\" into security.keysDir, as NAME.key"
+    )]
+    UnknownKey(PublicKey),
+    /// It was given a server key that the daemon has no longer.
+    #[error("it was given a server key that is in no file of security.secretKey any more")]
+    OldServerKey,
+}
+
+impl Refusal {
+    /// A short word for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoKey => "mechanism",
+            Self::UnknownKey(_) => "unknown-key",
+            Self::OldServerKey => "curve-server-key",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(byte: u8) -> KeyPair {
+        KeyPair::from_secret([byte; 32])
+    }
+
+    fn keys(client: u8, server: u8) -> PeerKeys {
+        PeerKeys {
+            client: *pair(client).public(),
+            server: *pair(server).public(),
+        }
+    }
+
+    #[test]
+    fn peers_are_identified_by_their_keys() {
+        let mut keyring = Keyring::new(false, vec![pair(1), pair(2)]);
+        keyring.add("billing", *pair(3).public()).unwrap();
+        keyring.add("billing", *pair(4).public()).unwrap();
+        for (client, server) in [(3, 1), (4, 2)] {
+            let name = keyring.identify(Some(&keys(client, server)));
+            assert_eq!(name.unwrap().as_deref(), Some("billing"));
+        }
+        let unknown = *pair(5).public();
+        let refused = |keys: Option<PeerKeys>| keyring.identify(keys.as_ref()).unwrap_err();
+        assert_eq!(refused(Some(keys(5, 1))), Refusal::UnknownKey(unknown));
+        assert_eq!(refused(Some(keys(3, 9))), Refusal::OldServerKey);
+        assert_eq!(refused(None), Refusal::NoKey);
+        assert!(
+            refused(Some(keys(5, 1)))
+                .to_string()
+                .contains(&unknown.to_string())
+        );
+    }
+
+    #[test]
+    fn the_daemon_knows_itself() {
+        let keyring = Keyring::new(false, vec![pair(1), pair(2)]);
+        let name = keyring.identify(Some(&keys(2, 1))).unwrap();
+        assert_eq!(name.as_deref(), Some(OWN_NAME));
+    }
+
+    #[test]
+    fn one_key_has_one_name() {
+        let mut keyring = Keyring::new(true, vec![pair(1)]);
+        keyring.add("a", *pair(3).public()).unwrap();
+        keyring.add("a", *pair(3).public()).unwrap();
+        let error = keyring.add("b", *pair(3).public()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("\"a\" and \"b\" have the same public key ")
+        );
+    }
+
+    #[test]
+    fn without_keys_everybody_is_nameless() {
+        let keyring = Keyring::default();
+        assert_eq!(keyring.identify(None), Ok(None));
+        assert!(keyring.accepts_null() && keyring.server_keys().is_none());
+    }
+}

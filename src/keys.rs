@@ -1,0 +1,323 @@
+//! Keys in files: read at the start and at SIGHUP, and watched, so that a key that is removed is worth
+//! nothing a second later.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+
+use crate::config::SecurityConfig;
+use crate::reactor::Input;
+use crate::telemetry::{Journal, Notable};
+use event_manager_core::security::{Certificate, CertificateError, Keyring, SameKey};
+use event_manager_zmtp::curve::{KeyPair, PublicKey};
+
+/// Between two looks at the files.
+const LOOKS: Duration = Duration::from_millis(500);
+/// No certificate is nearly as large.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Files of clients in one directory.
+const FILES_MAX: usize = 100_000;
+
+/// Why keys can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// A file or directory can't be read.
+    #[error("{key} {path}: {error}", path = path.display())]
+    Unreadable {
+        /// Of the configuration.
+        key: &'static str,
+        /// What was to be read.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Others than its owner can read a secret.
+    #[error("security.secretKey {path}: others may read this secret (mode {mode:04o}); run chmod 600 {path}, or set security.secretFileMode to \"any\"", path = path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file is no certificate.
+    #[error("{key} {path}: {error}", path = path.display())]
+    Certificate {
+        /// Of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: CertificateError,
+    },
+    /// Two clients have one key.
+    #[error("security.keysDir {path}: {error}", path = path.display())]
+    SameKey {
+        /// The directory.
+        path: PathBuf,
+        /// Which.
+        error: SameKey,
+    },
+    /// The directory has more files than are read.
+    #[error("security.keysDir {path} has more than {FILES_MAX} files", path = path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// What tells whether a file is another than before.
+type Version = (Option<SystemTime>, u64, u64);
+
+/// What was read of each file.
+#[derive(Debug, Default)]
+struct Files {
+    clients: BTreeMap<PathBuf, (Version, PublicKey)>,
+}
+
+/// Reads all keys that the configuration names.
+///
+/// # Errors
+/// The first [`KeysError`].
+pub fn load(security: &SecurityConfig) -> Result<Keyring, KeysError> {
+    let mut errors = vec![];
+    let keyring = Files::default().read(security, &mut errors)?;
+    match errors.into_iter().next() {
+        None => Ok(keyring),
+        Some(error) => Err(error),
+    }
+}
+
+impl Files {
+    /// Reads what has changed. A client's file that can't be read counts as it was; one that is gone
+    /// takes its key with it.
+    fn read(
+        &mut self,
+        security: &SecurityConfig,
+        errors: &mut Vec<KeysError>,
+    ) -> Result<Keyring, KeysError> {
+        if !security.offers_curve() {
+            return Ok(Keyring::default());
+        }
+        let secrets = security.secret_key.iter();
+        let own = secrets.map(|path| read_secret(path, security.secret_file_mode_matters()));
+        let mut keyring = Keyring::new(security.offers_null(), own.collect::<Result<_, _>>()?);
+        let Some(directory) = &security.keys_dir else {
+            return Ok(keyring);
+        };
+        let mut before = std::mem::take(&mut self.clients);
+        for path in listed(directory)? {
+            let known = before.remove(&path);
+            match read_client(&path, known.as_ref()) {
+                Ok(Some(found)) => drop(self.clients.insert(path, found)),
+                Ok(None) => {}
+                Err(error) => {
+                    errors.push(error);
+                    self.clients.extend(known.map(|known| (path, known)));
+                }
+            }
+        }
+        for (path, (_, key)) in &self.clients {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            if let Err(error) = keyring.add(&name, *key) {
+                let path = directory.clone();
+                errors.push(KeysError::SameKey { path, error });
+            }
+        }
+        Ok(keyring)
+    }
+}
+
+/// The clients' files: `NAME.key`.
+fn listed(directory: &Path) -> Result<Vec<PathBuf>, KeysError> {
+    let unreadable = |error| KeysError::Unreadable {
+        key: "security.keysDir",
+        path: directory.to_owned(),
+        error,
+    };
+    let mut found = vec![];
+    for entry in fs::read_dir(directory).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "key") {
+            found.push(path);
+        }
+        if found.len() > FILES_MAX {
+            let path = directory.to_owned();
+            return Err(KeysError::TooMany { path });
+        }
+    }
+    Ok(found)
+}
+
+fn version_of(metadata: &fs::Metadata) -> Version {
+    (
+        metadata.modified().ok(),
+        metadata.ino(),
+        metadata.ctime_nsec().unsigned_abs() ^ metadata.len(),
+    )
+}
+
+/// A client's key; `None` if the file went meanwhile.
+fn read_client(
+    path: &Path,
+    known: Option<&(Version, PublicKey)>,
+) -> Result<Option<(Version, PublicKey)>, KeysError> {
+    let key = "security.keysDir";
+    let found = fs::metadata(path).and_then(|metadata| {
+        let version = version_of(&metadata);
+        match known {
+            Some(known) if known.0 == version => Ok((version, None)),
+            _ => read_bounded(path, &metadata).map(|text| (version, Some(text))),
+        }
+    });
+    match (found, known) {
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        (Err(error), _) => Err(KeysError::Unreadable {
+            key,
+            path: path.to_owned(),
+            error,
+        }),
+        (Ok((version, None)), Some((_, public))) => Ok(Some((version, *public))),
+        (Ok((version, text)), _) => {
+            let certificate = Certificate::parse(&text.unwrap_or_default());
+            let error = |error| KeysError::Certificate {
+                key,
+                path: path.to_owned(),
+                error,
+            };
+            certificate
+                .map(|found| Some((version, found.public)))
+                .map_err(error)
+        }
+    }
+}
+
+fn read_bounded(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
+    if metadata.len() > FILE_BYTES_MAX {
+        let why = format!("it has more than {FILE_BYTES_MAX} bytes, so it is no certificate");
+        return Err(io::Error::other(why));
+    }
+    fs::read_to_string(path)
+}
+
+/// A pair of keys of ours. Nobody but its owner may read the file, or a group if it is root's.
+fn read_secret(path: &Path, mode_matters: bool) -> Result<KeyPair, KeysError> {
+    let key = "security.secretKey";
+    let unreadable = |error| KeysError::Unreadable {
+        key,
+        path: path.to_owned(),
+        error,
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    let mode = metadata.mode() & 0o777;
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if mode_matters && mode & forbidden != 0 {
+        let path = path.to_owned();
+        return Err(KeysError::Mode { path, mode });
+    }
+    let text = read_bounded(path, &metadata).map_err(unreadable)?;
+    let pair = Certificate::parse(&text).and_then(Certificate::into_pair);
+    pair.map_err(|error| KeysError::Certificate {
+        key,
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// The thread that watches the files.
+#[derive(Debug)]
+pub struct Watcher {
+    /// Another configuration is in force. The thread ends with this.
+    changes: Sender<SecurityConfig>,
+    thread: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        security: SecurityConfig,
+        inputs: mpsc::Sender<Input>,
+        journal: Journal,
+    ) -> io::Result<Self> {
+        let (changes, changed) = channel();
+        let thread = std::thread::Builder::new()
+            .name("keys".into())
+            .spawn(move || watch(security, &changed, &inputs, &journal))?;
+        Ok(Self { changes, thread })
+    }
+
+    /// Another configuration is in force.
+    pub fn watch(&self, security: SecurityConfig) {
+        // It fails only if the thread is gone, which a look at its end tells.
+        let _ = self.changes.send(security);
+    }
+
+    /// Ends the thread, and waits for it.
+    pub fn stop(self) {
+        drop(self.changes);
+        let _ = self.thread.join();
+    }
+}
+
+fn watch(
+    mut security: SecurityConfig,
+    changed: &Receiver<SecurityConfig>,
+    inputs: &mpsc::Sender<Input>,
+    journal: &Journal,
+) {
+    let mut files = Files::default();
+    let mut told: Vec<String> = vec![];
+    // What was in force at the start was read before that.
+    let _ = files.read(&security, &mut vec![]);
+    let mut seen = fingerprint(&files, &security);
+    loop {
+        match changed.recv_timeout(LOOKS) {
+            Ok(other) => security = other,
+            Err(RecvTimeoutError::Timeout) if !security.offers_curve() => continue,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let mut errors = vec![];
+        let keyring = files.read(&security, &mut errors);
+        let (keyring, failed) = match keyring {
+            Ok(keyring) => (Some(keyring), None),
+            Err(error) => (None, Some(error)),
+        };
+        let errors = errors.iter().chain(&failed).map(ToString::to_string);
+        let errors: Vec<_> = errors.collect();
+        for why in errors.iter().filter(|why| !told.contains(why)) {
+            journal.note(&Notable::KeysUnreadable { why });
+        }
+        told = errors;
+        let now = fingerprint(&files, &security);
+        if let Some(keyring) = keyring
+            && now != seen
+        {
+            seen = now;
+            if inputs.blocking_send(Input::Keys(keyring)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What tells whether any key is another than before.
+fn fingerprint(
+    files: &Files,
+    security: &SecurityConfig,
+) -> (Vec<(PathBuf, PublicKey)>, Vec<Option<Version>>) {
+    let clients = files.clients.iter();
+    let clients = clients.map(|(path, (_, key))| (path.clone(), *key));
+    let own = security.secret_key.iter();
+    let own = own.map(|path| fs::metadata(path).ok().as_ref().map(version_of));
+    (clients.collect(), own.collect())
+}

@@ -1,0 +1,170 @@
+"""CURVE with libzmq's own sockets, on the ports that sockets without keys use too."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import zmq
+import zmq.auth
+
+from messagebus import ACK, SUBSCRIBE, ask
+
+PATIENCE_S = 20
+
+
+class Keys:
+    """Certificates as pyzmq writes them."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self.clients = directory / "clients"
+        self.clients.mkdir()
+        self.own = {}
+
+    def make(self, name):
+        zmq.auth.create_certificates(self._directory, name)
+        os.chmod(self.secret(name), 0o600)
+        self.own[name] = zmq.auth.load_certificate(self.secret(name))
+
+    def secret(self, name):
+        return self._directory / f"{name}.key_secret"
+
+    def admit(self, name):
+        shutil.copy(self._directory / f"{name}.key", self.clients)
+
+    def revoke(self, name):
+        (self.clients / f"{name}.key").unlink()
+
+
+def start(binary, directory, keys):
+    (directory / "config.json").write_text(json.dumps({
+        "pubAddress": "tcp://127.0.0.1:0", "subAddress": "tcp://127.0.0.1:0",
+        "requestAddress": "tcp://127.0.0.1:0", "pullAddress": "tcp://127.0.0.1",
+        "minStreamerPort": 0, "maxStreamerPort": 0, "publicHostname": "127.0.0.1",
+        "httpAddress": "off", "embeddedLocator": True, "locatorAddress": "tcp://127.0.0.1:0", "stateDir": "",
+        "security": {"mechanisms": ["null", "curve"], "secretKey": str(keys.secret("server")),
+                     "keysDir": str(keys.clients)},
+    }))
+    ready = directory / "ready"
+    daemon = subprocess.Popen([binary, "serve", "--ready-file", ready], cwd=directory)
+    deadline = time.monotonic() + PATIENCE_S
+    while not (ready.exists() and ready.read_text().endswith("\n")):
+        assert time.monotonic() < deadline and daemon.poll() is None, "the daemon does not start"
+        time.sleep(0.02)
+    return daemon, {name: value[0] for name, value in json.loads(ready.read_text()).items()
+                    if name in ("publishers", "subscribers", "requests")}
+
+
+def socket(context, keys, kind, address, name=None, **options):
+    new = context.socket(kind)
+    new.linger, new.rcvtimeo = 0, PATIENCE_S * 1000
+    new.sndhwm = new.rcvhwm = 0
+    if name:
+        new.curve_serverkey = keys.own["server"][0]
+        new.curve_publickey, new.curve_secretkey = keys.own[name]
+    for option, value in options.items():
+        setattr(new, option, value)
+    if kind == zmq.SUB:
+        new.subscribe(b"Order")
+    new.connect(address)
+    return new
+
+
+def check_events(context, keys, at):
+    """Events of every size, from each kind of publisher to each kind of subscriber."""
+    subscribers = [socket(context, keys, zmq.SUB, at["subscribers"], name) for name in (None, "client")]
+    subscribers.append(socket(context, keys, zmq.XSUB, at["subscribers"], "client"))
+    subscribers[-1].send(b"\x01Order")
+    publishers = [socket(context, keys, zmq.XPUB, at["publishers"], name) for name in (None, "client")]
+    for publisher in publishers:
+        assert publisher.recv() == b"\x01"
+    wait_until_heard(publishers[0], subscribers)
+    for size in (0, 1, 221, 222, 223, 255, 256, 8191, 65536, 1 << 20, 20 << 20):
+        for publisher in publishers:
+            event = [b"Order", os.urandom(size), b""]
+            publisher.send_multipart(event)
+            for subscriber in subscribers:
+                assert subscriber.recv_multipart() == event, size
+    for count in (1, 5_000):
+        for n in range(count):
+            publishers[1].send_multipart([b"Order", b"%d" % n])
+        for subscriber in subscribers:
+            assert [subscriber.recv_multipart()[1] for _ in range(count)] == [b"%d" % n for n in range(count)]
+
+
+def wait_until_heard(publisher, subscribers):
+    """All of them hear it, and nothing is under way."""
+    number, deadline = 0, time.monotonic() + PATIENCE_S
+    heard = set()
+    while len(heard) < len(subscribers):
+        assert time.monotonic() < deadline, "they hear nothing"
+        number += 1
+        publisher.send_multipart([b"Order", b"%d" % number])
+        heard |= {subscriber for subscriber in subscribers if subscriber.poll(20)}
+    publisher.send_multipart([b"Order", b"last"])
+    for subscriber in subscribers:
+        while subscriber.recv_multipart()[1] != b"last":
+            pass
+
+
+def check_worker(context, keys, at):
+    """A service's worker, and requests by REQ and DEALER."""
+    requests = socket(context, keys, zmq.REQ, at["requests"], "client")
+    token, answer = ask(requests, SUBSCRIBE, "sub-1", "Billing", "Order")
+    assert token == ACK, answer
+    address = answer.split("\0")[2]
+    worker = socket(context, keys, zmq.DEALER, address, "client", routing_id=b"w" * 255)
+    worker.send(b"READY")
+    publisher = socket(context, keys, zmq.XPUB, at["publishers"], "client")
+    assert publisher.recv() == b"\x01"
+    publisher.send_multipart([b"Order", b"work"])
+    assert worker.recv_multipart()[-1] == b"work"
+
+
+def check_admission(context, keys, at):
+    """A client that isn't known works once its file is there, and ends once it is gone."""
+    keys.make("late")
+    late = socket(context, keys, zmq.SUB, at["subscribers"], "late")
+    monitor = late.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    publisher = socket(context, keys, zmq.XPUB, at["publishers"])
+    assert publisher.recv() == b"\x01"
+    publisher.send_multipart([b"Order", b"too early"])
+    assert not late.poll(500)
+    keys.admit("late")
+    admitted = time.monotonic()
+    wait_until_heard(publisher, [late])
+    print(f"admitted after {time.monotonic() - admitted:.2f} s")
+    while monitor.poll(0):
+        monitor.recv_multipart()
+    keys.revoke("late")
+    revoked = time.monotonic()
+    assert monitor.poll(PATIENCE_S * 1000)
+    print(f"revoked after {time.monotonic() - revoked:.2f} s")
+
+
+def main(binary):
+    with tempfile.TemporaryDirectory() as directory:
+        directory = Path(directory)
+        keys = Keys(directory)
+        for name in ("server", "client"):
+            keys.make(name)
+        keys.admit("client")
+        daemon, at = start(binary, directory, keys)
+        context = zmq.Context()
+        try:
+            check_events(context, keys, at)
+            check_worker(context, keys, at)
+            check_admission(context, keys, at)
+        finally:
+            context.destroy(linger=0)
+            daemon.terminate()
+            assert daemon.wait(PATIENCE_S) == 0
+    print("libzmq's sockets with keys are served beside those without")
+
+
+main(sys.argv[1])
