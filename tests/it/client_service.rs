@@ -22,6 +22,7 @@ fn a_service_works_as_its_subscription_says() {
         let service = hub.service("Billing").subjects(["Order"]).retry(retry);
         let service = service.order_by(OrderBy::Subject).ack_timeout(PATIENCE);
         let service = service.when_full(WhenFull::DropNewest);
+        let service = service.dead_letter_subject("failed.orders");
         let mut service = service.start().await.expect("a service");
         for n in 0..2 {
             hub.publish("Order", &n).await.expect("room");
@@ -42,6 +43,12 @@ fn a_service_works_as_its_subscription_says() {
         daemon.wait_idle().expect("idle");
         let counters = counters(&daemon);
         assert_eq!((counters.delivered, counters.dead_lettered), (1, 1));
+        let status = hub.status().await.expect("a status");
+        let subject = &status
+            .service("Billing")
+            .expect("it is there")
+            .dead_letter_subject;
+        assert_eq!(subject, "failed.orders");
 
         let starting = hub.service("Live").subjects(["Order"]).live();
         let refused = starting.when_full(WhenFull::Spill).start().await;

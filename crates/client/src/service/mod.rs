@@ -146,6 +146,11 @@ impl ServiceBuilder {
         self.option("whenFull", json!(policy))
     }
 
+    /// The subject under which the daemon publishes its dead letters; `<service>.DLQ` without this.
+    pub fn dead_letter_subject(self, subject: impl Into<String>) -> Self {
+        self.option("deadLetterSubject", json!(subject.into()))
+    }
+
     fn option(mut self, name: &str, value: Value) -> Self {
         self.options.insert(name.to_owned(), value);
         self
