@@ -97,3 +97,42 @@ def test_closing_with_a_hundred_handlers_running(hub, is_async):
         second.stop()
     never.set()
     law(hub)
+
+
+def test_stopping_while_events_come(hub):
+    """What came between the daemon's last event and its reading of BYE is handled like the rest."""
+    seen, ended = Log(), threading.Event()
+    with em.connect(hub.address, timeout=PATIENCE) as sender, em.connect(hub.address, timeout=PATIENCE) as worker:
+
+        def send():
+            number = 0
+            while not ended.is_set():
+                for _ in range(20):
+                    sender.publish("order", number)
+                    number += 1
+                sender.flush(PATIENCE)
+                time.sleep(0.01)
+
+        service = em.Service("Billing", credit=64, concurrency=2)
+
+        @service.on("order")
+        def handle(body: int) -> None:
+            time.sleep(0.0005)
+            seen.add(body)
+
+        service.start(worker)
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            for _ in range(40):
+                count = len(seen.items)
+                seen.wait(count + 5)
+                service.stop(PATIENCE)  # NotFinished if it didn't wait for what it had
+                service.start(worker)
+        finally:
+            ended.set()
+            thread.join(PATIENCE)
+        settled(hub, sender)
+        service.stop(PATIENCE)
+        assert len(seen.items) == len(set(seen.items))
+    law(hub)

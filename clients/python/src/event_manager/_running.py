@@ -189,6 +189,7 @@ class Running:
                 log.error("%s: the daemon says: %s", self.service.name, error)
             else:
                 if delivery is not None:
+                    self._idle.clear()
                     deliveries.append(delivery)
         if deliveries:
             self.runner.put(deliveries)
@@ -218,15 +219,19 @@ class Running:
             self.worker.stop()
             if not self.worker.held:
                 self._idle.set()
+            ask_back()
+
+        def ask_back() -> None:
+            """The answer tells that the daemon has read all that was said, and that what it had sent before has come."""
+            self._mark = [ping(_STOPPED)]
+            if not self.link.open:
+                self._told.set()
             self.link.kick()
 
         def give_back() -> None:
             for each in self.runner.take_back():
                 self.worker.settle(each, b"NAK %d 0 the worker stops" % each.id)
-            self._mark = [ping(_STOPPED)]
-            if not self.link.open:
-                self._told.set()
-            self.link.kick()
+            ask_back()
 
         def end() -> None:
             self._over = True
@@ -239,7 +244,10 @@ class Running:
         if self.answers is not None:
             self.answers.stop()
         loop.call_soon(bye)
-        self._idle.wait(drain)
+        # Until the daemon has read BYE, there may come more.
+        self._told.wait(min(1.0, drain))
+        self._idle.wait(max(0.0, deadline - time.monotonic()))
+        self._told.clear()
         loop.call_soon(give_back)
         # That the daemon has read the last words is worth a second.
         self._told.wait(max(1.0, deadline - time.monotonic()))
