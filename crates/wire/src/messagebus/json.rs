@@ -165,11 +165,12 @@ pub(super) fn encode(message: &Message) -> Bytes {
         (_, Ok(text)) => json!(text),
     };
     let token = message.token.to_string();
+    let is_sentence = data.is_string();
     let mut object =
         json!({"token": token, "dataType": shown_type(message.data_type), "data": data});
     // The NAK of a sync event has the results instead.
     if message.token.is(Token::NAK)
-        && object["data"].is_string()
+        && is_sentence
         && let Some((code, sentence)) = text.ok().and_then(|text| text.split_once(": "))
     {
         object["code"] = json!(code);
