@@ -155,7 +155,7 @@ impl Handshake {
     }
 
     /// Processes what arrived; returns the peer when the handshake is done. Bytes after it are then
-    /// in [`into_rest`](Self::into_rest).
+    /// returned by [`finish`](Self::finish).
     ///
     /// # Errors
     /// Any [`HandshakeError`] ends the connection.
