@@ -89,6 +89,11 @@ python:
     cargo build --locked
     tests/python/run
 
+# What an event costs with CURVE, beside libzmq's own proxy: CPU of both hubs in one run, with pyzmq.
+curve-cost rounds="5":
+    cargo build --locked --release
+    tests/python/run-curve-cost {{ rounds }}
+
 # The Python client's own tests, with the daemon. Fetches pytest, pyzmq and mypy from PyPI.
 python-client:
     cargo build --locked

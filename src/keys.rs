@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use crate::config::SecurityConfig;
@@ -198,12 +199,23 @@ fn read_client(
     }
 }
 
+/// The text of a regular file. Others may have no end, or wait for ever when they are opened.
 fn read_bounded(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
-    if metadata.len() > FILE_BYTES_MAX {
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    // It may be another by now: a FIFO would wait for who writes to it.
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         let why = format!("it has more than {FILE_BYTES_MAX} bytes, so it is no certificate");
         return Err(io::Error::other(why));
     }
-    fs::read_to_string(path)
+    Ok(text)
 }
 
 /// A pair of keys of ours. Nobody but its owner may read the file, or a group if it is root's.

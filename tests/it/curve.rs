@@ -2,8 +2,9 @@
 //! understand it is tested by `just python`, with pyzmq: the tests' own libzmq has no CURVE.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use event_manager_client::{ClientKeys, Connection, ConnectionEvent, Ended, OpenError, Options};
@@ -273,6 +274,24 @@ fn a_file_that_is_no_certificate_costs_no_other_key() {
     keys.admit(3);
     let _new = subscriber(&daemon, 3);
     assert_eq!(daemon.status().subscribers.connected, 2);
+}
+
+/// A FIFO waits for ever when it is opened, and a device has no end.
+#[test]
+fn what_is_no_regular_file_costs_no_other_key() {
+    let keys = Keys::new();
+    let daemon = keys.daemon(&["curve"]);
+    let fifo = Command::new("mkfifo").arg(keys.file_of(4)).status();
+    assert!(fifo.expect("mkfifo").success());
+    symlink("/dev/zero", keys.file_of(5)).expect("a link");
+    keys.admit(3);
+    let mut goes = subscriber(&daemon, 3);
+    keys.revoke(3);
+    let ended = goes.next();
+    assert!(
+        matches!(ended, Err(Ended::Closed | Ended::Io(_))),
+        "{ended:?}"
+    );
 }
 
 #[test]

@@ -167,4 +167,5 @@ def main(binary):
     print("libzmq's sockets with keys are served beside those without")
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])
