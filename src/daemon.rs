@@ -26,6 +26,7 @@ use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name, process_readings};
 use crate::traces::{Exporter, Resource, Tracer};
 use event_manager_client::{Caller, ClientKeys};
+use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
@@ -70,6 +71,7 @@ impl Savers {
         config: &Config,
         manager: &Manager,
         inherited: Inherited,
+        keyring: Keyring,
         journal: &Journal,
     ) -> Result<(Reactor, mpsc::Receiver<Effect>, Tracer), StartError> {
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
@@ -81,6 +83,11 @@ impl Savers {
         });
         let (tracer, traces) = start_traces(config)?;
         self.traces = traces;
+        self.keys = Some(Watcher::start(
+            config.security.clone(),
+            inputs.clone(),
+            journal.clone(),
+        )?);
         let reactor = Reactor::start(Parts {
             config: config.clone(),
             effects,
@@ -89,15 +96,10 @@ impl Savers {
             store: self.store.clone(),
             inherited,
             beat: manager.beat(now()),
-            keyring: keys::load(&config.security)?,
+            keyring,
             journal: journal.clone(),
             tracer: tracer.clone(),
         })?;
-        self.keys = Some(Watcher::start(
-            config.security.clone(),
-            reactor.inputs.clone(),
-            journal.clone(),
-        )?);
         Ok((reactor, effects_rx, tracer))
     }
 
@@ -212,9 +214,12 @@ impl Daemon {
         }
         let http = config.http_address.as_ref().map(http::bind).transpose()?;
         let mut savers = Savers::default();
-        match savers.start_reactor(&config, manager, inherited, &journal) {
+        let keyring = keys::load(&config.security)?;
+        let own_keys = own_keys(&config, &keyring);
+        match savers.start_reactor(&config, manager, inherited, keyring, &journal) {
             Ok(data_plane) => {
-                Self::start_control(config, runtime, http, data_plane, savers, journal)
+                let own = (own_keys, journal);
+                Self::start_control(config, runtime, http, data_plane, savers, own)
             }
             Err(error) => {
                 savers.stop();
@@ -230,7 +235,7 @@ impl Daemon {
         http: Option<std::net::TcpListener>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         savers: Savers,
-        journal: Journal,
+        (own_keys, journal): (Option<ClientKeys>, Journal),
     ) -> Result<Self, StartError> {
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
@@ -247,7 +252,7 @@ impl Daemon {
             config: as_bound.clone(),
             state: registration_state,
             deregistered: done,
-            locator_keys: own_keys(&as_bound)?,
+            locator_keys: own_keys.filter(|_| as_bound.locator.embedded),
             journal: journal.clone(),
             tracer,
         };
@@ -470,16 +475,15 @@ async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
 }
 
 /// The keys with which we ask our own locator, if that doesn't serve peers without.
-fn own_keys(config: &Config) -> Result<Option<ClientKeys>, KeysError> {
-    if !config.locator.embedded || config.security.offers_null() {
-        return Ok(None);
-    }
-    let keys = keys::load(&config.security)?.server_keys();
-    let own = keys.and_then(|keys| keys.first().cloned());
-    Ok(own.map(|own| ClientKeys {
+fn own_keys(config: &Config, keyring: &Keyring) -> Option<ClientKeys> {
+    let keys = keyring
+        .server_keys()
+        .filter(|_| !config.security.offers_null())?;
+    let own = keys.first()?.clone();
+    Some(ClientKeys {
         server: *own.public(),
         own,
-    }))
+    })
 }
 
 /// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.

@@ -59,7 +59,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "daemon",
-        "wire::api client ambient config telemetry traces store state systemd reactor keys outbound http",
+        "wire::api client core::security ambient config telemetry traces store state systemd reactor keys outbound http",
     ),
     (
         "cli",

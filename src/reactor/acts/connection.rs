@@ -9,18 +9,15 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::admission::Met;
-use crate::ambient::random_bytes;
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::io::inbox::{FillError, Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::{Peer, Role, ip_of};
+use crate::reactor::state::peer::Role;
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
-use event_manager_core::security::Keyring;
-use event_manager_zmtp::curve::CurveServer;
 use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, MechanismError, Peer as ZmtpPeer};
 
 /// Reads that a connection may do before others have their turn.
@@ -358,79 +355,6 @@ struct Wants {
 }
 
 impl Hub {
-    /// The mechanisms of which a peer with this address may have one, the strictest last.
-    ///
-    /// # Errors
-    /// Why nobody with this address may connect.
-    fn offered(&self, address: &str) -> Result<Vec<Mechanism>, String> {
-        let (security, keyring) = (&self.config.security, &self.site.keyring);
-        let refused = self.why_not_admitted(address);
-        let null = keyring.accepts_null() && refused.is_none();
-        let curve = keyring
-            .server_keys()
-            .filter(|_| refused.is_none() || security.from.is_none());
-        let curve = curve.map(|keys| {
-            let random = random_bytes();
-            Mechanism::CurveServer(Box::new(CurveServer::new(keys, &random)))
-        });
-        let offered: Vec<_> = null
-            .then_some(Mechanism::Null)
-            .into_iter()
-            .chain(curve)
-            .collect();
-        match (offered.is_empty(), refused) {
-            (true, Some(why)) => Err(why),
-            _ => Ok(offered),
-        }
-    }
-
-    /// Why nobody with this address may connect without a key, if so.
-    fn why_not_admitted(&self, address: &str) -> Option<String> {
-        let security = &self.config.security;
-        let ip = ip_of(address).filter(|ip| !security.admits(*ip))?;
-        Some(match &security.from {
-            Some(_) => format!("{ip} is in none of the networks of security.from"),
-            None => format!(
-                "{ip} is an address of the Internet, and the configuration doesn't admit it: list its network in security.from, or set security.open"
-            ),
-        })
-    }
-
-    /// Why a connection must end that is there, if so: the reason, and a sentence.
-    fn why_not_served(&self, peer: &Peer) -> Option<(&'static str, String)> {
-        if self.upstream.is_dialled(peer.id) {
-            return None;
-        }
-        let has_key = peer.zmtp.keys.is_some();
-        if let Some(why) = self.why_not_admitted(&peer.address)
-            && (!has_key || self.config.security.from.is_some())
-        {
-            return Some(("address", why));
-        }
-        let identified = self.site.keyring.identify(peer.zmtp.keys.as_ref());
-        identified
-            .err()
-            .map(|refusal| (refusal.reason(), refusal.to_string()))
-    }
-
-    /// Ends connections that would not be accepted any more.
-    pub(crate) fn end_unadmitted(&mut self) {
-        let refused = self.peers.iter().filter_map(|peer| {
-            let (reason, why) = self.why_not_served(peer)?;
-            Some((peer.id, Rc::clone(&peer.address), reason, why))
-        });
-        for (id, address, reason, why) in refused.collect::<Vec<_>>() {
-            self.notes.refuse(reason, &address, &why);
-            self.remove(id);
-        }
-    }
-
-    /// Other keys are accepted from now on.
-    pub(crate) fn accept_keys(&mut self, keyring: Keyring) {
-        self.site.keyring = keyring;
-        self.end_unadmitted();
-    }
-
     /// Whether a client asks and doesn't read its answers, or a publisher has to wait: for subscribers,
     /// or because the disk is behind with what publishers sent. It isn't heard until that is over.
     pub(crate) fn is_overfull(&mut self, id: PeerId) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Begin with `intake` and `deliver`, the path of an event.
 
+pub(crate) mod access;
 pub(crate) mod admission;
 pub(crate) mod audience;
 pub(crate) mod connection;

@@ -1,0 +1,85 @@
+//! Who may connect, by address and by key, and who has to leave when that changes.
+
+use std::rc::Rc;
+
+use crate::ambient::random_bytes;
+use crate::reactor::hub::Hub;
+use crate::reactor::state::peer::{Peer, ip_of};
+use event_manager_core::security::Keyring;
+use event_manager_zmtp::Mechanism;
+use event_manager_zmtp::curve::CurveServer;
+
+impl Hub {
+    /// The mechanisms of which a peer with this address may have one, the strictest last.
+    ///
+    /// # Errors
+    /// Why nobody with this address may connect.
+    pub(super) fn offered(&self, address: &str) -> Result<Vec<Mechanism>, String> {
+        let (security, keyring) = (&self.config.security, &self.site.keyring);
+        let refused = self.why_not_admitted(address);
+        let null = keyring.accepts_null() && refused.is_none();
+        let curve = keyring
+            .server_keys()
+            .filter(|_| refused.is_none() || security.from.is_none());
+        let curve = curve.map(|keys| {
+            let random = random_bytes();
+            Mechanism::CurveServer(Box::new(CurveServer::new(keys, &random)))
+        });
+        let offered: Vec<_> = null
+            .then_some(Mechanism::Null)
+            .into_iter()
+            .chain(curve)
+            .collect();
+        match (offered.is_empty(), refused) {
+            (true, Some(why)) => Err(why),
+            _ => Ok(offered),
+        }
+    }
+
+    /// Why nobody with this address may connect without a key, if so.
+    fn why_not_admitted(&self, address: &str) -> Option<String> {
+        let security = &self.config.security;
+        let ip = ip_of(address).filter(|ip| !security.admits(*ip))?;
+        Some(match &security.from {
+            Some(_) => format!("{ip} is in none of the networks of security.from"),
+            None => format!(
+                "{ip} is an address of the Internet, and the configuration doesn't admit it: list its network in security.from, or set security.open"
+            ),
+        })
+    }
+
+    /// Why a connection must end that is there, if so: the reason, and a sentence.
+    fn why_not_served(&self, peer: &Peer) -> Option<(&'static str, String)> {
+        if self.upstream.is_dialled(peer.id) {
+            return None;
+        }
+        let has_key = peer.zmtp.keys.is_some();
+        if let Some(why) = self.why_not_admitted(&peer.address)
+            && (!has_key || self.config.security.from.is_some())
+        {
+            return Some(("address", why));
+        }
+        let identified = self.site.keyring.identify(peer.zmtp.keys.as_ref());
+        identified
+            .err()
+            .map(|refusal| (refusal.reason(), refusal.to_string()))
+    }
+
+    /// Ends connections that would not be accepted any more.
+    pub(crate) fn end_unadmitted(&mut self) {
+        let refused = self.peers.iter().filter_map(|peer| {
+            let (reason, why) = self.why_not_served(peer)?;
+            Some((peer.id, Rc::clone(&peer.address), reason, why))
+        });
+        for (id, address, reason, why) in refused.collect::<Vec<_>>() {
+            self.notes.refuse(reason, &address, &why);
+            self.remove(id);
+        }
+    }
+
+    /// Other keys are accepted from now on.
+    pub(crate) fn accept_keys(&mut self, keyring: Keyring) {
+        self.site.keyring = keyring;
+        self.end_unadmitted();
+    }
+}
