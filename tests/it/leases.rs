@@ -9,6 +9,7 @@ use serde_json::json;
 use super::support::TestDaemon;
 use super::support::bus::{own_host, services_on};
 use super::support::peers::{Subscribed, is_silent, publish, received};
+use super::support::program::wait_until;
 use super::support::raw::{RawPeer, frame, tcp_address};
 
 const TTL: Duration = Duration::from_millis(300);
@@ -30,8 +31,11 @@ fn wait_for_end(daemon: &TestDaemon, service: &str) {
     });
 }
 
+/// Closed now or in a moment: a process that another test starts has a copy of our listeners until it
+/// runs its own program.
 fn assert_closed(pull_address: &str) {
-    let refused = TcpStream::connect(tcp_address(pull_address)).expect_err("a closed port");
+    let refused = wait_until(|| TcpStream::connect(tcp_address(pull_address)).err());
+    let refused = refused.expect("a closed port");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use event_manager::daemon::Daemon;
 use event_manager_wire::model::Endpoint;
+use serde_json::json;
 
 use super::support::bus::{own_host, services_on};
 use super::support::peers::{connected, publish, received, socket};
@@ -34,11 +35,15 @@ pub fn range_of(held: &[TcpListener]) -> RangeInclusive<u16> {
     port_of(&held[0])..=port_of(&held[held.len() - 1])
 }
 
+/// In a process of its own: what other tests start from this one holds a copy of each listener between
+/// fork and exec, and for so long a port that was given up can't be bound again.
 fn with_ports(host: &str, ports: RangeInclusive<u16>) -> TestDaemon {
-    TestDaemon::with(|config| {
-        services_on(host)(config);
-        config.streamer_ports = ports;
-    })
+    TestDaemon::in_own_process(&json!({
+        "publicHostname": host,
+        "pullAddress": format!("tcp://{host}"),
+        "minStreamerPort": ports.start(),
+        "maxStreamerPort": ports.end(),
+    }))
 }
 
 pub fn port(address: &str) -> u16 {
