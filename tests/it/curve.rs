@@ -229,6 +229,39 @@ fn many_events_pass_in_both_directions() {
     publishing.join().expect("it published");
 }
 
+/// As without keys: what came in front of a message that is too large is taken, and a request is answered.
+#[test]
+fn a_message_that_is_too_large_costs_only_itself() {
+    const BYTES_MAX: usize = 100_000;
+    let keys = Keys::new();
+    keys.admit(2);
+    let daemon = TestDaemon::in_own_process(&json!({
+        "security": keys.security(&["curve"]),
+        "limits": {"maxMessageBytes": BYTES_MAX},
+    }));
+    let mut subscriber = subscriber(&daemon, 2);
+    let mut publisher = publisher(&daemon, 2);
+    let body = |n: u8| vec![n; 1000];
+    for n in 0..20 {
+        publisher.connection.send([&b"Order"[..], &body(n)]);
+    }
+    publisher.connection.send([&b"Order"[..], &[0; BYTES_MAX]]);
+    while publisher.next().is_ok() {}
+    for n in 0..20 {
+        assert_eq!(subscriber.message(), [b"Order".to_vec(), body(n)]);
+    }
+    for bytes in [BYTES_MAX, 16 << 20] {
+        let mut client = Peer::met(&daemon.requests(), LocalSocket::Dealer, 2);
+        let data = vec![b'x'; bytes];
+        client.connection.send([&b"status"[..], b"PARAM", &data]);
+        let answer = client.message().concat();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("too-large"), "{answer}");
+        assert!(answer.contains("limits.maxMessageBytes"), "{answer}");
+    }
+    assert_eq!(daemon.refused("message-too-large"), 3);
+}
+
 #[test]
 fn keys_are_admitted_and_revoked_within_a_second() {
     let keys = Keys::new();

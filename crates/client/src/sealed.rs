@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use event_manager_zmtp::curve::{Opener, Sealer};
+use event_manager_zmtp::curve::{OpenError, Opener, Refused, Sealer};
 
 /// Room for a read.
 const READ_BYTES: usize = 64 << 10;
@@ -22,6 +22,8 @@ pub(crate) struct OpeningReader<R> {
     /// Boxes, the last of which isn't whole.
     sealed: BytesMut,
     plain: BytesMut,
+    /// Why nothing more is opened.
+    refused: Option<OpenError>,
 }
 
 impl<R> OpeningReader<R> {
@@ -33,15 +35,31 @@ impl<R> OpeningReader<R> {
             body_bytes_max,
             sealed,
             plain: BytesMut::new(),
+            refused: None,
         }
     }
 
-    /// Opens the boxes that are whole.
+    /// Opens the boxes that are whole. What stands in front of one that is refused is given first.
     fn open(&mut self) -> io::Result<()> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        if let Some(error) = self.refused.take() {
+            return Err(invalid(error));
+        }
         let opened = self
             .opener
-            .open(&mut self.sealed, 0, 0, self.body_bytes_max)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            .open(&mut self.sealed, 0, 0, self.body_bytes_max);
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(Refused {
+                plain_end: 0,
+                error,
+            }) => return Err(invalid(error)),
+            Err(Refused { plain_end, error }) => {
+                self.plain = self.sealed.split_to(plain_end);
+                self.refused = Some(error);
+                return Ok(());
+            }
+        };
         self.plain = self.sealed.split_to(opened.sealed_from);
         self.plain.truncate(opened.plain_end);
         // A large box grows as it arrives, not as it was announced.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::admission::Met;
 use crate::reactor::hub::{Hub, SharedHub};
-use crate::reactor::io::inbox::{FillError, Filled, Inbox, ReadChunk};
+use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
@@ -389,8 +389,7 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
             return;
         };
         if wants.read && inbox.is_held() {
-            let kept = inbox.take_kept(body_bytes_max(hub));
-            if !take_filled(hub, id, &mut inbox, kept) {
+            if !take_kept(hub, id, &mut inbox) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -437,30 +436,21 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
                 }
             }
             Ok(None) => return false,
-            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return true,
-            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return take_filled(hub, id, inbox, Err(error)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
         }
     }
     true
 }
 
-fn body_bytes_max(hub: &SharedHub) -> usize {
-    hub.borrow().config.limits.message_bytes_max
-}
-
-/// Takes what was there already, or says why it can't be taken; whether the connection goes on.
-fn take_filled(
-    hub: &SharedHub,
-    id: PeerId,
-    inbox: &mut Inbox,
-    filled: Result<Option<Filled>, FillError>,
-) -> bool {
-    match filled {
+/// Takes what is there before anything is read, or says why the connection ends; whether it goes on.
+fn take_kept(hub: &SharedHub, id: PeerId, inbox: &mut Inbox) -> bool {
+    let body_bytes_max = hub.borrow().config.limits.message_bytes_max;
+    match inbox.take_kept(body_bytes_max) {
         Ok(Some(filled)) => take(hub, id, inbox, filled),
         Ok(None) => true,
-        Err(FillError::Io(_)) => false,
-        Err(FillError::Refused(error)) => {
+        Err(error) => {
             let mut state = hub.borrow_mut();
             let address = state.peers.get(id).map(|peer| Rc::clone(&peer.address));
             let address = address.as_deref().unwrap_or("?");

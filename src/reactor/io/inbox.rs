@@ -66,45 +66,25 @@ struct Sealed {
     rest: BytesMut,
     /// How many bytes that box still needs, at least.
     missing: usize,
+    /// Why nothing more is opened.
+    refused: Option<PeerError>,
 }
 
 impl Sealed {
-    /// Opens what is there from `plain_end` on, and keeps what is left of it.
-    fn open(
-        &mut self,
-        data: &mut BytesMut,
-        plain_end: usize,
-        body_bytes_max: usize,
-    ) -> Result<(), FillError> {
-        let opened = self
-            .opener
-            .open(data, plain_end, plain_end, body_bytes_max)
-            .map_err(PeerError::from)?;
-        self.missing = opened.missing;
-        self.rest.extend_from_slice(&data[opened.sealed_from..]);
-        data.truncate(opened.plain_end);
-        Ok(())
-    }
-}
-
-/// Why nothing was read.
-#[derive(Debug)]
-pub(crate) enum FillError {
-    /// The socket says so, `WouldBlock` among other things.
-    Io(io::Error),
-    /// What came is not for this connection.
-    Refused(PeerError),
-}
-
-impl From<io::Error> for FillError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<PeerError> for FillError {
-    fn from(error: PeerError) -> Self {
-        Self::Refused(error)
+    /// Opens what is there from `plain_end` on, and keeps what is left of it. What stands in front of a
+    /// box that is refused has its turn before the connection ends.
+    fn open(&mut self, data: &mut BytesMut, plain_end: usize, body_bytes_max: usize) {
+        match self.opener.open(data, plain_end, plain_end, body_bytes_max) {
+            Ok(opened) => {
+                self.missing = opened.missing;
+                self.rest.extend_from_slice(&data[opened.sealed_from..]);
+                data.truncate(opened.plain_end);
+            }
+            Err(refused) => {
+                self.refused = Some(refused.error.into());
+                data.truncate(refused.plain_end);
+            }
+        }
     }
 }
 
@@ -136,6 +116,7 @@ impl Inbox {
                     opener,
                     rest,
                     missing: 1,
+                    refused: None,
                 };
                 (BytesMut::new(), Some(Box::new(sealed)))
             }
@@ -152,14 +133,18 @@ impl Inbox {
     /// What is there before anything is read: it followed the handshake, or was held back.
     ///
     /// # Errors
-    /// [`FillError::Refused`].
-    pub(crate) fn take_kept(&mut self, body_bytes_max: usize) -> Result<Option<Filled>, FillError> {
+    /// The connection must end.
+    pub(crate) fn take_kept(&mut self, body_bytes_max: usize) -> Result<Option<Filled>, PeerError> {
+        if !std::mem::take(&mut self.held)
+            && let Some(refused) = self.sealed.as_mut().and_then(|all| all.refused.take())
+        {
+            return Err(refused);
+        }
         let mut data = std::mem::take(&mut self.kept);
-        self.held = false;
-        if let Some(sealed) = &mut self.sealed {
+        if let Some(sealed) = self.sealed.as_mut().filter(|all| all.refused.is_none()) {
             let plain_end = data.len();
             data.unsplit(std::mem::take(&mut sealed.rest));
-            sealed.open(&mut data, plain_end, body_bytes_max)?;
+            sealed.open(&mut data, plain_end, body_bytes_max);
         }
         let backing_bytes = data.capacity();
         Ok((!data.is_empty()).then_some(Filled {
@@ -170,9 +155,14 @@ impl Inbox {
         }))
     }
 
-    /// Whether whole messages may be among what is kept.
+    /// Whether there is something to take before anything is read: whole messages may be among what is
+    /// kept, or the connection must end.
     pub(crate) fn is_held(&self) -> bool {
         self.held
+            || self
+                .sealed
+                .as_ref()
+                .is_some_and(|all| all.refused.is_some())
     }
 
     /// What is kept, in bytes: of a message that isn't whole, or of more that had no turn yet.
@@ -190,16 +180,16 @@ impl Inbox {
     /// Reads once. `None` is the end of the stream.
     ///
     /// # Errors
-    /// [`FillError`].
+    /// Those of the system, `WouldBlock` among them.
     #[inline]
     pub(crate) fn fill(
         &mut self,
         stream: &Stream,
         chunk: &mut ReadChunk,
         body_bytes_max: usize,
-    ) -> Result<Option<Filled>, FillError> {
+    ) -> io::Result<Option<Filled>> {
         match self.sealed.take() {
-            None => Ok(self.fill_plain(stream, chunk)?),
+            None => self.fill_plain(stream, chunk),
             Some(mut sealed) => {
                 let filled = self.fill_sealed(&mut sealed, stream, chunk, body_bytes_max);
                 self.sealed = Some(sealed);
@@ -233,7 +223,7 @@ impl Inbox {
         stream: &Stream,
         chunk: &mut ReadChunk,
         body_bytes_max: usize,
-    ) -> Result<Option<Filled>, FillError> {
+    ) -> io::Result<Option<Filled>> {
         let waiting = self.kept.len() + sealed.rest.len();
         let is_large = waiting >= LARGE_BYTES || sealed.missing >= LARGE_BYTES;
         if is_large && sealed.missing > 1 {
@@ -247,7 +237,7 @@ impl Inbox {
         let n = stream.try_read(chunk).inspect_err(|_| chunk.clear())?;
         (self.kept, sealed.rest) = (BytesMut::new(), BytesMut::new());
         let mut data = chunk.split();
-        sealed.open(&mut data, plain_end, body_bytes_max)?;
+        sealed.open(&mut data, plain_end, body_bytes_max);
         Ok((n > 0).then_some(Filled {
             data,
             backing_bytes: CHUNK_BYTES,
@@ -262,7 +252,7 @@ impl Inbox {
         sealed: &mut Sealed,
         stream: &Stream,
         body_bytes_max: usize,
-    ) -> Result<Option<Filled>, FillError> {
+    ) -> io::Result<Option<Filled>> {
         let wanted = sealed
             .missing
             .min(sealed.rest.len().max(READ_BYTES_MIN) * 4);
@@ -272,7 +262,7 @@ impl Inbox {
         let mut data = std::mem::take(&mut self.kept);
         if sealed.missing == 0 {
             let mut opened = std::mem::take(&mut sealed.rest);
-            sealed.open(&mut opened, 0, body_bytes_max)?;
+            sealed.open(&mut opened, 0, body_bytes_max);
             match data.is_empty() {
                 true => data = opened,
                 false => data.extend_from_slice(&opened),

@@ -24,7 +24,7 @@ pub use boxes::{KEY_BYTES, KeyPair, PublicKey};
 pub use client::{CLIENT_RANDOM_BYTES, CurveClient};
 pub(crate) use server::Agreed;
 pub use server::{CurveServer, SERVER_RANDOM_BYTES};
-pub use stream::{OpenError, Opened, Opener, SEALED_EXTRA_BYTES, Sealer, Session};
+pub use stream::{OpenError, Opened, Opener, Refused, SEALED_EXTRA_BYTES, Sealer, Session};
 
 /// Why a peer's CURVE was refused. The texts continue "peer … refused:".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

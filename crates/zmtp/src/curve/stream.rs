@@ -86,23 +86,36 @@ pub enum OpenError {
     Frame(#[from] FrameError),
 }
 
+/// A frame is refused, and those in front of it are opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Where the opened frames end.
+    pub plain_end: usize,
+    /// Why the connection must end.
+    pub error: OpenError,
+}
+
 impl Opener {
     /// Opens the boxes that are in `bytes` from `sealed_from` on, in place: their frames, as they would
     /// be without encryption, are written from `plain_end` on, which is not behind it.
     ///
     /// # Errors
-    /// The connection must end. Frames of more than `body_bytes_max` bytes are refused before they are
-    /// there.
+    /// The connection must end. A frame of more than `body_bytes_max` bytes is refused before it is
+    /// there. Its header is written as it would be without encryption, so that who scans what is opened
+    /// meets a frame that is too large, as in a connection without CURVE.
     pub fn open(
         &mut self,
         bytes: &mut [u8],
         mut plain_end: usize,
         mut sealed_from: usize,
         body_bytes_max: usize,
-    ) -> Result<Opened, OpenError> {
+    ) -> Result<Opened, Refused> {
         loop {
+            let refused = |plain_end, error| Refused { plain_end, error };
             let there = &bytes[sealed_from..];
-            let Some(header) = FrameHeader::parse(there)? else {
+            let header = FrameHeader::parse(there);
+            let header = header.map_err(|error| refused(plain_end, error.into()))?;
+            let Some(header) = header else {
                 let missing = if there.is_empty() { 1 } else { 2 };
                 return Ok(Opened {
                     plain_end,
@@ -111,11 +124,14 @@ impl Opener {
                 });
             };
             if header.more() {
-                return Err(CurveError::Plaintext.into());
+                return Err(refused(plain_end, CurveError::Plaintext.into()));
             }
             let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
-            if body_bytes > body_bytes_max.saturating_add(SEALED_EXTRA_BYTES) {
-                return Err(FrameError::MessageTooLarge(header.body_bytes, body_bytes_max).into());
+            let content_bytes = body_bytes.saturating_sub(SEALED_EXTRA_BYTES);
+            if content_bytes > body_bytes_max {
+                let plain_end = put_header(bytes, plain_end, 0, content_bytes);
+                let error = FrameError::MessageTooLarge(content_bytes as u64, body_bytes_max);
+                return Err(refused(plain_end, error.into()));
             }
             let frame_bytes = header.header_bytes + body_bytes;
             if there.len() < frame_bytes {
@@ -126,9 +142,12 @@ impl Opener {
                 });
             }
             let body = sealed_from + header.header_bytes..sealed_from + frame_bytes;
-            let flags = self.open_one(&mut bytes[body.clone()])?;
+            let flags = self.open_one(&mut bytes[body.clone()]);
+            let flags = flags.map_err(|error| refused(plain_end, error.into()))?;
             let content = body.start + SEALED_EXTRA_BYTES..body.end;
-            plain_end = put_plain(bytes, plain_end, flags, content);
+            let start = put_header(bytes, plain_end, flags, content.len());
+            plain_end = start + content.len();
+            bytes.copy_within(content, start);
             sealed_from += frame_bytes;
         }
     }
@@ -160,22 +179,19 @@ impl Opener {
     }
 }
 
-/// Writes a frame of what stands further behind; where it ends.
-fn put_plain(bytes: &mut [u8], at: usize, flags: u8, content: std::ops::Range<usize>) -> usize {
-    let len = content.len();
-    let start = match u8::try_from(len) {
+/// Writes the header of a frame, which is no longer than that of its box; where it ends.
+fn put_header(bytes: &mut [u8], at: usize, flags: u8, body_bytes: usize) -> usize {
+    match u8::try_from(body_bytes) {
         Ok(len) => {
             bytes[at..at + 2].copy_from_slice(&[flags, len]);
             at + 2
         }
         Err(_) => {
             bytes[at] = flags | LONG;
-            bytes[at + 1..at + 9].copy_from_slice(&(len as u64).to_be_bytes());
+            bytes[at + 1..at + 9].copy_from_slice(&(body_bytes as u64).to_be_bytes());
             at + 9
         }
-    };
-    bytes.copy_within(content, start);
-    start + len
+    }
 }
 
 /// Seals what we send.

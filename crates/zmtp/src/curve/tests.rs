@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::stream::OpenError;
 use super::*;
-use crate::frame::{COMMAND, FrameError, LONG, MORE, encode_frame, put_command};
+use crate::frame::{COMMAND, FrameError, FrameHeader, LONG, MORE, encode_frame, put_command};
 use bytes::BytesMut;
 
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -58,7 +58,8 @@ fn sealed(sealer: &mut Sealer, plain: &[u8]) -> BytesMut {
 /// What an opener makes of these bytes, all at once.
 fn opened(opener: &mut Opener, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut bytes = sealed.to_vec();
-    let opened = opener.open(&mut bytes, 0, 0, BODY_BYTES_MAX)?;
+    let opened = opener.open(&mut bytes, 0, 0, BODY_BYTES_MAX);
+    let opened = opened.map_err(|refused| refused.error)?;
     bytes.truncate(opened.plain_end);
     Ok(bytes)
 }
@@ -197,10 +198,38 @@ fn a_box_without_flags_is_refused() {
 fn a_frame_that_is_too_large_is_refused_by_its_header() {
     let (_, mut server) = met();
     let header = [&[LONG][..], &(1u64 << 40).to_be_bytes()].concat();
-    let refused = FrameError::MessageTooLarge(1 << 40, BODY_BYTES_MAX).into();
+    let content_bytes = (1 << 40) - SEALED_EXTRA_BYTES as u64;
+    let refused = FrameError::MessageTooLarge(content_bytes, BODY_BYTES_MAX).into();
     assert_eq!(opened(&mut server.opener, &header), Err(refused));
     let header = [&[LONG][..], &[0xFF; 8]].concat();
     opened(&mut server.opener, &header).unwrap_err();
+}
+
+/// As without encryption: who scans them takes the first and refuses the other, which is never there.
+#[test]
+fn frames_in_front_of_one_that_is_refused_are_opened() {
+    let (mut client, mut server) = met();
+    let plain = frames(&[(MORE, b"topic"), (0, &[7; 300])]);
+    let mut sent = sealed(&mut client.sealer, &plain).to_vec();
+    sent.extend_from_slice(&[LONG]);
+    sent.extend_from_slice(&(1u64 << 40).to_be_bytes());
+    let refused = server.opener.open(&mut sent, 0, 0, BODY_BYTES_MAX);
+    let refused = refused.unwrap_err();
+    let (opened, header) = sent[..refused.plain_end].split_at(plain.len());
+    assert_eq!(opened, plain);
+    let header = FrameHeader::parse(header).unwrap().unwrap();
+    let content_bytes = (1 << 40) - SEALED_EXTRA_BYTES as u64;
+    assert_eq!((header.body_bytes, header.more()), (content_bytes, false));
+
+    let (mut client, mut server) = met();
+    let mut sent = sealed(&mut client.sealer, &plain).to_vec();
+    let mut forged = boxed(&mut client.sealer, 0, b"event");
+    *forged.last_mut().unwrap() ^= 1;
+    sent.extend_from_slice(&forged);
+    let refused = server.opener.open(&mut sent, 0, 0, BODY_BYTES_MAX);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.error, CurveError::Forged.into());
+    assert_eq!(sent[..refused.plain_end], plain);
 }
 
 #[test]
