@@ -11,7 +11,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::ambient::now;
+use crate::ambient::{now, random_bytes};
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, HttpServer};
 use crate::keys::{self, KeysError, Watcher};
@@ -28,6 +28,7 @@ use crate::traces::{Exporter, Resource, Tracer};
 use event_manager_client::{Caller, ClientKeys};
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
+use event_manager_zmtp::curve::KeyPair;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,6 +49,7 @@ pub struct Daemon {
     registration: watch::Receiver<RegistrationState>,
     config: Config,
     diagnostic: watch::Sender<DiagnosticConfig>,
+    own_locator: OwnLocator,
     savers: Savers,
     journal: Journal,
     http: Option<HttpServer>,
@@ -71,7 +73,7 @@ impl Savers {
         config: &Config,
         manager: &Manager,
         inherited: Inherited,
-        keyring: Keyring,
+        (keyring, own): (Keyring, KeyPair),
         journal: &Journal,
     ) -> Result<(Reactor, mpsc::Receiver<Effect>, Tracer), StartError> {
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
@@ -97,6 +99,7 @@ impl Savers {
             inherited,
             beat: manager.beat(now()),
             keyring,
+            own,
             journal: journal.clone(),
             tracer: tracer.clone(),
         })?;
@@ -215,10 +218,11 @@ impl Daemon {
         let http = config.http_address.as_ref().map(http::bind).transpose()?;
         let mut savers = Savers::default();
         let keyring = keys::load(&config.security)?;
-        let own_keys = own_keys(&config, &keyring);
-        match savers.start_reactor(&config, manager, inherited, keyring, &journal) {
+        let own = KeyPair::from_secret(random_bytes());
+        let keys = (keyring, own.clone());
+        match savers.start_reactor(&config, manager, inherited, keys, &journal) {
             Ok(data_plane) => {
-                let own = (own_keys, journal);
+                let own = (OwnLocator::new(&config, own), journal);
                 Self::start_control(config, runtime, http, data_plane, savers, own)
             }
             Err(error) => {
@@ -235,7 +239,7 @@ impl Daemon {
         http: Option<std::net::TcpListener>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         savers: Savers,
-        (own_keys, journal): (Option<ClientKeys>, Journal),
+        (own_locator, journal): (OwnLocator, Journal),
     ) -> Result<Self, StartError> {
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
@@ -252,7 +256,7 @@ impl Daemon {
             config: as_bound.clone(),
             state: registration_state,
             deregistered: done,
-            locator_keys: own_keys.filter(|_| as_bound.locator.embedded),
+            locator_caller: own_locator.caller.clone(),
             journal: journal.clone(),
             tracer,
         };
@@ -279,6 +283,7 @@ impl Daemon {
             registration,
             config,
             diagnostic,
+            own_locator,
             savers,
             journal,
             http,
@@ -339,6 +344,7 @@ impl Daemon {
         if let Some(keys) = &self.savers.keys {
             keys.watch(reload.config.security.clone());
         }
+        self.own_locator.follow(&reload.config);
         self.diagnostic.send_replace(reload.config.diagnostic);
         self.config = reload.config.clone();
         Some(reload)
@@ -474,16 +480,30 @@ async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The keys with which we ask our own locator, if that doesn't serve peers without.
-fn own_keys(config: &Config, keyring: &Keyring) -> Option<ClientKeys> {
-    let keys = keyring
-        .server_keys()
-        .filter(|_| !config.security.offers_null())?;
-    let own = keys.first()?.clone();
-    Some(ClientKeys {
-        server: *own.public(),
-        own,
-    })
+/// How we ask the locator: our own, if that is embedded and doesn't serve peers without keys, with a pair
+/// that lives as long as the process.
+#[derive(Debug)]
+struct OwnLocator {
+    caller: Caller,
+    keys: ClientKeys,
+}
+
+impl OwnLocator {
+    fn new(config: &Config, own: KeyPair) -> Self {
+        let server = *own.public();
+        let this = Self {
+            caller: Caller::new(config.limits),
+            keys: ClientKeys { own, server },
+        };
+        this.follow(config);
+        this
+    }
+
+    /// Another configuration is in force.
+    fn follow(&self, config: &Config) {
+        let wants_keys = config.locator.embedded && !config.security.offers_null();
+        self.caller.use_keys(wants_keys.then(|| self.keys.clone()));
+    }
 }
 
 /// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
@@ -495,8 +515,7 @@ struct Control {
     state: watch::Sender<RegistrationState>,
     /// Dropped when we are deregistered.
     deregistered: std::sync::mpsc::Sender<()>,
-    /// For our own locator, if it wants keys.
-    locator_keys: Option<ClientKeys>,
+    locator_caller: Caller,
     journal: Journal,
     tracer: Tracer,
 }
@@ -504,10 +523,7 @@ struct Control {
 impl Control {
     async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
         let caller = Caller::new(self.config.limits);
-        let asking = match self.locator_keys {
-            None => caller.clone(),
-            Some(keys) => Caller::new(self.config.limits).with_keys(keys),
-        };
+        let asking = self.locator_caller;
         let locator = LocatorClient::new(asking.clone(), self.config.locator.clone());
         // Ends with the task that it holds when control ends.
         let mut registration = JoinSet::new();

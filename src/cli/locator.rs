@@ -8,7 +8,7 @@ use clap::Args;
 use super::exit;
 use super::output::complain;
 use super::signals::{Termination, runtime};
-use crate::ambient::now;
+use crate::ambient::{now, random_bytes};
 use crate::config::{Config, LogConfig};
 use crate::reactor::{Input, Parts, Reactor};
 use crate::systemd::{Inherited, Manager};
@@ -16,6 +16,7 @@ use crate::telemetry::{Journal, Logging};
 use crate::traces::Tracer;
 use event_manager_core::security::Keyring;
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::curve::KeyPair;
 
 #[derive(Debug, Args)]
 pub(super) struct LocatorArgs {
@@ -72,6 +73,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         inherited: Inherited::default(),
         beat: Manager::default().beat(now()),
         keyring: Keyring::default(),
+        own: KeyPair::from_secret(random_bytes()),
         journal: Journal::default(),
         tracer: Tracer::default(),
     })?;

@@ -28,6 +28,7 @@ use event_manager_core::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use event_manager_core::requests::Settings;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::Limits;
+use event_manager_zmtp::curve::KeyPair;
 use event_manager_zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
 
 /// Services without a socket.
@@ -76,6 +77,7 @@ impl HotPath {
         let site = Site {
             exposed: vec![],
             keyring: Default::default(),
+            own: KeyPair::from_secret([1; 32]),
             settings,
             addresses: Default::default(),
             directory: None,

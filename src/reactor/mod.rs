@@ -39,6 +39,7 @@ use event_manager_core::broker::Audience;
 use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::curve::KeyPair;
 use hub::{Hub, SharedHub};
 use sockets::{Sockets, report_unused};
 
@@ -73,6 +74,8 @@ pub struct Parts {
     pub beat: Beat,
     /// The keys that are accepted.
     pub keyring: Keyring,
+    /// With which the daemon asks its own locator.
+    pub own: KeyPair,
     /// Takes notable events.
     pub journal: Journal,
     /// Takes spans.

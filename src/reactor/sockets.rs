@@ -134,7 +134,8 @@ impl Sockets {
             settings: self.settings(&config),
             addresses: self.addresses(&config.public_hostname),
             exposed: self.bound().exposed(&config),
-            keyring: parts.keyring,
+            keyring: parts.keyring.with_own(&parts.own),
+            own: parts.own,
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
         let notes = Notes::new(parts.journal, parts.tracer, now());

@@ -14,7 +14,9 @@ use event_manager_zmtp::{Limits, LocalSocket, frames, z85};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::support::manager::Manager;
 use super::support::peers::{publish, received};
+use super::support::process::settings;
 use super::support::program::Site;
 use super::support::raw::{COMMAND, MORE, RawPeer, frame};
 use super::support::{PATIENCE, TestDaemon};
@@ -344,6 +346,40 @@ fn the_daemon_s_key_is_changed_in_steps() {
     let other = Peer::open(&address, LocalSocket::Sub, 2, server_key(8)).map(drop);
     assert!(other.is_err());
     assert_eq!(daemon.refused("curve-server-key"), 1);
+}
+
+/// It asks with keys of its own, so that neither a change of the files nor of the mechanisms shuts it
+/// out.
+#[test]
+fn the_daemon_reaches_its_own_locator_whatever_changes() {
+    const TTL: Duration = Duration::from_millis(300);
+    let keys = Keys::new();
+    keys.write_secret("next", 9);
+    let mut next = keys.security(&["curve"]);
+    next["secretKey"] = json!(keys.secret("next"));
+    let configured = |security: Value| {
+        json!({"embeddedLocator": true, "locatorRegister": true, "locatorTtl": TTL.as_secs_f64(),
+            "locatorAddress": "tcp://127.0.0.1:0", "httpAddress": "127.0.0.1:0", "security": security})
+    };
+    let manager = Manager::new();
+    let site = manager.site(&configured(json!({})));
+    let daemon = TestDaemon::serving(&site);
+    manager.ready();
+    for security in [keys.security(&["curve"]), next, json!({"open": true})] {
+        let all = settings(&configured(security)).to_string();
+        site.write("config.json", &all);
+        manager.reload(daemon.program());
+        // The registration that was there is gone by then.
+        let until = Instant::now() + TTL * 3;
+        while Instant::now() < until {
+            daemon.wait_for_readiness("its registration", |shown| shown.ready);
+        }
+    }
+    let noted = daemon.http_get("/events").body;
+    assert!(
+        noted.contains("EM-0401") && !noted.contains("EM-0402"),
+        "{noted}"
+    );
 }
 
 #[test]

@@ -59,11 +59,11 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "daemon",
-        "wire::api client core::security ambient config telemetry traces store state systemd reactor keys outbound http",
+        "wire::api zmtp client core::security ambient config telemetry traces store state systemd reactor keys outbound http",
     ),
     (
         "cli",
-        "wire::api wire::model wire::messagebus client core::security ambient config telemetry traces systemd store reactor keys daemon",
+        "wire::api wire::model wire::messagebus zmtp client core::security ambient config telemetry traces systemd store reactor keys daemon",
     ),
 ];
 

@@ -5,6 +5,7 @@
 //! answer can be taken for another's. Connections are kept for the next calls to their address.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -68,10 +69,18 @@ pub struct Caller {
     options: Arc<Options>,
 }
 
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").finish_non_exhaustive()
+    }
+}
+
 #[derive(Default)]
 struct Pool {
     targets: HashMap<Endpoint, Target>,
     connections: usize,
+    /// Of connections to come, if they have any.
+    keys: Option<ClientKeys>,
     /// Calls that were not answered yet.
     calls: usize,
     last_call: u64,
@@ -111,17 +120,10 @@ impl Caller {
         }
     }
 
-    /// The same with CURVE, to peers of which all have one server key.
-    pub fn with_keys(self, keys: ClientKeys) -> Self {
-        let keys = Some(keys);
-        let options = Options {
-            keys,
-            ..(*self.options).clone()
-        };
-        Self {
-            pool: Arc::default(),
-            options: Arc::new(options),
-        }
+    /// From now on it connects with CURVE, to peers of which all have one server key, or without keys.
+    /// Connections that are there go on.
+    pub fn use_keys(&self, keys: Option<ClientKeys>) {
+        lock(&self.pool).keys = keys;
     }
 
     /// Sends a request and waits for its answer, both without an envelope. Dropping the future
@@ -327,6 +329,11 @@ impl Slot {
         next
     }
 
+    fn keys(&self) -> Option<ClientKeys> {
+        let pool = self.pool.upgrade()?;
+        lock(&pool).keys.clone()
+    }
+
     fn is_left(&self) -> bool {
         let pool = self.pool.upgrade();
         pool.is_none_or(|pool| {
@@ -433,8 +440,10 @@ async fn exchange(
 async fn dial(slot: &Slot, options: &Options) -> Result<Connection, CallError> {
     let address = &slot.address;
     let mut backoff = Backoff::new(DIAL_AGAIN[0], DIAL_AGAIN[1]);
+    let mut options = options.clone();
     while !slot.is_left() {
-        match Connection::open(address, options).await {
+        options.keys = slot.keys();
+        match Connection::open(address, &options).await {
             Ok(connection) => return Ok(connection),
             Err(OpenError::Unreachable(why)) => {
                 return Err(CallError::Unreachable(format!("{address} ({why})")));

@@ -79,7 +79,7 @@ impl Hub {
 
     /// Other keys are accepted from now on.
     pub(crate) fn accept_keys(&mut self, keyring: Keyring) {
-        self.site.keyring = keyring;
+        self.site.keyring = keyring.with_own(&self.site.own);
         self.end_unadmitted();
     }
 }

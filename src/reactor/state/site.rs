@@ -5,6 +5,7 @@ use event_manager_core::locator::Directory;
 use event_manager_core::requests::Settings;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::{self, Addresses};
+use event_manager_zmtp::curve::KeyPair;
 
 /// The addresses of this daemon, and of the services that it knows.
 pub(crate) struct Site {
@@ -15,6 +16,8 @@ pub(crate) struct Site {
     pub(crate) exposed: Vec<String>,
     /// Whose keys are accepted.
     pub(crate) keyring: Keyring,
+    /// With which the daemon asks its own locator. The keyring has it.
+    pub(crate) own: KeyPair,
     /// The embedded ServiceLocator, if there is one.
     pub(crate) directory: Option<Directory>,
 }

@@ -45,6 +45,16 @@ impl Keyring {
         }
     }
 
+    /// The daemon's connections to itself have this pair as both sides: it needs no file, so a change of
+    /// the files never shuts the daemon out. Without CURVE it is not offered.
+    #[must_use]
+    pub fn with_own(mut self, own: &KeyPair) -> Self {
+        if !self.server.is_empty() {
+            self.server = self.server.iter().chain([own]).cloned().collect();
+        }
+        self
+    }
+
     /// Accepts a client's key. A client may have several.
     ///
     /// # Errors
@@ -164,6 +174,16 @@ mod tests {
         let keyring = Keyring::new(false, vec![pair(1), pair(2)]);
         let name = keyring.identify(Some(&keys(2, 1))).unwrap();
         assert_eq!(name.as_deref(), Some(OWN_NAME));
+    }
+
+    #[test]
+    fn its_own_pair_needs_no_file() {
+        let keyring = Keyring::new(false, vec![pair(1)]).with_own(&pair(7));
+        let name = keyring.identify(Some(&keys(7, 7))).unwrap();
+        assert_eq!(name.as_deref(), Some(OWN_NAME));
+        assert_eq!(keyring.server_keys().unwrap().len(), 2);
+        let without = Keyring::new(true, vec![]).with_own(&pair(7));
+        assert!(without.server_keys().is_none());
     }
 
     #[test]
