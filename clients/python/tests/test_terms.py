@@ -1,4 +1,4 @@
-"""What a service asks of the daemon when it subscribes, what a worker says of itself, keys for CURVE."""
+"""What a service asks of the daemon when it subscribes, what a worker says of itself."""
 
 import json
 import logging
@@ -170,32 +170,3 @@ def test_a_daemon_shows_who_its_workers_are(hub):
 def test_names_that_can_not_be(name):
     with pytest.raises(em.InvalidArgument, match="1 to 64 bytes"):
         em.connect("tcp://localhost:1", name=name)
-
-
-KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"  # of ZMTP's specification
-
-
-def test_keys_are_accepted_and_a_connection_in_the_clear_is_not_made(hub):
-    from zmq.utils import z85
-
-    before = hub.status()["peers"]
-    for made in (em.Curve(KEY), em.Curve(KEY, KEY, KEY), em.Curve(z85.decode(KEY))):
-        assert made.server_key == KEY
-        assert made.secret_key is None or repr(made).count(KEY) == 2
-        for connect in (em.connect, aio.connect):
-            with pytest.raises(em.Unsupported, match="no CURVE yet.*nothing was sent; leave curve= out"):
-                connect(hub.address, curve=made)
-    assert hub.status()["peers"] == before
-
-
-def test_keys_that_are_none():
-    for arguments in (("short",), (b"x" * 31,), (KEY, KEY), (KEY[:-1] + "~",), (None,), (KEY, "short", KEY)):
-        with pytest.raises(em.InvalidArgument) as error:
-            em.Curve(*arguments)
-        assert KEY not in str(error.value) and "short" not in str(error.value)
-
-
-def test_without_its_extra_curve_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "zmq", None)
-    with pytest.raises(em.Missing, match=re.escape("event-manager[curve]")):
-        em.connect("tcp://localhost:1", curve=em.Curve(KEY))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from . import _address, _zmtp
 from .errors import Nak, NoAnswer, TooOld
+
+if TYPE_CHECKING:
+    from .curve import Curve
 
 
 def request_frames(fields: Dict[str, Any], number: bytes) -> bytes:
@@ -52,11 +55,11 @@ def refusal(code: str, sentence: str, request: str) -> Nak:
     return Nak(code, sentence, request)
 
 
-def ask(address: str, fields: Dict[str, Any], timeout: float) -> Any:
+def ask(address: str, fields: Dict[str, Any], timeout: float, curve: "Optional[Curve]" = None) -> Any:
     """Asks, and returns the answer's data. NoAnswer after `timeout` seconds; Nak if it is refused."""
     endpoint = _address.parse(address)
     deadline = time.monotonic() + timeout
-    peer = _zmtp.Peer(b"DEALER")
+    peer = _zmtp.Peer(b"DEALER") if curve is None else curve.new_peer(b"DEALER")
     why = "time is over"
     try:
         family, to = endpoint.sockets()[0]
@@ -69,12 +72,12 @@ def ask(address: str, fields: Dict[str, Any], timeout: float) -> Any:
                     stream.sendall(data)
                 peer.out.clear()
                 if peer.open and not asked:
-                    stream.sendall(request_frames(fields, b"1"))
+                    stream.sendall(peer.seal(request_frames(fields, b"1")))
                     asked = True
                 stream.settimeout(max(0.001, deadline - time.monotonic()))
                 data = stream.recv(1 << 16)
                 if not data:
-                    why = "it closed the connection"
+                    why = f"it closed the connection{peer.hint}"
                     break
                 for received in peer.feed(data):
                     if isinstance(received, list) and len(received) > 2:

@@ -16,6 +16,7 @@ from .errors import Closed, EventManagerError
 
 if TYPE_CHECKING:
     from ._subscriber import Subscription
+    from .curve import Curve
     from .hooks import Told
 
 log = logging.getLogger("event_manager")
@@ -48,6 +49,7 @@ class Core:
         told: "Optional[Told]" = None,
         locator: Optional[_address.Endpoint] = None,
         name: Optional[str] = None,
+        curve: "Optional[Curve]" = None,
     ) -> None:
         known = endpoint or locator
         assert known is not None
@@ -59,7 +61,9 @@ class Core:
         self.name = name
         #: The user's hooks, if there are any.
         self.told = told
-        self.loop = Loop("event-manager")
+        #: Whether connections are encrypted.
+        self.is_curve = curve is not None
+        self.loop = Loop("event-manager") if curve is None else Loop("event-manager", curve.new_peer)
         self.publisher = Publisher(self.loop, max_pending_bytes)
         self.requests = Requests(self.loop, max_pending_bytes, self._connection)
         self.subscriptions: "List[Subscription]" = []

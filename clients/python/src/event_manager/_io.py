@@ -47,9 +47,12 @@ class Timer:
 
 
 class Loop:
-    """A thread that waits for sockets and times. Only `call_soon` and `stop` may be called from others."""
+    """A thread that waits for sockets and times. Only `call_soon` and `stop` may be called from others.
 
-    def __init__(self, name: str) -> None:
+    `new_peer` makes our end of a connection, for a type of socket: what speaks with a mechanism or another.
+    """
+
+    def __init__(self, name: str, new_peer: Callable[[bytes], Peer] = Peer) -> None:
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -60,6 +63,7 @@ class Loop:
         self._stopping = False
         self._timers: List[Tuple[float, int, Timer]] = []
         self._number = itertools.count()
+        self.new_peer = new_peer
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -186,12 +190,13 @@ class Link:
         self._type = socket_type
         self._patient = patient
         self.endpoint: Optional[Endpoint] = None
-        self.peer = Peer(socket_type)
+        self.peer = loop.new_peer(socket_type)
         self._sock: Optional[socket.socket] = None
         self._connected = False
         self._candidates: List[Tuple[int, Any]] = []
         self._sending = memoryview(b"")
-        self._of_handler = False
+        self._of_handler = b""  # what that is of the handler, before it was sealed
+        self._sending_bytes = 0
         self._heard = 0.0
         self._timer: Optional[Timer] = None
         self._backoff = BACKOFF_SECONDS[0]
@@ -247,7 +252,7 @@ class Link:
             self._retry(f"{endpoint}: {error}")
             return
         self._sock, self._connected = sock, False
-        self.peer = Peer(self._type)
+        self.peer = self._loop.new_peer(self._type)
         sock.setblocking(False)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -281,10 +286,10 @@ class Link:
         except BlockingIOError:
             return
         except OSError as error:
-            self._end(f"{self.endpoint}: {error.strerror or error}")
+            self._end(f"{self.endpoint}: {error.strerror or error}{self.peer.hint}")
             return
         if not data:
-            self._end(f"{self.endpoint} closed the connection")
+            self._end(f"{self.endpoint} closed the connection{self.peer.hint}")
             return
         self._heard = time.monotonic()
         was_open = self.peer.open
@@ -312,14 +317,16 @@ class Link:
             while True:
                 if not self._sending:
                     if self.peer.out:
-                        chunk, self._of_handler = b"".join(self.peer.out), False
+                        chunk, self._of_handler = b"".join(self.peer.out), b""
                         self.peer.out.clear()
                     else:
-                        chunk, self._of_handler = self._handler.more() if self.peer.open else b"", True
+                        self._of_handler = self._handler.more() if self.peer.open else b""
+                        chunk = self.peer.seal(self._of_handler)
                     if not chunk:
                         self._loop.watch(sock, selectors.EVENT_READ, self._ready)
                         return
                     self._sending = memoryview(chunk)
+                    self._sending_bytes = len(chunk)
                 self._sending = self._sending[sock.send(self._sending) :]
         except BlockingIOError:
             self._loop.watch(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)
@@ -332,7 +339,7 @@ class Link:
             self._end(f"{self.endpoint} has been silent for {silent:.0f} s")
             return
         if silent >= HEARTBEAT_SECONDS * 0.9 and self.peer.minor >= 1 and not self.peer.out:
-            self.peer.out.append(ping(HEARTBEAT))
+            self.peer.out.append(self.peer.seal(ping(HEARTBEAT)))
             self.kick()
         if self._sock is not None:
             self._schedule(HEARTBEAT_SECONDS, self._beat)
@@ -361,9 +368,12 @@ class Link:
         self._sending = memoryview(b"")
 
     def _end(self, why: str) -> None:
-        unsent = len(self._sending) if self._of_handler else 0
+        unsent = 0
+        if self._sending and self._of_handler:
+            written = self._sending_bytes - len(self._sending)
+            unsent = len(self._of_handler) - self.peer.plain_bytes(self._of_handler, written)
         self._drop_socket()
-        self.peer = Peer(self._type)
+        self.peer = self._loop.new_peer(self._type)
         self._retry(why, unsent)
 
     def _retry(self, why: str, unsent: int = 0) -> None:

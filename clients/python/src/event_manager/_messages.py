@@ -111,7 +111,7 @@ def ask(address: str, frames: Frames, timeout: float) -> Frames:
                 stream.settimeout(left)
                 data = stream.recv(1 << 16)
                 if not data:
-                    why = "it closed the connection"
+                    why = f"it closed the connection{peer.hint}"
                     break
                 for item in peer.feed(data):
                     if isinstance(item, list) and sent:

@@ -18,7 +18,7 @@ from ._handling import Results, Runner, ThreadRunner
 from ._io import Link
 from ._worker import Delivery, Worker
 from ._zmtp import Command, Received, ping
-from .errors import Closed, EventManagerError, Nak, NotFinished, TooOld
+from .errors import Closed, EventManagerError, Nak, NotFinished, TooOld, Unsupported
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -44,6 +44,11 @@ class Running:
     def __init__(self, service: "Service", hub: "Hub", aio: "Optional[AbstractEventLoop]" = None) -> None:
         self.service = service
         self.core: Core = hub._alive()
+        if service._answering and self.core.is_curve:
+            raise Unsupported(
+                "event managers pass calls on to services without encryption yet, so a hub with keys answers none; nothing was "
+                "sent; answer from a hub without keys, on a network where that is safe"
+            )
         self.subscribed = threading.Event()  # or refused
         self.failure: Optional[Exception] = None
         self.worker = Worker(**service._options, name=self.core.name)

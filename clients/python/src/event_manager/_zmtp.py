@@ -1,4 +1,4 @@
-"""ZMTP 3.1 with the NULL mechanism, without any input or output.
+"""ZMTP 3.1 with the NULL mechanism, without any input or output. `_curve` has the other one.
 
 A `Peer` is one end of one connection. Bytes that were read go into `feed`, which returns what came
 in them; bytes to write are collected in `out`. It knows nothing of sockets, threads or clocks.
@@ -10,8 +10,13 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional, Tuple, Union
 
-#: Our greeting: signature, version 3.1, mechanism NULL, not a server.
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+
+def greeting(mechanism: bytes) -> bytes:
+    """What a connection begins with: signature, version 3.1, mechanism, not a server."""
+    return b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes(32)
+
+
+GREETING = greeting(b"NULL")
 
 #: The longest command that is accepted, in bytes.
 COMMAND_MAX_BYTES = 64 << 10
@@ -98,13 +103,17 @@ def ping(context: bytes = b"", ttl_tenths: int = 0) -> bytes:
     return command(b"PING", ttl_tenths.to_bytes(2, "big") + context)
 
 
-def ready(properties: Dict[bytes, bytes]) -> bytes:
-    """The READY of the NULL mechanism."""
-    body = b"".join(
+def metadata(properties: Dict[bytes, bytes]) -> bytes:
+    """Properties as a handshake has them."""
+    return b"".join(
         bytes((len(name),)) + name + len(value).to_bytes(4, "big") + value
         for name, value in properties.items()
     )
-    return command(b"READY", body)
+
+
+def ready(properties: Dict[bytes, bytes]) -> bytes:
+    """The READY of the NULL mechanism."""
+    return command(b"READY", metadata(properties))
 
 
 def properties_of(body: bytes) -> Dict[bytes, bytes]:
@@ -133,6 +142,8 @@ class Peer:
     After a ProtocolError the connection has to be closed: `feed` only raises the same again.
     """
 
+    mechanism = b"NULL"
+
     def __init__(
         self,
         socket_type: bytes,
@@ -152,11 +163,11 @@ class Peer:
         self.properties: Optional[Dict[bytes, bytes]] = None
         #: The minor version of the peer's ZMTP 3; PING and SUBSCRIBE are known from 1 on.
         self.minor = 0
-        properties = {b"Socket-Type": socket_type}
+        ours = {b"Socket-Type": socket_type}
         if identity:
-            properties[b"Identity"] = identity
+            ours[b"Identity"] = identity
         #: Bytes to write, in order; whoever writes them clears it.
-        self.out: List[bytes] = [GREETING, ready(properties)]
+        self.out: List[bytes] = self._beginning(ours)
         self._greeted = False
         self._failure: Optional[ProtocolError] = None
         self._rest = bytearray()  # read, but not a whole frame yet
@@ -168,6 +179,23 @@ class Peer:
     def open(self) -> bool:
         """Whether the handshake is over."""
         return self.properties is not None
+
+    def _beginning(self, properties: Dict[bytes, bytes]) -> List[bytes]:
+        """What is said before anything was heard."""
+        return [GREETING, ready(properties)]
+
+    @property
+    def hint(self) -> str:
+        """What it may mean if the peer closes the connection now; empty if that says nothing."""
+        return "" if self.open else ", before the handshake was over: it may speak no ZeroMQ, or want keys (curve=)"
+
+    def seal(self, plain: bytes) -> bytes:
+        """Whole frames, as they are written. They have to be written in the order of the calls."""
+        return plain
+
+    def plain_bytes(self, plain: bytes, sealed_bytes: int) -> int:
+        """How many of these bytes are in the first so many that `seal` made of them. A frame counts if a part of it does."""
+        return sealed_bytes
 
     def feed(self, data: bytes) -> List[Received]:
         """Takes what was read; returns the messages and commands that are complete with it, in order.
@@ -221,12 +249,18 @@ class Peer:
         if len(data) < len(GREETING):
             self._need = len(GREETING)
             return 0
-        mechanism = data[12:32].rstrip(b"\0")
-        if mechanism != b"NULL":
-            raise ProtocolError(f"the peer wants the mechanism {mechanism!r}, and only NULL is supported")
+        theirs = data[12:32].rstrip(b"\0")
+        if theirs != self.mechanism:
+            raise ProtocolError(self._foreign(theirs.decode("ascii", "replace")))
         self.minor = data[11] if data[10] == 3 else 1
         self._greeted = True
         return len(GREETING)
+
+    def _foreign(self, theirs: str) -> str:
+        """Why a peer of another mechanism can't be talked to."""
+        return f"the peer wants the mechanism {theirs}, and this connection has no keys for it" + (
+            "; give them by connect(curve=...)" if theirs == "CURVE" else ""
+        )
 
     def _frames(self, data: bytes, at: int, received: List[Received]) -> int:
         """Takes whole frames from `data`, beginning at `at`; returns where the first other byte is."""
@@ -306,7 +340,7 @@ class Peer:
         elif name == b"PING":
             if len(body) < 2:
                 raise ProtocolError("a PING is cut off")
-            self.out.append(command(b"PONG", body[2 : 2 + CONTEXT_MAX_BYTES]))
+            self.out.append(self.seal(command(b"PONG", body[2 : 2 + CONTEXT_MAX_BYTES])))
             return
         received.append(Command(name, body))
 

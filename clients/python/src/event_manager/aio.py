@@ -255,7 +255,7 @@ def connect(
     hooks: "Sequence[Hooks]" = (),
     locator: Optional[str] = None,
     name: Optional[str] = None,
-    curve: "Optional[Curve]" = None,
+    curve: "Union[Curve, Literal[False], None]" = None,
 ) -> AsyncHub:
     """A hub for asyncio; see `event_manager.connect`."""
     return AsyncHub(

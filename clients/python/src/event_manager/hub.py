@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, Union, overload
 
 from . import _address, _calls, _check, _event, _typed
 from ._calls import Reply
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("event_manager")
 T = TypeVar("T")
 
-#: Where `connect` looks if it is given no address.
+#: Where `connect` looks if it is given no address, or no keys; `event_manager.curve` reads those.
 ADDRESS_VARIABLE = "EVENT_MANAGER_CLIENT_ADDRESS"
+_KEY_VARIABLES = ("EVENT_MANAGER_KEY", "EVENT_MANAGER_SERVER_KEY")
 DEFAULT_ADDRESS = "tcp://localhost:5101"
 #: A name's bytes in UTF-8 that the daemon keeps.
 NAME_MAX_BYTES = 64
@@ -84,7 +85,7 @@ class Hub:
         hooks: "Sequence[Hooks]" = (),
         locator: Optional[str] = None,
         name: Optional[str] = None,
-        curve: "Optional[Curve]" = None,
+        curve: "Union[Curve, Literal[False], None]" = None,
     ) -> None:
         if _check.seconds(timeout) <= 0:
             raise InvalidArgument("timeout has to be positive")
@@ -99,8 +100,8 @@ class Hub:
         hooks = given if isinstance(given, (list, tuple)) else (given,)
         for each in hooks:
             _check.has(each, "a hook", "on_publish", "on_consume")
-        if curve is not None:
-            curve.refuse()
+        #: The keys of its connections; None if they are not encrypted.
+        self.curve = keys_for(curve)
         self._name = name
         # With an empty address, the locator tells it.
         self._endpoint = _address.parse(address) if address else None
@@ -401,7 +402,7 @@ class Hub:
         self.close()
 
     def _make_core(self) -> Core:
-        return Core(self._endpoint, self._max_pending_bytes, self._told, self._locator, self._name)
+        return Core(self._endpoint, self._max_pending_bytes, self._told, self._locator, self._name, self.curve)
 
     def _alive(self) -> Core:
         core = self._core
@@ -436,7 +437,7 @@ def connect(
     hooks: "Sequence[Hooks]" = (),
     locator: Optional[str] = None,
     name: Optional[str] = None,
-    curve: "Optional[Curve]" = None,
+    curve: "Union[Curve, Literal[False], None]" = None,
 ) -> Hub:
     """A hub for the daemon that answers requests at this address.
 
@@ -450,7 +451,8 @@ def connect(
     this package do. None: none are. `hooks`: what is told of all that happens; see `event_manager.hooks`.
 
     `name`: what the daemon shows of this program's workers (`event-manager services --verbose`, the dashboard). `curve`: keys for
-    encrypted connections; today's daemons have none, so it is refused (`Unsupported`), and nothing is ever sent in the clear instead.
+    encrypted connections, see `Curve`; nothing is ever sent in the clear instead. None: those that the environment's
+    EVENT_MANAGER_SERVER_KEY and EVENT_MANAGER_KEY name, if it does; False: none, whatever the environment has.
     """
     if not address and locator is None:
         address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
@@ -466,6 +468,20 @@ def connect(
         name=name,
         curve=curve,
     )
+
+
+def keys_for(curve: "Union[Curve, Literal[False], None]") -> "Optional[Curve]":
+    """The keys that are meant, ready to be used."""
+    if curve is False or (curve is None and not any(os.environ.get(each) for each in _KEY_VARIABLES)):
+        return None
+    from .curve import Curve
+
+    if curve is None:
+        curve = Curve.from_environment()
+    if not isinstance(curve, Curve):
+        raise InvalidArgument(f"curve is an event_manager.Curve, None or False, not {type(curve).__name__}; nothing was sent")
+    curve.prepare()
+    return curve
 
 
 def _remove(items: "List[Subscription]", item: "Subscription") -> None:

@@ -20,10 +20,13 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import IO, Any, Deque, Dict, List, Mapping, Optional
+from typing import IO, TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional
 
 from ._ask import ask
-from .errors import BinaryNotFound, DaemonFailed, EventManagerError
+from .errors import BinaryNotFound, DaemonFailed, EventManagerError, InvalidArgument
+
+if TYPE_CHECKING:
+    from .curve import Curve
 
 #: Names the daemon's binary.
 BINARY_VARIABLE = "EVENT_MANAGER_BINARY"
@@ -59,8 +62,9 @@ class TestHub:
     """A daemon that runs until `close`, or the end of the `with` block.
 
     `durable=True` gives it a temporary directory for its state, so services may have
-    `delivery="queue"`. `config` has further keys of its configuration. `timeout` is how many seconds it
-    may take to become ready, idle, or to end. It starts at once.
+    `delivery="queue"`. `curve=True` lets it admit only clients with keys, such as `curve`, which is for
+    `event_manager.connect(curve=...)`. `config` has further keys of its configuration. `timeout` is how many
+    seconds it may take to become ready, idle, or to end. It starts at once.
     """
 
     __test__ = False  # for pytest: it is no test
@@ -72,12 +76,15 @@ class TestHub:
     subscribers: str
     #: Its ServiceLocator.
     locator: str
+    #: The keys of a client that it admits; None if it was not started with `curve=True`.
+    curve: "Optional[Curve]" = None
 
     def __init__(
         self,
         *,
         binary: "str | os.PathLike[str] | None" = None,
         durable: bool = False,
+        curve: bool = False,
         config: Optional[Mapping[str, Any]] = None,
         timeout: float = 30.0,
     ) -> None:
@@ -102,10 +109,38 @@ class TestHub:
             "log": {"format": "json"},
             **(config or {}),
         }
+        if curve:
+            self._settings["security"] = {**self._make_keys(), **self._settings.get("security", {})}
+            self.curve = self.admit("test")
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._log: Deque[str] = collections.deque(maxlen=1000)
         self._finalizer = weakref.finalize(self, _clean_up, self._directory, [])
         self.start()
+
+    def _make_keys(self) -> Dict[str, Any]:
+        """Its own keys, and a directory for those of its clients."""
+        from .curve import write_certificate
+
+        self._clients = self._directory / "keys"
+        self._clients.mkdir()
+        secret, self._server_key = write_certificate(self._directory, "server")
+        return {"mechanisms": ["curve"], "secretKey": str(secret), "keysDir": str(self._clients)}
+
+    def admit(self, name: str) -> "Curve":
+        """Keys for a client with this name, which it admits within a second or two: new ones, or those it had before `dismiss`."""
+        from .curve import Curve, write_certificate
+
+        if "security" not in self._settings:
+            raise InvalidArgument("a TestHub admits keys if it is started with curve=True; nothing was done")
+        secret = self._directory / f"{name}.key_secret"
+        if not secret.exists():
+            write_certificate(self._directory, name)
+        shutil.copy(secret.with_suffix(".key"), self._clients)
+        return Curve.load(secret, self._server_key)
+
+    def dismiss(self, name: str) -> None:
+        """Takes the keys of a client out of force: within a second, it is disconnected."""
+        (self._clients / f"{name}.key").unlink()
 
     def start(self) -> None:
         """Starts it, if it doesn't run, and waits until it is ready."""
@@ -184,7 +219,7 @@ class TestHub:
 
     def status(self) -> Dict[str, Any]:
         """What it answers to STATUS (docs/status.md)."""
-        answer: Dict[str, Any] = ask(self.address, {"token": "status"}, self._timeout)
+        answer: Dict[str, Any] = ask(self.address, {"token": "status"}, self._timeout, self.curve)
         return answer
 
     def wait_idle(self, timeout: Optional[float] = None) -> None:

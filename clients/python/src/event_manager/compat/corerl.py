@@ -14,7 +14,7 @@ README's last section:
 - **No slow joiner**: an event that is emitted right after `connect` arrives; `subscribe` returns when the daemon knows it.
 - **Metrics**: `stats` counts what was emitted, received, dropped, not understood, and callbacks that failed.
 - **Compression**: `compress_above=BYTES` compresses larger events; clients without it can't read those.
-- **Authentication**: as `curve=` of `event_manager.connect`, when the client in use has it.
+- **Authentication**: as `curve=` of `event_manager.connect`, or the keys that the environment names.
 
 `event_class` is a model of pydantic, or any class with `model_dump_json` and `model_validate_json`. BaseEvent, RLEvent need
 pydantic. Ports: the original's are those of its proxy, which tell nothing of the daemon's requests; `address`, else the

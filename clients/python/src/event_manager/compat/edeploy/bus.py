@@ -17,6 +17,7 @@ from ..._calls import replies_of
 from ..._event import Event as Received
 from ..._event import subject_bytes
 from ..._messages import Answerer, Frames, Reply, Unreachable, ask, read_token, same_token
+from ...curve import Curve
 from ...errors import Closed, EventManagerError, InvalidArgument, MayBeLost, Nak, NoAnswer
 from .handling import Fixed, Lane, in_own_thread
 from .messages import (
@@ -74,7 +75,9 @@ class ZeroMqMessageBus(MessageBus):
         self._delivery: Optional[Literal["live", "queue"]] = delivery
         self._retry, self._timeout = retry, timeout
         named = locator or os.environ.get(LOCATOR_VARIABLE)
-        self._hub = _hub.connect(address or os.environ.get(_hub.ADDRESS_VARIABLE) or _located(named, timeout), timeout=timeout)
+        keys = _hub.keys_for(None)
+        where = address or os.environ.get(_hub.ADDRESS_VARIABLE) or _located(named, timeout, keys)
+        self._hub = _hub.connect(where, timeout=timeout, curve=keys or False)
         self._locator = named
         self._host = public_hostname or os.environ.get(HOSTNAME_VARIABLE) or "localhost"
         self._lock = threading.RLock()
@@ -123,7 +126,7 @@ class ZeroMqMessageBus(MessageBus):
         """Sends a message to the service that the ServiceLocator knows by this name; returns its answer."""
         timeout = message.timeout / 1e6 if message.timeout > 0 else self._timeout
         try:
-            address = _locate(self._locator_address(), component, timeout)
+            address = _locate(self._locator_address(), component, timeout, self._hub.curve)
             frames = written(message, b"%d" % message.token) + ([b"%d" % message.timeout] if message.timeout > 0 else [])
             answer = ask(address, frames, timeout)
         except (Unreachable, Nak) as error:
@@ -207,7 +210,7 @@ class ZeroMqMessageBus(MessageBus):
         wait = 0.0
         while not self._closed.wait(wait):
             try:
-                answer = _ask.ask(self._locator_address(), {"token": "3.1", "data": [self.service_name, address]}, 5.0)
+                answer = _ask.ask(self._locator_address(), {"token": "3.1", "data": [self.service_name, address]}, 5.0, self._hub.curve)
                 ttl = float(answer[0]) / 1000 if answer else 30.0
                 self.registered.set()
                 wait = ttl / 3
@@ -215,7 +218,7 @@ class ZeroMqMessageBus(MessageBus):
                 log.warning("%s is not registered, trying again: %s", self.service_name, error)
                 wait = 1.0
         try:
-            _ask.ask(self._locator_address(), {"token": "3.3", "data": [self.service_name, address]}, 1.0)
+            _ask.ask(self._locator_address(), {"token": "3.3", "data": [self.service_name, address]}, 1.0, self._hub.curve)
         except EventManagerError:
             pass
         self._gone.set()
@@ -374,24 +377,24 @@ class ZeroMqMessageBus(MessageBus):
         return self._subjects[max(found, key=len)] if found else SubscriptionInfo.TYPE_REENTRANT
 
 
-def _located(locator: Optional[str], timeout: float) -> str:
+def _located(locator: Optional[str], timeout: float, keys: Optional[Curve]) -> str:
     """Where the ServiceLocator says that the event manager is, as soon as it knows; the default if there is no locator."""
     if locator is None:
         return _hub.DEFAULT_ADDRESS
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return _locate(locator, "EventManager", max(0.1, deadline - time.monotonic()))
+            return _locate(locator, "EventManager", max(0.1, deadline - time.monotonic()), keys)
         except (Nak, NoAnswer) as error:
             if time.monotonic() + 0.1 > deadline:
                 raise NoAnswer(f"no event manager is known to {locator}: {error}", may_be_taken=False) from error
         time.sleep(0.1)
 
 
-def _locate(locator: str, name: str, timeout: float) -> str:
+def _locate(locator: str, name: str, timeout: float, keys: Optional[Curve]) -> str:
     """The address of a service; Nak `unknown-service` if the ServiceLocator doesn't know it."""
     try:
-        return str(_ask.ask(locator, {"token": "3.2", "data": [name]}, timeout))
+        return str(_ask.ask(locator, {"token": "3.2", "data": [name]}, timeout, keys))
     except NoAnswer as error:
         raise Unreachable(f"the ServiceLocator does not answer: {error}") from error
 
