@@ -217,7 +217,7 @@ impl Daemon {
         }
         let http = config.http_address.as_ref().map(http::bind).transpose()?;
         let mut savers = Savers::default();
-        let keyring = keys::load(&config.security)?;
+        let keyring = load_keys(&config, &journal)?;
         let own = KeyPair::from_secret(random_bytes());
         let keys = (keyring, own.clone());
         match savers.start_reactor(&config, manager, inherited, keys, &journal) {
@@ -327,19 +327,16 @@ impl Daemon {
     pub async fn reload(&mut self, wanted: Config) -> Option<Reload> {
         let reload = self.config.reload(wanted);
         let (done, is_done) = oneshot::channel();
-        let keyring = match keys::load(&reload.config.security) {
-            Ok(keyring) => Some(keyring),
-            Err(error) => {
-                let why = &error.to_string();
-                self.journal.note(&Notable::KeysUnreadable { why });
-                None
-            }
-        };
+        let keyring = load_keys(&reload.config, &self.journal);
         let input = Input::Reload(Box::new(reload.config.clone()), done);
         self.reactor.inputs.send(input).await.ok()?;
         is_done.await.ok()?;
-        if let Some(keyring) = keyring {
-            self.reactor.inputs.send(Input::Keys(keyring)).await.ok()?;
+        match keyring {
+            Ok(keyring) => self.reactor.inputs.send(Input::Keys(keyring)).await.ok()?,
+            Err(error) => {
+                let why = &error.to_string();
+                self.journal.note(&Notable::KeysUnreadable { why });
+            }
         }
         if let Some(keys) = &self.savers.keys {
             keys.watch(reload.config.security.clone());
@@ -478,6 +475,17 @@ async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// Reads the keys, and notes what is wrong with clients' files.
+fn load_keys(config: &Config, journal: &Journal) -> Result<Keyring, KeysError> {
+    let mut problems = vec![];
+    let keyring = keys::load(&config.security, &mut problems);
+    for why in problems {
+        let why = &why.to_string();
+        journal.note(&Notable::KeysUnreadable { why });
+    }
+    keyring
 }
 
 /// How we ask the locator: our own, if that is embedded and doesn't serve peers without keys, with a pair

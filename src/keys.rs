@@ -57,7 +57,21 @@ pub enum KeysError {
         /// What is wrong.
         error: CertificateError,
     },
-    /// Two clients have one key.
+    /// A link leads nowhere. Whoever's key that was has none now.
+    #[error("security.keysDir {path}: the link leads to {target}, which is not there", path = path.display(), target = target.display())]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A client's file has its secret. The key is accepted.
+    #[error("security.keysDir {path}: it has the secret-key too, which only the client itself should have: copy its file without the secret here", path = path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two clients have one key. The first of them by name has it.
     #[error("security.keysDir {path}: {error}", path = path.display())]
     SameKey {
         /// The directory.
@@ -76,28 +90,35 @@ pub enum KeysError {
 /// What tells whether a file is another than before.
 type Version = (Option<SystemTime>, u64, u64);
 
+/// What a client's file has.
+#[derive(Debug, Clone, Copy)]
+struct ClientFile {
+    version: Version,
+    key: PublicKey,
+    has_secret: bool,
+}
+
 /// What was read of each file.
 #[derive(Debug, Default)]
 struct Files {
-    clients: BTreeMap<PathBuf, (Version, PublicKey)>,
+    clients: BTreeMap<PathBuf, ClientFile>,
 }
 
-/// Reads all keys that the configuration names.
+/// Reads all keys that the configuration names. What is wrong with a client's file goes to `problems`,
+/// and costs no other client its key.
 ///
 /// # Errors
-/// The first [`KeysError`].
-pub fn load(security: &SecurityConfig) -> Result<Keyring, KeysError> {
-    let mut errors = vec![];
-    let keyring = Files::default().read(security, &mut errors)?;
-    match errors.into_iter().next() {
-        None => Ok(keyring),
-        Some(error) => Err(error),
-    }
+/// A [`KeysError`] of the daemon's own keys, or of the whole directory.
+pub fn load(
+    security: &SecurityConfig,
+    problems: &mut Vec<KeysError>,
+) -> Result<Keyring, KeysError> {
+    Files::default().read(security, problems)
 }
 
 impl Files {
     /// Reads what has changed. A client's file that can't be read counts as it was; one that is gone
-    /// takes its key with it.
+    /// takes its key with it, and so does the directory.
     fn read(
         &mut self,
         security: &SecurityConfig,
@@ -112,27 +133,51 @@ impl Files {
         let Some(directory) = &security.keys_dir else {
             return Ok(keyring);
         };
+        let paths = match listed(directory) {
+            Err(error) if error.is_missing() && !self.clients.is_empty() => {
+                errors.push(error);
+                vec![]
+            }
+            listed => listed?,
+        };
         let mut before = std::mem::take(&mut self.clients);
-        for path in listed(directory)? {
+        for path in paths {
             let known = before.remove(&path);
             match read_client(&path, known.as_ref()) {
                 Ok(Some(found)) => drop(self.clients.insert(path, found)),
-                Ok(None) => {}
+                Ok(None) => errors.extend(dangling(&path)),
                 Err(error) => {
                     errors.push(error);
                     self.clients.extend(known.map(|known| (path, known)));
                 }
             }
         }
-        for (path, (_, key)) in &self.clients {
+        for (path, file) in &self.clients {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            if let Err(error) = keyring.add(&name, *key) {
+            if let Err(error) = keyring.add(&name, file.key) {
                 let path = directory.clone();
                 errors.push(KeysError::SameKey { path, error });
+            }
+            if file.has_secret {
+                let path = path.clone();
+                errors.push(KeysError::Secret { path });
             }
         }
         Ok(keyring)
     }
+}
+
+impl KeysError {
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// What is wrong with a file that is not there: nothing, if it isn't a link.
+fn dangling(path: &Path) -> Option<KeysError> {
+    let target = fs::read_link(path).ok()?;
+    let path = path.to_owned();
+    Some(KeysError::Dangling { path, target })
 }
 
 /// The clients' files: `NAME.key`.
@@ -165,15 +210,12 @@ fn version_of(metadata: &fs::Metadata) -> Version {
 }
 
 /// A client's key; `None` if the file went meanwhile.
-fn read_client(
-    path: &Path,
-    known: Option<&(Version, PublicKey)>,
-) -> Result<Option<(Version, PublicKey)>, KeysError> {
+fn read_client(path: &Path, known: Option<&ClientFile>) -> Result<Option<ClientFile>, KeysError> {
     let key = "security.keysDir";
     let found = fs::metadata(path).and_then(|metadata| {
         let version = version_of(&metadata);
         match known {
-            Some(known) if known.0 == version => Ok((version, None)),
+            Some(known) if known.version == version => Ok((version, None)),
             _ => read_bounded(path, &metadata).map(|text| (version, Some(text))),
         }
     });
@@ -184,7 +226,7 @@ fn read_client(
             path: path.to_owned(),
             error,
         }),
-        (Ok((version, None)), Some((_, public))) => Ok(Some((version, *public))),
+        (Ok((_, None)), Some(known)) => Ok(Some(*known)),
         (Ok((version, text)), _) => {
             let certificate = Certificate::parse(&text.unwrap_or_default());
             let error = |error| KeysError::Certificate {
@@ -192,9 +234,12 @@ fn read_client(
                 path: path.to_owned(),
                 error,
             };
-            certificate
-                .map(|found| Some((version, found.public)))
-                .map_err(error)
+            let found = certificate.map_err(error)?;
+            Ok(Some(ClientFile {
+                version,
+                key: found.public,
+                has_secret: found.pair.is_some(),
+            }))
         }
     }
 }
@@ -287,9 +332,10 @@ fn watch(
     journal: &Journal,
 ) {
     let mut files = Files::default();
-    let mut told: Vec<String> = vec![];
-    // What was in force at the start was read before that.
-    let _ = files.read(&security, &mut vec![]);
+    // What is in force was read before, and what is wrong with it told.
+    let mut errors = vec![];
+    let _ = files.read(&security, &mut errors);
+    let mut told: Vec<_> = errors.iter().map(ToString::to_string).collect();
     let mut seen = fingerprint(&files, &security);
     loop {
         match changed.recv_timeout(LOOKS) {
@@ -328,7 +374,7 @@ fn fingerprint(
     security: &SecurityConfig,
 ) -> (Vec<(PathBuf, PublicKey)>, Vec<Option<Version>>) {
     let clients = files.clients.iter();
-    let clients = clients.map(|(path, (_, key))| (path.clone(), *key));
+    let clients = clients.map(|(path, file)| (path.clone(), file.key));
     let own = security.secret_key.iter();
     let own = own.map(|path| fs::metadata(path).ok().as_ref().map(version_of));
     (clients.collect(), own.collect())

@@ -311,6 +311,39 @@ fn a_file_that_is_no_certificate_costs_no_other_key() {
     assert_eq!(daemon.status().subscribers.connected, 2);
 }
 
+/// Neither at the start nor when it is told to look again.
+#[test]
+fn what_is_wrong_with_a_client_s_file_is_told_and_costs_no_other_key() {
+    let keys = Keys::new();
+    fs::write(keys.file_of(2), "public-key = \"short\"").expect("a file");
+    symlink("nowhere", keys.file_of(5)).expect("a link");
+    keys.admit(3);
+    fs::copy(keys.file_of(3), keys.file_of(4)).expect("a file");
+    keys.write_secret("client", 6);
+    fs::copy(keys.secret("client"), keys.file_of(6)).expect("a file");
+    let manager = Manager::new();
+    let site = manager.site(
+        &json!({"security": keys.security(&["null", "curve"]), "httpAddress": "127.0.0.1:0"}),
+    );
+    let daemon = TestDaemon::serving(&site);
+    manager.ready();
+    manager.reload(daemon.program());
+    for number in [3, 6] {
+        let _admitted = subscriber(&daemon, number);
+    }
+    let noted = daemon.http_get("/events").body;
+    for told in [
+        "client-2.key: line 1: public-key is not 40 characters of Z85",
+        "client-5.key: the link leads to nowhere, which is not there",
+        "\\\"client-3\\\" and \\\"client-4\\\" have the same public key",
+        "client-6.key: it has the secret-key too",
+    ] {
+        assert!(noted.contains(told), "{told}: {noted}");
+    }
+    fs::remove_dir_all(keys.clients()).expect("a directory");
+    daemon.wait_for("the end of all", |status| status.subscribers.connected == 0);
+}
+
 /// A FIFO waits for ever when it is opened, and a device has no end.
 #[test]
 fn what_is_no_regular_file_costs_no_other_key() {

@@ -508,11 +508,11 @@ notables! {
         open: &'a str,
     } "open to every machine on the local networks: {open}; restrict them with \"security\": {{\"from\": [\"10.1.0.0/16\"]}}, or confirm with \"security\": {{\"open\": true}}"
 
-    /// A file of keys can't be used.
+    /// A file of keys can't be used, or has what it should not.
     "EM-0606" KeysUnreadable "keys-unreadable" ERROR "em.connection" {
         /// What is wrong.
         why: &'a str = said,
-    } "keys can't be read, those before stay in force: {why}"
+    } "a key is not as it should be: {why}"
 
     /// A publisher that binds is connected.
     "EM-0611" PublisherFound "publisher-found" INFO "em.publisher" {

@@ -58,11 +58,12 @@ impl Keyring {
     /// Accepts a client's key. A client may have several.
     ///
     /// # Errors
-    /// [`SameKey`] if another client has it: its rights would be anybody's guess.
+    /// [`SameKey`] if another client has it, who keeps it.
     pub fn add(&mut self, name: &str, key: PublicKey) -> Result<(), SameKey> {
-        match self.clients.insert(key, name.into()) {
-            Some(before) if *before != *name => Err(SameKey(before.to_string(), name.into(), key)),
-            _ => Ok(()),
+        let holder = self.clients.entry(key).or_insert_with(|| name.into());
+        match **holder == *name {
+            true => Ok(()),
+            false => Err(SameKey(holder.to_string(), name.into(), key)),
         }
     }
 
@@ -197,6 +198,8 @@ mod tests {
                 .to_string()
                 .starts_with("\"a\" and \"b\" have the same public key ")
         );
+        let name = keyring.identify(Some(&keys(3, 1))).unwrap();
+        assert_eq!(name.as_deref(), Some("a"));
     }
 
     #[test]
