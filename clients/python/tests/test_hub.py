@@ -213,6 +213,15 @@ def test_emit_with_headers_and_times(connected):
     assert (event.raw, event.headers) == (b"\xff", {"a": "b"})
 
 
+def test_emit_of_a_large_event_with_headers(connected):
+    with connected.subscribe("t") as events:
+        body = os.urandom(12 << 20)
+        assert not connected.emit("t", body, headers={"a": "b"}, id="1").duplicate
+        event = events.next(PATIENCE)
+        assert (event.raw == body, event.headers) == (True, {"a": "b"})
+        assert connected.emit("t", body, headers={"a": "b"}, id="1").duplicate
+
+
 def answering(daemon, answers):
     """A REP of libzmq that is service S: it answers each call with these (token, type, data)."""
     context = zmq.Context()
@@ -409,7 +418,6 @@ def test_arguments_that_can_not_be_used(hub, connected):
         lambda: connected.publish("t", b"", headers={"a": 1}),
         lambda: connected.emit("t", level="tape"),
         lambda: connected.emit("t", id="a\0b"),
-        lambda: connected.emit("t", bytes(4 << 20), ttl=1),
         lambda: connected.subscribe(),
         lambda: connected.subscribe("t", queue=0),
         lambda: connected.call("t", answers="some"),

@@ -170,3 +170,40 @@ def test_a_daemon_shows_who_its_workers_are(hub):
 def test_names_that_can_not_be(name):
     with pytest.raises(em.InvalidArgument, match="1 to 64 bytes"):
         em.connect("tcp://localhost:1", name=name)
+
+
+class OlderDaemon:
+    """Stands before a daemon, and counts frames behind an EMIT as its own."""
+
+    def __init__(self, daemon):
+        self.daemon, self.asked = daemon, []
+        self.answerer = Answerer("127.0.0.1", self.handle)
+        self.address = f"tcp://127.0.0.1:{self.answerer.port}"
+
+    def handle(self, frames, reply):
+        envelope, frames = frames[:2], frames[2:]
+        if len(frames) > 4:
+            reply([*envelope, b"TK_SYS_NAK", b"STRING", b"malformed-message: a message has 1 to 4 frames"])
+            return
+        fields = json.loads(frames[0])
+        self.asked.append(fields)
+        try:
+            answer = {"token": "TK_SYS_ACK", "data": ask(self.daemon.address, fields, PATIENCE)}
+        except Nak as nak:
+            answer = {"token": "TK_SYS_NAK", "code": nak.code, "error": nak.sentence}
+        reply([*envelope, json.dumps(answer).encode()])
+
+
+def test_an_event_with_headers_for_an_older_daemon(hub):
+    old = OlderDaemon(hub)
+    with em.connect(hub.address, timeout=PATIENCE) as connected, em.connect(old.address, timeout=PATIENCE) as through:
+        with connected.subscribe("t") as events:
+            receipt = through.emit("t", b"\xff\0", headers={"a": "b"}, ttl=60, id="1")
+            assert (receipt.id, receipt.services, receipt.level) == ("1", 0, "memory")
+            event = events.next(PATIENCE)
+        assert (event.raw, event.headers) == (b"\xff\0", {"a": "b"})
+        assert [each["token"] for each in old.asked if each["token"] == "emit"] == ["emit"]
+        with pytest.raises(em.TooOld, match="headers, ttl or deliver_at of more than 3 MiB.*nothing was done; use a newer daemon"):
+            through.emit("t", bytes(4 << 20), headers={"a": "b"})
+        with pytest.raises(Nak, match="invalid-field"):
+            through.emit("t", b"", id="x" * 300, headers={"a": "b"})

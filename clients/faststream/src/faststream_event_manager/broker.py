@@ -32,6 +32,7 @@ from .response import LEVELS, EventManagerPublishCommand, Level
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from event_manager.curve import Curve
     from event_manager.hooks import Hooks
     from fast_depends.dependencies import Dependant
     from fast_depends.library.serializer import SerializerProto
@@ -57,6 +58,7 @@ class EventManagerBroker(EventManagerRegistrator, BrokerUsecase["Event[bytes]", 
         compress_above: int | None = None,
         compression: Literal["deflate", "zstd"] = "deflate",
         hooks: Sequence[Hooks] = (),
+        curve: Curve | Literal[False] | None = None,
         graceful_timeout: float | None = 15.0,
         decoder: CustomCallable | None = None,
         parser: CustomCallable | None = None,
@@ -91,6 +93,7 @@ class EventManagerBroker(EventManagerRegistrator, BrokerUsecase["Event[bytes]", 
             compress_above: Bodies with more bytes are compressed; their receivers have to know the header `content-encoding`.
             compression: How they are.
             hooks: `event_manager.hooks.Hooks`.
+            curve: Keys for encrypted connections, an `event_manager.Curve`; None: those that the environment names; False: none.
             graceful_timeout: How many seconds handlers may take to end when the broker stops.
             decoder: Makes an object of a message.
             parser: Makes a message of an event.
@@ -104,7 +107,7 @@ class EventManagerBroker(EventManagerRegistrator, BrokerUsecase["Event[bytes]", 
             protocol_version: Its version there.
             description: The server's description there.
             tags: The server's tags there.
-            security: None: the daemon knows no authentication yet.
+            security: None: the daemon knows keys only, see `curve`.
             logger: Where it logs; None is nowhere.
             log_level: The level of its own lines.
             apply_types: Whether handlers' arguments are converted to their types.
@@ -115,7 +118,7 @@ class EventManagerBroker(EventManagerRegistrator, BrokerUsecase["Event[bytes]", 
         if level not in LEVELS:
             raise SetupError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
         if security is not None:
-            raise SetupError("security: the daemon has no authentication yet; leave it out, and keep the daemon on a trusted network")
+            raise SetupError("security: the daemon has no passwords or tokens; leave it out, and give keys by curve=")
         if address is None and locator is None:
             address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
         super().__init__(
@@ -126,6 +129,7 @@ class EventManagerBroker(EventManagerRegistrator, BrokerUsecase["Event[bytes]", 
             compress_above=compress_above,
             compression=compression,
             hooks=hooks,
+            curve=curve,
             routers=routers,
             config=EventManagerBrokerConfig(
                 start_timeout=start_timeout,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import binascii
 import logging
 import os
 import threading
@@ -11,7 +10,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, Union, overload
 
-from . import _address, _calls, _check, _event, _typed
+from . import _address, _calls, _check, _emit, _event, _typed
 from ._calls import Reply
 from ._core import Core
 from .errors import (
@@ -39,8 +38,6 @@ _KEY_VARIABLES = ("EVENT_MANAGER_KEY", "EVENT_MANAGER_SERVER_KEY")
 DEFAULT_ADDRESS = "tcp://localhost:5101"
 #: A name's bytes in UTF-8 that the daemon keeps.
 NAME_MAX_BYTES = 64
-#: The daemon accepts no longer request as JSON.
-_JSON_MAX_BYTES = 4 << 20
 
 
 class Receipt(NamedTuple):
@@ -215,23 +212,10 @@ class Hub:
             data = _typed.encode(body)
         wait = self._timeout if timeout is None else timeout
         requests = self._alive().requests
-        if headers or ttl is not None or deliver_at is not None:
-            frames = [subject.encode(), data] + ([_typed.encode_headers(headers)] if headers else [])
-            fields: Dict[str, Any] = {
-                "token": "emit",
-                "id": event_id,
-                "level": level,
-                "framesBase64": [binascii.b2a_base64(each, newline=False).decode() for each in frames],
-            }
-            if ttl is not None:
-                fields["ttl"] = ttl
-            if deliver_at is not None:
-                fields["deliverAt"] = round(deliver_at * 1000)
-            if sum(map(len, frames)) * 4 // 3 > _JSON_MAX_BYTES - 4096:
-                raise InvalidArgument("an event with headers, ttl or deliver_at has at most 3 MiB; nothing was sent")
-            return event_id, requests.ask(fields, wait)
-        payload = b"\0".join((event_id.encode(), level.encode(), subject.encode(), data))
-        return event_id, requests.send("emit", [b"emit", b"PARAM", payload], wait, True)
+        frames = [subject.encode(), data]
+        if headers:
+            frames.append(_typed.encode_headers(headers))
+        return event_id, _emit.emit(self._alive().requests, event_id, level, frames, ttl, deliver_at, wait)
 
     @overload
     def call(self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0) -> Any: ...
