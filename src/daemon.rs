@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::ambient::{now, random_bytes};
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
-use crate::http::{self, HttpServer};
+use crate::http::{self, HttpServer, Tokens};
 use crate::keys::{self, KeysError, Watcher};
 use crate::outbound::{
     GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
@@ -215,7 +215,9 @@ impl Daemon {
             manager.starting(config.startup_guard.timeout);
             runtime.block_on(guard(&config, &journal))?;
         }
+        let tokens = Tokens::load(&config)?;
         let http = config.http_address.as_ref().map(http::bind).transpose()?;
+        let http = http.map(|listener| (listener, tokens));
         let mut savers = Savers::default();
         let keyring = load_keys(&config, &journal)?;
         let own = KeyPair::from_secret(random_bytes());
@@ -236,7 +238,7 @@ impl Daemon {
     fn start_control(
         config: Config,
         runtime: runtime::Runtime,
-        http: Option<std::net::TcpListener>,
+        http: Option<(std::net::TcpListener, Option<Tokens>)>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         savers: Savers,
         (own_locator, journal): (OwnLocator, Journal),
@@ -296,10 +298,8 @@ impl Daemon {
 
     /// What other machines reach while nobody has said who may connect.
     pub fn open_listeners(&self) -> Vec<String> {
-        match self.config.security.is_unsaid() {
-            true => self.bound().exposed(&self.config),
-            false => vec![],
-        }
+        let exposed = self.bound().exposed(&self.config);
+        exposed.open(&self.config.security)
     }
 
     /// Where HTTP is served, if it is; the port is the real one.

@@ -40,8 +40,10 @@ pub enum KeysError {
         error: io::Error,
     },
     /// Others than its owner can read a secret.
-    #[error("security.secretKey {path}: others may read this secret (mode {mode:04o}); run chmod 600 {path}, or set security.secretFileMode to \"any\"", path = path.display())]
+    #[error("{key} {path}: others may read this secret (mode {mode:04o}); run chmod 600 {path}, or set security.secretFileMode to \"any\"", path = path.display())]
     Mode {
+        /// Of the configuration.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// Its permissions.
@@ -88,12 +90,74 @@ pub enum KeysError {
 }
 
 /// What tells whether a file is another than before.
-type Version = (Option<SystemTime>, u64, u64);
+pub type FileVersion = (Option<SystemTime>, u64, u64);
+
+/// A file that nobody but its owner may read, or a group if it is root's.
+#[derive(Debug)]
+pub struct SecretFile {
+    key: &'static str,
+    path: PathBuf,
+    mode_matters: bool,
+}
+
+impl SecretFile {
+    /// The file at this path, which is the value of this key of the configuration.
+    pub fn new(key: &'static str, path: PathBuf, security: &SecurityConfig) -> Self {
+        Self {
+            key,
+            path,
+            mode_matters: security.secret_file_mode_matters(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// What tells whether it is another than before; `None` if it isn't there.
+    pub fn version(&self) -> Option<FileVersion> {
+        fs::metadata(&self.path).ok().as_ref().map(version_of)
+    }
+
+    /// Its text.
+    ///
+    /// # Errors
+    /// It can't be read, or others can read it too.
+    pub fn read(&self) -> Result<(FileVersion, String), KeysError> {
+        let unreadable = |error| KeysError::Unreadable {
+            key: self.key,
+            path: self.path.clone(),
+            error,
+        };
+        let metadata = fs::metadata(&self.path).map_err(unreadable)?;
+        let mode = metadata.mode() & 0o777;
+        let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+        if self.mode_matters && mode & forbidden != 0 {
+            return Err(KeysError::Mode {
+                key: self.key,
+                path: self.path.clone(),
+                mode,
+            });
+        }
+        let text = read_bounded(&self.path, &metadata).map_err(unreadable)?;
+        Ok((version_of(&metadata), text))
+    }
+
+    /// It was read, and is of no use.
+    pub fn unfit(&self, why: &'static str) -> KeysError {
+        KeysError::Unreadable {
+            key: self.key,
+            path: self.path.clone(),
+            error: io::Error::other(why),
+        }
+    }
+}
 
 /// What a client's file has.
 #[derive(Debug, Clone, Copy)]
 struct ClientFile {
-    version: Version,
+    version: FileVersion,
     key: PublicKey,
     has_secret: bool,
 }
@@ -128,7 +192,7 @@ impl Files {
             return Ok(Keyring::default());
         }
         let secrets = security.secret_key.iter();
-        let own = secrets.map(|path| read_secret(path, security.secret_file_mode_matters()));
+        let own = secrets.map(|path| read_secret(path, security));
         let mut keyring = Keyring::new(security.offers_null(), own.collect::<Result<_, _>>()?);
         let Some(directory) = &security.keys_dir else {
             return Ok(keyring);
@@ -201,7 +265,7 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>, KeysError> {
     Ok(found)
 }
 
-fn version_of(metadata: &fs::Metadata) -> Version {
+fn version_of(metadata: &fs::Metadata) -> FileVersion {
     (
         metadata.modified().ok(),
         metadata.ino(),
@@ -263,22 +327,10 @@ fn read_bounded(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
     Ok(text)
 }
 
-/// A pair of keys of ours. Nobody but its owner may read the file, or a group if it is root's.
-fn read_secret(path: &Path, mode_matters: bool) -> Result<KeyPair, KeysError> {
+/// A pair of keys of ours.
+fn read_secret(path: &Path, security: &SecurityConfig) -> Result<KeyPair, KeysError> {
     let key = "security.secretKey";
-    let unreadable = |error| KeysError::Unreadable {
-        key,
-        path: path.to_owned(),
-        error,
-    };
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    let mode = metadata.mode() & 0o777;
-    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    if mode_matters && mode & forbidden != 0 {
-        let path = path.to_owned();
-        return Err(KeysError::Mode { path, mode });
-    }
-    let text = read_bounded(path, &metadata).map_err(unreadable)?;
+    let (_, text) = SecretFile::new(key, path.to_owned(), security).read()?;
     let pair = Certificate::parse(&text).and_then(Certificate::into_pair);
     pair.map_err(|error| KeysError::Certificate {
         key,
@@ -372,7 +424,7 @@ fn watch(
 fn fingerprint(
     files: &Files,
     security: &SecurityConfig,
-) -> (Vec<(PathBuf, PublicKey)>, Vec<Option<Version>>) {
+) -> (Vec<(PathBuf, PublicKey)>, Vec<Option<FileVersion>>) {
     let clients = files.clients.iter();
     let clients = clients.map(|(path, file)| (path.clone(), file.key));
     let own = security.secret_key.iter();

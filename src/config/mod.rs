@@ -68,6 +68,10 @@ pub struct Config {
     /// `*.DOMAIN` are those below it.
     #[serde(with = "HostNames")]
     pub http_hosts: Vec<String>,
+    /// The file of the tokens, of which whoever reads something over HTTP needs one; none if everybody
+    /// may.
+    #[serde(with = "OptionalPath")]
+    pub http_token_file: Option<PathBuf>,
     /// Publishers that bind: we dial them.
     #[serde(with = "Addresses")]
     pub connect_publishers: Vec<Endpoint>,
@@ -404,6 +408,7 @@ impl Default for Config {
             request_addresses: all(5101),
             http_address: Some(Endpoint::tcp("127.0.0.1", 5180)),
             http_hosts: Vec::new(),
+            http_token_file: None,
             connect_publishers: Vec::new(),
             require_publishers: false,
             pull_address: Endpoint::tcp("*", 0),

@@ -12,6 +12,7 @@ mod pages;
 mod serve;
 mod snapshot;
 mod timed;
+mod tokens;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +31,7 @@ use event_manager_wire::model::Endpoint;
 use health::Watched;
 use hosts::Hosts;
 use snapshot::Snapshots;
+pub use tokens::Tokens;
 
 /// Binds the address, and listens.
 ///
@@ -59,7 +61,7 @@ impl HttpServer {
     /// # Errors
     /// The system gives no thread or no event queue.
     pub fn start(
-        listener: TcpListener,
+        (listener, tokens): (TcpListener, Option<Tokens>),
         config: &Config,
         inputs: mpsc::Sender<Input>,
         registration: watch::Receiver<RegistrationState>,
@@ -68,7 +70,8 @@ impl HttpServer {
         let address = listener.local_addr()?;
         let is_stopping = Arc::<AtomicBool>::default();
         let watched = Watched::new(config, registration, Arc::clone(&is_stopping));
-        let router = pages::router(Snapshots::new(inputs, watched), journal, Hosts::new(config));
+        let snapshots = Snapshots::new(inputs, watched);
+        let router = pages::router(snapshots, journal, Hosts::new(config), tokens);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

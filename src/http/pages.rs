@@ -18,6 +18,7 @@ use super::events::events;
 use super::hosts::{Hosts, only_ours};
 use super::metrics;
 use super::snapshot::{PATIENCE, Snapshots};
+use super::tokens::{Tokens, only_with_token};
 use crate::telemetry::Journal;
 
 /// A reactor that takes longer for an answer hangs.
@@ -39,7 +40,12 @@ const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /events";
 type Shared = State<Arc<Snapshots>>;
 
 /// All paths. GET and HEAD, nothing else.
-pub(super) fn router(snapshots: Snapshots, journal: Journal, hosts: Hosts) -> Router {
+pub(super) fn router(
+    snapshots: Snapshots,
+    journal: Journal,
+    hosts: Hosts,
+    tokens: Option<Tokens>,
+) -> Router {
     let style = || async { answer(StatusCode::OK, CSS, include_str!("dashboard.css")) };
     let script = || async { answer(StatusCode::OK, JAVASCRIPT, include_str!("dashboard.js")) };
     Router::new()
@@ -54,6 +60,7 @@ pub(super) fn router(snapshots: Snapshots, journal: Journal, hosts: Hosts) -> Ro
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
         .with_state(Arc::new(snapshots))
+        .layer(from_fn_with_state(tokens.map(Arc::new), only_with_token))
         .layer(from_fn_with_state(Arc::new(hosts), only_ours))
 }
 

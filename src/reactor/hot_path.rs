@@ -75,7 +75,7 @@ impl HotPath {
             StreamerTable::new(vec![config.pull_address.clone()], Default::default(), doors);
         let (effects, _) = mpsc::channel(1);
         let site = Site {
-            exposed: vec![],
+            exposed: Default::default(),
             keyring: Default::default(),
             own: KeyPair::from_secret([1; 32]),
             settings,

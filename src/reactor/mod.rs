@@ -26,6 +26,7 @@ pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{Effect, Input};
 pub use state::replies::Ticket;
+pub use state::site::Exposed;
 
 use crate::ambient::now;
 use crate::config::Config;

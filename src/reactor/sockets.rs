@@ -13,7 +13,7 @@ use super::state::connections::Connections;
 use super::state::effects::Input;
 use super::state::notes::Notes;
 use super::state::purpose::Purpose;
-use super::state::site::Site;
+use super::state::site::{Exposed, Site};
 use super::state::streamers::{Doors, StreamerTable};
 use super::{Parts, StartError};
 use crate::ambient::{chance, now};
@@ -65,10 +65,10 @@ impl Bound {
 
     /// What other machines reach, as far as it is bound to addresses that aren't loopback ones. With
     /// the services' and HTTP's addresses of the configuration.
-    pub fn exposed(&self, config: &Config) -> Vec<String> {
+    pub fn exposed(&self, config: &Config) -> Exposed {
         let groups = [&self.publishers, &self.subscribers, &self.requests];
         let bound = groups.into_iter().flatten().chain(&self.locator);
-        let mut exposed: Vec<_> = bound
+        let mut zmq: Vec<_> = bound
             .filter(|endpoint| is_reached_by_others(endpoint))
             .map(ToString::to_string)
             .collect();
@@ -76,17 +76,15 @@ impl Bound {
             let ports = &config.streamer_ports;
             let host = config.pull_address.to_string();
             let host = host.trim_end_matches(":0");
-            exposed.push(match ports.end() {
+            zmq.push(match ports.end() {
                 0 => host.to_owned(),
                 end => format!("{host}:{}-{end}", ports.start()),
             });
         }
-        let http = config.http_address.as_ref();
-        exposed.extend(
-            http.filter(|at| is_reached_by_others(at))
-                .map(ToString::to_string),
-        );
-        exposed
+        let is_open = |at: &&Endpoint| is_reached_by_others(at) && config.http_token_file.is_none();
+        let http = config.http_address.as_ref().filter(is_open);
+        let http = http.map(|at| at.to_string().replacen("tcp://", "http://", 1));
+        Exposed { zmq, http }
     }
 
     /// What we register: where clients can reach us, if there is such a socket.

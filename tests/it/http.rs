@@ -6,6 +6,7 @@ mod metrics;
 mod packaging;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_manager::daemon::Daemon;
@@ -101,6 +102,89 @@ fn what_is_not_there_and_what_is_not_possible_is_said_in_json() {
             .any(|name| name.starts_with("access-control"))
     );
     assert_eq!(client.get("/livez").status, 200, "the connection goes on");
+}
+
+/// Tokens change while the daemon runs, and probes need none.
+#[test]
+fn with_a_token_file_only_who_has_a_token_is_answered() {
+    const FIRST: &str = "0123456789abcdef";
+    const SECOND: &str = "fedcba9876543210";
+    let site = Site::configured(&json!({"httpAddress": "127.0.0.1:0", "httpTokenFile": "tokens"}));
+    let write = |text: &str| {
+        site.write("tokens.new", text);
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(site.path("tokens.new"), mode).expect("a file");
+        std::fs::rename(site.path("tokens.new"), site.path("tokens")).expect("a file");
+    };
+    let refused = |text: &str, why: &str| {
+        write(text);
+        let ended = site.run(&["serve"]);
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        assert!(
+            ended.stderr.contains("httpTokenFile") && ended.stderr.contains(why),
+            "{ended:?}"
+        );
+    };
+    refused("# none\n", "it has no token");
+    refused("short\n", "fewer than 16 characters");
+    write(FIRST);
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(site.path("tokens"), open).expect("a file");
+    let ended = site.run(&["serve"]);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("chmod 600 tokens"), "{ended:?}");
+
+    write(&format!("# the dashboard's\n{FIRST}\n"));
+    let daemon = TestDaemon::serving(&site);
+    let ask = |path: &str, authorization: &str| {
+        let header = match authorization {
+            "" => String::new(),
+            value => format!("Authorization: {value}\r\n"),
+        };
+        HttpClient::connect(daemon.http()).request("GET", path, &header)
+    };
+    let bearer = |token: &str| ask("/stats", &format!("Bearer {token}")).status;
+    for path in ["/", "/stats", "/metrics", "/events", "/nowhere"] {
+        let refused = ask(path, "");
+        assert_eq!(refused.status, 401, "{path}");
+        assert_eq!(refused.json()["error"], "a token is wanted");
+        assert!(refused.headers.contains_key("www-authenticate"));
+    }
+    assert_eq!(ask("/livez", "").json(), json!({"live": true}));
+    assert_eq!(ask("/readyz", "").json(), json!({"ready": true}));
+    assert_eq!(bearer(FIRST), 200);
+    let whole: Readiness = ask("/readyz", &format!("Bearer {FIRST}")).read();
+    assert!(!whole.checks.is_empty());
+    // "me:0123456789abcdef"
+    assert_eq!(
+        ask("/stats", "Basic bWU6MDEyMzQ1Njc4OWFiY2RlZg==").status,
+        200
+    );
+    for wrong in [
+        "Bearer",
+        "Bearer 0123456789abcdee",
+        "Basic !",
+        "Basic bWU6eA==",
+        "Digest x",
+    ] {
+        assert_eq!(ask("/stats", wrong).status, 401, "{wrong}");
+    }
+
+    assert_eq!(bearer(SECOND), 401);
+    let becomes = |token: &str, status: u16| {
+        let met = wait_until(|| (bearer(token) == status).then_some(()));
+        assert!(met.is_some(), "{token} {status}");
+    };
+    write(&format!("{FIRST}\n{SECOND}\n"));
+    becomes(SECOND, 200);
+    assert_eq!(bearer(FIRST), 200);
+    write("short");
+    write(&format!("{SECOND}\n"));
+    becomes(FIRST, 401);
+    assert_eq!(bearer(SECOND), 200);
+    std::fs::remove_file(site.path("tokens")).expect("a file");
+    becomes(SECOND, 401);
+    assert_eq!(ask("/livez", "").status, 200);
 }
 
 /// A web page whose name comes to resolve to this machine is not answered.

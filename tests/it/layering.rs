@@ -55,7 +55,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "http",
-        "wire::api wire::model core::broker ambient config telemetry reactor outbound",
+        "wire::api wire::model core::broker ambient config telemetry reactor keys outbound",
     ),
     (
         "daemon",

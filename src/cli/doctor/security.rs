@@ -15,7 +15,7 @@ pub(super) fn check(status: &Status) -> Option<Finding> {
                 "every machine on the local networks may publish, subscribe and end services at {}",
                 open.join(", ")
             ),
-            "restrict it with \"security\": {\"from\": [\"10.1.0.0/16\"]} (your networks), or confirm it with \"security\": {\"open\": true}",
+            "restrict it with \"security\": {\"from\": [\"10.1.0.0/16\"]} (your networks; http:// with httpTokenFile), or confirm it with \"security\": {\"open\": true}",
         )
     })
 }

@@ -33,7 +33,7 @@ fn all_others() -> Value {
             "secretKey": "a", "keysDir": "b", "secretFileMode": "any"}, "maxConnections": 7, "maxPendingCalls": 7, "maxSubscriptions": 7,
         "services": {"Billing": {"ackTimeout": 7}}, "memoryLimit": 7777,
         "slowSubscriber": "disconnect", "stateDir": "elsewhere", "dedupWindow": 7, "dedupIdsMax": 7,
-        "restartGrace": 7, "requirePublishers": true, "subscriberGrace": 7, "logPath": "log.json", "httpAddress": "off", "httpHosts": ["h.example"],
+        "restartGrace": 7, "requirePublishers": true, "subscriberGrace": 7, "logPath": "log.json", "httpAddress": "off", "httpHosts": ["h.example"], "httpTokenFile": "tokens",
         "log": {"level": "debug", "modules": {"a": "off"}, "format": "json", "file": "x",
             "rotate": {"maxBytes": 5000, "keep": 7}},
         "eventLog": {"path": "x", "maxBytes": 7777, "files": 7}

@@ -7,13 +7,31 @@ use event_manager_core::security::Keyring;
 use event_manager_wire::api::{self, Addresses};
 use event_manager_zmtp::curve::KeyPair;
 
+/// What is bound where other machines reach it.
+#[derive(Debug, Default)]
+pub struct Exposed {
+    /// For ZeroMQ peers.
+    pub zmq: Vec<String>,
+    /// For HTTP, if nobody needs a token.
+    pub http: Option<String>,
+}
+
+impl Exposed {
+    /// What is open to other machines because nobody has said who may connect.
+    pub fn open(&self, security: &SecurityConfig) -> Vec<String> {
+        let zmq = self.zmq.iter().filter(|_| security.is_unsaid());
+        let http = self.http.iter().filter(|_| !security.open);
+        zmq.chain(http).cloned().collect()
+    }
+}
+
 /// The addresses of this daemon, and of the services that it knows.
 pub(crate) struct Site {
     pub(crate) settings: Settings,
     /// Where we listen, for reports.
     pub(crate) addresses: Addresses,
     /// What is bound where other machines reach it.
-    pub(crate) exposed: Vec<String>,
+    pub(crate) exposed: Exposed,
     /// Whose keys are accepted.
     pub(crate) keyring: Keyring,
     /// With which the daemon asks its own locator. The keyring has it.
@@ -26,10 +44,7 @@ impl Site {
     /// What is open to other machines because nobody has said who may connect.
     pub(crate) fn security(&self, security: &SecurityConfig) -> api::Security {
         api::Security {
-            open_listeners: match security.is_unsaid() {
-                true => self.exposed.clone(),
-                false => vec![],
-            },
+            open_listeners: self.exposed.open(security),
         }
     }
 }

@@ -506,7 +506,7 @@ notables! {
     "EM-0605" OpenToTheNetwork "open-to-the-network" WARN "em.connection" {
         /// Bound addresses that other machines reach, with commas between them.
         open: &'a str,
-    } "open to every machine on the local networks: {open}; restrict them with \"security\": {{\"from\": [\"10.1.0.0/16\"]}}, or confirm with \"security\": {{\"open\": true}}"
+    } "open to every machine on the local networks: {open}; restrict them with \"security\": {{\"from\": [\"10.1.0.0/16\"]}} (http:// with httpTokenFile), or confirm with \"security\": {{\"open\": true}}"
 
     /// A file of keys can't be used, or has what it should not.
     "EM-0606" KeysUnreadable "keys-unreadable" ERROR "em.connection" {
