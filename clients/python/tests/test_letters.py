@@ -133,6 +133,48 @@ def test_a_service_gets_its_dead_letters_once_each(hub, connected, is_async, iso
     assert [each[4] for each in came] == [b"1", b"2"]
 
 
+@pytest.mark.parametrize("isolation", ["event", "handler"])
+@pytest.mark.parametrize("where", ["asked for", "configured", "configured for all"])
+def test_letters_of_a_subject_of_ones_choice(where, isolation):
+    name = "Billing" if isolation == "event" else "Billing.handle"
+    named = {"asked for": {}, "configured": {name: {"deadLetterSubject": "failed.bills"}}, "configured for all": {"*": {"deadLetterSubject": "failed.bills"}}}
+    options = {"dead_letter_subject": "failed.bills"} if where == "asked for" else {}
+    with TestHub(durable=True, config={"services": named[where]}) as daemon, em.connect(daemon.address, timeout=PATIENCE) as hub:
+        came, others = [], em.Service("Others", retry=QUICK, dead_letter_subject="failed.bills")
+
+        @others.on("a.*")
+        def refuse(body):
+            raise em.Reject("others")
+
+        service, _, _ = refusing(hub, isolation=isolation, delivery="queue", **options)
+        service.on_dead_letter(lambda letter: came.append((letter.service, letter.event.raw)))
+        others.start(hub)
+        for body in (b"1", b"2"):  # A second start is the same service.
+            service.start(hub)
+            hub.publish("a.b", body)
+            settled(daemon, hub)
+            settled(daemon, hub)
+            assert came[-1] == (name, body)
+            service.stop()
+        assert len(came) == 2
+        listed = {each["name"]: each for each in daemon.status()["services"]}
+        assert set(listed) == {name, "Billing.letters", "Others"}
+
+
+def test_an_event_that_is_no_letter_is_not_given_to_its_function(hub, connected):
+    came, (service, _, _) = [], refusing(connected, dead_letter_subject="failed", delivery="queue")
+    service.on_dead_letter(came.append)
+    service.start(connected)
+    for frames in (b"", b"{}", b"[]", b"nonsense"):
+        connected.publish("failed", frames)
+    settled(hub, connected)
+    assert came == []
+    details = [each.detail for each in connected.dead_letters("Billing.letters").list()]
+    assert len(details) == 3 and all("is no dead letter" in each for each in details)
+    with pytest.raises(em.InvalidArgument, match="subject"):
+        em.Service("Billing", dead_letter_subject="a\0")
+
+
 DOCS = Path(__file__).parents[3] / "docs" / "status.md"
 
 

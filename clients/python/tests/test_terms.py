@@ -107,6 +107,7 @@ class OldDaemon:
     [
         ({"order_by": "subject"}, "orderBy"),
         ({"when_full": "drop-newest"}, "whenFull"),
+        ({"dead_letter_subject": "failed"}, "deadLetterSubject"),
         ({"retry": em.Retry(max=9)}, "retry"),
         ({"delivery": "live"}, "delivery"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from . import _address
 from ._core import Core
@@ -41,8 +42,11 @@ _OLD_MAX_DELIVERIES = 8
 class Running:
     """A service at work: it moves what the `Worker` says to the connections, and events to the handlers."""
 
-    def __init__(self, service: "Service", hub: "Hub", aio: "Optional[AbstractEventLoop]" = None) -> None:
+    def __init__(
+        self, service: "Service", hub: "Hub", aio: "Optional[AbstractEventLoop]", letters_are_at: Callable[[str], None]
+    ) -> None:
         self.service = service
+        self._letters_are_at = letters_are_at
         self.core: Core = hub._alive()
         if service._answering and self.core.is_curve:
             raise Unsupported(
@@ -80,6 +84,7 @@ class Running:
         self._told = threading.Event()
         self._mark: List[bytes] = []
         self._over = False
+        self._generation = 0  # of the subjects
         self.core.loop.call_soon(self._begin)
 
     def _begin(self) -> None:
@@ -92,6 +97,12 @@ class Running:
         """The connection for requests is there again. In the loop's thread, as all that follows."""
         self.worker.daemon_came()
         self._ask()
+
+    def subscribe_again(self) -> None:
+        """The service's subjects have changed. In the loop's thread."""
+        self._generation += 1
+        self.subscribed.clear()
+        self.daemon_came()
 
     def _tick(self) -> None:
         if self._over:
@@ -114,14 +125,15 @@ class Running:
                     "subjects": self.service._subjects,
                     **self._terms,
                 }
-                requests.ask(fields, 60.0, whole=True).add_done_callback(self._subscribed)
+                answered = functools.partial(self._subscribed, self._generation)
+                requests.ask(fields, 60.0, whole=True).add_done_callback(answered)
             elif worker.wants_keep_alive:
                 worker.wants_keep_alive = False
                 requests.ask({"token": "keep_alive", "id": self.id}, worker.lease).add_done_callback(self._kept)
         except EventManagerError as error:
             self._later(error)
 
-    def _subscribed(self, answer: "Future[Any]") -> None:
+    def _subscribed(self, generation: int, answer: "Future[Any]") -> None:
         error = answer.exception()
         if self._over:
             return
@@ -130,8 +142,11 @@ class Running:
             self.worker.subscribed(time.monotonic())
             if "ackTimeoutMs" in told:
                 self.worker.ack_timeout = max(0.01, told["ackTimeoutMs"] / 1000)
+            if told.get("deadLetterSubject"):
+                self._letters_are_at(told["deadLetterSubject"])
             self.link.dial(_address.parse(told["data"][2]).reached_by(self.core.endpoint))
-            self.subscribed.set()
+            if generation == self._generation:
+                self.subscribed.set()
         elif isinstance(error, TooOld) and self._does_without(error):
             self.daemon_came()
         elif isinstance(error, Nak) and error.code not in _PASSING and not self.subscribed.is_set():

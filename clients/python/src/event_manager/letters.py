@@ -8,7 +8,7 @@ import json
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from ._event import Event
-from .errors import InvalidArgument
+from .errors import DecodeError, InvalidArgument
 
 #: Asks the daemon, and returns the answer's data.
 Ask = Callable[[Dict[str, Any]], Any]
@@ -66,8 +66,11 @@ def of_account(account: Dict[str, Any], frames: Optional[List[bytes]] = None) ->
 
 
 def of_event(event: "Event[Any]") -> DeadLetter:
-    """The letter that an event of the subject SERVICE.DLQ is."""
-    return of_account(json.loads(event.frames[1]), event.frames[2:])
+    """The letter that an event of the subject SERVICE.DLQ is, or of another one for dead letters. DecodeError if it is none."""
+    try:
+        return of_account(json.loads(event.frames[1]), event.frames[2:])
+    except (IndexError, ValueError, TypeError, AttributeError) as error:
+        raise DecodeError(f"the event {event!r} is no dead letter: {error}; mend its sender") from error
 
 
 class DeadLetters:

@@ -119,7 +119,8 @@ class Service:
     service goes before them. `retry`: when a handler raises. `ack_timeout`: after so many seconds without a word, an event goes to
     another worker. A handler may run for longer, up to `max_handling` seconds, because the daemon is told that it still works.
     `when_full`: what happens to events when the queue is full: "drop-oldest" or "drop-newest" of them, or, with `delivery` "queue",
-    "spill" to the disk. `order_by`: see below. A daemon that is too old for one of them raises TooOld, if doing without would not
+    "spill" to the disk. `order_by`: see below. `dead_letter_subject`: the subject of the events that its dead letters are published
+    as; default: `NAME.DLQ`. A daemon that is too old for one of them raises TooOld, if doing without would not
     be the same; without `ack_timeout`, and with a `retry` of up to 8 attempts, it works as before, with a warning.
 
     `codec` reads bodies that don't say otherwise in the header `content-type`; None is JSON.
@@ -152,6 +153,7 @@ class Service:
         when_full: Optional[Literal["drop-oldest", "drop-newest", "spill"]] = None,
         isolation: Literal["event", "handler"] = "event",
         middleware: "Sequence[Middleware]" = (),
+        dead_letter_subject: Optional[str] = None,
     ) -> None:
         _check.text(name, "a service's name", 255)
         if delivery not in (None, "live", "queue"):
@@ -175,6 +177,8 @@ class Service:
         fitting = ("drop-oldest", "drop-newest", "spill") if delivery is None else ("spill",) if delivery == "queue" else ("drop-oldest", "drop-newest")
         if when_full is not None and when_full not in fitting:
             raise InvalidArgument(f"when_full is 'drop-oldest', 'drop-newest', or with delivery='queue' 'spill', not {when_full!r}")
+        if dead_letter_subject is not None:
+            _event.subject_bytes(dead_letter_subject)
         self.name = name
         self._ack = ack
         self._isolation = isolation
@@ -182,6 +186,7 @@ class Service:
         self._more: Dict[str, Any] = {
             "delivery": delivery, "credit": credit, "concurrency": concurrency, "retry": retry, "ack_timeout": ack_timeout,
             "max_handling": max_handling, "ack": ack, "order_by": order_by, "when_full": when_full, "middleware": middleware,
+            "dead_letter_subject": dead_letter_subject,
         }
         self._parts: List[Service] = []
         self._letters: "Optional[Service]" = None
@@ -195,7 +200,10 @@ class Service:
             "retry": None if retry is None else retry.terms(),
             "orderBy": order_by,
             "whenFull": when_full,
+            "deadLetterSubject": dead_letter_subject,
         }
+        #: Where the daemon publishes its dead letters, as far as is known.
+        self._letters_at = dead_letter_subject or f"{name}.DLQ"
         self._options: Dict[str, Any] = {"credit": credit, "ack_timeout": ack_timeout or _ACK_TIMEOUT, "max_handling": max_handling}
         self._concurrency = concurrency
         self._codec = codec
@@ -282,31 +290,55 @@ class Service:
 
     def on_dead_letter(self, function: F) -> F:
         """Registers a function for the service's dead letters, whichever worker they come from: it gets each as a
-        `event_manager.letters.DeadLetter`, once.
+        `event_manager.letters.DeadLetter`, once; also if `dead_letter_subject` or the daemon's configuration gives them another subject
+        than `NAME.DLQ`.
 
         The letters are events for a service `NAME.letters` with the same delivery; if the function raises, they come again.
         """
         if self.running or self._on_letter is not None:
             raise InvalidArgument("one function for dead letters is registered, before the service starts")
         self._on_letter = function
-        more = {**self._more, "ack": "after", "order_by": None, "when_full": None, "middleware": (), "concurrency": 1}
+        more = {
+            **self._more, "ack": "after", "order_by": None, "when_full": None, "middleware": (), "concurrency": 1,
+            "dead_letter_subject": None,
+        }  # fmt: skip
         self._letters = Service(f"{self.name}.letters", **more)
         return function
 
     def _register_letters(self) -> None:
         letters, function = self._letters, self._on_letter
-        if letters is None or function is None or letters._handlers:
+        if letters is None or function is None:
             return
         from .letters import of_event
 
+        names = {each.name for each in self._units()}
+
         def handle(event: _event.Event[Any]) -> Any:
-            return function(of_event(event))
+            # Several services may have one subject for their letters.
+            letter = of_event(event)
+            return function(letter) if letter.service in names else None
 
         async def handle_async(event: _event.Event[Any]) -> None:
-            await function(of_event(event))
+            letter = of_event(event)
+            if letter.service in names:
+                await function(letter)
 
-        subjects = [f"{each.name}.DLQ" for each in self._units() if each is not letters]
-        letters.on(*subjects, dialect="exact")(handle_async if inspect.iscoroutinefunction(function) else handle)
+        if not letters._others:
+            letters.on_others()(handle_async if inspect.iscoroutinefunction(function) else handle)
+        letters._subjects = self._letter_subjects()
+
+    def _letter_subjects(self) -> List[str]:
+        return sorted({f"exact:{each._letters_at}" for each in self._units() if each is not self._letters})
+
+    def _letters_are_at(self, unit: "Service", subject: str) -> None:
+        """The daemon says where it publishes the dead letters of one of the services. In the hub's thread."""
+        letters, unit._letters_at = self._letters, subject
+        if letters is None or unit is letters or letters._running is None:
+            return
+        subjects = self._letter_subjects()
+        if subjects != letters._subjects:
+            letters._subjects = subjects
+            letters._running.subscribe_again()
 
     def start(self, hub: Hub, timeout: Optional[float] = None) -> None:
         """Subscribes and begins to work. Nak if the daemon refuses the subscription; NoAnswer if it isn't there within
@@ -321,7 +353,8 @@ class Service:
     def _units(self) -> "List[Service]":
         """The services of the daemon that it is."""
         units: List[Service] = list(self._parts) if self._isolation == "handler" else [self]
-        return units if self._letters is None else [*units, self._letters]
+        # Letters come first, so that none is missed.
+        return units if self._letters is None else [self._letters, *units]
 
     def _begin(self, hub: Hub, aio: "Optional[AbstractEventLoop]" = None) -> List[Running]:
         """Begins to work, with async handlers in the given loop."""
@@ -338,7 +371,7 @@ class Service:
         works: List[Running] = []
         try:
             for each in units:
-                each._running = Running(each, hub, aio)
+                each._running = Running(each, hub, aio, functools.partial(self._letters_are_at, each))
                 works.append(each._running)
         except BaseException:
             for work in works:
@@ -350,7 +383,7 @@ class Service:
         """Waits until all are subscribed; ends them if one isn't."""
         deadline = time.monotonic() + timeout
         try:
-            for each in works:
+            for each in reversed(works):  # The last one may have the first subscribe to something else.
                 self._wait_subscribed(each, timeout, deadline)
         except BaseException:
             for each in works:
@@ -381,7 +414,7 @@ class Service:
         """
         deadline = time.monotonic() + drain
         failure: Optional[MayBeLost] = None
-        for each in self._units():
+        for each in reversed(self._units()):
             running, each._running = each._running, None
             if running is None:
                 continue

@@ -29,12 +29,24 @@ class Subscription(TypedDict):
     expiresInSeconds: float
 
 
+class NamedWorker(TypedDict):
+    """A worker that said who it is."""
+
+    name: Optional[str]
+    client: Optional[str]
+    address: str
+    ready: bool
+    credit: Optional[int]
+    heldEvents: int
+
+
 class Workers(TypedDict):
     """How many workers a service has."""
 
     connected: int
     ready: int
     stalled: int
+    named: List[NamedWorker]
 
 
 class Queue(TypedDict):
@@ -340,6 +352,7 @@ __all__ = [
     "Subscribers",
     "Subscription",
     "Traces",
+    "NamedWorker",
     "Workers",
     "ZmtpVersions",
 ]

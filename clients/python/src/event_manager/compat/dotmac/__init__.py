@@ -20,7 +20,8 @@ What differs, and why:
   keeps a group's events on disk from its first `subscribe` on.
 - A handler of a plain `subscribe` that raises isn't called again, as there; the event becomes a dead letter of the daemon.
   With `run_consumer` it is tried again.
-- `key` is carried, and gives no order among handlers: `orderBy` in the daemon's configuration, or `concurrency=1`, does.
+- `key` is carried, and gives no order among handlers: it is in the headers, and `orderBy` looks at whole frames. `"orderBy": "subject"` in the daemon's
+  configuration, or `concurrency=1`, gives a topic's order.
 - Handlers get single events: batches are a matter of Kafka's adapter, and their README's note says so, too.
 - The event history (`enable_persistence`) is that of this bus.
 - `create_dotmac_observability_hooks` wants a registry with `increment_counter` and `observe_histogram`.
