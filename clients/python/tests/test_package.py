@@ -45,7 +45,7 @@ def test_its_wheel_is_small():
         for path in [*root.rglob("*.py"), root / "py.typed"]:
             wheel.write(path, path.relative_to(root.parent))
     # pip's has 7 kB more: names, hashes and this README.
-    assert len(buffer.getvalue()) < 160_000
+    assert len(buffer.getvalue()) < 165_000
 
 
 def test_it_needs_nothing_and_has_its_extras():
