@@ -17,12 +17,33 @@ _PLAIN = (dict, list, int, float, bool, str, bytes)
 _UNIONS = [Union, getattr(types, "UnionType", Union)]
 
 
+class _Writers(Dict[Any, Optional[Callable[[Any], str]]]):
+    """How bodies of a type are written as text, found once for each type; None: they are bytes."""
+
+    def __missing__(self, kind: Any) -> Optional[Callable[[Any], str]]:
+        if issubclass(kind, (bytes, bytearray, memoryview)):
+            writer = None
+        else:
+            writer = _as_it_is if issubclass(kind, str) else _json.writers[kind]
+        if len(self) < 1024:
+            self[kind] = writer
+        return writer
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+_writers = _Writers()
+
+
 def encode(body: Any) -> bytes:
     """Bytes as they are, text as UTF-8, everything else (also dataclasses) as JSON."""
-    if isinstance(body, (bytes, bytearray, memoryview)):
+    writer = _writers[type(body)]
+    if writer is None:
         return bytes(body)
     try:
-        return (body if isinstance(body, str) else _json.writers[type(body)](body)).encode()
+        return writer(body).encode()
     except RecursionError as error:
         raise InvalidArgument("the body can't be written as JSON: it contains itself, or is nested too deeply; nothing was sent") from error
     except (TypeError, ValueError, AttributeError) as error:
