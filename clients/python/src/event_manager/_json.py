@@ -73,7 +73,7 @@ def _of_dataclass(kind: Any) -> Callable[[Any], str]:
     names = _fields(kind)
     if not names or not all(name.isascii() and name.isidentifier() for name in names):
         return lambda value: _whole(plain_form(value))
-    fields = []
+    fields: List[str] = []
     for name in names:
         # The annotation is only the best guess.
         hint = getattr(kind.__dataclass_fields__[name].type, "__name__", kind.__dataclass_fields__[name].type)

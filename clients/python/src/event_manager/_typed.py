@@ -266,14 +266,10 @@ def _items(converter_of: Callable[[str], Optional[Callable[[Any], Any]]], value:
 def _dataclass(wanted: Any) -> Callable[[Any], Any]:
     fields: Dict[str, Callable[[Any], Any]] = {}
     required: List[str] = []
-    names: List[str] = []
-    #: The types of the fields if all are plain: then a body that has just these needs no more looking at.
-    kinds: Optional[List[Any]] = None
 
-    def look() -> None:
+    def look() -> Callable[[Any], Any]:
         import dataclasses
 
-        nonlocal kinds
         hints = typing.get_type_hints(wanted)
         missing = dataclasses.MISSING
         for field in dataclasses.fields(wanted):
@@ -281,25 +277,54 @@ def _dataclass(wanted: Any) -> Callable[[Any], Any]:
                 fields[field.name] = _converter(hints[field.name])
                 if field.default is missing and field.default_factory is missing and field.name not in required:
                     required.append(field.name)
-        names[:] = fields
-        if all(hints[name] in _PLAIN for name in names):
-            kinds = [hints[name] for name in names]
+        kinds = {name: hints[name] for name in fields}
+        plain = all(kind in _PLAIN and name.isascii() for name, kind in kinds.items())
+        return _at_once(wanted, kinds, slowly) if plain and kinds else slowly
 
-    def convert(value: Any) -> Any:
-        if not names:  # Only now, because a class may have fields of its own type.
-            look()
+    def slowly(value: Any) -> Any:
         if type(value) is not dict:
             raise _unlike(f"an object ({wanted.__name__})", value)
-        if [*map(type, value.values())] == kinds and [*value] == names:
-            made = value
-        else:
-            made = _items(fields.get, value)
-            for name in required:
-                if name not in made:
-                    raise _Wrong(f"lacks {name} ({wanted.__name__})")
+        made = _items(fields.get, value)
+        for name in required:
+            if name not in made:
+                raise _Wrong(f"lacks {name} ({wanted.__name__})")
         try:
             return wanted(**made)
         except (TypeError, ValueError) as error:
-            raise _Wrong(f"is refused by {wanted.__name__}: {error}") from error
+            raise _refused(wanted, error) from error
+
+    found: List[Callable[[Any], Any]] = []
+
+    def convert(value: Any) -> Any:
+        if not found:  # Only now, because a class may have fields of its own type.
+            found.append(look())
+        return found[0](value)
 
     return convert
+
+
+def _refused(wanted: Any, error: Exception) -> _Wrong:
+    return _Wrong(f"is refused by {wanted.__name__}: {error}")
+
+
+def _at_once(wanted: Any, kinds: Dict[str, Any], slowly: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function made for a class whose fields are all plain: if all are there as they should be, that needs no loop over them, which
+    takes twice as long; everything else is for `slowly`."""
+    numbered = [(f"f{number}", name) for number, name in enumerate(kinds)]
+    made: Dict[str, Any] = {"wanted": wanted, "slowly": slowly, "refused": _refused, **{f"k{at}": kind for at, kind in enumerate(kinds.values())}}
+    exec(
+        "def convert(value):\n"
+        "    try:\n"
+        + "".join(f"        {local} = value[{name!r}]\n" for local, name in numbered)
+        + "    except (KeyError, TypeError, IndexError):\n"
+        "        return slowly(value)\n"
+        f"    if not ({' and '.join(f'type({local}) is k{local[1:]}' for local, _ in numbered)} and type(value) is dict):\n"
+        "        return slowly(value)\n"
+        "    try:\n"
+        f"        return wanted({', '.join(f'{name}={local}' for local, name in numbered)})\n"
+        "    except (TypeError, ValueError) as error:\n"
+        "        raise refused(wanted, error) from error\n",
+        made,
+    )
+    function: Callable[[Any], Any] = made["convert"]
+    return function

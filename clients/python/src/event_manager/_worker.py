@@ -117,8 +117,9 @@ class Worker:
         words = frames[0].split(b" ", 2)
         if len(words) == 3 and words[0] == b"EVENT" and len(frames) > 1:
             del frames[0]
-            delivery = Delivery(int(words[1]), int(words[2]), frames, self.connection)
-            self.held[delivery.id] = delivery
+            number, attempt = words[1:]
+            id = int(number)
+            self.held[id] = delivery = Delivery(id, 1 if attempt == b"1" else int(attempt), frames, self.connection)
             return delivery
         raise ValueError(frames[0][:200].decode("utf-8", "replace"))
 
