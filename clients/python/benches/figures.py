@@ -1,6 +1,6 @@
 """What the Python client costs: CPU per event, import, and the daemon of tests.
 
-usage: EVENT_MANAGER_BINARY=PATH python benches/figures.py [publish|worker|async|import|hub|hubs ...]
+usage: EVENT_MANAGER_BINARY=PATH python benches/figures.py [publish|worker|async|poison|import|hub|hubs ...]
 
 Each figure is measured in five processes of its own; printed are the median, the range and the goal. CPU is that of the client's
 process, all its threads. Events are dataclasses of 239 bytes as JSON. A machine that does other things makes all figures larger: the
@@ -97,6 +97,52 @@ def asynchronous() -> float:
     return _worker(True)
 
 
+def poison() -> float:
+    """% more CPU, of client and daemon, for the same events of others if three of 2,000 can't be handled: what they lose of throughput"""
+    import logging
+
+    import event_manager as em
+    from event_manager.testing import TestHub
+
+    logging.getLogger("event_manager").addHandler(logging.NullHandler())
+    handled = threading.Semaphore(0)
+    service = em.Service("Bench", concurrency=4, credit=512, retry=em.Retry(max=3, initial=0.01))
+
+    @service.on("order.*")
+    def handle(body: Order) -> None:
+        if body.id == -1:
+            raise em.Reject("poison")
+        if body.id == -2:
+            raise OSError("poison")
+        if body.id == EVENTS:
+            handled.release()
+
+    with TestHub(durable=True, config={"budgets": {"serviceQueueEvents": 2 * EVENTS}}) as daemon, em.connect(daemon.address) as hub:
+        service.start(hub)
+        orders = [order(number) for number in range(1, EVENTS + 1)]
+
+        def cpu() -> float:
+            with open(f"/proc/{daemon.pid}/stat") as file:
+                times = file.read().rpartition(")")[2].split()[11:13]
+            return time.process_time() + sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+        def run(poisoned: bool) -> float:
+            began = cpu()
+            for number, each in enumerate(orders):
+                hub.publish("order.created", each)
+                if poisoned and number % 2000 == 0:
+                    hub.publish("order.created", order(-1))
+                    hub.publish("order.created", order(-2))
+                    hub.publish("order.created", b"no JSON")
+            if not handled.acquire(timeout=60):
+                raise SystemExit("the last event did not come")
+            daemon.wait_idle()
+            return cpu() - began
+
+        pairs = [(run(False), run(True)) for _ in range(15)]
+        return 100 * (statistics.median(poisoned / clean for clean, poisoned in pairs) - 1)
+
+
 def imported() -> float:
     """CPU ms to import all that a service needs, beyond an empty program"""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -153,6 +199,7 @@ FIGURES: Dict[str, Tuple[Callable[[], float], float]] = {
     "publish": (publish, 3),
     "worker": (worker, 8),
     "async": (asynchronous, 12),
+    "poison": (poison, 5),
     "import": (imported, 60),
     "hub": (hub, 20),
     "hubs": (hubs, 10),
