@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # All that has to pass.
-ci: fmt clippy doc test traces instructions deny python python-client faststream other-languages dashboard promtool units deb-build
+ci: fmt clippy doc test features instructions deny python python-client faststream other-languages dashboard promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -22,9 +22,9 @@ doc:
 test:
     cargo test --locked
 
-# Spans and all that they touch, which needs the cargo feature `traces`.
-traces:
-    cargo test --locked --features traces -- traces trace_context config:: sync_events::
+# Spans and HTTPS, and all that they touch: the cargo features `traces` and `tls`. Needs openssl.
+features:
+    cargo test --locked --features traces,tls -- traces trace_context config:: sync_events:: http::tls
 
 # The oldest Rust that Cargo.toml names still builds everything. Needs that toolchain.
 msrv:

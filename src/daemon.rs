@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::ambient::{now, random_bytes};
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
-use crate::http::{self, HttpServer, Tokens};
+use crate::http::{self, Guards, HttpServer};
 use crate::keys::{self, KeysError, Watcher};
 use crate::outbound::{
     GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
@@ -215,9 +215,9 @@ impl Daemon {
             manager.starting(config.startup_guard.timeout);
             runtime.block_on(guard(&config, &journal))?;
         }
-        let tokens = Tokens::load(&config)?;
+        let guards = Guards::load(&config)?;
         let http = config.http_address.as_ref().map(http::bind).transpose()?;
-        let http = http.map(|listener| (listener, tokens));
+        let http = http.map(|listener| (listener, guards));
         let mut savers = Savers::default();
         let keyring = load_keys(&config, &journal)?;
         let own = KeyPair::from_secret(random_bytes());
@@ -238,7 +238,7 @@ impl Daemon {
     fn start_control(
         config: Config,
         runtime: runtime::Runtime,
-        http: Option<(std::net::TcpListener, Option<Tokens>)>,
+        http: Option<(std::net::TcpListener, Guards)>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         savers: Savers,
         (own_locator, journal): (OwnLocator, Journal),

@@ -110,6 +110,16 @@ impl SecretFile {
         }
     }
 
+    /// One that anybody may read.
+    #[cfg(feature = "tls")]
+    pub fn for_all(key: &'static str, path: PathBuf) -> Self {
+        Self {
+            key,
+            path,
+            mode_matters: false,
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &PathBuf {
         &self.path
@@ -145,7 +155,7 @@ impl SecretFile {
     }
 
     /// It was read, and is of no use.
-    pub fn unfit(&self, why: &'static str) -> KeysError {
+    pub fn unfit(&self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> KeysError {
         KeysError::Unreadable {
             key: self.key,
             path: self.path.clone(),

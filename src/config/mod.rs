@@ -13,6 +13,7 @@ mod positions;
 mod reload;
 mod security;
 mod services;
+mod tls;
 mod together;
 mod traces;
 mod units;
@@ -40,6 +41,7 @@ use event_manager_wire::messagebus::Token;
 use event_manager_wire::model::{Endpoint, ServiceName};
 use event_manager_zmtp::Limits;
 use services::AllServices;
+use tls::TlsFile;
 use units::{
     Address, Addresses, AnyPath, DAY, HostNames, Hostname, HttpAddress, Name, OptionalPath,
     SIZE_MAX, Seconds, Size, SomeAddresses, TokenNumber, Truth, Unit, Whole, WithoutPort, Word,
@@ -72,6 +74,12 @@ pub struct Config {
     /// may.
     #[serde(with = "OptionalPath")]
     pub http_token_file: Option<PathBuf>,
+    /// The certificates, in PEM, with which HTTP is served as HTTPS: the daemon's own first.
+    #[serde(with = "TlsFile")]
+    pub http_tls_certificate: Option<PathBuf>,
+    /// The private key of the first of them, in PEM.
+    #[serde(with = "TlsFile")]
+    pub http_tls_key: Option<PathBuf>,
     /// Publishers that bind: we dial them.
     #[serde(with = "Addresses")]
     pub connect_publishers: Vec<Endpoint>,
@@ -409,6 +417,8 @@ impl Default for Config {
             http_address: Some(Endpoint::tcp("127.0.0.1", 5180)),
             http_hosts: Vec::new(),
             http_token_file: None,
+            http_tls_certificate: None,
+            http_tls_key: None,
             connect_publishers: Vec::new(),
             require_publishers: false,
             pull_address: Endpoint::tcp("*", 0),

@@ -24,6 +24,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         ));
     }
     found.extend(keys(config));
+    found.extend(tls(config));
     let limit = config.memory_limit;
     if limit != 0 && message > limit {
         found.push((
@@ -34,6 +35,18 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         ));
     }
     found
+}
+
+/// A certificate and its key.
+fn tls(config: &Config) -> Option<Conflict> {
+    let (certificate, key) = ("httpTlsCertificate", "httpTlsKey");
+    let missing = match (&config.http_tls_certificate, &config.http_tls_key) {
+        (Some(_), None) => key,
+        (None, Some(_)) => certificate,
+        _ => return None,
+    };
+    let why = format!("{missing} is missing: HTTPS needs both {certificate} and {key}");
+    Some((vec![certificate, key], why))
 }
 
 /// CURVE needs keys of both sides.

@@ -12,6 +12,11 @@ mod pages;
 mod serve;
 mod snapshot;
 mod timed;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod tokens;
 
 use std::io;
@@ -24,6 +29,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
+use crate::keys::KeysError;
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Input, listen_tcp};
 use crate::telemetry::Journal;
@@ -31,6 +37,7 @@ use event_manager_wire::model::Endpoint;
 use health::Watched;
 use hosts::Hosts;
 use snapshot::Snapshots;
+pub use tls::Tls;
 pub use tokens::Tokens;
 
 /// Binds the address, and listens.
@@ -44,6 +51,26 @@ pub fn bind(endpoint: &Endpoint) -> Result<TcpListener, BindError> {
         Endpoint::Ipc(_) => Err(io::ErrorKind::Unsupported.into()),
     };
     listener.map_err(|error| BindError::new("httpAddress", shown, error))
+}
+
+/// What guards a server.
+#[derive(Debug)]
+pub struct Guards {
+    tokens: Option<Tokens>,
+    tls: Option<Tls>,
+}
+
+impl Guards {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// One of them is of no use.
+    pub fn load(config: &Config) -> Result<Self, KeysError> {
+        Ok(Self {
+            tokens: Tokens::load(config)?,
+            tls: Tls::load(config)?,
+        })
+    }
 }
 
 /// A running server.
@@ -61,7 +88,7 @@ impl HttpServer {
     /// # Errors
     /// The system gives no thread or no event queue.
     pub fn start(
-        (listener, tokens): (TcpListener, Option<Tokens>),
+        (listener, guards): (TcpListener, Guards),
         config: &Config,
         inputs: mpsc::Sender<Input>,
         registration: watch::Receiver<RegistrationState>,
@@ -71,14 +98,15 @@ impl HttpServer {
         let is_stopping = Arc::<AtomicBool>::default();
         let watched = Watched::new(config, registration, Arc::clone(&is_stopping));
         let snapshots = Snapshots::new(inputs, watched);
-        let router = pages::router(snapshots, journal, Hosts::new(config), tokens);
+        let router = pages::router(snapshots, journal, Hosts::new(config), guards.tokens);
+        let tls = guards.tls;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("http".into())
-            .spawn(move || serve::run(&runtime, listener, router, stopped))?;
+            .spawn(move || serve::run(&runtime, listener, (router, tls), stopped))?;
         Ok(Self {
             address,
             is_stopping,

@@ -11,12 +11,14 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, Id, JoinSet, LocalSet};
 
 use super::timed::Timed;
+use super::tls::{Handshake, Tls};
 use crate::ambient::now;
 use crate::config::HTTP_CONNECTIONS_MAX;
 
@@ -33,18 +35,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn run(
     runtime: &Runtime,
     listener: StdListener,
-    router: Router,
+    (router, tls): (Router, Option<Tls>),
     stopped: oneshot::Receiver<()>,
 ) {
     LocalSet::new().block_on(runtime, async {
         tokio::select! {
-            () = accept_all(listener, router) => {}
+            () = accept_all(listener, router, tls) => {}
             _ = stopped => {}
         }
     });
 }
 
-async fn accept_all(listener: StdListener, router: Router) {
+async fn accept_all(listener: StdListener, router: Router, mut tls: Option<Tls>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(target: "em.http", "HTTP is not served: {error}"),
@@ -53,7 +55,13 @@ async fn accept_all(listener: StdListener, router: Router) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.admit(stream, &router),
+                Ok((stream, _)) => {
+                    let handshake = tls.as_mut().map(|tls| {
+                        tls.look();
+                        tls.handshake()
+                    });
+                    connections.admit(stream, handshake, &router);
+                }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(ended) = connections.tasks.join_next_with_id() => {
@@ -80,7 +88,7 @@ struct Open {
 impl Connections {
     /// If there are as many as may be, the one that has asked nothing for longest makes room: those
     /// that only hold a connection keep out nobody who asks.
-    fn admit(&mut self, stream: TcpStream, router: &Router) {
+    fn admit(&mut self, stream: TcpStream, handshake: Option<Handshake>, router: &Router) {
         if self.open.len() >= HTTP_CONNECTIONS_MAX {
             let idlest = self.open.iter().min_by_key(|(_, open)| open.since.get());
             if let Some(open) = idlest
@@ -91,16 +99,36 @@ impl Connections {
             }
         }
         let since = Rc::new(Cell::new(now()));
-        let task = self
-            .tasks
-            .spawn_local(converse(stream, router.clone(), Rc::clone(&since)));
+        let conversation = converse(stream, handshake, router.clone(), Rc::clone(&since));
+        let task = self.tasks.spawn_local(conversation);
         self.open.insert(task.id(), Open { task, since });
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, since: Rc<Cell<Instant>>) {
+async fn converse(
+    stream: TcpStream,
+    handshake: Option<Handshake>,
+    router: Router,
+    since: Rc<Cell<Instant>>,
+) {
     // Fails when the peer has gone.
     let _ = stream.set_nodelay(true);
+    let stream = Timed::new(stream, WRITE_TIME);
+    let Some(handshake) = handshake else {
+        return answer_all(stream, router, since).await;
+    };
+    match tokio::time::timeout(HEAD_TIME, handshake.accept(stream)).await {
+        Ok(Ok(stream)) => answer_all(stream, router, since).await,
+        Ok(Err(error)) => tracing::debug!(target: "em.http", "no TLS: {error}"),
+        Err(_) => tracing::debug!(target: "em.http", "no TLS in time"),
+    }
+}
+
+async fn answer_all(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    router: Router,
+    since: Rc<Cell<Instant>>,
+) {
     let pages = TowerToHyperService::new(router);
     let service = service_fn(move |request| {
         since.set(now());
@@ -110,7 +138,7 @@ async fn converse(stream: TcpStream, router: Router, since: Rc<Cell<Instant>>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Timed::new(stream, WRITE_TIME)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = conversation {
         tracing::debug!(target: "em.http", "an HTTP connection ended: {error}");

@@ -4,6 +4,7 @@ mod dashboard;
 mod hostile;
 mod metrics;
 mod packaging;
+mod tls;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;

@@ -42,12 +42,16 @@ fn all_others() -> Value {
     if cfg!(feature = "traces") {
         all["traces"] = json!({"endpoint": "http://h:4318", "traceparent": "json:tp"});
     }
+    if cfg!(feature = "tls") {
+        (all["httpTlsCertificate"], all["httpTlsKey"]) = (json!("c"), json!("k"));
+    }
     all
 }
 
 /// Whether this binary takes another value than the key's default.
 fn can_differ(key: &Key) -> bool {
-    cfg!(feature = "traces") || !key.name.starts_with("traces.")
+    let of = |prefix: &str| key.name.starts_with(prefix);
+    (cfg!(feature = "traces") || !of("traces.")) && (cfg!(feature = "tls") || !of("httpTls"))
 }
 
 #[test]
