@@ -34,6 +34,10 @@ msrv:
 long:
     cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes --skip a_soak_with --skip a_thousand_scenarios
 
+# The tests of the Rust client once more, with a daemon that admits nobody without keys.
+curve:
+    EVENT_MANAGER_TEST_CURVE=1 cargo test --locked --test it -- client_hub client_service client_answers client_silence
+
 # Seeds of the whole simulation: publishers, broker, queues, store and workers. 100,000 take ten minutes.
 simulate seeds="100000":
     EVENT_MANAGER_SIM_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib -- --nocapture queues::simulation

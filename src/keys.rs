@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use crate::config::SecurityConfig;
 use crate::reactor::Input;
 use crate::telemetry::{Journal, Notable};
-use event_manager_core::security::{Certificate, CertificateError, Keyring, SameKey};
-use event_manager_zmtp::curve::{KeyPair, PublicKey};
+use event_manager_core::security::{Keyring, SameKey};
+use event_manager_zmtp::curve::{Certificate, CertificateError, KeyPair, PublicKey};
 
 /// Between two looks at the files.
 const LOOKS: Duration = Duration::from_millis(500);
@@ -188,6 +188,15 @@ pub fn load(
     problems: &mut Vec<KeysError>,
 ) -> Result<Keyring, KeysError> {
     Files::default().read(security, problems)
+}
+
+/// The pair that the daemon has when it dials others: the first of its own, if it has any.
+///
+/// # Errors
+/// [`KeysError`].
+pub fn own_pair(security: &SecurityConfig) -> Result<Option<KeyPair>, KeysError> {
+    let first = security.secret_key.first();
+    first.map(|path| read_secret(path, security)).transpose()
 }
 
 impl Files {

@@ -29,8 +29,12 @@ const CONFIG_PATH: &str = "CONFIG_PATH";
 const ENV_PREFIX: &str = "EVENT_MANAGER_";
 /// For variables of programs that talk to a daemon: none is a key, now or later.
 const CLIENTS_PREFIX: &str = "EVENT_MANAGER_CLIENT_";
-/// The command line's own variables.
-const COMMAND_LINE: [&str; 1] = ["EVENT_MANAGER_ADDRESS"];
+/// The command line's own variables, and those of other clients that are named like them.
+const COMMAND_LINE: [&str; 3] = [
+    "EVENT_MANAGER_ADDRESS",
+    "EVENT_MANAGER_KEY",
+    "EVENT_MANAGER_SERVER_KEY",
+];
 /// From this closeness on, of 1, an unknown variable is taken for a misspelt one.
 const MISSPELT: f64 = 0.9;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use event_manager_client::{Answers, CallStatus, Error, Failure, Hub, Retry, blocking};
+use event_manager_client::{Answers, CallStatus, Error, Failure, Hub, Retry};
 use tokio::sync::Notify;
 
-use super::client_hub::{counters, daemon, hub, run, started};
+use super::client_hub::{blocking_hub, counters, daemon, hub, run, started};
 use super::support::PATIENCE;
 use super::support::bus::exchange;
 use super::support::peers::connected;
@@ -152,7 +152,7 @@ fn who_answers_is_known_again_after_the_daemon_was_killed() {
 #[test]
 fn other_clients_may_ask_its_port_and_noise_there_harms_nobody() {
     let daemon = started();
-    let hub = blocking::Hub::connect(daemon.address()).expect("a hub");
+    let hub = blocking_hub(&daemon);
     let answers = hub.answers("Prices").subjects(["exact:price"]);
     let mut answers = answers.start().expect("it answers");
     let address = answers.address().to_owned();
@@ -201,6 +201,7 @@ fn without_a_locator_it_can_not_start_and_an_address_has_to_be_one() {
         .expect("a daemon");
     run(async {
         let connecting = Hub::builder().address(daemon.address());
+        let connecting = connecting.keys(daemon.client_keys());
         let hub = connecting.timeout(Duration::from_millis(500));
         let hub = hub.connect().await.expect("a hub");
         let answers = || hub.answers("Prices").subjects(["exact:price"]);

@@ -37,6 +37,10 @@ pub(super) fn start(daemon: &TestHub, example: &str, arguments: &[&str]) -> Chil
         .args(arguments)
         .env("EVENT_MANAGER_CLIENT_ADDRESS", daemon.address())
         .stdout(Stdio::piped());
+    if let Some(server_key) = daemon.server_key() {
+        program.env("EVENT_MANAGER_KEY", daemon.key_file());
+        program.env("EVENT_MANAGER_SERVER_KEY", server_key);
+    }
     program.spawn().expect("it starts")
 }
 

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use event_manager_client::{Error, blocking};
+use event_manager_client::Error;
 
-use super::client_hub::daemon;
+use super::client_hub::{blocking_hub, daemon};
 use super::support::PATIENCE;
 
 const THREADS: usize = 32;
@@ -38,7 +38,7 @@ fn many_threads_share_one_hub() {
 
 fn hammer(time: Duration, is_alone: bool) {
     let daemon = daemon().durable().start().expect("a daemon");
-    let hub = blocking::Hub::connect(daemon.address()).expect("a hub");
+    let hub = blocking_hub(&daemon);
     let answers = hub.answers("Prices").subjects(["exact:price"]);
     let mut answers = answers.start().expect("it answers");
     let stop_answers = answers.stopper();

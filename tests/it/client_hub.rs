@@ -15,8 +15,13 @@ use tokio::time::{sleep, timeout};
 use super::support::PATIENCE;
 use super::support::program::wait_until;
 
+/// With CURVE if `just curve` runs the tests.
 pub(super) fn daemon() -> TestHubBuilder {
-    TestHub::builder().binary(env!("CARGO_BIN_EXE_event-manager"))
+    let builder = TestHub::builder().binary(env!("CARGO_BIN_EXE_event-manager"));
+    match std::env::var_os("EVENT_MANAGER_TEST_CURVE").is_some() {
+        true => builder.curve(),
+        false => builder,
+    }
 }
 
 pub(super) fn started() -> TestHub {
@@ -37,7 +42,14 @@ pub(super) fn run_within<T>(time: Duration, test: impl Future<Output = T>) -> T 
 
 pub(super) async fn hub(daemon: &TestHub) -> Hub {
     let connecting = Hub::builder().address(daemon.address()).timeout(PATIENCE);
+    let connecting = connecting.keys(daemon.client_keys());
     connecting.connect().await.expect("a hub")
+}
+
+pub(super) fn blocking_hub(daemon: &TestHub) -> blocking::Hub {
+    let connecting = Hub::builder().address(daemon.address());
+    let connecting = connecting.keys(daemon.client_keys());
+    blocking::Hub::build(connecting).expect("a hub")
 }
 
 /// Its next event.
@@ -371,7 +383,10 @@ fn bad_input_is_a_typed_error_that_says_what_to_do() {
         );
         assert!(nowhere.to_string().contains("refused"), "{nowhere}");
         // At once, though there is no deadline.
-        let no_daemon = Hub::connect(daemon.publishers())
+        let no_daemon = Hub::builder()
+            .address(daemon.publishers())
+            .keys(daemon.client_keys())
+            .connect()
             .await
             .err()
             .expect("no request socket");
@@ -450,6 +465,7 @@ fn a_locator_says_where_the_daemon_is() {
     run(async {
         let connecting = Hub::builder()
             .locator(daemon.locator())
+            .keys(daemon.client_keys())
             .connect_timeout(PATIENCE);
         let hub = connecting.connect().await.expect("a hub");
         hub.status().await.expect("a status");
@@ -459,7 +475,7 @@ fn a_locator_says_where_the_daemon_is() {
 #[test]
 fn a_thread_without_a_runtime_has_the_same_hub() {
     let daemon = started();
-    let hub = blocking::Hub::connect(daemon.address()).expect("a hub");
+    let hub = blocking_hub(&daemon);
     let mut events = hub.subscribe(["Order"]).expect("a subscription");
     let mut service = hub
         .service("Billing")

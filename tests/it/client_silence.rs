@@ -75,6 +75,7 @@ fn an_emit_on_a_connection_that_was_cut_silently_is_sent_again_on_another() {
     let proxy = Proxy::new(daemon.address());
     run(async {
         let connecting = Hub::builder().address(&proxy.address).timeout(PATIENCE);
+        let connecting = connecting.keys(daemon.client_keys());
         let hub = connecting.heartbeat(HEARTBEAT).connect().await;
         let hub = hub.expect("a hub");
         let starting = hub.service("Billing").subjects(["exact:Order"]).durable();
@@ -102,6 +103,7 @@ fn a_daemon_that_was_stopped_for_longer_than_it_is_waited_for_is_worked_for_agai
     let pid = daemon.pid().expect("it runs");
     run(async {
         let connecting = Hub::builder().address(daemon.address()).timeout(PATIENCE);
+        let connecting = connecting.keys(daemon.client_keys());
         let hub = connecting.heartbeat(HEARTBEAT).connect().await;
         let hub = hub.expect("a hub");
         let starting = hub.service("Billing").subjects(["exact:Order"]).durable();

@@ -12,8 +12,10 @@ use super::support::peers::publish;
 use super::support::program::Site;
 
 /// Every variable that any command reads, but paths.
-const VARIABLES: [&str; 5] = [
+const VARIABLES: [&str; 7] = [
     "EVENT_MANAGER_ADDRESS",
+    "EVENT_MANAGER_KEY",
+    "EVENT_MANAGER_SERVER_KEY",
     "EVENT_MANAGER_PUB_ADDRESS",
     "SERVICE_LOCATOR_ADDRESS",
     "PUBLIC_HOSTNAME",

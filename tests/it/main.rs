@@ -20,6 +20,7 @@ mod client_answers;
 mod client_examples;
 mod client_hammer;
 mod client_hub;
+mod client_keys;
 mod client_kills;
 mod client_service;
 mod client_silence;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
 
+use super::keys::ClientKeys;
 use super::requests::{self, ClientError, Subscribed};
 use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, Status};
 use event_manager_wire::messagebus::Message;
@@ -35,6 +36,12 @@ impl Client {
             client: requests::Client::new(address, timeout),
             runtime: None,
         }
+    }
+
+    /// See [`requests::Client::with_keys`].
+    pub fn with_keys(mut self, keys: Option<ClientKeys>) -> Self {
+        self.client.use_keys(keys);
+        self
     }
 
     /// Where requests go.

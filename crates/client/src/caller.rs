@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout_at};
 
-use super::connection::{ClientKeys, Connection, Event, OpenError, Options};
+use super::connection::{Connection, Event, OpenError, Options, Refusals};
+use super::keys::ClientKeys;
 use crate::ambient::chance;
 use event_manager_wire::model::{Backoff, Endpoint};
 use event_manager_zmtp::Limits;
@@ -440,6 +441,7 @@ async fn exchange(
 async fn dial(slot: &Slot, options: &Options) -> Result<Connection, CallError> {
     let address = &slot.address;
     let mut backoff = Backoff::new(DIAL_AGAIN[0], DIAL_AGAIN[1]);
+    let mut refusals = Refusals::default();
     let mut options = options.clone();
     while !slot.is_left() {
         options.keys = slot.keys();
@@ -451,6 +453,10 @@ async fn dial(slot: &Slot, options: &Options) -> Result<Connection, CallError> {
             Err(OpenError::NoPeer(why)) => {
                 return Err(CallError::NoPeer(format!("{address} ({why})")));
             }
+            Err(error @ OpenError::TurnedAway(_)) => match refusals.note(&error) {
+                Some(why) => return Err(CallError::NoPeer(format!("{address} ({why})"))),
+                None => sleep(backoff.next_delay(chance())).await,
+            },
             Err(OpenError::NotMet(_)) => sleep(backoff.next_delay(chance())).await,
         }
     }

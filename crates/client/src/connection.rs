@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -9,15 +10,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
+use crate::LIMITS;
 use crate::ambient::{now, random_bytes};
+use crate::keys::ClientKeys;
 use crate::sealed::{OpeningReader, SealingWriter};
 use event_manager_wire::model::{Endpoint, socket_name};
 use event_manager_zmtp::Limits;
-use event_manager_zmtp::curve::{CurveClient, KeyPair, PublicKey, Session};
+use event_manager_zmtp::curve::{CurveClient, CurveServer, PublicKey, Session};
 use event_manager_zmtp::{
     Command, FrameError, Handshake, HandshakeError, Heartbeat, LocalSocket, MalformedCommand,
-    Mechanism, Pulse, Scanner, Step, Subscription, Version, encode_frame, encode_ping, encode_pong,
-    encode_subscribe, frames, frames_of,
+    Mechanism, Peer, Pulse, Scanner, Stage, Step, Subscription, Version, encode_frame, encode_ping,
+    encode_pong, encode_subscribe, frames, frames_of,
 };
 
 /// How long a connection may take to be accepted. The system asks a machine that doesn't answer ever
@@ -49,17 +52,8 @@ pub struct Options {
     pub heartbeat: Duration,
     /// The connection ends when the peer takes nothing of what is sent for so long.
     pub stall: Option<Duration>,
-    /// The keys, if the connection has CURVE.
+    /// The keys, if the connection has CURVE. Who is dialled admits only the peer with that server key.
     pub keys: Option<ClientKeys>,
-}
-
-/// The keys of a client with CURVE.
-#[derive(Debug, Clone)]
-pub struct ClientKeys {
-    /// Its own, of which the server knows the public one.
-    pub own: KeyPair,
-    /// The server's.
-    pub server: PublicKey,
 }
 
 impl Options {
@@ -74,15 +68,23 @@ impl Options {
         }
     }
 
-    fn mechanism(&self) -> Result<Mechanism, OpenError> {
+    /// The same with these keys.
+    pub fn with_keys(self, keys: Option<ClientKeys>) -> Self {
+        Self { keys, ..self }
+    }
+
+    fn mechanism(&self, is_dialled: bool) -> Result<Mechanism, OpenError> {
         let Some(keys) = &self.keys else {
             return Ok(Mechanism::Null);
         };
-        let client = CurveClient::new(
-            keys.own.clone(),
-            keys.server,
-            &random_bytes().map_err(|error| OpenError::NotMet(error.to_string()))?,
-        );
+        let no_random = |error: io::Error| OpenError::NotMet(error.to_string());
+        if is_dialled {
+            let own = Arc::new([keys.own.clone()]);
+            let server = CurveServer::new(own, &random_bytes().map_err(no_random)?);
+            return Ok(Mechanism::CurveServer(Box::new(server)));
+        }
+        let random = random_bytes().map_err(no_random)?;
+        let client = CurveClient::new(keys.own.clone(), keys.server, &random);
         let client = client.map_err(|error| HandshakeError::Failed(error.into()))?;
         Ok(Mechanism::CurveClient(Box::new(client)))
     }
@@ -101,6 +103,86 @@ pub enum OpenError {
     /// may pass: a proxy does so while what is behind it starts.
     #[error("{0}")]
     NotMet(String),
+    /// It closed the connection during the handshake, as hubs do with whom they don't admit.
+    #[error(transparent)]
+    TurnedAway(#[from] TurnedAway),
+}
+
+/// Why a hub has closed a connection during the handshake. It says nothing, so that whoever is turned away
+/// tries again; but when it closes tells why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TurnedAway {
+    /// It doesn't speak to peers without keys.
+    #[error(
+        "it closed the connection and named no security mechanism: it wants keys (CURVE), or doesn't admit this address"
+    )]
+    WithoutKeys,
+    /// It doesn't speak CURVE.
+    #[error(
+        "it closed the connection and named no security mechanism: it has no CURVE, or doesn't admit this address"
+    )]
+    NoCurve,
+    /// It has not this key, or it would have answered with it.
+    #[error("it closed the connection during the CURVE handshake: {0} is none of its keys")]
+    ServerKey(PublicKey),
+    /// It has proved that it has the server key, and doesn't know ours.
+    #[error(
+        "it closed the connection during the CURVE handshake: the server key is right, but the client's key {0} is not known there"
+    )]
+    ClientKey(PublicKey),
+}
+
+impl TurnedAway {
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::WithoutKeys => {
+                "give it this program's keys and the public key of the daemon, or look at the daemon's security.from"
+            }
+            Self::NoCurve => {
+                "connect without keys, or look at the daemon's security.mechanisms and security.from"
+            }
+            Self::ServerKey(_) => {
+                "take the public key of a file of the daemon's security.secretKey"
+            }
+            Self::ClientKey(_) => {
+                "put the public file of this key (NAME.key) into the daemon's security.keysDir"
+            }
+        }
+    }
+
+    /// What is told by this stage, if anything.
+    fn at(stage: Stage, keys: Option<&ClientKeys>) -> Option<Self> {
+        Some(match (stage, keys) {
+            (Stage::Version, None) => Self::WithoutKeys,
+            (Stage::Version, Some(_)) => Self::NoCurve,
+            (Stage::Hello, Some(keys)) => Self::ServerKey(keys.server),
+            (Stage::Initiate, Some(keys)) => Self::ClientKey(*keys.own.public()),
+            _ => return None,
+        })
+    }
+}
+
+/// Tells a hub that turns away from one that ends just now: it does so twice in a row.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(Option<TurnedAway>);
+
+impl Refusals {
+    /// Notes why there is no connection; returns what is told if it was the same before.
+    pub(crate) fn note(&mut self, error: &OpenError) -> Option<TurnedAway> {
+        let now = match error {
+            OpenError::TurnedAway(why) => Some(*why),
+            _ => None,
+        };
+        let before = std::mem::replace(&mut self.0, now);
+        now.filter(|now| before == Some(*now))
+    }
+
+    /// What was told at last.
+    pub(crate) fn last(&self) -> Option<TurnedAway> {
+        self.0
+    }
 }
 
 /// Why a connection ended.
@@ -184,6 +266,15 @@ impl Connection {
             }
         };
         meet(halves, options, false).await
+    }
+
+    /// Whether a hub takes requests at this address from whoever has these keys.
+    ///
+    /// # Errors
+    /// [`OpenError`]: why not.
+    pub async fn probe(address: &Endpoint, keys: Option<ClientKeys>) -> Result<(), OpenError> {
+        let options = Options::new(LocalSocket::Req, LIMITS).with_keys(keys);
+        Self::open(&address.local(), &options).await.map(drop)
     }
 
     /// Shakes hands with a peer that has connected, within 10 s.
@@ -504,16 +595,23 @@ async fn meet(
         })
 }
 
+/// Whether a peer that has connected is the one that may.
+fn admits(options: &Options, peer: &Peer) -> bool {
+    let Some(keys) = &options.keys else {
+        return true;
+    };
+    peer.keys.is_some_and(|met| met.client == keys.server)
+}
+
 async fn shake_hands(
     mut halves: Halves,
     options: &Options,
     is_dialled: bool,
 ) -> Result<Connection, OpenError> {
-    let ended = |error: io::Error| OpenError::NotMet(error.to_string());
     let (mut out, bytes_max) = (BytesMut::new(), options.limits.handshake_bytes_max);
     let mut handshake = Handshake::start(
         options.role,
-        vec![options.mechanism()?],
+        vec![options.mechanism(is_dialled)?],
         bytes_max,
         &mut out,
     );
@@ -522,29 +620,40 @@ async fn shake_hands(
     }
     let mut chunk = [0; 512];
     loop {
-        halves.writes.write_all(&out).await.map_err(ended)?;
+        let written = halves.writes.write_all(&out).await;
         out.clear();
         let read = halves.reads.read(&mut chunk);
-        let n = match handshake.waits_for_mechanism() {
+        let read = match handshake.waits_for_mechanism() {
             true => match timeout(MECHANISM_WAIT, read).await {
-                Ok(read) => read.map_err(ended)?,
+                Ok(read) => read,
                 Err(_) => {
                     handshake.go_first(&mut out);
                     continue;
                 }
             },
-            false => read.await.map_err(ended)?,
+            false => read.await,
         };
-        if n == 0 {
-            return Err(OpenError::NotMet(Ended::Closed.to_string()));
-        }
+        let n = match written.and(read) {
+            Ok(n @ 1..) => n,
+            closed => {
+                let ended = closed.map_or_else(Ended::Io, |_| Ended::Closed);
+                let told = TurnedAway::at(handshake.stage(), options.keys.as_ref());
+                return Err(told.map_or(OpenError::NotMet(ended.to_string()), Into::into));
+            }
+        };
         let met = handshake.receive(&chunk[..n], &mut out);
         if !matches!(met, Ok(None)) {
             // A peer that is none is told why.
             let _ = halves.writes.write_all(&out).await;
         }
         if let Some(peer) = met? {
+            if is_dialled && !admits(options, &peer) {
+                return Err(OpenError::NotMet("its key is another".to_owned()));
+            }
+            out.clear();
             let (rest, session) = handshake.finish(&mut out);
+            let written = halves.writes.write_all(&out).await;
+            written.map_err(|error| OpenError::NotMet(error.to_string()))?;
             let Some(Session { opener, sealer }) = session else {
                 return Ok(Connection::new(halves, peer.version, rest, options));
             };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::Reply;
+use crate::{KeysError, Reply, TurnedAway};
 
 /// Why something came to nothing. Its text says what happened, whether the event may have been taken, and
 /// what to do.
@@ -12,6 +12,15 @@ use crate::Reply;
 pub enum Error {
     /// An argument can't be used. Nothing was sent.
     InvalidArgument(String),
+    /// The keys can't be used. Nothing was sent.
+    Keys(KeysError),
+    /// The daemon doesn't admit this program. Nothing was sent.
+    TurnedAway {
+        /// Where it is.
+        address: String,
+        /// What is known of the reason.
+        why: TurnedAway,
+    },
     /// The daemon did not answer in time.
     NoAnswer {
         /// What was asked: `EMIT of the id "o-1"`.
@@ -90,6 +99,8 @@ impl Error {
     pub fn may_be_taken(&self) -> bool {
         match self {
             Self::InvalidArgument(_)
+            | Self::Keys(_)
+            | Self::TurnedAway { .. }
             | Self::TooOld { .. }
             | Self::NoResponders { .. }
             | Self::Decode { .. }
@@ -105,6 +116,8 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::InvalidArgument(_) => "mend the argument",
+            Self::Keys(_) => "mend the file or the key",
+            Self::TurnedAway { why, .. } => why.advice(),
             Self::NoAnswer {
                 may_be_taken: true, ..
             } => "send it again with the same id, or look whether it was done",
@@ -141,9 +154,11 @@ impl Error {
                 may_be_taken: true, ..
             }
             | Self::Closed { may_be_taken: true } => "it may have been done",
-            Self::NoAnswer { .. } | Self::Closed { .. } | Self::InvalidArgument(_) => {
-                "nothing was sent"
-            }
+            Self::NoAnswer { .. }
+            | Self::Closed { .. }
+            | Self::InvalidArgument(_)
+            | Self::Keys(_)
+            | Self::TurnedAway { .. } => "nothing was sent",
             Self::Nak { code, .. } if code == "store-failed" => "some services may have it",
             Self::Nak { .. } | Self::TooOld { .. } => "nothing was done",
             Self::NoResponders { .. } => "nobody got it",
@@ -158,6 +173,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidArgument(sentence) | Self::Failed(sentence) => f.write_str(sentence)?,
+            Self::Keys(error) => error.fmt(f)?,
+            Self::TurnedAway { address, why } => write!(f, "{address}: {why}")?,
             Self::NoAnswer {
                 what, within, why, ..
             } => {
@@ -202,6 +219,12 @@ impl fmt::Display for Error {
             write!(f, "; {taken}")?;
         }
         write!(f, "; {}", self.advice())
+    }
+}
+
+impl From<KeysError> for Error {
+    fn from(error: KeysError) -> Self {
+        Self::Keys(error)
     }
 }
 

@@ -16,6 +16,7 @@ mod caller;
 mod connection;
 mod error;
 mod hub;
+mod keys;
 mod line;
 mod publisher;
 mod requests;
@@ -29,12 +30,14 @@ use event_manager_zmtp::Limits;
 
 pub use answers::{Answers, AnswersBuilder, Question};
 pub use caller::{CallError, Caller};
-pub use connection::{ClientKeys, Connection, Ended, Event as ConnectionEvent, OpenError, Options};
+pub use connection::{Connection, Ended, Event as ConnectionEvent, OpenError, Options, TurnedAway};
 pub use error::Error;
 pub use event_manager_wire::api::{CallStatus, Status};
+pub use event_manager_zmtp::curve::{KeyPair, PublicKey};
 pub use hub::{
     Call, Emit, Event, Hub, HubBuilder, Level, Receipt, Reply, State, Subscription, Taken,
 };
+pub use keys::{ClientKeys, KeysError, load_pair, load_public, new_pair};
 pub use publisher::Publisher;
 pub use requests::{Client, ClientError, Subscribed};
 pub use service::{

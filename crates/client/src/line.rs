@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::connection::{Connection, Event, Options};
+use super::keys::ClientKeys;
 use crate::ambient::chance;
 use event_manager_wire::model::{Backoff, Endpoint};
 use event_manager_zmtp::frames_of;
@@ -37,6 +38,13 @@ impl Line {
             connection: None,
             backoff: Backoff::new(DELAY_MIN, DELAY_MAX),
             delay: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn with_keys(self, keys: Option<ClientKeys>) -> Self {
+        Self {
+            options: self.options.with_keys(keys),
+            ..self
         }
     }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::connection::{Connection, Ended, Event, Options};
+use super::connection::{Connection, Ended, Event, Options, Refusals};
+use super::keys::ClientKeys;
+use super::requests::no_answer;
 use super::{ClientError, LIMITS};
 use crate::ambient::now;
 use event_manager_wire::model::Endpoint;
@@ -36,6 +38,7 @@ pub struct Publisher {
     lost: u64,
     /// Why a connection ended at last.
     why: String,
+    refusals: Refusals,
 }
 
 impl Publisher {
@@ -55,6 +58,15 @@ impl Publisher {
             events: 0,
             lost: 0,
             why: String::new(),
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// The same with CURVE, if there are keys.
+    pub fn with_keys(self, keys: Option<ClientKeys>) -> Self {
+        Self {
+            options: self.options.with_keys(keys),
+            ..self
         }
     }
 
@@ -77,20 +89,20 @@ impl Publisher {
     /// Publishes what waits for others to follow.
     ///
     /// # Errors
-    /// There is no daemon: [`ClientError::NoAnswer`], or [`ClientError::MayBeLost`] if something was
+    /// There is no daemon: [`ClientError::NoAnswer`], [`ClientError::TurnedAway`], or [`ClientError::MayBeLost`] if something was
     /// sent before. That events may be lost is no error as long as there is one.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
         if self.buffered == 0 {
             return Ok(());
         }
         match timeout(self.wait, self.connect()).await {
-            Ok(()) => {}
-            Err(_) if self.buffered == self.events => {
-                return Err(ClientError::NoAnswer(self.address.to_string()));
-            }
-            Err(_) => {
+            Ok(true) => {}
+            Ok(false) | Err(_) => {
+                let why = no_answer(&self.address.to_string(), &self.refusals);
+                if self.buffered == self.events {
+                    return Err(why);
+                }
                 self.lost += self.buffered;
-                let why = ClientError::NoAnswer(self.address.to_string());
                 return Err(self.may_be_lost(why.to_string()));
             }
         }
@@ -152,13 +164,14 @@ impl Publisher {
         }
     }
 
-    /// Waits for a connection by which the daemon wants events.
-    async fn connect(&mut self) {
+    /// Waits for a connection by which the daemon wants events; whether there is one, and it doesn't turn
+    /// us away.
+    async fn connect(&mut self) -> bool {
         loop {
             match &mut self.link {
                 Some(link) => {
                     if link.is_wanted && link.is_alive().await {
-                        return;
+                        return true;
                     }
                     if let Err(ended) = link.hear().await {
                         self.end_link(&ended);
@@ -167,6 +180,7 @@ impl Publisher {
                 }
                 None => match Connection::open(&self.address, &self.options).await {
                     Ok(connection) => self.link = Some(Link::new(connection)),
+                    Err(error) if self.refusals.note(&error).is_some() => return false,
                     Err(_) => sleep(RETRY).await,
                 },
             }

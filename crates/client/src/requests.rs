@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use tokio::time::{sleep, timeout};
 
 use super::LIMITS;
-use super::connection::{Connection, Ended, Options};
+use super::connection::{Connection, Ended, Options, Refusals, TurnedAway};
+use super::keys::ClientKeys;
 use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, ServiceEnd, Status};
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{Endpoint, InvalidEndpoint};
@@ -23,6 +24,14 @@ pub enum ClientError {
     /// Nobody answered in time; holds the address.
     #[error("no event manager answers at {0}")]
     NoAnswer(String),
+    /// It doesn't admit us.
+    #[error("{address}: {why}")]
+    TurnedAway {
+        /// Where.
+        address: String,
+        /// What is known of the reason.
+        why: TurnedAway,
+    },
     /// The answer was no.
     #[error("{code}: {sentence}")]
     Nak {
@@ -63,6 +72,15 @@ pub struct Subscribed {
     pub pull_address: String,
 }
 
+/// Why nobody answers at an address.
+pub(crate) fn no_answer(address: &str, refusals: &Refusals) -> ClientError {
+    let address = address.to_owned();
+    match refusals.last() {
+        Some(why) => ClientError::TurnedAway { address, why },
+        None => ClientError::NoAnswer(address),
+    }
+}
+
 /// A client of the request socket; one request at a time. Its connection is kept for the next request.
 pub struct Client {
     address: String,
@@ -81,6 +99,16 @@ impl Client {
             options: Options::new(LocalSocket::Req, LIMITS),
             connection: None,
         }
+    }
+
+    /// The same with CURVE, if there are keys.
+    pub fn with_keys(mut self, keys: Option<ClientKeys>) -> Self {
+        self.use_keys(keys);
+        self
+    }
+
+    pub(crate) fn use_keys(&mut self, keys: Option<ClientKeys>) {
+        self.options.keys = keys;
     }
 
     /// Where requests go.
@@ -132,17 +160,18 @@ impl Client {
             }
         }
         let address = self.address.parse::<Endpoint>()?.local();
+        let mut refusals = Refusals::default();
         let dial = async {
             loop {
                 match Connection::open(&address, &self.options).await {
-                    Ok(connection) => return connection,
+                    Ok(connection) => return Some(connection),
+                    Err(error) if refusals.note(&error).is_some() => return None,
                     Err(_) => sleep(RETRY).await,
                 }
             }
         };
-        timeout(self.timeout, dial)
-            .await
-            .map_err(|_| self.no_answer())
+        let dialled = timeout(self.timeout, dial).await.ok().flatten();
+        dialled.ok_or_else(|| no_answer(&self.address, &refusals))
     }
 
     fn no_answer(&self) -> ClientError {

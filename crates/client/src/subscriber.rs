@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::LIMITS;
 use super::connection::Options;
+use super::keys::ClientKeys;
 use super::line::Line;
 use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::LocalSocket;
@@ -22,6 +23,11 @@ impl Subscriber {
             }
         });
         Self(Line::new(address, options, subscribe))
+    }
+
+    /// The same with CURVE, if there are keys.
+    pub fn with_keys(self, keys: Option<ClientKeys>) -> Self {
+        Self(self.0.with_keys(keys))
     }
 
     /// Waits for the next event; its frames. May be dropped at any time without losing one.

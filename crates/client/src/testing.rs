@@ -1,7 +1,9 @@
 //! A real daemon for tests, on free ports, with an environment of its own.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -13,8 +15,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::ambient::{now, unique};
+use crate::keys::{ClientKeys, new_pair};
 use crate::requests::ClientError;
 use crate::{Error, Status, blocking};
+use event_manager_zmtp::curve::Certificate;
 
 /// Variables that name the daemon's binary; the first that is set counts.
 pub const BINARY_VARIABLES: [&str; 2] = ["EVENT_MANAGER_BIN", "EVENT_MANAGER_BINARY"];
@@ -22,6 +26,8 @@ pub const BINARY_VARIABLES: [&str; 2] = ["EVENT_MANAGER_BIN", "EVENT_MANAGER_BIN
 const NAME: &str = "event-manager";
 /// How long it may take to be ready, idle, or to end.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The certificate of its client.
+const CLIENT_FILE: &str = "client.key_secret";
 /// Lines of its log that are kept.
 const LOG_LINES: usize = 1000;
 
@@ -55,6 +61,7 @@ pub fn find_binary() -> Result<PathBuf, Error> {
 pub struct TestHubBuilder {
     binary: Option<PathBuf>,
     is_durable: bool,
+    has_curve: bool,
     keys: Map<String, Value>,
 }
 
@@ -68,6 +75,12 @@ impl TestHubBuilder {
     /// It keeps its state in a temporary directory, so services may be durable.
     pub fn durable(mut self) -> Self {
         self.is_durable = true;
+        self
+    }
+
+    /// It has CURVE, and admits only who has keys: those of [`TestHub::key_file`].
+    pub fn curve(mut self) -> Self {
+        self.has_curve = true;
         self
     }
 
@@ -93,7 +106,7 @@ impl TestHubBuilder {
         } else {
             String::new()
         };
-        let mut keys = json!({
+        let keys = json!({
             "pubAddress": "tcp://127.0.0.1:0",
             "subAddress": "tcp://127.0.0.1:0",
             "requestAddress": "tcp://127.0.0.1:0",
@@ -110,17 +123,21 @@ impl TestHubBuilder {
             "stateDir": state,
             "log": {"format": "json"},
         });
-        for (key, value) in self.keys {
-            keys[key] = value;
-        }
         let mut hub = TestHub {
             binary,
             directory,
             keys,
+            curve: None,
             running: None,
             bound: Bound::default(),
             log: Arc::default(),
         };
+        if self.has_curve {
+            hub.make_keys()?;
+        }
+        for (key, value) in self.keys {
+            hub.keys[key] = value;
+        }
         hub.start()?;
         Ok(hub)
     }
@@ -161,6 +178,7 @@ pub struct TestHub {
     binary: PathBuf,
     directory: PathBuf,
     keys: Value,
+    curve: Option<ClientKeys>,
     running: Option<Running>,
     bound: Bound,
     log: Arc<Mutex<VecDeque<String>>>,
@@ -198,6 +216,56 @@ impl TestHub {
     /// Its ServiceLocator.
     pub fn locator(&self) -> &str {
         first(&self.bound.locator)
+    }
+
+    /// The certificate of a client that it admits, if it has CURVE: the file with its secret key.
+    pub fn key_file(&self) -> PathBuf {
+        self.directory.join(CLIENT_FILE)
+    }
+
+    /// Its public key, if it has CURVE.
+    pub fn server_key(&self) -> Option<String> {
+        self.curve.as_ref().map(|keys| keys.server.to_string())
+    }
+
+    /// The keys of both, if it has CURVE.
+    pub fn client_keys(&self) -> Option<ClientKeys> {
+        self.curve.clone()
+    }
+
+    /// Its own keys, and a client's.
+    fn make_keys(&mut self) -> Result<(), Error> {
+        let (server, own) = (new_pair()?, new_pair()?);
+        let admitted = self.directory.join("keys");
+        let files = [
+            (
+                self.directory.join("server.key_secret"),
+                Certificate::secret_text(&server),
+            ),
+            (self.key_file(), Certificate::secret_text(&own)),
+            (
+                admitted.join("client.key"),
+                Certificate::public_text(own.public()),
+            ),
+        ];
+        let no_keys = |error| failed("no keys", &error);
+        std::fs::create_dir(&admitted).map_err(no_keys)?;
+        for (path, text) in &files {
+            let file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .map_err(no_keys)?;
+        }
+        self.keys["security"] = json!({
+            "mechanisms": ["curve"], "secretKey": self.directory.join("server.key_secret"),
+            "keysDir": admitted,
+        });
+        let server = *server.public();
+        self.curve = Some(ClientKeys { own, server });
+        Ok(())
     }
 
     /// Its process, while it runs.
@@ -293,9 +361,9 @@ impl TestHub {
     /// # Errors
     /// [`Error::Failed`].
     pub fn status(&self) -> Result<Status, Error> {
-        let address = self.address().to_owned();
+        let client = blocking::Client::new(self.address(), TIMEOUT).with_keys(self.client_keys());
         // On a thread of its own: it may be called within a runtime.
-        let asked = std::thread::spawn(move || blocking::Client::new(address, TIMEOUT).status());
+        let asked = std::thread::spawn(move || { client }.status());
         let status = asked
             .join()
             .unwrap_or_else(|_| Err(ClientError::Garbled("no status".into())));

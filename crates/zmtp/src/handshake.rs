@@ -69,6 +69,21 @@ impl HandshakeError {
     }
 }
 
+/// How far a handshake has come: if the peer hangs up then, that tells why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its version is not known.
+    Unknown,
+    /// It has said its version, and not which mechanism it speaks.
+    Version,
+    /// It speaks our mechanism.
+    Agreed,
+    /// It has our HELLO, and owes us a WELCOME, which only the owner of its key can make.
+    Hello,
+    /// It has proved that its key is the one that we know, and has been told ours.
+    Initiate,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// Until its version is known.
@@ -133,6 +148,21 @@ impl Handshake {
     pub fn dialled_by_peer(mut self) -> Self {
         self.is_first = false;
         self
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        match (self.state, &self.chosen) {
+            (State::Opening, _) => Stage::Unknown,
+            (State::Greeting, _) => Stage::Version,
+            (State::Mechanism { .. }, Some(Mechanism::CurveClient(client))) => {
+                match client.is_welcome() {
+                    true => Stage::Initiate,
+                    false => Stage::Hello,
+                }
+            }
+            (State::Mechanism { .. } | State::Old, _) => Stage::Agreed,
+        }
     }
 
     /// Whether nothing more is sent until the peer has named its mechanism. One that waits, too, needs

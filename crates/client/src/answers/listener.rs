@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::question::{Question, Reply};
 use crate::connection::{self, Connection, Options};
-use crate::{Event, LIMITS};
+use crate::{ClientKeys, Event, LIMITS};
 
 /// Connections at once; others wait until one ends.
 const PEERS_MAX: usize = 256;
@@ -28,6 +28,8 @@ pub(super) struct Listener {
     /// For questions that are not answered.
     pub(super) room: Arc<Semaphore>,
     pub(super) closes: watch::Receiver<bool>,
+    /// With these, only the daemon may call.
+    pub(super) keys: Option<ClientKeys>,
 }
 
 impl Listener {
@@ -42,6 +44,7 @@ impl Listener {
                             questions: self.questions.clone(),
                             room: Arc::clone(&self.room),
                             closes: self.closes.clone(),
+                            keys: self.keys.clone(),
                         };
                         peers.spawn(peer.serve(stream));
                     }
@@ -66,6 +69,7 @@ struct Peer {
     questions: mpsc::UnboundedSender<Question>,
     room: Arc<Semaphore>,
     closes: watch::Receiver<bool>,
+    keys: Option<ClientKeys>,
 }
 
 impl Peer {
@@ -75,7 +79,7 @@ impl Peer {
             message_parts_max: 1024,
             ..LIMITS
         };
-        let options = Options::new(LocalSocket::Requests, limits);
+        let options = Options::new(LocalSocket::Requests, limits).with_keys(self.keys.take());
         let Ok(mut connection) = Connection::accept(stream, &options).await else {
             return;
         };

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::LocalSocket;
 use futures_core::Stream;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -122,6 +123,7 @@ impl AnswersBuilder {
             questions,
             room: Arc::clone(&room),
             closes,
+            keys: asker.options(LocalSocket::Requests).keys,
         };
         let listener = tokio::spawn(listener.run());
         let ends = Ends::of(&listener);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::hub::State;
-use crate::hub::asking::{Asker, Line, ask_locator};
+use crate::hub::asking::{Asker, Line};
 
 /// Before the next try when one has failed.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -79,6 +79,7 @@ impl Registration {
     async fn say(&self, token: Token) -> Result<String, String> {
         let locator = self.asker.locator().await?;
         let fields = [self.name.as_str(), self.address.as_str()];
-        ask_locator(&locator, &Message::param(token, fields)).await
+        let request = Message::param(token, fields);
+        self.asker.ask_locator(&locator, &request).await
     }
 }

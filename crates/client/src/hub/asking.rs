@@ -16,7 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::ambient::{chance, now};
-use crate::connection::{Connection, Ended, Event, OpenError, Options, without_delimiter};
+use crate::connection::{
+    Connection, Ended, Event, OpenError, Options, Refusals, TurnedAway, without_delimiter,
+};
+use crate::keys::ClientKeys;
 use crate::{Error, LIMITS};
 
 /// Waits between two attempts to connect: the first at most, and each.
@@ -36,11 +39,20 @@ pub(crate) enum Destination {
     Located(Endpoint, String),
 }
 
+/// The keys of a hub.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Keys {
+    /// For the daemon.
+    pub(crate) daemon: Option<ClientKeys>,
+    /// For the ServiceLocator.
+    pub(crate) locator: Option<ClientKeys>,
+}
+
 impl Destination {
-    async fn find(&self) -> Result<Endpoint, String> {
+    async fn find(&self, keys: Option<&ClientKeys>) -> Result<Endpoint, String> {
         match self {
             Self::At(address) => Ok(address.local()),
-            Self::Located(locator, name) => locate(locator, name).await,
+            Self::Located(locator, name) => locate(locator, name, keys).await,
         }
     }
 }
@@ -54,8 +66,12 @@ impl Display for Destination {
     }
 }
 
-async fn locate(locator: &Endpoint, name: &str) -> Result<Endpoint, String> {
-    let text = ask_locator(locator, &Message::param(Token::LOCATE, [name])).await?;
+async fn locate(
+    locator: &Endpoint,
+    name: &str,
+    keys: Option<&ClientKeys>,
+) -> Result<Endpoint, String> {
+    let text = ask_locator(locator, &Message::param(Token::LOCATE, [name]), keys).await?;
     text.trim_end_matches('\0')
         .parse()
         .map(|address: Endpoint| address.local())
@@ -63,10 +79,14 @@ async fn locate(locator: &Endpoint, name: &str) -> Result<Endpoint, String> {
 }
 
 /// What a ServiceLocator answers; or why it doesn't.
-pub(crate) async fn ask_locator(locator: &Endpoint, request: &Message) -> Result<String, String> {
+async fn ask_locator(
+    locator: &Endpoint,
+    request: &Message,
+    keys: Option<&ClientKeys>,
+) -> Result<String, String> {
     let named = |why: &dyn Display| format!("the ServiceLocator at {locator}: {why}");
     let asked = async {
-        let options = Options::new(LocalSocket::Req, LIMITS);
+        let options = Options::new(LocalSocket::Req, LIMITS).with_keys(keys.cloned());
         let opened = Connection::open(&locator.local(), &options).await;
         let mut connection = opened.map_err(|error| named(&error))?;
         let answer = connection.ask(&encode(request, Layout::NATIVE)).await;
@@ -106,6 +126,8 @@ pub(crate) struct Line {
     pub(crate) generation: u64,
     /// What listens there is no daemon.
     pub(crate) is_no_daemon: bool,
+    /// The daemon turns us away, again and again.
+    pub(crate) turned_away: Option<(Endpoint, TurnedAway)>,
 }
 
 /// For how long somebody waits.
@@ -163,6 +185,7 @@ pub(crate) struct Asker {
     /// The ServiceLocator that says where the daemon is.
     locator: Option<Endpoint>,
     heartbeat: Duration,
+    keys: Keys,
 }
 
 /// Somebody waits for the answer of a request.
@@ -186,6 +209,7 @@ impl Asker {
         destination: Destination,
         heartbeat: Duration,
         pending_bytes_max: usize,
+        keys: Keys,
     ) -> Self {
         let (commands, asked) = mpsc::unbounded_channel();
         let first = Line {
@@ -196,6 +220,7 @@ impl Asker {
             own_host: None,
             generation: 0,
             is_no_daemon: false,
+            turned_away: None,
         };
         let (line_tx, line) = watch::channel(first);
         let locator = match &destination {
@@ -205,6 +230,8 @@ impl Asker {
         let task = Task {
             destination,
             heartbeat,
+            keys: keys.clone(),
+            refusals: Refusals::default(),
             asked,
             line: line_tx,
             pending: BTreeMap::new(),
@@ -218,12 +245,22 @@ impl Asker {
             line,
             locator,
             heartbeat,
+            keys,
         }
     }
 
     /// How the hub's connections are kept.
     pub(crate) fn options(&self, role: LocalSocket) -> Options {
-        options(role, self.heartbeat)
+        options(role, self.heartbeat, self.keys.daemon.clone())
+    }
+
+    /// What a ServiceLocator answers; or why it doesn't.
+    pub(crate) async fn ask_locator(
+        &self,
+        locator: &Endpoint,
+        request: &Message,
+    ) -> Result<String, String> {
+        ask_locator(locator, request, self.keys.locator.as_ref()).await
     }
 
     pub(crate) fn line(&self) -> watch::Receiver<Line> {
@@ -402,9 +439,10 @@ impl Asker {
     }
 }
 
-fn options(role: LocalSocket, heartbeat: Duration) -> Options {
+fn options(role: LocalSocket, heartbeat: Duration, keys: Option<ClientKeys>) -> Options {
     Options {
         heartbeat,
+        keys,
         ..Options::new(role, LIMITS)
     }
 }
@@ -432,9 +470,19 @@ pub(crate) fn nak(what: String, answer: &Message) -> Error {
     }
 }
 
+/// Why there is no connection.
+enum Unopened {
+    /// Nobody says where the daemon is.
+    NotFound(String),
+    /// It is not to be had there.
+    At(Endpoint, OpenError),
+}
+
 struct Task {
     destination: Destination,
     heartbeat: Duration,
+    keys: Keys,
+    refusals: Refusals,
     asked: mpsc::UnboundedReceiver<Command>,
     line: watch::Sender<Line>,
     pending: BTreeMap<u64, Pending>,
@@ -451,8 +499,8 @@ impl Task {
             };
             let (mut connection, at) = match opened {
                 Ok(opened) => opened,
-                Err((why, is_no_daemon)) => {
-                    self.tell(State::Connecting { why }, is_no_daemon);
+                Err(unopened) => {
+                    self.tell_unopened(unopened);
                     delay = backoff.next_delay(chance());
                     continue;
                 }
@@ -467,15 +515,28 @@ impl Task {
             };
             let why = format!("the connection to {} ended: {ended}", self.destination);
             self.fail_unrepeatable(&why);
-            self.tell(State::Connecting { why }, false);
+            self.line
+                .send_modify(|line| line.state = State::Connecting { why });
             delay = backoff.next_delay(chance());
         }
     }
 
-    fn tell(&self, state: State, is_no_daemon: bool) {
+    fn tell_unopened(&mut self, unopened: Unopened) {
+        let (why, is_no_daemon, turned_away) = match unopened {
+            Unopened::NotFound(why) => (why, false, None),
+            Unopened::At(address, error) => {
+                let turned_away = self.refusals.note(&error);
+                (
+                    format!("{address}: {error}"),
+                    matches!(error, OpenError::NoPeer(_)),
+                    turned_away.map(|why| (address, why)),
+                )
+            }
+        };
         self.line.send_modify(|line| {
-            line.state = state;
+            line.state = State::Connecting { why };
             line.is_no_daemon = is_no_daemon;
+            line.turned_away = turned_away;
         });
     }
 
@@ -487,25 +548,21 @@ impl Task {
                 own_host,
                 generation: line.generation + 1,
                 is_no_daemon: false,
+                turned_away: None,
             };
         });
     }
 
-    async fn dial(
-        &mut self,
-        delay: Duration,
-    ) -> Option<Result<(Connection, Endpoint), (String, bool)>> {
-        let destination = self.destination.clone();
-        let options = options(LocalSocket::Dealer, self.heartbeat);
+    async fn dial(&mut self, delay: Duration) -> Option<Result<(Connection, Endpoint), Unopened>> {
+        let (destination, keys) = (self.destination.clone(), self.keys.clone());
+        let options = options(LocalSocket::Dealer, self.heartbeat, keys.daemon);
         let dialling = async {
             sleep(delay).await;
-            let address = destination.find().await.map_err(|why| (why, false))?;
+            let found = destination.find(keys.locator.as_ref()).await;
+            let address = found.map_err(Unopened::NotFound)?;
             match Connection::open(&address, &options).await {
                 Ok(connection) => Ok((connection, address)),
-                Err(error) => {
-                    let is_no_daemon = matches!(error, OpenError::NoPeer(_));
-                    Err((format!("{address}: {error}"), is_no_daemon))
-                }
+                Err(error) => Err(Unopened::At(address, error)),
             }
         };
         tokio::pin!(dialling);

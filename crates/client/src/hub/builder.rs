@@ -1,13 +1,14 @@
 //! How a hub connects.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use event_manager_wire::model::Endpoint;
 use tokio::runtime::Handle;
 
 use super::Hub;
-use super::asking::{Asker, Destination, Patience, State};
-use crate::Error;
+use super::asking::{Asker, Destination, Keys, Line, Patience, State};
+use crate::{ClientKeys, Error, KeysError};
 
 /// Where a daemon listens unless it is configured.
 const ADDRESS: &str = "tcp://localhost:5101";
@@ -27,6 +28,17 @@ pub struct HubBuilder {
     connect_timeout: Duration,
     heartbeat: Duration,
     pending_bytes_max: usize,
+    keys: KeysWanted,
+    locator_keys: Option<Option<ClientKeys>>,
+}
+
+/// Where a hub has its keys from.
+#[derive(Debug, Clone)]
+enum KeysWanted {
+    /// From files that variables name, if they do.
+    Environment,
+    Given(Option<ClientKeys>),
+    Files(PathBuf, String),
 }
 
 impl HubBuilder {
@@ -42,6 +54,8 @@ impl HubBuilder {
             connect_timeout: Duration::MAX,
             heartbeat: Duration::from_secs(10),
             pending_bytes_max: 64 << 20,
+            keys: KeysWanted::Environment,
+            locator_keys: None,
         }
     }
 
@@ -60,6 +74,30 @@ impl HubBuilder {
     /// The daemon's name there (`locatorServiceName`); `EventManager` without it.
     pub fn located_name(mut self, name: impl Into<String>) -> Self {
         self.located_name = name.into();
+        self
+    }
+
+    /// Connects by CURVE, with this program's certificate, the file with its secret key, and the public key
+    /// of the daemon: Z85, hex or base64, or the name of a certificate. Without keys they are those that the
+    /// variables `EVENT_MANAGER_KEY` and `EVENT_MANAGER_SERVER_KEY` name, if they do.
+    pub fn key_files(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        server_key: impl Into<String>,
+    ) -> Self {
+        self.keys = KeysWanted::Files(certificate.into(), server_key.into());
+        self
+    }
+
+    /// The same with these keys; `None` is without CURVE, whatever the variables say.
+    pub fn keys(mut self, keys: impl Into<Option<ClientKeys>>) -> Self {
+        self.keys = KeysWanted::Given(keys.into());
+        self
+    }
+
+    /// Other keys for the ServiceLocator than for the daemon; `None` asks it without CURVE.
+    pub fn locator_keys(mut self, keys: impl Into<Option<ClientKeys>>) -> Self {
+        self.locator_keys = Some(keys.into());
         self
     }
 
@@ -100,19 +138,30 @@ impl HubBuilder {
     /// Connects, and waits until the daemon is there.
     ///
     /// # Errors
-    /// Those of [`connect_lazy`](Self::connect_lazy); [`Error::NoAnswer`] after the
+    /// Those of [`connect_lazy`](Self::connect_lazy); [`Error::TurnedAway`] if the daemon doesn't admit this
+    /// program, which takes two attempts; [`Error::NoAnswer`] after the
     /// [`connect_timeout`](Self::connect_timeout), or at once if what listens there is no daemon.
     pub async fn connect(self) -> Result<Hub, Error> {
         let within = self.connect_timeout;
         let hub = self.connect_lazy()?;
         let mut line = hub.line();
-        let connected = line.wait_for(|line| line.state == State::Connected || line.is_no_daemon);
-        let is_daemon = match Patience::of(within).wait(connected).await {
-            Some(Ok(line)) => !line.is_no_daemon,
-            _ => false,
+        let is_known = |line: &Line| {
+            line.state == State::Connected || line.is_no_daemon || line.turned_away.is_some()
         };
-        if is_daemon {
-            return Ok(hub);
+        let known = match Patience::of(within).wait(line.wait_for(is_known)).await {
+            Some(Ok(line)) => Some(line.clone()),
+            _ => None,
+        };
+        match known {
+            Some(Line {
+                turned_away: Some((address, why)),
+                ..
+            }) => {
+                let address = address.to_string();
+                return Err(Error::TurnedAway { address, why });
+            }
+            Some(line) if !line.is_no_daemon => return Ok(hub),
+            _ => {}
         }
         let why = match hub.state() {
             State::Connecting { why } => why,
@@ -129,13 +178,18 @@ impl HubBuilder {
     /// Connects in the background. Calls wait for the connection.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`]: an address is none, or there is no tokio runtime.
+    /// [`Error::InvalidArgument`]: an address is none, or there is no tokio runtime. [`Error::Keys`].
     pub fn connect_lazy(self) -> Result<Hub, Error> {
         if Handle::try_current().is_err() {
             let sentence = "a hub needs a tokio runtime; `blocking::Hub` brings its own";
             return Err(Error::InvalidArgument(sentence.to_owned()));
         }
-        let variable = || std::env::var("EVENT_MANAGER_CLIENT_ADDRESS").ok();
+        let variable = || variable("EVENT_MANAGER_CLIENT_ADDRESS");
+        let daemon = self.keys.load()?;
+        let keys = Keys {
+            locator: self.locator_keys.unwrap_or_else(|| daemon.clone()),
+            daemon,
+        };
         let destination = match (self.locator, self.address) {
             (Some(_), Some(_)) => {
                 let sentence = "either an address or a locator, not both";
@@ -147,7 +201,7 @@ impl HubBuilder {
                 Destination::At(endpoint(address.as_deref().unwrap_or(ADDRESS))?)
             }
         };
-        let asker = Asker::start(destination, self.heartbeat, self.pending_bytes_max);
+        let asker = Asker::start(destination, self.heartbeat, self.pending_bytes_max, keys);
         Ok(Hub::start(
             self.name,
             self.timeout,
@@ -155,6 +209,29 @@ impl HubBuilder {
             self.pending_bytes_max,
         ))
     }
+}
+
+impl KeysWanted {
+    fn load(self) -> Result<Option<ClientKeys>, KeysError> {
+        const OWN: &str = "EVENT_MANAGER_KEY";
+        const SERVER: &str = "EVENT_MANAGER_SERVER_KEY";
+        let (own, server) = match self {
+            Self::Given(keys) => return Ok(keys),
+            Self::Files(own, server) => (own, server),
+            Self::Environment => match (variable(OWN), variable(SERVER)) {
+                (None, None) => return Ok(None),
+                (Some(_), None) => return Err(KeysError::Half(OWN, SERVER)),
+                (None, Some(_)) => return Err(KeysError::Half(SERVER, OWN)),
+                (Some(own), Some(server)) => (own.into(), server),
+            },
+        };
+        ClientKeys::load(own, &server).map(Some)
+    }
+}
+
+/// An empty one is as good as none.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, Error> {

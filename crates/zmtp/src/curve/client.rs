@@ -72,6 +72,11 @@ impl CurveClient {
         }
     }
 
+    /// Whether the server has answered the HELLO, which only the owner of its key can.
+    pub(crate) fn is_welcome(&self) -> bool {
+        matches!(self.state, State::Ready(_) | State::Done)
+    }
+
     /// The body of the HELLO.
     pub(crate) fn hello(&self) -> Vec<u8> {
         let State::Welcome(agreed) = &self.state else {

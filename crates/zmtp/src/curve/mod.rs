@@ -16,11 +16,13 @@
 //! differ, this does as libzmq: the boxes are in message frames, not in commands.
 
 mod boxes;
+mod certificate;
 mod client;
 mod server;
 mod stream;
 
 pub use boxes::{KEY_BYTES, KeyPair, PublicKey};
+pub use certificate::{Certificate, CertificateError, parse_key};
 pub use client::{CLIENT_RANDOM_BYTES, CurveClient};
 pub(crate) use server::Agreed;
 pub use server::{CurveServer, SERVER_RANDOM_BYTES};

@@ -1,7 +1,7 @@
 //! Certificates, as pyzmq and czmq write them.
 
-use event_manager_zmtp::curve::{KEY_BYTES, KeyPair, PublicKey};
-use event_manager_zmtp::z85;
+use super::boxes::{KEY_BYTES, KeyPair, PublicKey};
+use crate::z85;
 
 /// The keys in a certificate's file.
 #[derive(Debug, Clone)]
@@ -52,7 +52,33 @@ pub fn parse_key(text: &str) -> Option<[u8; KEY_BYTES]> {
     bytes.try_into().ok()
 }
 
+/// What stands in front of a public certificate, for people.
+const PUBLIC_HEAD: &str = "\
+#   ZeroMQ CURVE Public Certificate, by event-manager
+#   Exchange securely, or compare the key after exchange.
+
+";
+/// The same of a secret one.
+const SECRET_HEAD: &str = "\
+#   ZeroMQ CURVE **Secret** Certificate, by event-manager
+#   DO NOT PROVIDE THIS FILE TO OTHER USERS nor change its permissions.
+
+";
+
 impl Certificate {
+    /// The text of a file with the public key only, as pyzmq and czmq read it.
+    pub fn public_text(public: &PublicKey) -> String {
+        format!("{PUBLIC_HEAD}metadata\ncurve\n    public-key = \"{public}\"\n")
+    }
+
+    /// The text of a file with both keys. It is the secret.
+    pub fn secret_text(pair: &KeyPair) -> String {
+        let (public, secret) = (pair.public(), z85::encode(pair.secret()));
+        format!(
+            "{SECRET_HEAD}metadata\ncurve\n    public-key = \"{public}\"\n    secret-key = \"{secret}\"\n"
+        )
+    }
+
     /// Reads a file's text: lines `public-key = "..."` and `secret-key = "..."` in any place, with quotes
     /// of either kind. Other lines are passed over.
     ///
@@ -136,6 +162,33 @@ mod tests {
             certificate.into_pair().unwrap_err(),
             CertificateError::Missing("secret-key")
         );
+    }
+
+    /// As czmq 4.2's `zcert_save` writes it.
+    const CZMQ_SECRET: &str = "#   ****  Generated on 2026-11-28 17:00:10 by CZMQ  ****\n\
+        #   ZeroMQ CURVE **Secret** Certificate\n\
+        #   DO NOT PROVIDE THIS FILE TO OTHER USERS nor change its permissions.\n\n\
+        metadata\n    name = \"public-key = 1\"\n    email = \"a@b\"\n\
+        curve\n    \
+            public-key = \"Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID\"\n    \
+            secret-key = \"D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs\"\n";
+
+    #[test]
+    fn certificates_of_czmq_are_read() {
+        let certificate = Certificate::parse(CZMQ_SECRET).unwrap();
+        let pyzmq = Certificate::parse(PYZMQ_SECRET).unwrap();
+        assert_eq!(certificate.public, pyzmq.public);
+        assert!(certificate.pair.is_some());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let pair = KeyPair::from_secret([7; KEY_BYTES]);
+        let read = Certificate::parse(&Certificate::public_text(pair.public())).unwrap();
+        assert_eq!(read.public, *pair.public());
+        assert!(read.pair.is_none());
+        let read = Certificate::parse(&Certificate::secret_text(&pair)).unwrap();
+        assert_eq!(read.into_pair().unwrap().secret(), pair.secret());
     }
 
     #[test]
