@@ -40,7 +40,8 @@ impl Feed {
             .with_context(|| format!("{address:?} is not an address"))?;
         let everything = self.subjects.is_empty().then(Vec::new);
         let prefixes = self.subjects.iter().map(|subject| subject.clone().into());
-        let mut subscriber = Subscriber::new(&address, prefixes.chain(everything).collect());
+        let subscriber = Subscriber::new(&address, prefixes.chain(everything).collect());
+        let mut subscriber = subscriber.with_keys(self.target.keys()?);
         wait_for(async {
             let mut termination = Termination::listen()?;
             for _ in 0..self.count.unwrap_or(u64::MAX) {

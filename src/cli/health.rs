@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 
+use super::key_args::KeyArgs;
 use super::output::Out;
-use super::target::{address, configured_address, seconds};
+use super::target::{address, seconds};
 use event_manager_client::blocking::Client;
 
 #[derive(Debug, Args)]
@@ -16,6 +17,8 @@ pub(super) struct HealthArgs {
     /// The daemon's request address [default: the requestAddress of its configuration]
     #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS", value_parser = address)]
     address: Option<String>,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// The daemon's configuration file [environment: CONFIG_PATH; default: ./config.json]
     #[arg(long, value_name = "PATH", conflicts_with = "address")]
     config: Option<PathBuf>,
@@ -26,12 +29,12 @@ pub(super) struct HealthArgs {
 
 /// The daemon's reactor itself has to answer: that a port is open says little.
 pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
-    let address = match &args.address {
-        Some(address) => address.clone(),
-        None => configured_address(args.config.clone())?,
-    };
-    let wait = Duration::from_secs_f64(args.wait);
-    let status = Client::new(&*address, wait).status()?;
+    let daemon = args
+        .keys
+        .daemon(args.address.clone(), args.config.clone())?;
+    let (address, wait) = (daemon.address, Duration::from_secs_f64(args.wait));
+    let client = Client::new(&*address, wait).with_keys(daemon.keys);
+    let status = { client }.status()?;
     let (name, version) = (&status.service, &status.version);
     if status.draining {
         bail!("{name} {version} at {address} is stopping: it accepts no more events");

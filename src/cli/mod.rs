@@ -11,6 +11,7 @@ mod emit;
 mod events;
 mod feed;
 mod health;
+mod key_args;
 mod locator;
 mod man;
 mod output;
@@ -41,9 +42,11 @@ mod exit {
     pub(super) const FAILED: u8 = 1;
     /// No daemon answers.
     pub(super) const UNAVAILABLE: u8 = 69;
+    /// The daemon doesn't admit us.
+    pub(super) const TURNED_AWAY: u8 = 77;
     /// The startup guard's time was up.
     pub(super) const GUARD: u8 = 75;
-    /// The configuration is wrong.
+    /// The configuration, or a key, is wrong.
     pub(super) const CONFIG: u8 = super::check::EXIT_CONFIG;
 }
 
@@ -61,7 +64,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure; 2 wrong usage; 69 no daemon answers; 75 the startup guard timed out; \
-78 the configuration is wrong.";
+77 the daemon doesn't admit us; 78 the configuration or a key is wrong.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

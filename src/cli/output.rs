@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::exit;
 use crate::config::ConfigErrors;
+use crate::keys;
 use crate::telemetry::{printable, printable_json};
-use event_manager_client::{ClientError, Error};
+use event_manager_client::{ClientError, Error, KeysError, TurnedAway};
 use event_manager_wire::model::is_unsafe;
 use event_manager_wire::model::subject_of;
 
@@ -45,12 +46,45 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         ));
         return ExitCode::from(exit::UNAVAILABLE);
     }
+    if let Some((address, why)) = turned_away(&error) {
+        complain(&format!("{address}: {why}"));
+        complain(mend(why));
+        return ExitCode::from(exit::TURNED_AWAY);
+    }
     complain(&format!("event-manager: {error:#}"));
-    let is_unanswered = matches!(error.downcast_ref(), Some(Error::NoAnswer { .. }));
-    ExitCode::from(match is_unanswered {
-        true => exit::UNAVAILABLE,
-        false => exit::FAILED,
+    let is_key = error.is::<KeysError>() || error.is::<keys::KeysError>();
+    ExitCode::from(match error.downcast_ref() {
+        Some(Error::NoAnswer { .. }) => exit::UNAVAILABLE,
+        _ if is_key => exit::CONFIG,
+        _ => exit::FAILED,
     })
+}
+
+/// Where the daemon is that doesn't admit us, and what is known of the reason.
+fn turned_away(error: &anyhow::Error) -> Option<(&str, TurnedAway)> {
+    if let Some(ClientError::TurnedAway { address, why }) = error.downcast_ref() {
+        return Some((address, *why));
+    }
+    match error.downcast_ref() {
+        Some(Error::TurnedAway { address, why }) => Some((address, *why)),
+        _ => None,
+    }
+}
+
+/// What to do about it, on the command line.
+pub(super) fn mend(why: TurnedAway) -> &'static str {
+    match why {
+        TurnedAway::WithoutKeys => {
+            "Name your keys: --key FILE and --server-key KEY, or EVENT_MANAGER_KEY and EVENT_MANAGER_SERVER_KEY; or look at the daemon's security.from"
+        }
+        TurnedAway::NoCurve => {
+            "Leave out --key, EVENT_MANAGER_KEY and the like; or look at the daemon's security.mechanisms and security.from"
+        }
+        TurnedAway::ServerKey(_) => {
+            "Give it the public key of a file of the daemon's security.secretKey: --server-key or EVENT_MANAGER_SERVER_KEY"
+        }
+        _ => "Put the public file of this key (NAME.key) into the daemon's security.keysDir",
+    }
 }
 
 /// Standard output. Texts of peers may hold what a terminal acts on, so all that is written goes through

@@ -32,7 +32,7 @@ pub(super) fn run(args: &PubArgs) -> anyhow::Result<()> {
     let address = address
         .parse()
         .with_context(|| format!("{address:?} is not an address"))?;
-    let publisher = Publisher::new(address, args.target.wait());
+    let publisher = Publisher::new(address, args.target.wait()).with_keys(args.target.keys()?);
     wait_for(publish(publisher, args))
 }
 

@@ -1,17 +1,13 @@
 //! Which daemon a command talks to.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::config::{Loaded, Sources, why_undialable};
-use event_manager_client::{Client, ClientError, Error, Hub, HubBuilder, blocking};
+use super::key_args::{Daemon, KeyArgs};
+use crate::config::why_undialable;
+use event_manager_client::{Client, ClientError, ClientKeys, Error, Hub, HubBuilder, blocking};
 use event_manager_wire::model::Endpoint;
-
-/// Where a daemon answers of which nothing is configured.
-const DEFAULT: &str = "tcp://localhost:5101";
 
 /// The flags of every command that talks to a daemon.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +16,8 @@ pub(super) struct Target {
     /// read here, else tcp://localhost:5101]
     #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS", value_parser = address)]
     address: Option<String>,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// Seconds to wait for the daemon's answer.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
     wait: f64,
@@ -43,17 +41,19 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 
 impl Target {
     pub(super) fn client(&self) -> anyhow::Result<blocking::Client> {
-        Ok(blocking::Client::new(self.address()?, self.wait()))
+        let daemon = self.daemon()?;
+        Ok(blocking::Client::new(daemon.address, self.wait()).with_keys(daemon.keys))
     }
 
     pub(super) fn async_client(&self) -> anyhow::Result<Client> {
-        Ok(Client::new(self.address()?, self.wait()))
+        let daemon = self.daemon()?;
+        Ok(Client::new(daemon.address, self.wait()).with_keys(daemon.keys))
     }
 
     /// A connected client of the library; `name` is what the daemon shows of its workers.
     pub(super) async fn hub(&self, name: Option<&str>) -> anyhow::Result<Hub> {
-        let (address, wait) = (self.address()?, self.wait());
-        let builder = Hub::builder().address(&address).timeout(wait);
+        let (Daemon { address, keys }, wait) = (self.daemon()?, self.wait());
+        let builder = Hub::builder().address(&address).timeout(wait).keys(keys);
         let builder = name.into_iter().fold(builder, HubBuilder::name);
         match builder.connect_timeout(wait).connect().await {
             Err(Error::NoAnswer { .. }) => Err(ClientError::NoAnswer(address).into()),
@@ -61,11 +61,13 @@ impl Target {
         }
     }
 
-    fn address(&self) -> anyhow::Result<String> {
-        match &self.address {
-            Some(address) => Ok(address.clone()),
-            None => configured_address(None),
-        }
+    fn daemon(&self) -> anyhow::Result<Daemon> {
+        self.keys.daemon(self.address.clone(), None)
+    }
+
+    /// The keys with which the daemon is asked, for its other addresses.
+    pub(super) fn keys(&self) -> anyhow::Result<Option<ClientKeys>> {
+        Ok(self.daemon()?.keys)
     }
 
     pub(super) fn wait(&self) -> Duration {
@@ -82,19 +84,4 @@ impl Target {
         let first = all.into_iter().next();
         Ok(first.ok_or_else(|| ClientError::Garbled(format!("no address for {kind}")))?)
     }
-}
-
-/// Where a daemon with this configuration answers on this machine; without a path, with the configuration
-/// that `serve` would read here.
-pub(super) fn configured_address(path: Option<PathBuf>) -> anyhow::Result<String> {
-    let loaded = Loaded::load(&Sources::from_env(path, vec![]))?;
-    if !loaded.origins.contains_key("requestAddress") {
-        return Ok(DEFAULT.into());
-    }
-    let address = loaded.config.request_addresses.first().map(Endpoint::local);
-    let address = address.context("requestAddress is empty")?;
-    if address.port() == Some(0) {
-        bail!("requestAddress {address} lets the system choose the port: give it with --address");
-    }
-    Ok(address.to_string())
 }

@@ -25,6 +25,7 @@ mod client_kills;
 mod client_service;
 mod client_silence;
 mod command_bench;
+mod command_keys;
 mod command_line;
 mod command_worker;
 mod commands_alone;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::super::key_args::own_keys;
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::store::queue_of;
-use event_manager_client::ClientError;
 use event_manager_client::blocking::Client;
+use event_manager_client::{ClientError, ClientKeys, TurnedAway};
 use event_manager_wire::api::Status;
 use event_manager_wire::messagebus::{Message, Token};
 use event_manager_wire::model::Endpoint;
@@ -29,6 +30,8 @@ pub(super) struct Facts {
     pub(super) address: String,
     /// Its state, or why there was no answer.
     pub(super) status: Result<Status, String>,
+    /// It is there, and doesn't admit us.
+    pub(super) turned_away: Option<TurnedAway>,
     /// Who listens on ports that the configuration names.
     pub(super) listening: Vec<Listening>,
     pub(super) locator: Locator,
@@ -61,24 +64,31 @@ pub(super) struct Disk {
 }
 
 impl Facts {
-    /// Asks the daemon at this address, else at that of the configuration.
+    /// Asks the daemon at this address, else at that of the configuration, with these keys, else with the
+    /// daemon's own.
     pub(super) fn gather(
         config: Result<Loaded, ConfigErrors>,
-        address: Option<String>,
+        (address, given): (Option<String>, Option<ClientKeys>),
         wait: Duration,
         disk_free_min: Option<u64>,
     ) -> Self {
         let known = config.as_ref().ok().map(|loaded| &loaded.config);
         let address = address.unwrap_or_else(|| known.map_or(ADDRESS.into(), address_of));
-        let mut client = Client::new(address.clone(), wait);
-        let status = client.status().map_err(|error| error.to_string());
+        let keys = given.or_else(|| own_keys(known?, &address).ok().flatten());
+        let mut client = Client::new(address.clone(), wait).with_keys(keys.clone());
+        let status = client.status();
+        let turned_away = match status {
+            Err(ClientError::TurnedAway { why, .. }) => Some(why),
+            _ => None,
+        };
+        let status = status.map_err(|error| error.to_string());
         let directory = state_directory(known, status.as_ref().ok());
         Self {
             listening: known.map_or(vec![], |config| {
                 listening_on(&ports_wanted(config, &address))
             }),
             locator: known.map_or(Locator::NotAsked, |config| {
-                ask_locator(config, status.as_ref().ok(), wait)
+                ask_locator(config, status.as_ref().ok(), wait, keys)
             }),
             letters: match &status {
                 Ok(status) => letters(&mut client, status, directory.as_deref()),
@@ -88,6 +98,7 @@ impl Facts {
             config,
             address,
             status,
+            turned_away,
             disk_free_min,
         }
     }
@@ -102,7 +113,12 @@ fn address_of(config: &Config) -> String {
     }
 }
 
-fn ask_locator(config: &Config, status: Option<&Status>, wait: Duration) -> Locator {
+fn ask_locator(
+    config: &Config,
+    status: Option<&Status>,
+    wait: Duration,
+    keys: Option<ClientKeys>,
+) -> Locator {
     let locator = &config.locator;
     // One that is embedded is gone with its daemon.
     if !locator.register || locator.embedded && status.is_none() {
@@ -112,7 +128,9 @@ fn ask_locator(config: &Config, status: Option<&Status>, wait: Duration) -> Loca
     let bound = bound.and_then(|address| address.parse::<Endpoint>().ok());
     let address = bound.unwrap_or_else(|| locator.address.clone()).local();
     let name = locator.service_name.as_str();
-    let mut client = Client::new(address.to_string(), wait);
+    // Another's has other keys.
+    let keys = keys.filter(|_| locator.embedded);
+    let mut client = Client::new(address.to_string(), wait).with_keys(keys);
     let request = Message::param(locator.tokens.locate, [name]);
     match client.ask(&request, Duration::ZERO) {
         Ok(answer) if answer.token.is(Token::ACK) => Locator::Registered,

@@ -51,12 +51,13 @@ pub(super) enum Code {
     ServiceStuck = 9023,
     PublisherRing = 9025,
     OpenToTheNetwork = 9026,
+    ShutOut = 9027,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -82,6 +83,7 @@ impl Code {
         Self::ServiceStuck,
         Self::PublisherRing,
         Self::OpenToTheNetwork,
+        Self::ShutOut,
     ];
 
     pub(super) fn text(self) -> String {

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::config_args::ConfigArgs;
 use super::exit;
+use super::key_args::KeyArgs;
 use super::output::{Out, exit_code, safe};
 use super::target::{address, seconds};
 use event_manager_wire::model::Endpoint;
@@ -44,17 +45,23 @@ pub(super) struct DoctorArgs {
     /// The daemon's request address [default: that of the configuration]
     #[arg(long, env = "EVENT_MANAGER_ADDRESS", value_name = "ADDRESS", value_parser = address)]
     address: Option<String>,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// Seconds to wait for each answer.
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS", value_parser = seconds)]
     wait: f64,
 }
 
 /// Prints what is wrong. Code 0 if there is nothing above a note, 1 if there is, 69 if no daemon
-/// answers.
+/// answers, 77 if it doesn't admit us.
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
+    let given = match args.keys.given() {
+        Ok(given) => given,
+        Err(error) => return exit_code(Err(error.into())),
+    };
     let facts = Facts::gather(
         args.config.load(),
-        args.address.clone(),
+        (args.address.clone(), given),
         Duration::from_secs_f64(args.wait),
         args.min_disk_free,
     );
@@ -67,6 +74,7 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
         return exit_code(Err(error.into()));
     }
     match (&facts.status, findings.first()) {
+        (Err(_), _) if facts.turned_away.is_some() => ExitCode::from(exit::TURNED_AWAY),
         (Err(_), _) => ExitCode::from(exit::UNAVAILABLE),
         (Ok(_), Some(worst)) if worst.severity > Severity::Note => ExitCode::from(exit::FAILED),
         (Ok(_), _) => ExitCode::SUCCESS,
@@ -77,7 +85,10 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
 fn check(facts: &Facts) -> Vec<Finding> {
     let mut found = configuration::check(facts);
     match &facts.status {
-        Err(why) => found.push(no_daemon(facts, why)),
+        Err(why) => found.push(match facts.turned_away {
+            Some(told) => security::shut_out(&facts.address, why, told),
+            None => no_daemon(facts, why),
+        }),
         Ok(status) => {
             found.extend(services::check(status, &facts.letters));
             found.extend(subscriptions::check(status));

@@ -1,6 +1,8 @@
 //! Who may connect.
 
+use super::super::output::mend;
 use super::finding::{Code, Finding, Severity};
+use event_manager_client::TurnedAway;
 use event_manager_wire::api::Status;
 
 /// A note: the daemon works, and whether that is meant only the administrator knows.
@@ -18,4 +20,12 @@ pub(super) fn check(status: &Status) -> Option<Finding> {
             "restrict it with \"security\": {\"from\": [\"10.1.0.0/16\"]} (your networks; http:// with httpTokenFile), or confirm it with \"security\": {\"open\": true}",
         )
     })
+}
+
+/// The daemon is there, and doesn't admit us.
+pub(super) fn shut_out(address: &str, why: &str, told: TurnedAway) -> Finding {
+    // The address is before it already.
+    let why = why.strip_prefix(address).unwrap_or(why);
+    let text = why.trim_start_matches([':', ' ']);
+    Finding::new(Severity::Error, Code::ShutOut, address, text, mend(told))
 }

@@ -28,6 +28,7 @@ fn facts(config: &str) -> Facts {
         locator: Locator::Registered,
         letters: vec![],
         disk: None,
+        turned_away: None,
         disk_free_min: None,
     }
 }
