@@ -62,6 +62,10 @@ scenarios count="1000":
 netns:
     cargo test --locked --test it -- --ignored --nocapture a_machine_
 
+# What takes long of the attacks on CURVE: 10,000 idle connections, floods, forged messages. Half a minute each.
+curve-floods:
+    cargo test --locked --test it -- --ignored --nocapture --test-threads 1 curve_attacks::
+
 # The systemd units as they are written.
 units:
     cargo build --locked

@@ -31,6 +31,7 @@ mod command_worker;
 mod commands_alone;
 mod corpora;
 mod curve;
+mod curve_attacks;
 mod dead_letters;
 mod dialled;
 mod doctor;

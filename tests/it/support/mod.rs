@@ -4,6 +4,7 @@ pub mod bus;
 pub mod clock;
 pub mod healthy;
 pub mod http;
+pub mod keys;
 pub mod logs;
 pub mod manager;
 pub mod old;
@@ -12,6 +13,7 @@ pub mod peers;
 pub mod process;
 pub mod program;
 pub mod raw;
+pub mod raw_curve;
 pub mod responder;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::boxes::Nonce;
 use super::stream::OpenError;
 use super::*;
 use crate::frame::{COMMAND, FrameError, FrameHeader, LONG, MORE, encode_frame, put_command};
@@ -372,6 +373,15 @@ fn keys_of_low_order_are_refused() {
         Err(CurveError::LowOrder),
         "C'"
     );
+    // S', from a server that owns the long-term key.
+    let mut trusting = client(2, 1);
+    let hello = trusting.hello();
+    let short_term = PublicKey::from_bytes(*hello[80..].first_chunk().unwrap());
+    let agreed = pair(1).agree(&short_term).unwrap();
+    let nonce = Nonce::random(WELCOME_NONCE, &[1; 16]);
+    let sealed = agreed.sealed(&nonce, &[zeros.as_bytes(), &[0; COOKIE_BYTES]]);
+    let welcome = [b"\x07WELCOME", &[1; 16][..], &sealed].concat();
+    assert_eq!(trusting.welcome(&welcome, b""), Err(CurveError::LowOrder));
 }
 
 proptest! {
