@@ -14,6 +14,7 @@ use crate::ambient::now;
 use crate::config::Config;
 use crate::reactor::acts::admission::Met;
 use crate::reactor::acts::connection::HubDoor;
+use crate::reactor::io::agreements::Agreements;
 use crate::reactor::io::inbox::Inbox;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Connections;
@@ -88,7 +89,8 @@ impl HotPath {
                 site,
                 streamers,
                 effects,
-                Connections::with_max(usize::MAX),
+                // The thread ends with the hub.
+                Connections::with_max(usize::MAX, Agreements::start(1)?.0),
                 Notes::new(Journal::default(), Tracer::default(), now()),
                 None,
             ),

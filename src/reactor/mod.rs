@@ -37,11 +37,12 @@ use crate::telemetry::Journal;
 use crate::traces::Tracer;
 use acts::persistence::{Keeping, Restoring};
 use event_manager_core::broker::Audience;
-use event_manager_core::security::Keyring;
+use event_manager_core::security::{HandshakeLimits, Keyring};
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::curve::KeyPair;
 use hub::{Hub, SharedHub};
+use io::agreements::Agreements;
 use sockets::{Sockets, report_unused};
 
 /// What waits for the reactor's attention at most; its senders wait.
@@ -153,22 +154,43 @@ pub enum StartError {
 
 type Started = std::sync::mpsc::SyncSender<Result<Bound, StartError>>;
 
-fn run(mut parts: Parts, streamers_at: Vec<Endpoint>, started: &Started) -> Undelivered {
-    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+fn run(parts: Parts, streamers_at: Vec<Endpoint>, started: &Started) -> Undelivered {
+    let system = || {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let steps_max = HandshakeLimits::default().steps_max;
+        Ok((runtime, Agreements::start(steps_max)?))
+    };
+    let (runtime, (agreements, agreeing)) = match system() {
+        Ok(given) => given,
         Err(error) => {
-            let _ = started.send(Err(error.into()));
+            let _ = started.send(Err(StartError::System(error)));
             return Undelivered::default();
         }
     };
+    let undelivered = run_on(&runtime, parts, &agreements, streamers_at, started);
+    agreements.end();
+    // A handshake's fault costs that handshake only, so it doesn't end by a panic.
+    let _ = agreeing.join();
+    undelivered
+}
+
+fn run_on(
+    runtime: &runtime::Runtime,
+    mut parts: Parts,
+    agreements: &Agreements,
+    streamers_at: Vec<Endpoint>,
+    started: &Started,
+) -> Undelivered {
     let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async {
+    tasks.block_on(runtime, async {
         // Within the runtime, because that is where sockets are registered.
         match Sockets::bind(&parts.config, &mut parts.inherited) {
             Ok(sockets) => {
                 report_unused(&parts.inherited, &parts.config);
                 let (former, store) = (parts.former.take(), parts.store.take());
-                let (hub, inputs) = sockets.hub(parts, streamers_at);
+                let (hub, inputs) = sockets.hub(parts, agreements.clone(), streamers_at);
                 begin(&mut hub.borrow_mut(), former, store);
                 sockets.accept(&hub);
                 let _ = started.send(Ok(sockets.bound()));

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::acts::connection::HubDoor;
 use super::hub::{Hub, SharedHub};
+use super::io::agreements::Agreements;
 use super::io::listener::Listener;
 use super::state::connections::Connections;
 use super::state::effects::Input;
@@ -125,6 +126,7 @@ impl Sockets {
     pub(super) fn hub(
         &self,
         parts: Parts,
+        agreements: Agreements,
         streamers_at: Vec<Endpoint>,
     ) -> (SharedHub, mpsc::Receiver<Input>) {
         let config = Rc::new(parts.config);
@@ -143,7 +145,7 @@ impl Sockets {
                 HubDoor::of(door.clone(), Purpose::Workers(Rc::clone(streamer)))
             }));
             let streamers = StreamerTable::new(streamers_at, parts.inherited, doors);
-            let connections = Connections::with_max(connections_max(&config));
+            let connections = Connections::with_max(connections_max(&config), agreements);
             RefCell::new(Hub::new(
                 config,
                 site,

@@ -96,6 +96,31 @@ enum State {
     },
 }
 
+/// What the commands that are there come to.
+enum Received {
+    /// Too few of them.
+    Part,
+    /// The next one takes long.
+    Agreement { is_first: bool },
+    /// The peer is known.
+    Met(Box<Met>),
+}
+
+/// How far a handshake has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The peer has to say more.
+    Waiting,
+    /// Keys are to be agreed on, by [`Handshake::agree`]: that takes a hundred times longer than all
+    /// else. With each handshake it happens twice.
+    Agreement {
+        /// Whether it is the first time, for a peer that may be anybody.
+        is_first: bool,
+    },
+    /// It is done.
+    Met(Peer),
+}
+
 /// The handshake of one connection. As libzmq does, we send only our version before the peer has sent
 /// its own: a peer of ZMTP 2.0 would take what follows for messages.
 ///
@@ -194,29 +219,65 @@ impl Handshake {
         input: &[u8],
         out: &mut BytesMut,
     ) -> Result<Option<Peer>, HandshakeError> {
+        let mut progress = self.take(input, out)?;
+        loop {
+            match progress {
+                Progress::Waiting => return Ok(None),
+                Progress::Agreement { .. } => progress = self.agree(out)?,
+                Progress::Met(peer) => return Ok(Some(peer)),
+            }
+        }
+    }
+
+    /// Processes what arrived, but for what takes long.
+    ///
+    /// # Errors
+    /// Any [`HandshakeError`] ends the connection.
+    pub fn take(&mut self, input: &[u8], out: &mut BytesMut) -> Result<Progress, HandshakeError> {
         self.received.extend_from_slice(input);
+        self.go_on(false, out)
+    }
+
+    /// Does what takes long, after [`Progress::Agreement`], and goes on.
+    ///
+    /// # Errors
+    /// Any [`HandshakeError`] ends the connection.
+    pub fn agree(&mut self, out: &mut BytesMut) -> Result<Progress, HandshakeError> {
+        self.go_on(true, out)
+    }
+
+    /// Processes what is there, with one agreement at most.
+    fn go_on(&mut self, agrees: bool, out: &mut BytesMut) -> Result<Progress, HandshakeError> {
         loop {
             match self.state {
                 State::Opening => {
                     let Some(generation) = Generation::of(&self.received)? else {
-                        return Ok(None);
+                        return Ok(Progress::Waiting);
                     };
                     self.state = self.answer(generation, out)?;
                 }
-                State::Old => return self.receive_old(out),
+                State::Old => {
+                    let met = self.receive_old(out)?;
+                    return Ok(met.map_or(Progress::Waiting, Progress::Met));
+                }
                 State::Greeting => {
                     let Some(greeting) = Greeting::parse(&self.received)? else {
-                        return Ok(None);
+                        return Ok(Progress::Waiting);
                     };
                     self.received.advance(GREETING_BYTES);
                     self.meet(&greeting, out)?;
                 }
                 State::Mechanism { version } => {
-                    let Some(met) = self.receive_command(out)? else {
-                        return Ok(None);
+                    let met = match self.receive_commands(agrees, out)? {
+                        Received::Part => return Ok(Progress::Waiting),
+                        Received::Agreement { is_first } => {
+                            return Ok(Progress::Agreement { is_first });
+                        }
+                        Received::Met(met) => *met,
                     };
                     self.end = met.end;
-                    return self.admit(met.metadata, met.keys, version, out).map(Some);
+                    let peer = self.admit(met.metadata, met.keys, version, out)?;
+                    return Ok(Progress::Met(peer));
                 }
             }
         }
@@ -336,14 +397,19 @@ impl Handshake {
         Ok(())
     }
 
-    fn receive_command(&mut self, out: &mut BytesMut) -> Result<Option<Met>, HandshakeError> {
+    /// Processes whole commands, up to one that takes long; if that is allowed, up to the second.
+    fn receive_commands(
+        &mut self,
+        mut agrees: bool,
+        out: &mut BytesMut,
+    ) -> Result<Received, HandshakeError> {
         let Some(mechanism) = &mut self.chosen else {
-            return Ok(None);
+            return Ok(Received::Part);
         };
         let ours = properties(self.local.socket_type(), self.event_manager);
         loop {
             let Some(header) = FrameHeader::parse(&self.received)? else {
-                return Ok(None);
+                return Ok(Received::Part);
             };
             if !header.command() {
                 return Err(HandshakeError::MessageTooEarly);
@@ -353,13 +419,18 @@ impl Handshake {
             if body_bytes > room {
                 return Err(HandshakeError::TooLong(self.bytes_max));
             }
-            if self.received.len() < header.header_bytes + body_bytes {
-                return Ok(None);
+            let Some(body) = self.received[header.header_bytes..].get(..body_bytes) else {
+                return Ok(Received::Part);
+            };
+            if let Some(is_first) = mechanism.agreement(body)
+                && !std::mem::take(&mut agrees)
+            {
+                return Ok(Received::Agreement { is_first });
             }
             self.received.advance(header.header_bytes);
             let body = self.received.split_to(body_bytes);
             if let Some(met) = mechanism.receive(&body, &ours, out)? {
-                return Ok(Some(met));
+                return Ok(Received::Met(Box::new(met)));
             }
         }
     }
@@ -585,6 +656,41 @@ mod tests {
         waiting.go_first(&mut out);
         assert!(waiting.receive(&bytes[11..], &mut out).unwrap().is_some());
         assert_eq!(out, said, "each part once");
+    }
+
+    /// What takes long waits until it is asked for, once for each command that does.
+    #[test]
+    fn keys_are_agreed_on_when_that_is_asked_for() {
+        use crate::curve::{CurveClient, CurveServer, KeyPair};
+        let own = KeyPair::from_secret([1; 32]);
+        let client = CurveClient::new(KeyPair::from_secret([2; 32]), *own.public(), &[3; 48]);
+        let client = Mechanism::CurveClient(Box::new(client.unwrap()));
+        let server = CurveServer::new([own].as_slice().into(), &[4; 96]);
+        let server = Mechanism::CurveServer(Box::new(server));
+        let (mut sent, mut answered) = (BytesMut::new(), BytesMut::new());
+        let mut dialling = Handshake::start(LocalSocket::Publishers, vec![client], 8192, &mut sent);
+        let bound = vec![Mechanism::Null, server];
+        let mut bound = Handshake::start(LocalSocket::Subscribers, bound, 8192, &mut answered);
+        bound = bound.dialled_by_peer();
+        let mut agreements = vec![];
+        let mut progress = Progress::Waiting;
+        while !matches!(progress, Progress::Met(_)) {
+            assert_eq!(dialling.receive(&answered.split(), &mut sent), Ok(None));
+            let input = sent.split();
+            for piece in [&input[..input.len() / 2], &input[input.len() / 2..]] {
+                progress = bound.take(piece, &mut answered).unwrap();
+            }
+            if let Progress::Agreement { is_first } = progress {
+                assert!(agreements.is_empty() || !answered.starts_with(&[4]));
+                agreements.push(is_first);
+                assert_eq!(bound.take(b"", &mut answered), Ok(progress), "again");
+                progress = bound.agree(&mut answered).unwrap();
+            }
+        }
+        assert_eq!(agreements, [true, false]);
+        bound.finish(&mut answered);
+        let peer = dialling.receive(&answered, &mut sent).unwrap().unwrap();
+        assert_eq!(peer.socket_type, SocketType::Xpub);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use frame::{
     last_frame_at, short_header,
 };
 pub use greeting::{GREETING_BYTES, Greeting, GreetingError, OLD_GREETING_BYTES};
-pub use handshake::{Handshake, HandshakeError, Peer, Stage};
+pub use handshake::{Handshake, HandshakeError, Peer, Progress, Stage};
 pub use heartbeat::{Heartbeat, Pulse};
 pub use limits::Limits;
 pub use mechanism::{Mechanism, MechanismError, PeerKeys};

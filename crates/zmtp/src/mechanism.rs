@@ -114,6 +114,15 @@ impl Mechanism {
         }
     }
 
+    /// Whether this command has keys agreed on, which takes long, and whether for the first time. What
+    /// isn't a command at its time, or can't be one, doesn't.
+    pub(super) fn agreement(&self, body: &[u8]) -> Option<bool> {
+        match self {
+            Self::CurveServer(server) => server.agreement(body),
+            Self::Null | Self::CurveClient(_) => None,
+        }
+    }
+
     /// Processes the peer's command, and appends the answer, if there is one; returns the peer when it
     /// is known. The properties are ours.
     pub(super) fn receive(

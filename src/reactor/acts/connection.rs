@@ -9,15 +9,17 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::admission::Met;
+use super::handshakes::{Failure, shake_hands};
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::Role;
+use crate::reactor::state::peer::{Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
+use event_manager_core::security::Origin;
 use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, MechanismError, Peer as ZmtpPeer};
 
 /// Reads that a connection may do before others have their turn.
@@ -28,8 +30,6 @@ const FLUSH_BYTES: usize = 256 << 10;
 const PARTING_MAX: Duration = Duration::from_secs(1);
 /// What it sends meanwhile is read in pieces of so many bytes, and dropped.
 const PARTING_READ_BYTES: usize = 64 << 10;
-/// How long a peer that is silent after its version has to name its mechanism before we name ours.
-const MECHANISM_AWAITED: Duration = Duration::from_secs(1);
 /// How long a connection of another mechanism is kept before it ends.
 const REFUSED_HELD: Duration = Duration::from_secs(1);
 
@@ -143,7 +143,8 @@ pub(crate) async fn run(
         true => begun.of_event_manager(hub.borrow().upstream.watch.loops.own()),
         false => begun.dialled_by_peer(),
     };
-    let met = tokio::time::timeout(timeout, shake_hands(&stream, begun, handshake)).await;
+    let met = shake_hands(hub, &stream, &address, begun, handshake);
+    let met = tokio::time::timeout(timeout, met).await;
     let (zmtp, handshake) = match met {
         Ok(Ok(met)) => met,
         Ok(Err(Failure::Refused(error))) => {
@@ -154,6 +155,17 @@ pub(crate) async fn run(
                 hold(hub, &stream).await;
             }
             return Err(error.to_string());
+        }
+        Ok(Err(Failure::TooMany(why))) => {
+            hub.borrow_mut()
+                .notes
+                .refuse("too-many-handshakes", &address, &why);
+            hold(hub, &stream).await;
+            return Err(why.to_string());
+        }
+        Ok(Err(Failure::Fault)) => {
+            hub.borrow_mut().notes.count_refused("internal-error");
+            return Err("its keys could not be agreed on".to_owned());
         }
         Ok(Err(Failure::HungUp(0))) => return Err("it hung up without a word".to_owned()),
         Ok(Err(Failure::HungUp(heard))) => {
@@ -172,9 +184,13 @@ pub(crate) async fn run(
     if !is_dialled {
         identify(hub, &stream, &address, &zmtp).await?;
     }
+    if zmtp.keys.is_some() {
+        let origin = Origin::from(ip_of(&address));
+        hub.borrow_mut().peers.connections.handshakes.known(origin);
+    }
     let mut last = BytesMut::new();
     let (rest, session) = handshake.finish(&mut last);
-    let _ = write_all(&stream, &mut last).await;
+    let _ = stream.write_all(&mut last).await;
     let (opener, sealer) = session
         .map(|session| (session.opener, session.sealer))
         .unzip();
@@ -254,7 +270,7 @@ async fn hold(hub: &SharedHub, stream: &Stream) {
     let Some(_held) = Held::new(hub) else { return };
     let mut ignored = BytesMut::with_capacity(512);
     let until_gone = async {
-        while matches!(read_some(stream, &mut ignored).await, Ok(n) if n > 0) {
+        while matches!(stream.read_some(&mut ignored).await, Ok(n) if n > 0) {
             ignored.clear();
         }
     };
@@ -278,74 +294,6 @@ impl Drop for Held<'_> {
             state.peers.connections.let_go();
         }
     }
-}
-
-enum Failure {
-    Refused(HandshakeError),
-    /// The connection ended after so many bytes of a handshake; 0 is a port scan, a health check.
-    HungUp(usize),
-}
-
-async fn shake_hands(
-    stream: &Stream,
-    mut handshake: Handshake,
-    mut out: BytesMut,
-) -> Result<(ZmtpPeer, Handshake), Failure> {
-    let mut input = BytesMut::with_capacity(512);
-    let mut heard = 0;
-    loop {
-        // It may be gone already. What it has said is read all the same: it tells who that was.
-        let _ = write_all(stream, &mut out).await;
-        let read = read_some(stream, &mut input);
-        let read = match handshake.waits_for_mechanism() {
-            true => tokio::time::timeout(MECHANISM_AWAITED, read).await,
-            false => Ok(read.await),
-        };
-        match read {
-            Ok(Ok(0) | Err(_)) => return Err(Failure::HungUp(heard)),
-            Ok(Ok(n)) => heard += n,
-            Err(_) => {
-                handshake.go_first(&mut out);
-                continue;
-            }
-        }
-        let result = handshake.receive(&input, &mut out);
-        input.clear();
-        match result {
-            Ok(None) => {}
-            Ok(Some(peer)) => {
-                let _ = write_all(stream, &mut out).await;
-                return Ok((peer, handshake));
-            }
-            Err(error) => {
-                // It may hold the ERROR that tells the peer why.
-                let _ = write_all(stream, &mut out).await;
-                return Err(Failure::Refused(error));
-            }
-        }
-    }
-}
-
-/// Waits for bytes; 0 are the end of the stream.
-async fn read_some(stream: &Stream, input: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        match stream.try_read(input) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
-    }
-}
-
-async fn write_all(stream: &Stream, out: &mut BytesMut) -> io::Result<()> {
-    while !out.is_empty() {
-        match stream.try_write(&[io::IoSlice::new(out)]) {
-            Ok(n) => drop(out.split_to(n)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// What the connection's task waits for.

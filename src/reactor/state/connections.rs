@@ -1,12 +1,18 @@
 //! How many connections there are, and may be.
 
+use crate::reactor::io::agreements::Agreements;
+use event_manager_core::security::Handshakes;
+
 /// Connections from when they are accepted, before their handshake, to their end.
-#[derive(Debug)]
 pub(crate) struct Connections {
     open: usize,
     max: usize,
     /// Those of the open ones that are refused, and kept for a while before they end.
     held: usize,
+    /// Handshakes with keys that are under way.
+    pub(crate) handshakes: Handshakes,
+    /// The thread that agrees on their keys.
+    pub(crate) agreements: Agreements,
 }
 
 /// So many refused connections are kept for a while at most, and no more than a quarter of `max`: the
@@ -14,11 +20,13 @@ pub(crate) struct Connections {
 const HELD_MAX: usize = 1024;
 
 impl Connections {
-    pub(crate) fn with_max(max: usize) -> Self {
+    pub(crate) fn with_max(max: usize, agreements: Agreements) -> Self {
         Self {
             open: 0,
             max,
             held: 0,
+            handshakes: Handshakes::default(),
+            agreements,
         }
     }
 

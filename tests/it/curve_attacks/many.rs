@@ -1,13 +1,15 @@
 //! Attacks by numbers. The short ones are run always; the long ones by `just curve-floods`.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use super::{Attacked, KNOWN};
-use crate::support::keys::{Keys, SERVER};
+use crate::support::keys::{Keys, SERVER, publisher};
 use crate::support::raw::{COMMAND, RawPeer, tcp_address};
 use crate::support::raw_curve::{CurvePeer, RawCurve, any_frame, curve_greeting};
 use crate::support::{PATIENCE, TestDaemon};
@@ -120,4 +122,105 @@ fn c08_forged_messages() {
 #[ignore = "takes half a minute: just curve-floods"]
 fn c08_many_forged_messages() {
     forged_messages(20_000);
+}
+
+/// How long each of some events takes from a publisher to a subscriber, sorted.
+fn latencies(attacked: &mut Attacked, time: Duration) -> Vec<Duration> {
+    let (begun, mut taken) = (Instant::now(), vec![]);
+    while begun.elapsed() < time {
+        let sent = Instant::now();
+        attacked.publisher.publish("Order", b"beside the flood");
+        attacked.subscriber.message();
+        taken.push(sent.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    taken.sort_unstable();
+    taken
+}
+
+/// HELLOs for another server's key from four addresses, so many a second in all.
+fn flood(address: &str, per_second: u32, stop: &AtomicBool, sent: &AtomicU64) {
+    let hello = any_frame(COMMAND, &RawCurve::new(KNOWN, 99).hello());
+    let bytes = [curve_greeting(), hello].concat();
+    let interval = Duration::from_secs(1) * 4 / per_second;
+    std::thread::scope(|scope| {
+        for n in 1..=4 {
+            let bytes = &bytes;
+            scope.spawn(move || {
+                let mut open = VecDeque::new();
+                let mut due = Instant::now();
+                while !stop.load(Ordering::Relaxed) {
+                    let mut peer = from([127, 0, 2, n], address);
+                    // Closed with a reset: thousands of connections would wait for their ports.
+                    let linger = Some(Duration::ZERO);
+                    socket2::SockRef::from(&peer.0)
+                        .set_linger(linger)
+                        .expect("an option");
+                    peer.send_while_heard(bytes);
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    open.push_back(peer);
+                    if open.len() > 500 {
+                        open.pop_front();
+                    }
+                    due += interval;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+            });
+        }
+    });
+}
+
+fn survives_a_flood(per_second: u32, time: Duration) {
+    let mut attacked = attacked();
+    let address = attacked.daemon.publishers();
+    let quiet = latencies(&mut attacked, time / 4);
+    let before = attacked.daemon.process().resident_bytes();
+    let cpu_before = attacked.daemon.process().cpu_time();
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let flooded = std::thread::scope(|scope| {
+        scope.spawn(|| flood(&address, per_second, &stop, &sent));
+        let begun = Instant::now();
+        let flooded = latencies(&mut attacked, time / 2);
+        let newcomer = Instant::now();
+        let mut peer = publisher(&attacked.daemon, KNOWN);
+        peer.publish("Order", b"of a newcomer");
+        assert_eq!(attacked.subscriber.message()[1], b"of a newcomer");
+        println!("a newcomer's event came after {:?}", newcomer.elapsed());
+        let more = latencies(&mut attacked, time / 2);
+        let grown = attacked
+            .daemon
+            .process()
+            .resident_bytes()
+            .saturating_sub(before);
+        let cpu = attacked.daemon.process().cpu_time() - cpu_before;
+        let rate = sent.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        println!("{rate:.0} HELLOs/s, {cpu:?} CPU, {} KiB grown", grown >> 10);
+        assert!(grown < 16 << 20, "{grown}");
+        [flooded, more].concat()
+    });
+    let p99 = |taken: &[Duration]| taken[taken.len() * 99 / 100];
+    println!(
+        "p99 {:?} quiet, {:?} in the flood",
+        p99(&quiet),
+        p99(&flooded)
+    );
+    let refused = attacked.daemon.status().peers.refused;
+    println!("{refused:?}");
+    // 4 addresses, each with 200 at once and 50 a second.
+    let opened = refused.get("curve-server-key").copied().unwrap_or_default();
+    let seconds = time.as_secs() + 10;
+    assert!(opened <= 4 * (200 + 50 * seconds), "{opened}");
+    attacked.goes_on();
+}
+
+#[test]
+fn hellos_of_one_address_are_bounded() {
+    survives_a_flood(2000, Duration::from_secs(1));
+}
+
+#[test]
+#[ignore = "takes 20 s: just curve-floods"]
+fn a_flood_of_hellos() {
+    survives_a_flood(20_000, Duration::from_secs(15));
 }

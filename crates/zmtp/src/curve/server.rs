@@ -11,6 +11,9 @@ use super::{
     INITIATE_NONCE, READY_NONCE, VOUCH_BYTES, VOUCH_NONCE, WELCOME_NONCE,
 };
 
+const HELLO: &[u8; 6] = b"\x05HELLO";
+const INITIATE: &[u8; 9] = b"\x08INITIATE";
+
 /// Random bytes that a server needs for each connection.
 pub const SERVER_RANDOM_BYTES: usize = 96;
 
@@ -111,6 +114,21 @@ impl CurveServer {
         }
     }
 
+    /// Whether keys are agreed on for this command, and whether for the first time.
+    pub(crate) fn agreement(&self, body: &[u8]) -> Option<bool> {
+        match self.state {
+            State::Hello(_) => {
+                let may_be_one = body.len() == HELLO_BYTES && body.starts_with(HELLO);
+                may_be_one.then_some(true)
+            }
+            State::Initiate { .. } => {
+                let may_be_one = body.len() >= INITIATE_BYTES_MIN && body.starts_with(INITIATE);
+                may_be_one.then_some(false)
+            }
+            State::Done => None,
+        }
+    }
+
     /// Reads a HELLO; returns the body of the WELCOME.
     pub(crate) fn hello(&mut self, body: &[u8]) -> Result<Vec<u8>, CurveError> {
         let State::Hello(random) = std::mem::replace(&mut self.state, State::Done) else {
@@ -120,7 +138,7 @@ impl CurveServer {
             return Err(CurveError::Malformed("its HELLO has not 200 bytes"));
         }
         let mut fields = Fields(body);
-        if fields.take::<6>()? != b"\x05HELLO" {
+        if fields.take::<6>()? != HELLO {
             return Err(CurveError::Malformed("another command in place of HELLO"));
         }
         if fields.take::<2>()? != &[1, 0] {
@@ -176,7 +194,7 @@ impl CurveServer {
             return Err(CurveError::Malformed("its INITIATE is too short"));
         }
         let mut fields = Fields(body);
-        if fields.take::<9>()? != b"\x08INITIATE" {
+        if fields.take::<9>()? != INITIATE {
             return Err(CurveError::Malformed(
                 "another command in place of INITIATE",
             ));
