@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
+use super::keys::problems;
 use super::output::{Out, complain, exit_code};
 use crate::config::{KEYS, Loaded};
 use crate::telemetry::outdated_targets;
@@ -28,10 +29,11 @@ pub struct CheckArgs {
 }
 
 /// Prints the effective configuration to standard output, or what is wrong to standard error (exit
-/// code 78).
+/// code 78), in files of keys too.
 pub fn run(args: &CheckArgs) -> ExitCode {
     match args.config.load() {
         Ok(loaded) => {
+            let found = problems(&loaded.config.security);
             let rows = rows_of(&loaded);
             let report = if args.json {
                 as_json(rows)
@@ -41,6 +43,12 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             let outdated = outdated_targets(&loaded.config.log, std::env::var("RUST_LOG").ok());
             let warnings = loaded.warnings.iter().chain(&outdated);
             warnings.for_each(|warning| complain(warning));
+            for problem in &found {
+                complain(&format!("{}; fix: {}", problem.text, problem.mend));
+            }
+            if found.iter().any(|problem| problem.is_fatal) {
+                return ExitCode::from(EXIT_CONFIG);
+            }
             let written = Out::new(args.json).write_all(report.as_bytes());
             exit_code(written.map_err(Into::into))
         }

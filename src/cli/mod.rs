@@ -12,6 +12,7 @@ mod events;
 mod feed;
 mod health;
 mod key_args;
+mod keys;
 mod locator;
 mod man;
 mod output;
@@ -111,6 +112,9 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// List, show, replay or purge a service's dead letters.
     Dlq(dlq::DlqArgs),
+    /// Make keys for CURVE, or say what is wrong with them.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Show notable events; docs/events.md explains each code.
     Events(events::EventsArgs),
     /// Check that the daemon answers and takes events: exit code 0 if it does.
@@ -162,6 +166,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Top(args) => output::exit_code(top::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),
+        Command::Keys(command) => keys::run(&command),
         Command::Events(args) => output::exit_code(events::run(&args)),
         Command::Health(args) => output::exit_code(health::run(&args)),
         Command::Completions(args) => output::exit_code(completions::run(&args, Cli::command())),
@@ -185,8 +190,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 /// The variables of all commands.
 fn variables(command: &clap::Command) -> BTreeSet<&OsStr> {
-    let all = command.get_subcommands().chain([command]);
-    all.flat_map(|command| command.get_arguments().filter_map(Arg::get_env))
+    let own = command.get_arguments().filter_map(Arg::get_env);
+    own.chain(command.get_subcommands().flat_map(variables))
         .collect()
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::exit;
 use crate::config::ConfigErrors;
-use crate::keys;
+use crate::keys::KeysError as FilesError;
 use crate::telemetry::{printable, printable_json};
 use event_manager_client::{ClientError, Error, KeysError, TurnedAway};
 use event_manager_wire::model::is_unsafe;
@@ -52,7 +52,7 @@ pub(super) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(exit::TURNED_AWAY);
     }
     complain(&format!("event-manager: {error:#}"));
-    let is_key = error.is::<KeysError>() || error.is::<keys::KeysError>();
+    let is_key = error.is::<KeysError>() || error.is::<FilesError>();
     ExitCode::from(match error.downcast_ref() {
         Some(Error::NoAnswer { .. }) => exit::UNAVAILABLE,
         _ if is_key => exit::CONFIG,

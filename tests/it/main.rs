@@ -50,6 +50,7 @@ mod heartbeat;
 mod hostile;
 mod http;
 mod idle;
+mod keys_made;
 mod lasting;
 mod layering;
 mod leases;

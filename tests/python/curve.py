@@ -20,10 +20,10 @@ PATIENCE_S = 20
 class Keys:
     """Certificates as pyzmq writes them."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, clients="clients"):
         self._directory = directory
-        self.clients = directory / "clients"
-        self.clients.mkdir()
+        self.clients = directory / clients
+        self.clients.mkdir(exist_ok=True)
         self.own = {}
 
     def make(self, name):
@@ -147,7 +147,36 @@ def check_admission(context, keys, at):
     print(f"revoked after {time.monotonic() - revoked:.2f} s")
 
 
+def check_made_keys(binary, directory):
+    """What `keys init` and `keys new` make is read by pyzmq, and opens the daemon."""
+    run = lambda *arguments: subprocess.run([binary, "keys", *arguments], cwd=directory, check=True)
+    run("init", "--dir", directory / "made")
+    run("new", "billing", "--dir", directory / "made" / "keys", "--out", directory)
+    server, none = zmq.auth.load_certificate(directory / "made" / "server.key")
+    assert len(server) == 40 and none is None
+    assert zmq.auth.load_certificate(directory / "made" / "server.key_secret")[0] == server
+    public, secret = zmq.auth.load_certificate(directory / "billing.key_secret")
+    assert zmq.curve_public(secret) == public
+    assert zmq.auth.load_certificate(directory / "made" / "keys" / "billing.key") == (public, None)
+    assert zmq.auth.load_certificates(directory / "made" / "keys") == {public: True}
+    for name in ("made/server.key_secret", "billing.key_secret"):
+        assert (directory / name).stat().st_mode & 0o777 == 0o600
+    keys = Keys(directory / "made", clients="keys")
+    keys.own = {"server": (server, None), "billing": (public, secret)}
+    daemon, at = start(binary, directory / "made", keys)
+    context = zmq.Context()
+    try:
+        token, answer = ask(socket(context, keys, zmq.REQ, at["requests"], "billing"), SUBSCRIBE, "sub-1", "Billing", "")
+        assert token == ACK, answer
+    finally:
+        context.destroy(linger=0)
+        daemon.terminate()
+        assert daemon.wait(PATIENCE_S) == 0
+
+
 def main(binary):
+    with tempfile.TemporaryDirectory() as directory:
+        check_made_keys(binary, Path(directory))
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
         keys = Keys(directory)

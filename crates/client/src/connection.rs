@@ -124,7 +124,9 @@ pub enum TurnedAway {
     )]
     NoCurve,
     /// It has not this key, or it would have answered with it.
-    #[error("it closed the connection during the CURVE handshake: {0} is none of its keys")]
+    #[error(
+        "it closed the connection during the CURVE handshake: {0} is none of its keys, or too many handshakes come from this address"
+    )]
     ServerKey(PublicKey),
     /// It has proved that it has the server key, and doesn't know ours.
     #[error(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::super::keys::{Problem, problems};
 use super::facts::{Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
@@ -34,9 +35,20 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             let mut found = taken(loaded, facts);
             found.extend(overlap(loaded));
             found.extend(locator(loaded, &facts.locator));
+            let files = problems(&loaded.config.security);
+            found.extend(files.into_iter().map(|problem| key_file(loaded, problem)));
             found
         }
     }
+}
+
+fn key_file(loaded: &Loaded, problem: Problem) -> Finding {
+    let severity = match problem.is_fatal {
+        true => Severity::Error,
+        false => Severity::Warning,
+    };
+    let about = named(loaded, "security.secretKey");
+    Finding::new(severity, Code::KeyFile, about, problem.text, problem.mend)
 }
 
 fn invalid(error: &str) -> Finding {

@@ -52,12 +52,13 @@ pub(super) enum Code {
     PublisherRing = 9025,
     OpenToTheNetwork = 9026,
     ShutOut = 9027,
+    KeyFile = 9028,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -84,6 +85,7 @@ impl Code {
         Self::PublisherRing,
         Self::OpenToTheNetwork,
         Self::ShutOut,
+        Self::KeyFile,
     ];
 
     pub(super) fn text(self) -> String {
