@@ -111,6 +111,11 @@ python-client:
     cargo build --locked
     clients/python/run-tests
 
+# The same with keys for every hub.
+python-client-curve:
+    cargo build --locked
+    EVENT_MANAGER_TEST_CURVE=1 clients/python/run-tests
+
 # Kills the daemon under load of Python clients, so many times: nothing confirmed is lost, and all work again within a second.
 python-kill count="200":
     cargo build --locked

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 import zmq.auth
-from support import PATIENCE, Log, law, settled, wait_for
+from support import PATIENCE, Log, in_the_clear, law, settled, wait_for
 from zmq.utils import z85
 
 import event_manager as em
@@ -109,6 +109,7 @@ def test_a_wrong_key_is_told(closed, tmp_path, what):
             hub.subscribe("order.", timeout=2)
 
 
+@in_the_clear
 def test_a_daemon_without_curve_is_told(hub, closed):
     with em.connect(hub.address, timeout=2, curve=closed.curve) as connected:
         with pytest.raises(em.NoAnswer, match="may not have CURVE"):
@@ -334,6 +335,7 @@ def test_without_its_extra_curve_is_missing():
     assert "needs the package PyNaCl; nothing was done; pip install 'event-manager[curve]'" in said
 
 
+@in_the_clear
 def test_keys_cost_nothing_where_there_are_none():
     program = "import event_manager as em, sys; em.connect('tcp://localhost:1', timeout=1); print([m for m in sys.modules if 'nacl' in m or 'curve' in m])"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import in_the_clear
+
 import event_manager as em
 
 PATIENCE = 60.0
@@ -13,6 +15,7 @@ README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@in_the_clear
 def test_every_block_runs(hub, tmp_path):
     service, sender, watcher, awaiting, test = BLOCKS
     environment = {**os.environ, "EVENT_MANAGER_CLIENT_ADDRESS": hub.address}

@@ -116,7 +116,7 @@ def test_a_daemon_that_is_too_old_for_what_would_not_be_the_same_without(hub, op
     old = OldDaemon(hub, field)
     service = em.Service("Billing", **options)
     service.on("a")(lambda body: None)
-    with em.connect(old.address, timeout=PATIENCE) as connected:
+    with em.connect(old.address, curve=False, timeout=PATIENCE) as connected:
         with pytest.raises(em.TooOld, match=f"{field} of subscribe.*nothing was done; use a newer daemon, or leave that out") as error:
             service.start(connected)
         assert error.value.field == field and not service.running
@@ -133,7 +133,7 @@ def test_a_daemon_that_is_too_old_for_what_can_be_left_out(hub, caplog):
         came.append(event.attempt)
         raise OSError("always")
 
-    with em.connect(old.address, timeout=PATIENCE) as connected, caplog.at_level(logging.WARNING, "event_manager"):
+    with em.connect(old.address, curve=False, timeout=PATIENCE) as connected, caplog.at_level(logging.WARNING, "event_manager"):
         service.start(connected)
         connected.publish("a", b"1")
         settled(hub, connected)
@@ -197,7 +197,7 @@ class OlderDaemon:
 
 def test_an_event_with_headers_for_an_older_daemon(hub):
     old = OlderDaemon(hub)
-    with em.connect(hub.address, timeout=PATIENCE) as connected, em.connect(old.address, timeout=PATIENCE) as through:
+    with em.connect(hub.address, timeout=PATIENCE) as connected, em.connect(old.address, curve=False, timeout=PATIENCE) as through:
         with connected.subscribe("t") as events:
             receipt = through.emit("t", b"\xff\0", headers={"a": "b"}, ttl=60, id="1")
             assert (receipt.id, receipt.services, receipt.level) == ("1", 0, "memory")
