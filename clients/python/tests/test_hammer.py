@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import gc
 import os
 import random
 import threading
@@ -157,3 +158,26 @@ def test_hammer(capsys):
             )
         if "EVENT_MANAGER_HAMMER_SECONDS" in os.environ:
             assert grown < 4096, f"RSS grew by {grown} KiB in the second half"
+
+
+def test_nothing_is_kept_of_what_has_ended(hub, connected):
+    def act(number):
+        service = em.Service(f"S{number % 4}")
+        service.on("order.*")(lambda body: None)
+        service.start(connected)
+        with connected.subscribe("order.") as events:
+            connected.publish("order.new", b"1")
+            events.next(PATIENCE)
+        service.stop(PATIENCE, unsubscribe=True)
+
+    def objects():
+        gc.collect()
+        return len(gc.get_objects())
+
+    for number in range(50):
+        act(number)
+    before = objects()
+    for number in range(200):
+        act(number)
+    # What ticks holds its service for another second; and of timers that were taken back, up to 1024 remain.
+    wait_for(lambda: objects() - before < 2500)
