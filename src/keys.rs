@@ -213,6 +213,10 @@ impl Files {
         let secrets = security.secret_key.iter();
         let own = secrets.map(|path| read_secret(path, security));
         let mut keyring = Keyring::new(security.offers_null(), own.collect::<Result<_, _>>()?);
+        // They are checked with the configuration: no two clients have one.
+        for (name, key) in security.clients.keys() {
+            let _ = keyring.add(name, key);
+        }
         let Some(directory) = &security.keys_dir else {
             return Ok(keyring);
         };
@@ -446,6 +450,8 @@ fn fingerprint(
 ) -> (Vec<(PathBuf, PublicKey)>, Vec<Option<FileVersion>>) {
     let clients = files.clients.iter();
     let clients = clients.map(|(path, file)| (path.clone(), file.key));
+    let said = security.clients.keys();
+    let clients = clients.chain(said.map(|(name, key)| (name.into(), key)));
     let own = security.secret_key.iter();
     let own = own.map(|path| fs::metadata(path).ok().as_ref().map(version_of));
     (clients.collect(), own.collect())

@@ -12,7 +12,8 @@ use event_manager_core::broker::{
 use event_manager_core::requests::{
     Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
 };
-use event_manager_wire::messagebus::{Message, decode, encode};
+use event_manager_core::security::Deed;
+use event_manager_wire::messagebus::{Message, Nak, decode, encode};
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::Limits;
 use event_manager_zmtp::encode_message;
@@ -182,6 +183,12 @@ impl Host for Deciding<'_> {
             settings: self.settings,
         }
     }
+
+    fn judge(&mut self, _: Deed<'_>) -> Result<(), Nak> {
+        Ok(())
+    }
+
+    fn claim(&mut self, _: &SubscriptionId) {}
 
     fn is_stopping(&self) -> bool {
         false

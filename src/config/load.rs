@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Source, ValueKind};
 use serde_json::{Map, Value, json};
 
+use super::clients;
 use super::keys::{KEYS, RETIRED, ROOT, Wrong, is_inside, probe, variable_of};
 use super::meant::suggestion;
 use super::positions::{Position, positions};
@@ -191,8 +192,9 @@ struct Loading {
     log_file: Option<Layer>,
     env: Layer,
     flags: Layer,
-    /// The origins of what is within `services` in the file.
-    services: BTreeMap<String, String>,
+    /// The origins of what is within `services` in the file, and within other objects whose names are
+    /// chosen.
+    chosen: BTreeMap<String, String>,
     /// Keys whose value is wrong.
     unsure: BTreeSet<String>,
     /// The file can't be read, so no key is known for sure.
@@ -219,10 +221,11 @@ impl Loading {
         }
         let wrong = match key {
             SERVICES => Services::read_all(value).err().unwrap_or_default(),
-            _ => match probe::<Config>(key, value) {
-                Ok(()) => vec![],
-                Err(wanted) => vec![Wrong::value(key, value, &wanted)],
-            },
+            _ => clients::wrong_in(key, value).unwrap_or_else(|| {
+                let wanted = probe::<Config>(key, value).err();
+                let wrong = wanted.map(|wanted| Wrong::value(key, value, &wanted));
+                wrong.into_iter().collect()
+            }),
         };
         if wrong.is_empty() {
             layer.0.insert(key.into(), (value.clone(), origin.into()));
@@ -271,9 +274,11 @@ impl Loading {
         }
         // What isn't found is a part of `services` that can't be told from another.
         let line = |path: &str| {
-            let line = lines.get(path).or_else(|| lines.get(SERVICES));
-            line.copied().unwrap_or(1)
+            let section = sections().find(|section| is_inside(path, section));
+            let line = lines.get(path).or_else(|| lines.get(section?));
+            line.copied()
         };
+        let line = |path: &str| line(path).unwrap_or(1);
         let mut wrong = Vec::new();
         for (key, value) in ROOT.values(("", base), root, &mut wrong) {
             let value = match &*key {
@@ -294,9 +299,11 @@ impl Loading {
             };
             errors.push(format!("{file}:{line}: {error}"));
         }
-        let of_services = lines.iter().filter(|(path, _)| is_inside(path, SERVICES));
-        self.services
-            .extend(of_services.map(|(path, line)| (path.clone(), format!("{file}:{line}"))));
+        let chosen = lines
+            .iter()
+            .filter(|(path, _)| sections().any(|section| is_inside(path, section)));
+        self.chosen
+            .extend(chosen.map(|(path, line)| (path.clone(), format!("{file}:{line}"))));
     }
 
     fn read_others(&mut self, env: &BTreeMap<String, String>, flags: &[(&'static str, String)]) {
@@ -369,9 +376,12 @@ impl Loading {
                 Layer::default()
             }
         };
-        let services_of_file = [&self.env, &self.flags]
-            .iter()
-            .all(|layer| !layer.0.contains_key(SERVICES));
+        let others = [&self.env, &self.flags];
+        let elsewhere: Vec<_> = sections()
+            .filter(|section| others.iter().any(|layer| layer.0.contains_key(*section)))
+            .collect();
+        let is_of_file = |path: &str| !elsewhere.iter().any(|section| is_inside(path, section));
+        self.chosen.retain(|path, _| is_of_file(path));
         let layers = [self.file, log, self.env, self.flags].into_iter();
         let builder = layers.fold(config::Config::builder(), |all, layer| {
             all.add_source(layer)
@@ -381,9 +391,7 @@ impl Loading {
         let tree = builder.build().map_err(unexpected)?;
         let mut origins = BTreeMap::new();
         add_origins("", &tree.cache, &mut origins);
-        if services_of_file {
-            origins.extend(self.services);
-        }
+        origins.extend(self.chosen);
         let mut config: Config = tree.try_deserialize().map_err(unexpected)?;
         // Who says where a ServiceLocator is means one that is there.
         if origins.contains_key("locatorAddress") && !origins.contains_key("embeddedLocator") {
@@ -396,11 +404,13 @@ impl Loading {
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
+        let mut warnings = self.warnings;
+        warnings.extend(config.security.doubts());
         Ok(Loaded {
             config,
             origins,
             path: None,
-            warnings: self.warnings,
+            warnings,
         })
     }
 }
@@ -414,17 +424,30 @@ fn conflicts(
     let found = together::conflicts(config).into_iter();
     let sure = found.filter(|(keys, _)| !keys.iter().any(|key| unsure.contains(*key)));
     let mut all: Vec<_> = sure.map(|(_, why)| why).collect();
-    if !unsure
-        .iter()
-        .any(|key| key == SERVICES || is_inside(key, "limits"))
-    {
-        all.extend(config.services.check(&config.limits).iter().map(|wrong| {
-            let origin = origins.get(&wrong.path).or_else(|| origins.get(SERVICES));
-            let origin = origin.map_or("default", String::as_str);
-            format!("{origin}: {}", wrong.said(""))
-        }));
+    let is_unsure = |section: &str| {
+        let depends = |key: &String| key == section || is_inside(key, "limits");
+        unsure.iter().any(depends)
+    };
+    let mut wrong = vec![];
+    if !is_unsure(SERVICES) {
+        wrong.extend(config.services.check(&config.limits));
     }
+    if !clients::SECTIONS.iter().any(|section| is_unsure(section)) {
+        wrong.extend(config.security.check(&config.limits));
+    }
+    all.extend(wrong.iter().map(|wrong| {
+        let section = sections().find(|section| is_inside(&wrong.path, section));
+        let origin = origins.get(&wrong.path);
+        let origin = origin.or_else(|| origins.get(section?));
+        let origin = origin.map_or("default", String::as_str);
+        format!("{origin}: {}", wrong.said(""))
+    }));
     all
+}
+
+/// Objects whose names are chosen.
+fn sections() -> impl Iterator<Item = &'static str> {
+    clients::SECTIONS.into_iter().chain([SERVICES])
 }
 
 /// Adds the origin of each value.

@@ -5,6 +5,7 @@
 //! `together` checks what depends on more than one key. Whatever is wrong is reported at once, each
 //! with its origin.
 
+mod clients;
 mod keys;
 mod load;
 mod log;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use clients::{Anonymous, Clients, Roles};
 pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::clients::{AllClients, AllRoles, Anonymous, Clients, Roles, Said, SomeAnonymous};
+use super::keys::Wrong;
 use super::units::{OptionalPath, Truth, Unit, Word, Words, list, parsed};
-use event_manager_core::security::{Network, is_local};
+use event_manager_core::security::{Access, Network, is_local};
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::Limits;
 
 /// The keys of `security`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SecurityConfig {
     /// Whether the administrator means that anybody who reaches the daemon may use it. Without
@@ -33,6 +36,15 @@ pub struct SecurityConfig {
     /// Who may be able to read the files of [`secret_key`](Self::secret_key).
     #[serde(with = "Word::<SecretFileMode>")]
     pub secret_file_mode: SecretFileMode,
+    /// Rights that several clients have.
+    #[serde(with = "AllRoles")]
+    pub roles: Roles,
+    /// What single clients may do, and more keys of theirs.
+    #[serde(with = "AllClients")]
+    pub clients: Clients,
+    /// What peers without a key may do; `None` is everything.
+    #[serde(with = "SomeAnonymous")]
+    pub anonymous: Option<Anonymous>,
 }
 
 /// A security mechanism of ZMTP.
@@ -71,6 +83,9 @@ impl Default for SecurityConfig {
             secret_key: vec![],
             keys_dir: None,
             secret_file_mode: SecretFileMode::default(),
+            roles: Roles::default(),
+            clients: Clients::default(),
+            anonymous: None,
         }
     }
 }
@@ -93,6 +108,29 @@ impl SecurityConfig {
             Some(networks) => networks.iter().any(|network| network.contains(address)),
             None => self.open || is_local(address),
         }
+    }
+
+    /// What everybody may do.
+    pub fn access(&self, limits: &Limits) -> Access {
+        self.said().access(limits)
+    }
+
+    fn said(&self) -> Said<'_> {
+        Said {
+            roles: &self.roles,
+            clients: &self.clients,
+            anonymous: self.anonymous.as_ref(),
+        }
+    }
+
+    /// What doesn't go together in what clients may do, or not with the limits.
+    pub(super) fn check(&self, limits: &Limits) -> Vec<Wrong> {
+        self.said().check(limits)
+    }
+
+    /// What may be meant otherwise in it; a sentence each.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        self.said().doubts(self.offers_null(), self.offers_curve())
     }
 
     /// Whether peers may have a key.
@@ -174,6 +212,19 @@ impl Unit for Paths {
     }
 }
 
+/// A list of networks.
+pub(super) fn networks(value: &Value) -> Result<Vec<Network>, String> {
+    let read = |text: &str| {
+        let network = parsed(text);
+        network.map_err(|why| format!("{text:?}: {why}"))
+    };
+    let all = list(value, "a list of networks")?;
+    if all.is_empty() {
+        return Err("at least one network is wanted: nobody could connect".into());
+    }
+    all.into_iter().map(read).collect()
+}
+
 /// A list of networks; `null` or the empty text where there is none.
 struct SomeNetworks;
 
@@ -184,18 +235,7 @@ impl Unit for SomeNetworks {
         if value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty()) {
             return Ok(None);
         }
-        let read = |text: &str| {
-            let network = parsed(text);
-            network.map_err(|why| format!("{text:?}: {why}"))
-        };
-        let all = list(value, "a list of networks")?;
-        if all.is_empty() {
-            return Err("at least one network is wanted: nobody could connect".into());
-        }
-        all.into_iter()
-            .map(read)
-            .collect::<Result<_, _>>()
-            .map(Some)
+        networks(value).map(Some)
     }
 
     fn show(of: &Self::Of) -> Value {

@@ -54,12 +54,13 @@ fn keys(config: &Config) -> Option<Conflict> {
     let security = &config.security;
     let mechanisms = "security.mechanisms";
     if security.offers_curve() {
-        let missing = match (security.secret_key.is_empty(), &security.keys_dir) {
-            (true, _) => "security.secretKey",
-            (false, None) => "security.keysDir",
-            (false, Some(_)) => return None,
+        let has_clients = security.keys_dir.is_some() || security.clients.keys().next().is_some();
+        let (missing, or) = match (security.secret_key.is_empty(), has_clients) {
+            (true, _) => ("security.secretKey", ""),
+            (false, false) => ("security.keysDir", ", or keys in security.clients"),
+            (false, true) => return None,
         };
-        let why = format!("{mechanisms} has \"curve\", which needs {missing}");
+        let why = format!("{mechanisms} has \"curve\", which needs {missing}{or}");
         return Some((vec![mechanisms, missing], why));
     }
     (!security.secret_key.is_empty()).then(|| {

@@ -426,6 +426,14 @@ fn show_modules(of: &BTreeMap<String, LevelFilter>) -> Value {
         .collect()
 }
 
+/// Takes away what says nothing.
+pub(super) fn drop_nulls(value: &mut Value) {
+    if let Value::Object(object) = value {
+        object.values_mut().for_each(drop_nulls);
+        object.retain(|_, value| !value.is_null() && *value != json!({}));
+    }
+}
+
 fn is_target(name: &str) -> bool {
     let is_identifier =
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');

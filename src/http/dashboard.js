@@ -477,7 +477,7 @@ function showTotals(stats) {
   tile("dropped", counted(dropped), () => whole(dropped), perSecond(tiles.get("dropped").course.rate), dropped > 0 ? "tile bad" : "tile");
 }
 
-function showSlow({ services, peers }) {
+function showSlow({ services, peers, security }) {
   const waiting = peers.slow.map(({ role, service, address, bytes, budgetBytes }) => {
     const meter = gauge();
     fill(meter, bytes / budgetBytes, `${size(bytes)} of ${size(budgetBytes)}`);
@@ -488,8 +488,12 @@ function showSlow({ services, peers }) {
     .map(({ name, workers }) => make("li", "bad", `${name}: ${workers.stalled} of ${workers.connected} workers stalled`));
   const refused = Object.keys(peers.refused).length > 0
     ? [make("li", "none", `refused since the start: ${pairs(peers.refused).join(", ")}`)] : [];
+  const mechanisms = Object.keys(peers.mechanisms).length > 0
+    ? [make("li", "none", `connected by mechanism: ${pairs(peers.mechanisms).join(", ")}`)] : [];
+  const denied = security.clients.filter(({ denied }) => Object.keys(denied).length > 0)
+    .map(({ name, denied }) => make("li", "bad", `denied to ${name}: ${pairs(denied).join(", ")}`));
   const nobody = waiting.length + stalled.length > 0 ? [] : [make("li", "none", "Nobody is slow: peers take what they are sent.")];
-  $("slow").replaceChildren(...nobody, ...stalled, ...waiting, ...refused);
+  $("slow").replaceChildren(...nobody, ...stalled, ...waiting, ...denied, ...refused, ...mechanisms);
 }
 
 function showReadiness({ checks }) {

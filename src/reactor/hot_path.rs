@@ -121,6 +121,7 @@ impl HotPath {
         let stream = Rc::new(Stream::Unix(ours));
         let met = Met {
             zmtp,
+            identity: Default::default(),
             stream,
             address: "bench".into(),
             wake: Rc::default(),

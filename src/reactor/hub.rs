@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::ambient::{chance, now, wall_clock_ms};
 use crate::config::Config;
 use crate::reactor::state::accounts::Accounts;
+use crate::reactor::state::clients::Clients;
 use crate::reactor::state::connections::Connections;
 use crate::reactor::state::durable::Durable;
 use crate::reactor::state::effects::Effect;
@@ -68,6 +69,8 @@ pub(super) struct Hub {
     pub(super) streamers: StreamerTable,
     /// Connections, and what waits to be written to them.
     pub(super) peers: Peers,
+    /// Who they belong to, and what each may do.
+    pub(super) clients: Clients,
     /// Publishers that we connect to.
     pub(super) upstream: Upstream,
     /// Queues on disk.
@@ -103,6 +106,7 @@ impl Hub {
             streamers,
             site,
             peers: Peers::new(connections),
+            clients: Clients::new(config.security.access(&config.limits)),
             upstream: Upstream::new(&config.connect_publishers, random_id(), at),
             durable: Durable::default(),
             requests: Requests::new(effects, config.pending_calls_max),

@@ -17,9 +17,9 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("security", ""),
             ("seq", ""),
-            ("broker", "seq"),
-            ("locator", ""),
-            ("requests", "broker seq"),
+            ("broker", "security seq"),
+            ("locator", "security"),
+            ("requests", "broker security seq"),
             ("log", "seq"),
             ("store", "log seq"),
             ("queues", "broker log seq store"),

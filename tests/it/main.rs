@@ -71,6 +71,7 @@ mod registration;
 mod reload;
 mod requests;
 mod restart;
+mod rights;
 mod rings;
 mod security;
 mod serve;

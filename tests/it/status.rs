@@ -22,6 +22,8 @@ use super::support::raw::{RawPeer, command, message};
 const MAPS: &[&str] = &[
     "peers.refused",
     "peers.zmtp.versions",
+    "peers.mechanisms",
+    "security.clients[].mechanisms",
     "store.failed",
     "services[].counters.dropped",
     "subscribers.counters.dropped",

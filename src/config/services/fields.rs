@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::keys::{Schema, Wrong, probe};
-use crate::config::units::{DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit};
+use crate::config::units::{
+    DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit, drop_nulls,
+};
 use crate::config::units::{Whole, Word, Words};
 use event_manager_core::broker::bounds::{
     ACK_TIMEOUT_MS_MIN, ACK_TIMEOUT_S_MAX, ORDER_FRAME_MAX, RETRY_DELIVERIES_MAX,
@@ -241,14 +243,6 @@ impl Fields {
             max: said.max_ms.unwrap_or(default.max),
             max_deliveries: said.max_deliveries.unwrap_or(default.max_deliveries),
         }
-    }
-}
-
-/// Takes away what says nothing.
-fn drop_nulls(value: &mut Value) {
-    if let Value::Object(object) = value {
-        object.values_mut().for_each(drop_nulls);
-        object.retain(|_, value| !value.is_null() && *value != json!({}));
     }
 }
 

@@ -114,6 +114,24 @@ fn connections(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "Peers that have completed the handshake, by ZMTP version",
         versions.map(|(version, peers)| (vec![("zmtp", &**version)], *peers as f64)),
     )?;
+    let mechanisms = status.peers.mechanisms.iter();
+    page.gauges(
+        "event_manager_peers",
+        "Peers that have completed the handshake, by security mechanism",
+        mechanisms.map(|(name, peers)| (vec![("mechanism", &**name)], *peers as f64)),
+    )?;
+    let named = status.security.clients.iter();
+    let denied = named.map(|client| (&*client.name, &client.denied));
+    let others = ("", &status.security.denied_to_others);
+    let denied = denied.chain([others]).flat_map(|(client, denied)| {
+        let all = denied.iter();
+        all.map(move |(what, times)| (vec![("client", client), ("what", &**what)], *times))
+    });
+    page.counters(
+        "event_manager_denied",
+        "What clients were denied, by client and by what it was; an empty client stands for all that the status doesn't name",
+        denied,
+    )?;
     let refused = status.peers.refused.iter();
     page.counters(
         "event_manager_peers_refused",

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::ambient::random_bytes;
 use crate::reactor::hub::Hub;
-use crate::reactor::state::peer::{Peer, ip_of};
+use crate::reactor::state::peer::{Peer, Role, ip_of};
 use event_manager_core::security::Keyring;
 use event_manager_zmtp::Mechanism;
 use event_manager_zmtp::curve::CurveServer;
@@ -59,14 +59,20 @@ impl Hub {
         {
             return Some(("address", why));
         }
-        let identified = self.site.keyring.identify(peer.zmtp.keys.as_ref());
-        identified
-            .err()
-            .map(|refusal| (refusal.reason(), refusal.to_string()))
+        match self.site.keyring.identify(peer.zmtp.keys.as_ref()) {
+            Err(refusal) => Some((refusal.reason(), refusal.to_string())),
+            Ok(identity) => {
+                let service = match peer.role {
+                    Role::Worker { service, .. } => Some(service),
+                    _ => None,
+                };
+                self.why_not_granted(&identity, &peer.address, service)
+            }
+        }
     }
 
     /// Ends connections that would not be accepted any more.
-    pub(crate) fn end_unadmitted(&mut self) {
+    pub(super) fn end_unadmitted(&mut self) {
         let refused = self.peers.iter().filter_map(|peer| {
             let (reason, why) = self.why_not_served(peer)?;
             Some((peer.id, Rc::clone(&peer.address), reason, why))
@@ -80,6 +86,6 @@ impl Hub {
     /// Other keys are accepted from now on.
     pub(crate) fn accept_keys(&mut self, keyring: Keyring) {
         self.site.keyring = keyring.with_own(&self.site.own);
-        self.end_unadmitted();
+        self.judge_anew();
     }
 }

@@ -14,12 +14,15 @@ use crate::reactor::state::purpose::Purpose;
 use crate::reactor::state::streamers::Streamer;
 use crate::telemetry::Notable;
 use event_manager_core::broker::PeerId;
+use event_manager_core::security::Identity;
 use event_manager_zmtp::curve::Sealer;
 use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType};
 
 /// A connection, as it is when its handshake is done.
 pub(crate) struct Met {
     pub(crate) zmtp: ZmtpPeer,
+    /// Who it is.
+    pub(crate) identity: Identity,
     pub(crate) stream: Rc<Stream>,
     /// Where it connects from, for logs.
     pub(crate) address: Rc<str>,
@@ -67,10 +70,15 @@ impl Hub {
     pub(crate) fn insert(&mut self, id: PeerId, role: Role, met: Met) {
         let can_be_asked = met.zmtp.version.has_ping();
         let interval = self.config.heartbeat_interval;
+        let client = self.clients.know(&met.identity, self.time.now);
+        if let Role::Subscriber { .. } = role {
+            self.broker.routes.limit(id, self.clients.hearing(client));
+        }
         self.peers.insert(Peer {
             id,
             role,
             zmtp: met.zmtp,
+            client,
             address: met.address,
             stream: met.stream,
             outbox: Outbox::sealing(met.sealer),

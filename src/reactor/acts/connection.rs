@@ -19,7 +19,7 @@ use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::{Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
-use event_manager_core::security::Origin;
+use event_manager_core::security::{Identity, Origin};
 use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, MechanismError, Peer as ZmtpPeer};
 
 /// Reads that a connection may do before others have their turn.
@@ -181,9 +181,10 @@ pub(crate) async fn run(
             return Err(why);
         }
     };
-    if !is_dialled {
-        identify(hub, &stream, &address, &zmtp).await?;
-    }
+    let identity = match is_dialled {
+        true => Identity::Own,
+        false => identify(hub, &stream, (&address, purpose), &zmtp).await?,
+    };
     if zmtp.keys.is_some() {
         let origin = Origin::from(ip_of(&address));
         hub.borrow_mut().peers.connections.handshakes.known(origin);
@@ -198,6 +199,7 @@ pub(crate) async fn run(
     let inbox = Inbox::new(&limits, zmtp.version, rest, opener);
     let met = Met {
         zmtp,
+        identity,
         stream: Rc::clone(&stream),
         address,
         wake: Rc::clone(&wake),
@@ -234,24 +236,23 @@ async fn offered(
     }
 }
 
-/// Whether a peer with these keys is known.
+/// Who a peer with these keys is, who may connect from there for this.
 ///
 /// # Errors
-/// Why not. As above, it tries again by itself.
+/// Why it may not. As above, it tries again by itself.
 async fn identify(
     hub: &SharedHub,
     stream: &Stream,
-    address: &str,
+    (address, purpose): (&str, &Purpose),
     peer: &ZmtpPeer,
-) -> Result<(), String> {
-    let identified = hub.borrow().site.keyring.identify(peer.keys.as_ref());
+) -> Result<Identity, String> {
+    let identified = hub.borrow_mut().welcome(purpose, address, peer);
     match identified {
-        Ok(_) => Ok(()),
-        Err(refusal) => {
-            let reason = refusal.reason();
-            hub.borrow_mut().notes.refuse(reason, address, &refusal);
+        Ok(identity) => Ok(identity),
+        Err((reason, why)) => {
+            hub.borrow_mut().notes.refuse(reason, address, &why);
             hold(hub, stream).await;
-            Err(refusal.to_string())
+            Err(why)
         }
     }
 }
@@ -312,9 +313,11 @@ impl Hub {
             .get_mut(id)
             .map(|peer| (&peer.role, peer.outbox.bytes()))
         {
-            Some((Role::Requester { .. }, waiting)) => waiting > budget,
+            Some((Role::Requester { .. }, waiting)) => waiting > budget || self.is_paused(id),
             Some((Role::Publisher, _)) => {
-                self.saved.subscribers.is_awaited() || self.durable.queues.hold_publisher()
+                self.saved.subscribers.is_awaited()
+                    || self.durable.queues.hold_publisher()
+                    || self.is_paused(id)
             }
             _ => false,
         }
@@ -444,7 +447,7 @@ async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
 /// Takes what was read; whether the connection goes on.
 fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
     let mut state = hub.borrow_mut();
-    let now = state.time.now;
+    let (now, before) = (state.time.now, state.accounts.published);
     inbox.scanner.set_limits(&state.config.limits);
     let Some(peer) = state.peers.get_mut(id) else {
         return false;
@@ -454,13 +457,14 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
         heartbeat.heard(now);
     }
     let was_counted = peer.half_received > 0;
-    let address = Rc::clone(&peer.address);
+    let (address, client) = (Rc::clone(&peer.address), peer.client);
     let result = match peer.role {
         Role::Publisher => state.take_events(id, inbox, filled),
         Role::Subscriber { .. } => state.take_messages(id, inbox, filled, Hub::take_subscription),
         Role::Worker { service, .. } => state.take_words(id, service, inbox, filled),
         Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
     };
+    state.spend(client, &before);
     if state.peers.pending_bytes() >= FLUSH_BYTES {
         state.flush();
     }

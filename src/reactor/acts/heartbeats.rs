@@ -26,6 +26,9 @@ impl Hub {
             match peer.role {
                 // We don't listen to it, so its silence says nothing.
                 Role::Publisher if holds_publishers => heartbeat.heard(now),
+                Role::Publisher | Role::Requester { .. } if self.clients.is_paused(peer.client) => {
+                    heartbeat.heard(now);
+                }
                 Role::Requester { .. } if peer.outbox.bytes() > answers_max => {
                     heartbeat.unheeded(now);
                 }

@@ -77,6 +77,7 @@ impl Hub {
         let first = [
             self.broker.timetable.first(),
             self.requests.emissions.next_due(),
+            self.clients.next_payment(),
         ];
         let first = first.into_iter().flatten().min();
         self.time.alarm.begin_again(first);
@@ -86,6 +87,7 @@ impl Hub {
     fn handle_timeouts(&mut self) {
         let now = now();
         self.tend_audience(now);
+        self.tend_paused(now);
         self.deliver_scheduled(now);
         for key in self.broker.timetable.take_due(now) {
             let service = &mut self.broker[key];
@@ -169,6 +171,7 @@ impl Hub {
         self.tend_grace();
         Keeping::of(self).tend(now);
         self.tend_promises();
+        self.tend_clients();
         self.seek_ports();
         self.tend_queues();
         self.watch_services();

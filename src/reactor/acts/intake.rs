@@ -16,6 +16,7 @@ use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::runs::{Run, Runs};
 use event_manager_core::broker::{KnownSubject, PeerId, Route};
+use event_manager_wire::model::subject_of;
 use event_manager_zmtp::{Command, Step, encode_pong};
 
 /// In which PINGs name times to live.
@@ -42,7 +43,12 @@ impl Hub {
         }
         let backing_bytes = filled.backing_bytes;
         let data = filled.data.freeze();
+        let mut forbidden = None;
         for (route, part, ends) in runs.iter() {
+            if route.is_empty() && self.clients.is_forbidden(route) {
+                forbidden.get_or_insert((part, 0)).1 += ends.len() as u64;
+                continue;
+            }
             self.accounts.published.events += ends.len() as u64;
             self.accounts.published.bytes += part.len() as u64;
             if route.is_empty() {
@@ -58,6 +64,9 @@ impl Hub {
         }
         runs.clear();
         self.scratch.runs = runs;
+        if let Some((part, events)) = forbidden {
+            self.deny_events(id, &data[part], events);
+        }
         inbox.keep_copy(&data, result?);
         Ok(())
     }
@@ -73,6 +82,7 @@ impl Hub {
         // A subject longer than any pattern is cut: it can still match prefixes and globs only.
         let subject_bytes_max = self.config.limits.subject_bytes_max + 1;
         let mut last: Option<(Range<usize>, Rc<Route>)> = None;
+        let limited = self.limited_publisher(id);
         loop {
             let span = match inbox.scanner.next(data)? {
                 Step::NeedMore(missing) => return Ok(missing),
@@ -93,6 +103,11 @@ impl Hub {
                 self.count_alike(runs);
                 let key = self.broker.routes.key_of(first);
                 let begin = span.first.start;
+                let forbidden =
+                    limited.and_then(|client| self.clients.forbidden(client, subject_of(key)));
+                if let Some(nowhere) = forbidden {
+                    return (begin..begin + key.len(), nowhere);
+                }
                 let KnownSubject { route, subject } = self.broker.routes.look_up(key);
                 runs.begin_alike(subject);
                 (begin..begin + key.len(), route)

@@ -93,6 +93,7 @@ impl Hub {
                 prefixes.insert(prefix.into());
                 self.broker.routes.subscribe(prefix, id);
                 self.subscriber_joined(prefix);
+                self.note_vain_subscription(id, prefix);
             }
             Subscription::Cancel(prefix) => {
                 if prefixes.remove(prefix) {

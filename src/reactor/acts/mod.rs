@@ -28,6 +28,7 @@ pub(crate) mod proxied;
 pub(crate) mod reload;
 pub(crate) mod removal;
 pub(crate) mod requester;
+pub(crate) mod rights;
 pub(crate) mod stalled;
 pub(crate) mod stopping;
 pub(crate) mod to_workers;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::ambient::now;
 use crate::config::Config;
 use crate::reactor::hub::{Hub, broker_config};
 use crate::reactor::sockets::connections_max;
@@ -17,7 +18,9 @@ impl Hub {
         self.site.settings.publish_timeout = config.publish_timeout;
         self.peers.connections.set_max(connections_max(&config));
         self.reload_services();
-        self.end_unadmitted();
+        self.clients
+            .set_access(config.security.access(&config.limits), now());
+        self.judge_anew();
         self.reload_peers();
         self.durable.set_limits(&self.broker, &self.config);
         self.accounts.memory.begin_again();

@@ -24,6 +24,7 @@ impl Hub {
                     self.broker.routes.unsubscribe(prefix, id);
                     self.saved.subscribers.audience.left(prefix);
                 }
+                self.broker.routes.limit(id, None);
                 let in_outbox = peer.outbox.events();
                 let (unwritten, written) = peer.outbox.take_unwritten();
                 self.count_lost(&peer.address, in_outbox, written, unwritten.len() as u64);

@@ -1,5 +1,7 @@
 //! Requests: from a message's frames to its answer, at once or later.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use super::dead_letter_requests::Begun;
@@ -7,6 +9,7 @@ use super::persistence::Keeping;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::peer_error::PeerError;
+use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::effects::Effect;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::replies::{ReturnAddress, Ticket};
@@ -15,7 +18,10 @@ use event_manager_core::locator;
 use event_manager_core::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
-use event_manager_wire::messagebus::{FRAMES_MAX, Message, Token, decode, encode, split_envelope};
+use event_manager_core::security::Deed;
+use event_manager_wire::messagebus::{
+    FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
+};
 use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
 use event_manager_zmtp::{FrameError, begun_frames, encode_message, frames_of};
 
@@ -28,6 +34,8 @@ const BEGUN_BYTES_MAX: usize = 1024;
 /// A request that is being answered.
 struct Asking<'a> {
     hub: &'a mut Hub,
+    /// Who asks.
+    client: ClientId,
     /// None once somebody else has taken it, who answers later.
     back: Option<ReturnAddress>,
     ended: Vec<EndedService>,
@@ -54,6 +62,18 @@ impl Host for Asking<'_> {
             now: self.hub.time.now,
             settings: &self.hub.site.settings,
         }
+    }
+
+    fn judge(&mut self, deed: Deed<'_>) -> Result<(), Nak> {
+        let judged = self.hub.clients.judge(self.client, deed);
+        judged.map_err(|denied| {
+            self.hub.note_denied(self.client, denied.what, 1, &denied);
+            denied.into()
+        })
+    }
+
+    fn claim(&mut self, subscription: &SubscriptionId) {
+        self.hub.clients.own(self.client, subscription);
     }
 
     fn is_stopping(&self) -> bool {
@@ -129,7 +149,19 @@ impl Hub {
         match (decoded, &mut self.site.directory) {
             (Ok(request), Some(directory)) if locator => {
                 let tokens = &self.config.locator.tokens;
-                let answer = locator::answer(&request, tokens, directory, now());
+                let client = self.peers[id].client;
+                let denied = Cell::new(None);
+                let judge = |deed: Deed<'_>| {
+                    let judged = self.clients.judge(client, deed);
+                    judged.map_err(|found| {
+                        denied.set(Some(found.clone()));
+                        found.into()
+                    })
+                };
+                let answer = locator::answer(&request, tokens, directory, &judge, now());
+                if let Some(denied) = denied.take() {
+                    self.note_denied(client, denied.what, 1, &denied);
+                }
                 self.reply(&back, &answer);
             }
             (Ok(request), _) => self.ask(&request, back),
@@ -193,8 +225,10 @@ impl Hub {
             Err(nak) => return self.answer(request, &nak.into(), &back, false),
         };
         back.timed = row.timed.map(|timed| (timed, self.time.now));
+        let client = self.peers[back.peer].client;
         let mut asking = Asking {
             hub: self,
+            client,
             back: Some(back),
             ended: vec![],
             happened: vec![],

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::clients::{clients_status, mechanisms};
 use super::slow::{service_of, slow_peers};
 use crate::ambient::{now, wall_clock_ms};
 use crate::config::Config;
@@ -37,6 +38,7 @@ impl Hub {
         let now = now();
         self.broker.routes.subjects.name_largest();
         let services = self.broker.services();
+        let (clients, denied_to_others) = clients_status(&self.clients, &self.peers);
         Status {
             service: self.config.locator.service_name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,7 +60,11 @@ impl Hub {
                 self.saved.subscribers.audience.remembered(),
                 self.config.budgets.subscriber_outbox_bytes,
             ),
-            security: self.site.security(&self.config.security),
+            security: api::Security {
+                clients,
+                denied_to_others,
+                ..self.site.security(&self.config.security)
+            },
             connections: connections_status(&self.peers),
             memory: api::Memory {
                 waiting_bytes: waiting_bytes(&self.peers, &self.broker) as u64,
@@ -80,6 +86,7 @@ impl Hub {
                 refused_again: self.notes.refused_again(now),
                 slow: slow_peers(&self.peers, &self.broker, &self.config),
                 zmtp: zmtp_spoken(&self.peers, &self.broker),
+                mechanisms: mechanisms(self.peers.iter()),
             },
         }
     }

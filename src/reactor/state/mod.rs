@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod attendance;
+pub(crate) mod clients;
 pub(crate) mod connections;
 pub(crate) mod durable;
 pub(crate) mod effects;

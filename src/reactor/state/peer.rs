@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::clients::ClientId;
 use super::paths::{Proxied, Said};
 use super::runs::Run;
 use crate::reactor::io::outbox::Outbox;
@@ -92,6 +93,8 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) role: Role,
     pub(crate) zmtp: ZmtpPeer,
+    /// Whose connection it is.
+    pub(crate) client: ClientId,
     /// Where it connects from, for logs.
     pub(crate) address: Rc<str>,
     pub(crate) stream: Rc<Stream>,

@@ -45,6 +45,7 @@ impl Site {
     pub(crate) fn security(&self, security: &SecurityConfig) -> api::Security {
         api::Security {
             open_listeners: self.exposed.open(security),
+            ..api::Security::default()
         }
     }
 }

@@ -514,6 +514,17 @@ notables! {
         why: &'a str = said,
     } "a key is not as it should be: {why}"
 
+    /// A client may not do what it did.
+    "EM-0607" Denied "denied" WARN "em.connection" {
+        /// Its name; `anonymous` are peers without a key.
+        client: &'a str,
+        /// `publish`, `subscribe`, `service`, `request` or `connect`.
+        what: &'a str,
+        why: &'a str = said,
+        /// Events of this kind, client and `what` that were not written since the last.
+        suppressed: u64,
+    } "denied: {why}"
+
     /// A publisher that binds is connected.
     "EM-0611" PublisherFound "publisher-found" INFO "em.publisher" {
         /// Its address, as `connectPublishers` has it.

@@ -37,7 +37,7 @@ pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,
     Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
-pub use routes::{KnownSubject, Receiver, Route, RouteTable};
+pub use routes::{Hearing, KnownSubject, Receiver, Route, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceSettings, WorkerAnswer};
 pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};

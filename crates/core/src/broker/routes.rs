@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::ids::{PeerId, ServiceKey};
 use super::prefix_map::PrefixMap;
 use super::subjects::{SubjectCounts, SubjectIndex};
+use crate::security::Grant;
 use event_manager_wire::model::{Dialect, SubjectPattern, subject_of};
 
 /// One who gets events.
@@ -45,6 +47,22 @@ pub struct KnownSubject {
 const CACHED_SUBJECTS_MAX: usize = 4096;
 const CACHED_SUBJECT_BYTES_MAX: usize = 256;
 
+/// What a subscriber may get.
+#[derive(Debug, Clone)]
+pub struct Hearing {
+    /// Its rights.
+    pub grant: Arc<Grant>,
+    /// Subjects above this are known by their beginning only.
+    pub subject_bytes_max: usize,
+}
+
+impl Hearing {
+    fn may_get(&self, subject: &[u8]) -> bool {
+        let subjects = &self.grant.rights.subscribe;
+        subjects.have(subject, self.subject_bytes_max)
+    }
+}
+
 /// All patterns and who asked for them.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -53,6 +71,8 @@ pub struct RouteTable {
     globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
     /// Subscribers' prefixes that hold a NUL, and so go beyond the subject.
     binary_prefixes: usize,
+    /// Subscribers that may not get everything.
+    limited: HashMap<PeerId, Hearing>,
     cache: HashMap<Box<[u8]>, KnownSubject>,
     /// Each route once, so that equal ones are told by their address.
     interned: HashSet<Rc<Route>>,
@@ -76,6 +96,25 @@ impl RouteTable {
             self.binary_prefixes -= 1;
         }
         self.forget_cached();
+    }
+
+    /// Of what its prefixes match, a subscriber gets only what this allows from now on; without, all.
+    pub fn limit(&mut self, peer: PeerId, hearing: Option<Hearing>) {
+        let changed = match hearing {
+            Some(hearing) => {
+                self.limited.insert(peer, hearing);
+                true
+            }
+            None => self.limited.remove(&peer).is_some(),
+        };
+        if changed {
+            self.forget_cached();
+        }
+    }
+
+    /// What limits a subscriber.
+    pub fn limit_of(&self, peer: PeerId) -> Option<&Hearing> {
+        self.limited.get(&peer)
     }
 
     /// Lets a service hear what a pattern matches.
@@ -202,6 +241,15 @@ impl RouteTable {
         }
         receivers.sort_unstable();
         receivers.dedup();
+        if !self.limited.is_empty() {
+            receivers.retain(|receiver| match receiver {
+                Receiver::Subscriber(peer) => {
+                    let limit = self.limited.get(peer);
+                    limit.is_none_or(|hearing| hearing.may_get(subject))
+                }
+                Receiver::Service(_) => true,
+            });
+        }
         let subscriber = |receiver: &Receiver| match receiver {
             Receiver::Subscriber(peer) => Some(*peer),
             Receiver::Service(_) => None,
@@ -287,6 +335,33 @@ mod tests {
                 prop_assert_eq!(&*route.services, services.into_iter().collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn who_may_not_get_everything_gets_what_it_may() {
+        let (free, limited) = (PeerId { slot: 1, serial: 1 }, PeerId { slot: 2, serial: 2 });
+        let mut grant = Grant::everything("");
+        let order = SubjectPattern::parse("order.", 99).unwrap();
+        grant.rights.subscribe = [order].into_iter().collect();
+        let hearing = Hearing {
+            grant: Arc::new(grant),
+            subject_bytes_max: 99,
+        };
+        let mut table = RouteTable::default();
+        table.subscribe(b"", free);
+        table.subscribe(b"", limited);
+        let heard =
+            |table: &mut RouteTable, subject: &[u8]| table.route(subject).subscribers.to_vec();
+        assert_eq!(heard(&mut table, b"invoice"), [free, limited]);
+        table.limit(limited, Some(hearing));
+        assert_eq!(heard(&mut table, b"invoice"), [free]);
+        assert_eq!(heard(&mut table, b"order.x"), [free, limited]);
+        // Prefixes that go beyond the subject don't change what that is.
+        table.subscribe(b"order.x\0y", limited);
+        assert_eq!(heard(&mut table, b"invoice\0order."), [free]);
+        assert_eq!(heard(&mut table, b"order.x\0z"), [free, limited]);
+        table.limit(limited, None);
+        assert_eq!(heard(&mut table, b"invoice"), [free, limited]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::directory::{Directory, RegisterError};
+use crate::security::Deed;
 use event_manager_wire::messagebus::{DataType, Message, Nak, Positions, Token, Verbatim, read};
 use event_manager_wire::model::{Endpoint, ServiceName, excerpt};
 
@@ -40,22 +41,28 @@ const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The most registrations in one answer.
 const LIST_MAX: usize = 1000;
 
-/// Answers a request to the locator. Every request gets an answer.
+/// Whether who asks may do something.
+type Judge<'a> = dyn Fn(Deed<'_>) -> Result<(), Nak> + 'a;
+
+/// Answers a request to the locator, if `judge` allows it. Every request gets an answer.
 pub fn answer(
     request: &Message,
     tokens: &LocatorTokens,
     directory: &mut Directory,
+    judge: &Judge<'_>,
     now: Instant,
 ) -> Message {
     let token = request.token;
+    // Whatever their numbers are here, rights have their names.
+    let asks = |known| judge(Deed::Ask(known));
     let result = if token.is(tokens.register) {
-        register(request, directory, now)
+        asks(Token::REGISTER).and_then(|()| register(request, directory, judge, now))
     } else if token.is(tokens.locate) {
         locate(request, directory, now)
     } else if token.is(tokens.unregister) {
-        unregister(request, directory, now)
+        asks(Token::UNREGISTER).and_then(|()| unregister(request, directory, judge, now))
     } else if token.is(tokens.list) {
-        list(request, directory, now)
+        asks(Token::LIST).and_then(|()| list(request, directory, now))
     } else {
         let sentence = format!("{token} is not a ServiceLocator request");
         Err(Nak::new("unknown-token", sentence))
@@ -119,11 +126,20 @@ fn checked_ttl(ttl: &[u8]) -> Result<Duration, Nak> {
     })
 }
 
-fn register(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
+fn register(
+    request: &Message,
+    directory: &mut Directory,
+    judge: &Judge<'_>,
+    now: Instant,
+) -> Result<Message, Nak> {
     let fields: Register = read(request, &POSITIONS)?;
     let name = name(request, &fields.service)?;
     let address = checked_address(request, &fields.address)?;
     let ttl = checked_ttl(&fields.ttl.0)?;
+    // Ours is at our address or nowhere, whoever asks.
+    if !directory.is_own(&name) {
+        judge(Deed::Serve(name.as_str()))?;
+    }
     directory
         .register(&name, address, ttl, now)
         .map_err(|error| match error {
@@ -145,13 +161,19 @@ fn locate(request: &Message, directory: &mut Directory, now: Instant) -> Result<
     }
 }
 
-fn unregister(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
+fn unregister(
+    request: &Message,
+    directory: &mut Directory,
+    judge: &Judge<'_>,
+    now: Instant,
+) -> Result<Message, Nak> {
     let fields: Registration = read(request, &Positions::new(&["service", "address"]))?;
     let name = name(request, &fields.service)?;
     let address = checked_address(request, &fields.address)?;
     if directory.is_own(&name) {
         return Err(Nak::new("reserved", RegisterError::Reserved(name)));
     }
+    judge(Deed::Serve(name.as_str()))?;
     if directory.unregister(&name, address, now) {
         return Ok(Message::ack(DataType::Empty, ""));
     }
@@ -207,7 +229,13 @@ mod tests {
         now: Instant,
     ) -> (Token, String) {
         let request = Message::param(token, fields.iter().copied());
-        let answer = answer(&request, &LocatorTokens::default(), directory, now);
+        let answer = answer(
+            &request,
+            &LocatorTokens::default(),
+            directory,
+            &|_| Ok(()),
+            now,
+        );
         (
             answer.token,
             String::from_utf8(answer.data.to_vec()).unwrap(),
@@ -256,7 +284,13 @@ mod tests {
         let (mut directory, now) = (Directory::new(10), Instant::now());
         let mut json = |request: &str| {
             let (request, _) = decode(&[request.as_bytes().to_vec().into()]).unwrap();
-            let answer = answer(&request, &LocatorTokens::default(), &mut directory, now);
+            let answer = answer(
+                &request,
+                &LocatorTokens::default(),
+                &mut directory,
+                &|_| Ok(()),
+                now,
+            );
             String::from_utf8(answer.data.to_vec()).unwrap()
         };
         let register = r#"{"token": "3.1", "service": "A", "address": "tcp://x:1", "ttl": 7}"#;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Answer, Host, Request};
+use crate::security::Deed;
 use crate::seq::Seq;
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, ranged};
 use event_manager_wire::model::ServiceName;
@@ -80,6 +81,7 @@ impl Request for Dlq {
 
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
         let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
+        host.judge(Deed::Serve(service.as_str()))?;
         Ok(host.letters(LettersRequest {
             op: self.op,
             service,

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error, Unexpected};
 
 use super::subjects::check_length;
 use super::{Answer, Host, Request};
+use crate::security::Deed;
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Text, given};
 use event_manager_wire::model::subject_of;
 use event_manager_zmtp::Limits;
@@ -113,6 +114,8 @@ impl Request for Emit {
             deliver_at_ms: self.deliver_at,
         };
         check(&emission, &host.context().settings.limits)?;
+        let first = emission.frames.first().map(|first| &first[..]);
+        host.judge(Deed::Publish(subject_of(first.unwrap_or_default())))?;
         Ok(host.emit(&emission))
     }
 }

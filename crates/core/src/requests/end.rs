@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{Answer, Host, Request};
 use crate::broker::EndError;
+use crate::security::Deed;
 use event_manager_wire::messagebus::{Message, Nak, Positions};
 use event_manager_wire::model::ServiceName;
 
@@ -18,6 +19,7 @@ impl Request for End {
 
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
         let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
+        host.judge(Deed::Serve(service.as_str()))?;
         host.end(&service).map_err(|error| {
             let code = match error {
                 EndError::Unknown => "unknown-service",

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::broker::{Broker, EndError, EndedService, Streamers};
+use crate::security::Deed;
 use event_manager_wire::messagebus::{DataType, Message, Nak, Positions, Rest, Token, read};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
 use event_manager_zmtp::Limits;
@@ -87,6 +88,13 @@ pub enum Happening {
 pub trait Host {
     /// What decisions are made with.
     fn context(&mut self) -> Context<'_>;
+    /// Whether who asks may do this.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn judge(&mut self, deed: Deed<'_>) -> Result<(), Nak>;
+    /// Who asks answers for a subscription from now on: it ends if its rights don't suffice any more.
+    fn claim(&mut self, subscription: &SubscriptionId);
     /// Whether it has begun to end.
     fn is_stopping(&self) -> bool;
     /// How many requests may wait for their answers, if as many do.
@@ -242,6 +250,7 @@ impl Row {
 }
 
 fn answer<R: Request>(row: &Row, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
+    host.judge(Deed::Ask(row.token))?;
     if row.adds && host.is_stopping() {
         return Err(Nak::new("stopping", "the event manager is stopping"));
     }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::subjects::check_length;
 use super::{Answer, Host, Request};
+use crate::security::Deed;
 use event_manager_wire::messagebus::{
     DataType, Message, Nak, Positions, Rest, Token, Verbatim, given,
 };
@@ -61,9 +62,10 @@ impl Request for Publish {
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
         let missing = || Self::POSITIONS.missing(asked, "subject");
         let subject = self.subject.ok_or_else(missing)?;
+        check_length(subject.as_bytes(), &host.context().settings.limits)?;
+        host.judge(Deed::Publish(subject.as_bytes()))?;
         let context = host.context();
         let settings = context.settings;
-        check_length(subject.as_bytes(), &settings.limits)?;
         let services = context.broker.services_for(subject.as_bytes());
         // A type that is not known here may mean something to the services.
         let data_type = match asked.data_type {

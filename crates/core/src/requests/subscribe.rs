@@ -1,5 +1,6 @@
 //! SUBSCRIBE: `sub_id\0service_name\0subject…` → `sub_id\0pub_address\0pull_address`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,9 +13,10 @@ use crate::broker::{
     DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, ServiceSettings,
     SubscribeError, WhenFull, event_subject, order, seconds, when_full,
 };
+use crate::security::Deed;
 use event_manager_wire::api::SubscriptionTerms;
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token, Verbatim};
-use event_manager_wire::model::{EventSubject, ServiceName, SubscriptionId};
+use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -53,6 +55,26 @@ impl Subscribe {
     }
 }
 
+/// Whether who asks may have that. Dead letters come under their subject as if it published them; and
+/// a subscription that is there may be another's.
+fn judge(
+    (id, service): (&str, &ServiceName),
+    patterns: &BTreeSet<SubjectPattern>,
+    dead_letters: Option<&EventSubject>,
+    host: &mut dyn Host,
+) -> Result<(), Nak> {
+    host.judge(Deed::Serve(service.as_str()))?;
+    for pattern in patterns {
+        host.judge(Deed::Subscribe(pattern))?;
+    }
+    if let Some(subject) = dead_letters {
+        host.judge(Deed::Publish(subject.as_str().as_bytes()))?;
+    }
+    let id = SubscriptionId::new(id).ok();
+    let before = id.and_then(|id| host.context().broker.service_of(&id).cloned());
+    before.map_or(Ok(()), |before| host.judge(Deed::Serve(before.as_str())))
+}
+
 /// An object, named as in the configuration.
 fn retry<'de, D: Deserializer<'de>>(value: D) -> Result<RetryOptions, D::Error> {
     let Verbatim(written) = Verbatim::deserialize(value)?;
@@ -70,13 +92,15 @@ impl Request for Subscribe {
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
         let full = host.is_full();
         let options = self.options();
-        let context = &mut host.context();
         let service = Self::POSITIONS.checked(asked, "service", &self.service, ServiceName::new)?;
         let subjects = self.subjects.into_iter().chain(self.subject);
-        let patterns = patterns(subjects, &context.settings.limits)?;
+        let patterns = patterns(subjects, &host.context().settings.limits)?;
         if patterns.is_empty() {
             return Err(Self::POSITIONS.missing(asked, "subjects"));
         }
+        let letters = options.dead_letter_subject.as_ref();
+        judge((&self.id, &service), &patterns, letters, host)?;
+        let context = &mut host.context();
         let id = match &*self.id {
             "" => unused_id(context)?,
             id => Self::POSITIONS.checked(asked, "id", id, SubscriptionId::new)?,
@@ -138,6 +162,7 @@ impl Request for Subscribe {
         if asked.named.is_some() {
             answer.named = terms(context, subscribed.service);
         }
+        host.claim(&id);
         match is_promised {
             true => Ok(host.promise(&id, answer)),
             false => Ok(Answer::Now(answer)),

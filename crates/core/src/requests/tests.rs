@@ -4,11 +4,13 @@
 )]
 
 mod refusals;
+mod rights;
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::broker::{BindFailure, BrokerConfig, Policies, QueueLimits, ServiceKey};
+use crate::security::{Grant, Identity, RequestKinds};
 use bytes::Bytes;
 use event_manager_wire::messagebus::decode;
 use proptest::prelude::*;
@@ -35,6 +37,8 @@ struct Fixture {
     called: Vec<SyncEvent>,
     emitted: Vec<Emission>,
     asked_for: Vec<LettersRequest>,
+    grant: Grant,
+    claimed: Vec<SubscriptionId>,
 }
 
 impl Host for Fixture {
@@ -47,6 +51,15 @@ impl Host for Fixture {
             now: self.now,
             settings: &self.settings,
         }
+    }
+
+    fn judge(&mut self, deed: Deed<'_>) -> Result<(), Nak> {
+        let granted = self.grant.judge(&Identity::Anonymous, deed, 255);
+        granted.map_err(Nak::from)
+    }
+
+    fn claim(&mut self, subscription: &SubscriptionId) {
+        self.claimed.push(subscription.clone());
     }
 
     fn is_stopping(&self) -> bool {
@@ -123,6 +136,8 @@ impl Fixture {
             called: vec![],
             emitted: vec![],
             asked_for: vec![],
+            grant: Grant::everything("security.anonymous"),
+            claimed: vec![],
         }
     }
 

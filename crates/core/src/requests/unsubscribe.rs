@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::subjects::patterns;
 use super::{Answer, Happening, Host, Request};
+use crate::security::Deed;
 use event_manager_wire::messagebus::{DataType, Message, Nak, Positions, Rest};
 use event_manager_wire::model::SubscriptionId;
 
@@ -22,6 +23,9 @@ impl Request for Unsubscribe {
 
     fn answer(self, asked: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
         let id = Self::POSITIONS.checked(asked, "id", &self.id, SubscriptionId::new)?;
+        if let Some(service) = host.context().broker.service_of(&id).cloned() {
+            host.judge(Deed::Serve(service.as_str()))?;
+        }
         let context = host.context();
         let subjects = self.subjects.into_iter().chain(self.subject);
         let only = patterns(subjects, &context.settings.limits)?;

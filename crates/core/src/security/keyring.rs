@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::access::Identity;
 use event_manager_zmtp::PeerKeys;
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
 
@@ -15,9 +16,6 @@ pub struct Keyring {
     server: Arc<[KeyPair]>,
     clients: HashMap<PublicKey, Arc<str>>,
 }
-
-/// The name of the daemon itself, which asks its own locator.
-const OWN_NAME: &str = "event-manager";
 
 impl Default for Keyring {
     fn default() -> Self {
@@ -82,14 +80,14 @@ impl Keyring {
         (!self.server.is_empty()).then(|| Arc::clone(&self.server))
     }
 
-    /// Who a peer with these keys is. A peer without has no name.
+    /// Who a peer with these keys is.
     ///
     /// # Errors
     /// Why it is not accepted, with what it takes to accept it.
-    pub fn identify(&self, keys: Option<&PeerKeys>) -> Result<Option<Arc<str>>, Refusal> {
+    pub fn identify(&self, keys: Option<&PeerKeys>) -> Result<Identity, Refusal> {
         let Some(PeerKeys { client, server }) = keys else {
             return match self.null {
-                true => Ok(None),
+                true => Ok(Identity::Anonymous),
                 false => Err(Refusal::NoKey),
             };
         };
@@ -98,11 +96,11 @@ impl Keyring {
             return Err(Refusal::OldServerKey);
         }
         if is_ours(client) {
-            return Ok(Some(OWN_NAME.into()));
+            return Ok(Identity::Own);
         }
         let known = self.clients.get(client);
         known
-            .map(|name| Some(Arc::clone(name)))
+            .map(|name| Identity::Client(Arc::clone(name)))
             .ok_or(Refusal::UnknownKey(*client))
     }
 }
@@ -156,7 +154,7 @@ mod tests {
         keyring.add("billing", *pair(4).public()).unwrap();
         for (client, server) in [(3, 1), (4, 2)] {
             let name = keyring.identify(Some(&keys(client, server)));
-            assert_eq!(name.unwrap().as_deref(), Some("billing"));
+            assert_eq!(name, Ok(Identity::Client("billing".into())));
         }
         let unknown = *pair(5).public();
         let refused = |keys: Option<PeerKeys>| keyring.identify(keys.as_ref()).unwrap_err();
@@ -173,15 +171,13 @@ mod tests {
     #[test]
     fn the_daemon_knows_itself() {
         let keyring = Keyring::new(false, vec![pair(1), pair(2)]);
-        let name = keyring.identify(Some(&keys(2, 1))).unwrap();
-        assert_eq!(name.as_deref(), Some(OWN_NAME));
+        assert_eq!(keyring.identify(Some(&keys(2, 1))), Ok(Identity::Own));
     }
 
     #[test]
     fn its_own_pair_needs_no_file() {
         let keyring = Keyring::new(false, vec![pair(1)]).with_own(&pair(7));
-        let name = keyring.identify(Some(&keys(7, 7))).unwrap();
-        assert_eq!(name.as_deref(), Some(OWN_NAME));
+        assert_eq!(keyring.identify(Some(&keys(7, 7))), Ok(Identity::Own));
         assert_eq!(keyring.server_keys().unwrap().len(), 2);
         let without = Keyring::new(true, vec![]).with_own(&pair(7));
         assert!(without.server_keys().is_none());
@@ -198,14 +194,14 @@ mod tests {
                 .to_string()
                 .starts_with("\"a\" and \"b\" have the same public key ")
         );
-        let name = keyring.identify(Some(&keys(3, 1))).unwrap();
-        assert_eq!(name.as_deref(), Some("a"));
+        let found = keyring.identify(Some(&keys(3, 1)));
+        assert_eq!(found, Ok(Identity::Client("a".into())));
     }
 
     #[test]
     fn without_keys_everybody_is_nameless() {
         let keyring = Keyring::default();
-        assert_eq!(keyring.identify(None), Ok(None));
+        assert_eq!(keyring.identify(None), Ok(Identity::Anonymous));
         assert!(keyring.accepts_null() && keyring.server_keys().is_none());
     }
 }

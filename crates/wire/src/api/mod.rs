@@ -24,9 +24,9 @@ pub use service::{
 };
 pub use stats::{Check, Process, Readiness, Registration, RegistrationState, Stats};
 pub use status::{
-    Addresses, AwaitedSubscribers, Connections, Dialled, Memory, OldPeer, Outboxes, Peers,
-    Publishers, RefusedAgain, RequestTimes, Ring, Security, SlowPeer, StateDatabase, Status, Store,
-    SubjectEvents, Subjects, Subscribers, Traces, ZmtpVersions,
+    Addresses, AwaitedSubscribers, ClientStatus, Connections, Dialled, Memory, OldPeer, Outboxes,
+    Peers, Publishers, RefusedAgain, RequestTimes, Ring, Security, SlowPeer, StateDatabase, Status,
+    Store, SubjectEvents, Subjects, Subscribers, Traces, ZmtpVersions,
 };
 pub use subscribed::SubscriptionTerms;
 

@@ -92,6 +92,33 @@ pub struct Security {
     /// has a local address (private, shared, link-local, unique-local) may publish, subscribe and ask
     /// there.
     pub open_listeners: Vec<String>,
+    /// Clients that are connected or were denied something, at most 100: those who were denied most
+    /// first, then those with the most connections.
+    pub clients: Vec<ClientStatus>,
+    /// What was denied to all others together, by what it was.
+    pub denied_to_others: BTreeMap<String, u64>,
+}
+
+/// A client: whoever has keys with one name, or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClientStatus {
+    /// The name of its keys; `anonymous` are all peers without, `event-manager` the daemon itself and
+    /// publishers that it connects to.
+    pub name: String,
+    /// Its connections.
+    pub connections: u64,
+    /// From where, at most 8 of them.
+    pub addresses: Vec<String>,
+    /// Its connections by mechanism: `null`, `curve`.
+    pub mechanisms: BTreeMap<String, u64>,
+    /// Its connections by the public key that it was given for the daemon.
+    pub server_keys: BTreeMap<String, u64>,
+    /// How often it was denied what: events to `publish`, what it may not `subscribe` to, a `service`,
+    /// a `request`, a connection (`connect`).
+    pub denied: BTreeMap<String, u64>,
+    /// Whether it isn't read for now, because it published more than it may per second.
+    pub paused: bool,
 }
 
 /// Those who send events, and what they sent.
@@ -298,6 +325,8 @@ pub struct Peers {
     pub slow: Vec<SlowPeer>,
     /// Which versions of ZMTP are spoken.
     pub zmtp: ZmtpVersions,
+    /// Peers whose handshake is done, by security mechanism (`null`, `curve`).
+    pub mechanisms: BTreeMap<String, u64>,
 }
 
 /// A host that is refused again and again.

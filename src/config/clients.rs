@@ -1,0 +1,346 @@
+//! What clients may do: `security.roles`, `security.clients` and `security.anonymous`.
+
+mod fields;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::keys::Wrong;
+use super::meant::suggestion;
+use super::positions::positions;
+use super::units::Unit;
+use event_manager_core::security::{Access, Grant, RequestKinds, Rights};
+use event_manager_zmtp::Limits;
+use event_manager_zmtp::curve::PublicKey;
+use fields::{ClientFields, RoleFields};
+
+/// The keys of what is here.
+pub(super) const SECTIONS: [&str; 3] = [ROLES, CLIENTS, ANONYMOUS];
+const ROLES: &str = "security.roles";
+const CLIENTS: &str = "security.clients";
+const ANONYMOUS: &str = "security.anonymous";
+
+/// The role of whoever has no other.
+const DEFAULT_ROLE: &str = "default";
+/// The longest name, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Rights that several clients have.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Roles(BTreeMap<String, RoleFields>);
+
+/// Clients by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Clients(BTreeMap<String, ClientFields>);
+
+/// What peers without a key may do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Anonymous(ClientFields);
+
+/// Unit of all roles: an object, or the text of one.
+pub(super) struct AllRoles;
+/// Unit of all clients.
+pub(super) struct AllClients;
+/// Unit of what peers without a key may do; `null` is everything.
+pub(super) struct SomeAnonymous;
+
+fn joined<T>(read: Result<T, Vec<Wrong>>) -> Result<T, String> {
+    read.map_err(|wrong| {
+        let said: Vec<_> = wrong.iter().map(|wrong| wrong.said("")).collect();
+        said.join("; ")
+    })
+}
+
+impl Unit for AllRoles {
+    type Of = Roles;
+
+    fn read(value: &Value) -> Result<Roles, String> {
+        joined(Roles::read_all(value))
+    }
+
+    fn show(of: &Roles) -> Value {
+        let shown = |(name, fields): (&String, &RoleFields)| (name.clone(), fields.show());
+        of.0.iter().map(shown).collect()
+    }
+}
+
+impl Unit for AllClients {
+    type Of = Clients;
+
+    fn read(value: &Value) -> Result<Clients, String> {
+        joined(Clients::read_all(value))
+    }
+
+    fn show(of: &Clients) -> Value {
+        let shown = |(name, fields): (&String, &ClientFields)| (name.clone(), fields.show());
+        of.0.iter().map(shown).collect()
+    }
+}
+
+impl Unit for SomeAnonymous {
+    type Of = Option<Anonymous>;
+
+    fn read(value: &Value) -> Result<Option<Anonymous>, String> {
+        joined(read_anonymous(value))
+    }
+
+    fn show(of: &Option<Anonymous>) -> Value {
+        of.as_ref().map_or(Value::Null, |of| of.0.show())
+    }
+}
+
+/// What is wrong with a value of this key by itself, if the key is one of these.
+pub(super) fn wrong_in(key: &str, value: &Value) -> Option<Vec<Wrong>> {
+    let read = match key {
+        ROLES => Roles::read_all(value).map(drop),
+        CLIENTS => Clients::read_all(value).map(drop),
+        ANONYMOUS => read_anonymous(value).map(drop),
+        _ => return None,
+    };
+    Some(read.err().unwrap_or_default())
+}
+
+/// An object, or the text of one, in which no key stands twice.
+fn object_of(key: &str, value: &Value) -> Result<Map<String, Value>, Vec<Wrong>> {
+    let refused = |why: &str| vec![Wrong::value(key, value, why)];
+    let text = match value {
+        Value::Object(object) => return Ok(object.clone()),
+        Value::String(text) => text,
+        _ => return Err(refused("an object is wanted")),
+    };
+    let object = serde_json::from_str(text)
+        .map_err(|error| refused(&format!("an object in JSON is wanted: {error}")))?;
+    let mut seen = BTreeSet::new();
+    match positions(text)
+        .iter()
+        .find(|key| !seen.insert(key.path.clone()))
+    {
+        None => Ok(object),
+        Some(again) => Err(refused(&format!(
+            "{:?} stands there twice",
+            again.path.join(".")
+        ))),
+    }
+}
+
+/// Reads each member of an object.
+fn read_members<F>(
+    key: &str,
+    value: &Value,
+    read: impl Fn(&str, &Value, &mut Vec<Wrong>) -> F,
+) -> Result<BTreeMap<String, F>, Vec<Wrong>> {
+    let (mut members, mut wrong) = (BTreeMap::new(), vec![]);
+    for (name, value) in object_of(key, value)? {
+        let base = format!("{key}.{name}");
+        if let Some(why) = why_no_name(&name) {
+            wrong.push(Wrong::value(&base, &value, &why));
+        }
+        members.insert(name, read(&base, &value, &mut wrong));
+    }
+    match wrong.is_empty() {
+        true => Ok(members),
+        false => Err(wrong),
+    }
+}
+
+fn why_no_name(name: &str) -> Option<String> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        Some(format!("a name has 1 to {NAME_BYTES_MAX} bytes"))
+    } else if name.chars().any(char::is_control) {
+        Some("a name has no control characters".into())
+    } else {
+        None
+    }
+}
+
+impl Roles {
+    fn read_all(value: &Value) -> Result<Self, Vec<Wrong>> {
+        read_members(ROLES, value, RoleFields::read).map(Self)
+    }
+}
+
+impl Clients {
+    fn read_all(value: &Value) -> Result<Self, Vec<Wrong>> {
+        let clients = read_members(CLIENTS, value, ClientFields::read)?;
+        let taken = |name: &str| match name {
+            "anonymous" => Some("peers without a key are security.anonymous"),
+            "event-manager" => Some("it is the name of the daemon itself"),
+            _ => None,
+        };
+        let wrong = clients.iter().filter_map(|(name, fields)| {
+            let why = taken(name)?;
+            Some(Wrong::value(
+                &format!("{CLIENTS}.{name}"),
+                &fields.show(),
+                why,
+            ))
+        });
+        match wrong.collect::<Vec<_>>() {
+            wrong if wrong.is_empty() => Ok(Self(clients)),
+            wrong => Err(wrong),
+        }
+    }
+
+    /// The keys that stand in the configuration itself, with their clients' names.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, PublicKey)> {
+        self.0
+            .iter()
+            .flat_map(|(name, fields)| fields.keys().iter().map(move |key| (&**name, *key)))
+    }
+
+    /// Whether anything is said of any client.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn read_anonymous(value: &Value) -> Result<Option<Anonymous>, Vec<Wrong>> {
+    if value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty()) {
+        return Ok(None);
+    }
+    let object = Value::Object(object_of(ANONYMOUS, value)?);
+    let mut wrong = vec![];
+    let fields = ClientFields::read(ANONYMOUS, &object, &mut wrong);
+    if !fields.keys().is_empty() {
+        let path = format!("{ANONYMOUS}.keys");
+        wrong.push(Wrong::value(
+            &path,
+            &object["keys"],
+            "these peers have no key",
+        ));
+    }
+    match wrong.is_empty() {
+        true => Ok(Some(Anonymous(fields))),
+        false => Err(wrong),
+    }
+}
+
+/// What is said of roles, clients and peers without a key, together.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) roles: &'a Roles,
+    pub(super) clients: &'a Clients,
+    pub(super) anonymous: Option<&'a Anonymous>,
+}
+
+impl Said<'_> {
+    /// What everybody is granted.
+    pub(super) fn access(self, limits: &Limits) -> Access {
+        let default_in = format!("{ROLES}.{DEFAULT_ROLE}");
+        let default = match self.roles.0.get(DEFAULT_ROLE) {
+            Some(role) => role.grant(&default_in),
+            None => Grant::everything(&default_in),
+        };
+        let clients = self.clients.0.iter();
+        let clients = clients.map(|(name, fields)| {
+            let said_in = format!("{CLIENTS}.{name}");
+            (name.clone(), self.grant(fields, &said_in, &default))
+        });
+        let clients = clients.collect();
+        let nothing = Grant {
+            rights: RoleFields::default().grant("").rights,
+            ..Grant::everything(ANONYMOUS)
+        };
+        let anonymous = match self.anonymous {
+            Some(anonymous) => self.grant(&anonymous.0, ANONYMOUS, &nothing),
+            None => Grant::everything(ANONYMOUS),
+        };
+        Access::new(anonymous, default, clients, limits.subject_bytes_max)
+    }
+
+    /// What somebody is granted of whom this is said: its role's rights and its own, or the `default` if
+    /// no right is named at all.
+    fn grant(self, fields: &ClientFields, said_in: &str, default: &Grant) -> Grant {
+        let role = fields.role.as_ref().and_then(|role| self.roles.0.get(role));
+        let own = &fields.own;
+        let (rights, quotas) = match role {
+            Some(role) => {
+                let both = role.clone().and(own).grant(said_in);
+                (both.rights, both.quotas)
+            }
+            None if fields.role.is_none() && !own.names_rights() => {
+                (default.rights.clone(), own.quotas().or(default.quotas))
+            }
+            None => {
+                let own = own.grant(said_in);
+                (own.rights, own.quotas)
+            }
+        };
+        Grant {
+            rights,
+            quotas,
+            from: fields.from.clone(),
+            said_in: said_in.into(),
+        }
+    }
+
+    /// What doesn't go together, or not with the limits.
+    pub(super) fn check(self, limits: &Limits) -> Vec<Wrong> {
+        let mut wrong = vec![];
+        let clients = self.clients.0.iter();
+        let clients = clients.map(|(name, fields)| (format!("{CLIENTS}.{name}"), fields));
+        let anonymous = self.anonymous.iter().map(|all| (ANONYMOUS.into(), &all.0));
+        for (base, fields) in clients.chain(anonymous) {
+            if let Some(role) = &fields.role
+                && !self.roles.0.contains_key(role)
+            {
+                let hint = suggestion(role, self.roles.0.keys().map(String::as_str));
+                let why = format!("{ROLES} has no role of this name{hint}");
+                wrong.push(Wrong::value(&format!("{base}.role"), &json!(role), &why));
+            }
+            fields.own.check(&base, limits, &mut wrong);
+        }
+        for (name, role) in &self.roles.0 {
+            role.check(&format!("{ROLES}.{name}"), limits, &mut wrong);
+        }
+        let mut owners = BTreeMap::new();
+        for (name, key) in self.clients.keys() {
+            if let Some(other) = owners.insert(key.to_string(), name)
+                && other != name
+            {
+                let path = format!("{CLIENTS}.{name}.keys");
+                let why = format!("{other:?} has the same key");
+                wrong.push(Wrong::value(&path, &json!(key.to_string()), &why));
+            }
+        }
+        wrong
+    }
+
+    /// What may be meant otherwise; a sentence each.
+    pub(super) fn doubts(self, offers_null: bool, offers_curve: bool) -> Vec<String> {
+        let names_rights = !self.roles.0.is_empty() || !self.clients.0.is_empty();
+        let mut doubts = vec![];
+        if names_rights && !offers_curve {
+            doubts.push(format!(
+                "{CLIENTS} and {ROLES} are for peers with keys, which security.mechanisms doesn't admit: add \"curve\""
+            ));
+        }
+        if names_rights && offers_curve && offers_null && self.anonymous.is_none() {
+            doubts.push(format!(
+                "security.mechanisms has \"null\", and {ANONYMOUS} is not set: peers without a key may do everything"
+            ));
+        }
+        doubts
+    }
+}
+
+impl RoleFields {
+    /// What a role grants.
+    fn grant(&self, said_in: &str) -> Grant {
+        Grant {
+            rights: Rights {
+                publish: self.publish.iter().flatten().cloned().collect(),
+                subscribe: self.subscribe.iter().flatten().cloned().collect(),
+                services: self.services.iter().flatten().cloned().collect(),
+                requests: self.requests.clone().unwrap_or(RequestKinds::Usual),
+            },
+            quotas: self.quotas(),
+            from: None,
+            said_in: said_in.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! What clients may do: who is welcome, what is denied, and what becomes of live connections when rights
+//! or keys are others.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::persistence::Keeping;
+use crate::ambient::now;
+use crate::reactor::hub::Hub;
+use crate::reactor::state::accounts::Published;
+use crate::reactor::state::clients::ClientId;
+use crate::reactor::state::peer::{Role, ip_of};
+use crate::reactor::state::purpose::Purpose;
+use crate::telemetry::Notable;
+use event_manager_core::broker::{PeerId, ServiceKey};
+use event_manager_core::security::{Deed, Denial, Identity};
+use event_manager_wire::model::{SubscriptionId, subject_of};
+use event_manager_zmtp::{Peer as ZmtpPeer, frames};
+
+impl Hub {
+    /// Who a peer is that may connect from there, for this.
+    ///
+    /// # Errors
+    /// Why it may not: the reason, and a sentence.
+    pub(super) fn welcome(
+        &mut self,
+        purpose: &Purpose,
+        address: &str,
+        peer: &ZmtpPeer,
+    ) -> Result<Identity, (&'static str, String)> {
+        let identified = self.site.keyring.identify(peer.keys.as_ref());
+        let identity = identified.map_err(|refusal| (refusal.reason(), refusal.to_string()))?;
+        let service = match purpose {
+            Purpose::Workers(streamer) => Some(streamer.service),
+            _ => None,
+        };
+        let refused = self.why_not_granted(&identity, address, service);
+        match refused.or_else(|| self.why_too_many(&identity)) {
+            None => Ok(identity),
+            Some(refused) => {
+                let client = self.clients.know(&identity, now());
+                self.note_denied(client, Denial::Connect, 1, &refused.1);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Why somebody may not connect from there, to work for this service if one is named.
+    pub(super) fn why_not_granted(
+        &self,
+        identity: &Identity,
+        address: &str,
+        service: Option<ServiceKey>,
+    ) -> Option<(&'static str, String)> {
+        let grant = self.clients.grant_of(identity);
+        if let Some(ip) = ip_of(address).filter(|ip| !grant.admits(*ip)) {
+            let (who, said_in) = (identity.name(), &grant.said_in);
+            let why = format!("{ip} is in none of the networks of {said_in}.from, for {who:?}");
+            return Some(("address", why));
+        }
+        // It may be gone meanwhile.
+        let service = self.broker.service(service?)?;
+        let deed = Deed::Serve(service.name().as_str());
+        let denied = self.clients.judge_absent(identity, deed).err()?;
+        Some(("forbidden", denied.to_string()))
+    }
+
+    fn why_too_many(&mut self, identity: &Identity) -> Option<(&'static str, String)> {
+        let grant = self.clients.grant_of(identity);
+        let max = grant.quotas.connections?;
+        let said_in = grant.said_in.clone();
+        let client = self.clients.know(identity, now());
+        let open = self.peers.iter().filter(|peer| peer.client == client);
+        (open.count() as u64 >= max).then(|| {
+            let who = identity.name();
+            let why =
+                format!("{who:?} has {max} connections already ({said_in}.quotas.connections)");
+            ("quota", why)
+        })
+    }
+
+    /// Something was denied to a client, so many times: it is counted, and the first of a burst is noted.
+    pub(super) fn note_denied(
+        &mut self,
+        client: ClientId,
+        what: Denial,
+        times: u64,
+        why: &dyn Display,
+    ) {
+        self.clients.count_denied(client, what, times);
+        let (name, what) = (self.clients.get(client).identity.name(), what.name());
+        let (burst, why) = (format!("denied:{name}:{what}"), why.to_string());
+        self.notes.burst(&burst, |suppressed| Notable::Denied {
+            client: name,
+            what,
+            why: &why,
+            suppressed,
+        });
+    }
+
+    /// The client of a publisher that may not publish everything.
+    pub(super) fn limited_publisher(&self, id: PeerId) -> Option<ClientId> {
+        let client = self.peers[id].client;
+        self.clients.is_limited(client).then_some(client)
+    }
+
+    /// A publisher sent so many events that it may not publish, this first.
+    pub(super) fn deny_events(&mut self, id: PeerId, first: &[u8], events: u64) {
+        // What was published beside them may have ended its connection.
+        let Some(client) = self.peers.get(id).map(|peer| peer.client) else {
+            return;
+        };
+        let subject = subject_of(frames(first).next().unwrap_or_default());
+        if let Err(denied) = self.clients.judge(client, Deed::Publish(subject)) {
+            self.note_denied(client, denied.what, events, &denied);
+        }
+    }
+
+    /// A subscriber asked for what it may not have any of.
+    pub(super) fn note_vain_subscription(&mut self, id: PeerId, prefix: &[u8]) {
+        // What waited for subscribers may have ended its connection.
+        let Some(client) = self.peers.get(id).map(|peer| peer.client) else {
+            return;
+        };
+        let known = self.clients.get(client);
+        if known.grant.rights.subscribe.may_begin_with(prefix) {
+            return;
+        }
+        let (name, said_in) = (known.identity.name(), &known.grant.said_in);
+        let prefix = prefix.escape_ascii();
+        let why = format!(
+            "{name:?} may get nothing that begins with \"{prefix}\"; what it may is in {said_in}.subscribe"
+        );
+        self.note_denied(client, Denial::Subscribe, 1, &why);
+    }
+
+    /// Whether its client published more than it may per second, so that it isn't read.
+    pub(super) fn is_paused(&self, id: PeerId) -> bool {
+        let peer = self.peers.get(id);
+        peer.is_some_and(|peer| self.clients.is_paused(peer.client))
+    }
+
+    /// A client published what has been added since then.
+    pub(super) fn spend(&mut self, client: ClientId, before: &Published) {
+        let published = &self.accounts.published;
+        let events = published.events - before.events;
+        if events == 0 || !self.clients.has_rate(client) {
+            return;
+        }
+        let bytes = published.bytes - before.bytes;
+        if let Some(until) = self.clients.published(client, events, bytes, now()) {
+            self.time.alarm.set(until);
+        }
+    }
+
+    /// Lets clients go on that paid for what they published.
+    pub(super) fn tend_paused(&mut self, now: Instant) {
+        let paid = self.clients.take_paid(now);
+        if !paid.is_empty() {
+            let theirs = self.peers.iter();
+            let theirs = theirs.filter(|peer| paid.contains(&peer.client));
+            theirs.for_each(|peer| peer.wake.notify_one());
+        }
+        self.clients
+            .next_payment()
+            .inspect(|at| self.time.alarm.set(*at));
+    }
+
+    /// Forgets clients and subscriptions that are gone, when they are many.
+    pub(super) fn tend_clients(&mut self) {
+        if self.clients.are_many() {
+            let present: BTreeSet<_> = self.peers.iter().map(|peer| peer.client).collect();
+            self.clients.forget_absent(|id| present.contains(&id));
+        }
+        let (live, broker) = (self.broker.subscription_count(), &self.broker);
+        self.clients
+            .forget_ended(live, |id| broker.is_subscribed(id));
+    }
+
+    /// Rights or keys are others: connections end that would not be accepted any more, and so does what
+    /// the others may not do any more.
+    pub(super) fn judge_anew(&mut self) {
+        self.end_unadmitted();
+        let ids: Vec<_> = self.peers.iter().map(|peer| peer.id).collect();
+        for id in ids {
+            self.judge_peer(id);
+        }
+        self.end_unowned();
+        self.tend_paused(now());
+    }
+
+    fn judge_peer(&mut self, id: PeerId) {
+        // One that was ended may have taken others with it.
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        let (keys, is_subscriber) = (
+            peer.zmtp.keys.as_ref(),
+            matches!(peer.role, Role::Subscriber { .. }),
+        );
+        if !self.upstream.is_dialled(id)
+            && let Ok(identity) = self.site.keyring.identify(keys)
+        {
+            self.peers[id].client = self.clients.know(&identity, now());
+        }
+        if !is_subscriber {
+            return;
+        }
+        let hearing = self.clients.hearing(self.peers[id].client);
+        let before = self.broker.routes.limit_of(id);
+        let before = before.map(|limit| &limit.grant.rights.subscribe);
+        let after = hearing.as_ref().map(|limit| &limit.grant.rights.subscribe);
+        let may_be_less = after.is_some() && before != after;
+        self.broker.routes.limit(id, hearing);
+        if may_be_less {
+            self.end_if_it_waits(id);
+        }
+    }
+
+    /// What waits for a subscriber is by its old rights: it is not to get that later.
+    fn end_if_it_waits(&mut self, id: PeerId) {
+        self.flush_peer(id);
+        let peer = self.peers.get(id).filter(|peer| !peer.outbox.is_empty());
+        if let Some(address) = peer.map(|peer| Rc::clone(&peer.address)) {
+            self.remove(id);
+            let why = "its rights are others, and events by the old ones waited for it";
+            self.notes.refuse("rights-changed", &address, &why);
+        }
+    }
+
+    /// Ends subscriptions of services whose clients may not have them any more.
+    fn end_unowned(&mut self) {
+        let denied = self.clients.owned().filter_map(|(id, owner)| {
+            let (_, service, view) = self.broker.subscription(id, self.time.now)?;
+            let serve = Deed::Serve(service.name().as_str());
+            let mut deeds = [serve]
+                .into_iter()
+                .chain(view.patterns.iter().map(Deed::Subscribe));
+            let denied = deeds.find_map(|deed| self.clients.judge_absent(owner, deed).err())?;
+            Some((id.clone(), owner.clone(), denied))
+        });
+        for (id, owner, denied) in denied.collect::<Vec<_>>() {
+            let client = self.clients.know(&owner, now());
+            self.note_denied(client, denied.what, 1, &denied);
+            self.end_subscription(&id);
+        }
+    }
+
+    fn end_subscription(&mut self, id: &SubscriptionId) {
+        // It is there: it was judged just now.
+        let ended = self.broker.unsubscribe(id, &BTreeSet::new()).ok().flatten();
+        if let Some(service) = ended {
+            self.close_service(&service);
+        }
+        Keeping::of(self).keep();
+    }
+}

@@ -1,0 +1,276 @@
+//! Clients: what each of them may do, and what was denied.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+
+use event_manager_core::broker::{Hearing, Route};
+use event_manager_core::security::{
+    Access, Bucket, Deed, Denial, Denied, Grant, Identity, Subjects, Verdicts,
+};
+use event_manager_wire::model::SubscriptionId;
+
+/// Clients that are remembered, if they are not connected.
+const REMEMBERED_MAX: usize = 1024;
+
+/// A client that is connected, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClientId(usize);
+
+/// What is known of one client.
+pub(crate) struct Client {
+    pub(crate) identity: Identity,
+    pub(crate) grant: Arc<Grant>,
+    may_publish: Verdicts,
+    events: Option<Bucket>,
+    bytes: Option<Bucket>,
+    /// Until when its connections are not read, because it published more than it may per second.
+    paused_until: Option<Instant>,
+    pub(crate) denied: BTreeMap<Denial, u64>,
+}
+
+impl Client {
+    fn limit(&mut self, now: Instant) {
+        let renew = |bucket: &mut Option<Bucket>, rate: Option<u64>| match (bucket.as_mut(), rate) {
+            (_, None) => *bucket = None,
+            (None, Some(rate)) => *bucket = Some(Bucket::full(rate, now)),
+            (Some(bucket), Some(rate)) => bucket.set_rate(rate),
+        };
+        renew(&mut self.events, self.grant.quotas.events_per_second);
+        renew(&mut self.bytes, self.grant.quotas.bytes_per_second);
+    }
+
+    fn overdrawn_until(&self, now: Instant) -> Option<Instant> {
+        let buckets = [&self.events, &self.bytes].into_iter().flatten();
+        buckets
+            .filter_map(|bucket| bucket.overdrawn_until(now))
+            .max()
+    }
+}
+
+/// All clients, each once, however many connections it has.
+pub(crate) struct Clients {
+    access: Access,
+    by_identity: HashMap<Identity, ClientId>,
+    all: Slab<Client>,
+    /// The route of events that may not be published: nobody's, and no other is at this address.
+    nowhere: Rc<Route>,
+    /// Those that are paused.
+    paused: Vec<ClientId>,
+    /// Who answers for the subscriptions of services that clients made or refreshed.
+    owners: HashMap<SubscriptionId, Identity>,
+    /// What was denied to clients that are not remembered.
+    denied_to_others: BTreeMap<Denial, u64>,
+}
+
+impl Clients {
+    pub(crate) fn new(access: Access) -> Self {
+        Self {
+            access,
+            by_identity: HashMap::new(),
+            all: Slab::new(),
+            nowhere: Rc::default(),
+            paused: vec![],
+            owners: HashMap::new(),
+            denied_to_others: BTreeMap::new(),
+        }
+    }
+
+    /// What somebody is granted.
+    pub(crate) fn grant_of(&self, identity: &Identity) -> &Arc<Grant> {
+        self.access.of(identity)
+    }
+
+    /// The client who somebody is.
+    pub(crate) fn know(&mut self, identity: &Identity, now: Instant) -> ClientId {
+        if let Some(known) = self.by_identity.get(identity) {
+            return *known;
+        }
+        let mut client = Client {
+            identity: identity.clone(),
+            grant: Arc::clone(self.access.of(identity)),
+            may_publish: Verdicts::default(),
+            events: None,
+            bytes: None,
+            paused_until: None,
+            denied: BTreeMap::new(),
+        };
+        client.limit(now);
+        let id = ClientId(self.all.insert(client));
+        self.by_identity.insert(identity.clone(), id);
+        id
+    }
+
+    /// The client with this id, which a peer has.
+    pub(crate) fn get(&self, id: ClientId) -> &Client {
+        &self.all[id.0]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.all.iter().map(|(at, client)| (ClientId(at), client))
+    }
+
+    /// Other rights are in force from now on.
+    pub(crate) fn set_access(&mut self, access: Access, now: Instant) {
+        self.access = access;
+        for (_, client) in &mut self.all {
+            client.grant = Arc::clone(self.access.of(&client.identity));
+            client.may_publish.forget();
+            client.limit(now);
+        }
+    }
+
+    /// Whether more are remembered than need be.
+    pub(crate) fn are_many(&self) -> bool {
+        self.all.len() > REMEMBERED_MAX
+    }
+
+    /// Forgets those that are not connected.
+    pub(crate) fn forget_absent(&mut self, is_present: impl Fn(ClientId) -> bool) {
+        let (by_identity, others) = (&mut self.by_identity, &mut self.denied_to_others);
+        self.all.retain(|at, client| {
+            let stays = is_present(ClientId(at)) || client.paused_until.is_some();
+            if !stays {
+                by_identity.remove(&client.identity);
+                for (what, times) in &client.denied {
+                    *others.entry(*what).or_default() += times;
+                }
+            }
+            stays
+        });
+    }
+
+    /// Whether the client may not publish everything.
+    pub(crate) fn is_limited(&self, id: ClientId) -> bool {
+        !matches!(self.get(id).grant.rights.publish, Subjects::All)
+    }
+
+    /// The route of an event with this subject that the client may not publish.
+    pub(crate) fn forbidden(&mut self, id: ClientId, subject: &[u8]) -> Option<Rc<Route>> {
+        let (client, bytes_max) = (&mut self.all[id.0], self.access.subject_bytes_max());
+        let publish = &client.grant.rights.publish;
+        let decide = || publish.have(subject, bytes_max);
+        let may = match subject.len() > bytes_max {
+            // Only its beginning is known, which is no subject.
+            true => decide(),
+            false => client.may_publish.of(subject, decide),
+        };
+        (!may).then(|| Rc::clone(&self.nowhere))
+    }
+
+    /// Whether a route is that of events that may not be published.
+    pub(crate) fn is_forbidden(&self, route: &Rc<Route>) -> bool {
+        Rc::ptr_eq(route, &self.nowhere)
+    }
+
+    /// What the client gets of what it subscribes to; `None` is everything.
+    pub(crate) fn hearing(&self, id: ClientId) -> Option<Hearing> {
+        let grant = &self.get(id).grant;
+        (!matches!(grant.rights.subscribe, Subjects::All)).then(|| Hearing {
+            grant: Arc::clone(grant),
+            subject_bytes_max: self.access.subject_bytes_max(),
+        })
+    }
+
+    /// Whether a client may do something.
+    pub(crate) fn judge(&self, id: ClientId, deed: Deed<'_>) -> Result<(), Denied> {
+        let client = self.get(id);
+        let bytes_max = self.access.subject_bytes_max();
+        client.grant.judge(&client.identity, deed, bytes_max)
+    }
+
+    /// The same of somebody who need not be connected.
+    pub(crate) fn judge_absent(&self, identity: &Identity, deed: Deed<'_>) -> Result<(), Denied> {
+        let bytes_max = self.access.subject_bytes_max();
+        self.access.of(identity).judge(identity, deed, bytes_max)
+    }
+
+    /// Counts what was denied to a client.
+    pub(crate) fn count_denied(&mut self, id: ClientId, what: Denial, times: u64) {
+        *self.all[id.0].denied.entry(what).or_default() += times;
+    }
+
+    /// What was denied to clients that are not remembered.
+    pub(crate) fn denied_to_others(&self) -> &BTreeMap<Denial, u64> {
+        &self.denied_to_others
+    }
+
+    /// Whether what a client publishes per second is counted.
+    pub(crate) fn has_rate(&self, id: ClientId) -> bool {
+        let client = self.get(id);
+        client.events.is_some() || client.bytes.is_some()
+    }
+
+    /// A client published so much. Until when it is paused, if that is more than it may.
+    pub(crate) fn published(
+        &mut self,
+        id: ClientId,
+        events: u64,
+        bytes: u64,
+        now: Instant,
+    ) -> Option<Instant> {
+        let client = &mut self.all[id.0];
+        if let Some(bucket) = &mut client.events {
+            bucket.take(events, now);
+        }
+        if let Some(bucket) = &mut client.bytes {
+            bucket.take(bytes, now);
+        }
+        let until = client.overdrawn_until(now);
+        if until.is_some() && client.paused_until.is_none() {
+            self.paused.push(id);
+        }
+        client.paused_until = until.or(client.paused_until);
+        until
+    }
+
+    /// Whether a client's connections are not read.
+    pub(crate) fn is_paused(&self, id: ClientId) -> bool {
+        self.get(id).paused_until.is_some()
+    }
+
+    /// When the next client may go on.
+    pub(crate) fn next_payment(&self) -> Option<Instant> {
+        let paused = self.paused.iter();
+        paused.filter_map(|id| self.get(*id).paused_until).min()
+    }
+
+    /// Clients that may go on.
+    pub(crate) fn take_paid(&mut self, now: Instant) -> Vec<ClientId> {
+        let all = &mut self.all;
+        let mut paid = vec![];
+        self.paused.retain(|id| {
+            let client = &mut all[id.0];
+            client.paused_until = client.overdrawn_until(now);
+            if client.paused_until.is_none() {
+                paid.push(*id);
+            }
+            client.paused_until.is_some()
+        });
+        paid
+    }
+
+    /// A client answers for a subscription.
+    pub(crate) fn own(&mut self, id: ClientId, subscription: &SubscriptionId) {
+        let identity = &self.get(id).identity;
+        if self.owners.get(subscription) != Some(identity) {
+            let identity = identity.clone();
+            self.owners.insert(subscription.clone(), identity);
+        }
+    }
+
+    /// Subscriptions, and who answers for each.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = (&SubscriptionId, &Identity)> {
+        self.owners.iter()
+    }
+
+    /// Forgets subscriptions that are gone, if those are many.
+    pub(crate) fn forget_ended(&mut self, live: usize, is_live: impl Fn(&SubscriptionId) -> bool) {
+        if self.owners.len() > 2 * live + REMEMBERED_MAX {
+            self.owners.retain(|id, _| is_live(id));
+        }
+    }
+}
