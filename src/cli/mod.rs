@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand.
 
+mod acl;
 mod bench;
 mod call;
 pub mod check;
+mod clients;
 mod completions;
 pub mod config_args;
 mod dlq;
@@ -106,6 +108,13 @@ enum Command {
     Call(call::CallArgs),
     /// List the services: port, subjects, workers, queue.
     Services(services::ServicesArgs),
+    /// Show who is connected with which keys, and what was denied to whom.
+    Clients(clients::ClientsArgs),
+    /// Tell whether the configuration lets a client do something, and which line says so.
+    ///
+    /// It reads the configuration as `serve` does, without asking a daemon. Exit code 0 if it may, 1 if
+    /// not.
+    Acl(acl::AclArgs),
     /// Show live rates, queues and drops.
     Top(top::TopArgs),
     /// Diagnose configuration and daemon problems and suggest fixes.
@@ -163,6 +172,8 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(args) => output::exit_code(bench::run(&args)),
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
+        Command::Clients(args) => output::exit_code(clients::run(&args)),
+        Command::Acl(args) => acl::run(&args),
         Command::Top(args) => output::exit_code(top::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Dlq(args) => output::exit_code(dlq::run(&args)),

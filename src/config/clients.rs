@@ -10,7 +10,7 @@ use super::keys::Wrong;
 use super::meant::suggestion;
 use super::positions::positions;
 use super::units::Unit;
-use event_manager_core::security::{Access, Grant, RequestKinds, Rights};
+use event_manager_core::security::{Access, Grant, Identity, RequestKinds, Rights};
 use event_manager_zmtp::Limits;
 use event_manager_zmtp::curve::PublicKey;
 use fields::{ClientFields, RoleFields};
@@ -273,6 +273,25 @@ impl Said<'_> {
             from: fields.from.clone(),
             said_in: said_in.into(),
         }
+    }
+
+    /// The lists of this name that grant something to a client, each with what its object grants.
+    pub(super) fn sources(self, identity: &Identity, list: &str) -> Vec<(String, Grant)> {
+        let (base, fields) = match identity {
+            Identity::Own => return vec![],
+            Identity::Anonymous => (ANONYMOUS.to_owned(), self.anonymous.map(|all| &all.0)),
+            Identity::Client(name) => (format!("{CLIENTS}.{name}"), self.clients.0.get(&**name)),
+        };
+        let role = fields.and_then(|fields| fields.role.as_deref());
+        let own = fields.filter(|fields| fields.own.names_rights());
+        let is_anonymous = *identity == Identity::Anonymous;
+        let default = (role.is_none() && own.is_none() && !is_anonymous).then_some(DEFAULT_ROLE);
+        let own = own.map(|fields| (format!("{base}.{list}"), fields.own.grant(&base)));
+        let role = role.or(default).and_then(|role| {
+            let found = self.roles.0.get(role)?;
+            Some((format!("{ROLES}.{role}.{list}"), found.grant("")))
+        });
+        own.into_iter().chain(role).collect()
     }
 
     /// What doesn't go together, or not with the limits.

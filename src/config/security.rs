@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::clients::{AllClients, AllRoles, Anonymous, Clients, Roles, Said, SomeAnonymous};
 use super::keys::Wrong;
 use super::units::{OptionalPath, Truth, Unit, Word, Words, list, parsed};
-use event_manager_core::security::{Access, Network, is_local};
+use event_manager_core::security::{Access, Grant, Identity, Network, is_local};
 use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::Limits;
 
@@ -113,6 +113,20 @@ impl SecurityConfig {
     /// What everybody may do.
     pub fn access(&self, limits: &Limits) -> Access {
         self.said().access(limits)
+    }
+
+    /// Who a client of this name is; `anonymous` are peers without a key.
+    pub(crate) fn identity_of(name: &str) -> Identity {
+        match name {
+            "anonymous" => Identity::Anonymous,
+            name => Identity::Client(name.into()),
+        }
+    }
+
+    /// The lists of this name, such as `publish`, that grant something to a client, each with what its
+    /// object grants.
+    pub(crate) fn sources_of(&self, identity: &Identity, list: &str) -> Vec<(String, Grant)> {
+        self.said().sources(identity, list)
     }
 
     fn said(&self) -> Said<'_> {

@@ -431,3 +431,84 @@ fn who_publishes_more_than_its_rate_is_read_later() {
         began.elapsed()
     );
 }
+
+#[test]
+fn acl_says_what_the_configuration_allows_and_where() {
+    let site = Site::new();
+    let text = r#"{"security": {"roles": {
+  "default": {"publish": ["order."]},
+  "all": {"publish": [""], "subscribe": [""]}},
+ "clients": {
+  "billing": {"role": "all",
+   "publish": ["invoice."], "services": ["Billing-*"]},
+  "few": {"subscribe": ["order."]}},
+ "anonymous": {}}}"#;
+    site.write("config.json", text);
+    let acl = |arguments: [&str; 3]| site.run(&[&["acl"][..], &arguments].concat());
+    for (arguments, said) in [
+        (
+            ["billing", "publish", "invoice.x"],
+            "security.clients.billing.publish (config.json:6) and security.roles.all.publish (config.json:3)",
+        ),
+        (
+            ["billing", "publish", "order.x"],
+            "yes: security.roles.all.publish (config.json:3)",
+        ),
+        (
+            ["billing", "serve", "Billing-1"],
+            "yes: security.clients.billing.services (config.json:6)",
+        ),
+        (
+            ["few", "subscribe", "glob:order.*"],
+            "yes: security.clients.few.subscribe (config.json:7)",
+        ),
+        (
+            ["elsewhere", "publish", "order.x"],
+            "yes: security.roles.default.publish (config.json:2)",
+        ),
+        (
+            ["few", "request", "emit"],
+            "yes: security.clients.few.requests (not set)",
+        ),
+    ] {
+        let printed = acl(arguments).done();
+        assert!(printed.contains(said), "{arguments:?}: {printed}");
+    }
+    for arguments in [
+        ["few", "publish", "order.x"],
+        ["few", "subscribe", "prefix:ord"],
+        ["billing", "request", "dlq"],
+        ["anonymous", "publish", "order.x"],
+    ] {
+        let ended = acl(arguments);
+        assert!(
+            ended.stdout.starts_with("no: "),
+            "{arguments:?}: {}",
+            ended.stdout
+        );
+        assert_eq!(ended.code, Some(1));
+    }
+    assert!(
+        acl(["few", "request", "dql"])
+            .failed(1)
+            .contains("there are subscribe, ")
+    );
+}
+
+#[test]
+fn clients_are_shown_with_what_was_denied() {
+    let changing = Changing::new(&json!({"security": {"anonymous": {"requests": ["status"]}}}));
+    let daemon = &changing.daemon;
+    assert_eq!(
+        daemon.refusal(SUBSCRIBE, &["1", "Shipping", ""]),
+        "forbidden"
+    );
+    let address = daemon.requests();
+    let printed = Site::new().run(&["clients", "--address", &address]).done();
+    let line = printed.lines().nth(1).expect("a client");
+    assert!(line.starts_with("anonymous  "), "{printed}");
+    assert!(
+        line.contains("  null  ") && line.contains("request 1"),
+        "{printed}"
+    );
+}

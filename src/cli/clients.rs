@@ -1,0 +1,90 @@
+//! `event-manager clients`: who is connected, and what was denied.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{Out, shown};
+use super::target::Target;
+use event_manager_wire::api::ClientStatus;
+
+#[derive(Debug, Args)]
+pub(super) struct ClientsArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+const HEADINGS: [&str; 6] = [
+    "CLIENT",
+    "CONNECTIONS",
+    "MECHANISM",
+    "SERVER KEY",
+    "DENIED",
+    "ADDRESSES",
+];
+
+pub(super) fn run(args: &ClientsArgs) -> anyhow::Result<()> {
+    let security = args.target.client()?.status()?.security;
+    let mut out = Out::new(args.json);
+    if args.json {
+        let all = json!({"clients": security.clients, "deniedToOthers": security.denied_to_others});
+        return Ok(writeln!(out, "{all:#}")?);
+    }
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(security.clients.iter().map(row));
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or_default()
+    };
+    let widths: Vec<_> = (0..HEADINGS.len()).map(width).collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let line: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    if !security.denied_to_others.is_empty() {
+        let others = counted(&security.denied_to_others);
+        writeln!(out, "denied to clients that are not shown: {others}")?;
+    }
+    Ok(())
+}
+
+fn counted(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let counts = counts.iter().map(|(name, times)| format!("{name} {times}"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+fn or_none(text: String) -> String {
+    match text.is_empty() {
+        true => "-".into(),
+        false => text,
+    }
+}
+
+fn row(client: &ClientStatus) -> [String; 6] {
+    let pause = if client.paused { " (paused)" } else { "" };
+    let more = client.connections - client.addresses.len() as u64;
+    let mut addresses = client.addresses.join(" ");
+    if more > 0 {
+        addresses.push_str(&format!(" and {more} more"));
+    }
+    // One word if all have the same, else each with its number.
+    let words = |counts: &std::collections::BTreeMap<String, u64>| match counts.len() {
+        1 => counts.keys().cloned().collect(),
+        _ => counted(counts),
+    };
+    [
+        shown(client.name.as_bytes()),
+        format!("{}{pause}", client.connections),
+        or_none(words(&client.mechanisms)),
+        or_none(words(&client.server_keys)),
+        or_none(counted(&client.denied)),
+        or_none(addresses),
+    ]
+}
