@@ -36,7 +36,7 @@ long:
 
 # The tests of the Rust client once more, with a daemon that admits nobody without keys.
 curve:
-    EVENT_MANAGER_TEST_CURVE=1 cargo test --locked --test it -- client_hub client_service client_answers client_silence
+    EVENT_MANAGER_TEST_CURVE=1 cargo test --locked --test it -- client_hub client_service client_answers client_silence client_examples --skip other_clients_may_ask
 
 # Seeds of the whole simulation: publishers, broker, queues, store and workers. 100,000 take ten minutes.
 simulate seeds="100000":

@@ -19,7 +19,7 @@ use crate::outbound::{
     GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
     wait_for_predecessor,
 };
-use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
+use crate::reactor::{BindError, Bound, CallKeys, Effect, Input, Parts, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
@@ -221,10 +221,11 @@ impl Daemon {
         let mut savers = Savers::default();
         let keyring = load_keys(&config, &journal)?;
         let own = KeyPair::from_secret(random_bytes());
+        let first = keyring.first_key();
         let keys = (keyring, own.clone());
         match savers.start_reactor(&config, manager, inherited, keys, &journal) {
             Ok(data_plane) => {
-                let own = (OwnLocator::new(&config, own), journal);
+                let own = (own, first, journal);
                 Self::start_control(config, runtime, http, data_plane, savers, own)
             }
             Err(error) => {
@@ -241,13 +242,14 @@ impl Daemon {
         http: Option<(std::net::TcpListener, Guards)>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         savers: Savers,
-        (own_locator, journal): (OwnLocator, Journal),
+        (own, first, journal): (KeyPair, Option<KeyPair>, Journal),
     ) -> Result<Self, StartError> {
         let (deregister, stop) = oneshot::channel();
         let (done, deregistered) = std::sync::mpsc::channel();
         let (registration_state, registration) = watch::channel(RegistrationState::Trying);
         let (diagnostic, diagnostic_rx) = watch::channel(config.diagnostic);
         let as_bound = with_bound_locator(config.clone(), &reactor.bound);
+        let own_locator = OwnLocator::new(&as_bound, own, first);
         let control = Control {
             diagnostic: diagnostic_rx,
             request_address: reactor
@@ -331,6 +333,7 @@ impl Daemon {
         let input = Input::Reload(Box::new(reload.config.clone()), done);
         self.reactor.inputs.send(input).await.ok()?;
         is_done.await.ok()?;
+        let first = keyring.as_ref().map(Keyring::first_key).ok();
         match keyring {
             Ok(keyring) => self.reactor.inputs.send(Input::Keys(keyring)).await.ok()?,
             Err(error) => {
@@ -341,7 +344,9 @@ impl Daemon {
         if let Some(keys) = &self.savers.keys {
             keys.watch(reload.config.security.clone());
         }
-        self.own_locator.follow(&reload.config);
+        if first.is_some() || self.own_locator.is_embedded {
+            self.own_locator.follow(&reload.config, first.flatten());
+        }
         self.diagnostic.send_replace(reload.config.diagnostic);
         self.config = reload.config.clone();
         Some(reload)
@@ -463,6 +468,11 @@ fn start_store(
 
 async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
     let caller = Caller::new(config.limits);
+    if !config.locator.embedded {
+        // What is wrong with the keys is told when they are loaded.
+        let first = keys::own_pair(&config.security).ok().flatten();
+        caller.use_keys(keys_of_another(config, first));
+    }
     let locator = LocatorClient::new(caller, config.locator.clone());
     let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
     match (verdict, config.startup_guard.on_timeout) {
@@ -489,29 +499,40 @@ fn load_keys(config: &Config, journal: &Journal) -> Result<Keyring, KeysError> {
 }
 
 /// How we ask the locator: our own, if that is embedded and doesn't serve peers without keys, with a pair
-/// that lives as long as the process.
+/// that lives as long as the process; another, if it has a key, with the first of the configured pairs.
 #[derive(Debug)]
 struct OwnLocator {
     caller: Caller,
     keys: ClientKeys,
+    is_embedded: bool,
 }
 
 impl OwnLocator {
-    fn new(config: &Config, own: KeyPair) -> Self {
+    fn new(config: &Config, own: KeyPair, first: Option<KeyPair>) -> Self {
         let server = *own.public();
         let this = Self {
             caller: Caller::new(config.limits),
             keys: ClientKeys { own, server },
+            is_embedded: config.locator.embedded,
         };
-        this.follow(config);
+        this.follow(config, first);
         this
     }
 
-    /// Another configuration is in force.
-    fn follow(&self, config: &Config) {
-        let wants_keys = config.locator.embedded && !config.security.offers_null();
-        self.caller.use_keys(wants_keys.then(|| self.keys.clone()));
+    /// Another configuration is in force, and other keys.
+    fn follow(&self, config: &Config, first: Option<KeyPair>) {
+        self.caller.use_keys(match self.is_embedded {
+            true if config.security.offers_null() => None,
+            true => Some(self.keys.clone()),
+            false => keys_of_another(config, first),
+        });
     }
+}
+
+/// The keys for a locator that is not ours, if it has one.
+fn keys_of_another(config: &Config, first: Option<KeyPair>) -> Option<ClientKeys> {
+    let (server, own) = (config.locator.server_key?, first?);
+    Some(ClientKeys { own, server })
 }
 
 /// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
@@ -559,11 +580,12 @@ impl Control {
             tokio::select! {
                 effect = effects.recv() => {
                     // The reactor ended.
-                    let Some(Effect::Call { ticket, event }) = effect else { break };
+                    let Some(Effect::Call { ticket, event, keys }) = effect else { break };
+                    let keys = keys.into_iter().map(client_keys).collect();
                     let (caller, locator, inputs) = (caller.clone(), locator.clone(), self.inputs.clone());
                     let tracer = self.tracer.clone();
                     calls.spawn(async move {
-                        let answer = call_services(event, caller, locator, tracer).await;
+                        let answer = call_services((event, keys), caller, locator, tracer).await;
                         let _ = inputs.send(Input::Answer { ticket, answer }).await;
                     });
                 }
@@ -572,6 +594,11 @@ impl Control {
         }
         diagnostics.abort();
     }
+}
+
+fn client_keys(keys: Option<CallKeys>) -> Option<ClientKeys> {
+    let CallKeys { own, server } = keys?;
+    Some(ClientKeys { own, server })
 }
 
 /// One structured record in the log, again and again, as long as it is wanted.

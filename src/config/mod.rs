@@ -10,6 +10,7 @@ mod keys;
 mod load;
 mod log;
 mod meant;
+mod peers;
 mod positions;
 mod reload;
 mod security;
@@ -30,6 +31,7 @@ pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
 pub(crate) use meant::suggestion;
+pub use peers::DialledPublisher;
 pub use reload::Reload;
 pub(crate) use security::is_reached_by_others;
 pub use security::{SecretFileMode, SecurityConfig, SecurityMechanism};
@@ -42,12 +44,13 @@ use event_manager_core::locator::LocatorTokens;
 use event_manager_wire::messagebus::Token;
 use event_manager_wire::model::{Endpoint, ServiceName};
 use event_manager_zmtp::Limits;
+use event_manager_zmtp::curve::PublicKey;
+use peers::{OptionalKey, Publishers};
 use services::AllServices;
 use tls::TlsFile;
 use units::{
-    Address, Addresses, AnyPath, DAY, HostNames, Hostname, HttpAddress, Name, OptionalPath,
-    SIZE_MAX, Seconds, Size, SomeAddresses, TokenNumber, Truth, Unit, Whole, WithoutPort, Word,
-    Words,
+    Address, AnyPath, DAY, HostNames, Hostname, HttpAddress, Name, OptionalPath, SIZE_MAX, Seconds,
+    Size, SomeAddresses, TokenNumber, Truth, Unit, Whole, WithoutPort, Word, Words,
 };
 
 /// The configuration of a daemon. Fields without a key (`serde(skip)`) are constants, which tests
@@ -83,8 +86,8 @@ pub struct Config {
     #[serde(with = "TlsFile")]
     pub http_tls_key: Option<PathBuf>,
     /// Publishers that bind: we dial them.
-    #[serde(with = "Addresses")]
-    pub connect_publishers: Vec<Endpoint>,
+    #[serde(with = "Publishers")]
+    pub connect_publishers: Vec<DialledPublisher>,
     /// Whether the daemon is ready only while all publishers that it dials are connected.
     #[serde(with = "Truth")]
     pub require_publishers: bool,
@@ -240,6 +243,9 @@ pub struct LocatorConfig {
     /// Where it is.
     #[serde(rename = "locatorAddress", with = "Address")]
     pub address: Endpoint,
+    /// Its key, if it is not ours and has CURVE.
+    #[serde(rename = "locatorServerKey", with = "OptionalKey")]
+    pub server_key: Option<PublicKey>,
     /// Run one in this process, at that address. Who says where one is, but not this, means one that is
     /// there.
     #[serde(rename = "embeddedLocator", with = "Truth")]
@@ -460,6 +466,7 @@ impl Default for LocatorConfig {
     fn default() -> Self {
         Self {
             address: Endpoint::tcp("localhost", 6000),
+            server_key: None,
             embedded: true,
             register: true,
             service_name: service_name("EventManager"),

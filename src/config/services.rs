@@ -15,6 +15,7 @@ use event_manager_core::broker::{DeliveryMode, OrderBy};
 use event_manager_core::broker::{Policy, QueueLimits, Retry, ServiceOptions};
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern};
 use event_manager_zmtp::Limits;
+use event_manager_zmtp::curve::PublicKey;
 use fields::Fields;
 use pattern::NamePattern;
 
@@ -210,6 +211,18 @@ impl Services {
     pub fn any_durable(&self) -> bool {
         let durable = |entry: &Entry| entry.fields.delivery == Some(DeliveryMode::Queue);
         self.fixed().iter().any(durable)
+    }
+
+    /// With which key a service answers calls; `Some(None)` is without one, and `None` what it registered
+    /// with.
+    pub fn server_key_of(&self, name: &ServiceName) -> Option<Option<PublicKey>> {
+        self.fields_of(name).server_key
+    }
+
+    /// Whether any service has such a key.
+    pub(super) fn any_server_key(&self) -> bool {
+        let has_key = |entry: &Entry| entry.fields.server_key.flatten().is_some();
+        self.entries.iter().any(has_key)
     }
 
     fn fields_of(&self, name: &ServiceName) -> Fields {

@@ -24,6 +24,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         ));
     }
     found.extend(keys(config));
+    found.extend(keys_of_others(config));
     found.extend(tls(config));
     let limit = config.memory_limit;
     if limit != 0 && message > limit {
@@ -67,6 +68,30 @@ fn keys(config: &Config) -> Option<Conflict> {
         let why = format!("security.secretKey has no effect: {mechanisms} doesn't have \"curve\"");
         (vec![mechanisms, "security.secretKey"], why)
     })
+}
+
+/// Whoever is to be called by CURVE wants to know who calls.
+fn keys_of_others(config: &Config) -> Vec<Conflict> {
+    let mut found = vec![];
+    let mut wants_own = |key: &'static str| {
+        if config.security.secret_key.is_empty() {
+            let why = format!(
+                "{key} has a server key, which needs security.secretKey: the daemon has its own keys there, too"
+            );
+            found.push((vec![key, "security.secretKey"], why));
+        }
+    };
+    let mut publishers = config.connect_publishers.iter();
+    if publishers.any(|publisher| publisher.server_key.is_some()) {
+        wants_own("connectPublishers");
+    }
+    if config.locator.server_key.is_some() {
+        wants_own("locatorServerKey");
+    }
+    if config.services.any_server_key() {
+        wants_own("services");
+    }
+    found
 }
 
 fn ports(config: &Config) -> Option<Conflict> {
@@ -139,7 +164,7 @@ fn undialable(config: &Config) -> Vec<Conflict> {
     let dialled = config
         .connect_publishers
         .iter()
-        .map(|at| ("connectPublishers", at));
+        .map(|publisher| ("connectPublishers", &publisher.address));
     let all = dialled.chain(locator.map(|at| ("locatorAddress", at)));
     all.filter_map(|(key, at)| Some((vec![key], format!("{key}: {}", why_undialable(at)?))))
         .collect()

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
 use crate::traces::{CallTrace, Tracer};
-use event_manager_client::{CallError, Caller};
+use event_manager_client::{CallError, Caller, ClientKeys};
 use event_manager_core::requests::SyncEvent;
 use event_manager_wire::api::{CallResult, CallResults, CallStatus};
 use event_manager_wire::messagebus::{
@@ -20,9 +20,9 @@ use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName};
 
 /// Calls the event's services and waits for all, or for the first ACK if that is enough, until the
 /// event's timeout; the answer to its
-/// publisher. One that hangs delays this answer and nothing else.
+/// publisher. Each is called with its keys, if it has any. One that hangs delays this answer and nothing else.
 pub async fn call_services(
-    event: SyncEvent,
+    (event, keys): (SyncEvent, Vec<Option<ClientKeys>>),
     caller: Caller,
     locator: LocatorClient,
     tracer: Tracer,
@@ -31,12 +31,12 @@ pub async fn call_services(
     let payload = &event.message.data;
     let mut trace = CallTrace::begin(&tracer, &event.subject, payload, &event.services);
     let mut calls = JoinSet::new();
-    for (index, service) in event.services.into_iter().enumerate() {
+    for (index, (service, keys)) in event.services.into_iter().zip(keys).enumerate() {
         let (caller, locator, message) = (caller.clone(), locator.clone(), event.message.clone());
         calls.spawn(async move {
             (
                 index,
-                call_service(service, &message, &caller, &locator, deadline).await,
+                call_service((service, keys), &message, &caller, &locator, deadline).await,
             )
         });
     }
@@ -126,7 +126,7 @@ impl Called {
 }
 
 async fn call_service(
-    service: ServiceName,
+    (service, keys): (ServiceName, Option<ClientKeys>),
     message: &Message,
     caller: &Caller,
     locator: &LocatorClient,
@@ -137,8 +137,9 @@ async fn call_service(
         let result = match locator.locate(&service, deadline).await {
             Err(error) => return located_not(service, &error),
             Ok(address) => {
+                let frames = encode(message, Layout::NATIVE);
                 caller
-                    .call(&address, encode(message, Layout::NATIVE), deadline)
+                    .call_with(keys.as_ref(), &address, frames, deadline)
                     .await
             }
         };

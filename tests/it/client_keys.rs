@@ -177,7 +177,7 @@ fn bad_keys_are_named_before_anything_is_sent() {
             (&public, &*server_key, "has only the public key"),
             (&key_file, "short", "the server key is neither a key"),
             (
-                &key_file.with_extension("none"),
+                &key_file.with_file_name("none.key_secret"),
                 &server_key,
                 "No such file",
             ),
@@ -208,4 +208,54 @@ fn bad_keys_are_named_before_anything_is_sent() {
     });
     let half = KeysError::Half("a", "b").to_string();
     assert!(half.starts_with("a is given without b"), "{half}");
+}
+
+#[test]
+fn a_service_that_registered_with_its_key_is_called_with_that() {
+    let daemon = keyed();
+    run(async {
+        let hub = Hub::builder().address(daemon.address()).keys(keys(&daemon));
+        let hub = hub.timeout(PATIENCE).connect().await.expect("a hub");
+        let answers = hub.answers("Prices").subjects(["exact:price"]);
+        let mut answers = answers.start().await.expect("it answers");
+        let stopper = answers.stopper();
+        let port = answers.address().to_owned();
+        let asking = async {
+            let cents: u64 = hub.call("price", &7).first().await.expect("a price");
+            assert_eq!(cents, 6650);
+            // Others don't get in there.
+            for keys in [None, Some(stranger(&daemon))] {
+                let client = Client::new(&port, Duration::from_secs(1)).with_keys(keys);
+                { client }.status().await.expect_err("it is refused");
+            }
+            stopper.stop();
+        };
+        let handling =
+            answers.for_each_concurrent(1, |event| async move { Ok(event.json::<u64>()? * 950) });
+        let (handled, ()) = tokio::join!(handling, asking);
+        handled.expect("no error");
+    });
+}
+
+#[test]
+fn a_service_s_key_may_be_configured() {
+    let other = new_pair().expect("a pair").public().to_string();
+    for key in [&*other, "none"] {
+        let services = serde_json::json!({"Prices": {"serverKey": key}});
+        let daemon = daemon().durable().curve().config("services", services);
+        let daemon = daemon.start().expect("a daemon");
+        run(async {
+            let hub = Hub::builder().address(daemon.address()).keys(keys(&daemon));
+            let hub = hub.timeout(PATIENCE).connect().await.expect("a hub");
+            let answers = hub.answers("Prices").subjects(["exact:price"]);
+            let _answers = answers.start().await.expect("it answers");
+            let replies = hub.call("price", &7).all().await.expect("replies");
+            let refused = String::from_utf8_lossy(&replies[0].data).into_owned();
+            let told = match key {
+                "none" => "it wants keys (CURVE)",
+                _ => "is none of its keys",
+            };
+            assert!(refused.contains(told), "{refused}");
+        });
+    }
 }

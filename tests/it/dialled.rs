@@ -22,7 +22,7 @@ fn free_address() -> Endpoint {
 fn dialling(endpoint: &Endpoint, required: bool) -> TestDaemon {
     TestDaemon::with(|config| {
         config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
-        config.connect_publishers = vec![endpoint.clone()];
+        config.connect_publishers = vec![endpoint.clone().into()];
         config.require_publishers = required;
     })
 }

@@ -391,7 +391,8 @@ fn bound_publisher(context: &zmq::Context, port: &str) -> (zmq::Socket, Endpoint
 fn a_dialled_publisher_that_restarts_is_found_again() {
     let context = zmq::Context::new();
     let (publisher, endpoint) = bound_publisher(&context, "*");
-    let daemon = TestDaemon::with(|config| config.connect_publishers = vec![endpoint.clone()]);
+    let daemon =
+        TestDaemon::with(|config| config.connect_publishers = vec![endpoint.clone().into()]);
     let subscriber = daemon.subscriber(&["A"]);
     probe(&publisher, &subscriber, "A");
     publish(&publisher, "A", "before");
@@ -413,7 +414,7 @@ fn a_publisher_that_is_not_there_yet_is_dialled_until_it_is() {
     let context = zmq::Context::new();
     let (early, endpoint) = bound_publisher(&context, "*");
     let daemon = TestDaemon::with(|config| {
-        config.connect_publishers = vec![late.clone(), endpoint];
+        config.connect_publishers = vec![late.clone().into(), endpoint.into()];
     });
     let subscriber = daemon.subscriber(&["A"]);
     probe(&early, &subscriber, "A");
@@ -432,7 +433,9 @@ fn schedulers_that_bind_hear_each_other_through_the_hub() {
     let context = zmq::Context::new();
     let (publishers, endpoints): (Vec<_>, Vec<_>) =
         (0..3).map(|_| bound_publisher(&context, "*")).unzip();
-    let daemon = TestDaemon::with(|config| config.connect_publishers = endpoints.clone());
+    let daemon = TestDaemon::with(|config| {
+        config.connect_publishers = endpoints.iter().cloned().map(Into::into).collect()
+    });
     let subscribers: Vec<_> = (0..3).map(|_| daemon.subscriber(&[""])).collect();
     let probed = daemon.subscriber(&["probe"]);
     publishers

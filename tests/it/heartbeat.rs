@@ -61,7 +61,7 @@ fn a_half_open_peer_is_found_on_each_socket() {
         config.heartbeat_interval = HEARTBEAT;
         config.locator.embedded = true;
         config.locator.address = Endpoint::tcp("127.0.0.1", 0);
-        config.connect_publishers = vec![Endpoint::tcp("127.0.0.1", port)];
+        config.connect_publishers = vec![Endpoint::tcp("127.0.0.1", port).into()];
     });
     let service = daemon.subscribe("silent", "Silent", &["none"]);
     let mut dialled = RawPeer(publisher.accept().expect("it is dialled").0);

@@ -32,6 +32,7 @@ mod commands_alone;
 mod corpora;
 mod curve;
 mod curve_attacks;
+mod curve_dials;
 mod curve_figures;
 mod dead_letters;
 mod dialled;

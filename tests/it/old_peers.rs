@@ -173,7 +173,8 @@ fn requesters_of_zmtp_2_are_answered() {
 fn a_publisher_of_zmtp_2_that_binds_is_dialled() {
     for kind in ["PUB", "XPUB"] {
         let binds = Listening::bind();
-        let daemon = TestDaemon::with(|config| config.connect_publishers = vec![binds.endpoint()]);
+        let daemon =
+            TestDaemon::with(|config| config.connect_publishers = vec![binds.endpoint().into()]);
         let subscriber = daemon.subscriber(&["Order"]);
         let mut publisher = binds.accept().meet_old(kind, "", number("SUB"));
         assert_eq!(publisher.read_frame(), (0, vec![1]));

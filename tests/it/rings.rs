@@ -19,7 +19,7 @@ fn ring(daemons: usize) -> Vec<TestDaemon> {
     each.map(|(n, address)| {
         TestDaemon::with(|config| {
             config.sub_addresses = vec![address.clone()];
-            config.connect_publishers = vec![addresses[(n + 1) % daemons].clone()];
+            config.connect_publishers = vec![addresses[(n + 1) % daemons].clone().into()];
         })
     })
     .collect()

@@ -196,7 +196,7 @@ fn what_a_dialled_publisher_has_sent_is_delivered_too() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let port = listener.local_addr().expect("it is bound").port();
     let daemon = TestDaemon::with(|config| {
-        config.connect_publishers = vec![Endpoint::tcp("127.0.0.1", port)];
+        config.connect_publishers = vec![Endpoint::tcp("127.0.0.1", port).into()];
     });
     let subscriber = daemon.subscriber(&["event"]);
     let mut publisher = RawPeer(listener.accept().expect("it is dialled").0);

@@ -19,6 +19,7 @@ use crate::ambient::chance;
 use event_manager_wire::model::{Backoff, Endpoint};
 use event_manager_zmtp::Limits;
 use event_manager_zmtp::LocalSocket;
+use event_manager_zmtp::curve::PublicKey;
 
 /// Connections to one address: as many calls to it are under way at once, others wait.
 const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
@@ -26,6 +27,8 @@ const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
 const CONNECTIONS_MAX: usize = 512;
 /// Calls that wait for a connection or an answer.
 const CALLS_MAX: usize = 20_000;
+/// Pairs of keys that are kept without a connection.
+const KEYS_MAX: usize = 100;
 /// A connection without a call is closed after this.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Bytes of an answer beside its data: token, data type, the frames' headers.
@@ -82,6 +85,8 @@ struct Pool {
     connections: usize,
     /// Of connections to come, if they have any.
     keys: Option<ClientKeys>,
+    /// For peers with other keys, by our own key and theirs.
+    with_keys: HashMap<(PublicKey, PublicKey), Caller>,
     /// Calls that were not answered yet.
     calls: usize,
     last_call: u64,
@@ -140,6 +145,39 @@ impl Caller {
             Ok(answer) => answer.unwrap_or(Err(CallError::Closed)),
             Err(_) => Err(CallError::Timeout),
         }
+    }
+
+    /// The same to a peer with other keys, by connections of their own.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call_with(
+        &self,
+        keys: Option<&ClientKeys>,
+        address: &Endpoint,
+        frames: Vec<Bytes>,
+        deadline: Instant,
+    ) -> Answer {
+        match keys {
+            None => self.call(address, frames, deadline).await,
+            Some(keys) => self.with_keys(keys).call(address, frames, deadline).await,
+        }
+    }
+
+    fn with_keys(&self, keys: &ClientKeys) -> Self {
+        let callers = &mut lock(&self.pool).with_keys;
+        if callers.len() >= KEYS_MAX {
+            callers.retain(|_, caller| lock(&caller.pool).connections > 0);
+        }
+        let which = (*keys.own.public(), keys.server);
+        let caller = callers.entry(which).or_insert_with(|| Self {
+            pool: Arc::new(Mutex::new(Pool {
+                keys: Some(keys.clone()),
+                ..Pool::default()
+            })),
+            options: Arc::clone(&self.options),
+        });
+        caller.clone()
     }
 
     /// From now on nobody is called at this address, and nobody connects to it. Waits until the calls

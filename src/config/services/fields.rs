@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::keys::{Schema, Wrong, probe};
+use crate::config::peers::ServiceKey;
 use crate::config::units::{
     DAY, Decimal, Maybe, Millis, SIZE_MAX, Seconds, Size, Unit, drop_nulls,
 };
@@ -18,6 +19,7 @@ use event_manager_core::broker::bounds::{
 use event_manager_core::broker::{DeliveryMode, OrderBy};
 use event_manager_core::broker::{Retry, ServiceOptions, WhenFull};
 use event_manager_wire::model::{EventSubject, SubjectPattern};
+use event_manager_zmtp::curve::PublicKey;
 
 /// What one entry says. What it doesn't say, another may, or the default holds.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -42,6 +44,9 @@ pub(super) struct Fields {
     /// `Some(None)` is that of the service's name.
     #[serde(with = "Maybe::<LetterSubject>")]
     pub(super) dead_letter_subject: Option<Option<EventSubject>>,
+    /// `Some(None)` is called without CURVE.
+    #[serde(with = "Maybe::<ServiceKey>")]
+    pub(super) server_key: Option<Option<PublicKey>>,
     pub(super) retention: RetentionFields,
 }
 
@@ -224,6 +229,7 @@ impl Fields {
             dead_letter_subject: self
                 .dead_letter_subject
                 .or_else(|| other.dead_letter_subject.clone()),
+            server_key: self.server_key.or(other.server_key),
             retention: RetentionFields {
                 max_bytes: self.retention.max_bytes.or(other.retention.max_bytes),
                 max_age: self.retention.max_age.or(other.retention.max_age),

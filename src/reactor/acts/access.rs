@@ -2,17 +2,53 @@
 
 use std::rc::Rc;
 
-use crate::ambient::random_bytes;
+use crate::ambient::{now, random_bytes};
 use crate::reactor::hub::Hub;
+use crate::reactor::state::effects::CallKeys;
 use crate::reactor::state::peer::{Peer, Role, ip_of};
 use event_manager_core::security::Keyring;
+use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::Mechanism;
-use event_manager_zmtp::curve::CurveServer;
+use event_manager_zmtp::curve::{CurveClient, CurveServer};
 
 impl Hub {
     /// The mechanisms of which a peer with this address may have one, the strictest last.
     ///
     /// # Errors
+    /// With which mechanism a publisher is dialled.
+    ///
+    /// # Errors
+    /// The daemon has no keys any more, or the publisher's is none.
+    pub(super) fn mechanism_for(&self, dialled: usize) -> Result<Mechanism, String> {
+        let Some(server) = self.upstream.dialled[dialled].server_key else {
+            return Ok(Mechanism::Null);
+        };
+        let own = self.site.keyring.first_key();
+        let own = own.ok_or("it wants keys, and security.secretKey has none")?;
+        let client = CurveClient::new(own, server, &random_bytes());
+        let client = client.map_err(|_| "its serverKey is no key: a point of low order")?;
+        Ok(Mechanism::CurveClient(Box::new(client)))
+    }
+
+    /// With which keys this service is called, if it is by CURVE: that which is configured for it, else
+    /// those of both sides with which it registered.
+    pub(super) fn keys_for(&self, service: &ServiceName) -> Option<CallKeys> {
+        let keyring = &self.site.keyring;
+        let registered = || self.site.directory.as_ref()?.keys_of(service, now());
+        let (server, known_as) = match self.config.services.server_key_of(service) {
+            Some(None) => return None,
+            Some(Some(key)) => (key, None),
+            None => {
+                let keys = registered()?;
+                (keys.client, Some(keys.server))
+            }
+        };
+        // The service was given one of several keys of ours, and expects that.
+        let own = known_as.and_then(|key| keyring.pair_of(&key));
+        let own = own.or_else(|| keyring.first_key())?;
+        Some(CallKeys { own, server })
+    }
+
     /// Why nobody with this address may connect.
     pub(super) fn offered(&self, address: &str) -> Result<Vec<Mechanism>, String> {
         let (security, keyring) = (&self.config.security, &self.site.keyring);

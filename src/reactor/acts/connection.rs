@@ -124,9 +124,9 @@ pub(crate) async fn run(
     purpose: &Purpose,
 ) -> Result<(), String> {
     let is_dialled = matches!(purpose, Purpose::Dialled(_));
-    let offered = match is_dialled {
-        true => vec![Mechanism::Null],
-        false => offered(hub, &stream, &address).await?,
+    let offered = match purpose {
+        Purpose::Dialled(index) => vec![hub.borrow().mechanism_for(*index)?],
+        _ => offered(hub, &stream, &address).await?,
     };
     let (timeout, limits) = {
         let state = hub.borrow();

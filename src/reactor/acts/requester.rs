@@ -146,6 +146,9 @@ impl Hub {
             layout,
             timed: None,
         };
+        if let Some(directory) = &mut self.site.directory {
+            directory.is_asked_with(self.peers[id].zmtp.keys);
+        }
         match (decoded, &mut self.site.directory) {
             (Ok(request), Some(directory)) if locator => {
                 let tokens = &self.config.locator.tokens;
@@ -289,11 +292,14 @@ impl Hub {
 
     fn call(&mut self, event: SyncEvent, back: ReturnAddress) {
         let ticket = self.requests.replies.ticket();
-        match self
-            .requests
-            .effects
-            .try_send(Effect::Call { ticket, event })
-        {
+        let keys = event.services.iter().map(|service| self.keys_for(service));
+        let keys = keys.collect();
+        let effect = Effect::Call {
+            ticket,
+            event,
+            keys,
+        };
+        match self.requests.effects.try_send(effect) {
             Ok(()) => {
                 self.requests.replies.insert(ticket, back);
             }

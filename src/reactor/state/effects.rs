@@ -11,6 +11,7 @@ use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
 use event_manager_wire::api::Status;
 use event_manager_wire::messagebus::Message;
+use event_manager_zmtp::curve::{KeyPair, PublicKey};
 
 /// What the reactor asks of others. When their queue is full, the request is refused as busy.
 #[derive(Debug)]
@@ -21,7 +22,18 @@ pub enum Effect {
         ticket: Ticket,
         /// Whom to call with what.
         event: SyncEvent,
+        /// With which keys each of them is called, if it is by CURVE.
+        keys: Vec<Option<CallKeys>>,
     },
+}
+
+/// The keys of a call.
+#[derive(Debug, Clone)]
+pub struct CallKeys {
+    /// Ours.
+    pub own: KeyPair,
+    /// The service's.
+    pub server: PublicKey,
 }
 
 /// What others tell the reactor.

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use super::notes::Notes;
 use crate::ambient::wall_clock_ms;
+use crate::config::DialledPublisher;
 use crate::telemetry::Notable;
 use event_manager_core::broker::{Loops, PeerId};
 use event_manager_wire::api;
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::curve::PublicKey;
 
 /// All of them.
 pub(crate) struct Upstream {
@@ -24,9 +26,9 @@ impl Upstream {
     }
 
     /// The addresses are dialled by the reactor's tasks; `own` is an id that no other daemon has.
-    pub(crate) fn new(addresses: &[Endpoint], own: u64, now: Instant) -> Self {
+    pub(crate) fn new(publishers: &[DialledPublisher], own: u64, now: Instant) -> Self {
         Self {
-            dialled: addresses.iter().cloned().map(Dialled::new).collect(),
+            dialled: publishers.iter().cloned().map(Dialled::new).collect(),
             watch: Watch::new(own, now),
         }
     }
@@ -63,6 +65,8 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) struct Dialled {
     endpoint: Endpoint,
+    /// Its key, if it has CURVE.
+    pub(crate) server_key: Option<PublicKey>,
     address: Rc<str>,
     /// The connection, if there is one.
     peer: Option<PeerId>,
@@ -80,10 +84,12 @@ pub(crate) struct Dialled {
 }
 
 impl Dialled {
-    fn new(endpoint: Endpoint) -> Self {
+    fn new(publisher: DialledPublisher) -> Self {
+        let endpoint = publisher.address;
         Self {
             address: endpoint.to_string().into(),
             endpoint,
+            server_key: publisher.server_key,
             peer: None,
             since_ms: wall_clock_ms(),
             failed_tries: 0,

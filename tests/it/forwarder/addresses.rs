@@ -22,7 +22,7 @@ fn an_abstract_address_has_no_file() {
         config.pub_addresses.push(endpoint("pub"));
         config.sub_addresses.push(endpoint("sub"));
         config.pull_address = endpoint("pull");
-        config.connect_publishers = vec![endpoint("dialled")];
+        config.connect_publishers = vec![endpoint("dialled").into()];
     });
     let subscriber = connected_to(&daemon.context, zmq::SUB, &endpoint("sub"));
     subscriber.set_subscribe(b"").expect("an option");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_manager_wire::model::ServiceName;
+use event_manager_zmtp::PeerKeys;
 
 /// Registrations that are over and removed in one go, at most: many may end at the same time.
 const EXPIRED_AT_ONCE: usize = 1000;
@@ -15,6 +16,8 @@ const EXPIRED_AT_ONCE: usize = 1000;
 pub struct Registered {
     /// When the registration ends unless it is refreshed.
     pub expires_at: Instant,
+    /// The keys of both sides of the connection by which it was registered, if they had any.
+    pub keys: Option<PeerKeys>,
     /// Later registrations have higher numbers.
     since: u64,
 }
@@ -45,6 +48,7 @@ pub struct Directory {
     count_max: usize,
     since: u64,
     own: Option<(ServiceName, String)>,
+    asker: Option<PeerKeys>,
 }
 
 impl Directory {
@@ -57,7 +61,13 @@ impl Directory {
             count_max,
             since: 0,
             own: None,
+            asker: None,
         }
+    }
+
+    /// The next request comes by a connection with these keys.
+    pub fn is_asked_with(&mut self, keys: Option<PeerKeys>) {
+        self.asker = keys;
     }
 
     /// The name is ours: it is registered at this address and at no other, there is always room for it,
@@ -111,7 +121,13 @@ impl Directory {
         self.by_age
             .insert((key.0.clone(), since), Arc::clone(&key.1));
         self.ends.insert((expires_at, key.clone()));
-        self.entries.insert(key, Registered { expires_at, since });
+        let keys = self.asker;
+        let registered = Registered {
+            expires_at,
+            keys,
+            since,
+        };
+        self.entries.insert(key, registered);
         Ok(())
     }
 
@@ -136,13 +152,21 @@ impl Directory {
     /// The address of a service: of several, the one that was registered last.
     pub fn locate(&mut self, name: &ServiceName, now: Instant) -> Option<&str> {
         self.expire(now);
+        self.latest(name, now).map(|(address, _)| address)
+    }
+
+    /// The keys with which that address was registered, if there were any.
+    pub fn keys_of(&self, name: &ServiceName, now: Instant) -> Option<PeerKeys> {
+        self.latest(name, now)?.1.keys
+    }
+
+    fn latest(&self, name: &ServiceName, now: Instant) -> Option<(&str, &Registered)> {
         let of_service = (name.clone(), 0)..=(name.clone(), u64::MAX);
         let mut latest = self.by_age.range(of_service).rev();
-        let live = latest.find(|((name, _), address)| {
-            let key = (name.clone(), Arc::clone(address));
-            self.entries[&key].expires_at > now
-        });
-        live.map(|(_, address)| &**address)
+        latest.find_map(|((name, _), address)| {
+            let registered = &self.entries[&(name.clone(), Arc::clone(address))];
+            (registered.expires_at > now).then_some((&**address, registered))
+        })
     }
 
     /// Ends a registration; whether there was one.

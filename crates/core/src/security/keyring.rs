@@ -65,6 +65,19 @@ impl Keyring {
         }
     }
 
+    /// The pair that the daemon has where it dials others.
+    pub fn first_key(&self) -> Option<KeyPair> {
+        self.server.first().cloned()
+    }
+
+    /// The pair of the daemon's with this public key.
+    pub fn pair_of(&self, public: &PublicKey) -> Option<KeyPair> {
+        self.server
+            .iter()
+            .find(|pair| pair.public() == public)
+            .cloned()
+    }
+
     /// How many keys of clients are accepted.
     pub fn clients(&self) -> usize {
         self.clients.len()
