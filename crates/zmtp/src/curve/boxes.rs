@@ -8,15 +8,19 @@ use dryoc::classic::crypto_box::{
     crypto_box_beforenm, crypto_box_detached_afternm_inplace,
     crypto_box_open_detached_afternm_inplace,
 };
-use dryoc::classic::crypto_core::crypto_scalarmult_base;
-use zeroize::Zeroize;
+use dryoc::classic::crypto_core::{crypto_core_hsalsa20, crypto_scalarmult_base};
+use dryoc::classic::crypto_onetimeauth::{crypto_onetimeauth, crypto_onetimeauth_verify};
+use zeroize::{Zeroize, Zeroizing};
 
+use super::salsa20::{self, BLOCK_BYTES, Keystream, Range};
 use crate::z85;
 
 /// Bytes of a key, public or secret.
 pub const KEY_BYTES: usize = 32;
 /// Bytes that authenticate a box; they precede what is encrypted.
 pub(super) const MAC_BYTES: usize = 16;
+/// Bytes of the key that authenticates one box.
+const MAC_KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
 /// A key that others may know. It is shown as Z85, as libzmq's users write keys.
@@ -161,6 +165,117 @@ impl Drop for BoxKey {
     }
 }
 
+/// A key for boxes of one direction, whose nonces differ in a counter only: what doesn't depend on that
+/// is computed already.
+pub(super) struct CountedKey(salsa20::Key);
+
+impl CountedKey {
+    /// The key of nonces with this prefix.
+    pub(super) fn new(key: &BoxKey, prefix: &[u8; 16]) -> Self {
+        let mut subkey = Zeroizing::new([0; KEY_BYTES]);
+        crypto_core_hsalsa20(&mut subkey, prefix, &key.0, None);
+        Self(salsa20::Key::new(&subkey))
+    }
+
+    /// For some boxes whose counters and lengths are known together.
+    pub(super) fn batch(&self) -> Batch<'_> {
+        Batch(Keystream::new(&self.0))
+    }
+
+    /// The same, for each set of instructions that this machine has.
+    #[cfg(test)]
+    pub(super) fn batches(&self) -> Vec<Batch<'_>> {
+        let all = Keystream::of_each_level(&self.0).into_iter();
+        all.map(Batch).collect()
+    }
+}
+
+impl fmt::Debug for CountedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountedKey(…)")
+    }
+}
+
+/// What is in a box: its counter, and how many bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content {
+    pub(super) counter: u64,
+    pub(super) bytes: usize,
+}
+
+impl Content {
+    /// Half a block is the key of its authentication, the rest encrypts it.
+    fn blocks(self) -> Range {
+        Range {
+            counter: self.counter,
+            next: 0,
+            end: (MAC_KEY_BYTES + self.bytes).div_ceil(BLOCK_BYTES) as u64,
+        }
+    }
+}
+
+/// Boxes of one direction that are sealed or opened together, which costs less. What is said of those
+/// that come `later` changes no box, only the cost.
+pub(super) struct Batch<'a>(Keystream<'a>);
+
+impl Batch<'_> {
+    /// As [`BoxKey::open`], with a counted nonce.
+    pub(super) fn open<'a>(
+        &mut self,
+        counter: u64,
+        sealed: &'a mut [u8],
+        later: impl Iterator<Item = Content> + Clone,
+    ) -> Option<&'a mut [u8]> {
+        let (mac, data) = sealed.split_first_chunk_mut::<MAC_BYTES>()?;
+        let genuine = |key: &_, data: &_| crypto_onetimeauth_verify(mac, data, key).is_ok();
+        self.encrypt(counter, data, later, genuine)?;
+        Some(data)
+    }
+
+    /// As [`BoxKey::seal`], with a counted nonce.
+    pub(super) fn seal(
+        &mut self,
+        counter: u64,
+        room_and_data: &mut [u8],
+        later: impl Iterator<Item = Content> + Clone,
+    ) {
+        if let Some((mac, data)) = room_and_data.split_first_chunk_mut::<MAC_BYTES>()
+            && let Some(key) = self.encrypt(counter, data, later, |_, _| true)
+        {
+            crypto_onetimeauth(mac, data, &key);
+        }
+    }
+
+    /// Encrypts, or decrypts, which is the same, if it may, which it is asked before anything is
+    /// changed; the key that authenticates what is encrypted.
+    fn encrypt(
+        &mut self,
+        counter: u64,
+        data: &mut [u8],
+        later: impl Iterator<Item = Content> + Clone,
+        may: impl FnOnce(&[u8; MAC_KEY_BYTES], &[u8]) -> bool,
+    ) -> Option<Zeroizing<[u8; MAC_KEY_BYTES]>> {
+        let bytes = data.len();
+        let mut blocks = Content { counter, bytes }.blocks();
+        let later = later.map(Content::blocks);
+        let words = self.0.take(&mut blocks, later.clone());
+        let (key_words, words) = words.split_first_chunk::<{ MAC_KEY_BYTES / 4 }>()?;
+        let mut key = Zeroizing::new([0; MAC_KEY_BYTES]);
+        salsa20::xor(&mut *key, key_words);
+        if !may(&key, data) {
+            return None;
+        }
+        salsa20::xor(data, words);
+        let mut done = 4 * words.len();
+        while !blocks.is_empty() {
+            let words = self.0.take(&mut blocks, later.clone());
+            salsa20::xor(&mut data[done..], words);
+            done += 4 * words.len();
+        }
+        Some(key)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +325,14 @@ mod tests {
         );
         let mut opened = sealed.clone();
         assert_eq!(*agreed.open(&nonce, &mut opened).unwrap(), text);
+
+        let (prefix, counter) = nonce.0.split_first_chunk().unwrap();
+        let counter = u64::from_be_bytes(counter.try_into().unwrap());
+        for mut batch in CountedKey::new(&agreed, prefix).batches() {
+            let mut again = [&[0; MAC_BYTES], &text[..]].concat();
+            batch.seal(counter, &mut again, std::iter::empty());
+            assert_eq!(again, sealed);
+        }
     }
 
     /// RustCrypto's implementation is another one.

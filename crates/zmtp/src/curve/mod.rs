@@ -15,9 +15,12 @@
 //! After that each frame travels in a box of its own ([`Opener`], [`Sealer`]). Where libzmq and the RFC
 //! differ, this does as libzmq: the boxes are in message frames, not in commands.
 
+#[cfg(test)]
+mod batch_tests;
 mod boxes;
 mod certificate;
 mod client;
+mod salsa20;
 mod server;
 mod stream;
 

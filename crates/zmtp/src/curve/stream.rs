@@ -1,11 +1,11 @@
 //! What follows the handshake: each frame in a box.
 
-use std::sync::Arc;
+use std::iter;
 
 use bytes::{BufMut, BytesMut};
 
 use super::CurveError;
-use super::boxes::{BoxKey, MAC_BYTES, Nonce};
+use super::boxes::{Batch, BoxKey, Content, CountedKey, MAC_BYTES};
 use crate::frame::{COMMAND, FrameError, FrameHeader, LONG, MORE};
 
 /// `MESSAGE` with its length, and the counter.
@@ -30,36 +30,32 @@ pub struct Session {
 
 impl Session {
     /// The counters are those of the last command of each side.
-    fn new(key: BoxKey, from: [&'static [u8; 16]; 2], theirs: u64, ours: u64) -> Self {
-        let key = Arc::new(key);
+    fn new(key: &BoxKey, from: [&[u8; 16]; 2], theirs: u64, ours: u64) -> Self {
         Self {
             opener: Opener {
-                key: Arc::clone(&key),
-                prefix: from[0],
+                key: CountedKey::new(key, from[0]),
                 last: theirs,
             },
             sealer: Sealer {
-                key,
-                prefix: from[1],
+                key: CountedKey::new(key, from[1]),
                 last: ours,
             },
         }
     }
 
     pub(super) fn of_server(key: BoxKey, theirs: u64, ours: u64) -> Self {
-        Self::new(key, [FROM_CLIENT, FROM_SERVER], theirs, ours)
+        Self::new(&key, [FROM_CLIENT, FROM_SERVER], theirs, ours)
     }
 
     pub(super) fn of_client(key: BoxKey, theirs: u64, ours: u64) -> Self {
-        Self::new(key, [FROM_SERVER, FROM_CLIENT], theirs, ours)
+        Self::new(&key, [FROM_SERVER, FROM_CLIENT], theirs, ours)
     }
 }
 
 /// Opens what the peer sends.
 #[derive(Debug)]
 pub struct Opener {
-    key: Arc<BoxKey>,
-    prefix: &'static [u8; 16],
+    key: CountedKey,
     /// The counter of the last box. Those to come are above it.
     last: u64,
 }
@@ -110,6 +106,7 @@ impl Opener {
         mut sealed_from: usize,
         body_bytes_max: usize,
     ) -> Result<Opened, Refused> {
+        let mut batch = self.key.batch();
         loop {
             let refused = |plain_end, error| Refused { plain_end, error };
             let there = &bytes[sealed_from..];
@@ -142,7 +139,8 @@ impl Opener {
                 });
             }
             let body = sealed_from + header.header_bytes..sealed_from + frame_bytes;
-            let flags = self.open_one(&mut bytes[body.clone()]);
+            let (there, later) = bytes.split_at_mut(body.end);
+            let flags = open_one(&mut batch, &mut self.last, &mut there[body.start..], later);
             let flags = flags.map_err(|error| refused(plain_end, error.into()))?;
             let content = body.start + SEALED_EXTRA_BYTES..body.end;
             let start = put_header(bytes, plain_end, flags, content.len());
@@ -151,32 +149,54 @@ impl Opener {
             sealed_from += frame_bytes;
         }
     }
+}
 
-    /// Opens the body of one frame; its flags, as a frame has them. Its content begins at
-    /// [`SEALED_EXTRA_BYTES`].
-    fn open_one(&mut self, body: &mut [u8]) -> Result<u8, CurveError> {
-        let Some((head, sealed)) = body.split_first_chunk_mut::<MESSAGE_BYTES>() else {
-            return Err(CurveError::Plaintext);
-        };
-        let Some((b"\x07MESSAGE", counter)) = head.split_first_chunk::<8>() else {
-            return Err(CurveError::Plaintext);
-        };
-        let counter = u64::from_be_bytes(counter.try_into().unwrap_or_default());
-        if counter <= self.last {
-            return Err(CurveError::Replayed);
-        }
-        let nonce = Nonce::counted(self.prefix, counter);
-        let opened = self.key.open(&nonce, sealed).ok_or(CurveError::Forged)?;
-        // Only what is genuine counts.
-        self.last = counter;
-        match opened.first() {
-            Some(0) => Ok(0),
-            Some(&INNER_MORE) => Ok(MORE),
-            Some(&INNER_COMMAND) => Ok(COMMAND),
-            Some(_) => Err(CurveError::Malformed("a box has unknown flags")),
-            None => Err(CurveError::Malformed("a box has no flags")),
-        }
+/// Opens the body of one frame; its flags, as a frame has them. Its content begins at
+/// [`SEALED_EXTRA_BYTES`].
+fn open_one(
+    batch: &mut Batch<'_>,
+    last: &mut u64,
+    body: &mut [u8],
+    later: &[u8],
+) -> Result<u8, CurveError> {
+    let Some((head, sealed)) = body.split_first_chunk_mut::<MESSAGE_BYTES>() else {
+        return Err(CurveError::Plaintext);
+    };
+    let Some((b"\x07MESSAGE", counter)) = head.split_first_chunk::<8>() else {
+        return Err(CurveError::Plaintext);
+    };
+    let counter = u64::from_be_bytes(counter.try_into().unwrap_or_default());
+    if counter <= *last {
+        return Err(CurveError::Replayed);
     }
+    let later = bodies(later).map_while(|body| {
+        Some(Content {
+            counter: u64::from_be_bytes(*body.get(8..)?.first_chunk()?),
+            bytes: body.len().checked_sub(MESSAGE_BYTES + MAC_BYTES)?,
+        })
+    });
+    let opened = batch.open(counter, sealed, later);
+    let opened = opened.ok_or(CurveError::Forged)?;
+    // Only what is genuine counts.
+    *last = counter;
+    match opened.first() {
+        Some(0) => Ok(0),
+        Some(&INNER_MORE) => Ok(MORE),
+        Some(&INNER_COMMAND) => Ok(COMMAND),
+        Some(_) => Err(CurveError::Malformed("a box has unknown flags")),
+        None => Err(CurveError::Malformed("a box has no flags")),
+    }
+}
+
+/// The bodies of the frames at the beginning of these bytes that are there as a whole.
+fn bodies(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    iter::from_fn(move || {
+        let header = FrameHeader::parse(bytes).ok()??;
+        let (body, rest) = bytes[header.header_bytes..]
+            .split_at_checked(usize::try_from(header.body_bytes).ok()?)?;
+        bytes = rest;
+        Some(body)
+    })
 }
 
 /// Writes the header of a frame, which is no longer than that of its box; where it ends.
@@ -197,8 +217,7 @@ fn put_header(bytes: &mut [u8], at: usize, flags: u8, body_bytes: usize) -> usiz
 /// Seals what we send.
 #[derive(Debug)]
 pub struct Sealer {
-    key: Arc<BoxKey>,
-    prefix: &'static [u8; 16],
+    key: CountedKey,
     /// The counter of the last box.
     pub(super) last: u64,
 }
@@ -215,6 +234,7 @@ impl Sealer {
         out: &mut BytesMut,
         out_bytes: usize,
     ) -> Result<usize, CurveError> {
+        let mut batch = self.key.batch();
         let mut at = 0;
         while out.len() < out_bytes
             && let Ok(Some(header)) = FrameHeader::parse(&frames[at..])
@@ -228,8 +248,14 @@ impl Sealer {
                 (false, true) => INNER_MORE,
                 (false, false) => 0,
             };
-            self.seal_one(flags, body, out)?;
             at = start + body.len();
+            seal_one(
+                &mut batch,
+                &mut self.last,
+                (flags, body),
+                &frames[at..],
+                out,
+            )?;
         }
         Ok(at)
     }
@@ -238,40 +264,43 @@ impl Sealer {
     #[cfg(test)]
     pub(super) fn box_of(&self, content: &[u8]) -> Vec<u8> {
         let counter = self.last + 1;
-        let sealed = self
-            .key
-            .sealed(&Nonce::counted(self.prefix, counter), &[content]);
+        let mut sealed = [&[0; MAC_BYTES], content].concat();
+        self.key.batch().seal(counter, &mut sealed, iter::empty());
         let body = [b"\x07MESSAGE", &counter.to_be_bytes()[..], &sealed].concat();
         [&[0, body.len() as u8][..], &body].concat()
     }
+}
 
-    pub(super) fn seal_one(
-        &mut self,
-        flags: u8,
-        body: &[u8],
-        out: &mut BytesMut,
-    ) -> Result<(), CurveError> {
-        let counter = self.last.checked_add(1).ok_or(CurveError::Exhausted)?;
-        let len = SEALED_EXTRA_BYTES + body.len();
-        out.reserve(9 + len);
-        match u8::try_from(len) {
-            Ok(len) => out.put_slice(&[0, len]),
-            Err(_) => {
-                out.put_u8(LONG);
-                out.put_u64(len as u64);
-            }
+/// Appends the box of a frame with these flags and this body.
+fn seal_one(
+    batch: &mut Batch<'_>,
+    last: &mut u64,
+    (flags, body): (u8, &[u8]),
+    later: &[u8],
+    out: &mut BytesMut,
+) -> Result<(), CurveError> {
+    let counter = last.checked_add(1).ok_or(CurveError::Exhausted)?;
+    let len = SEALED_EXTRA_BYTES + body.len();
+    out.reserve(9 + len);
+    match u8::try_from(len) {
+        Ok(len) => out.put_slice(&[0, len]),
+        Err(_) => {
+            out.put_u8(LONG);
+            out.put_u64(len as u64);
         }
-        out.put_slice(b"\x07MESSAGE");
-        out.put_u64(counter);
-        let sealed_from = out.len();
-        out.put_bytes(0, MAC_BYTES);
-        out.put_u8(flags);
-        out.put_slice(body);
-        self.key.seal(
-            &Nonce::counted(self.prefix, counter),
-            &mut out[sealed_from..],
-        );
-        self.last = counter;
-        Ok(())
     }
+    out.put_slice(b"\x07MESSAGE");
+    out.put_u64(counter);
+    let sealed_from = out.len();
+    out.put_bytes(0, MAC_BYTES);
+    out.put_u8(flags);
+    out.put_slice(body);
+    let counters = counter.saturating_add(1)..;
+    let later = counters.zip(bodies(later)).map(|(counter, body)| Content {
+        counter,
+        bytes: 1 + body.len(),
+    });
+    batch.seal(counter, &mut out[sealed_from..], later);
+    *last = counter;
+    Ok(())
 }

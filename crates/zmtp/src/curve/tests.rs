@@ -176,10 +176,9 @@ fn flags_in_a_box_are_known() {
         (4, None),
         (0x80, None),
     ] {
-        let (mut client, mut server) = met();
-        let mut out = BytesMut::new();
-        client.sealer.seal_one(flags, b"x", &mut out).unwrap();
-        let found = opened(&mut server.opener, &out);
+        let (client, mut server) = met();
+        let sealed = client.sealer.box_of(&[flags, b'x']);
+        let found = opened(&mut server.opener, &sealed);
         match expected {
             Some(flags) => assert_eq!(found.unwrap(), [flags, 1, b'x']),
             None => drop(found.unwrap_err()),
