@@ -1,6 +1,8 @@
 //! What is fuzzed. Each target states what holds for every input; `cargo test` replays the corpora
 //! through the same functions (`tests/it/corpora.rs`).
 
+mod security;
+
 use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,6 +14,8 @@ use event_manager_zmtp::{
     OLD_GREETING_BYTES, Peer, Scanner, Step, Subscription, Version, encode_message, frames_of,
 };
 use serde_json::Value;
+
+pub use security::{boxes, certificates, curve_client, curve_server, z85_texts};
 
 /// Input that arrives in pieces: a count, so many piece lengths (which repeat), then the bytes.
 fn in_pieces(input: &[u8]) -> Option<(Vec<&[u8]>, &[u8])> {

@@ -39,3 +39,20 @@ fn messagebus_messages() {
 fn configurations() {
     replay("config", targets::config);
 }
+
+#[test]
+fn boxes_of_curve() {
+    replay("boxes", targets::boxes);
+}
+
+#[test]
+fn handshakes_of_curve() {
+    replay("curve_server", targets::curve_server);
+    replay("curve_client", targets::curve_client);
+}
+
+#[test]
+fn keys() {
+    replay("z85_texts", targets::z85_texts);
+    replay("certificates", targets::certificates);
+}

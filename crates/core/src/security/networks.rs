@@ -52,6 +52,20 @@ impl Network {
         }
     }
 
+    /// Itself, or if it has IPv4 addresses that are written as IPv6 ones, these.
+    fn canonical(self) -> Self {
+        match (
+            self.address.to_canonical(),
+            self.prefix_bits.checked_sub(96),
+        ) {
+            (address @ IpAddr::V4(_), Some(prefix_bits)) if self.address.is_ipv6() => Self {
+                address,
+                prefix_bits,
+            },
+            _ => self,
+        }
+    }
+
     /// Whether the address is in this network. IPv4 addresses that are written as IPv6 ones
     /// (`::ffff:10.0.0.1`) are taken for what they mean.
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -106,7 +120,7 @@ impl FromStr for Network {
             prefix_bits,
         };
         match network.address == address {
-            true => Ok(network),
+            true => Ok(network.canonical()),
             false => Err(NetworkError::HostBits(network)),
         }
     }
@@ -148,6 +162,22 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    /// An administrator may copy them from a log of a socket for both families.
+    #[test]
+    fn networks_of_ipv4_addresses_written_as_ipv6_ones_are_what_they_mean() {
+        for (written, meant) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+        ] {
+            let network: Network = written.parse().unwrap();
+            assert_eq!(network.to_string(), meant);
+        }
+        let network: Network = "::ffff:10.0.0.0/104".parse().unwrap();
+        assert!(network.contains(ip("10.7.7.7")) && !network.contains(ip("11.0.0.1")));
     }
 
     #[test]
