@@ -31,8 +31,11 @@ fn client(out: &mut BytesMut) -> Handshake {
     Handshake::start(LocalSocket::Publishers, offered, 8192, out)
 }
 
-/// Bytes to be changed in a stream: a count, then of each its place and what is changed.
-fn split_changes(input: &[u8]) -> Option<(Vec<(usize, u8)>, &[u8])> {
+/// Bytes that are changed in a stream: their places, and what is changed.
+type Changes = Vec<(usize, u8)>;
+
+/// Such changes: a count, then each.
+fn split_changes(input: &[u8]) -> Option<(Changes, &[u8])> {
     let (&count, rest) = input.split_first()?;
     let (changes, rest) = rest.split_at_checked(usize::from(count % 8) * 3)?;
     let changes = changes.as_chunks::<3>().0.iter();
@@ -45,7 +48,7 @@ fn split_changes(input: &[u8]) -> Option<(Vec<(usize, u8)>, &[u8])> {
 
 /// One direction, with somebody on the network who changes bytes and cuts it into pieces.
 struct Wire<'a> {
-    changes: Vec<(usize, u8)>,
+    changes: Changes,
     lengths: &'a [u8],
     /// What was said, and how much of it has passed.
     said: BytesMut,
@@ -54,7 +57,7 @@ struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    fn new(changes: Vec<(usize, u8)>, lengths: &'a [u8]) -> Self {
+    fn new(changes: Changes, lengths: &'a [u8]) -> Self {
         Self {
             changes,
             lengths,
@@ -92,34 +95,26 @@ type Ended = Result<Peer, HandshakeError>;
 
 /// Both sides talk until one has ended, or both wait; how each ended.
 fn talk(to_server: &mut Wire<'_>, to_client: &mut Wire<'_>) -> [Option<Ended>; 2] {
-    let mut server = server();
+    let mut server = Some(server());
     let mut client = client(&mut to_server.said);
-    // What `start` has said.
+    // What a side says first is the same of both.
     let opening = to_server.said[..11].to_vec();
     to_client.said.extend_from_slice(&opening);
     let mut ended: [Option<Ended>; 2] = [None, None];
-    let mut server = Some(&mut server);
-    let mut finished = None;
     loop {
         let (up, down) = (to_server.next(), to_client.next());
         if up.is_empty() && down.is_empty() {
             return ended;
         }
-        if let Some(handshake) = server
-            .as_mut()
-            .filter(|_| !up.is_empty() && ended[0].is_none())
-        {
+        if let Some(mut handshake) = server.take_if(|_| !up.is_empty()) {
             match handshake.receive(&up, &mut to_client.said) {
-                Ok(None) => {}
-                Ok(Some(peer)) => ended[0] = Some(Ok(peer)),
+                Ok(None) => server = Some(handshake),
+                Ok(Some(peer)) => {
+                    handshake.finish(&mut to_client.said);
+                    ended[0] = Some(Ok(peer));
+                }
                 Err(error) => ended[0] = Some(Err(error)),
             }
-        }
-        if matches!(ended[0], Some(Ok(_)))
-            && let Some(handshake) = server.take()
-        {
-            let met = std::mem::replace(handshake, self::server());
-            finished = Some(met.finish(&mut to_client.said));
         }
         if !down.is_empty() && ended[1].is_none() {
             match client.receive(&down, &mut to_server.said) {
@@ -128,7 +123,6 @@ fn talk(to_server: &mut Wire<'_>, to_client: &mut Wire<'_>) -> [Option<Ended>; 2
                 Err(error) => ended[1] = Some(Err(error)),
             }
         }
-        let _ = &finished;
     }
 }
 
