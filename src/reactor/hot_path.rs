@@ -117,6 +117,7 @@ impl HotPath {
             version: Version::V3_1,
             event_manager: None,
             keys: None,
+            plain: None,
         };
         let stream = Rc::new(Stream::Unix(ours));
         let met = Met {

@@ -9,6 +9,7 @@ use super::greeting::{GREETING_BYTES, Generation, Greeting, GreetingError, OLD_G
 use super::mechanism::{
     End, IDENTITY_TOO_LONG, Mechanism, MechanismError, Met, Metadata, PeerKeys, properties,
 };
+use super::plain::PlainCredentials;
 use super::socket_type::{LocalSocket, SocketType};
 use super::version::Version;
 
@@ -25,6 +26,8 @@ pub struct Peer {
     pub event_manager: Option<u64>,
     /// The keys of both sides, if they have any.
     pub keys: Option<PeerKeys>,
+    /// Its name and password, if it has any.
+    pub plain: Option<PlainCredentials>,
 }
 
 /// Why a handshake failed. The texts continue "peer … refused:".
@@ -276,7 +279,7 @@ impl Handshake {
                         Received::Met(met) => *met,
                     };
                     self.end = met.end;
-                    let peer = self.admit(met.metadata, met.keys, version, out)?;
+                    let peer = self.admit((met.metadata, met.keys, met.plain), version, out)?;
                     return Ok(Progress::Met(peer));
                 }
             }
@@ -289,7 +292,12 @@ impl Handshake {
         let session = match self.end {
             End::Plain => None,
             End::Sealed(session) => Some(session),
-            End::ReadyIsDue(agreed) => {
+            End::ReadyIsDue => {
+                let ours = properties(self.local.socket_type(), self.event_manager);
+                encode_command(out, "READY", &[&ours]);
+                None
+            }
+            End::SealedReadyIsDue(agreed) => {
                 let ours = properties(self.local.socket_type(), self.event_manager);
                 let (ready, session) = agreed.ready(&ours);
                 put_command(out, &ready);
@@ -373,7 +381,8 @@ impl Handshake {
         };
         let taken = OLD_GREETING_BYTES + header.header_bytes + identity.len();
         self.received.advance(taken);
-        self.admit(metadata, None, Version::V2_0, out).map(Some)
+        self.admit((metadata, None, None), Version::V2_0, out)
+            .map(Some)
     }
 
     fn meet(&mut self, greeting: &Greeting, out: &mut BytesMut) -> Result<(), HandshakeError> {
@@ -437,8 +446,7 @@ impl Handshake {
 
     fn admit(
         &self,
-        peer: Metadata,
-        keys: Option<PeerKeys>,
+        (peer, keys, plain): (Metadata, Option<PeerKeys>, Option<PlainCredentials>),
         version: Version,
         out: &mut BytesMut,
     ) -> Result<Peer, HandshakeError> {
@@ -450,6 +458,7 @@ impl Handshake {
                 version,
                 event_manager: peer.event_manager,
                 keys,
+                plain,
             }),
             None => {
                 if version.has_commands() {
@@ -542,7 +551,7 @@ mod tests {
                     Some(_) => rest.extend_from_slice(piece),
                 }
             }
-            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None, keys: None };
+            let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None, keys: None, plain: None };
             prop_assert_eq!(peer, Some(expected));
             prop_assert_eq!([&handshake.finish(&mut BytesMut::new()).0[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
             let said = match old {

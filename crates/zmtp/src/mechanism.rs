@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::command::{MalformedCommand, encode_command, error_reason, split_name};
 use super::curve::{Agreed, CurveClient, CurveError, CurveServer, PublicKey, Session};
 use super::frame::put_command;
+use super::plain::{PlainCredentials, PlainServer};
 use super::socket_type::SocketType;
 
 /// The properties of READY that we use, or their equivalents in ZMTP 2.0.
@@ -51,6 +52,8 @@ impl From<MalformedCommand> for MechanismError {
 pub enum Mechanism {
     /// No security: both sides send READY.
     Null,
+    /// A name and a password, on the side that is connected to.
+    PlainServer(PlainServer),
     /// CURVE, on the side that is connected to.
     CurveServer(Box<CurveServer>),
     /// CURVE, on the side that connects.
@@ -63,6 +66,8 @@ pub(super) struct Met {
     pub(super) metadata: Metadata,
     /// The keys of both, if they have any.
     pub(super) keys: Option<PeerKeys>,
+    /// Its name and password, if it has any.
+    pub(super) plain: Option<PlainCredentials>,
     pub(super) end: End,
 }
 
@@ -71,8 +76,10 @@ pub(super) struct Met {
 pub(super) enum End {
     /// Nothing.
     Plain,
-    /// The peer waits for our READY.
-    ReadyIsDue(Agreed),
+    /// The peer waits for our READY, in the clear.
+    ReadyIsDue,
+    /// The peer waits for our READY, in a box.
+    SealedReadyIsDue(Agreed),
     /// What follows is in boxes.
     Sealed(Session),
 }
@@ -91,13 +98,14 @@ impl Mechanism {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Null => "NULL",
+            Self::PlainServer(_) => "PLAIN",
             Self::CurveServer(_) | Self::CurveClient(_) => "CURVE",
         }
     }
 
     /// What the greeting says of our side.
     pub(super) fn is_server(&self) -> bool {
-        matches!(self, Self::CurveServer(_))
+        matches!(self, Self::CurveServer(_) | Self::PlainServer(_))
     }
 
     /// Whether peers of ZMTP 2.0 may connect, which has no mechanisms: not if there are keys.
@@ -109,7 +117,7 @@ impl Mechanism {
     pub(super) fn start(&mut self, properties: &[u8], out: &mut BytesMut) {
         match self {
             Self::Null => encode_command(out, "READY", &[properties]),
-            Self::CurveServer(_) => {}
+            Self::CurveServer(_) | Self::PlainServer(_) => {}
             Self::CurveClient(client) => put_command(out, &client.hello()),
         }
     }
@@ -119,7 +127,7 @@ impl Mechanism {
     pub(super) fn agreement(&self, body: &[u8]) -> Option<bool> {
         match self {
             Self::CurveServer(server) => server.agreement(body),
-            Self::Null | Self::CurveClient(_) => None,
+            Self::Null | Self::PlainServer(_) | Self::CurveClient(_) => None,
         }
     }
 
@@ -140,9 +148,23 @@ impl Mechanism {
             (Self::Null, b"READY") => Ok(Some(Met {
                 metadata: parse_metadata(rest)?,
                 keys: None,
+                plain: None,
                 end: End::Plain,
             })),
             (Self::Null, _) => Err(MechanismError::Malformed("a command before READY")),
+            (Self::PlainServer(server), b"HELLO") => {
+                server.hello(rest, out)?;
+                Ok(None)
+            }
+            (Self::PlainServer(server), b"INITIATE") => Ok(Some(Met {
+                plain: Some(server.initiated()?),
+                metadata: parse_metadata(rest)?,
+                keys: None,
+                end: End::ReadyIsDue,
+            })),
+            (Self::PlainServer(_), _) => {
+                Err(MechanismError::Malformed("an unknown command of PLAIN"))
+            }
             (Self::CurveServer(server), b"HELLO") => {
                 put_command(out, &server.hello(body)?);
                 Ok(None)
@@ -155,7 +177,8 @@ impl Mechanism {
                         client: initiated.client,
                         server: initiated.server,
                     }),
-                    end: End::ReadyIsDue(initiated.agreed),
+                    plain: None,
+                    end: End::SealedReadyIsDue(initiated.agreed),
                 }))
             }
             (Self::CurveClient(client), b"WELCOME") => {
@@ -167,6 +190,7 @@ impl Mechanism {
                 Ok(Some(Met {
                     metadata: parse_metadata(&metadata)?,
                     keys: Some(client.keys()),
+                    plain: None,
                     end: End::Sealed(session),
                 }))
             }

@@ -9,6 +9,7 @@ use dryoc::classic::crypto_box::{
     crypto_box_open_detached_afternm_inplace,
 };
 use dryoc::classic::crypto_core::{crypto_core_hsalsa20, crypto_scalarmult_base};
+use dryoc::classic::crypto_hash::crypto_hash_sha256;
 use dryoc::classic::crypto_onetimeauth::{crypto_onetimeauth, crypto_onetimeauth_verify};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -97,6 +98,13 @@ impl Drop for KeyPair {
     fn drop(&mut self) {
         self.secret.zeroize();
     }
+}
+
+/// The SHA-256 digest of something.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    crypto_hash_sha256(&mut digest, bytes);
+    digest
 }
 
 /// A key with which boxes are sealed and opened. It is erased when it is dropped.

@@ -24,6 +24,7 @@ mod salsa20;
 mod server;
 mod stream;
 
+pub(crate) use boxes::sha256;
 pub use boxes::{KEY_BYTES, KeyPair, PublicKey};
 pub use certificate::{Certificate, CertificateError, parse_key};
 pub use client::{CLIENT_RANDOM_BYTES, CurveClient};
