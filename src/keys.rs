@@ -207,12 +207,20 @@ impl Files {
         security: &SecurityConfig,
         errors: &mut Vec<KeysError>,
     ) -> Result<Keyring, KeysError> {
-        if !security.offers_curve() {
-            return Ok(Keyring::default());
-        }
         let secrets = security.secret_key.iter();
+        let secrets = secrets.filter(|_| security.offers_curve());
         let own = secrets.map(|path| read_secret(path, security));
-        let mut keyring = Keyring::new(security.offers_null(), own.collect::<Result<_, _>>()?);
+        let keyring = Keyring::new(security.offers_null(), own.collect::<Result<_, _>>()?);
+        let mut keyring = keyring.with_plain(security.offers_plain());
+        for (name, digest) in security.clients.passwords() {
+            keyring.add_password(name, digest);
+        }
+        for (name, user) in security.clients.users() {
+            keyring.add_user(name, user);
+        }
+        if !security.offers_curve() {
+            return Ok(keyring);
+        }
         // They are checked with the configuration: no two clients have one.
         for (name, key) in security.clients.keys() {
             let _ = keyring.add(name, key);

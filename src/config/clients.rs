@@ -189,6 +189,22 @@ impl Clients {
             .flat_map(|(name, fields)| fields.keys().iter().map(move |key| (&**name, *key)))
     }
 
+    /// The SHA-256 digests of their passwords, with their names.
+    pub fn passwords(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
+        let all = self.0.iter();
+        all.flat_map(|(name, said)| {
+            said.passwords()
+                .iter()
+                .map(move |digest| (&**name, *digest))
+        })
+    }
+
+    /// The users as which they run on this machine, with their names.
+    pub fn users(&self) -> impl Iterator<Item = (&str, u32)> {
+        let all = self.0.iter();
+        all.flat_map(|(name, said)| said.users().iter().map(move |user| (&**name, *user)))
+    }
+
     /// Whether anything is said of any client.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -202,13 +218,9 @@ fn read_anonymous(value: &Value) -> Result<Option<Anonymous>, Vec<Wrong>> {
     let object = Value::Object(object_of(ANONYMOUS, value)?);
     let mut wrong = vec![];
     let fields = ClientFields::read(ANONYMOUS, &object, &mut wrong);
-    if !fields.keys().is_empty() {
-        let path = format!("{ANONYMOUS}.keys");
-        wrong.push(Wrong::value(
-            &path,
-            &object["keys"],
-            "these peers have no key",
-        ));
+    if fields.has_credentials() {
+        let why = "these peers have no keys, passwords or users";
+        wrong.push(Wrong::value(ANONYMOUS, &object, why));
     }
     match wrong.is_empty() {
         true => Ok(Some(Anonymous(fields))),
@@ -323,19 +335,30 @@ impl Said<'_> {
                 wrong.push(Wrong::value(&path, &json!(key.to_string()), &why));
             }
         }
+        let mut owners = BTreeMap::new();
+        for (name, user) in self.clients.users() {
+            if let Some(other) = owners.insert(user, name)
+                && other != name
+            {
+                let path = format!("{CLIENTS}.{name}.users");
+                let why = format!("{other:?} has the same user");
+                wrong.push(Wrong::value(&path, &json!(user), &why));
+            }
+        }
         wrong
     }
 
     /// What may be meant otherwise; a sentence each.
-    pub(super) fn doubts(self, offers_null: bool, offers_curve: bool) -> Vec<String> {
+    pub(super) fn doubts(self, offers_null: bool, offers_names: bool) -> Vec<String> {
         let names_rights = !self.roles.0.is_empty() || !self.clients.0.is_empty();
         let mut doubts = vec![];
-        if names_rights && !offers_curve {
+        let offers_names = offers_names || self.clients.users().next().is_some();
+        if names_rights && !offers_names {
             doubts.push(format!(
                 "{CLIENTS} and {ROLES} are for peers with keys, which security.mechanisms doesn't admit: add \"curve\""
             ));
         }
-        if names_rights && offers_curve && offers_null && self.anonymous.is_none() {
+        if names_rights && offers_names && offers_null && self.anonymous.is_none() {
             doubts.push(format!(
                 "security.mechanisms has \"null\", and {ANONYMOUS} is not set: peers without a key may do everything"
             ));

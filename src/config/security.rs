@@ -33,6 +33,9 @@ pub struct SecurityConfig {
     /// The directory of the clients' public keys, `NAME.key`.
     #[serde(with = "OptionalPath")]
     pub keys_dir: Option<PathBuf>,
+    /// Whether passwords may come from other machines, although anybody on the way can read them.
+    #[serde(with = "Truth")]
+    pub plain_in_clear: bool,
     /// Who may be able to read the files of [`secret_key`](Self::secret_key).
     #[serde(with = "Word::<SecretFileMode>")]
     pub secret_file_mode: SecretFileMode,
@@ -52,12 +55,18 @@ pub struct SecurityConfig {
 pub enum SecurityMechanism {
     /// None: peers have no keys.
     Null,
+    /// Peers have a name and a password, which anybody on their way can read.
+    Plain,
     /// Both sides have keys, and everything is encrypted.
     Curve,
 }
 
 impl Words for SecurityMechanism {
-    const WORDS: &'static [(&'static str, Self)] = &[("null", Self::Null), ("curve", Self::Curve)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("null", Self::Null),
+        ("plain", Self::Plain),
+        ("curve", Self::Curve),
+    ];
 }
 
 /// Who may be able to read a secret file.
@@ -82,6 +91,7 @@ impl Default for SecurityConfig {
             mechanisms: vec![SecurityMechanism::Null],
             secret_key: vec![],
             keys_dir: None,
+            plain_in_clear: false,
             secret_file_mode: SecretFileMode::default(),
             roles: Roles::default(),
             clients: Clients::default(),
@@ -144,12 +154,18 @@ impl SecurityConfig {
 
     /// What may be meant otherwise in it; a sentence each.
     pub(super) fn doubts(&self) -> Vec<String> {
-        self.said().doubts(self.offers_null(), self.offers_curve())
+        let offers_names = self.offers_curve() || self.offers_plain();
+        self.said().doubts(self.offers_null(), offers_names)
     }
 
     /// Whether peers may have a key.
     pub fn offers_curve(&self) -> bool {
         self.mechanisms.contains(&SecurityMechanism::Curve)
+    }
+
+    /// Whether peers may have a password.
+    pub fn offers_plain(&self) -> bool {
+        self.mechanisms.contains(&SecurityMechanism::Plain)
     }
 
     /// Whether peers may be without a key.
@@ -188,7 +204,7 @@ impl Unit for Mechanisms {
     type Of = Vec<SecurityMechanism>;
 
     fn read(value: &Value) -> Result<Self::Of, String> {
-        let words = list(value, "\"null\", \"curve\" or both")?;
+        let words = list(value, "\"null\", \"plain\", \"curve\" or several of them")?;
         let read = |word: &str| Word::<SecurityMechanism>::read(&json!(word.to_ascii_lowercase()));
         let all: Vec<_> = words.into_iter().map(read).collect::<Result<_, _>>()?;
         match all.is_empty() {

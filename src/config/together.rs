@@ -64,6 +64,11 @@ fn keys(config: &Config) -> Option<Conflict> {
         let why = format!("{mechanisms} has \"curve\", which needs {missing}{or}");
         return Some((vec![mechanisms, missing], why));
     }
+    if security.offers_plain() && security.clients.passwords().next().is_none() {
+        let missing = "security.clients";
+        let why = format!("{mechanisms} has \"plain\", which needs passwords in {missing}");
+        return Some((vec![mechanisms, missing], why));
+    }
     (!security.secret_key.is_empty()).then(|| {
         let why = format!("security.secretKey has no effect: {mechanisms} doesn't have \"curve\"");
         (vec![mechanisms, "security.secretKey"], why)

@@ -61,6 +61,7 @@ mod many;
 mod matching;
 mod memory;
 mod naks;
+mod names;
 mod notable;
 mod old_peers;
 mod packaging;

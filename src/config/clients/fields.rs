@@ -51,6 +51,10 @@ type Quota = Whole<u64, 1, SIZE_MAX>;
 pub(super) struct ClientFields {
     #[serde(with = "Maybe::<Keys>")]
     keys: Option<Vec<PublicKey>>,
+    #[serde(with = "Maybe::<Digests>")]
+    passwords: Option<Vec<[u8; 32]>>,
+    #[serde(with = "Maybe::<Users>")]
+    users: Option<Vec<u32>>,
     #[serde(with = "Maybe::<Role>")]
     pub(super) role: Option<String>,
     #[serde(with = "Maybe::<From>")]
@@ -76,7 +80,10 @@ fn read<F: Default + DeserializeOwned>(
     let base = format!("{base}.");
     for (field, value) in schema.values((&base, ""), object, wrong) {
         if let Err(wanted) = probe::<F>(&field, value) {
-            wrong.push(Wrong::value(&format!("{base}{field}"), value, &wanted));
+            // A password that stands where its digest belongs is not repeated.
+            let hidden = Value::from("…");
+            let shown = if field == "passwords" { &hidden } else { value };
+            wrong.push(Wrong::value(&format!("{base}{field}"), shown, &wanted));
         }
     }
     // What is wrong has been said.
@@ -180,6 +187,19 @@ impl ClientFields {
 
     pub(super) fn keys(&self) -> &[PublicKey] {
         self.keys.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn passwords(&self) -> &[[u8; 32]] {
+        self.passwords.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn users(&self) -> &[u32] {
+        self.users.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it says by what a client is known.
+    pub(super) fn has_credentials(&self) -> bool {
+        !(self.keys().is_empty() && self.passwords().is_empty() && self.users().is_empty())
     }
 }
 
@@ -289,6 +309,58 @@ impl Unit for Keys {
 
     fn show(of: &Self::Of) -> Value {
         json!(of.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+}
+
+/// SHA-256 digests of passwords, in hex.
+struct Digests;
+
+impl Unit for Digests {
+    type Of = Vec<[u8; 32]>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        // What stands there may be the password itself, and is not shown.
+        let parse = |text: &str| {
+            let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let digest = is_hex.then(|| parse_key(text)).flatten();
+            digest.ok_or("64 hexadecimal digits are wanted, the SHA-256 digest of a password: printf %s PASSWORD | sha256sum")
+        };
+        let all = texts(value, "a list of SHA-256 digests")?;
+        Ok(all.into_iter().map(parse).collect::<Result<_, _>>()?)
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        let hex = |digest: &[u8; 32]| {
+            digest
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        json!(of.iter().map(hex).collect::<Vec<_>>())
+    }
+}
+
+/// Numbers of users of this machine.
+struct Users;
+
+impl Unit for Users {
+    type Of = Vec<u32>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        let wanted = || "a list of users' numbers is wanted (id -u NAME)".to_owned();
+        let parse = |one: &Value| {
+            one.as_u64()
+                .and_then(|user| user.try_into().ok())
+                .ok_or_else(wanted)
+        };
+        match value {
+            Value::Array(all) => all.iter().map(parse).collect(),
+            one => Ok(vec![parse(one)?]),
+        }
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        json!(of)
     }
 }
 

@@ -8,8 +8,8 @@ use crate::reactor::state::effects::CallKeys;
 use crate::reactor::state::peer::{Peer, Role, ip_of};
 use event_manager_core::security::Keyring;
 use event_manager_wire::model::ServiceName;
-use event_manager_zmtp::Mechanism;
 use event_manager_zmtp::curve::{CurveClient, CurveServer};
+use event_manager_zmtp::{Mechanism, PlainServer};
 
 impl Hub {
     /// The mechanisms of which a peer with this address may have one, the strictest last.
@@ -50,10 +50,17 @@ impl Hub {
     }
 
     /// Why nobody with this address may connect.
-    pub(super) fn offered(&self, address: &str) -> Result<Vec<Mechanism>, String> {
+    pub(super) fn offered(
+        &self,
+        address: &str,
+        user: Option<u32>,
+    ) -> Result<Vec<Mechanism>, String> {
         let (security, keyring) = (&self.config.security, &self.site.keyring);
         let refused = self.why_not_admitted(address);
-        let null = keyring.accepts_null() && refused.is_none();
+        let null = keyring.accepts_null() && refused.is_none() || keyring.knows_user(user);
+        let plain =
+            keyring.accepts_plain() && refused.is_none() && self.plain_is_safe_from(address);
+        let plain = plain.then(|| Mechanism::PlainServer(PlainServer::default()));
         let curve = keyring
             .server_keys()
             .filter(|_| refused.is_none() || security.from.is_none());
@@ -64,12 +71,19 @@ impl Hub {
         let offered: Vec<_> = null
             .then_some(Mechanism::Null)
             .into_iter()
+            .chain(plain)
             .chain(curve)
             .collect();
         match (offered.is_empty(), refused) {
             (true, Some(why)) => Err(why),
             _ => Ok(offered),
         }
+    }
+
+    /// Whether nobody else reads a password that comes from there, or that is said not to matter.
+    fn plain_is_safe_from(&self, address: &str) -> bool {
+        let is_far = ip_of(address).is_some_and(|ip| !ip.to_canonical().is_loopback());
+        !is_far || self.config.security.plain_in_clear
     }
 
     /// Why nobody with this address may connect without a key, if so.
@@ -89,13 +103,17 @@ impl Hub {
         if self.upstream.is_dialled(peer.id) {
             return None;
         }
+        if peer.zmtp.plain.is_some() && !self.plain_is_safe_from(&peer.address) {
+            let why = "its password comes in the clear, over a network (security.plainInClear)";
+            return Some(("mechanism", why.into()));
+        }
         let has_key = peer.zmtp.keys.is_some();
         if let Some(why) = self.why_not_admitted(&peer.address)
             && (!has_key || self.config.security.from.is_some())
         {
             return Some(("address", why));
         }
-        match self.site.keyring.identify(peer.zmtp.keys.as_ref()) {
+        match self.site.keyring.identify(peer.presented()) {
             Err(refusal) => Some((refusal.reason(), refusal.to_string())),
             Ok(identity) => {
                 let service = match peer.role {

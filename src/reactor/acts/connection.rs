@@ -16,7 +16,7 @@ use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::{Role, ip_of};
+use crate::reactor::state::peer::{Role, ip_of, presented};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
 use event_manager_core::security::{Identity, Origin};
@@ -225,7 +225,7 @@ async fn offered(
     stream: &Stream,
     address: &str,
 ) -> Result<Vec<Mechanism>, String> {
-    let offered = hub.borrow().offered(address);
+    let offered = hub.borrow().offered(address, stream.user());
     match offered {
         Ok(offered) => Ok(offered),
         Err(why) => {
@@ -246,7 +246,8 @@ async fn identify(
     (address, purpose): (&str, &Purpose),
     peer: &ZmtpPeer,
 ) -> Result<Identity, String> {
-    let identified = hub.borrow_mut().welcome(purpose, address, peer);
+    let presented = presented(peer, stream);
+    let identified = hub.borrow_mut().welcome(purpose, address, presented);
     match identified {
         Ok(identity) => Ok(identity),
         Err((reason, why)) => {

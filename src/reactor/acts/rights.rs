@@ -15,9 +15,9 @@ use crate::reactor::state::peer::{Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use crate::telemetry::Notable;
 use event_manager_core::broker::{PeerId, ServiceKey};
-use event_manager_core::security::{Deed, Denial, Identity};
+use event_manager_core::security::{Deed, Denial, Identity, Presented};
 use event_manager_wire::model::{SubscriptionId, subject_of};
-use event_manager_zmtp::{Peer as ZmtpPeer, frames};
+use event_manager_zmtp::frames;
 
 impl Hub {
     /// Who a peer is that may connect from there, for this.
@@ -28,9 +28,9 @@ impl Hub {
         &mut self,
         purpose: &Purpose,
         address: &str,
-        peer: &ZmtpPeer,
+        presented: Presented<'_>,
     ) -> Result<Identity, (&'static str, String)> {
-        let identified = self.site.keyring.identify(peer.keys.as_ref());
+        let identified = self.site.keyring.identify(presented);
         let identity = identified.map_err(|refusal| (refusal.reason(), refusal.to_string()))?;
         let service = match purpose {
             Purpose::Workers(streamer) => Some(streamer.service),
@@ -196,12 +196,9 @@ impl Hub {
         let Some(peer) = self.peers.get(id) else {
             return;
         };
-        let (keys, is_subscriber) = (
-            peer.zmtp.keys.as_ref(),
-            matches!(peer.role, Role::Subscriber { .. }),
-        );
+        let is_subscriber = matches!(peer.role, Role::Subscriber { .. });
         if !self.upstream.is_dialled(id)
-            && let Ok(identity) = self.site.keyring.identify(keys)
+            && let Ok(identity) = self.site.keyring.identify(peer.presented())
         {
             self.peers[id].client = self.clients.know(&identity, now());
         }

@@ -37,6 +37,14 @@ impl Stream {
         Self::Tcp(stream)
     }
 
+    /// The number of the user that the peer runs as, if it is of this machine and says so.
+    pub(crate) fn user(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => Some(stream.peer_cred().ok()?.uid()),
+        }
+    }
+
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,

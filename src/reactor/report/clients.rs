@@ -14,9 +14,10 @@ const CLIENTS_SHOWN: usize = 100;
 const ADDRESSES_SHOWN: usize = 8;
 
 fn mechanism_of(peer: &Peer) -> &'static str {
-    match peer.zmtp.keys {
-        Some(_) => "curve",
-        None => "null",
+    match (&peer.zmtp.keys, &peer.zmtp.plain) {
+        (Some(_), _) => "curve",
+        (None, Some(_)) => "plain",
+        (None, None) => "null",
     }
 }
 

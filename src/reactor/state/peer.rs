@@ -15,6 +15,7 @@ use super::runs::Run;
 use crate::reactor::io::outbox::Outbox;
 use crate::reactor::io::stream::Stream;
 use event_manager_core::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
+use event_manager_core::security::Presented;
 use event_manager_wire::messagebus::{EventWord, event_id};
 use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, short_header};
 
@@ -87,6 +88,15 @@ pub(crate) fn ip_of(address: &str) -> Option<IpAddr> {
     address.parse().ok().map(|at: SocketAddr| at.ip())
 }
 
+/// What a peer shows of itself, who it is.
+pub(crate) fn presented<'a>(zmtp: &'a ZmtpPeer, stream: &Stream) -> Presented<'a> {
+    Presented {
+        keys: zmtp.keys.as_ref(),
+        plain: zmtp.plain.as_ref(),
+        user: stream.user(),
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -127,6 +137,11 @@ fn proxied(role: &mut Role) -> Option<&mut Proxied> {
 }
 
 impl Peer {
+    /// What it shows of itself, who it is.
+    pub(crate) fn presented(&self) -> Presented<'_> {
+        presented(&self.zmtp, &self.stream)
+    }
+
     fn envelope(&self) -> Option<Envelope> {
         match self.role {
             Role::Worker { envelope, .. } => envelope,

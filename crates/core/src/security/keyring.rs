@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::access::Identity;
-use event_manager_zmtp::PeerKeys;
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
+use event_manager_zmtp::{PeerKeys, PlainCredentials};
 
 /// The daemon's own keys, and those of its clients with their names.
 #[derive(Debug, Clone)]
@@ -15,16 +15,29 @@ pub struct Keyring {
     /// None if CURVE is not offered.
     server: Arc<[KeyPair]>,
     clients: HashMap<PublicKey, Arc<str>>,
+    /// Peers with a password are accepted.
+    plain: bool,
+    /// The SHA-256 digests of each client's passwords.
+    passwords: HashMap<Arc<str>, Vec<[u8; 32]>>,
+    /// Clients by the number of the user that they run as, on this machine.
+    users: HashMap<u32, Arc<str>>,
 }
 
 impl Default for Keyring {
     fn default() -> Self {
-        Self {
-            null: true,
-            server: Arc::new([]),
-            clients: HashMap::new(),
-        }
+        Self::new(true, vec![])
     }
+}
+
+/// What a peer shows of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// The keys of its connection, with CURVE.
+    pub keys: Option<&'a PeerKeys>,
+    /// Its name and password, with PLAIN.
+    pub plain: Option<&'a PlainCredentials>,
+    /// The number of the user that it runs as, over `ipc://`.
+    pub user: Option<u32>,
 }
 
 /// Two names have the same key.
@@ -40,14 +53,25 @@ impl Keyring {
             null,
             server: server.into(),
             clients: HashMap::new(),
+            plain: false,
+            passwords: HashMap::new(),
+            users: HashMap::new(),
         }
     }
 
+    /// Accepts passwords, too.
+    #[must_use]
+    pub fn with_plain(mut self, plain: bool) -> Self {
+        self.plain = plain;
+        self
+    }
+
     /// The daemon's connections to itself have this pair as both sides: it needs no file, so a change of
-    /// the files never shuts the daemon out. Without CURVE it is not offered.
+    /// the files never shuts the daemon out. Where it needs no key, and nobody else has one, it is not
+    /// offered.
     #[must_use]
     pub fn with_own(mut self, own: &KeyPair) -> Self {
-        if !self.server.is_empty() {
+        if !self.server.is_empty() || !self.null {
             self.server = self.server.iter().chain([own]).cloned().collect();
         }
         self
@@ -78,6 +102,26 @@ impl Keyring {
             .cloned()
     }
 
+    /// Accepts a client's password, of which this is the SHA-256 digest. A client may have several.
+    pub fn add_password(&mut self, name: &str, digest: [u8; 32]) {
+        self.passwords.entry(name.into()).or_default().push(digest);
+    }
+
+    /// Takes peers over `ipc://` that run as this user for this client. The first client has it.
+    pub fn add_user(&mut self, name: &str, user: u32) {
+        self.users.entry(user).or_insert_with(|| name.into());
+    }
+
+    /// Whether a peer over `ipc://` that runs as this user needs nothing else.
+    pub fn knows_user(&self, user: Option<u32>) -> bool {
+        user.is_some_and(|user| self.users.contains_key(&user))
+    }
+
+    /// Whether peers with a password are accepted.
+    pub fn accepts_plain(&self) -> bool {
+        self.plain
+    }
+
     /// How many keys of clients are accepted.
     pub fn clients(&self) -> usize {
         self.clients.len()
@@ -93,15 +137,20 @@ impl Keyring {
         (!self.server.is_empty()).then(|| Arc::clone(&self.server))
     }
 
-    /// Who a peer with these keys is.
+    /// Who a peer is.
     ///
     /// # Errors
     /// Why it is not accepted, with what it takes to accept it.
-    pub fn identify(&self, keys: Option<&PeerKeys>) -> Result<Identity, Refusal> {
-        let Some(PeerKeys { client, server }) = keys else {
-            return match self.null {
-                true => Ok(Identity::Anonymous),
-                false => Err(Refusal::NoKey),
+    pub fn identify(&self, presented: Presented<'_>) -> Result<Identity, Refusal> {
+        if let Some(plain) = presented.plain {
+            return self.identify_by_password(plain);
+        }
+        let Some(PeerKeys { client, server }) = presented.keys else {
+            let user = presented.user.and_then(|user| self.users.get(&user));
+            return match (user, self.null) {
+                (Some(name), _) => Ok(Identity::Client(Arc::clone(name))),
+                (None, true) => Ok(Identity::Anonymous),
+                (None, false) => Err(Refusal::NoKey),
             };
         };
         let is_ours = |key: &PublicKey| self.server.iter().any(|pair| pair.public() == key);
@@ -116,6 +165,18 @@ impl Keyring {
             .map(|name| Identity::Client(Arc::clone(name)))
             .ok_or(Refusal::UnknownKey(*client))
     }
+
+    fn identify_by_password(&self, plain: &PlainCredentials) -> Result<Identity, Refusal> {
+        if !self.plain {
+            return Err(Refusal::NoKey);
+        }
+        let known = self.passwords.get_key_value(&*plain.name);
+        // What is compared are digests: where they begin to differ tells nothing of the password.
+        let known = known.filter(|(_, digests)| digests.contains(&plain.digest));
+        known
+            .map(|(name, _)| Identity::Client(Arc::clone(name)))
+            .ok_or(Refusal::WrongPassword)
+    }
 }
 
 /// Why a peer is not accepted.
@@ -124,6 +185,9 @@ pub enum Refusal {
     /// It has no key.
     #[error("it has no key, and security.mechanisms does not have \"null\"")]
     NoKey,
+    /// No client has its name and its password.
+    #[error("its name and password are not those of a client in security.clients")]
+    WrongPassword,
     /// Nobody has told the daemon of its key.
     #[error(
         "its key {0} is not known: put a file with the line public-key = \"{0}\" into security.keysDir, as NAME.key"
@@ -139,6 +203,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoKey => "mechanism",
+            Self::WrongPassword => "password",
             Self::UnknownKey(_) => "unknown-key",
             Self::OldServerKey => "curve-server-key",
         }
@@ -151,6 +216,13 @@ mod tests {
 
     fn pair(byte: u8) -> KeyPair {
         KeyPair::from_secret([byte; 32])
+    }
+
+    fn by(keys: &PeerKeys) -> Presented<'_> {
+        Presented {
+            keys: Some(keys),
+            ..Presented::default()
+        }
     }
 
     fn keys(client: u8, server: u8) -> PeerKeys {
@@ -166,11 +238,18 @@ mod tests {
         keyring.add("billing", *pair(3).public()).unwrap();
         keyring.add("billing", *pair(4).public()).unwrap();
         for (client, server) in [(3, 1), (4, 2)] {
-            let name = keyring.identify(Some(&keys(client, server)));
+            let name = keyring.identify(by(&keys(client, server)));
             assert_eq!(name, Ok(Identity::Client("billing".into())));
         }
         let unknown = *pair(5).public();
-        let refused = |keys: Option<PeerKeys>| keyring.identify(keys.as_ref()).unwrap_err();
+        let refused = |keys: Option<PeerKeys>| {
+            keyring
+                .identify(Presented {
+                    keys: keys.as_ref(),
+                    ..Presented::default()
+                })
+                .unwrap_err()
+        };
         assert_eq!(refused(Some(keys(5, 1))), Refusal::UnknownKey(unknown));
         assert_eq!(refused(Some(keys(3, 9))), Refusal::OldServerKey);
         assert_eq!(refused(None), Refusal::NoKey);
@@ -184,13 +263,13 @@ mod tests {
     #[test]
     fn the_daemon_knows_itself() {
         let keyring = Keyring::new(false, vec![pair(1), pair(2)]);
-        assert_eq!(keyring.identify(Some(&keys(2, 1))), Ok(Identity::Own));
+        assert_eq!(keyring.identify(by(&keys(2, 1))), Ok(Identity::Own));
     }
 
     #[test]
     fn its_own_pair_needs_no_file() {
         let keyring = Keyring::new(false, vec![pair(1)]).with_own(&pair(7));
-        assert_eq!(keyring.identify(Some(&keys(7, 7))), Ok(Identity::Own));
+        assert_eq!(keyring.identify(by(&keys(7, 7))), Ok(Identity::Own));
         assert_eq!(keyring.server_keys().unwrap().len(), 2);
         let without = Keyring::new(true, vec![]).with_own(&pair(7));
         assert!(without.server_keys().is_none());
@@ -207,14 +286,60 @@ mod tests {
                 .to_string()
                 .starts_with("\"a\" and \"b\" have the same public key ")
         );
-        let found = keyring.identify(Some(&keys(3, 1)));
+        let found = keyring.identify(by(&keys(3, 1)));
         assert_eq!(found, Ok(Identity::Client("a".into())));
     }
 
     #[test]
     fn without_keys_everybody_is_nameless() {
         let keyring = Keyring::default();
-        assert_eq!(keyring.identify(None), Ok(Identity::Anonymous));
+        assert_eq!(
+            keyring.identify(Presented::default()),
+            Ok(Identity::Anonymous)
+        );
         assert!(keyring.accepts_null() && keyring.server_keys().is_none());
+    }
+
+    #[test]
+    fn passwords_are_those_of_a_name() {
+        let mut keyring = Keyring::new(false, vec![]).with_plain(true);
+        keyring.add_password("till", [1; 32]);
+        keyring.add_password("till", [2; 32]);
+        keyring.add_password("kiosk", [3; 32]);
+        let identify = |keyring: &Keyring, name: &str, digest| {
+            let plain = PlainCredentials {
+                name: name.into(),
+                digest: [digest; 32],
+            };
+            keyring.identify(Presented {
+                plain: Some(&plain),
+                ..Presented::default()
+            })
+        };
+        for digest in [1, 2] {
+            let till = Ok(Identity::Client("till".into()));
+            assert_eq!(identify(&keyring, "till", digest), till);
+        }
+        for (name, digest) in [("till", 3), ("kiosk", 1), ("nobody", 1), ("", 0)] {
+            let refused = Err(Refusal::WrongPassword);
+            assert_eq!(identify(&keyring, name, digest), refused, "{name}");
+        }
+        keyring = keyring.with_plain(false);
+        assert_eq!(identify(&keyring, "till", 1), Err(Refusal::NoKey));
+    }
+
+    #[test]
+    fn users_of_this_machine_need_nothing_else() {
+        let mut keyring = Keyring::new(false, vec![pair(1)]);
+        keyring.add_user("admin", 0);
+        let as_user = |user| Presented {
+            user,
+            ..Presented::default()
+        };
+        let admin = Ok(Identity::Client("admin".into()));
+        assert_eq!(keyring.identify(as_user(Some(0))), admin);
+        assert_eq!(keyring.identify(as_user(Some(1))), Err(Refusal::NoKey));
+        assert_eq!(keyring.identify(as_user(None)), Err(Refusal::NoKey));
+        assert!(keyring.knows_user(Some(0)) && !keyring.knows_user(None));
     }
 }
