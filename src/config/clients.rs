@@ -218,9 +218,15 @@ fn read_anonymous(value: &Value) -> Result<Option<Anonymous>, Vec<Wrong>> {
     let object = Value::Object(object_of(ANONYMOUS, value)?);
     let mut wrong = vec![];
     let fields = ClientFields::read(ANONYMOUS, &object, &mut wrong);
-    if fields.has_credentials() {
-        let why = "these peers have no keys, passwords or users";
-        wrong.push(Wrong::value(ANONYMOUS, &object, why));
+    for field in ["keys", "passwords", "users"] {
+        if object.get(field).is_some_and(|value| !value.is_null()) {
+            let why = "what a client is known by belongs to security.clients";
+            wrong.push(Wrong::value(
+                &format!("{ANONYMOUS}.{field}"),
+                &json!("…"),
+                why,
+            ));
+        }
     }
     match wrong.is_empty() {
         true => Ok(Some(Anonymous(fields))),

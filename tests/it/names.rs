@@ -93,7 +93,7 @@ fn what_is_no_digest_is_refused_and_not_shown() {
         ),
         (
             configured(FIRST, &json!({"anonymous": {"users": [0]}})),
-            "these peers have no keys, passwords or users",
+            "what a client is known by belongs to security.clients",
         ),
     ] {
         let ended = Site::configured(&security).run(&["check"]);

@@ -41,8 +41,10 @@ fn each_command_has_a_manual_page() {
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
+    let of_keys = ["check", "init", "new"].map(|name| format!("keys-{name}"));
     let expected = commands()
         .iter()
+        .chain(&of_keys)
         .map(|name| format!("event-manager-{name}.1"))
         .chain(["event-manager.1".to_owned()])
         .collect();

@@ -30,7 +30,7 @@ fn all_others() -> Value {
         "budgets": {"subscriberOutboxBytes": 7777, "workerOutboxBytes": 7777,
             "serviceQueueBytes": 7777, "serviceQueueEvents": 7},
         "security": {"open": true, "from": ["10.0.0.0/8"], "mechanisms": ["null", "curve"],
-            "secretKey": "a", "keysDir": "b", "secretFileMode": "any",
+            "secretKey": "a", "keysDir": "b", "secretFileMode": "any", "plainInClear": true,
             "roles": {"default": {"publish": ["a."]}}, "clients": {"b": {"role": "default"}}, "anonymous": {}}, "maxConnections": 7, "maxPendingCalls": 7, "maxSubscriptions": 7,
         "services": {"Billing": {"ackTimeout": 7}}, "memoryLimit": 7777,
         "slowSubscriber": "disconnect", "stateDir": "elsewhere", "dedupWindow": 7, "dedupIdsMax": 7,

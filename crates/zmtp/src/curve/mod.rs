@@ -16,6 +16,7 @@
 //! differ, this does as libzmq: the boxes are in message frames, not in commands.
 
 #[cfg(test)]
+#[path = "tests/batch.rs"]
 mod batch_tests;
 mod boxes;
 mod certificate;
