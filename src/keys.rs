@@ -17,7 +17,7 @@ use crate::config::SecurityConfig;
 use crate::reactor::Input;
 use crate::telemetry::{Journal, Notable};
 use event_manager_core::security::{Keyring, SameKey};
-use event_manager_zmtp::curve::{Certificate, CertificateError, KeyPair, PublicKey};
+use event_manager_zmtp::curve::{Certificate, CertificateError, KeyPair, PublicKey, parse_key};
 
 /// Between two looks at the files.
 const LOOKS: Duration = Duration::from_millis(500);
@@ -58,6 +58,20 @@ pub enum KeysError {
         path: PathBuf,
         /// What is wrong.
         error: CertificateError,
+    },
+    /// A secret key stands where the path of its file belongs. It is not repeated.
+    #[error("{key} is a key itself: the path of the file with it is wanted")]
+    Inline {
+        /// Of the configuration.
+        key: &'static str,
+    },
+    /// Nobody is this client: its name may be misspelt.
+    #[error(
+        "security.clients.{name}: nobody is this client: it has no keys, passwords or users, and security.keysDir has no {name}.key"
+    )]
+    Nobody {
+        /// The client.
+        name: String,
     },
     /// A link leads nowhere. Whoever's key that was has none now.
     #[error("security.keysDir {path}: the link leads to {target}, which is not there", path = path.display(), target = target.display())]
@@ -219,6 +233,7 @@ impl Files {
             keyring.add_user(name, user);
         }
         if !security.offers_curve() {
+            errors.extend(self.nobodies(security));
             return Ok(keyring);
         }
         // They are checked with the configuration: no two clients have one.
@@ -226,6 +241,7 @@ impl Files {
             let _ = keyring.add(name, key);
         }
         let Some(directory) = &security.keys_dir else {
+            errors.extend(self.nobodies(security));
             return Ok(keyring);
         };
         let paths = match listed(directory) {
@@ -258,7 +274,20 @@ impl Files {
                 errors.push(KeysError::Secret { path });
             }
         }
+        errors.extend(self.nobodies(security));
         Ok(keyring)
+    }
+
+    /// Clients of the configuration that nobody can be.
+    fn nobodies(&self, security: &SecurityConfig) -> Vec<KeysError> {
+        let has_file = |name: &&str| {
+            let mut stems = self.clients.keys().filter_map(|path| path.file_stem());
+            stems.any(|stem| stem.to_string_lossy() == **name)
+        };
+        let nameless = security.clients.without_credentials();
+        let nobodies = nameless.filter(|name| !has_file(name));
+        let name = |name: &str| KeysError::Nobody { name: name.into() };
+        nobodies.map(name).collect()
     }
 }
 
@@ -361,6 +390,9 @@ fn read_bounded(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
 /// A pair of keys of ours.
 fn read_secret(path: &Path, security: &SecurityConfig) -> Result<KeyPair, KeysError> {
     let key = "security.secretKey";
+    if path.to_str().is_some_and(|text| parse_key(text).is_some()) {
+        return Err(KeysError::Inline { key });
+    }
     let (_, text) = SecretFile::new(key, path.to_owned(), security).read()?;
     let pair = Certificate::parse(&text).and_then(Certificate::into_pair);
     pair.map_err(|error| KeysError::Certificate {

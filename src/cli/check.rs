@@ -12,6 +12,7 @@ use super::config_args::ConfigArgs;
 use super::keys::problems;
 use super::output::{Out, complain, exit_code};
 use crate::config::{KEYS, Loaded};
+use crate::http::Guards;
 use crate::telemetry::outdated_targets;
 
 /// EX_CONFIG of sysexits.h.
@@ -46,7 +47,11 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             for problem in &found {
                 complain(&format!("{}; fix: {}", problem.text, problem.mend));
             }
-            if found.iter().any(|problem| problem.is_fatal) {
+            let http = Guards::load(&loaded.config);
+            if let Err(error) = &http {
+                complain(&error.to_string());
+            }
+            if http.is_err() || found.iter().any(|problem| problem.is_fatal) {
                 return ExitCode::from(EXIT_CONFIG);
             }
             let written = Out::new(args.json).write_all(report.as_bytes());

@@ -1,5 +1,6 @@
 //! `event-manager serve`: the daemon.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -127,7 +128,7 @@ async fn run_until_told(
             _ = hangup.recv() => {
                 manager.reloading();
                 tokio::select! {
-                    () = reload(args, &mut daemon, logging) => manager.ready(),
+                    () = reload(args, path.as_deref(), &mut daemon, logging) => manager.ready(),
                     () = termination.received() => break,
                 }
             }
@@ -182,18 +183,30 @@ fn announce(daemon: &Daemon, config: &str) {
         locator: &locator,
         http: &http,
     });
-    let open = daemon.open_listeners().join(",");
-    if !open.is_empty() {
-        let open = &open;
+    note_open(daemon, &[]);
+}
+
+/// Says what is open to other machines, if it wasn't so before.
+fn note_open(daemon: &Daemon, before: &[String]) {
+    let open = daemon.open_listeners();
+    if open.iter().any(|one| !before.contains(one)) {
+        let open = &open.join(",");
         daemon.journal().note(&Notable::OpenToTheNetwork { open });
     }
 }
 
 /// SIGHUP: all that needs no restart, or nothing if anything is wrong.
-async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging) {
+///
+/// A `file` that was read at the start and is gone is wrong: all that it said, who may connect among it,
+/// would be undone.
+async fn reload(args: &ServeArgs, file: Option<&Path>, daemon: &mut Daemon, logging: &Logging) {
     let journal = daemon.journal().clone();
+    let open = daemon.open_listeners();
     let loaded = args.config.load().map_err(|errors| errors.to_string());
     let loaded = loaded.and_then(|loaded| {
+        if let Some(file) = file.filter(|_| loaded.path.is_none()) {
+            return Err(format!("{} is gone", file.display()));
+        }
         // What is wrong with a client's file, who takes the keys tells.
         let keys = keys::load(&loaded.config.security, &mut vec![]);
         keys.map_err(|error| error.to_string())?;
@@ -215,4 +228,5 @@ async fn reload(args: &ServeArgs, daemon: &mut Daemon, logging: &Logging) {
     }
     let changed = &reload.changed.join(",");
     journal.note(&Notable::Reloaded { changed });
+    note_open(daemon, &open);
 }

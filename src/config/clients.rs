@@ -205,6 +205,13 @@ impl Clients {
         all.flat_map(|(name, said)| said.users().iter().map(move |user| (&**name, *user)))
     }
 
+    /// The names of those of whom no key, password or user is said here.
+    pub fn without_credentials(&self) -> impl Iterator<Item = &str> {
+        let all = self.0.iter();
+        all.filter(|(_, said)| !said.has_credentials())
+            .map(|(name, _)| &**name)
+    }
+
     /// Whether anything is said of any client.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -63,7 +63,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "wire::api wire::model wire::messagebus zmtp client core::security ambient config telemetry traces systemd store reactor keys daemon",
+        "wire::api wire::model wire::messagebus zmtp client core::security ambient config telemetry traces systemd store reactor keys http daemon",
     ),
 ];
 

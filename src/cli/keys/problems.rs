@@ -126,6 +126,7 @@ fn mend_of_client(error: &KeysError) -> &'static str {
             "put the client's NAME.key there, and give the client another pair if others could read this one"
         }
         KeysError::SameKey { .. } => "remove one of the two files",
+        KeysError::Nobody { .. } => "give it a key, or correct its name",
         KeysError::Dangling { .. } => "remove the link, or bring back what it leads to",
         _ => "put the client's public file there, NAME.key, or remove this one",
     }
@@ -156,6 +157,7 @@ fn look_at_directory(directory: &Path, looked: &mut Looked) {
             let text = format!("{}: no secret belongs there", path.display());
             warn(text, "move it to the client, which alone needs it");
         } else if name.ends_with(".key")
+            && path.is_file()
             && let Some(text) = path.to_str()
             && load_public(text).is_ok_and(|key| looked.own.contains(&key))
         {

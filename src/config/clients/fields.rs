@@ -196,6 +196,11 @@ impl ClientFields {
     pub(super) fn users(&self) -> &[u32] {
         self.users.as_deref().unwrap_or_default()
     }
+
+    /// Whether it says by what a client is known.
+    pub(super) fn has_credentials(&self) -> bool {
+        !(self.keys().is_empty() && self.passwords().is_empty() && self.users().is_empty())
+    }
 }
 
 /// Texts: one, or a list.
