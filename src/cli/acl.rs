@@ -84,7 +84,8 @@ fn answer(args: &AclArgs, loaded: &Loaded) -> anyhow::Result<()> {
 /// A subject alone is one that events have.
 fn asked(written: &str, bytes_max: usize) -> anyhow::Result<SubjectPattern> {
     let dialects = ["prefix:", "exact:", "glob:"];
-    let is_pattern = dialects.iter().any(|dialect| written.starts_with(dialect));
+    let is_pattern =
+        written.is_empty() || dialects.iter().any(|dialect| written.starts_with(dialect));
     let pattern = match is_pattern {
         true => SubjectPattern::parse(written, bytes_max),
         false => SubjectPattern::parse(&format!("exact:{written}"), bytes_max),
