@@ -1,31 +1,29 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
+mod control;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 
 use crate::ambient::{now, random_bytes};
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
 use crate::keys::{self, KeysError, Watcher};
-use crate::outbound::{
-    GuardVerdict, LocatorClient, RegistrationState, call_services, keep_registered,
-    wait_for_predecessor,
-};
-use crate::reactor::{BindError, Bound, CallKeys, Effect, Input, Parts, Reactor};
+use crate::outbound::{GuardVerdict, LocatorClient, RegistrationState, wait_for_predecessor};
+use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
-use crate::telemetry::{Journal, Notable, instance_name, process_readings};
+use crate::telemetry::{Journal, Notable, instance_name};
 use crate::traces::{Exporter, Resource, Tracer};
-use event_manager_client::{Caller, ClientKeys};
+use control::{Control, LocatorCaller, keys_of_another};
+use event_manager_client::Caller;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
 use event_manager_zmtp::curve::KeyPair;
@@ -49,7 +47,7 @@ pub struct Daemon {
     registration: watch::Receiver<RegistrationState>,
     config: Config,
     diagnostic: watch::Sender<DiagnosticConfig>,
-    own_locator: OwnLocator,
+    locator_caller: LocatorCaller,
     savers: Savers,
     journal: Journal,
     http: Option<HttpServer>,
@@ -249,7 +247,7 @@ impl Daemon {
         let (registration_state, registration) = watch::channel(RegistrationState::Trying);
         let (diagnostic, diagnostic_rx) = watch::channel(config.diagnostic);
         let as_bound = with_bound_locator(config.clone(), &reactor.bound);
-        let own_locator = OwnLocator::new(&as_bound, own, first);
+        let locator_caller = LocatorCaller::new(&as_bound, own, first);
         let control = Control {
             diagnostic: diagnostic_rx,
             request_address: reactor
@@ -260,7 +258,7 @@ impl Daemon {
             config: as_bound.clone(),
             state: registration_state,
             deregistered: done,
-            locator_caller: own_locator.caller.clone(),
+            locator_caller: locator_caller.caller.clone(),
             journal: journal.clone(),
             tracer,
         };
@@ -287,7 +285,7 @@ impl Daemon {
             registration,
             config,
             diagnostic,
-            own_locator,
+            locator_caller,
             savers,
             journal,
             http,
@@ -344,8 +342,8 @@ impl Daemon {
         if let Some(keys) = &self.savers.keys {
             keys.watch(reload.config.security.clone());
         }
-        if first.is_some() || self.own_locator.is_embedded {
-            self.own_locator.follow(&reload.config, first.flatten());
+        if first.is_some() || self.locator_caller.is_embedded {
+            self.locator_caller.follow(&reload.config, first.flatten());
         }
         self.diagnostic.send_replace(reload.config.diagnostic);
         self.config = reload.config.clone();
@@ -496,131 +494,4 @@ fn load_keys(config: &Config, journal: &Journal) -> Result<Keyring, KeysError> {
         journal.note(&Notable::KeysUnreadable { why });
     }
     keyring
-}
-
-/// How we ask the locator: our own, if that is embedded and doesn't serve peers without keys, with a pair
-/// that lives as long as the process; another, if it has a key, with the first of the configured pairs.
-#[derive(Debug)]
-struct OwnLocator {
-    caller: Caller,
-    keys: ClientKeys,
-    is_embedded: bool,
-}
-
-impl OwnLocator {
-    fn new(config: &Config, own: KeyPair, first: Option<KeyPair>) -> Self {
-        let server = *own.public();
-        let this = Self {
-            caller: Caller::new(config.limits),
-            keys: ClientKeys { own, server },
-            is_embedded: config.locator.embedded,
-        };
-        this.follow(config, first);
-        this
-    }
-
-    /// Another configuration is in force, and other keys.
-    fn follow(&self, config: &Config, first: Option<KeyPair>) {
-        self.caller.use_keys(match self.is_embedded {
-            true if config.security.offers_null() => None,
-            true => Some(self.keys.clone()),
-            false => keys_of_another(config, first),
-        });
-    }
-}
-
-/// The keys for a locator that is not ours, if it has one.
-fn keys_of_another(config: &Config, first: Option<KeyPair>) -> Option<ClientKeys> {
-    let (server, own) = (config.locator.server_key?, first?);
-    Some(ClientKeys { own, server })
-}
-
-/// What may wait, and so is not the reactor's: calls, the registration, the diagnostic record.
-struct Control {
-    config: Config,
-    diagnostic: watch::Receiver<DiagnosticConfig>,
-    request_address: String,
-    inputs: mpsc::Sender<Input>,
-    state: watch::Sender<RegistrationState>,
-    /// Dropped when we are deregistered.
-    deregistered: std::sync::mpsc::Sender<()>,
-    locator_caller: Caller,
-    journal: Journal,
-    tracer: Tracer,
-}
-
-impl Control {
-    async fn run(self, mut effects: mpsc::Receiver<Effect>, stop: oneshot::Receiver<Instant>) {
-        let caller = Caller::new(self.config.limits);
-        let asking = self.locator_caller;
-        let locator = LocatorClient::new(asking.clone(), self.config.locator.clone());
-        // Ends with the task that it holds when control ends.
-        let mut registration = JoinSet::new();
-        registration.spawn({
-            let locator = locator.clone();
-            let (address, deregistered) = (self.request_address, self.deregistered);
-            async move {
-                if locator.config().register {
-                    keep_registered(locator.clone(), address, self.state, self.journal, stop).await;
-                } else {
-                    let _ = stop.await;
-                }
-                // What is connected to our own locator would hold it up, and what connects again while it
-                // ends would have a service manager that keeps its socket start us again.
-                if locator.config().embedded {
-                    asking.leave(&locator.config().address).await;
-                }
-                drop(deregistered);
-            }
-        });
-        let diagnostics = write_diagnostics(self.inputs.clone(), self.diagnostic);
-        let diagnostics = tokio::spawn(diagnostics);
-        let mut calls = JoinSet::new();
-        loop {
-            tokio::select! {
-                effect = effects.recv() => {
-                    // The reactor ended.
-                    let Some(Effect::Call { ticket, event, keys }) = effect else { break };
-                    let keys = keys.into_iter().map(client_keys).collect();
-                    let (caller, locator, inputs) = (caller.clone(), locator.clone(), self.inputs.clone());
-                    let tracer = self.tracer.clone();
-                    calls.spawn(async move {
-                        let answer = call_services((event, keys), caller, locator, tracer).await;
-                        let _ = inputs.send(Input::Answer { ticket, answer }).await;
-                    });
-                }
-                Some(_) = calls.join_next() => {}
-            }
-        }
-        diagnostics.abort();
-    }
-}
-
-fn client_keys(keys: Option<CallKeys>) -> Option<ClientKeys> {
-    let CallKeys { own, server } = keys?;
-    Some(ClientKeys { own, server })
-}
-
-/// One structured record in the log, again and again, as long as it is wanted.
-async fn write_diagnostics(
-    inputs: mpsc::Sender<Input>,
-    mut wanted: watch::Receiver<DiagnosticConfig>,
-) {
-    loop {
-        let DiagnosticConfig { enabled, interval } = *wanted.borrow_and_update();
-        tokio::select! {
-            changed = wanted.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return,
-            },
-            () = tokio::time::sleep(interval), if enabled => {}
-        }
-        let (reply, status) = oneshot::channel();
-        if inputs.send(Input::Status(reply)).await.is_err() {
-            return;
-        }
-        let Ok(status) = status.await else { return };
-        let record = json!({"process": process_readings(), "daemon": status});
-        tracing::info!(target: "em.diagnostics", snapshot = %record, "diagnostics");
-    }
 }

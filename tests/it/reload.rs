@@ -12,7 +12,7 @@ use super::support::disk_of;
 use super::support::manager::Manager;
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::process::settings;
-use super::support::program::Site;
+use super::support::program::{Site, wait_until};
 use super::support::raw::{COMMAND, RawPeer, message};
 
 /// A daemon whose configuration changes.
@@ -360,4 +360,31 @@ fn what_needs_a_restart_is_named_and_the_rest_changes() {
     publish(&daemon.publisher(), "Order", "x");
     assert_eq!(received(&worker), "x");
     assert!(is_silent(&worker, 10));
+}
+
+/// Without its file a daemon would have the defaults, and be open to everybody.
+#[test]
+fn a_configuration_that_is_gone_changes_nothing() {
+    let site = Site::configured(&json!({
+        "httpAddress": "127.0.0.1:0",
+        "security": {"from": ["127.0.0.0/8"]},
+    }));
+    let daemon = TestDaemon::serving(&site);
+    std::fs::remove_file(site.path("config.json")).expect("a file");
+    daemon.program().signal("HUP");
+    let refused = wait_until(|| {
+        let noted = daemon.http_get("/events").body;
+        noted.contains("config.json is gone").then_some(noted)
+    });
+    let noted = refused.expect("EM-0008");
+    assert!(!noted.contains("EM-0007"), "{noted}");
+    site.write("config.json", "{}");
+    daemon.program().signal("HUP");
+    wait_until(|| {
+        daemon
+            .http_get("/events")
+            .body
+            .contains("EM-0007")
+            .then_some(())
+    });
 }

@@ -201,3 +201,48 @@ fn what_is_no_network_is_named() {
         );
     }
 }
+
+/// What keeps the daemon from starting, and what is likely a slip.
+#[test]
+fn check_knows_what_serve_would_say() {
+    let site = Site::configured(&json!({"httpTokenFile": "token"}));
+    assert!(
+        site.run(&["check"])
+            .failed(78)
+            .contains("httpTokenFile token")
+    );
+    let secret = "JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6";
+    let site = Site::configured(&json!({
+        "security": {"mechanisms": "curve", "secretKey": secret, "keysDir": "."},
+    }));
+    for command in ["check", "serve"] {
+        let said = site.run(&[command]).failed(78);
+        assert!(
+            said.contains("is a key itself") && !said.contains(secret),
+            "{said}"
+        );
+    }
+    let site = Site::new();
+    site.run(&["keys", "init", "--dir", "made"]).done();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(site.path("made/keys/pipe.key"))
+        .status();
+    assert!(fifo.expect("mkfifo").success());
+    site.run(&["keys", "new", "billing", "--dir", "made/keys"])
+        .done();
+    let keys = json!({"security": {
+        "mechanisms": "curve", "secretKey": "made/server.key_secret", "keysDir": "made/keys",
+        "clients": {"billing": {}, "billling": {"publish": ["x"]}},
+    }});
+    site.write("config.json", &settings(&keys).to_string());
+    let said = site.run(&["check"]).stderr;
+    assert!(
+        said.contains("security.clients.billling: nobody is this client"),
+        "{said}"
+    );
+    assert!(
+        said.contains("pipe.key: it is not a regular file"),
+        "{said}"
+    );
+    assert!(!said.contains("clients.billing:"), "{said}");
+}

@@ -1,7 +1,6 @@
 //! Requests to the daemon, many under way at a time, sent again on each new connection.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +12,9 @@ use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, e
 use event_manager_wire::model::{Backoff, Endpoint};
 use event_manager_zmtp::{LocalSocket, encode_frame, frames_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::destination::{Destination, ask_locator};
 use crate::ambient::{chance, now};
 use crate::connection::{
     Connection, Ended, Event, OpenError, Options, Refusals, TurnedAway, without_delimiter,
@@ -28,16 +28,6 @@ pub(crate) const REDIAL: [Duration; 2] = [Duration::from_millis(50), Duration::f
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Codes of a NAK after which the same request is sent again until its time is over.
 const TRY_AGAIN: [&str; 2] = ["busy", "stopping"];
-/// How long a ServiceLocator may take.
-const LOCATE_MAX: Duration = Duration::from_secs(2);
-
-/// Where the daemon is.
-#[derive(Debug, Clone)]
-pub(crate) enum Destination {
-    At(Endpoint),
-    /// As this ServiceLocator says, by the daemon's name.
-    Located(Endpoint, String),
-}
 
 /// The keys of a hub.
 #[derive(Debug, Clone, Default)]
@@ -46,61 +36,6 @@ pub(crate) struct Keys {
     pub(crate) daemon: Option<ClientKeys>,
     /// For the ServiceLocator.
     pub(crate) locator: Option<ClientKeys>,
-}
-
-impl Destination {
-    async fn find(&self, keys: Option<&ClientKeys>) -> Result<Endpoint, String> {
-        match self {
-            Self::At(address) => Ok(address.local()),
-            Self::Located(locator, name) => locate(locator, name, keys).await,
-        }
-    }
-}
-
-impl Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::At(address) => address.fmt(f),
-            Self::Located(locator, name) => write!(f, "{name} of the ServiceLocator at {locator}"),
-        }
-    }
-}
-
-async fn locate(
-    locator: &Endpoint,
-    name: &str,
-    keys: Option<&ClientKeys>,
-) -> Result<Endpoint, String> {
-    let text = ask_locator(locator, &Message::param(Token::LOCATE, [name]), keys).await?;
-    text.trim_end_matches('\0')
-        .parse()
-        .map(|address: Endpoint| address.local())
-        .map_err(|error| format!("{error}"))
-}
-
-/// What a ServiceLocator answers; or why it doesn't.
-async fn ask_locator(
-    locator: &Endpoint,
-    request: &Message,
-    keys: Option<&ClientKeys>,
-) -> Result<String, String> {
-    let named = |why: &dyn Display| format!("the ServiceLocator at {locator}: {why}");
-    let asked = async {
-        let options = Options::new(LocalSocket::Req, LIMITS).with_keys(keys.cloned());
-        let opened = Connection::open(&locator.local(), &options).await;
-        let mut connection = opened.map_err(|error| named(&error))?;
-        let answer = connection.ask(&encode(request, Layout::NATIVE)).await;
-        let answer = answer.map_err(|ended| named(&ended))?;
-        let (answer, _) = decode(&answer).map_err(|error| named(&error))?;
-        let text = String::from_utf8_lossy(&answer.data).into_owned();
-        match answer.token.is(Token::ACK) {
-            true => Ok(text),
-            false => Err(named(&text)),
-        }
-    };
-    timeout(LOCATE_MAX, asked)
-        .await
-        .unwrap_or_else(|_| Err(format!("the ServiceLocator at {locator} doesn't answer")))
 }
 
 /// Whether there is a connection to the daemon.

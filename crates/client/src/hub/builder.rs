@@ -7,7 +7,8 @@ use event_manager_wire::model::Endpoint;
 use tokio::runtime::Handle;
 
 use super::Hub;
-use super::asking::{Asker, Destination, Keys, Line, Patience, State};
+use super::asking::{Asker, Keys, Line, Patience, State};
+use super::destination::Destination;
 use crate::{ClientKeys, Error, KeysError};
 
 /// Where a daemon listens unless it is configured.

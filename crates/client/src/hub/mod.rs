@@ -3,6 +3,7 @@
 pub(crate) mod asking;
 mod builder;
 mod call;
+mod destination;
 mod emit;
 pub(crate) mod event;
 mod publishing;

@@ -6,7 +6,7 @@ use super::support::TestDaemon;
 use super::support::manager::Manager;
 use super::support::peers::{connected, publish, received, socket};
 use super::support::process::settings;
-use super::support::program::{Site, wait_until};
+use super::support::program::Site;
 
 /// The SHA-256 digests of "first" and "second".
 const FIRST: &str = "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
@@ -137,76 +137,4 @@ fn a_user_of_this_machine_needs_no_key() {
     let _client = connected(&daemon.context, zmq::REQ, &address);
     let _remote = connected(&daemon.context, zmq::REQ, &daemon.requests());
     daemon.wait_for("refusals", |status| status.refused("mechanism") > 1);
-}
-
-/// Without its file a daemon would have the defaults, and be open to everybody.
-#[test]
-fn a_configuration_that_is_gone_changes_nothing() {
-    let site = Site::configured(&json!({
-        "httpAddress": "127.0.0.1:0",
-        "security": {"from": ["127.0.0.0/8"]},
-    }));
-    let daemon = TestDaemon::serving(&site);
-    std::fs::remove_file(site.path("config.json")).expect("a file");
-    daemon.program().signal("HUP");
-    let refused = wait_until(|| {
-        let noted = daemon.http_get("/events").body;
-        noted.contains("config.json is gone").then_some(noted)
-    });
-    let noted = refused.expect("EM-0008");
-    assert!(!noted.contains("EM-0007"), "{noted}");
-    site.write("config.json", "{}");
-    daemon.program().signal("HUP");
-    wait_until(|| {
-        daemon
-            .http_get("/events")
-            .body
-            .contains("EM-0007")
-            .then_some(())
-    });
-}
-
-/// What keeps the daemon from starting, and what is likely a slip.
-#[test]
-fn check_knows_what_serve_would_say() {
-    let site = Site::configured(&json!({"httpTokenFile": "token"}));
-    assert!(
-        site.run(&["check"])
-            .failed(78)
-            .contains("httpTokenFile token")
-    );
-    let secret = "JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6";
-    let site = Site::configured(&json!({
-        "security": {"mechanisms": "curve", "secretKey": secret, "keysDir": "."},
-    }));
-    for command in ["check", "serve"] {
-        let said = site.run(&[command]).failed(78);
-        assert!(
-            said.contains("is a key itself") && !said.contains(secret),
-            "{said}"
-        );
-    }
-    let site = Site::new();
-    site.run(&["keys", "init", "--dir", "made"]).done();
-    let fifo = std::process::Command::new("mkfifo")
-        .arg(site.path("made/keys/pipe.key"))
-        .status();
-    assert!(fifo.expect("mkfifo").success());
-    site.run(&["keys", "new", "billing", "--dir", "made/keys"])
-        .done();
-    let keys = json!({"security": {
-        "mechanisms": "curve", "secretKey": "made/server.key_secret", "keysDir": "made/keys",
-        "clients": {"billing": {}, "billling": {"publish": ["x"]}},
-    }});
-    site.write("config.json", &settings(&keys).to_string());
-    let said = site.run(&["check"]).stderr;
-    assert!(
-        said.contains("security.clients.billling: nobody is this client"),
-        "{said}"
-    );
-    assert!(
-        said.contains("pipe.key: it is not a regular file"),
-        "{said}"
-    );
-    assert!(!said.contains("clients.billing:"), "{said}");
 }
