@@ -1,16 +1,16 @@
 //! Keys in files: read at the start and at SIGHUP, and watched, so that a key that is removed is worth
 //! nothing a second later.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use crate::config::SecurityConfig;
@@ -18,11 +18,11 @@ use crate::reactor::Input;
 use crate::telemetry::{Journal, Notable};
 use event_manager_core::security::{Keyring, SameKey};
 use event_manager_zmtp::curve::{Certificate, CertificateError, KeyPair, PublicKey, parse_key};
+pub use file::{ConfiguredFile, FileVersion};
+use file::{read_bounded, version_of};
 
 /// Between two looks at the files.
 const LOOKS: Duration = Duration::from_millis(500);
-/// No certificate is nearly as large.
-const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Files of clients in one directory.
 const FILES_MAX: usize = 100_000;
 
@@ -103,81 +103,6 @@ pub enum KeysError {
     },
 }
 
-/// What tells whether a file is another than before.
-pub type FileVersion = (Option<SystemTime>, u64, u64);
-
-/// A file that nobody but its owner may read, or a group if it is root's.
-#[derive(Debug)]
-pub struct SecretFile {
-    key: &'static str,
-    path: PathBuf,
-    mode_matters: bool,
-}
-
-impl SecretFile {
-    /// The file at this path, which is the value of this key of the configuration.
-    pub fn new(key: &'static str, path: PathBuf, security: &SecurityConfig) -> Self {
-        Self {
-            key,
-            path,
-            mode_matters: security.secret_file_mode_matters(),
-        }
-    }
-
-    /// One that anybody may read.
-    #[cfg(feature = "tls")]
-    pub fn for_all(key: &'static str, path: PathBuf) -> Self {
-        Self {
-            key,
-            path,
-            mode_matters: false,
-        }
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &PathBuf {
-        &self.path
-    }
-
-    /// What tells whether it is another than before; `None` if it isn't there.
-    pub fn version(&self) -> Option<FileVersion> {
-        fs::metadata(&self.path).ok().as_ref().map(version_of)
-    }
-
-    /// Its text.
-    ///
-    /// # Errors
-    /// It can't be read, or others can read it too.
-    pub fn read(&self) -> Result<(FileVersion, String), KeysError> {
-        let unreadable = |error| KeysError::Unreadable {
-            key: self.key,
-            path: self.path.clone(),
-            error,
-        };
-        let metadata = fs::metadata(&self.path).map_err(unreadable)?;
-        let mode = metadata.mode() & 0o777;
-        let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-        if self.mode_matters && mode & forbidden != 0 {
-            return Err(KeysError::Mode {
-                key: self.key,
-                path: self.path.clone(),
-                mode,
-            });
-        }
-        let text = read_bounded(&self.path, &metadata).map_err(unreadable)?;
-        Ok((version_of(&metadata), text))
-    }
-
-    /// It was read, and is of no use.
-    pub fn unfit(&self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> KeysError {
-        KeysError::Unreadable {
-            key: self.key,
-            path: self.path.clone(),
-            error: io::Error::other(why),
-        }
-    }
-}
-
 /// What a client's file has.
 #[derive(Debug, Clone, Copy)]
 struct ClientFile {
@@ -232,18 +157,26 @@ impl Files {
         for (name, user) in security.clients.users() {
             keyring.add_user(name, user);
         }
-        if !security.offers_curve() {
-            errors.extend(self.nobodies(security));
-            return Ok(keyring);
-        }
         // They are checked with the configuration: no two clients have one.
         for (name, key) in security.clients.keys() {
             let _ = keyring.add(name, key);
         }
-        let Some(directory) = &security.keys_dir else {
-            errors.extend(self.nobodies(security));
-            return Ok(keyring);
-        };
+        let directory = security.keys_dir.as_deref();
+        match directory.filter(|_| security.offers_curve()) {
+            Some(directory) => self.read_clients(directory, &mut keyring, errors)?,
+            None => self.clients.clear(),
+        }
+        errors.extend(self.nobodies(security));
+        Ok(keyring)
+    }
+
+    /// Reads what has changed in the directory, and adds all that it has.
+    fn read_clients(
+        &mut self,
+        directory: &Path,
+        keyring: &mut Keyring,
+        errors: &mut Vec<KeysError>,
+    ) -> Result<(), KeysError> {
         let paths = match listed(directory) {
             Err(error) if error.is_missing() && !self.clients.is_empty() => {
                 errors.push(error);
@@ -266,7 +199,7 @@ impl Files {
         for (path, file) in &self.clients {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             if let Err(error) = keyring.add(&name, file.key) {
-                let path = directory.clone();
+                let path = directory.to_owned();
                 errors.push(KeysError::SameKey { path, error });
             }
             if file.has_secret {
@@ -274,8 +207,7 @@ impl Files {
                 errors.push(KeysError::Secret { path });
             }
         }
-        errors.extend(self.nobodies(security));
-        Ok(keyring)
+        Ok(())
     }
 
     /// Clients of the configuration that nobody can be.
@@ -292,7 +224,8 @@ impl Files {
 }
 
 impl KeysError {
-    fn is_missing(&self) -> bool {
+    /// Whether a file, or a directory, isn't there.
+    pub fn is_missing(&self) -> bool {
         matches!(self, Self::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 }
@@ -323,14 +256,6 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>, KeysError> {
         }
     }
     Ok(found)
-}
-
-fn version_of(metadata: &fs::Metadata) -> FileVersion {
-    (
-        metadata.modified().ok(),
-        metadata.ino(),
-        metadata.ctime_nsec().unsigned_abs() ^ metadata.len(),
-    )
 }
 
 /// A client's key; `None` if the file went meanwhile.
@@ -368,32 +293,13 @@ fn read_client(path: &Path, known: Option<&ClientFile>) -> Result<Option<ClientF
     }
 }
 
-/// The text of a regular file. Others may have no end, or wait for ever when they are opened.
-fn read_bounded(path: &Path, metadata: &fs::Metadata) -> io::Result<String> {
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut text = String::new();
-    // It may be another by now: a FIFO would wait for who writes to it.
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        let why = format!("it has more than {FILE_BYTES_MAX} bytes, so it is no certificate");
-        return Err(io::Error::other(why));
-    }
-    Ok(text)
-}
-
 /// A pair of keys of ours.
 fn read_secret(path: &Path, security: &SecurityConfig) -> Result<KeyPair, KeysError> {
     let key = "security.secretKey";
     if path.to_str().is_some_and(|text| parse_key(text).is_some()) {
         return Err(KeysError::Inline { key });
     }
-    let (_, text) = SecretFile::new(key, path.to_owned(), security).read()?;
+    let (_, text) = ConfiguredFile::secret(key, path.to_owned(), security).read()?;
     let pair = Certificate::parse(&text).and_then(Certificate::into_pair);
     pair.map_err(|error| KeysError::Certificate {
         key,

@@ -9,6 +9,7 @@ mod health;
 mod hosts;
 mod metrics;
 mod pages;
+mod renewed;
 mod serve;
 mod snapshot;
 mod timed;

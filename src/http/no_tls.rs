@@ -20,9 +20,7 @@ impl Tls {
         Ok(None)
     }
 
-    pub(super) fn look(&mut self) {}
-
-    pub(super) fn handshake(&self) -> Handshake {
+    pub(super) fn handshake(&mut self) -> Handshake {
         match self.0 {}
     }
 }

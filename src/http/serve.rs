@@ -56,10 +56,7 @@ async fn accept_all(listener: StdListener, router: Router, mut tls: Option<Tls>)
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let handshake = tls.as_mut().map(|tls| {
-                        tls.look();
-                        tls.handshake()
-                    });
+                    let handshake = tls.as_mut().map(Tls::handshake);
                     connections.admit(stream, handshake, &router);
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,

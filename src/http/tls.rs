@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -11,28 +10,14 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
+use super::renewed::Renewed;
 use super::timed::Timed;
-use crate::ambient::now;
 use crate::config::Config;
-use crate::keys::{FileVersion, KeysError, SecretFile};
-
-/// Between two looks at the files.
-const LOOKS: Duration = Duration::from_millis(500);
+use crate::keys::{ConfiguredFile, KeysError};
 
 /// How connections are met that are encrypted.
-pub struct Tls {
-    certificate: SecretFile,
-    key: SecretFile,
-    read: [Option<FileVersion>; 2],
-    looked: Instant,
-    acceptor: TlsAcceptor,
-}
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tls({:?})", self.certificate.path())
-    }
-}
+#[derive(Debug)]
+pub struct Tls(Renewed<TlsAcceptor, 2>);
 
 impl Tls {
     /// Reads the files, if there are to be any.
@@ -44,40 +29,18 @@ impl Tls {
         let (Some(certificate), Some(key)) = paths else {
             return Ok(None);
         };
-        let certificate = SecretFile::for_all("httpTlsCertificate", certificate.clone());
-        let key = SecretFile::new("httpTlsKey", key.clone(), &config.security);
-        Ok(Some(Self {
-            read: [certificate.version(), key.version()],
-            acceptor: read(&certificate, &key)?,
-            looked: now(),
-            certificate,
-            key,
-        }))
+        let certificate = ConfiguredFile::public("httpTlsCertificate", certificate.clone());
+        let key = ConfiguredFile::secret("httpTlsKey", key.clone(), &config.security);
+        Ok(Some(Self(Renewed::load([certificate, key], read)?)))
     }
 
-    /// Uses what the files have now. If that is no good, what they had stays in use.
-    pub(super) fn look(&mut self) {
-        let now = now();
-        if now.duration_since(self.looked) < LOOKS {
-            return;
+    /// What shakes hands with a connection, by what the files have now. If that is no good, what they had
+    /// stays in use.
+    pub(super) fn handshake(&mut self) -> Handshake {
+        if let Err(error) = self.0.look() {
+            tracing::warn!(target: "em.http", "the certificate before stays in use: {error}");
         }
-        self.looked = now;
-        let versions = [self.certificate.version(), self.key.version()];
-        if versions == self.read {
-            return;
-        }
-        self.read = versions;
-        match read(&self.certificate, &self.key) {
-            Ok(acceptor) => self.acceptor = acceptor,
-            Err(error) => {
-                tracing::warn!(target: "em.http", "the certificate before stays in use: {error}");
-            }
-        }
-    }
-
-    /// What shakes hands with a connection.
-    pub(super) fn handshake(&self) -> Handshake {
-        Handshake(self.acceptor.clone())
+        Handshake(self.0.made().clone())
     }
 }
 
@@ -92,7 +55,7 @@ impl Handshake {
     }
 }
 
-fn read(certificate: &SecretFile, key: &SecretFile) -> Result<TlsAcceptor, KeysError> {
+fn read([certificate, key]: &[ConfiguredFile; 2]) -> Result<TlsAcceptor, KeysError> {
     let (_, text) = certificate.read()?;
     let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| certificate.unfit(error))?;

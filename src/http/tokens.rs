@@ -1,8 +1,6 @@
 //! Who may read what is served: everybody, or who has a token.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -13,35 +11,18 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::pages::in_json;
-use crate::ambient::now;
+use super::renewed::Renewed;
 use crate::config::Config;
-use crate::keys::{FileVersion, KeysError, SecretFile};
+use crate::keys::{ConfiguredFile, KeysError};
 
-/// Between two looks at the file.
-const LOOKS: Duration = Duration::from_millis(500);
 /// A shorter token could be guessed.
-pub(super) const TOKEN_BYTES_MIN: usize = 16;
+const TOKEN_BYTES_MIN: usize = 16;
 const KEY: &str = "httpTokenFile";
 
 /// The tokens of `httpTokenFile`, one in a line. Any of them will do, so that they can be changed one
 /// after the other.
 #[derive(Debug)]
-pub struct Tokens {
-    file: SecretFile,
-    read: Mutex<Read>,
-}
-
-struct Read {
-    version: Option<FileVersion>,
-    looked: Instant,
-    tokens: Vec<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Read {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} tokens", self.tokens.len())
-    }
-}
+pub struct Tokens(Mutex<Renewed<Vec<Vec<u8>>, 1>>);
 
 impl Tokens {
     /// Reads the file, if there is to be one.
@@ -52,59 +33,36 @@ impl Tokens {
         let Some(path) = config.http_token_file.clone() else {
             return Ok(None);
         };
-        let file = SecretFile::new(KEY, path, &config.security);
-        let (version, tokens) = read(&file)?;
-        let read = Mutex::new(Read {
-            version: Some(version),
-            looked: now(),
-            tokens,
-        });
-        Ok(Some(Self { file, read }))
+        let file = ConfiguredFile::secret(KEY, path, &config.security);
+        let renewed = Renewed::load([file], read)?;
+        Ok(Some(Self(Mutex::new(renewed))))
     }
 
-    /// Whether the request has one of them.
+    /// Whether the request has one of them. A file that is gone takes its tokens with it; one that can't
+    /// be used changes nothing.
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = now();
-        if now.duration_since(read.looked) >= LOOKS {
-            read.looked = now;
-            self.look(&mut read);
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = tokens.look() {
+            if error.is_missing() {
+                tokens.made().clear();
+            }
+            let left = match tokens.made().is_empty() {
+                true => "nobody may read anything",
+                false => "the tokens before stay in force",
+            };
+            tracing::warn!(target: "em.http", "{left}: {error}");
         }
         let given = headers.get(header::AUTHORIZATION).and_then(token_of);
         given.is_some_and(|given| {
             // All of them are compared, so that the time doesn't tell which is nearly it.
-            let matches = read.tokens.iter().filter(|token| is_same(token, &given));
+            let matches = tokens.made().iter().filter(|token| is_same(token, &given));
             matches.count() > 0
         })
     }
-
-    /// A file that is gone takes its tokens with it; one that can't be read changes nothing.
-    fn look(&self, read: &mut Read) {
-        let version = self.file.version();
-        if version == read.version {
-            return;
-        }
-        read.version = version;
-        if version.is_none() {
-            read.tokens.clear();
-            tracing::warn!(target: "em.http", "{KEY} {} is gone: nobody may read anything", self.path().display());
-            return;
-        }
-        match self::read(&self.file) {
-            Ok((_, tokens)) => read.tokens = tokens,
-            Err(error) => {
-                tracing::warn!(target: "em.http", "the tokens before stay in force: {error}");
-            }
-        }
-    }
-
-    fn path(&self) -> &PathBuf {
-        self.file.path()
-    }
 }
 
-fn read(file: &SecretFile) -> Result<(FileVersion, Vec<Vec<u8>>), KeysError> {
-    let (version, text) = file.read()?;
+fn read([file]: &[ConfiguredFile; 1]) -> Result<Vec<Vec<u8>>, KeysError> {
+    let (_, text) = file.read()?;
     let lines = text.lines().map(str::trim);
     let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     let tokens: Vec<_> = tokens.map(|token| token.as_bytes().to_vec()).collect();
@@ -114,7 +72,7 @@ fn read(file: &SecretFile) -> Result<(FileVersion, Vec<Vec<u8>>), KeysError> {
     if tokens.iter().any(|token| token.len() < TOKEN_BYTES_MIN) {
         return Err(file.unfit("a token in it has fewer than 16 characters, and could be guessed"));
     }
-    Ok((version, tokens))
+    Ok(tokens)
 }
 
 /// The token as a bearer's, or as the password of any user.
