@@ -1,6 +1,7 @@
 """The daemon for tests."""
 
 import os
+import socket
 import time
 
 import pytest
@@ -32,6 +33,20 @@ def test_it_runs_and_restarts_at_the_same_addresses_with_its_state(hub):
         time.sleep(0.005)
     [service] = hub.status()["services"]
     assert (service["name"], service["counters"]["queued"]) == ("S", 1)
+
+
+def test_nobody_else_gets_its_ports_while_it_is_down():
+    with TestHub() as daemon:
+        addresses = [daemon.address, daemon.publishers, daemon.subscribers, daemon.locator]
+        daemon.kill()
+        for address in addresses:
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+        daemon.start()
+        assert [daemon.address, daemon.publishers, daemon.subscribers, daemon.locator] == addresses
+    for address in addresses:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
 
 
 def test_it_is_idle_without_events(hub):

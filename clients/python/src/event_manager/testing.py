@@ -13,7 +13,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import threading
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 #: Names the daemon's binary.
 BINARY_VARIABLE = "EVENT_MANAGER_BINARY"
 _NAME = "event-manager"
+_ANY_PORT = "tcp://127.0.0.1:0"
 
 
 def find_binary(binary: "str | os.PathLike[str] | None" = None) -> str:
@@ -92,10 +95,10 @@ class TestHub:
         self._timeout = timeout
         self._directory = Path(tempfile.mkdtemp(prefix="event-manager-test-"))
         self._settings: Dict[str, Any] = {
-            "pubAddress": "tcp://127.0.0.1:0",
-            "subAddress": "tcp://127.0.0.1:0",
-            "requestAddress": "tcp://127.0.0.1:0",
-            "locatorAddress": "tcp://127.0.0.1:0",
+            "pubAddress": _ANY_PORT,
+            "subAddress": _ANY_PORT,
+            "requestAddress": _ANY_PORT,
+            "locatorAddress": _ANY_PORT,
             "pullAddress": "tcp://127.0.0.1",
             "minStreamerPort": 0,
             "maxStreamerPort": 0,
@@ -112,10 +115,26 @@ class TestHub:
         if curve:
             self._settings["security"] = {**self._make_keys(), **self._settings.get("security", {})}
             self.curve = self.admit("test")
+        self._ports = self._hold_ports()
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._log: Deque[str] = collections.deque(maxlen=1000)
-        self._finalizer = weakref.finalize(self, _clean_up, self._directory, [])
+        self._finalizer = weakref.finalize(self, _clean_up, self._directory, [], self._ports)
         self.start()
+
+    def _hold_ports(self) -> "List[socket.socket]":
+        """Chooses its ports. They stay bound here, so that nobody else gets them while it is down.
+
+        The daemon can bind them too, because it also sets SO_REUSEADDR, and nobody listens here. That is so on Linux.
+        """
+        held: List[socket.socket] = []
+        for key in ("pubAddress", "subAddress", "requestAddress", "locatorAddress"):
+            if self._settings[key] == _ANY_PORT and sys.platform == "linux":
+                port = socket.socket()
+                held.append(port)
+                port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                port.bind(("127.0.0.1", 0))
+                self._settings[key] = f"tcp://127.0.0.1:{port.getsockname()[1]}"
+        return held
 
     def _make_keys(self) -> Dict[str, Any]:
         """Its own keys, and a directory for those of its clients."""
@@ -158,7 +177,7 @@ class TestHub:
         )
         self._process = process
         self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, _clean_up, self._directory, [process])
+        self._finalizer = weakref.finalize(self, _clean_up, self._directory, [process], self._ports)
         ready: List[Dict[str, Any]] = []
         told = threading.Event()
         assert process.stderr is not None
@@ -279,11 +298,13 @@ def _read_log(pipe: IO[bytes], log: Deque[str], ready: List[Dict[str, Any]], tol
     told.set()
 
 
-def _clean_up(directory: Path, processes: List["subprocess.Popen[bytes]"]) -> None:
+def _clean_up(directory: Path, processes: List["subprocess.Popen[bytes]"], ports: "List[socket.socket]") -> None:
     for process in processes:
         if process.poll() is None:
             process.kill()
             process.wait()
+    for port in ports:
+        port.close()
     shutil.rmtree(directory, ignore_errors=True)
 
 
