@@ -97,6 +97,8 @@ def test_a_worker_that_is_stopped_beyond_its_lease():
                     wait_for(lambda: daemon.status()["services"][0]["workers"]["connected"] == 0)
                     process.send_signal(signal.SIGCONT)
                     daemon.wait_idle(PATIENCE)
+                    # It may take events before its subscription is renewed.
+                    wait_for(lambda: daemon.status()["services"][0]["subscriptions"])
                     [service] = daemon.status()["services"]
                     assert service["subscriptions"] and service["workers"]["ready"] == 1
         finally:
