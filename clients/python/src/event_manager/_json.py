@@ -64,8 +64,13 @@ def _float(value: float) -> str:
     return repr(value) if value - value == 0 else _by_json(value)
 
 
-#: How the value `v` of one of these types is written, without looking its writer up.
-_AT_ONCE = {"str": "quote(v)", "int": "v", "bool": '"true" if v else "false"'}
+#: How the value `v` is written if it is what a field of one of these types should have, without looking its writer up.
+_AT_ONCE = {
+    "str": "quote(v) if type(v) is str",
+    "int": "v if type(v) is int",
+    "float": "repr(v) if type(v) is float and v - v == 0",
+    "bool": '"true" if v is True else "false" if v is False',
+}
 
 
 def _of_dataclass(kind: Any) -> Callable[[Any], str]:
@@ -79,7 +84,7 @@ def _of_dataclass(kind: Any) -> Callable[[Any], str]:
         hint = getattr(kind.__dataclass_fields__[name].type, "__name__", kind.__dataclass_fields__[name].type)
         written = "writers[type(v)](v)"
         if hint in _AT_ONCE:
-            written = f"{_AT_ONCE[hint]} if type(v) is {hint} else {written}"
+            written = f"{_AT_ONCE[hint]} else {written}"
         fields.append(f"    v = value.{name}\n    f{len(fields)} = {written}\n")
     whole = ",".join(f'"{name}":{{f{number}}}' for number, name in enumerate(names))
     made: Dict[str, Any] = {"writers": writers, "quote": _quote}

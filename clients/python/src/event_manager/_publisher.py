@@ -12,6 +12,13 @@ from ._zmtp import Command, Received, ping, subscribed_to
 from .errors import Closed, InvalidArgument, MayBeLost, NoAnswer
 
 
+#: If the loop's thread is woken so many times in a row, each within so many seconds of the one before, it lets other threads go on for a
+#: moment: on one processor it takes the interpreter from whoever publishes as soon as there is one event, again and again. Then many come
+#: until it has the interpreter back.
+KICKS_IN_A_ROW, OFTEN_SECONDS = 4, 0.0003
+YIELD_SECONDS = 0.00001
+
+
 class Publisher:
     """Sends events in their order. All counts are of events since the beginning.
 
@@ -25,10 +32,14 @@ class Publisher:
         self._max_bytes = max_pending_bytes
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._pending: Deque[bytes] = deque()
-        self._bytes = 0  # of `_pending`
+        self._filling: List[bytes] = []  # the newest events, until they are enough for a chunk
+        self._full: Deque[List[bytes]] = deque()  # the chunks before them
+        self._bytes = 0  # of both
+        self._full_at = WRITE_BYTES  # when `_bytes` are so many, the newest are a chunk
         self._waiting = 0  # threads that wait for something to change
         self._kicked = False  # the loop is asked to look
+        self._kicked_at = 0.0  # by the monotonic clock
+        self._kicks_in_a_row = 0
         self._closed = False
         self._subscribed = False
         self._chunk: List[bytes] = []  # the events that `more` returned last
@@ -57,9 +68,13 @@ class Publisher:
             size = self._bytes + len(event)
             if size > self._max_bytes or self._closed:
                 return False
-            self._pending.append(event)
             self._bytes = size
             self.published += 1
+            self._filling.append(event)
+            if size >= self._full_at:
+                self._full.append(self._filling)
+                self._filling = []
+                self._full_at = size + WRITE_BYTES
             if self._kicked:
                 return True
             self._kicked = True
@@ -121,13 +136,22 @@ class Publisher:
             self._changed.notify_all()
 
     def _kick(self) -> None:
+        self._yield()
         self.link.kick()
         # Only now, so that a link which can't write isn't asked for each event.
         with self._changed:
             self._kicked = False
-            again = bool(self._pending) and self._subscribed
+            again = self._bytes > 0 and self._subscribed
         if again:
             self.link.kick()
+
+    def _yield(self) -> None:
+        now = time.monotonic()
+        self._kicks_in_a_row = self._kicks_in_a_row + 1 if now - self._kicked_at < OFTEN_SECONDS else 0
+        self._kicked_at = now
+        if self._kicks_in_a_row >= KICKS_IN_A_ROW:
+            self._kicks_in_a_row = 0
+            time.sleep(YIELD_SECONDS)
 
     # What the link calls.
 
@@ -149,26 +173,22 @@ class Publisher:
         if not self._subscribed:
             return b""
         with self._changed:
-            pending = self._pending
-            if self._bytes <= WRITE_BYTES:
-                chunk, size = list(pending), self._bytes
-                pending.clear()
+            if self._full:
+                chunk = self._full.popleft()
+                self._full_at -= sum(map(len, chunk))
             else:
-                chunk, size = [], 0
-                while pending and size < WRITE_BYTES:
-                    event = pending.popleft()
-                    chunk.append(event)
-                    size += len(event)
+                chunk, self._filling = self._filling, []
+            data = b"".join(chunk)
             self._chunk = chunk
-            self._bytes -= size
+            self._bytes -= len(data)
             self._written += len(chunk)
             if self._waiting and chunk:
                 self._changed.notify_all()
             # A PING follows if none is under way, or a flush waits for one.
             if self._marked < self._written and (self._marked == self._settled or self._marked < self._wanted <= self._written):
                 self._marked = self._written
-                return b"".join(chunk) + ping(self._written.to_bytes(8, "big"))
-        return b"".join(chunk)
+                data += ping(self._written.to_bytes(8, "big"))
+        return data
 
     def closed(self, why: str, unsent: int) -> None:
         self._subscribed = False
@@ -194,7 +214,10 @@ class Publisher:
                 break
             start += len(event)
         back = self._chunk[first:]
-        self._pending.extendleft(reversed(back))
-        self._bytes += sum(map(len, back))
+        if back:
+            size = sum(map(len, back))
+            self._full.appendleft(back)
+            self._full_at += size
+            self._bytes += size
         self._written -= len(back)
 
