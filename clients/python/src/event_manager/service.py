@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import random
 import time
 import typing
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Optional, Sequence, Tuple, Type, TypeVar, Union
@@ -64,6 +63,8 @@ class Retry:
 
     def delay(self, attempt: int) -> float:
         """Seconds until the attempt after this one."""
+        import random  # Only now: most programs never need it.
+
         exponent = min(max(attempt, 1) - 1, 64)
         whole = min(self.max_delay, self.initial * min(self.multiplier**exponent, 1e9))
         return whole * (1 - self.jitter * random.random())
