@@ -8,7 +8,7 @@ import pytest
 
 from event_manager._ask import ask
 
-#: For tests that need hubs without keys, such as those of services that answer calls; see conftest.py.
+#: For tests that need hubs without keys, such as those that start a daemon without any; see conftest.py.
 in_the_clear = pytest.mark.skipif("EVENT_MANAGER_TEST_CURVE" in os.environ, reason="it needs connections without keys")
 
 #: Seconds that anything may take on a crowded machine.

@@ -5,14 +5,12 @@ import dataclasses
 import threading
 
 import pytest
-from support import in_the_clear
 
 import event_manager as em
 from event_manager import aio
 from event_manager.testing import TestHub
 
 PATIENCE = 60.0
-pytestmark = in_the_clear
 
 
 @dataclasses.dataclass

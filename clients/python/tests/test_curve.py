@@ -1,10 +1,12 @@
 """Encrypted connections to the real daemon, and keys in files, texts and the environment."""
 
+import asyncio
 import base64
 import logging
 import os
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,8 @@ from zmq.utils import z85
 
 import event_manager as em
 from event_manager import aio
+from event_manager._messages import ask
+from event_manager._zmtp import ProtocolError
 from event_manager.curve import write_certificate
 from event_manager.hooks import Hooks
 from event_manager.testing import TestHub
@@ -209,12 +213,75 @@ def test_nothing_that_was_published_is_on_the_wire(closed):
     assert not re.search(rb"order|interesting|framesBase64|emit|TK_SYS", bytes(heard))
 
 
-def test_services_that_answer_are_refused_rather_than_in_the_clear(closed):
-    service = em.Service("Prices")
-    service.answers("price")(lambda query: query)
+def prices(isolation="event"):
+    service = em.Service("Prices", isolation=isolation)
+
+    @service.answers("price")
+    def price(query: dict) -> dict:
+        return {**query, "cents": 950, "note": "x" * 100_000}
+
+    @service.answers("echo")
+    async def echo(body: str) -> str:
+        return body
+
+    return service
+
+
+@pytest.mark.parametrize("isolation", ["event", "handler"])
+def test_calls_are_answered_by_curve_only(closed, isolation):
     with em.connect(closed.address, timeout=PATIENCE, curve=closed.curve) as hub:
-        with pytest.raises(em.Unsupported, match="without encryption"):
-            service.start(hub)
+        service = prices(isolation)
+        service.start(hub)
+        answers = hub.call("price", {"sku": "a"})
+        assert (answers["sku"], answers["cents"], len(answers["note"])) == ("a", 950, 100_000)
+        assert [hub.call("echo", f"text {number}", reply=str) for number in range(20)] == [f"text {number}" for number in range(20)]
+        running = service._parts[0]._running if isolation == "handler" else service._running
+        port = running.answers._answerer.port
+        with pytest.raises(em.NoAnswer, match="NULL|CURVE|closed"):
+            ask(f"tcp://127.0.0.1:{port}", [b"TK_EVENT_MANAGER_PUBLISH", b"6", b"{}\0price"], PATIENCE)
+        with pytest.raises(ProtocolError):
+            handshake(port, em.Curve(running.core.curve.public_key))
+        assert hub.call("echo", "still", reply=str) == "still"
+        service.stop()
+        with pytest.raises((em.NoResponders, em.CallTimeout)):
+            hub.call("price", {}, timeout=0.5)
+
+
+def handshake(port, curve):
+    """Connects as somebody whom the service doesn't know."""
+    peer = curve.new_peer(b"DEALER")
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as stream:
+        while not peer.open:
+            for data in peer.out:
+                stream.sendall(data)
+            peer.out.clear()
+            data = stream.recv(1 << 16)
+            if not data:
+                raise ProtocolError("it closed the connection")
+            peer.feed(data)
+
+
+def test_calls_are_answered_by_curve_only_with_asyncio(closed):
+    async def main():
+        async with aio.connect(closed.address, timeout=PATIENCE, curve=closed.curve) as hub:
+            service = prices()
+            await hub.start(service)
+            assert (await hub.call("price", {"sku": "a"}))["cents"] == 950
+            assert await asyncio.gather(*[hub.call("echo", str(each), reply=str) for each in range(10)]) == [str(each) for each in range(10)]
+            await hub.stop(service)
+
+    asyncio.run(main())
+
+
+def test_what_is_called_and_answered_is_not_in_the_clear(closed, monkeypatch):
+    heard = []
+    real = socket.socket.sendall
+    monkeypatch.setattr(socket.socket, "sendall", lambda self, data, *more: (heard.append(bytes(data)), real(self, data, *more))[1])
+    with em.connect(closed.address, timeout=PATIENCE, curve=closed.curve) as hub:
+        service = prices()
+        service.start(hub)
+        assert hub.call("echo", "an interesting body", reply=str) == "an interesting body"
+    assert len(b"".join(heard)) > 300 and b"interesting" not in b"".join(heard)
 
 
 # Keys.

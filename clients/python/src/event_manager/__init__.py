@@ -27,7 +27,6 @@ from .errors import (
     NotFinished,
     Reject,
     TooOld,
-    Unsupported,
 )
 from .hub import Hub, Receipt, Stats, connect
 
@@ -62,7 +61,6 @@ __all__ = [
     "Stats",
     "Subscription",
     "TooOld",
-    "Unsupported",
     "__version__",
     "connect",
     "run",

@@ -55,7 +55,8 @@ class Answers:
             self._core.loop.call_later(_AGAIN_SECONDS, self.register)
             return
         if self._answerer is None:
-            self._answerer = Answerer(host, self._came)
+            curve = self._core.curve
+            self._answerer = Answerer(host, self._came) if curve is None else Answerer(host, self._came, curve.new_answerer)
             self._address = f"tcp://{host}:{self._answerer.port}"
         try:
             locator.ask({"token": "3.1", "data": [self._service.name, self._address]}, 5.0).add_done_callback(self._registered)

@@ -61,8 +61,8 @@ class Core:
         self.name = name
         #: The user's hooks, if there are any.
         self.told = told
-        #: Whether connections are encrypted.
-        self.is_curve = curve is not None
+        #: The keys of its connections; None if they are not encrypted.
+        self.curve = curve
         self.loop = Loop("event-manager") if curve is None else Loop("event-manager", curve.new_peer)
         self.publisher = Publisher(self.loop, max_pending_bytes)
         self.requests = Requests(self.loop, max_pending_bytes, self._connection)

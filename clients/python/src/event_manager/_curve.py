@@ -1,4 +1,5 @@
-"""ZMTP 3.1 with the mechanism CURVE (RFC 26, as libzmq speaks it), the side that connects, without any input or output.
+"""ZMTP 3.1 with the mechanism CURVE (RFC 26, as libzmq speaks it), without any input or output: the side that connects.
+`_curve_server` has the other one.
 
 A `CurvePeer` is a `Peer` whose bytes are in boxes: what comes is opened and given to the scanner of plain frames; what goes out is
 sealed frame by frame. Its keys are bytes. It needs PyNaCl, which only this module imports.
@@ -30,7 +31,7 @@ _COOKIE_BYTES = 96
 _HEAD_BYTES = 16
 #: What a box adds to a frame's body: that head, the authenticator, the flags.
 SEALED_EXTRA_BYTES = _HEAD_BYTES + 16 + 1
-_OURS, _THEIRS = b"CurveZMQMESSAGEC", b"CurveZMQMESSAGES"
+OF_CLIENT, OF_SERVER = b"CurveZMQMESSAGEC", b"CurveZMQMESSAGES"
 #: Counters of the handshake's commands; those of messages go on from there.
 _HELLO, _INITIATE = (number.to_bytes(8, "big") for number in (1, 2))
 
@@ -45,7 +46,7 @@ def new_pair() -> Tuple[bytes, bytes]:
     return crypto_box_keypair()
 
 
-def _head(flags: int, size: int) -> bytes:
+def head(flags: int, size: int) -> bytes:
     """How a frame begins."""
     return bytes((flags, size)) if size < 256 else bytes((flags | _LONG,)) + size.to_bytes(8, "big")
 
@@ -57,6 +58,8 @@ class CurvePeer(Peer):
     """
 
     mechanism = b"CURVE"
+    #: How the numbers of boxes begin, of ours and of theirs.
+    _our_boxes, _their_boxes = OF_CLIENT, OF_SERVER
 
     def __init__(
         self, socket_type: bytes, *, server: bytes, public: bytes, secret: bytes,
@@ -65,7 +68,7 @@ class CurvePeer(Peer):
         self._server, self._public, self._secret = server, public, secret
         self._short_public, self._short_secret = crypto_box_keypair()
         #: Of the handshake: for HELLO and WELCOME, then for all that follows.
-        self._key: bytes = _agree(server, self._short_secret)
+        self._key: bytes = agree(server, self._short_secret)
         self._welcomed = False
         self._said_hello = False
         self._ours = 2  # the counter of our last command or message
@@ -155,7 +158,7 @@ class CurvePeer(Peer):
         if not flags & _COMMAND:
             raise ProtocolError("the peer sent a message before its READY")
         if body.startswith(b"\x05ERROR"):
-            return _head(_COMMAND, len(body)) + body
+            return head(_COMMAND, len(body)) + body
         if not self._welcomed:
             self._welcome(body)
             return b""
@@ -169,9 +172,9 @@ class CurvePeer(Peer):
             raise ProtocolError("the peer sent another command instead of WELCOME")
         opened = self._opened(body[24:], b"WELCOME-" + body[8:24])
         theirs, cookie = opened[:32], opened[32:]
-        self._key = _agree(theirs, self._short_secret)
+        self._key = agree(theirs, self._short_secret)
         nonce = random(16)
-        vouch = crypto_box_afternm(self._short_public + self._server, b"VOUCH---" + nonce, _agree(theirs, self._secret))
+        vouch = crypto_box_afternm(self._short_public + self._server, b"VOUCH---" + nonce, agree(theirs, self._secret))
         box = crypto_box_afternm(
             self._public + nonce + vouch + self._metadata, b"CurveZMQINITIATE" + _INITIATE, self._key
         )
@@ -183,12 +186,12 @@ class CurvePeer(Peer):
         if len(body) < SEALED_EXTRA_BYTES or not body.startswith(b"\x07MESSAGE"):
             raise ProtocolError("the peer sent something that is not in a box, after its READY")
         counter = self._counter(body[8:16])
-        content = self._opened(body[16:], _THEIRS + body[8:16])
+        content = self._opened(body[16:], self._their_boxes + body[8:16])
         self._theirs = counter
         flags = _FLAGS_WITHIN.get(content[0])
         if flags is None:
             raise ProtocolError(f"a box has the flags {content[0]:#04x}, which mean nothing")
-        return _head(flags, len(content) - 1) + content[1:]
+        return head(flags, len(content) - 1) + content[1:]
 
     def _counter(self, data: bytes) -> int:
         """The counter of a box, which only grows, so that nothing can be sent twice by others."""
@@ -201,7 +204,7 @@ class CurvePeer(Peer):
         try:
             return crypto_box_open_afternm(box, nonce, self._key)
         except CryptoError:
-            raise ProtocolError("a box can't be opened: it was not sealed by the server with this key, or changed on its way") from None
+            raise ProtocolError("a box can't be opened: it was not sealed with the keys that this side knows, or changed on its way") from None
 
     def seal(self, plain: bytes) -> bytes:
         out: List[bytes] = []
@@ -212,8 +215,8 @@ class CurvePeer(Peer):
             counter += 1
             number = counter.to_bytes(8, "big")
             within = flags & _MORE | (flags & _COMMAND) >> 1
-            box = crypto_box_afternm(b"%c%b" % (within, plain[body_at:at]), _OURS + number, key)
-            out += (_head(0, _HEAD_BYTES + len(box)), b"\x07MESSAGE", number, box)
+            box = crypto_box_afternm(b"%c%b" % (within, plain[body_at:at]), self._our_boxes + number, key)
+            out += (head(0, _HEAD_BYTES + len(box)), b"\x07MESSAGE", number, box)
         self._ours = counter
         return b"".join(out)
 
@@ -222,7 +225,7 @@ class CurvePeer(Peer):
         while sealed < sealed_bytes:
             body_at, at = _body(plain, at)
             size = at - body_at + SEALED_EXTRA_BYTES
-            sealed += len(_head(0, size)) + size
+            sealed += len(head(0, size)) + size
         return at
 
 
@@ -233,9 +236,9 @@ def _body(plain: bytes, at: int) -> Tuple[int, int]:
     return at + 2, at + 2 + plain[at + 1]
 
 
-def _agree(public: bytes, secret: bytes) -> bytes:
+def agree(public: bytes, secret: bytes) -> bytes:
     """The key that both sides have."""
     try:
         return crypto_box_beforenm(public, secret)
     except (CryptoError, RuntimeError):
-        raise ProtocolError("the server's key is no key") from None
+        raise ProtocolError("the peer's key is no key") from None

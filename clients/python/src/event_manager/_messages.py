@@ -126,8 +126,9 @@ def ask(address: str, frames: Frames, timeout: float) -> Frames:
 class Answerer:
     """Listens as a ROUTER; each message is given to `handle` with a function that answers it, in the thread that reads."""
 
-    def __init__(self, host: str, handle: Callable[[Frames, Reply], None]) -> None:
+    def __init__(self, host: str, handle: Callable[[Frames, Reply], None], new_peer: Callable[[bytes], _zmtp.Peer] = _zmtp.Peer) -> None:
         self._handle = handle
+        self._new_peer = new_peer
         self._selector = selectors.DefaultSelector()
         self._socket = socket.create_server((host, 0))
         self._socket.setblocking(False)
@@ -170,7 +171,7 @@ class Answerer:
         except OSError:
             return
         stream.settimeout(5.0)  # for writing; it is read only when there is something
-        self._peers[stream] = (_zmtp.Peer(b"ROUTER"), threading.Lock())
+        self._peers[stream] = (self._new_peer(b"ROUTER"), threading.Lock())
         self._selector.register(stream, selectors.EVENT_READ)
 
     def _drop(self, stream: socket.socket) -> None:
@@ -196,9 +197,9 @@ class Answerer:
             return
         for item in items:
             if isinstance(item, list):
-                self._take(item, stream, lock)
+                self._take(item, stream, peer, lock)
 
-    def _take(self, frames: Frames, stream: socket.socket, lock: threading.Lock) -> None:
+    def _take(self, frames: Frames, stream: socket.socket, peer: _zmtp.Peer, lock: threading.Lock) -> None:
         envelope: Frames = []
         if read_token(frames[0]) is None and b"" in frames:
             at = frames.index(b"") + 1
@@ -210,7 +211,7 @@ class Answerer:
                 return
             try:
                 with lock:
-                    stream.sendall(_zmtp.message(envelope + answer))
+                    stream.sendall(peer.seal(_zmtp.message(envelope + answer)))
             except OSError as error:
                 raise NoAnswer(f"who asked is gone: {error}", may_be_taken=False) from error
 

@@ -19,7 +19,7 @@ from ._handling import Results, Runner, ThreadRunner
 from ._io import Link
 from ._worker import Delivery, Worker
 from ._zmtp import Command, Received, ping
-from .errors import Closed, EventManagerError, Nak, NotFinished, TooOld, Unsupported
+from .errors import Closed, EventManagerError, Nak, NotFinished, TooOld
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -48,11 +48,6 @@ class Running:
         self.service = service
         self._letters_are_at = letters_are_at
         self.core: Core = hub._alive()
-        if service._answering and self.core.is_curve:
-            raise Unsupported(
-                "event managers pass calls on to services without encryption yet, so a hub with keys answers none; nothing was "
-                "sent; answer from a hub without keys, on a network where that is safe"
-            )
         self.subscribed = threading.Event()  # or refused
         self.failure: Optional[Exception] = None
         self.worker = Worker(**service._options, name=self.core.name)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Dict, List, Optional, Tuple, Union
 
 
-def greeting(mechanism: bytes) -> bytes:
-    """What a connection begins with: signature, version 3.1, mechanism, not a server."""
-    return b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes(32)
+def greeting(mechanism: bytes, is_server: bool = False) -> bytes:
+    """What a connection begins with: signature, version 3.1, mechanism, whether this side is the server of it."""
+    return b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes((is_server,)) + bytes(31)
 
 
 GREETING = greeting(b"NULL")

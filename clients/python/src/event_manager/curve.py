@@ -179,6 +179,15 @@ class Curve:
         peer: Peer = _module().CurvePeer(socket_type, server=self._server, public=self._public, secret=self._secret)
         return peer
 
+    def new_answerer(self, socket_type: bytes) -> "Peer":
+        """Our end of a connection that the daemon makes to us, with its key and ours."""
+        self.prepare()
+        _module()
+        from ._curve_server import CurveServerPeer
+
+        assert self._public is not None and self._secret is not None
+        return CurveServerPeer(socket_type, client=self._server, public=self._public, secret=self._secret)
+
     def __repr__(self) -> str:
         public = None if self._public is None else to_z85(self._public)
         return f"Curve(server_key={self.server_key!r}, public_key={public!r})"

@@ -92,10 +92,6 @@ class TooOld(Nak):
         self.field = field
 
 
-class Unsupported(EventManagerError):
-    """The daemon can't do what was asked for, and doing without would not be the same. Nothing was sent."""
-
-
 class MayBeLost(EventManagerError):
     """Of `of` events published since the last flush, `lost` may not have been taken by the daemon.
 

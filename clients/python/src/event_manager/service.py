@@ -277,8 +277,9 @@ class Service:
         """Registers a function that answers sync events (`Hub.call`) with this subject: what it returns is the answer, written by the
         codec. If it raises, the call is refused.
 
-        It needs a ServiceLocator: the one of `connect(locator=...)`, else the daemon's own. Who calls has to reach this machine. An
-        event that is published with this subject runs the function, too; nobody gets that answer.
+        It needs a ServiceLocator: the one of `connect(locator=...)`, else the daemon's own. Who calls has to reach this machine, and
+        on a hub with keys to be the daemon: another locator than its own doesn't tell it this client's key, so its configuration has
+        to (`serverKey` of the service). An event that is published with this subject runs the function, too; nobody gets that answer.
         """
 
         def register(function: F) -> F:
