@@ -69,7 +69,12 @@ fn or_none(text: String) -> String {
 
 fn row(client: &ClientStatus) -> [String; 6] {
     let pause = if client.paused { " (paused)" } else { "" };
-    let more = client.connections - client.addresses.len() as u64;
+    let leaving = match client.leaving {
+        0 => String::new(),
+        leaving => format!(" and {leaving} leaving"),
+    };
+    let shown_addresses = client.addresses.len() as u64;
+    let more = client.connections.saturating_sub(shown_addresses);
     let mut addresses = client.addresses.join(" ");
     if more > 0 {
         addresses.push_str(&format!(" and {more} more"));
@@ -81,7 +86,7 @@ fn row(client: &ClientStatus) -> [String; 6] {
     };
     [
         shown(client.name.as_bytes()),
-        format!("{}{pause}", client.connections),
+        format!("{}{leaving}{pause}", client.connections),
         or_none(words(&client.mechanisms)),
         or_none(words(&client.server_keys)),
         or_none(counted(&client.denied)),

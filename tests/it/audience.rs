@@ -287,6 +287,25 @@ fn who_is_gone_for_good_holds_publishers_up_for_the_configured_time_and_then_no_
 }
 
 #[test]
+fn a_publisher_that_hangs_up_while_it_is_held_is_noticed_and_heard_later() {
+    let mut setup = Setup::patient();
+    let daemon = setup.start();
+    let gone = subscriber(&daemon, &[b"Order"], 100);
+    end(daemon, "KILL");
+    drop(gone);
+    let daemon = setup.start();
+    let mut publisher = RawPeer::met(&daemon.publishers(), "PUB");
+    publisher.send(&message(&["Order", "1"]));
+    drop(publisher);
+    daemon.wait_for("it is leaving", |status| {
+        let clients = &status.security.clients;
+        clients.iter().any(|client| client.leaving == 1)
+    });
+    let back = subscriber(&daemon, &[b"Order"], 100);
+    assert_hears(&back, [1]);
+}
+
+#[test]
 fn a_daemon_that_stops_lets_publishers_in() {
     let mut setup = Setup::patient();
     let daemon = setup.start();

@@ -88,6 +88,7 @@ impl Hub {
             heartbeat: can_be_asked.then(|| Heartbeat::new(interval, self.time.now)),
             may_be_busy: false,
             is_parting: false,
+            is_leaving: false,
             stuck: None,
         });
     }

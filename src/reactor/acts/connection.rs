@@ -15,11 +15,12 @@ use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
+use crate::reactor::state::connections::Yielding;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::{Role, ip_of, presented};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
-use event_manager_core::security::{Identity, Origin};
+use event_manager_core::security::{Identity, Origin, Place};
 use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, MechanismError, Peer as ZmtpPeer};
 
 /// Reads that a connection may do before others have their turn.
@@ -52,7 +53,7 @@ impl Door for HubDoor {
             return;
         };
         let mut state = hub.borrow_mut();
-        if state.peers.connections.are_full() {
+        if !state.peers.connections.has_room() {
             let limit = state.peers.connections.max();
             return state.notes.refuse(
                 "too-many-connections",
@@ -62,7 +63,9 @@ impl Door for HubDoor {
         }
         drop(state);
         let counted = Counted::new(&hub);
-        tokio::task::spawn_local(serve(counted, stream, address, self.purpose.clone()));
+        let begun = Begun::new(&hub, &address);
+        let purpose = self.purpose.clone();
+        tokio::task::spawn_local(serve(counted, begun, stream, address, purpose));
     }
 
     fn out_of_descriptors(&self, error: &io::Error) {
@@ -74,10 +77,53 @@ impl Door for HubDoor {
     }
 }
 
-/// Serves an accepted connection to its end.
-async fn serve(counted: Counted, stream: Stream, address: Rc<str>, purpose: Purpose) {
+/// Serves an accepted connection to its end. Until its handshake is done, it may have to make room.
+async fn serve(counted: Counted, begun: Begun, stream: Stream, address: Rc<str>, purpose: Purpose) {
+    let hub = &counted.0;
+    let met = tokio::select! {
+        // First, so that nobody is met who has to go.
+        biased;
+        why = begun.yielding.wanted() => {
+            let why = format!("no handshake so far, and {why}");
+            hub.borrow_mut().notes.refuse("too-many-unfinished", &address, &why);
+            return;
+        }
+        met = meet(hub, stream, Rc::clone(&address), &purpose) => met,
+    };
+    drop(begun);
     // What went wrong is noted.
-    let _ = run(&counted.0, stream, address, &purpose).await;
+    if let Ok((met, inbox)) = met {
+        let _ = attend(hub, &purpose, met, inbox).await;
+    }
+}
+
+/// A connection whose handshake isn't done.
+struct Begun {
+    hub: SharedHub,
+    place: Option<Place>,
+    yielding: Rc<Yielding>,
+}
+
+impl Begun {
+    fn new(hub: &SharedHub, address: &str) -> Self {
+        let origin = Origin::from(ip_of(address));
+        let (place, yielding) = hub.borrow_mut().peers.connections.begin(origin);
+        Self {
+            hub: Rc::clone(hub),
+            place: Some(place),
+            yielding,
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.hub.try_borrow_mut()
+            && let Some(place) = self.place.take()
+        {
+            state.peers.connections.begun(place);
+        }
+    }
 }
 
 /// A connection counts from here to its end, however that comes. A panic is a fault of ours: it is
@@ -123,6 +169,20 @@ pub(crate) async fn run(
     address: Rc<str>,
     purpose: &Purpose,
 ) -> Result<(), String> {
+    let (met, inbox) = meet(hub, stream, address, purpose).await?;
+    attend(hub, purpose, met, inbox).await
+}
+
+/// Does a connection's handshake.
+///
+/// # Errors
+/// Why it came to none.
+async fn meet(
+    hub: &SharedHub,
+    stream: Stream,
+    address: Rc<str>,
+    purpose: &Purpose,
+) -> Result<(Met, Inbox), String> {
     let is_dialled = matches!(purpose, Purpose::Dialled(_));
     let offered = match purpose {
         Purpose::Dialled(index) => vec![hub.borrow().mechanism_for(*index)?],
@@ -195,16 +255,24 @@ pub(crate) async fn run(
     let (opener, sealer) = session
         .map(|session| (session.opener, session.sealer))
         .unzip();
-    let (stream, wake) = (Rc::new(stream), Rc::<Notify>::default());
     let inbox = Inbox::new(&limits, zmtp.version, rest, opener);
     let met = Met {
         zmtp,
         identity,
-        stream: Rc::clone(&stream),
+        stream: Rc::new(stream),
         address,
-        wake: Rc::clone(&wake),
+        wake: Rc::default(),
         sealer,
     };
+    Ok((met, inbox))
+}
+
+/// Serves a connection whose handshake is done to its end.
+///
+/// # Errors
+/// There is nobody any more to serve it.
+async fn attend(hub: &SharedHub, purpose: &Purpose, met: Met, inbox: Inbox) -> Result<(), String> {
+    let (stream, wake) = (Rc::clone(&met.stream), Rc::clone(&met.wake));
     let admitted = hub.borrow_mut().admit(purpose, met);
     let Some(id) = admitted else {
         return Err("its service is gone".to_owned());
@@ -302,6 +370,8 @@ impl Drop for Held<'_> {
 struct Wants {
     read: bool,
     write: bool,
+    /// To hear that it hung up, though it isn't read.
+    end: bool,
 }
 
 impl Hub {
@@ -330,8 +400,10 @@ impl Hub {
             self.flush_peer(id);
         }
         let read = !self.is_overfull(id);
-        let write = self.peers.get_mut(id)?.outbox.is_blocked();
-        Some(Wants { read, write })
+        let peer = self.peers.get_mut(id)?;
+        let write = peer.outbox.is_blocked();
+        let end = !read && !peer.is_leaving;
+        Some(Wants { read, write, end })
     }
 }
 
@@ -360,6 +432,12 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
                     return;
                 }
                 hub.borrow_mut().flush_peer(id);
+            }
+            _ = stream.hung_up(), if wants.end => {
+                let unread = stream.unread().unwrap_or_default();
+                if !hub.borrow_mut().hung_up(id, unread) {
+                    return;
+                }
             }
             () = wake.notified() => {}
         }

@@ -15,6 +15,7 @@ pub(crate) mod durable_events;
 pub(crate) mod emit;
 pub(crate) mod flush;
 pub(crate) mod handshakes;
+pub(crate) mod hanging_up;
 pub(crate) mod heartbeats;
 pub(crate) mod housekeeping;
 pub(crate) mod intake;

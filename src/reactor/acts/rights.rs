@@ -72,7 +72,8 @@ impl Hub {
         let max = grant.quotas.connections?;
         let said_in = grant.said_in.clone();
         let client = self.clients.know(identity, now());
-        let open = self.peers.iter().filter(|peer| peer.client == client);
+        let open = self.peers.iter();
+        let open = open.filter(|peer| peer.client == client && !peer.is_leaving);
         (open.count() as u64 >= max).then(|| {
             let who = identity.name();
             let why =
@@ -161,6 +162,9 @@ impl Hub {
         if !paid.is_empty() {
             let theirs = self.peers.iter();
             let theirs = theirs.filter(|peer| paid.contains(&peer.client));
+            // Those that send nothing more go first: they come to an end.
+            let (leaving, others): (Vec<_>, Vec<_>) = theirs.partition(|peer| peer.is_leaving);
+            let theirs = leaving.into_iter().chain(others);
             theirs.for_each(|peer| peer.wake.notify_one());
         }
         self.clients

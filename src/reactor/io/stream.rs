@@ -52,6 +52,24 @@ impl Stream {
         }
     }
 
+    /// Waits until the peer has sent its last, or is gone. What it had sent can still be read.
+    pub(crate) async fn hung_up(&self) -> io::Result<()> {
+        // With this interest come the end, and urgent bytes, for which no stream is registered.
+        let _ = match self {
+            Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
+            Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
+        }?;
+        Ok(())
+    }
+
+    /// How many bytes there are to read.
+    pub(crate) fn unread(&self) -> io::Result<u64> {
+        Ok(match self {
+            Self::Tcp(stream) => rustix::io::ioctl_fionread(stream),
+            Self::Unix(stream) => rustix::io::ioctl_fionread(stream),
+        }?)
+    }
+
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.writable().await,

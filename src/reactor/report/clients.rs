@@ -41,6 +41,8 @@ fn ranked(clients: &Clients, peers: &Peers) -> Vec<ClientStatus> {
         if theirs.is_empty() && client.denied.is_empty() {
             return None;
         }
+        let (leaving, theirs): (Vec<_>, Vec<_>) =
+            theirs.into_iter().partition(|peer| peer.is_leaving);
         let mut server_keys = BTreeMap::new();
         for keys in theirs.iter().filter_map(|peer| peer.zmtp.keys.as_ref()) {
             *server_keys.entry(keys.server.to_string()).or_default() += 1;
@@ -50,6 +52,7 @@ fn ranked(clients: &Clients, peers: &Peers) -> Vec<ClientStatus> {
         Some(ClientStatus {
             name: client.identity.name().to_owned(),
             connections: theirs.len() as u64,
+            leaving: leaving.len() as u64,
             addresses: addresses.map(|peer| peer.address.to_string()).collect(),
             mechanisms: mechanisms(theirs.iter().copied()),
             server_keys,

@@ -122,6 +122,8 @@ pub(crate) struct Peer {
     pub(crate) may_be_busy: bool,
     /// It was told why its connection ends: it gets the time to read that.
     pub(crate) is_parting: bool,
+    /// It hung up while it wasn't read: what it had sent is read later, and nothing is sent to it.
+    pub(crate) is_leaving: bool,
     /// A worker that is full: since when it took nothing, and whether that was noted.
     pub(crate) stuck: Option<(Instant, bool)>,
 }

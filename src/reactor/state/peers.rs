@@ -96,6 +96,10 @@ impl Peers {
 
     /// Queues bytes that are no event for one peer.
     pub(crate) fn send(&mut self, id: PeerId, bytes: &[u8]) {
+        // Whoever hung up reads nothing, and what is written would end the connection before it is read.
+        if self.get(id).is_some_and(|peer| peer.is_leaving) {
+            return;
+        }
         if let Some(peer) = self.outgoing(id) {
             peer.outbox.push_copy(bytes, 0);
         }

@@ -7,6 +7,7 @@ mod judge;
 mod keyring;
 mod networks;
 mod rights;
+mod unfinished;
 
 pub use access::{Access, Grant, Identity, Quotas};
 pub use bucket::Bucket;
@@ -18,3 +19,4 @@ pub use rights::{
     InvalidNamePattern, NamePattern, RequestKinds, Rights, ServiceNames, Subjects, request_name,
     request_named, request_names,
 };
+pub use unfinished::{Crowded, Place, Unfinished, UnfinishedLimits};

@@ -108,6 +108,9 @@ pub struct ClientStatus {
     pub name: String,
     /// Its connections.
     pub connections: u64,
+    /// Connections beside these that it has hung up, while it wasn't read: what it had sent is read
+    /// later.
+    pub leaving: u64,
     /// From where, at most 8 of them.
     pub addresses: Vec<String>,
     /// Its connections by mechanism: `null`, `curve`.

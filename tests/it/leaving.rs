@@ -1,0 +1,109 @@
+//! Peers that hang up while the daemon doesn't read them: that is noticed, and what they had sent is not
+//! forgotten.
+
+use std::net::Shutdown;
+
+use event_manager_wire::api::{ClientStatus, Status};
+use serde_json::{Value, json};
+
+use super::support::TestDaemon;
+use super::support::peers::received;
+use super::support::raw::{RawPeer, message};
+
+fn daemon(quotas: Value) -> TestDaemon {
+    let anonymous =
+        json!({"publish": [""], "subscribe": [""], "requests": ["*"], "quotas": quotas});
+    let security = serde_json::from_value(json!({ "anonymous": anonymous }));
+    TestDaemon::with(|config| config.security = security.expect("a configuration"))
+}
+
+fn anonymous(status: &Status) -> ClientStatus {
+    let mut clients = status.security.clients.iter();
+    let found = clients.find(|client| client.name == "anonymous");
+    found.cloned().unwrap_or_default()
+}
+
+/// A publisher that has sent so many events.
+fn publisher(daemon: &TestDaemon, events: usize) -> RawPeer {
+    let mut publisher = RawPeer::met(&daemon.publishers(), "PUB");
+    publisher.send(&message(&["order", "x"]).repeat(events));
+    publisher
+}
+
+fn wait_until_paused(daemon: &TestDaemon) {
+    daemon.wait_for("it is paused", |status| anonymous(status).paused);
+}
+
+#[test]
+fn who_hangs_up_while_it_is_paused_makes_room_at_once() {
+    let daemon = daemon(json!({"connections": 1, "eventsPerSecond": 10}));
+    // It would be read again in a quarter of an hour.
+    let first = publisher(&daemon, 10_000);
+    wait_until_paused(&daemon);
+    drop(first);
+    daemon.wait_for("it is gone", |status| status.publishers.connected == 0);
+    let _second = RawPeer::met(&daemon.publishers(), "PUB");
+    daemon.wait_for("the next is served", |status| {
+        anonymous(status).connections == 1
+    });
+    assert_eq!(anonymous(&daemon.status()).leaving, 0);
+    assert_eq!(daemon.refused("quota"), 0);
+}
+
+#[test]
+fn what_was_sent_before_is_read_as_the_rate_allows() {
+    let daemon = daemon(json!({"connections": 3, "eventsPerSecond": 500}));
+    let subscriber = daemon.subscriber(&["late"]);
+    let mut first = publisher(&daemon, 1500);
+    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
+    wait_until_paused(&daemon);
+    first.send(&message(&["late", "1"]));
+    requester.send(&message(&[
+        "TK_EVENT_MANAGER_EMIT",
+        "PARAM",
+        "\0memory\0late\02",
+    ]));
+    drop((first, requester));
+    let status = daemon.wait_for("they are leaving", |status| anonymous(status).leaving == 2);
+    assert!(
+        anonymous(&status).paused,
+        "it was paid too soon for this test"
+    );
+    assert_eq!(anonymous(&status).connections, 1);
+    let _others = [(); 2].map(|()| RawPeer::met(&daemon.publishers(), "PUB"));
+    daemon.wait_for("others are there", |status| {
+        anonymous(status).connections == 3
+    });
+    let mut late = [received(&subscriber), received(&subscriber)];
+    late.sort();
+    assert_eq!(late, ["1", "2"]);
+    let status = daemon.wait_for("they are gone", |status| anonymous(status).leaving == 0);
+    assert_eq!((status.refused("quota"), status.refused("unread")), (0, 0));
+}
+
+/// Who comes, sends and goes again and again would have any number of connections otherwise.
+#[test]
+fn what_is_lost_of_too_many_that_hang_up_is_named() {
+    let daemon = daemon(json!({"connections": 2, "eventsPerSecond": 10}));
+    let _first = publisher(&daemon, 10_000);
+    wait_until_paused(&daemon);
+    for times in 1..=5 {
+        let next = publisher(&daemon, 1);
+        if times % 2 == 0 {
+            // Half closed, as a program does that says all it has to say first.
+            next.0.shutdown(Shutdown::Write).expect("an option");
+            daemon.wait_for("its end", |status| {
+                anonymous(status).leaving + status.refused("unread") == times
+            });
+        }
+        drop(next);
+        daemon.wait_for("its end", |status| {
+            anonymous(status).leaving + status.refused("unread") == times
+        });
+    }
+    let status = daemon.status();
+    assert_eq!(anonymous(&status).leaving, 2);
+    assert_eq!(anonymous(&status).connections, 1);
+    assert_eq!((status.refused("unread"), status.refused("quota")), (3, 0));
+    assert_eq!(status.publishers.connected, 3);
+}
