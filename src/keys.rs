@@ -65,6 +65,15 @@ pub enum KeysError {
         /// Of the configuration.
         key: &'static str,
     },
+    /// What stands where the path of a secret belongs names no file. It is not repeated: it may be the
+    /// secret, with a slip.
+    #[error(
+        "{key} names no file, and is not repeated, because it may be the secret itself: the path of the file with it is wanted"
+    )]
+    NoFile {
+        /// Of the configuration.
+        key: &'static str,
+    },
     /// Nobody is this client: its name may be misspelt.
     #[error(
         "security.clients.{name}: nobody is this client: it has no keys, passwords or users, and security.keysDir has no {name}.key"
@@ -94,6 +103,12 @@ pub enum KeysError {
         path: PathBuf,
         /// Which.
         error: SameKey,
+    },
+    /// A client has the daemon's own key. It is of no use: the daemon knows itself.
+    #[error("{said_in}: it is the daemon's own public key, not a client's")]
+    Own {
+        /// The file, or the key of the configuration.
+        said_in: String,
     },
     /// The directory has more files than are read.
     #[error("security.keysDir {path} has more than {FILES_MAX} files", path = path.display())]
@@ -149,7 +164,13 @@ impl Files {
         let secrets = security.secret_key.iter();
         let secrets = secrets.filter(|_| security.offers_curve());
         let own = secrets.map(|path| read_secret(path, security));
-        let keyring = Keyring::new(security.offers_null(), own.collect::<Result<_, _>>()?);
+        let own = own.collect::<Result<Vec<_>, _>>()?;
+        let is_own = |key: &PublicKey| own.iter().any(|pair| pair.public() == key);
+        let said = security.clients.keys().filter(|(_, key)| is_own(key));
+        errors.extend(said.map(|(name, _)| KeysError::Own {
+            said_in: format!("security.clients.{name}.keys"),
+        }));
+        let keyring = Keyring::new(security.offers_null(), own.clone());
         let mut keyring = keyring.with_plain(security.offers_plain());
         for (name, digest) in security.clients.passwords() {
             keyring.add_password(name, digest);
@@ -166,6 +187,11 @@ impl Files {
             Some(directory) => self.read_clients(directory, &mut keyring, errors)?,
             None => self.clients.clear(),
         }
+        let files = self.clients.iter();
+        let files = files.filter(|(_, file)| own.iter().any(|pair| *pair.public() == file.key));
+        errors.extend(files.map(|(path, _)| KeysError::Own {
+            said_in: format!("security.keysDir {}", path.display()),
+        }));
         errors.extend(self.nobodies(security));
         Ok(keyring)
     }
@@ -226,7 +252,11 @@ impl Files {
 impl KeysError {
     /// Whether a file, or a directory, isn't there.
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
+        match self {
+            Self::Unreadable { error, .. } => error.kind() == io::ErrorKind::NotFound,
+            Self::NoFile { .. } => true,
+            _ => false,
+        }
     }
 }
 

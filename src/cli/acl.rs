@@ -19,8 +19,9 @@ pub(super) struct AclArgs {
     /// What it would do.
     #[arg(value_parser = ["publish", "subscribe", "serve", "request"])]
     what: String,
-    /// A subject; a pattern (`prefix:TEXT`, `exact:TEXT`, `glob:TEXT`) of a service's subscription; the
-    /// name of a service, or of a request such as `dlq`.
+    /// A subject, which is that of an event; for `subscribe` also what a service asks for: `prefix:TEXT`
+    /// (what SUBSCRIBE TEXT means), `exact:TEXT`, `glob:TEXT`; the name of a service, or of a request
+    /// such as `dlq`.
     object: String,
     #[command(flatten)]
     config: ConfigArgs,
@@ -59,10 +60,14 @@ fn answer(args: &AclArgs, loaded: &Loaded) -> anyhow::Result<()> {
     let identity = SecurityConfig::identity_of(&args.name);
     let access = security.access(limits);
     let grant = access.of(&identity);
+    let judged = match deed {
+        Deed::Subscribe(pattern) => said_of(pattern),
+        _ => String::new(),
+    };
     if let Err(denied) = grant.judge(&identity, deed, access.subject_bytes_max()) {
         writeln!(
             Out::new(false),
-            "no: {denied}{}",
+            "no: {denied}{}{judged}",
             origin_of(&grant.said_in, loaded)
         )?;
         return Err(AnswerWasNo.into());
@@ -78,7 +83,24 @@ fn answer(args: &AclArgs, loaded: &Loaded) -> anyhow::Result<()> {
         true => format!("{} is not set", grant.said_in),
         false => named.join(" and "),
     };
-    Ok(writeln!(Out::new(false), "yes: {why}")?)
+    Ok(writeln!(Out::new(false), "yes: {why}{judged}")?)
+}
+
+/// What was judged.
+fn said_of(pattern: &SubjectPattern) -> String {
+    let written = pattern.to_string();
+    match written.strip_prefix("exact:") {
+        Some(subject) => format!(
+            "\n    judged: events with the subject {subject:?} alone; what a service gets by SUBSCRIBE {subject} is \"prefix:{subject}\""
+        ),
+        None if written.starts_with("glob:") => {
+            format!("\n    judged: all events with subjects like {written:?}")
+        }
+        None => {
+            let prefix = written.strip_prefix("prefix:").unwrap_or(&written);
+            format!("\n    judged: all events whose subjects begin with {prefix:?}")
+        }
+    }
 }
 
 /// A subject alone is one that events have.

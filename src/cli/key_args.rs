@@ -9,9 +9,7 @@ use tokio::runtime::Builder;
 
 use crate::config::{Config, Loaded, Sources};
 use crate::keys;
-use event_manager_client::{
-    ClientKeys, Connection, KeysError, OpenError, TurnedAway, load_pair, load_public,
-};
+use event_manager_client::{ClientKeys, Connection, KeysError, OpenError, TurnedAway};
 use event_manager_wire::model::Endpoint;
 
 /// Where a daemon answers of which nothing is configured.
@@ -82,10 +80,7 @@ impl KeyArgs {
             (None, None) => Ok(None),
             (Some(_), None) => Err(KeysError::Half(OWN, SERVER)),
             (None, Some(_)) => Err(KeysError::Half(SERVER, OWN)),
-            (Some(own), Some(server)) => Ok(Some(ClientKeys {
-                own: load_pair(own)?,
-                server: load_public(server)?,
-            })),
+            (Some(own), Some(server)) => ClientKeys::load(own, server).map(Some),
         }
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn mend(why: TurnedAway) -> &'static str {
         TurnedAway::NoCurve => {
             "Leave out --key, EVENT_MANAGER_KEY and the like; or look at the daemon's security.mechanisms and security.from"
         }
-        TurnedAway::ServerKey(_) => {
+        TurnedAway::ServerKey => {
             "Give it the public key of a file of the daemon's security.secretKey: --server-key or EVENT_MANAGER_SERVER_KEY"
         }
         _ => "Put the public file of this key (NAME.key) into the daemon's security.keysDir",

@@ -101,16 +101,24 @@ pub(super) fn wrong_in(key: &str, value: &Value) -> Option<Vec<Wrong>> {
     Some(read.err().unwrap_or_default())
 }
 
+/// Stands for what may be a secret.
+fn hidden() -> Value {
+    json!("…")
+}
+
 /// An object, or the text of one, in which no key stands twice.
 fn object_of(key: &str, value: &Value) -> Result<Map<String, Value>, Vec<Wrong>> {
-    let refused = |why: &str| vec![Wrong::value(key, value, why)];
+    // It may have a password that stands where a digest belongs.
+    let refused = |why: &str| vec![Wrong::value(key, &hidden(), why)];
     let text = match value {
         Value::Object(object) => return Ok(object.clone()),
         Value::String(text) => text,
         _ => return Err(refused("an object is wanted")),
     };
-    let object = serde_json::from_str(text)
-        .map_err(|error| refused(&format!("an object in JSON is wanted: {error}")))?;
+    let object = serde_json::from_str(text).map_err(|error| match error.is_data() {
+        true => refused("an object in JSON is wanted"),
+        false => refused(&format!("an object in JSON is wanted: {error}")),
+    })?;
     let mut seen = BTreeSet::new();
     match positions(text)
         .iter()
@@ -134,7 +142,7 @@ fn read_members<F>(
     for (name, value) in object_of(key, value)? {
         let base = format!("{key}.{name}");
         if let Some(why) = why_no_name(&name) {
-            wrong.push(Wrong::value(&base, &value, &why));
+            wrong.push(Wrong::value(&base, &hidden(), &why));
         }
         members.insert(name, read(&base, &value, &mut wrong));
     }
@@ -168,13 +176,9 @@ impl Clients {
             "event-manager" => Some("it is the name of the daemon itself"),
             _ => None,
         };
-        let wrong = clients.iter().filter_map(|(name, fields)| {
+        let wrong = clients.keys().filter_map(|name| {
             let why = taken(name)?;
-            Some(Wrong::value(
-                &format!("{CLIENTS}.{name}"),
-                &fields.show(),
-                why,
-            ))
+            Some(Wrong::value(&format!("{CLIENTS}.{name}"), &hidden(), why))
         });
         match wrong.collect::<Vec<_>>() {
             wrong if wrong.is_empty() => Ok(Self(clients)),
@@ -239,6 +243,16 @@ fn read_anonymous(value: &Value) -> Result<Option<Anonymous>, Vec<Wrong>> {
         true => Ok(Some(Anonymous(fields))),
         false => Err(wrong),
     }
+}
+
+/// By what a peer can be known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offers {
+    pub(super) null: bool,
+    pub(super) plain: bool,
+    pub(super) curve: bool,
+    /// Whether the daemon has an address over which the system tells a peer's user.
+    pub(super) ipc: bool,
 }
 
 /// What is said of roles, clients and peers without a key, together.
@@ -361,22 +375,46 @@ impl Said<'_> {
         wrong
     }
 
-    /// What may be meant otherwise; a sentence each.
-    pub(super) fn doubts(self, offers_null: bool, offers_names: bool) -> Vec<String> {
+    /// What may be meant otherwise, or has no effect; a sentence each.
+    pub(super) fn doubts(self, offers: Offers) -> Vec<String> {
         let names_rights = !self.roles.0.is_empty() || !self.clients.0.is_empty();
         let mut doubts = vec![];
-        let offers_names = offers_names || self.clients.users().next().is_some();
+        let has_users = self.clients.users().next().is_some();
+        let offers_names = offers.curve || offers.plain || has_users;
         if names_rights && !offers_names {
             doubts.push(format!(
                 "{CLIENTS} and {ROLES} are for peers with keys, which security.mechanisms doesn't admit: add \"curve\""
             ));
         }
-        if names_rights && offers_names && offers_null && self.anonymous.is_none() {
+        if names_rights && offers_names && offers.null && self.anonymous.is_none() {
             doubts.push(format!(
                 "security.mechanisms has \"null\", and {ANONYMOUS} is not set: peers without a key may do everything"
             ));
         }
+        if self.anonymous.is_some() && !offers.null {
+            doubts.push(format!(
+                "{ANONYMOUS} has no effect: add \"null\" to security.mechanisms, or leave it out"
+            ));
+        }
+        doubts.extend(self.idle_roles());
+        for (name, said) in &self.clients.0 {
+            doubts.extend(said.idle_credentials(&format!("{CLIENTS}.{name}"), offers));
+        }
         doubts
+    }
+
+    /// Roles that nobody has. Whoever has no other has the `default`.
+    fn idle_roles(self) -> impl Iterator<Item = String> {
+        let clients = self.clients.0.values();
+        let all = clients.chain(self.anonymous.map(|all| &all.0));
+        let given: BTreeSet<&str> = all.filter_map(|said| said.role.as_deref()).collect();
+        let roles = self.roles.0.keys();
+        let idle = roles.filter(move |role| **role != DEFAULT_ROLE && !given.contains(&***role));
+        idle.map(|role| {
+            format!(
+                "{ROLES}.{role} has no effect: nobody has this role; name it in {CLIENTS}.NAME.role, or leave it out"
+            )
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use super::positions::{Position, positions};
 use super::services::{self, SERVICES, Services};
 use super::units::{OptionalPath, Unit};
 use super::{Config, together};
+use event_manager_wire::model::Endpoint;
 
 /// The object that `logPath` names another file for, with a dot.
 const LOG: &str = "log.";
@@ -223,7 +224,13 @@ impl Loading {
             SERVICES => Services::read_all(value).err().unwrap_or_default(),
             _ => clients::wrong_in(key, value).unwrap_or_else(|| {
                 let wanted = probe::<Config>(key, value).err();
-                let wrong = wanted.map(|wanted| Wrong::value(key, value, &wanted));
+                let hidden = Value::from("…");
+                let shown = if is_hidden(key, value) {
+                    &hidden
+                } else {
+                    value
+                };
+                let wrong = wanted.map(|wanted| Wrong::value(key, shown, &wanted));
                 wrong.into_iter().collect()
             }),
         };
@@ -405,7 +412,7 @@ impl Loading {
             return Err(ConfigErrors(errors));
         }
         let mut warnings = self.warnings;
-        warnings.extend(config.security.doubts());
+        warnings.extend(config.security.doubts(has_ipc(&config)));
         Ok(Loaded {
             config,
             origins,
@@ -413,6 +420,31 @@ impl Loading {
             warnings,
         })
     }
+}
+
+/// Whether a value is not repeated when it is wrong: what stands there may be nearly a secret key.
+fn is_hidden(key: &str, value: &Value) -> bool {
+    match key {
+        "locatorServerKey" => true,
+        "connectPublishers" => value.to_string().contains("serverKey"),
+        _ => false,
+    }
+}
+
+/// Whether peers may connect over `ipc://`.
+fn has_ipc(config: &Config) -> bool {
+    let locator = Some(&config.locator.address).filter(|_| config.locator.embedded);
+    let all = [
+        &config.pub_addresses,
+        &config.sub_addresses,
+        &config.request_addresses,
+    ];
+    let mut all = all
+        .into_iter()
+        .flatten()
+        .chain(locator)
+        .chain([&config.pull_address]);
+    all.any(|address| matches!(address, Endpoint::Ipc(_)))
 }
 
 /// What doesn't fit together, as far as the keys that it depends on have valid values.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::clients::{AllClients, AllRoles, Anonymous, Clients, Roles, Said, SomeAnonymous};
+use super::clients::{
+    AllClients, AllRoles, Anonymous, Clients, Offers, Roles, Said, SomeAnonymous,
+};
 use super::keys::Wrong;
 use super::units::{OptionalPath, Truth, Unit, Word, Words, list, parsed};
 use event_manager_core::security::{Access, Grant, Identity, Network, is_local};
@@ -152,10 +154,26 @@ impl SecurityConfig {
         self.said().check(limits)
     }
 
-    /// What may be meant otherwise in it; a sentence each.
-    pub(super) fn doubts(&self) -> Vec<String> {
-        let offers_names = self.offers_curve() || self.offers_plain();
-        self.said().doubts(self.offers_null(), offers_names)
+    /// What may be meant otherwise in it, or has no effect; a sentence each. `has_ipc`: the daemon has an
+    /// address `ipc://`.
+    pub(super) fn doubts(&self, has_ipc: bool) -> Vec<String> {
+        let mut doubts = self.said().doubts(Offers {
+            null: self.offers_null(),
+            plain: self.offers_plain(),
+            curve: self.offers_curve(),
+            ipc: has_ipc,
+        });
+        if self.keys_dir.is_some() && !self.offers_curve() {
+            doubts.push(
+                "security.keysDir has no effect: add \"curve\" to security.mechanisms, or leave it out".into(),
+            );
+        }
+        if self.plain_in_clear && !self.offers_plain() {
+            doubts.push(
+                "security.plainInClear has no effect: add \"plain\" to security.mechanisms, or leave it out".into(),
+            );
+        }
+        doubts
     }
 
     /// Whether peers may have a key.

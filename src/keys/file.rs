@@ -23,6 +23,7 @@ pub struct ConfiguredFile {
     key: &'static str,
     path: PathBuf,
     mode_matters: bool,
+    is_secret: bool,
 }
 
 impl ConfiguredFile {
@@ -33,6 +34,7 @@ impl ConfiguredFile {
             key,
             path,
             mode_matters: security.secret_file_mode_matters(),
+            is_secret: true,
         }
     }
 
@@ -43,6 +45,7 @@ impl ConfiguredFile {
             key,
             path,
             mode_matters: false,
+            is_secret: false,
         }
     }
 
@@ -66,6 +69,9 @@ impl ConfiguredFile {
             path: self.path.clone(),
             error,
         };
+        if self.is_secret && may_be_the_secret(&self.path) {
+            return Err(KeysError::NoFile { key: self.key });
+        }
         let metadata = fs::metadata(&self.path).map_err(unreadable)?;
         let mode = metadata.mode() & 0o777;
         let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
@@ -88,6 +94,12 @@ impl ConfiguredFile {
             error: io::Error::other(why),
         }
     }
+}
+
+/// Whether a path leads nowhere, and looks less like one than like a key or a token.
+fn may_be_the_secret(path: &Path) -> bool {
+    let has_place = path.parent().is_some_and(|parent| parent.is_dir());
+    !has_place && !path.to_string_lossy().contains(".key") && !path.exists()
 }
 
 pub(super) fn version_of(metadata: &fs::Metadata) -> FileVersion {

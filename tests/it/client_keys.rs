@@ -108,7 +108,7 @@ fn whoever_is_turned_away_is_told_why_in_time() {
     let wrong = wrong_server(&daemon);
     let cases = [
         (&daemon, None, TurnedAway::WithoutKeys),
-        (&daemon, Some(&wrong), TurnedAway::ServerKey(wrong.server)),
+        (&daemon, Some(&wrong), TurnedAway::ServerKey),
         (
             &daemon,
             Some(&stranger),

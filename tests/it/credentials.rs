@@ -137,4 +137,41 @@ fn a_user_of_this_machine_needs_no_key() {
     let _client = connected(&daemon.context, zmq::REQ, &address);
     let _remote = connected(&daemon.context, zmq::REQ, &daemon.requests());
     daemon.wait_for("refusals", |status| status.refused("mechanism") > 1);
+    let why = why_refused(&daemon, "mechanism");
+    let expected = format!("it has no key, and runs as user {user}, who is no client's");
+    assert!(why.iter().any(|why| why.contains(&expected)), "{why:?}");
+}
+
+/// Why peers were refused again and again.
+fn why_refused(daemon: &TestDaemon, reason: &str) -> Vec<String> {
+    let status = daemon.wait_for("it goes on", |status| {
+        let mut again = status.peers.refused_again.iter();
+        again.any(|again| again.reason == reason)
+    });
+    let again = status.peers.refused_again.into_iter();
+    again.map(|again| again.why).collect()
+}
+
+/// An address of this machine that isn't loopback, if it has one.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("10.255.255.255:1").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[test]
+fn a_password_from_afar_is_told_what_admits_it() {
+    let Some(address) = own_address() else {
+        return;
+    };
+    let daemon = TestDaemon::in_own_process(&json!({
+        "requestAddress": format!("tcp://{address}:0"),
+        "security": {"mechanisms": ["plain"], "clients": {"till": {"passwords": [FIRST]}}},
+    }));
+    let till = with_password(&daemon, zmq::REQ, "till", "first");
+    till.connect(&daemon.requests()).expect("a valid address");
+    let why = why_refused(&daemon, "mechanism");
+    let expected = "if that doesn't matter, set security.plainInClear";
+    assert!(why.iter().any(|why| why.contains(expected)), "{why:?}");
 }

@@ -72,6 +72,47 @@ fn a_publisher_with_another_key_is_not_taken_for_it() {
         let dialled = &status.publishers.dialled[0];
         !dialled.connected && dialled.failed_tries > 0
     });
+    daemon.wait_for("why", |status| {
+        let why = status.publishers.dialled[0].last_error.as_deref();
+        why.is_some_and(|why| {
+            why.contains("its serverKey in connectPublishers is none of its keys")
+        })
+    });
+}
+
+#[test]
+fn a_publisher_that_does_not_admit_our_key_says_so_by_when_it_hangs_up() {
+    let (above, below) = (Keys::new(), dialler());
+    for (mechanisms, server_key, expected) in [
+        (
+            &["curve"][..],
+            Some(key(SERVER)),
+            "it doesn't admit our key",
+        ),
+        (
+            &["curve"],
+            None,
+            "it wants keys (serverKey in connectPublishers)",
+        ),
+        (&["null"], Some(key(SERVER)), "it has no CURVE"),
+    ] {
+        let security = match mechanisms {
+            ["null"] => json!({}),
+            mechanisms => above.security(mechanisms),
+        };
+        let source = TestDaemon::in_own_process(&json!({ "security": security }));
+        let dialled = match server_key {
+            Some(key) => json!({"address": source.subscribers(), "serverKey": key}),
+            None => json!(source.subscribers()),
+        };
+        let daemon = TestDaemon::in_own_process(&json!({
+            "security": below.security(&["curve"]), "connectPublishers": [dialled],
+        }));
+        daemon.wait_for(expected, |status| {
+            let why = status.publishers.dialled[0].last_error.as_deref();
+            why.is_some_and(|why| why.contains(expected))
+        });
+    }
 }
 
 #[test]

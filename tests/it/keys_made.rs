@@ -299,4 +299,5 @@ fn keys_are_tried_from_the_client_s_side() {
     }
     let nobody = site.run(&["keys", "check", "tcp://127.0.0.1:9"]).failed(69);
     assert!(nobody.contains("refused"), "{nobody}");
+    assert!(nobody.contains("Start the daemon"), "{nobody}");
 }

@@ -61,7 +61,7 @@ fn what_was_sent_before_is_read_as_the_rate_allows() {
     requester.send(&message(&[
         "TK_EVENT_MANAGER_EMIT",
         "PARAM",
-        "\0memory\0late\02",
+        &["", "memory", "late", "2"].join("\0"),
     ]));
     drop((first, requester));
     let status = daemon.wait_for("they are leaving", |status| anonymous(status).leaving == 2);

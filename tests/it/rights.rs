@@ -8,6 +8,7 @@ use event_manager_wire::api::{ClientStatus, Status};
 use event_manager_zmtp::LocalSocket;
 use serde_json::{Value, json};
 
+use super::requests::ask_json;
 use super::support::keys::{Keys, Peer, server_key};
 use super::support::manager::Manager;
 use super::support::peers::{connected, is_silent, publish, received};
@@ -474,6 +475,24 @@ fn acl_says_what_the_configuration_allows_and_where() {
         let printed = acl(arguments).done();
         assert!(printed.contains(said), "{arguments:?}: {printed}");
     }
+    // Each says what it judged.
+    for (object, judged) in [
+        (
+            "order.x",
+            r#"events with the subject "order.x" alone; what a service gets by SUBSCRIBE order.x is "prefix:order.x""#,
+        ),
+        (
+            "prefix:order.x",
+            r#"all events whose subjects begin with "order.x""#,
+        ),
+        (
+            "glob:order.*",
+            r#"all events with subjects like "glob:order.*""#,
+        ),
+    ] {
+        let printed = acl(["few", "subscribe", object]).done();
+        assert!(printed.contains(&format!("judged: {judged}")), "{printed}");
+    }
     for arguments in [
         ["few", "publish", "order.x"],
         ["few", "subscribe", "prefix:ord"],
@@ -492,6 +511,42 @@ fn acl_says_what_the_configuration_allows_and_where() {
         acl(["few", "request", "dql"])
             .failed(1)
             .contains("there are subscribe, ")
+    );
+}
+
+#[test]
+fn requests_have_both_spellings_of_rights_and_tokens() {
+    let daemon = daemon(
+        json!({"services": ["Billing"], "subscribe": [""], "requests": ["keep-alive", "SUBSCRIBE"]}),
+    );
+    daemon.subscribe("1", "Billing", &["order."]);
+    for token in [
+        "keep-alive",
+        "keep_alive",
+        "TK_EVENT_MANAGER_KEEP_ALIVE",
+        "Keep-Alive",
+    ] {
+        let (answer, data) = daemon.ask(token, &["1"]);
+        assert_eq!(answer, "TK_SYS_ACK", "{token}: {data}");
+        let answer = ask_json(&daemon.requester(), &json!({"token": token, "id": "1"}));
+        assert_eq!(answer["token"], "TK_SYS_ACK", "{token}: {answer}");
+    }
+}
+
+#[test]
+fn doctor_without_the_right_to_the_status_says_so() {
+    let daemon = daemon(json!({"publish": [""]}));
+    let site = Site::new().with("EVENT_MANAGER_ADDRESS", &daemon.requests());
+    let ended = site.run(&["doctor"]);
+    assert_eq!(ended.code, Some(77), "{ended:?}");
+    let said = ended.stdout;
+    assert!(
+        said.contains("EM-9027") && said.contains("may not send the request \"status\""),
+        "{said}"
+    );
+    assert!(
+        said.contains("add \"status\" to that list") && !said.contains("start it"),
+        "{said}"
     );
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 import zmq.auth
 
-from messagebus import ACK, SUBSCRIBE, ask
+from messagebus import ACK, LOCATOR_REGISTER, NAK, SUBSCRIBE, ask
 
 PATIENCE_S = 20
 
@@ -174,7 +174,49 @@ def check_made_keys(binary, directory):
         assert daemon.wait(PATIENCE_S) == 0
 
 
+def check_locator(binary, directory):
+    """A ServiceLocator alone, with keys: unmodified sockets register and ask by CURVE, and only by that."""
+    keys = Keys(directory)
+    for name in ("server", "prices", "stranger"):
+        keys.make(name)
+    keys.admit("prices")
+    (directory / "config.json").write_text(json.dumps({"security": {
+        "mechanisms": ["curve"], "secretKey": str(keys.secret("server")), "keysDir": str(keys.clients),
+        "clients": {"prices": {"services": ["Prices"]}},
+    }}))
+    log = directory / "log"
+    with log.open("w") as stderr:
+        locator = subprocess.Popen([binary, "locator", "--address", "tcp://127.0.0.1:0", "--config",
+                                    directory / "config.json"], cwd=directory, stderr=stderr)
+    context = zmq.Context()
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while "address=" not in log.read_text():
+            assert time.monotonic() < deadline and locator.poll() is None, log.read_text()
+            time.sleep(0.02)
+        address = log.read_text().split("address=")[1].split()[0]
+        prices = socket(context, keys, zmq.REQ, address, "prices")
+        token, answer = ask(prices, LOCATOR_REGISTER, "Prices", "tcp://127.0.0.1:1")
+        assert token == ACK, answer
+        token, answer = ask(prices, LOCATOR_REGISTER, "EventManager", "tcp://127.0.0.1:2")
+        assert token == NAK and answer.startswith("forbidden"), answer
+        for name in (None, "stranger"):
+            other = socket(context, keys, zmq.REQ, address, name)
+            other.rcvtimeo = 700
+            try:
+                ask(other, LOCATOR_REGISTER, "Prices", "tcp://127.0.0.1:3")
+                raise AssertionError(f"{name} is admitted")
+            except zmq.Again:
+                pass
+    finally:
+        context.destroy(linger=0)
+        locator.terminate()
+        assert locator.wait(PATIENCE_S) == 0
+
+
 def main(binary):
+    with tempfile.TemporaryDirectory() as directory:
+        check_locator(binary, Path(directory))
     with tempfile.TemporaryDirectory() as directory:
         check_made_keys(binary, Path(directory))
     with tempfile.TemporaryDirectory() as directory:

@@ -58,6 +58,17 @@ pub enum KeysError {
         "the server key is neither a key (40 characters of Z85, 64 of hex or 44 of base64) nor the name of a file"
     )]
     NoServerKey,
+    /// What was given for the server's key is a file with a secret one.
+    #[error("{path} has a secret key, which nobody but its owner should have: name the file with the server's public key alone (server.key)", path = path.display())]
+    Secret {
+        /// Which.
+        path: PathBuf,
+    },
+    /// What was given for the server's key is this client's own secret one.
+    #[error(
+        "what was given for the server's key is the client's own {0} key: the server's public one is wanted"
+    )]
+    Own(&'static str),
     /// One is given without the other.
     #[error(
         "{0} is given without {1}: a client needs its own keys and the public one of its server"
@@ -75,10 +86,12 @@ impl ClientKeys {
     /// # Errors
     /// [`KeysError`].
     pub fn load(certificate: impl AsRef<Path>, server_key: &str) -> Result<Self, KeysError> {
-        Ok(Self {
-            own: load_pair(certificate.as_ref())?,
-            server: load_public(server_key)?,
-        })
+        let (own, server) = (load_pair(certificate.as_ref())?, load_public(server_key)?);
+        // A key of one's own is never the server's, but for the daemon itself.
+        match server.as_bytes() == own.secret() {
+            true => Err(KeysError::Own("secret")),
+            false => Ok(Self { own, server }),
+        }
     }
 }
 
@@ -119,6 +132,7 @@ pub fn load_public(key_or_path: &str) -> Result<PublicKey, KeysError> {
         return Ok(PublicKey::from_bytes(key));
     }
     match load(Path::new(text)) {
+        Ok(Certificate { pair: Some(_), .. }) => Err(KeysError::Secret { path: text.into() }),
         Ok(certificate) => Ok(certificate.public),
         Err(KeysError::Unreadable { .. }) if may_be_a_key(Path::new(text)) => {
             Err(KeysError::NoServerKey)

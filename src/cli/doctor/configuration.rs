@@ -37,6 +37,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(locator(loaded, &facts.locator));
             let files = problems(&loaded.config.security);
             found.extend(files.into_iter().map(|problem| key_file(loaded, problem)));
+            found.extend(loaded.warnings.iter().map(|warning| doubtful(warning)));
             found
         }
     }
@@ -49,6 +50,21 @@ fn key_file(loaded: &Loaded, problem: Problem) -> Finding {
     };
     let about = named(loaded, "security.secretKey");
     Finding::new(severity, Code::KeyFile, about, problem.text, problem.mend)
+}
+
+/// It is said as `check` says it: what has no effect, and what to do.
+fn doubtful(warning: &str) -> Finding {
+    let (text, mend) = warning
+        .rsplit_once(": ")
+        .or_else(|| warning.rsplit_once("; "))
+        .unwrap_or((warning, "change it, or leave it out"));
+    Finding::new(
+        Severity::Warning,
+        Code::NoEffect,
+        "configuration",
+        text,
+        mend,
+    )
 }
 
 fn invalid(error: &str) -> Finding {

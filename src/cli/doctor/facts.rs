@@ -32,6 +32,8 @@ pub(super) struct Facts {
     pub(super) status: Result<Status, String>,
     /// It is there, and doesn't admit us.
     pub(super) turned_away: Option<TurnedAway>,
+    /// It admits us, and doesn't tell us its state.
+    pub(super) is_forbidden: bool,
     /// Who listens on ports that the configuration names.
     pub(super) listening: Vec<Listening>,
     pub(super) locator: Locator,
@@ -81,6 +83,8 @@ impl Facts {
             Err(ClientError::TurnedAway { why, .. }) => Some(why),
             _ => None,
         };
+        let is_forbidden =
+            matches!(&status, Err(ClientError::Nak { code, .. }) if code == "forbidden");
         let status = status.map_err(|error| error.to_string());
         let directory = state_directory(known, status.as_ref().ok());
         Self {
@@ -99,6 +103,7 @@ impl Facts {
             address,
             status,
             turned_away,
+            is_forbidden,
             disk_free_min,
         }
     }

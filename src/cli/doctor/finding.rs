@@ -53,12 +53,13 @@ pub(super) enum Code {
     OpenToTheNetwork = 9026,
     ShutOut = 9027,
     KeyFile = 9028,
+    NoEffect = 9029,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 27] = [
+    pub(super) const ALL: [Self; 28] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -86,6 +87,7 @@ impl Code {
         Self::OpenToTheNetwork,
         Self::ShutOut,
         Self::KeyFile,
+        Self::NoEffect,
     ];
 
     pub(super) fn text(self) -> String {

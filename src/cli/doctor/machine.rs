@@ -33,8 +33,34 @@ fn refused_again(series: &RefusedAgain) -> Finding {
         Code::RefusedAgain,
         &series.host,
         format!("refused {times} times within {seconds:.0} s ({reason}): {why}"),
-        "find the client on that machine that reconnects again and again; fix it, or raise the limit that is named; EM-0602 in docs/events.md explains the reasons",
+        format!(
+            "{}; EM-0602 in docs/events.md explains the reasons",
+            mend_of(reason)
+        ),
     )
+}
+
+fn mend_of(reason: &str) -> &'static str {
+    match reason {
+        "mechanism" | "unknown-key" | "password" | "address" | "forbidden" => {
+            "find the client on that machine that reconnects again and again, and admit it as the sentence says, or stop it"
+        }
+        "curve-server-key" => {
+            "give the client on that machine the daemon's public key (server.key)"
+        }
+        "quota" | "unread" => {
+            "find out why that client has so much to do, or raise its quota in security"
+        }
+        "too-many-subscriptions"
+        | "message-too-large"
+        | "too-many-parts"
+        | "subject-too-long"
+        | "too-many-connections"
+        | "slow-subscriber" => {
+            "find the client on that machine that reconnects again and again; fix it, or raise the limit that is named"
+        }
+        _ => "find the client on that machine that reconnects again and again, and fix it",
+    }
 }
 
 fn descriptors(status: &Status) -> Option<Finding> {

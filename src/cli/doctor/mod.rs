@@ -74,7 +74,9 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
         return exit_code(Err(error.into()));
     }
     match (&facts.status, findings.first()) {
-        (Err(_), _) if facts.turned_away.is_some() => ExitCode::from(exit::TURNED_AWAY),
+        (Err(_), _) if facts.turned_away.is_some() || facts.is_forbidden => {
+            ExitCode::from(exit::TURNED_AWAY)
+        }
         (Err(_), _) => ExitCode::from(exit::UNAVAILABLE),
         (Ok(_), Some(worst)) if worst.severity > Severity::Note => ExitCode::from(exit::FAILED),
         (Ok(_), _) => ExitCode::SUCCESS,
@@ -87,6 +89,7 @@ fn check(facts: &Facts) -> Vec<Finding> {
     match &facts.status {
         Err(why) => found.push(match facts.turned_away {
             Some(told) => security::shut_out(&facts.address, why, told),
+            None if facts.is_forbidden => security::untold(&facts.address, why),
             None => no_daemon(facts, why),
         }),
         Ok(status) => {

@@ -22,6 +22,12 @@ pub(super) fn check(status: &Status) -> Option<Finding> {
     })
 }
 
+/// The daemon is there, and doesn't tell us its state.
+pub(super) fn untold(address: &str, why: &str) -> Finding {
+    let mend = "run this with keys that have the right (--key), or as the daemon's user on its machine; or add \"status\" to that list, and \"dlq\" for dead letters, and send SIGHUP";
+    Finding::new(Severity::Error, Code::ShutOut, address, why, mend)
+}
+
 /// The daemon is there, and doesn't admit us.
 pub(super) fn shut_out(address: &str, why: &str, told: TurnedAway) -> Finding {
     // The address is before it already.

@@ -29,6 +29,7 @@ fn facts(config: &str) -> Facts {
         letters: vec![],
         disk: None,
         turned_away: None,
+        is_forbidden: false,
         disk_free_min: None,
     }
 }

@@ -90,7 +90,12 @@ fn try_keys(address: &str, args: &CheckArgs) -> anyhow::Result<ExitCode> {
             complain(mend(why));
             ExitCode::from(exit::TURNED_AWAY)
         }
-        _ => ExitCode::from(exit::UNAVAILABLE),
+        _ => {
+            complain(
+                "Start the daemon (`event-manager`), or correct the address: it is one of its requestAddress",
+            );
+            ExitCode::from(exit::UNAVAILABLE)
+        }
     })
 }
 

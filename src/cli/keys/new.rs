@@ -43,7 +43,14 @@ fn name(text: &str) -> Result<String, String> {
             "a name begins with no dot or dash, and has no slash or control character".into(),
         );
     }
-    Ok(text.to_owned())
+    match text {
+        "event-manager" => Err(
+            "that is the name of the daemon itself; its keys are made by `event-manager keys init`"
+                .into(),
+        ),
+        "anonymous" => Err("that is the name of peers without a key".into()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 pub(super) fn run(args: &NewArgs) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::SecurityConfig;
 use crate::keys::{KeysError, load, own_pair};
 use event_manager_client::{PublicKey, load_public};
+use event_manager_zmtp::curve::CertificateError;
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +36,13 @@ pub(in crate::cli) fn problems(security: &SecurityConfig) -> Vec<Problem> {
 /// Looks at all files.
 pub(super) fn look(security: &SecurityConfig) -> Looked {
     let mut looked = Looked::default();
-    if !security.offers_curve() {
+    if security.offers_curve() {
+        look_at_own(security, &mut looked);
+    } else if !security.offers_plain() && security.clients.users().next().is_none() {
+        // No client of the configuration has any effect, which is a warning of its own.
         return looked;
     }
-    look_at_own(security, &mut looked);
-    if let Some(directory) = &security.keys_dir {
-        look_at_clients(security, directory, &mut looked);
-    }
+    look_at_clients(security, &mut looked);
     looked
 }
 
@@ -80,11 +81,18 @@ fn of_own(error: &KeysError) -> Problem {
             false,
             "run this as the daemon's user; and if that can't read it, let it own the file",
         ),
-        KeysError::Unreadable { .. } => (
+        KeysError::Unreadable { .. } | KeysError::NoFile { .. } => (
             true,
             "make it with `event-manager keys init`, or correct security.secretKey",
         ),
         KeysError::Mode { path, .. } => (true, &format!("chmod 600 {}", path.display())),
+        KeysError::Certificate {
+            error: CertificateError::OnlyPublic,
+            ..
+        } => (
+            true,
+            "name the file with both keys in security.secretKey: NAME.key_secret, which `event-manager keys init` makes beside it",
+        ),
         _ => (
             true,
             "restore the file with both keys, NAME.key_secret; or make another with `event-manager keys init --dir DIR`",
@@ -97,7 +105,7 @@ fn of_own(error: &KeysError) -> Problem {
     }
 }
 
-fn look_at_clients(security: &SecurityConfig, directory: &Path, looked: &mut Looked) {
+fn look_at_clients(security: &SecurityConfig, looked: &mut Looked) {
     let without_own = SecurityConfig {
         secret_key: vec![],
         ..security.clone()
@@ -114,22 +122,54 @@ fn look_at_clients(security: &SecurityConfig, directory: &Path, looked: &mut Loo
     let clients = errors.iter().map(|error| Problem {
         is_fatal: false,
         text: error.to_string(),
-        mend: mend_of_client(error).to_owned(),
+        mend: mend_of_client(error, security),
     });
     looked.problems.extend(clients);
-    look_at_directory(directory, looked);
+    for (name, key) in security.clients.keys() {
+        if looked.own.contains(&key) {
+            let error = KeysError::Own {
+                said_in: format!("security.clients.{name}.keys"),
+            };
+            looked.problems.push(Problem {
+                is_fatal: false,
+                text: error.to_string(),
+                mend: mend_of_client(&error, security),
+            });
+        }
+    }
+    if let Some(directory) = security
+        .keys_dir
+        .as_deref()
+        .filter(|_| security.offers_curve())
+    {
+        look_at_directory(directory, looked);
+    }
 }
 
-fn mend_of_client(error: &KeysError) -> &'static str {
-    match error {
+fn mend_of_client(error: &KeysError, security: &SecurityConfig) -> String {
+    let mend = match error {
         KeysError::Secret { .. } => {
             "put the client's NAME.key there, and give the client another pair if others could read this one"
         }
-        KeysError::SameKey { .. } => "remove one of the two files",
+        KeysError::SameKey { error, .. } => {
+            let mut said = security.clients.keys();
+            match said.find(|(_, key)| *key == error.2) {
+                None => "remove one of the two files",
+                Some((name, _)) => {
+                    return format!(
+                        "remove the file, or the key from security.clients.{name}.keys"
+                    );
+                }
+            }
+        }
+        KeysError::Own { .. } => {
+            "put the client's public key there, or remove this one; the daemon knows itself"
+        }
         KeysError::Nobody { .. } => "give it a key, or correct its name",
         KeysError::Dangling { .. } => "remove the link, or bring back what it leads to",
         _ => "put the client's public file there, NAME.key, or remove this one",
-    }
+    };
+    mend.to_owned()
 }
 
 /// What the daemon doesn't look at, or takes as it is.

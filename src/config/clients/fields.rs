@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Offers;
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::meant::suggestion;
 use crate::config::security::networks;
@@ -74,15 +75,16 @@ fn read<F: Default + DeserializeOwned>(
     wrong: &mut Vec<Wrong>,
 ) -> F {
     let Value::Object(object) = value else {
-        wrong.push(Wrong::value(base, value, "an object is wanted"));
+        wrong.push(Wrong::value(base, &json!("…"), "an object is wanted"));
         return F::default();
     };
     let base = format!("{base}.");
     for (field, value) in schema.values((&base, ""), object, wrong) {
         if let Err(wanted) = probe::<F>(&field, value) {
-            // A password that stands where its digest belongs is not repeated.
+            // A password that stands where its digest belongs is not repeated, nor a secret key with a slip.
             let hidden = Value::from("…");
-            let shown = if field == "passwords" { &hidden } else { value };
+            let is_hidden = ["passwords", "keys"].contains(&&*field);
+            let shown = if is_hidden { &hidden } else { value };
             wrong.push(Wrong::value(&format!("{base}{field}"), shown, &wanted));
         }
     }
@@ -197,6 +199,33 @@ impl ClientFields {
         self.users.as_deref().unwrap_or_default()
     }
 
+    /// What it says a client is known by, and nobody is asked for; a sentence each.
+    pub(super) fn idle_credentials(&self, base: &str, offers: Offers) -> Vec<String> {
+        let mut idle = vec![];
+        // Without any mechanism for names, that is said for all together.
+        if !self.keys().is_empty() && !offers.curve && offers.plain {
+            idle.push(format!(
+                "{base}.keys have no effect: add \"curve\" to security.mechanisms, or leave them out"
+            ));
+        }
+        if !self.passwords().is_empty() && !offers.plain {
+            idle.push(format!(
+                "{base}.passwords have no effect: add \"plain\" to security.mechanisms, or leave them out"
+            ));
+        }
+        if !self.users().is_empty() && !offers.ipc {
+            idle.push(format!(
+                "{base}.users have no effect: the daemon has no address ipc://, where users are known; add one to requestAddress, or leave them out"
+            ));
+        }
+        if self.keys().iter().any(|key| key.as_bytes() == &[0; 32]) {
+            idle.push(format!(
+                "{base}.keys: a key of zeros is nobody's; put the client's public key there (event-manager keys new NAME)"
+            ));
+        }
+        idle
+    }
+
     /// Whether it says by what a client is known.
     pub(super) fn has_credentials(&self) -> bool {
         !(self.keys().is_empty() && self.passwords().is_empty() && self.users().is_empty())
@@ -300,7 +329,8 @@ impl Unit for Keys {
         let parse = |text: &str| {
             let key = parse_key(text.trim()).map(PublicKey::from_bytes);
             key.ok_or_else(|| {
-                format!("{text:?} is no public key: 40 characters of Z85, 64 of hex or 44 of base64 are wanted")
+                "each is to be a public key: 40 characters of Z85, 64 of hex or 44 of base64"
+                    .to_owned()
             })
         };
         let all = texts(value, "a list of public keys")?;

@@ -89,7 +89,7 @@ fn everything_wrong_is_said_at_once_with_its_line() {
         "unknown key \"security.clients.b.roel\"; did you mean \"role\"?",
         "\"subscirbe\" is no request; did you mean \"subscribe\"?",
         "a star stands only at the end",
-        "\"x\" is no public key",
+        "security.clients.b.keys: \"…\": each is to be a public key",
         "security.anonymous.keys",
         "10.0.0.0/33",
     ] {

@@ -189,7 +189,10 @@ impl Fields {
         let base = format!("{base}.");
         for (field, value) in SCHEMA.values((&base, ""), object, wrong) {
             if let Err(wanted) = probe::<Self>(&field, value) {
-                wrong.push(Wrong::value(&format!("{base}{field}"), value, &wanted));
+                // It may be nearly a secret key.
+                let hidden = Value::from("…");
+                let shown = if field == "serverKey" { &hidden } else { value };
+                wrong.push(Wrong::value(&format!("{base}{field}"), shown, &wanted));
             }
         }
         // What is wrong has been said.

@@ -6,7 +6,7 @@ use crate::ambient::{now, random_bytes};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::effects::CallKeys;
 use crate::reactor::state::peer::{Peer, Role, ip_of};
-use event_manager_core::security::Keyring;
+use event_manager_core::security::{Keyring, Refusal};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::curve::{CurveClient, CurveServer};
 use event_manager_zmtp::{Mechanism, PlainServer};
@@ -84,6 +84,31 @@ impl Hub {
     fn plain_is_safe_from(&self, address: &str) -> bool {
         let is_far = ip_of(address).is_some_and(|ip| !ip.to_canonical().is_loopback());
         !is_far || self.config.security.plain_in_clear
+    }
+
+    /// What it takes to admit a peer that wanted this mechanism.
+    pub(super) fn mend_of_mechanism(
+        &self,
+        wanted: &str,
+        address: &str,
+        user: Option<u32>,
+    ) -> Option<String> {
+        let (keyring, is_ours) = (&self.site.keyring, |word| {
+            format!("add \"{word}\" to security.mechanisms")
+        });
+        Some(match wanted {
+            "PLAIN" if !keyring.accepts_plain() => is_ours("plain"),
+            "PLAIN" if !self.plain_is_safe_from(address) => {
+                "passwords that come over a network can be read on the way; if that doesn't matter, set security.plainInClear".into()
+            }
+            "CURVE" if keyring.server_keys().is_none() => is_ours("curve"),
+            "NULL" if !keyring.accepts_null() => match user {
+                Some(user) => Refusal::UnknownUser(user).to_string(),
+                None => format!("give it a key, or {}", is_ours("null")),
+            },
+            // It is offered, but not to who has this address.
+            _ => self.why_not_admitted(address)?,
+        })
     }
 
     /// Why nobody with this address may connect without a key, if so.

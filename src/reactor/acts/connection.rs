@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::admission::Met;
-use super::handshakes::{Failure, shake_hands};
+use super::meeting::meet;
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
@@ -17,11 +17,10 @@ use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Yielding;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::{Role, ip_of, presented};
+use crate::reactor::state::peer::{Role, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
-use event_manager_core::security::{Identity, Origin, Place};
-use event_manager_zmtp::{Handshake, HandshakeError, Mechanism, MechanismError, Peer as ZmtpPeer};
+use event_manager_core::security::{Origin, Place};
 
 /// Reads that a connection may do before others have their turn.
 const READS_PER_TURN: usize = 4;
@@ -31,8 +30,6 @@ const FLUSH_BYTES: usize = 256 << 10;
 const PARTING_MAX: Duration = Duration::from_secs(1);
 /// What it sends meanwhile is read in pieces of so many bytes, and dropped.
 const PARTING_READ_BYTES: usize = 64 << 10;
-/// How long a connection of another mechanism is kept before it ends.
-const REFUSED_HELD: Duration = Duration::from_secs(1);
 
 /// The way from a listener to the hub.
 pub(crate) struct HubDoor {
@@ -173,100 +170,6 @@ pub(crate) async fn run(
     attend(hub, purpose, met, inbox).await
 }
 
-/// Does a connection's handshake.
-///
-/// # Errors
-/// Why it came to none.
-async fn meet(
-    hub: &SharedHub,
-    stream: Stream,
-    address: Rc<str>,
-    purpose: &Purpose,
-) -> Result<(Met, Inbox), String> {
-    let is_dialled = matches!(purpose, Purpose::Dialled(_));
-    let offered = match purpose {
-        Purpose::Dialled(index) => vec![hub.borrow().mechanism_for(*index)?],
-        _ => offered(hub, &stream, &address).await?,
-    };
-    let (timeout, limits) = {
-        let state = hub.borrow();
-        (state.config.handshake_timeout, state.config.limits)
-    };
-    let mut handshake = BytesMut::new();
-    let begun = Handshake::start(
-        purpose.local_socket(),
-        offered,
-        limits.handshake_bytes_max,
-        &mut handshake,
-    );
-    let begun = match is_dialled {
-        true => begun.of_event_manager(hub.borrow().upstream.watch.loops.own()),
-        false => begun.dialled_by_peer(),
-    };
-    let met = shake_hands(hub, &stream, &address, begun, handshake);
-    let met = tokio::time::timeout(timeout, met).await;
-    let (zmtp, handshake) = match met {
-        Ok(Ok(met)) => met,
-        Ok(Err(Failure::Refused(error))) => {
-            hub.borrow_mut()
-                .notes
-                .refuse(error.reason(), &address, &error);
-            if !is_dialled && may_be_mended(&error) {
-                hold(hub, &stream).await;
-            }
-            return Err(error.to_string());
-        }
-        Ok(Err(Failure::TooMany(why))) => {
-            hub.borrow_mut()
-                .notes
-                .refuse("too-many-handshakes", &address, &why);
-            hold(hub, &stream).await;
-            return Err(why.to_string());
-        }
-        Ok(Err(Failure::Fault)) => {
-            hub.borrow_mut().notes.count_refused("internal-error");
-            return Err("its keys could not be agreed on".to_owned());
-        }
-        Ok(Err(Failure::HungUp(0))) => return Err("it hung up without a word".to_owned()),
-        Ok(Err(Failure::HungUp(heard))) => {
-            let why = format!("it hung up in the middle of its handshake, after {heard} bytes");
-            hub.borrow_mut().notes.refuse("hung-up", &address, &why);
-            return Err(why);
-        }
-        Err(_) => {
-            let why = format!("no handshake within {timeout:?}");
-            hub.borrow_mut()
-                .notes
-                .refuse("handshake-timeout", &address, &why);
-            return Err(why);
-        }
-    };
-    let identity = match is_dialled {
-        true => Identity::Own,
-        false => identify(hub, &stream, (&address, purpose), &zmtp).await?,
-    };
-    if zmtp.keys.is_some() {
-        let origin = Origin::from(ip_of(&address));
-        hub.borrow_mut().peers.connections.handshakes.known(origin);
-    }
-    let mut last = BytesMut::new();
-    let (rest, session) = handshake.finish(&mut last);
-    let _ = stream.write_all(&mut last).await;
-    let (opener, sealer) = session
-        .map(|session| (session.opener, session.sealer))
-        .unzip();
-    let inbox = Inbox::new(&limits, zmtp.version, rest, opener);
-    let met = Met {
-        zmtp,
-        identity,
-        stream: Rc::new(stream),
-        address,
-        wake: Rc::default(),
-        sealer,
-    };
-    Ok((met, inbox))
-}
-
 /// Serves a connection whose handshake is done to its end.
 ///
 /// # Errors
@@ -281,89 +184,6 @@ async fn attend(hub: &SharedHub, purpose: &Purpose, met: Met, inbox: Inbox) -> R
     exchange(hub, id, &stream, &wake, inbox).await;
     let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
     Ok(())
-}
-
-/// The mechanisms of which a peer with this address may have one.
-///
-/// # Errors
-/// Why it may not connect. Nothing was sent to it, and it was kept for a while: it tries again by
-/// itself, and is served once the configuration admits it.
-async fn offered(
-    hub: &SharedHub,
-    stream: &Stream,
-    address: &str,
-) -> Result<Vec<Mechanism>, String> {
-    let offered = hub.borrow().offered(address, stream.user());
-    match offered {
-        Ok(offered) => Ok(offered),
-        Err(why) => {
-            hub.borrow_mut().notes.refuse("address", address, &why);
-            hold(hub, stream).await;
-            Err(why)
-        }
-    }
-}
-
-/// Who a peer with these keys is, who may connect from there for this.
-///
-/// # Errors
-/// Why it may not. As above, it tries again by itself.
-async fn identify(
-    hub: &SharedHub,
-    stream: &Stream,
-    (address, purpose): (&str, &Purpose),
-    peer: &ZmtpPeer,
-) -> Result<Identity, String> {
-    let presented = presented(peer, stream);
-    let identified = hub.borrow_mut().welcome(purpose, address, presented);
-    match identified {
-        Ok(identity) => Ok(identity),
-        Err((reason, why)) => {
-            hub.borrow_mut().notes.refuse(reason, address, &why);
-            hold(hub, stream).await;
-            Err(why)
-        }
-    }
-}
-
-/// Whether an administrator can mend it, so that the peer is right to try again.
-fn may_be_mended(error: &HandshakeError) -> bool {
-    matches!(
-        error,
-        HandshakeError::Mechanism(..) | HandshakeError::Failed(MechanismError::Curve(_))
-    )
-}
-
-/// Keeps a refused connection for a while before it ends. Its peer tries again as soon as it is
-/// closed, for as long as it lives.
-async fn hold(hub: &SharedHub, stream: &Stream) {
-    let Some(_held) = Held::new(hub) else { return };
-    let mut ignored = BytesMut::with_capacity(512);
-    let until_gone = async {
-        while matches!(stream.read_some(&mut ignored).await, Ok(n) if n > 0) {
-            ignored.clear();
-        }
-    };
-    let _ = tokio::time::timeout(REFUSED_HELD, until_gone).await;
-}
-
-/// One of the refused connections that are kept for a while.
-struct Held<'a>(&'a SharedHub);
-
-impl<'a> Held<'a> {
-    /// `None` if there are as many as may be.
-    fn new(hub: &'a SharedHub) -> Option<Self> {
-        let connections = &mut hub.borrow_mut().peers.connections;
-        connections.hold().then_some(Self(hub))
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.0.try_borrow_mut() {
-            state.peers.connections.let_go();
-        }
-    }
 }
 
 /// What the connection's task waits for.
@@ -402,7 +222,8 @@ impl Hub {
         let read = !self.is_overfull(id);
         let peer = self.peers.get_mut(id)?;
         let write = peer.outbox.is_blocked();
-        let end = !read && !peer.is_leaving;
+        // Whose outbox is blocked is told by the next write.
+        let end = !read && !write && !peer.is_leaving;
         Some(Wants { read, write, end })
     }
 }

@@ -10,7 +10,7 @@ use crate::reactor::io::agreements::Agreed;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::peer::ip_of;
 use event_manager_core::security::{Origin, TooMany, UnderWay};
-use event_manager_zmtp::{Handshake, HandshakeError, Peer as ZmtpPeer, Progress};
+use event_manager_zmtp::{Handshake, HandshakeError, Peer as ZmtpPeer, Progress, Stage};
 
 /// How long a peer that is silent after its version has to name its mechanism before we name ours.
 const MECHANISM_AWAITED: Duration = Duration::from_secs(1);
@@ -20,8 +20,8 @@ pub(super) enum Failure {
     Refused(HandshakeError),
     /// Too many are under way.
     TooMany(TooMany),
-    /// The connection ended after so many bytes of a handshake; 0 is a port scan, a health check.
-    HungUp(usize),
+    /// The connection ended after so many bytes of a handshake, at this stage; 0 is a port scan, a health check.
+    HungUp(usize, Stage),
     /// A fault of ours.
     Fault,
 }
@@ -44,7 +44,7 @@ pub(super) async fn shake_hands(
             false => Ok(read.await),
         };
         match read {
-            Ok(Ok(0) | Err(_)) => return Err(Failure::HungUp(heard)),
+            Ok(Ok(0) | Err(_)) => return Err(Failure::HungUp(heard, handshake.stage())),
             Ok(Ok(n)) => heard += n,
             Err(_) => {
                 handshake.go_first(&mut out);

@@ -56,11 +56,12 @@ pub enum TurnedAway {
         "it closed the connection and named no security mechanism: it has no CURVE, or doesn't admit this address"
     )]
     NoCurve,
-    /// It has not this key, or it would have answered with it.
+    /// It has not this key, or it would have answered with it. The text doesn't repeat it: it may be a
+    /// secret one, given by mistake.
     #[error(
-        "it closed the connection during the CURVE handshake: {0} is none of its keys, or too many handshakes come from this address"
+        "it closed the connection during the CURVE handshake: the server key that was given is none of its keys, or too many handshakes come from this address"
     )]
-    ServerKey(PublicKey),
+    ServerKey,
     /// It has proved that it has the server key, and doesn't know ours.
     #[error(
         "it closed the connection during the CURVE handshake: the server key is right, but the client's key {0} is not known there"
@@ -78,9 +79,7 @@ impl TurnedAway {
             Self::NoCurve => {
                 "connect without keys, or look at the daemon's security.mechanisms and security.from"
             }
-            Self::ServerKey(_) => {
-                "take the public key of a file of the daemon's security.secretKey"
-            }
+            Self::ServerKey => "take the public key of a file of the daemon's security.secretKey",
             Self::ClientKey(_) => {
                 "put the public file of this key (NAME.key) into the daemon's security.keysDir"
             }
@@ -92,7 +91,7 @@ impl TurnedAway {
         Some(match (stage, keys) {
             (Stage::Version, None) => Self::WithoutKeys,
             (Stage::Version, Some(_)) => Self::NoCurve,
-            (Stage::Hello, Some(keys)) => Self::ServerKey(keys.server),
+            (Stage::Hello, Some(_)) => Self::ServerKey,
             (Stage::Initiate, Some(keys)) => Self::ClientKey(*keys.own.public()),
             _ => return None,
         })

@@ -150,7 +150,7 @@ impl Keyring {
             return match (user, self.null) {
                 (Some(name), _) => Ok(Identity::Client(Arc::clone(name))),
                 (None, true) => Ok(Identity::Anonymous),
-                (None, false) => Err(Refusal::NoKey),
+                (None, false) => Err(presented.user.map_or(Refusal::NoKey, Refusal::UnknownUser)),
             };
         };
         let is_ours = |key: &PublicKey| self.server.iter().any(|pair| pair.public() == key);
@@ -185,6 +185,11 @@ pub enum Refusal {
     /// It has no key.
     #[error("it has no key, and security.mechanisms does not have \"null\"")]
     NoKey,
+    /// It has no key, and no client has its user.
+    #[error(
+        "it has no key, and runs as user {0}, who is no client's: list {0} in security.clients.NAME.users, give it a key, or add \"null\" to security.mechanisms"
+    )]
+    UnknownUser(u32),
     /// No client has its name and its password.
     #[error("its name and password are not those of a client in security.clients")]
     WrongPassword,
@@ -202,7 +207,7 @@ impl Refusal {
     /// A short word for counters.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoKey => "mechanism",
+            Self::NoKey | Self::UnknownUser(_) => "mechanism",
             Self::WrongPassword => "password",
             Self::UnknownKey(_) => "unknown-key",
             Self::OldServerKey => "curve-server-key",
@@ -338,7 +343,8 @@ mod tests {
         };
         let admin = Ok(Identity::Client("admin".into()));
         assert_eq!(keyring.identify(as_user(Some(0))), admin);
-        assert_eq!(keyring.identify(as_user(Some(1))), Err(Refusal::NoKey));
+        let refused = keyring.identify(as_user(Some(1)));
+        assert_eq!(refused, Err(Refusal::UnknownUser(1)));
         assert_eq!(keyring.identify(as_user(None)), Err(Refusal::NoKey));
         assert!(keyring.knows_user(Some(0)) && !keyring.knows_user(None));
     }

@@ -112,8 +112,10 @@ impl Token {
             .map(|(_, name)| *name)
     }
 
-    /// The token of a well-known name, or of its last words: `subscribe`, in any case.
+    /// The token of a well-known name, or of its last words: `subscribe`, in any case, and with `-` or `_`
+    /// between words.
     pub fn from_name(name: &str) -> Option<Self> {
+        let name = &*name.replace('-', "_");
         let prefixes = [
             "TK_EVENT_MANAGER_",
             "TK_SERVICE_LOCATOR_",
@@ -163,6 +165,7 @@ mod tests {
             Some(Token::SUBSCRIBE)
         );
         assert_eq!(Token::from_name("keep_alive"), Some(Token::KEEP_ALIVE));
+        assert_eq!(Token::from_name("Keep-Alive"), Some(Token::KEEP_ALIVE));
         assert_eq!(Token::from_name("nonsense"), None);
         assert_eq!(
             Token::from_value(0xF020_0003).to_string(),

@@ -18,6 +18,9 @@ pub enum CertificateError {
     /// There is no line with this key.
     #[error("it has no line {0} = \"...\", so it is no certificate")]
     Missing(&'static str),
+    /// Both keys are wanted, and there is one.
+    #[error("it has only the public key: the file with the secret one is wanted, NAME.key_secret")]
+    OnlyPublic,
     /// A key is not one. The text is not shown, because it may be nearly a secret.
     #[error("line {line}: {name} is not 40 characters of Z85, 64 of hex or 44 of base64")]
     Key {
@@ -103,9 +106,9 @@ impl Certificate {
     /// Both keys.
     ///
     /// # Errors
-    /// [`CertificateError::Missing`] if the file has only the public one.
+    /// [`CertificateError::OnlyPublic`].
     pub fn into_pair(self) -> Result<KeyPair, CertificateError> {
-        self.pair.ok_or(CertificateError::Missing("secret-key"))
+        self.pair.ok_or(CertificateError::OnlyPublic)
     }
 }
 
@@ -160,7 +163,7 @@ mod tests {
         assert!(certificate.pair.is_none());
         assert_eq!(
             certificate.into_pair().unwrap_err(),
-            CertificateError::Missing("secret-key")
+            CertificateError::OnlyPublic
         );
     }
 
