@@ -118,7 +118,7 @@ def check_worker(context, keys, at):
     token, answer = ask(requests, SUBSCRIBE, "sub-1", "Billing", "Order")
     assert token == ACK, answer
     address = answer.split("\0")[2]
-    worker = socket(context, keys, zmq.DEALER, address, "client", routing_id=b"w" * 255)
+    worker = socket(context, keys, zmq.DEALER, address, "client", identity=b"w" * 255)
     worker.send(b"READY")
     publisher = socket(context, keys, zmq.XPUB, at["publishers"], "client")
     assert publisher.recv() == b"\x01"
