@@ -34,9 +34,9 @@ msrv:
 long:
     cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes --skip a_soak_with --skip a_thousand_scenarios
 
-# The tests of the Rust client once more, with a daemon that admits nobody without keys.
-curve:
-    EVENT_MANAGER_TEST_CURVE=1 cargo test --locked --test it -- client_hub client_service client_answers client_silence client_examples --skip other_clients_may_ask
+# The integration tests once more with every peer under CURVE, or those whose names contain an argument. What is left out is told, and why.
+curve-suite *filters:
+    tests/curve/run {{ filters }}
 
 # Seeds of the whole simulation: publishers, broker, queues, store and workers. 100,000 take ten minutes.
 simulate seeds="100000":

@@ -8,7 +8,7 @@ use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::support::bus::own_host;
-use super::support::peers::{connected, publish, received, socket};
+use super::support::peers::{connect, connected, publish, received, socket};
 use super::support::process::settings;
 use super::support::program::Site;
 use super::support::raw::{RawPeer, message};
@@ -107,7 +107,7 @@ fn subscriber(daemon: &TestDaemon, prefixes: &[&[u8]], again_ms: i32) -> zmq::So
         subscriber.set_subscribe(prefix).expect("an option");
     }
     let address = daemon.subscribers();
-    subscriber.connect(&address).expect("a valid address");
+    connect(&subscriber, &address);
     daemon.wait_for_subscriptions(before + prefixes.len() as u64);
     subscriber
 }

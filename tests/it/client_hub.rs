@@ -12,14 +12,17 @@ use event_manager_wire::api::Counters;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::support::PATIENCE;
 use super::support::program::wait_until;
+use super::support::{PATIENCE, tunnel};
 
-/// With CURVE if `just curve` runs the tests.
+/// With CURVE if `just curve-suite` runs the tests.
 pub(super) fn daemon() -> TestHubBuilder {
     let builder = TestHub::builder().binary(env!("CARGO_BIN_EXE_event-manager"));
-    match std::env::var_os("EVENT_MANAGER_TEST_CURVE").is_some() {
-        true => builder.curve(),
+    match tunnel::is_on() {
+        true => {
+            tunnel::note_use();
+            builder.curve()
+        }
         false => builder,
     }
 }

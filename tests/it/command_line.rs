@@ -8,10 +8,10 @@ use event_manager_wire::api::Status;
 use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
-use super::support::TestDaemon;
 use super::support::peers::{is_silent, publish, received, socket};
 use super::support::program::{Program, Site, wait_until};
 use super::support::responder::{Responder, register};
+use super::support::{TestDaemon, tunnel};
 
 fn daemon_and_site() -> (TestDaemon, Site) {
     let daemon = TestDaemon::start();
@@ -257,7 +257,11 @@ fn call_shows_what_each_service_answers() {
     sleeps.bind("tcp://127.0.0.1:*").expect("a free port");
     let address = sleeps.get_last_endpoint().expect("it is bound");
     daemon.subscribe("3", "Sleeps", &["Order"]);
-    register(&daemon.locator(), "Sleeps", &address.expect("a text"));
+    register(
+        &daemon.locator(),
+        "Sleeps",
+        &tunnel::before(&address.expect("a text")),
+    );
     daemon.subscribe("4", "Absent", &["Order"]);
     let (code, [first, second, third, fourth]) = call(&["--timeout", "0.2"]);
     assert_eq!((code, first, second), (Some(1), agreed, refused));

@@ -11,7 +11,7 @@ use super::support::peers::connected;
 use super::support::program::{Serving, Site, locator};
 use super::support::raw::{RawPeer, greeting_of, ready};
 use super::support::responder::register;
-use super::support::{PATIENCE, TestDaemon};
+use super::support::{PATIENCE, TestDaemon, tunnel};
 
 #[test]
 fn check_shows_each_value_with_its_origin() {
@@ -278,6 +278,7 @@ fn an_answer_without_end_is_not_waited_for() {
         peer.send(&long_frame);
         peer.read_to_end()
     });
+    let address = tunnel::before(&address);
     let ended = Site::new().run(&["services", "--address", &address]);
     let complaint = ended.failed(1);
     assert!(complaint.contains("the limit is"), "{complaint}");

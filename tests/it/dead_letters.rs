@@ -43,7 +43,7 @@ fn answer(worker: &zmq::Socket, word: &str) -> String {
 
 fn client(daemon: &TestDaemon, ms: u64) -> Client {
     let timeout = Duration::from_millis(ms);
-    Client::new(daemon.requests(), timeout)
+    daemon.client(timeout)
 }
 
 fn ask(daemon: &TestDaemon, op: &str, service: &str, options: Value) -> DeadLetters {

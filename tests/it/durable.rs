@@ -101,6 +101,7 @@ fn the_delay_of_a_nak_outlives_a_kill() {
         files.any(|bytes| bytes.is_ok_and(|bytes| bytes.windows(4).any(|w| w == [0xE7, 0, 0, 0])))
     };
     wait_until(|| is_noted().then_some(())).expect("a record");
+    drop(worker);
     first.kill();
 
     let second = daemon(&directory, json!({}));

@@ -9,9 +9,9 @@ use std::time::Duration;
 use event_manager::daemon::Daemon;
 use event_manager_wire::model::Endpoint;
 
-use super::support::peers::{connected, probe, publish, received, socket};
+use super::support::peers::{connect, connected, probe, publish, received, socket};
 use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, message};
-use super::support::{TestDaemon, config};
+use super::support::{TestDaemon, config, tunnel};
 
 /// Events of all shapes that exist.
 fn events() -> Vec<Vec<Vec<u8>>> {
@@ -197,7 +197,7 @@ fn a_prefix_that_libzmq_subscribes_twice_ends_with_the_second_unsubscribe() {
 fn connected_to(context: &zmq::Context, kind: zmq::SocketType, to: &Endpoint) -> zmq::Socket {
     let socket = socket(context, kind);
     socket.set_ipv6(true).expect("an option");
-    socket.connect(&to.to_string()).expect("a valid address");
+    connect(&socket, &to.to_string());
     socket
 }
 
@@ -232,6 +232,8 @@ impl Proxy {
         let outer = socket(&context, bound);
         outer.bind("tcp://127.0.0.1:*").expect("a free port");
         let address = outer.get_last_endpoint().expect("it is bound");
+        let address = address.expect("text");
+        tunnel::spare(&address);
         let inner = connected(&context, connecting, daemon);
         let thread = std::thread::spawn(move || {
             assert_eq!(zmq::proxy(&outer, &inner), Err(zmq::Error::ETERM));
@@ -239,7 +241,7 @@ impl Proxy {
         Self {
             context,
             thread: Some(thread),
-            address: address.expect("text"),
+            address,
         }
     }
 }

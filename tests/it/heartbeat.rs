@@ -9,7 +9,7 @@ use event_manager_wire::model::Endpoint;
 
 use super::support::TestDaemon;
 use super::support::other_machine::OtherMachine;
-use super::support::peers::publish;
+use super::support::peers::{connect, publish};
 use super::support::process::signal;
 use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, greeting, message, ready};
 
@@ -225,7 +225,7 @@ fn libzmq_subscriber() {
     socket.set_heartbeat_ttl(ttl).expect("an option");
     socket.set_heartbeat_timeout(60_000).expect("an option");
     socket.set_subscribe(b"").expect("an option");
-    socket.connect(&address).expect("a valid address");
+    connect(&socket, &address);
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 

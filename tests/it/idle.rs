@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::crowds::connections_from;
 use super::support::TestDaemon;
 use super::support::healthy::Healthy;
-use super::support::peers::{connected, publish, received, socket};
+use super::support::peers::{connect, connected, publish, received, socket};
 
 /// Connections that send nothing, from a thread for each of the addresses; from ten addresses of this
 /// machine, one of which alone may not have so many.
@@ -141,7 +141,7 @@ fn besiege(settings: &Value, reason: &str) -> String {
     });
     let late = socket(&daemon.context, zmq::SUB);
     late.set_subscribe(b"late").expect("an option");
-    late.connect(&daemon.subscribers()).expect("an address");
+    connect(&late, &daemon.subscribers());
     daemon.wait_for_subscriptions(2);
     publish(&daemon.publisher(), "late", "served");
     assert_eq!(received(&late), "served");

@@ -4,7 +4,6 @@ mod adverse;
 mod commands;
 mod kinds;
 
-use event_manager_client::blocking::Client;
 use event_manager_wire::api::NotableEvent;
 use serde::de::DeserializeOwned;
 
@@ -13,7 +12,7 @@ use super::support::{PATIENCE, TestDaemon};
 
 /// The latest events that a daemon has.
 pub fn noted(daemon: &TestDaemon) -> Vec<NotableEvent> {
-    let mut client = Client::new(daemon.requests(), PATIENCE);
+    let mut client = daemon.client(PATIENCE);
     client.events(None, 512).expect("an answer").events
 }
 

@@ -8,7 +8,7 @@ use event_manager_wire::model::Endpoint;
 use serde_json::json;
 
 use super::support::bus::{own_host, services_on};
-use super::support::peers::{connected, publish, received, socket};
+use super::support::peers::{connect, connected, publish, received, socket};
 use super::support::{TestDaemon, config};
 
 const SUBSCRIBE: &str = "TK_EVENT_MANAGER_SUBSCRIBE";
@@ -162,9 +162,7 @@ fn a_port_is_used_again_within_one_burst() {
     let first = daemon.subscribe("sub-1", "Billing", &["Order"]);
     let worker = socket(&daemon.context, zmq::DEALER);
     worker.set_reconnect_ivl(1).expect("an option");
-    worker
-        .connect(&first.pull_address)
-        .expect("a valid address");
+    connect(&worker, &first.pull_address);
     let client = connected(&daemon.context, zmq::DEALER, &daemon.requests());
     for round in 0..ROUNDS {
         daemon.wait_for("the worker's connection", |status| {

@@ -7,7 +7,7 @@ use super::notable::wait_for;
 use super::ports::{held_ports, range_of};
 use super::restart::{Home, KILL};
 use super::support::TestDaemon;
-use super::support::peers::{connected, is_silent, publish, received, socket};
+use super::support::peers::{connect, connected, is_silent, publish, received, socket};
 
 /// A home with one port for services, so that each has it after the other.
 fn home_with_one_port() -> Home {
@@ -53,7 +53,7 @@ fn a_worker_is_known_by_its_identity() {
     let (stale, address) = leave_stale(&daemon);
     let worker = socket(&daemon.context, zmq::DEALER);
     worker.set_identity(b"billing-1").expect("an option");
-    worker.connect(&address).expect("an address");
+    connect(&worker, &address);
     worker.send("READY", 0).expect("a send");
     daemon.wait_for_ready("Billing", 1);
     let mut daemon = daemon;
@@ -74,7 +74,7 @@ fn a_worker_is_known_by_its_host_if_no_stranger_is_there() {
     let (stale, address) = leave_stale(&daemon);
     let worker = socket(&daemon.context, zmq::DEALER);
     let elsewhere = address.replace("tcp://", "tcp://127.0.0.9:0;");
-    worker.connect(&elsewhere).expect("an address");
+    connect(&worker, &elsewhere);
     worker.send("READY", 0).expect("a send");
     daemon.wait_for_ready("Billing", 1);
     let daemon = home.restart(daemon, KILL);
@@ -181,7 +181,7 @@ fn a_worker_that_had_said_bye_is_not_ready_after_a_restart() {
     let workers = ["stays", "leaves"].map(|name| {
         let worker = socket(&daemon.context, zmq::DEALER);
         worker.set_identity(name.as_bytes()).expect("an option");
-        worker.connect(&billing.pull_address).expect("an address");
+        connect(&worker, &billing.pull_address);
         worker.send(r#"READY {"ack": true}"#, 0).expect("a send");
         worker
     });

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::support::TestDaemon;
 use super::support::bus::Proxy;
-use super::support::peers::{connected, is_silent, publish, received, socket};
+use super::support::peers::{connect, connected, is_silent, publish, received, socket};
 use super::support::raw::{MORE, RawPeer, frame, message};
 
 const SERVICE: &str = "Billing";
@@ -40,7 +40,7 @@ fn a_req_that_numbers_its_requests_is_a_worker() {
     for ack in [false, true] {
         let worker = socket(&daemon.context, zmq::REQ);
         worker.set_req_correlate(true).expect("an option");
-        worker.connect(&address).expect("a valid address");
+        connect(&worker, &address);
         let ready = if ack {
             r#"READY {"ack": true}"#
         } else {
@@ -106,7 +106,7 @@ fn reqs_behind_a_proxy_get_one_event_for_each_ready() {
             .map(|_| {
                 let worker = socket(&daemon.context, zmq::REQ);
                 worker.set_req_correlate(correlates).expect("an option");
-                worker.connect(&proxy.address).expect("a valid address");
+                connect(&worker, &proxy.address);
                 worker
             })
             .collect();

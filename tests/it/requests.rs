@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::support::TestDaemon;
 use super::support::bus::{Frames, Proxy, exchange, zmtp_message};
-use super::support::peers::{connected, socket};
+use super::support::peers::{connect, connected, socket};
 use super::support::raw::{RawPeer, greeting, ready};
 
 /// A number with a name.
@@ -291,7 +291,7 @@ fn through_a_proxy_with_a_routing_id_that_reads_as_a_token() {
         for identity in ["42", "cli1", "9.9", "0x17", "client01", "a"] {
             let client = socket(&daemon.context, kind);
             client.set_identity(identity.as_bytes()).expect("an option");
-            client.connect(&proxy.address).expect("a valid address");
+            connect(&client, &proxy.address);
             let answer = exchange(&client, &[b"2.1", b"2", b"s1\0Billing\0Order"]);
             assert_eq!(answer[0], b"1.1", "{identity} {kind:?}");
             let answer = exchange(&client, &[b"status", b""]);
@@ -319,7 +319,7 @@ fn a_probe_is_not_answered() {
             for n in 0..10 {
                 let client = socket(&daemon.context, kind);
                 client.set_probe_router(true).expect("an option");
-                client.connect(&address).expect("a valid address");
+                connect(&client, &address);
                 probes += 1;
                 daemon.wait_for("the probe", |status| status.refused("probe") == probes);
                 let answer = exchange(&client, &[b"status", b""]);

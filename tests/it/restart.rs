@@ -9,13 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_manager::state::{self};
-use event_manager_client::blocking::Client;
 use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::requests::ask_json;
 use super::support::bus::own_host;
-use super::support::peers::{connected, is_silent, publish, received, socket};
+use super::support::peers::{connect, connected, is_silent, publish, received, socket};
 use super::support::program::{Program, Site};
 use super::support::{PATIENCE, TestDaemon};
 
@@ -376,7 +375,7 @@ fn a_req_socket_asks_anew() {
     let daemon = home.restart(daemon, KILL);
     daemon.wait_for_ready("Billing", 1);
     let asking = socket(&daemon.context, zmq::REQ);
-    asking.connect(&billing.pull_address).expect("an address");
+    connect(&asking, &billing.pull_address);
     daemon.wait_for("two connections", |status| {
         status.services[0].workers.connected == 2
     });
@@ -423,7 +422,7 @@ fn the_commands_go_on_after_a_restart() {
 fn a_client_that_was_idle_over_a_restart_asks_again() {
     let mut home = Home::new();
     let daemon = home.start();
-    let mut client = Client::new(daemon.requests(), PATIENCE);
+    let mut client = daemon.client(PATIENCE);
     let mut service = || client.status().expect("an answer").pid;
     let first = service();
     assert_eq!(first, service());

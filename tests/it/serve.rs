@@ -6,11 +6,11 @@ use event_manager_wire::api::{Process, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::support::TestDaemon;
 use super::support::peers::{connected, publish, received, socket};
 use super::support::program::{Program, Site, locator, wait_until};
 use super::support::raw::{RawPeer, command, greeting, message};
 use super::support::responder::{Responder, register};
+use super::support::{TestDaemon, tunnel};
 
 /// Peers that will do nothing any more, with events that wait for them.
 struct Stuck {
@@ -39,7 +39,11 @@ impl Stuck {
         let hung = socket(&daemon.context, zmq::ROUTER);
         hung.bind("tcp://127.0.0.1:*").expect("a free port");
         let address = hung.get_last_endpoint().expect("it is bound");
-        register(&daemon.locator(), "Stuck", &address.expect("a text"));
+        register(
+            &daemon.locator(),
+            "Stuck",
+            &tunnel::before(&address.expect("a text")),
+        );
         let caller = daemon.requester();
         let event = ["data", "Order", "", "1", "me"].join("\0");
         let call = ["TK_EVENT_MANAGER_PUBLISH", "PARAM", &event];

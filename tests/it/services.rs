@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use event_manager_wire::api::Counters;
 
-use super::support::peers::{connected, is_silent, publish, received};
+use super::support::peers::{connect, connected, is_silent, publish, received};
 use super::support::raw::{MORE, RawPeer, frame, message};
 use super::support::{PATIENCE, TestDaemon};
 
@@ -424,7 +424,7 @@ fn of_two_workers_with_one_identity_the_newest_stays() {
     let patience = i32::try_from(PATIENCE.as_millis()).expect("it fits");
     newest.set_rcvtimeo(patience).expect("an option");
     newest.set_linger(0).expect("an option");
-    newest.connect(&address).expect("a valid address");
+    connect(&newest, &address);
     assert_eq!(older.read_to_end(), b"");
     newest.send("READY", 0).expect("a send");
     daemon.wait_for_ready(SERVICE, 2);

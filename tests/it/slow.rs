@@ -7,7 +7,7 @@ use event_manager_wire::api::{Counters, Status};
 use serde_json::json;
 
 use super::support::TestDaemon;
-use super::support::peers::{publish, received, socket};
+use super::support::peers::{connect, publish, received, socket};
 use super::support::process::DaemonProcess;
 use super::support::raw::{RawPeer, command, message};
 
@@ -106,8 +106,7 @@ fn stalled_peers_cost_the_healthy_ones_nothing() {
     let full = socket(&daemon.context, zmq::SUB);
     full.set_rcvhwm(10).expect("an option");
     full.set_subscribe(b"Order").expect("an option");
-    full.connect(&daemon.subscribers())
-        .expect("a valid address");
+    connect(&full, &daemon.subscribers());
     daemon.wait_for_subscriptions(3);
 
     let publisher = daemon.publisher();

@@ -11,10 +11,10 @@ use event_manager_wire::api::{CallResult, CallResults, CallStatus};
 use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
-use super::support::TestDaemon;
 use super::support::bus::exchange;
 use super::support::peers::{connected, publish, received, socket};
 use super::support::responder::Responder;
+use super::support::{TestDaemon, tunnel};
 
 const PUBLISH: &str = "TK_EVENT_MANAGER_PUBLISH";
 const PAYLOAD: [&str; 5] = ["{\"n\":1}", "OrderCreated", "type", "1", "till-7"];
@@ -57,6 +57,7 @@ impl Service {
             .get_last_endpoint()
             .expect("it is bound")
             .expect("a text");
+        let address = tunnel::before(&address);
         let (told, requests) = mpsc::channel();
         let (stop, stopped) = (socket(context, zmq::PAIR), socket(context, zmq::PAIR));
         stopped
@@ -108,7 +109,7 @@ fn hung(daemon: &TestDaemon) -> (zmq::Socket, String) {
         .get_last_endpoint()
         .expect("it is bound")
         .expect("a text");
-    (service, address)
+    (service, tunnel::before(&address))
 }
 
 /// The answer's token and its results by service.

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use event_manager::telemetry::read_events;
-use event_manager_client::blocking::Client;
 use event_manager_wire::api::{NotableEvent, QueueState};
 use serde_json::json;
 use tempfile::TempDir;
@@ -225,7 +224,7 @@ fn the_event_log_counts_the_lines_that_a_full_disk_cost() {
     let disk = SmallDisk::mount("4m");
     let path = disk.0.path().join("events.jsonl");
     let daemon = TestDaemon::in_own_process(&json!({"eventLog": {"path": path}}));
-    let mut client = Client::new(daemon.requests(), PATIENCE);
+    let mut client = daemon.client(PATIENCE);
     let mut page = |max| client.events(None, max).expect("an answer");
     let mut services = 0;
     let mut next_service = || {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::bed::{Chance, Worker};
 use super::disk::SmallDisk;
-use crate::support::peers::{connected, publish, socket};
+use crate::support::peers::{connect, connected, publish, socket};
 use crate::support::process::settings;
 use crate::support::program::{Serving, Site, wait_until};
 use crate::support::{PATIENCE, TestDaemon, disk_of};
@@ -119,9 +119,7 @@ impl Soak {
             let subscriber = socket(context, zmq::SUB);
             subscriber.set_rcvhwm(10).expect("an option");
             subscriber.set_subscribe(b"").expect("an option");
-            subscriber
-                .connect(&whereabouts.subscribers)
-                .expect("an address");
+            connect(&subscriber, &whereabouts.subscribers);
             while self.goes_on(whereabouts.run) {
                 std::thread::sleep(Duration::from_millis(100));
                 let _ = subscriber.recv_multipart(zmq::DONTWAIT);

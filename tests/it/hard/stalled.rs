@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::TestDaemon;
-use crate::support::peers::socket;
+use crate::support::peers::{connect, socket};
 
 const SERVICES: usize = 50;
 /// Events of each service.
@@ -30,9 +30,7 @@ fn p99(reads: bool) -> Duration {
                 worker.set_rcvhwm(1).expect("an option");
                 worker.set_rcvbuf(4096).expect("an option");
             }
-            worker
-                .connect(&subscribed.pull_address)
-                .expect("an address");
+            connect(&worker, &subscribed.pull_address);
             worker.send("READY", 0).expect("a send");
             daemon.wait_for_ready(&service, 1);
             worker

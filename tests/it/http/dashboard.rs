@@ -1,6 +1,5 @@
 //! The dashboard's files, and the events that it shows. What it looks like, `just dashboard` checks.
 
-use event_manager_client::blocking::Client;
 use event_manager_wire::api::EventsPage;
 
 use super::super::support::{PATIENCE, TestDaemon};
@@ -90,7 +89,7 @@ fn notable_events_are_read_a_page_at_a_time() {
     let expected: Vec<_> = (last - 99..=last).collect();
     assert_eq!(numbers(&latest), expected, "the latest, at most 100");
     assert_eq!(latest.events_after, last);
-    let mut client = Client::new(daemon.requests(), PATIENCE);
+    let mut client = daemon.client(PATIENCE);
     let all = client.events(None, 512).expect("an answer");
     assert_eq!(events(&daemon, "?max=512"), all, "as EVENTS answers");
 

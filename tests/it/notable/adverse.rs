@@ -52,7 +52,7 @@ fn without_a_descriptor_connections_are_refused_and_what_is_on_disk_alone_waits(
     publish(&publisher, "Order", "0");
     let held = delivered(&worker);
     // Connected before it is too late.
-    let mut client = Client::new(daemon.requests(), PATIENCE);
+    let mut client = daemon.client(PATIENCE);
     client.events(None, 1).expect("an answer");
 
     let address = daemon.publishers().replace("tcp://", "");

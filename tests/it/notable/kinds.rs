@@ -293,8 +293,7 @@ fn state_that_is_damaged_or_can_not_be_kept_and_a_file_that_fails() {
     for code in ["EM-0011", "EM-0505", "EM-0514"] {
         wait_for(&nowhere, code);
     }
-    let mut client =
-        event_manager_client::blocking::Client::new(nowhere.requests(), crate::support::PATIENCE);
+    let mut client = nowhere.client(crate::support::PATIENCE);
     let lost = client.events(None, 1).expect("an answer").lost_lines;
     assert!(lost >= 3, "{lost}");
 }

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use event_manager::config::Config;
 use event_manager_wire::model::Endpoint;
 
-use super::TestDaemon;
 use super::peers::connected;
+use super::{TestDaemon, tunnel};
 
 pub type Frames = Vec<Vec<u8>>;
 
@@ -68,13 +68,15 @@ impl Proxy {
         let front = super::peers::socket(&context, zmq::ROUTER);
         front.bind("tcp://127.0.0.1:*").expect("a free port");
         let address = front.get_last_endpoint().expect("it is bound");
+        let address = address.expect("a text");
+        tunnel::spare(&address);
         let back = connected(&context, zmq::DEALER, backend);
         let thread = std::thread::spawn(move || {
             let ended = zmq::proxy(&front, &back).expect_err("only the context's end ends it");
             assert_eq!(ended, zmq::Error::ETERM);
         });
         Self {
-            address: address.expect("a text"),
+            address,
             context,
             thread: Some(thread),
         }

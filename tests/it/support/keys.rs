@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use event_manager_client::{ClientKeys, Connection, ConnectionEvent, Ended, OpenError, Options};
@@ -27,6 +27,16 @@ pub fn pair(number: u8) -> KeyPair {
 
 pub const SERVER: u8 = 1;
 
+/// A certificate with both keys of this pair.
+pub fn write_secret(path: &Path, number: u8) {
+    let pair = pair(number);
+    let (public, secret) = (pair.public(), z85::encode(pair.secret()));
+    let text = format!("curve\n    public-key = \"{public}\"\n    secret-key = \"{secret}\"\n");
+    fs::write(path, text).expect("a file");
+    let mode = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(path, mode).expect("a file");
+}
+
 impl Keys {
     /// The daemon's, and no client's.
     pub fn new() -> Self {
@@ -47,12 +57,7 @@ impl Keys {
     }
 
     pub fn write_secret(&self, name: &str, number: u8) {
-        let pair = pair(number);
-        let (public, secret) = (pair.public(), z85::encode(pair.secret()));
-        let text = format!("curve\n    public-key = \"{public}\"\n    secret-key = \"{secret}\"\n");
-        fs::write(self.secret(name), text).expect("a file");
-        let mode = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(self.secret(name), mode).expect("a file");
+        write_secret(&self.secret(name), number);
     }
 
     pub fn admit(&self, number: u8) {

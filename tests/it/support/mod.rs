@@ -15,6 +15,7 @@ pub mod program;
 pub mod raw;
 pub mod raw_curve;
 pub mod responder;
+pub mod tunnel;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,11 +24,12 @@ use std::time::{Duration, Instant};
 use event_manager::config::Config;
 use event_manager::daemon::Daemon;
 use event_manager::reactor::Bound;
+use event_manager_client::blocking::Client;
 use event_manager_wire::api::{Counters, Durable, ServiceStatus, Status};
 use event_manager_wire::model::Endpoint;
 use process::DaemonProcess;
 use program::{Program, Serving, Site};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longer than anything here takes on a busy machine; only failures wait for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,6 +103,11 @@ pub fn config() -> Config {
     };
     config.locator.register = false;
     config.locator.embedded = false;
+    if tunnel::is_on() {
+        let keys = json!({"security": tunnel::security()}).to_string();
+        let loaded = event_manager::config::parse("", &keys, &Default::default(), &[]);
+        config.security = loaded.expect("a configuration").config.security;
+    }
     config
 }
 
@@ -113,6 +120,7 @@ impl TestDaemon {
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
+        tunnel::dialling(&mut config);
         let daemon = Daemon::start(config).expect("the daemon starts");
         Self::at(Home::Here(Box::new(daemon)))
     }
@@ -153,6 +161,7 @@ impl TestDaemon {
     }
 
     fn at(home: Home) -> Self {
+        tunnel::is_daemon(home.bound());
         Self {
             daemon: Some(home),
             context: zmq::Context::new(),
@@ -204,6 +213,11 @@ impl TestDaemon {
 
     pub fn status(&self) -> Status {
         self.daemon().status()
+    }
+
+    /// The client of the command line.
+    pub fn client(&self, timeout: Duration) -> Client {
+        Client::new(self.requests(), timeout).with_keys(tunnel::keys())
     }
 
     /// The status of one service, which is there.

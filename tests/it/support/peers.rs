@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{PATIENCE, TestDaemon};
+use super::{PATIENCE, TestDaemon, tunnel};
 
 /// A libzmq socket that waits with patience and never lingers.
 pub fn socket(context: &zmq::Context, kind: zmq::SocketType) -> zmq::Socket {
@@ -19,8 +19,15 @@ pub fn socket(context: &zmq::Context, kind: zmq::SocketType) -> zmq::Socket {
 
 pub fn connected(context: &zmq::Context, kind: zmq::SocketType, address: &str) -> zmq::Socket {
     let socket = socket(context, kind);
-    socket.connect(address).expect("a valid address");
+    connect(&socket, address);
     socket
+}
+
+/// Connects to a daemon, or to what is [spared](tunnel::spare).
+pub fn connect(socket: &zmq::Socket, address: &str) {
+    socket
+        .connect(&tunnel::to(address))
+        .expect("a valid address");
 }
 
 /// Whether nothing arrives for a while. Only for what must not arrive at all.
@@ -65,9 +72,7 @@ impl TestDaemon {
                 .set_subscribe(prefix.as_bytes())
                 .expect("an option");
         }
-        subscriber
-            .connect(&self.subscribers())
-            .expect("a valid address");
+        connect(&subscriber, &self.subscribers());
         self.wait_for_subscriptions(before + prefixes.len() as u64);
         subscriber
     }

@@ -13,7 +13,7 @@ use event_manager_wire::api::Status;
 use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, tunnel};
 
 /// Holds the keys of `config.json` for the daemon to be run.
 const SETTINGS: &str = "EVENT_MANAGER_TEST_SETTINGS";
@@ -209,6 +209,9 @@ pub fn settings(keys: &Value) -> Value {
         "subscriberGrace": 0,
         "stateDir": "",
     });
+    if tunnel::is_on() {
+        all["security"] = tunnel::security();
+    }
     for (key, value) in keys.as_object().expect("an object") {
         all[key] = value.clone();
     }

@@ -18,9 +18,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::{self, settings};
-use super::{PATIENCE, TestDaemon};
+use super::{PATIENCE, TestDaemon, tunnel};
 
-/// A directory of its own in which programs run, with nothing of the tester's environment.
+/// A directory of its own in which programs run, with nothing of the tester's environment. They have
+/// keys, if daemons want some.
 pub struct Site {
     directory: Arc<TempDir>,
     environment: Vec<(String, String)>,
@@ -30,7 +31,7 @@ impl Site {
     pub fn new() -> Self {
         Self {
             directory: Arc::new(tempfile::tempdir().expect("a directory")),
-            environment: vec![],
+            environment: tunnel::variables(),
         }
     }
 
@@ -311,6 +312,7 @@ pub fn locator() -> (Program, String) {
     let program = Site::new().start(&["locator", "--address", "tcp://127.0.0.1:0"]);
     let line = program.logged("the ServiceLocator is ready");
     let (_, address) = line.split_once("address=").expect("an address");
+    tunnel::spare(address);
     (program, address.to_owned())
 }
 
@@ -344,7 +346,7 @@ impl Serving {
     /// Its state, as it answers to STATUS.
     pub fn status(&self) -> Status {
         let address = self.bound.requests[0].to_string();
-        let mut client = Client::new(address, PATIENCE);
+        let mut client = Client::new(address, PATIENCE).with_keys(tunnel::keys());
         client.status().expect("it answers")
     }
 

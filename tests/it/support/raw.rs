@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::PATIENCE;
+use super::{PATIENCE, tunnel};
 
 /// Another frame of the message follows.
 pub const MORE: u8 = 1;
@@ -71,7 +71,8 @@ pub fn message(frames: &[&str]) -> Vec<u8> {
 
 impl RawPeer {
     pub fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(tcp_address(address)).expect("a connection");
+        let address = tunnel::to(address);
+        let stream = TcpStream::connect(tcp_address(&address)).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         stream.set_write_timeout(Some(PATIENCE)).expect("an option");
         stream.set_nodelay(true).expect("an option");

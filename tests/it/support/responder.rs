@@ -4,6 +4,7 @@ use std::thread::JoinHandle;
 
 use super::bus::exchange;
 use super::peers::{connected, socket};
+use super::tunnel;
 
 /// It answers all alike, in a thread of its own.
 pub struct Responder {
@@ -21,6 +22,7 @@ impl Responder {
         service.set_rcvtimeo(-1).expect("an option");
         service.bind("tcp://127.0.0.1:*").expect("a free port");
         let address = service.get_last_endpoint().expect("it is bound");
+        let address = tunnel::before(&address.expect("a text"));
         let thread = std::thread::spawn(move || {
             while service.recv_multipart(0).is_ok() {
                 let answer = [token.as_bytes(), b"STRING", &data];
@@ -28,7 +30,7 @@ impl Responder {
             }
         });
         Self {
-            address: address.expect("a text"),
+            address,
             context,
             thread: Some(thread),
         }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use event_manager_wire::api::{CallResult, CallStatus};
 use event_manager_wire::model::Endpoint;
 
-use super::super::support::TestDaemon;
 use super::super::support::raw::{RawPeer, greeting_of, ready};
 use super::super::support::responder::Responder;
+use super::super::support::{TestDaemon, tunnel};
 use super::{LONG, SHORT, Service, call, register, with_locator};
 
 #[test]
@@ -82,7 +82,7 @@ fn listening(serve: impl Fn(TcpStream) + Send + 'static) -> String {
             serve(stream.expect("a connection"));
         }
     });
-    format!("tcp://{address}")
+    tunnel::before(&format!("tcp://{address}"))
 }
 
 /// A service that says this when it is asked, and hangs up.

@@ -77,8 +77,8 @@ impl CurveClient {
         matches!(self.state, State::Ready(_) | State::Done)
     }
 
-    /// The body of the HELLO.
-    pub(crate) fn hello(&self) -> Vec<u8> {
+    /// The body of the HELLO; nothing after the WELCOME.
+    pub fn hello(&self) -> Vec<u8> {
         let State::Welcome(agreed) = &self.state else {
             return vec![];
         };
@@ -95,7 +95,10 @@ impl CurveClient {
     }
 
     /// Reads a WELCOME; returns the body of an INITIATE with this metadata.
-    pub(crate) fn welcome(&mut self, body: &[u8], metadata: &[u8]) -> Result<Vec<u8>, CurveError> {
+    ///
+    /// # Errors
+    /// The connection must end.
+    pub fn welcome(&mut self, body: &[u8], metadata: &[u8]) -> Result<Vec<u8>, CurveError> {
         let State::Welcome(agreed) = std::mem::replace(&mut self.state, State::Done) else {
             return Err(CurveError::Malformed("a WELCOME at the wrong time"));
         };
@@ -141,7 +144,10 @@ impl CurveClient {
     }
 
     /// Reads a READY: the server's metadata, and what goes on after it.
-    pub(crate) fn ready(&mut self, body: &[u8]) -> Result<(Vec<u8>, Session), CurveError> {
+    ///
+    /// # Errors
+    /// The connection must end.
+    pub fn ready(&mut self, body: &[u8]) -> Result<(Vec<u8>, Session), CurveError> {
         let State::Ready(session) = std::mem::replace(&mut self.state, State::Done) else {
             return Err(CurveError::Malformed("a READY at the wrong time"));
         };

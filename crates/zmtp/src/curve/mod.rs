@@ -29,8 +29,7 @@ pub(crate) use boxes::sha256;
 pub use boxes::{KEY_BYTES, KeyPair, PublicKey};
 pub use certificate::{Certificate, CertificateError, parse_key};
 pub use client::{CLIENT_RANDOM_BYTES, CurveClient};
-pub(crate) use server::Agreed;
-pub use server::{CurveServer, SERVER_RANDOM_BYTES};
+pub use server::{Agreed, CurveServer, Initiated, SERVER_RANDOM_BYTES};
 pub use stream::{OpenError, Opened, Opener, Refused, SEALED_EXTRA_BYTES, Sealer, Session};
 
 /// Why a peer's CURVE was refused. The texts continue "peer … refused:".

@@ -62,26 +62,27 @@ impl Drop for Random {
 
 /// Who a client is, and what goes on with it.
 #[derive(Debug)]
-pub(crate) struct Initiated {
+pub struct Initiated {
     /// The key that the client owns.
-    pub(crate) client: PublicKey,
+    pub client: PublicKey,
     /// The key of ours that it was given.
-    pub(crate) server: PublicKey,
+    pub server: PublicKey,
     /// Its metadata, as in the READY of NULL.
-    pub(crate) metadata: Vec<u8>,
-    pub(crate) agreed: Agreed,
+    pub metadata: Vec<u8>,
+    /// For the READY.
+    pub agreed: Agreed,
 }
 
 /// What a server and its client agreed on, before the client is told.
 #[derive(Debug)]
-pub(crate) struct Agreed {
+pub struct Agreed {
     key: BoxKey,
     counter: u64,
 }
 
 impl Agreed {
     /// The body of a READY with this metadata, and what goes on after it.
-    pub(crate) fn ready(self, metadata: &[u8]) -> (Vec<u8>, Session) {
+    pub fn ready(self, metadata: &[u8]) -> (Vec<u8>, Session) {
         const COUNTER: u64 = 1;
         let sealed = self
             .key
@@ -130,7 +131,10 @@ impl CurveServer {
     }
 
     /// Reads a HELLO; returns the body of the WELCOME.
-    pub(crate) fn hello(&mut self, body: &[u8]) -> Result<Vec<u8>, CurveError> {
+    ///
+    /// # Errors
+    /// The connection must end.
+    pub fn hello(&mut self, body: &[u8]) -> Result<Vec<u8>, CurveError> {
         let State::Hello(random) = std::mem::replace(&mut self.state, State::Done) else {
             return Err(CurveError::Malformed("a HELLO after the first"));
         };
@@ -185,7 +189,10 @@ impl CurveServer {
     }
 
     /// Reads an INITIATE: who the client is.
-    pub(crate) fn initiate(&mut self, body: &[u8]) -> Result<Initiated, CurveError> {
+    ///
+    /// # Errors
+    /// The connection must end.
+    pub fn initiate(&mut self, body: &[u8]) -> Result<Initiated, CurveError> {
         let State::Initiate { cookie, key } = std::mem::replace(&mut self.state, State::Done)
         else {
             return Err(CurveError::Malformed("an INITIATE at the wrong time"));

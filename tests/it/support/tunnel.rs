@@ -1,0 +1,368 @@
+//! The tests' libzmq has no CURVE. With `EVENT_MANAGER_TEST_CURVE` in the environment (`just
+//! curve-suite`), daemons of the tests admit nobody without keys, and their peers reach them by a
+//! tunnel: a relay in this process that speaks NULL to the peer, and CURVE to the daemon.
+//!
+//! Peers who know the daemon's address ask for the tunnel's by [`to`]; who is called by the daemon gives
+//! it that of [`before`] in place of their own. Without the variable both are the same address.
+
+mod relay;
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use event_manager::config::Config;
+use event_manager::reactor::Bound;
+use event_manager_client::ClientKeys;
+use serde_json::{Value, json};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use super::PATIENCE;
+use super::bus::own_host;
+use super::keys::{pair, write_secret};
+use relay::{End, Side};
+
+/// The pair of each daemon, and that of each of its peers.
+const DAEMON: u8 = 201;
+const PEER: u8 = 202;
+
+/// How often a tunnel looks for who isn't there.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether peers have CURVE.
+pub fn is_on() -> bool {
+    static ON: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("EVENT_MANAGER_TEST_CURVE").is_some());
+    *ON
+}
+
+/// What is configured then: nobody is admitted without keys.
+pub fn security() -> Value {
+    note_use();
+    let admitted = [PEER, DAEMON].map(|number| pair(number).public().to_string());
+    json!({
+        "mechanisms": "curve",
+        "secretKey": secret("daemon", DAEMON),
+        "clients": {"tests": {"keys": admitted}},
+    })
+}
+
+/// The keys of clients that have CURVE themselves.
+pub fn keys() -> Option<ClientKeys> {
+    is_on().then(|| ClientKeys {
+        own: pair(PEER),
+        server: *pair(DAEMON).public(),
+    })
+}
+
+/// The same for programs, as variables of the environment.
+pub fn variables() -> Vec<(String, String)> {
+    let Some(keys) = keys() else {
+        return vec![];
+    };
+    let file = secret("peer", PEER).display().to_string();
+    let server = keys.server.to_string();
+    let variables = [
+        ("EVENT_MANAGER_KEY", file),
+        ("EVENT_MANAGER_SERVER_KEY", server),
+    ];
+    variables.map(|(name, value)| (name.into(), value)).into()
+}
+
+/// A file with a secret key; it is the same for all processes of the tests.
+fn secret(name: &str, number: u8) -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = directory.join(format!("tunnel-{name}.key_secret"));
+    // As a whole: another process may read it already.
+    let own = directory.join(format!("tunnel-{name}.{}", std::process::id()));
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = WRITING.lock().expect("no panic");
+    write_secret(&own, number);
+    std::fs::rename(own, &file).expect("a file");
+    file
+}
+
+/// Where a peer connects that wants to reach the daemon at this address.
+pub fn to(address: &str) -> String {
+    let has_tunnel = address.starts_with("tcp://") || address.starts_with("ipc://");
+    if !is_on() || !has_tunnel || is_spared(address) {
+        return address.to_owned();
+    }
+    if address.starts_with("ipc://") {
+        return format!("tcp://{}", host_and_port(address, Side::Accepted));
+    }
+    // libzmq's form with a source address: `tcp://source;target`.
+    let (source, target) = match address.rsplit_once(';') {
+        Some((source, target)) => (format!("{source};"), target),
+        None => ("tcp://".into(), address.trim_start_matches("tcp://")),
+    };
+    source + &host_and_port(target, Side::Accepted)
+}
+
+/// What the daemon is told in place of this address, at which a peer without CURVE is bound.
+pub fn before(address: &str) -> String {
+    if !is_on() || !address.starts_with("tcp://") {
+        return address.to_owned();
+    }
+    let target = address.trim_start_matches("tcp://");
+    format!("tcp://{}", host_and_port(target, Side::Dialled))
+}
+
+/// How a daemon dials others: daemons by CURVE, publishers of libzmq by a tunnel.
+pub fn dialling(config: &mut Config) {
+    let locator = config.locator.address.to_string();
+    if is_on() && DAEMONS.lock().expect("no panic").contains(&locator) {
+        config.locator.server_key = Some(*pair(DAEMON).public());
+    }
+    for publisher in &mut config.connect_publishers {
+        let address = publisher.address.to_string();
+        if !is_on() || publisher.server_key.is_some() || !address.starts_with("tcp://") {
+            continue;
+        }
+        let number = match DAEMONS.lock().expect("no panic").contains(&address) {
+            true => DAEMON,
+            false => PEER,
+        };
+        publisher.server_key = Some(*pair(number).public());
+        if number == PEER {
+            publisher.address = before(&address).parse().expect("an address");
+        }
+    }
+}
+
+static DAEMONS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+
+/// A daemon listens there.
+pub fn is_daemon(bound: &Bound) {
+    let mut daemons = DAEMONS.lock().expect("no panic");
+    let dialled = bound.subscribers.iter().chain(&bound.locator);
+    daemons.extend(dialled.map(ToString::to_string));
+}
+
+static SPARED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+
+/// Nobody reaches this address by a tunnel: it is no daemon's.
+pub fn spare(address: &str) {
+    let mut spared = SPARED.lock().expect("no panic");
+    spared.insert(address.to_owned());
+}
+
+fn is_spared(address: &str) -> bool {
+    SPARED.lock().expect("no panic").contains(address)
+}
+
+/// Tells who counts them that this test has a daemon that admits nobody without keys.
+pub fn note_use() {
+    if let Some(file) = std::env::var_os("EVENT_MANAGER_TEST_CURVE_USED")
+        && let Some(test) = std::thread::current().name()
+    {
+        let file = std::fs::OpenOptions::new().append(true).open(file);
+        let line = format!("{test}\n");
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("a file");
+    }
+}
+
+/// The tunnels, by what is at their other end, and which of its ends has no CURVE.
+type Tunnels = HashMap<(String, Side), Tunnel>;
+
+/// Where one begins, and whether it listens there.
+#[derive(Clone)]
+struct Tunnel {
+    address: SocketAddr,
+    listens: watch::Receiver<bool>,
+}
+
+/// Where the tunnel begins that leads there. There is one for each, as long as the process.
+fn host_and_port(target: &str, plain: Side) -> String {
+    static TUNNELS: LazyLock<Mutex<Tunnels>> = LazyLock::new(Mutex::default);
+    let tunnel = {
+        let mut tunnels = TUNNELS.lock().expect("no panic");
+        let tunnel = tunnels
+            .entry((target.to_owned(), plain))
+            .or_insert_with(|| begin(target.to_owned(), plain));
+        tunnel.clone()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !*tunnel.listens.borrow() && is_there(target) {
+        assert!(Instant::now() < deadline, "a tunnel to {target}");
+        std::thread::sleep(LOOK / 4);
+    }
+    tunnel.address.to_string()
+}
+
+/// A listener at an address that nobody else is ever given, though it may be closed for a while.
+fn listener() -> TcpListener {
+    static HOST: LazyLock<String> = LazyLock::new(own_host);
+    static PORT: AtomicU16 = AtomicU16::new(1024);
+    loop {
+        let port = PORT.fetch_add(1, Ordering::Relaxed);
+        if let Ok(listener) = TcpListener::bind((HOST.as_str(), port)) {
+            return listener;
+        }
+    }
+}
+
+fn begin(target: String, plain: Side) -> Tunnel {
+    let listener = listener();
+    let address = listener.local_addr().expect("it is bound");
+    // Who connects where nobody is is refused, as without a tunnel.
+    let mut listener = is_there(&target).then_some(listener);
+    let (listening, listens) = watch::channel(false);
+    runtime().spawn(async move {
+        loop {
+            if !is_there(&target) {
+                drop(listener.take());
+                wait_for(&target).await;
+            }
+            if let Some(listener) = open(&mut listener, address) {
+                listening.send_replace(true);
+                serve(listener, &target, plain).await;
+                listening.send_replace(false);
+            }
+        }
+    });
+    Tunnel { address, listens }
+}
+
+/// The listener that is there, or a new one.
+fn open(
+    listener: &mut Option<TcpListener>,
+    address: SocketAddr,
+) -> Option<tokio::net::TcpListener> {
+    let bind = || TcpListener::bind(address).expect("nobody else takes it");
+    let listener = listener.take().unwrap_or_else(bind);
+    listener.set_nonblocking(true).expect("an option");
+    tokio::net::TcpListener::from_std(listener).ok()
+}
+
+/// Relays each connection, until there is nobody at the other end.
+async fn serve(listener: tokio::net::TcpListener, target: &str, plain: Side) {
+    let nobody = Arc::new(Notify::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted.expect("a connection").0,
+            () = nobody.notified() => match is_there(target) {
+                true => continue,
+                false => return,
+            },
+        };
+        let (target, nobody) = (target.to_owned(), Arc::clone(&nobody));
+        let accepted = accepted.into_std().expect("a connection");
+        runtime().spawn(async move {
+            let accepted = TcpStream::from_std(accepted).expect("a runtime");
+            let dialled = match target.strip_prefix("ipc://") {
+                Some(path) => dial_unix(path).await.map(End::of_unix),
+                None => dial(&accepted, &target).await.map(End::of_tcp),
+            };
+            match dialled {
+                Ok(dialled) => relay::relay(End::of_tcp(accepted), dialled, plain).await,
+                Err(_) => nobody.notify_one(),
+            }
+        });
+    }
+}
+
+/// From the peer's own address, as far as it is one of this machine.
+async fn dial(accepted: &TcpStream, target: &str) -> std::io::Result<TcpStream> {
+    let addresses = tokio::net::lookup_host(target).await?;
+    let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+    let mut source = accepted.peer_addr()?;
+    source.set_port(0);
+    for address in addresses {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        if address.is_ipv4() && source.ip() != Ipv4Addr::LOCALHOST {
+            socket.bind(source)?;
+        }
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn dial_unix(path: &str) -> std::io::Result<UnixStream> {
+    let path = match path.strip_prefix('@') {
+        Some(name) => format!("\0{name}"),
+        None => path.to_owned(),
+    };
+    UnixStream::connect(path).await
+}
+
+/// Waits until somebody listens there. One thread looks for all who wait: the table is long.
+async fn wait_for(target: &str) {
+    static LISTENING: LazyLock<watch::Sender<HashSet<SocketAddrV4>>> = LazyLock::new(|| {
+        let (seen, _) = watch::channel(listening());
+        let looks = seen.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(LOOK);
+                if looks.receiver_count() == 0 {
+                    continue;
+                }
+                let now = listening();
+                looks.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+            }
+        });
+        seen
+    });
+    let mut listening = LISTENING.subscribe();
+    let target = target.parse().expect("an address");
+    let is_there = |listening: &HashSet<SocketAddrV4>| is_in(listening, target);
+    listening.wait_for(is_there).await.expect("it goes on");
+}
+
+/// Whether somebody listens at an address of this machine, as far as the system's table tells: to
+/// connect would be noticed there.
+fn is_there(target: &str) -> bool {
+    let target = target.parse();
+    target.map_or(true, |target| is_in(&listening(), target))
+}
+
+fn is_in(listening: &HashSet<SocketAddrV4>, target: SocketAddrV4) -> bool {
+    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, target.port());
+    listening.contains(&target) || listening.contains(&any)
+}
+
+/// Where somebody listens on this machine.
+fn listening() -> HashSet<SocketAddrV4> {
+    const LISTENS: &str = " 0A ";
+    let read = |table| std::fs::read_to_string(table).expect("Linux");
+    let tables = read("/proc/net/tcp") + &read("/proc/net/tcp6");
+    let listener = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (host, port) = fields.next()?.split_once(':')?;
+        // Who listens at :: does so at 0.0.0.0.
+        let host = u128::from_str_radix(host, 16).ok()?;
+        let host = u32::try_from(host).ok()?.to_ne_bytes();
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (fields.nth(1)? == LISTENS.trim()).then(|| SocketAddrV4::new(host.into(), port))
+    };
+    let lines = tables.lines().filter(|line| line.contains(LISTENS));
+    lines.filter_map(listener).collect()
+}
+
+/// One of several, each with a thread: a connection that is flooded holds up few others.
+fn runtime() -> &'static Handle {
+    static RUNTIMES: LazyLock<[Handle; 16]> = LazyLock::new(|| std::array::from_fn(|_| start()));
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    &RUNTIMES[NEXT.fetch_add(1, Ordering::Relaxed) % RUNTIMES.len()]
+}
+
+fn start() -> Handle {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().expect("a runtime");
+    let handle = runtime.handle().clone();
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
+}
