@@ -26,6 +26,7 @@ use control::{Control, LocatorCaller, keys_of_another};
 use event_manager_client::Caller;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
+use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
@@ -98,6 +99,7 @@ impl Savers {
             beat: manager.beat(now()),
             keyring,
             own,
+            hub_id: hub_id(config),
             journal: journal.clone(),
             tracer: tracer.clone(),
         })?;
@@ -433,6 +435,13 @@ fn open_state(config: &Config, journal: &Journal) -> Option<State> {
     (!directory.as_os_str().is_empty())
         .then(|| state::open(directory, journal))
         .flatten()
+}
+
+/// The daemon's id in a mesh.
+fn hub_id(config: &Config) -> HubId {
+    let directory = &config.state_dir;
+    let is_kept = !directory.as_os_str().is_empty();
+    state::instance(is_kept.then_some(directory.as_path()))
 }
 
 /// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts

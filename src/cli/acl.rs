@@ -21,7 +21,7 @@ pub(super) struct AclArgs {
     what: String,
     /// A subject, which is that of an event; for `subscribe` also what a service asks for: `prefix:TEXT`
     /// (what SUBSCRIBE TEXT means), `exact:TEXT`, `glob:TEXT`; the name of a service, or of a request
-    /// such as `dlq`.
+    /// such as `dlq`; `request hub` is to be a hub of the mesh.
     object: String,
     #[command(flatten)]
     config: ConfigArgs,
@@ -49,6 +49,7 @@ fn answer(args: &AclArgs, loaded: &Loaded) -> anyhow::Result<()> {
             (Deed::Subscribe(&pattern), "subscribe")
         }
         "serve" => (Deed::Serve(object), "services"),
+        _ if object == "hub" => (Deed::BeHub, "hub"),
         _ => {
             let token = request_named(object).ok_or_else(|| {
                 let known: Vec<_> = request_names().collect();

@@ -22,6 +22,7 @@ use crate::telemetry::{Journal, Logging, Notable};
 use crate::traces::Tracer;
 use event_manager_core::security::Keyring;
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
 
 #[derive(Debug, Args)]
@@ -118,6 +119,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         beat: Manager::default().beat(now()),
         keyring,
         own: KeyPair::from_secret(random_bytes()),
+        hub_id: HubId::from_bytes(random_bytes()),
         journal: journal.clone(),
         tracer: Tracer::default(),
     })?;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{Out, quoted, shown};
 use super::target::Target;
-use event_manager_wire::api::{DurableReason, NamedWorker, ServiceStatus};
+use event_manager_wire::api::{DurableReason, Mesh, NamedWorker, ServiceStatus};
 
 #[derive(Debug, Args)]
 pub(super) struct ServicesArgs {
@@ -34,9 +34,11 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
     if args.json {
         return Ok(writeln!(out, "{:#}", client.status_json()?)?);
     }
-    let services = client.status()?.services;
+    let status = client.status()?;
+    let services = &status.services;
     if services.is_empty() {
-        return Ok(writeln!(out, "no service is subscribed")?);
+        writeln!(out, "no service is subscribed")?;
+        return write_mesh(&mut out, &status.mesh);
     }
     let rows: Vec<_> = services.iter().map(row).collect();
     let widths: Vec<usize> = (0..HEADINGS.len())
@@ -49,11 +51,37 @@ pub(super) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
         })
         .collect();
     writeln!(out, "{}", line(&HEADINGS.map(str::to_owned), &widths))?;
-    for (row, service) in rows.iter().zip(&services) {
+    for (row, service) in rows.iter().zip(services) {
         writeln!(out, "{}", line(row, &widths))?;
         if args.verbose {
             write_details(&mut out, service)?;
         }
+    }
+    write_mesh(&mut out, &status.mesh)
+}
+
+/// The hubs of the mesh, if there is one.
+fn write_mesh(out: &mut impl Write, mesh: &Mesh) -> anyhow::Result<()> {
+    for link in &mesh.links {
+        let (address, events) = (shown(link.address.as_bytes()), link.events);
+        match &link.hub {
+            Some(hub) => writeln!(
+                out,
+                "mesh: {address} is linked (hub {hub}), {events} events came"
+            )?,
+            None => {
+                let why = link.last_error.as_deref().unwrap_or("not tried yet");
+                writeln!(out, "mesh: {address} is not linked: {why}")?;
+            }
+        }
+    }
+    for hub in &mesh.hubs {
+        let (id, address) = (shown(hub.hub.as_bytes()), shown(hub.address.as_bytes()));
+        let (events, dropped) = (hub.events, hub.dropped);
+        writeln!(
+            out,
+            "mesh: hub {id} at {address} got {events} events, {dropped} were dropped"
+        )?;
     }
     Ok(())
 }

@@ -427,6 +427,7 @@ impl RoleFields {
                 subscribe: self.subscribe.iter().flatten().cloned().collect(),
                 services: self.services.iter().flatten().cloned().collect(),
                 requests: self.requests.clone().unwrap_or(RequestKinds::Usual),
+                hub: self.hub.unwrap_or(false),
             },
             quotas: self.quotas(),
             from: None,

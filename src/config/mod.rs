@@ -10,6 +10,7 @@ mod keys;
 mod load;
 mod log;
 mod meant;
+mod mesh;
 mod peers;
 mod positions;
 mod reload;
@@ -31,6 +32,7 @@ pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
 pub(crate) use meant::suggestion;
+pub use mesh::MeshConfig;
 pub use peers::DialledPublisher;
 pub use reload::Reload;
 pub(crate) use security::is_reached_by_others;
@@ -91,6 +93,8 @@ pub struct Config {
     /// Whether the daemon is ready only while all publishers that it dials are connected.
     #[serde(with = "Truth")]
     pub require_publishers: bool,
+    /// Other event managers whose clients' events are wanted here.
+    pub mesh: MeshConfig,
     /// Where services' ROUTERs are bound, without the port.
     #[serde(with = "WithoutPort")]
     pub pull_address: Endpoint,
@@ -428,6 +432,7 @@ impl Default for Config {
             http_tls_certificate: None,
             http_tls_key: None,
             connect_publishers: Vec::new(),
+            mesh: MeshConfig::default(),
             require_publishers: false,
             pull_address: Endpoint::tcp("*", 0),
             streamer_ports: Ports::default().range(),

@@ -11,6 +11,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     let mut found: Vec<_> = ports(config).into_iter().collect();
     found.extend(overlaps(config));
     found.extend(undialable(config));
+    found.extend(mesh(config));
     let (message, queue) = (
         config.limits.message_bytes_max,
         config.budgets.service_queue_bytes,
@@ -89,6 +90,10 @@ fn keys_of_others(config: &Config) -> Vec<Conflict> {
     let mut publishers = config.connect_publishers.iter();
     if publishers.any(|publisher| publisher.server_key.is_some()) {
         wants_own("connectPublishers");
+    }
+    let mut peers = config.mesh.peers.iter();
+    if peers.any(|peer| peer.server_key.is_some()) {
+        wants_own("mesh.peers");
     }
     if config.locator.server_key.is_some() {
         wants_own("locatorServerKey");
@@ -170,9 +175,48 @@ fn undialable(config: &Config) -> Vec<Conflict> {
         .connect_publishers
         .iter()
         .map(|publisher| ("connectPublishers", &publisher.address));
-    let all = dialled.chain(locator.map(|at| ("locatorAddress", at)));
+    let peers = config.mesh.peers.iter();
+    let peers = peers.map(|peer| ("mesh.peers", &peer.address));
+    let all = dialled.chain(peers);
+    let all = all.chain(locator.map(|at| ("locatorAddress", at)));
     all.filter_map(|(key, at)| Some((vec![key], format!("{key}: {}", why_undialable(at)?))))
         .collect()
+}
+
+/// Each other event manager is dialled once, and we are none of them: else events would come twice.
+fn mesh(config: &Config) -> Vec<Conflict> {
+    let (key, peers) = ("mesh.peers", &config.mesh.peers);
+    let mut found = vec![];
+    for (n, peer) in peers.iter().enumerate() {
+        let address = &peer.address;
+        if peers[..n].iter().any(|other| other.address == *address) {
+            found.push((vec![key], format!("{key}: {address} stands there twice")));
+        }
+        let mut publishers = config.connect_publishers.iter();
+        if publishers.any(|publisher| publisher.address == *address) {
+            let why = format!(
+                "{address} is in {key} and in connectPublishers: its events would come twice; one is enough, {key} between event managers"
+            );
+            found.push((vec![key, "connectPublishers"], why));
+        }
+        let mut own = config.sub_addresses.iter();
+        if own.any(|own| is_own(own, address, &config.public_hostname)) {
+            let why = format!("{key}: {address} is this daemon's own subAddress");
+            found.push((vec![key, "subAddress"], why));
+        }
+    }
+    found
+}
+
+/// Whether it is plain to see that whoever connects there connects to what is bound here.
+fn is_own(bound: &Endpoint, dialled: &Endpoint, hostname: &str) -> bool {
+    match (bound, dialled) {
+        (Endpoint::Tcp { host: own, port: p }, Endpoint::Tcp { host, port: q }) => {
+            let is_here = matches!(&**host, "localhost" | "127.0.0.1" | "::1" | "[::1]");
+            p == q && (own == host || is_wildcard(own) && (is_here || host == hostname))
+        }
+        (own, dialled) => own == dialled,
+    }
 }
 
 /// Why nobody can connect to this address, if so.

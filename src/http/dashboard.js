@@ -434,11 +434,15 @@ function showFlow(stats) {
     say($(id).querySelector(".figures"), figures);
     say($(id).querySelector("small"), note, noteClass);
   };
-  node("publishers", perSecond(flow.published.rate), `${whole(publishers.connected)} connected\n${size(publishers.bytes)} in all`);
+  const { links, hubs } = stats.mesh;
+  const linked = links.filter(({ connected }) => connected).length;
+  const ofMesh = links.length > 0 ? `\n${whole(linked)} of ${whole(links.length)} hubs linked` : "";
+  node("publishers", perSecond(flow.published.rate), `${whole(publishers.connected)} connected\n${size(publishers.bytes)} in all${ofMesh}`, linked < links.length ? "bad" : "");
   const limit = memory.limitBytes > 0 ? ` of ${size(memory.limitBytes)}` : "";
   node("forwarder", perSecond(tiles.get("delivered").course.rate), `${perSecond(flow.unmatched.rate)} unmatched\n${whole(connections.open)} connections\n${size(memory.waitingBytes)}${limit} waiting`);
   const drops = also(dropsOf(subscribers.counters), "dropped");
-  node("subscribers", perSecond(flow.heard.rate), `${whole(subscribers.connected)} connected, ${size(subscribers.outbox.bytes)} waiting${drops}`, drops && "bad");
+  const asHubs = hubs.length > 0 ? ` (${whole(hubs.length)} as hubs)` : "";
+  node("subscribers", perSecond(flow.heard.rate), `${whole(subscribers.connected)} connected${asHubs}, ${size(subscribers.outbox.bytes)} waiting${drops}`, drops && "bad");
   layFlow();
 }
 

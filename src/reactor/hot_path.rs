@@ -28,6 +28,7 @@ use crate::traces::Tracer;
 use event_manager_core::broker::{BindFailure, PeerId, ServiceKey, Streamers};
 use event_manager_core::requests::Settings;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
+use event_manager_zmtp::HubId;
 use event_manager_zmtp::Limits;
 use event_manager_zmtp::curve::KeyPair;
 use event_manager_zmtp::{Peer as ZmtpPeer, SocketType, Version, encode_frame};
@@ -81,6 +82,7 @@ impl HotPath {
             own: KeyPair::from_secret([1; 32]),
             settings,
             addresses: Default::default(),
+            hub_id: HubId::from_bytes([1; 8]),
             directory: None,
         };
         let mut path = Self {
@@ -116,6 +118,7 @@ impl HotPath {
             identity: bytes::Bytes::new(),
             version: Version::V3_1,
             event_manager: None,
+            hub: None,
             keys: None,
             plain: None,
         };
@@ -139,7 +142,11 @@ impl HotPath {
     pub fn subscribe(&mut self, prefix: &str) -> io::Result<()> {
         let id = self.hub.peers.next_id();
         let prefixes = [prefix.as_bytes().into()].into();
-        self.insert(id, Role::Subscriber { prefixes }, SocketType::Sub)?;
+        let role = Role::Subscriber {
+            prefixes,
+            hub: None,
+        };
+        self.insert(id, role, SocketType::Sub)?;
         self.hub.broker.routes.subscribe(prefix.as_bytes(), id);
         Ok(())
     }

@@ -97,17 +97,20 @@ impl Hub {
         notes: Notes,
         beat: Option<Beat>,
     ) -> Self {
-        let at = now();
+        let (at, hub_id) = (now(), site.hub_id);
         let mut broker = Broker::new(broker_config(&config));
         // By the time of day, so that each run has numbers of its own.
         broker.number_deliveries_from(wall_clock_ms() << 10);
+        if !config.mesh.peers.is_empty() {
+            broker.routes.watch();
+        }
         Self {
             broker,
             streamers,
             site,
             peers: Peers::new(connections),
             clients: Clients::new(config.security.access(&config.limits)),
-            upstream: Upstream::new(&config.connect_publishers, random_id(), at),
+            upstream: Upstream::new(&config, [random_id(), random_id()], hub_id, at),
             durable: Durable::default(),
             requests: Requests::new(effects, config.pending_calls_max),
             saved: Saved::default(),

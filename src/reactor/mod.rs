@@ -40,6 +40,7 @@ use event_manager_core::broker::Audience;
 use event_manager_core::security::{HandshakeLimits, Keyring};
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
 use hub::{Hub, SharedHub};
 use io::agreements::Agreements;
@@ -78,6 +79,8 @@ pub struct Parts {
     pub keyring: Keyring,
     /// With which the daemon asks its own locator.
     pub own: KeyPair,
+    /// Our id as a hub of a mesh.
+    pub hub_id: HubId,
     /// Takes notable events.
     pub journal: Journal,
     /// Takes spans.

@@ -136,6 +136,7 @@ impl Sockets {
             exposed: self.bound().exposed(&config),
             keyring: parts.keyring.with_own(&parts.own),
             own: parts.own,
+            hub_id: parts.hub_id,
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
         let notes = Notes::new(parts.journal, parts.tracer, now());

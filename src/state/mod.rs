@@ -6,11 +6,13 @@
 
 mod file;
 mod former;
+mod instance;
 mod kept;
 mod writer;
 
 use std::path::Path;
 
+pub use instance::{INSTANCE_FILE, instance};
 pub use kept::{Changes, Kept, KeptMarks, KeptReady, KeptService, KeptSubscription};
 pub use writer::{Writer, WriterThread};
 

@@ -24,6 +24,7 @@ pub const LOG_TARGETS: &[LogTarget] = &[
     LogTarget { name: "em.http", formerly: &["event_manager::http"] },
     LogTarget { name: "em.locator", formerly: &["event_manager::cli::locator", "event_manager::outbound::registration"] },
     LogTarget { name: "em.log", formerly: &["event_manager::telemetry"] },
+    LogTarget { name: "em.mesh", formerly: &["event_manager::reactor::mesh"] },
     LogTarget { name: "em.publisher", formerly: &["event_manager::reactor::dial", "event_manager::reactor::loops"] },
     LogTarget { name: "em.reactor", formerly: &["event_manager::reactor::housekeeping"] },
     LogTarget { name: "em.request", formerly: &["event_manager::reactor::requester"] },

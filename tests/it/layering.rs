@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &str)] = &[
         "store",
         "wire::model core::log core::seq core::store ambient",
     ),
-    ("state", "ambient telemetry"),
+    ("state", "zmtp ambient telemetry"),
     ("systemd", "wire::model"),
     (
         "reactor",

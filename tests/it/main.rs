@@ -65,6 +65,7 @@ mod locator_keys;
 mod many;
 mod matching;
 mod memory;
+mod mesh;
 mod naks;
 mod no_effect;
 mod notable;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 
 use event_manager_wire::api::{Stats, Status};
+use event_manager_wire::model::Endpoint;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -125,11 +126,16 @@ fn busy(shapes: &mut [Shape; 2]) {
     std::fs::write(queues.join("Broken"), "").expect("a file in the way");
     let host = own_host();
     let own = free_address(&host);
+    let hub = TestDaemon::with(|config| {
+        let own = own.parse::<Endpoint>().expect("an address");
+        config.mesh.peers = vec![own.into()];
+    });
     let mut settings = json!({
         "stateDir": directory.path(),
         "httpAddress": "127.0.0.1:0",
         "subAddress": own,
         "connectPublishers": [own, free_address(&host)],
+        "mesh": {"peers": [hub.subscribers(), free_address(&host)]},
         "locatorAddress": "tcp://127.0.0.1:0",
         "locatorRegister": true,
         "embeddedLocator": true,
@@ -165,6 +171,9 @@ fn busy(shapes: &mut [Shape; 2]) {
         let dialled = &status["publishers"]["dialled"];
         dialled[0]["ring"].is_object()
             && dialled[1]["lastError"].is_string()
+            && status["mesh"]["links"][0]["hub"].is_string()
+            && status["mesh"]["links"][1]["lastError"].is_string()
+            && status["mesh"]["hubs"][0].is_object()
             && status["peers"]["refusedAgain"][0].is_object()
             && status["peers"]["zmtp"]["versions"]["2.0"] == 2
     });

@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::frame::put_command;
+use super::hub_id::HubId;
 use super::version::Version;
 
 /// How much of a PING's context is returned, in bytes; libzmq cuts it there too.
@@ -44,6 +45,8 @@ pub enum Command<'a> {
     Pong,
     /// Not ZMTP's: an event manager looks for rings of event managers; see `broker::Loops`.
     Trace(&'a [u8]),
+    /// Not ZMTP's: an event manager that was dialled by a hub of a mesh names itself.
+    Hub(&'a [u8]),
     /// The peer closes the connection, for this reason.
     Error(&'a [u8]),
     /// An unknown command; the RFC says to ignore it.
@@ -92,6 +95,7 @@ impl<'a> Command<'a> {
             },
             b"PONG" => Self::Pong,
             b"EMTRACE" => Self::Trace(rest),
+            b"EMHUB" => Self::Hub(rest),
             b"ERROR" => Self::Error(error_reason(rest)),
             _ => Self::Unknown,
         })
@@ -122,6 +126,19 @@ pub fn encode_pong(out: &mut BytesMut, context: &[u8]) {
 /// Appends a trace, for event managers only.
 pub fn encode_trace(out: &mut BytesMut, trace: &[u8]) {
     encode_command(out, "EMTRACE", &[trace]);
+}
+
+/// Appends who we are, for a hub that dialled us: our id, and that of this run, which traces have.
+pub fn encode_hub(out: &mut BytesMut, hub: HubId, run: u64) {
+    let hub = hub.to_string();
+    encode_command(out, "EMHUB", &[hub.as_bytes(), &run.to_be_bytes()]);
+}
+
+/// Reads what [`encode_hub`] wrote; more behind it is for later versions.
+pub fn decode_hub(data: &[u8]) -> Option<(HubId, u64)> {
+    let (hub, rest) = data.split_first_chunk::<16>()?;
+    let run = rest.first_chunk::<8>()?;
+    Some((HubId::parse(hub)?, u64::from_be_bytes(*run)))
 }
 
 /// Appends the end of a subscription, for peers of ZMTP 3.1.

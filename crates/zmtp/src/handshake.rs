@@ -6,8 +6,9 @@ use super::command::encode_command;
 use super::curve::Session;
 use super::frame::{FrameError, FrameHeader, LONG, encode_frame, put_command};
 use super::greeting::{GREETING_BYTES, Generation, Greeting, GreetingError, OLD_GREETING_BYTES};
+use super::hub_id::HubId;
 use super::mechanism::{
-    End, IDENTITY_TOO_LONG, Mechanism, MechanismError, Met, Metadata, PeerKeys, properties,
+    End, IDENTITY_TOO_LONG, Known, Mechanism, MechanismError, Met, Metadata, PeerKeys, properties,
 };
 use super::plain::PlainCredentials;
 use super::socket_type::{LocalSocket, SocketType};
@@ -24,6 +25,8 @@ pub struct Peer {
     pub version: Version,
     /// The id of the event manager, if one dialled us.
     pub event_manager: Option<u64>,
+    /// The id of the hub, if one of a mesh dialled us.
+    pub hub: Option<HubId>,
     /// The keys of both sides, if they have any.
     pub keys: Option<PeerKeys>,
     /// Its name and password, if it has any.
@@ -144,7 +147,7 @@ pub struct Handshake {
     end: End,
     received: BytesMut,
     bytes_max: usize,
-    event_manager: Option<u64>,
+    known: Known,
     /// Whether our mechanism is named as soon as the peer's version is known.
     is_first: bool,
 }
@@ -167,7 +170,7 @@ impl Handshake {
             end: End::Plain,
             received: BytesMut::new(),
             bytes_max,
-            event_manager: None,
+            known: Known::default(),
             is_first: true,
         }
     }
@@ -208,7 +211,13 @@ impl Handshake {
 
     /// Adds our id as an event manager to READY; a peer of ZMTP 2.0 is not told.
     pub fn of_event_manager(mut self, id: u64) -> Self {
-        self.event_manager = Some(id);
+        self.known.event_manager = Some(id);
+        self
+    }
+
+    /// Adds that we are a hub of a mesh, with this id.
+    pub fn of_hub(mut self, hub: HubId) -> Self {
+        self.known.hub = Some(hub);
         self
     }
 
@@ -291,12 +300,12 @@ impl Handshake {
             End::Plain => None,
             End::Sealed(session) => Some(session),
             End::ReadyIsDue => {
-                let ours = properties(self.local.socket_type(), self.event_manager);
+                let ours = properties(self.local.socket_type(), self.known);
                 encode_command(out, "READY", &[&ours]);
                 None
             }
             End::SealedReadyIsDue(agreed) => {
-                let ours = properties(self.local.socket_type(), self.event_manager);
+                let ours = properties(self.local.socket_type(), self.known);
                 let (ready, session) = agreed.ready(&ours);
                 put_command(out, &ready);
                 Some(session)
@@ -376,6 +385,7 @@ impl Handshake {
             socket_type_name: name,
             identity: Bytes::copy_from_slice(identity),
             event_manager: None,
+            hub: None,
         };
         let taken = OLD_GREETING_BYTES + header.header_bytes + identity.len();
         self.received.advance(taken);
@@ -399,7 +409,7 @@ impl Handshake {
         let Some(chosen) = self.chosen.as_mut().filter(|chosen| is_its(chosen)) else {
             return Err(HandshakeError::Mechanism(greeting.mechanism.clone(), names));
         };
-        let ours = properties(self.local.socket_type(), self.event_manager);
+        let ours = properties(self.local.socket_type(), self.known);
         chosen.start(&ours, out);
         let version = match greeting.minor {
             0 => Version::V3_0,
@@ -418,7 +428,7 @@ impl Handshake {
         let Some(mechanism) = &mut self.chosen else {
             return Ok(Received::Part);
         };
-        let ours = properties(self.local.socket_type(), self.event_manager);
+        let ours = properties(self.local.socket_type(), self.known);
         loop {
             let Some(header) = FrameHeader::parse(&self.received)? else {
                 return Ok(Received::Part);
@@ -462,6 +472,7 @@ impl Handshake {
                 identity: peer.identity,
                 version,
                 event_manager: peer.event_manager,
+                hub: peer.hub,
                 keys: met.keys,
                 plain: met.plain,
             }),

@@ -12,6 +12,7 @@ mod frame;
 mod greeting;
 mod handshake;
 mod heartbeat;
+mod hub_id;
 mod limits;
 mod mechanism;
 mod plain;
@@ -21,8 +22,8 @@ mod version;
 pub mod z85;
 
 pub use command::{
-    Command, MalformedCommand, Subscription, encode_cancel, encode_ping, encode_pong,
-    encode_subscribe, encode_trace,
+    Command, MalformedCommand, Subscription, decode_hub, encode_cancel, encode_hub, encode_ping,
+    encode_pong, encode_subscribe, encode_trace,
 };
 pub use frame::{
     FrameError, FrameHeader, begun_frames, encode_frame, encode_message, frames, frames_of,
@@ -31,6 +32,7 @@ pub use frame::{
 pub use greeting::{GREETING_BYTES, Greeting, GreetingError, OLD_GREETING_BYTES};
 pub use handshake::{Handshake, HandshakeError, Peer, Progress, Stage};
 pub use heartbeat::{Heartbeat, Pulse};
+pub use hub_id::HubId;
 pub use limits::Limits;
 pub use mechanism::{Mechanism, MechanismError, PeerKeys};
 pub use plain::{PlainCredentials, PlainServer};

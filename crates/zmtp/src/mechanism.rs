@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::command::{MalformedCommand, encode_command, error_reason, split_name};
 use super::curve::{Agreed, CurveClient, CurveError, CurveServer, PublicKey, Session};
 use super::frame::put_command;
+use super::hub_id::{HUB, HubId};
 use super::plain::{PlainCredentials, PlainServer};
 use super::socket_type::SocketType;
 
@@ -17,6 +18,17 @@ pub(super) struct Metadata {
     pub(super) identity: Bytes,
     /// The id of an event manager that dialled us.
     pub(super) event_manager: Option<u64>,
+    /// It is a hub of a mesh.
+    pub(super) hub: Option<HubId>,
+}
+
+/// What we say of ourselves to an event manager that we dial.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Our id in this run.
+    pub(super) event_manager: Option<u64>,
+    /// We are a hub of a mesh.
+    pub(super) hub: Option<HubId>,
 }
 
 /// The property with which an event manager identifies itself to one that it dials.
@@ -39,6 +51,10 @@ pub enum MechanismError {
 /// An identity has at most 255 bytes.
 pub(super) const IDENTITY_TOO_LONG: MechanismError =
     MechanismError::Malformed("its identity has more than 255 bytes");
+
+const HUB_MALFORMED: MechanismError =
+    MechanismError::Malformed("its X-EM-Hub is not 16 hex digits");
+const HUB_REPEATED: MechanismError = MechanismError::Malformed("it has X-EM-Hub more than once");
 
 impl From<MalformedCommand> for MechanismError {
     fn from(error: MalformedCommand) -> Self {
@@ -199,12 +215,15 @@ impl Mechanism {
 }
 
 /// Our properties, as READY and INITIATE have them.
-pub(super) fn properties(ours: SocketType, event_manager: Option<u64>) -> Vec<u8> {
+pub(super) fn properties(ours: SocketType, known: Known) -> Vec<u8> {
     let mut properties = Vec::with_capacity(64);
     put_property(&mut properties, "Socket-Type", ours.name().as_bytes());
     put_property(&mut properties, "Identity", b"");
-    if let Some(id) = event_manager {
+    if let Some(id) = known.event_manager {
         put_property(&mut properties, EVENT_MANAGER, &id.to_be_bytes());
+    }
+    if let Some(hub) = known.hub {
+        put_property(&mut properties, HUB, hub.to_string().as_bytes());
     }
     properties
 }
@@ -224,6 +243,7 @@ fn parse_metadata(mut rest: &[u8]) -> Result<Metadata, MechanismError> {
         socket_type_name: String::new(),
         identity: Bytes::new(),
         event_manager: None,
+        hub: None,
     };
     while let [len, after @ ..] = rest {
         let (name, after) = after
@@ -243,6 +263,11 @@ fn parse_metadata(mut rest: &[u8]) -> Result<Metadata, MechanismError> {
             metadata.identity = Bytes::copy_from_slice(value);
         } else if name.eq_ignore_ascii_case(EVENT_MANAGER.as_bytes()) {
             metadata.event_manager = value.try_into().ok().map(u64::from_be_bytes);
+        } else if name.eq_ignore_ascii_case(HUB.as_bytes()) {
+            let hub = HubId::parse(value).ok_or(HUB_MALFORMED)?;
+            if metadata.hub.replace(hub).is_some() {
+                return Err(HUB_REPEATED);
+            }
         }
         rest = after;
     }

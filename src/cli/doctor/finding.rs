@@ -54,12 +54,13 @@ pub(super) enum Code {
     ShutOut = 9027,
     KeyFile = 9028,
     NoEffect = 9029,
+    LinkMissing = 9030,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 28] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -88,6 +89,7 @@ impl Code {
         Self::ShutOut,
         Self::KeyFile,
         Self::NoEffect,
+        Self::LinkMissing,
     ];
 
     pub(super) fn text(self) -> String {

@@ -1,17 +1,51 @@
-//! Publishers that the daemon dials.
+//! Publishers that the daemon dials, and hubs of the mesh.
 
 use super::finding::{Code, Finding, Severity};
 use crate::cli::output::quoted;
-use event_manager_wire::api::{Dialled, Status};
+use event_manager_wire::api::{Dialled, Link, Status};
 
 /// All findings about them.
 pub(super) fn check(status: &Status) -> Vec<Finding> {
     let dialled = status.publishers.dialled.iter();
     let findings = dialled.map(|one| match one.connected {
+        true if one.doubled => Some(doubled(one)),
         true => ring(one),
         false => Some(missing(one, status)),
     });
-    findings.flatten().collect()
+    let links = status.mesh.links.iter().filter(|link| !link.connected);
+    let unlinked = links.map(|link| unlinked(link, status));
+    findings.flatten().chain(unlinked).collect()
+}
+
+fn unlinked(link: &Link, status: &Status) -> Finding {
+    let (address, tries) = (&link.address, link.failed_tries);
+    let seconds = status.wall_clock_ms.saturating_sub(link.since_ms) / 1000;
+    let why = link.last_error.as_deref().unwrap_or("not tried yet");
+    Finding::new(
+        Severity::Warning,
+        Code::LinkMissing,
+        "mesh.peers",
+        format!(
+            "the hub at {address} has not been linked for {seconds} s, after {tries} failed tries: {why}"
+        ),
+        format!(
+            "start the event manager whose subscribers' socket is {}, or remove it from \"mesh.peers\"",
+            quoted(address)
+        ),
+    )
+}
+
+fn doubled(one: &Dialled) -> Finding {
+    let address = &one.address;
+    Finding::new(
+        Severity::Warning,
+        Code::PublisherRing,
+        "connectPublishers",
+        format!(
+            "the event manager at {address} is linked by \"mesh\", too; nothing is taken from this connection, or its events would come twice"
+        ),
+        format!("remove {} from \"connectPublishers\"", quoted(address)),
+    )
 }
 
 fn ring(one: &Dialled) -> Option<Finding> {
@@ -33,7 +67,7 @@ fn ring(one: &Dialled) -> Option<Finding> {
             "the subscribers' socket at {address} {what}, so events would circulate for ever; {held}"
         ),
         format!(
-            "remove {} from \"connectPublishers\", or break the ring at another of its event managers",
+            "remove {} from \"connectPublishers\", or break the ring at another of its event managers; \"mesh\" links event managers both ways (docs/mesh.md)",
             quoted(address)
         ),
     ))

@@ -19,6 +19,8 @@ pub(super) struct Rates {
 pub(super) struct AllRates {
     /// What publishers sent.
     pub(super) published: f64,
+    /// What came from hubs of the mesh, and what went to them.
+    pub(super) mesh: [f64; 2],
     /// The subscribers' side.
     pub(super) plain: Rates,
     /// By service; one that is new has none.
@@ -72,6 +74,10 @@ impl AllRates {
         let (plain, plain_before) = (&now.subscribers.counters, &before.subscribers.counters);
         Some(Self {
             published: rate(before.publishers.events, now.publishers.events, seconds)?,
+            mesh: [
+                rate(came(before), came(now), seconds)?,
+                rate(before.mesh.events_sent, now.mesh.events_sent, seconds)?,
+            ],
             plain: of_counters(plain, plain_before, seconds)?,
             services: now.services.iter().filter_map(of_service).collect(),
         })
@@ -84,6 +90,11 @@ impl Rates {
         // A sum of nothing is -0.
         self.dropped.values().fold(0.0, |sum, rate| sum + rate)
     }
+}
+
+/// Events of all links.
+fn came(status: &Status) -> u64 {
+    status.mesh.links.iter().map(|link| link.events).sum()
 }
 
 /// `None` if a counter went back: then it is not the same service any more.

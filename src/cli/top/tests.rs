@@ -92,6 +92,26 @@ fn names(top: &Top) -> Vec<&str> {
 }
 
 #[test]
+fn a_mesh_has_a_line_of_its_own() {
+    let with_mesh = |uptime: f64, came: u64, went: u64| {
+        let mut status = status(1, uptime, 0, &[]);
+        status["mesh"] = json!({
+            "eventsSent": went,
+            "links": [{"connected": true, "events": came}, {"connected": false, "events": 5}],
+            "hubs": [{}],
+        });
+        status
+    };
+    let answers = [
+        (0, Ok(with_mesh(10.0, 100, 0))),
+        (9, Ok(with_mesh(12.0, 300, 50))),
+    ];
+    let (top, at) = top_of(&answers);
+    let line = "mesh 1 of 2 linked: 100/s   hubs 1: 25/s";
+    assert_eq!(screen(&top, at, 100, 24)[3], line);
+}
+
+#[test]
 fn figures_are_those_of_the_status_and_rates_those_between_two() {
     let before = status(
         1,

@@ -113,6 +113,7 @@ fn head(top: &Top, now: Instant) -> Vec<String> {
                 "{name} {version} at {address}: up {uptime}{draining}"
             ));
             lines.extend(totals(top, status));
+            lines.extend(mesh(top, status));
         }
     }
     if let Some(trouble) = &top.trouble {
@@ -148,6 +149,21 @@ fn totals(top: &Top, status: &Status) -> [String; 2] {
             status.subscribers.subscriptions
         ),
     ]
+}
+
+/// The hubs of the mesh, if there is one.
+fn mesh(top: &Top, status: &Status) -> Option<String> {
+    let (links, hubs) = (&status.mesh.links, status.mesh.hubs.len());
+    if links.is_empty() && hubs == 0 {
+        return None;
+    }
+    let linked = links.iter().filter(|link| link.connected).count();
+    let rates = top.rates.as_ref().map(|rates| rates.mesh.map(shown));
+    let [came, went] = rates.unwrap_or_else(|| ["-".into(), "-".into()]);
+    let of = links.len();
+    Some(format!(
+        "mesh {linked} of {of} linked: {came}/s   hubs {hubs}: {went}/s"
+    ))
 }
 
 /// The bottom line: what is being typed, or the marked service and what the keys do.

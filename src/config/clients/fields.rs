@@ -10,7 +10,7 @@ use super::Offers;
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::meant::suggestion;
 use crate::config::security::networks;
-use crate::config::units::{Maybe, SIZE_MAX, Unit, Whole, drop_nulls};
+use crate::config::units::{Maybe, SIZE_MAX, Truth, Unit, Whole, drop_nulls};
 use event_manager_core::security::{
     NamePattern, Network, Quotas, RequestKinds, request_name, request_named, request_names,
 };
@@ -30,6 +30,8 @@ pub(super) struct RoleFields {
     pub(super) services: Option<Vec<NamePattern>>,
     #[serde(with = "Maybe::<Requests>")]
     pub(super) requests: Option<RequestKinds>,
+    #[serde(with = "Maybe::<Truth>")]
+    pub(super) hub: Option<bool>,
     quotas: QuotaFields,
 }
 
@@ -124,10 +126,11 @@ impl RoleFields {
             subscribe,
             services,
             requests,
+            hub,
             quotas: _,
         } = self;
         let lists = [publish, subscribe].into_iter().any(Option::is_some);
-        lists || services.is_some() || requests.is_some()
+        lists || services.is_some() || requests.is_some() || hub.is_some()
     }
 
     pub(super) fn quotas(&self) -> Quotas {
@@ -155,6 +158,10 @@ impl RoleFields {
                 }
                 (said, None) => said,
                 (_, said) => said.clone(),
+            },
+            hub: match (self.hub, own.hub) {
+                (None, None) => None,
+                (role, own) => Some(role == Some(true) || own == Some(true)),
             },
             quotas: QuotaFields {
                 connections: quotas.connections,

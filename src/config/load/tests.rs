@@ -172,6 +172,36 @@ fn what_is_dialled_has_host_and_port() {
     let all = |json: &str| errors(json).join("\n");
     assert!(all(r#"{"connectPublishers": ["tcp://*:5555"]}"#).contains("names no host"));
     assert!(all(r#"{"connectPublishers": "tcp://a:0"}"#).contains("names no port"));
+    for (mesh, wrong) in [
+        (r#"{"mesh": {"peers": ["tcp://*:1"]}}"#, "names no host"),
+        (
+            r#"{"mesh": {"peers": ["tcp://a:1", "tcp://a:1"]}}"#,
+            "stands there twice",
+        ),
+        (
+            r#"{"mesh": {"peers": ["tcp://a:1"]}, "connectPublishers": ["tcp://a:1"]}"#,
+            "its events would come twice",
+        ),
+        (
+            r#"{"mesh": {"peers": ["tcp://127.0.0.1:5001"]}}"#,
+            "own subAddress",
+        ),
+        (
+            r#"{"mesh": {"peers": ["tcp://localhost:5001"]}}"#,
+            "own subAddress",
+        ),
+        (
+            r#"{"mesh": {"subjects": []}}"#,
+            "a list of prefixes is wanted",
+        ),
+        (
+            r#"{"mesh": {"peers": [{"address": "tcp://a:1", "serverKey": "0101010101010101010101010101010101010101010101010101010101010101"}]}}"#,
+            "needs security.secretKey",
+        ),
+    ] {
+        let said = all(mesh);
+        assert!(said.contains(wrong), "{said}");
+    }
     assert!(all(r#"{"locatorAddress": "tcp://*:6000"}"#).contains("locatorAddress: tcp://*:6000"));
     assert!(load(r#"{"locatorAddress": "tcp://*:0", "embeddedLocator": true}"#).is_ok());
 }

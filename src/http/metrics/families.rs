@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Labels, Page, State};
 use event_manager_core::broker::DropReason;
 use event_manager_wire::api::{
-    Counters, Dialled, QueueState, ServiceStatus, Status, Subjects, Subscribers,
+    Counters, Dialled, Link, Mesh, QueueState, ServiceStatus, Status, Subjects, Subscribers,
 };
 
 fn truth(value: bool) -> f64 {
@@ -198,6 +198,7 @@ pub(super) fn forwarder(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         truth(publishers.held.is_some()),
     )?;
     dialled(page, &publishers.dialled)?;
+    mesh(page, &status.mesh)?;
     page.counter(
         "event_manager_published_events",
         "Events received from publishers and by EMIT",
@@ -261,6 +262,50 @@ fn dialled(page: &mut Page<'_>, dialled: &[Dialled]) -> fmt::Result {
         "event_manager_dialled_publisher_connections",
         "Connections made to this publisher of connectPublishers",
         each().map(|one| (labels(one), one.connections)),
+    )
+}
+
+/// Hubs: those that we dial, by their address, and those that dialled us, by their id.
+fn mesh(page: &mut Page<'_>, mesh: &Mesh) -> fmt::Result {
+    fn peer(link: &Link) -> Labels<'_> {
+        vec![("peer", &link.address)]
+    }
+    let links = || mesh.links.iter();
+    page.gauges(
+        "event_manager_mesh_link_connected",
+        "1 if this hub of mesh.peers is linked",
+        links().map(|link| (peer(link), truth(link.connected))),
+    )?;
+    page.counters(
+        "event_manager_mesh_link_connections",
+        "How often this hub of mesh.peers was linked",
+        links().map(|link| (peer(link), link.connections)),
+    )?;
+    page.counters(
+        "event_manager_mesh_events_received",
+        "Events that came from this hub of mesh.peers",
+        links().map(|link| (peer(link), link.events)),
+    )?;
+    // One hub may be there twice while it connects again.
+    let mut hubs = BTreeMap::<&str, u64>::new();
+    for hub in &mesh.hubs {
+        *hubs.entry(&hub.hub).or_default() += hub.waiting_bytes;
+    }
+    page.gauges(
+        "event_manager_mesh_hub_connected",
+        "1 if this hub is connected, which gets what clients of this daemon publish",
+        hubs.keys().map(|hub| (vec![("hub", *hub)], 1.0)),
+    )?;
+    page.gauges(
+        "event_manager_mesh_hub_waiting_bytes",
+        "Bytes that wait to be written to this hub",
+        hubs.iter()
+            .map(|(hub, waiting)| (vec![("hub", *hub)], *waiting as f64)),
+    )?;
+    page.counter(
+        "event_manager_mesh_events_sent",
+        "Events that were written to hubs",
+        mesh.events_sent,
     )
 }
 

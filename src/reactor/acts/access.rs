@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::rights::Wish;
 use crate::ambient::{now, random_bytes};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::effects::CallKeys;
@@ -141,11 +142,12 @@ impl Hub {
         match self.site.keyring.identify(peer.presented()) {
             Err(refusal) => Some((refusal.reason(), refusal.to_string())),
             Ok(identity) => {
-                let service = match peer.role {
-                    Role::Worker { service, .. } => Some(service),
+                let wish = match peer.role {
+                    Role::Worker { service, .. } => Some(Wish::Work(service)),
+                    Role::Subscriber { hub: Some(_), .. } => Some(Wish::BeHub),
                     _ => None,
                 };
-                self.why_not_granted(&identity, &peer.address, service)
+                self.why_not_granted(&identity, &peer.address, wish)
             }
         }
     }

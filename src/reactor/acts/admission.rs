@@ -9,7 +9,8 @@ use super::loops::Rings;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::outbox::Outbox;
 use crate::reactor::io::stream::Stream;
-use crate::reactor::state::peer::{Peer, Role};
+use crate::reactor::state::mesh::Downstream;
+use crate::reactor::state::peer::{Peer, Role, Source};
 use crate::reactor::state::purpose::Purpose;
 use crate::reactor::state::streamers::Streamer;
 use crate::telemetry::Notable;
@@ -46,20 +47,28 @@ impl Hub {
             Purpose::Publishers | Purpose::Dialled(_) => Role::Publisher,
             Purpose::Subscribers => Role::Subscriber {
                 prefixes: Default::default(),
+                hub: met.zmtp.hub.map(|hub| Box::new(Downstream::new(hub))),
             },
             Purpose::Requests => Role::Requester { locator: false },
             Purpose::Locator => Role::Requester { locator: true },
             Purpose::Workers(streamer) => self.join_service(streamer, id, &met.zmtp),
         };
-        let is_downstream =
-            matches!(role, Role::Subscriber { .. }) && met.zmtp.event_manager.is_some();
+        let (is_downstream, hub) = match &role {
+            Role::Subscriber { .. } => (met.zmtp.event_manager.is_some(), met.zmtp.hub),
+            _ => (false, None),
+        };
         self.insert(id, role, met);
         match purpose {
             Purpose::Publishers => self.peers.subscribe_to(id),
             Purpose::Dialled(index) => {
                 self.upstream.has_begun(*index, id, &mut self.notes);
-                self.peers.subscribe_to(id);
+                match self.upstream.dialled[*index].link {
+                    // It is subscribed to when it has said that it is a hub.
+                    Some(_) => self.peers[id].source = Source::Unknown,
+                    None => self.peers.subscribe_to(id),
+                }
             }
+            _ if hub.is_some() => self.hub_joined(id),
             _ if is_downstream => Rings::of(self).downstream_joined(id),
             _ => {}
         }
@@ -89,6 +98,7 @@ impl Hub {
             may_be_busy: false,
             is_parting: false,
             is_leaving: false,
+            source: Source::Client,
             stuck: None,
         });
     }

@@ -101,6 +101,7 @@ impl Hub {
         if self.saved.subscribers.hold.take().is_none() {
             return;
         }
+        self.upstream.mesh.is_to_be_renewed = true;
         self.deliver_held();
         self.deliver_scheduled(now());
         self.peers.wake_publishers();

@@ -17,7 +17,7 @@ use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Yielding;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
-use crate::reactor::state::peer::{Role, ip_of};
+use crate::reactor::state::peer::{Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
 use event_manager_core::security::{Origin, Place};
@@ -202,10 +202,12 @@ impl Hub {
         match self
             .peers
             .get_mut(id)
-            .map(|peer| (&peer.role, peer.outbox.bytes()))
+            .map(|peer| (&peer.role, peer.outbox.bytes(), peer.source))
         {
-            Some((Role::Requester { .. }, waiting)) => waiting > budget || self.is_paused(id),
-            Some((Role::Publisher, _)) => {
+            Some((Role::Requester { .. }, waiting, _)) => waiting > budget || self.is_paused(id),
+            // A hub is to say that it is one, whoever is waited for.
+            Some((Role::Publisher, _, Source::Unknown)) => false,
+            Some((Role::Publisher, ..)) => {
                 self.saved.subscribers.is_awaited()
                     || self.durable.queues.hold_publisher()
                     || self.is_paused(id)
@@ -220,7 +222,7 @@ impl Hub {
             self.flush_peer(id);
         }
         let read = !self.is_overfull(id);
-        let peer = self.peers.get_mut(id)?;
+        let peer = self.peers.get(id).filter(|peer| !peer.is_parting)?;
         let write = peer.outbox.is_blocked();
         // Whose outbox is blocked is told by the next write.
         let end = !read && !write && !peer.is_leaving;
@@ -358,6 +360,7 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     }
     let was_counted = peer.half_received > 0;
     let (address, client) = (Rc::clone(&peer.address), peer.client);
+    let is_event_manager = peer.source == Source::EventManager;
     let result = match peer.role {
         Role::Publisher => state.take_events(id, inbox, filled),
         Role::Subscriber { .. } => state.take_messages(id, inbox, filled, Hub::take_subscription),
@@ -365,6 +368,9 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
         Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
     };
     state.spend(client, &before);
+    if is_event_manager {
+        state.count_linked(id, &before);
+    }
     if state.peers.pending_bytes() >= FLUSH_BYTES {
         state.flush();
     }

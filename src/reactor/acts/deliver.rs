@@ -13,6 +13,7 @@ use crate::reactor::hub::Hub;
 use crate::reactor::io::outbox::outweighs;
 use crate::reactor::report::spans::trace_attempt;
 use crate::reactor::state::durable::Items;
+use crate::reactor::state::peer::Role;
 use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{DropReason, PeerId, Route, Service, ServiceKey};
 
@@ -52,6 +53,9 @@ impl Hub {
                 if dropped > 0 {
                     let reason = DropReason::SlowSubscriber;
                     self.accounts.dropped_for_subscriber(reason, dropped);
+                    if let Role::Subscriber { hub: Some(hub), .. } = &mut peer.role {
+                        hub.dropped += dropped;
+                    }
                     self.notes.subscriber_slow(&peer.address, reason, dropped);
                 }
             }

@@ -30,11 +30,13 @@ pub(crate) async fn dial(hub: SharedHub, index: usize) {
     let mut backoff = Backoff::new(DELAY_MIN, DELAY_MAX);
     loop {
         let ended = try_once(&hub, &endpoint, &address, index).await;
-        if ended.is_ok() {
+        if ended.is_ok() && hub.borrow().upstream.dialled[index].refused.is_none() {
             backoff.reset();
         }
         {
             let hub = &mut *hub.borrow_mut();
+            let refused = hub.upstream.dialled[index].refused.take();
+            let ended = refused.map_or(ended, Err);
             hub.upstream.has_ended(index, ended, &mut hub.notes);
         }
         tokio::time::sleep(backoff.next_delay(chance())).await;

@@ -19,6 +19,9 @@ impl Hub {
     /// Hands the store what is to be appended, and writes to all peers that have something to send.
     pub(crate) fn flush(&mut self) {
         self.flush_store();
+        if self.upstream.mesh.interest.is_some() {
+            self.ask_for_changes();
+        }
         let dirty = self.peers.begin_flush();
         for id in &dirty {
             if self.peers.begin_turn(*id) {
@@ -54,7 +57,14 @@ impl Hub {
         }
         match &mut peer.role {
             Role::Publisher | Role::Requester { .. } => {}
-            Role::Subscriber { .. } => self.accounts.written_to_subscriber(written.events),
+            Role::Subscriber { hub, .. } => {
+                self.accounts.written_to_subscriber(written.events);
+                if let Some(hub) = hub {
+                    hub.events += written.events;
+                    self.accounts.written_to_hubs += written.events;
+                    hub.bytes += (bytes - left_bytes) as u64;
+                }
+            }
             Role::Worker {
                 service: key,
                 key: worker,

@@ -168,6 +168,7 @@ impl Hub {
         self.expire_leases();
         self.tend_audience(now);
         Rings::of(self).tend(now);
+        self.tend_mesh(now);
         self.tend_grace();
         Keeping::of(self).tend(now);
         self.tend_promises();

@@ -14,6 +14,8 @@ use super::loops::Rings;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
+use crate::reactor::state::clients::Unusual;
+use crate::reactor::state::peer::Source;
 use crate::reactor::state::runs::{Run, Runs};
 use event_manager_core::broker::{KnownSubject, PeerId, Route};
 use event_manager_wire::model::subject_of;
@@ -82,13 +84,15 @@ impl Hub {
         // A subject longer than any pattern is cut: it can still match prefixes and globs only.
         let subject_bytes_max = self.config.limits.subject_bytes_max + 1;
         let mut last: Option<(Range<usize>, Rc<Route>)> = None;
-        let limited = self.limited_publisher(id);
+        let mut unusual = self.unusual_publisher(id);
         loop {
             let span = match inbox.scanner.next(data)? {
                 Step::NeedMore(missing) => return Ok(missing),
                 Step::Command(body) => {
                     // Publishers are told what we want, and have nothing to say but this.
                     self.take_command(id, Command::parse(&data[body])?)?;
+                    // It may have said that it is an event manager.
+                    (unusual, last) = (self.unusual_publisher(id), None);
                     continue;
                 }
                 Step::Message(span) => span,
@@ -103,12 +107,12 @@ impl Hub {
                 self.count_alike(runs);
                 let key = self.broker.routes.key_of(first);
                 let begin = span.first.start;
-                let forbidden =
-                    limited.and_then(|client| self.clients.forbidden(client, subject_of(key)));
-                if let Some(nowhere) = forbidden {
-                    return (begin..begin + key.len(), nowhere);
-                }
-                let KnownSubject { route, subject } = self.broker.routes.look_up(key);
+                let known = unusual.and_then(|unusual| self.look_up_unusual(unusual, key));
+                let KnownSubject { route, subject } = match known {
+                    Some(Ok(known)) => known,
+                    Some(Err(nowhere)) => return (begin..begin + key.len(), nowhere),
+                    None => self.broker.routes.look_up(key),
+                };
                 runs.begin_alike(subject);
                 (begin..begin + key.len(), route)
             });
@@ -117,6 +121,22 @@ impl Hub {
             runs.push_alike(alike, span.bytes.len());
             runs.count_alike(1 + alike as u64);
             last = Some((key, route));
+        }
+    }
+
+    /// Where an event goes whose publisher may not publish everything, or is an event manager; `None` is
+    /// where all go, an error a route to nowhere.
+    fn look_up_unusual(
+        &mut self,
+        unusual: Unusual,
+        key: &[u8],
+    ) -> Option<Result<KnownSubject, Rc<Route>>> {
+        match unusual {
+            Unusual::Limited(client) => {
+                let forbidden = self.clients.forbidden(client, subject_of(key));
+                forbidden.map(Err)
+            }
+            Unusual::EventManager => Some(Ok(self.broker.routes.look_up_from_hub(key))),
         }
     }
 
@@ -151,10 +171,15 @@ impl Hub {
                 Ok(())
             }
             Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),
+            // It would be the second thing that a hub says.
+            Command::Trace(_) if self.peers[id].source == Source::Unknown => {
+                Err(self.hear_no_hub(id))
+            }
             Command::Trace(trace) => {
                 Rings::of(self).hear_trace(id, trace);
                 Ok(())
             }
+            Command::Hub(data) => self.hear_hub(id, data),
             Command::Pong | Command::Unknown | Command::Subscription(_) => Ok(()),
         }
     }

@@ -8,10 +8,11 @@ use bytes::BytesMut;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::notes::Notes;
+use crate::reactor::state::peer::Source;
 use crate::reactor::state::peers::Peers;
 use crate::reactor::state::upstream::{Ring, Upstream};
 use crate::telemetry::Notable;
-use event_manager_core::broker::{Heard, PeerId};
+use event_manager_core::broker::{Heard, Loops, PeerId};
 use event_manager_zmtp::{encode_cancel, encode_trace};
 
 /// How often traces are sent.
@@ -45,6 +46,13 @@ impl<'a> Rings<'a> {
         self.send_trace(id, &trace);
     }
 
+    /// The same of a hub of a mesh.
+    pub(crate) fn hub_joined(&mut self, id: PeerId) {
+        self.upstream.watch.hubs.push(id);
+        let trace = self.upstream.watch.loops.trace_to_hubs(true);
+        self.send_trace(id, &trace);
+    }
+
     fn send_trace(&mut self, id: PeerId, trace: &[u8]) {
         // Behind what it doesn't read it would come too late, and only add to that.
         let peer = self.peers.get(id);
@@ -62,26 +70,43 @@ impl<'a> Rings<'a> {
         self.upstream.watch.downstream = downstream;
     }
 
+    /// Sends traces of our own, to hubs too: what our clients publish goes there.
+    fn send_own(&mut self) {
+        if !self.upstream.watch.downstream.is_empty() {
+            let trace = self.upstream.watch.loops.trace(false);
+            self.send_downstream(&trace);
+        }
+        let mut hubs = std::mem::take(&mut self.upstream.watch.hubs);
+        hubs.retain(|id| self.peers.get(*id).is_some());
+        if !hubs.is_empty() {
+            let trace = self.upstream.watch.loops.trace_to_hubs(false);
+            hubs.iter().for_each(|id| self.send_trace(*id, &trace));
+        }
+        self.upstream.watch.hubs = hubs;
+    }
+
     /// A publisher sent a trace; who is no event manager that we dialled has none to send.
     pub(crate) fn hear_trace(&mut self, id: PeerId, trace: &[u8]) {
         let mut dialled = self.upstream.dialled.iter();
         let Some(index) = dialled.position(|dialled| dialled.peer() == Some(id)) else {
             return;
         };
+        // What it sends is others'.
+        self.peers[id].source = Source::EventManager;
+        self.upstream.dialled[index].run = Loops::neighbour(trace);
+        self.hold_twins();
         match self.upstream.watch.loops.hear(trace) {
             Heard::Nothing => {}
             Heard::PassOn { trace, is_urgent } => {
-                let is_held = self.upstream.dialled[index]
-                    .ring
-                    .is_some_and(|ring| ring.is_held);
-                if is_held || self.upstream.watch.passed_on >= PASSED_ON_MAX {
+                if self.upstream.dialled[index].is_held()
+                    || self.upstream.watch.passed_on >= PASSED_ON_MAX
+                {
                     return;
                 }
                 self.upstream.watch.passed_on += 1;
                 self.send_downstream(&trace);
                 if is_urgent {
-                    let own = self.upstream.watch.loops.trace(false);
-                    self.send_downstream(&own);
+                    self.send_own();
                 }
             }
             Heard::Returned { daemons, is_ours } => self.see_ring(id, index, daemons, is_ours),
@@ -99,7 +124,7 @@ impl<'a> Rings<'a> {
             seen_at: now(),
         });
         let address = dialled.address();
-        if is_ours && !was_held {
+        if is_ours && !was_held && !dialled.is_twin {
             let mut cancel = BytesMut::new();
             encode_cancel(&mut cancel, b"");
             self.peers.send(id, &cancel);
@@ -123,10 +148,7 @@ impl<'a> Rings<'a> {
         }
         self.upstream.watch.next_at = now + INTERVAL;
         self.upstream.watch.passed_on = 0;
-        if !self.upstream.watch.downstream.is_empty() {
-            let trace = self.upstream.watch.loops.trace(false);
-            self.send_downstream(&trace);
-        }
+        self.send_own();
         for index in 0..self.upstream.dialled.len() {
             let dialled = &mut self.upstream.dialled[index];
             let over = |ring: &Ring| now.saturating_duration_since(ring.seen_at) >= OPEN_AFTER;
@@ -135,9 +157,43 @@ impl<'a> Rings<'a> {
             };
             dialled.ring = None;
             tracing::info!(target: "em.publisher", publisher = %dialled.address(), "a ring of event managers is open again");
-            let id = dialled.peer();
-            if let Some(id) = id.filter(|_| ring.is_held) {
+            let id = dialled.peer().filter(|_| ring.is_held && !dialled.is_twin);
+            if let Some(id) = id {
                 self.peers.subscribe_to(id);
+            }
+        }
+        self.hold_twins();
+    }
+
+    /// Takes nothing from an event manager that is linked as a hub, too, but over that link.
+    pub(crate) fn hold_twins(&mut self) {
+        for index in 0..self.upstream.dialled.len() {
+            let dialled = &self.upstream.dialled[index];
+            let (Some(id), Some(run), None) = (dialled.peer(), dialled.run, &dialled.link) else {
+                continue;
+            };
+            let mut all = self.upstream.dialled.iter();
+            let of = all.find(|other| other.hub().is_some_and(|(_, linked)| linked == run));
+            let of = of.map(|other| other.address());
+            let dialled = &mut self.upstream.dialled[index];
+            if of.is_some() == dialled.is_twin {
+                continue;
+            }
+            let was_held = dialled.is_held();
+            dialled.set_twin(of.as_deref());
+            let address = dialled.address();
+            match (was_held, dialled.is_held()) {
+                (false, true) => {
+                    let mut cancel = BytesMut::new();
+                    encode_cancel(&mut cancel, b"");
+                    self.peers.send(id, &cancel);
+                }
+                (true, false) => self.peers.subscribe_to(id),
+                _ => {}
+            }
+            if let Some(of) = of {
+                let why = format!("the hub that is linked as {of} is in connectPublishers, too");
+                self.notes.refuse("mesh", &address, &why);
             }
         }
     }

@@ -47,9 +47,9 @@ pub(super) async fn meet(
         limits.handshake_bytes_max,
         &mut handshake,
     );
-    let begun = match is_dialled {
-        true => begun.of_event_manager(hub.borrow().upstream.watch.loops.own()),
-        false => begun.dialled_by_peer(),
+    let begun = match purpose {
+        Purpose::Dialled(index) => hub.borrow().says_who_we_are(begun, *index),
+        _ => begun.dialled_by_peer(),
     };
     let met = shake_hands(hub, &stream, &address, begun, handshake);
     let met = tokio::time::timeout(timeout, met).await;
@@ -151,7 +151,9 @@ async fn identify(
     peer: &ZmtpPeer,
 ) -> Result<Identity, String> {
     let presented = presented(peer, stream);
-    let identified = hub.borrow_mut().welcome(purpose, address, presented);
+    let identified = hub
+        .borrow_mut()
+        .welcome(purpose, address, presented, peer.hub.is_some());
     match identified {
         Ok(identity) => Ok(identity),
         Err((reason, why)) => {

@@ -73,7 +73,7 @@ impl Hub {
         // An earlier subscription of the same message may have ended its connection: events that waited for
         // it were more than it may have. Other peers have nothing to subscribe to here.
         let role = self.peers.get_mut(id).map(|peer| &mut peer.role);
-        let Some(Role::Subscriber { prefixes }) = role else {
+        let Some(Role::Subscriber { prefixes, .. }) = role else {
             return Ok(());
         };
         match wish {
@@ -92,6 +92,10 @@ impl Hub {
                 }
                 prefixes.insert(prefix.into());
                 self.broker.routes.subscribe(prefix, id);
+                if self.upstream.mesh.interest.is_some() {
+                    // Other hubs are to know.
+                    self.peers.want_flush();
+                }
                 self.subscriber_joined(prefix);
                 self.note_vain_subscription(id, prefix);
             }

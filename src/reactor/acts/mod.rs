@@ -23,6 +23,7 @@ pub(crate) mod lasting;
 pub(crate) mod loops;
 pub(crate) mod make_room;
 pub(crate) mod meeting;
+pub(crate) mod mesh;
 pub(crate) mod messages;
 pub(crate) mod persistence;
 pub(crate) mod presumed;

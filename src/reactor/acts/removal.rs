@@ -19,12 +19,15 @@ impl Hub {
         };
         match &peer.role {
             Role::Publisher | Role::Requester { .. } => {}
-            Role::Subscriber { prefixes } => {
+            Role::Subscriber { prefixes, hub } => {
                 for prefix in prefixes {
                     self.broker.routes.unsubscribe(prefix, id);
                     self.saved.subscribers.audience.left(prefix);
                 }
                 self.broker.routes.limit(id, None);
+                if hub.is_some() {
+                    self.broker.routes.remove_hub(id);
+                }
                 let in_outbox = peer.outbox.events();
                 let (unwritten, written) = peer.outbox.take_unwritten();
                 self.count_lost(&peer.address, in_outbox, written, unwritten.len() as u64);

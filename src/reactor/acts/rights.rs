@@ -10,14 +10,22 @@ use super::persistence::Keeping;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::accounts::Published;
-use crate::reactor::state::clients::ClientId;
-use crate::reactor::state::peer::{Role, ip_of};
+use crate::reactor::state::clients::{ClientId, Unusual};
+use crate::reactor::state::peer::{Peer, Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use crate::telemetry::Notable;
 use event_manager_core::broker::{PeerId, ServiceKey};
 use event_manager_core::security::{Deed, Denial, Identity, Presented};
 use event_manager_wire::model::{SubscriptionId, subject_of};
 use event_manager_zmtp::frames;
+
+/// What a peer connects for, if that needs a right of its own.
+pub(super) enum Wish {
+    /// To work for a service.
+    Work(ServiceKey),
+    /// As a hub of the mesh.
+    BeHub,
+}
 
 impl Hub {
     /// Who a peer is that may connect from there, for this.
@@ -29,14 +37,16 @@ impl Hub {
         purpose: &Purpose,
         address: &str,
         presented: Presented<'_>,
+        is_hub: bool,
     ) -> Result<Identity, (&'static str, String)> {
         let identified = self.site.keyring.identify(presented);
         let identity = identified.map_err(|refusal| (refusal.reason(), refusal.to_string()))?;
-        let service = match purpose {
-            Purpose::Workers(streamer) => Some(streamer.service),
+        let wish = match purpose {
+            Purpose::Workers(streamer) => Some(Wish::Work(streamer.service)),
+            Purpose::Subscribers if is_hub => Some(Wish::BeHub),
             _ => None,
         };
-        let refused = self.why_not_granted(&identity, address, service);
+        let refused = self.why_not_granted(&identity, address, wish);
         match refused.or_else(|| self.why_too_many(&identity)) {
             None => Ok(identity),
             Some(refused) => {
@@ -47,12 +57,12 @@ impl Hub {
         }
     }
 
-    /// Why somebody may not connect from there, to work for this service if one is named.
+    /// Why somebody may not connect from there, for what needs a right of its own if it wants that.
     pub(super) fn why_not_granted(
         &self,
         identity: &Identity,
         address: &str,
-        service: Option<ServiceKey>,
+        wish: Option<Wish>,
     ) -> Option<(&'static str, String)> {
         let grant = self.clients.grant_of(identity);
         if let Some(ip) = ip_of(address).filter(|ip| !grant.admits(*ip)) {
@@ -60,9 +70,11 @@ impl Hub {
             let why = format!("{ip} is in none of the networks of {said_in}.from, for {who:?}");
             return Some(("address", why));
         }
-        // It may be gone meanwhile.
-        let service = self.broker.service(service?)?;
-        let deed = Deed::Serve(service.name().as_str());
+        let deed = match wish? {
+            // It may be gone meanwhile.
+            Wish::Work(service) => Deed::Serve(self.broker.service(service)?.name().as_str()),
+            Wish::BeHub => Deed::BeHub,
+        };
         let denied = self.clients.judge_absent(identity, deed).err()?;
         Some(("forbidden", denied.to_string()))
     }
@@ -101,10 +113,14 @@ impl Hub {
         });
     }
 
-    /// The client of a publisher that may not publish everything.
-    pub(super) fn limited_publisher(&self, id: PeerId) -> Option<ClientId> {
-        let client = self.peers[id].client;
-        self.clients.is_limited(client).then_some(client)
+    /// Whether a publisher may not publish everything, or is an event manager.
+    pub(super) fn unusual_publisher(&self, id: PeerId) -> Option<Unusual> {
+        let Peer { client, source, .. } = self.peers[id];
+        if source != Source::Client {
+            return Some(Unusual::EventManager);
+        }
+        let is_limited = self.clients.is_limited(client);
+        is_limited.then_some(Unusual::Limited(client))
     }
 
     /// A publisher sent so many events that it may not publish, this first.

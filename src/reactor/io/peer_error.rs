@@ -18,6 +18,8 @@ pub(crate) enum PeerError {
     SubscriptionTooLong(usize, usize),
     #[error("more than {0} subscriptions (limits.maxSubscriptionsPerPeer)")]
     TooManySubscriptions(usize),
+    #[error("{0}")]
+    NoLink(String),
 }
 
 impl PeerError {
@@ -32,6 +34,7 @@ impl PeerError {
             Self::Gave(_) => "peer-error",
             Self::SubscriptionTooLong(..) => "subscription-too-long",
             Self::TooManySubscriptions(_) => "too-many-subscriptions",
+            Self::NoLink(_) => "mesh",
         }
     }
 }

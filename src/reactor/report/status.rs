@@ -17,7 +17,7 @@ use crate::reactor::state::peer::Role;
 use crate::reactor::state::peers::Peers;
 use crate::reactor::state::upstream::Dialled;
 use crate::reactor::state::watchdog::Watchdog;
-use event_manager_core::broker::{Account, Broker, Histogram, Service, ServiceKey};
+use event_manager_core::broker::{Account, Broker, Histogram, Interest, Service, ServiceKey};
 use event_manager_wire::api::{self, Counters, ServiceStatus, Status};
 
 /// Workers of a service that are named.
@@ -54,6 +54,7 @@ impl Hub {
                 .collect(),
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
+            mesh: self.mesh_status(),
             subscribers: subscribers_status(
                 &self.peers,
                 &self.accounts,
@@ -142,13 +143,15 @@ impl Hub {
             subject: named.subject.into(),
             events: named.events,
         });
+        let dialled = self.upstream.dialled.iter();
+        let publishers = dialled.filter(|dialled| dialled.link.is_none());
         api::Publishers {
             connected: count(&self.peers, |role| matches!(role, Role::Publisher)),
             events: self.accounts.published.events,
             bytes: self.accounts.published.bytes,
             unmatched: self.accounts.published.unmatched,
             held: self.saved.subscribers.status(),
-            dialled: self.upstream.dialled.iter().map(Dialled::status).collect(),
+            dialled: publishers.map(Dialled::status).collect(),
             dialled_are_required: self.config.require_publishers,
             subjects: api::Subjects {
                 named: named.collect(),
@@ -156,6 +159,25 @@ impl Hub {
             },
             emit_seconds: times(&self.accounts.publish_times.emits),
             call_seconds: times(&self.accounts.publish_times.calls),
+        }
+    }
+
+    fn mesh_status(&self) -> api::Mesh {
+        let mesh = &self.upstream.mesh;
+        let asked = mesh.interest.as_ref().map_or(0, Interest::len);
+        let links = self.upstream.dialled.iter();
+        let hubs = self.peers.iter().filter_map(|peer| match &peer.role {
+            Role::Subscriber {
+                prefixes,
+                hub: Some(hub),
+            } => Some(hub.status(&peer.address, prefixes.len(), peer.outbox.bytes())),
+            _ => None,
+        });
+        api::Mesh {
+            hub: mesh.id.to_string(),
+            events_sent: self.accounts.written_to_hubs,
+            links: links.filter_map(|link| link.link_status(asked)).collect(),
+            hubs: hubs.collect(),
         }
     }
 
@@ -271,7 +293,7 @@ fn subscribers_status(
     outbox.peak_bytes = accounts.outbox_peak_bytes as u64;
     outbox.budget_bytes = budget as u64;
     for peer in peers.iter() {
-        if let Role::Subscriber { prefixes } = &peer.role {
+        if let Role::Subscriber { prefixes, .. } = &peer.role {
             let bytes = peer.outbox.bytes() as u64;
             status.connected += 1;
             status.subscriptions += prefixes.len() as u64;

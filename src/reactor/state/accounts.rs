@@ -9,6 +9,8 @@ pub(crate) struct Accounts {
     /// Of the subscribers' side.
     pub(crate) subscribers: Account,
     pub(crate) published: Published,
+    /// Events that were written to hubs of a mesh, which are subscribers.
+    pub(crate) written_to_hubs: u64,
     pub(crate) publish_times: PublishTimes,
     /// The most bytes that ever waited for one subscriber.
     pub(crate) outbox_peak_bytes: usize,

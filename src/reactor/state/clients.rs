@@ -20,6 +20,15 @@ const REMEMBERED_MAX: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClientId(usize);
 
+/// A publisher whose events don't simply go to all that they match.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unusual {
+    /// It may not publish everything.
+    Limited(ClientId),
+    /// Its events are others'.
+    EventManager,
+}
+
 /// What is known of one client.
 pub(crate) struct Client {
     pub(crate) identity: Identity,

@@ -9,6 +9,7 @@ pub(crate) mod effects;
 pub(crate) mod emissions;
 pub(crate) mod grace;
 pub(crate) mod memory;
+pub(crate) mod mesh;
 pub(crate) mod notables;
 pub(crate) mod notes;
 pub(crate) mod paths;

@@ -73,7 +73,17 @@ impl Notes {
         self.count_refused(reason);
         let why = &why.to_string();
         self.refusals.add(reason, peer, why, self.now);
-        self.burst(reason, |suppressed| match reason {
+        // Each link by itself: they are few, and all are named.
+        let burst = match reason {
+            "mesh" => &format!("mesh:{peer}"),
+            _ => reason,
+        };
+        self.burst(burst, |suppressed| match reason {
+            "mesh" => Notable::LinkRefused {
+                peer,
+                why,
+                suppressed,
+            },
             "out-of-descriptors" | "too-many-connections" => Notable::ConnectionRefused {
                 peer,
                 reason,

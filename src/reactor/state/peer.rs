@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::clients::ClientId;
+use super::mesh::Downstream;
 use super::paths::{Proxied, Said};
 use super::runs::Run;
 use crate::reactor::io::outbox::Outbox;
@@ -25,6 +26,8 @@ pub(crate) enum Role {
     Publisher,
     Subscriber {
         prefixes: HashSet<Box<[u8]>>,
+        /// It is a hub of a mesh.
+        hub: Option<Box<Downstream>>,
     },
     Worker {
         service: ServiceKey,
@@ -51,6 +54,17 @@ impl Role {
             Self::Requester { .. } => "requester",
         }
     }
+}
+
+/// Whose events a publisher sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Its own.
+    Client,
+    /// Others': it is an event manager. They go to no hub of a mesh.
+    EventManager,
+    /// It was dialled as a hub, and has not said yet that it is one. It may send nothing before.
+    Unknown,
 }
 
 /// What a worker's first READY settles: events that wait for it in its outbox may have to go to
@@ -124,6 +138,8 @@ pub(crate) struct Peer {
     pub(crate) is_parting: bool,
     /// It hung up while it wasn't read: what it had sent is read later, and nothing is sent to it.
     pub(crate) is_leaving: bool,
+    /// Whose events it sends.
+    pub(crate) source: Source,
     /// A worker that is full: since when it took nothing, and whether that was noted.
     pub(crate) stuck: Option<(Instant, bool)>,
 }

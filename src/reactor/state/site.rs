@@ -5,6 +5,7 @@ use event_manager_core::locator::Directory;
 use event_manager_core::requests::Settings;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::{self, Addresses};
+use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
 
 /// What is bound where other machines reach it.
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     pub(crate) keyring: Keyring,
     /// With which the daemon asks its own locator. The keyring has it.
     pub(crate) own: KeyPair,
+    /// Our id as a hub of a mesh.
+    pub(crate) hub_id: HubId,
     /// The embedded ServiceLocator, if there is one.
     pub(crate) directory: Option<Directory>,
 }

@@ -3,13 +3,15 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::mesh::{Link, Mesh};
 use super::notes::Notes;
-use crate::ambient::wall_clock_ms;
-use crate::config::DialledPublisher;
+use crate::ambient::{now, wall_clock_ms};
+use crate::config::{Config, DialledPublisher};
 use crate::telemetry::Notable;
-use event_manager_core::broker::{Loops, PeerId};
+use event_manager_core::broker::{Interest, Loops, PeerId};
 use event_manager_wire::api;
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::PublicKey;
 
 /// All of them.
@@ -17,6 +19,7 @@ pub(crate) struct Upstream {
     pub(crate) dialled: Vec<Dialled>,
     /// Looks for rings of event managers.
     pub(crate) watch: Watch,
+    pub(crate) mesh: Mesh,
 }
 
 impl Upstream {
@@ -25,18 +28,49 @@ impl Upstream {
         self.dialled.iter().any(|dialled| dialled.peer == Some(id))
     }
 
-    /// The addresses are dialled by the reactor's tasks; `own` is an id that no other daemon has.
-    pub(crate) fn new(publishers: &[DialledPublisher], own: u64, now: Instant) -> Self {
+    /// The addresses are dialled by the reactor's tasks; no other daemon has these ids: those of this run,
+    /// and the one that is kept.
+    pub(crate) fn new(config: &Config, own: [u64; 2], hub: HubId, now: Instant) -> Self {
+        let publishers = config.connect_publishers.iter().cloned();
+        let hubs = config.mesh.peers.iter().cloned();
+        let subjects = config.mesh.subjects.iter().map(String::as_bytes);
+        let dialled = publishers.map(|publisher| Dialled::new(publisher, None));
+        let dialled = dialled.chain(hubs.map(|hub| Dialled::new(hub, Some(Link::new(now)))));
         Self {
-            dialled: publishers.iter().cloned().map(Dialled::new).collect(),
+            dialled: dialled.collect(),
             watch: Watch::new(own, now),
+            mesh: Mesh {
+                id: hub,
+                interest: (!config.mesh.peers.is_empty()).then(|| Interest::new(subjects)),
+                is_to_be_renewed: false,
+                renewed_at: now,
+            },
         }
+    }
+
+    /// The address that was dialled for this connection, if that was so.
+    pub(crate) fn dialled_as(&mut self, id: PeerId) -> Option<&mut Dialled> {
+        let mut all = self.dialled.iter_mut();
+        all.find(|dialled| dialled.peer == Some(id))
+    }
+
+    /// Hubs that we dialled and that take subscriptions.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = PeerId> {
+        let linked = self
+            .dialled
+            .iter()
+            .filter(|dialled| dialled.hub().is_some());
+        linked.filter_map(|dialled| dialled.peer)
     }
 
     /// A handshake with a publisher that is dialled is done.
     pub(crate) fn has_begun(&mut self, index: usize, id: PeerId, notes: &mut Notes) {
         let dialled = &mut self.dialled[index];
         dialled.connected(id);
+        if let Some(link) = &mut dialled.link {
+            // It has to say first that it is a hub.
+            return link.connected(now());
+        }
         let publisher = &dialled.address();
         let burst = format!("publisher-found:{publisher}");
         notes.burst(&burst, |suppressed| Notable::PublisherFound {
@@ -49,8 +83,16 @@ impl Upstream {
     pub(crate) fn has_ended(&mut self, index: usize, ended: Result<(), String>, notes: &mut Notes) {
         let dialled = &mut self.dialled[index];
         let publisher = &dialled.address();
+        let is_link = dialled.link.is_some();
         let (is_news, why) = dialled.not_connected(ended);
-        if is_news {
+        if is_news && is_link {
+            let burst = format!("link-down:{publisher}");
+            notes.burst(&burst, |suppressed| Notable::LinkDown {
+                peer: publisher,
+                why,
+                suppressed,
+            });
+        } else if is_news {
             let burst = format!("publisher-lost:{publisher}");
             notes.burst(&burst, |suppressed| Notable::PublisherLost {
                 publisher,
@@ -81,10 +123,18 @@ pub(crate) struct Dialled {
     is_missed: bool,
     /// What it sends would come back to it.
     pub(crate) ring: Option<Ring>,
+    /// The id of its run, if it is an event manager that sent a trace.
+    pub(crate) run: Option<u64>,
+    /// It is linked as a hub, too: nothing is taken from this connection.
+    pub(crate) is_twin: bool,
+    /// It is a hub of the mesh.
+    pub(crate) link: Option<Link>,
+    /// Why we ended the connection.
+    pub(crate) refused: Option<String>,
 }
 
 impl Dialled {
-    fn new(publisher: DialledPublisher) -> Self {
+    fn new(publisher: DialledPublisher, link: Option<Link>) -> Self {
         let endpoint = publisher.address;
         Self {
             address: endpoint.to_string().into(),
@@ -97,28 +147,78 @@ impl Dialled {
             last_error: None,
             is_missed: false,
             ring: None,
+            run: None,
+            is_twin: false,
+            link,
+            refused: None,
         }
     }
 
     /// There is a connection to it now.
     fn connected(&mut self, id: PeerId) {
         self.peer = Some(id);
-        self.ring = None;
+        (self.ring, self.run, self.is_twin) = (None, None, false);
+        self.refused = None;
+        if self.link.is_none() {
+            self.serves();
+        }
+    }
+
+    /// Another connection to the same event manager brings its events, or brings them no more.
+    pub(crate) fn set_twin(&mut self, of: Option<&str>) {
+        self.is_twin = of.is_some();
+        if let Some(of) = of {
+            self.last_error = Some(format!(
+                "it is the hub that is linked as {of}, which brings its events: remove {} from connectPublishers",
+                self.address
+            ));
+        }
+    }
+
+    /// Nothing is taken from there.
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_twin || self.ring.is_some_and(|ring| ring.is_held)
+    }
+
+    /// It is what it should be.
+    fn serves(&mut self) {
         self.since_ms = wall_clock_ms();
         self.failed_tries = 0;
         self.connections += 1;
         self.is_missed = false;
     }
 
+    /// A hub has said who it is.
+    pub(crate) fn linked(&mut self, hub: HubId, run: u64) {
+        if let Some(link) = &mut self.link {
+            link.hub = Some((hub, run));
+            self.serves();
+        }
+    }
+
+    /// Which hub it is, and the id of its run, if it is linked.
+    pub(crate) fn hub(&self) -> Option<(HubId, u64)> {
+        self.link.as_ref()?.hub
+    }
+
     /// A connection to it ended, or there was none: whether that is news, and why.
     fn not_connected(&mut self, ended: Result<(), String>) -> (bool, &str) {
         let is_news = !std::mem::replace(&mut self.is_missed, true);
         self.ring = None;
-        if self.peer.take().is_some() {
+        let was_connected = self.peer.take().is_some();
+        let has_served = match &mut self.link {
+            Some(link) => link.ended(),
+            None => was_connected,
+        };
+        if has_served {
             self.since_ms = wall_clock_ms();
         }
         let why = match ended {
-            Ok(()) => "the connection ended".to_owned(),
+            Ok(()) if has_served => "the connection ended".to_owned(),
+            Ok(()) => {
+                self.failed_tries += 1;
+                "the connection ended before it said that it is a hub".to_owned()
+            }
             Err(why) => {
                 self.failed_tries += 1;
                 why
@@ -141,6 +241,24 @@ impl Dialled {
         Rc::clone(&self.address)
     }
 
+    /// For STATUS, of a hub.
+    pub(crate) fn link_status(&self, prefixes: usize) -> Option<api::Link> {
+        let link = self.link.as_ref()?;
+        let hub = link.hub.map(|(hub, _)| hub.to_string());
+        Some(api::Link {
+            address: self.address.to_string(),
+            connected: hub.is_some(),
+            prefixes: if hub.is_some() { prefixes as u64 } else { 0 },
+            hub,
+            events: link.events,
+            bytes: link.bytes,
+            since_ms: self.since_ms,
+            failed_tries: self.failed_tries,
+            connections: self.connections,
+            last_error: self.last_error.clone(),
+        })
+    }
+
     /// For STATUS.
     pub(crate) fn status(&self) -> api::Dialled {
         api::Dialled {
@@ -150,6 +268,7 @@ impl Dialled {
                 daemons: ring.daemons as u64,
                 held: ring.is_held,
             }),
+            doubled: self.is_twin,
             since_ms: self.since_ms,
             failed_tries: self.failed_tries,
             connections: self.connections,
@@ -164,15 +283,18 @@ pub(crate) struct Watch {
     pub(crate) loops: Loops,
     /// Event managers that dialled us.
     pub(crate) downstream: Vec<PeerId>,
+    /// Those of them that are hubs: they are sent our own traces only, as events.
+    pub(crate) hubs: Vec<PeerId>,
     pub(crate) next_at: Instant,
     pub(crate) passed_on: u32,
 }
 
 impl Watch {
-    fn new(own: u64, now: Instant) -> Self {
+    fn new([own, to_hubs]: [u64; 2], now: Instant) -> Self {
         Self {
-            loops: Loops::new(own),
+            loops: Loops::new(own, to_hubs),
             downstream: vec![],
+            hubs: vec![],
             next_at: now,
             passed_on: 0,
         }

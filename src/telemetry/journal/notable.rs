@@ -553,4 +553,32 @@ notables! {
         /// Events of this kind and publisher that were not written since the last.
         suppressed: u64,
     } "event managers dial each other in a ring: one of them takes no events from its publisher, so that events don't circulate for ever"
+
+    /// Another hub of the mesh is linked.
+    "EM-0621" LinkUp "link-up" INFO "em.mesh" {
+        /// Its address, as `mesh.peers` has it.
+        peer: &'a str = bare,
+        /// Its id, which it keeps over restarts.
+        hub: &'a str = bare,
+        /// Events of this kind and peer that were not written since the last.
+        suppressed: u64,
+    } "linked with another hub of the mesh"
+
+    /// It is not, or not any more.
+    "EM-0622" LinkDown "link-down" WARN "em.mesh" {
+        /// Its address, as `mesh.peers` has it.
+        peer: &'a str = bare,
+        why: &'a str = said,
+        /// Events of this kind and peer that were not written since the last.
+        suppressed: u64,
+    } "not linked with a hub of the mesh, trying again: {why}"
+
+    /// A link that can't be: with itself, twice with the same, or with what is no hub.
+    "EM-0623" LinkRefused "link-refused" WARN "em.mesh" {
+        /// Its address, as `mesh.peers` has it, or where it connected from.
+        peer: &'a str = bare,
+        why: &'a str = said,
+        /// Events of this kind and peer that were not written since the last.
+        suppressed: u64,
+    } "no link of the mesh: {why}"
 }

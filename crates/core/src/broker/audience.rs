@@ -108,6 +108,12 @@ impl Audience {
         self.missing
     }
 
+    /// The prefixes of these. Of those that hold what isn't ASCII, the beginning.
+    pub fn awaited(&self) -> impl Iterator<Item = &[u8]> {
+        let missing = self.by_prefix.iter().filter(|(_, all)| all.missing() > 0);
+        missing.map(|(prefix, _)| prefix.split('\\').next().unwrap_or_default().as_bytes())
+    }
+
     /// Subscriptions that would be waited for after the next start.
     pub fn remembered(&self) -> u64 {
         let all = self.by_prefix.values();

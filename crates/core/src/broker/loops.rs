@@ -38,6 +38,9 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct Loops {
     own: u64,
+    /// Our id in traces to hubs of a mesh. These pass on events that came by hubs to nobody but plain
+    /// subscribers, so of a ring that goes over such a link only we hear.
+    to_hubs: u64,
     /// Counts traces.
     sent: u64,
     /// The latest trace of each sender that was passed on.
@@ -45,10 +48,11 @@ pub struct Loops {
 }
 
 impl Loops {
-    /// For a daemon with this id, which no other has.
-    pub fn new(own: u64) -> Self {
+    /// For a daemon with these ids, which no other has: its own, and the one in traces to hubs.
+    pub fn new(own: u64, to_hubs: u64) -> Self {
         Self {
             own,
+            to_hubs,
             sent: 0,
             passed: BTreeMap::new(),
         }
@@ -64,16 +68,28 @@ impl Loops {
         encode(self.sent << 1 | u64::from(is_urgent), &[self.own])
     }
 
+    /// The same for hubs of a mesh.
+    pub fn trace_to_hubs(&mut self, is_urgent: bool) -> Vec<u8> {
+        self.sent += 1;
+        encode(self.sent << 1 | u64::from(is_urgent), &[self.to_hubs])
+    }
+
+    /// Who sent a trace here, whoever began it.
+    pub fn neighbour(trace: &[u8]) -> Option<u64> {
+        decode(trace)?.1.last().copied()
+    }
+
     /// A trace came from a daemon that we dialled.
     pub fn hear(&mut self, trace: &[u8]) -> Heard {
         let Some((number, mut path)) = decode(trace) else {
             return Heard::Nothing;
         };
         let sender = path[0];
-        if sender == self.own {
+        if sender == self.own || sender == self.to_hubs {
+            let is_smallest = path.iter().all(|id| *id >= self.own);
             return Heard::Returned {
                 daemons: path.len(),
-                is_ours: path.iter().all(|id| *id >= self.own),
+                is_ours: sender == self.to_hubs || is_smallest,
             };
         }
         let is_known = self.passed.get(&sender).is_some_and(|last| *last >= number);
@@ -124,7 +140,7 @@ mod tests {
             let links: BTreeSet<_> = links.into_iter().collect();
             let ids = links.iter().flat_map(|(from, to)| [*from, *to]);
             Self {
-                daemons: ids.map(|id| (id, Loops::new(id))).collect(),
+                daemons: ids.map(|id| (id, Loops::new(id, !id))).collect(),
                 links,
                 held: BTreeSet::new(),
             }
@@ -183,7 +199,7 @@ mod tests {
 
     #[test]
     fn noise_is_nothing() {
-        let mut loops = Loops::new(1);
+        let mut loops = Loops::new(1, 2);
         for len in [0, 1, 8, 15, 17, 8 * (PATH_MAX + 2)] {
             assert_eq!(loops.hear(&vec![7; len]), Heard::Nothing);
         }

@@ -10,6 +10,7 @@ pub mod bounds;
 mod dispatch;
 mod histogram;
 mod ids;
+mod interest;
 mod loops;
 mod options;
 mod ports;
@@ -30,6 +31,7 @@ pub use backlog::{
 pub use dispatch::{Introduced, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
 pub use ids::{DeliveryId, PeerId, ServiceKey, WorkerKey};
+pub use interest::{Interest, Wishes};
 pub use loops::{Heard, Loops};
 pub use options::{RetryOptions, ServiceOptions, event_subject, order, seconds, when_full};
 pub use ports::{BindFailure, PortRange, Streamers};
@@ -37,7 +39,7 @@ pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,
     Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
-pub use routes::{Hearing, KnownSubject, Receiver, Route, RouteTable};
+pub use routes::{Hearing, KnownSubject, News, Receiver, Route, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceSettings, WorkerAnswer};
 pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};

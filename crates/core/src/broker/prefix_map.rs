@@ -23,6 +23,22 @@ impl<V> Default for PrefixMap<V> {
 }
 
 impl<V> PrefixMap<V> {
+    pub(super) fn len(&self) -> usize {
+        self.by_prefix.len()
+    }
+
+    pub(super) fn contains(&self, prefix: &[u8]) -> bool {
+        self.by_prefix.contains_key(prefix)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.by_prefix.keys().map(|key| &**key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
+        self.by_prefix.iter().map(|(key, value)| (&**key, value))
+    }
+
     pub(super) fn get_mut(&mut self, prefix: &[u8]) -> Option<&mut V> {
         self.by_prefix.get_mut(prefix)
     }

@@ -73,11 +73,31 @@ pub struct RouteTable {
     binary_prefixes: usize,
     /// Subscribers that may not get everything.
     limited: HashMap<PeerId, Hearing>,
+    /// Subscribers that are hubs of a mesh: they get nothing that came by another hub.
+    hubs: BTreeSet<PeerId>,
     cache: HashMap<Box<[u8]>, KnownSubject>,
+    /// The same of events that came by a hub.
+    cache_from_hubs: HashMap<Box<[u8]>, KnownSubject>,
     /// Each route once, so that equal ones are told by their address.
     interned: HashSet<Rc<Route>>,
     /// How many events each subject had.
     pub subjects: SubjectCounts,
+    /// What is new of all that is wanted here, if somebody wants to know.
+    news: Option<News>,
+}
+
+/// Changes that are remembered one by one.
+const NEWS_MAX: usize = 1024;
+
+/// What changed of the prefixes of all that is wanted here.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Wanted, too.
+    pub more: Vec<Box<[u8]>>,
+    /// There was more than that.
+    pub is_much: bool,
+    /// Something isn't wanted any more.
+    pub is_less: bool,
 }
 
 impl RouteTable {
@@ -87,6 +107,9 @@ impl RouteTable {
         if receivers.insert(Receiver::Subscriber(peer)) && is_binary(prefix) {
             self.binary_prefixes += 1;
         }
+        if !self.hubs.contains(&peer) {
+            self.note_wanted(prefix);
+        }
         self.forget_cached();
     }
 
@@ -95,7 +118,67 @@ impl RouteTable {
         if self.remove_prefix(prefix, Receiver::Subscriber(peer)) && is_binary(prefix) {
             self.binary_prefixes -= 1;
         }
+        if !self.hubs.contains(&peer) {
+            self.note_unwanted();
+        }
         self.forget_cached();
+    }
+
+    /// This subscriber, which has no prefixes yet, is a hub of a mesh.
+    pub fn add_hub(&mut self, peer: PeerId) {
+        self.hubs.insert(peer);
+    }
+
+    /// It is gone, and its prefixes are.
+    pub fn remove_hub(&mut self, peer: PeerId) {
+        self.hubs.remove(&peer);
+    }
+
+    /// From now on it is noted what is wanted here.
+    pub fn watch(&mut self) {
+        self.news = Some(News {
+            is_much: true,
+            ..News::default()
+        });
+    }
+
+    /// What changed of it, if anything did.
+    pub fn take_news(&mut self) -> Option<News> {
+        let news = self.news.as_mut()?;
+        let is_any = news.is_much || news.is_less || !news.more.is_empty();
+        is_any.then(|| std::mem::take(news))
+    }
+
+    /// The prefixes of all that is wanted here, hubs aside: of a glob, what is before its first wildcard.
+    pub fn wanted(&self) -> Vec<&[u8]> {
+        let is_hub = |receiver: &Receiver| match receiver {
+            Receiver::Subscriber(peer) => self.hubs.contains(peer),
+            Receiver::Service(_) => false,
+        };
+        let prefixes = self.prefixes.iter();
+        let prefixes = prefixes.filter(|(_, found)| !found.iter().all(is_hub));
+        let exact = self.exact.keys().map(|key| &**key);
+        let globs = self.globs.keys().map(beginning);
+        prefixes
+            .map(|(key, _)| key)
+            .chain(exact)
+            .chain(globs)
+            .collect()
+    }
+
+    fn note_wanted(&mut self, prefix: &[u8]) {
+        if let Some(news) = &mut self.news {
+            match news.more.len() < NEWS_MAX {
+                true => news.more.push(prefix.into()),
+                false => news.is_much = true,
+            }
+        }
+    }
+
+    fn note_unwanted(&mut self) {
+        if let Some(news) = &mut self.news {
+            news.is_less = true;
+        }
     }
 
     /// Of what its prefixes match, a subscriber gets only what this allows from now on; without, all.
@@ -126,6 +209,7 @@ impl RouteTable {
             Dialect::Glob => self.globs.entry(pattern.clone()).or_default(),
         };
         receivers.insert(Receiver::Service(service));
+        self.note_wanted(beginning(pattern));
         self.forget_cached();
     }
 
@@ -153,6 +237,7 @@ impl RouteTable {
                 }
             }
         }
+        self.note_unwanted();
         self.forget_cached();
     }
 
@@ -170,6 +255,7 @@ impl RouteTable {
 
     fn forget_cached(&mut self) {
         self.cache.clear();
+        self.cache_from_hubs.clear();
         self.interned.clear();
     }
 
@@ -213,6 +299,30 @@ impl RouteTable {
         }
         let known = KnownSubject { route, subject };
         self.cache.insert(key.into(), known.clone());
+        known
+    }
+
+    /// The same of an event that came by another event manager: no hub of a mesh gets it.
+    pub fn look_up_from_hub(&mut self, key: &[u8]) -> KnownSubject {
+        if let Some(known) = self.cache_from_hubs.get(key) {
+            return known.clone();
+        }
+        let mut known = self.look_up(key);
+        let all = &known.route.subscribers;
+        if all.iter().any(|peer| self.hubs.contains(peer)) {
+            let others = all.iter().filter(|peer| !self.hubs.contains(peer));
+            let others = Route {
+                subscribers: others.copied().collect(),
+                services: known.route.services.clone(),
+            };
+            known.route = self.intern(others);
+        }
+        if self.cache_from_hubs.len() >= CACHED_SUBJECTS_MAX {
+            self.cache_from_hubs.clear();
+        }
+        if key.len() <= CACHED_SUBJECT_BYTES_MAX {
+            self.cache_from_hubs.insert(key.into(), known.clone());
+        }
         known
     }
 
@@ -263,6 +373,16 @@ impl RouteTable {
             services: receivers.iter().filter_map(service).collect(),
         }
     }
+}
+
+/// What all subjects begin with that a pattern matches.
+fn beginning(pattern: &SubjectPattern) -> &[u8] {
+    let text = pattern.text();
+    let begin = match pattern.dialect() {
+        Dialect::Prefix | Dialect::Exact => text,
+        Dialect::Glob => text.split(['*', '?']).next().unwrap_or_default(),
+    };
+    begin.as_bytes()
 }
 
 fn is_binary(prefix: &[u8]) -> bool {

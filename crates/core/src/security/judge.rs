@@ -19,6 +19,8 @@ pub enum Deed<'a> {
     Subscribe(&'a SubjectPattern),
     /// To subscribe, work for or register the service of this name, or to end what it has.
     Serve(&'a str),
+    /// To connect as a hub of the mesh.
+    BeHub,
 }
 
 /// What was denied, for counters.
@@ -94,6 +96,7 @@ impl Grant {
             Deed::Publish(subject) => rights.publish.have(subject, subject_bytes_max),
             Deed::Subscribe(pattern) => rights.subscribe.cover(pattern),
             Deed::Serve(name) => rights.services.have(name),
+            Deed::BeHub => rights.hub,
         };
         match is_allowed {
             true => Ok(()),
@@ -116,6 +119,7 @@ impl Grant {
                 (Denial::Subscribe, doing, "subscribe")
             }
             Deed::Serve(name) => (Denial::Service, format!("serve {name:?}"), "services"),
+            Deed::BeHub => (Denial::Connect, "be a hub of the mesh".into(), "hub"),
         };
         let (who, said_in) = (identity.said(), &self.said_in);
         Denied {
@@ -168,6 +172,7 @@ mod tests {
             subscribe: [].into_iter().collect(),
             services: [].into_iter().collect(),
             requests: crate::security::RequestKinds::Only([].into()),
+            hub: false,
         };
         Grant {
             rights: nothing,
@@ -199,6 +204,11 @@ mod tests {
                 Deed::Ask(Token::DLQ),
                 "request",
                 r#"client "billing" may not send the request "dlq"; what it may is in security.clients.billing.requests"#,
+            ),
+            (
+                Deed::BeHub,
+                "connect",
+                r#"client "billing" may not be a hub of the mesh; what it may is in security.clients.billing.hub"#,
             ),
         ] {
             let denied = grant()

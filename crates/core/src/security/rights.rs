@@ -280,6 +280,8 @@ pub struct Rights {
     pub services: ServiceNames,
     /// The requests that it may send.
     pub requests: RequestKinds,
+    /// Whether it may be a hub of the mesh: dial as one, that is.
+    pub hub: bool,
 }
 
 impl Rights {
@@ -289,6 +291,7 @@ impl Rights {
         subscribe: Subjects::All,
         services: ServiceNames::All,
         requests: RequestKinds::All,
+        hub: true,
     };
 }
 

@@ -10,6 +10,7 @@
 mod calls;
 mod events;
 mod letters;
+mod mesh;
 mod service;
 mod stats;
 mod status;
@@ -18,6 +19,7 @@ mod subscribed;
 pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
 pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
+pub use mesh::{Hub, Link, Mesh};
 pub use service::{
     Counters, Dispatch, Durable, DurableReason, Held, Histogram, NamedWorker, Queue, QueueState,
     ServiceStatus, Subscription, Workers,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::mesh::Mesh;
 use super::{Counters, Histogram, ServiceStatus};
 
 /// The answer of STATUS.
@@ -35,6 +36,8 @@ pub struct Status {
     pub retired_services: Counters,
     /// Those who send events, and what they sent.
     pub publishers: Publishers,
+    /// Other event managers, whose clients' events come here or that get this one's.
+    pub mesh: Mesh,
     /// Plain subscribers: SUB sockets, without a service.
     pub subscribers: Subscribers,
     /// Who may connect.
@@ -170,6 +173,8 @@ pub struct Dialled {
     pub connected: bool,
     /// The ring of event managers that this connection would close; `None` if there is no ring.
     pub ring: Option<Ring>,
+    /// Whether it is linked as a hub of the mesh, too, so that nothing is taken from this connection.
+    pub doubled: bool,
     /// Since when it is connected, or is not, in milliseconds since 1970.
     pub since_ms: u64,
     /// Tries that failed since the last connection, or since the start.

@@ -65,7 +65,7 @@ proptest! {
                 Some(_) => rest.extend_from_slice(piece),
             }
         }
-        let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None, keys: None, plain: None };
+        let expected = Peer { socket_type: SocketType::Sub, identity: identity.into(), version, event_manager: None, hub: None, keys: None, plain: None };
         prop_assert_eq!(peer, Some(expected));
         prop_assert_eq!([&handshake.finish(&mut BytesMut::new()).0[..], &rest[..]].concat(), b"\x00\x01\x01".to_vec());
         let said = match old {
