@@ -131,6 +131,11 @@ python-figures *names:
     cargo build --locked --release
     EVENT_MANAGER_BINARY={{ justfile_directory() }}/target/release/event-manager PYTHONPATH=clients/python/src python3 clients/python/benches/figures.py {{ names }}
 
+# Whether the Python client keeps something of what it does: memory per operation, with intervals.
+python-leaks *names:
+    cargo build --locked
+    EVENT_MANAGER_BINARY={{ justfile_directory() }}/target/debug/event-manager PYTHONPATH=clients/python/src python3 clients/python/benches/leaks.py {{ names }}
+
 # The programs of docs/other-languages.md for Node, Java and C, with the daemon. Needs npm, a JDK and a C compiler; fetches the bindings.
 other-languages:
     cargo build --locked

@@ -36,7 +36,8 @@ def seconds(value: Any, what: str = "timeout") -> float:
     """How long to wait: any number but NaN; infinity is for ever."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise InvalidArgument(f"{what} is a number of seconds, not {value!r}; nothing was sent")
-    return value
+    wait: float = value
+    return wait
 
 
 def has(value: Any, what: str, *names: str) -> None:
