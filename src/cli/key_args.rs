@@ -20,10 +20,21 @@ const DEFAULT: &str = "tcp://localhost:5101";
 pub(super) struct KeyArgs {
     /// Connect by CURVE, with the secret key in this certificate [default: the daemon's own, if the
     /// configuration that `serve` would read here names that and it can be read]
-    #[arg(long, env = "EVENT_MANAGER_KEY", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "EVENT_MANAGER_KEY",
+        value_name = "FILE",
+        allow_hyphen_values = true
+    )]
     key: Option<PathBuf>,
     /// The daemon's public key (Z85, hex or base64), or a certificate that has it.
-    #[arg(long, env = "EVENT_MANAGER_SERVER_KEY", value_name = "KEY|FILE")]
+    // A key may begin with a dash; and what is taken for a flag would be repeated.
+    #[arg(
+        long,
+        env = "EVENT_MANAGER_SERVER_KEY",
+        value_name = "KEY|FILE",
+        allow_hyphen_values = true
+    )]
     server_key: Option<String>,
 }
 

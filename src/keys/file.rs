@@ -96,10 +96,14 @@ impl ConfiguredFile {
     }
 }
 
+/// No key or token is shorter.
+const SECRET_BYTES_MIN: usize = 16;
+
 /// Whether a path leads nowhere, and looks less like one than like a key or a token.
 fn may_be_the_secret(path: &Path) -> bool {
     let has_place = path.parent().is_some_and(|parent| parent.is_dir());
-    !has_place && !path.to_string_lossy().contains(".key") && !path.exists()
+    let text = path.to_string_lossy();
+    !has_place && text.len() >= SECRET_BYTES_MIN && !text.contains(".key") && !path.exists()
 }
 
 pub(super) fn version_of(metadata: &fs::Metadata) -> FileVersion {

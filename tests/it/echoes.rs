@@ -134,7 +134,10 @@ fn no_command_shows_a_secret_that_stands_for_another_thing() {
     let public = pair(SERVER).public().to_string();
     let site = Site::new().with("EVENT_MANAGER_ADDRESS", &daemon.requests());
     let servers = z85::encode(pair(SERVER).secret());
+    let dashed = format!("-y{}", &secret[2..]);
     let cases = [
+        (file, dashed.as_str(), &secret[2..]),
+        (&dashed, &public, &secret[2..]),
         (secret.as_str(), public.as_str(), secret.as_str()),
         (&slip, &public, &slip),
         (file, &secret, &secret),
