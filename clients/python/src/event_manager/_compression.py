@@ -10,7 +10,6 @@ from .errors import DecodeError, InvalidArgument, Missing
 
 #: No body is longer than this when it is decompressed.
 MAX_BYTES = 64 << 20
-HEADER = "content-encoding"
 
 
 def compressor(name: str) -> Callable[[bytes], bytes]:

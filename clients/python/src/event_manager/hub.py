@@ -215,7 +215,7 @@ class Hub:
         frames = [subject.encode(), data]
         if headers:
             frames.append(_typed.encode_headers(headers))
-        return event_id, _emit.emit(self._alive().requests, event_id, level, frames, ttl, deliver_at, wait)
+        return event_id, _emit.emit(requests, event_id, level, frames, ttl, deliver_at, wait)
 
     @overload
     def call(self, subject: str, body: Any = b"", *, answers: Literal["first"] = "first", timeout: float = 30.0) -> Any: ...

@@ -109,6 +109,19 @@ class _Handler:
         return decode(raw)
 
 
+def _check_ways(delivery: Any, ack: Any, isolation: Any, order_by: Any, when_full: Any) -> None:
+    """The arguments of a service of which each is one of a few."""
+    if delivery not in (None, "live", "queue"):
+        raise InvalidArgument(f"delivery is 'live', 'queue' or None, not {delivery!r}")
+    if ack not in ("after", "before", "manual") or isolation not in ("event", "handler"):
+        raise InvalidArgument("ack is 'after', 'before' or 'manual', and isolation 'event' or 'handler'")
+    if order_by not in (None, "subject") and not (type(order_by) is int and 0 <= order_by <= 1023):
+        raise InvalidArgument(f"order_by is 'subject', a frame's index from 0 to 1023, or None, not {order_by!r}")
+    fitting = {None: ("drop-oldest", "drop-newest", "spill"), "queue": ("spill",), "live": ("drop-oldest", "drop-newest")}
+    if when_full is not None and when_full not in fitting[delivery]:
+        raise InvalidArgument(f"when_full is 'drop-oldest', 'drop-newest', or with delivery='queue' 'spill', not {when_full!r}")
+
+
 class Service:
     """A service of this name, with handlers for events. Several processes may be workers of one service.
 
@@ -157,8 +170,7 @@ class Service:
         dead_letter_subject: Optional[str] = None,
     ) -> None:
         _check.text(name, "a service's name", 255)
-        if delivery not in (None, "live", "queue"):
-            raise InvalidArgument(f"delivery is 'live', 'queue' or None, not {delivery!r}")
+        _check_ways(delivery, ack, isolation, order_by, when_full)
         _check.whole(credit, "credit", 1, 100_000)
         _check.whole(concurrency, "concurrency", 1, 1000)
         _check.number(_ACK_TIMEOUT if ack_timeout is None else ack_timeout, "ack_timeout", 0.01, 86400, " seconds")
@@ -171,13 +183,6 @@ class Service:
             raise InvalidArgument(f"middleware is a list of functions, not {middleware!r}")
         for each in middleware:
             _check.function(each, "a middleware")
-        if ack not in ("after", "before", "manual") or isolation not in ("event", "handler"):
-            raise InvalidArgument("ack is 'after', 'before' or 'manual', and isolation 'event' or 'handler'")
-        if order_by not in (None, "subject") and not (type(order_by) is int and 0 <= order_by <= 1023):
-            raise InvalidArgument(f"order_by is 'subject', a frame's index from 0 to 1023, or None, not {order_by!r}")
-        fitting = ("drop-oldest", "drop-newest", "spill") if delivery is None else ("spill",) if delivery == "queue" else ("drop-oldest", "drop-newest")
-        if when_full is not None and when_full not in fitting:
-            raise InvalidArgument(f"when_full is 'drop-oldest', 'drop-newest', or with delivery='queue' 'spill', not {when_full!r}")
         if dead_letter_subject is not None:
             _event.subject_bytes(dead_letter_subject)
         self.name = name
