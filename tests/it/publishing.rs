@@ -4,9 +4,9 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::support::TestDaemon;
 use super::support::program::{Program, Site};
 use super::support::raw::{COMMAND, RawPeer, command, frame, greeting_of, ready};
+use super::support::{TestDaemon, tunnel};
 
 /// What a publisher takes for a daemon.
 struct Taker(TcpListener);
@@ -18,7 +18,7 @@ impl Taker {
 
     fn publisher(&self) -> Program {
         let port = self.0.local_addr().expect("it is bound").port();
-        let address = format!("tcp://127.0.0.1:{port}");
+        let address = tunnel::before(&format!("tcp://127.0.0.1:{port}"));
         Site::new().start(&["pub", "Order", "--wait", "2", "--pub-address", &address])
     }
 

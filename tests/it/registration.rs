@@ -56,6 +56,7 @@ impl Locator {
             .expect("a text")
             .parse()
             .expect("an address");
+        super::support::tunnel::spare(&address.to_string());
         let (stop, stopped) = (socket(context, zmq::PAIR), socket(context, zmq::PAIR));
         // The name of one that just ended is free in a moment, as its port is.
         static STARTED: AtomicU32 = AtomicU32::new(0);

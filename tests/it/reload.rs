@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use super::support::TestDaemon;
+use super::support::bus::zmtp_message;
 use super::support::disk_of;
 use super::support::manager::Manager;
 use super::support::peers::{connected, is_silent, publish, received};
@@ -203,7 +204,7 @@ fn limits_and_beats_are_new_for_connections_that_are_there() {
     let mut subscriber = RawPeer::met(&daemon.subscribers(), "SUB");
     let mut large = RawPeer::met(&daemon.publishers(), "PUB");
     let mut small = RawPeer::met(&daemon.publishers(), "PUB");
-    let event = message(&["Order", &"x".repeat(3000)]);
+    let event = zmtp_message(&[b"Order", &[b'x'; 3000]]);
     large.send(&event);
     daemon.wait_for("an event", |s| s.publishers.events == 1);
     changing.change(&json!({

@@ -4,10 +4,10 @@ use event_manager_wire::api::Status;
 use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
-use super::support::TestDaemon;
 use super::support::bus::{Frames, Proxy, exchange, zmtp_message};
 use super::support::peers::{connect, connected, socket};
 use super::support::raw::{RawPeer, greeting, ready};
+use super::support::{TestDaemon, tunnel};
 
 /// A number with a name.
 struct Known {
@@ -357,7 +357,9 @@ fn a_request_that_is_too_large_is_answered() {
             &[object.as_bytes()],
             &[b"emit", b"PARAM", &emit, b"1000"],
         ];
-        let tokens = ["0xf0100002", "TK_SYS_NAK", "{", "TK_SYS_NAK"];
+        // How a request begins that is in a box can't be read before it is there as a whole.
+        let of_json = if tunnel::is_on() { "4027580418" } else { "{" };
+        let tokens = ["0xf0100002", "TK_SYS_NAK", of_json, "TK_SYS_NAK"];
         for kind in [zmq::REQ, zmq::DEALER] {
             for (request, token) in requests.iter().zip(tokens) {
                 // The connection ends, so each has its own.

@@ -10,7 +10,7 @@ use super::notable::wait_for;
 use super::support::bus::own_host;
 use super::support::peers::{connected, is_silent, publish, received};
 use super::support::program::Site;
-use super::support::{PATIENCE, TestDaemon};
+use super::support::{PATIENCE, TestDaemon, tunnel};
 
 /// So many daemons, each of which dials the next one's subscribers, and the last one the first one's.
 fn ring(daemons: usize) -> Vec<TestDaemon> {
@@ -28,7 +28,9 @@ fn ring(daemons: usize) -> Vec<TestDaemon> {
 fn free_address() -> Endpoint {
     let host = own_host();
     let listener = std::net::TcpListener::bind((host.as_str(), 0)).expect("a port");
-    Endpoint::tcp(&host, listener.local_addr().expect("it is bound").port())
+    let address = Endpoint::tcp(&host, listener.local_addr().expect("it is bound").port());
+    tunnel::is_daemon([&address]);
+    address
 }
 
 fn ring_of(daemon: &TestDaemon) -> Option<Ring> {

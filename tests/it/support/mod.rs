@@ -161,7 +161,8 @@ impl TestDaemon {
     }
 
     fn at(home: Home) -> Self {
-        tunnel::is_daemon(home.bound());
+        let bound = home.bound();
+        tunnel::is_daemon(bound.subscribers.iter().chain(&bound.locator));
         Self {
             daemon: Some(home),
             context: zmq::Context::new(),

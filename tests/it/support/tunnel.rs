@@ -16,8 +16,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use event_manager::config::Config;
-use event_manager::reactor::Bound;
 use event_manager_client::ClientKeys;
+use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -138,11 +138,10 @@ pub fn dialling(config: &mut Config) {
 
 static DAEMONS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
 
-/// A daemon listens there.
-pub fn is_daemon(bound: &Bound) {
+/// A daemon listens there, or will.
+pub fn is_daemon<'a>(addresses: impl IntoIterator<Item = &'a Endpoint>) {
     let mut daemons = DAEMONS.lock().expect("no panic");
-    let dialled = bound.subscribers.iter().chain(&bound.locator);
-    daemons.extend(dialled.map(ToString::to_string));
+    daemons.extend(addresses.into_iter().map(ToString::to_string));
 }
 
 static SPARED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
