@@ -9,6 +9,7 @@ use event_manager_core::broker::{
     BindFailure, Broker, BrokerConfig, EndError, EndedService, PeerId, Policies, QueueLimits,
     RouteTable, ServiceKey, Streamers, Workers,
 };
+use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::requests::{
     Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
 };
@@ -186,6 +187,10 @@ impl Host for Deciding<'_> {
 
     fn judge(&mut self, _: Deed<'_>) -> Result<(), Nak> {
         Ok(())
+    }
+
+    fn event_id(&self, said: Bytes) -> EventId {
+        EventId::of(Emitter::Anybody, said)
     }
 
     fn claim(&mut self, _: &SubscriptionId) {}

@@ -16,13 +16,14 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
         "core",
         &[
             ("security", ""),
+            ("event_id", ""),
             ("seq", ""),
             ("broker", "security seq"),
             ("locator", "security"),
-            ("requests", "broker security seq"),
-            ("log", "seq"),
+            ("requests", "broker event_id security seq"),
+            ("log", "event_id seq"),
             ("store", "log seq"),
-            ("queues", "broker log seq store"),
+            ("queues", "broker event_id log seq store"),
         ],
     ),
     ("client", &[]),
@@ -46,7 +47,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("systemd", "wire::model"),
     (
         "reactor",
-        "wire::api wire::model wire::messagebus zmtp core::broker core::locator core::log core::queues core::requests core::security core::seq core::store ambient config telemetry traces store state systemd",
+        "wire::api wire::model wire::messagebus zmtp core::broker core::event_id core::locator core::log core::queues core::requests core::security core::seq core::store ambient config telemetry traces store state systemd",
     ),
     ("keys", "zmtp core::security config telemetry reactor"),
     (

@@ -46,6 +46,7 @@ mod embedded_locator;
 mod emit;
 mod ended;
 mod environment;
+mod event_ids;
 mod events;
 mod forwarder;
 mod hard;

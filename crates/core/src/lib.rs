@@ -4,6 +4,7 @@
 //! | module | what it decides |
 //! |---|---|
 //! | [`security`] | who may connect |
+//! | [`event_id`] | to whom the ids of events belong |
 //! | [`seq`] | the numbers of events in durable queues |
 //! | [`broker`] | subscriptions and leases, ports, routes, which worker gets what, retries |
 //! | [`locator`] | the ServiceLocator's directory and its requests |
@@ -13,6 +14,7 @@
 //! | [`queues`] | the life of durable queues: what is asked of the store, and what its reports mean |
 
 pub mod broker;
+pub mod event_id;
 pub mod locator;
 pub mod log;
 pub mod queues;

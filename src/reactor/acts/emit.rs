@@ -12,6 +12,7 @@ use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
 use crate::reactor::state::replies::ReturnAddress;
 use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{Broker, KnownSubject, Route, SubjectIndex};
+use event_manager_core::event_id::EventId;
 use event_manager_core::queues::{EmissionId, Emitted};
 use event_manager_core::requests::{Emission, Level};
 use event_manager_wire::messagebus::{DataType, Message};
@@ -360,9 +361,9 @@ fn both_clocks() -> (Instant, u64) {
     clocks
 }
 
-fn answer(id: &Bytes, services: usize, level: Level, duplicate: bool) -> Message {
+fn answer(id: &EventId, services: usize, level: Level, duplicate: bool) -> Message {
     let data = json!({
-        "id": String::from_utf8_lossy(id),
+        "id": String::from_utf8_lossy(id.said()),
         "services": services,
         "level": level.name(),
         "duplicate": duplicate,

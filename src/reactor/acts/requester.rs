@@ -14,6 +14,7 @@ use crate::reactor::state::effects::Effect;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::replies::{ReturnAddress, Ticket};
 use event_manager_core::broker::{EndError, EndedService, PeerId};
+use event_manager_core::event_id::EventId;
 use event_manager_core::locator;
 use event_manager_core::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
@@ -70,6 +71,10 @@ impl Host for Asking<'_> {
             self.hub.note_denied(self.client, denied.what, 1, &denied);
             denied.into()
         })
+    }
+
+    fn event_id(&self, said: Bytes) -> EventId {
+        self.hub.event_id(self.client, said)
     }
 
     fn claim(&mut self, subscription: &SubscriptionId) {

@@ -6,6 +6,8 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::persistence::Keeping;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
@@ -15,6 +17,7 @@ use crate::reactor::state::peer::{Peer, Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use crate::telemetry::Notable;
 use event_manager_core::broker::{PeerId, ServiceKey};
+use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::security::{Deed, Denial, Identity, Presented};
 use event_manager_wire::model::{SubscriptionId, subject_of};
 use event_manager_zmtp::frames;
@@ -111,6 +114,17 @@ impl Hub {
             why: &why,
             suppressed,
         });
+    }
+
+    /// The id of an event that a client emits.
+    pub(super) fn event_id(&self, client: ClientId, said: Bytes) -> EventId {
+        let emitter = match &self.clients.get(client).identity {
+            Identity::Anonymous if self.site.keyring.knows_names() => Emitter::Nameless,
+            Identity::Anonymous => Emitter::Anybody,
+            Identity::Own => Emitter::Own,
+            Identity::Client(name) => Emitter::Client(name),
+        };
+        EventId::of(emitter, said)
     }
 
     /// Whether a publisher may not publish everything, or is an event manager.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::replies::Ticket;
 use event_manager_core::broker::ClockChange;
+use event_manager_core::event_id::EventId;
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::Level;
 use event_manager_wire::model::ServiceName;
@@ -55,7 +56,7 @@ pub(crate) enum Known {
 
 /// An event that waits for the disk, and so does its answer.
 struct Pending {
-    id: Bytes,
+    id: EventId,
     ticket: Ticket,
     /// Requests with the same id that came later.
     again: Vec<Ticket>,
@@ -72,7 +73,7 @@ struct Pending {
 /// What became of an event that waited for the disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Confirmed {
-    pub(crate) id: Bytes,
+    pub(crate) id: EventId,
     pub(crate) ticket: Ticket,
     /// Requests with the same id that came later.
     pub(crate) again: Vec<Ticket>,
@@ -94,9 +95,9 @@ pub(crate) struct Emissions {
     pending: BTreeMap<EmissionId, Pending>,
     last: EmissionId,
     /// What is known of ids, and the number of the emission from which it is.
-    known: HashMap<Bytes, (EmissionId, Known)>,
+    known: HashMap<EventId, (EmissionId, Known)>,
     /// The order in which ids are forgotten, unless a later emission had them too.
-    answered: VecDeque<(Instant, EmissionId, Bytes)>,
+    answered: VecDeque<(Instant, EmissionId, EventId)>,
     wall_time: WallTime,
     /// For subscribers, by their time.
     scheduled: BTreeMap<(Instant, EmissionId), Bytes>,
@@ -114,9 +115,10 @@ impl Emissions {
         self.last
     }
 
-    /// What is known of an id, and from which emission.
-    pub(crate) fn known(&self, id: &Bytes) -> Option<(EmissionId, &Known)> {
-        let (number, known) = self.known.get(id)?;
+    /// What is known of an id of its owner or anybody's, and from which emission.
+    pub(crate) fn known(&self, id: &EventId) -> Option<(EmissionId, &Known)> {
+        let known = self.known.get(id).or_else(|| self.known.get(id.shared()?));
+        let (number, known) = known?;
         Some((*number, known))
     }
 
@@ -136,7 +138,7 @@ impl Emissions {
     }
 
     /// Keeps what became of an emission with this id, if it has one.
-    fn remember(&mut self, id: &Bytes, number: EmissionId, known: Known, limits: IdLimits) {
+    fn remember(&mut self, id: &EventId, number: EmissionId, known: Known, limits: IdLimits) {
         if id.is_empty() {
             return;
         }
@@ -150,7 +152,7 @@ impl Emissions {
     /// All who should have the event do. If that is nobody, it may come again.
     pub(crate) fn accept(
         &mut self,
-        id: &Bytes,
+        id: &EventId,
         number: EmissionId,
         reached: Reached,
         asked: Level,
@@ -168,7 +170,7 @@ impl Emissions {
     pub(crate) fn wait_for_disk(
         &mut self,
         number: EmissionId,
-        id: &Bytes,
+        id: &EventId,
         ticket: Ticket,
         awaited: usize,
         reached: Reached,
@@ -331,9 +333,14 @@ impl WallTime {
 mod tests {
     use super::super::replies::PendingReplies;
     use super::*;
+    use event_manager_core::event_id::Emitter;
 
     fn service(name: &str) -> ServiceName {
         ServiceName::new(name).unwrap()
+    }
+
+    fn id(said: &'static str) -> EventId {
+        EventId::of(Emitter::Anybody, said.into())
     }
 
     fn tickets<const N: usize>() -> [Ticket; N] {
@@ -358,7 +365,7 @@ mod tests {
     fn ids_are_forgotten_by_time_and_by_number_the_oldest_first() {
         let origin = Instant::now();
         let mut emissions = Emissions::default();
-        let ids: [Bytes; 4] = ["a", "b", "c", "d"].map(Bytes::from);
+        let ids = ["a", "b", "c", "d"].map(id);
         for (id, seconds) in ids.iter().zip(0..) {
             let number = emissions.next_number();
             let limits = at(origin, seconds, 3);
@@ -383,21 +390,48 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_known_to_its_owner_and_one_of_anybody_to_all() {
+        let limits = at(Instant::now(), 0, 10);
+        let of = |emitter, said: &'static str| EventId::of(emitter, said.into());
+        let (till, desk) = (Emitter::Client("till"), Emitter::Client("desk"));
+        let mut emissions = Emissions::default();
+        for id in [of(till, "a"), of(Emitter::Anybody, "b")] {
+            let number = emissions.next_number();
+            emissions.accept(&id, number, ONE_SERVICE, Level::Memory, limits);
+        }
+        let [ticket] = tickets();
+        let number = emissions.next_number();
+        emissions.wait_for_disk(number, &of(desk, "c"), ticket, 1, ONE_SERVICE);
+        for (emitter, said, is_known) in [
+            (till, "a", true),
+            (desk, "a", false),
+            (Emitter::Anybody, "a", false),
+            (till, "b", true),
+            (Emitter::Nameless, "b", true),
+            (till, "c", false),
+            (desk, "c", true),
+        ] {
+            let known = emissions.known(&of(emitter, said)).is_some();
+            assert_eq!(known, is_known, "{emitter:?} {said}");
+        }
+    }
+
+    #[test]
     fn what_reached_nobody_and_what_has_no_id_is_not_remembered() {
         let limits = at(Instant::now(), 0, 10);
         let mut emissions = Emissions::default();
-        for (id, reached, is_known) in [
+        for (said, reached, is_known) in [
             ("a", Reached::default(), false),
             ("", ONE_SERVICE, false),
             ("b", ONE_SERVICE, true),
         ] {
-            let (id, number) = (Bytes::from(id), emissions.next_number());
+            let (id, number) = (id(said), emissions.next_number());
             emissions.accept(&id, number, reached, Level::Disk, limits);
-            assert_eq!(emissions.known(&id).is_some(), is_known, "{id:?}");
+            assert_eq!(emissions.known(&id).is_some(), is_known, "{said:?}");
         }
         // It is on no disk, so no more than memory is confirmed, whatever was asked for.
         let accepted = Known::Accepted(1, Level::Memory);
-        let known = emissions.known(&Bytes::from("b"));
+        let known = emissions.known(&id("b"));
         assert_eq!(known.map(|(_, known)| known), Some(&accepted));
     }
 
@@ -405,7 +439,7 @@ mod tests {
     fn the_last_of_the_durable_services_confirms() {
         let limits = at(Instant::now(), 0, 10);
         let mut emissions = Emissions::default();
-        let ([ticket, later], id) = (tickets(), Bytes::from("id"));
+        let ([ticket, later], id) = (tickets(), id("id"));
         let number = emissions.next_number();
         emissions.wait_for_disk(number, &id, ticket, 2, ONE_SERVICE);
         assert_eq!(emissions.known(&id), Some((number, &Known::Pending)));
@@ -429,7 +463,7 @@ mod tests {
     fn services_without_the_event_are_remembered_with_the_first_reason() {
         let limits = at(Instant::now(), 0, 10);
         let mut emissions = Emissions::default();
-        let ([ticket], id) = (tickets(), Bytes::from("id"));
+        let ([ticket], id) = (tickets(), id("id"));
         let number = emissions.next_number();
         emissions.wait_for_disk(number, &id, ticket, 3, Reached::default());
         let names = ["one", "two", "three"].map(service);

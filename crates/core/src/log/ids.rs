@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::event_id::shared;
 use crate::seq::Seq;
 
 #[derive(Debug)]
@@ -39,11 +40,14 @@ impl Ids {
         (self.window_ms, self.max) = (window_ms, max);
     }
 
-    /// The sequence number of the event that had this id within the window.
+    /// The sequence number of the event that had this id within the window, of its owner or anybody's.
     pub(super) fn seen(&self, id: &[u8], now_ms: u64) -> Option<Seq> {
-        let seq = *self.by_id.get(id)?;
-        let remembered = self.by_seq.get(&seq)?;
-        self.is_fresh(remembered, now_ms).then_some(seq)
+        let seen = |id: &[u8]| {
+            let seq = *self.by_id.get(id)?;
+            let remembered = self.by_seq.get(&seq)?;
+            self.is_fresh(remembered, now_ms).then_some(seq)
+        };
+        seen(id).or_else(|| seen(shared(id)?))
     }
 
     fn is_fresh(&self, remembered: &Remembered, now_ms: u64) -> bool {

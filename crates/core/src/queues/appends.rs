@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Effect, EmissionId, Queues, Shell};
 use crate::broker::{Broker, ClockChange, DropReason, Item, Service, ServiceKey};
+use crate::event_id::EventId;
 use crate::seq::Seq;
 use crate::store::{AppendTag, Command, Event, Outcome, QueueId};
 use event_manager_wire::model::ServiceName;
@@ -14,7 +15,7 @@ use event_manager_wire::model::ServiceName;
 #[derive(Debug, Clone, Default)]
 pub struct Emitted {
     /// By which a second publication of it is known.
-    pub id: Option<Bytes>,
+    pub id: Option<EventId>,
     /// When it may be delivered, as its publisher said it, in ms since 1970. Events with the same time keep
     /// their order, also over a restart.
     pub due_ms: Option<u64>,
@@ -136,7 +137,7 @@ impl<R> Queues<R> {
             .emissions
             .extend(emitted.emission.map(|emission| (position, emission)));
         unsent.events.push(Event {
-            id: emitted.id,
+            id: emitted.id.map(EventId::into_bytes),
             attributes,
             body: item.body.clone(),
         });

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error, Unexpected};
 
 use super::subjects::check_length;
 use super::{Answer, Host, Request};
+use crate::event_id::EventId;
 use crate::security::Deed;
 use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Text, given};
 use event_manager_wire::model::subject_of;
@@ -48,8 +49,8 @@ impl Level {
 /// An event whose acceptance is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emission {
-    /// By which a second one is known; empty for none.
-    pub id: Bytes,
+    /// By which a second one is known.
+    pub id: EventId,
     /// What the answer means.
     pub level: Level,
     /// The event's frames, at least one.
@@ -106,8 +107,13 @@ impl Request for Emit {
                 return Err(Nak::new("invalid-field", sentence));
             }
         };
+        if self.id.0.len() > ID_BYTES_MAX {
+            let bytes = self.id.0.len();
+            let sentence = format!("\"id\" has {bytes} bytes; the limit is {ID_BYTES_MAX}");
+            return Err(Nak::new("invalid-field", sentence));
+        }
         let emission = Emission {
-            id: self.id.0,
+            id: host.event_id(self.id.0),
             level: self.level,
             frames,
             ttl: self.ttl,
@@ -139,11 +145,7 @@ fn decoded(frame: &str) -> Result<Bytes, Nak> {
 }
 
 fn check(emission: &Emission, limits: &Limits) -> Result<(), Nak> {
-    let (id, frames) = (&emission.id, &emission.frames);
-    if id.len() > ID_BYTES_MAX {
-        let sentence = format!("\"id\" has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
-        return Err(Nak::new("invalid-field", sentence));
-    }
+    let frames = &emission.frames;
     let Some(first) = frames.first() else {
         return Err(Nak::new("invalid-field", "an event has at least one frame"));
     };

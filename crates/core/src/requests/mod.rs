@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::broker::{Broker, EndError, EndedService, Streamers};
+use crate::event_id::EventId;
 use crate::security::Deed;
 use event_manager_wire::messagebus::{DataType, Message, Nak, Positions, Rest, Token, read};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
@@ -93,6 +94,8 @@ pub trait Host {
     /// # Errors
     /// The refusal.
     fn judge(&mut self, deed: Deed<'_>) -> Result<(), Nak>;
+    /// The id of an event of who asks.
+    fn event_id(&self, said: bytes::Bytes) -> EventId;
     /// Who asks answers for a subscription from now on: it ends if its rights don't suffice any more.
     fn claim(&mut self, subscription: &SubscriptionId);
     /// Whether it has begun to end.

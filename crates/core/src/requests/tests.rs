@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::broker::{BindFailure, BrokerConfig, Policies, QueueLimits, ServiceKey};
+use crate::event_id::Emitter;
 use crate::security::{Grant, Identity, RequestKinds};
 use bytes::Bytes;
 use event_manager_wire::messagebus::decode;
@@ -56,6 +57,10 @@ impl Host for Fixture {
     fn judge(&mut self, deed: Deed<'_>) -> Result<(), Nak> {
         let granted = self.grant.judge(&Identity::Anonymous, deed, 255);
         granted.map_err(Nak::from)
+    }
+
+    fn event_id(&self, said: Bytes) -> EventId {
+        EventId::of(Emitter::Client("till"), said)
     }
 
     fn claim(&mut self, subscription: &SubscriptionId) {

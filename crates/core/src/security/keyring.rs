@@ -122,6 +122,11 @@ impl Keyring {
         self.plain
     }
 
+    /// Whether a peer may have a name at all.
+    pub fn knows_names(&self) -> bool {
+        !self.server.is_empty() || self.plain || !self.users.is_empty()
+    }
+
     /// How many keys of clients are accepted.
     pub fn clients(&self) -> usize {
         self.clients.len()
