@@ -221,6 +221,8 @@ fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>
     if let Some((kept, writer)) = former {
         let until = now() + hub.config.restart_grace;
         Keeping::of(hub).begin(&kept.services, writer, until);
+        // Rights may be others than they were then.
+        hub.end_unowned();
     }
     acts::audience::await_audience(
         &mut hub.saved.subscribers,

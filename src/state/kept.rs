@@ -18,6 +18,9 @@ pub struct KeptSubscription {
     /// The port that its client knows, if the service has another one now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_port: Option<u16>,
+    /// Who made or refreshed it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// A service, by its name.
@@ -36,6 +39,9 @@ pub struct KeptService {
     pub ready: Option<KeptReady>,
     /// The subjects that a durable service keeps after its last subscription, as written in a request.
     pub subjects: Vec<String>,
+    /// Whose it is, and what it keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Whether its events are kept on disk, if a subscription decided that rather than the configuration.
     #[serde(default)]
     pub durable: Option<bool>,

@@ -23,6 +23,7 @@ fn subscription(service: &str, expires_at_ms: u64) -> KeptSubscription {
         subjects: vec!["Order".into(), "glob:a.*".into(), String::new()],
         expires_at_ms,
         told_port: None,
+        owner: Some("client:billing".into()),
     }
 }
 

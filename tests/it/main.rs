@@ -42,6 +42,7 @@ mod doctor;
 mod documentation;
 mod durable;
 mod echoes;
+mod durable_rights;
 mod embedded_locator;
 mod emit;
 mod ended;

@@ -36,7 +36,7 @@ fn client(status: &Status, name: &str) -> ClientStatus {
     found.cloned().unwrap_or_default()
 }
 
-fn denied(status: &Status, name: &str, what: &str) -> u64 {
+pub(super) fn denied(status: &Status, name: &str, what: &str) -> u64 {
     client(status, name).denied.get(what).copied().unwrap_or(0)
 }
 
@@ -256,14 +256,14 @@ fn each_key_has_the_rights_of_its_name() {
 }
 
 /// A daemon whose configuration changes while it runs.
-struct Changing {
+pub(super) struct Changing {
     manager: Manager,
     site: Site,
-    daemon: TestDaemon,
+    pub(super) daemon: TestDaemon,
 }
 
 impl Changing {
-    fn new(keys: &Value) -> Self {
+    pub(super) fn new(keys: &Value) -> Self {
         let manager = Manager::new();
         let site = manager.site(keys);
         let daemon = TestDaemon::serving(&site);
@@ -276,7 +276,7 @@ impl Changing {
     }
 
     /// When it returns, the others are in force.
-    fn change(&self, keys: &Value) {
+    pub(super) fn change(&self, keys: &Value) {
         self.site.write("config.json", &settings(keys).to_string());
         self.manager.reload(self.daemon.program());
     }

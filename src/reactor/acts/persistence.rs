@@ -17,6 +17,7 @@ use event_manager_core::broker::{
     Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceOptions,
     SubscriptionView,
 };
+use event_manager_core::security::Identity;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 use crate::reactor::state::saved::{DIRTY_MAX, LOOK_INTERVAL};
@@ -101,6 +102,7 @@ impl<'a> Restoring<'a> {
             told_port: subscription.told_port.unwrap_or(service.port),
             delivery: delivery_of(service),
             patterns,
+            owner: owner_of(subscription.owner.as_deref()),
             expires_at: Duration::from_millis(subscription.expires_at_ms),
         };
         let id = former.id.clone();
@@ -184,6 +186,9 @@ impl<'a> Keeping<'a> {
             let options = kept.options.clone();
             let options = options.and_then(|options| serde_json::from_value(options).ok());
             self.broker.set_options(key, &options.unwrap_or_default());
+            if let Some(owner) = owner_of(kept.owner.as_deref()) {
+                self.broker.restore_owner(key, owner);
+            }
             if let Some(ready) = kept.ready.clone() {
                 let is_shared = self.broker.is_shared_port(kept.port);
                 self.saved.grace.expect(key, kept.port, ready, is_shared);
@@ -342,6 +347,7 @@ fn kept_service(broker: &Broker, service: &Service, ready: Option<KeptReady>) ->
         is_gone: false,
         ready,
         subjects: service.wanted_on().map(ToString::to_string).collect(),
+        owner: service.owner().map(Identity::written),
         durable: asked.map(|asked| asked == DeliveryMode::Queue),
         options: Some(service.options())
             .filter(|options| !options.is_empty())
@@ -358,6 +364,7 @@ fn kept_subscription(
         service: service.name().to_string(),
         subjects: view.patterns.iter().map(ToString::to_string).collect(),
         expires_at_ms: wall_clock_ms + view.expires_in.as_millis() as u64,
+        owner: view.owner.map(Identity::written),
         told_port: Some(view.told_port).filter(|told| service.port() != Some(*told)),
     }
 }
@@ -367,6 +374,11 @@ fn delivery_of(service: &KeptService) -> Option<DeliveryMode> {
         true => DeliveryMode::Queue,
         false => DeliveryMode::Live,
     })
+}
+
+/// Whoever a later release knows beside these is nobody here.
+fn owner_of(written: Option<&str>) -> Option<Identity> {
+    Identity::from_written(written?)
 }
 
 fn checked_name(name: &str) -> Result<ServiceName, String> {

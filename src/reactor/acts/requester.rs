@@ -78,7 +78,8 @@ impl Host for Asking<'_> {
     }
 
     fn claim(&mut self, subscription: &SubscriptionId) {
-        self.hub.clients.own(self.client, subscription);
+        let owner = &self.hub.clients.get(self.client).identity;
+        self.hub.broker.own(subscription, owner);
     }
 
     fn is_stopping(&self) -> bool {

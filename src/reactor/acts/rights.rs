@@ -16,10 +16,10 @@ use crate::reactor::state::clients::{ClientId, Unusual};
 use crate::reactor::state::peer::{Peer, Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use crate::telemetry::Notable;
-use event_manager_core::broker::{PeerId, ServiceKey};
+use event_manager_core::broker::{PeerId, Service, ServiceKey};
 use event_manager_core::event_id::{Emitter, EventId};
-use event_manager_core::security::{Deed, Denial, Identity, Presented};
-use event_manager_wire::model::{SubscriptionId, subject_of};
+use event_manager_core::security::{Deed, Denial, Denied, Identity, Presented};
+use event_manager_wire::model::{SubjectPattern, SubscriptionId, subject_of};
 use event_manager_zmtp::frames;
 
 /// What a peer connects for, if that needs a right of its own.
@@ -202,15 +202,12 @@ impl Hub {
             .inspect(|at| self.time.alarm.set(*at));
     }
 
-    /// Forgets clients and subscriptions that are gone, when they are many.
+    /// Forgets clients that are gone, when they are many.
     pub(super) fn tend_clients(&mut self) {
         if self.clients.are_many() {
             let present: BTreeSet<_> = self.peers.iter().map(|peer| peer.client).collect();
             self.clients.forget_absent(|id| present.contains(&id));
         }
-        let (live, broker) = (self.broker.subscription_count(), &self.broker);
-        self.clients
-            .forget_ended(live, |id| broker.is_subscribed(id));
     }
 
     /// Rights or keys are others: connections end that would not be accepted any more, and so does what
@@ -261,22 +258,68 @@ impl Hub {
         }
     }
 
-    /// Ends subscriptions of services whose clients may not have them any more.
-    fn end_unowned(&mut self) {
-        let denied = self.clients.owned().filter_map(|(id, owner)| {
-            let (_, service, view) = self.broker.subscription(id, self.time.now)?;
-            let serve = Deed::Serve(service.name().as_str());
-            let mut deeds = [serve]
-                .into_iter()
-                .chain(view.patterns.iter().map(Deed::Subscribe));
-            let denied = deeds.find_map(|deed| self.clients.judge_absent(owner, deed).err())?;
-            Some((id.clone(), owner.clone(), denied))
-        });
-        for (id, owner, denied) in denied.collect::<Vec<_>>() {
+    /// Ends what clients may not have any more: subscriptions, and what durable services want on. What is
+    /// queued already stays.
+    pub(crate) fn end_unowned(&mut self) {
+        let mut told = BTreeSet::new();
+        for (id, key, owner, denied) in self.subscriptions_denied() {
             let client = self.clients.know(&owner, now());
             self.note_denied(client, denied.what, 1, &denied);
+            told.insert(key);
             self.end_subscription(&id);
         }
+        for (key, patterns, owner, denied) in self.wishes_denied() {
+            if !told.contains(&key) {
+                let client = self.clients.know(&owner, now());
+                self.note_denied(client, denied.what, 1, &denied);
+            }
+            self.broker.forget_wanted(key, &patterns);
+            self.saved.changed_services.insert(key);
+        }
+        Keeping::of(self).keep();
+    }
+
+    fn subscriptions_denied(&self) -> Vec<(SubscriptionId, ServiceKey, Identity, Denied)> {
+        let ids = self.broker.subscription_ids();
+        let denied = ids.filter_map(|id| {
+            let (key, service, view) = self.broker.subscription(id, self.time.now)?;
+            let (_, denied) = self.denied_of(service, view.owner?, view.patterns.iter())?;
+            Some((id.clone(), key, view.owner?.clone(), denied))
+        });
+        denied.collect()
+    }
+
+    /// Of services without a subscription, and of such that get one later, what they may not want on.
+    fn wishes_denied(&self) -> Vec<(ServiceKey, BTreeSet<SubjectPattern>, Identity, Denied)> {
+        let denied = self.broker.services().filter_map(|(key, service)| {
+            let owner = service.owner()?;
+            let (patterns, denied) = self.denied_of(service, owner, service.wanted_on())?;
+            Some((key, patterns, owner.clone(), denied))
+        });
+        denied.collect()
+    }
+
+    /// Which of these patterns somebody may not have a service get, and why the first.
+    fn denied_of<'a>(
+        &self,
+        service: &Service,
+        owner: &Identity,
+        patterns: impl Iterator<Item = &'a SubjectPattern>,
+    ) -> Option<(BTreeSet<SubjectPattern>, Denied)> {
+        let judge = |deed| self.clients.judge_absent(owner, deed).err();
+        let mut first = judge(Deed::Serve(service.name().as_str()));
+        let all = first.is_some();
+        let denied = patterns.filter(|pattern| {
+            all || match judge(Deed::Subscribe(pattern)) {
+                Some(why) => {
+                    first.get_or_insert(why);
+                    true
+                }
+                None => false,
+            }
+        });
+        let denied: BTreeSet<_> = denied.cloned().collect();
+        Some((denied, first?)).filter(|(denied, _)| !denied.is_empty())
     }
 
     fn end_subscription(&mut self, id: &SubscriptionId) {

@@ -11,7 +11,6 @@ use event_manager_core::broker::{Hearing, Route};
 use event_manager_core::security::{
     Access, Bucket, Deed, Denial, Denied, Grant, Identity, Subjects, Verdicts,
 };
-use event_manager_wire::model::SubscriptionId;
 
 /// Clients that are remembered, if they are not connected.
 const REMEMBERED_MAX: usize = 1024;
@@ -69,8 +68,6 @@ pub(crate) struct Clients {
     nowhere: Rc<Route>,
     /// Those that are paused.
     paused: Vec<ClientId>,
-    /// Who answers for the subscriptions of services that clients made or refreshed.
-    owners: HashMap<SubscriptionId, Identity>,
     /// What was denied to clients that are not remembered.
     denied_to_others: BTreeMap<Denial, u64>,
 }
@@ -83,7 +80,6 @@ impl Clients {
             all: Slab::new(),
             nowhere: Rc::default(),
             paused: vec![],
-            owners: HashMap::new(),
             denied_to_others: BTreeMap::new(),
         }
     }
@@ -260,26 +256,5 @@ impl Clients {
             client.paused_until.is_some()
         });
         paid
-    }
-
-    /// A client answers for a subscription.
-    pub(crate) fn own(&mut self, id: ClientId, subscription: &SubscriptionId) {
-        let identity = &self.get(id).identity;
-        if self.owners.get(subscription) != Some(identity) {
-            let identity = identity.clone();
-            self.owners.insert(subscription.clone(), identity);
-        }
-    }
-
-    /// Subscriptions, and who answers for each.
-    pub(crate) fn owned(&self) -> impl Iterator<Item = (&SubscriptionId, &Identity)> {
-        self.owners.iter()
-    }
-
-    /// Forgets subscriptions that are gone, if those are many.
-    pub(crate) fn forget_ended(&mut self, live: usize, is_live: impl Fn(&SubscriptionId) -> bool) {
-        if self.owners.len() > 2 * live + REMEMBERED_MAX {
-            self.owners.retain(|id, _| is_live(id));
-        }
     }
 }

@@ -64,6 +64,7 @@ fn leave_expired(directory: &Path, id: &str, service: &str, port: u16) {
         subjects: vec!["Order".into()],
         expires_at_ms: 1_000_000,
         told_port: None,
+        owner: None,
     };
     let changes = Changes {
         subscriptions: [(id.into(), Some(subscription))].into(),

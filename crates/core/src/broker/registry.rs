@@ -3,6 +3,7 @@
 mod books;
 mod errors;
 mod open;
+mod owners;
 mod reconfigure;
 mod restore;
 
@@ -26,6 +27,7 @@ use super::ports::{PortRange, Streamers};
 use super::routes::RouteTable;
 use super::service::{DeliveryMode, Service, ServiceSettings};
 use super::timetable::Timetable;
+use crate::security::Identity;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 
 /// What the broker needs to know at its beginning.
@@ -104,6 +106,8 @@ pub struct EndedService {
 struct Subscription {
     service: ServiceKey,
     patterns: BTreeSet<SubjectPattern>,
+    /// Who made or refreshed it last, if that is known: an earlier release didn't write it down.
+    owner: Option<Identity>,
     /// The port that its client was told.
     told_port: u16,
     expires_at: Instant,
@@ -118,6 +122,8 @@ pub struct SubscriptionView<'a> {
     pub id: &'a SubscriptionId,
     /// What it asks for.
     pub patterns: &'a BTreeSet<SubjectPattern>,
+    /// Who answers for it, if that is known.
+    pub owner: Option<&'a Identity>,
     /// What is left of its lease.
     pub expires_in: Duration,
     /// The port of the service that its client was told, in this run or an earlier one.
@@ -256,6 +262,7 @@ impl Broker {
             .as_ref()
             .map(|old| old.service)
             .filter(|old| *old != key);
+        let owner = old.as_ref().and_then(|old| old.owner.clone());
         if let Some(old) = old {
             self.leases.remove(&(old.expires_at, id.clone()));
             let left = &self.services[old.service.0 as usize];
@@ -277,12 +284,17 @@ impl Broker {
             Subscription {
                 service: key,
                 patterns,
+                owner: owner.clone(),
                 told_port,
                 expires_at,
                 noted_expiry: expires_at,
             },
         );
         let ended = moved_from.and_then(|old| self.leave_service(old, id));
+        if let Some(old) = moved_from {
+            self.left(old, owner.as_ref());
+        }
+        self.joined(key, id);
         self.forget_kept(key);
         ended
     }
@@ -441,7 +453,11 @@ impl Broker {
             return None;
         }
         self.forget_patterns(subscription.service, &subscription.patterns);
-        self.leave_service(subscription.service, id)
+        let ended = self.leave_service(subscription.service, id);
+        if ended.is_none() {
+            self.left(subscription.service, subscription.owner.as_ref());
+        }
+        ended
     }
 
     fn forget_patterns(&mut self, key: ServiceKey, patterns: &BTreeSet<SubjectPattern>) {
@@ -512,6 +528,7 @@ impl Broker {
         let view = SubscriptionView {
             id,
             patterns: &subscription.patterns,
+            owner: subscription.owner.as_ref(),
             expires_in: (subscription.expires_at + self.stalled).saturating_duration_since(now),
             told_port: subscription.told_port,
         };

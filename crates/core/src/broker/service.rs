@@ -17,6 +17,7 @@ use super::histogram::Histogram;
 use super::ids::{DeliveryId, PeerId, WorkerKey};
 use super::options::ServiceOptions;
 use super::spill::Spill;
+use crate::security::Identity;
 use crate::seq::Seq;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 
@@ -125,6 +126,8 @@ pub struct Service {
     pub(super) subscriptions: BTreeSet<SubscriptionId>,
     /// What it wants on though nobody is subscribed.
     pub(super) kept: BTreeSet<SubjectPattern>,
+    /// Whose it is: who subscribed it, as far as that is known.
+    pub(super) owner: Option<Identity>,
     /// The configuration says that it exists.
     pub(super) is_declared: bool,
     /// Where its events are kept, if its first subscription said so.
@@ -155,6 +158,7 @@ impl Service {
         let policy = Rc::new(settings.policy);
         Self {
             kept: BTreeSet::new(),
+            owner: None,
             is_declared: false,
             asked: None,
             options: ServiceOptions::default(),
@@ -242,6 +246,12 @@ impl Service {
     /// What it wants on though nobody is subscribed.
     pub fn wanted_on(&self) -> impl Iterator<Item = &SubjectPattern> {
         self.kept.iter()
+    }
+
+    /// The client that answers for it and what it wants: that whose subscription made it, as long as it has
+    /// one there. None if nobody subscribed it, or an earlier release didn't write down who.
+    pub fn owner(&self) -> Option<&Identity> {
+        self.owner.as_ref()
     }
 
     /// Lets an event wait; counts what is given up for it.

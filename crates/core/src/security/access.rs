@@ -29,10 +29,29 @@ impl Identity {
             Self::Client(name) => name,
         }
     }
+
+    /// For what outlives the process.
+    pub fn written(&self) -> String {
+        match self {
+            Self::Anonymous | Self::Own => self.name().to_owned(),
+            Self::Client(name) => format!("{CLIENT}{name}"),
+        }
+    }
+
+    /// Reads what was [written](Self::written).
+    pub fn from_written(written: &str) -> Option<Self> {
+        match (written, written.strip_prefix(CLIENT)) {
+            (ANONYMOUS, _) => Some(Self::Anonymous),
+            (OWN, _) => Some(Self::Own),
+            (_, name) => Some(Self::Client(name?.into())),
+        }
+    }
 }
 
 /// What peers without a key are called in reports.
 const ANONYMOUS: &str = "anonymous";
+/// What stands before a client's name where it is written down.
+const CLIENT: &str = "client:";
 /// The daemon itself, which asks its own locator.
 const OWN: &str = "event-manager";
 
@@ -183,6 +202,20 @@ mod tests {
         assert_eq!(of(Identity::Client("anonymous".into())), Some(3));
         assert_eq!(of(Identity::Client("event-manager".into())), Some(3));
         assert_eq!(of(Identity::Own), None);
+    }
+
+    #[test]
+    fn what_is_written_of_somebody_is_read_as_the_same() {
+        for who in [
+            Identity::Anonymous,
+            Identity::Own,
+            Identity::Client("billing".into()),
+            Identity::Client("anonymous".into()),
+            Identity::Client("client:".into()),
+        ] {
+            assert_eq!(Identity::from_written(&who.written()), Some(who));
+        }
+        assert_eq!(Identity::from_written("bridge:x"), None);
     }
 
     #[test]

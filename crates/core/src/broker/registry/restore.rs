@@ -8,6 +8,7 @@ use super::{Broker, SubscribeError};
 use crate::broker::ids::ServiceKey;
 use crate::broker::ports::Streamers;
 use crate::broker::service::DeliveryMode;
+use crate::security::Identity;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 
 /// A subscription as an earlier run left it.
@@ -24,6 +25,8 @@ pub struct FormerSubscription {
     pub delivery: Option<DeliveryMode>,
     /// What it asks for.
     pub patterns: BTreeSet<SubjectPattern>,
+    /// Who answers for it, if that was written down.
+    pub owner: Option<Identity>,
     /// When its lease is over, by the time of day.
     pub expires_at: Duration,
 }
@@ -71,7 +74,9 @@ impl Broker {
         if let Some(restored) = self.subscriptions.get_mut(&kept.id) {
             // So that its first keep-alive is noted.
             restored.noted_expiry = now;
+            restored.owner = kept.owner;
         }
+        self.joined(key, &kept.id);
         Ok(key)
     }
 

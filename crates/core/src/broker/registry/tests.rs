@@ -312,6 +312,7 @@ fn former(sub: &str, service: &str, port: u16, subjects: &[&str], left: i64) -> 
         told_port: port,
         delivery: None,
         patterns: patterns(subjects),
+        owner: None,
         expires_at: Duration::from_secs(TODAY.as_secs().saturating_add_signed(left)),
     }
 }
