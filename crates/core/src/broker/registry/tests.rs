@@ -3,6 +3,7 @@
     reason = "an arbitrary origin for a fake clock"
 )]
 
+mod owners;
 mod restore;
 
 use super::*;
