@@ -15,7 +15,7 @@ use crate::reactor::state::peer::Role;
 use crate::reactor::state::replies::{ReturnAddress, Ticket};
 use event_manager_core::broker::{EndError, EndedService, PeerId};
 use event_manager_core::event_id::EventId;
-use event_manager_core::locator;
+use event_manager_core::locator::{self, Asker};
 use event_manager_core::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
@@ -152,13 +152,15 @@ impl Hub {
             layout,
             timed: None,
         };
-        if let Some(directory) = &mut self.site.directory {
-            directory.is_asked_with(self.peers[id].zmtp.keys);
-        }
         match (decoded, &mut self.site.directory) {
             (Ok(request), Some(directory)) if locator => {
                 let tokens = &self.config.locator.tokens;
-                let client = self.peers[id].client;
+                let peer = &self.peers[id];
+                let client = peer.client;
+                directory.is_asked_by(Asker {
+                    identity: self.clients.get(client).identity.clone(),
+                    shown: peer.presented().into(),
+                });
                 let denied = Cell::new(None);
                 let judge = |deed: Deed<'_>| {
                     let judged = self.clients.judge(client, deed);

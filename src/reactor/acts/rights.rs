@@ -219,7 +219,21 @@ impl Hub {
             self.judge_peer(id);
         }
         self.end_unowned();
+        self.end_registrations();
         self.tend_paused(now());
+    }
+
+    /// What is registered with the embedded locator by keys that are revoked, or without the right to it
+    /// any more, is not found from now on.
+    fn end_registrations(&mut self) {
+        let (keyring, clients) = (&self.site.keyring, &self.clients);
+        if let Some(directory) = &mut self.site.directory {
+            directory.retain(|name, by| {
+                let deed = Deed::Serve(name.as_str());
+                let known = keyring.remembers(&by.shown);
+                known.is_some_and(|who| clients.judge_absent(&who, deed).is_ok())
+            });
+        }
     }
 
     fn judge_peer(&mut self, id: PeerId) {

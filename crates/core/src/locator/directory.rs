@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::security::{Identity, Shown};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::PeerKeys;
 
@@ -16,10 +17,19 @@ const EXPIRED_AT_ONCE: usize = 1000;
 pub struct Registered {
     /// When the registration ends unless it is refreshed.
     pub expires_at: Instant,
-    /// The keys of both sides of the connection by which it was registered, if they had any.
-    pub keys: Option<PeerKeys>,
+    /// Who registered it.
+    pub by: Asker,
     /// Later registrations have higher numbers.
     since: u64,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// Who it is.
+    pub identity: Identity,
+    /// By what that is known.
+    pub shown: Shown,
 }
 
 /// Why an address is not registered. Nothing has changed then.
@@ -45,10 +55,12 @@ pub struct Directory {
     /// The addresses of each service, those that were registered last at the end.
     by_age: BTreeMap<(ServiceName, u64), Arc<str>>,
     ends: BTreeSet<(Instant, RegistrationKey)>,
+    /// When registrations of clients with names end, by what they have registered.
+    named: BTreeSet<(ServiceName, Instant, Arc<str>)>,
     count_max: usize,
     since: u64,
     own: Option<(ServiceName, String)>,
-    asker: Option<PeerKeys>,
+    asker: Asker,
 }
 
 impl Directory {
@@ -58,16 +70,47 @@ impl Directory {
             entries: BTreeMap::new(),
             by_age: BTreeMap::new(),
             ends: BTreeSet::new(),
+            named: BTreeSet::new(),
             count_max,
             since: 0,
             own: None,
-            asker: None,
+            asker: Asker::default(),
         }
     }
 
-    /// The next request comes by a connection with these keys.
-    pub fn is_asked_with(&mut self, keys: Option<PeerKeys>) {
-        self.asker = keys;
+    /// The next request comes from there.
+    pub fn is_asked_by(&mut self, asker: Asker) {
+        self.asker = asker;
+    }
+
+    /// Whether a client with a name has registered this one, and who asks would have to replace it: all but
+    /// that client's own, and what a peer without a name has registered here before.
+    pub fn is_anothers(&self, name: &ServiceName, address: &str, now: Instant) -> bool {
+        if self.asker.identity != Identity::Anonymous {
+            return false;
+        }
+        let key: RegistrationKey = (name.clone(), address.into());
+        let is_its_own = |known: &&Registered| {
+            known.expires_at > now && known.by.identity == Identity::Anonymous
+        };
+        if self.entries.get(&key).filter(is_its_own).is_some() {
+            return false;
+        }
+        let from_now = (name.clone(), now + Duration::from_nanos(1), "".into());
+        let next = self.named.range(from_now..).next();
+        next.is_some_and(|(of, ..)| of == name)
+    }
+
+    /// Ends registrations of those who may not have them any more.
+    pub fn retain(&mut self, may: impl Fn(&ServiceName, &Asker) -> bool) {
+        let gone = self
+            .entries
+            .iter()
+            .filter(|((name, _), registered)| !self.is_own(name) && !may(name, &registered.by));
+        let gone: Vec<_> = gone.map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.remove(&key);
+        }
     }
 
     /// The name is ours: it is registered at this address and at no other, there is always room for it,
@@ -121,10 +164,14 @@ impl Directory {
         self.by_age
             .insert((key.0.clone(), since), Arc::clone(&key.1));
         self.ends.insert((expires_at, key.clone()));
-        let keys = self.asker;
+        let by = self.asker.clone();
+        if by.identity != Identity::Anonymous {
+            let (name, address) = key.clone();
+            self.named.insert((name, expires_at, address));
+        }
         let registered = Registered {
             expires_at,
-            keys,
+            by,
             since,
         };
         self.entries.insert(key, registered);
@@ -135,6 +182,8 @@ impl Directory {
         let known = self.entries.remove(key)?;
         self.by_age.remove(&(key.0.clone(), known.since));
         self.ends.remove(&(known.expires_at, key.clone()));
+        let (name, address) = key.clone();
+        self.named.remove(&(name, known.expires_at, address));
         Some(known)
     }
 
@@ -157,7 +206,7 @@ impl Directory {
 
     /// The keys with which that address was registered, if there were any.
     pub fn keys_of(&self, name: &ServiceName, now: Instant) -> Option<PeerKeys> {
-        self.latest(name, now)?.1.keys
+        self.latest(name, now)?.1.by.shown.keys
     }
 
     fn latest(&self, name: &ServiceName, now: Instant) -> Option<(&str, &Registered)> {
@@ -277,6 +326,75 @@ mod tests {
         assert_eq!(directory.locate(&name("Own"), later), Some("tcp://own:1"));
         directory.end_own();
         assert_eq!(directory.locate(&name("Own"), later), None);
+    }
+
+    fn asker(name: Option<&str>) -> Asker {
+        Asker {
+            identity: name.map_or(Identity::Anonymous, |name| Identity::Client(name.into())),
+            ..Asker::default()
+        }
+    }
+
+    #[test]
+    fn who_has_no_name_replaces_nothing_of_those_who_have_one() {
+        let (mut directory, now) = (Directory::new(10), Instant::now());
+        let a = name("A");
+        let is_anothers =
+            |directory: &Directory, address, at| directory.is_anothers(&a, address, at);
+        directory.register(&a, "tcp://old:1", TTL * 3, now).unwrap();
+        assert!(!is_anothers(&directory, "tcp://new:1", now));
+        directory.is_asked_by(asker(Some("billing")));
+        directory.register(&a, "tcp://own:1", TTL, now).unwrap();
+        directory.register(&a, "tcp://two:1", TTL / 2, now).unwrap();
+        directory
+            .register(&name("AB"), "tcp://own:1", TTL * 3, now)
+            .unwrap();
+        // Among those with names their rights decide.
+        directory.is_asked_by(asker(Some("desk")));
+        assert!(!is_anothers(&directory, "tcp://own:1", now));
+        directory.is_asked_by(asker(None));
+        for (address, replaces) in [
+            ("tcp://old:1", false),
+            ("tcp://own:1", true),
+            ("tcp://new:1", true),
+        ] {
+            assert_eq!(is_anothers(&directory, address, now), replaces, "{address}");
+            assert!(!is_anothers(&directory, address, now + TTL), "{address}");
+        }
+        directory.is_asked_by(asker(Some("billing")));
+        for address in ["tcp://own:1", "tcp://two:1"] {
+            assert!(directory.unregister(&a, address, now));
+        }
+        directory.is_asked_by(asker(None));
+        assert!(!is_anothers(&directory, "tcp://new:1", now));
+    }
+
+    #[test]
+    fn registrations_end_when_their_clients_may_not_have_them_any_more() {
+        let (mut directory, now) = (Directory::new(10), Instant::now());
+        directory.reserve(name("Own"), "tcp://own:1".into());
+        directory
+            .register(&name("Own"), "tcp://own:1", TTL, now)
+            .unwrap();
+        directory
+            .register(&name("A"), "tcp://a:1", TTL, now)
+            .unwrap();
+        directory.is_asked_by(asker(Some("billing")));
+        directory
+            .register(&name("B"), "tcp://b:1", TTL, now)
+            .unwrap();
+        directory
+            .register(&name("A"), "tcp://b:1", TTL, now)
+            .unwrap();
+        directory.retain(|_, by| by.identity == Identity::Anonymous);
+        let left = directory
+            .list(None, now)
+            .map(|(name, address, _)| (name.as_str(), address));
+        let left: Vec<_> = left.collect();
+        assert_eq!(left, [("A", "tcp://a:1"), ("Own", "tcp://own:1")]);
+        assert!(directory.named.is_empty());
+        directory.retain(|_, _| false);
+        assert_eq!(directory.len(), 1, "it is the daemon's own");
     }
 
     #[derive(Debug, Clone)]

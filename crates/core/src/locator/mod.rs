@@ -6,5 +6,5 @@
 mod directory;
 mod requests;
 
-pub use directory::{Directory, RegisterError, Registered};
+pub use directory::{Asker, Directory, RegisterError, Registered};
 pub use requests::{LocatorTokens, answer};

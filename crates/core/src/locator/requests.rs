@@ -139,6 +139,7 @@ fn register(
     // Ours is at our address or nowhere, whoever asks.
     if !directory.is_own(&name) {
         judge(Deed::Serve(name.as_str()))?;
+        judge_replacing(&name, address, directory, judge, now)?;
     }
     directory
         .register(&name, address, ttl, now)
@@ -147,6 +148,19 @@ fn register(
             RegisterError::Reserved(_) => Nak::new("reserved", error),
         })?;
     Ok(Message::ack(DataType::Param, ttl.as_millis().to_string()))
+}
+
+fn judge_replacing(
+    name: &ServiceName,
+    address: &str,
+    directory: &Directory,
+    judge: &Judge<'_>,
+    now: Instant,
+) -> Result<(), Nak> {
+    match directory.is_anothers(name, address, now) {
+        true => judge(Deed::Replace(name.as_str())),
+        false => Ok(()),
+    }
 }
 
 fn locate(request: &Message, directory: &mut Directory, now: Instant) -> Result<Message, Nak> {
@@ -174,6 +188,7 @@ fn unregister(
         return Err(Nak::new("reserved", RegisterError::Reserved(name)));
     }
     judge(Deed::Serve(name.as_str()))?;
+    judge_replacing(&name, address, directory, judge, now)?;
     if directory.unregister(&name, address, now) {
         return Ok(Message::ack(DataType::Empty, ""));
     }

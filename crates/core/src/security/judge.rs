@@ -21,6 +21,8 @@ pub enum Deed<'a> {
     Serve(&'a str),
     /// To connect as a hub of the mesh.
     BeHub,
+    /// To register this name, or to end its registration, where a client with a name has registered it.
+    Replace(&'a str),
 }
 
 /// What was denied, for counters.
@@ -97,6 +99,7 @@ impl Grant {
             Deed::Subscribe(pattern) => rights.subscribe.cover(pattern),
             Deed::Serve(name) => rights.services.have(name),
             Deed::BeHub => rights.hub,
+            Deed::Replace(_) => *identity != Identity::Anonymous,
         };
         match is_allowed {
             true => Ok(()),
@@ -120,6 +123,15 @@ impl Grant {
             }
             Deed::Serve(name) => (Denial::Service, format!("serve {name:?}"), "services"),
             Deed::BeHub => (Denial::Connect, "be a hub of the mesh".into(), "hub"),
+            Deed::Replace(name) => {
+                let who = identity.said();
+                return Denied {
+                    what: Denial::Service,
+                    sentence: format!(
+                        "{who} may not register {name:?} or end that: a client that has one has registered it, and keeps it until its registrations end"
+                    ),
+                };
+            }
         };
         let (who, said_in) = (identity.said(), &self.said_in);
         Denied {

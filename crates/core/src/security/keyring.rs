@@ -40,6 +40,35 @@ pub struct Presented<'a> {
     pub user: Option<u32>,
 }
 
+/// What a peer showed of itself, kept for when it is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    pub keys: Option<PeerKeys>,
+    pub plain: Option<PlainCredentials>,
+    pub user: Option<u32>,
+}
+
+impl Shown {
+    /// The same, as it was presented.
+    pub fn presented(&self) -> Presented<'_> {
+        Presented {
+            keys: self.keys.as_ref(),
+            plain: self.plain.as_ref(),
+            user: self.user,
+        }
+    }
+}
+
+impl From<Presented<'_>> for Shown {
+    fn from(presented: Presented<'_>) -> Self {
+        Self {
+            keys: presented.keys.copied(),
+            plain: presented.plain.cloned(),
+            user: presented.user,
+        }
+    }
+}
+
 /// Two names have the same key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} and {1:?} have the same public key {2}")]
@@ -158,11 +187,28 @@ impl Keyring {
                 (None, false) => Err(presented.user.map_or(Refusal::NoKey, Refusal::UnknownUser)),
             };
         };
-        let is_ours = |key: &PublicKey| self.server.iter().any(|pair| pair.public() == key);
-        if !is_ours(server) {
+        if !self.is_ours(server) {
             return Err(Refusal::OldServerKey);
         }
-        if is_ours(client) {
+        self.identify_by_key(client)
+    }
+
+    /// Who somebody is that was here, whichever of the daemon's keys it was given; none if what it showed
+    /// is revoked.
+    pub fn remembers(&self, shown: &Shown) -> Option<Identity> {
+        let identified = match &shown.keys {
+            Some(keys) => self.identify_by_key(&keys.client),
+            None => self.identify(shown.presented()),
+        };
+        identified.ok()
+    }
+
+    fn is_ours(&self, key: &PublicKey) -> bool {
+        self.server.iter().any(|pair| pair.public() == key)
+    }
+
+    fn identify_by_key(&self, client: &PublicKey) -> Result<Identity, Refusal> {
+        if self.is_ours(client) {
             return Ok(Identity::Own);
         }
         let known = self.clients.get(client);

@@ -13,7 +13,7 @@ pub use access::{Access, Grant, Identity, Quotas};
 pub use bucket::Bucket;
 pub use handshakes::{HandshakeLimits, Handshakes, Origin, TooMany, UnderWay};
 pub use judge::{Deed, Denial, Denied, Verdicts};
-pub use keyring::{Keyring, Presented, Refusal, SameKey};
+pub use keyring::{Keyring, Presented, Refusal, SameKey, Shown};
 pub use networks::{Network, NetworkError, is_local};
 pub use rights::{
     InvalidNamePattern, NamePattern, RequestKinds, Rights, ServiceNames, Subjects, request_name,
