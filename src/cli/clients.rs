@@ -18,11 +18,12 @@ pub(super) struct ClientsArgs {
     target: Target,
 }
 
-const HEADINGS: [&str; 6] = [
+const HEADINGS: [&str; 7] = [
     "CLIENT",
     "CONNECTIONS",
     "MECHANISM",
     "SERVER KEY",
+    "STORED",
     "DENIED",
     "ADDRESSES",
 ];
@@ -67,7 +68,7 @@ fn or_none(text: String) -> String {
     }
 }
 
-fn row(client: &ClientStatus) -> [String; 6] {
+fn row(client: &ClientStatus) -> [String; 7] {
     let pause = if client.paused { " (paused)" } else { "" };
     let leaving = match client.leaving {
         0 => String::new(),
@@ -89,6 +90,10 @@ fn row(client: &ClientStatus) -> [String; 6] {
         format!("{}{leaving}{pause}", client.connections),
         or_none(words(&client.mechanisms)),
         or_none(words(&client.server_keys)),
+        match client.stored_bytes {
+            0 => "-".into(),
+            bytes => bytes.to_string(),
+        },
         or_none(counted(&client.denied)),
         or_none(addresses),
     ]

@@ -44,6 +44,8 @@ struct QuotaFields {
     events_per_second: Option<u64>,
     #[serde(with = "Maybe::<Quota>")]
     bytes_per_second: Option<u64>,
+    #[serde(with = "Maybe::<Quota>")]
+    stored_bytes: Option<u64>,
 }
 
 type Quota = Whole<u64, 1, SIZE_MAX>;
@@ -138,6 +140,7 @@ impl RoleFields {
             connections: self.quotas.connections,
             events_per_second: self.quotas.events_per_second,
             bytes_per_second: self.quotas.bytes_per_second,
+            stored_bytes: self.quotas.stored_bytes,
         }
     }
 
@@ -167,6 +170,7 @@ impl RoleFields {
                 connections: quotas.connections,
                 events_per_second: quotas.events_per_second,
                 bytes_per_second: quotas.bytes_per_second,
+                stored_bytes: quotas.stored_bytes,
             },
         }
     }

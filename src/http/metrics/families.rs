@@ -132,6 +132,13 @@ fn connections(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "What clients were denied, by client and by what it was; an empty client stands for all that the status doesn't name",
         denied,
     )?;
+    let stored = status.security.clients.iter();
+    let stored = stored.filter(|client| client.stored_bytes > 0);
+    page.gauges(
+        "event_manager_client_stored_bytes",
+        "Bytes that the services of a client keep on disk, of clients that the status names",
+        stored.map(|client| (vec![("client", &*client.name)], client.stored_bytes as f64)),
+    )?;
     let refused = status.peers.refused.iter();
     page.counters(
         "event_manager_peers_refused",
@@ -383,6 +390,7 @@ const DURABLE_DROPS: &[DropReason] = &[
     DropReason::RetentionBytes,
     DropReason::RetentionAge,
     DropReason::Damaged,
+    DropReason::Quota,
     DropReason::StoreFailed,
 ];
 

@@ -75,11 +75,7 @@ impl Hub {
         let service = &mut self.broker[key];
         service.account.matched += run.events();
         if service.spill.is_some() {
-            let before = service.account.dropped;
-            match self.durable.append(service, run) {
-                true => self.peers.want_flush(),
-                false => self.notes.dropped_since(service, &before),
-            }
+            self.append_for_service(key, run);
         } else if service.queues_first() {
             let before = service.account.dropped;
             enqueue(service, run, 0, &self.durable.items);
@@ -95,6 +91,23 @@ impl Hub {
                 self.notes.dropped_since(service, &before);
             }
         }
+    }
+
+    fn append_for_service(&mut self, key: ServiceKey, run: &Run<'_>) {
+        let before = self.broker[key].account.dropped;
+        let kept;
+        let run = match self.clients.limits_storage() {
+            false => run,
+            true => {
+                kept = self.kept_of(key, run);
+                &kept
+            }
+        };
+        if run.events() > 0 && self.durable.append(&mut self.broker[key], run) {
+            self.keeps_more(key, run.events(), run.bytes.len());
+            self.peers.want_flush();
+        }
+        self.notes.dropped_since(&self.broker[key], &before);
     }
 
     /// To be called after any change of a service: gives waiting events to workers that can take them,

@@ -126,7 +126,7 @@ impl Hub {
     }
 
     /// Why an event can't be published now. Then nobody gets it, so that it can be sent again.
-    fn refusal_of(&self, publication: &Publication) -> Option<Message> {
+    fn refusal_of(&mut self, publication: &Publication) -> Option<Message> {
         let failing = publication.durable.iter().find_map(|name| {
             let reason = self.durable.queues.refusal(name)?;
             Some(format!("{name}: {reason}"))
@@ -136,8 +136,13 @@ impl Hub {
         }
         let waits = publication.is_scheduled() || publication.is_held;
         let sentence = self.requests.emissions.no_room_for(&publication.event);
-        let sentence = sentence.filter(|_| waits)?;
-        Some(Message::nak("busy", sentence))
+        let sentence = sentence.filter(|_| waits);
+        let sentence = sentence.or_else(|| {
+            let asks = self.clients.limits_storage() && !publication.durable.is_empty();
+            let keys = &publication.route.services;
+            asks.then(|| self.why_not_kept(keys, publication.event.len()))?
+        });
+        Some(Message::nak("busy", sentence?))
     }
 
     fn publish_confirmed(
@@ -225,6 +230,7 @@ impl Hub {
             if service.spill.is_some() {
                 self.durable
                     .append_confirmed(service, item, emitted.clone(), &self.config);
+                self.keeps_more(key, 1, event.len());
                 self.peers.want_flush();
                 self.plan_timeout(key);
             } else {

@@ -34,6 +34,7 @@ pub(crate) mod requester;
 pub(crate) mod rights;
 pub(crate) mod stalled;
 pub(crate) mod stopping;
+pub(crate) mod storage;
 pub(crate) mod to_workers;
 pub(crate) mod watching;
 pub(crate) mod worker;

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use crate::reactor::state::clients::Clients;
 use crate::reactor::state::peer::Peer;
 use crate::reactor::state::peers::Peers;
+use event_manager_core::broker::Broker;
+use event_manager_core::queues::Queues;
+use event_manager_core::security::Identity;
 use event_manager_wire::api::ClientStatus;
 
 /// Clients that are shown.
@@ -30,15 +33,34 @@ pub(super) fn mechanisms<'a>(peers: impl Iterator<Item = &'a Peer>) -> BTreeMap<
     mechanisms
 }
 
+/// What the durable services of each client keep, in bytes.
+pub(super) fn stored_by_client<R>(broker: &Broker, queues: &Queues<R>) -> BTreeMap<Identity, u64> {
+    let mut all = BTreeMap::new();
+    for (_, service) in broker.services() {
+        if let Some(owner) = service.owner() {
+            let bytes = queues.holds(service.name());
+            if bytes > 0 {
+                *all.entry(owner.clone()).or_default() += bytes;
+            }
+        }
+    }
+    all
+}
+
 /// Those who were denied most first.
-fn ranked(clients: &Clients, peers: &Peers) -> Vec<ClientStatus> {
+fn ranked(
+    clients: &Clients,
+    peers: &Peers,
+    mut stored: BTreeMap<Identity, u64>,
+) -> Vec<ClientStatus> {
     let mut by_client = BTreeMap::<_, Vec<&Peer>>::new();
     for peer in peers.iter() {
         by_client.entry(peer.client).or_default().push(peer);
     }
     let shown = clients.iter().filter_map(|(id, client)| {
         let theirs = by_client.remove(&id).unwrap_or_default();
-        if theirs.is_empty() && client.denied.is_empty() {
+        let stored_bytes = stored.remove(&client.identity).unwrap_or_default();
+        if theirs.is_empty() && client.denied.is_empty() && stored_bytes == 0 {
             return None;
         }
         let (leaving, theirs): (Vec<_>, Vec<_>) =
@@ -60,9 +82,20 @@ fn ranked(clients: &Clients, peers: &Peers) -> Vec<ClientStatus> {
                 .map(|(what, times)| (what.name().to_owned(), *times))
                 .collect(),
             paused: clients.is_paused(id),
+            stored_bytes,
         })
     });
     let mut shown: Vec<_> = shown.collect();
+    // They are not connected in this run.
+    shown.extend(
+        stored
+            .into_iter()
+            .map(|(identity, stored_bytes)| ClientStatus {
+                name: identity.name().to_owned(),
+                stored_bytes,
+                ..ClientStatus::default()
+            }),
+    );
     shown.sort_by_cached_key(|client| {
         let denied: u64 = client.denied.values().sum();
         (
@@ -78,8 +111,9 @@ fn ranked(clients: &Clients, peers: &Peers) -> Vec<ClientStatus> {
 pub(super) fn clients_status(
     clients: &Clients,
     peers: &Peers,
+    stored: BTreeMap<Identity, u64>,
 ) -> (Vec<ClientStatus>, BTreeMap<String, u64>) {
-    let mut shown = ranked(clients, peers);
+    let mut shown = ranked(clients, peers, stored);
     let forgotten = clients.denied_to_others().iter();
     let mut others: BTreeMap<_, _> = forgotten
         .map(|(what, times)| (what.name().to_owned(), *times))

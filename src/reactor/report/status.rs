@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::clients::{clients_status, mechanisms};
+use super::clients::{clients_status, mechanisms, stored_by_client};
 use super::slow::{service_of, slow_peers};
 use crate::ambient::{now, wall_clock_ms};
 use crate::config::Config;
@@ -38,7 +38,8 @@ impl Hub {
         let now = now();
         self.broker.routes.subjects.name_largest();
         let services = self.broker.services();
-        let (clients, denied_to_others) = clients_status(&self.clients, &self.peers);
+        let stored = stored_by_client(&self.broker, &self.durable.queues);
+        let (clients, denied_to_others) = clients_status(&self.clients, &self.peers, stored);
         Status {
             service: self.config.locator.service_name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -70,11 +70,23 @@ pub(crate) struct Clients {
     paused: Vec<ClientId>,
     /// What was denied to clients that are not remembered.
     denied_to_others: BTreeMap<Denial, u64>,
+    limits_storage: bool,
+    /// What the services of those keep whose quota was asked for.
+    holdings: HashMap<Identity, Holding>,
+}
+
+/// What a client's services keep on disk.
+struct Holding {
+    /// When it was weighed.
+    stamp: u64,
+    bytes: u64,
 }
 
 impl Clients {
     pub(crate) fn new(access: Access) -> Self {
         Self {
+            limits_storage: access.limits_storage(),
+            holdings: HashMap::new(),
             access,
             by_identity: HashMap::new(),
             all: Slab::new(),
@@ -120,6 +132,8 @@ impl Clients {
 
     /// Other rights are in force from now on.
     pub(crate) fn set_access(&mut self, access: Access, now: Instant) {
+        self.limits_storage = access.limits_storage();
+        self.holdings.clear();
         self.access = access;
         for (_, client) in &mut self.all {
             client.grant = Arc::clone(self.access.of(&client.identity));
@@ -256,5 +270,36 @@ impl Clients {
             client.paused_until.is_some()
         });
         paid
+    }
+
+    /// Whether anybody's services may keep only so much on disk.
+    pub(crate) fn limits_storage(&self) -> bool {
+        self.limits_storage
+    }
+
+    /// What a client's services keep, in bytes: as it was weighed last, if the stamp is the same, else as it
+    /// is weighed now.
+    pub(crate) fn held_by(
+        &mut self,
+        owner: &Identity,
+        stamp: u64,
+        weigh: impl FnOnce() -> u64,
+    ) -> u64 {
+        match self.holdings.get(owner) {
+            Some(holding) if holding.stamp == stamp => holding.bytes,
+            _ => {
+                let bytes = weigh();
+                self.holdings
+                    .insert(owner.clone(), Holding { stamp, bytes });
+                bytes
+            }
+        }
+    }
+
+    /// A client's services keep more than when it was weighed last.
+    pub(crate) fn holds_more(&mut self, owner: &Identity, bytes: u64) {
+        if let Some(holding) = self.holdings.get_mut(owner) {
+            holding.bytes += bytes;
+        }
     }
 }

@@ -62,8 +62,14 @@ impl Tested {
         self.store.try_send(command).unwrap();
     }
 
+    /// The next report, but for what queues hold.
     fn next(&self) -> Report {
-        self.reports.recv_timeout(PATIENCE).unwrap()
+        loop {
+            match self.reports.recv_timeout(PATIENCE).unwrap() {
+                Report::Holds { .. } => {}
+                report => return report,
+            }
+        }
     }
 
     fn open(&self, queue: &str) -> Recovered {

@@ -26,11 +26,13 @@ pub enum DropReason {
     StoreFailed,
     /// All that waits together was more than the limit of the process; the largest made room.
     MemoryLimit,
+    /// The services of its client kept as much on disk as that may.
+    Quota,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::QueueFull,
         Self::SlowSubscriber,
         Self::SubscriberLost,
@@ -41,6 +43,7 @@ impl DropReason {
         Self::Damaged,
         Self::StoreFailed,
         Self::MemoryLimit,
+        Self::Quota,
     ];
 
     /// The name in reports and logs.
@@ -56,6 +59,7 @@ impl DropReason {
             Self::Damaged => "damaged",
             Self::StoreFailed => "store-failed",
             Self::MemoryLimit => "memory-limit",
+            Self::Quota => "quota",
         }
     }
 }

@@ -156,6 +156,8 @@ pub struct Broker {
     changed: Vec<SubscriptionId>,
     /// Durable services that lost their last subscription, and want on.
     deserted: Vec<ServiceKey>,
+    /// How often services came to be other clients'.
+    owned: u64,
     /// Subjects of dead letters that services chose.
     letter_subjects: BTreeMap<ServiceKey, EventSubject>,
     /// Deliveries are numbered from here on.
@@ -197,6 +199,7 @@ impl Broker {
             number: 0,
             deserted: Vec::new(),
             letter_subjects: BTreeMap::new(),
+            owned: 0,
             changed: Vec::new(),
             last_delivery: 0,
             config,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Effect, EmissionId, Queues, Shell};
+use super::{Effect, EmissionId, Queue, Queues, Shell};
 use crate::broker::{Broker, ClockChange, DropReason, Item, Service, ServiceKey};
 use crate::event_id::EventId;
 use crate::seq::Seq;
@@ -101,7 +101,8 @@ impl<R> Queues<R> {
             dropped.add(DropReason::StoreFailed, items.len() as u64);
             return false;
         }
-        let unsent = self.unsent(service, items.len());
+        let record = self.unsent(service, items.len());
+        let unsent = &mut record.unsent;
         unsent.events.reserve(items.len());
         unsent.items.reserve(items.len());
         let mut bytes = 0;
@@ -114,6 +115,7 @@ impl<R> Queues<R> {
             });
             unsent.items.push(item);
         }
+        record.weight.came(bytes);
         self.appending_bytes += bytes;
         true
     }
@@ -131,7 +133,9 @@ impl<R> Queues<R> {
             _ => shell.clocks().attributes_of(&item, emitted.due_ms),
         };
         self.appending_bytes += item.cost();
-        let unsent = self.unsent(service, 1);
+        let record = self.unsent(service, 1);
+        record.weight.came(item.cost());
+        let unsent = &mut record.unsent;
         let position = unsent.items.len();
         unsent
             .emissions
@@ -144,11 +148,12 @@ impl<R> Queues<R> {
         unsent.items.push(item);
     }
 
-    fn unsent(&mut self, service: &mut Service, events: usize) -> &mut Unsent {
+    /// The record of a service's queue, for which so many events came.
+    fn unsent(&mut self, service: &mut Service, events: usize) -> &mut Queue<R> {
         if let Some(spill) = &mut service.spill {
             spill.came(events);
         }
-        &mut self.unflushed(service.name()).unsent
+        self.unflushed(service.name())
     }
 
     /// Events of a queue are done: the store is told so with the next flush.
@@ -219,14 +224,19 @@ impl<R> Queues<R> {
     }
 
     /// What an append was, of which the store reports.
-    fn take_append(&mut self, tag: AppendTag) -> Option<Append<R>> {
+    fn take_append(&mut self, tag: AppendTag, is_on_disk: bool) -> Option<Append<R>> {
         let append = self.appends.try_remove(usize::try_from(tag.0).ok()?)?;
         self.appended_bytes(append.bytes);
+        let record = self.records.get_mut(&append.queue.name);
+        if let Some(record) = record.filter(|record| record.id == append.queue) {
+            self.weighed += u64::from(!is_on_disk);
+            record.weight.arrived(append.bytes, is_on_disk);
+        }
         Some(append)
     }
 
     pub(super) fn committed(&mut self, broker: &mut Broker, tag: AppendTag, outcomes: &[Outcome]) {
-        let Some(Append { queue, content, .. }) = self.take_append(tag) else {
+        let Some(Append { queue, content, .. }) = self.take_append(tag, true) else {
             return;
         };
         match content {
@@ -291,7 +301,7 @@ impl<R> Queues<R> {
     }
 
     pub(super) fn append_failed(&mut self, broker: &mut Broker, tag: AppendTag, reason: &str) {
-        let Some(append) = self.take_append(tag) else {
+        let Some(append) = self.take_append(tag, false) else {
             return;
         };
         let queue = append.queue.name.clone();

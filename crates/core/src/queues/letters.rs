@@ -50,9 +50,11 @@ impl<R> Queues<R> {
         let Some(queue) = service.dead_letters() else {
             return self.letters_not_kept(broker, vec![origin], "the service's name is too long");
         };
-        self.appending_bytes += event.bytes();
-        let letters = &mut self.unflushed(&queue).letters;
-        letters.push(Letter { event, origin });
+        let bytes = event.bytes();
+        let record = self.unflushed(&queue);
+        record.weight.came(bytes);
+        record.letters.push(Letter { event, origin });
+        self.appending_bytes += bytes;
     }
 
     /// A dead letter of a service can't be kept, as there is no store.
@@ -252,6 +254,7 @@ impl<R> Queues<R> {
         let queue = self.record(service.name()).id.clone();
         let bytes = items.iter().map(crate::broker::Item::cost).sum();
         self.appending_bytes += bytes;
+        self.record(service.name()).weight.came(bytes);
         let content = Content::Replay {
             items,
             letters: letters.clone(),

@@ -15,6 +15,7 @@ mod letters;
 mod reports;
 mod tries;
 mod unreadable;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,6 +26,7 @@ pub use appends::Emitted;
 pub use clocks::Clocks;
 pub use effects::{Effect, Note};
 pub use letters::READS_MAX;
+pub use weights::EVENT_OVERHEAD_BYTES;
 
 use crate::broker::{Item, OrderBy, Service};
 use crate::log::LogLimits;
@@ -34,6 +36,7 @@ use appends::{Append, Unsent};
 use event_manager_wire::model::ServiceName;
 use letters::Letter;
 use unreadable::Unreadable;
+use weights::Weight;
 
 /// Events that may wait for the disk, in bytes; then no more is read from publishers.
 pub const APPENDING_BYTES_MAX: usize = 32 << 20;
@@ -90,6 +93,7 @@ struct Queue<R> {
     is_tried: bool,
     /// Requests that wait for what they read, in the order of their reads.
     reads: VecDeque<R>,
+    weight: Weight,
 }
 
 impl<R> Queue<R> {
@@ -105,6 +109,7 @@ impl<R> Queue<R> {
             is_unflushed: false,
             is_tried: false,
             reads: VecDeque::new(),
+            weight: Weight::default(),
         }
     }
 
@@ -133,6 +138,7 @@ pub struct Queues<R> {
     troubled: BTreeSet<ServiceName>,
     /// What waits for the disk.
     appending_bytes: usize,
+    weighed: u64,
     /// Some publisher is not read from until less waits.
     holds_publishers: bool,
 }
@@ -151,6 +157,7 @@ impl<R> Default for Queues<R> {
             tried: vec![],
             troubled: BTreeSet::new(),
             appending_bytes: 0,
+            weighed: 0,
             holds_publishers: false,
         }
     }
@@ -335,6 +342,7 @@ impl<R> Queues<R> {
         let id = record.id.clone();
         let mut former = std::mem::replace(record, Queue::new(id.clone()));
         record.state = State::Removing;
+        self.weighed += 1;
         self.troubled.remove(queue);
         let unsent = std::mem::take(&mut former.unsent);
         let unsent = Append::of(&id, unsent.items, unsent.emissions);

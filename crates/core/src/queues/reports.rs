@@ -65,6 +65,7 @@ impl<R> Queues<R> {
                 }
             }
             Report::Unread { reason, .. } => self.hear_unread(broker, &queue, reason, now),
+            Report::Holds { bytes, .. } => self.weigh(&queue, bytes),
             Report::HandingOut { .. } => {
                 if let Some((key, service)) = find(broker, &queue) {
                     service.spill.iter_mut().for_each(Spill::hands_out);
@@ -128,6 +129,7 @@ impl<R> Queues<R> {
         shell: &dyn Shell,
     ) {
         self.record(&queue).state = State::Open;
+        self.weigh(&queue, recovered.unsettled_bytes);
         self.recovered(queue.clone());
         for damage in &recovered.damage {
             self.note_damaged(&queue, damage);

@@ -64,6 +64,8 @@ pub struct Quotas {
     pub events_per_second: Option<u64>,
     /// The bytes of these.
     pub bytes_per_second: Option<u64>,
+    /// Bytes on disk that its services keep, dead letters and what is on its way there included.
+    pub stored_bytes: Option<u64>,
 }
 
 impl Quotas {
@@ -73,6 +75,7 @@ impl Quotas {
             connections: self.connections.or(other.connections),
             events_per_second: self.events_per_second.or(other.events_per_second),
             bytes_per_second: self.bytes_per_second.or(other.bytes_per_second),
+            stored_bytes: self.stored_bytes.or(other.stored_bytes),
         }
     }
 }
@@ -162,6 +165,13 @@ impl Access {
             Identity::Own => &self.own,
             Identity::Client(name) => self.clients.get(name).unwrap_or(&self.default),
         }
+    }
+
+    /// Whether anybody's services may keep only so much.
+    pub fn limits_storage(&self) -> bool {
+        let named = [&self.anonymous, &self.default].into_iter();
+        let mut all = named.chain(self.clients.values());
+        all.any(|grant| grant.quotas.stored_bytes.is_some())
     }
 
     /// Above how many bytes subjects are known by their beginning only.

@@ -176,6 +176,8 @@ pub enum Report {
         tag: AppendTag,
         reason: String,
     },
+    /// What a queue's unsettled events take on disk, in bytes, when that has changed.
+    Holds { queue: QueueId, bytes: u64 },
     /// Events may be given to workers: who finds the queue after a crash will know that they may have
     /// been. Or that can't be written now, which should hold up nobody.
     HandingOut { queue: QueueId },
@@ -238,6 +240,7 @@ impl Report {
             | Self::Failed { queue, .. }
             | Self::Stored { queue, .. }
             | Self::HandingOut { queue }
+            | Self::Holds { queue, .. }
             | Self::Unread { queue, .. }
             | Self::Expelled { queue, .. }
             | Self::Damaged { queue, .. }

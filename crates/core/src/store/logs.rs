@@ -63,6 +63,8 @@ struct Log<D: Directory> {
     owes_handing_out: bool,
     /// Its failure was reported.
     has_failed: bool,
+    /// What was last reported that it holds, in bytes.
+    holds: u64,
     /// How many segments it had when it was trimmed.
     segments: usize,
     /// Since when it has no use for the space that it may keep.
@@ -304,6 +306,7 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
                     recovered,
                 });
                 let mut log = Log {
+                    holds: log.unsettled_bytes(),
                     log,
                     waiting: vec![],
                     dirty_since: Some(self.outside.now()),
@@ -472,6 +475,7 @@ impl<D: Directory> Log<D> {
         let committed = self.log.commit(outside.wall_ms());
         let error = committed.err().map(|error| error.to_string());
         self.log.commit_settled(outside.wall_ms());
+        let has_appended = !self.waiting.is_empty();
         for Waiting { tag, outcomes } in self.waiting.drain(..) {
             let queue = queue.clone();
             outside.report(match &error {
@@ -492,6 +496,7 @@ impl<D: Directory> Log<D> {
             outside.report(Report::HandingOut { queue });
         }
         self.enforce(queue, outside);
+        self.report_holds(queue, has_appended, outside);
         if self.log.segments() > self.segments {
             // One that is done with makes a file for the next.
             self.trim(outside);
@@ -532,6 +537,16 @@ impl<D: Directory> Log<D> {
         }
         self.report_damage(queue, outside);
         self.report_state(queue, outside);
+        self.report_holds(queue, false, outside);
+    }
+
+    /// Says what it holds, if that has changed, or what was appended is to be counted anew.
+    fn report_holds(&mut self, queue: &QueueId, has_appended: bool, outside: &impl Outside) {
+        let bytes = self.log.unsettled_bytes();
+        if std::mem::replace(&mut self.holds, bytes) != bytes || has_appended {
+            let queue = queue.clone();
+            outside.report(Report::Holds { queue, bytes });
+        }
     }
 
     /// Says what of the queue, or beside it, is not what it should be.

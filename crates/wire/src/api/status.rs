@@ -95,8 +95,8 @@ pub struct Security {
     /// has a local address (private, shared, link-local, unique-local) may publish, subscribe and ask
     /// there.
     pub open_listeners: Vec<String>,
-    /// Clients that are connected or were denied something, at most 100: those who were denied most
-    /// first, then those with the most connections.
+    /// Clients that are connected, were denied something or keep something on disk, at most 100: those who
+    /// were denied most first, then those with the most connections.
     pub clients: Vec<ClientStatus>,
     /// What was denied to all others together, by what it was.
     pub denied_to_others: BTreeMap<String, u64>,
@@ -125,6 +125,8 @@ pub struct ClientStatus {
     pub denied: BTreeMap<String, u64>,
     /// Whether it isn't read for now, because it published more than it may per second.
     pub paused: bool,
+    /// What its services keep in queues on disk, dead letters and what is on its way there included.
+    pub stored_bytes: u64,
 }
 
 /// Those who send events, and what they sent.

@@ -27,6 +27,7 @@ impl Broker {
         let service = &mut self.services[key.0 as usize];
         let owner = self.subscriptions.get(id).and_then(|own| own.owner.clone());
         if owner.is_some() && (service.owner.is_none() || service.subscriptions.len() == 1) {
+            self.owned += 1;
             service.owner = owner;
         }
     }
@@ -50,13 +51,20 @@ impl Broker {
         if let Some((id, other)) = owned.clone().next() {
             // So that it is written down.
             self.changed.push(id.clone());
+            self.owned += 1;
             service.owner = Some(other.clone());
         }
     }
 
     /// An earlier run knew whose a service is.
     pub fn restore_owner(&mut self, key: ServiceKey, owner: Identity) {
+        self.owned += 1;
         self.services[key.0 as usize].owner = Some(owner);
+    }
+
+    /// Another number than before if some service may be another client's than it was.
+    pub fn owned(&self) -> u64 {
+        self.owned
     }
 
     /// A durable service doesn't want these any more of what it wants on.
