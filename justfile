@@ -3,6 +3,11 @@
 _default:
     @just --list
 
+# The daemon of the recipes that use one, unless EVENT_MANAGER_BINARY names another. With the examples, its
+# dependencies have the features that the tests give them, so `cargo test` has built it already.
+_daemon:
+    [ -n "${EVENT_MANAGER_BINARY:-}" ] || cargo build --locked --bin event-manager --examples
+
 # All that has to pass.
 ci: fmt clippy doc test features instructions deny python python-client faststream other-languages dashboard promtool units deb-build
 
@@ -14,9 +19,9 @@ fmt:
 clippy:
     cargo clippy --locked --all-targets --all-features -- -D warnings
 
-# The documentation; a broken link is an error.
+# The documentation; a broken link is an error. With the examples, it shares what clippy has checked.
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --examples
 
 # All tests but the long ones.
 test:
@@ -24,7 +29,7 @@ test:
 
 # Spans and HTTPS, and all that they touch: the cargo features `traces` and `tls`. Needs openssl.
 features:
-    cargo test --locked --features traces,tls -- traces trace_context config:: sync_events:: http::tls
+    cargo test --locked --features traces,tls --lib --test it -- traces trace_context config:: sync_events:: http::tls
 
 # The oldest Rust that Cargo.toml names still builds everything. Needs that toolchain.
 msrv:
@@ -71,13 +76,11 @@ curve-figures:
     cargo test --locked --test it -- --ignored --nocapture --test-threads 1 curve_figures::
 
 # The systemd units as they are written.
-units:
-    cargo build --locked
+units: _daemon
     packaging/systemd/check
 
 # The same, and in a real systemd: needs root, debootstrap and systemd-container.
-systemd:
-    cargo build --locked
+systemd: _daemon
     packaging/systemd/check boot
 
 # Replays what fuzzing found interesting.
@@ -97,8 +100,7 @@ deny:
     cargo deny --all-features --locked check bans licenses sources
 
 # The daemon with clients in plain pyzmq.
-python:
-    cargo build --locked
+python: _daemon
     tests/python/run
 
 # What an event costs with CURVE, beside libzmq's own proxy: CPU of both hubs in one run, with pyzmq.
@@ -107,23 +109,19 @@ curve-cost rounds="5":
     tests/python/run-curve-cost {{ rounds }}
 
 # The Python client's own tests, with the daemon. Fetches pytest, pyzmq and mypy from PyPI.
-python-client:
-    cargo build --locked
+python-client: _daemon
     clients/python/run-tests
 
 # The same with keys for every hub.
-python-client-curve:
-    cargo build --locked
+python-client-curve: _daemon
     EVENT_MANAGER_TEST_CURVE=1 clients/python/run-tests
 
 # Kills the daemon under load of Python clients, so many times: nothing confirmed is lost, and all work again within a second.
-python-kill count="200":
-    cargo build --locked
+python-kill count="200": _daemon
     EVENT_MANAGER_KILLS={{ count }} clients/python/run-tests -k test_kills
 
 # 32 threads, tasks and child processes on one hub of the Python client, for so many seconds.
-python-hammer seconds="600":
-    cargo build --locked
+python-hammer seconds="600": _daemon
     EVENT_MANAGER_HAMMER_SECONDS={{ seconds }} clients/python/run-tests -k test_hammer -o faulthandler_timeout=0
 
 # What the Python client costs: CPU per event, import, the daemon of tests.
@@ -137,33 +135,27 @@ python-leaks *names:
     EVENT_MANAGER_BINARY={{ justfile_directory() }}/target/debug/event-manager PYTHONPATH=clients/python/src python3 clients/python/benches/leaks.py {{ names }}
 
 # The programs of docs/other-languages.md for Node, Java and C, with the daemon. Needs npm, a JDK and a C compiler; fetches the bindings.
-other-languages:
-    cargo build --locked
+other-languages: _daemon
     tests/other-languages/run
 
 # The FastStream broker's own tests, with the daemon, the oldest FastStream that it allows and the newest. Fetches them from PyPI.
-faststream:
-    cargo build --locked
+faststream: _daemon
     clients/faststream/run-tests
 
 # FastStream's own tests for brokers, for ours: `just faststream-upstream 0.7.8`. Clones FastStream's repository, or takes a checkout.
-faststream-upstream version *checkout:
-    cargo build --locked
+faststream-upstream version *checkout: _daemon
     clients/faststream/upstream/run {{ version }} {{ checkout }}
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
-jeromq:
-    cargo build --locked
+jeromq: _daemon
     tests/jeromq/run
 
 # The dashboard in a headless Chromium, beside what /stats says. Needs chromium.
-dashboard *args:
-    cargo build --locked
+dashboard *args: _daemon
     tests/dashboard/run {{ args }}
 
 # The Prometheus alerts, and the metrics of a daemon that runs. Needs promtool.
-promtool:
-    cargo build --locked
+promtool: _daemon
     packaging/prometheus/check
 
 # The container image, built and used as its users do. Needs docker; docs/development.md helps where there is no registry.

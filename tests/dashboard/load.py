@@ -15,6 +15,8 @@ import zmq
 from messagebus import ACK, SUBSCRIBE, ask, connect
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The daemon names variables of this kind that it does not know, so it is taken away.
+PROGRAM = os.environ.pop("EVENT_MANAGER_BINARY", None) or ROOT / "target/debug/event-manager"
 EVIL = "<img src=x onerror=alert(1)>"
 PATIENCE_S = 40
 
@@ -55,8 +57,7 @@ class Daemon:
         self.log = self._work / "log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [ROOT / "target/debug/event-manager"], stdout=log, stderr=log,
-                env={**os.environ, "CONFIG_PATH": str(config)})
+                [PROGRAM], stdout=log, stderr=log, env={**os.environ, "CONFIG_PATH": str(config)})
         ready = wait_for("a ready daemon", self._ready_line)
         address = {name: value for name, value in re.findall(r'(\w+)="([^"]*)"', ready)}
         self.publishers, self.subscribers = address["publishers"], address["subscribers"]
