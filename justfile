@@ -112,6 +112,11 @@ curve-cost rounds="5":
 python-client: _daemon
     clients/python/run-tests
 
+# The same with the oldest and the newest Python (3.9 or later) that are here.
+python-client-versions *args:
+    cargo build --locked
+    clients/python/run-versions {{ args }}
+
 # The same with keys for every hub.
 python-client-curve: _daemon
     EVENT_MANAGER_TEST_CURVE=1 clients/python/run-tests
