@@ -4,11 +4,11 @@ mod fields;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::chosen::{hidden, joined, object_of, read_members};
 use super::keys::Wrong;
 use super::meant::suggestion;
-use super::positions::positions;
 use super::units::Unit;
 use event_manager_core::security::{Access, Grant, Identity, RequestKinds, Rights};
 use event_manager_zmtp::Limits;
@@ -23,8 +23,6 @@ const ANONYMOUS: &str = "security.anonymous";
 
 /// The role of whoever has no other.
 const DEFAULT_ROLE: &str = "default";
-/// The longest name, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 
 /// Rights that several clients have.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,13 +42,6 @@ pub(super) struct AllRoles;
 pub(super) struct AllClients;
 /// Unit of what peers without a key may do; `null` is everything.
 pub(super) struct SomeAnonymous;
-
-fn joined<T>(read: Result<T, Vec<Wrong>>) -> Result<T, String> {
-    read.map_err(|wrong| {
-        let said: Vec<_> = wrong.iter().map(|wrong| wrong.said("")).collect();
-        said.join("; ")
-    })
-}
 
 impl Unit for AllRoles {
     type Of = Roles;
@@ -99,67 +90,6 @@ pub(super) fn wrong_in(key: &str, value: &Value) -> Option<Vec<Wrong>> {
         _ => return None,
     };
     Some(read.err().unwrap_or_default())
-}
-
-/// Stands for what may be a secret.
-fn hidden() -> Value {
-    json!("…")
-}
-
-/// An object, or the text of one, in which no key stands twice.
-fn object_of(key: &str, value: &Value) -> Result<Map<String, Value>, Vec<Wrong>> {
-    // It may have a password that stands where a digest belongs.
-    let refused = |why: &str| vec![Wrong::value(key, &hidden(), why)];
-    let text = match value {
-        Value::Object(object) => return Ok(object.clone()),
-        Value::String(text) => text,
-        _ => return Err(refused("an object is wanted")),
-    };
-    let object = serde_json::from_str(text).map_err(|error| match error.is_data() {
-        true => refused("an object in JSON is wanted"),
-        false => refused(&format!("an object in JSON is wanted: {error}")),
-    })?;
-    let mut seen = BTreeSet::new();
-    match positions(text)
-        .iter()
-        .find(|key| !seen.insert(key.path.clone()))
-    {
-        None => Ok(object),
-        Some(again) => Err(refused(&format!(
-            "{:?} stands there twice",
-            again.path.join(".")
-        ))),
-    }
-}
-
-/// Reads each member of an object.
-fn read_members<F>(
-    key: &str,
-    value: &Value,
-    read: impl Fn(&str, &Value, &mut Vec<Wrong>) -> F,
-) -> Result<BTreeMap<String, F>, Vec<Wrong>> {
-    let (mut members, mut wrong) = (BTreeMap::new(), vec![]);
-    for (name, value) in object_of(key, value)? {
-        let base = format!("{key}.{name}");
-        if let Some(why) = why_no_name(&name) {
-            wrong.push(Wrong::value(&base, &hidden(), &why));
-        }
-        members.insert(name, read(&base, &value, &mut wrong));
-    }
-    match wrong.is_empty() {
-        true => Ok(members),
-        false => Err(wrong),
-    }
-}
-
-fn why_no_name(name: &str) -> Option<String> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        Some(format!("a name has 1 to {NAME_BYTES_MAX} bytes"))
-    } else if name.chars().any(char::is_control) {
-        Some("a name has no control characters".into())
-    } else {
-        None
-    }
 }
 
 impl Roles {

@@ -5,6 +5,7 @@
 //! `together` checks what depends on more than one key. Whatever is wrong is reported at once, each
 //! with its origin.
 
+mod chosen;
 mod clients;
 mod keys;
 mod load;

@@ -2,15 +2,15 @@
 
 use std::sync::LazyLock;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Offers;
-use crate::config::keys::{Schema, Wrong, probe};
+use crate::config::chosen::{read_fields, show_fields};
+use crate::config::keys::{Schema, Wrong};
 use crate::config::meant::suggestion;
 use crate::config::security::networks;
-use crate::config::units::{Maybe, SIZE_MAX, Truth, Unit, Whole, drop_nulls};
+use crate::config::units::{Maybe, SIZE_MAX, Truth, Unit, Whole};
 use event_manager_core::security::{
     NamePattern, Network, Quotas, RequestKinds, request_name, request_named, request_names,
 };
@@ -71,37 +71,6 @@ pub(super) struct ClientFields {
 static ROLE: LazyLock<Schema> = LazyLock::new(|| Schema::of(&RoleFields::default()));
 static CLIENT: LazyLock<Schema> = LazyLock::new(|| Schema::of(&ClientFields::default()));
 
-/// Reads an object with these keys; what is wrong is added to `wrong`.
-fn read<F: Default + DeserializeOwned>(
-    schema: &Schema,
-    base: &str,
-    value: &Value,
-    wrong: &mut Vec<Wrong>,
-) -> F {
-    let Value::Object(object) = value else {
-        wrong.push(Wrong::value(base, &json!("…"), "an object is wanted"));
-        return F::default();
-    };
-    let base = format!("{base}.");
-    for (field, value) in schema.values((&base, ""), object, wrong) {
-        if let Err(wanted) = probe::<F>(&field, value) {
-            // A password that stands where its digest belongs is not repeated, nor a secret key with a slip.
-            let hidden = Value::from("…");
-            let is_hidden = ["passwords", "keys"].contains(&&*field);
-            let shown = if is_hidden { &hidden } else { value };
-            wrong.push(Wrong::value(&format!("{base}{field}"), shown, &wanted));
-        }
-    }
-    // What is wrong has been said.
-    serde_json::from_value(value.clone()).unwrap_or_default()
-}
-
-fn shown(fields: &impl Serialize) -> Value {
-    let mut shown = json!(fields);
-    drop_nulls(&mut shown);
-    shown
-}
-
 fn added<T: Clone>(all: Option<Vec<T>>, more: &Option<Vec<T>>) -> Option<Vec<T>> {
     match (all, more) {
         (None, None) => None,
@@ -114,11 +83,11 @@ fn added<T: Clone>(all: Option<Vec<T>>, more: &Option<Vec<T>>) -> Option<Vec<T>>
 
 impl RoleFields {
     pub(super) fn read(base: &str, value: &Value, wrong: &mut Vec<Wrong>) -> Self {
-        read(&ROLE, base, value, wrong)
+        read_fields((&ROLE, &[]), base, value, wrong)
     }
 
     pub(super) fn show(&self) -> Value {
-        shown(self)
+        show_fields(self)
     }
 
     /// Whether any right is named.
@@ -191,11 +160,12 @@ impl RoleFields {
 
 impl ClientFields {
     pub(super) fn read(base: &str, value: &Value, wrong: &mut Vec<Wrong>) -> Self {
-        read(&CLIENT, base, value, wrong)
+        // A password that stands where its digest belongs is not repeated, nor a secret key with a slip.
+        read_fields((&CLIENT, &["passwords", "keys"]), base, value, wrong)
     }
 
     pub(super) fn show(&self) -> Value {
-        shown(self)
+        show_fields(self)
     }
 
     pub(super) fn keys(&self) -> &[PublicKey] {
