@@ -10,9 +10,9 @@ COPY crates/zmtp/Cargo.toml crates/zmtp/
 COPY crates/wire/Cargo.toml crates/wire/
 COPY crates/core/Cargo.toml crates/core/
 COPY crates/client/Cargo.toml crates/client/
-RUN mkdir -p src benches/e2e tests/it crates/zmtp/src crates/wire/src crates/core/src crates/client/src \
+RUN mkdir -p src benches/e2e tests/it tests/engines crates/zmtp/src crates/wire/src crates/core/src crates/client/src \
     && touch src/lib.rs crates/zmtp/src/lib.rs crates/wire/src/lib.rs crates/core/src/lib.rs crates/client/src/lib.rs \
-    && touch benches/instructions.rs benches/micro.rs benches/e2e/main.rs tests/it/main.rs \
+    && touch benches/instructions.rs benches/micro.rs benches/e2e/main.rs tests/it/main.rs tests/engines/main.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked --bin event-manager
 COPY crates ./crates

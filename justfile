@@ -9,7 +9,7 @@ _daemon:
     [ -n "${EVENT_MANAGER_BINARY:-}" ] || cargo build --locked --bin event-manager --examples
 
 # All that has to pass.
-ci: fmt clippy doc test features instructions deny python python-client faststream other-languages dashboard promtool units deb-build
+ci: fmt clippy doc test features engines instructions deny python python-client faststream other-languages dashboard promtool units deb-build
 
 # The format, unchanged if it is right.
 fmt:
@@ -29,7 +29,7 @@ test:
 
 # Spans and HTTPS, and all that they touch: the cargo features `traces` and `tls`. Needs openssl.
 features:
-    cargo test --locked --features traces,tls --lib --test it -- traces trace_context config:: sync_events:: http::tls
+    cargo test --locked --features traces,tls,nats --lib --test it -- traces trace_context config:: sync_events:: http::tls
 
 # The oldest Rust that Cargo.toml names still builds everything. Needs that toolchain.
 msrv:
@@ -150,6 +150,11 @@ faststream: _daemon
 # FastStream's own tests for brokers, for ours: `just faststream-upstream 0.7.8`. Clones FastStream's repository, or takes a checkout.
 faststream-upstream version *checkout: _daemon
     clients/faststream/upstream/run {{ version }} {{ checkout }}
+
+# Bridges to other brokers, with their real servers and public clients, which it fetches from PyPI.
+engines *names:
+    tests/engines/install
+    EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,nats --test engines -- {{ names }}
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq: _daemon

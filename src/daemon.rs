@@ -4,6 +4,7 @@ mod control;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ambient::{now, random_bytes};
+use crate::bridges::Bridges;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
 use crate::keys::{self, KeysError, Watcher};
@@ -52,6 +54,7 @@ pub struct Daemon {
     savers: Savers,
     journal: Journal,
     http: Option<HttpServer>,
+    bridges: Option<Bridges>,
 }
 
 /// The threads to which the reactor gives what outlives it. They end when nobody gives them anything
@@ -271,13 +274,26 @@ impl Daemon {
             Ok(thread) => thread,
             Err(error) => return Err(abandon(reactor, None, savers, error)),
         };
+        let bridges = Bridges::start(
+            &config,
+            reactor.inputs.clone(),
+            reactor.hub_id,
+            journal.clone(),
+        );
+        let bridges = match bridges {
+            Ok(bridges) => bridges,
+            Err(error) => return Err(abandon(reactor, Some(control), savers, error)),
+        };
         let http = http.map(|listener| {
             let (inputs, registration) = (reactor.inputs.clone(), registration.clone());
             HttpServer::start(listener, &as_bound, inputs, registration, journal.clone())
         });
         let http = match http.transpose() {
             Ok(server) => server,
-            Err(error) => return Err(abandon(reactor, Some(control), savers, error)),
+            Err(error) => {
+                bridges.map(Bridges::stop);
+                return Err(abandon(reactor, Some(control), savers, error));
+            }
         };
         Ok(Self {
             reactor,
@@ -291,6 +307,7 @@ impl Daemon {
             savers,
             journal,
             http,
+            bridges,
         })
     }
 
@@ -375,11 +392,13 @@ impl Daemon {
         let _ = self.deregister.send(now() + deregistering);
         let _ = self.deregistered.recv_timeout(deregistering);
         let left = deadline.saturating_duration_since(now());
+        let bridges_ended_well = self.bridges.is_none_or(Bridges::stop);
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let undelivered = self.reactor.join();
         // Until here it could tell how far the end is.
         let http_ended_well = self.http.is_none_or(HttpServer::stop);
-        let threads_ended_well = self.control.join().is_ok() && http_ended_well;
+        let threads_ended_well =
+            self.control.join().is_ok() && http_ended_well && bridges_ended_well;
         // What is done by now is saved still, and nothing makes spans any more.
         let state_is_written = self.savers.stop();
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;
@@ -431,17 +450,18 @@ fn start_traces(config: &Config) -> io::Result<(Tracer, Option<Exporter>)> {
 
 /// The state database, if there is to be one and it can be used.
 fn open_state(config: &Config, journal: &Journal) -> Option<State> {
-    let directory = &config.state_dir;
-    (!directory.as_os_str().is_empty())
-        .then(|| state::open(directory, journal))
-        .flatten()
+    state_dir(config).and_then(|directory| state::open(directory, journal))
+}
+
+/// The directory of what outlives the process, if anything is to.
+fn state_dir(config: &Config) -> Option<&Path> {
+    let directory = config.state_dir.as_path();
+    Some(directory).filter(|directory| !directory.as_os_str().is_empty())
 }
 
 /// The daemon's id in a mesh.
 fn hub_id(config: &Config) -> HubId {
-    let directory = &config.state_dir;
-    let is_kept = !directory.as_os_str().is_empty();
-    state::instance(is_kept.then_some(directory.as_path()))
+    state::instance(state_dir(config))
 }
 
 /// The store, if events are to be kept on disk. Where only dead letters would be, the daemon starts

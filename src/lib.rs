@@ -25,14 +25,18 @@
 //! | [`reactor`] | the data plane: listeners, peers, outboxes, the loop |
 //! | [`keys`] | certificates in files, and the thread that watches them |
 //! | [`outbound`] | requests to others: the ServiceLocator, services, a predecessor |
+//! | [`engines`] | other brokers, one file each |
+//! | [`bridges`] | what goes to them: a thread that is a client of the daemon |
 //! | [`http`] | health, metrics and the dashboard, for those who watch |
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
 
 pub mod ambient;
+pub mod bridges;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod engines;
 pub mod http;
 pub mod keys;
 pub mod outbound;

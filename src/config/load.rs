@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use config::{ConfigError, Source, ValueKind};
 use serde_json::{Map, Value, json};
 
+use super::bridges::{BRIDGES, Bridges};
 use super::clients;
+use super::engines::{ENGINES, Engines};
 use super::keys::{KEYS, RETIRED, ROOT, Wrong, is_inside, probe, variable_of};
 use super::meant::suggestion;
 use super::positions::{Position, positions};
@@ -222,6 +224,8 @@ impl Loading {
         }
         let wrong = match key {
             SERVICES => Services::read_all(value).err().unwrap_or_default(),
+            ENGINES => Engines::read_all(value).err().unwrap_or_default(),
+            BRIDGES => Bridges::read_all(value).err().unwrap_or_default(),
             _ => clients::wrong_in(key, value).unwrap_or_else(|| {
                 let wanted = probe::<Config>(key, value).err();
                 let hidden = Value::from("…");
@@ -404,6 +408,7 @@ impl Loading {
         if origins.contains_key("locatorAddress") && !origins.contains_key("embeddedLocator") {
             config.locator.embedded = false;
         }
+        config.services = config.services.with_spools(config.bridges.spools());
         let mut errors = self.errors;
         if !self.is_broken {
             errors.extend(conflicts(&config, &self.unsure, &origins));
@@ -464,6 +469,9 @@ fn conflicts(
     if !is_unsure(SERVICES) {
         wrong.extend(config.services.check(&config.limits));
     }
+    if ![ENGINES, BRIDGES].into_iter().any(is_unsure) {
+        wrong.extend(config.bridges.check(&config.engines));
+    }
     if !clients::SECTIONS.iter().any(|section| is_unsure(section)) {
         wrong.extend(config.security.check(&config.limits));
     }
@@ -479,7 +487,9 @@ fn conflicts(
 
 /// Objects whose names are chosen.
 fn sections() -> impl Iterator<Item = &'static str> {
-    clients::SECTIONS.into_iter().chain([SERVICES])
+    clients::SECTIONS
+        .into_iter()
+        .chain([SERVICES, ENGINES, BRIDGES])
 }
 
 /// Adds the origin of each value.

@@ -5,8 +5,10 @@
 //! `together` checks what depends on more than one key. Whatever is wrong is reported at once, each
 //! with its origin.
 
+mod bridges;
 mod chosen;
 mod clients;
+mod engines;
 mod keys;
 mod load;
 mod log;
@@ -28,7 +30,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use bridges::{Bridge, Bridges, Direction};
 pub use clients::{Anonymous, Clients, Roles};
+pub use engines::{Engine, EngineKind, Engines, Login};
 pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
@@ -42,6 +46,8 @@ pub use services::{Retention, ServicePolicy, Services};
 pub(crate) use together::why_undialable;
 pub use traces::{Carrier, TracesConfig};
 
+use bridges::AllBridges;
+use engines::AllEngines;
 use event_manager_core::broker::{DeliveryMode, QueueLimits, ServiceOptions};
 use event_manager_core::locator::LocatorTokens;
 use event_manager_wire::messagebus::Token;
@@ -149,6 +155,12 @@ pub struct Config {
     /// What is different for single services.
     #[serde(with = "AllServices")]
     pub services: Services,
+    /// Other brokers.
+    #[serde(with = "AllEngines")]
+    pub engines: Engines,
+    /// What goes to them and what comes from them.
+    #[serde(with = "AllBridges")]
+    pub bridges: Bridges,
     /// What may wait in the whole process, in bytes; 0 sets no limit beyond the single budgets.
     #[serde(with = "Size::<0>")]
     pub memory_limit: usize,
@@ -453,6 +465,8 @@ impl Default for Config {
             pending_calls_max: 10_000,
             subscriptions_max: 100_000,
             services: Services::default(),
+            engines: Engines::default(),
+            bridges: Bridges::default(),
             memory_limit: 0,
             slow_subscriber: SlowSubscriber::DropOldest,
             state_dir: PathBuf::from("./data"),

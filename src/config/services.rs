@@ -17,6 +17,7 @@ use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern};
 use event_manager_zmtp::Limits;
 use event_manager_zmtp::curve::PublicKey;
 use fields::Fields;
+pub(super) use fields::{RetentionFields, Subjects};
 use pattern::NamePattern;
 
 /// The key of all that is here.
@@ -66,6 +67,13 @@ pub struct Services {
 struct Entry {
     pattern: NamePattern,
     fields: Fields,
+}
+
+/// A durable service that a bridge needs.
+pub(super) struct Spool {
+    pub(super) service: ServiceName,
+    pub(super) subjects: Vec<SubjectPattern>,
+    pub(super) retention: RetentionFields,
 }
 
 /// The unit of all entries: an object, or the text of one.
@@ -150,6 +158,24 @@ impl Services {
             entries,
             fixed: None,
         })
+    }
+
+    /// These, and the services that bridges need. What an entry of such a service says beside, holds too.
+    pub(super) fn with_spools(mut self, spools: Vec<Spool>) -> Self {
+        for spool in spools {
+            let exact = |entry: &Entry| entry.pattern.exact() == Some(&spool.service);
+            let known = self.entries.iter().position(exact);
+            let own = known.map(|at| self.entries.remove(at).fields);
+            let fields = Fields::of_spool(spool.subjects, spool.retention);
+            let entry = Entry {
+                pattern: NamePattern::Exact(spool.service),
+                fields: fields.or(&own.unwrap_or_default()),
+            };
+            self.entries.push(entry);
+        }
+        self.entries
+            .sort_by_cached_key(|entry| entry.pattern.rank());
+        self
     }
 
     fn fixed(&self) -> &[Entry] {

@@ -1,5 +1,6 @@
 //! Whether the daemon is ready, and if not, why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +9,9 @@ use tokio::sync::watch;
 use super::snapshot::{NoAnswer, Snapshot};
 use crate::config::Config;
 use crate::outbound::RegistrationState;
-use event_manager_wire::api::{Check, Readiness, Registration, RegistrationState as State, Status};
+use event_manager_wire::api::{
+    BridgeState, Check, Readiness, Registration, RegistrationState as State, Status,
+};
 
 /// What is known of the daemon beside the reactor's state.
 #[derive(Debug)]
@@ -69,9 +72,13 @@ impl Watched {
             ("publishers", publishers(status)),
             ("delivering", delivering(status)),
         ];
+        let checks = checks.into_iter().chain(bridges(status));
+        let checks: BTreeMap<_, _> = checks
+            .map(|(name, check)| (name.to_owned(), check))
+            .collect();
         Readiness {
-            ready: checks.iter().all(|(_, check)| check.ok),
-            checks: checks.map(|(name, check)| (name.to_owned(), check)).into(),
+            ready: checks.values().all(|check| check.ok),
+            checks,
         }
     }
 
@@ -233,4 +240,30 @@ fn publishers(status: Result<&Status, NoAnswer>) -> Check {
         }
     };
     Check { ok, reason }
+}
+
+/// Those to other brokers, if there are any.
+fn bridges(status: Result<&Status, NoAnswer>) -> Option<(&'static str, Check)> {
+    let status = status.ok().filter(|status| !status.bridges.is_empty())?;
+    let down = status.bridges.iter();
+    let down: Vec<_> = down
+        .filter(|bridge| bridge.state != BridgeState::Running)
+        .collect();
+    let shown = |required: bool| {
+        let those = down.iter().filter(|bridge| bridge.required == required);
+        let those: Vec<_> = those
+            .map(|bridge| match &bridge.problem {
+                Some(why) => format!("{}: {why}", bridge.name),
+                None => format!("{}: {}", bridge.name, bridge.state.name()),
+            })
+            .collect();
+        those.join("; ")
+    };
+    let (required, others) = (shown(true), shown(false));
+    let (ok, reason) = match (required.is_empty(), others.is_empty()) {
+        (false, _) => (false, format!("down, and required is true: {required}")),
+        (true, false) => (true, format!("down, and not required: {others}")),
+        (true, true) => (true, "all work".to_owned()),
+    };
+    Some(("bridges", Check { ok, reason }))
 }

@@ -80,6 +80,7 @@ impl HotPath {
             exposed: Default::default(),
             keyring: Default::default(),
             own: KeyPair::from_secret([1; 32]),
+            bridges: vec![],
             settings,
             addresses: Default::default(),
             hub_id: HubId::from_bytes([1; 8]),
@@ -126,6 +127,7 @@ impl HotPath {
         let met = Met {
             zmtp,
             identity: Default::default(),
+            is_attached: false,
             stream,
             address: "bench".into(),
             wake: Rc::default(),

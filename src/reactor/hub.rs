@@ -111,7 +111,7 @@ impl Hub {
             peers: Peers::new(connections),
             clients: Clients::new(config.security.access(&config.limits)),
             upstream: Upstream::new(&config, [random_id(), random_id()], hub_id, at),
-            durable: Durable::default(),
+            durable: Durable::of(hub_id),
             requests: Requests::new(effects, config.pending_calls_max),
             saved: Saved::default(),
             accounts: Accounts::default(),

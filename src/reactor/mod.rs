@@ -24,7 +24,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
-pub use state::effects::{CallKeys, Effect, Input};
+pub use state::effects::{AttachedTo, Attachment, CallKeys, Effect, Input};
 pub use state::replies::Ticket;
 pub use state::site::Exposed;
 
@@ -55,6 +55,8 @@ pub struct Reactor {
     pub bound: Bound,
     /// What it is told.
     pub inputs: mpsc::Sender<Input>,
+    /// Our id among other daemons.
+    pub hub_id: HubId,
     /// Gives the number of events that were not delivered.
     thread: JoinHandle<Undelivered>,
 }
@@ -113,7 +115,7 @@ impl Reactor {
         let streamers_at = io::listener::resolved(&config.pull_address).map_err(|error| {
             BindError::new("pullAddress", config.pull_address.to_string(), error)
         })?;
-        let inputs = parts.inputs.0.clone();
+        let (inputs, hub_id) = (parts.inputs.0.clone(), parts.hub_id);
         let (started, has_started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("reactor".into())
@@ -122,6 +124,7 @@ impl Reactor {
             Ok(Ok(bound)) => Ok(Self {
                 bound,
                 inputs,
+                hub_id,
                 thread,
             }),
             Ok(Err(error)) => {
@@ -258,6 +261,8 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             // on disk.
             Input::Store(Report::Died) => std::panic::resume_unwind(Box::new("the store died")),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
+            Input::Attach(attachment) => acts::connection::attach(&hub, attachment),
+            Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
             Input::Status(reply) => hub.borrow_mut().tell_status(reply),
             Input::Reload(config, done) => {
                 hub.borrow_mut().reload(*config);

@@ -137,6 +137,7 @@ impl Sockets {
             keyring: parts.keyring.with_own(&parts.own),
             own: parts.own,
             hub_id: parts.hub_id,
+            bridges: vec![],
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
         let notes = Notes::new(parts.journal, parts.tracer, now());

@@ -58,6 +58,9 @@ pub struct KeptReady {
     pub delimiter: bool,
     /// It acknowledges, and holds no more events than this.
     pub credit: Option<u32>,
+    /// It wants the ids of events.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ids: bool,
     /// How these workers can be recognised, as far as that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks: Option<KeptMarks>,

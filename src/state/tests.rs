@@ -33,6 +33,7 @@ fn service(port: u16) -> KeptService {
         ready: Some(KeptReady {
             delimiter: true,
             credit: Some(7),
+            ids: true,
             marks: None,
         }),
         subjects: vec!["exact:Order".into()],

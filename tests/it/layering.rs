@@ -54,17 +54,22 @@ const LAYERS: &[(&str, &str)] = &[
         "outbound",
         "wire::api wire::model wire::messagebus zmtp client core::requests ambient config telemetry traces",
     ),
+    ("engines", "config keys"),
+    (
+        "bridges",
+        "wire::api wire::model wire::messagebus zmtp client ambient config telemetry reactor engines",
+    ),
     (
         "http",
         "wire::api wire::model core::broker ambient config telemetry reactor keys outbound",
     ),
     (
         "daemon",
-        "wire::api zmtp client core::security ambient config telemetry traces store state systemd reactor keys outbound http",
+        "wire::api zmtp client core::security ambient config telemetry traces store state systemd reactor keys outbound bridges http",
     ),
     (
         "cli",
-        "wire::api wire::model wire::messagebus zmtp client core::security ambient config telemetry traces systemd store reactor keys http daemon",
+        "wire::api wire::model wire::messagebus zmtp client core::security ambient config telemetry traces systemd store state reactor keys http daemon",
     ),
 ];
 

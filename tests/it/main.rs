@@ -37,6 +37,7 @@ mod curve_attacks;
 mod curve_dials;
 mod curve_figures;
 mod dead_letters;
+mod delivered_ids;
 mod dialled;
 mod doctor;
 mod documentation;

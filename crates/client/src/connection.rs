@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior, interval_at, timeout};
 
 use crate::LIMITS;
@@ -152,6 +152,14 @@ impl Connection {
             }
         };
         meet(halves, options, false).await
+    }
+
+    /// The same over a stream that leads to the peer already, as one end of a socket pair does.
+    ///
+    /// # Errors
+    /// [`OpenError::NoPeer`], [`OpenError::NotMet`], [`OpenError::TurnedAway`].
+    pub async fn over(stream: UnixStream, options: &Options) -> Result<Self, OpenError> {
+        meet(stream.into(), options, false).await
     }
 
     /// Whether a hub takes requests at this address from whoever has these keys.

@@ -44,6 +44,10 @@ fn all_others() -> Value {
     if cfg!(feature = "traces") {
         all["traces"] = json!({"endpoint": "http://h:4318", "traceparent": "json:tp"});
     }
+    if cfg!(feature = "nats") {
+        all["engines"] = json!({"main": {"type": "nats", "servers": "nats://h:1"}});
+        all["bridges"] = json!({"b": {"engine": "main", "direction": "out", "subjects": ["a"]}});
+    }
     if cfg!(feature = "tls") {
         (all["httpTlsCertificate"], all["httpTlsKey"]) = (json!("c"), json!("k"));
     }
@@ -53,7 +57,10 @@ fn all_others() -> Value {
 /// Whether this binary takes another value than the key's default.
 fn can_differ(key: &Key) -> bool {
     let of = |prefix: &str| key.name.starts_with(prefix);
-    (cfg!(feature = "traces") || !of("traces.")) && (cfg!(feature = "tls") || !of("httpTls"))
+    let is_of_engines = of("engines") || of("bridges");
+    (cfg!(feature = "traces") || !of("traces."))
+        && (cfg!(feature = "tls") || !of("httpTls"))
+        && (cfg!(feature = "nats") || !is_of_engines)
 }
 
 #[test]

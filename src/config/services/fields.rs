@@ -65,7 +65,7 @@ pub(super) struct RetryFields {
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RetentionFields {
+pub(in crate::config) struct RetentionFields {
     #[serde(with = "Maybe::<Whole::<u64, 1024, SIZE_MAX>>")]
     pub(super) max_bytes: Option<u64>,
     /// At most ten years.
@@ -84,7 +84,7 @@ impl Words for WhenFull {
 }
 
 /// Subjects as in a subscription.
-struct Subjects;
+pub(in crate::config) struct Subjects;
 
 impl Unit for Subjects {
     type Of = Vec<SubjectPattern>;
@@ -179,6 +179,20 @@ impl From<&ServiceOptions> for Fields {
 }
 
 impl Fields {
+    /// A queue on disk whose events are tried for ever: an engine that is away is no fault of theirs.
+    pub(super) fn of_spool(subjects: Vec<SubjectPattern>, retention: RetentionFields) -> Self {
+        Self {
+            delivery: Some(DeliveryMode::Queue),
+            subjects: Some(subjects),
+            retry: RetryFields {
+                max_deliveries: Some(RETRY_DELIVERIES_MAX as u32),
+                ..RetryFields::default()
+            },
+            retention,
+            ..Self::default()
+        }
+    }
+
     /// Reads an entry, which is called `name`; what is wrong is added to `wrong`.
     pub(super) fn read(name: &str, value: &Value, wrong: &mut Vec<Wrong>) -> Self {
         let base = super::full_path(&[name]);

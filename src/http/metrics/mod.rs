@@ -1,5 +1,6 @@
 //! The state as metrics: OpenMetrics, or the older text format for those who ask for it.
 
+mod bridges;
 mod families;
 
 use std::fmt;
@@ -72,7 +73,8 @@ impl Collector for State {
         families::daemon(&mut page, self)?;
         families::process(&mut page, self)?;
         families::forwarder(&mut page, &self.snapshot.status)?;
-        families::services(&mut page, &self.snapshot.status)
+        families::services(&mut page, &self.snapshot.status)?;
+        bridges::bridges(&mut page, &self.snapshot.status.bridges)
     }
 }
 

@@ -126,7 +126,7 @@ impl Hub {
 
     /// Why a connection must end that is there, if so: the reason, and a sentence.
     fn why_not_served(&self, peer: &Peer) -> Option<(&'static str, String)> {
-        if self.upstream.is_dialled(peer.id) {
+        if self.upstream.is_dialled(peer.id) || peer.is_attached {
             return None;
         }
         if peer.zmtp.plain.is_some() && !self.plain_is_safe_from(&peer.address) {

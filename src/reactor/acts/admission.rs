@@ -24,6 +24,8 @@ pub(crate) struct Met {
     pub(crate) zmtp: ZmtpPeer,
     /// Who it is.
     pub(crate) identity: Identity,
+    /// It is a part of this process.
+    pub(crate) is_attached: bool,
     pub(crate) stream: Rc<Stream>,
     /// Where it connects from, for logs.
     pub(crate) address: Rc<str>,
@@ -88,6 +90,7 @@ impl Hub {
             role,
             zmtp: met.zmtp,
             client,
+            is_attached: met.is_attached,
             address: met.address,
             stream: met.stream,
             outbox: Outbox::sealing(met.sealer),

@@ -6,16 +6,18 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::admission::Met;
-use super::meeting::meet;
+use super::meeting::{Way, meet};
 use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Yielding;
+use crate::reactor::state::effects::{AttachedTo, Attachment};
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::{Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
@@ -85,7 +87,7 @@ async fn serve(counted: Counted, begun: Begun, stream: Stream, address: Rc<str>,
             hub.borrow_mut().notes.refuse("too-many-unfinished", &address, &why);
             return;
         }
-        met = meet(hub, stream, Rc::clone(&address), &purpose) => met,
+        met = meet(hub, stream, Rc::clone(&address), &purpose, Way::Accepted) => met,
     };
     drop(begun);
     // What went wrong is noted.
@@ -121,6 +123,28 @@ impl Drop for Begun {
             state.peers.connections.begun(place);
         }
     }
+}
+
+/// Serves a part of this process. If there is nothing to attach it to, its stream ends.
+pub(crate) fn attach(hub: &SharedHub, attachment: Attachment) {
+    let purpose = match attachment.to {
+        AttachedTo::Requests => Some(Purpose::Requests),
+        AttachedTo::Service(name) => {
+            let state = hub.borrow();
+            let service = state.broker.find(&name);
+            let streamer = service.and_then(|service| state.streamers.of(service));
+            streamer.map(|streamer| Purpose::Workers(Rc::clone(streamer)))
+        }
+    };
+    let Some((purpose, stream)) = purpose.zip(UnixStream::from_std(attachment.stream).ok()) else {
+        return;
+    };
+    let (counted, name) = (Counted::new(hub), attachment.name);
+    tokio::task::spawn_local(async move {
+        let (stream, name) = (Stream::Unix(stream), name.into());
+        // What went wrong is noted, and the other end learns that it is closed.
+        let _ = run(&counted.0, stream, name, &purpose, Way::Attached).await;
+    });
 }
 
 /// A connection counts from here to its end, however that comes. A panic is a fault of ours: it is
@@ -165,8 +189,9 @@ pub(crate) async fn run(
     stream: Stream,
     address: Rc<str>,
     purpose: &Purpose,
+    way: Way,
 ) -> Result<(), String> {
-    let (met, inbox) = meet(hub, stream, address, purpose).await?;
+    let (met, inbox) = meet(hub, stream, address, purpose, way).await?;
     attend(hub, purpose, met, inbox).await
 }
 

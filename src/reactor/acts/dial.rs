@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connection::{self, Counted};
+use super::meeting::Way;
 use crate::ambient::chance;
 use crate::reactor::hub::SharedHub;
 use crate::reactor::io::stream::Stream;
@@ -56,7 +57,14 @@ async fn try_once(
         .map_err(|_| format!("no answer within {timeout:?}"))?
         .map_err(|error| error.to_string())?;
     let _counted = Counted::new(hub);
-    connection::run(hub, stream, Rc::clone(address), &Purpose::Dialled(index)).await
+    connection::run(
+        hub,
+        stream,
+        Rc::clone(address),
+        &Purpose::Dialled(index),
+        Way::Dialled,
+    )
+    .await
 }
 
 async fn connect(endpoint: &Endpoint) -> std::io::Result<Stream> {

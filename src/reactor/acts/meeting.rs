@@ -21,6 +21,17 @@ use event_manager_zmtp::{
 /// How long a connection of another mechanism is kept before it ends.
 const REFUSED_HELD: Duration = Duration::from_secs(1);
 
+/// How a connection came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Its peer connected.
+    Accepted,
+    /// We did.
+    Dialled,
+    /// Its peer is a part of this process, which may do everything.
+    Attached,
+}
+
 /// Does a connection's handshake.
 ///
 /// # Errors
@@ -30,10 +41,12 @@ pub(super) async fn meet(
     stream: Stream,
     address: Rc<str>,
     purpose: &Purpose,
+    way: Way,
 ) -> Result<(Met, Inbox), String> {
-    let is_dialled = matches!(purpose, Purpose::Dialled(_));
+    let is_dialled = way == Way::Dialled;
     let offered = match purpose {
         Purpose::Dialled(index) => vec![hub.borrow().mechanism_for(*index)?],
+        _ if way == Way::Attached => vec![Mechanism::Null],
         _ => offered(hub, &stream, &address).await?,
     };
     let (timeout, limits) = {
@@ -93,9 +106,9 @@ pub(super) async fn meet(
             return Err(why);
         }
     };
-    let identity = match is_dialled {
-        true => Identity::Own,
-        false => identify(hub, &stream, (&address, purpose), &zmtp).await?,
+    let identity = match way {
+        Way::Dialled | Way::Attached => Identity::Own,
+        Way::Accepted => identify(hub, &stream, (&address, purpose), &zmtp).await?,
     };
     if zmtp.keys.is_some() {
         let origin = Origin::from(ip_of(&address));
@@ -111,6 +124,7 @@ pub(super) async fn meet(
     let met = Met {
         zmtp,
         identity,
+        is_attached: way == Way::Attached,
         stream: Rc::new(stream),
         address,
         wake: Rc::default(),

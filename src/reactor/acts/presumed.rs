@@ -79,6 +79,7 @@ impl Hub {
             Some(credit) => found.workers.ready_with(key, credit),
             None => found.workers.ready(key),
         }
+        found.workers.set_wants_ids(key, ready.ids);
         let name = found.name();
         if let Some(suppressed) = self.notes.admit("presumed-ready") {
             tracing::info!(target: "em.worker", service = %name, suppressed,
@@ -177,7 +178,7 @@ pub(crate) fn common_ready(
             marks.note(peer, ready.is_some());
         }
         let Some(ready) = ready else { continue };
-        let form = |ready: &KeptReady| (ready.delimiter, ready.credit.is_some());
+        let form = |ready: &KeptReady| (ready.delimiter, ready.credit.is_some(), ready.ids);
         let before = common.get_or_insert_with(|| ready.clone());
         if form(before) != form(&ready) {
             return None;
@@ -206,6 +207,7 @@ fn ready_of(peer: &Peer, broker: &Broker) -> Option<KeptReady> {
     ready.then_some(KeptReady {
         delimiter: envelope.delimiter,
         credit,
+        ids: broker[service].workers.wants_ids(key),
         marks: None,
     })
 }

@@ -140,7 +140,8 @@ impl Hub {
             Input::Store(report) => self.hear_store(report),
             Input::Status(reply) => self.tell_status(reply),
             // Too late: its sender sees that nobody answers.
-            Input::Reload(..) | Input::Keys(_) | Input::Stop(_) => {}
+            Input::Bridges(bridges) => self.site.bridges = bridges,
+            Input::Attach(_) | Input::Reload(..) | Input::Keys(_) | Input::Stop(_) => {}
         }
     }
 

@@ -103,8 +103,9 @@ impl<'a> ToWorkers<'a> {
 
     /// To a worker that acknowledges.
     fn push_held(&mut self, (worker, id): (WorkerKey, PeerId), delivery: &Delivery) {
+        let event_id = self.service.event_id_for(worker, delivery.seq);
         let peer = self.peers.outgoing_to_worker(id);
-        peer.push_held(worker, delivery);
+        peer.push_held(worker, delivery, event_id.as_deref());
         if peer.outbox.bytes() > self.outbox_bytes_max {
             peer.set_open(&mut self.service.workers, false);
         }

@@ -105,7 +105,12 @@ impl Hub {
         let service = &mut self.broker[key];
         let words = &mut self.scratch.words;
         let (id, said) = match word {
-            WorkerWord::Ready { credit, options } => {
+            WorkerWord::Ready {
+                credit,
+                ids,
+                options,
+            } => {
+                service.workers.set_wants_ids(worker, ids);
                 if !options.is_empty() {
                     let workers = &mut service.workers;
                     workers.introduce(worker, Introduction::read(options));

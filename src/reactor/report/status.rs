@@ -77,6 +77,7 @@ impl Hub {
             state_dir: Some(self.config.state_dir.display().to_string()),
             state: self.saved.status(),
             traces: self.notes.tracer().status(),
+            bridges: self.site.bridges.clone(),
             pending_calls: self.requests.replies.len() as u64,
             peers: api::Peers {
                 refused: named(

@@ -24,7 +24,7 @@ use event_manager_core::store::{Command, Full, Report, Sink};
 use event_manager_wire::api::DeadLetters;
 use event_manager_wire::api::DurableReason;
 use event_manager_wire::model::{ServiceName, subject_of};
-use event_manager_zmtp::frames_of;
+use event_manager_zmtp::{HubId, frames_of};
 
 /// What the log keeps beside an event, at most: its id, or what happened to a dead letter.
 const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
@@ -40,14 +40,24 @@ pub(crate) enum Asked {
 }
 
 /// The queues on disk, and what they need.
-#[derive(Default)]
 pub(crate) struct Durable {
     pub(crate) queues: Queues<Asked>,
     pub(crate) items: Items,
     tries_wanted: Rc<Notify>,
+    hub_id: HubId,
 }
 
 impl Durable {
+    /// None of the daemon with this id yet.
+    pub(crate) fn of(hub_id: HubId) -> Self {
+        Self {
+            queues: Queues::default(),
+            items: Items::default(),
+            tries_wanted: Rc::default(),
+            hub_id,
+        }
+    }
+
     /// From now on events are kept, if there is a store.
     pub(crate) fn begin(&mut self, store: Option<Arc<Store>>) {
         if let Some(store) = store {
@@ -63,7 +73,7 @@ impl Durable {
 
     /// Has the store open a service's queue, if it has one that isn't open.
     pub(crate) fn open(&mut self, service: &Service, config: &Config) {
-        let shell = Surroundings::of(config, &self.items);
+        let shell = Surroundings::of(config, &self.items, self.hub_id);
         self.queues.open_of(service, &shell);
     }
 
@@ -86,7 +96,7 @@ impl Durable {
         emitted: Emitted,
         config: &Config,
     ) {
-        let shell = Surroundings::of(config, &self.items);
+        let shell = Surroundings::of(config, &self.items, self.hub_id);
         self.queues.append_confirmed(service, item, emitted, &shell);
     }
 
@@ -100,7 +110,7 @@ impl Durable {
         asked: Asked,
         config: &Config,
     ) -> Option<(Asked, usize)> {
-        let shell = Surroundings::of(config, &self.items);
+        let shell = Surroundings::of(config, &self.items, self.hub_id);
         self.queues
             .replay(broker, service, queue, letters, asked, &shell)
             .err()
@@ -109,7 +119,7 @@ impl Durable {
     /// Hands the store what came and what is done since the last time.
     pub(crate) fn flush(&mut self, config: &Config) {
         if self.queues.wants_flush() {
-            let shell = Surroundings::of(config, &self.items);
+            let shell = Surroundings::of(config, &self.items, self.hub_id);
             self.queues.flush(&shell);
         }
     }
@@ -122,7 +132,7 @@ impl Durable {
         now: Instant,
         config: &Config,
     ) {
-        let shell = Surroundings::of(config, &self.items);
+        let shell = Surroundings::of(config, &self.items, self.hub_id);
         self.queues.hear(broker, report, now, &shell);
         if self.queues.owes_tries() {
             self.tries_wanted.notify_one();
@@ -131,7 +141,7 @@ impl Durable {
 
     /// What did not work a while ago is tried again: queues are opened, and read.
     pub(crate) fn try_again(&mut self, broker: &mut Broker, now: Instant, config: &Config) {
-        let shell = Surroundings::of(config, &self.items);
+        let shell = Surroundings::of(config, &self.items, self.hub_id);
         self.queues.send_waiting();
         self.queues.try_again(broker, now, &shell);
     }
@@ -146,7 +156,7 @@ impl Durable {
 
     /// Tells the store how often events were tried that are not done.
     pub(crate) fn note_tries(&mut self, broker: &mut Broker, stops: bool, config: &Config) {
-        let shell = Surroundings::of(config, &self.items);
+        let shell = Surroundings::of(config, &self.items, self.hub_id);
         self.queues.note_tries(broker, stops, &shell);
     }
 
@@ -232,11 +242,16 @@ pub(crate) fn log_limits(config: &Config, service: &ServiceName) -> LogLimits {
 struct Surroundings<'a> {
     config: &'a Config,
     items: &'a Items,
+    hub_id: HubId,
 }
 
 impl<'a> Surroundings<'a> {
-    fn of(config: &'a Config, items: &'a Items) -> Self {
-        Self { config, items }
+    fn of(config: &'a Config, items: &'a Items, hub_id: HubId) -> Self {
+        Self {
+            config,
+            items,
+            hub_id,
+        }
     }
 }
 
@@ -254,5 +269,9 @@ impl Shell for Surroundings<'_> {
             here: now(),
             wall_ms: wall_clock_ms(),
         }
+    }
+
+    fn hub_id(&self) -> HubId {
+        self.hub_id
     }
 }

@@ -1,5 +1,6 @@
 //! Messages between the reactor and the rest of the daemon: effects out, inputs in, both bounded.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,8 +10,9 @@ use crate::config::Config;
 use event_manager_core::requests::SyncEvent;
 use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
-use event_manager_wire::api::Status;
+use event_manager_wire::api::{self, Status};
 use event_manager_wire::messagebus::Message;
+use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
 
 /// What the reactor asks of others. When their queue is full, the request is refused as busy.
@@ -36,6 +38,25 @@ pub struct CallKeys {
     pub server: PublicKey,
 }
 
+/// A part of this process that is a peer like others, over one end of a socket pair.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The reactor's end.
+    pub stream: UnixStream,
+    /// What it is called in logs.
+    pub name: String,
+    pub to: AttachedTo,
+}
+
+/// What a part of this process is to the reactor.
+#[derive(Debug)]
+pub enum AttachedTo {
+    /// A worker of a service. While there is no such service, the connection is closed.
+    Service(ServiceName),
+    /// A client that sends requests.
+    Requests,
+}
+
 /// What others tell the reactor.
 #[derive(Debug)]
 pub enum Input {
@@ -48,6 +69,10 @@ pub enum Input {
     },
     /// What became of events that are kept on disk.
     Store(Report),
+    /// A part of this process connects.
+    Attach(Attachment),
+    /// How bridges are.
+    Bridges(Vec<api::Bridge>),
     /// Asks for the state, as the STATUS request shows it.
     Status(oneshot::Sender<Status>),
     /// Another configuration is in force, with the addresses and all else that needs a restart as they

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::runs::Run;
 use crate::reactor::io::outbox::Outbox;
 use event_manager_core::broker::{Delivery, DeliveryId, WorkerKey};
 use event_manager_wire::messagebus::{EventWord, event_id};
-use event_manager_zmtp::{frames, last_frame_at, short_header};
+use event_manager_zmtp::{encode_frame, frames, last_frame_at, short_header};
 
 /// A REQ socket with `ZMQ_REQ_CORRELATE` numbers its requests with so many bytes.
 const REQUEST_ID_BYTES: usize = 4;
@@ -117,6 +117,14 @@ pub(crate) struct Left {
     pub(crate) events: Vec<(WorkerKey, Bytes)>,
 }
 
+/// The frame before an event whose worker wants its id.
+pub(super) fn named_word(delivery: &Delivery, event_id: &str) -> BytesMut {
+    let word = EventWord::with_event_id(delivery.id.0, delivery.attempt, event_id);
+    let mut frame = BytesMut::with_capacity(word.len() + 9);
+    encode_frame(&mut frame, word.as_bytes(), true);
+    frame
+}
+
 impl Proxied {
     pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerKey> {
         self.paths.keys().copied()
@@ -209,7 +217,12 @@ impl Proxied {
         outbox: &mut Outbox,
         worker: WorkerKey,
         delivery: &Delivery,
+        event_id: Option<&str>,
     ) {
+        if let Some(event_id) = event_id {
+            let word = named_word(delivery, event_id);
+            return self.push(outbox, worker, &[&word, &delivery.body], false);
+        }
         let word = EventWord::new(delivery.id.0, delivery.attempt);
         let header = short_header(word.len(), true);
         let body = [&header, word.as_ref(), &delivery.body];

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::clients::ClientId;
 use super::mesh::Downstream;
-use super::paths::{Proxied, Said};
+use super::paths::{Proxied, Said, named_word};
 use super::runs::Run;
 use crate::reactor::io::outbox::Outbox;
 use crate::reactor::io::stream::Stream;
@@ -119,6 +119,8 @@ pub(crate) struct Peer {
     pub(crate) zmtp: ZmtpPeer,
     /// Whose connection it is.
     pub(crate) client: ClientId,
+    /// It is a part of this process.
+    pub(crate) is_attached: bool,
     /// Where it connects from, for logs.
     pub(crate) address: Rc<str>,
     pub(crate) stream: Rc<Stream>,
@@ -192,14 +194,25 @@ impl Peer {
 
     /// Appends an event to the outbox of a worker that acknowledges. The service counts it as held,
     /// so the outbox counts it as no event.
-    pub(crate) fn push_held(&mut self, worker: WorkerKey, delivery: &Delivery) {
+    pub(crate) fn push_held(
+        &mut self,
+        worker: WorkerKey,
+        delivery: &Delivery,
+        event_id: Option<&str>,
+    ) {
         if let Some(proxied) = proxied(&mut self.role) {
-            return proxied.push_held(&mut self.outbox, worker, delivery);
+            return proxied.push_held(&mut self.outbox, worker, delivery, event_id);
         }
         let delimiter = match self.envelope() {
             Some(envelope) if envelope.delimiter => &DELIMITER[..],
             _ => &[],
         };
+        if let Some(event_id) = event_id {
+            let word = named_word(delivery, event_id);
+            return self
+                .outbox
+                .push_joined([delimiter, &word, &delivery.body, &[]]);
+        }
         let word = EventWord::new(delivery.id.0, delivery.attempt);
         let header = short_header(word.len(), true);
         let parts = [delimiter, &header, word.as_ref(), &delivery.body];

@@ -39,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) own: KeyPair,
     /// Our id as a hub of a mesh.
     pub(crate) hub_id: HubId,
+    /// How bridges are, as they say themselves.
+    pub(crate) bridges: Vec<api::Bridge>,
     /// The embedded ServiceLocator, if there is one.
     pub(crate) directory: Option<Directory>,
 }

@@ -75,6 +75,11 @@ impl StreamerTable {
         all.find(|address| self.inherited.has(address)).or(first)
     }
 
+    /// The service's streamer, if it has one.
+    pub(crate) fn of(&self, service: ServiceKey) -> Option<&Rc<Streamer>> {
+        self.by_service.get(&service)
+    }
+
     /// Whether the streamer is still its service's.
     pub(crate) fn is_current(&self, streamer: &Rc<Streamer>) -> bool {
         self.by_service

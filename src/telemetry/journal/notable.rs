@@ -581,4 +581,17 @@ notables! {
         /// Events of this kind and peer that were not written since the last.
         suppressed: u64,
     } "no link of the mesh: {why}"
+
+    /// A bridge to another broker works.
+    "EM-0631" BridgeUp "bridge-up" INFO "em.bridge" {
+        /// Its name, as in `bridges`.
+        bridge: &'a str = bare,
+    } "the bridge works"
+
+    /// It doesn't, or not any more; what is for it waits.
+    "EM-0632" BridgeDown "bridge-down" WARN "em.bridge" {
+        /// Its name, as in `bridges`.
+        bridge: &'a str = bare,
+        why: &'a str = said,
+    } "the bridge doesn't work, trying again: {why}"
 }

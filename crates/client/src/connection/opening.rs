@@ -139,20 +139,23 @@ impl Halves {
     }
 }
 
+impl From<UnixStream> for Halves {
+    fn from(stream: UnixStream) -> Self {
+        let (reads, writes) = stream.into_split();
+        Self {
+            reads: Box::new(reads),
+            writes: Box::new(writes),
+            own_host: None,
+        }
+    }
+}
+
 pub(super) async fn connect(address: &Endpoint) -> io::Result<Halves> {
     match address {
         Endpoint::Tcp { host, port } => {
             Halves::of(TcpStream::connect((host.as_str(), *port)).await?)
         }
-        Endpoint::Ipc(path) => {
-            let stream = UnixStream::connect(socket_name(path)).await?;
-            let (reads, writes) = stream.into_split();
-            Ok(Halves {
-                reads: Box::new(reads),
-                writes: Box::new(writes),
-                own_host: None,
-            })
-        }
+        Endpoint::Ipc(path) => Ok(UnixStream::connect(socket_name(path)).await?.into()),
     }
 }
 

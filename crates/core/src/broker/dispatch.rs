@@ -34,6 +34,8 @@ struct Worker {
     stamp: u32,
     /// Who it is, if it said so.
     introduction: Option<Box<Introduction>>,
+    /// It wants the ids of its events.
+    wants_ids: bool,
 }
 
 /// A worker that said who it is.
@@ -106,6 +108,7 @@ impl Workers {
             last_turn: 0,
             stamp: 0,
             introduction: None,
+            wants_ids: false,
         };
         WorkerKey(self.workers.insert(worker) as u32)
     }
@@ -140,6 +143,16 @@ impl Workers {
             worker.credit = Some(credit);
             worker.ready = true;
         });
+    }
+
+    /// Whether it wants the ids of events.
+    pub fn set_wants_ids(&mut self, key: WorkerKey, wants: bool) {
+        self.workers[key.0 as usize].wants_ids = wants;
+    }
+
+    /// Whether it wants the ids of events.
+    pub fn wants_ids(&self, key: WorkerKey) -> bool {
+        self.workers[key.0 as usize].wants_ids
     }
 
     /// It says who it is; what it doesn't say is as before.

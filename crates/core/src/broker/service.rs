@@ -20,6 +20,7 @@ use super::spill::Spill;
 use crate::security::Identity;
 use crate::seq::Seq;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
+use event_manager_zmtp::HubId;
 
 /// An event that is given to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +141,8 @@ pub struct Service {
     pub(super) dead_letter_subject: Option<EventSubject>,
     /// The events that are not in the queue's memory, if it is durable.
     pub spill: Option<Spill>,
+    /// What the ids of the events in its queue on disk begin with, once that is open.
+    event_ids: Option<Box<str>>,
     /// How many subscriptions ask for each pattern.
     pub(super) patterns: BTreeMap<SubjectPattern, usize>,
     pub workers: Workers,
@@ -165,6 +168,7 @@ impl Service {
             order_by: settings.order_by,
             dead_letter_subject: settings.dead_letter_subject,
             spill: (settings.delivery == DeliveryMode::Queue).then(Spill::default),
+            event_ids: None,
             name,
             port,
             subscriptions: BTreeSet::new(),
@@ -175,6 +179,20 @@ impl Service {
             consumed: Histogram::default(),
             given_out: 0,
         }
+    }
+
+    /// Its queue on disk is open, which began at this time, in ms since 1970.
+    pub fn name_events(&mut self, hub: HubId, created_ms: u64) {
+        let prefix = format!("{hub}.{}.{created_ms:x}.", self.name);
+        self.event_ids = Some(prefix.into());
+    }
+
+    /// The id of an event for this worker, if it wants one and the event is in a queue on disk: no other
+    /// event of any daemon has it, whatever happens to the queue or the service, and this one keeps it.
+    pub fn event_id_for(&self, worker: WorkerKey, seq: Option<Seq>) -> Option<String> {
+        let (prefix, seq) = (self.event_ids.as_deref()?, seq?);
+        let wants = self.workers.wants_ids(worker);
+        wants.then(|| format!("{prefix}{}", seq.0))
     }
 
     /// Its settings are others from now on, but for where its events are kept. What has no room any

@@ -25,6 +25,7 @@ impl<D: Directory> QueueLog<D> {
             created_ms: now_ms,
             previous,
             queue: Some(self.queue.clone()),
+            queue_created_ms: self.queue_created_ms,
         };
         let segment = Segment::new(header.number, header.first_seq, header.bytes());
         match self.create(&segment.name(), &header, create) {

@@ -58,6 +58,8 @@ pub(super) struct SegmentHeader {
     pub(super) previous: Predecessor,
     /// The queue that it is of; none if it was written in the first version.
     pub(super) queue: Option<String>,
+    /// When that queue began, in ms since 1970; 0 if it was written by a release that didn't note it.
+    pub(super) queue_created_ms: u64,
 }
 
 /// Why a header was not read.
@@ -87,9 +89,10 @@ impl SegmentHeader {
         let crc = header_crc(&bytes[..HEADER_BYTES_MIN]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         let queue = self.queue.as_deref().unwrap_or_default().as_bytes();
-        let queue = &queue[..queue.len().min(HEADER_BYTES - QUEUE_AT)];
+        let queue = &queue[..queue.len().min(QUEUE_CREATED_AT - QUEUE_AT)];
         bytes[QUEUE_AT - 2..QUEUE_AT].copy_from_slice(&(queue.len() as u16).to_le_bytes());
         bytes[QUEUE_AT..QUEUE_AT + queue.len()].copy_from_slice(queue);
+        bytes[QUEUE_CREATED_AT..].copy_from_slice(&self.queue_created_ms.to_le_bytes());
         let crc = crc32fast::hash(&bytes[HEADER_BYTES_MIN + 4..]);
         bytes[HEADER_BYTES_MIN..HEADER_BYTES_MIN + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -110,10 +113,18 @@ impl SegmentHeader {
             Some(version) => return Err(HeaderError::Newer(version)),
             None => return Err(HeaderError::Damaged),
         };
-        Self::fields(fields, queue).ok_or(HeaderError::Damaged)
+        let queue_created_ms = match queue {
+            Some(_) => queue_created_of(bytes).ok_or(HeaderError::Damaged)?,
+            None => 0,
+        };
+        Self::fields(fields, queue, queue_created_ms).ok_or(HeaderError::Damaged)
     }
 
-    fn fields(mut fields: Fields<'_>, queue: Option<String>) -> Option<Self> {
+    fn fields(
+        mut fields: Fields<'_>,
+        queue: Option<String>,
+        queue_created_ms: u64,
+    ) -> Option<Self> {
         Some(Self {
             number: fields.u64()?,
             first_seq: fields.seq()?,
@@ -124,6 +135,7 @@ impl SegmentHeader {
                 end_seq: fields.seq()?,
             },
             queue,
+            queue_created_ms,
         })
     }
 
@@ -138,6 +150,12 @@ impl SegmentHeader {
 
 /// Where the queue's name is in a header, behind its length.
 const QUEUE_AT: usize = HEADER_BYTES_MIN + 6;
+/// Where it is said when the queue began.
+const QUEUE_CREATED_AT: usize = HEADER_BYTES - 8;
+
+fn queue_created_of(header: &[u8]) -> Option<u64> {
+    Fields(header.get(QUEUE_CREATED_AT..HEADER_BYTES)?).u64()
+}
 
 fn queue_of(header: &[u8]) -> Option<String> {
     let mut fields = Fields(header.get(HEADER_BYTES_MIN..HEADER_BYTES)?);

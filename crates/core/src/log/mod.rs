@@ -52,6 +52,8 @@ pub struct QueueLog<D: Directory> {
     directory: D,
     /// The queue's name, as in its segments' headers.
     queue: String,
+    /// When the queue began, in ms since 1970.
+    queue_created_ms: u64,
     limits: LogLimits,
     index: Index,
     ids: Ids,
@@ -111,6 +113,7 @@ impl<D: Directory> QueueLog<D> {
         let mut recovery = recovery::recover(&directory, queue, &limits, now_ms)?;
         let later = recovery.take_later();
         let recovered = Recovered {
+            created_ms: recovery.created_ms,
             next_seq: recovery.next_seq,
             unsettled_events: recovery.index.live_events,
             unsettled_bytes: recovery.index.live_bytes,
@@ -124,6 +127,7 @@ impl<D: Directory> QueueLog<D> {
         let mut log = Self {
             directory,
             queue: queue.to_owned(),
+            queue_created_ms: recovered.created_ms,
             limits,
             index: recovery.index,
             ids: recovery.ids,

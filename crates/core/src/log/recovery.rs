@@ -68,6 +68,8 @@ struct Part {
 }
 
 pub(super) struct Recovery {
+    /// When the queue began, in ms since 1970.
+    pub(super) created_ms: u64,
     pub(super) index: Index,
     pub(super) ids: Ids,
     pub(super) next_seq: Seq,
@@ -103,6 +105,7 @@ pub(super) fn recover<D: Directory>(
     let found = candidates(directory, queue)?;
     let candidates = found.taken;
     let mut recovery = Recovery {
+        created_ms: created_ms(&candidates).unwrap_or(now_ms),
         index: Index::default(),
         ids: Ids::new(limits.dedup_window_ms, limits.dedup_ids_max),
         next_seq: Seq::FIRST,
@@ -139,6 +142,15 @@ pub(super) fn recover<D: Directory>(
         .map(|(file, why)| set_aside(directory, file, why))
         .collect();
     Ok(recovery)
+}
+
+/// When the queue of these segments began, as the newest says; those of earlier releases don't, so then
+/// it is the creation of the oldest.
+fn created_ms(candidates: &[Candidate]) -> Option<u64> {
+    let headers = || candidates.iter().filter_map(|one| one.header.as_ref());
+    let mut said = headers().rev().map(|header| header.queue_created_ms);
+    let oldest = headers().map(|header| header.created_ms).next();
+    said.find(|created_ms| *created_ms > 0).or(oldest)
 }
 
 /// Has a file that is not one of the log's out of the way, if the disk lets it.

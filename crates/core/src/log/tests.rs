@@ -148,7 +148,8 @@ fn a_segment_is_what_the_documentation_says() {
     let crc = crc32fast::hash(&file[68..512]);
     assert_eq!(file[64..68], crc.to_le_bytes());
     assert_eq!(&file[68..78], b"\x07\0Billing\0");
-    assert!(file[77..512].iter().all(|byte| *byte == 0));
+    assert!(file[77..504].iter().all(|byte| *byte == 0));
+    assert_eq!(file[504..512], NOW_MS.to_le_bytes());
     assert_eq!(file[532..565], event.concat());
     let kinds: Vec<Kind> = parse(&file, 1).into_iter().map(|r| r.kind).collect();
     let expected = [

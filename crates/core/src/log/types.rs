@@ -93,6 +93,8 @@ pub struct Refused {
 /// What was found when a log was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
+    /// When the queue began, in milliseconds since 1970: what has this name later begins later.
+    pub created_ms: u64,
     /// The next event's sequence number.
     pub next_seq: Seq,
     /// How many events are unsettled.

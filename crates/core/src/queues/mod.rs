@@ -34,6 +34,7 @@ use crate::seq::Seq;
 use crate::store::{Command, Full, QueueId, Sink};
 use appends::{Append, Unsent};
 use event_manager_wire::model::ServiceName;
+use event_manager_zmtp::HubId;
 use letters::Letter;
 use unreadable::Unreadable;
 use weights::Weight;
@@ -56,6 +57,8 @@ pub trait Shell {
     /// order.
     fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item;
     fn clocks(&self) -> Clocks;
+    /// The daemon's id among others.
+    fn hub_id(&self) -> HubId;
 }
 
 /// How far a queue is open.

@@ -145,6 +145,7 @@ impl<R> Queues<R> {
         let Some((key, service)) = find(broker, &queue) else {
             return;
         };
+        service.name_events(shell.hub_id(), recovered.created_ms);
         let Some(spill) = &mut service.spill else {
             return;
         };

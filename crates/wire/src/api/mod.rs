@@ -7,6 +7,7 @@
 //! **Daemons of other versions.** A field that the daemon didn't send has its default: zero, empty,
 //! false or `None`. Fields that are not known here are ignored.
 
+mod bridges;
 mod calls;
 mod events;
 mod letters;
@@ -16,6 +17,7 @@ mod stats;
 mod status;
 mod subscribed;
 
+pub use bridges::{Bridge, BridgeState};
 pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
 pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::mesh::Mesh;
-use super::{Counters, Histogram, ServiceStatus};
+use super::{Bridge, Counters, Histogram, ServiceStatus};
 
 /// The answer of STATUS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Status {
     pub state: StateDatabase,
     /// The export of spans; `None` if it is off (`traces.endpoint`).
     pub traces: Option<Traces>,
+    /// The bridges to other brokers (`bridges`).
+    pub bridges: Vec<Bridge>,
     /// Requests that wait for services, for the disk or for a time before they are answered
     /// (`maxPendingCalls`).
     pub pending_calls: u64,

@@ -23,4 +23,6 @@ pub use nak::Nak;
 pub use request::{Positions, Rest, read};
 pub use token::Token;
 pub use values::{Text, Verbatim, given, ranged};
-pub use worker_words::{EventWord, NAK_DELAY_MAX, WorkerWord, error_word, event_attempt, event_id};
+pub use worker_words::{
+    EventWord, NAK_DELAY_MAX, WorkerWord, error_word, event_attempt, event_id, own_id_of_event,
+};

@@ -32,6 +32,8 @@ pub enum WorkerWord<'a> {
     Ready {
         /// It acknowledges them, and holds at most so many.
         credit: Option<u32>,
+        /// It wants the [id](EventWord) of each event that it acknowledges.
+        ids: bool,
         /// Its options as it sent them, which may [say who it is](super::Introduction::read); empty
         /// without any.
         options: &'a str,
@@ -77,10 +79,12 @@ impl<'a> WorkerWord<'a> {
         match word {
             "READY" if rest.is_empty() => Ok(Self::Ready {
                 credit: None,
+                ids: false,
                 options: "",
             }),
-            "READY" => ready_options(rest).map(|credit| Self::Ready {
+            "READY" => ready_options(rest).map(|(credit, ids)| Self::Ready {
                 credit,
+                ids,
                 options: rest,
             }),
             "BYE" if rest.is_empty() => Ok(Self::Bye),
@@ -150,8 +154,9 @@ fn alone(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The credit of a worker that acknowledges. Options that nobody knows have no meaning, and do no harm.
-fn ready_options(text: &str) -> Result<Option<u32>, String> {
+/// The credit of a worker that acknowledges, and whether it wants ids. Options that nobody knows have no
+/// meaning, and do no harm.
+fn ready_options(text: &str) -> Result<(Option<u32>, bool), String> {
     if text.len() > OPTIONS_BYTES_MAX {
         let len = text.len();
         return Err(format!(
@@ -163,16 +168,18 @@ fn ready_options(text: &str) -> Result<Option<u32>, String> {
     if !options.is_object() {
         return Err("READY's options must be a JSON object".into());
     }
-    let acknowledges = match &options["ack"] {
-        Value::Null => false,
-        Value::Bool(acknowledges) => *acknowledges,
-        other => {
-            return Err(format!(
-                "ack must be true or false, not {}",
-                shown(&other.to_string())
-            ));
-        }
+    let truth = |name: &str| match &options[name] {
+        Value::Null => Ok(false),
+        Value::Bool(truth) => Ok(*truth),
+        other => Err(format!(
+            "{name} must be true or false, not {}",
+            shown(&other.to_string())
+        )),
     };
+    let (acknowledges, ids) = (truth("ack")?, truth("ids")?);
+    if ids && !acknowledges {
+        return Err("ids are for workers that acknowledge: say \"ack\": true, too".into());
+    }
     let credit = match &options["credit"] {
         Value::Null => CREDIT_DEFAULT,
         given => given
@@ -186,7 +193,7 @@ fn ready_options(text: &str) -> Result<Option<u32>, String> {
                 )
             })?,
     };
-    Ok(acknowledges.then_some(credit))
+    Ok((acknowledges.then_some(credit), ids))
 }
 
 /// The frame before an event that is to be acknowledged.
@@ -213,6 +220,11 @@ impl EventWord {
         word.put(b" ");
         word.put(digits.format(attempt).as_bytes());
         word
+    }
+
+    /// The same for a worker that wants the event's id, which stands behind both numbers.
+    pub fn with_event_id(id: u64, attempt: u32, event: &str) -> String {
+        format!("EVENT {id} {attempt} {event}")
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -244,8 +256,20 @@ pub fn event_id(frame: &[u8]) -> Option<u64> {
 pub fn event_attempt(frame: &[u8]) -> Option<(u64, u32)> {
     let rest = frame.strip_prefix(b"EVENT ")?;
     let space = rest.iter().position(|byte| *byte == b' ')?;
-    let (id, attempt) = (number(&rest[..space])?, number(&rest[space + 1..])?);
+    let (id, rest) = (number(&rest[..space])?, &rest[space + 1..]);
+    // The event's id, if the worker wanted it.
+    let end = rest.iter().position(|byte| *byte == b' ');
+    let attempt = number(&rest[..end.unwrap_or(rest.len())])?;
     Some((id, attempt.try_into().ok()?))
+}
+
+/// The event's own id in such a frame, if it has one: it stays the same over restarts, and for each worker
+/// that gets the event.
+pub fn own_id_of_event(frame: &[u8]) -> Option<&str> {
+    let mut parts = frame
+        .strip_prefix(b"EVENT ")?
+        .splitn(3, |byte| *byte == b' ');
+    std::str::from_utf8(parts.nth(2)?).ok()
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -270,14 +294,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn ready(credit: Option<u32>, options: &str) -> WorkerWord<'_> {
-        WorkerWord::Ready { credit, options }
+        let ids = options.contains("ids");
+        WorkerWord::Ready {
+            credit,
+            ids,
+            options,
+        }
     }
 
     #[test]
     fn words_are_read() {
         let delay = |ms| Some(Duration::from_millis(ms));
-        let table: [(&str, WorkerWord<'_>); 16] = [
+        let table: [(&str, WorkerWord<'_>); 17] = [
             ("READY", ready(None, "")),
+            (
+                r#"READY {"ack": true, "ids": true}"#,
+                ready(Some(CREDIT_DEFAULT), r#"{"ack": true, "ids": true}"#),
+            ),
             ("READY {}", ready(None, "{}")),
             (
                 r#"READY {"ack": false, "credit": 5}"#,
@@ -367,6 +400,8 @@ mod tests {
             ("READY [1]", "JSON object"),
             (r#"READY {"ack": 1}"#, "true or false"),
             (r#"READY {"ack": true, "credit": 0}"#, "1 to 100000"),
+            (r#"READY {"ack": true, "ids": 1}"#, "true or false"),
+            (r#"READY {"ids": true}"#, "for workers that acknowledge"),
             ("ACK", "not a delivery id"),
             ("ACK x", "not a delivery id"),
             ("ACK -1", "not a delivery id"),
@@ -404,12 +439,19 @@ mod tests {
             let expected = format!("EVENT {id} {attempt}");
             prop_assert_eq!(word.as_ref(), expected.as_bytes());
             prop_assert_eq!(event_id(word.as_ref()), Some(id));
+            prop_assert_eq!(event_attempt(word.as_ref()), Some((id, attempt)));
+            prop_assert_eq!(own_id_of_event(word.as_ref()), None);
+            let word = EventWord::with_event_id(id, attempt, "00ff.Till 7.12.1");
+            prop_assert_eq!(event_attempt(word.as_bytes()), Some((id, attempt)));
+            prop_assert_eq!(event_id(word.as_bytes()), Some(id));
+            prop_assert_eq!(own_id_of_event(word.as_bytes()), Some("00ff.Till 7.12.1"));
         }
 
         #[test]
         fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = WorkerWord::parse(&noise);
             let _ = event_id(&noise);
+            let _ = own_id_of_event(&noise);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::seq::Seq;
 use crate::store::{AppendTag, Command, Full, Outcome, QueueId, Report, Sink};
 use crate::store::{Outside, StateStore};
 use event_manager_wire::model::ServiceName;
+use event_manager_zmtp::HubId;
 
 /// Both clocks. They go on alike, until the wall clock is set.
 #[derive(Debug, Clone)]
@@ -387,5 +388,9 @@ impl Shell for SimShell {
             here: self.time.now(),
             wall_ms: self.time.wall_ms(),
         }
+    }
+
+    fn hub_id(&self) -> HubId {
+        HubId::from_bytes([1; 8])
     }
 }

@@ -1,0 +1,57 @@
+//! How bridges to other brokers are.
+
+use serde::{Deserialize, Serialize};
+
+/// A bridge to another broker (`bridges` in the configuration).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// The name of its engine.
+    pub engine: String,
+    /// `out`: to the engine.
+    pub direction: String,
+    /// Whether the daemon is ready only while it works.
+    pub required: bool,
+    /// Whether it works.
+    pub state: BridgeState,
+    /// Why it doesn't, if it doesn't.
+    pub problem: Option<String>,
+    /// Events that the engine has confirmed.
+    pub events: u64,
+    /// The bytes of their bodies.
+    pub bytes: u64,
+    /// Those of them that it had already: they had been sent before a connection was lost.
+    pub known: u64,
+    /// Events that it will never take: they are dead letters of the bridge's service.
+    pub refused: u64,
+    /// Events that were sent and are not confirmed yet.
+    pub in_flight: u64,
+    /// How often the engine could not be reached or did not confirm.
+    pub failures: u64,
+}
+
+/// Whether a bridge works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BridgeState {
+    /// The engine is not reached yet, or not any more.
+    #[default]
+    Connecting,
+    /// Events go their way.
+    Running,
+    /// The engine is reached, and doesn't confirm.
+    Failing,
+}
+
+impl BridgeState {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Running => "running",
+            Self::Failing => "failing",
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How bridges are, for reports.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::config::{Bridge, Direction};
+use crate::telemetry::{Journal, Notable};
+use event_manager_wire::api;
+
+/// How all bridges are.
+#[derive(Debug, Clone)]
+pub(super) struct Board(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    journal: Journal,
+    all: RefCell<BTreeMap<String, api::Bridge>>,
+    is_changed: Cell<bool>,
+}
+
+impl Board {
+    /// None yet.
+    pub(super) fn new(journal: Journal) -> Self {
+        Self(Rc::new(Shared {
+            journal,
+            all: RefCell::default(),
+            is_changed: Cell::default(),
+        }))
+    }
+
+    /// All of them, if anything has changed since the last time.
+    pub(super) fn take_changed(&self) -> Option<Vec<api::Bridge>> {
+        let is_changed = self.0.is_changed.replace(false);
+        is_changed.then(|| self.0.all.borrow().values().cloned().collect())
+    }
+}
+
+/// How one bridge is.
+#[derive(Debug)]
+pub(super) struct Lane {
+    board: Board,
+    name: String,
+}
+
+impl Lane {
+    pub(super) fn new(board: &Board, name: &str, bridge: &Bridge) -> Self {
+        let shown = api::Bridge {
+            name: name.into(),
+            engine: bridge.engine().into(),
+            direction: match bridge.direction() {
+                Direction::Out => "out",
+            }
+            .into(),
+            required: bridge.is_required(),
+            state: api::BridgeState::Connecting,
+            ..api::Bridge::default()
+        };
+        board.0.all.borrow_mut().insert(name.into(), shown);
+        board.0.is_changed.set(true);
+        Self {
+            board: board.clone(),
+            name: name.into(),
+        }
+    }
+
+    /// Changes what is shown.
+    pub(super) fn change(&self, change: impl FnOnce(&mut api::Bridge)) {
+        if let Some(shown) = self.board.0.all.borrow_mut().get_mut(&self.name) {
+            change(shown);
+            self.board.0.is_changed.set(true);
+        }
+    }
+
+    /// It doesn't work, and why. The same again is no change.
+    pub(super) fn fails(&self, state: api::BridgeState, why: &str) {
+        self.change(|shown| {
+            shown.state = state;
+            shown.failures += 1;
+            if shown.problem.as_deref() != Some(why) {
+                self.board.0.journal.note(&Notable::BridgeDown {
+                    bridge: &self.name,
+                    why,
+                });
+                shown.problem = Some(why.into());
+            }
+        });
+    }
+
+    /// It works.
+    pub(super) fn works(&self) {
+        self.change(|shown| {
+            if shown.state != api::BridgeState::Running {
+                self.board
+                    .0
+                    .journal
+                    .note(&Notable::BridgeUp { bridge: &self.name });
+            }
+            shown.state = api::BridgeState::Running;
+            shown.problem = None;
+        });
+    }
+}

@@ -1,0 +1,323 @@
+//! What goes to other brokers, and what comes from them: `bridges`.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::chosen::{joined, read_fields, read_members, show_fields};
+use super::engines::{Engines, Text};
+use super::keys::{Schema, Wrong};
+use super::meant::suggestion;
+use super::services::{RetentionFields, Spool, Subjects};
+use super::units::{Maybe, Seconds, Truth, Unit, Whole, Word, Words};
+use event_manager_wire::model::{ServiceName, SubjectPattern};
+
+/// The key of all that is here.
+pub(super) const BRIDGES: &str = "bridges";
+/// What the service of a bridge is called, before the bridge's name.
+const SERVICE_PREFIX: &str = "bridge.";
+
+/// The bridges, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bridges(BTreeMap<String, Bridge>);
+
+/// What is said of a bridge.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Bridge {
+    #[serde(with = "Maybe::<Text>")]
+    engine: Option<String>,
+    #[serde(with = "Maybe::<Word::<Direction>>")]
+    direction: Option<Direction>,
+    #[serde(with = "Maybe::<Subjects>")]
+    subjects: Option<Vec<SubjectPattern>>,
+    #[serde(with = "Maybe::<Text>")]
+    to: Option<String>,
+    #[serde(with = "Maybe::<Whole::<u32, 1, 100_000>>")]
+    max_in_flight: Option<u32>,
+    #[serde(with = "Maybe::<Seconds::<100, 3600>>")]
+    stall_timeout: Option<Duration>,
+    #[serde(with = "Maybe::<Truth>")]
+    required: Option<bool>,
+    retention: RetentionFields,
+}
+
+/// Which way events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the engine.
+    Out,
+}
+
+impl Words for Direction {
+    const WORDS: &'static [(&'static str, Self)] = &[("out", Self::Out)];
+}
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Bridge::default()));
+
+/// The unit of all bridges: an object, or the text of one.
+pub(super) struct AllBridges;
+
+impl Unit for AllBridges {
+    type Of = Bridges;
+
+    fn read(value: &Value) -> Result<Bridges, String> {
+        joined(Bridges::read_all(value))
+    }
+
+    fn show(of: &Bridges) -> Value {
+        let shown = |(name, bridge): (&String, &Bridge)| (name.clone(), show_fields(bridge));
+        of.0.iter().map(shown).collect()
+    }
+}
+
+impl Bridges {
+    pub(super) fn read_all(value: &Value) -> Result<Self, Vec<Wrong>> {
+        let read = |base: &str, value: &Value, wrong: &mut Vec<Wrong>| {
+            let before = wrong.len();
+            let bridge: Bridge = read_fields((&SCHEMA, &[]), base, value, wrong);
+            let name = base
+                .strip_prefix(BRIDGES)
+                .unwrap_or(base)
+                .trim_start_matches('.');
+            let why = bridge.why_incomplete().or_else(|| why_no_service(name));
+            if wrong.len() == before
+                && let Some(why) = why
+            {
+                wrong.push(Wrong::value(base, value, &why));
+            }
+            bridge
+        };
+        read_members(BRIDGES, value, read).map(Self)
+    }
+
+    /// All of them, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bridge)> {
+        self.0.iter().map(|(name, bridge)| (&**name, bridge))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What waits to go out waits in queues on disk, of services of their own.
+    pub(super) fn spools(&self) -> Vec<Spool> {
+        let spool = |(name, bridge): (&str, &Bridge)| {
+            Some(Spool {
+                service: Bridge::service(name)?,
+                subjects: bridge.subjects.clone()?,
+                retention: bridge.retention.clone(),
+            })
+        };
+        self.iter().filter_map(spool).collect()
+    }
+
+    /// What doesn't go together with the engines.
+    pub(super) fn check(&self, engines: &Engines) -> Vec<Wrong> {
+        let unknown = self.iter().filter_map(|(name, bridge)| {
+            let engine = bridge.engine();
+            if engines.get(engine).is_some() {
+                return None;
+            }
+            let hint = suggestion(engine, engines.names());
+            let why = format!("engines has none of this name{hint}");
+            let path = format!("{BRIDGES}.{name}.engine");
+            Some(Wrong::value(&path, &json!(engine), &why))
+        });
+        unknown.collect()
+    }
+}
+
+fn why_no_service(name: &str) -> Option<String> {
+    let why = ServiceName::new(&format!("{SERVICE_PREFIX}{name}")).err()?;
+    Some(format!(
+        "its service would be called {SERVICE_PREFIX}{name}, and that name {why}"
+    ))
+}
+
+impl Bridge {
+    fn why_incomplete(&self) -> Option<String> {
+        let missing = |what: &str| Some(format!("{what} is missing"));
+        if self.engine.is_none() {
+            return missing("engine, the name of one of engines,");
+        }
+        match self.direction {
+            None => missing("direction, \"out\","),
+            Some(Direction::Out) if self.subjects.is_none() => missing("subjects, what goes out,"),
+            Some(Direction::Out) => None,
+        }
+    }
+
+    /// The name of its service, if it goes out.
+    pub fn service(name: &str) -> Option<ServiceName> {
+        ServiceName::new(&format!("{SERVICE_PREFIX}{name}")).ok()
+    }
+
+    /// The name of its engine.
+    pub fn engine(&self) -> &str {
+        self.engine.as_deref().unwrap_or_default()
+    }
+
+    /// Which way events go.
+    pub fn direction(&self) -> Direction {
+        self.direction.unwrap_or(Direction::Out)
+    }
+
+    /// What stands before each subject there.
+    pub fn to(&self) -> &str {
+        self.to.as_deref().unwrap_or_default()
+    }
+
+    /// The most events that are under way.
+    pub fn in_flight_max(&self) -> u32 {
+        self.max_in_flight.unwrap_or(1000)
+    }
+
+    /// How long nothing may be confirmed while something is under way.
+    pub fn stall_timeout(&self) -> Duration {
+        self.stall_timeout.unwrap_or(Duration::from_secs(10))
+    }
+
+    /// Whether the daemon is ready only while it works.
+    pub fn is_required(&self) -> bool {
+        self.required.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::config::{Config, ConfigErrors, parse};
+
+    fn read(json: &str) -> Result<Config, ConfigErrors> {
+        parse("config.json", json, &BTreeMap::new(), &[]).map(|loaded| loaded.config)
+    }
+
+    #[cfg(not(feature = "nats"))]
+    #[test]
+    fn without_the_feature_the_type_says_how_to_get_it() {
+        let refused = read(r#"{"engines": {"main": {"type": "nats", "servers": "nats://a:1"}}}"#);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("config.json:1: engines.main.type"), "{said}");
+        assert!(said.contains("--features nats"), "{said}");
+    }
+
+    #[cfg(feature = "nats")]
+    mod with_nats {
+        use std::time::Duration;
+
+        use super::read;
+        use crate::config::{Bridge, Login};
+        use event_manager_core::broker::DeliveryMode;
+
+        const ENGINE: &str = r#""engines": {"main": {"type": "nats", "servers": "nats://a:1"}}"#;
+
+        #[test]
+        fn a_bridge_out_brings_a_durable_service() {
+            let bridge = r#""bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "retention": {"maxAge": 60}}}"#;
+            let config = read(&format!("{{{ENGINE}, {bridge}}}")).unwrap();
+            let service = Bridge::service("orders").unwrap();
+            let declared: Vec<_> = config.services.declared().collect();
+            assert_eq!(declared.len(), 1);
+            assert_eq!((declared[0].0, declared[0].1.len()), (&service, 1));
+            let policy = config.policy_of(&service);
+            assert_eq!(policy.delivery, DeliveryMode::Queue);
+            assert_eq!(policy.retention.age_max, Some(Duration::from_secs(60)));
+            // An engine that is away for days costs no event.
+            assert_eq!(policy.backlog.retry.max_deliveries, 1_000_000);
+            let engine = config.engines.get("main").unwrap();
+            assert_eq!(
+                (engine.servers(), engine.login()),
+                (&["nats://a:1".to_owned()][..], Login::None)
+            );
+        }
+
+        #[test]
+        fn what_is_wrong_says_what_is_wanted() {
+            let main = |more: &str| {
+                format!(
+                    r#""engines": {{"main": {{"type": "nats", "servers": "nats://a:1"{more}}}}}"#
+                )
+            };
+            let bridge = |fields: &str| format!(r#"{ENGINE}, "bridges": {{"b": {{{fields}}}}}"#);
+            let table = [
+                (
+                    r#""engines": {"main": {"type": "kafka", "servers": "a"}}"#.into(),
+                    "\"nats\" is wanted",
+                ),
+                (
+                    r#""engines": {"main": {"servers": "nats://a:1"}}"#.into(),
+                    "type is missing",
+                ),
+                (
+                    r#""engines": {"main": {"type": "nats"}}"#.into(),
+                    "servers are missing",
+                ),
+                (
+                    r#""engines": {"main": {"type": "nats", "servers": []}}"#.into(),
+                    "at least one URL",
+                ),
+                (
+                    r#""engines": {"main": {"type": "nats", "servers": "http://a"}}"#.into(),
+                    "nats:// or tls://",
+                ),
+                (r#""engines": {"main": 1}"#.into(), "an object is wanted"),
+                (
+                    main(r#", "user": "em""#),
+                    "user and passwordFile belong together",
+                ),
+                (
+                    main(r#", "tokenFile": "t", "credentialsFile": "c""#),
+                    "not several",
+                ),
+                (main(r#", "replicas": 3"#), "unknown key"),
+                (
+                    bridge(r#""direction": "out", "subjects": ["a"]"#),
+                    "engine, the name of one of engines, is missing",
+                ),
+                (
+                    bridge(r#""engine": "main", "subjects": ["a"]"#),
+                    "direction, \"out\", is missing",
+                ),
+                (
+                    bridge(r#""engine": "main", "direction": "in", "subjects": ["a"]"#),
+                    "\"out\" is wanted",
+                ),
+                (
+                    bridge(r#""engine": "main", "direction": "out""#),
+                    "subjects, what goes out, is missing",
+                ),
+                (
+                    bridge(r#""engine": "mian", "direction": "out", "subjects": ["a"]"#),
+                    "did you mean \"main\"?",
+                ),
+                (
+                    bridge(
+                        r#""engine": "main", "direction": "out", "subjects": ["a"], "maxInFlight": 0"#,
+                    ),
+                    "1 to 100000",
+                ),
+            ];
+            for (json, wanted) in table {
+                let said = read(&format!("{{{json}}}")).unwrap_err().to_string();
+                assert!(said.contains(wanted), "{json}: {said}");
+            }
+        }
+
+        #[test]
+        fn a_password_in_a_url_is_not_repeated() {
+            let json =
+                r#"{"engines": {"main": {"type": "nats", "servers": "nats://em:s3cret@a:1"}}}"#;
+            let said = read(json).unwrap_err().to_string();
+            assert!(
+                said.contains("passwordFile") && !said.contains("s3cret"),
+                "{said}"
+            );
+        }
+    }
+}

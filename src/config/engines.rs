@@ -1,0 +1,225 @@
+//! Other brokers that bridges lead to: `engines`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::chosen::{joined, read_fields, read_members, show_fields};
+use super::keys::{Schema, Wrong};
+use super::units::{Maybe, OptionalPath, Unit, list};
+
+/// The key of all that is here.
+pub(super) const ENGINES: &str = "engines";
+
+/// The engines, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Engines(BTreeMap<String, Engine>);
+
+/// A broker, and how it is reached.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Engine {
+    #[serde(rename = "type", with = "Maybe::<Kind>")]
+    kind: Option<EngineKind>,
+    #[serde(with = "Maybe::<Servers>")]
+    servers: Option<Vec<String>>,
+    #[serde(with = "Maybe::<Text>")]
+    user: Option<String>,
+    #[serde(with = "OptionalPath")]
+    password_file: Option<PathBuf>,
+    #[serde(with = "OptionalPath")]
+    token_file: Option<PathBuf>,
+    #[serde(with = "OptionalPath")]
+    credentials_file: Option<PathBuf>,
+    #[serde(with = "OptionalPath")]
+    ca_file: Option<PathBuf>,
+}
+
+/// What kind of broker it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// NATS with JetStream.
+    Nats,
+}
+
+/// By what we are known to an engine; secrets are read from files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login<'a> {
+    None,
+    /// A user, and the file of the password.
+    Password(&'a str, &'a Path),
+    /// The file of a token.
+    Token(&'a Path),
+    /// A file of a JWT and its key, as `nsc` writes them.
+    Credentials(&'a Path),
+}
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Engine::default()));
+
+/// The unit of all engines: an object, or the text of one.
+pub(super) struct AllEngines;
+
+impl Unit for AllEngines {
+    type Of = Engines;
+
+    fn read(value: &Value) -> Result<Engines, String> {
+        joined(Engines::read_all(value))
+    }
+
+    fn show(of: &Engines) -> Value {
+        let shown = |(name, engine): (&String, &Engine)| (name.clone(), show_fields(engine));
+        of.0.iter().map(shown).collect()
+    }
+}
+
+impl Engines {
+    pub(super) fn read_all(value: &Value) -> Result<Self, Vec<Wrong>> {
+        let read = |base: &str, value: &Value, wrong: &mut Vec<Wrong>| {
+            let before = wrong.len();
+            // A secret may stand in a URL, though it doesn't belong there.
+            let engine: Engine = read_fields((&SCHEMA, &["servers"]), base, value, wrong);
+            if wrong.len() == before
+                && let Some(why) = engine.why_incomplete()
+            {
+                wrong.push(Wrong::value(base, &json!("…"), &why));
+            }
+            engine
+        };
+        read_members(ENGINES, value, read).map(Self)
+    }
+
+    /// The engine of this name.
+    pub fn get(&self, name: &str) -> Option<&Engine> {
+        self.0.get(name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+impl Engine {
+    fn why_incomplete(&self) -> Option<String> {
+        if self.kind.is_none() {
+            return Some("type is missing: \"nats\" is wanted".into());
+        }
+        if self.servers.is_none() {
+            return Some("servers are missing, such as [\"nats://127.0.0.1:4222\"]".into());
+        }
+        let ways = [
+            self.user.is_some(),
+            self.token_file.is_some(),
+            self.credentials_file.is_some(),
+        ];
+        if ways.into_iter().filter(|given| *given).count() > 1 {
+            return Some(
+                "one of user, tokenFile and credentialsFile is wanted, not several".into(),
+            );
+        }
+        if self.user.is_some() != self.password_file.is_some() {
+            return Some("user and passwordFile belong together".into());
+        }
+        None
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> EngineKind {
+        self.kind.unwrap_or(EngineKind::Nats)
+    }
+
+    /// Where it may be reached.
+    pub fn servers(&self) -> &[String] {
+        self.servers.as_deref().unwrap_or_default()
+    }
+
+    /// How we log in there.
+    pub fn login(&self) -> Login<'_> {
+        let password = self.user.as_deref().zip(self.password_file.as_deref());
+        let password = password.map(|(user, file)| Login::Password(user, file));
+        let token = self.token_file.as_deref().map(Login::Token);
+        let credentials = self.credentials_file.as_deref().map(Login::Credentials);
+        password.or(token).or(credentials).unwrap_or(Login::None)
+    }
+
+    /// The certificates that are trusted beside the system's, in PEM.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref()
+    }
+}
+
+/// A word, of which only that is taken that this binary has.
+struct Kind;
+
+impl Unit for Kind {
+    type Of = EngineKind;
+
+    fn read(value: &Value) -> Result<EngineKind, String> {
+        match value.as_str() {
+            Some("nats") if cfg!(feature = "nats") => Ok(EngineKind::Nats),
+            Some("nats") => Err(
+                "this binary has no bridges to NATS; build it with `cargo build --features nats`"
+                    .into(),
+            ),
+            _ => Err("\"nats\" is wanted".into()),
+        }
+    }
+
+    fn show(of: &EngineKind) -> Value {
+        match of {
+            EngineKind::Nats => json!("nats"),
+        }
+    }
+}
+
+/// URLs: one, or a list.
+struct Servers;
+
+impl Unit for Servers {
+    type Of = Vec<String>;
+
+    fn read(value: &Value) -> Result<Vec<String>, String> {
+        let all = list(
+            value,
+            "a URL or a list of URLs, such as nats://127.0.0.1:4222",
+        )?;
+        let read = |url: &str| {
+            let (scheme, rest) = url
+                .split_once("://")
+                .ok_or_else(|| format!("{url:?}: a URL such as nats://127.0.0.1:4222 is wanted"))?;
+            // What is before an @ is a secret, and isn't shown.
+            match (scheme, rest.contains('@')) {
+                (_, true) => Err("a URL has no user or password here: they are user and passwordFile, or tokenFile".to_owned()),
+                ("nats" | "tls", _) if !rest.is_empty() => Ok(url.to_owned()),
+                _ => Err(format!("{url:?}: it begins with nats:// or tls://, and a host")),
+            }
+        };
+        match all.is_empty() {
+            true => Err("at least one URL is wanted".into()),
+            false => all.into_iter().map(read).collect(),
+        }
+    }
+
+    fn show(of: &Vec<String>) -> Value {
+        json!(of)
+    }
+}
+
+/// A text that isn't empty.
+pub(super) struct Text;
+
+impl Unit for Text {
+    type Of = String;
+
+    fn read(value: &Value) -> Result<String, String> {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        text.map(str::to_owned)
+            .ok_or_else(|| "a text is wanted".into())
+    }
+
+    fn show(of: &String) -> Value {
+        json!(of)
+    }
+}

@@ -1,0 +1,175 @@
+//! NATS JetStream.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions};
+use tokio::time::timeout;
+
+use super::{Outcome, Outgoing, Outlet, Sent};
+use crate::config::{Engine, Login, SecurityConfig};
+use crate::keys::ConfiguredFile;
+
+/// How long a connection may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// What headers and the protocol take beside our own count, in bytes.
+const OVERHEAD_BYTES: usize = 64;
+
+/// A connection on which events are published to streams.
+pub(super) struct NatsOutlet {
+    client: Client,
+    context: Context,
+}
+
+impl NatsOutlet {
+    /// Connects, and sees that JetStream is there.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(super) async fn connect(
+        engine: &Engine,
+        security: &SecurityConfig,
+        name: &str,
+    ) -> Result<Self, String> {
+        let options = options(engine, security, name)?;
+        let connecting = options.connect(engine.servers());
+        let client = match timeout(CONNECT_MAX, connecting).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(why_unreachable(engine, &error.to_string())),
+            Err(_) => {
+                let why = format!("no answer within {CONNECT_MAX:?}");
+                return Err(why_unreachable(engine, &why));
+            }
+        };
+        let context = jetstream::new(client.clone());
+        match timeout(CONNECT_MAX, context.query_account()).await {
+            Ok(Ok(_)) => Ok(Self { client, context }),
+            Ok(Err(error)) => Err(format!(
+                "the server has no JetStream for us: {error}; start it with -js, and enable it for this account"
+            )),
+            Err(_) => Err(format!("JetStream doesn't answer within {CONNECT_MAX:?}")),
+        }
+    }
+
+    async fn publish(&self, event: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+        let mut message = PublishMessage::build()
+            .payload(event.body.clone())
+            .message_id(&event.id);
+        for (name, value) in &event.headers {
+            message = message.header(*name, value.as_str());
+        }
+        self.context
+            .send_publish(event.subject.clone(), message)
+            .await
+    }
+}
+
+fn why_unreachable(engine: &Engine, why: &str) -> String {
+    let servers = engine.servers().join(", ");
+    format!("{servers} can't be used: {why}")
+}
+
+fn options(
+    engine: &Engine,
+    security: &SecurityConfig,
+    name: &str,
+) -> Result<ConnectOptions, String> {
+    let mut options = ConnectOptions::new()
+        .name(format!("event-manager {name}"))
+        .connection_timeout(CONNECT_MAX)
+        .ping_interval(Duration::from_secs(5));
+    let secret = |key: &'static str, path: &Path| {
+        let file = ConfiguredFile::secret(key, path.to_owned(), security);
+        file.read()
+            .map(|(_, text)| text)
+            .map_err(|error| error.to_string())
+    };
+    options = match engine.login() {
+        Login::None => options,
+        Login::Password(user, file) => {
+            let password = secret("passwordFile", file)?;
+            options.user_and_password(user.to_owned(), password.trim().to_owned())
+        }
+        Login::Token(file) => options.token(secret("tokenFile", file)?.trim().to_owned()),
+        Login::Credentials(file) => {
+            let text = secret("credentialsFile", file)?;
+            options.credentials(&text).map_err(|_| {
+                let path = file.display();
+                format!("credentialsFile {path} holds no credentials as nsc writes them")
+            })?
+        }
+    };
+    if let Some(file) = engine.ca_file() {
+        options = options.add_root_certificates(file.to_owned());
+    }
+    Ok(options)
+}
+
+/// What an error of one event means: it is refused for ever, or nothing is known.
+fn judge(event: &Outgoing, error: &PublishError) -> Result<Outcome, String> {
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => Ok(Outcome::Refused(too_large(event))),
+        PublishErrorKind::StreamNotFound => Err(format!(
+            "no stream takes the subject {}: create one whose subjects have it",
+            event.subject
+        )),
+        _ => Err(error.to_string()),
+    }
+}
+
+fn too_large(event: &Outgoing) -> String {
+    let bytes = event.bytes();
+    format!("{bytes} bytes are more than the server's max_payload")
+}
+
+impl Outlet for NatsOutlet {
+    async fn send(&mut self, batch: &[Outgoing], stall: Duration) -> Sent {
+        let max_payload = self.client.server_info().max_payload;
+        let mut under_way = Vec::with_capacity(batch.len());
+        let mut failed = None;
+        for event in batch {
+            if event.bytes() + OVERHEAD_BYTES > max_payload {
+                under_way.push(Err(too_large(event)));
+                continue;
+            }
+            match timeout(stall, self.publish(event)).await {
+                Ok(Ok(ack)) => under_way.push(Ok(ack)),
+                Ok(Err(error)) => match judge(event, &error) {
+                    Ok(Outcome::Refused(why)) => under_way.push(Err(why)),
+                    Ok(_) => {}
+                    Err(why) => {
+                        failed = Some(why);
+                        break;
+                    }
+                },
+                Err(_) => {
+                    failed = Some(format!("nothing could be sent for {stall:?}"));
+                    break;
+                }
+            }
+        }
+        let mut outcomes = Vec::with_capacity(under_way.len());
+        for (event, sent) in batch.iter().zip(under_way) {
+            let outcome = match sent {
+                Err(why) => Ok(Outcome::Refused(why)),
+                Ok(ack) => match timeout(stall, ack.into_future()).await {
+                    Ok(Ok(ack)) if ack.duplicate => Ok(Outcome::Known),
+                    Ok(Ok(_)) => Ok(Outcome::Stored),
+                    Ok(Err(error)) => judge(event, &error),
+                    Err(_) => Err(format!("nothing was confirmed for {stall:?}")),
+                },
+            };
+            match outcome {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(why) => {
+                    let failed = Some(why);
+                    return Sent { outcomes, failed };
+                }
+            }
+        }
+        Sent { outcomes, failed }
+    }
+}

@@ -1,0 +1,16 @@
+//! What a binary without engines has in their place.
+
+#![cfg(not(feature = "nats"))]
+
+use std::time::Duration;
+
+use super::{Outgoing, Outlet, Sent};
+
+/// There is none.
+pub enum NoOutlet {}
+
+impl Outlet for NoOutlet {
+    async fn send(&mut self, _: &[Outgoing], _: Duration) -> Sent {
+        match *self {}
+    }
+}

@@ -1,0 +1,19 @@
+//! Bridges to other brokers, with their real servers and public clients.
+//!
+//! `just engines` installs both, and runs these; without them they fail. `EVENT_MANAGER_ENGINES` is the
+//! directory where they are.
+
+#![allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test reads clocks, waits, and fails by panicking, its helpers too; not all of the support is used here"
+)]
+
+mod nats;
+mod server;
+#[path = "../it/support/mod.rs"]
+mod support;

@@ -1,0 +1,46 @@
+"""What the tests want of NATS, by nats-py: `nats_client.py URL COMMAND …` prints JSON."""
+
+import asyncio
+import json
+import sys
+
+import nats
+from nats.js.api import StreamConfig
+
+
+async def create(js, name, subjects, max_msg_size="-1"):
+    config = StreamConfig(name=name, subjects=subjects.split(","), max_msg_size=int(max_msg_size))
+    await js.add_stream(config)
+    return name
+
+
+async def count(js, name):
+    return (await js.stream_info(name)).state.messages
+
+
+async def read(js, name, wanted):
+    """All messages of a stream in its order, once it has so many."""
+    while await count(js, name) < int(wanted):
+        await asyncio.sleep(0.05)
+    subscription = await js.subscribe("", stream=name, ordered_consumer=True)
+    messages = []
+    for _ in range(await count(js, name)):
+        message = await subscription.next_msg(timeout=10)
+        messages.append(
+            {
+                "subject": message.subject,
+                "headers": {key.lower(): value for key, value in (message.headers or {}).items()},
+                "body": message.data.decode("latin-1"),
+            }
+        )
+    return messages
+
+
+async def main(url, command, *arguments):
+    client = await nats.connect(url, connect_timeout=10)
+    commands = {"create": create, "count": count, "read": read}
+    print(json.dumps(await commands[command](client.jetstream(), *arguments)))
+    await client.close()
+
+
+asyncio.run(main(*sys.argv[1:]))
