@@ -28,17 +28,7 @@ impl<D: Directory> QueueLog<D> {
             queue_created_ms: self.queue_created_ms,
         };
         let segment = Segment::new(header.number, header.first_seq, header.bytes());
-        match self.create(&segment.name(), &header, create) {
-            Ok(file) => self.active = Some(file),
-            // Whose it is isn't known, but it isn't ours.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
-            Err(error) => {
-                if self.directory.remove(&segment.name()).is_err() {
-                    self.leftovers.push(segment.name());
-                }
-                return Err(error);
-            }
-        }
+        self.active = Some(self.create(&segment.name(), &header, create)?);
         let segments = &mut self.index.segments;
         if segments.back().is_some_and(Segment::is_blank)
             && let Some(blank) = segments.pop_back()
@@ -83,10 +73,20 @@ impl<D: Directory> QueueLog<D> {
             self.refused.push(refused);
             created = create(&self.directory, name);
         }
+        // What has the name if that failed may be somebody else's.
         let file = created?;
-        file.write_at(0, &header.encode())?;
-        file.sync()?;
-        self.directory.sync()?;
-        Ok(file)
+        let written = file
+            .write_at(0, &header.encode())
+            .and_then(|()| file.sync())
+            .and_then(|()| self.directory.sync());
+        match written {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                if self.directory.remove(name).is_err() {
+                    self.leftovers.push(name.to_owned());
+                }
+                Err(error)
+            }
+        }
     }
 }
