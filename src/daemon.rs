@@ -25,7 +25,7 @@ use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name};
 use crate::traces::{Exporter, Resource, Tracer};
 use control::{Control, LocatorCaller, keys_of_another};
-use event_manager_client::Caller;
+use event_manager_client::{Caller, ClientKeys};
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
 use event_manager_zmtp::HubId;
@@ -495,11 +495,17 @@ fn start_store(
 
 async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
     let caller = Caller::new(config.limits);
-    if !config.locator.embedded {
-        // What is wrong with the keys is told when they are loaded.
-        let first = keys::own_pair(&config.security).ok().flatten();
-        caller.use_keys(keys_of_another(config, first));
-    }
+    // What is wrong with the keys is told when they are loaded.
+    let first = keys::own_pair(&config.security).ok().flatten();
+    caller.use_keys(match config.locator.embedded {
+        true if config.security.offers_null() => None,
+        // Who embeds the locator before us is of the same configuration, and so has the same keys.
+        true => first.map(|own| ClientKeys {
+            server: *own.public(),
+            own,
+        }),
+        false => keys_of_another(config, first),
+    });
     let locator = LocatorClient::new(caller, config.locator.clone());
     let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
     match (verdict, config.startup_guard.on_timeout) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::support::bus::own_host;
+use super::support::keys::Keys;
 use super::support::peers::socket;
 use super::support::program::{Program, Serving, Site, locator};
 
@@ -67,6 +68,23 @@ fn the_same_with_the_locator_that_the_predecessor_embeds() {
     let locator = first.bound().locator.as_ref().expect("it is embedded");
     let more = json!({"embeddedLocator": true});
     let second = guarded(&locator.to_string(), 0.5, &more);
+    assert_refused(second, "a predecessor answers at ");
+    assert!(first.stop());
+}
+
+/// One that admits nobody without keys is asked with its own, which are those of its successor.
+#[test]
+fn a_predecessor_with_keys_is_known_to_live() {
+    let keys = Keys::new();
+    let mut of_both = json!({"security": keys.security(&["curve"])});
+    let mut settings = of_both.clone();
+    settings["locatorAddress"] = "tcp://127.0.0.1:0".into();
+    (settings["embeddedLocator"], settings["locatorRegister"]) = (true.into(), true.into());
+    let first = Serving::ready(Site::configured(&settings).start(&[]));
+    first.program.logged("registered with the ServiceLocator");
+    let locator = first.bound().locator.as_ref().expect("it is embedded");
+    of_both["embeddedLocator"] = true.into();
+    let second = guarded(&locator.to_string(), 0.5, &of_both);
     assert_refused(second, "a predecessor answers at ");
     assert!(first.stop());
 }
