@@ -198,6 +198,11 @@ impl StateFile {
         if found != "ok" {
             return Err(StateError::Damaged(found));
         }
+        // The file itself was opened to be written, so only what it says of its format can forbid that.
+        if self.database.is_readonly("main").map_err(from_sqlite)? {
+            let why = "its header names a format that can only be read";
+            return Err(StateError::Damaged(why.into()));
+        }
         let transaction = self.database.transaction().map_err(from_sqlite)?;
         let version = version_of(&transaction).map_err(from_sqlite)?;
         match version {

@@ -163,6 +163,22 @@ proptest! {
     }
 }
 
+/// SQLite opens it, and refuses each write.
+#[test]
+fn a_header_that_forbids_to_write_is_damage() {
+    let mut bytes = IMAGES[1].clone();
+    // The file format write version: above 2, a database is read-only.
+    assert_eq!(bytes[18], 1);
+    bytes[18] = 3;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    std::fs::write(&path, &bytes).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    assert_eq!(found, Kept::default());
+    assert_eq!(std::fs::read(&others_in(&path)[0]).unwrap(), bytes);
+    file.write(&all(false, 2)).unwrap();
+}
+
 #[test]
 fn a_file_that_is_no_database_keeps_its_bytes_and_each_gets_a_name() {
     let (_directory, path) = directory();
