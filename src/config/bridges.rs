@@ -104,6 +104,12 @@ impl Bridges {
         self.0.is_empty()
     }
 
+    /// Whether the service of this name is a bridge's.
+    pub fn has_service(&self, name: &ServiceName) -> bool {
+        let bridge = name.as_str().strip_prefix(SERVICE_PREFIX);
+        bridge.is_some_and(|bridge| self.0.contains_key(bridge))
+    }
+
     /// What waits to go out waits in queues on disk, of services of their own.
     pub(super) fn spools(&self) -> Vec<Spool> {
         let spool = |(name, bridge): (&str, &Bridge)| {

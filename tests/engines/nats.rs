@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::server::Nats;
-use super::support::peers::publish;
+use super::support::peers::{probe, publish, received};
 use super::support::{TestDaemon, assert_law};
 
 fn settings(directory: &TempDir, nats: &Nats, more: &Value) -> Value {
@@ -145,6 +145,32 @@ fn a_server_that_stands_still_is_named_and_left_for_another_try() {
     let messages = nats.client(&["read", "POS", "2"]);
     assert_eq!(texts(&messages, |message| &message["body"]), ["0", "1"]);
     wait_until_empty(&daemon);
+}
+
+/// Each event goes out where it was published.
+#[test]
+fn of_two_hubs_of_a_mesh_with_the_same_bridge_one_sends_an_event() {
+    let nats = Nats::started();
+    nats.client(&["create", "POS", "pos.>"]);
+    let directories = [(); 2].map(|()| TempDir::new().expect("a directory"));
+    let first = daemon(&directories[0], &nats);
+    let mut second = settings(&directories[1], &nats, &json!({}));
+    second["mesh"] = json!({"peers": [first.subscribers()]});
+    let second = TestDaemon::in_own_process(&second);
+    // One that wants the same, so that it comes over the link.
+    let subscriber = second.subscriber(&["Order"]);
+    let publisher = first.publisher();
+    probe(&publisher, &subscriber, "Order");
+    (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    for _ in 0..100 {
+        received(&subscriber);
+    }
+    // With those by which it was found that the link is there.
+    let sent = first.status().publishers.events;
+    nats.client(&["read", "POS", &sent.to_string()]);
+    wait_until_empty(&first);
+    assert_eq!(nats.client(&["count", "POS"]), sent);
+    assert_eq!(second.service("bridge.orders").counters.matched, 0);
 }
 
 /// The short form of 20 kills each of 100,000 events.

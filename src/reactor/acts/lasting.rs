@@ -30,6 +30,9 @@ impl Hub {
             let declared = self.broker.declare(name, subjects, &mut self.streamers);
             match declared {
                 Ok(key) => {
+                    if config.bridges.has_service(name) {
+                        self.broker.routes.set_passing_on(key);
+                    }
                     if let Some(port) = self.broker[key].port() {
                         self.notes.service_opened(name, port);
                     }

@@ -75,6 +75,8 @@ pub struct RouteTable {
     limited: HashMap<PeerId, Hearing>,
     /// Subscribers that are hubs of a mesh: they get nothing that came by another hub.
     hubs: BTreeSet<PeerId>,
+    /// Services that get nothing that came by another hub either.
+    passing_on: BTreeSet<ServiceKey>,
     cache: HashMap<Box<[u8]>, KnownSubject>,
     /// The same of events that came by a hub.
     cache_from_hubs: HashMap<Box<[u8]>, KnownSubject>,
@@ -124,6 +126,19 @@ impl RouteTable {
         self.forget_cached();
     }
 
+    /// This service passes events on, as a hub of a mesh does: each event goes on from where it was
+    /// published, and from nowhere else.
+    pub fn set_passing_on(&mut self, service: ServiceKey) {
+        self.passing_on.insert(service);
+        self.note_unwanted();
+        self.forget_cached();
+    }
+
+    /// The service has ended.
+    pub fn forget_service(&mut self, service: ServiceKey) {
+        self.passing_on.remove(&service);
+    }
+
     /// This subscriber, which has no prefixes yet, is a hub of a mesh.
     pub fn add_hub(&mut self, peer: PeerId) {
         self.hubs.insert(peer);
@@ -151,14 +166,16 @@ impl RouteTable {
 
     /// The prefixes of all that is wanted here, hubs aside: of a glob, what is before its first wildcard.
     pub fn wanted(&self) -> Vec<&[u8]> {
-        let is_hub = |receiver: &Receiver| match receiver {
+        let passes_on = |receiver: &Receiver| match receiver {
             Receiver::Subscriber(peer) => self.hubs.contains(peer),
-            Receiver::Service(_) => false,
+            Receiver::Service(service) => self.passing_on.contains(service),
         };
-        let prefixes = self.prefixes.iter();
-        let prefixes = prefixes.filter(|(_, found)| !found.iter().all(is_hub));
-        let exact = self.exact.keys().map(|key| &**key);
-        let globs = self.globs.keys().map(beginning);
+        let is_own = |found: &BTreeSet<Receiver>| !found.iter().all(passes_on);
+        let prefixes = self.prefixes.iter().filter(|(_, found)| is_own(found));
+        let exact = self.exact.iter().filter(|(_, found)| is_own(found));
+        let exact = exact.map(|(key, _)| &**key);
+        let globs = self.globs.iter().filter(|(_, found)| is_own(found));
+        let globs = globs.map(|(pattern, _)| beginning(pattern));
         prefixes
             .map(|(key, _)| key)
             .chain(exact)
@@ -302,18 +319,27 @@ impl RouteTable {
         known
     }
 
-    /// The same of an event that came by another event manager: no hub of a mesh gets it.
+    /// The same of an event that came by another event manager: no hub of a mesh gets it, nor a service
+    /// that passes events on.
     pub fn look_up_from_hub(&mut self, key: &[u8]) -> KnownSubject {
         if let Some(known) = self.cache_from_hubs.get(key) {
             return known.clone();
         }
         let mut known = self.look_up(key);
-        let all = &known.route.subscribers;
-        if all.iter().any(|peer| self.hubs.contains(peer)) {
-            let others = all.iter().filter(|peer| !self.hubs.contains(peer));
+        let Route {
+            subscribers,
+            services,
+        } = &*known.route;
+        let is_hub = |peer: &&PeerId| self.hubs.contains(*peer);
+        let passes_on = |service: &&ServiceKey| self.passing_on.contains(*service);
+        if subscribers.iter().any(|peer| is_hub(&peer))
+            || services.iter().any(|service| passes_on(&service))
+        {
+            let subscribers = subscribers.iter().filter(|peer| !is_hub(peer));
+            let services = services.iter().filter(|service| !passes_on(service));
             let others = Route {
-                subscribers: others.copied().collect(),
-                services: known.route.services.clone(),
+                subscribers: subscribers.copied().collect(),
+                services: services.copied().collect(),
             };
             known.route = self.intern(others);
         }

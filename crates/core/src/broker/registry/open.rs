@@ -246,6 +246,7 @@ impl Broker {
     pub(super) fn close_service(&mut self, key: ServiceKey) -> EndedService {
         let mut service = self.services.remove(key.0 as usize);
         self.by_name.remove(service.name());
+        self.routes.forget_service(key);
         self.letter_subjects.remove(&key);
         self.timetable.set(key, None);
         self.on_disk.remove(service.name());
