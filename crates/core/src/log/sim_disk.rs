@@ -227,6 +227,8 @@ impl SimDisk {
         if state.names.contains_key(name) || state.durable_names.contains_key(name) {
             return false;
         }
+        // What happened to the name before can't come after it.
+        state.pending.retain(|(pending, _)| pending != name);
         let inode = state.inodes.len();
         state.inodes.push(Inode {
             cache: content.to_vec(),
