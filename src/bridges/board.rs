@@ -87,6 +87,16 @@ impl Lane {
         });
     }
 
+    /// Its engine is reached. If that doesn't confirm what it is sent, it doesn't work for that.
+    pub(super) fn is_connected(&self) {
+        let all = self.board.0.all.borrow();
+        let state = all.get(&self.name).map(|shown| shown.state);
+        drop(all);
+        if state == Some(api::BridgeState::Connecting) {
+            self.works();
+        }
+    }
+
     /// It works.
     pub(super) fn works(&self) {
         self.change(|shown| {

@@ -1,15 +1,15 @@
 //! One bridge out.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::board::Lane;
 use super::message::outgoing;
 use super::worker::{Delivered, NoWorker, Worker};
-use crate::ambient::chance;
+use crate::ambient::{chance, now};
 use crate::config::{Bridge, Config, Engine, SecurityConfig};
 use crate::engines::{self, Outcome, Outgoing, Outlet, Sent};
 use crate::reactor::Input;
@@ -77,19 +77,19 @@ impl Outward {
     }
 
     /// Until the daemon stops.
-    pub(super) async fn run(
-        self,
-        inputs: mpsc::Sender<Input>,
-        mut stopping: watch::Receiver<bool>,
-    ) {
+    pub(super) async fn run(self, inputs: mpsc::Sender<Input>, stopping: watch::Receiver<bool>) {
         let Some(service) = self.service.clone() else {
             return;
         };
-        while !*stopping.borrow() {
+        let mut stop = Stop {
+            signal: stopping,
+            until: None,
+        };
+        while !stop.has_come() {
             let credit = self.bridge.in_flight_max();
             let attached = Worker::attach(&inputs, &service, &self.name, credit, self.limits).await;
             let end = match attached {
-                Ok(mut worker) => self.serve(&mut worker, &mut stopping).await,
+                Ok(mut worker) => self.serve(&mut worker, &mut stop).await,
                 Err(NoWorker::Ends) => return,
                 Err(NoWorker::NotNow) => Ok(End::Lost),
             };
@@ -102,54 +102,52 @@ impl Outward {
 
     /// Sends what the worker gets. While the engine is away it holds what it has, and takes no more than its
     /// credit.
-    async fn serve(
-        &self,
-        worker: &mut Worker,
-        stopping: &mut watch::Receiver<bool>,
-    ) -> Result<End, Ended> {
+    async fn serve(&self, worker: &mut Worker, stop: &mut Stop) -> Result<End, Ended> {
         let mut held = VecDeque::new();
         let mut outlet = None;
         let mut backoff = Backoff::new(REDIAL[0], REDIAL[1]);
+        // After a failure one event is sent alone: what is behind it isn't sent again and again.
+        let mut batch_max = BATCH_EVENTS;
         loop {
             let connected = match outlet.take() {
-                Some(connected) => connected,
+                Some(connected) => Ok(connected),
                 None => {
                     let connecting = engines::outlet(&self.engine, &self.security, &self.name);
-                    let connected = self.while_held(worker, &mut held, stopping, connecting);
-                    match connected.await? {
+                    let connecting = self.while_held(worker, &mut held, stop, connecting);
+                    match connecting.await? {
                         None => return Ok(End::Stopped),
-                        Some(Ok(connected)) => connected,
-                        Some(Err(why)) => {
-                            self.lane.fails(BridgeState::Connecting, &why);
-                            let pause = sleep(backoff.next_delay(chance()));
-                            match self.while_held(worker, &mut held, stopping, pause).await? {
-                                None => return Ok(End::Stopped),
-                                Some(()) => continue,
-                            }
+                        Some(connected) => connected,
+                    }
+                }
+            };
+            let failed = match connected {
+                Err(why) => Some((BridgeState::Connecting, why)),
+                Ok(connected) => {
+                    self.lane.is_connected();
+                    let exchanged = self.exchange(worker, &mut held, stop, (connected, batch_max));
+                    match exchanged.await? {
+                        None => return Ok(End::Stopped),
+                        Some(Exchanged::Went(connected)) => {
+                            self.lane.works();
+                            backoff.reset();
+                            batch_max = BATCH_EVENTS;
+                            outlet = Some(connected);
+                            None
+                        }
+                        Some(Exchanged::Lost(why)) => Some((BridgeState::Connecting, why)),
+                        Some(Exchanged::Failed(why)) => {
+                            batch_max = 1;
+                            Some((BridgeState::Failing, why))
                         }
                     }
                 }
             };
-            self.lane.works();
-            match self
-                .exchange(worker, &mut held, stopping, connected)
-                .await?
-            {
-                None => return Ok(End::Stopped),
-                Some(Exchanged::Went(connected)) => {
-                    backoff.reset();
-                    outlet = Some(connected);
-                }
-                Some(Exchanged::Failed(why)) => {
-                    self.lane.fails(BridgeState::Failing, &why);
-                    let pause = sleep(backoff.next_delay(chance()));
-                    if self
-                        .while_held(worker, &mut held, stopping, pause)
-                        .await?
-                        .is_none()
-                    {
-                        return Ok(End::Stopped);
-                    }
+            if let Some((state, why)) = failed {
+                self.lane.fails(state, &why);
+                let pause = sleep(backoff.next_delay(chance()));
+                let paused = self.while_held(worker, &mut held, stop, pause);
+                if paused.await?.is_none() {
+                    return Ok(End::Stopped);
                 }
             }
         }
@@ -160,36 +158,39 @@ impl Outward {
         &self,
         worker: &mut Worker,
         held: &mut VecDeque<Delivered>,
-        stopping: &mut watch::Receiver<bool>,
-        mut outlet: O,
+        stop: &mut Stop,
+        (mut outlet, batch_max): (O, usize),
     ) -> Result<Option<Exchanged<O>>, Ended> {
         while held.is_empty() {
             tokio::select! {
                 biased;
                 delivered = worker.next() => held.extend(delivered?),
-                _ = stopping.changed() => return Ok(None),
+                _ = stop.comes() => return Ok(None),
+                why = outlet.lost() => return Ok(Some(Exchanged::Lost(why))),
             }
         }
-        let batch = self.batch(held);
+        let batch = self.batch(held, batch_max);
         self.lane
             .change(|shown| shown.in_flight = batch.len() as u64);
         let stall = self.bridge.stall_timeout();
         let sending = outlet.send(&batch, stall);
-        let sent = self.while_held(worker, held, stopping, sending).await?;
+        let sent = self.while_held(worker, held, stop, sending).await?;
         let Some(sent) = sent else {
             return Ok(None);
         };
+        let is_lost = sent.is_lost;
         let failed = self.settle(worker, held, &batch, sent);
         Ok(Some(match failed {
             None => Exchanged::Went(outlet),
+            Some(why) if is_lost => Exchanged::Lost(why),
             Some(why) => Exchanged::Failed(why),
         }))
     }
 
     /// The first of what is held, in its order.
-    fn batch(&self, held: &VecDeque<Delivered>) -> Vec<Outgoing> {
+    fn batch(&self, held: &VecDeque<Delivered>, events_max: usize) -> Vec<Outgoing> {
         let mut bytes = 0;
-        let to_send = held.iter().take(BATCH_EVENTS).take_while(|delivered| {
+        let to_send = held.iter().take(events_max).take_while(|delivered| {
             let had = bytes;
             bytes += delivered.event.len();
             had == 0 || bytes <= BATCH_BYTES
@@ -209,22 +210,31 @@ impl Outward {
         sent: Sent,
     ) -> Option<String> {
         let (mut events, mut bytes, mut known, mut refused) = (0, 0, 0, 0);
-        for (outcome, event) in sent.outcomes.iter().zip(batch) {
-            let Some(done) = held.pop_front() else { break };
-            match outcome {
-                Outcome::Stored | Outcome::Known => {
-                    worker.ack(done.delivery);
-                    events += 1;
-                    bytes += event.body.len() as u64;
-                    known += u64::from(*outcome == Outcome::Known);
+        let sent_again: Vec<_> = held
+            .drain(..sent.outcomes.len().min(held.len()))
+            .zip(sent.outcomes.iter().zip(batch))
+            .filter_map(|(done, (outcome, event))| {
+                match outcome {
+                    Outcome::Stored | Outcome::Known => {
+                        worker.ack(done.delivery);
+                        events += 1;
+                        bytes += event.body.len() as u64;
+                        known += u64::from(*outcome == Outcome::Known);
+                    }
+                    Outcome::Refused(why) => {
+                        let why: String = why.chars().take(REASON_BYTES_MAX).collect();
+                        worker.term(done.delivery, &why);
+                        refused += 1;
+                    }
+                    Outcome::Unknown => return Some(done),
                 }
-                Outcome::Refused(why) => {
-                    let why: String = why.chars().take(REASON_BYTES_MAX).collect();
-                    worker.term(done.delivery, &why);
-                    refused += 1;
-                }
-            }
-        }
+                None
+            })
+            .collect();
+        sent_again
+            .into_iter()
+            .rev()
+            .for_each(|one| held.push_front(one));
         self.lane.change(|shown| {
             shown.events += events;
             shown.bytes += bytes;
@@ -241,27 +251,13 @@ impl Outward {
         &self,
         worker: &mut Worker,
         held: &mut VecDeque<Delivered>,
-        stopping: &mut watch::Receiver<bool>,
+        stop: &mut Stop,
         other: impl Future<Output = T>,
     ) -> Result<Option<T>, Ended> {
         let mut clock = interval(self.wip_every);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(other);
-        let mut stop = None;
         loop {
-            let stopped = async {
-                match &mut stop {
-                    Some(deadline) => {
-                        let deadline: &mut std::pin::Pin<Box<tokio::time::Sleep>> = deadline;
-                        deadline.as_mut().await;
-                        true
-                    }
-                    None => {
-                        let _ = stopping.changed().await;
-                        false
-                    }
-                }
-            };
             tokio::select! {
                 biased;
                 done = &mut other => return Ok(Some(done)),
@@ -269,13 +265,41 @@ impl Outward {
                 _ = clock.tick() => if let Some(last) = held.back() {
                     worker.wip(last.delivery);
                 },
-                is_over = stopped => {
+                is_over = stop.comes() => {
                     if is_over || held.is_empty() {
                         return Ok(None);
                     }
                     worker.bye();
-                    stop = Some(Box::pin(sleep(STOP_MAX)));
                 }
+            }
+        }
+    }
+}
+
+/// The daemon's stop, which leaves a moment for what is under way.
+struct Stop {
+    signal: watch::Receiver<bool>,
+    /// It has come; then until when.
+    until: Option<Instant>,
+}
+
+impl Stop {
+    fn has_come(&self) -> bool {
+        *self.signal.borrow()
+    }
+
+    /// Waits until it comes, and then, until the moment is over; whether it is.
+    async fn comes(&mut self) -> bool {
+        match self.until {
+            Some(until) => {
+                sleep_until(until.into()).await;
+                true
+            }
+            None => {
+                // Who could stop us is gone: that is a stop, too.
+                let _ = self.signal.wait_for(|stops| *stops).await;
+                self.until = Some(now() + STOP_MAX);
+                false
             }
         }
     }
@@ -285,6 +309,8 @@ impl Outward {
 enum Exchanged<O> {
     /// All of it is known; more can be sent.
     Went(O),
-    /// The connection is given up.
+    /// The connection was lost.
+    Lost(String),
+    /// It is given up.
     Failed(String),
 }

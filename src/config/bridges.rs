@@ -34,7 +34,7 @@ pub struct Bridge {
     direction: Option<Direction>,
     #[serde(with = "Maybe::<Subjects>")]
     subjects: Option<Vec<SubjectPattern>>,
-    #[serde(with = "Maybe::<Text>")]
+    #[serde(with = "Maybe::<SubjectPrefix>")]
     to: Option<String>,
     #[serde(with = "Maybe::<Whole::<u32, 1, 100_000>>")]
     max_in_flight: Option<u32>,
@@ -43,6 +43,32 @@ pub struct Bridge {
     #[serde(with = "Maybe::<Truth>")]
     required: Option<bool>,
     retention: RetentionFields,
+}
+
+/// The beginning of subjects that publishers can't get out of: whole words, each with a dot behind it, and
+/// none of the server's own.
+struct SubjectPrefix;
+
+impl Unit for SubjectPrefix {
+    type Of = String;
+
+    fn read(value: &Value) -> Result<String, String> {
+        let wanted = "the beginning of subjects is wanted, words of letters, digits, - and _ with a dot behind each, such as \"pos.\"";
+        let text = value.as_str().ok_or(wanted)?;
+        let words = text.strip_suffix('.').ok_or(wanted)?.split('.');
+        let is_word = |word: &str| {
+            let is_of_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            !word.is_empty() && word.chars().all(is_of_word)
+        };
+        match words.clone().all(is_word) && !text.starts_with("_INBOX.") {
+            true => Ok(text.to_owned()),
+            false => Err(wanted.into()),
+        }
+    }
+
+    fn show(of: &String) -> Value {
+        json!(of)
+    }
 }
 
 /// Which way events go.
@@ -154,6 +180,9 @@ impl Bridge {
         match self.direction {
             None => missing("direction, \"out\","),
             Some(Direction::Out) if self.subjects.is_none() => missing("subjects, what goes out,"),
+            Some(Direction::Out) if self.to.is_none() => Some(
+                "to is missing, such as \"pos.\": what stands before each subject there, so that nobody reaches other subjects by an event's".into(),
+            ),
             Some(Direction::Out) => None,
         }
     }
@@ -225,7 +254,7 @@ mod tests {
 
         #[test]
         fn a_bridge_out_brings_a_durable_service() {
-            let bridge = r#""bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "retention": {"maxAge": 60}}}"#;
+            let bridge = r#""bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos.", "retention": {"maxAge": 60}}}"#;
             let config = read(&format!("{{{ENGINE}, {bridge}}}")).unwrap();
             let service = Bridge::service("orders").unwrap();
             let declared: Vec<_> = config.services.declared().collect();
@@ -299,12 +328,24 @@ mod tests {
                     "subjects, what goes out, is missing",
                 ),
                 (
-                    bridge(r#""engine": "mian", "direction": "out", "subjects": ["a"]"#),
+                    bridge(r#""engine": "main", "direction": "out", "subjects": ["a"]"#),
+                    "to is missing",
+                ),
+                (
+                    bridge(
+                        r#""engine": "main", "direction": "out", "subjects": ["a"], "to": "$JS.API.""#,
+                    ),
+                    "words of letters",
+                ),
+                (
+                    bridge(
+                        r#""engine": "mian", "direction": "out", "subjects": ["a"], "to": "a.""#,
+                    ),
                     "did you mean \"main\"?",
                 ),
                 (
                     bridge(
-                        r#""engine": "main", "direction": "out", "subjects": ["a"], "maxInFlight": 0"#,
+                        r#""engine": "main", "direction": "out", "subjects": ["a"], "to": "a.", "maxInFlight": 0"#,
                     ),
                     "1 to 100000",
                 ),

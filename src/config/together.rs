@@ -27,6 +27,12 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     found.extend(keys(config));
     found.extend(keys_of_others(config));
     found.extend(tls(config));
+    if !config.bridges.is_empty() && config.state_dir.as_os_str().is_empty() {
+        found.push((
+            vec!["bridges", "stateDir"],
+            "bridges need a stateDir: what is for an engine waits on disk".into(),
+        ));
+    }
     let limit = config.memory_limit;
     if limit != 0 && message > limit {
         found.push((

@@ -43,6 +43,8 @@ pub enum Outcome {
     Known,
     /// It will never take it.
     Refused(String),
+    /// Nothing is known of it: it is sent again.
+    Unknown,
 }
 
 /// What became of a batch.
@@ -52,6 +54,8 @@ pub struct Sent {
     pub outcomes: Vec<Outcome>,
     /// Why nothing is known of the others. They are sent again.
     pub failed: Option<String>,
+    /// That is because the connection was lost.
+    pub is_lost: bool,
 }
 
 /// Events go out by it. A new one is made when this one fails.
@@ -60,6 +64,9 @@ pub trait Outlet {
     /// Sends events in this order, and waits for what becomes of them. At most `stall` may pass without
     /// one of them being confirmed.
     async fn send(&mut self, batch: &[Outgoing], stall: Duration) -> Sent;
+
+    /// Waits until the connection is lost, and says so.
+    async fn lost(&mut self) -> String;
 }
 
 /// Connects to an engine.

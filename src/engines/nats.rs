@@ -1,12 +1,15 @@
 //! NATS JetStream.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, Event};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::{Outcome, Outgoing, Outlet, Sent};
@@ -17,11 +20,20 @@ use crate::keys::ConfiguredFile;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// What headers and the protocol take beside our own count, in bytes.
 const OVERHEAD_BYTES: usize = 64;
+/// The longest subject. A server closes the connection of who sends a line of more than 4096 bytes, which
+/// has other things in it too.
+const SUBJECT_BYTES_MAX: usize = 3500;
+/// The client library is not to come back by itself: it would go on with later events.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const CONNECTION_LOST: &str = "the connection was lost";
 
 /// A connection on which events are published to streams.
 pub(super) struct NatsOutlet {
     client: Client,
     context: Context,
+    /// Notified when the connection is lost.
+    lost: Arc<Notify>,
 }
 
 impl NatsOutlet {
@@ -34,7 +46,19 @@ impl NatsOutlet {
         security: &SecurityConfig,
         name: &str,
     ) -> Result<Self, String> {
-        let options = options(engine, security, name)?;
+        let (lost, is_connected) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
+        let (losing, was_connected) = (Arc::clone(&lost), Arc::clone(&is_connected));
+        let options = options(engine, security, name)?
+            .reconnect_delay_callback(move |_| match was_connected.load(Ordering::Relaxed) {
+                true => NEVER,
+                false => Duration::ZERO,
+            })
+            .event_callback(move |event| {
+                if matches!(event, Event::Disconnected | Event::Closed) {
+                    losing.notify_one();
+                }
+                std::future::ready(())
+            });
         let connecting = options.connect(engine.servers());
         let client = match timeout(CONNECT_MAX, connecting).await {
             Ok(Ok(client)) => client,
@@ -44,9 +68,14 @@ impl NatsOutlet {
                 return Err(why_unreachable(engine, &why));
             }
         };
+        is_connected.store(true, Ordering::Relaxed);
         let context = jetstream::new(client.clone());
         match timeout(CONNECT_MAX, context.query_account()).await {
-            Ok(Ok(_)) => Ok(Self { client, context }),
+            Ok(Ok(_)) => Ok(Self {
+                client,
+                context,
+                lost,
+            }),
             Ok(Err(error)) => Err(format!(
                 "the server has no JetStream for us: {error}; start it with -js, and enable it for this account"
             )),
@@ -108,15 +137,20 @@ fn options(
     Ok(options)
 }
 
-/// What an error of one event means: it is refused for ever, or nothing is known.
-fn judge(event: &Outgoing, error: &PublishError) -> Result<Outcome, String> {
+/// What an error of one event means: it is refused for ever; or nothing is known, of this one or of all
+/// behind it too, and why.
+fn judge(event: &Outgoing, error: &PublishError) -> Result<Outcome, (bool, String)> {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => Ok(Outcome::Refused(too_large(event))),
-        PublishErrorKind::StreamNotFound => Err(format!(
-            "no stream takes the subject {}: create one whose subjects have it",
-            event.subject
-        )),
-        _ => Err(error.to_string()),
+        PublishErrorKind::StreamNotFound => {
+            let why = format!(
+                "no stream takes the subject {}: create one whose subjects have it",
+                event.subject
+            );
+            Err((false, why))
+        }
+        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Err((true, error.to_string())),
+        _ => Err((false, error.to_string())),
     }
 }
 
@@ -125,33 +159,40 @@ fn too_large(event: &Outgoing) -> String {
     format!("{bytes} bytes are more than the server's max_payload")
 }
 
-impl Outlet for NatsOutlet {
-    async fn send(&mut self, batch: &[Outgoing], stall: Duration) -> Sent {
+/// Why the server would never take it, if so.
+fn why_never(event: &Outgoing, max_payload: usize) -> Option<String> {
+    if event.bytes() + OVERHEAD_BYTES > max_payload {
+        return Some(too_large(event));
+    }
+    let bytes = event.subject.len();
+    (bytes > SUBJECT_BYTES_MAX).then(|| {
+        format!("its subject has {bytes} bytes there; at most {SUBJECT_BYTES_MAX} are sent")
+    })
+}
+
+impl NatsOutlet {
+    /// Sends all, and then waits for the confirmations in the same order.
+    async fn exchange(&self, batch: &[Outgoing], stall: Duration) -> Sent {
         let max_payload = self.client.server_info().max_payload;
-        let mut under_way = Vec::with_capacity(batch.len());
-        let mut failed = None;
+        let (mut under_way, mut failed) = (Vec::with_capacity(batch.len()), None);
         for event in batch {
-            if event.bytes() + OVERHEAD_BYTES > max_payload {
-                under_way.push(Err(too_large(event)));
+            if let Some(why) = why_never(event, max_payload) {
+                under_way.push(Err(why));
                 continue;
             }
             match timeout(stall, self.publish(event)).await {
                 Ok(Ok(ack)) => under_way.push(Ok(ack)),
-                Ok(Err(error)) => match judge(event, &error) {
-                    Ok(Outcome::Refused(why)) => under_way.push(Err(why)),
-                    Ok(_) => {}
-                    Err(why) => {
-                        failed = Some(why);
-                        break;
-                    }
-                },
+                Ok(Err(error)) => {
+                    failed = Some(error.to_string());
+                    break;
+                }
                 Err(_) => {
                     failed = Some(format!("nothing could be sent for {stall:?}"));
                     break;
                 }
             }
         }
-        let mut outcomes = Vec::with_capacity(under_way.len());
+        let mut outcomes = Vec::with_capacity(batch.len());
         for (event, sent) in batch.iter().zip(under_way) {
             let outcome = match sent {
                 Err(why) => Ok(Outcome::Refused(why)),
@@ -159,17 +200,45 @@ impl Outlet for NatsOutlet {
                     Ok(Ok(ack)) if ack.duplicate => Ok(Outcome::Known),
                     Ok(Ok(_)) => Ok(Outcome::Stored),
                     Ok(Err(error)) => judge(event, &error),
-                    Err(_) => Err(format!("nothing was confirmed for {stall:?}")),
+                    Err(_) => Err((true, format!("nothing was confirmed for {stall:?}"))),
                 },
             };
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
-                Err(why) => {
-                    let failed = Some(why);
-                    return Sent { outcomes, failed };
+                Err((is_of_all, why)) => {
+                    outcomes.push(Outcome::Unknown);
+                    failed.get_or_insert(why);
+                    if is_of_all {
+                        break;
+                    }
                 }
             }
         }
-        Sent { outcomes, failed }
+        Sent {
+            outcomes,
+            failed,
+            is_lost: false,
+        }
+    }
+}
+
+impl Outlet for NatsOutlet {
+    async fn send(&mut self, batch: &[Outgoing], stall: Duration) -> Sent {
+        let lost = Arc::clone(&self.lost);
+        tokio::select! {
+            // First: what is confirmed by then is known.
+            biased;
+            sent = self.exchange(batch, stall) => sent,
+            () = lost.notified() => Sent {
+                outcomes: vec![],
+                failed: Some(CONNECTION_LOST.into()),
+                is_lost: true,
+            },
+        }
+    }
+
+    async fn lost(&mut self) -> String {
+        self.lost.notified().await;
+        CONNECTION_LOST.into()
     }
 }

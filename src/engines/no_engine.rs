@@ -13,4 +13,8 @@ impl Outlet for NoOutlet {
     async fn send(&mut self, _: &[Outgoing], _: Duration) -> Sent {
         match *self {}
     }
+
+    async fn lost(&mut self) -> String {
+        match *self {}
+    }
 }

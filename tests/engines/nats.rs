@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::server::Nats;
-use super::support::peers::{probe, publish, received};
+use super::support::peers::{connected, probe, publish, received};
 use super::support::{TestDaemon, assert_law};
 
 fn settings(directory: &TempDir, nats: &Nats, more: &Value) -> Value {
@@ -130,7 +130,7 @@ fn a_server_that_stands_still_is_named_and_left_for_another_try() {
     let publisher = daemon.publisher();
     publish(&publisher, "Order", "0");
     wait_for(&daemon, "the first", |bridge| bridge.events == 1);
-    nats.signal("-STOP");
+    nats.stand_still();
     publish(&publisher, "Order", "1");
     let begun = Instant::now();
     wait_for(&daemon, "its problem", |bridge| {
@@ -141,10 +141,92 @@ fn a_server_that_stands_still_is_named_and_left_for_another_try() {
         "{:?}",
         begun.elapsed()
     );
-    nats.signal("-CONT");
+    nats.go_on();
     let messages = nats.client(&["read", "POS", "2"]);
     assert_eq!(texts(&messages, |message| &message["body"]), ["0", "1"]);
     wait_until_empty(&daemon);
+}
+
+/// It must not be sent again and again behind one that can't go.
+#[test]
+fn an_event_that_no_stream_takes_has_nothing_behind_it_stored_twice() {
+    let nats = Nats::started();
+    nats.client(&["create", "POS", "pos.OrderX"]);
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &nats);
+    let publisher = daemon.publisher();
+    publish(&publisher, "OrderX", "0");
+    publish(&publisher, "OrderY", "nobody takes it");
+    (1..200).for_each(|n| publish(&publisher, "OrderX", &n.to_string()));
+    wait_for(&daemon, "some tries", |bridge| bridge.failures >= 4);
+    let bridge = daemon.status().bridges[0].clone();
+    assert_eq!(bridge.state, BridgeState::Failing);
+    let stored = nats.client(&["count", "POS"]).as_u64().expect("a number");
+    assert_eq!((bridge.events, bridge.known), (stored, 0));
+    nats.client(&["create", "OTHER", "pos.OrderY"]);
+    wait_until_empty(&daemon);
+    assert_eq!(nats.client(&["count", "POS"]), 200);
+    let bridge = wait_for(&daemon, "all", |bridge| bridge.events == 201);
+    assert_eq!((bridge.state, bridge.known), (BridgeState::Running, 0));
+}
+
+#[test]
+fn a_subject_that_is_too_long_there_is_a_dead_letter() {
+    let nats = Nats::started();
+    nats.client(&["create", "POS", "pos.>"]);
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &nats);
+    let publisher = daemon.publisher();
+    publish(&publisher, &format!("Order{}", "a".repeat(5000)), "long");
+    publish(&publisher, "Order.next", "goes");
+    let messages = nats.client(&["read", "POS", "1"]);
+    assert_eq!(texts(&messages, |message| &message["body"]), ["goes"]);
+    daemon.wait_for_counter("bridge.orders", |c| c.dead_lettered, 1);
+}
+
+#[test]
+fn a_lost_server_is_noticed_while_nothing_is_sent_and_holds_up_no_stop() {
+    let mut nats = Nats::started();
+    nats.client(&["create", "POS", "pos.>"]);
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &nats);
+    wait_for(&daemon, "a connection", |bridge| {
+        bridge.state == BridgeState::Running
+    });
+    nats.kill();
+    wait_for(&daemon, "its loss", |bridge| {
+        bridge.state == BridgeState::Connecting
+    });
+    publish(&daemon.publisher(), "Order", "waits");
+    daemon.wait_for_counter("bridge.orders", |c| c.in_flight, 1);
+    let begun = Instant::now();
+    assert!(daemon.stop());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn nobody_else_is_a_worker_of_a_bridge_or_says_what_it_gets() {
+    let nats = Nats::new();
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &nats);
+    let (token, why) = daemon.ask(
+        "TK_EVENT_MANAGER_SUBSCRIBE",
+        &["x", "bridge.orders", "Secret"],
+    );
+    assert_eq!(token, "TK_SYS_NAK", "{why}");
+    assert!(why.contains("is a bridge's"), "{why}");
+    let before = daemon.refused("forbidden");
+    let worker = connected(
+        &daemon.context,
+        zmq::DEALER,
+        &daemon.address_of("bridge.orders"),
+    );
+    worker.send(r#"READY {"ack": true}"#, 0).expect("a send");
+    daemon.wait_for("a refusal", |status| status.refused("forbidden") > before);
 }
 
 /// Each event goes out where it was published.

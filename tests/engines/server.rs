@@ -83,10 +83,40 @@ impl Nats {
         child.wait().expect("its end");
     }
 
-    /// Stops and continues its process: it accepts connections, and never answers.
-    pub fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status();
+    /// Its process stands still, all of its threads: it accepts connections, and never answers.
+    pub fn stand_still(&self) {
+        self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        let begun = Instant::now();
+        let all_stopped = || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("its threads");
+            tasks.all(|task| {
+                let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
+                // The state stands behind the name, which is in brackets.
+                stat.is_ok_and(|stat| {
+                    stat.rsplit(')')
+                        .next()
+                        .is_some_and(|rest| rest.starts_with(" T"))
+                })
+            })
+        };
+        while !all_stopped() {
+            assert!(begun.elapsed() < START_MAX, "it doesn't stand still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// It goes on.
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn pid(&self) -> String {
+        self.child.as_ref().expect("it runs").id().to_string()
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.pid()]).status();
         assert!(sent.expect("kill").success());
     }
 

@@ -46,7 +46,8 @@ fn all_others() -> Value {
     }
     if cfg!(feature = "nats") {
         all["engines"] = json!({"main": {"type": "nats", "servers": "nats://h:1"}});
-        all["bridges"] = json!({"b": {"engine": "main", "direction": "out", "subjects": ["a"]}});
+        all["bridges"] =
+            json!({"b": {"engine": "main", "direction": "out", "subjects": ["a"], "to": "a."}});
     }
     if cfg!(feature = "tls") {
         (all["httpTlsCertificate"], all["httpTlsKey"]) = (json!("c"), json!("k"));

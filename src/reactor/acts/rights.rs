@@ -73,6 +73,13 @@ impl Hub {
             let why = format!("{ip} is in none of the networks of {said_in}.from, for {who:?}");
             return Some(("address", why));
         }
+        if let Some(Wish::Work(service)) = wish
+            && self.broker.routes.passes_on(service)
+        {
+            let name = self.broker.service(service)?.name();
+            let why = format!("{name} is a bridge's, which is its only worker");
+            return Some(("forbidden", why));
+        }
         let deed = match wish? {
             // It may be gone meanwhile.
             Wish::Work(service) => Deed::Serve(self.broker.service(service)?.name().as_str()),

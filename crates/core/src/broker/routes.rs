@@ -134,6 +134,11 @@ impl RouteTable {
         self.forget_cached();
     }
 
+    /// Whether it does.
+    pub fn passes_on(&self, service: ServiceKey) -> bool {
+        self.passing_on.contains(&service)
+    }
+
     /// The service has ended.
     pub fn forget_service(&mut self, service: ServiceKey) {
         self.passing_on.remove(&service);

@@ -64,6 +64,12 @@ fn judge(
     host: &mut dyn Host,
 ) -> Result<(), Nak> {
     host.judge(Deed::Serve(service.as_str()))?;
+    let broker = host.context().broker;
+    let key = broker.find(service);
+    if key.is_some_and(|key| broker.routes.passes_on(key)) {
+        let sentence = format!("{service} is a bridge's: what it gets is in the configuration");
+        return Err(Nak::new("forbidden", sentence));
+    }
     for pattern in patterns {
         host.judge(Deed::Subscribe(pattern))?;
     }
