@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use crate::reactor::{AttachedTo, Attachment, Input};
+use crate::reactor::{Attachment, Input};
 use event_manager_client::{Connection, ConnectionEvent, Ended, Options};
 use event_manager_wire::messagebus::{event_attempt, own_id_of_event};
 use event_manager_wire::model::ServiceName;
@@ -55,7 +55,7 @@ impl Worker {
         let attachment = Attachment {
             stream,
             name: format!("bridge {bridge}"),
-            to: AttachedTo::Service(service.clone()),
+            service: service.clone(),
         };
         let sent = inputs.send(Input::Attach(attachment)).await;
         sent.map_err(|_| NoWorker::Ends)?;

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(not(feature = "nats"))]
 mod no_engine;
 
 use std::time::Duration;

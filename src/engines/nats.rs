@@ -9,6 +9,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErro
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
+use tokio::runtime::{self, Runtime};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -34,6 +35,31 @@ pub(super) struct NatsOutlet {
     context: Context,
     /// Notified when the connection is lost.
     lost: Arc<Notify>,
+    /// Of the library's tasks, which end with this: one that waits to connect again would stay for ever.
+    _runtime: OwnRuntime,
+}
+
+/// A runtime that may be dropped anywhere.
+struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn new() -> Result<Self, String> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("nats")
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| format!("the system gives no thread: {error}"))?;
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl NatsOutlet {
@@ -59,10 +85,15 @@ impl NatsOutlet {
                 }
                 std::future::ready(())
             });
-        let connecting = options.connect(engine.servers());
+        let (runtime, servers) = (OwnRuntime::new()?, engine.servers().to_vec());
+        let connecting = async move { options.connect(servers).await };
+        let Some(connecting) = runtime.0.as_ref().map(|own| own.spawn(connecting)) else {
+            return Err("the library has no runtime".into());
+        };
         let client = match timeout(CONNECT_MAX, connecting).await {
-            Ok(Ok(client)) => client,
+            Ok(Ok(Ok(client))) => client,
             Ok(Err(error)) => return Err(why_unreachable(engine, &error.to_string())),
+            Ok(Ok(Err(error))) => return Err(why_unreachable(engine, &error.to_string())),
             Err(_) => {
                 let why = format!("no answer within {CONNECT_MAX:?}");
                 return Err(why_unreachable(engine, &why));
@@ -75,6 +106,7 @@ impl NatsOutlet {
                 client,
                 context,
                 lost,
+                _runtime: runtime,
             }),
             Ok(Err(error)) => Err(format!(
                 "the server has no JetStream for us: {error}; start it with -js, and enable it for this account"

@@ -1,7 +1,5 @@
 //! What a binary without engines has in their place.
 
-#![cfg(not(feature = "nats"))]
-
 use std::time::Duration;
 
 use super::{Outgoing, Outlet, Sent};

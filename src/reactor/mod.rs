@@ -24,7 +24,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
-pub use state::effects::{AttachedTo, Attachment, CallKeys, Effect, Input};
+pub use state::effects::{Attachment, CallKeys, Effect, Input};
 pub use state::replies::Ticket;
 pub use state::site::Exposed;
 

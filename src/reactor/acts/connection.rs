@@ -17,7 +17,7 @@ use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Yielding;
-use crate::reactor::state::effects::{AttachedTo, Attachment};
+use crate::reactor::state::effects::Attachment;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::{Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
@@ -127,15 +127,11 @@ impl Drop for Begun {
 
 /// Serves a part of this process. If there is nothing to attach it to, its stream ends.
 pub(crate) fn attach(hub: &SharedHub, attachment: Attachment) {
-    let purpose = match attachment.to {
-        AttachedTo::Requests => Some(Purpose::Requests),
-        AttachedTo::Service(name) => {
-            let state = hub.borrow();
-            let service = state.broker.find(&name);
-            let streamer = service.and_then(|service| state.streamers.of(service));
-            streamer.map(|streamer| Purpose::Workers(Rc::clone(streamer)))
-        }
-    };
+    let state = hub.borrow();
+    let service = state.broker.find(&attachment.service);
+    let streamer = service.and_then(|service| state.streamers.of(service));
+    let purpose = streamer.map(|streamer| Purpose::Workers(Rc::clone(streamer)));
+    drop(state);
     let Some((purpose, stream)) = purpose.zip(UnixStream::from_std(attachment.stream).ok()) else {
         return;
     };

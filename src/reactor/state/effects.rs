@@ -38,23 +38,15 @@ pub struct CallKeys {
     pub server: PublicKey,
 }
 
-/// A part of this process that is a peer like others, over one end of a socket pair.
+/// A part of this process that is a worker like others, over one end of a socket pair.
 #[derive(Debug)]
 pub struct Attachment {
     /// The reactor's end.
     pub stream: UnixStream,
     /// What it is called in logs.
     pub name: String,
-    pub to: AttachedTo,
-}
-
-/// What a part of this process is to the reactor.
-#[derive(Debug)]
-pub enum AttachedTo {
-    /// A worker of a service. While there is no such service, the connection is closed.
-    Service(ServiceName),
-    /// A client that sends requests.
-    Requests,
+    /// Whose worker it is. While there is no such service, the connection is closed.
+    pub service: ServiceName,
 }
 
 /// What others tell the reactor.
