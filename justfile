@@ -47,6 +47,10 @@ curve-suite *filters:
 simulate seeds="100000":
     EVENT_MANAGER_SIM_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib -- --nocapture queues::simulation
 
+# Seeds of the log's simulation, on a disk that fails. 100,000 take a minute.
+simulate-log first="0" seeds="100000":
+    STORE_SEED={{ first }} STORE_SEEDS={{ seeds }} cargo test --locked -p zmq-event-manager-core --lib log::simulation::a_log
+
 # The Rust client while its daemon is killed 200 times under load: nothing confirmed is lost, workers go on. About a minute.
 clients-kill:
     cargo test --locked --test it -- --ignored --nocapture client_kills::two_hundred

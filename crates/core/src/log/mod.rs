@@ -522,3 +522,5 @@ mod simulation;
 mod strays;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unproven;

@@ -36,6 +36,13 @@ impl<D: Directory> QueueLog<D> {
         }
     }
 
+    /// Whether everything that was settled is so for the next who opens the log, too: nothing of it waits to be
+    /// written, and what was found is sure to be on the disk.
+    #[cfg(test)]
+    pub(super) fn owes_no_settlement(&self) -> bool {
+        self.settled.is_empty() && self.unproven.is_none()
+    }
+
     /// Whether there was room.
     fn write_settled(&mut self, now_ms: u64) -> io::Result<bool> {
         self.prove()?;

@@ -1,6 +1,7 @@
 //! The log on a disk that fails, against a model that remembers everything.
 //!
-//! A failure prints its seed. `STORE_SEED=n cargo test -p zmq-event-manager-core --lib log::simulation` replays it.
+//! A failure prints its seed. `STORE_SEED=n cargo test -p zmq-event-manager-core --lib log::simulation::a_log`
+//! replays it; with `STORE_SEEDS=m` the m seeds from there on are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -229,7 +230,7 @@ impl World {
     /// On a full disk what is done is durable as well, unless too much else is written there.
     fn commit_settled(&mut self) {
         self.log.commit_settled(self.now_ms);
-        if self.log.settled.is_empty() {
+        if self.log.owes_no_settlement() {
             self.states(|event| match event.state {
                 State::Settling => Some(State::Settled),
                 _ => None,
@@ -541,10 +542,10 @@ impl World {
 }
 
 fn simulate(seeds: std::ops::Range<u64>) {
-    let replayed = std::env::var("STORE_SEED")
-        .ok()
-        .map(|seed| seed.parse().unwrap());
-    for seed in replayed.map_or(seeds, |seed: u64| seed..seed + 1) {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let count = number("STORE_SEEDS").unwrap_or(1);
+    let chosen = number("STORE_SEED").map(|first| first..first + count);
+    for seed in chosen.unwrap_or(seeds) {
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(seed);
             for _ in 0..20 + seed % 60 {

@@ -474,32 +474,6 @@ fn what_was_settled_before_it_was_damaged_is_not_missed() {
 }
 
 #[test]
-fn what_was_carried_to_an_unproven_commit_keeps_its_old_place() {
-    for seed in 0..50 {
-        let disk = SimDisk::new(seed);
-        let (mut log, _) = open(&disk);
-        append(&mut log, None, b"stuck");
-        for _ in 0..40 {
-            let seq = append(&mut log, None, &[7; 200]);
-            log.settle(seq);
-        }
-        log.commit(NOW_MS).unwrap();
-        // The directory is synced, and what is carried is not.
-        disk.fail_syncs_after(0);
-        log.owes_sync = false;
-        log.trim(NOW_MS).unwrap_err();
-        let (mut log, _) = open(&disk);
-        disk.fail_one_in(0);
-        assert!(log.failed().is_some());
-        assert_eq!(seqs(&mut log), [1]);
-        log.trim(NOW_MS).unwrap();
-        disk.crash();
-        let (mut log, _) = open(&disk);
-        assert_eq!(seqs(&mut log), [1], "seed {seed}");
-    }
-}
-
-#[test]
 fn a_leftover_goes_before_the_segment_that_knows_it() {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
@@ -543,27 +517,6 @@ fn a_segment_of_ids_is_not_copied_again_and_again() {
     assert_eq!(files(&disk), before);
     log.trim(NOW_MS + limits().dedup_window_ms).unwrap();
     assert_eq!(files(&disk).len(), 1);
-}
-
-#[test]
-fn a_last_commit_that_can_not_be_read_for_a_while_is_not_proven() {
-    for seed in 0..20 {
-        let disk = SimDisk::new(seed);
-        let (mut log, _) = open(&disk);
-        append(&mut log, None, b"told");
-        let name = files(&disk).remove(0);
-        disk.fail_syncs_after(0);
-        let (mut log, _) = open(&disk);
-        assert!(log.failed().is_some());
-        disk.fail_one_in(0);
-        disk.make_unreadable(&name, 520);
-        log.try_recover(NOW_MS).unwrap_err();
-        disk.make_readable();
-        log.try_recover(NOW_MS).unwrap();
-        disk.crash();
-        let (mut log, _) = open(&disk);
-        assert_eq!(seqs(&mut log), [1], "seed {seed}");
-    }
 }
 
 #[test]

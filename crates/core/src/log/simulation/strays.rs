@@ -70,7 +70,10 @@ impl World {
         if self.flips.iter().any(|(flipped, _)| *flipped == name) {
             return;
         }
-        let content = self.disk.content(&name).unwrap();
+        // What was created and never made durable may be gone with the power.
+        let Some(content) = self.disk.content(&name) else {
+            return;
+        };
         self.copied.insert(name);
         let other = 1 + self.rng.below(number + 3);
         let name = match self.rng.one_in(2) {
