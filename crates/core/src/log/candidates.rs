@@ -87,8 +87,10 @@ pub(super) fn candidates<D: Directory>(directory: &D, queue: &str) -> Result<Can
         }
     }
     found.taken.sort_by_key(|candidate| candidate.number);
-    found.refuse_doubles();
+    // First: what can't be a segment must not push one aside.
     found.refuse_implausible();
+    found.refuse_doubles();
+    found.refuse_unordered();
     Ok(found)
 }
 
@@ -190,11 +192,13 @@ impl Candidates {
         }
     }
 
-    /// Of several files with one number the most evident one counts.
+    /// Of several files with one number the most evident one counts; of those that nothing but their names
+    /// speaks for, the one that says that most numbers were used: to pass some over does no harm.
     fn refuse_doubles(&mut self) {
         self.taken.sort_by(|one, other| {
             let order = one.number.cmp(&other.number);
-            order.then(other.evidence.cmp(&one.evidence))
+            let order = order.then(other.evidence.cmp(&one.evidence));
+            order.then(other.first_seq.cmp(&one.first_seq))
         });
         let mut last = 0;
         let doubles = self.taken.extract_if(.., |candidate| {
@@ -220,7 +224,8 @@ impl Candidates {
         let evident = self
             .taken
             .iter()
-            .rfind(|candidate| !candidate.is_stillborn());
+            .filter(|candidate| !candidate.is_stillborn())
+            .max_by_key(|candidate| (candidate.number, candidate.evidence));
         let newest = evident.map_or((0, 0), |newest| (newest.number, newest.first_seq.0));
         let is_far = |number: u64, from: u64| number > from + NUMBERS_APART_MAX;
         let why = "it contains no segment data, and its numbers are far from those of the segments";
@@ -231,7 +236,6 @@ impl Candidates {
         });
         let why = "it can't be read";
         self.refuse_those(why, |found| found.is_stillborn() && !found.is_readable);
-        self.refuse_unordered();
     }
 
     /// Sequence numbers go up with those of the segments: where they don't, the less evident file is

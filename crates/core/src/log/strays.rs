@@ -113,6 +113,32 @@ fn a_file_that_is_in_the_way_of_a_new_segment_is_set_aside() {
     assert_eq!(seqs(&mut log), [1]);
 }
 
+/// A segment whose header is damaged, and that has no record yet, is known by its name alone: it is the
+/// last that tells which numbers were used, and a file beside it must not push it aside.
+#[test]
+fn a_file_of_the_same_number_does_not_bring_back_used_numbers() {
+    for first_seq in [1, 2, 7, 1 << 40, u64::MAX] {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk);
+        let seq = append(&mut log, None, b"done");
+        log.settle(seq);
+        log.commit(NOW_MS).unwrap();
+        disk.fail_syncs_after(0);
+        log.set_handing_out(true);
+        log.commit(NOW_MS).unwrap_err();
+        disk.fail_one_in(0);
+        log.try_recover(NOW_MS).unwrap();
+        log.trim(NOW_MS).unwrap();
+        let blank = format::segment_name(2, Seq(2));
+        assert_eq!(files(&disk), [&*blank]);
+        disk.flip(&blank, 20, 0);
+        disk.put(&format::segment_name(2, Seq(first_seq)), b"somebody's");
+        let (mut log, recovered) = open(&disk);
+        assert!(recovered.next_seq > seq, "{first_seq}: {recovered:?}");
+        assert!(append(&mut log, None, b"new") > seq);
+    }
+}
+
 #[test]
 fn numbers_above_all_bounds_do_not_become_the_next() {
     let disk = SimDisk::new(1);
