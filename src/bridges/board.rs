@@ -50,6 +50,7 @@ impl Lane {
             engine: bridge.engine().into(),
             direction: match bridge.direction() {
                 Direction::Out => "out",
+                Direction::In => "in",
             }
             .into(),
             required: bridge.is_required(),

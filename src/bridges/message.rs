@@ -22,8 +22,8 @@ pub(super) const LENGTHS: &str = "x-em-lengths";
 /// How many bytes of the body belong to the first frame.
 pub(super) const FIRST: &str = "x-em-first";
 
-/// What an event is to others; `to` stands before its subject.
-pub(super) fn outgoing(event: &Bytes, id: &str, to: &str, origin: HubId) -> Outgoing {
+/// What an event is to others.
+pub(super) fn outgoing(event: &Bytes, id: &str, origin: HubId) -> Outgoing {
     let mut all = frames(event);
     let first = all.next().unwrap_or_default();
     let end = first.iter().position(|byte| *byte == 0);
@@ -54,7 +54,7 @@ pub(super) fn outgoing(event: &Bytes, id: &str, to: &str, origin: HubId) -> Outg
     };
     Outgoing {
         id: id.to_owned(),
-        subject: format!("{to}{subject}"),
+        subject,
         headers,
         body,
     }
@@ -113,10 +113,9 @@ mod tests {
         let out = outgoing(
             &event,
             "the-id",
-            "pos.",
             HubId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0xFF]),
         );
-        assert_eq!((&*out.id, &*out.subject), ("the-id", "pos.Order"));
+        assert_eq!((&*out.id, &*out.subject), ("the-id", "Order"));
         assert_eq!(out.body, &b"{\"total\": 5}"[..]);
         assert_eq!(header(&out, ID), Some("the-id"));
         assert_eq!(header(&out, ORIGIN), Some("00000000000000ff"));
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn other_events_say_how_their_body_is_made_up() {
         let event = encode_message(&[&b"Order\0v2"[..], b"ab", b"", b"cde"]);
-        let out = outgoing(&event, "id", "", HubId::from_bytes([1; 8]));
+        let out = outgoing(&event, "id", HubId::from_bytes([1; 8]));
         assert_eq!(out.subject, "Order");
         assert_eq!(out.body, &b"\0v2abcde"[..]);
         assert_eq!(header(&out, LENGTHS), Some("2,0,3"));
@@ -134,7 +133,6 @@ mod tests {
         let alone = outgoing(
             &encode_message(&[b"Order"]),
             "id",
-            "",
             HubId::from_bytes([1; 8]),
         );
         assert_eq!((header(&alone, LENGTHS), alone.body.len()), (Some(""), 0));

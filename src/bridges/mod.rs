@@ -5,6 +5,7 @@
 //! never reaches the reactor.
 
 mod board;
+mod hands;
 mod message;
 mod outward;
 mod worker;
@@ -90,6 +91,7 @@ async fn run(
                 let (inputs, stopping) = (inputs.clone(), stopping.clone());
                 tasks.spawn_local(outward.run(inputs, stopping));
             }
+            Direction::In => {}
         }
     }
     let telling = tell(&board, &inputs);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::chosen::{joined, read_fields, read_members, show_fields};
+use super::engine_kinds::EngineKind;
 use super::engines::{Engines, Text};
 use super::keys::{Schema, Wrong};
 use super::meant::suggestion;
@@ -34,8 +35,14 @@ pub struct Bridge {
     direction: Option<Direction>,
     #[serde(with = "Maybe::<Subjects>")]
     subjects: Option<Vec<SubjectPattern>>,
-    #[serde(with = "Maybe::<SubjectPrefix>")]
+    #[serde(with = "Maybe::<Text>")]
     to: Option<String>,
+    #[serde(with = "Maybe::<Text>")]
+    from: Option<String>,
+    #[serde(with = "Maybe::<Text>")]
+    group: Option<String>,
+    #[serde(with = "Maybe::<SubjectTemplate>")]
+    subject: Option<String>,
     #[serde(with = "Maybe::<Whole::<u32, 1, 100_000>>")]
     max_in_flight: Option<u32>,
     #[serde(with = "Maybe::<Seconds::<100, 3600>>")]
@@ -45,24 +52,19 @@ pub struct Bridge {
     retention: RetentionFields,
 }
 
-/// The beginning of subjects that publishers can't get out of: whole words, each with a dot behind it, and
-/// none of the server's own.
-struct SubjectPrefix;
+/// What an event's subject is here: `{subject}` in it stands for what it is there.
+struct SubjectTemplate;
 
-impl Unit for SubjectPrefix {
+impl Unit for SubjectTemplate {
     type Of = String;
 
     fn read(value: &Value) -> Result<String, String> {
-        let wanted = "the beginning of subjects is wanted, words of letters, digits, - and _ with a dot behind each, such as \"pos.\"";
-        let text = value.as_str().ok_or(wanted)?;
-        let words = text.strip_suffix('.').ok_or(wanted)?.split('.');
-        let is_word = |word: &str| {
-            let is_of_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-            !word.is_empty() && word.chars().all(is_of_word)
-        };
-        match words.clone().all(is_word) && !text.starts_with("_INBOX.") {
-            true => Ok(text.to_owned()),
-            false => Err(wanted.into()),
+        let wanted = "a subject is wanted, in which {subject} stands for what it is there, such as \"Price.{subject}\"";
+        let text = Text::read(value).map_err(|_| wanted)?;
+        let others = text.replacen("{subject}", "", 1);
+        match others.contains(['{', '}']) || others.chars().any(char::is_control) {
+            true => Err(wanted.into()),
+            false => Ok(text),
         }
     }
 
@@ -76,10 +78,12 @@ impl Unit for SubjectPrefix {
 pub enum Direction {
     /// To the engine.
     Out,
+    /// From the engine.
+    In,
 }
 
 impl Words for Direction {
-    const WORDS: &'static [(&'static str, Self)] = &[("out", Self::Out)];
+    const WORDS: &'static [(&'static str, Self)] = &[("out", Self::Out), ("in", Self::In)];
 }
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Bridge::default()));
@@ -136,12 +140,13 @@ impl Bridges {
         bridge.is_some_and(|bridge| self.0.contains_key(bridge))
     }
 
-    /// What waits to go out waits in queues on disk, of services of their own.
+    /// What waits to go out waits in queues on disk, of services of their own. What came in and can't be
+    /// published is a dead letter of such a service, which subscribes to nothing.
     pub(super) fn spools(&self) -> Vec<Spool> {
         let spool = |(name, bridge): (&str, &Bridge)| {
             Some(Spool {
                 service: Bridge::service(name)?,
-                subjects: bridge.subjects.clone()?,
+                subjects: bridge.subjects.clone().unwrap_or_default(),
                 retention: bridge.retention.clone(),
             })
         };
@@ -150,18 +155,33 @@ impl Bridges {
 
     /// What doesn't go together with the engines.
     pub(super) fn check(&self, engines: &Engines) -> Vec<Wrong> {
-        let unknown = self.iter().filter_map(|(name, bridge)| {
-            let engine = bridge.engine();
-            if engines.get(engine).is_some() {
-                return None;
-            }
-            let hint = suggestion(engine, engines.names());
-            let why = format!("engines has none of this name{hint}");
-            let path = format!("{BRIDGES}.{name}.engine");
-            Some(Wrong::value(&path, &json!(engine), &why))
+        let wrong = self.iter().filter_map(|(name, bridge)| {
+            let at = format!("{BRIDGES}.{name}");
+            let used = bridge.engine();
+            let Some(engine) = engines.get(used) else {
+                let hint = suggestion(used, engines.names());
+                let why = format!("engines has none of this name{hint}");
+                return Some(Wrong::value(&format!("{at}.engine"), &json!(used), &why));
+            };
+            let why = bridge.why_not_with(engine.kind())?;
+            Some(Wrong::value(&at, &show_fields(bridge), &why))
         });
-        unknown.collect()
+        wrong.collect()
     }
+}
+
+/// Whether `to` is the beginning of subjects that publishers can't get out of: whole words, each with a dot
+/// behind it, and none of the server's own.
+fn is_subject_prefix(to: &str) -> bool {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let is_word = |word: &str| !word.is_empty() && word.chars().all(is_of_word);
+    let words = to.strip_suffix('.');
+    words.is_some_and(|words| words.split('.').all(is_word)) && !to.starts_with("_INBOX.")
+}
+
+/// Whether this can be the name of a stream, a queue or an exchange.
+fn is_name(name: &str) -> bool {
+    name.len() <= 255 && !name.chars().any(char::is_control)
 }
 
 fn why_no_service(name: &str) -> Option<String> {
@@ -177,17 +197,70 @@ impl Bridge {
         if self.engine.is_none() {
             return missing("engine, the name of one of engines,");
         }
-        match self.direction {
-            None => missing("direction, \"out\","),
-            Some(Direction::Out) if self.subjects.is_none() => missing("subjects, what goes out,"),
-            Some(Direction::Out) if self.to.is_none() => Some(
-                "to is missing, such as \"pos.\": what stands before each subject there, so that nobody reaches other subjects by an event's".into(),
+        let given =
+            |of: &[(&'static str, bool)]| of.iter().find(|(_, is)| *is).map(|(name, _)| *name);
+        let (strange, missed) = match self.direction {
+            None => return missing("direction, \"out\" or \"in\","),
+            Some(Direction::Out) => (
+                given(&[
+                    ("from", self.from.is_some()),
+                    ("group", self.group.is_some()),
+                    ("subject", self.subject.is_some()),
+                ]),
+                self.subjects
+                    .is_none()
+                    .then_some("subjects, what goes out,"),
             ),
-            Some(Direction::Out) => None,
+            Some(Direction::In) => (
+                given(&[
+                    ("to", self.to.is_some()),
+                    ("subjects", self.subjects.is_some()),
+                    ("retention", self.retention != RetentionFields::default()),
+                ]),
+                self.from
+                    .is_none()
+                    .then_some("from, where the events come from there,"),
+            ),
+        };
+        if let Some(name) = strange {
+            return Some(format!("{name} has no meaning for this direction"));
+        }
+        missed.and_then(missing)
+    }
+
+    /// Why it can't be a bridge of an engine of this kind.
+    fn why_not_with(&self, kind: EngineKind) -> Option<String> {
+        let to = self.to.as_deref();
+        match (self.direction(), kind, to) {
+            (Direction::In, EngineKind::Hub, _) => Some(
+                "another event manager's events come by a bridge out of its own, or by mesh.peers".into(),
+            ),
+            (Direction::In, ..) => {
+                let from = self.from.as_deref().unwrap_or_default();
+                let names = [from, self.group()];
+                let wanted = "from and group are names of at most 255 bytes without control characters";
+                (!names.into_iter().all(is_name)).then(|| wanted.into())
+            }
+            (Direction::Out, EngineKind::Hub, Some(_)) => {
+                Some("to has no meaning for another event manager: subjects stay as they are".into())
+            }
+            (Direction::Out, EngineKind::Hub, None) => None,
+            (Direction::Out, _, None) => {
+                let place = kind.place().unwrap_or_default();
+                Some(format!("to is missing: {place}"))
+            }
+            (Direction::Out, EngineKind::Nats, Some(to)) => (!is_subject_prefix(to)).then(|| {
+                "to: the beginning of subjects is wanted, words of letters, digits, - and _ with a dot behind each, such as \"pos.\", so that nobody reaches other subjects by an event's".into()
+            }),
+            (Direction::Out, _, Some(to)) => (!is_name(to)).then(|| {
+                let place = kind.place().unwrap_or_default();
+                format!("to: {place} has at most 255 bytes, and no control characters")
+            }),
         }
     }
 
-    /// The name of its service, if it goes out.
+    /// The name of its service: what goes out waits there, and what comes in and can't be published is dead
+    /// there.
     pub fn service(name: &str) -> Option<ServiceName> {
         ServiceName::new(&format!("{SERVICE_PREFIX}{name}")).ok()
     }
@@ -202,9 +275,27 @@ impl Bridge {
         self.direction.unwrap_or(Direction::Out)
     }
 
-    /// What stands before each subject there.
+    /// Where events go there: what stands before each subject, a stream's key, or an exchange.
     pub fn to(&self) -> &str {
         self.to.as_deref().unwrap_or_default()
+    }
+
+    /// Where events come from there: a stream, its key, or a queue.
+    pub fn from(&self) -> &str {
+        self.from.as_deref().unwrap_or_default()
+    }
+
+    /// What the daemons that share these events are called there.
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or("event-manager")
+    }
+
+    /// What an event's subject is here that is `there` there.
+    pub fn subject_here(&self, there: &str) -> String {
+        match &self.subject {
+            None => there.to_owned(),
+            Some(template) => template.replacen("{subject}", there, 1),
+        }
     }
 
     /// The most events that are under way.
@@ -283,7 +374,7 @@ mod tests {
             let table = [
                 (
                     r#""engines": {"main": {"type": "kafka", "servers": "a"}}"#.into(),
-                    "\"nats\" is wanted",
+                    "\"nats\" or \"redis\" or \"rabbitmq\" or \"hub\" is wanted",
                 ),
                 (
                     r#""engines": {"main": {"servers": "nats://a:1"}}"#.into(),
@@ -317,11 +408,33 @@ mod tests {
                 ),
                 (
                     bridge(r#""engine": "main", "subjects": ["a"]"#),
-                    "direction, \"out\", is missing",
+                    "direction, \"out\" or \"in\", is missing",
                 ),
                 (
                     bridge(r#""engine": "main", "direction": "in", "subjects": ["a"]"#),
-                    "\"out\" is wanted",
+                    "subjects has no meaning for this direction",
+                ),
+                (
+                    bridge(r#""engine": "main", "direction": "in""#),
+                    "from, where the events come from there, is missing",
+                ),
+                (
+                    bridge(r#""engine": "main", "direction": "in", "from": "A", "subject": "{x}""#),
+                    "in which {subject} stands for",
+                ),
+                (
+                    bridge(r#""engine": "main", "direction": "sideways", "from": "A""#),
+                    "\"out\" or \"in\" is wanted",
+                ),
+                (
+                    bridge(
+                        r#""engine": "main", "direction": "out", "subjects": ["a"], "to": "a.", "group": "g""#,
+                    ),
+                    "group has no meaning for this direction",
+                ),
+                (
+                    r#""engines": {"b": {"type": "hub", "servers": "nats://a:1"}}"#.into(),
+                    "begins with tcp://",
                 ),
                 (
                     bridge(r#""engine": "main", "direction": "out""#),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::chosen::{joined, read_fields, read_members, show_fields};
+use super::engine_kinds::{EngineKind, Kind};
 use super::keys::{Schema, Wrong};
 use super::units::{Maybe, OptionalPath, Unit, list};
 
@@ -36,13 +37,6 @@ pub struct Engine {
     credentials_file: Option<PathBuf>,
     #[serde(with = "OptionalPath")]
     ca_file: Option<PathBuf>,
-}
-
-/// What kind of broker it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineKind {
-    /// NATS with JetStream.
-    Nats,
 }
 
 /// By what we are known to an engine; secrets are read from files.
@@ -103,11 +97,18 @@ impl Engines {
 
 impl Engine {
     fn why_incomplete(&self) -> Option<String> {
-        if self.kind.is_none() {
-            return Some("type is missing: \"nats\" is wanted".into());
-        }
-        if self.servers.is_none() {
-            return Some("servers are missing, such as [\"nats://127.0.0.1:4222\"]".into());
+        let Some(kind) = self.kind else {
+            return Some("type is missing, such as \"nats\"".into());
+        };
+        let Some(servers) = &self.servers else {
+            return Some(format!(
+                "servers are missing, such as [{:?}]",
+                kind.example()
+            ));
+        };
+        let wrong = servers.iter().find_map(|url| kind.why_no_address(url));
+        if let Some(wrong) = wrong {
+            return Some(format!("servers: {wrong}"));
         }
         let ways = [
             self.user.is_some(),
@@ -150,30 +151,6 @@ impl Engine {
     }
 }
 
-/// A word, of which only that is taken that this binary has.
-struct Kind;
-
-impl Unit for Kind {
-    type Of = EngineKind;
-
-    fn read(value: &Value) -> Result<EngineKind, String> {
-        match value.as_str() {
-            Some("nats") if cfg!(feature = "nats") => Ok(EngineKind::Nats),
-            Some("nats") => Err(
-                "this binary has no bridges to NATS; build it with `cargo build --features nats`"
-                    .into(),
-            ),
-            _ => Err("\"nats\" is wanted".into()),
-        }
-    }
-
-    fn show(of: &EngineKind) -> Value {
-        match of {
-            EngineKind::Nats => json!("nats"),
-        }
-    }
-}
-
 /// URLs: one, or a list.
 struct Servers;
 
@@ -185,16 +162,16 @@ impl Unit for Servers {
             value,
             "a URL or a list of URLs, such as nats://127.0.0.1:4222",
         )?;
-        let read = |url: &str| {
-            let (scheme, rest) = url
-                .split_once("://")
-                .ok_or_else(|| format!("{url:?}: a URL such as nats://127.0.0.1:4222 is wanted"))?;
+        let read = |url: &str| match (url.contains("://"), url.contains('@')) {
             // What is before an @ is a secret, and isn't shown.
-            match (scheme, rest.contains('@')) {
-                (_, true) => Err("a URL has no user or password here: they are user and passwordFile, or tokenFile".to_owned()),
-                ("nats" | "tls", _) if !rest.is_empty() => Ok(url.to_owned()),
-                _ => Err(format!("{url:?}: it begins with nats:// or tls://, and a host")),
-            }
+            (_, true) => Err(
+                "a URL has no user or password here: they are user and passwordFile, or tokenFile"
+                    .to_owned(),
+            ),
+            (true, false) => Ok(url.to_owned()),
+            (false, false) => Err(format!(
+                "{url:?}: a URL such as nats://127.0.0.1:4222 is wanted"
+            )),
         };
         match all.is_empty() {
             true => Err("at least one URL is wanted".into()),

@@ -8,6 +8,7 @@
 mod bridges;
 mod chosen;
 mod clients;
+mod engine_kinds;
 mod engines;
 mod keys;
 mod load;
@@ -32,7 +33,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bridges::{Bridge, Bridges, Direction};
 pub use clients::{Anonymous, Clients, Roles};
-pub use engines::{Engine, EngineKind, Engines, Login};
+pub use engine_kinds::EngineKind;
+pub use engines::{Engine, Engines, Login};
 pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};

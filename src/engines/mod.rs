@@ -3,21 +3,32 @@
 
 #[cfg(feature = "nats")]
 mod nats;
-#[cfg(not(feature = "nats"))]
-mod no_engine;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Engine, SecurityConfig};
+use crate::config::{Engine, EngineKind, SecurityConfig};
+
+/// What somebody waits for, on one thread.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Which engine, and who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Link<'a> {
+    pub engine: &'a Engine,
+    pub security: &'a SecurityConfig,
+    /// The bridge's name.
+    pub bridge: &'a str,
+}
 
 /// An event on its way to an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// By which the engine, or whoever reads there, knows it again when it comes twice.
     pub id: String,
-    /// Where it goes there.
+    /// Its subject, in printable characters: where it goes there, behind what the bridge's `to` says.
     pub subject: String,
     /// Names and values, which are printable.
     pub headers: Vec<(&'static str, String)>,
@@ -48,52 +59,96 @@ pub enum Outcome {
     Unknown,
 }
 
+/// Why something could not be done, as a sentence. What it was about is tried again on another connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The connection was lost.
+    Lost(String),
+    /// The engine doesn't do it, or doesn't answer.
+    Refused(String),
+}
+
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// Of its first events, in their order.
     pub outcomes: Vec<Outcome>,
-    /// Why nothing is known of the others. They are sent again.
-    pub failed: Option<String>,
-    /// That is because the connection was lost.
-    pub is_lost: bool,
+    /// Why nothing is known of some of these, or of those behind them. They are sent again.
+    pub failure: Option<Failure>,
 }
 
 /// Events go out by it. A new one is made when this one fails.
-#[allow(async_fn_in_trait, reason = "it is used on one thread")]
 pub trait Outlet {
     /// Sends events in this order, and waits for what becomes of them. At most `stall` may pass without
     /// one of them being confirmed.
-    async fn send(&mut self, batch: &[Outgoing], stall: Duration) -> Sent;
+    fn send<'a>(&'a mut self, batch: &'a [Outgoing], stall: Duration) -> Pending<'a, Sent>;
 
     /// Waits until the connection is lost, and says so.
-    async fn lost(&mut self) -> String;
+    fn lost(&mut self) -> Pending<'_, String>;
 }
 
-/// Connects to an engine.
+/// An event that an engine has given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    pub receipt: Receipt,
+    /// What is the same when the engine gives the same event again, and never for another one; `None` if
+    /// the engine can't tell.
+    pub position: Option<String>,
+    /// Where it was there: a subject, a routing key, or a stream's key.
+    pub subject: String,
+    /// Names in lower case, and values. Those that are no text are not here.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+/// By which a source knows an event that it has given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Receipt(pub u64);
+
+/// Events come in by it. A new one is made when this one fails: what was taken and not settled by then
+/// comes again.
+pub trait Source {
+    /// Waits for events, and takes at most `room` of them, in the engine's order. Who doesn't wait any
+    /// longer drops the source too.
+    fn take(&mut self, room: usize) -> Pending<'_, Result<Vec<Incoming>, Failure>>;
+
+    /// These are kept here: the engine is told so, and has heard it.
+    fn settle<'a>(&'a mut self, done: &'a [Receipt]) -> Pending<'a, Result<(), Failure>>;
+}
+
+/// Where events come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The stream, its key, or the queue.
+    pub from: &'a str,
+    /// What the daemons that share its events are called there.
+    pub group: &'a str,
+    /// How many may be taken and not settled.
+    pub in_flight_max: u32,
+}
+
+/// A source of an engine.
 ///
 /// # Errors
-/// Why that failed: a sentence that says what to do, as far as that is known.
-#[cfg(feature = "nats")]
-pub async fn outlet(
-    engine: &Engine,
-    security: &SecurityConfig,
-    name: &str,
-) -> Result<impl Outlet + use<>, String> {
-    match engine.kind() {
-        crate::config::EngineKind::Nats => nats::NatsOutlet::connect(engine, security, name).await,
+/// Why it can't be reached: a sentence that says what to do, as far as that is known.
+pub async fn source(link: Link<'_>, origin: Origin<'_>) -> Result<Box<dyn Source>, String> {
+    let _ = origin;
+    Err(link.engine.kind().why_not_built())
+}
+
+/// An outlet of an engine, which sends to `to` there.
+///
+/// # Errors
+/// Why it can't be reached: a sentence that says what to do, as far as that is known.
+pub async fn outlet(link: Link<'_>, to: &str) -> Result<Box<dyn Outlet>, String> {
+    match link.engine.kind() {
+        #[cfg(feature = "nats")]
+        EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(link, to).await?)),
+        #[cfg(not(feature = "nats"))]
+        EngineKind::Nats => Err(link.engine.kind().why_not_built()),
+        EngineKind::Redis | EngineKind::RabbitMq | EngineKind::Hub => {
+            let _ = to;
+            Err(link.engine.kind().why_not_built())
+        }
     }
-}
-
-/// This binary knows no engine, so that no configuration names one.
-///
-/// # Errors
-/// Always.
-#[cfg(not(feature = "nats"))]
-pub async fn outlet(
-    _: &Engine,
-    _: &SecurityConfig,
-    _: &str,
-) -> Result<no_engine::NoOutlet, String> {
-    Err("this binary knows no engine".into())
 }

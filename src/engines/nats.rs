@@ -13,8 +13,8 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{Outcome, Outgoing, Outlet, Sent};
-use crate::config::{Engine, Login, SecurityConfig};
+use super::{Failure, Link, Outcome, Outgoing, Outlet, Pending, Sent};
+use crate::config::{Engine, Login};
 use crate::keys::ConfiguredFile;
 
 /// How long a connection may take.
@@ -33,6 +33,8 @@ const CONNECTION_LOST: &str = "the connection was lost";
 pub(super) struct NatsOutlet {
     client: Client,
     context: Context,
+    /// What stands before each subject.
+    to: String,
     /// Notified when the connection is lost.
     lost: Arc<Notify>,
     /// Of the library's tasks, which end with this: one that waits to connect again would stay for ever.
@@ -67,14 +69,11 @@ impl NatsOutlet {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(super) async fn connect(
-        engine: &Engine,
-        security: &SecurityConfig,
-        name: &str,
-    ) -> Result<Self, String> {
+    pub(super) async fn connect(link: Link<'_>, to: &str) -> Result<Self, String> {
+        let engine = link.engine;
         let (lost, is_connected) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
         let (losing, was_connected) = (Arc::clone(&lost), Arc::clone(&is_connected));
-        let options = options(engine, security, name)?
+        let options = options(link)?
             .reconnect_delay_callback(move |_| match was_connected.load(Ordering::Relaxed) {
                 true => NEVER,
                 false => Duration::ZERO,
@@ -105,6 +104,7 @@ impl NatsOutlet {
             Ok(Ok(_)) => Ok(Self {
                 client,
                 context,
+                to: to.to_owned(),
                 lost,
                 _runtime: runtime,
             }),
@@ -115,6 +115,10 @@ impl NatsOutlet {
         }
     }
 
+    fn subject_of(&self, event: &Outgoing) -> String {
+        format!("{}{}", self.to, event.subject)
+    }
+
     async fn publish(&self, event: &Outgoing) -> Result<PublishAckFuture, PublishError> {
         let mut message = PublishMessage::build()
             .payload(event.body.clone())
@@ -123,7 +127,7 @@ impl NatsOutlet {
             message = message.header(*name, value.as_str());
         }
         self.context
-            .send_publish(event.subject.clone(), message)
+            .send_publish(self.subject_of(event), message)
             .await
     }
 }
@@ -133,13 +137,14 @@ fn why_unreachable(engine: &Engine, why: &str) -> String {
     format!("{servers} can't be used: {why}")
 }
 
-fn options(
-    engine: &Engine,
-    security: &SecurityConfig,
-    name: &str,
-) -> Result<ConnectOptions, String> {
+fn options(link: Link<'_>) -> Result<ConnectOptions, String> {
+    let Link {
+        engine,
+        security,
+        bridge,
+    } = link;
     let mut options = ConnectOptions::new()
-        .name(format!("event-manager {name}"))
+        .name(format!("event-manager {bridge}"))
         .connection_timeout(CONNECT_MAX)
         .ping_interval(Duration::from_secs(5));
     let secret = |key: &'static str, path: &Path| {
@@ -169,108 +174,118 @@ fn options(
     Ok(options)
 }
 
-/// What an error of one event means: it is refused for ever; or nothing is known, of this one or of all
-/// behind it too, and why.
-fn judge(event: &Outgoing, error: &PublishError) -> Result<Outcome, (bool, String)> {
-    match error.kind() {
-        PublishErrorKind::MaxPayloadExceeded => Ok(Outcome::Refused(too_large(event))),
-        PublishErrorKind::StreamNotFound => {
-            let why = format!(
-                "no stream takes the subject {}: create one whose subjects have it",
-                event.subject
-            );
-            Err((false, why))
-        }
-        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => Err((true, error.to_string())),
-        _ => Err((false, error.to_string())),
-    }
+/// What is known of an event that was sent.
+enum Answer {
+    Known(Outcome),
+    /// Nothing is known of it, and why.
+    Unsure(String),
+    /// Nor of any behind it.
+    Silence(String),
 }
 
-fn too_large(event: &Outgoing) -> String {
-    let bytes = event.bytes();
+fn too_large(bytes: usize) -> String {
     format!("{bytes} bytes are more than the server's max_payload")
 }
 
-/// Why the server would never take it, if so.
-fn why_never(event: &Outgoing, max_payload: usize) -> Option<String> {
-    if event.bytes() + OVERHEAD_BYTES > max_payload {
-        return Some(too_large(event));
-    }
-    let bytes = event.subject.len();
-    (bytes > SUBJECT_BYTES_MAX).then(|| {
-        format!("its subject has {bytes} bytes there; at most {SUBJECT_BYTES_MAX} are sent")
-    })
-}
-
 impl NatsOutlet {
+    /// Why the server would never take an event, if so.
+    fn why_never(&self, event: &Outgoing, max_payload: usize) -> Option<String> {
+        let bytes = self.to.len() + event.bytes();
+        if bytes + OVERHEAD_BYTES > max_payload {
+            return Some(too_large(bytes));
+        }
+        let bytes = self.to.len() + event.subject.len();
+        (bytes > SUBJECT_BYTES_MAX).then(|| {
+            format!("its subject has {bytes} bytes there; at most {SUBJECT_BYTES_MAX} are sent")
+        })
+    }
+
+    fn answer(&self, event: &Outgoing, error: &PublishError) -> Answer {
+        match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => {
+                Answer::Known(Outcome::Refused(too_large(self.to.len() + event.bytes())))
+            }
+            PublishErrorKind::StreamNotFound => Answer::Unsure(format!(
+                "no stream takes the subject {}: create one whose subjects have it",
+                self.subject_of(event)
+            )),
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
+                Answer::Silence(error.to_string())
+            }
+            _ => Answer::Unsure(error.to_string()),
+        }
+    }
+
     /// Sends all, and then waits for the confirmations in the same order.
     async fn exchange(&self, batch: &[Outgoing], stall: Duration) -> Sent {
         let max_payload = self.client.server_info().max_payload;
-        let (mut under_way, mut failed) = (Vec::with_capacity(batch.len()), None);
+        let (mut under_way, mut problem) = (Vec::with_capacity(batch.len()), None);
         for event in batch {
-            if let Some(why) = why_never(event, max_payload) {
+            if let Some(why) = self.why_never(event, max_payload) {
                 under_way.push(Err(why));
                 continue;
             }
             match timeout(stall, self.publish(event)).await {
                 Ok(Ok(ack)) => under_way.push(Ok(ack)),
                 Ok(Err(error)) => {
-                    failed = Some(error.to_string());
+                    problem = Some(error.to_string());
                     break;
                 }
                 Err(_) => {
-                    failed = Some(format!("nothing could be sent for {stall:?}"));
+                    problem = Some(format!("nothing could be sent for {stall:?}"));
                     break;
                 }
             }
         }
         let mut outcomes = Vec::with_capacity(batch.len());
         for (event, sent) in batch.iter().zip(under_way) {
-            let outcome = match sent {
-                Err(why) => Ok(Outcome::Refused(why)),
+            let answer = match sent {
+                Err(why) => Answer::Known(Outcome::Refused(why)),
                 Ok(ack) => match timeout(stall, ack.into_future()).await {
-                    Ok(Ok(ack)) if ack.duplicate => Ok(Outcome::Known),
-                    Ok(Ok(_)) => Ok(Outcome::Stored),
-                    Ok(Err(error)) => judge(event, &error),
-                    Err(_) => Err((true, format!("nothing was confirmed for {stall:?}"))),
+                    Ok(Ok(ack)) if ack.duplicate => Answer::Known(Outcome::Known),
+                    Ok(Ok(_)) => Answer::Known(Outcome::Stored),
+                    Ok(Err(error)) => self.answer(event, &error),
+                    Err(_) => Answer::Silence(format!("nothing was confirmed for {stall:?}")),
                 },
             };
-            match outcome {
-                Ok(outcome) => outcomes.push(outcome),
-                Err((is_of_all, why)) => {
+            match answer {
+                Answer::Known(outcome) => outcomes.push(outcome),
+                Answer::Unsure(why) => {
                     outcomes.push(Outcome::Unknown);
-                    failed.get_or_insert(why);
-                    if is_of_all {
-                        break;
-                    }
+                    problem.get_or_insert(why);
+                }
+                Answer::Silence(why) => {
+                    problem.get_or_insert(why);
+                    break;
                 }
             }
         }
         Sent {
             outcomes,
-            failed,
-            is_lost: false,
+            failure: problem.map(Failure::Refused),
         }
     }
 }
 
 impl Outlet for NatsOutlet {
-    async fn send(&mut self, batch: &[Outgoing], stall: Duration) -> Sent {
-        let lost = Arc::clone(&self.lost);
-        tokio::select! {
-            // First: what is confirmed by then is known.
-            biased;
-            sent = self.exchange(batch, stall) => sent,
-            () = lost.notified() => Sent {
-                outcomes: vec![],
-                failed: Some(CONNECTION_LOST.into()),
-                is_lost: true,
-            },
-        }
+    fn send<'a>(&'a mut self, batch: &'a [Outgoing], stall: Duration) -> Pending<'a, Sent> {
+        Box::pin(async move {
+            tokio::select! {
+                // First: what is confirmed by then is known.
+                biased;
+                sent = self.exchange(batch, stall) => sent,
+                () = self.lost.notified() => Sent {
+                    outcomes: vec![],
+                    failure: Some(Failure::Lost(CONNECTION_LOST.into())),
+                },
+            }
+        })
     }
 
-    async fn lost(&mut self) -> String {
-        self.lost.notified().await;
-        CONNECTION_LOST.into()
+    fn lost(&mut self) -> Pending<'_, String> {
+        Box::pin(async {
+            self.lost.notified().await;
+            CONNECTION_LOST.into()
+        })
     }
 }

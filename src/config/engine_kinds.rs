@@ -1,0 +1,139 @@
+//! What kinds of engines there are, and how each is written in the configuration.
+
+use std::fmt::{self, Display};
+
+use serde_json::{Value, json};
+
+use super::units::Unit;
+
+/// What kind of broker an engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// NATS with JetStream.
+    Nats,
+    /// Redis Streams; Valkey, too.
+    Redis,
+    /// RabbitMQ, by AMQP 0-9-1.
+    RabbitMq,
+    /// Another event manager.
+    Hub,
+}
+
+/// How a kind is written.
+struct About {
+    kind: EngineKind,
+    word: &'static str,
+    /// What its addresses begin with.
+    schemes: &'static [&'static str],
+    example: &'static str,
+    /// Whether this binary has it.
+    is_built: bool,
+    /// What `to` and `from` are there, if they are wanted.
+    place: Option<&'static str>,
+}
+
+const ALL: [About; 4] = [
+    About {
+        kind: EngineKind::Nats,
+        word: "nats",
+        schemes: &["nats", "tls"],
+        example: "nats://127.0.0.1:4222",
+        is_built: cfg!(feature = "nats"),
+        place: Some("what stands before each subject there, such as \"pos.\""),
+    },
+    About {
+        kind: EngineKind::Redis,
+        word: "redis",
+        schemes: &["redis", "rediss"],
+        example: "redis://127.0.0.1:6379/0",
+        is_built: cfg!(feature = "redis"),
+        place: Some("the key of the stream"),
+    },
+    About {
+        kind: EngineKind::RabbitMq,
+        word: "rabbitmq",
+        schemes: &["amqp", "amqps"],
+        example: "amqp://127.0.0.1:5672/%2f",
+        is_built: cfg!(feature = "rabbitmq"),
+        place: Some("the name of the exchange"),
+    },
+    About {
+        kind: EngineKind::Hub,
+        word: "hub",
+        schemes: &["tcp"],
+        example: "tcp://127.0.0.1:5500",
+        is_built: true,
+        place: None,
+    },
+];
+
+impl EngineKind {
+    fn about(self) -> &'static About {
+        let found = ALL.iter().find(|about| about.kind == self);
+        found.unwrap_or(&ALL[0])
+    }
+
+    /// An address of such an engine.
+    pub(super) fn example(self) -> &'static str {
+        self.about().example
+    }
+
+    /// What `to` says there; `None` if it says nothing.
+    pub(super) fn place(self) -> Option<&'static str> {
+        self.about().place
+    }
+
+    /// Why this is no address of such an engine.
+    pub(super) fn why_no_address(self, url: &str) -> Option<String> {
+        let schemes = self.about().schemes;
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let is_one = schemes.contains(&scheme) && !rest.trim_matches('/').is_empty();
+        let wanted: Vec<_> = schemes
+            .iter()
+            .map(|scheme| format!("{scheme}://"))
+            .collect();
+        (!is_one).then(|| {
+            let wanted = wanted.join(" or ");
+            format!("{url:?}: it begins with {wanted}, and a host")
+        })
+    }
+
+    /// How to get a binary that has it.
+    pub fn why_not_built(self) -> String {
+        format!(
+            "this binary has no bridges to {self}; build it with `cargo build --features {self}`"
+        )
+    }
+}
+
+impl Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.about().word)
+    }
+}
+
+/// A word, of which only that is taken that this binary has.
+pub(super) struct Kind;
+
+impl Unit for Kind {
+    type Of = EngineKind;
+
+    fn read(value: &Value) -> Result<EngineKind, String> {
+        let found = ALL.iter().find(|about| value.as_str() == Some(about.word));
+        match found {
+            Some(about) if about.is_built => Ok(about.kind),
+            Some(about) => Err(about.kind.why_not_built()),
+            None => {
+                let words: Vec<_> = ALL
+                    .iter()
+                    .map(|about| format!("{:?}", about.word))
+                    .collect();
+                Err(format!("{} is wanted", words.join(" or ")))
+            }
+        }
+    }
+
+    fn show(of: &EngineKind) -> Value {
+        json!(of.to_string())
+    }
+}
