@@ -8,13 +8,17 @@ use serde_json::json;
 
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
+use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
 use crate::reactor::state::replies::ReturnAddress;
 use crate::reactor::state::runs::Run;
-use event_manager_core::broker::{Broker, KnownSubject, Route, SubjectIndex};
+use event_manager_core::broker::{
+    Broker, DropReason, KnownSubject, Route, ServiceKey, SubjectIndex,
+};
 use event_manager_core::event_id::EventId;
 use event_manager_core::queues::{EmissionId, Emitted};
 use event_manager_core::requests::{Emission, Level};
+use event_manager_core::security::Identity;
 use event_manager_wire::messagebus::{DataType, Message};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
@@ -28,7 +32,9 @@ struct Publication {
     subject: SubjectIndex,
     /// It was not published before. Else it goes to those services only that failed then.
     is_new: bool,
-    /// The durable services on its route.
+    /// Services on its route that don't get it, because the quotas of others than its emitter are full.
+    left_out: Vec<ServiceKey>,
+    /// The durable services on its route that get it.
     durable: Vec<ServiceName>,
     /// Who has it already, or gets it whatever happens.
     reached: Reached,
@@ -50,7 +56,7 @@ impl Publication {
 }
 
 impl Hub {
-    pub(crate) fn emit(&mut self, emission: &Emission, back: ReturnAddress) {
+    pub(crate) fn emit(&mut self, emission: &Emission, emitter: ClientId, back: ReturnAddress) {
         let window = self.config.dedup_window;
         if let Some(begun) = now().checked_sub(window) {
             self.requests.emissions.forget_until(begun);
@@ -74,8 +80,9 @@ impl Hub {
             let sentence = "too much waits for the disk; try again";
             return self.reply(&back, &Message::nak("busy", sentence));
         }
-        let publication = self.plan_publication(emission, before);
-        match self.refusal_of(&publication) {
+        let emitter = self.clients.get(emitter).identity.clone();
+        let publication = self.plan_publication(emission, &emitter, before);
+        match self.refusal_of(&publication, &emitter) {
             Some(nak) => self.reply(&back, &nak),
             None => self.publish_confirmed(emission, publication, back),
         }
@@ -86,6 +93,7 @@ impl Hub {
     fn plan_publication(
         &mut self,
         emission: &Emission,
+        emitter: &Identity,
         before: Option<(Reached, Vec<ServiceName>)>,
     ) -> Publication {
         let first = emission.frames.first().cloned().unwrap_or_default();
@@ -97,7 +105,9 @@ impl Hub {
             route = Rc::new(part_to(&self.broker, &route, &failed));
             reached = had;
         }
-        let durable = durable_services(&self.broker, &route);
+        let event = encode_message(&emission.frames);
+        let left_out = self.left_out(&route.services, event.len(), emitter);
+        let durable = durable_services(&self.broker, &route, &left_out);
         let (here, there) = both_clocks();
         let due = emission.deliver_at_ms.filter(|at| *at > there);
         let due = due.map(|at| self.requests.emissions.due(at, here, there));
@@ -106,16 +116,17 @@ impl Hub {
         reached.subscribers |= is_held || !route.subscribers.is_empty();
         let waits_for_disk = emission.level == Level::Disk && !durable.is_empty();
         // The services whose answer isn't waited for.
-        reached.services += route.services.len();
+        reached.services += route.services.len() - left_out.len();
         if waits_for_disk {
             reached.services -= durable.len();
         }
         Publication {
             number: self.requests.emissions.next_number(),
-            event: encode_message(&emission.frames),
+            event,
             route,
             subject,
             is_new,
+            left_out,
             durable,
             reached,
             waits_for_disk,
@@ -126,7 +137,7 @@ impl Hub {
     }
 
     /// Why an event can't be published now. Then nobody gets it, so that it can be sent again.
-    fn refusal_of(&mut self, publication: &Publication) -> Option<Message> {
+    fn refusal_of(&mut self, publication: &Publication, emitter: &Identity) -> Option<Message> {
         let failing = publication.durable.iter().find_map(|name| {
             let reason = self.durable.queues.refusal(name)?;
             Some(format!("{name}: {reason}"))
@@ -138,9 +149,8 @@ impl Hub {
         let sentence = self.requests.emissions.no_room_for(&publication.event);
         let sentence = sentence.filter(|_| waits);
         let sentence = sentence.or_else(|| {
-            let asks = self.clients.limits_storage() && !publication.durable.is_empty();
             let keys = &publication.route.services;
-            asks.then(|| self.why_not_kept(keys, publication.event.len()))?
+            self.why_not_kept(keys, publication.event.len(), emitter)
         });
         Some(Message::nak("busy", sentence?))
     }
@@ -223,6 +233,12 @@ impl Hub {
         for &key in &route.services {
             let service = &mut self.broker[key];
             service.account.matched += 1;
+            if publication.left_out.contains(&key) {
+                let before = service.account.dropped;
+                service.account.dropped.add(DropReason::Quota, 1);
+                self.notes.dropped_since(service, &before);
+                continue;
+            }
             let mut item = self.durable.items.item(service.order_by, event.clone());
             item.not_before = *due;
             item.expires_at = expires_at;
@@ -349,8 +365,9 @@ fn part_to(broker: &Broker, route: &Route, names: &[ServiceName]) -> Route {
     }
 }
 
-fn durable_services(broker: &Broker, route: &Route) -> Vec<ServiceName> {
-    let services = route.services.iter().map(|key| &broker[*key]);
+fn durable_services(broker: &Broker, route: &Route, but: &[ServiceKey]) -> Vec<ServiceName> {
+    let services = route.services.iter().filter(|key| !but.contains(key));
+    let services = services.map(|key| &broker[*key]);
     let durable = services.filter(|service| service.spill.is_some());
     durable.map(|service| service.name().clone()).collect()
 }

@@ -104,7 +104,8 @@ impl Host for Asking<'_> {
     }
 
     fn emit(&mut self, emission: &Emission) -> Answer {
-        self.hand_on(|hub, back| hub.emit(emission, back))
+        let client = self.client;
+        self.hand_on(|hub, back| hub.emit(emission, client, back))
     }
 
     fn letters(&mut self, request: LettersRequest) -> Answer {

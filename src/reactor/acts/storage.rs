@@ -13,13 +13,37 @@ fn stored(event_bytes: usize) -> u64 {
     event_bytes as u64 + EVENT_OVERHEAD_BYTES
 }
 
+/// How much all durable services of a client may keep, and how much they do.
+struct Quota {
+    owner: Identity,
+    max: u64,
+    held: u64,
+}
+
+/// What the services of each client would keep of one event.
+#[derive(Default)]
+struct Wanted(BTreeMap<Identity, u64>);
+
+impl Wanted {
+    /// Whether another service of this client may keep the event too; then it does.
+    fn fits(&mut self, quota: &Quota, bytes: usize) -> bool {
+        let wanted = self.0.entry(quota.owner.clone()).or_default();
+        let with_this = *wanted + stored(bytes);
+        let fits = quota.held + with_this <= quota.max;
+        if fits {
+            *wanted = with_this;
+        }
+        fits
+    }
+}
+
 impl Hub {
     /// How much of a run a durable service may keep: so many of its first events. The others are dropped
     /// and counted.
     pub(super) fn kept_of<'a>(&mut self, key: ServiceKey, run: &Run<'a>) -> Run<'a> {
         let mut kept = run.ends.len();
-        if let Some((_, quota, held)) = self.quota_of(key) {
-            let mut left = quota.saturating_sub(held);
+        if let Some(quota) = self.quota_of(key) {
+            let mut left = quota.max.saturating_sub(quota.held);
             kept = (0..kept)
                 .take_while(|event| {
                     let bytes = stored(run.part(*event..event + 1).len());
@@ -39,24 +63,51 @@ impl Hub {
         }
     }
 
-    /// Why durable services may not keep an event of that size, if so.
-    pub(super) fn why_not_kept(&mut self, keys: &[ServiceKey], bytes: usize) -> Option<String> {
-        let mut wanted = BTreeMap::<Identity, u64>::new();
-        for key in keys {
-            let Some((owner, quota, held)) = self.quota_of(*key) else {
-                continue;
-            };
-            let wanted = wanted.entry(owner.clone()).or_default();
-            *wanted += stored(bytes);
-            if held + *wanted > quota {
-                let (name, who) = (self.broker[*key].name(), owner.name());
-                let said_in = &self.clients.grant_of(&owner).said_in;
-                return Some(format!(
-                    "{name}: the services of {who:?} keep {held} bytes, and may keep {quota} ({said_in}.quotas.storedBytes)"
-                ));
-            }
+    /// The durable services that may not keep an event of that size, because the quotas of others than its
+    /// emitter are full. They go without it, as they do when it is published: whoever has a full quota
+    /// must not keep others from emitting.
+    pub(super) fn left_out(
+        &mut self,
+        keys: &[ServiceKey],
+        bytes: usize,
+        emitter: &Identity,
+    ) -> Vec<ServiceKey> {
+        let mut wanted = Wanted::default();
+        let mut out = vec![];
+        if self.clients.limits_storage() {
+            let quotas = keys.iter().map(|key| (*key, self.quota_of(*key)));
+            let others = quotas.filter_map(|(key, quota)| Some((key, quota?)));
+            let others = others.filter(|(_, quota)| quota.owner != *emitter);
+            out.extend(
+                others.filter_map(|(key, quota)| (!wanted.fits(&quota, bytes)).then_some(key)),
+            );
         }
-        None
+        out
+    }
+
+    /// Why the emitter's own durable services may not keep an event of that size, if so.
+    pub(super) fn why_not_kept(
+        &mut self,
+        keys: &[ServiceKey],
+        bytes: usize,
+        emitter: &Identity,
+    ) -> Option<String> {
+        if !self.clients.limits_storage() {
+            return None;
+        }
+        let mut wanted = Wanted::default();
+        keys.iter().find_map(|key| {
+            let quota = self.quota_of(*key).filter(|quota| quota.owner == *emitter)?;
+            if wanted.fits(&quota, bytes) {
+                return None;
+            }
+            let Quota { owner, max, held } = quota;
+            let (name, who) = (self.broker[*key].name(), owner.name());
+            let said_in = &self.clients.grant_of(&owner).said_in;
+            Some(format!(
+                "{name}: the services of {who:?} keep {held} bytes, and may keep {max} ({said_in}.quotas.storedBytes)"
+            ))
+        })
     }
 
     /// A durable service keeps so many more events, of so many bytes together.
@@ -69,11 +120,10 @@ impl Hub {
         }
     }
 
-    /// Whose a durable service is, how much all of its client's may keep, and how much they do; none
-    /// without a quota.
-    fn quota_of(&mut self, key: ServiceKey) -> Option<(Identity, u64, u64)> {
+    /// The quota that holds for a durable service; none without one.
+    fn quota_of(&mut self, key: ServiceKey) -> Option<Quota> {
         let owner = limited_owner(&self.broker[key])?;
-        let quota = self.clients.grant_of(owner).quotas.stored_bytes?;
+        let max = self.clients.grant_of(owner).quotas.stored_bytes?;
         let owner = owner.clone();
         let stamp = self.durable.queues.weighed() + self.broker.owned();
         let (broker, queues) = (&self.broker, &self.durable.queues);
@@ -82,7 +132,7 @@ impl Hub {
             let theirs = theirs.filter(|service| service.owner() == Some(&owner));
             theirs.map(|service| queues.holds(service.name())).sum()
         });
-        Some((owner, quota, held))
+        Some(Quota { owner, max, held })
     }
 }
 
