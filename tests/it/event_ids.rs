@@ -123,3 +123,32 @@ fn ids_from_before_there_were_names_are_known_to_all() {
     }
     queued(&daemon, 4);
 }
+
+#[test]
+fn a_client_with_many_ids_pushes_out_no_other_s() {
+    let (keys, directory) = (Keys::new(), TempDir::new().expect("a directory"));
+    let start = || {
+        TestDaemon::in_own_process(&json!({
+            "stateDir": directory.path(),
+            "dedupIdsMax": 6,
+            "services": {"Billing": {"delivery": "queue"}},
+            "security": security(&keys),
+        }))
+    };
+    let first = start();
+    first.subscribe("1", "Billing", &["Order"]);
+    for id in ["a", "b"] {
+        assert!(!is_known(&first, BILLING, id, "disk"));
+    }
+    for n in 0..20 {
+        assert!(!is_known(&first, DESK, &n.to_string(), "disk"));
+    }
+    assert!(is_known(&first, BILLING, "a", "disk"));
+    first.kill();
+    // On disk there are as many.
+    let second = start();
+    for id in ["a", "b"] {
+        assert!(is_known(&second, BILLING, id, "disk"));
+    }
+    assert!(!is_known(&second, DESK, "0", "disk"), "it has most");
+}

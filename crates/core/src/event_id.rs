@@ -1,8 +1,12 @@
 //! Ids that publishers give to their events, and to whom each of them belongs.
 
+mod shares;
+
 use std::borrow::Borrow;
 
 use bytes::Bytes;
+
+pub use shares::Shares;
 
 /// What an id with an owner begins with. No publisher can say that: an id by position has no NUL, and
 /// one in JSON is UTF-8.
@@ -85,6 +89,12 @@ pub fn shared(id: &[u8]) -> Option<&[u8]> {
     let owned = id.strip_prefix(&MARK)?;
     let name_bytes = usize::from(*owned.get(1)?);
     owned.get(2 + name_bytes..)
+}
+
+/// What tells whose an id is; empty if it is anybody's.
+fn owner_of(id: &[u8]) -> &[u8] {
+    let said_bytes = shared(id).map_or(id.len(), <[u8]>::len);
+    &id[..id.len() - said_bytes]
 }
 
 #[cfg(test)]

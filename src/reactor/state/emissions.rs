@@ -1,5 +1,6 @@
 //! Confirmed events: which ids are known, which wait for the disk, and which wait for their time.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 
 use super::replies::Ticket;
 use event_manager_core::broker::ClockChange;
-use event_manager_core::event_id::EventId;
+use event_manager_core::event_id::{EventId, Shares};
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::Level;
 use event_manager_wire::model::ServiceName;
@@ -97,7 +98,9 @@ pub(crate) struct Emissions {
     /// What is known of ids, and the number of the emission from which it is.
     known: HashMap<EventId, (EmissionId, Known)>,
     /// The order in which ids are forgotten, unless a later emission had them too.
-    answered: VecDeque<(Instant, EmissionId, EventId)>,
+    answered: BTreeMap<u64, (Instant, EmissionId, EventId)>,
+    last_answered: u64,
+    shares: Shares<u64>,
     wall_time: WallTime,
     /// For subscribers, by their time.
     scheduled: BTreeMap<(Instant, EmissionId), Bytes>,
@@ -124,28 +127,37 @@ impl Emissions {
 
     /// Forgets the ids that were answered by then.
     pub(crate) fn forget_until(&mut self, time: Instant) {
-        while self.answered.front().is_some_and(|(at, ..)| *at <= time) {
-            self.forget_oldest();
+        while let Some((place, (at, ..))) = self.answered.first_key_value()
+            && *at <= time
+        {
+            self.forget(*place);
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, number, id)) = self.answered.pop_front()
-            && self.known.get(&id).is_some_and(|(last, _)| *last == number)
-        {
+    fn forget(&mut self, place: u64) {
+        let Some((_, number, id)) = self.answered.remove(&place) else {
+            return;
+        };
+        self.shares.remove(id.borrow(), place);
+        if self.known.get(&id).is_some_and(|(last, _)| *last == number) {
             self.known.remove(&id);
         }
     }
 
-    /// Keeps what became of an emission with this id, if it has one.
+    /// Keeps what became of an emission with this id, if it has one. If that is one too many, one of who
+    /// has most is forgotten.
     fn remember(&mut self, id: &EventId, number: EmissionId, known: Known, limits: IdLimits) {
         if id.is_empty() {
             return;
         }
         self.known.insert(id.clone(), (number, known));
-        self.answered.push_back((limits.now, number, id.clone()));
-        while self.answered.len() > limits.ids_max {
-            self.forget_oldest();
+        self.last_answered += 1;
+        let place = self.last_answered;
+        self.answered
+            .insert(place, (limits.now, number, id.clone()));
+        self.shares.add(id.borrow(), place);
+        while let Some(place) = self.shares.one_too_many(limits.ids_max, id.borrow()) {
+            self.forget(place);
         }
     }
 
@@ -414,6 +426,23 @@ mod tests {
             let known = emissions.known(&of(emitter, said)).is_some();
             assert_eq!(known, is_known, "{emitter:?} {said}");
         }
+    }
+
+    #[test]
+    fn ids_of_one_client_push_out_no_other_s() {
+        let limits = at(Instant::now(), 0, 10);
+        let mut emissions = Emissions::default();
+        let of = |name, said: u8| EventId::of(Emitter::Client(name), vec![said].into());
+        let mut accept = |id: &EventId| {
+            let number = emissions.next_number();
+            emissions.accept(id, number, ONE_SERVICE, Level::Memory, limits);
+        };
+        (1..=5).for_each(|said| accept(&of("till", said)));
+        (1..=100).for_each(|said| accept(&of("desk", said)));
+        assert!((1..=5).all(|said| emissions.known(&of("till", said)).is_some()));
+        let theirs = (1..=100).filter(|said| emissions.known(&of("desk", *said)).is_some());
+        assert_eq!(theirs.collect::<Vec<_>>(), [96, 97, 98, 99, 100]);
+        assert_eq!(emissions.known.len(), 10);
     }
 
     #[test]

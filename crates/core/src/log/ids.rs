@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::event_id::shared;
+use crate::event_id::{Shares, shared};
 use crate::seq::Seq;
 
 #[derive(Debug)]
@@ -14,11 +14,14 @@ struct Remembered {
     segment: u64,
 }
 
-/// Ids that are remembered for a time, the oldest forgotten first when there are too many.
+/// Ids that are remembered for a time; when there are too many, the oldest of who has most is forgotten.
 #[derive(Debug)]
 pub(super) struct Ids {
     by_seq: BTreeMap<Seq, Remembered>,
     by_id: HashMap<Arc<[u8]>, Seq>,
+    shares: Shares<Seq>,
+    /// The one that was remembered last.
+    newest: Arc<[u8]>,
     window_ms: u64,
     max: usize,
 }
@@ -31,6 +34,8 @@ impl Ids {
         Self {
             by_seq: BTreeMap::new(),
             by_id: HashMap::new(),
+            shares: Shares::default(),
+            newest: [].into(),
             window_ms,
             max,
         }
@@ -62,7 +67,10 @@ impl Ids {
         let id: Arc<[u8]> = id.into();
         if let Some(known) = self.by_id.insert(id.clone(), seq) {
             self.by_seq.remove(&known);
+            self.shares.remove(&id, known);
         }
+        self.shares.add(&id, seq);
+        self.newest = id.clone();
         let remembered = Remembered {
             id,
             time_ms,
@@ -71,20 +79,30 @@ impl Ids {
         self.by_seq.insert(seq, remembered);
     }
 
-    /// Forgets those whose time is over, and the oldest if there are too many.
+    /// Forgets those whose time is over, and some of who has most if there are too many.
     pub(super) fn forget_old(&mut self, now_ms: u64) {
-        while let Some((_, oldest)) = self.by_seq.first_key_value()
-            && (self.by_seq.len() > self.max || !self.is_fresh(oldest, now_ms))
-            && let Some((_, oldest)) = self.by_seq.pop_first()
+        while let Some((seq, oldest)) = self.by_seq.first_key_value()
+            && !self.is_fresh(oldest, now_ms)
         {
-            self.by_id.remove(&oldest.id);
+            self.forget(*seq);
+        }
+        while let Some(seq) = self.shares.one_too_many(self.max, &self.newest) {
+            self.forget(seq);
+        }
+    }
+
+    fn forget(&mut self, seq: Seq) {
+        if let Some(forgotten) = self.by_seq.remove(&seq) {
+            self.by_id.remove(&forgotten.id);
+            self.shares.remove(&forgotten.id, seq);
         }
     }
 
     /// Forgets the events from this sequence number on: they were not committed.
     pub(super) fn forget_from(&mut self, seq: Seq) {
-        for remembered in self.by_seq.split_off(&seq).into_values() {
+        for (seq, remembered) in self.by_seq.split_off(&seq) {
             self.by_id.remove(&remembered.id);
+            self.shares.remove(&remembered.id, seq);
         }
     }
 
@@ -139,5 +157,21 @@ mod tests {
         );
         ids.forget_old(1160);
         assert!(ids.by_id.is_empty() && ids.by_seq.is_empty());
+    }
+
+    #[test]
+    fn who_has_most_forgets_first() {
+        use crate::event_id::{Emitter, EventId};
+        let id = |name, said: &'static str| EventId::of(Emitter::Client(name), said.into());
+        let (mine, flood) = (id("till", "a").into_bytes(), ["a", "b", "c", "d"]);
+        let mut ids = Ids::new(100, 3);
+        ids.remember(&mine, Seq(1), 1000, 1);
+        for (said, seq) in flood.into_iter().zip(2..) {
+            ids.remember(&id("desk", said).into_bytes(), Seq(seq), 1000, 1);
+            ids.forget_old(1000);
+        }
+        assert_eq!(ids.seen(&mine, 1000), Some(Seq(1)));
+        let known = |said| ids.seen(&id("desk", said).into_bytes(), 1000).is_some();
+        assert_eq!(flood.map(known), [false, false, true, true]);
     }
 }
