@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::emit::emit;
+use super::requests::ask_json;
 use super::rights::{Changing, denied};
 use super::support::TestDaemon;
-use super::support::peers::received;
+use super::support::peers::{connected, received};
 
 /// Peers without a key may have these subjects, and these services.
 fn keys(directory: &TempDir, subscribe: &[&str], services: &[&str]) -> Value {
@@ -112,5 +113,67 @@ fn rights_that_were_lost_while_it_was_down_count_from_the_start() {
         assert_eq!(stored(&third, "invoice.3"), 0);
         assert_eq!(stored(&third, "order.2"), 1);
         third.wait_for_counter("Billing", |counters| counters.queued, 3);
+    }
+}
+
+#[test]
+fn dead_letters_lose_a_subject_that_their_client_may_not_publish_any_more() {
+    for is_down in [false, true] {
+        let directory = TempDir::new().expect("a directory");
+        let keys = |publish: &[&str]| {
+            json!({
+                "stateDir": directory.path(),
+                "services": {"Billing": {"delivery": "queue"}},
+                "security": {"anonymous": {
+                    "publish": publish, "subscribe": [""], "services": ["*"], "requests": ["*"],
+                }},
+            })
+        };
+        let mut changing = Changing::new(&keys(&[""]));
+        let request = json!({
+            "token": "subscribe", "id": "1", "service": "Billing", "subjects": ["order."],
+            "deadLetterSubject": "failed.order",
+        });
+        let answer = ask_json(&changing.daemon.requester(), &request);
+        assert_eq!(answer["deadLetterSubject"], "failed.order", "{answer}");
+        let subject = |daemon: &TestDaemon| daemon.service("Billing").dead_letter_subject;
+        // What it may publish still has it stay.
+        changing.change(&keys(&["failed.", "order."]));
+        assert_eq!(subject(&changing.daemon), "failed.order");
+        changing
+            .daemon
+            .wait_for("what is kept", |status| status.state.written);
+        match is_down {
+            false => changing.change(&keys(&["order."])),
+            true => {
+                assert!(changing.daemon.stop());
+                changing = Changing::new(&keys(&["order."]));
+            }
+        }
+        let daemon = &changing.daemon;
+        assert_eq!(
+            denied(&daemon.status(), "anonymous", "publish"),
+            1,
+            "{is_down}"
+        );
+        assert_eq!(subject(daemon), "Billing.DLQ");
+        // The subscription goes on, and dead letters are told where everybody may look for them.
+        assert_eq!(
+            daemon.ask("TK_EVENT_MANAGER_KEEP_ALIVE", &["1"]).0,
+            "TK_SYS_ACK"
+        );
+        let watcher = daemon.subscriber(&["failed.", "Billing.DLQ"]);
+        assert_eq!(stored(daemon, "order.1"), 1);
+        let worker = connected(&daemon.context, zmq::DEALER, &daemon.address_of("Billing"));
+        worker.send(r#"READY {"ack": true}"#, 0).expect("a send");
+        let event = worker.recv_multipart(0).expect("an event");
+        let head = String::from_utf8(event[0].clone()).expect("text");
+        let id = head.split(' ').nth(1).expect("an id");
+        worker.send(&format!("TERM {id}"), 0).expect("a send");
+        let letter = watcher.recv_multipart(0).expect("a letter");
+        assert_eq!(letter[0], b"Billing.DLQ");
+        // It has to be said again.
+        changing.change(&keys(&[""]));
+        assert_eq!(subject(&changing.daemon), "Billing.DLQ");
     }
 }

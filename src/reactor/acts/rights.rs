@@ -279,8 +279,8 @@ impl Hub {
         }
     }
 
-    /// Ends what clients may not have any more: subscriptions, and what durable services want on. What is
-    /// queued already stays.
+    /// Ends what clients may not have any more: subscriptions, what durable services want on, and subjects of
+    /// dead letters. What is queued already stays.
     pub(crate) fn end_unowned(&mut self) {
         let mut told = BTreeSet::new();
         for (id, key, owner, denied) in self.subscriptions_denied() {
@@ -295,6 +295,12 @@ impl Hub {
                 self.note_denied(client, denied.what, 1, &denied);
             }
             self.broker.forget_wanted(key, &patterns);
+            self.saved.changed_services.insert(key);
+        }
+        for (key, owner, denied) in self.letter_subjects_denied() {
+            let client = self.clients.know(&owner, now());
+            self.note_denied(client, denied.what, 1, &denied);
+            self.broker.forget_letter_subject(key);
             self.saved.changed_services.insert(key);
         }
         Keeping::of(self).keep();
@@ -316,6 +322,23 @@ impl Hub {
             let owner = service.owner()?;
             let (patterns, denied) = self.denied_of(service, owner, service.wanted_on())?;
             Some((key, patterns, owner.clone(), denied))
+        });
+        denied.collect()
+    }
+
+    /// Services that publish their dead letters under a subject that none of their clients may publish.
+    fn letter_subjects_denied(&self) -> Vec<(ServiceKey, Identity, Denied)> {
+        let denied = self.broker.services().filter_map(|(key, service)| {
+            let subject = service.options().dead_letter_subject.as_ref()?;
+            let deed = Deed::Publish(subject.as_str().as_bytes());
+            let owner = service.owner()?;
+            let denied = self.clients.judge_absent(owner, deed).err()?;
+            let mut others = service.subscriptions().filter_map(|id| {
+                let (.., view) = self.broker.subscription(id, self.time.now)?;
+                view.owner
+            });
+            let is_denied = others.all(|other| self.clients.judge_absent(other, deed).is_err());
+            is_denied.then(|| (key, owner.clone(), denied))
         });
         denied.collect()
     }

@@ -30,6 +30,17 @@ impl Broker {
         }
         let service = &mut self.services[key.0 as usize];
         service.options = options.or(&service.options);
+        self.options_changed(key);
+    }
+
+    /// No subscription says any more what subject this service's dead letters have.
+    pub fn forget_letter_subject(&mut self, key: ServiceKey) {
+        self.services[key.0 as usize].options.dead_letter_subject = None;
+        self.options_changed(key);
+    }
+
+    fn options_changed(&mut self, key: ServiceKey) {
+        let service = &mut self.services[key.0 as usize];
         let delivery = Some(service.delivery());
         let settings = (self.config.policies.0)(service.name(), delivery, &service.options);
         service.set(settings);
