@@ -87,7 +87,7 @@ pub struct QueueLog<D: Directory> {
     homeless_ids: bool,
     /// A file was removed, and the directory not synced since.
     owes_sync: bool,
-    unproven: Option<Unproven>,
+    unproven: Vec<Unproven>,
     /// Files without a record, to be removed when there is a newer segment.
     leftovers: Vec<String>,
     damage: Vec<Damage>,
@@ -500,9 +500,9 @@ impl<D: Directory> QueueLog<D> {
     }
 
     fn prove(&mut self) -> io::Result<()> {
-        if let Some(unproven) = &self.unproven {
+        while let Some(unproven) = self.unproven.last() {
             unproven.prove(&self.directory)?;
-            self.unproven = None;
+            self.unproven.pop();
         }
         Ok(())
     }

@@ -14,8 +14,9 @@ use super::scan::{Item, Scanned, scan};
 use super::{Damage, LogError, LogLimits, NOTES_KEPT_BYTES, Refused};
 use crate::seq::Seq;
 
-/// The newest segment's last commit. What was read of it may have been in memory only, from a sync
-/// that had failed or was never made.
+/// The last commit of a segment of which nobody says where it ends: of the newest, and of one before a
+/// damaged header. What was read of it may have been in memory only, from a sync that had failed or was never
+/// made.
 #[derive(Debug)]
 pub(super) struct Unproven {
     name: String,
@@ -75,7 +76,7 @@ pub(super) struct Recovery {
     pub(super) next_seq: Seq,
     /// The highest number of a segment so far.
     pub(super) last_number: u64,
-    pub(super) unproven: Option<Unproven>,
+    pub(super) unproven: Vec<Unproven>,
     pub(super) damage: Vec<Damage>,
     /// Events that were lost to damage, and whose settlement is yet to be written.
     pub(super) missing: Vec<Seq>,
@@ -110,7 +111,7 @@ pub(super) fn recover<D: Directory>(
         ids: Ids::new(limits.dedup_window_ms, limits.dedup_ids_max),
         next_seq: Seq::FIRST,
         last_number: candidates.last().map_or(0, |newest| newest.number),
-        unproven: None,
+        unproven: vec![],
         damage: vec![],
         missing: vec![],
         torn_bytes: 0,
@@ -123,18 +124,17 @@ pub(super) fn recover<D: Directory>(
         now_ms,
         ahead: vec![],
     };
-    let mut parts = recovery.chain(candidates);
-    let newest = parts.pop();
-    for part in parts {
-        recovery.read(directory, &part)?;
-    }
-    if let Some(newest) = newest {
-        let scanned = recovery.read(directory, &newest)?;
-        let blank = scanned.end == newest.candidate.start();
+    for part in recovery.chain(candidates) {
+        let scanned = recovery.read(directory, &part)?;
+        if part.known.is_some() {
+            continue;
+        }
+        let blank = scanned.end == part.candidate.start();
         let start = if blank { 0 } else { scanned.last_commit };
-        let name = newest.candidate.name;
+        let name = part.candidate.name;
         let file = directory.open(&name)?;
-        recovery.unproven = Some(Unproven::find(&file, name, start, scanned.end));
+        let unproven = Unproven::find(&file, name, start, scanned.end);
+        recovery.unproven.push(unproven);
     }
     recovery.count_missing();
     let strangers = std::mem::take(&mut recovery.strangers).into_iter();

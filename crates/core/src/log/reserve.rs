@@ -40,7 +40,7 @@ impl<D: Directory> QueueLog<D> {
     /// written, and what was found is sure to be on the disk.
     #[cfg(test)]
     pub(super) fn owes_no_settlement(&self) -> bool {
-        self.settled.is_empty() && self.unproven.is_none()
+        self.settled.is_empty() && self.unproven.is_empty()
     }
 
     /// Whether there was room.

@@ -52,7 +52,7 @@ impl<D: Directory> QueueLog<D> {
     /// read or removed, or the directory not synced; it will be tried again. Nothing is lost.
     pub fn trim(&mut self, now_ms: u64) -> Result<(), LogError> {
         // What was carried before a restart may be nowhere else while the last commit is unproven.
-        if !self.buffered.is_empty() || self.unproven.is_some() {
+        if !self.buffered.is_empty() || !self.unproven.is_empty() {
             return Ok(());
         }
         self.ids.forget_old(now_ms);

@@ -1,5 +1,6 @@
 //! A last commit that was found and may be in the kernel's memory only.
 
+use super::NewEvent;
 use super::sim_disk::SimDisk;
 use super::tests::{NOW_MS, append, files, open, seqs};
 
@@ -76,4 +77,33 @@ fn a_settlement_that_was_found_and_not_proven_may_be_lost() {
     };
     assert!((0..20).any(|seed| found_again(false, seed)));
     assert!(!(0..20).any(|seed| found_again(true, seed)));
+}
+
+/// Where a damaged header hides that a segment ended before what is found in it.
+#[test]
+fn what_is_found_again_because_a_header_is_damaged_is_proven_too() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, None, b"kept");
+        disk.fail_syncs_after(0);
+        let lost = NewEvent {
+            id: None,
+            attributes: b"",
+            body: b"lost",
+        };
+        log.append(lost, NOW_MS).unwrap();
+        log.commit(NOW_MS).unwrap_err();
+        disk.fail_one_in(0);
+        log.try_recover(NOW_MS).unwrap();
+        append(&mut log, None, b"new");
+        disk.flip(&files(&disk)[1], 20, 0);
+        let (mut log, _) = open(&disk);
+        assert!(log.failed().is_none());
+        let found = seqs(&mut log);
+        assert_eq!(found.len(), 3, "seed {seed}");
+        disk.crash();
+        let (mut log, _) = open(&disk);
+        assert_eq!(seqs(&mut log), found, "seed {seed}");
+    }
 }
