@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::json;
 
-use super::output::{Out, shown};
+use super::output::{Out, shown, write_table};
 use super::target::Target;
 use event_manager_wire::api::ClientStatus;
 
@@ -37,18 +37,7 @@ pub(super) fn run(args: &ClientsArgs) -> anyhow::Result<()> {
     }
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(security.clients.iter().map(row));
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or_default()
-    };
-    let widths: Vec<_> = (0..HEADINGS.len()).map(width).collect();
-    for row in &rows {
-        let cells = row.iter().zip(&widths);
-        let line: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
-    }
+    write_table(&mut out, &rows)?;
     if !security.denied_to_others.is_empty() {
         let others = counted(&security.denied_to_others);
         writeln!(out, "denied to clients that are not shown: {others}")?;

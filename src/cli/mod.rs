@@ -2,6 +2,7 @@
 
 mod acl;
 mod bench;
+mod bridges;
 mod call;
 pub mod check;
 mod clients;
@@ -110,6 +111,8 @@ enum Command {
     Services(services::ServicesArgs),
     /// Show who is connected with which keys, and what was denied to whom.
     Clients(clients::ClientsArgs),
+    /// Show whether bridges to other brokers work, what went over them, and what waits.
+    Bridges(bridges::BridgesArgs),
     /// Tell whether the configuration lets a client do something, and which line says so.
     ///
     /// It reads the configuration as `serve` does, without asking a daemon. Exit code 0 if it may, 1 if
@@ -173,6 +176,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Call(args) => output::exit_code(call::run(&args)),
         Command::Services(args) => output::exit_code(services::run(&args)),
         Command::Clients(args) => output::exit_code(clients::run(&args)),
+        Command::Bridges(args) => output::exit_code(bridges::run(&args)),
         Command::Acl(args) => acl::run(&args),
         Command::Top(args) => output::exit_code(top::run(&args)),
         Command::Doctor(args) => doctor::run(&args),

@@ -140,6 +140,23 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
     }
 }
 
+/// Writes a table with its headings, each column as wide as its widest cell.
+pub(super) fn write_table<const N: usize>(
+    out: &mut impl Write,
+    rows: &[[String; N]],
+) -> io::Result<()> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..N).map(|n| width(n).unwrap_or_default()).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let line: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// Says something on standard error, on a line for each line of it.
 pub(super) fn complain(sentence: &str) {
     eprintln!("{}", printable(sentence, |c| c == '\n' || c == '\t'));

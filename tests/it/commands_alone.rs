@@ -177,6 +177,7 @@ fn commands_find_the_daemon_of_the_configuration_here() {
     let here = json!({"requestAddress": daemon.requests()});
     let site = Site::configured(&here);
     assert_eq!(site.run(&["services"]).done(), "no service is subscribed\n");
+    assert_eq!(site.run(&["bridges"]).done(), "no bridge is configured\n");
     // The flag goes before the variable, that before the configuration.
     let elsewhere = Site::configured(&json!({"requestAddress": "tcp://127.0.0.1:9"}));
     let at = ["services", "--address", &daemon.requests()];
@@ -209,6 +210,7 @@ fn without_a_daemon_commands_say_where_they_looked_and_what_to_do() {
         &["call", "Order", "x"],
         &["services"],
         &["services", "--json"],
+        &["bridges"],
         &["health"],
     ] {
         let begun = Instant::now();
@@ -349,6 +351,7 @@ fn help_and_version_are_answers() {
         "bench",
         "call",
         "services",
+        "bridges",
         "health",
         "completions",
         "man",

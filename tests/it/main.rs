@@ -15,6 +15,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 mod acknowledging;
 mod audience;
+mod bridges;
 mod churn;
 mod client_answers;
 mod client_examples;
