@@ -3,6 +3,8 @@
 
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -146,7 +148,11 @@ pub async fn outlet(link: Link<'_>, to: &str) -> Result<Box<dyn Outlet>, String>
         EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(link, to).await?)),
         #[cfg(not(feature = "nats"))]
         EngineKind::Nats => Err(link.engine.kind().why_not_built()),
-        EngineKind::Redis | EngineKind::RabbitMq | EngineKind::Hub => {
+        #[cfg(feature = "redis")]
+        EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(link, to).await?)),
+        #[cfg(not(feature = "redis"))]
+        EngineKind::Redis => Err(link.engine.kind().why_not_built()),
+        EngineKind::RabbitMq | EngineKind::Hub => {
             let _ = to;
             Err(link.engine.kind().why_not_built())
         }

@@ -13,7 +13,10 @@
     reason = "a test reads clocks, waits, and fails by panicking, its helpers too; not all of the support is used here"
 )]
 
+mod conformance;
 mod nats;
+#[cfg(feature = "redis")]
+mod redis;
 mod server;
 #[path = "../it/support/mod.rs"]
 mod support;

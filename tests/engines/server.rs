@@ -2,12 +2,11 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -26,67 +25,74 @@ pub fn installed(name: &str) -> PathBuf {
     path
 }
 
-/// A nats-server with JetStream, whose data outlives it.
-pub struct Nats {
-    child: Option<Child>,
-    directory: TempDir,
-    port: u16,
+/// A port that nobody uses.
+pub fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("an address").port()
 }
 
-impl Nats {
-    /// One that does not run yet.
-    pub fn new() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        Self {
-            child: None,
-            directory: TempDir::new().expect("a directory"),
-            port: free.local_addr().expect("an address").port(),
-        }
-    }
+/// Has a public client do something at a server; what it prints is JSON.
+pub fn client(script: &str, url: &str, arguments: &[&str]) -> Value {
+    let scripts = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines"));
+    let output = Command::new(installed("venv/bin/python"))
+        .arg(scripts.join(script))
+        .arg(url)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("the client runs");
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?}: {}",
+        output.status
+    );
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
 
-    pub fn started() -> Self {
-        let mut server = Self::new();
-        server.start();
-        server
-    }
+/// A file with a secret, which only we may read.
+pub fn secret(directory: &Path, text: &str) -> PathBuf {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = directory.join("secret");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .expect("a file");
+    file.write_all(text.as_bytes()).expect("a write");
+    path
+}
 
-    pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
+/// A server's process, which ends with this.
+pub struct Process(Child);
 
-    pub fn start(&mut self) {
-        let program = installed("nats-server");
-        let mut command = Command::new(&program);
-        command
-            .args([
-                "-js",
-                "-a",
-                "127.0.0.1",
-                "-p",
-                &self.port.to_string(),
-                "-sd",
-            ])
-            .arg(self.directory.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        self.child = Some(command.spawn().expect("nats-server starts"));
+impl Process {
+    /// Starts it; when this returns, it listens on this port.
+    pub fn listening(command: &mut Command, port: u16) -> Self {
+        let name = command.get_program().to_owned();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
         let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(begun.elapsed() < START_MAX, "nats-server doesn't listen");
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Some(status) = child.try_wait().expect("its state") {
+                panic!("{} has ended: {status}", name.display());
+            }
+            assert!(
+                begun.elapsed() < START_MAX,
+                "{} doesn't listen",
+                name.display()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
+        Self(child)
     }
 
-    pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("a kill");
-        child.wait().expect("its end");
-    }
-
-    /// Its process stands still, all of its threads: it accepts connections, and never answers.
+    /// All of its threads stand still: it accepts connections, and never answers.
     pub fn stand_still(&self) {
         self.signal("-STOP");
-        let tasks = format!("/proc/{}/task", self.pid());
+        let tasks = format!("/proc/{}/task", self.0.id());
         let begun = Instant::now();
         let all_stopped = || {
             let mut tasks = std::fs::read_dir(&tasks).expect("its threads");
@@ -111,51 +117,17 @@ impl Nats {
         self.signal("-CONT");
     }
 
-    fn pid(&self) -> String {
-        self.child.as_ref().expect("it runs").id().to_string()
-    }
-
     fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.pid()]).status();
+        let sent = Command::new("kill")
+            .args([signal, &self.0.id().to_string()])
+            .status();
         assert!(sent.expect("kill").success());
-    }
-
-    /// Has a public client do something there; what it prints is JSON.
-    pub fn client(&self, arguments: &[&str]) -> Value {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/nats_client.py");
-        let output = Command::new(installed("venv/bin/python"))
-            .arg(script)
-            .arg(self.url())
-            .args(arguments)
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("the client runs");
-        assert!(output.status.success(), "{arguments:?}: {}", output.status);
-        serde_json::from_slice(&output.stdout).expect("JSON")
-    }
-
-    /// A file with a secret, which only we may read.
-    pub fn secret(&self, text: &str) -> PathBuf {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = self.directory.path().join("secret");
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .expect("a file");
-        file.write_all(text.as_bytes()).expect("a write");
-        path
     }
 }
 
-impl Drop for Nats {
+impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

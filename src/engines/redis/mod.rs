@@ -1,0 +1,209 @@
+//! Redis Streams; Valkey's, too.
+
+mod outlet;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, PushKind, RedisError, TlsCertificates, Value, cmd, from_redis_value,
+};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::{Failure, Link};
+use crate::config::Login;
+use crate::keys::ConfiguredFile;
+
+pub(super) use outlet::RedisOutlet;
+
+/// How long a connection may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// After how long a silence the server is asked whether it is there, and how long it has to answer.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// How many commands wait for the socket: as many as are sent at once.
+const COMMANDS_MAX: usize = 1024;
+/// The longest value, unless the server says another: its own default.
+const VALUE_BYTES_MAX: usize = 512 << 20;
+
+const CONNECTION_LOST: &str = "the connection was lost";
+
+/// A connection, which never comes back by itself.
+struct Connection {
+    commands: MultiplexedConnection,
+    /// Notified when it is lost.
+    lost: Arc<Notify>,
+}
+
+impl Connection {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    async fn open(link: Link<'_>) -> Result<Self, String> {
+        let url = link.engine.servers().first();
+        let url = url.map(String::as_str).unwrap_or_default();
+        let unusable = |why: &str| format!("{url} can't be used: {why}");
+        let client = client(link, url)?;
+        let lost = Arc::<Notify>::default();
+        let losing = Arc::clone(&lost);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            // The library's is half a second. How long an answer may take is for who asks.
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(COMMANDS_MAX)
+            .set_push_sender(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    losing.notify_one();
+                }
+                Ok::<(), ()>(())
+            });
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let commands = match timeout(CONNECT_MAX, connecting).await {
+            Ok(Ok(commands)) => commands,
+            Ok(Err(error)) => return Err(unusable(&explained(&error))),
+            Err(_) => return Err(unusable(&format!("no answer within {CONNECT_MAX:?}"))),
+        };
+        let connection = Self { commands, lost };
+        // A server that doesn't take the name serves as well.
+        let _ = connection.ask(&named(link.bridge), CONNECT_MAX).await;
+        Ok(connection)
+    }
+
+    /// Sends a command, and waits for the answer.
+    fn send(&self, command: Cmd) -> impl Future<Output = Result<Value, RedisError>> + use<> {
+        let mut commands = self.commands.clone();
+        async move {
+            let answer = commands.send_packed_command(&command).await?;
+            answer.extract_error()
+        }
+    }
+
+    /// The same, for at most so long.
+    async fn ask(&self, command: &Cmd, wait_max: Duration) -> Result<Value, Failure> {
+        match timeout(wait_max, self.send(command.clone())).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => Err(Failure::Lost(format!("no answer within {wait_max:?}"))),
+        }
+    }
+
+    /// Waits until it is lost; says how.
+    async fn lost(&self) -> String {
+        loop {
+            if timeout(PING_EVERY, self.lost.notified()).await.is_ok() {
+                return CONNECTION_LOST.into();
+            }
+            // Who refuses a ping is there, too.
+            if let Err(Failure::Lost(why)) = self.ask(&cmd("PING"), PING_EVERY).await {
+                return why;
+            }
+        }
+    }
+
+    /// The longest value that the server takes, in bytes.
+    async fn value_bytes_max(&self) -> usize {
+        let mut command = cmd("CONFIG");
+        command.arg("GET").arg("proto-max-bulk-len");
+        let said = self.ask(&command, CONNECT_MAX).await.ok();
+        let said = said.and_then(|said| from_redis_value::<HashMap<String, usize>>(said).ok());
+        let said = said.and_then(|said| said.into_values().next());
+        said.unwrap_or(VALUE_BYTES_MAX)
+    }
+}
+
+/// By which the server's own list of clients shows us.
+fn named(bridge: &str) -> Cmd {
+    let shown = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+    let bridge: String = bridge.chars().map(shown).collect();
+    let mut command = cmd("CLIENT");
+    command
+        .arg("SETNAME")
+        .arg(format!("event-manager:{bridge}"));
+    command
+}
+
+fn client(link: Link<'_>, url: &str) -> Result<Client, String> {
+    let info = url.into_connection_info();
+    let info = info.map_err(|error| format!("{url} is no address of a server: {error}"))?;
+    let mut settings = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_lib_name("event-manager", env!("CARGO_PKG_VERSION"));
+    if let Login::Password(user, file) = link.engine.login() {
+        let file = ConfiguredFile::secret("passwordFile", file.to_owned(), link.security);
+        let (_, password) = file.read().map_err(|error| error.to_string())?;
+        settings = settings.set_username(user).set_password(password.trim());
+    }
+    let info = info
+        .set_redis_settings(settings)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let client = match link.engine.ca_file() {
+        Some(file) => with_authorities(info, file)?,
+        None => Client::open(info),
+    };
+    client.map_err(|error| format!("{url} can't be used: {error}"))
+}
+
+/// One that trusts the authorities of a file.
+fn with_authorities(
+    info: ConnectionInfo,
+    file: &Path,
+) -> Result<Result<Client, RedisError>, String> {
+    let read = std::fs::read(file);
+    let read = read.map_err(|error| format!("caFile {}: {error}", file.display()))?;
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(read),
+    };
+    Ok(Client::build_with_tls(info, certificates))
+}
+
+/// What becomes of what was asked.
+fn failure(error: &RedisError) -> Failure {
+    match error.code() {
+        Some(_) => Failure::Refused(explained(error)),
+        None => Failure::Lost(explained(error)),
+    }
+}
+
+/// What a server's refusal means, and what to do.
+fn explained(error: &RedisError) -> String {
+    let Some(code) = error.code() else {
+        return match error.is_connection_dropped() {
+            true if !error.is_connection_refusal() => CONNECTION_LOST.into(),
+            _ => error.to_string(),
+        };
+    };
+    let said = error.detail().unwrap_or_default();
+    let advice = match code {
+        "OOM" => "it has no memory left: raise its maxmemory, or shorten what it keeps",
+        "MISCONF" => "it can't save its data: its log says why, often a full disk",
+        "READONLY" => "it is a replica: name the master",
+        "WRONGTYPE" => "the key is no stream: name another key in the bridge, or delete this one",
+        "LOADING" => "it reads its data after its start, and takes events when it has",
+        "NOAUTH" => "it wants a login: give user and passwordFile",
+        "WRONGPASS" => "user or the password in passwordFile is wrong",
+        "NOPERM" => "the user has no right to that: ACL SETUSER gives it",
+        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => {
+            "it is part of a cluster, to which there are no bridges"
+        }
+        "MASTERDOWN" => "it has lost its master",
+        "NOREPLICAS" => "it has fewer replicas than its min-replicas-to-write wants",
+        _ => return format!("the server says: {code} {said}"),
+    };
+    format!("{advice} (the server says: {code} {said})")
+}
+
+/// Whether an error says that this server will never take such a thing.
+fn is_too_large(error: &RedisError) -> bool {
+    let said = error.detail().unwrap_or_default();
+    error.kind() == ErrorKind::Server(redis::ServerErrorKind::ResponseError)
+        && (said.contains("invalid bulk length") || said.contains("Elements are too large"))
+}

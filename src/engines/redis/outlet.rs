@@ -1,0 +1,142 @@
+//! Events that go to a stream.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use redis::{Cmd, RedisError, Value, cmd};
+use tokio::task::unconstrained;
+use tokio::time::timeout;
+
+use super::super::{Failure, Link, Outcome, Outgoing, Outlet, Pending, Sent};
+use super::{Connection, explained, failure, is_too_large};
+
+/// The field that has the body.
+const DATA: &str = "data";
+
+/// A connection on which events are added to a stream.
+pub(in crate::engines) struct RedisOutlet {
+    connection: Connection,
+    /// The stream's key.
+    key: String,
+    /// The longest value that the server takes.
+    value_bytes_max: usize,
+}
+
+impl RedisOutlet {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(in crate::engines) async fn connect(link: Link<'_>, to: &str) -> Result<Self, String> {
+        let connection = Connection::open(link).await?;
+        let value_bytes_max = connection.value_bytes_max().await;
+        Ok(Self {
+            connection,
+            key: to.to_owned(),
+            value_bytes_max,
+        })
+    }
+
+    /// Why the server would never take an event, if so.
+    fn why_never(&self, event: &Outgoing) -> Option<String> {
+        let values = event.headers.iter().map(|(_, value)| value.len());
+        let longest = values.chain([event.body.len()]).max().unwrap_or_default();
+        let max = self.value_bytes_max;
+        (longest > max).then(|| {
+            format!("{longest} bytes are more than the server's proto-max-bulk-len, {max}")
+        })
+    }
+
+    fn added(&self, event: &Outgoing) -> Cmd {
+        let mut command = cmd("XADD");
+        command
+            .arg(&self.key)
+            .arg("*")
+            .arg(DATA)
+            .arg(&event.body[..]);
+        for (name, value) in &event.headers {
+            command.arg(*name).arg(value);
+        }
+        command
+    }
+
+    /// Sends all, and then waits for the answers, which come in the same order.
+    async fn exchange(&self, batch: &[Outgoing], stall: Duration) -> Sent {
+        let mut under_way = Vec::with_capacity(batch.len());
+        for event in batch {
+            under_way.push(match self.why_never(event) {
+                Some(why) => Err(why),
+                None => Ok(Asked::now(self.connection.send(self.added(event))).await),
+            });
+        }
+        let mut sent = Sent::default();
+        let mut problem = None;
+        for asked in under_way {
+            let outcome = match asked {
+                Err(why) => Outcome::Refused(why),
+                Ok(asked) => match timeout(stall, asked.answer()).await {
+                    Ok(Ok(_)) => Outcome::Stored,
+                    Ok(Err(error)) if is_too_large(&error) => Outcome::Refused(explained(&error)),
+                    Ok(Err(error)) => match failure(&error) {
+                        Failure::Refused(why) => {
+                            problem.get_or_insert(Failure::Refused(why));
+                            Outcome::Unknown
+                        }
+                        lost => {
+                            problem.get_or_insert(lost);
+                            break;
+                        }
+                    },
+                    Err(_) => {
+                        let why = format!("nothing was confirmed for {stall:?}");
+                        problem.get_or_insert(Failure::Refused(why));
+                        break;
+                    }
+                },
+            };
+            sent.outcomes.push(outcome);
+        }
+        sent.failure = problem;
+        sent
+    }
+}
+
+impl Outlet for RedisOutlet {
+    fn send<'a>(&'a mut self, batch: &'a [Outgoing], stall: Duration) -> Pending<'a, Sent> {
+        Box::pin(self.exchange(batch, stall))
+    }
+
+    fn lost(&mut self) -> Pending<'_, String> {
+        Box::pin(self.connection.lost())
+    }
+}
+
+type Answer = Result<Value, RedisError>;
+
+/// A command that is on its way.
+enum Asked<F> {
+    Answered(Answer),
+    Waiting(Pin<Box<F>>),
+}
+
+impl<F: Future<Output = Answer>> Asked<F> {
+    /// Sends it at once, in its turn: it is behind what was sent before, and before what is sent later.
+    async fn now(asking: F) -> Asked<impl Future<Output = Answer>> {
+        // However many are sent in one go.
+        let mut asking = Box::pin(unconstrained(asking));
+        let begun = poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await;
+        match begun {
+            Poll::Ready(answer) => Asked::Answered(answer),
+            Poll::Pending => Asked::Waiting(asking),
+        }
+    }
+
+    async fn answer(self) -> Answer {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Waiting(asked) => asked.await,
+        }
+    }
+}

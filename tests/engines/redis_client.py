@@ -1,0 +1,42 @@
+"""What the tests want of Redis, by redis-py: `redis_client.py URL COMMAND …` prints JSON."""
+
+import json
+import sys
+import time
+
+import redis
+
+
+def text(value):
+    return value.decode("latin-1")
+
+
+def read(server, key, wanted):
+    """All entries of a stream in its order, once it has so many."""
+    while server.xlen(key) < int(wanted):
+        time.sleep(0.02)
+    entries = []
+    for entry, fields in server.xrange(key):
+        headers = {text(name).lower(): text(value) for name, value in fields.items()}
+        entries.append({"entry": text(entry), "body": headers.pop("data", ""), "headers": headers})
+    return entries
+
+
+def shown(value):
+    """What a server answers, as JSON has it."""
+    if isinstance(value, bytes):
+        return text(value)
+    if isinstance(value, dict):
+        return {shown(name): shown(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(one) for one in value]
+    return value
+
+
+def command(server, *arguments):
+    return shown(server.execute_command(*arguments))
+
+
+url, wanted, *arguments = sys.argv[1:]
+server = redis.Redis.from_url(url, socket_timeout=30)
+print(json.dumps({"read": read, "command": command}[wanted](server, *arguments)))
