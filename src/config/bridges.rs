@@ -333,6 +333,44 @@ mod tests {
         assert!(said.contains("--features nats"), "{said}");
     }
 
+    #[cfg(feature = "redis")]
+    #[test]
+    fn what_redis_has_none_of_is_refused() {
+        for (fields, wanted) in [
+            (r#""servers": "redis://a/x""#, "a database's number"),
+            (
+                r#""servers": "redis://a:1/0?protocol=resp2""#,
+                "a database's number",
+            ),
+            (
+                r#""servers": "rediss://a:1/0#insecure""#,
+                "a database's number",
+            ),
+            (r#""servers": "nats://a:1""#, "redis:// or rediss://"),
+            (
+                r#""servers": ["redis://a:1", "redis://b:1"]"#,
+                "redis has one",
+            ),
+            (
+                r#""servers": "redis://a:1", "tokenFile": "t""#,
+                "redis knows user and passwordFile",
+            ),
+            (
+                r#""servers": "redis://a:1", "caFile": "ca.pem""#,
+                "begins with rediss://",
+            ),
+        ] {
+            let json = format!(r#"{{"engines": {{"main": {{"type": "redis", {fields}}}}}}}"#);
+            let said = read(&json).unwrap_err().to_string();
+            assert!(said.contains(wanted), "{json}: {said}");
+        }
+        for url in ["redis://a", "redis://a:1/", "rediss://[::1]:1/15"] {
+            let json =
+                format!(r#"{{"engines": {{"main": {{"type": "redis", "servers": {url:?}}}}}}}"#);
+            assert!(read(&json).is_ok(), "{url}");
+        }
+    }
+
     #[cfg(feature = "nats")]
     mod with_nats {
         use std::time::Duration;

@@ -88,6 +88,9 @@ impl EngineKind {
         let schemes = self.about().schemes;
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let is_one = schemes.contains(&scheme) && !rest.trim_matches('/').is_empty();
+        if is_one && self == Self::Redis {
+            return why_no_database(url, rest);
+        }
         let wanted: Vec<_> = schemes
             .iter()
             .map(|scheme| format!("{scheme}://"))
@@ -104,6 +107,16 @@ impl EngineKind {
             "this binary has no bridges to {self}; build it with `cargo build --features {self}`"
         )
     }
+}
+
+/// Why this is no address of a database of Redis, behind the scheme.
+fn why_no_database(url: &str, rest: &str) -> Option<String> {
+    let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_number = database.bytes().all(|digit| digit.is_ascii_digit()) && database.len() < 10;
+    let is_host = !host.contains(['?', '#']) && !host.contains(char::is_whitespace);
+    (!is_number || !is_host).then(|| {
+        format!("{url:?}: behind host and port stands nothing but a database's number, such as redis://127.0.0.1:6379/0")
+    })
 }
 
 impl Display for EngineKind {

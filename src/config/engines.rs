@@ -123,7 +123,24 @@ impl Engine {
         if self.user.is_some() != self.password_file.is_some() {
             return Some("user and passwordFile belong together".into());
         }
-        None
+        self.why_not_redis(kind, servers)
+    }
+
+    fn why_not_redis(&self, kind: EngineKind, servers: &[String]) -> Option<String> {
+        if kind != EngineKind::Redis {
+            return None;
+        }
+        if servers.len() > 1 {
+            return Some("servers: redis has one, that which takes writes".into());
+        }
+        if self.token_file.is_some() || self.credentials_file.is_some() {
+            return Some(
+                "redis knows user and passwordFile, not tokenFile or credentialsFile".into(),
+            );
+        }
+        let is_tls = servers.iter().all(|url| url.starts_with("rediss://"));
+        (self.ca_file.is_some() && !is_tls)
+            .then(|| "caFile is for TLS: the server's URL begins with rediss:// then".into())
     }
 
     /// What kind it is.

@@ -2,11 +2,16 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use event_manager_wire::api::BridgeState;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::conformance::{Broker, Message, conforms};
-use super::server::{self, Process, free_port};
+use super::conformance::{
+    Broker, Message, conforms, daemon, first_copies, numbers, settings, wait_for, wait_until_empty,
+};
+use super::server::{self, Process, free_port, secret};
+use super::support::TestDaemon;
+use super::support::peers::publish;
 
 /// Debian's redis-server, which syncs each write to its file before it answers.
 struct Redis {
@@ -75,6 +80,199 @@ impl Redis {
     fn client(&self, arguments: &[&str]) -> Value {
         server::client("redis_client.py", &self.url(), arguments)
     }
+
+    fn command(&self, arguments: &[&str]) -> Value {
+        let all: Vec<_> = ["command"].iter().chain(arguments).copied().collect();
+        self.client(&all)
+    }
 }
 
 conforms!(Redis);
+
+/// Something is made wrong, and mended: what is said of it, and that nothing is lost.
+fn refused_until(wrong: &[&str], said: &str, mended: &[&str]) {
+    let redis = Redis::started();
+    redis.command(wrong);
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &redis);
+    let publisher = daemon.publisher();
+    (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let bridge = wait_for(&daemon, "a refusal", |bridge| {
+        bridge.state == BridgeState::Failing
+    });
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains(said), "{problem}");
+    redis.command(mended);
+    wait_until_empty(&daemon);
+    assert_eq!(first_copies::<Redis>(&redis.read(100)), numbers(100));
+    let bridge = wait_for(&daemon, "its count", |bridge| bridge.events == 100);
+    assert_eq!((bridge.state, bridge.refused), (BridgeState::Running, 0));
+    assert_eq!(redis.command(&["XLEN", Redis::TO]), 100);
+}
+
+#[test]
+fn a_key_of_another_type_is_named() {
+    refused_until(
+        &["RPUSH", Redis::TO, "a list"],
+        "the key is no stream",
+        &["DEL", Redis::TO],
+    );
+}
+
+#[test]
+fn a_server_without_memory_is_named() {
+    refused_until(
+        &["CONFIG", "SET", "maxmemory", "1"],
+        "raise its maxmemory",
+        &["CONFIG", "SET", "maxmemory", "0"],
+    );
+}
+
+#[test]
+fn a_replica_is_named() {
+    refused_until(
+        &["REPLICAOF", "127.0.0.1", "1"],
+        "name the master",
+        &["REPLICAOF", "NO", "ONE"],
+    );
+}
+
+#[test]
+fn too_few_replicas_are_named() {
+    refused_until(
+        &["CONFIG", "SET", "min-replicas-to-write", "1"],
+        "min-replicas-to-write",
+        &["CONFIG", "SET", "min-replicas-to-write", "0"],
+    );
+}
+
+#[test]
+fn a_server_that_still_loads_its_data_is_named() {
+    let mut redis = Redis::started();
+    let filling = "for i = 1, 4000 do redis.call('XADD', 'fill', '*', 'data', i) end";
+    redis.command(&["EVAL", filling, "0"]);
+    redis.kill();
+    // A millisecond for each of them.
+    redis.start_with(&["--key-load-delay", "1000"]);
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &redis);
+    publish(&daemon.publisher(), "Order", "0");
+    let bridge = wait_for(&daemon, "a refusal", |bridge| {
+        bridge.state == BridgeState::Failing
+    });
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("reads its data"), "{problem}");
+    wait_until_empty(&daemon);
+    assert_eq!(first_copies::<Redis>(&redis.read(1)), ["0"]);
+}
+
+/// A bridge whose login is wrong first: what is said of it, before it is mended.
+fn turned_away_until(
+    prepare: impl Fn(&Redis),
+    (user, wrong): (&str, &str),
+    said: &str,
+    mend: impl Fn(&Redis, &str),
+) {
+    let redis = Redis::started();
+    prepare(&redis);
+    let directory = TempDir::new().expect("a directory");
+    let file = secret(directory.path(), wrong);
+    let mut settings = settings(&directory, &redis, &json!({}));
+    settings["engines"]["main"]["user"] = json!(user);
+    settings["engines"]["main"]["passwordFile"] = json!(file);
+    let daemon = TestDaemon::in_own_process(&settings);
+    let publisher = daemon.publisher();
+    (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains(said), "{problem}");
+    assert!(!problem.contains(wrong), "{problem}");
+    mend(&redis, &file.display().to_string());
+    wait_until_empty(&daemon);
+    assert_eq!(first_copies::<Redis>(&redis.read(100)), numbers(100));
+}
+
+/// The user of docs/engines.md, who may do no more than a bridge has to.
+fn with_user(redis: &Redis) {
+    redis.command(&[
+        "ACL",
+        "SETUSER",
+        "em",
+        "on",
+        ">s3cret",
+        "~orders",
+        "+xadd",
+        "+select",
+        "+config|get",
+    ]);
+}
+
+#[test]
+fn a_wrong_password_is_named_and_the_file_is_read_again() {
+    turned_away_until(
+        with_user,
+        ("em", "wr0ng"),
+        "user or the password in passwordFile is wrong",
+        |_, file| std::fs::write(file, "s3cret\n").expect("a write"),
+    );
+}
+
+#[test]
+fn a_user_who_may_not_add_is_named() {
+    turned_away_until(
+        |redis| {
+            with_user(redis);
+            redis.command(&["ACL", "SETUSER", "em", "-xadd"]);
+        },
+        ("em", "s3cret"),
+        "the user has no right to that",
+        |redis, _| {
+            redis.command(&["ACL", "SETUSER", "em", "+xadd"]);
+        },
+    );
+}
+
+#[test]
+fn a_server_that_wants_a_login_and_one_without_the_database_are_named() {
+    let mut redis = Redis::new();
+    redis.start_with(&["--requirepass", "s3cret"]);
+    let directories = [(); 2].map(|()| TempDir::new().expect("a directory"));
+    let problem_of = |directory: &TempDir, server: &str| {
+        let mut settings = settings(directory, &redis, &json!({}));
+        settings["engines"]["main"]["servers"] = json!(server);
+        if server.ends_with("/99") {
+            let file = secret(directory.path(), "s3cret");
+            settings["engines"]["main"]["user"] = json!("default");
+            settings["engines"]["main"]["passwordFile"] = json!(file);
+        }
+        let daemon = TestDaemon::in_own_process(&settings);
+        let bridge = wait_for(&daemon, "its problem", |bridge| bridge.problem.is_some());
+        assert_eq!(bridge.state, BridgeState::Connecting);
+        bridge.problem.expect("a sentence")
+    };
+    let problem = problem_of(&directories[0], &redis.url());
+    assert!(problem.contains("give user and passwordFile"), "{problem}");
+    let problem = problem_of(&directories[1], &format!("{}/99", redis.url()));
+    assert!(
+        problem.contains("has no database of the number"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_server_that_stands_still_while_nothing_is_sent_is_noticed() {
+    let redis = Redis::started();
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &redis);
+    wait_for(&daemon, "a connection", |bridge| {
+        bridge.state == BridgeState::Running
+    });
+    redis.stand_still();
+    wait_for(&daemon, "its silence", |bridge| {
+        bridge.state == BridgeState::Connecting
+    });
+    redis.go_on();
+    wait_for(&daemon, "its return", |bridge| {
+        bridge.state == BridgeState::Running
+    });
+}

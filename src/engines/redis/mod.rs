@@ -24,8 +24,10 @@ pub(super) use outlet::RedisOutlet;
 
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// After how long a silence the server is asked whether it is there, and how long it has to answer.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// After how long a silence the server is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// How long it has to answer that.
+const PONG_MAX: Duration = Duration::from_secs(3);
 /// How many commands wait for the socket: as many as are sent at once.
 const COMMANDS_MAX: usize = 1024;
 /// The longest value, unless the server says another: its own default.
@@ -100,7 +102,7 @@ impl Connection {
                 return CONNECTION_LOST.into();
             }
             // Who refuses a ping is there, too.
-            if let Err(Failure::Lost(why)) = self.ask(&cmd("PING"), PING_EVERY).await {
+            if let Err(Failure::Lost(why)) = self.ask(&cmd("PING"), PONG_MAX).await {
                 return why;
             }
         }
@@ -183,19 +185,22 @@ fn explained(error: &RedisError) -> String {
     };
     let said = error.detail().unwrap_or_default();
     let advice = match code {
-        "OOM" => "it has no memory left: raise its maxmemory, or shorten what it keeps",
-        "MISCONF" => "it can't save its data: its log says why, often a full disk",
-        "READONLY" => "it is a replica: name the master",
+        "OOM" => "the server has no memory left: raise its maxmemory, or shorten what it keeps",
+        "MISCONF" => "the server can't save its data: its log says why, often a full disk",
+        "READONLY" => "the server is a replica: name the master",
         "WRONGTYPE" => "the key is no stream: name another key in the bridge, or delete this one",
-        "LOADING" => "it reads its data after its start, and takes events when it has",
-        "NOAUTH" => "it wants a login: give user and passwordFile",
+        "LOADING" => "the server reads its data after its start, and goes on when it has",
+        "NOAUTH" => "the server wants a login: give user and passwordFile",
         "WRONGPASS" => "user or the password in passwordFile is wrong",
         "NOPERM" => "the user has no right to that: ACL SETUSER gives it",
         "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => {
-            "it is part of a cluster, to which there are no bridges"
+            "the server is part of a cluster, to which there are no bridges"
         }
-        "MASTERDOWN" => "it has lost its master",
-        "NOREPLICAS" => "it has fewer replicas than its min-replicas-to-write wants",
+        "MASTERDOWN" => "the server has lost its master: name the master",
+        "NOREPLICAS" => "the server has fewer replicas than its min-replicas-to-write wants",
+        "ERR" if said.contains("DB index is out of range") => {
+            "the server has no database of the number at the URL's end"
+        }
         _ => return format!("the server says: {code} {said}"),
     };
     format!("{advice} (the server says: {code} {said})")
