@@ -471,6 +471,7 @@ impl World {
         let mut lost = 0;
         for (seq, event) in &mut self.events {
             let attempts = found.get(seq);
+            let was_settling = event.state == State::Settling;
             event.state = match (event.state, attempts.is_some()) {
                 // The settlement may be in a tail whose removal was not synced.
                 (State::Settling, true) if !proven => State::Unproven,
@@ -496,6 +497,8 @@ impl World {
                 }
                 (state, found) => panic!("{seq} was {state:?}, found: {found}"),
             };
+            // It may be there with its settlement, and be known by its id.
+            event.loose |= was_settling && event.untold && attempts.is_none();
             event.untold |= event.state == State::Unproven;
             if let Some(attempts) = attempts {
                 if proven {
