@@ -61,6 +61,14 @@ pub(super) fn waiting(status: &Status, bridge: &Bridge) -> Option<u64> {
     Some(counters.queued + counters.in_flight)
 }
 
+/// Which way its events go, between its name and that of its engine.
+pub(super) fn arrow(bridge: &Bridge) -> &'static str {
+    match &*bridge.direction {
+        "in" => "←",
+        _ => "→",
+    }
+}
+
 fn as_json(status: &Status, bridge: &Bridge) -> Value {
     let mut shown = json!(bridge);
     shown["waiting"] = json!(waiting(status, bridge));

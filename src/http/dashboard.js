@@ -481,6 +481,34 @@ function showTotals(stats) {
   tile("dropped", counted(dropped), () => whole(dropped), perSecond(tiles.get("dropped").course.rate), dropped > 0 ? "tile bad" : "tile");
 }
 
+/** What went over each bridge, by its name. */
+const bridgeCourses = new Map();
+
+function showBridges(stats) {
+  const { bridges, services } = stats;
+  $("bridges-of").hidden = bridges.length === 0;
+  const there = new Set(bridges.map(({ name }) => name));
+  for (const name of bridgeCourses.keys()) if (!there.has(name)) bridgeCourses.delete(name);
+  $("bridges").replaceChildren(...bridges.map((bridge) => {
+    if (!bridgeCourses.has(bridge.name)) bridgeCourses.set(bridge.name, new Course());
+    const course = bridgeCourses.get(bridge.name);
+    course.count(bridge.events, stats);
+    return bridgeItem(bridge, course, services.find(({ name }) => name === `bridge.${bridge.name}`));
+  }));
+}
+
+/** One that brings events in has no service in whose queue they wait. */
+function bridgeItem({ name, engine, direction, state, events, refused, problem }, { rate }, service) {
+  const waiting = service && `${whole(service.counters.queued + service.counters.inFlight)} waiting`;
+  const figures = [`${whole(events)} in all`, waiting, refused > 0 && `${whole(refused)} refused`].filter((part) => part);
+  return make("li", "bridge",
+    make("b", "", `${name} ${direction === "in" ? "←" : "→"} ${engine}`),
+    make("span", state === "running" ? "good" : "bad", state),
+    make("span", "figures", perSecond(rate)),
+    make("span", "", figures.join(", ")),
+    make("span", "problem bad", problem ?? ""));
+}
+
 function showSlow({ services, peers, security }) {
   const waiting = peers.slow.map(({ role, service, address, bytes, budgetBytes }) => {
     const meter = gauge();
@@ -527,6 +555,7 @@ function show(stats) {
   showServices(stats);
   showTotals(stats);
   showFlow(stats);
+  showBridges(stats);
   showSlow(stats);
   showReadiness(stats.readiness);
 }

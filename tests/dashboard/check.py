@@ -292,6 +292,54 @@ def check_pause(page):
     assert asked
 
 
+def bridges(stats):
+    """Some that the daemon of this check doesn't have: an engine away, one that brings in, and evil."""
+    archive = next(one for one in stats["services"] if one["name"] == "Archive")
+    stats["services"].append({**archive, "name": "bridge.orders"})
+    one = {"engine": "main", "direction": "out", "required": False, "problem": None, "bytes": 0, "known": 0,
+           "inFlight": 0, "failures": 0, "refused": 0, "events": 4711, "state": "running"}
+    return [
+        {**one, "name": "orders", "state": "failing", "problem": f"no stream takes {EVIL}", "refused": 1200},
+        {**one, "name": "stock", "direction": "in", "events": 12345},
+        {**one, "name": EVIL, "engine": EVIL, "state": "connecting"},
+    ]
+
+
+def shown_bridge(bridge, services):
+    """What the list has to say of a bridge at rest."""
+    arrow = {"in": "←", "out": "→"}[bridge["direction"]]
+    counters = services.get(f"bridge.{bridge['name']}", {}).get("counters")
+    waiting = [f"{counters['queued'] + counters['inFlight']:,} waiting"] if counters else []
+    refused = [f"{bridge['refused']:,} refused"] if bridge["refused"] else []
+    return [f"{bridge['name']} {arrow} {bridge['engine']}", bridge["state"], "0/s",
+            ", ".join([f"{bridge['events']:,} in all", *waiting, *refused]), bridge["problem"] or ""]
+
+
+def check_bridges(browser, daemon):
+    """Which engines there are depends on how the daemon was built: here its answer gets some."""
+    told = {}
+
+    def answer(route):
+        stats = route.fetch().json()
+        stats["bridges"] = bridges(stats)
+        told.update(stats)
+        route.fulfill(json=stats)
+
+    for name, viewport in [("bridges", WIDE), ("bridges-phone", PHONE)]:
+        page = Page(browser, daemon, viewport)
+        assert not page.tab.locator("#bridges-of").is_visible()
+        page.tab.route("**/stats", answer)
+        page.wait_for("document.querySelectorAll('#bridges .bridge').length === 3")
+        items = page.tab.locator("#bridges .bridge")
+        shown = lambda: [items.nth(n).locator(":scope > *").all_text_contents() for n in range(3)]
+        services = lambda: {one["name"]: one for one in told["services"]}
+        wait_for("the same bridges", lambda: shown() == [shown_bridge(one, services()) for one in told["bridges"]])
+        assert page.is_as_wide_as_the_window(), name
+        page.picture(name)
+        page.tab.unroute("**/stats")
+        page.close()
+
+
 def check_ninety_services(browser, daemon, load):
     for n in range(84):
         load.subscribe(f"Site {n + 1:02} of many with a long name", f"site.{n}")
@@ -340,6 +388,7 @@ def check_all(browser, daemon):
     check_sorting_and_filter(page)
     check_theme(page)
     check_pause(page)
+    check_bridges(browser, daemon)
     check_ninety_services(browser, daemon, load)
     check_hang_and_restart(page, daemon)
     page.close()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::output::safe;
-use event_manager_wire::api::{Counters, ServiceStatus, Status};
+use event_manager_wire::api::{Bridge, Counters, ServiceStatus, Status};
 
 /// Events in a second.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,6 +25,8 @@ pub(super) struct AllRates {
     pub(super) plain: Rates,
     /// By service; one that is new has none.
     pub(super) services: BTreeMap<String, Rates>,
+    /// What went over each bridge, by its name.
+    pub(super) bridges: BTreeMap<String, f64>,
 }
 
 /// Makes what peers chose safe to be shown: names, subjects, reasons, addresses.
@@ -49,6 +51,12 @@ pub(super) fn made_safe(mut status: Status) -> Status {
         }
         of_counters(&mut service.counters);
     }
+    for bridge in &mut status.bridges {
+        for text in [&mut bridge.name, &mut bridge.engine, &mut bridge.direction] {
+            *text = safe(text);
+        }
+        bridge.problem = bridge.problem.as_deref().map(safe);
+    }
     for peer in &mut status.peers.slow {
         peer.address = safe(&peer.address);
         peer.role = safe(&peer.role);
@@ -71,6 +79,12 @@ impl AllRates {
             let rates = of_counters(&service.counters, &before.counters, seconds)?;
             Some((service.name.clone(), rates))
         };
+        let of_bridge = |bridge: &Bridge| {
+            let mut earlier = before.bridges.iter();
+            let before = earlier.find(|earlier| earlier.name == bridge.name)?;
+            let events = rate(before.events, bridge.events, seconds)?;
+            Some((bridge.name.clone(), events))
+        };
         let (plain, plain_before) = (&now.subscribers.counters, &before.subscribers.counters);
         Some(Self {
             published: rate(before.publishers.events, now.publishers.events, seconds)?,
@@ -80,6 +94,7 @@ impl AllRates {
             ],
             plain: of_counters(plain, plain_before, seconds)?,
             services: now.services.iter().filter_map(of_service).collect(),
+            bridges: now.bridges.iter().filter_map(of_bridge).collect(),
         })
     }
 }

@@ -111,6 +111,50 @@ fn a_mesh_has_a_line_of_its_own() {
     assert_eq!(screen(&top, at, 100, 24)[3], line);
 }
 
+/// A bridge out with its service, and one that brings events in.
+fn with_bridges(uptime: f64, events: u64, state: &str, problem: Value) -> Value {
+    let mut of_bridge = service("bridge.orders", 20, 5, json!({}));
+    of_bridge["counters"] = json!({"queued": 7, "inFlight": 3});
+    let mut status = status(1, uptime, 0, &[of_bridge]);
+    status["bridges"] = json!([
+        {"name": "orders", "engine": "main", "direction": "out", "state": state, "problem": problem, "events": events},
+        {"name": "stock", "engine": "main", "direction": "in", "state": "running", "events": 2 * events},
+    ]);
+    status
+}
+
+#[test]
+fn bridges_have_a_line_each() {
+    let why = json!("no stream takes\u{1b} it");
+    let answers = [
+        (0, Ok(with_bridges(10.0, 100, "running", Value::Null))),
+        (9, Ok(with_bridges(12.0, 300, "failing", why))),
+    ];
+    let (top, at) = top_of(&answers);
+    let lines = [
+        "bridge orders → main: failing, 100/s, 10 waiting; no stream takes\u{fffd} it",
+        "bridge stock ← main: running, 200/s",
+    ];
+    assert_eq!(screen(&top, at, 100, 24)[3..5], lines);
+    let text = plain(&top, at);
+    assert_eq!(text.lines().skip(3).take(2).collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn of_many_bridges_those_that_do_not_work_are_shown() {
+    let bridge = |n: u64| {
+        json!({"name": format!("b{n}"), "engine": "main", "direction": "out",
+        "state": if n == 8 { "connecting" } else { "running" }})
+    };
+    let mut status = status(1, 10.0, 0, &[]);
+    status["bridges"] = (0..9).map(bridge).collect();
+    let (top, at) = top_of(&[(0, Ok(status))]);
+    let lines = screen(&top, at, 100, 24);
+    assert_eq!(lines[3], "bridge b8 → main: connecting, -/s");
+    assert_eq!(lines[8], "and 4 bridges more");
+    assert_eq!(plain(&top, at).matches("bridge b").count(), 9);
+}
+
 #[test]
 fn figures_are_those_of_the_status_and_rates_those_between_two() {
     let before = status(

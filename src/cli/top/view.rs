@@ -9,12 +9,15 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Clear, Paragraph, Row, Table as Grid, TableState};
 
+use super::super::bridges::{arrow, waiting};
 use super::state::{Mode, Top};
 use super::table::{Column, Table, cut, drops, shown};
-use event_manager_wire::api::{ServiceStatus, SlowPeer, Status};
+use event_manager_wire::api::{Bridge, BridgeState, ServiceStatus, SlowPeer, Status};
 
 /// Slow peers that a screen shows.
 const SLOW_SHOWN: usize = 5;
+/// Bridges that a screen shows.
+const BRIDGES_SHOWN: usize = 5;
 /// Below this height the screen has no room for slow peers.
 const HEIGHT_FOR_SLOW: u16 = 16;
 
@@ -38,7 +41,7 @@ Press any key to return.";
 pub(super) fn render(frame: &mut Frame<'_>, top: &Top, now: Instant) {
     let area = frame.area();
     let width = usize::from(area.width);
-    let head = head(top, now);
+    let head = head(top, now, BRIDGES_SHOWN);
     let slow = slow_lines(top, area.height);
     let [head_area, table_area, slow_area, foot_area] = Layout::vertical([
         Constraint::Length(head.len() as u16),
@@ -100,7 +103,7 @@ fn services(frame: &mut Frame<'_>, top: &Top, area: Rect) {
 }
 
 /// What goes for the whole daemon.
-fn head(top: &Top, now: Instant) -> Vec<String> {
+fn head(top: &Top, now: Instant, bridges_max: usize) -> Vec<String> {
     let mut lines = vec![];
     match &top.status {
         None => lines.push(format!("event-manager top: {}", top.address)),
@@ -114,6 +117,7 @@ fn head(top: &Top, now: Instant) -> Vec<String> {
             ));
             lines.extend(totals(top, status));
             lines.extend(mesh(top, status));
+            lines.extend(bridges(top, status, bridges_max));
         }
     }
     if let Some(trouble) = &top.trouble {
@@ -164,6 +168,40 @@ fn mesh(top: &Top, status: &Status) -> Option<String> {
     Some(format!(
         "mesh {linked} of {of} linked: {came}/s   hubs {hubs}: {went}/s"
     ))
+}
+
+/// A line for each bridge; if there are too many, for those that don't work first.
+fn bridges(top: &Top, status: &Status, max: usize) -> Vec<String> {
+    let mut all: Vec<_> = status.bridges.iter().collect();
+    let left = all.len().saturating_sub(max);
+    if left > 0 {
+        all.sort_by_key(|bridge| bridge.state == BridgeState::Running);
+    }
+    let shown = all.into_iter().take(max);
+    let mut lines: Vec<_> = shown.map(|one| bridge_line(top, status, one)).collect();
+    if left > 0 {
+        lines.push(format!("and {left} bridges more"));
+    }
+    lines
+}
+
+fn bridge_line(top: &Top, status: &Status, bridge: &Bridge) -> String {
+    let rate = top
+        .rates
+        .as_ref()
+        .and_then(|all| all.bridges.get(&bridge.name));
+    let rate = rate.map_or("-".into(), |rate| shown(*rate));
+    let waiting = waiting(status, bridge).map(|waiting| format!(", {waiting} waiting"));
+    let problem = bridge.problem.as_ref().map(|why| format!("; {why}"));
+    format!(
+        "bridge {} {} {}: {}, {rate}/s{}{}",
+        bridge.name,
+        arrow(bridge),
+        bridge.engine,
+        bridge.state.name(),
+        waiting.unwrap_or_default(),
+        problem.unwrap_or_default()
+    )
 }
 
 /// The bottom line: what is being typed, or the marked service and what the keys do.
@@ -240,7 +278,7 @@ fn slow_line(peer: &SlowPeer) -> String {
 
 /// The same without a screen: lines, and an empty one at the end.
 pub(super) fn plain(top: &Top, now: Instant) -> String {
-    let mut lines = head(top, now);
+    let mut lines = head(top, now, usize::MAX);
     if top.trouble.is_none() {
         let rows = top.rows();
         match rows.is_empty() {
