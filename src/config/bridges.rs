@@ -184,10 +184,20 @@ fn is_name(name: &str) -> bool {
     name.len() <= 255 && !name.chars().any(char::is_control)
 }
 
+/// The name of a bridge is part of its service's.
 fn why_no_service(name: &str) -> Option<String> {
-    let why = ServiceName::new(&format!("{SERVICE_PREFIX}{name}")).err()?;
+    let longest = ServiceName::DEAD_LETTERS.len() + SERVICE_PREFIX.len();
+    let why = match Bridge::service(name) {
+        Some(service) if service.is_of_dead_letters() => format!(
+            "ends with {}, as only the names of dead letters do",
+            ServiceName::DEAD_LETTERS
+        ),
+        Some(service) if service.dead_letters().is_some() => return None,
+        _ if name.chars().any(char::is_control) => "has control characters".to_owned(),
+        _ => format!("is longer than {} bytes", 255 - longest),
+    };
     Some(format!(
-        "its service would be called {SERVICE_PREFIX}{name}, and that name {why}"
+        "the name of this bridge {why}, so that its service, {SERVICE_PREFIX}NAME, can't be; choose another name"
     ))
 }
 
@@ -504,6 +514,41 @@ mod tests {
             for (json, wanted) in table {
                 let said = read(&format!("{{{json}}}")).unwrap_err().to_string();
                 assert!(said.contains(wanted), "{json}: {said}");
+            }
+        }
+
+        #[test]
+        fn every_wrong_server_is_named() {
+            let json = r#"{"engines": {"main": {"type": "nats", "servers": ["nats://a:1", "http://b", "c", "x://d"]}}}"#;
+            let said = read(json).unwrap_err().to_string();
+            assert!(said.contains("\"c\""), "{said}");
+            let json = json.replace("\"c\", ", "");
+            let said = read(&json).unwrap_err().to_string();
+            assert!(
+                said.contains("http://b") && said.contains("x://d"),
+                "{said}"
+            );
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+
+        #[test]
+        fn a_name_that_no_service_can_have_is_the_bridges_fault() {
+            let long = "x".repeat(250);
+            for (name, why) in [
+                ("o.DLQ", "ends with .DLQ"),
+                (&*long, "is longer than 244 bytes"),
+            ] {
+                let bridge = format!(
+                    "\"bridges\": {{\n\"{name}\": {{\"engine\": \"main\", \"direction\": \"out\", \"subjects\": [\"a\"], \"to\": \"a.\"}}}}"
+                );
+                let said = read(&format!("{{{ENGINE}, {bridge}}}"))
+                    .unwrap_err()
+                    .to_string();
+                assert_eq!(said.lines().count(), 1, "{said}");
+                let begin = format!("config.json:2: bridges.{name}: ");
+                assert!(said.starts_with(&begin), "{said}");
+                let wanted = format!("the name of this bridge {why}");
+                assert!(said.contains(&wanted), "{said}");
             }
         }
 

@@ -51,6 +51,26 @@ pub enum Login<'a> {
     Credentials(&'a Path),
 }
 
+/// A file that an engine needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineFile<'a> {
+    /// The key that names it.
+    pub key: &'static str,
+    pub path: &'a Path,
+    pub kind: FileKind,
+}
+
+/// What is in a file that an engine needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A secret, as it is.
+    Secret,
+    /// A JWT and its key, as `nsc` writes them, which are a secret.
+    Credentials,
+    /// Certificates in PEM, which everybody may read.
+    Certificates,
+}
+
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Engine::default()));
 
 /// The unit of all engines: an object, or the text of one.
@@ -90,6 +110,11 @@ impl Engines {
         self.0.get(name)
     }
 
+    /// All of them, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Engine)> {
+        self.0.iter().map(|(name, engine)| (&**name, engine))
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -106,9 +131,10 @@ impl Engine {
                 kind.example()
             ));
         };
-        let wrong = servers.iter().find_map(|url| kind.why_no_address(url));
-        if let Some(wrong) = wrong {
-            return Some(format!("servers: {wrong}"));
+        let wrong = servers.iter().filter_map(|url| kind.why_no_address(url));
+        let wrong: Vec<_> = wrong.collect();
+        if !wrong.is_empty() {
+            return Some(format!("servers: {}", wrong.join("; ")));
         }
         let ways = [
             self.user.is_some(),
@@ -162,6 +188,25 @@ impl Engine {
         password.or(token).or(credentials).unwrap_or(Login::None)
     }
 
+    /// The files that it needs.
+    pub fn files(&self) -> Vec<EngineFile<'_>> {
+        let all = [
+            ("passwordFile", &self.password_file, FileKind::Secret),
+            ("tokenFile", &self.token_file, FileKind::Secret),
+            (
+                "credentialsFile",
+                &self.credentials_file,
+                FileKind::Credentials,
+            ),
+            ("caFile", &self.ca_file, FileKind::Certificates),
+        ];
+        let named = all.into_iter().filter_map(|(key, path, kind)| {
+            let path = path.as_deref()?;
+            Some(EngineFile { key, path, kind })
+        });
+        named.collect()
+    }
+
     /// The certificates that are trusted beside the system's, in PEM.
     pub fn ca_file(&self) -> Option<&Path> {
         self.ca_file.as_deref()
@@ -190,9 +235,18 @@ impl Unit for Servers {
                 "{url:?}: a URL such as nats://127.0.0.1:4222 is wanted"
             )),
         };
-        match all.is_empty() {
-            true => Err("at least one URL is wanted".into()),
-            false => all.into_iter().map(read).collect(),
+        if all.is_empty() {
+            return Err("at least one URL is wanted".into());
+        }
+        let (read, mut wrong): (Vec<_>, Vec<_>) =
+            all.into_iter().map(read).partition(Result::is_ok);
+        wrong.dedup();
+        match wrong.is_empty() {
+            true => Ok(read.into_iter().flatten().collect()),
+            false => {
+                let wrong = wrong.into_iter().filter_map(Result::err);
+                Err(wrong.collect::<Vec<_>>().join("; "))
+            }
         }
     }
 

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use bridges::{Bridge, Bridges, Direction};
 pub use clients::{Anonymous, Clients, Roles};
 pub use engine_kinds::EngineKind;
-pub use engines::{Engine, Engines, Login};
+pub use engines::{Engine, EngineFile, Engines, FileKind, Login};
 pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
