@@ -48,15 +48,18 @@ pub(super) fn run(args: &BridgesArgs) -> anyhow::Result<()> {
     Ok(write_table(&mut out, &rows)?)
 }
 
-/// The service of a bridge, in whose queue its events wait; one that brings events in has none.
+/// The service of a bridge, in whose queue the events wait that go out.
 pub(super) fn service_of<'a>(status: &'a Status, bridge: &Bridge) -> Option<&'a ServiceStatus> {
     let name = Configured::service(&bridge.name)?;
     let mut services = status.services.iter();
     services.find(|service| service.name == name.as_str())
 }
 
-/// Events that its engine has not confirmed yet, and that it still has to get.
+/// Events that its engine has not confirmed yet. What is to come in waits there, and isn't known here.
 pub(super) fn waiting(status: &Status, bridge: &Bridge) -> Option<u64> {
+    if bridge.direction != "out" {
+        return None;
+    }
     let counters = &service_of(status, bridge)?.counters;
     Some(counters.queued + counters.in_flight)
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
+use super::engine_files;
 use super::keys::problems;
 use super::output::{Out, complain, exit_code};
 use crate::config::{KEYS, Loaded};
@@ -24,7 +25,8 @@ pub struct CheckArgs {
     /// The sources.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Print one JSON object: {"KEY": {"value": …, "origin": …}, …}
+    /// Print one JSON object: {"KEY": {"value": …, "origin": …}, …}; `bridges` has for each of them what it
+    /// means there that an event is confirmed ("confirmed")
     #[arg(long)]
     pub json: bool,
 }
@@ -34,12 +36,14 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> ExitCode {
     match args.config.load() {
         Ok(loaded) => {
-            let found = problems(&loaded.config.security);
+            let mut found = problems(&loaded.config.security);
+            found.extend(engine_files::problems(&loaded.config));
             let rows = rows_of(&loaded);
+            let promises = engine_files::promises(&loaded.config);
             let report = if args.json {
-                as_json(rows)
+                as_json(rows, promises)
             } else {
-                as_text(&single_values(rows, &loaded.origins))
+                as_text(&single_values(rows, &loaded.origins), &promises)
             };
             let outdated = outdated_targets(&loaded.config.log, std::env::var("RUST_LOG").ok());
             let warnings = loaded.warnings.iter().chain(&outdated);
@@ -100,7 +104,10 @@ fn single_values(rows: Vec<Row>, origins: &BTreeMap<String, String>) -> Vec<Row>
     single
 }
 
-fn as_text(rows: &[Row]) -> String {
+/// When an event counts as brought over, for each bridge.
+type Promises = [(String, String)];
+
+fn as_text(rows: &[Row], promises: &Promises) -> String {
     let values: Vec<_> = rows.iter().map(|(_, value, _)| value.to_string()).collect();
     let name_width = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
     let value_width = values.iter().map(String::len).max().unwrap_or(0);
@@ -108,14 +115,24 @@ fn as_text(rows: &[Row]) -> String {
     for ((name, _, origin), value) in rows.iter().zip(&values) {
         let _ = writeln!(text, "{name:name_width$}  {value:value_width$}  {origin}");
     }
+    for (bridge, promise) in promises {
+        let _ = writeln!(text, "bridges.{bridge}: {promise}");
+    }
     text
 }
 
-fn as_json(rows: Vec<Row>) -> String {
+fn as_json(rows: Vec<Row>, promises: Vec<(String, String)>) -> String {
     let members = rows
         .into_iter()
         .map(|(name, value, origin)| (name, json!({ "value": value, "origin": origin })));
-    format!("{:#}\n", Value::Object(members.collect::<Map<_, _>>()))
+    let mut members: Map<_, _> = members.collect();
+    if let Some(bridges) = members.get_mut("bridges").filter(|_| !promises.is_empty()) {
+        bridges["confirmed"] = promises
+            .into_iter()
+            .map(|(name, said)| (name, json!(said)))
+            .collect();
+    }
+    format!("{:#}\n", Value::Object(members))
 }
 
 #[cfg(test)]
@@ -131,7 +148,7 @@ mod tests {
 
     fn text(json: &str) -> String {
         let loaded = loaded(json);
-        as_text(&single_values(rows_of(&loaded), &loaded.origins))
+        as_text(&single_values(rows_of(&loaded), &loaded.origins), &[])
     }
 
     #[test]
@@ -188,7 +205,7 @@ mod tests {
             "Kit*": {"whenFull": "drop-newest", "orderBy": "subject", "retry": {"multiplier": 3}},
             "*": {}}}"#;
         let before = loaded(json);
-        let report: Value = serde_json::from_str(&as_json(rows_of(&before))).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows_of(&before), vec![])).unwrap();
         let written: Value = serde_json::from_str(json).unwrap();
         assert_eq!(report["services"]["value"], written["services"]);
         let again = json!({"services": report["services"]["value"]}).to_string();
@@ -197,7 +214,7 @@ mod tests {
 
     #[test]
     fn programs_get_json() {
-        let report: Value = serde_json::from_str(&as_json(rows_of(&loaded(JSON)))).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows_of(&loaded(JSON)), vec![])).unwrap();
         assert_eq!(
             report["drainTimeout"],
             json!({"value": 2.5, "origin": "config.json:2"})

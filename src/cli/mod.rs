@@ -11,6 +11,7 @@ pub mod config_args;
 mod dlq;
 mod doctor;
 mod emit;
+mod engine_files;
 mod events;
 mod feed;
 mod health;

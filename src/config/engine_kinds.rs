@@ -30,6 +30,8 @@ struct About {
     is_built: bool,
     /// What `to` and `from` are there, if they are wanted.
     place: Option<&'static str>,
+    /// What it means there that an event that went out is confirmed.
+    confirmed: &'static str,
 }
 
 const ALL: [About; 4] = [
@@ -40,6 +42,7 @@ const ALL: [About; 4] = [
         example: "nats://127.0.0.1:4222",
         is_built: cfg!(feature = "nats"),
         place: Some("what stands before each subject there, such as \"pos.\""),
+        confirmed: "the stream has it: in the memory and file of one server, synced every two minutes by default, or of a majority of its replicas",
     },
     About {
         kind: EngineKind::Redis,
@@ -48,6 +51,7 @@ const ALL: [About; 4] = [
         example: "redis://127.0.0.1:6379/0",
         is_built: cfg!(feature = "redis"),
         place: Some("the key of the stream"),
+        confirmed: "the server has answered: with appendfsync always it is on its disk, with everysec up to two seconds of it may be lost, without appendonly minutes",
     },
     About {
         kind: EngineKind::RabbitMq,
@@ -56,6 +60,7 @@ const ALL: [About; 4] = [
         example: "amqp://127.0.0.1:5672/%2f",
         is_built: cfg!(feature = "rabbitmq"),
         place: Some("the name of the exchange"),
+        confirmed: "each queue that gets it has it: a quorum queue on the disks of a majority of its servers, a durable one on one disk",
     },
     About {
         kind: EngineKind::Hub,
@@ -64,6 +69,7 @@ const ALL: [About; 4] = [
         example: "tcp://127.0.0.1:5500",
         is_built: true,
         place: None,
+        confirmed: "the other event manager has it: for its durable services synced to its disk, for all others in its memory",
     },
 ];
 
@@ -81,6 +87,11 @@ impl EngineKind {
     /// What `to` says there; `None` if it says nothing.
     pub(super) fn place(self) -> Option<&'static str> {
         self.about().place
+    }
+
+    /// What it means there that an event that went out is confirmed: a part of a sentence.
+    pub fn confirmed(self) -> &'static str {
+        self.about().confirmed
     }
 
     /// Why this is no address of such an engine.

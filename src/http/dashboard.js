@@ -497,9 +497,9 @@ function showBridges(stats) {
   }));
 }
 
-/** One that brings events in has no service in whose queue they wait. */
+/** What is to come in waits at the engine. */
 function bridgeItem({ name, engine, direction, state, events, refused, problem }, { rate }, service) {
-  const waiting = service && `${whole(service.counters.queued + service.counters.inFlight)} waiting`;
+  const waiting = direction === "out" && service && `${whole(service.counters.queued + service.counters.inFlight)} waiting`;
   const figures = [`${whole(events)} in all`, waiting, refused > 0 && `${whole(refused)} refused`].filter((part) => part);
   return make("li", "bridge",
     make("b", "", `${name} ${direction === "in" ? "←" : "→"} ${engine}`),

@@ -39,7 +39,6 @@ impl ConfiguredFile {
     }
 
     /// One that anybody may read.
-    #[cfg(feature = "tls")]
     pub fn public(key: &'static str, path: PathBuf) -> Self {
         Self {
             key,

@@ -295,7 +295,8 @@ def check_pause(page):
 def bridges(stats):
     """Some that the daemon of this check doesn't have: an engine away, one that brings in, and evil."""
     archive = next(one for one in stats["services"] if one["name"] == "Archive")
-    stats["services"].append({**archive, "name": "bridge.orders"})
+    for name in ["bridge.orders", "bridge.stock"]:
+        stats["services"].append({**archive, "name": name})
     one = {"engine": "main", "direction": "out", "required": False, "problem": None, "bytes": 0, "known": 0,
            "inFlight": 0, "failures": 0, "refused": 0, "events": 4711, "state": "running"}
     return [
@@ -309,7 +310,8 @@ def shown_bridge(bridge, services):
     """What the list has to say of a bridge at rest."""
     arrow = {"in": "←", "out": "→"}[bridge["direction"]]
     counters = services.get(f"bridge.{bridge['name']}", {}).get("counters")
-    waiting = [f"{counters['queued'] + counters['inFlight']:,} waiting"] if counters else []
+    waits_here = counters and bridge["direction"] == "out"
+    waiting = [f"{counters['queued'] + counters['inFlight']:,} waiting"] if waits_here else []
     refused = [f"{bridge['refused']:,} refused"] if bridge["refused"] else []
     return [f"{bridge['name']} {arrow} {bridge['engine']}", bridge["state"], "0/s",
             ", ".join([f"{bridge['events']:,} in all", *waiting, *refused]), bridge["problem"] or ""]

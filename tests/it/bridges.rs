@@ -3,14 +3,15 @@
 #![cfg(feature = "nats")]
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use event_manager_wire::api::{BridgeState, Status};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::support::TestDaemon;
 use super::support::peers::publish;
 use super::support::program::Site;
+use super::support::{PATIENCE, TestDaemon};
 
 /// A daemon with a bridge whose server isn't there.
 struct Away {
@@ -89,6 +90,166 @@ fn bridges_are_shown_with_what_waits_and_why() {
     let bridge = away.daemon.status().bridges[0].clone();
     assert_eq!(bridge.state, BridgeState::Connecting);
     assert_eq!(told["problem"], json!(bridge.problem));
+}
+
+/// The findings of a doctor with this code.
+fn findings(site: &Site, code: &str) -> Vec<String> {
+    let told = site.run(&["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    let all = report["findings"].as_array().expect("a list").iter();
+    let such = all.filter(|finding| finding["code"] == code);
+    let said = such.map(|finding| {
+        let parts = ["severity", "about", "text", "mend"];
+        parts
+            .map(|key| finding[key].as_str().expect("a text"))
+            .join(" | ")
+    });
+    said.collect()
+}
+
+#[test]
+fn the_doctor_knows_a_bridge_that_does_not_work() {
+    for (required, severity) in [(false, "warning"), (true, "error")] {
+        let away = away(&json!({"required": required}));
+        away.publish(3);
+        let site = Site::of(&away.daemon);
+        let [found] = &findings(&site, "EM-9031")[..] else {
+            panic!("one finding")
+        };
+        assert!(
+            found.starts_with(&format!("{severity} | bridges.orders | ")),
+            "{found}"
+        );
+        // When it was noted, to the millisecond.
+        let mut noted = away
+            .daemon
+            .client(PATIENCE)
+            .events(None, 512)
+            .expect("events")
+            .events;
+        noted.retain(|event| event.name == "bridge-down");
+        for part in [
+            "main is not reached since",
+            &noted[0].ts,
+            &away.url,
+            "3 events wait",
+        ] {
+            assert!(found.contains(part), "{part}: {found}");
+        }
+        assert_eq!(
+            found.contains("is not ready without it"),
+            required,
+            "{found}"
+        );
+        // Nobody is told to start a worker for it.
+        assert_eq!(findings(&site, "EM-9007"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_doctor_knows_a_bridge_whose_events_soon_have_no_room() {
+    let away = away(&json!({"retention": {"maxBytes": 70_000_000}}));
+    let publisher = away.daemon.publisher();
+    let large = "x".repeat(1_000_000);
+    (0..60).for_each(|_| publish(&publisher, "Order", &large));
+    away.daemon
+        .wait_for_service("bridge.orders", "60 MB on disk", |service| {
+            let disk = service.durable.as_ref().expect("a queue on disk");
+            disk.pending_events == 0 && disk.bytes > 60_000_000
+        });
+    let site = Site::of(&away.daemon);
+    let found = findings(&site, "EM-9032");
+    assert!(
+        found[0].contains("of 70000000 bytes wait on disk"),
+        "{found:?}"
+    );
+}
+
+/// A configuration with an engine that has these keys, too.
+fn with_engine(more: &Value, required: bool) -> Site {
+    let mut keys = json!({
+        "stateDir": "state",
+        "engines": {"main": {"type": "nats", "servers": [nobody()]}},
+        "bridges": {"orders": {
+            "engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos.", "required": required,
+        }},
+    });
+    for (key, value) in more.as_object().expect("an object") {
+        keys["engines"]["main"][key] = value.clone();
+    }
+    Site::configured(&keys)
+}
+
+#[test]
+fn check_looks_at_the_files_of_engines_and_says_what_confirmed_means() {
+    let table = [
+        (
+            json!({"user": "em", "passwordFile": "secret"}),
+            None,
+            "passwordFile secret: No such file",
+        ),
+        (
+            json!({"tokenFile": "secret"}),
+            Some((0o644, "token")),
+            "tokenFile secret: others may read this secret (mode 0644); run chmod 600 secret",
+        ),
+        (
+            json!({"tokenFile": "secret"}),
+            Some((0o600, " \n")),
+            "tokenFile secret is empty",
+        ),
+        (
+            json!({"credentialsFile": "secret"}),
+            Some((0o600, "a token")),
+            "credentialsFile secret holds no credentials as nsc writes them",
+        ),
+        (
+            json!({"caFile": "secret"}),
+            Some((0o644, "no PEM")),
+            "caFile secret holds no certificate in PEM",
+        ),
+        (
+            json!({"caFile": "secret"}),
+            None,
+            "caFile secret: No such file",
+        ),
+    ];
+    for (keys, file, wanted) in table {
+        for required in [false, true] {
+            let site = with_engine(&keys, required);
+            if let Some((mode, text)) = file {
+                site.write("secret", text);
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(site.path("secret"), mode).expect("a mode");
+            }
+            let told = site.run(&["check"]);
+            let wanted = format!("engines.main: {wanted}");
+            assert!(told.stderr.contains(&wanted), "{wanted}: {}", told.stderr);
+            // The daemon starts with it, but would never be ready.
+            assert_eq!(told.code, Some(if required { 78 } else { 0 }), "{wanted}");
+            let severity = if required { "error" } else { "warning" };
+            let found = findings(&site, "EM-9033");
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(
+                found[0].starts_with(severity) && found[0].contains(&wanted),
+                "{found:?}"
+            );
+        }
+    }
+    let site = with_engine(&json!({"tokenFile": "secret"}), true);
+    site.write("secret", "token");
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(site.path("secret"), mode).expect("a mode");
+    let text = site.run(&["check"]).done();
+    assert!(
+        text.contains("bridges.orders: confirmed means that the stream has it"),
+        "{text}"
+    );
+    let told: Value = serde_json::from_str(&site.run(&["check", "--json"]).done()).expect("JSON");
+    let said = told["bridges"]["confirmed"]["orders"]
+        .as_str()
+        .expect("a text");
+    assert!(said.contains("the stream has it"), "{said}");
 }
 
 fn words(line: &str) -> Vec<&str> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::super::engine_files;
 use super::super::keys::{Problem, problems};
 use super::facts::{Facts, Locator};
 use super::finding::{Code, Finding, Severity};
@@ -37,6 +38,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(locator(loaded, &facts.locator));
             let files = problems(&loaded.config.security);
             found.extend(files.into_iter().map(|problem| key_file(loaded, problem)));
+            let files = engine_files::problems(&loaded.config);
+            found.extend(files.into_iter().map(engine_file));
             found.extend(loaded.warnings.iter().map(|warning| doubtful(warning)));
             found
         }
@@ -50,6 +53,20 @@ fn key_file(loaded: &Loaded, problem: Problem) -> Finding {
     };
     let about = named(loaded, "security.secretKey");
     Finding::new(severity, Code::KeyFile, about, problem.text, problem.mend)
+}
+
+fn engine_file(problem: Problem) -> Finding {
+    let severity = match problem.is_fatal {
+        true => Severity::Error,
+        false => Severity::Warning,
+    };
+    Finding::new(
+        severity,
+        Code::EngineFile,
+        "engines",
+        problem.text,
+        problem.mend,
+    )
 }
 
 /// It is said as `check` says it: what has no effect, and what to do.

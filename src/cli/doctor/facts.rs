@@ -1,16 +1,18 @@
 //! What checks are about, as it is gathered from the daemon and the machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::super::key_args::own_keys;
+use super::bridges::down_since;
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
 use crate::config::{Config, ConfigErrors, Loaded};
 use crate::store::queue_of;
+use crate::telemetry::RING_MAX;
 use event_manager_client::blocking::Client;
 use event_manager_client::{ClientError, ClientKeys, TurnedAway};
 use event_manager_wire::api::Status;
@@ -39,6 +41,8 @@ pub(super) struct Facts {
     pub(super) locator: Locator,
     /// Dead letters on disk by service: how many, at most [`LETTERS_MAX`].
     pub(super) letters: Vec<(String, u64)>,
+    /// Since when bridges don't work, by name, as far as that is known.
+    pub(super) bridges_down_since: BTreeMap<String, String>,
     /// The file system of the state directory.
     pub(super) disk: Option<Disk>,
     /// The least that should be free there, in bytes; without it a tenth, at most a GiB.
@@ -97,6 +101,13 @@ impl Facts {
             letters: match &status {
                 Ok(status) => letters(&mut client, status, directory.as_deref()),
                 Err(_) => vec![],
+            },
+            bridges_down_since: match &status {
+                Ok(status) if !status.bridges.is_empty() => {
+                    let page = client.events(None, RING_MAX);
+                    down_since(&page.unwrap_or_default().events)
+                }
+                _ => BTreeMap::new(),
             },
             disk: directory.as_deref().and_then(disk_at),
             config,

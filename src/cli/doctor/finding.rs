@@ -55,12 +55,15 @@ pub(super) enum Code {
     KeyFile = 9028,
     NoEffect = 9029,
     LinkMissing = 9030,
+    BridgeDown = 9031,
+    BridgeNearRetention = 9032,
+    EngineFile = 9033,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -90,6 +93,9 @@ impl Code {
         Self::KeyFile,
         Self::NoEffect,
         Self::LinkMissing,
+        Self::BridgeDown,
+        Self::BridgeNearRetention,
+        Self::EngineFile,
     ];
 
     pub(super) fn text(self) -> String {

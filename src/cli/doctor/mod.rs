@@ -3,6 +3,7 @@
 //!
 //! `facts` gathers; the checks are functions of what it found, one file for each group.
 
+mod bridges;
 mod configuration;
 mod facts;
 mod finding;
@@ -98,6 +99,7 @@ fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(machine::check(status));
             found.extend(publishers::check(status));
             found.extend(security::check(status));
+            found.extend(bridges::check(status, &facts.bridges_down_since));
         }
     }
     let disk = facts.disk.as_ref();

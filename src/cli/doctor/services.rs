@@ -3,7 +3,8 @@
 use super::facts::LETTERS_MAX;
 use super::finding::{Code, Finding, Severity};
 use crate::cli::output::quoted;
-use event_manager_wire::api::{DurableReason, QueueState, ServiceStatus, Status};
+use crate::config::Bridge as Configured;
+use event_manager_wire::api::{Bridge, DurableReason, QueueState, ServiceStatus, Status};
 
 /// The part of a budget from which on it is named.
 const NEAR: f64 = 0.8;
@@ -17,8 +18,12 @@ pub(super) fn is_near(part: u64, whole: u64) -> bool {
 pub(super) fn check(status: &Status, letters: &[(String, u64)]) -> Vec<Finding> {
     let mut found = vec![];
     for service in &status.services {
-        found.extend(nobody_ready(service));
-        found.extend(stalled(service));
+        // The only worker of a bridge's service is the daemon itself: EM-9031 says what is wrong.
+        let mut bridges = status.bridges.iter();
+        if !bridges.any(|bridge| is_service_of(bridge, service)) {
+            found.extend(nobody_ready(service));
+            found.extend(stalled(service));
+        }
         found.extend(near_budget(service));
         found.extend(failed(service));
         found.extend(no_port(service));
@@ -27,6 +32,11 @@ pub(super) fn check(status: &Status, letters: &[(String, u64)]) -> Vec<Finding> 
     }
     found.extend(letters.iter().map(|(name, count)| dead(name, *count)));
     found
+}
+
+fn is_service_of(bridge: &Bridge, service: &ServiceStatus) -> bool {
+    let name = Configured::service(&bridge.name);
+    name.is_some_and(|name| name.as_str() == service.name)
 }
 
 fn nobody_ready(service: &ServiceStatus) -> Option<Finding> {

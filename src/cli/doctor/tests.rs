@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::facts::{Disk, Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
-use super::{as_text, check, configuration, machine, services, subscriptions};
+use super::{as_text, bridges, check, configuration, machine, services, subscriptions};
 use crate::config::{Loaded, parse};
 use event_manager_wire::api::Status;
 
@@ -27,6 +27,7 @@ fn facts(config: &str) -> Facts {
         listening: vec![],
         locator: Locator::Registered,
         letters: vec![],
+        bridges_down_since: BTreeMap::new(),
         disk: None,
         turned_away: None,
         is_forbidden: false,
@@ -167,6 +168,61 @@ fn services_are_judged_by_their_bounds() {
     let many = services::check(&Status::default(), &[("Bob's".into(), 1000)]);
     assert!(many[0].text.contains("at least 1000"), "{many:?}");
     assert!(many[0].mend.contains(r"dlq list 'Bob'\''s'"), "{many:?}");
+}
+
+#[test]
+fn bridges_are_judged_by_their_state_and_what_waits() {
+    let found = |state: &str, required: bool, bytes: u64| {
+        let nobody = json!({"connected": 0, "ready": 0, "stalled": 0});
+        let durable = json!({"state": "ok", "bytes": bytes, "retentionBytes": 100});
+        let service = service(json!({
+            "name": "bridge.orders", "workers": nobody, "durable": durable,
+            "counters": {"queued": 5, "inFlight": 2},
+        }));
+        let bridge = json!({"name": "orders", "engine": "main", "direction": "out", "state": state,
+            "required": required, "problem": "no stream"});
+        let mut facts = facts("{}");
+        facts.status = Ok(status(json!({"services": [service], "bridges": [bridge]})));
+        let since = [("orders".to_owned(), "yesterday".to_owned())];
+        facts.bridges_down_since = BTreeMap::from(since);
+        let mut found = check(&facts);
+        found.retain(|finding| finding.code != Code::RangeOverlap);
+        found
+    };
+    assert_eq!(found("running", true, 79), []);
+    let down = |severity| (Code::BridgeDown, severity);
+    let failing = found("failing", false, 0);
+    assert_eq!(codes(&failing), [down(Severity::Warning)]);
+    let said =
+        "main is reached, and doesn't do what it should since yesterday: no stream; 7 events wait";
+    assert_eq!(failing[0].text, said);
+    let required = found("connecting", true, 0);
+    assert_eq!(codes(&required), [down(Severity::Error)]);
+    assert!(
+        required[0].text.contains("is not ready without it"),
+        "{required:?}"
+    );
+    assert!(required[0].mend.contains("engines.main"), "{required:?}");
+    let near = (Code::BridgeNearRetention, Severity::Warning);
+    assert_eq!(codes(&found("running", false, 80)), [near]);
+}
+
+#[test]
+fn a_bridge_is_down_since_it_last_worked() {
+    let event = |ts: &str, name: &str, bridge: &str| {
+        serde_json::from_value(json!({"ts": ts, "type": name, "bridge": bridge})).unwrap()
+    };
+    let events = [
+        event("1", "bridge-down", "a"),
+        event("2", "bridge-up", "a"),
+        event("3", "bridge-down", "a"),
+        event("4", "bridge-down", "a"),
+        event("5", "bridge-down", "b"),
+        event("6", "bridge-up", "b"),
+        event("7", "subscribed", "a"),
+    ];
+    let since = bridges::down_since(&events);
+    assert_eq!(since, BTreeMap::from([("a".to_owned(), "3".to_owned())]));
 }
 
 fn prefixes(subjects: &[&str]) -> Vec<Severity> {

@@ -261,6 +261,8 @@ fn durable_status(service: &Service, durable: &Durable, config: &Config) -> Opti
         because: why_durable(service, config),
         pending_events: spill.pending() as u64,
         on_disk_only_events: spill.on_disk_alone(),
+        bytes: durable.queues.queue_holds(service.name()),
+        retention_bytes: config.policy_of(service.name()).retention.bytes_max,
     })
 }
 

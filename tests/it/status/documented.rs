@@ -16,6 +16,8 @@ fn types() -> Vec<Type> {
     for source in [
         include_str!("../../../crates/wire/src/api/status.rs"),
         include_str!("../../../crates/wire/src/api/service.rs"),
+        include_str!("../../../crates/wire/src/api/mesh.rs"),
+        include_str!("../../../crates/wire/src/api/bridges.rs"),
         include_str!("../../../crates/wire/src/api/stats.rs"),
     ] {
         let (mut about, mut is_within) = (String::new(), false);

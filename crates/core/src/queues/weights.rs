@@ -45,9 +45,14 @@ impl Weight {
 impl<R> Queues<R> {
     /// What a service's queue and its dead letters hold, in bytes on disk and on their way there.
     pub fn holds(&self, service: &ServiceName) -> u64 {
-        let of = |queue: &ServiceName| self.records.get(queue).map(|record| record.weight.total());
         let letters = service.dead_letters();
-        of(service).unwrap_or(0) + letters.and_then(|letters| of(&letters)).unwrap_or(0)
+        self.queue_holds(service) + letters.map_or(0, |letters| self.queue_holds(&letters))
+    }
+
+    /// What one queue holds, in bytes on disk and on their way there.
+    pub fn queue_holds(&self, queue: &ServiceName) -> u64 {
+        let record = self.records.get(queue);
+        record.map_or(0, |record| record.weight.total())
     }
 
     /// Another number than before if what a queue holds may be less than it was, or more without an event

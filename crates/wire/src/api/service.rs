@@ -140,6 +140,10 @@ pub struct Durable {
     pub pending_events: u64,
     /// Events that wait on disk and are not in memory.
     pub on_disk_only_events: u64,
+    /// What its events take on disk until they are done with, those on their way there included.
+    pub bytes: u64,
+    /// The most of that (`retention.maxBytes`): beyond it the oldest events are dropped.
+    pub retention_bytes: u64,
 }
 
 /// The state of a queue on disk.
