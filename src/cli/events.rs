@@ -103,7 +103,7 @@ pub(super) fn run(args: &EventsArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let wait = args.target.wait().min(FOLLOW_WAIT);
-    let client = Client::new(client.address(), wait);
+    let client = Client::new(client.address(), wait).with_keys(args.target.keys()?);
     until_terminated(move |stop| args.follow(client, cursor, &stop))
 }
 

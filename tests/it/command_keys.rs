@@ -66,12 +66,18 @@ fn every_command_has_keys() {
         (worker.code, &*worker.stdout),
         (Some(0), "Order\t1\nOrder\t2\n")
     );
+    let follower = site.start(&["events", "--follow", "-n", "1"]);
+    follower.printed(1);
     let subscribed = site
         .run(&["subscribe", "Kitchen", "Order", "--json"])
         .done();
     let subscribed: Value = serde_json::from_str(&subscribed).expect("JSON");
     let id = subscribed["id"].as_str().expect("an id");
     site.run(&["unsubscribe", id]).done();
+    let followed = follower.printed(2);
+    assert!(followed.contains("service=Kitchen"), "{followed}");
+    follower.signal("INT");
+    follower.end().done();
     for arguments in [
         &["services", "--verbose"][..],
         &["dlq", "list", "Billing"],
