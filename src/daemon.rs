@@ -494,20 +494,24 @@ fn start_store(
 }
 
 async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
-    let caller = Caller::new(config.limits);
     // What is wrong with the keys is told when they are loaded.
     let first = keys::own_pair(&config.security).ok().flatten();
-    caller.use_keys(match config.locator.embedded {
-        true if config.security.offers_null() => None,
-        // Who embeds the locator before us is of the same configuration, and so has the same keys.
-        true => first.map(|own| ClientKeys {
-            server: *own.public(),
-            own,
-        }),
+    // A predecessor is of the same configuration, and so has the same keys.
+    let own = first.clone().filter(|_| !config.security.offers_null());
+    let of_predecessor = own.map(|own| ClientKeys {
+        server: *own.public(),
+        own,
+    });
+    let (locator, predecessor) = (Caller::new(config.limits), Caller::new(config.limits));
+    locator.use_keys(match config.locator.embedded {
+        // It embeds it.
+        true => of_predecessor.clone(),
         false => keys_of_another(config, first),
     });
-    let locator = LocatorClient::new(caller, config.locator.clone());
-    let verdict = wait_for_predecessor(&locator, &config.startup_guard, journal).await;
+    predecessor.use_keys(of_predecessor);
+    let locator = LocatorClient::new(locator, config.locator.clone());
+    let guard = &config.startup_guard;
+    let verdict = wait_for_predecessor(&locator, &predecessor, guard, journal).await;
     match (verdict, config.startup_guard.on_timeout) {
         (GuardVerdict::Clear(how), _) => journal.note(&Notable::GuardClear { how: &how }),
         (GuardVerdict::TimedOut(why), GuardTimeoutAction::Exit) => {

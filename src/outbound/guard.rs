@@ -6,7 +6,8 @@ use super::locator::{LocateError, LocatorClient};
 use crate::ambient::now;
 use crate::config::GuardConfig;
 use crate::telemetry::{Journal, Notable};
-use event_manager_client::CallError;
+use event_manager_client::{CallError, Caller};
+use event_manager_wire::messagebus::{DataType, Layout, Message, Token, encode};
 use event_manager_wire::model::Endpoint;
 
 /// How long a predecessor or the locator may take for an answer.
@@ -34,9 +35,11 @@ enum Look {
 }
 
 /// Asks the locator for a predecessor and waits until that is gone, or the time is up. With an
-/// embedded locator, nobody at the locator's address means that no predecessor embeds it either.
+/// embedded locator, nobody at the locator's address means that no predecessor embeds it either. The
+/// predecessor is asked by a caller of its own: its keys are hardly those of the locator.
 pub async fn wait_for_predecessor(
     locator: &LocatorClient,
+    predecessor: &Caller,
     config: &GuardConfig,
     journal: &Journal,
 ) -> GuardVerdict {
@@ -45,6 +48,7 @@ pub async fn wait_for_predecessor(
     loop {
         match look(
             locator,
+            predecessor,
             (now() + ANSWER_MAX).min(deadline.max(now() + ANSWER_MIN)),
         )
         .await
@@ -66,15 +70,22 @@ pub async fn wait_for_predecessor(
     }
 }
 
-async fn look(locator: &LocatorClient, deadline: Instant) -> Look {
+async fn look(locator: &LocatorClient, predecessor: &Caller, deadline: Instant) -> Look {
     let name = locator.config().service_name.clone();
     locator.forget(&name);
     let found = locator.locate(&name, deadline).await;
     let Ok(address) = &found else {
         return judge(locator.config().embedded, &found, None);
     };
-    let answer = locator.answers(address, deadline).await;
+    let answer = answers(predecessor, address, deadline).await;
     judge(locator.config().embedded, &found, Some(answer))
+}
+
+/// Whether something at this address answers a request: any ACK or NAK will do.
+async fn answers(caller: &Caller, address: &Endpoint, deadline: Instant) -> Result<(), CallError> {
+    let harmless = Message::new(Token::KEEP_ALIVE, DataType::Param, "startup-guard");
+    let frames = encode(&harmless, Layout::NATIVE);
+    caller.call(address, frames, deadline).await.map(drop)
 }
 
 fn judge(

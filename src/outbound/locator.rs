@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::ambient::now;
 use crate::config::LocatorConfig;
 use event_manager_client::{CallError, Caller};
-use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
+use event_manager_wire::messagebus::{Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{EXCERPT_BYTES_MAX, Endpoint, ServiceName, excerpt_of_bytes};
 
 /// An address that was found is believed for so long, unless a call to it fails.
@@ -139,18 +139,6 @@ impl LocatorClient {
             return Ok(());
         }
         Err(LocateError::Refused(said(&answer)))
-    }
-
-    /// Whether something at this address answers a request: any ACK or NAK will do.
-    ///
-    /// # Errors
-    /// [`CallError`].
-    pub async fn answers(&self, address: &Endpoint, deadline: Instant) -> Result<(), CallError> {
-        let harmless = Message::new(Token::KEEP_ALIVE, DataType::Param, "startup-guard");
-        self.caller
-            .call(address, encode(&harmless, Layout::NATIVE), deadline)
-            .await
-            .map(drop)
     }
 
     fn with_known<T>(

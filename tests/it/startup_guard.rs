@@ -72,21 +72,27 @@ fn the_same_with_the_locator_that_the_predecessor_embeds() {
     assert!(first.stop());
 }
 
-/// One that admits nobody without keys is asked with its own, which are those of its successor.
+/// One that admits nobody without keys is asked with its own, which are those of its successor, wherever
+/// the locator is that knows it.
 #[test]
 fn a_predecessor_with_keys_is_known_to_live() {
-    let keys = Keys::new();
-    let mut of_both = json!({"security": keys.security(&["curve"])});
-    let mut settings = of_both.clone();
-    settings["locatorAddress"] = "tcp://127.0.0.1:0".into();
-    (settings["embeddedLocator"], settings["locatorRegister"]) = (true.into(), true.into());
-    let first = Serving::ready(Site::configured(&settings).start(&[]));
-    first.program.logged("registered with the ServiceLocator");
-    let locator = first.bound().locator.as_ref().expect("it is embedded");
-    of_both["embeddedLocator"] = true.into();
-    let second = guarded(&locator.to_string(), 0.5, &of_both);
-    assert_refused(second, "a predecessor answers at ");
-    assert!(first.stop());
+    for embedded in [true, false] {
+        let keys = Keys::new();
+        let mut of_both = json!({"security": keys.security(&["curve"])});
+        of_both["embeddedLocator"] = embedded.into();
+        let mut settings = of_both.clone();
+        let another = (!embedded).then(locator);
+        let another = another.as_ref().map(|(_, address)| &**address);
+        settings["locatorAddress"] = another.unwrap_or("tcp://127.0.0.1:0").into();
+        settings["locatorRegister"] = true.into();
+        let first = Serving::ready(Site::configured(&settings).start(&[]));
+        first.program.logged("registered with the ServiceLocator");
+        let own = first.bound().locator.as_ref().map(ToString::to_string);
+        let address = own.as_deref().or(another).expect("a locator");
+        let second = guarded(address, 0.5, &of_both);
+        assert_refused(second, "a predecessor answers at ");
+        assert!(first.stop());
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::*;
+use event_manager_wire::messagebus::DataType;
 use event_manager_zmtp::Limits;
 
 const PATIENCE: Duration = Duration::from_secs(20);
