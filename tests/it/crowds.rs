@@ -12,6 +12,7 @@ use super::support::bus::own_host;
 use super::support::healthy::Healthy;
 use super::support::peers::socket;
 use super::support::raw::{RawPeer, greeting, tcp_address};
+use super::support::tunnel;
 
 /// Connections from this address of the machine.
 pub fn connections_from(host: &str, address: &str, count: usize) -> Vec<TcpStream> {
@@ -52,7 +53,9 @@ fn one_address_can_not_fill_all_connections_with_half_greetings() {
         }
     }
     let status = daemon.wait_for("they are bounded", |status| {
-        unfinished(status) + 64 >= 1000 && status.connections.open <= 64 + Healthy::CONNECTIONS
+        unfinished(status) + 64 >= 1000
+            && status.connections.open <= 64 + Healthy::CONNECTIONS
+            && (60..=64).contains(&status.connections.unfinished)
     });
     assert_eq!(status.refused("too-many-connections"), 0);
     let why = status.peers.refused_again.iter();
@@ -62,6 +65,7 @@ fn one_address_can_not_fill_all_connections_with_half_greetings() {
         Some("no handshake so far, and its address has 64 connections without one")
     );
     drop(silent);
+    daemon.wait_for("their end", |status| status.connections.unfinished == 0);
     healthy.finish();
 }
 
@@ -124,11 +128,17 @@ fn a_thousand_clients_of_one_address_come_back_at_once() {
         .map(|_| {
             let client = socket(&crowd, zmq::SUB);
             client.set_subscribe(b"").expect("an option");
-            client.connect(&address).expect("an address");
+            client.connect(&tunnel::to(&address)).expect("an address");
             client
         })
         .collect();
-    daemon.wait_for_subscriptions(CLIENTS as u64);
+    daemon.wait_for("all are there", |status| {
+        // Who was refused at first says what it wants again when its socket is used.
+        for client in &clients {
+            client.get_events().expect("an option");
+        }
+        status.subscribers.subscriptions == CLIENTS as u64
+    });
     daemon.kill();
     // They have seen its end, and try again ten times a second each.
     std::thread::sleep(Duration::from_millis(300));
@@ -143,6 +153,8 @@ fn a_thousand_clients_of_one_address_come_back_at_once() {
         "{CLIENTS} clients are back after {took:?}, {:?}",
         status.peers.refused
     );
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // With keys, so many of one address as may be under way at once; the others come again after a second.
+    let allowed = Duration::from_secs(if tunnel::is_on() { 20 } else { 5 });
+    assert!(took < allowed, "{took:?}");
     drop(clients);
 }

@@ -89,6 +89,11 @@ fn connections(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         connections.open as f64,
     )?;
     page.gauge(
+        "event_manager_connections_unfinished",
+        "Open connections whose handshake isn't done",
+        connections.unfinished as f64,
+    )?;
+    page.gauge(
         "event_manager_connections_max",
         "The limit of open connections (maxConnections)",
         connections.max as f64,

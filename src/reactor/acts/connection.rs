@@ -16,13 +16,13 @@ use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
-use crate::reactor::state::connections::Yielding;
+use crate::reactor::state::connections::{Begun, Open};
 use crate::reactor::state::effects::Attachment;
 use crate::reactor::state::memory::HALF_RECEIVED_MIN;
 use crate::reactor::state::peer::{Role, Source, ip_of};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
-use event_manager_core::security::{Origin, Place};
+use event_manager_core::security::Origin;
 
 /// Reads that a connection may do before others have their turn.
 const READS_PER_TURN: usize = 4;
@@ -62,7 +62,8 @@ impl Door for HubDoor {
         }
         drop(state);
         let counted = Counted::new(&hub);
-        let begun = Begun::new(&hub, &address);
+        let origin = Origin::from(ip_of(&address));
+        let begun = hub.borrow().peers.connections.begin(origin);
         let purpose = self.purpose.clone();
         tokio::task::spawn_local(serve(counted, begun, stream, address, purpose));
     }
@@ -78,7 +79,7 @@ impl Door for HubDoor {
 
 /// Serves an accepted connection to its end. Until its handshake is done, it may have to make room.
 async fn serve(counted: Counted, begun: Begun, stream: Stream, address: Rc<str>, purpose: Purpose) {
-    let hub = &counted.0;
+    let hub = &counted.hub;
     let met = tokio::select! {
         // First, so that nobody is met who has to go.
         biased;
@@ -96,35 +97,6 @@ async fn serve(counted: Counted, begun: Begun, stream: Stream, address: Rc<str>,
     }
 }
 
-/// A connection whose handshake isn't done.
-struct Begun {
-    hub: SharedHub,
-    place: Option<Place>,
-    yielding: Rc<Yielding>,
-}
-
-impl Begun {
-    fn new(hub: &SharedHub, address: &str) -> Self {
-        let origin = Origin::from(ip_of(address));
-        let (place, yielding) = hub.borrow_mut().peers.connections.begin(origin);
-        Self {
-            hub: Rc::clone(hub),
-            place: Some(place),
-            yielding,
-        }
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.hub.try_borrow_mut()
-            && let Some(place) = self.place.take()
-        {
-            state.peers.connections.begun(place);
-        }
-    }
-}
-
 /// Serves a part of this process. If there is nothing to attach it to, its stream ends.
 pub(crate) fn attach(hub: &SharedHub, attachment: Attachment) {
     let state = hub.borrow();
@@ -139,28 +111,33 @@ pub(crate) fn attach(hub: &SharedHub, attachment: Attachment) {
     tokio::task::spawn_local(async move {
         let (stream, name) = (Stream::Unix(stream), name.into());
         // What went wrong is noted, and the other end learns that it is closed.
-        let _ = run(&counted.0, stream, name, &purpose, Way::Attached).await;
+        let _ = run(&counted.hub, stream, name, &purpose, Way::Attached).await;
     });
 }
 
 /// A connection counts from here to its end, however that comes. A panic is a fault of ours: it is
 /// counted, and costs no more than its connection.
-pub(crate) struct Counted(SharedHub);
+pub(crate) struct Counted {
+    hub: SharedHub,
+    _open: Open,
+}
 
 impl Counted {
     pub(crate) fn new(hub: &SharedHub) -> Self {
-        hub.borrow_mut().peers.connections.add();
-        Self(Rc::clone(hub))
+        let open = hub.borrow().peers.connections.add();
+        Self {
+            hub: Rc::clone(hub),
+            _open: open,
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if let Ok(mut state) = self.0.try_borrow_mut() {
-            state.peers.connections.remove();
-            if std::thread::panicking() {
-                state.notes.count_refused("internal-error");
-            }
+        if std::thread::panicking()
+            && let Ok(mut state) = self.hub.try_borrow_mut()
+        {
+            state.notes.count_refused("internal-error");
         }
     }
 }

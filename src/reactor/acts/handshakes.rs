@@ -9,7 +9,7 @@ use crate::reactor::hub::SharedHub;
 use crate::reactor::io::agreements::Agreed;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::peer::ip_of;
-use event_manager_core::security::{Origin, TooMany, UnderWay};
+use event_manager_core::security::{Origin, TooMany};
 use event_manager_zmtp::{Handshake, HandshakeError, Peer as ZmtpPeer, Progress, Stage};
 
 /// How long a peer that is silent after its version has to name its mechanism before we name ours.
@@ -83,35 +83,12 @@ async fn agree(
 ) -> Result<Agreed, Failure> {
     let origin = Origin::from(ip_of(address));
     let (step, agreements) = {
-        let connections = &mut hub.borrow_mut().peers.connections;
-        let handshakes = &mut connections.handshakes;
-        let step = match is_first {
-            true => handshakes.begin(origin, now()),
-            false => handshakes.go_on(origin, now()),
-        };
+        let connections = &hub.borrow().peers.connections;
+        let step = connections.step(origin, is_first, now());
         let step = step.map_err(Failure::TooMany)?;
-        (Counted::new(hub, step), connections.agreements.clone())
+        (step, connections.agreements.clone())
     };
     let agreed = agreements.agree(handshake, out).await;
     drop(step);
     agreed.ok_or(Failure::Fault)
-}
-
-/// A step that is under way as long as its connection waits for it.
-struct Counted<'a>(&'a SharedHub, Option<UnderWay>);
-
-impl<'a> Counted<'a> {
-    fn new(hub: &'a SharedHub, step: UnderWay) -> Self {
-        Self(hub, Some(step))
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.0.try_borrow_mut()
-            && let Some(step) = self.1.take()
-        {
-            state.peers.connections.handshakes.done(step);
-        }
-    }
 }

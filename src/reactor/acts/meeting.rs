@@ -112,7 +112,7 @@ pub(super) async fn meet(
     };
     if zmtp.keys.is_some() {
         let origin = Origin::from(ip_of(&address));
-        hub.borrow_mut().peers.connections.handshakes.known(origin);
+        hub.borrow().peers.connections.known(origin);
     }
     let mut last = BytesMut::new();
     let (rest, session) = handshake.finish(&mut last);
@@ -230,7 +230,8 @@ fn may_be_mended(error: &HandshakeError) -> bool {
 /// Keeps a refused connection for a while before it ends. Its peer tries again as soon as it is
 /// closed, for as long as it lives.
 async fn hold(hub: &SharedHub, stream: &Stream) {
-    let Some(_held) = Held::new(hub) else { return };
+    let held = hub.borrow().peers.connections.hold();
+    let Some(_held) = held else { return };
     let mut ignored = BytesMut::with_capacity(512);
     let until_gone = async {
         while matches!(stream.read_some(&mut ignored).await, Ok(n) if n > 0) {
@@ -238,23 +239,4 @@ async fn hold(hub: &SharedHub, stream: &Stream) {
         }
     };
     let _ = tokio::time::timeout(REFUSED_HELD, until_gone).await;
-}
-
-/// One of the refused connections that are kept for a while.
-struct Held<'a>(&'a SharedHub);
-
-impl<'a> Held<'a> {
-    /// `None` if there are as many as may be.
-    fn new(hub: &'a SharedHub) -> Option<Self> {
-        let connections = &mut hub.borrow_mut().peers.connections;
-        connections.hold().then_some(Self(hub))
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.0.try_borrow_mut() {
-            state.peers.connections.let_go();
-        }
-    }
 }

@@ -212,6 +212,7 @@ impl Hub {
 fn connections_status(peers: &Peers) -> api::Connections {
     api::Connections {
         open: peers.connections.open() as u64,
+        unfinished: peers.connections.unfinished() as u64,
         max: peers.connections.max() as u64,
         fds_max: rlimit::Resource::NOFILE.get_soft().ok(),
         requesters: count(peers, |role| matches!(role, Role::Requester { .. })),

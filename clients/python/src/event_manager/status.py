@@ -210,6 +210,7 @@ class Connections(TypedDict):
     """Connections of all kinds but HTTP."""
 
     open: int
+    unfinished: int
     max: int
     fdsMax: Optional[int]
     requesters: int

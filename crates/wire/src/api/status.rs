@@ -265,6 +265,8 @@ pub struct Outboxes {
 pub struct Connections {
     /// How many are open, handshakes that are not done included.
     pub open: u64,
+    /// Of the open ones, those that peers began and whose handshake isn't done, or was refused a moment ago.
+    pub unfinished: u64,
     /// How many may be open (`maxConnections`, or what the file descriptors allow).
     pub max: u64,
     /// File descriptors that the process may open; `None` if the system doesn't tell.
