@@ -11,13 +11,15 @@ use event_manager_wire::model::Endpoint;
 
 use super::support::bus::own_host;
 use super::support::peers::{connected, is_silent, publish, received};
-use super::support::{PATIENCE, TestDaemon};
+use super::support::{PATIENCE, TestDaemon, tunnel};
 
 /// An address that nobody has, outside of the range from which the system gives ports to others.
 fn free_address() -> Endpoint {
     let host = own_host();
     let listener = std::net::TcpListener::bind((host.as_str(), 0)).expect("a port");
-    Endpoint::tcp(&host, listener.local_addr().expect("it is bound").port())
+    let address = Endpoint::tcp(&host, listener.local_addr().expect("it is bound").port());
+    tunnel::is_daemon([&address]);
+    address
 }
 
 fn free_addresses(count: usize) -> Vec<Endpoint> {

@@ -19,6 +19,7 @@ pub mod tunnel;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use event_manager::config::Config;
@@ -316,15 +317,16 @@ impl Drop for TestDaemon {
         let Some(daemon) = self.daemon.take() else {
             return;
         };
+        if std::thread::panicking() {
+            // Its test has failed. Another panic would end all the others with it.
+            let _ = catch_unwind(AssertUnwindSafe(|| daemon.stop()));
+            return;
+        }
         let status = daemon.status();
-        if !std::thread::panicking() {
-            assert_nothing_waits_in_vain(|| daemon.status());
-        }
+        assert_nothing_waits_in_vain(|| daemon.status());
         let ended_well = daemon.stop();
-        if !std::thread::panicking() {
-            assert_law(&status);
-            assert!(ended_well, "a thread of the daemon panicked");
-        }
+        assert_law(&status);
+        assert!(ended_well, "a thread of the daemon panicked");
     }
 }
 

@@ -209,11 +209,12 @@ pub fn settings(keys: &Value) -> Value {
         "subscriberGrace": 0,
         "stateDir": "",
     });
-    if tunnel::is_on() {
-        all["security"] = tunnel::security();
-    }
     for (key, value) in keys.as_object().expect("an object") {
         all[key] = value.clone();
+    }
+    if tunnel::is_on() && keys.get("security").is_none() {
+        all["security"] = tunnel::security();
+        tunnel::dialling_of(&mut all);
     }
     all
 }

@@ -8,7 +8,8 @@
 mod relay;
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -28,9 +29,11 @@ use super::bus::own_host;
 use super::keys::{pair, write_secret};
 use relay::{End, Side};
 
-/// The pair of each daemon, and that of each of its peers.
+/// The pair of each daemon, that of each of its peers, and that with which daemons dial others: whoever
+/// admitted its own would be told that this is a mistake.
 const DAEMON: u8 = 201;
 const PEER: u8 = 202;
+const DIALLER: u8 = 203;
 
 /// How often a tunnel looks for who isn't there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -45,7 +48,7 @@ pub fn is_on() -> bool {
 /// What is configured then: nobody is admitted without keys.
 pub fn security() -> Value {
     note_use();
-    let admitted = [PEER, DAEMON].map(|number| pair(number).public().to_string());
+    let admitted = [PEER, DIALLER].map(|number| pair(number).public().to_string());
     json!({
         "mechanisms": "curve",
         "secretKey": secret("daemon", DAEMON),
@@ -114,26 +117,69 @@ pub fn before(address: &str) -> String {
     format!("tcp://{}", host_and_port(target, Side::Dialled))
 }
 
-/// How a daemon dials others: daemons by CURVE, publishers of libzmq by a tunnel.
+/// How a daemon dials others: daemons by CURVE, with a key of its own, publishers of libzmq by a tunnel.
 pub fn dialling(config: &mut Config) {
-    let locator = config.locator.address.to_string();
-    if is_on() && DAEMONS.lock().expect("no panic").contains(&locator) {
+    if !is_on() {
+        return;
+    }
+    let mut dials_daemons = is_known(&config.locator.address.to_string());
+    if dials_daemons {
         config.locator.server_key = Some(*pair(DAEMON).public());
     }
-    for publisher in &mut config.connect_publishers {
+    let publishers = config.connect_publishers.iter_mut();
+    for publisher in publishers.chain(&mut config.mesh.peers) {
         let address = publisher.address.to_string();
-        if !is_on() || publisher.server_key.is_some() || !address.starts_with("tcp://") {
+        if publisher.server_key.is_some() || !address.starts_with("tcp://") {
             continue;
         }
-        let number = match DAEMONS.lock().expect("no panic").contains(&address) {
-            true => DAEMON,
-            false => PEER,
-        };
-        publisher.server_key = Some(*pair(number).public());
-        if number == PEER {
-            publisher.address = before(&address).parse().expect("an address");
+        let (address, server) = dialled(&address);
+        dials_daemons |= server == DAEMON;
+        publisher.server_key = Some(*pair(server).public());
+        publisher.address = address.parse().expect("an address");
+    }
+    if dials_daemons {
+        config.security.secret_key.insert(0, dialler());
+    }
+}
+
+/// The same for a `config.json`.
+pub fn dialling_of(settings: &mut Value) {
+    let locator = settings["locatorAddress"].as_str().unwrap_or_default();
+    let mut dials_daemons = is_known(locator);
+    if dials_daemons {
+        settings["locatorServerKey"] = json!(pair(DAEMON).public().to_string());
+    }
+    for list in ["/connectPublishers", "/mesh/peers"] {
+        let all = settings.pointer_mut(list).and_then(Value::as_array_mut);
+        for one in all.into_iter().flatten() {
+            let Some(address) = one.as_str().filter(|one| one.starts_with("tcp://")) else {
+                continue;
+            };
+            let (address, server) = dialled(address);
+            dials_daemons |= server == DAEMON;
+            *one = json!({"address": address, "serverKey": pair(server).public().to_string()});
         }
     }
+    if dials_daemons {
+        let daemon = settings["security"]["secretKey"].clone();
+        settings["security"]["secretKey"] = json!([dialler(), daemon]);
+    }
+}
+
+/// At which address who listens at this one is dialled, and the pair that it has there.
+fn dialled(address: &str) -> (String, u8) {
+    match is_known(address) {
+        true => (address.to_owned(), DAEMON),
+        false => (before(address), PEER),
+    }
+}
+
+fn dialler() -> PathBuf {
+    secret("dialler", DIALLER)
+}
+
+fn is_known(address: &str) -> bool {
+    DAEMONS.lock().expect("no panic").contains(address)
 }
 
 static DAEMONS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
@@ -335,20 +381,25 @@ fn is_in(listening: &HashSet<SocketAddrV4>, target: SocketAddrV4) -> bool {
 
 /// Where somebody listens on this machine.
 fn listening() -> HashSet<SocketAddrV4> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    tables.into_iter().flat_map(listeners_of).collect()
+}
+
+/// The listeners of a table of the system. They are its first lines, and all others may be very many.
+fn listeners_of(table: &str) -> Vec<SocketAddrV4> {
     const LISTENS: &str = " 0A ";
-    let read = |table| std::fs::read_to_string(table).expect("Linux");
-    let tables = read("/proc/net/tcp") + &read("/proc/net/tcp6");
-    let listener = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (host, port) = fields.next()?.split_once(':')?;
+    let lines = BufReader::new(File::open(table).expect("Linux")).lines();
+    let lines = lines.map(|line| line.expect("a table")).skip(1);
+    let listeners = lines.take_while(|line| line.contains(LISTENS));
+    let address = |line: String| {
+        let (host, port) = line.split_whitespace().nth(1)?.split_once(':')?;
         // Who listens at :: does so at 0.0.0.0.
         let host = u128::from_str_radix(host, 16).ok()?;
         let host = u32::try_from(host).ok()?.to_ne_bytes();
         let port = u16::from_str_radix(port, 16).ok()?;
-        (fields.nth(1)? == LISTENS.trim()).then(|| SocketAddrV4::new(host.into(), port))
+        Some(SocketAddrV4::new(host.into(), port))
     };
-    let lines = tables.lines().filter(|line| line.contains(LISTENS));
-    lines.filter_map(listener).collect()
+    listeners.filter_map(address).collect()
 }
 
 /// One of several, each with a thread: a connection that is flooded holds up few others.

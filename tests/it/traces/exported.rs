@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::collector::Collector;
 use crate::support::peers::{connected, socket};
 use crate::support::responder::register;
-use crate::support::{TestDaemon, logs};
+use crate::support::{TestDaemon, logs, tunnel};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -50,7 +50,8 @@ fn service(daemon: &TestDaemon, name: &str) -> zmq::Socket {
     service.bind("tcp://127.0.0.1:*").expect("a free port");
     let address = service.get_last_endpoint().expect("it is bound");
     daemon.subscribe(&format!("sub-{name}"), name, &["Order"]);
-    register(&daemon.locator(), name, &address.expect("a text"));
+    let address = tunnel::before(&address.expect("a text"));
+    register(&daemon.locator(), name, &address);
     service
 }
 
