@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::Subscriber;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
@@ -64,7 +65,7 @@ impl Logging {
         let writer = log_writer::spawn(queue.clone(), config)?;
         let subscriber = Registry::default()
             .with(filter)
-            .with(formatter(config, queue.clone()));
+            .with(formatter(config, queue.clone()).with_filter(filter_fn(may_be_logged)));
         let logging = Self {
             filter: handle,
             rust_log,
@@ -113,6 +114,11 @@ pub fn outdated_targets(config: &LogConfig, rust_log: Option<String>) -> Vec<Str
 /// A blank variable is as good as none.
 fn wanted(rust_log: Option<String>) -> Option<String> {
     rust_log.filter(|levels| !levels.trim().is_empty())
+}
+
+/// Not so of a library that logs passwords and events, whatever levels are wanted.
+fn may_be_logged(about: &Metadata<'_>) -> bool {
+    about.target().split("::").next() != Some("lapin")
 }
 
 fn filter(config: &LogConfig, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {
@@ -213,6 +219,28 @@ mod tests {
             .filter_map(|line| line.split(' ').next_back())
             .collect();
         assert_eq!(words, ["one", "four", "five"], "{text}");
+    }
+
+    #[test]
+    fn libraries_that_log_secrets_are_silent_whatever_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let config = config(&path, LogFormat::Text);
+        let wanted = Some("trace,lapin=trace,lapin::frames=trace".to_owned());
+        let (logging, subscriber) = Logging::build(&config, wanted).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "lapin", "one");
+            tracing::error!(target: "lapin::returned_messages", "two");
+            tracing::error!(target: "lapin::frames", "three");
+            tracing::trace!("four");
+        });
+        logging.close();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            (text.lines().count(), text.contains("four")),
+            (1, true),
+            "{text}"
+        );
     }
 
     #[test]
