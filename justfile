@@ -29,7 +29,7 @@ test:
 
 # Spans and HTTPS, and all that they touch: the cargo features `traces` and `tls`. Needs openssl.
 features:
-    cargo test --locked --features traces,tls,nats,redis --lib --test it -- traces trace_context config:: sync_events:: http::tls
+    cargo test --locked --features traces,tls,engines --lib --test it -- traces trace_context config:: sync_events:: http::tls
 
 # The oldest Rust that Cargo.toml names still builds everything. Needs that toolchain.
 msrv:
@@ -158,7 +158,7 @@ faststream-upstream version *checkout: _daemon
 # Bridges to other brokers, with their real servers and public clients, which it fetches from PyPI and Debian.
 engines *names:
     tests/engines/install
-    EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,nats,redis --test engines -- {{ names }}
+    EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- {{ names }}
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq: _daemon

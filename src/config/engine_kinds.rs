@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use serde_json::{Value, json};
 
+use super::amqp::AmqpAddress;
 use super::units::Unit;
 
 /// What kind of broker an engine is.
@@ -96,6 +97,9 @@ impl EngineKind {
 
     /// Why this is no address of such an engine.
     pub(super) fn why_no_address(self, url: &str) -> Option<String> {
+        if self == Self::RabbitMq {
+            return AmqpAddress::parse(url).err();
+        }
         let schemes = self.about().schemes;
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let is_one = schemes.contains(&scheme) && !rest.trim_matches('/').is_empty();

@@ -149,24 +149,26 @@ impl Engine {
         if self.user.is_some() != self.password_file.is_some() {
             return Some("user and passwordFile belong together".into());
         }
-        self.why_not_redis(kind, servers)
+        match kind {
+            EngineKind::Redis if servers.len() > 1 => {
+                Some("servers: redis has one, that which takes writes".into())
+            }
+            EngineKind::Redis => self.why_not_simple("redis", "rediss://", servers),
+            EngineKind::RabbitMq => self.why_not_simple("rabbitmq", "amqps://", servers),
+            EngineKind::Nats | EngineKind::Hub => None,
+        }
     }
 
-    fn why_not_redis(&self, kind: EngineKind, servers: &[String]) -> Option<String> {
-        if kind != EngineKind::Redis {
-            return None;
-        }
-        if servers.len() > 1 {
-            return Some("servers: redis has one, that which takes writes".into());
-        }
+    /// Why it can't be a kind with passwords only, whose addresses say whether it is TLS.
+    fn why_not_simple(&self, kind: &str, tls: &str, servers: &[String]) -> Option<String> {
         if self.token_file.is_some() || self.credentials_file.is_some() {
-            return Some(
-                "redis knows user and passwordFile, not tokenFile or credentialsFile".into(),
-            );
+            return Some(format!(
+                "{kind} knows user and passwordFile, not tokenFile or credentialsFile"
+            ));
         }
-        let is_tls = servers.iter().all(|url| url.starts_with("rediss://"));
+        let is_tls = servers.iter().any(|url| url.starts_with(tls));
         (self.ca_file.is_some() && !is_tls)
-            .then(|| "caFile is for TLS: the server's URL begins with rediss:// then".into())
+            .then(|| format!("caFile is for TLS: the server's URL begins with {tls} then"))
     }
 
     /// What kind it is.

@@ -5,6 +5,7 @@
 //! `together` checks what depends on more than one key. Whatever is wrong is reported at once, each
 //! with its origin.
 
+mod amqp;
 mod bridges;
 mod chosen;
 mod clients;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use amqp::AmqpAddress;
 pub use bridges::{Bridge, Bridges, Direction};
 pub use clients::{Anonymous, Clients, Roles};
 pub use engine_kinds::EngineKind;

@@ -3,6 +3,10 @@
 
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+mod own_runtime;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -134,8 +138,16 @@ pub struct Origin<'a> {
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
 pub async fn source(link: Link<'_>, origin: Origin<'_>) -> Result<Box<dyn Source>, String> {
-    let _ = origin;
-    Err(link.engine.kind().why_not_built())
+    match link.engine.kind() {
+        #[cfg(feature = "rabbitmq")]
+        EngineKind::RabbitMq => Ok(Box::new(
+            rabbitmq::RabbitSource::connect(link, origin).await?,
+        )),
+        kind => {
+            let _ = origin;
+            Err(kind.why_not_built())
+        }
+    }
 }
 
 /// An outlet of an engine, which sends to `to` there.
@@ -146,15 +158,13 @@ pub async fn outlet(link: Link<'_>, to: &str) -> Result<Box<dyn Outlet>, String>
     match link.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(link, to).await?)),
-        #[cfg(not(feature = "nats"))]
-        EngineKind::Nats => Err(link.engine.kind().why_not_built()),
         #[cfg(feature = "redis")]
         EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(link, to).await?)),
-        #[cfg(not(feature = "redis"))]
-        EngineKind::Redis => Err(link.engine.kind().why_not_built()),
-        EngineKind::RabbitMq | EngineKind::Hub => {
+        #[cfg(feature = "rabbitmq")]
+        EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(link, to).await?)),
+        kind => {
             let _ = to;
-            Err(link.engine.kind().why_not_built())
+            Err(kind.why_not_built())
         }
     }
 }

@@ -9,10 +9,10 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErro
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event};
-use tokio::runtime::{self, Runtime};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::own_runtime::OwnRuntime;
 use super::{Failure, Link, Outcome, Outgoing, Outlet, Pending, Sent};
 use crate::config::{Engine, Login};
 use crate::keys::ConfiguredFile;
@@ -41,29 +41,6 @@ pub(super) struct NatsOutlet {
     _runtime: OwnRuntime,
 }
 
-/// A runtime that may be dropped anywhere.
-struct OwnRuntime(Option<Runtime>);
-
-impl OwnRuntime {
-    fn new() -> Result<Self, String> {
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("nats")
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| format!("the system gives no thread: {error}"))?;
-        Ok(Self(Some(runtime)))
-    }
-}
-
-impl Drop for OwnRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl NatsOutlet {
     /// Connects, and sees that JetStream is there.
     ///
@@ -84,12 +61,9 @@ impl NatsOutlet {
                 }
                 std::future::ready(())
             });
-        let (runtime, servers) = (OwnRuntime::new()?, engine.servers().to_vec());
+        let (runtime, servers) = (OwnRuntime::new("nats")?, engine.servers().to_vec());
         let connecting = async move { options.connect(servers).await };
-        let Some(connecting) = runtime.0.as_ref().map(|own| own.spawn(connecting)) else {
-            return Err("the library has no runtime".into());
-        };
-        let client = match timeout(CONNECT_MAX, connecting).await {
+        let client = match timeout(CONNECT_MAX, runtime.spawn(connecting)?).await {
             Ok(Ok(Ok(client))) => client,
             Ok(Err(error)) => return Err(why_unreachable(engine, &error.to_string())),
             Ok(Ok(Err(error))) => return Err(why_unreachable(engine, &error.to_string())),

@@ -15,6 +15,10 @@
 
 mod conformance;
 mod nats;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq_server;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;

@@ -1,0 +1,77 @@
+"""What the tests want of RabbitMQ, by pika: `rabbitmq_client.py URL COMMAND …` prints JSON."""
+
+import json
+import sys
+import time
+
+import pika
+
+
+def exchange(channel, name):
+    channel.exchange_declare(name, exchange_type="topic", durable=True)
+
+
+def queue(channel, name, more="{}"):
+    channel.queue_declare(name, durable=True, arguments={"x-queue-type": "quorum", **json.loads(more)})
+
+
+def bind(channel, name, of_exchange, key="#"):
+    channel.queue_bind(name, of_exchange, routing_key=key)
+
+
+def purge(channel, name):
+    channel.queue_purge(name)
+
+
+def count(channel, name):
+    return channel.queue_declare(name, passive=True).method.message_count
+
+
+def wait_for_count(channel, name, wanted):
+    """Ready and in hands, as far as the queue says it."""
+    deadline = time.monotonic() + 30
+    while count(channel, name) != int(wanted):
+        assert time.monotonic() < deadline, (count(channel, name), wanted)
+        time.sleep(0.05)
+
+
+def read(channel, name, wanted):
+    """All messages of a queue in its order, once it has so many. They stay there."""
+    messages = []
+    deadline = time.monotonic() + 60
+    # Without it, a quorum queue gives 2000.
+    channel.basic_qos(prefetch_count=65535)
+    for method, properties, body in channel.consume(name, inactivity_timeout=0.3):
+        if method is None:
+            if len(messages) >= int(wanted):
+                break
+            assert time.monotonic() < deadline, f"{len(messages)} of {wanted}"
+            continue
+        messages.append(
+            {
+                "key": method.routing_key,
+                "headers": {key.lower(): str(value) for key, value in (properties.headers or {}).items()},
+                "body": body.decode("latin-1"),
+                "message_id": properties.message_id,
+                "delivery_mode": properties.delivery_mode,
+            }
+        )
+    # What is not acknowledged comes back when the connection ends.
+    return messages
+
+
+def publish(channel, to, messages):
+    """Messages are objects: `key` and `body`, and properties by pika's names."""
+    channel.confirm_delivery()
+    for message in json.loads(messages):
+        key, body = message.pop("key"), message.pop("body")
+        properties = pika.BasicProperties(delivery_mode=2, **message)
+        channel.basic_publish(to, key, body.encode("latin-1"), properties, mandatory=True)
+
+
+url, wanted, *arguments = sys.argv[1:]
+connection = pika.BlockingConnection(pika.URLParameters(url))
+commands = [exchange, queue, bind, purge, count, wait_for_count, read, publish]
+command = {command.__name__: command for command in commands}[wanted]
+print(json.dumps(command(connection.channel(), *arguments)))
+connection.close()
