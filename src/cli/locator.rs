@@ -3,6 +3,7 @@
 use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +75,8 @@ fn config_with(args: &LocatorArgs, security: SecurityConfig) -> Config {
         pub_addresses: Vec::new(),
         sub_addresses: Vec::new(),
         request_addresses: Vec::new(),
+        // It has no publishers that could wait.
+        subscriber_grace: Duration::ZERO,
         security,
         ..Config::default()
     };

@@ -48,6 +48,15 @@ impl Unit for Prefixes {
         };
         let all = all.iter().map(|one| one.as_str().map(str::to_owned));
         let all: Vec<_> = all.collect::<Option<_>>().ok_or_else(wanted)?;
+        let pattern = all.iter().find(|one| {
+            let is_of = |kind: &str| one.starts_with(kind);
+            is_of("exact:") || is_of("glob:")
+        });
+        if let Some(pattern) = pattern {
+            return Err(format!(
+                "{pattern:?}: only prefixes are wanted here, such as \"Order\": event managers ask each other for nothing else (docs/mesh.md)"
+            ));
+        }
         match all.len() {
             0 => Err(wanted()),
             1..=SUBJECTS_MAX => Ok(all),
@@ -75,6 +84,13 @@ mod tests {
         for wrong in [json!([]), json!(7), json!([7]), json!("[7"), json!({})] {
             let error = read(wrong).unwrap_err();
             assert!(error.contains("a list of prefixes is wanted"), "{error}");
+        }
+        for pattern in ["exact:Order", "glob:order.*"] {
+            let error = read(json!(["a", pattern])).unwrap_err();
+            assert!(
+                error.contains(pattern) && error.contains("only prefixes are wanted here"),
+                "{error}"
+            );
         }
         let many = read(json!(vec!["a"; 257])).unwrap_err();
         assert!(many.contains("more than 256"), "{many}");

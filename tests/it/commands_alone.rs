@@ -162,7 +162,10 @@ fn a_locator_runs_alone_and_daemons_register_with_it() {
         "{taken}"
     );
     program.signal("TERM");
-    assert_eq!(program.end().code, Some(0));
+    let ended = program.end();
+    assert_eq!(ended.code, Some(0));
+    // It has no publishers.
+    assert!(!ended.stderr.contains("holding publishers"), "{ended:?}");
 
     let named = Site::new().with("SERVICE_LOCATOR_ADDRESS", &address);
     let again = named.start(&["locator"]);

@@ -45,6 +45,7 @@ fn mend_of(reason: &str) -> &'static str {
         "mechanism" | "unknown-key" | "password" | "address" | "forbidden" => {
             "find the client on that machine that reconnects again and again, and admit it as the sentence says, or stop it"
         }
+        "mesh" => "do there, or here, what the sentence says",
         "curve-server-key" => {
             "give the client on that machine the daemon's public key (server.key)"
         }

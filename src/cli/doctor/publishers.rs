@@ -21,6 +21,18 @@ fn unlinked(link: &Link, status: &Status) -> Finding {
     let (address, tries) = (&link.address, link.failed_tries);
     let seconds = status.wall_clock_ms.saturating_sub(link.since_ms) / 1000;
     let why = link.last_error.as_deref().unwrap_or("not tried yet");
+    if link.refused {
+        return Finding::new(
+            Severity::Warning,
+            Code::LinkMissing,
+            "mesh.peers",
+            format!("{address} can't be linked: {why}"),
+            format!(
+                "do what that says; or remove {} from \"mesh.peers\"",
+                quoted(address)
+            ),
+        );
+    }
     Finding::new(
         Severity::Warning,
         Code::LinkMissing,

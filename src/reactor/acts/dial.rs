@@ -36,8 +36,6 @@ pub(crate) async fn dial(hub: SharedHub, index: usize) {
         }
         {
             let hub = &mut *hub.borrow_mut();
-            let refused = hub.upstream.dialled[index].refused.take();
-            let ended = refused.map_or(ended, Err);
             hub.upstream.has_ended(index, ended, &mut hub.notes);
         }
         tokio::time::sleep(backoff.next_delay(chance())).await;

@@ -193,7 +193,7 @@ impl<'a> Rings<'a> {
             }
             if let Some(of) = of {
                 let why = format!("the hub that is linked as {of} is in connectPublishers, too");
-                self.notes.refuse("mesh", &address, &why);
+                self.notes.refuse_hub(&address, &why);
             }
         }
     }

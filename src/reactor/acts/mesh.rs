@@ -38,10 +38,13 @@ impl Hub {
             self.upstream.watch.loops.own(),
         );
         self.peers.send(id, &command);
-        if let Some(why) = self.why_own(hub) {
-            // It reads who we are, and is told no more.
-            let address = self.peers[id].address.clone();
-            self.notes.refuse("mesh", &address, &why);
+        let run = self.peers[id].zmtp.event_manager;
+        if let Some(why) = self.why_own(hub, run) {
+            // It reads who we are, and is told no more. If it is ourselves, that is said of what we dial.
+            if !self.is_ourselves(run) {
+                let address = self.peers[id].address.clone();
+                self.notes.refuse_hub(&address, &why);
+            }
             self.flush_peer(id);
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.is_parting = true;
@@ -54,12 +57,18 @@ impl Hub {
         }
     }
 
-    fn why_own(&self, hub: HubId) -> Option<String> {
-        (hub == self.upstream.mesh.id).then(|| {
-            format!(
-                "the hub there is {hub}, as this one is: it is this daemon itself, or its stateDir is a copy of ours (then remove the file \"instance\" from one of them)"
-            )
+    /// Why who has this id, in this run, is no other hub.
+    fn why_own(&self, hub: HubId, run: Option<u64>) -> Option<String> {
+        (hub == self.upstream.mesh.id).then(|| match self.is_ourselves(run) {
+            true => "it is this daemon itself: remove it from mesh.peers".to_owned(),
+            false => format!(
+                "the hub there is {hub}, as this one is: its stateDir is a copy of ours; stop one of them, remove the file \"instance\" from its stateDir, and start it again"
+            ),
         })
+    }
+
+    fn is_ourselves(&self, run: Option<u64>) -> bool {
+        run == Some(self.upstream.watch.loops.own())
     }
 
     /// A publisher that we dial is told that we are an event manager, and a hub that we are one, too.
@@ -90,14 +99,14 @@ impl Hub {
             let why = "its EMHUB can't be read: 16 hex digits and 8 bytes are wanted";
             return Err(self.no_link(id, why.into()));
         };
-        if let Some(why) = self.why_own(hub) {
+        if let Some(why) = self.why_own(hub, Some(run)) {
             return Err(self.no_link(id, why));
         }
         let mut linked = self.upstream.dialled.iter();
         if let Some(other) = linked.find(|other| other.hub().is_some_and(|(known, _)| known == hub))
         {
             let why = format!(
-                "the hub there, {hub}, is linked as {} already: its events would come twice",
+                "the hub there, {hub}, is linked as {} already: its events would come twice; remove one of the two from mesh.peers",
                 other.address()
             );
             return Err(self.no_link(id, why));

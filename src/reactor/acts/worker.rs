@@ -68,7 +68,9 @@ impl Hub {
         };
         match heard {
             Ok((worker, word)) => self.hear_worker(id, service, worker, word),
-            Err(sentence) => self.not_understood(id, said, &sentence),
+            Err(sentence) => {
+                self.not_understood(id, said, &sentence, speaks_of_acknowledging(frame));
+            }
         }
         Ok(())
     }
@@ -172,7 +174,7 @@ impl Hub {
 
     /// A worker that speaks of acknowledgements is told what we don't understand; another would take
     /// the answer for an event.
-    fn not_understood(&mut self, id: PeerId, said: Said<'_>, sentence: &str) {
+    fn not_understood(&mut self, id: PeerId, said: Said<'_>, sentence: &str, speaks_of_it: bool) {
         // To make room for it behind its proxy may have ended its connection.
         let Some(peer) = self.peers.get(id) else {
             return;
@@ -181,13 +183,20 @@ impl Hub {
             .discarded(&peer.address, "unknown-worker-message");
         // One that doesn't read its errors needs no more of them.
         let has_room = peer.outbox.bytes() <= self.config.budgets.worker_outbox_bytes;
-        if has_room && peer.is_told(said) {
+        if has_room && (peer.is_told(said) || speaks_of_it) {
             let error = encode_message(&[error_word(sentence)]);
             if let Some(peer) = self.peers.outgoing(id) {
                 peer.tell_worker(said, &error);
             }
         }
     }
+}
+
+/// Whether it is a READY that can't be read, of a worker that means to acknowledge. It would wait for events
+/// for ever; one that says READY alone, or nothing of that, would take an answer for an event.
+fn speaks_of_acknowledging(frame: &[u8]) -> bool {
+    let options = frame.strip_prefix(b"READY ");
+    options.is_some_and(|options| options.windows(5).any(|part| part == b"\"ack\""))
 }
 
 /// What a worker is told that says something else than READY at first.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Instant;
 
-use super::refusals::Refusals;
+use super::refusals::{Refusals, host_of};
 use crate::telemetry::{Bursts, Journal, Notable};
 use crate::traces::Tracer;
 use event_manager_wire::api::RefusedAgain;
@@ -71,19 +71,13 @@ impl Notes {
     /// Counts something that was refused, and notes the first of a burst.
     pub(crate) fn refuse(&mut self, reason: &'static str, peer: &str, why: &dyn Display) {
         self.count_refused(reason);
+        // Of what we dial ourselves it is said when the connection has ended, and shown in STATUS.
+        if reason == "mesh" {
+            return;
+        }
         let why = &why.to_string();
         self.refusals.add(reason, peer, why, self.now);
-        // Each link by itself: they are few, and all are named.
-        let burst = match reason {
-            "mesh" => &format!("mesh:{peer}"),
-            _ => reason,
-        };
-        self.burst(burst, |suppressed| match reason {
-            "mesh" => Notable::LinkRefused {
-                peer,
-                why,
-                suppressed,
-            },
+        self.burst(reason, |suppressed| match reason {
             "out-of-descriptors" | "too-many-connections" => Notable::ConnectionRefused {
                 peer,
                 reason,
@@ -108,6 +102,18 @@ impl Notes {
                 why,
                 suppressed,
             },
+        });
+    }
+
+    /// Counts a link that somebody else wanted. Who dials again and again has another port each time.
+    pub(crate) fn refuse_hub(&mut self, peer: &str, why: &str) {
+        self.count_refused("mesh");
+        self.refusals.add("mesh", peer, why, self.now);
+        let burst = format!("mesh:{}", host_of(peer));
+        self.burst(&burst, |suppressed| Notable::LinkRefused {
+            peer,
+            why,
+            suppressed,
         });
     }
 

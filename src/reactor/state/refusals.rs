@@ -33,7 +33,7 @@ struct Series {
 }
 
 /// The host of `host:port`; of another text all.
-fn host_of(address: &str) -> &str {
+pub(super) fn host_of(address: &str) -> &str {
     match address.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => address,

@@ -84,7 +84,20 @@ impl Upstream {
         let dialled = &mut self.dialled[index];
         let publisher = &dialled.address();
         let is_link = dialled.link.is_some();
+        let refused = dialled.refused.take();
+        let told = dialled.is_refused.then(|| dialled.last_error.clone());
+        let is_refused = refused.is_some();
+        dialled.is_refused = is_refused;
+        let ended = refused.map_or(ended, Err);
         let (is_news, why) = dialled.not_connected(ended);
+        if is_refused && told.flatten().as_deref() != Some(why) {
+            // Once, until it is linked, or is refused for another reason: each try would say the same.
+            notes.note(&Notable::LinkRefused {
+                peer: publisher,
+                why,
+                suppressed: 0,
+            });
+        }
         if is_news && is_link {
             let burst = format!("link-down:{publisher}");
             notes.burst(&burst, |suppressed| Notable::LinkDown {
@@ -131,6 +144,8 @@ pub(crate) struct Dialled {
     pub(crate) link: Option<Link>,
     /// Why we ended the connection.
     pub(crate) refused: Option<String>,
+    /// The last connection ended because we did.
+    is_refused: bool,
 }
 
 impl Dialled {
@@ -151,6 +166,7 @@ impl Dialled {
             is_twin: false,
             link,
             refused: None,
+            is_refused: false,
         }
     }
 
@@ -192,6 +208,7 @@ impl Dialled {
     pub(crate) fn linked(&mut self, hub: HubId, run: u64) {
         if let Some(link) = &mut self.link {
             link.hub = Some((hub, run));
+            self.is_refused = false;
             self.serves();
         }
     }
@@ -256,6 +273,7 @@ impl Dialled {
             failed_tries: self.failed_tries,
             connections: self.connections,
             last_error: self.last_error.clone(),
+            refused: self.is_refused,
         })
     }
 

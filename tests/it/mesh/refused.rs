@@ -1,11 +1,12 @@
 //! Links that can't be, and what is said of them.
 
 use event_manager_wire::model::Endpoint;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{free_address, free_addresses, hub_of, wait_linked};
-use crate::notable::wait_for;
+use crate::notable::{noted, wait_for, with_code};
 use crate::support::peers::{is_silent, publish, received, socket};
+use crate::support::program::Site;
 use crate::support::raw::{COMMAND, RawPeer, command, frame, greeting};
 use crate::support::{PATIENCE, TestDaemon};
 
@@ -117,8 +118,24 @@ fn a_hub_that_dials_itself_is_refused() {
         .as_deref()
         .expect("an error");
     assert!(why.contains("it is this daemon itself"), "{why}");
-    assert!(!status.mesh.links[0].connected);
+    assert!(!status.mesh.links[0].connected && status.mesh.links[0].refused);
     wait_for(&daemon, "EM-0623");
+    // Each is said once, however often it is tried; and nobody is told to look for a client.
+    daemon.wait_for("more tries", |status| status.mesh.links[0].failed_tries > 8);
+    let all = noted(&daemon);
+    for code in ["EM-0622", "EM-0623"] {
+        assert_eq!(with_code(&all, code).len(), 1, "{all:#?}");
+    }
+    assert_eq!(daemon.status().peers.refused_again, []);
+    let ended = Site::of(&daemon).run(&["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("a list").iter();
+    let mut found = findings.filter(|finding| finding["code"] == "EM-9030");
+    let found = found.next().expect("a finding");
+    let (text, mend) = (found["text"].to_string(), found["mend"].to_string());
+    assert!(text.contains("remove it from mesh.peers"), "{text}");
+    assert!(!mend.contains("start the event manager"), "{mend}");
+    assert!(mend.contains(&own.to_string()), "{mend}");
     // Somebody who says that he is us hears who we are, and no more.
     let id = status.mesh.hub;
     let mut peer = dialled_with(&daemon.subscribers(), &[("X-EM-Hub", id.as_bytes())]);
@@ -127,6 +144,11 @@ fn a_hub_that_dials_itself_is_refused() {
     let hub = heard.windows(6).position(|part| part == b"\x05EMHUB");
     assert!(hub.is_some_and(|at| heard.len() == at + 6 + 16 + 8));
     assert_eq!(daemon.status().subscribers.subscriptions, 0);
+    // This one is another process, with a copy of our stateDir.
+    let all = noted(&daemon);
+    let refused = with_code(&all, "EM-0623");
+    let why = refused.last().expect("a refusal").fields["why"].to_string();
+    assert!(why.contains("its stateDir is a copy of ours"), "{why}");
 }
 
 #[test]

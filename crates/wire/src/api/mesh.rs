@@ -41,6 +41,8 @@ pub struct Link {
     pub connections: u64,
     /// Why the latest try failed, or the latest link ended; kept when it is linked again.
     pub last_error: Option<String>,
+    /// The latest try reached somebody, who can't be linked: `lastError` says what to do.
+    pub refused: bool,
 }
 
 /// A hub that dialled the daemon.
