@@ -1,13 +1,17 @@
-//! What goes to other brokers: a thread that is a client of the daemon.
+//! What goes to other brokers and comes from them: a thread that is a client of the daemon.
 //!
 //! A bridge out is an acknowledging worker of a durable service of its own: what waits, is tried again or
-//! is dead is kept and counted as it is for any service. An engine that is away, is slow or misbehaves
-//! never reaches the reactor.
+//! is dead is kept and counted as it is for any service. A bridge in publishes what comes, and tells the
+//! engine what is on disk here; what is no event becomes a dead letter of its service. An engine that is
+//! away, is slow or misbehaves never reaches the reactor.
 
+mod arriving;
 mod board;
 mod hands;
+mod inward;
 mod message;
 mod outward;
+mod undecoded;
 mod worker;
 
 use std::io;
@@ -23,6 +27,7 @@ use crate::reactor::Input;
 use crate::telemetry::Journal;
 use board::{Board, Lane};
 use event_manager_zmtp::HubId;
+use inward::Inward;
 use outward::Outward;
 
 /// How often it is told how bridges are, if that has changed.
@@ -91,7 +96,11 @@ async fn run(
                 let (inputs, stopping) = (inputs.clone(), stopping.clone());
                 tasks.spawn_local(outward.run(inputs, stopping));
             }
-            Direction::In => {}
+            Direction::In => {
+                let bridge = (name, bridge, engine);
+                let inward = Inward::new(config, bridge, hub_id, inputs.clone(), lane);
+                tasks.spawn_local(inward.run(stopping.clone()));
+            }
         }
     }
     let telling = tell(&board, &inputs);

@@ -11,7 +11,7 @@ use super::message::outgoing;
 use super::worker::{NoWorker, Worker};
 use crate::ambient::chance;
 use crate::config::{Bridge, Config, Engine, SecurityConfig};
-use crate::engines::{self, Failure, Link, Outcome, Outgoing, Outlet, Sent};
+use crate::engines::{self, Failure, Outcome, Outgoing, Outlet, Sent, User};
 use crate::reactor::Input;
 use event_manager_client::Ended;
 use event_manager_wire::api::BridgeState;
@@ -139,12 +139,12 @@ impl Outward {
     }
 
     async fn connect(&self) -> Result<Box<dyn Outlet>, String> {
-        let link = Link {
+        let user = User {
             engine: &self.engine,
             security: &self.security,
             bridge: &self.name,
         };
-        engines::outlet(link, self.bridge.to()).await
+        engines::outlet(user, self.bridge.to()).await
     }
 
     /// Sends a batch of what is held, once there is something; what failed, if anything did.

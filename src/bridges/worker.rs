@@ -85,6 +85,11 @@ impl Worker {
         self.0.send([format!("ACK {delivery}")]);
     }
 
+    /// It comes again.
+    pub(super) fn nak(&mut self, delivery: u64) {
+        self.0.send([format!("NAK {delivery}")]);
+    }
+
     /// It becomes a dead letter.
     pub(super) fn term(&mut self, delivery: u64, why: &str) {
         self.0.send([format!("TERM {delivery} {why}")]);

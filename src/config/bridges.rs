@@ -21,6 +21,9 @@ pub(super) const BRIDGES: &str = "bridges";
 /// What the service of a bridge is called, before the bridge's name.
 const SERVICE_PREFIX: &str = "bridge.";
 
+/// Stands for what an event's subject is there.
+const PLACEHOLDER: &str = "{subject}";
+
 /// The bridges, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bridges(BTreeMap<String, Bridge>);
@@ -61,7 +64,7 @@ impl Unit for SubjectTemplate {
     fn read(value: &Value) -> Result<String, String> {
         let wanted = "a subject is wanted, in which {subject} stands for what it is there, such as \"Price.{subject}\"";
         let text = Text::read(value).map_err(|_| wanted)?;
-        let others = text.replacen("{subject}", "", 1);
+        let others = text.replacen(PLACEHOLDER, "", 1);
         match others.contains(['{', '}']) || others.chars().any(char::is_control) {
             true => Err(wanted.into()),
             false => Ok(text),
@@ -301,10 +304,15 @@ impl Bridge {
     }
 
     /// What an event's subject is here that is `there` there.
-    pub fn subject_here(&self, there: &str) -> String {
-        match &self.subject {
-            None => there.to_owned(),
-            Some(template) => template.replacen("{subject}", there, 1),
+    pub fn subject_here(&self, there: &[u8]) -> Vec<u8> {
+        match self
+            .subject
+            .as_deref()
+            .map(|of| of.split_once(PLACEHOLDER).ok_or(of))
+        {
+            None => there.to_vec(),
+            Some(Err(always)) => always.into(),
+            Some(Ok((before, behind))) => [before.as_bytes(), there, behind.as_bytes()].concat(),
         }
     }
 

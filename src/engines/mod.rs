@@ -20,9 +20,9 @@ use crate::config::{Engine, EngineKind, SecurityConfig};
 /// What somebody waits for, on one thread.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Which engine, and who asks.
+/// Who uses which engine.
 #[derive(Debug, Clone, Copy)]
-pub struct Link<'a> {
+pub struct User<'a> {
     pub engine: &'a Engine,
     pub security: &'a SecurityConfig,
     /// The bridge's name.
@@ -120,6 +120,12 @@ pub trait Source {
 
     /// These are kept here: the engine is told so, and has heard it.
     fn settle<'a>(&'a mut self, done: &'a [Receipt]) -> Pending<'a, Result<(), Failure>>;
+
+    /// What was taken and not settled may be given to others at once. Needed only where the engine would
+    /// wait, though the connection ends.
+    fn give_back(&mut self) -> Pending<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Where events come from.
@@ -137,11 +143,13 @@ pub struct Origin<'a> {
 ///
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
-pub async fn source(link: Link<'_>, origin: Origin<'_>) -> Result<Box<dyn Source>, String> {
-    match link.engine.kind() {
+pub async fn source(user: User<'_>, origin: Origin<'_>) -> Result<Box<dyn Source>, String> {
+    match user.engine.kind() {
+        #[cfg(feature = "nats")]
+        EngineKind::Nats => Ok(Box::new(nats::NatsSource::connect(user, origin).await?)),
         #[cfg(feature = "rabbitmq")]
         EngineKind::RabbitMq => Ok(Box::new(
-            rabbitmq::RabbitSource::connect(link, origin).await?,
+            rabbitmq::RabbitSource::connect(user, origin).await?,
         )),
         kind => {
             let _ = origin;
@@ -154,14 +162,14 @@ pub async fn source(link: Link<'_>, origin: Origin<'_>) -> Result<Box<dyn Source
 ///
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
-pub async fn outlet(link: Link<'_>, to: &str) -> Result<Box<dyn Outlet>, String> {
-    match link.engine.kind() {
+pub async fn outlet(user: User<'_>, to: &str) -> Result<Box<dyn Outlet>, String> {
+    match user.engine.kind() {
         #[cfg(feature = "nats")]
-        EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(link, to).await?)),
+        EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(user, to).await?)),
         #[cfg(feature = "redis")]
-        EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(link, to).await?)),
+        EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(user, to).await?)),
         #[cfg(feature = "rabbitmq")]
-        EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(link, to).await?)),
+        EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(user, to).await?)),
         kind => {
             let _ = to;
             Err(kind.why_not_built())

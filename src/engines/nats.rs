@@ -1,19 +1,30 @@
 //! NATS JetStream.
 
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::context::{
+    GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
+};
+use async_nats::jetstream::message::{Acker, PublishMessage};
+use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{Client, ConnectOptions, Event};
+use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::own_runtime::OwnRuntime;
-use super::{Failure, Link, Outcome, Outgoing, Outlet, Pending, Sent};
+use super::{
+    Failure, Incoming, Origin, Outcome, Outgoing, Outlet, Pending, Receipt, Sent, Source, User,
+};
 use crate::config::{Engine, Login};
 use crate::keys::ConfiguredFile;
 
@@ -29,28 +40,26 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const CONNECTION_LOST: &str = "the connection was lost";
 
-/// A connection on which events are published to streams.
-pub(super) struct NatsOutlet {
+/// A connection to a server with JetStream, which ends when it is lost.
+struct Link {
     client: Client,
     context: Context,
-    /// What stands before each subject.
-    to: String,
     /// Notified when the connection is lost.
     lost: Arc<Notify>,
     /// Of the library's tasks, which end with this: one that waits to connect again would stay for ever.
     _runtime: OwnRuntime,
 }
 
-impl NatsOutlet {
+impl Link {
     /// Connects, and sees that JetStream is there.
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(super) async fn connect(link: Link<'_>, to: &str) -> Result<Self, String> {
-        let engine = link.engine;
+    async fn connect(user: User<'_>) -> Result<Self, String> {
+        let engine = user.engine;
         let (lost, is_connected) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
         let (losing, was_connected) = (Arc::clone(&lost), Arc::clone(&is_connected));
-        let options = options(link)?
+        let options = options(user)?
             .reconnect_delay_callback(move |_| match was_connected.load(Ordering::Relaxed) {
                 true => NEVER,
                 false => Duration::ZERO,
@@ -78,7 +87,6 @@ impl NatsOutlet {
             Ok(Ok(_)) => Ok(Self {
                 client,
                 context,
-                to: to.to_owned(),
                 lost,
                 _runtime: runtime,
             }),
@@ -88,22 +96,6 @@ impl NatsOutlet {
             Err(_) => Err(format!("JetStream doesn't answer within {CONNECT_MAX:?}")),
         }
     }
-
-    fn subject_of(&self, event: &Outgoing) -> String {
-        format!("{}{}", self.to, event.subject)
-    }
-
-    async fn publish(&self, event: &Outgoing) -> Result<PublishAckFuture, PublishError> {
-        let mut message = PublishMessage::build()
-            .payload(event.body.clone())
-            .message_id(&event.id);
-        for (name, value) in &event.headers {
-            message = message.header(*name, value.as_str());
-        }
-        self.context
-            .send_publish(self.subject_of(event), message)
-            .await
-    }
 }
 
 fn why_unreachable(engine: &Engine, why: &str) -> String {
@@ -111,12 +103,12 @@ fn why_unreachable(engine: &Engine, why: &str) -> String {
     format!("{servers} can't be used: {why}")
 }
 
-fn options(link: Link<'_>) -> Result<ConnectOptions, String> {
-    let Link {
+fn options(user: User<'_>) -> Result<ConnectOptions, String> {
+    let User {
         engine,
         security,
         bridge,
-    } = link;
+    } = user;
     let mut options = ConnectOptions::new()
         .name(format!("event-manager {bridge}"))
         .connection_timeout(CONNECT_MAX)
@@ -161,7 +153,40 @@ fn too_large(bytes: usize) -> String {
     format!("{bytes} bytes are more than the server's max_payload")
 }
 
+/// Events are published to streams.
+pub(super) struct NatsOutlet {
+    link: Link,
+    /// What stands before each subject.
+    to: String,
+}
+
 impl NatsOutlet {
+    /// # Errors
+    /// Why there is no connection, and what to do.
+    pub(super) async fn connect(user: User<'_>, to: &str) -> Result<Self, String> {
+        Ok(Self {
+            link: Link::connect(user).await?,
+            to: to.to_owned(),
+        })
+    }
+
+    fn subject_of(&self, event: &Outgoing) -> String {
+        format!("{}{}", self.to, event.subject)
+    }
+
+    async fn publish(&self, event: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+        let mut message = PublishMessage::build()
+            .payload(event.body.clone())
+            .message_id(&event.id);
+        for (name, value) in &event.headers {
+            message = message.header(*name, value.as_str());
+        }
+        self.link
+            .context
+            .send_publish(self.subject_of(event), message)
+            .await
+    }
+
     /// Why the server would never take an event, if so.
     fn why_never(&self, event: &Outgoing, max_payload: usize) -> Option<String> {
         let bytes = self.to.len() + event.bytes();
@@ -192,7 +217,7 @@ impl NatsOutlet {
 
     /// Sends all, and then waits for the confirmations in the same order.
     async fn exchange(&self, batch: &[Outgoing], stall: Duration) -> Sent {
-        let max_payload = self.client.server_info().max_payload;
+        let max_payload = self.link.client.server_info().max_payload;
         let (mut under_way, mut problem) = (Vec::with_capacity(batch.len()), None);
         for event in batch {
             if let Some(why) = self.why_never(event, max_payload) {
@@ -248,7 +273,7 @@ impl Outlet for NatsOutlet {
                 // First: what is confirmed by then is known.
                 biased;
                 sent = self.exchange(batch, stall) => sent,
-                () = self.lost.notified() => Sent {
+                () = self.link.lost.notified() => Sent {
                     outcomes: vec![],
                     failure: Some(Failure::Lost(CONNECTION_LOST.into())),
                 },
@@ -258,8 +283,195 @@ impl Outlet for NatsOutlet {
 
     fn lost(&mut self) -> Pending<'_, String> {
         Box::pin(async {
-            self.lost.notified().await;
+            self.link.lost.notified().await;
             CONNECTION_LOST.into()
+        })
+    }
+}
+
+/// How long the server waits for an acknowledgement before it gives an event again.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+/// How often it says that it is there while there is no event, and how long one of its answers goes on.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How long it may take to hear of acknowledgements.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
+/// How long giving back may take.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// Events of a stream, by a durable consumer that daemons of one group share.
+pub(super) struct NatsSource {
+    link: Link,
+    messages: pull::Stream,
+    /// What the position of an event begins with: the stream, and when it was created.
+    stream: String,
+    /// What was given and is not settled.
+    held: BTreeMap<Receipt, Acker>,
+    last: u64,
+}
+
+impl NatsSource {
+    /// Connects, and makes the consumer unless it is there.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(super) async fn connect(user: User<'_>, origin: Origin<'_>) -> Result<Self, String> {
+        let link = Link::connect(user).await?;
+        let Origin { from, group, .. } = origin;
+        let in_time =
+            |what: &'static str| move |_| format!("{what}: no answer within {CONNECT_MAX:?}");
+        let stream = timeout(CONNECT_MAX, link.context.get_stream(from)).await;
+        let stream =
+            stream
+                .map_err(in_time("asking for the stream"))?
+                .map_err(|error| match error.kind() {
+                    GetStreamErrorKind::JetStream(_) => {
+                        format!(
+                            "there is no stream {from} for us: {error}; create it, or mend `from`"
+                        )
+                    }
+                    _ => format!("the stream {from} can't be read: {error}"),
+                })?;
+        let config = pull::Config {
+            durable_name: Some(group.to_owned()),
+            description: Some("bridge of an event manager".into()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            // Each daemon bounds what it holds; the server's default for all of them stalls silently.
+            max_ack_pending: -1,
+            ..pull::Config::default()
+        };
+        let consumer = timeout(CONNECT_MAX, stream.get_or_create_consumer(group, config)).await;
+        let consumer = consumer
+            .map_err(in_time("asking for the consumer"))?
+            .map_err(|error| format!("the stream {from} gives us no consumer {group}: {error}"))?;
+        let created = stream.cached_info().created.unix_timestamp_nanos();
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(origin.in_flight_max as usize)
+            .heartbeat(HEARTBEAT)
+            .expires(PULL_EXPIRES)
+            .messages()
+            .await;
+        Ok(Self {
+            messages: messages
+                .map_err(|error| format!("the consumer {group} gives nothing: {error}"))?,
+            link,
+            stream: format!("nats/{from}/{created:x}"),
+            held: BTreeMap::new(),
+            last: 0,
+        })
+    }
+
+    /// Waits for an event, and takes those that are there then.
+    async fn fill(&mut self, room: usize) -> Result<Vec<Message>, Failure> {
+        let mut taken = vec![];
+        poll_fn(|context| {
+            while taken.len() < room {
+                match Pin::new(&mut self.messages).poll_next(context) {
+                    Poll::Ready(Some(Ok(message))) => taken.push(message),
+                    // What was taken comes again.
+                    Poll::Ready(Some(Err(error))) => {
+                        return Poll::Ready(Err(Failure::Lost(error.to_string())));
+                    }
+                    Poll::Ready(None) => {
+                        return Poll::Ready(Err(Failure::Lost("the consumer has ended".into())));
+                    }
+                    Poll::Pending if taken.is_empty() => return Poll::Pending,
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        Ok(taken)
+    }
+
+    fn incoming(&mut self, message: Message) -> Incoming {
+        let sequence = message.info().map(|info| info.stream_sequence).ok();
+        let (message, acker) = message.split();
+        self.last += 1;
+        let receipt = Receipt(self.last);
+        self.held.insert(receipt, acker);
+        let headers = message.headers.iter().flat_map(|headers| headers.iter());
+        let headers = headers.filter_map(|(name, values)| {
+            let value = values.first()?.as_str();
+            Some((
+                AsRef::<str>::as_ref(name).to_ascii_lowercase(),
+                value.to_owned(),
+            ))
+        });
+        Incoming {
+            receipt,
+            position: sequence.map(|sequence| format!("{}/{sequence}", self.stream)),
+            subject: message.subject.to_string(),
+            headers: headers.collect(),
+            body: message.payload,
+        }
+    }
+
+    /// Acknowledges all; the server says that it has heard the last, and with it those before.
+    async fn acknowledge(&mut self, done: &[Receipt]) -> Result<(), String> {
+        let ackers = done.iter().filter_map(|receipt| self.held.remove(receipt));
+        let mut ackers: Vec<_> = ackers.collect();
+        let last = ackers.pop();
+        for acker in &ackers {
+            acker.ack().await.map_err(|error| error.to_string())?;
+        }
+        match last {
+            Some(last) => last.double_ack().await.map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Source for NatsSource {
+    fn take(&mut self, room: usize) -> Pending<'_, Result<Vec<Incoming>, Failure>> {
+        Box::pin(async move {
+            let lost = Arc::clone(&self.link.lost);
+            let taken = tokio::select! {
+                biased;
+                taken = self.fill(room) => taken?,
+                () = lost.notified() => return Err(Failure::Lost(CONNECTION_LOST.into())),
+            };
+            Ok(taken
+                .into_iter()
+                .map(|message| self.incoming(message))
+                .collect())
+        })
+    }
+
+    fn settle<'a>(&'a mut self, done: &'a [Receipt]) -> Pending<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            match timeout(SETTLE_MAX, self.acknowledge(done)).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(why)) => Err(Failure::Lost(format!(
+                    "what was taken can't be acknowledged: {why}"
+                ))),
+                Err(_) => Err(Failure::Refused(format!(
+                    "the server has not heard for {SETTLE_MAX:?} what was taken"
+                ))),
+            }
+        })
+    }
+
+    fn give_back(&mut self) -> Pending<'_, ()> {
+        Box::pin(async {
+            // What the library has and nobody took, too: it is there at once.
+            let ready = timeout(Duration::ZERO, self.fill(usize::MAX)).await;
+            for message in ready.into_iter().flatten().flatten() {
+                self.incoming(message);
+            }
+            let giving = async {
+                for acker in self.held.values() {
+                    // The server gives them again by itself, only later.
+                    let _ = acker.ack_with(AckKind::Nak(None)).await;
+                }
+                let _ = self.link.client.flush().await;
+            };
+            let _ = timeout(GIVE_BACK_MAX, giving).await;
         })
     }
 }

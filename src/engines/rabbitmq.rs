@@ -18,7 +18,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::time::timeout;
 
 use super::own_runtime::OwnRuntime;
-use super::{Failure, Link};
+use super::{Failure, User};
 use crate::config::{AmqpAddress, Login};
 use crate::keys::ConfiguredFile;
 pub(super) use outlet::RabbitOutlet;
@@ -51,15 +51,15 @@ impl Session {
     ///
     /// # Errors
     /// Why none does, and what to do.
-    async fn open(link: Link<'_>) -> Result<Self, String> {
-        let login = login(link)?;
+    async fn open(user: User<'_>) -> Result<Self, String> {
+        let login = login(user)?;
         let tls = OwnedTLSConfig {
-            cert_chain: trusted(link).await?,
+            cert_chain: trusted(user).await?,
             ..OwnedTLSConfig::default()
         };
         let mut whys = Vec::new();
-        for url in link.engine.servers() {
-            match Self::open_at(url, link.bridge, &login, &tls).await {
+        for url in user.engine.servers() {
+            match Self::open_at(url, user.bridge, &login, &tls).await {
                 Ok(session) => return Ok(session),
                 Err(why) => whys.push(format!("{url} can't be used: {why}")),
             }
@@ -162,13 +162,13 @@ fn lost(why: &impl Display) -> String {
     format!("the connection was lost: {why}")
 }
 
-fn login(link: Link<'_>) -> Result<AMQPUserInfo, String> {
-    let (username, password) = match link.engine.login() {
-        Login::Password(user, file) => {
+fn login(user: User<'_>) -> Result<AMQPUserInfo, String> {
+    let (username, password) = match user.engine.login() {
+        Login::Password(name, file) => {
             let file =
-                ConfiguredFile::secret("passwordFile", file.to_owned(), link.security).read();
+                ConfiguredFile::secret("passwordFile", file.to_owned(), user.security).read();
             let (_, text) = file.map_err(|error| error.to_string())?;
-            (user.to_owned(), text.trim().to_owned())
+            (name.to_owned(), text.trim().to_owned())
         }
         _ => (GUEST.to_owned(), GUEST.to_owned()),
     };
@@ -176,8 +176,8 @@ fn login(link: Link<'_>) -> Result<AMQPUserInfo, String> {
 }
 
 /// The certificates that are trusted beside the system's.
-async fn trusted(link: Link<'_>) -> Result<Option<String>, String> {
-    let Some(file) = link.engine.ca_file() else {
+async fn trusted(user: User<'_>) -> Result<Option<String>, String> {
+    let Some(file) = user.engine.ca_file() else {
         return Ok(None);
     };
     let read = tokio::task::spawn_blocking({

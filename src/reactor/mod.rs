@@ -25,6 +25,7 @@ use tokio::task::{JoinSet, LocalSet};
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{Attachment, CallKeys, Effect, Input};
+pub use state::inside::{Batch, Published, Publishing};
 pub use state::replies::Ticket;
 pub use state::site::Exposed;
 
@@ -261,6 +262,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             // on disk.
             Input::Store(Report::Died) => std::panic::resume_unwind(Box::new("the store died")),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
+            Input::Publish(batch) => hub.borrow_mut().publish_batch(batch),
             Input::Attach(attachment) => acts::connection::attach(&hub, attachment),
             Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
             Input::Status(reply) => hub.borrow_mut().tell_status(reply),

@@ -14,6 +14,7 @@
 )]
 
 mod conformance;
+mod conformance_in;
 mod nats;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;

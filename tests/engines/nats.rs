@@ -1,15 +1,18 @@
 //! Bridges to NATS JetStream: the server, and what is special there.
 
+use std::ops::Range;
 use std::process::Command;
 
 use event_manager_wire::api::BridgeState;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, numbers, wait_for, wait_until_empty,
 };
+use super::conformance_in::{Source, conforms_in};
 use super::server::{self, Process, free_port, installed};
+use super::support::TestDaemon;
 use super::support::peers::publish;
 
 /// A nats-server with JetStream.
@@ -81,6 +84,41 @@ impl Nats {
 }
 
 conforms!(Nats);
+conforms_in!(Nats);
+
+impl Source for Nats {
+    fn reader(&self, reader: usize) -> Value {
+        json!({"from": "POS", "group": format!("hub-{reader}")})
+    }
+
+    fn give(&self, numbers: Range<u64>, headers: &Value) {
+        let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
+        self.client(&["write", &begin, &end, "pos.a", &headers.to_string()]);
+    }
+
+    fn left(&self, reader: usize) -> u64 {
+        let left = self.client(&["left", "POS", &format!("hub-{reader}")]);
+        left.as_u64().expect("a number")
+    }
+}
+
+#[test]
+fn a_stream_that_is_missing_is_named_and_brings_events_once_it_is_there() {
+    let mut nats = Nats::new();
+    nats.start();
+    let directory = TempDir::new().expect("a directory");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": nats.engine()},
+        "bridges": {"prices": {"engine": "main", "direction": "in", "from": "POS"}},
+    }));
+    let bridge = wait_for(&daemon, "its problem", |bridge| bridge.problem.is_some());
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("there is no stream POS"), "{problem}");
+    nats.prepare();
+    nats.give(0..10, &json!({}));
+    wait_for(&daemon, "all", |bridge| bridge.events == 10);
+}
 
 #[test]
 fn what_is_there_has_its_subject_and_the_id_that_the_stream_knows_it_by() {

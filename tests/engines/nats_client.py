@@ -18,6 +18,19 @@ async def count(js, name):
     return (await js.stream_info(name)).state.messages
 
 
+async def write(js, begin, end, subject, headers="{}"):
+    """Messages whose bodies are numbers, in their order."""
+    for number in range(int(begin), int(end)):
+        await js.publish(subject, str(number).encode(), headers=json.loads(headers) or None)
+    return int(end) - int(begin)
+
+
+async def left(js, name, consumer):
+    """How many messages the consumer has not acknowledged, given or not."""
+    info = await js.consumer_info(name, consumer)
+    return info.num_pending + info.num_ack_pending
+
+
 async def read(js, name, wanted):
     """All messages of a stream in its order, once it has so many."""
     while await count(js, name) < int(wanted):
@@ -38,7 +51,7 @@ async def read(js, name, wanted):
 
 async def main(url, command, *arguments):
     client = await nats.connect(url, connect_timeout=10)
-    commands = {"create": create, "count": count, "read": read}
+    commands = {"create": create, "count": count, "read": read, "write": write, "left": left}
     print(json.dumps(await commands[command](client.jetstream(), *arguments)))
     await client.close()
 

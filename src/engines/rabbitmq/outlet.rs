@@ -14,7 +14,7 @@ use lapin::{BasicProperties, Confirmation, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
 
 use super::{Session, name};
-use crate::engines::{Failure, Link, Outcome, Outgoing, Outlet, Pending, Sent};
+use crate::engines::{Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
 
 /// The longest routing key, in bytes.
 const ROUTING_KEY_BYTES_MAX: usize = 255;
@@ -34,8 +34,8 @@ impl RabbitOutlet {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(in crate::engines) async fn connect(link: Link<'_>, to: &str) -> Result<Self, String> {
-        let session = Session::open(link).await?;
+    pub(in crate::engines) async fn connect(user: User<'_>, to: &str) -> Result<Self, String> {
+        let session = Session::open(user).await?;
         let outlet = Self {
             exchange: name(to)?,
             session,

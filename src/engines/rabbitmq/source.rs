@@ -14,7 +14,7 @@ use lapin::{BasicProperties, Consumer};
 use serde_json::Value;
 
 use super::{Session, name};
-use crate::engines::{Failure, Incoming, Link, Origin, Pending, Receipt, Source};
+use crate::engines::{Failure, Incoming, Origin, Pending, Receipt, Source, User};
 
 /// The header that the message's own id is given as.
 const MESSAGE_ID: &str = "message-id";
@@ -41,11 +41,11 @@ impl RabbitSource {
     /// # Errors
     /// Why not, and what to do.
     pub(in crate::engines) async fn connect(
-        link: Link<'_>,
+        user: User<'_>,
         origin: Origin<'_>,
     ) -> Result<Self, String> {
         let queue = name(origin.from)?;
-        let session = Session::open(link).await?;
+        let session = Session::open(user).await?;
         let prefetch = u16::try_from(origin.in_flight_max).unwrap_or(u16::MAX);
         let passive = QueueDeclareOptions {
             passive: true,
@@ -53,7 +53,7 @@ impl RabbitSource {
         };
         let (channel, none) = (&session.channel, FieldTable::default);
         // It shows who gets them.
-        let tag = name(&format!("event-manager.{}", link.bridge)).unwrap_or_default();
+        let tag = name(&format!("event-manager.{}", user.bridge)).unwrap_or_default();
         let looks = channel.queue_declare(queue.clone(), passive, none());
         let bounds = channel.basic_qos(prefetch, BasicQosOptions::default());
         let begins =

@@ -16,7 +16,7 @@ use redis::{
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{Failure, Link};
+use super::{Failure, User};
 use crate::config::Login;
 use crate::keys::ConfiguredFile;
 
@@ -47,11 +47,11 @@ impl Connection {
     ///
     /// # Errors
     /// Why not, and what to do.
-    async fn open(link: Link<'_>) -> Result<Self, String> {
-        let url = link.engine.servers().first();
+    async fn open(user: User<'_>) -> Result<Self, String> {
+        let url = user.engine.servers().first();
         let url = url.map(String::as_str).unwrap_or_default();
         let unusable = |why: &str| format!("{url} can't be used: {why}");
-        let client = client(link, url)?;
+        let client = client(user, url)?;
         let lost = Arc::<Notify>::default();
         let losing = Arc::clone(&lost);
         let config = AsyncConnectionConfig::new()
@@ -73,7 +73,7 @@ impl Connection {
         };
         let connection = Self { commands, lost };
         // A server that doesn't take the name serves as well.
-        let _ = connection.ask(&named(link.bridge), CONNECT_MAX).await;
+        let _ = connection.ask(&named(user.bridge), CONNECT_MAX).await;
         Ok(connection)
     }
 
@@ -130,7 +130,7 @@ fn named(bridge: &str) -> Cmd {
     command
 }
 
-fn client(link: Link<'_>, url: &str) -> Result<Client, String> {
+fn client(user: User<'_>, url: &str) -> Result<Client, String> {
     let info = url.into_connection_info();
     let info = info.map_err(|error| format!("{url} is no address of a server: {error}"))?;
     let mut settings = info
@@ -138,15 +138,15 @@ fn client(link: Link<'_>, url: &str) -> Result<Client, String> {
         .clone()
         .set_protocol(ProtocolVersion::RESP3)
         .set_lib_name("event-manager", env!("CARGO_PKG_VERSION"));
-    if let Login::Password(user, file) = link.engine.login() {
-        let file = ConfiguredFile::secret("passwordFile", file.to_owned(), link.security);
+    if let Login::Password(name, file) = user.engine.login() {
+        let file = ConfiguredFile::secret("passwordFile", file.to_owned(), user.security);
         let (_, password) = file.read().map_err(|error| error.to_string())?;
-        settings = settings.set_username(user).set_password(password.trim());
+        settings = settings.set_username(name).set_password(password.trim());
     }
     let info = info
         .set_redis_settings(settings)
         .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let client = match link.engine.ca_file() {
+    let client = match user.engine.ca_file() {
         Some(file) => with_authorities(info, file)?,
         None => Client::open(info),
     };

@@ -9,7 +9,7 @@ use redis::{Cmd, RedisError, Value, cmd};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
-use super::super::{Failure, Link, Outcome, Outgoing, Outlet, Pending, Sent};
+use super::super::{Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
 use super::{Connection, explained, failure, is_too_large};
 
 /// The field that has the body.
@@ -29,8 +29,8 @@ impl RedisOutlet {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(in crate::engines) async fn connect(link: Link<'_>, to: &str) -> Result<Self, String> {
-        let connection = Connection::open(link).await?;
+    pub(in crate::engines) async fn connect(user: User<'_>, to: &str) -> Result<Self, String> {
+        let connection = Connection::open(user).await?;
         let value_bytes_max = connection.value_bytes_max().await;
         Ok(Self {
             connection,

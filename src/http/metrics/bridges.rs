@@ -28,7 +28,7 @@ pub(super) fn bridges(page: &mut Page<'_>, bridges: &[Bridge]) -> fmt::Result {
     };
     counters(
         "event_manager_bridge_events",
-        "Events that the engine of this bridge has confirmed",
+        "Events that the other side of this bridge has confirmed",
         |one| one.events,
     )?;
     counters(
@@ -40,6 +40,11 @@ pub(super) fn bridges(page: &mut Page<'_>, bridges: &[Bridge]) -> fmt::Result {
         "event_manager_bridge_refused_events",
         "Events that it will never take, which are dead letters",
         |one| one.refused,
+    )?;
+    counters(
+        "event_manager_bridge_left_out_events",
+        "Events that came back to where they had been",
+        |one| one.left_out,
     )?;
     counters(
         "event_manager_bridge_failures",

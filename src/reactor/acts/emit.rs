@@ -10,18 +10,27 @@ use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
-use crate::reactor::state::replies::ReturnAddress;
+use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
+use crate::reactor::state::replies::{Asker, Ticket};
 use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{
-    Broker, DropReason, KnownSubject, Route, ServiceKey, SubjectIndex,
+    Broker, DropReason, KnownSubject, Route, ServiceKey, SubjectIndex, Via,
 };
-use event_manager_core::event_id::EventId;
+use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::queues::{EmissionId, Emitted};
 use event_manager_core::requests::{Emission, Level};
 use event_manager_core::security::Identity;
 use event_manager_wire::messagebus::{DataType, Message};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
+
+/// What became of an emission.
+#[derive(Debug, Clone)]
+enum Said {
+    /// So many services have it, as safely as this says; and whether they had it before.
+    Accepted(usize, Level, bool),
+    Refused(Message),
+}
 
 /// An event that is about to be published.
 struct Publication {
@@ -56,7 +65,13 @@ impl Publication {
 }
 
 impl Hub {
-    pub(crate) fn emit(&mut self, emission: &Emission, emitter: ClientId, back: ReturnAddress) {
+    /// Publishes what a client has asked for.
+    pub(crate) fn emit_for(&mut self, client: ClientId, emission: &Emission, asker: Asker) {
+        let emitter = self.clients.get(client).identity.clone();
+        self.emit(emission, Via::Client, &emitter, asker);
+    }
+
+    fn emit(&mut self, emission: &Emission, via: Via, emitter: &Identity, asker: Asker) {
         let window = self.config.dedup_window;
         if let Some(begun) = now().checked_sub(window) {
             self.requests.emissions.forget_until(begun);
@@ -64,11 +79,11 @@ impl Hub {
         let mut before = None;
         match self.requests.emissions.known(&emission.id) {
             Some((_, Known::Accepted(services, level))) => {
-                let known = answer(&emission.id, *services, *level, true);
-                return self.reply(&back, &known);
+                let known = Said::Accepted(*services, *level, true);
+                return self.say(&asker, &emission.id, &known);
             }
             Some((number, Known::Pending)) => {
-                if let Some(ticket) = self.promise(back) {
+                if let Some(ticket) = self.promise(asker) {
                     self.requests.emissions.wait_too(number, ticket);
                 }
                 return;
@@ -78,13 +93,45 @@ impl Hub {
         }
         if self.durable.queues.is_behind() {
             let sentence = "too much waits for the disk; try again";
-            return self.reply(&back, &Message::nak("busy", sentence));
+            let busy = Said::Refused(Message::nak("busy", sentence));
+            return self.say(&asker, &emission.id, &busy);
         }
-        let emitter = self.clients.get(emitter).identity.clone();
-        let publication = self.plan_publication(emission, &emitter, before);
-        match self.refusal_of(&publication, &emitter) {
-            Some(nak) => self.reply(&back, &nak),
-            None => self.publish_confirmed(emission, publication, back),
+        let key = self.key_of(emission);
+        let known = self.broker.routes.look_up_by(via, &key);
+        self.publish_to(known, emission, emitter, before, asker);
+    }
+
+    /// Publishes an event to one service alone.
+    fn emit_to(&mut self, service: ServiceKey, emission: &Emission, asker: Asker) {
+        let key = self.key_of(emission);
+        let mut known = self.broker.routes.look_up(&key);
+        known.route = Rc::new(Route {
+            subscribers: Box::default(),
+            services: [service].into(),
+        });
+        self.publish_to(known, emission, &Identity::Own, None, asker);
+    }
+
+    fn key_of(&self, emission: &Emission) -> Vec<u8> {
+        let first = emission.frames.first().map(|first| &first[..]);
+        self.broker
+            .routes
+            .key_of(first.unwrap_or_default())
+            .to_vec()
+    }
+
+    fn publish_to(
+        &mut self,
+        known: KnownSubject,
+        emission: &Emission,
+        emitter: &Identity,
+        before: Option<(Reached, Vec<ServiceName>)>,
+        asker: Asker,
+    ) {
+        let publication = self.plan_publication(known, emission, emitter, before);
+        match self.refusal_of(&publication, emitter) {
+            Some(nak) => self.say(&asker, &emission.id, &Said::Refused(nak)),
+            None => self.publish_confirmed(emission, publication, asker),
         }
     }
 
@@ -92,13 +139,12 @@ impl Hub {
     /// then and want it still.
     fn plan_publication(
         &mut self,
+        known: KnownSubject,
         emission: &Emission,
         emitter: &Identity,
         before: Option<(Reached, Vec<ServiceName>)>,
     ) -> Publication {
-        let first = emission.frames.first().cloned().unwrap_or_default();
-        let key = self.broker.routes.key_of(&first).to_vec();
-        let KnownSubject { mut route, subject } = self.broker.routes.look_up(&key);
+        let KnownSubject { mut route, subject } = known;
         let is_new = before.is_none();
         let mut reached = Reached::default();
         if let Some((had, failed)) = before {
@@ -155,16 +201,11 @@ impl Hub {
         Some(Message::nak("busy", sentence?))
     }
 
-    fn publish_confirmed(
-        &mut self,
-        emission: &Emission,
-        publication: Publication,
-        back: ReturnAddress,
-    ) {
+    fn publish_confirmed(&mut self, emission: &Emission, publication: Publication, asker: Asker) {
         let (number, reached) = (publication.number, publication.reached);
         if publication.waits_for_disk {
             // Else it was answered that too many requests wait.
-            let Some(ticket) = self.promise(back) else {
+            let Some(ticket) = self.promise(asker) else {
                 return;
             };
             let awaited = publication.durable.len();
@@ -177,8 +218,8 @@ impl Hub {
                 .emissions
                 .accept(&emission.id, number, reached, emission.level, limits);
             let level = reached.level(emission.level);
-            let accepted = answer(&emission.id, reached.services, level, false);
-            self.reply(&back, &accepted);
+            let accepted = Said::Accepted(reached.services, level, false);
+            self.say(&asker, &emission.id, &accepted);
         }
         self.count_publication(&publication);
         self.give_to_subscribers(&publication);
@@ -332,17 +373,84 @@ impl Hub {
     fn answer_confirmed(&mut self, confirmed: Confirmed) {
         let Confirmed { id, reached, .. } = confirmed;
         let level = reached.level(Level::Disk);
-        let of = |is_duplicate| answer(&id, reached.services, level, is_duplicate);
+        let of = |is_duplicate| Said::Accepted(reached.services, level, is_duplicate);
         let (first, again) = match confirmed.is_duplicate {
             Ok(is_duplicate) => (of(is_duplicate), of(true)),
             Err(reason) => {
-                let nak = Message::nak("store-failed", reason);
+                let nak = Said::Refused(Message::nak("store-failed", reason));
                 (nak.clone(), nak)
             }
         };
-        self.complete(confirmed.ticket, &first);
+        self.say_to(confirmed.ticket, &id, &first);
         for ticket in confirmed.again {
-            self.complete(ticket, &again);
+            self.say_to(ticket, &id, &again);
+        }
+    }
+
+    /// The answer to an emission that waited. Who asked may be gone; then nobody wants it.
+    fn say_to(&mut self, ticket: Ticket, id: &EventId, said: &Said) {
+        if let Some(asker) = self.requests.replies.remove(ticket) {
+            self.say(&asker, id, said);
+        }
+    }
+
+    fn say(&mut self, asker: &Asker, id: &EventId, said: &Said) {
+        match (asker, said) {
+            (Asker::Client(back), Said::Refused(nak)) => self.reply(back, nak),
+            (Asker::Client(back), Said::Accepted(services, level, is_duplicate)) => {
+                let answer = answer(id, *services, *level, *is_duplicate);
+                self.reply(back, &answer);
+            }
+            (Asker::Inside(slot), said) => slot.give(match said {
+                Said::Accepted(_, _, false) => Published::Done,
+                Said::Accepted(_, _, true) => Published::Known,
+                Said::Refused(nak) => {
+                    Published::NotNow(String::from_utf8_lossy(&nak.data).into_owned())
+                }
+            }),
+        }
+    }
+
+    /// Publishes what a part of this process wants to, in its order.
+    pub(crate) fn publish_batch(&mut self, batch: Batch) {
+        let Batch {
+            publisher,
+            events,
+            answered,
+        } = batch;
+        let answers = Answers::new(events.len(), answered);
+        let mut is_put_off = None;
+        for (index, event) in events.into_iter().enumerate() {
+            let slot = answers.slot(index);
+            if let Some(why) = &is_put_off {
+                slot.give(Published::NotNow(String::clone(why)));
+                continue;
+            }
+            self.publish_from_inside(&publisher, event, answers.slot(index));
+            is_put_off = slot.put_off();
+        }
+    }
+
+    fn publish_from_inside(&mut self, publisher: &str, event: Publishing, slot: Slot) {
+        let emission = Emission {
+            id: EventId::of(Emitter::Inside(publisher), event.id),
+            level: Level::Disk,
+            frames: event.frames,
+            ttl: None,
+            deliver_at_ms: None,
+        };
+        if let Err(nak) = emission.check(&self.site.settings.limits) {
+            let refused = Message::from(nak);
+            return slot.give(Published::Refused(
+                String::from_utf8_lossy(&refused.data).into_owned(),
+            ));
+        }
+        match event.only {
+            None => self.emit(&emission, Via::Bridge, &Identity::Own, Asker::Inside(slot)),
+            Some(name) => match self.broker.find(&name) {
+                Some(key) => self.emit_to(key, &emission, Asker::Inside(slot)),
+                None => slot.give(Published::NotNow(format!("there is no service {name}"))),
+            },
         }
     }
 

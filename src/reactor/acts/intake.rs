@@ -17,7 +17,7 @@ use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::clients::Unusual;
 use crate::reactor::state::peer::Source;
 use crate::reactor::state::runs::{Run, Runs};
-use event_manager_core::broker::{KnownSubject, PeerId, Route};
+use event_manager_core::broker::{KnownSubject, PeerId, Route, Via};
 use event_manager_wire::model::subject_of;
 use event_manager_zmtp::{Command, Step, encode_pong};
 
@@ -136,7 +136,7 @@ impl Hub {
                 let forbidden = self.clients.forbidden(client, subject_of(key));
                 forbidden.map(Err)
             }
-            Unusual::EventManager => Some(Ok(self.broker.routes.look_up_from_hub(key))),
+            Unusual::EventManager => Some(Ok(self.broker.routes.look_up_by(Via::Hub, key))),
         }
     }
 

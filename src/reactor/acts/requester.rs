@@ -11,11 +11,12 @@ use crate::reactor::hub::Hub;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::effects::Effect;
+use crate::reactor::state::inside::Published;
 use crate::reactor::state::peer::Role;
-use crate::reactor::state::replies::{ReturnAddress, Ticket};
+use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
 use event_manager_core::broker::{EndError, EndedService, PeerId};
 use event_manager_core::event_id::EventId;
-use event_manager_core::locator::{self, Asker};
+use event_manager_core::locator;
 use event_manager_core::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
@@ -105,7 +106,7 @@ impl Host for Asking<'_> {
 
     fn emit(&mut self, emission: &Emission) -> Answer {
         let client = self.client;
-        self.hand_on(|hub, back| hub.emit(emission, client, back))
+        self.hand_on(|hub, back| hub.emit_for(client, emission, back.into()))
     }
 
     fn letters(&mut self, request: LettersRequest) -> Answer {
@@ -158,7 +159,7 @@ impl Hub {
                 let tokens = &self.config.locator.tokens;
                 let peer = &self.peers[id];
                 let client = peer.client;
-                directory.is_asked_by(Asker {
+                directory.is_asked_by(locator::Asker {
                     identity: self.clients.get(client).identity.clone(),
                     shown: peer.presented().into(),
                 });
@@ -331,7 +332,7 @@ impl Hub {
 
     /// The answer to a request that waited. Its client may be gone; then nobody wants it.
     pub(crate) fn complete(&mut self, ticket: Ticket, answer: &Message) {
-        if let Some(back) = self.requests.replies.remove(ticket) {
+        if let Some(Asker::Client(back)) = self.requests.replies.remove(ticket) {
             self.reply(&back, answer);
         }
     }
@@ -342,20 +343,25 @@ impl Hub {
             "stopping",
             "the event manager stopped before all services had answered",
         );
-        for back in self.requests.replies.take_all() {
-            self.reply(&back, &nak);
+        for asker in self.requests.replies.take_all() {
+            match asker {
+                Asker::Client(back) => self.reply(&back, &nak),
+                Asker::Inside(slot) => slot.give(Published::NotNow("the daemon stops".into())),
+            }
         }
         self.flush();
     }
 
     /// A slot among the requests whose answers come later, or the refusal if there is none.
-    pub(crate) fn promise(&mut self, back: ReturnAddress) -> Option<Ticket> {
-        if let Some(max) = self.requests.replies.is_full() {
-            self.reply(&back, &requests::too_many_wait(max).into());
+    pub(crate) fn promise(&mut self, asker: impl Into<Asker>) -> Option<Ticket> {
+        let asker = asker.into();
+        // What this process asks itself is bounded by who asks.
+        if let (Asker::Client(back), Some(max)) = (&asker, self.requests.replies.is_full()) {
+            self.reply(back, &requests::too_many_wait(max).into());
             return None;
         }
         let ticket = self.requests.replies.ticket();
-        self.requests.replies.insert(ticket, back);
+        self.requests.replies.insert(ticket, asker);
         Some(ticket)
     }
 

@@ -141,7 +141,11 @@ impl Hub {
             Input::Status(reply) => self.tell_status(reply),
             // Too late: its sender sees that nobody answers.
             Input::Bridges(bridges) => self.site.bridges = bridges,
-            Input::Attach(_) | Input::Reload(..) | Input::Keys(_) | Input::Stop(_) => {}
+            Input::Publish(_)
+            | Input::Attach(_)
+            | Input::Reload(..)
+            | Input::Keys(_)
+            | Input::Stop(_) => {}
         }
     }
 

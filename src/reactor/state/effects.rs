@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::inside::Batch;
 use super::replies::Ticket;
 use crate::config::Config;
 use event_manager_core::requests::SyncEvent;
@@ -61,6 +62,8 @@ pub enum Input {
     },
     /// What became of events that are kept on disk.
     Store(Report),
+    /// A part of this process publishes.
+    Publish(Batch),
     /// A part of this process connects.
     Attach(Attachment),
     /// How bridges are.

@@ -8,6 +8,7 @@ pub(crate) mod durable;
 pub(crate) mod effects;
 pub(crate) mod emissions;
 pub(crate) mod grace;
+pub(crate) mod inside;
 pub(crate) mod memory;
 pub(crate) mod mesh;
 pub(crate) mod notables;

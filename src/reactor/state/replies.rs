@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::inside::Slot;
 use event_manager_core::broker::PeerId;
 use event_manager_core::requests::Timed;
 use event_manager_wire::messagebus::Layout;
@@ -19,6 +20,21 @@ pub(crate) struct ReturnAddress {
     pub(crate) timed: Option<(Timed, Instant)>,
 }
 
+/// Who asked, and waits for an answer.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// A client, by a request.
+    Client(ReturnAddress),
+    /// A part of this process, which publishes events.
+    Inside(Slot),
+}
+
+impl From<ReturnAddress> for Asker {
+    fn from(back: ReturnAddress) -> Self {
+        Self::Client(back)
+    }
+}
+
 /// Names a request whose answer comes later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(u64);
@@ -26,7 +42,7 @@ pub struct Ticket(u64);
 /// Requests that wait for others; bounded, further ones are refused.
 #[derive(Debug)]
 pub(crate) struct PendingReplies {
-    by_ticket: HashMap<Ticket, ReturnAddress>,
+    by_ticket: HashMap<Ticket, Asker>,
     max: usize,
     last: u64,
 }
@@ -59,17 +75,17 @@ impl PendingReplies {
         self.max
     }
 
-    pub(crate) fn insert(&mut self, ticket: Ticket, back: ReturnAddress) {
-        self.by_ticket.insert(ticket, back);
+    pub(crate) fn insert(&mut self, ticket: Ticket, asker: impl Into<Asker>) {
+        self.by_ticket.insert(ticket, asker.into());
     }
 
     /// Whom the answer goes to, if it is still waited for.
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<ReturnAddress> {
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Asker> {
         self.by_ticket.remove(&ticket)
     }
 
     /// All of them: nothing is waited for any more.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = ReturnAddress> + use<> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Asker> + use<> {
         std::mem::take(&mut self.by_ticket).into_values()
     }
 }

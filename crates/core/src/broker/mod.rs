@@ -39,7 +39,7 @@ pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,
     Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
-pub use routes::{Hearing, KnownSubject, News, Receiver, Route, RouteTable};
+pub use routes::{Hearing, KnownSubject, News, Receiver, Route, RouteTable, Via};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceSettings, WorkerAnswer};
 pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};

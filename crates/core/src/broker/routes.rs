@@ -63,6 +63,19 @@ impl Hearing {
     }
 }
 
+/// By what way an event came here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Via {
+    /// From a client: it goes everywhere.
+    #[default]
+    Client,
+    /// From another broker, by a bridge: no service gets it that passes events on, so that it doesn't go
+    /// round.
+    Bridge,
+    /// From another event manager: no hub of a mesh gets it either.
+    Hub,
+}
+
 /// All patterns and who asked for them.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -78,8 +91,8 @@ pub struct RouteTable {
     /// Services that get nothing that came by another hub either.
     passing_on: BTreeSet<ServiceKey>,
     cache: HashMap<Box<[u8]>, KnownSubject>,
-    /// The same of events that came by a hub.
-    cache_from_hubs: HashMap<Box<[u8]>, KnownSubject>,
+    /// The same of events that came by a bridge, and by a hub.
+    caches_beyond: [HashMap<Box<[u8]>, KnownSubject>; 2],
     /// Each route once, so that equal ones are told by their address.
     interned: HashSet<Rc<Route>>,
     /// How many events each subject had.
@@ -277,7 +290,7 @@ impl RouteTable {
 
     fn forget_cached(&mut self) {
         self.cache.clear();
-        self.cache_from_hubs.clear();
+        self.caches_beyond.iter_mut().for_each(HashMap::clear);
         self.interned.clear();
     }
 
@@ -324,10 +337,14 @@ impl RouteTable {
         known
     }
 
-    /// The same of an event that came by another event manager: no hub of a mesh gets it, nor a service
-    /// that passes events on.
-    pub fn look_up_from_hub(&mut self, key: &[u8]) -> KnownSubject {
-        if let Some(known) = self.cache_from_hubs.get(key) {
+    /// The same of an event that came by another way than from a client.
+    pub fn look_up_by(&mut self, via: Via, key: &[u8]) -> KnownSubject {
+        let cache = match via {
+            Via::Client => return self.look_up(key),
+            Via::Bridge => 0,
+            Via::Hub => 1,
+        };
+        if let Some(known) = self.caches_beyond[cache].get(key) {
             return known.clone();
         }
         let mut known = self.look_up(key);
@@ -335,12 +352,12 @@ impl RouteTable {
             subscribers,
             services,
         } = &*known.route;
-        let is_hub = |peer: &&PeerId| self.hubs.contains(*peer);
+        let is_left_out = |peer: &&PeerId| via == Via::Hub && self.hubs.contains(*peer);
         let passes_on = |service: &&ServiceKey| self.passing_on.contains(*service);
-        if subscribers.iter().any(|peer| is_hub(&peer))
+        if subscribers.iter().any(|peer| is_left_out(&peer))
             || services.iter().any(|service| passes_on(&service))
         {
-            let subscribers = subscribers.iter().filter(|peer| !is_hub(peer));
+            let subscribers = subscribers.iter().filter(|peer| !is_left_out(peer));
             let services = services.iter().filter(|service| !passes_on(service));
             let others = Route {
                 subscribers: subscribers.copied().collect(),
@@ -348,11 +365,12 @@ impl RouteTable {
             };
             known.route = self.intern(others);
         }
-        if self.cache_from_hubs.len() >= CACHED_SUBJECTS_MAX {
-            self.cache_from_hubs.clear();
+        let cache = &mut self.caches_beyond[cache];
+        if cache.len() >= CACHED_SUBJECTS_MAX {
+            cache.clear();
         }
         if key.len() <= CACHED_SUBJECT_BYTES_MAX {
-            self.cache_from_hubs.insert(key.into(), known.clone());
+            cache.insert(key.into(), known.clone());
         }
         known
     }

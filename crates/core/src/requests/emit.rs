@@ -61,6 +61,32 @@ pub struct Emission {
     pub deliver_at_ms: Option<u64>,
 }
 
+impl Emission {
+    /// Whether the limits allow it.
+    ///
+    /// # Errors
+    /// It has no frame, or too many or too large ones, or its subject is too long.
+    pub fn check(&self, limits: &Limits) -> Result<(), Nak> {
+        let frames = &self.frames;
+        let Some(first) = frames.first() else {
+            return Err(Nak::new("invalid-field", "an event has at least one frame"));
+        };
+        check_length(subject_of(first), limits)?;
+        let bytes: usize = frames
+            .iter()
+            .map(|frame| frame.len() + FRAME_HEADER_BYTES)
+            .sum();
+        if frames.len() > limits.message_parts_max || bytes > limits.message_bytes_max {
+            let sentence = format!(
+                "{} frames of {bytes} bytes; limits.maxMessageParts and limits.maxMessageBytes are exceeded",
+                frames.len()
+            );
+            return Err(Nak::new("too-large", sentence));
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Emit {
@@ -119,7 +145,7 @@ impl Request for Emit {
             ttl: self.ttl,
             deliver_at_ms: self.deliver_at,
         };
-        check(&emission, &host.context().settings.limits)?;
+        emission.check(&host.context().settings.limits)?;
         let first = emission.frames.first().map(|first| &first[..]);
         host.judge(Deed::Publish(subject_of(first.unwrap_or_default())))?;
         Ok(host.emit(&emission))
@@ -142,24 +168,4 @@ fn ttl<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error
 fn decoded(frame: &str) -> Result<Bytes, Nak> {
     let bytes = BASE64.decode(frame).map(Bytes::from);
     bytes.map_err(|error| Nak::new("invalid-field", format!("\"framesBase64\": {error}")))
-}
-
-fn check(emission: &Emission, limits: &Limits) -> Result<(), Nak> {
-    let frames = &emission.frames;
-    let Some(first) = frames.first() else {
-        return Err(Nak::new("invalid-field", "an event has at least one frame"));
-    };
-    check_length(subject_of(first), limits)?;
-    let bytes: usize = frames
-        .iter()
-        .map(|frame| frame.len() + FRAME_HEADER_BYTES)
-        .sum();
-    if frames.len() > limits.message_parts_max || bytes > limits.message_bytes_max {
-        let sentence = format!(
-            "{} frames of {bytes} bytes; limits.maxMessageParts and limits.maxMessageBytes are exceeded",
-            frames.len()
-        );
-        return Err(Nak::new("too-large", sentence));
-    }
-    Ok(())
 }

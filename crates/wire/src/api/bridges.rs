@@ -10,7 +10,7 @@ pub struct Bridge {
     pub name: String,
     /// The name of its engine.
     pub engine: String,
-    /// `out`: to the engine.
+    /// `out`: to the engine; `in`: from it.
     pub direction: String,
     /// Whether the daemon is ready only while it works.
     pub required: bool,
@@ -18,14 +18,16 @@ pub struct Bridge {
     pub state: BridgeState,
     /// Why it doesn't, if it doesn't.
     pub problem: Option<String>,
-    /// Events that the engine has confirmed.
+    /// Events that the other side has: out, that the engine has confirmed; in, that were published here.
     pub events: u64,
     /// The bytes of their bodies.
     pub bytes: u64,
     /// Those of them that it had already: they had been sent before a connection was lost.
     pub known: u64,
-    /// Events that it will never take: they are dead letters of the bridge's service.
+    /// Events that it will never take, or that are none: they are dead letters of the bridge's service.
     pub refused: u64,
+    /// Events that came from here, or by several event managers: they were left out, or they would go round.
+    pub left_out: u64,
     /// Events that were sent and are not confirmed yet.
     pub in_flight: u64,
     /// How often the engine could not be reached or did not confirm.
