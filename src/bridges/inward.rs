@@ -202,6 +202,8 @@ impl Inward {
             engine: &self.engine,
             security: &self.security,
             bridge: name,
+            hub_id: self.entrance.hub_id,
+            limits: self.entrance.limits,
         };
         let origin = Origin {
             from: bridge.from(),

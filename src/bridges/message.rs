@@ -57,6 +57,7 @@ pub(super) fn outgoing(event: &Bytes, id: &str, origin: HubId) -> Outgoing {
         subject,
         headers,
         body,
+        event: event.clone(),
     }
 }
 

@@ -42,6 +42,13 @@ pub(super) struct Outward {
     lane: Lane,
 }
 
+/// What came of a batch.
+struct Settled {
+    failure: Option<Failure>,
+    /// Something is known of some of it.
+    is_progress: bool,
+}
+
 impl Outward {
     pub(super) fn new(
         config: &Config,
@@ -113,13 +120,19 @@ impl Outward {
                         .await?
                     {
                         Meanwhile::Stopped => return Ok(()),
-                        Meanwhile::Done(Some(failure)) => failure,
-                        Meanwhile::Done(None) => {
-                            self.lane.works();
-                            backoff.reset();
-                            batch_max = BATCH_EVENTS;
-                            outlet = Some(connected);
-                            continue;
+                        Meanwhile::Done(settled) => {
+                            if settled.is_progress {
+                                backoff.reset();
+                            }
+                            match settled.failure {
+                                Some(failure) => failure,
+                                None => {
+                                    self.lane.works();
+                                    batch_max = BATCH_EVENTS;
+                                    outlet = Some(connected);
+                                    continue;
+                                }
+                            }
                         }
                     }
                 }
@@ -143,6 +156,8 @@ impl Outward {
             engine: &self.engine,
             security: &self.security,
             bridge: &self.name,
+            hub_id: self.hub_id,
+            limits: self.limits,
         };
         engines::outlet(user, self.bridge.to()).await
     }
@@ -153,10 +168,15 @@ impl Outward {
         hands: &mut Hands<'_>,
         outlet: &mut dyn Outlet,
         batch_max: usize,
-    ) -> Result<Meanwhile<Option<Failure>>, Ended> {
+    ) -> Result<Meanwhile<Settled>, Ended> {
         match hands.fill_or(outlet.lost()).await? {
             Meanwhile::Stopped => return Ok(Meanwhile::Stopped),
-            Meanwhile::Done(Some(why)) => return Ok(Meanwhile::Done(Some(Failure::Lost(why)))),
+            Meanwhile::Done(Some(why)) => {
+                return Ok(Meanwhile::Done(Settled {
+                    failure: Some(Failure::Lost(why)),
+                    is_progress: false,
+                }));
+            }
             Meanwhile::Done(None) => {}
         }
         let batch = self.batch(hands, batch_max);
@@ -183,7 +203,7 @@ impl Outward {
     }
 
     /// Answers for what was sent; what of it failed, if so.
-    fn settle(&self, hands: &mut Hands<'_>, batch: &[Outgoing], sent: Sent) -> Option<Failure> {
+    fn settle(&self, hands: &mut Hands<'_>, batch: &[Outgoing], sent: Sent) -> Settled {
         let (mut events, mut bytes, mut known, mut refused) = (0, 0, 0, 0);
         let mut outcomes = sent.outcomes.iter().zip(batch);
         hands.answer(sent.outcomes.len(), |worker, done| {
@@ -213,6 +233,9 @@ impl Outward {
             shown.refused += refused;
             shown.in_flight = 0;
         });
-        sent.failure
+        Settled {
+            failure: sent.failure,
+            is_progress: events + refused > 0,
+        }
     }
 }

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::chosen::{joined, read_fields, read_members, show_fields};
 use super::engine_kinds::{EngineKind, Kind};
 use super::keys::{Schema, Wrong};
+use super::peers::ServerKey;
 use super::units::{Maybe, OptionalPath, Unit, list};
+use event_manager_zmtp::curve::PublicKey;
 
 /// The key of all that is here.
 pub(super) const ENGINES: &str = "engines";
@@ -37,6 +39,8 @@ pub struct Engine {
     credentials_file: Option<PathBuf>,
     #[serde(with = "OptionalPath")]
     ca_file: Option<PathBuf>,
+    #[serde(with = "Maybe::<ServerKey>")]
+    server_key: Option<PublicKey>,
 }
 
 /// By what we are known to an engine; secrets are read from files.
@@ -136,6 +140,11 @@ impl Engine {
         if !wrong.is_empty() {
             return Some(format!("servers: {}", wrong.join("; ")));
         }
+        if let Some(strange) = self.strange_field(kind) {
+            return Some(format!(
+                "{strange} has no meaning for an engine of type \"{kind}\""
+            ));
+        }
         let ways = [
             self.user.is_some(),
             self.token_file.is_some(),
@@ -153,22 +162,37 @@ impl Engine {
             EngineKind::Redis if servers.len() > 1 => {
                 Some("servers: redis has one, that which takes writes".into())
             }
-            EngineKind::Redis => self.why_not_simple("redis", "rediss://", servers),
-            EngineKind::RabbitMq => self.why_not_simple("rabbitmq", "amqps://", servers),
+            EngineKind::Redis => self.why_no_tls("rediss://", servers),
+            EngineKind::RabbitMq => self.why_no_tls("amqps://", servers),
             EngineKind::Nats | EngineKind::Hub => None,
         }
     }
 
-    /// Why it can't be a kind with passwords only, whose addresses say whether it is TLS.
-    fn why_not_simple(&self, kind: &str, tls: &str, servers: &[String]) -> Option<String> {
-        if self.token_file.is_some() || self.credentials_file.is_some() {
-            return Some(format!(
-                "{kind} knows user and passwordFile, not tokenFile or credentialsFile"
-            ));
-        }
+    /// Why its addresses are not those of TLS, if it has certificates for that.
+    fn why_no_tls(&self, tls: &str, servers: &[String]) -> Option<String> {
         let is_tls = servers.iter().any(|url| url.starts_with(tls));
         (self.ca_file.is_some() && !is_tls)
             .then(|| format!("caFile is for TLS: the server's URL begins with {tls} then"))
+    }
+
+    /// A field that is given and means nothing to engines of this kind.
+    fn strange_field(&self, kind: EngineKind) -> Option<&'static str> {
+        let is_hub = kind == EngineKind::Hub;
+        let is_nats = kind == EngineKind::Nats;
+        let given = [
+            ("user", self.user.is_some() && is_hub),
+            ("passwordFile", self.password_file.is_some() && is_hub),
+            ("tokenFile", self.token_file.is_some() && !is_nats),
+            (
+                "credentialsFile",
+                self.credentials_file.is_some() && !is_nats,
+            ),
+            ("caFile", self.ca_file.is_some() && is_hub),
+            ("serverKey", self.server_key.is_some() && !is_hub),
+        ];
+        given
+            .into_iter()
+            .find_map(|(name, is_strange)| is_strange.then_some(name))
     }
 
     /// What kind it is.
@@ -207,6 +231,11 @@ impl Engine {
             Some(EngineFile { key, path, kind })
         });
         named.collect()
+    }
+
+    /// The public key of another event manager, if it is reached by CURVE.
+    pub fn server_key(&self) -> Option<PublicKey> {
+        self.server_key
     }
 
     /// The certificates that are trusted beside the system's, in PEM.

@@ -68,6 +68,21 @@ fn key(value: &Value) -> Result<PublicKey, String> {
     })
 }
 
+/// The public key of somebody whom we dial.
+pub(super) struct ServerKey;
+
+impl Unit for ServerKey {
+    type Of = PublicKey;
+
+    fn read(value: &Value) -> Result<PublicKey, String> {
+        key(value)
+    }
+
+    fn show(of: &PublicKey) -> Value {
+        json!(of.to_string())
+    }
+}
+
 /// Publishers: addresses, and objects with a key beside the address.
 pub(super) struct Publishers;
 

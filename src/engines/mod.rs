@@ -1,6 +1,7 @@
 //! Other brokers. Each engine is one file behind its cargo feature, and nobody else names it; what all of
 //! them are to a bridge is here.
 
+mod hub;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(any(feature = "nats", feature = "rabbitmq"))]
@@ -16,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{Engine, EngineKind, SecurityConfig};
+use event_manager_zmtp::{HubId, Limits};
 
 /// What somebody waits for, on one thread.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -27,6 +29,10 @@ pub struct User<'a> {
     pub security: &'a SecurityConfig,
     /// The bridge's name.
     pub bridge: &'a str,
+    /// This daemon.
+    pub hub_id: HubId,
+    /// What events may be like here.
+    pub limits: Limits,
 }
 
 /// An event on its way to an engine.
@@ -39,6 +45,8 @@ pub struct Outgoing {
     /// Names and values, which are printable.
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
+    /// All of it as it was published here.
+    pub event: Bytes,
 }
 
 impl Outgoing {
@@ -170,6 +178,8 @@ pub async fn outlet(user: User<'_>, to: &str) -> Result<Box<dyn Outlet>, String>
         EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(user, to).await?)),
         #[cfg(feature = "rabbitmq")]
         EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(user, to).await?)),
+        EngineKind::Hub => Ok(Box::new(hub::HubOutlet::connect(user).await?)),
+        #[cfg(not(all(feature = "nats", feature = "redis", feature = "rabbitmq")))]
         kind => {
             let _ = to;
             Err(kind.why_not_built())

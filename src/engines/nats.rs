@@ -108,6 +108,7 @@ fn options(user: User<'_>) -> Result<ConnectOptions, String> {
         engine,
         security,
         bridge,
+        ..
     } = user;
     let mut options = ConnectOptions::new()
         .name(format!("event-manager {bridge}"))

@@ -54,7 +54,10 @@ const LAYERS: &[(&str, &str)] = &[
         "outbound",
         "wire::api wire::model wire::messagebus zmtp client core::requests ambient config telemetry traces",
     ),
-    ("engines", "config keys"),
+    (
+        "engines",
+        "wire::model wire::messagebus zmtp client config keys",
+    ),
     (
         "bridges",
         "wire::api wire::model wire::messagebus zmtp client ambient config telemetry reactor engines",

@@ -57,6 +57,7 @@ mod health;
 mod heartbeat;
 mod hostile;
 mod http;
+mod hub_bridges;
 mod idle;
 mod keys_made;
 mod lasting;

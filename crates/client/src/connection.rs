@@ -16,8 +16,8 @@ use crate::ambient::now;
 use crate::keys::ClientKeys;
 use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::{
-    Command, FrameError, Heartbeat, Limits, LocalSocket, MalformedCommand, Pulse, Scanner, Step,
-    Subscription, Version, encode_frame, encode_ping, encode_pong, encode_subscribe, frames,
+    Command, FrameError, Heartbeat, HubId, Limits, LocalSocket, MalformedCommand, Pulse, Scanner,
+    Step, Subscription, Version, encode_frame, encode_ping, encode_pong, encode_subscribe, frames,
     frames_of,
 };
 pub(crate) use opening::Refusals;
@@ -51,6 +51,8 @@ pub struct Options {
     pub stall: Option<Duration>,
     /// The keys, if the connection has CURVE. Who is dialled admits only the peer with that server key.
     pub keys: Option<ClientKeys>,
+    /// Which event manager we are, if we are one: what we emit goes to no other then.
+    pub hub: Option<HubId>,
 }
 
 impl Options {
@@ -62,6 +64,15 @@ impl Options {
             heartbeat: Duration::from_secs(10),
             stall: None,
             keys: None,
+            hub: None,
+        }
+    }
+
+    /// The same of an event manager.
+    pub fn of_hub(self, hub: HubId) -> Self {
+        Self {
+            hub: Some(hub),
+            ..self
         }
     }
 

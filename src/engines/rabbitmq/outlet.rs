@@ -320,6 +320,7 @@ mod tests {
             id: id.into(),
             subject: format!("key.{id}"),
             headers: vec![],
+            event: Bytes::new(),
             body: Bytes::from_static(b"body"),
         }
     }

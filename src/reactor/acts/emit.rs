@@ -11,7 +11,7 @@ use crate::reactor::hub::Hub;
 use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
-use crate::reactor::state::replies::{Asker, Ticket};
+use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
 use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{
     Broker, DropReason, KnownSubject, Route, ServiceKey, SubjectIndex, Via,
@@ -65,10 +65,21 @@ impl Publication {
 }
 
 impl Hub {
-    /// Publishes what a client has asked for.
-    pub(crate) fn emit_for(&mut self, client: ClientId, emission: &Emission, asker: Asker) {
+    /// Publishes what a client has asked for, or another event manager.
+    pub(crate) fn emit_for(&mut self, client: ClientId, emission: &Emission, back: ReturnAddress) {
+        let hub = self.peers.get(back.peer).and_then(|peer| peer.zmtp.hub);
+        if let Some(hub) = hub.filter(|hub| self.is_own_hub(*hub)) {
+            let sentence = format!(
+                "the hub that emits is {hub}, as this one is: it is this daemon itself, or its stateDir is a copy of ours (then stop it, and remove the file \"instance\" there)"
+            );
+            return self.reply(&back, &Message::nak("forbidden", sentence));
+        }
+        let via = match hub {
+            None => Via::Client,
+            Some(_) => Via::Hub,
+        };
         let emitter = self.clients.get(client).identity.clone();
-        self.emit(emission, Via::Client, &emitter, asker);
+        self.emit(emission, via, &emitter, back.into());
     }
 
     fn emit(&mut self, emission: &Emission, via: Via, emitter: &Identity, asker: Asker) {

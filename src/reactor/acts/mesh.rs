@@ -57,9 +57,14 @@ impl Hub {
         }
     }
 
+    /// Whether this is our own id.
+    pub(super) fn is_own_hub(&self, hub: HubId) -> bool {
+        hub == self.upstream.mesh.id
+    }
+
     /// Why who has this id, in this run, is no other hub.
     fn why_own(&self, hub: HubId, run: Option<u64>) -> Option<String> {
-        (hub == self.upstream.mesh.id).then(|| match self.is_ourselves(run) {
+        self.is_own_hub(hub).then(|| match self.is_ourselves(run) {
             true => "it is this daemon itself: remove it from mesh.peers".to_owned(),
             false => format!(
                 "the hub there is {hub}, as this one is: its stateDir is a copy of ours; stop one of them, remove the file \"instance\" from its stateDir, and start it again"

@@ -106,7 +106,7 @@ impl Host for Asking<'_> {
 
     fn emit(&mut self, emission: &Emission) -> Answer {
         let client = self.client;
-        self.hand_on(|hub, back| hub.emit_for(client, emission, back.into()))
+        self.hand_on(|hub, back| hub.emit_for(client, emission, back))
     }
 
     fn letters(&mut self, request: LettersRequest) -> Answer {

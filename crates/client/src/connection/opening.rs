@@ -196,6 +196,9 @@ async fn shake_hands(
     if is_dialled {
         handshake = handshake.dialled_by_peer();
     }
+    if let Some(hub) = options.hub {
+        handshake = handshake.of_hub(hub);
+    }
     let mut chunk = [0; 512];
     loop {
         let written = halves.writes.write_all(&out).await;
