@@ -58,12 +58,18 @@ impl<D: Directory> QueueLog<D> {
         Ok(())
     }
 
+    fn is_free(&self, name: &str) -> bool {
+        let found = self.directory.open(name);
+        found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
     fn create(
         &mut self,
         name: &str,
         header: &SegmentHeader,
         create: Create<D>,
     ) -> io::Result<D::File> {
+        let mut is_free = self.is_free(name);
         let mut created = create(&self.directory, name);
         if let Err(error) = &created
             && error.kind() == ErrorKind::AlreadyExists
@@ -71,9 +77,13 @@ impl<D: Directory> QueueLog<D> {
             let why = "it has the name of the segment that was to be begun".to_owned();
             let refused = recovery::set_aside(&self.directory, name.to_owned(), why);
             self.refused.push(refused);
+            is_free = self.is_free(name);
             created = create(&self.directory, name);
         }
-        // What has the name if that failed may be somebody else's.
+        if created.is_err() && is_free && !self.is_free(name) {
+            // It was made, and the disk failed all the same. What had the name before is somebody else's.
+            self.leftovers.push(name.to_owned());
+        }
         let file = created?;
         let written = file
             .write_at(0, &header.encode())

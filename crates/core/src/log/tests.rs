@@ -502,6 +502,26 @@ fn a_leftover_goes_before_the_segment_that_knows_it() {
     assert!(seqs(&mut log).is_empty());
 }
 
+/// The disk may have made the file, and fail all the same.
+#[test]
+fn a_file_whose_creation_failed_is_removed_later() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open(&disk);
+    let seq = append(&mut log, None, b"done");
+    log.settle(seq);
+    disk.fail_one_in(1);
+    log.commit(NOW_MS).unwrap_err();
+    log.try_recover(NOW_MS).unwrap_err();
+    disk.fail_one_in(0);
+    assert_eq!(files(&disk).len(), 2, "there is a file that can't be begun");
+    log.try_recover(NOW_MS).unwrap();
+    log.commit(NOW_MS).unwrap();
+    log.trim(NOW_MS).unwrap();
+    assert_eq!(files(&disk).len(), 1);
+    let (_, recovered) = open(&disk);
+    assert!(recovered.damage.is_empty(), "{recovered:?}");
+}
+
 #[test]
 fn a_segment_of_ids_is_not_copied_again_and_again() {
     let disk = SimDisk::new(1);
