@@ -53,7 +53,7 @@ fn look(file: EngineFile<'_>, security: &SecurityConfig) -> Result<(), (String, 
             has("NATS USER JWT") && has("USER NKEY SEED"),
             "holds no credentials as nsc writes them",
         ),
-        FileKind::Certificates => (has("CERTIFICATE"), "holds no certificate in PEM"),
+        FileKind::Certificates => (has("CERTIFICATE"), "has no certificate in PEM"),
     };
     match is_whole {
         true => Ok(()),

@@ -14,6 +14,7 @@ use super::conformance_in::{Source, conforms_in};
 use super::server::{self, Process, free_port, installed};
 use super::support::TestDaemon;
 use super::support::peers::publish;
+use super::support::program::Site;
 
 /// A nats-server with JetStream.
 struct Nats {
@@ -189,4 +190,48 @@ fn a_subject_that_is_too_long_there_is_a_dead_letter() {
     publish(&publisher, "Order.next", "goes");
     assert_eq!(first_copies::<Nats>(&nats.read(1)), ["goes"]);
     daemon.wait_for_counter("bridge.orders", |c| c.dead_lettered, 1);
+}
+
+/// What operators see of it, while it works and when its server is gone.
+#[test]
+fn commands_show_what_it_does() {
+    let mut nats = Nats::started();
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &nats);
+    let publisher = daemon.publisher();
+    (0..10).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    wait_for(&daemon, "all of them", |bridge| bridge.events == 10);
+    wait_until_empty(&daemon);
+    let site = Site::of(&daemon);
+    let printed = site.run(&["bridges"]).done();
+    let row: Vec<_> = printed
+        .lines()
+        .nth(1)
+        .expect("a row")
+        .split_whitespace()
+        .collect();
+    let expected = [
+        "orders", "main", "out", "running", "10", "0", "0", "0", "0", "-",
+    ];
+    assert_eq!(row, expected, "{printed}");
+    let printed = site.run(&["top", "-n", "1"]).done();
+    let line = "bridge orders → main: running, -/s, 0 waiting\n";
+    assert!(printed.contains(line), "{printed}");
+    let findings = || site.run(&["doctor"]).stdout;
+    let found = findings();
+    assert!(!found.contains("orders"), "{found}");
+
+    nats.kill();
+    wait_for(&daemon, "its loss", |bridge| {
+        bridge.state == BridgeState::Connecting
+    });
+    let found = findings();
+    let line = "warning EM-9031 bridges.orders: main is not reached since ";
+    assert!(found.contains(line), "{found}");
+    nats.start();
+    wait_for(&daemon, "its return", |bridge| {
+        bridge.state == BridgeState::Running
+    });
+    let found = findings();
+    assert!(!found.contains("EM-9031"), "{found}");
 }

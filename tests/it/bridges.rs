@@ -206,7 +206,7 @@ fn check_looks_at_the_files_of_engines_and_says_what_confirmed_means() {
         (
             json!({"caFile": "secret"}),
             Some((0o644, "no PEM")),
-            "caFile secret holds no certificate in PEM",
+            "caFile secret has no certificate in PEM",
         ),
         (
             json!({"caFile": "secret"}),
