@@ -235,3 +235,27 @@ fn commands_show_what_it_does() {
     let found = findings();
     assert!(!found.contains("EM-9031"), "{found}");
 }
+
+/// The stream gives all of it again, when the daemon was away for longer than it remembers ids.
+#[test]
+fn what_comes_again_after_a_long_time_away_is_known() {
+    let nats = Nats::started();
+    nats.give(0..200, &json!({}));
+    let directory = TempDir::new().expect("a directory");
+    let settings = json!({
+        "stateDir": directory.path(),
+        "dedupWindow": 3,
+        "engines": {"main": nats.engine()},
+        "bridges": {"prices": {"engine": "main", "direction": "in", "from": "POS"}},
+        "services": {"Shop": {"delivery": "queue", "subjects": ["pos"]}},
+    });
+    let daemon = TestDaemon::in_own_process(&settings);
+    wait_for(&daemon, "all", |bridge| bridge.events == 200);
+    daemon.kill();
+    nats.client(&["forget", "POS", "event-manager"]);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let daemon = TestDaemon::in_own_process(&settings);
+    let bridge = wait_for(&daemon, "all again", |bridge| bridge.events == 200);
+    assert_eq!(bridge.known, 200);
+    assert_eq!(daemon.service("Shop").counters.queued, 200);
+}

@@ -31,6 +31,11 @@ async def left(js, name, consumer):
     return info.num_pending + info.num_ack_pending
 
 
+async def forget(js, name, consumer):
+    """The stream forgets what the consumer has had."""
+    return await js.delete_consumer(name, consumer)
+
+
 async def read(js, name, wanted):
     """All messages of a stream in its order, once it has so many."""
     while await count(js, name) < int(wanted):
@@ -51,7 +56,14 @@ async def read(js, name, wanted):
 
 async def main(url, command, *arguments):
     client = await nats.connect(url, connect_timeout=10)
-    commands = {"create": create, "count": count, "read": read, "write": write, "left": left}
+    commands = {
+        "create": create,
+        "count": count,
+        "read": read,
+        "write": write,
+        "left": left,
+        "forget": forget,
+    }
     print(json.dumps(await commands[command](client.jetstream(), *arguments)))
     await client.close()
 

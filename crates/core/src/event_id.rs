@@ -11,6 +11,8 @@ pub use shares::Shares;
 /// What an id with an owner begins with. No publisher can say that: an id by position has no NUL, and
 /// one in JSON is UTF-8.
 const MARK: [u8; 2] = [0xFF, 0];
+/// The kind of owner that is a part of the daemon.
+const INSIDE: u8 = 3;
 
 /// Who gives ids to events. Ids of different emitters are different, whatever they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +38,7 @@ impl<'a> Emitter<'a> {
             Self::Nameless => Some((0, "")),
             Self::Client(name) => Some((1, name)),
             Self::Own => Some((2, "")),
-            Self::Inside(name) => Some((3, name)),
+            Self::Inside(name) => Some((INSIDE, name)),
         }
     }
 }
@@ -82,6 +84,11 @@ impl Borrow<[u8]> for EventId {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Whether an id on disk is that of a part of the daemon, which never gives one again to another event.
+pub fn is_from_inside(id: &[u8]) -> bool {
+    id.strip_prefix(&MARK).and_then(<[u8]>::first) == Some(&INSIDE)
 }
 
 /// Of an id with an owner, the same one as it would be anybody's.

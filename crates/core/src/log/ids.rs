@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::event_id::{Shares, shared};
+use crate::event_id::{Shares, is_from_inside, shared};
 use crate::seq::Seq;
 
 #[derive(Debug)]
@@ -86,6 +86,11 @@ impl Ids {
         {
             self.forget(*seq);
         }
+        self.bound();
+    }
+
+    /// Forgets some of who has most if there are too many.
+    pub(super) fn bound(&mut self) {
         while let Some(seq) = self.shares.one_too_many(self.max, &self.newest) {
             self.forget(seq);
         }
@@ -96,6 +101,18 @@ impl Ids {
             self.by_id.remove(&forgotten.id);
             self.shares.remove(&forgotten.id, seq);
         }
+    }
+
+    /// All was read that was there when the log was written last, at `last_ms`. Ids of parts of the daemon
+    /// don't grow old while it is down: a broker that gives an event again does so when we are back.
+    pub(super) fn wake(&mut self, last_ms: u64, now_ms: u64) {
+        let down_ms = now_ms.saturating_sub(last_ms);
+        for remembered in self.by_seq.values_mut() {
+            if is_from_inside(&remembered.id) {
+                remembered.time_ms = remembered.time_ms.saturating_add(down_ms);
+            }
+        }
+        self.forget_old(now_ms);
     }
 
     /// Forgets the events from this sequence number on: they were not committed.
@@ -132,6 +149,32 @@ impl Ids {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event_id::{Emitter, EventId};
+
+    #[test]
+    fn ids_from_inside_grow_old_only_while_the_log_is_written() {
+        let inside = |said: &'static str| {
+            let id = EventId::of(Emitter::Inside("prices"), said.into());
+            id.into_bytes()
+        };
+        let mut ids = Ids::new(100, 10);
+        ids.remember(&inside("long ago"), Seq(1), 1000, 1);
+        ids.remember(b"a client's", Seq(2), 1150, 1);
+        ids.remember(&inside("a"), Seq(3), 1150, 1);
+        // Nothing was written for an hour.
+        let now_ms = 1200 + 3_600_000;
+        ids.wake(1200, now_ms);
+        let seen = [&inside("long ago"), &b"a client's"[..], &inside("a")];
+        assert_eq!(
+            seen.map(|id| ids.seen(id, now_ms)),
+            [None, None, Some(Seq(3))]
+        );
+        assert_eq!(ids.seen(&inside("a"), now_ms + 49), Some(Seq(3)));
+        assert_eq!(ids.seen(&inside("a"), now_ms + 50), None);
+        // The clock was set back.
+        ids.wake(1 << 40, 1150);
+        assert_eq!(ids.seen(b"a client's", 1150), None);
+    }
 
     #[test]
     fn ids_are_forgotten_by_time_and_number() {
@@ -161,7 +204,6 @@ mod tests {
 
     #[test]
     fn who_has_most_forgets_first() {
-        use crate::event_id::{Emitter, EventId};
         let id = |name, said: &'static str| EventId::of(Emitter::Client(name), said.into());
         let (mine, flood) = (id("till", "a").into_bytes(), ["a", "b", "c", "d"]);
         let mut ids = Ids::new(100, 3);

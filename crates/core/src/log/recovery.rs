@@ -93,6 +93,8 @@ pub(super) struct Recovery {
     pub(super) given_below: Seq,
     later: BTreeMap<Seq, u64>,
     now_ms: u64,
+    /// When the latest event came that was read.
+    last_ms: u64,
     /// Settled ranges that came before all of their events.
     ahead: Vec<(Seq, Seq)>,
 }
@@ -122,6 +124,7 @@ pub(super) fn recover<D: Directory>(
         given_below: Seq::ZERO,
         later: BTreeMap::new(),
         now_ms,
+        last_ms: 0,
         ahead: vec![],
     };
     for part in recovery.chain(candidates) {
@@ -136,6 +139,7 @@ pub(super) fn recover<D: Directory>(
         let unproven = Unproven::find(&file, name, start, scanned.end);
         recovery.unproven.push(unproven);
     }
+    recovery.ids.wake(recovery.last_ms, now_ms);
     recovery.count_missing();
     let strangers = std::mem::take(&mut recovery.strangers).into_iter();
     recovery.refused = strangers
@@ -357,10 +361,11 @@ impl Recovery {
     }
 
     fn remember(&mut self, segment: u64, seq: Seq, time_ms: u64, id: Option<&[u8]>) {
+        self.last_ms = self.last_ms.max(time_ms);
         if let Some(id) = id {
             self.saw(seq.next());
             self.ids.remember(id, seq, time_ms, segment);
-            self.ids.forget_old(self.now_ms);
+            self.ids.bound();
         }
     }
 
