@@ -248,6 +248,9 @@ impl Bridge {
             (Direction::In, EngineKind::Hub, _) => Some(
                 "another event manager's events come by a bridge out of its own, or by mesh.peers".into(),
             ),
+            (Direction::In, EngineKind::RabbitMq, _) if self.group.is_some() => Some(
+                "group has no meaning for rabbitmq: all who take from a queue share what is in it".into(),
+            ),
             (Direction::In, ..) => {
                 let from = self.from.as_deref().unwrap_or_default();
                 let names = [from, self.group()];
@@ -386,6 +389,42 @@ mod tests {
             let json =
                 format!(r#"{{"engines": {{"main": {{"type": "redis", "servers": {url:?}}}}}}}"#);
             assert!(read(&json).is_ok(), "{url}");
+        }
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    #[test]
+    fn what_is_wrong_about_rabbitmq_says_what_is_wanted() {
+        let engine = |url: &str, more: &str| {
+            format!(r#""engines": {{"mq": {{"type": "rabbitmq", "servers": "{url}"{more}}}}}"#)
+        };
+        let main = engine("amqp://mq/pos", "");
+        for (json, wanted) in [
+            (engine("amqp://mq/a/b", ""), "%2f"),
+            (engine("nats://mq", ""), "amqp:// or amqps://"),
+            (
+                engine("amqp://mq", r#", "tokenFile": "t""#),
+                "tokenFile has no meaning for an engine of type",
+            ),
+            (
+                engine("amqp://mq", r#", "caFile": "c""#),
+                "begins with amqps://",
+            ),
+            (
+                format!(
+                    r#"{main}, "bridges": {{"b": {{"engine": "mq", "direction": "in", "from": "q", "group": "g"}}}}"#
+                ),
+                "group has no meaning for rabbitmq",
+            ),
+            (
+                format!(
+                    r#"{main}, "bridges": {{"b": {{"engine": "mq", "direction": "out", "subjects": "a"}}}}"#
+                ),
+                "to is missing: the name of the exchange",
+            ),
+        ] {
+            let said = read(&format!("{{{json}}}")).unwrap_err().to_string();
+            assert!(said.contains(wanted), "{json}: {said}");
         }
     }
 

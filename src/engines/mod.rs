@@ -10,6 +10,8 @@ mod own_runtime;
 mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "rabbitmq")]
+mod tls;
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -1,23 +1,27 @@
 //! RabbitMQ, by AMQP 0-9-1.
 
+mod dial;
+mod guard;
 mod outlet;
 mod source;
 
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_core::Stream;
 use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::types::ShortString;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::own_runtime::OwnRuntime;
+use super::tls::trusting;
 use super::{Failure, User};
 use crate::config::{AmqpAddress, Login};
 use crate::keys::ConfiguredFile;
@@ -53,13 +57,10 @@ impl Session {
     /// Why none does, and what to do.
     async fn open(user: User<'_>) -> Result<Self, String> {
         let login = login(user)?;
-        let tls = OwnedTLSConfig {
-            cert_chain: trusted(user).await?,
-            ..OwnedTLSConfig::default()
-        };
+        let tls = trusted(user).await?;
         let mut whys = Vec::new();
         for url in user.engine.servers() {
-            match Self::open_at(url, user.bridge, &login, &tls).await {
+            match Self::open_at(url, user.bridge, &login, tls.as_ref()).await {
                 Ok(session) => return Ok(session),
                 Err(why) => whys.push(format!("{url} can't be used: {why}")),
             }
@@ -71,23 +72,22 @@ impl Session {
         url: &str,
         bridge: &str,
         login: &AMQPUserInfo,
-        tls: &OwnedTLSConfig,
+        tls: Option<&TlsConnector>,
     ) -> Result<Self, String> {
         let address = AmqpAddress::parse(url)?;
         let (user, vhost) = (login.username.clone(), address.vhost.clone());
         let found = looked_up(&address).await?;
         let runtime = OwnRuntime::new("rabbitmq")?;
-        let (uri, tls) = (uri(address, login.clone()), tls.clone());
+        let tls = tls.filter(|_| address.is_tls).cloned();
+        let tls = tls.map(|tls| (address.host.clone(), tls));
+        let uri = uri(address, login.clone());
         let named = format!("event-manager {bridge}");
         let properties = ConnectionProperties::default().with_connection_name(named.into());
         let connecting = runtime.spawn(async move {
-            let own = lapin::runtime::default_runtime()?;
-            let dial = async move |uri: AMQPUri, own| {
-                let stream = AsyncTcpStream::connect(&own, found.clone()).await?;
-                Ok(match uri.scheme {
-                    AMQPScheme::AMQP => stream,
-                    AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, tls.as_ref()).await?,
-                })
+            let own = dial::own_runtime();
+            let dial = async move |_, _| {
+                let tls = tls.as_ref().map(|(host, tls)| (host.as_str(), tls));
+                dial::dial(&found, tls).await
             };
             let connection = Connection::connector(uri, own, dial, properties).await?;
             let channel = connection.create_channel().await?;
@@ -175,24 +175,23 @@ fn login(user: User<'_>) -> Result<AMQPUserInfo, String> {
     Ok(AMQPUserInfo { username, password })
 }
 
-/// The certificates that are trusted beside the system's.
-async fn trusted(user: User<'_>) -> Result<Option<String>, String> {
-    let Some(file) = user.engine.ca_file() else {
+/// Whose certificates are trusted, if any server has one.
+async fn trusted(user: User<'_>) -> Result<Option<TlsConnector>, String> {
+    let mut servers = user.engine.servers().iter();
+    if !servers.any(|url| url.starts_with("amqps:")) {
         return Ok(None);
-    };
-    let read = tokio::task::spawn_blocking({
-        let file = file.to_owned();
-        move || std::fs::read_to_string(file)
-    });
-    let text = read.await.map_err(|error| error.to_string())?;
-    let text = text.map_err(|error| format!("caFile {}: {error}", file.display()))?;
-    match text.contains("-----BEGIN CERTIFICATE-----") {
-        true => Ok(Some(text)),
-        false => Err(format!(
-            "caFile {} has no certificate in PEM",
-            file.display()
-        )),
     }
+    let file = user.engine.ca_file().map(ToOwned::to_owned);
+    let reading = tokio::task::spawn_blocking(move || {
+        let read = |file: PathBuf| {
+            let text = std::fs::read_to_string(&file);
+            text.map_err(|error| format!("caFile {}: {error}", file.display()))
+        };
+        let text = file.map(read).transpose()?;
+        let trusting = trusting(text.as_deref());
+        trusting.map(Some).map_err(|error| error.to_string())
+    });
+    reading.await.map_err(|error| error.to_string())?
 }
 
 /// The library would do that in a thread whose loss it doesn't survive.

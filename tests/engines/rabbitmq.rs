@@ -1,21 +1,23 @@
 //! Bridges to RabbitMQ: the server, and what is special there.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use event_manager_wire::api::BridgeState;
+use event_manager_wire::api::{Bridge, BridgeState};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, settings, wait_for, wait_until_empty,
 };
+use super::conformance_in::{Source, conforms_in};
 use super::rabbitmq_server::{BODY_BYTES_MAX, Node};
 use super::server::secret;
 use super::support::TestDaemon;
-use super::support::peers::publish;
+use super::support::peers::{probe, publish, received};
 
 /// A virtual host of a server.
 struct Rabbit {
@@ -56,8 +58,7 @@ impl Broker for Rabbit {
     }
 
     fn prepare(&self) {
-        self.client(&["exchange", Self::TO]);
-        self.queue("kept", "#", &json!({}));
+        self.client(&["prepare", Self::TO, "kept", "in0", "in1"]);
     }
 
     fn read(&self, wanted: usize) -> Vec<Message> {
@@ -108,7 +109,23 @@ impl Rabbit {
     }
 }
 
+impl Source for Rabbit {
+    fn reader(&self, reader: usize) -> Value {
+        json!({"from": format!("in{reader}")})
+    }
+
+    fn give(&self, numbers: Range<u64>, headers: &Value) {
+        let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
+        self.client(&["give", Self::TO, &begin, &end, &headers.to_string()]);
+    }
+
+    fn left(&self, reader: usize) -> u64 {
+        self.node().left(&self.vhost, &format!("in{reader}"))
+    }
+}
+
 conforms!(Rabbit);
+conforms_in!(Rabbit);
 
 /// What the bridge of the daemon says while it doesn't work.
 fn problem(daemon: &TestDaemon, state: BridgeState) -> String {
@@ -132,20 +149,99 @@ fn a_message_has_its_subject_as_routing_key_and_its_id() {
 
 /// `domain.action` is the routing key, and its JSON the body.
 #[test]
-fn what_the_building_blocks_subscriber_gets_is_as_their_publisher_writes_it() {
+fn events_of_the_building_blocks_pass_both_ways_as_they_are() {
     let rabbit = Rabbit::shared();
     let directory = TempDir::new().expect("a directory");
-    let settings = settings(&directory, &rabbit, &json!({"subjects": ["order."]}));
+    let mut settings = settings(&directory, &rabbit, &json!({"subjects": ["order."]}));
+    settings["bridges"]["in"] = json!({"engine": "main", "direction": "in", "from": "in0"});
     let daemon = TestDaemon::in_own_process(&settings);
-    let event = json!({
-        "event_id": "9f1c", "domain": "order", "action": "created", "version": "1.0",
-        "timestamp": "2026-11-29T21:00:00+00:00", "data": {"order_id": "ORD-123", "total": 99.99},
-    });
-    let event = event.to_string();
-    publish(&daemon.publisher(), "order.created", &event);
+    let event = |action: &str| {
+        json!({
+            "event_id": "9f1c", "domain": "order", "action": action, "version": "1.0",
+            "timestamp": "2026-11-29T21:00:00+00:00",
+            "data": {"order_id": "ORD-123", "customer": "J\u{e4}ger", "total": 99.99},
+        })
+        .to_string()
+    };
+    publish(&daemon.publisher(), "order.created", &event("created"));
     let message = &rabbit.client(&["read", "kept", "1"])[0];
     assert_eq!(message["key"], "order.created");
-    assert_eq!(message["body"], event);
+    // The client takes each byte for a character.
+    let body: String = event("created").bytes().map(char::from).collect();
+    assert_eq!(message["body"], body);
+    let subscriber = daemon.subscriber(&["order."]);
+    let publisher = daemon.publisher();
+    probe(&publisher, &subscriber, "order.probe");
+    // As their publisher does it, without an id.
+    let body: String = event("paid").bytes().map(char::from).collect();
+    let theirs = json!([{"key": "order.paid", "body": body, "content_type": "application/json"}]);
+    rabbit.client(&["publish", Rabbit::TO, &theirs.to_string()]);
+    let came = subscriber.recv_multipart(0).expect("an event");
+    assert_eq!(came, [b"order.paid".to_vec(), event("paid").into_bytes()]);
+}
+
+/// The daemon of a bridge in from `in0`, and its subscriber to all of that.
+fn taking(directory: &TempDir, rabbit: &Rabbit) -> (TestDaemon, zmq::Socket) {
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": rabbit.engine()},
+        "bridges": {"in": {"engine": "main", "direction": "in", "from": "in0"}},
+    }));
+    let subscriber = daemon.subscriber(&["a.", "probe"]);
+    probe(&daemon.publisher(), &subscriber, "probe");
+    (daemon, subscriber)
+}
+
+/// The library would end the process.
+#[test]
+fn a_header_of_lists_within_lists_harms_nobody() {
+    let rabbit = Rabbit::shared();
+    let directory = TempDir::new().expect("a directory");
+    let (daemon, subscriber) = taking(&directory, &rabbit);
+    rabbit.client(&["nest", Rabbit::TO, "20000"]);
+    let came = subscriber.recv_multipart(0).expect("an event");
+    assert_eq!(came, [b"a.b".to_vec(), b"harmless".to_vec()]);
+    assert!(daemon.stop());
+}
+
+#[test]
+fn a_queue_that_is_missing_or_deleted_is_named_and_brings_events_once_it_is_there() {
+    let rabbit = Rabbit::bare();
+    rabbit.client(&["exchange", Rabbit::TO]);
+    let directory = TempDir::new().expect("a directory");
+    let (daemon, subscriber) = taking(&directory, &rabbit);
+    let said = problem(&daemon, BridgeState::Connecting);
+    let wanted = format!(
+        "the virtual host {} has no queue in0: declare it",
+        rabbit.vhost
+    );
+    assert!(said.contains(&wanted), "{said}");
+    rabbit.queue("in0", "#", &json!({}));
+    rabbit.give(0..1, &json!({}));
+    assert_eq!(received(&subscriber), "0");
+    rabbit.client(&["delete", "in0"]);
+    let deleted = |bridge: &Bridge| bridge.state != BridgeState::Running;
+    wait_for(&daemon, "its loss", deleted);
+    rabbit.queue("in0", "#", &json!({}));
+    rabbit.give(1..2, &json!({}));
+    assert_eq!(received(&subscriber), "1");
+}
+
+/// It would give nothing of what came while nobody was there.
+#[test]
+fn a_stream_is_no_queue() {
+    let rabbit = Rabbit::bare();
+    rabbit.client(&["exchange", Rabbit::TO]);
+    rabbit.queue("in0", "#", &json!({"x-queue-type": "stream"}));
+    let directory = TempDir::new().expect("a directory");
+    let (daemon, _) = taking(&directory, &rabbit);
+    wait_for(&daemon, "a connection", |bridge| {
+        bridge.state == BridgeState::Running
+    });
+    rabbit.give(0..1, &json!({}));
+    let said = problem(&daemon, BridgeState::Failing);
+    assert!(said.contains("in0 is a stream"), "{said}");
+    assert_eq!(daemon.status().bridges[0].events, 0);
 }
 
 /// The library tells of what was returned with another's confirmation.

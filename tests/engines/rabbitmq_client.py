@@ -5,6 +5,7 @@ import sys
 import time
 
 import pika
+import pika.data
 
 
 def exchange(channel, name):
@@ -17,6 +18,17 @@ def queue(channel, name, more="{}"):
 
 def bind(channel, name, of_exchange, key="#"):
     channel.queue_bind(name, of_exchange, routing_key=key)
+
+
+def prepare(channel, of_exchange, *names):
+    exchange(channel, of_exchange)
+    for name in names:
+        queue(channel, name)
+        bind(channel, name, of_exchange)
+
+
+def delete(channel, name):
+    channel.queue_delete(name)
 
 
 def purge(channel, name):
@@ -43,7 +55,8 @@ def read(channel, name, wanted):
     channel.basic_qos(prefetch_count=65535)
     for method, properties, body in channel.consume(name, inactivity_timeout=0.3):
         if method is None:
-            if len(messages) >= int(wanted):
+            # Copies are there, too.
+            if len({message["message_id"] or len(messages) for message in messages}) >= int(wanted):
                 break
             assert time.monotonic() < deadline, f"{len(messages)} of {wanted}"
             continue
@@ -69,9 +82,42 @@ def publish(channel, to, messages):
         channel.basic_publish(to, key, body.encode("latin-1"), properties, mandatory=True)
 
 
+def give(channel, to, begin, end, headers):
+    """The numbers from `begin` on, each with an id."""
+    channel.confirm_delivery()
+    for number in range(int(begin), int(end)):
+        properties = pika.BasicProperties(
+            message_id=f"given-{number}", headers=json.loads(headers), delivery_mode=2
+        )
+        channel.basic_publish(to, "a.b", str(number).encode(), properties, mandatory=True)
+
+
+class Nested(str):
+    """Lists within each other, so many."""
+
+
+def nest(channel, to, depth):
+    """A message that has such a header, whatever pika would say."""
+    encode = pika.data.encode_value
+
+    def encoded(pieces, value):
+        if not isinstance(value, Nested):
+            return encode(pieces, value)
+        raw = b"V"
+        for _ in range(int(depth)):
+            raw = b"A" + len(raw).to_bytes(4, "big") + raw
+        pieces.append(raw)
+        return len(raw)
+
+    pika.data.encode_value = encoded
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(headers={"deep": Nested(), "flat": "text"}, message_id="nested")
+    channel.basic_publish(to, "a.b", b"harmless", properties, mandatory=True)
+
+
 url, wanted, *arguments = sys.argv[1:]
 connection = pika.BlockingConnection(pika.URLParameters(url))
-commands = [exchange, queue, bind, purge, count, wait_for_count, read, publish]
+commands = [exchange, queue, bind, prepare, delete, purge, count, wait_for_count, read, publish, give, nest]
 command = {command.__name__: command for command in commands}[wanted]
 print(json.dumps(command(connection.channel(), *arguments)))
 connection.close()

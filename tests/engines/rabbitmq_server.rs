@@ -135,10 +135,24 @@ impl Node {
     }
 
     /// `rabbitmqctl` with these arguments.
-    pub fn control(&self, arguments: &[&str]) {
+    pub fn control(&self, arguments: &[&str]) -> String {
         let output = self.command("rabbitmqctl").args(arguments).output();
         let output = output.expect("rabbitmqctl runs");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// How many messages of a quorum queue are not acknowledged. Others say that of ten seconds ago, or only
+    /// of those that nobody has.
+    pub fn left(&self, vhost: &str, queue: &str) -> u64 {
+        let machine = format!("{}_{queue}", vhost.replace('/', "%2F"));
+        let asked = format!(
+            "{{ok, Left, _}} = ra:consistent_query({{'{machine}', node()}}, fun rabbit_fifo:query_messages_total/1), Left."
+        );
+        self.control(&["eval", &asked])
+            .trim()
+            .parse()
+            .expect("a number")
     }
 
     /// It keeps for minutes in its memory only which quorum queues there are.
