@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::message::{FIRST, HOPS, ID, LENGTHS, ORIGIN, SUBJECT};
 use crate::config::Bridge;
-use crate::engines::Incoming;
+use crate::engines::{FLAW, Incoming};
 use event_manager_zmtp::HubId;
 
 /// The header in which others give their messages an id.
@@ -42,6 +42,9 @@ pub(super) fn arrived(incoming: &Incoming, bridge: &Bridge, own: HubId) -> Arriv
     let hops = header(HOPS).and_then(|hops| hops.parse::<u64>().ok());
     if is_own || hops.is_some_and(|hops| hops > HOPS_MAX) {
         return Arrived::GoesRound;
+    }
+    if let Some(why) = header(FLAW) {
+        return Arrived::Nonsense(why.to_owned());
     }
     let ids = [header(ID), incoming.position.as_deref(), header(MESSAGE_ID)];
     let mut ids = ids.into_iter().flatten();

@@ -204,11 +204,14 @@ impl Inward {
             bridge: name,
             hub_id: self.entrance.hub_id,
             limits: self.entrance.limits,
+            layout: bridge.layout(),
         };
         let origin = Origin {
             from: bridge.from(),
             group: bridge.group(),
             in_flight_max: bridge.in_flight_max(),
+            claim_after: bridge.claim_after(),
+            deletes: bridge.deletes(),
         };
         engines::source(user, origin).await
     }

@@ -158,6 +158,7 @@ impl Outward {
             bridge: &self.name,
             hub_id: self.hub_id,
             limits: self.limits,
+            layout: self.bridge.layout(),
         };
         engines::outlet(user, self.bridge.to()).await
     }

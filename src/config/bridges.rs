@@ -21,6 +21,9 @@ pub(super) const BRIDGES: &str = "bridges";
 /// What the service of a bridge is called, before the bridge's name.
 const SERVICE_PREFIX: &str = "bridge.";
 
+/// The longest key of a stream of Redis that events come from: an id has it, a word and two numbers.
+const KEY_BYTES_MAX: usize = 200;
+
 /// Stands for what an event's subject is there.
 const PLACEHOLDER: &str = "{subject}";
 
@@ -46,6 +49,12 @@ pub struct Bridge {
     group: Option<String>,
     #[serde(with = "Maybe::<SubjectTemplate>")]
     subject: Option<String>,
+    #[serde(with = "Maybe::<Seconds::<1000, 86_400>>")]
+    claim_after: Option<Duration>,
+    #[serde(with = "Maybe::<Truth>")]
+    delete: Option<bool>,
+    #[serde(with = "Maybe::<Word::<Layout>>")]
+    layout: Option<Layout>,
     #[serde(with = "Maybe::<Whole::<u32, 1, 100_000>>")]
     max_in_flight: Option<u32>,
     #[serde(with = "Maybe::<Seconds::<100, 3600>>")]
@@ -87,6 +96,21 @@ pub enum Direction {
 
 impl Words for Direction {
     const WORDS: &'static [(&'static str, Self)] = &[("out", Self::Out), ("in", Self::In)];
+}
+
+/// What events are like there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// The body, and headers beside it.
+    #[default]
+    Plain,
+    /// As the Redis adapter of `dotmac.events` has them.
+    DotMac,
+}
+
+impl Words for Layout {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("plain", Self::Plain), ("dotmac", Self::DotMac)];
 }
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Bridge::default()));
@@ -219,6 +243,8 @@ impl Bridge {
                     ("from", self.from.is_some()),
                     ("group", self.group.is_some()),
                     ("subject", self.subject.is_some()),
+                    ("claimAfter", self.claim_after.is_some()),
+                    ("delete", self.delete.is_some()),
                 ]),
                 self.subjects
                     .is_none()
@@ -244,6 +270,9 @@ impl Bridge {
     /// Why it can't be a bridge of an engine of this kind.
     fn why_not_with(&self, kind: EngineKind) -> Option<String> {
         let to = self.to.as_deref();
+        if self.layout() == Layout::DotMac && kind != EngineKind::Redis {
+            return Some(format!("layout: dotmac is for redis, not for {kind}"));
+        }
         match (self.direction(), kind, to) {
             (Direction::In, EngineKind::Hub, _) => Some(
                 "another event manager's events come by a bridge out of its own, or by mesh.peers".into(),
@@ -251,6 +280,14 @@ impl Bridge {
             (Direction::In, EngineKind::RabbitMq, _) if self.group.is_some() => Some(
                 "group has no meaning for rabbitmq: all who take from a queue share what is in it".into(),
             ),
+            (Direction::In, EngineKind::Nats | EngineKind::RabbitMq, _)
+                if self.claim_after.is_some() || self.delete.is_some() =>
+            {
+                Some(format!("claimAfter and delete are for redis: {kind} has its own ways for that"))
+            }
+            (Direction::In, EngineKind::Redis, _) if self.from().len() > KEY_BYTES_MAX => {
+                Some(format!("from: the key of a stream has at most {KEY_BYTES_MAX} bytes, as events' ids are made of it"))
+            }
             (Direction::In, ..) => {
                 let from = self.from.as_deref().unwrap_or_default();
                 let names = [from, self.group()];
@@ -306,6 +343,21 @@ impl Bridge {
         self.group.as_deref().unwrap_or("event-manager")
     }
 
+    /// After how long what a daemon has taken and not settled may be taken over by others.
+    pub fn claim_after(&self) -> Duration {
+        self.claim_after.unwrap_or(Duration::from_secs(60))
+    }
+
+    /// What events are like there.
+    pub fn layout(&self) -> Layout {
+        self.layout.unwrap_or_default()
+    }
+
+    /// Whether what has come in is deleted there.
+    pub fn deletes(&self) -> bool {
+        self.delete.unwrap_or(false)
+    }
+
     /// What an event's subject is here that is `there` there.
     pub fn subject_here(&self, there: &[u8]) -> Vec<u8> {
         match self
@@ -336,278 +388,4 @@ impl Bridge {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use crate::config::{Config, ConfigErrors, parse};
-
-    fn read(json: &str) -> Result<Config, ConfigErrors> {
-        parse("config.json", json, &BTreeMap::new(), &[]).map(|loaded| loaded.config)
-    }
-
-    #[cfg(not(feature = "nats"))]
-    #[test]
-    fn without_the_feature_the_type_says_how_to_get_it() {
-        let refused = read(r#"{"engines": {"main": {"type": "nats", "servers": "nats://a:1"}}}"#);
-        let said = refused.unwrap_err().to_string();
-        assert!(said.contains("config.json:1: engines.main.type"), "{said}");
-        assert!(said.contains("--features nats"), "{said}");
-    }
-
-    #[cfg(feature = "redis")]
-    #[test]
-    fn what_redis_has_none_of_is_refused() {
-        for (fields, wanted) in [
-            (r#""servers": "redis://a/x""#, "a database's number"),
-            (
-                r#""servers": "redis://a:1/0?protocol=resp2""#,
-                "a database's number",
-            ),
-            (
-                r#""servers": "rediss://a:1/0#insecure""#,
-                "a database's number",
-            ),
-            (r#""servers": "nats://a:1""#, "redis:// or rediss://"),
-            (
-                r#""servers": ["redis://a:1", "redis://b:1"]"#,
-                "redis has one",
-            ),
-            (
-                r#""servers": "redis://a:1", "tokenFile": "t""#,
-                "redis knows user and passwordFile",
-            ),
-            (
-                r#""servers": "redis://a:1", "caFile": "ca.pem""#,
-                "begins with rediss://",
-            ),
-        ] {
-            let json = format!(r#"{{"engines": {{"main": {{"type": "redis", {fields}}}}}}}"#);
-            let said = read(&json).unwrap_err().to_string();
-            assert!(said.contains(wanted), "{json}: {said}");
-        }
-        for url in ["redis://a", "redis://a:1/", "rediss://[::1]:1/15"] {
-            let json =
-                format!(r#"{{"engines": {{"main": {{"type": "redis", "servers": {url:?}}}}}}}"#);
-            assert!(read(&json).is_ok(), "{url}");
-        }
-    }
-
-    #[cfg(feature = "rabbitmq")]
-    #[test]
-    fn what_is_wrong_about_rabbitmq_says_what_is_wanted() {
-        let engine = |url: &str, more: &str| {
-            format!(r#""engines": {{"mq": {{"type": "rabbitmq", "servers": "{url}"{more}}}}}"#)
-        };
-        let main = engine("amqp://mq/pos", "");
-        for (json, wanted) in [
-            (engine("amqp://mq/a/b", ""), "%2f"),
-            (engine("nats://mq", ""), "amqp:// or amqps://"),
-            (
-                engine("amqp://mq", r#", "tokenFile": "t""#),
-                "tokenFile has no meaning for an engine of type",
-            ),
-            (
-                engine("amqp://mq", r#", "caFile": "c""#),
-                "begins with amqps://",
-            ),
-            (
-                format!(
-                    r#"{main}, "bridges": {{"b": {{"engine": "mq", "direction": "in", "from": "q", "group": "g"}}}}"#
-                ),
-                "group has no meaning for rabbitmq",
-            ),
-            (
-                format!(
-                    r#"{main}, "bridges": {{"b": {{"engine": "mq", "direction": "out", "subjects": "a"}}}}"#
-                ),
-                "to is missing: the name of the exchange",
-            ),
-        ] {
-            let said = read(&format!("{{{json}}}")).unwrap_err().to_string();
-            assert!(said.contains(wanted), "{json}: {said}");
-        }
-    }
-
-    #[cfg(feature = "nats")]
-    mod with_nats {
-        use std::time::Duration;
-
-        use super::read;
-        use crate::config::{Bridge, Login};
-        use event_manager_core::broker::DeliveryMode;
-
-        const ENGINE: &str = r#""engines": {"main": {"type": "nats", "servers": "nats://a:1"}}"#;
-
-        #[test]
-        fn a_bridge_out_brings_a_durable_service() {
-            let bridge = r#""bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos.", "retention": {"maxAge": 60}}}"#;
-            let config = read(&format!("{{{ENGINE}, {bridge}}}")).unwrap();
-            let service = Bridge::service("orders").unwrap();
-            let declared: Vec<_> = config.services.declared().collect();
-            assert_eq!(declared.len(), 1);
-            assert_eq!((declared[0].0, declared[0].1.len()), (&service, 1));
-            let policy = config.policy_of(&service);
-            assert_eq!(policy.delivery, DeliveryMode::Queue);
-            assert_eq!(policy.retention.age_max, Some(Duration::from_secs(60)));
-            // An engine that is away for days costs no event.
-            assert_eq!(policy.backlog.retry.max_deliveries, 1_000_000);
-            let engine = config.engines.get("main").unwrap();
-            assert_eq!(
-                (engine.servers(), engine.login()),
-                (&["nats://a:1".to_owned()][..], Login::None)
-            );
-        }
-
-        #[test]
-        fn what_is_wrong_says_what_is_wanted() {
-            let main = |more: &str| {
-                format!(
-                    r#""engines": {{"main": {{"type": "nats", "servers": "nats://a:1"{more}}}}}"#
-                )
-            };
-            let bridge = |fields: &str| format!(r#"{ENGINE}, "bridges": {{"b": {{{fields}}}}}"#);
-            let table = [
-                (
-                    r#""engines": {"main": {"type": "kafka", "servers": "a"}}"#.into(),
-                    "\"nats\" or \"redis\" or \"rabbitmq\" or \"hub\" is wanted",
-                ),
-                (
-                    r#""engines": {"main": {"servers": "nats://a:1"}}"#.into(),
-                    "type is missing",
-                ),
-                (
-                    r#""engines": {"main": {"type": "nats"}}"#.into(),
-                    "servers are missing",
-                ),
-                (
-                    r#""engines": {"main": {"type": "nats", "servers": []}}"#.into(),
-                    "at least one URL",
-                ),
-                (
-                    r#""engines": {"main": {"type": "nats", "servers": "http://a"}}"#.into(),
-                    "nats:// or tls://",
-                ),
-                (r#""engines": {"main": 1}"#.into(), "an object is wanted"),
-                (
-                    main(r#", "user": "em""#),
-                    "user and passwordFile belong together",
-                ),
-                (
-                    main(r#", "tokenFile": "t", "credentialsFile": "c""#),
-                    "not several",
-                ),
-                (main(r#", "replicas": 3"#), "unknown key"),
-                (
-                    bridge(r#""direction": "out", "subjects": ["a"]"#),
-                    "engine, the name of one of engines, is missing",
-                ),
-                (
-                    bridge(r#""engine": "main", "subjects": ["a"]"#),
-                    "direction, \"out\" or \"in\", is missing",
-                ),
-                (
-                    bridge(r#""engine": "main", "direction": "in", "subjects": ["a"]"#),
-                    "subjects has no meaning for this direction",
-                ),
-                (
-                    bridge(r#""engine": "main", "direction": "in""#),
-                    "from, where the events come from there, is missing",
-                ),
-                (
-                    bridge(r#""engine": "main", "direction": "in", "from": "A", "subject": "{x}""#),
-                    "in which {subject} stands for",
-                ),
-                (
-                    bridge(r#""engine": "main", "direction": "sideways", "from": "A""#),
-                    "\"out\" or \"in\" is wanted",
-                ),
-                (
-                    bridge(
-                        r#""engine": "main", "direction": "out", "subjects": ["a"], "to": "a.", "group": "g""#,
-                    ),
-                    "group has no meaning for this direction",
-                ),
-                (
-                    r#""engines": {"b": {"type": "hub", "servers": "nats://a:1"}}"#.into(),
-                    "begins with tcp://",
-                ),
-                (
-                    bridge(r#""engine": "main", "direction": "out""#),
-                    "subjects, what goes out, is missing",
-                ),
-                (
-                    bridge(r#""engine": "main", "direction": "out", "subjects": ["a"]"#),
-                    "to is missing",
-                ),
-                (
-                    bridge(
-                        r#""engine": "main", "direction": "out", "subjects": ["a"], "to": "$JS.API.""#,
-                    ),
-                    "words of letters",
-                ),
-                (
-                    bridge(
-                        r#""engine": "mian", "direction": "out", "subjects": ["a"], "to": "a.""#,
-                    ),
-                    "did you mean \"main\"?",
-                ),
-                (
-                    bridge(
-                        r#""engine": "main", "direction": "out", "subjects": ["a"], "to": "a.", "maxInFlight": 0"#,
-                    ),
-                    "1 to 100000",
-                ),
-            ];
-            for (json, wanted) in table {
-                let said = read(&format!("{{{json}}}")).unwrap_err().to_string();
-                assert!(said.contains(wanted), "{json}: {said}");
-            }
-        }
-
-        #[test]
-        fn every_wrong_server_is_named() {
-            let json = r#"{"engines": {"main": {"type": "nats", "servers": ["nats://a:1", "http://b", "c", "x://d"]}}}"#;
-            let said = read(json).unwrap_err().to_string();
-            assert!(said.contains("\"c\""), "{said}");
-            let json = json.replace("\"c\", ", "");
-            let said = read(&json).unwrap_err().to_string();
-            assert!(
-                said.contains("http://b") && said.contains("x://d"),
-                "{said}"
-            );
-            assert_eq!(said.lines().count(), 1, "{said}");
-        }
-
-        #[test]
-        fn a_name_that_no_service_can_have_is_the_bridges_fault() {
-            let long = "x".repeat(250);
-            for (name, why) in [
-                ("o.DLQ", "ends with .DLQ"),
-                (&*long, "is longer than 244 bytes"),
-            ] {
-                let bridge = format!(
-                    "\"bridges\": {{\n\"{name}\": {{\"engine\": \"main\", \"direction\": \"out\", \"subjects\": [\"a\"], \"to\": \"a.\"}}}}"
-                );
-                let said = read(&format!("{{{ENGINE}, {bridge}}}"))
-                    .unwrap_err()
-                    .to_string();
-                assert_eq!(said.lines().count(), 1, "{said}");
-                let begin = format!("config.json:2: bridges.{name}: ");
-                assert!(said.starts_with(&begin), "{said}");
-                let wanted = format!("the name of this bridge {why}");
-                assert!(said.contains(&wanted), "{said}");
-            }
-        }
-
-        #[test]
-        fn a_password_in_a_url_is_not_repeated() {
-            let json =
-                r#"{"engines": {"main": {"type": "nats", "servers": "nats://em:s3cret@a:1"}}}"#;
-            let said = read(json).unwrap_err().to_string();
-            assert!(
-                said.contains("passwordFile") && !said.contains("s3cret"),
-                "{said}"
-            );
-        }
-    }
-}
+mod tests;

@@ -33,7 +33,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use amqp::AmqpAddress;
-pub use bridges::{Bridge, Bridges, Direction};
+pub use bridges::{Bridge, Bridges, Direction, Layout};
 pub use clients::{Anonymous, Clients, Roles};
 pub use engine_kinds::EngineKind;
 pub use engines::{Engine, EngineFile, Engines, FileKind, Login};

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Engine, EngineKind, SecurityConfig};
+use crate::config::{Engine, EngineKind, Layout, SecurityConfig};
 use event_manager_zmtp::{HubId, Limits};
 
 /// What somebody waits for, on one thread.
@@ -35,6 +35,8 @@ pub struct User<'a> {
     pub hub_id: HubId,
     /// What events may be like here.
     pub limits: Limits,
+    /// What they are like there.
+    pub layout: Layout,
 }
 
 /// An event on its way to an engine.
@@ -112,10 +114,14 @@ pub struct Incoming {
     pub position: Option<String>,
     /// Where it was there: a subject, a routing key, or a stream's key.
     pub subject: String,
-    /// Names in lower case, and values. Those that are no text are not here.
+    /// Names in lower case, and values. Those that are no text are not here. [`FLAW`] says that it is no
+    /// event.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
+
+/// The header of what an engine has given that is no event: why.
+pub const FLAW: &str = "x-em-flaw";
 
 /// By which a source knows an event that it has given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +153,10 @@ pub struct Origin<'a> {
     pub group: &'a str,
     /// How many may be taken and not settled.
     pub in_flight_max: u32,
+    /// After how long others may take over what a daemon has not settled. For engines that leave it to us.
+    pub claim_after: Duration,
+    /// Whether what is settled is deleted there. The same.
+    pub deletes: bool,
 }
 
 /// A source of an engine.
@@ -161,6 +171,8 @@ pub async fn source(user: User<'_>, origin: Origin<'_>) -> Result<Box<dyn Source
         EngineKind::RabbitMq => Ok(Box::new(
             rabbitmq::RabbitSource::connect(user, origin).await?,
         )),
+        #[cfg(feature = "redis")]
+        EngineKind::Redis => Ok(Box::new(redis::RedisSource::connect(user, origin).await?)),
         kind => {
             let _ = origin;
             Err(kind.why_not_built())

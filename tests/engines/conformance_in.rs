@@ -7,7 +7,7 @@ use event_manager_wire::api::{Bridge, BridgeState};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::conformance::Broker;
+use super::conformance::{Broker, numbers};
 use super::support::peers::{is_silent, probe, received};
 use super::support::{TestDaemon, assert_law};
 
@@ -25,8 +25,9 @@ pub trait Source: Broker {
     fn left(&self, reader: usize) -> u64;
 }
 
-/// One bridge, `prices`, in: what others have written has the subject `prices` here.
-fn settings<B: Source>(directory: &TempDir, broker: &B) -> Value {
+/// One bridge, `prices`, in: what others have written has the subject `prices` here. `more` is said of it
+/// too.
+pub fn settings<B: Source>(directory: &TempDir, broker: &B, more: &Value) -> Value {
     let mut settings = json!({
         "stateDir": directory.path(),
         "engines": {"main": broker.engine()},
@@ -34,6 +35,7 @@ fn settings<B: Source>(directory: &TempDir, broker: &B) -> Value {
         "services": {"Shop": {"delivery": "queue", "subjects": ["prices"]}},
     });
     add(&mut settings["bridges"]["prices"], &broker.reader(0));
+    add(&mut settings["bridges"]["prices"], more);
     settings
 }
 
@@ -43,11 +45,11 @@ fn add(to: &mut Value, more: &Value) {
     }
 }
 
-fn daemon<B: Source>(directory: &TempDir, broker: &B) -> TestDaemon {
-    TestDaemon::in_own_process(&settings(directory, broker))
+pub fn daemon<B: Source>(directory: &TempDir, broker: &B) -> TestDaemon {
+    TestDaemon::in_own_process(&settings(directory, broker, &json!({})))
 }
 
-fn wait_for(
+pub fn wait_for(
     daemon: &TestDaemon,
     name: &str,
     what: &str,
@@ -59,8 +61,21 @@ fn wait_for(
 }
 
 /// The server hears of it when the daemon has it on disk.
-fn wait_until_settled<B: Source>(broker: &B) {
+pub fn wait_until_settled<B: Source>(broker: &B) {
     while broker.left(0) != 0 {}
+}
+
+/// The bodies that a worker of the service gets.
+pub fn worked(daemon: &TestDaemon, count: u64) -> Vec<String> {
+    let worker = daemon.worker("Shop", &daemon.address_of("Shop"));
+    (0..count).map(|_| received(&worker)).collect()
+}
+
+pub fn dead_letters(daemon: &TestDaemon) -> Vec<Value> {
+    let (token, listed) = daemon.ask("dlq", &["list", "bridge.prices"]);
+    assert_eq!(token, "TK_SYS_ACK", "{listed}");
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    listed["letters"].as_array().expect("letters").clone()
 }
 
 /// All of it as tests of one engine.
@@ -68,6 +83,8 @@ macro_rules! conforms_in {
     ($broker:ty) => {
         crate::conformance_in::conforms_in! { $broker:
             events_come_in_once_and_in_their_order_and_the_server_hears_of_it
+            what_waits_while_the_server_is_away_comes_when_it_is_there
+            a_server_that_stands_still_brings_the_rest_when_it_goes_on
             two_daemons_exchange_their_events_and_none_goes_round
             what_is_no_event_is_a_dead_letter_that_can_be_looked_at_again
             kills_lose_nothing_and_bring_nothing_twice
@@ -111,6 +128,52 @@ pub fn events_come_in_once_and_in_their_order_and_the_server_hears_of_it<B: Sour
     assert!(bridge.bytes > 0 && bridge.problem.is_none());
     assert_law(&daemon.status());
     assert!(daemon.stop());
+}
+
+pub fn what_waits_while_the_server_is_away_comes_when_it_is_there<B: Source>() {
+    let mut broker = B::started();
+    broker.give(0..100, &json!({}));
+    broker.kill();
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &broker);
+    let bridge = wait_for(&daemon, "prices", "its problem", |one| {
+        one.problem.is_some()
+    });
+    assert_eq!(bridge.state, BridgeState::Connecting);
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains(&broker.url()), "{problem}");
+    broker.start();
+    wait_for(&daemon, "prices", "all", |one| one.events == 100);
+    wait_until_settled(&broker);
+    // It goes while nothing comes.
+    broker.kill();
+    wait_for(&daemon, "prices", "its loss", |one| {
+        one.state == BridgeState::Connecting
+    });
+    broker.start();
+    broker.give(100..200, &json!({}));
+    wait_for(&daemon, "prices", "the rest", |one| one.events == 200);
+    wait_until_settled(&broker);
+    assert_eq!(worked(&daemon, 200), numbers(200));
+}
+
+pub fn a_server_that_stands_still_brings_the_rest_when_it_goes_on<B: Source>() {
+    let broker = B::started();
+    broker.give(0..10, &json!({}));
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &broker);
+    wait_for(&daemon, "prices", "the first", |one| one.events == 10);
+    wait_until_settled(&broker);
+    broker.stand_still();
+    wait_for(&daemon, "prices", "its silence", |one| {
+        one.state != BridgeState::Running
+    });
+    broker.go_on();
+    broker.give(10..20, &json!({}));
+    assert_eq!(worked(&daemon, 20), numbers(20));
+    wait_until_settled(&broker);
+    let bridge = wait_for(&daemon, "prices", "all", |one| one.events == 20);
+    assert_eq!(bridge.state, BridgeState::Running);
 }
 
 /// Both have the same bridges, out and in, over the same place there.
@@ -192,10 +255,7 @@ pub fn what_is_no_event_is_a_dead_letter_that_can_be_looked_at_again<B: Source>(
     });
     daemon.wait_for_counter("bridge.prices", |c| c.dead_lettered, 2);
     wait_until_settled(&broker);
-    let (token, listed) = daemon.ask("dlq", &["list", "bridge.prices"]);
-    assert_eq!(token, "TK_SYS_ACK", "{listed}");
-    let listed: Value = serde_json::from_str(&listed).expect("JSON");
-    let letters = listed["letters"].as_array().expect("letters");
+    let letters = dead_letters(&daemon);
     let details: Vec<_> = letters
         .iter()
         .map(|one| one["detail"].as_str().expect("a reason"))

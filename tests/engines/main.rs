@@ -22,6 +22,12 @@ mod rabbitmq;
 mod rabbitmq_server;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod redis_dotmac;
+#[cfg(feature = "redis")]
+mod redis_in;
+#[cfg(feature = "redis")]
+mod redis_tls;
 mod server;
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -14,7 +14,7 @@ use super::support::TestDaemon;
 use super::support::peers::publish;
 
 /// Debian's redis-server, which syncs each write to its file before it answers.
-struct Redis {
+pub struct Redis {
     process: Option<Process>,
     directory: TempDir,
     port: u16,
@@ -66,7 +66,7 @@ impl Broker for Redis {
 }
 
 impl Redis {
-    fn start_with(&mut self, more: &[&str]) {
+    pub fn start_with(&mut self, more: &[&str]) {
         let mut command = Command::new("redis-server");
         command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
@@ -77,11 +77,11 @@ impl Redis {
         self.process = Some(Process::listening(&mut command, self.port));
     }
 
-    fn client(&self, arguments: &[&str]) -> Value {
+    pub fn client(&self, arguments: &[&str]) -> Value {
         server::client("redis_client.py", &self.url(), arguments)
     }
 
-    fn command(&self, arguments: &[&str]) -> Value {
+    pub fn command(&self, arguments: &[&str]) -> Value {
         let all: Vec<_> = ["command"].iter().chain(arguments).copied().collect();
         self.client(&all)
     }
@@ -149,11 +149,11 @@ fn too_few_replicas_are_named() {
 #[test]
 fn a_server_that_still_loads_its_data_is_named() {
     let mut redis = Redis::started();
-    let filling = "for i = 1, 4000 do redis.call('XADD', 'fill', '*', 'data', i) end";
+    let filling = "for i = 1, 10000 do redis.call('XADD', 'fill', '*', 'data', i) end";
     redis.command(&["EVAL", filling, "0"]);
     redis.kill();
-    // A millisecond for each of them.
-    redis.start_with(&["--key-load-delay", "1000"]);
+    // Microseconds for each of them.
+    redis.start_with(&["--key-load-delay", "300"]);
     let directory = TempDir::new().expect("a directory");
     let daemon = daemon(&directory, &redis);
     publish(&daemon.publisher(), "Order", "0");

@@ -22,6 +22,23 @@ def read(server, key, wanted):
     return entries
 
 
+def write(server, key, begin, end, headers):
+    """Entries whose bodies are numbers, in their order."""
+    headers = json.loads(headers)
+    lines = server.pipeline(transaction=False)
+    for number in range(int(begin), int(end)):
+        lines.xadd(key, {"data": str(number), **headers})
+    return len(lines.execute())
+
+
+def left(server, key, group):
+    """How many entries a group has not acknowledged, given or not."""
+    for one in server.xinfo_groups(key):
+        if text(one["name"]) == group:
+            return one["pending"] + len(server.xrange(key, "(" + text(one["last-delivered-id"])))
+    return server.xlen(key)
+
+
 def shown(value):
     """What a server answers, as JSON has it."""
     if isinstance(value, bytes):
@@ -39,4 +56,5 @@ def command(server, *arguments):
 
 url, wanted, *arguments = sys.argv[1:]
 server = redis.Redis.from_url(url, socket_timeout=30)
-print(json.dumps({"read": read, "command": command}[wanted](server, *arguments)))
+commands = {"read": read, "write": write, "left": left, "command": command}
+print(json.dumps(commands[wanted](server, *arguments)))

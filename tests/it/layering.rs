@@ -56,7 +56,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "engines",
-        "wire::model wire::messagebus zmtp client config keys",
+        "wire::model wire::messagebus zmtp client ambient config telemetry keys",
     ),
     (
         "bridges",

@@ -1,6 +1,8 @@
 //! Redis Streams; Valkey's, too.
 
+mod dotmac;
 mod outlet;
+mod source;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,6 +23,7 @@ use crate::config::Login;
 use crate::keys::ConfiguredFile;
 
 pub(super) use outlet::RedisOutlet;
+pub(super) use source::RedisSource;
 
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -32,6 +35,11 @@ const PONG_MAX: Duration = Duration::from_secs(3);
 const COMMANDS_MAX: usize = 1024;
 /// The longest value, unless the server says another: its own default.
 const VALUE_BYTES_MAX: usize = 512 << 20;
+
+/// The field that has the body.
+const DATA: &str = "data";
+/// Headers that say how a body is made up; DotMac's says it itself.
+const OF_BODY: [&str; 2] = ["x-em-lengths", "x-em-first"];
 
 const CONNECTION_LOST: &str = "the connection was lost";
 
@@ -178,9 +186,13 @@ fn failure(error: &RedisError) -> Failure {
 /// What a server's refusal means, and what to do.
 fn explained(error: &RedisError) -> String {
     let Some(code) = error.code() else {
+        let said = error.to_string();
         return match error.is_connection_dropped() {
             true if !error.is_connection_refusal() => CONNECTION_LOST.into(),
-            _ => error.to_string(),
+            _ if said.contains("UnknownIssuer") || said.contains("BadSignature") => {
+                format!("{said}: caFile names the authority that it is from")
+            }
+            _ => said,
         };
     };
     let said = error.detail().unwrap_or_default();
@@ -196,6 +208,7 @@ fn explained(error: &RedisError) -> String {
         "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" | "TRYAGAIN" => {
             "the server is part of a cluster, to which there are no bridges"
         }
+        "NOGROUP" | "UNBLOCKED" => "the stream or its group is gone: both are made again",
         "MASTERDOWN" => "the server has lost its master: name the master",
         "NOREPLICAS" => "the server has fewer replicas than its min-replicas-to-write wants",
         "ERR" if said.contains("DB index is out of range") => {

@@ -10,16 +10,17 @@ use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::super::{Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
-use super::{Connection, explained, failure, is_too_large};
-
-/// The field that has the body.
-const DATA: &str = "data";
+use super::{Connection, DATA, OF_BODY, dotmac, explained, failure, is_too_large};
+use crate::ambient::wall_clock_ms;
+use crate::config::Layout;
+use crate::telemetry::rfc3339;
 
 /// A connection on which events are added to a stream.
 pub(in crate::engines) struct RedisOutlet {
     connection: Connection,
     /// The stream's key.
     key: String,
+    layout: Layout,
     /// The longest value that the server takes.
     value_bytes_max: usize,
 }
@@ -35,40 +36,50 @@ impl RedisOutlet {
         Ok(Self {
             connection,
             key: to.to_owned(),
+            layout: user.layout,
             value_bytes_max,
         })
     }
 
-    /// Why the server would never take an event, if so.
-    fn why_never(&self, event: &Outgoing) -> Option<String> {
-        let values = event.headers.iter().map(|(_, value)| value.len());
-        let longest = values.chain([event.body.len()]).max().unwrap_or_default();
-        let max = self.value_bytes_max;
-        (longest > max).then(|| {
-            format!("{longest} bytes are more than the server's proto-max-bulk-len, {max}")
-        })
-    }
-
-    fn added(&self, event: &Outgoing) -> Cmd {
+    /// What adds an event; or why it would never be taken.
+    fn adding(&self, event: &Outgoing) -> Result<Cmd, String> {
         let mut command = cmd("XADD");
-        command
-            .arg(&self.key)
-            .arg("*")
-            .arg(DATA)
-            .arg(&event.body[..]);
-        for (name, value) in &event.headers {
-            command.arg(*name).arg(value);
+        command.arg(&self.key).arg("*");
+        let mut longest = 0;
+        let mut add = |name: &str, value: &[u8]| {
+            command.arg(name).arg(value);
+            longest = longest.max(value.len());
+        };
+        match self.layout {
+            Layout::Plain => add(DATA, &event.body),
+            Layout::DotMac => {
+                let now = rfc3339(wall_clock_ms());
+                for (name, value) in dotmac::fields(&event.event, &event.id, now)? {
+                    add(&name, &value);
+                }
+            }
         }
-        command
+        for (name, value) in &event.headers {
+            if self.layout == Layout::Plain || !OF_BODY.contains(name) {
+                add(name, value.as_bytes());
+            }
+        }
+        let max = self.value_bytes_max;
+        match longest > max {
+            true => Err(format!(
+                "{longest} bytes are more than the server's proto-max-bulk-len, {max}"
+            )),
+            false => Ok(command),
+        }
     }
 
     /// Sends all, and then waits for the answers, which come in the same order.
     async fn exchange(&self, batch: &[Outgoing], stall: Duration) -> Sent {
         let mut under_way = Vec::with_capacity(batch.len());
         for event in batch {
-            under_way.push(match self.why_never(event) {
-                Some(why) => Err(why),
-                None => Ok(Asked::now(self.connection.send(self.added(event))).await),
+            under_way.push(match self.adding(event) {
+                Err(why) => Err(why),
+                Ok(command) => Ok(Asked::now(self.connection.send(command)).await),
             });
         }
         let mut sent = Sent::default();

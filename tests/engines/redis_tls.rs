@@ -1,0 +1,114 @@
+//! Bridges to Redis by TLS.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use event_manager_wire::api::BridgeState;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::conformance::{Broker, first_copies, numbers, settings, wait_for, wait_until_empty};
+use super::redis::Redis;
+use super::server::free_port;
+use super::support::TestDaemon;
+use super::support::peers::publish;
+
+/// A certification authority in a directory of its own.
+struct Authority(TempDir);
+
+impl Authority {
+    fn new() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        openssl(
+            &directory,
+            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
+        );
+        Self(directory)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A certificate for this machine, `server.pem`, and its key, `server.key`.
+    fn certify(&self, name: &str) {
+        std::fs::write(self.file("names"), format!("subjectAltName={name}")).expect("a write");
+        openssl(
+            &self.0,
+            "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server",
+        );
+        openssl(
+            &self.0,
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+        );
+    }
+}
+
+fn openssl(directory: &TempDir, arguments: &str) {
+    let output = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(directory.path())
+        .output()
+        .expect("openssl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {said}");
+}
+
+/// A server by TLS, and its URL.
+fn by_tls(authority: &Authority) -> (Redis, String) {
+    let mut redis = Redis::new();
+    let port = free_port();
+    let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"]
+        .map(|name| authority.file(name).display().to_string());
+    redis.start_with(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    (redis, format!("rediss://127.0.0.1:{port}"))
+}
+
+#[test]
+fn events_go_by_tls_to_a_server_whose_authority_is_trusted_and_to_no_other() {
+    let [authority, other] = [(); 2].map(|()| Authority::new());
+    authority.certify("IP:127.0.0.1");
+    let (redis, url) = by_tls(&authority);
+    let directory = TempDir::new().expect("a directory");
+    let trusted = directory.path().join("trusted.pem");
+    std::fs::copy(other.file("ca.pem"), &trusted).expect("a copy");
+    let mut settings = settings(&directory, &redis, &json!({}));
+    settings["engines"]["main"]["servers"] = json!([url]);
+    settings["engines"]["main"]["caFile"] = json!(trusted);
+    let daemon = TestDaemon::in_own_process(&settings);
+    let publisher = daemon.publisher();
+    (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    assert_eq!(bridge.state, BridgeState::Connecting);
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("caFile names the authority"), "{problem}");
+    std::fs::copy(authority.file("ca.pem"), &trusted).expect("a copy");
+    wait_until_empty(&daemon);
+    assert_eq!(first_copies::<Redis>(&redis.read(100)), numbers(100));
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let authority = Authority::new();
+    authority.certify("DNS:elsewhere");
+    let (redis, url) = by_tls(&authority);
+    let directory = TempDir::new().expect("a directory");
+    let mut settings = settings(&directory, &redis, &json!({}));
+    settings["engines"]["main"]["servers"] = json!([url]);
+    settings["engines"]["main"]["caFile"] = json!(authority.file("ca.pem"));
+    let daemon = TestDaemon::in_own_process(&settings);
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("not valid for name"), "{problem}");
+}
