@@ -22,7 +22,7 @@ use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::PATIENCE;
 use super::bus::own_host;
@@ -344,27 +344,52 @@ async fn dial_unix(path: &str) -> std::io::Result<UnixStream> {
     UnixStream::connect(path).await
 }
 
+/// Those who wait until somebody listens at an address, by its port: they are many, and most for ever.
+type Waiting = HashMap<u16, Vec<(SocketAddrV4, oneshot::Sender<()>)>>;
+
 /// Waits until somebody listens there. One thread looks for all who wait: the table is long.
 async fn wait_for(target: &str) {
-    static LISTENING: LazyLock<watch::Sender<HashSet<SocketAddrV4>>> = LazyLock::new(|| {
-        let (seen, _) = watch::channel(listening());
-        let looks = seen.clone();
+    static WAITING: LazyLock<Arc<Mutex<Waiting>>> = LazyLock::new(|| {
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let theirs = Arc::clone(&waiting);
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(LOOK);
-                if looks.receiver_count() == 0 {
-                    continue;
-                }
-                let now = listening();
-                looks.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+                tell_who_waits(&mut theirs.lock().expect("no panic"));
             }
         });
-        seen
+        waiting
     });
-    let mut listening = LISTENING.subscribe();
-    let target = target.parse().expect("an address");
-    let is_there = |listening: &HashSet<SocketAddrV4>| is_in(listening, target);
-    listening.wait_for(is_there).await.expect("it goes on");
+    let target: SocketAddrV4 = target.parse().expect("an address");
+    let (tell, told) = oneshot::channel();
+    {
+        let mut waiting = WAITING.lock().expect("no panic");
+        let at_port = waiting.entry(target.port()).or_default();
+        at_port.push((target, tell));
+    }
+    told.await.expect("the thread goes on");
+}
+
+fn tell_who_waits(waiting: &mut Waiting) {
+    if waiting.is_empty() {
+        return;
+    }
+    let listening = listening();
+    for port in listening.iter().map(SocketAddrV4::port) {
+        let Some(all) = waiting.remove(&port) else {
+            continue;
+        };
+        let (there, others): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(target, _)| is_in(&listening, *target));
+        if !others.is_empty() {
+            waiting.insert(port, others);
+        }
+        for (_, tell) in there {
+            // A tunnel waits as long as its runtime lives.
+            let _ = tell.send(());
+        }
+    }
 }
 
 /// Whether somebody listens at an address of this machine, as far as the system's table tells: to
