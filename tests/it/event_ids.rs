@@ -1,5 +1,7 @@
 //! Ids of confirmed events belong to who emits them.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use event_manager_zmtp::LocalSocket;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -151,4 +153,28 @@ fn a_client_with_many_ids_pushes_out_no_other_s() {
         assert!(is_known(&second, BILLING, id, "disk"));
     }
     assert!(!is_known(&second, DESK, "0", "disk"), "it has most");
+}
+
+#[test]
+fn who_has_many_events_wait_for_their_time_leaves_room_for_others() {
+    const MANY: usize = 5000;
+    let (keys, directory) = (Keys::new(), TempDir::new().expect("a directory"));
+    let daemon = started(&directory, security(&keys));
+    let _subscriber = daemon.subscriber(&["Order"]);
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    let later = later
+        .duration_since(UNIX_EPOCH)
+        .expect("a time")
+        .as_millis() as u64;
+    let request = json!({"token": "emit", "subject": "Order", "payload": "x", "deliverAt": later});
+    let mut peer = Peer::met(&daemon.requests(), LocalSocket::Dealer, 4);
+    for n in 0..=MANY {
+        peer.connection.send([b"", request.to_string().as_bytes()]);
+        let answer: Value = serde_json::from_slice(&peer.message()[1]).expect("JSON");
+        let expected = if n < MANY { Value::Null } else { json!("busy") };
+        assert_eq!(answer["code"], expected, "{n}: {answer}");
+    }
+    for _ in 0..10 {
+        emit(&daemon, request.clone()).expect("an ACK");
+    }
 }

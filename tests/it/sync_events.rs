@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use event_manager_wire::api::{CallResult, CallResults, CallStatus};
 use event_manager_wire::model::Endpoint;
+use event_manager_zmtp::LocalSocket;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::support::bus::exchange;
+use super::support::keys::{Keys, Peer};
 use super::support::peers::{connected, publish, received, socket};
 use super::support::responder::Responder;
 use super::support::{TestDaemon, tunnel};
@@ -267,7 +270,8 @@ fn calls_beyond_the_limit_are_refused_as_busy() {
     let daemon = TestDaemon::with(|config| {
         config.locator.embedded = true;
         config.locator.address = Endpoint::tcp("127.0.0.1", 0);
-        config.pending_calls_max = 2;
+        // Where clients have names, as in a tunnel, one has no more than half.
+        config.pending_calls_max = if tunnel::is_on() { 4 } else { 2 };
     });
     let (_hung, address) = hung(&daemon);
     daemon.subscribe("sub-1", "Billing", &["Order"]);
@@ -287,6 +291,39 @@ fn calls_beyond_the_limit_are_refused_as_busy() {
         );
     }
     assert_eq!(daemon.status().pending_calls, 0);
+}
+
+#[test]
+fn who_waits_for_many_answers_keeps_no_other_from_asking() {
+    const GREEDY: u8 = 2;
+    let (keys, directory) = (Keys::new(), TempDir::new().expect("a directory"));
+    keys.admit(GREEDY);
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "maxPendingCalls": 8,
+        "embeddedLocator": true,
+        "locatorAddress": "tcp://127.0.0.1:0",
+        "services": {"Kept": {"delivery": "queue"}},
+        "security": keys.security(&["null", "curve"]),
+    }));
+    let (_hung, address) = hung(&daemon);
+    daemon.subscribe("sub-1", "Billing", &["Order"]);
+    register(&daemon, "Billing", &address);
+    daemon.subscribe("sub-2", "Kept", &["kept."]);
+    let mut greedy = Peer::met(&daemon.requests(), LocalSocket::Dealer, GREEDY);
+    for _ in 0..5 {
+        let event = [PUBLISH, "PARAM", &PAYLOAD.join("\0"), "4000000"];
+        greedy.connection.send(event);
+    }
+    let refused = greedy.message();
+    let said = String::from_utf8_lossy(&refused[2]);
+    assert!(
+        said.starts_with("busy: 4 requests of this client"),
+        "{said}"
+    );
+    let (token, said) = daemon.ask("TK_EVENT_MANAGER_EMIT", &["", "disk", "kept.1", "x"]);
+    assert_eq!(token, "TK_SYS_ACK", "{said}");
+    assert_eq!(daemon.status().pending_calls, 4);
 }
 
 /// The median time of an event's way and of a keep-alive's.

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
-use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
 use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
@@ -66,7 +65,7 @@ impl Publication {
 
 impl Hub {
     /// Publishes what a client has asked for, or another event manager.
-    pub(crate) fn emit_for(&mut self, client: ClientId, emission: &Emission, back: ReturnAddress) {
+    pub(crate) fn emit_for(&mut self, emission: &Emission, back: ReturnAddress) {
         let hub = self.peers.get(back.peer).and_then(|peer| peer.zmtp.hub);
         if let Some(hub) = hub.filter(|hub| self.is_own_hub(*hub)) {
             let sentence = format!(
@@ -78,7 +77,7 @@ impl Hub {
             None => Via::Client,
             Some(_) => Via::Hub,
         };
-        let emitter = self.clients.get(client).identity.clone();
+        let emitter = back.client.clone();
         self.emit(emission, via, &emitter, back.into());
     }
 
@@ -120,7 +119,10 @@ impl Hub {
             subscribers: Box::default(),
             services: [service].into(),
         });
-        self.publish_to(known, emission, &Identity::Own, None, asker);
+        // While its client's services may keep no more, the event waits where it comes from.
+        let owner = self.broker[service].owner().cloned();
+        let owner = owner.unwrap_or(Identity::Own);
+        self.publish_to(known, emission, &owner, None, asker);
     }
 
     fn key_of(&self, emission: &Emission) -> Vec<u8> {
@@ -142,7 +144,7 @@ impl Hub {
         let publication = self.plan_publication(known, emission, emitter, before);
         match self.refusal_of(&publication, emitter) {
             Some(nak) => self.say(&asker, &emission.id, &Said::Refused(nak)),
-            None => self.publish_confirmed(emission, publication, asker),
+            None => self.publish_confirmed(emission, publication, emitter, asker),
         }
     }
 
@@ -204,7 +206,11 @@ impl Hub {
         }
         let waits = publication.is_scheduled() || publication.is_held;
         let sentence = self.requests.emissions.no_room_for(&publication.event);
-        let sentence = sentence.filter(|_| waits);
+        let sentence = sentence.filter(|_| waits).or_else(|| {
+            let is_shared = publication.is_scheduled() && self.site.keyring.knows_names();
+            let emissions = &self.requests.emissions;
+            is_shared.then(|| emissions.no_share_for(&publication.event, emitter))?
+        });
         let sentence = sentence.or_else(|| {
             let keys = &publication.route.services;
             self.why_not_kept(keys, publication.event.len(), emitter)
@@ -212,7 +218,13 @@ impl Hub {
         Some(Message::nak("busy", sentence?))
     }
 
-    fn publish_confirmed(&mut self, emission: &Emission, publication: Publication, asker: Asker) {
+    fn publish_confirmed(
+        &mut self,
+        emission: &Emission,
+        publication: Publication,
+        emitter: &Identity,
+        asker: Asker,
+    ) {
         let (number, reached) = (publication.number, publication.reached);
         if publication.waits_for_disk {
             // Else it was answered that too many requests wait.
@@ -233,7 +245,7 @@ impl Hub {
             self.say(&asker, &emission.id, &accepted);
         }
         self.count_publication(&publication);
-        self.give_to_subscribers(&publication);
+        self.give_to_subscribers(&publication, emitter);
         self.give_to_services(emission, &publication);
     }
 
@@ -249,7 +261,7 @@ impl Hub {
     }
 
     /// Gives the event to subscribers, now or when they are there or its time comes.
-    fn give_to_subscribers(&mut self, publication: &Publication) {
+    fn give_to_subscribers(&mut self, publication: &Publication, emitter: &Identity) {
         let Publication { event, route, .. } = publication;
         match publication.due {
             _ if publication.is_held => self
@@ -259,7 +271,7 @@ impl Hub {
             Some(at) if publication.is_scheduled() => {
                 self.requests
                     .emissions
-                    .schedule(at, publication.number, event);
+                    .schedule(at, publication.number, event, emitter);
                 self.time.alarm.set(at);
             }
             Some(_) => {}

@@ -13,14 +13,14 @@ use crate::reactor::state::clients::ClientId;
 use crate::reactor::state::effects::Effect;
 use crate::reactor::state::inside::Published;
 use crate::reactor::state::peer::Role;
-use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
+use crate::reactor::state::replies::{Asker, Full, ReturnAddress, Ticket};
 use event_manager_core::broker::{EndError, EndedService, PeerId};
 use event_manager_core::event_id::EventId;
 use event_manager_core::locator;
 use event_manager_core::requests::{
     self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
 };
-use event_manager_core::security::Deed;
+use event_manager_core::security::{Deed, Identity};
 use event_manager_wire::messagebus::{
     FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
 };
@@ -87,8 +87,9 @@ impl Host for Asking<'_> {
         self.hub.phase.is_draining()
     }
 
-    fn is_full(&self) -> Option<usize> {
-        self.hub.requests.replies.is_full()
+    fn is_full(&self) -> Option<Nak> {
+        let client = &self.hub.clients.get(self.client).identity;
+        self.hub.why_no_more_wait(client)
     }
 
     fn status(&mut self) -> String {
@@ -105,8 +106,7 @@ impl Host for Asking<'_> {
     }
 
     fn emit(&mut self, emission: &Emission) -> Answer {
-        let client = self.client;
-        self.hand_on(|hub, back| hub.emit_for(client, emission, back))
+        self.hand_on(|hub, back| hub.emit_for(emission, back))
     }
 
     fn letters(&mut self, request: LettersRequest) -> Answer {
@@ -150,6 +150,7 @@ impl Hub {
         };
         let back = ReturnAddress {
             peer: id,
+            client: self.identity_of(id),
             envelope: envelope.to_vec(),
             layout,
             timed: None,
@@ -186,6 +187,10 @@ impl Hub {
         Ok(())
     }
 
+    fn identity_of(&self, id: PeerId) -> Identity {
+        self.clients.get(self.peers[id].client).identity.clone()
+    }
+
     /// A request has more frames or bytes than the limits allow: nothing more is read from its
     /// connection, but it is answered, as far as what came tells to whom.
     pub(crate) fn refuse_request(&mut self, id: PeerId, begun: &[u8], error: &FrameError) {
@@ -218,6 +223,7 @@ impl Hub {
         };
         let back = ReturnAddress {
             peer: id,
+            client: self.identity_of(id),
             envelope: envelope.to_vec(),
             layout,
             timed: None,
@@ -356,13 +362,25 @@ impl Hub {
     pub(crate) fn promise(&mut self, asker: impl Into<Asker>) -> Option<Ticket> {
         let asker = asker.into();
         // What this process asks itself is bounded by who asks.
-        if let (Asker::Client(back), Some(max)) = (&asker, self.requests.replies.is_full()) {
-            self.reply(back, &requests::too_many_wait(max).into());
+        if let Asker::Client(back) = &asker
+            && let Some(nak) = self.why_no_more_wait(&back.client)
+        {
+            self.reply(back, &nak.into());
             return None;
         }
         let ticket = self.requests.replies.ticket();
         self.requests.replies.insert(ticket, asker);
         Some(ticket)
+    }
+
+    /// The refusal of another request of this client that waits for its answer, if too many do.
+    fn why_no_more_wait(&self, client: &Identity) -> Option<Nak> {
+        let have_names = self.site.keyring.knows_names();
+        let full = self.requests.replies.is_full(client, have_names)?;
+        Some(match full {
+            Full::InAll(max) => requests::too_many_wait(max),
+            Full::OfClient(theirs) => requests::too_many_of_client_wait(theirs),
+        })
     }
 
     pub(crate) fn reply(&mut self, back: &ReturnAddress, answer: &Message) {

@@ -11,6 +11,7 @@ use event_manager_core::broker::ClockChange;
 use event_manager_core::event_id::{EventId, Shares};
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::Level;
+use event_manager_core::security::Identity;
 use event_manager_wire::model::ServiceName;
 
 /// Events that wait to be given to subscribers later.
@@ -100,10 +101,12 @@ pub(crate) struct Emissions {
     /// The order in which ids are forgotten, unless a later emission had them too.
     answered: BTreeMap<u64, (Instant, EmissionId, EventId)>,
     last_answered: u64,
-    shares: Shares<u64>,
+    id_shares: Shares<u64>,
     wall_time: WallTime,
-    /// For subscribers, by their time.
-    scheduled: BTreeMap<(Instant, EmissionId), Bytes>,
+    /// For subscribers, by their time, and whose each is.
+    scheduled: BTreeMap<(Instant, EmissionId), (Bytes, Identity)>,
+    /// How many of them each client has, and how many bytes.
+    shares: HashMap<Identity, (usize, usize)>,
     /// Events that wait, as publishers do, until the subscribers of the previous run are back, and
     /// whether services have them. While publishers don't wait, there are none.
     held: VecDeque<(Bytes, bool)>,
@@ -138,7 +141,7 @@ impl Emissions {
         let Some((_, number, id)) = self.answered.remove(&place) else {
             return;
         };
-        self.shares.remove(id.borrow(), place);
+        self.id_shares.remove(id.borrow(), place);
         if self.known.get(&id).is_some_and(|(last, _)| *last == number) {
             self.known.remove(&id);
         }
@@ -155,8 +158,8 @@ impl Emissions {
         let place = self.last_answered;
         self.answered
             .insert(place, (limits.now, number, id.clone()));
-        self.shares.add(id.borrow(), place);
-        while let Some(place) = self.shares.one_too_many(limits.ids_max, id.borrow()) {
+        self.id_shares.add(id.borrow(), place);
+        while let Some(place) = self.id_shares.one_too_many(limits.ids_max, id.borrow()) {
             self.forget(place);
         }
     }
@@ -275,17 +278,46 @@ impl Emissions {
         ))
     }
 
-    /// An event for subscribers waits for its time.
-    pub(crate) fn schedule(&mut self, at: Instant, number: EmissionId, event: &Bytes) {
+    /// Why another event of this client can't wait for its time, though there is room: none takes more of
+    /// that than it leaves to others.
+    pub(crate) fn no_share_for(&self, event: &Bytes, client: &Identity) -> Option<String> {
+        let (events, bytes) = self.shares.get(client).copied().unwrap_or_default();
+        let waiting = self.scheduled.len() + self.held.len();
+        let left = WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes);
+        let is_too_much = bytes > 0 && bytes + event.len() > left;
+        (events >= WAITING_MAX.saturating_sub(waiting) || is_too_much).then(|| {
+            format!(
+                "{events} events of {bytes} bytes of this client wait for their time already; the rest of the room is for others"
+            )
+        })
+    }
+
+    /// An event of a client waits for its time, for subscribers.
+    pub(crate) fn schedule(
+        &mut self,
+        at: Instant,
+        number: EmissionId,
+        event: &Bytes,
+        client: &Identity,
+    ) {
         self.waiting_bytes += event.len();
-        self.scheduled.insert((at, number), event.clone());
+        let (events, bytes) = self.shares.entry(client.clone()).or_default();
+        (*events, *bytes) = (*events + 1, *bytes + event.len());
+        let waits = (event.clone(), client.clone());
+        self.scheduled.insert((at, number), waits);
     }
 
     /// The next event whose time has come.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Bytes> {
         let entry = self.scheduled.first_entry();
-        let event = entry.filter(|entry| entry.key().0 <= now)?.remove();
+        let (event, client) = entry.filter(|entry| entry.key().0 <= now)?.remove();
         self.waiting_bytes -= event.len();
+        if let Some((events, bytes)) = self.shares.get_mut(&client) {
+            (*events, *bytes) = (*events - 1, *bytes - event.len());
+            if *events == 0 {
+                self.shares.remove(&client);
+            }
+        }
         Some(event)
     }
 
@@ -342,222 +374,4 @@ impl WallTime {
     clippy::disallowed_methods,
     reason = "an arbitrary origin for a fake clock"
 )]
-mod tests {
-    use super::super::replies::PendingReplies;
-    use super::*;
-    use event_manager_core::event_id::Emitter;
-
-    fn service(name: &str) -> ServiceName {
-        ServiceName::new(name).unwrap()
-    }
-
-    fn id(said: &'static str) -> EventId {
-        EventId::of(Emitter::Anybody, said.into())
-    }
-
-    fn tickets<const N: usize>() -> [Ticket; N] {
-        let mut all = PendingReplies::new(N);
-        std::array::from_fn(|_| all.ticket())
-    }
-
-    fn at(origin: Instant, seconds: u64, ids_max: usize) -> IdLimits {
-        IdLimits {
-            now: origin + Duration::from_secs(seconds),
-            ids_max,
-        }
-    }
-
-    const ONE_SERVICE: Reached = Reached {
-        services: 1,
-        on_disk: false,
-        subscribers: false,
-    };
-
-    #[test]
-    fn ids_are_forgotten_by_time_and_by_number_the_oldest_first() {
-        let origin = Instant::now();
-        let mut emissions = Emissions::default();
-        let ids = ["a", "b", "c", "d"].map(id);
-        for (id, seconds) in ids.iter().zip(0..) {
-            let number = emissions.next_number();
-            let limits = at(origin, seconds, 3);
-            emissions.accept(id, number, ONE_SERVICE, Level::Memory, limits);
-        }
-        let are_known = |emissions: &Emissions| {
-            let known = ids.iter().map(|id| emissions.known(id).is_some());
-            known.collect::<Vec<_>>()
-        };
-        assert_eq!(are_known(&emissions), [false, true, true, true]);
-        // One that comes again is remembered from then on.
-        let number = emissions.next_number();
-        emissions.accept(
-            &ids[1],
-            number,
-            ONE_SERVICE,
-            Level::Memory,
-            at(origin, 4, 4),
-        );
-        emissions.forget_until(origin + Duration::from_secs(2));
-        assert_eq!(are_known(&emissions), [false, true, false, true]);
-    }
-
-    #[test]
-    fn an_id_is_known_to_its_owner_and_one_of_anybody_to_all() {
-        let limits = at(Instant::now(), 0, 10);
-        let of = |emitter, said: &'static str| EventId::of(emitter, said.into());
-        let (till, desk) = (Emitter::Client("till"), Emitter::Client("desk"));
-        let mut emissions = Emissions::default();
-        for id in [of(till, "a"), of(Emitter::Anybody, "b")] {
-            let number = emissions.next_number();
-            emissions.accept(&id, number, ONE_SERVICE, Level::Memory, limits);
-        }
-        let [ticket] = tickets();
-        let number = emissions.next_number();
-        emissions.wait_for_disk(number, &of(desk, "c"), ticket, 1, ONE_SERVICE);
-        for (emitter, said, is_known) in [
-            (till, "a", true),
-            (desk, "a", false),
-            (Emitter::Anybody, "a", false),
-            (till, "b", true),
-            (Emitter::Nameless, "b", true),
-            (till, "c", false),
-            (desk, "c", true),
-        ] {
-            let known = emissions.known(&of(emitter, said)).is_some();
-            assert_eq!(known, is_known, "{emitter:?} {said}");
-        }
-    }
-
-    #[test]
-    fn ids_of_one_client_push_out_no_other_s() {
-        let limits = at(Instant::now(), 0, 10);
-        let mut emissions = Emissions::default();
-        let of = |name, said: u8| EventId::of(Emitter::Client(name), vec![said].into());
-        let mut accept = |id: &EventId| {
-            let number = emissions.next_number();
-            emissions.accept(id, number, ONE_SERVICE, Level::Memory, limits);
-        };
-        (1..=5).for_each(|said| accept(&of("till", said)));
-        (1..=100).for_each(|said| accept(&of("desk", said)));
-        assert!((1..=5).all(|said| emissions.known(&of("till", said)).is_some()));
-        let theirs = (1..=100).filter(|said| emissions.known(&of("desk", *said)).is_some());
-        assert_eq!(theirs.collect::<Vec<_>>(), [96, 97, 98, 99, 100]);
-        assert_eq!(emissions.known.len(), 10);
-    }
-
-    #[test]
-    fn what_reached_nobody_and_what_has_no_id_is_not_remembered() {
-        let limits = at(Instant::now(), 0, 10);
-        let mut emissions = Emissions::default();
-        for (said, reached, is_known) in [
-            ("a", Reached::default(), false),
-            ("", ONE_SERVICE, false),
-            ("b", ONE_SERVICE, true),
-        ] {
-            let (id, number) = (id(said), emissions.next_number());
-            emissions.accept(&id, number, reached, Level::Disk, limits);
-            assert_eq!(emissions.known(&id).is_some(), is_known, "{said:?}");
-        }
-        // It is on no disk, so no more than memory is confirmed, whatever was asked for.
-        let accepted = Known::Accepted(1, Level::Memory);
-        let known = emissions.known(&id("b"));
-        assert_eq!(known.map(|(_, known)| known), Some(&accepted));
-    }
-
-    #[test]
-    fn the_last_of_the_durable_services_confirms() {
-        let limits = at(Instant::now(), 0, 10);
-        let mut emissions = Emissions::default();
-        let ([ticket, later], id) = (tickets(), id("id"));
-        let number = emissions.next_number();
-        emissions.wait_for_disk(number, &id, ticket, 2, ONE_SERVICE);
-        assert_eq!(emissions.known(&id), Some((number, &Known::Pending)));
-        emissions.wait_too(number, later);
-        let (one, two) = (service("one"), service("two"));
-        assert_eq!(emissions.confirm(number, &one, Ok(false), limits), None);
-        let confirmed = emissions.confirm(number, &two, Ok(true), limits).unwrap();
-        assert_eq!((confirmed.ticket, confirmed.again), (ticket, vec![later]));
-        assert_eq!(confirmed.is_duplicate, Ok(false));
-        assert_eq!(
-            (confirmed.reached.services, confirmed.reached.on_disk),
-            (3, true)
-        );
-        let known = emissions.known(&id);
-        assert_eq!(known, Some((number, &Known::Accepted(3, Level::Disk))));
-        // Nothing waits for it any more.
-        assert_eq!(emissions.confirm(number, &two, Ok(true), limits), None);
-    }
-
-    #[test]
-    fn services_without_the_event_are_remembered_with_the_first_reason() {
-        let limits = at(Instant::now(), 0, 10);
-        let mut emissions = Emissions::default();
-        let ([ticket], id) = (tickets(), id("id"));
-        let number = emissions.next_number();
-        emissions.wait_for_disk(number, &id, ticket, 3, Reached::default());
-        let names = ["one", "two", "three"].map(service);
-        let full = Err("full".to_owned());
-        assert_eq!(emissions.confirm(number, &names[0], full, limits), None);
-        assert_eq!(emissions.confirm(number, &names[1], Ok(true), limits), None);
-        let gone = Err("gone".to_owned());
-        let confirmed = emissions.confirm(number, &names[2], gone, limits);
-        let confirmed = confirmed.unwrap();
-        assert_eq!(confirmed.is_duplicate, Err("full".to_owned()));
-        let failed = vec![names[0].clone(), names[2].clone()];
-        let known = Known::Partial(confirmed.reached, failed);
-        assert_eq!(emissions.known(&id), Some((number, &known)));
-        assert_eq!(confirmed.reached.services, 1);
-    }
-
-    #[test]
-    fn what_waits_goes_in_the_order_of_its_time_and_is_bounded() {
-        let origin = Instant::now();
-        let at = |seconds| origin + Duration::from_secs(seconds);
-        let mut emissions = Emissions::default();
-        let huge = Bytes::from(vec![0; WAITING_BYTES_MAX + 1]);
-        // A single one may have more.
-        assert_eq!(emissions.no_room_for(&huge), None);
-        for (seconds, event) in [(2, "later"), (1, "sooner"), (1, "sooner too")] {
-            let number = emissions.next_number();
-            emissions.schedule(at(seconds), number, &Bytes::from(event));
-        }
-        emissions.hold(&Bytes::from("held"), true);
-        assert!(emissions.no_room_for(&huge).is_some());
-        assert_eq!(emissions.no_room_for(&Bytes::from("small")), None);
-        assert_eq!(emissions.next_due(), Some(at(1)));
-        assert_eq!(emissions.take_due(origin), None);
-        assert_eq!(emissions.take_due(at(1)), Some("sooner".into()));
-        assert_eq!(emissions.take_due(at(1)), Some("sooner too".into()));
-        assert_eq!(emissions.take_due(at(1)), None);
-        // The wall clock was set back by a second.
-        let back = ClockChange { forward_ms: -1000 };
-        emissions.clock_was_set(back, at(1));
-        assert_eq!(emissions.take_due(at(2)), None);
-        assert_eq!(emissions.take_due(at(3)), Some("later".into()));
-        assert_eq!(emissions.take_held(), Some(("held".into(), true)));
-        assert_eq!(emissions.take_held(), None);
-        assert_eq!(emissions.no_room_for(&huge), None);
-        for _ in 0..WAITING_MAX {
-            emissions.hold(&Bytes::new(), false);
-        }
-        assert!(emissions.no_room_for(&Bytes::new()).is_some());
-    }
-
-    #[test]
-    fn a_time_of_the_wall_clock_is_the_same_whenever_it_is_converted() {
-        let origin = Instant::now();
-        let at = |us: u64| origin + Duration::from_micros(us);
-        let mut wall = WallTime::default();
-        let due = wall.instant_of(1_000, at(700), 0);
-        assert_eq!(due, at(1_000_700));
-        // The wall clock turns to the next ms at 1000, 2000, … µs of ours.
-        for us in 701..9_000 {
-            assert_eq!(wall.instant_of(1_000, at(us), us / 1_000), due);
-            assert!(wall.instant_of(1_001, at(us), us / 1_000) > due);
-        }
-        // It was set.
-        let later = wall.instant_of(60_000, at(9_000), 59_000);
-        assert_eq!(later, at(1_009_000));
-        assert_eq!(wall.instant_of(0, at(10_000), 59_001), at(9_000));
-    }
-}
+mod tests;

@@ -100,8 +100,8 @@ pub trait Host {
     fn claim(&mut self, subscription: &SubscriptionId);
     /// Whether it has begun to end.
     fn is_stopping(&self) -> bool;
-    /// How many requests may wait for their answers, if as many do.
-    fn is_full(&self) -> Option<usize>;
+    /// The refusal of another request that waits for its answer, if too many do.
+    fn is_full(&self) -> Option<Nak>;
     /// The daemon's state as JSON.
     fn status(&mut self) -> String;
     /// Notable events as JSON: the first `max` after a number, or the latest without one.
@@ -266,9 +266,9 @@ fn answer<R: Request>(row: &Row, asked: &Message, host: &mut dyn Host) -> Result
     };
     let request: R = read(asked, positions)?;
     if row.waits
-        && let Some(max) = host.is_full()
+        && let Some(full) = host.is_full()
     {
-        return Err(too_many_wait(max));
+        return Err(full);
     }
     request.answer(asked, host)
 }
@@ -276,6 +276,14 @@ fn answer<R: Request>(row: &Row, asked: &Message, host: &mut dyn Host) -> Result
 /// The refusal of a request whose answer would come later, while `max` others wait for theirs.
 pub fn too_many_wait(max: usize) -> Nak {
     let sentence = format!("{max} requests wait for their answers already (maxPendingCalls)");
+    Nak::new("busy", sentence)
+}
+
+/// The same, while so many of its client's wait: the rest is for others.
+pub fn too_many_of_client_wait(theirs: usize) -> Nak {
+    let sentence = format!(
+        "{theirs} requests of this client wait for their answers already; the rest of maxPendingCalls is for others"
+    );
     Nak::new("busy", sentence)
 }
 

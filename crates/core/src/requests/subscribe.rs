@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error};
 use serde_json::{Map, Value};
 
 use super::subjects::{check_length, patterns};
-use super::{Answer, Context, Happening, Host, Request, Settings, too_many_wait};
+use super::{Answer, Context, Happening, Host, Request, Settings};
 use crate::broker::{
     DeliveryMode, OrderBy, RetryOptions, Service, ServiceKey, ServiceOptions, ServiceSettings,
     SubscribeError, WhenFull, event_subject, order, seconds, when_full,
@@ -227,12 +227,12 @@ fn terms(context: &Context<'_>, service: ServiceKey) -> Option<Map<String, Value
 }
 
 /// Whether there can be a queue on disk, and whether one more may wait for it.
-fn can_be_promised(context: &Context<'_>, full: Option<usize>) -> Result<(), Nak> {
+fn can_be_promised(context: &Context<'_>, full: Option<Nak>) -> Result<(), Nak> {
     if !context.settings.has_store {
         let sentence = "delivery: there is no queue without a state directory (stateDir)";
         return Err(Nak::new("no-store", sentence));
     }
-    full.map_or(Ok(()), |max| Err(too_many_wait(max)))
+    full.map_or(Ok(()), Err)
 }
 
 fn code_of(error: &SubscribeError) -> &'static str {

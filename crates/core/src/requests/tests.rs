@@ -71,8 +71,8 @@ impl Host for Fixture {
         self.stopping
     }
 
-    fn is_full(&self) -> Option<usize> {
-        self.full.then_some(7)
+    fn is_full(&self) -> Option<Nak> {
+        self.full.then(|| too_many_wait(7))
     }
 
     fn status(&mut self) -> String {
