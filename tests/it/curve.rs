@@ -108,6 +108,32 @@ fn a_message_that_is_too_large_costs_only_itself() {
     assert_eq!(daemon.refused("message-too-large"), 3);
 }
 
+/// What is in a box can't be read before it is there as a whole. So nobody knows that it is JSON.
+#[test]
+fn a_request_that_is_too_large_is_answered_in_the_layout_that_is_known() {
+    const BYTES_MAX: usize = 100_000;
+    let keys = Keys::new();
+    keys.admit(2);
+    let daemon = TestDaemon::in_own_process(&json!({
+        "security": keys.security(&["curve"]),
+        "limits": {"maxMessageBytes": BYTES_MAX},
+    }));
+    let payload = "x".repeat(BYTES_MAX);
+    let object = json!({"token": "emit", "subject": "Order", "payload": payload}).to_string();
+    let in_frames = ["TK_EVENT_MANAGER_EMIT", "PARAM", &payload];
+    for (request, token) in [(&[&*object][..], "4027580418"), (&in_frames, "TK_SYS_NAK")] {
+        let mut peer = Peer::met(&daemon.requests(), LocalSocket::Dealer, 2);
+        let frames = [""].iter().chain(request).map(|frame| frame.as_bytes());
+        peer.connection.send(frames.collect::<Vec<_>>());
+        let answer = peer.message();
+        let text = |frame: &[u8]| String::from_utf8_lossy(frame).into_owned();
+        assert_eq!((answer.len(), &*text(&answer[1])), (4, token));
+        let said = text(&answer[3]);
+        assert!(said.starts_with("too-large: "), "{said}");
+        assert!(said.contains("limits.maxMessageBytes"), "{said}");
+    }
+}
+
 #[test]
 fn keys_are_admitted_and_revoked_within_a_second() {
     let keys = Keys::new();
