@@ -13,10 +13,12 @@ use event_manager_wire::model::Endpoint;
 
 use super::support::peers::{publish, received};
 use super::support::raw::{RawPeer, command, frame, greeting, ready, tcp_address};
-use super::support::{PATIENCE, TestDaemon, config};
+use super::support::{PATIENCE, TestDaemon, config, tunnel};
 
-/// More than what the kernel and a worker's outbox hold together.
-const EVENTS: usize = 200;
+/// More than what the kernel and a worker's outbox hold together; a tunnel has buffers of its own.
+fn events() -> usize {
+    if tunnel::is_on() { 500 } else { 200 }
+}
 const EVENT_BYTES: usize = 60_000;
 
 /// Raw peers that have been sent more than their sockets hold, and have read nothing of it: a
@@ -31,11 +33,11 @@ fn stalled(daemon: &TestDaemon) -> [RawPeer; 2] {
     daemon.wait_for_ready("Stalled", 1);
     let publisher = daemon.publisher();
     let padding = "x".repeat(EVENT_BYTES);
-    for n in 0..EVENTS {
+    for n in 0..events() {
         publish(&publisher, "event", &format!("{n} {padding}"));
     }
     let status = daemon.wait_for("all events", |status| {
-        status.publishers.events == EVENTS as u64
+        status.publishers.events == events() as u64
     });
     assert!(status.services[0].queue.events > 0);
     assert!(status.subscribers.counters.in_flight > 0);
@@ -48,13 +50,15 @@ fn what_waits_is_delivered_first() {
     let peers = stalled(&daemon);
     let unwanted = daemon.subscribe("nobody", "Nobody", &["unwanted"]);
     publish(&daemon.publisher(), "unwanted", "no worker will ever come");
-    daemon.wait_for("it", |status| status.publishers.events == EVENTS as u64 + 1);
+    daemon.wait_for("it", |status| {
+        status.publishers.events == events() as u64 + 1
+    });
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let stopped = scope.spawn(|| daemon.stop());
         let readers = peers.map(|mut peer| {
             scope.spawn(move || {
-                for n in 0..EVENTS {
+                for n in 0..events() {
                     let event = peer.read_message();
                     let data = String::from_utf8_lossy(&event[1]);
                     assert_eq!(data.split(' ').next(), Some(&*n.to_string()));

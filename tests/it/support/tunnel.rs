@@ -7,7 +7,7 @@
 
 mod relay;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -178,28 +178,51 @@ fn dialler() -> PathBuf {
     secret("dialler", DIALLER)
 }
 
-fn is_known(address: &str) -> bool {
-    DAEMONS.lock().expect("no panic").contains(address)
+/// Addresses, each with the socket that listens there, if one did when it was noted: the system gives the
+/// same ports to others later.
+type Noted = LazyLock<Mutex<HashMap<String, Option<u64>>>>;
+
+static DAEMONS: Noted = LazyLock::new(Mutex::default);
+static SPARED: Noted = LazyLock::new(Mutex::default);
+
+fn note(noted: &Noted, address: String) {
+    let socket = listening_at(&address);
+    noted.lock().expect("no panic").insert(address, socket);
 }
 
-static DAEMONS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+fn is_noted(noted: &Noted, address: &str) -> bool {
+    let then = noted.lock().expect("no panic").get(address).copied();
+    let is_same = |then: u64| listening_at(address).is_none_or(|now| now == then);
+    then.is_some_and(|then| then.is_none_or(is_same))
+}
+
+/// The socket that listens at an address of this machine.
+fn listening_at(address: &str) -> Option<u64> {
+    let target = address.trim_start_matches("tcp://").parse().ok()?;
+    socket_in(&listening(), target)
+}
 
 /// A daemon listens there, or will.
 pub fn is_daemon<'a>(addresses: impl IntoIterator<Item = &'a Endpoint>) {
-    let mut daemons = DAEMONS.lock().expect("no panic");
-    daemons.extend(addresses.into_iter().map(ToString::to_string));
+    if is_on() {
+        let addresses = addresses.into_iter().map(ToString::to_string);
+        addresses.for_each(|address| note(&DAEMONS, address));
+    }
 }
 
-static SPARED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+fn is_known(address: &str) -> bool {
+    is_noted(&DAEMONS, address)
+}
 
 /// Nobody reaches this address by a tunnel: it is no daemon's.
 pub fn spare(address: &str) {
-    let mut spared = SPARED.lock().expect("no panic");
-    spared.insert(address.to_owned());
+    if is_on() {
+        note(&SPARED, address.to_owned());
+    }
 }
 
 fn is_spared(address: &str) -> bool {
-    SPARED.lock().expect("no panic").contains(address)
+    is_noted(&SPARED, address)
 }
 
 /// Tells who counts them that this test has a daemon that admits nobody without keys.
@@ -375,13 +398,13 @@ fn tell_who_waits(waiting: &mut Waiting) {
         return;
     }
     let listening = listening();
-    for port in listening.iter().map(SocketAddrV4::port) {
+    for port in listening.keys().map(SocketAddrV4::port) {
         let Some(all) = waiting.remove(&port) else {
             continue;
         };
         let (there, others): (Vec<_>, Vec<_>) = all
             .into_iter()
-            .partition(|(target, _)| is_in(&listening, *target));
+            .partition(|(target, _)| socket_in(&listening, *target).is_some());
         if !others.is_empty() {
             waiting.insert(port, others);
         }
@@ -396,33 +419,38 @@ fn tell_who_waits(waiting: &mut Waiting) {
 /// connect would be noticed there.
 fn is_there(target: &str) -> bool {
     let target = target.parse();
-    target.map_or(true, |target| is_in(&listening(), target))
+    target.map_or(true, |target| socket_in(&listening(), target).is_some())
 }
 
-fn is_in(listening: &HashSet<SocketAddrV4>, target: SocketAddrV4) -> bool {
+/// Who listens on this machine, and by which socket.
+type Listening = HashMap<SocketAddrV4, u64>;
+
+fn socket_in(listening: &Listening, target: SocketAddrV4) -> Option<u64> {
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, target.port());
-    listening.contains(&target) || listening.contains(&any)
+    let found = listening.get(&target).or_else(|| listening.get(&any));
+    found.copied()
 }
 
-/// Where somebody listens on this machine.
-fn listening() -> HashSet<SocketAddrV4> {
+fn listening() -> Listening {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     tables.into_iter().flat_map(listeners_of).collect()
 }
 
 /// The listeners of a table of the system. They are its first lines, and all others may be very many.
-fn listeners_of(table: &str) -> Vec<SocketAddrV4> {
+fn listeners_of(table: &str) -> Vec<(SocketAddrV4, u64)> {
     const LISTENS: &str = " 0A ";
     let lines = BufReader::new(File::open(table).expect("Linux")).lines();
     let lines = lines.map(|line| line.expect("a table")).skip(1);
     let listeners = lines.take_while(|line| line.contains(LISTENS));
     let address = |line: String| {
-        let (host, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let (host, port) = fields.get(1)?.split_once(':')?;
         // Who listens at :: does so at 0.0.0.0.
         let host = u128::from_str_radix(host, 16).ok()?;
         let host = u32::try_from(host).ok()?.to_ne_bytes();
         let port = u16::from_str_radix(port, 16).ok()?;
-        Some(SocketAddrV4::new(host.into(), port))
+        let socket = fields.get(9)?.parse().ok()?;
+        Some((SocketAddrV4::new(host.into(), port), socket))
     };
     listeners.filter_map(address).collect()
 }
