@@ -14,12 +14,12 @@ RUN mkdir -p src benches/e2e tests/it tests/engines crates/zmtp/src crates/wire/
     && touch src/lib.rs crates/zmtp/src/lib.rs crates/wire/src/lib.rs crates/core/src/lib.rs crates/client/src/lib.rs \
     && touch benches/instructions.rs benches/micro.rs benches/e2e/main.rs tests/it/main.rs tests/engines/main.rs \
     && echo 'fn main() {}' > src/main.rs \
-    && cargo build --release --locked --bin event-manager
+    && cargo build --release --locked --features engines,tls --bin event-manager
 COPY crates ./crates
 COPY src ./src
 # Cargo goes by the files' times, and these may be older than the empty ones.
 RUN touch src/lib.rs src/main.rs crates/*/src/lib.rs \
-    && cargo build --release --locked --bin event-manager
+    && cargo build --release --locked --features engines,tls --bin event-manager
 
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="event-manager" \

@@ -67,7 +67,7 @@ const ALL: [About; 4] = [
         kind: EngineKind::Hub,
         word: "hub",
         schemes: &["tcp"],
-        example: "tcp://127.0.0.1:5500",
+        example: "tcp://127.0.0.1:5101",
         is_built: true,
         place: None,
         confirmed: "the other event manager has it: for its durable services synced to its disk, for all others in its memory",
