@@ -177,9 +177,9 @@ fn with_authorities(
 
 /// What becomes of what was asked.
 fn failure(error: &RedisError) -> Failure {
-    match error.code() {
-        Some(_) => Failure::Refused(explained(error)),
-        None => Failure::Lost(explained(error)),
+    match error.is_io_error() || error.is_unrecoverable_error() {
+        true => Failure::Lost(explained(error)),
+        false => Failure::Refused(explained(error)),
     }
 }
 

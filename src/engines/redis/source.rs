@@ -208,19 +208,23 @@ impl RedisSource {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut commands = pipe();
-        commands
-            .cmd("XACK")
-            .arg(&self.key)
-            .arg(&self.group)
-            .arg(&ids);
-        if self.deletes {
-            // Both or none: an entry that is deleted first would come again, empty.
-            commands.atomic().cmd("XDEL").arg(&self.key).arg(&ids);
+        let of_ids = |name: &str| {
+            let mut command = cmd(name);
+            command.arg(&self.key);
+            command
+        };
+        let mut settling = of_ids("XACK");
+        settling.arg(&self.group).arg(&ids);
+        if !self.deletes {
+            return self.telling.ask(&settling, ANSWER_MAX).await.map(|_| ());
         }
+        // Both or none: an entry that is deleted first would come again, empty.
+        let mut deleting = of_ids("XDEL");
+        deleting.arg(&ids);
+        let mut both = pipe();
+        both.atomic().add_command(settling).add_command(deleting);
         let mut telling = self.telling.commands.clone();
-        let telling = commands.query_async::<Value>(&mut telling);
-        match timeout(ANSWER_MAX, telling).await {
+        match timeout(ANSWER_MAX, both.query_async::<Value>(&mut telling)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => Err(Failure::Lost(format!("no answer within {ANSWER_MAX:?}"))),
