@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use event_manager_wire::api::{Bridge, BridgeState};
 use serde_json::{Value, json};
@@ -225,6 +226,31 @@ fn a_queue_that_is_missing_or_deleted_is_named_and_brings_events_once_it_is_ther
     rabbit.queue("in0", "#", &json!({}));
     rabbit.give(1..2, &json!({}));
     assert_eq!(received(&subscriber), "1");
+}
+
+#[test]
+fn a_server_that_stands_still_is_noticed_while_nothing_passes() {
+    let rabbit = Rabbit::started();
+    let directory = TempDir::new().expect("a directory");
+    let mut settings = settings(&directory, &rabbit, &json!({}));
+    settings["bridges"]["in"] = json!({"engine": "main", "direction": "in", "from": "in0"});
+    let daemon = TestDaemon::in_own_process(&settings);
+    let all = |state: BridgeState| {
+        daemon.wait_for("all bridges", |status| {
+            status.bridges.iter().all(|bridge| bridge.state == state)
+        })
+    };
+    all(BridgeState::Running);
+    rabbit.node().process().stand_still();
+    let begun = Instant::now();
+    all(BridgeState::Connecting);
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(16), "{taken:?}");
+    rabbit.go_on();
+    all(BridgeState::Running);
+    let subscriber = daemon.subscriber(&["a."]);
+    rabbit.give(0..1, &json!({}));
+    assert_eq!(received(&subscriber), "0");
 }
 
 /// It would give nothing of what came while nobody was there.
