@@ -78,7 +78,7 @@ fn what_is_wrong_about_rabbitmq_says_what_is_wanted() {
         ),
         (
             format!(
-                r#"{main}, "bridges": {{"b": {{"engine": "mq", "direction": "out", "subjects": "a"}}}}"#
+                r#"{main}, "bridges": {{"b": {{"engine": "mq", "direction": "out", "subjects": ["a"]}}}}"#
             ),
             "to is missing: the name of the exchange",
         ),
