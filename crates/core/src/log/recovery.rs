@@ -15,8 +15,8 @@ use super::{Damage, LogError, LogLimits, NOTES_KEPT_BYTES, Refused};
 use crate::seq::Seq;
 
 /// The last commit of a segment of which nobody says where it ends: of the newest, and of one before a
-/// damaged header. What was read of it may have been in memory only, from a sync that had failed or was never
-/// made.
+/// damaged header; and a file after them that holds nothing. What was read of it may have been in memory only,
+/// from a sync that had failed or was never made.
 #[derive(Debug)]
 pub(super) struct Unproven {
     name: String,
@@ -83,6 +83,8 @@ pub(super) struct Recovery {
     pub(super) torn_bytes: u64,
     /// Files that hold nothing but, in their names, how far the numbers had come.
     pub(super) leftovers: Vec<String>,
+    /// Those of them that no segment leaves out, and their lengths.
+    interrupted: Vec<(String, u64)>,
     /// Files that are not one of the log's.
     pub(super) refused: Vec<Refused>,
     /// The same while all is read, and why they are none.
@@ -118,6 +120,7 @@ pub(super) fn recover<D: Directory>(
         missing: vec![],
         torn_bytes: 0,
         leftovers: vec![],
+        interrupted: vec![],
         refused: vec![],
         strangers: found.refused,
         attributes: BTreeMap::new(),
@@ -140,6 +143,12 @@ pub(super) fn recover<D: Directory>(
         recovery.unproven.push(unproven);
     }
     recovery.ids.wake(recovery.last_ms, now_ms);
+    // The disk may have more of them than can be read now: records that would count after a crash.
+    for (name, bytes) in std::mem::take(&mut recovery.interrupted) {
+        let file = directory.open(&name)?;
+        let unproven = Unproven::find(&file, name, 0, bytes);
+        recovery.unproven.push(unproven);
+    }
     recovery.count_missing();
     let strangers = std::mem::take(&mut recovery.strangers).into_iter();
     recovery.refused = strangers
@@ -190,6 +199,8 @@ impl Recovery {
                 self.saw(candidate.first_seq);
                 if !is_left_out {
                     self.cut(candidate.file_bytes.saturating_sub(candidate.start()));
+                    self.interrupted
+                        .push((candidate.name.clone(), candidate.file_bytes));
                 }
                 self.leftovers.push(candidate.name);
                 continue;

@@ -1,6 +1,7 @@
 //! A last commit that was found and may be in the kernel's memory only.
 
 use super::NewEvent;
+use super::directory::{Directory, SegmentFile};
 use super::sim_disk::SimDisk;
 use super::tests::{NOW_MS, append, files, open, seqs};
 
@@ -105,5 +106,34 @@ fn what_is_found_again_because_a_header_is_damaged_is_proven_too() {
         disk.crash();
         let (mut log, _) = open(&disk);
         assert_eq!(seqs(&mut log), found, "seed {seed}");
+    }
+}
+
+/// Of a file that looks like one whose creation failed the disk may have more than the kernel shows.
+#[test]
+fn what_is_taken_for_an_interrupted_creation_brings_nothing_back() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        let seq = append(&mut log, None, b"kept");
+        disk.fail_syncs_after(0);
+        log.set_handing_out(true);
+        log.commit(NOW_MS).unwrap_err();
+        disk.fail_one_in(0);
+        log.try_recover(NOW_MS).unwrap();
+        // A commit to the second segment fails, and is cut off, which is not synced.
+        log.settle(seq);
+        disk.fail_syncs_after(0);
+        log.commit(NOW_MS).unwrap_err();
+        disk.fail_one_in(0);
+        let newest = files(&disk).pop().unwrap();
+        disk.open(&newest).unwrap().truncate(512).unwrap();
+        disk.flip(&newest, 20, 0);
+        let (mut log, _) = open(&disk);
+        assert!(log.failed().is_none());
+        assert_eq!(seqs(&mut log), [1], "seed {seed}");
+        disk.crash();
+        let (mut log, _) = open(&disk);
+        assert_eq!(seqs(&mut log), [1], "seed {seed}");
     }
 }
