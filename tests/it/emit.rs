@@ -6,10 +6,10 @@ use event_manager_wire::api::QueueState;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::support::TestDaemon;
 use super::support::disk_of;
 use super::support::peers::{is_silent, received};
 use super::support::raw::{RawPeer, message};
+use super::support::{TestDaemon, tunnel};
 
 fn durable(directory: &TempDir) -> TestDaemon {
     TestDaemon::in_own_process(&json!({
@@ -319,7 +319,9 @@ fn what_waits_for_its_time_for_subscribers_is_bounded_in_bytes() {
     let _subscriber = daemon.subscriber(&["Order"]);
     let payload = "x".repeat(3 << 20);
     let request = json!({"subject": "Order", "payload": payload, "deliverAt": hour_from_now()});
-    for _ in 0..21 {
+    // Where clients have names, as in a tunnel, one leaves as much as it has.
+    let room = if tunnel::is_on() { 11 } else { 21 };
+    for _ in 0..room {
         emit(&daemon, request.clone()).expect("an ACK");
     }
     assert_eq!(emit(&daemon, request), Err("busy".to_owned()));
@@ -327,7 +329,7 @@ fn what_waits_for_its_time_for_subscribers_is_bounded_in_bytes() {
     let request = json!({"subject": "Refund", "payload": "x", "deliverAt": hour_from_now()});
     emit(&daemon, request).expect("an ACK");
     let publishers = &daemon.status().publishers;
-    assert_eq!((publishers.events, publishers.unmatched), (22, 1));
+    assert_eq!((publishers.events, publishers.unmatched), (room + 1, 1));
 }
 
 #[test]
