@@ -6,6 +6,7 @@ use event_manager_wire::api::{Bridge, BridgeState};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::support::keys::{Keys, SERVER, pair};
 use super::support::peers::{is_silent, probe, publish, received};
 use super::support::{TestDaemon, assert_law};
 
@@ -155,6 +156,42 @@ fn a_daemon_that_dials_itself_is_told_so() {
     let problem = bridge.problem.expect("a sentence");
     assert!(problem.contains("it is this daemon itself"), "{problem}");
     own.wait_for_counter("bridge.orders", |c| c.in_flight, 1);
+}
+
+/// The other wants keys: until it knows ours, and lets us publish this, events wait here.
+#[test]
+fn keys_and_rights_of_the_other_are_kept() {
+    let directories = [(); 2].map(|()| TempDir::new().expect("a directory"));
+    let (theirs, ours) = (Keys::new(), Keys::new());
+    ours.write_secret("server", 9);
+    let mut security = theirs.security(&["curve"]);
+    security["clients"] = json!({"client-9": {"publish": ["Order.Paid"], "requests": ["EMIT"]}});
+    let office = TestDaemon::in_own_process(&json!({
+        "stateDir": directories[0].path(),
+        "security": security,
+        "services": {"Shop": {"delivery": "queue", "subjects": ["Order"]}},
+    }));
+    let mut own = ours.security(&["null", "curve"]);
+    own["open"] = json!(true);
+    let more = json!({"security": own});
+    let mut settings = settings(&directories[1], &office.requests(), &more);
+    settings["engines"]["office"]["serverKey"] = json!(pair(SERVER).public().to_string());
+    let shop = TestDaemon::in_own_process(&settings);
+    let publisher = shop.publisher();
+    publish(&publisher, "Order.Paid", "0");
+    let bridge = wait_for(&shop, "its problem", |bridge| bridge.problem.is_some());
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("is not known there"), "{problem}");
+    theirs.admit(9);
+    office.wait_for_counter("Shop", |c| c.matched, 1);
+    publish(&publisher, "Order.Open", "1");
+    let bridge = wait_for(&shop, "no right", |bridge| {
+        bridge.state == BridgeState::Failing
+    });
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("forbidden"), "{problem}");
+    shop.wait_for_counter("bridge.orders", |c| c.in_flight, 1);
+    assert_law(&shop.status());
 }
 
 #[test]
