@@ -199,7 +199,7 @@ impl Host for Deciding<'_> {
         false
     }
 
-    fn is_full(&self) -> Option<usize> {
+    fn is_full(&self) -> Option<Nak> {
         None
     }
 
