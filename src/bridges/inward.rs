@@ -206,9 +206,12 @@ impl Inward {
             limits: self.entrance.limits,
             layout: bridge.layout(),
         };
+        // Of a group each event comes to one daemon: where that publishes to the same place, what is its
+        // own would be lost to the others. So without a word each daemon has all.
+        let alone = format!("event-manager-{}", self.entrance.hub_id);
         let origin = Origin {
             from: bridge.from(),
-            group: bridge.group(),
+            group: bridge.group().unwrap_or(&alone),
             in_flight_max: bridge.in_flight_max(),
             claim_after: bridge.claim_after(),
             deletes: bridge.deletes(),

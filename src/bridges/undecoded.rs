@@ -80,7 +80,7 @@ fn read(event: &Bytes) -> Result<Incoming, String> {
         all.next().unwrap_or_default(),
     );
     let about: About = serde_json::from_slice(about)
-        .map_err(|error| format!("what is known of it can't be read: {error}"))?;
+        .map_err(|_| "the bridge didn't bring it: it waited here to go out, before the bridge's direction was changed; change that back and replay it")?;
     if let Some(bytes) = about.bytes {
         return Err(format!(
             "it has {bytes} bytes and headers, which are more than half of limits.maxMessageBytes: this is its beginning"

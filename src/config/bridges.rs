@@ -290,7 +290,7 @@ impl Bridge {
             }
             (Direction::In, ..) => {
                 let from = self.from.as_deref().unwrap_or_default();
-                let names = [from, self.group()];
+                let names = [from, self.group().unwrap_or_default()];
                 let wanted = "from and group are names of at most 255 bytes without control characters";
                 (!names.into_iter().all(is_name)).then(|| wanted.into())
             }
@@ -338,9 +338,9 @@ impl Bridge {
         self.from.as_deref().unwrap_or_default()
     }
 
-    /// What the daemons that share these events are called there.
-    pub fn group(&self) -> &str {
-        self.group.as_deref().unwrap_or("event-manager")
+    /// What the daemons that share these events are called there; `None` is a daemon by itself.
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 
     /// After how long what a daemon has taken and not settled may be taken over by others.

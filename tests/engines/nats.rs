@@ -246,16 +246,66 @@ fn what_comes_again_after_a_long_time_away_is_known() {
         "stateDir": directory.path(),
         "dedupWindow": 3,
         "engines": {"main": nats.engine()},
-        "bridges": {"prices": {"engine": "main", "direction": "in", "from": "POS"}},
+        "bridges": {"prices": {"engine": "main", "direction": "in", "from": "POS", "group": "shops"}},
         "services": {"Shop": {"delivery": "queue", "subjects": ["pos"]}},
     });
     let daemon = TestDaemon::in_own_process(&settings);
     wait_for(&daemon, "all", |bridge| bridge.events == 200);
     daemon.kill();
-    nats.client(&["forget", "POS", "event-manager"]);
+    nats.client(&["forget", "POS", "shops"]);
     std::thread::sleep(std::time::Duration::from_secs(4));
     let daemon = TestDaemon::in_own_process(&settings);
     let bridge = wait_for(&daemon, "all again", |bridge| bridge.events == 200);
     assert_eq!(bridge.known, 200);
     assert_eq!(daemon.service("Shop").counters.queued, 200);
+}
+
+/// Two daemons write to one place and read from it, and say no more than that: none misses an event of the
+/// other, as it would if they shared what is there.
+#[test]
+fn daemons_that_name_no_group_have_all_events_each() {
+    let nats = Nats::started();
+    let directories = [(); 2].map(|()| TempDir::new().expect("a directory"));
+    let daemons = [0, 1].map(|index: usize| {
+        TestDaemon::in_own_process(&json!({
+            "stateDir": directories[index].path(),
+            "engines": {"main": nats.engine()},
+            "bridges": {
+                "in": {"engine": "main", "direction": "in", "from": "POS"},
+                "out": {"engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos."},
+            },
+        }))
+    });
+    for daemon in &daemons {
+        let publisher = daemon.publisher();
+        (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    }
+    for daemon in &daemons {
+        wait_for(daemon, "all of the other", |bridge| {
+            bridge.name == "in" && (bridge.events, bridge.left_out) == (100, 100)
+        });
+    }
+}
+
+#[test]
+fn what_waited_to_go_out_says_so_when_the_direction_is_turned_round() {
+    let mut nats = Nats::started();
+    nats.kill();
+    let directory = TempDir::new().expect("a directory");
+    let first = daemon(&directory, &nats);
+    publish(&first.publisher(), "Order", "waits");
+    first.wait_for_counter("bridge.orders", |c| c.in_flight, 1);
+    assert!(first.stop());
+    nats.start();
+    let turned = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": nats.engine()},
+        "bridges": {"orders": {"engine": "main", "direction": "in", "from": "POS"}},
+    }));
+    turned.wait_for_counter("bridge.orders", |c| c.dead_lettered, 1);
+    let (_, listed) = turned.ask("dlq", &["list", "bridge.orders"]);
+    assert!(
+        listed.contains("change that back and replay it"),
+        "{listed}"
+    );
 }
