@@ -43,6 +43,16 @@ fn down(status: &Status, bridge: &Bridge, since: &BTreeMap<String, String>) -> O
     let engine = format!("engines.{}", bridge.engine);
     let (state, mend) = match bridge.state {
         BridgeState::Running => return None,
+        BridgeState::Connecting if bridge.direction == "in" => (
+            format!(
+                "{} is not reached, or doesn't give what the bridge reads",
+                bridge.engine
+            ),
+            format!(
+                "do what the sentence says, at the server or in {engine} and bridges.{}; the daemon tries again by itself",
+                bridge.name
+            ),
+        ),
         BridgeState::Connecting => (
             format!("{} is not reached", bridge.engine),
             format!("start that server, or correct {engine}; the daemon tries again by itself"),
