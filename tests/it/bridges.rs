@@ -255,3 +255,23 @@ fn check_looks_at_the_files_of_engines_and_says_what_confirmed_means() {
 fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
+
+#[test]
+fn the_queue_of_a_bridge_that_is_gone_is_told_from_one_that_lacks_workers() {
+    let away = away(&json!({}));
+    away.publish(3);
+    let Away {
+        daemon,
+        _directory: directory,
+        ..
+    } = away;
+    assert!(daemon.stop());
+    let daemon = TestDaemon::in_own_process(&json!({"stateDir": directory.path()}));
+    let report = Site::of(&daemon).run(&["doctor"]).stdout;
+    assert!(
+        report.contains("put bridges.orders back to send what waits"),
+        "{report}"
+    );
+    assert!(!report.contains("start a worker"), "{report}");
+    assert!(!report.contains("let workers drain"), "{report}");
+}

@@ -58,12 +58,23 @@ fn nobody_ready(service: &ServiceStatus) -> Option<Finding> {
             Code::NobodyReady,
             &service.name,
             format!("{connected}, and {waiting} events are queued"),
-            format!(
-                "start a worker: a DEALER that connects to {address} and sends READY (to see the queued events: `event-manager worker {} SUBJECT`)",
-                quoted(&service.name)
-            ),
+            bridge_is_gone(&service.name).unwrap_or_else(|| {
+                format!(
+                    "start a worker: a DEALER that connects to {address} and sends READY (to see the queued events: `event-manager worker {} SUBJECT`)",
+                    quoted(&service.name)
+                )
+            }),
         )
     })
+}
+
+/// What to do about the queue that a bridge has left. A worker would take what was to go out.
+fn bridge_is_gone(service: &str) -> Option<String> {
+    let bridge = service.strip_prefix("bridge.")?;
+    Some(format!(
+        "it is the queue of a bridge that is not configured any more: put bridges.{bridge} back to send what waits, or give it up with `event-manager services --end {}`",
+        quoted(service)
+    ))
 }
 
 fn stalled(service: &ServiceStatus) -> Option<Finding> {
@@ -176,10 +187,12 @@ fn left(service: &ServiceStatus) -> Option<Finding> {
         format!(
             "it is durable only because its queue is on disk, with {waiting} events; neither the configuration nor a subscription says so"
         ),
+        bridge_is_gone(name).unwrap_or_else(|| {
         format!(
             "let workers drain the queue, then end the service when it has no subscription (`event-manager services --end {}` deletes its queue); or keep it: \"services\": {entry}",
             quoted(name)
-        ),
+        )
+        }),
     ))
 }
 
