@@ -51,6 +51,7 @@ mod ended;
 mod environment;
 mod event_ids;
 mod events;
+mod first_ready;
 mod forwarder;
 mod hard;
 mod health;

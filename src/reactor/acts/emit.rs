@@ -449,8 +449,8 @@ impl Hub {
                 slot.give(Published::NotNow(String::clone(why)));
                 continue;
             }
-            self.publish_from_inside(&publisher, event, answers.slot(index));
-            is_put_off = slot.put_off();
+            self.publish_from_inside(&publisher, event, slot);
+            is_put_off = answers.put_off(index);
         }
     }
 

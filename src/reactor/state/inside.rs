@@ -67,6 +67,14 @@ impl Answers {
         }
     }
 
+    /// Why an event can't be published now, if that is known already.
+    pub(crate) fn put_off(&self, index: usize) -> Option<String> {
+        match self.given.borrow().get(index) {
+            Some(Some(Published::NotNow(why))) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
     fn give(&self, index: usize, published: Published) {
         let mut given = self.given.borrow_mut();
         if let Some(slot @ None) = given.get_mut(index) {
@@ -93,13 +101,5 @@ impl Slot {
     /// What became of it.
     pub(crate) fn give(&self, published: Published) {
         self.answers.give(self.index, published);
-    }
-
-    /// Why the event can't be published now, if that is known already.
-    pub(crate) fn put_off(&self) -> Option<String> {
-        match self.answers.given.borrow().get(self.index) {
-            Some(Some(Published::NotNow(why))) => Some(why.clone()),
-            _ => None,
-        }
     }
 }
