@@ -11,7 +11,7 @@ use super::support::TestDaemon;
 use super::support::bus::own_host;
 use super::support::healthy::Healthy;
 use super::support::peers::socket;
-use super::support::raw::{RawPeer, greeting, tcp_address};
+use super::support::raw::{self, RawPeer, greeting, message, tcp_address};
 use super::support::tunnel;
 
 /// Connections from this address of the machine.
@@ -67,6 +67,32 @@ fn one_address_can_not_fill_all_connections_with_half_greetings() {
     drop(silent);
     daemon.wait_for("their end", |status| status.connections.unfinished == 0);
     healthy.finish();
+}
+
+/// It has been told READY, so it takes itself for connected, and sends.
+#[test]
+fn who_speaks_our_mechanism_makes_room_for_nobody_who_is_silent() {
+    let daemon = TestDaemon::in_own_process(&json!({"maxConnections": 400}));
+    let mut peer = RawPeer::connect(&daemon.requests());
+    peer.send(&greeting());
+    peer.read_exactly(64);
+    let ready = peer.read_frame();
+    assert!(ready.1.starts_with(b"\x05READY"), "{ready:?}");
+    let silent = connections_from("127.0.0.1", &daemon.requests(), 200);
+    daemon.wait_for("others had to go", |status| unfinished(status) >= 200 - 64);
+    peer.send(&raw::ready("DEALER", ""));
+    peer.send(&message(&[
+        "",
+        "TK_EVENT_MANAGER_KEEP_ALIVE",
+        "STRING",
+        "x",
+    ]));
+    let answer = peer.read_message();
+    assert!(
+        answer.iter().any(|frame| frame == b"TK_SYS_NAK"),
+        "{answer:?}"
+    );
+    drop(silent);
 }
 
 #[test]

@@ -78,17 +78,24 @@ impl Door for HubDoor {
 }
 
 /// Serves an accepted connection to its end. Until its handshake is done, it may have to make room.
-async fn serve(counted: Counted, begun: Begun, stream: Stream, address: Rc<str>, purpose: Purpose) {
+async fn serve(
+    counted: Counted,
+    mut begun: Begun,
+    stream: Stream,
+    address: Rc<str>,
+    purpose: Purpose,
+) {
     let hub = &counted.hub;
+    let yielding = Rc::clone(&begun.yielding);
     let met = tokio::select! {
         // First, so that nobody is met who has to go.
         biased;
-        why = begun.yielding.wanted() => {
+        why = yielding.wanted() => {
             let why = format!("no handshake so far, and {why}");
             hub.borrow_mut().notes.refuse("too-many-unfinished", &address, &why);
             return;
         }
-        met = meet(hub, stream, Rc::clone(&address), &purpose, Way::Accepted) => met,
+        met = meet(hub, stream, Rc::clone(&address), &purpose, Way::Accepted, Some(&mut begun)) => met,
     };
     drop(begun);
     // What went wrong is noted.
@@ -164,7 +171,7 @@ pub(crate) async fn run(
     purpose: &Purpose,
     way: Way,
 ) -> Result<(), String> {
-    let (met, inbox) = meet(hub, stream, address, purpose, way).await?;
+    let (met, inbox) = meet(hub, stream, address, purpose, way, None).await?;
     attend(hub, purpose, met, inbox).await
 }
 

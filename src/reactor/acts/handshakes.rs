@@ -8,6 +8,7 @@ use crate::ambient::now;
 use crate::reactor::hub::SharedHub;
 use crate::reactor::io::agreements::Agreed;
 use crate::reactor::io::stream::Stream;
+use crate::reactor::state::connections::Begun;
 use crate::reactor::state::peer::ip_of;
 use event_manager_core::security::{Origin, TooMany};
 use event_manager_zmtp::{Handshake, HandshakeError, Peer as ZmtpPeer, Progress, Stage};
@@ -28,10 +29,10 @@ pub(super) enum Failure {
 
 pub(super) async fn shake_hands(
     hub: &SharedHub,
-    stream: &Stream,
-    address: &str,
+    (stream, address): (&Stream, &str),
     mut handshake: Handshake,
     mut out: BytesMut,
+    mut begun: Option<&mut Begun>,
 ) -> Result<(ZmtpPeer, Handshake), Failure> {
     let mut input = BytesMut::with_capacity(512);
     let mut heard = 0;
@@ -59,7 +60,13 @@ pub(super) async fn shake_hands(
             (handshake, out, progress) = (agreed.handshake, agreed.out, agreed.progress);
         }
         match progress {
-            Ok(Progress::Waiting | Progress::Agreement { .. }) => {}
+            Ok(Progress::Waiting | Progress::Agreement { .. }) => {
+                if handshake.stage() == Stage::Agreed
+                    && let Some(begun) = begun.take()
+                {
+                    begun.agreed();
+                }
+            }
             Ok(Progress::Met(peer)) => {
                 let _ = stream.write_all(&mut out).await;
                 return Ok((peer, handshake));

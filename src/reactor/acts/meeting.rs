@@ -11,6 +11,7 @@ use super::handshakes::{Failure, shake_hands};
 use crate::reactor::hub::SharedHub;
 use crate::reactor::io::inbox::Inbox;
 use crate::reactor::io::stream::Stream;
+use crate::reactor::state::connections::Begun;
 use crate::reactor::state::peer::{ip_of, presented};
 use crate::reactor::state::purpose::Purpose;
 use event_manager_core::security::{Identity, Origin};
@@ -32,7 +33,7 @@ pub(crate) enum Way {
     Attached,
 }
 
-/// Does a connection's handshake.
+/// Does a connection's handshake. One that was accepted has begun among others.
 ///
 /// # Errors
 /// Why it came to none.
@@ -42,6 +43,7 @@ pub(super) async fn meet(
     address: Rc<str>,
     purpose: &Purpose,
     way: Way,
+    begun: Option<&mut Begun>,
 ) -> Result<(Met, Inbox), String> {
     let is_dialled = way == Way::Dialled;
     let offered = match purpose {
@@ -54,17 +56,17 @@ pub(super) async fn meet(
         (state.config.handshake_timeout, state.config.limits)
     };
     let mut handshake = BytesMut::new();
-    let begun = Handshake::start(
+    let started = Handshake::start(
         purpose.local_socket(),
         offered,
         limits.handshake_bytes_max,
         &mut handshake,
     );
-    let begun = match purpose {
-        Purpose::Dialled(index) => hub.borrow().says_who_we_are(begun, *index),
-        _ => begun.dialled_by_peer(),
+    let started = match purpose {
+        Purpose::Dialled(index) => hub.borrow().says_who_we_are(started, *index),
+        _ => started.dialled_by_peer(),
     };
-    let met = shake_hands(hub, &stream, &address, begun, handshake);
+    let met = shake_hands(hub, (&stream, &address), started, handshake, begun);
     let met = tokio::time::timeout(timeout, met).await;
     let (zmtp, handshake) = match met {
         Ok(Ok(met)) => met,

@@ -46,6 +46,15 @@ pub(crate) struct Begun {
     pub(crate) yielding: Rc<Yielding>,
 }
 
+impl Begun {
+    /// It speaks our mechanism, so others make room before it does.
+    pub(crate) fn agreed(&mut self) {
+        if let Some(place) = &mut self.place {
+            self.counts.borrow_mut().unfinished.agreed(place);
+        }
+    }
+}
+
 impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {

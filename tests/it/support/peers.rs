@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use event_manager_wire::api::Status;
+
 use super::{PATIENCE, TestDaemon, tunnel};
 
 /// A libzmq socket that waits with patience and never lingers.
@@ -92,10 +94,14 @@ impl TestDaemon {
         (text(&answer[0]), text(&answer[2]))
     }
 
+    /// Subscribes; when it returns, no kill takes that back, if the daemon keeps its state.
     pub fn subscribe(&self, id: &str, service: &str, subjects: &[&str]) -> Subscribed {
         let fields: Vec<&str> = [id, service].iter().chain(subjects).copied().collect();
         let (token, data) = self.ask("TK_EVENT_MANAGER_SUBSCRIBE", &fields);
         assert_eq!(token, "TK_SYS_ACK", "{data}");
+        self.wait_for("what is kept", |Status { state, .. }| {
+            !state.kept || state.written || state.failing
+        });
         let mut fields = data.split('\0').map(str::to_owned);
         let mut next = || fields.next().expect("three fields");
         Subscribed {

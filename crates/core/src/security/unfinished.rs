@@ -1,6 +1,7 @@
 //! Connections whose handshake isn't done: anybody may have some, so they are bounded apart from those
 //! that are in use. One too many takes the place of the oldest of its kind: a handshake takes a few
-//! round trips, so the oldest is hardly one that comes to anything.
+//! round trips, so the oldest is hardly one that comes to anything. Those that speak our mechanism go
+//! last: such a peer may have been told READY, takes itself for connected, and has sent what is lost then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -44,8 +45,15 @@ pub enum Crowded {
 #[derive(Debug)]
 #[must_use = "it is counted until it is done"]
 pub struct Place {
-    serial: u64,
+    turn: Turn,
     origin: Origin,
+}
+
+/// Who goes first, the smallest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    has_agreed: bool,
+    serial: u64,
 }
 
 /// The connections in their handshake, each with what it takes to end it.
@@ -54,7 +62,7 @@ pub struct Unfinished<T> {
     limits: UnfinishedLimits,
     /// Of the next one.
     serial: u64,
-    by_origin: HashMap<Origin, BTreeMap<u64, T>>,
+    by_origin: HashMap<Origin, BTreeMap<Turn, T>>,
     sizes: BTreeSet<(usize, Origin)>,
     len: usize,
 }
@@ -98,10 +106,29 @@ impl<T> Unfinished<T> {
         } else {
             None
         };
-        let serial = self.serial;
+        let turn = Turn {
+            has_agreed: false,
+            serial: self.serial,
+        };
         self.serial += 1;
-        self.change(origin, |theirs| theirs.insert(serial, who));
-        (Place { serial, origin }, lost)
+        self.change(origin, |theirs| theirs.insert(turn, who));
+        (Place { turn, origin }, lost)
+    }
+
+    /// It speaks our mechanism: it goes after those of its origin of which that isn't known. It may have
+    /// been taken before.
+    pub fn agreed(&mut self, place: &mut Place) {
+        let theirs = self.by_origin.get_mut(&place.origin);
+        let before = std::mem::replace(&mut place.turn.has_agreed, true);
+        let turn = Turn {
+            has_agreed: before,
+            ..place.turn
+        };
+        if let Some(theirs) = theirs
+            && let Some(who) = theirs.remove(&turn)
+        {
+            theirs.insert(place.turn, who);
+        }
     }
 
     /// Takes the oldest of the origin that has the most, to make room.
@@ -112,7 +139,7 @@ impl<T> Unfinished<T> {
 
     /// Its handshake is done, or it has ended. It may have been taken before.
     pub fn done(&mut self, place: Place) {
-        self.change(place.origin, |theirs| theirs.remove(&place.serial));
+        self.change(place.origin, |theirs| theirs.remove(&place.turn));
     }
 
     fn size(&self, origin: Origin) -> usize {
@@ -124,7 +151,7 @@ impl<T> Unfinished<T> {
         oldest.map(|(_, who)| who)
     }
 
-    fn change<R>(&mut self, origin: Origin, change: impl FnOnce(&mut BTreeMap<u64, T>) -> R) -> R {
+    fn change<R>(&mut self, origin: Origin, change: impl FnOnce(&mut BTreeMap<Turn, T>) -> R) -> R {
         let theirs = self.by_origin.entry(origin).or_default();
         let before = theirs.len();
         let changed = change(theirs);
@@ -199,12 +226,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_more_are_counted_than_may_be(
-            acts in prop::collection::vec((0..3_u8, 0..6_u8), 0..200)
+            acts in prop::collection::vec((0..4_u8, 0..6_u8), 0..200)
         ) {
             let mut unfinished = Unfinished::with(LIMITS);
             let mut places = vec![];
-            // Those that are there, oldest first.
+            // Those that are there, oldest first; and those that have agreed.
             let mut there: Vec<(Origin, usize)> = vec![];
+            let mut agreed = BTreeSet::new();
             for (n, (act, origin)) in acts.into_iter().enumerate() {
                 let of = |there: &[(Origin, usize)], origin| there.iter().filter(|one| one.0 == origin).count();
                 if act < 2 {
@@ -213,8 +241,9 @@ mod tests {
                     if let Some((lost, why)) = lost {
                         let at = there.iter().position(|one| one.1 == lost).unwrap();
                         let theirs = there[at].0;
-                        let oldest = there.iter().position(|one| one.0 == theirs);
-                        prop_assert_eq!(oldest, Some(at));
+                        let their_own = || there.iter().filter(|one| one.0 == theirs);
+                        let first = their_own().find(|one| !agreed.contains(&one.1));
+                        prop_assert_eq!(first.or_else(|| their_own().next()), Some(&there[at]));
                         match why {
                             Crowded::OfOrigin(_) => prop_assert_eq!(theirs, origin),
                             _ => {
@@ -226,6 +255,11 @@ mod tests {
                     }
                     there.push((origin, n));
                     places.push((place, n));
+                } else if act == 2 && !places.is_empty() {
+                    let at = usize::from(origin) % places.len();
+                    let (place, n) = &mut places[at];
+                    unfinished.agreed(place);
+                    agreed.insert(*n);
                 } else if !places.is_empty() {
                     let (place, n) = places.swap_remove(usize::from(origin) % places.len());
                     unfinished.done(place);
