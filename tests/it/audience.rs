@@ -1,7 +1,7 @@
 //! A restart under publishers: what they send meanwhile reaches the plain subscribers that come back.
 
 use std::ops::RangeInclusive;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use event_manager_wire::api::AwaitedSubscribers;
 use event_manager_wire::model::Endpoint;
@@ -11,7 +11,7 @@ use super::support::bus::own_host;
 use super::support::peers::{connect, connected, publish, received, socket};
 use super::support::process::settings;
 use super::support::program::Site;
-use super::support::raw::{RawPeer, message};
+use super::support::raw::{RawPeer, command, message};
 use super::support::{PATIENCE, TestDaemon};
 
 const EMIT: &str = "TK_EVENT_MANAGER_EMIT";
@@ -338,4 +338,40 @@ fn without_a_state_directory_publishers_wait_half_as_long_for_whoever_there_was(
     }
     let uptime = daemon.status().uptime_seconds;
     assert!(uptime >= 1.0, "{uptime}");
+}
+
+/// What another event manager emits is for our own clients only, also if it has to wait.
+#[test]
+fn what_another_hub_emits_goes_to_no_hub_later() {
+    let mut setup = Setup::patient();
+    let first = setup.start();
+    let own = subscriber(&first, &[b"Order"], 100);
+    end(first, "KILL");
+    let daemon = setup.start();
+    let mut emitting = RawPeer::met_hub(&daemon.requests(), "DEALER", "00112233445566aa");
+    let mut hub = RawPeer::met_hub(&daemon.subscribers(), "XSUB", "00112233445566bb");
+    let (_, told) = hub.read_frame();
+    assert!(told.starts_with(b"\x05EMHUB"), "who it has dialled");
+    hub.send(&command("SUBSCRIBE", b""));
+    daemon.wait_for("its wish", |status| {
+        status.mesh.hubs.iter().any(|hub| hub.prefixes == 1)
+    });
+    let in_a_moment = SystemTime::now() + Duration::from_millis(300);
+    let at_ms = in_a_moment
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis();
+    let held = ["held", "memory", "Order", "held"].join("\0");
+    let later = json!({"token": "emit", "subject": "Order", "payload": "later",
+        "deliverAt": at_ms as u64});
+    emitting.send(&message(&[EMIT, "PARAM", &held]));
+    emitting.send(&message(&["", &later.to_string()]));
+    for _ in 0..2 {
+        emitting.read_message();
+    }
+    assert_eq!([(); 2].map(|()| received(&own)), ["held", "later"]);
+    publish(&daemon.publisher(), "Order", "of a client");
+    assert_eq!(received(&own), "of a client");
+    let client_s = [b"Order".to_vec(), b"of a client".to_vec()];
+    assert_eq!(hub.read_message(), client_s);
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
-use crate::reactor::state::emissions::{Confirmed, IdLimits, Known, Reached};
+use crate::reactor::state::emissions::{Confirmed, ForLater, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
 use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
 use crate::reactor::state::runs::Run;
@@ -35,6 +35,7 @@ enum Said {
 struct Publication {
     number: EmissionId,
     event: Bytes,
+    via: Via,
     route: Rc<Route>,
     /// Where its subject is counted.
     subject: SubjectIndex,
@@ -52,14 +53,27 @@ struct Publication {
     at: Instant,
     /// When it is to be delivered, if not at once.
     due: Option<Instant>,
-    /// It waits for the subscribers of the previous run.
-    is_held: bool,
+    /// The subscribers of the previous run are waited for: it may be theirs.
+    awaits_subscribers: bool,
 }
 
 impl Publication {
     /// It waits for its time, to go to subscribers.
     fn is_scheduled(&self) -> bool {
-        self.due.is_some() && !self.route.subscribers.is_empty()
+        self.due.is_some() && (self.awaits_subscribers || !self.route.subscribers.is_empty())
+    }
+
+    /// It goes to subscribers when those of the previous run are there.
+    fn is_held(&self) -> bool {
+        self.due.is_none() && self.awaits_subscribers
+    }
+
+    fn for_later(&self) -> ForLater {
+        ForLater {
+            event: self.event.clone(),
+            via: self.via,
+            has_matched: !self.route.is_empty(),
+        }
     }
 }
 
@@ -108,7 +122,7 @@ impl Hub {
         }
         let key = self.key_of(emission);
         let known = self.broker.routes.look_up_by(via, &key);
-        self.publish_to(known, emission, emitter, before, asker);
+        self.publish_to(known, via, emission, emitter, before, asker);
     }
 
     /// Publishes an event to one service alone.
@@ -122,7 +136,7 @@ impl Hub {
         // While its client's services may keep no more, the event waits where it comes from.
         let owner = self.broker[service].owner().cloned();
         let owner = owner.unwrap_or(Identity::Own);
-        self.publish_to(known, emission, &owner, None, asker);
+        self.publish_to(known, Via::Bridge, emission, &owner, None, asker);
     }
 
     fn key_of(&self, emission: &Emission) -> Vec<u8> {
@@ -136,12 +150,13 @@ impl Hub {
     fn publish_to(
         &mut self,
         known: KnownSubject,
+        via: Via,
         emission: &Emission,
         emitter: &Identity,
         before: Option<(Reached, Vec<ServiceName>)>,
         asker: Asker,
     ) {
-        let publication = self.plan_publication(known, emission, emitter, before);
+        let publication = self.plan_publication(known, via, emission, emitter, before);
         match self.refusal_of(&publication, emitter) {
             Some(nak) => self.say(&asker, &emission.id, &Said::Refused(nak)),
             None => self.publish_confirmed(emission, publication, emitter, asker),
@@ -153,6 +168,7 @@ impl Hub {
     fn plan_publication(
         &mut self,
         known: KnownSubject,
+        via: Via,
         emission: &Emission,
         emitter: &Identity,
         before: Option<(Reached, Vec<ServiceName>)>,
@@ -170,9 +186,9 @@ impl Hub {
         let (here, there) = both_clocks();
         let due = emission.deliver_at_ms.filter(|at| *at > there);
         let due = due.map(|at| self.requests.emissions.due(at, here, there));
-        let is_held = is_new && due.is_none() && self.saved.subscribers.is_awaited();
-        // Subscribers that are waited for count as there: the event may be theirs.
-        reached.subscribers |= is_held || !route.subscribers.is_empty();
+        let awaits_subscribers = is_new && self.saved.subscribers.is_awaited();
+        // Subscribers that are waited for count as there.
+        reached.subscribers |= awaits_subscribers || !route.subscribers.is_empty();
         let waits_for_disk = emission.level == Level::Disk && !durable.is_empty();
         // The services whose answer isn't waited for.
         reached.services += route.services.len() - left_out.len();
@@ -182,6 +198,7 @@ impl Hub {
         Publication {
             number: self.requests.emissions.next_number(),
             event,
+            via,
             route,
             subject,
             is_new,
@@ -191,7 +208,7 @@ impl Hub {
             waits_for_disk,
             at: here,
             due,
-            is_held,
+            awaits_subscribers,
         }
     }
 
@@ -204,7 +221,7 @@ impl Hub {
         if let Some(failing) = failing {
             return Some(Message::nak("store-failed", failing));
         }
-        let waits = publication.is_scheduled() || publication.is_held;
+        let waits = publication.is_scheduled() || publication.is_held();
         let sentence = self.requests.emissions.no_room_for(&publication.event);
         let sentence = sentence.filter(|_| waits).or_else(|| {
             let is_shared = publication.is_scheduled() && self.site.keyring.knows_names();
@@ -254,7 +271,7 @@ impl Hub {
             self.accounts.published.events += 1;
             self.accounts.published.bytes += publication.event.len() as u64;
             self.broker.routes.subjects.add(publication.subject, 1);
-            if publication.route.is_empty() && !publication.is_held {
+            if publication.route.is_empty() && !publication.awaits_subscribers {
                 self.accounts.published.unmatched += 1;
             }
         }
@@ -264,14 +281,16 @@ impl Hub {
     fn give_to_subscribers(&mut self, publication: &Publication, emitter: &Identity) {
         let Publication { event, route, .. } = publication;
         match publication.due {
-            _ if publication.is_held => self
-                .requests
-                .emissions
-                .hold(event, !route.services.is_empty()),
+            _ if publication.is_held() => {
+                self.requests.emissions.hold(publication.for_later());
+            }
             Some(at) if publication.is_scheduled() => {
-                self.requests
-                    .emissions
-                    .schedule(at, publication.number, event, emitter);
+                self.requests.emissions.schedule(
+                    at,
+                    publication.number,
+                    publication.for_later(),
+                    emitter,
+                );
                 self.time.alarm.set(at);
             }
             Some(_) => {}
@@ -336,8 +355,8 @@ impl Hub {
         if self.saved.subscribers.is_awaited() {
             return;
         }
-        while let Some(event) = self.requests.emissions.take_due(now) {
-            self.deliver_to_present(&event);
+        while let Some(later) = self.requests.emissions.take_due(now) {
+            self.deliver_to_present(&later);
         }
     }
 
@@ -348,7 +367,12 @@ impl Hub {
         {
             return self.deliver(route, run);
         }
-        self.requests.emissions.hold(&run.bytes, true);
+        let later = ForLater {
+            event: run.bytes.clone(),
+            via: Via::Client,
+            has_matched: true,
+        };
+        self.requests.emissions.hold(later);
         let services = Route {
             subscribers: Box::default(),
             services: route.services.clone(),
@@ -358,21 +382,21 @@ impl Hub {
 
     /// Gives subscribers the events that waited for them.
     pub(crate) fn deliver_held(&mut self) {
-        while let Some((event, has_services)) = self.requests.emissions.take_held() {
-            let has_subscribers = self.deliver_to_present(&event);
-            if !has_subscribers && !has_services {
-                self.accounts.published.unmatched += 1;
-            }
+        while let Some(later) = self.requests.emissions.take_held() {
+            self.deliver_to_present(&later);
         }
     }
 
-    /// Gives an event to the subscribers that there are now; whether there are any.
-    fn deliver_to_present(&mut self, event: &Bytes) -> bool {
+    /// Gives an event to the subscribers that there are now.
+    fn deliver_to_present(&mut self, later: &ForLater) {
+        let ForLater { event, via, .. } = later;
         let first = event_manager_zmtp::frames(event).next().unwrap_or_default();
         let key = self.broker.routes.key_of(first).to_vec();
-        let route = self.broker.routes.route(&key);
+        let route = self.broker.routes.look_up_by(*via, &key).route;
         self.deliver_to_subscribers(&route, event);
-        !route.subscribers.is_empty()
+        if route.subscribers.is_empty() && !later.has_matched {
+            self.accounts.published.unmatched += 1;
+        }
     }
 
     /// A durable service has the event of an emission, and whether it is new to it; or it has not. The

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::replies::Ticket;
-use event_manager_core::broker::ClockChange;
+use event_manager_core::broker::{ClockChange, Via};
 use event_manager_core::event_id::{EventId, Shares};
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::Level;
@@ -72,6 +72,15 @@ struct Pending {
     reason: Option<String>,
 }
 
+/// An event that goes to subscribers later, and by which way it came: that decides who gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForLater {
+    pub(crate) event: Bytes,
+    pub(crate) via: Via,
+    /// Whether somebody wanted it when it was published. If not, somebody may then.
+    pub(crate) has_matched: bool,
+}
+
 /// What became of an event that waited for the disk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Confirmed {
@@ -104,12 +113,12 @@ pub(crate) struct Emissions {
     id_shares: Shares<u64>,
     wall_time: WallTime,
     /// For subscribers, by their time, and whose each is.
-    scheduled: BTreeMap<(Instant, EmissionId), (Bytes, Identity)>,
+    scheduled: BTreeMap<(Instant, EmissionId), (ForLater, Identity)>,
     /// How many of them each client has, and how many bytes.
     shares: HashMap<Identity, (usize, usize)>,
-    /// Events that wait, as publishers do, until the subscribers of the previous run are back, and
-    /// whether services have them. While publishers don't wait, there are none.
-    held: VecDeque<(Bytes, bool)>,
+    /// Events that wait, as publishers do, until the subscribers of the previous run are back. While
+    /// publishers don't wait, there are none.
+    held: VecDeque<ForLater>,
     /// Of both.
     waiting_bytes: usize,
 }
@@ -297,28 +306,29 @@ impl Emissions {
         &mut self,
         at: Instant,
         number: EmissionId,
-        event: &Bytes,
+        later: ForLater,
         client: &Identity,
     ) {
-        self.waiting_bytes += event.len();
+        let len = later.event.len();
+        self.waiting_bytes += len;
         let (events, bytes) = self.shares.entry(client.clone()).or_default();
-        (*events, *bytes) = (*events + 1, *bytes + event.len());
-        let waits = (event.clone(), client.clone());
-        self.scheduled.insert((at, number), waits);
+        (*events, *bytes) = (*events + 1, *bytes + len);
+        self.scheduled.insert((at, number), (later, client.clone()));
     }
 
     /// The next event whose time has come.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Bytes> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<ForLater> {
         let entry = self.scheduled.first_entry();
-        let (event, client) = entry.filter(|entry| entry.key().0 <= now)?.remove();
-        self.waiting_bytes -= event.len();
+        let (later, client) = entry.filter(|entry| entry.key().0 <= now)?.remove();
+        let len = later.event.len();
+        self.waiting_bytes -= len;
         if let Some((events, bytes)) = self.shares.get_mut(&client) {
-            (*events, *bytes) = (*events - 1, *bytes - event.len());
+            (*events, *bytes) = (*events - 1, *bytes - len);
             if *events == 0 {
                 self.shares.remove(&client);
             }
         }
-        Some(event)
+        Some(later)
     }
 
     /// When the next event goes to subscribers.
@@ -335,16 +345,16 @@ impl Emissions {
     }
 
     /// An event waits for the subscribers of the previous run.
-    pub(crate) fn hold(&mut self, event: &Bytes, has_services: bool) {
-        self.waiting_bytes += event.len();
-        self.held.push_back((event.clone(), has_services));
+    pub(crate) fn hold(&mut self, later: ForLater) {
+        self.waiting_bytes += later.event.len();
+        self.held.push_back(later);
     }
 
-    /// The oldest event that waits for subscribers, and whether services have it.
-    pub(crate) fn take_held(&mut self) -> Option<(Bytes, bool)> {
-        let (event, has_services) = self.held.pop_front()?;
-        self.waiting_bytes -= event.len();
-        Some((event, has_services))
+    /// The oldest event that waits for subscribers.
+    pub(crate) fn take_held(&mut self) -> Option<ForLater> {
+        let later = self.held.pop_front()?;
+        self.waiting_bytes -= later.event.len();
+        Some(later)
     }
 }
 

@@ -7,29 +7,13 @@ use super::{free_address, free_addresses, hub_of, wait_linked};
 use crate::notable::{noted, wait_for, with_code};
 use crate::support::peers::{is_silent, publish, received, socket};
 use crate::support::program::Site;
-use crate::support::raw::{COMMAND, RawPeer, command, frame, greeting};
+use crate::support::raw::{COMMAND, RawPeer, command, greeting, ready_with};
 use crate::support::{PATIENCE, TestDaemon};
-
-/// READY of an XSUB with these properties, too.
-fn ready_with(properties: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut body = b"\x05READY".to_vec();
-    let own: [(&str, &[u8]); 1] = [("Socket-Type", b"XSUB")];
-    for (name, value) in own.iter().chain(properties) {
-        body.push(name.len() as u8);
-        body.extend_from_slice(name.as_bytes());
-        body.extend_from_slice(&(value.len() as u32).to_be_bytes());
-        body.extend_from_slice(value);
-    }
-    match u8::try_from(body.len()) {
-        Ok(_) => frame(COMMAND, &body),
-        Err(_) => [&[6][..], &(body.len() as u64).to_be_bytes(), &body].concat(),
-    }
-}
 
 fn dialled_with(address: &str, properties: &[(&str, &[u8])]) -> RawPeer {
     let mut peer = RawPeer::connect(address);
     peer.send(&greeting());
-    peer.send_while_heard(&ready_with(properties));
+    peer.send_while_heard(&ready_with("XSUB", properties));
     peer
 }
 

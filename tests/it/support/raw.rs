@@ -36,16 +36,23 @@ pub fn greeting_of(minor: u8) -> Vec<u8> {
 
 /// A READY command with a socket type and an identity.
 pub fn ready(socket_type: &str, identity: &str) -> Vec<u8> {
+    ready_with(socket_type, &[("Identity", identity.as_bytes())])
+}
+
+/// A READY command with a socket type and other properties.
+pub fn ready_with(socket_type: &str, properties: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = b"\x05READY".to_vec();
-    for (name, value) in [("Socket-Type", socket_type), ("Identity", identity)] {
+    let own = ("Socket-Type", socket_type.as_bytes());
+    for (name, value) in [own].iter().chain(properties) {
         body.push(name.len() as u8);
         body.extend_from_slice(name.as_bytes());
         body.extend_from_slice(&(value.len() as u32).to_be_bytes());
-        body.extend_from_slice(value.as_bytes());
+        body.extend_from_slice(value);
     }
-    let mut frame = vec![4, body.len() as u8];
-    frame.extend(body);
-    frame
+    match u8::try_from(body.len()) {
+        Ok(_) => frame(COMMAND, &body),
+        Err(_) => [&[6][..], &(body.len() as u64).to_be_bytes(), &body].concat(),
+    }
 }
 
 /// A short frame.
@@ -86,9 +93,19 @@ impl RawPeer {
 
     /// The same with an identity and a minor version.
     pub fn met_as(address: &str, socket_type: &str, identity: &str, minor: u8) -> Self {
+        Self::met_by(address, minor, &ready(socket_type, identity))
+    }
+
+    /// The same of another event manager.
+    pub fn met_hub(address: &str, socket_type: &str, hub: &str) -> Self {
+        let ready = ready_with(socket_type, &[("X-EM-Hub", hub.as_bytes())]);
+        Self::met_by(address, 1, &ready)
+    }
+
+    fn met_by(address: &str, minor: u8, own_ready: &[u8]) -> Self {
         let mut peer = Self::connect(address);
         peer.send(&greeting_of(minor));
-        peer.send(&ready(socket_type, identity));
+        peer.send(own_ready);
         peer.read_exactly(64);
         let (flags, ready) = peer.read_frame();
         assert!(flags == COMMAND && ready.starts_with(b"\x05READY"));

@@ -28,6 +28,14 @@ const ONE_SERVICE: Reached = Reached {
     subscribers: false,
 };
 
+fn later(event: impl Into<Bytes>) -> ForLater {
+    ForLater {
+        event: event.into(),
+        via: Via::Client,
+        has_matched: true,
+    }
+}
+
 #[test]
 fn ids_are_forgotten_by_time_and_by_number_the_oldest_first() {
     let origin = Instant::now();
@@ -174,31 +182,26 @@ fn what_waits_goes_in_the_order_of_its_time_and_is_bounded() {
     assert_eq!(emissions.no_room_for(&huge), None);
     for (seconds, event) in [(2, "later"), (1, "sooner"), (1, "sooner too")] {
         let number = emissions.next_number();
-        emissions.schedule(
-            at(seconds),
-            number,
-            &Bytes::from(event),
-            &Identity::Anonymous,
-        );
+        emissions.schedule(at(seconds), number, later(event), &Identity::Anonymous);
     }
-    emissions.hold(&Bytes::from("held"), true);
+    emissions.hold(later("held"));
     assert!(emissions.no_room_for(&huge).is_some());
     assert_eq!(emissions.no_room_for(&Bytes::from("small")), None);
     assert_eq!(emissions.next_due(), Some(at(1)));
     assert_eq!(emissions.take_due(origin), None);
-    assert_eq!(emissions.take_due(at(1)), Some("sooner".into()));
-    assert_eq!(emissions.take_due(at(1)), Some("sooner too".into()));
+    assert_eq!(emissions.take_due(at(1)), Some(later("sooner")));
+    assert_eq!(emissions.take_due(at(1)), Some(later("sooner too")));
     assert_eq!(emissions.take_due(at(1)), None);
     // The wall clock was set back by a second.
     let back = ClockChange { forward_ms: -1000 };
     emissions.clock_was_set(back, at(1));
     assert_eq!(emissions.take_due(at(2)), None);
-    assert_eq!(emissions.take_due(at(3)), Some("later".into()));
-    assert_eq!(emissions.take_held(), Some(("held".into(), true)));
+    assert_eq!(emissions.take_due(at(3)), Some(later("later")));
+    assert_eq!(emissions.take_held(), Some(later("held")));
     assert_eq!(emissions.take_held(), None);
     assert_eq!(emissions.no_room_for(&huge), None);
     for _ in 0..WAITING_MAX {
-        emissions.hold(&Bytes::new(), false);
+        emissions.hold(later(""));
     }
     assert!(emissions.no_room_for(&Bytes::new()).is_some());
 }
@@ -229,7 +232,7 @@ fn no_client_takes_more_of_the_room_than_it_leaves() {
     let (greedy, other) = (client("greedy"), client("other"));
     let schedule = |emissions: &mut Emissions, event: &Bytes, who: &Identity| {
         let number = emissions.next_number();
-        emissions.schedule(origin, number, event, who);
+        emissions.schedule(origin, number, later(event.clone()), who);
     };
     let small = Bytes::from_static(b"x");
     while emissions.no_share_for(&small, &greedy).is_none() {
