@@ -85,6 +85,13 @@ impl Publisher {
         }
     }
 
+    /// While the daemon was down it may have connected to whoever listened for a moment. All that is over.
+    fn forgets_earlier_ends(&self) {
+        while self.monitor.poll(zmq::POLLIN, 0).expect("a poll") > 0 {
+            self.monitor.recv_multipart(0).expect("an earlier end");
+        }
+    }
+
     /// Waits until its connection has ended: what it sends from here on waits in libzmq.
     fn sees_the_end(&self) {
         self.monitor.recv_multipart(0).expect("it is disconnected");
@@ -178,6 +185,7 @@ fn what_publishers_queued_meanwhile_reaches_every_subscriber_that_was_there() {
         publisher.send(10);
         assert_all_hear(&subscribers, heard + 1..=publisher.sent);
         heard = publisher.sent;
+        publisher.forgets_earlier_ends();
         end(daemon, signal);
         publisher.sees_the_end();
         publisher.send(500);
