@@ -101,6 +101,7 @@ impl Hub {
         let mut broker = Broker::new(broker_config(&config));
         // By the time of day, so that each run has numbers of its own.
         broker.number_deliveries_from(wall_clock_ms() << 10);
+        broker.routes.set_hash_key([random_id(), random_id()]);
         if !config.mesh.peers.is_empty() {
             broker.routes.watch();
         }

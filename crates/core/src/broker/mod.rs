@@ -8,14 +8,17 @@ mod audience;
 mod backlog;
 pub mod bounds;
 mod dispatch;
+mod globs;
 mod histogram;
 mod ids;
 mod interest;
+mod known;
 mod loops;
 mod options;
 mod ports;
 mod prefix_map;
 mod registry;
+mod route;
 mod routes;
 mod service;
 mod spill;
@@ -39,7 +42,8 @@ pub use registry::{
     Broker, BrokerConfig, EndError, EndedService, FormerSubscription, FoundPort, KeepAliveError,
     Policies, RestoreError, SubscribeError, Subscribed, SubscriptionView, UnknownSubscription,
 };
-pub use routes::{Hearing, KnownSubject, News, Receiver, Route, RouteTable, Via};
+pub use route::{Receiver, Route, Via};
+pub use routes::{Hearing, KnownSubject, News, RouteTable};
 pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceSettings, WorkerAnswer};
 pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};

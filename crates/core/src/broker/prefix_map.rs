@@ -39,6 +39,10 @@ impl<V> PrefixMap<V> {
         self.by_prefix.iter().map(|(key, value)| (&**key, value))
     }
 
+    pub(super) fn get(&self, prefix: &[u8]) -> Option<&V> {
+        self.by_prefix.get(prefix)
+    }
+
     pub(super) fn get_mut(&mut self, prefix: &[u8]) -> Option<&mut V> {
         self.by_prefix.get_mut(prefix)
     }

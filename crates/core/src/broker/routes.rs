@@ -1,51 +1,26 @@
 //! From a subject to everybody who gets the event.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::globs::GlobMap;
 use super::ids::{PeerId, ServiceKey};
+use super::known::KnownSubjects;
 use super::prefix_map::PrefixMap;
+use super::route::{Receiver, Route, Routes, Via};
 use super::subjects::{SubjectCounts, SubjectIndex};
 use crate::security::Grant;
 use event_manager_wire::model::{Dialect, SubjectPattern, subject_of};
-
-/// One who gets events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Receiver {
-    /// A connection to the subscribers' socket.
-    Subscriber(PeerId),
-    /// A service, which gives the event to one of its workers.
-    Service(ServiceKey),
-}
-
-/// Everybody who gets an event, each once.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
-pub struct Route {
-    /// Connections of the forwarder's side.
-    pub subscribers: Box<[PeerId]>,
-    pub services: Box<[ServiceKey]>,
-}
-
-impl Route {
-    /// Whether nobody gets it.
-    pub fn is_empty(&self) -> bool {
-        self.subscribers.is_empty() && self.services.is_empty()
-    }
-}
 
 /// What is known of an event by its subject.
 #[derive(Debug, Clone)]
 pub struct KnownSubject {
     /// Who gets it.
     pub route: Rc<Route>,
-    /// Where it is counted. Void after another subject was looked up.
+    /// Where it is counted.
     pub subject: SubjectIndex,
 }
-
-/// Subjects are chosen by peers: only so many are remembered, and only short ones.
-const CACHED_SUBJECTS_MAX: usize = 4096;
-const CACHED_SUBJECT_BYTES_MAX: usize = 256;
 
 /// What a subscriber may get.
 #[derive(Debug, Clone)]
@@ -63,25 +38,12 @@ impl Hearing {
     }
 }
 
-/// By what way an event came here.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Via {
-    /// From a client: it goes everywhere.
-    #[default]
-    Client,
-    /// From another broker, by a bridge: no service gets it that passes events on, so that it doesn't go
-    /// round.
-    Bridge,
-    /// From another event manager: no hub of a mesh gets it either.
-    Hub,
-}
-
 /// All patterns and who asked for them.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     prefixes: PrefixMap<BTreeSet<Receiver>>,
     exact: HashMap<Box<[u8]>, BTreeSet<Receiver>>,
-    globs: BTreeMap<SubjectPattern, BTreeSet<Receiver>>,
+    globs: GlobMap<BTreeSet<Receiver>>,
     /// Subscribers' prefixes that hold a NUL, and so go beyond the subject.
     binary_prefixes: usize,
     /// Subscribers that may not get everything.
@@ -90,11 +52,12 @@ pub struct RouteTable {
     hubs: BTreeSet<PeerId>,
     /// Services that get nothing that came by another hub either.
     passing_on: BTreeSet<ServiceKey>,
-    cache: HashMap<Box<[u8]>, KnownSubject>,
-    /// The same of events that came by a bridge, and by a hub.
-    caches_beyond: [HashMap<Box<[u8]>, KnownSubject>; 2],
-    /// Each route once, so that equal ones are told by their address.
-    interned: HashSet<Rc<Route>>,
+    /// Goes up with each change that a route may depend on.
+    revision: u64,
+    known: KnownSubjects,
+    routes: Routes,
+    /// Used for each look-up, for its memory.
+    found: Vec<Receiver>,
     /// How many events each subject had.
     pub subjects: SubjectCounts,
     /// What is new of all that is wanted here, if somebody wants to know.
@@ -116,6 +79,11 @@ pub struct News {
 }
 
 impl RouteTable {
+    /// The hash of subjects has a key that peers don't know; nothing was looked up yet.
+    pub fn set_hash_key(&mut self, key: [u64; 2]) {
+        self.known = KnownSubjects::new(key);
+    }
+
     /// Lets a subscriber hear every subject with this prefix. Twice is once, as in libzmq.
     pub fn subscribe(&mut self, prefix: &[u8], peer: PeerId) {
         let receivers = self.prefixes.entry(prefix);
@@ -125,7 +93,7 @@ impl RouteTable {
         if !self.hubs.contains(&peer) {
             self.note_wanted(prefix);
         }
-        self.forget_cached();
+        self.patterns_changed();
     }
 
     /// Ends that.
@@ -136,7 +104,7 @@ impl RouteTable {
         if !self.hubs.contains(&peer) {
             self.note_unwanted();
         }
-        self.forget_cached();
+        self.patterns_changed();
     }
 
     /// This service passes events on, as a hub of a mesh does: each event goes on from where it was
@@ -144,7 +112,7 @@ impl RouteTable {
     pub fn set_passing_on(&mut self, service: ServiceKey) {
         self.passing_on.insert(service);
         self.note_unwanted();
-        self.forget_cached();
+        self.patterns_changed();
     }
 
     /// Whether it does.
@@ -226,7 +194,7 @@ impl RouteTable {
             None => self.limited.remove(&peer).is_some(),
         };
         if changed {
-            self.forget_cached();
+            self.patterns_changed();
         }
     }
 
@@ -241,11 +209,11 @@ impl RouteTable {
         let receivers = match pattern.dialect() {
             Dialect::Prefix => self.prefixes.entry(text),
             Dialect::Exact => self.exact.entry(text.into()).or_default(),
-            Dialect::Glob => self.globs.entry(pattern.clone()).or_default(),
+            Dialect::Glob => self.globs.entry(pattern),
         };
         receivers.insert(Receiver::Service(service));
         self.note_wanted(beginning(pattern));
-        self.forget_cached();
+        self.patterns_changed();
     }
 
     /// Ends that.
@@ -273,7 +241,7 @@ impl RouteTable {
             }
         }
         self.note_unwanted();
-        self.forget_cached();
+        self.patterns_changed();
     }
 
     /// Whether it was there.
@@ -288,10 +256,8 @@ impl RouteTable {
         was_there
     }
 
-    fn forget_cached(&mut self) {
-        self.cache.clear();
-        self.caches_beyond.iter_mut().for_each(HashMap::clear);
-        self.interned.clear();
+    fn patterns_changed(&mut self) {
+        self.revision += 1;
     }
 
     /// The part of a first frame that decides who gets the event: its subject. Subscribers' prefixes
@@ -313,95 +279,86 @@ impl RouteTable {
         })
     }
 
-    /// Who gets an event with this [key](Self::key_of). Until patterns change, routes to the same
-    /// receivers are the same `Rc`.
+    /// Who gets an event with this [key](Self::key_of). Routes to the same receivers are the same `Rc`.
     pub fn route(&mut self, key: &[u8]) -> Rc<Route> {
         self.look_up(key).route
     }
 
     /// The same, and where events with this key are counted.
+    #[inline]
     pub fn look_up(&mut self, key: &[u8]) -> KnownSubject {
-        if let Some(known) = self.cache.get(key) {
-            return known.clone();
-        }
-        let route = self.intern(self.resolve(key));
-        let (subject, others_are_void) = self.subjects.index_of(subject_of(key));
-        if others_are_void || self.cache.len() >= CACHED_SUBJECTS_MAX {
-            self.forget_cached();
-        }
-        if key.len() > CACHED_SUBJECT_BYTES_MAX {
+        self.look_up_by(Via::Client, key)
+    }
+
+    /// The same of an event that came by some way.
+    #[inline]
+    pub fn look_up_by(&mut self, via: Via, key: &[u8]) -> KnownSubject {
+        let hash = self.known.hash(key);
+        if let Some(known) = self.known.get(hash, key)
+            && let Some(route) = known.route(via, self.revision)
+        {
+            let route = Rc::clone(route);
+            if !self.subjects.has(known.counted) {
+                known.counted = self.subjects.seen_again(subject_of(key));
+            }
+            let subject = known.counted;
             return KnownSubject { route, subject };
         }
-        let known = KnownSubject { route, subject };
-        self.cache.insert(key.into(), known.clone());
-        known
+        self.learn(via, hash, key)
     }
 
-    /// The same of an event that came by another way than from a client.
-    pub fn look_up_by(&mut self, via: Via, key: &[u8]) -> KnownSubject {
-        let cache = match via {
-            Via::Client => return self.look_up(key),
-            Via::Bridge => 0,
-            Via::Hub => 1,
+    fn learn(&mut self, via: Via, hash: u64, key: &[u8]) -> KnownSubject {
+        if self.routes.are_many() {
+            while !self.routes.forget_unused() && self.known.forget_some() {}
+        }
+        let route = match via {
+            Via::Client => self.resolve(key),
+            Via::Bridge | Via::Hub => {
+                let all = self.look_up(key).route;
+                self.part_for(via, &all)
+            }
         };
-        if let Some(known) = self.caches_beyond[cache].get(key) {
-            return known.clone();
+        let revision = self.revision;
+        if let Some(known) = self.known.get(hash, key) {
+            known.set_route(via, Rc::clone(&route), revision);
+            let subject = known.counted;
+            return KnownSubject { route, subject };
         }
-        let mut known = self.look_up(key);
-        let Route {
-            subscribers,
-            services,
-        } = &*known.route;
-        let is_left_out = |peer: &&PeerId| via == Via::Hub && self.hubs.contains(*peer);
-        let passes_on = |service: &&ServiceKey| self.passing_on.contains(*service);
-        if subscribers.iter().any(|peer| is_left_out(&peer))
-            || services.iter().any(|service| passes_on(&service))
-        {
-            let subscribers = subscribers.iter().filter(|peer| !is_left_out(peer));
-            let services = services.iter().filter(|service| !passes_on(service));
-            let others = Route {
-                subscribers: subscribers.copied().collect(),
-                services: services.copied().collect(),
-            };
-            known.route = self.intern(others);
+        let subject = self.subjects.index_of(subject_of(key));
+        if let Some(known) = self.known.insert(hash, key, subject) {
+            known.set_route(via, Rc::clone(&route), revision);
         }
-        let cache = &mut self.caches_beyond[cache];
-        if cache.len() >= CACHED_SUBJECTS_MAX {
-            cache.clear();
-        }
-        if key.len() <= CACHED_SUBJECT_BYTES_MAX {
-            cache.insert(key.into(), known.clone());
-        }
-        known
+        KnownSubject { route, subject }
     }
 
-    fn intern(&mut self, route: Route) -> Rc<Route> {
-        if let Some(known) = self.interned.get(&route) {
-            return Rc::clone(known);
-        }
-        if self.interned.len() >= CACHED_SUBJECTS_MAX {
-            self.forget_cached();
-        }
-        let route = Rc::new(route);
-        self.interned.insert(Rc::clone(&route));
+    /// Of all who get an event, those who get it if it came by this way.
+    fn part_for(&mut self, via: Via, all: &Route) -> Rc<Route> {
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        let is_left_out = |peer: &&PeerId| via == Via::Hub && self.hubs.contains(*peer);
+        let subscribers = all.subscribers.iter().filter(|peer| !is_left_out(peer));
+        found.extend(subscribers.map(|peer| Receiver::Subscriber(*peer)));
+        let services = all.services.iter();
+        let services = services.filter(|service| !self.passing_on.contains(*service));
+        found.extend(services.map(|service| Receiver::Service(*service)));
+        let route = self.routes.to(&found);
+        self.found = found;
         route
     }
 
-    fn resolve(&self, key: &[u8]) -> Route {
-        let mut receivers = Vec::new();
+    fn resolve(&mut self, key: &[u8]) -> Rc<Route> {
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
         self.prefixes
-            .for_each_prefix_of(key, |found| receivers.extend(found));
+            .for_each_prefix_of(key, |receivers| found.extend(receivers));
         let subject = subject_of(key);
-        receivers.extend(self.exact.get(subject).into_iter().flatten());
-        for (pattern, found) in &self.globs {
-            if pattern.matches(subject) {
-                receivers.extend(found);
-            }
-        }
-        receivers.sort_unstable();
-        receivers.dedup();
+        found.extend(self.exact.get(subject).into_iter().flatten());
+        self.globs
+            .for_each_match(subject, |receivers| found.extend(receivers));
+        found.sort_unstable();
+        found.dedup();
         if !self.limited.is_empty() {
-            receivers.retain(|receiver| match receiver {
+            found.retain(|receiver| match receiver {
                 Receiver::Subscriber(peer) => {
                     let limit = self.limited.get(peer);
                     limit.is_none_or(|hearing| hearing.may_get(subject))
@@ -409,18 +366,9 @@ impl RouteTable {
                 Receiver::Service(_) => true,
             });
         }
-        let subscriber = |receiver: &Receiver| match receiver {
-            Receiver::Subscriber(peer) => Some(*peer),
-            Receiver::Service(_) => None,
-        };
-        let service = |receiver: &Receiver| match receiver {
-            Receiver::Service(service) => Some(*service),
-            Receiver::Subscriber(_) => None,
-        };
-        Route {
-            subscribers: receivers.iter().filter_map(subscriber).collect(),
-            services: receivers.iter().filter_map(service).collect(),
-        }
+        let route = self.routes.to(&found);
+        self.found = found;
+        route
     }
 }
 
@@ -534,13 +482,58 @@ mod tests {
     }
 
     #[test]
-    fn remembered_subjects_are_bounded() {
+    fn what_changes_is_seen_by_each_way() {
         let mut table = RouteTable::default();
-        for n in 0..3 * CACHED_SUBJECTS_MAX {
-            table.route(n.to_string().as_bytes());
+        let (bridge, other) = (ServiceKey(1), ServiceKey(2));
+        let hub = PeerId { slot: 1, serial: 1 };
+        let everything = SubjectPattern::parse("", 99).unwrap();
+        table.add_hub(hub);
+        table.subscribe(b"a", hub);
+        for service in [bridge, other] {
+            table.add(&everything, service);
         }
-        table.route(&[b'x'; 10_000]);
-        assert!(table.cache.len() <= CACHED_SUBJECTS_MAX);
-        assert!(!table.cache.contains_key(&[b'x'; 10_000][..]));
+        let gets = |table: &mut RouteTable, via| {
+            // The second time it is known.
+            let route = table.look_up_by(via, b"a").route;
+            assert!(Rc::ptr_eq(&table.look_up_by(via, b"a").route, &route));
+            (route.subscribers.to_vec(), route.services.to_vec())
+        };
+        for via in [Via::Client, Via::Bridge, Via::Hub] {
+            let subscribers = if via == Via::Hub { vec![] } else { vec![hub] };
+            assert_eq!(gets(&mut table, via), (subscribers, vec![bridge, other]));
+        }
+        table.set_passing_on(bridge);
+        assert_eq!(gets(&mut table, Via::Client).1, [bridge, other]);
+        assert_eq!(gets(&mut table, Via::Bridge), (vec![hub], vec![other]));
+        assert_eq!(gets(&mut table, Via::Hub), (vec![], vec![other]));
+        table.remove(&everything, other);
+        assert_eq!(gets(&mut table, Via::Hub), (vec![], vec![]));
+        // Longer ones than are remembered.
+        let long = [b'a'; 1000];
+        for via in [Via::Client, Via::Bridge] {
+            assert_eq!(*table.look_up_by(via, &long).route.subscribers, [hub]);
+        }
+    }
+
+    #[test]
+    fn a_subject_that_becomes_frequent_is_counted_however_many_there_are() {
+        let mut table = RouteTable::default();
+        let mut count = |subject: &str| {
+            let known = table.look_up(subject.as_bytes());
+            table.subjects.add(known.subject, 1);
+        };
+        (0..10_000).for_each(|n| count(&format!("early{n}")));
+        (0..10_000).for_each(|n| {
+            count("late");
+            count(&format!("other{n}"));
+        });
+        table.subjects.name_largest();
+        (0..100).for_each(|_| {
+            let known = table.look_up(b"late");
+            table.subjects.add(known.subject, 1);
+        });
+        let mut named = table.subjects.named();
+        let late = named.find(|named| *named.subject == *"late").unwrap();
+        assert_eq!(late.events, 100);
     }
 }

@@ -6,11 +6,14 @@
 
 use std::collections::HashMap;
 
-/// Subjects with counts of their own. When they are more, those with the fewest events are
-/// forgotten.
+/// Subjects with counts of their own. When they are more, one that had no events for a while makes room
+/// for another.
 const SUBJECTS_MAX: usize = 4096;
-/// How many are left then.
-const SUBJECTS_LEFT: usize = 1024;
+/// Then, of so many times that a subject without a count of its own is seen, it may get one once: the
+/// more frequent it is, the sooner.
+const DRAWN_ONE_OF: u32 = 64;
+/// And for that, so many are looked at for one that had no events since the last look.
+const LOOKED_AT_MAX: usize = 64;
 /// How many are shown by name.
 const NAMED_MAX: usize = 16;
 /// A subject takes another's name away only when it had so many times its events: names that come and
@@ -34,9 +37,14 @@ fn label_of(subject: &[u8]) -> &str {
     text.split(ends).next().unwrap_or_default()
 }
 
-/// Where a subject's events are counted. Valid until [`SubjectCounts::index_of`] says otherwise.
+/// Where a subject's events are counted. When another is counted there, they are among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubjectIndex(u32);
+pub struct SubjectIndex {
+    /// From 1 on.
+    at: u32,
+    /// How many were counted there before.
+    tenant: u32,
+}
 
 /// A subject that is shown by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +58,11 @@ pub struct NamedSubject {
 #[derive(Debug)]
 struct Counted {
     subject: Box<str>,
+    /// How many others had this place before.
+    tenant: u32,
     events: u64,
+    /// How many it had when it was last looked at for its place.
+    looked_at: u64,
     /// How many it had when it got its name, if it has one.
     named_at: Option<u64>,
 }
@@ -58,9 +70,13 @@ struct Counted {
 /// Counts of events by subject.
 #[derive(Debug, Default)]
 pub struct SubjectCounts {
-    indices: HashMap<Box<str>, SubjectIndex>,
-    /// By index, but for the first, which is for subjects that have none.
+    /// Where each is in `counted`.
+    places: HashMap<Box<str>, usize>,
     counted: Vec<Counted>,
+    /// Which is the next to be looked at for its place.
+    hand: usize,
+    /// What is drawn from.
+    lots: u32,
     /// How many of them have a name.
     named: usize,
     others: u64,
@@ -70,55 +86,107 @@ pub struct SubjectCounts {
 
 impl SubjectIndex {
     /// For a subject that is not worth its own.
-    pub const OTHERS: Self = Self(0);
+    pub const OTHERS: Self = Self { at: 0, tenant: 0 };
 }
 
 impl SubjectCounts {
-    /// Where a subject is counted, and whether indices that were given before are void now. A new
-    /// one has a name from the first event on, as long as there are names.
-    pub fn index_of(&mut self, subject: &[u8]) -> (SubjectIndex, bool) {
+    /// Where a subject is counted that was not looked up before, or is not remembered. A new one has a
+    /// name from the first event on, as long as there are names, and a count of its own, as long as
+    /// there are counts.
+    pub fn index_of(&mut self, subject: &[u8]) -> SubjectIndex {
         let subject = label_of(subject);
         if subject.is_empty() {
-            return (SubjectIndex::OTHERS, false);
+            return SubjectIndex::OTHERS;
         }
-        if let Some(index) = self.indices.get(subject) {
-            return (*index, false);
+        if let Some(at) = self.places.get(subject) {
+            return self.index_at(*at);
         }
-        let is_full = self.counted.len() >= SUBJECTS_MAX;
-        if is_full {
-            self.forget_small();
+        if self.counted.len() >= SUBJECTS_MAX {
+            return match self.is_drawn() {
+                true => self.take_place(subject),
+                false => SubjectIndex::OTHERS,
+            };
         }
         let is_named = self.named < NAMED_MAX;
         self.named += usize::from(is_named);
+        self.places.insert(subject.into(), self.counted.len());
         self.counted.push(Counted {
             subject: subject.into(),
+            tenant: 0,
             events: 0,
+            looked_at: 0,
             named_at: is_named.then_some(0),
         });
-        let index = SubjectIndex(self.counted.len() as u32);
-        self.indices.insert(subject.into(), index);
-        (index, is_full)
+        self.index_at(self.counted.len() - 1)
+    }
+
+    /// The same of one that is remembered, and isn't counted where it was, or has no place.
+    pub fn seen_again(&mut self, subject: &[u8]) -> SubjectIndex {
+        if !self.is_drawn() {
+            return SubjectIndex::OTHERS;
+        }
+        let subject = label_of(subject);
+        match self.places.get(subject) {
+            Some(at) => self.index_at(*at),
+            None if subject.is_empty() => SubjectIndex::OTHERS,
+            None => self.take_place(subject),
+        }
+    }
+
+    /// Whether the subject of this index is still counted there.
+    #[inline]
+    pub fn has(&self, index: SubjectIndex) -> bool {
+        let counted = self.counted.get((index.at as usize).wrapping_sub(1));
+        counted.is_some_and(|counted| counted.tenant == index.tenant)
+    }
+
+    fn index_at(&self, at: usize) -> SubjectIndex {
+        SubjectIndex {
+            at: at as u32 + 1,
+            tenant: self.counted[at].tenant,
+        }
+    }
+
+    /// Not every so many times, as subjects may come in turn.
+    fn is_drawn(&mut self) -> bool {
+        self.lots = self
+            .lots
+            .wrapping_mul(0x915f_77f5)
+            .wrapping_add(0x2545_f491);
+        self.lots >> 16 & (DRAWN_ONE_OF - 1) == 0
+    }
+
+    /// Gives a subject the place of one that had no events for a while, if there is one near.
+    fn take_place(&mut self, subject: &str) -> SubjectIndex {
+        for _ in 0..LOOKED_AT_MAX {
+            let at = self.hand;
+            self.hand = (at + 1) % self.counted.len();
+            let counted = &mut self.counted[at];
+            // What is shown stays, whatever it has.
+            if counted.named_at.is_some() {
+                continue;
+            }
+            if counted.events != std::mem::replace(&mut counted.looked_at, counted.events) {
+                continue;
+            }
+            self.others += counted.events;
+            let before = std::mem::replace(&mut counted.subject, subject.into());
+            (counted.events, counted.looked_at) = (0, 0);
+            counted.tenant = counted.tenant.wrapping_add(1);
+            self.places.remove(&before);
+            self.places.insert(subject.into(), at);
+            return self.index_at(at);
+        }
+        SubjectIndex::OTHERS
     }
 
     /// Counts events. The hot path: it costs an addition.
     #[inline]
     pub fn add(&mut self, index: SubjectIndex, events: u64) {
-        match self.counted.get_mut((index.0 as usize).wrapping_sub(1)) {
-            Some(counted) => counted.events += events,
-            None => self.others += events,
+        match self.counted.get_mut((index.at as usize).wrapping_sub(1)) {
+            Some(counted) if counted.tenant == index.tenant => counted.events += events,
+            _ => self.others += events,
         }
-    }
-
-    fn forget_small(&mut self) {
-        // What is shown stays, whatever it has.
-        self.counted.sort_unstable_by_key(|counted| {
-            (counted.named_at.is_none(), u64::MAX - counted.events)
-        });
-        let forgotten = self.counted.drain(SUBJECTS_LEFT..);
-        self.others += forgotten.map(|counted| counted.events).sum::<u64>();
-        let indices = (1..).map(SubjectIndex);
-        let subjects = self.counted.iter().map(|counted| counted.subject.clone());
-        self.indices = subjects.zip(indices).collect();
     }
 
     /// Gives names to the subjects with the most events, and takes them away from those that have
@@ -200,7 +268,7 @@ mod tests {
     /// Takes all names, so that what comes later has none.
     fn take_names(counts: &mut SubjectCounts, events: u64) {
         for n in 0..NAMED_MAX {
-            let (index, _) = counts.index_of(format!("early{n}").as_bytes());
+            let index = counts.index_of(format!("early{n}").as_bytes());
             counts.add(index, events);
         }
     }
@@ -233,16 +301,16 @@ mod tests {
     #[test]
     fn subjects_with_one_name_are_counted_together() {
         let mut counts = SubjectCounts::default();
-        let (first, _) = counts.index_of(b"Till 1");
-        assert_eq!(counts.index_of(b"Till 2"), (first, false));
-        assert_eq!(counts.index_of(b"{}"), (SubjectIndex::OTHERS, false));
+        let first = counts.index_of(b"Till 1");
+        assert_eq!(counts.index_of(b"Till 2"), first);
+        assert_eq!(counts.index_of(b"{}"), SubjectIndex::OTHERS);
     }
 
     #[test]
     fn a_subject_has_a_name_from_its_first_event_while_there_are_names() {
         let mut counts = SubjectCounts::default();
         for n in 0..NAMED_MAX as u32 + 1 {
-            let (index, _) = counts.index_of(&name(n));
+            let index = counts.index_of(&name(n));
             counts.add(index, 3);
         }
         assert_eq!(events_of(&counts, "0"), Some(3));
@@ -260,7 +328,7 @@ mod tests {
     fn a_name_counts_from_when_it_is_given() {
         let mut counts = SubjectCounts::default();
         take_names(&mut counts, 0);
-        let (index, _) = counts.index_of(b"a");
+        let index = counts.index_of(b"a");
         counts.add(index, 5);
         counts.name_largest();
         assert_eq!(
@@ -279,11 +347,11 @@ mod tests {
     fn the_largest_take_names_from_the_small() {
         let mut counts = SubjectCounts::default();
         for n in 0..NAMED_MAX as u32 {
-            let (index, _) = counts.index_of(&name(n));
+            let index = counts.index_of(&name(n));
             counts.add(index, 100);
         }
         counts.name_largest();
-        let (late, _) = counts.index_of(b"late");
+        let late = counts.index_of(b"late");
         counts.add(late, 201);
         counts.name_largest();
         assert_eq!(events_of(&counts, "late"), None, "not by so little");
@@ -296,22 +364,54 @@ mod tests {
     #[test]
     fn a_flood_of_subjects_is_bounded_and_hides_no_large_one() {
         let mut counts = SubjectCounts::default();
-        let (mut large, _) = counts.index_of(b"large");
+        let large = counts.index_of(b"large");
         counts.add(large, 100);
         for n in 0..3 * SUBJECTS_MAX as u32 {
-            let (index, void) = counts.index_of(&name(n));
+            let index = counts.index_of(&name(n));
             counts.add(index, 1);
-            if void {
-                large = counts.index_of(b"large").0;
-            }
             counts.add(large, 1);
         }
+        assert!(counts.has(large));
+        assert_eq!(counts.places.len(), counts.counted.len());
         assert!(counts.counted.len() <= SUBJECTS_MAX);
         counts.name_largest();
         let large = 100 + 3 * SUBJECTS_MAX as u64;
         assert_eq!(events_of(&counts, "large"), Some(large));
         let small = NAMED_MAX as u64 - 1;
         assert_eq!(counts.unnamed_events(), 3 * SUBJECTS_MAX as u64 - small);
+    }
+
+    #[test]
+    fn a_place_is_taken_from_one_that_has_no_events_any_more() {
+        let mut counts = SubjectCounts::default();
+        let indices: Vec<_> = (0..SUBJECTS_MAX as u32)
+            .map(|n| counts.index_of(&name(n)))
+            .collect();
+        indices.iter().for_each(|index| counts.add(*index, 1));
+        // While all have some, nobody's is taken.
+        for _ in 0..SUBJECTS_MAX / LOOKED_AT_MAX {
+            assert_eq!(counts.take_place("late"), SubjectIndex::OTHERS);
+        }
+        let mut taken = 0;
+        for n in 0..2 * SUBJECTS_MAX as u32 {
+            counts.add(indices[17], 1);
+            let index = counts.seen_again(&name(1_000_000 + n));
+            taken += u32::from(index != SubjectIndex::OTHERS);
+        }
+        assert!((30..=300).contains(&taken), "{taken}");
+        assert!(counts.has(indices[0]), "it has a name");
+        let gone: Vec<_> = indices
+            .iter()
+            .filter(|index| !counts.has(**index))
+            .collect();
+        assert!(!gone.is_empty());
+        let (own, others) = (
+            counts.counted[gone[0].at as usize - 1].events,
+            counts.others,
+        );
+        counts.add(*gone[0], 5);
+        assert_eq!(counts.counted[gone[0].at as usize - 1].events, own);
+        assert_eq!(counts.others, others + 5, "they are not another's");
     }
 
     proptest! {
@@ -323,7 +423,7 @@ mod tests {
             let mut before: HashMap<Box<str>, u64> = HashMap::new();
             let mut unnamed = 0;
             for (n, events, names) in steps {
-                let (index, _) = counts.index_of(&name(n));
+                let index = counts.index_of(&name(n));
                 let sum = |counts: &SubjectCounts| {
                     counts.unnamed_events() + counts.named().map(|named| named.events).sum::<u64>()
                 };
