@@ -24,7 +24,7 @@ use event_manager_core::store::{Command, Full, Report, Sink};
 use event_manager_wire::api::DeadLetters;
 use event_manager_wire::api::DurableReason;
 use event_manager_wire::model::{ServiceName, subject_of};
-use event_manager_zmtp::{HubId, frames_of};
+use event_manager_zmtp::{HubId, frames};
 
 /// What the log keeps beside an event, at most: its id, or what happened to a dead letter.
 const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
@@ -189,10 +189,10 @@ impl Items {
     /// An event as a service's queue has it.
     pub(crate) fn item(&self, order_by: Option<OrderBy>, body: Bytes) -> Item {
         let key = order_by.and_then(|order_by| {
-            let frames = frames_of(&body);
+            let mut frames = frames(&body);
             let of = match order_by {
-                OrderBy::Subject => subject_of(frames.first()?),
-                OrderBy::Frame(index) => frames.get(index)?,
+                OrderBy::Subject => subject_of(frames.next()?),
+                OrderBy::Frame(index) => frames.nth(index)?,
             };
             Some(OrderKey::from_hash(self.hasher.hash_one(of)))
         });

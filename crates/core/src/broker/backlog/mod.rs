@@ -4,6 +4,7 @@ mod held;
 mod item;
 mod keys;
 mod outcome;
+mod plain;
 mod policy;
 mod waiting;
 
@@ -251,8 +252,7 @@ impl Backlog {
         now: Instant,
         deadline: Option<Instant>,
     ) -> Option<Delivery> {
-        let mut item = self.waiting.take_next(now)?;
-        self.waiting.set_key_held(&item, true);
+        let mut item = self.waiting.hold_next(now)?;
         item.attempt = item.attempt.saturating_add(1);
         item.first_at.get_or_insert(now);
         let attempt = item.attempt + u32::from(item.given_before);
@@ -310,7 +310,7 @@ impl Backlog {
     fn take_answered(&mut self, worker: WorkerKey, id: DeliveryId, now: Instant) -> Option<Held> {
         let deadline = now + self.policy.ack_timeout;
         let held = self.held.answered(worker, id, deadline)?;
-        self.waiting.set_key_held(&held.item, false);
+        self.waiting.free_key_of(&held.item);
         Some(held)
     }
 
@@ -414,7 +414,7 @@ impl Backlog {
 
     fn take_held(&mut self, worker: WorkerKey, id: DeliveryId) -> Result<Held, UnknownDelivery> {
         let held = self.held.take(worker, id).ok_or(UnknownDelivery)?;
-        self.waiting.set_key_held(&held.item, false);
+        self.waiting.free_key_of(&held.item);
         Ok(held)
     }
 

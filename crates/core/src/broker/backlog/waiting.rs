@@ -3,59 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::item::{ClockChange, Item, Late, OrderKey, Position};
-use super::keys::{KeyState, Keys};
+use super::item::{ClockChange, Item, Late, Position};
+use super::keys::{Change, End, Keys};
+use super::plain::Plain;
 use crate::broker::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
 
 /// An empty line keeps memory for so many items.
 const LINE_KEPT: usize = 4096;
-
-/// An item of which there is nothing else to know: many of them may wait, so they are kept small.
-#[derive(Debug)]
-struct Plain {
-    body: Bytes,
-    seq: Option<Seq>,
-    position: Position,
-}
-
-impl Plain {
-    /// The item as a plain one, if that is all it is.
-    fn try_from(item: Item) -> Result<Self, Item> {
-        match item {
-            Item {
-                body,
-                seq,
-                key: None,
-                not_before: None,
-                expires_at: None,
-                first_at: None,
-                attempt: 0,
-                given_before: false,
-                late: None,
-                by_clock: _,
-                position,
-            } => Ok(Self {
-                body,
-                seq,
-                position,
-            }),
-            item => Err(item),
-        }
-    }
-}
-
-impl From<Plain> for Item {
-    fn from(plain: Plain) -> Self {
-        Self {
-            seq: plain.seq,
-            position: plain.position,
-            ..Self::new(plain.body)
-        }
-    }
-}
 
 /// An item that needs more than a position in the line.
 #[derive(Debug)]
@@ -75,9 +30,9 @@ impl Aside {
 
 /// All that waits, in the order in which it came.
 ///
-/// Plain items stand in a line, which is all that a live service without keys ever uses. The others
-/// lie aside, with an index for each question about them; a position in the common order tells which of
-/// both goes first.
+/// Plain items stand in a line, which is all that a live service without keys ever uses; those with a
+/// key in one for each key. The others lie aside, with an index for each question about them; a position
+/// in the common order tells which of all goes first.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     line: VecDeque<Plain>,
@@ -104,37 +59,57 @@ impl Waiting {
             None => self.back + 1,
         };
         self.back = self.back.max(item.position);
-        let is_last = self
-            .line
-            .back()
-            .is_none_or(|last| last.position < item.position);
-        if is_last {
-            self.add(item, VecDeque::push_back);
-        } else {
-            let due = item.not_before;
-            self.put_aside(item, due);
-        }
+        self.add(item, End::Back);
     }
 
     /// Adds an item before all others.
     pub(super) fn push_front(&mut self, mut item: Item) {
         self.front -= 1;
         item.position = self.front;
-        self.add(item, VecDeque::push_front);
+        self.add(item, End::Front);
     }
 
-    fn add(&mut self, item: Item, to_line: fn(&mut VecDeque<Plain>, Plain)) {
+    fn add(&mut self, item: Item, end: End) {
         let cost = item.cost();
-        match Plain::try_from(item) {
-            Ok(plain) => {
-                self.bytes += cost;
-                to_line(&mut self.line, plain);
+        let item = match Plain::try_from(item) {
+            Err(item) => item,
+            Ok((plain, None)) => match self.add_to_line(plain, end) {
+                Ok(()) => {
+                    self.bytes += cost;
+                    return;
+                }
+                Err(plain) => plain.with_key(None),
+            },
+            Ok((plain, Some(key))) => match self.keys.add(plain, key, end) {
+                Ok(change) => {
+                    self.bytes += cost;
+                    return self.turned(change);
+                }
+                Err(plain) => plain.with_key(Some(key)),
+            },
+        };
+        let due = item.not_before;
+        self.put_aside(item, due);
+    }
+
+    /// Adds an item before or behind all others, or gives it back: it would be between them.
+    fn add_to_line(&mut self, plain: Plain, end: End) -> Result<(), Plain> {
+        let position = plain.position;
+        match end {
+            End::Back if self.line.back().is_none_or(|last| last.position < position) => {
+                self.line.push_back(plain);
             }
-            Err(item) => {
-                let due = item.not_before;
-                self.put_aside(item, due);
+            End::Front
+                if self
+                    .line
+                    .front()
+                    .is_none_or(|first| first.position > position) =>
+            {
+                self.line.push_front(plain);
             }
+            _ => return Err(plain),
         }
+        Ok(())
     }
 
     /// Adds an item at the position that it has.
@@ -154,24 +129,23 @@ impl Waiting {
         match key {
             None if due.is_none() => _ = self.ready.insert(position),
             Some(key) if takes_turns => {
-                self.change_key(key, |key| _ = key.waiting.insert(position))
+                let change = self.keys.put_aside(key, position);
+                self.turned(change);
             }
             _ => {}
         }
     }
 
-    /// A worker holds an item with this key, or no longer.
-    pub(super) fn set_key_held(&mut self, item: &Item, is_held: bool) {
+    /// No worker holds an item with this one's key any more.
+    pub(super) fn free_key_of(&mut self, item: &Item) {
         if let Some(key) = item.key {
-            self.change_key(key, |key| key.is_held = is_held);
+            let change = self.keys.set_held(key, false);
+            self.turned(change);
         }
     }
 
-    fn change_key(&mut self, key: OrderKey, change: impl FnOnce(&mut KeyState)) {
-        let (before, after) = self.keys.change(key, change);
-        if before == after {
-            return;
-        }
+    /// Of those aside, another may go than before.
+    fn turned(&mut self, (before, after): Change) {
         if let Some(before) = before {
             self.ready.remove(&before);
         }
@@ -187,7 +161,8 @@ impl Waiting {
         let is_live = |position: &&Position| !self.aside[position].item.is_expired(now);
         let aside = self.ready.iter().find(is_live).copied();
         let line = self.line.front().map(|item| item.position);
-        aside.into_iter().chain(line).min()
+        let keyed = self.keys.first_free();
+        aside.into_iter().chain(line).chain(keyed).min()
     }
 
     /// Whether some item may go.
@@ -200,11 +175,17 @@ impl Waiting {
         self.take(self.next_position(now)?)
     }
 
+    /// The same; a worker holds it from now on, and so its key.
+    pub(super) fn hold_next(&mut self, now: Instant) -> Option<Item> {
+        self.take_as(self.next_position(now)?, true)
+    }
+
     /// Takes the item that came first, whether it may go or not.
     pub(super) fn take_oldest(&mut self) -> Option<Item> {
         let line = self.line.front().map(|item| item.position);
         let aside = self.aside.first_key_value().map(|(position, _)| *position);
-        self.take(line.into_iter().chain(aside).min()?)
+        let keyed = self.keys.oldest();
+        self.take(line.into_iter().chain(aside).chain(keyed).min()?)
     }
 
     /// Takes the item with this sequence number in a durable log, if it waits.
@@ -227,7 +208,7 @@ impl Waiting {
 
     /// How many items may go now. Of those past their end some are counted, too.
     pub(super) fn ready(&self) -> usize {
-        self.line.len() + self.ready.len()
+        self.line.len() + self.keys.free() + self.ready.len()
     }
 
     /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
@@ -254,7 +235,8 @@ impl Waiting {
     pub(super) fn take_newest(&mut self) -> Option<Item> {
         let line = self.line.back().map(|item| item.position);
         let aside = self.aside.last_key_value().map(|(position, _)| *position);
-        self.take(line.into_iter().chain(aside).max()?)
+        let keyed = self.keys.newest();
+        self.take(line.into_iter().chain(aside).chain(keyed).max()?)
     }
 
     /// Takes an item whose end has come.
@@ -270,20 +252,25 @@ impl Waiting {
     }
 
     fn take(&mut self, position: Position) -> Option<Item> {
+        self.take_as(position, false)
+    }
+
+    fn take_as(&mut self, position: Position, to_hold: bool) -> Option<Item> {
         let item = if self
             .line
             .front()
             .is_some_and(|item| item.position == position)
         {
-            self.line.pop_front().map(Item::from)
+            self.line.pop_front().map(|plain| plain.with_key(None))
         } else if self
             .line
             .back()
             .is_some_and(|item| item.position == position)
         {
-            self.line.pop_back().map(Item::from)
+            self.line.pop_back().map(|plain| plain.with_key(None))
         } else {
-            self.take_aside(position)
+            self.take_keyed(position, to_hold)
+                .or_else(|| self.take_aside(position, to_hold))
                 .or_else(|| self.take_from_line(position))
         }?;
         self.bytes -= item.cost();
@@ -298,10 +285,16 @@ impl Waiting {
         let at = self
             .line
             .binary_search_by_key(&position, |item| item.position);
-        self.line.remove(at.ok()?).map(Item::from)
+        self.line.remove(at.ok()?).map(|plain| plain.with_key(None))
     }
 
-    fn take_aside(&mut self, position: Position) -> Option<Item> {
+    fn take_keyed(&mut self, position: Position, to_hold: bool) -> Option<Item> {
+        let (item, change) = self.keys.take(position, to_hold)?;
+        self.turned(change);
+        Some(item)
+    }
+
+    fn take_aside(&mut self, position: Position, to_hold: bool) -> Option<Item> {
         let aside = self.aside.remove(&position)?;
         self.ready.remove(&position);
         if let Some(due) = aside.due {
@@ -317,7 +310,8 @@ impl Waiting {
         if let Some(key) = aside.item.key
             && aside.takes_turns()
         {
-            self.change_key(key, |key| _ = key.waiting.remove(&position));
+            let change = self.keys.take_aside(key, position, to_hold);
+            self.turned(change);
         }
         Some(aside.item)
     }
@@ -335,8 +329,9 @@ impl Waiting {
                 self.ready.insert(position);
                 continue;
             };
-            self.change_key(key, |key| _ = key.waiting.insert(position));
-            if self.keys.front(key) == Some(position) {
+            let change = self.keys.put_aside(key, position);
+            self.turned(change);
+            if self.keys.is_turn_of(key, position) {
                 self.ready.insert(position);
             }
         }
@@ -362,7 +357,7 @@ impl Waiting {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.line.len() + self.aside.len()
+        self.line.len() + self.keys.len() + self.aside.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -371,7 +366,7 @@ impl Waiting {
 
     #[cfg(test)]
     pub(super) fn key_count(&self) -> usize {
-        self.keys.len()
+        self.keys.key_count()
     }
 }
 
