@@ -18,7 +18,7 @@ use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotati
 use crate::http::{self, Guards, HttpServer};
 use crate::keys::{self, KeysError, Watcher};
 use crate::outbound::{GuardVerdict, LocatorClient, RegistrationState, wait_for_predecessor};
-use crate::reactor::{BindError, Bound, Effect, Input, Parts, Reactor};
+use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
@@ -372,7 +372,10 @@ impl Daemon {
     /// Its state, as the STATUS request shows it; `None` while it ends.
     pub fn status(&self) -> Option<Status> {
         let (reply, status) = oneshot::channel();
-        let asked = self.reactor.inputs.blocking_send(Input::Status(reply));
+        let asked = self
+            .reactor
+            .inputs
+            .blocking_send(Input::Status(Lists::Whole, reply));
         asked.ok().and_then(|()| status.blocking_recv().ok())
     }
 

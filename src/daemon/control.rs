@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, DiagnosticConfig};
 use crate::outbound::{LocatorClient, RegistrationState, call_services, keep_registered};
-use crate::reactor::{CallKeys, Effect, Input};
+use crate::reactor::{CallKeys, Effect, Input, Lists};
 use crate::telemetry::{Journal, process_readings};
 use crate::traces::Tracer;
 use event_manager_client::{Caller, ClientKeys};
@@ -136,7 +136,11 @@ async fn write_diagnostics(
             () = tokio::time::sleep(interval), if enabled => {}
         }
         let (reply, status) = oneshot::channel();
-        if inputs.send(Input::Status(reply)).await.is_err() {
+        if inputs
+            .send(Input::Status(Lists::Begun, reply))
+            .await
+            .is_err()
+        {
             return;
         }
         let Ok(status) = status.await else { return };

@@ -314,7 +314,8 @@ class Row {
       say(this.cells[name].main, main, mainClass);
       say(this.cells[name].note, note, noteClass);
     };
-    const subjects = now.subjects.map((subject) => subject || "(everything)").join(" ");
+    const more = now.subjectCount - now.subjects.length;
+    const subjects = now.subjects.map((subject) => subject || "(everything)").join(" ") + (more > 0 ? ` and ${whole(more)} more` : "");
     const trouble = { failed: "takes no events", unreadable: "can't be read, events wait" }[durable?.state];
     const failed = trouble ? `${trouble}: ${durable.reason}` : "";
     cell("name", now.name, failed || `${now.port || "no port"} · ${durable ? "durable · " : ""}${subjects}`, failed && "bad");

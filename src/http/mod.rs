@@ -12,6 +12,7 @@ mod pages;
 mod renewed;
 mod serve;
 mod snapshot;
+mod subscriptions;
 mod timed;
 #[cfg(feature = "tls")]
 mod tls;

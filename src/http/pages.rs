@@ -18,6 +18,7 @@ use super::events::events;
 use super::hosts::{Hosts, only_ours};
 use super::metrics;
 use super::snapshot::{PATIENCE, Snapshots};
+use super::subscriptions::subscriptions;
 use super::tokens::{Tokens, only_with_token};
 use crate::telemetry::Journal;
 
@@ -35,7 +36,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /events";
+const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /subscriptions, /events";
 
 type Shared = State<Arc<Snapshots>>;
 
@@ -56,6 +57,7 @@ pub(super) fn router(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/stats", get(stats))
+        .route("/subscriptions", get(subscriptions))
         .route("/events", get(events).with_state(journal))
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
@@ -121,7 +123,7 @@ fn wants_plain_text(headers: &HeaderMap) -> bool {
     all.contains("text/plain") && !all.contains("application/openmetrics-text")
 }
 
-fn unavailable(why: &dyn Display) -> Response {
+pub(super) fn unavailable(why: &dyn Display) -> Response {
     let hint = "the log says more; /livez tells whether the daemon turns";
     let shown = json!({"error": why.to_string(), "hint": hint});
     in_json(StatusCode::SERVICE_UNAVAILABLE, &shown)

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 use super::health::Watched;
 use super::metrics;
 use crate::ambient::{now, wall_clock_ms};
-use crate::reactor::Input;
+use crate::reactor::{Input, Lists, SubscriptionsAsked};
 use crate::telemetry::process_readings;
-use event_manager_wire::api::{Process, Stats, Status};
+use event_manager_wire::api::{Process, Stats, Status, Subscriptions};
+use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// For so long the last answer is good enough.
 const FRESH: Duration = Duration::from_millis(250);
@@ -105,6 +106,31 @@ impl Snapshots {
         answer.map_err(|_| NoAnswer::Late(patience))?
     }
 
+    /// A part of a service's subscriptions, as they are now; `None` if there is no such service.
+    pub(super) async fn subscriptions(
+        &self,
+        service: ServiceName,
+        after: Option<SubscriptionId>,
+        max: usize,
+        patience: Duration,
+    ) -> Result<Option<Subscriptions>, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        let asked = Input::Subscriptions(SubscriptionsAsked {
+            service,
+            after,
+            max,
+            reply,
+        });
+        let asking = async {
+            self.inputs.send(asked).await.ok()?;
+            answer.await.ok()
+        };
+        let answer = timeout(patience, asking).await;
+        answer
+            .map_err(|_| NoAnswer::Late(patience))?
+            .ok_or(NoAnswer::Ended)
+    }
+
     async fn ask(&self) -> Result<Arc<Snapshot>, NoAnswer> {
         // Whoever comes meanwhile waits here, and finds the answer.
         let mut asked = self.asked.lock().await;
@@ -115,7 +141,7 @@ impl Snapshots {
         }
         if asked.pending.is_none() {
             let (reply, pending) = oneshot::channel();
-            let sent = self.inputs.send(Input::Status(reply)).await;
+            let sent = self.inputs.send(Input::Status(Lists::Begun, reply)).await;
             sent.map_err(|_| NoAnswer::Ended)?;
             asked.pending = Some(pending);
         }
@@ -157,7 +183,7 @@ mod tests {
 
     async fn question(reactor: &mut mpsc::Receiver<Input>) -> oneshot::Sender<Status> {
         match reactor.recv().await {
-            Some(Input::Status(reply)) => reply,
+            Some(Input::Status(Lists::Begun, reply)) => reply,
             other => panic!("{other:?}"),
         }
     }

@@ -24,7 +24,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
-pub use state::effects::{Attachment, CallKeys, Effect, Input};
+pub use state::effects::{Attachment, CallKeys, Effect, Input, Lists, SubscriptionsAsked};
 pub use state::inside::{Batch, Published, Publishing};
 pub use state::replies::Ticket;
 pub use state::site::Exposed;
@@ -265,7 +265,8 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Publish(batch) => hub.borrow_mut().publish_batch(batch),
             Input::Attach(attachment) => acts::connection::attach(&hub, attachment),
             Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
-            Input::Status(reply) => hub.borrow_mut().tell_status(reply),
+            Input::Status(lists, reply) => hub.borrow_mut().tell_status(lists, reply),
+            Input::Subscriptions(asked) => hub.borrow().tell_subscriptions(asked),
             Input::Reload(config, done) => {
                 hub.borrow_mut().reload(*config);
                 let _ = done.send(());

@@ -11,7 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_manager::daemon::Daemon;
-use event_manager_wire::api::{Readiness, Registration, RegistrationState};
+use event_manager_wire::api::{
+    Readiness, Registration, RegistrationState, Stats, Subscription, Subscriptions,
+};
 use event_manager_wire::model::Endpoint;
 use serde_json::json;
 use tempfile::TempDir;
@@ -401,6 +403,71 @@ fn the_address_is_checked_with_the_others() {
     ] {
         let said = Site::configured(&keys).run(&["check"]).failed(78);
         assert!(said.contains("http") && said.contains(part), "{said}");
+    }
+}
+
+/// A look costs the reactor no more with many subscriptions than with few; who wants all asks for parts.
+#[test]
+fn of_many_subscriptions_the_first_are_shown_and_all_are_there_in_parts() {
+    let daemon = watched();
+    for n in 0..40 {
+        daemon.subscribe(
+            &format!("sub-{n:02}"),
+            "Billing",
+            &[&format!("Order{n:02}")],
+        );
+    }
+    let stats = daemon.http_wait_for("/stats", "all subscriptions", |stats: &Stats| {
+        let billing = stats.status.service("Billing");
+        billing.is_some_and(|billing| billing.subscription_count == 40)
+    });
+    let shown = stats.status.service("Billing").expect("a service");
+    assert_eq!((shown.subjects.len(), shown.subject_count), (16, 40));
+    let ids = |all: &[Subscription]| all.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+    let all: Vec<_> = (0..40).map(|n| format!("sub-{n:02}")).collect();
+    assert_eq!(ids(&shown.subscriptions), all[..16]);
+    let whole = daemon.service("Billing");
+    assert_eq!(
+        (whole.subjects.len(), ids(&whole.subscriptions)),
+        (40, all.clone())
+    );
+    let service = [("service", "Billing")];
+    let metrics = daemon.metrics();
+    assert_eq!(metrics.value("event_manager_subscriptions", &service), 40.0);
+    let mut client = HttpClient::connect(daemon.http());
+    let (mut found, mut after) = (vec![], String::new());
+    for length in [15, 15, 10] {
+        let path = format!("/subscriptions?service=Billing&max=15{after}");
+        let part: Subscriptions = client.get(&path).read();
+        assert_eq!(
+            (&*part.service, part.subscriptions.len()),
+            ("Billing", length)
+        );
+        assert!(
+            part.subscriptions
+                .iter()
+                .all(|one| one.expires_in_seconds > 0.0)
+        );
+        assert_eq!(
+            part.subscriptions[0].subjects,
+            [format!("Order{:02}", found.len())]
+        );
+        found.extend(ids(&part.subscriptions));
+        after = part.next.map_or("".into(), |next| format!("&after={next}"));
+        assert_eq!(after.is_empty(), found.len() == 40);
+    }
+    assert_eq!(found, all);
+    for (query, status) in [
+        ("", 400),
+        ("?service=Billing&max=0", 400),
+        ("?service=Billing&max=501", 400),
+        ("?service=Billing&x=1", 400),
+        ("?service=", 400),
+        ("?service=Nobody", 404),
+    ] {
+        let refused = client.get(&format!("/subscriptions{query}"));
+        assert_eq!(refused.status, status, "{query}");
+        assert!(refused.json()["hint"].is_string(), "{query}");
     }
 }
 

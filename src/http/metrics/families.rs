@@ -542,7 +542,7 @@ pub(super) fn services(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "Live subscriptions of the service",
         services
             .iter()
-            .map(|s| (of(s), s.subscriptions.len() as f64)),
+            .map(|s| (of(s), s.subscription_count as f64)),
     )?;
     page.gauges(
         "event_manager_workers",

@@ -10,7 +10,7 @@ use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::clients::ClientId;
-use crate::reactor::state::effects::Effect;
+use crate::reactor::state::effects::{Effect, Lists};
 use crate::reactor::state::inside::Published;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::replies::{Asker, Full, ReturnAddress, Ticket};
@@ -94,7 +94,7 @@ impl Host for Asking<'_> {
 
     fn status(&mut self) -> String {
         // It has nothing that JSON can't say.
-        serde_json::to_string(&self.hub.status()).unwrap_or_default()
+        serde_json::to_string(&self.hub.status(Lists::Whole)).unwrap_or_default()
     }
 
     fn events(&mut self, after: Option<u64>, max: usize) -> String {

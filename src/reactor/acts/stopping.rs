@@ -138,7 +138,8 @@ impl Hub {
         match input {
             Input::Answer { ticket, answer } => self.complete(ticket, &answer),
             Input::Store(report) => self.hear_store(report),
-            Input::Status(reply) => self.tell_status(reply),
+            Input::Status(lists, reply) => self.tell_status(lists, reply),
+            Input::Subscriptions(asked) => self.tell_subscriptions(asked),
             // Too late: its sender sees that nobody answers.
             Input::Bridges(bridges) => self.site.bridges = bridges,
             Input::Publish(_)

@@ -12,12 +12,15 @@ use crate::config::Config;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::accounts::Accounts;
 use crate::reactor::state::durable::{Durable, why_durable};
+use crate::reactor::state::effects::{Lists, SubscriptionsAsked};
 use crate::reactor::state::memory::waiting_bytes;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::peers::Peers;
 use crate::reactor::state::upstream::Dialled;
 use crate::reactor::state::watchdog::Watchdog;
-use event_manager_core::broker::{Account, Broker, Histogram, Interest, Service, ServiceKey};
+use event_manager_core::broker::{
+    Account, Broker, Histogram, Interest, Service, ServiceKey, SubscriptionView,
+};
 use event_manager_wire::api::{self, Counters, ServiceStatus, Status};
 
 /// Workers of a service that are named.
@@ -27,14 +30,33 @@ const OLD_PEERS_SHOWN: usize = 64;
 
 impl Hub {
     /// Answers who asks for the state, unless they have gone.
-    pub(crate) fn tell_status(&mut self, reply: oneshot::Sender<Status>) {
+    pub(crate) fn tell_status(&mut self, lists: Lists, reply: oneshot::Sender<Status>) {
         if !reply.is_closed() {
-            let _ = reply.send(self.status());
+            let _ = reply.send(self.status(lists));
         }
     }
 
+    /// The same for who asks for a part of a service's subscriptions.
+    pub(crate) fn tell_subscriptions(&self, asked: SubscriptionsAsked) {
+        let service = self
+            .broker
+            .find(&asked.service)
+            .map(|key| &self.broker[key]);
+        let _ = asked.reply.send(service.map(|service| {
+            let after = asked.after.as_ref();
+            let mut all = self.broker.subscriptions_of(service, after, now());
+            let subscriptions: Vec<_> = all.by_ref().take(asked.max).map(subscription).collect();
+            let last = all.next().and(subscriptions.last());
+            api::Subscriptions {
+                service: asked.service.to_string(),
+                next: last.map(|last| last.id.clone()),
+                subscriptions,
+            }
+        }));
+    }
+
     /// The state, without what single workers do.
-    pub(crate) fn status(&mut self) -> Status {
+    pub(crate) fn status(&mut self, lists: Lists) -> Status {
         let now = now();
         self.broker.routes.subjects.name_largest();
         let services = self.broker.services();
@@ -51,7 +73,7 @@ impl Hub {
             draining: self.phase.is_draining(),
             addresses: self.site.addresses.clone(),
             services: services
-                .map(|(key, service)| self.service_status(key, service, now))
+                .map(|(key, service)| self.service_status(key, service, lists, now))
                 .collect(),
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
@@ -94,7 +116,15 @@ impl Hub {
         }
     }
 
-    fn service_status(&self, key: ServiceKey, service: &Service, now: Instant) -> ServiceStatus {
+    fn service_status(
+        &self,
+        key: ServiceKey,
+        service: &Service,
+        lists: Lists,
+        now: Instant,
+    ) -> ServiceStatus {
+        let (patterns, ids) = (service.patterns(), service.subscriptions());
+        let (subject_count, subscription_count) = (patterns.len() as u64, ids.len() as u64);
         let queue = &service.queue;
         let limits = queue.limits();
         let (connected, ready, stalled) = service.workers.census();
@@ -105,17 +135,19 @@ impl Hub {
                 .port()
                 .map(|port| format!("{}{port}", self.site.settings.pull_address_prefix)),
             no_port: service.lacks_port().map(str::to_owned),
-            subjects: service.patterns().map(ToString::to_string).collect(),
+            subjects: patterns
+                .take(lists.max())
+                .map(ToString::to_string)
+                .collect(),
+            subject_count,
             dead_letter_subject: service.dead_letter_subject().into_owned(),
             subscriptions: self
                 .broker
-                .subscriptions_of(service, now)
-                .map(|view| api::Subscription {
-                    id: view.id.to_string(),
-                    subjects: view.patterns.iter().map(ToString::to_string).collect(),
-                    expires_in_seconds: view.expires_in.as_secs_f64(),
-                })
+                .subscriptions_of(service, None, now)
+                .take(lists.max())
+                .map(subscription)
                 .collect(),
+            subscription_count,
             workers: api::Workers {
                 connected: connected as u64,
                 ready: ready as u64,
@@ -206,6 +238,14 @@ impl Hub {
             self.peers.connections.open(),
             self.accounts.published.events
         )
+    }
+}
+
+fn subscription(view: SubscriptionView<'_>) -> api::Subscription {
+    api::Subscription {
+        id: view.id.to_string(),
+        subjects: view.patterns.iter().map(ToString::to_string).collect(),
+        expires_in_seconds: view.expires_in.as_secs_f64(),
     }
 }
 

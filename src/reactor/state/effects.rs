@@ -13,7 +13,7 @@ use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
 use event_manager_wire::api::{self, Status};
 use event_manager_wire::messagebus::Message;
-use event_manager_wire::model::ServiceName;
+use event_manager_wire::model::{ServiceName, SubscriptionId};
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
 
 /// What the reactor asks of others. When their queue is full, the request is refused as busy.
@@ -50,6 +50,38 @@ pub struct Attachment {
     pub service: ServiceName,
 }
 
+/// How much is shown of what a service has many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lists {
+    /// All.
+    Whole,
+    /// How many there are, and the first 16: who looks again and again must not take more of the
+    /// reactor's time with each subscription.
+    Begun,
+}
+
+impl Lists {
+    /// At most so many are shown.
+    pub(crate) fn max(self) -> usize {
+        match self {
+            Self::Whole => usize::MAX,
+            Self::Begun => 16,
+        }
+    }
+}
+
+/// Which part of a service's subscriptions somebody asks for.
+#[derive(Debug)]
+pub struct SubscriptionsAsked {
+    pub service: ServiceName,
+    /// Only those with ids behind this one.
+    pub after: Option<SubscriptionId>,
+    /// At most so many.
+    pub max: usize,
+    /// Gets them; `None` if there is no such service.
+    pub reply: oneshot::Sender<Option<api::Subscriptions>>,
+}
+
 /// What others tell the reactor.
 #[derive(Debug)]
 pub enum Input {
@@ -69,7 +101,9 @@ pub enum Input {
     /// How bridges are.
     Bridges(Vec<api::Bridge>),
     /// Asks for the state, as the STATUS request shows it.
-    Status(oneshot::Sender<Status>),
+    Status(Lists, oneshot::Sender<Status>),
+    /// Asks for a part of a service's subscriptions.
+    Subscriptions(SubscriptionsAsked),
     /// Another configuration is in force, with the addresses and all else that needs a restart as they
     /// are. Answered when that is done.
     Reload(Box<Config>, oneshot::Sender<()>),

@@ -9,7 +9,7 @@ mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::ops::{Index, IndexMut, RangeInclusive};
+use std::ops::{Bound, Index, IndexMut, RangeInclusive};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -539,15 +539,18 @@ impl Broker {
         Some((key, &self.services[key.0 as usize], view))
     }
 
-    /// The subscriptions of a service.
-    pub fn subscriptions_of(
-        &self,
-        service: &Service,
+    /// The subscriptions of a service by their ids, those behind this one if one is named.
+    pub fn subscriptions_of<'a>(
+        &'a self,
+        service: &'a Service,
+        after: Option<&SubscriptionId>,
         now: Instant,
-    ) -> impl Iterator<Item = SubscriptionView<'_>> {
-        let ids: Vec<_> = service.subscriptions().cloned().collect();
-        ids.into_iter()
-            .filter_map(move |id| Some(self.subscription(&id, now)?.2))
+    ) -> impl Iterator<Item = SubscriptionView<'a>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = service
+            .subscriptions
+            .range::<SubscriptionId, _>((from, Bound::Unbounded));
+        ids.filter_map(move |id| Some(self.subscription(id, now)?.2))
     }
 
     /// A number that was not given before.

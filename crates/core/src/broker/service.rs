@@ -252,12 +252,12 @@ impl Service {
         }
     }
 
-    pub fn subscriptions(&self) -> impl Iterator<Item = &SubscriptionId> {
+    pub fn subscriptions(&self) -> impl ExactSizeIterator<Item = &SubscriptionId> {
         self.subscriptions.iter()
     }
 
     /// The union of its subscriptions' patterns.
-    pub fn patterns(&self) -> impl Iterator<Item = &SubjectPattern> {
+    pub fn patterns(&self) -> impl ExactSizeIterator<Item = &SubjectPattern> {
         self.patterns.keys()
     }
 

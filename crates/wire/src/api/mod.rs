@@ -1,5 +1,5 @@
 //! What a daemon tells about itself, as types: the answers of the requests SUBSCRIBE, STATUS, EVENTS, DLQ,
-//! END and PUBLISH, and of the HTTP pages `/stats`, `/readyz` and `/events`.
+//! END and PUBLISH, and of the HTTP pages `/stats`, `/subscriptions`, `/readyz` and `/events`.
 //!
 //! The daemon fills them, everyone else reads them: the metrics, the command line, tests, clients. Only
 //! serde and the standard library are used here. In JSON the names are in camelCase.
@@ -24,7 +24,7 @@ pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEn
 pub use mesh::{Hub, Link, Mesh};
 pub use service::{
     Counters, Dispatch, Durable, DurableReason, Held, Histogram, NamedWorker, Queue, QueueState,
-    ServiceStatus, Subscription, Workers,
+    ServiceStatus, Subscription, Subscriptions, Workers,
 };
 pub use stats::{Check, Process, Readiness, Registration, RegistrationState, Stats};
 pub use status::{

@@ -17,12 +17,17 @@ pub struct ServiceStatus {
     /// Why it has no port; `None` if it has one, or needs none yet.
     pub no_port: Option<String>,
     /// The patterns that it receives, as subscriptions write them: those of all its subscriptions, and
-    /// those that the configuration or a durable queue keeps without one.
+    /// those that the configuration or a durable queue keeps without one. In `/stats` the first 16.
     pub subjects: Vec<String>,
+    /// How many patterns these are.
+    pub subject_count: u64,
     /// The subject under which its dead letters are published.
     pub dead_letter_subject: String,
-    /// The subscriptions that have not expired.
+    /// The subscriptions that have not expired. In `/stats` the first 16 by their ids; `/subscriptions`
+    /// has all.
     pub subscriptions: Vec<Subscription>,
+    /// How many subscriptions these are.
+    pub subscription_count: u64,
     /// Its worker connections.
     pub workers: Workers,
     /// The events that wait in memory for a worker.
@@ -37,6 +42,18 @@ pub struct ServiceStatus {
     pub dispatch: Dispatch,
     /// What became of its events since the daemon started.
     pub counters: Counters,
+}
+
+/// A part of the subscriptions of a service: the answer of `/subscriptions`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Subscriptions {
+    /// Whose they are.
+    pub service: String,
+    /// The subscriptions, by their ids.
+    pub subscriptions: Vec<Subscription>,
+    /// The `after` of the next part; `None` if there are no more.
+    pub next: Option<String>,
 }
 
 /// A subscription of a service.
