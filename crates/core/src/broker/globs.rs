@@ -166,7 +166,7 @@ impl<V> GlobMap<V> {
                     self.by_end.remove(&text.len());
                 }
             }
-            None => drop(is_last(&mut self.unmarked, at)),
+            None => _ = is_last(&mut self.unmarked, at),
         }
     }
 
@@ -249,7 +249,7 @@ mod tests {
             prop_assert_eq!(&all, &naive);
             for subject in subjects {
                 let mut found = BTreeSet::new();
-                map.for_each_match(subject.as_bytes(), |text: &String| drop(found.insert(text.clone())));
+                map.for_each_match(subject.as_bytes(), |text: &String| _ = found.insert(text.clone()));
                 let matches = |text: &&String| glob(text).matches(subject.as_bytes());
                 let expected: BTreeSet<_> = naive.iter().filter(matches).cloned().collect();
                 prop_assert_eq!(found, expected, "{}", subject);
