@@ -19,7 +19,7 @@ pub(super) struct BridgesArgs {
     target: Target,
 }
 
-const HEADINGS: [&str; 10] = [
+const HEADINGS: [&str; 11] = [
     "BRIDGE",
     "ENGINE",
     "DIRECTION",
@@ -27,6 +27,7 @@ const HEADINGS: [&str; 10] = [
     "EVENTS",
     "REFUSED",
     "KNOWN",
+    "LEFT OUT",
     "FAILURES",
     "WAITING",
     "PROBLEM",
@@ -78,7 +79,7 @@ fn as_json(status: &Status, bridge: &Bridge) -> Value {
     shown
 }
 
-fn row(status: &Status, bridge: &Bridge) -> [String; 10] {
+fn row(status: &Status, bridge: &Bridge) -> [String; 11] {
     let waiting = waiting(status, bridge);
     [
         shown(bridge.name.as_bytes()),
@@ -88,6 +89,7 @@ fn row(status: &Status, bridge: &Bridge) -> [String; 10] {
         bridge.events.to_string(),
         bridge.refused.to_string(),
         bridge.known.to_string(),
+        bridge.left_out.to_string(),
         bridge.failures.to_string(),
         waiting.map_or("-".into(), |waiting| waiting.to_string()),
         shown(bridge.problem.as_deref().unwrap_or("-").as_bytes()),

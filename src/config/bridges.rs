@@ -140,11 +140,10 @@ impl Bridges {
                 .strip_prefix(BRIDGES)
                 .unwrap_or(base)
                 .trim_start_matches('.');
-            let why = bridge.why_incomplete().or_else(|| why_no_service(name));
-            if wrong.len() == before
-                && let Some(why) = why
-            {
-                wrong.push(Wrong::value(base, value, &why));
+            if wrong.len() == before {
+                let all = bridge.what_is_amiss().into_iter();
+                let all = all.chain(why_no_service(name));
+                wrong.extend(all.map(|why| Wrong::value(base, value, &why)));
             }
             bridge
         };
@@ -229,42 +228,41 @@ fn why_no_service(name: &str) -> Option<String> {
 }
 
 impl Bridge {
-    fn why_incomplete(&self) -> Option<String> {
-        let missing = |what: &str| Some(format!("{what} is missing"));
-        if self.engine.is_none() {
-            return missing("engine, the name of one of engines,");
-        }
-        let given =
-            |of: &[(&'static str, bool)]| of.iter().find(|(_, is)| *is).map(|(name, _)| *name);
-        let (strange, missed) = match self.direction {
-            None => return missing("direction, \"out\" or \"in\","),
-            Some(Direction::Out) => (
-                given(&[
-                    ("from", self.from.is_some()),
-                    ("group", self.group.is_some()),
-                    ("subject", self.subject.is_some()),
-                    ("claimAfter", self.claim_after.is_some()),
-                    ("delete", self.delete.is_some()),
-                ]),
-                self.subjects
-                    .is_none()
-                    .then_some("subjects, what goes out,"),
-            ),
-            Some(Direction::In) => (
-                given(&[
-                    ("to", self.to.is_some()),
-                    ("subjects", self.subjects.is_some()),
-                    ("retention", self.retention != RetentionFields::default()),
-                ]),
-                self.from
-                    .is_none()
-                    .then_some("from, where the events come from there,"),
-            ),
+    /// What is missing, and what has no meaning.
+    fn what_is_amiss(&self) -> Vec<String> {
+        let of_in = [
+            ("from", self.from.is_some()),
+            ("group", self.group.is_some()),
+            ("subject", self.subject.is_some()),
+            ("claimAfter", self.claim_after.is_some()),
+            ("delete", self.delete.is_some()),
+        ];
+        let of_out = [
+            ("to", self.to.is_some()),
+            ("subjects", self.subjects.is_some()),
+            ("retention", self.retention != RetentionFields::default()),
+        ];
+        let engine = (self.engine.is_none(), "engine, the name of one of engines,");
+        let (strange, missing): (&[_], _) = match self.direction {
+            None => (&[], (true, "direction, \"out\" or \"in\",")),
+            Some(Direction::Out) => {
+                let missing = (self.subjects.is_none(), "subjects, what goes out,");
+                (&of_in, missing)
+            }
+            Some(Direction::In) => {
+                let missing = (
+                    self.from.is_none(),
+                    "from, where the events come from there,",
+                );
+                (&of_out, missing)
+            }
         };
-        if let Some(name) = strange {
-            return Some(format!("{name} has no meaning for this direction"));
-        }
-        missed.and_then(missing)
+        let missing = [engine, missing].into_iter();
+        let missing = missing.filter(|(is_missing, _)| *is_missing);
+        let missing = missing.map(|(_, what)| format!("{what} is missing"));
+        let strange = strange.iter().filter(|(_, is_given)| *is_given);
+        let strange = strange.map(|(name, _)| format!("{name} has no meaning for this direction"));
+        missing.chain(strange).collect()
     }
 
     /// Why it can't be a bridge of an engine of this kind.

@@ -1,6 +1,6 @@
 //! What depends on more than one key.
 
-use super::Config;
+use super::{Config, EngineKind};
 use event_manager_wire::model::Endpoint;
 
 /// What doesn't fit together: the keys that it depends on, and a sentence.
@@ -12,6 +12,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     found.extend(overlaps(config));
     found.extend(undialable(config));
     found.extend(mesh(config));
+    found.extend(bridges_to_itself(config));
     let (message, queue) = (
         config.limits.message_bytes_max,
         config.budgets.service_queue_bytes,
@@ -212,6 +213,26 @@ fn mesh(config: &Config) -> Vec<Conflict> {
         }
     }
     found
+}
+
+/// A bridge to another event manager that would emit here.
+fn bridges_to_itself(config: &Config) -> Vec<Conflict> {
+    let hubs = config.engines.iter();
+    let hubs = hubs.filter(|(_, engine)| engine.kind() == EngineKind::Hub);
+    let servers = hubs.flat_map(|(name, engine)| {
+        let servers = engine.servers().iter();
+        servers.filter_map(move |at| Some((name, at.parse::<Endpoint>().ok()?)))
+    });
+    let is_ours = |at: &Endpoint| {
+        let mut own = config.request_addresses.iter();
+        own.any(|own| is_own(own, at, &config.public_hostname))
+    };
+    let ours = servers.filter(|(_, at)| is_ours(at));
+    ours.map(|(name, at)| {
+        let why = format!("engines.{name}: {at} is this daemon's own requestAddress");
+        (vec!["engines", "requestAddress"], why)
+    })
+    .collect()
 }
 
 /// Whether it is plain to see that whoever connects there connects to what is bound here.

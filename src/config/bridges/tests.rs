@@ -235,6 +235,36 @@ mod with_nats {
     }
 
     #[test]
+    fn all_that_is_amiss_is_said_at_once() {
+        let bridge = r#""b": {"direction": "in", "subjects": ["a"], "to": "a.", "group": "g"}"#;
+        let said = read(&format!("{{{ENGINE}, \"bridges\": {{{bridge}}}}}"));
+        let said = said.unwrap_err().to_string();
+        for wanted in [
+            "engine, the name of one of engines, is missing",
+            "from, where the events come from there, is missing",
+            "to has no meaning",
+            "subjects has no meaning",
+        ] {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_to_the_daemon_itself_is_refused() {
+        for (own, server) in [
+            ("tcp://*:5002", "tcp://localhost:5002"),
+            ("tcp://10.0.0.1:5002", "tcp://10.0.0.1:5002"),
+        ] {
+            let json = format!(
+                r#"{{"requestAddress": "{own}", "engines": {{"other": {{"type": "hub", "servers": "{server}"}}}}}}"#
+            );
+            let said = read(&json).unwrap_err().to_string();
+            let wanted = format!("engines.other: {server} is this daemon's own requestAddress");
+            assert!(said.contains(&wanted), "{said}");
+        }
+    }
+
+    #[test]
     fn every_wrong_server_is_named() {
         let json = r#"{"engines": {"main": {"type": "nats", "servers": ["nats://a:1", "http://b", "c", "x://d"]}}}"#;
         let said = read(json).unwrap_err().to_string();
