@@ -91,6 +91,21 @@ async def test_instances_know_each_other_and_elect_a_leader(hub, tmp_path):
 
 
 @in_loop
+async def test_what_came_before_it_left_is_taken_in_silence(hub):
+    class Came:
+        headers = {"x-instance": "other"}
+        subject = "apscheduler.heartbeat"
+        raw = b'{"instance_id": "other", "pid": 1000000000}'
+
+    broker = ZMQEventBroker("tcp://x:1", instance_id="a", address=hub.address)
+    async with contextlib.AsyncExitStack() as stack:
+        await broker.start(stack, log)
+    await broker._take(Came)
+    assert not broker.is_leader
+    assert [each["event_type"] for each in broker.leadership_log] == ["elected", "resigned"]
+
+
+@in_loop
 async def test_it_comes_back_when_the_daemon_does(hub):
     one, other = EventManagerBroker(hub.address), EventManagerBroker(hub.address)
     async with contextlib.AsyncExitStack() as stack:

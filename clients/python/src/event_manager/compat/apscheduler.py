@@ -133,9 +133,11 @@ class EventManagerBroker(_Base):  # type: ignore[misc]
         await self.publish_local(event)
 
     async def _say(self, kind: str) -> None:
-        assert self._hub is not None
+        hub = self._hub
+        if hub is None:  # It has left while what came before was taken.
+            return
         told = {"instance_id": self.instance_id, "pid": self.pid, "address": self.address}
-        await self._hub.publish(f"{self.channel}.{kind}", told, headers={"x-instance": self.instance_id})
+        await hub.publish(f"{self.channel}.{kind}", told, headers={"x-instance": self.instance_id})
 
     async def _beat(self, hub: aio.AsyncHub) -> None:
         while self._hub is hub:
@@ -193,6 +195,8 @@ class EventManagerBroker(_Base):  # type: ignore[misc]
             self._elect()
 
     def _elect(self) -> None:
+        if self._hub is None:
+            return
         mine = (self.pid, self.instance_id)
         leads = all(mine < (each["pid"], name) for name, each in self._alive.items())
         if leads != self._leader:
