@@ -40,9 +40,18 @@ pub(super) fn arrived(incoming: &Incoming, bridge: &Bridge, own: HubId) -> Arriv
     };
     let is_own = header(ORIGIN).and_then(|origin| HubId::parse(origin.as_bytes())) == Some(own);
     let hops = header(HOPS).and_then(|hops| hops.parse::<u64>().ok());
-    if is_own || hops.is_some_and(|hops| hops > HOPS_MAX) {
-        return Arrived::GoesRound;
+    match is_own || hops.is_some_and(|hops| hops > HOPS_MAX) {
+        true => Arrived::GoesRound,
+        false => taken(incoming, bridge),
     }
+}
+
+/// Reads what was taken, wherever it has been.
+pub(super) fn taken(incoming: &Incoming, bridge: &Bridge) -> Arrived {
+    let header = |name: &str| {
+        let found = incoming.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    };
     if let Some(why) = header(FLAW) {
         return Arrived::Nonsense(why.to_owned());
     }
@@ -172,6 +181,7 @@ mod tests {
                 .map(|(name, value)| ((*name).into(), (*value).into()))
                 .collect(),
             body: Bytes::from_static(body),
+            given_before: 0,
         }
     }
 
@@ -245,6 +255,7 @@ mod tests {
                 subject: format!("pos.{}", out.subject),
                 headers: headers.map(|(name, value)| ((*name).into(), value.clone())).collect(),
                 body: out.body,
+                given_before: 0,
             };
             let (came_id, came_frames) = event(arrived(&came, &Bridge::default(), own()));
             prop_assert_eq!(&came_id[..], id.as_bytes());

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::config::{Bridge, Direction};
+use crate::config::{Bridge, Direction, spool_of};
 use crate::telemetry::{Journal, Notable};
 use event_manager_wire::api;
+use event_manager_wire::model::ServiceName;
 
 /// How all bridges are.
 #[derive(Debug, Clone)]
@@ -36,6 +37,14 @@ impl Board {
     }
 }
 
+fn word(direction: Direction) -> String {
+    let word = match direction {
+        Direction::Out => "out",
+        Direction::In => "in",
+    };
+    word.to_owned()
+}
+
 /// How one bridge is.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -44,24 +53,43 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// That of a bridge.
     pub(super) fn new(board: &Board, name: &str, bridge: &Bridge) -> Self {
         let shown = api::Bridge {
             name: name.into(),
             engine: bridge.engine().into(),
-            direction: match bridge.direction() {
-                Direction::Out => "out",
-                Direction::In => "in",
-            }
-            .into(),
+            direction: word(bridge.direction()),
             required: bridge.is_required(),
-            state: api::BridgeState::Connecting,
             ..api::Bridge::default()
         };
-        board.0.all.borrow_mut().insert(name.into(), shown);
+        Self::begin(board, shown)
+    }
+
+    /// One of the two of a service whose queue is another broker's.
+    pub(super) fn of_service(
+        board: &Board,
+        service: &ServiceName,
+        engine: &str,
+        direction: Direction,
+    ) -> Self {
+        let spool = spool_of(service).filter(|_| direction == Direction::Out);
+        let shown = api::Bridge {
+            name: spool.as_ref().unwrap_or(service).to_string(),
+            service: Some(service.to_string()),
+            engine: engine.into(),
+            direction: word(direction),
+            ..api::Bridge::default()
+        };
+        Self::begin(board, shown)
+    }
+
+    fn begin(board: &Board, shown: api::Bridge) -> Self {
+        let name = shown.name.clone();
+        board.0.all.borrow_mut().insert(name.clone(), shown);
         board.0.is_changed.set(true);
         Self {
             board: board.clone(),
-            name: name.into(),
+            name,
         }
     }
 

@@ -106,14 +106,22 @@ impl<'a> Hands<'a> {
 /// The daemon's stop, which leaves a moment for what is under way.
 pub(super) struct Stop {
     signal: watch::Receiver<bool>,
+    /// How long the moment is.
+    lasts: Duration,
     /// It has come; then until when.
     until: Option<Instant>,
 }
 
 impl Stop {
     pub(super) fn new(signal: watch::Receiver<bool>) -> Self {
+        Self::lasting(signal, STOP_MAX)
+    }
+
+    /// One that leaves so much time.
+    pub(super) fn lasting(signal: watch::Receiver<bool>, lasts: Duration) -> Self {
         Self {
             signal,
+            lasts,
             until: None,
         }
     }
@@ -132,7 +140,7 @@ impl Stop {
             None => {
                 // Who could stop us is gone: that is a stop, too.
                 let _ = self.signal.wait_for(|stops| *stops).await;
-                self.until = Some(now() + STOP_MAX);
+                self.until = Some(now() + self.lasts);
                 false
             }
         }

@@ -8,9 +8,11 @@
 mod arriving;
 mod board;
 mod hands;
+mod in_hands;
 mod inward;
 mod message;
 mod outward;
+mod served;
 mod undecoded;
 mod worker;
 
@@ -28,7 +30,8 @@ use crate::telemetry::Journal;
 use board::{Board, Lane};
 use event_manager_zmtp::HubId;
 use inward::Inward;
-use outward::Outward;
+use outward::{Outward, Way};
+use served::Served;
 
 /// How often it is told how bridges are, if that has changed.
 const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -51,7 +54,8 @@ impl Bridges {
         hub_id: HubId,
         journal: Journal,
     ) -> io::Result<Option<Self>> {
-        if config.bridges.is_empty() {
+        let serves_any = config.services.served().next().is_some();
+        if config.bridges.is_empty() && !serves_any {
             return Ok(None);
         }
         let runtime = runtime::Builder::new_current_thread()
@@ -92,7 +96,10 @@ async fn run(
         let lane = Lane::new(&board, name, bridge);
         match bridge.direction() {
             Direction::Out => {
-                let outward = Outward::new(config, (name, bridge, engine), hub_id, lane);
+                let Some(way) = Way::of_bridge(name, bridge) else {
+                    continue;
+                };
+                let outward = Outward::new(config, way, engine, hub_id, lane);
                 let (inputs, stopping) = (inputs.clone(), stopping.clone());
                 tasks.spawn_local(outward.run(inputs, stopping));
             }
@@ -102,6 +109,18 @@ async fn run(
                 tasks.spawn_local(inward.run(stopping.clone()));
             }
         }
+    }
+    for (service, by) in config.services.served() {
+        let engine = config.engines.get(by.engine);
+        let (Some(engine), Some(way)) = (engine, Way::to_queue_of(service)) else {
+            continue;
+        };
+        let lane = |direction| Lane::of_service(&board, service, by.engine, direction);
+        let outward = Outward::new(config, way, engine, hub_id, lane(Direction::Out));
+        tasks.spawn_local(outward.run(inputs.clone(), stopping.clone()));
+        let about = (service, by, engine);
+        let served = Served::new(config, about, hub_id, inputs.clone(), lane(Direction::In));
+        tasks.spawn_local(served.run(stopping.clone()));
     }
     let telling = tell(&board, &inputs);
     let working = async { while tasks.join_next().await.is_some() {} };

@@ -10,8 +10,8 @@ use super::hands::{Hands, Meanwhile, Stop};
 use super::message::outgoing;
 use super::worker::{NoWorker, Worker};
 use crate::ambient::chance;
-use crate::config::{Bridge, Config, Engine, SecurityConfig};
-use crate::engines::{self, Failure, Outcome, Outgoing, Outlet, Sent, User};
+use crate::config::{Bridge, Config, Engine, Layout, SecurityConfig, spool_of};
+use crate::engines::{self, Destination, Failure, Outcome, Outgoing, Outlet, Sent, User};
 use crate::reactor::Input;
 use event_manager_client::Ended;
 use event_manager_wire::api::BridgeState;
@@ -30,16 +30,60 @@ const REASON_BYTES_MAX: usize = 200;
 
 /// A bridge whose events go to an engine.
 pub(super) struct Outward {
-    name: String,
-    bridge: Bridge,
+    way: Way,
     engine: Engine,
     security: SecurityConfig,
-    service: Option<ServiceName>,
     limits: Limits,
     hub_id: HubId,
     /// How often the service has to hear that what is held is still being worked on.
     wip_every: Duration,
     lane: Lane,
+}
+
+/// What goes where.
+pub(super) struct Way {
+    name: String,
+    /// The service whose events go out.
+    service: ServiceName,
+    to: To,
+    layout: Layout,
+    in_flight_max: u32,
+    stall_timeout: Duration,
+}
+
+enum To {
+    /// What a bridge says.
+    Place(String),
+    /// The queue of this service.
+    QueueOf(ServiceName),
+}
+
+impl Way {
+    /// The way of a bridge.
+    pub(super) fn of_bridge(name: &str, bridge: &Bridge) -> Option<Self> {
+        Some(Self {
+            name: name.to_owned(),
+            service: Bridge::service(name)?,
+            to: To::Place(bridge.to().to_owned()),
+            layout: bridge.layout(),
+            in_flight_max: bridge.in_flight_max(),
+            stall_timeout: bridge.stall_timeout(),
+        })
+    }
+
+    /// The way of a service's events to its queue.
+    pub(super) fn to_queue_of(service: &ServiceName) -> Option<Self> {
+        let spool = spool_of(service)?;
+        let like = Bridge::default();
+        Some(Self {
+            name: spool.to_string(),
+            service: spool,
+            to: To::QueueOf(service.clone()),
+            layout: Layout::Plain,
+            in_flight_max: like.in_flight_max(),
+            stall_timeout: like.stall_timeout(),
+        })
+    }
 }
 
 /// What came of a batch.
@@ -52,36 +96,30 @@ struct Settled {
 impl Outward {
     pub(super) fn new(
         config: &Config,
-        (name, bridge, engine): (&str, &Bridge, &Engine),
+        way: Way,
+        engine: &Engine,
         hub_id: HubId,
         lane: Lane,
     ) -> Self {
-        let service = Bridge::service(name);
-        let ack_timeout = service
-            .as_ref()
-            .map(|service| config.policy_of(service).backlog.ack_timeout);
+        let ack_timeout = config.policy_of(&way.service).backlog.ack_timeout;
         Self {
-            name: name.to_owned(),
-            bridge: bridge.clone(),
+            way,
             engine: engine.clone(),
             security: config.security.clone(),
-            service,
             limits: config.limits,
             hub_id,
-            wip_every: ack_timeout.unwrap_or(Duration::from_secs(30)) / 3,
+            wip_every: ack_timeout / 3,
             lane,
         }
     }
 
     /// Until the daemon stops.
     pub(super) async fn run(self, inputs: mpsc::Sender<Input>, stopping: watch::Receiver<bool>) {
-        let Some(service) = self.service.clone() else {
-            return;
-        };
+        let Way { name, service, .. } = &self.way;
         let mut stop = Stop::new(stopping);
         while !stop.has_come() {
-            let credit = self.bridge.in_flight_max();
-            let attached = Worker::attach(&inputs, &service, &self.name, credit, self.limits).await;
+            let credit = self.way.in_flight_max;
+            let attached = Worker::attach(&inputs, service, name, credit, self.limits).await;
             match attached {
                 Err(NoWorker::Ends) => return,
                 Err(NoWorker::NotNow) => {}
@@ -155,12 +193,16 @@ impl Outward {
         let user = User {
             engine: &self.engine,
             security: &self.security,
-            bridge: &self.name,
+            bridge: &self.way.name,
             hub_id: self.hub_id,
             limits: self.limits,
-            layout: self.bridge.layout(),
+            layout: self.way.layout,
         };
-        engines::outlet(user, self.bridge.to()).await
+        let to = match &self.way.to {
+            To::Place(place) => Destination::Place(place),
+            To::QueueOf(service) => Destination::QueueOf(service.as_str()),
+        };
+        engines::outlet(user, to).await
     }
 
     /// Sends a batch of what is held, once there is something; what failed, if anything did.
@@ -183,7 +225,7 @@ impl Outward {
         let batch = self.batch(hands, batch_max);
         self.lane
             .change(|shown| shown.in_flight = batch.len() as u64);
-        let sending = outlet.send(&batch, self.bridge.stall_timeout());
+        let sending = outlet.send(&batch, self.way.stall_timeout);
         Ok(match hands.meanwhile(sending).await? {
             Meanwhile::Stopped => Meanwhile::Stopped,
             Meanwhile::Done(sent) => Meanwhile::Done(self.settle(hands, &batch, sent)),

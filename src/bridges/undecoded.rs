@@ -92,6 +92,7 @@ fn read(event: &Bytes) -> Result<Incoming, String> {
         subject: about.subject,
         headers: about.headers,
         body: event.slice_ref(body),
+        given_before: 0,
     })
 }
 
@@ -165,6 +166,7 @@ mod tests {
             subject: "prices\0x".into(),
             headers: vec![("x-em-first".into(), "nonsense".into())],
             body: body.into(),
+            given_before: 0,
         }
     }
 

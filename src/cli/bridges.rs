@@ -49,11 +49,15 @@ pub(super) fn run(args: &BridgesArgs) -> anyhow::Result<()> {
     Ok(write_table(&mut out, &rows)?)
 }
 
-/// The service of a bridge, in whose queue the events wait that go out.
+/// The service of a bridge, in whose queue the events wait that go out. That of one that serves a service
+/// is that service.
 pub(super) fn service_of<'a>(status: &'a Status, bridge: &Bridge) -> Option<&'a ServiceStatus> {
-    let name = Configured::service(&bridge.name)?;
+    let name = match bridge.service {
+        Some(_) => bridge.name.clone(),
+        None => Configured::service(&bridge.name)?.to_string(),
+    };
     let mut services = status.services.iter();
-    services.find(|service| service.name == name.as_str())
+    services.find(|service| service.name == name)
 }
 
 /// Events that its engine has not confirmed yet. What is to come in waits there, and isn't known here.

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::config_args::ConfigArgs;
-use super::engine_files;
+use super::engine_files::{self, Promise};
 use super::keys::problems;
 use super::output::{Out, complain, exit_code};
 use crate::config::{KEYS, Loaded};
@@ -41,7 +41,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
             let rows = rows_of(&loaded);
             let promises = engine_files::promises(&loaded.config);
             let report = if args.json {
-                as_json(rows, promises)
+                as_json(rows, &promises)
             } else {
                 as_text(&single_values(rows, &loaded.origins), &promises)
             };
@@ -104,8 +104,8 @@ fn single_values(rows: Vec<Row>, origins: &BTreeMap<String, String>) -> Vec<Row>
     single
 }
 
-/// When an event counts as brought over, for each bridge.
-type Promises = [(String, String)];
+/// When an event counts as brought over, for each bridge, and each service whose queue is an engine's.
+type Promises = [Promise];
 
 fn as_text(rows: &[Row], promises: &Promises) -> String {
     let values: Vec<_> = rows.iter().map(|(_, value, _)| value.to_string()).collect();
@@ -115,22 +115,25 @@ fn as_text(rows: &[Row], promises: &Promises) -> String {
     for ((name, _, origin), value) in rows.iter().zip(&values) {
         let _ = writeln!(text, "{name:name_width$}  {value:value_width$}  {origin}");
     }
-    for (bridge, promise) in promises {
-        let _ = writeln!(text, "bridges.{bridge}: {promise}");
+    for Promise { of, name, said } in promises {
+        let _ = writeln!(text, "{of}.{name}: {said}");
     }
     text
 }
 
-fn as_json(rows: Vec<Row>, promises: Vec<(String, String)>) -> String {
+fn as_json(rows: Vec<Row>, promises: &Promises) -> String {
     let members = rows
         .into_iter()
         .map(|(name, value, origin)| (name, json!({ "value": value, "origin": origin })));
     let mut members: Map<_, _> = members.collect();
-    if let Some(bridges) = members.get_mut("bridges").filter(|_| !promises.is_empty()) {
-        bridges["confirmed"] = promises
-            .into_iter()
-            .map(|(name, said)| (name, json!(said)))
+    for section in ["bridges", "services"] {
+        let those = promises.iter().filter(|promise| promise.of == section);
+        let those: Map<_, _> = those
+            .map(|promise| (promise.name.clone(), json!(promise.said)))
             .collect();
+        if let Some(shown) = members.get_mut(section).filter(|_| !those.is_empty()) {
+            shown["confirmed"] = Value::Object(those);
+        }
     }
     format!("{:#}\n", Value::Object(members))
 }
@@ -205,7 +208,7 @@ mod tests {
             "Kit*": {"whenFull": "drop-newest", "orderBy": "subject", "retry": {"multiplier": 3}},
             "*": {}}}"#;
         let before = loaded(json);
-        let report: Value = serde_json::from_str(&as_json(rows_of(&before), vec![])).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows_of(&before), &[])).unwrap();
         let written: Value = serde_json::from_str(json).unwrap();
         assert_eq!(report["services"]["value"], written["services"]);
         let again = json!({"services": report["services"]["value"]}).to_string();
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn programs_get_json() {
-        let report: Value = serde_json::from_str(&as_json(rows_of(&loaded(JSON)), vec![])).unwrap();
+        let report: Value = serde_json::from_str(&as_json(rows_of(&loaded(JSON)), &[])).unwrap();
         assert_eq!(
             report["drainTimeout"],
             json!({"value": 2.5, "origin": "config.json:2"})

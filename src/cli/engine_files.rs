@@ -64,15 +64,36 @@ fn look(file: EngineFile<'_>, security: &SecurityConfig) -> Result<(), (String, 
     }
 }
 
-/// For each bridge, by name, when an event counts as brought over.
-pub(super) fn promises(config: &Config) -> Vec<(String, String)> {
+/// When an event counts as brought over.
+pub(super) struct Promise {
+    /// `bridges`, or `services`.
+    pub(super) of: &'static str,
+    pub(super) name: String,
+    pub(super) said: String,
+}
+
+/// For each bridge, and each service whose queue is an engine's, when an event counts as brought over.
+pub(super) fn promises(config: &Config) -> Vec<Promise> {
     let promise = |(name, bridge): (&str, &crate::config::Bridge)| {
         let engine = config.engines.get(bridge.engine())?;
         let said = match bridge.direction() {
             Direction::Out => format!("confirmed means that {}", engine.kind().confirmed()),
             Direction::In => "the engine is told that an event was taken when this daemon has it: for durable services synced to its disk, for all others in its memory".into(),
         };
-        Some((name.to_owned(), said))
+        Some(Promise {
+            of: "bridges",
+            name: name.to_owned(),
+            said,
+        })
     };
-    config.bridges.iter().filter_map(promise).collect()
+    let served = config.services.served().filter_map(|(service, by)| {
+        let confirmed = config.engines.get(by.engine)?.kind().confirmed();
+        Some(Promise {
+            of: "services",
+            name: service.to_string(),
+            said: format!("an event is in the queue when {confirmed}; until then it is on this daemon's disk alone"),
+        })
+    });
+    let bridges = config.bridges.iter().filter_map(promise);
+    bridges.chain(served).collect()
 }

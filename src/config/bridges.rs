@@ -12,7 +12,7 @@ use super::engine_kinds::EngineKind;
 use super::engines::{Engines, Text};
 use super::keys::{Schema, Wrong};
 use super::meant::suggestion;
-use super::services::{RetentionFields, Spool, Subjects};
+use super::services::{RetentionFields, Services, Spool, Subjects, spool_of};
 use super::units::{Maybe, Seconds, Truth, Unit, Whole, Word, Words};
 use event_manager_wire::model::{ServiceName, SubjectPattern};
 
@@ -177,6 +177,18 @@ impl Bridges {
             })
         };
         self.iter().filter_map(spool).collect()
+    }
+
+    /// Bridges that are called like one of the ways of a service whose queue is an engine's.
+    pub(super) fn check_names(&self, services: &Services) -> Vec<Wrong> {
+        let served = services.served().filter_map(|(service, _)| {
+            let spool = spool_of(service)?;
+            let is_taken = |name: &&str| [service.as_str(), spool.as_str()].contains(name);
+            let (name, bridge) = self.iter().find(|(name, _)| is_taken(name))?;
+            let why = format!("the service {service} has its queue at an engine, and is shown by this name: call the bridge otherwise");
+            Some(Wrong::value(&format!("{BRIDGES}.{name}"), &show_fields(bridge), &why))
+        });
+        served.collect()
     }
 
     /// What doesn't go together with the engines.

@@ -31,6 +31,8 @@ struct About {
     is_built: bool,
     /// What `to` and `from` are there, if they are wanted.
     place: Option<&'static str>,
+    /// Whether services may have their queue there.
+    serves: bool,
     /// What it means there that an event that went out is confirmed.
     confirmed: &'static str,
 }
@@ -43,6 +45,7 @@ const ALL: [About; 4] = [
         example: "nats://127.0.0.1:4222",
         is_built: cfg!(feature = "nats"),
         place: Some("what stands before each subject there, such as \"pos.\""),
+        serves: true,
         confirmed: "the stream has it: in the memory and file of one server, synced every two minutes by default, or of a majority of its replicas",
     },
     About {
@@ -52,6 +55,7 @@ const ALL: [About; 4] = [
         example: "redis://127.0.0.1:6379/0",
         is_built: cfg!(feature = "redis"),
         place: Some("the key of the stream"),
+        serves: false,
         confirmed: "the server has answered: with appendfsync always it is on its disk, with everysec up to two seconds of it may be lost, without appendonly minutes",
     },
     About {
@@ -61,6 +65,7 @@ const ALL: [About; 4] = [
         example: "amqp://127.0.0.1:5672/%2f",
         is_built: cfg!(feature = "rabbitmq"),
         place: Some("the name of the exchange"),
+        serves: false,
         confirmed: "each queue that gets it has it: a quorum queue on the disks of most of its servers, a durable classic one on that of its one server; one that is not durable loses all with its server",
     },
     About {
@@ -70,6 +75,7 @@ const ALL: [About; 4] = [
         example: "tcp://127.0.0.1:5101",
         is_built: true,
         place: None,
+        serves: false,
         confirmed: "the other event manager has it: for its durable services synced to its disk, for all others in its memory",
     },
 ];
@@ -114,6 +120,11 @@ impl EngineKind {
             let wanted = wanted.join(" or ");
             format!("{url:?}: it begins with {wanted}, and a host")
         })
+    }
+
+    /// Whether services may have their queue there.
+    pub fn serves(self) -> bool {
+        self.about().serves
     }
 
     /// How to get a binary that has it.

@@ -408,7 +408,9 @@ impl Loading {
         if origins.contains_key("locatorAddress") && !origins.contains_key("embeddedLocator") {
             config.locator.embedded = false;
         }
-        config.services = config.services.with_spools(config.bridges.spools());
+        let mut spools = config.bridges.spools();
+        spools.extend(config.services.spools());
+        config.services = config.services.with_spools(spools);
         let mut errors = self.errors;
         if !self.is_broken {
             errors.extend(conflicts(&config, &self.unsure, &origins));
@@ -471,6 +473,10 @@ fn conflicts(
     }
     if ![ENGINES, BRIDGES].into_iter().any(is_unsure) {
         wrong.extend(config.bridges.check(&config.engines));
+    }
+    if ![ENGINES, SERVICES].into_iter().any(is_unsure) {
+        wrong.extend(config.services.check_engines(&config.engines));
+        wrong.extend(config.bridges.check_names(&config.services));
     }
     if !clients::SECTIONS.iter().any(|section| is_unsure(section)) {
         wrong.extend(config.security.check(&config.limits));

@@ -46,7 +46,7 @@ pub use peers::DialledPublisher;
 pub use reload::Reload;
 pub(crate) use security::is_reached_by_others;
 pub use security::{SecretFileMode, SecurityConfig, SecurityMechanism};
-pub use services::{Retention, ServicePolicy, Services};
+pub use services::{Retention, ServedBy, ServicePolicy, Services, spool_of};
 pub(crate) use together::why_undialable;
 pub use traces::{Carrier, TracesConfig};
 

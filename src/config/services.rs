@@ -2,12 +2,14 @@
 
 mod fields;
 mod pattern;
+mod served;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::engines::Engines;
 use super::keys::Wrong;
 use super::positions::{Position, positions};
 use super::units::Unit;
@@ -19,6 +21,7 @@ use event_manager_zmtp::curve::PublicKey;
 use fields::Fields;
 pub(super) use fields::{RetentionFields, Subjects};
 use pattern::NamePattern;
+pub use served::{ServedBy, spool_of};
 
 /// The key of all that is here.
 pub(super) const SERVICES: &str = "services";
@@ -48,6 +51,8 @@ pub struct ServicePolicy {
     pub dead_letter_subject: Option<EventSubject>,
     /// What its queue may keep; without meaning for [`DeliveryMode::Live`].
     pub retention: Retention,
+    /// If its queue is another broker's: the durable service in which events wait to go there.
+    pub spool: Option<ServiceName>,
 }
 
 /// The configuration of services, by exact name or glob.
@@ -58,8 +63,8 @@ pub struct ServicePolicy {
 pub struct Services {
     /// The most specific first.
     entries: Vec<Entry>,
-    /// The entries whose `delivery` and `subjects` are in force, if they are not those: neither
-    /// changes while the daemon runs.
+    /// The entries whose [fixed part](Fields::fixed_part) is in force, if they are not those: it doesn't
+    /// change while the daemon runs.
     fixed: Option<Vec<Entry>>,
 }
 
@@ -182,8 +187,8 @@ impl Services {
         self.fixed.as_deref().unwrap_or(&self.entries)
     }
 
-    /// The same, but with `delivery` and `subjects` as the others have them in force; and the paths of
-    /// those that are not.
+    /// The same, but with what [is fixed](Fields::fixed_part) as the others have it in force; and the paths
+    /// of what is not.
     pub(super) fn with_fixed_part_of(&self, others: &Self) -> (Self, Vec<String>) {
         let (wanted, in_force) = (&self.entries, others.fixed());
         let mut paths = vec![];
@@ -193,18 +198,11 @@ impl Services {
         for Entry { pattern, .. } in wanted.iter().chain(more) {
             let of = |entries: &[Entry]| {
                 let entry = entries.iter().find(|entry| entry.pattern == *pattern);
-                entry.map_or((None, None), |Entry { fields, .. }| {
-                    (fields.delivery, fields.subjects.clone())
-                })
+                entry.map_or(Fields::default(), |entry| entry.fields.fixed_part())
             };
-            let (new, old) = (of(wanted), of(in_force));
             let name = pattern.as_name().as_str();
-            if new.0 != old.0 {
-                paths.push(full_path(&[name, "delivery"]));
-            }
-            if new.1 != old.1 {
-                paths.push(full_path(&[name, "subjects"]));
-            }
+            let differing = of(wanted).differing(&of(in_force));
+            paths.extend(differing.map(|field| full_path(&[name, field])));
         }
         let services = Self {
             entries: wanted.clone(),
@@ -218,7 +216,7 @@ impl Services {
         let live = |services: &Self| -> Vec<Entry> {
             let mut entries = services.entries.clone();
             for Entry { fields, .. } in &mut entries {
-                (fields.delivery, fields.subjects) = (None, None);
+                fields.forget_fixed_part();
             }
             entries.retain(|entry| entry.fields != Fields::default());
             entries
@@ -231,6 +229,37 @@ impl Services {
         self.fixed()
             .iter()
             .filter_map(|entry| Some((entry.pattern.exact()?, entry.fields.subjects.as_deref()?)))
+    }
+
+    /// Services whose queue is another broker's, and what is said of that.
+    pub fn served(&self) -> impl Iterator<Item = (&ServiceName, ServedBy<'_>)> {
+        let served = |entry: &Entry| entry.fields.delivery == Some(DeliveryMode::Engine);
+        let entries = self.fixed().iter().filter(move |entry| served(entry));
+        entries.filter_map(|entry| Some((entry.pattern.exact()?, entry.fields.served_by())))
+    }
+
+    /// What is for other brokers waits in queues on disk, of services of their own.
+    pub(super) fn spools(&self) -> Vec<Spool> {
+        let served = self.entries.iter().filter_map(|entry| {
+            let is_served = entry.fields.delivery == Some(DeliveryMode::Engine);
+            Some(Spool {
+                service: spool_of(entry.pattern.exact().filter(|_| is_served)?)?,
+                subjects: vec![],
+                retention: entry.fields.retention.clone(),
+            })
+        });
+        served.collect()
+    }
+
+    /// What doesn't go together with the engines.
+    pub(super) fn check_engines(&self, engines: &Engines) -> Vec<Wrong> {
+        let wrong = self.entries.iter().flat_map(|entry| {
+            let general = self.fields_of(entry.pattern.as_name());
+            let all = entry.fields.clone().or(&general);
+            let wrong = served::why_not(&entry.pattern, &entry.fields, &all, engines);
+            wrong.map(|(field, why)| entry.refused(field, &why))
+        });
+        wrong.collect()
     }
 
     /// Whether any service may be durable.
@@ -286,6 +315,7 @@ impl Services {
                 retry: fields.retry(),
                 limits: default.limits,
             },
+            spool: spool_of(name).filter(|_| delivery == DeliveryMode::Engine),
             order_by: fields.order_by.flatten(),
             dead_letter_subject: fields.dead_letter_subject.flatten(),
             retention: Retention {
@@ -320,7 +350,7 @@ impl Entry {
         if self.pattern.exact().is_none() {
             Some("only with an exact name, not with a glob".into())
         } else if delivery == DeliveryMode::Live {
-            Some("only with delivery \"queue\"".into())
+            Some("only with delivery \"queue\" or \"engine\"".into())
         } else if subjects.len() > most {
             Some(format!("more than limits.maxSubscriptionsPerPeer {most}"))
         } else if subjects.iter().any(|s| s.to_string().len() > longest) {
@@ -346,7 +376,8 @@ impl Entry {
         let mut refuse = |field: &str, why: String| wrong.push(self.refused(field, &why));
         let delivery = all.delivery();
         let is_taken = |name: &ServiceName| name.is_of_dead_letters();
-        if own.delivery == Some(DeliveryMode::Queue) && self.pattern.exact().is_some_and(is_taken) {
+        let is_on_disk = own.delivery.is_some_and(|own| own != DeliveryMode::Live);
+        if is_on_disk && self.pattern.exact().is_some_and(is_taken) {
             let end = ServiceName::DEAD_LETTERS;
             let why = format!(
                 "under a name that ends with {end} the dead letters of another service are on disk"
@@ -356,7 +387,7 @@ impl Entry {
         if own.when_full.is_some_and(|what| !delivery.allows(what)) {
             let other = match delivery {
                 DeliveryMode::Live => "queue",
-                DeliveryMode::Queue => "live",
+                DeliveryMode::Queue | DeliveryMode::Engine => "live",
             };
             refuse("whenFull", format!("only with delivery {other:?}"));
         }

@@ -34,6 +34,12 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
             "bridges need a stateDir: what is for an engine waits on disk".into(),
         ));
     }
+    if config.services.served().next().is_some() && config.state_dir.as_os_str().is_empty() {
+        found.push((
+            vec!["services", "stateDir"],
+            "delivery \"engine\" needs a stateDir: what is for an engine waits on disk".into(),
+        ));
+    }
     let limit = config.memory_limit;
     if limit != 0 && message > limit {
         found.push((

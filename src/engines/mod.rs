@@ -118,6 +118,8 @@ pub struct Incoming {
     /// event.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+    /// How often it was given to somebody before, as far as the engine says.
+    pub given_before: u32,
 }
 
 /// The header of what an engine has given that is no event: why.
@@ -142,6 +144,52 @@ pub trait Source {
     fn give_back(&mut self) -> Pending<'_, ()> {
         Box::pin(async {})
     }
+}
+
+/// The queue of a service, which daemons share: each event is given to one of them, until that settles it. A
+/// new one is made when this one fails.
+pub trait Queue {
+    /// Waits for events, and takes at most `room` of them; without room, it waits until the connection is
+    /// lost. Who doesn't wait any longer loses none.
+    fn take(&mut self, room: usize) -> Pending<'_, Result<Vec<Incoming>, Failure>>;
+
+    /// The engine gives no more until something is taken again. What came meanwhile.
+    fn want_nothing(&mut self) -> Pending<'_, Vec<Receipt>>;
+
+    /// These are done: the engine forgets them, and has heard it.
+    fn acknowledge<'a>(&'a mut self, done: &'a [Receipt]) -> Pending<'a, Result<(), Failure>>;
+
+    /// These are still worked on: their time begins anew.
+    fn extend<'a>(&'a mut self, held: &'a [Receipt]) -> Pending<'a, Result<(), Failure>>;
+
+    /// These are given to others at once.
+    fn give_back<'a>(&'a mut self, held: &'a [Receipt]) -> Pending<'a, Result<(), Failure>>;
+
+    /// By which another connection knows this event, if any can.
+    fn token(&self, held: Receipt) -> Option<String>;
+
+    /// An event that another connection was given, by its token: from now on this one settles it.
+    fn recall(&mut self, token: &str) -> Option<Receipt>;
+}
+
+/// A service's queue, and how it is shared.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueOf<'a> {
+    /// The service's name.
+    pub service: &'a str,
+    /// After how long an event goes to others of which nothing was heard.
+    pub ack_timeout: Duration,
+    /// How many may be taken and not settled.
+    pub in_flight_max: u32,
+}
+
+/// Where events go.
+#[derive(Debug, Clone, Copy)]
+pub enum Destination<'a> {
+    /// What a bridge's `to` says.
+    Place(&'a str),
+    /// The queue of this service, which is made if it isn't there.
+    QueueOf(&'a str),
 }
 
 /// Where events come from.
@@ -180,23 +228,50 @@ pub async fn source(user: User<'_>, origin: Origin<'_>) -> Result<Box<dyn Source
     }
 }
 
+/// The queue of a service, which is made if it isn't there.
+///
+/// # Errors
+/// Why it can't be reached: a sentence that says what to do, as far as that is known.
+pub async fn queue(user: User<'_>, queue: QueueOf<'_>) -> Result<Box<dyn Queue>, String> {
+    match user.engine.kind() {
+        #[cfg(feature = "nats")]
+        EngineKind::Nats => Ok(Box::new(nats::NatsQueue::connect(user, queue).await?)),
+        kind => {
+            let _ = queue;
+            Err(format!("there are no queues of services at {kind}"))
+        }
+    }
+}
+
 /// An outlet of an engine, which sends to `to` there.
 ///
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
-pub async fn outlet(user: User<'_>, to: &str) -> Result<Box<dyn Outlet>, String> {
+pub async fn outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outlet>, String> {
     match user.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(user, to).await?)),
         #[cfg(feature = "redis")]
-        EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(user, to).await?)),
+        EngineKind::Redis => Ok(Box::new(
+            redis::RedisOutlet::connect(user, place(to)?).await?,
+        )),
         #[cfg(feature = "rabbitmq")]
-        EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(user, to).await?)),
+        EngineKind::RabbitMq => Ok(Box::new(
+            rabbitmq::RabbitOutlet::connect(user, place(to)?).await?,
+        )),
         EngineKind::Hub => Ok(Box::new(hub::HubOutlet::connect(user).await?)),
         #[cfg(not(all(feature = "nats", feature = "redis", feature = "rabbitmq")))]
         kind => {
             let _ = to;
             Err(kind.why_not_built())
         }
+    }
+}
+
+#[cfg(any(feature = "redis", feature = "rabbitmq"))]
+fn place(to: Destination<'_>) -> Result<&str, String> {
+    match to {
+        Destination::Place(place) => Ok(place),
+        Destination::QueueOf(_) => Err("there are no queues of services there".into()),
     }
 }

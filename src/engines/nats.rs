@@ -1,5 +1,7 @@
 //! NATS JetStream.
 
+mod queue;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::Path;
@@ -23,10 +25,12 @@ use tokio::time::timeout;
 
 use super::own_runtime::OwnRuntime;
 use super::{
-    Failure, Incoming, Origin, Outcome, Outgoing, Outlet, Pending, Receipt, Sent, Source, User,
+    Destination, Failure, Incoming, Origin, Outcome, Outgoing, Outlet, Pending, Receipt, Sent,
+    Source, User,
 };
 use crate::config::{Engine, Login};
 use crate::keys::ConfiguredFile;
+pub(super) use queue::NatsQueue;
 
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -164,11 +168,16 @@ pub(super) struct NatsOutlet {
 impl NatsOutlet {
     /// # Errors
     /// Why there is no connection, and what to do.
-    pub(super) async fn connect(user: User<'_>, to: &str) -> Result<Self, String> {
-        Ok(Self {
-            link: Link::connect(user).await?,
-            to: to.to_owned(),
-        })
+    pub(super) async fn connect(user: User<'_>, to: Destination<'_>) -> Result<Self, String> {
+        let link = Link::connect(user).await?;
+        let to = match to {
+            Destination::Place(to) => to.to_owned(),
+            Destination::QueueOf(service) => {
+                queue::stream(&link, service).await?;
+                queue::prefix_of(service)
+            }
+        };
+        Ok(Self { link, to })
     }
 
     fn subject_of(&self, event: &Outgoing) -> String {
@@ -391,26 +400,11 @@ impl NatsSource {
     }
 
     fn incoming(&mut self, message: Message) -> Incoming {
-        let sequence = message.info().map(|info| info.stream_sequence).ok();
-        let (message, acker) = message.split();
         self.last += 1;
         let receipt = Receipt(self.last);
+        let (incoming, acker) = incoming(message, receipt, &self.stream);
         self.held.insert(receipt, acker);
-        let headers = message.headers.iter().flat_map(|headers| headers.iter());
-        let headers = headers.filter_map(|(name, values)| {
-            let value = values.first()?.as_str();
-            Some((
-                AsRef::<str>::as_ref(name).to_ascii_lowercase(),
-                value.to_owned(),
-            ))
-        });
-        Incoming {
-            receipt,
-            position: sequence.map(|sequence| format!("{}/{sequence}", self.stream)),
-            subject: message.subject.to_string(),
-            headers: headers.collect(),
-            body: message.payload,
-        }
+        incoming
     }
 
     /// Acknowledges all; the server says that it has heard the last, and with it those before.
@@ -426,6 +420,31 @@ impl NatsSource {
             None => Ok(()),
         }
     }
+}
+
+/// What a message brings, and how it is settled. `stream` is what the position of its events begins with.
+fn incoming(message: Message, receipt: Receipt, stream: &str) -> (Incoming, Acker) {
+    let info = message.info().ok();
+    let sequence = info.as_ref().map(|info| info.stream_sequence);
+    let delivered = info.map_or(0, |info| info.delivered);
+    let (message, acker) = message.split();
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    let headers = headers.filter_map(|(name, values)| {
+        let value = values.first()?.as_str();
+        Some((
+            AsRef::<str>::as_ref(name).to_ascii_lowercase(),
+            value.to_owned(),
+        ))
+    });
+    let incoming = Incoming {
+        receipt,
+        position: sequence.map(|sequence| format!("{stream}/{sequence}")),
+        subject: message.subject.to_string(),
+        headers: headers.collect(),
+        body: message.payload,
+        given_before: u32::try_from(delivered.saturating_sub(1)).unwrap_or_default(),
+    };
+    (incoming, acker)
 }
 
 impl Source for NatsSource {

@@ -18,6 +18,7 @@ use crate::reactor::state::phase::Phase;
 use crate::reactor::state::requests::Requests;
 use crate::reactor::state::saved::Saved;
 use crate::reactor::state::scratch::Scratch;
+use crate::reactor::state::served::Served;
 use crate::reactor::state::site::Site;
 use crate::reactor::state::streamers::StreamerTable;
 use crate::reactor::state::time::Time;
@@ -37,6 +38,7 @@ fn policies(config: &Rc<Config>) -> Policies {
             order_by: policy.order_by,
             delivery: policy.delivery,
             dead_letter_subject: policy.dead_letter_subject,
+            spool: policy.spool,
         }
     })
 }
@@ -75,6 +77,8 @@ pub(super) struct Hub {
     pub(super) upstream: Upstream,
     /// Queues on disk.
     pub(super) durable: Durable,
+    /// Who takes events for services from other brokers.
+    pub(super) served: Served,
     pub(super) requests: Requests,
     /// What outlives the process.
     pub(super) saved: Saved,
@@ -113,6 +117,7 @@ impl Hub {
             clients: Clients::new(config.security.access(&config.limits)),
             upstream: Upstream::new(&config, [random_id(), random_id()], hub_id, at),
             durable: Durable::of(hub_id),
+            served: Served::default(),
             requests: Requests::new(effects, config.pending_calls_max),
             saved: Saved::default(),
             accounts: Accounts::default(),

@@ -27,6 +27,7 @@ pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{Attachment, CallKeys, Effect, Input, Lists, SubscriptionsAsked};
 pub use state::inside::{Batch, Published, Publishing};
 pub use state::replies::Ticket;
+pub use state::served::{Handed, HandedEvent, Returning, Serving, Settlement};
 pub use state::site::Exposed;
 
 use crate::ambient::now;
@@ -263,6 +264,9 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Store(Report::Died) => std::panic::resume_unwind(Box::new("the store died")),
             Input::Store(report) => hub.borrow_mut().hear_store(report),
             Input::Publish(batch) => hub.borrow_mut().publish_batch(batch),
+            Input::Serve(serving) => hub.borrow_mut().serve_from_engine(serving),
+            Input::Hand(handed) => hub.borrow_mut().take_handed(handed),
+            Input::Return(returning) => hub.borrow_mut().return_to_engine(returning),
             Input::Attach(attachment) => acts::connection::attach(&hub, attachment),
             Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
             Input::Status(lists, reply) => hub.borrow_mut().tell_status(lists, reply),

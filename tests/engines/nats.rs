@@ -11,6 +11,7 @@ use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, numbers, wait_for, wait_until_empty,
 };
 use super::conformance_in::{Source, conforms_in};
+use super::conformance_served::{Queues, conforms_served};
 use super::server::{self, Process, free_port, installed};
 use super::support::TestDaemon;
 use super::support::peers::publish;
@@ -86,6 +87,20 @@ impl Nats {
 
 conforms!(Nats);
 conforms_in!(Nats);
+conforms_served!(Nats);
+
+impl Queues for Nats {
+    fn waiting(&self, service: &str) -> u64 {
+        let left = self.client(&["left", &format!("em-service-{service}"), "workers"]);
+        left.as_u64().expect("a number")
+    }
+
+    fn put(&self, service: &str, numbers: Range<u64>, headers: &Value) {
+        let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
+        let subject = format!("em.service.{service}.a");
+        self.client(&["write", &begin, &end, &subject, &headers.to_string()]);
+    }
+}
 
 impl Source for Nats {
     fn reader(&self, reader: usize) -> Value {

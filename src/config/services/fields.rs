@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::config::engines::Text;
 use crate::config::keys::{Schema, Wrong, probe};
 use crate::config::peers::ServiceKey;
 use crate::config::units::{
@@ -27,6 +28,12 @@ use event_manager_zmtp::curve::PublicKey;
 pub(super) struct Fields {
     #[serde(with = "Maybe::<Word::<DeliveryMode>>")]
     pub(super) delivery: Option<DeliveryMode>,
+    /// The broker whose queue it has.
+    #[serde(with = "Maybe::<Text>")]
+    pub(super) engine: Option<String>,
+    /// How many events are taken from there and not settled.
+    #[serde(with = "Maybe::<Whole::<u32, 1, 100_000>>")]
+    pub(super) max_in_flight: Option<u32>,
     #[serde(with = "Maybe::<Subjects>")]
     pub(super) subjects: Option<Vec<SubjectPattern>>,
     #[serde(with = "Maybe::<Word::<WhenFull>>")]
@@ -73,10 +80,17 @@ pub(in crate::config) struct RetentionFields {
     pub(super) max_age: Option<Duration>,
 }
 
+/// How long a worker may hold an event where nothing is said.
+const DEFAULT_ACK_TIMEOUT: Duration = Duration::from_secs(30);
+
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::of(&Fields::default()));
 
 impl Words for DeliveryMode {
-    const WORDS: &'static [(&'static str, Self)] = &[("live", Self::Live), ("queue", Self::Queue)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("live", Self::Live),
+        ("queue", Self::Queue),
+        ("engine", Self::Engine),
+    ];
 }
 
 impl Words for WhenFull {
@@ -230,6 +244,8 @@ impl Fields {
     pub(super) fn or(self, other: &Self) -> Self {
         Self {
             delivery: self.delivery.or(other.delivery),
+            engine: self.engine.or_else(|| other.engine.clone()),
+            max_in_flight: self.max_in_flight.or(other.max_in_flight),
             // They are for one service alone.
             subjects: self.subjects,
             when_full: self.when_full.or(other.when_full),
@@ -254,8 +270,50 @@ impl Fields {
         }
     }
 
+    /// What doesn't change while the daemon runs.
+    pub(super) fn fixed_part(&self) -> Self {
+        Self {
+            delivery: self.delivery,
+            engine: self.engine.clone(),
+            max_in_flight: self.max_in_flight,
+            subjects: self.subjects.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Nothing of that is said any more.
+    pub(super) fn forget_fixed_part(&mut self) {
+        (self.delivery, self.engine) = (None, None);
+        (self.max_in_flight, self.subjects) = (None, None);
+    }
+
+    /// Which fields others say otherwise, of the [fixed part](Self::fixed_part).
+    pub(super) fn differing(&self, other: &Self) -> impl Iterator<Item = &'static str> + use<> {
+        let fields = [
+            ("delivery", self.delivery != other.delivery),
+            ("engine", self.engine != other.engine),
+            ("maxInFlight", self.max_in_flight != other.max_in_flight),
+            ("subjects", self.subjects != other.subjects),
+        ];
+        let differing = fields.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(field, _)| field)
+    }
+
+    /// What is said of the broker whose queue it has.
+    pub(super) fn served_by(&self) -> super::ServedBy<'_> {
+        super::ServedBy {
+            engine: self.engine.as_deref().unwrap_or_default(),
+            in_flight_max: self.max_in_flight.unwrap_or(1000),
+        }
+    }
+
     pub(super) fn delivery(&self) -> DeliveryMode {
         self.delivery.unwrap_or(DeliveryMode::Live)
+    }
+
+    /// How long a worker may hold an event.
+    pub(super) fn ack_timeout(&self) -> Duration {
+        self.ack_timeout.unwrap_or(DEFAULT_ACK_TIMEOUT)
     }
 
     pub(super) fn retry(&self) -> Retry {

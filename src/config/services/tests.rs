@@ -33,6 +33,7 @@ fn policy(services: &str, service: &str) -> ServicePolicy {
 fn without_an_entry_all_is_as_it_was() {
     let expected = ServicePolicy {
         delivery: DeliveryMode::Live,
+        spool: None,
         backlog: Policy::live(BUDGET),
         order_by: None,
         dead_letter_subject: None,
@@ -65,6 +66,7 @@ fn every_field_is_read() {
             "orderBy": 1023, "deadLetterSubject": "failed.bills", "retention": {"maxBytes": 67108865, "maxAge": 60}}}"#;
     let expected = ServicePolicy {
         delivery: DeliveryMode::Queue,
+        spool: None,
         backlog: Policy {
             limits: QueueLimits {
                 bytes_max: 67_108_864,
@@ -184,7 +186,7 @@ fn what_is_wrong_is_named_with_its_line() {
     );
     let mut expected = [
         "c.json:3: unknown key \"services.Billing.ackTimeuot\"; did you mean \"ackTimeout\"?",
-        "c.json:3: services.Billing.delivery: \"disk\": \"live\" or \"queue\" is wanted",
+        "c.json:3: services.Billing.delivery: \"disk\": \"live\" or \"queue\" or \"engine\" is wanted",
         "c.json:4: unknown key \"services.Billing.retry.maxMS\"; did you mean \"retry.maxMs\"?",
         "c.json:4: services.Billing.retry.multiplier: 0.5: a number from 1 to 100 is wanted",
         "c.json:5: services.b: 7: an object is wanted",
@@ -258,7 +260,7 @@ fn what_does_not_go_together_is_named() {
         ),
         (
             r#"{"a": {"subjects": ["x"]}}"#,
-            "services.a.subjects: [\"x\"]: only with delivery \"queue\"",
+            "services.a.subjects: [\"x\"]: only with delivery \"queue\" or \"engine\"",
         ),
         (
             r#"{"a": {"queueBytes": 67108863}}"#,

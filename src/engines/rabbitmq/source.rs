@@ -178,6 +178,7 @@ fn incoming(delivery: Delivery) -> Incoming {
         headers: headers(&delivery.properties),
         subject: delivery.routing_key.into(),
         body: Bytes::from(delivery.data),
+        given_before: 0,
     }
 }
 

@@ -197,6 +197,7 @@ impl RedisSource {
             subject: self.key.clone(),
             headers,
             body,
+            given_before: 0,
         }
     }
 

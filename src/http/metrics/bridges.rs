@@ -42,6 +42,16 @@ pub(super) fn bridges(page: &mut Page<'_>, bridges: &[Bridge]) -> fmt::Result {
         |one| one.refused,
     )?;
     counters(
+        "event_manager_bridge_taken_events",
+        "Events that were taken for a service whose queue is at the engine",
+        |one| one.taken,
+    )?;
+    counters(
+        "event_manager_bridge_returned_events",
+        "Those of them that went back to the engine, for others",
+        |one| one.returned,
+    )?;
+    counters(
         "event_manager_bridge_left_out_events",
         "Events that came back to where they had been",
         |one| one.left_out,

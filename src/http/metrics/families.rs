@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::counters::{COUNTERS, Family};
 use super::{Labels, Page, State};
 use event_manager_core::broker::DropReason;
 use event_manager_wire::api::{
@@ -407,63 +408,6 @@ fn by_reason<'s>(counters: &'s Counters, expected: &[DropReason]) -> BTreeMap<&'
     all.extend(occurred.map(|(reason, events)| (&**reason, *events)));
     all
 }
-
-/// A metric's name, its help, and how its value is read.
-type Family<S, V> = (&'static str, &'static str, fn(&S) -> V);
-
-/// Counters of each service.
-const COUNTERS: &[Family<Counters, u64>] = &[
-    (
-        "event_manager_events_matched",
-        "Events that matched the service's subscriptions",
-        |counters| counters.matched,
-    ),
-    (
-        "event_manager_events_delivered",
-        "Events written to a worker's socket, or acknowledged if the worker acknowledges",
-        |counters| counters.delivered,
-    ),
-    (
-        "event_manager_events_dead_lettered",
-        "Events that no worker could process",
-        |counters| counters.dead_lettered,
-    ),
-    (
-        "event_manager_events_expired",
-        "Events whose ttl ran out",
-        |counters| counters.expired,
-    ),
-    (
-        "event_manager_events_redelivered",
-        "Deliveries of events that were delivered before",
-        |counters| counters.redelivered,
-    ),
-    (
-        "event_manager_events_unconfirmed",
-        "Delivered events that a worker held, unanswered, when it left",
-        |counters| counters.unconfirmed,
-    ),
-    (
-        "event_manager_dead_letters_lost",
-        "Dead letters lost because they could not be saved",
-        |counters| counters.letters_lost,
-    ),
-    (
-        "events_consumed",
-        "The same as event_manager_events_delivered_total",
-        |counters| counters.delivered,
-    ),
-    (
-        "events_retried",
-        "Failed deliveries that were not the last one",
-        |counters| counters.retries,
-    ),
-    (
-        "events_dlq",
-        "The same as event_manager_events_dead_lettered_total",
-        |counters| counters.dead_lettered,
-    ),
-];
 
 /// Gauges of each service that has them.
 const GAUGES: &[Family<ServiceStatus, Option<u64>>] = &[

@@ -1,6 +1,7 @@
 //! The state as metrics: OpenMetrics, or the older text format for those who ask for it.
 
 mod bridges;
+mod counters;
 mod families;
 
 use std::fmt;

@@ -179,6 +179,9 @@ impl Hub {
                 format!("there is no service {service} to give them to; subscribe it first");
             return self.complete(ticket, &Message::nak("unknown-service", sentence));
         };
+        // What came from another broker goes there again.
+        let key = self.broker[key].waits_in().unwrap_or(key);
+        let service = self.broker[key].name();
         if let Some(reason) = self.durable.queues.failure(service) {
             let answer = Message::nak("store-failed", reason);
             return self.complete(ticket, &answer);

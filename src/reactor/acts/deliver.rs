@@ -131,6 +131,9 @@ impl Hub {
         }
         self.durable.queues.refill(service);
         self.time.alarm.plan(key, service, timetable);
+        if self.broker[key].taken.is_some() {
+            self.tell_engine(key);
+        }
     }
 }
 

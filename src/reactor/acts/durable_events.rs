@@ -8,6 +8,7 @@
 use crate::reactor::hub::Hub;
 use event_manager_core::broker::{Aftermath, ServiceKey};
 use event_manager_core::queues::Effect;
+use event_manager_core::seq::Seq;
 use event_manager_core::store::Report;
 use event_manager_wire::model::ServiceName;
 
@@ -50,14 +51,21 @@ impl Hub {
         let service = &self.broker[key];
         self.durable.tried(service);
         if !aftermath.settled.is_empty() {
-            self.durable
-                .queues
-                .settle(service.name(), aftermath.settled);
-            self.peers.want_flush();
+            self.settle(key, aftermath.settled);
         }
         if !aftermath.dead.is_empty() {
             self.dead_letters(key, aftermath.dead);
         }
+    }
+
+    /// Events are done with: whoever keeps them is told.
+    pub(crate) fn settle(&mut self, key: ServiceKey, seqs: impl IntoIterator<Item = Seq>) {
+        let service = &mut self.broker[key];
+        if service.taken.is_some() {
+            return self.served.settle(service, key, seqs);
+        }
+        self.durable.queues.settle(service.name(), seqs);
+        self.peers.want_flush();
     }
 
     /// Takes a report of the store.
@@ -92,6 +100,11 @@ impl Hub {
                 Effect::NotRead { request, reason } => self.letters_not_read(request, &reason),
                 Effect::Replayed(request) => self.replayed(request),
                 Effect::NotReplayed { request, reason } => self.not_replayed(request, &reason),
+                Effect::TakenLetter {
+                    service,
+                    number,
+                    is_kept,
+                } => self.taken_letter(&service, number, is_kept),
                 Effect::Removed { queue, error } => {
                     if let Some(error) = &error {
                         tracing::error!(target: "em.store", %queue, error, "a queue could not be removed");

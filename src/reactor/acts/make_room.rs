@@ -109,7 +109,7 @@ fn largest(peers: &Peers, broker: &Broker) -> Option<(Holder, usize)> {
     let subscribers = peers.iter().filter(is_subscriber);
     let subscribers = subscribers.map(|peer| (Holder::Subscriber(peer.id), peer.outbox.bytes()));
     let services = broker.services();
-    let live = services.filter(|(_, service)| service.spill.is_none());
+    let live = services.filter(|(_, service)| !service.is_kept());
     let services = live.map(|(key, service)| (Holder::Service(key), service.queue.bytes()));
     subscribers.chain(services).max_by_key(|(_, bytes)| *bytes)
 }

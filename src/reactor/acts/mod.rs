@@ -32,6 +32,7 @@ pub(crate) mod reload;
 pub(crate) mod removal;
 pub(crate) mod requester;
 pub(crate) mod rights;
+pub(crate) mod served;
 pub(crate) mod stalled;
 pub(crate) mod stopping;
 pub(crate) mod storage;

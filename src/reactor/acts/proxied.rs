@@ -135,7 +135,7 @@ impl<'a> Proxy<'a> {
             gone.ok_or_else(|| format!("its connection has {PATHS_MAX} workers already"))?;
         Ok(Some(if path.acknowledges {
             service.holder_left(worker, &[], now)
-        } else if service.spill.is_some() {
+        } else if service.is_kept() {
             service.plain_worker_left(worker, 0, now)
         } else {
             if path.lockstep {
@@ -252,7 +252,7 @@ impl Hub {
             if path.acknowledges {
                 let held = left.held.get(worker).map_or(&[][..], Vec::as_slice);
                 add(&mut aftermath, service.holder_left(*worker, held, now()));
-            } else if service.spill.is_some() {
+            } else if service.is_kept() {
                 let settled = service.plain_worker_left(*worker, written, now());
                 add(&mut aftermath, settled);
             } else {
@@ -263,7 +263,7 @@ impl Hub {
                 service.worker_left(*worker, vec![]);
             }
         }
-        if service.spill.is_none() {
+        if !service.is_kept() {
             service.take_back(left.events.into_iter().map(|(_, event)| event).collect());
         }
         self.notes.dropped_since(service, &before);

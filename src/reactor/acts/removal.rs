@@ -86,7 +86,7 @@ impl Hub {
         let before = service.account.dropped;
         let aftermath = if envelope.is_some_and(|envelope| envelope.acknowledges) {
             service.holder_left(worker, &Peer::deliveries(&unwritten), now())
-        } else if service.spill.is_some() {
+        } else if service.is_kept() {
             service.plain_worker_left(worker, written, now())
         } else {
             service.account.delivered += written;

@@ -116,6 +116,7 @@ impl Hub {
             let acknowledges = envelope.is_some_and(|envelope| envelope.acknowledges);
             let (unwritten, written) = peer.outbox.take_unwritten();
             let service = &mut self.broker[service];
+            // The broker gives its events again.
             if service.spill.is_none() {
                 continue;
             }
@@ -143,6 +144,9 @@ impl Hub {
             // Too late: its sender sees that nobody answers.
             Input::Bridges(bridges) => self.site.bridges = bridges,
             Input::Publish(_)
+            | Input::Serve(_)
+            | Input::Hand(_)
+            | Input::Return(_)
             | Input::Attach(_)
             | Input::Reload(..)
             | Input::Keys(_)
@@ -159,7 +163,8 @@ impl Hub {
             && self
                 .broker
                 .services()
-                .all(|(_, service)| service.is_idle(now()))
+                // What another broker gave goes back there by itself.
+                .all(|(_, service)| service.taken.is_some() || service.is_idle(now()))
     }
 
     /// Notes what was not delivered; the number of events.
@@ -167,7 +172,7 @@ impl Hub {
         let live = self
             .broker
             .services()
-            .filter(|(_, service)| service.spill.is_none());
+            .filter(|(_, service)| !service.is_kept());
         let left: Vec<_> = live
             .map(|(_, service)| {
                 let waiting = service.queue.len() + service.queue.held();

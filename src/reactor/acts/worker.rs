@@ -34,11 +34,11 @@ impl Hub {
     }
 
     fn settle_words(&mut self, service: ServiceKey) {
-        let settled = &mut self.scratch.words.settled;
-        if !settled.is_empty() {
-            let name = self.broker[service].name();
-            self.durable.queues.settle(name, settled.drain(..));
-            self.peers.want_flush();
+        if !self.scratch.words.settled.is_empty() {
+            let mut settled = std::mem::take(&mut self.scratch.words.settled);
+            self.settle(service, settled.drain(..));
+            // Its memory is used again.
+            self.scratch.words.settled = settled;
         }
     }
 

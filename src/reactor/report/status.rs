@@ -400,6 +400,7 @@ fn counters(account: &Account, queued: u64, held: usize) -> Counters {
         dead_lettered: account.dead_lettered,
         expired: account.expired,
         dropped: named(account.dropped.iter().map(|(reason, n)| (reason.name(), n))),
+        returned: account.returned,
         unconfirmed: account.unconfirmed,
         retries: account.retries,
         redelivered: account.redelivered,

@@ -219,7 +219,7 @@ pub(crate) fn why_durable(service: &Service, config: &Config) -> DurableReason {
     }
     match config.policy_of(service.name()).delivery {
         DeliveryMode::Queue => DurableReason::Configured,
-        DeliveryMode::Live => DurableReason::OnDisk,
+        DeliveryMode::Live | DeliveryMode::Engine => DurableReason::OnDisk,
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::inside::Batch;
 use super::replies::Ticket;
+use super::served::{Handed, Returning, Serving};
 use crate::config::Config;
 use event_manager_core::requests::SyncEvent;
 use event_manager_core::security::Keyring;
@@ -98,6 +99,12 @@ pub enum Input {
     Publish(Batch),
     /// A part of this process connects.
     Attach(Attachment),
+    /// A part of this process takes events for a service from another broker.
+    Serve(Serving),
+    /// Events for such a service.
+    Hand(Handed),
+    /// What waits for such a service goes back to the broker.
+    Return(Returning),
     /// How bridges are.
     Bridges(Vec<api::Bridge>),
     /// Asks for the state, as the STATUS request shows it.

@@ -25,6 +25,7 @@ pub(crate) mod requests;
 pub(crate) mod runs;
 pub(crate) mod saved;
 pub(crate) mod scratch;
+pub(crate) mod served;
 pub(crate) mod site;
 pub(crate) mod streamers;
 pub(crate) mod time;

@@ -8,12 +8,13 @@ use super::super::support::peers::{connected, publish, received};
 use super::super::support::{TestDaemon, assert_law};
 use super::watched;
 
-const LAW: [&str; 6] = [
+const LAW: [&str; 7] = [
     "event_manager_events_delivered_total",
     "event_manager_events_queued",
     "event_manager_events_in_flight",
     "event_manager_events_dead_lettered_total",
     "event_manager_events_expired_total",
+    "event_manager_events_returned_total",
     "event_manager_events_dropped_total",
 ];
 

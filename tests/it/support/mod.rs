@@ -335,7 +335,7 @@ pub fn disk_of(service: &ServiceStatus) -> &Durable {
     service.durable.as_ref().expect("it is durable")
 }
 
-/// `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, everywhere.
+/// `matched = delivered + queued + in flight + dead-lettered + expired + dropped + returned`, everywhere.
 pub fn assert_law(status: &Status) {
     let faults = status.peers.refused.get("internal-error");
     assert!(
@@ -345,6 +345,7 @@ pub fn assert_law(status: &Status) {
     let books = status.services.iter().map(|service| &service.counters);
     for counters in books.chain([&status.subscribers.counters, &status.retired_services]) {
         let ended = counters.dead_lettered + counters.expired + counters.dropped_total();
+        let ended = ended + counters.returned;
         let right = counters.delivered + counters.queued + counters.in_flight + ended;
         assert_eq!(
             counters.matched, right,

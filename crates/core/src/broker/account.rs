@@ -1,5 +1,6 @@
 //! Where each event went. At every moment, for each service and for the subscribers' side:
-//! `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, by reason.
+//! `matched = delivered + queued + in flight + dead-lettered + expired + dropped`, by reason. A service whose
+//! queue is another broker's has matched what it took from there, and what went back is a part of its own.
 
 use std::fmt;
 
@@ -128,6 +129,8 @@ pub struct Account {
     pub expired: u64,
     /// Given up.
     pub dropped: Dropped,
+    /// Taken from another broker, and given back to it.
+    pub returned: u64,
     /// Deliveries that failed and were not the last: an event counts once for each.
     pub retries: u64,
     /// Deliveries of events that were delivered before.
@@ -149,6 +152,7 @@ impl Account {
         self.dead_lettered += other.dead_lettered;
         self.expired += other.expired;
         self.dropped.merge(&other.dropped);
+        self.returned += other.returned;
         self.retries += other.retries;
         self.redelivered += other.redelivered;
         self.unconfirmed += other.unconfirmed;
@@ -159,7 +163,7 @@ impl Account {
     /// hold: they are always equal.
     pub fn sides(&self, queued: u64, held: u64) -> (u64, u64) {
         let in_flight = self.in_flight + held;
-        let ended = self.dead_lettered + self.expired + self.dropped.total();
+        let ended = self.dead_lettered + self.expired + self.dropped.total() + self.returned;
         (self.matched, self.delivered + queued + in_flight + ended)
     }
 }

@@ -365,6 +365,18 @@ impl Workers {
             .count()
     }
 
+    /// How many events workers could take now. One that doesn't acknowledge could take any number; a few
+    /// keep it busy.
+    pub fn free_credit(&self) -> u64 {
+        let free = |worker: &Worker| match (worker.lockstep, worker.credit) {
+            (true, _) => 1,
+            (false, Some(credit)) => u64::from(credit).saturating_sub(worker.outstanding),
+            (false, None) => REPORTED_MAX,
+        };
+        let eligible = self.workers.iter().map(|(_, worker)| worker);
+        eligible.filter(|worker| worker.eligible()).map(free).sum()
+    }
+
     /// Whether some worker said READY, and no BYE since.
     pub fn any_ready(&self) -> bool {
         self.workers.iter().any(|(_, worker)| worker.ready)

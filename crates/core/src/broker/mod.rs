@@ -7,6 +7,7 @@ mod account;
 mod audience;
 mod backlog;
 pub mod bounds;
+mod delivery_mode;
 mod dispatch;
 mod globs;
 mod histogram;
@@ -20,9 +21,11 @@ mod prefix_map;
 mod registry;
 mod route;
 mod routes;
+mod served;
 mod service;
 mod spill;
 mod subjects;
+mod taken;
 mod timetable;
 
 pub use account::{Account, DropReason, Dropped};
@@ -31,6 +34,7 @@ pub use backlog::{
     Acked, Backlog, ClockChange, DeadLetter, DeadReason, Delivery, Item, Lost, OrderBy, OrderKey,
     Outcome, Policy, QueueLimits, Retry, Settled, UnknownDelivery, WhenFull,
 };
+pub use delivery_mode::DeliveryMode;
 pub use dispatch::{Introduced, Workers};
 pub use histogram::{BUCKETS_US, Histogram};
 pub use ids::{DeliveryId, PeerId, ServiceKey, WorkerKey};
@@ -44,7 +48,9 @@ pub use registry::{
 };
 pub use route::{Receiver, Route, Via};
 pub use routes::{Hearing, KnownSubject, News, RouteTable};
-pub use service::{Aftermath, DeliveryMode, Given, Service, ServiceSettings, WorkerAnswer};
+pub use served::GivenBack;
+pub use service::{Aftermath, Given, Service, ServiceSettings, WorkerAnswer};
 pub use spill::{ReadLoss, Spill, Times, Wanted};
 pub use subjects::{NamedSubject, SubjectCounts, SubjectIndex};
+pub use taken::Taken;
 pub use timetable::Timetable;

@@ -21,11 +21,12 @@ pub use restore::{FormerSubscription, RestoreError};
 
 use super::account::Account;
 use super::backlog::QueueLimits;
+use super::delivery_mode::DeliveryMode;
 use super::ids::{PeerId, ServiceKey};
 use super::options::ServiceOptions;
 use super::ports::{PortRange, Streamers};
 use super::routes::RouteTable;
-use super::service::{DeliveryMode, Service, ServiceSettings};
+use super::service::{Service, ServiceSettings};
 use super::timetable::Timetable;
 use crate::security::Identity;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
@@ -420,11 +421,12 @@ impl Broker {
         patterns: impl Iterator<Item = &'a SubjectPattern>,
     ) {
         let service = &mut self.services[key.0 as usize];
+        let to = service.spool.unwrap_or(key);
         for pattern in patterns {
             let count = service.patterns.entry(pattern.clone()).or_default();
             *count += 1;
             if *count == 1 {
-                self.routes.add(pattern, key);
+                self.routes.add(pattern, to);
             }
         }
     }
@@ -465,12 +467,13 @@ impl Broker {
 
     fn forget_patterns(&mut self, key: ServiceKey, patterns: &BTreeSet<SubjectPattern>) {
         let service = &mut self.services[key.0 as usize];
+        let to = service.spool.unwrap_or(key);
         for pattern in patterns {
             if let Some(count) = service.patterns.get_mut(pattern) {
                 *count -= 1;
                 if *count == 0 {
                     service.patterns.remove(pattern);
-                    self.routes.remove(pattern, key);
+                    self.routes.remove(pattern, to);
                 }
             }
         }
@@ -514,11 +517,23 @@ impl Broker {
     /// The names of the services with a subscription that matches the subject.
     pub fn services_for(&mut self, subject: &[u8]) -> Vec<ServiceName> {
         let route = self.routes.route(subject);
-        route
-            .services
-            .iter()
-            .map(|key| self.services[key.0 as usize].name().clone())
+        let services = route.services.iter();
+        services
+            .map(|key| {
+                self.service_behind(*key)
+                    .unwrap_or(&self[*key])
+                    .name()
+                    .clone()
+            })
             .collect()
+    }
+
+    /// The service whose events wait in this one to go to another broker, if they do.
+    pub fn service_behind(&self, spool: ServiceKey) -> Option<&Service> {
+        let is_passed_on = self.routes.passes_on(spool);
+        let mut services = self.services.iter().filter(|_| is_passed_on);
+        let behind = services.find(|(_, service)| service.spool == Some(spool));
+        behind.map(|(_, service)| service)
     }
 
     /// A subscription and its service.

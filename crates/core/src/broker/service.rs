@@ -10,13 +10,15 @@ use bytes::Bytes;
 use super::account::{Account, DropReason};
 use super::backlog::{
     Acked, Backlog, ClockChange, DeadLetter, Delivery, Item, Lost, OrderBy, Outcome, Policy,
-    QueueLimits, UnknownDelivery, WhenFull,
+    QueueLimits, UnknownDelivery,
 };
+use super::delivery_mode::DeliveryMode;
 use super::dispatch::Workers;
 use super::histogram::Histogram;
-use super::ids::{DeliveryId, PeerId, WorkerKey};
+use super::ids::{DeliveryId, PeerId, ServiceKey, WorkerKey};
 use super::options::ServiceOptions;
 use super::spill::Spill;
+use super::taken::Taken;
 use crate::security::Identity;
 use crate::seq::Seq;
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
@@ -33,39 +35,6 @@ pub enum Given {
     UntilWritten(Delivery),
 }
 
-/// Where a service's events are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeliveryMode {
-    /// In memory, while the service has a subscription.
-    Live,
-    /// In a queue on disk, which outlives workers, subscriptions and the daemon.
-    Queue,
-}
-
-impl DeliveryMode {
-    /// As it is written in configurations and requests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Queue => "queue",
-        }
-    }
-
-    /// Whether a service of this kind can have this policy for a full queue.
-    pub fn allows(self, when_full: WhenFull) -> bool {
-        (self == Self::Queue) == (when_full == WhenFull::Spill)
-    }
-
-    /// Returns the policy for a full queue where none is configured.
-    pub fn default_when_full(self) -> WhenFull {
-        match self {
-            Self::Live => WhenFull::DropOldest,
-            Self::Queue => WhenFull::Spill,
-        }
-    }
-}
-
 /// What is configured for a service.
 #[derive(Debug, Clone)]
 pub struct ServiceSettings {
@@ -76,6 +45,8 @@ pub struct ServiceSettings {
     pub delivery: DeliveryMode,
     /// The subject of its dead letters; that of its name if there is none.
     pub dead_letter_subject: Option<EventSubject>,
+    /// Of one whose queue is another broker's: the durable service in which events wait to go there.
+    pub spool: Option<ServiceName>,
 }
 
 impl ServiceSettings {
@@ -86,6 +57,7 @@ impl ServiceSettings {
             order_by: None,
             delivery: DeliveryMode::Live,
             dead_letter_subject: None,
+            spool: None,
         }
     }
 }
@@ -96,7 +68,7 @@ impl ServiceSettings {
 pub struct Aftermath {
     /// No worker could do them.
     pub dead: Vec<DeadLetter>,
-    /// The sequence numbers of others in the durable log.
+    /// The numbers of others in the durable log, or of those that another broker gave.
     pub settled: Vec<Seq>,
 }
 
@@ -141,6 +113,10 @@ pub struct Service {
     pub(super) dead_letter_subject: Option<EventSubject>,
     /// The events that are not in the queue's memory, if it is durable.
     pub spill: Option<Spill>,
+    /// Those that another broker gave, if its queue is there.
+    pub taken: Option<Taken>,
+    /// The service that gets what it wants, if that waits elsewhere.
+    pub(super) spool: Option<ServiceKey>,
     /// What the ids of the events in its queue on disk begin with, once that is open.
     event_ids: Option<Box<str>>,
     /// How many subscriptions ask for each pattern.
@@ -168,6 +144,8 @@ impl Service {
             order_by: settings.order_by,
             dead_letter_subject: settings.dead_letter_subject,
             spill: (settings.delivery == DeliveryMode::Queue).then(Spill::default),
+            taken: (settings.delivery == DeliveryMode::Engine).then(Taken::default),
+            spool: None,
             event_ids: None,
             name,
             port,
@@ -190,9 +168,14 @@ impl Service {
     /// The id of an event for this worker, if it wants one and the event is in a queue on disk: no other
     /// event of any daemon has it, whatever happens to the queue or the service, and this one keeps it.
     pub fn event_id_for(&self, worker: WorkerKey, seq: Option<Seq>) -> Option<String> {
-        let (prefix, seq) = (self.event_ids.as_deref()?, seq?);
-        let wants = self.workers.wants_ids(worker);
-        wants.then(|| format!("{prefix}{}", seq.0))
+        let seq = seq?;
+        if !self.workers.wants_ids(worker) {
+            return None;
+        }
+        match &self.taken {
+            Some(taken) => taken.id_of(seq).map(str::to_owned),
+            None => Some(format!("{}{}", self.event_ids.as_deref()?, seq.0)),
+        }
     }
 
     /// Its settings are others from now on, but for where its events are kept. What has no room any
@@ -228,9 +211,10 @@ impl Service {
 
     /// Where its events are kept.
     pub fn delivery(&self) -> DeliveryMode {
-        match self.spill {
-            Some(_) => DeliveryMode::Queue,
-            None => DeliveryMode::Live,
+        match (&self.spill, &self.taken) {
+            (Some(_), _) => DeliveryMode::Queue,
+            (None, Some(_)) => DeliveryMode::Engine,
+            (None, None) => DeliveryMode::Live,
         }
     }
 
@@ -280,7 +264,12 @@ impl Service {
 
     /// Whether it lives on without subscriptions, until it is ended.
     pub(super) fn outlives_subscriptions(&self) -> bool {
-        self.spill.is_some()
+        self.is_kept()
+    }
+
+    /// Whether its events are kept elsewhere until they are settled there: on disk, or by another broker.
+    pub fn is_kept(&self) -> bool {
+        self.spill.is_some() || self.taken.is_some()
     }
 
     /// Whether nothing can be done for its events now: none is in a worker's hands, and those that wait
@@ -309,10 +298,10 @@ impl Service {
             false => self.workers.pick()?,
             true => self.workers.pick_light()?,
         };
-        let given = match (self.workers.acknowledges(worker), &self.spill) {
+        let given = match (self.workers.acknowledges(worker), self.is_kept()) {
             (true, _) => Given::Held(self.queue.hold_next(worker, now)?),
-            (false, Some(_)) => Given::UntilWritten(self.queue.hold_until_written(worker, now)?),
-            (false, None) => Given::Away(self.queue.next(now)?.body),
+            (false, true) => Given::UntilWritten(self.queue.hold_until_written(worker, now)?),
+            (false, false) => Given::Away(self.queue.next(now)?.body),
         };
         self.given_out += 1;
         if let Given::Held(Delivery { attempt: 2.., .. })
@@ -443,7 +432,7 @@ impl Service {
     /// So many events are written to a worker that doesn't acknowledge.
     pub fn written(&mut self, worker: WorkerKey, events: u64, now: Instant) -> Aftermath {
         self.account.delivered += events;
-        if self.spill.is_none() {
+        if !self.is_kept() {
             self.account.in_flight -= events;
             return Aftermath::default();
         }

@@ -3,6 +3,7 @@
 use super::EmissionId;
 use crate::broker::{Dropped, ServiceKey};
 use crate::log::{Refused, StoredEvent};
+use crate::seq::Seq;
 use crate::store::QueueId;
 use event_manager_wire::model::ServiceName;
 
@@ -45,6 +46,13 @@ pub enum Effect<R> {
     Replayed(R),
     /// They are not, and stay letters.
     NotReplayed { request: R, reason: String },
+    /// An event that another broker gave is a dead letter on disk, or could not be made one.
+    TakenLetter {
+        service: ServiceName,
+        /// The number that the event has here.
+        number: Seq,
+        is_kept: bool,
+    },
     /// The store has removed a queue, or could not.
     Removed {
         queue: QueueId,

@@ -23,6 +23,8 @@ pub(super) struct Origin {
     service: ServiceName,
     /// Its number in the service's queue, and that queue's generation, if it is durable.
     seq: Option<(u64, Seq)>,
+    /// Its number among those that another broker gave, if it is one of these.
+    taken: Option<Seq>,
 }
 
 /// A dead letter that the store was not handed yet.
@@ -43,9 +45,13 @@ impl<R> Queues<R> {
         event: Event,
     ) {
         let generation = self.records.get(service).map(|record| record.id.generation);
+        let is_taken = broker
+            .find(service)
+            .is_some_and(|key| broker[key].taken.is_some());
         let origin = Origin {
             service: service.clone(),
-            seq: generation.zip(seq),
+            seq: generation.zip(seq).filter(|_| !is_taken),
+            taken: seq.filter(|_| is_taken),
         };
         let Some(queue) = service.dead_letters() else {
             return self.letters_not_kept(broker, vec![origin], "the service's name is too long");
@@ -59,8 +65,12 @@ impl<R> Queues<R> {
 
     /// A dead letter of a service can't be kept, as there is no store.
     pub fn lose_letter(&mut self, broker: &mut Broker, service: &ServiceName, reason: &str) {
-        let (service, seq) = (service.clone(), None);
-        self.letters_not_kept(broker, vec![Origin { service, seq }], reason);
+        let origin = Origin {
+            service: service.clone(),
+            seq: None,
+            taken: None,
+        };
+        self.letters_not_kept(broker, vec![origin], reason);
     }
 
     /// Hands the store the letters of a queue of dead letters.
@@ -101,6 +111,14 @@ impl<R> Queues<R> {
         for (origin, outcome) in origins.into_iter().zip(outcomes) {
             if *outcome == Outcome::TooLarge {
                 self.letters_not_kept(broker, vec![origin], "it is too large");
+            } else if let Some(number) = origin.taken {
+                let service = origin.service;
+                let kept = Effect::TakenLetter {
+                    service,
+                    number,
+                    is_kept: true,
+                };
+                self.effects.push_back(kept);
             } else {
                 self.settle(&origin.service, self.seq_of(&origin));
             }
@@ -117,8 +135,17 @@ impl<R> Queues<R> {
     ) {
         let lost = origins
             .iter()
-            .filter(|origin| self.seq_of(origin).is_none());
+            .filter(|origin| self.seq_of(origin).is_none() && origin.taken.is_none());
         let lost = lost.count();
+        for origin in &origins {
+            let service = origin.service.clone();
+            self.effects
+                .extend(origin.taken.map(|number| Effect::TakenLetter {
+                    service,
+                    number,
+                    is_kept: false,
+                }));
+        }
         let reason = match lost == origins.len() {
             true => reason.to_owned(),
             false => format!("{reason}; its event stays in the queue, and comes after a restart"),

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Bridge {
     /// Its name.
     pub name: String,
+    /// The service whose queue is at the engine, if it is one of the two ways of that.
+    pub service: Option<String>,
     /// The name of its engine.
     pub engine: String,
     /// `out`: to the engine; `in`: from it.
@@ -28,7 +30,13 @@ pub struct Bridge {
     pub refused: u64,
     /// Events that came from here, or by several event managers: they were left out, or they would go round.
     pub left_out: u64,
-    /// Events that were sent and are not confirmed yet.
+    /// Events that were taken from the engine, of a service whose queue is there: those that it has heard of
+    /// (`events`), that are dead letters (`refused`), that went back (`returned`), and that are in hands
+    /// (`inFlight`).
+    pub taken: u64,
+    /// Events that went back to the engine for others, of a service whose queue is there.
+    pub returned: u64,
+    /// Events that were sent and are not confirmed yet; of a service whose queue is there, events in hands.
     pub in_flight: u64,
     /// How often the engine could not be reached or did not confirm.
     pub failures: u64,

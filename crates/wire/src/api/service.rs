@@ -213,7 +213,7 @@ pub struct Dispatch {
 }
 
 /// What became of events. At every moment matched = delivered + queued + in flight + dead-lettered +
-/// expired + dropped. All but those queued and in flight only rise while the daemon runs.
+/// expired + dropped + returned. All but those queued and in flight only rise while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Counters {
@@ -232,6 +232,8 @@ pub struct Counters {
     /// Events that were given up, by reason (`queue-full`, `slow-subscriber`, …; docs/protocol.md);
     /// reasons that did not occur are not there.
     pub dropped: BTreeMap<String, u64>,
+    /// Events that went back to the engine that has the service's queue, for others (`"delivery": "engine"`).
+    pub returned: u64,
     /// Of the delivered events, those that a worker had when it left, so that they may not be processed.
     pub unconfirmed: u64,
     /// Deliveries that failed and will be, or were, tried again.

@@ -159,6 +159,35 @@ impl Backlog {
         lost
     }
 
+    /// Takes the newest of those that may go and that nobody here was given, until at most `keep` may go.
+    pub fn take_surplus(&mut self, keep: u64) -> Vec<Item> {
+        let mut surplus = vec![];
+        while self.ready() as u64 > keep
+            && let Some(item) = self.waiting.take_newest_untried()
+        {
+            surplus.push(item);
+        }
+        surplus
+    }
+
+    /// Takes all that waits.
+    pub fn take_all(&mut self) -> Vec<Item> {
+        std::iter::from_fn(|| self.waiting.take_oldest()).collect()
+    }
+
+    /// Takes the event with this number, if it waits.
+    pub fn take_waiting(&mut self, seq: Seq) -> Option<Item> {
+        self.waiting.take_seq(seq)
+    }
+
+    /// Nobody wants to know how often events were tried.
+    pub fn forget_tries(&mut self) {
+        self.tries = Tries {
+            told: DeliveryId(self.held.last_id()),
+            ..Tries::default()
+        };
+    }
+
     /// Takes the event that waits for the latest time of all, but for those behind which others of their
     /// key wait, and that time: it waits elsewhere, so that others have room.
     pub fn take_latest_due(&mut self) -> Option<(Instant, Item)> {

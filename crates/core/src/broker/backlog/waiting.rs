@@ -239,6 +239,17 @@ impl Waiting {
         self.take(line.into_iter().chain(aside).chain(keyed).max()?)
     }
 
+    /// Takes the item that came last of those that may go and were given to nobody.
+    pub(super) fn take_newest_untried(&mut self) -> Option<Item> {
+        let is_untried = |position: &&Position| {
+            let aside = self.aside.get(position);
+            aside.is_none_or(|aside| aside.item.first_at.is_none())
+        };
+        let aside = self.ready.iter().rev().find(is_untried).copied();
+        let line = self.line.back().map(|item| item.position);
+        self.take(line.into_iter().chain(aside).max()?)
+    }
+
     /// Takes an item whose end has come.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<Item> {
         let (_, position) = *self.ends.first().filter(|(end, _)| *end <= now)?;

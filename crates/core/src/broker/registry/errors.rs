@@ -1,6 +1,6 @@
 //! Why the broker refuses.
 
-use crate::broker::service::DeliveryMode;
+use crate::broker::delivery_mode::DeliveryMode;
 use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// Why a subscription was refused. Nothing has changed then.

@@ -2,10 +2,11 @@
 
 use super::{Broker, EndError, EndedService, SubscribeError};
 use crate::broker::account::DropReason;
+use crate::broker::delivery_mode::DeliveryMode;
 use crate::broker::ids::ServiceKey;
 use crate::broker::options::ServiceOptions;
 use crate::broker::ports::Streamers;
-use crate::broker::service::{DeliveryMode, Service, ServiceSettings};
+use crate::broker::service::{Service, ServiceSettings};
 use crate::broker::spill::Spill;
 use event_manager_wire::model::{ServiceName, SubjectPattern};
 
@@ -48,10 +49,11 @@ impl Broker {
     ) -> Result<(ServiceKey, u16), SubscribeError> {
         let Some(key) = self.find(name) else {
             let settings = self.settings_of(name, delivery)?;
+            let spool = self.open_spool(&settings, streamers)?;
             let key = ServiceKey(self.services.vacant_key() as u32);
             let opened = self.ports.open(name, key, streamers);
             let port = opened.map_err(SubscribeError::NoPort)?;
-            self.insert_service(name, delivery, settings, Ok(port));
+            self.insert_service(name, delivery, (settings, spool), Ok(port));
             return Ok((key, port));
         };
         let service = &mut self.services[key.0 as usize];
@@ -87,6 +89,7 @@ impl Broker {
             return Ok(key);
         }
         let settings = self.settings_of(name, delivery)?;
+        let spool = self.open_spool(&settings, streamers)?;
         let key = ServiceKey(self.services.vacant_key() as u32);
         let port = match wish {
             PortWish::Same(port) => self.ports.open_same(name, port, key, streamers),
@@ -99,8 +102,24 @@ impl Broker {
         // It may have been live by request, and yet have a queue on disk: that goes before.
         let is_live = |asked: &DeliveryMode| *asked == DeliveryMode::Live;
         let delivery = delivery.filter(|asked| !(is_live(asked) && self.on_disk.contains(name)));
-        self.insert_service(name, delivery, settings, port);
+        self.insert_service(name, delivery, (settings, spool), port);
         Ok(key)
+    }
+
+    /// The durable service in which events wait that go to another broker's queue, if that is where a
+    /// service's events are kept.
+    fn open_spool(
+        &mut self,
+        settings: &ServiceSettings,
+        streamers: &mut dyn Streamers,
+    ) -> Result<Option<ServiceKey>, SubscribeError> {
+        let is_wanted = settings.delivery == DeliveryMode::Engine;
+        let Some(spool) = settings.spool.as_ref().filter(|_| is_wanted) else {
+            return Ok(None);
+        };
+        let key = self.open_service(spool, None, PortWish::None, streamers)?;
+        self.routes.set_passing_on(key);
+        Ok(Some(key))
     }
 
     pub(super) fn settings_of(
@@ -123,10 +142,11 @@ impl Broker {
         &mut self,
         name: &ServiceName,
         asked: Option<DeliveryMode>,
-        settings: ServiceSettings,
+        (settings, spool): (ServiceSettings, Option<ServiceKey>),
         port: Result<u16, String>,
     ) {
         let mut service = Service::new(name.clone(), port, settings);
+        service.spool = spool;
         service.asked = asked;
         service.queue.number_from(self.last_delivery);
         let key = ServiceKey(self.services.insert(service) as u32);
@@ -237,8 +257,9 @@ impl Broker {
             return Err(EndError::Declared);
         }
         let patterns: Vec<_> = service.patterns.keys().cloned().collect();
+        let to = service.spool.unwrap_or(key);
         for pattern in patterns {
-            self.routes.remove(&pattern, key);
+            self.routes.remove(&pattern, to);
         }
         Ok(self.close_service(key))
     }

@@ -1,9 +1,10 @@
 //! Another configuration while the broker is at work.
 
 use super::{Broker, BrokerConfig, SubscribeError};
+use crate::broker::delivery_mode::DeliveryMode;
 use crate::broker::ids::ServiceKey;
 use crate::broker::options::ServiceOptions;
-use crate::broker::service::{DeliveryMode, ServiceSettings};
+use crate::broker::service::ServiceSettings;
 use event_manager_wire::model::ServiceName;
 
 impl Broker {

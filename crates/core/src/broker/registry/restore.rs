@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::open::PortWish;
 use super::{Broker, SubscribeError};
+use crate::broker::delivery_mode::DeliveryMode;
 use crate::broker::ids::ServiceKey;
 use crate::broker::ports::Streamers;
-use crate::broker::service::DeliveryMode;
 use crate::security::Identity;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 

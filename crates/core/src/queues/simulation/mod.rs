@@ -443,6 +443,7 @@ impl World {
                 Effect::WakePublishers
                 | Effect::Found { .. }
                 | Effect::Dropped { .. }
+                | Effect::TakenLetter { .. }
                 | Effect::Note(_) => {}
             }
         }

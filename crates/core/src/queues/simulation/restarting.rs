@@ -53,6 +53,7 @@ impl World {
                     false => DeliveryMode::Live,
                 },
                 dead_letter_subject: None,
+                spool: None,
             }
         });
         let commands_max = [2, 1000][self.rng.below(2) as usize];

@@ -1,0 +1,529 @@
+//! What each engine has to pass at which services have their queues, which daemons share.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use event_manager_wire::api::{Bridge, BridgeState, Status};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::conformance::Broker;
+use super::support::peers::{connected, is_silent, publish};
+use super::support::{TestDaemon, assert_law};
+
+/// A server with queues of services.
+pub trait Queues: Broker {
+    /// How many events of a service are there, given to a daemon or not.
+    fn waiting(&self, service: &str) -> u64;
+
+    /// A public client writes messages to the queue of a service that is there, whose bodies are these
+    /// numbers.
+    fn put(&self, service: &str, numbers: Range<u64>, headers: &Value);
+}
+
+/// All of it as tests of one engine.
+macro_rules! conforms_served {
+    ($broker:ty) => {
+        crate::conformance_served::conforms_served! { $broker:
+            what_one_daemon_takes_goes_to_the_workers_of_all
+            a_daemon_that_is_killed_leaves_its_events_to_others
+            a_daemon_that_stops_gives_back_what_it_has
+            workers_have_the_same_words_as_of_any_service
+            what_no_worker_can_do_is_a_dead_letter_that_can_be_replayed
+            work_that_lasts_is_not_given_to_others
+            workers_go_on_while_the_server_is_away
+            what_waits_while_the_server_is_away_goes_there_when_it_is_back
+            kills_of_daemons_lose_nothing
+        }
+    };
+    ($broker:ty: $($name:ident)+) => {
+        mod conformance_served {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    crate::conformance_served::$name::<$broker>();
+                }
+            )+
+        }
+    };
+}
+pub(crate) use conforms_served;
+
+/// A daemon that serves `Billing` from the engine. `more` is said of the service, too.
+struct Served {
+    daemon: TestDaemon,
+    _directory: TempDir,
+}
+
+impl Served {
+    fn start<B: Queues>(broker: &B, more: &Value) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let daemon = TestDaemon::in_own_process(&settings(&directory, broker, more));
+        Self {
+            daemon,
+            _directory: directory,
+        }
+    }
+
+    fn worker(&self, credit: u32) -> Worker {
+        let before = self.daemon.service("Billing").workers.ready;
+        let address = self.daemon.address_of("Billing");
+        let worker = Worker(connected(&self.daemon.context, zmq::DEALER, &address));
+        worker.say(&format!(
+            r#"READY {{"ack": true, "ids": true, "credit": {credit}}}"#
+        ));
+        self.daemon.wait_for_ready("Billing", before + 1);
+        worker
+    }
+
+    /// All of it is on this daemon's disk, or further.
+    fn publish(&self, numbers: Range<u64>) {
+        let publisher = self.daemon.publisher();
+        let before = self.daemon.service("engine.Billing").counters.matched;
+        let count = numbers.end - numbers.start;
+        numbers.for_each(|n| publish(&publisher, "Order", &n.to_string()));
+        self.daemon
+            .wait_for_counter("engine.Billing", |c| c.matched, before + count);
+    }
+
+    fn letters(&self) -> Vec<Value> {
+        let (token, listed) = self.daemon.ask("dlq", &["list", "Billing"]);
+        assert_eq!(token, "TK_SYS_ACK", "{listed}");
+        let listed: Value = serde_json::from_str(&listed).expect("JSON");
+        listed["letters"].as_array().expect("letters").clone()
+    }
+}
+
+fn settings<B: Queues>(directory: &TempDir, broker: &B, more: &Value) -> Value {
+    let mut billing = json!({
+        "delivery": "engine",
+        "engine": "main",
+        "subjects": ["Order"],
+        "ackTimeout": 1,
+        "retry": {"initialMs": 0, "maxMs": 0, "maxDeliveries": 3},
+    });
+    for (key, value) in more.as_object().expect("an object") {
+        billing[key] = value.clone();
+    }
+    json!({
+        "stateDir": directory.path(),
+        "engines": {"main": broker.engine()},
+        "services": {"Billing": billing},
+    })
+}
+
+/// A worker that acknowledges, over libzmq.
+struct Worker(zmq::Socket);
+
+#[derive(Debug)]
+struct Delivered {
+    delivery: String,
+    attempt: u32,
+    id: String,
+    data: String,
+}
+
+impl Worker {
+    fn say(&self, word: &str) {
+        self.0.send(word, 0).expect("a send");
+    }
+
+    fn receive(&self) -> Delivered {
+        let frames = self.0.recv_multipart(0).expect("an event");
+        let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
+        let word = text(&frames[0]);
+        let words: Vec<&str> = word.split(' ').collect();
+        assert_eq!((words[0], words.len()), ("EVENT", 4), "{word}");
+        assert_eq!((&*frames[1], frames.len()), (&b"Order"[..], 3));
+        Delivered {
+            delivery: words[1].into(),
+            attempt: words[2].parse().expect("a number"),
+            id: words[3].into(),
+            data: text(&frames[2]),
+        }
+    }
+
+    fn ack(&self, event: &Delivered) {
+        self.say(&format!("ACK {}", event.delivery));
+    }
+
+    /// Gets so many and acknowledges each.
+    fn work(&self, count: u64) -> Vec<String> {
+        let one = |_| {
+            let event = self.receive();
+            self.ack(&event);
+            event.data
+        };
+        (0..count).map(one).collect()
+    }
+}
+
+fn way(status: &Status, direction: &str) -> Bridge {
+    let mut ways = status.bridges.iter();
+    let found =
+        ways.find(|way| way.service.as_deref() == Some("Billing") && way.direction == direction);
+    // It is not told before there is something to tell.
+    found.cloned().unwrap_or_default()
+}
+
+/// Both laws: of each daemon, and, if none was killed, over all of them. Once all is forwarded and the
+/// engine has heard of all that is done. Others have put so many events there.
+fn assert_laws<B: Queues>(broker: &B, daemons: &[&Served], others: u64) {
+    let (mut forwarded, mut ended) = (others, 0);
+    for served in daemons {
+        let status = served.daemon.wait_for("all to be told", |status| {
+            let service = |name: &str| {
+                let mut services = status.services.iter();
+                services
+                    .find(|found| found.name == name)
+                    .expect("it")
+                    .counters
+                    .clone()
+            };
+            let (out, into) = (way(status, "out"), way(status, "in"));
+            let (spool, billing) = (service("engine.Billing"), service("Billing"));
+            spool.queued + spool.in_flight == 0
+                && out.events == spool.delivered
+                && into.events == billing.delivered
+                && into.refused == billing.dead_lettered
+                && into.returned == billing.returned
+                && into.in_flight == billing.queued + billing.in_flight
+        });
+        assert_law(&status);
+        let (out, into) = (way(&status, "out"), way(&status, "in"));
+        let known = into.events + into.returned + into.refused + into.in_flight;
+        assert_eq!(into.taken, known, "{into:?}");
+        forwarded += out.events - out.known;
+        ended += into.events + into.refused;
+    }
+    assert_eq!(forwarded, ended + broker.waiting("Billing"));
+}
+
+fn asked(requester: &zmq::Socket, request: &Value) -> Value {
+    requester.send(&request.to_string(), 0).expect("a send");
+    let answer = requester.recv_bytes(0).expect("an answer");
+    serde_json::from_slice(&answer).expect("JSON")
+}
+
+fn all(numbers: Range<u64>) -> BTreeSet<String> {
+    numbers.map(|n| n.to_string()).collect()
+}
+
+pub fn what_one_daemon_takes_goes_to_the_workers_of_all<B: Queues>() {
+    let broker = B::shared();
+    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({})));
+    let workers = [daemons[0].worker(5), daemons[1].worker(5)];
+    daemons[0].publish(0..10);
+    // Each has as many as it wants, and no daemon holds more than its worker does.
+    let events = workers
+        .each_ref()
+        .map(|worker| [(); 5].map(|()| worker.receive()));
+    let data: BTreeSet<_> = events
+        .iter()
+        .flatten()
+        .map(|event| event.data.clone())
+        .collect();
+    let ids: BTreeSet<_> = events
+        .iter()
+        .flatten()
+        .map(|event| event.id.clone())
+        .collect();
+    assert_eq!((data, ids.len()), (all(0..10), 10));
+    assert!(events.iter().flatten().all(|event| event.attempt == 1));
+    daemons[1].publish(10..20);
+    assert!(workers.iter().all(|worker| is_silent(&worker.0, 50)));
+    while broker.waiting("Billing") != 20 {}
+    for (worker, events) in workers.iter().zip(&events) {
+        events.iter().for_each(|event| worker.ack(event));
+    }
+    let more = workers
+        .each_ref()
+        .map(|worker| [(); 5].map(|()| worker.receive()));
+    let data: BTreeSet<_> = more
+        .iter()
+        .flatten()
+        .map(|event| event.data.clone())
+        .collect();
+    assert_eq!(data, all(10..20));
+    for (worker, events) in workers.iter().zip(&more) {
+        events.iter().for_each(|event| worker.ack(event));
+    }
+    assert_laws(&broker, &[&daemons[0], &daemons[1]], 0);
+    assert_eq!(broker.waiting("Billing"), 0);
+}
+
+pub fn a_daemon_that_is_killed_leaves_its_events_to_others<B: Queues>() {
+    let broker = B::shared();
+    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({})));
+    let lost = daemons[0].worker(5);
+    daemons[0].publish(0..5);
+    let held: BTreeSet<_> = (0..5).map(|_| lost.receive().data).collect();
+    assert_eq!(held, all(0..5));
+    let worker = daemons[1].worker(5);
+    daemons[1].publish(5..8);
+    let had: BTreeSet<_> = worker.work(3).into_iter().collect();
+    assert_eq!(had, all(5..8));
+    // What the other works on is its own for as long as it is there.
+    assert!(is_silent(&worker.0, 1500));
+    let [killed, other] = daemons;
+    killed.daemon.kill();
+    let begun = Instant::now();
+    let events = [(); 5].map(|()| worker.receive());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(events.iter().all(|event| event.attempt == 2), "{events:?}");
+    events.iter().for_each(|event| worker.ack(event));
+    let data: BTreeSet<_> = events.into_iter().map(|event| event.data).collect();
+    assert_eq!(data, held);
+    other.daemon.wait_for_counter("Billing", |c| c.delivered, 8);
+    while broker.waiting("Billing") > 0 {}
+}
+
+pub fn a_daemon_that_stops_gives_back_what_it_has<B: Queues>() {
+    let broker = B::shared();
+    let long = json!({"ackTimeout": 60});
+    let daemons = [(); 2].map(|()| Served::start(&broker, &long));
+    let holder = daemons[0].worker(3);
+    daemons[0].publish(0..3);
+    let held = [(); 3].map(|()| holder.receive());
+    let [stopped, other] = daemons;
+    let worker = other.worker(3);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| stopped.daemon.stop());
+        holder.ack(&held[0]);
+        let data: BTreeSet<_> = worker.work(2).into_iter().collect();
+        assert_eq!(data, all(1..3));
+        assert!(stopping.join().expect("no panic"));
+    });
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    while broker.waiting("Billing") > 0 {}
+    assert!(is_silent(&worker.0, 50));
+}
+
+pub fn workers_have_the_same_words_as_of_any_service<B: Queues>() {
+    let broker = B::shared();
+    let served = Served::start(
+        &broker,
+        &json!({"retry": {"initialMs": 0, "maxMs": 0, "maxDeliveries": 9}}),
+    );
+    let worker = served.worker(1);
+    served.publish(0..1);
+    let first = worker.receive();
+    assert!(first.id.contains(".engine.Billing."), "{first:?}");
+    let again = |word: &str, attempt| {
+        worker.say(word);
+        let event = worker.receive();
+        assert_eq!((&event.id, event.attempt), (&first.id, attempt));
+        event
+    };
+    let second = again(&format!("NAK {}", first.delivery), 2);
+    let begun = Instant::now();
+    let third = again(&format!("NAK {} 300", second.delivery), 3);
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    // Nothing is said of it: it comes again after ackTimeout.
+    let fourth = worker.receive();
+    assert_eq!((&fourth.id, fourth.attempt), (&third.id, 4));
+    // A worker is lost: its events go to another of the same daemon at once.
+    let other = served.worker(1);
+    drop(worker);
+    let begun = Instant::now();
+    let fifth = other.receive();
+    assert_eq!((&fifth.id, fifth.attempt), (&first.id, 5));
+    assert!(begun.elapsed() < Duration::from_millis(900));
+    // The last worker is lost: nobody here has them.
+    drop(other);
+    served.daemon.wait_for_counter("Billing", |c| c.returned, 1);
+    let last = served.worker(1);
+    let event = last.receive();
+    assert_eq!(event.id, first.id);
+    assert!(event.attempt > 1);
+    last.ack(&event);
+    assert_laws(&broker, &[&served], 0);
+    assert_eq!(broker.waiting("Billing"), 0);
+}
+
+pub fn what_no_worker_can_do_is_a_dead_letter_that_can_be_replayed<B: Queues>() {
+    let broker = B::shared();
+    let served = Served::start(&broker, &json!({}));
+    let worker = served.worker(1);
+    served.publish(0..2);
+    let event = worker.receive();
+    worker.say(&format!("TERM {} not mine", event.delivery));
+    for attempt in 1..4 {
+        let event = worker.receive();
+        assert_eq!((&*event.data, event.attempt), ("1", attempt));
+        worker.say(&format!("NAK {}", event.delivery));
+    }
+    // What is no event.
+    broker.put("Billing", 7..8, &json!({"x-em-lengths": "9,9"}));
+    served
+        .daemon
+        .wait_for_counter("Billing", |c| c.dead_lettered, 3);
+    assert_laws(&broker, &[&served], 1);
+    assert_eq!(broker.waiting("Billing"), 0);
+    let letters = served.letters();
+    let reasons: Vec<_> = letters
+        .iter()
+        .map(|letter| letter["reason"].as_str())
+        .collect();
+    let expected = ["terminated", "max-deliveries", "terminated"].map(Some);
+    assert_eq!(reasons, expected, "{letters:?}");
+    // They go to the queue again, for whoever has a worker.
+    let seq = letters[0]["seq"].to_string();
+    let seqs: Value = serde_json::from_str(&format!("[{seq}]")).expect("JSON");
+    let request = json!({"token": "dlq", "op": "replay", "service": "Billing", "seqs": seqs});
+    let answer = asked(&served.daemon.requester(), &request);
+    assert!(answer["data"].is_object(), "{answer}");
+    assert_eq!(worker.work(1), ["0"]);
+    assert_laws(&broker, &[&served], 1);
+}
+
+pub fn work_that_lasts_is_not_given_to_others<B: Queues>() {
+    let broker = B::shared();
+    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({"ackTimeout": 0.5})));
+    let worker = daemons[0].worker(1);
+    daemons[0].publish(0..1);
+    let event = worker.receive();
+    let other = daemons[1].worker(1);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1700) {
+        worker.say(&format!("WIP {}", event.delivery));
+        assert!(is_silent(&worker.0, 100) && is_silent(&other.0, 1));
+    }
+    worker.ack(&event);
+    assert_laws(&broker, &[&daemons[0], &daemons[1]], 0);
+    assert_eq!(broker.waiting("Billing"), 0);
+}
+
+pub fn workers_go_on_while_the_server_is_away<B: Queues>() {
+    let mut broker = B::started();
+    let served = Served::start(&broker, &json!({"ackTimeout": 20}));
+    let worker = served.worker(4);
+    served.publish(0..4);
+    let events = [(); 4].map(|()| worker.receive());
+    worker.ack(&events[0]);
+    broker.kill();
+    served
+        .daemon
+        .wait_for("its loss", |status| way(status, "in").problem.is_some());
+    worker.ack(&events[1]);
+    served
+        .daemon
+        .wait_for_counter("Billing", |c| c.delivered, 2);
+    broker.start();
+    served.daemon.wait_for("the way back", |status| {
+        way(status, "in").problem.is_none() && way(status, "out").problem.is_none()
+    });
+    worker.ack(&events[2]);
+    worker.ack(&events[3]);
+    while broker.waiting("Billing") > 0 {}
+    assert!(is_silent(&worker.0, 50));
+    served.publish(4..8);
+    assert_eq!(worker.work(4).len(), 4);
+    while broker.waiting("Billing") > 0 {}
+    assert_law(&served.daemon.status());
+}
+
+pub fn what_waits_while_the_server_is_away_goes_there_when_it_is_back<B: Queues>() {
+    let mut broker = B::started();
+    broker.kill();
+    let served = Served::start(&broker, &json!({}));
+    let worker = served.worker(10);
+    served.publish(0..50);
+    let status = served.daemon.wait_for("the problem", |status| {
+        way(status, "out").problem.is_some() && way(status, "in").problem.is_some()
+    });
+    let problem = way(&status, "in").problem.expect("a sentence");
+    assert!(problem.contains(&broker.url()), "{problem}");
+    broker.start();
+    let data: BTreeSet<_> = worker.work(50).into_iter().collect();
+    assert_eq!(data, all(0..50));
+    assert_laws(&broker, &[&served], 0);
+}
+
+/// The short form of 50 kills: three daemons, one of which is killed each time, with the same directory.
+pub fn kills_of_daemons_lose_nothing<B: Queues>() {
+    let broker = B::shared();
+    let directories = [(); 3].map(|()| TempDir::new().expect("a directory"));
+    let start = |index: usize| {
+        let settings = settings(
+            &directories[index],
+            &broker,
+            &json!({"retry": {"maxDeliveries": 100}}),
+        );
+        let daemon = TestDaemon::in_own_process(&settings);
+        daemon.wait_for("its queue", |status| {
+            way(status, "in").state == BridgeState::Running
+        });
+        daemon
+    };
+    let worker_of = |daemon: &TestDaemon| {
+        let address = daemon.address_of("Billing");
+        let worker = Worker(connected(&daemon.context, zmq::DEALER, &address));
+        worker.say(r#"READY {"ack": true, "ids": true, "credit": 20}"#);
+        worker
+    };
+    let mut daemons: Vec<_> = (0..3).map(|index| Some(start(index))).collect();
+    let (rounds, events) = (3_u64, 150);
+    let mut done = BTreeSet::new();
+    for round in 0..rounds {
+        let index = (round % 3) as usize;
+        let workers: Vec<_> = daemons.iter().flatten().map(worker_of).collect();
+        let publisher = daemons[index].take().expect("it runs");
+        let numbers = round * events..(round + 1) * events;
+        let emitted = std::thread::scope(|scope| {
+            let requester = publisher.requester();
+            let emitting = scope.spawn(move || {
+                // Confirmed on the disk of the daemon that is killed then.
+                let mut emitted = 0;
+                for number in numbers {
+                    let request = json!({
+                        "token": "emit", "subject": "Order", "payload": number.to_string(), "level": "disk",
+                    });
+                    emitted += u64::from(asked(&requester, &request)["data"].is_object());
+                }
+                emitted
+            });
+            for worker in &workers {
+                // A part is done, and a part in hands.
+                for _ in 0..10 {
+                    let event = worker.receive();
+                    worker.ack(&event);
+                    done.insert(event.data);
+                }
+            }
+            emitting.join().expect("no panic")
+        });
+        assert_eq!(emitted, events);
+        publisher.kill();
+        drop(workers);
+        daemons[index] = Some(start(index));
+    }
+    let workers: Vec<_> = daemons.iter().flatten().map(worker_of).collect();
+    let begun = Instant::now();
+    while done.len() as u64 != rounds * events {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{} are done",
+            done.len()
+        );
+        for worker in &workers {
+            while !is_silent(&worker.0, 1) {
+                let event = worker.receive();
+                worker.ack(&event);
+                done.insert(event.data);
+            }
+        }
+    }
+    while broker.waiting("Billing") > 0 {}
+    assert!(daemons.iter().flatten().all(|daemon| {
+        assert_law(&daemon.status());
+        true
+    }));
+}
