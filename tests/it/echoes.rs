@@ -98,7 +98,7 @@ fn wrong_configurations(secret: &str) -> Vec<(&'static str, Value)> {
 #[test]
 fn no_configuration_shows_a_secret_that_it_has_by_mistake() {
     let [slip, longer, secret] = secrets();
-    for secret in [&*slip, &longer, &secret, PASSWORD] {
+    for (n, secret) in [&*slip, &longer, &secret, PASSWORD].into_iter().enumerate() {
         for (given, configuration) in wrong_configurations(secret) {
             let site = Site::configured(&configuration);
             fs::create_dir(site.path("keys")).expect("a directory");
@@ -112,6 +112,10 @@ fn no_configuration_shows_a_secret_that_it_has_by_mistake() {
                 continue;
             }
             assert_hidden(&checked, secret, given);
+            // The others say the same of it.
+            if n > 0 {
+                continue;
+            }
             for command in [
                 &["serve"][..],
                 &["doctor", "--wait", "0.1"],
