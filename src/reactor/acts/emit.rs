@@ -1,10 +1,11 @@
 //! Confirmed publishing: an event goes to all that it matches, and its publisher is told so.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
@@ -97,7 +98,7 @@ impl Hub {
 
     fn emit(&mut self, emission: &Emission, via: Via, emitter: &Identity, asker: Asker) {
         let window = self.config.dedup_window;
-        if let Some(begun) = now().checked_sub(window) {
+        if let Some(begun) = self.time.now.checked_sub(window) {
             self.requests.emissions.forget_until(begun);
         }
         let mut before = None;
@@ -120,15 +121,13 @@ impl Hub {
             let busy = Said::Refused(Message::nak("busy", sentence));
             return self.say(&asker, &emission.id, &busy);
         }
-        let key = self.key_of(emission);
-        let known = self.broker.routes.look_up_by(via, &key);
+        let known = self.look_up(via, emission);
         self.publish_to(known, via, emission, emitter, before, asker);
     }
 
     /// Publishes an event to one service alone.
     fn emit_to(&mut self, service: ServiceKey, emission: &Emission, asker: Asker) {
-        let key = self.key_of(emission);
-        let mut known = self.broker.routes.look_up(&key);
+        let mut known = self.look_up(Via::Client, emission);
         known.route = Rc::new(Route {
             subscribers: Box::default(),
             services: [service].into(),
@@ -139,12 +138,11 @@ impl Hub {
         self.publish_to(known, Via::Bridge, emission, &owner, None, asker);
     }
 
-    fn key_of(&self, emission: &Emission) -> Vec<u8> {
+    fn look_up(&mut self, via: Via, emission: &Emission) -> KnownSubject {
         let first = emission.frames.first().map(|first| &first[..]);
-        self.broker
-            .routes
-            .key_of(first.unwrap_or_default())
-            .to_vec()
+        let routes = &mut self.broker.routes;
+        let key = routes.key_of(first.unwrap_or_default());
+        routes.look_up_by(via, key)
     }
 
     fn publish_to(
@@ -183,9 +181,14 @@ impl Hub {
         let event = encode_message(&emission.frames);
         let left_out = self.left_out(&route.services, event.len(), emitter);
         let durable = durable_services(&self.broker, &route, &left_out);
-        let (here, there) = both_clocks();
-        let due = emission.deliver_at_ms.filter(|at| *at > there);
-        let due = due.map(|at| self.requests.emissions.due(at, here, there));
+        let (at, due) = match emission.deliver_at_ms {
+            None => (self.time.now, None),
+            Some(due) => {
+                let (here, there) = both_clocks();
+                let emissions = &mut self.requests.emissions;
+                (here, (due > there).then(|| emissions.due(due, here, there)))
+            }
+        };
         let awaits_subscribers = is_new && self.saved.subscribers.is_awaited();
         // Subscribers that are waited for count as there.
         reached.subscribers |= awaits_subscribers || !route.subscribers.is_empty();
@@ -206,7 +209,7 @@ impl Hub {
             durable,
             reached,
             waits_for_disk,
-            at: here,
+            at,
             due,
             awaits_subscribers,
         }
@@ -307,7 +310,7 @@ impl Hub {
         let Publication {
             event, route, due, ..
         } = publication;
-        let expires_at = emission.ttl.map(|ttl| due.unwrap_or_else(now) + ttl);
+        let expires_at = emission.ttl.map(|ttl| due.unwrap_or(publication.at) + ttl);
         let emitted = Emitted {
             id: Some(emission.id.clone()).filter(|id| !id.is_empty()),
             due_ms: due.and(emission.deliver_at_ms),
@@ -343,6 +346,9 @@ impl Hub {
     }
 
     fn deliver_to_subscribers(&mut self, route: &Route, event: &Bytes) {
+        if route.subscribers.is_empty() {
+            return;
+        }
         let subscribers = Route {
             subscribers: route.subscribers.clone(),
             services: Box::default(),
@@ -465,6 +471,7 @@ impl Hub {
             events,
             answered,
         } = batch;
+        self.set_now(now());
         let answers = Answers::new(events.len(), answered);
         let mut is_put_off = None;
         for (index, event) in events.into_iter().enumerate() {
@@ -503,7 +510,7 @@ impl Hub {
 
     fn id_limits(&self) -> IdLimits {
         IdLimits {
-            now: now(),
+            now: self.time.now,
             ids_max: self.config.dedup_ids_max,
         }
     }
@@ -539,12 +546,23 @@ fn both_clocks() -> (Instant, u64) {
     clocks
 }
 
+/// The data of the answer yes.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    id: Cow<'a, str>,
+    services: usize,
+    level: &'static str,
+    duplicate: bool,
+}
+
 fn answer(id: &EventId, services: usize, level: Level, duplicate: bool) -> Message {
-    let data = json!({
-        "id": String::from_utf8_lossy(id.said()),
-        "services": services,
-        "level": level.name(),
-        "duplicate": duplicate,
-    });
-    Message::ack(DataType::String, data.to_string())
+    let accepted = Accepted {
+        id: String::from_utf8_lossy(id.said()),
+        services,
+        level: level.name(),
+        duplicate,
+    };
+    // It has nothing that JSON can't say.
+    let data = serde_json::to_vec(&accepted).unwrap_or_default();
+    Message::ack(DataType::String, data)
 }

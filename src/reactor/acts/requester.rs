@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::dead_letter_requests::Begun;
 use super::persistence::Keeping;
@@ -25,13 +25,15 @@ use event_manager_wire::messagebus::{
     FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
 };
 use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
-use event_manager_zmtp::{FrameError, begun_frames, encode_message, frames_of};
+use event_manager_zmtp::{FrameError, begun_frames, encode_frame, frames_of};
 
 /// Of a request that is too large, so many frames are looked at, which are more than those of any
 /// request and its way through proxies.
 const BEGUN_FRAMES_MAX: usize = 16;
 /// And of each of them so many bytes; a routing id has at most 255.
 const BEGUN_BYTES_MAX: usize = 1024;
+/// An answer's buffer is kept for the next one up to this size.
+const ANSWER_KEPT: usize = 16 << 10;
 
 /// A request that is being answered.
 struct Asking<'a> {
@@ -392,8 +394,18 @@ impl Hub {
             let is_nak = usize::from(answer.token.is(Token::NAK));
             times[is_nak].add(now().saturating_duration_since(read_at));
         }
-        let mut frames = back.envelope.clone();
-        frames.extend(encode(answer, back.layout));
-        self.peers.send(back.peer, &encode_message(&frames));
+        let encoded = encode(answer, back.layout);
+        let mut left = back.envelope.len() + encoded.len();
+        let written = &mut self.scratch.answer;
+        written.clear();
+        for frame in back.envelope.iter().chain(&encoded) {
+            left -= 1;
+            encode_frame(written, frame, left > 0);
+        }
+        self.peers.send(back.peer, written);
+        // One long answer should not hold its memory for ever.
+        if written.capacity() > ANSWER_KEPT {
+            *written = BytesMut::new();
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::BytesMut;
+
 use super::runs::Runs;
 use crate::reactor::io::inbox::ReadChunk;
 use event_manager_core::broker::{PeerId, WorkerKey};
@@ -14,6 +16,8 @@ pub(crate) struct Scratch {
     /// Workers in turn.
     pub(crate) turns: Vec<(WorkerKey, PeerId)>,
     pub(crate) words: Words,
+    /// An answer to a request, as it is written.
+    pub(crate) answer: BytesMut,
 }
 
 impl Scratch {
@@ -23,6 +27,7 @@ impl Scratch {
             runs: Runs::default(),
             turns: Vec::new(),
             words: Words::new(at),
+            answer: BytesMut::new(),
         }
     }
 }

@@ -277,7 +277,11 @@ pub(super) fn token_from_text(text: &str) -> Option<(Token, Form)> {
         .map(|token| (token, Form::Decimal)))
     .or_else(|| hex(text).and_then(token).map(|token| (token, Form::Hex)))
     .or_else(|| dotted().map(|token| (token, Form::Dotted)))
-    .or_else(|| Token::from_name(text).map(|token| (token, Form::Name)))
+    .or_else(|| {
+        let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic());
+        let token = is_name.then(|| Token::from_name(text))?;
+        token.map(|token| (token, Form::Name))
+    })
 }
 
 /// Text is tried first: four raw bytes that are also digits would be a token of priority 3, which
