@@ -21,6 +21,8 @@ enum Level {
     Memory,
     /// It is on disk in each durable service that it matched.
     Disk,
+    /// Beyond that, the engine has it, of each service that has its queue at one.
+    Engine,
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +97,7 @@ async fn emit(
     let level = match args.level {
         Level::Memory => "memory",
         Level::Disk => "disk",
+        Level::Engine => "engine",
     };
     let ttl = args.ttl.map(|ttl| ("ttl".to_owned(), json!(ttl)));
     let deliver_at = args

@@ -34,6 +34,7 @@ macro_rules! conforms_served {
             work_that_lasts_is_not_given_to_others
             workers_go_on_while_the_server_is_away
             what_waits_while_the_server_is_away_goes_there_when_it_is_back
+            an_event_is_confirmed_when_the_engine_has_it
             kills_of_daemons_lose_nothing
         }
     };
@@ -445,6 +446,39 @@ pub fn what_waits_while_the_server_is_away_goes_there_when_it_is_back<B: Queues>
     let data: BTreeSet<_> = worker.work(50).into_iter().collect();
     assert_eq!(data, all(0..50));
     assert_laws(&broker, &[&served], 0);
+}
+
+pub fn an_event_is_confirmed_when_the_engine_has_it<B: Queues>() {
+    let mut broker = B::started();
+    let served = Served::start(&broker, &json!({}));
+    let requester = served.daemon.requester();
+    let emit = |id: &str, subject: &str| {
+        let request = json!({
+            "token": "emit", "id": id, "subject": subject, "payload": "x", "level": "engine",
+        });
+        let data = asked(&requester, &request)["data"].clone();
+        (data["level"].clone(), data["services"].clone())
+    };
+    for n in 0..10 {
+        assert_eq!(emit(&n.to_string(), "Order"), (json!("engine"), json!(1)));
+        assert_eq!(broker.waiting("Billing"), n + 1);
+    }
+    // It is known, and there is nobody who wants the other.
+    assert_eq!(emit("9", "Order"), (json!("engine"), json!(1)));
+    assert_eq!(emit("other", "Refund"), (json!("memory"), json!(0)));
+    // The answer waits for the engine.
+    broker.kill();
+    let other = served.daemon.requester();
+    let request = json!({
+        "token": "emit", "id": "10", "subject": "Order", "payload": "x", "level": "engine",
+    });
+    other.send(&request.to_string(), 0).expect("a send");
+    assert!(is_silent(&other, 100));
+    broker.start();
+    let answer = other.recv_bytes(0).expect("an answer");
+    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(answer["data"]["level"], "engine", "{answer}");
+    while broker.waiting("Billing") != 11 {}
 }
 
 /// The short form of 50 kills: three daemons, one of which is killed each time, with the same directory.

@@ -39,18 +39,31 @@ pub(super) fn check(status: &Status, since: &BTreeMap<String, String>) -> Vec<Fi
     found
 }
 
+/// Where the configuration speaks of it.
+fn place(bridge: &Bridge) -> String {
+    let name = bridge.service.as_ref().unwrap_or(&bridge.name);
+    format!("{}.{name}", section(bridge))
+}
+
+fn section(bridge: &Bridge) -> &'static str {
+    match bridge.service {
+        Some(_) => "services",
+        None => "bridges",
+    }
+}
+
 fn down(status: &Status, bridge: &Bridge, since: &BTreeMap<String, String>) -> Option<Finding> {
     let engine = format!("engines.{}", bridge.engine);
     let (state, mend) = match bridge.state {
         BridgeState::Running => return None,
         BridgeState::Connecting if bridge.direction == "in" => (
             format!(
-                "{} is not reached, or doesn't give what the bridge reads",
+                "{} is not reached, or doesn't give what is read there",
                 bridge.engine
             ),
             format!(
-                "do what the sentence says, at the server or in {engine} and bridges.{}; the daemon tries again by itself",
-                bridge.name
+                "do what the sentence says, at the server or in {engine} and {}; the daemon tries again by itself",
+                place(bridge)
             ),
         ),
         BridgeState::Connecting => (
@@ -80,7 +93,7 @@ fn down(status: &Status, bridge: &Bridge, since: &BTreeMap<String, String>) -> O
     Some(Finding::new(
         severity,
         Code::BridgeDown,
-        format!("bridges.{}", bridge.name),
+        place(bridge),
         format!(
             "{state}{}{}{}{consequence}",
             since.unwrap_or_default(),
@@ -96,16 +109,17 @@ fn near_retention(status: &Status, bridge: &Bridge) -> Option<Finding> {
     let durable = service.durable.as_ref()?;
     let (bytes, max) = (durable.bytes, durable.retention_bytes);
     is_near(bytes, max).then(|| {
-        let name = &bridge.name;
+        let name = bridge.service.as_ref().unwrap_or(&bridge.name);
+        let section = section(bridge);
         Finding::new(
             Severity::Warning,
             Code::BridgeNearRetention,
-            format!("bridges.{name}"),
+            place(bridge),
             format!(
                 "{bytes} of {max} bytes wait on disk; when that is full, the oldest events are dropped (retention-bytes)"
             ),
             format!(
-                "see that events go out (`event-manager bridges`), or set \"retention\": {{\"maxBytes\": {}}} in bridges.{}, and restart",
+                "see that events go out (`event-manager bridges`), or set \"retention\": {{\"maxBytes\": {}}} in {section}.{}, and restart",
                 max.saturating_mul(2),
                 quoted(name)
             ),

@@ -86,7 +86,8 @@ impl Hub {
                     emission,
                     queue,
                     result,
-                } => self.confirm(emission, &queue, result),
+                    seq,
+                } => self.confirm(emission, &queue, result, seq),
                 Effect::Found { service, events } => self.note_if_left(service, events),
                 Effect::Dropped { service, before } => {
                     self.notes.dropped_since(&self.broker[service], &before)

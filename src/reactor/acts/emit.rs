@@ -20,6 +20,7 @@ use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::queues::{EmissionId, Emitted};
 use event_manager_core::requests::{Emission, Level};
 use event_manager_core::security::Identity;
+use event_manager_core::seq::Seq;
 use event_manager_wire::messagebus::{DataType, Message};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
@@ -192,7 +193,7 @@ impl Hub {
         let awaits_subscribers = is_new && self.saved.subscribers.is_awaited();
         // Subscribers that are waited for count as there.
         reached.subscribers |= awaits_subscribers || !route.subscribers.is_empty();
-        let waits_for_disk = emission.level == Level::Disk && !durable.is_empty();
+        let waits_for_disk = emission.level != Level::Memory && !durable.is_empty();
         // The services whose answer isn't waited for.
         reached.services += route.services.len() - left_out.len();
         if waits_for_disk {
@@ -252,9 +253,13 @@ impl Hub {
                 return;
             };
             let awaited = publication.durable.len();
-            self.requests
-                .emissions
-                .wait_for_disk(number, &emission.id, ticket, awaited, reached);
+            self.requests.emissions.wait_for_disk(
+                number,
+                (&emission.id, emission.level),
+                ticket,
+                awaited,
+                reached,
+            );
         } else {
             let limits = self.id_limits();
             self.requests
@@ -412,7 +417,11 @@ impl Hub {
         number: EmissionId,
         service: &ServiceName,
         result: Result<bool, String>,
+        seq: Option<Seq>,
     ) {
+        if result.is_ok() && self.waits_for_engine(number, service, seq) {
+            return;
+        }
         let limits = self.id_limits();
         if let Some(confirmed) = self
             .requests
@@ -423,9 +432,10 @@ impl Hub {
         }
     }
 
-    fn answer_confirmed(&mut self, confirmed: Confirmed) {
-        let Confirmed { id, reached, .. } = confirmed;
-        let level = reached.level(Level::Disk);
+    pub(super) fn answer_confirmed(&mut self, confirmed: Confirmed) {
+        let Confirmed {
+            id, reached, level, ..
+        } = confirmed;
         let of = |is_duplicate| Said::Accepted(reached.services, level, is_duplicate);
         let (first, again) = match confirmed.is_duplicate {
             Ok(is_duplicate) => (of(is_duplicate), of(true)),
@@ -508,7 +518,7 @@ impl Hub {
         }
     }
 
-    fn id_limits(&self) -> IdLimits {
+    pub(super) fn id_limits(&self) -> IdLimits {
         IdLimits {
             now: self.time.now,
             ids_max: self.config.dedup_ids_max,

@@ -146,6 +146,7 @@ impl Hub {
         }
         self.set_now(now);
         self.time.upkeep.ticked_at = now;
+        self.give_up_on_engines();
         #[cfg(debug_assertions)]
         {
             check_timetable(&self.broker);

@@ -1,16 +1,22 @@
 //! Services whose queue is another broker's: what was taken there goes to workers, and what became of it is
 //! told.
 
+use std::time::Duration;
+
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::served::{Handed, HandedEvent, Returning, Serving, Settlement};
 use event_manager_core::broker::{GivenBack, ServiceKey};
 use event_manager_core::event_id::{Emitter, EventId};
+use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::{Emission, Level};
 use event_manager_core::seq::Seq;
 use event_manager_wire::messagebus::Message;
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
+
+/// How long a publisher waits for an engine before it is told that its event is on disk here.
+const ENGINE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Hub {
     /// A part of this process takes events for a service from now on.
@@ -136,5 +142,64 @@ impl Hub {
             false => Settlement::Later,
         };
         self.served.tell(&mut self.broker[key], key, number, became);
+    }
+
+    /// Whether the answer to an emission is to wait until the engine of this service has its event, which is
+    /// on disk here.
+    pub(super) fn waits_for_engine(
+        &mut self,
+        number: EmissionId,
+        service: &ServiceName,
+        seq: Option<Seq>,
+    ) -> bool {
+        let emissions = &mut self.requests.emissions;
+        let found = self.broker.find(service);
+        let spool = found.filter(|key| self.broker.service_behind(*key).is_some());
+        let Some(spool) = spool.filter(|_| emissions.waits_for_engines(number)) else {
+            return false;
+        };
+        match seq {
+            Some(seq) => {
+                let until = now() + ENGINE_WAIT_MAX;
+                self.served.at_engines.wait(spool, seq, (number, until));
+            }
+            // It was on its way before, and may be there.
+            None => emissions.engine_has(number, false),
+        }
+        seq.is_some()
+    }
+
+    /// These have gone out of a service: publishers may wait to hear that its engine has them.
+    pub(crate) fn confirm_by_engine(&mut self, spool: ServiceKey) {
+        let mut settled = std::mem::take(&mut self.scratch.words.settled);
+        for seq in &settled {
+            if let Some(number) = self.served.at_engines.heard_of(spool, *seq) {
+                self.engine_said(spool, number, true);
+            }
+        }
+        std::mem::swap(&mut self.scratch.words.settled, &mut settled);
+    }
+
+    /// Publishers that have waited for engines for long hear how far their events are.
+    pub(crate) fn give_up_on_engines(&mut self) {
+        for (spool, number) in self.served.at_engines.overdue(self.time.now) {
+            self.engine_said(spool, number, false);
+        }
+    }
+
+    fn engine_said(&mut self, spool: ServiceKey, number: EmissionId, has: bool) {
+        let Some(name) = self
+            .broker
+            .service(spool)
+            .map(|service| service.name().clone())
+        else {
+            return;
+        };
+        let limits = self.id_limits();
+        let emissions = &mut self.requests.emissions;
+        emissions.engine_has(number, has);
+        if let Some(confirmed) = emissions.confirm(number, &name, Ok(true), limits) {
+            self.answer_confirmed(confirmed);
+        }
     }
 }

@@ -35,6 +35,9 @@ impl Hub {
 
     fn settle_words(&mut self, service: ServiceKey) {
         if !self.scratch.words.settled.is_empty() {
+            if !self.served.at_engines.is_empty() {
+                self.confirm_by_engine(service);
+            }
             let mut settled = std::mem::take(&mut self.scratch.words.settled);
             self.settle(service, settled.drain(..));
             // Its memory is used again.

@@ -28,14 +28,19 @@ pub(crate) struct Reached {
     pub(crate) on_disk: bool,
     /// Whether plain subscribers get it.
     pub(crate) subscribers: bool,
+    /// Whether the engine of a service has it,
+    pub(crate) at_engine: bool,
+    /// and whether it is not known of another.
+    pub(crate) lacks_engine: bool,
 }
 
 impl Reached {
     /// What can be confirmed, if this was asked for.
     pub(crate) fn level(self, asked: Level) -> Level {
-        match self.on_disk {
-            true => asked,
-            false => Level::Memory,
+        match (self.on_disk, asked) {
+            (false, _) => Level::Memory,
+            (true, Level::Engine) if !self.at_engine || self.lacks_engine => Level::Disk,
+            (true, asked) => asked,
         }
     }
 
@@ -59,6 +64,8 @@ pub(crate) enum Known {
 /// An event that waits for the disk, and so does its answer.
 struct Pending {
     id: EventId,
+    /// What the answer is to mean.
+    level: Level,
     ticket: Ticket,
     /// Requests with the same id that came later.
     again: Vec<Ticket>,
@@ -88,6 +95,8 @@ pub(crate) struct Confirmed {
     pub(crate) ticket: Ticket,
     /// Requests with the same id that came later.
     pub(crate) again: Vec<Ticket>,
+    /// What it means that they have it.
+    pub(crate) level: Level,
     /// Whether all services had it before; or why one of them doesn't have it.
     pub(crate) is_duplicate: Result<bool, String>,
     pub(crate) reached: Reached,
@@ -194,13 +203,14 @@ impl Emissions {
     pub(crate) fn wait_for_disk(
         &mut self,
         number: EmissionId,
-        id: &EventId,
+        (id, level): (&EventId, Level),
         ticket: Ticket,
         awaited: usize,
         reached: Reached,
     ) {
         let pending = Pending {
             id: id.clone(),
+            level,
             ticket,
             again: vec![],
             awaited,
@@ -219,6 +229,20 @@ impl Emissions {
     pub(crate) fn wait_too(&mut self, number: EmissionId, ticket: Ticket) {
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.again.push(ticket);
+        }
+    }
+
+    /// Whether the answer to an emission is to wait for engines.
+    pub(crate) fn waits_for_engines(&self, number: EmissionId) -> bool {
+        let pending = self.pending.get(&number);
+        pending.is_some_and(|pending| pending.level == Level::Engine)
+    }
+
+    /// The engine of a service has the event of an emission, or that is not known.
+    pub(crate) fn engine_has(&mut self, number: EmissionId, has: bool) {
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.reached.at_engine |= has;
+            pending.reached.lacks_engine |= !has;
         }
     }
 
@@ -256,7 +280,7 @@ impl Emissions {
                 Err(reason)
             }
             None => {
-                self.accept(&pending.id, number, reached, Level::Disk, limits);
+                self.accept(&pending.id, number, reached, pending.level, limits);
                 Ok(!pending.is_new)
             }
         };
@@ -264,6 +288,7 @@ impl Emissions {
             id: pending.id,
             ticket: pending.ticket,
             again: pending.again,
+            level: reached.level(pending.level),
             is_duplicate,
             reached,
         })

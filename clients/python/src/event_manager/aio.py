@@ -145,7 +145,7 @@ class AsyncHub:
         body: Any = b"",
         *,
         id: Optional[str] = None,
-        level: Literal["memory", "disk"] = "memory",
+        level: Literal["memory", "disk", "engine"] = "memory",
         ttl: Optional[float] = None,
         deliver_at: Optional[float] = None,
         headers: Optional[Mapping[str, str]] = None,

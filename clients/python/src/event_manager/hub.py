@@ -170,7 +170,7 @@ class Hub:
         body: Any = b"",
         *,
         id: Optional[str] = None,
-        level: Literal["memory", "disk"] = "memory",
+        level: Literal["memory", "disk", "engine"] = "memory",
         ttl: Optional[float] = None,
         deliver_at: Optional[float] = None,
         headers: Optional[Mapping[str, str]] = None,
@@ -178,7 +178,8 @@ class Hub:
     ) -> Receipt:
         """Publishes an event and waits until the daemon confirms it; it is sent until then, always with the same id.
 
-        `level` "disk": it is on the disk of each durable service that it matched. `ttl`: seconds after which workers don't
+        `level` "disk": it is on the disk of each durable service that it matched; "engine": beyond that, the engines of services
+        that have their queues there have it. `ttl`: seconds after which workers don't
         get it any more. `deliver_at`: nobody gets it before this time, in seconds since 1970. NoAnswer after `timeout`
         seconds: it may have been taken, and may be emitted again with the same id. Nak: see docs/protocol.md.
         """
@@ -197,8 +198,8 @@ class Hub:
         timeout: Optional[float],
     ) -> Tuple[str, "Future[Any]"]:
         """Sends an EMIT; returns the event's id, and what becomes the answer."""
-        if level not in ("memory", "disk"):
-            raise InvalidArgument(f"level is 'memory' or 'disk', not {level!r}; nothing was sent")
+        if level not in ("memory", "disk", "engine"):
+            raise InvalidArgument(f"level is 'memory', 'disk' or 'engine', not {level!r}; nothing was sent")
         _event.subject_bytes(subject)
         event_id = _new_id() if id is None else id
         _check.text(event_id, "an id", 1 << 16)  # The daemon's own limit is its own matter.

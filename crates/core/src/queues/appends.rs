@@ -247,7 +247,11 @@ impl<R> Queues<R> {
                         Some(Outcome::TooLarge) => Err(format!("{queue}: the event is too large")),
                         outcome => Ok(!matches!(outcome, Some(Outcome::Seen(_)))),
                     };
-                    self.confirm(emission, &queue.name, result);
+                    let seq = match outcomes.get(position) {
+                        Some(Outcome::Appended(seq)) => Some(*seq),
+                        _ => None,
+                    };
+                    self.confirm(emission, &queue.name, result, seq);
                 }
             }
             Content::Letters(origins) => self.letters_committed(broker, origins, outcomes),
@@ -309,7 +313,7 @@ impl<R> Queues<R> {
             Content::Events { items, emissions } => {
                 self.events_failed(broker, &queue, items.len());
                 for (_, emission) in emissions {
-                    self.confirm(emission, &queue, Err(reason.to_owned()));
+                    self.confirm(emission, &queue, Err(reason.to_owned()), None);
                 }
             }
             Content::Letters(origins) => self.letters_not_kept(broker, origins, reason),
@@ -346,7 +350,7 @@ impl<R> Queues<R> {
         match append.content {
             Content::Events { emissions, .. } => {
                 for (_, emission) in emissions {
-                    self.confirm(emission, &queue, Err(format!("{queue}: {ended}")));
+                    self.confirm(emission, &queue, Err(format!("{queue}: {ended}")), None);
                 }
             }
             Content::Replay { request, .. } => {
@@ -358,11 +362,18 @@ impl<R> Queues<R> {
         }
     }
 
-    fn confirm(&mut self, emission: EmissionId, queue: &ServiceName, result: Result<bool, String>) {
+    fn confirm(
+        &mut self,
+        emission: EmissionId,
+        queue: &ServiceName,
+        result: Result<bool, String>,
+        seq: Option<Seq>,
+    ) {
         self.effects.push_back(Effect::Confirm {
             emission,
             queue: queue.clone(),
             result,
+            seq,
         });
     }
 }

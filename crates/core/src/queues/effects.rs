@@ -20,6 +20,8 @@ pub enum Effect<R> {
         queue: ServiceName,
         /// Whether the queue did not have it before, by its id; or why it doesn't have it.
         result: Result<bool, String>,
+        /// The event's number there, if it is new.
+        seq: Option<Seq>,
     },
     /// A queue was opened that had events, or damaged ones.
     Found {

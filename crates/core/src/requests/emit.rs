@@ -34,6 +34,8 @@ pub enum Level {
     Memory,
     /// It is on disk, in each durable service that it matched.
     Disk,
+    /// Beyond that, the engine has it, of each service that has its queue at one.
+    Engine,
 }
 
 impl Level {
@@ -42,6 +44,7 @@ impl Level {
         match self {
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::Engine => "engine",
         }
     }
 }

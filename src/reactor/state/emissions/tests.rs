@@ -26,6 +26,8 @@ const ONE_SERVICE: Reached = Reached {
     services: 1,
     on_disk: false,
     subscribers: false,
+    at_engine: false,
+    lacks_engine: false,
 };
 
 fn later(event: impl Into<Bytes>) -> ForLater {
@@ -76,7 +78,13 @@ fn an_id_is_known_to_its_owner_and_one_of_anybody_to_all() {
     }
     let [ticket] = tickets();
     let number = emissions.next_number();
-    emissions.wait_for_disk(number, &of(desk, "c"), ticket, 1, ONE_SERVICE);
+    emissions.wait_for_disk(
+        number,
+        (&of(desk, "c"), Level::Disk),
+        ticket,
+        1,
+        ONE_SERVICE,
+    );
     for (emitter, said, is_known) in [
         (till, "a", true),
         (desk, "a", false),
@@ -133,7 +141,7 @@ fn the_last_of_the_durable_services_confirms() {
     let mut emissions = Emissions::default();
     let ([ticket, later], id) = (tickets(), id("id"));
     let number = emissions.next_number();
-    emissions.wait_for_disk(number, &id, ticket, 2, ONE_SERVICE);
+    emissions.wait_for_disk(number, (&id, Level::Disk), ticket, 2, ONE_SERVICE);
     assert_eq!(emissions.known(&id), Some((number, &Known::Pending)));
     emissions.wait_too(number, later);
     let (one, two) = (service("one"), service("two"));
@@ -157,7 +165,7 @@ fn services_without_the_event_are_remembered_with_the_first_reason() {
     let mut emissions = Emissions::default();
     let ([ticket], id) = (tickets(), id("id"));
     let number = emissions.next_number();
-    emissions.wait_for_disk(number, &id, ticket, 3, Reached::default());
+    emissions.wait_for_disk(number, (&id, Level::Disk), ticket, 3, Reached::default());
     let names = ["one", "two", "three"].map(service);
     let full = Err("full".to_owned());
     assert_eq!(emissions.confirm(number, &names[0], full, limits), None);
