@@ -16,9 +16,10 @@ use crate::ambient::{now, random_bytes};
 use crate::bridges::Bridges;
 use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
+use crate::instances::{self, Instances};
 use crate::keys::{self, KeysError, Watcher};
 use crate::outbound::{GuardVerdict, LocatorClient, RegistrationState, wait_for_predecessor};
-use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor};
+use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor, Sightings};
 use crate::state::{self, State, WriterThread};
 use crate::store::{StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
@@ -55,6 +56,7 @@ pub struct Daemon {
     journal: Journal,
     http: Option<HttpServer>,
     bridges: Option<Bridges>,
+    instances: Option<Instances>,
 }
 
 /// The threads to which the reactor gives what outlives it. They end when nobody gives them anything
@@ -65,6 +67,8 @@ struct Savers {
     state: Option<WriterThread>,
     traces: Option<Exporter>,
     keys: Option<Watcher>,
+    /// What instances say, and what an earlier run knew of them, for who keeps their registry.
+    instances: Option<(Sightings, instances::Former)>,
 }
 
 impl Savers {
@@ -85,6 +89,15 @@ impl Savers {
             self.state = Some(state.thread);
             (state.kept, state.writer)
         });
+        let observed = instances::observer(&config.instances);
+        let observer = observed.map(|(observer, sightings)| {
+            let former = former.as_ref().map(|(kept, _)| instances::Former {
+                instances: kept.instances.clone(),
+                turns: kept.turns.clone(),
+            });
+            self.instances = Some((sightings, former.unwrap_or_default()));
+            observer
+        });
         let (tracer, traces) = start_traces(config)?;
         self.traces = traces;
         self.keys = Some(Watcher::start(
@@ -103,6 +116,7 @@ impl Savers {
             keyring,
             own,
             hub_id: hub_id(config),
+            observer,
             journal: journal.clone(),
             tracer: tracer.clone(),
         })?;
@@ -244,7 +258,7 @@ impl Daemon {
         runtime: runtime::Runtime,
         http: Option<(std::net::TcpListener, Guards)>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
-        savers: Savers,
+        mut savers: Savers,
         (own, first, journal): (KeyPair, Option<KeyPair>, Journal),
     ) -> Result<Self, StartError> {
         let (deregister, stop) = oneshot::channel();
@@ -284,6 +298,18 @@ impl Daemon {
             Ok(bridges) => bridges,
             Err(error) => return Err(abandon(reactor, Some(control), savers, error)),
         };
+        let observed = savers.instances.take();
+        let instances = observed.map(|(sightings, former)| {
+            let (inputs, journal) = (reactor.inputs.clone(), journal.clone());
+            Instances::start(&config.instances, sightings, former, inputs, journal)
+        });
+        let instances = match instances.transpose() {
+            Ok(instances) => instances,
+            Err(error) => {
+                bridges.map(Bridges::stop);
+                return Err(abandon(reactor, Some(control), savers, error));
+            }
+        };
         let http = http.map(|listener| {
             let (inputs, registration) = (reactor.inputs.clone(), registration.clone());
             HttpServer::start(listener, &as_bound, inputs, registration, journal.clone())
@@ -292,6 +318,7 @@ impl Daemon {
             Ok(server) => server,
             Err(error) => {
                 bridges.map(Bridges::stop);
+                instances.map(Instances::stop);
                 return Err(abandon(reactor, Some(control), savers, error));
             }
         };
@@ -308,6 +335,7 @@ impl Daemon {
             journal,
             http,
             bridges,
+            instances,
         })
     }
 
@@ -396,12 +424,15 @@ impl Daemon {
         let _ = self.deregistered.recv_timeout(deregistering);
         let left = deadline.saturating_duration_since(now());
         let bridges_ended_well = self.bridges.is_none_or(Bridges::stop);
+        let instances_ended_well = self.instances.is_none_or(Instances::stop);
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let undelivered = self.reactor.join();
         // Until here it could tell how far the end is.
         let http_ended_well = self.http.is_none_or(HttpServer::stop);
-        let threads_ended_well =
-            self.control.join().is_ok() && http_ended_well && bridges_ended_well;
+        let threads_ended_well = self.control.join().is_ok()
+            && http_ended_well
+            && bridges_ended_well
+            && instances_ended_well;
         // What is done by now is saved still, and nothing makes spans any more.
         let state_is_written = self.savers.stop();
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;

@@ -27,6 +27,7 @@
 //! | [`outbound`] | requests to others: the ServiceLocator, services, a predecessor |
 //! | [`engines`] | other brokers, one file each |
 //! | [`bridges`] | what goes to them: a thread that is a client of the daemon |
+//! | [`instances`] | instances of other programs: a thread that keeps their registry |
 //! | [`http`] | health, metrics and the dashboard, for those who watch |
 //! | [`daemon`] | the composition root |
 //! | [`cli`] | one file per subcommand |
@@ -38,6 +39,7 @@ pub mod config;
 pub mod daemon;
 pub mod engines;
 pub mod http;
+pub mod instances;
 pub mod keys;
 pub mod outbound;
 pub mod reactor;

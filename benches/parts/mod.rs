@@ -11,7 +11,8 @@ use event_manager_core::broker::{
 };
 use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::requests::{
-    Answer, Context, Emission, Happening, Host, LettersRequest, Settings, SyncEvent, find,
+    Answer, Context, Emission, Happening, Host, LeaseRequest, LettersRequest, Settings, SyncEvent,
+    find,
 };
 use event_manager_core::security::Deed;
 use event_manager_wire::messagebus::{Message, Nak, decode, encode};
@@ -208,6 +209,14 @@ impl Host for Deciding<'_> {
     }
 
     fn events(&mut self, _: Option<u64>, _: usize) -> String {
+        unreachable!()
+    }
+
+    fn instances(&mut self, _: usize) -> String {
+        unreachable!()
+    }
+
+    fn lease(&mut self, _: LeaseRequest) -> Result<Answer, Nak> {
         unreachable!()
     }
 

@@ -15,6 +15,7 @@ mod engine_files;
 mod events;
 mod feed;
 mod health;
+mod instances;
 mod key_args;
 mod keys;
 mod locator;
@@ -114,6 +115,8 @@ enum Command {
     Clients(clients::ClientsArgs),
     /// Show whether bridges to other brokers work, what went over them, and what waits.
     Bridges(bridges::BridgesArgs),
+    /// Show instances of other programs that say by heartbeats that they live, and who of them leads.
+    Instances(instances::InstancesArgs),
     /// Tell whether the configuration lets a client do something, and which line says so.
     ///
     /// It reads the configuration as `serve` does, without asking a daemon. Exit code 0 if it may, 1 if
@@ -178,6 +181,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Services(args) => output::exit_code(services::run(&args)),
         Command::Clients(args) => output::exit_code(clients::run(&args)),
         Command::Bridges(args) => output::exit_code(bridges::run(&args)),
+        Command::Instances(args) => output::exit_code(instances::run(&args)),
         Command::Acl(args) => acl::run(&args),
         Command::Top(args) => output::exit_code(top::run(&args)),
         Command::Doctor(args) => doctor::run(&args),

@@ -11,6 +11,7 @@ mod chosen;
 mod clients;
 mod engine_kinds;
 mod engines;
+mod instances;
 mod keys;
 mod load;
 mod log;
@@ -37,6 +38,7 @@ pub use bridges::{Bridge, Bridges, Direction, Layout};
 pub use clients::{Anonymous, Clients, Roles};
 pub use engine_kinds::EngineKind;
 pub use engines::{Engine, EngineFile, Engines, FileKind, Login};
+pub use instances::InstancesConfig;
 pub use keys::{KEYS, Key};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
@@ -106,6 +108,8 @@ pub struct Config {
     pub require_publishers: bool,
     /// Other event managers whose clients' events are wanted here.
     pub mesh: MeshConfig,
+    /// Instances of other programs that are observed.
+    pub instances: InstancesConfig,
     /// Where services' ROUTERs are bound, without the port.
     #[serde(with = "WithoutPort")]
     pub pull_address: Endpoint,
@@ -450,6 +454,7 @@ impl Default for Config {
             http_tls_key: None,
             connect_publishers: Vec::new(),
             mesh: MeshConfig::default(),
+            instances: InstancesConfig::default(),
             require_publishers: false,
             pull_address: Endpoint::tcp("*", 0),
             streamer_ports: Ports::default().range(),

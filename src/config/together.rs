@@ -1,6 +1,7 @@
 //! What depends on more than one key.
 
 use super::{Config, EngineKind};
+use event_manager_core::instances::FencePolicy;
 use event_manager_wire::model::Endpoint;
 
 /// What doesn't fit together: the keys that it depends on, and a sentence.
@@ -13,6 +14,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     found.extend(undialable(config));
     found.extend(mesh(config));
     found.extend(bridges_to_itself(config));
+    found.extend(instances(config));
     let (message, queue) = (
         config.limits.message_bytes_max,
         config.budgets.service_queue_bytes,
@@ -50,6 +52,53 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         ));
     }
     found
+}
+
+/// What would take instances for gone that are there, or know none.
+fn instances(config: &Config) -> Option<Conflict> {
+    let instances = &config.instances;
+    let (interval, timeout) = (instances.interval, instances.timeout);
+    if timeout <= interval {
+        let why = format!(
+            "instances.timeout {timeout:?} is not above instances.interval {interval:?}: instances would be taken for silent between two heartbeats; three intervals are usual"
+        );
+        return Some((vec!["instances.timeout", "instances.interval"], why));
+    }
+    if instances.is_on() && instances.id.is_empty() {
+        let why =
+            "instances.id is empty: it names the field of heartbeats that has an instance's id";
+        return Some((vec!["instances.id", "instances.heartbeat"], why.into()));
+    }
+    if instances.is_on() && instances.fence != FencePolicy::Off {
+        let lacks = |key: &'static str, why: String| Some((vec!["instances.fence", key], why));
+        if config.mesh.peers.len() < 2 {
+            let why = "instances.fence \"minority\" needs at least two mesh.peers: of two event managers, each that doesn't see the other can't tell whether it is cut off or the other is dead";
+            return lacks("mesh.peers", why.into());
+        }
+        if instances.shutdown.is_empty() {
+            let why = "instances.fence needs instances.shutdown: by that instances are told that they may lead again";
+            return lacks("instances.shutdown", why.into());
+        }
+        let noticed = 3 * config.heartbeat_interval;
+        if noticed.is_zero() || noticed >= timeout {
+            let why = format!(
+                "instances.fence needs three heartbeatInterval ({noticed:?}) to be less than instances.timeout {timeout:?}: a broken link has to be noticed before instances elsewhere take those here for dead"
+            );
+            return lacks("heartbeatInterval", why);
+        }
+    }
+    let prefixes = [
+        ("instances.event", &instances.event),
+        ("instances.shutdown", &instances.shutdown),
+    ];
+    let same = |text: &str| instances.is_on() && text.starts_with(&*instances.heartbeat);
+    let same = prefixes.into_iter().find(|(_, text)| same(text));
+    same.map(|(key, _)| {
+        let why = format!(
+            "{key} begins as instances.heartbeat does: heartbeats and others can't be told apart"
+        );
+        (vec![key, "instances.heartbeat"], why)
+    })
 }
 
 /// A certificate and its key.

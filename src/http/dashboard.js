@@ -510,6 +510,23 @@ function bridgeItem({ name, engine, direction, state, events, refused, problem }
     make("span", "problem bad", problem ?? ""));
 }
 
+function showInstances({ instances }) {
+  const { observed, known, leaders, counts } = instances;
+  $("instances-of").hidden = !observed;
+  if (!observed) return;
+  const is = { alive: "good", gone: "none", unknown: "none" };
+  const shown = known.map(({ id, state, pid, leads, address }) => make("li", "bridge",
+    make("b", "", id),
+    make("span", is[state] ?? "bad", state),
+    make("span", "", leads ? "leads" : ""),
+    make("span", "", [pid === null ? "" : `process ${pid}`, address ?? ""].filter((part) => part).join(", "))));
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const more = all > known.length ? [make("li", "none", `and ${whole(all - known.length)} more`)] : [];
+  const two = leaders.length > 1 ? [make("li", "bad", `Each of ${leaders.join(", ")} takes itself for the leader.`)] : [];
+  const nobody = all === 0 ? [make("li", "none", "No heartbeat has come.")] : [];
+  $("instances").replaceChildren(...two, ...nobody, ...shown, ...more);
+}
+
 function showSlow({ services, peers, security }) {
   const waiting = peers.slow.map(({ role, service, address, bytes, budgetBytes }) => {
     const meter = gauge();
@@ -557,6 +574,7 @@ function show(stats) {
   showTotals(stats);
   showFlow(stats);
   showBridges(stats);
+  showInstances(stats);
   showSlow(stats);
   showReadiness(stats.readiness);
 }

@@ -7,6 +7,7 @@
 mod events;
 mod health;
 mod hosts;
+mod instances;
 mod metrics;
 mod pages;
 mod renewed;

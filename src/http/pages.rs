@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::events::events;
 use super::hosts::{Hosts, only_ours};
+use super::instances::instances;
 use super::metrics;
 use super::snapshot::{PATIENCE, Snapshots};
 use super::subscriptions::subscriptions;
@@ -36,9 +37,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /subscriptions, /events";
+const PATHS: &str = "/, /livez, /readyz, /metrics, /stats, /subscriptions, /instances, /events";
 
-type Shared = State<Arc<Snapshots>>;
+pub(super) type Shared = State<Arc<Snapshots>>;
 
 /// All paths. GET and HEAD, nothing else.
 pub(super) fn router(
@@ -58,6 +59,7 @@ pub(super) fn router(
         .route("/metrics", get(metrics))
         .route("/stats", get(stats))
         .route("/subscriptions", get(subscriptions))
+        .route("/instances", get(instances))
         .route("/events", get(events).with_state(journal))
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)

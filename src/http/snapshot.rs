@@ -12,7 +12,7 @@ use super::metrics;
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::{Input, Lists, SubscriptionsAsked};
 use crate::telemetry::process_readings;
-use event_manager_wire::api::{Process, Stats, Status, Subscriptions};
+use event_manager_wire::api::{InstancesPage, Process, Stats, Status, Subscriptions};
 use event_manager_wire::model::{ServiceName, SubscriptionId};
 
 /// For so long the last answer is good enough.
@@ -129,6 +129,18 @@ impl Snapshots {
         answer
             .map_err(|_| NoAnswer::Late(patience))?
             .ok_or(NoAnswer::Ended)
+    }
+
+    /// Instances of other programs, and who led when.
+    pub(super) async fn instances(&self) -> Result<Arc<InstancesPage>, NoAnswer> {
+        let ask = async {
+            let (reply, answer) = oneshot::channel();
+            let sent = self.inputs.send(Input::AskInstances(reply)).await;
+            sent.map_err(|_| NoAnswer::Ended)?;
+            answer.await.map_err(|_| NoAnswer::Ended)
+        };
+        let answer = timeout(PATIENCE, ask).await;
+        answer.map_err(|_| NoAnswer::Late(PATIENCE))?
     }
 
     async fn ask(&self) -> Result<Arc<Snapshot>, NoAnswer> {

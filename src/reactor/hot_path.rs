@@ -81,6 +81,8 @@ impl HotPath {
             keyring: Default::default(),
             own: KeyPair::from_secret([1; 32]),
             bridges: vec![],
+            instances: Default::default(),
+            instances_summary: Default::default(),
             settings,
             addresses: Default::default(),
             hub_id: HubId::from_bytes([1; 8]),

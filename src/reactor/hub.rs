@@ -13,6 +13,7 @@ use crate::reactor::state::connections::Connections;
 use crate::reactor::state::durable::Durable;
 use crate::reactor::state::effects::Effect;
 use crate::reactor::state::notes::Notes;
+use crate::reactor::state::observing::Observer;
 use crate::reactor::state::peers::Peers;
 use crate::reactor::state::phase::Phase;
 use crate::reactor::state::requests::Requests;
@@ -25,6 +26,7 @@ use crate::reactor::state::time::Time;
 use crate::reactor::state::upstream::Upstream;
 use crate::systemd::Beat;
 use event_manager_core::broker::{Broker, BrokerConfig, Policies, ServiceSettings};
+use event_manager_core::leases::Leases;
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
@@ -82,6 +84,10 @@ pub(super) struct Hub {
     pub(super) requests: Requests,
     /// What outlives the process.
     pub(super) saved: Saved,
+    /// Leases of clients.
+    pub(super) leases: Leases,
+    /// Who is shown messages of instances; none if nobody is.
+    pub(super) observer: Option<Box<Observer>>,
     pub(super) accounts: Accounts,
     /// What operators are told.
     pub(super) notes: Notes,
@@ -120,6 +126,8 @@ impl Hub {
             served: Served::default(),
             requests: Requests::new(effects, config.pending_calls_max),
             saved: Saved::default(),
+            leases: Leases::default(),
+            observer: None,
             accounts: Accounts::default(),
             notes,
             time: Time::started(at, wall_clock_ms(), beat),

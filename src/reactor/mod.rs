@@ -24,8 +24,11 @@ use tokio::task::{JoinSet, LocalSet};
 
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
-pub use state::effects::{Attachment, CallKeys, Effect, Input, Lists, SubscriptionsAsked};
+pub use state::effects::{
+    Attachment, CallKeys, Effect, Input, InstancesNews, Lists, SubscriptionsAsked,
+};
 pub use state::inside::{Batch, Published, Publishing};
+pub use state::observing::{Observer, Origin, Sighting, Sightings};
 pub use state::replies::Ticket;
 pub use state::served::{Handed, HandedEvent, Returning, Serving, Settlement};
 pub use state::site::Exposed;
@@ -85,6 +88,8 @@ pub struct Parts {
     pub own: KeyPair,
     /// Our id as a hub of a mesh.
     pub hub_id: HubId,
+    /// Who is shown messages of instances of other programs, if anybody is.
+    pub observer: Option<Observer>,
     /// Takes notable events.
     pub journal: Journal,
     /// Takes spans.
@@ -198,8 +203,12 @@ fn run_on(
             Ok(sockets) => {
                 report_unused(&parts.inherited, &parts.config);
                 let (former, store) = (parts.former.take(), parts.store.take());
+                let observer = parts.observer.take();
                 let (hub, inputs) = sockets.hub(parts, agreements.clone(), streamers_at);
                 begin(&mut hub.borrow_mut(), former, store);
+                if let Some(observer) = observer {
+                    hub.borrow_mut().begin_observing(observer);
+                }
                 sockets.accept(&hub);
                 let _ = started.send(Ok(sockets.bound()));
                 serve(hub, sockets, inputs).await
@@ -221,6 +230,9 @@ fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>
     if let Some((kept, _)) = &former {
         hub.saved.subscribers.audience = Audience::of_former_run(&kept.subscribers);
         Restoring::of(hub).restore(kept);
+        hub.saved.instances.restore(kept.instances.clone());
+        hub.saved.turns.restore(kept.turns.clone());
+        hub.restore_leases(&kept.leases);
     }
     hub.begin_durable(store);
     if let Some((kept, writer)) = former {
@@ -271,6 +283,15 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
             Input::Status(lists, reply) => hub.borrow_mut().tell_status(lists, reply),
             Input::Subscriptions(asked) => hub.borrow().tell_subscriptions(asked),
+            Input::Instances(news) => hub.borrow_mut().take_instances(*news),
+            Input::AskLinks(reply) => {
+                let _ = reply.send(hub.borrow().upstream.links());
+            }
+            Input::TellHere(frames) => hub.borrow_mut().tell_here(&frames),
+            Input::AskInstances(reply) => {
+                // Who asked may be gone.
+                let _ = reply.send(Arc::clone(&hub.borrow().site.instances));
+            }
             Input::Reload(config, done) => {
                 hub.borrow_mut().reload(*config);
                 let _ = done.send(());

@@ -138,6 +138,8 @@ impl Sockets {
             own: parts.own,
             hub_id: parts.hub_id,
             bridges: vec![],
+            instances: Default::default(),
+            instances_summary: Default::default(),
             directory: self.locator.is_some().then(|| self.directory(&config)),
         };
         let notes = Notes::new(parts.journal, parts.tracer, now());

@@ -19,6 +19,13 @@ use crate::telemetry::{Journal, Notable};
 /// The version of the record format.
 pub(super) const VERSION: u32 = 2;
 const TABLES: [&str; 3] = ["subscriptions", "services", "subscribers"];
+/// Tables that came later: with a checksum of their own, so that a release that doesn't know them takes the
+/// file for whole, and leaves them alone.
+const LATER_TABLES: [&str; 3] = ["instances", "turns", "leases"];
+/// Has the version, and the checksum of all records of [`TABLES`]; and the one of [`LATER_TABLES`].
+const FORMAT: &str = "format";
+/// See [`FORMAT`].
+const LATER: &str = "later";
 /// A commit is on disk when it returns, and leaves one file. A damaged write-ahead log would be
 /// ignored silently, which would revert the state.
 const SETTINGS: &str = "
@@ -210,15 +217,23 @@ impl StateFile {
             Some(VERSION) => {}
             Some(version) => return Err(StateError::OtherVersion(version)),
         }
-        let mut sum = 0;
+        begin_later(&transaction).map_err(from_sqlite)?;
+        let (mut sum, mut later_sum) = (0, 0);
         let [subscriptions, services, subscribers] = TABLES;
+        let [instances, turns, leases] = LATER_TABLES;
         let kept = Kept {
             subscriptions: records(&transaction, subscriptions, &mut sum)?,
             services: records(&transaction, services, &mut sum)?,
             subscribers: records(&transaction, subscribers, &mut sum)?,
+            instances: records(&transaction, instances, &mut later_sum)?,
+            turns: records(&transaction, turns, &mut later_sum)?,
+            leases: records(&transaction, leases, &mut later_sum)?,
         };
-        if total(&transaction).map_err(from_sqlite)? != sum {
-            return Err(StateError::Damaged("records are missing".into()));
+        let sums = [FORMAT, LATER].map(|table| total(&transaction, table));
+        for (total, sum) in sums.into_iter().zip([sum, later_sum]) {
+            if total.map_err(from_sqlite)? != sum {
+                return Err(StateError::Damaged("records are missing".into()));
+            }
         }
         transaction.commit().map_err(from_sqlite)?;
         Ok(kept)
@@ -234,12 +249,13 @@ impl StateFile {
     /// Writes all changes in one commit; when it returns, they are on disk.
     pub(super) fn write(&mut self, changes: &Changes) -> Result<(), StateError> {
         let transaction = self.database.transaction().map_err(from_sqlite)?;
-        let mut sum = match changes.whole {
-            true => 0,
-            false => total(&transaction).map_err(from_sqlite)?,
+        let begun = |table| match changes.whole {
+            true => Ok(0),
+            false => total(&transaction, table).map_err(from_sqlite),
         };
+        let (mut sum, mut later_sum) = (begun(FORMAT)?, begun(LATER)?);
         if changes.whole {
-            for table in TABLES {
+            for table in TABLES.into_iter().chain(LATER_TABLES) {
                 let emptied = transaction.execute(&format!("DELETE FROM {table}"), []);
                 emptied.map_err(from_sqlite)?;
             }
@@ -253,8 +269,14 @@ impl StateFile {
         )?;
         put(&transaction, services, &changes.services, &mut sum)?;
         put(&transaction, subscribers, &changes.subscribers, &mut sum)?;
-        let noted = transaction.execute("UPDATE format SET total = ?1", [sum]);
-        noted.map_err(from_sqlite)?;
+        let [instances, turns, leases] = LATER_TABLES;
+        put(&transaction, instances, &changes.instances, &mut later_sum)?;
+        put(&transaction, turns, &changes.turns, &mut later_sum)?;
+        put(&transaction, leases, &changes.leases, &mut later_sum)?;
+        for (table, sum) in [(FORMAT, sum), (LATER, later_sum)] {
+            let noted = transaction.execute(&format!("UPDATE {table} SET total = ?1"), [sum]);
+            noted.map_err(from_sqlite)?;
+        }
         transaction.commit().map_err(from_sqlite)
     }
 }
@@ -285,9 +307,24 @@ fn begin(transaction: &Transaction<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Tables that an earlier release didn't make.
+fn begin_later(transaction: &Transaction<'_>) -> Result<(), Error> {
+    for table in LATER_TABLES {
+        transaction.execute_batch(&format!(
+            "CREATE TABLE IF NOT EXISTS {table} (name TEXT PRIMARY KEY, record TEXT NOT NULL, sum INTEGER NOT NULL)
+             WITHOUT ROWID"
+        ))?;
+    }
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS later (total INTEGER NOT NULL);
+         INSERT INTO later SELECT 0 WHERE NOT EXISTS (SELECT * FROM later);",
+    )
+}
+
 /// The checksum of all checksums: SQLite's own check doesn't notice every missing record.
-fn total(transaction: &Transaction<'_>) -> Result<i64, Error> {
-    transaction.query_row("SELECT total FROM format", [], |row| row.get(0))
+fn total(transaction: &Transaction<'_>, table: &str) -> Result<i64, Error> {
+    let query = format!("SELECT total FROM {table}");
+    transaction.query_row(&query, [], |row| row.get(0))
 }
 
 /// A record's checksum: SQLite has none of its own.

@@ -63,6 +63,7 @@ fn read(path: &Path) -> Result<Kept, StateError> {
         subscriptions: records(&transaction, "subscriptions")?,
         services: records(&transaction, "services")?,
         subscribers: records(&transaction, "subscribers")?,
+        ..Kept::default()
     })
 }
 

@@ -78,6 +78,50 @@ pub struct KeptMarks {
     pub strangers: BTreeSet<String>,
 }
 
+/// An instance of another program, by its id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct KeptInstance {
+    pub pid: Option<i64>,
+    /// Where it publishes, as it says itself.
+    pub address: Option<String>,
+    /// Where its connection came from.
+    pub link: Option<String>,
+    /// In milliseconds since 1970, as the next.
+    pub first_seen_ms: u64,
+    pub last_seen_ms: u64,
+    pub heartbeats: u64,
+    /// Heartbeats that should have come.
+    pub missed: u64,
+    /// Other events of it.
+    pub events: u64,
+    pub is_gone: bool,
+}
+
+/// A change of who leads instances, by its number.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct KeptTurn {
+    /// In milliseconds since 1970.
+    pub at_ms: u64,
+    pub instance: String,
+    pub pid: Option<i64>,
+    /// `elected`, `resigned`, `timeout` or `fenced`.
+    pub kind: String,
+}
+
+/// A lease, by its name; that without a name has the highest token of all, and nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct KeptLease {
+    pub token: u64,
+    pub ttl_ms: u64,
+    /// What its holder calls itself, if it is held.
+    pub holder: Option<String>,
+    /// Whose connection that asked by.
+    pub client: Option<String>,
+}
+
 /// The whole persistent state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -87,6 +131,12 @@ pub struct Kept {
     pub services: BTreeMap<String, KeptService>,
     /// How many plain subscribers had each prefix, which is escaped ASCII.
     pub subscribers: BTreeMap<String, u32>,
+    /// By id.
+    pub instances: BTreeMap<String, KeptInstance>,
+    /// By number.
+    pub turns: BTreeMap<String, KeptTurn>,
+    /// By name.
+    pub leases: BTreeMap<String, KeptLease>,
 }
 
 /// Changes to write: records, or `None` for those that are removed.
@@ -100,6 +150,12 @@ pub struct Changes {
     pub services: BTreeMap<String, Option<KeptService>>,
     /// By prefix.
     pub subscribers: BTreeMap<String, Option<u32>>,
+    /// By id.
+    pub instances: BTreeMap<String, Option<KeptInstance>>,
+    /// By number.
+    pub turns: BTreeMap<String, Option<KeptTurn>>,
+    /// By name.
+    pub leases: BTreeMap<String, Option<KeptLease>>,
 }
 
 impl Changes {
@@ -114,6 +170,9 @@ impl Changes {
             subscriptions: some(kept.subscriptions),
             services: some(kept.services),
             subscribers: some(kept.subscribers),
+            instances: some(kept.instances),
+            turns: some(kept.turns),
+            leases: some(kept.leases),
         }
     }
 
@@ -125,6 +184,9 @@ impl Changes {
             self.subscriptions.extend(later.subscriptions);
             self.services.extend(later.services);
             self.subscribers.extend(later.subscribers);
+            self.instances.extend(later.instances);
+            self.turns.extend(later.turns);
+            self.leases.extend(later.leases);
         }
     }
 }

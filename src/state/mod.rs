@@ -13,7 +13,10 @@ mod writer;
 use std::path::Path;
 
 pub use instance::{INSTANCE_FILE, instance};
-pub use kept::{Changes, Kept, KeptMarks, KeptReady, KeptService, KeptSubscription};
+pub use kept::{
+    Changes, Kept, KeptInstance, KeptLease, KeptMarks, KeptReady, KeptService, KeptSubscription,
+    KeptTurn,
+};
 pub use writer::{Writer, WriterThread};
 
 use crate::telemetry::{Journal, Notable};

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -42,6 +43,29 @@ fn service(port: u16) -> KeptService {
     }
 }
 
+fn instance(pid: i64) -> KeptInstance {
+    KeptInstance {
+        pid: Some(pid),
+        address: Some("tcp://h:1".into()),
+        ..KeptInstance::default()
+    }
+}
+
+fn turn(at_ms: u64) -> KeptTurn {
+    KeptTurn {
+        at_ms,
+        ..KeptTurn::default()
+    }
+}
+
+fn lease(token: u64) -> KeptLease {
+    KeptLease {
+        token,
+        holder: Some("a".into()),
+        ..KeptLease::default()
+    }
+}
+
 /// So many subscriptions, each with a service of its own.
 fn all(whole: bool, count: u16) -> Changes {
     let numbers = || (0..count).map(|n| (n.to_string(), n));
@@ -52,6 +76,11 @@ fn all(whole: bool, count: u16) -> Changes {
             .collect(),
         services: numbers().map(|(id, n)| (id, Some(service(n)))).collect(),
         subscribers: numbers().map(|(id, n)| (id, Some(n.into()))).collect(),
+        instances: numbers()
+            .map(|(id, n)| (id, Some(instance(n.into()))))
+            .collect(),
+        turns: [("1".into(), Some(turn(count.into())))].into(),
+        leases: [("lease".into(), Some(lease(count.into())))].into(),
     }
 }
 
@@ -69,6 +98,14 @@ fn kept(changes: &Changes) -> Kept {
         kept.subscribers
             .extend(count.map(|count| (prefix.clone(), count)));
     }
+    fn there<T: Clone>(all: &BTreeMap<String, Option<T>>) -> BTreeMap<String, T> {
+        let all = all.iter();
+        all.filter_map(|(name, record)| Some((name.clone(), record.clone()?)))
+            .collect()
+    }
+    kept.instances = there(&changes.instances);
+    kept.turns = there(&changes.turns);
+    kept.leases = there(&changes.leases);
     kept
 }
 
@@ -309,6 +346,9 @@ fn what_an_earlier_release_kept_is_taken_over_once() {
     let former = path.with_file_name(former::FILE_NAME);
     let mut before = all(true, 3);
     before.subscribers.clear();
+    before.instances.clear();
+    before.turns.clear();
+    before.leases.clear();
     write_former(&former, &before);
     // An earlier try was interrupted.
     std::fs::write(path.with_file_name(format!("{FILE_NAME}.new")), "half").unwrap();
@@ -351,4 +391,37 @@ fn it_can_be_read_while_it_is_used() {
     let port: u16 = reader.query_row(query, [], |row| row.get(0)).unwrap();
     assert_eq!(port, 2);
     file.write(&all(false, 4)).unwrap();
+}
+
+/// What a release writes that has no tables of instances and leases.
+#[test]
+fn a_file_without_the_later_tables_gets_them_and_one_with_them_is_whole_without() {
+    let (_directory, path) = directory();
+    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    file.write(&all(false, 3)).unwrap();
+    drop(file);
+    // The earlier release knows the checksum of its own tables.
+    let database = Connection::open(&path).unwrap();
+    let query = "SELECT sum FROM subscriptions UNION ALL SELECT sum FROM services UNION ALL SELECT sum FROM subscribers";
+    let mut query = database.prepare(query).unwrap();
+    let sums = query.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    let sum = sums.fold(0, |all, sum| all ^ sum.unwrap());
+    let total: i64 = database
+        .query_row("SELECT total FROM format", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(sum, total);
+    for table in ["instances", "turns", "leases", "later"] {
+        database
+            .execute(&format!("DROP TABLE {table}"), [])
+            .unwrap();
+    }
+    drop(query);
+    drop(database);
+    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    assert_eq!((found.services.len(), found.leases.len()), (3, 0));
+    file.write(&all(false, 3)).unwrap();
+    drop(file);
+    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    assert_eq!(found, kept(&all(false, 3)));
+    assert!(others_in(&path).is_empty());
 }

@@ -19,8 +19,10 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
             ("event_id", ""),
             ("seq", ""),
             ("broker", "security seq"),
+            ("instances", ""),
+            ("leases", "security"),
             ("locator", "security"),
-            ("requests", "broker event_id security seq"),
+            ("requests", "broker event_id instances leases security seq"),
             ("log", "event_id seq"),
             ("store", "log seq"),
             ("queues", "broker event_id log seq store"),
@@ -35,7 +37,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("ambient", ""),
     (
         "config",
-        "wire::model wire::messagebus zmtp core::broker core::locator core::security",
+        "wire::model wire::messagebus zmtp core::broker core::instances core::locator core::security",
     ),
     ("telemetry", "wire::api wire::model ambient config"),
     ("traces", "wire::api wire::model ambient config telemetry"),
@@ -47,7 +49,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("systemd", "wire::model"),
     (
         "reactor",
-        "wire::api wire::model wire::messagebus zmtp core::broker core::event_id core::locator core::log core::queues core::requests core::security core::seq core::store ambient config telemetry traces store state systemd",
+        "wire::api wire::model wire::messagebus zmtp core::broker core::event_id core::instances core::leases core::locator core::log core::queues core::requests core::security core::seq core::store ambient config telemetry traces store state systemd",
     ),
     ("keys", "zmtp core::security config telemetry reactor"),
     (
@@ -63,12 +65,16 @@ const LAYERS: &[(&str, &str)] = &[
         "wire::api wire::model wire::messagebus zmtp client ambient config telemetry reactor engines",
     ),
     (
+        "instances",
+        "wire::api zmtp core::instances ambient config telemetry reactor state",
+    ),
+    (
         "http",
-        "wire::api wire::model core::broker ambient config telemetry reactor keys outbound",
+        "wire::api wire::model core::broker core::instances ambient config telemetry reactor keys outbound",
     ),
     (
         "daemon",
-        "wire::api zmtp client core::security ambient config telemetry traces store state systemd reactor keys outbound bridges http",
+        "wire::api zmtp client core::security ambient config telemetry traces store state systemd reactor keys outbound bridges instances http",
     ),
     (
         "cli",

@@ -22,7 +22,7 @@ fn free_address() -> Endpoint {
     address
 }
 
-fn free_addresses(count: usize) -> Vec<Endpoint> {
+pub fn free_addresses(count: usize) -> Vec<Endpoint> {
     (0..count).map(|_| free_address()).collect()
 }
 
@@ -34,7 +34,7 @@ fn hub_of(config: &mut Config, own: &Endpoint, all: &[Endpoint]) {
 }
 
 /// So many hubs, each of which dials all others.
-fn mesh_with(count: usize, change: impl Fn(usize, &mut Config)) -> Vec<TestDaemon> {
+pub fn mesh_with(count: usize, change: impl Fn(usize, &mut Config)) -> Vec<TestDaemon> {
     let all = free_addresses(count);
     let hubs: Vec<_> = all
         .iter()
@@ -55,7 +55,7 @@ fn mesh(count: usize) -> Vec<TestDaemon> {
 }
 
 /// Waits until so many hubs are linked, both ways.
-fn wait_linked(hub: &TestDaemon, others: usize) {
+pub fn wait_linked(hub: &TestDaemon, others: usize) {
     hub.wait_for("all links", |status| {
         let links = status.mesh.links.iter();
         links.filter(|link| link.connected).count() == others && status.mesh.hubs.len() == others

@@ -67,8 +67,8 @@ def zipped(root, skip=""):
 def test_its_wheel_is_small():
     """All of it is code: 40 kB of that are its documentation, 62 the drop-ins for other libraries."""
     root = Path(event_manager.__file__).parent
-    assert zipped(root) < 165_000
-    assert zipped(root, skip="compat") < 105_000
+    assert zipped(root) < 170_000
+    assert zipped(root, skip="compat") < 108_000
 
 
 def test_it_needs_nothing_and_has_its_extras():

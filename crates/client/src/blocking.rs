@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::keys::ClientKeys;
 use super::requests::{self, ClientError, Subscribed};
-use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, Status};
+use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, InstancesPage, Status};
 use event_manager_wire::messagebus::Message;
 
 pub use hub::{Answers, AnswersBuilder, Call, Emit, Hub, Service, ServiceBuilder, Subscription};
@@ -140,6 +140,14 @@ impl Client {
     /// [`ClientError`].
     pub fn status_json(&mut self) -> Result<Value, ClientError> {
         self.wait(async |client| client.status_json().await)
+    }
+
+    /// See [`requests::Client::instances`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn instances(&mut self, history: usize) -> Result<InstancesPage, ClientError> {
+        self.wait(async |client| client.instances(history).await)
     }
 
     /// See [`requests::Client::events`].

@@ -128,6 +128,8 @@ impl Error {
                 "busy" | "stopping" | "no-port" => "try again later",
                 "store-failed" => "send it again with the same id when the disk works",
                 "in-use" => "leave `delivery` as the service has it, or END the service first",
+                "lost" => "acquire it again",
+                "no-state" => "give the daemon a stateDir",
                 "no-store" => "give the daemon a stateDir, or leave out what needs one",
                 _ => "mend the request; its code is explained in docs/protocol.md",
             },

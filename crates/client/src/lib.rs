@@ -35,7 +35,8 @@ pub use error::Error;
 pub use event_manager_wire::api::{CallStatus, Status};
 pub use event_manager_zmtp::curve::{KeyPair, PublicKey};
 pub use hub::{
-    Call, Emit, Event, Hub, HubBuilder, Level, Receipt, Reply, State, Subscription, Taken,
+    Call, Emit, Event, Hub, HubBuilder, Lease, LeaseBuilder, Level, Receipt, Reply, State,
+    Subscription, Taken,
 };
 pub use keys::{ClientKeys, KeysError, load_pair, load_public, new_pair};
 pub use publisher::Publisher;

@@ -10,7 +10,9 @@ use tokio::time::{sleep, timeout};
 use super::LIMITS;
 use super::connection::{Connection, Ended, Options, Refusals, TurnedAway};
 use super::keys::ClientKeys;
-use event_manager_wire::api::{CallResults, DeadLetters, EventsPage, ServiceEnd, Status};
+use event_manager_wire::api::{
+    CallResults, DeadLetters, EventsPage, InstancesPage, ServiceEnd, Status,
+};
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{Endpoint, InvalidEndpoint};
 use event_manager_zmtp::LocalSocket;
@@ -341,6 +343,20 @@ impl Client {
         let fields = [after.as_str(), &max.to_string()];
         let answer = self
             .confirmed(&Message::param(Token::EVENTS, fields))
+            .await?;
+        serde_json::from_slice(&answer.data)
+            .map_err(|error| ClientError::Garbled(error.to_string()))
+    }
+
+    /// The instances of other programs that the daemon observes, and so many of the latest changes of who
+    /// leads.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn instances(&mut self, history: usize) -> Result<InstancesPage, ClientError> {
+        let history = history.to_string();
+        let answer = self
+            .confirmed(&Message::param(Token::INSTANCES, [&*history]))
             .await?;
         serde_json::from_slice(&answer.data)
             .map_err(|error| ClientError::Garbled(error.to_string()))

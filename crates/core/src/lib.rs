@@ -7,6 +7,8 @@
 //! | [`event_id`] | to whom the ids of events belong |
 //! | [`seq`] | the numbers of events in durable queues |
 //! | [`broker`] | subscriptions and leases, ports, routes, which worker gets what, retries |
+//! | [`instances`] | instances of other programs: how they are, and who of them leads |
+//! | [`leases`] | who holds which lease, with a number that only grows |
 //! | [`locator`] | the ServiceLocator's directory and its requests |
 //! | [`requests`] | one file per request: what it may contain, what it does, its answer |
 //! | [`log`] | the log of one durable queue, over a trait for its directory |
@@ -15,6 +17,8 @@
 
 pub mod broker;
 pub mod event_id;
+pub mod instances;
+pub mod leases;
 pub mod locator;
 pub mod log;
 pub mod queues;

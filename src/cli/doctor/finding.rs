@@ -58,12 +58,14 @@ pub(super) enum Code {
     BridgeDown = 9031,
     BridgeNearRetention = 9032,
     EngineFile = 9033,
+    TwoLeaders = 9034,
+    InstanceApart = 9035,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 32] = [
+    pub(super) const ALL: [Self; 34] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -96,6 +98,8 @@ impl Code {
         Self::BridgeDown,
         Self::BridgeNearRetention,
         Self::EngineFile,
+        Self::TwoLeaders,
+        Self::InstanceApart,
     ];
 
     pub(super) fn text(self) -> String {

@@ -7,6 +7,7 @@ mod bridges;
 mod configuration;
 mod facts;
 mod finding;
+mod instances;
 mod listeners;
 mod machine;
 mod publishers;
@@ -100,6 +101,7 @@ fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(publishers::check(status));
             found.extend(security::check(status));
             found.extend(bridges::check(status, &facts.bridges_down_since));
+            found.extend(instances::check(status));
         }
     }
     let disk = facts.disk.as_ref();

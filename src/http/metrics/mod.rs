@@ -3,6 +3,7 @@
 mod bridges;
 mod counters;
 mod families;
+mod instances;
 
 use std::fmt;
 use std::sync::Arc;
@@ -75,7 +76,8 @@ impl Collector for State {
         families::process(&mut page, self)?;
         families::forwarder(&mut page, &self.snapshot.status)?;
         families::services(&mut page, &self.snapshot.status)?;
-        bridges::bridges(&mut page, &self.snapshot.status.bridges)
+        bridges::bridges(&mut page, &self.snapshot.status.bridges)?;
+        instances::instances(&mut page, &self.snapshot.status)
     }
 }
 

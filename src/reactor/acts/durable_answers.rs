@@ -39,6 +39,16 @@ impl Hub {
         self.promise_that(Promised::Subscription { id, answer }, back);
     }
 
+    /// A lease was acquired: answers when no crash can take its token back.
+    pub(crate) fn promise_lease(
+        &mut self,
+        name: ServiceName,
+        answer: Message,
+        back: ReturnAddress,
+    ) {
+        self.promise_that(Promised::Lease { name, answer }, back);
+    }
+
     fn promise_that(&mut self, what: Promised, back: ReturnAddress) {
         if let Some(ticket) = self.promise(back) {
             self.requests.promises.add(what, ticket, now());

@@ -11,6 +11,7 @@ use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
 use crate::reactor::state::emissions::{Confirmed, ForLater, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
+use crate::reactor::state::observing::is_observed;
 use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
 use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{
@@ -281,6 +282,9 @@ impl Hub {
             self.broker.routes.subjects.add(publication.subject, 1);
             if publication.route.is_empty() && !publication.awaits_subscribers {
                 self.accounts.published.unmatched += 1;
+            }
+            if is_observed(&publication.route) {
+                self.observe_emitted(&publication.event);
             }
         }
     }

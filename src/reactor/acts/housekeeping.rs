@@ -170,6 +170,7 @@ impl Hub {
         self.tend_audience(now);
         Rings::of(self).tend(now);
         self.tend_mesh(now);
+        self.tend_observer(now);
         self.tend_grace();
         Keeping::of(self).tend(now);
         self.tend_promises();

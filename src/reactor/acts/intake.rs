@@ -15,6 +15,7 @@ use crate::reactor::hub::Hub;
 use crate::reactor::io::inbox::{Filled, Inbox};
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::state::clients::Unusual;
+use crate::reactor::state::observing::is_observed;
 use crate::reactor::state::peer::Source;
 use crate::reactor::state::runs::{Run, Runs};
 use event_manager_core::broker::{KnownSubject, PeerId, Route, Via};
@@ -53,6 +54,9 @@ impl Hub {
             }
             self.accounts.published.events += ends.len() as u64;
             self.accounts.published.bytes += part.len() as u64;
+            if is_observed(route) {
+                self.observe(id, &data[part.clone()], ends);
+            }
             if route.is_empty() {
                 self.accounts.published.unmatched += ends.len() as u64;
                 continue;

@@ -279,6 +279,9 @@ impl<'a> Keeping<'a> {
             whole,
             subscribers,
             services: services_gone(self.broker, &saved.unrestored, &ended, whole),
+            instances: saved.instances.take_changes(whole),
+            turns: saved.turns.take_changes(whole),
+            leases: saved.leases.take_changes(whole),
             ..Changes::default()
         };
         let (now, wall_clock_ms) = (now(), wall_clock_ms());

@@ -18,7 +18,12 @@ impl Hub {
             return;
         };
         match &peer.role {
-            Role::Publisher | Role::Requester { .. } => {}
+            Role::Publisher => {
+                if let Some(observer) = &mut self.observer {
+                    observer.ended(id);
+                }
+            }
+            Role::Requester { .. } => {}
             Role::Subscriber { prefixes, hub } => {
                 for prefix in prefixes {
                     self.broker.routes.unsubscribe(prefix, id);

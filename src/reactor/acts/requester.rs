@@ -5,6 +5,7 @@ use std::cell::Cell;
 use bytes::{Bytes, BytesMut};
 
 use super::dead_letter_requests::Begun;
+use super::leases::Answered;
 use super::persistence::Keeping;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
@@ -18,9 +19,11 @@ use event_manager_core::broker::{EndError, EndedService, PeerId};
 use event_manager_core::event_id::EventId;
 use event_manager_core::locator;
 use event_manager_core::requests::{
-    self, Answer, Context, Emission, Happening, Host, LettersRequest, SyncEvent, Timed,
+    self, Answer, Context, Emission, Happening, Host, LeaseOp, LeaseRequest, LettersRequest,
+    SyncEvent, Timed,
 };
 use event_manager_core::security::{Deed, Identity};
+use event_manager_wire::api::InstancesPage;
 use event_manager_wire::messagebus::{
     FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
 };
@@ -101,6 +104,33 @@ impl Host for Asking<'_> {
 
     fn events(&mut self, after: Option<u64>, max: usize) -> String {
         self.hub.notes.page(after, max)
+    }
+
+    fn instances(&mut self, history: usize) -> String {
+        let page = &self.hub.site.instances;
+        let left_out = page.history.len().saturating_sub(history);
+        let page = InstancesPage {
+            instances: page.instances.clone(),
+            history: page.history[left_out..].to_vec(),
+        };
+        // It has nothing that JSON can't say.
+        serde_json::to_string(&page).unwrap_or_default()
+    }
+
+    fn lease(&mut self, request: LeaseRequest) -> Result<Answer, Nak> {
+        let is_acquired = matches!(request.op, LeaseOp::Acquire { .. });
+        // What can't be answered must not be done.
+        if let (true, Some(full)) = (is_acquired, self.is_full()) {
+            return Err(full);
+        }
+        let client = self.hub.clients.get(self.client).identity.clone();
+        match self.hub.lease(request, client)? {
+            Answered::Now(answer) => Ok(Answer::Now(answer)),
+            Answered::WhenWritten(name, answer) => {
+                Keeping::of(self.hub).keep();
+                Ok(self.hand_on(|hub, back| hub.promise_lease(name, answer, back)))
+            }
+        }
     }
 
     fn call(&mut self, event: SyncEvent) -> Answer {

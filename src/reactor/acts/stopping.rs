@@ -1,5 +1,6 @@
 //! Stopping follows the data: nothing new comes in, what is here goes out, then all ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -143,10 +144,16 @@ impl Hub {
             Input::Subscriptions(asked) => self.tell_subscriptions(asked),
             // Too late: its sender sees that nobody answers.
             Input::Bridges(bridges) => self.site.bridges = bridges,
+            Input::Instances(news) => self.take_instances(*news),
+            Input::AskInstances(reply) => {
+                let _ = reply.send(Arc::clone(&self.site.instances));
+            }
             Input::Publish(_)
             | Input::Serve(_)
             | Input::Hand(_)
             | Input::Return(_)
+            | Input::AskLinks(_)
+            | Input::TellHere(_)
             | Input::Attach(_)
             | Input::Reload(..)
             | Input::Keys(_)

@@ -100,6 +100,7 @@ impl Hub {
             state: self.saved.status(),
             traces: self.notes.tracer().status(),
             bridges: self.site.bridges.clone(),
+            instances: self.site.instances_summary.clone(),
             pending_calls: self.requests.replies.len() as u64,
             peers: api::Peers {
                 refused: named(

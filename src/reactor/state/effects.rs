@@ -1,18 +1,23 @@
 //! Messages between the reactor and the rest of the daemon: effects out, inputs in, both bounded.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::inside::Batch;
 use super::replies::Ticket;
 use super::served::{Handed, Returning, Serving};
 use crate::config::Config;
+use crate::state::{KeptInstance, KeptTurn};
+use event_manager_core::instances::Links;
 use event_manager_core::requests::SyncEvent;
 use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
-use event_manager_wire::api::{self, Status};
+use event_manager_wire::api::{self, InstancesPage, Status};
 use event_manager_wire::messagebus::Message;
 use event_manager_wire::model::{ServiceName, SubscriptionId};
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
@@ -83,6 +88,19 @@ pub struct SubscriptionsAsked {
     pub reply: oneshot::Sender<Option<api::Subscriptions>>,
 }
 
+/// How instances of other programs are, and what is to be kept of them.
+#[derive(Debug, Default)]
+pub struct InstancesNews {
+    /// All that is shown; none if it is as before.
+    pub page: Option<Arc<InstancesPage>>,
+    /// The same for STATUS.
+    pub summary: Option<api::Instances>,
+    /// By id; none are forgotten.
+    pub instances: BTreeMap<String, Option<KeptInstance>>,
+    /// By number; none are forgotten.
+    pub turns: BTreeMap<String, Option<KeptTurn>>,
+}
+
 /// What others tell the reactor.
 #[derive(Debug)]
 pub enum Input {
@@ -107,6 +125,14 @@ pub enum Input {
     Return(Returning),
     /// How bridges are.
     Bridges(Vec<api::Bridge>),
+    /// How instances of other programs are, and what is to be kept of them.
+    Instances(Box<InstancesNews>),
+    /// Asks how many other event managers there are, and how many of them are linked.
+    AskLinks(oneshot::Sender<Links>),
+    /// Gives a message, which has these frames, to the plain subscribers here, and to no other event manager.
+    TellHere(Vec<Bytes>),
+    /// Asks for them.
+    AskInstances(oneshot::Sender<Arc<InstancesPage>>),
     /// Asks for the state, as the STATUS request shows it.
     Status(Lists, oneshot::Sender<Status>),
     /// Asks for a part of a service's subscriptions.

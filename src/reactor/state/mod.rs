@@ -13,6 +13,7 @@ pub(crate) mod memory;
 pub(crate) mod mesh;
 pub(crate) mod notables;
 pub(crate) mod notes;
+pub(crate) mod observing;
 pub(crate) mod paths;
 pub(crate) mod peer;
 pub(crate) mod peers;

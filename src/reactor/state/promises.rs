@@ -37,6 +37,8 @@ pub(crate) enum Promised {
     },
     /// The subscription does.
     Subscription { id: SubscriptionId, answer: Message },
+    /// The token of a lease is given to nobody else.
+    Lease { name: ServiceName, answer: Message },
 }
 
 /// What a promise came to, well or not.
@@ -73,6 +75,7 @@ impl Promises {
             promise.mark = promise.mark.or_else(|| match &promise.what {
                 Promised::End { service, .. } => saved.mark_of_end(service),
                 Promised::Subscription { id, .. } => saved.mark_of_subscription(id),
+                Promised::Lease { name, .. } => saved.mark_of_lease(name),
             });
             let is_written = promise.mark.is_some_and(|mark| saved.has_written(mark));
             match promise.end(is_written, now) {
@@ -112,7 +115,9 @@ impl Promise {
                 service,
                 queue: None,
             } if is_written => Some(Resolved::Ended(service.clone(), self.ticket)),
-            Promised::Subscription { answer, .. } if is_written => {
+            Promised::Subscription { answer, .. } | Promised::Lease { answer, .. }
+                if is_written =>
+            {
                 Some(Resolved::Answer(answer.clone(), self.ticket))
             }
             Promised::End { service, queue } if is_late => {
@@ -125,6 +130,12 @@ impl Promise {
             Promised::Subscription { id, .. } if is_late => {
                 let why = format!(
                     "{id}: it is subscribed, but a crash may take that back: {NOT_WRITTEN}"
+                );
+                Some(self.fails(why))
+            }
+            Promised::Lease { name, .. } if is_late => {
+                let why = format!(
+                    "{name}: the lease is not given before its token is on disk: {NOT_WRITTEN}"
                 );
                 Some(self.fails(why))
             }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::attendance::Attendance;
 use super::grace::Grace;
 use crate::ambient::now;
-use crate::state::{KeptService, Writer};
+use crate::state::{KeptInstance, KeptLease, KeptService, KeptTurn, Writer};
 use event_manager_core::broker::{EndedService, PeerId, ServiceKey};
 use event_manager_wire::api::StateDatabase;
 use event_manager_wire::model::{ServiceName, SubscriptionId};
@@ -19,6 +19,64 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes that wait for the database while it is busy; when there are more, and more than there are
 /// subscriptions, all is written anew.
 pub(crate) const DIRTY_MAX: usize = 4096;
+
+/// Records that others own: all of them, and those that the database wasn't told yet.
+#[derive(Debug)]
+pub(crate) struct Records<T> {
+    all: BTreeMap<String, T>,
+    changed: BTreeSet<String>,
+}
+
+impl<T> Default for Records<T> {
+    fn default() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T: Clone> Records<T> {
+    /// What the database has.
+    pub(crate) fn restore(&mut self, all: BTreeMap<String, T>) {
+        self.all = all;
+    }
+
+    /// A record is otherwise from now on, or is no more.
+    pub(crate) fn set(&mut self, name: String, record: Option<T>) {
+        self.changed.insert(name.clone());
+        match record {
+            Some(record) => {
+                self.all.insert(name, record);
+            }
+            None => {
+                self.all.remove(&name);
+            }
+        }
+    }
+
+    /// What the database is to be told.
+    pub(crate) fn take_changes(&mut self, whole: bool) -> BTreeMap<String, Option<T>> {
+        let changed = std::mem::take(&mut self.changed);
+        if whole {
+            let all = self.all.iter();
+            return all
+                .map(|(name, record)| (name.clone(), Some(record.clone())))
+                .collect();
+        }
+        let changed = changed.into_iter();
+        changed
+            .map(|name| {
+                let record = self.all.get(&name).cloned();
+                (name, record)
+            })
+            .collect()
+    }
+
+    fn is_clean(&self) -> bool {
+        self.changed.is_empty()
+    }
+}
 
 /// What the database doesn't know yet, and what is known of the previous run.
 #[derive(Debug, Default)]
@@ -42,6 +100,9 @@ pub(crate) struct Saved {
     pub(crate) looked_at: Option<Instant>,
     /// Plain subscribers, and whether publishers wait for those of the previous run.
     pub(crate) subscribers: Attendance,
+    pub(crate) instances: Records<KeptInstance>,
+    pub(crate) turns: Records<KeptTurn>,
+    pub(crate) leases: Records<KeptLease>,
 }
 
 impl Saved {
@@ -88,6 +149,11 @@ impl Saved {
         self.mark(!self.changed.contains(id))
     }
 
+    /// The same of a lease.
+    pub(crate) fn mark_of_lease(&self, name: &ServiceName) -> Option<u64> {
+        self.mark(!self.leases.changed.contains(name.as_str()))
+    }
+
     fn mark(&self, is_told: bool) -> Option<u64> {
         match &self.writer {
             Some(writer) => (is_told && !self.whole).then(|| writer.mark()),
@@ -109,7 +175,8 @@ impl Saved {
     pub(crate) fn is_clean(&self) -> bool {
         let nothing =
             self.changed.is_empty() && self.changed_services.is_empty() && self.ended.is_empty();
-        nothing && !self.whole
+        let records = self.instances.is_clean() && self.turns.is_clean() && self.leases.is_clean();
+        nothing && records && !self.whole
     }
 
     /// For STATUS.

@@ -1,10 +1,12 @@
 //! Where we are, as clients are told.
 
+use std::sync::Arc;
+
 use crate::config::SecurityConfig;
 use event_manager_core::locator::Directory;
 use event_manager_core::requests::Settings;
 use event_manager_core::security::Keyring;
-use event_manager_wire::api::{self, Addresses};
+use event_manager_wire::api::{self, Addresses, InstancesPage};
 use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
 
@@ -41,6 +43,10 @@ pub(crate) struct Site {
     pub(crate) hub_id: HubId,
     /// How bridges are, as they say themselves.
     pub(crate) bridges: Vec<api::Bridge>,
+    /// How instances of other programs are, as who observes them says.
+    pub(crate) instances: Arc<InstancesPage>,
+    /// The same for STATUS.
+    pub(crate) instances_summary: api::Instances,
     /// The embedded ServiceLocator, if there is one.
     pub(crate) directory: Option<Directory>,
 }

@@ -63,4 +63,4 @@ macro_rules! as_they_are {
     };
 }
 
-as_they_are! { u16 u32 u64 i64 bool }
+as_they_are! { u16 u32 u64 i64 bool Option<i64> }

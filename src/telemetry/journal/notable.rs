@@ -594,4 +594,96 @@ notables! {
         bridge: &'a str = bare,
         why: &'a str = said,
     } "the bridge doesn't work, trying again: {why}"
+
+    /// An instance of another program is heard that was not.
+    "EM-0701" InstanceJoined "instance-joined" INFO "em.instances" {
+        /// Its id, as it says itself; so it is in all that follow.
+        id: &'a str = bare,
+        /// Its process id, if it says one.
+        pid: Option<i64>,
+        /// Where its connection comes from, or `mesh`.
+        link: &'a str = bare,
+        /// How it was before: `unknown` if it was not known.
+        before: &'a str,
+        /// Events of this kind and instance that were not written since the last.
+        suppressed: u64,
+    } "an instance is heard"
+
+    /// By their own rule several instances lead.
+    "EM-0702" TwoLeaders "two-leaders" ERROR "em.instances" {
+        /// Their ids, with commas between.
+        ids: &'a str = bare,
+        /// The process id that they all have.
+        pid: i64,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "several instances have the lowest process id, so each of them takes itself for the leader"
+
+    /// An instance's connection is there, and its heartbeats are not.
+    "EM-0703" InstanceSilent "instance-silent" WARN "em.instances" {
+        id: &'a str = bare,
+        /// Where its connection comes from.
+        link: &'a str,
+        /// Events of this kind and instance that were not written since the last.
+        suppressed: u64,
+    } "an instance is connected, and sends no heartbeats"
+
+    /// An instance has ended, or nobody hears it.
+    "EM-0704" InstanceGone "instance-gone" WARN "em.instances" {
+        id: &'a str = bare,
+        /// It said so itself.
+        said: bool,
+        /// How it was before.
+        before: &'a str,
+        /// Events of this kind and instance that were not written since the last.
+        suppressed: u64,
+    } "an instance is gone"
+
+    /// An instance leads now.
+    "EM-0705" LeaderElected "leader-elected" INFO "em.instances" {
+        id: &'a str = bare,
+        pid: Option<i64>,
+        /// The number of the change, which grows, over restarts too.
+        number: u64,
+        /// Events of this kind and instance that were not written since the last.
+        suppressed: u64,
+    } "an instance leads"
+
+    /// An instance leads no more.
+    "EM-0706" LeaderResigned "leader-resigned" INFO "em.instances" {
+        id: &'a str = bare,
+        pid: Option<i64>,
+        /// The number of the change.
+        number: u64,
+        /// `resigned`, `timeout` or `fenced`.
+        how: &'a str,
+        /// Events of this kind and instance that were not written since the last.
+        suppressed: u64,
+    } "an instance leads no more"
+
+    /// Some hear an instance and others don't.
+    "EM-0707" PartitionSuspected "partition-suspected" WARN "em.instances" {
+        id: &'a str = bare,
+        /// `cut-off` or `deaf`.
+        state: &'a str,
+        why: &'a str = said,
+        /// Events of this kind and instance that were not written since the last.
+        suppressed: u64,
+    } "the network may be in parts: {why}"
+
+    /// Instances here may not lead (`instances.fence`).
+    "EM-0708" Fenced "fenced" WARN "em.instances" {
+        /// Event managers that are linked, of `others`.
+        linked: u64,
+        /// How many others there are.
+        others: u64,
+    } "instances that are heard here may not lead: this event manager and those that are linked are not more than half of all"
+
+    /// They may again.
+    "EM-0709" FenceLifted "fence-lifted" INFO "em.instances" {
+        /// Event managers that are linked, of `others`.
+        linked: u64,
+        /// How many others there are.
+        others: u64,
+    } "instances that are heard here may lead"
 }

@@ -19,6 +19,7 @@ from .errors import (
     EventManagerError,
     Forked,
     InvalidArgument,
+    LeaseLost,
     MayBeLost,
     Missing,
     Nak,
@@ -33,6 +34,7 @@ from .hub import Hub, Receipt, Stats, connect
 if TYPE_CHECKING:
     from ._subscriber import Subscription
     from .curve import Curve
+    from .lease import Lease
     from .runner import run
     from .service import Retry, Service
 
@@ -47,6 +49,8 @@ __all__ = [
     "Forked",
     "Hub",
     "InvalidArgument",
+    "Lease",
+    "LeaseLost",
     "MayBeLost",
     "Missing",
     "Nak",
@@ -67,7 +71,7 @@ __all__ = [
 ]
 
 #: Not every program needs these, and they take longer to import than the rest.
-_LATER = {"Curve": "curve", "Retry": "service", "Service": "service", "Subscription": "_subscriber", "run": "runner"}
+_LATER = {"Curve": "curve", "Lease": "lease", "Retry": "service", "Service": "service", "Subscription": "_subscriber", "run": "runner"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,8 +18,10 @@ from . import hub as _hub
 from ._calls import Reply
 from ._event import Event
 from ._subscriber import Subscription
-from .errors import Closed, InvalidArgument, NoAnswer
+from . import lease as _lease
+from .errors import Closed, EventManagerError, InvalidArgument, LeaseLost, Nak, NoAnswer
 from .hub import Hub, Receipt, Stats
+from .lease import Lease
 from .service import Service
 
 if TYPE_CHECKING:
@@ -113,6 +115,94 @@ class AsyncDeadLetters:
     async def purge(self, numbers: Optional[Sequence[int]] = None, **which: Any) -> "Settled":
         """Deletes them."""
         return await _in_thread(lambda: self._letters.purge(numbers, **which))
+
+
+class AsyncLease:
+    """See `event_manager.Lease`; `lost` is an event of asyncio here. With `cancel`, what stands in `async with` is cancelled when the
+    lease is lost, and LeaseLost is raised."""
+
+    def __init__(self, hub: Hub, name: str, ttl: float, holder: Optional[str], wait: Optional[float], cancel: bool) -> None:
+        self._lease = Lease(hub, name, ttl=ttl, holder=holder, wait=wait, on_lost=self._tell)
+        self._wait = wait
+        self._loop = asyncio.get_running_loop()
+        #: Set when it is not held any more, though it was not released.
+        self.lost = asyncio.Event()
+        self._cancel = cancel
+        self._task: "Optional[asyncio.Task[Any]]" = None
+        self._cancelled = False
+
+    def _tell(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._lose)
+        except RuntimeError:  # The loop is closed: nobody waits any more.
+            pass
+
+    def _lose(self) -> None:
+        self.lost.set()
+        if self._cancel and self._task is not None and not self._task.done():
+            self._cancelled = True
+            self._task.cancel()
+
+    @property
+    def held(self) -> bool:
+        """Whether it is held now."""
+        return self._lease.held
+
+    @property
+    def token(self) -> int:
+        """The number that it was given, higher than all before; 0 if it isn't held."""
+        return self._lease.token
+
+    def check(self) -> int:
+        """The token; LeaseLost if it is not held."""
+        return self._lease.check()
+
+    async def acquire(self, wait: Optional[float] = None) -> bool:
+        """Waits until it is held, for at most `wait` seconds (None: for ever; 0 asks once). Whether it is."""
+        lease = self._lease
+        deadline = None if wait is None else self._loop.time() + wait
+        self.lost.clear()
+        while True:
+            left = None if deadline is None else deadline - self._loop.time()
+            asked_at, answer = lease._ask_for(None if left is None else _lease._clock() + left)
+            try:
+                if lease._take(asked_at, await asyncio.wrap_future(answer)):
+                    return True
+            except (Nak, NoAnswer) as error:
+                lease._judge(error)
+            left = None if deadline is None else deadline - self._loop.time()
+            if left is not None and left <= 0:
+                return False
+            pause = lease._pause()
+            await asyncio.sleep(pause if left is None else min(pause, left))
+
+    async def release(self) -> None:
+        """Gives it back. Does nothing if it isn't held."""
+        self._task = None
+        released = self._lease._release()
+        if released is not None:
+            try:
+                await asyncio.wrap_future(released)
+            except EventManagerError:
+                pass  # It ends by itself.
+
+    async def __aenter__(self) -> "AsyncLease":
+        if not await self.acquire(self._wait):
+            raise NoAnswer(f"the lease {self._lease.name} was not free for {self._wait} s; try again later", may_be_taken=False)
+        self._task = asyncio.current_task()
+        return self
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        was_held = self.held
+        await asyncio.shield(self.release())
+        if not was_held and (kind is None or (self._cancelled and kind is asyncio.CancelledError)):
+            if self._cancelled and hasattr(asyncio.Task, "uncancel"):
+                task = asyncio.current_task()
+                if task is not None:
+                    task.uncancel()
+            raise LeaseLost(
+                f"the lease {self._lease.name} was lost meanwhile; another may have done the same; check what was done without it"
+            )
 
 
 class AsyncHub:
@@ -214,6 +304,13 @@ class AsyncHub:
         """Stops a service, as `Service.stop` does, while this loop goes on with its handlers."""
         await _in_thread(service.stop, drain, unsubscribe)
 
+    def lease(
+        self, name: str, *, ttl: float = 10.0, holder: Optional[str] = None, wait: Optional[float] = None, cancel: bool = False
+    ) -> AsyncLease:
+        """A lease: of all programs that want it, one has it at a time; see `event_manager.Hub.lease`. With `cancel`, what stands in
+        `async with` is cancelled when it is lost."""
+        return AsyncLease(self._hub, name, ttl, holder, wait, cancel)
+
     def dead_letters(self, service: str) -> "AsyncDeadLetters":
         """The dead letters of a service that the daemon keeps."""
         return AsyncDeadLetters(self._hub.dead_letters(service))
@@ -274,4 +371,4 @@ def connect(
     )
 
 
-__all__ = ["AsyncDeadLetters", "AsyncHub", "AsyncSubscription", "connect"]
+__all__ = ["AsyncDeadLetters", "AsyncHub", "AsyncLease", "AsyncSubscription", "connect"]

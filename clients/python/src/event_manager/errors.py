@@ -70,6 +70,10 @@ _ADVICE: Dict[str, str] = {
     "too-many-subjects": "use fewer or wider patterns, or raise the daemon's limit",
     "unknown-subscription": "subscribe again",
     "unknown-service": "check the service's name, and that it has subscribed",
+    "held": "wait until it is released, or its time is over",
+    "lost": "acquire it again",
+    "no-state": "give the daemon a stateDir",
+    "full": "release some first",
     "in-use": "end the service first, or use it as it is",
 }
 
@@ -121,6 +125,12 @@ class NotFinished(MayBeLost):
         )
         self.lost = self.of = lost
         self.why = f"handlers of service {service!r} still run after {drain} s"
+
+
+class LeaseLost(EventManagerError):
+    """A lease is not held any more: another program may do what it protects. What was done before it was noticed may overlap."""
+
+    may_be_taken = True
 
 
 class NoResponders(EventManagerError):

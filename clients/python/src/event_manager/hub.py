@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar, Union, overload
 
 from . import _address, _calls, _check, _emit, _event, _typed
 from ._calls import Reply
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .codecs import Codec
     from .curve import Curve
     from .hooks import Hooks, Told
+    from .lease import Lease
     from .letters import DeadLetters
     from ._subscriber import Subscription
     from .status import Status
@@ -314,6 +315,26 @@ class Hub:
         from .letters import DeadLetters
 
         return DeadLetters(lambda fields: self._alive().requests.ask(fields, self._timeout).result(), service)
+
+    def lease(
+        self,
+        name: str,
+        *,
+        ttl: float = 10.0,
+        holder: Optional[str] = None,
+        wait: Optional[float] = None,
+        on_lost: Optional[Callable[[], None]] = None,
+    ) -> "Lease":
+        """A lease: of all programs that want it, one has it at a time. `with` waits until it is held, for at most `wait` seconds
+        (None: for ever), renews it meanwhile, releases it at the end, and raises LeaseLost if it was lost before.
+
+        `ttl`: seconds after which another may have it if it can't be renewed. `holder`: what this program calls itself, which no
+        other may; None makes one up. `on_lost` is called in the hub's thread when it is lost; `Lease.lost` is set then, and
+        `Lease.held` and `Lease.check` tell. Nothing is asked before `with`, or `Lease.acquire`.
+        """
+        from .lease import Lease
+
+        return Lease(self, name, ttl=ttl, holder=holder, wait=wait, on_lost=on_lost)
 
     def request(self, fields: Mapping[str, Any], *, repeatable: bool = False, timeout: Optional[float] = None) -> Any:
         """Sends any request of docs/protocol.md, such as `{"token": "keep_alive", "id": "a"}`, and returns the `data` of its answer.

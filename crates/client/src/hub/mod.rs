@@ -6,6 +6,7 @@ mod call;
 mod destination;
 mod emit;
 pub(crate) mod event;
+mod lease;
 mod publishing;
 mod subscription;
 
@@ -30,6 +31,7 @@ pub use builder::HubBuilder;
 pub use call::{Call, Reply};
 pub use emit::{Emit, Level, Receipt};
 pub use event::Event;
+pub use lease::{Lease, LeaseBuilder};
 pub use publishing::Taken;
 pub use subscription::Subscription;
 

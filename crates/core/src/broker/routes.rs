@@ -135,6 +135,11 @@ impl RouteTable {
         self.hubs.remove(&peer);
     }
 
+    /// Whether this subscriber is one.
+    pub fn is_hub(&self, peer: PeerId) -> bool {
+        self.hubs.contains(&peer)
+    }
+
     /// From now on it is noted what is wanted here.
     pub fn watch(&mut self) {
         self.news = Some(News {
@@ -282,6 +287,11 @@ impl RouteTable {
     /// Who gets an event with this [key](Self::key_of). Routes to the same receivers are the same `Rc`.
     pub fn route(&mut self, key: &[u8]) -> Rc<Route> {
         self.look_up(key).route
+    }
+
+    /// The same for a key that is no event's: it is not counted.
+    pub fn resolved(&mut self, key: &[u8]) -> Rc<Route> {
+        self.resolve(key)
     }
 
     /// The same, and where events with this key are counted.

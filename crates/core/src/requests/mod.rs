@@ -6,7 +6,9 @@ mod dlq;
 mod emit;
 mod end;
 mod events;
+mod instances;
 mod keep_alive;
+mod lease;
 mod publish;
 mod status;
 mod subjects;
@@ -26,6 +28,7 @@ use event_manager_zmtp::Limits;
 
 pub use dlq::{LettersOp, LettersRequest};
 pub use emit::{Emission, Level};
+pub use lease::{LeaseOp, LeaseRequest};
 pub use publish::SyncEvent;
 
 /// What a request is applied to.
@@ -106,6 +109,13 @@ pub trait Host {
     fn status(&mut self) -> String;
     /// Notable events as JSON: the first `max` after a number, or the latest without one.
     fn events(&mut self, after: Option<u64>, max: usize) -> String;
+    /// The instances of other programs as JSON, with so many of the latest changes of who leads.
+    fn instances(&mut self, history: usize) -> String;
+    /// Does something with a lease; the answer comes when no crash takes it back.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn lease(&mut self, request: LeaseRequest) -> Result<Answer, Nak>;
     /// Calls services; the answer comes when they have answered.
     fn call(&mut self, event: SyncEvent) -> Answer;
     /// Publishes an event; the answer comes when it is accepted.
@@ -214,6 +224,15 @@ const REQUESTS: &[Row] = &[
     Row {
         is_routine: true,
         ..row::<events::Events>(Token::EVENTS)
+    },
+    // It waits only if it acquires.
+    Row {
+        is_routine: true,
+        ..row::<lease::Lease>(Token::LEASE)
+    },
+    Row {
+        is_routine: true,
+        ..row::<instances::Instances>(Token::INSTANCES)
     },
 ];
 

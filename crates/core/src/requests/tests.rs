@@ -83,6 +83,14 @@ impl Host for Fixture {
         format!("{after:?} {max}")
     }
 
+    fn instances(&mut self, history: usize) -> String {
+        history.to_string()
+    }
+
+    fn lease(&mut self, request: LeaseRequest) -> Result<Answer, Nak> {
+        Ok(Answer::ack(DataType::String, format!("{request:?}")))
+    }
+
     fn call(&mut self, event: SyncEvent) -> Answer {
         self.called.push(event);
         Answer::Later

@@ -203,29 +203,32 @@ pub enum RequestKinds {
 }
 
 /// Requests for which another right is needed, too.
-const USUAL: [Token; 7] = [
+const USUAL: [Token; 8] = [
     Token::SUBSCRIBE,
     Token::UNSUBSCRIBE,
     Token::KEEP_ALIVE,
     Token::PUBLISH,
     Token::EMIT,
+    Token::LEASE,
     Token::REGISTER,
     Token::UNREGISTER,
 ];
 
 /// Every request that may be named.
-const NAMED: [Token; 13] = [
+const NAMED: [Token; 15] = [
     Token::SUBSCRIBE,
     Token::UNSUBSCRIBE,
     Token::KEEP_ALIVE,
     Token::PUBLISH,
     Token::EMIT,
+    Token::LEASE,
     Token::REGISTER,
     Token::UNREGISTER,
     Token::LOCATE,
     Token::LIST,
     Token::STATUS,
     Token::EVENTS,
+    Token::INSTANCES,
     Token::DLQ,
     Token::END,
 ];

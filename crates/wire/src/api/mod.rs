@@ -1,5 +1,6 @@
 //! What a daemon tells about itself, as types: the answers of the requests SUBSCRIBE, STATUS, EVENTS, DLQ,
-//! END and PUBLISH, and of the HTTP pages `/stats`, `/subscriptions`, `/readyz` and `/events`.
+//! END, INSTANCES, LEASE and PUBLISH, and of the HTTP pages `/stats`, `/subscriptions`, `/instances`,
+//! `/readyz` and `/events`.
 //!
 //! The daemon fills them, everyone else reads them: the metrics, the command line, tests, clients. Only
 //! serde and the standard library are used here. In JSON the names are in camelCase.
@@ -10,6 +11,8 @@
 mod bridges;
 mod calls;
 mod events;
+mod instances;
+mod leadership;
 mod letters;
 mod mesh;
 mod service;
@@ -20,6 +23,8 @@ mod subscribed;
 pub use bridges::{Bridge, BridgeState};
 pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
+pub use instances::{Instance, InstanceState, Instances};
+pub use leadership::{InstancesPage, Lease, Turn};
 pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};
 pub use mesh::{Hub, Link, Mesh};
 pub use service::{

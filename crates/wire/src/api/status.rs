@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::mesh::Mesh;
-use super::{Bridge, Counters, Histogram, ServiceStatus};
+use super::{Bridge, Counters, Histogram, Instances, ServiceStatus};
 
 /// The answer of STATUS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub struct Status {
     pub traces: Option<Traces>,
     /// The bridges to other brokers (`bridges`).
     pub bridges: Vec<Bridge>,
+    /// Instances of other programs that are observed (`instances`).
+    pub instances: Instances,
     /// Requests that wait for services, for the disk or for a time before they are answered
     /// (`maxPendingCalls`).
     pub pending_calls: u64,

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-const NAMES: [(Token, &str); 16] = [
+const NAMES: [(Token, &str); 18] = [
     (Token::SUBSCRIBE, "TK_EVENT_MANAGER_SUBSCRIBE"),
     (Token::UNSUBSCRIBE, "TK_EVENT_MANAGER_UNSUBSCRIBE"),
     (Token::PUBLISH, "TK_EVENT_MANAGER_PUBLISH"),
@@ -18,6 +18,8 @@ const NAMES: [(Token, &str); 16] = [
     (Token::END, "TK_EVENT_MANAGER_END"),
     (Token::DLQ, "TK_EVENT_MANAGER_DLQ"),
     (Token::EVENTS, "TK_EVENT_MANAGER_EVENTS"),
+    (Token::LEASE, "TK_EVENT_MANAGER_LEASE"),
+    (Token::INSTANCES, "TK_EVENT_MANAGER_INSTANCES"),
     (Token::REGISTER, "TK_SERVICE_LOCATOR_REGISTER"),
     (Token::LOCATE, "TK_SERVICE_LOCATOR_LOCATE"),
     (Token::UNREGISTER, "TK_SERVICE_LOCATOR_UNREGISTER"),
@@ -46,6 +48,10 @@ impl Token {
     pub const DLQ: Self = Self::new(2, 0x0103);
     /// The latest notable events; ours.
     pub const EVENTS: Self = Self::new(2, 0x0104);
+    /// Acquires, renews, releases or shows a lease; ours.
+    pub const LEASE: Self = Self::new(2, 0x0105);
+    /// The instances of other programs, and who of them leads; ours.
+    pub const INSTANCES: Self = Self::new(2, 0x0106);
     /// Registers a service's address with the ServiceLocator.
     pub const REGISTER: Self = Self::new(3, 1);
     /// Asks for a service's address.

@@ -10,7 +10,7 @@ mod trace_context;
 pub use backoff::Backoff;
 pub use endpoint::{Endpoint, InvalidEndpoint, socket_name};
 pub use excerpt::{EXCERPT_BYTES_MAX, beginning, excerpt, excerpt_of_bytes, is_unsafe};
-pub use name::{InvalidName, ServiceName, SubscriptionId};
+pub use name::{InvalidName, LeaseHolder, ServiceName, SubscriptionId};
 pub use subject::{
     Dialect, EventSubject, InvalidPattern, InvalidSubject, SubjectPattern, subject_of,
 };

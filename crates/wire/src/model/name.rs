@@ -100,6 +100,11 @@ name! {
     SubscriptionId
 }
 
+name! {
+    /// What the holder of a lease calls itself, such as `scheduler-4711`.
+    LeaseHolder
+}
+
 impl ServiceName {
     /// What the name of a service's dead letters ends with.
     pub const DEAD_LETTERS: &str = ".DLQ";
