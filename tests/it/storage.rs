@@ -88,7 +88,8 @@ fn services_of_a_client_keep_as_much_as_it_may() {
     assert_eq!(received(&subscriber).len(), BODY.len());
     let status = daemon.wait_for("a drop", |status| dropped(status, "Shipping") == 1);
     assert_eq!(dropped(&status, "Billing"), 1);
-    assert_eq!(stored(&status), held);
+    // It may be a few bytes less: what was about that is known by now.
+    assert!(stored(&status) <= held);
 
     let worker = daemon.worker("Billing", &billing.pull_address);
     for _ in 0..2 {
