@@ -55,7 +55,7 @@ const ALL: [About; 4] = [
         example: "redis://127.0.0.1:6379/0",
         is_built: cfg!(feature = "redis"),
         place: Some("the key of the stream"),
-        serves: false,
+        serves: true,
         confirmed: "the server has answered: with appendfsync always it is on its disk, with everysec up to two seconds of it may be lost, without appendonly minutes",
     },
     About {

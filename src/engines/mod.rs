@@ -236,6 +236,8 @@ pub async fn queue(user: User<'_>, queue: QueueOf<'_>) -> Result<Box<dyn Queue>,
     match user.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsQueue::connect(user, queue).await?)),
+        #[cfg(feature = "redis")]
+        EngineKind::Redis => Ok(Box::new(redis::RedisQueue::connect(user, queue).await?)),
         kind => {
             let _ = queue;
             Err(format!("there are no queues of services at {kind}"))
@@ -252,9 +254,7 @@ pub async fn outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outle
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(user, to).await?)),
         #[cfg(feature = "redis")]
-        EngineKind::Redis => Ok(Box::new(
-            redis::RedisOutlet::connect(user, place(to)?).await?,
-        )),
+        EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(user, to).await?)),
         #[cfg(feature = "rabbitmq")]
         EngineKind::RabbitMq => Ok(Box::new(
             rabbitmq::RabbitOutlet::connect(user, place(to)?).await?,
@@ -268,7 +268,7 @@ pub async fn outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outle
     }
 }
 
-#[cfg(any(feature = "redis", feature = "rabbitmq"))]
+#[cfg(feature = "rabbitmq")]
 fn place(to: Destination<'_>) -> Result<&str, String> {
     match to {
         Destination::Place(place) => Ok(place),

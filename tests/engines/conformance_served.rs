@@ -169,37 +169,49 @@ fn way(status: &Status, direction: &str) -> Bridge {
     found.cloned().unwrap_or_default()
 }
 
-/// Both laws: of each daemon, and, if none was killed, over all of them. Once all is forwarded and the
-/// engine has heard of all that is done. Others have put so many events there.
+/// Both laws: of each daemon, and, if none was killed, over all of them once the engine has heard of all that
+/// is done. Others have put so many events there.
 fn assert_laws<B: Queues>(broker: &B, daemons: &[&Served], others: u64) {
-    let (mut forwarded, mut ended) = (others, 0);
-    for served in daemons {
-        let status = served.daemon.wait_for("all to be told", |status| {
-            let service = |name: &str| {
-                let mut services = status.services.iter();
-                services
-                    .find(|found| found.name == name)
-                    .expect("it")
-                    .counters
-                    .clone()
-            };
-            let (out, into) = (way(status, "out"), way(status, "in"));
-            let (spool, billing) = (service("engine.Billing"), service("Billing"));
-            spool.queued + spool.in_flight == 0
-                && out.events == spool.delivered
-                && into.events == billing.delivered
-                && into.refused == billing.dead_lettered
-                && into.returned == billing.returned
-                && into.in_flight == billing.queued + billing.in_flight
-        });
-        assert_law(&status);
-        let (out, into) = (way(&status, "out"), way(&status, "in"));
-        let known = into.events + into.returned + into.refused + into.in_flight;
-        assert_eq!(into.taken, known, "{into:?}");
-        forwarded += out.events - out.known;
-        ended += into.events + into.refused;
+    let begun = Instant::now();
+    loop {
+        let (mut forwarded, mut ended) = (others, 0);
+        for served in daemons {
+            let (out, into) = settled(&served.daemon);
+            forwarded += out.events - out.known;
+            ended += into.events + into.refused;
+        }
+        let waiting = broker.waiting("Billing");
+        if forwarded == ended + waiting {
+            return;
+        }
+        // Something may have happened between two looks.
+        let books = format!("{forwarded} forwarded, {ended} ended, {waiting} there");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{books}");
     }
-    assert_eq!(forwarded, ended + broker.waiting("Billing"));
+}
+
+/// Both ways of the service at a daemon, once all that is here is forwarded, and all that is done is told.
+fn settled(daemon: &TestDaemon) -> (Bridge, Bridge) {
+    let status = daemon.wait_for("all to be told", |status| {
+        let service = |name: &str| {
+            let mut services = status.services.iter();
+            let found = services.find(|found| found.name == name);
+            found.expect("it").counters.clone()
+        };
+        let (out, into) = (way(status, "out"), way(status, "in"));
+        let (spool, billing) = (service("engine.Billing"), service("Billing"));
+        spool.queued + spool.in_flight == 0
+            && out.events == spool.delivered
+            && into.events == billing.delivered
+            && into.refused == billing.dead_lettered
+            && into.returned == billing.returned
+            && into.in_flight == billing.queued + billing.in_flight
+    });
+    assert_law(&status);
+    let (out, into) = (way(&status, "out"), way(&status, "in"));
+    let known = into.events + into.returned + into.refused + into.in_flight;
+    assert_eq!(into.taken, known, "{into:?}");
+    (out, into)
 }
 
 fn asked(requester: &zmq::Socket, request: &Value) -> Value {
@@ -214,7 +226,7 @@ fn all(numbers: Range<u64>) -> BTreeSet<String> {
 
 pub fn what_one_daemon_takes_goes_to_the_workers_of_all<B: Queues>() {
     let broker = B::shared();
-    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({})));
+    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({"ackTimeout": 20})));
     let workers = [daemons[0].worker(5), daemons[1].worker(5)];
     daemons[0].publish(0..10);
     // Each has as many as it wants, and no daemon holds more than its worker does.
@@ -257,7 +269,12 @@ pub fn what_one_daemon_takes_goes_to_the_workers_of_all<B: Queues>() {
 
 pub fn a_daemon_that_is_killed_leaves_its_events_to_others<B: Queues>() {
     let broker = B::shared();
-    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({})));
+    let daemons = [(); 2].map(|()| {
+        Served::start(
+            &broker,
+            &json!({"retry": {"initialMs": 0, "maxDeliveries": 100}}),
+        )
+    });
     let lost = daemons[0].worker(5);
     daemons[0].publish(0..5);
     let held: BTreeSet<_> = (0..5).map(|_| lost.receive().data).collect();
@@ -273,11 +290,11 @@ pub fn a_daemon_that_is_killed_leaves_its_events_to_others<B: Queues>() {
     let begun = Instant::now();
     let events = [(); 5].map(|()| worker.receive());
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
+        begun.elapsed() < Duration::from_secs(3),
         "{:?}",
         begun.elapsed()
     );
-    assert!(events.iter().all(|event| event.attempt == 2), "{events:?}");
+    assert!(events.iter().all(|event| event.attempt > 1), "{events:?}");
     events.iter().for_each(|event| worker.ack(event));
     let data: BTreeSet<_> = events.into_iter().map(|event| event.data).collect();
     assert_eq!(data, held);
@@ -541,9 +558,10 @@ pub fn kills_of_daemons_lose_nothing<B: Queues>() {
     }
     let workers: Vec<_> = daemons.iter().flatten().map(worker_of).collect();
     let begun = Instant::now();
-    while done.len() as u64 != rounds * events {
+    // An engine that doesn't know events again may have some twice.
+    while done.len() as u64 != rounds * events || broker.waiting("Billing") > 0 {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            begun.elapsed() < Duration::from_secs(30),
             "{} are done",
             done.len()
         );
@@ -555,7 +573,6 @@ pub fn kills_of_daemons_lose_nothing<B: Queues>() {
             }
         }
     }
-    while broker.waiting("Billing") > 0 {}
     assert!(daemons.iter().flatten().all(|daemon| {
         assert_law(&daemon.status());
         true

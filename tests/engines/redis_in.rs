@@ -10,6 +10,7 @@ use super::conformance::{Broker, numbers};
 use super::conformance_in::{
     Source, conforms_in, daemon, dead_letters, settings, wait_for, wait_until_settled, worked,
 };
+use super::conformance_served::{Queues, conforms_served};
 use super::redis::Redis;
 use super::server::secret;
 use super::support::{TestDaemon, assert_law};
@@ -31,6 +32,21 @@ impl Source for Redis {
 }
 
 conforms_in!(Redis);
+conforms_served!(Redis);
+
+impl Queues for Redis {
+    fn waiting(&self, service: &str) -> u64 {
+        let key = format!("em:service:{service}");
+        let entries = self.command(&["XRANGE", &key, "-", "+"]);
+        entries.as_array().expect("entries").len() as u64
+    }
+
+    fn put(&self, service: &str, numbers: Range<u64>, headers: &Value) {
+        let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
+        let key = format!("em:service:{service}");
+        self.client(&["write", &key, &begin, &end, &headers.to_string()]);
+    }
+}
 
 /// A public client takes some for a consumer that is never seen again.
 fn taken_by_the_dead(redis: &Redis, count: usize) {

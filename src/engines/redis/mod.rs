@@ -2,6 +2,7 @@
 
 mod dotmac;
 mod outlet;
+mod queue;
 mod source;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use crate::config::Login;
 use crate::keys::ConfiguredFile;
 
 pub(super) use outlet::RedisOutlet;
+pub(super) use queue::RedisQueue;
 pub(super) use source::RedisSource;
 
 /// How long a connection may take.

@@ -9,7 +9,8 @@ use redis::{Cmd, RedisError, Value, cmd};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
-use super::super::{Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
+use super::super::{Destination, Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
+use super::queue::key_of;
 use super::{Connection, DATA, OF_BODY, dotmac, explained, failure, is_too_large};
 use crate::ambient::wall_clock_ms;
 use crate::config::Layout;
@@ -30,12 +31,18 @@ impl RedisOutlet {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(in crate::engines) async fn connect(user: User<'_>, to: &str) -> Result<Self, String> {
+    pub(in crate::engines) async fn connect(
+        user: User<'_>,
+        to: Destination<'_>,
+    ) -> Result<Self, String> {
         let connection = Connection::open(user).await?;
         let value_bytes_max = connection.value_bytes_max().await;
         Ok(Self {
             connection,
-            key: to.to_owned(),
+            key: match to {
+                Destination::Place(key) => key.to_owned(),
+                Destination::QueueOf(service) => key_of(service),
+            },
             layout: user.layout,
             value_bytes_max,
         })

@@ -15,7 +15,7 @@ use crate::config::Layout;
 /// How long a read waits for entries.
 const READ_MAX: Duration = Duration::from_secs(2);
 /// How long any other answer may take; a read, beyond its wait.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How many entries are asked for first, and how many bytes are wanted at once, about: a server doesn't
 /// bound that by itself.
 const FIRST_COUNT: usize = 16;
@@ -48,8 +48,8 @@ pub(in crate::engines) struct RedisSource {
 }
 
 /// One of a stream; without fields, it has been deleted since it was given.
-struct Entry {
-    id: String,
+pub(super) struct Entry {
+    pub(super) id: String,
     fields: Option<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
@@ -165,40 +165,8 @@ impl RedisSource {
     fn given(&mut self, entry: Entry) -> Incoming {
         let receipt = Receipt(self.next_receipt);
         self.next_receipt += 1;
-        let position = format!("redis/{}/{}", self.key, entry.id);
-        self.taken.insert(receipt, entry.id);
-        let (mut headers, mut body) = (vec![], None);
-        let is_there = entry.fields.is_some();
-        for (name, value) in entry.fields.into_iter().flatten() {
-            if name == DATA.as_bytes() && body.is_none() {
-                body = Some(Bytes::from(value));
-            } else if let (Ok(name), Ok(value)) =
-                (String::from_utf8(name), String::from_utf8(value))
-            {
-                headers.push((name.to_lowercase(), value));
-            }
-        }
-        let (body, flaw) = match body {
-            None if is_there => (Bytes::new(), Some(format!("the entry has no field {DATA}"))),
-            None => {
-                let why = "the entry was deleted before it could be read".to_owned();
-                (Bytes::new(), Some(why))
-            }
-            Some(body) if self.layout == Layout::DotMac => match of_dotmac(&body, &mut headers) {
-                Ok(body) => (body, None),
-                Err(why) => (body, Some(why)),
-            },
-            Some(body) => (body, None),
-        };
-        headers.extend(flaw.map(|why| (FLAW.to_owned(), why)));
-        Incoming {
-            receipt,
-            position: Some(position),
-            subject: self.key.clone(),
-            headers,
-            body,
-            given_before: 0,
-        }
+        self.taken.insert(receipt, entry.id.clone());
+        incoming(entry, receipt, &self.key, self.layout)
     }
 
     async fn settle_all(&mut self, done: &[Receipt]) -> Result<(), Failure> {
@@ -250,6 +218,41 @@ impl Entry {
     }
 }
 
+/// What an entry of the stream with this key brings.
+pub(super) fn incoming(entry: Entry, receipt: Receipt, key: &str, layout: Layout) -> Incoming {
+    let position = format!("redis/{}/{}", key, entry.id);
+    let (mut headers, mut body) = (vec![], None);
+    let is_there = entry.fields.is_some();
+    for (name, value) in entry.fields.into_iter().flatten() {
+        if name == DATA.as_bytes() && body.is_none() {
+            body = Some(Bytes::from(value));
+        } else if let (Ok(name), Ok(value)) = (String::from_utf8(name), String::from_utf8(value)) {
+            headers.push((name.to_lowercase(), value));
+        }
+    }
+    let (body, flaw) = match body {
+        None if is_there => (Bytes::new(), Some(format!("the entry has no field {DATA}"))),
+        None => {
+            let why = "the entry was deleted before it could be read".to_owned();
+            (Bytes::new(), Some(why))
+        }
+        Some(body) if layout == Layout::DotMac => match of_dotmac(&body, &mut headers) {
+            Ok(body) => (body, None),
+            Err(why) => (body, Some(why)),
+        },
+        Some(body) => (body, None),
+    };
+    headers.extend(flaw.map(|why| (FLAW.to_owned(), why)));
+    Incoming {
+        receipt,
+        position: Some(position),
+        subject: key.to_owned(),
+        headers,
+        body,
+        given_before: 0,
+    }
+}
+
 /// The body of an entry that one of DotMac's has written, as a bridge of ours would have written it.
 fn of_dotmac(data: &[u8], headers: &mut Vec<(String, String)>) -> Result<Bytes, String> {
     let read = dotmac::read(data, headers)?;
@@ -270,11 +273,11 @@ fn of_dotmac(data: &[u8], headers: &mut Vec<(String, String)>) -> Result<Bytes, 
     Ok(read.frames.concat().into())
 }
 
-fn unreadable() -> Failure {
+pub(super) fn unreadable() -> Failure {
     Failure::Refused("the server's answer is not that of a Redis from 6.2 on".into())
 }
 
-fn text(value: Value) -> Option<String> {
+pub(super) fn text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -283,7 +286,7 @@ fn text(value: Value) -> Option<String> {
 }
 
 /// The entries of the one stream that was read.
-fn read_entries(answer: Value) -> Result<Vec<Entry>, Failure> {
+pub(super) fn read_entries(answer: Value) -> Result<Vec<Entry>, Failure> {
     match answer {
         Value::Nil => Ok(vec![]),
         Value::Map(streams) => match streams.into_iter().next() {
@@ -294,7 +297,7 @@ fn read_entries(answer: Value) -> Result<Vec<Entry>, Failure> {
     }
 }
 
-fn entries_of(list: Value) -> Result<Vec<Entry>, Failure> {
+pub(super) fn entries_of(list: Value) -> Result<Vec<Entry>, Failure> {
     let Value::Array(all) = list else {
         return Err(unreadable());
     };

@@ -75,7 +75,7 @@ fn what_can_t_hold_is_refused_by_name() {
         ),
         (
             json!({"a": {"delivery": "engine", "engine": "office", "subjects": ["x"]}}),
-            "services.a.engine: \"office\": services can't have their queue at hub: use nats, or delivery \"queue\" and a bridge",
+            "services.a.engine: \"office\": services can't have their queue at hub: use nats or redis, or delivery \"queue\" and a bridge",
         ),
         (
             json!({"a": {"delivery": "engine", "engine": "main", "subjects": ["x"], "whenFull": "drop-oldest"}}),
