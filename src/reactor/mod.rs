@@ -285,7 +285,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Subscriptions(asked) => hub.borrow().tell_subscriptions(asked),
             Input::Instances(news) => hub.borrow_mut().take_instances(*news),
             Input::AskLinks(reply) => {
-                let _ = reply.send(hub.borrow().upstream.links());
+                let _ = reply.send(hub.borrow().links());
             }
             Input::TellHere(frames) => hub.borrow_mut().tell_here(&frames),
             Input::AskInstances(reply) => {

@@ -207,6 +207,45 @@ fn what_is_dialled_has_host_and_port() {
 }
 
 #[test]
+fn instances_and_their_fence_fit_together() {
+    let with = |instances: &str, rest: &str| {
+        format!(r#"{{"instances": {{"heartbeat": "{{\"h\"", {instances}}}{rest}}}"#)
+    };
+    let mesh = |peers: &str, heartbeat: u32| {
+        format!(r#", "heartbeatInterval": {heartbeat}, "mesh": {{"peers": [{peers}]}}"#)
+    };
+    let (one, two) = (r#""tcp://h:1""#, r#""tcp://h:1", "tcp://h:2""#);
+    let fence = r#""fence": "minority""#;
+    for (file, named) in [
+        (
+            with(r#""interval": 5, "timeout": 5"#, ""),
+            "instances.timeout",
+        ),
+        (with(r#""id": """#, ""), "instances.id"),
+        (with(r#""event": "{\"h\": 1""#, ""), "instances.event"),
+        (with(fence, &mesh(one, 1)), "at least two mesh.peers"),
+        (with(fence, ""), "at least two mesh.peers"),
+        (with(fence, &mesh(two, 5)), "three heartbeatInterval"),
+        (with(fence, &mesh(two, 0)), "three heartbeatInterval"),
+        (
+            with(&format!(r#"{fence}, "shutdown": """#), &mesh(two, 1)),
+            "needs instances.shutdown",
+        ),
+        (with(r#""fence": "standby""#, ""), "\"off\" or \"minority\""),
+        (with(r#""heartbeat2": 1"#, ""), "instances.heartbeat2"),
+    ] {
+        let errors = errors(&file);
+        assert!(
+            errors.len() == 1 && errors[0].contains(named),
+            "{file}: {errors:?}"
+        );
+    }
+    load(&with(fence, &mesh(two, 1))).unwrap();
+    // Where nothing is observed, the rest means nothing.
+    load(r#"{"instances": {"fence": "minority", "event": ""}}"#).unwrap();
+}
+
+#[test]
 fn the_largest_message_fits_the_queue_of_a_service() {
     let found = errors(r#"{"limits": {"maxMessageBytes": 100000000}}"#);
     assert!(found[0].contains("budgets.serviceQueueBytes"), "{found:?}");

@@ -7,11 +7,12 @@ use super::persistence::Keeping;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::effects::InstancesNews;
 use crate::reactor::state::observing::{OBSERVER, Observer, Origin, number_of};
-use crate::reactor::state::peer::Source;
+use crate::reactor::state::peer::{Role, Source};
 use crate::reactor::state::runs::Run;
 use bytes::Bytes;
 use event_manager_core::broker::{PeerId, Route};
-use event_manager_zmtp::encode_message;
+use event_manager_core::instances::Links;
+use event_manager_zmtp::{HubId, encode_message};
 
 impl Hub {
     /// From now on messages with the observer's prefixes are shown to it; other event managers are asked for
@@ -63,6 +64,24 @@ impl Hub {
         let listeners = listeners.filter_map(|id| self.peers.get(*id));
         let addresses: BTreeSet<_> = listeners.map(|peer| peer.address.to_string()).collect();
         observer.listeners(addresses);
+    }
+
+    /// How many hubs we dial, and how many of them are linked both ways: who hears all others, and is heard by
+    /// none, is cut off, too.
+    pub(crate) fn links(&self) -> Links {
+        let hubs = self.upstream.dialled.iter();
+        let hubs = hubs.filter(|dialled| dialled.link.is_some());
+        let dialled_us = |id: HubId| {
+            self.peers.iter().any(|peer| match &peer.role {
+                Role::Subscriber { hub: Some(hub), .. } => hub.id == id,
+                _ => false,
+            })
+        };
+        let linked = hubs.clone().filter_map(|dialled| dialled.hub());
+        Links {
+            others: hubs.count(),
+            linked: linked.filter(|(id, _)| dialled_us(*id)).count(),
+        }
     }
 
     /// Gives a message to plain subscribers here, and to no other event manager.

@@ -9,7 +9,6 @@ use crate::ambient::{now, wall_clock_ms};
 use crate::config::{Config, DialledPublisher};
 use crate::telemetry::Notable;
 use event_manager_core::broker::{Interest, Loops, PeerId};
-use event_manager_core::instances::Links;
 use event_manager_wire::api;
 use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::HubId;
@@ -62,15 +61,6 @@ impl Upstream {
             .iter()
             .filter(|dialled| dialled.hub().is_some());
         linked.filter_map(|dialled| dialled.peer)
-    }
-
-    /// How many hubs we dial, and how many of them are linked.
-    pub(crate) fn links(&self) -> Links {
-        let hubs = self.dialled.iter().filter(|dialled| dialled.link.is_some());
-        Links {
-            others: hubs.count(),
-            linked: self.linked().count(),
-        }
     }
 
     /// A handshake with a publisher that is dialled is done.

@@ -301,6 +301,14 @@ fn the_fence_is_said_to_those_only_who_want_heartbeats_here() {
     let is_mark = |text: &String| text == r#"{"first": 1}"#;
     assert!(others.iter().all(is_mark), "{others:?}");
     probe(&publisher, &other, "Order");
+    // Who hears all others, and is heard by none, is cut off as well.
+    ways.values().for_each(|way| way.set_cut(false));
+    wait_for(&hubs[0], "that it is down again", |all| !all.fenced);
+    ways.iter()
+        .filter(|((_, to), _)| *to == 0)
+        .for_each(|(_, way)| way.set_cut(true));
+    wait_for(&hubs[0], "that it is up again", |all| all.fenced);
+    wait_for(&hubs[1], "that the others' is down", |all| !all.fenced);
     // It is nobody's instance.
     let known = super::page(&hubs[0]).instances.known;
     assert!(known.is_empty(), "{known:?}");
