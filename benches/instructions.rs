@@ -17,7 +17,7 @@ mod parts;
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use parts::{Acknowledged, Dispatch, Intake, Lookup, Subscribe};
+use parts::{Acknowledged, Dispatch, Emit, Intake, Look, Lookup, Subscribe, Worked};
 
 /// Fails above a tenth more than `counted` instructions.
 fn budget(counted: u64) -> LibraryBenchmarkConfig {
@@ -32,7 +32,7 @@ fn budget(counted: u64) -> LibraryBenchmarkConfig {
 #[bench::to_one_of_1_kib(args = (1, 1024), setup = Intake::fan, config = budget(44_100), teardown = Intake::check)]
 #[bench::to_four_workers(args = (4), setup = Intake::workers, config = budget(214_900), teardown = Intake::check)]
 #[bench::to_four_acknowledging_workers(args = (4), setup = Intake::acknowledging, config = budget(1_825_000), teardown = Intake::check)]
-#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(2_088_000), teardown = Intake::check)]
+#[bench::to_90_services_in_turn(args = (90), setup = Intake::services, config = budget(1_912_000), teardown = Intake::check)]
 fn a_thousand_events(intake: Intake) -> Intake {
     intake.run()
 }
@@ -44,8 +44,33 @@ fn a_thousand_acknowledgements(acknowledged: Acknowledged) -> Acknowledged {
 }
 
 #[library_benchmark]
-#[bench::new(args = (false), setup = Lookup::new, config = budget(34_930_000), teardown = drop)]
-#[bench::known(args = (true), setup = Lookup::new, config = budget(338_700), teardown = drop)]
+#[bench::in_no_order(args = (false), setup = Worked::new, config = budget(5_127_000), teardown = drop)]
+#[bench::by_subject(args = (true), setup = Worked::new, config = budget(7_438_000), teardown = drop)]
+fn a_thousand_events_worked(worked: Worked) -> Worked {
+    worked.run()
+}
+
+#[library_benchmark]
+#[bench::in_memory(setup = Emit::new, config = budget(15_460_000), teardown = Emit::check)]
+fn a_thousand_confirmed_events(emit: Emit) -> Emit {
+    emit.run()
+}
+
+#[library_benchmark]
+#[bench::at_500_services(args = (500, 1), setup = Look::at, config = budget(4_034_000), teardown = drop)]
+#[bench::at_500_services_with_100_000_subscriptions(args = (500, 200), setup = Look::at, config = budget(27_510_000), teardown = drop)]
+fn a_look(look: Look) -> Look {
+    look.run()
+}
+
+#[library_benchmark]
+#[bench::new(args = (false), setup = Lookup::new, config = budget(6_793_000), teardown = drop)]
+#[bench::known(args = (true), setup = Lookup::new, config = budget(209_700), teardown = drop)]
+#[bench::known_of_4000(args = (4_000), setup = Lookup::of_many, config = budget(174_500), teardown = drop)]
+#[bench::known_of_100_000(args = (100_000), setup = Lookup::of_many, config = budget(328_700), teardown = drop)]
+#[bench::among_no_globs(args = (0, false), setup = Lookup::among_globs, config = budget(3_821_000), teardown = drop)]
+#[bench::among_1000_globs(args = (1_000, false), setup = Lookup::among_globs, config = budget(5_960_000), teardown = drop)]
+#[bench::among_1000_deep_globs(args = (1_000, true), setup = Lookup::among_globs, config = budget(6_641_000), teardown = drop)]
 fn a_thousand_subjects(lookup: Lookup) -> Lookup {
     lookup.run()
 }
@@ -58,7 +83,8 @@ fn a_thousand_turns(dispatch: Dispatch) -> Dispatch {
 }
 
 #[library_benchmark]
-#[bench::of_two_subjects(setup = Subscribe::new, config = budget(19_600), teardown = drop)]
+#[bench::of_two_subjects(args = (0), setup = Subscribe::beside, config = budget(19_600), teardown = drop)]
+#[bench::beside_10_000_patterns(args = (10_000), setup = Subscribe::beside, config = budget(32_510), teardown = drop)]
 fn a_subscribe_request(subscribe: Subscribe) -> Subscribe {
     subscribe.run()
 }
@@ -68,6 +94,9 @@ library_benchmark_group!(
     benchmarks = [
         a_thousand_events,
         a_thousand_acknowledgements,
+        a_thousand_events_worked,
+        a_thousand_confirmed_events,
+        a_look,
         a_thousand_subjects,
         a_thousand_turns,
         a_subscribe_request

@@ -13,10 +13,11 @@ mod parts;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use parts::{Acknowledged, Dispatch, EVENTS, Intake, Lookup, Subscribe};
+use parts::{Acknowledged, Dispatch, EVENTS, Emit, Intake, Look, Lookup, Subscribe, Worked};
 
 fn main() {
     Intake::fan(1, 64).run().check();
+    Emit::new().run().check();
     divan::main();
 }
 
@@ -52,6 +53,29 @@ fn acknowledgements(bencher: Bencher) {
         .bench_values(Acknowledged::run);
 }
 
+#[divan::bench(args = [false, true])]
+fn events_worked_by_subject(bencher: Bencher, by_subject: bool) {
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(|| Worked::new(by_subject))
+        .bench_values(Worked::run);
+}
+
+#[divan::bench]
+fn confirmed_events(bencher: Bencher) {
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(Emit::new)
+        .bench_values(Emit::run);
+}
+
+#[divan::bench(args = [(500, 1), (500, 200)], sample_count = 10)]
+fn a_look(bencher: Bencher, (services, subscriptions): (usize, usize)) {
+    bencher
+        .with_inputs(|| Look::at(services, subscriptions))
+        .bench_values(Look::run);
+}
+
 #[divan::bench]
 fn events_to_90_services_in_turn(bencher: Bencher) {
     bencher
@@ -68,6 +92,22 @@ fn subjects_known(bencher: Bencher, known: bool) {
         .bench_values(Lookup::run);
 }
 
+#[divan::bench(args = [4_000, 5_000, 100_000])]
+fn subjects_known_of_many(bencher: Bencher, subjects: usize) {
+    bencher
+        .counter(ItemsCount::new(1000usize))
+        .with_inputs(|| Lookup::of_many(subjects))
+        .bench_values(Lookup::run);
+}
+
+#[divan::bench(args = [0, 100, 1_000])]
+fn subjects_among_globs(bencher: Bencher, globs: u32) {
+    bencher
+        .counter(ItemsCount::new(1000usize))
+        .with_inputs(|| Lookup::among_globs(globs, false))
+        .bench_values(Lookup::run);
+}
+
 #[divan::bench(args = [4, 100])]
 fn turns_among_workers(bencher: Bencher, workers: u32) {
     bencher
@@ -76,9 +116,9 @@ fn turns_among_workers(bencher: Bencher, workers: u32) {
         .bench_values(Dispatch::run);
 }
 
-#[divan::bench]
-fn subscribe_request(bencher: Bencher) {
+#[divan::bench(args = [0, 10_000])]
+fn subscribe_request(bencher: Bencher, patterns: usize) {
     bencher
-        .with_inputs(Subscribe::new)
+        .with_inputs(|| Subscribe::beside(patterns))
         .bench_values(Subscribe::run);
 }

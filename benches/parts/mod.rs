@@ -101,21 +101,99 @@ impl Acknowledged {
     }
 }
 
-/// Routes of 90 services, and 1,000 subjects.
+/// Events on their way through four workers that acknowledge, each of which holds 32.
+pub struct Worked(HotPath, BytesMut);
+
+impl Worked {
+    /// Of a hundred subjects; those of each are done one after the other, if they keep their order.
+    pub fn new(by_subject: bool) -> Self {
+        let mut path = HotPath::new().unwrap();
+        path.serve("Service", "subject", 4, Some(32)).unwrap();
+        if by_subject {
+            path.order_by_subject("Service");
+        }
+        let Intake(path, sent) = Intake::new(path, 100, 64);
+        Self(path, sent)
+    }
+
+    pub fn run(mut self) -> Self {
+        self.0.take(std::mem::take(&mut self.1)).unwrap();
+        let mut done = 0;
+        while self.0.held() > 0 {
+            done += self.0.held();
+            for (worker, said) in self.0.acknowledgements() {
+                self.0.hear(worker, said).unwrap();
+            }
+        }
+        assert!(done >= EVENTS);
+        self
+    }
+}
+
+/// A data plane whose state is looked at.
+pub struct Look(HotPath);
+
+impl Look {
+    /// So many services, each with so many subscriptions.
+    pub fn at(services: usize, subscriptions: usize) -> Self {
+        let mut path = HotPath::new().unwrap();
+        for service in 0..services {
+            let name = format!("Service{service}");
+            path.serve(&name, &format!("subject{service:02}"), 1, None)
+                .unwrap();
+            for n in 1..subscriptions {
+                let (id, subject) = (format!("{name}-{n}"), format!("subject{service:02}.{n}"));
+                path.subscribe_service(&id, &name, &subject).unwrap();
+            }
+        }
+        Self(path)
+    }
+
+    pub fn run(mut self) -> Self {
+        assert!(self.0.look() > 0);
+        self
+    }
+}
+
+/// Confirmed events for a service with a worker.
+pub struct Emit(HotPath, PeerId, Vec<Bytes>);
+
+impl Emit {
+    pub fn new() -> Self {
+        let mut path = HotPath::new().unwrap();
+        path.serve("Service", "subject", 1, None).unwrap();
+        let requester = path.requester().unwrap();
+        let requests = (0..EVENTS).map(|n| {
+            let data = format!("event-{n}\0memory\0subject\0{}", "x".repeat(256));
+            encode_message(&[&b""[..], b"2.101", b"2", data.as_bytes()])
+        });
+        let requests = requests.collect();
+        Self(path, requester, requests)
+    }
+
+    pub fn run(mut self) -> Self {
+        for request in &self.2 {
+            self.0.ask(self.1, request).unwrap();
+        }
+        self
+    }
+
+    /// Whether each went to the worker, and was answered.
+    pub fn check(mut self) {
+        assert!(self.0.forget() >= EVENTS * 300);
+    }
+}
+
+/// Routes of services, and the subjects that are looked up.
 pub struct Lookup(RouteTable, Vec<String>);
 
 impl Lookup {
-    /// The subjects were not looked up before, or were.
+    /// 90 services, and 1,000 subjects that were not looked up before, or were.
     pub fn new(known: bool) -> Self {
         let mut table = RouteTable::default();
         for service in 0..90 {
-            for written in [
-                format!("order.{service:02}"),
-                format!("glob:*.created.{service:02}"),
-            ] {
-                let pattern = SubjectPattern::parse(&written, 1024).unwrap();
-                table.add(&pattern, ServiceKey(service));
-            }
+            want(&mut table, service, &format!("order.{service:02}"));
+            want(&mut table, service, &format!("glob:*.created.{service:02}"));
         }
         let subjects = (0..1000)
             .map(|n| format!("order.{:02}.created.{n:03}", n % 90))
@@ -124,12 +202,45 @@ impl Lookup {
         if known { lookup.run() } else { lookup }
     }
 
+    /// A service that wants all, others with so many globs that match nothing, and 1,000 new subjects.
+    pub fn among_globs(globs: u32, deep: bool) -> Self {
+        let mut table = RouteTable::default();
+        want(&mut table, 0, "order");
+        for n in 1..=globs {
+            let glob = match deep {
+                false => format!("glob:order.*.shipped.{n}"),
+                true => format!("glob:**.shipped.{n}.**"),
+            };
+            want(&mut table, n, &glob);
+        }
+        let subjects = (0..1000)
+            .map(|n| format!("order.{n:03}.created.{:02}", n % 90))
+            .collect();
+        Self(table, subjects)
+    }
+
+    /// 1,000 of so many subjects, all of which were looked up before, in turn.
+    pub fn of_many(subjects: usize) -> Self {
+        let mut table = RouteTable::default();
+        want(&mut table, 0, "order");
+        let all = (0..subjects).map(|n| format!("order.created.{n:06}"));
+        // Twice: while their number grows, some of the first make room for others.
+        let Self(table, mut all) = Self(table, all.collect()).run().run();
+        all.truncate(1000);
+        Self(table, all)
+    }
+
     pub fn run(mut self) -> Self {
         for subject in &self.1 {
             assert_eq!(self.0.route(subject.as_bytes()).services.len(), 1);
         }
         self
     }
+}
+
+fn want(table: &mut RouteTable, service: u32, written: &str) {
+    let pattern = SubjectPattern::parse(written, 1024).unwrap();
+    table.add(&pattern, ServiceKey(service));
 }
 
 /// Workers of one service, each of which reports what it has done.
@@ -242,17 +353,27 @@ impl Host for Deciding<'_> {
 }
 
 impl Subscribe {
-    pub fn new() -> Self {
-        let broker = Broker::new(BrokerConfig {
+    /// The service is new, or has so many patterns of others.
+    pub fn beside(patterns: usize) -> Self {
+        let mut broker = Broker::new(BrokerConfig {
             streamer_ports: 5002..=5100,
             subscription_ttl: Duration::from_secs(60),
-            subscriptions_max: 1000,
-            patterns_per_service_max: 1000,
+            subscriptions_max: 100_000,
+            patterns_per_service_max: 100_000,
             policies: Policies::live(QueueLimits {
                 bytes_max: 1 << 20,
                 events_max: 1000,
             }),
         });
+        let service = ServiceName::new("Billing").unwrap();
+        for n in 0..patterns {
+            let id = SubscriptionId::new(&format!("other-{n}")).unwrap();
+            let pattern = SubjectPattern::parse(&format!("Order{n:06}"), 1024).unwrap();
+            let patterns = [pattern].into();
+            let subscribed =
+                broker.subscribe(&id, &service, patterns, None, Instant::now(), &mut Unbound);
+            subscribed.unwrap();
+        }
         let frames: [&[u8]; 3] = [b"2.1", b"2", b"sub-1\0Billing\0OrderCreated\0OrderPaid"];
         Self(broker, frames.map(Bytes::from_static).to_vec())
     }

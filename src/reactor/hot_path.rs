@@ -18,6 +18,7 @@ use crate::reactor::io::agreements::Agreements;
 use crate::reactor::io::inbox::Inbox;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Connections;
+use crate::reactor::state::effects::Lists;
 use crate::reactor::state::notes::Notes;
 use crate::reactor::state::peer::{Envelope, Role};
 use crate::reactor::state::purpose::Purpose;
@@ -25,7 +26,9 @@ use crate::reactor::state::site::Site;
 use crate::reactor::state::streamers::{Doors, StreamerTable};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
-use event_manager_core::broker::{BindFailure, PeerId, ServiceKey, Streamers};
+use event_manager_core::broker::{
+    BindFailure, OrderBy, PeerId, ServiceKey, ServiceOptions, Streamers,
+};
 use event_manager_core::requests::Settings;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::HubId;
@@ -60,7 +63,10 @@ impl HotPath {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let config = Rc::new(Config::default());
+        let config = Rc::new(Config {
+            streamer_ports: 1024..=u16::MAX,
+            ..Config::default()
+        });
         let settings = Settings {
             pub_address: String::new(),
             pull_address_prefix: String::new(),
@@ -193,6 +199,56 @@ impl HotPath {
             self.insert(peer, role, SocketType::Dealer)?;
         }
         Ok(())
+    }
+
+    /// From now on a service's events with the same subject keep their order.
+    pub fn order_by_subject(&mut self, name: &str) {
+        let service = ServiceName::new(name).ok();
+        if let Some(key) = service.and_then(|name| self.hub.broker.find(&name)) {
+            let options = ServiceOptions {
+                order_by: Some(OrderBy::Subject),
+                ..ServiceOptions::default()
+            };
+            self.hub.broker.set_options(key, &options);
+        }
+    }
+
+    /// One more subscription of a service that wants the same and more.
+    ///
+    /// # Errors
+    /// A name or a subject is none, or there are too many.
+    pub fn subscribe_service(&mut self, id: &str, name: &str, subject: &str) -> io::Result<()> {
+        let pattern = SubjectPattern::parse(subject, 1024).map_err(io::Error::other)?;
+        let service = ServiceName::new(name).map_err(io::Error::other)?;
+        let id = SubscriptionId::new(id).map_err(io::Error::other)?;
+        let (broker, patterns) = (&mut self.hub.broker, [pattern].into());
+        let subscribed = broker.subscribe(&id, &service, patterns, None, now(), &mut Unbound);
+        subscribed.map(|_| ()).map_err(io::Error::other)
+    }
+
+    /// What `/stats` and the metrics are made from: how many services they show.
+    pub fn look(&mut self) -> usize {
+        self.hub.status(Lists::Begun).services.len()
+    }
+
+    /// One who sends requests.
+    ///
+    /// # Errors
+    /// The system gives no sockets.
+    pub fn requester(&mut self) -> io::Result<PeerId> {
+        let id = self.hub.peers.next_id();
+        self.insert(id, Role::Requester { locator: false }, SocketType::Dealer)?;
+        Ok(id)
+    }
+
+    /// Takes a request, and answers it.
+    ///
+    /// # Errors
+    /// The bytes are not ZMTP.
+    pub fn ask(&mut self, requester: PeerId, request: &[u8]) -> io::Result<()> {
+        self.hub
+            .take_request(requester, request)
+            .map_err(io::Error::other)
     }
 
     /// Takes what the publisher sent, and appends it to the outboxes of those who get it.

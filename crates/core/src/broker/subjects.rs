@@ -33,7 +33,10 @@ fn label_of(subject: &[u8]) -> &str {
         Ok(text) => text,
         Err(error) => std::str::from_utf8(&begin[..error.valid_up_to()]).unwrap_or_default(),
     };
-    let ends = |c: char| c.is_whitespace() || c.is_control() || "{}[]()<>\"'`=,;".contains(c);
+    let ends = |c: char| {
+        let is_usual = c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':');
+        !is_usual && (c.is_whitespace() || c.is_control() || "{}[]()<>\"'`=,;".contains(c))
+    };
     text.split(ends).next().unwrap_or_default()
 }
 
