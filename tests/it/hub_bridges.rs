@@ -161,6 +161,17 @@ fn a_daemon_that_dials_itself_is_told_so() {
     own.wait_for_counter("bridge.orders", |c| c.in_flight, 1);
 }
 
+/// A sync event is a call. A bridge has nobody who answers.
+#[test]
+fn a_sync_event_doesn_t_call_bridges() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = sender(&directory, "tcp://127.0.0.1:1");
+    let (token, said) = daemon.ask("TK_EVENT_MANAGER_PUBLISH", &["x", "Order", "", "true"]);
+    assert_eq!(token, "TK_SYS_ACK", "{said}");
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said["results"], json!([]));
+}
+
 /// The other wants keys: until it knows ours, and lets us publish this, events wait here.
 #[test]
 fn keys_and_rights_of_the_other_are_kept() {

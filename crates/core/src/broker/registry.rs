@@ -514,18 +514,18 @@ impl Broker {
             .map(|key| (*key, &self.services[key.0 as usize]))
     }
 
-    /// The names of the services with a subscription that matches the subject.
+    /// The names of the services with a subscription that matches the subject, and that can be called: what
+    /// passes events on to other brokers has nobody who answers.
     pub fn services_for(&mut self, subject: &[u8]) -> Vec<ServiceName> {
         let route = self.routes.route(subject);
-        let services = route.services.iter();
-        services
-            .map(|key| {
-                self.service_behind(*key)
-                    .unwrap_or(&self[*key])
-                    .name()
-                    .clone()
-            })
-            .collect()
+        let called = route
+            .services
+            .iter()
+            .filter_map(|key| match self.routes.passes_on(*key) {
+                true => self.service_behind(*key),
+                false => Some(&self[*key]),
+            });
+        called.map(|service| service.name().clone()).collect()
     }
 
     /// The service whose events wait in this one to go to another broker, if they do.
