@@ -25,6 +25,9 @@ enum Level {
     Engine,
 }
 
+/// How long the daemon waits for an engine before it says that the event is on its own disk alone.
+const ENGINE_WAIT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Args)]
 pub(super) struct EmitArgs {
     /// The event's subject: its first frame.
@@ -107,7 +110,11 @@ async fn emit(
     let options = Value::Object(options).to_string();
     let mut request = Message::param(Token::EMIT, [id, level, &options]);
     request.frames = vec![args.subject.clone().into(), data.to_vec().into()];
-    let answer = client.ask(&request, Duration::ZERO).await?;
+    let extra = match args.level {
+        Level::Engine => ENGINE_WAIT,
+        Level::Memory | Level::Disk => Duration::ZERO,
+    };
+    let answer = client.ask(&request, extra).await?;
     let text = String::from_utf8_lossy(&answer.data).into_owned();
     if !answer.token.is(Token::ACK) {
         let (code, sentence) = text.split_once(": ").unwrap_or(("refused", &text));

@@ -36,6 +36,7 @@ macro_rules! conforms_served {
             what_waits_while_the_server_is_away_goes_there_when_it_is_back
             an_event_is_confirmed_when_the_engine_has_it
             kills_of_daemons_lose_nothing
+            both_ways_are_known_to_work_before_an_event_comes
         }
     };
     ($broker:ty: $($name:ident)+) => {
@@ -577,4 +578,13 @@ pub fn kills_of_daemons_lose_nothing<B: Queues>() {
         assert_law(&daemon.status());
         true
     }));
+}
+
+pub fn both_ways_are_known_to_work_before_an_event_comes<B: Queues>() {
+    let broker = B::started();
+    let served = Served::start(&broker, &json!({}));
+    served.daemon.wait_for("both ways", |status| {
+        let states = status.bridges.iter().map(|bridge| bridge.state);
+        states.eq([BridgeState::Running; 2])
+    });
 }

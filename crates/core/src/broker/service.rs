@@ -117,6 +117,8 @@ pub struct Service {
     pub taken: Option<Taken>,
     /// The service that gets what it wants, if that waits elsewhere.
     pub(super) spool: Option<ServiceKey>,
+    /// It is such a service: a part of this process is its worker, also while nothing waits.
+    pub(super) is_spool: bool,
     /// What the ids of the events in its queue on disk begin with, once that is open.
     event_ids: Option<Box<str>>,
     /// How many subscriptions ask for each pattern.
@@ -146,6 +148,7 @@ impl Service {
             spill: (settings.delivery == DeliveryMode::Queue).then(Spill::default),
             taken: (settings.delivery == DeliveryMode::Engine).then(Taken::default),
             spool: None,
+            is_spool: false,
             event_ids: None,
             name,
             port,
@@ -206,7 +209,8 @@ impl Service {
     /// on disk takes no port from others.
     pub(super) fn needs_port(&self) -> bool {
         let pending = self.spill.as_ref().map_or(0, Spill::pending);
-        !self.patterns.is_empty() || self.queued() > 0 || self.queue.held() > 0 || pending > 0
+        let waits = self.queued() > 0 || self.queue.held() > 0 || pending > 0;
+        waits || !self.patterns.is_empty() || self.is_spool
     }
 
     /// Where its events are kept.

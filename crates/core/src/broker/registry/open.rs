@@ -119,6 +119,7 @@ impl Broker {
         };
         let key = self.open_service(spool, None, PortWish::None, streamers)?;
         self.routes.set_passing_on(key);
+        self.services[key.0 as usize].is_spool = true;
         Ok(Some(key))
     }
 
