@@ -408,6 +408,32 @@ fn the_address_is_checked_with_the_others() {
 
 /// A look costs the reactor no more with many subscriptions than with few; who wants all asks for parts.
 #[test]
+fn subscriptions_with_many_subjects_are_counted_and_not_shown() {
+    let daemon = watched();
+    let subjects: Vec<_> = (0..100).map(|n| format!("Order{n}")).collect();
+    let subjects: Vec<_> = subjects.iter().map(|subject| &**subject).collect();
+    for n in 0..30 {
+        daemon.subscribe(&n.to_string(), &format!("Service{n}"), &subjects);
+    }
+    let stats = daemon.http_wait_for("/stats", "all of them", |stats: &Stats| {
+        stats.status.services.len() == 30
+    });
+    let services = &stats.status.services;
+    assert!(services.iter().all(|one| one.subject_count == 100));
+    let shown = services.iter().map(|one| {
+        let subscriptions = one.subscriptions.iter();
+        let of_subscriptions: usize = subscriptions.map(|one| 1 + one.subjects.len()).sum();
+        one.subjects.len() + of_subscriptions
+    });
+    let shown: usize = shown.sum();
+    assert!((2000..=2500).contains(&shown), "{shown}");
+    assert_eq!(
+        daemon.service("Service29").subscriptions[0].subjects.len(),
+        100
+    );
+}
+
+#[test]
 fn of_many_subscriptions_the_first_are_shown_and_all_are_there_in_parts() {
     let daemon = watched();
     for n in 0..40 {

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::accounts::Accounts;
 use crate::reactor::state::durable::{Durable, why_durable};
-use crate::reactor::state::effects::{Lists, SubscriptionsAsked};
+use crate::reactor::state::effects::{Lists, Room, SubscriptionsAsked};
 use crate::reactor::state::memory::waiting_bytes;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::peers::Peers;
@@ -60,6 +60,7 @@ impl Hub {
         let now = now();
         self.broker.routes.subjects.name_largest();
         let services = self.broker.services();
+        let mut room = lists.room();
         let stored = stored_by_client(&self.broker, &self.durable.queues);
         let (clients, denied_to_others) = clients_status(&self.clients, &self.peers, stored);
         Status {
@@ -73,7 +74,7 @@ impl Hub {
             draining: self.phase.is_draining(),
             addresses: self.site.addresses.clone(),
             services: services
-                .map(|(key, service)| self.service_status(key, service, lists, now))
+                .map(|(key, service)| self.service_status(key, service, &mut room, now))
                 .collect(),
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
@@ -121,11 +122,21 @@ impl Hub {
         &self,
         key: ServiceKey,
         service: &Service,
-        lists: Lists,
+        room: &mut Room,
         now: Instant,
     ) -> ServiceStatus {
         let (patterns, ids) = (service.patterns(), service.subscriptions());
         let (subject_count, subscription_count) = (patterns.len() as u64, ids.len() as u64);
+        let subjects = patterns
+            .take(room.of_service())
+            .take_while(|_| room.take(1));
+        let subjects = subjects.map(ToString::to_string).collect();
+        let subscriptions = self.broker.subscriptions_of(service, None, now);
+        let subscriptions = subscriptions
+            .take(room.of_service())
+            .take_while(|view| room.take(1 + view.patterns.len()))
+            .map(subscription)
+            .collect();
         let queue = &service.queue;
         let limits = queue.limits();
         let (connected, ready, stalled) = service.workers.census();
@@ -136,18 +147,10 @@ impl Hub {
                 .port()
                 .map(|port| format!("{}{port}", self.site.settings.pull_address_prefix)),
             no_port: service.lacks_port().map(str::to_owned),
-            subjects: patterns
-                .take(lists.max())
-                .map(ToString::to_string)
-                .collect(),
+            subjects,
             subject_count,
             dead_letter_subject: service.dead_letter_subject().into_owned(),
-            subscriptions: self
-                .broker
-                .subscriptions_of(service, None, now)
-                .take(lists.max())
-                .map(subscription)
-                .collect(),
+            subscriptions,
             subscription_count,
             workers: api::Workers {
                 connected: connected as u64,

@@ -61,18 +61,40 @@ pub struct Attachment {
 pub enum Lists {
     /// All.
     Whole,
-    /// How many there are, and the first 16: who looks again and again must not take more of the
-    /// reactor's time with each subscription.
+    /// How many there are, and the first 16 of each service, 2500 in all: who looks again and again must
+    /// not take more of the reactor's time with each subscription.
     Begun,
 }
 
 impl Lists {
-    /// At most so many are shown.
-    pub(crate) fn max(self) -> usize {
-        match self {
-            Self::Whole => usize::MAX,
-            Self::Begun => 16,
-        }
+    /// How much room there is for them in one look.
+    pub(crate) fn room(self) -> Room {
+        let (of_service, in_all) = match self {
+            Self::Whole => (usize::MAX, usize::MAX),
+            Self::Begun => (16, 2500),
+        };
+        Room { of_service, in_all }
+    }
+}
+
+/// How many entries of lists are shown yet.
+#[derive(Debug)]
+pub(crate) struct Room {
+    of_service: usize,
+    in_all: usize,
+}
+
+impl Room {
+    /// The longest that the next list of a service may be.
+    pub(crate) fn of_service(&self) -> usize {
+        self.of_service.min(self.in_all)
+    }
+
+    /// Whether there is room for so many more; then they have it.
+    pub(crate) fn take(&mut self, entries: usize) -> bool {
+        let left = self.in_all.checked_sub(entries);
+        self.in_all = left.unwrap_or(self.in_all);
+        left.is_some()
     }
 }
 

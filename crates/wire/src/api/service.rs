@@ -17,13 +17,13 @@ pub struct ServiceStatus {
     /// Why it has no port; `None` if it has one, or needs none yet.
     pub no_port: Option<String>,
     /// The patterns that it receives, as subscriptions write them: those of all its subscriptions, and
-    /// those that the configuration or a durable queue keeps without one. In `/stats` the first 16.
+    /// those that the configuration or a durable queue keeps without one. In `/stats` the first 16, of all services together 2500.
     pub subjects: Vec<String>,
     /// How many patterns these are.
     pub subject_count: u64,
     /// The subject under which its dead letters are published.
     pub dead_letter_subject: String,
-    /// The subscriptions that have not expired. In `/stats` the first 16 by their ids; `/subscriptions`
+    /// The subscriptions that have not expired. In `/stats` the first 16 by their ids, as far as there is room; `/subscriptions`
     /// has all.
     pub subscriptions: Vec<Subscription>,
     /// How many subscriptions these are.
