@@ -76,10 +76,9 @@ pub struct Item {
 impl Item {
     /// What an event costs beside its own bytes.
     pub const OVERHEAD_BYTES: usize = 64;
-    /// The same for one with a key, which it may be the only one to have.
-    pub const KEYED_OVERHEAD_BYTES: usize = 256;
-    /// The same for one with a time: there are several indexes to find it by.
-    pub const TIMED_OVERHEAD_BYTES: usize = 512;
+    /// The same for one with a key or a time: there are several indexes to find it by. One with a key costs
+    /// less until it has a time; but it may get one when a worker fails, and what fitted has to fit then, too.
+    pub const INDEXED_OVERHEAD_BYTES: usize = 512;
 
     /// An event without key, times or position in a log, never given to anyone.
     pub fn new(body: Bytes) -> Self {
@@ -106,12 +105,11 @@ impl Item {
 
     /// What it counts for in the bounds of a queue, in bytes.
     pub fn cost(&self) -> usize {
-        let overhead = if self.not_before.is_some() || self.expires_at.is_some() {
-            Self::TIMED_OVERHEAD_BYTES
-        } else if self.key.is_some() {
-            Self::KEYED_OVERHEAD_BYTES
-        } else {
-            Self::OVERHEAD_BYTES
+        let is_indexed =
+            self.key.is_some() || self.not_before.is_some() || self.expires_at.is_some();
+        let overhead = match is_indexed {
+            true => Self::INDEXED_OVERHEAD_BYTES,
+            false => Self::OVERHEAD_BYTES,
         };
         self.body.len() + overhead
     }

@@ -386,7 +386,7 @@ mod tests {
         let place = size_of::<Linked>() + 8 + size_of::<(Position, u32)>();
         let own_key = size_of::<KeyState>() + 8 + size_of::<(OrderKey, u32)>();
         let turn = size_of::<(Position, u32)>();
-        assert!(place + own_key + turn <= Item::KEYED_OVERHEAD_BYTES);
+        assert!(place + own_key + turn <= Item::INDEXED_OVERHEAD_BYTES);
         assert!(place <= 128, "{place}");
     }
 

@@ -115,11 +115,11 @@ fn a_refusal_says_what_was_expected_and_what_came() {
         ),
         (
             r#""emit", "subject": "x", "level": "tape""#,
-            r#"invalid-field: "level": expected one of "memory", "disk", got "tape""#,
+            r#"invalid-field: "level": expected one of "memory", "disk", "engine", got "tape""#,
         ),
         (
             r#""emit", "subject": "x", "level": 5"#,
-            r#"invalid-field: "level": expected one of "memory", "disk", got 5"#,
+            r#"invalid-field: "level": expected one of "memory", "disk", "engine", got 5"#,
         ),
         (
             r#""emit", "subject": "x", "ttl": 0"#,
