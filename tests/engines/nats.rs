@@ -226,7 +226,7 @@ fn commands_show_what_it_does() {
         .split_whitespace()
         .collect();
     let expected = [
-        "orders", "main", "out", "running", "10", "0", "0", "0", "0", "-",
+        "orders", "main", "out", "running", "10", "0", "0", "0", "0", "0", "-",
     ];
     assert_eq!(row, expected, "{printed}");
     let printed = site.run(&["top", "-n", "1"]).done();

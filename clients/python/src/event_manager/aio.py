@@ -196,10 +196,9 @@ class AsyncLease:
         was_held = self.held
         await asyncio.shield(self.release())
         if not was_held and (kind is None or (self._cancelled and kind is asyncio.CancelledError)):
-            if self._cancelled and hasattr(asyncio.Task, "uncancel"):
-                task = asyncio.current_task()
-                if task is not None:
-                    task.uncancel()
+            uncancel = getattr(asyncio.current_task(), "uncancel", None)  # From Python 3.11 on.
+            if self._cancelled and uncancel is not None:
+                uncancel()
             raise LeaseLost(
                 f"the lease {self._lease.name} was lost meanwhile; another may have done the same; check what was done without it"
             )
