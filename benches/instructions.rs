@@ -58,7 +58,7 @@ fn a_thousand_confirmed_events(emit: Emit) -> Emit {
 
 #[library_benchmark]
 #[bench::at_500_services(args = (500, 1), setup = Look::at, config = budget(4_034_000), teardown = drop)]
-#[bench::at_500_services_with_100_000_subscriptions(args = (500, 200), setup = Look::at, config = budget(27_510_000), teardown = drop)]
+#[bench::at_500_services_with_100_000_subscriptions(args = (500, 200), setup = Look::at, config = budget(5_190_000), teardown = drop)]
 fn a_look(look: Look) -> Look {
     look.run()
 }
