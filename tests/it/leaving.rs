@@ -55,7 +55,7 @@ fn who_hangs_up_while_it_is_paused_makes_room_at_once() {
 fn what_was_sent_before_is_read_as_the_rate_allows() {
     let daemon = daemon(json!({"connections": 3, "eventsPerSecond": 500}));
     let subscriber = daemon.subscriber(&["late"]);
-    let mut first = publisher(&daemon, 1500);
+    let mut first = publisher(&daemon, 3000);
     let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
     wait_until_paused(&daemon);
     first.send(&message(&["late", "1"]));
