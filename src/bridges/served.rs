@@ -150,6 +150,7 @@ impl Served {
     async fn begin(
         &self,
     ) -> Option<Result<(mpsc::UnboundedReceiver<Settlement>, watch::Receiver<u64>), String>> {
+        // No more than is in hands, at most `maxInFlight`, can be settled.
         let (settled, settlements) = mpsc::unbounded_channel();
         let (want, wanted) = watch::channel(0);
         let (answered, answer) = oneshot::channel();

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::signals::wait_for;
 use super::target::Target;
 use event_manager_client::{Client, ClientError};
-use event_manager_wire::messagebus::{Message, Token};
+use event_manager_wire::messagebus::{ENGINE_WAIT_MAX, Message, Token};
 
 /// What a confirmation means.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -24,9 +24,6 @@ enum Level {
     /// Beyond that, the engine has it, of each service that has its queue at one.
     Engine,
 }
-
-/// How long the daemon waits for an engine before it says that the event is on its own disk alone.
-const ENGINE_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct EmitArgs {
@@ -111,7 +108,7 @@ async fn emit(
     let mut request = Message::param(Token::EMIT, [id, level, &options]);
     request.frames = vec![args.subject.clone().into(), data.to_vec().into()];
     let extra = match args.level {
-        Level::Engine => ENGINE_WAIT,
+        Level::Engine => ENGINE_WAIT_MAX,
         Level::Memory | Level::Disk => Duration::ZERO,
     };
     let answer = client.ask(&request, extra).await?;

@@ -2,7 +2,8 @@
 
 use crate::ambient::now;
 use crate::telemetry::{Bursts, Journal, Notable};
-use event_manager_core::instances::{Happened, Instance, Registry, Turn, TurnKind, Verdict};
+use event_manager_core::instances::{Happened, Instance, Registry, Turn, TurnKind};
+use event_manager_wire::api::InstanceState;
 
 /// Notes what happened, at most one event of a burst of each instance.
 pub(super) struct Noted {
@@ -40,13 +41,13 @@ impl Noted {
     fn changed(
         &mut self,
         id: &str,
-        (from, to): (Verdict, Verdict),
+        (from, to): (InstanceState, InstanceState),
         said: bool,
         instance: Option<&Instance>,
     ) {
         let kind = match to {
             // It is heard, as before, but now otherwise.
-            Verdict::Alive => "joined",
+            InstanceState::Alive => "joined",
             other => other.name(),
         };
         let Some(suppressed) = self.bursts.admit(&format!("{kind}:{id}"), now()) else {
@@ -58,26 +59,26 @@ impl Noted {
         let before = from.name();
         let why;
         let notable = match to {
-            Verdict::Unknown => return,
-            Verdict::Alive => Notable::InstanceJoined {
+            InstanceState::Unknown => return,
+            InstanceState::Alive => Notable::InstanceJoined {
                 id,
                 pid: known.and_then(|known| known.pid),
                 link,
                 before,
                 suppressed,
             },
-            Verdict::Silent => Notable::InstanceSilent {
+            InstanceState::Silent => Notable::InstanceSilent {
                 id,
                 link,
                 suppressed,
             },
-            Verdict::Gone => Notable::InstanceGone {
+            InstanceState::Gone => Notable::InstanceGone {
                 id,
                 said,
                 before,
                 suppressed,
             },
-            Verdict::CutOff => {
+            InstanceState::CutOff => {
                 why = format!(
                     "{id} was heard here from {link}, and now only another event manager hears it"
                 );
@@ -88,7 +89,7 @@ impl Noted {
                     suppressed,
                 }
             }
-            Verdict::Deaf => {
+            InstanceState::Deaf => {
                 why = format!(
                     "{id} is heard from {link}, but nobody there subscribes to heartbeats here: it hears no others, and will take itself for the only one"
                 );

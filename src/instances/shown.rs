@@ -2,7 +2,7 @@
 
 use super::watch::host_of;
 use crate::state::{KeptInstance, KeptTurn};
-use event_manager_core::instances::{Former, Instance, Registry, Turn, Verdict};
+use event_manager_core::instances::{Former, Instance, Registry, Turn};
 use event_manager_wire::api::{self, InstanceState, InstancesPage};
 
 /// Instances that STATUS shows.
@@ -40,7 +40,7 @@ fn instance(one: &Instance, leaders: &[String]) -> api::Instance {
     let known = one.known();
     api::Instance {
         id: known.id.clone(),
-        state: state(one.verdict()),
+        state: one.state(),
         since_ms: one.since_ms(),
         pid: known.pid,
         leads: leaders.contains(&known.id),
@@ -69,17 +69,6 @@ fn reachable(known: &Former) -> Option<String> {
         (Some(host), Some(port)) => format!("tcp://{host}:{port}"),
         _ => address.to_owned(),
     })
-}
-
-fn state(verdict: Verdict) -> InstanceState {
-    match verdict {
-        Verdict::Unknown => InstanceState::Unknown,
-        Verdict::Alive => InstanceState::Alive,
-        Verdict::Silent => InstanceState::Silent,
-        Verdict::CutOff => InstanceState::CutOff,
-        Verdict::Deaf => InstanceState::Deaf,
-        Verdict::Gone => InstanceState::Gone,
-    }
 }
 
 pub(super) fn turn(turn: &Turn) -> api::Turn {

@@ -1,8 +1,6 @@
 //! Services whose queue is another broker's: what was taken there goes to workers, and what became of it is
 //! told.
 
-use std::time::Duration;
-
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::served::{Handed, HandedEvent, Returning, Serving, Settlement};
@@ -11,12 +9,9 @@ use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::{Emission, Level};
 use event_manager_core::seq::Seq;
-use event_manager_wire::messagebus::Message;
+use event_manager_wire::messagebus::{ENGINE_WAIT_MAX, Message};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
-
-/// How long a publisher waits for an engine before it is told that its event is on disk here.
-const ENGINE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Hub {
     /// A part of this process takes events for a service from now on.

@@ -7,7 +7,7 @@ mod fence;
 mod history;
 mod reading;
 mod registry;
-mod verdict;
+mod state;
 
 pub use fence::{Fence, FencePolicy, Links};
 pub use history::{HISTORY_MAX, Turn, TurnKind};
@@ -15,7 +15,6 @@ pub use reading::{Fields, ID_BYTES_MAX, Kind, MESSAGE_BYTES_MAX, Said, Unreadabl
 pub use registry::{
     Former, Happened, Heard, INSTANCES_MAX, Instance, NEW_PER_SECOND_MAX, Now, Registry, Rules, Way,
 };
-pub use verdict::Verdict;
 
 #[cfg(test)]
 mod tests;

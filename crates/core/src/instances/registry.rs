@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::history::{History, Turn, TurnKind};
 use super::reading::{Kind, Said};
-use super::verdict::{Facts, Verdict, judge};
+use super::state::{Facts, judge};
+use event_manager_wire::api::InstanceState;
 
 /// The most instances that are known.
 pub const INSTANCES_MAX: usize = 1000;
@@ -76,7 +77,7 @@ pub struct Former {
 #[derive(Debug, Clone)]
 pub struct Instance {
     known: Former,
-    verdict: Verdict,
+    state: InstanceState,
     since_ms: u64,
     /// The latest pauses between heartbeats, in milliseconds.
     pauses_ms: VecDeque<u64>,
@@ -93,10 +94,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn new(known: Former, verdict: Verdict, since_ms: u64) -> Self {
+    fn new(known: Former, state: InstanceState, since_ms: u64) -> Self {
         Self {
             known,
-            verdict,
+            state,
             since_ms,
             pauses_ms: VecDeque::new(),
             heard_here: None,
@@ -113,8 +114,8 @@ impl Instance {
         &self.known
     }
 
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
+    pub fn state(&self) -> InstanceState {
+        self.state
     }
 
     /// Since when it is so, in milliseconds since 1970.
@@ -196,11 +197,11 @@ impl Instance {
 /// What is notable of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happened {
-    /// An instance is otherwise than before; one that was not known was [`Unknown`](Verdict::Unknown).
+    /// An instance is otherwise than before; one that was not known was [`Unknown`](InstanceState::Unknown).
     Changed {
         id: String,
-        from: Verdict,
-        to: Verdict,
+        from: InstanceState,
+        to: InstanceState,
         /// It said itself that it ends.
         said: bool,
     },
@@ -236,13 +237,13 @@ impl Registry {
         let mut instances = BTreeMap::new();
         let mut unknown = 0;
         for known in former.into_iter().take(INSTANCES_MAX) {
-            let verdict = match known.is_gone {
-                true => Verdict::Gone,
-                false => Verdict::Unknown,
+            let state = match known.is_gone {
+                true => InstanceState::Gone,
+                false => InstanceState::Unknown,
             };
             unknown += usize::from(!known.is_gone);
             let since_ms = known.last_seen_ms;
-            instances.insert(known.id.clone(), Instance::new(known, verdict, since_ms));
+            instances.insert(known.id.clone(), Instance::new(known, state, since_ms));
         }
         let mut leaders = BTreeSet::new();
         let history = History::restore(turns);
@@ -319,7 +320,7 @@ impl Registry {
                 first_seen_ms: now.wall_ms,
                 ..Former::default()
             };
-            let instance = Instance::new(known, Verdict::Unknown, now.wall_ms);
+            let instance = Instance::new(known, InstanceState::Unknown, now.wall_ms);
             self.instances.insert(said.id.clone(), instance);
             self.unknown += 1;
         }
@@ -373,7 +374,7 @@ impl Registry {
         let forget_after = self.rules.forget_after.as_millis() as u64;
         let is_old = |instance: &Instance| {
             let since = now.wall_ms.saturating_sub(instance.known.last_seen_ms);
-            instance.verdict == Verdict::Gone && since > forget_after
+            instance.state == InstanceState::Gone && since > forget_after
         };
         let all = self.instances.values();
         let old = all.filter(|instance| is_old(instance));
@@ -394,7 +395,7 @@ impl Registry {
         }
         if self.instances.len() >= INSTANCES_MAX {
             let gone = self.instances.values();
-            let gone = gone.filter(|instance| instance.verdict == Verdict::Gone);
+            let gone = gone.filter(|instance| instance.state == InstanceState::Gone);
             let oldest = gone.min_by_key(|instance| instance.known.last_seen_ms);
             let Some(oldest) = oldest.map(|instance| instance.known.id.clone()) else {
                 return false;
@@ -417,15 +418,15 @@ impl Registry {
             return;
         };
         let facts = instance.facts(now.at, self.rules.timeout, self.started_at);
-        let (from, to) = (instance.verdict, judge(facts));
+        let (from, to) = (instance.state, judge(facts));
         if from != to {
-            instance.verdict = to;
+            instance.state = to;
             instance.since_ms = now.wall_ms;
-            self.unknown -= usize::from(from == Verdict::Unknown);
-            self.unknown += usize::from(to == Verdict::Unknown);
+            self.unknown -= usize::from(from == InstanceState::Unknown);
+            self.unknown += usize::from(to == InstanceState::Unknown);
             self.changed.insert(id.to_owned());
             // Until its next heartbeat, also over a restart.
-            instance.known.is_gone = to == Verdict::Gone;
+            instance.known.is_gone = to == InstanceState::Gone;
             happened.push(Happened::Changed {
                 id: id.to_owned(),
                 from,
@@ -462,8 +463,8 @@ impl Registry {
         for id in before.difference(&self.leaders) {
             let instance = self.instances.get(id);
             let kind = match instance {
-                Some(one) if self.is_fenced && one.verdict.is_heard() => TurnKind::Fenced,
-                Some(one) if one.verdict.is_heard() => TurnKind::Resigned,
+                Some(one) if self.is_fenced && one.state.is_heard() => TurnKind::Fenced,
+                Some(one) if one.state.is_heard() => TurnKind::Resigned,
                 Some(one) if one.has_ended => TurnKind::Resigned,
                 _ => TurnKind::Timeout,
             };

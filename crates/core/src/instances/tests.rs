@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use event_manager_wire::api::InstanceState;
 
 const RULES: Rules = Rules {
     interval: Duration::from_secs(1),
@@ -87,8 +88,8 @@ impl Watched {
         self.registry.tend(now, &mut self.happened);
     }
 
-    fn verdict(&self, id: &str) -> Verdict {
-        self.registry.get(id).unwrap().verdict()
+    fn state(&self, id: &str) -> InstanceState {
+        self.registry.get(id).unwrap().state()
     }
 
     fn leaders(&self) -> Vec<&str> {
@@ -152,35 +153,35 @@ fn what_is_none_is_named() {
 fn silent_cut_off_deaf_and_gone_are_told_apart() {
     let mut all = Watched::new(vec![], vec![]);
     all.beat("a", 1);
-    assert_eq!(all.verdict("a"), Verdict::Alive);
+    assert_eq!(all.state("a"), InstanceState::Alive);
     all.pass(3001);
-    assert_eq!(all.verdict("a"), Verdict::Silent);
+    assert_eq!(all.state("a"), InstanceState::Silent);
     // Another event manager hears it.
     all.hear(Kind::Heartbeat, "a", 1, Way::Hub);
-    assert_eq!(all.verdict("a"), Verdict::CutOff);
+    assert_eq!(all.state("a"), InstanceState::CutOff);
     all.hear(Kind::Heartbeat, "b", 2, Way::Hub);
-    assert_eq!(all.verdict("b"), Verdict::Alive);
+    assert_eq!(all.state("b"), InstanceState::Alive);
     all.beat("a", 1);
     let (now, host) = (all.now(), |_: &str| Some("10.0.0.1".to_owned()));
     let others = ["10.0.0.2".to_owned()].into();
     all.registry.know_listeners(&others, host, now);
     all.pass(1500);
     all.beat("a", 1);
-    assert_eq!(all.verdict("a"), Verdict::Alive);
+    assert_eq!(all.state("a"), InstanceState::Alive);
     all.pass(1600);
-    assert_eq!(all.verdict("a"), Verdict::Deaf);
+    assert_eq!(all.state("a"), InstanceState::Deaf);
     let now = all.now();
     let all_hosts = ["10.0.0.1".to_owned()].into();
     all.registry.know_listeners(&all_hosts, host, now);
     all.pass(0);
-    assert_eq!(all.verdict("a"), Verdict::Alive);
+    assert_eq!(all.state("a"), InstanceState::Alive);
     let now = all.now();
     all.registry.link_ended(1, now, &mut all.happened);
     all.pass(3100);
-    assert_eq!(all.verdict("a"), Verdict::Gone);
+    assert_eq!(all.state("a"), InstanceState::Gone);
     all.beat("a", 1);
     all.hear(Kind::Shutdown, "a", 1, LINK);
-    assert_eq!(all.verdict("a"), Verdict::Gone);
+    assert_eq!(all.state("a"), InstanceState::Gone);
     all.pass(100_001);
     assert!(all.registry.get("a").is_none(), "it is forgotten");
 }
@@ -235,7 +236,7 @@ fn after_a_restart_nobody_is_elected_before_all_are_known_to_be_there_or_not() {
     };
     let turns: Vec<_> = before.registry.history().cloned().collect();
     let mut all = Watched::new(former(), turns.clone());
-    assert_eq!(all.verdict("a"), Verdict::Unknown);
+    assert_eq!(all.state("a"), InstanceState::Unknown);
     all.beat("b", 2);
     assert_eq!(all.leaders(), ["a"], "as before");
     all.beat("a", 1);
@@ -246,8 +247,8 @@ fn after_a_restart_nobody_is_elected_before_all_are_known_to_be_there_or_not() {
     all.beat("b", 2);
     all.pass(1001);
     assert_eq!(
-        (all.verdict("a"), all.leaders()),
-        (Verdict::Gone, vec!["b"])
+        (all.state("a"), all.leaders()),
+        (InstanceState::Gone, vec!["b"])
     );
     let last: Vec<_> = all.turns().split_off(1);
     let expected = [("a", TurnKind::Timeout), ("b", TurnKind::Elected)];
@@ -364,15 +365,15 @@ proptest! {
             for (id, one) in &mut model {
                 let (here, beyond) = (within(one.here), within(one.beyond));
                 let expected = match () {
-                    () if one.ended => Verdict::Gone,
-                    () if here => Verdict::Alive,
-                    () if beyond && one.here.is_some() => Verdict::CutOff,
-                    () if beyond => Verdict::Alive,
-                    () if one.linked => Verdict::Silent,
-                    () => Verdict::Gone,
+                    () if one.ended => InstanceState::Gone,
+                    () if here => InstanceState::Alive,
+                    () if beyond && one.here.is_some() => InstanceState::CutOff,
+                    () if beyond => InstanceState::Alive,
+                    () if one.linked => InstanceState::Silent,
+                    () => InstanceState::Gone,
                 };
-                one.ended = expected == Verdict::Gone;
-                prop_assert_eq!(all.verdict(id), expected);
+                one.ended = expected == InstanceState::Gone;
+                prop_assert_eq!(all.state(id), expected);
                 if (here || beyond) && !one.ended && !(fenced && here) {
                     if lowest.is_none_or(|lowest| one.pid < lowest) {
                         (lowest, leading) = (Some(one.pid), vec![]);

@@ -62,7 +62,7 @@ pub struct Instance {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstanceState {
-    /// It is heard.
+    /// It is heard: here, or by another event manager of the mesh if it is not connected here.
     Alive,
     /// Its connection is there, and its heartbeats are not.
     Silent,
@@ -89,5 +89,10 @@ impl InstanceState {
             Self::Deaf => "deaf",
             Self::Gone => "gone",
         }
+    }
+
+    /// Whether somebody hears it now.
+    pub fn is_heard(self) -> bool {
+        matches!(self, Self::Alive | Self::CutOff | Self::Deaf)
     }
 }

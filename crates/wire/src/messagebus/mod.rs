@@ -26,3 +26,7 @@ pub use values::{Text, Verbatim, given, ranged};
 pub use worker_words::{
     EventWord, NAK_DELAY_MAX, WorkerWord, error_word, event_attempt, event_id, own_id_of_event,
 };
+
+/// How long an EMIT of level `engine` waits for engines, before it is answered that the event is on the
+/// daemon's own disk alone.
+pub const ENGINE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
