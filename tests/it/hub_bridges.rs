@@ -52,7 +52,9 @@ fn wait_until_empty(daemon: &TestDaemon) {
 
 fn worked(daemon: &TestDaemon, count: usize) -> Vec<String> {
     let worker = daemon.worker("Shop", &daemon.address_of("Shop"));
-    (0..count).map(|_| received(&worker)).collect()
+    let bodies = (0..count).map(|_| received(&worker)).collect();
+    daemon.dismiss("Shop", worker);
+    bodies
 }
 
 #[test]

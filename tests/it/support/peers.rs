@@ -120,6 +120,13 @@ impl TestDaemon {
         self.wait_for_ready(service, before + 1);
         worker
     }
+
+    /// Closes a ready worker; when it returns, the daemon knows of that, and counts it no more.
+    pub fn dismiss(&self, service: &str, worker: zmq::Socket) {
+        let before = self.service(service).workers.ready;
+        drop(worker);
+        self.wait_for_ready(service, before - 1);
+    }
 }
 
 /// An event of two frames.
