@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use event_manager_wire::model::Endpoint;
 use serde_json::json;
 
 use super::support::peers::publish;
@@ -78,7 +79,9 @@ fn a_daemon_that_drains_is_not_healthy() {
 
 #[test]
 fn without_an_address_the_daemon_of_this_configuration_is_asked() {
-    let daemon = TestDaemon::start();
+    let daemon = TestDaemon::with(|config| {
+        config.request_addresses = vec![Endpoint::tcp("127.0.0.1", 0)];
+    });
     let port = daemon.bound().requests[0].port().expect("TCP");
     let address = format!("tcp://*:{port}");
     let site = Site::configured(&json!({"requestAddress": [address, "tcp://127.0.0.1:1"]}));

@@ -18,7 +18,7 @@ use event_manager_wire::model::Endpoint;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::support::bus::own_host;
+use super::support::bus::{host_of_test, own_host};
 use super::support::http::HttpClient;
 use super::support::peers::publish;
 use super::support::program::{Site, wait_until};
@@ -287,7 +287,7 @@ fn it_is_ready_while_the_locator_knows_it() {
 #[test]
 fn it_is_not_ready_while_it_stops_and_says_so() {
     let daemon = TestDaemon::with(|config| {
-        config.http_address = Some(Endpoint::tcp("127.0.0.1", 0));
+        config.http_address = Some(Endpoint::tcp(host_of_test(), 0));
         config.drain_timeout = PATIENCE;
     });
     let address = daemon.http();

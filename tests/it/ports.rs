@@ -57,6 +57,7 @@ fn the_host_of_services_is_looked_up_at_the_start() {
     let with_host = |host: &str| {
         let mut config = config();
         config.pull_address = Endpoint::tcp(host, 0);
+        config.public_hostname = host.into();
         config
     };
     let error = Daemon::start(with_host("no host")).expect_err("a name that can't be");

@@ -195,6 +195,8 @@ fn a_daemon_that_stops_does_not_come_back_to_its_own_locator() {
 fn sockets_are_known_by_their_addresses_and_others_are_named() {
     let [(for_service, service), (other, port)] = [kept(), kept()];
     let site = Site::configured(&json!({
+        "pullAddress": "tcp://127.0.0.1",
+        "publicHostname": "127.0.0.1",
         "minStreamerPort": service,
         "maxStreamerPort": service,
         "subscriptionTtl": 0.3,

@@ -1,6 +1,7 @@
 //! MessageBus requests in every form, and what stands between a client and the daemon.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 
 use event_manager::config::Config;
@@ -36,13 +37,20 @@ impl TestDaemon {
     }
 }
 
-/// An address of the loopback network that nothing else in this process uses, so that a port which
-/// is free there stays free.
+/// An address of the loopback network that nothing else uses, in this process or beside it, so that a
+/// port which is free there stays free.
 pub fn own_host() -> String {
-    static HOSTS: AtomicU8 = AtomicU8::new(1);
-    let [process_high, process_low] = (std::process::id() as u16).to_be_bytes();
-    let host = HOSTS.fetch_add(1, Ordering::Relaxed);
-    format!("127.{}.{process_low}.{host}", 64 | process_high & 127)
+    static HOSTS: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = HOSTS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // Not 127.0.0.1.
+    let process = 1 + std::process::id() % 255;
+    Ipv4Addr::new(127, process as u8, high, low).to_string()
+}
+
+/// The address at which the daemons of a test listen, and no others: each test has a thread.
+pub fn host_of_test() -> String {
+    thread_local!(static HOST: String = own_host());
+    HOST.with(String::clone)
 }
 
 /// Gives services an address of their own.

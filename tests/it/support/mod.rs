@@ -88,15 +88,16 @@ impl Home {
 
 /// A configuration whose every port the system chooses, without a locator.
 pub fn config() -> Config {
-    let any = || vec![Endpoint::tcp("127.0.0.1", 0)];
+    let host = bus::host_of_test();
+    let any = || vec![Endpoint::tcp(&*host, 0)];
     let mut config = Config {
         pub_addresses: any(),
         sub_addresses: any(),
         request_addresses: any(),
         http_address: None,
-        pull_address: Endpoint::tcp("127.0.0.1", 0),
+        pull_address: Endpoint::tcp(&*host, 0),
         streamer_ports: 0..=0,
-        public_hostname: "127.0.0.1".into(),
+        public_hostname: host.clone(),
         drain_timeout: Duration::from_secs(2),
         subscriber_grace: Duration::ZERO,
         state_dir: Default::default(),

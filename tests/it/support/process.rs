@@ -13,6 +13,7 @@ use event_manager_wire::api::Status;
 use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
+use super::bus::host_of_test;
 use super::{PATIENCE, tunnel};
 
 /// Holds the keys of `config.json` for the daemon to be run.
@@ -194,15 +195,17 @@ impl Drop for DaemonProcess {
 
 /// A `config.json` with free ports and without a locator; `keys` are written over those.
 pub fn settings(keys: &Value) -> Value {
+    let host = host_of_test();
+    let any = format!("tcp://{host}:0");
     let mut all = json!({
-        "pubAddress": "tcp://127.0.0.1:0",
-        "subAddress": "tcp://127.0.0.1:0",
-        "requestAddress": "tcp://127.0.0.1:0",
+        "pubAddress": any,
+        "subAddress": any,
+        "requestAddress": any,
         "httpAddress": "off",
-        "pullAddress": "tcp://127.0.0.1",
+        "pullAddress": format!("tcp://{host}"),
         "minStreamerPort": 0,
         "maxStreamerPort": 0,
-        "publicHostname": "127.0.0.1",
+        "publicHostname": host,
         "locatorRegister": false,
         "embeddedLocator": false,
         "drainTimeout": 2,
