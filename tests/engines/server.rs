@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a server may take until it listens.
-const START_MAX: Duration = Duration::from_secs(30);
+/// How long a server may take until it listens: RabbitMQ needs half a minute on a busy machine.
+const START_MAX: Duration = Duration::from_secs(120);
 
 /// A file that `just engines` has installed.
 pub fn installed(name: &str) -> PathBuf {
