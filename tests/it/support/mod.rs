@@ -33,7 +33,7 @@ use program::{Program, Serving, Site};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes on a busy machine; only failures wait for it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon on free ports, stopped at the end of the test. Every test ends by asserting the
 /// accounting law.
