@@ -92,7 +92,11 @@ impl InHands {
         let name = incoming.position.clone().unwrap_or_else(|| id.to_owned());
         let (receipt, token) = (Some(incoming.receipt), queue.token(incoming.receipt));
         let known = self.by_name.get(&name).filter(|_| !name.is_empty());
-        if let Some(held) = known.and_then(|number| self.held.get_mut(number)) {
+        // An engine that can't tell its events apart may have two with the same id: while one is held, what
+        // it gives is another.
+        let is_again = |held: &&mut Held| incoming.position.is_some() || held.receipt.is_none();
+        let known = known.and_then(|number| self.held.get_mut(number));
+        if let Some(held) = known.filter(is_again) {
             (held.receipt, held.token, held.is_recalled) = (receipt, token, false);
             return None;
         }

@@ -65,7 +65,7 @@ const ALL: [About; 4] = [
         example: "amqp://127.0.0.1:5672/%2f",
         is_built: cfg!(feature = "rabbitmq"),
         place: Some("the name of the exchange"),
-        serves: false,
+        serves: true,
         confirmed: "each queue that gets it has it: a quorum queue on the disks of most of its servers, a durable classic one on that of its one server; one that is not durable loses all with its server",
     },
     About {

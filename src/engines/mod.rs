@@ -238,6 +238,8 @@ pub async fn queue(user: User<'_>, queue: QueueOf<'_>) -> Result<Box<dyn Queue>,
         EngineKind::Nats => Ok(Box::new(nats::NatsQueue::connect(user, queue).await?)),
         #[cfg(feature = "redis")]
         EngineKind::Redis => Ok(Box::new(redis::RedisQueue::connect(user, queue).await?)),
+        #[cfg(feature = "rabbitmq")]
+        EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitQueue::connect(user, queue).await?)),
         kind => {
             let _ = queue;
             Err(format!("there are no queues of services at {kind}"))
@@ -256,22 +258,12 @@ pub async fn outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outle
         #[cfg(feature = "redis")]
         EngineKind::Redis => Ok(Box::new(redis::RedisOutlet::connect(user, to).await?)),
         #[cfg(feature = "rabbitmq")]
-        EngineKind::RabbitMq => Ok(Box::new(
-            rabbitmq::RabbitOutlet::connect(user, place(to)?).await?,
-        )),
+        EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(user, to).await?)),
         EngineKind::Hub => Ok(Box::new(hub::HubOutlet::connect(user).await?)),
         #[cfg(not(all(feature = "nats", feature = "redis", feature = "rabbitmq")))]
         kind => {
             let _ = to;
             Err(kind.why_not_built())
         }
-    }
-}
-
-#[cfg(feature = "rabbitmq")]
-fn place(to: Destination<'_>) -> Result<&str, String> {
-    match to {
-        Destination::Place(place) => Ok(place),
-        Destination::QueueOf(_) => Err("there are no queues of services there".into()),
     }
 }

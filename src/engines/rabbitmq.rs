@@ -3,6 +3,8 @@
 mod dial;
 mod guard;
 mod outlet;
+mod queue;
+mod shares;
 mod source;
 
 use std::fmt::Display;
@@ -10,6 +12,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -26,6 +29,7 @@ use super::{Failure, User};
 use crate::config::{AmqpAddress, Login};
 use crate::keys::ConfiguredFile;
 pub(super) use outlet::RabbitOutlet;
+pub(super) use queue::RabbitQueue;
 pub(super) use source::RabbitSource;
 
 /// How long a connection may take.
@@ -122,13 +126,31 @@ impl Session {
         }
     }
 
+    /// Another channel, after the server has closed the one that there was.
+    async fn reopen(&mut self, what: &str) -> Result<(), Failure> {
+        let opened = self.answer(self.connection.create_channel(), what).await?;
+        self.channel = opened;
+        // What was said of the other doesn't matter any more.
+        let mut events = self.events.as_mut();
+        poll_fn(|context| {
+            while let Poll::Ready(Some(_)) = events.as_mut().poll_next(context) {}
+            Poll::Ready(())
+        })
+        .await;
+        Ok(())
+    }
+
     /// Waits until the connection or the channel is lost, and says so.
     async fn lost(&mut self) -> String {
+        poll_fn(|context| self.poll_lost(context)).await
+    }
+
+    fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<String> {
         loop {
-            match poll_fn(|context| self.events.as_mut().poll_next(context)).await {
-                Some(Event::Error(error)) => return lost(&error),
+            match ready!(self.events.as_mut().poll_next(context)) {
+                Some(Event::Error(error)) => return Poll::Ready(lost(&error)),
                 Some(_) => {}
-                None => return lost(&"nothing more comes from it"),
+                None => return Poll::Ready(lost(&"nothing more comes from it")),
             }
         }
     }

@@ -427,6 +427,7 @@ pub fn workers_go_on_while_the_server_is_away<B: Queues>() {
     served.publish(0..4);
     let events = [(); 4].map(|()| worker.receive());
     worker.ack(&events[0]);
+    while broker.waiting("Billing") != 3 {}
     broker.kill();
     served
         .daemon
@@ -490,12 +491,18 @@ pub fn an_event_is_confirmed_when_the_engine_has_it<B: Queues>() {
     let request = json!({
         "token": "emit", "id": "10", "subject": "Order", "payload": "x", "level": "engine",
     });
+    let begun = Instant::now();
     other.send(&request.to_string(), 0).expect("a send");
     assert!(is_silent(&other, 100));
     broker.start();
     let answer = other.recv_bytes(0).expect("an answer");
+    // A server that takes so long to start is not waited for: it is on the daemon's disk.
+    let level = match begun.elapsed() < Duration::from_secs(10) {
+        true => "engine",
+        false => "disk",
+    };
     let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-    assert_eq!(answer["data"]["level"], "engine", "{answer}");
+    assert_eq!(answer["data"]["level"], level, "{answer}");
     while broker.waiting("Billing") != 11 {}
 }
 
@@ -563,8 +570,9 @@ pub fn kills_of_daemons_lose_nothing<B: Queues>() {
     while done.len() as u64 != rounds * events || broker.waiting("Billing") > 0 {
         assert!(
             begun.elapsed() < Duration::from_secs(30),
-            "{} are done",
-            done.len()
+            "{} are done, {} are there",
+            done.len(),
+            broker.waiting("Billing"),
         );
         for worker in &workers {
             while !is_silent(&worker.0, 1) {
@@ -583,8 +591,10 @@ pub fn kills_of_daemons_lose_nothing<B: Queues>() {
 pub fn both_ways_are_known_to_work_before_an_event_comes<B: Queues>() {
     let broker = B::started();
     let served = Served::start(&broker, &json!({}));
-    served.daemon.wait_for("both ways", |status| {
+    let status = served.daemon.wait_for("both ways", |status| {
         let states = status.bridges.iter().map(|bridge| bridge.state);
         states.eq([BridgeState::Running; 2])
     });
+    let failures = status.bridges.iter().map(|bridge| bridge.failures);
+    assert_eq!(failures.sum::<u64>(), 0);
 }

@@ -15,6 +15,7 @@ use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, settings, wait_for, wait_until_empty,
 };
 use super::conformance_in::{Source, conforms_in};
+use super::conformance_served::{Queues, conforms_served};
 use super::rabbitmq_server::{BODY_BYTES_MAX, Node};
 use super::server::secret;
 use super::support::TestDaemon;
@@ -43,7 +44,9 @@ impl Broker for Rabbit {
     }
 
     fn kill(&mut self) {
-        self.node().kill();
+        let mut node = self.node();
+        node.remember_queues();
+        node.kill();
     }
 
     fn stand_still(&self) {
@@ -125,8 +128,23 @@ impl Source for Rabbit {
     }
 }
 
+impl Queues for Rabbit {
+    fn waiting(&self, service: &str) -> u64 {
+        self.node()
+            .left(&self.vhost, &format!("em.service.{service}"))
+    }
+
+    fn put(&self, service: &str, numbers: Range<u64>, headers: &Value) {
+        let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
+        let queue = format!("em.service.{service}");
+        // The server's own exchange takes the name of a queue as key.
+        self.client(&["give", "", &begin, &end, &headers.to_string(), &queue]);
+    }
+}
+
 conforms!(Rabbit);
 conforms_in!(Rabbit);
+conforms_served!(Rabbit);
 
 /// What the bridge of the daemon says while it doesn't work.
 fn problem(daemon: &TestDaemon, state: BridgeState) -> String {
@@ -268,6 +286,44 @@ fn a_stream_is_no_queue() {
     let said = problem(&daemon, BridgeState::Failing);
     assert!(said.contains("in0 is a stream"), "{said}");
     assert_eq!(daemon.status().bridges[0].events, 0);
+}
+
+/// A user who may make no queue uses the one that is there, whatever it is like.
+#[test]
+fn a_service_s_queue_that_is_there_is_taken_as_it_is() {
+    let rabbit = Rabbit::bare();
+    let bounds = json!({"x-max-length": 100, "x-overflow": "reject-publish"});
+    rabbit.client(&["queue", "em.service.Billing", &bounds.to_string()]);
+    let (node, vhost) = (rabbit.node(), &rabbit.vhost);
+    let rights = ["reader", "^$", r"^amq\.default$", r"^em\.service\."];
+    node.control(&[&["set_permissions", "-p", vhost][..], &rights].concat());
+    let directory = TempDir::new().expect("a directory");
+    drop(node);
+    let mut engine = rabbit.engine();
+    engine["user"] = json!("reader");
+    engine["passwordFile"] = json!(secret(directory.path(), "reader"));
+    let service = |name: &str| json!({"delivery": "engine", "engine": "main", "subjects": [name]});
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": engine},
+        "services": {"Billing": service("Order"), "Other": service("Other")},
+    }));
+    let worker = daemon.worker("Billing", &daemon.address_of("Billing"));
+    publish(&daemon.publisher(), "Order", "0");
+    assert_eq!(received(&worker), "0");
+    let status = daemon.wait_for("the other's problem", |status| {
+        status
+            .bridges
+            .iter()
+            .filter(|way| way.problem.is_some())
+            .count()
+            == 2
+    });
+    for way in status.bridges.iter().filter(|way| way.problem.is_some()) {
+        let said = way.problem.clone().expect("a sentence");
+        let wanted = "the user reader has no right to queue em.service.Other";
+        assert!(said.contains(wanted), "{said}");
+    }
 }
 
 /// The library tells of what was returned with another's confirmation.

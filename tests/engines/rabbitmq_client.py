@@ -82,14 +82,14 @@ def publish(channel, to, messages):
         channel.basic_publish(to, key, body.encode("latin-1"), properties, mandatory=True)
 
 
-def give(channel, to, begin, end, headers):
+def give(channel, to, begin, end, headers, key="a.b"):
     """The numbers from `begin` on, each with an id."""
     channel.confirm_delivery()
     for number in range(int(begin), int(end)):
         properties = pika.BasicProperties(
             message_id=f"given-{number}", headers=json.loads(headers), delivery_mode=2
         )
-        channel.basic_publish(to, "a.b", str(number).encode(), properties, mandatory=True)
+        channel.basic_publish(to, key, str(number).encode(), properties, mandatory=True)
 
 
 class Nested(str):

@@ -146,8 +146,9 @@ impl Node {
     /// of those that nobody has.
     pub fn left(&self, vhost: &str, queue: &str) -> u64 {
         let machine = format!("{}_{queue}", vhost.replace('/', "%2F"));
+        // After a start it may have no leader for a while.
         let asked = format!(
-            "{{ok, Left, _}} = ra:consistent_query({{'{machine}', node()}}, fun rabbit_fifo:query_messages_total/1), Left."
+            "Ask = fun(Ask, N) -> case ra:consistent_query({{'{machine}', node()}}, fun rabbit_fifo:query_messages_total/1) of {{ok, Left, _}} -> Left; _ when N > 0 -> timer:sleep(100), Ask(Ask, N - 1) end end, Ask(Ask, 100)."
         );
         self.control(&["eval", &asked])
             .trim()

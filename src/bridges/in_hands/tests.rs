@@ -83,6 +83,29 @@ fn what_no_other_connection_settles_is_not_done_twice_here() {
 }
 
 #[test]
+fn two_events_with_the_same_id_are_two_where_the_engine_can_t_tell() {
+    let (mut hands, queue) = (InHands::default(), Known(false));
+    let nameless = |receipt| Incoming {
+        position: None,
+        ..incoming(0, receipt)
+    };
+    assert_eq!(hands.take(&nameless(1), "id", &queue), Some(1));
+    assert_eq!(hands.take(&nameless(2), "id", &queue), Some(2));
+    for number in [1, 2] {
+        hands.settle(Settlement::Done(number), now());
+        let batch = hands.to_acknowledge(10).unwrap();
+        assert_eq!(batch.receipts, [Receipt(number)]);
+        hands.told(&batch);
+    }
+    // After a lost connection, what is given is what is in hands still.
+    assert_eq!(hands.take(&nameless(3), "id", &queue), Some(3));
+    assert_eq!(hands.disconnect(), [3]);
+    assert_eq!(hands.take(&nameless(4), "id", &queue), None);
+    hands.settle(Settlement::Done(3), now());
+    assert_eq!(hands.to_acknowledge(10).unwrap().receipts, [Receipt(4)]);
+}
+
+#[test]
 fn what_could_not_be_a_dead_letter_goes_back_later() {
     let (mut hands, queue) = (InHands::default(), Known(true));
     hands.take(&incoming(7, 1), "", &queue);

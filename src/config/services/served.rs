@@ -76,7 +76,7 @@ pub(super) fn why_not(
     let kind = engine.kind();
     if !kind.serves() {
         let why = format!(
-            "services can't have their queue at {kind}: use nats or redis, or delivery \"queue\" and a bridge"
+            "services can't have their queue at {kind}: use nats, redis or rabbitmq, or delivery \"queue\" and a bridge"
         );
         return Some(("engine", why));
     }

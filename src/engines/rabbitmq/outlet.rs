@@ -13,8 +13,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Confirmation, ErrorKind, ExchangeKind};
 use tokio::time::timeout;
 
+use super::queue::{declare, name_of};
 use super::{Session, name};
-use crate::engines::{Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
+use crate::engines::{Destination, Failure, Outcome, Outgoing, Outlet, Pending, Sent, User};
 
 /// The longest routing key, in bytes.
 const ROUTING_KEY_BYTES_MAX: usize = 255;
@@ -27,44 +28,65 @@ const PERSISTENT: u8 = 2;
 pub(in crate::engines) struct RabbitOutlet {
     session: Session,
     exchange: ShortString,
+    /// The routing key of all events; else each has its subject.
+    queue: Option<ShortString>,
 }
 
 impl RabbitOutlet {
-    /// Connects, and sees that the exchange is there.
+    /// Connects, and sees that the exchange is there, or the queue.
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(in crate::engines) async fn connect(user: User<'_>, to: &str) -> Result<Self, String> {
+    pub(in crate::engines) async fn connect(
+        user: User<'_>,
+        to: Destination<'_>,
+    ) -> Result<Self, String> {
         let session = Session::open(user).await?;
-        let outlet = Self {
-            exchange: name(to)?,
+        let (exchange, queue) = match to {
+            Destination::Place(place) => (name(place)?, None),
+            // The server's own exchange, which takes the name of a queue as routing key.
+            Destination::QueueOf(service) => (name("")?, Some(name_of(service)?)),
+        };
+        let mut outlet = Self {
             session,
+            exchange,
+            queue,
         };
-        let (channel, what) = (&outlet.session.channel, outlet.what());
-        let passive = ExchangeDeclareOptions {
-            passive: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let kind = ExchangeKind::Topic;
-        let looks = channel.exchange_declare(
-            outlet.exchange.clone(),
-            kind,
-            passive,
-            FieldTable::default(),
-        );
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        let prepared = async {
-            outlet.session.answer(looks, &what).await?;
-            outlet.session.answer(confirms, &what).await
-        };
-        match prepared.await {
+        match outlet.prepare().await {
             Ok(()) => Ok(outlet),
             Err(Failure::Lost(why) | Failure::Refused(why)) => Err(why),
         }
     }
 
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        let what = self.what();
+        if let Some(queue) = &self.queue {
+            declare(&mut self.session, queue).await?;
+        } else {
+            self.look_for_exchange().await?;
+        }
+        let channel = &self.session.channel;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        self.session.answer(confirms, &what).await
+    }
+
+    async fn look_for_exchange(&self) -> Result<(), Failure> {
+        let passive = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let kind = ExchangeKind::Topic;
+        let exchange = self.exchange.clone();
+        let channel = &self.session.channel;
+        let looks = channel.exchange_declare(exchange, kind, passive, FieldTable::default());
+        self.session.answer(looks, &self.what()).await
+    }
+
     fn what(&self) -> String {
-        format!("exchange {}", self.exchange)
+        match &self.queue {
+            Some(queue) => format!("queue {queue}"),
+            None => format!("exchange {}", self.exchange),
+        }
     }
 
     /// Why the server would never take an event, if so.
@@ -73,7 +95,7 @@ impl RabbitOutlet {
             return Some(format!("its id is too long: {why}"));
         }
         let bytes = event.subject.len();
-        if bytes > ROUTING_KEY_BYTES_MAX {
+        if bytes > ROUTING_KEY_BYTES_MAX && self.queue.is_none() {
             return Some(format!(
                 "its subject has {bytes} bytes there; a routing key has at most {ROUTING_KEY_BYTES_MAX}"
             ));
@@ -94,7 +116,11 @@ impl RabbitOutlet {
         for (name, value) in &event.headers {
             headers.insert((*name).into(), AMQPValue::LongString(value.clone().into()));
         }
-        let [id, key] = [&event.id, &event.subject].map(|text| name(text));
+        let id = name(&event.id);
+        let key = match &self.queue {
+            Some(queue) => Ok(queue.clone()),
+            None => name(&event.subject),
+        };
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_message_id(id.map_err(io::Error::other)?)

@@ -135,7 +135,7 @@ impl RabbitSource {
     }
 }
 
-fn what(queue: &ShortString) -> String {
+pub(super) fn what(queue: &ShortString) -> String {
     format!("queue {queue}")
 }
 
@@ -165,12 +165,12 @@ fn to_acknowledge(unsettled: &mut BTreeSet<u64>, done: &HashSet<u64>) -> (Option
     (all_to, singly)
 }
 
-fn is_of_stream(delivery: &Delivery) -> bool {
+pub(super) fn is_of_stream(delivery: &Delivery) -> bool {
     let headers = delivery.properties.headers().as_ref();
     headers.is_some_and(|headers| headers.contains_key(STREAM_OFFSET))
 }
 
-fn incoming(delivery: Delivery) -> Incoming {
+pub(super) fn incoming(delivery: Delivery) -> Incoming {
     Incoming {
         receipt: Receipt(delivery.delivery_tag),
         // A redelivery has another tag, and may come from another queue of the same name.

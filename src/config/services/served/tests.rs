@@ -12,6 +12,7 @@ fn read(services: &Value, more: &Value) -> Result<Config, Vec<String>> {
         "engines": {
             "main": {"type": "nats", "servers": "nats://n:4222"},
             "office": {"type": "hub", "servers": "tcp://office:5101"},
+            "rabbit": {"type": "rabbitmq", "servers": "amqp://r:5672"},
         },
         "services": services,
     });
@@ -75,7 +76,11 @@ fn what_can_t_hold_is_refused_by_name() {
         ),
         (
             json!({"a": {"delivery": "engine", "engine": "office", "subjects": ["x"]}}),
-            "services.a.engine: \"office\": services can't have their queue at hub: use nats or redis, or delivery \"queue\" and a bridge",
+            "services.a.engine: \"office\": services can't have their queue at hub: use nats, redis or rabbitmq, or delivery \"queue\" and a bridge",
+        ),
+        (
+            json!({"a": {"delivery": "engine", "engine": "rabbit", "subjects": ["x"], "ackTimeout": 300, "retry": {"maxDeliveries": 7}}}),
+            "services.a.delivery: \"engine\": ackTimeout times retry.maxDeliveries are 2100 s: RabbitMQ gives to others what is not acknowledged after 1800 s; make them shorter",
         ),
         (
             json!({"a": {"delivery": "engine", "engine": "main", "subjects": ["x"], "whenFull": "drop-oldest"}}),
