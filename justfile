@@ -25,7 +25,7 @@ doc:
 
 # All tests but the long ones.
 test:
-    cargo test --locked
+    cargo test --locked --no-fail-fast
 
 # Spans and HTTPS, and all that they touch: the cargo features `traces` and `tls`. Needs openssl.
 features:
