@@ -134,7 +134,7 @@ fn subscriptions_are_made_and_ended_without_a_worker() {
     let expected = format!("Kitchen is subscribed as k-1 and receives at {address}\n");
     assert!(plain.starts_with(&expected), "{plain}");
     assert!(
-        plain.contains("ends in 60 s") && !plain.contains("--end"),
+        plain.contains("ends in 600 s") && !plain.contains("--end"),
         "{plain}"
     );
     assert_eq!(daemon.service("Kitchen").subjects, [""]);

@@ -402,7 +402,7 @@ fn in_json() {
         let address = daemon.service("Billing").address;
         let data = json!([id, daemon.publishers(), address]);
         let expected = json!({
-            "token": "TK_SYS_ACK", "dataType": "PARAM", "data": data, "ttlMs": 60_000,
+            "token": "TK_SYS_ACK", "dataType": "PARAM", "data": data, "ttlMs": 600_000,
             "ackTimeoutMs": 30_000, "delivery": "live", "deadLetterSubject": "Billing.DLQ",
             "version": env!("CARGO_PKG_VERSION"),
         });

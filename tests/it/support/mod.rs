@@ -100,6 +100,8 @@ pub fn config() -> Config {
         public_hostname: host.clone(),
         drain_timeout: Duration::from_secs(2),
         subscriber_grace: Duration::ZERO,
+        // Nobody keeps them alive here, and a busy machine is slow.
+        subscription_ttl: Duration::from_secs(600),
         state_dir: Default::default(),
         ..Config::default()
     };

@@ -210,6 +210,7 @@ pub fn settings(keys: &Value) -> Value {
         "embeddedLocator": false,
         "drainTimeout": 2,
         "subscriberGrace": 0,
+        "subscriptionTtl": 600,
         "stateDir": "",
     });
     for (key, value) in keys.as_object().expect("an object") {
