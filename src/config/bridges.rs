@@ -162,8 +162,13 @@ impl Bridges {
 
     /// Whether the service of this name is a bridge's.
     pub fn has_service(&self, name: &ServiceName) -> bool {
+        self.of_service(name).is_some()
+    }
+
+    /// The bridge whose service has this name.
+    pub fn of_service<'a>(&self, name: &'a ServiceName) -> Option<&'a str> {
         let bridge = name.as_str().strip_prefix(SERVICE_PREFIX);
-        bridge.is_some_and(|bridge| self.0.contains_key(bridge))
+        bridge.filter(|bridge| self.0.contains_key(*bridge))
     }
 
     /// What waits to go out waits in queues on disk, of services of their own. What came in and can't be

@@ -410,10 +410,11 @@ impl Loading {
         }
         let mut spools = config.bridges.spools();
         spools.extend(config.services.spools());
+        let strange = config.services.strange_of(&spools);
         config.services = config.services.with_spools(spools);
         let mut errors = self.errors;
         if !self.is_broken {
-            errors.extend(conflicts(&config, &self.unsure, &origins));
+            errors.extend(conflicts(&config, strange, &self.unsure, &origins));
         }
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
@@ -454,9 +455,11 @@ fn has_ipc(config: &Config) -> bool {
     all.any(|address| matches!(address, Endpoint::Ipc(_)))
 }
 
-/// What doesn't fit together, as far as the keys that it depends on have valid values.
+/// What doesn't fit together, as far as the keys that it depends on have valid values; `strange` is found
+/// already.
 fn conflicts(
     config: &Config,
+    strange: Vec<Wrong>,
     unsure: &BTreeSet<String>,
     origins: &BTreeMap<String, String>,
 ) -> Vec<String> {
@@ -467,7 +470,7 @@ fn conflicts(
         let depends = |key: &String| key == section || is_inside(key, "limits");
         unsure.iter().any(depends)
     };
-    let mut wrong = vec![];
+    let mut wrong = strange;
     if !is_unsure(SERVICES) {
         wrong.extend(config.services.check(&config.limits));
     }

@@ -430,6 +430,17 @@ impl Config {
         self.services.policy_of(name, asked, options, budget)
     }
 
+    /// The key for which a service is needed that nobody has declared by its subjects alone.
+    pub fn needed_for(&self, service: &ServiceName) -> Option<String> {
+        if let Some(bridge) = self.bridges.of_service(service) {
+            return Some(format!("bridges.{bridge}"));
+        }
+        let mut served = self.services.served().map(|(name, _)| name);
+        let found =
+            served.find(|name| *name == service || spool_of(name).as_ref() == Some(service));
+        found.map(|name| format!("services.{name}"))
+    }
+
     /// The file of notable events; none if nothing is to outlive the process and no file is named.
     pub fn event_log_path(&self) -> Option<PathBuf> {
         let in_state_dir = || {

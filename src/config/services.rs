@@ -183,6 +183,21 @@ impl Services {
         self
     }
 
+    /// What entries of services that bridges need say in vain: what such a service is like is given. To be
+    /// asked before these [are there](Self::with_spools).
+    pub(super) fn strange_of(&self, spools: &[Spool]) -> Vec<Wrong> {
+        let is_spool = |entry: &&Entry| {
+            let mut all = spools.iter().map(|spool| &spool.service);
+            all.any(|spool| entry.pattern.exact() == Some(spool))
+        };
+        let strange = self.entries.iter().filter(is_spool).flat_map(|entry| {
+            let why = "has no meaning for the queue of what goes to an engine, whose events go in their order and are tried until they are there: leave it out";
+            let said = entry.fields.without_meaning_for_spools();
+            said.map(|field| entry.refused(field, why)).collect::<Vec<_>>()
+        });
+        strange.collect()
+    }
+
     fn fixed(&self) -> &[Entry] {
         self.fixed.as_deref().unwrap_or(&self.entries)
     }

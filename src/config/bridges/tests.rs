@@ -119,6 +119,40 @@ mod with_nats {
     }
 
     #[test]
+    fn what_its_service_says_in_vain_is_refused() {
+        let bridge = r#""bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos."}}"#;
+        let with = |fields: &str| {
+            read(&format!(
+                r#"{{{ENGINE}, {bridge}, "services": {{"bridge.orders": {fields}}}}}"#
+            ))
+        };
+        for (fields, field, value) in [
+            (r#"{"delivery": "live"}"#, "delivery", "\"live\""),
+            (r#"{"subjects": ["Refund"]}"#, "subjects", "[\"Refund\"]"),
+            (r#"{"orderBy": "subject"}"#, "orderBy", "\"subject\""),
+            (
+                r#"{"retry": {"maxDeliveries": 3}}"#,
+                "retry",
+                "{\"maxDeliveries\":3}",
+            ),
+        ] {
+            let said = with(fields).map(drop).unwrap_err().to_string();
+            let wanted = format!(
+                "config.json:1: services.bridge.orders.{field}: {value}: has no meaning for the queue"
+            );
+            assert!(said.contains(&wanted), "{said}");
+        }
+        let more = r#"{"ackTimeout": 5, "queueEvents": 10, "deadLetterSubject": "Lost"}"#;
+        let config = with(more).unwrap();
+        let policy = config.policy_of(&Bridge::service("orders").unwrap());
+        assert_eq!(policy.backlog.limits.events_max, 10);
+        assert_eq!(policy.delivery, DeliveryMode::Queue);
+        // What is said for all services by a glob is said for others.
+        let all = r#""services": {"*": {"delivery": "queue", "orderBy": "subject"}}"#;
+        assert!(read(&format!("{{{ENGINE}, {bridge}, {all}}}")).is_ok());
+    }
+
+    #[test]
     fn what_is_wrong_says_what_is_wanted() {
         let main = |more: &str| {
             format!(r#""engines": {{"main": {{"type": "nats", "servers": "nats://a:1"{more}}}}}"#)

@@ -207,6 +207,19 @@ impl Fields {
         }
     }
 
+    /// What is said that has no meaning for such a queue.
+    pub(super) fn without_meaning_for_spools(&self) -> impl Iterator<Item = &'static str> {
+        let fields = [
+            ("delivery", self.delivery.is_some()),
+            ("subjects", self.subjects.is_some()),
+            ("orderBy", self.order_by.is_some()),
+            ("retry", self.retry != RetryFields::default()),
+            ("serverKey", self.server_key.is_some()),
+        ];
+        let said = fields.into_iter().filter(|(_, is_said)| *is_said);
+        said.map(|(field, _)| field)
+    }
+
     /// Reads an entry, which is called `name`; what is wrong is added to `wrong`.
     pub(super) fn read(name: &str, value: &Value, wrong: &mut Vec<Wrong>) -> Self {
         let base = super::full_path(&[name]);

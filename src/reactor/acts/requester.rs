@@ -155,7 +155,13 @@ impl Host for Asking<'_> {
         // What came for the service until now ends with it.
         self.hub.flush_store();
         self.hub.carry_out();
-        let ended = self.hub.broker.end_service(service)?;
+        let ended = self.hub.broker.end_service(service).map_err(|error| {
+            let needed_for = self.hub.config.needed_for(service);
+            match needed_for.filter(|_| error == EndError::Declared) {
+                Some(key) => EndError::NeededFor(key),
+                None => error,
+            }
+        })?;
         self.hub.close_service(&ended);
         Keeping::of(self.hub).keep();
         Ok(self.hand_on(|hub, back| hub.promise_end(ended.name, back)))

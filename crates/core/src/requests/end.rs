@@ -23,7 +23,7 @@ impl Request for End {
         host.end(&service).map_err(|error| {
             let code = match error {
                 EndError::Unknown => "unknown-service",
-                EndError::Subscribed(_) | EndError::Declared => "in-use",
+                EndError::Subscribed(_) | EndError::Declared | EndError::NeededFor(_) => "in-use",
             };
             Nak::new(code, format!("{service}: {error}"))
         })

@@ -38,6 +38,9 @@ pub enum EndError {
     /// The configuration declares it.
     #[error("the configuration declares it; remove its subjects there first")]
     Declared,
+    /// The configuration needs it for something else: this key of it.
+    #[error("the configuration needs it for {0}; take that out of it and restart first")]
+    NeededFor(String),
 }
 
 /// There is no such subscription: it expired, ended or never was.
