@@ -18,7 +18,7 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::message::{Acker, PublishMessage};
 use async_nats::jetstream::{self, AckKind, Context, Message};
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -43,6 +43,8 @@ const SUBJECT_BYTES_MAX: usize = 3500;
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const CONNECTION_LOST: &str = "the connection was lost";
+/// What to do where something else listens.
+const NO_NATS: &str = "is it a NATS server? Correct servers";
 
 /// A connection to a server with JetStream, which ends when it is lost.
 struct Link {
@@ -79,9 +81,21 @@ impl Link {
         let client = match timeout(CONNECT_MAX, runtime.spawn(connecting)?).await {
             Ok(Ok(Ok(client))) => client,
             Ok(Err(error)) => return Err(why_unreachable(engine, &error.to_string())),
-            Ok(Ok(Err(error))) => return Err(why_unreachable(engine, &error.to_string())),
+            Ok(Ok(Err(error))) => {
+                let said = error.to_string();
+                let why = match said.contains("server operation") || said.contains("INFO") {
+                    true => format!(
+                        "what listens there doesn't answer as a NATS does: {NO_NATS} ({said})"
+                    ),
+                    false if error.kind() == ConnectErrorKind::TimedOut => {
+                        format!("{said}: {NO_NATS}")
+                    }
+                    false => said,
+                };
+                return Err(why_unreachable(engine, &why));
+            }
             Err(_) => {
-                let why = format!("no answer within {CONNECT_MAX:?}");
+                let why = format!("no answer within {CONNECT_MAX:?}: {NO_NATS}");
                 return Err(why_unreachable(engine, &why));
             }
         };

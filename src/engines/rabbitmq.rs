@@ -38,6 +38,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A connection on which nothing has come for twice as long is lost.
 const HEARTBEAT_SECONDS: u16 = 5;
+/// What to do where something else listens.
+const NO_RABBITMQ: &str =
+    "is it a RabbitMQ, without TLS for amqp:// and with it for amqps://? Correct servers";
 /// Who logs in if nobody is named; a server admits it from its own machine only, unless it is told otherwise.
 const GUEST: &str = "guest";
 
@@ -108,7 +111,7 @@ impl Session {
             }),
             Ok(Ok(Err(error))) => Err(why_no_login(&error, &user, &vhost)),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {CONNECT_MAX:?}")),
+            Err(_) => Err(format!("no answer within {CONNECT_MAX:?}: {NO_RABBITMQ}")),
         }
     }
 
@@ -250,7 +253,7 @@ fn why_no_login(error: &lapin::Error, user: &str, vhost: &str) -> String {
     let ErrorKind::ProtocolError(said) = error.kind() else {
         return match error.kind() {
             ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
-                format!("it doesn't speak AMQP 0-9-1: {error}")
+                format!("it doesn't speak AMQP 0-9-1: {NO_RABBITMQ} ({error})")
             }
             _ => error.to_string(),
         };

@@ -63,6 +63,30 @@ impl Away {
 }
 
 #[test]
+fn a_queue_that_the_configuration_needs_is_not_ended_and_says_for_what() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": {"type": "nats", "servers": [nobody()]}},
+        "bridges": {"orders": {
+            "engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos.",
+        }},
+        "services": {"Billing": {"delivery": "engine", "engine": "main", "subjects": ["Order"]}},
+    }));
+    let site = Site::of(&daemon);
+    for (service, key) in [
+        ("bridge.orders", "bridges.orders"),
+        ("engine.Billing", "services.Billing"),
+        ("Billing", "services.Billing"),
+    ] {
+        let said = site.run(&["services", "--end", service]).failed(1);
+        let wanted =
+            format!("the configuration needs it for {key}; take that out of it and restart first");
+        assert!(said.contains(&wanted), "{said}");
+    }
+}
+
+#[test]
 fn bridges_are_shown_with_what_waits_and_why() {
     let away = away(&json!({}));
     away.publish(3);
@@ -252,6 +276,114 @@ fn check_looks_at_the_files_of_engines_and_says_what_confirmed_means() {
         .as_str()
         .expect("a text");
     assert!(said.contains("the stream has it"), "{said}");
+}
+
+/// A daemon whose service has its queue at a server that isn't there.
+fn served() -> Away {
+    let (directory, url) = (TempDir::new().expect("a directory"), nobody());
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": {"type": "nats", "servers": [url]}},
+        "services": {"Billing": {"delivery": "engine", "engine": "main", "subjects": ["Order"]}},
+    }));
+    daemon.wait_for("both problems", |status| {
+        let bridges = status.bridges.iter();
+        bridges.filter(|bridge| bridge.problem.is_some()).count() == 2
+    });
+    Away {
+        daemon,
+        url,
+        _directory: directory,
+    }
+}
+
+#[test]
+fn the_doctor_knows_both_ways_of_a_service_whose_queue_is_not_reached() {
+    let away = served();
+    let publisher = away.daemon.publisher();
+    (0..3).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    away.daemon
+        .wait_for_counter("engine.Billing", |c| c.matched, 3);
+    let found = findings(&Site::of(&away.daemon), "EM-9031");
+    assert_eq!(found.len(), 2, "{found:?}");
+    for one in &found {
+        assert!(one.starts_with("warning | services.Billing | "), "{one}");
+        assert!(one.contains(&away.url), "{one}");
+    }
+    let out = found.iter().find(|one| one.contains("3 events wait"));
+    assert!(out.is_some(), "{found:?}");
+}
+
+#[test]
+fn check_says_of_a_service_at_an_engine_when_an_event_is_in_its_queue() {
+    let site = Site::configured(&json!({
+        "stateDir": "state",
+        "engines": {"main": {"type": "nats", "servers": [nobody()], "tokenFile": "secret"}},
+        "services": {"Billing": {"delivery": "engine", "engine": "main", "subjects": ["Order"]}},
+    }));
+    let told = site.run(&["check"]);
+    let wanted = "engines.main: tokenFile secret: No such file";
+    assert!(told.stderr.contains(wanted), "{}", told.stderr);
+    let text = &told.stdout;
+    let wanted = "services.Billing: an event is in the queue when the stream has it";
+    assert!(text.contains(wanted), "{text}");
+    let told: Value = serde_json::from_str(&site.run(&["check", "--json"]).stdout).expect("JSON");
+    let said = told["services"]["confirmed"]["Billing"].as_str();
+    assert!(
+        said.is_some_and(|said| said.contains("until then")),
+        "{told}"
+    );
+}
+
+/// Something listens there that is no such engine: it speaks first, or answers.
+fn stranger() -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+            let _ = stream.read(&mut [0; 1000]);
+        }
+    });
+    address
+}
+
+#[cfg(all(feature = "redis", feature = "rabbitmq"))]
+#[test]
+fn what_is_no_such_engine_is_named_with_what_to_do() {
+    let address = stranger();
+    for (kind, scheme, wanted) in [
+        (
+            "nats",
+            "nats",
+            "doesn't answer as a NATS does: is it a NATS server? Correct servers",
+        ),
+        (
+            "redis",
+            "redis",
+            "doesn't answer as a Redis does: is it a Redis, without TLS",
+        ),
+        (
+            "rabbitmq",
+            "amqp",
+            "doesn't speak AMQP 0-9-1: is it a RabbitMQ, without TLS",
+        ),
+    ] {
+        let url = format!("{scheme}://{address}");
+        let directory = TempDir::new().expect("a directory");
+        let daemon = TestDaemon::in_own_process(&json!({
+            "stateDir": directory.path(),
+            "engines": {"main": {"type": kind, "servers": [url]}},
+            "bridges": {"orders": {"engine": "main", "direction": "in", "from": "orders"}},
+        }));
+        let status = daemon.wait_for("its problem", |status| {
+            status.bridges.iter().any(|bridge| bridge.problem.is_some())
+        });
+        let said = status.bridges[0].problem.clone().unwrap_or_default();
+        assert!(said.contains(&url) && said.contains(wanted), "{said}");
+    }
 }
 
 fn words(line: &str) -> Vec<&str> {

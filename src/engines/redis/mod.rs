@@ -44,6 +44,9 @@ const DATA: &str = "data";
 const OF_BODY: [&str; 2] = ["x-em-lengths", "x-em-first"];
 
 const CONNECTION_LOST: &str = "the connection was lost";
+/// What to do where something else listens.
+const NO_REDIS: &str =
+    "is it a Redis, without TLS for redis:// and with it for rediss://? Correct servers";
 
 /// A connection, which never comes back by itself.
 struct Connection {
@@ -78,8 +81,11 @@ impl Connection {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let commands = match timeout(CONNECT_MAX, connecting).await {
             Ok(Ok(commands)) => commands,
-            Ok(Err(error)) => return Err(unusable(&explained(&error))),
-            Err(_) => return Err(unusable(&format!("no answer within {CONNECT_MAX:?}"))),
+            Ok(Err(error)) => return Err(unusable(&why_no_connection(&error))),
+            Err(_) => {
+                let why = format!("no answer within {CONNECT_MAX:?}: {NO_REDIS}");
+                return Err(unusable(&why));
+            }
         };
         let connection = Self { commands, lost };
         // A server that doesn't take the name serves as well.
@@ -182,6 +188,18 @@ fn failure(error: &RedisError) -> Failure {
     match error.is_io_error() || error.is_unrecoverable_error() {
         true => Failure::Lost(explained(error)),
         false => Failure::Refused(explained(error)),
+    }
+}
+
+/// Why there is no connection, though somebody has taken it.
+fn why_no_connection(error: &RedisError) -> String {
+    let is_foreign = matches!(
+        error.kind(),
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType
+    );
+    match is_foreign || error.is_connection_dropped() && !error.is_connection_refusal() {
+        true => format!("what listens there doesn't answer as a Redis does: {NO_REDIS} ({error})"),
+        false => explained(error),
     }
 }
 
