@@ -106,6 +106,24 @@ fn letters_are_shown_filtered_replayed_and_purged() {
 }
 
 #[test]
+fn without_a_service_the_command_says_which_have_letters() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory);
+    daemon.subscribe("sub-1", "Live", &["Refund"]);
+    let site = Site::of(&daemon);
+    assert_eq!(site.run(&["dlq", "list"]).done(), "");
+    bury(&daemon, "Billing", 3);
+    assert_eq!(site.run(&["dlq", "list"]).done(), "Billing\t3\n");
+    let told = site.run(&["dlq", "list", "--json"]).done();
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told, json!({"service": "Billing", "letters": 3}));
+    let others = ["dlq", "list", "--reason", "max-deliveries"];
+    assert_eq!(site.run(&others).done(), "");
+    let said = site.run(&["dlq", "purge"]).failed(2);
+    assert!(said.contains("SERVICE"), "{said}");
+}
+
+#[test]
 fn the_command_replays_each_letter_once_though_it_dies_again() {
     let directory = TempDir::new().expect("a directory");
     let daemon = daemon(&directory);

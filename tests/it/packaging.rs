@@ -72,6 +72,24 @@ fn configurations_of_packages_are_valid() {
     }
 }
 
+/// What the compose file with NATS and two daemons mounts.
+#[cfg(feature = "nats")]
+#[test]
+fn the_configuration_of_daemons_that_share_a_queue_is_valid() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/docker/engines");
+    let path = directory.join("config.json").display().to_string();
+    let shown = Site::new().run(&["check", "--config", &path]).done();
+    let said = "Billing: an event is in the queue when the stream has it";
+    assert!(shown.contains(said), "{shown}");
+    let compose = fs::read_to_string(directory.join("compose.yaml")).expect("a text");
+    let mounted = "./config.json:/etc/event-manager/config.json:ro";
+    assert_eq!(compose.matches(mounted).count(), 2);
+    for part in ["hub-a", "hub-b"] {
+        assert!(compose.contains(&format!("PUBLIC_HOSTNAME: {part}")));
+        assert!(compose.contains(&format!("- {part}:/var/lib/event-manager")));
+    }
+}
+
 /// Sources below a directory, but tests.
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("a directory");
