@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::Broker;
+pub use super::conformance_killed::*;
 use super::support::peers::{connected, is_silent, publish};
 use super::support::{TestDaemon, assert_law};
 
@@ -28,6 +29,7 @@ macro_rules! conforms_served {
         crate::conformance_served::conforms_served! { $broker:
             what_one_daemon_takes_goes_to_the_workers_of_all
             a_daemon_that_is_killed_leaves_its_events_to_others
+            a_killed_daemon_s_event_is_found_behind_those_of_others
             a_daemon_that_stops_gives_back_what_it_has
             workers_have_the_same_words_as_of_any_service
             what_no_worker_can_do_is_a_dead_letter_that_can_be_replayed
@@ -36,6 +38,7 @@ macro_rules! conforms_served {
             what_waits_while_the_server_is_away_goes_there_when_it_is_back
             an_event_is_confirmed_when_the_engine_has_it
             kills_of_daemons_lose_nothing
+            others_have_a_killed_daemon_s_events_soon
             both_ways_are_known_to_work_before_an_event_comes
         }
     };
@@ -54,13 +57,13 @@ macro_rules! conforms_served {
 pub(crate) use conforms_served;
 
 /// A daemon that serves `Billing` from the engine. `more` is said of the service, too.
-struct Served {
-    daemon: TestDaemon,
+pub struct Served {
+    pub daemon: TestDaemon,
     _directory: TempDir,
 }
 
 impl Served {
-    fn start<B: Queues>(broker: &B, more: &Value) -> Self {
+    pub fn start<B: Queues>(broker: &B, more: &Value) -> Self {
         let directory = TempDir::new().expect("a directory");
         let daemon = TestDaemon::in_own_process(&settings(&directory, broker, more));
         Self {
@@ -69,7 +72,7 @@ impl Served {
         }
     }
 
-    fn worker(&self, credit: u32) -> Worker {
+    pub fn worker(&self, credit: u32) -> Worker {
         let before = self.daemon.service("Billing").workers.ready;
         let address = self.daemon.address_of("Billing");
         let worker = Worker(connected(&self.daemon.context, zmq::DEALER, &address));
@@ -81,7 +84,7 @@ impl Served {
     }
 
     /// All of it is on this daemon's disk, or further.
-    fn publish(&self, numbers: Range<u64>) {
+    pub fn publish(&self, numbers: Range<u64>) {
         let publisher = self.daemon.publisher();
         let before = self.daemon.service("engine.Billing").counters.matched;
         let count = numbers.end - numbers.start;
@@ -98,7 +101,7 @@ impl Served {
     }
 }
 
-fn settings<B: Queues>(directory: &TempDir, broker: &B, more: &Value) -> Value {
+pub fn settings<B: Queues>(directory: &TempDir, broker: &B, more: &Value) -> Value {
     let mut billing = json!({
         "delivery": "engine",
         "engine": "main",
@@ -117,22 +120,22 @@ fn settings<B: Queues>(directory: &TempDir, broker: &B, more: &Value) -> Value {
 }
 
 /// A worker that acknowledges, over libzmq.
-struct Worker(zmq::Socket);
+pub struct Worker(pub zmq::Socket);
 
 #[derive(Debug)]
-struct Delivered {
-    delivery: String,
-    attempt: u32,
-    id: String,
-    data: String,
+pub struct Delivered {
+    pub delivery: String,
+    pub attempt: u32,
+    pub id: String,
+    pub data: String,
 }
 
 impl Worker {
-    fn say(&self, word: &str) {
+    pub fn say(&self, word: &str) {
         self.0.send(word, 0).expect("a send");
     }
 
-    fn receive(&self) -> Delivered {
+    pub fn receive(&self) -> Delivered {
         let frames = self.0.recv_multipart(0).expect("an event");
         let text = |frame: &[u8]| String::from_utf8(frame.to_vec()).expect("text");
         let word = text(&frames[0]);
@@ -147,12 +150,12 @@ impl Worker {
         }
     }
 
-    fn ack(&self, event: &Delivered) {
+    pub fn ack(&self, event: &Delivered) {
         self.say(&format!("ACK {}", event.delivery));
     }
 
     /// Gets so many and acknowledges each.
-    fn work(&self, count: u64) -> Vec<String> {
+    pub fn work(&self, count: u64) -> Vec<String> {
         let one = |_| {
             let event = self.receive();
             self.ack(&event);
@@ -162,7 +165,7 @@ impl Worker {
     }
 }
 
-fn way(status: &Status, direction: &str) -> Bridge {
+pub fn way(status: &Status, direction: &str) -> Bridge {
     let mut ways = status.bridges.iter();
     let found =
         ways.find(|way| way.service.as_deref() == Some("Billing") && way.direction == direction);
@@ -215,13 +218,13 @@ fn settled(daemon: &TestDaemon) -> (Bridge, Bridge) {
     (out, into)
 }
 
-fn asked(requester: &zmq::Socket, request: &Value) -> Value {
+pub fn asked(requester: &zmq::Socket, request: &Value) -> Value {
     requester.send(&request.to_string(), 0).expect("a send");
     let answer = requester.recv_bytes(0).expect("an answer");
     serde_json::from_slice(&answer).expect("JSON")
 }
 
-fn all(numbers: Range<u64>) -> BTreeSet<String> {
+pub fn all(numbers: Range<u64>) -> BTreeSet<String> {
     numbers.map(|n| n.to_string()).collect()
 }
 
@@ -266,41 +269,6 @@ pub fn what_one_daemon_takes_goes_to_the_workers_of_all<B: Queues>() {
     }
     assert_laws(&broker, &[&daemons[0], &daemons[1]], 0);
     assert_eq!(broker.waiting("Billing"), 0);
-}
-
-pub fn a_daemon_that_is_killed_leaves_its_events_to_others<B: Queues>() {
-    let broker = B::shared();
-    let daemons = [(); 2].map(|()| {
-        Served::start(
-            &broker,
-            &json!({"retry": {"initialMs": 0, "maxDeliveries": 100}}),
-        )
-    });
-    let lost = daemons[0].worker(5);
-    daemons[0].publish(0..5);
-    let held: BTreeSet<_> = (0..5).map(|_| lost.receive().data).collect();
-    assert_eq!(held, all(0..5));
-    let worker = daemons[1].worker(5);
-    daemons[1].publish(5..8);
-    let had: BTreeSet<_> = worker.work(3).into_iter().collect();
-    assert_eq!(had, all(5..8));
-    // What the other works on is its own for as long as it is there.
-    assert!(is_silent(&worker.0, 1500));
-    let [killed, other] = daemons;
-    killed.daemon.kill();
-    let begun = Instant::now();
-    let events = [(); 5].map(|()| worker.receive());
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(events.iter().all(|event| event.attempt > 1), "{events:?}");
-    events.iter().for_each(|event| worker.ack(event));
-    let data: BTreeSet<_> = events.into_iter().map(|event| event.data).collect();
-    assert_eq!(data, held);
-    other.daemon.wait_for_counter("Billing", |c| c.delivered, 8);
-    while broker.waiting("Billing") > 0 {}
 }
 
 pub fn a_daemon_that_stops_gives_back_what_it_has<B: Queues>() {
@@ -504,88 +472,6 @@ pub fn an_event_is_confirmed_when_the_engine_has_it<B: Queues>() {
     let answer: Value = serde_json::from_slice(&answer).expect("JSON");
     assert_eq!(answer["data"]["level"], level, "{answer}");
     while broker.waiting("Billing") != 11 {}
-}
-
-/// The short form of 50 kills: three daemons, one of which is killed each time, with the same directory.
-pub fn kills_of_daemons_lose_nothing<B: Queues>() {
-    let broker = B::shared();
-    let directories = [(); 3].map(|()| TempDir::new().expect("a directory"));
-    let start = |index: usize| {
-        let settings = settings(
-            &directories[index],
-            &broker,
-            &json!({"retry": {"maxDeliveries": 100}}),
-        );
-        let daemon = TestDaemon::in_own_process(&settings);
-        daemon.wait_for("its queue", |status| {
-            way(status, "in").state == BridgeState::Running
-        });
-        daemon
-    };
-    let worker_of = |daemon: &TestDaemon| {
-        let address = daemon.address_of("Billing");
-        let worker = Worker(connected(&daemon.context, zmq::DEALER, &address));
-        worker.say(r#"READY {"ack": true, "ids": true, "credit": 20}"#);
-        worker
-    };
-    let mut daemons: Vec<_> = (0..3).map(|index| Some(start(index))).collect();
-    let (rounds, events) = (3_u64, 150);
-    let mut done = BTreeSet::new();
-    for round in 0..rounds {
-        let index = (round % 3) as usize;
-        let workers: Vec<_> = daemons.iter().flatten().map(worker_of).collect();
-        let publisher = daemons[index].take().expect("it runs");
-        let numbers = round * events..(round + 1) * events;
-        let emitted = std::thread::scope(|scope| {
-            let requester = publisher.requester();
-            let emitting = scope.spawn(move || {
-                // Confirmed on the disk of the daemon that is killed then.
-                let mut emitted = 0;
-                for number in numbers {
-                    let request = json!({
-                        "token": "emit", "subject": "Order", "payload": number.to_string(), "level": "disk",
-                    });
-                    emitted += u64::from(asked(&requester, &request)["data"].is_object());
-                }
-                emitted
-            });
-            for worker in &workers {
-                // A part is done, and a part in hands.
-                for _ in 0..10 {
-                    let event = worker.receive();
-                    worker.ack(&event);
-                    done.insert(event.data);
-                }
-            }
-            emitting.join().expect("no panic")
-        });
-        assert_eq!(emitted, events);
-        publisher.kill();
-        drop(workers);
-        daemons[index] = Some(start(index));
-    }
-    let workers: Vec<_> = daemons.iter().flatten().map(worker_of).collect();
-    let begun = Instant::now();
-    // An engine that doesn't know events again may have some twice.
-    while done.len() as u64 != rounds * events || broker.waiting("Billing") > 0 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "{} are done, {} are there",
-            done.len(),
-            broker.waiting("Billing"),
-        );
-        for worker in &workers {
-            while !is_silent(&worker.0, 1) {
-                let event = worker.receive();
-                worker.ack(&event);
-                done.insert(event.data);
-            }
-        }
-    }
-    assert!(daemons.iter().flatten().all(|daemon| {
-        assert_law(&daemon.status());
-        true
-    }));
 }
 
 pub fn both_ways_are_known_to_work_before_an_event_comes<B: Queues>() {

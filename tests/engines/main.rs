@@ -15,6 +15,7 @@
 
 mod conformance;
 mod conformance_in;
+mod conformance_killed;
 mod conformance_served;
 mod nats;
 #[cfg(feature = "rabbitmq")]

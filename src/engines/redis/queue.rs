@@ -23,7 +23,7 @@ const NOBODY: &str = "nobody";
 /// How long a read waits for entries; a stop waits for it.
 const READ_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked for what others have had for too long, or have given back.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A read that waits: who doesn't wait for it any longer loses none.
 type Read = Pin<Box<dyn Future<Output = Result<Value, RedisError>>>>;
@@ -89,7 +89,9 @@ impl RedisQueue {
         command.arg("GROUP").arg(GROUP).arg(&self.consumer);
         command.arg("COUNT").arg(count);
         if from == ">" {
-            command.arg("BLOCK").arg(READ_MAX.as_millis() as u64);
+            // What is to be looked for next doesn't wait for it. To 0 it would never end.
+            let wait = self.look_at.saturating_duration_since(now()).min(READ_MAX);
+            command.arg("BLOCK").arg(wait.as_millis().max(1) as u64);
         }
         command.arg("STREAMS").arg(&self.key).arg(from);
         Box::pin(self.reading.send(command))
@@ -146,10 +148,23 @@ impl RedisQueue {
 
     /// Takes over what others have had for too long, or have given back.
     async fn claim(&mut self, count: usize) -> Result<Vec<Entry>, Failure> {
+        // A claim looks at ten entries for each that is wanted: those that others work on could be all that
+        // it ever sees.
+        let idle = self.ack_timeout.as_millis() as u64;
+        let mut looking = cmd("XPENDING");
+        looking.arg(&self.key).arg(GROUP).arg("IDLE").arg(idle);
+        looking.arg("-").arg("+").arg(1);
+        let Value::Array(found) = self.telling.ask(&looking, ANSWER_MAX).await? else {
+            return Err(unreadable());
+        };
+        let Some(Value::Array(found)) = found.into_iter().next() else {
+            return Ok(vec![]);
+        };
+        let first = found.into_iter().next().and_then(text);
         let mut asked = cmd("XAUTOCLAIM");
         asked.arg(&self.key).arg(GROUP).arg(&self.consumer);
-        asked.arg(self.ack_timeout.as_millis() as u64);
-        asked.arg("0-0").arg("COUNT").arg(count);
+        asked.arg(idle).arg(first.ok_or_else(unreadable)?);
+        asked.arg("COUNT").arg(count);
         let Value::Array(parts) = self.telling.ask(&asked, ANSWER_MAX).await? else {
             return Err(unreadable());
         };
