@@ -7,6 +7,10 @@
 //! A holder counts its time from when it asked, and here it counts from when its request was read, which is
 //! later. So it is over there first. What is kept is who holds the lease and with which token; after a
 //! restart it is held for its whole time again, as it isn't known when it was renewed last.
+//!
+//! That is for leases that the daemon gives. [`candidate`] is for one that it wants itself.
+
+pub mod candidate;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,0 +1,291 @@
+//! How one of several daemons comes to hold a lease that a third party keeps, and how long it may act.
+//!
+//! The third party has one entry, and replaces it only for whoever names the revision that it has: any store
+//! with compare-and-set will do. Its clock counts for nothing. Who holds the lease renews its entry, and
+//! counts its time from when it *sent* the last renewal that was confirmed, less a margin. Who waits counts
+//! from when it *heard* of the entry that it then replaces, so it is always later: an entry that did not
+//! change for its whole time is that of somebody whose time is over. Only the rates of their own clocks
+//! have to be alike, by the margin.
+//!
+//! Revisions only grow, and the one by which a lease was taken is its token.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How much sooner than others believe, a holder takes its time for over: this part of it.
+const MARGIN_PART: u32 = 10;
+/// How often it is renewed in its time.
+const RENEWALS: u32 = 3;
+/// How often who waits looks in that time.
+const LOOKS: u32 = 12;
+
+/// Who says that it holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Of one run of one daemon: no other is ever the same.
+    pub id: String,
+    /// For how long, from each change of the entry.
+    pub ttl: Duration,
+}
+
+/// What the third party has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Grows with each change; 0 if there never was any.
+    pub revision: u64,
+    /// Nobody's if it was released.
+    pub claim: Option<Claim>,
+}
+
+/// What is to be asked of the third party.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    Read,
+    /// Replace the entry if it has this revision.
+    Put(u64, Option<Claim>),
+}
+
+/// What it answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Ask::Read`].
+    Is(Entry),
+    /// The entry was replaced, and has this revision.
+    Stored(u64),
+    /// It has another revision than was named.
+    Changed,
+    /// None came, or an error: what was asked may have been done, or may still be.
+    Unknown,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    Ask(Ask),
+    /// Nothing before this time.
+    Rest(Instant),
+    /// It held the lease and holds it no more. That is for ever: who acted must begin anew.
+    Over,
+}
+
+/// What is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Higher than that of all who held it before.
+    pub token: u64,
+    /// From this time on, nothing that only the holder may do.
+    pub until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Waits,
+    Holds(Held),
+    Over,
+}
+
+/// An entry that was read or written.
+#[derive(Debug)]
+struct Seen {
+    entry: Entry,
+    /// When it was first heard of.
+    since: Instant,
+    /// It may have changed.
+    is_doubtful: bool,
+}
+
+/// One who wants the lease, or has it.
+#[derive(Debug)]
+pub struct Candidate {
+    own: Claim,
+    standing: Standing,
+    seen: Option<Seen>,
+    /// Nothing is asked before.
+    rests_until: Option<Instant>,
+}
+
+impl Candidate {
+    /// One that waits.
+    pub fn new(own: Claim) -> Self {
+        Self {
+            own,
+            standing: Standing::Waits,
+            seen: None,
+            rests_until: None,
+        }
+    }
+
+    /// What it holds, at this time.
+    pub fn held(&self, now: Instant) -> Option<Held> {
+        match self.standing {
+            Standing::Holds(held) if now < held.until => Some(held),
+            _ => None,
+        }
+    }
+
+    /// Whose entry it waits for.
+    pub fn holder(&self) -> Option<&Claim> {
+        self.seen.as_ref()?.entry.claim.as_ref()
+    }
+
+    /// How long an answer is waited for.
+    pub fn patience(&self) -> Duration {
+        self.own.ttl / RENEWALS
+    }
+
+    /// What to do at this time.
+    pub fn next(&mut self, now: Instant) -> Next {
+        self.end_at(now);
+        let deadline = match self.standing {
+            Standing::Over => return Next::Over,
+            Standing::Holds(held) => Some(held.until),
+            Standing::Waits => None,
+        };
+        if let Some(until) = self.rests_until.filter(|until| now < *until) {
+            return Next::Rest(deadline.map_or(until, |deadline| until.min(deadline)));
+        }
+        let Some(seen) = self.seen.as_ref().filter(|seen| !seen.is_doubtful) else {
+            return Next::Ask(Ask::Read);
+        };
+        match self.may_take_at(seen).is_some_and(|at| now < at) {
+            true => Next::Ask(Ask::Read),
+            false => Next::Ask(Ask::Put(seen.entry.revision, Some(self.own.clone()))),
+        }
+    }
+
+    /// What was asked at `sent` is answered.
+    pub fn hear(&mut self, asked: &Ask, sent: Instant, answer: Answer, now: Instant) {
+        self.end_at(now);
+        self.rests_until = None;
+        match (asked, answer) {
+            (Ask::Read, Answer::Is(entry)) => self.read(entry, now),
+            (Ask::Put(_, Some(_)), Answer::Stored(revision)) => self.stored(revision, sent, now),
+            (Ask::Put(..), Answer::Changed) => self.doubt(),
+            _ => {
+                self.doubt();
+                self.rests_until = Some(now + self.own.ttl / LOOKS);
+            }
+        }
+    }
+
+    /// What to ask so that others need not wait: it gives up what it has.
+    pub fn release(&mut self) -> Option<Ask> {
+        let held = matches!(self.standing, Standing::Holds(_));
+        self.standing = Standing::Over;
+        let seen = self.seen.as_ref().filter(|_| held)?;
+        Some(Ask::Put(seen.entry.revision, None))
+    }
+
+    fn end_at(&mut self, now: Instant) {
+        if let Standing::Holds(held) = self.standing
+            && now >= held.until
+        {
+            self.standing = Standing::Over;
+        }
+    }
+
+    /// When another's entry may be replaced; `None` if it is nobody's, or ours.
+    fn may_take_at(&self, seen: &Seen) -> Option<Instant> {
+        let theirs = seen.entry.claim.as_ref();
+        let theirs = theirs.filter(|claim| claim.id != self.own.id)?;
+        Some(seen.since + theirs.ttl.max(self.own.ttl))
+    }
+
+    fn doubt(&mut self) {
+        if let Some(seen) = &mut self.seen {
+            seen.is_doubtful = true;
+        }
+    }
+
+    fn read(&mut self, entry: Entry, now: Instant) {
+        let is_ours = entry.claim.as_ref().is_some_and(|c| c.id == self.own.id);
+        if !is_ours && matches!(self.standing, Standing::Holds(_)) {
+            self.standing = Standing::Over;
+        }
+        let before = self.seen.take().filter(|seen| seen.entry == entry);
+        let seen = Seen {
+            since: before.map_or(now, |seen| seen.since),
+            entry,
+            is_doubtful: false,
+        };
+        self.rests_until = self
+            .may_take_at(&seen)
+            .map(|at| at.min(now + self.own.ttl / LOOKS));
+        self.seen = Some(seen);
+    }
+
+    fn stored(&mut self, revision: u64, sent: Instant, now: Instant) {
+        self.seen = Some(Seen {
+            entry: Entry {
+                revision,
+                claim: Some(self.own.clone()),
+            },
+            since: now,
+            is_doubtful: false,
+        });
+        let until = sent + (self.own.ttl - self.own.ttl / MARGIN_PART);
+        let token = match self.standing {
+            Standing::Waits => revision,
+            Standing::Holds(held) => held.token,
+            Standing::Over => return,
+        };
+        // An answer that is too late is worth nothing, but the entry is ours: it is renewed at once.
+        if now < until {
+            self.standing = Standing::Holds(Held { token, until });
+            self.rests_until = Some(sent + self.own.ttl / RENEWALS);
+        }
+    }
+}
+
+/// Until when the holder of a lease may act, for all of its threads.
+#[derive(Debug)]
+pub struct Term {
+    token: u64,
+    begun: Instant,
+    /// After `begun`, in nanoseconds; 0 is over for good.
+    until: AtomicU64,
+}
+
+impl Term {
+    /// That of who holds the lease now.
+    pub fn new(held: Held, now: Instant) -> Self {
+        let term = Self {
+            token: held.token,
+            begun: now,
+            until: AtomicU64::new(1),
+        };
+        term.extend(held.until);
+        term
+    }
+
+    /// Of its holder.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Whether nothing may be done any more.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.until.load(Ordering::Acquire) <= self.after_begin(now)
+    }
+
+    /// It was renewed. What is over stays so.
+    pub fn extend(&self, until: Instant) {
+        let until = self.after_begin(until);
+        let later = |before| (before != 0 && before < until).then_some(until);
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.until.fetch_update(order.0, order.1, later);
+    }
+
+    /// It is over, whatever the clock says.
+    pub fn end(&self) {
+        self.until.store(0, Ordering::Release);
+    }
+
+    fn after_begin(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.begun).as_nanos();
+        u64::try_from(after).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;
