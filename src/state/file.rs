@@ -146,7 +146,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// SQLite's journal of a commit that a crash interrupted.
-fn journal_of(path: &Path) -> PathBuf {
+pub(super) fn journal_of(path: &Path) -> PathBuf {
     with_suffix(path, "-journal")
 }
 

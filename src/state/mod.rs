@@ -8,6 +8,7 @@ mod file;
 mod former;
 mod instance;
 mod kept;
+mod taken;
 mod writer;
 
 use std::path::Path;
@@ -19,6 +20,7 @@ pub use kept::{
 };
 pub use writer::{Writer, WriterThread};
 
+use crate::store::Fence;
 use crate::telemetry::{Journal, Notable};
 use file::open_or_set_aside;
 
@@ -38,7 +40,18 @@ pub struct State {
 /// Opens the database in this directory, which is created if necessary. A damaged database is moved
 /// aside, and an empty one created. `None` if it can't be used; the log says why, and what to do.
 pub fn open(directory: &Path, journal: &Journal) -> Option<State> {
-    let path = directory.join(FILE_NAME);
+    open_for(directory, (0, None), journal)
+}
+
+/// The same of a directory of this epoch, if it has one; written as long as the fence allows it.
+pub fn open_for(
+    directory: &Path,
+    (epoch, fence): (u64, Option<Fence>),
+    journal: &Journal,
+) -> Option<State> {
+    let path = taken::database_of(directory, epoch);
+    let made = path.as_ref().err().map(ToString::to_string);
+    let path = path.unwrap_or_else(|_| directory.join(FILE_NAME));
     let shown = path.display().to_string();
     let unavailable = |why: String| {
         journal.note(&Notable::StateUnavailable {
@@ -47,11 +60,14 @@ pub fn open(directory: &Path, journal: &Journal) -> Option<State> {
         });
         None
     };
+    if let Some(error) = made {
+        return unavailable(error);
+    }
     let (file, kept) = match open_or_set_aside(&path, journal) {
         Ok(opened) => opened,
         Err(error) => return unavailable(error.to_string()),
     };
-    match Writer::start(path, file, journal.clone()) {
+    match Writer::start(path, file, fence, journal.clone()) {
         Ok((writer, thread)) => Some(State {
             kept,
             writer,

@@ -269,7 +269,7 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
     let (_directory, path) = directory();
     let journal = Journal::default();
     let (file, _) = open_or_set_aside(&path, &journal).unwrap();
-    let (mut writer, thread) = Writer::start(path.clone(), file, journal.clone()).unwrap();
+    let (mut writer, thread) = Writer::start(path.clone(), file, None, journal.clone()).unwrap();
     assert!(writer.take(all(false, 1)));
     wait_until("the first write", || writer.is_idle());
     let mark = writer.mark();
@@ -303,7 +303,7 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
 fn a_writer_that_is_behind_has_no_room_and_loses_nothing_that_it_took() {
     let (_directory, path) = directory();
     let (file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
-    let (mut writer, thread) = Writer::start(path.clone(), file, Journal::default()).unwrap();
+    let (mut writer, thread) = Writer::start(path.clone(), file, None, Journal::default()).unwrap();
     let one = |n: usize| Changes {
         subscriptions: [(n.to_string(), Some(subscription("Billing", 1)))].into(),
         ..Changes::default()

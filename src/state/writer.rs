@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::file::{StateFile, open_or_set_aside};
 use super::kept::Changes;
 use crate::ambient::now;
+use crate::store::Fence;
 use crate::telemetry::{Bursts, Journal, Notable};
 
 /// The most changes that wait for the thread; beyond that the reactor merges its own.
@@ -65,6 +66,7 @@ impl Writer {
     pub(super) fn start(
         path: PathBuf,
         file: StateFile,
+        fence: Option<Fence>,
         journal: Journal,
     ) -> std::io::Result<(Self, WriterThread)> {
         let (changes, changes_rx) = mpsc::channel(CHANGES_MAX);
@@ -73,6 +75,7 @@ impl Writer {
         let work = Work {
             path,
             file: Some(file),
+            fence,
             progress: Arc::clone(&progress),
             bursts: Bursts::default(),
             journal,
@@ -149,6 +152,7 @@ struct Work {
     path: PathBuf,
     /// None after an error.
     file: Option<StateFile>,
+    fence: Option<Fence>,
     progress: Arc<Progress>,
     bursts: Bursts,
     journal: Journal,
@@ -210,6 +214,9 @@ impl Work {
     /// After an error only the whole state repairs the database; earlier changes are part of it
     /// anyway.
     fn write(&mut self, changes: &Changes) -> Result<(), String> {
+        if let Some(fence) = &self.fence {
+            fence.check().map_err(|error| error.to_string())?;
+        }
         if let Some(file) = &mut self.file {
             return file.write(changes).map_err(|error| error.to_string());
         }

@@ -1,18 +1,17 @@
 //! The real disk: a state directory that one process holds, with a directory for each queue.
 
 use std::cell::RefCell;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::fence::{Fence, Holding, Lock};
 use event_manager_core::log::{Directory, SegmentFile};
 use event_manager_wire::model::ServiceName;
 
-/// The file that the process using the directory has locked.
-const LOCK: &str = "lock";
 /// The longest file name of most file systems, in bytes.
 const FILE_NAME_BYTES_MAX: usize = 255;
 /// The name, before a number, of files that were segments. No segment's name begins with it.
@@ -47,7 +46,7 @@ pub enum StateDirError {
 pub struct StateDir {
     path: PathBuf,
     queues: PathBuf,
-    lock: File,
+    lock: Lock,
 }
 
 impl StateDir {
@@ -56,9 +55,18 @@ impl StateDir {
     /// # Errors
     /// [`StateDirError`].
     pub fn lock(path: &Path) -> Result<Self, StateDirError> {
+        Self::lock_for(path, None)
+    }
+
+    /// The same for the holder of a lease, as long as it has that: it takes the directory from who had the
+    /// lease before.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn lock_for(path: &Path, holding: Option<&Holding>) -> Result<Self, StateDirError> {
         let queues = path.join("queues");
         create_directory(path)?;
-        let lock = lock(path)?;
+        let lock = Lock::take(path, holding)?;
         create_directory(&queues)?;
         let state = Self {
             path: path.into(),
@@ -73,21 +81,31 @@ impl StateDir {
 
     /// Whether the directory that its path leads to is still the one that is locked.
     pub fn is_held(&self) -> bool {
-        let there = fs::metadata(self.path.join(LOCK));
-        let held = self.lock.metadata();
-        let (Ok(there), Ok(held)) = (there, held) else {
-            return false;
-        };
-        (there.dev(), there.ino()) == (held.dev(), held.ino())
+        self.lock.is_held()
+    }
+
+    /// Higher than that of all who had the directory before; 0 if none of them had a lease.
+    pub fn epoch(&self) -> u64 {
+        self.lock.epoch
+    }
+
+    /// Says whether anything may still be written, if that depends on a lease.
+    pub fn fence(&self) -> Option<&Fence> {
+        self.lock.fence.as_ref()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.fence().map_or(Ok(()), Fence::check)
     }
 
     /// Creates and locks the directory again, when it isn't [held](Self::is_held) any more.
     ///
     /// # Errors
-    /// [`StateDirError`]; nothing may be written there then.
+    /// [`StateDirError`]; nothing may be written there then. It may be another's who has the lease now.
     pub fn lock_again(&mut self) -> Result<(), StateDirError> {
+        self.check()?;
         create_directory(&self.path)?;
-        self.lock = lock(&self.path)?;
+        self.lock = Lock::take(&self.path, None)?;
         create_directory(&self.queues)?;
         Ok(())
     }
@@ -106,9 +124,10 @@ impl StateDir {
     /// # Errors
     /// It can't be created, or its name is too long for a file system.
     pub fn queue(&self, queue: &ServiceName) -> io::Result<DiskDirectory> {
+        self.check()?;
         let path = self.queues.join(encode(queue)?);
         create_directory(&path)?;
-        DiskDirectory::at(path)
+        DiskDirectory::at(path, &self.lock)
     }
 
     /// Deletes a queue and its events. After a crash it is there as before, or, once this is done, not at
@@ -117,6 +136,7 @@ impl StateDir {
     /// # Errors
     /// The disk's; the queue may still be there.
     pub fn remove(&self, queue: &ServiceName) -> io::Result<()> {
+        self.check()?;
         let path = self.queues.join(encode(queue)?);
         let removed = (0..)
             .map(|n: u32| self.queues.join(format!("{REMOVED}{n}")))
@@ -150,35 +170,6 @@ fn is_removed(name: &str) -> bool {
     number.is_some_and(|number| number.parse().is_ok_and(|n: u32| n.to_string() == number))
 }
 
-fn lock(directory: &Path) -> Result<File, StateDirError> {
-    let path = directory.join(LOCK);
-    let opened = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(&path);
-    let mut file = opened.map_err(while_doing("opening", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            return Err(StateDirError::InUse {
-                directory: directory.into(),
-                pid: pid.trim().into(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(while_doing("locking", &path)(error).into()),
-    }
-    let written = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(while_doing("writing", &path))?;
-    Ok(file)
-}
-
 /// A queue's name as a file name: as it is, but for `/`, `%` and a leading dot, which are written
 /// `%2F`, `%25` and `%2E`.
 fn encode(queue: &ServiceName) -> io::Result<String> {
@@ -207,11 +198,11 @@ pub(crate) fn decode(name: &str) -> Option<ServiceName> {
 }
 
 /// Adds to an error what was being done, and where.
-fn while_doing(what: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+pub(super) fn while_doing(what: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
 }
 
-fn create_directory(path: &Path) -> io::Result<()> {
+pub(super) fn create_directory(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -232,7 +223,7 @@ fn create_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(while_doing("syncing", path))
 }
@@ -266,18 +257,25 @@ struct Spares {
 pub struct DiskDirectory {
     path: PathBuf,
     spares: RefCell<Spares>,
+    epoch: u64,
+    fence: Option<Fence>,
 }
 
 impl Directory for DiskDirectory {
     type File = DiskFile;
 
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = names(&self.path)?;
-        names.retain(|name| spare_number(name).is_none() && name != RESERVE);
+        names.retain(|name| spare_number(name).is_none() && !is_reserve(name));
         Ok(names)
     }
 
     fn create(&self, name: &str) -> io::Result<DiskFile> {
+        self.check()?;
         if let Some(spare) = self.spares.borrow_mut().ready.pop()
             && let Some(file) = self.reuse(&spare, name)
         {
@@ -291,10 +289,11 @@ impl Directory for DiskDirectory {
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
-        let path = self.path.join(RESERVE);
+        let path = self.path.join(self.reserve_name());
         if fs::symlink_metadata(&path).is_ok_and(|found| found.len() >= bytes) {
             return Ok(());
         }
+        self.check()?;
         // It goes on where somebody removed it.
         create_directory(&self.path)?;
         let made = write_zeros(&path, bytes);
@@ -306,13 +305,20 @@ impl Directory for DiskDirectory {
     }
 
     fn create_reserved(&self, name: &str) -> io::Result<DiskFile> {
-        let (reserve, path) = (self.path.join(RESERVE), self.path.join(name));
+        self.check()?;
+        let reserve = self.path.join(self.reserve_name());
+        let path = self.path.join(name);
         if fs::symlink_metadata(&path).is_ok() {
             return Err(while_doing("creating", &path)(
                 io::ErrorKind::AlreadyExists.into(),
             ));
         }
-        fs::rename(&reserve, &path).map_err(while_doing("creating", &path))?;
+        let created = match self.epoch {
+            0 => fs::rename(&reserve, &path),
+            // Unlike a rename, a link never takes the place of another's file.
+            _ => fs::hard_link(&reserve, &path).and_then(|()| fs::remove_file(&reserve)),
+        };
+        created.map_err(while_doing("creating", &path))?;
         self.open(name)
     }
 
@@ -327,9 +333,10 @@ impl Directory for DiskDirectory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check()?;
         let path = self.path.join(name);
         let mut spares = self.spares.borrow_mut();
-        if spares.ready.len() + spares.renamed.len() < SPARES_MAX {
+        if self.epoch == 0 && spares.ready.len() + spares.renamed.len() < SPARES_MAX {
             let spare = self.free_name(&mut spares.last);
             if fs::rename(&path, self.path.join(&spare)).is_ok() {
                 spares.renamed.push(spare);
@@ -340,6 +347,7 @@ impl Directory for DiskDirectory {
     }
 
     fn set_aside(&self, name: &str) -> io::Result<String> {
+        self.check()?;
         let path = self.path.join(name);
         let taken = |aside: &String| fs::symlink_metadata(self.path.join(aside)).is_ok();
         let mut names = (1..).map(|n: u32| match n {
@@ -363,6 +371,7 @@ impl Directory for DiskDirectory {
 
     fn sync(&self) -> io::Result<()> {
         sync_directory(&self.path)?;
+        self.check()?;
         let Spares { ready, renamed, .. } = &mut *self.spares.borrow_mut();
         ready.append(renamed);
         Ok(())
@@ -378,6 +387,11 @@ fn write_zeros(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
+fn is_reserve(name: &str) -> bool {
+    let epoch = name.strip_prefix(RESERVE);
+    epoch.is_some_and(|epoch| epoch.is_empty() || epoch.starts_with('-'))
+}
+
 /// The number of a file that was a segment and is for reuse.
 fn spare_number(name: &str) -> Option<u32> {
     let number: u32 = name.strip_prefix(SPARE)?.parse().ok()?;
@@ -385,9 +399,10 @@ fn spare_number(name: &str) -> Option<u32> {
 }
 
 impl DiskDirectory {
-    /// Takes over the spares that are there, if there are segments: where somebody removed these, their
+    /// Takes over the spares that are there, if there are segments, and nobody may still write into them who
+    /// had the directory before: where somebody removed these, their
     /// numbers are given again, and what a spare still holds could be taken for theirs.
-    fn at(path: PathBuf) -> io::Result<Self> {
+    fn at(path: PathBuf, lock: &Lock) -> io::Result<Self> {
         let mut spares = Spares::default();
         let names = names(&path)?;
         let is_spare = |name: &&String| {
@@ -401,13 +416,36 @@ impl DiskDirectory {
             .max()
             .unwrap_or(0);
         let has_segments = names.iter().any(|name| name.ends_with(".log"));
-        let kept = if has_segments { SPARES_MAX } else { 0 };
+        let kept = match has_segments && lock.epoch == 0 {
+            true => SPARES_MAX,
+            false => 0,
+        };
+        if lock.epoch > 0 {
+            let former = names.iter().filter(|name| is_reserve(name));
+            former.for_each(|name| drop(fs::remove_file(path.join(name))));
+        }
         for name in spares.renamed.split_off(kept.min(spares.renamed.len())) {
             let path = path.join(name);
             fs::remove_file(&path).map_err(while_doing("removing", &path))?;
         }
-        let spares = RefCell::new(spares);
-        Ok(Self { path, spares })
+        Ok(Self {
+            path,
+            spares: RefCell::new(spares),
+            epoch: lock.epoch,
+            fence: lock.fence.clone(),
+        })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.fence.as_ref().map_or(Ok(()), Fence::check)
+    }
+
+    /// Each epoch has its own: who had the directory before may still make a segment of its one.
+    fn reserve_name(&self) -> String {
+        match self.epoch {
+            0 => RESERVE.into(),
+            epoch => format!("{RESERVE}-{epoch}"),
+        }
     }
 
     /// What a spare may be called: the next number, or another if somebody has a file of that name.
@@ -436,7 +474,12 @@ impl DiskDirectory {
         let path = self.path.join(name);
         let opened = options.read(true).write(true).open(&path);
         let file = opened.map_err(while_doing(what, &path))?;
-        Ok(DiskFile { file, path })
+        Ok(DiskFile {
+            file,
+            path,
+            epoch: self.epoch,
+            fence: self.fence.clone(),
+        })
     }
 }
 
@@ -445,6 +488,14 @@ impl DiskDirectory {
 pub struct DiskFile {
     file: File,
     path: PathBuf,
+    epoch: u64,
+    fence: Option<Fence>,
+}
+
+impl DiskFile {
+    fn check(&self) -> io::Result<()> {
+        self.fence.as_ref().map_or(Ok(()), Fence::check)
+    }
 }
 
 impl SegmentFile for DiskFile {
@@ -461,13 +512,14 @@ impl SegmentFile for DiskFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check()?;
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(while_doing("writing", &self.path))
     }
 
     fn hollow(&self, from: u64) -> io::Result<()> {
         let bytes = self.bytes()?.saturating_sub(from);
-        if bytes == 0 {
+        if bytes == 0 || self.epoch > 0 {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -475,14 +527,22 @@ impl SegmentFile for DiskFile {
         hollowed.map_err(while_doing("giving back space of", &self.path))
     }
 
+    /// Where another may take over, it is left as it is: what that one found behind the end, and kept, must
+    /// not be cut off by us. Nothing depends on it.
     fn truncate(&self, bytes: u64) -> io::Result<()> {
+        if self.epoch > 0 {
+            return Ok(());
+        }
         let cut = self.file.set_len(bytes);
         cut.map_err(while_doing("cutting", &self.path))
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.check()?;
         let synced = self.file.sync_data();
-        synced.map_err(while_doing("syncing", &self.path))
+        synced.map_err(while_doing("syncing", &self.path))?;
+        // What is synced by now counts only if nobody had taken over before: it would not have been found.
+        self.check()
     }
 }
 

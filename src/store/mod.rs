@@ -1,8 +1,10 @@
 //! Queues that outlive the process: one log for each durable service, one thread for all.
 
 mod disk;
+mod fence;
 mod thread;
 
 pub(crate) use disk::decode as queue_of;
 pub use disk::{DiskDirectory, DiskFile, StateDir, StateDirError};
+pub use fence::{By, Fence, Holder, Holding, holder, promote};
 pub use thread::Store;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use event_manager_core::store::{Command, Full, Logs, Outside, Report, Sink, StateStore};
 
 use super::disk::{DiskDirectory, StateDir, StateDirError};
+use super::fence::{Fence, Holding};
 use crate::ambient::{now, wall_clock_ms};
 use event_manager_wire::model::ServiceName;
 
@@ -25,6 +26,8 @@ pub struct Store {
     waiting_bytes: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
     found: Vec<ServiceName>,
+    epoch: u64,
+    fence: Option<Fence>,
 }
 
 impl Store {
@@ -36,7 +39,20 @@ impl Store {
         state_dir: &Path,
         report: impl Fn(Report) + Send + 'static,
     ) -> Result<Self, StateDirError> {
-        let state = StateDir::lock(state_dir)?;
+        Self::start_for(state_dir, None, report)
+    }
+
+    /// The same for the holder of a lease, as long as it has that.
+    ///
+    /// # Errors
+    /// [`StateDirError`]; also if the system has no thread.
+    pub fn start_for(
+        state_dir: &Path,
+        holding: Option<&Holding>,
+        report: impl Fn(Report) + Send + 'static,
+    ) -> Result<Self, StateDirError> {
+        let state = StateDir::lock_for(state_dir, holding)?;
+        let (epoch, fence) = (state.epoch(), state.fence().cloned());
         let found = state.queues()?;
         let (commands, receiver) = sync_channel(COMMANDS_MAX);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
@@ -53,12 +69,24 @@ impl Store {
             waiting_bytes,
             thread,
             found,
+            epoch,
+            fence,
         })
     }
 
     /// The queues that the directory held when it was locked.
     pub fn found(&self) -> &[ServiceName] {
         &self.found
+    }
+
+    /// Higher than that of all who had the directory before; 0 if none of them had a lease.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Says whether anything may still be written to the directory, if that depends on a lease.
+    pub fn fence(&self) -> Option<Fence> {
+        self.fence.clone()
     }
 
     /// Does what was asked, commits it, and ends the thread.

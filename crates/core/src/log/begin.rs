@@ -26,6 +26,7 @@ impl<D: Directory> QueueLog<D> {
             previous,
             queue: Some(self.queue.clone()),
             queue_created_ms: self.queue_created_ms,
+            epoch: self.epoch,
         };
         let segment = Segment::new(header.number, header.first_seq, header.bytes());
         self.active = Some(self.create(&segment.name(), &header, create)?);
@@ -39,6 +40,16 @@ impl<D: Directory> QueueLog<D> {
         // If that fails, the new header leaves them out.
         let _ = self.remove_leftovers();
         Ok(())
+    }
+
+    /// Whatever a former holder of the directory still appends is dead from here on: the new segment says
+    /// where the one before it ends.
+    pub(super) fn shut_out_former(&mut self, now_ms: u64) -> io::Result<()> {
+        if self.directory.epoch() == 0 {
+            return Ok(());
+        }
+        self.reserve()?;
+        self.begin_segment(now_ms, D::create)
     }
 
     /// Removes the files without a record that are older than a segment.

@@ -1,7 +1,7 @@
 //! Which files of a directory may be segments of its log. Names and contents are input: anybody can put
 //! a file there, and the wrong one must cost nothing of the queue's own.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::io::{self, ErrorKind};
 
 use super::LogError;
@@ -53,6 +53,11 @@ impl Candidate {
         self.evidence == Evidence::Name
     }
 
+    /// Of who wrote it, as far as its header says so.
+    pub(super) fn epoch(&self) -> u64 {
+        self.header.as_ref().map_or(0, |header| header.epoch)
+    }
+
     fn is_nameless(&self) -> bool {
         self.evidence == Evidence::NamelessHeader
     }
@@ -88,6 +93,7 @@ pub(super) fn candidates<D: Directory>(directory: &D, queue: &str) -> Result<Can
     }
     found.taken.sort_by_key(|candidate| candidate.number);
     // First: what can't be a segment must not push one aside.
+    found.refuse_shut_out();
     found.refuse_implausible();
     found.refuse_doubles();
     found.refuse_unordered();
@@ -190,6 +196,22 @@ impl Candidates {
         for candidate in self.taken.extract_if(.., |candidate| which(candidate)) {
             self.refused.push((candidate.name, why.to_owned()));
         }
+    }
+
+    /// Epochs go up with segments. A file of a lower one than is found before it was begun by who had lost
+    /// the directory already, and didn't know.
+    fn refuse_shut_out(&mut self) {
+        self.taken
+            .sort_by_key(|candidate| (candidate.number, Reverse(candidate.epoch())));
+        let mut highest = 0;
+        let late = self.taken.extract_if(.., |candidate| {
+            let is_late = candidate.header.is_some() && candidate.epoch() < highest;
+            highest = highest.max(candidate.epoch());
+            is_late
+        });
+        let why = "it was begun by a daemon from which another had taken over";
+        let late: Vec<_> = late.map(|late| (late.name, why.to_owned())).collect();
+        self.refused.extend(late);
     }
 
     /// Of several files with one number the most evident one counts; of those that nothing but their names

@@ -7,6 +7,12 @@ pub trait Directory {
     /// An open segment.
     type File: SegmentFile;
 
+    /// The epoch of who has the directory now, which is higher than that of all before; 0 if it was never
+    /// taken from anybody who may still write there.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
     /// The names of all files in it, in any order.
     ///
     /// # Errors

@@ -60,6 +60,8 @@ pub(super) struct SegmentHeader {
     pub(super) queue: Option<String>,
     /// When that queue began, in ms since 1970; 0 if it was written by a release that didn't note it.
     pub(super) queue_created_ms: u64,
+    /// The state directory's epoch; 0 if it never had one.
+    pub(super) epoch: u64,
 }
 
 /// Why a header was not read.
@@ -89,9 +91,10 @@ impl SegmentHeader {
         let crc = header_crc(&bytes[..HEADER_BYTES_MIN]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         let queue = self.queue.as_deref().unwrap_or_default().as_bytes();
-        let queue = &queue[..queue.len().min(QUEUE_CREATED_AT - QUEUE_AT)];
+        let queue = &queue[..queue.len().min(EPOCH_AT - QUEUE_AT)];
         bytes[QUEUE_AT - 2..QUEUE_AT].copy_from_slice(&(queue.len() as u16).to_le_bytes());
         bytes[QUEUE_AT..QUEUE_AT + queue.len()].copy_from_slice(queue);
+        bytes[EPOCH_AT..QUEUE_CREATED_AT].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[QUEUE_CREATED_AT..].copy_from_slice(&self.queue_created_ms.to_le_bytes());
         let crc = crc32fast::hash(&bytes[HEADER_BYTES_MIN + 4..]);
         bytes[HEADER_BYTES_MIN..HEADER_BYTES_MIN + 4].copy_from_slice(&crc.to_le_bytes());
@@ -113,17 +116,17 @@ impl SegmentHeader {
             Some(version) => return Err(HeaderError::Newer(version)),
             None => return Err(HeaderError::Damaged),
         };
-        let queue_created_ms = match queue {
-            Some(_) => queue_created_of(bytes).ok_or(HeaderError::Damaged)?,
-            None => 0,
+        let of_queue = match queue {
+            Some(_) => epoch_and_created_of(bytes).ok_or(HeaderError::Damaged)?,
+            None => (0, 0),
         };
-        Self::fields(fields, queue, queue_created_ms).ok_or(HeaderError::Damaged)
+        Self::fields(fields, queue, of_queue).ok_or(HeaderError::Damaged)
     }
 
     fn fields(
         mut fields: Fields<'_>,
         queue: Option<String>,
-        queue_created_ms: u64,
+        (epoch, queue_created_ms): (u64, u64),
     ) -> Option<Self> {
         Some(Self {
             number: fields.u64()?,
@@ -136,6 +139,7 @@ impl SegmentHeader {
             },
             queue,
             queue_created_ms,
+            epoch,
         })
     }
 
@@ -152,9 +156,12 @@ impl SegmentHeader {
 const QUEUE_AT: usize = HEADER_BYTES_MIN + 6;
 /// Where it is said when the queue began.
 const QUEUE_CREATED_AT: usize = HEADER_BYTES - 8;
+/// Where the epoch is. No name of a queue is so long that it reaches there.
+const EPOCH_AT: usize = QUEUE_CREATED_AT - 8;
 
-fn queue_created_of(header: &[u8]) -> Option<u64> {
-    Fields(header.get(QUEUE_CREATED_AT..HEADER_BYTES)?).u64()
+fn epoch_and_created_of(header: &[u8]) -> Option<(u64, u64)> {
+    let mut fields = Fields(header.get(EPOCH_AT..HEADER_BYTES)?);
+    Some((fields.u64()?, fields.u64()?))
 }
 
 fn queue_of(header: &[u8]) -> Option<String> {

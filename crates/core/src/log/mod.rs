@@ -54,6 +54,8 @@ pub struct QueueLog<D: Directory> {
     queue: String,
     /// When the queue began, in ms since 1970.
     queue_created_ms: u64,
+    /// Of its next segments.
+    epoch: u64,
     limits: LogLimits,
     index: Index,
     ids: Ids,
@@ -125,6 +127,7 @@ impl<D: Directory> QueueLog<D> {
             torn_bytes: recovery.torn_bytes,
         };
         let mut log = Self {
+            epoch: directory.epoch().max(recovery.epoch),
             directory,
             queue: queue.to_owned(),
             queue_created_ms: recovered.created_ms,
@@ -155,7 +158,7 @@ impl<D: Directory> QueueLog<D> {
             failed: None,
             lacks_space: false,
         };
-        if let Err(error) = log.prove() {
+        if let Err(error) = log.prove().and_then(|()| log.shut_out_former(now_ms)) {
             log.fail(&error);
         }
         Ok((log, recovered))
@@ -512,6 +515,8 @@ fn seconds(time_ms: u64) -> u32 {
     u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
 }
 
+#[cfg(test)]
+mod epochs;
 #[cfg(test)]
 mod full;
 #[cfg(test)]

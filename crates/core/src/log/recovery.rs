@@ -71,6 +71,8 @@ struct Part {
 pub(super) struct Recovery {
     /// When the queue began, in ms since 1970.
     pub(super) created_ms: u64,
+    /// The highest epoch of a segment.
+    pub(super) epoch: u64,
     pub(super) index: Index,
     pub(super) ids: Ids,
     pub(super) next_seq: Seq,
@@ -111,6 +113,11 @@ pub(super) fn recover<D: Directory>(
     let candidates = found.taken;
     let mut recovery = Recovery {
         created_ms: created_ms(&candidates).unwrap_or(now_ms),
+        epoch: candidates
+            .iter()
+            .map(Candidate::epoch)
+            .max()
+            .unwrap_or_default(),
         index: Index::default(),
         ids: Ids::new(limits.dedup_window_ms, limits.dedup_ids_max),
         next_seq: Seq::FIRST,
