@@ -1,6 +1,8 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
 mod control;
+mod guard;
+mod led;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,23 +16,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ambient::{now, random_bytes};
 use crate::bridges::Bridges;
-use crate::config::{Config, DiagnosticConfig, GuardTimeoutAction, Reload, Rotation};
+use crate::config::{Config, DiagnosticConfig, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
 use crate::instances::{self, Instances};
 use crate::keys::{self, KeysError, Watcher};
-use crate::outbound::{GuardVerdict, LocatorClient, RegistrationState, wait_for_predecessor};
+use crate::lease::{Lease, LeaseError, run_hook};
+use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor, Sightings};
 use crate::state::{self, State, WriterThread};
-use crate::store::{StateDirError, Store};
+use crate::store::{Fence, Holding, StateDirError, Store};
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name};
 use crate::traces::{Exporter, Resource, Tracer};
-use control::{Control, LocatorCaller, keys_of_another};
-use event_manager_client::{Caller, ClientKeys};
+use control::{Control, LocatorCaller};
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
 use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
+use guard::guard;
+use led::stand_by;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,6 +61,7 @@ pub struct Daemon {
     http: Option<HttpServer>,
     bridges: Option<Bridges>,
     instances: Option<Instances>,
+    lease: Option<Lease>,
 }
 
 /// The threads to which the reactor gives what outlives it. They end when nobody gives them anything
@@ -80,12 +85,17 @@ impl Savers {
         manager: &Manager,
         inherited: Inherited,
         (keyring, own): (Keyring, KeyPair),
-        journal: &Journal,
+        (lease, journal): (Option<&Lease>, &Journal),
     ) -> Result<(Reactor, mpsc::Receiver<Effect>, Tracer), StartError> {
         let (effects, effects_rx) = mpsc::channel(config.pending_calls_max);
         let (inputs, inputs_rx) = Reactor::inputs();
-        self.store = start_store(config, inputs.clone(), journal)?.map(Arc::new);
-        let former = open_state(config, journal).map(|state| {
+        let holding = lease.map(Lease::holding);
+        self.store = start_store(config, holding, inputs.clone(), journal)?.map(Arc::new);
+        let held = self
+            .store
+            .as_ref()
+            .map_or((0, None), |store| (store.epoch(), store.fence()));
+        let former = open_state(config, held, journal).map(|state| {
             self.state = Some(state.thread);
             (state.kept, state.writer)
         });
@@ -116,6 +126,7 @@ impl Savers {
             keyring,
             own,
             hub_id: hub_id(config),
+            term: holding.map(|holding| Arc::clone(&holding.term)),
             observer,
             journal: journal.clone(),
             tracer: tracer.clone(),
@@ -176,6 +187,9 @@ pub enum StartError {
     /// The daemon's keys, or its clients'.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The lease under which it serves.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// There is none.
     #[error("services with \"delivery\": \"queue\" need a stateDir")]
     NoStateDir,
@@ -206,8 +220,14 @@ impl Daemon {
         manager: &Manager,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
+        let stood_by = match config.lease.is_on() {
+            true => stand_by(&config, manager).map(|(lease, http)| (Some(lease), http)),
+            false => Ok((None, None)),
+        };
         let journal = open_journal(&config);
-        let started = Self::start_noting(config, manager, inherited, journal.clone());
+        let started = stood_by.and_then(|(lease, http)| {
+            Self::start_noting(config, manager, (inherited, http), lease, journal.clone())
+        });
         if let Err(error) = &started {
             let why = &error.to_string();
             journal.note(&match error {
@@ -222,7 +242,8 @@ impl Daemon {
     fn start_noting(
         config: Config,
         manager: &Manager,
-        inherited: Inherited,
+        (inherited, http): (Inherited, Option<std::net::TcpListener>),
+        lease: Option<Lease>,
         journal: Journal,
     ) -> Result<Self, StartError> {
         let runtime = runtime::Builder::new_current_thread()
@@ -233,20 +254,31 @@ impl Daemon {
             runtime.block_on(guard(&config, &journal))?;
         }
         let guards = Guards::load(&config)?;
-        let http = config.http_address.as_ref().map(http::bind).transpose()?;
+        let http = match http {
+            None => config.http_address.as_ref().map(http::bind).transpose()?,
+            bound => bound,
+        };
         let http = http.map(|listener| (listener, guards));
         let mut savers = Savers::default();
         let keyring = load_keys(&config, &journal)?;
         let own = KeyPair::from_secret(random_bytes());
         let first = keyring.first_key();
         let keys = (keyring, own.clone());
-        match savers.start_reactor(&config, manager, inherited, keys, &journal) {
+        let noting = (lease.as_ref(), &journal);
+        let started = match savers.start_reactor(&config, manager, inherited, keys, noting) {
             Ok(data_plane) => {
                 let own = (own, first, journal);
                 Self::start_control(config, runtime, http, data_plane, savers, own)
             }
             Err(error) => {
                 savers.stop();
+                Err(error)
+            }
+        };
+        match started {
+            Ok(daemon) => Ok(daemon.led_by(lease)),
+            Err(error) => {
+                lease.into_iter().for_each(Lease::release);
                 Err(error)
             }
         }
@@ -336,6 +368,7 @@ impl Daemon {
             http,
             bridges,
             instances,
+            lease: None,
         })
     }
 
@@ -436,6 +469,13 @@ impl Daemon {
         // What is done by now is saved still, and nothing makes spans any more.
         let state_is_written = self.savers.stop();
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;
+        if let Some(lease) = self.lease {
+            let (name, words) = (&self.config.lease.name, &self.config.lease.on_resign);
+            let token = lease.term().token();
+            run_hook("lease.onResign", words, (name, token), &self.journal);
+            // All that is to be found is on disk: another may take over.
+            lease.release();
+        }
         self.journal.note(&Notable::Stopped {
             drained: undelivered.is_some_and(|left| !left.in_a_hurry),
             undelivered: undelivered.map_or(0, |left| left.events),
@@ -483,8 +523,8 @@ fn start_traces(config: &Config) -> io::Result<(Tracer, Option<Exporter>)> {
 }
 
 /// The state database, if there is to be one and it can be used.
-fn open_state(config: &Config, journal: &Journal) -> Option<State> {
-    state_dir(config).and_then(|directory| state::open(directory, journal))
+fn open_state(config: &Config, held: (u64, Option<Fence>), journal: &Journal) -> Option<State> {
+    state_dir(config).and_then(|directory| state::open_for(directory, held, journal))
 }
 
 /// The directory of what outlives the process, if anything is to.
@@ -502,6 +542,7 @@ fn hub_id(config: &Config) -> HubId {
 /// without it too.
 fn start_store(
     config: &Config,
+    holding: Option<&Holding>,
     inputs: mpsc::Sender<Input>,
     journal: &Journal,
 ) -> Result<Option<Store>, StartError> {
@@ -515,9 +556,9 @@ fn start_store(
         // It fails when the reactor has ended, and nobody wants to know any more.
         let _ = inputs.blocking_send(Input::Store(report));
     };
-    match Store::start(&config.state_dir, report) {
+    match Store::start_for(&config.state_dir, holding, report) {
         Ok(store) => Ok(Some(store)),
-        Err(error) if config.services.any_durable() => Err(error.into()),
+        Err(error) if config.services.any_durable() || holding.is_some() => Err(error.into()),
         Err(error) => {
             journal.note(&Notable::LettersUnavailable {
                 error: &error.to_string(),
@@ -525,37 +566,6 @@ fn start_store(
             Ok(None)
         }
     }
-}
-
-async fn guard(config: &Config, journal: &Journal) -> Result<(), StartError> {
-    // What is wrong with the keys is told when they are loaded.
-    let first = keys::own_pair(&config.security).ok().flatten();
-    // A predecessor is of the same configuration, and so has the same keys.
-    let own = first.clone().filter(|_| !config.security.offers_null());
-    let of_predecessor = own.map(|own| ClientKeys {
-        server: *own.public(),
-        own,
-    });
-    let (locator, predecessor) = (Caller::new(config.limits), Caller::new(config.limits));
-    locator.use_keys(match config.locator.embedded {
-        // It embeds it.
-        true => of_predecessor.clone(),
-        false => keys_of_another(config, first),
-    });
-    predecessor.use_keys(of_predecessor);
-    let locator = LocatorClient::new(locator, config.locator.clone());
-    let guard = &config.startup_guard;
-    let verdict = wait_for_predecessor(&locator, &predecessor, guard, journal).await;
-    match (verdict, config.startup_guard.on_timeout) {
-        (GuardVerdict::Clear(how), _) => journal.note(&Notable::GuardClear { how: &how }),
-        (GuardVerdict::TimedOut(why), GuardTimeoutAction::Exit) => {
-            return Err(StartError::Guard(why));
-        }
-        (GuardVerdict::TimedOut(why), GuardTimeoutAction::Proceed) => {
-            journal.note(&Notable::GuardOverridden { why: &why });
-        }
-    }
-    Ok(())
 }
 
 /// Reads the keys, and notes what is wrong with clients' files.

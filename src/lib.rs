@@ -26,6 +26,7 @@
 //! | [`keys`] | certificates in files, and the thread that watches them |
 //! | [`outbound`] | requests to others: the ServiceLocator, services, a predecessor |
 //! | [`engines`] | other brokers, one file each |
+//! | [`lease`] | the lease under which a daemon serves: a thread that waits for it and renews it |
 //! | [`bridges`] | what goes to them: a thread that is a client of the daemon |
 //! | [`instances`] | instances of other programs: a thread that keeps their registry |
 //! | [`http`] | health, metrics and the dashboard, for those who watch |
@@ -41,6 +42,7 @@ pub mod engines;
 pub mod http;
 pub mod instances;
 pub mod keys;
+pub mod lease;
 pub mod outbound;
 pub mod reactor;
 pub mod state;

@@ -94,6 +94,13 @@ pub(super) fn promises(config: &Config) -> Vec<Promise> {
             said: format!("an event is in the queue when {confirmed}; until then it is on this daemon's disk alone"),
         })
     });
+    let engine = config.engines.get(&config.lease.source);
+    let lease = engine.and_then(|engine| engine.kind().lease());
+    let lease = lease.map(|said| Promise {
+        of: "lease",
+        name: config.lease.name.clone(),
+        said: said.to_owned(),
+    });
     let bridges = config.bridges.iter().filter_map(promise);
-    bridges.chain(served).collect()
+    bridges.chain(served).chain(lease).collect()
 }

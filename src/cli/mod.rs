@@ -22,6 +22,7 @@ mod locator;
 mod man;
 mod output;
 mod progress;
+mod promote;
 mod publish;
 mod ready;
 mod serve;
@@ -52,6 +53,8 @@ mod exit {
     pub(super) const TURNED_AWAY: u8 = 77;
     /// The startup guard's time was up.
     pub(super) const GUARD: u8 = 75;
+    /// The lease is over under which the daemon served.
+    pub(super) const RESIGNED: u8 = 76;
     /// The configuration, or a key, is wrong.
     pub(super) const CONFIG: u8 = super::check::EXIT_CONFIG;
 }
@@ -80,6 +83,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Run only a ServiceLocator.
     Locator(locator::LocatorArgs),
+    /// Say that this machine serves from now on, and not the one that did (`lease.source` "hand").
+    ///
+    /// It asks you to confirm that the other is dead.
+    Promote(promote::PromoteArgs),
     /// Publish one event, or each line of standard input as an event.
     ///
     /// Exits once the daemon has received all of them. If a connection breaks before that, or nothing
@@ -169,6 +176,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Locator(args) => locator::run(&args),
+        Command::Promote(args) => output::exit_code(promote::run(&args)),
         Command::Pub(args) => output::exit_code(publish::run(&args)),
         Command::Emit(args) => output::exit_code(emit::run(&args)),
         Command::Sub(args) => output::exit_code(sub::run(&args)),

@@ -22,6 +22,9 @@ use crate::telemetry::{Logging, Notable, outdated_targets};
 /// How long the event log may take to write its last lines.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long closing the sockets and `lease.onResign` may take.
+const RESIGN_MAX: Duration = Duration::from_secs(12);
+
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -133,6 +136,12 @@ async fn run_until_told(
                 }
             }
             () = termination.received() => break,
+            () = daemon.resigned() => {
+                let resigning = tokio::task::spawn_blocking(|| daemon.resign());
+                // Nothing is written in any case.
+                let _ = tokio::time::timeout(RESIGN_MAX, resigning).await;
+                return Ok(exit::RESIGNED);
+            }
             () = daemon.died() => {
                 daemon.journal().note(&Notable::Died {});
                 daemon.journal().close(JOURNAL_TIMEOUT);

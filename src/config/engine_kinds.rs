@@ -33,6 +33,8 @@ struct About {
     place: Option<&'static str>,
     /// Whether services may have their queue there.
     serves: bool,
+    /// What a lease that is kept there is worth; `None` if none is kept.
+    lease: Option<&'static str>,
     /// What it means there that an event that went out is confirmed.
     confirmed: &'static str,
 }
@@ -46,6 +48,9 @@ const ALL: [About; 4] = [
         is_built: cfg!(feature = "nats"),
         place: Some("what stands before each subject there, such as \"pos.\""),
         serves: true,
+        lease: Some(
+            "a lease is as safe as the bucket: one server may forget it with its disk, three (nats kv add event-manager --replicas 3, before the first start) agree on it",
+        ),
         confirmed: "the stream has it: in the memory and file of one server, synced every two minutes by default, or of a majority of its replicas",
     },
     About {
@@ -56,6 +61,9 @@ const ALL: [About; 4] = [
         is_built: cfg!(feature = "redis"),
         place: Some("the key of the stream"),
         serves: true,
+        lease: Some(
+            "a lease is one server's promise: after a failover, or a restart without appendonly, it may be given while another has it; the state directory's epoch is all that is left then",
+        ),
         confirmed: "the server has answered: with appendfsync always it is on its disk, with everysec up to two seconds of it may be lost, without appendonly minutes",
     },
     About {
@@ -66,6 +74,7 @@ const ALL: [About; 4] = [
         is_built: cfg!(feature = "rabbitmq"),
         place: Some("the name of the exchange"),
         serves: true,
+        lease: None,
         confirmed: "each queue that gets it has it: a quorum queue on the disks of most of its servers, a durable classic one on that of its one server; one that is not durable loses all with its server",
     },
     About {
@@ -76,6 +85,7 @@ const ALL: [About; 4] = [
         is_built: true,
         place: None,
         serves: false,
+        lease: None,
         confirmed: "the other event manager has it: for its durable services synced to its disk, for all others in its memory",
     },
 ];
@@ -125,6 +135,16 @@ impl EngineKind {
     /// Whether services may have their queue there.
     pub fn serves(self) -> bool {
         self.about().serves
+    }
+
+    /// Whether leases may be kept there.
+    pub(super) fn keeps_leases(self) -> bool {
+        self.about().lease.is_some()
+    }
+
+    /// What a lease that is kept there is worth: a sentence.
+    pub fn lease(self) -> Option<&'static str> {
+        self.about().lease
     }
 
     /// How to get a binary that has it.

@@ -13,6 +13,7 @@ mod engine_kinds;
 mod engines;
 mod instances;
 mod keys;
+mod lease;
 mod load;
 mod log;
 mod meant;
@@ -40,6 +41,7 @@ pub use engine_kinds::EngineKind;
 pub use engines::{Engine, EngineFile, Engines, FileKind, Login};
 pub use instances::InstancesConfig;
 pub use keys::{KEYS, Key};
+pub use lease::LeaseConfig;
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
 pub(crate) use meant::suggestion;
@@ -169,6 +171,8 @@ pub struct Config {
     /// What goes to them and what comes from them.
     #[serde(with = "AllBridges")]
     pub bridges: Bridges,
+    /// The lease under which this daemon serves, if it does so only then.
+    pub lease: LeaseConfig,
     /// What may wait in the whole process, in bytes; 0 sets no limit beyond the single budgets.
     #[serde(with = "Size::<0>")]
     pub memory_limit: usize,
@@ -487,6 +491,7 @@ impl Default for Config {
             services: Services::default(),
             engines: Engines::default(),
             bridges: Bridges::default(),
+            lease: LeaseConfig::default(),
             memory_limit: 0,
             slow_subscriber: SlowSubscriber::DropOldest,
             state_dir: PathBuf::from("./data"),

@@ -15,6 +15,7 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     found.extend(mesh(config));
     found.extend(bridges_to_itself(config));
     found.extend(instances(config));
+    found.extend(lease(config));
     let (message, queue) = (
         config.limits.message_bytes_max,
         config.budgets.service_queue_bytes,
@@ -99,6 +100,54 @@ fn instances(config: &Config) -> Option<Conflict> {
         );
         (vec![key, "instances.heartbeat"], why)
     })
+}
+
+/// What a daemon needs that serves under a lease only.
+fn lease(config: &Config) -> Option<Conflict> {
+    let lease = &config.lease;
+    if !lease.is_on() {
+        let commands = [
+            ("lease.onLead", &lease.on_lead),
+            ("lease.onResign", &lease.on_resign),
+        ];
+        let strange = commands
+            .into_iter()
+            .find(|(_, command)| !command.is_empty());
+        return strange.map(|(key, _)| {
+            let why =
+                format!("{key} has no effect: lease.source says which engine keeps the lease");
+            (vec![key, "lease.source"], why)
+        });
+    }
+    let conflict = |key: &'static str, why: String| Some((vec!["lease.source", key], why));
+    let source = &lease.source;
+    let engine = config.engines.get(source);
+    if lease.is_by_hand() && engine.is_some() {
+        let why = "lease.source \"hand\" means a person, and engines has one of that name: call that otherwise";
+        return conflict("engines", why.into());
+    }
+    if engine.is_none() && !lease.is_by_hand() {
+        return conflict(
+            "engines",
+            format!("lease.source: there is no engine {source:?} in engines"),
+        );
+    }
+    if let Some(engine) = engine.filter(|engine| !engine.kind().keeps_leases()) {
+        let kind = engine.kind();
+        let why = format!(
+            "lease.source: engines.{source} is of type \"{kind}\", which keeps no leases; \"nats\" and \"redis\" do"
+        );
+        return conflict("engines", why);
+    }
+    if config.state_dir.as_os_str().is_empty() {
+        let why = "lease.source needs a stateDir, which all daemons of this lease share";
+        return conflict("stateDir", why.into());
+    }
+    if config.startup_guard.enabled {
+        let why = "startupGuard waits for a predecessor's end, and lease.source takes over from one that may only be stopped: one of them is enough";
+        return conflict("startupGuard", why.into());
+    }
+    None
 }
 
 /// A certificate and its key.

@@ -10,6 +10,7 @@ mod own_runtime;
 mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
+mod register;
 #[cfg(feature = "rabbitmq")]
 mod tls;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 use crate::config::{Engine, EngineKind, Layout, SecurityConfig};
 use event_manager_zmtp::{HubId, Limits};
+pub use register::{Register, register};
 
 /// What somebody waits for, on one thread.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

@@ -1,6 +1,7 @@
 //! NATS JetStream.
 
 mod queue;
+mod register;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -31,6 +32,7 @@ use super::{
 use crate::config::{Engine, Login};
 use crate::keys::ConfiguredFile;
 pub(super) use queue::NatsQueue;
+pub(super) use register::NatsRegister;
 
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);

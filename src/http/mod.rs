@@ -13,6 +13,7 @@ mod pages;
 mod renewed;
 mod serve;
 mod snapshot;
+mod standby;
 mod subscriptions;
 mod timed;
 #[cfg(feature = "tls")]
@@ -40,6 +41,7 @@ use event_manager_wire::model::Endpoint;
 use health::Watched;
 use hosts::Hosts;
 use snapshot::Snapshots;
+pub use standby::Standby;
 pub use tls::Tls;
 pub use tokens::Tokens;
 

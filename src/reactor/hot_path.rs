@@ -92,6 +92,7 @@ impl HotPath {
             settings,
             addresses: Default::default(),
             hub_id: HubId::from_bytes([1; 8]),
+            term: None,
             directory: None,
         };
         let mut path = Self {

@@ -42,6 +42,7 @@ use crate::telemetry::Journal;
 use crate::traces::Tracer;
 use acts::persistence::{Keeping, Restoring};
 use event_manager_core::broker::Audience;
+use event_manager_core::leases::candidate::Term;
 use event_manager_core::security::{HandshakeLimits, Keyring};
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
@@ -88,6 +89,8 @@ pub struct Parts {
     pub own: KeyPair,
     /// Our id as a hub of a mesh.
     pub hub_id: HubId,
+    /// How long we may write to anybody, if that depends on a lease.
+    pub term: Option<Arc<Term>>,
     /// Who is shown messages of instances of other programs, if anybody is.
     pub observer: Option<Observer>,
     /// Takes notable events.

@@ -137,6 +137,7 @@ impl Sockets {
             keyring: parts.keyring.with_own(&parts.own),
             own: parts.own,
             hub_id: parts.hub_id,
+            term: parts.term,
             bridges: vec![],
             instances: Default::default(),
             instances_summary: Default::default(),

@@ -10,7 +10,9 @@ mod process;
 mod targets;
 
 pub use bursts::Bursts;
-pub use journal::{Journal, KINDS, Kind, Notable, RING_MAX, instance_name, read_events, rfc3339};
+pub use journal::{
+    Journal, KINDS, Kind, Notable, RING_MAX, host_name, instance_name, read_events, rfc3339,
+};
 pub use logging::{Logging, LoggingError, check_rust_log, outdated_targets};
 pub use printable::{printable, printable_json};
 pub use process::process_readings;

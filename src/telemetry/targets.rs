@@ -24,6 +24,7 @@ pub const LOG_TARGETS: &[LogTarget] = &[
     LogTarget { name: "em.guard", formerly: &["event_manager::daemon", "event_manager::outbound::guard"] },
     LogTarget { name: "em.http", formerly: &["event_manager::http"] },
     LogTarget { name: "em.instances", formerly: &[] },
+    LogTarget { name: "em.lease", formerly: &[] },
     LogTarget { name: "em.locator", formerly: &["event_manager::cli::locator", "event_manager::outbound::registration"] },
     LogTarget { name: "em.log", formerly: &["event_manager::telemetry"] },
     LogTarget { name: "em.mesh", formerly: &["event_manager::reactor::mesh"] },

@@ -31,5 +31,6 @@ mod redis_in;
 #[cfg(feature = "redis")]
 mod redis_tls;
 mod server;
+mod standby;
 #[path = "../it/support/mod.rs"]
 mod support;

@@ -13,6 +13,7 @@ use super::conformance::{
 use super::conformance_in::{Source, conforms_in};
 use super::conformance_served::{Queues, conforms_served};
 use super::server::{self, Process, free_port, installed};
+use super::standby::stands_by;
 use super::support::TestDaemon;
 use super::support::peers::publish;
 use super::support::program::Site;
@@ -88,6 +89,7 @@ impl Nats {
 conforms!(Nats);
 conforms_in!(Nats);
 conforms_served!(Nats);
+stands_by!(Nats);
 
 impl Queues for Nats {
     fn waiting(&self, service: &str) -> u64 {

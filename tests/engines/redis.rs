@@ -10,6 +10,7 @@ use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, numbers, settings, wait_for, wait_until_empty,
 };
 use super::server::{self, Process, free_port, secret};
+use super::standby::stands_by;
 use super::support::TestDaemon;
 use super::support::peers::publish;
 
@@ -87,6 +88,7 @@ impl Redis {
     }
 }
 
+stands_by!(Redis);
 conforms!(Redis);
 
 /// Something is made wrong, and mended: what is said of it, and that nothing is lost.

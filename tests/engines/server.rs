@@ -75,6 +75,28 @@ pub fn secret(directory: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// Waits until all threads of a process that was told to stop stand still.
+pub fn stands_still(process: u32) {
+    let tasks = format!("/proc/{process}/task");
+    let begun = Instant::now();
+    let all_stopped = || {
+        let mut tasks = std::fs::read_dir(&tasks).expect("its threads");
+        tasks.all(|task| {
+            let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
+            // The state stands behind the name, which is in brackets.
+            stat.is_ok_and(|stat| {
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.starts_with(" T"))
+            })
+        })
+    };
+    while !all_stopped() {
+        assert!(begun.elapsed() < START_MAX, "it doesn't stand still");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A server's process, which ends with this.
 pub struct Process(Child);
 
@@ -102,24 +124,7 @@ impl Process {
     /// All of its threads stand still: it accepts connections, and never answers.
     pub fn stand_still(&self) {
         self.signal("-STOP");
-        let tasks = format!("/proc/{}/task", self.0.id());
-        let begun = Instant::now();
-        let all_stopped = || {
-            let mut tasks = std::fs::read_dir(&tasks).expect("its threads");
-            tasks.all(|task| {
-                let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
-                // The state stands behind the name, which is in brackets.
-                stat.is_ok_and(|stat| {
-                    stat.rsplit(')')
-                        .next()
-                        .is_some_and(|rest| rest.starts_with(" T"))
-                })
-            })
-        };
-        while !all_stopped() {
-            assert!(begun.elapsed() < START_MAX, "it doesn't stand still");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        stands_still(self.0.id());
     }
 
     /// It goes on.

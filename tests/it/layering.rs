@@ -43,9 +43,9 @@ const LAYERS: &[(&str, &str)] = &[
     ("traces", "wire::api wire::model ambient config telemetry"),
     (
         "store",
-        "wire::model core::log core::seq core::store ambient",
+        "wire::model core::leases core::log core::seq core::store ambient",
     ),
-    ("state", "zmtp ambient telemetry"),
+    ("state", "zmtp ambient telemetry store"),
     ("systemd", "wire::model"),
     (
         "reactor",
@@ -58,7 +58,11 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "engines",
-        "wire::model wire::messagebus zmtp client ambient config telemetry keys",
+        "wire::model wire::messagebus zmtp client core::leases ambient config telemetry keys",
+    ),
+    (
+        "lease",
+        "zmtp core::leases ambient config telemetry store engines",
     ),
     (
         "bridges",
@@ -74,7 +78,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "daemon",
-        "wire::api zmtp client core::security ambient config telemetry traces store state systemd reactor keys outbound bridges instances http",
+        "wire::api zmtp client core::leases core::security ambient config telemetry traces store state systemd reactor keys outbound lease bridges instances http",
     ),
     (
         "cli",

@@ -93,6 +93,7 @@ mod security;
 mod serve;
 mod services;
 mod slow;
+mod standby;
 mod startup_guard;
 mod status;
 mod stopping;

@@ -64,6 +64,24 @@ fn can_differ(key: &Key) -> bool {
     (cfg!(feature = "traces") || !of("traces."))
         && (cfg!(feature = "tls") || !of("httpTls"))
         && (cfg!(feature = "nats") || !is_of_engines)
+        // It doesn't go together with startupGuard.
+        && !of("lease.")
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn a_lease_needs_a_restart() {
+    let lease =
+        json!({"source": "main", "name": "x", "ttl": 7, "onLead": ["a"], "onResign": ["b"]});
+    let engines = json!({"main": {"type": "nats", "servers": "nats://h:1"}});
+    let new = config(&json!({"lease": lease, "engines": engines}));
+    let reload = Config::default().reload(new);
+    assert_eq!(reload.config.lease, Config::default().lease);
+    let needed = reload
+        .need_restart
+        .iter()
+        .filter(|key| key.starts_with("lease."));
+    assert_eq!(needed.count(), 5);
 }
 
 #[test]

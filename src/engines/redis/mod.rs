@@ -3,6 +3,7 @@
 mod dotmac;
 mod outlet;
 mod queue;
+mod register;
 mod source;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::keys::ConfiguredFile;
 
 pub(super) use outlet::RedisOutlet;
 pub(super) use queue::RedisQueue;
+pub(super) use register::RedisRegister;
 pub(super) use source::RedisSource;
 
 /// How long a connection may take.

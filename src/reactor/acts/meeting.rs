@@ -46,6 +46,10 @@ pub(super) async fn meet(
     begun: Option<&mut Begun>,
 ) -> Result<(Met, Inbox), String> {
     let is_dialled = way == Way::Dialled;
+    let stream = match &hub.borrow().site.term {
+        Some(term) => stream.gated(term.clone()),
+        None => stream,
+    };
     let offered = match purpose {
         Purpose::Dialled(index) => vec![hub.borrow().mechanism_for(*index)?],
         _ if way == Way::Attached => vec![Mechanism::Null],

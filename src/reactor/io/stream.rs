@@ -1,7 +1,9 @@
 //! A connection's bytes, over TCP or a Unix domain socket.
 
+use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -16,11 +18,20 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Questions without an answer after which the connection is ended.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// What says whether anything may be written still.
+pub(crate) trait Gate: Debug {
+    fn is_open(&self) -> bool;
+}
+
 /// One connected stream. All calls but the two waits return at once.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// To which nothing is written when the gate is closed.
+    GatedTcp(TcpStream, Arc<dyn Gate>),
+    /// The same.
+    GatedUnix(UnixStream, Arc<dyn Gate>),
 }
 
 impl Stream {
@@ -37,18 +48,27 @@ impl Stream {
         Self::Tcp(stream)
     }
 
+    /// The same stream, as long as the gate is open.
+    pub(crate) fn gated(self, gate: Arc<dyn Gate>) -> Self {
+        match self {
+            Self::Tcp(stream) => Self::GatedTcp(stream, gate),
+            Self::Unix(stream) => Self::GatedUnix(stream, gate),
+            gated => gated,
+        }
+    }
+
     /// The number of the user that the peer runs as, if it is of this machine and says so.
     pub(crate) fn user(&self) -> Option<u32> {
         match self {
-            Self::Tcp(_) => None,
-            Self::Unix(stream) => Some(stream.peer_cred().ok()?.uid()),
+            Self::Tcp(_) | Self::GatedTcp(..) => None,
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => Some(stream.peer_cred().ok()?.uid()),
         }
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.readable().await,
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.readable().await,
         }
     }
 
@@ -56,8 +76,10 @@ impl Stream {
     pub(crate) async fn hung_up(&self) -> io::Result<()> {
         // With this interest come the end, and urgent bytes, for which no stream is registered.
         let _ = match self {
-            Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
-            Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.ready(Interest::PRIORITY).await,
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => {
+                stream.ready(Interest::PRIORITY).await
+            }
         }?;
         Ok(())
     }
@@ -65,15 +87,15 @@ impl Stream {
     /// How many bytes there are to read.
     pub(crate) fn unread(&self) -> io::Result<u64> {
         Ok(match self {
-            Self::Tcp(stream) => rustix::io::ioctl_fionread(stream),
-            Self::Unix(stream) => rustix::io::ioctl_fionread(stream),
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => rustix::io::ioctl_fionread(stream),
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => rustix::io::ioctl_fionread(stream),
         }?)
     }
 
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.writable().await,
-            Self::Unix(stream) => stream.writable().await,
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.writable().await,
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.writable().await,
         }
     }
 
@@ -84,14 +106,18 @@ impl Stream {
     pub(crate) fn try_read(&self, buf: &mut impl BufMut) -> io::Result<usize> {
         let room = buf.chunk_mut().len();
         let n = match self {
-            Self::Tcp(stream) => stream.try_read_buf(buf),
-            Self::Unix(stream) => stream.try_read_buf(buf),
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.try_read_buf(buf),
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.try_read_buf(buf),
         }?;
         if n > 0 && n < room {
             let drained = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
             let _ = match self {
-                Self::Tcp(stream) => stream.try_io(Interest::READABLE, drained),
-                Self::Unix(stream) => stream.try_io(Interest::READABLE, drained),
+                Self::Tcp(stream) | Self::GatedTcp(stream, _) => {
+                    stream.try_io(Interest::READABLE, drained)
+                }
+                Self::Unix(stream) | Self::GatedUnix(stream, _) => {
+                    stream.try_io(Interest::READABLE, drained)
+                }
             };
         }
         Ok(n)
@@ -101,8 +127,12 @@ impl Stream {
     pub(crate) fn end_writing(&self) {
         // It fails only if the connection is gone already, which the next read will tell.
         let _ = match self {
-            Self::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
-            Self::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => {
+                SockRef::from(stream).shutdown(Shutdown::Write)
+            }
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => {
+                SockRef::from(stream).shutdown(Shutdown::Write)
+            }
         };
     }
 
@@ -133,6 +163,22 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(slices),
             Self::Unix(stream) => stream.try_write_vectored(slices),
+            Self::GatedTcp(stream, gate) => {
+                check(&**gate)?;
+                stream.try_write_vectored(slices)
+            }
+            Self::GatedUnix(stream, gate) => {
+                check(&**gate)?;
+                stream.try_write_vectored(slices)
+            }
         }
+    }
+}
+
+/// Whether it is open.
+fn check(gate: &dyn Gate) -> io::Result<()> {
+    match gate.is_open() {
+        true => Ok(()),
+        false => Err(io::Error::other("nothing may be written any more")),
     }
 }

@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
+use crate::ambient::now;
 use crate::config::SecurityConfig;
+use crate::reactor::io::stream::Gate;
+use event_manager_core::leases::candidate::Term;
 use event_manager_core::locator::Directory;
 use event_manager_core::requests::Settings;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::{self, Addresses, InstancesPage};
 use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
+
+impl Gate for Term {
+    fn is_open(&self) -> bool {
+        !self.is_over(now())
+    }
+}
 
 /// What is bound where other machines reach it.
 #[derive(Debug, Default)]
@@ -41,6 +50,8 @@ pub(crate) struct Site {
     pub(crate) own: KeyPair,
     /// Our id as a hub of a mesh.
     pub(crate) hub_id: HubId,
+    /// How long we may write to anybody, if that depends on a lease.
+    pub(crate) term: Option<Arc<Term>>,
     /// How bridges are, as they say themselves.
     pub(crate) bridges: Vec<api::Bridge>,
     /// How instances of other programs are, as who observes them says.

@@ -173,14 +173,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A name for a daemon of this service in this process: `EventManager@host/4711`.
 pub fn instance_name(service: &str) -> String {
+    format!("{service}@{}/{}", host_name(), std::process::id())
+}
+
+/// What this machine is called.
+pub fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let host = host.or_else(|| std::env::var("HOSTNAME").ok());
     let host = host.unwrap_or_default();
-    let host = match host.trim() {
-        "" => "localhost",
-        host => host,
-    };
-    format!("{service}@{host}/{}", std::process::id())
+    match host.trim() {
+        "" => "localhost".into(),
+        host => host.into(),
+    }
 }
 
 #[cfg(test)]

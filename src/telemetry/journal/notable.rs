@@ -686,4 +686,53 @@ notables! {
         /// How many others there are.
         others: u64,
     } "instances that are heard here may lead"
+
+    /// Another daemon holds the lease under which this one would serve.
+    "EM-0711" StandingBy "standing-by" INFO "em.lease" {
+        /// The lease's, as in `lease.name`; so it is in all that follow.
+        name: &'a str = bare,
+        /// Host, process id and a number of who has it.
+        holder: &'a str,
+    } "standing by: another daemon holds the lease"
+
+    /// This one has it, and serves.
+    "EM-0712" Leading "leading" INFO "em.lease" {
+        name: &'a str = bare,
+        /// Higher than that of all who had it before.
+        token: u64,
+        /// The state directory's, at least as high.
+        epoch: u64,
+    } "this daemon holds the lease, and serves"
+
+    /// It has it no more.
+    "EM-0713" LeaseLost "lease-lost" ERROR "em.lease" {
+        name: &'a str = bare,
+        token: u64,
+    } "the lease is over: nothing more is written or sent; the process ends with code 76, to stand by when it is started again"
+
+    /// What keeps the lease can't be reached.
+    "EM-0714" LeaseSourceFailed "lease-source-failed" WARN "em.lease" {
+        name: &'a str = bare,
+        /// The engine, as in `lease.source`.
+        source: &'a str = bare,
+        why: &'a str = said,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "the lease can't be asked for, trying again: {why}"
+
+    /// `lease.onLead` or `lease.onResign` came to nothing.
+    "EM-0715" HookFailed "hook-failed" WARN "em.lease" {
+        /// The key.
+        hook: &'a str = bare,
+        program: &'a str,
+        why: &'a str = said,
+    } "the command failed: {why}"
+
+    /// The lease's source has lost what it knew.
+    "EM-0716" LeaseBehind "lease-behind" WARN "em.lease" {
+        name: &'a str = bare,
+        token: u64,
+        /// The state directory's.
+        epoch: u64,
+    } "the lease's token is lower than the state directory's epoch: what keeps the lease has lost what it knew, and may have given it to two"
 }

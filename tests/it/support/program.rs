@@ -96,6 +96,14 @@ impl Site {
         self.spawn(&mut shell)
     }
 
+    /// Has a program run a command, which is its last arguments.
+    pub fn start_in(&self, program: &[String], command: &[&str]) -> Program {
+        let mut all = Command::new(&program[0]);
+        all.args(&program[1..]).args(command);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        self.spawn(self.within(all).env("PATH", path))
+    }
+
     pub fn start(&self, arguments: &[&str]) -> Program {
         self.spawn(&mut self.command(arguments))
     }

@@ -1,0 +1,90 @@
+//! A daemon that serves under a lease: the wait for it, and its end.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::{Daemon, JOURNAL_TIMEOUT, StartError};
+use crate::ambient::now;
+use crate::config::Config;
+use crate::http::{self, Guards, Standby};
+use crate::lease::{Lease, run_hook};
+use crate::reactor::Input;
+use crate::systemd::Manager;
+use crate::telemetry::{Journal, Notable, instance_name};
+
+impl Daemon {
+    /// Serves under a lease from now on.
+    pub(super) fn led_by(mut self, lease: Option<Lease>) -> Self {
+        if let Some(lease) = &lease {
+            let (name, token) = (self.config.lease.name.clone(), lease.term().token());
+            let epoch = self.savers.store.as_ref().map_or(0, |store| store.epoch());
+            if token < epoch {
+                let name = &name;
+                self.journal
+                    .note(&Notable::LeaseBehind { name, token, epoch });
+            }
+            let (name, journal) = (&name.clone(), self.journal.clone());
+            journal.note(&Notable::Leading { name, token, epoch });
+            let (name, words) = (name.clone(), self.config.lease.on_lead.clone());
+            // Clients are served meanwhile.
+            let hook = std::thread::Builder::new().name("hook".into());
+            let started = hook.spawn(move || {
+                run_hook("lease.onLead", &words, (&name, token), &journal);
+            });
+            if let Err(error) = started {
+                tracing::error!(target: "em.lease", "lease.onLead was not run: no thread: {error}");
+            }
+        }
+        self.lease = lease;
+        self
+    }
+
+    /// Waits until the lease is over under which it serves; for ever, if it serves without one.
+    pub async fn resigned(&self) {
+        match &self.lease {
+            Some(lease) => lease.over().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends when the lease is over: its sockets close, and nothing is saved any more. The process should end.
+    pub fn resign(self) {
+        let name = &self.config.lease.name;
+        let token = self.lease.as_ref().map_or(0, |lease| lease.term().token());
+        self.journal.note(&Notable::LeaseLost { name, token });
+        let _ = self
+            .reactor
+            .inputs
+            .blocking_send(Input::Stop(Duration::ZERO));
+        let _ = self.reactor.join();
+        let words = &self.config.lease.on_resign;
+        run_hook("lease.onResign", words, (name, token), &self.journal);
+        self.journal.close(JOURNAL_TIMEOUT);
+        // Who serves now has registered at the ServiceLocator under the same name: nobody is to end that.
+        std::mem::forget(self.deregister);
+    }
+}
+
+/// Waits for the lease, binds nothing, and answers over HTTP. What is notable goes to the log only: the event
+/// log is who serves's.
+pub(super) fn stand_by(
+    config: &Config,
+    manager: &Manager,
+) -> Result<(Lease, Option<TcpListener>), StartError> {
+    let http = config.http_address.as_ref().map(http::bind).transpose()?;
+    let standby = match &http {
+        Some(listener) => Some(Standby::start(listener, Guards::load(config)?, config)?),
+        None => None,
+    };
+    let journal = Journal::in_memory(instance_name(config.locator.service_name.as_str()));
+    let mut beat = manager.beat(now());
+    // It may take days.
+    manager.ready();
+    let lease = Lease::wait(config, journal, || {
+        beat.turned(now(), || {
+            format!("standing by for the lease {}", config.lease.name)
+        });
+    });
+    standby.into_iter().for_each(Standby::stop);
+    Ok((lease?, http))
+}

@@ -1,0 +1,117 @@
+//! An entry in a bucket of JetStream's key-value store, as `nats kv` shows it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream,
+};
+use tokio::time::timeout;
+
+use super::super::register::{claim_of, text_of};
+use super::super::{Failure, Pending, Register, User};
+use super::{CONNECT_MAX, Link};
+use event_manager_core::leases::candidate::{Answer, Ask, Entry};
+
+/// The bucket, and the stream that it is.
+const BUCKET: &str = "event-manager";
+
+pub(in crate::engines) struct NatsRegister {
+    link: Link,
+    stream: Stream,
+    subject: String,
+}
+
+impl NatsRegister {
+    /// Connects, and makes the bucket unless it is there.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(in crate::engines) async fn connect(user: User<'_>, name: &str) -> Result<Self, String> {
+        let link = Link::connect(user).await?;
+        let config = Config {
+            name: format!("KV_{BUCKET}"),
+            description: Some("leases of event managers".into()),
+            subjects: vec![format!("$KV.{BUCKET}.>")],
+            max_messages_per_subject: 1,
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        let made = timeout(CONNECT_MAX, link.context.get_or_create_stream(config)).await;
+        let stream = match made {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(format!("the bucket {BUCKET} can't be made: {error}")),
+            Err(_) => {
+                return Err(format!(
+                    "the bucket {BUCKET}: no answer within {CONNECT_MAX:?}"
+                ));
+            }
+        };
+        if stream.cached_info().config.max_age != Duration::ZERO {
+            return Err(format!(
+                "the bucket {BUCKET} forgets its entries by the server's clock; make it anew without a TTL"
+            ));
+        }
+        let subject = format!("$KV.{BUCKET}.{name}");
+        Ok(Self {
+            link,
+            stream,
+            subject,
+        })
+    }
+
+    async fn read(&self) -> Result<Answer, Failure> {
+        let read = self.stream.get_last_raw_message_by_subject(&self.subject);
+        match read.await {
+            Ok(message) => Ok(Answer::Is(Entry {
+                revision: message.sequence,
+                claim: claim_of(&message.payload),
+            })),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                Ok(Answer::Is(Entry {
+                    revision: 0,
+                    claim: None,
+                }))
+            }
+            Err(error) => Err(Failure::Refused(error.to_string())),
+        }
+    }
+
+    async fn put(&self, expected: u64, text: String) -> Result<Answer, Failure> {
+        let message = PublishMessage::build()
+            .payload(text.into())
+            .expected_last_subject_sequence(expected);
+        let sent = self
+            .link
+            .context
+            .send_publish(self.subject.clone(), message);
+        let stored = match sent.await {
+            Ok(answer) => answer.await,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(stored) => Ok(Answer::Stored(stored.sequence)),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                Ok(Answer::Changed)
+            }
+            Err(error) => Err(Failure::Lost(error.to_string())),
+        }
+    }
+}
+
+impl Register for NatsRegister {
+    fn ask<'a>(&'a mut self, ask: &'a Ask) -> Pending<'a, Result<Answer, Failure>> {
+        Box::pin(async move {
+            match ask {
+                Ask::Read => self.read().await,
+                Ask::Put(expected, claim) => self.put(*expected, text_of(claim.as_ref())).await,
+            }
+        })
+    }
+}

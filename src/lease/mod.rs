@@ -1,0 +1,288 @@
+//! The lease under which a daemon serves: a thread that waits for it, renews it, and says when it is over.
+//!
+//! The rules are in the core (`leases::candidate`). Until when anything may be written is a [`Term`], which
+//! the store, the state database and each connection ask before they write: it ends by the clock, whatever
+//! this thread does.
+
+mod hand;
+mod hook;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep_until, timeout_at};
+
+use crate::ambient::{now, random, random_bytes};
+use crate::config::{Config, Layout};
+use crate::engines::{Failure, Register, User, register};
+use crate::store::{By, Holding};
+use crate::telemetry::{Bursts, Journal, Notable, host_name, instance_name};
+use event_manager_core::leases::candidate::{Answer, Ask, Candidate, Claim, Next, Term};
+use event_manager_zmtp::HubId;
+pub use hook::run_hook;
+
+/// How often who waits is asked whether it still should.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long giving it back may take.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+
+/// A lease that is held.
+#[derive(Debug)]
+pub struct Lease {
+    holding: Holding,
+    is_over: watch::Receiver<bool>,
+    release: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    #[error("the lease can't be waited for: {0}")]
+    System(#[from] io::Error),
+    #[error("lease.source names no engine")]
+    NoEngine,
+    #[error("the thread that waits for the lease has ended")]
+    Died,
+}
+
+impl Lease {
+    /// Waits until this daemon holds it, for as long as that takes. Meanwhile `waiting` is called again and
+    /// again.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn wait(
+        config: &Config,
+        journal: Journal,
+        mut waiting: impl FnMut(),
+    ) -> Result<Self, LeaseError> {
+        let by_hand = config.lease.is_by_hand();
+        if !by_hand && config.engines.get(&config.lease.source).is_none() {
+            return Err(LeaseError::NoEngine);
+        }
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (held, is_held) = sync_channel(1);
+        let (over, is_over) = watch::channel(false);
+        let (release, released) = oneshot::channel();
+        let config = config.clone();
+        let thread =
+            std::thread::Builder::new()
+                .name("lease".into())
+                .spawn(move || match by_hand {
+                    true => runtime.block_on(hand::wait(&config, &journal, (held, over), released)),
+                    false => runtime.block_on(Work::new(config, held, journal).run(over, released)),
+                })?;
+        let term = loop {
+            waiting();
+            match wait_for(&is_held) {
+                Ok(term) => break term,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(LeaseError::Died),
+            }
+        };
+        let by = match by_hand {
+            true => By::Hand(host_name()),
+            false => By::Lease,
+        };
+        Ok(Self {
+            holding: Holding { term, by },
+            is_over,
+            release,
+            thread,
+        })
+    }
+
+    /// Until when it is held, and by what right.
+    pub fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// Until when it is held.
+    pub fn term(&self) -> &Arc<Term> {
+        &self.holding.term
+    }
+
+    /// Waits until it is over.
+    pub async fn over(&self) {
+        let mut is_over = self.is_over.clone();
+        // Its sender is gone only if its thread is.
+        let _ = is_over.wait_for(|over| *over).await;
+    }
+
+    /// Gives it back, so that others need not wait for its end.
+    pub fn release(self) {
+        self.holding.term.end();
+        let _ = self.release.send(());
+        let _ = self.thread.join();
+    }
+}
+
+fn wait_for(held: &Receiver<Arc<Term>>) -> Result<Arc<Term>, RecvTimeoutError> {
+    held.recv_timeout(LOOK)
+}
+
+struct Work {
+    config: Config,
+    candidate: Candidate,
+    register: Option<Box<dyn Register>>,
+    term: Option<Arc<Term>>,
+    held: SyncSender<Arc<Term>>,
+    /// Who was last said to hold it.
+    said: Option<String>,
+    bursts: Bursts,
+    journal: Journal,
+}
+
+impl Work {
+    fn new(config: Config, held: SyncSender<Arc<Term>>, journal: Journal) -> Self {
+        let service = config.locator.service_name.as_str();
+        let id = format!("{}:{:016x}", instance_name(service), random());
+        let ttl = config.lease.ttl;
+        Self {
+            config,
+            candidate: Candidate::new(Claim { id, ttl }),
+            register: None,
+            term: None,
+            held,
+            said: None,
+            bursts: Bursts::default(),
+            journal,
+        }
+    }
+
+    async fn run(mut self, over: watch::Sender<bool>, mut released: oneshot::Receiver<()>) {
+        loop {
+            let at = now();
+            if self.term.as_ref().is_some_and(|term| term.is_over(at)) {
+                break;
+            }
+            let step = match self.candidate.next(at) {
+                Next::Over => break,
+                Next::Rest(until) => Err(until),
+                Next::Ask(ask) => Ok(ask),
+            };
+            tokio::select! {
+                biased;
+                // Nobody is there any more who would give it back.
+                _ = &mut released => return self.give_back().await,
+                () = self.step(step) => {}
+            }
+        }
+        if let Some(term) = &self.term {
+            term.end();
+        }
+        over.send_replace(true);
+        // What may still be there of it is given back when it is told so, or left to its end.
+        if released.await.is_ok() {
+            self.give_back().await;
+        }
+    }
+
+    async fn step(&mut self, step: Result<Ask, Instant>) {
+        match step {
+            Err(until) => sleep_until(until.min(now() + self.candidate.patience()).into()).await,
+            Ok(ask) => {
+                let sent = now();
+                let answer = self.ask(&ask, self.deadline(sent)).await;
+                self.candidate.hear(&ask, sent, answer, now());
+                self.tell();
+            }
+        }
+    }
+
+    /// Until when an answer is waited for.
+    fn deadline(&self, sent: Instant) -> Instant {
+        let patience = sent + self.candidate.patience();
+        let held = self.candidate.held(sent);
+        held.map_or(patience, |held| held.until.min(patience))
+    }
+
+    async fn ask(&mut self, ask: &Ask, until: Instant) -> Answer {
+        let answered = timeout_at(until.into(), self.ask_register(ask)).await;
+        let why = match answered {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(why)) => why,
+            Err(_) => {
+                self.register = None;
+                "it doesn't answer in time".into()
+            }
+        };
+        if let Some(suppressed) = self.bursts.admit("source", now()) {
+            self.journal.note(&Notable::LeaseSourceFailed {
+                name: &self.config.lease.name,
+                source: &self.config.lease.source,
+                why: &why,
+                suppressed,
+            });
+        }
+        Answer::Unknown
+    }
+
+    async fn ask_register(&mut self, ask: &Ask) -> Result<Answer, String> {
+        let Self {
+            config, register, ..
+        } = self;
+        let register = match register {
+            Some(register) => register,
+            None => register.insert(connect(config).await?),
+        };
+        let answer = register.ask(ask).await;
+        answer.map_err(|failure| {
+            let (Failure::Lost(why) | Failure::Refused(why)) = failure;
+            self.register = None;
+            why
+        })
+    }
+
+    /// Says to the rest of the process how it stands.
+    fn tell(&mut self) {
+        if let Some(held) = self.candidate.held(now()) {
+            match &self.term {
+                Some(term) => term.extend(held.until),
+                None => {
+                    let term = Arc::new(Term::new(held, now()));
+                    self.term = Some(Arc::clone(&term));
+                    // Nobody is there any more; it is given back then.
+                    let _ = self.held.send(term);
+                }
+            }
+        } else if self.term.is_none()
+            && let Some(holder) = self.candidate.holder()
+            && self.said.as_ref() != Some(&holder.id)
+        {
+            self.said = Some(holder.id.clone());
+            self.journal.note(&Notable::StandingBy {
+                name: &self.config.lease.name,
+                holder: &holder.id,
+            });
+        }
+    }
+
+    async fn give_back(&mut self) {
+        if let Some(ask) = self.candidate.release() {
+            let _ = self.ask(&ask, now() + RELEASE_MAX).await;
+        }
+    }
+}
+
+async fn connect(config: &Config) -> Result<Box<dyn Register>, String> {
+    let lease = &config.lease;
+    let engine = config.engines.get(&lease.source);
+    let user = User {
+        engine: engine.ok_or("lease.source names no engine")?,
+        security: &config.security,
+        bridge: "lease",
+        hub_id: HubId::from_bytes(random_bytes()),
+        limits: config.limits,
+        layout: Layout::default(),
+    };
+    register(user, &lease.name).await
+}

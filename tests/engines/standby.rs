@@ -1,0 +1,293 @@
+//! Two daemons with one state directory, of which one serves: by an engine's lease.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::conformance::Broker;
+use super::server::{free_port, stands_still};
+use super::support::TestDaemon;
+use super::support::http::HttpClient;
+use super::support::peers::{connect, is_silent, probe, publish, received, socket};
+use super::support::program::{Program, Serving, Site, wait_until};
+
+/// For so long a lease is held.
+const TTL: Duration = Duration::from_secs(2);
+/// How soon after the last sign of life another serves.
+const TAKEOVER_MAX: Duration = Duration::from_secs(4);
+
+/// A machine on which a daemon runs. All share the directory.
+struct Machine {
+    site: Site,
+    ports: [u16; 4],
+}
+
+impl Machine {
+    fn new(broker: &impl Broker, directory: &TempDir, more: &Value) -> Self {
+        let ports = [(); 4].map(|()| free_port());
+        let at = |n: usize| format!("tcp://127.0.0.1:{}", ports[n]);
+        let mut keys = json!({
+            "pubAddress": at(0), "subAddress": at(1), "requestAddress": at(2),
+            "httpAddress": format!("127.0.0.1:{}", ports[3]),
+            "stateDir": directory.path(),
+            "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+            "engines": {"main": broker.engine()},
+            "lease": {"source": "main", "ttl": TTL.as_secs()},
+        });
+        for (key, value) in more.as_object().expect("an object") {
+            keys["lease"][key] = value.clone();
+        }
+        Self {
+            site: Site::configured(&keys),
+            ports,
+        }
+    }
+
+    fn start(&self) -> Program {
+        self.site.start(&[])
+    }
+
+    /// Started, when it waits for another.
+    fn standing_by(&self) -> Program {
+        let program = self.start();
+        program.logged("EM-0711");
+        program
+    }
+
+    fn address(&self, n: usize) -> String {
+        format!("tcp://127.0.0.1:{}", self.ports[n])
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        let at = SocketAddr::from(([127, 0, 0, 1], self.ports[3]));
+        let answer = HttpClient::connect(at).get(path);
+        (answer.status, answer.json())
+    }
+
+    fn binds_nothing(&self) -> bool {
+        self.ports[..3]
+            .iter()
+            .all(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
+    }
+}
+
+fn serving(program: Program) -> TestDaemon {
+    TestDaemon::of(Serving::ready(program))
+}
+
+/// A request socket at both machines, which asks whichever is there.
+fn asking(context: &zmq::Context, machines: &[&Machine]) -> zmq::Socket {
+    let requester = socket(context, zmq::DEALER);
+    requester.set_immediate(true).expect("an option");
+    for machine in machines {
+        connect(&requester, &machine.address(2));
+    }
+    requester
+}
+
+fn ask_to_emit(requester: &zmq::Socket, id: &str) {
+    let request =
+        json!({"token": "emit", "subject": "Order", "payload": id, "id": id, "level": "disk"});
+    let frames = [b"".to_vec(), request.to_string().into_bytes()];
+    requester.send_multipart(frames, 0).expect("a send");
+}
+
+/// Publishes until it is confirmed.
+fn emit(requester: &zmq::Socket, id: &str) {
+    ask_to_emit(requester, id);
+    let answer = requester.recv_multipart(0).expect("an answer");
+    let answer = answer.last().expect("a frame");
+    let answer: Value = serde_json::from_slice(answer).expect("JSON");
+    assert_eq!(answer["data"]["id"], id, "{answer}");
+}
+
+/// What waits for Billing, which is taken.
+fn take_all(daemon: &TestDaemon) -> BTreeSet<String> {
+    let worker = socket(&daemon.context, zmq::DEALER);
+    connect(&worker, &daemon.address_of("Billing"));
+    let ready = r#"READY {"ack": true, "credit": 1000}"#;
+    worker.send(ready, 0).expect("a send");
+    let mut taken = BTreeSet::new();
+    let waits = || daemon.service("Billing").counters;
+    while waits().queued + waits().in_flight > 0 {
+        let frames = worker.recv_multipart(0).expect("an event");
+        let word = String::from_utf8_lossy(&frames[0]).into_owned();
+        let delivery = word.split(' ').nth(1).expect("its number");
+        let acknowledged = format!("ACK {delivery}");
+        worker.send(&acknowledged, 0).expect("a send");
+        taken.insert(String::from_utf8_lossy(&frames[2]).into_owned());
+        daemon.wait_for_service("Billing", "it is acknowledged", |found| {
+            found.counters.delivered >= taken.len() as u64
+        });
+    }
+    taken
+}
+
+fn ids(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
+}
+
+macro_rules! stands_by {
+    ($broker:ty) => {
+        mod standby {
+            use super::*;
+
+            #[test]
+            fn takes_over_from_a_killed_one_with_all_that_was_confirmed() {
+                crate::standby::takes_over_from_a_killed_one::<$broker>();
+            }
+
+            #[test]
+            fn of_a_stopped_one_nothing_survives_the_take_over() {
+                crate::standby::of_a_stopped_one_nothing_survives::<$broker>();
+            }
+
+            #[test]
+            fn who_is_cut_off_from_the_engine_ends() {
+                crate::standby::who_is_cut_off_ends::<$broker>();
+            }
+
+            #[test]
+            fn who_is_told_to_stop_gives_the_lease_back() {
+                crate::standby::who_stops_gives_it_back::<$broker>();
+            }
+        }
+    };
+}
+pub(crate) use stands_by;
+
+pub fn takes_over_from_a_killed_one<B: Broker>() {
+    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let [a, b] = [(); 2].map(|()| Machine::new(&broker, &directory, &json!({})));
+    let first = serving(a.start());
+    let second = b.standing_by();
+    assert_eq!(b.get("/livez"), (200, json!({"live": true})));
+    let (status, readiness) = b.get("/readyz");
+    assert_eq!(status, 503);
+    assert_eq!(readiness["checks"]["standby"]["ok"], false, "{readiness}");
+    assert!(b.binds_nothing());
+    let context = zmq::Context::new();
+    let (subscriber, publisher) = (socket(&context, zmq::SUB), socket(&context, zmq::XPUB));
+    subscriber.set_subscribe(b"Live").expect("an option");
+    for machine in [&a, &b] {
+        connect(&subscriber, &machine.address(1));
+        connect(&publisher, &machine.address(0));
+    }
+    assert_eq!(publisher.recv_bytes(0).expect("a subscription"), [1]);
+    first.wait_for_subscriptions(1);
+    publish(&publisher, "Live", "before");
+    assert_eq!(received(&subscriber), "before");
+    let requester = asking(&context, &[&a, &b]);
+    let confirmed = ids("a", 20);
+    confirmed.iter().for_each(|id| emit(&requester, id));
+    first.into_program().signal("KILL");
+    let killed = Instant::now();
+    let second = serving(second);
+    let after = killed.elapsed();
+    assert!(after <= TAKEOVER_MAX, "{after:?}");
+    assert_eq!(b.get("/livez").0, 200);
+    second.wait_for_service("Billing", "its queue", |found| found.counters.queued == 20);
+    // Nobody does anything: all sockets go on.
+    second.wait_for_subscriptions(1);
+    probe(&publisher, &subscriber, "Live");
+    emit(&requester, "b-0");
+    let mut all: BTreeSet<_> = confirmed.into_iter().collect();
+    all.insert("b-0".into());
+    assert_eq!(take_all(&second), all);
+    // Whoever comes back stands by.
+    let first = a.standing_by();
+    first.signal("TERM");
+    assert_eq!(first.end().code, Some(0));
+    assert!(second.stop());
+}
+
+pub fn of_a_stopped_one_nothing_survives<B: Broker>() {
+    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let [a, b, c] = [(); 3].map(|()| Machine::new(&broker, &directory, &json!({})));
+    let first = Serving::ready(a.start());
+    let second = b.standing_by();
+    let context = zmq::Context::new();
+    let at_first = asking(&context, &[&a]);
+    let confirmed = ids("a", 10);
+    confirmed.iter().for_each(|id| emit(&at_first, id));
+    first.program.signal("STOP");
+    stands_still(first.program.pid());
+    let stopped = Instant::now();
+    // It reads them when it goes on.
+    ids("late", 10)
+        .iter()
+        .for_each(|id| ask_to_emit(&at_first, id));
+    let second = serving(second);
+    let after = stopped.elapsed();
+    assert!(after <= TAKEOVER_MAX, "{after:?}");
+    let at_second = asking(&context, &[&b]);
+    let of_second = ids("b", 10);
+    of_second.iter().for_each(|id| emit(&at_second, id));
+    first.program.signal("CONT");
+    let ended = first.program.end();
+    assert_eq!(ended.code, Some(76), "{ended:#?}");
+    assert!(ended.stderr.contains("EM-0713"), "{ended:#?}");
+    assert!(is_silent(&at_first, 100), "it has confirmed something");
+    assert_eq!(second.service("Billing").counters.queued, 20);
+    // What is on the disk is what the next one finds.
+    let third = c.standing_by();
+    second.into_program().signal("KILL");
+    let third = serving(third);
+    third.wait_for_service("Billing", "its queue", |found| found.counters.queued == 20);
+    assert_eq!(
+        take_all(&third),
+        confirmed.into_iter().chain(of_second).collect()
+    );
+    assert!(third.stop());
+}
+
+pub fn who_is_cut_off_ends<B: Broker>() {
+    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let [a, b] = [(); 2].map(|()| Machine::new(&broker, &directory, &json!({})));
+    let first = Serving::ready(a.start());
+    let second = b.standing_by();
+    let context = zmq::Context::new();
+    emit(&asking(&context, &[&a]), "a-0");
+    broker.stand_still();
+    let cut_off = Instant::now();
+    let ended = first.program.end();
+    let after = cut_off.elapsed();
+    assert_eq!(ended.code, Some(76), "{ended:#?}");
+    assert!(after <= TTL + Duration::from_secs(1), "{after:?}");
+    assert!(b.binds_nothing(), "nobody knows who leads");
+    second.logged("EM-0714");
+    broker.go_on();
+    let second = serving(second);
+    emit(&asking(&context, &[&b]), "b-0");
+    assert_eq!(take_all(&second).len(), 2);
+    assert!(second.stop());
+}
+
+pub fn who_stops_gives_it_back<B: Broker>() {
+    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let notes = TempDir::new().expect("a directory");
+    let notes = notes.path().join("notes");
+    let hook = |what: &str| {
+        let note = format!("echo {what} $LEASE_NAME >> {}", notes.display());
+        json!(["/bin/sh", "-c", note])
+    };
+    let hooks = json!({"name": "x-1", "onLead": hook("leads"), "onResign": hook("resigns")});
+    let a = Machine::new(&broker, &directory, &hooks);
+    let failing = json!({"name": "x-1", "onLead": ["/bin/false"]});
+    let b = Machine::new(&broker, &directory, &failing);
+    let first = serving(a.start());
+    let second = b.standing_by();
+    let written = || std::fs::read_to_string(&notes).unwrap_or_default();
+    assert!(wait_until(|| (written() == "leads x-1\n").then_some(())).is_some());
+    let begun = Instant::now();
+    assert!(first.stop());
+    let second = serving(second);
+    let after = begun.elapsed();
+    assert!(after < TTL, "it has waited for the lease's end: {after:?}");
+    assert_eq!(written(), "leads x-1\nresigns x-1\n");
+    second.program().logged("EM-0715");
+    assert!(second.stop());
+}
