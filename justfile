@@ -95,6 +95,10 @@ corpora:
 instructions:
     cargo bench --locked --bench instructions --features internals
 
+# The first confirmation of a durable queue while another of so many MiB is read after a restart. Writes that to the disk.
+recovery-figures mib="512":
+    EVENT_MANAGER_LONG_MIB={{ mib }} cargo test --locked --lib -- --ignored --nocapture what_a_long_log_costs_others
+
 # Brokers side by side: all that are installed (benches/install-peers), or as its arguments say.
 bench *args:
     cargo bench --locked --bench e2e -- {{ args }}

@@ -1,5 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests have a clock")]
 
+mod long;
 mod small_disk;
 
 use std::fs;

@@ -58,7 +58,7 @@ impl Event {
 }
 
 /// What the thread is asked to do with one queue. It does so in this order, but reads after the appends, settlements
-/// and attempts that it finds waiting with them.
+/// and attempts that it finds waiting with them. While a queue is being opened, what it is asked of that waits.
 #[derive(Debug)]
 pub enum Command {
     /// Opens a queue, or begins it: [`Report::Opened`] or [`Report::OpenFailed`].
@@ -128,6 +128,23 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whose it is.
+    pub fn queue(&self) -> &QueueId {
+        match self {
+            Self::Open { queue, .. }
+            | Self::Limit { queue, .. }
+            | Self::Append { queue, .. }
+            | Self::Settle { queue, .. }
+            | Self::Attempts { queue, .. }
+            | Self::Later { queue, .. }
+            | Self::HandOut { queue, .. }
+            | Self::Read { queue, .. }
+            | Self::ReadThese { queue, .. }
+            | Self::Close { queue }
+            | Self::Remove { queue } => queue,
+        }
+    }
+
     /// Returns how much memory its events and numbers take.
     pub fn bytes(&self) -> usize {
         match self {

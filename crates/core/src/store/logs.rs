@@ -5,7 +5,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::commands::{AppendTag, Command, Event, Outcome, QueueId, Report};
-use crate::log::{Directory, LogError, LogLimits, NewEvent, QueueLog, StoredEvent};
+use super::openings::{Opening, Openings};
+use crate::log::{Directory, LogError, NewEvent, QueueLog, StoredEvent};
 use crate::seq::Seq;
 use event_manager_wire::model::ServiceName;
 
@@ -19,7 +20,7 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 const SPACE_KEPT: Duration = Duration::from_secs(60);
 
 /// Why nothing is kept.
-const GONE: &str = "the state directory was removed";
+pub(super) const GONE: &str = "the state directory was removed";
 
 /// The directories of all queues.
 pub trait StateStore {
@@ -33,6 +34,15 @@ pub trait StateStore {
 
     /// The directory of a queue, which is created where it is missing.
     fn queue(&self, queue: &ServiceName) -> io::Result<Self::Directory>;
+
+    /// Whether to read so many bytes would hold up the other queues.
+    fn is_long(&self, bytes: u64) -> bool;
+
+    /// Has a log read beside the store; [`Logs::opened`] is to be told of the outcome.
+    ///
+    /// # Errors
+    /// That can't be now: the opening, which the store then runs itself.
+    fn begin(&self, opening: Opening<Self::Directory>) -> Result<(), Opening<Self::Directory>>;
 
     /// Deletes a queue and its events.
     fn remove(&self, queue: &ServiceName) -> io::Result<()>;
@@ -73,12 +83,13 @@ struct Log<D: Directory> {
 
 /// The logs of all queues: does what the store is asked, over the directories of `S`.
 pub struct Logs<S: StateStore, O> {
-    state: S,
+    pub(super) state: S,
     by_queue: BTreeMap<QueueId, Log<S::Directory>>,
+    pub(super) openings: Openings<S::Directory>,
     tidied: Instant,
     /// The state directory is not there any more, or another process's. That was reported.
-    has_lost_directory: bool,
-    outside: O,
+    pub(super) has_lost_directory: bool,
+    pub(super) outside: O,
 }
 
 impl<S: StateStore, O: Outside> Logs<S, O> {
@@ -87,6 +98,7 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
         Self {
             state,
             by_queue: BTreeMap::new(),
+            openings: Openings::default(),
             tidied: outside.now(),
             has_lost_directory: false,
             outside,
@@ -100,7 +112,7 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
         self.tidy();
     }
 
-    /// Commits and closes all.
+    /// Commits and closes all. Nothing should be [under way](StateStore::begin) any more.
     pub fn end(self) {
         for (queue, mut log) in self.by_queue {
             log.commit(&queue, &self.outside);
@@ -148,6 +160,9 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
     }
 
     fn apply(&mut self, command: Command) {
+        let Some(command) = self.openings.hold(command) else {
+            return;
+        };
         match self.has_lost_directory {
             true => self.refuse(command),
             false => self.apply_there(command),
@@ -288,46 +303,33 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
         });
     }
 
-    fn open(&mut self, queue: QueueId, limits: LogLimits) {
-        self.close(&queue);
-        let directory = self.state.queue(&queue.name).map_err(LogError::Disk);
-        let opened = directory.and_then(|directory| {
-            QueueLog::open(
-                directory,
-                queue.name.as_str(),
-                limits,
-                self.outside.wall_ms(),
-            )
-        });
-        match opened {
-            Ok((log, recovered)) => {
-                self.outside.report(Report::Opened {
-                    queue: queue.clone(),
-                    recovered,
-                });
-                let mut log = Log {
-                    holds: log.unsettled_bytes(),
-                    log,
-                    waiting: vec![],
-                    dirty_since: Some(self.outside.now()),
-                    is_urgent: false,
-                    owes_handing_out: false,
-                    has_failed: false,
-                    segments: 0,
-                    keeps_since: Some(self.outside.now()),
-                };
-                log.report_damage(&queue, &self.outside);
-                log.report_state(&queue, &self.outside);
-                self.by_queue.insert(queue, log);
-            }
-            Err(error) => self.outside.report(Report::OpenFailed {
-                queue,
-                reason: error.to_string(),
-            }),
+    /// A log is open; if its directory is gone, nothing more is read or written there.
+    pub(super) fn insert_open(
+        &mut self,
+        queue: QueueId,
+        mut log: QueueLog<S::Directory>,
+        is_gone: bool,
+    ) {
+        if is_gone {
+            log.leave(GONE);
         }
+        let mut log = Log {
+            holds: log.unsettled_bytes(),
+            log,
+            waiting: vec![],
+            dirty_since: Some(self.outside.now()),
+            is_urgent: false,
+            owes_handing_out: false,
+            has_failed: false,
+            segments: 0,
+            keeps_since: Some(self.outside.now()),
+        };
+        log.report_damage(&queue, &self.outside);
+        log.report_state(&queue, &self.outside);
+        self.by_queue.insert(queue, log);
     }
 
-    fn close(&mut self, queue: &QueueId) {
+    pub(super) fn close(&mut self, queue: &QueueId) {
         if let Some(mut log) = self.by_queue.remove(queue) {
             log.commit(queue, &self.outside);
             log.log.close();
@@ -374,6 +376,7 @@ impl<S: StateStore, O: Outside> Logs<S, O> {
             };
             self.outside.report(Report::DirectoryGone { why });
         }
+        self.openings.leave();
         for (queue, log) in &mut self.by_queue {
             log.log.leave(GONE);
             log.report_state(queue, &self.outside);

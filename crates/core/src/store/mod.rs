@@ -2,9 +2,11 @@
 
 mod commands;
 mod logs;
+mod openings;
 
 pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
 pub use logs::{Logs, Outside, StateStore};
+pub use openings::{Opened, Opening};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+mod openings;
+
 use super::*;
 use crate::log::LogLimits;
 use crate::log::sim_disk::SimDisk;
@@ -28,6 +30,14 @@ impl StateStore for OneDisk {
 
     fn queue(&self, _: &ServiceName) -> io::Result<SimDisk> {
         Ok(self.0.clone())
+    }
+
+    fn is_long(&self, _: u64) -> bool {
+        false
+    }
+
+    fn begin(&self, opening: Opening<SimDisk>) -> Result<(), Opening<SimDisk>> {
+        Err(opening)
     }
 
     fn remove(&self, _: &ServiceName) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::site::{Disks, SimShell, State, Ways, number_of};
+use super::site::{Disks, Readers, SimShell, State, Ways, number_of};
 use super::{Ask, name};
 use crate::broker::{
     Aftermath, BindFailure, Broker, BrokerConfig, ClockChange, Delivery, DeliveryId, DeliveryMode,
@@ -67,6 +67,7 @@ pub(super) struct Daemon {
     shell: SimShell,
     ways: Ways,
     store: Logs<State, Ways>,
+    readers: Readers,
     disks: Rc<RefCell<Disks>>,
     pub(super) workers: Vec<Worker>,
     last_slot: u32,
@@ -92,12 +93,15 @@ impl Daemon {
         broker.know_queues(found.iter().cloned());
         let mut queues = Queues::default();
         queues.begin(Box::new(ways.clone()), found);
+        let readers = Readers::default();
+        let state = State(Rc::clone(disks), readers.clone());
         let mut daemon = Self {
             broker,
             queues,
             shell,
             disks: Rc::clone(disks),
-            store: Logs::new(State(Rc::clone(disks)), ways.clone()),
+            store: Logs::new(state, ways.clone()),
+            readers,
             ways,
             workers: vec![],
             last_slot: 0,
@@ -320,8 +324,17 @@ impl Daemon {
                 ways.next_command()
             });
         }
+        self.read_logs();
         self.store.tend();
         self.disks.borrow().spare_no_more();
+    }
+
+    /// The store hears of some of the logs that are read beside it.
+    fn read_logs(&mut self) {
+        let now_ms = self.shell.time.wall_ms();
+        while let Some(opened) = self.readers.next(&self.disks, now_ms) {
+            self.store.opened(opened);
+        }
     }
 
     /// Hears the next report; whether there was one.
@@ -334,7 +347,7 @@ impl Daemon {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.queues.is_idle() && self.ways.is_empty()
+        self.queues.is_idle() && self.ways.is_empty() && self.readers.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -415,6 +428,9 @@ impl Daemon {
         // What the channel has no room for is lost, as the store ends when it has done what is there.
         while let Some(first) = self.ways.next_command() {
             self.store.group(first, || self.ways.next_command());
+        }
+        while !self.readers.is_empty() {
+            self.read_logs();
         }
         self.store.end();
         is_told

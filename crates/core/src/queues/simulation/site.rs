@@ -13,7 +13,7 @@ use crate::log::sim_disk::{Rng, SimDisk};
 use crate::log::{Damage, LogLimits};
 use crate::queues::{Clocks, Shell};
 use crate::seq::Seq;
-use crate::store::{AppendTag, Command, Full, Outcome, QueueId, Report, Sink};
+use crate::store::{AppendTag, Command, Full, Opened, Opening, Outcome, QueueId, Report, Sink};
 use crate::store::{Outside, StateStore};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::HubId;
@@ -113,6 +113,15 @@ impl Disks {
         }
     }
 
+    /// What can't be read when a queue is opened counts as damaged, and that is another test's.
+    fn spare(&self, queue: &ServiceName) {
+        if let Fault::Reads(_) = self.fault_of(queue)
+            && let Some(disk) = self.by_name.get(queue)
+        {
+            Fault::None.apply(disk);
+        }
+    }
+
     /// All have what is wrong with them again, those too that were spared to be opened.
     pub(super) fn spare_no_more(&self) {
         if let Fault::Reads(_) = self.fault {
@@ -125,7 +134,27 @@ impl Disks {
     }
 }
 
-pub(super) struct State(pub(super) Rc<RefCell<Disks>>);
+/// Logs that are being read beside the store.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Readers(Rc<RefCell<Vec<Opening<SimDisk>>>>);
+
+impl Readers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// One of them may have come to the end, whichever it is.
+    pub(super) fn next(&self, disks: &RefCell<Disks>, now_ms: u64) -> Option<Opened<SimDisk>> {
+        let disks = &mut *disks.borrow_mut();
+        let mut openings = self.0.borrow_mut();
+        let at = disks.rng.below(2 * openings.len() as u64 + 1) as usize;
+        let opening = (at < openings.len()).then(|| openings.remove(at))?;
+        disks.spare(&opening.queue().name);
+        Some(opening.run(now_ms))
+    }
+}
+
+pub(super) struct State(pub(super) Rc<RefCell<Disks>>, pub(super) Readers);
 
 impl StateStore for State {
     type Directory = SimDisk;
@@ -150,11 +179,21 @@ impl StateStore for State {
             fault.apply(&disk);
             disk
         });
-        if let Fault::Reads(_) = fault {
-            // What can't be read when it is opened counts as damaged, and that is another test's.
-            Fault::None.apply(disk);
+        let disk = disk.clone();
+        disks.spare(queue);
+        Ok(disk)
+    }
+
+    fn is_long(&self, bytes: u64) -> bool {
+        bytes > 0 && self.0.borrow_mut().rng.one_in(2)
+    }
+
+    fn begin(&self, opening: Opening<SimDisk>) -> Result<(), Opening<SimDisk>> {
+        if self.0.borrow_mut().rng.one_in(8) {
+            return Err(opening);
         }
-        Ok(disk.clone())
+        self.1.0.borrow_mut().push(opening);
+        Ok(())
     }
 
     fn remove(&self, queue: &ServiceName) -> io::Result<()> {
