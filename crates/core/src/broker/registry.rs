@@ -244,7 +244,7 @@ impl Broker {
             return Err(SubscribeError::TooMany(self.config.subscriptions_max));
         }
         let patterns_max = self.config.patterns_per_service_max;
-        if self.patterns_of_others(service_name, id, patterns) + patterns.len() > patterns_max {
+        if self.patterns_with(service_name, id, patterns, patterns_max) > patterns_max {
             return Err(SubscribeError::TooManyPatterns(patterns_max));
         }
         Ok(())
@@ -384,18 +384,24 @@ impl Broker {
         self.stalled += stalled;
     }
 
-    /// How many patterns a service keeps when this subscription asks for these and nothing else.
-    fn patterns_of_others(
+    /// How many patterns a service has when this subscription asks for these and nothing else; or more, but no
+    /// more than `max`.
+    fn patterns_with(
         &self,
         service_name: &ServiceName,
         id: &SubscriptionId,
         patterns: &BTreeSet<SubjectPattern>,
+        max: usize,
     ) -> usize {
         let Some(key) = self.by_name.get(service_name) else {
-            return 0;
+            return patterns.len();
         };
         let service = &self.services[key.0 as usize];
-        // It has a look at the subscription's own patterns only: the service may have many.
+        // Which of them it has already is asked only where that matters: the service may have many.
+        let most = service.patterns.len() + patterns.len();
+        if most <= max {
+            return most;
+        }
         let own = self.subscriptions.get(id).filter(|own| own.service == *key);
         let is_its_own = |pattern: &&SubjectPattern| {
             !patterns.contains(pattern) && service.patterns.get(pattern) == Some(&1)
@@ -403,7 +409,7 @@ impl Broker {
         let given_up = own.map_or(0, |own| own.patterns.iter().filter(is_its_own).count());
         let is_there = |pattern: &&SubjectPattern| service.patterns.contains_key(pattern);
         let shared = patterns.iter().filter(is_there).count();
-        service.patterns.len() - given_up - shared
+        most - given_up - shared
     }
 
     /// How long a subscription lives without a keep-alive.
