@@ -1,21 +1,22 @@
 //! Whose ids are forgotten when there are too many: those of who has most. So nobody has another's
 //! forgotten by saying many.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::owner_of;
 
 /// Ids that are remembered, by their owners and in their order.
 #[derive(Debug)]
 pub struct Shares<T> {
-    by_owner: HashMap<Box<[u8]>, BTreeSet<T>>,
+    /// As a rule there are few, so that none has to be hashed for each id.
+    by_owner: BTreeMap<Box<[u8]>, BTreeSet<T>>,
     len: usize,
 }
 
 impl<T> Default for Shares<T> {
     fn default() -> Self {
         Self {
-            by_owner: HashMap::new(),
+            by_owner: BTreeMap::new(),
             len: 0,
         }
     }

@@ -115,12 +115,13 @@ pub fn encode(message: &Message, layout: Layout) -> Vec<Bytes> {
 /// the rest is a message with a token that we know, and only a message without one goes by its form.
 pub fn split_envelope(frames: &[Bytes]) -> (&[Bytes], &[Bytes]) {
     let delimited = frames.iter().position(Bytes::is_empty).map(|at| at + 1);
-    let has_token = frames
-        .first()
-        .is_some_and(|first| decode_token(first).is_some());
+    let has_token = || {
+        let first = frames.first();
+        first.is_some_and(|first| decode_token(first).is_some())
+    };
     // Behind what reads as a token, an object is more likely its data: it has to name a token itself.
     let is_known_undelimited = |at: &usize| match &frames[*at..] {
-        object @ [_] if has_token => decode(object).is_ok_and(|(m, _)| m.token.name().is_some()),
+        object @ [_] if has_token() => decode(object).is_ok_and(|(m, _)| m.token.name().is_some()),
         rest => is_known(rest),
     };
     let mut borders = [0].into_iter().chain(delimited);
@@ -128,7 +129,7 @@ pub fn split_envelope(frames: &[Bytes]) -> (&[Bytes], &[Bytes]) {
         .find(|at| is_known(&frames[*at..]))
         .or_else(|| (1..frames.len()).find(is_known_undelimited));
     let border = known.unwrap_or(match delimited {
-        Some(border) if !has_token || frames.len() > FRAMES_MAX => border,
+        Some(border) if frames.len() > FRAMES_MAX || !has_token() => border,
         _ => 0,
     });
     frames.split_at(border)
@@ -244,7 +245,12 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok().map(str::trim)
+    let text = std::str::from_utf8(bytes).ok()?;
+    // As a rule there is nothing to trim.
+    match bytes {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => Some(text),
+        _ => Some(text.trim()),
+    }
 }
 
 fn hex(text: &str) -> Option<u64> {
@@ -287,6 +293,10 @@ pub(super) fn token_from_text(text: &str) -> Option<(Token, Form)> {
 /// Text is tried first: four raw bytes that are also digits would be a token of priority 3, which
 /// nobody has. Of the two byte orders, the one that gives a token that we know is right.
 fn decode_token(bytes: &[u8]) -> Option<(Token, Form)> {
+    // A delimiter is none.
+    if bytes.is_empty() {
+        return None;
+    }
     if let Some(found) = text(bytes).and_then(token_from_text) {
         return Some(found);
     }
