@@ -51,7 +51,7 @@ fn a_thousand_events_worked(worked: Worked) -> Worked {
 }
 
 #[library_benchmark]
-#[bench::in_memory(setup = Emit::new, config = budget(15_460_000), teardown = Emit::check)]
+#[bench::in_memory(setup = Emit::new, config = budget(15_350_000), teardown = Emit::check)]
 fn a_thousand_confirmed_events(emit: Emit) -> Emit {
     emit.run()
 }
@@ -61,6 +61,18 @@ fn a_thousand_confirmed_events(emit: Emit) -> Emit {
 #[bench::at_500_services_with_100_000_subscriptions(args = (500, 200), setup = Look::at, config = budget(5_190_000), teardown = drop)]
 fn a_look(look: Look) -> Look {
     look.run()
+}
+
+#[library_benchmark]
+#[bench::of_100_000_subscriptions(args = (500, 200), setup = Look::at, config = budget(5_085_000), teardown = drop)]
+fn a_state_asked_for(look: Look) -> Look {
+    look.asked()
+}
+
+#[library_benchmark]
+#[bench::of_2000_subscriptions(args = (1, 2_000), setup = Look::at, config = budget(2_892_000), teardown = drop)]
+fn a_part_of_a_state(look: Look) -> Look {
+    look.part()
 }
 
 #[library_benchmark]
@@ -84,7 +96,7 @@ fn a_thousand_turns(dispatch: Dispatch) -> Dispatch {
 
 #[library_benchmark]
 #[bench::of_two_subjects(args = (0), setup = Subscribe::beside, config = budget(19_600), teardown = drop)]
-#[bench::beside_10_000_patterns(args = (10_000), setup = Subscribe::beside, config = budget(32_510), teardown = drop)]
+#[bench::beside_10_000_patterns(args = (10_000), setup = Subscribe::beside, config = budget(28_890), teardown = drop)]
 fn a_subscribe_request(subscribe: Subscribe) -> Subscribe {
     subscribe.run()
 }
@@ -97,6 +109,8 @@ library_benchmark_group!(
         a_thousand_events_worked,
         a_thousand_confirmed_events,
         a_look,
+        a_state_asked_for,
+        a_part_of_a_state,
         a_thousand_subjects,
         a_thousand_turns,
         a_subscribe_request

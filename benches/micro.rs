@@ -76,6 +76,20 @@ fn a_look(bencher: Bencher, (services, subscriptions): (usize, usize)) {
         .bench_values(Look::run);
 }
 
+#[divan::bench(args = [(500, 200)], sample_count = 10)]
+fn a_state_asked_for(bencher: Bencher, (services, subscriptions): (usize, usize)) {
+    bencher
+        .with_inputs(|| Look::at(services, subscriptions))
+        .bench_values(Look::asked);
+}
+
+#[divan::bench(sample_count = 10)]
+fn a_part_of_a_state(bencher: Bencher) {
+    bencher
+        .with_inputs(|| Look::at(1, 2_000))
+        .bench_values(Look::part);
+}
+
 #[divan::bench]
 fn events_to_90_services_in_turn(bencher: Bencher) {
     bencher

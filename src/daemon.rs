@@ -3,6 +3,7 @@
 mod control;
 mod guard;
 mod led;
+mod lists;
 
 use std::io;
 use std::net::SocketAddr;

@@ -153,6 +153,18 @@ impl Look {
         assert!(self.0.look() > 0);
         self
     }
+
+    /// The reactor's turn in which STATUS is asked for.
+    pub fn asked(mut self) -> Self {
+        assert!(self.0.asked_for_state() > 0);
+        self
+    }
+
+    /// One of those in which it tells the rest.
+    pub fn part(self) -> Self {
+        assert!(self.0.part_of_subscriptions("Service0") > 0);
+        self
+    }
 }
 
 /// Confirmed events for a service with a worker.
@@ -315,7 +327,7 @@ impl Host for Deciding<'_> {
         None
     }
 
-    fn status(&mut self) -> String {
+    fn status(&mut self) -> Answer {
         unreachable!()
     }
 

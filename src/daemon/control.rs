@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::lists::whole_state;
 use crate::config::{Config, DiagnosticConfig};
 use crate::outbound::{LocatorClient, RegistrationState, call_services, keep_registered};
 use crate::reactor::{CallKeys, Effect, Input, Lists};
@@ -99,15 +100,26 @@ impl Control {
         loop {
             tokio::select! {
                 effect = effects.recv() => {
-                    // The reactor ended.
-                    let Some(Effect::Call { ticket, event, keys }) = effect else { break };
-                    let keys = keys.into_iter().map(client_keys).collect();
-                    let (caller, locator, inputs) = (caller.clone(), locator.clone(), self.inputs.clone());
-                    let tracer = self.tracer.clone();
-                    calls.spawn(async move {
-                        let answer = call_services((event, keys), caller, locator, tracer).await;
-                        let _ = inputs.send(Input::Answer { ticket, answer }).await;
-                    });
+                    let inputs = self.inputs.clone();
+                    match effect {
+                        Some(Effect::Call { ticket, event, keys }) => {
+                            let keys = keys.into_iter().map(client_keys).collect();
+                            let (caller, locator) = (caller.clone(), locator.clone());
+                            let tracer = self.tracer.clone();
+                            calls.spawn(async move {
+                                let answer = call_services((*event, keys), caller, locator, tracer).await;
+                                let _ = inputs.send(Input::Answer { ticket, answer }).await;
+                            });
+                        }
+                        Some(Effect::State { ticket, begun }) => {
+                            calls.spawn(async move {
+                                let answer = whole_state(*begun, &inputs).await;
+                                let _ = inputs.send(Input::Answer { ticket, answer }).await;
+                            });
+                        }
+                        // The reactor ended.
+                        None => break,
+                    }
                 }
                 Some(_) = calls.join_next() => {}
             }

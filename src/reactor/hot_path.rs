@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use bytes::BytesMut;
 use tokio::net::UnixStream;
 use tokio::runtime::{self, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::hub::Hub;
 use crate::ambient::now;
@@ -18,7 +18,7 @@ use crate::reactor::io::agreements::Agreements;
 use crate::reactor::io::inbox::Inbox;
 use crate::reactor::io::stream::Stream;
 use crate::reactor::state::connections::Connections;
-use crate::reactor::state::effects::Lists;
+use crate::reactor::state::effects::{Asked, Lists};
 use crate::reactor::state::notes::Notes;
 use crate::reactor::state::peer::{Envelope, Role};
 use crate::reactor::state::purpose::Purpose;
@@ -230,6 +230,27 @@ impl HotPath {
     /// What `/stats` and the metrics are made from: how many services they show.
     pub fn look(&mut self) -> usize {
         self.hub.status(Lists::Begun).services.len()
+    }
+
+    /// What the turn does in which somebody asks for STATUS: how many services it shows.
+    pub fn asked_for_state(&mut self) -> usize {
+        self.hub.status(Lists::Short).services.len()
+    }
+
+    /// What one of the turns does that tell the rest: how many subscriptions it tells of.
+    pub fn part_of_subscriptions(&self, service: &str) -> usize {
+        let Ok(service) = ServiceName::new(service) else {
+            return 0;
+        };
+        let (reply, mut told) = oneshot::channel();
+        self.hub.tell_subscriptions(Asked {
+            service,
+            after: None,
+            max: usize::MAX,
+            reply,
+        });
+        let told = told.try_recv().ok().flatten();
+        told.map_or(0, |told| told.subscriptions.len())
     }
 
     /// One who sends requests.

@@ -25,7 +25,8 @@ use tokio::task::{JoinSet, LocalSet};
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{
-    Attachment, CallKeys, Effect, Input, InstancesNews, Lists, SubscriptionsAsked,
+    Asked, Attachment, CallKeys, Effect, Input, InstancesNews, Lists, SubjectsAsked,
+    SubscriptionsAsked,
 };
 pub use state::inside::{Batch, Published, Publishing};
 pub use state::observing::{Observer, Origin, Sighting, Sightings};
@@ -286,6 +287,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
             Input::Status(lists, reply) => hub.borrow_mut().tell_status(lists, reply),
             Input::Subscriptions(asked) => hub.borrow().tell_subscriptions(asked),
+            Input::Subjects(asked) => hub.borrow().tell_subjects(asked),
             Input::Instances(news) => hub.borrow_mut().take_instances(*news),
             Input::AskLinks(reply) => {
                 let _ = reply.send(hub.borrow().links());

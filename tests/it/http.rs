@@ -433,6 +433,38 @@ fn subscriptions_with_many_subjects_are_counted_and_not_shown() {
     );
 }
 
+/// More than the reactor tells in one turn.
+#[test]
+fn status_has_all_subscriptions_however_many() {
+    let daemon = TestDaemon::start();
+    let subjects: Vec<_> = (0..1200).map(|n| format!("Order{n:04}")).collect();
+    let subjects: Vec<_> = subjects.iter().map(|subject| &**subject).collect();
+    daemon.subscribe("all", "Archive", &subjects);
+    daemon.subscribe("few", "Billing", &["Order"]);
+    for (subject, n) in subjects.iter().take(520).zip(0..) {
+        daemon.subscribe(&format!("sub-{n:03}"), "Many", &[subject]);
+    }
+    let mut client = daemon.client(PATIENCE);
+    let told = client.status().expect("an answer");
+    let archive = told.service("Archive").expect("a service");
+    assert_eq!(
+        (archive.subject_count, &archive.subjects[..]),
+        (1200, &archive.subscriptions[0].subjects[..])
+    );
+    assert_eq!(archive.subjects, subjects);
+    assert_eq!(
+        told.service("Billing").expect("a service").subjects,
+        ["Order"]
+    );
+    let many = told.service("Many").expect("a service");
+    assert_eq!((many.subjects.len(), many.subscriptions.len()), (520, 520));
+    assert_eq!((many.subject_count, many.subscription_count), (520, 520));
+    for ((subscription, subject), n) in many.subscriptions.iter().zip(&subjects).zip(0..) {
+        assert_eq!(subscription.id, format!("sub-{n:03}"));
+        assert_eq!(subscription.subjects, [*subject]);
+    }
+}
+
 #[test]
 fn of_many_subscriptions_the_first_are_shown_and_all_are_there_in_parts() {
     let daemon = watched();

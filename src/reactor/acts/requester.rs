@@ -23,9 +23,9 @@ use event_manager_core::requests::{
     SyncEvent, Timed,
 };
 use event_manager_core::security::{Deed, Identity};
-use event_manager_wire::api::InstancesPage;
+use event_manager_wire::api::{InstancesPage, Status};
 use event_manager_wire::messagebus::{
-    FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
+    DataType, FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
 };
 use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
 use event_manager_zmtp::{FrameError, begun_frames, encode_frame, frames_of};
@@ -97,9 +97,14 @@ impl Host for Asking<'_> {
         self.hub.why_no_more_wait(client)
     }
 
-    fn status(&mut self) -> String {
+    fn status(&mut self) -> Answer {
+        let state = self.hub.status(Lists::Short);
+        if !state.is_whole() {
+            return self.hand_on(|hub, back| hub.promise_state(state, back));
+        }
         // It has nothing that JSON can't say.
-        serde_json::to_string(&self.hub.status(Lists::Whole)).unwrap_or_default()
+        let state = serde_json::to_string(&state).unwrap_or_default();
+        Answer::ack(DataType::String, state)
     }
 
     fn events(&mut self, after: Option<u64>, max: usize) -> String {
@@ -350,9 +355,24 @@ impl Hub {
         let keys = keys.collect();
         let effect = Effect::Call {
             ticket,
-            event,
+            event: Box::new(event),
             keys,
         };
+        self.hand_out(effect, ticket, back);
+    }
+
+    /// The lists are too long for one turn: who wants them all gets them when they were told in parts.
+    fn promise_state(&mut self, begun: Status, back: ReturnAddress) {
+        if let Some(nak) = self.why_no_more_wait(&back.client) {
+            return self.reply(&back, &nak.into());
+        }
+        let ticket = self.requests.replies.ticket();
+        let begun = Box::new(begun);
+        self.hand_out(Effect::State { ticket, begun }, ticket, back);
+    }
+
+    /// Has somebody else see to the answer of a request.
+    fn hand_out(&mut self, effect: Effect, ticket: Ticket, back: ReturnAddress) {
         match self.requests.effects.try_send(effect) {
             Ok(()) => {
                 self.requests.replies.insert(ticket, back);

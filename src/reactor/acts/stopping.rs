@@ -142,6 +142,7 @@ impl Hub {
             Input::Store(report) => self.hear_store(report),
             Input::Status(lists, reply) => self.tell_status(lists, reply),
             Input::Subscriptions(asked) => self.tell_subscriptions(asked),
+            Input::Subjects(asked) => self.tell_subjects(asked),
             // Too late: its sender sees that nobody answers.
             Input::Bridges(bridges) => self.site.bridges = bridges,
             Input::Instances(news) => self.take_instances(*news),

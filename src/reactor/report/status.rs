@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::accounts::Accounts;
 use crate::reactor::state::durable::{Durable, why_durable};
-use crate::reactor::state::effects::{Lists, Room, SubscriptionsAsked};
+use crate::reactor::state::effects::{ENTRIES_MAX, Lists, Room, SubjectsAsked, SubscriptionsAsked};
 use crate::reactor::state::memory::waiting_bytes;
 use crate::reactor::state::peer::Role;
 use crate::reactor::state::peers::Peers;
@@ -44,14 +44,32 @@ impl Hub {
             .map(|key| &self.broker[key]);
         let _ = asked.reply.send(service.map(|service| {
             let after = asked.after.as_ref();
-            let mut all = self.broker.subscriptions_of(service, after, now());
-            let subscriptions: Vec<_> = all.by_ref().take(asked.max).map(subscription).collect();
-            let last = all.next().and(subscriptions.last());
+            let all = self.broker.subscriptions_of(service, after, now());
+            let mut all = all.peekable();
+            let (mut entries, mut subscriptions) = (0, vec![]);
+            // One may have as many subjects as it likes; it is told of whole.
+            while subscriptions.len() < asked.max
+                && entries < ENTRIES_MAX
+                && let Some(view) = all.next()
+            {
+                entries += 1 + view.patterns.len();
+                subscriptions.push(subscription(view));
+            }
+            let last = all.peek().and(subscriptions.last());
             api::Subscriptions {
                 service: asked.service.to_string(),
                 next: last.map(|last| last.id.clone()),
                 subscriptions,
             }
+        }));
+    }
+
+    /// The same for who asks for a part of what a service wants.
+    pub(crate) fn tell_subjects(&self, asked: SubjectsAsked) {
+        let key = self.broker.find(&asked.service);
+        let _ = asked.reply.send(key.map(|key| {
+            let all = self.broker[key].patterns_behind(asked.after.as_ref());
+            all.take(asked.max.min(ENTRIES_MAX)).cloned().collect()
         }));
     }
 

@@ -19,7 +19,7 @@ use event_manager_core::security::Keyring;
 use event_manager_core::store::Report;
 use event_manager_wire::api::{self, InstancesPage, Status};
 use event_manager_wire::messagebus::Message;
-use event_manager_wire::model::{ServiceName, SubscriptionId};
+use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
 
 /// What the reactor asks of others. When their queue is full, the request is refused as busy.
@@ -30,9 +30,16 @@ pub enum Effect {
         /// Names the request.
         ticket: Ticket,
         /// Whom to call with what.
-        event: SyncEvent,
+        event: Box<SyncEvent>,
         /// With which keys each of them is called, if it is by CURVE.
         keys: Vec<Option<CallKeys>>,
+    },
+    /// Ask for the rest of a state that is long; answer with [`Input::Answer`].
+    State {
+        /// Names the request.
+        ticket: Ticket,
+        /// The state with the beginnings of its lists.
+        begun: Box<Status>,
     },
 }
 
@@ -56,11 +63,16 @@ pub struct Attachment {
     pub service: ServiceName,
 }
 
+/// How many entries of lists are told in one turn.
+pub(crate) const ENTRIES_MAX: usize = 2500;
+
 /// How much is shown of what a service has many of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lists {
     /// All.
     Whole,
+    /// How many there are, and the first 2500 in all. Who wants the others asks for them in parts.
+    Short,
     /// How many there are, and the first 16 of each service, 2500 in all: who looks again and again must
     /// not take more of the reactor's time with each subscription.
     Begun,
@@ -71,7 +83,8 @@ impl Lists {
     pub(crate) fn room(self) -> Room {
         let (of_service, in_all) = match self {
             Self::Whole => (usize::MAX, usize::MAX),
-            Self::Begun => (16, 2500),
+            Self::Short => (usize::MAX, ENTRIES_MAX),
+            Self::Begun => (16, ENTRIES_MAX),
         };
         Room { of_service, in_all }
     }
@@ -98,17 +111,22 @@ impl Room {
     }
 }
 
-/// Which part of a service's subscriptions somebody asks for.
+/// Which part of what a service has many of somebody asks for.
 #[derive(Debug)]
-pub struct SubscriptionsAsked {
+pub struct Asked<K, T> {
     pub service: ServiceName,
-    /// Only those with ids behind this one.
-    pub after: Option<SubscriptionId>,
+    /// Only those behind this one.
+    pub after: Option<K>,
     /// At most so many.
     pub max: usize,
     /// Gets them; `None` if there is no such service.
-    pub reply: oneshot::Sender<Option<api::Subscriptions>>,
+    pub reply: oneshot::Sender<Option<T>>,
 }
+
+/// Subscriptions, by their ids.
+pub type SubscriptionsAsked = Asked<SubscriptionId, api::Subscriptions>;
+/// What it wants, in order.
+pub type SubjectsAsked = Asked<SubjectPattern, Vec<SubjectPattern>>;
 
 /// How instances of other programs are, and what is to be kept of them.
 #[derive(Debug, Default)]
@@ -159,6 +177,8 @@ pub enum Input {
     Status(Lists, oneshot::Sender<Status>),
     /// Asks for a part of a service's subscriptions.
     Subscriptions(SubscriptionsAsked),
+    /// Asks for a part of what a service wants.
+    Subjects(SubjectsAsked),
     /// Another configuration is in force, with the addresses and all else that needs a restart as they
     /// are. Answered when that is done.
     Reload(Box<Config>, oneshot::Sender<()>),

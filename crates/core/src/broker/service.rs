@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -247,6 +248,16 @@ impl Service {
     /// The union of its subscriptions' patterns.
     pub fn patterns(&self) -> impl ExactSizeIterator<Item = &SubjectPattern> {
         self.patterns.keys()
+    }
+
+    /// The same in order, those behind this one if one is named.
+    pub fn patterns_behind(
+        &self,
+        after: Option<&SubjectPattern>,
+    ) -> impl Iterator<Item = &SubjectPattern> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.patterns.range((from, Bound::Unbounded));
+        behind.map(|(pattern, _)| pattern)
     }
 
     /// What it wants on though nobody is subscribed.

@@ -105,8 +105,8 @@ pub trait Host {
     fn is_stopping(&self) -> bool;
     /// The refusal of another request that waits for its answer, if too many do.
     fn is_full(&self) -> Option<Nak>;
-    /// The daemon's state as JSON.
-    fn status(&mut self) -> String;
+    /// The daemon's state as JSON; the answer comes later if that is long.
+    fn status(&mut self) -> Answer;
     /// Notable events as JSON: the first `max` after a number, or the latest without one.
     fn events(&mut self, after: Option<u64>, max: usize) -> String;
     /// The instances of other programs as JSON, with so many of the latest changes of who leads.
@@ -140,7 +140,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    fn ack(data_type: DataType, data: impl Into<bytes::Bytes>) -> Self {
+    pub fn ack(data_type: DataType, data: impl Into<bytes::Bytes>) -> Self {
         Self::Now(Message::ack(data_type, data))
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Answer, Host, Request};
-use event_manager_wire::messagebus::{DataType, Message, Nak, Positions};
+use event_manager_wire::messagebus::{Message, Nak, Positions};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Status {}
@@ -12,6 +12,6 @@ impl Request for Status {
     const POSITIONS: Positions = Positions::new(&[]);
 
     fn answer(self, _: &Message, host: &mut dyn Host) -> Result<Answer, Nak> {
-        Ok(Answer::ack(DataType::String, host.status()))
+        Ok(host.status())
     }
 }

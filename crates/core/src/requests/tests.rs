@@ -13,7 +13,7 @@ use crate::broker::{BindFailure, BrokerConfig, Policies, QueueLimits, ServiceKey
 use crate::event_id::Emitter;
 use crate::security::{Grant, Identity, RequestKinds};
 use bytes::Bytes;
-use event_manager_wire::messagebus::decode;
+use event_manager_wire::messagebus::{DataType, decode};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -75,8 +75,8 @@ impl Host for Fixture {
         self.full.then(|| too_many_wait(7))
     }
 
-    fn status(&mut self) -> String {
-        "{}".into()
+    fn status(&mut self) -> Answer {
+        Answer::ack(DataType::String, "{}")
     }
 
     fn events(&mut self, after: Option<u64>, max: usize) -> String {

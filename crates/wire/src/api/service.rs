@@ -100,6 +100,15 @@ pub struct NamedWorker {
     pub held_events: u64,
 }
 
+impl ServiceStatus {
+    /// Whether its subjects and subscriptions are there to the end. Daemons of before tell no numbers, and all.
+    pub fn is_whole(&self) -> bool {
+        let has = |list: usize, count: u64| list as u64 >= count;
+        has(self.subjects.len(), self.subject_count)
+            && has(self.subscriptions.len(), self.subscription_count)
+    }
+}
+
 impl NamedWorker {
     /// What people call it: its name, or else its client.
     pub fn label(&self) -> &str {

@@ -66,6 +66,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether all lists of all services are there to the end.
+    pub fn is_whole(&self) -> bool {
+        self.services.iter().all(ServiceStatus::is_whole)
+    }
+
     /// The service with this name.
     pub fn service(&self, name: &str) -> Option<&ServiceStatus> {
         self.services.iter().find(|service| service.name == name)
