@@ -28,6 +28,8 @@ pub use hook::run_hook;
 
 /// How often who waits is asked whether it still should.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a connection may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long giving it back may take.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
@@ -190,8 +192,12 @@ impl Work {
         match step {
             Err(until) => sleep_until(until.min(now() + self.candidate.patience()).into()).await,
             Ok(ask) => {
+                let connected = self.connect().await;
                 let sent = now();
-                let answer = self.ask(&ask, self.deadline(sent)).await;
+                let answer = match connected {
+                    true => self.ask(&ask, self.deadline(sent)).await,
+                    false => Answer::Unknown,
+                };
                 self.candidate.hear(&ask, sent, answer, now());
                 self.tell();
             }
@@ -205,41 +211,47 @@ impl Work {
         held.map_or(patience, |held| held.until.min(patience))
     }
 
-    async fn ask(&mut self, ask: &Ask, until: Instant) -> Answer {
-        let answered = timeout_at(until.into(), self.ask_register(ask)).await;
-        let why = match answered {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(why)) => why,
-            Err(_) => {
-                self.register = None;
-                "it doesn't answer in time".into()
-            }
+    /// Connects, unless it is connected. That may take longer than an answer, for who has nothing to lose.
+    async fn connect(&mut self) -> bool {
+        if self.register.is_some() {
+            return true;
+        }
+        let at = now();
+        let until = match self.candidate.held(at) {
+            Some(_) => self.deadline(at),
+            None => at + self.candidate.patience().max(CONNECT_MAX),
         };
+        match timeout_at(until.into(), connect(&self.config)).await {
+            Ok(Ok(register)) => self.register = Some(register),
+            Ok(Err(why)) => self.failed(&why),
+            Err(_) => self.failed("it can't be reached in time"),
+        }
+        self.register.is_some()
+    }
+
+    async fn ask(&mut self, ask: &Ask, until: Instant) -> Answer {
+        let Some(register) = &mut self.register else {
+            return Answer::Unknown;
+        };
+        let why = match timeout_at(until.into(), register.ask(ask)).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(Failure::Lost(why) | Failure::Refused(why))) => why,
+            Err(_) => "it doesn't answer in time".into(),
+        };
+        self.register = None;
+        self.failed(&why);
+        Answer::Unknown
+    }
+
+    fn failed(&mut self, why: &str) {
         if let Some(suppressed) = self.bursts.admit("source", now()) {
             self.journal.note(&Notable::LeaseSourceFailed {
                 name: &self.config.lease.name,
                 source: &self.config.lease.source,
-                why: &why,
+                why,
                 suppressed,
             });
         }
-        Answer::Unknown
-    }
-
-    async fn ask_register(&mut self, ask: &Ask) -> Result<Answer, String> {
-        let Self {
-            config, register, ..
-        } = self;
-        let register = match register {
-            Some(register) => register,
-            None => register.insert(connect(config).await?),
-        };
-        let answer = register.ask(ask).await;
-        answer.map_err(|failure| {
-            let (Failure::Lost(why) | Failure::Refused(why)) = failure;
-            self.register = None;
-            why
-        })
     }
 
     /// Says to the rest of the process how it stands.
