@@ -12,7 +12,7 @@ use super::support::peers::{Subscribed, is_silent, publish, received};
 use super::support::program::wait_until;
 use super::support::raw::{RawPeer, frame, tcp_address};
 
-const TTL: Duration = Duration::from_millis(300);
+const TTL: Duration = Duration::from_millis(800);
 const SUBSCRIBE: &str = "TK_EVENT_MANAGER_SUBSCRIBE";
 const UNSUBSCRIBE: &str = "TK_EVENT_MANAGER_UNSUBSCRIBE";
 const KEEP_ALIVE: &str = "TK_EVENT_MANAGER_KEEP_ALIVE";

@@ -199,7 +199,6 @@ fn sockets_are_known_by_their_addresses_and_others_are_named() {
         "publicHostname": "127.0.0.1",
         "minStreamerPort": service,
         "maxStreamerPort": service,
-        "subscriptionTtl": 0.3,
     }));
     let program = start_with(&site, [&other, &for_service]);
     let line = program.logged("a socket of the service manager is not used");
@@ -213,6 +212,7 @@ fn sockets_are_known_by_their_addresses_and_others_are_named() {
         publish(&daemon.publisher(), "Order", "x");
         assert_eq!(received(&worker), "x");
         drop(worker);
+        daemon.unsubscribe(id);
         daemon.wait_for("the end of the service", |s| s.services.is_empty());
     }
     assert_eq!(daemon.program().log().matches("not used").count(), 1);

@@ -18,7 +18,7 @@ use crate::support::raw::{RawPeer, command, message};
 
 #[test]
 fn services_subscriptions_and_workers_come_and_go() {
-    let daemon = TestDaemon::with(|config| config.subscription_ttl = Duration::from_millis(300));
+    let daemon = TestDaemon::with(|config| config.subscription_ttl = Duration::from_secs(2));
     let billing = daemon.subscribe("sub-1", "Billing", &["Order", "exact:Refund"]);
     let worker = daemon.worker("Billing", &billing.pull_address);
     publish(&daemon.publisher(), "Order", "x");
