@@ -41,6 +41,7 @@
 //! | a stop doesn't tell the log the last tries | 0 |
 //! | a stop doesn't tell the log that nothing is handed out any more | 8 |
 //! | at a stop, what was not written to its worker counts as a try | 8 |
+//! | what was asked of a queue while its log was read is done in the opposite order | 368 |
 //! | an event is settled before its dead letter is on disk | 5 |
 //! | an event is settled though its dead letter could not be kept | 50 |
 //! | the delay of a NAK is not kept | 0 |
