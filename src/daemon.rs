@@ -30,6 +30,7 @@ use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name};
 use crate::traces::{Exporter, Resource, Tracer};
 use control::{Control, LocatorCaller};
+use event_manager_core::leases::candidate::Term;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
 use event_manager_zmtp::HubId;
@@ -259,7 +260,8 @@ impl Daemon {
             None => config.http_address.as_ref().map(http::bind).transpose()?,
             bound => bound,
         };
-        let http = http.map(|listener| (listener, guards));
+        let term = lease.as_ref().map(|lease| Arc::clone(lease.term()));
+        let http = http.map(|listener| (listener, guards, term));
         let mut savers = Savers::default();
         let keyring = load_keys(&config, &journal)?;
         let own = KeyPair::from_secret(random_bytes());
@@ -289,7 +291,7 @@ impl Daemon {
     fn start_control(
         config: Config,
         runtime: runtime::Runtime,
-        http: Option<(std::net::TcpListener, Guards)>,
+        http: Option<(std::net::TcpListener, Guards, Option<Arc<Term>>)>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         mut savers: Savers,
         (own, first, journal): (KeyPair, Option<KeyPair>, Journal),
@@ -343,9 +345,10 @@ impl Daemon {
                 return Err(abandon(reactor, Some(control), savers, error));
             }
         };
-        let http = http.map(|listener| {
-            let (inputs, registration) = (reactor.inputs.clone(), registration.clone());
-            HttpServer::start(listener, &as_bound, inputs, registration, journal.clone())
+        let http = http.map(|(listener, guards, term)| {
+            let (inputs, watched) = (reactor.inputs.clone(), (registration.clone(), term));
+            let listener = (listener, guards);
+            HttpServer::start(listener, &as_bound, inputs, watched, journal.clone())
         });
         let http = match http.transpose() {
             Ok(server) => server,

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::snapshot::{NoAnswer, Snapshot};
+use crate::ambient::now;
 use crate::config::Config;
 use crate::outbound::RegistrationState;
+use event_manager_core::leases::candidate::Term;
 use event_manager_wire::api::{
     BridgeState, Check, Readiness, Registration, RegistrationState as State, Status,
 };
@@ -22,6 +24,8 @@ pub(super) struct Watched {
     registration: watch::Receiver<RegistrationState>,
     keeps_state: bool,
     is_stopping: Arc<AtomicBool>,
+    /// How long the daemon may serve, if that depends on a lease.
+    term: Option<Arc<Term>>,
 }
 
 impl Watched {
@@ -29,6 +33,7 @@ impl Watched {
         config: &Config,
         registration: watch::Receiver<RegistrationState>,
         is_stopping: Arc<AtomicBool>,
+        term: Option<Arc<Term>>,
     ) -> Self {
         let locator = &config.locator;
         Self {
@@ -37,6 +42,7 @@ impl Watched {
             registration,
             keeps_state: !config.state_dir.as_os_str().is_empty(),
             is_stopping,
+            term,
         }
     }
 
@@ -73,6 +79,7 @@ impl Watched {
             ("delivering", delivering(status)),
         ];
         let checks = checks.into_iter().chain(bridges(status));
+        let checks = checks.chain(self.lease());
         let checks: BTreeMap<_, _> = checks
             .map(|(name, check)| (name.to_owned(), check))
             .collect();
@@ -80,6 +87,17 @@ impl Watched {
             ready: checks.values().all(|check| check.ok),
             checks,
         }
+    }
+
+    /// Whether the lease is held under which it serves, if it serves under one.
+    fn lease(&self) -> Option<(&'static str, Check)> {
+        let ok = !self.term.as_ref()?.is_over(now());
+        let reason = match ok {
+            true => "this daemon holds it",
+            false => "it is over: nothing is written or sent any more, and the process ends",
+        };
+        let reason = reason.to_owned();
+        Some(("lease", Check { ok, reason }))
     }
 
     fn registered(&self) -> Check {

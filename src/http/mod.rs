@@ -37,6 +37,7 @@ use crate::keys::KeysError;
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Input, listen_tcp};
 use crate::telemetry::Journal;
+use event_manager_core::leases::candidate::Term;
 use event_manager_wire::model::Endpoint;
 use health::Watched;
 use hosts::Hosts;
@@ -96,12 +97,12 @@ impl HttpServer {
         (listener, guards): (TcpListener, Guards),
         config: &Config,
         inputs: mpsc::Sender<Input>,
-        registration: watch::Receiver<RegistrationState>,
+        (registration, term): (watch::Receiver<RegistrationState>, Option<Arc<Term>>),
         journal: Journal,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let is_stopping = Arc::<AtomicBool>::default();
-        let watched = Watched::new(config, registration, Arc::clone(&is_stopping));
+        let watched = Watched::new(config, registration, Arc::clone(&is_stopping), term);
         let snapshots = Snapshots::new(inputs, watched);
         let router = pages::router(snapshots, journal, Hosts::new(config), guards.tokens);
         let tls = guards.tls;

@@ -187,7 +187,7 @@ mod tests {
     ) -> T::Output {
         let (inputs, reactor) = mpsc::channel(4);
         let (_, registration) = watch::channel(RegistrationState::Trying);
-        let watched = Watched::new(&Config::default(), registration, Arc::default());
+        let watched = Watched::new(&Config::default(), registration, Arc::default(), None);
         let snapshots = Arc::new(Snapshots::new(inputs, watched));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test(snapshots, reactor))

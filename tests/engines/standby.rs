@@ -189,6 +189,7 @@ pub fn takes_over_from_a_killed_one<B: Broker>() {
     let after = killed.elapsed();
     assert!(after <= TAKEOVER_MAX, "{after:?}");
     assert_eq!(b.get("/livez").0, 200);
+    assert!(second.readiness().checks["lease"].ok);
     second.wait_for_service("Billing", "its queue", |found| found.counters.queued == 20);
     // Nobody does anything: all sockets go on.
     second.wait_for_subscriptions(1);

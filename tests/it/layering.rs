@@ -74,7 +74,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "http",
-        "wire::api wire::model core::broker core::instances ambient config telemetry reactor keys outbound",
+        "wire::api wire::model core::broker core::instances core::leases ambient config telemetry reactor keys outbound",
     ),
     (
         "daemon",
