@@ -20,7 +20,7 @@ pub(super) const BY_HAND: &str = "hand";
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct LeaseConfig {
-    /// The engine that keeps it, one of `engines`, or [`BY_HAND`]; none serves without a lease.
+    /// The engine that keeps it, one of `engines`, or `hand`; none serves without a lease.
     #[serde(with = "EngineName")]
     pub source: String,
     /// What it is called there: the same for all daemons of which one serves.

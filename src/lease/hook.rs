@@ -11,7 +11,7 @@ const HOOK_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Runs it to its end, which comes by force after [`HOOK_MAX`]. Its failure is noted, and changes nothing.
+/// Runs it to its end, which comes by force after 10 s. Its failure is noted, and changes nothing.
 pub fn run_hook(
     key: &'static str,
     words: &[String],
