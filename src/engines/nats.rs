@@ -21,6 +21,7 @@ use async_nats::jetstream::message::{Acker, PublishMessage};
 use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use futures_core::Stream;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -103,19 +104,30 @@ impl Link {
         };
         is_connected.store(true, Ordering::Relaxed);
         let context = jetstream::new(client.clone());
-        match timeout(CONNECT_MAX, context.query_account()).await {
-            Ok(Ok(_)) => Ok(Self {
-                client,
-                context,
-                lost,
-                _runtime: runtime,
-            }),
-            Ok(Err(error)) => Err(format!(
-                "the server has no JetStream for us: {error}; start it with -js, and enable it for this account"
-            )),
-            Err(_) => Err(format!("JetStream doesn't answer within {CONNECT_MAX:?}")),
-        }
+        has_jetstream(&context).await?;
+        Ok(Self {
+            client,
+            context,
+            lost,
+            _runtime: runtime,
+        })
     }
+}
+
+/// `query_account` wants fields that older servers don't send, and we want none of them.
+async fn has_jetstream(context: &Context) -> Result<(), String> {
+    let asked = context.request::<_, _, Value>("INFO", &());
+    let why = match timeout(CONNECT_MAX, asked).await {
+        Ok(Ok(answer)) => match answer.get("error") {
+            None => return Ok(()),
+            Some(error) => error["description"].as_str().unwrap_or("error").to_owned(),
+        },
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => return Err(format!("JetStream doesn't answer within {CONNECT_MAX:?}")),
+    };
+    Err(format!(
+        "the server has no JetStream for us: {why}; start it with -js, and enable it for this account"
+    ))
 }
 
 fn why_unreachable(engine: &Engine, why: &str) -> String {

@@ -1,5 +1,7 @@
 //! Bridges to NATS JetStream: the server, and what is special there.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::Range;
 use std::process::Command;
 
@@ -325,4 +327,50 @@ fn what_waited_to_go_out_says_so_when_the_direction_is_turned_round() {
         listed.contains("change that back and replay it"),
         "{listed}"
     );
+}
+
+/// Passes lines on, of which those from the server don't say what NATS before 2.10 didn't. They keep their
+/// length, which the server says before.
+fn as_of_old(server: u16) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    let pass = |from: TcpStream, mut to: TcpStream| {
+        let mut from = BufReader::new(from);
+        let mut line = vec![];
+        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let new = b"reserved_memory";
+            if let Some(at) = line.windows(new.len()).position(|found| found == new) {
+                line[at..at + new.len()].copy_from_slice(b"nothing_of_memo");
+            }
+            if to.write_all(&line).is_err() {
+                break;
+            }
+            line.clear();
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    };
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(("127.0.0.1", server)).expect("it listens");
+            let copies = [&client, &server].map(|s| s.try_clone().expect("a descriptor"));
+            let [client_too, server_too] = copies;
+            std::thread::spawn(move || pass(client, server_too));
+            std::thread::spawn(move || pass(server, client_too));
+        }
+    });
+    format!("nats://{address}")
+}
+
+#[test]
+fn a_server_that_says_less_of_our_account_will_do() {
+    let nats = Nats::started();
+    let directory = TempDir::new().expect("a directory");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "engines": {"main": {"type": "nats", "servers": [as_of_old(nats.port)]}},
+        "bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos."}},
+    }));
+    publish(&daemon.publisher(), "Order", "0");
+    assert_eq!(first_copies::<Nats>(&nats.read(1)), ["0"]);
 }
