@@ -158,10 +158,8 @@ fn dead_letters_lose_a_subject_that_their_client_may_not_publish_any_more() {
         );
         assert_eq!(subject(daemon), "Billing.DLQ");
         // The subscription goes on, and dead letters are told where everybody may look for them.
-        assert_eq!(
-            daemon.ask("TK_EVENT_MANAGER_KEEP_ALIVE", &["1"]).0,
-            "TK_SYS_ACK"
-        );
+        let (token, said) = daemon.ask("TK_EVENT_MANAGER_KEEP_ALIVE", &["1"]);
+        assert_eq!(token, "TK_SYS_ACK", "{is_down}: {said}");
         let watcher = daemon.subscriber(&["failed.", "Billing.DLQ"]);
         assert_eq!(stored(daemon, "order.1"), 1);
         let worker = connected(&daemon.context, zmq::DEALER, &daemon.address_of("Billing"));
