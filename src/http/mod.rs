@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
@@ -106,13 +105,7 @@ impl HttpServer {
         let snapshots = Snapshots::new(inputs, watched);
         let router = pages::router(snapshots, journal, Hosts::new(config), guards.tokens);
         let tls = guards.tls;
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("http".into())
-            .spawn(move || serve::run(&runtime, listener, (router, tls), stopped))?;
+        let (stop, thread) = serve::start(listener, (router, tls))?;
         Ok(Self {
             address,
             is_stopping,

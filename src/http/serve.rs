@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, Id, JoinSet, LocalSet};
 
@@ -31,8 +33,23 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How long accepting rests after a failure, lest it spins: descriptors may have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until it is told to stop.
-pub(super) fn run(
+/// Serves in a thread of its own, until it is told to stop.
+///
+/// # Errors
+/// The system gives no thread or no event queue.
+pub(super) fn start(
+    listener: StdListener,
+    routed: (Router, Option<Tls>),
+) -> io::Result<(oneshot::Sender<()>, JoinHandle<()>)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("http".into())
+        .spawn(move || run(&runtime, listener, routed, stopped))?;
+    Ok((stop, thread))
+}
+
+fn run(
     runtime: &Runtime,
     listener: StdListener,
     (router, tls): (Router, Option<Tls>),

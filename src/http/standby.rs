@@ -7,7 +7,6 @@ use axum::routing::get;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tokio::runtime;
 use tokio::sync::oneshot;
 
 use super::hosts::{Hosts, only_ours};
@@ -59,13 +58,7 @@ impl Standby {
             ))
             .layer(from_fn_with_state(Arc::new(Hosts::new(config)), only_ours));
         let tls = guards.tls;
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("http".into())
-            .spawn(move || serve::run(&runtime, listener, (router, tls), stopped))?;
+        let (stop, thread) = serve::start(listener, (router, tls))?;
         Ok(Self { stop, thread })
     }
 
