@@ -5,6 +5,7 @@ use super::nats;
 #[cfg(feature = "redis")]
 use super::redis;
 use super::{Failure, Pending, User};
+#[cfg(any(feature = "nats", feature = "redis"))]
 use crate::config::EngineKind;
 use event_manager_core::leases::candidate::{Answer, Ask};
 #[cfg(any(feature = "nats", feature = "redis"))]
