@@ -15,9 +15,10 @@ ci: fmt clippy doc test features engines instructions deny python python-client 
 fmt:
     cargo fmt --all --check
 
-# Lints of everything, tests too.
+# Lints of everything, tests too; and of the daemon as most build it.
 clippy:
     cargo clippy --locked --all-targets --all-features -- -D warnings
+    cargo clippy --locked --lib --bins -- -D warnings
 
 # The documentation; a broken link is an error. With the examples, it shares what clippy has checked.
 doc:

@@ -21,7 +21,7 @@ use async_nats::jetstream::message::{Acker, PublishMessage};
 use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use futures_core::Stream;
-use serde_json::Value;
+use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -114,13 +114,25 @@ impl Link {
     }
 }
 
-/// `query_account` wants fields that older servers don't send, and we want none of them.
+/// What the server says of JetStream. `query_account` wants fields that older servers don't send, and we
+/// want none of them.
+#[derive(Deserialize)]
+struct AccountInfo {
+    error: Option<AccountError>,
+}
+
+#[derive(Deserialize)]
+struct AccountError {
+    #[serde(default)]
+    description: String,
+}
+
 async fn has_jetstream(context: &Context) -> Result<(), String> {
-    let asked = context.request::<_, _, Value>("INFO", &());
+    let asked = context.request::<_, _, AccountInfo>("INFO", &());
     let why = match timeout(CONNECT_MAX, asked).await {
-        Ok(Ok(answer)) => match answer.get("error") {
+        Ok(Ok(answer)) => match answer.error {
             None => return Ok(()),
-            Some(error) => error["description"].as_str().unwrap_or("error").to_owned(),
+            Some(error) => error.description,
         },
         Ok(Err(error)) => error.to_string(),
         Err(_) => return Err(format!("JetStream doesn't answer within {CONNECT_MAX:?}")),
