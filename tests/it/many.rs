@@ -76,6 +76,8 @@ fn idle_durable_services_cost_nothing() {
     services.insert("Idle-*".into(), json!({"delivery": "queue"}));
     let daemon = TestDaemon::in_own_process(&json!({
         "stateDir": directory.path(),
+        "minStreamerPort": 0,
+        "maxStreamerPort": 0,
         "services": services,
     }));
     let all = (0..SERVICES).map(|n| format!("sub-{n}\0Idle-{n}\0Subject.{n}"));

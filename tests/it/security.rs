@@ -169,7 +169,7 @@ fn each_start_says_what_is_open() {
             "{found:?}"
         );
         let said = daemon.program().log();
-        let expected = r#"open to every machine on the local networks: tcp://*; restrict them with "security": {"from": ["10.1.0.0/16"]} (http:// with httpTokenFile), or confirm with "security": {"open": true}"#;
+        let expected = r#"open to every machine on the local networks: tcp://*:20000-20499; restrict them with "security": {"from": ["10.1.0.0/16"]} (http:// with httpTokenFile), or confirm with "security": {"open": true}"#;
         assert_eq!(said.contains(expected), is_open, "{said}");
     }
 }

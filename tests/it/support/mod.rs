@@ -19,6 +19,7 @@ pub mod tunnel;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -86,7 +87,11 @@ impl Home {
     }
 }
 
-/// A configuration whose every port the system chooses, without a locator.
+/// The ports of services, of which the system never gives one to a socket that takes any: a service that
+/// comes back after a restart finds its own free.
+pub const SERVICE_PORTS: RangeInclusive<u16> = 20_000..=20_499;
+
+/// A configuration whose main sockets have ports that the system chooses, without a locator.
 pub fn config() -> Config {
     let host = bus::host_of_test();
     let any = || vec![Endpoint::tcp(&*host, 0)];
@@ -96,7 +101,7 @@ pub fn config() -> Config {
         request_addresses: any(),
         http_address: None,
         pull_address: Endpoint::tcp(&*host, 0),
-        streamer_ports: 0..=0,
+        streamer_ports: SERVICE_PORTS,
         public_hostname: host.clone(),
         drain_timeout: Duration::from_secs(2),
         subscriber_grace: Duration::ZERO,

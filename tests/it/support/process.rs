@@ -14,7 +14,7 @@ use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::bus::host_of_test;
-use super::{PATIENCE, tunnel};
+use super::{PATIENCE, SERVICE_PORTS, tunnel};
 
 /// Holds the keys of `config.json` for the daemon to be run.
 const SETTINGS: &str = "EVENT_MANAGER_TEST_SETTINGS";
@@ -203,8 +203,8 @@ pub fn settings(keys: &Value) -> Value {
         "requestAddress": any,
         "httpAddress": "off",
         "pullAddress": format!("tcp://{host}"),
-        "minStreamerPort": 0,
-        "maxStreamerPort": 0,
+        "minStreamerPort": SERVICE_PORTS.start(),
+        "maxStreamerPort": SERVICE_PORTS.end(),
         "publicHostname": host,
         "locatorRegister": false,
         "embeddedLocator": false,
