@@ -1,6 +1,8 @@
 //! Nothing that is due waits while somebody ready could take it.
 
 use std::collections::BTreeSet;
+use std::fs::DirEntry;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use event_manager_wire::api::Counters;
@@ -12,7 +14,7 @@ use super::support::TestDaemon;
 use super::support::clock::Clock;
 use super::support::disk_of;
 use super::support::peers::{connected, is_silent, publish};
-use super::support::program::Site;
+use super::support::program::{Site, wait_until};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -406,6 +408,24 @@ fn a_key_waits_for_its_retry_though_memory_is_small_and_over_a_restart() {
     assert_eq!(Worker::join(&second, 3).work(9), expected);
 }
 
+/// How many attempts a queue has on disk, by docs/log-format.md.
+fn attempts_noted(queue: &Path) -> usize {
+    const ATTEMPTS: [u8; 4] = [0xE4, 0, 0, 0];
+    const ATTEMPT_BYTES: usize = 12;
+    let files = std::fs::read_dir(queue).expect("a directory");
+    let noted = |file: DirEntry| {
+        let bytes = std::fs::read(file.path()).unwrap_or_default();
+        let records = bytes.windows(8).filter(|head| head[..4] == ATTEMPTS);
+        let payloads = records.map(|head| u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
+        payloads
+            .map(|bytes| bytes as usize / ATTEMPT_BYTES)
+            .sum::<usize>()
+    };
+    files
+        .map(|file| noted(file.expect("an entry")))
+        .sum::<usize>()
+}
+
 #[test]
 fn retention_leaves_alone_what_workers_hold() {
     let directory = TempDir::new().expect("a directory");
@@ -418,8 +438,8 @@ fn retention_leaves_alone_what_workers_hold() {
         assert_eq!(worker.receive().2, n.to_string());
     }
     let filling = "x".repeat(900);
-    // It is noted on disk that they are held when a restart would show them as tried.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let queue = directory.path().join("queues/Billing");
+    wait_until(|| (attempts_noted(&queue) >= 4).then_some(())).expect("all are noted as tried");
     for _ in 0..100 {
         publish(&publisher, "Order", &filling);
     }

@@ -207,15 +207,20 @@ fn limits_and_beats_are_new_for_connections_that_are_there() {
     let event = zmtp_message(&[b"Order", &[b'x'; 3000]]);
     large.send(&event);
     daemon.wait_for("an event", |s| s.publishers.events == 1);
-    changing.change(&json!({
-        "heartbeatInterval": 0.2,
-        "limits": {"maxMessageBytes": 2000},
-        "maxConnections": 5,
-        "maxSubscriptions": 1,
-        "subscriptionTtl": 7,
-    }));
+    let limited = |heartbeat: u64| {
+        json!({
+            "heartbeatInterval": heartbeat,
+            "limits": {"maxMessageBytes": 2000},
+            "maxConnections": 5,
+            "maxSubscriptions": 1,
+            "subscriptionTtl": 7,
+        })
+    };
+    changing.change(&limited(1));
     let (flags, body) = subscriber.read_frame();
     assert_eq!((flags & COMMAND, &body[..5]), (COMMAND, &b"\x04PING"[..]));
+    // None of them answers: they would be dead after three.
+    changing.change(&limited(0));
     small.send(&message(&["Order", "small"]));
     large.send_while_heard(&event);
     large.read_to_end();

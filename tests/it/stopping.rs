@@ -17,7 +17,7 @@ use super::support::{PATIENCE, TestDaemon, config, tunnel};
 
 /// More than what the kernel and a worker's outbox hold together; a tunnel has buffers of its own.
 fn events() -> usize {
-    if tunnel::is_on() { 500 } else { 200 }
+    if tunnel::is_on() { 300 } else { 200 }
 }
 const EVENT_BYTES: usize = 60_000;
 
