@@ -128,7 +128,7 @@ impl Savers {
             keyring,
             own,
             hub_id: hub_id(config),
-            term: holding.map(|holding| Arc::clone(&holding.term)),
+            lease: lease.map(|lease| Arc::clone(lease.tenure())),
             observer,
             journal: journal.clone(),
             tracer: tracer.clone(),

@@ -9,7 +9,9 @@ use clap::Args;
 
 use super::key_args::KeyArgs;
 use super::output::Out;
+use super::standby::stands_by;
 use super::target::{address, seconds};
+use crate::config::{Loaded, Sources};
 use event_manager_client::blocking::Client;
 
 #[derive(Debug, Args)]
@@ -27,8 +29,14 @@ pub(super) struct HealthArgs {
     wait: f64,
 }
 
-/// The daemon's reactor itself has to answer: that a port is open says little.
+/// The daemon's reactor itself has to answer: that a port is open says little. One that stands by takes no
+/// requests, and does what it is to do.
 pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    let mut out = Out::new(false);
+    if let Some((name, reason)) = standby(args) {
+        writeln!(out, "standby: {name} is healthy; {reason}")?;
+        return Ok(());
+    }
     let daemon = args
         .keys
         .daemon(args.address.clone(), args.config.clone())?;
@@ -40,10 +48,18 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
         bail!("{name} {version} at {address} is stopping: it accepts no more events");
     }
     let uptime = status.uptime_seconds;
-    let mut out = Out::new(false);
     writeln!(
         out,
         "healthy: {name} {version} answers at {address}, up for {uptime:.0} s"
     )?;
     Ok(())
+}
+
+/// The name of the daemon that is meant, if it stands by, and for what.
+fn standby(args: &HealthArgs) -> Option<(String, String)> {
+    // What is wrong with it is told by who needs it.
+    let loaded = Loaded::load(&Sources::from_env(args.config.clone(), vec![])).ok()?;
+    let (config, wait) = (loaded.config, Duration::from_secs_f64(args.wait));
+    let reason = stands_by(&config, args.address.as_deref(), wait)?;
+    Some((config.locator.service_name.to_string(), reason))
 }

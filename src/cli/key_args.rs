@@ -137,7 +137,7 @@ pub(super) fn own_keys(config: &Config, address: &str) -> anyhow::Result<Option<
 }
 
 /// Whether a daemon with this configuration takes requests at this address.
-fn is_of(config: &Config, address: &Endpoint) -> bool {
+pub(super) fn is_of(config: &Config, address: &Endpoint) -> bool {
     let is_here = |endpoint: &Endpoint| match endpoint {
         Endpoint::Ipc(_) => false,
         Endpoint::Tcp { host, .. } => {

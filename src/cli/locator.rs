@@ -123,7 +123,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         keyring,
         own: KeyPair::from_secret(random_bytes()),
         hub_id: HubId::from_bytes(random_bytes()),
-        term: None,
+        lease: None,
         observer: None,
         journal: journal.clone(),
         tracer: Tracer::default(),

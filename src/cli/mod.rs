@@ -28,6 +28,7 @@ mod ready;
 mod serve;
 mod services;
 mod signals;
+mod standby;
 mod sub;
 mod subscribe;
 mod tail;

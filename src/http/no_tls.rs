@@ -2,6 +2,9 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::path::Path;
+
+use tokio::net::TcpStream;
 
 use super::timed::Timed;
 use crate::config::Config;
@@ -23,6 +26,13 @@ impl Tls {
     pub(super) fn handshake(&mut self) -> Handshake {
         match self.0 {}
     }
+}
+
+/// # Errors
+/// Always.
+#[allow(clippy::unused_async, reason = "as with the feature")]
+pub(super) async fn dialled(_: TcpStream, _: &Path) -> io::Result<TcpStream> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(super) struct Handshake(Infallible);

@@ -61,6 +61,13 @@ impl Tokens {
     }
 }
 
+/// One of those of a daemon with this configuration, if it wants any and we may read them.
+pub(super) fn a_token(config: &Config) -> Option<String> {
+    let file = ConfiguredFile::secret(KEY, config.http_token_file.clone()?, &config.security);
+    let first = read(&[file]).ok()?.into_iter().next()?;
+    String::from_utf8(first).ok()
+}
+
 fn read([file]: &[ConfiguredFile; 1]) -> Result<Vec<Vec<u8>>, KeysError> {
     let (_, text) = file.read()?;
     let lines = text.lines().map(str::trim);

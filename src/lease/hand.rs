@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::store::{By, Holder, holder};
 use crate::telemetry::{Bursts, Journal, Notable, host_name};
 use event_manager_core::leases::candidate::{Held, Term};
+use event_manager_core::leases::tenure::{Holding, Tenure};
 
 /// No clock ends it.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -21,7 +22,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub(super) async fn wait(
     config: &Config,
     journal: &Journal,
-    (held, over): (SyncSender<Arc<Term>>, watch::Sender<bool>),
+    (held, over): (SyncSender<Arc<Tenure>>, watch::Sender<bool>),
     mut released: oneshot::Receiver<()>,
 ) {
     let (name, directory, host) = (&config.lease.name, &config.state_dir, host_name());
@@ -62,12 +63,23 @@ pub(super) async fn wait(
             return;
         }
     };
-    let until = now() + FOR_EVER;
-    // The epoch that the directory gets from us.
-    let token = epoch + 1;
-    let term = Arc::new(Term::new(Held { token, until }, now()));
+    let holding = Holding {
+        source: config.lease.source.clone(),
+        engine: None,
+        name: name.clone(),
+        holder: host.clone(),
+        ttl: None,
+    };
+    let at = now();
+    let for_ever = Held {
+        // The epoch that the directory gets from us.
+        token: epoch + 1,
+        until: at + FOR_EVER,
+    };
+    let tenure = Arc::new(Tenure::new(holding, Term::new(for_ever, at), at));
+    let term = Arc::clone(tenure.term());
     // Nobody is there any more: it was told to stop.
-    let _ = held.send(Arc::clone(&term));
+    let _ = held.send(tenure);
     loop {
         if rest(&mut released).await {
             return;

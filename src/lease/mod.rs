@@ -22,7 +22,8 @@ use crate::config::{Config, Layout};
 use crate::engines::{Failure, Register, User, register};
 use crate::store::{By, Holding};
 use crate::telemetry::{Bursts, Journal, Notable, host_name, instance_name};
-use event_manager_core::leases::candidate::{Answer, Ask, Candidate, Claim, Next, Term};
+use event_manager_core::leases::candidate::{Answer, Ask, Candidate, Claim, Held, Next, Term};
+use event_manager_core::leases::tenure::{self, Tenure};
 use event_manager_zmtp::HubId;
 pub use hook::run_hook;
 
@@ -37,6 +38,7 @@ const RELEASE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Lease {
     holding: Holding,
+    tenure: Arc<Tenure>,
     is_over: watch::Receiver<bool>,
     release: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -82,10 +84,10 @@ impl Lease {
                     true => runtime.block_on(hand::wait(&config, &journal, (held, over), released)),
                     false => runtime.block_on(Work::new(config, held, journal).run(over, released)),
                 })?;
-        let term = loop {
+        let tenure = loop {
             waiting();
             match wait_for(&is_held) {
-                Ok(term) => break term,
+                Ok(tenure) => break tenure,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(LeaseError::Died),
             }
@@ -95,7 +97,11 @@ impl Lease {
             false => By::Lease,
         };
         Ok(Self {
-            holding: Holding { term, by },
+            holding: Holding {
+                term: Arc::clone(tenure.term()),
+                by,
+            },
+            tenure,
             is_over,
             release,
             thread,
@@ -105,6 +111,11 @@ impl Lease {
     /// Until when it is held, and by what right.
     pub fn holding(&self) -> &Holding {
         &self.holding
+    }
+
+    /// How it goes with it.
+    pub fn tenure(&self) -> &Arc<Tenure> {
+        &self.tenure
     }
 
     /// Until when it is held.
@@ -127,7 +138,7 @@ impl Lease {
     }
 }
 
-fn wait_for(held: &Receiver<Arc<Term>>) -> Result<Arc<Term>, RecvTimeoutError> {
+fn wait_for(held: &Receiver<Arc<Tenure>>) -> Result<Arc<Tenure>, RecvTimeoutError> {
     held.recv_timeout(LOOK)
 }
 
@@ -135,8 +146,10 @@ struct Work {
     config: Config,
     candidate: Candidate,
     register: Option<Box<dyn Register>>,
-    term: Option<Arc<Term>>,
-    held: SyncSender<Arc<Term>>,
+    /// Its own id.
+    id: String,
+    tenure: Option<Arc<Tenure>>,
+    held: SyncSender<Arc<Tenure>>,
     /// Who was last said to hold it.
     said: Option<String>,
     bursts: Bursts,
@@ -144,15 +157,19 @@ struct Work {
 }
 
 impl Work {
-    fn new(config: Config, held: SyncSender<Arc<Term>>, journal: Journal) -> Self {
+    fn new(config: Config, held: SyncSender<Arc<Tenure>>, journal: Journal) -> Self {
         let service = config.locator.service_name.as_str();
         let id = format!("{}:{:016x}", instance_name(service), random());
         let ttl = config.lease.ttl;
         Self {
             config,
-            candidate: Candidate::new(Claim { id, ttl }),
+            candidate: Candidate::new(Claim {
+                id: id.clone(),
+                ttl,
+            }),
+            id,
             register: None,
-            term: None,
+            tenure: None,
             held,
             said: None,
             bursts: Bursts::default(),
@@ -163,7 +180,7 @@ impl Work {
     async fn run(mut self, over: watch::Sender<bool>, mut released: oneshot::Receiver<()>) {
         loop {
             let at = now();
-            if self.term.as_ref().is_some_and(|term| term.is_over(at)) {
+            if self.term().is_some_and(|term| term.is_over(at)) {
                 break;
             }
             let step = match self.candidate.next(at) {
@@ -178,7 +195,7 @@ impl Work {
                 () = self.step(step) => {}
             }
         }
-        if let Some(term) = &self.term {
+        if let Some(term) = self.term() {
             term.end();
         }
         over.send_replace(true);
@@ -199,7 +216,7 @@ impl Work {
                     false => Answer::Unknown,
                 };
                 self.candidate.hear(&ask, sent, answer, now());
-                self.tell();
+                self.tell(sent);
             }
         }
     }
@@ -244,6 +261,9 @@ impl Work {
     }
 
     fn failed(&mut self, why: &str) {
+        if let Some(tenure) = &self.tenure {
+            tenure.failed(why);
+        }
         if let Some(suppressed) = self.bursts.admit("source", now()) {
             self.journal.note(&Notable::LeaseSourceFailed {
                 name: &self.config.lease.name,
@@ -255,18 +275,13 @@ impl Work {
     }
 
     /// Says to the rest of the process how it stands.
-    fn tell(&mut self) {
+    fn tell(&mut self, asked: Instant) {
         if let Some(held) = self.candidate.held(now()) {
-            match &self.term {
-                Some(term) => term.extend(held.until),
-                None => {
-                    let term = Arc::new(Term::new(held, now()));
-                    self.term = Some(Arc::clone(&term));
-                    // Nobody is there any more; it is given back then.
-                    let _ = self.held.send(term);
-                }
+            match &self.tenure {
+                Some(tenure) => tenure.extend(held.until, asked),
+                None => self.begin(held, asked),
             }
-        } else if self.term.is_none()
+        } else if self.tenure.is_none()
             && let Some(holder) = self.candidate.holder()
             && self.said.as_ref() != Some(&holder.id)
         {
@@ -276,6 +291,26 @@ impl Work {
                 holder: &holder.id,
             });
         }
+    }
+
+    fn begin(&mut self, held: Held, asked: Instant) {
+        let lease = &self.config.lease;
+        let engine = self.config.engines.get(&lease.source);
+        let holding = tenure::Holding {
+            source: lease.source.clone(),
+            engine: engine.map(|engine| engine.kind().to_string()),
+            name: lease.name.clone(),
+            holder: self.id.clone(),
+            ttl: Some(lease.ttl),
+        };
+        let tenure = Arc::new(Tenure::new(holding, Term::new(held, now()), asked));
+        self.tenure = Some(Arc::clone(&tenure));
+        // Nobody is there any more; it is given back then.
+        let _ = self.held.send(tenure);
+    }
+
+    fn term(&self) -> Option<&Arc<Term>> {
+        self.tenure.as_ref().map(|tenure| tenure.term())
     }
 
     async fn give_back(&mut self) {

@@ -92,7 +92,8 @@ impl HotPath {
             settings,
             addresses: Default::default(),
             hub_id: HubId::from_bytes([1; 8]),
-            term: None,
+            lease: None,
+            epoch: 0,
             directory: None,
         };
         let mut path = Self {

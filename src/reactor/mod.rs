@@ -43,7 +43,7 @@ use crate::telemetry::Journal;
 use crate::traces::Tracer;
 use acts::persistence::{Keeping, Restoring};
 use event_manager_core::broker::Audience;
-use event_manager_core::leases::candidate::Term;
+use event_manager_core::leases::tenure::Tenure;
 use event_manager_core::security::{HandshakeLimits, Keyring};
 use event_manager_core::store::Report;
 use event_manager_wire::model::Endpoint;
@@ -90,8 +90,8 @@ pub struct Parts {
     pub own: KeyPair,
     /// Our id as a hub of a mesh.
     pub hub_id: HubId,
-    /// How long we may write to anybody, if that depends on a lease.
-    pub term: Option<Arc<Term>>,
+    /// The lease under which we serve, if there is one: how long we may write to anybody.
+    pub lease: Option<Arc<Tenure>>,
     /// Who is shown messages of instances of other programs, if anybody is.
     pub observer: Option<Observer>,
     /// Takes notable events.
@@ -228,6 +228,7 @@ fn run_on(
 /// Services that are there before any client asks: those of an earlier run, those that the
 /// configuration declares, and those of which there is a queue on disk.
 fn begin(hub: &mut Hub, former: Option<(Kept, Writer)>, store: Option<Arc<Store>>) {
+    hub.site.epoch = store.as_ref().map_or(0, |store| store.epoch());
     let found = store.as_ref().map_or(&[][..], |store| store.found());
     hub.broker.know_queues(found.iter().cloned());
     let is_audience_known = former.is_some();

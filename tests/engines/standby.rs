@@ -67,6 +67,12 @@ impl Machine {
         (answer.status, answer.json())
     }
 
+    fn get_text(&self, path: &str) -> (u16, String) {
+        let at = SocketAddr::from(([127, 0, 0, 1], self.ports[3]));
+        let answer = HttpClient::connect(at).get(path);
+        (answer.status, answer.body)
+    }
+
     fn binds_nothing(&self) -> bool {
         self.ports[..3]
             .iter()
@@ -190,6 +196,7 @@ pub fn takes_over_from_a_killed_one<B: Broker>() {
     assert!(after <= TAKEOVER_MAX, "{after:?}");
     assert_eq!(b.get("/livez").0, 200);
     assert!(second.readiness().checks["lease"].ok);
+    shows_its_lease::<B>(&b, &second);
     second.wait_for_service("Billing", "its queue", |found| found.counters.queued == 20);
     // Nobody does anything: all sockets go on.
     second.wait_for_subscriptions(1);
@@ -203,6 +210,40 @@ pub fn takes_over_from_a_killed_one<B: Broker>() {
     first.signal("TERM");
     assert_eq!(first.end().code, Some(0));
     assert!(second.stop());
+}
+
+/// By all ways in which a daemon shows anything.
+fn shows_its_lease<B: Broker>(machine: &Machine, daemon: &TestDaemon) {
+    let lease = || daemon.status().lease.expect("it is held");
+    let renewed = wait_until(|| Some(lease()).filter(|lease| lease.renewals > 0));
+    let held = renewed.expect("a renewal");
+    assert_eq!((&*held.source, &*held.name), ("main", "event-manager"));
+    assert_eq!(held.engine.as_deref(), Some(B::TYPE));
+    let process = format!("/{}:", daemon.program().pid());
+    assert!(held.holder.contains(&process), "{held:?}");
+    assert!(held.token > 1 && held.epoch >= held.token, "{held:?}");
+    assert_eq!(held.ttl_ms, Some(TTL.as_millis() as u64));
+    assert_eq!(held.problem, None);
+    let left = held.expires_in_ms.expect("its time");
+    // It counts from when it asked, less a tenth.
+    let sum = left + held.renewed_ago_ms;
+    assert!((1799..=1801).contains(&sum), "{held:?}");
+    let (status, metrics) = machine.get_text("/metrics");
+    assert_eq!(status, 200);
+    for line in [
+        format!("event_manager_lease_token {}.0", held.token),
+        format!("event_manager_lease_epoch {}.0", held.epoch),
+        "event_manager_lease_ttl_seconds 2.0".into(),
+    ] {
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    for name in ["expires_seconds ", "renewed_seconds ", "renewals_total "] {
+        let name = format!("\nevent_manager_lease_{name}");
+        assert!(metrics.contains(&name), "{name}: {metrics}");
+    }
+    let doctor = machine.site.run(&["doctor", "--json"]).stdout;
+    let warned = doctor.contains("EM-9037");
+    assert_eq!(warned, B::TYPE == "redis", "{doctor}");
 }
 
 pub fn of_a_stopped_one_nothing_survives<B: Broker>() {

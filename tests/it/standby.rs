@@ -1,6 +1,8 @@
 //! A daemon that stands by until a person says that its machine serves.
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -73,6 +75,9 @@ fn a_person_says_which_machine_serves() {
     let first = serving(first);
     assert!(emit(&first, order("a-1")).is_ok());
     second.logged("holder=\"machine-a\"");
+    let held = first.status().lease.expect("it is held");
+    assert_eq!((&*held.source, &*held.holder), ("hand", "machine-a"));
+    assert_eq!((held.token, held.epoch, held.ttl_ms), (2, 2, None));
     // After a restart it serves again, without a word.
     assert!(first.stop());
     let first = serving(a.start());
@@ -103,6 +108,68 @@ fn a_person_says_which_machine_serves() {
     first.logged("holder=\"machine-b\"");
     drop(first);
     assert!(second.stop());
+}
+
+/// Where nobody is yet.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("it is bound").to_string()
+}
+
+/// A certificate and its key, and a token.
+fn write_secrets(site: &Site) {
+    let made = Command::new("openssl")
+        .current_dir(site.path("."))
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '))
+        .args("-subj /CN=elsewhere -keyout hub.key -out hub.pem".split(' '))
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    site.write("token", "0123456789abcdef\n");
+    for secret in ["token", "hub.key"] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(site.path(secret), mode).expect("a mode");
+    }
+}
+
+#[test]
+fn health_tells_a_standby_from_a_dead_daemon() {
+    let mut guards = vec![json!({}), json!({"httpTokenFile": "token"})];
+    if cfg!(feature = "tls") {
+        guards.push(json!({"httpTlsCertificate": "hub.pem", "httpTlsKey": "hub.key"}));
+    }
+    for guard in guards {
+        let directory = TempDir::new().expect("a directory");
+        let mut keys = json!({
+            "stateDir": directory.path(),
+            "httpAddress": free_address(),
+            "requestAddress": format!("tcp://{}", free_address()),
+            "lease": {"source": "hand", "name": "x-1"},
+        });
+        let more = guard.as_object().expect("an object").clone();
+        keys.as_object_mut().expect("an object").extend(more);
+        let site = Site::configured(&keys);
+        write_secrets(&site);
+        let standby = site.start(&[]);
+        standby.logged("run event-manager promote");
+        let said = site.run(&["health"]).done();
+        let expected = "standby: EventManager is healthy; it stands by for the lease x-1 (lease.source hand)\n";
+        assert_eq!(said, expected, "{guard}");
+        let doctor = site.run(&["doctor"]);
+        assert_eq!(doctor.code, Some(0), "{doctor:?}");
+        assert!(doctor.stdout.contains("note EM-9038"), "{doctor:?}");
+        // A daemon elsewhere is another.
+        let elsewhere = format!("tcp://{}", free_address());
+        let asked = ["health", "--address", &elsewhere, "--wait", "0.1"];
+        site.run(&asked).failed(69);
+        site.run(&["promote"]).done();
+        let serving = serving(standby);
+        assert!(site.run(&["health"]).done().starts_with("healthy: "));
+        assert!(serving.stop());
+        site.run(&["health", "--wait", "0.1"]).failed(69);
+        let doctor = site.run(&["doctor", "--wait", "0.1"]);
+        assert_eq!(doctor.code, Some(69), "{doctor:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::ports::{held_ports, range_of};
 use super::support::TestDaemon;
 use super::support::bus::own_host;
 use super::support::peers::{connected, publish};
+use super::support::program::Site;
 use super::support::raw::{RawPeer, command, message};
 
 /// Objects whose names are data, not fields.
@@ -212,6 +213,20 @@ fn held(shapes: &mut [Shape; 2]) {
     add(&mut shapes[1], "", &raw_stats(&daemon));
 }
 
+/// One that serves because a person says so.
+fn led(shapes: &mut [Shape; 2]) {
+    let directory = TempDir::new().expect("a directory");
+    let site = Site::configured(&json!({
+        "stateDir": directory.path(),
+        "httpAddress": "127.0.0.1:0",
+        "lease": {"source": "hand"},
+    }));
+    site.run(&["promote"]).done();
+    let daemon = TestDaemon::serving(&site);
+    add(&mut shapes[0], "", &raw_status(&daemon));
+    add(&mut shapes[1], "", &raw_stats(&daemon));
+}
+
 /// Lines of the pinned file that are not found, and lines that are found and not in it.
 fn differences(found: &Shape, pinned: &Shape) -> Vec<String> {
     let lines = |shape: &Shape| -> BTreeSet<String> {
@@ -232,6 +247,7 @@ fn status_and_stats_have_the_fields_and_types_that_they_always_had() {
     let mut shapes = [Shape::new(), Shape::new()];
     busy(&mut shapes);
     held(&mut shapes);
+    led(&mut shapes);
     let [of_status, mut of_stats] = shapes;
     let added = |path: &str| {
         let first = path.split('.').next().unwrap_or_default();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::key_args::own_keys;
+use super::super::standby::stands_by;
 use super::bridges::down_since;
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
@@ -34,6 +35,8 @@ pub(super) struct Facts {
     pub(super) status: Result<Status, String>,
     /// It is there, and doesn't admit us.
     pub(super) turned_away: Option<TurnedAway>,
+    /// It is there and takes no requests, as it stands by: for what.
+    pub(super) standby: Option<String>,
     /// It admits us, and doesn't tell us its state.
     pub(super) is_forbidden: bool,
     /// Who listens on ports that the configuration names.
@@ -89,6 +92,12 @@ impl Facts {
         };
         let is_forbidden =
             matches!(&status, Err(ClientError::Nak { code, .. }) if code == "forbidden");
+        let standby = match &status {
+            Err(ClientError::NoAnswer(_)) => {
+                known.and_then(|config| stands_by(config, Some(&address), wait))
+            }
+            _ => None,
+        };
         let status = status.map_err(|error| error.to_string());
         let directory = state_directory(known, status.as_ref().ok());
         Self {
@@ -114,6 +123,7 @@ impl Facts {
             address,
             status,
             turned_away,
+            standby,
             is_forbidden,
             disk_free_min,
         }

@@ -60,12 +60,15 @@ pub(super) enum Code {
     EngineFile = 9033,
     TwoLeaders = 9034,
     InstanceApart = 9035,
+    LeaseLate = 9036,
+    LeaseForgotten = 9037,
+    StandsBy = 9038,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 34] = [
+    pub(super) const ALL: [Self; 37] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -100,6 +103,9 @@ impl Code {
         Self::EngineFile,
         Self::TwoLeaders,
         Self::InstanceApart,
+        Self::LeaseLate,
+        Self::LeaseForgotten,
+        Self::StandsBy,
     ];
 
     pub(super) fn text(self) -> String {

@@ -8,6 +8,7 @@ mod configuration;
 mod facts;
 mod finding;
 mod instances;
+mod lease;
 mod listeners;
 mod machine;
 mod publishers;
@@ -55,7 +56,7 @@ pub(super) struct DoctorArgs {
 }
 
 /// Prints what is wrong. Code 0 if there is nothing above a note, 1 if there is, 69 if no daemon
-/// answers, 77 if it doesn't admit us.
+/// answers and none stands by, 77 if it doesn't admit us.
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     let given = match args.keys.given() {
         Ok(given) => given,
@@ -79,9 +80,9 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
         (Err(_), _) if facts.turned_away.is_some() || facts.is_forbidden => {
             ExitCode::from(exit::TURNED_AWAY)
         }
-        (Err(_), _) => ExitCode::from(exit::UNAVAILABLE),
-        (Ok(_), Some(worst)) if worst.severity > Severity::Note => ExitCode::from(exit::FAILED),
-        (Ok(_), _) => ExitCode::SUCCESS,
+        (Err(_), _) if facts.standby.is_none() => ExitCode::from(exit::UNAVAILABLE),
+        (_, Some(worst)) if worst.severity > Severity::Note => ExitCode::from(exit::FAILED),
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -89,10 +90,11 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
 fn check(facts: &Facts) -> Vec<Finding> {
     let mut found = configuration::check(facts);
     match &facts.status {
-        Err(why) => found.push(match facts.turned_away {
-            Some(told) => security::shut_out(&facts.address, why, told),
-            None if facts.is_forbidden => security::untold(&facts.address, why),
-            None => no_daemon(facts, why),
+        Err(why) => found.push(match (facts.turned_away, &facts.standby) {
+            (Some(told), _) => security::shut_out(&facts.address, why, told),
+            (None, Some(reason)) => standby(facts, reason),
+            (None, None) if facts.is_forbidden => security::untold(&facts.address, why),
+            (None, None) => no_daemon(facts, why),
         }),
         Ok(status) => {
             found.extend(services::check(status, &facts.letters));
@@ -102,12 +104,19 @@ fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(security::check(status));
             found.extend(bridges::check(status, &facts.bridges_down_since));
             found.extend(instances::check(status));
+            found.extend(lease::check(status));
         }
     }
     let disk = facts.disk.as_ref();
     found.extend(disk.and_then(|disk| machine::check_disk(disk, facts.disk_free_min)));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     found
+}
+
+fn standby(facts: &Facts, reason: &str) -> Finding {
+    let text = format!("the daemon takes no requests: {reason}");
+    let mend = "nothing; ask the daemon that serves for the rest: --address";
+    Finding::new(Severity::Note, Code::StandsBy, &facts.address, text, mend)
 }
 
 fn no_daemon(facts: &Facts, why: &str) -> Finding {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::facts::{Disk, Facts, Locator};
 use super::finding::{Code, Finding, Severity};
 use super::listeners::Listening;
-use super::{as_text, bridges, check, configuration, machine, services, subscriptions};
+use super::{as_text, bridges, check, configuration, lease, machine, services, subscriptions};
 use crate::config::{Loaded, parse};
 use event_manager_wire::api::Status;
 
@@ -30,6 +30,7 @@ fn facts(config: &str) -> Facts {
         bridges_down_since: BTreeMap::new(),
         disk: None,
         turned_away: None,
+        standby: None,
         is_forbidden: false,
         disk_free_min: None,
     }
@@ -286,6 +287,36 @@ proptest! {
         let expected = subjects.iter().filter(wide).count();
         prop_assert_eq!(prefixes(&subjects).len(), expected, "{:?}", subjects);
     }
+}
+
+#[test]
+fn a_lease_that_is_renewed_late_is_named() {
+    let found = |engine: &str, ago: u64, problem: Value| {
+        lease::check(&status(json!({"lease": {
+            "source": "main", "engine": engine, "name": "x", "ttlMs": 3000,
+            "expiresInMs": 2700_u64.saturating_sub(ago), "renewedAgoMs": ago, "problem": problem,
+        }})))
+    };
+    // It is asked each third of its time, and may take a while to be answered.
+    assert_eq!(found("nats", 1500, Value::Null), []);
+    let [silent] = &found("nats", 1501, Value::Null)[..] else {
+        panic!("one is wanted");
+    };
+    assert_eq!(
+        (silent.code, silent.severity),
+        (Code::LeaseLate, Severity::Warning)
+    );
+    assert!(silent.text.contains("1501 ms ago"), "{silent:?}");
+    assert!(silent.text.contains("ends in 1199 ms"), "{silent:?}");
+    assert!(silent.text.contains("has not answered yet"), "{silent:?}");
+    let failed = &found("nats", 2000, json!("no route"))[0];
+    assert!(failed.text.contains("main says: no route"), "{failed:?}");
+    let kept = found("redis", 0, Value::Null);
+    assert_eq!(codes(&kept), [(Code::LeaseForgotten, Severity::Note)]);
+    // A person's has no time; and without any there is nothing to say.
+    let by_hand = json!({"lease": {"source": "hand", "renewedAgoMs": 999_999}});
+    assert_eq!(lease::check(&status(by_hand)), []);
+    assert_eq!(lease::check(&status(json!({}))), []);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bridges;
 mod counters;
 mod families;
 mod instances;
+mod lease;
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,7 +78,8 @@ impl Collector for State {
         families::forwarder(&mut page, &self.snapshot.status)?;
         families::services(&mut page, &self.snapshot.status)?;
         bridges::bridges(&mut page, &self.snapshot.status.bridges)?;
-        instances::instances(&mut page, &self.snapshot.status)
+        instances::instances(&mut page, &self.snapshot.status)?;
+        lease::lease(&mut page, &self.snapshot.status)
     }
 }
 

@@ -46,8 +46,8 @@ pub(super) async fn meet(
     begun: Option<&mut Begun>,
 ) -> Result<(Met, Inbox), String> {
     let is_dialled = way == Way::Dialled;
-    let stream = match &hub.borrow().site.term {
-        Some(term) => stream.gated(term.clone()),
+    let stream = match &hub.borrow().site.lease {
+        Some(lease) => stream.gated(lease.term().clone()),
         None => stream,
     };
     let offered = match purpose {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::clients::{clients_status, mechanisms, stored_by_client};
+use super::lease::held_lease;
 use super::slow::{service_of, slow_peers};
 use crate::ambient::{now, wall_clock_ms};
 use crate::config::Config;
@@ -120,6 +121,7 @@ impl Hub {
             traces: self.notes.tracer().status(),
             bridges: self.site.bridges.clone(),
             instances: self.site.instances_summary.clone(),
+            lease: held_lease(&self.site, now),
             pending_calls: self.requests.replies.len() as u64,
             peers: api::Peers {
                 refused: named(

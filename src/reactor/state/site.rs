@@ -6,6 +6,7 @@ use crate::ambient::now;
 use crate::config::SecurityConfig;
 use crate::reactor::io::stream::Gate;
 use event_manager_core::leases::candidate::Term;
+use event_manager_core::leases::tenure::Tenure;
 use event_manager_core::locator::Directory;
 use event_manager_core::requests::Settings;
 use event_manager_core::security::Keyring;
@@ -50,8 +51,10 @@ pub(crate) struct Site {
     pub(crate) own: KeyPair,
     /// Our id as a hub of a mesh.
     pub(crate) hub_id: HubId,
-    /// How long we may write to anybody, if that depends on a lease.
-    pub(crate) term: Option<Arc<Term>>,
+    /// The lease under which we serve, if there is one: how long we may write to anybody.
+    pub(crate) lease: Option<Arc<Tenure>>,
+    /// The state directory's under it.
+    pub(crate) epoch: u64,
     /// How bridges are, as they say themselves.
     pub(crate) bridges: Vec<api::Bridge>,
     /// How instances of other programs are, as who observes them says.

@@ -19,6 +19,7 @@ fn types() -> Vec<Type> {
         include_str!("../../../crates/wire/src/api/mesh.rs"),
         include_str!("../../../crates/wire/src/api/bridges.rs"),
         include_str!("../../../crates/wire/src/api/instances.rs"),
+        include_str!("../../../crates/wire/src/api/held_lease.rs"),
         include_str!("../../../crates/wire/src/api/stats.rs"),
     ] {
         let (mut about, mut is_within) = (String::new(), false);

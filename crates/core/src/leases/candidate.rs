@@ -268,12 +268,18 @@ impl Term {
         self.until.load(Ordering::Acquire) <= self.after_begin(now)
     }
 
-    /// It was renewed. What is over stays so.
-    pub fn extend(&self, until: Instant) {
+    /// For how long it is held still, at this time.
+    pub fn left(&self, now: Instant) -> Duration {
+        let until = self.until.load(Ordering::Acquire);
+        Duration::from_nanos(until.saturating_sub(self.after_begin(now)))
+    }
+
+    /// It was renewed; whether that makes it any longer. What is over stays so.
+    pub fn extend(&self, until: Instant) -> bool {
         let until = self.after_begin(until);
         let later = |before| (before != 0 && before < until).then_some(until);
         let order = (Ordering::AcqRel, Ordering::Acquire);
-        let _ = self.until.fetch_update(order.0, order.1, later);
+        self.until.fetch_update(order.0, order.1, later).is_ok()
     }
 
     /// It is over, whatever the clock says.

@@ -11,6 +11,7 @@
 mod bridges;
 mod calls;
 mod events;
+mod held_lease;
 mod instances;
 mod leadership;
 mod letters;
@@ -23,6 +24,7 @@ mod subscribed;
 pub use bridges::{Bridge, BridgeState};
 pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
+pub use held_lease::HeldLease;
 pub use instances::{Instance, InstanceState, Instances};
 pub use leadership::{InstancesPage, Lease, Turn};
 pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};

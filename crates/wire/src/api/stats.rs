@@ -61,6 +61,13 @@ pub struct Readiness {
     pub checks: BTreeMap<String, Check>,
 }
 
+impl Readiness {
+    /// The check of this name, if it doesn't pass.
+    pub fn failed(&self, name: &str) -> Option<&Check> {
+        self.checks.get(name).filter(|check| !check.ok)
+    }
+}
+
 /// One condition of being ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

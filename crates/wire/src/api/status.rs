@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::mesh::Mesh;
-use super::{Bridge, Counters, Histogram, Instances, ServiceStatus};
+use super::{Bridge, Counters, HeldLease, Histogram, Instances, ServiceStatus};
 
 /// The answer of STATUS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub struct Status {
     pub bridges: Vec<Bridge>,
     /// Instances of other programs that are observed (`instances`).
     pub instances: Instances,
+    /// The lease under which the daemon serves; `None` if it needs none.
+    pub lease: Option<HeldLease>,
     /// Requests that wait for services, for the disk or for a time before they are answered
     /// (`maxPendingCalls`).
     pub pending_calls: u64,

@@ -1,0 +1,136 @@
+//! How it goes with a lease that this daemon holds, for whoever shows it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::candidate::Term;
+
+/// What is held, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// Who keeps it, as the configuration calls it.
+    pub source: String,
+    /// What kind of engine that is, if it is one.
+    pub engine: Option<String>,
+    /// What the lease is called there.
+    pub name: String,
+    /// By which others know its holder.
+    pub holder: String,
+    /// For how long it is held from each renewal; `None` if no clock ends it.
+    pub ttl: Option<Duration>,
+}
+
+/// How often it was renewed, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewals {
+    /// Since it was taken.
+    pub count: u64,
+    /// When the latest that was confirmed was asked for; before any, when the lease was.
+    pub latest: Instant,
+    /// Why what was asked after that failed.
+    pub problem: Option<String>,
+}
+
+/// A lease that is held, or was.
+#[derive(Debug)]
+pub struct Tenure {
+    holding: Holding,
+    term: Arc<Term>,
+    renewals: Mutex<Renewals>,
+}
+
+impl Tenure {
+    /// One that was asked for at this time.
+    pub fn new(holding: Holding, term: Term, asked: Instant) -> Self {
+        Self {
+            holding,
+            term: Arc::new(term),
+            renewals: Mutex::new(Renewals {
+                count: 0,
+                latest: asked,
+                problem: None,
+            }),
+        }
+    }
+
+    /// What is held.
+    pub fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// Until when.
+    pub fn term(&self) -> &Arc<Term> {
+        &self.term
+    }
+
+    /// How often it was renewed.
+    pub fn renewals(&self) -> Renewals {
+        let renewals = self.renewals.lock();
+        renewals.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is held until this time, which was asked for at `asked`. If it was known before, nothing changes.
+    pub fn extend(&self, until: Instant, asked: Instant) {
+        if self.term.extend(until) {
+            self.change(|renewals| {
+                renewals.count += 1;
+                renewals.latest = asked;
+                renewals.problem = None;
+            });
+        }
+    }
+
+    /// What was asked of its source failed.
+    pub fn failed(&self, why: &str) {
+        self.change(|renewals| renewals.problem = Some(why.to_owned()));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Renewals)) {
+        let renewals = self.renewals.lock();
+        change(&mut renewals.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test reads the clock")]
+mod tests {
+    use super::super::candidate::Held;
+    use super::*;
+
+    #[test]
+    fn renewals_are_counted_and_end_a_problem() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let holding = Holding {
+            source: "main".into(),
+            engine: None,
+            name: "x".into(),
+            holder: "a".into(),
+            ttl: None,
+        };
+        let held = Held {
+            token: 7,
+            until: at(900),
+        };
+        let tenure = Tenure::new(holding, Term::new(held, begun), begun);
+        assert_eq!(tenure.renewals().count, 0);
+        assert_eq!(tenure.term().left(at(400)), Duration::from_millis(500));
+        tenure.failed("no answer");
+        assert_eq!(tenure.renewals().problem.as_deref(), Some("no answer"));
+        // Known already.
+        tenure.extend(at(900), at(10));
+        assert_eq!(tenure.renewals().count, 0);
+        tenure.extend(at(1300), at(400));
+        let renewed = Renewals {
+            count: 1,
+            latest: at(400),
+            problem: None,
+        };
+        assert_eq!(tenure.renewals(), renewed);
+        // What is over isn't renewed.
+        tenure.term().end();
+        tenure.extend(at(2000), at(1000));
+        assert_eq!(tenure.renewals(), renewed);
+        assert_eq!(tenure.term().left(at(1001)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,19 @@
+//! Whether the daemon of a configuration stands by. It takes no requests then; its HTTP says so.
+
+use std::time::Duration;
+
+use super::key_args::is_of;
+use crate::config::Config;
+use crate::http::readiness;
+
+/// What it waits for, if the daemon of this configuration stands by. If it is looked for at an address, that
+/// has to be its own.
+pub(super) fn stands_by(config: &Config, address: Option<&str>, wait: Duration) -> Option<String> {
+    let is_its = |address: &str| address.parse().is_ok_and(|asked| is_of(config, &asked));
+    if !config.lease.is_on() || !address.is_none_or(is_its) {
+        return None;
+    }
+    let readiness = readiness(config, wait).ok()?;
+    let standby = readiness.failed("standby")?;
+    Some(standby.reason.clone())
+}
