@@ -203,16 +203,20 @@ pub(super) fn while_doing(what: &str, path: &Path) -> impl FnOnce(io::Error) -> 
 }
 
 pub(super) fn create_directory(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+    let created = match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = path
                 .parent()
                 .filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.ok_or_else(|| while_doing("creating", path)(error))?;
             create_directory(parent)?;
-            create_directory(path)
+            // Once: there are file systems, such as /proc, that say so of a parent that is there.
+            fs::create_dir(path)
         }
+        created => created,
+    };
+    match created {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         created => {
             created.map_err(while_doing("creating", path))?;
             match path.parent() {

@@ -136,3 +136,12 @@ fn what_is_left_of_segments_that_somebody_removed_is_not_written_again() {
 fn names_in(path: PathBuf) -> Vec<String> {
     names(&path).unwrap()
 }
+
+#[test]
+fn a_directory_that_cant_be_made_is_an_error_and_no_endless_try() {
+    // That file system says of each new name in it that there is no such directory.
+    for path in ["/proc/event-manager", "/proc/event-manager/state"] {
+        let error = create_directory(Path::new(path)).unwrap_err().to_string();
+        assert!(error.starts_with("creating /proc/event-manager: "), "{error}");
+    }
+}
