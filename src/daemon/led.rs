@@ -7,7 +7,7 @@ use super::{Daemon, JOURNAL_TIMEOUT, StartError};
 use crate::ambient::now;
 use crate::config::Config;
 use crate::http::{self, Guards, Standby};
-use crate::lease::{Lease, run_hook};
+use crate::lease::{Hook, Lease, Running};
 use crate::reactor::Input;
 use crate::systemd::Manager;
 use crate::telemetry::{Journal, Notable, instance_name};
@@ -23,16 +23,23 @@ impl Daemon {
                 self.journal
                     .note(&Notable::LeaseBehind { name, token, epoch });
             }
-            let (name, journal) = (&name.clone(), self.journal.clone());
-            journal.note(&Notable::Leading { name, token, epoch });
-            let (name, words) = (name.clone(), self.config.lease.on_lead.clone());
-            // Clients are served meanwhile.
-            let hook = std::thread::Builder::new().name("hook".into());
-            let started = hook.spawn(move || {
-                run_hook("lease.onLead", &words, (&name, token), &journal);
+            self.journal.note(&Notable::Leading {
+                name: &name,
+                token,
+                epoch,
             });
-            if let Err(error) = started {
-                tracing::error!(target: "em.lease", "lease.onLead was not run: no thread: {error}");
+            let hook = Hook {
+                key: "lease.onLead",
+                words: self.config.lease.on_lead.clone(),
+                name,
+                token,
+            };
+            // Clients are served meanwhile.
+            match hook.start(self.journal.clone()) {
+                Ok(running) => self.on_lead = Some(running),
+                Err(error) => {
+                    tracing::error!(target: "em.lease", "lease.onLead was not run: no thread: {error}");
+                }
             }
         }
         self.lease = lease;
@@ -57,12 +64,23 @@ impl Daemon {
             .inputs
             .blocking_send(Input::Stop(Duration::ZERO));
         let _ = self.reactor.join();
-        let words = &self.config.lease.on_resign;
-        run_hook("lease.onResign", words, (name, token), &self.journal);
+        on_resign(self.on_lead, &self.config, token, &self.journal);
         self.journal.close(JOURNAL_TIMEOUT);
         // Who serves now has registered at the ServiceLocator under the same name: nobody is to end that.
         std::mem::forget(self.deregister);
     }
+}
+
+/// Undoes what `lease.onLead` did, which is not to go on meanwhile.
+pub(super) fn on_resign(on_lead: Option<Running>, config: &Config, token: u64, journal: &Journal) {
+    on_lead.into_iter().for_each(Running::end);
+    let hook = Hook {
+        key: "lease.onResign",
+        words: config.lease.on_resign.clone(),
+        name: config.lease.name.clone(),
+        token,
+    };
+    hook.run(journal);
 }
 
 /// Waits for the lease, binds nothing, and answers over HTTP. What is notable goes to the log only: the event

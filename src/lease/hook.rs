@@ -1,7 +1,14 @@
 //! What the operator has run when this daemon begins to serve, and when it doesn't any more.
 
-use std::process::{Command, Stdio};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::ambient::now;
 use crate::telemetry::{Journal, Notable};
@@ -11,49 +18,168 @@ const HOOK_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Runs it to its end, which comes by force after 10 s. Its failure is noted, and changes nothing.
-pub fn run_hook(
-    key: &'static str,
-    words: &[String],
-    (name, token): (&str, u64),
-    journal: &Journal,
-) {
-    let Some((program, arguments)) = words.split_first() else {
-        return;
-    };
-    let failed = |why: &str| {
-        journal.note(&Notable::HookFailed {
-            hook: key,
-            program,
-            why,
-        });
-    };
-    let begun = now();
-    let child = Command::new(program)
-        .args(arguments)
-        .env("LEASE_NAME", name)
-        .env("LEASE_TOKEN", token.to_string())
-        .stdin(Stdio::null())
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) => return failed(&format!("it can't be run: {error}")),
-    };
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return,
-            Ok(Some(status)) => return failed(&format!("it ended with {status}")),
-            Ok(None) if now().saturating_duration_since(begun) < HOOK_MAX => rest(),
-            Ok(None) => {
-                let _ = child.kill().and_then(|()| child.wait());
-                return failed(&format!("it was ended after {HOOK_MAX:?}"));
-            }
-            Err(error) => return failed(&error.to_string()),
+/// What is run, and for which lease.
+#[derive(Debug)]
+pub struct Hook {
+    /// Its key in the configuration.
+    pub key: &'static str,
+    /// The program and its arguments; none is nothing to run.
+    pub words: Vec<String>,
+    pub name: String,
+    pub token: u64,
+}
+
+/// A hook that runs beside the daemon.
+#[derive(Debug)]
+pub struct Running {
+    is_unwanted: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends it if it still runs. When this returns, nothing of it is left that could undo what comes after.
+    pub fn end(self) {
+        self.is_unwanted.store(true, Ordering::Release);
+        let _ = self.thread.join();
+    }
+}
+
+impl Hook {
+    /// Runs it to its end, which comes by force after 10 s. Its failure is noted, and changes nothing.
+    pub fn run(&self, journal: &Journal) {
+        self.run_unless(&AtomicBool::new(false), journal);
+    }
+
+    /// Runs it beside what comes next.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub fn start(self, journal: Journal) -> io::Result<Running> {
+        let is_unwanted = Arc::<AtomicBool>::default();
+        let seen = Arc::clone(&is_unwanted);
+        let thread = std::thread::Builder::new().name("hook".into());
+        let thread = thread.spawn(move || self.run_unless(&seen, &journal))?;
+        Ok(Running {
+            is_unwanted,
+            thread,
+        })
+    }
+
+    fn run_unless(&self, is_unwanted: &AtomicBool, journal: &Journal) {
+        let Some((program, arguments)) = self.words.split_first() else {
+            return;
+        };
+        if let Err(why) = self.try_run(program, arguments, is_unwanted) {
+            journal.note(&Notable::HookFailed {
+                hook: self.key,
+                program,
+                why: &why,
+            });
         }
     }
+
+    fn try_run(
+        &self,
+        program: &str,
+        arguments: &[String],
+        is_unwanted: &AtomicBool,
+    ) -> Result<(), String> {
+        let begun = now();
+        // In a group of its own, so that what it has started can be ended with it.
+        let child = Command::new(program)
+            .args(arguments)
+            .env("LEASE_NAME", &self.name)
+            .env("LEASE_TOKEN", self.token.to_string())
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn();
+        let mut child = child.map_err(|error| format!("it can't be run: {error}"))?;
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(format!("it ended with {status}")),
+                Ok(None) if is_unwanted.load(Ordering::Acquire) => {
+                    end(&mut child);
+                    return Err("it was ended: this daemon doesn't serve any more".into());
+                }
+                Ok(None) if now().saturating_duration_since(begun) < HOOK_MAX => rest(),
+                Ok(None) => {
+                    end(&mut child);
+                    return Err(format!("it was ended after {HOOK_MAX:?}"));
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+/// Ends it, with what it has started.
+fn end(child: &mut Child) {
+    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    let _ = child.kill().and_then(|()| child.wait());
 }
 
 #[allow(clippy::disallowed_methods, reason = "a child's end has no channel")]
 fn rest() {
     std::thread::sleep(LOOK);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn hook(script: &str) -> Hook {
+        Hook {
+            key: "lease.onLead",
+            words: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            name: "x".into(),
+            token: 7,
+        }
+    }
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// Whether a process does anything any more: nobody may have asked how it ended.
+    fn lives(process: &str) -> bool {
+        let stat = text(Path::new(&format!("/proc/{}/stat", process.trim())));
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    }
+
+    #[test]
+    fn what_is_ended_does_nothing_afterwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = directory.path().join("note");
+        let at = note.display();
+        let script =
+            format!("sleep 60 & echo $! > {at}.new; mv {at}.new {at}; wait; echo up > {at}");
+        let running = hook(&script).start(Journal::in_memory("x".into())).unwrap();
+        while text(&note).is_empty() {
+            rest();
+        }
+        let begun = now();
+        running.end();
+        assert!(begun.elapsed() < HOOK_MAX / 2);
+        let process = text(&note);
+        assert_ne!(process, "up\n");
+        while lives(&process) {
+            assert!(begun.elapsed() < HOOK_MAX, "{process} goes on");
+            rest();
+        }
+    }
+
+    #[test]
+    fn one_that_has_ended_is_known_by_what_it_did() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = directory.path().join("note");
+        let script = format!("echo $LEASE_NAME $LEASE_TOKEN > {}", note.display());
+        hook(&script).run(&Journal::in_memory("x".into()));
+        assert_eq!(text(&note), "x 7\n");
+    }
 }

@@ -25,7 +25,7 @@ use crate::telemetry::{Bursts, Journal, Notable, host_name, instance_name};
 use event_manager_core::leases::candidate::{Answer, Ask, Candidate, Claim, Held, Next, Term};
 use event_manager_core::leases::tenure::{self, Tenure};
 use event_manager_zmtp::HubId;
-pub use hook::run_hook;
+pub use hook::{Hook, Running};
 
 /// How often who waits is asked whether it still should.
 const LOOK: Duration = Duration::from_millis(100);
