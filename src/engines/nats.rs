@@ -22,7 +22,7 @@ use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use futures_core::Stream;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::own_runtime::OwnRuntime;
@@ -55,6 +55,8 @@ struct Link {
     context: Context,
     /// Notified when the connection is lost.
     lost: Arc<Notify>,
+    /// What the server said when it refused something without an answer: a right that the user lacks.
+    refused: watch::Receiver<Option<String>>,
     /// Of the library's tasks, which end with this: one that waits to connect again would stay for ever.
     _runtime: OwnRuntime,
 }
@@ -68,14 +70,19 @@ impl Link {
         let engine = user.engine;
         let (lost, is_connected) = (Arc::<Notify>::default(), Arc::<AtomicBool>::default());
         let (losing, was_connected) = (Arc::clone(&lost), Arc::clone(&is_connected));
+        let (refusing, refused) = watch::channel(None);
         let options = options(user)?
             .reconnect_delay_callback(move |_| match was_connected.load(Ordering::Relaxed) {
                 true => NEVER,
                 false => Duration::ZERO,
             })
             .event_callback(move |event| {
-                if matches!(event, Event::Disconnected | Event::Closed) {
-                    losing.notify_one();
+                match event {
+                    Event::Disconnected | Event::Closed => losing.notify_one(),
+                    Event::ServerError(error) => refusing.send_modify(|said| {
+                        said.get_or_insert_with(|| error.to_string());
+                    }),
+                    _ => {}
                 }
                 std::future::ready(())
             });
@@ -104,13 +111,39 @@ impl Link {
         };
         is_connected.store(true, Ordering::Relaxed);
         let context = jetstream::new(client.clone());
-        has_jetstream(&context).await?;
-        Ok(Self {
+        let link = Self {
             client,
             context,
             lost,
+            refused,
             _runtime: runtime,
-        })
+        };
+        link.heard(has_jetstream(&link.context)).await??;
+        Ok(link)
+    }
+
+    /// What comes of it, unless the server refuses meanwhile what is asked for: it gives no answer then.
+    ///
+    /// # Errors
+    /// What the server says, and what to do.
+    async fn heard<T>(&self, asked: impl Future<Output = T>) -> Result<T, String> {
+        let mut refused = self.refused.clone();
+        let refusal = async {
+            let said = refused.wait_for(Option::is_some).await;
+            let said = said.ok().and_then(|said| said.clone());
+            match said {
+                Some(said) => said,
+                // Nobody is there any more who would say anything.
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            said = refusal => Err(format!(
+                "the server refuses it: {said}; give the user that right"
+            )),
+            answer = asked => Ok(answer),
+        }
     }
 }
 

@@ -79,6 +79,24 @@ impl Broker for Nats {
 }
 
 impl Nats {
+    /// One whose clients may publish to these subjects only, and hear nothing but answers.
+    fn allowing(subjects: &[&str]) -> Self {
+        let mut nats = Self::new();
+        let (port, directory) = (nats.port, nats.directory.path());
+        let config = directory.join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {directory:?} }}\n\
+             authorization {{ default_permissions: {{ publish: {{ allow: {subjects:?} }}, \
+             subscribe: {{ allow: [\"_INBOX.>\"] }} }}, users: [{{ user: em, password: x }}] }}\n\
+             no_auth_user: em\n"
+        );
+        std::fs::write(&config, text).expect("a write");
+        let mut command = Command::new(installed("nats-server"));
+        command.arg("-c").arg(&config);
+        nats.process = Some(Process::listening(&mut command, port));
+        nats
+    }
+
     fn client(&self, arguments: &[&str]) -> Value {
         server::client("nats_client.py", &self.url(), arguments)
     }
@@ -373,4 +391,38 @@ fn a_server_that_says_less_of_our_account_will_do() {
     }));
     publish(&daemon.publisher(), "Order", "0");
     assert_eq!(first_copies::<Nats>(&nats.read(1)), ["0"]);
+}
+
+/// With these rights a lease can be had, as docs/availability.md says; without one of them the log names it.
+#[test]
+fn the_rights_that_a_lease_needs() {
+    let needed = [
+        "$KV.event-manager.x",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.INFO.KV_event-manager",
+        "$JS.API.STREAM.CREATE.KV_event-manager",
+        "$JS.API.STREAM.MSG.GET.KV_event-manager",
+    ];
+    let daemon = |nats: &Nats, state: &TempDir| {
+        Site::configured(&json!({
+            "stateDir": state.path(),
+            "engines": {"main": nats.engine()},
+            "lease": {"source": "main", "name": "x", "ttl": 2},
+        }))
+    };
+    for (n, missing) in needed.iter().enumerate() {
+        let state = TempDir::new().expect("a directory");
+        let mut rights = needed.to_vec();
+        rights.remove(n);
+        let nats = Nats::allowing(&rights);
+        let site = daemon(&nats, &state);
+        let waiting = site.start(&[]);
+        let said = waiting.logged("EM-0714");
+        assert!(said.contains(missing), "{said}");
+        assert!(said.contains("give the user that right"), "{said}");
+    }
+    let state = TempDir::new().expect("a directory");
+    let nats = Nats::allowing(&needed);
+    let site = daemon(&nats, &state);
+    assert!(TestDaemon::serving(&site).stop());
 }

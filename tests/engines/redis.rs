@@ -116,7 +116,7 @@ fn refused_until(wrong: &[&str], said: &str, mended: &[&str]) {
 fn a_key_of_another_type_is_named() {
     refused_until(
         &["RPUSH", Redis::TO, "a list"],
-        "the key is no stream",
+        "the key has something else in it",
         &["DEL", Redis::TO],
     );
 }

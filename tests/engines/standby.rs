@@ -157,6 +157,11 @@ macro_rules! stands_by {
             }
 
             #[test]
+            fn a_lost_connection_is_known_without_waiting_for_an_answer() {
+                crate::standby::a_lost_connection_is_known_at_once::<$broker>();
+            }
+
+            #[test]
             fn who_is_told_to_stop_gives_the_lease_back() {
                 crate::standby::who_stops_gives_it_back::<$broker>();
             }
@@ -306,6 +311,18 @@ pub fn who_is_cut_off_ends<B: Broker>() {
     emit(&asking(&context, &[&b]), "b-0");
     assert_eq!(take_all(&second).len(), 2);
     assert!(second.stop());
+}
+
+/// What is left of the lease's time is for a new connection.
+pub fn a_lost_connection_is_known_at_once<B: Broker>() {
+    let (mut broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let a = Machine::new(&broker, &directory, &json!({}));
+    let daemon = serving(a.start());
+    broker.kill();
+    let said = daemon.program().logged("EM-0714");
+    assert!(said.contains("the connection was lost"), "{said}");
+    broker.start();
+    drop(daemon);
 }
 
 pub fn who_stops_gives_it_back<B: Broker>() {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::super::register::{claim_of, text_of};
 use super::super::{Failure, Pending, Register, User};
-use super::{CONNECT_MAX, Link};
+use super::{CONNECT_MAX, CONNECTION_LOST, Link};
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
 
 /// The bucket, and the stream that it is.
@@ -43,8 +43,8 @@ impl NatsRegister {
             num_replicas: 1,
             ..Config::default()
         };
-        let made = timeout(CONNECT_MAX, link.context.get_or_create_stream(config)).await;
-        let stream = match made {
+        let made = timeout(CONNECT_MAX, link.context.get_or_create_stream(config));
+        let stream = match link.heard(made).await? {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(format!("the bucket {BUCKET} can't be made: {error}")),
             Err(_) => {
@@ -107,10 +107,19 @@ impl NatsRegister {
 
 impl Register for NatsRegister {
     fn ask<'a>(&'a mut self, ask: &'a Ask) -> Pending<'a, Result<Answer, Failure>> {
-        Box::pin(async move {
+        let link = &self.link;
+        let asked = async {
             match ask {
                 Ask::Read => self.read().await,
                 Ask::Put(expected, claim) => self.put(*expected, text_of(claim.as_ref())).await,
+            }
+        };
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                // The library would wait for an answer that can't come any more.
+                () = link.lost.notified() => Err(Failure::Lost(CONNECTION_LOST.into())),
+                answer = link.heard(asked) => answer.unwrap_or_else(|why| Err(Failure::Refused(why))),
             }
         })
     }

@@ -222,7 +222,7 @@ fn explained(error: &RedisError) -> String {
         "OOM" => "the server has no memory left: raise its maxmemory, or shorten what it keeps",
         "MISCONF" => "the server can't save its data: its log says why, often a full disk",
         "READONLY" => "the server is a replica: name the master",
-        "WRONGTYPE" => "the key is no stream: name another key in the bridge, or delete this one",
+        "WRONGTYPE" => "the key has something else in it: delete it, or name another",
         "LOADING" => "the server reads its data after its start, and goes on when it has",
         "NOAUTH" => "the server wants a login: give user and passwordFile",
         "WRONGPASS" => "user or the password in passwordFile is wrong",
@@ -233,6 +233,9 @@ fn explained(error: &RedisError) -> String {
         "NOGROUP" | "UNBLOCKED" => "the stream or its group is gone: both are made again",
         "MASTERDOWN" => "the server has lost its master: name the master",
         "NOREPLICAS" => "the server has fewer replicas than its min-replicas-to-write wants",
+        "ERR" if said.contains("user executing the script") => {
+            "the user has no right to what the script does: ACL SETUSER gives it"
+        }
         "ERR" if said.contains("DB index is out of range") => {
             "the server has no database of the number at the URL's end"
         }
