@@ -7,7 +7,8 @@
 //! change for its whole time is that of somebody whose time is over. Only the rates of their own clocks
 //! have to be alike, by the margin.
 //!
-//! Revisions only grow, and the one by which a lease was taken is its token.
+//! Revisions only grow, and the one by which a lease was taken is its token. If they don't, the third party has
+//! forgotten what it had, and whoever has seen that waits as if the lease were held still.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -92,6 +93,18 @@ struct Seen {
     since: Instant,
     /// It may have changed.
     is_doubtful: bool,
+    /// The third party has forgotten what it had: for so long somebody may hold the lease whom it doesn't
+    /// know any more.
+    forgot: Option<Duration>,
+}
+
+impl Seen {
+    /// For how long the holder that this entry doesn't know any more may go on, if revisions went back.
+    fn forgotten_by(self, entry: &Entry) -> Option<Duration> {
+        let went_back = entry.revision < self.entry.revision;
+        let held = self.entry.claim.map(|claim| claim.ttl).max(self.forgot);
+        held.filter(|_| went_back)
+    }
 }
 
 /// One who wants the lease, or has it.
@@ -187,8 +200,9 @@ impl Candidate {
     /// When another's entry may be replaced; `None` if it is nobody's, or ours.
     fn may_take_at(&self, seen: &Seen) -> Option<Instant> {
         let theirs = seen.entry.claim.as_ref();
-        let theirs = theirs.filter(|claim| claim.id != self.own.id)?;
-        Some(seen.since + theirs.ttl.max(self.own.ttl))
+        let theirs = theirs.filter(|claim| claim.id != self.own.id);
+        let ttl = theirs.map(|claim| claim.ttl).max(seen.forgot)?;
+        Some(seen.since + ttl.max(self.own.ttl))
     }
 
     fn doubt(&mut self) {
@@ -202,11 +216,18 @@ impl Candidate {
         if !is_ours && matches!(self.standing, Standing::Holds(_)) {
             self.standing = Standing::Over;
         }
-        let before = self.seen.take().filter(|seen| seen.entry == entry);
-        let seen = Seen {
-            since: before.map_or(now, |seen| seen.since),
-            entry,
-            is_doubtful: false,
+        let before = self.seen.take();
+        let seen = match before {
+            Some(before) if before.entry == entry => Seen {
+                is_doubtful: false,
+                ..before
+            },
+            before => Seen {
+                forgot: before.and_then(|before| before.forgotten_by(&entry)),
+                since: now,
+                is_doubtful: false,
+                entry,
+            },
         };
         self.rests_until = self
             .may_take_at(&seen)
@@ -222,6 +243,7 @@ impl Candidate {
             },
             since: now,
             is_doubtful: false,
+            forgot: None,
         });
         let until = sent + (self.own.ttl - self.own.ttl / MARGIN_PART);
         let token = match self.standing {

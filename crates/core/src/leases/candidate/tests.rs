@@ -351,3 +351,35 @@ fn an_entry_of_a_longer_time_is_waited_for_as_long() {
     }
     assert_eq!(now, origin + TTL * 2);
 }
+
+/// A key that was deleted, a bucket that was made anew, a failover.
+#[test]
+fn what_the_third_party_forgets_is_held_until_its_time_is_over() {
+    let origin = Instant::now();
+    let at = |ms| origin + Duration::from_millis(ms);
+    let is = |revision, claim| Answer::Is(Entry { revision, claim });
+    let mut waiting = Candidate::new(claim(1, 0));
+    let held = is(7, Some(claim(0, 0)));
+    waiting.hear(&Ask::Read, at(0), held, at(0));
+    waiting.hear(&Ask::Read, at(1000), is(0, None), at(1000));
+    // Its holder has renewed it at 999, for all that is known.
+    let mut ms = 1000;
+    let taken = loop {
+        match waiting.next(at(ms)) {
+            Next::Rest(until) => assert!(until > at(ms)),
+            Next::Ask(Ask::Read) => waiting.hear(&Ask::Read, at(ms), is(0, None), at(ms)),
+            Next::Ask(Ask::Put(revision, _)) => break (revision, ms),
+            Next::Over => panic!("it never held it"),
+        }
+        ms += 10;
+    };
+    assert_eq!(taken, (0, 4000));
+    // What was given back is free at once, and so is what nobody ever had.
+    let mut second = Candidate::new(claim(2, 0));
+    second.hear(&Ask::Read, at(0), is(7, Some(claim(0, 0))), at(0));
+    second.hear(&Ask::Read, at(1000), is(8, None), at(1000));
+    assert!(matches!(second.next(at(1000)), Next::Ask(Ask::Put(8, _))));
+    let mut third = Candidate::new(claim(3, 0));
+    third.hear(&Ask::Read, at(0), is(0, None), at(0));
+    assert!(matches!(third.next(at(0)), Next::Ask(Ask::Put(0, _))));
+}
