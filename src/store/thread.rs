@@ -182,7 +182,14 @@ impl StateStore for Disk {
     type Directory = DiskDirectory;
 
     fn is_held(&self) -> bool {
-        self.state.is_held()
+        match self.state.fence() {
+            // Whose lease is over writes no more, and ends: there is nothing to hold again.
+            Some(fence) => {
+                let _ = fence.check();
+                true
+            }
+            None => self.state.is_held(),
+        }
     }
 
     fn hold_again(&mut self) -> Result<(), String> {

@@ -142,6 +142,9 @@ fn a_directory_that_cant_be_made_is_an_error_and_no_endless_try() {
     // That file system says of each new name in it that there is no such directory.
     for path in ["/proc/event-manager", "/proc/event-manager/state"] {
         let error = create_directory(Path::new(path)).unwrap_err().to_string();
-        assert!(error.starts_with("creating /proc/event-manager: "), "{error}");
+        assert!(
+            error.starts_with("creating /proc/event-manager: "),
+            "{error}"
+        );
     }
 }
