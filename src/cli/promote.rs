@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use super::config_args::ConfigArgs;
@@ -36,7 +36,16 @@ pub(super) fn run(args: &PromoteArgs) -> anyhow::Result<()> {
         Ok(By::Hand(other)) => confirm(args, &other)?,
         // Who that is is not known by a name.
         Ok(By::Lease) => confirm(args, "lease")?,
-        Ok(By::Finding) | Err(_) => {}
+        Ok(By::Finding) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let directory = directory.display().to_string();
+            writeln!(
+                out,
+                "{}: no daemon has served with this state directory yet; if one has, its storage is not mounted here",
+                shown(directory.as_bytes())
+            )?;
+        }
+        Err(error) => return Err(error).context(directory.display().to_string()),
     }
     let epoch = promote(directory, &host)?;
     let host = shown(host.as_bytes());

@@ -103,7 +103,7 @@ pub struct Holder {
 /// There is no lock, or it can't be read.
 pub fn holder(directory: &Path) -> io::Result<Holder> {
     let mut file = File::open(directory.join(LOCK))?;
-    let Written { pid, epoch, by } = Written::read(&mut file);
+    let Written { pid, epoch, by } = Written::read(&mut file, directory);
     Ok(Holder { pid, epoch, by })
 }
 
@@ -116,7 +116,7 @@ pub fn promote(directory: &Path, host: &str) -> Result<u64, StateDirError> {
     create_directory(directory)?;
     let path = directory.join(LOCK);
     let mut former = opened(&path)?;
-    let before = Written::read(&mut former);
+    let before = Written::read(&mut former, directory);
     if before.by == By::Finding {
         locked(&former, directory, &path, &before)?;
     }
@@ -132,7 +132,9 @@ pub fn promote(directory: &Path, host: &str) -> Result<u64, StateDirError> {
 }
 
 impl Written {
-    fn read(file: &mut impl Read) -> Self {
+    /// What the file says, and the directory: a file that somebody has removed or damaged must not make the
+    /// epochs begin again, as the state of the last one would count for nothing then.
+    fn read(file: &mut impl Read, directory: &Path) -> Self {
         let mut text = String::new();
         let _ = file.take(1024).read_to_string(&mut text);
         let mut lines = text.lines();
@@ -144,12 +146,21 @@ impl Written {
             (None, Some((number, host))) => (number, By::Hand(host.to_owned())),
             (None, None) => (epoch, By::Finding),
         };
-        Self {
-            pid,
-            epoch: number.parse().unwrap_or_default(),
-            by,
-        }
+        let said: u64 = number.parse().unwrap_or_default();
+        let epoch = said.max(known_by_state(directory));
+        Self { pid, epoch, by }
     }
+}
+
+/// The highest epoch that has a state database in this directory, or 0.
+fn known_by_state(directory: &Path) -> u64 {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten();
+    let epochs = names.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let epoch = name.strip_prefix("state-")?.strip_suffix(".db")?;
+        epoch.parse().ok()
+    });
+    epochs.max().unwrap_or_default()
 }
 
 impl Lock {
@@ -173,7 +184,7 @@ impl Lock {
     fn wait_for_none(directory: &Path) -> Result<Self, StateDirError> {
         let path = directory.join(LOCK);
         let mut file = opened(&path)?;
-        let before = Written::read(&mut file);
+        let before = Written::read(&mut file, directory);
         locked(&file, directory, &path, &before)?;
         // Who had a lease may still write.
         let epoch = match before.epoch {
@@ -198,7 +209,7 @@ impl Lock {
         let Holding { term, by } = holding;
         let path = directory.join(LOCK);
         let mut former = opened(&path)?;
-        let before = Written::read(&mut former);
+        let before = Written::read(&mut former, directory);
         if before.by != By::Lease {
             locked(&former, directory, &path, &before)?;
         }
@@ -326,6 +337,21 @@ mod tests {
             "{}",
             text(path)
         );
+    }
+
+    #[test]
+    fn a_lock_that_is_lost_doesnt_make_the_epochs_begin_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        for name in ["state-9.db", "state-x.db", "state-12.db-journal"] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        assert_eq!(promote(path, "a").unwrap(), 10);
+        fs::write(path.join(LOCK), "something\n").unwrap();
+        assert_eq!(holder(path).unwrap().epoch, 9);
+        assert_eq!(Lock::take(path, Some(&term(3))).unwrap().epoch, 10);
+        fs::remove_file(path.join(LOCK)).unwrap();
+        assert_eq!(Lock::take(path, None).unwrap().epoch, 10);
     }
 
     #[test]

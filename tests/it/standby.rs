@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::emit::emit;
 use super::support::TestDaemon;
-use super::support::program::{Ended, Program, Serving, Site};
+use super::support::program::{Ended, Program, Serving, Site, wait_until};
 
 /// A machine of this name: what runs there is told it by the system.
 struct Machine {
@@ -19,10 +19,16 @@ struct Machine {
 
 impl Machine {
     fn new(name: &'static str, directory: &Path) -> Self {
+        Self::with_hooks(name, directory, &json!({}))
+    }
+
+    fn with_hooks(name: &'static str, directory: &Path, hooks: &Value) -> Self {
+        let mut lease = hooks.clone();
+        lease["source"] = "hand".into();
         let site = Site::configured(&json!({
             "stateDir": directory,
             "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
-            "lease": {"source": "hand"},
+            "lease": lease,
         }));
         Self { name, site }
     }
@@ -68,10 +74,10 @@ fn a_person_says_which_machine_serves() {
     for waiting in [&first, &second] {
         waiting.logged("run event-manager promote");
     }
-    assert_eq!(
-        a.promote(&[], "").done(),
-        "machine-a serves from now on (epoch 1)\n"
-    );
+    let promoted = a.promote(&[], "").done();
+    let (warned, done) = promoted.split_once('\n').expect("two lines");
+    assert!(warned.contains("is not mounted here"), "{promoted}");
+    assert_eq!(done, "machine-a serves from now on (epoch 1)\n");
     let first = serving(first);
     assert!(emit(&first, order("a-1")).is_ok());
     second.logged("holder=\"machine-a\"");
@@ -177,4 +183,33 @@ fn only_where_a_person_says_it_somebody_is_promoted() {
     let site = Site::configured(&json!({}));
     let said = site.run(&["promote"]).failed(1);
     assert!(said.contains("lease.source is not \"hand\""), "{said}");
+}
+
+/// Else it could take the machine's address after `lease.onResign` has given it away.
+#[test]
+fn who_resigns_ends_what_still_runs_because_it_led() {
+    let directory = TempDir::new().expect("a directory");
+    let notes = directory.path().join("notes");
+    let hook = |script: &str| {
+        let script = script.replace("NOTES", &notes.display().to_string());
+        json!(["/bin/sh", "-c", script])
+    };
+    let hooks = json!({
+        "onLead": hook("echo leads >> NOTES; sleep 60; echo has the address >> NOTES"),
+        "onResign": hook("echo resigns >> NOTES"),
+    });
+    let state = directory.path().join("state");
+    let a = Machine::with_hooks("machine-a", &state, &hooks);
+    a.promote(&[], "").done();
+    let daemon = serving(a.start());
+    let noted = || std::fs::read_to_string(&notes).unwrap_or_default();
+    wait_until(|| (noted() == "leads\n").then_some(())).expect("it leads");
+    daemon.program().signal("TERM");
+    let ended = daemon.into_program().end();
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(noted(), "leads\nresigns\n");
+    assert!(
+        ended.stderr.contains("this daemon doesn't serve any more"),
+        "{ended:#?}"
+    );
 }
