@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::TestDaemon;
 use super::support::peers::received;
-use super::support::raw::{RawPeer, message};
+use super::support::raw::{RawPeer, greeting, message, ready};
 
 fn daemon(quotas: Value) -> TestDaemon {
     let anonymous =
@@ -80,6 +80,23 @@ fn what_was_sent_before_is_read_as_the_rate_allows() {
     assert_eq!(late, ["1", "2"]);
     let status = daemon.wait_for("they are gone", |status| anonymous(status).leaving == 0);
     assert_eq!((status.refused("quota"), status.refused("unread")), (0, 0));
+}
+
+#[test]
+fn what_came_with_the_handshake_is_not_forgotten() {
+    let daemon = daemon(json!({"connections": 3, "eventsPerSecond": 500}));
+    let subscriber = daemon.subscriber(&["late"]);
+    let _first = publisher(&daemon, 3000);
+    wait_until_paused(&daemon);
+    let mut second = RawPeer::connect(&daemon.publishers());
+    second.send(&greeting());
+    second.read_exactly(64);
+    // The daemon reads all of it at once.
+    second.send(&[ready("PUB", ""), message(&["late", "1"])].concat());
+    second.read_frame();
+    drop(second);
+    daemon.wait_for("it is leaving", |status| anonymous(status).leaving == 1);
+    assert_eq!(received(&subscriber), "1");
 }
 
 /// Who comes, sends and goes again and again would have any number of connections otherwise.

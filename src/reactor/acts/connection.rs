@@ -262,7 +262,7 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
                 hub.borrow_mut().flush_peer(id);
             }
             _ = stream.hung_up(), if wants.end => {
-                let unread = stream.unread().unwrap_or_default();
+                let unread = stream.unread().unwrap_or_default() + inbox.held_bytes();
                 if !hub.borrow_mut().hung_up(id, unread) {
                     return;
                 }

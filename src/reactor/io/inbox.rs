@@ -165,6 +165,14 @@ impl Inbox {
                 .is_some_and(|all| all.refused.is_some())
     }
 
+    /// What there is to take before anything is read, in bytes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        match self.is_held() {
+            true => self.kept_bytes() as u64,
+            false => 0,
+        }
+    }
+
     /// What is kept, in bytes: of a message that isn't whole, or of more that had no turn yet.
     #[inline]
     pub(crate) fn kept_bytes(&self) -> usize {
