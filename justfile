@@ -165,6 +165,11 @@ engines *names:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- {{ names }}
 
+# Three nats-servers of which whoever leads is killed 20 times, under a queue and under a lease. Eight minutes.
+engines-cluster:
+    tests/engines/install
+    EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster::
+
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq: _daemon
     tests/jeromq/run

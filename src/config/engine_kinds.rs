@@ -49,7 +49,7 @@ const ALL: [About; 4] = [
         place: Some("what stands before each subject there, such as \"pos.\""),
         serves: true,
         lease: Some(
-            "a lease is as safe as the bucket: one server may forget it with its disk, three (nats kv add event-manager --replicas 3, before the first start) agree on it",
+            "a lease is as safe as the bucket: one server may forget it with its disk, three (\"replicas\": 3 for the engine, before the first start) agree on it",
         ),
         confirmed: "the stream has it: in the memory and file of one server, synced every two minutes by default, or of a majority of its replicas",
     },

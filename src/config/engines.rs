@@ -11,7 +11,7 @@ use super::chosen::{joined, read_fields, read_members, show_fields};
 use super::engine_kinds::{EngineKind, Kind};
 use super::keys::{Schema, Wrong};
 use super::peers::ServerKey;
-use super::units::{Maybe, OptionalPath, Unit, list};
+use super::units::{Maybe, OptionalPath, Unit, Whole, list};
 use event_manager_zmtp::curve::PublicKey;
 
 /// The key of all that is here.
@@ -41,6 +41,8 @@ pub struct Engine {
     ca_file: Option<PathBuf>,
     #[serde(with = "Maybe::<ServerKey>")]
     server_key: Option<PublicKey>,
+    #[serde(with = "Maybe::<Whole::<u32, 1, 5>>")]
+    replicas: Option<u32>,
 }
 
 /// By what we are known to an engine; secrets are read from files.
@@ -189,6 +191,7 @@ impl Engine {
             ),
             ("caFile", self.ca_file.is_some() && is_hub),
             ("serverKey", self.server_key.is_some() && !is_hub),
+            ("replicas", self.replicas.is_some() && !is_nats),
         ];
         given
             .into_iter()
@@ -236,6 +239,11 @@ impl Engine {
     /// The public key of another event manager, if it is reached by CURVE.
     pub fn server_key(&self) -> Option<PublicKey> {
         self.server_key
+    }
+
+    /// On how many servers of a cluster are kept what we make there.
+    pub fn replicas(&self) -> u32 {
+        self.replicas.unwrap_or(1)
     }
 
     /// The certificates that are trusted beside the system's, in PEM.

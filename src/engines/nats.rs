@@ -18,6 +18,7 @@ use async_nats::jetstream::context::{
     GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
 };
 use async_nats::jetstream::message::{Acker, PublishMessage};
+use async_nats::jetstream::stream::{self, StorageType, Stream as JetStream};
 use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use futures_core::Stream;
@@ -57,6 +58,8 @@ struct Link {
     lost: Arc<Notify>,
     /// What the server said when it refused something without an answer: a right that the user lacks.
     refused: watch::Receiver<Option<String>>,
+    /// On how many servers is kept what we make there.
+    replicas: usize,
     /// Of the library's tasks, which end with this: one that waits to connect again would stay for ever.
     _runtime: OwnRuntime,
 }
@@ -116,6 +119,7 @@ impl Link {
             context,
             lost,
             refused,
+            replicas: engine.replicas() as usize,
             _runtime: runtime,
         };
         link.heard(has_jetstream(&link.context)).await??;
@@ -144,6 +148,30 @@ impl Link {
             )),
             answer = asked => Ok(answer),
         }
+    }
+}
+
+/// A stream, which is made if it isn't there. One that is there may be otherwise, and is taken as it is.
+async fn stream(link: &Link, config: stream::Config) -> Result<JetStream, String> {
+    let (name, wanted) = (config.name.clone(), link.replicas);
+    let config = stream::Config {
+        storage: StorageType::File,
+        num_replicas: wanted,
+        ..config
+    };
+    let asked = timeout(CONNECT_MAX, link.context.get_or_create_stream(config));
+    match link.heard(asked).await? {
+        Ok(Ok(stream)) => {
+            let there = stream.cached_info().config.num_replicas;
+            if there < wanted {
+                tracing::warn!(target: "em.bridge", "the stream {name} has {there} replicas, and the configuration says {wanted}: nats stream edit {name} --replicas {wanted}");
+            }
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(format!("the stream {name} can't be made: {error}")),
+        Err(_) => Err(format!(
+            "asking for the stream {name}: no answer within {CONNECT_MAX:?}"
+        )),
     }
 }
 
@@ -246,7 +274,7 @@ impl NatsOutlet {
         let to = match to {
             Destination::Place(to) => to.to_owned(),
             Destination::QueueOf(service) => {
-                queue::stream(&link, service).await?;
+                queue::stream_of(&link, service).await?;
                 queue::prefix_of(service)
             }
         };

@@ -18,6 +18,7 @@ mod conformance_in;
 mod conformance_killed;
 mod conformance_served;
 mod nats;
+mod nats_cluster;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "rabbitmq")]

@@ -188,7 +188,11 @@ mod with_nats {
                 main(r#", "tokenFile": "t", "credentialsFile": "c""#),
                 "not several",
             ),
-            (main(r#", "replicas": 3"#), "unknown key"),
+            (main(r#", "shards": 3"#), "unknown key"),
+            (
+                main(r#", "replicas": 6"#),
+                "a whole number from 1 to 5 is wanted",
+            ),
             (
                 bridge(r#""direction": "out", "subjects": ["a"]"#),
                 "engine, the name of one of engines, is missing",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
 use async_nats::jetstream::message::Acker;
-use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{self, RetentionPolicy, Stream};
 use async_nats::jetstream::{AckKind, Message};
 use async_nats::{StatusCode, Subject, Subscriber};
 use futures_core::Stream as _;
@@ -49,31 +49,21 @@ pub(super) fn prefix_of(service: &str) -> String {
     format!("em.service.{}.", encoded(service))
 }
 
-/// The stream of a service, which is made if it isn't there. One that is there may be otherwise: with
-/// replicas, or bounds.
+/// The stream of a service.
 ///
 /// # Errors
-/// Why not, and what to do.
-pub(super) async fn stream(link: &Link, service: &str) -> Result<Stream, String> {
-    let name = format!("em-service-{}", encoded(service));
+/// Why there is none, and what to do.
+pub(super) async fn stream_of(link: &Link, service: &str) -> Result<Stream, String> {
     let config = stream::Config {
-        name: name.clone(),
+        name: format!("em-service-{}", encoded(service)),
         description: Some(format!(
             "queue of the service {service}, made by an event manager"
         )),
         subjects: vec![format!("{}>", prefix_of(service))],
         retention: RetentionPolicy::WorkQueue,
-        storage: StorageType::File,
-        num_replicas: 1,
         ..stream::Config::default()
     };
-    match timeout(CONNECT_MAX, link.context.get_or_create_stream(config)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(format!("the stream {name} can't be made: {error}")),
-        Err(_) => Err(format!(
-            "asking for the stream {name}: no answer within {CONNECT_MAX:?}"
-        )),
-    }
+    super::stream(link, config).await
 }
 
 /// An event that was given and is not settled.
@@ -113,7 +103,7 @@ impl NatsQueue {
         queue: QueueOf<'_>,
     ) -> Result<Self, String> {
         let link = Link::connect(user).await?;
-        let stream = stream(&link, queue.service).await?;
+        let stream = stream_of(&link, queue.service).await?;
         let info = stream.cached_info();
         let name = info.config.name.clone();
         let created = info.created.unix_timestamp_nanos();

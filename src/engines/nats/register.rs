@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, LastRawMessageErrorKind, StorageType, Stream,
-};
-use tokio::time::timeout;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, Stream};
 
 use super::super::register::{claim_of, text_of};
 use super::super::{Failure, Pending, Register, User};
-use super::{CONNECT_MAX, CONNECTION_LOST, Link};
+use super::{CONNECTION_LOST, Link};
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
 
 /// The bucket, and the stream that it is.
@@ -35,24 +32,13 @@ impl NatsRegister {
             description: Some("leases of event managers".into()),
             subjects: vec![format!("$KV.{BUCKET}.>")],
             max_messages_per_subject: 1,
-            storage: StorageType::File,
             discard: DiscardPolicy::New,
             allow_rollup: true,
             deny_delete: true,
             allow_direct: true,
-            num_replicas: 1,
             ..Config::default()
         };
-        let made = timeout(CONNECT_MAX, link.context.get_or_create_stream(config));
-        let stream = match link.heard(made).await? {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(format!("the bucket {BUCKET} can't be made: {error}")),
-            Err(_) => {
-                return Err(format!(
-                    "the bucket {BUCKET}: no answer within {CONNECT_MAX:?}"
-                ));
-            }
-        };
+        let stream = super::stream(&link, config).await?;
         if stream.cached_info().config.max_age != Duration::ZERO {
             return Err(format!(
                 "the bucket {BUCKET} forgets its entries by the server's clock; make it anew without a TTL"
