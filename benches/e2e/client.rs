@@ -128,6 +128,11 @@ impl Publisher {
         }
     }
 
+    /// The bytes of one event, as it is sent.
+    pub fn event_bytes(&self) -> usize {
+        self.block.len() / self.events
+    }
+
     /// Discards what the broker answers.
     pub fn drain(&mut self) -> Result<()> {
         match self.stream.read(&mut self.replies) {

@@ -41,7 +41,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 
 use brokers::Broker;
-use report::Report;
+use report::{Report, Sample};
 use scenario::{Kind, Scenario};
 
 /// Measures brokers side by side.
@@ -144,28 +144,44 @@ fn measure(scenario: &Scenario, brokers: &[Box<dyn Broker>], args: &Args, report
             if round > 0 && broker.starts_slowly() {
                 continue;
             }
-            let result = match scenario.kind {
-                Kind::Flow | Kind::Durable => flow::run(broker.as_ref(), scenario, duration),
-                Kind::Poisoned { .. } => poisoned::run(broker.as_ref(), scenario, duration * 2),
-                Kind::LibzmqEnds => libzmq::run_ends(broker.as_ref(), scenario, duration),
-                Kind::Paced { per_second } => {
-                    paced::run(broker.as_ref(), scenario, per_second, duration * 2)
-                }
-                Kind::BesideDurable { per_second } => {
-                    beside::run(broker.as_ref(), scenario, per_second, duration * 2)
-                }
-                Kind::Scraped { per_second } => {
-                    scraped::run(broker.as_ref(), scenario, per_second, duration * 2)
-                }
-                Kind::Stalled => stalled::run(broker.as_ref(), scenario, duration),
-                Kind::Idle { peers } => quiet::idle(broker.as_ref(), scenario, peers),
-                Kind::Storm { peers } => quiet::storm(broker.as_ref(), scenario, peers),
-                Kind::Start => quiet::start(broker.as_ref(), scenario),
-            };
+            let result = run_beside(broker.as_ref(), scenario, duration);
             match result {
                 Ok(sample) => report.add(scenario, broker.name(), round, sample),
                 Err(error) => report.fault(scenario, broker.name(), &format!("{error:#}")),
             }
         }
+    }
+}
+
+/// Runs a scenario once, after the one that it is compared with.
+fn run_beside(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> Result<Sample> {
+    let Some(other) = &scenario.against else {
+        return run_once(broker, scenario, duration);
+    };
+    let cost = |sample: &Sample, of: &Scenario| sample.cpu_us.map(|us| us / of.deliveries());
+    let alone = cost(&run_once(broker, other, duration)?, other);
+    let sample = run_once(broker, scenario, duration)?;
+    let ratio = cost(&sample, scenario).zip(alone);
+    Ok(Sample {
+        cpu_beside: ratio.map(|(cost, alone)| cost / alone),
+        ..sample
+    })
+}
+
+fn run_once(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> Result<Sample> {
+    match scenario.kind {
+        Kind::Flow | Kind::Durable | Kind::Acknowledged => flow::run(broker, scenario, duration),
+        Kind::Poisoned { .. } => poisoned::run(broker, scenario, duration * 2),
+        Kind::LibzmqEnds => libzmq::run_ends(broker, scenario, duration),
+        Kind::Paced { per_second } => paced::run(broker, scenario, per_second, duration * 2),
+        Kind::BesideDurable { per_second } => {
+            beside::run(broker, scenario, per_second, duration * 2)
+        }
+        Kind::Scraped { per_second } => scraped::run(broker, scenario, per_second, duration * 2),
+        Kind::Stalled => stalled::run(broker, scenario, duration),
+        Kind::Idle { peers } => quiet::idle(broker, scenario, peers),
+        Kind::Storm { peers } => quiet::storm(broker, scenario, peers),
+        Kind::Waiting { events } => quiet::waiting(broker, scenario, events),
+        Kind::Start => quiet::start(broker, scenario),
     }
 }

@@ -26,13 +26,16 @@ pub struct Sample {
     pub resident_kib: Option<u64>,
     /// Memory beyond what it had without load.
     pub grown_kib: Option<u64>,
+    /// Memory of an event that waits, or of a peer that is idle, beyond the event's bytes.
+    pub extra_bytes: Option<f64>,
     /// Events that a healthy subscriber didn't get.
     pub lost: Option<u64>,
     /// The rate beside a stalled subscriber, or beside poison, in parts of the rate without.
     pub rate_kept: Option<f64>,
     /// Median latency beside durable traffic, or scrapes, in parts of that without.
     pub p50_beside: Option<f64>,
-    /// CPU time for each event beside scrapes, or beside poison, in parts of that without.
+    /// CPU time for each event beside scrapes, or beside poison, in parts of that without; or of a delivery, in
+    /// parts of that in the scenario that this one is compared with.
     pub cpu_beside: Option<f64>,
     pub scrapes: Option<u64>,
     pub ready_ms: Option<f64>,
@@ -87,6 +90,7 @@ impl Sample {
                 "resident_mib",
                 self.resident_kib.map(|kib| kib as f64 / 1024.0),
             ),
+            ("extra_bytes", self.extra_bytes),
             ("peak_mib", self.peak_kib.map(|kib| kib as f64 / 1024.0)),
         ];
         all.into_iter()
@@ -96,7 +100,7 @@ impl Sample {
 }
 
 /// The order of columns.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "events_per_s",
     "cpu_us",
     "user_share",
@@ -113,6 +117,7 @@ const COLUMNS: [&str; 17] = [
     "rate_kept",
     "grown_mib",
     "resident_mib",
+    "extra_bytes",
     "peak_mib",
 ];
 

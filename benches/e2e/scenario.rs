@@ -9,6 +9,8 @@ pub enum Kind {
     Flow,
     /// The same with events kept on disk until a worker acknowledges them.
     Durable,
+    /// The same in memory.
+    Acknowledged,
     /// In turns without and with events that no worker can do; each takes a worker so long.
     Poisoned { is_durable: bool, work: Duration },
     /// At a fixed rate, now and then beside as many events for a durable service.
@@ -25,6 +27,8 @@ pub enum Kind {
     Idle { peers: usize },
     /// Peers that connect and subscribe all at once.
     Storm { peers: usize },
+    /// So many events wait, as nobody takes them.
+    Waiting { events: u64 },
     /// From exec to ready.
     Start,
 }
@@ -86,6 +90,12 @@ pub struct Scenario {
     pub size: usize,
     /// How many events one write of a publisher holds at most; none: as many as the socket takes.
     pub events_per_write: Option<usize>,
+    /// How many subjects events have, of those that match.
+    pub subjects: usize,
+    /// Events with the same subject keep their order.
+    pub is_ordered: bool,
+    /// What it is compared with, by the CPU time of a delivery: each round has both, one after the other.
+    pub against: Option<Box<Scenario>>,
 }
 
 impl Scenario {
@@ -98,7 +108,16 @@ impl Scenario {
     pub fn subject(&self, event: usize) -> String {
         match self.pattern {
             Pattern::OneService(n) => subject_of(event % n),
+            _ if self.subjects > 1 => format!("{}.{:04}", subject_of(0), event % self.subjects),
             _ => subject_of(0),
+        }
+    }
+
+    /// How many get an event.
+    pub fn deliveries(&self) -> f64 {
+        match self.pattern {
+            Pattern::Fan(n) | Pattern::Services(n) => n as f64,
+            Pattern::Workers(_) | Pattern::OneService(_) => 1.0,
         }
     }
 
@@ -132,6 +151,9 @@ pub fn all() -> Vec<Scenario> {
         publishers: 1,
         size,
         events_per_write: None,
+        subjects: 1,
+        is_ordered: false,
+        against: None,
     };
     let mut all = vec![];
     for size in [64, 256, 1 << 10, 16 << 10, 1 << 20] {
@@ -156,6 +178,26 @@ pub fn all() -> Vec<Scenario> {
             size,
         ));
     }
+    for (name, pattern) in [
+        ("20 durable services, all match", Pattern::Services(20)),
+        ("20 durable services, each its own", Pattern::OneService(20)),
+    ] {
+        let one = scenario("", Kind::Durable, Pattern::Services(1), 256);
+        all.push(Scenario {
+            against: Some(Box::new(one)),
+            ..scenario(name, Kind::Durable, pattern, 256)
+        });
+    }
+    let unordered = Scenario {
+        subjects: 1000,
+        ..scenario("", Kind::Acknowledged, Pattern::Workers(4), 64)
+    };
+    all.push(Scenario {
+        name: "orderBy of 1,000 subjects: 4 workers, 64 B".into(),
+        is_ordered: true,
+        against: Some(Box::new(unordered.clone())),
+        ..unordered
+    });
     for (name, is_durable, work_us) in [
         ("1 % poison: 4 workers", false, 0),
         ("1 % poison, durable: 4 workers", true, 0),
@@ -228,6 +270,13 @@ pub fn all() -> Vec<Scenario> {
         "1,000 peers connect at once",
         Kind::Storm { peers: 1000 },
     ));
+    let waiting = Kind::Waiting { events: 1_000_000 };
+    all.push(bare("1,000,000 events wait", waiting));
+    all.push(Scenario {
+        subjects: 1000,
+        is_ordered: true,
+        ..bare("1,000,000 events of 1,000 keys wait", waiting)
+    });
     all.push(bare("start", Kind::Start));
     all
 }

@@ -22,7 +22,10 @@ const DURABLE_SUBJECT: &str = "dur0000";
 
 /// Where it listens: publishers, subscribers, requests; and its metrics. With a directory it has a state.
 fn start(state: Option<&TempDir>, services: &Value) -> Result<(Process, [u16; 3], u16)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_event-manager"));
+    // Another one, to compare it with this.
+    let binary = std::env::var_os("E2E_EVENT_MANAGER");
+    let mut command =
+        Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_event-manager").into()));
     command.args([
         "serve",
         "--embedded-locator=false",
@@ -102,7 +105,14 @@ impl Broker for EventManager {
             ),
             _ => ("live", json!({})),
         };
-        let services = json!({"*": {"delivery": delivery, "retry": retry}});
+        let mut all = json!({"delivery": delivery, "retry": retry});
+        if scenario.is_ordered {
+            all["orderBy"] = json!("subject");
+        }
+        if let Kind::Waiting { events } = scenario.kind {
+            (all["queueEvents"], all["queueBytes"]) = (json!(events), json!(events << 10));
+        }
+        let services = json!({"*": all});
         let keeps = delivery == "queue";
         let state = keeps.then(TempDir::new).transpose()?;
         let (process, ports, http) = start(state.as_ref(), &services)?;
@@ -120,6 +130,12 @@ fn set_up(process: Process, ports: [u16; 3], scenario: &Scenario) -> Result<Setu
     let [publishers, subscribers, requests] = ports;
     if matches!(scenario.kind, Kind::BesideDurable { .. }) {
         return set_up_beside(process, ports, scenario);
+    }
+    if let Kind::Waiting { .. } = scenario.kind {
+        subscribe(requests, 0, &scenario.subject_for(0))?;
+        let stream = connect(publishers, "PUB")?;
+        let publisher = Publisher::new(stream, scenario, push_event)?;
+        return Ok(Setup::new(process, vec![publisher], vec![]));
     }
     if let Pattern::Fan(_) = scenario.pattern {
         return set_up_fan(process, (publishers, subscribers), true, scenario);

@@ -132,7 +132,11 @@ fn is_plain_fan(scenario: &Scenario) -> bool {
     matches!(scenario.pattern, Pattern::Fan(_))
         && !matches!(
             scenario.kind,
-            Kind::LibzmqEnds | Kind::Start | Kind::BesideDurable { .. } | Kind::Scraped { .. }
+            Kind::LibzmqEnds
+                | Kind::Start
+                | Kind::BesideDurable { .. }
+                | Kind::Scraped { .. }
+                | Kind::Waiting { .. }
         )
 }
 
@@ -142,12 +146,13 @@ fn is_workers(scenario: &Scenario) -> bool {
 
 /// Whether events are to be on disk until they are acknowledged.
 fn is_durable(scenario: &Scenario) -> bool {
-    scenario.kind == Kind::Durable
+    scenario.kind == Kind::Durable && matches!(scenario.pattern, Pattern::Workers(_))
 }
 
 fn is_services(scenario: &Scenario) -> bool {
-    matches!(
+    let of_services = matches!(
         scenario.pattern,
         Pattern::Services(_) | Pattern::OneService(_)
-    )
+    );
+    of_services && scenario.kind == Kind::Flow
 }

@@ -186,7 +186,12 @@ pub fn acknowledging_worker(
 ) -> Result<Receiver> {
     let mut stream = connect(port, "DEALER")?;
     let mut out = vec![];
-    push_frame(&mut out, br#"READY {"ack": true, "credit": 1024}"#, false);
+    let credit = match scenario.kind {
+        Kind::Acknowledged => 32,
+        _ => 1024,
+    };
+    let ready = format!(r#"READY {{"ack": true, "credit": {credit}}}"#);
+    push_frame(&mut out, ready.as_bytes(), false);
     out.extend_from_slice(b"\x04\x0b\x04PING\0\0last");
     stream.write_all(&out)?;
     stream.read_exact(&mut [0; 11]).context("no PONG")?;
@@ -352,7 +357,7 @@ pub fn set_up_services(
     for i in 0..scenario.pattern.receivers() {
         let port = services[scenario.pattern.group(i)];
         setup.receivers.push(match scenario.kind {
-            Kind::Durable | Kind::Poisoned { .. } => {
+            Kind::Durable | Kind::Acknowledged | Kind::Poisoned { .. } => {
                 acknowledging_worker(port, scenario, &setup.poison)?
             }
             _ => worker(port, scenario)?,
