@@ -289,6 +289,9 @@ impl Bridge {
             return Some(format!("layout: dotmac is for redis, not for {kind}"));
         }
         match (self.direction(), kind, to) {
+            (_, EngineKind::Etcd, _) => {
+                Some("etcd keeps leases (lease.source), and takes and gives no events".into())
+            }
             (Direction::In, EngineKind::Hub, _) => Some(
                 "another event manager's events come by a bridge out of its own, or by mesh.peers".into(),
             ),

@@ -18,6 +18,8 @@ pub enum EngineKind {
     RabbitMq,
     /// Another event manager.
     Hub,
+    /// etcd, which keeps leases and no events.
+    Etcd,
 }
 
 /// How a kind is written.
@@ -39,7 +41,7 @@ struct About {
     confirmed: &'static str,
 }
 
-const ALL: [About; 4] = [
+const ALL: [About; 5] = [
     About {
         kind: EngineKind::Nats,
         word: "nats",
@@ -88,6 +90,19 @@ const ALL: [About; 4] = [
         lease: None,
         confirmed: "the other event manager has it: for its durable services synced to its disk, for all others in its memory",
     },
+    About {
+        kind: EngineKind::Etcd,
+        word: "etcd",
+        schemes: &["http", "https"],
+        example: "http://127.0.0.1:2379",
+        is_built: cfg!(feature = "etcd"),
+        place: None,
+        serves: false,
+        lease: Some(
+            "a lease is as safe as the cluster: of three servers or more, most agree on it and have it on their disks; one server alone may lose it with its disk",
+        ),
+        confirmed: "nothing: it takes no events",
+    },
 ];
 
 impl EngineKind {
@@ -119,6 +134,9 @@ impl EngineKind {
         let schemes = self.about().schemes;
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let is_one = schemes.contains(&scheme) && !rest.trim_matches('/').is_empty();
+        if is_one && self == Self::Etcd {
+            return why_no_root(url, rest);
+        }
         if is_one && self == Self::Redis {
             return why_no_database(url, rest);
         }
@@ -153,6 +171,15 @@ impl EngineKind {
             "this binary has no bridges to {self}; build it with `cargo build --features {self}`"
         )
     }
+}
+
+/// Why there is more than a host and a port behind the scheme.
+fn why_no_root(url: &str, rest: &str) -> Option<String> {
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    let is_host = !host.contains(['/', '?', '#']) && !host.contains(char::is_whitespace);
+    (!is_host).then(|| {
+        format!("{url:?}: behind the scheme stand a host and a port, such as http://127.0.0.1:2379")
+    })
 }
 
 /// Why this is no address of a database of Redis, behind the scheme.

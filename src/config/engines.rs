@@ -166,6 +166,7 @@ impl Engine {
             }
             EngineKind::Redis => self.why_no_tls("rediss://", servers),
             EngineKind::RabbitMq => self.why_no_tls("amqps://", servers),
+            EngineKind::Etcd => self.why_no_tls("https://", servers),
             EngineKind::Nats | EngineKind::Hub => None,
         }
     }

@@ -135,7 +135,7 @@ fn lease(config: &Config) -> Option<Conflict> {
     if let Some(engine) = engine.filter(|engine| !engine.kind().keeps_leases()) {
         let kind = engine.kind();
         let why = format!(
-            "lease.source: engines.{source} is of type \"{kind}\", which keeps no leases; \"nats\" and \"redis\" do"
+            "lease.source: engines.{source} is of type \"{kind}\", which keeps no leases; \"nats\", \"etcd\" and \"redis\" do"
         );
         return conflict("engines", why);
     }

@@ -1,6 +1,8 @@
 //! Other brokers. Each engine is one file behind its cargo feature, and nobody else names it; what all of
 //! them are to a bridge is here.
 
+#[cfg(feature = "etcd")]
+mod etcd;
 mod hub;
 #[cfg(feature = "nats")]
 mod nats;
@@ -11,7 +13,7 @@ mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
 mod register;
-#[cfg(feature = "rabbitmq")]
+#[cfg(any(feature = "rabbitmq", feature = "etcd"))]
 mod tls;
 
 use std::pin::Pin;
@@ -262,7 +264,6 @@ pub async fn outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outle
         #[cfg(feature = "rabbitmq")]
         EngineKind::RabbitMq => Ok(Box::new(rabbitmq::RabbitOutlet::connect(user, to).await?)),
         EngineKind::Hub => Ok(Box::new(hub::HubOutlet::connect(user).await?)),
-        #[cfg(not(all(feature = "nats", feature = "redis", feature = "rabbitmq")))]
         kind => {
             let _ = to;
             Err(kind.why_not_built())

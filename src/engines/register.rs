@@ -1,14 +1,16 @@
 //! What keeps an entry, for daemons of which one leads.
 
+#[cfg(feature = "etcd")]
+use super::etcd;
 #[cfg(feature = "nats")]
 use super::nats;
 #[cfg(feature = "redis")]
 use super::redis;
 use super::{Failure, Pending, User};
-#[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
 use crate::config::EngineKind;
 use event_manager_core::leases::candidate::{Answer, Ask};
-#[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
 pub(super) use kept::{claim_of, text_of};
 
 /// Any store that compares and sets will do: an engine's, or one on which daemons agree among themselves. A
@@ -28,6 +30,8 @@ pub async fn register(user: User<'_>, name: &str) -> Result<Box<dyn Register>, S
         EngineKind::Nats => Ok(Box::new(nats::NatsRegister::connect(user, name).await?)),
         #[cfg(feature = "redis")]
         EngineKind::Redis => Ok(Box::new(redis::RedisRegister::connect(user, name).await?)),
+        #[cfg(feature = "etcd")]
+        EngineKind::Etcd => Ok(Box::new(etcd::EtcdRegister::connect(user, name).await?)),
         kind => {
             let _ = name;
             Err(format!("no lease is kept at {kind}"))
@@ -36,7 +40,7 @@ pub async fn register(user: User<'_>, name: &str) -> Result<Box<dyn Register>, S
 }
 
 /// How an entry is kept.
-#[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
 mod kept {
     use std::time::Duration;
 

@@ -17,6 +17,8 @@ mod conformance;
 mod conformance_in;
 mod conformance_killed;
 mod conformance_served;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod nats;
 mod nats_cluster;
 #[cfg(feature = "rabbitmq")]

@@ -20,13 +20,18 @@ const TTL: Duration = Duration::from_secs(2);
 const TAKEOVER_MAX: Duration = Duration::from_secs(4);
 
 /// A machine on which a daemon runs. All share the directory.
-struct Machine {
+pub struct Machine {
     site: Site,
     ports: [u16; 4],
 }
 
 impl Machine {
     fn new(broker: &impl Broker, directory: &TempDir, more: &Value) -> Self {
+        Self::at(&broker.engine(), directory, more)
+    }
+
+    /// One whose lease is at this engine.
+    pub fn at(engine: &Value, directory: &TempDir, more: &Value) -> Self {
         let ports = [(); 4].map(|()| free_port());
         let at = |n: usize| format!("tcp://127.0.0.1:{}", ports[n]);
         let mut keys = json!({
@@ -34,7 +39,7 @@ impl Machine {
             "httpAddress": format!("127.0.0.1:{}", ports[3]),
             "stateDir": directory.path(),
             "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
-            "engines": {"main": broker.engine()},
+            "engines": {"main": engine},
             "lease": {"source": "main", "ttl": TTL.as_secs()},
         });
         for (key, value) in more.as_object().expect("an object") {
@@ -46,7 +51,7 @@ impl Machine {
         }
     }
 
-    fn start(&self) -> Program {
+    pub fn start(&self) -> Program {
         self.site.start(&[])
     }
 
@@ -80,7 +85,7 @@ impl Machine {
     }
 }
 
-fn serving(program: Program) -> TestDaemon {
+pub fn serving(program: Program) -> TestDaemon {
     TestDaemon::of(Serving::ready(program))
 }
 

@@ -45,7 +45,7 @@ fn forgetful(lease: &HeldLease) -> Option<Finding> {
                 "engine {} is a Redis, which may forget it in a failover, or a restart without appendonly: then two may have it, and the state directory's epoch is all that is left",
                 lease.source
             ),
-            "keep the lease at NATS JetStream with three replicas, or see that this Redis has appendonly and no replicas that take over",
+            "keep the lease at etcd, or at NATS JetStream with three replicas, or see that this Redis has appendonly and no replicas that take over",
         )
     })
 }

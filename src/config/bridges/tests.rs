@@ -161,7 +161,7 @@ mod with_nats {
         let table = [
             (
                 r#""engines": {"main": {"type": "kafka", "servers": "a"}}"#.into(),
-                "\"nats\" or \"redis\" or \"rabbitmq\" or \"hub\" is wanted",
+                "\"nats\" or \"redis\" or \"rabbitmq\" or \"hub\" or \"etcd\" is wanted",
             ),
             (
                 r#""engines": {"main": {"servers": "nats://a:1"}}"#.into(),
