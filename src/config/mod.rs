@@ -9,6 +9,7 @@ mod amqp;
 mod bridges;
 mod chosen;
 mod clients;
+mod cluster;
 mod engine_kinds;
 mod engines;
 mod instances;
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use amqp::AmqpAddress;
 pub use bridges::{Bridge, Bridges, Direction, Layout};
 pub use clients::{Anonymous, Clients, Roles};
+pub use cluster::ClusterConfig;
 pub use engine_kinds::EngineKind;
 pub use engines::{Engine, EngineFile, Engines, FileKind, Login};
 pub use instances::InstancesConfig;
@@ -173,6 +175,8 @@ pub struct Config {
     pub bridges: Bridges,
     /// The lease under which this daemon serves, if it does so only then.
     pub lease: LeaseConfig,
+    /// Daemons that are to agree on who serves, which is not built.
+    pub cluster: ClusterConfig,
     /// What may wait in the whole process, in bytes; 0 sets no limit beyond the single budgets.
     #[serde(with = "Size::<0>")]
     pub memory_limit: usize,
@@ -492,6 +496,7 @@ impl Default for Config {
             engines: Engines::default(),
             bridges: Bridges::default(),
             lease: LeaseConfig::default(),
+            cluster: ClusterConfig::default(),
             memory_limit: 0,
             slow_subscriber: SlowSubscriber::DropOldest,
             state_dir: PathBuf::from("./data"),

@@ -16,6 +16,8 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     found.extend(bridges_to_itself(config));
     found.extend(instances(config));
     found.extend(lease(config));
+    let cluster = config.cluster.why_not();
+    found.extend(cluster.map(|why| (vec!["cluster.members"], why.to_owned())));
     let (message, queue) = (
         config.limits.message_bytes_max,
         config.budgets.service_queue_bytes,

@@ -139,6 +139,34 @@ fn write_secrets(site: &Site) {
 }
 
 #[test]
+fn a_vote_among_daemons_is_refused_with_what_to_use() {
+    for (members, why) in [
+        (json!(["a:1"]), "nobody to agree with"),
+        (
+            json!(["a:1", "b:1"]),
+            "two can't elect: when the line between them breaks",
+        ),
+        (
+            json!("a:1, b:1, c:1"),
+            "not built; use lease.source with an engine",
+        ),
+    ] {
+        let site = Site::configured(&json!({"cluster": {"members": members}}));
+        for command in [&["check"][..], &[]] {
+            let said = site.run(command).failed(78);
+            assert!(said.contains(why), "{said}");
+        }
+    }
+    Site::configured(&json!({"cluster": {"members": []}}))
+        .run(&["check"])
+        .done();
+    let by_variable =
+        Site::configured(&json!({})).with("EVENT_MANAGER_CLUSTER__MEMBERS", "a:1,b:1");
+    let said = by_variable.run(&["check"]).failed(78);
+    assert!(said.contains("two can't elect"), "{said}");
+}
+
+#[test]
 fn health_tells_a_standby_from_a_dead_daemon() {
     let mut guards = vec![json!({}), json!({"httpTokenFile": "token"})];
     if cfg!(feature = "tls") {

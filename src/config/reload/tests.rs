@@ -66,6 +66,8 @@ fn can_differ(key: &Key) -> bool {
         && (cfg!(feature = "nats") || !is_of_engines)
         // It doesn't go together with startupGuard.
         && !of("lease.")
+        // It takes no other.
+        && !of("cluster.")
 }
 
 #[cfg(feature = "nats")]
