@@ -21,7 +21,7 @@ use crate::config::{Config, DiagnosticConfig, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
 use crate::instances::{self, Instances};
 use crate::keys::{self, KeysError, Watcher};
-use crate::lease::{Lease, LeaseError, Running};
+use crate::lease::{Hook, Lease, LeaseError, Running};
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor, Sightings};
 use crate::state::{self, State, WriterThread};
@@ -36,7 +36,7 @@ use event_manager_wire::api::Status;
 use event_manager_zmtp::HubId;
 use event_manager_zmtp::curve::KeyPair;
 use guard::guard;
-use led::{on_resign, stand_by};
+use led::stand_by;
 
 /// How long the event log may take to write its last lines, on a disk that hangs.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub struct Daemon {
     instances: Option<Instances>,
     lease: Option<Lease>,
     /// What `lease.onLead` runs.
-    on_lead: Option<Running>,
+    on_lead: Running,
 }
 
 /// The threads to which the reactor gives what outlives it. They end when nobody gives them anything
@@ -375,7 +375,7 @@ impl Daemon {
             bridges,
             instances,
             lease: None,
-            on_lead: None,
+            on_lead: Running::default(),
         })
     }
 
@@ -477,12 +477,9 @@ impl Daemon {
         let state_is_written = self.savers.stop();
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;
         if let Some(lease) = self.lease {
-            on_resign(
-                self.on_lead,
-                &self.config,
-                lease.term().token(),
-                &self.journal,
-            );
+            // It would go on beside what undoes it.
+            self.on_lead.end();
+            Hook::on_resign(&self.config, lease.term().token()).run(&self.journal);
             // All that is to be found is on disk: another may take over.
             lease.release();
         }

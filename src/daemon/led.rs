@@ -7,40 +7,25 @@ use super::{Daemon, JOURNAL_TIMEOUT, StartError};
 use crate::ambient::now;
 use crate::config::Config;
 use crate::http::{self, Guards, Standby};
-use crate::lease::{Hook, Lease, Running};
+use crate::lease::{Hook, Lease};
 use crate::reactor::Input;
 use crate::systemd::Manager;
 use crate::telemetry::{Journal, Notable, instance_name};
 
 impl Daemon {
     /// Serves under a lease from now on.
-    pub(super) fn led_by(mut self, lease: Option<Lease>) -> Self {
-        if let Some(lease) = &lease {
-            let (name, token) = (self.config.lease.name.clone(), lease.term().token());
+    pub(super) fn led_by(mut self, mut lease: Option<Lease>) -> Self {
+        if let Some(lease) = &mut lease {
+            let (name, token) = (&self.config.lease.name, lease.term().token());
             let epoch = self.savers.store.as_ref().map_or(0, |store| store.epoch());
             if token < epoch {
-                let name = &name;
                 self.journal
                     .note(&Notable::LeaseBehind { name, token, epoch });
             }
-            self.journal.note(&Notable::Leading {
-                name: &name,
-                token,
-                epoch,
-            });
-            let hook = Hook {
-                key: "lease.onLead",
-                words: self.config.lease.on_lead.clone(),
-                name,
-                token,
-            };
-            // Clients are served meanwhile.
-            match hook.start(self.journal.clone()) {
-                Ok(running) => self.on_lead = Some(running),
-                Err(error) => {
-                    tracing::error!(target: "em.lease", "lease.onLead was not run: no thread: {error}");
-                }
-            }
+            self.journal.note(&Notable::Leading { name, token, epoch });
+            // Clients are served meanwhile. What a predecessor left is taken away first.
+            let on_lead = Hook::on_lead(&self.config, token);
+            self.on_lead = on_lead.start_after(lease.take_clearing(), &self.journal);
         }
         self.lease = lease;
         self
@@ -59,28 +44,19 @@ impl Daemon {
         let name = &self.config.lease.name;
         let token = self.lease.as_ref().map_or(0, |lease| lease.term().token());
         self.journal.note(&Notable::LeaseLost { name, token });
+        self.on_lead.end();
+        // Another may begin in a moment; nothing is sent to anybody any more.
+        let on_loss = Hook::on_loss(&self.config, token).start(&self.journal);
         let _ = self
             .reactor
             .inputs
             .blocking_send(Input::Stop(Duration::ZERO));
         let _ = self.reactor.join();
-        on_resign(self.on_lead, &self.config, token, &self.journal);
+        on_loss.wait();
         self.journal.close(JOURNAL_TIMEOUT);
         // Who serves now has registered at the ServiceLocator under the same name: nobody is to end that.
         std::mem::forget(self.deregister);
     }
-}
-
-/// Undoes what `lease.onLead` did, which is not to go on meanwhile.
-pub(super) fn on_resign(on_lead: Option<Running>, config: &Config, token: u64, journal: &Journal) {
-    on_lead.into_iter().for_each(Running::end);
-    let hook = Hook {
-        key: "lease.onResign",
-        words: config.lease.on_resign.clone(),
-        name: config.lease.name.clone(),
-        token,
-    };
-    hook.run(journal);
 }
 
 /// Waits for the lease, binds nothing, and answers over HTTP. What is notable goes to the log only: the event

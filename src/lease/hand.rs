@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
-use super::LOOK;
+use super::{Clearing, LOOK, Taken};
 use crate::ambient::now;
 use crate::config::Config;
 use crate::store::{By, Holder, holder};
@@ -22,11 +22,12 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub(super) async fn wait(
     config: &Config,
     journal: &Journal,
-    (held, over): (SyncSender<Arc<Tenure>>, watch::Sender<bool>),
+    (held, over): (SyncSender<Taken>, watch::Sender<bool>),
     mut released: oneshot::Receiver<()>,
 ) {
     let (name, directory, host) = (&config.lease.name, &config.state_dir, host_name());
     let (mut said, mut bursts) = (None, Bursts::default());
+    let mut clearing = Clearing::default();
     let epoch = loop {
         let other = match holder(directory) {
             Ok(Holder {
@@ -58,6 +59,7 @@ pub(super) async fn wait(
                 holder: &other,
             });
             said = Some(other);
+            clearing.begin(config, journal);
         }
         if rest(&mut released).await {
             return;
@@ -79,7 +81,7 @@ pub(super) async fn wait(
     let tenure = Arc::new(Tenure::new(holding, Term::new(for_ever, at), at));
     let term = Arc::clone(tenure.term());
     // Nobody is there any more: it was told to stop.
-    let _ = held.send(tenure);
+    let _ = held.send((tenure, clearing.take()));
     loop {
         if rest(&mut released).await {
             return;

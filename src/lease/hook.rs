@@ -1,6 +1,5 @@
 //! What the operator has run when this daemon begins to serve, and when it doesn't any more.
 
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,9 +10,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::ambient::now;
+use crate::config::Config;
 use crate::telemetry::{Journal, Notable};
 
-/// How long one may run.
+/// How long one may run at most.
 const HOOK_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(5);
@@ -22,47 +22,102 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Hook {
     /// Its key in the configuration.
-    pub key: &'static str,
+    key: &'static str,
     /// The program and its arguments; none is nothing to run.
-    pub words: Vec<String>,
-    pub name: String,
-    pub token: u64,
+    words: Vec<String>,
+    lease: String,
+    token: u64,
+    /// How long it may run.
+    time: Duration,
 }
 
-/// A hook that runs beside the daemon.
-#[derive(Debug)]
+/// A hook that runs beside the daemon, or nothing.
+#[derive(Debug, Default)]
 pub struct Running {
     is_unwanted: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
     /// Ends it if it still runs. When this returns, nothing of it is left that could undo what comes after.
     pub fn end(self) {
         self.is_unwanted.store(true, Ordering::Release);
-        let _ = self.thread.join();
+        self.wait();
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(self) {
+        // A panic there has said enough by itself.
+        let _ = self.thread.map(JoinHandle::join);
     }
 }
 
 impl Hook {
-    /// Runs it to its end, which comes by force after 10 s. Its failure is noted, and changes nothing.
+    /// `lease.onLead`.
+    pub fn on_lead(config: &Config, token: u64) -> Self {
+        Self {
+            key: "lease.onLead",
+            words: config.lease.on_lead.clone(),
+            lease: config.lease.name.clone(),
+            token,
+            time: HOOK_MAX,
+        }
+    }
+
+    /// `lease.onResign`, for who has the lease still, and so may take its time.
+    pub fn on_resign(config: &Config, token: u64) -> Self {
+        Self {
+            key: "lease.onResign",
+            words: config.lease.on_resign.clone(),
+            ..Self::on_lead(config, token)
+        }
+    }
+
+    /// The same for who doesn't have it: another may, and begins.
+    pub fn on_loss(config: &Config, token: u64) -> Self {
+        let time = match config.lease.is_by_hand() {
+            true => HOOK_MAX,
+            false => config.lease.ttl.min(HOOK_MAX),
+        };
+        Self {
+            time,
+            ..Self::on_resign(config, token)
+        }
+    }
+
+    /// Runs it to its end, which comes by force when its time is over. Its failure is noted, and changes
+    /// nothing.
     pub fn run(&self, journal: &Journal) {
         self.run_unless(&AtomicBool::new(false), journal);
     }
 
-    /// Runs it beside what comes next.
-    ///
-    /// # Errors
-    /// There is no thread for it.
-    pub fn start(self, journal: Journal) -> io::Result<Running> {
+    /// Runs it beside what comes next, once what still runs has ended.
+    pub fn start_after(self, before: Running, journal: &Journal) -> Running {
         let is_unwanted = Arc::<AtomicBool>::default();
-        let seen = Arc::clone(&is_unwanted);
+        let (seen, noted) = (Arc::clone(&is_unwanted), journal.clone());
+        let (key, program) = (self.key, self.words.first().cloned());
         let thread = std::thread::Builder::new().name("hook".into());
-        let thread = thread.spawn(move || self.run_unless(&seen, &journal))?;
-        Ok(Running {
+        let started = thread.spawn(move || {
+            before.wait();
+            self.run_unless(&seen, &noted);
+        });
+        if let Err(error) = &started {
+            let (program, why) = (program.unwrap_or_default(), format!("no thread: {error}"));
+            journal.note(&Notable::HookFailed {
+                hook: key,
+                program: &program,
+                why: &why,
+            });
+        }
+        Running {
             is_unwanted,
-            thread,
-        })
+            thread: started.ok(),
+        }
+    }
+
+    /// Runs it beside what comes next.
+    pub fn start(self, journal: &Journal) -> Running {
+        self.start_after(Running::default(), journal)
     }
 
     fn run_unless(&self, is_unwanted: &AtomicBool, journal: &Journal) {
@@ -84,11 +139,14 @@ impl Hook {
         arguments: &[String],
         is_unwanted: &AtomicBool,
     ) -> Result<(), String> {
+        if is_unwanted.load(Ordering::Acquire) {
+            return Err("it was not run: this daemon doesn't serve any more".into());
+        }
         let begun = now();
         // In a group of its own, so that what it has started can be ended with it.
         let child = Command::new(program)
             .args(arguments)
-            .env("LEASE_NAME", &self.name)
+            .env("LEASE_NAME", &self.lease)
             .env("LEASE_TOKEN", self.token.to_string())
             .stdin(Stdio::null())
             .process_group(0)
@@ -102,10 +160,10 @@ impl Hook {
                     end(&mut child);
                     return Err("it was ended: this daemon doesn't serve any more".into());
                 }
-                Ok(None) if now().saturating_duration_since(begun) < HOOK_MAX => rest(),
+                Ok(None) if now().saturating_duration_since(begun) < self.time => rest(),
                 Ok(None) => {
                     end(&mut child);
-                    return Err(format!("it was ended after {HOOK_MAX:?}"));
+                    return Err(format!("it was ended after {:?}", self.time));
                 }
                 Err(error) => return Err(error.to_string()),
             }
@@ -135,8 +193,9 @@ mod tests {
         Hook {
             key: "lease.onLead",
             words: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            name: "x".into(),
+            lease: "x".into(),
             token: 7,
+            time: HOOK_MAX,
         }
     }
 
@@ -159,7 +218,7 @@ mod tests {
         let at = note.display();
         let script =
             format!("sleep 60 & echo $! > {at}.new; mv {at}.new {at}; wait; echo up > {at}");
-        let running = hook(&script).start(Journal::in_memory("x".into())).unwrap();
+        let running = hook(&script).start(&Journal::in_memory("x".into()));
         while text(&note).is_empty() {
             rest();
         }
@@ -172,6 +231,31 @@ mod tests {
             assert!(begun.elapsed() < HOOK_MAX, "{process} goes on");
             rest();
         }
+    }
+
+    #[test]
+    fn one_waits_for_the_one_before_and_is_not_run_if_it_is_unwanted_by_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = directory.path().join("note");
+        let at = note.display();
+        let journal = Journal::in_memory("x".into());
+        let gate = directory.path().join("gate");
+        let waits = format!(
+            "until [ -e {} ]; do sleep 0.01; done; echo 1 >> {at}",
+            gate.display()
+        );
+        let second = hook(&format!("echo 2 >> {at}"));
+        let second = second.start_after(hook(&waits).start(&journal), &journal);
+        fs::write(&gate, "").unwrap();
+        second.wait();
+        assert_eq!(text(&note), "1\n2\n");
+        fs::remove_file(&gate).unwrap();
+        let third = hook(&format!("echo 3 >> {at}"));
+        let third = third.start_after(hook(&waits).start(&journal), &journal);
+        third.is_unwanted.store(true, Ordering::Release);
+        fs::write(&gate, "").unwrap();
+        third.end();
+        assert_eq!(text(&note), "1\n2\n1\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod hand;
 mod hook;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -34,11 +35,15 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long giving it back may take.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
+/// What is taken: the lease, and the command that takes away what a predecessor of this machine left.
+type Taken = (Arc<Tenure>, Running);
+
 /// A lease that is held.
 #[derive(Debug)]
 pub struct Lease {
     holding: Holding,
     tenure: Arc<Tenure>,
+    clearing: Running,
     is_over: watch::Receiver<bool>,
     release: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -84,10 +89,10 @@ impl Lease {
                     true => runtime.block_on(hand::wait(&config, &journal, (held, over), released)),
                     false => runtime.block_on(Work::new(config, held, journal).run(over, released)),
                 })?;
-        let tenure = loop {
+        let (tenure, clearing) = loop {
             waiting();
             match wait_for(&is_held) {
-                Ok(tenure) => break tenure,
+                Ok(taken) => break taken,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(LeaseError::Died),
             }
@@ -102,6 +107,7 @@ impl Lease {
                 by,
             },
             tenure,
+            clearing,
             is_over,
             release,
             thread,
@@ -123,6 +129,11 @@ impl Lease {
         &self.holding.term
     }
 
+    /// The command that was run when it began to stand by, which may run still.
+    pub fn take_clearing(&mut self) -> Running {
+        std::mem::take(&mut self.clearing)
+    }
+
     /// Waits until it is over.
     pub async fn over(&self) {
         let mut is_over = self.is_over.clone();
@@ -138,7 +149,7 @@ impl Lease {
     }
 }
 
-fn wait_for(held: &Receiver<Arc<Tenure>>) -> Result<Arc<Tenure>, RecvTimeoutError> {
+fn wait_for(held: &Receiver<Taken>) -> Result<Taken, RecvTimeoutError> {
     held.recv_timeout(LOOK)
 }
 
@@ -149,7 +160,8 @@ struct Work {
     /// Its own id.
     id: String,
     tenure: Option<Arc<Tenure>>,
-    held: SyncSender<Arc<Tenure>>,
+    held: SyncSender<Taken>,
+    clearing: Clearing,
     /// Who was last said to hold it.
     said: Option<String>,
     bursts: Bursts,
@@ -157,7 +169,7 @@ struct Work {
 }
 
 impl Work {
-    fn new(config: Config, held: SyncSender<Arc<Tenure>>, journal: Journal) -> Self {
+    fn new(config: Config, held: SyncSender<Taken>, journal: Journal) -> Self {
         let service = config.locator.service_name.as_str();
         let id = format!("{}:{:016x}", instance_name(service), random());
         let ttl = config.lease.ttl;
@@ -171,6 +183,7 @@ impl Work {
             register: None,
             tenure: None,
             held,
+            clearing: Clearing::default(),
             said: None,
             bursts: Bursts::default(),
             journal,
@@ -263,6 +276,9 @@ impl Work {
     fn failed(&mut self, why: &str) {
         if let Some(tenure) = &self.tenure {
             tenure.failed(why);
+        } else {
+            // Nobody else on this machine holds it either, or not for long.
+            self.clearing.begin(&self.config, &self.journal);
         }
         if let Some(suppressed) = self.bursts.admit("source", now()) {
             self.journal.note(&Notable::LeaseSourceFailed {
@@ -285,11 +301,15 @@ impl Work {
             && let Some(holder) = self.candidate.holder()
             && self.said.as_ref() != Some(&holder.id)
         {
-            self.said = Some(holder.id.clone());
+            let holder = holder.id.clone();
             self.journal.note(&Notable::StandingBy {
                 name: &self.config.lease.name,
-                holder: &holder.id,
+                holder: &holder,
             });
+            if !is_here(&holder, &host_name()) {
+                self.clearing.begin(&self.config, &self.journal);
+            }
+            self.said = Some(holder);
         }
     }
 
@@ -306,7 +326,7 @@ impl Work {
         let tenure = Arc::new(Tenure::new(holding, Term::new(held, now()), asked));
         self.tenure = Some(Arc::clone(&tenure));
         // Nobody is there any more; it is given back then.
-        let _ = self.held.send(tenure);
+        let _ = self.held.send((tenure, self.clearing.take()));
     }
 
     fn term(&self) -> Option<&Arc<Term>> {
@@ -318,6 +338,41 @@ impl Work {
             let _ = self.ask(&ask, now() + RELEASE_MAX).await;
         }
     }
+}
+
+/// What who stands by has run, once: a predecessor on this machine may have been killed, and have left
+/// something that it would have taken away.
+#[derive(Debug, Default)]
+struct Clearing(Option<Running>);
+
+impl Clearing {
+    fn begin(&mut self, config: &Config, journal: &Journal) {
+        // It never had a lease.
+        const TOKEN: u64 = 0;
+        self.0
+            .get_or_insert_with(|| Hook::on_loss(config, TOKEN).start(journal));
+    }
+
+    fn take(&mut self) -> Running {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+/// Whether a holder is another daemon on this machine, which lives: what it has is its own.
+fn is_here(holder: &str, host: &str) -> bool {
+    let process = || {
+        let (service, _) = holder.rsplit_once(':')?;
+        let (_, machine) = service.rsplit_once('@')?;
+        let pid: u32 = machine
+            .strip_prefix(host)?
+            .strip_prefix('/')?
+            .parse()
+            .ok()?;
+        Some(pid)
+    };
+    // A former run may have had our number, in a container.
+    process()
+        .is_some_and(|pid| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists())
 }
 
 async fn connect(config: &Config) -> Result<Box<dyn Register>, String> {
@@ -332,4 +387,26 @@ async fn connect(config: &Config) -> Result<Box<dyn Register>, String> {
         layout: Layout::default(),
     };
     register(user, &lease.name).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_on_this_machine_is_one_that_lives() {
+        let id = |pid: u32| format!("EventManager@vm/{pid}:00ff00ff00ff00ff");
+        let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert!(is_here(&id(parent), "vm"));
+        // Elsewhere, a former run of ours, one that is gone, somebody else.
+        for (holder, host) in [
+            (id(parent), "vm2"),
+            (id(parent), "v"),
+            (id(own), "vm"),
+            (id(u32::MAX), "vm"),
+            ("somebody who is no event manager".into(), "vm"),
+        ] {
+            assert!(!is_here(&holder, host), "{holder} {host}");
+        }
+    }
 }

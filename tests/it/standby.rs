@@ -167,6 +167,54 @@ fn a_vote_among_daemons_is_refused_with_what_to_use() {
 }
 
 #[test]
+fn what_a_killed_predecessor_left_is_taken_away_before_this_one_brings_its_own() {
+    let directory = TempDir::new().expect("a directory");
+    let (notes, gate) = (
+        directory.path().join("notes"),
+        directory.path().join("gate"),
+    );
+    let site = Site::configured(&json!({
+        "stateDir": directory.path().join("state"),
+        "lease": {
+            "source": "hand",
+            "onLead": ["/bin/sh", "-c", format!("echo leads $LEASE_TOKEN >> {}", notes.display())],
+            "onResign": ["/bin/sh", "-c", format!(
+                "read _ < {}; echo resigns $LEASE_TOKEN >> {}", gate.display(), notes.display()
+            )],
+        },
+    }));
+    let made = Command::new("mkfifo").arg(&gate).status();
+    assert!(made.expect("mkfifo").success());
+    let open = || std::fs::write(&gate, "\n").expect("somebody reads");
+    let written = |lines: usize| {
+        let lines_of = |text: String| (text.lines().count() >= lines).then_some(text);
+        wait_until(|| lines_of(std::fs::read_to_string(&notes).unwrap_or_default()))
+    };
+    let standby = site.start(&[]);
+    standby.logged("EM-0711");
+    site.run(&["promote"]).done();
+    // Clients don't wait for it.
+    let first = serving(standby);
+    assert!(!notes.exists());
+    open();
+    assert_eq!(written(2).expect("both"), "resigns 0\nleads 2\n");
+    first.into_program().signal("KILL");
+    // Who serves at once has nothing to take away.
+    let first = serving(site.start(&[]));
+    assert_eq!(
+        written(3).expect("one more"),
+        "resigns 0\nleads 2\nleads 3\n"
+    );
+    let stopping = std::thread::spawn(move || first.stop());
+    open();
+    assert!(stopping.join().expect("no panic"));
+    assert_eq!(
+        written(4).expect("one more"),
+        "resigns 0\nleads 2\nleads 3\nresigns 3\n"
+    );
+}
+
+#[test]
 fn health_tells_a_standby_from_a_dead_daemon() {
     let mut guards = vec![json!({}), json!({"httpTokenFile": "token"})];
     if cfg!(feature = "tls") {
