@@ -87,6 +87,16 @@ async fn serve(
 ) {
     let hub = &counted.hub;
     let yielding = Rc::clone(&begun.yielding);
+    // In memory of its own: what it needs is more than all that a connection needs from then on.
+    let meeting = meet(
+        hub,
+        stream,
+        Rc::clone(&address),
+        &purpose,
+        Way::Accepted,
+        Some(&mut begun),
+    );
+    let meeting = Box::pin(meeting);
     let met = tokio::select! {
         // First, so that nobody is met who has to go.
         biased;
@@ -95,7 +105,7 @@ async fn serve(
             hub.borrow_mut().notes.refuse("too-many-unfinished", &address, &why);
             return;
         }
-        met = meet(hub, stream, Rc::clone(&address), &purpose, Way::Accepted, Some(&mut begun)) => met,
+        met = meeting => met,
     };
     drop(begun);
     // What went wrong is noted.
