@@ -235,7 +235,9 @@ impl Session {
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, path: &str, wanted: &Value) -> Result<T, Failure> {
-        let lost = |error: &dyn std::fmt::Display| Failure::Lost(error.to_string());
+        let lost = |error: &dyn std::fmt::Display| {
+            Failure::Lost(format!("the connection was lost: {error}"))
+        };
         let mut request = Request::post(path)
             .header(HOST, &self.authority)
             .header(CONTENT_TYPE, "application/json");
