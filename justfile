@@ -30,7 +30,7 @@ test:
 
 # Spans and HTTPS, and all that they touch: the cargo features `traces` and `tls`. Needs openssl.
 features:
-    cargo test --locked --features traces,tls,engines --lib --test it -- traces trace_context config:: sync_events:: http::tls
+    cargo test --locked --no-fail-fast --features traces,tls,engines --lib --test it -- traces trace_context config:: sync_events:: http::tls
 
 # The oldest Rust that Cargo.toml names still builds everything. Needs that toolchain.
 msrv:

@@ -24,9 +24,9 @@ impl Responder {
         let address = service.get_last_endpoint().expect("it is bound");
         let address = tunnel::before(&address.expect("a text"));
         let thread = std::thread::spawn(move || {
-            while service.recv_multipart(0).is_ok() {
-                let answer = [token.as_bytes(), b"STRING", &data];
-                service.send_multipart(answer, 0).expect("a send");
+            let answer = || [token.as_bytes(), b"STRING", &data];
+            // Until its context ends, which may be while it answers.
+            while service.recv_multipart(0).is_ok() && service.send_multipart(answer(), 0).is_ok() {
             }
         });
         Self {
