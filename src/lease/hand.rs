@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::store::{By, Holder, holder};
 use crate::telemetry::{Bursts, Journal, Notable, host_name};
 use event_manager_core::leases::candidate::{Held, Term};
-use event_manager_core::leases::tenure::{Holding, Tenure};
+use event_manager_core::leases::tenure::{Grant, Tenure};
 
 /// No clock ends it.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -65,7 +65,7 @@ pub(super) async fn wait(
             return;
         }
     };
-    let holding = Holding {
+    let grant = Grant {
         source: config.lease.source.clone(),
         engine: None,
         name: name.clone(),
@@ -78,7 +78,7 @@ pub(super) async fn wait(
         token: epoch + 1,
         until: at + FOR_EVER,
     };
-    let tenure = Arc::new(Tenure::new(holding, Term::new(for_ever, at), at));
+    let tenure = Arc::new(Tenure::new(grant, Term::new(for_ever, at), at));
     let term = Arc::clone(tenure.term());
     // Nobody is there any more: it was told to stop.
     let _ = held.send((tenure, clearing.take()));

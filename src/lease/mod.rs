@@ -24,7 +24,7 @@ use crate::engines::{Failure, Register, User, register};
 use crate::store::{By, Holding};
 use crate::telemetry::{Bursts, Journal, Notable, host_name, instance_name};
 use event_manager_core::leases::candidate::{Answer, Ask, Candidate, Claim, Held, Next, Term};
-use event_manager_core::leases::tenure::{self, Tenure};
+use event_manager_core::leases::tenure::{Grant, Tenure};
 use event_manager_zmtp::HubId;
 pub use hook::{Hook, Running};
 
@@ -316,14 +316,14 @@ impl Work {
     fn begin(&mut self, held: Held, asked: Instant) {
         let lease = &self.config.lease;
         let engine = self.config.engines.get(&lease.source);
-        let holding = tenure::Holding {
+        let grant = Grant {
             source: lease.source.clone(),
             engine: engine.map(|engine| engine.kind().to_string()),
             name: lease.name.clone(),
             holder: self.id.clone(),
             ttl: Some(lease.ttl),
         };
-        let tenure = Arc::new(Tenure::new(holding, Term::new(held, now()), asked));
+        let tenure = Arc::new(Tenure::new(grant, Term::new(held, now()), asked));
         self.tenure = Some(Arc::clone(&tenure));
         // Nobody is there any more; it is given back then.
         let _ = self.held.send((tenure, self.clearing.take()));

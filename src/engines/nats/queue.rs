@@ -63,7 +63,7 @@ pub(super) async fn stream_of(link: &Link, service: &str) -> Result<Stream, Stri
         retention: RetentionPolicy::WorkQueue,
         ..stream::Config::default()
     };
-    super::stream(link, config).await
+    link.stream(config).await
 }
 
 /// An event that was given and is not settled.

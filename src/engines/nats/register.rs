@@ -38,7 +38,7 @@ impl NatsRegister {
             allow_direct: true,
             ..Config::default()
         };
-        let stream = super::stream(&link, config).await?;
+        let stream = link.stream(config).await?;
         if stream.cached_info().config.max_age != Duration::ZERO {
             return Err(format!(
                 "the bucket {BUCKET} forgets its entries by the server's clock; make it anew without a TTL"

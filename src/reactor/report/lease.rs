@@ -9,16 +9,16 @@ use event_manager_wire::api::HeldLease;
 pub(super) fn held_lease(site: &Site, now: Instant) -> Option<HeldLease> {
     let in_ms = |time: Duration| time.as_millis() as u64;
     let tenure = site.lease.as_ref()?;
-    let (holding, term, renewals) = (tenure.holding(), tenure.term(), tenure.renewals());
+    let (grant, term, renewals) = (tenure.grant(), tenure.term(), tenure.renewals());
     Some(HeldLease {
-        source: holding.source.clone(),
-        engine: holding.engine.clone(),
-        name: holding.name.clone(),
-        holder: holding.holder.clone(),
+        source: grant.source.clone(),
+        engine: grant.engine.clone(),
+        name: grant.name.clone(),
+        holder: grant.holder.clone(),
         token: term.token(),
         epoch: site.epoch,
-        ttl_ms: holding.ttl.map(in_ms),
-        expires_in_ms: holding.ttl.map(|_| in_ms(term.left(now))),
+        ttl_ms: grant.ttl.map(in_ms),
+        expires_in_ms: grant.ttl.map(|_| in_ms(term.left(now))),
         renewals: renewals.count,
         renewed_ago_ms: in_ms(now.saturating_duration_since(renewals.latest)),
         problem: renewals.problem,

@@ -7,7 +7,7 @@ use super::candidate::Term;
 
 /// What is held, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct Grant {
     /// Who keeps it, as the configuration calls it.
     pub source: String,
     /// What kind of engine that is, if it is one.
@@ -34,16 +34,16 @@ pub struct Renewals {
 /// A lease that is held, or was.
 #[derive(Debug)]
 pub struct Tenure {
-    holding: Holding,
+    grant: Grant,
     term: Arc<Term>,
     renewals: Mutex<Renewals>,
 }
 
 impl Tenure {
     /// One that was asked for at this time.
-    pub fn new(holding: Holding, term: Term, asked: Instant) -> Self {
+    pub fn new(grant: Grant, term: Term, asked: Instant) -> Self {
         Self {
-            holding,
+            grant,
             term: Arc::new(term),
             renewals: Mutex::new(Renewals {
                 count: 0,
@@ -54,8 +54,8 @@ impl Tenure {
     }
 
     /// What is held.
-    pub fn holding(&self) -> &Holding {
-        &self.holding
+    pub fn grant(&self) -> &Grant {
+        &self.grant
     }
 
     /// Until when.
@@ -101,7 +101,7 @@ mod tests {
     fn renewals_are_counted_and_end_a_problem() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let holding = Holding {
+        let grant = Grant {
             source: "main".into(),
             engine: None,
             name: "x".into(),
@@ -112,7 +112,7 @@ mod tests {
             token: 7,
             until: at(900),
         };
-        let tenure = Tenure::new(holding, Term::new(held, begun), begun);
+        let tenure = Tenure::new(grant, Term::new(held, begun), begun);
         assert_eq!(tenure.renewals().count, 0);
         assert_eq!(tenure.term().left(at(400)), Duration::from_millis(500));
         tenure.failed("no answer");
