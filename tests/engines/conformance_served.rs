@@ -373,13 +373,13 @@ pub fn what_no_worker_can_do_is_a_dead_letter_that_can_be_replayed<B: Queues>() 
 
 pub fn work_that_lasts_is_not_given_to_others<B: Queues>() {
     let broker = B::shared();
-    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({"ackTimeout": 0.5})));
+    let daemons = [(); 2].map(|()| Served::start(&broker, &json!({"ackTimeout": 1})));
     let worker = daemons[0].worker(1);
     daemons[0].publish(0..1);
     let event = worker.receive();
     let other = daemons[1].worker(1);
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(1700) {
+    while begun.elapsed() < Duration::from_millis(2500) {
         worker.say(&format!("WIP {}", event.delivery));
         assert!(is_silent(&worker.0, 100) && is_silent(&other.0, 1));
     }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::support::process::signal;
+
 /// How long a server may take until it listens: RabbitMQ needs half a minute on a busy machine.
 const START_MAX: Duration = Duration::from_secs(120);
 
@@ -75,28 +77,6 @@ pub fn secret(directory: &Path, text: &str) -> PathBuf {
     path
 }
 
-/// Waits until all threads of a process that was told to stop stand still.
-pub fn stands_still(process: u32) {
-    let tasks = format!("/proc/{process}/task");
-    let begun = Instant::now();
-    let all_stopped = || {
-        let mut tasks = std::fs::read_dir(&tasks).expect("its threads");
-        tasks.all(|task| {
-            let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
-            // The state stands behind the name, which is in brackets.
-            stat.is_ok_and(|stat| {
-                stat.rsplit(')')
-                    .next()
-                    .is_some_and(|rest| rest.starts_with(" T"))
-            })
-        })
-    };
-    while !all_stopped() {
-        assert!(begun.elapsed() < START_MAX, "it doesn't stand still");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// A server's process, which ends with this.
 pub struct Process(Child);
 
@@ -123,20 +103,12 @@ impl Process {
 
     /// All of its threads stand still: it accepts connections, and never answers.
     pub fn stand_still(&self) {
-        self.signal("-STOP");
-        stands_still(self.0.id());
+        signal(self.0.id(), "STOP");
     }
 
     /// It goes on.
     pub fn go_on(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([signal, &self.0.id().to_string()])
-            .status();
-        assert!(sent.expect("kill").success());
+        signal(self.0.id(), "CONT");
     }
 }
 

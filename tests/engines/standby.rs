@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::Broker;
-use super::server::{free_port, stands_still};
+use super::server::free_port;
 use super::support::TestDaemon;
 use super::support::http::HttpClient;
 use super::support::peers::{connect, is_silent, probe, publish, received, socket};
@@ -266,7 +266,6 @@ pub fn of_a_stopped_one_nothing_survives<B: Broker>() {
     let confirmed = ids("a", 10);
     confirmed.iter().for_each(|id| emit(&at_first, id));
     first.program.signal("STOP");
-    stands_still(first.program.pid());
     let stopped = Instant::now();
     // It reads them when it goes on.
     ids("late", 10)

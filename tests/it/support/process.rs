@@ -1,6 +1,7 @@
 //! A daemon in a process of its own, for what is measured or limited by process. The process is
 //! this test binary once more, told by an environment variable to run [`entry`] alone.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -138,7 +139,7 @@ impl DaemonProcess {
 
     /// Open file descriptors.
     pub fn open_fds(&self) -> usize {
-        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.pid));
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.pid));
         fds.expect("the process runs").count()
     }
 
@@ -152,7 +153,7 @@ impl DaemonProcess {
     }
 
     fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the process runs")
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the process runs")
     }
 
     /// Sends a signal, such as `STOP`, `CONT` or `KILL`.
@@ -223,11 +224,29 @@ pub fn settings(keys: &Value) -> Value {
     all
 }
 
-/// Sends a signal to a process.
+/// Sends a signal to a process. After `STOP`, none of its threads runs any more when this returns.
 pub fn signal(pid: u32, name: &str) {
     let kill = format!("kill -{name} {pid}");
     let status = Command::new("sh").args(["-c", &kill]).status();
     assert!(status.expect("a shell").success());
+    let deadline = Instant::now() + PATIENCE;
+    // The system stops them one by one, where each of them is.
+    while name == "STOP" && !stands_still(pid) {
+        assert!(Instant::now() < deadline, "{pid} doesn't stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn stands_still(pid: u32) -> bool {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    tasks.all(|task| {
+        let stat = fs::read_to_string(task.expect("a thread").path().join("stat"));
+        // The state stands behind the name, which is in brackets.
+        let state = stat
+            .ok()
+            .and_then(|stat| stat.rsplit(')').next().map(|rest| rest.starts_with(" T")));
+        state == Some(true)
+    })
 }
 
 fn bound_from(addresses: &Value) -> Bound {
