@@ -91,6 +91,8 @@ struct Settled {
     failure: Option<Failure>,
     /// Something is known of some of it.
     is_progress: bool,
+    /// Something was sent.
+    is_sent: bool,
 }
 
 impl Outward {
@@ -141,6 +143,9 @@ impl Outward {
         let mut backoff = Backoff::new(REDIAL[0], REDIAL[1]);
         // After a failure one event is sent alone: what is behind it isn't sent again and again.
         let mut batch_max = BATCH_EVENTS;
+        // An engine that was lost when it was sent something, and took none of it, is not said to be back before
+        // it does: it would go up and down with each attempt.
+        let mut is_doubtful = false;
         loop {
             let connected = match outlet.take() {
                 Some(connected) => Ok(connected),
@@ -152,7 +157,9 @@ impl Outward {
             let failure = match connected {
                 Err(why) => Failure::Lost(why),
                 Ok(mut connected) => {
-                    self.lane.is_connected();
+                    if !is_doubtful {
+                        self.lane.is_connected();
+                    }
                     match self
                         .exchange(&mut hands, &mut *connected, batch_max)
                         .await?
@@ -162,6 +169,7 @@ impl Outward {
                             if settled.is_progress {
                                 backoff.reset();
                             }
+                            is_doubtful = settled.is_sent && !settled.is_progress;
                             match settled.failure {
                                 Some(failure) => failure,
                                 None => {
@@ -218,6 +226,7 @@ impl Outward {
                 return Ok(Meanwhile::Done(Settled {
                     failure: Some(Failure::Lost(why)),
                     is_progress: false,
+                    is_sent: false,
                 }));
             }
             Meanwhile::Done(None) => {}
@@ -279,6 +288,7 @@ impl Outward {
         Settled {
             failure: sent.failure,
             is_progress: events + refused > 0,
+            is_sent: true,
         }
     }
 }

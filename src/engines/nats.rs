@@ -5,6 +5,7 @@ mod queue;
 mod register;
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::context::{
-    GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
+    GetStreamByNameErrorKind, GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
 };
 use async_nats::jetstream::message::{Acker, PublishMessage};
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::{self, AckKind, ErrorCode, Message};
 use futures_core::Stream;
 use tokio::time::timeout;
 
@@ -35,9 +36,14 @@ const OVERHEAD_BYTES: usize = 64;
 /// has other things in it too.
 const SUBJECT_BYTES_MAX: usize = 3500;
 
+/// How long it may take to ask which stream takes a subject.
+const STREAM_NAME_MAX: Duration = Duration::from_secs(2);
+
 /// What is known of an event that was sent.
 enum Answer {
     Known(Outcome),
+    /// Nobody has answered.
+    NoStream,
     /// Nothing is known of it, and why.
     Unsure(String),
     /// Nor of any behind it.
@@ -46,6 +52,22 @@ enum Answer {
 
 fn too_large(bytes: usize) -> String {
     format!("{bytes} bytes are more than the server's max_payload")
+}
+
+fn no_stream(subject: &str) -> String {
+    format!("no stream takes the subject {subject}: create one whose subjects have it")
+}
+
+/// What a stream says that refuses an event.
+fn refusal(error: &PublishError) -> Option<&jetstream::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// Whether it will never take it, as long as it is as it is.
+fn is_for_good(refused: &jetstream::Error) -> bool {
+    let code = refused.error_code();
+    code == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+        || code == ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM
 }
 
 /// Events are published to streams.
@@ -104,14 +126,38 @@ impl NatsOutlet {
             PublishErrorKind::MaxPayloadExceeded => {
                 Answer::Known(Outcome::Refused(too_large(self.to.len() + event.bytes())))
             }
-            PublishErrorKind::StreamNotFound => Answer::Unsure(format!(
-                "no stream takes the subject {}: create one whose subjects have it",
-                self.subject_of(event)
-            )),
+            PublishErrorKind::StreamNotFound => Answer::NoStream,
             PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
                 Answer::Silence(error.to_string())
             }
-            _ => Answer::Unsure(error.to_string()),
+            _ => match refusal(error) {
+                Some(refused) if is_for_good(refused) => Answer::Known(Outcome::Refused(format!(
+                    "{} bytes are more than the stream takes: {refused}",
+                    event.bytes()
+                ))),
+                Some(refused) => Answer::Unsure(format!("the stream refuses it: {refused}")),
+                None => Answer::Unsure(error.to_string()),
+            },
+        }
+    }
+
+    /// Why nobody has answered: no stream takes a subject, or the one that does can't now.
+    async fn why_no_stream(&self, event: &Outgoing) -> Failure {
+        let subject = self.subject_of(event);
+        let asked = self.link.context.stream_by_subject(subject.clone());
+        let asked = timeout(STREAM_NAME_MAX, self.link.heard(asked)).await;
+        match asked {
+            Ok(Ok(Ok(stream))) => Failure::Lost(format!(
+                "the stream {stream}, which takes the subject {subject}, doesn't answer: it may have no leader just now"
+            )),
+            // Who may not ask takes the server's word for it.
+            Ok(Err(_)) => Failure::Refused(no_stream(&subject)),
+            Ok(Ok(Err(error))) if error.kind() == GetStreamByNameErrorKind::NotFound => {
+                Failure::Refused(no_stream(&subject))
+            }
+            Ok(Ok(Err(_))) | Err(_) => Failure::Lost(format!(
+                "nobody takes the subject {subject}, nor says which stream does: JetStream may have no leader just now"
+            )),
         }
     }
 
@@ -137,31 +183,40 @@ impl NatsOutlet {
             }
         }
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut problem = problem.map(Failure::Refused);
         for (event, sent) in batch.iter().zip(under_way) {
             let answer = match sent {
                 Err(why) => Answer::Known(Outcome::Refused(why)),
-                Ok(ack) => match timeout(stall, ack.into_future()).await {
-                    Ok(Ok(ack)) if ack.duplicate => Answer::Known(Outcome::Known),
-                    Ok(Ok(_)) => Answer::Known(Outcome::Stored),
-                    Ok(Err(error)) => self.answer(event, &error),
+                Ok(ack) => match timeout(stall, self.link.heard(ack.into_future())).await {
+                    Ok(Ok(Ok(ack))) if ack.duplicate => Answer::Known(Outcome::Known),
+                    Ok(Ok(Ok(_))) => Answer::Known(Outcome::Stored),
+                    Ok(Ok(Err(error))) => self.answer(event, &error),
+                    // It gives no answer to what its user may not do.
+                    Ok(Err(why)) => Answer::Silence(why),
                     Err(_) => Answer::Silence(format!("nothing was confirmed for {stall:?}")),
                 },
             };
             match answer {
                 Answer::Known(outcome) => outcomes.push(outcome),
+                Answer::NoStream => {
+                    outcomes.push(Outcome::Unknown);
+                    if problem.is_none() {
+                        problem = Some(self.why_no_stream(event).await);
+                    }
+                }
                 Answer::Unsure(why) => {
                     outcomes.push(Outcome::Unknown);
-                    problem.get_or_insert(why);
+                    problem.get_or_insert(Failure::Refused(why));
                 }
                 Answer::Silence(why) => {
-                    problem.get_or_insert(why);
+                    problem.get_or_insert(Failure::Refused(why));
                     break;
                 }
             }
         }
         Sent {
             outcomes,
-            failure: problem.map(Failure::Refused),
+            failure: problem,
         }
     }
 }

@@ -285,7 +285,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Hand(handed) => hub.borrow_mut().take_handed(handed),
             Input::Return(returning) => hub.borrow_mut().return_to_engine(returning),
             Input::Attach(attachment) => acts::connection::attach(&hub, attachment),
-            Input::Bridges(bridges) => hub.borrow_mut().site.bridges = bridges,
+            Input::Bridges(bridges) => hub.borrow_mut().hear_bridges(bridges),
             Input::Status(lists, reply) => hub.borrow_mut().tell_status(lists, reply),
             Input::Subscriptions(asked) => hub.borrow().tell_subscriptions(asked),
             Input::Subjects(asked) => hub.borrow().tell_subjects(asked),

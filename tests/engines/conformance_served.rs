@@ -21,6 +21,12 @@ pub trait Queues: Broker {
     /// A public client writes messages to the queue of a service that is there, whose bodies are these
     /// numbers.
     fn put(&self, service: &str, numbers: Range<u64>, headers: &Value);
+
+    /// What is said when the queue of `Billing` is full.
+    const FULL: &str;
+
+    /// From now on the queue of `Billing`, which has something, takes no more; or it takes all again.
+    fn fill(&self, is_full: bool);
 }
 
 /// All of it as tests of one engine.
@@ -37,6 +43,8 @@ macro_rules! conforms_served {
             workers_go_on_while_the_server_is_away
             what_waits_while_the_server_is_away_goes_there_when_it_is_back
             an_event_is_confirmed_when_the_engine_has_it
+            what_the_engine_never_takes_is_refused_at_once
+            what_the_engine_doesn_t_take_now_is_answered_with_its_words
             kills_of_daemons_lose_nothing
             others_have_a_killed_daemon_s_events_soon
             both_ways_are_known_to_work_before_an_event_comes
@@ -473,6 +481,79 @@ pub fn an_event_is_confirmed_when_the_engine_has_it<B: Queues>() {
     let answer: Value = serde_json::from_slice(&answer).expect("JSON");
     assert_eq!(answer["data"]["level"], level, "{answer}");
     while broker.waiting("Billing") != 11 {}
+}
+
+/// EMIT with the level `engine`; its answer, and how long that took.
+fn emitted(daemon: &TestDaemon, id: &str, payload: &str) -> (Value, Duration) {
+    let begun = Instant::now();
+    let request = json!({
+        "token": "emit", "id": id, "subject": "Order", "payload": payload, "level": "engine",
+    });
+    (asked(&daemon.requester(), &request), begun.elapsed())
+}
+
+pub fn what_the_engine_never_takes_is_refused_at_once<B: Queues>() {
+    let broker = B::shared();
+    let served = Served::start(&broker, &json!({}));
+    assert_eq!(
+        emitted(&served.daemon, "0", "x").0["data"]["level"],
+        "engine"
+    );
+    let large = "x".repeat(broker.too_many_bytes());
+    // The second time it is known.
+    for _ in 0..2 {
+        let (answer, taken) = emitted(&served.daemon, "large", &large);
+        assert!(taken < Duration::from_secs(5), "{taken:?}");
+        let said = answer["data"].as_str().expect("a sentence");
+        assert!(said.starts_with("engine-refused: Billing: "), "{answer}");
+        assert!(said.contains("bytes are more than"), "{answer}");
+        assert!(
+            said.contains("event-manager dlq list engine.Billing"),
+            "{answer}"
+        );
+    }
+    served
+        .daemon
+        .wait_for_counter("engine.Billing", |c| c.dead_lettered, 1);
+    assert_eq!(
+        emitted(&served.daemon, "1", "x").0["data"]["level"],
+        "engine"
+    );
+    assert_eq!(broker.waiting("Billing"), 2);
+    assert_laws(&broker, &[&served], 0);
+}
+
+pub fn what_the_engine_doesn_t_take_now_is_answered_with_its_words<B: Queues>() {
+    let broker = B::shared();
+    let served = Served::start(&broker, &json!({}));
+    let mut sent = 1;
+    assert_eq!(
+        emitted(&served.daemon, "0", "x").0["data"]["level"],
+        "engine"
+    );
+    broker.fill(true);
+    let refused = loop {
+        // It may look at its length from time to time only.
+        assert!(sent < 1000);
+        let (answer, taken) = emitted(&served.daemon, &sent.to_string(), "x");
+        sent += 1;
+        assert!(taken < Duration::from_secs(5), "{taken:?}: {answer}");
+        if answer["data"]["level"] != "engine" {
+            break answer["data"].clone();
+        }
+        assert_eq!(answer["data"].get("reason"), None);
+    };
+    assert_eq!(refused["level"], "disk");
+    let reason = refused["reason"].as_str().expect("a sentence");
+    assert!(reason.starts_with("Billing: "), "{reason}");
+    assert!(reason.contains(B::FULL), "{reason}");
+    // While that is known, nobody waits.
+    let (answer, taken) = emitted(&served.daemon, "last", "x");
+    assert!(taken < Duration::from_secs(1), "{taken:?}: {answer}");
+    assert_eq!(answer["data"]["reason"], reason);
+    broker.fill(false);
+    while broker.waiting("Billing") != sent + 1 {}
+    assert_laws(&broker, &[&served], 0);
 }
 
 pub fn both_ways_are_known_to_work_before_an_event_comes<B: Queues>() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::{
-    Broker, Message, conforms, daemon, first_copies, numbers, wait_for, wait_until_empty,
+    Broker, Message, conforms, daemon, first_copies, numbers, settings, wait_for, wait_until_empty,
 };
 use super::conformance_in::{Source, conforms_in};
 use super::conformance_served::{Queues, conforms_served};
@@ -122,6 +122,13 @@ impl Queues for Nats {
         let subject = format!("em.service.{service}.a");
         self.client(&["write", &begin, &end, &subject, &headers.to_string()]);
     }
+
+    const FULL: &str = "maximum messages exceeded";
+
+    fn fill(&self, is_full: bool) {
+        let most = if is_full { "1" } else { "-1" };
+        self.client(&["bound", "em-service-Billing", "max_msgs", most]);
+    }
 }
 
 impl Source for Nats {
@@ -230,6 +237,35 @@ fn a_subject_that_is_too_long_there_is_a_dead_letter() {
 }
 
 /// What operators see of it, while it works and when its server is gone.
+#[test]
+fn what_is_too_large_for_the_stream_is_a_dead_letter_and_holds_up_nobody() {
+    let nats = Nats::started();
+    nats.client(&["bound", "POS", "max_msg_size", "500"]);
+    let directory = TempDir::new().expect("a directory");
+    let daemon = daemon(&directory, &nats);
+    let publisher = daemon.publisher();
+    publish(&publisher, "Order", &"x".repeat(1000));
+    publish(&publisher, "Order", "0");
+    assert_eq!(first_copies::<Nats>(&nats.read(1)), ["0"]);
+    daemon.wait_for_counter("bridge.orders", |c| c.dead_lettered, 1);
+    let (_, letters) = daemon.ask("dlq", &["list", "bridge.orders"]);
+    assert!(letters.contains("more than the stream takes"), "{letters}");
+}
+
+#[test]
+fn a_right_to_publish_that_is_missing_is_named_at_once() {
+    let nats = Nats::allowing(&["$JS.API.INFO"]);
+    let directory = TempDir::new().expect("a directory");
+    let settings = settings(&directory, &nats, &json!({"stallTimeout": 60}));
+    let daemon = TestDaemon::in_own_process(&settings);
+    publish(&daemon.publisher(), "Order", "0");
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    assert_eq!(bridge.state, BridgeState::Failing);
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("pos.Order"), "{problem}");
+    assert!(problem.contains("give the user that right"), "{problem}");
+}
+
 #[test]
 fn commands_show_what_it_does() {
     let mut nats = Nats::started();

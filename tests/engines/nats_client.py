@@ -14,6 +14,13 @@ async def create(js, name, subjects, max_msg_size="-1"):
     return name
 
 
+async def bound(js, name, key, value):
+    """The stream takes no more than that."""
+    config = (await js.stream_info(name)).config
+    await js.update_stream(config.evolve(discard="new", **{key: int(value)}))
+    return name
+
+
 async def count(js, name):
     return (await js.stream_info(name)).state.messages
 
@@ -58,6 +65,7 @@ async def main(url, command, *arguments):
     client = await nats.connect(url, connect_timeout=10)
     commands = {
         "create": create,
+        "bound": bound,
         "count": count,
         "read": read,
         "write": write,

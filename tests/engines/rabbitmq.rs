@@ -140,6 +140,24 @@ impl Queues for Rabbit {
         // The server's own exchange takes the name of a queue as key.
         self.client(&["give", "", &begin, &end, &headers.to_string(), &queue]);
     }
+
+    const FULL: &str = "it is full";
+
+    fn fill(&self, is_full: bool) {
+        let policy = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
+        let arguments: &[&str] = match is_full {
+            true => &[
+                "set_policy",
+                "-p",
+                &self.vhost,
+                "full",
+                r"^em\.service",
+                policy,
+            ],
+            false => &["clear_policy", "-p", &self.vhost, "full"],
+        };
+        self.node().control(arguments);
+    }
 }
 
 conforms!(Rabbit);

@@ -159,9 +159,8 @@ fn a_server_that_still_loads_its_data_is_named() {
     let directory = TempDir::new().expect("a directory");
     let daemon = daemon(&directory, &redis);
     publish(&daemon.publisher(), "Order", "0");
-    let bridge = wait_for(&daemon, "a refusal", |bridge| {
-        bridge.state == BridgeState::Failing
-    });
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    assert_eq!(bridge.state, BridgeState::Connecting);
     let problem = bridge.problem.expect("a sentence");
     assert!(problem.contains("reads its data"), "{problem}");
     wait_until_empty(&daemon);

@@ -46,6 +46,13 @@ impl Queues for Redis {
         let key = format!("em:service:{service}");
         self.client(&["write", &key, &begin, &end, &headers.to_string()]);
     }
+
+    const FULL: &str = "raise its maxmemory";
+
+    fn fill(&self, is_full: bool) {
+        let most = if is_full { "1" } else { "0" };
+        self.command(&["CONFIG", "SET", "maxmemory", most]);
+    }
 }
 
 /// A public client takes some for a consumer that is never seen again.

@@ -107,7 +107,7 @@ impl Error {
             | Self::Failed(_) => false,
             Self::NoAnswer { may_be_taken, .. } | Self::Closed { may_be_taken } => *may_be_taken,
             // Some of the durable services may have it.
-            Self::Nak { code, .. } => code == "store-failed",
+            Self::Nak { code, .. } => code == "store-failed" || code == "engine-refused",
             Self::MayBeLost { .. } | Self::CallTimeout { .. } | Self::CallRefused { .. } => true,
         }
     }
@@ -127,6 +127,9 @@ impl Error {
             Self::Nak { code, .. } => match code.as_str() {
                 "busy" | "stopping" | "no-port" => "try again later",
                 "store-failed" => "send it again with the same id when the disk works",
+                "engine-refused" => {
+                    "mend the event or the engine; the daemon has it as a dead letter"
+                }
                 "in-use" => "leave `delivery` as the service has it, or END the service first",
                 "lost" => "acquire it again",
                 "no-state" => "give the daemon a stateDir",
@@ -161,7 +164,7 @@ impl Error {
             | Self::InvalidArgument(_)
             | Self::Keys(_)
             | Self::TurnedAway { .. } => "nothing was sent",
-            Self::Nak { code, .. } if code == "store-failed" => "some services may have it",
+            Self::Nak { .. } if self.may_be_taken() => "some services may have it",
             Self::Nak { .. } | Self::TooOld { .. } => "nothing was done",
             Self::NoResponders { .. } => "nobody got it",
             Self::CallTimeout { .. } => "a service may have got it",

@@ -187,7 +187,9 @@ fn with_authorities(
 
 /// What becomes of what was asked.
 fn failure(error: &RedisError) -> Failure {
-    match error.is_io_error() || error.is_unrecoverable_error() {
+    // A server that has just been started takes what it is sent in a moment.
+    let is_loading = error.code() == Some("LOADING");
+    match is_loading || error.is_io_error() || error.is_unrecoverable_error() {
         true => Failure::Lost(explained(error)),
         false => Failure::Refused(explained(error)),
     }

@@ -54,6 +54,7 @@ impl Hub {
             self.settle(key, aftermath.settled);
         }
         if !aftermath.dead.is_empty() {
+            self.refused_by_engine(key, &aftermath.dead);
             self.dead_letters(key, aftermath.dead);
         }
     }

@@ -1,18 +1,17 @@
 //! Confirmed publishing: an event goes to all that it matches, and its publisher is told so.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde::Serialize;
 
+use super::emit_answers::{Said, refused_by_engine};
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
-use crate::reactor::state::emissions::{Confirmed, ForLater, IdLimits, Known, Reached};
+use crate::reactor::state::emissions::{ForLater, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
 use crate::reactor::state::observing::is_observed;
-use crate::reactor::state::replies::{Asker, ReturnAddress, Ticket};
+use crate::reactor::state::replies::{Asker, ReturnAddress};
 use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{
     Broker, DropReason, KnownSubject, Route, ServiceKey, SubjectIndex, Via,
@@ -22,17 +21,9 @@ use event_manager_core::queues::{EmissionId, Emitted};
 use event_manager_core::requests::{Emission, Level};
 use event_manager_core::security::Identity;
 use event_manager_core::seq::Seq;
-use event_manager_wire::messagebus::{DataType, Message};
+use event_manager_wire::messagebus::Message;
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
-
-/// What became of an emission.
-#[derive(Debug, Clone)]
-enum Said {
-    /// So many services have it, as safely as this says; and whether they had it before.
-    Accepted(usize, Level, bool),
-    Refused(Message),
-}
 
 /// An event that is about to be published.
 struct Publication {
@@ -106,7 +97,7 @@ impl Hub {
         let mut before = None;
         match self.requests.emissions.known(&emission.id) {
             Some((_, Known::Accepted(services, level))) => {
-                let known = Said::Accepted(*services, *level, true);
+                let known = Said::accepted(*services, *level, true);
                 return self.say(&asker, &emission.id, &known);
             }
             Some((number, Known::Pending)) => {
@@ -114,6 +105,10 @@ impl Hub {
                     self.requests.emissions.wait_too(number, ticket);
                 }
                 return;
+            }
+            Some((_, Known::Refused(why))) => {
+                let refused = refused_by_engine(why);
+                return self.say(&asker, &emission.id, &refused);
             }
             Some((_, Known::Partial(reached, failed))) => before = Some((*reached, failed.clone())),
             None => {}
@@ -267,7 +262,7 @@ impl Hub {
                 .emissions
                 .accept(&emission.id, number, reached, emission.level, limits);
             let level = reached.level(emission.level);
-            let accepted = Said::Accepted(reached.services, level, false);
+            let accepted = Said::accepted(reached.services, level, false);
             self.say(&asker, &emission.id, &accepted);
         }
         self.count_publication(&publication);
@@ -436,48 +431,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn answer_confirmed(&mut self, confirmed: Confirmed) {
-        let Confirmed {
-            id, reached, level, ..
-        } = confirmed;
-        let of = |is_duplicate| Said::Accepted(reached.services, level, is_duplicate);
-        let (first, again) = match confirmed.is_duplicate {
-            Ok(is_duplicate) => (of(is_duplicate), of(true)),
-            Err(reason) => {
-                let nak = Said::Refused(Message::nak("store-failed", reason));
-                (nak.clone(), nak)
-            }
-        };
-        self.say_to(confirmed.ticket, &id, &first);
-        for ticket in confirmed.again {
-            self.say_to(ticket, &id, &again);
-        }
-    }
-
-    /// The answer to an emission that waited. Who asked may be gone; then nobody wants it.
-    fn say_to(&mut self, ticket: Ticket, id: &EventId, said: &Said) {
-        if let Some(asker) = self.requests.replies.remove(ticket) {
-            self.say(&asker, id, said);
-        }
-    }
-
-    fn say(&mut self, asker: &Asker, id: &EventId, said: &Said) {
-        match (asker, said) {
-            (Asker::Client(back), Said::Refused(nak)) => self.reply(back, nak),
-            (Asker::Client(back), Said::Accepted(services, level, is_duplicate)) => {
-                let answer = answer(id, *services, *level, *is_duplicate);
-                self.reply(back, &answer);
-            }
-            (Asker::Inside(slot), said) => slot.give(match said {
-                Said::Accepted(_, _, false) => Published::Done,
-                Said::Accepted(_, _, true) => Published::Known,
-                Said::Refused(nak) => {
-                    Published::NotNow(String::from_utf8_lossy(&nak.data).into_owned())
-                }
-            }),
-        }
-    }
-
     /// Publishes what a part of this process wants to, in its order.
     pub(crate) fn publish_batch(&mut self, batch: Batch) {
         let Batch {
@@ -558,25 +511,4 @@ fn both_clocks() -> (Instant, u64) {
         clocks = (now(), wall_clock_ms());
     }
     clocks
-}
-
-/// The data of the answer yes.
-#[derive(Serialize)]
-struct Accepted<'a> {
-    id: Cow<'a, str>,
-    services: usize,
-    level: &'static str,
-    duplicate: bool,
-}
-
-fn answer(id: &EventId, services: usize, level: Level, duplicate: bool) -> Message {
-    let accepted = Accepted {
-        id: String::from_utf8_lossy(id.said()),
-        services,
-        level: level.name(),
-        duplicate,
-    };
-    // It has nothing that JSON can't say.
-    let data = serde_json::to_vec(&accepted).unwrap_or_default();
-    Message::ack(DataType::String, data)
 }

@@ -13,6 +13,7 @@ pub(crate) mod dial;
 pub(crate) mod durable_answers;
 pub(crate) mod durable_events;
 pub(crate) mod emit;
+mod emit_answers;
 pub(crate) mod flush;
 pub(crate) mod handshakes;
 pub(crate) mod hanging_up;

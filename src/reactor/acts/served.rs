@@ -3,13 +3,14 @@
 
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
-use crate::reactor::state::served::{Handed, HandedEvent, Returning, Serving, Settlement};
-use event_manager_core::broker::{GivenBack, ServiceKey};
+use crate::reactor::state::served::{Handed, HandedEvent, Returning, Serving, Settlement, WayDown};
+use event_manager_core::broker::{DeadLetter, GivenBack, ServiceKey};
 use event_manager_core::event_id::{Emitter, EventId};
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::{Emission, Level};
 use event_manager_core::seq::Seq;
-use event_manager_wire::messagebus::{ENGINE_WAIT_MAX, Message};
+use event_manager_wire::api::{Bridge, BridgeState};
+use event_manager_wire::messagebus::Message;
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::encode_message;
 
@@ -154,12 +155,9 @@ impl Hub {
             return false;
         };
         match seq {
-            Some(seq) => {
-                let until = now() + ENGINE_WAIT_MAX;
-                self.served.at_engines.wait(spool, seq, (number, until));
-            }
+            Some(seq) => self.served.at_engines.wait(spool, seq, number, now()),
             // It was on its way before, and may be there.
-            None => emissions.engine_has(number, false),
+            None => emissions.engine_has(number, Err(None)),
         }
         seq.is_some()
     }
@@ -169,32 +167,88 @@ impl Hub {
         let mut settled = std::mem::take(&mut self.scratch.words.settled);
         for seq in &settled {
             if let Some(number) = self.served.at_engines.heard_of(spool, *seq) {
-                self.engine_said(spool, number, true);
+                self.engine_said(spool, number, AtEngine::Has);
             }
         }
         std::mem::swap(&mut self.scratch.words.settled, &mut settled);
     }
 
-    /// Publishers that have waited for engines for long hear how far their events are.
-    pub(crate) fn give_up_on_engines(&mut self) {
-        for (spool, number) in self.served.at_engines.overdue(self.time.now) {
-            self.engine_said(spool, number, false);
+    /// These will never go out of a service, for its engine doesn't take them: nor do publishers wait.
+    pub(super) fn refused_by_engine(&mut self, spool: ServiceKey, dead: &[DeadLetter]) {
+        for letter in dead {
+            let seq = letter.item.seq;
+            let number = seq.and_then(|seq| self.served.at_engines.heard_of(spool, seq));
+            if let Some(number) = number {
+                self.engine_said(spool, number, AtEngine::Never(&letter.detail));
+            }
         }
     }
 
-    fn engine_said(&mut self, spool: ServiceKey, number: EmissionId, has: bool) {
-        let Some(name) = self
-            .broker
-            .service(spool)
-            .map(|service| service.name().clone())
-        else {
+    /// How bridges are.
+    pub(crate) fn hear_bridges(&mut self, bridges: Vec<Bridge>) {
+        let (broker, at_engines) = (&self.broker, &mut self.served.at_engines);
+        let down = bridges.iter().filter_map(|bridge| {
+            let spool = broker.find(&ServiceName::new(&bridge.name).ok()?)?;
+            broker.service_behind(spool)?;
+            Some(WayDown {
+                spool,
+                is_refused: bridge.state == BridgeState::Failing,
+                why: bridge.problem.as_deref()?,
+            })
+        });
+        at_engines.are_down(down, self.time.now);
+        self.site.bridges = bridges;
+        self.give_up_on_engines();
+    }
+
+    /// Publishers that have waited for engines for long hear how far their events are.
+    pub(crate) fn give_up_on_engines(&mut self) {
+        if self.served.at_engines.is_empty() {
+            return;
+        }
+        for (spool, number, why) in self.served.at_engines.overdue(self.time.now) {
+            self.engine_said(spool, number, AtEngine::NotYet(&why));
+        }
+    }
+
+    fn engine_said(&mut self, spool: ServiceKey, number: EmissionId, said: AtEngine<'_>) {
+        let behind = self.broker.service_behind(spool);
+        let behind = behind.map(|service| service.name().clone());
+        let found = self.broker.service(spool);
+        let (Some(behind), Some(found)) = (behind, found) else {
             return;
         };
+        let name = found.name().clone();
         let limits = self.id_limits();
         let emissions = &mut self.requests.emissions;
-        emissions.engine_has(number, has);
-        if let Some(confirmed) = emissions.confirm(number, &name, Ok(true), limits) {
+        let confirmed = match said {
+            AtEngine::Has => {
+                emissions.engine_has(number, Ok(()));
+                emissions.confirm(number, &name, Ok(true), limits)
+            }
+            AtEngine::NotYet(why) => {
+                emissions.engine_has(number, Err(Some(format!("{behind}: {why}"))));
+                emissions.confirm(number, &name, Ok(true), limits)
+            }
+            AtEngine::Never(why) => {
+                let why = format!(
+                    "{behind}: its engine never takes this event: {why}; it is a dead letter of {name} (event-manager dlq list {name})"
+                );
+                emissions.refused_by_engine(number, why, limits)
+            }
+        };
+        if let Some(confirmed) = confirmed {
             self.answer_confirmed(confirmed);
         }
     }
+}
+
+/// What is known of an event on its way to an engine.
+#[derive(Clone, Copy)]
+enum AtEngine<'a> {
+    Has,
+    /// It waits here, and why.
+    NotYet(&'a str),
+    /// It is a dead letter here, and why.
+    Never(&'a str),
 }

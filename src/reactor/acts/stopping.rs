@@ -144,7 +144,7 @@ impl Hub {
             Input::Subscriptions(asked) => self.tell_subscriptions(asked),
             Input::Subjects(asked) => self.tell_subjects(asked),
             // Too late: its sender sees that nobody answers.
-            Input::Bridges(bridges) => self.site.bridges = bridges,
+            Input::Bridges(bridges) => self.hear_bridges(bridges),
             Input::Instances(news) => self.take_instances(*news),
             Input::AskInstances(reply) => {
                 let _ = reply.send(Arc::clone(&self.site.instances));

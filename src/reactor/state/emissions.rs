@@ -59,6 +59,8 @@ pub(crate) enum Known {
     Accepted(usize, Level),
     /// These services don't have it, and all others that should do: sent again, it is for them alone.
     Partial(Reached, Vec<ServiceName>),
+    /// The engine of a service never takes it, and why.
+    Refused(String),
 }
 
 /// An event that waits for the disk, and so does its answer.
@@ -77,6 +79,10 @@ struct Pending {
     /// Services that don't have it, and why the first one does not.
     failed: Vec<ServiceName>,
     reason: Option<String>,
+    /// Why the engine of a service doesn't have it yet,
+    not_yet: Option<String>,
+    /// or never will.
+    never: Option<String>,
 }
 
 /// An event that goes to subscribers later, and by which way it came: that decides who gets it.
@@ -97,9 +103,20 @@ pub(crate) struct Confirmed {
     pub(crate) again: Vec<Ticket>,
     /// What it means that they have it.
     pub(crate) level: Level,
+    /// Why it is not the level that was asked for, if that is known.
+    pub(crate) reason: Option<String>,
     /// Whether all services had it before; or why one of them doesn't have it.
-    pub(crate) is_duplicate: Result<bool, String>,
+    pub(crate) is_duplicate: Result<bool, NotHad>,
     pub(crate) reached: Reached,
+}
+
+/// Why a service doesn't have an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotHad {
+    /// Its queue on disk can't take it.
+    ByStore(String),
+    /// Its engine never takes it.
+    ByEngine(String),
 }
 
 /// For how long, and how many, ids are remembered.
@@ -218,6 +235,8 @@ impl Emissions {
             reached,
             failed: vec![],
             reason: None,
+            not_yet: None,
+            never: None,
         };
         self.pending.insert(number, pending);
         if !id.is_empty() {
@@ -238,11 +257,14 @@ impl Emissions {
         pending.is_some_and(|pending| pending.level == Level::Engine)
     }
 
-    /// The engine of a service has the event of an emission, or that is not known.
-    pub(crate) fn engine_has(&mut self, number: EmissionId, has: bool) {
+    /// The engine of a service has the event of an emission; or not yet, and why, if that is known.
+    pub(crate) fn engine_has(&mut self, number: EmissionId, has: Result<(), Option<String>>) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.reached.at_engine |= has;
-            pending.reached.lacks_engine |= !has;
+            pending.reached.at_engine |= has.is_ok();
+            pending.reached.lacks_engine |= has.is_err();
+            if let Err(Some(why)) = has {
+                pending.not_yet.get_or_insert(why);
+            }
         }
     }
 
@@ -256,7 +278,6 @@ impl Emissions {
         limits: IdLimits,
     ) -> Option<Confirmed> {
         let pending = self.pending.get_mut(&number)?;
-        pending.awaited -= 1;
         match result {
             Ok(is_new) => {
                 pending.is_new |= is_new;
@@ -268,18 +289,43 @@ impl Emissions {
                 pending.reason.get_or_insert(reason);
             }
         }
+        self.one_less(number, limits)
+    }
+
+    /// The engine of a durable service never takes the event of an emission. The same as
+    /// [`confirm`](Self::confirm) else.
+    pub(crate) fn refused_by_engine(
+        &mut self,
+        number: EmissionId,
+        why: String,
+        limits: IdLimits,
+    ) -> Option<Confirmed> {
+        let pending = self.pending.get_mut(&number)?;
+        pending.never.get_or_insert(why);
+        self.one_less(number, limits)
+    }
+
+    /// One durable service less is waited for; what became of the emission if that was the last.
+    fn one_less(&mut self, number: EmissionId, limits: IdLimits) -> Option<Confirmed> {
+        let pending = self.pending.get_mut(&number)?;
+        pending.awaited -= 1;
         if pending.awaited > 0 {
             return None;
         }
         let pending = self.pending.remove(&number)?;
         let reached = pending.reached;
-        let is_duplicate = match pending.reason {
-            Some(reason) => {
+        let is_duplicate = match (pending.reason, pending.never) {
+            (Some(reason), _) => {
                 let known = Known::Partial(reached, pending.failed);
                 self.remember(&pending.id, number, known, limits);
-                Err(reason)
+                Err(NotHad::ByStore(reason))
             }
-            None => {
+            (None, Some(why)) => {
+                let known = Known::Refused(why.clone());
+                self.remember(&pending.id, number, known, limits);
+                Err(NotHad::ByEngine(why))
+            }
+            (None, None) => {
                 self.accept(&pending.id, number, reached, pending.level, limits);
                 Ok(!pending.is_new)
             }
@@ -289,6 +335,7 @@ impl Emissions {
             ticket: pending.ticket,
             again: pending.again,
             level: reached.level(pending.level),
+            reason: pending.not_yet,
             is_duplicate,
             reached,
         })

@@ -50,7 +50,7 @@ class Nak(EventManagerError):
 
     def __init__(self, code: str, sentence: str, request: str = "the request") -> None:
         # What failed to be written may be in memory, or with some receivers.
-        self.may_be_taken = code == "store-failed"
+        self.may_be_taken = code in ("store-failed", "engine-refused")
         taken = "it may have been done in part" if self.may_be_taken else "nothing was done"
         super().__init__(f"the daemon refused {request}: {code}: {sentence}; {taken}; {_ADVICE.get(code, _ANY)}")
         self.code = code
@@ -63,6 +63,7 @@ _ADVICE: Dict[str, str] = {
     "busy": "try again later",
     "stopping": "try again when the daemon is back",
     "store-failed": "see to the daemon's disk, then send it again with the same id",
+    "engine-refused": "mend the event or the engine; the daemon has it as a dead letter",
     "too-large": "send less, or raise the daemon's limits",
     "no-port": "give the daemon more ports (minStreamerPort, maxStreamerPort)",
     "no-store": "give the daemon a stateDir",

@@ -44,17 +44,20 @@ NAME_MAX_BYTES = 64
 class Receipt(NamedTuple):
     """What became of an emitted event: how many services have it, and whether on disk ("disk") or in memory.
 
-    `duplicate`: the daemon had an event with this id before, and accepted it only once.
+    `duplicate`: the daemon had an event with this id before, and accepted it only once. `reason`: why the
+    level is not the one that was asked for, if an engine does not have the event yet.
     """
 
     id: str
     services: int
     level: str
     duplicate: bool
+    reason: Optional[str] = None
 
 
 def _receipt(event_id: str, answer: Dict[str, Any]) -> Receipt:
-    return Receipt(event_id, answer["services"], answer["level"], answer["duplicate"])
+    reason = answer.get("reason")
+    return Receipt(event_id, answer["services"], answer["level"], answer["duplicate"], reason)
 
 
 class Stats(NamedTuple):

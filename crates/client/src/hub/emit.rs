@@ -48,6 +48,8 @@ pub struct Receipt {
     pub level: Level,
     /// The daemon had this id already, and this event was not published again.
     pub duplicate: bool,
+    /// Why the level is not the one that was asked for: what keeps an engine from having it, if it does.
+    pub reason: Option<String>,
 }
 
 /// An event that is about to be emitted: `.await` does it.

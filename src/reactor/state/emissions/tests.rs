@@ -173,7 +173,7 @@ fn services_without_the_event_are_remembered_with_the_first_reason() {
     let gone = Err("gone".to_owned());
     let confirmed = emissions.confirm(number, &names[2], gone, limits);
     let confirmed = confirmed.unwrap();
-    assert_eq!(confirmed.is_duplicate, Err("full".to_owned()));
+    assert_eq!(confirmed.is_duplicate, Err(NotHad::ByStore("full".into())));
     let failed = vec![names[0].clone(), names[2].clone()];
     let known = Known::Partial(confirmed.reached, failed);
     assert_eq!(emissions.known(&id), Some((number, &known)));
