@@ -113,11 +113,6 @@ impl Hub {
             Some((_, Known::Partial(reached, failed))) => before = Some((*reached, failed.clone())),
             None => {}
         }
-        if self.durable.queues.is_behind() {
-            let sentence = "too much waits for the disk; try again";
-            let busy = Said::Refused(Message::nak("busy", sentence));
-            return self.say(&asker, &emission.id, &busy);
-        }
         let known = self.look_up(via, emission);
         self.publish_to(known, via, emission, emitter, before, asker);
     }
@@ -232,7 +227,24 @@ impl Hub {
             let keys = &publication.route.services;
             self.why_not_kept(keys, publication.event.len(), emitter)
         });
+        let sentence = sentence.or_else(|| {
+            let waits = self.waits_for_room_on_disk(publication, emitter);
+            waits.then(|| "too much waits for the disk; try again".to_owned())
+        });
         Some(Message::nak("busy", sentence?))
+    }
+
+    /// So much waits for the disk that an event for it has to wait where it comes from. A client that has
+    /// a name and little there is not held up by others.
+    fn waits_for_room_on_disk(&self, publication: &Publication, emitter: &Identity) -> bool {
+        let queues = &self.durable.queues;
+        if publication.durable.is_empty() || !queues.is_behind() {
+            return false;
+        }
+        let bytes = publication.event.len() * publication.durable.len();
+        let appending = &self.requests.emissions.appending;
+        !(self.site.keyring.knows_names()
+            && appending.has_room(emitter, bytes, queues.appending_bytes()))
     }
 
     fn publish_confirmed(
@@ -267,7 +279,14 @@ impl Hub {
         }
         self.count_publication(&publication);
         self.give_to_subscribers(&publication, emitter);
+        let before = self.durable.queues.appending_bytes();
         self.give_to_services(emission, &publication);
+        if self.site.keyring.knows_names() {
+            let bytes = self.durable.queues.appending_bytes() - before;
+            let emissions = &mut self.requests.emissions;
+            let awaited = publication.durable.len();
+            emissions.appending.add(number, emitter, bytes, awaited);
+        }
     }
 
     fn count_publication(&mut self, publication: &Publication) {
@@ -318,7 +337,8 @@ impl Hub {
         let emitted = Emitted {
             id: Some(emission.id.clone()).filter(|id| !id.is_empty()),
             due_ms: due.and(emission.deliver_at_ms),
-            emission: publication.waits_for_disk.then_some(publication.number),
+            emission: (publication.waits_for_disk || self.site.keyring.knows_names())
+                .then_some(publication.number),
         };
         for &key in &route.services {
             let service = &mut self.broker[key];
@@ -418,6 +438,7 @@ impl Hub {
         result: Result<bool, String>,
         seq: Option<Seq>,
     ) {
+        self.requests.emissions.appending.told(number);
         if result.is_ok() && self.waits_for_engine(number, service, seq) {
             return;
         }

@@ -1,11 +1,14 @@
 //! Confirmed events: which ids are known, which wait for the disk, and which wait for their time.
 
+mod appending;
+
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::appending::Appending;
 use super::replies::Ticket;
 use event_manager_core::broker::{ClockChange, Via};
 use event_manager_core::event_id::{EventId, Shares};
@@ -147,6 +150,7 @@ pub(crate) struct Emissions {
     held: VecDeque<ForLater>,
     /// Of both.
     waiting_bytes: usize,
+    pub(crate) appending: Appending,
 }
 
 impl Emissions {
