@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::key_args::KeyArgs;
 use super::output::Out;
-use super::standby::stands_by;
+use super::standby::{StandsBy, stands_by};
 use super::target::{address, seconds};
 use crate::config::{Loaded, Sources};
 use event_manager_client::blocking::Client;
@@ -33,7 +33,10 @@ pub(super) struct HealthArgs {
 /// requests, and does what it is to do.
 pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let mut out = Out::new(false);
-    if let Some((name, reason)) = standby(args) {
+    if let Some((name, StandsBy { reason, obstacle })) = standby(args) {
+        if let Some(why) = obstacle {
+            bail!("{name} stands by, and can't take over: {why}");
+        }
         writeln!(out, "standby: {name} is healthy; {reason}")?;
         return Ok(());
     }
@@ -55,11 +58,11 @@ pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The name of the daemon that is meant, if it stands by, and for what.
-fn standby(args: &HealthArgs) -> Option<(String, String)> {
+/// The name of the daemon that is meant, if it stands by.
+fn standby(args: &HealthArgs) -> Option<(String, StandsBy)> {
     // What is wrong with it is told by who needs it.
     let loaded = Loaded::load(&Sources::from_env(args.config.clone(), vec![])).ok()?;
     let (config, wait) = (loaded.config, Duration::from_secs_f64(args.wait));
-    let reason = stands_by(&config, args.address.as_deref(), wait)?;
-    Some((config.locator.service_name.to_string(), reason))
+    let standby = stands_by(&config, args.address.as_deref(), wait)?;
+    Some((config.locator.service_name.to_string(), standby))
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::units::{Seconds, Unit};
+use event_manager_core::leases::candidate::Directories;
 
 /// The longest name of a lease, and of an engine, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -29,6 +30,9 @@ pub struct LeaseConfig {
     /// For so long nobody else has it, from each renewal.
     #[serde(with = "Seconds::<500, 3600>")]
     pub ttl: Duration,
+    /// Whose the state directories are.
+    #[serde(with = "WhoseDirectories")]
+    pub state_dir: Directories,
     /// What is run when this daemon serves.
     #[serde(with = "Command")]
     pub on_lead: Vec<String>,
@@ -55,9 +59,32 @@ impl Default for LeaseConfig {
             source: String::new(),
             name: "event-manager".into(),
             ttl: Duration::from_secs(3),
+            state_dir: Directories::Shared,
             on_lead: vec![],
             on_resign: vec![],
         }
+    }
+}
+
+/// `shared` or `own`.
+struct WhoseDirectories;
+
+impl Unit for WhoseDirectories {
+    type Of = Directories;
+
+    fn read(value: &Value) -> Result<Directories, String> {
+        match value.as_str().map(str::trim) {
+            Some("shared") => Ok(Directories::Shared),
+            Some("own") => Ok(Directories::Own),
+            _ => Err("\"shared\" or \"own\" is wanted".into()),
+        }
+    }
+
+    fn show(of: &Directories) -> Value {
+        json!(match of {
+            Directories::Shared => "shared",
+            Directories::Own => "own",
+        })
     }
 }
 

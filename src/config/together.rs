@@ -2,6 +2,7 @@
 
 use super::{Config, EngineKind};
 use event_manager_core::instances::FencePolicy;
+use event_manager_core::leases::candidate::Directories;
 use event_manager_wire::model::Endpoint;
 
 /// What doesn't fit together: the keys that it depends on, and a sentence.
@@ -144,6 +145,10 @@ fn lease(config: &Config) -> Option<Conflict> {
     if config.state_dir.as_os_str().is_empty() {
         let why = "lease.source needs a stateDir, which all daemons of this lease share";
         return conflict("stateDir", why.into());
+    }
+    if lease.is_by_hand() && lease.state_dir == Directories::Own {
+        let why = "lease.stateDir \"own\": by hand, the state directory itself says who serves, so all have the same; take \"shared\", or an engine as lease.source";
+        return conflict("lease.stateDir", why.into());
     }
     if config.startup_guard.enabled {
         let why = "startupGuard waits for a predecessor's end, and lease.source takes over from one that may only be stopped: one of them is enough";

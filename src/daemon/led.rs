@@ -3,12 +3,15 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{Daemon, JOURNAL_TIMEOUT, StartError};
 use crate::ambient::now;
 use crate::config::Config;
 use crate::http::{self, Guards, Standby};
 use crate::lease::{Hook, Lease};
 use crate::reactor::Input;
+use crate::state::known_instance;
 use crate::systemd::Manager;
 use crate::telemetry::{Journal, Notable, instance_name};
 
@@ -17,6 +20,9 @@ impl Daemon {
     pub(super) fn led_by(mut self, mut lease: Option<Lease>) -> Self {
         if let Some(lease) = &mut lease {
             let (name, token) = (&self.config.lease.name, lease.term().token());
+            if let Ok(number) = known_instance(&self.config.state_dir) {
+                lease.tenure().serves_in(number.to_string());
+            }
             let epoch = self.savers.store.as_ref().map_or(0, |store| store.epoch());
             if token < epoch {
                 self.journal
@@ -66,17 +72,25 @@ pub(super) fn stand_by(
     manager: &Manager,
 ) -> Result<(Lease, Option<TcpListener>), StartError> {
     let http = config.http_address.as_ref().map(http::bind).transpose()?;
+    let (obstacle, seen) = watch::channel(None);
     let standby = match &http {
-        Some(listener) => Some(Standby::start(listener, Guards::load(config)?, config)?),
+        Some(listener) => {
+            let guards = Guards::load(config)?;
+            Some(Standby::start(listener, guards, config, seen.clone())?)
+        }
         None => None,
     };
     let journal = Journal::in_memory(instance_name(config.locator.service_name.as_str()));
     let mut beat = manager.beat(now());
     // It may take days.
     manager.ready();
-    let lease = Lease::wait(config, journal, || {
+    let lease = Lease::wait(config, journal, obstacle, || {
         beat.turned(now(), || {
-            format!("standing by for the lease {}", config.lease.name)
+            let name = &config.lease.name;
+            match &*seen.borrow() {
+                None => format!("standing by for the lease {name}"),
+                Some(why) => format!("can't take over the lease {name}: {why}"),
+            }
         });
     });
     standby.into_iter().for_each(Standby::stop);

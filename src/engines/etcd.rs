@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::register::{claim_of, text_of};
+use super::register::{content_of, text_of};
 use super::{Failure, Pending, Register, User, tls};
 use crate::config::Login;
 use crate::keys::ConfiguredFile;
@@ -104,7 +104,7 @@ impl Register for EtcdRegister {
         Box::pin(async move {
             match ask {
                 Ask::Read => self.read().await,
-                Ask::Put(expected, claim) => self.put(*expected, text_of(claim.as_ref())).await,
+                Ask::Put(expected, content) => self.put(*expected, text_of(content)).await,
             }
         })
     }
@@ -220,17 +220,14 @@ impl Session {
     async fn read(&mut self, key: &str) -> Result<Entry, Failure> {
         let found: Found = self.ask("/v3/kv/range", &json!({"key": key})).await?;
         let Some(found) = found.kvs.into_iter().next() else {
-            return Ok(Entry {
-                revision: 0,
-                claim: None,
-            });
+            return Ok(Entry::default());
         };
         let value = STANDARD.decode(found.value);
         let value =
             value.map_err(|error| Failure::Refused(format!("a strange answer: {error}")))?;
         Ok(Entry {
             revision: found.mod_revision,
-            claim: claim_of(&value),
+            content: content_of(&value),
         })
     }
 

@@ -7,7 +7,7 @@ use axum::routing::get;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::hosts::{Hosts, only_ours};
 use super::pages::{answer, in_json};
@@ -25,24 +25,27 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Serves at this listener, which another server gets later.
+    /// Serves at this listener, which another server gets later. What keeps the daemon from taking over is in
+    /// `obstacle`.
     ///
     /// # Errors
     /// The system gives no thread, no descriptor or no event queue.
-    pub fn start(listener: &TcpListener, guards: Guards, config: &Config) -> std::io::Result<Self> {
+    pub fn start(
+        listener: &TcpListener,
+        guards: Guards,
+        config: &Config,
+        obstacle: watch::Receiver<Option<String>>,
+    ) -> std::io::Result<Self> {
         let listener = listener.try_clone()?;
         let reason = format!(
             "it stands by for the lease {} (lease.source {})",
             config.lease.name, config.lease.source
         );
-        let standby = Check { ok: false, reason };
-        let readiness = Readiness {
-            ready: false,
-            checks: [("standby".to_owned(), standby)].into(),
-        };
         let live = || async { in_json(StatusCode::OK, &json!({"live": true})) };
-        let ready = json!(readiness);
-        let unready = move || async move { in_json(StatusCode::SERVICE_UNAVAILABLE, &ready) };
+        let unready = move || async move {
+            let readiness = readiness(reason, obstacle.borrow().clone());
+            in_json(StatusCode::SERVICE_UNAVAILABLE, &json!(readiness))
+        };
         let other = || async {
             let text =
                 "{\"error\":\"this daemon stands by\",\"hint\":\"there is /livez and /readyz\"}";
@@ -66,5 +69,18 @@ impl Standby {
     pub fn stop(self) {
         let _ = self.stop.send(());
         let _ = self.thread.join();
+    }
+}
+
+/// It isn't ready, and as long as there is an obstacle, it can't be.
+fn readiness(reason: String, obstacle: Option<String>) -> Readiness {
+    let failed = |name: &str, reason| (name.to_owned(), Check { ok: false, reason });
+    let obstacle = obstacle.map(|why| failed("stateDir", why));
+    Readiness {
+        ready: false,
+        checks: [failed("standby", reason)]
+            .into_iter()
+            .chain(obstacle)
+            .collect(),
     }
 }

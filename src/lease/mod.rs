@@ -4,6 +4,7 @@
 //! the store, the state database and each connection ask before they write: it ends by the clock, whatever
 //! this thread does.
 
+mod directory;
 mod hand;
 mod hook;
 
@@ -23,7 +24,10 @@ use crate::config::{Config, Layout};
 use crate::engines::{Failure, Register, User, register};
 use crate::store::{By, Holding};
 use crate::telemetry::{Bursts, Journal, Notable, host_name, instance_name};
-use event_manager_core::leases::candidate::{Answer, Ask, Candidate, Claim, Held, Next, Term};
+use directory::Directory;
+use event_manager_core::leases::candidate::{
+    Answer, Ask, Candidate, Claim, Held, Next, Process, Term,
+};
 use event_manager_core::leases::tenure::{Grant, Tenure};
 use event_manager_zmtp::HubId;
 pub use hook::{Hook, Running};
@@ -62,13 +66,14 @@ pub enum LeaseError {
 
 impl Lease {
     /// Waits until this daemon holds it, for as long as that takes. Meanwhile `waiting` is called again and
-    /// again.
+    /// again. What keeps it from ever taking over is in `obstacle`, as long as it does.
     ///
     /// # Errors
     /// [`LeaseError`].
     pub fn wait(
         config: &Config,
         journal: Journal,
+        obstacle: watch::Sender<Option<String>>,
         mut waiting: impl FnMut(),
     ) -> Result<Self, LeaseError> {
         let by_hand = config.lease.is_by_hand();
@@ -87,7 +92,8 @@ impl Lease {
                 .name("lease".into())
                 .spawn(move || match by_hand {
                     true => runtime.block_on(hand::wait(&config, &journal, (held, over), released)),
-                    false => runtime.block_on(Work::new(config, held, journal).run(over, released)),
+                    false => runtime
+                        .block_on(Work::new(config, held, obstacle, journal).run(over, released)),
                 })?;
         let (tenure, clearing) = loop {
             waiting();
@@ -159,6 +165,7 @@ struct Work {
     register: Option<Box<dyn Register>>,
     /// Its own id.
     id: String,
+    directory: Directory,
     tenure: Option<Arc<Tenure>>,
     held: SyncSender<Taken>,
     clearing: Clearing,
@@ -169,16 +176,26 @@ struct Work {
 }
 
 impl Work {
-    fn new(config: Config, held: SyncSender<Taken>, journal: Journal) -> Self {
+    fn new(
+        config: Config,
+        held: SyncSender<Taken>,
+        obstacle: watch::Sender<Option<String>>,
+        journal: Journal,
+    ) -> Self {
         let service = config.locator.service_name.as_str();
         let id = format!("{}:{:016x}", instance_name(service), random());
-        let ttl = config.lease.ttl;
-        Self {
-            config,
-            candidate: Candidate::new(Claim {
-                id: id.clone(),
-                ttl,
+        let own = Claim {
+            id: id.clone(),
+            ttl: config.lease.ttl,
+            process: Some(Process {
+                host: host_name(),
+                pid: std::process::id(),
             }),
+        };
+        Self {
+            candidate: Candidate::new(own, config.lease.state_dir),
+            directory: Directory::new(&config, obstacle),
+            config,
             id,
             register: None,
             tenure: None,
@@ -192,6 +209,7 @@ impl Work {
 
     async fn run(mut self, over: watch::Sender<bool>, mut released: oneshot::Receiver<()>) {
         loop {
+            self.find_directory();
             let at = now();
             if self.term().is_some_and(|term| term.is_over(at)) {
                 break;
@@ -215,6 +233,19 @@ impl Work {
         // What may still be there of it is given back when it is told so, or left to its end.
         if released.await.is_ok() {
             self.give_back().await;
+        }
+    }
+
+    /// Who stands by looks each time, as storage is mounted and unmounted. Who serves has been told; a look at
+    /// storage that hangs would cost it the lease.
+    fn find_directory(&mut self) {
+        match &self.tenure {
+            None => self.candidate.found(self.directory.look()),
+            Some(tenure) => {
+                if let Some(number) = tenure.directory() {
+                    self.candidate.found(Some(number.to_owned()));
+                }
+            }
         }
     }
 
@@ -297,19 +328,28 @@ impl Work {
                 Some(tenure) => tenure.extend(held.until, asked),
                 None => self.begin(held, asked),
             }
-        } else if self.tenure.is_none()
-            && let Some(holder) = self.candidate.holder()
-            && self.said.as_ref() != Some(&holder.id)
-        {
-            let holder = holder.id.clone();
-            self.journal.note(&Notable::StandingBy {
-                name: &self.config.lease.name,
-                holder: &holder,
-            });
-            if !is_here(&holder, &host_name()) {
-                self.clearing.begin(&self.config, &self.journal);
-            }
-            self.said = Some(holder);
+        } else if self.tenure.is_none() {
+            self.directory.compare(&self.candidate, &self.journal);
+            self.tell_of_holder();
+        }
+    }
+
+    fn tell_of_holder(&mut self) {
+        let holder = self.candidate.holder();
+        let Some(holder) = holder.filter(|holder| self.said.as_ref() != Some(&holder.id)) else {
+            return;
+        };
+        self.journal.note(&Notable::StandingBy {
+            name: &self.config.lease.name,
+            holder: &holder.id,
+        });
+        let lives_here = holder
+            .process
+            .as_ref()
+            .is_some_and(|process| lives_here(process, &host_name()));
+        self.said = Some(holder.id.clone());
+        if !lives_here {
+            self.clearing.begin(&self.config, &self.journal);
         }
     }
 
@@ -359,20 +399,11 @@ impl Clearing {
 }
 
 /// Whether a holder is another daemon on this machine, which lives: what it has is its own.
-fn is_here(holder: &str, host: &str) -> bool {
-    let process = || {
-        let (service, _) = holder.rsplit_once(':')?;
-        let (_, machine) = service.rsplit_once('@')?;
-        let pid: u32 = machine
-            .strip_prefix(host)?
-            .strip_prefix('/')?
-            .parse()
-            .ok()?;
-        Some(pid)
-    };
+fn lives_here(holder: &Process, host: &str) -> bool {
+    let Process { host: theirs, pid } = holder;
     // A former run may have had our number, in a container.
-    process()
-        .is_some_and(|pid| pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists())
+    let is_another = theirs == host && *pid != std::process::id();
+    is_another && Path::new(&format!("/proc/{pid}")).exists()
 }
 
 async fn connect(config: &Config) -> Result<Box<dyn Register>, String> {
@@ -395,18 +426,20 @@ mod tests {
 
     #[test]
     fn a_holder_on_this_machine_is_one_that_lives() {
-        let id = |pid: u32| format!("EventManager@vm/{pid}:00ff00ff00ff00ff");
+        let process = |host: &str, pid| Process {
+            host: host.into(),
+            pid,
+        };
         let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
-        assert!(is_here(&id(parent), "vm"));
-        // Elsewhere, a former run of ours, one that is gone, somebody else.
+        assert!(lives_here(&process("vm", parent), "vm"));
+        // Elsewhere, a former run of ours, one that is gone.
         for (holder, host) in [
-            (id(parent), "vm2"),
-            (id(parent), "v"),
-            (id(own), "vm"),
-            (id(u32::MAX), "vm"),
-            ("somebody who is no event manager".into(), "vm"),
+            (process("vm", parent), "vm2"),
+            (process("vm", parent), "v"),
+            (process("vm", own), "vm"),
+            (process("vm", u32::MAX), "vm"),
         ] {
-            assert!(!is_here(&holder, host), "{holder} {host}");
+            assert!(!lives_here(&holder, host), "{holder:?} {host}");
         }
     }
 }

@@ -10,6 +10,17 @@ use event_manager_zmtp::HubId;
 /// The name of its file: 16 hex digits.
 pub const INSTANCE_FILE: &str = "instance";
 
+/// The id in this directory, which says whose directory it is wherever it is mounted.
+///
+/// # Errors
+/// Why it has none, for people.
+pub fn known_instance(directory: &Path) -> Result<HubId, String> {
+    let path = directory.join(INSTANCE_FILE);
+    let read = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let id = HubId::parse(read.trim_ascii());
+    id.ok_or_else(|| format!("{}: it has no id of 16 hex digits", path.display()))
+}
+
 /// The id in this directory; a new one, which is written there, if there is none. One that can't be
 /// written holds until the daemon ends, as without a directory.
 pub fn instance(directory: Option<&Path>) -> HubId {

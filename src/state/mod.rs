@@ -13,7 +13,7 @@ mod writer;
 
 use std::path::Path;
 
-pub use instance::{INSTANCE_FILE, instance};
+pub use instance::{INSTANCE_FILE, instance, known_instance};
 pub use kept::{
     Changes, Kept, KeptInstance, KeptLease, KeptMarks, KeptReady, KeptService, KeptSubscription,
     KeptTurn,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -32,12 +33,16 @@ impl Machine {
 
     /// One whose lease is at this engine.
     pub fn at(engine: &Value, directory: &TempDir, more: &Value) -> Self {
+        Self::in_directory(engine, directory.path(), more)
+    }
+
+    fn in_directory(engine: &Value, directory: &Path, more: &Value) -> Self {
         let ports = [(); 4].map(|()| free_port());
         let at = |n: usize| format!("tcp://127.0.0.1:{}", ports[n]);
         let mut keys = json!({
             "pubAddress": at(0), "subAddress": at(1), "requestAddress": at(2),
             "httpAddress": format!("127.0.0.1:{}", ports[3]),
-            "stateDir": directory.path(),
+            "stateDir": directory,
             "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
             "engines": {"main": engine},
             "lease": {"source": "main", "ttl": TTL.as_secs()},
@@ -169,6 +174,11 @@ macro_rules! stands_by {
             #[test]
             fn who_is_told_to_stop_gives_the_lease_back() {
                 crate::standby::who_stops_gives_it_back::<$broker>();
+            }
+
+            #[test]
+            fn who_has_another_directory_says_so_and_takes_over_from_nobody() {
+                crate::standby::another_directory_is_named::<$broker>();
             }
         }
     };
@@ -356,4 +366,75 @@ pub fn who_stops_gives_it_back<B: Broker>() {
     assert_eq!(written(), "leads x-1\nresigns x-1\n");
     second.program().logged("EM-0715");
     assert!(second.stop());
+}
+
+/// Its storage isn't mounted: it finds an empty directory at its place.
+pub fn another_directory_is_named<B: Broker>() {
+    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let places = TempDir::new().expect("a directory");
+    let [mounted, own] = ["mounted", "own"].map(|name| places.path().join(name));
+    let second = json!({"ttl": 1});
+    let [a, c] = [(); 2].map(|()| Machine::new(&broker, &directory, &second));
+    let b = Machine::in_directory(&broker.engine(), &mounted, &second);
+    let first = serving(a.start());
+    emit(&asking(&zmq::Context::new(), &[&a]), "a-0");
+    let number = std::fs::read_to_string(directory.path().join("instance")).expect("it has one");
+    let number = number.trim_end();
+    assert_eq!(
+        first
+            .status()
+            .lease
+            .and_then(|lease| lease.directory)
+            .as_deref(),
+        Some(number)
+    );
+    let unmounted = b.start();
+    let said = unmounted.logged("EM-0717");
+    for word in [
+        &format!("theirs={number}"),
+        "ours=none",
+        "is mounted",
+        "instance",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let readiness = b.get("/readyz").1;
+    let why = readiness["checks"]["stateDir"]["reason"]
+        .as_str()
+        .expect("a check");
+    assert!(why.contains("won't take over"), "{readiness}");
+    assert!(
+        b.site
+            .run(&["health"])
+            .failed(1)
+            .contains("can't take over")
+    );
+    let doctor = b.site.run(&["doctor"]);
+    assert!(
+        doctor.code == Some(1) && doctor.stdout.contains("error EM-9039"),
+        "{doctor:?}"
+    );
+    // Neither when who serves dies, nor when the lease is given back, is it taken without what was kept.
+    let third = c.standing_by();
+    first.into_program().signal("KILL");
+    let third = serving(third);
+    emit(&asking(&zmq::Context::new(), &[&c]), "c-0");
+    assert!(third.stop());
+    assert!(b.binds_nothing() && !mounted.exists());
+    let doctor = b.site.run(&["doctor"]);
+    assert!(doctor.stdout.contains("EM-9039"), "{doctor:?}");
+    // Storage that is there at last needs no restart.
+    std::os::unix::fs::symlink(directory.path(), &mounted).expect("a link");
+    let mounted = serving(unmounted);
+    mounted.wait_for_service("Billing", "its queue", |found| found.counters.queued == 2);
+    assert_eq!(take_all(&mounted).len(), 2);
+    // Two directories on purpose: what this one has stays here, which is said.
+    let on_purpose = json!({"ttl": 1, "stateDir": "own"});
+    let d = Machine::in_directory(&broker.engine(), &own, &on_purpose);
+    let other = d.start();
+    let said = other.logged("EM-0717");
+    assert!(said.contains("stays there"), "{said}");
+    assert_eq!(d.get("/readyz").1["checks"]["stateDir"], Value::Null);
+    assert!(mounted.stop());
+    assert!(serving(other).stop());
 }

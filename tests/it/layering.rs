@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("ambient", ""),
     (
         "config",
-        "wire::model wire::messagebus zmtp core::broker core::instances core::locator core::security",
+        "wire::model wire::messagebus zmtp core::broker core::instances core::leases core::locator core::security",
     ),
     ("telemetry", "wire::api wire::model ambient config"),
     ("traces", "wire::api wire::model ambient config telemetry"),
@@ -62,7 +62,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "lease",
-        "zmtp core::leases ambient config telemetry store engines",
+        "zmtp core::leases ambient config telemetry store state engines",
     ),
     (
         "bridges",

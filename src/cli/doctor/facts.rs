@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::key_args::own_keys;
-use super::super::standby::stands_by;
+use super::super::standby::{StandsBy, stands_by};
 use super::bridges::down_since;
 use super::configuration::ports_wanted;
 use super::listeners::{Listening, listening_on};
@@ -36,7 +36,7 @@ pub(super) struct Facts {
     /// It is there, and doesn't admit us.
     pub(super) turned_away: Option<TurnedAway>,
     /// It is there and takes no requests, as it stands by: for what.
-    pub(super) standby: Option<String>,
+    pub(super) standby: Option<StandsBy>,
     /// It admits us, and doesn't tell us its state.
     pub(super) is_forbidden: bool,
     /// Who listens on ports that the configuration names.

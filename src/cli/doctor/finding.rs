@@ -63,12 +63,13 @@ pub(super) enum Code {
     LeaseLate = 9036,
     LeaseForgotten = 9037,
     StandsBy = 9038,
+    OtherDirectory = 9039,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 37] = [
+    pub(super) const ALL: [Self; 38] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -106,6 +107,7 @@ impl Code {
         Self::LeaseLate,
         Self::LeaseForgotten,
         Self::StandsBy,
+        Self::OtherDirectory,
     ];
 
     pub(super) fn text(self) -> String {

@@ -30,6 +30,7 @@ use super::config_args::ConfigArgs;
 use super::exit;
 use super::key_args::KeyArgs;
 use super::output::{Out, exit_code, safe};
+use super::standby::StandsBy;
 use super::target::{address, seconds};
 use event_manager_wire::model::Endpoint;
 use facts::Facts;
@@ -92,7 +93,7 @@ fn check(facts: &Facts) -> Vec<Finding> {
     match &facts.status {
         Err(why) => found.push(match (facts.turned_away, &facts.standby) {
             (Some(told), _) => security::shut_out(&facts.address, why, told),
-            (None, Some(reason)) => standby(facts, reason),
+            (None, Some(stands_by)) => standby(facts, stands_by),
             (None, None) if facts.is_forbidden => security::untold(&facts.address, why),
             (None, None) => no_daemon(facts, why),
         }),
@@ -113,7 +114,12 @@ fn check(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn standby(facts: &Facts, reason: &str) -> Finding {
+fn standby(facts: &Facts, stands_by: &StandsBy) -> Finding {
+    let StandsBy { reason, obstacle } = stands_by;
+    if let Some(why) = obstacle {
+        let mend = "what the sentence names; it is looked at again and again, so nothing has to be restarted";
+        return Finding::new(Severity::Error, Code::OtherDirectory, "stateDir", why, mend);
+    }
     let text = format!("the daemon takes no requests: {reason}");
     let mend = "nothing; ask the daemon that serves for the rest: --address";
     Finding::new(Severity::Note, Code::StandsBy, &facts.address, text, mend)

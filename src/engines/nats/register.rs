@@ -6,7 +6,7 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, Stream};
 
-use super::super::register::{claim_of, text_of};
+use super::super::register::{content_of, text_of};
 use super::super::{Failure, Pending, Register, User};
 use super::{CONNECTION_LOST, Link};
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
@@ -57,13 +57,10 @@ impl NatsRegister {
         match read.await {
             Ok(message) => Ok(Answer::Is(Entry {
                 revision: message.sequence,
-                claim: claim_of(&message.payload),
+                content: content_of(&message.payload),
             })),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                Ok(Answer::Is(Entry {
-                    revision: 0,
-                    claim: None,
-                }))
+                Ok(Answer::Is(Entry::default()))
             }
             Err(error) => Err(Failure::Refused(error.to_string())),
         }
@@ -97,7 +94,7 @@ impl Register for NatsRegister {
         let asked = async {
             match ask {
                 Ask::Read => self.read().await,
-                Ask::Put(expected, claim) => self.put(*expected, text_of(claim.as_ref())).await,
+                Ask::Put(expected, content) => self.put(*expected, text_of(content)).await,
             }
         };
         Box::pin(async move {

@@ -3,7 +3,7 @@
 
 use redis::{Value, cmd, from_redis_value};
 
-use super::super::register::{claim_of, text_of};
+use super::super::register::{content_of, text_of};
 use super::super::{Failure, Pending, Register, User};
 use super::{CONNECT_MAX, Connection};
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
@@ -37,7 +37,7 @@ impl RedisRegister {
         let (revision, claim): (Option<u64>, Option<Vec<u8>>) = read_as(said)?;
         Ok(Answer::Is(Entry {
             revision: revision.unwrap_or(0),
-            claim: claim_of(&claim.unwrap_or_default()),
+            content: content_of(&claim.unwrap_or_default()),
         }))
     }
 
@@ -66,7 +66,7 @@ impl Register for RedisRegister {
         Box::pin(async move {
             match ask {
                 Ask::Read => self.read().await,
-                Ask::Put(expected, claim) => self.put(*expected, text_of(claim.as_ref())).await,
+                Ask::Put(expected, content) => self.put(*expected, text_of(content)).await,
             }
         })
     }

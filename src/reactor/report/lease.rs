@@ -15,6 +15,7 @@ pub(super) fn held_lease(site: &Site, now: Instant) -> Option<HeldLease> {
         engine: grant.engine.clone(),
         name: grant.name.clone(),
         holder: grant.holder.clone(),
+        directory: tenure.directory().map(str::to_owned),
         token: term.token(),
         epoch: site.epoch,
         ttl_ms: grant.ttl.map(in_ms),

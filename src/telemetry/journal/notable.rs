@@ -735,4 +735,14 @@ notables! {
         /// The state directory's.
         epoch: u64,
     } "the lease's token is lower than the state directory's epoch: what keeps the lease has lost what it knew, and may have given it to two"
+
+    /// This daemon would not find what that one has kept.
+    "EM-0717" OtherDirectory "other-directory" WARN "em.lease" {
+        name: &'a str = bare,
+        /// The number of its state directory.
+        theirs: &'a str = bare,
+        /// That of this daemon's; `none` if it has none.
+        ours: &'a str = bare,
+        why: &'a str = said,
+    } "the state directory is not that of the daemon that holds the lease, or held it last: {why}"
 }

@@ -9,6 +9,10 @@
 //!
 //! Revisions only grow, and the one by which a lease was taken is its token. If they don't, the third party has
 //! forgotten what it had, and whoever has seen that waits as if the lease were held still.
+//!
+//! The entry also says which state directory its holder has, and keeps saying so when it is released. Where all
+//! are to have the same, who finds another number in the entry than at home has what was kept not at hand (its
+//! storage isn't mounted), and must not serve: that would look as if nothing had been kept.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,15 +31,41 @@ pub struct Claim {
     pub id: String,
     /// For how long, from each change of the entry.
     pub ttl: Duration,
+    /// Where that is, if it says so.
+    pub process: Option<Process>,
+}
+
+/// A process, on its machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    pub host: String,
+    pub pid: u32,
+}
+
+/// What is kept under one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Nobody's if it was released.
+    pub claim: Option<Claim>,
+    /// The number of the state directory of who holds the lease or held it last, if that is known.
+    pub directory: Option<String>,
 }
 
 /// What the third party has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Grows with each change; 0 if there never was any.
     pub revision: u64,
-    /// Nobody's if it was released.
-    pub claim: Option<Claim>,
+    pub content: Content,
+}
+
+/// Whose the state directories are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directories {
+    /// All have the same: whoever has another one takes over from nobody, as what was kept isn't there.
+    Shared,
+    /// Each has its own.
+    Own,
 }
 
 /// What is to be asked of the third party.
@@ -43,7 +73,7 @@ pub struct Entry {
 pub enum Ask {
     Read,
     /// Replace the entry if it has this revision.
-    Put(u64, Option<Claim>),
+    Put(u64, Content),
 }
 
 /// What it answered.
@@ -102,7 +132,8 @@ impl Seen {
     /// For how long the holder that this entry doesn't know any more may go on, if revisions went back.
     fn forgotten_by(self, entry: &Entry) -> Option<Duration> {
         let went_back = entry.revision < self.entry.revision;
-        let held = self.entry.claim.map(|claim| claim.ttl).max(self.forgot);
+        let claim = self.entry.content.claim;
+        let held = claim.map(|claim| claim.ttl).max(self.forgot);
         held.filter(|_| went_back)
     }
 }
@@ -111,6 +142,9 @@ impl Seen {
 #[derive(Debug)]
 pub struct Candidate {
     own: Claim,
+    directories: Directories,
+    /// The number of its own, if it has one.
+    directory: Option<String>,
     standing: Standing,
     seen: Option<Seen>,
     /// Nothing is asked before.
@@ -119,9 +153,11 @@ pub struct Candidate {
 
 impl Candidate {
     /// One that waits.
-    pub fn new(own: Claim) -> Self {
+    pub fn new(own: Claim, directories: Directories) -> Self {
         Self {
             own,
+            directories,
+            directory: None,
             standing: Standing::Waits,
             seen: None,
             rests_until: None,
@@ -138,7 +174,35 @@ impl Candidate {
 
     /// Whose entry it waits for.
     pub fn holder(&self) -> Option<&Claim> {
-        self.seen.as_ref()?.entry.claim.as_ref()
+        self.seen.as_ref()?.entry.content.claim.as_ref()
+    }
+
+    /// Its state directory has this number, or none (yet).
+    pub fn found(&mut self, directory: Option<String>) {
+        self.directory = directory;
+    }
+
+    /// The number of its state directory.
+    pub fn directory(&self) -> Option<&str> {
+        self.directory.as_deref()
+    }
+
+    /// The state directory of who holds the lease or held it last, if that is known to be another one.
+    pub fn other_directory(&self) -> Option<&str> {
+        let theirs = self.seen.as_ref()?.entry.content.directory.as_ref();
+        let other = theirs.filter(|theirs| self.directory.as_ref() != Some(theirs));
+        other.map(String::as_str)
+    }
+
+    /// Whether it may not take over, whatever the time.
+    fn is_kept_off(&self) -> bool {
+        let waits = self.standing == Standing::Waits && self.directories == Directories::Shared;
+        waits && self.other_directory().is_some()
+    }
+
+    fn content(&self, claim: Option<Claim>) -> Content {
+        let directory = self.directory.clone();
+        Content { claim, directory }
     }
 
     /// How long an answer is waited for.
@@ -160,9 +224,13 @@ impl Candidate {
         let Some(seen) = self.seen.as_ref().filter(|seen| !seen.is_doubtful) else {
             return Next::Ask(Ask::Read);
         };
-        match self.may_take_at(seen).is_some_and(|at| now < at) {
+        let is_others = self.may_take_at(seen).is_some_and(|at| now < at);
+        match is_others || self.is_kept_off() {
             true => Next::Ask(Ask::Read),
-            false => Next::Ask(Ask::Put(seen.entry.revision, Some(self.own.clone()))),
+            false => {
+                let content = self.content(Some(self.own.clone()));
+                Next::Ask(Ask::Put(seen.entry.revision, content))
+            }
         }
     }
 
@@ -172,7 +240,13 @@ impl Candidate {
         self.rests_until = None;
         match (asked, answer) {
             (Ask::Read, Answer::Is(entry)) => self.read(entry, now),
-            (Ask::Put(_, Some(_)), Answer::Stored(revision)) => self.stored(revision, sent, now),
+            (Ask::Put(_, content), Answer::Stored(revision)) if content.claim.is_some() => {
+                let entry = Entry {
+                    revision,
+                    content: content.clone(),
+                };
+                self.stored(entry, sent, now);
+            }
             (Ask::Put(..), Answer::Changed) => self.doubt(),
             _ => {
                 self.doubt();
@@ -186,7 +260,7 @@ impl Candidate {
         let held = matches!(self.standing, Standing::Holds(_));
         self.standing = Standing::Over;
         let seen = self.seen.as_ref().filter(|_| held)?;
-        Some(Ask::Put(seen.entry.revision, None))
+        Some(Ask::Put(seen.entry.revision, self.content(None)))
     }
 
     fn end_at(&mut self, now: Instant) {
@@ -199,7 +273,7 @@ impl Candidate {
 
     /// When another's entry may be replaced; `None` if it is nobody's, or ours.
     fn may_take_at(&self, seen: &Seen) -> Option<Instant> {
-        let theirs = seen.entry.claim.as_ref();
+        let theirs = seen.entry.content.claim.as_ref();
         let theirs = theirs.filter(|claim| claim.id != self.own.id);
         let ttl = theirs.map(|claim| claim.ttl).max(seen.forgot)?;
         Some(seen.since + ttl.max(self.own.ttl))
@@ -212,7 +286,8 @@ impl Candidate {
     }
 
     fn read(&mut self, entry: Entry, now: Instant) {
-        let is_ours = entry.claim.as_ref().is_some_and(|c| c.id == self.own.id);
+        let claim = entry.content.claim.as_ref();
+        let is_ours = claim.is_some_and(|claim| claim.id == self.own.id);
         if !is_ours && matches!(self.standing, Standing::Holds(_)) {
             self.standing = Standing::Over;
         }
@@ -229,18 +304,19 @@ impl Candidate {
                 entry,
             },
         };
-        self.rests_until = self
-            .may_take_at(&seen)
-            .map(|at| at.min(now + self.own.ttl / LOOKS));
+        let look = now + self.own.ttl / LOOKS;
+        let may_take_at = self.may_take_at(&seen);
         self.seen = Some(seen);
+        self.rests_until = match self.is_kept_off() {
+            true => Some(look),
+            false => may_take_at.map(|at| at.min(look)),
+        };
     }
 
-    fn stored(&mut self, revision: u64, sent: Instant, now: Instant) {
+    fn stored(&mut self, entry: Entry, sent: Instant, now: Instant) {
+        let revision = entry.revision;
         self.seen = Some(Seen {
-            entry: Entry {
-                revision,
-                claim: Some(self.own.clone()),
-            },
+            entry,
             since: now,
             is_doubtful: false,
             forgot: None,

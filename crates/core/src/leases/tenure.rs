@@ -1,6 +1,6 @@
 //! How it goes with a lease that this daemon holds, for whoever shows it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::candidate::Term;
@@ -37,6 +37,8 @@ pub struct Tenure {
     grant: Grant,
     term: Arc<Term>,
     renewals: Mutex<Renewals>,
+    /// The number of the state directory, once it has one.
+    directory: OnceLock<String>,
 }
 
 impl Tenure {
@@ -50,7 +52,19 @@ impl Tenure {
                 latest: asked,
                 problem: None,
             }),
+            directory: OnceLock::new(),
         }
+    }
+
+    /// Its holder serves with the state directory of this number.
+    pub fn serves_in(&self, directory: String) {
+        // It is told once.
+        let _ = self.directory.set(directory);
+    }
+
+    /// The number of its holder's state directory, once that is known.
+    pub fn directory(&self) -> Option<&str> {
+        self.directory.get().map(String::as_str)
     }
 
     /// What is held.
@@ -127,6 +141,9 @@ mod tests {
             problem: None,
         };
         assert_eq!(tenure.renewals(), renewed);
+        assert_eq!(tenure.directory(), None);
+        tenure.serves_in("a1".into());
+        assert_eq!(tenure.directory(), Some("a1"));
         // What is over isn't renewed.
         tenure.term().end();
         tenure.extend(at(2000), at(1000));

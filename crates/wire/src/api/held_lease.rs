@@ -14,6 +14,9 @@ pub struct HeldLease {
     pub name: String,
     /// By what the others know this daemon: its host, process id and a number of this run. By hand, the machine.
     pub holder: String,
+    /// The number of the state directory (its file `instance`), by which others know whether theirs is the same;
+    /// `None` if it has none.
+    pub directory: Option<String>,
     /// The number that it got with the lease, higher than that of all who held it before.
     pub token: u64,
     /// That of the state directory, which only grows, too.

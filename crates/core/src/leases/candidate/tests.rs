@@ -67,6 +67,19 @@ fn claim(process: usize, run: u64) -> Claim {
     Claim {
         id: format!("{process}.{run}"),
         ttl: TTL,
+        process: None,
+    }
+}
+
+fn candidate(process: usize, run: u64) -> Candidate {
+    Candidate::new(claim(process, run), Directories::Shared)
+}
+
+/// Of a directory without a number.
+fn content(claim: Option<Claim>) -> Content {
+    Content {
+        claim,
+        directory: None,
     }
 }
 
@@ -74,7 +87,7 @@ impl World {
     fn new(seed: u64, processes: usize, (loses, pauses): (u64, u64)) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let processes = (0..processes).map(|n| Process {
-            candidate: Candidate::new(claim(n, 0)),
+            candidate: candidate(n, 0),
             run: 0,
             // Two thousandths are more than any two clocks differ, and far less than the margin.
             rate: 998 + rng.below(5),
@@ -87,10 +100,7 @@ impl World {
             rng,
             origin: Instant::now(),
             ms: 0,
-            entry: Entry {
-                revision: 0,
-                claim: None,
-            },
+            entry: Entry::default(),
             messages: vec![],
             processes,
             numbers: 0,
@@ -155,11 +165,11 @@ impl World {
         }
         message.answer = Some(match &message.ask {
             Ask::Read => Answer::Is(self.entry.clone()),
-            Ask::Put(expected, claim) if *expected == self.entry.revision => {
+            Ask::Put(expected, content) if *expected == self.entry.revision => {
                 let revision = expected + 1;
                 self.entry = Entry {
                     revision,
-                    claim: claim.clone(),
+                    content: content.clone(),
                 };
                 Answer::Stored(revision)
             }
@@ -230,7 +240,7 @@ impl World {
     fn begin_anew(&mut self, n: usize) {
         let process = &mut self.processes[n];
         process.run += 1;
-        process.candidate = Candidate::new(claim(n, process.run));
+        process.candidate = candidate(n, process.run);
         process.asked = None;
     }
 }
@@ -292,15 +302,11 @@ fn what_is_released_is_taken_at_once_and_only_once() {
 
 #[test]
 fn a_holder_counts_from_when_it_asked_and_what_is_over_stays_so() {
-    let mut candidate = Candidate::new(claim(1, 1));
+    let mut candidate = candidate(1, 1);
     let origin = Instant::now();
     let at = |ms| origin + Duration::from_millis(ms);
-    let none = Entry {
-        revision: 0,
-        claim: None,
-    };
-    candidate.hear(&Ask::Read, at(0), Answer::Is(none), at(1));
-    let put = Ask::Put(0, Some(claim(1, 1)));
+    candidate.hear(&Ask::Read, at(0), Answer::Is(Entry::default()), at(1));
+    let put = Ask::Put(0, content(Some(claim(1, 1))));
     assert_eq!(candidate.next(at(1)), Next::Ask(put.clone()));
     candidate.hear(&put, at(1), Answer::Stored(17), at(900));
     let held = Held {
@@ -312,12 +318,12 @@ fn a_holder_counts_from_when_it_asked_and_what_is_over_stays_so() {
     let term = Term::new(held, at(900));
     assert!(!term.is_over(at(2700)) && term.is_over(at(2701)));
     // Renewed once, with an answer in time; the next one comes when all is over.
-    let put = Ask::Put(17, Some(claim(1, 1)));
+    let put = Ask::Put(17, content(Some(claim(1, 1))));
     assert_eq!(candidate.next(at(1001)), Next::Ask(put.clone()));
     candidate.hear(&put, at(1001), Answer::Stored(18), at(1002));
     term.extend(candidate.held(at(1002)).unwrap().until);
     assert!(!term.is_over(at(3700)) && term.is_over(at(3701)));
-    let put = Ask::Put(18, Some(claim(1, 1)));
+    let put = Ask::Put(18, content(Some(claim(1, 1))));
     assert_eq!(candidate.next(at(2001)), Next::Ask(put.clone()));
     candidate.hear(&put, at(2001), Answer::Stored(19), at(3701));
     assert_eq!(candidate.next(at(3701)), Next::Over);
@@ -328,14 +334,15 @@ fn a_holder_counts_from_when_it_asked_and_what_is_over_stays_so() {
 
 #[test]
 fn an_entry_of_a_longer_time_is_waited_for_as_long() {
-    let mut candidate = Candidate::new(claim(1, 1));
+    let mut candidate = candidate(1, 1);
     let origin = Instant::now();
     let theirs = Entry {
         revision: 5,
-        claim: Some(Claim {
+        content: content(Some(Claim {
             id: "another".into(),
             ttl: TTL * 2,
-        }),
+            process: None,
+        })),
     };
     let mut now = origin;
     candidate.hear(&Ask::Read, now, Answer::Is(theirs.clone()), now);
@@ -357,8 +364,11 @@ fn an_entry_of_a_longer_time_is_waited_for_as_long() {
 fn what_the_third_party_forgets_is_held_until_its_time_is_over() {
     let origin = Instant::now();
     let at = |ms| origin + Duration::from_millis(ms);
-    let is = |revision, claim| Answer::Is(Entry { revision, claim });
-    let mut waiting = Candidate::new(claim(1, 0));
+    let is = |revision, claim| {
+        let content = content(claim);
+        Answer::Is(Entry { revision, content })
+    };
+    let mut waiting = candidate(1, 0);
     let held = is(7, Some(claim(0, 0)));
     waiting.hear(&Ask::Read, at(0), held, at(0));
     waiting.hear(&Ask::Read, at(1000), is(0, None), at(1000));
@@ -375,11 +385,100 @@ fn what_the_third_party_forgets_is_held_until_its_time_is_over() {
     };
     assert_eq!(taken, (0, 4000));
     // What was given back is free at once, and so is what nobody ever had.
-    let mut second = Candidate::new(claim(2, 0));
+    let mut second = candidate(2, 0);
     second.hear(&Ask::Read, at(0), is(7, Some(claim(0, 0))), at(0));
     second.hear(&Ask::Read, at(1000), is(8, None), at(1000));
     assert!(matches!(second.next(at(1000)), Next::Ask(Ask::Put(8, _))));
-    let mut third = Candidate::new(claim(3, 0));
+    let mut third = candidate(3, 0);
     third.hear(&Ask::Read, at(0), is(0, None), at(0));
     assert!(matches!(third.next(at(0)), Next::Ask(Ask::Put(0, _))));
+}
+
+/// One of this rule with this directory, to whom that entry is told again and again for twice its time: whether
+/// it asks for it, and with which directory.
+fn takes(directories: Directories, ours: Option<&str>, content: &Content) -> Option<Content> {
+    let entry = Entry {
+        revision: 5,
+        content: content.clone(),
+    };
+    let mut candidate = Candidate::new(claim(1, 0), directories);
+    candidate.found(ours.map(str::to_owned));
+    let origin = Instant::now();
+    let (mut now, mut reads) = (origin, 0);
+    while now < origin + TTL * 2 {
+        match candidate.next(now) {
+            Next::Rest(until) => now = until,
+            Next::Ask(Ask::Put(_, content)) => return Some(content),
+            Next::Ask(ask) => candidate.hear(&ask, now, Answer::Is(entry.clone()), now),
+            Next::Over => panic!("it never held it"),
+        }
+        reads += 1;
+        assert!(reads < 60, "it asks all the time");
+    }
+    None
+}
+
+#[test]
+fn who_has_another_directory_takes_over_from_nobody() {
+    let theirs = |claim| Content {
+        claim,
+        directory: Some("a1".into()),
+    };
+    // Held by somebody who is gone, and given back.
+    for found in [theirs(Some(claim(0, 0))), theirs(None)] {
+        for other in [None, Some("b2")] {
+            assert_eq!(takes(Directories::Shared, other, &found), None);
+            let put = takes(Directories::Own, other, &found).expect("it is taken");
+            assert_eq!(put.directory.as_deref(), other);
+        }
+        let put = takes(Directories::Shared, Some("a1"), &found).expect("it is taken");
+        assert_eq!(put.directory.as_deref(), Some("a1"));
+    }
+    // Of one that nobody has named, nothing is known.
+    for found in [content(Some(claim(0, 0))), content(None)] {
+        for ours in [None, Some("b2")] {
+            let put = takes(Directories::Shared, ours, &found).expect("it is taken");
+            assert_eq!(put.directory.as_deref(), ours);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_found_later_is_told_and_stays_told() {
+    let mut first = candidate(1, 1);
+    let origin = Instant::now();
+    let at = |ms| origin + Duration::from_millis(ms);
+    first.hear(&Ask::Read, at(0), Answer::Is(Entry::default()), at(0));
+    let Next::Ask(put) = first.next(at(0)) else {
+        panic!("it rests");
+    };
+    first.hear(&put, at(0), Answer::Stored(1), at(1));
+    // The directory is new, and gets its number from who serves.
+    first.found(Some("a1".into()));
+    assert_eq!(first.other_directory(), None);
+    let Next::Ask(renewal) = first.next(at(1000)) else {
+        panic!("it rests");
+    };
+    let named = |claim| Content {
+        claim,
+        directory: Some("a1".into()),
+    };
+    assert_eq!(renewal, Ask::Put(1, named(Some(claim(1, 1)))));
+    first.hear(&renewal, at(1000), Answer::Stored(2), at(1001));
+    assert!(first.held(at(2000)).is_some());
+    assert_eq!(first.release(), Some(Ask::Put(2, named(None))));
+    // Who waits finds the storage at last.
+    let mut second = candidate(2, 1);
+    let given_back = Answer::Is(Entry {
+        revision: 3,
+        content: named(None),
+    });
+    second.hear(&Ask::Read, at(0), given_back.clone(), at(0));
+    assert_eq!(second.other_directory(), Some("a1"));
+    assert!(matches!(second.next(at(0)), Next::Rest(_)));
+    assert_eq!(second.next(at(500)), Next::Ask(Ask::Read));
+    second.found(Some("a1".into()));
+    second.hear(&Ask::Read, at(500), given_back, at(500));
+    assert_eq!(second.other_directory(), None);
+    assert!(matches!(second.next(at(500)), Next::Ask(Ask::Put(3, _))));
 }
