@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::Broker;
+pub use super::conformance_emit::*;
 pub use super::conformance_killed::*;
 use super::support::peers::{connected, is_silent, publish};
 use super::support::{TestDaemon, assert_law};
@@ -39,6 +40,7 @@ macro_rules! conforms_served {
             a_daemon_that_stops_gives_back_what_it_has
             workers_have_the_same_words_as_of_any_service
             what_no_worker_can_do_is_a_dead_letter_that_can_be_replayed
+            what_ends_its_worker_takes_no_other_event_along
             work_that_lasts_is_not_given_to_others
             workers_go_on_while_the_server_is_away
             what_waits_while_the_server_is_away_goes_there_when_it_is_back
@@ -183,7 +185,7 @@ pub fn way(status: &Status, direction: &str) -> Bridge {
 
 /// Both laws: of each daemon, and, if none was killed, over all of them once the engine has heard of all that
 /// is done. Others have put so many events there.
-fn assert_laws<B: Queues>(broker: &B, daemons: &[&Served], others: u64) {
+pub fn assert_laws<B: Queues>(broker: &B, daemons: &[&Served], others: u64) {
     let begun = Instant::now();
     loop {
         let (mut forwarded, mut ended) = (others, 0);
@@ -444,115 +446,45 @@ pub fn what_waits_while_the_server_is_away_goes_there_when_it_is_back<B: Queues>
     assert_laws(&broker, &[&served], 0);
 }
 
-pub fn an_event_is_confirmed_when_the_engine_has_it<B: Queues>() {
-    let mut broker = B::started();
-    let served = Served::start(&broker, &json!({}));
-    let requester = served.daemon.requester();
-    let emit = |id: &str, subject: &str| {
-        let request = json!({
-            "token": "emit", "id": id, "subject": subject, "payload": "x", "level": "engine",
-        });
-        let data = asked(&requester, &request)["data"].clone();
-        (data["level"].clone(), data["services"].clone())
-    };
-    for n in 0..10 {
-        assert_eq!(emit(&n.to_string(), "Order"), (json!("engine"), json!(1)));
-        assert_eq!(broker.waiting("Billing"), n + 1);
-    }
-    // It is known, and there is nobody who wants the other.
-    assert_eq!(emit("9", "Order"), (json!("engine"), json!(1)));
-    assert_eq!(emit("other", "Refund"), (json!("memory"), json!(0)));
-    // The answer waits for the engine.
-    broker.kill();
-    let other = served.daemon.requester();
-    let request = json!({
-        "token": "emit", "id": "10", "subject": "Order", "payload": "x", "level": "engine",
-    });
-    let begun = Instant::now();
-    other.send(&request.to_string(), 0).expect("a send");
-    assert!(is_silent(&other, 100));
-    broker.start();
-    let answer = other.recv_bytes(0).expect("an answer");
-    // A server that takes so long to start is not waited for: it is on the daemon's disk.
-    let level = match begun.elapsed() < Duration::from_secs(10) {
-        true => "engine",
-        false => "disk",
-    };
-    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-    assert_eq!(answer["data"]["level"], level, "{answer}");
-    while broker.waiting("Billing") != 11 {}
-}
-
-/// EMIT with the level `engine`; its answer, and how long that took.
-fn emitted(daemon: &TestDaemon, id: &str, payload: &str) -> (Value, Duration) {
-    let begun = Instant::now();
-    let request = json!({
-        "token": "emit", "id": id, "subject": "Order", "payload": payload, "level": "engine",
-    });
-    (asked(&daemon.requester(), &request), begun.elapsed())
-}
-
-pub fn what_the_engine_never_takes_is_refused_at_once<B: Queues>() {
+pub fn what_ends_its_worker_takes_no_other_event_along<B: Queues>() {
     let broker = B::shared();
-    let served = Served::start(&broker, &json!({}));
-    assert_eq!(
-        emitted(&served.daemon, "0", "x").0["data"]["level"],
-        "engine"
-    );
-    let large = "x".repeat(broker.too_many_bytes());
-    // The second time it is known.
-    for _ in 0..2 {
-        let (answer, taken) = emitted(&served.daemon, "large", &large);
-        assert!(taken < Duration::from_secs(5), "{taken:?}");
-        let said = answer["data"].as_str().expect("a sentence");
-        assert!(said.starts_with("engine-refused: Billing: "), "{answer}");
-        assert!(said.contains("bytes are more than"), "{answer}");
-        assert!(
-            said.contains("event-manager dlq list engine.Billing"),
-            "{answer}"
-        );
+    let retry = json!({"initialMs": 0, "maxMs": 0, "maxDeliveries": 2});
+    let served = Served::start(&broker, &json!({"ackTimeout": 20, "retry": retry}));
+    served.publish(0..5);
+    // With each worker all that it holds goes back to the engine.
+    for n in 1..=2 {
+        let worker = served.worker(5);
+        (0..5).for_each(|_| assert_eq!(worker.receive().attempt, n));
+        drop(worker);
+        let back = u64::from(n) * 5;
+        served
+            .daemon
+            .wait_for_counter("Billing", |c| c.returned, back);
     }
+    let (mut worker, mut data) = (served.worker(5), BTreeSet::new());
+    for _ in 0..5 {
+        let event = worker.receive();
+        // What waits for its turn when its worker is lost has gone back once more.
+        assert!(event.attempt >= 3, "{event:?}");
+        assert!(is_silent(&worker.0, 20), "it goes alone");
+        match &*event.data {
+            "2" => {
+                drop(worker);
+                served
+                    .daemon
+                    .wait_for_counter("Billing", |c| c.dead_lettered, 1);
+                worker = served.worker(5);
+            }
+            _ => worker.ack(&event),
+        }
+        data.insert(event.data);
+    }
+    assert_eq!(data, all(0..5));
     served
         .daemon
-        .wait_for_counter("engine.Billing", |c| c.dead_lettered, 1);
-    assert_eq!(
-        emitted(&served.daemon, "1", "x").0["data"]["level"],
-        "engine"
-    );
-    assert_eq!(broker.waiting("Billing"), 2);
-    assert_laws(&broker, &[&served], 0);
-}
-
-pub fn what_the_engine_doesn_t_take_now_is_answered_with_its_words<B: Queues>() {
-    let broker = B::shared();
-    let served = Served::start(&broker, &json!({}));
-    let mut sent = 1;
-    assert_eq!(
-        emitted(&served.daemon, "0", "x").0["data"]["level"],
-        "engine"
-    );
-    broker.fill(true);
-    let refused = loop {
-        // It may look at its length from time to time only.
-        assert!(sent < 1000);
-        let (answer, taken) = emitted(&served.daemon, &sent.to_string(), "x");
-        sent += 1;
-        assert!(taken < Duration::from_secs(5), "{taken:?}: {answer}");
-        if answer["data"]["level"] != "engine" {
-            break answer["data"].clone();
-        }
-        assert_eq!(answer["data"].get("reason"), None);
-    };
-    assert_eq!(refused["level"], "disk");
-    let reason = refused["reason"].as_str().expect("a sentence");
-    assert!(reason.starts_with("Billing: "), "{reason}");
-    assert!(reason.contains(B::FULL), "{reason}");
-    // While that is known, nobody waits.
-    let (answer, taken) = emitted(&served.daemon, "last", "x");
-    assert!(taken < Duration::from_secs(1), "{taken:?}: {answer}");
-    assert_eq!(answer["data"]["reason"], reason);
-    broker.fill(false);
-    while broker.waiting("Billing") != sent + 1 {}
+        .wait_for_counter("Billing", |c| c.delivered, 4);
+    let letters = served.letters();
+    assert_eq!((letters.len(), &letters[0]["attempts"]), (1, &json!(3)));
     assert_laws(&broker, &[&served], 0);
 }
 

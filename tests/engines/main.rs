@@ -14,6 +14,7 @@
 )]
 
 mod conformance;
+mod conformance_emit;
 mod conformance_in;
 mod conformance_killed;
 mod conformance_served;

@@ -227,6 +227,46 @@ fn retries_and_dead_letters_survive_a_restart() {
     assert_eq!(third.service("Billing").counters.matched, 0);
 }
 
+/// A worker that is at work on all that it holds ends by one of them; before and after a restart.
+#[test]
+fn what_ends_its_worker_takes_no_other_event_along() {
+    let directory = TempDir::new().expect("a directory");
+    let services = json!({"Billing": {
+        "delivery": "queue", "subjects": ["Order"], "retry": {"maxDeliveries": 2},
+    }});
+    let first = daemon(&directory, json!({"services": services}));
+    let publisher = first.publisher();
+    let all = ["0", "1", "poison", "3", "4"];
+    all.iter()
+        .for_each(|event| publish(&publisher, "Order", event));
+    for attempt in 1..=2 {
+        let worker = acknowledging(&first);
+        all.iter().for_each(|event| {
+            let held = hold(&worker);
+            assert_eq!((&*held.data, held.attempt), (*event, attempt));
+        });
+        drop(worker);
+        first.wait_for_service("Billing", "all again", |found| found.counters.queued == 5);
+    }
+    assert!(first.stop());
+    let second = daemon(&directory, json!({"services": services}));
+    let mut worker = acknowledging(&second);
+    for event in all {
+        let held = hold(&worker);
+        assert_eq!((&*held.data, held.attempt), (event, 3));
+        assert!(is_silent(&worker, 20), "it goes alone");
+        if event == "poison" {
+            drop(worker);
+            worker = acknowledging(&second);
+            continue;
+        }
+        let done = format!("ACK {}", held.id);
+        worker.send(&done, 0).expect("a send");
+    }
+    let counters = second.wait_for_service("Billing", "all", |found| found.counters.delivered == 4);
+    assert_eq!(counters.counters.dead_lettered, 1);
+}
+
 #[test]
 fn a_durable_service_outlives_its_subscriptions() {
     let directory = TempDir::new().expect("a directory");

@@ -28,6 +28,8 @@ struct Worker {
     outstanding: u64,
     /// It let a delivery's time pass, and has said nothing since: others go first.
     is_doubted: bool,
+    /// It gets nothing until it holds nothing: an event that goes alone is for it, or in its hands.
+    is_alone: bool,
     /// When it had its last turn, or came.
     last_turn: u64,
     /// The number of its valid entry among the turns.
@@ -54,12 +56,28 @@ pub struct Introduced<'a> {
 
 impl Worker {
     fn eligible(&self) -> bool {
-        let held_max = match (self.lockstep, self.credit) {
+        let held_max = match (self.lockstep || self.is_alone, self.credit) {
             (true, _) => 1,
             (false, Some(credit)) => credit.into(),
             (false, None) => u64::MAX,
         };
         self.ready && self.open && self.outstanding < held_max
+    }
+
+    /// It doesn't acknowledge, or holds nothing.
+    fn is_light(&self) -> bool {
+        self.credit.is_none() || self.outstanding == 0
+    }
+
+    /// It will be ready for an event that goes alone, once it holds nothing.
+    fn may_be_free(&self) -> bool {
+        self.ready && self.credit.is_some()
+    }
+
+    /// So many events are not in its hands any more.
+    fn lays_down(&mut self, events: u64) {
+        self.outstanding = self.outstanding.saturating_sub(events);
+        self.is_alone &= self.outstanding > 0;
     }
 
     fn load(&self) -> u64 {
@@ -105,6 +123,7 @@ impl Workers {
             open: true,
             outstanding: 0,
             is_doubted: false,
+            is_alone: false,
             last_turn: 0,
             stamp: 0,
             introduction: None,
@@ -218,7 +237,7 @@ impl Workers {
         if worker.eligible() && (worker.is_doubted || before == outstanding.min(REPORTED_MAX)) {
             worker.outstanding = outstanding;
         } else {
-            self.change(key, |worker| worker.outstanding = outstanding);
+            self.change(key, |worker| worker.lays_down(events));
         }
     }
 
@@ -227,7 +246,7 @@ impl Workers {
     /// wait for the next.
     pub fn let_down(&mut self, key: WorkerKey) {
         self.change(key, |worker| {
-            worker.outstanding = worker.outstanding.saturating_sub(1);
+            worker.lays_down(1);
             worker.is_doubted = true;
         });
     }
@@ -299,13 +318,53 @@ impl Workers {
     /// Gives the next event to a worker that doesn't acknowledge, or holds none: for when too much is
     /// held. It looks at each worker.
     pub fn pick_light(&mut self) -> Option<(WorkerKey, PeerId)> {
-        let is_light = |worker: &Worker| worker.credit.is_none() || worker.outstanding == 0;
         let workers = self.workers.iter();
-        let light = workers.filter(|(_, worker)| worker.eligible() && is_light(worker));
+        let light = workers.filter(|(_, worker)| worker.eligible() && worker.is_light());
         let (key, worker) = light.min_by_key(|(_, worker)| (worker.load(), worker.last_turn))?;
         let picked = (WorkerKey(key as u32), worker.peer);
         self.change(picked.0, |worker| worker.outstanding += 1);
         Some(picked)
+    }
+
+    /// Whether there is somebody for an event that goes alone.
+    pub fn any_for_one_alone(&self) -> bool {
+        self.for_one_alone().is_some()
+    }
+
+    /// Who could take an event that goes alone. One that let a delivery's time pass may be stuck: it is asked
+    /// only if all are such.
+    fn for_one_alone(&self) -> Option<WorkerKey> {
+        let workers = self.workers.iter();
+        let may_take = |worker: &Worker| worker.eligible() && worker.is_light();
+        let light = workers.filter(|(_, worker)| may_take(worker));
+        let (key, worker) = light.min_by_key(|(_, worker)| (worker.load(), worker.last_turn))?;
+        let is_better = |other: &Worker| other.may_be_free() && !other.is_doubted;
+        let mut others = self.workers.iter();
+        let is_best = !worker.is_doubted || !others.any(|(_, other)| is_better(other));
+        is_best.then_some(WorkerKey(key as u32))
+    }
+
+    /// Gives an event that goes alone to a worker that holds nothing else, and gets nothing else meanwhile; or
+    /// to one that doesn't acknowledge. If there is none, the least busy one gets no more until it is. It looks
+    /// at each worker.
+    pub fn pick_for_one_alone(&mut self) -> Option<(WorkerKey, PeerId)> {
+        if let Some(key) = self.for_one_alone() {
+            self.change(key, |worker| {
+                worker.outstanding += 1;
+                worker.is_alone = worker.credit.is_some();
+            });
+            return Some((key, self.workers[key.0 as usize].peer));
+        }
+        let workers = self.workers.iter();
+        let free = workers.filter(|(_, worker)| worker.may_be_free());
+        let hope = |worker: &Worker| (worker.is_doubted, !worker.open, worker.outstanding);
+        let (least, worker) = free.min_by_key(|(_, worker)| (!worker.is_alone, hope(worker)))?;
+        if worker.is_alone {
+            return None;
+        }
+        let key = WorkerKey(least as u32);
+        self.change(key, |worker| worker.is_alone = true);
+        None
     }
 
     /// Gives a run of events to all workers in turn, if they would be picked in turn anyway: they are
@@ -358,10 +417,9 @@ impl Workers {
     /// How many workers could take an event now; if too much is held, how many of those that don't
     /// acknowledge or hold nothing.
     pub fn free(&self, too_much_is_held: bool) -> usize {
-        let is_light = |worker: &Worker| worker.credit.is_none() || worker.outstanding == 0;
         let eligible = self.workers.iter().filter(|(_, worker)| worker.eligible());
         eligible
-            .filter(|(_, worker)| !too_much_is_held || is_light(worker))
+            .filter(|(_, worker)| !too_much_is_held || worker.is_light())
             .count()
     }
 

@@ -291,7 +291,8 @@ impl Service {
     /// have no worker, or not come their time, or are safe on disk.
     pub fn is_idle(&self, now: Instant) -> bool {
         let pending = self.spill.as_ref().map_or(0, Spill::pending);
-        let can_go = self.queue.has_next(now) && self.workers.any_eligible();
+        let can_go = self.queue.has_next(now) && self.workers.any_eligible()
+            || self.queue.has_next_alone(now) && self.workers.any_ready();
         pending == 0 && self.queue.held() == 0 && !can_go
     }
 
@@ -306,14 +307,23 @@ impl Service {
     /// must not cost all memory, nor the others their work.
     pub fn dequeue(&mut self, now: Instant) -> Option<(Given, (WorkerKey, PeerId))> {
         let may_hand_out = self.spill.as_ref().is_none_or(Spill::may_hand_out);
-        if !may_hand_out || !self.queue.has_next(now) {
+        if !may_hand_out {
             return None;
         }
-        let (worker, peer) = match self.queue.holds_too_much() {
-            false => self.workers.pick()?,
-            true => self.workers.pick_light()?,
+        let alone = match self.queue.has_next_alone(now) {
+            true => self.workers.pick_for_one_alone(),
+            false => None,
+        };
+        if alone.is_none() && !self.queue.has_next(now) {
+            return None;
+        }
+        let (worker, peer) = match (alone, self.queue.holds_too_much()) {
+            (Some(alone), _) => alone,
+            (None, false) => self.workers.pick()?,
+            (None, true) => self.workers.pick_light()?,
         };
         let given = match (self.workers.acknowledges(worker), self.is_kept()) {
+            (true, _) if alone.is_some() => Given::Held(self.queue.hold_next_alone(worker, now)?),
             (true, _) => Given::Held(self.queue.hold_next(worker, now)?),
             (false, true) => Given::UntilWritten(self.queue.hold_until_written(worker, now)?),
             (false, false) => Given::Away(self.queue.next(now)?.body),
@@ -341,7 +351,8 @@ impl Service {
         };
         let has_room = |spill: &&Spill| in_memory > 0 || spill.has_room_in(&self.queue);
         let spill = self.spill.as_ref().filter(has_room);
-        in_memory + spill.map_or(0, Spill::due)
+        let alone = self.queue.has_next_alone(now) && self.workers.any_for_one_alone();
+        in_memory + spill.map_or(0, Spill::due) + u64::from(alone)
     }
 
     /// How many workers could take an event now.
@@ -357,7 +368,8 @@ impl Service {
     /// Whether its log is to be told that events are given to workers from now on.
     pub fn wants_to_hand_out(&mut self, now: Instant) -> bool {
         let spill = self.spill.as_mut().filter(|spill| !spill.may_hand_out());
-        let can_go = || self.workers.any_eligible() && self.queue.has_next(now);
+        let has_next = || self.queue.has_next(now) || self.queue.has_next_alone(now);
+        let can_go = || self.workers.any_eligible() && has_next();
         spill.is_some_and(|spill| can_go() && spill.wants_to_hand_out())
     }
 

@@ -354,6 +354,17 @@ impl HeldItems {
         true
     }
 
+    /// Whether its worker has answered an event that it got later.
+    pub(super) fn is_overtaken(&self, id: DeliveryId) -> bool {
+        self.by_id.get(id).is_some_and(|held| held.overtaken)
+    }
+
+    /// Whether something is held that timed out at this worker before, which may still be at it.
+    pub(super) fn any_late(&self, worker: WorkerKey) -> bool {
+        let all = (worker, DeliveryId(0))..=(worker, DeliveryId(u64::MAX));
+        self.late.range(all).next().is_some()
+    }
+
     /// A worker that held this event before says that it is done: whether somebody holds it now.
     pub(super) fn mark_done(&mut self, late: Late) -> bool {
         let id = self.late.get(&late).copied();

@@ -42,6 +42,10 @@ pub struct UnknownDelivery;
 /// that came before it are done, dead or given up. One that should go
 /// [not before](Item::not_before) some time comes into this order then.
 ///
+/// An event that was tried as often as it may be, and came back with others that its worker held, may be
+/// innocent: any of them can have been what ended the worker, or stopped it. So it *goes alone* once more, to
+/// a worker that holds nothing else. Whoever fails alone is dead.
+///
 /// What has to do with time happens in [`handle_timeout`](Self::handle_timeout); it should be called
 /// when [`poll_timeout`](Self::poll_timeout) says so, before the next event is taken. Each method that
 /// drops events, or ends them, tells which; whoever asked keeps the books.
@@ -51,6 +55,14 @@ pub struct Backlog {
     waiting: Waiting,
     held: HeldItems,
     tries: Tries,
+}
+
+/// Why an event was not done.
+#[derive(Debug, Clone, Copy)]
+struct Fault<'a> {
+    detail: &'a str,
+    /// It is the event's own; else it may be that of another which its worker held, too.
+    is_sure: bool,
 }
 
 /// How often durable events were tried, as far as their log doesn't know it yet.
@@ -66,9 +78,11 @@ struct Tries {
 
 impl Backlog {
     pub fn new(policy: Rc<Policy>) -> Self {
+        let mut waiting = Waiting::default();
+        waiting.set_deliveries_max(policy.retry.max_deliveries);
         Self {
             policy,
-            waiting: Waiting::default(),
+            waiting,
             held: HeldItems::default(),
             tries: Tries::default(),
         }
@@ -78,6 +92,8 @@ impl Backlog {
     /// that they were given for what they hold.
     pub fn set_policy(&mut self, policy: Rc<Policy>) -> Lost {
         self.policy = policy;
+        let max = self.policy.retry.max_deliveries;
+        self.waiting.set_deliveries_max(max);
         let mut lost = Lost::default();
         self.shrink(&mut lost);
         lost
@@ -260,45 +276,67 @@ impl Backlog {
         }
     }
 
-    /// Whether some event may go.
+    /// Whether some event may go, but for those that go alone.
     pub fn has_next(&self, now: Instant) -> bool {
         self.waiting.has_next(now)
     }
 
-    /// Takes the next event for a worker that doesn't acknowledge: it is done with here.
+    /// Whether an event goes alone that waits.
+    #[cfg(test)]
+    pub(crate) fn goes_alone(&self, seq: Seq) -> bool {
+        self.waiting.goes_alone(seq)
+    }
+
+    /// Whether some event may go to a worker that holds nothing else.
+    pub fn has_next_alone(&self, now: Instant) -> bool {
+        self.waiting.has_next_alone(now)
+    }
+
+    /// Takes the next event of all for a worker that doesn't acknowledge: it is done with here.
     pub fn next(&mut self, now: Instant) -> Option<Item> {
         self.waiting.take_next(now)
     }
 
     /// Gives the next event to a worker that acknowledges.
     pub fn hold_next(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
-        self.hold(worker, now, Some(now + self.policy.ack_timeout))
+        let item = self.waiting.hold_next(now)?;
+        Some(self.hold(item, worker, now, Some(now + self.policy.ack_timeout)))
+    }
+
+    /// Gives the next event that goes alone to a worker that acknowledges, and holds nothing.
+    pub fn hold_next_alone(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
+        let item = self.waiting.hold_next_alone(now)?;
+        Some(self.hold(item, worker, now, Some(now + self.policy.ack_timeout)))
     }
 
     fn hold(
         &mut self,
+        mut item: Item,
         worker: WorkerKey,
         now: Instant,
         deadline: Option<Instant>,
-    ) -> Option<Delivery> {
-        let mut item = self.waiting.hold_next(now)?;
+    ) -> Delivery {
         item.attempt = item.attempt.saturating_add(1);
         item.first_at.get_or_insert(now);
         let attempt = item.attempt + u32::from(item.given_before);
         let (seq, body) = (item.seq, item.body.clone());
         let id = self.held.insert(item, worker, now, deadline);
-        Some(Delivery {
+        Delivery {
             id,
             attempt,
             seq,
             body,
-        })
+        }
     }
 
     /// Gives the next event to a worker that doesn't acknowledge, to be [acked](Self::ack) when it is
     /// written: it is lost to nobody until then.
     pub fn hold_until_written(&mut self, worker: WorkerKey, now: Instant) -> Option<Delivery> {
-        self.hold(worker, now, None)
+        let item = match self.waiting.has_next(now) {
+            true => self.waiting.hold_next(now),
+            false => self.waiting.hold_next_alone(now),
+        };
+        Some(self.hold(item?, worker, now, None))
     }
 
     /// The worker said something that shows that it goes on.
@@ -365,7 +403,11 @@ impl Backlog {
             None => self.policy.retry.delay(held.item.attempt, chance),
         };
         let mut outcome = Outcome::default();
-        let again = self.try_again(held, delay, reason, now, &mut outcome);
+        let fault = Fault {
+            detail: reason,
+            is_sure: true,
+        };
+        let again = self.try_again(held, delay, fault, now, &mut outcome);
         outcome.retries = again.into();
         self.shrink(&mut outcome.dropped);
         Ok(outcome)
@@ -421,8 +463,13 @@ impl Backlog {
     ) -> Outcome {
         let unwritten: BTreeSet<_> = unwritten.iter().collect();
         let mut outcome = Outcome::default();
-        self.waiting.forget_late(worker);
         let ids: Vec<_> = self.held.ids_of(worker).collect();
+        let written = ids.iter().filter(|id| !unwritten.contains(id)).count();
+        let fault = Fault {
+            detail: "its worker left",
+            is_sure: written <= 1 && !self.waiting.any_late(worker) && !self.held.any_late(worker),
+        };
+        self.waiting.forget_late(worker);
         for id in ids {
             let Ok(mut held) = self.take_held(worker, id) else {
                 continue;
@@ -432,8 +479,7 @@ impl Backlog {
                 held.item.attempt -= 1;
                 held.item.first_at = held.item.first_at.filter(|_| held.item.attempt > 0);
             }
-            let detail = "its worker left";
-            let again = self.try_again(held, Duration::ZERO, detail, now, &mut outcome);
+            let again = self.try_again(held, Duration::ZERO, fault, now, &mut outcome);
             outcome.retries += u64::from(again && was_written);
         }
         self.held.forget(worker);
@@ -453,7 +499,7 @@ impl Backlog {
         &mut self,
         held: Held,
         delay: Duration,
-        detail: &str,
+        fault: Fault<'_>,
         now: Instant,
         outcome: &mut Outcome,
     ) -> bool {
@@ -468,8 +514,8 @@ impl Backlog {
             outcome.done.add(&item);
             return false;
         }
-        if item.attempt >= self.policy.retry.max_deliveries {
-            let letter = DeadLetter::new(item, DeadReason::MaxDeliveries, detail, given_at);
+        if item.attempt >= self.policy.retry.max_deliveries && fault.is_sure {
+            let letter = DeadLetter::new(item, DeadReason::MaxDeliveries, fault.detail, given_at);
             outcome.dead.push(letter);
             return false;
         }
@@ -503,15 +549,24 @@ impl Backlog {
         while let Some(item) = self.waiting.take_expired(now) {
             outcome.expired.add(&item);
         }
-        for (worker, id) in self.held.overdue(now) {
+        let overdue = self.held.overdue(now);
+        // Before the first is taken: those of one worker are all suspect.
+        let is_sure = |(worker, id): &(WorkerKey, DeliveryId)| {
+            self.held.is_overtaken(*id) || self.held.ids_of(*worker).nth(1).is_none()
+        };
+        let sure: Vec<_> = overdue.iter().map(is_sure).collect();
+        for ((worker, id), is_sure) in overdue.into_iter().zip(sure) {
             let Ok(mut held) = self.take_held(worker, id) else {
                 continue;
             };
             outcome.timed_out.push((worker, id));
             held.item.late = Some(Box::new((worker, id)));
             let delay = self.policy.retry.delay(held.item.attempt, chance());
-            let detail = "not acknowledged in time";
-            let again = self.try_again(held, delay, detail, now, &mut outcome);
+            let fault = Fault {
+                detail: "not acknowledged in time",
+                is_sure,
+            };
+            let again = self.try_again(held, delay, fault, now, &mut outcome);
             outcome.retries += u64::from(again);
         }
         self.waiting.wake_due(now);

@@ -37,8 +37,12 @@ impl Aside {
 pub(super) struct Waiting {
     line: VecDeque<Plain>,
     aside: BTreeMap<Position, Aside>,
-    /// Those aside that may go now.
+    /// Those aside that may go now,
     ready: BTreeSet<Position>,
+    /// and those that may go to a worker which holds nothing else: they were tried as often as they may be.
+    alone: BTreeSet<Position>,
+    /// How often an event may be tried.
+    deliveries_max: u32,
     due: BTreeSet<(Instant, Position)>,
     /// Those of them for which no other of their key waits: they can make way for others.
     evictable: BTreeSet<(Instant, Position)>,
@@ -52,6 +56,37 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// So often an event may be tried; beyond that it goes alone.
+    pub(super) fn set_deliveries_max(&mut self, max: u32) {
+        self.deliveries_max = max;
+        let (ready, alone) = (
+            std::mem::take(&mut self.ready),
+            std::mem::take(&mut self.alone),
+        );
+        ready
+            .into_iter()
+            .chain(alone)
+            .for_each(|at| self.let_go(at));
+    }
+
+    /// One of those aside may go now.
+    fn let_go(&mut self, position: Position) {
+        let goes_alone = self
+            .aside
+            .get(&position)
+            .is_some_and(|aside| aside.item.attempt >= self.deliveries_max);
+        match goes_alone {
+            true => self.alone.insert(position),
+            false => self.ready.insert(position),
+        };
+    }
+
+    /// It may not, or is not there any more.
+    fn hold_up(&mut self, position: Position) {
+        self.ready.remove(&position);
+        self.alone.remove(&position);
+    }
+
     /// Adds an item behind all others; one that has a sequence number, behind those with lower ones.
     pub(super) fn push_back(&mut self, mut item: Item) {
         item.position = match item.seq {
@@ -127,7 +162,7 @@ impl Waiting {
         let takes_turns = aside.takes_turns();
         self.aside.insert(position, aside);
         match key {
-            None if due.is_none() => _ = self.ready.insert(position),
+            None if due.is_none() => self.let_go(position),
             Some(key) if takes_turns => {
                 let change = self.keys.put_aside(key, position);
                 self.turned(change);
@@ -147,37 +182,54 @@ impl Waiting {
     /// Of those aside, another may go than before.
     fn turned(&mut self, (before, after): Change) {
         if let Some(before) = before {
-            self.ready.remove(&before);
+            self.hold_up(before);
         }
         if let Some(after) = after
             && self.aside[&after].due.is_none()
         {
-            self.ready.insert(after);
+            self.let_go(after);
         }
     }
 
-    /// The position of the next item that may go. Those past their end are passed over.
-    fn next_position(&self, now: Instant) -> Option<Position> {
+    /// Of those aside, the first that is not past its end.
+    fn first_live(&self, positions: &BTreeSet<Position>, now: Instant) -> Option<Position> {
         let is_live = |position: &&Position| !self.aside[position].item.is_expired(now);
-        let aside = self.ready.iter().find(is_live).copied();
+        positions.iter().find(is_live).copied()
+    }
+
+    /// The position of the next item that may go, but for those that go alone. Those past their end are passed
+    /// over.
+    fn next_position(&self, now: Instant) -> Option<Position> {
+        let aside = self.first_live(&self.ready, now);
         let line = self.line.front().map(|item| item.position);
         let keyed = self.keys.first_free();
         aside.into_iter().chain(line).chain(keyed).min()
     }
 
-    /// Whether some item may go.
+    /// Whether some item may go, but for those that go alone.
     pub(super) fn has_next(&self, now: Instant) -> bool {
         self.next_position(now).is_some()
     }
 
-    /// Takes the next item that may go.
-    pub(super) fn take_next(&mut self, now: Instant) -> Option<Item> {
-        self.take(self.next_position(now)?)
+    /// Whether some item may go to a worker that holds nothing else.
+    pub(super) fn has_next_alone(&self, now: Instant) -> bool {
+        self.first_live(&self.alone, now).is_some()
     }
 
-    /// The same; a worker holds it from now on, and so its key.
+    /// Takes the next item of all that may go.
+    pub(super) fn take_next(&mut self, now: Instant) -> Option<Item> {
+        let alone = self.first_live(&self.alone, now);
+        self.take(self.next_position(now).into_iter().chain(alone).min()?)
+    }
+
+    /// Takes the next that doesn't go alone; a worker holds it from now on, and so its key.
     pub(super) fn hold_next(&mut self, now: Instant) -> Option<Item> {
         self.take_as(self.next_position(now)?, true)
+    }
+
+    /// The same of those that go alone.
+    pub(super) fn hold_next_alone(&mut self, now: Instant) -> Option<Item> {
+        self.take_as(self.first_live(&self.alone, now)?, true)
     }
 
     /// Takes the item that came first, whether it may go or not.
@@ -206,7 +258,7 @@ impl Waiting {
         self.evictable.last().map(|(due, _)| *due)
     }
 
-    /// How many items may go now. Of those past their end some are counted, too.
+    /// How many items may go now, but for those that go alone. Of those past their end some are counted, too.
     pub(super) fn ready(&self) -> usize {
         self.line.len() + self.keys.free() + self.ready.len()
     }
@@ -307,7 +359,7 @@ impl Waiting {
 
     fn take_aside(&mut self, position: Position, to_hold: bool) -> Option<Item> {
         let aside = self.aside.remove(&position)?;
-        self.ready.remove(&position);
+        self.hold_up(position);
         if let Some(due) = aside.due {
             self.due.remove(&(due, position));
             self.evictable.remove(&(due, position));
@@ -337,15 +389,21 @@ impl Waiting {
             };
             aside.due = None;
             let Some(key) = aside.item.key else {
-                self.ready.insert(position);
+                self.let_go(position);
                 continue;
             };
             let change = self.keys.put_aside(key, position);
             self.turned(change);
             if self.keys.is_turn_of(key, position) {
-                self.ready.insert(position);
+                self.let_go(position);
             }
         }
+    }
+
+    /// Whether something waits that timed out at this worker, which may still be at it.
+    pub(super) fn any_late(&self, worker: WorkerKey) -> bool {
+        let all = (worker, DeliveryId(0))..=(worker, DeliveryId(u64::MAX));
+        self.late.range(all).next().is_some()
     }
 
     /// The worker is gone: what it said too late is not heard any more.
@@ -373,6 +431,13 @@ impl Waiting {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn goes_alone(&self, seq: Seq) -> bool {
+        let position = Position::try_from(seq.0).unwrap_or(Position::MAX);
+        let aside = self.aside.get(&position);
+        aside.is_some_and(|aside| aside.item.attempt >= self.deliveries_max)
     }
 
     #[cfg(test)]

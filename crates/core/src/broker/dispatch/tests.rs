@@ -191,7 +191,7 @@ proptest! {
             match act {
                 Act::Join(lockstep) => {
                     let peer = peer(turn as u32);
-                    let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, is_doubted: false, last_turn: 0, stamp: 0, introduction: None, wants_ids: false };
+                    let worker = Worker { peer, lockstep, credit: None, ready: false, open: true, outstanding: 0, is_doubted: false, is_alone: false, last_turn: 0, stamp: 0, introduction: None, wants_ids: false };
                     model.push((workers.join(peer, lockstep), worker, turn));
                 }
                 Act::Ready(n) => if let Some((key, worker, since)) = { let i = at(n, &model); model.get_mut(i) } {

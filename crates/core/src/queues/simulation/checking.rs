@@ -163,8 +163,16 @@ impl World {
             let Some(key) = daemon.broker.find(&name(*service)) else {
                 continue;
             };
-            let is_free = daemon.broker.service(key).unwrap().free_workers() > 0;
-            if !is_free || self.settings[*service].has_order {
+            let found = daemon.broker.service(key).unwrap();
+            if found.free_workers() == 0 || self.settings[*service].has_order {
+                continue;
+            }
+            let seqs = &self.witness.borrow().seqs;
+            let seq = seqs.get(&(name(*service), *number)).copied();
+            let goes_alone = seq.is_some_and(|seq| found.queue.goes_alone(seq));
+            let some_wait = found.queue.has_next_alone(now) && !found.workers.any_for_one_alone();
+            // One that waits for a worker to hold nothing else, or for those that do and take all room.
+            if some_wait && (goes_alone || found.queue.len() >= found.queue.limits().events_max) {
                 continue;
             }
             let times = [fate.not_before, fate.due_by];

@@ -23,6 +23,7 @@ enum Act {
     },
     Next,
     Hold(usize),
+    HoldAlone(usize),
     /// Of the deliveries given so far, the nth from the last, and by whom.
     Ack(usize, usize),
     Nak(usize, usize, Option<u64>),
@@ -44,6 +45,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (key(), 0usize..200).prop_map(|(key, size)| Act::PutBack { key, size }),
         2 => Just(Act::Next),
         8 => (0..WORKERS).prop_map(Act::Hold),
+        3 => (0..WORKERS).prop_map(Act::HoldAlone),
         4 => delivery().prop_map(|(n, by)| Act::Ack(n, by)),
         5 => (delivery(), prop::option::of(0u64..400)).prop_map(|((n, by), delay)| Act::Nak(n, by, delay)),
         1 => delivery().prop_map(|(n, by)| Act::Term(n, by)),
@@ -140,10 +142,17 @@ proptest! {
                 Act::Next => {
                     let item = backlog.next(now);
                     books.done += u64::from(item.is_some());
-                    let next = oracle.next(now);
+                    let next = oracle.next_of_all(now);
                     prop_assert_eq!(item, next.map(|index| oracle.all.remove(index).item));
                 }
-                Act::Hold(by) => prop_assert_eq!(backlog.hold_next(workers[by], now), oracle.hold(by, now)),
+                Act::Hold(by) => {
+                    let next = oracle.next(false, now);
+                    prop_assert_eq!(backlog.hold_next(workers[by], now), oracle.hold(next, by, now));
+                }
+                Act::HoldAlone(by) => {
+                    let next = oracle.next(true, now);
+                    prop_assert_eq!(backlog.hold_next_alone(workers[by], now), oracle.hold(next, by, now));
+                }
                 Act::Ack(back, by) => {
                     let id = id(back, &oracle);
                     let acked = backlog.ack(workers[by], id, now);
@@ -197,7 +206,8 @@ proptest! {
             for (by, key) in workers.iter().enumerate() {
                 prop_assert_eq!(backlog.held_by(*key).count(), oracle.ids_of(by).len());
             }
-            prop_assert_eq!(backlog.has_next(now), oracle.next(now).is_some());
+            prop_assert_eq!(backlog.has_next(now), oracle.next(false, now).is_some());
+            prop_assert_eq!(backlog.has_next_alone(now), oracle.next(true, now).is_some());
             if let Some(at) = oracle.poll_timeout() {
                 prop_assert!(backlog.poll_timeout().is_some_and(|earlier| earlier <= at));
             }

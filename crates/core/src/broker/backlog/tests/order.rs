@@ -65,11 +65,24 @@ struct Site {
 }
 
 impl Site {
-    fn dispatch(&mut self) {
-        while self.backlog.has_next(self.now)
-            && let Some((worker, _)) = self.workers.pick()
+    fn give_next(&mut self) -> Option<(WorkerKey, Delivery)> {
+        if self.backlog.has_next_alone(self.now)
+            && let Some((worker, _)) = self.workers.pick_for_one_alone()
         {
-            let delivery = self.backlog.hold_next(worker, self.now).unwrap();
+            let delivery = self.backlog.hold_next_alone(worker, self.now);
+            assert_eq!(self.backlog.held_by(worker).count(), 1, "it goes alone");
+            return Some((worker, delivery.unwrap()));
+        }
+        if !self.backlog.has_next(self.now) {
+            return None;
+        }
+        let (worker, _) = self.workers.pick()?;
+        let delivery = self.backlog.hold_next(worker, self.now);
+        Some((worker, delivery.unwrap()))
+    }
+
+    fn dispatch(&mut self) {
+        while let Some((worker, delivery)) = self.give_next() {
             let (key, number) = read(&delivery.body);
             let history = self.histories.entry(key).or_default();
             assert_eq!(history.held, None, "key {key} is in two hands");

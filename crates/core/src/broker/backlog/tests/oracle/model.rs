@@ -152,8 +152,15 @@ impl Oracle {
         lost
     }
 
-    /// The index of the next that may go.
-    pub(super) fn next(&self, now: Instant) -> Option<usize> {
+    /// The index of the next that may go, whether alone or not.
+    pub(super) fn next_of_all(&self, now: Instant) -> Option<usize> {
+        let both = [false, true].map(|alone| self.next(alone, now));
+        let position = |index: &usize| self.all[*index].item.position;
+        both.into_iter().flatten().min_by_key(position)
+    }
+
+    /// The index of the next that may go alone, or of the others.
+    pub(super) fn next(&self, alone: bool, now: Instant) -> Option<usize> {
         let may_go = |entry: &Entry| {
             let is_first_of_its_key = entry.item.key.is_none()
                 || self.all.iter().all(|other| {
@@ -161,7 +168,9 @@ impl Oracle {
                         || other.is_waiting()
                             && (!other.in_order() || other.item.position >= entry.item.position)
                 });
+            let goes_alone = entry.item.attempt >= self.policy.retry.max_deliveries;
             entry.is_waiting()
+                && goes_alone == alone
                 && entry.due().is_none()
                 && entry.item.expires_at.is_none_or(|end| end > now)
                 && is_first_of_its_key
@@ -175,8 +184,14 @@ impl Oracle {
             .map(|(index, _)| index)
     }
 
-    pub(super) fn hold(&mut self, worker: usize, now: Instant) -> Option<Delivery> {
-        let index = self.next(now)?;
+    /// Gives a worker the one with this index.
+    pub(super) fn hold(
+        &mut self,
+        index: Option<usize>,
+        worker: usize,
+        now: Instant,
+    ) -> Option<Delivery> {
+        let index = index?;
         if self.ids_of(worker).is_empty() {
             self.trusted[worker] = None;
         }
@@ -251,7 +266,7 @@ impl Oracle {
         index: usize,
         delay: Duration,
         by_time: bool,
-        detail: &str,
+        (detail, is_sure): (&str, bool),
         now: Instant,
         outcome: &mut Outcome,
     ) -> bool {
@@ -275,7 +290,7 @@ impl Oracle {
             outcome.done.add(&entry.item);
             return false;
         }
-        if entry.item.attempt >= self.policy.retry.max_deliveries {
+        if entry.item.attempt >= self.policy.retry.max_deliveries && is_sure {
             self.all.remove(index);
             outcome.dead.push(DeadLetter {
                 item: entry.item,
@@ -315,7 +330,7 @@ impl Oracle {
         let delay = delay.unwrap_or_else(|| self.backoff(index, chance));
         let mut outcome = Outcome::default();
         outcome.retries = self
-            .fail(index, delay, false, "no", now, &mut outcome)
+            .fail(index, delay, false, ("no", true), now, &mut outcome)
             .into();
         outcome.dropped = self.shrink();
         Ok(outcome)
@@ -388,6 +403,16 @@ impl Oracle {
     ) -> Outcome {
         let mut outcome = Outcome::default();
         let gone = self::worker(worker);
+        let written = self.ids_of(worker).into_iter();
+        let written = written.filter(|id| !unwritten.contains(id)).count();
+        let late = |entry: &Entry| {
+            entry
+                .item
+                .late
+                .as_deref()
+                .is_some_and(|late| late.0 == gone)
+        };
+        let is_sure = written <= 1 && !self.all.iter().any(late);
         for entry in &mut self.all {
             if entry.is_waiting() {
                 entry.item.late.take_if(|late| late.0 == gone);
@@ -406,7 +431,7 @@ impl Oracle {
                 index,
                 Duration::ZERO,
                 false,
-                "its worker left",
+                ("its worker left", is_sure),
                 now,
                 &mut outcome,
             );
@@ -452,7 +477,15 @@ impl Oracle {
             })
             .collect();
         overdue.sort();
-        for (_, id, by) in overdue {
+        let is_sure = |(_, id, by): &(Instant, DeliveryId, usize)| {
+            let index = self.held(*by, *id).unwrap();
+            let State::Held { overtaken, .. } = self.all[index].state else {
+                panic!("it is held")
+            };
+            overtaken || self.ids_of(*by).len() == 1
+        };
+        let sure: Vec<_> = overdue.iter().map(is_sure).collect();
+        for ((_, id, by), is_sure) in overdue.into_iter().zip(sure) {
             let index = self.held(by, id).unwrap();
             outcome.timed_out.push((worker(by), id));
             let delay = self.backoff(index, chance);
@@ -460,7 +493,7 @@ impl Oracle {
                 index,
                 delay,
                 true,
-                "not acknowledged in time",
+                ("not acknowledged in time", is_sure),
                 now,
                 &mut outcome,
             );
