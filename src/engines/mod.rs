@@ -25,6 +25,20 @@ use crate::config::{Engine, EngineKind, Layout, SecurityConfig};
 use event_manager_zmtp::{HubId, Limits};
 pub use register::{Register, register};
 
+/// Why an engine can't be used, with what to do if its certificate is why: the libraries say only what is wrong.
+fn advised(why: String) -> String {
+    let advice = match () {
+        () if why.contains("CaUsedAsEndEntity") => {
+            "the server shows the certificate of an authority (CA:TRUE), as a self-signed one is: give it one of its own with CA:FALSE, signed by the authority in caFile"
+        }
+        () if why.contains("UnknownIssuer") || why.contains("BadSignature") => {
+            "caFile names the authority that it is from"
+        }
+        () => return why,
+    };
+    format!("{why}: {advice}")
+}
+
 /// What somebody waits for, on one thread.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -216,6 +230,10 @@ pub struct Origin<'a> {
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
 pub async fn source(user: User<'_>, origin: Origin<'_>) -> Result<Box<dyn Source>, String> {
+    connected_source(user, origin).await.map_err(advised)
+}
+
+async fn connected_source(user: User<'_>, origin: Origin<'_>) -> Result<Box<dyn Source>, String> {
     match user.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsSource::connect(user, origin).await?)),
@@ -237,6 +255,10 @@ pub async fn source(user: User<'_>, origin: Origin<'_>) -> Result<Box<dyn Source
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
 pub async fn queue(user: User<'_>, queue: QueueOf<'_>) -> Result<Box<dyn Queue>, String> {
+    connected_queue(user, queue).await.map_err(advised)
+}
+
+async fn connected_queue(user: User<'_>, queue: QueueOf<'_>) -> Result<Box<dyn Queue>, String> {
     match user.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsQueue::connect(user, queue).await?)),
@@ -256,6 +278,10 @@ pub async fn queue(user: User<'_>, queue: QueueOf<'_>) -> Result<Box<dyn Queue>,
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
 pub async fn outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outlet>, String> {
+    connected_outlet(user, to).await.map_err(advised)
+}
+
+async fn connected_outlet(user: User<'_>, to: Destination<'_>) -> Result<Box<dyn Outlet>, String> {
     match user.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsOutlet::connect(user, to).await?)),

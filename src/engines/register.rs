@@ -6,7 +6,7 @@ use super::etcd;
 use super::nats;
 #[cfg(feature = "redis")]
 use super::redis;
-use super::{Failure, Pending, User};
+use super::{Failure, Pending, User, advised};
 #[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
 use crate::config::EngineKind;
 use event_manager_core::leases::candidate::{Answer, Ask};
@@ -25,6 +25,10 @@ pub trait Register {
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
 pub async fn register(user: User<'_>, name: &str) -> Result<Box<dyn Register>, String> {
+    connected_register(user, name).await.map_err(advised)
+}
+
+async fn connected_register(user: User<'_>, name: &str) -> Result<Box<dyn Register>, String> {
     match user.engine.kind() {
         #[cfg(feature = "nats")]
         EngineKind::Nats => Ok(Box::new(nats::NatsRegister::connect(user, name).await?)),

@@ -121,10 +121,14 @@ fn may_be_logged(about: &Metadata<'_>) -> bool {
     about.target().split("::").next() != Some("lapin")
 }
 
+/// A library that says the same at each attempt to connect, for as long as a server is away; what it is, we say
+/// once. Who names it in the levels has it all the same.
+const QUIET: &str = "async_nats=off";
+
 fn filter(config: &LogConfig, rust_log: Option<&str>) -> Result<EnvFilter, LoggingError> {
     let levels = rust_log.map_or_else(|| levels(config), str::to_owned);
     EnvFilter::builder()
-        .parse(with_targets(&levels))
+        .parse(format!("{QUIET},{}", with_targets(&levels)))
         .map_err(|error| LoggingError::RustLog(levels, error))
 }
 
@@ -194,6 +198,19 @@ mod tests {
             file: Some(path.to_owned()),
             ..LogConfig::default()
         }
+    }
+
+    #[test]
+    fn a_library_that_repeats_itself_is_heard_by_who_names_it() {
+        let levels = |said: &str| {
+            filter(&LogConfig::default(), Some(said))
+                .unwrap()
+                .to_string()
+        };
+        assert!(levels("debug").contains("async_nats=off"));
+        let named = levels("info,async_nats=debug");
+        assert!(named.contains("async_nats=debug"), "{named}");
+        assert!(!named.contains("off"), "{named}");
     }
 
     #[test]

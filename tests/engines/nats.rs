@@ -266,6 +266,48 @@ fn a_right_to_publish_that_is_missing_is_named_at_once() {
     assert!(problem.contains("give the user that right"), "{problem}");
 }
 
+/// Why it is not admitted is said once, however often it is tried.
+#[test]
+fn a_wrong_password_fills_no_log() {
+    let mut nats = Nats::new();
+    let (port, directory) = (nats.port.to_string(), nats.directory.path());
+    let mut command = Command::new(installed("nats-server"));
+    command.args([
+        "-a",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-js",
+        "--user",
+        "em",
+        "--pass",
+        "right",
+        "-sd",
+    ]);
+    nats.process = Some(Process::listening(command.arg(directory), nats.port));
+    let state = TempDir::new().expect("a directory");
+    let mut engine = nats.engine();
+    engine["user"] = json!("em");
+    engine["passwordFile"] = json!(server::secret(state.path(), "wrong"));
+    let site = Site::configured(&json!({
+        "stateDir": state.path(),
+        "engines": {"main": engine},
+        "bridges": {"orders": {"engine": "main", "direction": "out", "subjects": ["Order"], "to": "pos."}},
+        "lease": {"source": "main", "name": "x", "ttl": 2},
+    }));
+    let waiting = site.start(&[]);
+    let said = waiting.logged("EM-0714");
+    assert!(said.contains("authorization violation"), "{said}");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let log = waiting.log();
+    let said: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("violation"))
+        .collect();
+    assert_eq!(said.len(), 1, "{log}");
+    assert!(!log.contains("async_nats"), "{log}");
+}
+
 #[test]
 fn commands_show_what_it_does() {
     let mut nats = Nats::started();

@@ -10,9 +10,10 @@ use super::conformance::{Broker, numbers};
 use super::conformance_in::{
     Source, conforms_in, daemon, dead_letters, settings, wait_for, wait_until_settled, worked,
 };
-use super::conformance_served::{Queues, conforms_served};
+use super::conformance_served::{Queues, conforms_served, settings as served_settings};
 use super::redis::Redis;
 use super::server::secret;
+use super::support::peers::{publish, received};
 use super::support::{TestDaemon, assert_law};
 
 impl Source for Redis {
@@ -232,4 +233,31 @@ fn a_user_who_may_do_no_more_than_a_bridge_has_to() {
         let left = if deletes { 0 } else { 10 };
         assert_eq!(redis.command(&["XLEN", Redis::TO]), left);
     }
+}
+
+/// What is told together is refused as a whole, for a reason that the server says of one.
+#[test]
+fn a_right_that_is_missing_for_what_is_told_together_is_named() {
+    let redis = Redis::started();
+    redis.command(&[
+        "ACL", "SETUSER", "em", "on", ">s3cret", "~*", "+@all", "-xdel",
+    ]);
+    let directory = TempDir::new().expect("a directory");
+    let mut settings = served_settings(&directory, &redis, &json!({}));
+    settings["engines"]["main"]["user"] = json!("em");
+    settings["engines"]["main"]["passwordFile"] = json!(secret(directory.path(), "s3cret"));
+    let daemon = TestDaemon::in_own_process(&settings);
+    publish(&daemon.publisher(), "Order", "0");
+    let worker = daemon.worker("Billing", &daemon.address_of("Billing"));
+    assert_eq!(received(&worker), "0");
+    let status = daemon.wait_for("a refusal", |status| {
+        status.bridges.iter().any(|way| way.problem.is_some())
+    });
+    let problem = status.bridges.iter().find_map(|way| way.problem.clone());
+    let problem = problem.expect("a sentence");
+    assert!(
+        problem.contains("the user has no right to that: ACL SETUSER"),
+        "{problem}"
+    );
+    assert!(problem.contains("xdel"), "{problem}");
 }

@@ -112,3 +112,24 @@ fn a_certificate_for_another_name_is_refused() {
     let problem = bridge.problem.expect("a sentence");
     assert!(problem.contains("not valid for name"), "{problem}");
 }
+
+#[test]
+fn an_authority_s_own_certificate_is_refused_with_what_to_do() {
+    let authority = Authority::new();
+    for (own, shown) in [("ca.pem", "server.pem"), ("ca.key", "server.key")] {
+        std::fs::copy(authority.file(own), authority.file(shown)).expect("a copy");
+    }
+    let (redis, url) = by_tls(&authority);
+    let directory = TempDir::new().expect("a directory");
+    let mut settings = settings(&directory, &redis, &json!({}));
+    settings["engines"]["main"]["servers"] = json!([url]);
+    settings["engines"]["main"]["caFile"] = json!(authority.file("ca.pem"));
+    let daemon = TestDaemon::in_own_process(&settings);
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("CaUsedAsEndEntity"), "{problem}");
+    assert!(
+        problem.contains("one of its own with CA:FALSE"),
+        "{problem}"
+    );
+}

@@ -70,7 +70,7 @@ pub(super) fn why_not(
         return Some(("delivery", why));
     }
     if all.order_by.flatten().is_some() {
-        let why = "not with delivery \"engine\": daemons that share a queue keep no order by key; set it to null";
+        let why = "not with delivery \"engine\": daemons that share a queue keep no order by key; set it to null, or keep the queue here (delivery \"queue\")";
         return refused("orderBy", why);
     }
     let kind = engine.kind();

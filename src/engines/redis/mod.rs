@@ -188,7 +188,7 @@ fn with_authorities(
 /// What becomes of what was asked.
 fn failure(error: &RedisError) -> Failure {
     // A server that has just been started takes what it is sent in a moment.
-    let is_loading = error.code() == Some("LOADING");
+    let is_loading = refusal(error).is_some_and(|(code, _)| code == "LOADING");
     match is_loading || error.is_io_error() || error.is_unrecoverable_error() {
         true => Failure::Lost(explained(error)),
         false => Failure::Refused(explained(error)),
@@ -207,20 +207,27 @@ fn why_no_connection(error: &RedisError) -> String {
     }
 }
 
+/// What a server has refused, by its code and its words. Of commands that are done together or not at all, it is
+/// the first that counts: of all of them it says only that they weren't done (`EXECABORT`).
+fn refusal(error: &RedisError) -> Option<(String, String)> {
+    let refused = error.clone().into_server_errors();
+    let of =
+        |code: &str, said: Option<&str>| (code.to_owned(), said.unwrap_or_default().to_owned());
+    let first = refused.iter().flat_map(|all| all.iter()).next();
+    let first = first.map(|(_, refused)| of(refused.code(), refused.details()));
+    first.or_else(|| Some(of(error.code()?, error.detail())))
+}
+
 /// What a server's refusal means, and what to do.
 fn explained(error: &RedisError) -> String {
-    let Some(code) = error.code() else {
+    let Some((code, said)) = refusal(error) else {
         let said = error.to_string();
         return match error.is_connection_dropped() {
             true if !error.is_connection_refusal() => CONNECTION_LOST.into(),
-            _ if said.contains("UnknownIssuer") || said.contains("BadSignature") => {
-                format!("{said}: caFile names the authority that it is from")
-            }
             _ => said,
         };
     };
-    let said = error.detail().unwrap_or_default();
-    let advice = match code {
+    let advice = match &*code {
         "OOM" => "the server has no memory left: raise its maxmemory, or shorten what it keeps",
         "MISCONF" => "the server can't save its data: its log says why, often a full disk",
         "READONLY" => "the server is a replica: name the master",

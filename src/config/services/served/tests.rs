@@ -72,7 +72,7 @@ fn what_can_t_hold_is_refused_by_name() {
         ),
         (
             json!({"a": {"delivery": "engine", "engine": "main", "subjects": ["x"], "orderBy": "subject"}}),
-            "services.a.orderBy: \"subject\": not with delivery \"engine\": daemons that share a queue keep no order by key; set it to null",
+            "services.a.orderBy: \"subject\": not with delivery \"engine\": daemons that share a queue keep no order by key; set it to null, or keep the queue here (delivery \"queue\")",
         ),
         (
             json!({"a": {"delivery": "engine", "engine": "office", "subjects": ["x"]}}),
