@@ -33,11 +33,11 @@ pub(super) struct HealthArgs {
 /// requests, and does what it is to do.
 pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let mut out = Out::new(false);
-    if let Some((name, StandsBy { reason, obstacle })) = standby(args) {
-        if let Some(why) = obstacle {
+    if let Some((name, stands_by)) = standby(args) {
+        if let Some(why) = stands_by.other_directory.or(stands_by.full_disk) {
             bail!("{name} stands by, and can't take over: {why}");
         }
-        writeln!(out, "standby: {name} is healthy; {reason}")?;
+        writeln!(out, "standby: {name} is healthy; {}", stands_by.reason)?;
         return Ok(());
     }
     let daemon = args

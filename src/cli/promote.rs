@@ -45,6 +45,9 @@ pub(super) fn run(args: &PromoteArgs) -> anyhow::Result<()> {
                 shown(directory.as_bytes())
             )?;
         }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(error).context("run it as the user that runs the daemon");
+        }
         Err(error) => return Err(error).context(directory.display().to_string()),
     }
     let epoch = promote(directory, &host)?;

@@ -12,8 +12,10 @@ use event_manager_wire::api::Check;
 pub(super) struct StandsBy {
     /// For what.
     pub(super) reason: String,
-    /// Why it can't take over.
-    pub(super) obstacle: Option<String>,
+    /// Why it can't take over, as its directory is another one.
+    pub(super) other_directory: Option<String>,
+    /// Why it can't, as its disk is full.
+    pub(super) full_disk: Option<String>,
 }
 
 /// How it does that, if the daemon of this configuration stands by. If it is looked for at an address, that has
@@ -31,6 +33,7 @@ pub(super) fn stands_by(
     let reason = |check: &Check| check.reason.clone();
     Some(StandsBy {
         reason: readiness.failed("standby").map(reason)?,
-        obstacle: readiness.failed("stateDir").map(reason),
+        other_directory: readiness.failed("stateDir").map(reason),
+        full_disk: readiness.failed("disk").map(reason),
     })
 }

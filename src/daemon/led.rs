@@ -12,8 +12,14 @@ use crate::http::{self, Guards, Standby};
 use crate::lease::{Hook, Lease};
 use crate::reactor::Input;
 use crate::state::known_instance;
+use crate::store::make_room;
 use crate::systemd::Manager;
-use crate::telemetry::{Journal, Notable, instance_name};
+use crate::telemetry::{Bursts, Journal, Notable, instance_name};
+use event_manager_core::leases::candidate::Directories;
+use event_manager_core::leases::tenure::Obstacle;
+
+/// How often it is looked for space.
+const ROOM_LOOK: Duration = Duration::from_millis(250);
 
 impl Daemon {
     /// Serves under a lease from now on.
@@ -65,6 +71,49 @@ impl Daemon {
     }
 }
 
+/// Waits until there is space for taking the state directory over. Who shares that has no more, so the lease is
+/// kept meanwhile; else it would go round among all who can do nothing with it.
+fn wait_for_room(
+    config: &Config,
+    lease: &Lease,
+    journal: &Journal,
+    full: &watch::Sender<Option<Obstacle>>,
+    mut turned: impl FnMut(),
+) {
+    if config.lease.state_dir == Directories::Own {
+        return;
+    }
+    let (name, directory) = (&config.lease.name, &config.state_dir);
+    let path = directory.display().to_string();
+    let mut bursts = Bursts::default();
+    while let Err(error) = make_room(directory) {
+        let why = format!("{path}: {error}; free some space there, and this daemon serves");
+        if let Some(suppressed) = bursts.admit("room", now()) {
+            let (path, why) = (&path, &why);
+            journal.note(&Notable::NoRoom {
+                name,
+                path,
+                why,
+                suppressed,
+            });
+        }
+        full.send_replace(Some(Obstacle { check: "disk", why }));
+        turned();
+        pause();
+        if lease.term().is_over(now()) {
+            break;
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the daemon does nothing else yet"
+)]
+fn pause() {
+    std::thread::sleep(ROOM_LOOK);
+}
+
 /// Waits for the lease, binds nothing, and answers over HTTP. What is notable goes to the log only: the event
 /// log is who serves's.
 pub(super) fn stand_by(
@@ -73,6 +122,7 @@ pub(super) fn stand_by(
 ) -> Result<(Lease, Option<TcpListener>), StartError> {
     let http = config.http_address.as_ref().map(http::bind).transpose()?;
     let (obstacle, seen) = watch::channel(None);
+    let full = obstacle.clone();
     let standby = match &http {
         Some(listener) => {
             let guards = Guards::load(config)?;
@@ -84,15 +134,19 @@ pub(super) fn stand_by(
     let mut beat = manager.beat(now());
     // It may take days.
     manager.ready();
-    let lease = Lease::wait(config, journal, obstacle, || {
+    let mut turned = || {
         beat.turned(now(), || {
             let name = &config.lease.name;
             match &*seen.borrow() {
                 None => format!("standing by for the lease {name}"),
-                Some(why) => format!("can't take over the lease {name}: {why}"),
+                Some(Obstacle { why, .. }) => format!("can't serve with the lease {name}: {why}"),
             }
         });
-    });
+    };
+    let lease = Lease::wait(config, journal.clone(), obstacle, &mut turned);
+    if let Ok(lease) = &lease {
+        wait_for_room(config, lease, &journal, &full, turned);
+    }
     standby.into_iter().for_each(Standby::stop);
     Ok((lease?, http))
 }

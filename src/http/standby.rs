@@ -14,6 +14,7 @@ use super::pages::{answer, in_json};
 use super::tokens::only_with_token;
 use super::{Guards, serve};
 use crate::config::Config;
+use event_manager_core::leases::tenure::Obstacle;
 use event_manager_wire::api::{Check, Readiness};
 use serde_json::json;
 
@@ -34,7 +35,7 @@ impl Standby {
         listener: &TcpListener,
         guards: Guards,
         config: &Config,
-        obstacle: watch::Receiver<Option<String>>,
+        obstacle: watch::Receiver<Option<Obstacle>>,
     ) -> std::io::Result<Self> {
         let listener = listener.try_clone()?;
         let reason = format!(
@@ -73,9 +74,9 @@ impl Standby {
 }
 
 /// It isn't ready, and as long as there is an obstacle, it can't be.
-fn readiness(reason: String, obstacle: Option<String>) -> Readiness {
+fn readiness(reason: String, obstacle: Option<Obstacle>) -> Readiness {
     let failed = |name: &str, reason| (name.to_owned(), Check { ok: false, reason });
-    let obstacle = obstacle.map(|why| failed("stateDir", why));
+    let obstacle = obstacle.map(|Obstacle { check, why }| failed(check, why));
     Readiness {
         ready: false,
         checks: [failed("standby", reason)]

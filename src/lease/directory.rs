@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::state::known_instance;
 use crate::telemetry::{Journal, Notable};
 use event_manager_core::leases::candidate::{Candidate, Directories};
+use event_manager_core::leases::tenure::Obstacle;
 
 /// The one here, while this daemon stands by.
 #[derive(Debug)]
@@ -20,11 +21,11 @@ pub(super) struct Directory {
     /// That of theirs, and the one here, of which was told last.
     told: Option<(String, Option<String>)>,
     /// Why this daemon can't take over.
-    obstacle: watch::Sender<Option<String>>,
+    obstacle: watch::Sender<Option<Obstacle>>,
 }
 
 impl Directory {
-    pub(super) fn new(config: &Config, obstacle: watch::Sender<Option<String>>) -> Self {
+    pub(super) fn new(config: &Config, obstacle: watch::Sender<Option<Obstacle>>) -> Self {
         Self {
             path: config.state_dir.clone(),
             lease: config.lease.name.clone(),
@@ -62,7 +63,8 @@ impl Directory {
         });
         self.told = Some(pair);
         if self.directories == Directories::Shared {
-            self.obstacle.send_replace(Some(why));
+            let check = "stateDir";
+            self.obstacle.send_replace(Some(Obstacle { check, why }));
         }
     }
 

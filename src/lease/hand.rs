@@ -40,11 +40,17 @@ pub(super) async fn wait(
                 ..
             }) => promoted,
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let mend = match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => {
+                        "; it has to be a file of the user that runs this daemon: give it to that user (chown), and run event-manager promote as that user"
+                    }
+                    _ => "",
+                };
                 if let Some(suppressed) = bursts.admit("source", now()) {
                     journal.note(&Notable::LeaseSourceFailed {
                         name,
                         source: &config.lease.source,
-                        why: &format!("{}: {error}", directory.display()),
+                        why: &format!("{error}{mend}"),
                         suppressed,
                     });
                 }

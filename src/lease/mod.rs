@@ -28,7 +28,7 @@ use directory::Directory;
 use event_manager_core::leases::candidate::{
     Answer, Ask, Candidate, Claim, Held, Next, Process, Term,
 };
-use event_manager_core::leases::tenure::{Grant, Tenure};
+use event_manager_core::leases::tenure::{Grant, Obstacle, Tenure};
 use event_manager_zmtp::HubId;
 pub use hook::{Hook, Running};
 
@@ -73,7 +73,7 @@ impl Lease {
     pub fn wait(
         config: &Config,
         journal: Journal,
-        obstacle: watch::Sender<Option<String>>,
+        obstacle: watch::Sender<Option<Obstacle>>,
         mut waiting: impl FnMut(),
     ) -> Result<Self, LeaseError> {
         let by_hand = config.lease.is_by_hand();
@@ -179,7 +179,7 @@ impl Work {
     fn new(
         config: Config,
         held: SyncSender<Taken>,
-        obstacle: watch::Sender<Option<String>>,
+        obstacle: watch::Sender<Option<Obstacle>>,
         journal: Journal,
     ) -> Self {
         let service = config.locator.service_name.as_str();

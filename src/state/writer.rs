@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
 use super::file::{StateFile, open_or_set_aside};
 use super::kept::Changes;
 use crate::ambient::now;
-use crate::store::Fence;
+use crate::store::{Fence, keep_room};
 use crate::telemetry::{Bursts, Journal, Notable};
 
 /// The most changes that wait for the thread; beyond that the reactor merges its own.
@@ -21,6 +21,8 @@ const CHANGES_MAX: usize = 1024;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// How long to wait after an error before reopening the database.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is seen to that there is room for who takes over, at most.
+const ROOM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What both sides of the channel share.
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl Writer {
             fence,
             progress: Arc::clone(&progress),
             bursts: Bursts::default(),
+            room_kept: None,
             journal,
         };
         let thread = std::thread::Builder::new()
@@ -155,11 +158,13 @@ struct Work {
     fence: Option<Fence>,
     progress: Arc<Progress>,
     bursts: Bursts,
+    room_kept: Option<Instant>,
     journal: Journal,
 }
 
 impl Work {
     fn run(mut self, mut changes: mpsc::Receiver<Option<Changes>>) {
+        self.keep_room();
         while let Some(first) = changes.blocking_recv() {
             let mut waiting = vec![first];
             while let Ok(more) = changes.try_recv() {
@@ -192,11 +197,26 @@ impl Work {
                 .store(self.file.is_none(), Ordering::Relaxed);
             self.progress.done.fetch_add(count, Ordering::Release);
             self.progress.written.notify_one();
+            self.keep_room();
             rest(if written.is_ok() {
                 COMMIT_INTERVAL
             } else {
                 RETRY_INTERVAL
             });
+        }
+    }
+
+    /// Only who serves under a lease is taken over from.
+    fn keep_room(&mut self) {
+        let at = now();
+        let is_due = self.room_kept.is_none_or(|kept| at >= kept + ROOM_INTERVAL);
+        let may = self
+            .fence
+            .as_ref()
+            .is_some_and(|fence| fence.check().is_ok());
+        if let Some(directory) = self.path.parent().filter(|_| is_due && may) {
+            keep_room(directory);
+            self.room_kept = Some(at);
         }
     }
 

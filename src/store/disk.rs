@@ -36,6 +36,12 @@ pub enum StateDirError {
         /// The process, as it wrote itself into the lock file.
         pid: String,
     },
+    /// Somebody has said that another machine may have it, while this daemon started. Nothing was changed.
+    #[error(
+        "{}: another machine was promoted while this daemon started; started again, it stands by",
+        .0.display()
+    )]
+    PromotedMeanwhile(PathBuf),
     /// It can't be created, locked or read; says what was being done.
     #[error(transparent)]
     Disk(#[from] io::Error),

@@ -6,16 +6,25 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::{StateDirError, create_directory, sync_directory, while_doing};
+use super::room::{is_full, spend_room};
 use crate::ambient::now;
 use event_manager_core::leases::candidate::Term;
 
 /// The file that the process using the directory has locked.
 const LOCK: &str = "lock";
+/// The file that who changes the lock by hand has locked meanwhile: two that do it at the same time would not
+/// know of each other.
+const CHANGING: &str = "lock.changing";
+/// How long another may take to change it.
+const CHANGING_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
 /// Stands before the epoch in it.
 const EPOCH: &str = "epoch ";
 /// Stands behind the epoch of who has a lease.
@@ -102,7 +111,8 @@ pub struct Holder {
 /// # Errors
 /// There is no lock, or it can't be read.
 pub fn holder(directory: &Path) -> io::Result<Holder> {
-    let mut file = File::open(directory.join(LOCK))?;
+    let path = directory.join(LOCK);
+    let mut file = File::open(&path).map_err(while_doing("opening", &path))?;
     let Written { pid, epoch, by } = Written::read(&mut file, directory);
     Ok(Holder { pid, epoch, by })
 }
@@ -113,22 +123,112 @@ pub fn holder(directory: &Path) -> io::Result<Holder> {
 /// # Errors
 /// [`StateDirError`]; also if a daemon has it that would not hear of it.
 pub fn promote(directory: &Path, host: &str) -> Result<u64, StateDirError> {
-    create_directory(directory)?;
+    match promote_once(directory, host) {
+        // Who serves then has what is left of it.
+        Err(StateDirError::Disk(error)) if is_full(&error) && spend_room(directory) => {
+            promote_once(directory, host)
+        }
+        done => done,
+    }
+}
+
+fn promote_once(directory: &Path, host: &str) -> Result<u64, StateDirError> {
+    create_owned(directory)?;
+    let owner = owner_of(directory)?;
+    let _changing = changing(directory, owner)?;
     let path = directory.join(LOCK);
-    let mut former = opened(&path)?;
-    let before = Written::read(&mut former, directory);
-    if before.by == By::Finding {
-        locked(&former, directory, &path, &before)?;
+    // One that is made here would be this user's, if the rest fails.
+    let mut former = match OpenOptions::new().read(true).write(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        former => Some(former.map_err(while_doing("opening", &path))?),
+    };
+    let before = match &mut former {
+        Some(file) => Written::read(file, directory),
+        None => Written::read(&mut io::empty(), directory),
+    };
+    if let (Some(former), By::Finding) = (&former, &before.by) {
+        locked(former, directory, &path, &before)?;
     }
     let epoch = before.epoch + 1;
-    let (mut file, beside) = beside(directory, epoch)?;
-    let by = format!("{BY_HAND}{host}");
-    let written = writeln!(file, "-\n{EPOCH}{epoch}{by}").and_then(|()| file.sync_all());
-    written
-        .and_then(|()| fs::rename(&beside, &path))
-        .and_then(|()| sync_directory(directory))
-        .map_err(while_doing("replacing", &path))?;
+    let text = format!("-\n{EPOCH}{epoch}{BY_HAND}{host}\n");
+    let beside = Beside::make(directory, epoch)?;
+    let written = (&beside.file)
+        .write_all(text.as_bytes())
+        .and_then(|()| beside.file.sync_all());
+    written.map_err(while_doing("replacing", &path))?;
+    give(&beside.file, &path, owner)?;
+    let _ = beside.take_place(&path)?;
     Ok(epoch)
+}
+
+/// The user and the group whose a state directory is, and so the daemon's.
+type Owner = (u32, u32);
+
+/// Creates a directory where it is missing, as one of the owner of the directory that it is in.
+fn create_owned(directory: &Path) -> Result<(), StateDirError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    create_directory(directory)?;
+    let parent = directory
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let owner = owner_of(parent.unwrap_or(Path::new(".")))?;
+    let made = File::open(directory).map_err(while_doing("opening", directory))?;
+    Ok(give(&made, directory, owner)?)
+}
+
+fn owner_of(directory: &Path) -> io::Result<Owner> {
+    let found = fs::metadata(directory).map_err(while_doing("looking at", directory))?;
+    Ok((found.uid(), found.gid()))
+}
+
+/// Makes a file the daemon's, whoever has made it: the daemon could not open it else.
+fn give(file: &File, path: &Path, (user, group): Owner) -> io::Result<()> {
+    let own = file.metadata()?.uid();
+    if own == user {
+        return Ok(());
+    }
+    fchown(file, Some(user), Some(group)).map_err(|error| {
+        let path = path.display();
+        let why = format!(
+            "{path} has to be the daemon's: the directory is of the user with the id {user}, and this is run by {own} ({error}); run it as that user, as with sudo -u '#{user}'"
+        );
+        io::Error::new(error.kind(), why)
+    })
+}
+
+/// Held while the lock is changed by hand.
+fn changing(directory: &Path, owner: Owner) -> Result<File, StateDirError> {
+    let path = directory.join(CHANGING);
+    let file = opened(&path)?;
+    if let Err(error) = give(&file, &path, owner) {
+        // Nobody else could open it.
+        let _ = fs::remove_file(&path);
+        return Err(error.into());
+    }
+    let until = now() + CHANGING_MAX;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if now() < until => pause(),
+            Err(TryLockError::WouldBlock) => {
+                let why = format!(
+                    "{}: another process says at the moment who may have the directory, and has not ended; try again, or end it",
+                    path.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, why).into());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(while_doing("locking", &path)(error).into());
+            }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "another is about to be done")]
+fn pause() {
+    std::thread::sleep(LOOK);
 }
 
 impl Written {
@@ -208,24 +308,32 @@ impl Lock {
     fn replace(directory: &Path, holding: &Holding) -> Result<Self, StateDirError> {
         let Holding { term, by } = holding;
         let path = directory.join(LOCK);
+        let _changing = match by {
+            By::Hand(_) => Some(changing(directory, owner_of(directory)?)?),
+            By::Lease | By::Finding => None,
+        };
         let mut former = opened(&path)?;
         let before = Written::read(&mut former, directory);
+        if let (By::Hand(ours), now) = (by, &before.by)
+            && ours_no_more(ours, now)
+        {
+            term.end();
+            return Err(StateDirError::PromotedMeanwhile(directory.into()));
+        }
         if before.by != By::Lease {
             locked(&former, directory, &path, &before)?;
         }
         let epoch = term.token().max(before.epoch + 1);
-        let (mut file, beside) = beside(directory, epoch)?;
-        locked(&file, directory, &beside, &Written::default())?;
+        let mut beside = Beside::make(directory, epoch)?;
+        locked(&beside.file, directory, &beside.path, &Written::default())?;
         let by = match by {
             By::Hand(host) => format!("{BY_HAND}{host}"),
             By::Lease | By::Finding => BY_LEASE.to_owned(),
         };
-        let placed = write_into(&mut file, epoch, &by)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&beside, &path))
-            .and_then(|()| sync_directory(directory))
-            .and_then(|()| file.metadata());
-        let metadata = placed.map_err(while_doing("replacing", &path))?;
+        write_into(&mut beside.file, epoch, &by)
+            .and_then(|()| beside.file.sync_all())
+            .map_err(while_doing("replacing", &path))?;
+        let (file, metadata) = beside.take_place(&path)?;
         let fence = Fence {
             term: Arc::clone(term),
             lock: Arc::new(path.clone()),
@@ -241,11 +349,40 @@ impl Lock {
     }
 }
 
-/// A file that is to take the lock's place.
-fn beside(directory: &Path, epoch: u64) -> io::Result<(File, PathBuf)> {
-    let beside = directory.join(format!("{LOCK}.{epoch}.{}", std::process::id()));
-    let _ = fs::remove_file(&beside);
-    Ok((opened(&beside)?, beside))
+/// Whether somebody has said that another machine than ours may have the directory, since it was said of ours.
+fn ours_no_more(ours: &str, now: &By) -> bool {
+    matches!(now, By::Hand(other) if other != ours)
+}
+
+/// A file that is to take the lock's place, and is removed if it doesn't come to that.
+#[derive(Debug)]
+struct Beside {
+    file: File,
+    path: PathBuf,
+}
+
+impl Beside {
+    fn make(directory: &Path, epoch: u64) -> io::Result<Self> {
+        let path = directory.join(format!("{LOCK}.{epoch}.{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let file = opened(&path)?;
+        Ok(Self { file, path })
+    }
+
+    fn take_place(self, of: &Path) -> io::Result<(File, Metadata)> {
+        let directory = of.parent().unwrap_or(Path::new("."));
+        let placed = fs::rename(&self.path, of)
+            .and_then(|()| sync_directory(directory))
+            .and_then(|()| Ok((self.file.try_clone()?, self.file.metadata()?)));
+        placed.map_err(while_doing("replacing", of))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It has another name if all went well.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 fn identity(of: &Metadata) -> (u64, u64) {
@@ -352,6 +489,61 @@ mod tests {
         assert_eq!(Lock::take(path, Some(&term(3))).unwrap().epoch, 10);
         fs::remove_file(path.join(LOCK)).unwrap();
         assert_eq!(Lock::take(path, None).unwrap().epoch, 10);
+    }
+
+    /// Its daemon had read that it may have the directory, and was about to take it.
+    #[test]
+    fn a_promotion_is_not_undone_by_a_daemon_that_is_just_starting() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        promote(path, "a").unwrap();
+        let starting = Holding {
+            by: By::Hand("a".into()),
+            ..term(holder(path).unwrap().epoch + 1)
+        };
+        assert_eq!(promote(path, "b").unwrap(), 2);
+        let refused = Lock::take(path, Some(&starting)).unwrap_err().to_string();
+        assert!(
+            refused.contains("another machine was promoted"),
+            "{refused}"
+        );
+        assert!(starting.term.is_over(now()));
+        assert_eq!(holder(path).unwrap().by, By::Hand("b".into()));
+        // Nothing of it is left.
+        let names = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        assert_eq!(names, [LOCK, CHANGING]);
+        // At the same moment: one after the other, or not at all.
+        let held = changing(path, owner_of(path).unwrap()).unwrap();
+        let refused = promote(path, "a").unwrap_err().to_string();
+        assert!(refused.contains("try again"), "{refused}");
+        drop(held);
+        assert_eq!(promote(path, "a").unwrap(), 3);
+    }
+
+    /// As the directory's owner is who runs the daemon.
+    #[test]
+    fn what_root_makes_is_the_daemons() {
+        use std::os::unix::fs::chown;
+        let parent = tempfile::tempdir().unwrap();
+        // Only root may.
+        if chown(parent.path(), Some(4711), Some(4712)).is_err() {
+            return;
+        }
+        let directory = parent.path().join("state");
+        for epoch in 1..=2 {
+            assert_eq!(promote(&directory, "a").unwrap(), epoch);
+            for name in ["", LOCK, CHANGING] {
+                let found = fs::metadata(directory.join(name)).unwrap();
+                assert_eq!((found.uid(), found.gid()), (4711, 4712), "{name}");
+            }
+        }
+        chown(directory.join(LOCK), Some(0), Some(0)).unwrap();
+        promote(&directory, "a").unwrap();
+        assert_eq!(fs::metadata(directory.join(LOCK)).unwrap().uid(), 4711);
     }
 
     #[test]

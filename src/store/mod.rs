@@ -2,9 +2,11 @@
 
 mod disk;
 mod fence;
+mod room;
 mod thread;
 
 pub(crate) use disk::decode as queue_of;
 pub use disk::{DiskDirectory, DiskFile, StateDir, StateDirError};
 pub use fence::{By, Fence, Holder, Holding, holder, promote};
+pub use room::{keep_room, make_room};
 pub use thread::Store;

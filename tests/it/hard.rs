@@ -2,7 +2,7 @@
 
 mod bed;
 mod books;
-mod disk;
+pub mod disk;
 mod gone;
 mod kills;
 mod order;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::emit::emit;
+use super::hard::disk::SmallDisk;
 use super::support::TestDaemon;
 use super::support::program::{Ended, Program, Serving, Site, wait_until};
 
@@ -288,4 +289,66 @@ fn who_resigns_ends_what_still_runs_because_it_led() {
         ended.stderr.contains("this daemon doesn't serve any more"),
         "{ended:#?}"
     );
+}
+
+/// A daemon that serves as the user whose the directory is, where root has promoted its machine.
+#[test]
+fn what_root_promotes_the_daemons_user_can_read() {
+    let directory = TempDir::new().expect("a directory");
+    let state = directory.path().join("state");
+    std::fs::create_dir(&state).expect("a directory");
+    // Ours is root's; else there is nobody to give it to.
+    std::os::unix::fs::chown(&state, Some(4711), Some(4711)).expect("it runs as root");
+    let a = Machine::new("machine-a", &state);
+    let done = a.promote(&[], "").done();
+    assert!(done.ends_with("serves from now on (epoch 1)\n"), "{done}");
+    for name in ["lock", "lock.changing"] {
+        let found = std::fs::metadata(state.join(name)).expect("it is there");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&found), 4711, "{name}");
+    }
+}
+
+/// Nothing is taken from the queues that fill it as long as nobody serves.
+#[test]
+fn a_full_disk_is_taken_over_and_one_without_any_room_is_waited_for() {
+    let disk = SmallDisk::mount("4m");
+    let state = disk.path().join("state");
+    let site = Site::configured(&json!({
+        "stateDir": state,
+        "httpAddress": free_address(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+        "lease": {"source": "hand"},
+    }));
+    site.run(&["promote"]).done();
+    let first = serving(site.start(&[]));
+    assert!(emit(&first, order("a-1")).is_ok());
+    first.subscribe("kept", "Kitchen", &["Live"]);
+    first.wait_for("that it is on disk", |status| status.state.written);
+    let room = state.join("room");
+    wait_until(|| room.exists().then_some(())).expect("room for the next one");
+    disk.fill(0);
+    first.into_program().signal("KILL");
+    let second = serving(site.start(&[]));
+    second.wait_for_service("Billing", "its queue", |found| found.counters.queued == 1);
+    assert!(
+        second.find_service("Kitchen").is_some(),
+        "what was kept is there"
+    );
+    second.into_program().signal("KILL");
+    // Somebody else has used the space up.
+    let _ = std::fs::remove_file(&room);
+    disk.fill(0);
+    let waiting = site.start(&[]);
+    let said = waiting.logged("EM-0718");
+    assert!(said.contains("free some space there"), "{said}");
+    let health = wait_until(|| Some(site.run(&["health"])).filter(|ended| ended.code == Some(1)));
+    let health = health.expect("it is not healthy");
+    assert!(health.stderr.contains("No space left"), "{health:?}");
+    let doctor = site.run(&["doctor"]);
+    assert!(doctor.stdout.contains("error EM-9016"), "{doctor:?}");
+    disk.make_space();
+    let third = serving(waiting);
+    third.wait_for_service("Billing", "its queue", |found| found.counters.queued == 1);
+    assert!(third.find_service("Kitchen").is_some());
+    assert!(third.stop());
 }

@@ -115,11 +115,18 @@ fn check(facts: &Facts) -> Vec<Finding> {
 }
 
 fn standby(facts: &Facts, stands_by: &StandsBy) -> Finding {
-    let StandsBy { reason, obstacle } = stands_by;
-    if let Some(why) = obstacle {
+    let obstacles = [
+        (Code::OtherDirectory, &stands_by.other_directory),
+        (Code::DiskNearlyFull, &stands_by.full_disk),
+    ];
+    let obstacle = obstacles
+        .into_iter()
+        .find_map(|(code, why)| Some((code, why.as_ref()?)));
+    if let Some((code, why)) = obstacle {
         let mend = "what the sentence names; it is looked at again and again, so nothing has to be restarted";
-        return Finding::new(Severity::Error, Code::OtherDirectory, "stateDir", why, mend);
+        return Finding::new(Severity::Error, code, "stateDir", why, mend);
     }
+    let reason = &stands_by.reason;
     let text = format!("the daemon takes no requests: {reason}");
     let mend = "nothing; ask the daemon that serves for the rest: --address";
     Finding::new(Severity::Note, Code::StandsBy, &facts.address, text, mend)

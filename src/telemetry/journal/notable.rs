@@ -745,4 +745,14 @@ notables! {
         ours: &'a str = bare,
         why: &'a str = said,
     } "the state directory is not that of the daemon that holds the lease, or held it last: {why}"
+
+    /// This daemon holds the lease, and can't serve for want of space.
+    "EM-0718" NoRoom "no-room" ERROR "em.lease" {
+        name: &'a str = bare,
+        /// `stateDir`.
+        path: &'a str,
+        why: &'a str = said,
+        /// Events of this kind that were not written since the last.
+        suppressed: u64,
+    } "nobody serves, as there is no space for taking over the state directory: {why}"
 }

@@ -20,6 +20,15 @@ pub struct Grant {
     pub ttl: Option<Duration>,
 }
 
+/// What keeps a daemon from serving under a lease, although it could have it, or has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What doesn't pass: a check of its readiness.
+    pub check: &'static str,
+    /// A sentence, with what mends it.
+    pub why: String,
+}
+
 /// How often it was renewed, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewals {
