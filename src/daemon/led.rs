@@ -16,7 +16,24 @@ use crate::store::make_room;
 use crate::systemd::Manager;
 use crate::telemetry::{Bursts, Journal, Notable, instance_name};
 use event_manager_core::leases::candidate::Directories;
-use event_manager_core::leases::tenure::Obstacle;
+use event_manager_core::leases::tenure::{Obstacle, Tenure};
+
+/// Why a lease is over that was not given back, as far as is known here.
+fn why_over(tenure: &Tenure) -> String {
+    let (grant, renewals) = (tenure.grant(), tenure.renewals());
+    let ago = now().saturating_duration_since(renewals.latest).as_millis();
+    match (grant.ttl, renewals.problem) {
+        (None, _) => {
+            "the state directory says so no more: another machine was promoted, or the directory can't be read".into()
+        }
+        (Some(_), Some(why)) => {
+            format!("it was renewed last {ago} ms ago, and since then {}: {why}", grant.source)
+        }
+        (Some(_), None) => format!(
+            "it was renewed last {ago} ms ago: this process or its machine stood still, or another daemon has the lease or the state directory"
+        ),
+    }
+}
 
 /// How often it is looked for space.
 const ROOM_LOOK: Duration = Duration::from_millis(250);
@@ -54,8 +71,10 @@ impl Daemon {
     /// Ends when the lease is over: its sockets close, and nothing is saved any more. The process should end.
     pub fn resign(self) {
         let name = &self.config.lease.name;
-        let token = self.lease.as_ref().map_or(0, |lease| lease.term().token());
-        self.journal.note(&Notable::LeaseLost { name, token });
+        let tenure = self.lease.as_ref().map(Lease::tenure);
+        let token = tenure.map_or(0, |tenure| tenure.term().token());
+        let why = &tenure.map_or_else(String::new, |tenure| why_over(tenure));
+        self.journal.note(&Notable::LeaseLost { name, token, why });
         self.on_lead.end();
         // Another may begin in a moment; nothing is sent to anybody any more.
         let on_loss = Hook::on_loss(&self.config, token).start(&self.journal);

@@ -320,6 +320,9 @@ pub fn who_is_cut_off_ends<B: Broker>() {
     let after = cut_off.elapsed();
     assert_eq!(ended.code, Some(76), "{ended:#?}");
     assert!(after <= TTL * 2 + Duration::from_secs(1), "{after:?}");
+    let lost = ended.stderr.lines().find(|line| line.contains("EM-0713"));
+    let lost = lost.expect("it is said");
+    assert!(lost.contains("since then main: "), "{lost}");
     assert!(ended.stderr.contains("it was ended after 2s"), "{ended:#?}");
     assert!(b.binds_nothing(), "nobody knows who leads");
     second.logged("EM-0714");

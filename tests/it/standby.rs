@@ -108,6 +108,10 @@ fn a_person_says_which_machine_serves() {
     );
     let ended = first.into_program().end();
     assert_eq!(ended.code, Some(76), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("another machine was promoted"),
+        "{ended:#?}"
+    );
     let second = serving(second);
     second.wait_for_service("Billing", "its queue", |found| found.counters.queued == 2);
     assert!(emit(&second, order("b-1")).is_ok());

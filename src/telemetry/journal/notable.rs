@@ -708,7 +708,8 @@ notables! {
     "EM-0713" LeaseLost "lease-lost" ERROR "em.lease" {
         name: &'a str = bare,
         token: u64,
-    } "the lease is over: nothing more is written or sent; the process ends with code 76, to stand by when it is started again"
+        why: &'a str = said,
+    } "the lease is over, as {why}: nothing more is written or sent; the process ends with code 76, to stand by when it is started again"
 
     /// What keeps the lease can't be reached.
     "EM-0714" LeaseSourceFailed "lease-source-failed" WARN "em.lease" {
