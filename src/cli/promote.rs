@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, Write};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 use super::config_args::ConfigArgs;
 use super::output::{Out, shown};
-use crate::store::{By, holder, promote};
+use crate::store::{By, StateDirError, holder, promote};
 use crate::telemetry::host_name;
 
 #[derive(Debug, Args)]
@@ -50,7 +50,18 @@ pub(super) fn run(args: &PromoteArgs) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error).context(directory.display().to_string()),
     }
-    let epoch = promote(directory, &host)?;
+    let epoch = promote(directory, &host).map_err(|error| {
+        let full = [
+            std::io::ErrorKind::StorageFull,
+            std::io::ErrorKind::QuotaExceeded,
+        ];
+        match &error {
+            StateDirError::Disk(why) if full.contains(&why.kind()) => {
+                anyhow!("{error}; free some space there, and promote again")
+            }
+            _ => error.into(),
+        }
+    })?;
     let host = shown(host.as_bytes());
     Ok(writeln!(out, "{host} serves from now on (epoch {epoch})")?)
 }

@@ -323,6 +323,14 @@ fn a_full_disk_is_taken_over_and_one_without_any_room_is_waited_for() {
         "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
         "lease": {"source": "hand"},
     }));
+    disk.fill(0);
+    let refused = site.run(&["promote"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("free some space there"),
+        "{refused:?}"
+    );
+    disk.make_space();
     site.run(&["promote"]).done();
     let first = serving(site.start(&[]));
     assert!(emit(&first, order("a-1")).is_ok());
