@@ -8,10 +8,12 @@ use std::process::{Child, Command, Stdio};
 
 use event_manager::telemetry::read_events;
 use event_manager_wire::api::{NotableEvent, QueueState};
-use serde_json::json;
+use event_manager_zmtp::LocalSocket;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bed::{Worker, sealed, unsealed};
+use crate::support::keys::{Keys, Peer, server_key};
 use crate::support::peers::{publish, received};
 use crate::support::program::wait_until;
 use crate::support::{PATIENCE, TestDaemon, disk_of};
@@ -282,18 +284,15 @@ fn events_in(path: &Path) -> Vec<NotableEvent> {
     events
 }
 
-/// Syncs of a process that fail, as long as this lives.
-struct FailingSyncs(Child);
+/// Syncs of a process that fail or are slow, as long as this lives.
+struct TamperedSyncs(Child);
 
-impl FailingSyncs {
-    /// All from the `when`th on.
-    fn inject(pid: u32, when: u32) -> Self {
+impl TamperedSyncs {
+    /// What strace is to do to them, in its words.
+    fn inject(pid: u32, what: &str) -> Self {
         let mut child = Command::new("strace")
             .args(["-f", "-e", "trace=fdatasync,fsync"])
-            .args([
-                "-e",
-                &format!("inject=fdatasync,fsync:error=EIO:when={when}+"),
-            ])
+            .args(["-e", &format!("inject=fdatasync,fsync:{what}")])
             .args(["-p", &pid.to_string()])
             .stderr(Stdio::piped())
             .spawn()
@@ -312,7 +311,7 @@ impl FailingSyncs {
     }
 }
 
-impl Drop for FailingSyncs {
+impl Drop for TamperedSyncs {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -327,7 +326,8 @@ fn events_whose_sync_failed_are_not_called_durable() {
     let publisher = daemon.publisher();
     let (mut published, mut dropped, mut served) = (0, 0, 0);
     for round in 0..ROUNDS {
-        let failing = FailingSyncs::inject(daemon.process().pid(), 3);
+        // All from the third on.
+        let failing = TamperedSyncs::inject(daemon.process().pid(), "error=EIO:when=3+");
         while state(&daemon) == QueueState::Ok {
             publish(&publisher, "Order", &sealed(published));
             published += 1;
@@ -353,4 +353,50 @@ fn events_whose_sync_failed_are_not_called_durable() {
     assert!(daemon.stop());
     let again = start(directory.path());
     assert_eq!(drain(&again, 0).len(), 0);
+}
+
+#[test]
+#[ignore = "needs root or the right to trace, and strace"]
+fn who_floods_a_slow_disk_leaves_room_to_others() {
+    const FLOODING: u8 = 2;
+    const MODEST: u8 = 3;
+    let (keys, directory) = (Keys::new(), TempDir::new().expect("a directory"));
+    let mut security = keys.security(&["null", "curve"]);
+    security["clients"] = json!({
+        "flooding": {"keys": server_key(FLOODING).to_string()},
+        "modest": {"keys": server_key(MODEST).to_string()},
+    });
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {"Billing": {"delivery": "queue", "subjects": ["Order"]}},
+        "security": security,
+    }));
+    let [mut flooding, mut modest] =
+        [FLOODING, MODEST].map(|own| Peer::met(&daemon.requests(), LocalSocket::Dealer, own));
+    let code = |peer: &mut Peer, subject: &str, len: usize| {
+        let payload = "x".repeat(len);
+        let request = json!({"token": "emit", "subject": subject, "payload": payload});
+        peer.connection.send([b"", request.to_string().as_bytes()]);
+        let answer: Value = serde_json::from_slice(&peer.message()[1]).expect("JSON");
+        answer["code"].as_str().unwrap_or_default().to_owned()
+    };
+    let slow = TamperedSyncs::inject(daemon.process().pid(), "delay_exit=3000000");
+    let mut emitted = 0;
+    loop {
+        match &*code(&mut flooding, "Order", 1 << 20) {
+            "" => emitted += 1,
+            refused => break assert_eq!(refused, "busy"),
+        }
+        assert!(emitted < 100, "the disk is not slow");
+    }
+    for _ in 0..10 {
+        assert_eq!(code(&mut modest, "Order", 1), "", "others have room");
+        emitted += 1;
+    }
+    // What no durable service gets doesn't wait for the disk.
+    assert_eq!(code(&mut flooding, "Other", 1 << 20), "");
+    assert_eq!(code(&mut flooding, "Order", 1 << 20), "busy");
+    slow.end();
+    daemon.wait_for_counter("Billing", |counters| counters.queued, emitted);
+    assert_eq!(code(&mut flooding, "Order", 1), "", "it is over");
 }
