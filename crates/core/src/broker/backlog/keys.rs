@@ -370,11 +370,9 @@ mod tests {
     use super::*;
 
     fn plain(position: Position) -> Plain {
-        Plain {
-            body: Bytes::new(),
-            seq: None,
-            position,
-        }
+        let mut item = Item::new(Bytes::new());
+        item.position = position;
+        Plain::try_from(item).unwrap().0
     }
 
     fn key(n: u64) -> OrderKey {

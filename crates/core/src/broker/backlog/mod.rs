@@ -3,6 +3,7 @@
 mod held;
 mod item;
 mod keys;
+mod line;
 mod outcome;
 mod plain;
 mod policy;

@@ -9,12 +9,13 @@ use crate::seq::Seq;
 #[derive(Debug)]
 pub(super) struct Plain {
     pub(super) body: Bytes,
-    pub(super) seq: Option<Seq>,
     pub(super) position: Position,
+    /// Its position is its sequence number.
+    has_seq: bool,
 }
 
 impl Plain {
-    /// The item as a plain one and its key, if that is all it is.
+    /// The item as a plain one and its key, if that is all it is. One with a sequence number is at that position.
     pub(super) fn try_from(item: Item) -> Result<(Self, Option<OrderKey>), Item> {
         match item {
             Item {
@@ -29,11 +30,11 @@ impl Plain {
                 late: None,
                 by_clock: _,
                 position,
-            } => {
+            } if seq.is_none_or(|seq| Position::try_from(seq.0) == Ok(position)) => {
                 let plain = Self {
                     body,
-                    seq,
                     position,
+                    has_seq: seq.is_some(),
                 };
                 Ok((plain, key))
             }
@@ -44,7 +45,7 @@ impl Plain {
     /// The item again.
     pub(super) fn with_key(self, key: Option<OrderKey>) -> Item {
         Item {
-            seq: self.seq,
+            seq: self.has_seq.then(|| Seq(self.position.unsigned_abs())),
             key,
             position: self.position,
             ..Item::new(self.body)

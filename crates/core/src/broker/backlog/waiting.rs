@@ -1,16 +1,14 @@
 //! What waits: for a worker, for another try, for its time, or behind its key.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::item::{ClockChange, Item, Late, Position};
 use super::keys::{Change, End, Keys};
+use super::line::Line;
 use super::plain::Plain;
 use crate::broker::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
-
-/// An empty line keeps memory for so many items.
-const LINE_KEPT: usize = 4096;
 
 /// An item that needs more than a position in the line.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ impl Aside {
 /// in the common order tells which of all goes first.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    line: VecDeque<Plain>,
+    line: Line<Plain>,
     aside: BTreeMap<Position, Aside>,
     /// Those aside that may go now,
     ready: BTreeSet<Position>,
@@ -337,18 +335,12 @@ impl Waiting {
                 .or_else(|| self.take_from_line(position))
         }?;
         self.bytes -= item.cost();
-        if self.line.is_empty() {
-            // A burst that once filled the line should not hold its memory for ever.
-            self.line.shrink_to(LINE_KEPT);
-        }
         Some(item)
     }
 
     fn take_from_line(&mut self, position: Position) -> Option<Item> {
-        let at = self
-            .line
-            .binary_search_by_key(&position, |item| item.position);
-        self.line.remove(at.ok()?).map(|plain| plain.with_key(None))
+        let plain = self.line.remove_by_key(&position, |item| item.position);
+        plain.map(|plain| plain.with_key(None))
     }
 
     fn take_keyed(&mut self, position: Position, to_hold: bool) -> Option<Item> {
