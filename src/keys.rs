@@ -32,17 +32,17 @@ pub enum KeysError {
     /// A file or directory can't be read.
     #[error("{key} {path}: {error}", path = path.display())]
     Unreadable {
-        /// Of the configuration.
+        /// The key of the configuration that names it.
         key: &'static str,
         /// What was to be read.
         path: PathBuf,
-        /// Why not.
+        /// What the system says of it.
         error: io::Error,
     },
     /// Others than its owner can read a secret.
     #[error("{key} {path}: others may read this secret (mode {mode:04o}); run chmod 600 {path}, or set security.secretFileMode to \"any\"", path = path.display())]
     Mode {
-        /// Of the configuration.
+        /// The key of the configuration that names it.
         key: &'static str,
         /// The file.
         path: PathBuf,
@@ -52,17 +52,17 @@ pub enum KeysError {
     /// A file is no certificate.
     #[error("{key} {path}: {error}", path = path.display())]
     Certificate {
-        /// Of the configuration.
+        /// The key of the configuration that names it.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         error: CertificateError,
     },
     /// A secret key stands where the path of its file belongs. It is not repeated.
     #[error("{key} is a key itself: the path of the file with it is wanted")]
     Inline {
-        /// Of the configuration.
+        /// The key of the configuration that names it.
         key: &'static str,
     },
     /// What stands where the path of a secret belongs names no file. It is not repeated: it may be the
@@ -71,7 +71,7 @@ pub enum KeysError {
         "{key} names no file, and is not repeated, because it may be the secret itself: the path of the file with it is wanted"
     )]
     NoFile {
-        /// Of the configuration.
+        /// The key of the configuration that names it.
         key: &'static str,
     },
     /// Nobody is this client: its name may be misspelt.
@@ -101,7 +101,7 @@ pub enum KeysError {
     SameKey {
         /// The directory.
         path: PathBuf,
-        /// Which.
+        /// Whose they are.
         error: SameKey,
     },
     /// A client has the daemon's own key. It is of no use: the daemon knows itself.

@@ -16,7 +16,7 @@ const TRIES: u32 = 20;
 /// The database of this epoch, which is made if it isn't there; without an epoch, the one of all.
 ///
 /// # Errors
-/// The disk's.
+/// What the disk reports.
 pub(super) fn database_of(directory: &Path, epoch: u64) -> io::Result<PathBuf> {
     let path = directory.join(name_of(epoch));
     if epoch == 0 || path.try_exists()? {

@@ -285,7 +285,7 @@ impl Connection {
     /// Says that nothing more will be sent.
     ///
     /// # Errors
-    /// The system's.
+    /// What the system reports.
     pub async fn shut_down(&mut self) -> Result<(), Ended> {
         Ok(self.writes.shutdown().await?)
     }

@@ -16,7 +16,7 @@ pub enum Error {
     Keys(KeysError),
     /// The daemon doesn't admit this program. Nothing was sent.
     TurnedAway {
-        /// Where it is.
+        /// The daemon's address.
         address: String,
         /// What is known of the reason.
         why: TurnedAway,

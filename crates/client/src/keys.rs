@@ -29,23 +29,23 @@ pub enum KeysError {
     /// A file can't be read.
     #[error("{path} can't be read: {why}", path = path.display())]
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// What the system says of it.
         why: String,
     },
     /// A file is no certificate.
     #[error("{path}: {error}", path = path.display())]
     Certificate {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         error: CertificateError,
     },
     /// A client's file has no secret key.
     #[error("{path} has only the public key: name the file with the secret one, which pyzmq and czmq call NAME.key_secret", path = path.display())]
     NoSecret {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// What was given for a client's certificate is no file. It is not shown: it may be the key itself.
@@ -61,7 +61,7 @@ pub enum KeysError {
     /// What was given for the server's key is a file with a secret one.
     #[error("{path} has a secret key, which nobody but its owner should have: name the file with the server's public key alone (server.key)", path = path.display())]
     Secret {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// What was given for the server's key is this client's own secret one.

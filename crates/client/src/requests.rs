@@ -309,7 +309,7 @@ impl Client {
         }
     }
 
-    /// The daemon's state.
+    /// What the daemon says of itself: the answer to STATUS.
     ///
     /// # Errors
     /// [`ClientError`].

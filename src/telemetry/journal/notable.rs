@@ -343,7 +343,7 @@ notables! {
     /// A durable queue takes nothing.
     "EM-0501" StoreFailed "store-failed" ERROR "em.store" {
         queue: &'a str = bare,
-        /// The system's.
+        /// What the system reports.
         reason: &'a str,
     } "a queue takes no events; trying again"
 
@@ -374,7 +374,7 @@ notables! {
     /// Events on disk can't be read now.
     "EM-0506" QueueUnreadable "queue-unreadable" ERROR "em.store" {
         queue: &'a str = bare,
-        /// The system's.
+        /// What the system reports.
         reason: &'a str,
     } "events of a queue can't be read from disk; they wait, trying again"
 

@@ -121,7 +121,7 @@ impl Hub {
     /// See [`crate::Hub::publish`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Hub::publish`].
     pub fn publish<T: Serialize + ?Sized>(&self, subject: &str, body: &T) -> Result<(), Error> {
         self.driver.wait(self.hub.publish(subject, body))?
     }
@@ -129,7 +129,7 @@ impl Hub {
     /// See [`crate::Hub::publish_frames`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Hub::publish_frames`].
     pub fn publish_frames(&self, frames: &[&[u8]]) -> Result<(), Error> {
         self.driver.wait(self.hub.publish_frames(frames))?
     }
@@ -137,7 +137,7 @@ impl Hub {
     /// See [`crate::Hub::flush`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Hub::flush`].
     pub fn flush(&self) -> Result<Taken, Error> {
         self.driver.wait(self.hub.flush())?
     }
@@ -169,7 +169,7 @@ impl Hub {
     /// See [`crate::Hub::subscribe`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Hub::subscribe`].
     pub fn subscribe(
         &self,
         prefixes: impl IntoIterator<Item = impl Into<String>>,
@@ -200,7 +200,7 @@ impl Hub {
     /// See [`crate::Hub::status`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Hub::status`].
     pub fn status(&self) -> Result<Status, Error> {
         self.driver.wait(self.hub.status())?
     }
@@ -208,7 +208,7 @@ impl Hub {
     /// See [`crate::Hub::close`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Hub::close`].
     pub fn close(&self) -> Result<Taken, Error> {
         self.driver.wait(self.hub.close())?
     }
@@ -284,7 +284,7 @@ impl Call<'_> {
     /// See [`crate::Call::first`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Call::first`].
     pub fn first<T: DeserializeOwned>(self) -> Result<T, Error> {
         self.hub.driver.wait(self.call.first())?
     }
@@ -292,7 +292,7 @@ impl Call<'_> {
     /// See [`crate::Call::all`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Call::all`].
     pub fn all(self) -> Result<Vec<Reply>, Error> {
         self.hub.driver.wait(self.call.all())?
     }
@@ -378,7 +378,7 @@ impl ServiceBuilder {
     /// See [`crate::ServiceBuilder::start`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::ServiceBuilder::start`].
     pub fn start(self) -> Result<Service, Error> {
         let service = self.driver.wait(self.builder.start())??;
         Ok(Service {
@@ -420,7 +420,7 @@ impl Service {
     /// See [`crate::Service::unsubscribe`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::Service::unsubscribe`].
     pub fn unsubscribe(self, within: Duration) -> Result<Drained, Error> {
         self.driver.wait(self.service.unsubscribe(within))?
     }
@@ -462,7 +462,7 @@ impl AnswersBuilder {
     /// See [`crate::AnswersBuilder::start`].
     ///
     /// # Errors
-    /// Those of it.
+    /// Those of [`crate::AnswersBuilder::start`].
     pub fn start(self) -> Result<Answers, Error> {
         let answers = self.driver.wait(self.builder.start())??;
         Ok(Answers {

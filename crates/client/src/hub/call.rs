@@ -22,7 +22,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// What a service answered to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The service's name.
+    /// Who answered.
     pub service: String,
     /// How it answered.
     pub status: CallStatus,

@@ -40,7 +40,7 @@ impl Level {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Receipt {
-    /// Its id.
+    /// The event's id: what was given, or what the client made up.
     pub id: String,
     /// How many services it matched.
     pub services: u64,

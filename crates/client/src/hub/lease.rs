@@ -183,7 +183,7 @@ async fn ask<const N: usize>(
 }
 
 impl Lease {
-    /// Its name.
+    /// The name that it was acquired by.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -219,7 +219,7 @@ impl Hub {
         AnswersBuilder::new(self.clone(), service.into())
     }
 
-    /// The daemon's state.
+    /// What the daemon says of itself: the answer to STATUS.
     ///
     /// # Errors
     /// [`Error::NoAnswer`], [`Error::Closed`].

@@ -23,7 +23,7 @@ impl<T> Default for Shares<T> {
 }
 
 impl<T: Ord + Copy> Shares<T> {
-    /// How many there are.
+    /// How many ids are kept.
     pub fn len(&self) -> usize {
         self.len
     }

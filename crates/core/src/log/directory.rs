@@ -50,7 +50,7 @@ pub trait Directory {
     /// used again.
     ///
     /// # Errors
-    /// The disk's.
+    /// What the disk reports.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Renames a file that is not one of the log's to a name that no segment has and that is free; returns
@@ -75,7 +75,7 @@ pub trait SegmentFile {
     /// How long it is.
     ///
     /// # Errors
-    /// The disk's.
+    /// What the disk reports.
     fn bytes(&self) -> io::Result<u64>;
 
     /// Fills `into` with what is at this offset.
@@ -99,7 +99,7 @@ pub trait SegmentFile {
     /// Cuts the file to this length.
     ///
     /// # Errors
-    /// The disk's.
+    /// What the disk reports.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
 
     /// Makes what was written durable.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Bridge {
-    /// Its name.
+    /// What the configuration calls it.
     pub name: String,
     /// The service whose queue is at the engine, if it is one of the two ways of that.
     pub service: Option<String>,
@@ -56,7 +56,7 @@ pub enum BridgeState {
 }
 
 impl BridgeState {
-    /// As it is written.
+    /// The word for it in JSON and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",

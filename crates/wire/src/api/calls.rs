@@ -18,7 +18,7 @@ pub struct CallResults {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CallResult {
-    /// The service's name.
+    /// Whose result this is.
     pub service: String,
     /// Whether it acknowledged.
     pub status: CallStatus,

@@ -28,7 +28,7 @@ pub struct Instances {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Instance {
-    /// Its id.
+    /// The id that its heartbeats have.
     pub id: String,
     /// How it is.
     pub state: InstanceState,
@@ -79,7 +79,7 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
-    /// As it is written.
+    /// The word for it in JSON and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",

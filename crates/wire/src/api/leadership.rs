@@ -8,7 +8,7 @@ use super::Instances;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct InstancesPage {
-    /// All of them.
+    /// All instances that are known.
     #[serde(flatten)]
     pub instances: Instances,
     /// The latest changes of who leads, the oldest first, as many as were asked for.
@@ -35,7 +35,7 @@ pub struct Turn {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Lease {
-    /// Its name.
+    /// The name that it is acquired by.
     pub name: String,
     /// Who holds it, if anybody does.
     pub holder: Option<String>,

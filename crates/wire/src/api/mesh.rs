@@ -51,7 +51,7 @@ pub struct Link {
 pub struct Hub {
     /// Where it connects from.
     pub address: String,
-    /// Its id.
+    /// The id that the other event manager keeps over restarts.
     pub hub: String,
     /// How many prefixes it is subscribed to.
     pub prefixes: u64,

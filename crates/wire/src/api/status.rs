@@ -40,7 +40,7 @@ pub struct Status {
     pub mesh: Mesh,
     /// Plain subscribers: SUB sockets, without a service.
     pub subscribers: Subscribers,
-    /// Who may connect.
+    /// Which addresses are open, and what clients have and were denied.
     pub security: Security,
     /// Connections of all kinds but HTTP.
     pub connections: Connections,
@@ -98,7 +98,7 @@ pub struct Addresses {
     pub locator: Option<String>,
 }
 
-/// Who may connect.
+/// Which addresses are open, and what clients have and were denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Security {
