@@ -72,19 +72,12 @@ fn a_half_open_peer_is_found_on_each_socket() {
     let mut worker = RawPeer::met(&service.pull_address, "DEALER");
     worker.send(&frame(0, b"READY"));
     let worker = since(worker);
-    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
-    requester.send(&message(&[
-        "TK_EVENT_MANAGER_KEEP_ALIVE",
-        "STRING",
-        "silent",
-    ]));
-    let requester = since(requester);
     let met = |address: &str, kind: &str| since(RawPeer::met(address, kind));
     let half_open = [
         ("publisher", met(&daemon.publishers(), "PUB")),
         ("subscriber", since(subscriber(&daemon))),
         ("worker", worker),
-        ("requester", requester),
+        ("requester", met(&daemon.requests(), "DEALER")),
         ("locator's client", met(&daemon.locator(), "REQ")),
         ("dialled publisher", dialled),
     ];
@@ -211,6 +204,53 @@ fn who_has_a_few_events_to_read_is_not_taken_for_dead() {
 #[test]
 fn who_has_more_to_read_than_its_socket_holds_is_not_taken_for_dead() {
     is_busy_with(100, 100 << 10);
+}
+
+/// It has an event in hand for longer than three heartbeats, and its socket is full of those behind it.
+#[test]
+fn a_worker_that_acknowledges_may_be_busy_too() {
+    let daemon = daemon(SHORT);
+    let service = daemon.subscribe("1", "Billing", &["Order"]);
+    let mut worker = RawPeer::met(&service.pull_address, "DEALER");
+    worker.send(&message(&[r#"READY {"ack": true, "credit": 10}"#]));
+    daemon.wait_for_service("Billing", "a worker", |found| found.workers.ready == 1);
+    let publisher = daemon.publisher();
+    for n in 0..10 {
+        publish(&publisher, "Order", &n.to_string());
+    }
+    daemon.wait_for_service("Billing", "events in hand", |found| {
+        found.counters.in_flight == 10
+    });
+    std::thread::sleep(SHORT * 5);
+    assert_eq!(daemon.refused("heartbeat-timeout"), 0);
+    for n in 0..10 {
+        let [word, .., data] = &read_message_among_pings(&mut worker)[..] else {
+            panic!("an event has a word and data");
+        };
+        assert_eq!(data, n.to_string().as_bytes());
+        let word = String::from_utf8_lossy(word);
+        let delivery = word.split(' ').nth(1).expect("its number");
+        worker.send(&message(&[&format!("ACK {delivery}")]));
+    }
+    daemon.wait_for_service("Billing", "the end of all", |found| {
+        found.counters.in_flight == 0 && found.counters.queued == 0
+    });
+}
+
+/// It asks much, and does something else before it reads the answers.
+#[test]
+fn who_has_answers_to_read_is_not_taken_for_dead() {
+    let daemon = daemon(SHORT);
+    let mut requester = RawPeer::met(&daemon.requests(), "DEALER");
+    for _ in 0..10 {
+        requester.send(&message(&["", r#"{"token": "status"}"#]));
+    }
+    assert_eq!(read_message_among_pings(&mut requester).len(), 2);
+    std::thread::sleep(SHORT * 5);
+    assert_eq!(daemon.refused("heartbeat-timeout"), 0);
+    for _ in 1..10 {
+        assert_eq!(read_message_among_pings(&mut requester).len(), 2);
+    }
 }
 
 /// Holds the address that [`libzmq_subscriber`] is to connect to.

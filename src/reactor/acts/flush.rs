@@ -47,7 +47,7 @@ impl Hub {
                 return self.remove(id);
             }
         };
-        peer.may_be_busy |= written.events > 0 || written.blocked;
+        peer.may_be_busy |= written.has_messages || written.blocked;
         if written.blocked {
             peer.wake.notify_one();
         }

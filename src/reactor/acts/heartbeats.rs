@@ -50,7 +50,7 @@ impl Hub {
             (ttl.as_millis() / 100).try_into().unwrap_or(u16::MAX),
         );
         for id in to_ping {
-            self.peers.send(id, &ping);
+            self.peers.command(id, &ping);
         }
         self.end_dead(&silent);
         for id in expired {
@@ -65,8 +65,8 @@ impl Hub {
         }
     }
 
-    /// Ends connections that gave no sign of life. A peer that was sent events since may only be too
-    /// busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
+    /// Ends connections that gave no sign of life. A peer that was sent events or answers since may only
+    /// be too busy with them to answer (libzmq stops reading at its high-water mark): it is dead if the
     /// kernel gets no answer from its machine either.
     fn end_dead(&mut self, silent: &[PeerId]) {
         let now = self.time.now;

@@ -171,7 +171,7 @@ impl Hub {
                 }
                 let mut pong = bytes::BytesMut::new();
                 encode_pong(&mut pong, context);
-                self.peers.send(id, &pong);
+                self.peers.command(id, &pong);
                 Ok(())
             }
             Command::Error(reason) => Err(PeerError::Gave(String::from_utf8_lossy(reason).into())),

@@ -59,7 +59,7 @@ impl<'a> Rings<'a> {
         if peer.is_some_and(|peer| !peer.outbox.is_blocked()) {
             let mut command = BytesMut::new();
             encode_trace(&mut command, trace);
-            self.peers.send(id, &command);
+            self.peers.command(id, &command);
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a> Rings<'a> {
         if is_ours && !was_held && !dialled.is_twin {
             let mut cancel = BytesMut::new();
             encode_cancel(&mut cancel, b"");
-            self.peers.send(id, &cancel);
+            self.peers.command(id, &cancel);
         }
         if before.is_none() || (is_ours && !was_held) {
             let burst = format!("publisher-ring:{address}");
@@ -186,7 +186,7 @@ impl<'a> Rings<'a> {
                 (false, true) => {
                     let mut cancel = BytesMut::new();
                     encode_cancel(&mut cancel, b"");
-                    self.peers.send(id, &cancel);
+                    self.peers.command(id, &cancel);
                 }
                 (true, false) => self.peers.subscribe_to(id),
                 _ => {}

@@ -37,7 +37,7 @@ impl Hub {
             self.upstream.mesh.id,
             self.upstream.watch.loops.own(),
         );
-        self.peers.send(id, &command);
+        self.peers.command(id, &command);
         let run = self.peers[id].zmtp.event_manager;
         if let Some(why) = self.why_own(hub, run) {
             // It reads who we are, and is told no more. If it is ourselves, that is said of what we dial.
@@ -157,7 +157,7 @@ impl Hub {
                 encode_subscribe(&mut commands, prefix, Version::V3_1);
             }
         }
-        self.peers.send(id, &commands);
+        self.peers.command(id, &commands);
     }
 
     /// Asks the hubs that are linked for what is wanted here since the last time.
@@ -213,7 +213,7 @@ impl Hub {
             return;
         }
         for id in self.upstream.linked().collect::<Vec<_>>() {
-            self.peers.send(id, &commands);
+            self.peers.command(id, &commands);
             let peer = self.peers.get(id);
             if peer.is_some_and(|peer| peer.outbox.bytes() > WISHES_BYTES_MAX) {
                 let why = "it doesn't read what is wanted here";

@@ -458,7 +458,7 @@ impl Hub {
             left -= 1;
             encode_frame(written, frame, left > 0);
         }
-        self.peers.send(back.peer, written);
+        self.peers.answer(back.peer, written);
         // One long answer should not hold its memory for ever.
         if written.capacity() > ANSWER_KEPT {
             *written = BytesMut::new();

@@ -49,6 +49,8 @@ impl Segment {
 pub(crate) struct Written {
     /// Events whose last byte is written.
     pub(crate) events: u64,
+    /// Messages are among it, events or others: whoever gets them may be busy with them.
+    pub(crate) has_messages: bool,
     /// The socket takes no more for now.
     pub(crate) blocked: bool,
 }
@@ -69,6 +71,8 @@ pub(crate) struct Outbox {
     tail_events: u64,
     bytes: usize,
     events: u64,
+    /// More than commands is among them.
+    has_messages: bool,
     /// The socket took no more at the last write: nothing pins shared memory until it does.
     blocked: bool,
     sealing: Option<Box<Sealing>>,
@@ -123,18 +127,25 @@ impl Outbox {
         self.blocked
     }
 
-    /// Appends whole messages that hold this many events, by copy.
-    pub(crate) fn push_copy(&mut self, bytes: &[u8], events: u64) {
+    /// Appends commands, by copy.
+    pub(crate) fn push_commands(&mut self, bytes: &[u8]) {
         self.make_room(bytes.len());
         self.tail.extend_from_slice(bytes);
-        self.tail_events += events;
         self.bytes += bytes.len();
+    }
+
+    /// Appends whole messages that hold this many events, by copy.
+    pub(crate) fn push_copy(&mut self, bytes: &[u8], events: u64) {
+        self.push_commands(bytes);
+        self.tail_events += events;
         self.events += events;
+        self.has_messages = true;
     }
 
     /// Appends one message that is in pieces, by copy, and counts it as no event.
     pub(crate) fn push_joined(&mut self, parts: [&[u8]; 4]) {
         let bytes = parts.iter().map(|part| part.len()).sum();
+        self.has_messages = true;
         if bytes < COPY_BELOW_BYTES {
             self.make_room(bytes);
             parts
@@ -178,6 +189,7 @@ impl Outbox {
         self.end_tail();
         self.bytes += part.len();
         self.events += events;
+        self.has_messages = true;
         self.segments.push_back(Segment {
             bytes: all.slice(part),
             events,
@@ -212,7 +224,7 @@ impl Outbox {
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<Written> {
-        let events_before = self.events;
+        let (events_before, bytes_before) = (self.events, self.bytes);
         self.blocked = false;
         while !self.is_empty() {
             let result = match self.sealing.take() {
@@ -243,8 +255,11 @@ impl Outbox {
                 }
             }
         }
+        let has_messages = self.has_messages && self.bytes < bytes_before;
+        self.has_messages &= self.bytes > 0;
         Ok(Written {
             events: events_before - self.events,
+            has_messages,
             blocked: self.blocked,
         })
     }

@@ -94,22 +94,33 @@ impl Peers {
         self.slab.iter_mut().map(|(_, peer)| peer)
     }
 
-    /// Queues bytes that are no event for one peer.
-    pub(crate) fn send(&mut self, id: PeerId, bytes: &[u8]) {
-        // Whoever hung up reads nothing, and what is written would end the connection before it is read.
-        if self.get(id).is_some_and(|peer| peer.is_leaving) {
-            return;
+    /// Queues commands for one peer.
+    pub(crate) fn command(&mut self, id: PeerId, bytes: &[u8]) {
+        if let Some(peer) = self.outgoing_to_reader(id) {
+            peer.outbox.push_commands(bytes);
         }
-        if let Some(peer) = self.outgoing(id) {
+    }
+
+    /// Queues an answer for one peer.
+    pub(crate) fn answer(&mut self, id: PeerId, bytes: &[u8]) {
+        if let Some(peer) = self.outgoing_to_reader(id) {
             peer.outbox.push_copy(bytes, 0);
         }
+    }
+
+    /// Whoever hung up reads nothing, and what is written would end the connection before it is read.
+    fn outgoing_to_reader(&mut self, id: PeerId) -> Option<&mut Peer> {
+        if self.get(id).is_some_and(|peer| peer.is_leaving) {
+            return None;
+        }
+        self.outgoing(id)
     }
 
     /// Subscribes to all that a publisher sends.
     pub(crate) fn subscribe_to(&mut self, id: PeerId) {
         let mut subscribe = BytesMut::new();
         encode_subscribe(&mut subscribe, b"", self[id].zmtp.version);
-        self.send(id, &subscribe);
+        self.command(id, &subscribe);
     }
 
     /// A peer whose outbox is about to be given something: it is written with the next flush, or when its
