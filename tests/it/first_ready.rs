@@ -1,7 +1,10 @@
-//! A worker's first READY that can't be read.
+//! A worker's first READY that can't be read, and one that has to be said again.
+
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc;
 
 use super::support::TestDaemon;
-use super::support::peers::{connected, publish, received};
+use super::support::peers::{connected, is_silent, publish, received};
 
 #[test]
 fn a_first_ready_that_can_not_be_read_is_answered_if_it_speaks_of_acknowledging() {
@@ -55,4 +58,65 @@ fn a_first_ready_that_can_not_be_read_is_answered_if_it_speaks_of_acknowledging(
     daemon.wait_for_ready("Billing", 1);
     publish(&daemon.publisher(), "Order", "x");
     assert_eq!(received(&plain), "x");
+}
+
+/// Forwards connections one after the other, and cuts each when it is told to: both ends live on.
+fn relay(to: &str) -> (String, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
+    let to = to.strip_prefix("tcp://").expect("a TCP address").to_owned();
+    let (cut, cuts) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect(&to) else {
+                return;
+            };
+            let clones = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            for (mut from, mut to) in [(clones(&near), clones(&far)), (clones(&far), clones(&near))]
+            {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+            if cuts.recv().is_err() {
+                return;
+            }
+            for end in [near, far] {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+    });
+    (address, cut)
+}
+
+#[test]
+fn a_worker_whose_connection_was_cut_says_ready_again_and_once_too_often_does_no_harm() {
+    let daemon = TestDaemon::start();
+    let publisher = daemon.publisher();
+    for (service, ready) in [("Plain", "READY"), ("Acks", r#"READY {"ack": true}"#)] {
+        let subscribed = daemon.subscribe(service, service, &[service]);
+        let (address, cut) = relay(&subscribed.pull_address);
+        let worker = connected(&daemon.context, zmq::DEALER, &address);
+        worker.send(ready, 0).expect("a send");
+        daemon.wait_for_ready(service, 1);
+        cut.send(()).expect("it runs");
+        daemon.wait_for_ready(service, 0);
+        daemon.wait_for_service(service, "the worker again", |found| {
+            found.workers.connected == 1
+        });
+        publish(&publisher, service, "waits");
+        daemon.wait_for_counter(service, |counters| counters.queued, 1);
+        assert!(is_silent(&worker, 300), "it is not ready");
+        for _ in 0..3 {
+            worker.send(ready, 0).expect("a send");
+        }
+        let event = worker.recv_multipart(0).expect("the event");
+        assert_eq!(event.last().expect("a frame"), b"waits");
+        if service == "Acks" {
+            worker.send(ready, 0).expect("a send");
+            let word = String::from_utf8_lossy(&event[0]).into_owned();
+            let delivery = word.split(' ').nth(1).expect("its number").to_owned();
+            worker.send(&format!("ACK {delivery}"), 0).expect("a send");
+        }
+        daemon.wait_for_counter(service, |counters| counters.delivered, 1);
+        assert!(is_silent(&worker, 100), "it came twice");
+    }
 }
