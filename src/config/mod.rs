@@ -403,6 +403,9 @@ pub struct Budgets {
     /// For each subscriber. When full, [`Config::slow_subscriber`] says what happens.
     #[serde(with = "Size::<1024>")]
     pub subscriber_outbox_bytes: usize,
+    /// For what all plain subscribers are subscribed to. Nobody has more of it than it leaves to others.
+    #[serde(with = "Size::<1024>")]
+    pub subscription_bytes: usize,
     /// For each worker. When full, others get the events.
     #[serde(with = "Size::<1024>")]
     pub worker_outbox_bytes: usize,
@@ -565,6 +568,7 @@ impl Default for Budgets {
     fn default() -> Self {
         Self {
             subscriber_outbox_bytes: 16 << 20,
+            subscription_bytes: 1 << 30,
             worker_outbox_bytes: 1 << 20,
             request_outbox_bytes: 4 << 20,
             service_queue_bytes: 64 << 20,

@@ -21,6 +21,7 @@ use crate::reactor::state::connections::Connections;
 use crate::reactor::state::effects::{Asked, Lists};
 use crate::reactor::state::notes::Notes;
 use crate::reactor::state::peer::{Envelope, Role};
+use crate::reactor::state::prefixes::Prefixes;
 use crate::reactor::state::purpose::Purpose;
 use crate::reactor::state::site::Site;
 use crate::reactor::state::streamers::{Doors, StreamerTable};
@@ -153,7 +154,9 @@ impl HotPath {
     /// The system gives no sockets.
     pub fn subscribe(&mut self, prefix: &str) -> io::Result<()> {
         let id = self.hub.peers.next_id();
-        let prefixes = [prefix.as_bytes().into()].into();
+        let mut prefixes = Prefixes::default();
+        let memory = &mut self.hub.accounts.prefixes;
+        memory.add(&mut prefixes, prefix.as_bytes());
         let role = Role::Subscriber {
             prefixes,
             hub: None,

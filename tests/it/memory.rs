@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use event_manager_wire::api::Status;
 use serde_json::json;
 
-use super::support::peers::publish;
+use super::support::peers::{publish, received};
 use super::support::program::Site;
+use super::support::raw::{RawPeer, command};
 use super::support::{PATIENCE, TestDaemon};
 
 const MIB: u64 = 1 << 20;
@@ -72,4 +73,37 @@ fn what_a_storm_took_is_given_back() {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Forty subscribers want more than all together may have. Nobody has more than it leaves to others, so there
+/// is room for who comes last.
+#[test]
+fn what_all_are_subscribed_to_is_bounded() {
+    const BUDGET: usize = 1 << 20;
+    const PREFIXES: u64 = 300;
+    let daemon = TestDaemon::with(|config| config.budgets.subscription_bytes = BUDGET);
+    let all: Vec<_> = (0..40)
+        .map(|peer| {
+            let prefix = |n: u64| format!("{peer}-{n}-{}", "x".repeat(235));
+            let wanted: Vec<u8> = (0..PREFIXES)
+                .flat_map(|n| command("SUBSCRIBE", prefix(n).as_bytes()))
+                .collect();
+            let mut greedy = RawPeer::met(&daemon.subscribers(), "SUB");
+            greedy.send(&wanted);
+            greedy
+        })
+        .collect();
+    // Each needs 0.24 MB: there is room for three, and half as much again.
+    let status = daemon.wait_for("three of them", |status| {
+        status.refused("too-many-subscriptions") == 37
+            && status.subscribers.subscriptions == 3 * PREFIXES
+    });
+    assert_eq!(status.subscribers.connected, 3);
+    assert!(status.subscribers.prefix_bytes < BUDGET as u64);
+    let modest = daemon.subscriber(&["Order"]);
+    publish(&daemon.publisher(), "Order", "x");
+    assert_eq!(received(&modest), "x");
+    drop((all, modest));
+    daemon.wait_for("none", |status| status.subscribers.connected == 0);
+    assert_eq!(daemon.status().subscribers.prefix_bytes, 0);
 }

@@ -30,7 +30,7 @@ fn all_others() -> Value {
         "handshakeTimeout": 7,
         "limits": {"maxMessageBytes": 2000, "maxMessageParts": 7, "maxSubjectBytes": 17,
             "maxSubscriptionsPerPeer": 7},
-        "budgets": {"subscriberOutboxBytes": 7777, "workerOutboxBytes": 7777,
+        "budgets": {"subscriberOutboxBytes": 7777, "subscriptionBytes": 7777, "workerOutboxBytes": 7777,
             "serviceQueueBytes": 7777, "serviceQueueEvents": 7},
         "security": {"open": true, "from": ["10.0.0.0/8"], "mechanisms": ["null", "curve"],
             "secretKey": "a", "keysDir": "b", "secretFileMode": "any", "plainInClear": true,

@@ -333,6 +333,11 @@ fn subscribers(page: &mut Page<'_>, subscribers: &Subscribers) -> fmt::Result {
         "Prefixes that subscribers have subscribed to",
         subscribers.subscriptions as f64,
     )?;
+    page.gauge(
+        "event_manager_subscriber_prefix_bytes",
+        "Memory that the prefixes take (budgets.subscriptionBytes)",
+        subscribers.prefix_bytes as f64,
+    )?;
     let outbox = &subscribers.outbox;
     page.gauge(
         "event_manager_subscriber_outbox_bytes",

@@ -90,7 +90,12 @@ impl Hub {
                         limits.subscriptions_per_peer_max,
                     ));
                 }
-                prefixes.insert(prefix.into());
+                let memory = &mut self.accounts.prefixes;
+                let bytes_max = self.config.budgets.subscription_bytes;
+                if !memory.has_room(prefixes, prefix, bytes_max) {
+                    return Err(PeerError::NoRoomForSubscriptions(bytes_max));
+                }
+                memory.add(prefixes, prefix);
                 self.broker.routes.subscribe(prefix, id);
                 if self.upstream.mesh.interest.is_some() {
                     // Other hubs are to know.
@@ -100,7 +105,7 @@ impl Hub {
                 self.note_vain_subscription(id, prefix);
             }
             Subscription::Cancel(prefix) => {
-                if prefixes.remove(prefix) {
+                if self.accounts.prefixes.remove(prefixes, prefix) {
                     self.broker.routes.unsubscribe(prefix, id);
                     self.saved.subscribers.audience.left(prefix);
                 }

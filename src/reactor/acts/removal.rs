@@ -25,7 +25,8 @@ impl Hub {
             }
             Role::Requester { .. } => {}
             Role::Subscriber { prefixes, hub } => {
-                for prefix in prefixes {
+                self.accounts.prefixes.forget(prefixes);
+                for prefix in prefixes.iter() {
                     self.broker.routes.unsubscribe(prefix, id);
                     self.saved.subscribers.audience.left(prefix);
                 }

@@ -18,6 +18,10 @@ pub(crate) enum PeerError {
     SubscriptionTooLong(usize, usize),
     #[error("more than {0} subscriptions (limits.maxSubscriptionsPerPeer)")]
     TooManySubscriptions(usize),
+    #[error(
+        "the subscriptions of all peers take too much of {0} bytes (budgets.subscriptionBytes), of which each leaves as much to others as it has"
+    )]
+    NoRoomForSubscriptions(usize),
     #[error("{0}")]
     NoLink(String),
 }
@@ -33,7 +37,9 @@ impl PeerError {
             Self::Curve(error) => error.reason(),
             Self::Gave(_) => "peer-error",
             Self::SubscriptionTooLong(..) => "subscription-too-long",
-            Self::TooManySubscriptions(_) => "too-many-subscriptions",
+            Self::TooManySubscriptions(_) | Self::NoRoomForSubscriptions(_) => {
+                "too-many-subscriptions"
+            }
             Self::NoLink(_) => "mesh",
         }
     }

@@ -355,6 +355,7 @@ fn subscribers_status(
 ) -> api::Subscribers {
     let mut status = api::Subscribers {
         remembered,
+        prefix_bytes: accounts.prefixes.bytes() as u64,
         counters: counters(&accounts.subscribers, 0, 0),
         ..api::Subscribers::default()
     };

@@ -1,6 +1,7 @@
 //! Counters of publishers and subscribers; services have accounts of their own in the broker.
 
 use super::memory::Memory;
+use super::prefixes::PrefixMemory;
 use event_manager_core::broker::{Account, DropReason, Histogram};
 
 /// The accounts of all that isn't a service's.
@@ -14,6 +15,7 @@ pub(crate) struct Accounts {
     pub(crate) publish_times: PublishTimes,
     /// The most bytes that ever waited for one subscriber.
     pub(crate) outbox_peak_bytes: usize,
+    pub(crate) prefixes: PrefixMemory,
     /// When to add up what waits for all together.
     pub(crate) memory: Memory,
 }

@@ -18,6 +18,7 @@ pub(crate) mod paths;
 pub(crate) mod peer;
 pub(crate) mod peers;
 pub(crate) mod phase;
+pub(crate) mod prefixes;
 pub(crate) mod promises;
 pub(crate) mod purpose;
 pub(crate) mod refusals;

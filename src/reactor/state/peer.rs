@@ -1,6 +1,5 @@
 //! One connection whose handshake is done.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,6 +11,7 @@ use tokio::sync::Notify;
 use super::clients::ClientId;
 use super::mesh::Downstream;
 use super::paths::{Proxied, Said, named_word};
+use super::prefixes::Prefixes;
 use super::runs::Run;
 use crate::reactor::io::outbox::Outbox;
 use crate::reactor::io::stream::Stream;
@@ -25,7 +25,7 @@ use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, sho
 pub(crate) enum Role {
     Publisher,
     Subscriber {
-        prefixes: HashSet<Box<[u8]>>,
+        prefixes: Prefixes,
         /// It is a hub of a mesh.
         hub: Option<Box<Downstream>>,
     },

@@ -246,6 +246,8 @@ pub struct Subscribers {
     pub connected: u64,
     /// Prefixes that they are subscribed to, all together.
     pub subscriptions: u64,
+    /// Memory that these prefixes take, in bytes, roughly (`budgets.subscriptionBytes`).
+    pub prefix_bytes: u64,
     /// Subscriptions for which publishers would wait after the next start.
     pub remembered: u64,
     /// What waits to be written to them.
