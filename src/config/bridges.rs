@@ -237,7 +237,10 @@ fn why_no_service(name: &str) -> Option<String> {
         ),
         Some(service) if service.dead_letters().is_some() => return None,
         _ if name.chars().any(char::is_control) => "has control characters".to_owned(),
-        _ => format!("is longer than {} bytes", 255 - longest),
+        _ => format!(
+            "is longer than {} bytes, where each / and % is three",
+            ServiceName::FILE_NAME_BYTES_MAX - longest
+        ),
     };
     Some(format!(
         "the name of this bridge {why}, so that its service, {SERVICE_PREFIX}NAME, can't be; choose another name"

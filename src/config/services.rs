@@ -257,8 +257,11 @@ impl Services {
     pub(super) fn spools(&self) -> Vec<Spool> {
         let served = self.entries.iter().filter_map(|entry| {
             let is_served = entry.fields.delivery == Some(DeliveryMode::Engine);
+            // A name that is too long is refused by that of the service.
+            let spool = spool_of(entry.pattern.exact().filter(|_| is_served)?)?;
+            spool.dead_letters()?;
             Some(Spool {
-                service: spool_of(entry.pattern.exact().filter(|_| is_served)?)?,
+                service: spool,
                 subjects: vec![],
                 retention: entry.fields.retention.clone(),
             })
@@ -377,6 +380,28 @@ impl Entry {
         }
     }
 
+    /// Says why no durable service can have this name, if the entry makes one of it.
+    fn why_not_on_disk(&self, delivery: DeliveryMode) -> Option<(&'static str, String)> {
+        let name = self.pattern.exact()?;
+        let is_own = self.fields.delivery.is_some();
+        let field = if is_own { "delivery" } else { "subjects" };
+        let makes_one = is_own || self.fields.subjects.is_some();
+        let why = match delivery {
+            DeliveryMode::Live => return None,
+            DeliveryMode::Queue | DeliveryMode::Engine if name.is_of_dead_letters() => format!(
+                "under a name that ends with {} the dead letters of another service are on disk",
+                ServiceName::DEAD_LETTERS
+            ),
+            DeliveryMode::Queue => format!(
+                "no durable service can have this name: {}; choose a shorter one",
+                name.why_not_on_disk()?
+            ),
+            // It is on disk under another name, which has a rule of its own.
+            DeliveryMode::Engine => return None,
+        };
+        makes_one.then_some((field, why))
+    }
+
     fn refused(&self, field: &str, why: &str) -> Wrong {
         let all = self.fields.show();
         let value = all.pointer(&format!("/{}", field.replace('.', "/")));
@@ -390,14 +415,8 @@ impl Entry {
         let own = &self.fields;
         let mut refuse = |field: &str, why: String| wrong.push(self.refused(field, &why));
         let delivery = all.delivery();
-        let is_taken = |name: &ServiceName| name.is_of_dead_letters();
-        let is_on_disk = own.delivery.is_some_and(|own| own != DeliveryMode::Live);
-        if is_on_disk && self.pattern.exact().is_some_and(is_taken) {
-            let end = ServiceName::DEAD_LETTERS;
-            let why = format!(
-                "under a name that ends with {end} the dead letters of another service are on disk"
-            );
-            refuse("delivery", why);
+        if let Some((field, why)) = self.why_not_on_disk(delivery) {
+            refuse(field, why);
         }
         if own.when_full.is_some_and(|what| !delivery.allows(what)) {
             let other = match delivery {

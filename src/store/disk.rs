@@ -12,8 +12,6 @@ use super::fence::{Fence, Holding, Lock};
 use event_manager_core::log::{Directory, SegmentFile};
 use event_manager_wire::model::ServiceName;
 
-/// The longest file name of most file systems, in bytes.
-const FILE_NAME_BYTES_MAX: usize = 255;
 /// The name, before a number, of files that were segments. No segment's name begins with it.
 const SPARE: &str = "spare-";
 /// What the name of a file ends with that has a segment's name and is not one of the queue's.
@@ -176,18 +174,14 @@ fn is_removed(name: &str) -> bool {
     number.is_some_and(|number| number.parse().is_ok_and(|n: u32| n.to_string() == number))
 }
 
-/// A queue's name as a file name: as it is, but for `/`, `%` and a leading dot, which are written
-/// `%2F`, `%25` and `%2E`.
+/// A queue's name as a file name, if that isn't too long.
 fn encode(queue: &ServiceName) -> io::Result<String> {
-    let mut name = queue.as_str().replace('%', "%25").replace('/', "%2F");
-    if name.starts_with('.') {
-        name.replace_range(..1, "%2E");
-    }
-    if name.len() > FILE_NAME_BYTES_MAX {
+    let (name, longest) = (queue.file_name(), ServiceName::FILE_NAME_BYTES_MAX);
+    if name.len() > longest {
         let bytes = name.len();
         return Err(io::Error::new(
             io::ErrorKind::InvalidFilename,
-            format!("{name}: a file name of {bytes} bytes; the limit is {FILE_NAME_BYTES_MAX}"),
+            format!("{name}: a file name of {bytes} bytes; the limit is {longest}"),
         ));
     }
     Ok(name)

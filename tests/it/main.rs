@@ -70,6 +70,7 @@ mod leaving;
 mod liveness;
 mod locator;
 mod locator_keys;
+mod long_names;
 mod many;
 mod matching;
 mod memory;

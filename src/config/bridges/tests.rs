@@ -318,10 +318,14 @@ mod with_nats {
 
     #[test]
     fn a_name_that_no_service_can_have_is_the_bridges_fault() {
-        let long = "x".repeat(250);
+        let (long, escaped) = ("x".repeat(250), "a/".repeat(70));
         for (name, why) in [
             ("o.DLQ", "ends with .DLQ"),
             (&*long, "is longer than 244 bytes"),
+            (
+                &*escaped,
+                "is longer than 244 bytes, where each / and % is three",
+            ),
         ] {
             let bridge = format!(
                 "\"bridges\": {{\n\"{name}\": {{\"engine\": \"main\", \"direction\": \"out\", \"subjects\": [\"a\"], \"to\": \"a.\"}}}}"

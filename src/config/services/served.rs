@@ -66,7 +66,9 @@ pub(super) fn why_not(
     let letters = spool_of(name).and_then(|spool| spool.dead_letters());
     if letters.is_none() {
         let longest = ServiceName::BYTES_MAX - SPOOL_PREFIX.len() - ServiceName::DEAD_LETTERS.len();
-        let why = format!("the name of such a service has at most {longest} bytes");
+        let why = format!(
+            "the name of such a service has at most {longest} bytes, where each / and % is three"
+        );
         return Some(("delivery", why));
     }
     if all.order_by.flatten().is_some() {

@@ -236,6 +236,34 @@ fn numbers_have_bounds() {
 }
 
 #[test]
+fn a_durable_name_that_is_no_file_name_is_refused() {
+    let long = "a/".repeat(63);
+    let queue = json!({"delivery": "queue"});
+    for fine in [
+        json!({"a/".repeat(62): queue}),
+        json!({&*long: {"delivery": "live"}}),
+        // No service yet.
+        json!({"*": queue, &*long: {"ackTimeout": 1}}),
+    ] {
+        assert!(file(&fine.to_string()).is_ok(), "{fine}");
+    }
+    for (services, field) in [
+        (json!({&*long: queue}), "delivery: \"queue\""),
+        (
+            json!({"*": queue, &*long: {"subjects": ["x"]}}),
+            "subjects: [\"x\"]",
+        ),
+    ] {
+        let [said] = &*errors(&services.to_string()) else {
+            panic!("one sentence is enough");
+        };
+        let is = "it has 252 bytes; the limit is 251; choose a shorter one";
+        let begin = format!("c.json:2: services.{long}.{field}: no durable");
+        assert!(said.starts_with(&begin) && said.ends_with(is), "{said}");
+    }
+}
+
+#[test]
 fn what_does_not_go_together_is_named() {
     for (services, expected) in [
         (

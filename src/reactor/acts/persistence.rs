@@ -15,7 +15,7 @@ use crate::state::{Changes, Kept, KeptReady, KeptService, KeptSubscription, Writ
 use crate::telemetry::Notable;
 use event_manager_core::broker::{
     Broker, DeliveryMode, FormerSubscription, RestoreError, Service, ServiceOptions,
-    SubscriptionView,
+    SubscribeError, SubscriptionView,
 };
 use event_manager_core::security::Identity;
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
@@ -59,19 +59,17 @@ impl<'a> Restoring<'a> {
                 *refused.entry(why).or_default() += 1;
             }
         }
+        for (name, service) in &kept.services {
+            if let Err(why) = self.restore_wanting(name, service) {
+                // Its subscriptions may have been refused for the same reason.
+                refused.entry(why).or_default();
+            }
+        }
         for (why, subscriptions) in &refused {
             self.notes.note(&Notable::NotRestored {
                 subscriptions: *subscriptions as u64,
                 why,
             });
-        }
-        for (name, service) in &kept.services {
-            if let Err(why) = self.restore_wanting(name, service) {
-                tracing::warn!(
-                    target: "em.state",
-                    "not restored; its events stay on disk until a client subscribes: {why}"
-                );
-            }
         }
         let subscriptions = self.broker.subscription_count();
         if subscriptions > 0 {
@@ -113,7 +111,11 @@ impl<'a> Restoring<'a> {
             Duration::from_millis(wall_clock_ms()),
             self.streamers,
         );
-        if restored == Err(RestoreError::Expired) {
+        let is_for_good = |why: &RestoreError| {
+            use RestoreError::{Expired, Refused};
+            matches!(why, Expired | Refused(SubscribeError::TooLong(_)))
+        };
+        if restored.as_ref().is_err_and(is_for_good) {
             // What can't be restored for another reason is left where it is.
             self.saved.changed.insert(id);
         }
@@ -133,7 +135,7 @@ impl<'a> Restoring<'a> {
         let restored = self
             .broker
             .restore_wanting(&name, patterns, asked, streamers);
-        restored.map_err(|error| format!("service {name:?}: {error}"))
+        restored.map_err(|error| error.to_string())
     }
 }
 
@@ -173,7 +175,8 @@ impl<'a> Keeping<'a> {
                 continue;
             };
             let Some(key) = self.broker.find(&name) else {
-                if !kept.subjects.is_empty() {
+                let can_come = name.file_name().len() <= ServiceName::FILE_NAME_BYTES_MAX;
+                if !kept.subjects.is_empty() && can_come {
                     // It was durable. What it wants is kept for a run that finds its queue.
                     self.saved.unrestored.insert(name, kept.clone());
                 } else if !kept.is_gone {

@@ -237,7 +237,7 @@ fn can_be_promised(context: &Context<'_>, full: Option<Nak>) -> Result<(), Nak> 
 
 fn code_of(error: &SubscribeError) -> &'static str {
     match error {
-        SubscribeError::Reserved(_) => "invalid-name",
+        SubscribeError::Reserved(_) | SubscribeError::TooLong(_) => "invalid-name",
         SubscribeError::NoPort(_) => "no-port",
         SubscribeError::TooMany(_) => "too-many-subscriptions",
         SubscribeError::TooManyPatterns(_) => "too-many-subjects",

@@ -109,9 +109,36 @@ impl ServiceName {
     /// What the name of a service's dead letters ends with.
     pub const DEAD_LETTERS: &str = ".DLQ";
 
-    /// The name of its dead letters; none if that would be too long.
+    /// The longest file name of most file systems, in bytes.
+    pub const FILE_NAME_BYTES_MAX: usize = 255;
+
+    /// What its queue is called on disk: as it is, but for `/`, `%` and a leading dot, which are written
+    /// `%2F`, `%25` and `%2E`. It may be longer than [`Self::FILE_NAME_BYTES_MAX`].
+    pub fn file_name(&self) -> String {
+        let mut name = self.0.replace('%', "%25").replace('/', "%2F");
+        if name.starts_with('.') {
+            name.replace_range(..1, "%2E");
+        }
+        name
+    }
+
+    /// The name of its dead letters; none if that would be too long, as it is or as a file name.
     pub fn dead_letters(&self) -> Option<Self> {
-        Self::new(&format!("{self}{}", Self::DEAD_LETTERS)).ok()
+        let letters = Self::new(&format!("{self}{}", Self::DEAD_LETTERS)).ok()?;
+        (letters.file_name().len() <= Self::FILE_NAME_BYTES_MAX).then_some(letters)
+    }
+
+    /// Why its queue and its dead letters can't both be on disk, if they can't: the rest of a sentence
+    /// about it.
+    pub fn why_not_on_disk(&self) -> Option<String> {
+        if self.dead_letters().is_some() {
+            return None;
+        }
+        let bytes = self.file_name().len();
+        let most = Self::FILE_NAME_BYTES_MAX - Self::DEAD_LETTERS.len();
+        Some(format!(
+            "as a file name, in which each / and % and a dot at its beginning take three bytes, it has {bytes} bytes; the limit is {most}"
+        ))
     }
 
     /// The service whose dead letters have this name; none if it is no such name.
@@ -143,5 +170,27 @@ mod tests {
             SubscriptionId::new("a\nb"),
             Err(InvalidName::ControlCharacter)
         );
+    }
+
+    #[test]
+    fn a_name_and_that_of_its_dead_letters_fit_a_file_name_or_are_refused() {
+        for (fits, longer) in [
+            ("x".repeat(251), "x".repeat(252)),
+            ("%".repeat(83), "%".repeat(84)),
+            ("a/".repeat(62), "a/".repeat(63)),
+            (
+                [".", &"x".repeat(248)].concat(),
+                [".", &"x".repeat(249)].concat(),
+            ),
+        ] {
+            let fits = ServiceName::new(&fits).unwrap();
+            let letters = fits.dead_letters().expect("a name");
+            assert!(letters.file_name().len() <= ServiceName::FILE_NAME_BYTES_MAX);
+            assert_eq!(fits.why_not_on_disk(), None);
+            let longer = ServiceName::new(&longer).unwrap();
+            assert_eq!(longer.dead_letters(), None);
+            let why = longer.why_not_on_disk().expect("a reason");
+            assert!(why.ends_with("bytes; the limit is 251"), "{why}");
+        }
     }
 }

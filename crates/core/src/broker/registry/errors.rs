@@ -12,6 +12,12 @@ pub enum SubscribeError {
         end = ServiceName::DEAD_LETTERS
     )]
     Reserved(ServiceName),
+    /// A durable service of this name, or its dead letters, would find no place on disk.
+    #[error(
+        "a durable service can't be called {0}: {why}; choose a shorter name, or set \"delivery\": \"live\"",
+        why = .0.why_not_on_disk().unwrap_or_default()
+    )]
+    TooLong(ServiceName),
     /// No port; a sentence.
     #[error("{0}")]
     NoPort(String),

@@ -128,14 +128,22 @@ impl Broker {
         name: &ServiceName,
         asked: Option<DeliveryMode>,
     ) -> Result<ServiceSettings, SubscribeError> {
-        let asked = match self.on_disk.contains(name) {
+        let is_on_disk = self.on_disk.contains(name);
+        let asked = match is_on_disk {
             true => Some(DeliveryMode::Queue),
             false => asked,
         };
         let settings = (self.config.policies.0)(name, asked, &ServiceOptions::default());
-        match settings.delivery == DeliveryMode::Queue && name.is_of_dead_letters() {
-            true => Err(SubscribeError::Reserved(name.clone())),
-            false => Ok(settings),
+        if settings.delivery != DeliveryMode::Queue {
+            Ok(settings)
+        } else if name.is_of_dead_letters() {
+            Err(SubscribeError::Reserved(name.clone()))
+        } else if name.why_not_on_disk().is_some() && !is_on_disk {
+            // An earlier release took names with room for a queue, and none for its dead letters: what is
+            // there is served.
+            Err(SubscribeError::TooLong(name.clone()))
+        } else {
+            Ok(settings)
         }
     }
 
@@ -159,7 +167,7 @@ impl Broker {
     /// the port that it had, if that is free; else [`find_ports`](Self::find_ports) looks for one.
     ///
     /// # Errors
-    /// [`SubscribeError::Reserved`].
+    /// [`SubscribeError::Reserved`], [`SubscribeError::TooLong`].
     pub fn declare(
         &mut self,
         name: &ServiceName,
@@ -176,7 +184,7 @@ impl Broker {
     /// who want to drain or end them.
     pub fn adopt_queues(&mut self, streamers: &mut dyn Streamers) {
         for queue in self.on_disk.clone() {
-            // Its name is not of dead letters, which is all that could be refused.
+            // Its name is not of dead letters, and has a file: nothing else could be refused.
             let _ = self.open_service(&queue, None, PortWish::None, streamers);
         }
     }

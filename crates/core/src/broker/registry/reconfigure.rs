@@ -65,7 +65,7 @@ impl Broker {
     /// What a service would be set to with these options, too, also if it began with what is asked.
     ///
     /// # Errors
-    /// [`SubscribeError::Reserved`].
+    /// [`SubscribeError::Reserved`], [`SubscribeError::TooLong`].
     pub fn settings_with(
         &self,
         name: &ServiceName,

@@ -85,7 +85,7 @@ impl Broker {
     /// not durable doesn't.
     ///
     /// # Errors
-    /// [`SubscribeError::Reserved`].
+    /// [`SubscribeError::Reserved`], [`SubscribeError::TooLong`].
     pub fn restore_wanting(
         &mut self,
         name: &ServiceName,
@@ -93,7 +93,7 @@ impl Broker {
         delivery: Option<DeliveryMode>,
         streamers: &mut dyn Streamers,
     ) -> Result<(), SubscribeError> {
-        if self.is_durable(name, delivery) {
+        if self.settings_of(name, delivery)?.delivery == DeliveryMode::Queue {
             let key = self.open_service(name, delivery, PortWish::Former, streamers)?;
             let kept = &self.services[key.0 as usize].kept;
             let more: BTreeSet<_> = patterns.difference(kept).cloned().collect();

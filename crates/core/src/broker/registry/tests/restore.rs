@@ -146,6 +146,28 @@ fn a_durable_service_is_restored_without_a_lease_or_a_subscription() {
 }
 
 #[test]
+fn a_name_without_room_for_its_dead_letters_is_durable_only_if_its_queue_is_there() {
+    let (now, mut binding) = (Instant::now(), Binding::default());
+    let mut broker = as_asked(|_| DeliveryMode::Live);
+    let (there, gone) = ("%".repeat(85), "%".repeat(84));
+    broker.know_queues([name(&there)]);
+    let queue = Some(DeliveryMode::Queue);
+    let too_long = Err(SubscribeError::TooLong(name(&gone)));
+    let mut restored = |service: &str| {
+        broker.restore_wanting(&name(service), patterns(&["X"]), queue, &mut binding)
+    };
+    assert_eq!((restored(&there), restored(&gone)), (Ok(()), too_long));
+    let subscription = FormerSubscription {
+        delivery: queue,
+        ..former("a", &gone, 5001, &["X"], 50)
+    };
+    let refused = broker.restore(subscription, GRACE, now, TODAY, &mut binding);
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("it has 252 bytes; the limit is 251"), "{why}");
+    assert_eq!(services_for(&mut broker, "X"), [&*there]);
+}
+
+#[test]
 fn a_queue_on_disk_makes_its_service_durable_until_that_is_ended() {
     let (now, mut binding) = (Instant::now(), Binding::default());
     let mut broker = as_asked(|_| DeliveryMode::Live);
