@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use crate::ambient::{chance, now, wall_clock_ms};
+use crate::ambient::{both_clocks, chance};
 use crate::config::Config;
 use crate::reactor::state::accounts::Accounts;
 use crate::reactor::state::clients::Clients;
@@ -22,11 +22,12 @@ use crate::reactor::state::scratch::Scratch;
 use crate::reactor::state::served::Served;
 use crate::reactor::state::site::Site;
 use crate::reactor::state::streamers::StreamerTable;
-use crate::reactor::state::time::Time;
+use crate::reactor::state::time::{Time, WallClock};
 use crate::reactor::state::upstream::Upstream;
 use crate::systemd::Beat;
 use event_manager_core::broker::{Broker, BrokerConfig, Policies, ServiceSettings};
 use event_manager_core::leases::Leases;
+use event_manager_core::queues::Clocks;
 
 /// Shared by the tasks of the reactor's thread; never borrowed across an await.
 pub(super) type SharedHub = Rc<RefCell<Hub>>;
@@ -107,10 +108,12 @@ impl Hub {
         notes: Notes,
         beat: Option<Beat>,
     ) -> Self {
-        let (at, hub_id) = (now(), site.hub_id);
+        let ((here, wall_ms, _), hub_id) = (both_clocks(), site.hub_id);
+        let (seen, at) = (Clocks { here, wall_ms }, here);
+        let wall = WallClock::started(seen);
         let mut broker = Broker::new(broker_config(&config));
         // By the time of day, so that each run has numbers of its own.
-        broker.number_deliveries_from(wall_clock_ms() << 10);
+        broker.number_deliveries_from(wall_ms << 10);
         broker.routes.set_hash_key([random_id(), random_id()]);
         if !config.mesh.peers.is_empty() {
             broker.routes.watch();
@@ -122,7 +125,7 @@ impl Hub {
             peers: Peers::new(connections),
             clients: Clients::new(config.security.access(&config.limits)),
             upstream: Upstream::new(&config, [random_id(), random_id()], hub_id, at),
-            durable: Durable::of(hub_id),
+            durable: Durable::of(hub_id, wall.clone()),
             served: Served::default(),
             requests: Requests::new(effects, config.pending_calls_max),
             saved: Saved::default(),
@@ -130,7 +133,7 @@ impl Hub {
             observer: None,
             accounts: Accounts::default(),
             notes,
-            time: Time::started(at, wall_clock_ms(), beat),
+            time: Time::started(seen, wall, beat),
             phase: Phase::default(),
             scratch: Scratch::new(at),
             config,

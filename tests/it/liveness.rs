@@ -57,7 +57,11 @@ struct Worker(zmq::Socket);
 
 impl Worker {
     fn join(daemon: &TestDaemon, credit: u32) -> Self {
-        let address = daemon.address_of("Billing");
+        Self::of(daemon, "Billing", credit)
+    }
+
+    fn of(daemon: &TestDaemon, service: &str, credit: u32) -> Self {
+        let address = daemon.address_of(service);
         let socket = connected(&daemon.context, zmq::DEALER, &address);
         let ready = json!({"ack": true, "credit": credit});
         socket.send(&format!("READY {ready}"), 0).expect("a send");
@@ -357,6 +361,41 @@ fn a_time_to_come_is_one_of_the_clock_that_is_set() {
     assert!(now_ms() >= due);
     let frames = subscriber.recv_multipart(0).expect("an event");
     assert_eq!(frames[1], b"real");
+}
+
+/// The daemon looks at the clock now and then; what is emitted before it does so is planned by the clock as
+/// it is, too.
+#[test]
+fn a_time_to_come_is_right_just_after_the_clock_was_set() {
+    let directory = TempDir::new().expect("a directory");
+    let keys = settings(&directory, json!({}));
+    let (clock, site) = Clock::of(Site::configured(&keys));
+    clock.set(0);
+    let daemon = TestDaemon::serving(&site);
+    daemon.subscribe("one", "Live", &["Order"]);
+    let subscriber = daemon.subscriber(&["Order"]);
+    let workers = ["Billing", "Live"].map(|service| Worker::of(&daemon, service, 9));
+    let mut set_to = 0;
+    for seconds in [-20, 40, -20, 20] {
+        set_to += seconds;
+        clock.set(set_to);
+        let there_ms = || now_ms().saturating_add_signed(set_to * 1000);
+        let due = there_ms() + 200;
+        let name = format!("after {seconds} s");
+        put(&daemon, &name, json!({"deliverAt": due}));
+        // It also ends by that clock.
+        put(&daemon, "short", json!({"deliverAt": due, "ttl": 5}));
+        for worker in &workers {
+            assert_eq!(worker.work(1), [&*name]);
+            assert!(there_ms() >= due, "{name}: a worker has it too early");
+            assert_eq!(worker.work(1), ["short"]);
+        }
+        for event in [&*name, "short"] {
+            let frames = subscriber.recv_multipart(0).expect("an event");
+            assert_eq!(frames[1], event.as_bytes());
+        }
+        assert!(there_ms() >= due && there_ms() < due + 5_000, "{name}");
+    }
 }
 
 /// The daemon ends the connections of workers itself: that is no failure of theirs.

@@ -105,7 +105,10 @@ fn is_account(frame: &[u8]) -> bool {
 /// What happened to a dead event, in JSON.
 fn account_of(service: &ServiceName, subject: &[u8], letter: &DeadLetter) -> Bytes {
     let (here, there) = (now(), wall_clock_ms());
-    let at_ms = |at: Instant| there - here.saturating_duration_since(at).as_millis() as u64;
+    let at_ms = |at: Instant| {
+        let ago = here.saturating_duration_since(at).as_millis() as u64;
+        there.saturating_sub(ago)
+    };
     let account = LetterAccount {
         service: service.to_string(),
         subject: String::from_utf8_lossy(subject).into_owned(),

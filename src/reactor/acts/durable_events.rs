@@ -41,6 +41,7 @@ impl Hub {
 
     /// Tells the store how often events were tried that are not done.
     pub(crate) fn note_tries(&mut self) {
+        self.look_at_clock();
         let stops = self.phase.has_ended();
         self.durable
             .note_tries(&mut self.broker, stops, &self.config);
@@ -71,6 +72,8 @@ impl Hub {
 
     /// Takes a report of the store.
     pub(crate) fn hear_store(&mut self, report: Report) {
+        // It may be of a queue that is open now, with times of its events.
+        self.look_at_clock();
         let now = self.time.now;
         self.durable
             .hear(&mut self.broker, report, now, &self.config);

@@ -1,12 +1,12 @@
 //! Confirmed publishing: an event goes to all that it matches, and its publisher is told so.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::emit_answers::{Said, refused_by_engine};
-use crate::ambient::{now, wall_clock_ms};
+use crate::ambient::now;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::emissions::{ForLater, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
@@ -173,14 +173,7 @@ impl Hub {
         let event = encode_message(&emission.frames);
         let left_out = self.left_out(&route.services, event.len(), emitter);
         let durable = durable_services(&self.broker, &route, &left_out);
-        let (at, due) = match emission.deliver_at_ms {
-            None => (self.time.now, None),
-            Some(due) => {
-                let (here, there) = both_clocks();
-                let emissions = &mut self.requests.emissions;
-                (here, (due > there).then(|| emissions.due(due, here, there)))
-            }
-        };
+        let (at, due) = self.planned_times(emission);
         let awaits_subscribers = is_new && self.saved.subscribers.is_awaited();
         // Subscribers that are waited for count as there.
         reached.subscribers |= awaits_subscribers || !route.subscribers.is_empty();
@@ -205,6 +198,16 @@ impl Hub {
             due,
             awaits_subscribers,
         }
+    }
+
+    /// From when an event's life counts, and when it is due, if that isn't now.
+    fn planned_times(&mut self, emission: &Emission) -> (Instant, Option<Instant>) {
+        if emission.deliver_at_ms.is_none() && emission.ttl.is_none() {
+            return (self.time.now, None);
+        }
+        let clocks = self.look_at_clock();
+        let due_ms = emission.deliver_at_ms.filter(|due| *due > clocks.wall_ms);
+        (clocks.here, due_ms.and_then(|due| clocks.instant_of(due)))
     }
 
     /// Why an event can't be published now. Then nobody gets it, so that it can be sent again.
@@ -382,9 +385,14 @@ impl Hub {
 
     /// Gives subscribers the events whose time has come, unless they have to wait for subscribers.
     pub(crate) fn deliver_scheduled(&mut self, now: Instant) {
-        if self.saved.subscribers.is_awaited() {
+        let is_due = |at| at <= now;
+        if self.saved.subscribers.is_awaited()
+            || !self.requests.emissions.next_due().is_some_and(is_due)
+        {
             return;
         }
+        // It isn't, if the clock was set back.
+        self.look_at_clock();
         while let Some(later) = self.requests.emissions.take_due(now) {
             self.deliver_to_present(&later);
         }
@@ -520,16 +528,4 @@ fn durable_services(broker: &Broker, route: &Route, but: &[ServiceKey]) -> Vec<S
     let services = services.map(|key| &broker[*key]);
     let durable = services.filter(|service| service.spill.is_some());
     durable.map(|service| service.name().clone()).collect()
-}
-
-/// Our clock, and the wall clock in ms, at one time: who is interrupted between reads them again.
-fn both_clocks() -> (Instant, u64) {
-    let mut clocks = (now(), wall_clock_ms());
-    for _ in 0..3 {
-        if now().saturating_duration_since(clocks.0) < Duration::from_millis(1) {
-            break;
-        }
-        clocks = (now(), wall_clock_ms());
-    }
-    clocks
 }

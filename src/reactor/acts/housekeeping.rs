@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::loops::Rings;
 use super::persistence::Keeping;
 use super::stalled::note_stalled_workers;
-use crate::ambient::{chance, now, wall_clock_ms};
+use crate::ambient::{both_clocks, chance, now};
 use crate::config::Config;
 use crate::reactor::hub::{Hub, SharedHub};
 #[cfg(debug_assertions)]
@@ -15,11 +15,14 @@ use crate::telemetry::Notable;
 #[cfg(debug_assertions)]
 use event_manager_core::broker::Broker;
 use event_manager_core::broker::{ClockChange, ServiceKey};
+use event_manager_core::queues::Clocks;
 
 /// How often to look when nothing asks for more.
 const TICK_MAX: Duration = Duration::from_millis(250);
 /// A tick that comes this much too late means that our own loop hung.
 const STALL_MIN: Duration = Duration::from_millis(500);
+/// A wall clock that is set by less is not worth a word.
+const JUMP_MIN_MS: u64 = 1000;
 
 /// Ticks until it is aborted.
 pub(crate) async fn keep_house(hub: SharedHub) {
@@ -85,6 +88,8 @@ impl Hub {
     }
 
     fn handle_timeouts(&mut self) {
+        // What was due by the clock as it was may not be so any more.
+        self.look_at_clock();
         let now = now();
         self.tend_audience(now);
         self.tend_paused(now);
@@ -97,6 +102,20 @@ impl Hub {
             self.finish(key, aftermath);
             self.dispatch(key);
         }
+    }
+
+    /// Looks whether the wall clock was set. To be called before times of it are converted, and before
+    /// anything goes that waits for one; else it would be looked at with the next tick alone.
+    pub(crate) fn look_at_clock(&mut self) -> Clocks {
+        let (here, wall_ms, took) = both_clocks();
+        if let Some(change) = self.time.look(Clocks { here, wall_ms }, took) {
+            let jump_ms = change.forward_ms;
+            if jump_ms.unsigned_abs() >= JUMP_MIN_MS {
+                self.notes.note(&Notable::ClockJumped { jump_ms });
+            }
+            self.clock_was_set(change);
+        }
+        self.time.clocks(here)
     }
 
     /// The wall clock was set: what goes or ends at a time of that clock does so earlier or later.
@@ -152,12 +171,7 @@ impl Hub {
             check_timetable(&self.broker);
             check_queues(&self.broker, &self.durable);
         }
-        if let Some(jump_ms) = self.time.jump_ms(wall_clock_ms()) {
-            self.notes.note(&Notable::ClockJumped { jump_ms });
-            self.clock_was_set(ClockChange {
-                forward_ms: jump_ms,
-            });
-        }
+        self.look_at_clock();
         note_stalled_workers(
             &mut self.peers,
             &self.broker,

@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 
 use super::replies::Ticket;
 use super::runs::Run;
-use crate::ambient::{now, wall_clock_ms};
+use super::time::WallClock;
+use crate::ambient::now;
 use crate::config::Config;
 use crate::store::Store;
 use event_manager_core::broker::{
@@ -45,16 +46,18 @@ pub(crate) struct Durable {
     pub(crate) items: Items,
     tries_wanted: Rc<Notify>,
     hub_id: HubId,
+    wall: WallClock,
 }
 
 impl Durable {
     /// None of the daemon with this id yet.
-    pub(crate) fn of(hub_id: HubId) -> Self {
+    pub(crate) fn of(hub_id: HubId, wall: WallClock) -> Self {
         Self {
             queues: Queues::default(),
             items: Items::default(),
             tries_wanted: Rc::default(),
             hub_id,
+            wall,
         }
     }
 
@@ -73,7 +76,7 @@ impl Durable {
 
     /// Has the store open a service's queue, if it has one that isn't open.
     pub(crate) fn open(&mut self, service: &Service, config: &Config) {
-        let shell = Surroundings::of(config, &self.items, self.hub_id);
+        let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
         self.queues.open_of(service, &shell);
     }
 
@@ -96,7 +99,7 @@ impl Durable {
         emitted: Emitted,
         config: &Config,
     ) {
-        let shell = Surroundings::of(config, &self.items, self.hub_id);
+        let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
         self.queues.append_confirmed(service, item, emitted, &shell);
     }
 
@@ -110,7 +113,7 @@ impl Durable {
         asked: Asked,
         config: &Config,
     ) -> Option<(Asked, usize)> {
-        let shell = Surroundings::of(config, &self.items, self.hub_id);
+        let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
         self.queues
             .replay(broker, service, queue, letters, asked, &shell)
             .err()
@@ -119,7 +122,7 @@ impl Durable {
     /// Hands the store what came and what is done since the last time.
     pub(crate) fn flush(&mut self, config: &Config) {
         if self.queues.wants_flush() {
-            let shell = Surroundings::of(config, &self.items, self.hub_id);
+            let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
             self.queues.flush(&shell);
         }
     }
@@ -132,7 +135,7 @@ impl Durable {
         now: Instant,
         config: &Config,
     ) {
-        let shell = Surroundings::of(config, &self.items, self.hub_id);
+        let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
         self.queues.hear(broker, report, now, &shell);
         if self.queues.owes_tries() {
             self.tries_wanted.notify_one();
@@ -141,7 +144,7 @@ impl Durable {
 
     /// What did not work a while ago is tried again: queues are opened, and read.
     pub(crate) fn try_again(&mut self, broker: &mut Broker, now: Instant, config: &Config) {
-        let shell = Surroundings::of(config, &self.items, self.hub_id);
+        let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
         self.queues.send_waiting();
         self.queues.try_again(broker, now, &shell);
     }
@@ -156,7 +159,7 @@ impl Durable {
 
     /// Tells the store how often events were tried that are not done.
     pub(crate) fn note_tries(&mut self, broker: &mut Broker, stops: bool, config: &Config) {
-        let shell = Surroundings::of(config, &self.items, self.hub_id);
+        let shell = Surroundings::of(config, &self.items, self.hub_id, &self.wall);
         self.queues.note_tries(broker, stops, &shell);
     }
 
@@ -243,14 +246,16 @@ struct Surroundings<'a> {
     config: &'a Config,
     items: &'a Items,
     hub_id: HubId,
+    wall: &'a WallClock,
 }
 
 impl<'a> Surroundings<'a> {
-    fn of(config: &'a Config, items: &'a Items, hub_id: HubId) -> Self {
+    fn of(config: &'a Config, items: &'a Items, hub_id: HubId, wall: &'a WallClock) -> Self {
         Self {
             config,
             items,
             hub_id,
+            wall,
         }
     }
 }
@@ -265,10 +270,7 @@ impl Shell for Surroundings<'_> {
     }
 
     fn clocks(&self) -> Clocks {
-        Clocks {
-            here: now(),
-            wall_ms: wall_clock_ms(),
-        }
+        self.wall.clocks(now())
     }
 
     fn hub_id(&self) -> HubId {

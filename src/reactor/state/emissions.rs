@@ -4,7 +4,7 @@ mod appending;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -140,7 +140,6 @@ pub(crate) struct Emissions {
     answered: BTreeMap<u64, (Instant, EmissionId, EventId)>,
     last_answered: u64,
     id_shares: Shares<u64>,
-    wall_time: WallTime,
     /// For subscribers, by their time, and whose each is.
     scheduled: BTreeMap<(Instant, EmissionId), (ForLater, Identity)>,
     /// How many of them each client has, and how many bytes.
@@ -345,11 +344,6 @@ impl Emissions {
         })
     }
 
-    /// When the wall clock will show `at_ms`, which shows `there_ms` now, at `here`.
-    pub(crate) fn due(&mut self, at_ms: u64, here: Instant, there_ms: u64) -> Instant {
-        self.wall_time.instant_of(at_ms, here, there_ms)
-    }
-
     /// Why an event can't wait for its time, if it can't.
     pub(crate) fn no_room_for(&self, event: &Bytes) -> Option<String> {
         let waiting = self.waiting_bytes;
@@ -431,27 +425,6 @@ impl Emissions {
         let later = self.held.pop_front()?;
         self.waiting_bytes -= later.event.len();
         Some(later)
-    }
-}
-
-/// Where the wall clock stood by ours at some time. All times of the wall clock are converted by it,
-/// so that the same time stays the same, and a later one later, whenever it is converted.
-#[derive(Debug, Default)]
-struct WallTime(Option<(Instant, u64)>);
-
-impl WallTime {
-    /// It is still true when the clocks differ by this much, in ms: they are not read at once, and the
-    /// wall clock is adjusted all the time.
-    const TOLERANCE_MS: u64 = 2;
-
-    fn instant_of(&mut self, at_ms: u64, here: Instant, there_ms: u64) -> Instant {
-        let is_true = |(at, ms): &(Instant, u64)| {
-            let passed = here.saturating_duration_since(*at).as_millis() as u64;
-            ms.saturating_add(passed).abs_diff(there_ms) <= Self::TOLERANCE_MS
-        };
-        let known = self.0.filter(is_true);
-        let (at, ms) = *self.0.insert(known.unwrap_or((here, there_ms)));
-        at + Duration::from_millis(at_ms.saturating_sub(ms))
     }
 }
 

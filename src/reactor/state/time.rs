@@ -1,5 +1,6 @@
 //! What time it is, and when the reactor's clock has to wake up.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,8 @@ use tokio::sync::Notify;
 
 use super::upkeep::Upkeep;
 use crate::systemd::Beat;
-use event_manager_core::broker::{Service, ServiceKey, Timetable};
-
-/// The wall clock is adjusted by less than this between two ticks, if it is not set.
-const JUMP_MIN_MS: u64 = 1000;
+use event_manager_core::broker::{ClockChange, Service, ServiceKey, Timetable};
+use event_manager_core::queues::{Clocks, WallTime};
 
 /// The time as of the last tick or request, since when we run, and what is done by time.
 pub(crate) struct Time {
@@ -20,18 +19,19 @@ pub(crate) struct Time {
     pub(crate) upkeep: Upkeep,
     started_at: Instant,
     started_at_ms: u64,
-    wall: ClockWatch,
+    wall: WallClock,
 }
 
 impl Time {
-    pub(crate) fn started(at: Instant, wall_clock_ms: u64, beat: Option<Beat>) -> Self {
+    pub(crate) fn started(seen: Clocks, wall: WallClock, beat: Option<Beat>) -> Self {
+        let (at, wall_clock_ms) = (seen.here, seen.wall_ms);
         Self {
             now: at,
             alarm: Alarm::default(),
             upkeep: Upkeep::started(at, beat),
             started_at: at,
             started_at_ms: wall_clock_ms,
-            wall: ClockWatch::started(wall_clock_ms, at),
+            wall,
         }
     }
 
@@ -44,9 +44,19 @@ impl Time {
         now.saturating_duration_since(self.started_at)
     }
 
-    /// By how many milliseconds the wall clock was set forward since the last look, if it was set.
-    pub(crate) fn jump_ms(&mut self, wall_clock_ms: u64) -> Option<i64> {
-        self.wall.look(wall_clock_ms, self.now)
+    /// Both clocks, as of the last look at them.
+    pub(crate) fn clocks(&self, now: Instant) -> Clocks {
+        self.wall.clocks(now)
+    }
+
+    /// By how much the wall clock was set since the last look, if it was: what waits for a time of it has
+    /// to move.
+    #[must_use = "what waits for a time of the clock has to move"]
+    pub(crate) fn look(&mut self, seen: Clocks, took: Duration) -> Option<ClockChange> {
+        let mut wall = self.wall.0.get();
+        let change = wall.look(seen, took);
+        self.wall.0.set(wall);
+        change
     }
 }
 
@@ -85,56 +95,18 @@ impl Alarm {
     }
 }
 
-/// Tells when the wall clock is set.
-#[derive(Debug, Default)]
-struct ClockWatch {
-    last: Option<(u64, Instant)>,
-}
+/// Where the wall clock stands, as of the last [look](Time::look): the same for all who convert its times.
+#[derive(Debug, Clone)]
+pub(crate) struct WallClock(Rc<Cell<WallTime>>);
 
-impl ClockWatch {
+impl WallClock {
     /// What is set from now on is noticed.
-    fn started(wall_clock_ms: u64, now: Instant) -> Self {
-        Self {
-            last: Some((wall_clock_ms, now)),
-        }
+    pub(crate) fn started(seen: Clocks) -> Self {
+        Self(Rc::new(Cell::new(WallTime::started(seen))))
     }
 
-    /// By how much it went forward since the last look, beyond the time that passed; if it was set.
-    fn look(&mut self, wall_clock_ms: u64, now: Instant) -> Option<i64> {
-        let (wall, at) = self.last.replace((wall_clock_ms, now))?;
-        let passed = now.saturating_duration_since(at).as_millis() as u64;
-        let jump = wall_clock_ms.wrapping_sub(wall.wrapping_add(passed)) as i64;
-        (jump.unsigned_abs() >= JUMP_MIN_MS).then_some(jump)
-    }
-}
-
-#[cfg(test)]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "an arbitrary origin for a fake clock"
-)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_is_noticed_and_one_that_is_adjusted_is_not() {
-        let origin = Instant::now();
-        let at = |ms| origin + Duration::from_millis(ms);
-        let mut clock = ClockWatch::default();
-        assert_eq!(clock.look(1_000_000, at(0)), None);
-        assert_eq!(clock.look(1_000_250, at(250)), None);
-        // A stall of our own loop is no jump.
-        assert_eq!(clock.look(1_060_250, at(60_250)), None);
-        // Slewed by a little at each look, which adds up.
-        for look in 1..100 {
-            assert_eq!(
-                clock.look(1_060_250 + 300 * look, at(60_250 + 250 * look)),
-                None
-            );
-        }
-        let (wall, passed) = (1_060_250 + 300 * 99, 60_250 + 250 * 99);
-        assert_eq!(clock.look(wall + 5_250, at(passed + 250)), Some(5_000));
-        assert_eq!(clock.look(wall - 3_500, at(passed + 500)), Some(-9_000));
-        assert_eq!(clock.look(wall - 3_250, at(passed + 750)), None);
+    /// Both clocks.
+    pub(crate) fn clocks(&self, now: Instant) -> Clocks {
+        self.0.get().clocks(now)
     }
 }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 pub use appends::Emitted;
-pub use clocks::Clocks;
+pub use clocks::{Clocks, WallTime};
 pub use effects::{Effect, Note};
 pub use letters::READS_MAX;
 pub use weights::EVENT_OVERHEAD_BYTES;

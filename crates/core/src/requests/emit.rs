@@ -23,6 +23,9 @@ const FRAME_HEADER_BYTES: usize = 9;
 const ID_BYTES_MAX: usize = 255;
 /// The longest time to live, in seconds.
 const TTL_MAX_S: f64 = 366.0 * 86_400.0;
+/// The latest time to be delivered at, in ms since 1970: in the year 5138. A later one is in another unit.
+/// No less, and none that counts from now: the machine's clock may not be set yet.
+const DELIVER_AT_MAX_MS: u64 = 100_000_000_000_000;
 
 /// What an answer means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -105,6 +108,7 @@ pub(super) struct Emit {
     frames_base64: Option<Vec<String>>,
     #[serde(deserialize_with = "ttl")]
     ttl: Option<Duration>,
+    #[serde(deserialize_with = "deliver_at")]
     deliver_at: Option<u64>,
 }
 
@@ -166,6 +170,21 @@ fn ttl<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error
         Unexpected::Float(seconds),
         expected,
     ))
+}
+
+/// Milliseconds since 1970.
+fn deliver_at<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    let at_ms = Option::<u64>::deserialize(value)?;
+    match at_ms.filter(|at_ms| *at_ms > DELIVER_AT_MAX_MS) {
+        None => Ok(at_ms),
+        Some(late) => {
+            let expected = "milliseconds since 1970, at most 100000000000000 (in the year 5138)";
+            Err(D::Error::invalid_value(
+                Unexpected::Unsigned(late),
+                &expected,
+            ))
+        }
+    }
 }
 
 fn decoded(frame: &str) -> Result<Bytes, Nak> {

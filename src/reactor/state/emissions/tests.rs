@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::super::replies::PendingReplies;
 use super::*;
 use event_manager_core::event_id::Emitter;
@@ -212,24 +214,6 @@ fn what_waits_goes_in_the_order_of_its_time_and_is_bounded() {
         emissions.hold(later(""));
     }
     assert!(emissions.no_room_for(&Bytes::new()).is_some());
-}
-
-#[test]
-fn a_time_of_the_wall_clock_is_the_same_whenever_it_is_converted() {
-    let origin = Instant::now();
-    let at = |us: u64| origin + Duration::from_micros(us);
-    let mut wall = WallTime::default();
-    let due = wall.instant_of(1_000, at(700), 0);
-    assert_eq!(due, at(1_000_700));
-    // The wall clock turns to the next ms at 1000, 2000, … µs of ours.
-    for us in 701..9_000 {
-        assert_eq!(wall.instant_of(1_000, at(us), us / 1_000), due);
-        assert!(wall.instant_of(1_001, at(us), us / 1_000) > due);
-    }
-    // It was set.
-    let later = wall.instant_of(60_000, at(9_000), 59_000);
-    assert_eq!(later, at(1_009_000));
-    assert_eq!(wall.instant_of(0, at(10_000), 59_001), at(9_000));
 }
 
 #[test]

@@ -134,6 +134,11 @@ fn a_refusal_says_what_was_expected_and_what_came() {
             r#"invalid-field: "deliverAt": expected a whole number, got -1"#,
         ),
         (
+            // Microseconds.
+            r#""emit", "subject": "x", "deliverAt": 1700000000000000"#,
+            r#"invalid-field: "deliverAt": expected milliseconds since 1970, at most 100000000000000 (in the year 5138), got 1700000000000000"#,
+        ),
+        (
             r#""emit", "subject": "x", "payload": 1"#,
             r#"invalid-field: "payload": expected a string, got 1"#,
         ),
