@@ -354,10 +354,8 @@ fn who_hangs_up_within_its_handshake_is_counted() {
         peer.read_to_end();
         assert_eq!(daemon.status().peers.refused, counts(&[("hung-up", n)]));
     }
-    let lines = logs::lines_with(&format!("\"{told}\""));
+    // The port may have been that of another test's peer, of which other things are told.
+    let mut lines = logs::lines_with(&format!("\"{told}\""));
+    lines.retain(|line| line.contains("it hung up in the middle of its handshake"));
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(
-        lines[0].contains("it hung up in the middle of its handshake"),
-        "{lines:#?}"
-    );
 }
