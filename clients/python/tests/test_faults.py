@@ -92,9 +92,8 @@ def test_a_worker_that_is_stopped_beyond_its_lease():
                     process.send_signal(signal.SIGSTOP)
                     for number in range(round * 20, round * 20 + 20):
                         hub.emit("order.new", number, level="disk")
-                    # Its lease is over, its connection given up; what it held waits for somebody.
+                    # Its lease is over. Its connection may stay: it may be busy with what it holds.
                     wait_for(lambda: not daemon.status()["services"] or not daemon.status()["services"][0]["subscriptions"])
-                    wait_for(lambda: daemon.status()["services"][0]["workers"]["connected"] == 0)
                     process.send_signal(signal.SIGCONT)
                     daemon.wait_idle(PATIENCE)
                     # It may take events before its subscription is renewed.

@@ -68,6 +68,16 @@ fn assert_are_idle(daemons: &[&TestDaemon]) {
     }
 }
 
+/// What is cancelled is told a moment later: who subscribes meanwhile would count wrong.
+fn wait_subscribed(daemons: &[&TestDaemon], count: u64) {
+    daemons[0].wait_for("what is cancelled", |_| {
+        let all = daemons.iter().map(|daemon| daemon.status());
+        all.map(|status| status.subscribers.subscriptions)
+            .sum::<u64>()
+            == count
+    });
+}
+
 fn wait_asked(daemon: &TestDaemon) {
     daemon.wait_for("the prefix", |status| {
         status.mesh.hubs.iter().all(|hub| hub.prefixes == 1)
@@ -101,6 +111,7 @@ fn two_that_dial_each_other_under_load_break_the_ring() {
         stop.store(true, Ordering::Relaxed);
         let published = publishing.join().expect("no panic");
         assert_are_idle(&both);
+        wait_subscribed(&both, 1);
         let heard = both.map(|daemon| daemon.subscriber(&["Order"]));
         // The one that holds hears nothing of the other.
         let holder = usize::from(!holds_a_ring(&first.status()));
@@ -131,6 +142,7 @@ fn a_ring_over_a_link_of_the_mesh_is_cut() {
     let first = daemon(&all[0], &[&all[1]], &[]);
     let second = daemon(&all[1], &[], &[&all[0]]);
     second.wait_for("the ring", holds_a_ring);
+    wait_subscribed(&[&first, &second], 0);
     let heard = [&first, &second].map(|daemon| daemon.subscriber(&["Order"]));
     wait_asked(&second);
     assert_heard(&second, &[(&heard[0], true), (&heard[1], true)]);
@@ -150,6 +162,7 @@ fn a_hub_that_is_dialled_as_a_publisher_too_is_heard_once() {
         wait_linked(daemon, 1);
         daemon.wait_for("the twin", |status| status.publishers.dialled[0].doubled);
     }
+    wait_subscribed(&both, 0);
     let heard = both.map(|daemon| daemon.subscriber(&["Order"]));
     for daemon in both {
         wait_asked(daemon);
