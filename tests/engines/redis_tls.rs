@@ -98,18 +98,23 @@ fn events_go_by_tls_to_a_server_whose_authority_is_trusted_and_to_no_other() {
     assert_eq!(first_copies::<Redis>(&redis.read(100)), numbers(100));
 }
 
-#[test]
-fn a_certificate_for_another_name_is_refused() {
-    let authority = Authority::new();
-    authority.certify("DNS:elsewhere");
-    let (redis, url) = by_tls(&authority);
+/// Why a daemon that trusts this authority doesn't take the server that has its certificate.
+fn refusal_of_server(authority: &Authority) -> String {
+    let (redis, url) = by_tls(authority);
     let directory = TempDir::new().expect("a directory");
     let mut settings = settings(&directory, &redis, &json!({}));
     settings["engines"]["main"]["servers"] = json!([url]);
     settings["engines"]["main"]["caFile"] = json!(authority.file("ca.pem"));
     let daemon = TestDaemon::in_own_process(&settings);
     let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
-    let problem = bridge.problem.expect("a sentence");
+    bridge.problem.expect("a sentence")
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let authority = Authority::new();
+    authority.certify("DNS:elsewhere");
+    let problem = refusal_of_server(&authority);
     assert!(problem.contains("not valid for name"), "{problem}");
 }
 
@@ -119,14 +124,7 @@ fn an_authority_s_own_certificate_is_refused_with_what_to_do() {
     for (own, shown) in [("ca.pem", "server.pem"), ("ca.key", "server.key")] {
         std::fs::copy(authority.file(own), authority.file(shown)).expect("a copy");
     }
-    let (redis, url) = by_tls(&authority);
-    let directory = TempDir::new().expect("a directory");
-    let mut settings = settings(&directory, &redis, &json!({}));
-    settings["engines"]["main"]["servers"] = json!([url]);
-    settings["engines"]["main"]["caFile"] = json!(authority.file("ca.pem"));
-    let daemon = TestDaemon::in_own_process(&settings);
-    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
-    let problem = bridge.problem.expect("a sentence");
+    let problem = refusal_of_server(&authority);
     assert!(problem.contains("CaUsedAsEndEntity"), "{problem}");
     assert!(
         problem.contains("one of its own with CA:FALSE"),

@@ -285,7 +285,8 @@ impl Hub {
         let before = self.durable.queues.appending_bytes();
         self.give_to_services(emission, &publication);
         if self.site.keyring.knows_names() {
-            let bytes = self.durable.queues.appending_bytes() - before;
+            let appending = self.durable.queues.appending_bytes();
+            let bytes = appending.saturating_sub(before);
             let emissions = &mut self.requests.emissions;
             let awaited = publication.durable.len();
             emissions.appending.add(number, emitter, bytes, awaited);

@@ -7,9 +7,10 @@ mod line;
 mod outcome;
 mod plain;
 mod policy;
+mod tries;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::ids::{DeliveryId, WorkerKey};
 use crate::seq::Seq;
 use event_manager_wire::messagebus::NAK_DELAY_MAX;
 use held::{Held, HeldItems};
+use tries::Tries;
 use waiting::Waiting;
 
 /// The worker holds no such delivery; nothing has changed.
@@ -64,17 +66,6 @@ struct Fault<'a> {
     detail: &'a str,
     /// It is the event's own; else it may be that of another which its worker held, too.
     is_sure: bool,
-}
-
-/// How often durable events were tried, as far as their log doesn't know it yet.
-#[derive(Debug, Default)]
-struct Tries {
-    /// Those that came back.
-    came_back: BTreeMap<Seq, u32>,
-    /// When those of them that have to wait may go again.
-    later: BTreeMap<Seq, Instant>,
-    /// What is held was told up to this delivery.
-    told: DeliveryId,
 }
 
 impl Backlog {
@@ -197,14 +188,6 @@ impl Backlog {
         self.waiting.take_seq(seq)
     }
 
-    /// Nobody wants to know how often events were tried.
-    pub fn forget_tries(&mut self) {
-        self.tries = Tries {
-            told: DeliveryId(self.held.last_id()),
-            ..Tries::default()
-        };
-    }
-
     /// Takes the event that waits for the latest time of all, but for those behind which others of their
     /// key wait, and that time: it waits elsewhere, so that others have room.
     pub fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
@@ -232,39 +215,6 @@ impl Backlog {
         self.held.clock_was_set(change, now);
     }
 
-    /// How often events were tried of which the log should know it, since this was last asked: those
-    /// that workers hold, and those that came back from them. What was done meanwhile is not among them.
-    pub fn take_tries(&mut self) -> Vec<(Seq, u32)> {
-        let mut tries = std::mem::take(&mut self.tries.came_back);
-        let held = self.held.given_after(self.tries.told);
-        tries.extend(held.filter_map(|held| Some((held.item.seq?, held.item.attempt))));
-        tries.into_iter().collect()
-    }
-
-    /// The sequence numbers of those of [`take_tries`](Self::take_tries) that workers hold, to be asked
-    /// after it; the others wait.
-    pub fn take_in_hands(&mut self) -> Vec<Seq> {
-        let held = self.held.given_after(self.tries.told);
-        let seqs = held.filter_map(|held| held.item.seq).collect();
-        self.tries.told = DeliveryId(self.held.last_id());
-        seqs
-    }
-
-    /// When events that came back since this was last asked may be given out again.
-    pub fn take_later(&mut self) -> BTreeMap<Seq, Instant> {
-        std::mem::take(&mut self.tries.later)
-    }
-
-    /// The daemon stops, and these deliveries were not written to their worker: they were no tries. It
-    /// holds the events as before.
-    pub fn not_written(&mut self, unwritten: impl IntoIterator<Item = DeliveryId>) {
-        for id in unwritten {
-            if let Some((seq, attempt)) = self.held.not_written(id) {
-                self.tries.came_back.insert(seq, attempt);
-            }
-        }
-    }
-
     fn shrink(&mut self, lost: &mut Lost) {
         let limits = self.policy.limits;
         while self.bytes() > limits.bytes_max || self.len() > limits.events_max {
@@ -282,7 +232,7 @@ impl Backlog {
         self.waiting.has_next(now)
     }
 
-    /// Whether an event goes alone that waits.
+    /// Whether the event with this number waits, and goes alone.
     #[cfg(test)]
     pub(crate) fn goes_alone(&self, seq: Seq) -> bool {
         self.waiting.goes_alone(seq)
