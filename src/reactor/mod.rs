@@ -261,6 +261,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     core.spawn_local(acts::housekeeping::keep_house(Rc::clone(&hub)));
     core.spawn_local(acts::housekeeping::keep_time(Rc::clone(&hub)));
     core.spawn_local(acts::housekeeping::keep_tries(Rc::clone(&hub)));
+    core.spawn_local(acts::removal::forget_prefixes(Rc::clone(&hub)));
     let count = hub.borrow().upstream.dialled.len();
     let dialling: Vec<_> = (0..count)
         .map(|index| tokio::task::spawn_local(acts::dial::dial(Rc::clone(&hub), index)))

@@ -104,6 +104,41 @@ fn what_all_are_subscribed_to_is_bounded() {
     publish(&daemon.publisher(), "Order", "x");
     assert_eq!(received(&modest), "x");
     drop((all, modest));
-    daemon.wait_for("none", |status| status.subscribers.connected == 0);
-    assert_eq!(daemon.status().subscribers.prefix_bytes, 0);
+    daemon.wait_for("none", |status| status.subscribers.prefix_bytes == 0);
+}
+
+/// Clients that are cut off together leave millions of prefixes, which take seconds to go. Everybody else is
+/// served meanwhile.
+#[test]
+fn subscribers_that_go_hold_nobody_up() {
+    const PREFIXES: u64 = 2_000;
+    let daemon = TestDaemon::start();
+    let modest = daemon.subscriber(&["Order"]);
+    let publisher = daemon.publisher();
+    let all: Vec<_> = (0..40)
+        .map(|peer| {
+            let wanted: Vec<u8> = (0..PREFIXES)
+                .flat_map(|n| command("SUBSCRIBE", format!("{peer}-{n}").as_bytes()))
+                .collect();
+            let mut many = RawPeer::met(&daemon.subscribers(), "SUB");
+            many.send(&wanted);
+            many
+        })
+        .collect();
+    daemon.wait_for("all of them", |status| {
+        status.subscribers.subscriptions == 40 * PREFIXES + 1
+    });
+    drop(all);
+    // All connections are gone, and not all prefixes: we are answered in between.
+    daemon.wait_for("a turn in between", |status| {
+        status.subscribers.connected == 1 && status.subscribers.prefix_bytes > 100_000
+    });
+    publish(&publisher, "Order", "x");
+    assert_eq!(received(&modest), "x");
+    daemon.wait_for("all prefixes gone", |status| {
+        status.subscribers.prefix_bytes < 1_000
+    });
+    publish(&publisher, "3-17", "to nobody");
+    let status = daemon.wait_for("it", |status| status.publishers.events == 2);
+    assert_eq!(status.publishers.unmatched, 1);
 }

@@ -18,25 +18,28 @@ use crate::reactor::state::runs::Run;
 use event_manager_core::broker::{DropReason, PeerId, Route, Service, ServiceKey};
 
 impl Hub {
-    /// Gives a run to everybody on its route. It may end connections: those of slow subscribers, and
-    /// of others when memory is short.
-    pub(crate) fn deliver(&mut self, route: &Route, run: &Run<'_>) {
+    /// Gives a run to everybody on its route; whether anybody was there to take it. It may end
+    /// connections: those of slow subscribers, and of others when memory is short.
+    pub(crate) fn deliver(&mut self, route: &Route, run: &Run<'_>) -> bool {
         let given = run.bytes.len() * (route.subscribers.len() + route.services.len());
         self.peers.given(given);
+        let mut is_matched = !route.services.is_empty();
         for &id in &route.subscribers {
-            self.deliver_to_subscriber(id, run);
+            is_matched |= self.deliver_to_subscriber(id, run);
         }
         for &key in &route.services {
             self.deliver_to_service(key, run);
         }
         self.taken(given);
+        is_matched
     }
 
-    fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) {
+    /// Whether it is still there.
+    fn deliver_to_subscriber(&mut self, id: PeerId, run: &Run<'_>) -> bool {
         let budget = self.config.budgets.subscriber_outbox_bytes;
-        // The run before this one may have ended its connection.
+        // Its connection has ended, and its prefixes are still in the index.
         let Some(peer) = self.peers.outgoing(id) else {
-            return;
+            return false;
         };
         let all = 0..run.bytes.len();
         peer.outbox
@@ -44,7 +47,7 @@ impl Hub {
         let waiting = peer.outbox.bytes();
         self.accounts.given_to_subscriber(run.events(), waiting);
         if waiting <= budget {
-            return;
+            return true;
         }
         match self.config.slow_subscriber {
             SlowSubscriber::Disconnect => self.disconnect_slow(id),
@@ -60,6 +63,7 @@ impl Hub {
                 }
             }
         }
+        true
     }
 
     /// Ends the connection of a subscriber whose outbox is full: it subscribes again, and knows that

@@ -404,7 +404,8 @@ impl Hub {
         if !self.saved.subscribers.is_awaited()
             || self.requests.emissions.no_room_for(&run.bytes).is_some()
         {
-            return self.deliver(route, run);
+            self.deliver(route, run);
+            return;
         }
         let later = ForLater {
             event: run.bytes.clone(),

@@ -66,7 +66,9 @@ impl Hub {
                 ends,
                 backing_bytes,
             };
-            self.deliver(route, &run);
+            if !self.deliver(route, &run) && !is_observed(route) {
+                self.accounts.published.unmatched += ends.len() as u64;
+            }
         }
         runs.clear();
         self.scratch.runs = runs;

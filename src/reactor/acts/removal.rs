@@ -3,12 +3,28 @@
 use bytes::Bytes;
 
 use crate::ambient::now;
-use crate::reactor::hub::Hub;
+use crate::reactor::hub::{Hub, SharedHub};
 use crate::reactor::state::peer::{Envelope, Peer, Role};
+use crate::reactor::state::prefixes::Leftover;
 use crate::telemetry::Notable;
 use event_manager_core::broker::{
     Aftermath, DropReason, EndedService, PeerId, ServiceKey, WorkerKey,
 };
+
+/// So many prefixes of subscribers that are gone leave the index before others have their turn: when a
+/// thousand clients are cut off at once, there are millions, at one or two µs each.
+const PREFIXES_PER_TURN: usize = 500;
+
+/// Takes prefixes of subscribers that are gone out of the index.
+pub(crate) async fn forget_prefixes(hub: SharedHub) {
+    let departure = hub.borrow().accounts.prefixes.departure();
+    loop {
+        departure.notified().await;
+        while hub.borrow_mut().forget_some_prefixes() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 impl Hub {
     /// Ends a connection: its routes go, what it held goes back or is counted, its task ends. One that
@@ -24,20 +40,7 @@ impl Hub {
                 }
             }
             Role::Requester { .. } => {}
-            Role::Subscriber { prefixes, hub } => {
-                self.accounts.prefixes.forget(prefixes);
-                for prefix in prefixes.iter() {
-                    self.broker.routes.unsubscribe(prefix, id);
-                    self.saved.subscribers.audience.left(prefix);
-                }
-                self.broker.routes.limit(id, None);
-                if hub.is_some() {
-                    self.broker.routes.remove_hub(id);
-                }
-                let in_outbox = peer.outbox.events();
-                let (unwritten, written) = peer.outbox.take_unwritten();
-                self.count_lost(&peer.address, in_outbox, written, unwritten.len() as u64);
-            }
+            Role::Subscriber { .. } => self.let_subscriber_go(peer),
             Role::Worker {
                 service,
                 key,
@@ -58,6 +61,35 @@ impl Hub {
                 }
             }
         }
+    }
+
+    fn let_subscriber_go(&mut self, mut peer: Peer) {
+        let in_outbox = peer.outbox.events();
+        let (unwritten, written) = peer.outbox.take_unwritten();
+        self.count_lost(&peer.address, in_outbox, written, unwritten.len() as u64);
+        if let Role::Subscriber { prefixes, .. } = peer.role {
+            self.accounts.prefixes.depart(peer.id, prefixes);
+        }
+    }
+
+    /// Takes some of the prefixes of subscribers that are gone out of the index; whether there are more.
+    /// Until then events are routed to them, and find nobody.
+    fn forget_some_prefixes(&mut self) -> bool {
+        let (routes, subscribers) = (&mut self.broker.routes, &mut self.saved.subscribers);
+        for _ in 0..PREFIXES_PER_TURN {
+            match self.accounts.prefixes.next_leftover() {
+                None => return false,
+                Some((id, Leftover::Prefix(prefix))) => {
+                    routes.unsubscribe(&prefix, id);
+                    subscribers.audience.left(&prefix);
+                }
+                Some((id, Leftover::Done)) => {
+                    routes.limit(id, None);
+                    routes.remove_hub(id);
+                }
+            }
+        }
+        true
     }
 
     /// A subscriber is gone. Of the events in its outbox so many were written since that was last

@@ -1,6 +1,10 @@
 //! What plain subscribers are subscribed to, and the memory that all of it takes.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque, hash_set};
+use std::rc::Rc;
+
+use event_manager_core::broker::PeerId;
+use tokio::sync::Notify;
 
 /// What a prefix takes beside its bytes, here and in the index, roughly; the bytes are in both.
 const OVERHEAD_BYTES: usize = 300;
@@ -25,15 +29,30 @@ impl Prefixes {
         self.all.contains(prefix)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.all.iter().map(|prefix| &**prefix)
-    }
+}
+
+/// A subscriber that is gone, and those of its prefixes that are still in the index.
+#[derive(Debug)]
+struct Departed {
+    id: PeerId,
+    rest: hash_set::IntoIter<Box<[u8]>>,
+}
+
+/// What is to be done for a subscriber that is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    /// This prefix of it goes.
+    Prefix(Box<[u8]>),
+    /// All its prefixes are gone.
+    Done,
 }
 
 /// The memory that the prefixes of all subscribers take.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixMemory {
     bytes: usize,
+    departed: VecDeque<Departed>,
+    departure: Rc<Notify>,
 }
 
 impl PrefixMemory {
@@ -65,9 +84,34 @@ impl PrefixMemory {
         had
     }
 
-    /// The subscriber is gone.
-    pub(crate) fn forget(&mut self, own: &Prefixes) {
-        self.bytes -= own.bytes;
+    /// The subscriber is gone. Its prefixes are in memory until [`next_leftover`](Self::next_leftover)
+    /// has given all of them.
+    pub(crate) fn depart(&mut self, id: PeerId, own: Prefixes) {
+        let rest = own.all.into_iter();
+        self.departed.push_back(Departed { id, rest });
+        self.departure.notify_one();
+    }
+
+    /// Notified when a subscriber is gone.
+    pub(crate) fn departure(&self) -> Rc<Notify> {
+        Rc::clone(&self.departure)
+    }
+
+    /// What is to be done next for subscribers that are gone.
+    pub(crate) fn next_leftover(&mut self) -> Option<(PeerId, Leftover)> {
+        let first = self.departed.front_mut()?;
+        let id = first.id;
+        let leftover = match first.rest.next() {
+            Some(prefix) => {
+                self.bytes -= cost(&prefix);
+                Leftover::Prefix(prefix)
+            }
+            None => {
+                self.departed.pop_front();
+                Leftover::Done
+            }
+        };
+        Some((id, leftover))
     }
 }
 
@@ -97,7 +141,19 @@ mod tests {
         assert_eq!(memory.bytes(), 88 * cost(b"1000"));
         assert!(memory.remove(&mut all[0], b"1000"));
         assert!(!memory.remove(&mut all[0], b"1000"));
-        all.iter().for_each(|own| memory.forget(own));
-        assert_eq!(memory.bytes(), 0);
+        // They are there until they are out of the index.
+        let id = |serial| PeerId { slot: 0, serial };
+        for (serial, own) in (0..).zip(all) {
+            memory.depart(id(serial), own);
+        }
+        assert_eq!(memory.bytes(), 87 * cost(b"1000"));
+        for (serial, count) in [(0, 49), (1, 25), (2, 13)] {
+            for _ in 0..count {
+                let (of, leftover) = memory.next_leftover().unwrap();
+                assert!(of == id(serial) && leftover != Leftover::Done);
+            }
+            assert_eq!(memory.next_leftover(), Some((id(serial), Leftover::Done)));
+        }
+        assert_eq!((memory.bytes(), memory.next_leftover()), (0, None));
     }
 }
