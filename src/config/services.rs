@@ -134,8 +134,11 @@ impl Services {
             Value::Object(_) => &value.to_string(),
             _ => return Err(refused("an object is wanted".into())),
         };
-        let object: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|error| refused(format!("an object in JSON is wanted: {error}")))?;
+        let object: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| match error.is_data() {
+                true => refused("an object in JSON is wanted".into()),
+                false => refused(format!("an object in JSON is wanted: {error}")),
+            })?;
         let written: Vec<_> = positions(text).into_iter().map(|key| key.path).collect();
         let mut seen = BTreeSet::new();
         if let Some(again) = written.iter().find(|path| !seen.insert(*path)) {

@@ -199,7 +199,7 @@ fn what_makes_no_sense_is_refused() {
             "--retry",
             r#"{"colour": 1}"#,
             1,
-            "invalid-field",
+            "unknown field \"colour\"",
         ),
         (&subscribe, "--order-by", "colour", 1, "a frame's index"),
         (&subscribe, "--when-full", "explode", 1, "drop-oldest"),

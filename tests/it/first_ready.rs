@@ -24,11 +24,15 @@ fn a_first_ready_that_can_not_be_read_is_answered_if_it_speaks_of_acknowledging(
             "ids must be true or false, not 1",
         ),
         (r#"{"ack": true"#, "READY's options are not valid JSON"),
+        ("", "READY and its options need a space between"),
         (r#"["ack"]"#, "READY's options must be a JSON object"),
     ] {
         for before in [&[][..], &[""]] {
             let worker = connected(&daemon.context, zmq::DEALER, &billing.pull_address);
-            let ready = format!("READY {options}");
+            let ready = match options.is_empty() {
+                true => r#"READY{"ack": true}"#.to_owned(),
+                false => format!("READY {options}"),
+            };
             let frames = [before, &[&*ready]].concat();
             worker.send_multipart(&frames, 0).expect("a send");
             let answer = worker.recv_multipart(0).expect("an answer");

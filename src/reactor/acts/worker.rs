@@ -198,7 +198,7 @@ impl Hub {
 /// Whether it is a READY that can't be read, of a worker that means to acknowledge. It would wait for events
 /// for ever; one that says READY alone, or nothing of that, would take an answer for an event.
 fn speaks_of_acknowledging(frame: &[u8]) -> bool {
-    let options = frame.strip_prefix(b"READY ");
+    let options = frame.strip_prefix(b"READY");
     options.is_some_and(|options| options.windows(5).any(|part| part == b"\"ack\""))
 }
 

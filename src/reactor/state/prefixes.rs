@@ -28,7 +28,6 @@ impl Prefixes {
     pub(crate) fn contains(&self, prefix: &[u8]) -> bool {
         self.all.contains(prefix)
     }
-
 }
 
 /// A subscriber that is gone, and those of its prefixes that are still in the index.

@@ -1,6 +1,6 @@
 //! What goes into a log, and what it reports.
 
-use std::io;
+use std::{fmt, io};
 
 use bytes::Bytes;
 
@@ -78,6 +78,39 @@ pub struct Damage {
     /// Unsettled events that were lost with it, by their sequence numbers; if one
     /// segment has several such parts, the last one has all.
     pub seqs: Vec<Seq>,
+}
+
+/// So many stretches of numbers are named at most.
+const STRETCHES_MAX: usize = 8;
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            segment,
+            offset,
+            bytes,
+            why,
+            seqs,
+        } = self;
+        write!(f, "{segment}: {bytes} bytes at {offset}: {why}")?;
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        write!(f, "; events that are lost: {} (", seqs.len())?;
+        let stretches: Vec<_> = seqs.chunk_by(|one, next| one.0 + 1 == next.0).collect();
+        for (index, stretch) in stretches.iter().take(STRETCHES_MAX).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            match stretch {
+                [only] => write!(f, "{comma}{only}")?,
+                [first, .., last] => write!(f, "{comma}{first} to {last}")?,
+                [] => {}
+            }
+        }
+        match stretches.len().saturating_sub(STRETCHES_MAX) {
+            0 => write!(f, ")"),
+            more => write!(f, " and {more} more stretches)"),
+        }
+    }
 }
 
 /// A file with a segment's name that is not one of the log's. Its content was not changed.
@@ -172,4 +205,35 @@ pub enum LogError {
     /// The disk failed when the log was opened or trimmed.
     #[error(transparent)]
     Disk(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_in_a_line() {
+        let told = |seqs: Vec<u64>| {
+            let damage = Damage {
+                segment: "7.log".to_owned(),
+                offset: 4096,
+                bytes: 200,
+                why: "the checksum is wrong",
+                seqs: seqs.into_iter().map(Seq).collect(),
+            };
+            damage.to_string()
+        };
+        let what = "7.log: 200 bytes at 4096: the checksum is wrong";
+        assert_eq!(told(vec![]), what);
+        assert_eq!(
+            told(vec![5]),
+            format!("{what}; events that are lost: 1 (5)")
+        );
+        let some = told(vec![5, 6, 7, 9, 11, 12]);
+        let wanted = format!("{what}; events that are lost: 6 (5 to 7, 9, 11 to 12)");
+        assert_eq!(some, wanted);
+        let scattered = told((0..1_000_000).map(|n| n * 2).collect());
+        assert!(scattered.len() < 200, "{scattered}");
+        assert!(scattered.ends_with("12, 14 and 999992 more stretches)"));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::appends::find;
 use super::{Effect, Note, Queues, Shell, State};
 use crate::broker::{Broker, DropReason, Dropped, ServiceKey, Spill};
-use crate::log::{ExpelReason, Recovered, StoredEvent};
+use crate::log::{Damage, ExpelReason, Recovered, StoredEvent};
 use crate::seq::Seq;
 use crate::store::Report;
 use event_manager_wire::model::ServiceName;
@@ -98,11 +98,13 @@ impl<R> Queues<R> {
         self.effects.push_back(Effect::Note(note));
     }
 
-    fn note_damaged(&mut self, queue: &ServiceName, damage: impl std::fmt::Debug) {
-        self.note(Note::Damaged {
-            queue: queue.clone(),
-            damage: format!("{damage:?}"),
-        });
+    fn note_damaged(&mut self, queue: &ServiceName, all: &[Damage]) {
+        for damage in all {
+            self.note(Note::Damaged {
+                queue: queue.clone(),
+                damage: damage.to_string(),
+            });
+        }
     }
 
     fn failed(&mut self, queue: ServiceName, reason: String) {
@@ -131,9 +133,7 @@ impl<R> Queues<R> {
         self.record(&queue).state = State::Open;
         self.weigh(&queue, recovered.unsettled_bytes);
         self.recovered(queue.clone());
-        for damage in &recovered.damage {
-            self.note_damaged(&queue, damage);
-        }
+        self.note_damaged(&queue, &recovered.damage);
         let (events, torn_bytes) = (recovered.unsettled_events, recovered.torn_bytes);
         if events > 0 || torn_bytes > 0 {
             self.note(Note::Found {

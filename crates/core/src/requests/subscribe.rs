@@ -15,7 +15,7 @@ use crate::broker::{
 };
 use crate::security::Deed;
 use event_manager_wire::api::SubscriptionTerms;
-use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token, Verbatim};
+use event_manager_wire::messagebus::{Message, Nak, Positions, Rest, Token};
 use event_manager_wire::model::{EventSubject, ServiceName, SubjectPattern, SubscriptionId};
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,8 +83,7 @@ fn judge(
 
 /// An object, named as in the configuration.
 fn retry<'de, D: Deserializer<'de>>(value: D) -> Result<RetryOptions, D::Error> {
-    let Verbatim(written) = Verbatim::deserialize(value)?;
-    let retry: RetryOptions = serde_json::from_slice(&written).map_err(D::Error::custom)?;
+    let retry = RetryOptions::deserialize(value)?;
     match retry.why_wrong() {
         Some(why) => Err(D::Error::custom(why)),
         None => Ok(retry),

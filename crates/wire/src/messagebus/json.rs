@@ -87,10 +87,11 @@ fn timeout_of(value: Option<Value>) -> Result<Option<Duration>, Malformed> {
 
 fn read(frame: &[u8]) -> Result<(Message, Layout), Malformed> {
     let mut named: Map<String, Value> = serde_json::from_slice(frame).map_err(|error| {
-        malformed(
-            "malformed-json",
-            format!("the message is not a JSON object: {error}"),
-        )
+        let what = match error.is_data() {
+            true => "the message is JSON, but not an object".to_owned(),
+            false => format!("the message is not valid JSON: {error}"),
+        };
+        malformed("malformed-json", what)
     })?;
     let token = token_of(named.remove("token"))?;
     let data_type = named

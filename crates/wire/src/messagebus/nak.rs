@@ -78,9 +78,10 @@ impl Error for Nak {
     fn invalid_type(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
         // serde names types as Rust does.
         let expected = match &*expected.to_string() {
-            "u64" => "a whole number".to_owned(),
+            "u32" | "u64" => "a whole number".to_owned(),
             "f64" => "a number".to_owned(),
             "a sequence" => "a list".to_owned(),
+            other if other.starts_with("struct ") => "an object".to_owned(),
             other => other.to_owned(),
         };
         let got = match got {

@@ -172,7 +172,12 @@ fn read_options(field: Option<(&str, Given<'_>)>) -> Result<Map<String, Value>, 
         Some((name, Given::Bytes(written))) if !written.is_empty() => {
             serde_json::from_slice(written).map_err(|error| {
                 let got = shown(&String::from_utf8_lossy(written));
-                Nak::expected("a JSON object", format!("{got} ({error})")).in_field(name)
+                // That it is something else is seen.
+                let got = match error.is_data() {
+                    true => got,
+                    false => format!("{got} ({error})"),
+                };
+                Nak::expected("a JSON object", got).in_field(name)
             })
         }
         _ => Ok(Map::new()),
@@ -310,6 +315,22 @@ impl<'de> Deserializer<'de> for Given<'_> {
         }
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        known: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Nak> {
+        match self {
+            Self::Json(Value::Object(members)) => {
+                let members = members.iter();
+                let members = members.map(|(name, value)| (&**name, Given::Json(value)));
+                Fields::new(members.collect()).deserialize_struct(name, known, visitor)
+            }
+            other => other.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -331,7 +352,7 @@ impl<'de> Deserializer<'de> for Given<'_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str string
-        unit unit_struct newtype_struct seq tuple tuple_struct struct map identifier ignored_any
+        unit unit_struct newtype_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 

@@ -92,6 +92,9 @@ impl<'a> WorkerWord<'a> {
             "WIP" => alone(rest).map(Self::Wip),
             "TERM" => id(rest).map(|(id, reason)| Self::Term { id, reason }),
             "NAK" => nak(rest),
+            _ if text.starts_with("READY{") => {
+                Err("READY and its options need a space between".into())
+            }
             _ => Err("workers say READY, ACK, NAK, TERM, WIP or BYE".into()),
         }
     }
@@ -396,6 +399,7 @@ mod tests {
             ("ready", "workers say"),
             ("READYX", "workers say"),
             ("BYE now", "workers say"),
+            ("READY{}", "need a space"),
             ("READY {", "not valid JSON"),
             ("READY [1]", "JSON object"),
             (r#"READY {"ack": 1}"#, "true or false"),

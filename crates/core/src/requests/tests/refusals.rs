@@ -118,6 +118,26 @@ fn a_refusal_says_what_was_expected_and_what_came() {
             r#"invalid-field: "level": expected one of "memory", "disk", "engine", got "tape""#,
         ),
         (
+            r#""subscribe", "service": "A", "subjects": ["x"], "retry": 3"#,
+            r#"invalid-field: "retry": expected an object, got 3"#,
+        ),
+        (
+            r#""subscribe", "service": "A", "subjects": ["x"], "retry": {"initialMs": "soon"}"#,
+            r#"invalid-field: "retry": "initialMs": expected a whole number, got "soon""#,
+        ),
+        (
+            r#""subscribe", "service": "A", "subjects": ["x"], "retry": {"maxDeliveries": 5000000000}"#,
+            r#"invalid-field: "retry": "maxDeliveries": expected a whole number, got 5000000000"#,
+        ),
+        (
+            r#""subscribe", "service": "A", "subjects": ["x"], "retry": {"colour": 1}"#,
+            r#"unknown-field: "retry": unknown field "colour", expected one of "initialMs", "#,
+        ),
+        (
+            r#""subscribe", "service": "A", "subjects": ["x"], "retry": {"maxDeliveries": 0}"#,
+            r#"invalid-field: "retry": maxDeliveries"#,
+        ),
+        (
             r#""emit", "subject": "x", "level": 5"#,
             r#"invalid-field: "level": expected one of "memory", "disk", "engine", got 5"#,
         ),
@@ -173,6 +193,10 @@ fn a_refusal_says_what_was_expected_and_what_came() {
         (
             r#""dlq", "data": ["list", "A", {"what": 1}]"#,
             r#"unknown-field: unknown field "what", expected one of "op", "#,
+        ),
+        (
+            r#""dlq", "data": ["list", "A", "[1]"]"#,
+            r#"invalid-field: "options": expected a JSON object, got "[1]""#,
         ),
         (
             r#""dlq", "data": ["list", "A", "[1"]"#,
