@@ -21,7 +21,7 @@ use crate::config::{Config, DiagnosticConfig, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
 use crate::instances::{self, Instances};
 use crate::keys::{self, KeysError, Watcher};
-use crate::lease::{Hook, Lease, LeaseError, Running};
+use crate::lease::{self, Hook, Lease, LeaseError, Running};
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor, Sightings};
 use crate::state::{self, State, WriterThread};
@@ -63,6 +63,7 @@ pub struct Daemon {
     http: Option<HttpServer>,
     bridges: Option<Bridges>,
     instances: Option<Instances>,
+    leases: Option<lease::Clients>,
     lease: Option<Lease>,
     /// What `lease.onLead` runs.
     on_lead: Running,
@@ -78,6 +79,8 @@ struct Savers {
     keys: Option<Watcher>,
     /// What instances say, and what an earlier run knew of them, for who keeps their registry.
     instances: Option<(Sightings, instances::Former)>,
+    /// What clients ask about leases, for who asks the engine that keeps them.
+    leases: Option<lease::Asked>,
 }
 
 impl Savers {
@@ -112,6 +115,10 @@ impl Savers {
             self.instances = Some((sightings, former.unwrap_or_default()));
             observer
         });
+        let leases_kept = lease::Clients::channel(config).map(|(kept, asked)| {
+            self.leases = Some(asked);
+            kept
+        });
         let (tracer, traces) = start_traces(config)?;
         self.traces = traces;
         self.keys = Some(Watcher::start(
@@ -131,6 +138,7 @@ impl Savers {
             own,
             hub_id: hub_id(config),
             lease: lease.map(|lease| Arc::clone(lease.tenure())),
+            leases_kept,
             observer,
             journal: journal.clone(),
             tracer: tracer.clone(),
@@ -224,7 +232,7 @@ impl Daemon {
         manager: &Manager,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
-        let stood_by = match config.lease.is_on() {
+        let stood_by = match config.lease.stands_by() {
             true => stand_by(&config, manager).map(|(lease, http)| (Some(lease), http)),
             false => Ok((None, None)),
         };
@@ -347,6 +355,18 @@ impl Daemon {
                 return Err(abandon(reactor, Some(control), savers, error));
             }
         };
+        let leases = savers.leases.take().map(|asked| {
+            let (inputs, journal) = (reactor.inputs.clone(), journal.clone());
+            lease::Clients::start(&config, asked, inputs, journal)
+        });
+        let leases = match leases.transpose() {
+            Ok(leases) => leases,
+            Err(error) => {
+                bridges.map(Bridges::stop);
+                instances.map(Instances::stop);
+                return Err(abandon(reactor, Some(control), savers, error));
+            }
+        };
         let http = http.map(|(listener, guards, term)| {
             let (inputs, watched) = (reactor.inputs.clone(), (registration.clone(), term));
             let listener = (listener, guards);
@@ -374,6 +394,7 @@ impl Daemon {
             http,
             bridges,
             instances,
+            leases,
             lease: None,
             on_lead: Running::default(),
         })
@@ -469,7 +490,10 @@ impl Daemon {
         let undelivered = self.reactor.join();
         // Until here it could tell how far the end is.
         let http_ended_well = self.http.is_none_or(HttpServer::stop);
+        // They end with the reactor.
+        let leases_ended_well = self.leases.is_none_or(lease::Clients::join);
         let threads_ended_well = self.control.join().is_ok()
+            && leases_ended_well
             && http_ended_well
             && bridges_ended_well
             && instances_ended_well;

@@ -26,7 +26,7 @@ pub(super) fn stands_by(
     wait: Duration,
 ) -> Option<StandsBy> {
     let is_its = |address: &str| address.parse().is_ok_and(|asked| is_of(config, &asked));
-    if !config.lease.is_on() || !address.is_none_or(is_its) {
+    if !config.lease.stands_by() || !address.is_none_or(is_its) {
         return None;
     }
     let readiness = readiness(config, wait).ok()?;

@@ -1,11 +1,11 @@
-//! The lease under which a daemon stands by, and takes over.
+//! The lease under which a daemon stands by, and takes over; or by which it serves beside others.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::units::{Seconds, Unit};
+use super::units::{Seconds, Unit, Word, Words};
 use event_manager_core::leases::candidate::Directories;
 
 /// The longest name of a lease, and of an engine, in bytes.
@@ -24,6 +24,9 @@ pub struct LeaseConfig {
     /// The engine that keeps it, one of `engines`, or `hand`; none serves without a lease.
     #[serde(with = "EngineName")]
     pub source: String,
+    /// What it is for.
+    #[serde(with = "Word::<Role>")]
+    pub role: Role,
     /// What it is called there: the same for all daemons of which one serves.
     #[serde(with = "LeaseName")]
     pub name: String,
@@ -41,15 +44,40 @@ pub struct LeaseConfig {
     pub on_resign: Vec<String>,
 }
 
+/// What a daemon does without the lease.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It stands by: it serves under the lease only.
+    #[default]
+    Standby,
+    /// It serves. The engine keeps the leases of its clients, for all daemons of the same name.
+    Active,
+}
+
+impl Words for Role {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("standby", Self::Standby), ("active", Self::Active)];
+}
+
 impl LeaseConfig {
     /// Whether a person says who serves.
     pub fn is_by_hand(&self) -> bool {
         self.source == BY_HAND
     }
 
-    /// Whether the daemon serves under a lease only.
+    /// Whether there is one.
     pub fn is_on(&self) -> bool {
         !self.source.is_empty()
+    }
+
+    /// Whether the daemon serves under a lease only.
+    pub fn stands_by(&self) -> bool {
+        self.is_on() && self.role == Role::Standby
+    }
+
+    /// Whether the engine keeps the leases of clients.
+    pub fn is_active(&self) -> bool {
+        self.is_on() && self.role == Role::Active
     }
 }
 
@@ -57,6 +85,7 @@ impl Default for LeaseConfig {
     fn default() -> Self {
         Self {
             source: String::new(),
+            role: Role::default(),
             name: "event-manager".into(),
             ttl: Duration::from_secs(3),
             state_dir: Directories::Shared,

@@ -43,7 +43,7 @@ pub use engine_kinds::EngineKind;
 pub use engines::{Engine, EngineFile, Engines, FileKind, Login};
 pub use instances::InstancesConfig;
 pub use keys::{KEYS, Key};
-pub use lease::LeaseConfig;
+pub use lease::{LeaseConfig, Role};
 pub use load::{ConfigErrors, Loaded, Sources, parse};
 pub use log::{LogConfig, LogFormat, Rotation};
 pub(crate) use meant::suggestion;

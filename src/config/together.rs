@@ -142,6 +142,9 @@ fn lease(config: &Config) -> Option<Conflict> {
         );
         return conflict("engines", why);
     }
+    if lease.is_active() {
+        return active(config);
+    }
     if config.state_dir.as_os_str().is_empty() {
         let why = "lease.source needs a stateDir, which all daemons of this lease share";
         return conflict("stateDir", why.into());
@@ -153,6 +156,26 @@ fn lease(config: &Config) -> Option<Conflict> {
     if config.startup_guard.enabled {
         let why = "startupGuard waits for a predecessor's end, and lease.source takes over from one that may only be stopped: one of them is enough";
         return conflict("startupGuard", why.into());
+    }
+    None
+}
+
+/// What makes no sense for a daemon that serves without the lease, too.
+fn active(config: &Config) -> Option<Conflict> {
+    let lease = &config.lease;
+    let conflict = |key: &'static str, why: &str| Some((vec!["lease.role", key], why.to_owned()));
+    if lease.is_by_hand() {
+        let why = "lease.role \"active\" needs an engine as lease.source, which keeps the leases of clients; \"hand\" says which machine serves, so take \"standby\" there";
+        return conflict("lease.source", why);
+    }
+    if !lease.on_lead.is_empty() {
+        let why = "lease.onLead has no effect with lease.role \"active\": the daemon serves always";
+        return conflict("lease.onLead", why);
+    }
+    if !lease.on_resign.is_empty() {
+        let why =
+            "lease.onResign has no effect with lease.role \"active\": the daemon serves always";
+        return conflict("lease.onResign", why);
     }
     None
 }

@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::register::{content_of, text_of};
-use super::{Failure, Pending, Register, User, tls};
+use super::register::Heard;
+use super::{Failure, Register, User, tls};
 use crate::config::Login;
 use crate::keys::ConfiguredFile;
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
@@ -40,17 +40,16 @@ const PORT: u16 = 2379;
 
 pub(super) struct EtcdRegister {
     session: Session,
-    key: String,
 }
 
 impl EtcdRegister {
-    /// Connects to all servers at once, and takes the first that reads the key, so one that is cut off is
-    /// not taken.
+    /// Connects to all servers at once, and takes the first that reads the entry of this name, so one that is
+    /// cut off is not taken.
     ///
     /// # Errors
     /// Why none does, and what to do.
     pub(super) async fn connect(user: User<'_>, name: &str) -> Result<Self, String> {
-        let key = STANDARD.encode(format!("event-manager/lease/{name}"));
+        let key = key_of(name);
         let access = Arc::new(Access::of(user)?);
         let mut opening = JoinSet::new();
         for url in user.engine.servers() {
@@ -68,7 +67,7 @@ impl EtcdRegister {
         let mut problems = vec![];
         while let Some(opened) = opening.join_next().await {
             match opened {
-                Ok(Ok(session)) => return Ok(Self { session, key }),
+                Ok(Ok(session)) => return Ok(Self { session }),
                 Ok(Err(why)) => problems.push(why),
                 Err(error) => problems.push(error.to_string()),
             }
@@ -76,12 +75,12 @@ impl EtcdRegister {
         Err(problems.join("; "))
     }
 
-    async fn read(&mut self) -> Result<Answer, Failure> {
-        Ok(Answer::Is(self.session.read(&self.key).await?))
-    }
-
-    async fn put(&mut self, expected: u64, text: String) -> Result<Answer, Failure> {
-        let key = &self.key;
+    async fn put(
+        &mut self,
+        key: &str,
+        expected: u64,
+        text: &str,
+    ) -> Result<Answer<Vec<u8>>, Failure> {
         // A key that isn't there was not created.
         let compare = match expected {
             0 => json!({"key": key, "result": "EQUAL", "target": "CREATE", "createRevision": "0"}),
@@ -100,14 +99,20 @@ impl EtcdRegister {
 }
 
 impl Register for EtcdRegister {
-    fn ask<'a>(&'a mut self, ask: &'a Ask) -> Pending<'a, Result<Answer, Failure>> {
+    fn ask<'a>(&'a mut self, name: &'a str, ask: &'a Ask<String>) -> Heard<'a> {
         Box::pin(async move {
+            let key = key_of(name);
             match ask {
-                Ask::Read => self.read().await,
-                Ask::Put(expected, content) => self.put(*expected, text_of(content)).await,
+                Ask::Read => Ok(Answer::Is(self.session.read(&key).await?)),
+                Ask::Put(expected, text) => self.put(&key, *expected, text).await,
             }
         })
     }
+}
+
+/// As its gateway wants it.
+fn key_of(name: &str) -> String {
+    STANDARD.encode(format!("event-manager/lease/{name}"))
 }
 
 /// By what we are known there, and whom we trust.
@@ -217,7 +222,7 @@ impl Session {
         Ok(())
     }
 
-    async fn read(&mut self, key: &str) -> Result<Entry, Failure> {
+    async fn read(&mut self, key: &str) -> Result<Entry<Vec<u8>>, Failure> {
         let found: Found = self.ask("/v3/kv/range", &json!({"key": key})).await?;
         let Some(found) = found.kvs.into_iter().next() else {
             return Ok(Entry::default());
@@ -227,7 +232,7 @@ impl Session {
             value.map_err(|error| Failure::Refused(format!("a strange answer: {error}")))?;
         Ok(Entry {
             revision: found.mod_revision,
-            content: content_of(&value),
+            content: value,
         })
     }
 

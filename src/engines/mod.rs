@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use crate::config::{Engine, EngineKind, Layout, SecurityConfig};
 use event_manager_zmtp::{HubId, Limits};
-pub use register::{Register, register};
+pub use register::{Register, content_of, register, text_of};
 
 /// Why an engine can't be used, with what to do if its certificate is why: the libraries say only what is wrong.
 fn advised(why: String) -> String {

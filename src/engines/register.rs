@@ -10,17 +10,20 @@ use super::{Failure, Pending, User, advised};
 #[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
 use crate::config::EngineKind;
 use event_manager_core::leases::candidate::{Answer, Ask};
-#[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
-pub(super) use kept::{content_of, text_of};
+pub use kept::{content_of, text_of};
 
-/// Any store that compares and sets will do: an engine's, or one on which daemons agree among themselves. A
-/// new one is made when this one fails.
+/// Entries with names, in any store that compares and sets: an engine's, or one on which daemons agree among
+/// themselves. A new one is made when this one fails.
 pub trait Register {
-    /// Asks, and waits for the answer. Whoever doesn't wait any longer doesn't know whether it was done.
-    fn ask<'a>(&'a mut self, ask: &'a Ask) -> Pending<'a, Result<Answer, Failure>>;
+    /// Asks for the entry of this name, and waits for the answer. Whoever doesn't wait any longer doesn't know
+    /// whether it was done.
+    fn ask<'a>(&'a mut self, name: &'a str, ask: &'a Ask<String>) -> Heard<'a>;
 }
 
-/// The entry of this name at an engine.
+/// What is heard of an entry.
+pub(super) type Heard<'a> = Pending<'a, Result<Answer<Vec<u8>>, Failure>>;
+
+/// The entries at an engine. The one of this name may be read to see that the engine answers.
 ///
 /// # Errors
 /// Why it can't be reached: a sentence that says what to do, as far as that is known.
@@ -31,9 +34,9 @@ pub async fn register(user: User<'_>, name: &str) -> Result<Box<dyn Register>, S
 async fn connected_register(user: User<'_>, name: &str) -> Result<Box<dyn Register>, String> {
     match user.engine.kind() {
         #[cfg(feature = "nats")]
-        EngineKind::Nats => Ok(Box::new(nats::NatsRegister::connect(user, name).await?)),
+        EngineKind::Nats => Ok(Box::new(nats::NatsRegister::connect(user).await?)),
         #[cfg(feature = "redis")]
-        EngineKind::Redis => Ok(Box::new(redis::RedisRegister::connect(user, name).await?)),
+        EngineKind::Redis => Ok(Box::new(redis::RedisRegister::connect(user).await?)),
         #[cfg(feature = "etcd")]
         EngineKind::Etcd => Ok(Box::new(etcd::EtcdRegister::connect(user, name).await?)),
         kind => {
@@ -43,8 +46,7 @@ async fn connected_register(user: User<'_>, name: &str) -> Result<Box<dyn Regist
     }
 }
 
-/// How an entry is kept.
-#[cfg(any(feature = "nats", feature = "redis", feature = "etcd"))]
+/// How the entry of a daemon that serves alone is kept.
 mod kept {
     use std::time::Duration;
 
@@ -71,7 +73,7 @@ mod kept {
     }
 
     /// How it is kept; nobody's, of a directory that isn't known, is empty.
-    pub(in crate::engines) fn text_of(content: &Content) -> String {
+    pub fn text_of(content: &Content) -> String {
         let Content { claim, directory } = content;
         if claim.is_none() && directory.is_none() {
             return String::new();
@@ -89,7 +91,7 @@ mod kept {
     }
 
     /// What is kept. What is none of ours counts as somebody's, who is waited for.
-    pub(in crate::engines) fn content_of(text: &[u8]) -> Content {
+    pub fn content_of(text: &[u8]) -> Content {
         if text.is_empty() {
             return Content::default();
         }

@@ -79,7 +79,7 @@ impl Watched {
             ("delivering", delivering(status)),
         ];
         let checks = checks.into_iter().chain(bridges(status));
-        let checks = checks.chain(self.lease());
+        let checks = checks.chain(self.lease()).chain(leases(status));
         let checks: BTreeMap<_, _> = checks
             .map(|(name, check)| (name.to_owned(), check))
             .collect();
@@ -258,6 +258,21 @@ fn publishers(status: Result<&Status, NoAnswer>) -> Check {
         }
     };
     Check { ok, reason }
+}
+
+/// Who keeps the leases of clients, if the daemon doesn't. All else works without it, so it is ready.
+fn leases(status: Result<&Status, NoAnswer>) -> Option<(&'static str, Check)> {
+    let kept = status.ok()?.leases.as_ref()?;
+    let source = &kept.source;
+    let reason = match &kept.problem {
+        None => format!("the engine {source} keeps the leases of clients"),
+        Some(why) => {
+            format!(
+                "LEASE is refused until the engine {source} can be used, and all else works: {why}"
+            )
+        }
+    };
+    Some(("lease", Check { ok: true, reason }))
 }
 
 /// Those to other brokers, if there are any.

@@ -4,9 +4,11 @@
 //! the store, the state database and each connection ask before they write: it ends by the clock, whatever
 //! this thread does.
 
+mod clients;
 mod directory;
 mod hand;
 mod hook;
+mod source;
 
 use std::io;
 use std::path::Path;
@@ -17,25 +19,24 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::sleep_until;
 
-use crate::ambient::{now, random, random_bytes};
-use crate::config::{Config, Layout};
-use crate::engines::{Failure, Register, User, register};
+use crate::ambient::{now, random};
+use crate::config::Config;
+use crate::engines::{content_of, text_of};
 use crate::store::{By, Holding};
-use crate::telemetry::{Bursts, Journal, Notable, host_name, instance_name};
+use crate::telemetry::{Journal, Notable, host_name, instance_name};
+pub use clients::{Asked, Clients};
 use directory::Directory;
 use event_manager_core::leases::candidate::{
     Answer, Ask, Candidate, Claim, Held, Next, Process, Term,
 };
 use event_manager_core::leases::tenure::{Grant, Obstacle, Tenure};
-use event_manager_zmtp::HubId;
 pub use hook::{Hook, Running};
+use source::{CONNECT_MAX, Source};
 
 /// How often who waits is asked whether it still should.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long a connection may take.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long giving it back may take.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
@@ -162,7 +163,7 @@ fn wait_for(held: &Receiver<Taken>) -> Result<Taken, RecvTimeoutError> {
 struct Work {
     config: Config,
     candidate: Candidate,
-    register: Option<Box<dyn Register>>,
+    source: Source,
     /// Its own id.
     id: String,
     directory: Directory,
@@ -171,7 +172,6 @@ struct Work {
     clearing: Clearing,
     /// Who was last said to hold it.
     said: Option<String>,
-    bursts: Bursts,
     journal: Journal,
 }
 
@@ -195,14 +195,13 @@ impl Work {
         Self {
             candidate: Candidate::new(own, config.lease.state_dir),
             directory: Directory::new(&config, obstacle),
+            source: Source::new(config.clone(), journal.clone()),
             config,
             id,
-            register: None,
             tenure: None,
             held,
             clearing: Clearing::default(),
             said: None,
-            bursts: Bursts::default(),
             journal,
         }
     }
@@ -274,34 +273,24 @@ impl Work {
 
     /// Connects, unless it is connected. That may take longer than an answer, for who has nothing to lose.
     async fn connect(&mut self) -> bool {
-        if self.register.is_some() {
-            return true;
-        }
         let at = now();
         let until = match self.candidate.held(at) {
             Some(_) => self.deadline(at),
             None => at + self.candidate.patience().max(CONNECT_MAX),
         };
-        match timeout_at(until.into(), connect(&self.config)).await {
-            Ok(Ok(register)) => self.register = Some(register),
-            Ok(Err(why)) => self.failed(&why),
-            Err(_) => self.failed("it can't be reached in time"),
-        }
-        self.register.is_some()
+        let connected = self.source.connect(until).await;
+        connected.map_err(|why| self.failed(&why)).is_ok()
     }
 
     async fn ask(&mut self, ask: &Ask, until: Instant) -> Answer {
-        let Some(register) = &mut self.register else {
-            return Answer::Unknown;
-        };
-        let why = match timeout_at(until.into(), register.ask(ask)).await {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(Failure::Lost(why) | Failure::Refused(why))) => why,
-            Err(_) => "it doesn't answer in time".into(),
-        };
-        self.register = None;
-        self.failed(&why);
-        Answer::Unknown
+        let name = &self.config.lease.name;
+        match self.source.ask(name, &ask.with(text_of), until).await {
+            Ok(answer) => answer.with(|text| content_of(&text)),
+            Err(why) => {
+                self.failed(&why);
+                Answer::Unknown
+            }
+        }
     }
 
     fn failed(&mut self, why: &str) {
@@ -310,14 +299,6 @@ impl Work {
         } else {
             // Nobody else on this machine holds it either, or not for long.
             self.clearing.begin(&self.config, &self.journal);
-        }
-        if let Some(suppressed) = self.bursts.admit("source", now()) {
-            self.journal.note(&Notable::LeaseSourceFailed {
-                name: &self.config.lease.name,
-                source: &self.config.lease.source,
-                why,
-                suppressed,
-            });
         }
     }
 
@@ -404,20 +385,6 @@ fn lives_here(holder: &Process, host: &str) -> bool {
     // A former run may have had our number, in a container.
     let is_another = theirs == host && *pid != std::process::id();
     is_another && Path::new(&format!("/proc/{pid}")).exists()
-}
-
-async fn connect(config: &Config) -> Result<Box<dyn Register>, String> {
-    let lease = &config.lease;
-    let engine = config.engines.get(&lease.source);
-    let user = User {
-        engine: engine.ok_or("lease.source names no engine")?,
-        security: &config.security,
-        bridge: "lease",
-        hub_id: HubId::from_bytes(random_bytes()),
-        limits: config.limits,
-        layout: Layout::default(),
-    };
-    register(user, &lease.name).await
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ use tokio::task::{JoinSet, LocalSet};
 pub use io::listener::listen_tcp;
 pub use sockets::{BindError, Bound, RESERVED_FDS};
 pub use state::effects::{
-    Asked, Attachment, CallKeys, Effect, Input, InstancesNews, Lists, SubjectsAsked,
-    SubscriptionsAsked,
+    Asked, Attachment, CallKeys, Effect, Input, InstancesNews, LEASES_WAITING_MAX, LeaseAsked,
+    LeasesKept, Lists, SubjectsAsked, SubscriptionsAsked,
 };
 pub use state::inside::{Batch, Published, Publishing};
 pub use state::observing::{Observer, Origin, Sighting, Sightings};
@@ -92,6 +92,8 @@ pub struct Parts {
     pub hub_id: HubId,
     /// The lease under which we serve, if there is one: how long we may write to anybody.
     pub lease: Option<Arc<Tenure>>,
+    /// Who keeps the leases of clients, if the daemon doesn't itself.
+    pub leases_kept: Option<LeasesKept>,
     /// Who is shown messages of instances of other programs, if anybody is.
     pub observer: Option<Observer>,
     /// Takes notable events.

@@ -138,6 +138,7 @@ impl Sockets {
             own: parts.own,
             hub_id: parts.hub_id,
             lease: parts.lease,
+            leases_kept: parts.leases_kept,
             epoch: 0,
             bridges: vec![],
             instances: Default::default(),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::{Broker, Message};
+use super::leases::keeps_leases;
 use super::server::{self, Process, free_port, installed, secret};
 use super::standby::{Machine, serving, stands_by};
 use super::support::TestDaemon;
@@ -121,6 +122,7 @@ impl Broker for Etcd {
 }
 
 stands_by!(Etcd);
+keeps_leases!(Etcd);
 
 fn renewals(daemon: &TestDaemon) -> u64 {
     daemon.status().lease.expect("it is held").renewals

@@ -20,6 +20,7 @@ mod conformance_killed;
 mod conformance_served;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod leases;
 mod nats;
 mod nats_cluster;
 #[cfg(feature = "rabbitmq")]

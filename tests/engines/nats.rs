@@ -14,6 +14,7 @@ use super::conformance::{
 };
 use super::conformance_in::{Source, conforms_in};
 use super::conformance_served::{Queues, conforms_served};
+use super::leases::keeps_leases;
 use super::server::{self, Process, free_port, installed};
 use super::standby::stands_by;
 use super::support::TestDaemon;
@@ -110,6 +111,7 @@ conforms!(Nats);
 conforms_in!(Nats);
 conforms_served!(Nats);
 stands_by!(Nats);
+keeps_leases!(Nats);
 
 impl Queues for Nats {
     fn waiting(&self, service: &str) -> u64 {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, numbers, settings, wait_for, wait_until_empty,
 };
+use super::leases::keeps_leases;
 use super::server::{self, Process, free_port, secret};
 use super::standby::stands_by;
 use super::support::TestDaemon;
@@ -89,6 +90,7 @@ impl Redis {
 }
 
 stands_by!(Redis);
+keeps_leases!(Redis);
 conforms!(Redis);
 
 /// Something is made wrong, and mended: what is said of it, and that nothing is lost.

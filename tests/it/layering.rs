@@ -62,7 +62,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "lease",
-        "zmtp core::leases ambient config telemetry store state engines",
+        "wire::messagebus wire::model zmtp core::leases core::requests core::security ambient config telemetry store state reactor engines",
     ),
     (
         "bridges",

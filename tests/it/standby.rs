@@ -172,6 +172,26 @@ fn a_vote_among_daemons_is_refused_with_what_to_use() {
 }
 
 #[test]
+fn what_makes_no_sense_for_who_serves_always_is_refused() {
+    for (more, why) in [
+        (json!({}), "needs an engine as lease.source"),
+        (json!({"source": "none"}), "there is no engine"),
+        (
+            json!({"role": "both"}),
+            "\"standby\" or \"active\" is wanted",
+        ),
+    ] {
+        let mut lease = json!({"source": "hand", "role": "active"});
+        for (key, value) in more.as_object().expect("an object") {
+            lease[key] = value.clone();
+        }
+        let site = Site::configured(&json!({ "lease": lease }));
+        let said = site.run(&["check"]).failed(78);
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
 fn what_a_killed_predecessor_left_is_taken_away_before_this_one_brings_its_own() {
     let directory = TempDir::new().expect("a directory");
     let (notes, gate) = (

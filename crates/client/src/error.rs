@@ -127,6 +127,9 @@ impl Error {
             Self::Nak { code, .. } => match code.as_str() {
                 "busy" | "stopping" | "no-port" => "try again later",
                 "store-failed" => "send it again with the same id when the disk works",
+                "engine-failed" => {
+                    "see that the engine runs and the daemon reaches it, and ask again"
+                }
                 "engine-refused" => {
                     "mend the event or the engine; the daemon has it as a dead letter"
                 }

@@ -64,12 +64,13 @@ pub(super) enum Code {
     LeaseForgotten = 9037,
     StandsBy = 9038,
     OtherDirectory = 9039,
+    LeasesRefused = 9040,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 38] = [
+    pub(super) const ALL: [Self; 39] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -108,6 +109,7 @@ impl Code {
         Self::LeaseForgotten,
         Self::StandsBy,
         Self::OtherDirectory,
+        Self::LeasesRefused,
     ];
 
     pub(super) fn text(self) -> String {

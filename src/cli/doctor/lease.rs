@@ -1,13 +1,46 @@
-//! The lease under which the daemon serves.
+//! The lease under which the daemon serves, and those of clients that an engine keeps.
 
 use super::finding::{Code, Finding, Severity};
-use event_manager_wire::api::{HeldLease, Status};
+use event_manager_wire::api::{HeldLease, KeptLeases, Status};
 
 /// All findings about it.
 pub(super) fn check(status: &Status) -> Vec<Finding> {
     let lease = status.lease.iter();
     let found = lease.flat_map(|lease| [late(lease), forgetful(lease)]);
-    found.flatten().collect()
+    let kept = status.leases.iter();
+    let kept = kept.flat_map(|kept| [refused(kept), forgetful_of_clients(kept)]);
+    found.chain(kept).flatten().collect()
+}
+
+/// Who keeps the leases of clients doesn't answer.
+fn refused(kept: &KeptLeases) -> Option<Finding> {
+    let why = kept.problem.as_ref()?;
+    let source = &kept.source;
+    Some(Finding::new(
+        Severity::Error,
+        Code::LeasesRefused,
+        "leases",
+        format!(
+            "requests LEASE are refused, as the engine {source} keeps the leases, and can't be used: {why}"
+        ),
+        format!("see that {source} runs and is reached from here; nothing has to be restarted"),
+    ))
+}
+
+/// It may give one to two.
+fn forgetful_of_clients(kept: &KeptLeases) -> Option<Finding> {
+    (kept.engine == "redis").then(|| {
+        Finding::new(
+            Severity::Note,
+            Code::LeaseForgotten,
+            "leases",
+            format!(
+                "engine {} is a Redis, which may forget leases in a failover, or a restart without appendonly: then two clients may have one, and its token is all that is left",
+                kept.source
+            ),
+            "keep them at etcd, or at NATS JetStream with three replicas, or see that this Redis has appendonly and no replicas that take over",
+        )
+    })
 }
 
 /// It is renewed each third of its time. At half of it, that has failed once.

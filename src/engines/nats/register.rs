@@ -6,8 +6,8 @@ use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, Stream};
 
-use super::super::register::{content_of, text_of};
-use super::super::{Failure, Pending, Register, User};
+use super::super::register::Heard;
+use super::super::{Failure, Register, User};
 use super::{CONNECTION_LOST, Link};
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
 
@@ -17,7 +17,6 @@ const BUCKET: &str = "event-manager";
 pub(in crate::engines) struct NatsRegister {
     link: Link,
     stream: Stream,
-    subject: String,
 }
 
 impl NatsRegister {
@@ -25,7 +24,7 @@ impl NatsRegister {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub(in crate::engines) async fn connect(user: User<'_>, name: &str) -> Result<Self, String> {
+    pub(in crate::engines) async fn connect(user: User<'_>) -> Result<Self, String> {
         let link = Link::connect(user).await?;
         let config = Config {
             name: format!("KV_{BUCKET}"),
@@ -44,20 +43,14 @@ impl NatsRegister {
                 "the bucket {BUCKET} forgets its entries by the server's clock; make it anew without a TTL"
             ));
         }
-        let subject = format!("$KV.{BUCKET}.{name}");
-        Ok(Self {
-            link,
-            stream,
-            subject,
-        })
+        Ok(Self { link, stream })
     }
 
-    async fn read(&self) -> Result<Answer, Failure> {
-        let read = self.stream.get_last_raw_message_by_subject(&self.subject);
-        match read.await {
+    async fn read(&self, subject: &str) -> Result<Answer<Vec<u8>>, Failure> {
+        match self.stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Answer::Is(Entry {
                 revision: message.sequence,
-                content: content_of(&message.payload),
+                content: message.payload.to_vec(),
             })),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
                 Ok(Answer::Is(Entry::default()))
@@ -66,14 +59,16 @@ impl NatsRegister {
         }
     }
 
-    async fn put(&self, expected: u64, text: String) -> Result<Answer, Failure> {
+    async fn put(
+        &self,
+        subject: String,
+        expected: u64,
+        text: String,
+    ) -> Result<Answer<Vec<u8>>, Failure> {
         let message = PublishMessage::build()
             .payload(text.into())
             .expected_last_subject_sequence(expected);
-        let sent = self
-            .link
-            .context
-            .send_publish(self.subject.clone(), message);
+        let sent = self.link.context.send_publish(subject, message);
         let stored = match sent.await {
             Ok(answer) => answer.await,
             Err(error) => Err(error),
@@ -89,15 +84,16 @@ impl NatsRegister {
 }
 
 impl Register for NatsRegister {
-    fn ask<'a>(&'a mut self, ask: &'a Ask) -> Pending<'a, Result<Answer, Failure>> {
-        let link = &self.link;
-        let asked = async {
-            match ask {
-                Ask::Read => self.read().await,
-                Ask::Put(expected, content) => self.put(*expected, text_of(content)).await,
-            }
-        };
+    fn ask<'a>(&'a mut self, name: &'a str, ask: &'a Ask<String>) -> Heard<'a> {
         Box::pin(async move {
+            let link = &self.link;
+            let subject = format!("$KV.{BUCKET}.{name}");
+            let asked = async {
+                match ask {
+                    Ask::Read => self.read(&subject).await,
+                    Ask::Put(expected, text) => self.put(subject, *expected, text.clone()).await,
+                }
+            };
             tokio::select! {
                 biased;
                 // The library would wait for an answer that can't come any more.

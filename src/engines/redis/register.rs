@@ -1,10 +1,10 @@
-//! An entry in a hash of Redis: its revision, and who holds it. One server's promise: what a failover
+//! Entries, each a hash of Redis: its revision, and who holds it. One server's promise: what a failover
 //! forgets, it forgets.
 
 use redis::{Value, cmd, from_redis_value};
 
-use super::super::register::{content_of, text_of};
-use super::super::{Failure, Pending, Register, User};
+use super::super::register::Heard;
+use super::super::{Failure, Register, User};
 use super::{CONNECT_MAX, Connection};
 use event_manager_core::leases::candidate::{Answer, Ask, Entry};
 
@@ -17,38 +17,31 @@ return revision + 1";
 
 pub(in crate::engines) struct RedisRegister {
     connection: Connection,
-    key: String,
 }
 
 impl RedisRegister {
     /// # Errors
     /// Why there is no connection, and what to do.
-    pub(in crate::engines) async fn connect(user: User<'_>, name: &str) -> Result<Self, String> {
+    pub(in crate::engines) async fn connect(user: User<'_>) -> Result<Self, String> {
         Ok(Self {
             connection: Connection::open(user).await?,
-            key: format!("event-manager:lease:{name}"),
         })
     }
 
-    async fn read(&self) -> Result<Answer, Failure> {
+    async fn read(&self, key: &str) -> Result<Answer<Vec<u8>>, Failure> {
         let mut command = cmd("HMGET");
-        command.arg(&self.key).arg("revision").arg("claim");
+        command.arg(key).arg("revision").arg("claim");
         let said = self.connection.ask(&command, CONNECT_MAX).await?;
         let (revision, claim): (Option<u64>, Option<Vec<u8>>) = read_as(said)?;
         Ok(Answer::Is(Entry {
             revision: revision.unwrap_or(0),
-            content: content_of(&claim.unwrap_or_default()),
+            content: claim.unwrap_or_default(),
         }))
     }
 
-    async fn put(&self, expected: u64, text: String) -> Result<Answer, Failure> {
+    async fn put(&self, key: &str, expected: u64, text: &str) -> Result<Answer<Vec<u8>>, Failure> {
         let mut command = cmd("EVAL");
-        command
-            .arg(REPLACE)
-            .arg(1)
-            .arg(&self.key)
-            .arg(expected)
-            .arg(text);
+        command.arg(REPLACE).arg(1).arg(key).arg(expected).arg(text);
         let said = self.connection.ask(&command, CONNECT_MAX).await?;
         Ok(match read_as(said)? {
             0 => Answer::Changed,
@@ -62,11 +55,12 @@ fn read_as<T: redis::FromRedisValue>(said: Value) -> Result<T, Failure> {
 }
 
 impl Register for RedisRegister {
-    fn ask<'a>(&'a mut self, ask: &'a Ask) -> Pending<'a, Result<Answer, Failure>> {
+    fn ask<'a>(&'a mut self, name: &'a str, ask: &'a Ask<String>) -> Heard<'a> {
         Box::pin(async move {
+            let key = format!("event-manager:lease:{name}");
             match ask {
-                Ask::Read => self.read().await,
-                Ask::Put(expected, content) => self.put(*expected, text_of(content)).await,
+                Ask::Read => self.read(&key).await,
+                Ask::Put(expected, text) => self.put(&key, *expected, text).await,
             }
         })
     }

@@ -40,5 +40,16 @@ pub(super) fn lease(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "event_manager_lease_renewals",
         "Renewals of the lease since it was taken",
         renewals,
+    )?;
+    let kept = status.leases.as_ref();
+    page.counters(
+        "event_manager_leases_asked",
+        "Requests about leases that an engine keeps",
+        kept.map(|kept| (vec![], kept.asked)),
+    )?;
+    page.counters(
+        "event_manager_leases_failed",
+        "Of these, those that the engine did not answer in time",
+        kept.map(|kept| (vec![], kept.failed)),
     )
 }

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
+
 use crate::ambient::{now, wall_clock_ms};
 use crate::reactor::hub::Hub;
+use crate::reactor::state::effects::{LEASES_WAITING_MAX, LeaseAsked, LeasesKept};
+use crate::reactor::state::replies::ReturnAddress;
 use crate::state::KeptLease;
-use event_manager_core::leases::{Former, Holder, LEASES_MAX, Refused};
-use event_manager_core::requests::{LeaseOp, LeaseRequest};
+use event_manager_core::leases::{Former, Holder};
+use event_manager_core::requests::{LeaseOp, LeaseRequest, lease_refused, lease_shown};
 use event_manager_core::security::Identity;
-use event_manager_wire::api::Lease;
-use event_manager_wire::messagebus::{DataType, Message, Nak};
+use event_manager_wire::messagebus::{Message, Nak};
 use event_manager_wire::model::{LeaseHolder, ServiceName};
 
 /// What becomes of a request about a lease.
@@ -41,6 +44,33 @@ impl Hub {
             self.leases.restore(name, former, now);
         }
         self.saved.leases.restore(kept.clone());
+    }
+
+    /// Gives a request to who asks the engine that keeps the leases, and answers later.
+    pub(super) fn ask_for_lease(
+        &mut self,
+        request: LeaseRequest,
+        kept: &LeasesKept,
+        back: ReturnAddress,
+    ) {
+        let client = back.client.clone();
+        let Some(ticket) = self.promise(back) else {
+            return;
+        };
+        let asked = LeaseAsked {
+            ticket,
+            request,
+            client,
+            at: now(),
+        };
+        // If it has ended, nobody waits for answers any more.
+        if let Err(TrySendError::Full(_)) = kept.asked.try_send(asked) {
+            let why = format!(
+                "{LEASES_WAITING_MAX} requests about leases wait for the engine {} already",
+                kept.keeper.source()
+            );
+            self.complete(ticket, &Message::nak("busy", why));
+        }
     }
 
     /// Does what a client asks.
@@ -80,17 +110,10 @@ impl Hub {
                 })
             }
         };
-        let acquired = done.map_err(|refused| why_not(&name, refused))?;
+        let acquired = done.map_err(|refused| lease_refused(&name, refused))?;
         let view = self.leases.view(&name, now);
-        let shown = Lease {
-            name: name.to_string(),
-            holder: view.held.map(|(holder, _)| holder.name.to_string()),
-            token: view.token,
-            expires_in_ms: view.held.map_or(0, |(_, left)| left.as_millis() as u64),
-        };
-        // It has nothing that JSON can't say.
-        let shown = serde_json::to_string(&shown).unwrap_or_default();
-        let answer = Message::ack(DataType::String, shown);
+        let held = view.held.map(|(holder, left)| (&holder.name, left));
+        let answer = lease_shown(&name, view.token, held);
         let Some(forgotten) = acquired else {
             return Ok(Answered::Now(answer));
         };
@@ -114,26 +137,5 @@ impl Hub {
             client: lease.holder.as_ref().map(|holder| holder.client.written()),
         });
         self.saved.leases.set(name.to_string(), kept);
-    }
-}
-
-fn why_not(name: &ServiceName, refused: Refused) -> Nak {
-    match refused {
-        Refused::Held(holder, left) => {
-            let ms = left.as_millis();
-            let sentence =
-                format!("{holder} holds the lease {name}, for {ms} ms if it isn't renewed");
-            Nak::new("held", sentence)
-        }
-        Refused::Lost => {
-            let sentence = format!(
-                "the lease {name} isn't held by this client under this name with this token: its time was over, or it was released"
-            );
-            Nak::new("lost", sentence)
-        }
-        Refused::Full => {
-            let sentence = format!("{LEASES_MAX} leases are held already");
-            Nak::new("full", sentence)
-        }
     }
 }

@@ -123,6 +123,9 @@ impl Host for Asking<'_> {
     }
 
     fn lease(&mut self, request: LeaseRequest) -> Result<Answer, Nak> {
+        if let Some(kept) = self.hub.site.leases_kept.clone() {
+            return Ok(self.hand_on(|hub, back| hub.ask_for_lease(request, &kept, back)));
+        }
         let is_acquired = matches!(request.op, LeaseOp::Acquire { .. });
         // What can't be answered must not be done.
         if let (true, Some(full)) = (is_acquired, self.is_full()) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::reactor::state::site::Site;
-use event_manager_wire::api::HeldLease;
+use event_manager_wire::api::{HeldLease, KeptLeases};
 
 /// How it goes with it at this time; `None` if there is none.
 pub(super) fn held_lease(site: &Site, now: Instant) -> Option<HeldLease> {
@@ -23,5 +23,18 @@ pub(super) fn held_lease(site: &Site, now: Instant) -> Option<HeldLease> {
         renewals: renewals.count,
         renewed_ago_ms: in_ms(now.saturating_duration_since(renewals.latest)),
         problem: renewals.problem,
+    })
+}
+
+/// How it goes with who keeps the leases of clients; `None` if the daemon does.
+pub(super) fn kept_leases(site: &Site) -> Option<KeptLeases> {
+    let keeper = &site.leases_kept.as_ref()?.keeper;
+    let dealings = keeper.dealings();
+    Some(KeptLeases {
+        source: keeper.source().to_owned(),
+        engine: keeper.engine().to_owned(),
+        asked: dealings.asked,
+        failed: dealings.failed,
+        problem: dealings.problem,
     })
 }

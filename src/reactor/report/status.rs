@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::clients::{clients_status, mechanisms, stored_by_client};
-use super::lease::held_lease;
+use super::lease::{held_lease, kept_leases};
 use super::slow::{service_of, slow_peers};
 use crate::ambient::{now, wall_clock_ms};
 use crate::config::Config;
@@ -122,6 +122,7 @@ impl Hub {
             bridges: self.site.bridges.clone(),
             instances: self.site.instances_summary.clone(),
             lease: held_lease(&self.site, now),
+            leases: kept_leases(&self.site),
             pending_calls: self.requests.replies.len() as u64,
             peers: api::Peers {
                 refused: named(

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::inside::Batch;
 use super::replies::Ticket;
@@ -14,8 +14,9 @@ use super::served::{Handed, Returning, Serving};
 use crate::config::Config;
 use crate::state::{KeptInstance, KeptTurn};
 use event_manager_core::instances::Links;
-use event_manager_core::requests::SyncEvent;
-use event_manager_core::security::Keyring;
+use event_manager_core::leases::tenure::Keeper;
+use event_manager_core::requests::{LeaseRequest, SyncEvent};
+use event_manager_core::security::{Identity, Keyring};
 use event_manager_core::store::Report;
 use event_manager_wire::api::{self, InstancesPage, Status};
 use event_manager_wire::messagebus::Message;
@@ -41,6 +42,30 @@ pub enum Effect {
         /// The state with the beginnings of its lists.
         begun: Box<Status>,
     },
+}
+
+/// Requests about leases that wait for the engine that keeps them, at most.
+pub const LEASES_WAITING_MAX: usize = 256;
+
+/// A request about a lease that an engine keeps; answer with [`Input::Answer`].
+#[derive(Debug)]
+pub struct LeaseAsked {
+    /// Names the request.
+    pub ticket: Ticket,
+    pub request: LeaseRequest,
+    /// Who asks.
+    pub client: Identity,
+    /// When it was read.
+    pub at: Instant,
+}
+
+/// Who keeps the leases of clients, if the daemon doesn't itself.
+#[derive(Debug, Clone)]
+pub struct LeasesKept {
+    /// Takes requests, as many as [`LEASES_WAITING_MAX`].
+    pub asked: mpsc::Sender<LeaseAsked>,
+    /// How it goes with it.
+    pub keeper: Arc<Keeper>,
 }
 
 /// The keys of a call.

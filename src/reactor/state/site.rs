@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ambient::now;
 use crate::config::SecurityConfig;
 use crate::reactor::io::stream::Gate;
+use crate::reactor::state::effects::LeasesKept;
 use event_manager_core::leases::candidate::Term;
 use event_manager_core::leases::tenure::Tenure;
 use event_manager_core::locator::Directory;
@@ -53,6 +54,8 @@ pub(crate) struct Site {
     pub(crate) hub_id: HubId,
     /// The lease under which we serve, if there is one: how long we may write to anybody.
     pub(crate) lease: Option<Arc<Tenure>>,
+    /// Who keeps the leases of clients, if the daemon doesn't itself.
+    pub(crate) leases_kept: Option<LeasesKept>,
     /// The state directory's under it.
     pub(crate) epoch: u64,
     /// How bridges are, as they say themselves.

@@ -63,6 +63,7 @@ _ADVICE: Dict[str, str] = {
     "busy": "try again later",
     "stopping": "try again when the daemon is back",
     "store-failed": "see to the daemon's disk, then send it again with the same id",
+    "engine-failed": "see that the engine runs and the daemon reaches it, and ask again",
     "engine-refused": "mend the event or the engine; the daemon has it as a dead letter",
     "too-large": "send less, or raise the daemon's limits",
     "no-port": "give the daemon more ports (minStreamerPort, maxStreamerPort)",

@@ -31,6 +31,8 @@ log = logging.getLogger("event_manager")
 TTL_SECONDS = (0.1, 3600.0)
 #: The longest name, in bytes of UTF-8.
 _NAME_BYTES_MAX = 255
+#: Codes of NAKs after which it is worth asking again.
+_PASSING = ("held", "store-failed", "engine-failed", "busy", "full")
 
 
 def _clock() -> float:
@@ -118,7 +120,7 @@ class Lease:
 
     def _judge(self, error: EventManagerError) -> None:
         """Whether it is worth asking again; else it is raised."""
-        if isinstance(error, Nak) and error.code not in ("held", "store-failed", "full"):
+        if isinstance(error, Nak) and error.code not in _PASSING:
             raise error
 
     def _ask_for(self, deadline: Optional[float]) -> "tuple[float, Future[Any]]":

@@ -165,7 +165,8 @@ impl LeaseBuilder {
 
 /// Whether asking again may be answered otherwise.
 fn may_pass(code: &str) -> bool {
-    ["held", "store-failed", "full"].contains(&code)
+    let passing = ["held", "store-failed", "engine-failed", "busy", "full"];
+    passing.contains(&code)
 }
 
 async fn ask<const N: usize>(

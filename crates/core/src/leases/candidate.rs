@@ -53,10 +53,10 @@ pub struct Content {
 
 /// What the third party has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<C = Content> {
     /// Grows with each change; 0 if there never was any.
     pub revision: u64,
-    pub content: Content,
+    pub content: C,
 }
 
 /// Whose the state directories are.
@@ -70,23 +70,48 @@ pub enum Directories {
 
 /// What is to be asked of the third party.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum Ask<C = Content> {
     Read,
     /// Replace the entry if it has this revision.
-    Put(u64, Content),
+    Put(u64, C),
+}
+
+impl<C> Ask<C> {
+    /// The same with another form of what is kept.
+    pub fn with<D>(&self, form: impl FnOnce(&C) -> D) -> Ask<D> {
+        match self {
+            Self::Read => Ask::Read,
+            Self::Put(expected, content) => Ask::Put(*expected, form(content)),
+        }
+    }
 }
 
 /// What it answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum Answer<C = Content> {
     /// To [`Ask::Read`].
-    Is(Entry),
+    Is(Entry<C>),
     /// The entry was replaced, and has this revision.
     Stored(u64),
     /// It has another revision than was named.
     Changed,
     /// None came, or an error: what was asked may have been done, or may still be.
     Unknown,
+}
+
+impl<C> Answer<C> {
+    /// The same with another form of what is kept.
+    pub fn with<D>(self, form: impl FnOnce(C) -> D) -> Answer<D> {
+        match self {
+            Self::Is(Entry { revision, content }) => Answer::Is(Entry {
+                revision,
+                content: form(content),
+            }),
+            Self::Stored(revision) => Answer::Stored(revision),
+            Self::Changed => Answer::Changed,
+            Self::Unknown => Answer::Unknown,
+        }
+    }
 }
 
 /// What to do next.

@@ -11,6 +11,7 @@
 //! That is for leases that the daemon gives. [`candidate`] is for one that it wants itself.
 
 pub mod candidate;
+pub mod shared;
 pub mod tenure;
 
 use std::collections::BTreeMap;

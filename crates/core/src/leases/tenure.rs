@@ -1,4 +1,4 @@
-//! How it goes with a lease that this daemon holds, for whoever shows it.
+//! How it goes with a lease that this daemon holds, and with who keeps those of clients, for whoever shows it.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +38,70 @@ pub struct Renewals {
     pub latest: Instant,
     /// Why what was asked after that failed.
     pub problem: Option<String>,
+}
+
+/// Who keeps the leases of clients, if the daemon doesn't itself, and how it goes with it.
+#[derive(Debug)]
+pub struct Keeper {
+    source: String,
+    engine: String,
+    dealings: Mutex<Dealings>,
+}
+
+/// What was asked of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dealings {
+    /// Requests of clients.
+    pub asked: u64,
+    /// Of these, those that it didn't answer in time.
+    pub failed: u64,
+    /// Why it can't be used now; `None` if it answered last.
+    pub problem: Option<String>,
+}
+
+impl Keeper {
+    /// One that was asked nothing yet: what the configuration calls it, and what kind of engine it is.
+    pub fn new(source: String, engine: String) -> Self {
+        Self {
+            source,
+            engine,
+            dealings: Mutex::default(),
+        }
+    }
+
+    /// What the configuration calls it.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What kind of engine it is.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
+    /// What was asked of it.
+    pub fn dealings(&self) -> Dealings {
+        let dealings = self.dealings.lock();
+        dealings.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It answered, or why it didn't.
+    pub fn heard(&self, problem: Option<String>) {
+        self.change(|dealings| dealings.problem = problem);
+    }
+
+    /// A request of a client was answered, or failed.
+    pub fn answered(&self, failed: bool) {
+        self.change(|dealings| {
+            dealings.asked += 1;
+            dealings.failed += u64::from(failed);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Dealings)) {
+        let dealings = self.dealings.lock();
+        change(&mut dealings.unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// A lease that is held, or was.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Answer, Host, Request};
-use crate::leases::{TTL_MAX, TTL_MIN};
+use crate::leases::{LEASES_MAX, Refused, TTL_MAX, TTL_MIN};
 use crate::security::Deed;
-use event_manager_wire::messagebus::{Message, Nak, Positions, ranged};
+use event_manager_wire::api;
+use event_manager_wire::messagebus::{DataType, Message, Nak, Positions, ranged};
 use event_manager_wire::model::{LeaseHolder, ServiceName};
 
 const MIN_MS: u64 = TTL_MIN.as_millis() as u64;
@@ -81,5 +82,44 @@ impl Request for Lease {
             Op::Get => LeaseOp::Get,
         };
         host.lease(LeaseRequest { name, op })
+    }
+}
+
+/// The answer that says how a lease is: its token, who holds it, and for how long still.
+pub fn lease_shown(
+    name: &ServiceName,
+    token: u64,
+    held: Option<(&LeaseHolder, Duration)>,
+) -> Message {
+    let shown = api::Lease {
+        name: name.to_string(),
+        holder: held.map(|(holder, _)| holder.to_string()),
+        token,
+        expires_in_ms: held.map_or(0, |(_, left)| left.as_millis() as u64),
+    };
+    // It has nothing that JSON can't say.
+    let shown = serde_json::to_string(&shown).unwrap_or_default();
+    Message::ack(DataType::String, shown)
+}
+
+/// The answer to who can't have it, renew it or give it back.
+pub fn lease_refused(name: &ServiceName, refused: Refused) -> Nak {
+    match refused {
+        Refused::Held(holder, left) => {
+            let ms = left.as_millis();
+            let sentence =
+                format!("{holder} holds the lease {name}, for {ms} ms if it isn't renewed");
+            Nak::new("held", sentence)
+        }
+        Refused::Lost => {
+            let sentence = format!(
+                "the lease {name} isn't held by this client under this name with this token: its time was over, or it was released"
+            );
+            Nak::new("lost", sentence)
+        }
+        Refused::Full => {
+            let sentence = format!("{LEASES_MAX} leases are held already");
+            Nak::new("full", sentence)
+        }
     }
 }

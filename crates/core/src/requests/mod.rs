@@ -28,7 +28,7 @@ use event_manager_zmtp::Limits;
 
 pub use dlq::{LettersOp, LettersRequest};
 pub use emit::{Emission, Level};
-pub use lease::{LeaseOp, LeaseRequest};
+pub use lease::{LeaseOp, LeaseRequest, lease_refused, lease_shown};
 pub use publish::SyncEvent;
 
 /// What a request is applied to.

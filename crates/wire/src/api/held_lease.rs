@@ -1,4 +1,4 @@
-//! What a daemon tells about the lease under which it serves.
+//! What a daemon tells about the lease under which it serves, and about who keeps those of its clients.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,5 +30,21 @@ pub struct HeldLease {
     /// How long ago the latest renewal that was confirmed was asked for, in milliseconds; before any, the lease.
     pub renewed_ago_ms: u64,
     /// Why no renewal was confirmed since, if one was tried.
+    pub problem: Option<String>,
+}
+
+/// Who keeps the leases of clients, if that is an engine (`lease.role` `active`), and how it goes with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct KeptLeases {
+    /// The engine, as the configuration calls it.
+    pub source: String,
+    /// What kind of engine that is.
+    pub engine: String,
+    /// Requests LEASE that were answered.
+    pub asked: u64,
+    /// Of these, those that got the NAK `engine-failed`.
+    pub failed: u64,
+    /// Why it can't be used now; `None` if it can.
     pub problem: Option<String>,
 }

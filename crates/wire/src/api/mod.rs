@@ -24,7 +24,7 @@ mod subscribed;
 pub use bridges::{Bridge, BridgeState};
 pub use calls::{CallResult, CallResults, CallStatus};
 pub use events::{EventsPage, NotableEvent};
-pub use held_lease::HeldLease;
+pub use held_lease::{HeldLease, KeptLeases};
 pub use instances::{Instance, InstanceState, Instances};
 pub use leadership::{InstancesPage, Lease, Turn};
 pub use letters::{DeadLetter, DeadLetters, LetterAccount, LetterFrame, ServiceEnd};

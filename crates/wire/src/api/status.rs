@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::mesh::Mesh;
-use super::{Bridge, Counters, HeldLease, Histogram, Instances, ServiceStatus};
+use super::{Bridge, Counters, HeldLease, Histogram, Instances, KeptLeases, ServiceStatus};
 
 /// The answer of STATUS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub struct Status {
     pub instances: Instances,
     /// The lease under which the daemon serves; `None` if it needs none.
     pub lease: Option<HeldLease>,
+    /// Who keeps the leases of clients; `None` if the daemon does itself.
+    pub leases: Option<KeptLeases>,
     /// Requests that wait for services, for the disk or for a time before they are answered
     /// (`maxPendingCalls`).
     pub pending_calls: u64,

@@ -1,0 +1,203 @@
+//! Leases of clients that an engine keeps: of the clients of all daemons one holds a lease at a time.
+
+use std::time::{Duration, Instant};
+
+use event_manager_client::{ClientError, Hub, Lease};
+use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
+
+use super::conformance::Broker;
+use super::server::free_port;
+use super::support::program::wait_until;
+use super::support::{PATIENCE, TestDaemon};
+
+const TTL: Duration = Duration::from_millis(1000);
+
+/// A daemon that serves beside others.
+pub fn active(engine: &Value) -> TestDaemon {
+    active_with(engine, &json!({}))
+}
+
+pub fn active_with(engine: &Value, more: &Value) -> TestDaemon {
+    let mut settings = json!({
+        "engines": {"main": engine},
+        "lease": {"source": "main", "role": "active"},
+        "httpAddress": format!("127.0.0.1:{}", free_port()),
+    });
+    for (key, value) in more.as_object().expect("an object") {
+        settings[key] = value.clone();
+    }
+    TestDaemon::in_own_process(&settings)
+}
+
+/// What a request about a lease is answered, or the code of the NAK.
+pub fn ask(daemon: &TestDaemon, fields: &[&str]) -> Result<Map<String, Value>, String> {
+    let asked = daemon
+        .client(PATIENCE)
+        .ask_json(&json!({"token": "lease", "data": fields}));
+    match asked {
+        Ok(answer) => match &answer["data"] {
+            Value::Object(lease) => Ok(lease.clone()),
+            Value::String(text) => Ok(serde_json::from_str(text).expect("JSON")),
+            other => panic!("{other:?}"),
+        },
+        Err(ClientError::Nak { code, .. }) => Err(code),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+pub fn token_of(lease: &Map<String, Value>) -> u64 {
+    lease["token"].as_u64().expect("a token")
+}
+
+macro_rules! keeps_leases {
+    ($broker:ty) => {
+        mod leases {
+            use super::*;
+
+            #[test]
+            fn of_two_daemons_clients_one_holds_it() {
+                crate::leases::one_holds_it::<$broker>();
+            }
+
+            #[test]
+            fn another_has_it_when_a_daemon_is_killed_with_its_holder() {
+                crate::leases::another_has_it_after_a_kill::<$broker>();
+            }
+
+            #[test]
+            fn while_the_engine_is_away_it_is_refused_and_all_else_goes_on() {
+                crate::leases::refused_while_it_is_away::<$broker>();
+            }
+        }
+    };
+}
+pub(crate) use keeps_leases;
+
+pub fn one_holds_it<B: Broker>() {
+    let broker = B::started();
+    let [a, b] = [(); 2].map(|()| active(&broker.engine()));
+    let free = ask(&b, &["get", "job"]).expect("an answer");
+    assert_eq!((&free["holder"], token_of(&free)), (&Value::Null, 0));
+    let first = ask(&a, &["acquire", "job", "a", "60000"]).expect("it is free");
+    let token = token_of(&first);
+    let left = first["expiresInMs"].as_u64().expect("a time");
+    assert!((50_000..=60_000).contains(&left), "{first:?}");
+    assert_eq!(
+        ask(&b, &["acquire", "job", "b", "60000"]),
+        Err("held".into())
+    );
+    assert_eq!(
+        ask(&a, &["acquire", "job", "b", "60000"]),
+        Err("held".into())
+    );
+    let again = ask(&a, &["acquire", "job", "a", "60000"]).expect("its own");
+    assert_eq!(token_of(&again), token);
+    let text = token.to_string();
+    // Its holder may ask at either.
+    for daemon in [&a, &b, &a] {
+        let renewed = ask(daemon, &["renew", "job", "a", "", &text]).expect("its own");
+        assert_eq!(
+            (&renewed["holder"], token_of(&renewed)),
+            (&"a".into(), token)
+        );
+        let shown = ask(daemon, &["get", "job"]).expect("an answer");
+        assert_eq!((&shown["holder"], token_of(&shown)), (&"a".into(), token));
+    }
+    for (op, who, token) in [("renew", "b", &*text), ("release", "a", "1")] {
+        assert_eq!(ask(&b, &[op, "job", who, "", token]), Err("lost".into()));
+    }
+    let released = ask(&b, &["release", "job", "a", "", &text]).expect("its own");
+    assert_eq!(released["holder"], Value::Null);
+    assert_eq!(
+        ask(&a, &["renew", "job", "a", "", &text]),
+        Err("lost".into())
+    );
+    // It has a name that no engine takes as a key, and a lease of its own.
+    let strange = "a.b *>/\u{e4}";
+    let other = ask(&a, &["acquire", strange, "a", "60000"]).expect("it is free");
+    assert_eq!(other["name"], strange);
+    assert_eq!(
+        ask(&b, &["acquire", strange, "b", "60000"]),
+        Err("held".into())
+    );
+    let second = ask(&b, &["acquire", "job", "b", "60000"]).expect("it is free");
+    assert!(token_of(&second) > token, "{second:?}");
+    assert_eq!(
+        ask(&a, &["acquire", "job", "a", "60000"]),
+        Err("held".into())
+    );
+    let kept = a.status().leases.expect("an engine keeps them");
+    assert_eq!((&*kept.source, &*kept.engine), ("main", B::TYPE));
+    assert!(kept.asked >= 9 && kept.failed == 0, "{kept:?}");
+    assert_eq!(kept.problem, None);
+    assert!(a.status().lease.is_none());
+}
+
+fn acquired(runtime: &Runtime, hub: &Hub) -> Option<Lease> {
+    let lease = hub.lease("job").ttl(TTL);
+    let asked = runtime.block_on(async { lease.try_acquire().await });
+    asked.expect("an answer")
+}
+
+fn hub_of(runtime: &Runtime, daemon: &TestDaemon) -> Hub {
+    let address = daemon.requests();
+    let builder = Hub::builder().address(&address);
+    let hub = runtime.block_on(async { builder.connect().await });
+    hub.expect("a daemon")
+}
+
+/// The daemon that its holder asks is gone, so it can't renew: it knows that it has lost it before the other
+/// daemon gives it away.
+pub fn another_has_it_after_a_kill<B: Broker>() {
+    let broker = B::started();
+    let [a, b] = [(); 2].map(|()| active(&broker.engine()));
+    let runtime = Runtime::new().expect("a runtime");
+    let hubs = [&a, &b].map(|daemon| hub_of(&runtime, daemon));
+    let first = acquired(&runtime, &hubs[0]).expect("it is free");
+    // Over some of its renewals.
+    let begun = Instant::now();
+    while begun.elapsed() < TTL + TTL / 2 {
+        assert!(acquired(&runtime, &hubs[1]).is_none() && first.is_held());
+    }
+    a.kill();
+    let killed = Instant::now();
+    let second = wait_until(|| {
+        let second = acquired(&runtime, &hubs[1]);
+        assert!(second.is_none() || !first.is_held(), "two hold it");
+        second
+    });
+    let second = second.expect("it is over");
+    let after = killed.elapsed();
+    assert!(after < 2 * TTL, "{after:?}");
+    assert!(second.token() > first.token());
+    assert!(!first.is_held() && second.is_held());
+}
+
+pub fn refused_while_it_is_away<B: Broker>() {
+    let broker = B::started();
+    let a = active(&broker.engine());
+    let held = ask(&a, &["acquire", "job", "a", "60000"]).expect("it is free");
+    let text = token_of(&held).to_string();
+    broker.stand_still();
+    let begun = Instant::now();
+    let renewed = ask(&a, &["renew", "job", "a", "", &text]);
+    assert_eq!(renewed, Err("engine-failed".into()));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let readiness = a.readiness();
+    let check = &readiness.checks["lease"];
+    assert!(readiness.ready && check.ok, "{readiness:?}");
+    assert!(check.reason.contains("LEASE is refused"), "{check:?}");
+    let kept = a.status().leases.expect("an engine keeps them");
+    assert!(kept.failed > 0 && kept.problem.is_some(), "{kept:?}");
+    // One that is confirmed too late is not confirmed.
+    assert_eq!(
+        ask(&a, &["acquire", "other", "a", "100"]),
+        Err("engine-failed".into())
+    );
+    broker.go_on();
+    let renewed = wait_until(|| ask(&a, &["renew", "job", "a", "", &text]).ok());
+    assert_eq!(token_of(&renewed.expect("it is back")), token_of(&held));
+    let seen = wait_until(|| a.status().leases.filter(|kept| kept.problem.is_none()));
+    assert!(seen.is_some(), "{:?}", a.status().leases);
+}
