@@ -1,7 +1,10 @@
 //! A worker's first READY that can't be read, and one that has to be said again.
 
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish, received};
@@ -122,5 +125,99 @@ fn a_worker_whose_connection_was_cut_says_ready_again_and_once_too_often_does_no
         }
         daemon.wait_for_counter(service, |counters| counters.delivered, 1);
         assert!(is_silent(&worker, 100), "it came twice");
+    }
+}
+
+/// Forwards connections one after the other. When it is told to, it swallows what comes from the daemon and
+/// keeps that end open; the worker's end is closed at once, or when the daemon has given up.
+fn swallowing_relay(to: &str, closes_at_once: bool) -> (String, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
+    let to = to.strip_prefix("tcp://").expect("a TCP address").to_owned();
+    let (cut, cuts) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect(&to) else {
+                return;
+            };
+            let is_cut = Arc::new(AtomicBool::new(false));
+            let clones = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            for (is_near, mut from, mut to) in [
+                (true, clones(&near), clones(&far)),
+                (false, clones(&far), clones(&near)),
+            ] {
+                let is_cut = Arc::clone(&is_cut);
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(len @ 1..) = from.read(&mut buffer) {
+                        if !is_cut.load(Ordering::SeqCst) && to.write_all(&buffer[..len]).is_err() {
+                            break;
+                        }
+                    }
+                    // The daemon doesn't hear that a worker is gone which is cut off.
+                    if !(is_near && is_cut.load(Ordering::SeqCst)) {
+                        let _ = to.shutdown(Shutdown::Both);
+                    }
+                });
+            }
+            if cuts.recv().is_err() {
+                return;
+            }
+            is_cut.store(true, Ordering::SeqCst);
+            if closes_at_once {
+                let _ = near.shutdown(Shutdown::Both);
+            }
+        }
+    });
+    (address, cut)
+}
+
+/// Its machine couldn't be reached for a while, and it doesn't know: libzmq connects again by itself.
+#[test]
+fn a_worker_that_fell_silent_goes_on_without_a_word() {
+    let interval = Duration::from_millis(100);
+    let daemon = TestDaemon::with(|config| config.heartbeat_interval = interval);
+    let publisher = daemon.publisher();
+    let acks = r#"READY {"ack": true, "credit": 7}"#;
+    let all = [
+        ("PlainEarly", "READY", true),
+        ("PlainLate", "READY", false),
+        ("AcksEarly", acks, true),
+        ("AcksLate", acks, false),
+    ];
+    let workers = all.map(|(service, ready, comes_early)| {
+        let subscribed = daemon.subscribe(service, service, &[service]);
+        let (address, cut) = swallowing_relay(&subscribed.pull_address, comes_early);
+        let worker = connected(&daemon.context, zmq::DEALER, &address);
+        worker.send(ready, 0).expect("a send");
+        daemon.wait_for_ready(service, 1);
+        (service, worker, cut)
+    });
+    for is_last in [false, true] {
+        let before = daemon.status().refused("heartbeat-timeout");
+        for (_, _, cut) in &workers {
+            cut.send(()).expect("it runs");
+        }
+        daemon.wait_for("the connections given up", |status| {
+            status.refused("heartbeat-timeout") >= before + 4
+        });
+        for (service, worker, _) in &workers {
+            daemon.wait_for_service(service, "it goes on", |found| {
+                found.workers.ready == 1 && found.workers.connected == 1
+            });
+            // One that was sent an event and hasn't said a word since may only be busy.
+            if !is_last {
+                continue;
+            }
+            publish(&publisher, service, "x");
+            let event = worker.recv_multipart(0).expect("the event");
+            assert_eq!(event.last().expect("a frame"), b"x", "{service}");
+            if event[0].starts_with(b"EVENT ") {
+                let word = String::from_utf8_lossy(&event[0]).into_owned();
+                let delivery = word.split(' ').nth(1).expect("its number").to_owned();
+                worker.send(&format!("ACK {delivery}"), 0).expect("a send");
+            }
+            daemon.wait_for_counter(service, |counters| counters.delivered, 1);
+        }
     }
 }

@@ -112,7 +112,7 @@ impl Hub {
         // A REQ socket can't take a second event before it has asked for it.
         let lockstep = zmtp.socket_type == SocketType::Req;
         let key = self.broker[service].workers.join(id, lockstep);
-        self.saved.worker_joined(id, lockstep);
+        self.saved.worker_joined(service, id, lockstep);
         Role::Worker {
             service,
             key,
@@ -134,6 +134,7 @@ impl Hub {
                 identity: &identity,
                 suppressed,
             });
+        self.worker_fell_silent(older);
         self.remove(older);
     }
 }

@@ -60,6 +60,7 @@ impl Hub {
 
     fn end_silent(&mut self, id: PeerId, why: &str) {
         if let Some(address) = self.peers.get(id).map(|peer| peer.address.clone()) {
+            self.worker_fell_silent(id);
             self.remove(id);
             self.notes.refuse("heartbeat-timeout", &address, &why);
         }

@@ -1,11 +1,17 @@
-//! Workers of an earlier run that come back and say nothing: their libzmq connected again, and they don't
-//! know of it. Who is presumed to be one of them.
+//! Workers of an earlier run, or that had fallen silent, which come back and say nothing: their libzmq
+//! connected again, and they don't know of it. Who is presumed to be one of them.
 //!
-//! A peer with a routing id is known by that. Another one that connects to a port that only its service
+//! After a restart, a peer with a routing id is known by that. Another one that connects to a port that only its service
 //! ever had is its worker. If other services had the port, too, their workers may dial it still: then it is
 //! presumed ready only if it is known by its host, and no other can be meant.
+//!
+//! Of those that had fallen silent, as many as were ready are presumed so, by their routing id or host
+//! ([`cut_off`](crate::reactor::state::cut_off)). A connection that its other end has closed is not one of
+//! these: its process may be another one, which isn't ready until it says so.
 
+use crate::ambient::now;
 use crate::reactor::hub::Hub;
+use crate::reactor::state::cut_off::Signature;
 use crate::reactor::state::grace::{Grace, Marks, Presumption, host_of};
 use crate::reactor::state::peer::{Envelope, Peer, Role};
 use crate::reactor::state::peers::Peers;
@@ -45,12 +51,12 @@ impl Hub {
         let port = self.broker[service].port();
         let former = self.saved.grace.former.get_mut(&service);
         let Some(former) = former.filter(|former| port == Some(former.port)) else {
-            return;
+            return self.seek_cut_off(id, service, key);
         };
         match former.presume(id, &peer.zmtp.identity, host_of(peer)) {
             Presumption::Presumed => {
                 let ready = former.ready.clone();
-                self.presume_ready(id, service, key, &ready);
+                self.presume_ready(id, service, key, &ready, "the restart");
             }
             Presumption::InDoubt(why, withdrawn) => {
                 let address = peer.address.clone();
@@ -62,12 +68,74 @@ impl Hub {
         }
     }
 
+    /// A peer says nothing, and the restart explains nothing. It may be a worker that had fallen silent.
+    fn seek_cut_off(&mut self, id: PeerId, service: ServiceKey, key: WorkerKey) {
+        let peer = &self.peers[id];
+        let signature = Signature::of(peer);
+        let port = self.broker[service].port();
+        let is_shared = port.is_some_and(|port| self.broker.is_shared_port(port));
+        let presumed = match is_shared && signature.identity.is_empty() {
+            true if self.saved.cut_off.expects(service, self.time.now) => {
+                Err("other services had this port, and it has no routing id")
+            }
+            true => Ok(None),
+            false => self.saved.cut_off.presume(service, signature),
+        };
+        match presumed {
+            Ok(None) => {}
+            Ok(Some(ready)) => self.presume_ready(id, service, key, &ready, "a cut"),
+            Err(why) => {
+                let address = peer.address.clone();
+                self.note_in_doubt(service, &address, why);
+            }
+        }
+    }
+
+    /// Nothing is heard of a connection, which is about to end. If it is a worker's, it may come back, or
+    /// has before we knew.
+    pub(crate) fn worker_fell_silent(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        let Role::Worker {
+            service,
+            proxied: None,
+            ..
+        } = peer.role
+        else {
+            return;
+        };
+        if peer.zmtp.socket_type == SocketType::Req {
+            return;
+        }
+        let (ready, now) = (ready_of(peer, &self.broker), now());
+        let signature = Signature::of(peer);
+        let saved = &mut self.saved;
+        saved.cut_off.fell_silent(service, signature, ready, now);
+        for other in self.broker[service].workers.peers() {
+            let peer = &self.peers[other];
+            let is_silent = matches!(
+                peer.role,
+                Role::Worker {
+                    envelope: None,
+                    proxied: None,
+                    ..
+                }
+            );
+            if is_silent && other != id && !saved.grace.unjudged.contains(&other) {
+                let lockstep = peer.zmtp.socket_type == SocketType::Req;
+                saved.worker_joined(service, other, lockstep);
+            }
+        }
+    }
+
     fn presume_ready(
         &mut self,
         id: PeerId,
         service: ServiceKey,
         key: WorkerKey,
         ready: &KeptReady,
+        after: &str,
     ) {
         let envelope = Envelope {
             delimiter: ready.delimiter,
@@ -83,7 +151,7 @@ impl Hub {
         let name = found.name();
         if let Some(suppressed) = self.notes.admit("presumed-ready") {
             tracing::info!(target: "em.worker", service = %name, suppressed,
-                "a silent worker reconnected after the restart: it is presumed ready, as before");
+                "a silent worker reconnected after {after}: it is presumed ready, as before");
         }
         self.saved.grace.presumed.insert(id);
         self.dispatch(service);

@@ -169,6 +169,7 @@ impl Hub {
             self.saved.workers_changed(key);
             let was_ready = before.0;
             if !was_ready && let Some(peer) = self.peers.get(peer) {
+                self.saved.came_back(key, peer);
                 self.notes.worker_joined(service, &peer.address, worker);
             }
         }

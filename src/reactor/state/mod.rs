@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod attendance;
 pub(crate) mod clients;
 pub(crate) mod connections;
+pub(crate) mod cut_off;
 pub(crate) mod durable;
 pub(crate) mod effects;
 pub(crate) mod emissions;

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::attendance::Attendance;
+use super::cut_off::{CutOff, Signature};
 use super::grace::Grace;
+use super::peer::Peer;
 use crate::ambient::now;
 use crate::state::{KeptInstance, KeptLease, KeptService, KeptTurn, Writer};
 use event_manager_core::broker::{EndedService, PeerId, ServiceKey};
@@ -96,6 +98,8 @@ pub(crate) struct Saved {
     pub(crate) unrestored: BTreeMap<ServiceName, KeptService>,
     /// Workers of an earlier run.
     pub(crate) grace: Grace,
+    /// Workers of this run that fell silent.
+    pub(crate) cut_off: CutOff,
     /// When the database's thread was last asked whether its file is there.
     pub(crate) looked_at: Option<Instant>,
     /// Plain subscribers, and whether publishers wait for those of the previous run.
@@ -113,10 +117,11 @@ impl Saved {
         }
     }
 
-    /// A connection to a service came.
-    pub(crate) fn worker_joined(&mut self, id: PeerId, lockstep: bool) {
-        if self.writer.is_some() {
-            self.grace.worker_joined(id, lockstep, now());
+    /// A connection to a service came. What it means if it says nothing is looked at soon.
+    pub(crate) fn worker_joined(&mut self, service: ServiceKey, id: PeerId, lockstep: bool) {
+        let now = now();
+        if self.writer.is_some() || self.cut_off.expects(service, now) {
+            self.grace.worker_joined(id, lockstep, now);
         }
     }
 
@@ -130,8 +135,16 @@ impl Saved {
         self.grace.was_presumed(id)
     }
 
+    /// A worker says that it is ready. If it has just come, it may be one that had fallen silent.
+    pub(crate) fn came_back(&mut self, service: ServiceKey, peer: &Peer) {
+        if self.grace.unjudged.contains(&peer.id) {
+            self.cut_off.is_back(service, Signature::of(peer));
+        }
+    }
+
     pub(crate) fn service_ended(&mut self, service: &EndedService) {
         self.grace.service_ended(service.key, &service.workers);
+        self.cut_off.service_ended(service.key);
         self.written_services.remove(&service.key);
         self.unrestored.remove(&service.name);
         if self.writer.is_some() {
