@@ -199,7 +199,7 @@ wheel *platforms:
     packaging/wheel/build target/dist {{ platforms }}
     packaging/wheel/check target/dist
 
-# Fuzzes one target: handshake, frames, messagebus, config, boxes, curve_server, curve_client, z85_texts or certificates. Needs cargo-fuzz and a nightly toolchain.
+# Fuzzes one target: handshake, frames, messagebus, config, boxes, curve_server, curve_client, z85_texts, certificates or rights. Needs cargo-fuzz and a nightly toolchain.
 fuzz target seconds="60":
     mkdir -p target/fuzz-corpus/{{ target }}
     cargo +nightly fuzz run --fuzz-dir tests/fuzz {{ target }} target/fuzz-corpus/{{ target }} tests/fuzz/corpus/{{ target }} -- -max_total_time={{ seconds }}

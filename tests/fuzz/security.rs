@@ -1,7 +1,8 @@
 //! The targets of CURVE and its keys.
 
 use bytes::BytesMut;
-use event_manager_core::security::Network;
+use event_manager_core::security::{NamePattern, Network, Subjects};
+use event_manager_wire::model::SubjectPattern;
 use event_manager_zmtp::curve::{
     Certificate, CurveClient, CurveServer, KEY_BYTES, KeyPair, OpenError, Opener, Session,
     parse_key,
@@ -377,5 +378,53 @@ pub fn certificates(input: &[u8]) {
             let address = shown.split('/').next().expect("an address");
             assert!(network.contains(address.parse().expect("an address")));
         }
+    }
+}
+
+/// The longest subject whose end is known.
+const SUBJECT_BYTES_MAX: usize = 24;
+/// Of an input, so many patterns and subjects are used: what is compared grows with both.
+const LINES_MAX: usize = 12;
+
+/// Rights: patterns that are allowed, an empty line, patterns that are asked for, an empty line, subjects.
+/// What is allowed is what the patterns match one by one; what they are said to cover has no subject that
+/// isn't allowed; and whoever may hear a subject may subscribe to any beginning of it.
+pub fn rights(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let mut blocks = text.split("\n\n");
+    let mut lines = || blocks.next().unwrap_or_default().lines().take(LINES_MAX);
+    let patterns = |lines: Vec<&str>| -> Vec<SubjectPattern> {
+        let parsed = lines
+            .into_iter()
+            .map(|line| SubjectPattern::parse(line, 255));
+        parsed.filter_map(Result::ok).collect()
+    };
+    let allowed = patterns(lines().collect());
+    let asked = patterns(lines().collect());
+    let rights: Subjects = allowed.iter().cloned().collect();
+    for name in allowed.iter().map(SubjectPattern::text) {
+        if let Ok(pattern) = NamePattern::parse(name) {
+            assert!(name.ends_with('*') || pattern.matches(name));
+        }
+    }
+    for subject in lines().map(str::as_bytes) {
+        let has = rights.have(subject, SUBJECT_BYTES_MAX);
+        let is_whole = subject.len() <= SUBJECT_BYTES_MAX;
+        let matches = allowed.iter().any(|pattern| pattern.matches(subject));
+        assert!(has == matches || (matches && !is_whole));
+        for pattern in &asked {
+            let is_heard = is_whole && pattern.matches(subject);
+            assert!(!(rights.cover(pattern) && is_heard) || has);
+        }
+        for len in 0..=subject.len() {
+            assert!(!has || rights.may_begin_with(&subject[..len]));
+        }
+    }
+    for pattern in &allowed {
+        assert!(rights.cover(pattern), "{pattern:?} is allowed itself");
+        let again = SubjectPattern::parse(&pattern.to_string(), 255);
+        assert_eq!(again.as_ref(), Ok(pattern));
     }
 }

@@ -15,7 +15,7 @@ use event_manager_zmtp::{
 };
 use serde_json::Value;
 
-pub use security::{boxes, certificates, curve_client, curve_server, z85_texts};
+pub use security::{boxes, certificates, curve_client, curve_server, rights, z85_texts};
 
 /// Input that arrives in pieces: a count, so many piece lengths (which repeat), then the bytes.
 fn in_pieces(input: &[u8]) -> Option<(Vec<&[u8]>, &[u8])> {

@@ -55,4 +55,5 @@ fn handshakes_of_curve() {
 fn keys() {
     replay("z85_texts", targets::z85_texts);
     replay("certificates", targets::certificates);
+    replay("rights", targets::rights);
 }
