@@ -102,6 +102,7 @@ mod storage;
 mod subscribed;
 mod support;
 mod sync_events;
+mod system_calls;
 mod systemd;
 mod terminal;
 mod top;

@@ -259,11 +259,14 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
         }
         tokio::select! {
             result = stream.readable(), if wants.read => {
-                if result.is_err() || !read(hub, id, stream, &mut inbox) {
-                    return;
+                let turn = result.map_or(Turn::Ended, |()| read(hub, id, stream, &mut inbox));
+                match turn {
+                    Turn::Ended => return,
+                    // The next wait is one for the peer: others have their turn meanwhile, and what was
+                    // routed is flushed. To yield would ask the system once more whether there is anything.
+                    Turn::Drained => {}
+                    Turn::More => tokio::task::yield_now().await,
                 }
-                // Others have their turn, and what was routed is flushed.
-                tokio::task::yield_now().await;
             }
             result = stream.writable(), if wants.write => {
                 if result.is_err() {
@@ -282,8 +285,18 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
     }
 }
 
-/// Reads what is there, up to a turn's worth; whether the connection goes on.
-fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool {
+/// How a connection's turn to be read ended.
+enum Turn {
+    /// So did the connection.
+    Ended,
+    /// All that was there has been read.
+    Drained,
+    /// There may be more, which has to wait until others have had their turn.
+    More,
+}
+
+/// Reads what is there, up to a turn's worth.
+fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> Turn {
     for _ in 0..READS_PER_TURN {
         let filled = {
             let mut state = hub.borrow_mut();
@@ -297,19 +310,22 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> bool
             Ok(Some(filled)) => {
                 let more = filled.more;
                 if !take(hub, id, inbox, filled) {
-                    return false;
+                    return Turn::Ended;
                 }
-                if !more || inbox.is_held() {
-                    return true;
+                if inbox.is_held() {
+                    return Turn::More;
+                }
+                if !more {
+                    return Turn::Drained;
                 }
             }
-            Ok(None) => return false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Ok(None) => return Turn::Ended,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
+            Err(_) => return Turn::Ended,
         }
     }
-    true
+    Turn::More
 }
 
 /// Takes what is there before anything is read, or says why the connection ends; whether it goes on.
