@@ -17,7 +17,7 @@ mod parts;
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use parts::{Acknowledged, Dispatch, Emit, Intake, Look, Lookup, Subscribe, Worked};
+use parts::{Acknowledged, Dispatch, Durable, Emit, Intake, Look, Lookup, Subscribe, Worked};
 
 /// Fails above a tenth more than `counted` instructions.
 fn budget(counted: u64) -> LibraryBenchmarkConfig {
@@ -48,6 +48,13 @@ fn a_thousand_acknowledgements(acknowledged: Acknowledged) -> Acknowledged {
 #[bench::by_subject(args = (true), setup = Worked::new, config = budget(7_438_000), teardown = drop)]
 fn a_thousand_events_worked(worked: Worked) -> Worked {
     worked.run()
+}
+
+#[library_benchmark]
+#[bench::of_one_service(args = (1), setup = Durable::of, config = budget(4_637_000), teardown = drop)]
+#[bench::each_of_another_of_20(args = (20), setup = Durable::of, config = budget(7_645_000), teardown = drop)]
+fn a_thousand_durable_events(durable: Durable) -> Durable {
+    durable.run()
 }
 
 #[library_benchmark]
@@ -107,6 +114,7 @@ library_benchmark_group!(
         a_thousand_events,
         a_thousand_acknowledgements,
         a_thousand_events_worked,
+        a_thousand_durable_events,
         a_thousand_confirmed_events,
         a_look,
         a_state_asked_for,

@@ -20,6 +20,7 @@
 mod beside;
 mod brokers;
 mod client;
+mod confirmed;
 mod flow;
 mod libzmq;
 mod paced;
@@ -171,6 +172,7 @@ fn run_beside(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> R
 fn run_once(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> Result<Sample> {
     match scenario.kind {
         Kind::Flow | Kind::Durable | Kind::Acknowledged => flow::run(broker, scenario, duration),
+        Kind::Confirmed { .. } => confirmed::run(broker, scenario, duration),
         Kind::Poisoned { .. } => poisoned::run(broker, scenario, duration * 2),
         Kind::LibzmqEnds => libzmq::run_ends(broker, scenario, duration),
         Kind::Paced { per_second } => paced::run(broker, scenario, per_second, duration * 2),

@@ -11,6 +11,8 @@ pub enum Kind {
     Durable,
     /// The same in memory.
     Acknowledged,
+    /// The same, each answered when it is accepted, or when it is on disk.
+    Confirmed { on_disk: bool },
     /// In turns without and with events that no worker can do; each takes a worker so long.
     Poisoned { is_durable: bool, work: Duration },
     /// At a fixed rate, now and then beside as many events for a durable service.
@@ -90,6 +92,8 @@ pub struct Scenario {
     pub size: usize,
     /// How many events one write of a publisher holds at most; none: as many as the socket takes.
     pub events_per_write: Option<usize>,
+    /// How many events may be under way; none: a MiB of them.
+    pub window: Option<u64>,
     /// How many subjects events have, of those that match.
     pub subjects: usize,
     /// Events with the same subject keep their order.
@@ -99,9 +103,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// How many events may be under way: a MiB, but few enough that nobody's queue is full.
+    /// How many events may be under way: if nothing else is said a MiB, but few enough that nobody's queue is
+    /// full.
     pub fn window_events(&self) -> u64 {
-        ((1 << 20) / self.size).clamp(8, 8192) as u64
+        let usual = ((1 << 20) / self.size).clamp(8, 8192) as u64;
+        self.window.unwrap_or(usual)
     }
 
     /// The subject of an event, by its position in a block. All have the same length.
@@ -151,6 +157,7 @@ pub fn all() -> Vec<Scenario> {
         publishers: 1,
         size,
         events_per_write: None,
+        window: None,
         subjects: 1,
         is_ordered: false,
         against: None,
@@ -167,6 +174,22 @@ pub fn all() -> Vec<Scenario> {
         events_per_write: Some(4),
         ..scenario("32 to 1, small writes", Kind::Flow, Pattern::Fan(1), 256)
     });
+    all.push(Scenario {
+        window: Some(1),
+        ..scenario("one in flight: 1 to 1", Kind::Flow, Pattern::Fan(1), 256)
+    });
+    for (name, on_disk, window) in [
+        ("accepted, 1024 in flight", false, 1024),
+        ("on disk, 64 in flight", true, 64),
+        ("on disk, one in flight", true, 1),
+    ] {
+        let name = format!("confirmed: {name}");
+        let kind = Kind::Confirmed { on_disk };
+        all.push(Scenario {
+            window: Some(window),
+            ..scenario(&name, kind, Pattern::Workers(1), 256)
+        });
+    }
     for size in [64, 256, 1 << 10] {
         all.push(scenario("4 workers", Kind::Flow, Pattern::Workers(4), size));
     }

@@ -130,6 +130,37 @@ impl Worked {
     }
 }
 
+/// Events of durable services, each with a worker that acknowledges: to the store, to the workers, and what
+/// these say. Each event is of another of the services.
+pub struct Durable(HotPath, BytesMut);
+
+impl Durable {
+    pub fn of(services: usize) -> Self {
+        let mut path = HotPath::new().unwrap();
+        for service in 0..services {
+            let (name, subject) = (format!("Service{service}"), format!("subject{service:02}"));
+            path.serve_durable(&name, &subject, 1, EVENTS as u32)
+                .unwrap();
+        }
+        let Intake(path, sent) = Intake::new(path, services, 64);
+        Self(path, sent)
+    }
+
+    pub fn run(mut self) -> Self {
+        self.0.take(std::mem::take(&mut self.1)).unwrap();
+        // To the store; and, when that knows that they are given out, to the workers.
+        self.0.commit();
+        self.0.commit();
+        assert_eq!(self.0.held(), EVENTS);
+        for (worker, said) in self.0.acknowledgements() {
+            self.0.hear(worker, said).unwrap();
+        }
+        assert_eq!(self.0.held(), 0);
+        self.0.commit();
+        self
+    }
+}
+
 /// A data plane whose state is looked at.
 pub struct Look(HotPath);
 

@@ -1,6 +1,8 @@
 //! The way of an event without sockets to read from, for benches: the real hub, whose peers' sockets
 //! are never written to. Behind the feature `internals`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::{Rc, Weak};
 
@@ -28,9 +30,12 @@ use crate::reactor::state::streamers::{Doors, StreamerTable};
 use crate::telemetry::Journal;
 use crate::traces::Tracer;
 use event_manager_core::broker::{
-    BindFailure, OrderBy, PeerId, ServiceKey, ServiceOptions, Streamers,
+    BindFailure, DeliveryMode, OrderBy, PeerId, ServiceKey, ServiceOptions, Streamers,
 };
+use event_manager_core::log::Recovered;
 use event_manager_core::requests::Settings;
+use event_manager_core::seq::Seq;
+use event_manager_core::store::{Command, Event, Full, Outcome, QueueId, Report, Sink};
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::HubId;
 use event_manager_zmtp::Limits;
@@ -46,9 +51,23 @@ impl Streamers for Unbound {
     }
 }
 
+/// What a store was asked, which has no disk.
+#[derive(Clone, Default)]
+struct Commands(Rc<RefCell<Vec<Command>>>);
+
+impl Sink for Commands {
+    fn try_send(&self, command: Command) -> Result<(), Full> {
+        self.0.borrow_mut().push(command);
+        Ok(())
+    }
+}
+
 /// A data plane with one publisher.
 pub struct HotPath {
     hub: Hub,
+    commands: Commands,
+    /// How many events each queue has had.
+    appended: BTreeMap<QueueId, u64>,
     publisher: PeerId,
     inbox: Inbox,
     sockets: Vec<UnixStream>,
@@ -109,6 +128,8 @@ impl HotPath {
                 Notes::new(Journal::default(), Tracer::default(), now()),
                 None,
             ),
+            commands: Commands::default(),
+            appended: BTreeMap::new(),
             publisher: PeerId { slot: 0, serial: 0 },
             inbox: Inbox::new(&Limits::default(), Version::V3_1, BytesMut::new(), None),
             sockets: vec![],
@@ -178,12 +199,44 @@ impl HotPath {
         workers: usize,
         credit: Option<u32>,
     ) -> io::Result<()> {
+        self.serve_from(name, subject, (workers, credit), DeliveryMode::Live)
+    }
+
+    /// The same with a durable queue, of a store without a disk.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn serve_durable(
+        &mut self,
+        name: &str,
+        subject: &str,
+        workers: usize,
+        credit: u32,
+    ) -> io::Result<()> {
+        if !self.hub.durable.queues.has_store() {
+            let store = Box::new(self.commands.clone());
+            self.hub.durable.queues.begin(store, []);
+        }
+        let workers = (workers, Some(credit));
+        self.serve_from(name, subject, workers, DeliveryMode::Queue)?;
+        self.hub.open_queues();
+        self.commit();
+        Ok(())
+    }
+
+    fn serve_from(
+        &mut self,
+        name: &str,
+        subject: &str,
+        (workers, credit): (usize, Option<u32>),
+        delivery: DeliveryMode,
+    ) -> io::Result<()> {
         let pattern = SubjectPattern::parse(subject, 1024).map_err(io::Error::other)?;
         let service = ServiceName::new(name).map_err(io::Error::other)?;
         let id = SubscriptionId::new(name).map_err(io::Error::other)?;
         let broker = &mut self.hub.broker;
-        let subscribed =
-            broker.subscribe(&id, &service, [pattern].into(), None, now(), &mut Unbound);
+        let (patterns, delivery) = ([pattern].into(), Some(delivery));
+        let subscribed = broker.subscribe(&id, &service, patterns, delivery, now(), &mut Unbound);
         let key = subscribed.map_err(io::Error::other)?.service;
         for _ in 0..workers {
             let peer = self.hub.peers.next_id();
@@ -289,6 +342,46 @@ impl HotPath {
             .map_err(io::Error::other)
     }
 
+    /// Hands the store what came and what is done, and reports that it did all of it.
+    pub fn commit(&mut self) {
+        self.hub.flush_store();
+        let commands = self.commands.0.take();
+        let reports: Vec<_> = commands
+            .into_iter()
+            .flat_map(|command| self.done(command))
+            .collect();
+        reports
+            .into_iter()
+            .for_each(|report| self.hub.hear_store(report));
+    }
+
+    fn done(&mut self, command: Command) -> Vec<Report> {
+        match command {
+            Command::Open { queue, .. } => vec![opened(queue)],
+            Command::HandOut { queue, .. } => vec![Report::HandingOut { queue }],
+            Command::Append {
+                queue, tag, events, ..
+            } => {
+                let appended = self.appended.entry(queue.clone()).or_default();
+                let outcomes = events.iter().map(|_: &Event| {
+                    *appended += 1;
+                    Outcome::Appended(Seq(*appended))
+                });
+                let outcomes = outcomes.collect();
+                let bytes = events.iter().map(|event| event.body.len() as u64).sum();
+                vec![
+                    Report::Committed {
+                        queue: queue.clone(),
+                        tag,
+                        outcomes,
+                    },
+                    Report::Holds { queue, bytes },
+                ]
+            }
+            _ => vec![],
+        }
+    }
+
     /// What each worker says to acknowledge all that it holds.
     pub fn acknowledgements(&mut self) -> Vec<(PeerId, BytesMut)> {
         let mut said = vec![];
@@ -334,4 +427,21 @@ impl HotPath {
         let outboxes = self.hub.peers.iter_mut().map(|peer| &mut peer.outbox);
         outboxes.map(|outbox| std::mem::take(outbox).bytes()).sum()
     }
+}
+
+/// A new queue.
+fn opened(queue: QueueId) -> Report {
+    let recovered = Recovered {
+        created_ms: 0,
+        next_seq: Seq::FIRST,
+        unsettled_events: 0,
+        unsettled_bytes: 0,
+        lowest_unsettled: None,
+        given_below: Seq::ZERO,
+        later: vec![],
+        attributes: vec![],
+        damage: vec![],
+        torn_bytes: 0,
+    };
+    Report::Opened { queue, recovered }
 }

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::zmtp::{
-    acknowledging_worker, ask, connect, push_event, service_subjects, set_up_fan, set_up_services,
+    Answers, acknowledging_worker, ask, connect, push_event, push_request, service_subjects,
+    set_up_fan, set_up_services, worker,
 };
 use super::{Broker, Setup};
-use crate::client::Publisher;
+use crate::client::{Publisher, Receiver};
 use crate::poisoned::DELIVERIES_MAX;
 use crate::process::Process;
 use crate::scenario::{Kind, Pattern, Scenario};
@@ -87,6 +88,27 @@ fn set_up_beside(
     Ok(setup)
 }
 
+/// A service, and who publishes for it with EMIT. On disk its events stay there, as do a stream's.
+fn set_up_confirmed(
+    process: Process,
+    requests: u16,
+    scenario: &Scenario,
+    on_disk: bool,
+) -> Result<Setup> {
+    let workers = subscribe(requests, 0, &scenario.subject_for(0))?;
+    let stream = connect(requests, "DEALER")?;
+    let mut receivers = vec![Receiver::new(stream.try_clone()?, scenario, Answers)?];
+    let level: &[u8] = if on_disk { b"disk" } else { b"memory" };
+    if !on_disk {
+        receivers.push(worker(workers, scenario)?);
+    }
+    let publisher = Publisher::new(stream, scenario, |out, subject, payload| {
+        let data = [b"", level, subject.as_bytes(), payload].join(&0);
+        push_request(out, &[b"", b"2.101", b"2", &data]);
+    })?;
+    Ok(Setup::new(process, vec![publisher], receivers))
+}
+
 impl Broker for EventManager {
     fn name(&self) -> &'static str {
         crate::report::OURS
@@ -98,7 +120,9 @@ impl Broker for EventManager {
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (delivery, retry) = match scenario.kind {
-            Kind::Durable | Kind::BesideDurable { .. } => ("queue", json!({})),
+            Kind::Durable | Kind::BesideDurable { .. } | Kind::Confirmed { on_disk: true } => {
+                ("queue", json!({}))
+            }
             Kind::Poisoned { is_durable, .. } => (
                 if is_durable { "queue" } else { "live" },
                 json!({"initialMs": 1, "maxMs": 5, "maxDeliveries": DELIVERIES_MAX}),
@@ -130,6 +154,9 @@ fn set_up(process: Process, ports: [u16; 3], scenario: &Scenario) -> Result<Setu
     let [publishers, subscribers, requests] = ports;
     if matches!(scenario.kind, Kind::BesideDurable { .. }) {
         return set_up_beside(process, ports, scenario);
+    }
+    if let Kind::Confirmed { on_disk } = scenario.kind {
+        return set_up_confirmed(process, requests, scenario, on_disk);
     }
     if let Kind::Waiting { .. } = scenario.kind {
         subscribe(requests, 0, &scenario.subject_for(0))?;

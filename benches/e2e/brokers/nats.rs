@@ -88,6 +88,12 @@ fn message(subject: &str, payload: &[u8]) -> Vec<u8> {
     [head.as_bytes(), payload, b"\r\n"].concat()
 }
 
+fn push_confirmed(out: &mut Vec<u8>, subject: &str, payload: &[u8]) {
+    out.extend_from_slice(format!("PUB {subject} confirmed {}\r\n", payload.len()).as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
 impl Nats {
     fn start(&self) -> Result<(Process, u16)> {
         let port = free_port()?;
@@ -108,6 +114,19 @@ impl Nats {
         let process = Process::quiet(&mut command)?;
         Client::connect(port)?;
         Ok((process, port))
+    }
+
+    /// Who publishes to a stream that nobody reads, and waits for the answers.
+    fn set_up_confirmed(&self, process: Process, port: u16, scenario: &Scenario) -> Result<Setup> {
+        let subject = scenario.subject(0);
+        Client::connect(port)?.api(
+            "$JS.API.STREAM.CREATE.S",
+            &format!(r#"{{"name":"S","subjects":["{subject}"],"storage":"file","retention":"limits","max_msgs":100000}}"#),
+        )?;
+        let stream = subscribe(port, "confirmed", "")?;
+        let answers = Receiver::new(stream.try_clone()?, scenario, Confirmations)?;
+        let publisher = Publisher::new(stream, scenario, push_confirmed)?;
+        Ok(Setup::new(process, vec![publisher], vec![answers]))
     }
 
     fn set_up_jetstream(&self, process: Process, port: u16, scenario: &Scenario) -> Result<Setup> {
@@ -135,17 +154,8 @@ impl Nats {
                 )
             })
             .collect::<Result<_>>()?;
-        let publisher = Publisher::new(
-            subscribe(port, "confirmed", "")?,
-            scenario,
-            |out, subject, payload| {
-                out.extend_from_slice(
-                    format!("PUB {subject} confirmed {}\r\n", payload.len()).as_bytes(),
-                );
-                out.extend_from_slice(payload);
-                out.extend_from_slice(b"\r\n");
-            },
-        )?;
+        let publisher =
+            Publisher::new(subscribe(port, "confirmed", "")?, scenario, push_confirmed)?;
         let mut setup = Setup::new(process, vec![publisher], receivers);
         setup.publishers_hear = true;
         Ok(setup)
@@ -159,7 +169,11 @@ impl Broker for Nats {
 
     fn supports(&self, scenario: &Scenario) -> bool {
         match self.jetstream {
-            true => is_workers(scenario) || is_durable(scenario),
+            true => {
+                is_workers(scenario)
+                    || is_durable(scenario)
+                    || scenario.kind == Kind::Confirmed { on_disk: true }
+            }
             false => {
                 is_plain_fan(scenario)
                     || is_workers(scenario)
@@ -179,6 +193,9 @@ impl Broker for Nats {
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (process, port) = self.start()?;
+        if let Kind::Confirmed { .. } = scenario.kind {
+            return self.set_up_confirmed(process, port, scenario);
+        }
         if self.jetstream {
             return self.set_up_jetstream(process, port, scenario);
         }
@@ -214,6 +231,24 @@ impl Broker for Nats {
         setup.publishers_hear = true;
         setup.connect = Some(Box::new(move || subscribe(port, &subject, "")));
         Ok(setup)
+    }
+}
+
+/// What a stream says to who publishes.
+struct Confirmations;
+
+impl Framing for Confirmations {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        let end = bytes.iter().take(512).position(|byte| *byte == b'\n')? + 1;
+        let line = String::from_utf8_lossy(&bytes[..end]);
+        let Some(head) = line.strip_prefix("MSG confirmed 1 ") else {
+            return Some((end, None));
+        };
+        let said_bytes: usize = head.trim_end().parse().unwrap();
+        let len = end + said_bytes + 2;
+        let said = String::from_utf8_lossy(bytes.get(end..len)?);
+        assert!(said.contains("\"seq\""), "an event was refused: {said}");
+        Some((len, Some(0)))
     }
 }
 

@@ -106,24 +106,46 @@ impl Redis {
         let receivers = (0..scenario.pattern.receivers())
             .map(|i| Receiver::new(connect(port)?, scenario, Group::new(&subject, i)))
             .collect::<Result<_>>()?;
-        let publisher = Publisher::new(connect(port)?, scenario, |out, subject, payload| {
-            push_command(
-                out,
-                &[
-                    b"XADD",
-                    subject.as_bytes(),
-                    b"MAXLEN",
-                    b"~",
-                    b"100000",
-                    b"*",
-                    b"d",
-                    payload,
-                ],
-            );
-        })?;
+        let publisher = Publisher::new(connect(port)?, scenario, push_entry)?;
         let mut setup = Setup::new(process, vec![publisher], receivers);
         setup.publishers_hear = true;
         Ok(setup)
+    }
+}
+
+fn push_entry(out: &mut Vec<u8>, subject: &str, payload: &[u8]) {
+    let kept: [&[u8]; 3] = [b"MAXLEN", b"~", b"100000"];
+    let [maxlen, about, entries] = kept;
+    let subject = subject.as_bytes();
+    push_command(
+        out,
+        &[
+            b"XADD", subject, maxlen, about, entries, b"*", b"d", payload,
+        ],
+    );
+}
+
+/// Who adds to a stream that nobody reads, and waits for the answers.
+fn set_up_confirmed(process: Process, port: u16, scenario: &Scenario) -> Result<Setup> {
+    let stream = connect(port)?;
+    let answers = Receiver::new(stream.try_clone()?, scenario, Entries)?;
+    let publisher = Publisher::new(stream, scenario, push_entry)?;
+    Ok(Setup::new(process, vec![publisher], vec![answers]))
+}
+
+/// The ids of entries.
+struct Entries;
+
+impl Framing for Entries {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        let end = bytes.iter().take(512).position(|byte| *byte == b'\n')? + 1;
+        let line = String::from_utf8_lossy(&bytes[..end]);
+        let id_bytes = line.strip_prefix('$').map(str::trim_end);
+        let Some(id_bytes) = id_bytes.and_then(|n| n.parse::<usize>().ok()) else {
+            panic!("an entry was refused: {line}")
+        };
+        let len = end + id_bytes + 2;
+        (bytes.len() >= len).then_some((len, Some(0)))
     }
 }
 
@@ -137,6 +159,12 @@ impl Broker for Redis {
     }
 
     fn supports(&self, scenario: &Scenario) -> bool {
+        if let Kind::Confirmed { on_disk } = scenario.kind {
+            return match self.synced {
+                None => !on_disk,
+                Some(synced) => on_disk && synced == Synced::Always,
+            };
+        }
         match self.synced {
             Some(Synced::EverySecond) => is_workers(scenario) || is_durable(scenario),
             Some(Synced::Always) => is_durable(scenario),
@@ -154,6 +182,9 @@ impl Broker for Redis {
 
     fn set_up(&self, scenario: &Scenario) -> Result<Setup> {
         let (process, port) = self.start()?;
+        if let Kind::Confirmed { .. } = scenario.kind {
+            return set_up_confirmed(process, port, scenario);
+        }
         if self.synced.is_some() {
             return Self::set_up_streams(process, port, scenario);
         }

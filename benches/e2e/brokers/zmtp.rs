@@ -34,6 +34,13 @@ pub fn push_event(out: &mut Vec<u8>, subject: &str, payload: &[u8]) {
     push_frame(out, payload, false);
 }
 
+/// A message of these frames.
+pub fn push_request(out: &mut Vec<u8>, frames: &[&[u8]]) {
+    for (i, frame) in frames.iter().enumerate() {
+        push_frame(out, frame, i + 1 < frames.len());
+    }
+}
+
 /// Connects, and shakes hands.
 pub fn connect(port: u16, socket_type: &str) -> Result<TcpStream> {
     let mut stream = connect_soon(port, PATIENCE)?;
@@ -73,9 +80,7 @@ fn read_frame(stream: &mut TcpStream) -> Result<(u8, Vec<u8>)> {
 /// A message of one frame for each of `frames`, and the frames of the answer.
 pub fn ask(stream: &mut TcpStream, frames: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
     let mut message = vec![];
-    for (i, frame) in frames.iter().enumerate() {
-        push_frame(&mut message, frame, i + 1 < frames.len());
-    }
+    push_request(&mut message, frames);
     stream.write_all(&message)?;
     let mut answer = vec![];
     loop {
@@ -127,6 +132,27 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
         }
     };
     (bytes.len() >= body + len).then_some((flags, body..body + len))
+}
+
+/// Answers to requests, which all have to be positive.
+pub struct Answers;
+
+impl Framing for Answers {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        const COMMAND: u8 = 4;
+        let (mut flags, mut frame) = frame_at(bytes, 0)?;
+        if flags & COMMAND != 0 {
+            return Some((frame.end, None));
+        }
+        let mut is_ack = false;
+        while flags & 1 != 0 {
+            (flags, frame) = frame_at(bytes, frame.end)?;
+            is_ack |= bytes[frame.clone()] == *b"1.1";
+        }
+        let said = String::from_utf8_lossy(&bytes[..frame.end]);
+        assert!(is_ack, "an event was refused: {said}");
+        Some((frame.end, Some(0)))
+    }
 }
 
 /// Events that are to be acknowledged: `[EVENT id attempt][subject][payload]`.
