@@ -17,7 +17,9 @@ mod parts;
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use parts::{Acknowledged, Dispatch, Durable, Emit, Intake, Look, Lookup, Subscribe, Worked};
+use parts::{
+    Acknowledged, Dispatch, Durable, Emit, Intake, Look, Lookup, ReadBack, Subscribe, Worked,
+};
 
 /// Fails above a tenth more than `counted` instructions.
 fn budget(counted: u64) -> LibraryBenchmarkConfig {
@@ -51,10 +53,16 @@ fn a_thousand_events_worked(worked: Worked) -> Worked {
 }
 
 #[library_benchmark]
-#[bench::of_one_service(args = (1), setup = Durable::of, config = budget(4_637_000), teardown = drop)]
-#[bench::each_of_another_of_20(args = (20), setup = Durable::of, config = budget(7_645_000), teardown = drop)]
+#[bench::of_one_service(args = (1), setup = Durable::of, config = budget(4_592_000), teardown = drop)]
+#[bench::each_of_another_of_20(args = (20), setup = Durable::of, config = budget(7_211_000), teardown = drop)]
 fn a_thousand_durable_events(durable: Durable) -> Durable {
     durable.run()
+}
+
+#[library_benchmark]
+#[bench::of_one_log(setup = ReadBack::new, config = budget(1_232_000), teardown = drop)]
+fn a_thousand_events_read_back(log: ReadBack) -> ReadBack {
+    log.run()
 }
 
 #[library_benchmark]
@@ -115,6 +123,7 @@ library_benchmark_group!(
         a_thousand_acknowledgements,
         a_thousand_events_worked,
         a_thousand_durable_events,
+        a_thousand_events_read_back,
         a_thousand_confirmed_events,
         a_look,
         a_state_asked_for,

@@ -13,7 +13,10 @@ mod parts;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use parts::{Acknowledged, Dispatch, EVENTS, Emit, Intake, Look, Lookup, Subscribe, Worked};
+use parts::{
+    Acknowledged, Dispatch, Durable, EVENTS, Emit, Intake, Look, Lookup, ReadBack, Subscribe,
+    Worked,
+};
 
 fn main() {
     Intake::fan(1, 64).run().check();
@@ -59,6 +62,22 @@ fn events_worked_by_subject(bencher: Bencher, by_subject: bool) {
         .counter(ItemsCount::new(EVENTS))
         .with_inputs(|| Worked::new(by_subject))
         .bench_values(Worked::run);
+}
+
+#[divan::bench(args = [1, 20])]
+fn durable_events(bencher: Bencher, services: usize) {
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(|| Durable::of(services))
+        .bench_values(Durable::run);
+}
+
+#[divan::bench]
+fn events_read_back(bencher: Bencher) {
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(ReadBack::new)
+        .bench_values(ReadBack::run);
 }
 
 #[divan::bench]

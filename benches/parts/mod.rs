@@ -5,20 +5,24 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use event_manager::reactor::hot_path::HotPath;
+use event_manager::store::{DiskDirectory, StateDir};
 use event_manager_core::broker::{
     BindFailure, Broker, BrokerConfig, EndError, EndedService, PeerId, Policies, QueueLimits,
     RouteTable, ServiceKey, Streamers, Workers,
 };
 use event_manager_core::event_id::{Emitter, EventId};
+use event_manager_core::log::{LogLimits, NewEvent, QueueLog};
 use event_manager_core::requests::{
     Answer, Context, Emission, Happening, Host, LeaseRequest, LettersRequest, Settings, SyncEvent,
     find,
 };
 use event_manager_core::security::Deed;
+use event_manager_core::seq::Seq;
 use event_manager_wire::messagebus::{Message, Nak, decode, encode};
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::Limits;
 use event_manager_zmtp::encode_message;
+use tempfile::TempDir;
 
 /// Events in a run, and picks of a dispatch.
 pub const EVENTS: usize = 1000;
@@ -157,6 +161,42 @@ impl Durable {
         }
         assert_eq!(self.0.held(), 0);
         self.0.commit();
+        self
+    }
+}
+
+/// A log with events that wait, and what goes with it.
+pub struct ReadBack {
+    log: QueueLog<DiskDirectory>,
+    _state: StateDir,
+    _directory: TempDir,
+}
+
+impl ReadBack {
+    pub fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let queue = state.queue(&ServiceName::new("Service").unwrap()).unwrap();
+        let (mut log, _) = QueueLog::open(queue, "Service", LogLimits::default(), 0).unwrap();
+        for _ in 0..EVENTS {
+            let event = NewEvent {
+                id: None,
+                attributes: b"",
+                body: &[b'x'; 64],
+            };
+            log.append(event, 0).unwrap();
+        }
+        log.commit(0).unwrap();
+        Self {
+            log,
+            _state: state,
+            _directory: directory,
+        }
+    }
+
+    pub fn run(mut self) -> Self {
+        let events = self.log.read(Seq::FIRST, EVENTS, u64::MAX).unwrap();
+        assert_eq!(events.len(), EVENTS);
         self
     }
 }

@@ -35,7 +35,7 @@ use event_manager_core::broker::{
 use event_manager_core::log::Recovered;
 use event_manager_core::requests::Settings;
 use event_manager_core::seq::Seq;
-use event_manager_core::store::{Command, Event, Full, Outcome, QueueId, Report, Sink};
+use event_manager_core::store::{Appended, Command, Event, Full, Outcome, QueueId, Report, Sink};
 use event_manager_wire::model::{ServiceName, SubjectPattern, SubscriptionId};
 use event_manager_zmtp::HubId;
 use event_manager_zmtp::Limits;
@@ -348,17 +348,17 @@ impl HotPath {
         let commands = self.commands.0.take();
         let reports: Vec<_> = commands
             .into_iter()
-            .flat_map(|command| self.done(command))
+            .filter_map(|command| self.done(command))
             .collect();
         reports
             .into_iter()
             .for_each(|report| self.hub.hear_store(report));
     }
 
-    fn done(&mut self, command: Command) -> Vec<Report> {
+    fn done(&mut self, command: Command) -> Option<Report> {
         match command {
-            Command::Open { queue, .. } => vec![opened(queue)],
-            Command::HandOut { queue, .. } => vec![Report::HandingOut { queue }],
+            Command::Open { queue, .. } => Some(opened(queue)),
+            Command::HandOut { queue, .. } => Some(Report::HandingOut { queue }),
             Command::Append {
                 queue, tag, events, ..
             } => {
@@ -368,17 +368,15 @@ impl HotPath {
                     Outcome::Appended(Seq(*appended))
                 });
                 let outcomes = outcomes.collect();
-                let bytes = events.iter().map(|event| event.body.len() as u64).sum();
-                vec![
-                    Report::Committed {
-                        queue: queue.clone(),
-                        tag,
-                        outcomes,
-                    },
-                    Report::Holds { queue, bytes },
-                ]
+                let holds = events.iter().map(|event| event.body.len() as u64).sum();
+                let appends = vec![Appended { tag, outcomes }];
+                Some(Report::Committed {
+                    queue,
+                    appends,
+                    holds,
+                })
             }
-            _ => vec![],
+            _ => None,
         }
     }
 

@@ -83,12 +83,12 @@ impl Durable {
     /// Takes a run of events, which match already; false if its queue takes none now, and they are
     /// dropped.
     pub(crate) fn append(&mut self, service: &mut Service, run: &Run<'_>) -> bool {
-        // What waits must not keep a whole chunk alive.
-        let all = Bytes::copy_from_slice(&run.bytes);
-        let (order_by, events) = (service.order_by, 0..run.ends.len());
+        let (order_by, events) = (service.order_by, run.ends.len());
         let items = &self.items;
-        let parts = events.map(|event| items.part(order_by, &all, run.part(event..event + 1)));
-        self.queues.append(service, parts)
+        let part = |event, all: &_| items.part(order_by, all, run.part(event..event + 1));
+        self.queues.append(service, (&run.bytes, events), |all| {
+            (0..events).map(move |event| part(event, &all))
+        })
     }
 
     /// Takes an event whose publisher may wait to hear of it.

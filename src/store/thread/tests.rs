@@ -14,7 +14,7 @@ use super::*;
 use event_manager_core::log::LogLimits;
 use event_manager_core::log::Recovered;
 use event_manager_core::seq::Seq;
-use event_manager_core::store::{AppendTag, Event, Outcome, QueueId};
+use event_manager_core::store::{AppendTag, Appended, Event, Outcome, QueueId};
 
 /// Long enough for the slowest disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,11 +97,21 @@ impl Tested {
     fn append(&self, queue: &str, tag: u64, events: Vec<Event>) -> Vec<Outcome> {
         self.send_append(queue, tag, events, true);
         match self.next() {
-            Report::Committed {
-                tag: committed,
-                outcomes,
-                ..
-            } if committed == AppendTag(tag) => outcomes,
+            Report::Committed { mut appends, .. } => {
+                let Appended { tag: of, outcomes } = appends.remove(0);
+                assert_eq!((of, appends.len()), (AppendTag(tag), 0));
+                outcomes
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The appends that the next report says are durable.
+    fn committed(&self) -> Vec<u64> {
+        match self.next() {
+            Report::Committed { appends, .. } => {
+                appends.iter().map(|append| append.tag.0).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -193,16 +203,11 @@ fn what_nobody_waits_for_is_durable_soon_or_with_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let tested = Tested::start(directory.path(), LogLimits::default());
     tested.open("A");
-    let is_report_of = |expected| {
-        let report = tested.next();
-        assert!(matches!(report, Report::Committed { tag, .. } if tag == AppendTag(expected)));
-    };
     tested.send_append("A", 1, vec![event("", "x")], false);
-    is_report_of(1);
+    assert_eq!(tested.committed(), [1]);
     tested.send_append("A", 2, vec![event("", "x")], false);
     tested.send_append("A", 3, vec![event("", "x")], true);
-    is_report_of(2);
-    is_report_of(3);
+    assert_eq!(tested.committed(), [2, 3]);
     tested.store.stop();
 }
 
@@ -221,13 +226,11 @@ fn a_read_sees_the_appends_before_it() {
         events_max: 1000,
         bytes_max: 1 << 20,
     });
-    for expected in 0..100 {
-        let report = tested.next();
-        assert!(
-            matches!(report, Report::Committed { tag, .. } if tag == AppendTag(expected)),
-            "{report:?}"
-        );
+    let mut committed = vec![];
+    while committed.len() < 100 {
+        committed.append(&mut tested.committed());
     }
+    assert_eq!(committed, Vec::from_iter(0..100));
     let report = tested.next();
     assert!(matches!(report, Report::Stored { events, .. } if events.len() == 100));
     tested.store.stop();

@@ -89,12 +89,13 @@ impl Segment {
         self.slots.get_mut(at)
     }
 
-    fn first_live(&self, from: Seq) -> Option<Found> {
-        let at = usize::try_from(from.since(self.first_seq)).ok()?;
+    /// Its own unsettled events from this sequence number on.
+    fn live_from(&self, from: Seq) -> impl Iterator<Item = Found> {
+        let at = usize::try_from(from.since(self.first_seq)).unwrap_or(usize::MAX);
         let at = at.max(self.low);
-        let mut slots = self.slots.get(at..)?.iter().zip(at as u64..);
-        let (slot, at) = slots.find(|(slot, _)| slot.bytes > 0)?;
-        Some(Found {
+        let slots = self.slots.get(at..).unwrap_or_default().iter();
+        let live = slots.zip(at as u64..).filter(|(slot, _)| slot.bytes > 0);
+        live.map(|(slot, at)| Found {
             seq: self.first_seq.plus(at),
             segment: self.number,
             slot: *slot,
@@ -204,29 +205,34 @@ impl Index {
 
     /// The first unsettled event from this sequence number on.
     pub(super) fn first_live(&self, from: Seq) -> Option<Found> {
+        self.live_from(from).next()
+    }
+
+    /// The unsettled events from this sequence number on, in their order.
+    pub(super) fn live_from(&self, from: Seq) -> impl Iterator<Item = Found> {
         let at = self.segments.partition_point(|s| s.end_seq() <= from);
-        let own = self
-            .segments
-            .range(at..)
-            .find_map(|segment| segment.first_live(from));
-        let carried = self.carried.range(from..).next();
+        let segments = self.segments.range(at..);
+        let mut own = segments
+            .flat_map(move |segment| segment.live_from(from))
+            .peekable();
+        let carried = self.carried.range(from..);
         let carried = carried.map(|(seq, (segment, slot))| Found {
             seq: *seq,
             segment: *segment,
             slot: *slot,
         });
-        own.into_iter().chain(carried).min_by_key(|found| found.seq)
+        let mut carried = carried.peekable();
+        std::iter::from_fn(move || {
+            let next_own = own.peek().map(|found| found.seq);
+            let is_before = |found: &Found| next_own.is_none_or(|own| found.seq < own);
+            carried.next_if(is_before).or_else(|| own.next())
+        })
     }
 
     /// The unsettled events that are in this segment, its own first.
     pub(super) fn live_in(&self, number: u64) -> Vec<Found> {
-        let segment = self.segments.iter().find(|s| s.number == number);
-        let mut from = Seq::ZERO;
-        let own = std::iter::from_fn(|| {
-            let found = segment?.first_live(from)?;
-            from = found.seq.next();
-            Some(found)
-        });
+        let segment = self.segments.iter().filter(|s| s.number == number);
+        let own = segment.flat_map(|segment| segment.live_from(Seq::ZERO));
         let carried = self
             .carried
             .iter()

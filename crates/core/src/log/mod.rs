@@ -4,6 +4,7 @@
 
 mod begin;
 mod candidates;
+mod copies;
 mod directory;
 mod format;
 mod ids;
@@ -18,6 +19,7 @@ mod types;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
+pub(crate) use copies::Copies;
 pub use directory::{Directory, SegmentFile};
 use format::{EventRecord, NUMBER_MAX};
 use ids::Ids;

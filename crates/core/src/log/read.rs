@@ -2,8 +2,7 @@
 
 use std::io;
 
-use bytes::Bytes;
-
+use super::copies::Copies;
 use super::directory::{Directory, SegmentFile};
 use super::format::{self, EventRecord, Record, RecordHeader};
 use super::index::{Found, Segment};
@@ -64,9 +63,13 @@ impl<D: Directory> QueueLog<D> {
     }
 
     fn read_all(&mut self, wanted: &[Found]) -> io::Result<Vec<StoredEvent>> {
-        let mut events = vec![];
+        let bytes = wanted.iter().map(|found| found.slot.bytes as usize).sum();
+        let mut copies = Copies::expecting(bytes);
+        let mut events = Vec::with_capacity(wanted.len());
         for run in wanted.chunk_by(is_close) {
-            let read = self.read_run(run, |found, record| events.push(stored(found, record)));
+            let read = self.read_run(run, |found, record| {
+                events.push(stored(found, record, &mut copies));
+            });
             match read {
                 Err(error) if events.is_empty() => return Err(error),
                 Err(_) => break,
@@ -77,18 +80,14 @@ impl<D: Directory> QueueLog<D> {
     }
 
     fn wanted(&self, from: Seq, events_max: usize, bytes_max: u64) -> Vec<Found> {
-        let mut wanted: Vec<Found> = vec![];
-        let (mut from, mut bytes) = (from, 0);
-        while let Some(found) = self.index.first_live(from) {
+        let mut bytes = 0;
+        let is_within = |(place, found): &(usize, Found)| {
             bytes += u64::from(found.slot.bytes);
-            let is_more = wanted.len() >= events_max || bytes > bytes_max;
-            if is_more && !wanted.is_empty() {
-                break;
-            }
-            wanted.push(found);
-            from = found.seq.next();
-        }
-        wanted
+            *place == 0 || (*place < events_max && bytes <= bytes_max)
+        };
+        let live = self.index.live_from(from).enumerate();
+        let wanted = live.take_while(is_within);
+        wanted.map(|(_, found)| found).collect()
     }
 
     /// Reads events that are near each other in one segment, up to one that the disk doesn't let be
@@ -177,17 +176,14 @@ fn decode<'a>(found: &Found, record: &'a [u8]) -> Option<EventRecord<'a>> {
     }
 }
 
-/// An event with memory of its own, all in one piece.
-fn stored(found: &Found, record: &EventRecord<'_>) -> StoredEvent {
-    let id = record.id.unwrap_or_default();
-    let all = Bytes::from([id, record.attributes, record.body].concat());
-    let attributes_end = id.len() + record.attributes.len();
+/// An event in memory that it may share with those that were read with it.
+fn stored(found: &Found, record: &EventRecord<'_>, copies: &mut Copies) -> StoredEvent {
     StoredEvent {
         seq: record.seq,
         time_ms: record.time_ms,
         attempts: found.slot.attempts,
-        id: record.id.map(|_| all.slice(..id.len())),
-        attributes: all.slice(id.len()..attributes_end),
-        body: all.slice(attributes_end..),
+        id: record.id.map(|id| copies.copy(id)),
+        attributes: copies.copy(record.attributes),
+        body: copies.copy(record.body),
     }
 }

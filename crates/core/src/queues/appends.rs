@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{Effect, EmissionId, Queue, Queues, Shell};
 use crate::broker::{Broker, ClockChange, DropReason, Item, Service, ServiceKey};
 use crate::event_id::EventId;
+use crate::log::Copies;
 use crate::seq::Seq;
 use crate::store::{AppendTag, Command, Event, Outcome, QueueId};
 use event_manager_wire::model::ServiceName;
@@ -32,6 +33,20 @@ pub(super) struct Unsent {
     pub(super) items: Vec<Item>,
     /// The position among them of each whose publisher waits to hear of it, and its emission.
     pub(super) emissions: Vec<(usize, EmissionId)>,
+    /// What their bytes are in: they go to the disk together.
+    copies: Copies,
+}
+
+impl Unsent {
+    /// So many events come; `usual` is how many came before the last flush.
+    fn reserve(&mut self, events: usize, usual: usize) {
+        let room = match self.items.is_empty() {
+            true => events.max(usual),
+            false => events,
+        };
+        self.events.reserve(room);
+        self.items.reserve(room);
+    }
 }
 
 /// What the store was asked to append, and has not reported of.
@@ -89,25 +104,26 @@ impl<R> Append<R> {
 }
 
 impl<R> Queues<R> {
-    /// Takes events for a durable service, which matched already. They are dropped, and counted, if its
+    /// Takes so many events for a durable service, which matched already; `items` are made of a copy of the
+    /// bytes: what waits must not keep all alive that was read with them. They are dropped, and counted, if its
     /// queue takes none; whether it takes them.
-    pub fn append(
+    pub fn append<I: Iterator<Item = Item>>(
         &mut self,
         service: &mut Service,
-        items: impl ExactSizeIterator<Item = Item>,
+        (bytes, events): (&[u8], usize),
+        items: impl FnOnce(Bytes) -> I,
     ) -> bool {
         if self.refusal(service.name()).is_some() {
             let dropped = &mut service.account.dropped;
-            dropped.add(DropReason::StoreFailed, items.len() as u64);
+            dropped.add(DropReason::StoreFailed, events as u64);
             return false;
         }
-        let record = self.unsent(service, items.len());
+        let record = self.unsent(service, events);
         let unsent = &mut record.unsent;
-        unsent.events.reserve(items.len());
-        unsent.items.reserve(items.len());
-        let mut bytes = 0;
-        for item in items {
-            bytes += item.cost();
+        unsent.reserve(events, record.usual);
+        let mut bytes_came = 0;
+        for item in items(unsent.copies.copy(bytes)) {
+            bytes_came += item.cost();
             unsent.events.push(Event {
                 id: None,
                 attributes: Bytes::new(),
@@ -115,8 +131,8 @@ impl<R> Queues<R> {
             });
             unsent.items.push(item);
         }
-        record.weight.came(bytes);
-        self.appending_bytes += bytes;
+        record.weight.came(bytes_came);
+        self.appending_bytes += bytes_came;
         true
     }
 
@@ -136,6 +152,7 @@ impl<R> Queues<R> {
         let record = self.unsent(service, 1);
         record.weight.came(item.cost());
         let unsent = &mut record.unsent;
+        unsent.reserve(1, record.usual);
         let position = unsent.items.len();
         unsent
             .emissions
@@ -180,6 +197,7 @@ impl<R> Queues<R> {
             return;
         }
         let unsent = std::mem::take(&mut record.unsent);
+        record.usual = unsent.items.len();
         let settled = std::mem::take(&mut record.settled);
         let queue = record.id.clone();
         if !unsent.items.is_empty() {

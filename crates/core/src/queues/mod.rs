@@ -86,6 +86,8 @@ struct Queue<R> {
     unreadable: Option<Unreadable>,
     /// Events that came since the last flush,
     unsent: Unsent,
+    /// (so many before the last one),
+    usual: usize,
     /// or letters, if it is one of dead letters,
     letters: Vec<Letter>,
     /// and what is done since then.
@@ -107,6 +109,7 @@ impl<R> Queue<R> {
             failure: None,
             unreadable: None,
             unsent: Unsent::default(),
+            usual: 0,
             letters: vec![],
             settled: vec![],
             is_unflushed: false,

@@ -8,7 +8,7 @@ use super::{Effect, Note, Queues, Shell, State};
 use crate::broker::{Broker, DropReason, Dropped, ServiceKey, Spill};
 use crate::log::{Damage, ExpelReason, Recovered, StoredEvent};
 use crate::seq::Seq;
-use crate::store::Report;
+use crate::store::{Appended, Report};
 use event_manager_wire::model::ServiceName;
 
 impl<R> Queues<R> {
@@ -17,8 +17,18 @@ impl<R> Queues<R> {
         self.send_waiting();
         match report {
             // An append is known by its tag, and there until this is heard.
-            Report::Committed { tag, outcomes, .. } => {
-                return self.committed(broker, tag, &outcomes);
+            Report::Committed {
+                queue,
+                appends,
+                holds,
+            } => {
+                for Appended { tag, outcomes } in appends {
+                    self.committed(broker, tag, &outcomes);
+                }
+                if self.is_current(&queue) {
+                    self.weigh(&queue.name, holds);
+                }
+                return;
             }
             Report::Failed { tag, reason, .. } => return self.append_failed(broker, tag, &reason),
             Report::Removed { queue, error } => {
@@ -199,6 +209,10 @@ impl<R> Queues<R> {
                 let mut item = shell.item(order_by, event.body);
                 item.seq = Some(event.seq);
                 item.attempt = event.attempts;
+                if item.key.is_some() || item.attempt > 0 {
+                    // It may stay while all that was read with it is done.
+                    item.own_body();
+                }
                 item
             })
             .collect();

@@ -169,6 +169,14 @@ pub enum Outcome {
     TooLarge,
 }
 
+/// An append whose events are durable.
+#[derive(Debug)]
+pub struct Appended {
+    pub tag: AppendTag,
+    /// One for each event, in their order.
+    pub outcomes: Vec<Outcome>,
+}
+
 /// What the thread has to say.
 #[derive(Debug)]
 pub enum Report {
@@ -180,12 +188,12 @@ pub enum Report {
     },
     /// The queue can't be opened.
     OpenFailed { queue: QueueId, reason: String },
-    /// The events of an append are durable.
+    /// The events of these appends, in their order, are durable.
     Committed {
         queue: QueueId,
-        tag: AppendTag,
-        /// One for each event, in their order.
-        outcomes: Vec<Outcome>,
+        appends: Vec<Appended>,
+        /// What the queue's unsettled events take on disk by that, in bytes.
+        holds: u64,
     },
     /// The events of an append are lost.
     Failed {
@@ -193,7 +201,8 @@ pub enum Report {
         tag: AppendTag,
         reason: String,
     },
-    /// What a queue's unsettled events take on disk, in bytes, when that has changed.
+    /// What a queue's unsettled events take on disk, in bytes, when that has changed without a commit of
+    /// events.
     Holds { queue: QueueId, bytes: u64 },
     /// Events may be given to workers: who finds the queue after a crash will know that they may have
     /// been. Or that can't be written now, which should hold up nobody.

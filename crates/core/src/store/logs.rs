@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::commands::{AppendTag, Command, Event, Outcome, QueueId, Report};
+use super::commands::{AppendTag, Appended, Command, Event, Outcome, QueueId, Report};
 use super::openings::{Opening, Openings};
 use crate::log::{Directory, LogError, NewEvent, QueueLog, StoredEvent};
 use crate::seq::Seq;
@@ -56,15 +56,10 @@ pub trait Outside {
     fn wall_ms(&self) -> u64;
 }
 
-/// An append that waits for its commit.
-struct Waiting {
-    tag: AppendTag,
-    outcomes: Vec<Outcome>,
-}
-
 struct Log<D: Directory> {
     log: QueueLog<D>,
-    waiting: Vec<Waiting>,
+    /// Appends that wait for their commit.
+    waiting: Vec<Appended>,
     /// Since when something waits to be committed that nobody waits for.
     dirty_since: Option<Instant>,
     /// Somebody waits for what was appended.
@@ -449,7 +444,7 @@ impl<D: Directory> Log<D> {
                 }
             }
         }
-        self.waiting.push(Waiting { tag, outcomes });
+        self.waiting.push(Appended { tag, outcomes });
     }
 
     fn append_one(&mut self, event: &Event, now_ms: u64) -> Result<Outcome, LogError> {
@@ -478,33 +473,42 @@ impl<D: Directory> Log<D> {
         let committed = self.log.commit(outside.wall_ms());
         let error = committed.err().map(|error| error.to_string());
         self.log.commit_settled(outside.wall_ms());
-        let has_appended = !self.waiting.is_empty();
-        for Waiting { tag, outcomes } in self.waiting.drain(..) {
-            let queue = queue.clone();
-            outside.report(match &error {
-                None => Report::Committed {
-                    queue,
-                    tag,
-                    outcomes,
-                },
-                Some(reason) => Report::Failed {
-                    queue,
-                    tag,
-                    reason: reason.clone(),
-                },
-            });
-        }
+        let has_lost = !self.waiting.is_empty() && error.is_some();
+        self.report_appends(queue, error.as_deref(), outside);
         if std::mem::take(&mut self.owes_handing_out) {
             let queue = queue.clone();
             outside.report(Report::HandingOut { queue });
         }
         self.enforce(queue, outside);
-        self.report_holds(queue, has_appended, outside);
+        self.report_holds(queue, has_lost, outside);
         if self.log.segments() > self.segments {
             // One that is done with makes a file for the next.
             self.trim(outside);
         }
         self.report_state(queue, outside);
+    }
+
+    /// Says what became of the appends that waited.
+    fn report_appends(&mut self, queue: &QueueId, error: Option<&str>, outside: &impl Outside) {
+        let appends = std::mem::take(&mut self.waiting);
+        let Some(reason) = error else {
+            if !appends.is_empty() {
+                self.holds = self.log.unsettled_bytes();
+                outside.report(Report::Committed {
+                    queue: queue.clone(),
+                    appends,
+                    holds: self.holds,
+                });
+            }
+            return;
+        };
+        for Appended { tag, .. } in appends {
+            outside.report(Report::Failed {
+                queue: queue.clone(),
+                tag,
+                reason: reason.to_owned(),
+            });
+        }
     }
 
     fn trim(&mut self, outside: &impl Outside) {
@@ -543,10 +547,10 @@ impl<D: Directory> Log<D> {
         self.report_holds(queue, false, outside);
     }
 
-    /// Says what it holds, if that has changed, or what was appended is to be counted anew.
-    fn report_holds(&mut self, queue: &QueueId, has_appended: bool, outside: &impl Outside) {
+    /// Says what it holds, if that has changed, or what was lost is to be counted no more.
+    fn report_holds(&mut self, queue: &QueueId, has_lost: bool, outside: &impl Outside) {
         let bytes = self.log.unsettled_bytes();
-        if std::mem::replace(&mut self.holds, bytes) != bytes || has_appended {
+        if std::mem::replace(&mut self.holds, bytes) != bytes || has_lost {
             let queue = queue.clone();
             outside.report(Report::Holds { queue, bytes });
         }

@@ -4,7 +4,7 @@ mod commands;
 mod logs;
 mod openings;
 
-pub use commands::{AppendTag, Command, Event, Full, Outcome, QueueId, Report, Sink};
+pub use commands::{AppendTag, Appended, Command, Event, Full, Outcome, QueueId, Report, Sink};
 pub use logs::{Logs, Outside, StateStore};
 pub use openings::{Opened, Opening};
 

@@ -32,6 +32,15 @@ fn on_a_small_file_system(test: impl FnOnce(&Path)) {
     outcome.unwrap();
 }
 
+fn seqs_of(appends: &[Appended]) -> Vec<Seq> {
+    let outcomes = appends.iter().flat_map(|append| &append.outcomes);
+    let seqs = outcomes.map(|outcome| match outcome {
+        Outcome::Appended(seq) => *seq,
+        other => panic!("{other:?}"),
+    });
+    seqs.collect()
+}
+
 fn fill_again_and_again(directory: &Path) {
     let limits = LogLimits {
         segment_bytes: 100_000,
@@ -46,10 +55,7 @@ fn fill_again_and_again(directory: &Path) {
         loop {
             tested.send_append("A", 1, vec![event("", large)], true);
             match tested.next() {
-                Report::Committed { outcomes, .. } => match outcomes[..] {
-                    [Outcome::Appended(seq)] => kept.push(seq),
-                    _ => panic!("{outcomes:?}"),
-                },
+                Report::Committed { appends, .. } => kept.extend(seqs_of(&appends)),
                 Report::Failed { reason, .. } => {
                     assert!(reason.contains("No space left"), "{reason}");
                     break;
@@ -92,10 +98,7 @@ fn fill_and_empty_one(directory: &Path) {
     loop {
         tested.send_append("A", 1, event(), true);
         match tested.next() {
-            Report::Committed { outcomes, .. } => seqs.extend(outcomes.iter().map(|o| match o {
-                Outcome::Appended(seq) => *seq,
-                other => panic!("{other:?}"),
-            })),
+            Report::Committed { appends, .. } => seqs.extend(seqs_of(&appends)),
             Report::Failed { .. } => break,
             other => panic!("{other:?}"),
         }

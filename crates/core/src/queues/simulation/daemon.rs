@@ -164,11 +164,15 @@ impl Daemon {
     }
 
     pub(super) fn deliver(&mut self, key: ServiceKey, body: Bytes) {
-        let item = self.item(key, body);
+        let mut item = self.item(key, body);
         let service = self.broker.service_mut(key).unwrap();
         service.account.matched += 1;
         if service.spill.is_some() {
-            self.queues.append(service, std::iter::once(item));
+            let body = item.body.clone();
+            self.queues.append(service, (&body, 1), |body| {
+                item.body = body;
+                std::iter::once(item)
+            });
         } else {
             service.enqueue(item);
             self.dispatch(key);

@@ -13,8 +13,10 @@ use crate::log::sim_disk::{Rng, SimDisk};
 use crate::log::{Damage, LogLimits};
 use crate::queues::{Clocks, Shell};
 use crate::seq::Seq;
-use crate::store::{AppendTag, Command, Full, Opened, Opening, Outcome, QueueId, Report, Sink};
-use crate::store::{Outside, StateStore};
+use crate::store::{
+    AppendTag, Appended, Command, Full, Opened, Opening, Outcome, Outside, QueueId, Report, Sink,
+    StateStore,
+};
 use event_manager_wire::model::ServiceName;
 use event_manager_zmtp::HubId;
 
@@ -290,16 +292,14 @@ impl Witness {
     fn see_report(&mut self, report: &Report) {
         trace!("      {}", short(report));
         match report {
-            Report::Committed {
-                queue,
-                tag,
-                outcomes,
-            } => {
-                let numbers = self.appends.remove(tag).unwrap_or_default();
-                for (number, outcome) in numbers.into_iter().zip(outcomes) {
-                    if let Outcome::Appended(seq) | Outcome::Seen(seq) = outcome {
-                        self.is_at(queue, *seq, number);
-                        self.durable.insert((queue.name.clone(), number));
+            Report::Committed { queue, appends, .. } => {
+                for Appended { tag, outcomes } in appends {
+                    let numbers = self.appends.remove(tag).unwrap_or_default();
+                    for (number, outcome) in numbers.into_iter().zip(outcomes) {
+                        if let Outcome::Appended(seq) | Outcome::Seen(seq) = outcome {
+                            self.is_at(queue, *seq, number);
+                            self.durable.insert((queue.name.clone(), number));
+                        }
                     }
                 }
             }
