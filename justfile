@@ -170,6 +170,12 @@ engines-cluster:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster::
 
+# Leases at engines, and the fence, while the ways to the engine break and daemons are stopped: 5 to 10 s for each
+# round, of each engine.
+engines-partitions rounds="20":
+    tests/engines/install
+    EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture broken_again_and_again
+
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq: _daemon
     tests/jeromq/run

@@ -21,7 +21,7 @@ use crate::config::{Config, DiagnosticConfig, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
 use crate::instances::{self, Instances};
 use crate::keys::{self, KeysError, Watcher};
-use crate::lease::{self, Hook, Lease, LeaseError, Running};
+use crate::lease::{self, Hook, Lease, LeaseError, Running, Turn, TurnTaker};
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Bound, Effect, Input, Lists, Parts, Reactor, Sightings};
 use crate::state::{self, State, WriterThread};
@@ -30,6 +30,7 @@ use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name};
 use crate::traces::{Exporter, Resource, Tracer};
 use control::{Control, LocatorCaller};
+use event_manager_core::instances::FencePolicy;
 use event_manager_core::leases::candidate::Term;
 use event_manager_core::security::Keyring;
 use event_manager_wire::api::Status;
@@ -79,6 +80,9 @@ struct Savers {
     keys: Option<Watcher>,
     /// What instances say, and what an earlier run knew of them, for who keeps their registry.
     instances: Option<(Sightings, instances::Former)>,
+    /// The lease by which instances may lead here, and who takes it.
+    turn: Option<Turn>,
+    turn_taker: Option<TurnTaker>,
     /// What clients ask about leases, for who asks the engine that keeps them.
     leases: Option<lease::Asked>,
 }
@@ -106,6 +110,11 @@ impl Savers {
             self.state = Some(state.thread);
             (state.kept, state.writer)
         });
+        let fence = config.instances.fence;
+        if config.instances.is_on() && fence == FencePolicy::Standby {
+            let (turn, taker) = TurnTaker::start(config, journal.clone())?;
+            (self.turn, self.turn_taker) = (Some(turn), Some(taker));
+        }
         let observed = instances::observer(&config.instances);
         let observer = observed.map(|(observer, sightings)| {
             let former = former.as_ref().map(|(kept, _)| instances::Former {
@@ -138,6 +147,7 @@ impl Savers {
             own,
             hub_id: hub_id(config),
             lease: lease.map(|lease| Arc::clone(lease.tenure())),
+            turn: self.turn.as_ref().map(Turn::held),
             leases_kept,
             observer,
             journal: journal.clone(),
@@ -161,6 +171,11 @@ impl Savers {
         }
         if let Some(traces) = self.traces {
             traces.stop(TRACES_TIMEOUT);
+        }
+        // Whoever could want the lease is gone.
+        drop(self.turn);
+        if let Some(taker) = self.turn_taker {
+            taker.join();
         }
         state_is_written
     }
@@ -345,8 +360,8 @@ impl Daemon {
         };
         let observed = savers.instances.take();
         let instances = observed.map(|(sightings, former)| {
-            let (inputs, journal) = (reactor.inputs.clone(), journal.clone());
-            Instances::start(&config.instances, sightings, former, inputs, journal)
+            let told = (reactor.inputs.clone(), savers.turn.take());
+            Instances::start(&config.instances, sightings, former, told, journal.clone())
         });
         let instances = match instances.transpose() {
             Ok(instances) => instances,

@@ -124,6 +124,7 @@ fn serve(args: &LocatorArgs) -> anyhow::Result<()> {
         own: KeyPair::from_secret(random_bytes()),
         hub_id: HubId::from_bytes(random_bytes()),
         lease: None,
+        turn: None,
         leases_kept: None,
         observer: None,
         journal: journal.clone(),

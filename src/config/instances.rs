@@ -72,8 +72,11 @@ impl Default for InstancesConfig {
 }
 
 impl Words for FencePolicy {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("minority", Self::Minority)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("minority", Self::Minority),
+        ("standby", Self::Standby),
+    ];
 }
 
 /// A text as it is, with its blanks; or none.

@@ -1,9 +1,14 @@
 //! What depends on more than one key.
 
+use std::time::Duration;
+
 use super::{Config, EngineKind};
 use event_manager_core::instances::FencePolicy;
 use event_manager_core::leases::candidate::Directories;
 use event_manager_wire::model::Endpoint;
+
+/// With a shorter lease, instances might hear too late that those of another event manager may lead.
+const FENCE_TTL_MIN: Duration = Duration::from_secs(2);
 
 /// What doesn't fit together: the keys that it depends on, and a sentence.
 pub(super) type Conflict = (Vec<&'static str>, String);
@@ -75,7 +80,18 @@ fn instances(config: &Config) -> Option<Conflict> {
     }
     if instances.is_on() && instances.fence != FencePolicy::Off {
         let lacks = |key: &'static str, why: String| Some((vec!["instances.fence", key], why));
-        if config.mesh.peers.len() < 2 {
+        let is_by_lease = instances.fence == FencePolicy::Standby;
+        if is_by_lease && !config.lease.is_active() {
+            let why = "instances.fence \"standby\" needs lease.source with an engine, and lease.role \"active\": of all event managers that serve, instances of the one with that lease may lead";
+            return lacks("lease.role", why.into());
+        }
+        if is_by_lease && config.lease.ttl < FENCE_TTL_MIN {
+            let why = format!(
+                "instances.fence \"standby\" needs a lease.ttl of at least {FENCE_TTL_MIN:?}: a tenth of it is for instances to hear that they may not lead any more"
+            );
+            return lacks("lease.ttl", why);
+        }
+        if !is_by_lease && config.mesh.peers.len() < 2 {
             let why = "instances.fence \"minority\" needs at least two mesh.peers: of two event managers, each that doesn't see the other can't tell whether it is cut off or the other is dead";
             return lacks("mesh.peers", why.into());
         }
@@ -84,7 +100,7 @@ fn instances(config: &Config) -> Option<Conflict> {
             return lacks("instances.shutdown", why.into());
         }
         let noticed = 3 * config.heartbeat_interval;
-        if noticed.is_zero() || noticed >= timeout {
+        if !is_by_lease && (noticed.is_zero() || noticed >= timeout) {
             let why = format!(
                 "instances.fence needs three heartbeatInterval ({noticed:?}) to be less than instances.timeout {timeout:?}: a broken link has to be noticed before instances elsewhere take those here for dead"
             );

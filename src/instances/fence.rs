@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ambient::now;
 use crate::config::InstancesConfig;
+use crate::lease::Turn;
 use crate::reactor::Input;
 use crate::telemetry::{Journal, Notable};
 use event_manager_core::instances::{Fence, FencePolicy, Links};
@@ -24,16 +25,19 @@ pub(super) struct Teller {
     fence: Fence,
     is_on: bool,
     config: InstancesConfig,
+    /// The lease that decides, if one does.
+    turn: Option<Turn>,
     told_at: Option<Instant>,
     journal: Journal,
 }
 
 impl Teller {
-    pub(super) fn new(config: &InstancesConfig, journal: Journal) -> Self {
+    pub(super) fn new(config: &InstancesConfig, turn: Option<Turn>, journal: Journal) -> Self {
         Self {
             fence: Fence::new(config.fence, config.interval),
             is_on: config.fence != FencePolicy::Off,
             config: config.clone(),
+            turn,
             told_at: None,
             journal,
         }
@@ -44,6 +48,34 @@ impl Teller {
         self.fence.is_up()
     }
 
+    /// Whether there is somebody here who could lead.
+    pub(super) fn know_of_instances(&self, are_any: bool) {
+        if let Some(turn) = &self.turn {
+            turn.want(are_any);
+        }
+    }
+
+    /// Waits until it has to be judged anew before its time.
+    pub(super) async fn changed(&mut self) {
+        match &mut self.turn {
+            Some(turn) => turn.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When the lease is over that decides, if it is held and isn't renewed.
+    pub(super) fn over_at(&self) -> Option<Instant> {
+        self.turn.as_ref()?.held_until(now())
+    }
+
+    /// The event manager ends: as nobody tells them any more who leads elsewhere, they may not.
+    pub(super) async fn end(&mut self, inputs: &mpsc::Sender<Input>) {
+        if self.turn.is_some() {
+            // It fails if the reactor has ended.
+            let _ = inputs.send(Input::TellHere(self.heartbeat())).await;
+        }
+    }
+
     /// Judges anew, and tells them. `None` if the reactor has ended.
     pub(super) async fn tend(&mut self, inputs: &mpsc::Sender<Input>) -> Option<()> {
         if !self.is_on {
@@ -52,7 +84,13 @@ impl Teller {
         let (reply, answer) = oneshot::channel();
         inputs.send(Input::AskLinks(reply)).await.ok()?;
         let links = answer.await.ok()?;
-        let has_changed = self.fence.judge(links, now());
+        let has_changed = match &self.turn {
+            Some(turn) => {
+                let is_held = turn.held_until(now()).is_some();
+                self.fence.judge_by_lease(is_held)
+            }
+            None => self.fence.judge(links, now()),
+        };
         let is_first = self.told_at.is_none();
         if has_changed || is_first {
             self.note(links);
@@ -73,7 +111,16 @@ impl Teller {
     fn note(&self, Links { others, linked }: Links) {
         let (others, linked) = (others as u64, linked as u64);
         self.journal.note(&match self.fence.is_up() {
-            true => Notable::Fenced { linked, others },
+            true => Notable::Fenced {
+                linked,
+                others,
+                why: match self.turn {
+                    Some(_) => "this event manager doesn't hold the lease (lease.name)",
+                    None => {
+                        "this event manager and those that are linked are not more than half of all"
+                    }
+                },
+            },
             false => Notable::FenceLifted { linked, others },
         });
     }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch as channel};
 
 use crate::ambient::now;
 use crate::config::InstancesConfig;
+use crate::lease::Turn;
 use crate::reactor::{Input, Observer, Sightings};
 use crate::state::{KeptInstance, KeptTurn};
 use crate::telemetry::Journal;
@@ -49,7 +50,7 @@ pub struct Instances {
 }
 
 impl Instances {
-    /// Starts it.
+    /// Starts it. If a lease decides whether instances here may lead, that is `turn`.
     ///
     /// # Errors
     /// The system gives no thread or no event queue.
@@ -57,14 +58,14 @@ impl Instances {
         config: &InstancesConfig,
         sightings: Sightings,
         former: Former,
-        inputs: mpsc::Sender<Input>,
+        (inputs, turn): (mpsc::Sender<Input>, Option<Turn>),
         journal: Journal,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (stop, stopping) = channel::channel(false);
-        let teller = Teller::new(config, journal.clone());
+        let teller = Teller::new(config, turn, journal.clone());
         let watch = Watch::new(config.clone(), former, journal);
         let thread = std::thread::Builder::new()
             .name("instances".into())
@@ -101,13 +102,16 @@ async fn run(
                 }
                 watch.set_fenced(teller.is_up());
                 watch.tend();
-                tend_at = now() + TELL_EVERY;
+                teller.know_of_instances(watch.is_any_here());
+                let next = now() + TELL_EVERY;
+                tend_at = teller.over_at().map_or(next, |over| over.min(next));
                 if let Some(news) = watch.news(false)
                     && inputs.send(Input::Instances(Box::new(news))).await.is_err()
                 {
                     return;
                 }
             }
+            () = teller.changed() => tend_at = now(),
             sighting = sightings.next() => match sighting {
                 Some(sighting) => watch.take(sighting),
                 // The reactor ended.
@@ -115,6 +119,7 @@ async fn run(
             },
         }
     }
+    teller.end(&inputs).await;
     if let Some(news) = watch.news(true) {
         let _ = inputs.send(Input::Instances(Box::new(news))).await;
     }

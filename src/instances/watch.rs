@@ -14,8 +14,8 @@ use crate::reactor::{InstancesNews, Origin, Sighting};
 use crate::state::KeptTurn;
 use crate::telemetry::Journal;
 use event_manager_core::instances::{
-    Fields, HISTORY_MAX, Happened, Heard, Kind, Now, Registry, Rules, Said, Turn, TurnKind, Way,
-    read,
+    FencePolicy, Fields, HISTORY_MAX, Happened, Heard, Kind, Now, Registry, Rules, Said, Turn,
+    TurnKind, Way, read,
 };
 use event_manager_wire::api::InstancesPage;
 use event_manager_zmtp::frames;
@@ -49,6 +49,7 @@ impl Watch {
             interval: config.interval,
             timeout: config.timeout,
             forget_after: config.forget_after,
+            only_here: config.fence == FencePolicy::Standby,
         };
         let fields = Fields {
             id: config.id.clone(),
@@ -108,6 +109,11 @@ impl Watch {
             self.has_changed = true;
             self.note(&happened);
         }
+    }
+
+    /// Whether any is heard here.
+    pub(super) fn is_any_here(&self) -> bool {
+        self.registry.is_any_here()
     }
 
     /// Time has passed.

@@ -9,6 +9,7 @@ mod directory;
 mod hand;
 mod hook;
 mod source;
+mod turn;
 
 use std::io;
 use std::path::Path;
@@ -29,11 +30,12 @@ use crate::telemetry::{Journal, Notable, host_name, instance_name};
 pub use clients::{Asked, Clients};
 use directory::Directory;
 use event_manager_core::leases::candidate::{
-    Answer, Ask, Candidate, Claim, Held, Next, Process, Term,
+    Answer, Ask, Candidate, Claim, Held as HeldNow, Next, Process, Term,
 };
 use event_manager_core::leases::tenure::{Grant, Obstacle, Tenure};
 pub use hook::{Hook, Running};
 use source::{CONNECT_MAX, Source};
+pub use turn::{Held, Turn, TurnTaker};
 
 /// How often who waits is asked whether it still should.
 const LOOK: Duration = Duration::from_millis(100);
@@ -182,16 +184,8 @@ impl Work {
         obstacle: watch::Sender<Option<Obstacle>>,
         journal: Journal,
     ) -> Self {
-        let service = config.locator.service_name.as_str();
-        let id = format!("{}:{:016x}", instance_name(service), random());
-        let own = Claim {
-            id: id.clone(),
-            ttl: config.lease.ttl,
-            process: Some(Process {
-                host: host_name(),
-                pid: std::process::id(),
-            }),
-        };
+        let own = claim_of(&config);
+        let id = own.id.clone();
         Self {
             candidate: Candidate::new(own, config.lease.state_dir),
             directory: Directory::new(&config, obstacle),
@@ -334,16 +328,8 @@ impl Work {
         }
     }
 
-    fn begin(&mut self, held: Held, asked: Instant) {
-        let lease = &self.config.lease;
-        let engine = self.config.engines.get(&lease.source);
-        let grant = Grant {
-            source: lease.source.clone(),
-            engine: engine.map(|engine| engine.kind().to_string()),
-            name: lease.name.clone(),
-            holder: self.id.clone(),
-            ttl: Some(lease.ttl),
-        };
+    fn begin(&mut self, held: HeldNow, asked: Instant) {
+        let grant = grant_of(&self.config, &self.id);
         let tenure = Arc::new(Tenure::new(grant, Term::new(held, now()), asked));
         self.tenure = Some(Arc::clone(&tenure));
         // Nobody is there any more; it is given back then.
@@ -358,6 +344,32 @@ impl Work {
         if let Some(ask) = self.candidate.release() {
             let _ = self.ask(&ask, now() + RELEASE_MAX).await;
         }
+    }
+}
+
+/// That of this run, or of one attempt of it.
+fn claim_of(config: &Config) -> Claim {
+    let service = config.locator.service_name.as_str();
+    Claim {
+        id: format!("{}:{:016x}", instance_name(service), random()),
+        ttl: config.lease.ttl,
+        process: Some(Process {
+            host: host_name(),
+            pid: std::process::id(),
+        }),
+    }
+}
+
+/// What is held by the one with this id.
+fn grant_of(config: &Config, id: &str) -> Grant {
+    let lease = &config.lease;
+    let engine = config.engines.get(&lease.source);
+    Grant {
+        source: lease.source.clone(),
+        engine: engine.map(|engine| engine.kind().to_string()),
+        name: lease.name.clone(),
+        holder: id.to_owned(),
+        ttl: Some(lease.ttl),
     }
 }
 

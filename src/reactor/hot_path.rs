@@ -113,6 +113,7 @@ impl HotPath {
             addresses: Default::default(),
             hub_id: HubId::from_bytes([1; 8]),
             lease: None,
+            turn: None,
             leases_kept: None,
             epoch: 0,
             directory: None,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 pub use io::listener::listen_tcp;
@@ -92,6 +92,8 @@ pub struct Parts {
     pub hub_id: HubId,
     /// The lease under which we serve, if there is one: how long we may write to anybody.
     pub lease: Option<Arc<Tenure>>,
+    /// The lease by which instances of other programs may lead here, if there is one.
+    pub turn: Option<watch::Receiver<Option<Arc<Tenure>>>>,
     /// Who keeps the leases of clients, if the daemon doesn't itself.
     pub leases_kept: Option<LeasesKept>,
     /// Who is shown messages of instances of other programs, if anybody is.

@@ -138,6 +138,7 @@ impl Sockets {
             own: parts.own,
             hub_id: parts.hub_id,
             lease: parts.lease,
+            turn: parts.turn,
             leases_kept: parts.leases_kept,
             epoch: 0,
             bridges: vec![],

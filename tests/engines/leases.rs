@@ -1,5 +1,7 @@
 //! Leases of clients that an engine keeps: of the clients of all daemons one holds a lease at a time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use event_manager_client::{ClientError, Hub, Lease};
@@ -7,8 +9,10 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
 use super::conformance::Broker;
+use super::faults::{KINDS, break_for, rounds, shown};
 use super::server::free_port;
 use super::support::program::wait_until;
+use super::support::way::Way;
 use super::support::{PATIENCE, TestDaemon};
 
 const TTL: Duration = Duration::from_millis(1000);
@@ -68,6 +72,12 @@ macro_rules! keeps_leases {
             #[test]
             fn while_the_engine_is_away_it_is_refused_and_all_else_goes_on() {
                 crate::leases::refused_while_it_is_away::<$broker>();
+            }
+
+            #[test]
+            #[ignore = "it takes 5 s for each of EVENT_MANAGER_ROUNDS (just engines-partitions)"]
+            fn broken_again_and_again() {
+                crate::leases::broken_again_and_again::<$broker>();
             }
         }
     };
@@ -200,4 +210,133 @@ pub fn refused_while_it_is_away<B: Broker>() {
     assert_eq!(token_of(&renewed.expect("it is back")), token_of(&held));
     let seen = wait_until(|| a.status().leases.filter(|kept| kept.problem.is_none()));
     assert!(seen.is_some(), "{:?}", a.status().leases);
+}
+
+/// For so long a lease is held while its holder is cut off again and again.
+const LONG_TTL: Duration = Duration::from_secs(3);
+
+/// From when on a client held the lease, and with which token; until when it believed so.
+struct Hold {
+    client: usize,
+    token: u64,
+    begun: Instant,
+    until: Instant,
+}
+
+/// What clients hold now, as each of them believes.
+type Believed = Arc<Mutex<Vec<Option<Arc<Lease>>>>>;
+
+async fn want(hub: Hub, client: usize, believed: Believed) {
+    loop {
+        let lease = hub.lease("job").ttl(LONG_TTL).try_acquire().await;
+        match lease {
+            Ok(Some(lease)) => {
+                let lease = Arc::new(lease);
+                believed.lock().expect("a lock")[client] = Some(Arc::clone(&lease));
+                lease.lost().await;
+                believed.lock().expect("a lock")[client] = None;
+            }
+            Ok(None) | Err(_) => tokio::time::sleep(LONG_TTL / 12).await,
+        }
+    }
+}
+
+/// Looks each 2 ms who holds it, until it is told to end; all holds, and how often there were two.
+fn look(believed: &Believed, ends: &AtomicBool) -> (Vec<Hold>, usize) {
+    let (mut holds, mut twice) = (Vec::<Hold>::new(), 0);
+    while !ends.load(Ordering::Relaxed) {
+        let held: Vec<_> = {
+            let believed = believed.lock().expect("a lock");
+            let held = believed.iter().enumerate();
+            let held = held.filter_map(|(client, lease)| Some((client, lease.as_ref()?)));
+            held.filter(|(_, lease)| lease.is_held())
+                .map(|(client, lease)| (client, lease.token()))
+                .collect()
+        };
+        twice += usize::from(held.len() > 1);
+        let now = Instant::now();
+        for (client, token) in held {
+            let known = holds.iter_mut().rev().take(3);
+            let mut known = known.filter(|hold| (hold.client, hold.token) == (client, token));
+            match known.next() {
+                Some(hold) => hold.until = now,
+                None => holds.push(Hold {
+                    client,
+                    token,
+                    begun: now,
+                    until: now,
+                }),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (holds, twice)
+}
+
+/// The way of the holder's daemon to the engine breaks, again and again, or the daemon is stopped.
+pub fn broken_again_and_again<B: Broker>() {
+    let broker = B::started();
+    let ways = [(); 3].map(|()| Way::to(&broker.url()));
+    let daemons = ways.each_ref().map(|way| {
+        let scheme = broker.url();
+        let (scheme, _) = scheme.split_once("//").expect("a URL");
+        let url = format!("{scheme}//{}", way.address());
+        active(&json!({"type": B::TYPE, "servers": [url]}))
+    });
+    let runtime = Runtime::new().expect("a runtime");
+    let believed: Believed = Arc::new(Mutex::new(vec![None, None, None]));
+    for (client, daemon) in daemons.iter().enumerate() {
+        let hub = hub_of(&runtime, daemon);
+        runtime.spawn(want(hub, client, Arc::clone(&believed)));
+    }
+    let ends = Arc::<AtomicBool>::default();
+    let looking = {
+        let (believed, ends) = (Arc::clone(&believed), Arc::clone(&ends));
+        std::thread::spawn(move || look(&believed, &ends))
+    };
+    let holder = |but: Option<usize>| {
+        let found = wait_until(|| {
+            let believed = believed.lock().expect("a lock");
+            let is_held = |client: &usize| {
+                believed[*client]
+                    .as_ref()
+                    .is_some_and(|lease| lease.is_held())
+            };
+            (0..3).filter(|client| Some(*client) != but).find(is_held)
+        });
+        found.expect("somebody holds it")
+    };
+    let mut faults = vec![];
+    for round in 0..rounds() {
+        let victim = holder(None);
+        let begun = Instant::now();
+        faults.push((begun, victim));
+        match KINDS.get(round % (KINDS.len() + 1)) {
+            Some(kind) => break_for(&ways[victim], kind, LONG_TTL * 3 / 2),
+            None => {
+                daemons[victim].process().signal("STOP");
+                std::thread::sleep(LONG_TTL * 3 / 2);
+                daemons[victim].process().signal("CONT");
+            }
+        }
+    }
+    ends.store(true, Ordering::Relaxed);
+    let (holds, twice) = looking.join().expect("no panic");
+    assert_eq!(twice, 0, "instants with two holders");
+    let mut times = vec![];
+    for (begun, victim) in &faults {
+        let next = holds.iter().find(|hold| hold.begun > *begun);
+        let next = next.filter(|hold| hold.client != *victim);
+        times.extend(next.map(|hold| hold.begun - *begun));
+    }
+    for two in holds.windows(2) {
+        assert!(two[0].until < two[1].begun && two[0].token < two[1].token);
+    }
+    println!(
+        "{}: {} faults, {} holds, instants with two holders 0, tokens grew; {}",
+        B::TYPE,
+        faults.len(),
+        holds.len(),
+        shown(times)
+    );
 }

@@ -20,6 +20,8 @@ mod conformance_killed;
 mod conformance_served;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod faults;
+mod fence;
 mod leases;
 mod nats;
 mod nats_cluster;

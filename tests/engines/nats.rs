@@ -22,7 +22,7 @@ use super::support::peers::publish;
 use super::support::program::Site;
 
 /// A nats-server with JetStream.
-struct Nats {
+pub struct Nats {
     process: Option<Process>,
     directory: TempDir,
     port: u16,

@@ -70,7 +70,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "instances",
-        "wire::api zmtp core::instances ambient config telemetry reactor state",
+        "wire::api zmtp core::instances ambient config telemetry reactor state lease",
     ),
     (
         "http",
@@ -78,7 +78,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "daemon",
-        "wire::api wire::model wire::messagebus zmtp client core::leases core::security ambient config telemetry traces store state systemd reactor keys outbound lease bridges instances http",
+        "wire::api wire::model wire::messagebus zmtp client core::instances core::leases core::security ambient config telemetry traces store state systemd reactor keys outbound lease bridges instances http",
     ),
     (
         "cli",

@@ -189,6 +189,13 @@ fn what_makes_no_sense_for_who_serves_always_is_refused() {
         let said = site.run(&["check"]).failed(78);
         assert!(said.contains(why), "{said}");
     }
+    let instances = json!({"heartbeat": "beat", "fence": "standby"});
+    let site = Site::configured(&json!({ "instances": instances }));
+    let said = site.run(&["check"]).failed(78);
+    assert!(
+        said.contains("needs lease.source with an engine, and lease.role"),
+        "{said}"
+    );
 }
 
 #[test]

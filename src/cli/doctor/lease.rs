@@ -5,8 +5,17 @@ use event_manager_wire::api::{HeldLease, KeptLeases, Status};
 
 /// All findings about it.
 pub(super) fn check(status: &Status) -> Vec<Finding> {
+    let is_active = status.leases.is_some();
+    let then = match is_active {
+        true => "instances here may not lead any more",
+        false => "the daemon ends",
+    };
     let lease = status.lease.iter();
-    let found = lease.flat_map(|lease| [late(lease), forgetful(lease)]);
+    let found = lease.flat_map(|lease| {
+        // Else it is said of those of clients.
+        let forgetful = forgetful(lease).filter(|_| !is_active);
+        [late(lease, then), forgetful]
+    });
     let kept = status.leases.iter();
     let kept = kept.flat_map(|kept| [refused(kept), forgetful_of_clients(kept)]);
     found.chain(kept).flatten().collect()
@@ -44,7 +53,7 @@ fn forgetful_of_clients(kept: &KeptLeases) -> Option<Finding> {
 }
 
 /// It is renewed each third of its time. At half of it, that has failed once.
-fn late(lease: &HeldLease) -> Option<Finding> {
+fn late(lease: &HeldLease, then: &str) -> Option<Finding> {
     let (ttl, left, ago) = (lease.ttl_ms?, lease.expires_in_ms?, lease.renewed_ago_ms);
     if ago <= ttl / 2 {
         return None;
@@ -59,7 +68,7 @@ fn late(lease: &HeldLease) -> Option<Finding> {
         Code::LeaseLate,
         format!("lease {name}"),
         format!(
-            "it was renewed last {ago} ms ago, of lease.ttl {ttl} ms, and the daemon ends in {left} ms if that goes on; {why}"
+            "it was renewed last {ago} ms ago, of lease.ttl {ttl} ms, and {then} in {left} ms if that goes on; {why}"
         ),
         format!(
             "see that {source} runs and is reached from here, or raise lease.ttl if that is only slow"

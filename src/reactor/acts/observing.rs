@@ -11,7 +11,7 @@ use crate::reactor::state::peer::{Role, Source};
 use crate::reactor::state::runs::Run;
 use bytes::Bytes;
 use event_manager_core::broker::{PeerId, Route};
-use event_manager_core::instances::Links;
+use event_manager_core::instances::{FencePolicy, Links};
 use event_manager_zmtp::{HubId, encode_message};
 
 impl Hub {
@@ -20,6 +20,10 @@ impl Hub {
     pub(crate) fn begin_observing(&mut self, observer: Observer) {
         for prefix in observer.prefixes() {
             self.broker.routes.subscribe(prefix, OBSERVER);
+        }
+        if self.config.instances.fence == FencePolicy::Standby {
+            // Those elsewhere may not lead; here they would be taken for who does.
+            self.broker.routes.hide(observer.heartbeat(), OBSERVER);
         }
         self.observer = Some(Box::new(observer));
     }

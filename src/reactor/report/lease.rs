@@ -8,7 +8,10 @@ use event_manager_wire::api::{HeldLease, KeptLeases};
 /// How it goes with it at this time; `None` if there is none.
 pub(super) fn held_lease(site: &Site, now: Instant) -> Option<HeldLease> {
     let in_ms = |time: Duration| time.as_millis() as u64;
-    let tenure = site.lease.as_ref()?;
+    let turn = site.turn.as_ref();
+    let turn = turn.and_then(|turn| turn.borrow().clone());
+    let turn = turn.filter(|turn| !turn.term().is_over(now));
+    let tenure = site.lease.clone().or(turn)?;
     let (grant, term, renewals) = (tenure.grant(), tenure.term(), tenure.renewals());
     Some(HeldLease {
         source: grant.source.clone(),

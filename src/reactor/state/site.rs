@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::ambient::now;
 use crate::config::SecurityConfig;
 use crate::reactor::io::stream::Gate;
@@ -54,6 +56,8 @@ pub(crate) struct Site {
     pub(crate) hub_id: HubId,
     /// The lease under which we serve, if there is one: how long we may write to anybody.
     pub(crate) lease: Option<Arc<Tenure>>,
+    /// The lease by which instances of other programs may lead here, if there is one.
+    pub(crate) turn: Option<watch::Receiver<Option<Arc<Tenure>>>>,
     /// Who keeps the leases of clients, if the daemon doesn't itself.
     pub(crate) leases_kept: Option<LeasesKept>,
     /// The state directory's under it.

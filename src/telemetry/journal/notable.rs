@@ -677,7 +677,9 @@ notables! {
         linked: u64,
         /// How many others there are.
         others: u64,
-    } "instances that are heard here may not lead: this event manager and those that are linked are not more than half of all"
+        /// Why.
+        why: &'a str = said,
+    } "instances that are heard here may not lead: {why}"
 
     /// They may again.
     "EM-0709" FenceLifted "fence-lifted" INFO "em.instances" {

@@ -1,159 +1,18 @@
 //! The fence: in the smaller part of a mesh no instance leads, though none of them knows of it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use event_manager::config::Config;
 use event_manager_core::instances::FencePolicy;
-use event_manager_wire::model::Endpoint;
 use serde_json::Value;
 
 use super::super::mesh::{free_addresses, wait_linked};
 use super::super::support::peers::{connected, is_silent, probe};
+use super::super::support::scheduler::Scheduler;
+use super::super::support::way::Way;
 use super::super::support::{PATIENCE, TestDaemon};
-use super::{heartbeat, observing, turns, wait_for};
-
-const INTERVAL: Duration = Duration::from_millis(100);
-
-/// A way between two hubs that can be cut.
-struct Way {
-    address: Endpoint,
-    state: Arc<Mutex<WayState>>,
-}
-
-#[derive(Default)]
-struct WayState {
-    is_cut: bool,
-    open: Vec<TcpStream>,
-}
-
-impl Way {
-    fn to(target: &Endpoint) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let target = target.to_string().replace("tcp://", "");
-        let state = Arc::<Mutex<WayState>>::default();
-        let shared = Arc::clone(&state);
-        // It ends with the process, as what it waits for does.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let mut state = shared.lock().expect("a lock");
-                if state.is_cut {
-                    continue;
-                }
-                let Ok(other) = TcpStream::connect(&target) else {
-                    continue;
-                };
-                for (from, to) in [(&stream, &other), (&other, &stream)] {
-                    let (from, to) = (from.try_clone(), to.try_clone());
-                    let (from, to) = (from.expect("a copy"), to.expect("a copy"));
-                    std::thread::spawn(move || pass_on(from, to));
-                }
-                state.open.extend([stream, other]);
-            }
-        });
-        let address = Endpoint::tcp("127.0.0.1", port);
-        Self { address, state }
-    }
-
-    fn set_cut(&self, is_cut: bool) {
-        let mut state = self.state.lock().expect("a lock");
-        state.is_cut = is_cut;
-        if is_cut {
-            for stream in state.open.drain(..) {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        }
-    }
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = [0; 4096];
-    let mut copy = || -> io::Result<bool> {
-        let read = from.read(&mut buffer)?;
-        to.write_all(&buffer[..read])?;
-        Ok(read > 0)
-    };
-    while matches!(copy(), Ok(true)) {}
-    let _ = to.shutdown(Shutdown::Both);
-}
-
-/// An instance that follows the rule of ScheduleZero's broker: it leads while its process id is the lowest of
-/// all that it has heard within three intervals; it looks when somebody says something, and each two
-/// intervals.
-struct Scheduler {
-    leads: Arc<AtomicBool>,
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Scheduler {
-    fn start(hub: &TestDaemon, id: &str, pid: i64) -> Self {
-        let (leads, ends) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let publisher = connected(&hub.context, zmq::PUB, &hub.publishers());
-        let subscriber = connected(&hub.context, zmq::SUB, &hub.subscribers());
-        subscriber.set_subscribe(b"").expect("an option");
-        let (told, ending, id) = (Arc::clone(&leads), Arc::clone(&ends), id.to_owned());
-        let thread = std::thread::spawn(move || {
-            let mut alive: HashMap<String, (i64, Instant)> = HashMap::new();
-            let mut beat_at = Instant::now();
-            let mut clean_at = Instant::now() + 2 * INTERVAL;
-            told.store(true, Ordering::Relaxed);
-            while !ending.load(Ordering::Relaxed) {
-                if Instant::now() >= beat_at {
-                    publisher.send(&heartbeat(&id, pid), 0).expect("a send");
-                    beat_at += INTERVAL;
-                }
-                let mut looks = Instant::now() >= clean_at;
-                if looks {
-                    clean_at += 2 * INTERVAL;
-                    alive.retain(|_, (_, seen)| seen.elapsed() <= 3 * INTERVAL);
-                }
-                if subscriber.poll(zmq::POLLIN, 5).expect("a poll") > 0 {
-                    let bytes = subscriber.recv_bytes(0).expect("a message");
-                    let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                    let who = said["instance_id"].as_str().unwrap_or_default();
-                    match said["type"].as_str() {
-                        Some("heartbeat") if who != id => {
-                            let other = said["pid"].as_i64().expect("a number");
-                            alive.insert(who.to_owned(), (other, Instant::now()));
-                            looks = true;
-                        }
-                        Some("shutdown") => looks |= alive.remove(who).is_some(),
-                        _ => {}
-                    }
-                }
-                if looks {
-                    let lowest = alive.values().all(|(other, _)| *other >= pid);
-                    told.store(lowest, Ordering::Relaxed);
-                }
-            }
-        });
-        Self {
-            leads,
-            ends,
-            thread: Some(thread),
-        }
-    }
-
-    fn leads(&self) -> bool {
-        self.leads.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Scheduler {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
+use super::{observing, turns, wait_for};
 
 /// Three hubs; the way from one to another can be cut.
 fn mesh() -> (Vec<TestDaemon>, BTreeMap<(usize, usize), Way>) {
@@ -161,7 +20,7 @@ fn mesh() -> (Vec<TestDaemon>, BTreeMap<(usize, usize), Way>) {
     let mut ways = BTreeMap::new();
     for from in 0..3 {
         for to in (0..3).filter(|to| *to != from) {
-            ways.insert((from, to), Way::to(&all[to]));
+            ways.insert((from, to), Way::to(&all[to].to_string()));
         }
     }
     let hubs = (0..3).map(|n| {
@@ -171,7 +30,7 @@ fn mesh() -> (Vec<TestDaemon>, BTreeMap<(usize, usize), Way>) {
             config.instances.fence = FencePolicy::Minority;
             config.sub_addresses = vec![all[n].clone()];
             let peers = ways.iter().filter(|((from, _), _)| *from == n);
-            config.mesh.peers = peers.map(|(_, way)| way.address.clone().into()).collect();
+            config.mesh.peers = peers.map(|(_, way)| way.endpoint().into()).collect();
         };
         TestDaemon::with(change)
     });

@@ -15,7 +15,9 @@ pub mod program;
 pub mod raw;
 pub mod raw_curve;
 pub mod responder;
+pub mod scheduler;
 pub mod tunnel;
+pub mod way;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -52,6 +52,8 @@ pub struct RouteTable {
     hubs: BTreeSet<PeerId>,
     /// Services that get nothing that came by another hub either.
     passing_on: BTreeSet<ServiceKey>,
+    /// What of other hubs' events only one subscriber gets: how it begins, and who that is.
+    hidden: Option<(Box<[u8]>, PeerId)>,
     /// Goes up with each change that a route may depend on.
     revision: u64,
     known: KnownSubjects,
@@ -133,6 +135,12 @@ impl RouteTable {
     /// It is gone, and its prefixes are.
     pub fn remove_hub(&mut self, peer: PeerId) {
         self.hubs.remove(&peer);
+    }
+
+    /// Of what comes by another hub and begins so, this subscriber gets all, and no other does.
+    pub fn hide(&mut self, prefix: &[u8], but_for: PeerId) {
+        self.hidden = Some((prefix.into(), but_for));
+        self.patterns_changed();
     }
 
     /// Whether this subscriber is one.
@@ -325,7 +333,7 @@ impl RouteTable {
             Via::Client => self.resolve(key),
             Via::Bridge | Via::Hub => {
                 let all = self.look_up(key).route;
-                self.part_for(via, &all)
+                self.part_for(via, key, &all)
             }
         };
         let revision = self.revision;
@@ -342,10 +350,15 @@ impl RouteTable {
     }
 
     /// Of all who get an event, those who get it if it came by this way.
-    fn part_for(&mut self, via: Via, all: &Route) -> Rc<Route> {
+    fn part_for(&mut self, via: Via, key: &[u8], all: &Route) -> Rc<Route> {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
-        let is_left_out = |peer: &&PeerId| via == Via::Hub && self.hubs.contains(*peer);
+        let hidden = self.hidden.as_ref();
+        let hidden = hidden.filter(|(prefix, _)| via == Via::Hub && key.starts_with(prefix));
+        let is_left_out = |peer: &&PeerId| match hidden {
+            Some((_, but_for)) => *peer != but_for,
+            None => via == Via::Hub && self.hubs.contains(*peer),
+        };
         let subscribers = all.subscribers.iter().filter(|peer| !is_left_out(peer));
         found.extend(subscribers.map(|peer| Receiver::Subscriber(*peer)));
         let services = all.services.iter();
@@ -418,6 +431,29 @@ mod tests {
             (pattern, 0u32..4).prop_map(|(p, n)| Change::Add(p, n)),
             (pattern, 0u32..4).prop_map(|(p, n)| Change::Remove(p, n)),
         ]
+    }
+
+    #[test]
+    fn what_is_hidden_of_other_hubs_goes_to_one_subscriber() {
+        let mut table = RouteTable::default();
+        let peer = |slot| PeerId { slot, serial: 0 };
+        for (prefix, slot) in [("", 1), ("beat", 2), ("b", 9)] {
+            table.subscribe(prefix.as_bytes(), peer(slot));
+        }
+        table.hide(b"beat", peer(9));
+        let mut heard = |via, key: &str| {
+            let route = table.look_up_by(via, key.as_bytes()).route;
+            route
+                .subscribers
+                .iter()
+                .map(|peer| peer.slot)
+                .collect::<Vec<_>>()
+        };
+        for via in [Via::Client, Via::Bridge] {
+            assert_eq!(heard(via, "beat 1"), [1, 2, 9]);
+        }
+        assert_eq!(heard(Via::Hub, "beat 1"), [9]);
+        assert_eq!(heard(Via::Hub, "bee"), [1, 9]);
     }
 
     proptest! {

@@ -14,6 +14,8 @@ pub enum FencePolicy {
     /// While fewer than half of the other event managers are linked, or half of them: those on the other side
     /// may be the majority.
     Minority,
+    /// Unless this event manager holds a lease, which one of several has at a time.
+    Standby,
 }
 
 /// What is seen of the other event managers.
@@ -72,7 +74,16 @@ impl Fence {
                 self.majority_since = None;
                 true
             }
+            // By the lease alone.
+            FencePolicy::Standby => self.is_up,
         };
+        std::mem::replace(&mut self.is_up, is_up) != is_up
+    }
+
+    /// The same by the lease. Instances elsewhere are told so by their own event managers, and were before this
+    /// one could have it: so nothing is waited for.
+    pub fn judge_by_lease(&mut self, is_held: bool) -> bool {
+        let is_up = self.policy == FencePolicy::Standby && !is_held;
         std::mem::replace(&mut self.is_up, is_up) != is_up
     }
 }
@@ -108,6 +119,11 @@ mod tests {
         fence.judge(links(2, 2), at(21));
         assert!(!fence.judge(links(2, 2), at(30)) && fence.is_up());
         assert!(fence.judge(links(2, 2), at(31)) && !fence.is_up());
+        let mut by_lease = Fence::new(FencePolicy::Standby, INTERVAL);
+        assert!(!by_lease.judge(links(2, 2), at(0)) && by_lease.is_up());
+        assert!(by_lease.judge_by_lease(true) && !by_lease.is_up());
+        assert!(!by_lease.judge(links(2, 0), at(1)) && !by_lease.is_up());
+        assert!(by_lease.judge_by_lease(false) && by_lease.is_up());
         let mut off = Fence::new(FencePolicy::Off, INTERVAL);
         assert!(!off.is_up() && !off.judge(links(2, 0), at(0)) && !off.is_up());
     }

@@ -34,6 +34,8 @@ pub struct Rules {
     pub timeout: Duration,
     /// One that is gone is forgotten after so long.
     pub forget_after: Duration,
+    /// Those that only other event managers hear don't count for who leads: instances here aren't told of them.
+    pub only_here: bool,
 }
 
 /// By what way a message came.
@@ -276,6 +278,16 @@ impl Registry {
         self.instances.values()
     }
 
+    /// Whether any is heard here, and not only by other event managers.
+    pub fn is_any_here(&self) -> bool {
+        let is_here = |one: &Instance| {
+            let is_heard = matches!(one.state, InstanceState::Alive | InstanceState::Deaf);
+            is_heard && one.heard_here.is_some()
+        };
+        self.instances().any(is_here)
+    }
+
+    /// The one with this id.
     pub fn get(&self, id: &str) -> Option<&Instance> {
         self.instances.get(id)
     }
@@ -434,7 +446,10 @@ impl Registry {
                 said: instance.has_ended,
             });
         }
-        let is_free = !self.is_fenced || !facts.heard_here;
+        let is_free = match facts.heard_here {
+            true => !self.is_fenced,
+            false => !self.rules.only_here,
+        };
         let candidate = instance.known.pid.filter(|_| to.is_heard() && is_free);
         let before = std::mem::replace(&mut instance.candidate, candidate);
         if before != candidate {

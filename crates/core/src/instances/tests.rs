@@ -15,6 +15,7 @@ const RULES: Rules = Rules {
     interval: Duration::from_secs(1),
     timeout: Duration::from_secs(3),
     forget_after: Duration::from_secs(100),
+    only_here: false,
 };
 const LINK: Way<'static> = Way::Link {
     number: 1,
@@ -223,6 +224,24 @@ fn the_lowest_process_id_leads_and_each_change_is_kept() {
     let now = all.now();
     all.registry.set_fenced(false, now, &mut all.happened);
     assert_eq!(all.leaders(), ["c"]);
+}
+
+#[test]
+fn where_a_lease_decides_those_elsewhere_do_not_count() {
+    let mut all = Watched::new(vec![], vec![]);
+    let rules = Rules {
+        only_here: true,
+        ..RULES
+    };
+    all.registry = Registry::new(rules, vec![], vec![], all.now());
+    all.hear(Kind::Heartbeat, "elsewhere", 1, Way::Hub);
+    assert!(!all.registry.is_any_here());
+    all.beat("here", 2);
+    assert!(all.registry.is_any_here());
+    assert_eq!(all.leaders(), ["here"]);
+    let now = all.now();
+    all.registry.set_fenced(true, now, &mut all.happened);
+    assert_eq!(all.leaders(), Vec::<&str>::new());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The lease under which a daemon serves (`lease.source`). Who stands by for one answers no STATUS.
+/// The lease under which a daemon serves (`lease.source`). Who stands by for one answers no STATUS. With
+/// `lease.role` `active` it is the one by which instances of other programs may lead here (`instances.fence`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HeldLease {
@@ -23,7 +24,7 @@ pub struct HeldLease {
     pub epoch: u64,
     /// For how long it is held from each renewal, in milliseconds (`lease.ttl`); `None` if no clock ends it.
     pub ttl_ms: Option<u64>,
-    /// For how long this daemon may serve still, if it isn't renewed, in milliseconds; `None` if no clock ends it.
+    /// For how long it is held still, if it isn't renewed, in milliseconds; `None` if no clock ends it.
     pub expires_in_ms: Option<u64>,
     /// How often it was renewed since it was taken.
     pub renewals: u64,

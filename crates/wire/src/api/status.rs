@@ -58,7 +58,8 @@ pub struct Status {
     pub bridges: Vec<Bridge>,
     /// Instances of other programs that are observed (`instances`).
     pub instances: Instances,
-    /// The lease under which the daemon serves; `None` if it needs none.
+    /// The lease under which the daemon serves, or by which instances of other programs may lead here; `None` if
+    /// it holds none.
     pub lease: Option<HeldLease>,
     /// Who keeps the leases of clients; `None` if the daemon does itself.
     pub leases: Option<KeptLeases>,
