@@ -24,7 +24,7 @@ use crate::reactor::state::purpose::Purpose;
 use event_manager_core::broker::PeerId;
 use event_manager_core::security::Origin;
 
-/// Reads that a connection may do before others have their turn.
+/// Reads that a publisher's connection may do before others have their turn.
 const READS_PER_TURN: usize = 4;
 /// Bytes given to peers after which they are flushed, though more could be read.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -189,13 +189,20 @@ pub(crate) async fn run(
 ///
 /// # Errors
 /// There is nobody any more to serve it.
-async fn attend(hub: &SharedHub, purpose: &Purpose, met: Met, inbox: Inbox) -> Result<(), String> {
+async fn attend(
+    hub: &SharedHub,
+    purpose: &Purpose,
+    met: Met,
+    mut inbox: Inbox,
+) -> Result<(), String> {
     let (stream, wake) = (Rc::clone(&met.stream), Rc::clone(&met.wake));
     let admitted = hub.borrow_mut().admit(purpose, met);
     let Some(id) = admitted else {
         return Err("its service is gone".to_owned());
     };
     let _admitted = Admitted(hub, id);
+    let read_bytes_max = turn_bytes_max(&hub.borrow().peers[id].role);
+    inbox.read_at_most(read_bytes_max);
     exchange(hub, id, &stream, &wake, inbox).await;
     let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
     Ok(())
@@ -285,6 +292,17 @@ async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, m
     }
 }
 
+/// How much of a connection is read and taken in one turn. Events are cheap; what others say costs up to
+/// 10 µs a message. When a thousand of them say much at once, as after a cut, nobody waits for long.
+fn turn_bytes_max(role: &Role) -> usize {
+    match role {
+        Role::Publisher => usize::MAX,
+        Role::Subscriber { .. } => 4 << 10,
+        Role::Worker { .. } => 16 << 10,
+        Role::Requester { .. } => 32 << 10,
+    }
+}
+
 /// How a connection's turn to be read ended.
 enum Turn {
     /// So did the connection.
@@ -317,6 +335,9 @@ fn read(hub: &SharedHub, id: PeerId, stream: &Stream, inbox: &mut Inbox) -> Turn
                 }
                 if !more {
                     return Turn::Drained;
+                }
+                if inbox.reads_little() {
+                    return Turn::More;
                 }
             }
             Ok(None) => return Turn::Ended,

@@ -98,6 +98,8 @@ pub(crate) struct Inbox {
     missing: usize,
     held: bool,
     sealed: Option<Box<Sealed>>,
+    /// A read has no more than this.
+    read_bytes_max: usize,
 }
 
 impl Inbox {
@@ -127,7 +129,18 @@ impl Inbox {
             kept,
             missing: 1,
             sealed,
+            read_bytes_max: usize::MAX,
         }
+    }
+
+    /// From now on each read has no more than this, but for a large message's own.
+    pub(crate) fn read_at_most(&mut self, bytes_max: usize) {
+        self.read_bytes_max = bytes_max;
+    }
+
+    /// Whether a read is all of a turn.
+    pub(crate) fn reads_little(&self) -> bool {
+        self.read_bytes_max < usize::MAX
     }
 
     /// What is there before anything is read: it followed the handshake, or was held back.
@@ -212,8 +225,9 @@ impl Inbox {
         }
         let chunk = chunk.with_room_behind(self.kept.len());
         chunk.put_slice(&self.kept);
-        let room = chunk.capacity() - chunk.len();
-        let n = stream.try_read(chunk).inspect_err(|_| chunk.clear())?;
+        let room = (chunk.capacity() - chunk.len()).min(self.read_bytes_max);
+        let read = stream.try_read(&mut (&mut *chunk).limit(self.read_bytes_max));
+        let n = read.inspect_err(|_| chunk.clear())?;
         self.kept = BytesMut::new();
         let (data, backing_bytes) = (chunk.split(), CHUNK_BYTES);
         Ok((n > 0).then_some(Filled {
@@ -241,8 +255,9 @@ impl Inbox {
         let chunk = chunk.with_room_behind(waiting);
         chunk.put_slice(&self.kept);
         chunk.put_slice(&sealed.rest);
-        let room = chunk.capacity() - chunk.len();
-        let n = stream.try_read(chunk).inspect_err(|_| chunk.clear())?;
+        let room = (chunk.capacity() - chunk.len()).min(self.read_bytes_max);
+        let read = stream.try_read(&mut (&mut *chunk).limit(self.read_bytes_max));
+        let n = read.inspect_err(|_| chunk.clear())?;
         (self.kept, sealed.rest) = (BytesMut::new(), BytesMut::new());
         let mut data = chunk.split();
         sealed.open(&mut data, plain_end, body_bytes_max);
