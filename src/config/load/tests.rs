@@ -231,7 +231,11 @@ fn instances_and_their_fence_fit_together() {
             with(&format!(r#"{fence}, "shutdown": """#), &mesh(two, 1)),
             "needs instances.shutdown",
         ),
-        (with(r#""fence": "standby""#, ""), "\"off\" or \"minority\""),
+        (
+            with(r#""fence": "standby""#, ""),
+            "needs lease.source with an engine, and lease.role \"active\"",
+        ),
+        (with(r#""fence": "elsewhere""#, ""), "\"off\""),
         (with(r#""heartbeat2": 1"#, ""), "instances.heartbeat2"),
     ] {
         let errors = errors(&file);

@@ -333,7 +333,7 @@ fn what_does_not_go_together_is_named() {
 fn a_text_holds_an_object_in_which_nothing_stands_twice() {
     for (text, expected) in [
         ("{", "an object in JSON is wanted: EOF"),
-        ("7", "an object in JSON is wanted: invalid type"),
+        ("7", "services: \"7\": an object in JSON is wanted"),
         (r#"{"a": {}, "a": {}}"#, "\"a\" stands there twice"),
         (
             r#"{"a": {"ackTimeout": 1, "ackTimeout": 2}}"#,
