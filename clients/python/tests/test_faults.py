@@ -34,8 +34,10 @@ class Worker:
 
 def test_a_silent_cut_of_all_connections(monkeypatch):
     monkeypatch.setattr(_io, "HEARTBEAT_SECONDS", 0.3)
-    # The daemon gives a silent peer up, too, and its events to others.
-    with TestHub(durable=True, config={"heartbeatInterval": 0.3}) as daemon:
+    # The daemon gives a silent peer up, too, and its events to others. One that was sent events may only be
+    # busy, as long as its machine answers, as the relay's does: its events come again after ackTimeout.
+    config = {"heartbeatInterval": 0.3, "services": {"Billing": {"ackTimeout": 2}}}
+    with TestHub(durable=True, config=config) as daemon:
         with Wire(daemon) as wire, em.connect(wire.address, timeout=PATIENCE) as hub, em.connect(daemon.address, timeout=PATIENCE) as near:
             worker = Worker(hub)
             with hub.subscribe("order.") as events:
