@@ -1,9 +1,9 @@
 //! Workers of an earlier run, or that had fallen silent, which come back and say nothing: their libzmq
 //! connected again, and they don't know of it. Who is presumed to be one of them.
 //!
-//! After a restart, a peer with a routing id is known by that. Another one that connects to a port that only its service
-//! ever had is its worker. If other services had the port, too, their workers may dial it still: then it is
-//! presumed ready only if it is known by its host, and no other can be meant.
+//! After a restart, a peer with a routing id is known by that. Another one that connects to a port that only
+//! its service ever had is its worker. If other services had the port, too, their workers may dial it still:
+//! then it is presumed ready only if it is known by its host, and no other can be meant.
 //!
 //! Of those that had fallen silent, as many as were ready are presumed so, by their routing id or host
 //! ([`cut_off`](crate::reactor::state::cut_off)). A connection that its other end has closed is not one of
@@ -79,7 +79,10 @@ impl Hub {
                 Err("other services had this port, and it has no routing id")
             }
             true => Ok(None),
-            false => self.saved.cut_off.presume(service, signature),
+            false => self
+                .saved
+                .cut_off
+                .presume(service, signature, self.time.now),
         };
         match presumed {
             Ok(None) => {}

@@ -80,12 +80,16 @@ impl CutOff {
 
     /// Whether somebody is expected at the service.
     pub(crate) fn expects(&mut self, service: ServiceKey, now: Instant) -> bool {
+        self.give_up(now);
+        let mut missing = self.missing.iter();
+        missing.any(|missing| missing.service == service)
+    }
+
+    fn give_up(&mut self, now: Instant) {
         let is_over = |missing: &Missing| now.duration_since(missing.since) >= EXPECTED_FOR;
         while self.missing.front().is_some_and(is_over) {
             self.missing.pop_front();
         }
-        let mut missing = self.missing.iter();
-        missing.any(|missing| missing.service == service)
     }
 
     /// A peer has connected and says nothing. How it was ready, if it is one that is missing.
@@ -96,7 +100,9 @@ impl CutOff {
         &mut self,
         service: ServiceKey,
         signature: Signature<'_>,
+        now: Instant,
     ) -> Result<Option<KeptReady>, &'static str> {
+        self.give_up(now);
         let mut alike = self.missing.iter().enumerate();
         let Some((at, first)) = alike.find(|(_, missing)| missing.is(service, signature)) else {
             return Ok(None);
@@ -160,7 +166,7 @@ mod tests {
             (by_host("a"), None),
             (by_host("b"), Some(plain())),
         ] {
-            assert_eq!(cut_off.presume(BILLING, signature), Ok(wanted));
+            assert_eq!(cut_off.presume(BILLING, signature, now), Ok(wanted));
         }
         assert!(!cut_off.expects(BILLING, now));
     }
@@ -170,12 +176,12 @@ mod tests {
         let (mut cut_off, now) = (CutOff::default(), crate::ambient::now());
         cut_off.fell_silent(BILLING, by_host("a"), Some(plain()), now);
         cut_off.fell_silent(BILLING, by_host("a"), None, now);
-        assert!(cut_off.presume(BILLING, by_host("a")).is_err());
+        assert!(cut_off.presume(BILLING, by_host("a"), now).is_err());
         // A routing id is one worker's, wherever it connects from.
         for (identity, ready) in [(b"v", Some(plain())), (b"w", None)] {
             let signature = |host| Signature { identity, host };
             cut_off.fell_silent(BILLING, signature("a"), ready.clone(), now);
-            assert_eq!(cut_off.presume(BILLING, signature("b")), Ok(ready));
+            assert_eq!(cut_off.presume(BILLING, signature("b"), now), Ok(ready));
         }
     }
 
@@ -188,6 +194,7 @@ mod tests {
         assert_eq!(cut_off.missing.len(), EXPECTED_MAX);
         let end = start + EXPECTED_FOR;
         assert!(cut_off.expects(BILLING, end - Duration::from_nanos(1)));
+        assert_eq!(cut_off.presume(BILLING, by_host("a"), end), Ok(None));
         assert!(!cut_off.expects(BILLING, end));
         cut_off.fell_silent(BILLING, by_host("a"), Some(plain()), end);
         cut_off.service_ended(BILLING);
