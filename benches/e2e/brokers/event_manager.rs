@@ -42,6 +42,8 @@ fn start(state: Option<&TempDir>, services: &Value) -> Result<(Process, [u16; 3]
     });
     command.args(["--set", &format!("stateDir={state}")]);
     command.args(["--set", &format!("services={services}")]);
+    // There are no subscribers of before to wait for.
+    command.args(["--set", "subscriberGrace=0"]);
     command.args(["--set", "log.level=warn", "--ready-fd", "1"]);
     let (process, ready) = Process::with_line(&mut command)?;
     let ready: Value = serde_json::from_str(&ready).with_context(|| ready.clone())?;
