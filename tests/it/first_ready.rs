@@ -1,4 +1,4 @@
-//! A worker's first READY that can't be read, and one that has to be said again.
+//! A worker's first READY that can't be read, and when it has to be said again after a cut.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -67,8 +67,19 @@ fn a_first_ready_that_can_not_be_read_is_answered_if_it_speaks_of_acknowledging(
     assert_eq!(received(&plain), "x");
 }
 
-/// Forwards connections one after the other, and cuts each when it is told to: both ends live on.
-fn relay(to: &str) -> (String, mpsc::Sender<()>) {
+/// How both ends of a connection, which live on, learn that it is cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// It is closed.
+    Closed,
+    /// Nothing passes any more. The worker knows at once, the daemon doesn't.
+    SilentAndKnown,
+    /// The same, and the worker learns it when the daemon has given up.
+    Silent,
+}
+
+/// Forwards connections one after the other, and cuts each when it is told to.
+fn relay(to: &str, how: Cut) -> (String, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
     let to = to.strip_prefix("tcp://").expect("a TCP address").to_owned();
@@ -78,20 +89,45 @@ fn relay(to: &str) -> (String, mpsc::Sender<()>) {
             let Ok(far) = TcpStream::connect(&to) else {
                 return;
             };
-            let clones = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-            for (mut from, mut to) in [(clones(&near), clones(&far)), (clones(&far), clones(&near))]
-            {
-                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let is_cut = Arc::new(AtomicBool::new(false));
+            for (from, to, from_worker) in [(&near, &far, true), (&far, &near, false)] {
+                let clones = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+                let (from, to, is_cut) = (clones(from), clones(to), Arc::clone(&is_cut));
+                std::thread::spawn(move || forward(from, &to, from_worker, &is_cut));
             }
             if cuts.recv().is_err() {
                 return;
             }
-            for end in [near, far] {
-                let _ = end.shutdown(Shutdown::Both);
+            is_cut.store(how != Cut::Closed, Ordering::SeqCst);
+            if how != Cut::Silent {
+                let _ = near.shutdown(Shutdown::Both);
+            }
+            if how == Cut::Closed {
+                let _ = far.shutdown(Shutdown::Both);
             }
         }
     });
     (address, cut)
+}
+
+/// One direction, until its end, of which a daemon that is cut off from its worker doesn't hear.
+fn forward(mut from: TcpStream, mut to: &TcpStream, from_worker: bool, is_cut: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        if !is_cut.load(Ordering::SeqCst) && to.write_all(&buffer[..len]).is_err() {
+            break;
+        }
+    }
+    if !(from_worker && is_cut.load(Ordering::SeqCst)) {
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}
+
+/// Says that an event is done, from the frame before it.
+fn acknowledge(worker: &zmq::Socket, event: &[Vec<u8>]) {
+    let word = String::from_utf8_lossy(&event[0]);
+    let delivery = word.split(' ').nth(1).expect("its number");
+    worker.send(&format!("ACK {delivery}"), 0).expect("a send");
 }
 
 #[test]
@@ -100,7 +136,7 @@ fn a_worker_whose_connection_was_cut_says_ready_again_and_once_too_often_does_no
     let publisher = daemon.publisher();
     for (service, ready) in [("Plain", "READY"), ("Acks", r#"READY {"ack": true}"#)] {
         let subscribed = daemon.subscribe(service, service, &[service]);
-        let (address, cut) = relay(&subscribed.pull_address);
+        let (address, cut) = relay(&subscribed.pull_address, Cut::Closed);
         let worker = connected(&daemon.context, zmq::DEALER, &address);
         worker.send(ready, 0).expect("a send");
         daemon.wait_for_ready(service, 1);
@@ -119,57 +155,11 @@ fn a_worker_whose_connection_was_cut_says_ready_again_and_once_too_often_does_no
         assert_eq!(event.last().expect("a frame"), b"waits");
         if service == "Acks" {
             worker.send(ready, 0).expect("a send");
-            let word = String::from_utf8_lossy(&event[0]).into_owned();
-            let delivery = word.split(' ').nth(1).expect("its number").to_owned();
-            worker.send(&format!("ACK {delivery}"), 0).expect("a send");
+            acknowledge(&worker, &event);
         }
         daemon.wait_for_counter(service, |counters| counters.delivered, 1);
         assert!(is_silent(&worker, 100), "it came twice");
     }
-}
-
-/// Forwards connections one after the other. When it is told to, it swallows what comes from the daemon and
-/// keeps that end open; the worker's end is closed at once, or when the daemon has given up.
-fn swallowing_relay(to: &str, closes_at_once: bool) -> (String, mpsc::Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
-    let to = to.strip_prefix("tcp://").expect("a TCP address").to_owned();
-    let (cut, cuts) = mpsc::channel::<()>();
-    std::thread::spawn(move || {
-        for near in listener.incoming().map_while(Result::ok) {
-            let Ok(far) = TcpStream::connect(&to) else {
-                return;
-            };
-            let is_cut = Arc::new(AtomicBool::new(false));
-            let clones = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-            for (is_near, mut from, mut to) in [
-                (true, clones(&near), clones(&far)),
-                (false, clones(&far), clones(&near)),
-            ] {
-                let is_cut = Arc::clone(&is_cut);
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 4096];
-                    while let Ok(len @ 1..) = from.read(&mut buffer) {
-                        if !is_cut.load(Ordering::SeqCst) && to.write_all(&buffer[..len]).is_err() {
-                            break;
-                        }
-                    }
-                    // The daemon doesn't hear that a worker is gone which is cut off.
-                    if !(is_near && is_cut.load(Ordering::SeqCst)) {
-                        let _ = to.shutdown(Shutdown::Both);
-                    }
-                });
-            }
-            if cuts.recv().is_err() {
-                return;
-            }
-            is_cut.store(true, Ordering::SeqCst);
-            if closes_at_once {
-                let _ = near.shutdown(Shutdown::Both);
-            }
-        }
-    });
-    (address, cut)
 }
 
 /// Its machine couldn't be reached for a while, and it doesn't know: libzmq connects again by itself.
@@ -180,14 +170,14 @@ fn a_worker_that_fell_silent_goes_on_without_a_word() {
     let publisher = daemon.publisher();
     let acks = r#"READY {"ack": true, "credit": 7}"#;
     let all = [
-        ("PlainEarly", "READY", true),
-        ("PlainLate", "READY", false),
-        ("AcksEarly", acks, true),
-        ("AcksLate", acks, false),
+        ("PlainEarly", "READY", Cut::SilentAndKnown),
+        ("PlainLate", "READY", Cut::Silent),
+        ("AcksEarly", acks, Cut::SilentAndKnown),
+        ("AcksLate", acks, Cut::Silent),
     ];
-    let workers = all.map(|(service, ready, comes_early)| {
+    let workers = all.map(|(service, ready, how)| {
         let subscribed = daemon.subscribe(service, service, &[service]);
-        let (address, cut) = swallowing_relay(&subscribed.pull_address, comes_early);
+        let (address, cut) = relay(&subscribed.pull_address, how);
         let worker = connected(&daemon.context, zmq::DEALER, &address);
         worker.send(ready, 0).expect("a send");
         daemon.wait_for_ready(service, 1);
@@ -213,9 +203,7 @@ fn a_worker_that_fell_silent_goes_on_without_a_word() {
             let event = worker.recv_multipart(0).expect("the event");
             assert_eq!(event.last().expect("a frame"), b"x", "{service}");
             if event[0].starts_with(b"EVENT ") {
-                let word = String::from_utf8_lossy(&event[0]).into_owned();
-                let delivery = word.split(' ').nth(1).expect("its number").to_owned();
-                worker.send(&format!("ACK {delivery}"), 0).expect("a send");
+                acknowledge(worker, &event);
             }
             daemon.wait_for_counter(service, |counters| counters.delivered, 1);
         }

@@ -11,6 +11,8 @@
 //! That is for leases that the daemon gives. [`candidate`] is for one that it wants itself.
 
 pub mod candidate;
+#[cfg(test)]
+mod chance;
 pub mod shared;
 pub mod tenure;
 

@@ -6,25 +6,10 @@
     reason = "an arbitrary origin for a fake clock"
 )]
 
+use super::super::chance::Rng;
 use super::*;
 
 const TTL: Duration = Duration::from_millis(3000);
-
-/// Numbers that look like chance, and are the same each time.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// A request that is under way to the third party, or its answer on the way back.
 struct Message {
@@ -85,7 +70,7 @@ fn content(claim: Option<Claim>) -> Content {
 
 impl World {
     fn new(seed: u64, processes: usize, (loses, pauses): (u64, u64)) -> Self {
-        let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut rng = Rng::of(seed);
         let processes = (0..processes).map(|n| Process {
             candidate: candidate(n, 0),
             run: 0,

@@ -7,26 +7,11 @@
     reason = "an arbitrary origin for a fake clock"
 )]
 
+use super::super::chance::Rng;
 use super::*;
 use crate::security::Identity;
 
 const TTL: Duration = Duration::from_millis(1000);
-
-/// Numbers that look like chance, and are the same each time.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 fn name() -> ServiceName {
     ServiceName::new("job").expect("a name")
@@ -75,7 +60,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, loses: u64) -> Self {
-        let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut rng = Rng::of(seed);
         let sites = (0..3).map(|n| Site {
             shared: Shared::default(),
             client: holder(&format!("client-{n}")),
