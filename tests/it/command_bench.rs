@@ -92,13 +92,13 @@ fn who_interrupts_it_finds_its_services_ended() {
 fn on_a_terminal_it_shows_how_far_it_is() {
     let daemon = TestDaemon::start();
     let site = Site::of(&daemon);
-    let bench = ["bench", "subscribe", "-n", "200", "--rate", "200"];
+    let bench = ["bench", "subscribe", "-n", "400", "--rate", "200"];
     let terminal = site.start_in_terminal(&bench);
     let shown = wait_until(|| {
         let output = terminal.output();
         output.contains("subscribe [##").then_some(output)
     });
-    assert!(shown.is_some_and(|shown| shown.contains("] ") && shown.contains(" of 200, ")));
+    assert!(shown.is_some_and(|shown| shown.contains("] ") && shown.contains(" of 400, ")));
     let ended = terminal.end();
     assert!(ended.stdout.contains("code=0"), "{ended:?}");
     // Where no terminal is, nothing but the table.

@@ -161,7 +161,7 @@ async fn the_client_renews_and_knows_when_it_has_lost() {
     let directory = TempDir::new().expect("a directory");
     let daemon = daemon(&directory);
     let (one, other) = (hub(&daemon).await, hub(&daemon).await);
-    let ttl = Duration::from_millis(400);
+    let ttl = Duration::from_secs(1);
     let first = one.lease("job").ttl(ttl).acquire().await.expect("a lease");
     // Longer than its time.
     for _ in 0..20 {

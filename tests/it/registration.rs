@@ -346,9 +346,9 @@ fn the_guard_lets_nobody_in_beside_a_living_predecessor() {
     let locator = Locator::start(&context);
     let predecessor = registered_with(&locator.address, Duration::from_secs(30));
     locator.wait_until_asked(Token::REGISTER);
-    let why = refusal(guarded(&locator.address, GuardTimeoutAction::Exit, 300));
+    let why = refusal(guarded(&locator.address, GuardTimeoutAction::Exit, 1000));
     assert!(why.contains(&predecessor.requests()), "{why}");
-    let proceeded = guarded(&locator.address, GuardTimeoutAction::Proceed, 300);
+    let proceeded = guarded(&locator.address, GuardTimeoutAction::Proceed, 1000);
     assert!(proceeded.expect("it proceeds").stop());
     // While it waits, the predecessor ends.
     let waiting = {
@@ -383,7 +383,7 @@ fn to_the_guard_unreachable_is_not_dead() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("tcp://{}", silent.local_addr().expect("bound"));
     register(&context, &locator.address, &address);
-    let why = refusal(guarded(&locator.address, GuardTimeoutAction::Exit, 300));
+    let why = refusal(guarded(&locator.address, GuardTimeoutAction::Exit, 1000));
     assert!(
         why.contains(&address) && why.contains("does not mean that it is gone"),
         "{why}"
@@ -394,6 +394,6 @@ fn to_the_guard_unreachable_is_not_dead() {
     let text = nowhere.to_string();
     let refused = || TcpStream::connect(tcp_address(&text)).err();
     wait_until(refused).expect("the port is closed");
-    let why = refusal(guarded(&nowhere, GuardTimeoutAction::Exit, 300));
+    let why = refusal(guarded(&nowhere, GuardTimeoutAction::Exit, 1000));
     assert!(why.contains("nobody listens"), "{why}");
 }

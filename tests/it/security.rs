@@ -117,9 +117,10 @@ fn sighup_admits_and_ends_peers_that_try_again_by_themselves() {
     change(&refused);
     let status = daemon.status();
     assert_eq!(status.subscribers.connected, 0);
-    assert_eq!(status.refused("address"), 1);
+    let refused = status.refused("address");
+    assert!(refused > 0, "and each time that it has tried again since");
     assert_eq!(status.publishers.connected, 1, "the others stay");
-    daemon.wait_for("it tries again", |status| status.refused("address") > 1);
+    daemon.wait_for("it tries again", |s| s.refused("address") > refused);
 
     change(&admitted);
     // libzmq says its subscriptions again in a call to the socket.

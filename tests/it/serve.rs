@@ -171,7 +171,7 @@ fn a_second_signal_ends_it_at_once() {
 fn a_locator_that_hangs_does_not_cost_those_who_listen_their_events() {
     let (locator, address) = locator();
     let daemon = TestDaemon::serving(&Site::configured(&json!({
-        "drainTimeout": 1,
+        "drainTimeout": 3,
         "locatorAddress": address,
         "locatorRegister": true,
     })));
@@ -194,7 +194,7 @@ fn a_locator_that_hangs_does_not_cost_those_who_listen_their_events() {
         (0..200).for_each(|_| assert_eq!(subscriber.read_message().len(), 2));
     });
     let ended = program.end();
-    assert!(told_at.elapsed() < Duration::from_secs(2));
+    assert!(told_at.elapsed() < Duration::from_secs(4));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!ended.stderr.contains("not delivered"), "{}", ended.stderr);
     read.join().expect("all events came");

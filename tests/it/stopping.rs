@@ -12,6 +12,7 @@ use event_manager_wire::api::Process;
 use event_manager_wire::model::Endpoint;
 
 use super::support::peers::{publish, received};
+use super::support::program::wait_until;
 use super::support::raw::{RawPeer, command, frame, greeting, ready, tcp_address};
 use super::support::{PATIENCE, TestDaemon, config, tunnel};
 
@@ -226,7 +227,9 @@ fn a_start_that_fails_lets_go_of_the_state_directory() {
         config.sub_addresses = vec![Endpoint::tcp("127.0.0.1", port)];
         let error = Daemon::start(config).unwrap_err().to_string();
         assert!(error.contains("subAddress"), "{error}");
-        // Its thread has ended, or the lock would still be held.
-        StateDir::lock(directory.path()).unwrap();
+        // Its thread has ended, or the lock would still be held: but for a moment by a process that another
+        // test has forked and that has not begun its own program.
+        let locked = wait_until(|| StateDir::lock(directory.path()).ok());
+        locked.expect("nobody has the lock");
     }
 }

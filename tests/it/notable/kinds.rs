@@ -222,7 +222,7 @@ fn the_guard_waits_is_overridden_or_gives_up() {
     let (_locator, address) = locator();
     let keys = |more: Value| {
         let mut keys = json!({"locatorAddress": address, "locatorRegister": true,
-            "startupGuard": true, "startupGuardTimeout": 0.3,
+            "startupGuard": true, "startupGuardTimeout": 1,
             "stateDir": "state"});
         more.as_object()
             .expect("an object")
