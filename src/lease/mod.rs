@@ -24,7 +24,6 @@ use tokio::time::sleep_until;
 
 use crate::ambient::{now, random};
 use crate::config::Config;
-use crate::engines::{content_of, text_of};
 use crate::store::{By, Holding};
 use crate::telemetry::{Journal, Notable, host_name, instance_name};
 pub use clients::{Asked, Clients};
@@ -277,14 +276,11 @@ impl Work {
     }
 
     async fn ask(&mut self, ask: &Ask, until: Instant) -> Answer {
-        let name = &self.config.lease.name;
-        match self.source.ask(name, &ask.with(text_of), until).await {
-            Ok(answer) => answer.with(|text| content_of(&text)),
-            Err(why) => {
-                self.failed(&why);
-                Answer::Unknown
-            }
-        }
+        let answer = self.source.ask_of_daemons(ask, until).await;
+        answer.unwrap_or_else(|why| {
+            self.failed(&why);
+            Answer::Unknown
+        })
     }
 
     fn failed(&mut self, why: &str) {

@@ -6,7 +6,7 @@ use tokio::time::timeout_at;
 
 use crate::ambient::{now, random_bytes};
 use crate::config::{Config, Layout};
-use crate::engines::{Failure, Register, User, register};
+use crate::engines::{Failure, Register, User, content_of, register, text_of};
 use crate::telemetry::{Bursts, Journal, Notable};
 use event_manager_core::leases::candidate::{Answer, Ask};
 use event_manager_zmtp::HubId;
@@ -56,6 +56,20 @@ impl Source {
                 Err(why)
             }
         }
+    }
+
+    /// Asks for the entry of `lease.name`, which is daemons'. After an error it isn't known whether it was done.
+    ///
+    /// # Errors
+    /// As [`Source::ask`].
+    pub(super) async fn ask_of_daemons(
+        &mut self,
+        ask: &Ask,
+        until: Instant,
+    ) -> Result<Answer, String> {
+        let name = self.config.lease.name.clone();
+        let answer = self.ask(&name, &ask.with(text_of), until).await?;
+        Ok(answer.with(|text| content_of(&text)))
     }
 
     /// Asks for the entry of this name. After an error it isn't known whether it was done.

@@ -16,7 +16,6 @@ use super::source::{CONNECT_MAX, Source};
 use super::{RELEASE_MAX, claim_of, grant_of};
 use crate::ambient::now;
 use crate::config::Config;
-use crate::engines::{content_of, text_of};
 use crate::telemetry::Journal;
 use event_manager_core::leases::candidate::{
     Answer, Ask, Candidate, Claim, Directories, Next, Term,
@@ -177,14 +176,11 @@ impl Taking {
     }
 
     async fn ask(&mut self, ask: &Ask, until: Instant) -> Answer {
-        let name = &self.config.lease.name;
-        match self.source.ask(name, &ask.with(text_of), until).await {
-            Ok(answer) => answer.with(|text| content_of(&text)),
-            Err(why) => {
-                self.failed(&why);
-                Answer::Unknown
-            }
-        }
+        let answer = self.source.ask_of_daemons(ask, until).await;
+        answer.unwrap_or_else(|why| {
+            self.failed(&why);
+            Answer::Unknown
+        })
     }
 
     fn failed(&self, why: &str) {
