@@ -1,6 +1,6 @@
 //! The fence: a heartbeat of an instance that is none, by which no instance here takes itself for the leader.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Map, json};
@@ -17,8 +17,10 @@ use event_manager_core::instances::{Fence, FencePolicy, Links};
 const ID: &str = "event-manager-fence";
 /// Below the process id of any.
 const PID: i64 = -1;
-/// In each interval it is said so often that they may not lead.
+/// In each interval it is said so often that they may not lead,
 const TIMES: u32 = 5;
+/// and at least this often: whoever has just started, or was not connected, leads until it hears that.
+const SAID_EVERY_MAX: Duration = Duration::from_millis(500);
 
 /// Tells instances here whether they may lead.
 pub(super) struct Teller {
@@ -95,9 +97,8 @@ impl Teller {
         if has_changed || is_first {
             self.note(links);
         }
-        let is_time = self
-            .told_at
-            .is_none_or(|at| now() >= at + self.config.interval / TIMES);
+        let said_every = (self.config.interval / TIMES).min(SAID_EVERY_MAX);
+        let is_time = self.told_at.is_none_or(|at| now() >= at + said_every);
         let frames = match (self.fence.is_up(), has_changed) {
             (true, true) => self.heartbeat(),
             (true, false) if is_time => self.heartbeat(),

@@ -172,3 +172,24 @@ fn the_fence_is_said_to_those_only_who_want_heartbeats_here() {
     let known = super::page(&hubs[0]).instances.known;
     assert!(known.is_empty(), "{known:?}");
 }
+
+/// It leads until it hears that it may not, however long it is until the next heartbeat of anybody.
+#[test]
+fn whoever_comes_later_is_told_within_a_second() {
+    let peers = free_addresses(2);
+    let hub = TestDaemon::with(|config| {
+        observing(config);
+        config.instances.interval = Duration::from_secs(60);
+        config.instances.timeout = Duration::from_secs(180);
+        config.instances.fence = FencePolicy::Minority;
+        config.mesh.peers = peers.iter().cloned().map(Into::into).collect();
+    });
+    for _ in 0..2 {
+        let subscriber = connected(&hub.context, zmq::SUB, &hub.subscribers());
+        let begun = Instant::now();
+        subscriber.set_subscribe(b"").expect("an option");
+        let text = subscriber.recv_string(0).expect("a heartbeat");
+        assert!(text.expect("a text").contains("event-manager-fence"));
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+}

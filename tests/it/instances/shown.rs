@@ -13,6 +13,8 @@ use super::{find, heartbeat, observing, page, said, send, settings, state_of, tu
 fn who_is_there_and_who_leads_is_told_everywhere() {
     let daemon = TestDaemon::with(|config| {
         observing(config);
+        // None is silent before the other has spoken, also on a slow machine.
+        config.instances.timeout = std::time::Duration::from_secs(1);
         config.http_address = Some(event_manager_wire::model::Endpoint::tcp("127.0.0.1", 0));
     });
     let (one, other) = (daemon.publisher(), daemon.publisher());

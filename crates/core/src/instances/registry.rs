@@ -93,6 +93,8 @@ pub struct Instance {
     has_ended: bool,
     /// With which process id it could lead.
     candidate: Option<i64>,
+    /// Nobody is elected before it is heard, or its time is over.
+    is_awaited: bool,
 }
 
 impl Instance {
@@ -108,6 +110,7 @@ impl Instance {
             deaf_since: None,
             has_ended: false,
             candidate: None,
+            is_awaited: true,
         }
     }
 
@@ -225,8 +228,8 @@ pub struct Registry {
     history: History,
     /// Instances of which something changed that is to be kept.
     changed: BTreeSet<String>,
-    /// Those that were not heard since the start: as long as there are any, nobody is elected.
-    unknown: usize,
+    /// Those that are awaited: as long as there are any, nobody is elected.
+    awaited: usize,
     /// No instance that is heard here may lead.
     is_fenced: bool,
     /// New ids in the second that began then.
@@ -237,13 +240,11 @@ impl Registry {
     /// With what an earlier run knew.
     pub fn new(rules: Rules, former: Vec<Former>, turns: Vec<Turn>, now: Now) -> Self {
         let mut instances = BTreeMap::new();
-        let mut unknown = 0;
         for known in former.into_iter().take(INSTANCES_MAX) {
             let state = match known.is_gone {
                 true => InstanceState::Gone,
                 false => InstanceState::Unknown,
             };
-            unknown += usize::from(!known.is_gone);
             let since_ms = known.last_seen_ms;
             instances.insert(known.id.clone(), Instance::new(known, state, since_ms));
         }
@@ -259,6 +260,14 @@ impl Registry {
                 }
             }
         }
+        let mut awaited = 0;
+        for instance in instances.values_mut() {
+            // Whoever only other event managers heard has no part in it, and they may be cut off now.
+            let was_here = instance.known.link.is_some() || leaders.contains(&instance.known.id);
+            let counts = was_here || !rules.only_here;
+            instance.is_awaited = counts && instance.state == InstanceState::Unknown;
+            awaited += usize::from(instance.is_awaited);
+        }
         Self {
             rules,
             started_at: now.at,
@@ -267,7 +276,7 @@ impl Registry {
             leaders,
             history,
             changed: BTreeSet::new(),
-            unknown,
+            awaited,
             is_fenced: false,
             new: (now.at, 0),
         }
@@ -334,7 +343,7 @@ impl Registry {
             };
             let instance = Instance::new(known, InstanceState::Unknown, now.wall_ms);
             self.instances.insert(said.id.clone(), instance);
-            self.unknown += 1;
+            self.awaited += 1;
         }
         let rules = self.rules;
         if let Some(instance) = self.instances.get_mut(&said.id) {
@@ -434,8 +443,9 @@ impl Registry {
         if from != to {
             instance.state = to;
             instance.since_ms = now.wall_ms;
-            self.unknown -= usize::from(from == InstanceState::Unknown);
-            self.unknown += usize::from(to == InstanceState::Unknown);
+            // None is unknown again that was known once.
+            let was_awaited = std::mem::take(&mut instance.is_awaited);
+            self.awaited -= usize::from(was_awaited);
             self.changed.insert(id.to_owned());
             // Until its next heartbeat, also over a restart.
             instance.known.is_gone = to == InstanceState::Gone;
@@ -463,7 +473,7 @@ impl Registry {
 
     /// Those with the lowest process id lead.
     fn elect(&mut self, now: Now, happened: &mut Vec<Happened>) {
-        if self.unknown > 0 {
+        if self.awaited > 0 {
             return;
         }
         let lowest = self.candidates.first().map(|(pid, _)| *pid);

@@ -53,13 +53,17 @@ struct Watched {
 
 impl Watched {
     fn new(former: Vec<Former>, turns: Vec<Turn>) -> Self {
+        Self::by(RULES, former, turns)
+    }
+
+    fn by(rules: Rules, former: Vec<Former>, turns: Vec<Turn>) -> Self {
         let begun = Instant::now();
         let now = Now {
             at: begun,
             wall_ms: 1_000_000,
         };
         Self {
-            registry: Registry::new(RULES, former, turns, now),
+            registry: Registry::new(rules, former, turns, now),
             begun,
             ms: 0,
             happened: vec![],
@@ -272,6 +276,39 @@ fn after_a_restart_nobody_is_elected_before_all_are_known_to_be_there_or_not() {
     let last: Vec<_> = all.turns().split_off(1);
     let expected = [("a", TurnKind::Timeout), ("b", TurnKind::Elected)];
     assert_eq!(last, expected.map(|(id, kind)| (id.to_owned(), kind)));
+}
+
+/// Those may be cut off now, with their event manager.
+#[test]
+fn after_a_restart_those_that_have_no_part_in_who_leads_are_not_awaited() {
+    let rules = Rules {
+        only_here: true,
+        ..RULES
+    };
+    let mut before = Watched::by(rules, vec![], vec![]);
+    before.beat("a", 2);
+    before.hear(Kind::Heartbeat, "b", 1, Way::Hub);
+    let now = before.now();
+    before.registry.set_fenced(true, now, &mut before.happened);
+    let instances = before.registry.instances();
+    let former = instances.map(|one| one.known().clone()).collect();
+    let turns = before.registry.history().cloned().collect();
+    let mut all = Watched::by(rules, former, turns);
+    assert_eq!(all.leaders(), Vec::<&str>::new());
+    all.beat("a", 2);
+    assert_eq!(
+        (all.leaders(), all.state("b")),
+        (vec!["a"], InstanceState::Unknown)
+    );
+    let kinds: Vec<_> = all.turns().into_iter().map(|(_, kind)| kind).collect();
+    let (elected, fenced) = (TurnKind::Elected, TurnKind::Fenced);
+    assert_eq!(kinds, [elected, fenced, elected]);
+    // That one is gone when its time is over, and nothing is counted twice.
+    all.pass(3001);
+    assert_eq!(all.state("b"), InstanceState::Gone);
+    all.hear(Kind::Heartbeat, "b", 1, Way::Hub);
+    all.beat("a", 2);
+    assert_eq!(all.leaders(), ["a"]);
 }
 
 #[test]
