@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::units::{Seconds, Unit, Word, Words};
+use super::units::{Seconds, Truth, Unit, Word, Words};
 use event_manager_core::leases::candidate::Directories;
 
 /// The longest name of a lease, and of an engine, in bytes.
@@ -36,6 +36,9 @@ pub struct LeaseConfig {
     /// Whose the state directories are.
     #[serde(with = "WhoseDirectories")]
     pub state_dir: Directories,
+    /// Whether a daemon that serves beside others is ready only while the engine can be used.
+    #[serde(with = "Truth")]
+    pub required: bool,
     /// What is run when this daemon serves.
     #[serde(with = "Command")]
     pub on_lead: Vec<String>,
@@ -89,6 +92,7 @@ impl Default for LeaseConfig {
             name: "event-manager".into(),
             ttl: Duration::from_secs(3),
             state_dir: Directories::Shared,
+            required: false,
             on_lead: vec![],
             on_resign: vec![],
         }

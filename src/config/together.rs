@@ -121,6 +121,9 @@ fn instances(config: &Config) -> Option<Conflict> {
     })
 }
 
+/// The source of a lease that event managers would have among themselves.
+const BY_VOTE: &str = "cluster";
+
 /// What a daemon needs that serves under a lease only.
 fn lease(config: &Config) -> Option<Conflict> {
     let lease = &config.lease;
@@ -145,6 +148,10 @@ fn lease(config: &Config) -> Option<Conflict> {
         let why = "lease.source \"hand\" means a person, and engines has one of that name: call that otherwise";
         return conflict("engines", why.into());
     }
+    if engine.is_none() && source == BY_VOTE {
+        let why = "lease.source \"cluster\", a vote among event managers without an engine, is not built: name one of engines, nats or etcd with three servers, or have a person decide (\"hand\" and event-manager promote)";
+        return conflict("cluster.members", why.into());
+    }
     if engine.is_none() && !lease.is_by_hand() {
         return conflict(
             "engines",
@@ -160,6 +167,10 @@ fn lease(config: &Config) -> Option<Conflict> {
     }
     if lease.is_active() {
         return active(config);
+    }
+    if lease.required {
+        let why = "lease.required is for lease.role \"active\": a daemon that stands by is ready only with the lease";
+        return Some((vec!["lease.required", "lease.role"], why.into()));
     }
     if config.state_dir.as_os_str().is_empty() {
         let why = "lease.source needs a stateDir, which all daemons of this lease share";

@@ -260,19 +260,25 @@ fn publishers(status: Result<&Status, NoAnswer>) -> Check {
     Check { ok, reason }
 }
 
-/// Who keeps the leases of clients, if the daemon doesn't. All else works without it, so it is ready.
+/// Who keeps the leases of clients, if the daemon doesn't. All else works without it, so it is ready unless that
+/// is required.
 fn leases(status: Result<&Status, NoAnswer>) -> Option<(&'static str, Check)> {
     let kept = status.ok()?.leases.as_ref()?;
     let source = &kept.source;
     let reason = match &kept.problem {
         None => format!("the engine {source} keeps the leases of clients"),
         Some(why) => {
+            let required = match kept.required {
+                true => "lease.required is true",
+                false => "it is not required (lease.required)",
+            };
             format!(
-                "LEASE is refused until the engine {source} can be used, and all else works: {why}"
+                "LEASE is refused until the engine {source} can be used, and all else works; {required}: {why}"
             )
         }
     };
-    Some(("lease", Check { ok: true, reason }))
+    let ok = kept.problem.is_none() || !kept.required;
+    Some(("lease", Check { ok, reason }))
 }
 
 /// Those to other brokers, if there are any.

@@ -51,7 +51,8 @@ impl Clients {
         let engine = config.engines.get(&config.lease.source);
         let engine = engine.filter(|_| config.lease.is_active())?;
         let source = config.lease.source.clone();
-        let keeper = Arc::new(Keeper::new(source, engine.kind().to_string()));
+        let kind = engine.kind().to_string();
+        let keeper = Arc::new(Keeper::new(source, kind, config.lease.required));
         let (sender, requests) = mpsc::channel(LEASES_WAITING_MAX);
         let kept = LeasesKept {
             asked: sender,

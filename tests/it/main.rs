@@ -66,6 +66,8 @@ mod lasting;
 mod layering;
 mod lease_requests;
 mod leases;
+#[cfg(feature = "nats")]
+mod leases_kept;
 mod leaving;
 mod liveness;
 mod locator;

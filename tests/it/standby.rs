@@ -177,6 +177,14 @@ fn what_makes_no_sense_for_who_serves_always_is_refused() {
         (json!({}), "needs an engine as lease.source"),
         (json!({"source": "none"}), "there is no engine"),
         (
+            json!({"source": "cluster"}),
+            "a vote among event managers without an engine, is not built",
+        ),
+        (
+            json!({"role": "standby", "required": true}),
+            "lease.required is for lease.role \"active\"",
+        ),
+        (
             json!({"role": "both"}),
             "\"standby\" or \"active\" is wanted",
         ),

@@ -36,6 +36,7 @@ pub(super) fn kept_leases(site: &Site) -> Option<KeptLeases> {
     Some(KeptLeases {
         source: keeper.source().to_owned(),
         engine: keeper.engine().to_owned(),
+        required: keeper.is_required(),
         asked: dealings.asked,
         failed: dealings.failed,
         problem: dealings.problem,

@@ -45,6 +45,7 @@ pub struct Renewals {
 pub struct Keeper {
     source: String,
     engine: String,
+    is_required: bool,
     dealings: Mutex<Dealings>,
 }
 
@@ -60,11 +61,13 @@ pub struct Dealings {
 }
 
 impl Keeper {
-    /// One that was asked nothing yet: what the configuration calls it, and what kind of engine it is.
-    pub fn new(source: String, engine: String) -> Self {
+    /// One that was asked nothing yet: what the configuration calls it, what kind of engine it is, and whether the
+    /// daemon is ready only while it can be used.
+    pub fn new(source: String, engine: String, is_required: bool) -> Self {
         Self {
             source,
             engine,
+            is_required,
             dealings: Mutex::default(),
         }
     }
@@ -77,6 +80,11 @@ impl Keeper {
     /// What kind of engine it is.
     pub fn engine(&self) -> &str {
         &self.engine
+    }
+
+    /// Whether the daemon is ready only while it can be used.
+    pub fn is_required(&self) -> bool {
+        self.is_required
     }
 
     /// What was asked of it.

@@ -42,6 +42,8 @@ pub struct KeptLeases {
     pub source: String,
     /// What kind of engine that is.
     pub engine: String,
+    /// Whether the daemon is ready only while it can be used (`lease.required`).
+    pub required: bool,
     /// Requests LEASE that were answered.
     pub asked: u64,
     /// Of these, those that got the NAK `engine-failed`.
