@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use event_manager_client::{ClientError, Hub, Lease};
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::conformance::Broker;
 use super::faults::{KINDS, break_for, rounds, shown};
 use super::server::free_port;
+use super::support::clock::Clock;
 use super::support::program::wait_until;
 use super::support::way::Way;
 use super::support::{PATIENCE, TestDaemon};
@@ -23,6 +25,10 @@ pub fn active(engine: &Value) -> TestDaemon {
 }
 
 pub fn active_with(engine: &Value, more: &Value) -> TestDaemon {
+    TestDaemon::in_own_process(&active_settings(engine, more))
+}
+
+fn active_settings(engine: &Value, more: &Value) -> Value {
     let mut settings = json!({
         "engines": {"main": engine},
         "lease": {"source": "main", "role": "active"},
@@ -31,7 +37,7 @@ pub fn active_with(engine: &Value, more: &Value) -> TestDaemon {
     for (key, value) in more.as_object().expect("an object") {
         settings[key] = value.clone();
     }
-    TestDaemon::in_own_process(&settings)
+    settings
 }
 
 /// What a request about a lease is answered, or the code of the NAK.
@@ -273,16 +279,33 @@ fn look(believed: &Believed, ends: &AtomicBool) -> (Vec<Hold>, usize) {
     (holds, twice)
 }
 
+/// How long a daemon is stopped.
+const STOPPED: Duration = Duration::from_secs(10);
+
 /// The way of the holder's daemon to the engine breaks, again and again, or the daemon is stopped.
 pub fn broken_again_and_again<B: Broker>() {
     let broker = B::started();
-    let ways = [(); 3].map(|()| Way::to(&broker.url()));
-    let daemons = ways.each_ref().map(|way| {
-        let scheme = broker.url();
-        let (scheme, _) = scheme.split_once("//").expect("a URL");
+    let at = || {
+        let (url, way) = (broker.url(), Way::to(&broker.url()));
+        let (scheme, _) = url.split_once("//").expect("a URL");
         let url = format!("{scheme}//{}", way.address());
-        active(&json!({"type": B::TYPE, "servers": [url]}))
-    });
+        (json!({"type": B::TYPE, "servers": [url]}), vec![way])
+    };
+    broken_at(B::TYPE, at);
+}
+
+/// The same with an engine as a daemon is told of it, and all ways that it has there. The daemons' wall clocks are
+/// set an hour forward and back.
+pub fn broken_at(engine: &str, at: impl Fn() -> (Value, Vec<Way>)) {
+    let directories = [(); 3].map(|()| TempDir::new().expect("a directory"));
+    let clocks = directories.each_ref().map(|one| Clock::within(one.path()));
+    let (mut ways, mut daemons) = (vec![], vec![]);
+    for clock in &clocks {
+        let (settings, its_ways) = at();
+        let settings = active_settings(&settings, &json!({}));
+        daemons.push(TestDaemon::in_own_process_with_clock(&settings, clock));
+        ways.push(its_ways);
+    }
     let runtime = Runtime::new().expect("a runtime");
     let believed: Believed = Arc::new(Mutex::new(vec![None, None, None]));
     for (client, daemon) in daemons.iter().enumerate() {
@@ -311,11 +334,17 @@ pub fn broken_again_and_again<B: Broker>() {
         let victim = holder(None);
         let begun = Instant::now();
         faults.push((begun, victim));
+        // Now one of the holder, now of another.
+        clocks[(victim + round) % 3].set([3600, -3600, 0][round % 3]);
         match KINDS.get(round % (KINDS.len() + 1)) {
-            Some(kind) => break_for(&ways[victim], kind, LONG_TTL * 3 / 2),
+            Some(kind) => std::thread::scope(|scope| {
+                for way in &ways[victim] {
+                    scope.spawn(move || break_for(way, kind, LONG_TTL * 3 / 2));
+                }
+            }),
             None => {
                 daemons[victim].process().signal("STOP");
-                std::thread::sleep(LONG_TTL * 3 / 2);
+                std::thread::sleep(STOPPED);
                 daemons[victim].process().signal("CONT");
             }
         }
@@ -332,9 +361,10 @@ pub fn broken_again_and_again<B: Broker>() {
     for two in holds.windows(2) {
         assert!(two[0].until < two[1].begun && two[0].token < two[1].token);
     }
+    let in_ms: Vec<_> = times.iter().map(Duration::as_millis).collect();
+    println!("{engine}: take-overs after {in_ms:?} ms");
     println!(
-        "{}: {} faults, {} holds, instants with two holders 0, tokens grew; {}",
-        B::TYPE,
+        "{engine}: {} faults, {} holds, instants with two holders 0, tokens grew; {}",
         faults.len(),
         holds.len(),
         shown(times)

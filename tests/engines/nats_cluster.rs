@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance_served::{Worker, asked};
+use super::leases::broken_at;
 use super::server::{Process, free_port, installed};
 use super::support::peers::connected;
 use super::support::program::wait_until;
+use super::support::way::Way;
 use super::support::{TestDaemon, assert_law};
 
 /// What the daemons make there.
@@ -59,6 +61,8 @@ impl Cluster {
             .args(["-p", &clients.to_string(), "-m", &monitor.to_string()])
             .args(["--cluster_name", "c", "--cluster", &routes[n]])
             .args(["--routes", &routes.join(",")])
+            // Else clients would go around a way that is cut.
+            .arg("--no_advertise")
             .arg("-sd")
             .arg(server.directory.path());
         server.process = Some(Process::listening(&mut command, clients));
@@ -300,4 +304,22 @@ fn hold_a_lease(kills: usize) {
 #[ignore = "takes minutes"]
 fn a_lease_outlives_the_leaders_that_keep_it() {
     hold_a_lease(10);
+}
+
+/// The ways from a daemon to all three.
+#[test]
+#[ignore = "it takes 6 s for each of EVENT_MANAGER_ROUNDS (just engines-partitions)"]
+fn broken_again_and_again() {
+    let cluster = Cluster::start();
+    let at = || {
+        let to = |server: &Server| Way::to(&format!("nats://127.0.0.1:{}", server.ports[0]));
+        let ways: Vec<_> = cluster.servers.iter().map(to).collect();
+        let urls = ways.iter().map(|way| format!("nats://{}", way.address()));
+        let urls: Vec<_> = urls.collect();
+        (
+            json!({"type": "nats", "servers": urls, "replicas": 3}),
+            ways,
+        )
+    };
+    broken_at("three nats-servers", at);
 }

@@ -2,7 +2,7 @@
 //! for it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::program::Site;
@@ -10,24 +10,41 @@ use super::program::Site;
 /// The clock of a site's programs.
 pub struct Clock {
     file: PathBuf,
+    library: PathBuf,
 }
 
 impl Clock {
     /// Gives a clock to the programs of this site.
     pub fn of(site: Site) -> (Self, Site) {
+        let clock = Self::within(&site.path(""));
+        let site = clock
+            .variables()
+            .iter()
+            .fold(site, |site, (name, value)| site.with(name, value));
+        (clock, site)
+    }
+
+    /// One whose files are in this directory.
+    pub fn within(directory: &Path) -> Self {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/clock.c");
-        let library = site.path("clock.so");
+        let library = directory.join("clock.so");
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-o"])
             .arg(&library)
             .arg(source)
             .status();
         assert!(built.expect("a C compiler").success());
-        let file = site.path("clock");
-        let site = site
-            .with("LD_PRELOAD", library.to_str().expect("text"))
-            .with("TEST_CLOCK", file.to_str().expect("text"));
-        (Self { file }, site)
+        let file = directory.join("clock");
+        Self { file, library }
+    }
+
+    /// By which a program has this clock.
+    pub fn variables(&self) -> [(String, String); 2] {
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        [
+            ("LD_PRELOAD".into(), text(&self.library)),
+            ("TEST_CLOCK".into(), text(&self.file)),
+        ]
     }
 
     /// Sets the wall clock to so many seconds later than it is.

@@ -141,6 +141,14 @@ impl TestDaemon {
         Self::at(Home::Process(DaemonProcess::start(settings, None)))
     }
 
+    /// The same with a wall clock that can be set.
+    #[allow(dead_code, reason = "for the tests with engines")]
+    pub fn in_own_process_with_clock(settings: &Value, clock: &clock::Clock) -> Self {
+        let variables = clock.variables();
+        let process = DaemonProcess::start_among(settings, None, &variables);
+        Self::at(Home::Process(process))
+    }
+
     /// The same with a limit on file descriptors.
     pub fn in_own_process_with_fds(settings: &Value, fds_max: u64) -> Self {
         Self::at(Home::Process(DaemonProcess::start(settings, Some(fds_max))))

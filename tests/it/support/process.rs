@@ -64,8 +64,14 @@ impl Dialogue {
 impl DaemonProcess {
     /// Starts it with [`settings`].
     pub fn start(keys: &Value, fds_max: Option<u64>) -> Self {
+        Self::start_among(keys, fds_max, &[])
+    }
+
+    /// The same with these variables.
+    pub fn start_among(keys: &Value, fds_max: Option<u64>, variables: &[(String, String)]) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("a path"));
         command
+            .envs(variables.iter().cloned())
             .args(["--exact", "support::process::entry"])
             .args(["--ignored", "--nocapture"])
             .env(SETTINGS, settings(keys).to_string())
