@@ -165,16 +165,24 @@ engines *names:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- {{ names }}
 
-# Three nats-servers of which whoever leads is killed 20 times, under a queue and under a lease. Eight minutes.
+# Three nats-servers of which whoever leads is killed 20 times, under a queue and under a lease; and cut off. Ten minutes.
 engines-cluster:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster::
 
-# Leases at engines, and the fence, while the ways to the engine break and daemons are stopped: 5 to 10 s for each
-# round, of each engine.
+# Leases at engines, and the fence, while the ways to the engine break, daemons are stopped and their wall clocks are
+# set: 5 to 10 s for each round, of each engine. Needs a C compiler.
 engines-partitions rounds="20":
     tests/engines/install
     EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture broken_again_and_again
+
+# ScheduleZero's instances as they are, with three event managers that are cut off and killed: `file` is the module with
+# its class ZMQEventBroker, which is not ours. 8 s for each round. Needs root; fetches apscheduler from PyPI.
+schedulers file=env_var_or_default("EVENT_MANAGER_SCHEDULER_FILE", "") rounds="20":
+    @[ -f "{{ file }}" ] || { echo "FILE is missing: name the module with ScheduleZero's class ZMQEventBroker, which is not part of this project (just schedulers FILE, or EVENT_MANAGER_SCHEDULER_FILE)" >&2; exit 1; }
+    tests/engines/install
+    target/engines/venv/bin/python -m pip --quiet --disable-pip-version-check install -r tests/engines/schedulers.txt
+    EVENT_MANAGER_SCHEDULER_FILE="{{ file }}" EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture schedulers::
 
 # The daemon with old clients: JeroMQ 0.3.6, which speaks ZMTP 2.0. Needs a JDK; fetches Debian's libjeromq-java.
 jeromq: _daemon

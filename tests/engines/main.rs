@@ -37,6 +37,7 @@ mod redis_dotmac;
 mod redis_in;
 #[cfg(feature = "redis")]
 mod redis_tls;
+mod schedulers;
 mod server;
 mod standby;
 #[path = "../it/support/mod.rs"]
