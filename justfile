@@ -170,6 +170,12 @@ engines-cluster:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster::
 
+# Bridges and services at engines, while servers and daemons are killed, with so many events from kill to kill. Minutes. RabbitMQ
+# gives the reader at most 65,535 events in all.
+engines-kills kills="20" events="3000":
+    tests/engines/install
+    EVENT_MANAGER_KILLS={{ kills }} EVENT_MANAGER_EVENTS={{ events }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --nocapture --test-threads 1 kills_of_the_server_and kills_lose_nothing others_have_a_killed
+
 # Leases at engines, and the fence, while the ways to the engine break, daemons are stopped and their wall clocks are
 # set: 5 to 10 s for each round, of each engine. Needs a C compiler.
 engines-partitions rounds="20":

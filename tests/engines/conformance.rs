@@ -7,6 +7,7 @@ use event_manager_wire::api::{Bridge, BridgeState};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::faults;
 use super::support::peers::{connected, probe, publish, received};
 use super::support::{TestDaemon, assert_law};
 
@@ -320,11 +321,12 @@ pub fn of_two_hubs_of_a_mesh_with_the_same_bridge_one_sends_an_event<B: Broker>(
     assert_eq!(second.service("bridge.orders").counters.matched, 0);
 }
 
-/// The short form of 20 kills each of 100,000 events.
+/// [`faults::kills`] of each.
+#[expect(clippy::print_stderr, reason = "a figure for people")]
 pub fn kills_of_the_server_and_of_the_daemon_lose_nothing<B: Broker>() {
     let mut broker = B::started();
     let directory = TempDir::new().expect("a directory");
-    let (rounds, events) = (4, 1500);
+    let (rounds, events) = (faults::kills(4), faults::events(1500) as u64);
     let mut published = 0;
     for round in 0..rounds {
         let daemon = daemon(&directory, &broker);
@@ -351,4 +353,9 @@ pub fn kills_of_the_server_and_of_the_daemon_lose_nothing<B: Broker>() {
     }
     let messages = broker.read(usize::try_from(published).expect("it fits"));
     assert_eq!(first_copies::<B>(&messages), numbers(published));
+    eprintln!(
+        "{}: {rounds} kills of each, {published} events, {} of them twice there",
+        B::TYPE,
+        messages.len() as u64 - published
+    );
 }

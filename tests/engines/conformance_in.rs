@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance::{Broker, numbers};
+use super::faults;
 use super::support::peers::{is_silent, probe, received};
 use super::support::{TestDaemon, assert_law};
 
@@ -268,11 +269,12 @@ pub fn what_is_no_event_is_a_dead_letter_that_can_be_looked_at_again<B: Source>(
     assert_law(&daemon.status());
 }
 
-/// The short form of 20 kills each of 100,000 events.
+/// [`faults::kills`] of each.
+#[expect(clippy::print_stderr, reason = "a figure for people")]
 pub fn kills_lose_nothing_and_bring_nothing_twice<B: Source>() {
     let mut broker = B::started();
     let directory = TempDir::new().expect("a directory");
-    let (rounds, events) = (4, 500);
+    let (rounds, events) = (faults::kills(4) as u64, faults::events(500) as u64);
     for round in 0..rounds {
         let daemon = daemon(&directory, &broker);
         let begin = round * events;
@@ -292,4 +294,5 @@ pub fn kills_lose_nothing_and_bring_nothing_twice<B: Source>() {
     assert_eq!(bodies.len() as u64, all);
     assert!(is_silent(&worker, 50));
     assert_law(&daemon.status());
+    eprintln!("{}: {rounds} kills of each, {all} events", B::TYPE);
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::conformance_served::{Queues, Served, Worker, all, asked, settings, way};
+use super::faults;
 use super::support::peers::{connected, is_silent};
 use super::support::{TestDaemon, assert_law};
 
@@ -159,12 +160,11 @@ pub fn kills_of_daemons_lose_nothing<B: Queues>() {
     }));
 }
 
-/// The short form of 50 kills with three daemons and twelve workers; `EVENT_MANAGER_KILLS` says how many. What is killed has had its events in the hands of workers, and was said to be
-/// at the engine; others have them after `ackTimeout` and a second.
+/// [`faults::kills`] of one of three daemons, which has had all its events in the hands of its four workers, and
+/// was told that they are at the engine; others have them after `ackTimeout` and a second.
 #[expect(clippy::print_stderr, reason = "a figure for people")]
 pub fn others_have_a_killed_daemon_s_events_soon<B: Queues>() {
-    let kills =
-        std::env::var("EVENT_MANAGER_KILLS").map_or(2, |kills| kills.parse().expect("a number"));
+    let kills = faults::kills(2);
     let broker = B::shared();
     let directories = [(); 3].map(|()| TempDir::new().expect("a directory"));
     let more = json!({"retry": {"initialMs": 0, "maxDeliveries": 100}});

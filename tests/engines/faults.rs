@@ -6,8 +6,25 @@ use super::support::way::Way;
 
 /// How many rounds those tests have that are not run by default.
 pub fn rounds() -> usize {
-    let said = std::env::var("EVENT_MANAGER_ROUNDS").ok();
-    said.map_or(20, |rounds| rounds.parse().expect("a number"))
+    number("EVENT_MANAGER_ROUNDS").unwrap_or(20)
+}
+
+/// How many kills of those that are run by default, if more than these are wanted.
+pub fn kills(default: usize) -> usize {
+    number("EVENT_MANAGER_KILLS").unwrap_or(default)
+}
+
+/// How many events from one kill to the next.
+pub fn events(default: usize) -> usize {
+    number("EVENT_MANAGER_EVENTS").unwrap_or(default)
+}
+
+fn number(name: &str) -> Option<usize> {
+    let said = std::env::var(name).ok()?;
+    Some(
+        said.parse()
+            .unwrap_or_else(|_| panic!("{name}: {said} is no number")),
+    )
 }
 
 pub const KINDS: [&str; 5] = ["cut", "both-ways", "there", "back", "flapping"];

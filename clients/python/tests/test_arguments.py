@@ -102,8 +102,12 @@ def test_arguments_that_are_unusual(shared):
     assert shared.status(timeout=INFINITY)["draining"] is False
     with em.connect(shared.address, timeout=INFINITY) as patient:
         assert patient.emit("a").services == 0
-        with pytest.raises(em.NoAnswer, match="0 s"):
-            patient.emit("a", timeout=0)
+        try:
+            receipt = patient.emit("a", timeout=0)
+        except em.NoAnswer as error:
+            assert "0 s" in str(error)
+        else:  # its answer was there before this thread looked
+            assert receipt.services == 0
 
 
 class Callable:
