@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use serde_json::json;
+use tempfile::TempDir;
+
 use super::support::TestDaemon;
 use super::support::peers::{connected, is_silent, publish, received};
+use super::support::raw::{RawPeer, greeting, message, ready};
 
 #[test]
 fn a_first_ready_that_can_not_be_read_is_answered_if_it_speaks_of_acknowledging() {
@@ -65,6 +69,47 @@ fn a_first_ready_that_can_not_be_read_is_answered_if_it_speaks_of_acknowledging(
     daemon.wait_for_ready("Billing", 1);
     publish(&daemon.publisher(), "Order", "x");
     assert_eq!(received(&plain), "x");
+}
+
+/// Of what a worker is sent, only events go to others when it is gone before that was written.
+#[test]
+fn an_answer_to_a_ready_that_was_not_written_is_no_event() {
+    let directory = TempDir::new().expect("a directory");
+    let daemon = TestDaemon::in_own_process(&json!({
+        "stateDir": directory.path(),
+        "services": {"Kept": {"delivery": "queue"}},
+    }));
+    for service in ["Live", "Kept"] {
+        let pull_address = daemon.subscribe(service, service, &["Order"]).pull_address;
+        let bad = message(&[r#"READY {"ack":tru"#]);
+        let proxied = message(&["id", "", r#"READY {"ack":tru"#]);
+        for said in [
+            bad.clone(),
+            [message(&["READY"]), bad.clone()].concat(),
+            [
+                message(&["READY"]),
+                message(&["id", "", "READY"]),
+                bad,
+                proxied,
+            ]
+            .concat(),
+        ] {
+            let before = daemon.refused("malformed");
+            let mut peer = RawPeer::connect(&pull_address);
+            // What is said last ends the connection, before anything is written to it.
+            peer.send(&[greeting(), ready("DEALER", ""), said, vec![0x80, 0]].concat());
+            daemon.wait_for("its end", |status| {
+                status.refused("malformed") == before + 1
+            });
+            daemon.wait_for_ready(service, 0);
+        }
+        let worker = daemon.worker(service, &pull_address);
+        assert!(is_silent(&worker, 20), "{service}");
+        publish(&daemon.publisher(), "Order", "x");
+        assert_eq!(received(&worker), "x");
+        daemon.dismiss(service, worker);
+        daemon.wait_for_counter(service, |c| c.delivered, 1);
+    }
 }
 
 /// How both ends of a connection, which live on, learn that it is cut.

@@ -5,12 +5,10 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::worker::NOT_READY;
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
-use crate::reactor::io::outbox::Outbox;
+use crate::reactor::io::outbox::{Outbox, Unwritten};
 use crate::reactor::state::paths::{Own, Path, Proxied, Said};
 use crate::reactor::state::peer::{DELIMITER, Envelope, Peer, Role};
 use event_manager_core::broker::{Aftermath, Broker, PeerId, Service, ServiceKey, WorkerKey};
@@ -241,7 +239,7 @@ impl Hub {
         &mut self,
         key: ServiceKey,
         proxied: &Proxied,
-        unwritten: Vec<Bytes>,
+        unwritten: Vec<Unwritten>,
     ) {
         let service = &mut self.broker[key];
         let before = service.account.dropped;

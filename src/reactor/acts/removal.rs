@@ -1,9 +1,8 @@
 //! The end of a connection or a service, and of what it held.
 
-use bytes::Bytes;
-
 use crate::ambient::now;
 use crate::reactor::hub::{Hub, SharedHub};
+use crate::reactor::io::outbox::Unwritten;
 use crate::reactor::state::peer::{Envelope, Peer, Role};
 use crate::reactor::state::prefixes::Leftover;
 use crate::telemetry::Notable;
@@ -65,8 +64,8 @@ impl Hub {
 
     fn let_subscriber_go(&mut self, mut peer: Peer) {
         let in_outbox = peer.outbox.events();
-        let (unwritten, written) = peer.outbox.take_unwritten();
-        self.count_lost(&peer.address, in_outbox, written, unwritten.len() as u64);
+        let (_, written) = peer.outbox.take_unwritten();
+        self.count_lost(&peer.address, in_outbox, written, in_outbox - written);
         if let Role::Subscriber { prefixes, .. } = peer.role {
             self.accounts.prefixes.depart(peer.id, prefixes);
         }
@@ -117,7 +116,7 @@ impl Hub {
         key: ServiceKey,
         worker: WorkerKey,
         envelope: Option<Envelope>,
-        unwritten: Vec<Bytes>,
+        unwritten: Vec<Unwritten>,
         written: u64,
     ) {
         let service = &mut self.broker[key];
@@ -129,9 +128,9 @@ impl Hub {
         } else {
             service.account.delivered += written;
             service.account.in_flight -= written;
-            let events = unwritten.into_iter();
+            let events = unwritten.into_iter().filter(|one| one.is_event);
             let events = events
-                .map(|event| Peer::without_delimiter(envelope, event))
+                .map(|event| Peer::without_delimiter(envelope, event.message))
                 .collect();
             service.worker_left(worker, events);
             Aftermath::default()

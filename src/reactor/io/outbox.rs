@@ -28,7 +28,15 @@ pub(crate) fn outweighs(backing_bytes: usize, bytes: usize) -> bool {
     backing_bytes > bytes + bytes / 16
 }
 
-/// Whole messages in one piece of memory.
+/// A message that was not written whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unwritten {
+    pub(crate) message: Bytes,
+    /// It was pushed as an event.
+    pub(crate) is_event: bool,
+}
+
+/// Whole messages in one piece of memory. All of them are events, or none is.
 #[derive(Debug)]
 struct Segment {
     bytes: Bytes,
@@ -69,6 +77,8 @@ pub(crate) struct Outbox {
     /// Copies, behind all segments.
     tail: BytesMut,
     tail_events: u64,
+    /// Messages that are no events are in the tail, so no events are.
+    tail_has_others: bool,
     bytes: usize,
     events: u64,
     /// More than commands is among them.
@@ -134,12 +144,25 @@ impl Outbox {
         self.bytes += bytes.len();
     }
 
-    /// Appends whole messages that hold this many events, by copy.
+    /// Appends whole messages, by copy: so many events, or, with 0, other messages.
     pub(crate) fn push_copy(&mut self, bytes: &[u8], events: u64) {
+        self.begin_in_tail(events > 0);
         self.push_commands(bytes);
         self.tail_events += events;
         self.events += events;
         self.has_messages = true;
+    }
+
+    /// Messages are about to be appended to the tail, events or others.
+    fn begin_in_tail(&mut self, are_events: bool) {
+        let is_mixed = match are_events {
+            true => self.tail_has_others,
+            false => self.tail_events > 0,
+        };
+        if is_mixed {
+            self.end_tail();
+        }
+        self.tail_has_others = !are_events;
     }
 
     /// Appends one message that is in pieces, by copy, and counts it as no event.
@@ -147,6 +170,7 @@ impl Outbox {
         let bytes = parts.iter().map(|part| part.len()).sum();
         self.has_messages = true;
         if bytes < COPY_BELOW_BYTES {
+            self.begin_in_tail(false);
             self.make_room(bytes);
             parts
                 .iter()
@@ -170,8 +194,8 @@ impl Outbox {
         }
     }
 
-    /// Appends whole messages that hold this many events: a part of `all`, whose memory a reference
-    /// to them keeps alive, `backing_bytes` of it.
+    /// Appends whole messages, so many events, or, with 0, others: a part of `all`, whose memory a
+    /// reference to them keeps alive, `backing_bytes` of it.
     pub(crate) fn push(
         &mut self,
         all: &Bytes,
@@ -198,6 +222,7 @@ impl Outbox {
     }
 
     fn end_tail(&mut self) {
+        self.tail_has_others = false;
         if !self.tail.is_empty() {
             // A tail that ends early has room for much that will not come.
             if self.tail.len() * 2 < self.tail.capacity() {
@@ -332,6 +357,7 @@ impl Outbox {
             self.written = 0;
             self.events -= std::mem::take(&mut self.tail_events);
             self.tail.clear();
+            self.tail_has_others = false;
             if self.tail.capacity() > IDLE_BYTES_MAX {
                 self.tail = BytesMut::new();
             }
@@ -367,21 +393,22 @@ impl Outbox {
 
     /// Empties it: the messages that are not written whole, without commands, each preceded by
     /// nothing but its own frames, and how many events are written of those not yet reported.
-    pub(crate) fn take_unwritten(&mut self) -> (Vec<Bytes>, u64) {
+    pub(crate) fn take_unwritten(&mut self) -> (Vec<Unwritten>, u64) {
         self.end_tail();
         let mut unwritten = Vec::new();
-        let events = std::mem::take(&mut self.events);
+        let mut written_events = std::mem::take(&mut self.events);
         for (i, segment) in self.segments.drain(..).enumerate() {
             let written = if i == 0 { self.written } else { 0 };
+            let is_event = segment.events > 0;
             for_each_message(&segment.bytes, |message, end| {
                 if end > written {
-                    unwritten.push(message);
+                    unwritten.push(Unwritten { message, is_event });
+                    written_events = written_events.saturating_sub(is_event.into());
                 }
             });
         }
         self.written = 0;
         self.bytes = 0;
-        let written_events = events.saturating_sub(unwritten.len() as u64);
         (unwritten, written_events)
     }
 }
@@ -429,33 +456,43 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_leave_in_order_and_events_are_counted(
-            pushes in proptest::collection::vec((0usize..4000, any::<bool>(), 0usize..6000), 1..40)
+            pushes in proptest::collection::vec((0usize..4000, any::<bool>(), 0usize..6000, 0..4u8), 1..40)
         ) {
             let mut outbox = Outbox::default();
             let mut room = Room(0, vec![]);
-            let (mut expected, mut ends, mut reported) = (vec![], vec![], 0);
-            for (n, (size, large, more_room)) in pushes.into_iter().enumerate() {
+            let (mut expected, mut messages, mut reported) = (vec![], vec![], 0);
+            for (n, (size, large, more_room, kind)) in pushes.into_iter().enumerate() {
                 let message = event(n as u8, size);
                 expected.extend_from_slice(&message);
-                ends.push(expected.len());
+                let is_event = kind > 0;
+                messages.push((expected.len(), is_event));
                 let backing = message.len() * if large { 100 } else { 1 };
-                outbox.push(&message, 0..message.len(), 1, backing);
+                match kind {
+                    0 if large => outbox.push_joined([&message[..1], &message[1..], &[], &[]]),
+                    1 => outbox.push_copy(&message, 1),
+                    _ => outbox.push(&message, 0..message.len(), is_event.into(), backing),
+                }
+                let events = || messages.iter().filter(|(_, is_event)| *is_event);
                 room.0 += more_room;
                 let written = outbox.write_to(|slices| room.write(slices)).unwrap();
                 reported += written.events as usize;
                 prop_assert_eq!(written.blocked, outbox.bytes() > 0);
                 prop_assert_eq!(outbox.bytes(), expected.len() - room.1.len());
                 prop_assert!(outbox.segments.iter().all(|s| !s.pins()) || !written.blocked);
-                let whole = ends.iter().filter(|end| **end <= room.1.len()).count();
+                let whole = events().filter(|(end, _)| *end <= room.1.len()).count();
                 prop_assert!(reported <= whole);
-                prop_assert_eq!(outbox.events() as usize + reported, ends.len());
+                prop_assert_eq!(outbox.events() as usize + reported, events().count());
             }
-            let whole = ends.iter().filter(|end| **end <= room.1.len()).count();
+            let whole = messages.iter().filter(|(end, _)| *end <= room.1.len()).count();
+            let whole_events = messages[..whole].iter().filter(|(_, is_event)| *is_event).count();
             let (unwritten, late) = outbox.take_unwritten();
-            prop_assert_eq!(reported + late as usize, whole);
-            let all: Vec<u8> = (whole..ends.len()).zip(&unwritten).flat_map(|(_, m)| m.to_vec()).collect();
-            prop_assert_eq!(unwritten.len(), ends.len() - whole);
-            prop_assert_eq!(&all[..], &expected[if whole == 0 { 0 } else { ends[whole - 1] }..]);
+            prop_assert_eq!(reported + late as usize, whole_events);
+            let all: Vec<u8> = unwritten.iter().flat_map(|one| one.message.to_vec()).collect();
+            let kinds: Vec<_> = unwritten.iter().map(|one| one.is_event).collect();
+            let expected_kinds: Vec<_> = messages[whole..].iter().map(|(_, is_event)| *is_event).collect();
+            prop_assert_eq!(kinds, expected_kinds);
+            let written = messages[..whole].last().map_or(0, |(end, _)| *end);
+            prop_assert_eq!(&all[..], &expected[written..]);
             prop_assert!(outbox.is_empty());
         }
     }
@@ -492,18 +529,25 @@ mod tests {
         let result = outbox.write_to(|_| takes.next().ok_or(io::ErrorKind::BrokenPipe.into()));
         assert!(result.is_err());
         assert_eq!(outbox.events(), 3);
-        assert_eq!(
-            outbox.take_unwritten(),
-            (vec![event(1, 10), event(2, 10)], 1)
-        );
+        let (unwritten, written) = outbox.take_unwritten();
+        assert_eq!(unwritten, [1, 2].map(|n| unwritten_event(&event(n, 10))));
+        assert_eq!(written, 1);
+    }
+
+    fn unwritten_event(message: &Bytes) -> Unwritten {
+        Unwritten {
+            message: message.clone(),
+            is_event: true,
+        }
     }
 
     #[test]
     fn commands_are_not_taken_for_events() {
         let mut outbox = Outbox::default();
-        outbox.push_copy(&[4, 5, 4, b'P', b'I', b'N', b'G'], 0);
+        outbox.push_commands(&[4, 5, 4, b'P', b'I', b'N', b'G']);
         outbox.push_copy(&event(1, 10), 1);
-        assert_eq!(outbox.take_unwritten(), (vec![event(1, 10)], 0));
+        let only = vec![unwritten_event(&event(1, 10))];
+        assert_eq!(outbox.take_unwritten(), (only, 0));
     }
 
     #[test]

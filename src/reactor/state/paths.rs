@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::runs::Run;
-use crate::reactor::io::outbox::Outbox;
+use crate::reactor::io::outbox::{Outbox, Unwritten};
 use event_manager_core::broker::{Delivery, DeliveryId, WorkerKey};
 use event_manager_wire::messagebus::{EventWord, event_id};
 use event_manager_zmtp::{encode_frame, frames, last_frame_at, short_header};
@@ -251,7 +251,7 @@ impl Proxied {
     }
 
     /// The connection ended with these messages in its outbox.
-    pub(crate) fn sort_out(&self, unwritten: Vec<Bytes>) -> Left {
+    pub(crate) fn sort_out(&self, unwritten: Vec<Unwritten>) -> Left {
         let known = self.under_way.len().min(unwritten.len());
         let before = unwritten.len() - known;
         let written = self.under_way.len() - known;
@@ -262,15 +262,16 @@ impl Proxied {
         let own = self.own.and_then(|own| {
             let path = self.paths.get(&own.worker)?;
             let reported = left.written.entry(own.worker).or_default();
-            *reported += own.events.saturating_sub(before as u64);
-            Some((own.worker, path.prefix.len(), !path.acknowledges))
+            let events = unwritten[..before].iter().filter(|one| one.is_event);
+            *reported += own.events.saturating_sub(events.count() as u64);
+            Some((own.worker, path.prefix.len()))
         });
         let others = self.under_way.iter().skip(written);
-        let others = others.map(|message| (message.worker, message.prefix_bytes, message.is_event));
+        let others = others.map(|message| (message.worker, message.prefix_bytes));
         let owners = own.into_iter().cycle().take(before).chain(others);
-        for (message, (worker, prefix_bytes, is_event)) in unwritten.into_iter().zip(owners) {
-            let body = message.slice(prefix_bytes..);
-            match is_event {
+        for (one, (worker, prefix_bytes)) in unwritten.into_iter().zip(owners) {
+            let body = one.message.slice(prefix_bytes..);
+            match one.is_event {
                 true => left.events.push((worker, body)),
                 false => {
                     let id = frames(&body).next().and_then(event_id).map(DeliveryId);
@@ -354,6 +355,7 @@ mod tests {
             let mut delivered = [0usize; 4];
             // The connection's own worker had events before there were others.
             for n in 0..own {
+                outbox.push_copy(&encode_message(&["ERROR what it said"]), 0);
                 let event = encode_message(&[format!("own {n}")]);
                 outbox.push_copy(&event, u64::from(!acks[0]));
                 if !acks[0] { given[0].push(event); }

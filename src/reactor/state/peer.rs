@@ -13,7 +13,7 @@ use super::mesh::Downstream;
 use super::paths::{Proxied, Said, named_word};
 use super::prefixes::Prefixes;
 use super::runs::Run;
-use crate::reactor::io::outbox::Outbox;
+use crate::reactor::io::outbox::{Outbox, Unwritten};
 use crate::reactor::io::stream::Stream;
 use event_manager_core::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
 use event_manager_core::security::Presented;
@@ -288,9 +288,10 @@ impl Peer {
     }
 
     /// The deliveries among messages that were not written to a worker that acknowledges.
-    pub(crate) fn deliveries(messages: &[Bytes]) -> Vec<DeliveryId> {
-        let ids = messages.iter().filter_map(|message| {
-            let frames = frames_of(message);
+    pub(crate) fn deliveries(unwritten: &[Unwritten]) -> Vec<DeliveryId> {
+        let messages = unwritten.iter().filter(|one| !one.is_event);
+        let ids = messages.filter_map(|one| {
+            let frames = frames_of(&one.message);
             let first = frames.iter().find(|frame| !frame.is_empty())?;
             event_id(first).map(DeliveryId)
         });
